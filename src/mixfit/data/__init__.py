@@ -1,0 +1,1 @@
+"""Part 1: from a table and photos to batches ``(xb, yb)``."""

@@ -1,0 +1,27 @@
+"""One record per cell, photo or row that was repaired or refused, so that none passes silently."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadInput:
+    """What was wrong in one place of the input, and what was done about it."""
+
+    row: int
+    """Position in the table, the first data row is 0."""
+    column: str
+    value: str
+    """The offending cell as text, shortened to 200 characters."""
+    problem: str
+    """What is wrong, without the place: "file is missing", "not a number"."""
+    action: str
+    """What was done: "photo masked", "row left out", "cell treated as missing"."""
+
+
+def write_bad_inputs(records: list[BadInput], path: Path) -> None:
+    """Write one line per record; an empty list gives a file with only the header."""
+    columns = list(BadInput.__dataclass_fields__)
+    pd.DataFrame([asdict(record) for record in records], columns=columns).to_csv(path, index=False)
