@@ -1,3 +1,102 @@
 """mixfit: train one model on table rows together with their photos.
 
 The public names load on first use (PEP 562): ``import mixfit`` itself loads neither torch nor pandas."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixfit.config import DataConfig as DataConfig
+    from mixfit.config import ModelConfig as ModelConfig
+    from mixfit.config import TrainConfig as TrainConfig
+    from mixfit.data.batch import Inputs as Inputs
+    from mixfit.data.batch import collate as collate
+    from mixfit.data.dataset import MixedDataset as MixedDataset
+    from mixfit.data.images import read_image as read_image
+    from mixfit.data.infer import infer_schema as infer_schema
+    from mixfit.data.load import MixedData as MixedData
+    from mixfit.data.load import load_data as load_data
+    from mixfit.data.loader import DataLoader as DataLoader
+    from mixfit.data.preprocess import TablePreprocessor as TablePreprocessor
+    from mixfit.data.sampler import Sampler as Sampler
+    from mixfit.data.sampler import SequentialSampler as SequentialSampler
+    from mixfit.data.sampler import ShuffledSampler as ShuffledSampler
+    from mixfit.data.schema import Schema as Schema
+    from mixfit.data.split import split_rows as split_rows
+    from mixfit.data.table import read_table as read_table
+    from mixfit.data.transform import Compose as Compose
+    from mixfit.data.transform import RandomHorizontalFlip as RandomHorizontalFlip
+    from mixfit.data.transform import Transform as Transform
+    from mixfit.errors import ConfigError as ConfigError
+    from mixfit.errors import DataError as DataError
+    from mixfit.errors import Diverged as Diverged
+    from mixfit.errors import MixfitError as MixfitError
+    from mixfit.errors import ResourceError as ResourceError
+    from mixfit.nn.fusion import ConcatFusion as ConcatFusion
+    from mixfit.nn.image import ImageEncoder as ImageEncoder
+    from mixfit.nn.model import MixedInputModel as MixedInputModel
+    from mixfit.nn.tabular import TabularEncoder as TabularEncoder
+    from mixfit.predictor import Predictor as Predictor
+    from mixfit.recipe import fit as fit
+    from mixfit.training.build import build_model as build_model
+    from mixfit.training.build import precompute_features as precompute_features
+    from mixfit.training.callback import Callback as Callback
+    from mixfit.training.callbacks.control import EarlyStopping as EarlyStopping
+    from mixfit.training.callbacks.progress import ProgressLines as ProgressLines
+    from mixfit.training.callbacks.recorder import Recorder as Recorder
+    from mixfit.training.callbacks.schedule import OneCycle as OneCycle
+    from mixfit.training.learner import Learner as Learner
+    from mixfit.training.loss import cross_entropy as cross_entropy
+    from mixfit.training.loss import huber as huber
+    from mixfit.training.loss import mae as mae
+    from mixfit.training.loss import mse as mse
+    from mixfit.training.optimizer import SGD as SGD
+    from mixfit.training.optimizer import AdamW as AdamW
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "mixfit.config": ("DataConfig", "ModelConfig", "TrainConfig"),
+    "mixfit.data.batch": ("Inputs", "collate"),
+    "mixfit.data.dataset": ("MixedDataset",),
+    "mixfit.data.images": ("read_image",),
+    "mixfit.data.infer": ("infer_schema",),
+    "mixfit.data.load": ("MixedData", "load_data"),
+    "mixfit.data.loader": ("DataLoader",),
+    "mixfit.data.preprocess": ("TablePreprocessor",),
+    "mixfit.data.sampler": ("Sampler", "SequentialSampler", "ShuffledSampler"),
+    "mixfit.data.schema": ("Schema",),
+    "mixfit.data.split": ("split_rows",),
+    "mixfit.data.table": ("read_table",),
+    "mixfit.data.transform": ("Compose", "RandomHorizontalFlip", "Transform"),
+    "mixfit.errors": ("ConfigError", "DataError", "Diverged", "MixfitError", "ResourceError"),
+    "mixfit.nn.fusion": ("ConcatFusion",),
+    "mixfit.nn.image": ("ImageEncoder",),
+    "mixfit.nn.model": ("MixedInputModel",),
+    "mixfit.nn.tabular": ("TabularEncoder",),
+    "mixfit.predictor": ("Predictor",),
+    "mixfit.recipe": ("fit",),
+    "mixfit.training.build": ("build_model", "precompute_features"),
+    "mixfit.training.callback": ("Callback",),
+    "mixfit.training.callbacks.control": ("EarlyStopping",),
+    "mixfit.training.callbacks.progress": ("ProgressLines",),
+    "mixfit.training.callbacks.recorder": ("Recorder",),
+    "mixfit.training.callbacks.schedule": ("OneCycle",),
+    "mixfit.training.learner": ("Learner",),
+    "mixfit.training.loss": ("cross_entropy", "huber", "mae", "mse"),
+    "mixfit.training.optimizer": ("SGD", "AdamW"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that holds it."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'mixfit' has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

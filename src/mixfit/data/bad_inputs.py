@@ -25,3 +25,11 @@ def write_bad_inputs(records: list[BadInput], path: Path) -> None:
     """Write one line per record; an empty list gives a file with only the header."""
     columns = list(BadInput.__dataclass_fields__)
     pd.DataFrame([asdict(record) for record in records], columns=columns).to_csv(path, index=False)
+
+
+def describe_bad(bad: list[BadInput]) -> str:
+    """How many of what: "3 photos masked, 2 cells treated as missing"."""
+    actions = pd.Series([record.action for record in bad]).value_counts()
+    first = bad[0]
+    counts = ", ".join(f"{count} x {action}" for action, count in actions.items())
+    return f"{counts} (first: row {first.row}, column {first.column}: {first.problem})"

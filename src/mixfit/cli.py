@@ -1,0 +1,221 @@
+"""The command line: typed functions that hand over to the package; a user's mistake ends in one sentence.
+
+Heavy imports stay inside the commands, so that ``mixfit --help`` is there at once."""
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+import mixfit
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.errors import ConfigError, MixfitError
+
+app = App(
+    name="mixfit",
+    version=mixfit.__version__,
+    help="Train one model on table rows together with their photos.\n\nStart with: mixfit demo",
+    help_epilogue="Exit codes: 0 ok, 1 a bug of ours, 2 usage, 3 data, 4 resources, 5 diverged, 130 interrupted.",
+)
+
+Flat = Parameter(name="*")
+SetRoles = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
+
+
+@app.command
+def demo(*, out: Path = Path("mixfit-demo"), train: Annotated[TrainConfig | None, Flat] = None) -> None:
+    """Draw the embedded example, train on it and write a report.
+
+    Parameters
+    ----------
+    out
+        Folder for the example's table, its pictures and the run.
+    """
+    from mixfit.demo import DEMO_TARGET, write_demo
+    from mixfit.recipe import fit
+
+    print(f" drawing the example into {out}", flush=True)
+    fit(write_demo(out / "data"), target=DEMO_TARGET, train=train, out=out / "runs")
+
+
+@app.command
+def inspect(
+    table: Path,
+    *,
+    target: str,
+    set_: SetRoles = (),
+    out: Path | None = None,
+    data: Annotated[DataConfig | None, Flat] = None,
+) -> None:
+    """Show what each column is taken for, and what is missing, broken or suspicious.
+
+    Parameters
+    ----------
+    table
+        CSV, TSV, Parquet, Feather or JSON Lines; photo paths in it start from its folder.
+    target
+        Column to predict.
+    set_
+        COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
+    out
+        New folder for inspect.html and schema.json; by default one under runs/.
+    """
+    from mixfit.inspection import inspect_table
+
+    raise SystemExit(inspect_table(table, target=target, config=_with_roles(data, set_), out=out))
+
+
+@app.command
+def train(
+    table: Path,
+    *,
+    target: str,
+    set_: SetRoles = (),
+    schema: Path | None = None,
+    out: Path = Path("runs"),
+    data: Annotated[DataConfig | None, Flat] = None,
+    model: Annotated[ModelConfig | None, Flat] = None,
+    train: Annotated[TrainConfig | None, Flat] = None,
+) -> None:
+    """Train on a table and its photos; write weights, metrics and a report into a new run folder.
+
+    Parameters
+    ----------
+    table
+        CSV, TSV, Parquet, Feather or JSON Lines; photo paths in it start from its folder.
+    target
+        Column to predict.
+    set_
+        COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
+    schema
+        A schema.json, perhaps edited, to use in place of inferred roles.
+    out
+        Folder in which the run folder is made.
+    """
+    from mixfit.data.schema import Schema
+    from mixfit.recipe import fit
+
+    known = None if schema is None else Schema.load(schema)
+    fit(table, target=target, data=_with_roles(data, set_), model=model, train=train, schema=known, out=out)
+
+
+@app.command
+def evaluate(
+    run: Path,
+    table: Path,
+    *,
+    split: Literal["train", "valid", "test", "all"] | None = None,
+    images: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Score a trained model on the rows of a table that has the target.
+
+    Parameters
+    ----------
+    run
+        Run folder or model folder.
+    table
+        Table with the target column.
+    split
+        Which rows; by default test for the table that the run was trained on, and all rows of any other.
+    images
+        Folder that the photo paths start from; by default the table's folder.
+    out
+        JSON file for the metrics; by default metrics-SPLIT.json in the run folder.
+    """
+    from mixfit.scoring import evaluate_table
+
+    evaluate_table(run, table, split=split, images=images, out=out)
+
+
+@app.command
+def predict(
+    run: Path,
+    table: Path,
+    *,
+    out: Annotated[Path, Parameter(name=("--out", "-o"))],
+    images: Path | None = None,
+    bad_rows: Literal["mark", "drop", "fail"] = "mark",
+    raw_csv: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Predict new rows; the same columns come back with prediction and status.
+
+    Parameters
+    ----------
+    run
+        Run folder or model folder.
+    table
+        Table with new rows; no target needed.
+    out
+        File to write: CSV, TSV, Parquet or JSON Lines by its ending.
+    images
+        Folder that the photo paths start from; by default the table's folder.
+    bad_rows
+        What to do with rows whose cells or photos are broken: mark them in the status, drop them, or fail.
+    raw_csv
+        Write text cells that a spreadsheet would run as formulas as they are.
+    """
+    from mixfit.scoring import predict_table
+
+    predict_table(run, table, out=out, images=images, bad_rows=bad_rows, raw_csv=raw_csv)
+
+
+def _with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
+    """Add the roles of ``--set COLUMN=ROLE`` to the configuration."""
+    pairs = {}
+    for text in set_:
+        column, equals, role = text.rpartition("=")
+        if not equals or not column:
+            raise ConfigError(f"--set wants COLUMN=ROLE, for instance --set zipcode=category, got {text!r}.")
+        pairs[column] = role
+    data = DataConfig() if data is None else data
+    return replace(data, roles={**data.roles, **pairs})  # type: ignore[dict-item]  # checked when the config is made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(_run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except MixfitError as error:
+        return _fail(str(error), error.exit_code)
+    except CycloptsError as error:
+        # A wrong value that a dataclass refused arrives wrapped; its own sentence is the better one.
+        cause = error.__cause__
+        return _fail(str(cause if isinstance(cause, MixfitError) else error), ConfigError.exit_code)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output went away, as in `mixfit inspect ... | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        return _report_bug()
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"mixfit: {message}", file=sys.stderr)
+    return code
+
+
+def _report_bug() -> int:
+    """Keep the traceback out of the user's sight but not out of reach."""
+    with tempfile.NamedTemporaryFile("w", prefix="mixfit-error-", suffix=".log", delete=False) as log:
+        traceback.print_exc(file=log)
+    return _fail(
+        f"this is a bug of mixfit, not a mistake of yours: {sys.exc_info()[1]!r}. "
+        f"Please report it together with {log.name}.",
+        1,
+    )

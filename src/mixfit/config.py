@@ -1,0 +1,113 @@
+"""The settings of one run: frozen dataclasses, each field explained once.
+
+The command line's flags and help are made from these. Imports nothing that takes long to load."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from cyclopts import Parameter
+
+from mixfit.errors import ConfigError
+
+RoleName = Literal["number", "category", "date", "image", "target", "group", "split", "weight", "ignored"]
+ROLES: tuple[str, ...] = get_args(RoleName)
+CropName = Literal["squash", "center", "pad"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """The table, its columns and its photos."""
+
+    roles: Annotated[dict[str, RoleName], Parameter(parse=False)] = field(default_factory=dict)
+    """Roles that are set rather than inferred, by column."""
+    ignore: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    """A column to leave out; give the flag once for each."""
+    task: Literal["regression", "binary", "multiclass"] | None = None
+    """What kind of target it is; by default told from its values."""
+    images: Path | None = None
+    """Folder that the photo paths start from; by default the table's folder."""
+    image_size: int | None = None
+    """Photos are brought to this many pixels a side; by default 128 for small photos, else 224."""
+    crop: CropName = "squash"
+    """How a photo becomes square: squash it, cut its centre out, or pad it with grey."""
+    valid: float = 0.15
+    """Share of rows that choose the best epoch, where the table has no split column."""
+    test: float = 0.15
+    """Share of rows held back for the test, where the table has no split column."""
+    max_missing_target: float = 0.05
+    """Rows without target are left out; training is refused when their share is larger than this."""
+    sep: str | None = None
+    """Separator of cells in a text table; by default found out."""
+    decimal: str | None = None
+    """Decimal mark in a text table: . or a comma; by default found out."""
+    encoding: str | None = None
+    """Encoding of a text table; by default found out."""
+
+    def __post_init__(self) -> None:
+        for column, role in self.roles.items():
+            if role not in ROLES:
+                raise ConfigError(f"{role!r}, set for column {column!r}, is no role; the roles are {', '.join(ROLES)}.")
+        if self.image_size is not None and not 32 <= self.image_size <= 1024:
+            raise ConfigError(f"image_size must be from 32 to 1024, got {self.image_size}.")
+        if not (0 < self.valid < 1 and 0 <= self.test < 1 and self.valid + self.test < 1):
+            raise ConfigError(f"valid and test must leave rows to train, got {self.valid} and {self.test}.")
+        if not 0 <= self.max_missing_target < 1:
+            raise ConfigError(f"max_missing_target must be at least 0 and below 1, got {self.max_missing_target}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The network."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    """Image network: tf_efficientnet_lite0 (ImageNet weights), small_resnet (from scratch) or a timm model."""
+    freeze_backbone: bool = True
+    """Keep the image network as it is; its features are then computed once per photo."""
+    tabular_hidden: Annotated[tuple[int, ...], Parameter(negative=())] = (128, 128)
+    """Width of a hidden layer of the table's network; give the flag once for each layer."""
+    encoding_dim: int = 64
+    """Width of the vectors that the table and the photos are encoded to."""
+    dropout: float = 0.1
+    """Share of units left out in training."""
+    image_dropout: float = 0.5
+    """Share of image features left out in training."""
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "image_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
+        if self.encoding_dim < 1 or any(width < 1 for width in self.tabular_hidden):
+            raise ConfigError("encoding_dim and every width of tabular_hidden must be at least 1.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One training run."""
+
+    epochs: int = 40
+    """Most passes over the training rows; training ends earlier when it no longer improves."""
+    lr: float = 2e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay of AdamW."""
+    batch_size: int | None = None
+    """Rows in a batch; by default chosen from the number of training rows."""
+    patience: int = 10
+    """Epochs without a better validation loss after which training ends."""
+    seed: int = 0
+    """Of the split, the weights and the order of rows."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ConfigError(f"epochs must be at least 1, got {self.epochs}.")
+        if not self.lr > 0:  # also refuses nan
+            raise ConfigError(f"lr must be above 0, got {self.lr}.")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"weight_decay must be at least 0, got {self.weight_decay}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}.")
+        if self.patience < 1:
+            raise ConfigError(f"patience must be at least 1, got {self.patience}.")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be at least 0, got {self.seed}.")

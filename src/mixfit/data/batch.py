@@ -1,0 +1,97 @@
+"""A batch: some rows as tensors, batch axis first; one row is a batch of one.
+
+In: rows of a dataset. Out: ``(xb, yb)``. Imports nothing from ``nn`` or ``training``."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float32, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import default_collate
+
+
+@dataclass(slots=True, kw_only=True)
+class Inputs:
+    """What the model sees of some rows: ``xb``."""
+
+    numeric: Float32[Tensor, "batch numeric"]
+    """Scaled numbers, no NaN."""
+    categorical: Int64[Tensor, "batch categorical"]
+    """Level of each category; 0 = missing or unseen."""
+    rows: Int64[Tensor, " batch"]
+    """Position of each row in its table, for messages and per-row randomness."""
+    images: UInt8[Tensor, "batch photos 3 height width"] | Float32[Tensor, "batch photos 3 height width"] | None = None
+    """uint8 in 0..255, or float32 in [0, 1]; arbitrary where ``image_mask`` is False."""
+    features: Float32[Tensor, "batch photos d"] | None = None
+    """Output of the frozen image encoder, in place of ``images``."""
+    image_mask: Bool[Tensor, "batch photos"] | None = None
+    """False = there is no photo in this place. None = the data have no photos at all."""
+    weight: Float32[Tensor, " batch"] | None = None
+    """Weight of each row in the loss."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> "Inputs":
+        """The chosen rows (a slice, a list or an index tensor), still a batch."""
+        return self._map(lambda tensor: tensor[rows])
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Inputs":
+        """All tensors on ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Inputs":
+        """All tensors in page-locked memory, so that copies to a GPU need not wait."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Inputs":
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: function(tensor) for name, tensor in tensors.items() if tensor is not None})
+
+
+Batch = tuple[Inputs, Tensor]
+"""``(xb, yb)``; ``yb`` is float32 ``(batch,)``, or int64 class index ``(batch,)``."""
+
+
+def concatenate(parts: Sequence[Inputs]) -> Inputs:
+    """Rows of all parts in order; rows with fewer photos are padded with masked ones."""
+    photos = max((part.image_mask.shape[1] for part in parts if part.image_mask is not None), default=0)
+
+    def join(name: str, *, padded: bool = False) -> Tensor | None:
+        tensors = [getattr(part, name) for part in parts]
+        if any(tensor is None for tensor in tensors):
+            return None
+        return torch.cat([_pad_photos(tensor, photos) if padded else tensor for tensor in tensors])
+
+    return Inputs(
+        numeric=torch.cat([part.numeric for part in parts]),
+        categorical=torch.cat([part.categorical for part in parts]),
+        rows=torch.cat([part.rows for part in parts]),
+        images=join("images", padded=True),
+        features=join("features", padded=True),
+        image_mask=join("image_mask", padded=True),
+        weight=join("weight"),
+    )
+
+
+def _pad_photos(tensor: Tensor, photos: int) -> Tensor:
+    """Append zeros (no photo) along axis 1 up to ``photos``."""
+    return F.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, photos - tensor.shape[1]))
+
+
+def collate(items: Batch | Sequence[Any]) -> tuple[Any, Tensor]:
+    """Items of a dataset -> one batch.
+
+    A dataset with ``__getitems__`` may hand over a whole batch, which passes through. Items of our datasets
+    are concatenated and padded; items of any other PyTorch dataset go through PyTorch's own collate."""
+    if isinstance(items, tuple):
+        xb, yb = items
+        return xb, yb
+    pairs = list(items)
+    if isinstance(pairs[0], tuple) and isinstance(pairs[0][0], Inputs):
+        return concatenate([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+    xb, yb = default_collate(pairs)
+    return xb, yb

@@ -1,0 +1,97 @@
+"""The dataset: rows of preprocessed arrays together with their photos.
+
+In: arrays of ``TablePreprocessor`` and ``Photos``. Out: ``(Inputs, target)`` of one row or of many.
+Imports nothing from ``nn`` or ``training``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor
+
+from mixfit.data.batch import Batch, Inputs
+from mixfit.data.store import ImageSource
+from mixfit.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureTable:
+    """Features of a frozen image encoder, computed once per photo."""
+
+    values: Float32[Tensor, "files d"]
+    readable: Bool[Tensor, " files"]
+    """False where the photo could not be read; its features are zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixedDataset:
+    """Rows of a table with their photos; the photos are read on access.
+
+    ``dataset[i]`` is a batch of one row, ``dataset.__getitems__(indices)`` (PyTorch's batched protocol) a batch of
+    many in one gather. Both give ``(Inputs, target)``.
+
+    Raises:
+        DataError: the arrays have different numbers of rows.
+    """
+
+    numeric: Float32[Tensor, "rows numeric"]
+    categorical: Int64[Tensor, "rows categorical"]
+    target: Tensor
+    """float32 or int64 ``(rows,)``."""
+    rows: Int64[Tensor, " rows"]
+    """Position of each row in its table."""
+    slots: Int64[Tensor, "rows photos"] | None = None
+    """Which photo of the source is in which place of the row; -1 = none."""
+    photos: ImageSource | FeatureTable | None = None
+    weight: Float32[Tensor, " rows"] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the lengths once, so that fetching need not."""
+        arrays = {"numeric": self.numeric, "categorical": self.categorical, "target": self.target, "rows": self.rows}
+        optional = {"slots": self.slots, "weight": self.weight}
+        arrays |= {name: array for name, array in optional.items() if array is not None}
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"All arrays of a dataset need the same number of rows, got {lengths}.")
+        if (self.slots is None) != (self.photos is None):
+            raise DataError("A dataset needs both slots and photos, or neither.")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Batch:
+        """One row as a batch of one."""
+        return self.__getitems__([range(len(self))[index]])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The rows ``indices`` in that order."""
+        chosen = torch.as_tensor(np.asarray(indices, dtype=np.int64))
+        inputs = Inputs(
+            numeric=self.numeric[chosen],
+            categorical=self.categorical[chosen],
+            rows=self.rows[chosen],
+            weight=None if self.weight is None else self.weight[chosen],
+        )
+        if self.slots is not None and self.photos is not None:
+            inputs = _add_photos(inputs, self.slots[chosen], self.photos)
+        return inputs, self.target[chosen]
+
+
+def _add_photos(inputs: Inputs, slots: Tensor, photos: ImageSource | FeatureTable) -> Inputs:
+    """Fill in pixels or features; places that no row of the batch uses are left out."""
+    slots = slots[:, (slots >= 0).any(0)]
+    present = slots >= 0
+    files, place = torch.unique(slots[present], return_inverse=True)
+    mask = present.clone()
+    if isinstance(photos, FeatureTable):
+        features = torch.zeros(*slots.shape, photos.values.shape[1])
+        features[present] = photos.values[files][place]
+        mask[present] = photos.readable[files][place]
+        return replace(inputs, features=features, image_mask=mask)
+    pixels, readable = photos.read(files.numpy())
+    images = torch.zeros(*slots.shape, 3, photos.size, photos.size, dtype=torch.uint8)
+    images[present] = pixels[place]
+    mask[present] = readable[place]
+    return replace(inputs, images=images, image_mask=mask)

@@ -1,0 +1,399 @@
+"""What each column of a table is for, found out from its name and its cells.
+
+In: a DataFrame, the name of the target, and whatever the user has set. Out: ``Schema``, each role with its evidence.
+Guesses only what can be seen: groups and weights are never guessed. Fits nothing that predictions depend on."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from mixfit.data.schema import ROLES, SINGLE_ROLES, TASKS, Column, Role, Schema, Task
+from mixfit.data.split import SPLIT_ALIASES, groups_on_two_sides
+from mixfit.data.target import wants_log
+from mixfit.data.values import (
+    MISSING_WORDS,
+    Numbers,
+    is_day_first,
+    moments,
+    plain_cells_problem,
+    to_keys,
+    to_numbers,
+    to_times,
+)
+from mixfit.errors import ConfigError, DataError
+from mixfit.suggest import did_you_mean, unknown_column
+
+SPLIT_NAMES = frozenset(["split", "fold", "set", "subset", "partition"])
+ID_WORDS = frozenset(["id", "uuid", "guid"])
+CODE_WORDS = frozenset(
+    ["zip", "zipcode", "postcode", "postal", "postalcode", "plz", "code", "phone", "telephone", "fips", "isbn", "ean", "sku"]
+)
+IMAGE_ENDING = r"(?i:.*\.(?:jpe?g|png|webp|bmp|gif|tiff?))"
+SUSPICIOUS = "suspicious: this column alone gives the target away"
+
+_IMAGE_SHARE = 0.9  # of the cells must name an image file
+_DATE_SHARE = 0.9  # of the cells must be dates
+_TEXT_SHARE, _TEXT_LEVELS, _LONG_TEXT = 0.5, 20, 100  # distinct cells, number of them, characters
+_REGRESSION_LEVELS = 20  # integers with more distinct values are amounts rather than classes
+_STRAY_TARGETS = 0.05
+_UNIQUE_ROWS = 10  # with fewer rows, "all cells differ" says nothing
+_OUTLIER = 6.0  # standard deviations
+_GIVEAWAY = 0.999  # rank correlation, or area under the ROC curve
+_SAMPLE = 20_000
+
+
+class Guess(NamedTuple):
+    """A role with its evidence."""
+
+    role: Role
+    reason: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A column and what can be counted in it; each count is made when first asked for."""
+
+    name: str
+    column: pd.Series
+
+    @cached_property
+    def keys(self) -> pd.Series:
+        """Canonical keys, NaN = empty."""
+        return to_keys(self.column)
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        """The column as numbers."""
+        return to_numbers(self.column)
+
+    @cached_property
+    def finite(self) -> Float[np.ndarray, " cells"]:
+        """The cells that are numbers."""
+        return self.numbers.values[np.isfinite(self.numbers.values)]
+
+    @cached_property
+    def stray(self) -> int:
+        """Cells that are neither numbers, nor infinite, nor missing."""
+        return int((self.numbers.unparsable & ~self.numbers.infinite).sum())
+
+    @cached_property
+    def count(self) -> int:
+        """Cells that are not empty."""
+        return int(self.keys.notna().sum())
+
+    @cached_property
+    def distinct(self) -> int:
+        """Different keys."""
+        return int(self.keys.nunique())
+
+    @property
+    def all_different(self) -> bool:
+        """No cell is empty and none is like another."""
+        return self.distinct == len(self.column)
+
+    @property
+    def text_like(self) -> bool:
+        """So many different cells that they can hardly be levels of a category."""
+        return self.distinct > _TEXT_LEVELS and self.distinct > _TEXT_SHARE * self.count
+
+    @cached_property
+    def whole(self) -> bool:
+        """All numbers are integers, however they are written."""
+        return bool(len(self.finite)) and bool((self.finite % 1 == 0).all())
+
+    @cached_property
+    def number_kind(self) -> str:
+        """``integers`` or ``floats``, as the cells are written or the column is typed."""
+        if pd.api.types.is_float_dtype(self.column.dtype):
+            return "integers" if self.whole and self.count < len(self.column) else "floats"
+        written = self.column.dropna().astype("str").str.contains(r"[.eE]", regex=True)
+        return "floats" if not self.whole or written.any() else "integers"
+
+
+def infer_schema(
+    frame: pd.DataFrame,
+    target: str,
+    *,
+    roles: Mapping[str, Role] | None = None,
+    ignore: Sequence[str] = (),
+    task: Task | None = None,
+) -> Schema:
+    """Find the role of every column and the task.
+
+    Args:
+        frame: the whole table; text cells and typed cells are understood alike.
+        target: name of the column to predict.
+        roles: roles that are set by hand.
+        ignore: columns to leave out.
+        task: by default told from the target: regression for floats and for integers with more than 20 distinct values.
+    Raises:
+        ConfigError: a name, role or task does not exist, settings contradict each other, or a role cannot be had from
+            the cells of its column.
+        DataError: the target has no values, or only one; no column is left to predict from.
+    """
+    chosen = _chosen_roles(frame, target, {} if roles is None else roles, ignore)
+    goal = Facts(target, frame[target])
+    task, task_reason, task_note = _find_task(goal, task)
+    facts = {name: Facts(name, frame[name]) for name in frame.columns}
+    split = _find_split(facts, chosen, target)
+    columns = []
+    for name, fact in facts.items():
+        if name == target:
+            guess = Guess("target", task_reason, task_note)
+        elif name in chosen:
+            guess = _check_role(fact, chosen[name])
+        else:
+            guess = _guess(fact, facts[split] if split is not None else None)
+        if guess.role in ("number", "category") and _gives_away(fact, guess.role, goal, task):
+            guess = guess._replace(note="; ".join(filter(None, [SUSPICIOUS, guess.note])))
+        missing = _count_missing(fact, "number" if name == target and task == "regression" else guess.role)
+        columns.append(Column(name=name, role=guess.role, reason=guess.reason, missing=missing, note=guess.note))
+    if not any(column.role in ("number", "category", "date", "image") for column in columns):
+        raise DataError(
+            f"none of the {len(columns) - 1} columns beside the target {target!r} is left to predict from; "
+            "set a role with --set COLUMN=number or --set COLUMN=category."
+        )
+    return Schema(columns=tuple(columns), task=task, task_reason=task_reason, rows=len(frame))
+
+
+def _chosen_roles(
+    frame: pd.DataFrame, target: str, roles: Mapping[str, Role], ignore: Sequence[str]
+) -> dict[str, Role]:
+    """Roles set by hand, ignored columns included; all contradictions are refused here."""
+    names = list(frame.columns)
+    strange = [name for name in names if not isinstance(name, str)]
+    if strange:
+        raise DataError(f"{len(strange)} column names are not text, the first is {strange[0]!r}; rename the columns.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"the table has {names.count(twice)} columns named {twice!r}; rename or remove them.")
+    for name in (target, *roles, *ignore):
+        if name not in names:
+            raise unknown_column(name, names)
+    if not len(frame):
+        raise DataError("the table has no rows.")
+    for name, role in roles.items():
+        if role not in ROLES:
+            raise ConfigError(f"column {name!r}: no role {role!r}.{did_you_mean(role, ROLES)} roles: {', '.join(ROLES)}")
+    chosen: dict[str, Role] = {**roles}
+    for name in ignore:
+        if chosen.setdefault(name, "ignored") != "ignored":
+            raise ConfigError(f"column {name!r} is both ignored and set to {chosen[name]}; choose one.")
+    if chosen.setdefault(target, "target") != "target":
+        raise ConfigError(f"column {target!r} is the target, so it cannot be {chosen[target]} too; choose one.")
+    for role in SINGLE_ROLES:
+        same = [name for name, other in chosen.items() if other == role]
+        if len(same) > 1:
+            listed = ", ".join(map(repr, same))
+            raise ConfigError(f"{len(same)} columns have the role {role}: {listed}; only one can.")
+    return chosen
+
+
+def _find_task(goal: Facts, task: Task | None) -> tuple[Task, str, str]:
+    """The task, its reason and a note about the target."""
+    if task is not None and task not in TASKS:
+        raise ConfigError(f"no task {task!r}.{did_you_mean(task, TASKS)} tasks: {', '.join(TASKS)}")
+    nested = plain_cells_problem(goal.column)
+    if nested is not None:
+        raise ConfigError(f"the target {goal.name!r} holds cells of type {nested}, not plain values; choose another target.")
+    if not goal.count:
+        raise DataError(f"the target {goal.name!r} has no values in {len(goal.column)} rows.")
+    if task == "regression" or (task is None and _is_amount(goal)):
+        return "regression", *_regression_reason(goal, chosen=task is not None)
+    counts = goal.keys.value_counts()
+    if len(counts) < 2:
+        raise DataError(
+            f"the target {goal.name!r} has only one class, {counts.index[0]!r}, in {goal.count} rows: nothing to learn."
+        )
+    if task is None and len(counts) > max(2, _TEXT_SHARE * goal.count):
+        raise ConfigError(
+            f"the target {goal.name!r} has {len(counts)} distinct values in {goal.count} rows and is neither a number nor "
+            f"a class that repeats; {goal.stray} cells are not numbers. Choose another target, or set the task."
+        )
+    if task == "binary" and len(counts) != 2:
+        raise ConfigError(f"the task binary needs 2 classes, the target {goal.name!r} has {len(counts)}.")
+    found = task or ("binary" if len(counts) == 2 else "multiclass")
+    numeric = goal.stray == 0 and len(goal.finite)
+    reason = f"{goal.number_kind if numeric else 'text'}, {len(counts)} classes -> {found}"
+    single = int((counts == 1).sum())
+    notes = [f"{single} of {len(counts)} classes have one row only, kept in train"] if single else []
+    words = [key for key in counts.index if key.lower() in MISSING_WORDS]
+    notes += [f"{words[0]!r} is taken as a class of its own"] if words else []
+    notes += ["could be a number: --task regression"] if numeric and len(counts) > 2 else []
+    return found, reason, "; ".join(notes)
+
+
+def _is_amount(goal: Facts) -> bool:
+    """Numbers, with few stray cells, that are more than names of classes."""
+    if isinstance(goal.column.dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(goal.column.dtype):
+        return False
+    if not len(goal.finite) or goal.stray > _STRAY_TARGETS * goal.count:
+        return False
+    distinct = len(np.unique(goal.finite))
+    few_rows = distinct > 5 and distinct > _TEXT_SHARE * len(goal.finite)
+    return not goal.whole or distinct > _REGRESSION_LEVELS or few_rows
+
+
+def _regression_reason(goal: Facts, *, chosen: bool) -> tuple[str, str]:
+    bad = np.flatnonzero(goal.numbers.unparsable)
+    if not len(goal.finite) or len(bad) > 0.5 * goal.count:
+        first = f", the first in row {bad[0]} is {goal.keys.iloc[bad[0]]!r}" if len(bad) else ""
+        raise DataError(
+            f"regression needs numbers, but {len(bad)} of {len(goal.column)} cells of the target {goal.name!r} are none"
+            f"{first}; choose another target or task."
+        )
+    if (goal.finite == goal.finite[0]).all():
+        raise DataError(f"the target {goal.name!r} is {goal.finite[0]:g} in all rows: nothing to learn.")
+    distinct = len(np.unique(goal.finite))
+    reason = f"{goal.number_kind}, {distinct} distinct -> regression{' (set by hand)' if chosen else ''}"
+    notes = [f"{len(bad)} of {len(goal.column)} cells are not finite numbers"] if len(bad) else []
+    if wants_log(goal.finite):
+        notes.append(f"skew {moments(goal.finite).skew:.1f}, fitted on log scale")
+    return reason, "; ".join(notes)
+
+
+def _find_split(facts: Mapping[str, Facts], chosen: Mapping[str, Role], target: str) -> str | None:
+    """The column that was set to be the split, else the first that is one by name and cells."""
+    for name, role in chosen.items():
+        if role == "split":
+            return name
+    free = (fact for name, fact in facts.items() if name != target and name not in chosen)
+    return next((fact.name for fact in free if _looks_like_split(fact)), None)
+
+
+def _looks_like_split(fact: Facts) -> bool:
+    if fact.name.strip().lower() not in SPLIT_NAMES or plain_cells_problem(fact.column) is not None:
+        return False
+    words = fact.keys.dropna().str.lower().unique()
+    return len(words) > 1 and all(word in SPLIT_ALIASES for word in words)
+
+
+def _guess(fact: Facts, split: Facts | None) -> Guess:
+    """The first rule that fits."""
+    nested = plain_cells_problem(fact.column)
+    if nested is not None:
+        return Guess("ignored", f"cells are of type {nested}, not plain values")
+    if split is not None and fact.name == split.name:
+        parts = [part for part in ("train", "valid", "test") if (fact.keys.str.lower().map(SPLIT_ALIASES) == part).any()]
+        return Guess("split", f"values {'/'.join(parts)}", "used as given")
+    if _looks_like_split(fact):
+        return Guess("ignored", "words of a split, but another column is the split")
+    if not fact.count or fact.keys.dropna().str.lower().isin(MISSING_WORDS).all():
+        return Guess("ignored", "no values at all")
+    if fact.distinct == 1 and fact.count == len(fact.column):
+        return Guess("ignored", f"one value only, {_short(fact.keys.iloc[0])}")
+    share, ending = _image_share(fact)
+    if share >= _IMAGE_SHARE:
+        several = int(fact.keys.str.contains(";", regex=False).sum())
+        return Guess("image", f"paths that end in {ending}", f"{several} cells name several photos" if several else "")
+    if fact.distinct == 1:
+        return Guess("category", f"{_short(fact.keys.dropna().iloc[0])} or empty")
+    if pd.api.types.is_datetime64_any_dtype(fact.column.dtype) or isinstance(fact.column.dtype, pd.PeriodDtype):
+        return Guess("date", "typed as dates")
+    if pd.api.types.is_bool_dtype(fact.column.dtype):
+        return Guess("category", "true or false")
+    if len(fact.finite) and fact.stray == 0 and not isinstance(fact.column.dtype, pd.CategoricalDtype):
+        return _guess_number(fact, split)
+    return _guess_text(fact, split)
+
+
+def _guess_number(fact: Facts, split: Facts | None) -> Guess:
+    id_name, code = _id_name(fact.name), _code_reason(fact)
+    if fact.whole and id_name:
+        return _guess_id(fact, split, "integer", id_name)
+    if fact.whole and len(fact.column) >= _UNIQUE_ROWS and len(fact.finite) == len(fact.column):
+        if (np.diff(fact.finite) == 1).all() and fact.finite[0] in (0, 1):
+            return Guess("ignored", "counts the rows", f"use: --set {fact.name}=number")
+    if fact.whole and "date" in _words(fact.name) and fact.keys.dropna().str.fullmatch("[12][0-9]{7}").all():
+        if not to_times(fact.column)[1].any():
+            return Guess("date", "digits such as 20200131")
+    if fact.whole and code:
+        return _category_unless_text_like(fact, code)
+    notes = [_infinite_note(fact)]
+    scale = moments(fact.finite)
+    extreme = fact.finite[np.argmax(np.abs(fact.finite / 2 - scale.mean / 2))]
+    distance = abs(extreme / 2 - scale.mean / 2) / (scale.std / 2) if scale.std else 0.0
+    if distance > _OUTLIER:
+        notes.append(f"{'max' if extreme > scale.mean else 'min'} {extreme:.6g} = {distance:.1f} sd (kept)")
+    if fact.whole and 2 < fact.distinct <= _TEXT_LEVELS:
+        notes.append("could be category")
+    detail = f", {fact.distinct} distinct" if fact.whole and fact.distinct <= len(fact.finite) / 2 else ""
+    return Guess("number", f"{fact.number_kind}{detail}", "; ".join(filter(None, notes)))
+
+
+def _guess_text(fact: Facts, split: Facts | None) -> Guess:
+    numeric = len(fact.finite) > fact.stray and not isinstance(fact.column.dtype, pd.CategoricalDtype)
+    if not numeric and _date_share(_sample(fact.keys.dropna())) >= _DATE_SHARE:
+        unparsable = int(to_times(fact.column, day_first=is_day_first(fact.column))[1].sum())
+        note = f"{unparsable} of {len(fact.column)} cells are not dates, treated as missing" if unparsable else ""
+        example = next(key for key in fact.keys.dropna() if key.lower() not in MISSING_WORDS)
+        return Guess("date", f"dates such as {_short(example)}", note)
+    if id_name := _id_name(fact.name):
+        return _guess_id(fact, split, "text", id_name)
+    guess = _category_unless_text_like(fact, f"text, {fact.distinct} distinct")
+    if numeric:
+        stray = f"{fact.stray} of {len(fact.column)} cells are not numbers: --set {fact.name}=number makes them missing"
+        return guess._replace(note="; ".join(filter(None, [stray, guess.note if guess.role == "category" else ""])))
+    return guess
+
+
+def _guess_id(fact: Facts, split: Facts | None, kind: str, id_name: str) -> Guess:
+    if fact.all_different:
+        return Guess("ignored", f"unique {kind}, {id_name}", f"use: --set {fact.name}=number" if kind == "integer" else "")
+    repeated = int((fact.keys.value_counts() > 1).sum())
+    torn = [] if split is None else groups_on_two_sides(fact.keys, split.keys.str.lower().map(SPLIT_ALIASES).to_numpy())
+    cure = f"--set {fact.name}=group keeps them on one side of the split"
+    if torn:
+        note = f"suspicious: {len(torn)} of {fact.distinct} ids are on two sides of the split {split.name!r}" if split else ""
+        note += f"; with --ignore {split.name}, {cure}" if split else ""
+    elif split is not None:
+        note = f"{repeated} ids repeat; the split keeps each on one side"
+    else:
+        note = f"{repeated} ids repeat: {cure}"
+    return Guess("ignored", f"{fact.distinct} ids in {fact.count} rows, {id_name}", note)
+
+
+def _category_unless_text_like(fact: Facts, reason: str) -> Guess:
+    """A category, or ignored when nearly every row has a level of its own or the cells are prose."""
+    use = f"use: --set {fact.name}=category"
+    if fact.all_different and fact.count >= _UNIQUE_ROWS:
+        return Guess("ignored", "every cell is different", use)
+    long = fact.distinct > _TEXT_LEVELS and fact.keys.str.len().median() > _LONG_TEXT
+    if fact.text_like or long:
+        return Guess("ignored", f"{'long ' if long else ''}text with {fact.distinct} distinct values", use)
+    return Guess("category", reason, _levels_note(fact))
+
+
+def _check_role(fact: Facts, role: Role) -> Guess:
+    """A role that was set by hand; refused when the cells cannot fill it."""
+    nested = plain_cells_problem(fact.column)
+    if nested is not None and role != "ignored":
+        raise ConfigError(f"column {fact.name!r} cannot be {role}: its cells are of type {nested}, not plain values.")
+    rows, reason = len(fact.column), "set by hand"
+    match role:
+        case "number":
+            bad = fact.stray
+            _refuse_if(not len(fact.finite), fact, role, "numbers", fact.numbers.unparsable)
+            notes = [f"{bad} of {rows} cells are not numbers, treated as missing" if bad else "", _infinite_note(fact)]
+            return Guess(role, reason, "; ".join(filter(None, notes)))
+        case "date":
+            times, unparsable = to_times(fact.column, day_first=is_day_first(fact.column))
+            _refuse_if(bool(np.isnat(times).all()), fact, role, "dates", unparsable)
+            bad = int(unparsable.sum())
+            return Guess(role, reason, f"{bad} of {rows} cells are not dates, treated as missing" if bad else "")
+        case "image":
+            _refuse_if(_image_share(fact)[0] < 0.5, fact, role, "paths of image files", fact.keys.notna().to_numpy())
+        case "weight":
+            _refuse_if(not (fact.numbers.values >= 0).all(), fact, role, "numbers from 0", ~(fact.numbers.values >= 0))
+        case "category":
+            return Guess(role, reason, _levels_note(fact))
+        case _:
+            pass
+    return Guess(role, reason)

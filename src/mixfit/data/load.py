@@ -1,0 +1,242 @@
+"""From a table to loaders: the whole data path in one call.
+
+In: a table and what is known of its columns. Out: ``MixedData`` with ``.train``, ``.valid`` and ``.test``,
+whose statistics come from the training rows alone. Imports nothing from ``nn`` or ``training``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mixfit.config import DataConfig
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.dataset import FeatureTable, MixedDataset
+from mixfit.data.infer import infer_schema
+from mixfit.data.loader import DataLoader
+from mixfit.data.photos import Photos, find_photos
+from mixfit.data.preprocess import TablePreprocessor
+from mixfit.data.sampler import SequentialSampler, ShuffledSampler
+from mixfit.data.schema import Schema
+from mixfit.data.split import Split, split_rows
+from mixfit.data.store import ImageFiles, ImageSource, typical_side
+from mixfit.data.table import detect_format, read_table
+from mixfit.data.target import Target, fit_target, usable_rows
+from mixfit.data.transform import Transform
+from mixfit.data.values import to_numbers
+from mixfit.errors import ConfigError, DataError
+
+SplitName = Literal["train", "valid", "test"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrays:
+    """All rows of a table as tensors; row i is row i of the table."""
+
+    numeric: Tensor
+    categorical: Tensor
+    target: Tensor
+    slots: Tensor | None
+    weight: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedData:
+    """A table with photos, split and ready to train on: ``for xb, yb in data.train``."""
+
+    frame: pd.DataFrame
+    schema: Schema
+    split: Split
+    """Positions in ``frame``; rows without target are in none of the three."""
+    preprocessor: TablePreprocessor
+    target: Target
+    arrays: Arrays
+    photos: Photos | None
+    """Which photos each row has; None when there is no image column."""
+    source: ImageSource | FeatureTable | None
+    """Where pixels or features come from."""
+    bad: list[BadInput]
+    """Cells and rows that were repaired or left out, and photos whose file cannot be used."""
+    image_size: int
+    batch_size: int
+    seed: int
+    transforms: tuple[Transform, ...] = ()
+    device: torch.device
+
+    @cached_property
+    def train(self) -> DataLoader:
+        """The training rows, shuffled anew in every epoch."""
+        sampler = ShuffledSampler(len(self.split.train), self.batch_size, seed=self.seed)
+        return self._loader("train", sampler, training=True)
+
+    @cached_property
+    def valid(self) -> DataLoader:
+        """The validation rows in the order of the table."""
+        return self.rows("valid")
+
+    @cached_property
+    def test(self) -> DataLoader:
+        """The test rows in the order of the table."""
+        return self.rows("test")
+
+    def rows(self, name: SplitName) -> DataLoader:
+        """The rows of a split in the order of the table, without the transforms of training."""
+        return self._loader(name, SequentialSampler(len(self.split.of(name)), self.batch_size), training=False)
+
+    def dataset(self, name: SplitName) -> MixedDataset:
+        """The rows of a split, one by one or many at a time."""
+        rows = torch.from_numpy(self.split.of(name))
+        arrays = self.arrays
+        return MixedDataset(
+            numeric=arrays.numeric[rows],
+            categorical=arrays.categorical[rows],
+            target=arrays.target[rows],
+            rows=rows,
+            slots=None if arrays.slots is None else arrays.slots[rows],
+            photos=self.source,
+            weight=None if arrays.weight is None else arrays.weight[rows],
+        )
+
+    def with_features(self, features: FeatureTable) -> "MixedData":
+        """The same data whose batches carry ``features`` in place of pixels."""
+        return replace(self, source=features)
+
+    def _loader(self, name: SplitName, sampler: ShuffledSampler | SequentialSampler, *, training: bool) -> DataLoader:
+        return DataLoader(
+            self.dataset(name), sampler, transforms=self.transforms, training=training, device=self.device
+        )
+
+
+def load_data(
+    table: str | Path | pd.DataFrame,
+    *,
+    target: str,
+    config: DataConfig | None = None,
+    schema: Schema | None = None,
+    images: str | Path | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    transforms: Sequence[Transform] = (),
+    device: torch.device | str = "cpu",
+) -> MixedData:
+    """Read a table, find out what its columns are, split the rows, fit on the training rows and build the loaders.
+
+    Args:
+        table: a CSV, TSV, Parquet, Feather or JSON Lines file, or a DataFrame (then ``images`` must say where photos
+            are, if there are any).
+        target: the column to predict.
+        config: everything else about the columns and photos.
+        schema: roles that are known already, instead of inferred ones.
+        images: folder that the photo paths start from, wins over ``config.images``; by default the table's folder.
+        image_size: pixels a side, wins over ``config.image_size``.
+        batch_size: rows in a batch; by default about a twentieth of the training rows, from 16 to 256.
+        seed: of the split and of the order of rows.
+        transforms: applied to every batch.
+        device: where the batches are put.
+    Raises:
+        ConfigError: a column does not exist, or a setting is wrong.
+        DataError: the table cannot be used as it is.
+    """
+    config = DataConfig() if config is None else config
+    if images is not None:
+        config = replace(config, images=Path(images))
+    frame, root = _read(table, config)
+    if schema is None:
+        schema = infer_schema(frame, target, roles=config.roles, ignore=config.ignore, task=config.task)
+    usable, bad = usable_rows(frame, schema, config.max_missing_target)
+    split = _split(frame, schema, usable, config, seed)
+    training_frame = frame.iloc[split.train]
+    preprocessor = TablePreprocessor.fit(training_frame, schema)
+    scale = fit_target(training_frame[schema.target], schema.task)
+    table_arrays = preprocessor.transform(frame)
+    encoded = np.nan_to_num(scale.encode(frame[schema.target]))
+    photos = _find_photos(frame, schema, root)
+    size = image_size or config.image_size
+    if size is None:
+        size = _choose_image_size(photos)
+    arrays = Arrays(
+        numeric=torch.from_numpy(table_arrays.numeric),
+        categorical=torch.from_numpy(table_arrays.categorical),
+        target=torch.from_numpy(encoded),
+        slots=None if photos is None else torch.from_numpy(photos.slots),
+        weight=_weights(frame, schema),
+    )
+    return MixedData(
+        frame=frame,
+        schema=schema,
+        split=split,
+        preprocessor=preprocessor,
+        target=scale,
+        arrays=arrays,
+        photos=photos,
+        source=None if photos is None else ImageFiles(photos.files, size=size, crop=config.crop),
+        bad=[*bad, *table_arrays.repaired, *([] if photos is None else photos.bad)],
+        image_size=size,
+        batch_size=default_batch_size(len(split.train)) if batch_size is None else batch_size,
+        seed=seed,
+        transforms=tuple(transforms),
+        device=torch.device(device),
+    )
+
+
+def default_batch_size(training_rows: int) -> int:
+    """The power of two next to a twentieth of the rows, from 16 to 256."""
+    return int(min(256, max(16, 2 ** round(np.log2(max(training_rows, 1) / 20)))))
+
+
+def _read(table: str | Path | pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame, Path | None]:
+    """The table with rows numbered from 0, and the folder its photo paths start from."""
+    if isinstance(table, pd.DataFrame):
+        return table.reset_index(drop=True), config.images
+    path = Path(table)
+    table_format = detect_format(path, separator=config.sep, decimal=config.decimal, encoding=config.encoding)
+    return read_table(path, table_format=table_format), config.images or path.parent
+
+
+def _split(frame: pd.DataFrame, schema: Schema, usable: np.ndarray, config: DataConfig, seed: int) -> Split:
+    """Split the rows that have a target; positions are those in ``frame``."""
+    positions = np.flatnonzero(usable)
+    inner = split_rows(frame.iloc[positions], schema, valid=config.valid, test=config.test, seed=seed)
+    return Split(train=positions[inner.train], valid=positions[inner.valid], test=positions[inner.test])
+
+
+def _find_photos(frame: pd.DataFrame, schema: Schema, root: Path | None) -> Photos | None:
+    columns = schema.names("image")
+    if not columns:
+        return None
+    if root is None:
+        raise ConfigError(
+            f"The table has image columns ({', '.join(columns)}), but nothing says where its photos are: "
+            "give their folder as images=."
+        )
+    return find_photos(frame, columns, root)
+
+
+def _choose_image_size(photos: Photos | None) -> int:
+    """Small photos hold no more than 128 pixels show; the backbone's own 224 costs three times as much."""
+    if photos is None or not photos.files:
+        return 224
+    return 128 if typical_side(photos.files) <= 160 else 224
+
+
+def _weights(frame: pd.DataFrame, schema: Schema) -> Tensor | None:
+    """Weight of each row, scaled to a mean of 1."""
+    names = schema.names("weight")
+    if not names:
+        return None
+    numbers = to_numbers(frame[names[0]])
+    wrong = np.flatnonzero(~(numbers.values >= 0))
+    if len(wrong):
+        raise DataError(
+            f"{len(wrong)} of {len(frame)} weights in column {names[0]!r} are missing, negative or no numbers, "
+            f"the first in row {wrong[0]}; give every row a weight of at least 0."
+        )
+    if not numbers.values.any():
+        raise DataError(f"All weights in column {names[0]!r} are 0.")
+    return torch.from_numpy((numbers.values / numbers.values.mean()).astype(np.float32))

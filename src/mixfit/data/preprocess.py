@@ -1,0 +1,344 @@
+"""From raw cells to the arrays that a network takes: numbers, dates and categories.
+
+In: the training rows, once, to learn medians, scales and levels; then any rows with the same columns.
+Out: ``TableArrays``, and a record of every cell that could not be used. The state is pure JSON.
+Imports nothing from ``nn`` or ``training``; leaves images and the target to others."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self, cast
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
+
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.schema import Schema
+from mixfit.data.target import standardise
+from mixfit.data.values import Moments, is_day_first, moments, to_keys, to_numbers, to_times
+from mixfit.errors import DataError
+from mixfit.suggest import did_you_mean
+
+MIN_COUNT = 2
+"""A category seen less often in training shares index 0 with the unseen, so that index 0 is trained."""
+LARGEST_SCORE = 10.0
+_LOG_ABOVE_SKEW = 2.0
+_DAY = np.timedelta64(1, "D")
+
+
+@dataclass(frozen=True, slots=True)
+class TableArrays:
+    """The table part of some rows, in the order of the rows handed in."""
+
+    numeric: Float32[np.ndarray, "rows numeric"]
+    """z-scores in [-10, 10], flags and sines; finite."""
+    categorical: Int64[np.ndarray, "rows categorical"]
+    """Level from 1, or 0 = missing, unseen or rare in training."""
+    repaired: list[BadInput]
+    """Cells that hold something unusable, and categories not seen in training; an empty cell is not in here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberState:
+    """What is learnt of one series of numbers."""
+
+    log: bool
+    """Take the signed log1p first: the values are skewed amounts."""
+    fill: float
+    """Median of the training rows, after the logarithm; stands in for missing cells."""
+    mean: float
+    std: float
+    """Population mean and standard deviation after filling; std 0 = constant, and then the output is always 0."""
+
+    @classmethod
+    def fit(cls, values: Float[np.ndarray, " rows"], *, may_log: bool = True) -> Self:
+        """Learn from training values, nan = missing."""
+        seen = values[~np.isnan(values)]
+        log = bool(may_log and len(seen) and seen.min() >= 0 and _is_tamed_by_log(seen))
+        if log:
+            values, seen = np.log1p(values), np.log1p(seen)
+        # Halves: the mean of the two middle values must not overflow.
+        fill = float(np.median(seen / 2) * 2) if len(seen) else 0.0
+        found = moments(np.where(np.isnan(values), fill, values))
+        return cls(log=log, fill=fill, mean=found.mean, std=found.std)
+
+    def apply(self, values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
+        """Fill, scale and clip; nan = missing."""
+        if self.log:
+            values = np.sign(values) * np.log1p(np.abs(values))
+        filled = np.where(np.isnan(values), self.fill, values)
+        return np.clip(standardise(filled, Moments(self.mean, self.std, 0.0)), -LARGEST_SCORE, LARGEST_SCORE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberColumn:
+    """A column of role number: its z-score, and a flag where training rows had missing cells."""
+
+    name: str
+    scale: NumberState
+    flag: bool
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the output columns."""
+        return [self.name, f"{self.name} is missing"][: 1 + self.flag]
+
+    @classmethod
+    def fit(cls, name: str, column: pd.Series) -> Self:
+        """Learn from the training rows."""
+        values = to_numbers(column).values
+        return cls(name=name, scale=NumberState.fit(values), flag=bool(np.isnan(values).any()))
+
+    def apply(self, column: pd.Series) -> tuple[list[Float[np.ndarray, " rows"]], list[BadInput]]:
+        """Output columns, and cells that are no finite number."""
+        numbers = to_numbers(column)
+        problem = np.where(numbers.infinite, "infinite", "not a number").astype(object)
+        bad = _records(self.name, column, numbers.unparsable, problem, "cell treated as missing")
+        flags = [np.isnan(numbers.values).astype(np.float64)] if self.flag else []
+        return [self.scale.apply(numbers.values), *flags], bad
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DateColumn:
+    """A column of role date: calendar parts, the season as a point on a circle, and the days since a middle date."""
+
+    name: str
+    day_first: bool
+    origin: int
+    """Median of the training dates, microseconds since 1970."""
+    scales: tuple[NumberState, ...]
+    """Of year, month, day of week and days elapsed."""
+    flag: bool
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the output columns."""
+        parts = ["year", "month", "day of week", "days elapsed", "season sine", "season cosine", "is missing"]
+        return [f"{self.name} {part}" for part in parts[: 6 + self.flag]]
+
+    @classmethod
+    def fit(cls, name: str, column: pd.Series) -> Self:
+        """Learn from the training rows."""
+        day_first = is_day_first(column)
+        times, _ = to_times(column, day_first=day_first)
+        seen = np.sort(times[~np.isnat(times)].astype(np.int64))
+        origin = int(seen[len(seen) // 2]) if len(seen) else 0
+        scales = tuple(NumberState.fit(part, may_log=False) for part in _calendar(times, origin))
+        return cls(name=name, day_first=day_first, origin=origin, scales=scales, flag=len(seen) < len(times))
+
+    def apply(self, column: pd.Series) -> tuple[list[Float[np.ndarray, " rows"]], list[BadInput]]:
+        """Output columns, and cells that are no date."""
+        times, unparsable = to_times(column, day_first=self.day_first)
+        problem = np.full(len(column), "not a date", dtype=object)
+        bad = _records(self.name, column, unparsable, problem, "cell treated as missing")
+        parts = _calendar(times, self.origin)
+        scaled = [scale.apply(part) for scale, part in zip(self.scales, parts, strict=True)]
+        missing = np.isnat(times)
+        day_of_year = (times.astype("datetime64[D]") - times.astype("datetime64[Y]")) / _DAY
+        angle = np.where(missing, 0.0, day_of_year) * (2 * np.pi / 365.25)
+        circle = [np.where(missing, 0.0, np.sin(angle)), np.where(missing, 0.0, np.cos(angle))]
+        return [*scaled, *circle, *([missing.astype(np.float64)] if self.flag else [])], bad
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryColumn:
+    """A column of role category: its levels in the order of their index, which starts at 1."""
+
+    name: str
+    levels: tuple[str, ...]
+    rare: tuple[str, ...]
+    """Seen in training, but too rarely for an index of their own; nothing to report when they come again."""
+
+    @classmethod
+    def fit(cls, name: str, column: pd.Series) -> Self:
+        """Learn from the training rows."""
+        counts = to_keys(column).value_counts()
+        often = counts.to_numpy() >= MIN_COUNT
+        return cls(name=name, levels=tuple(sorted(counts.index[often])), rare=tuple(sorted(counts.index[~often])))
+
+    def apply(self, column: pd.Series) -> tuple[Int64[np.ndarray, " rows"], list[BadInput]]:
+        """Indices, and cells whose category is new."""
+        keys = to_keys(column)
+        index = pd.Index(self.levels, dtype="str").get_indexer(keys).astype(np.int64) + 1
+        unseen = (index == 0) & keys.notna().to_numpy(dtype=bool) & ~keys.isin(self.rare).to_numpy(dtype=bool)
+        problem = np.full(len(column), "category not seen in training", dtype=object)
+        return index, _records(self.name, column, unseen, problem, "treated as unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class TablePreprocessor:
+    """All that was learnt from the training rows of a table; columns are found by name, other columns do not matter."""
+
+    numbers: tuple[NumberColumn, ...]
+    dates: tuple[DateColumn, ...]
+    categories: tuple[CategoryColumn, ...]
+
+    @classmethod
+    def fit(cls, frame: pd.DataFrame, schema: Schema) -> Self:
+        """Learn from the training rows, and only those.
+
+        Raises:
+            DataError: a column of the schema is missing, or there are no rows.
+        """
+        names = {role: schema.names(role) for role in ("number", "date", "category")}
+        _check_columns(frame, [name for group in names.values() for name in group])
+        if not len(frame):
+            raise DataError("there are no training rows to learn medians and levels from.")
+        return cls(
+            numbers=tuple(NumberColumn.fit(name, frame[name]) for name in names["number"]),
+            dates=tuple(DateColumn.fit(name, frame[name]) for name in names["date"]),
+            categories=tuple(CategoryColumn.fit(name, frame[name]) for name in names["category"]),
+        )
+
+    @property
+    def _numeric_columns(self) -> tuple[NumberColumn | DateColumn, ...]:
+        return (*self.numbers, *self.dates)
+
+    @property
+    def numeric_names(self) -> tuple[str, ...]:
+        """Names of the columns of ``numeric``: "area", "age is missing", "sold year"."""
+        return tuple(output for column in self._numeric_columns for output in column.outputs)
+
+    @property
+    def categorical_names(self) -> tuple[str, ...]:
+        """Names of the columns of ``categorical``."""
+        return tuple(column.name for column in self.categories)
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """For each category column one more than its levels, for index 0."""
+        return tuple(len(column.levels) + 1 for column in self.categories)
+
+    def transform(self, frame: pd.DataFrame) -> TableArrays:
+        """Arrays of any rows, none included; ``BadInput.row`` is the position in ``frame``.
+
+        Raises:
+            DataError: a column that the model needs is missing, or is there twice.
+        """
+        _check_columns(frame, [*(column.name for column in self._numeric_columns), *self.categorical_names])
+        numeric = np.zeros((len(frame), len(self.numeric_names)), dtype=np.float32)
+        categorical = np.zeros((len(frame), len(self.categories)), dtype=np.int64)
+        repaired: list[BadInput] = []
+        place = 0
+        for column in self._numeric_columns:
+            outputs, bad = column.apply(frame[column.name])
+            for output in outputs:
+                numeric[:, place] = output
+                place += 1
+            repaired += bad
+        for index, category in enumerate(self.categories):
+            categorical[:, index], bad = category.apply(frame[category.name])
+            repaired += bad
+        return TableArrays(numeric, categorical, repaired)
+
+    def to_dict(self) -> dict[str, Any]:
+        """State as plain dicts, lists, texts and finite numbers, ready for JSON."""
+        state = asdict(self)
+        for column in state["categories"]:
+            column["levels"], column["rare"] = list(column["levels"]), list(column["rare"])
+        for column in state["dates"]:
+            column["scales"] = list(column["scales"])
+        return {kind: list(columns) for kind, columns in state.items()}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """Read what ``to_dict`` gave: the result transforms to the same bytes.
+
+        Raises:
+            DataError: it is something else.
+        """
+        try:
+            numbers = tuple(
+                NumberColumn(name=_text(c["name"]), scale=_scale(c["scale"]), flag=_truth(c["flag"]))
+                for c in data["numbers"]
+            )
+            dates = tuple(_date_column(column) for column in data["dates"])
+            categories = tuple(
+                CategoryColumn(name=_text(c["name"]), levels=_levels(c["levels"]), rare=_levels(c["rare"]))
+                for c in data["categories"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise DataError(f"the saved preprocessing state is damaged: {problem}.") from error
+        return cls(numbers, dates, categories)
+
+
+def _is_tamed_by_log(values: Float[np.ndarray, " rows"]) -> bool:
+    skew = moments(values).skew
+    return skew > _LOG_ABOVE_SKEW and abs(moments(np.log1p(values)).skew) < skew
+
+
+def _calendar(times: Shaped[np.ndarray, " rows"], origin: int) -> list[Float[np.ndarray, " rows"]]:
+    """Year, month, day of week (Monday = 0) and days since ``origin``; nan where there is no date."""
+    missing = np.isnat(times)
+    days = times.astype("datetime64[D]").astype(np.int64)
+    months = times.astype("datetime64[M]").astype(np.int64)
+    elapsed = (times - np.datetime64(origin, "us")) / _DAY
+    parts = [months // 12 + 1970, months % 12 + 1, (days + 3) % 7, elapsed]  # 1970-01-01 was a Thursday
+    return [np.where(missing, np.nan, part) for part in parts]
+
+
+def _records(
+    name: str,
+    column: pd.Series,
+    bad: Bool[np.ndarray, " rows"],
+    problem: Shaped[np.ndarray, " rows"],
+    action: str,
+) -> list[BadInput]:
+    rows = np.flatnonzero(bad)
+    cells = column.iloc[rows].astype(object)
+    return [
+        BadInput(row=int(row), column=name, value=str(cell)[:200], problem=str(problem[row]), action=action)
+        for row, cell in zip(rows, cells, strict=True)
+    ]
+
+
+def _check_columns(frame: pd.DataFrame, needed: Sequence[str]) -> None:
+    names = list(frame.columns)
+    missing = [name for name in needed if name not in names]
+    if missing:
+        noun = "column" if len(missing) == 1 else "columns"
+        listed = ", ".join(map(repr, missing))
+        hint = did_you_mean(missing[0], map(str, names))
+        raise DataError(f"the table has no {noun} {listed}, which the model needs.{hint}")
+    twice = [name for name in needed if names.count(name) > 1]
+    if twice:
+        raise DataError(f"the table has {names.count(twice[0])} columns named {twice[0]!r}; leave one of them out.")
+
+
+def _date_column(state: Any) -> DateColumn:
+    scales = tuple(_scale(scale) for scale in state["scales"])
+    if len(scales) != 4 or not isinstance(state["origin"], int):
+        raise ValueError("a date column needs 4 scales and a whole number as origin")
+    return DateColumn(
+        name=_text(state["name"]),
+        day_first=_truth(state["day_first"]),
+        origin=state["origin"],
+        scales=scales,
+        flag=_truth(state["flag"]),
+    )
+
+
+def _scale(state: Any) -> NumberState:
+    fill, mean, std = (float(state[key]) for key in ("fill", "mean", "std"))
+    if not (np.isfinite([fill, mean, std]).all() and std >= 0):
+        raise ValueError("a scale must be finite with std of at least 0")
+    return NumberState(log=_truth(state["log"]), fill=fill, mean=mean, std=std)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a name must be text, got {type(value).__name__}")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"a switch must be true or false, got {type(value).__name__}")
+    return value
+
+
+def _levels(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(set(map(_text, value))) != len(value):
+        raise ValueError("levels must be a list of different texts")
+    return tuple(cast(list[str], value))

@@ -1,0 +1,248 @@
+"""Which rows train, which choose the best epoch, and which judge: decided before anything is fitted.
+
+In: rows that have a target, and the schema. Out: ``Split``, positions of rows.
+Groups stay whole, classes and the range of a number are spread evenly. Knows nothing of features or models."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int64, Shaped
+
+from mixfit.data.schema import Schema
+from mixfit.data.values import to_keys, to_numbers
+from mixfit.errors import ConfigError, DataError
+
+SplitName = Literal["train", "valid", "test"]
+
+SPLIT_ALIASES: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "fit": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "development": "valid",
+    "test": "test",
+    "testing": "test",
+    "holdout": "test",
+    "hold-out": "test",
+    "hold_out": "test",
+}
+"""Lower-case words of a split column, and what they mean."""
+
+MINIMUM_ROWS = 10
+_TARGET_BINS = 10
+_PARTS: tuple[SplitName, ...] = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Positions of rows, int64, sorted; no row is in two parts."""
+
+    train: Int64[np.ndarray, " train"]
+    valid: Int64[np.ndarray, " valid"]
+    test: Int64[np.ndarray, " test"]
+
+    def of(self, name: SplitName) -> Int64[np.ndarray, " rows"]:
+        """The rows of one part."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}[name]
+
+
+def split_rows(frame: pd.DataFrame, schema: Schema, *, valid: float = 0.15, test: float = 0.15, seed: int = 0) -> Split:
+    """Split rows that all have a usable target, by the split column where there is one, else by a seeded draw.
+
+    The draw keeps groups whole and spreads classes (or tenths of a numeric target) evenly; every class with two rows or
+    more has one in train. A split column without validation rows gives up a drawn share ``valid`` of its training rows.
+
+    Args:
+        frame: rows in any order; positions in the result count from its first row.
+        schema: says which columns are target, group and split.
+        valid: share of rows in [0, 1) that choose the best epoch.
+        test: share of rows in [0, 1) held back; not used when there is a split column.
+        seed: another seed, another draw.
+    Raises:
+        ConfigError: the shares leave nothing to train on, or the seed is negative.
+        DataError: there are fewer than 10 rows, the split column holds an unknown word or no training rows, or a group
+            is on two sides of the split column.
+    """
+    if not (valid >= 0 and test >= 0 and valid + test < 1):
+        raise ConfigError(f"valid and test must be shares that leave rows to train, got {valid} and {test}.")
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, got {seed}.")
+    if len(frame) < MINIMUM_ROWS:
+        raise DataError(
+            f"the table has {len(frame)} usable rows; at least {MINIMUM_ROWS} are needed to train and judge."
+        )
+    groups = _group_of_row(frame, schema)
+    strata = _strata(frame, schema)
+    rng = np.random.default_rng(seed)
+    names = schema.names("split")
+    if not names:
+        return _as_split(_draw(groups, strata, schema, valid=valid, test=test, rng=rng))
+    parts = split_labels(frame[names[0]])
+    if schema.names("group"):
+        _check_groups(frame[schema.names("group")[0]], names[0], groups, parts)
+    if valid > 0 and not (parts == "valid").any():
+        train = np.flatnonzero(parts == "train")
+        parts[train] = _draw(groups[train], strata[train], schema, valid=valid, test=0.0, rng=rng)
+    return _as_split(parts)
+
+
+def split_labels(column: pd.Series) -> Shaped[np.ndarray, " rows"]:
+    """``train``, ``valid`` or ``test`` for each cell of a split column, as an array of objects.
+
+    Raises:
+        DataError: a cell is empty or holds another word, or no cell means train.
+    """
+    keys = to_keys(column)
+    labels = keys.str.lower().map(SPLIT_ALIASES)
+    wrong = np.flatnonzero(labels.isna())
+    if len(wrong):
+        cell = keys.iloc[wrong[0]]
+        found = "is empty" if pd.isna(cell) else f"is {cell!r}"
+        raise DataError(
+            f"{len(wrong)} of {len(column)} cells of the split column {column.name!r} are not train, valid or test, "
+            f"the first in row {_row(column, wrong[0])} {found}; correct them or use --ignore {column.name}."
+        )
+    if not (labels == "train").any():
+        raise DataError(f"no row is marked train in the split column {column.name!r}: there is nothing to train on.")
+    return labels.to_numpy(dtype=object)
+
+
+def groups_on_two_sides(group_keys: pd.Series, parts: Shaped[np.ndarray, " rows"]) -> list[str]:
+    """Groups, sorted, that have rows in more than one part; rows without a group are passed over."""
+    counts = pd.Series(parts, index=group_keys.to_numpy()).groupby(level=0, sort=True).nunique()
+    return [str(name) for name in counts.index[counts.to_numpy() > 1]]
+
+
+def _check_groups(
+    column: pd.Series, split_name: str, groups: Int64[np.ndarray, " rows"], parts: Shaped[np.ndarray, " rows"]
+) -> None:
+    torn = groups_on_two_sides(to_keys(column), parts)
+    if torn:
+        raise DataError(
+            f"{len(torn)} groups of column {column.name!r} are in more than one part of the split {split_name!r}, "
+            f"the first is {torn[0]!r}; correct the split, or leave one of the two columns out with --ignore."
+        )
+
+
+def _row(column: pd.Series, position: int) -> int:
+    """The row as the user counts it: the caller may have left rows out, but keeps their numbers as index."""
+    label = column.index[position]
+    return int(label) if isinstance(label, int | np.integer) else int(position)
+
+
+def _as_split(parts: Shaped[np.ndarray, " rows"]) -> Split:
+    return Split(*(np.flatnonzero(parts == name).astype(np.int64) for name in _PARTS))
+
+
+def _group_of_row(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
+    """Number of the group of each row; a row without group is a group of its own."""
+    names = schema.names("group")
+    if not names:
+        return np.arange(len(frame))
+    codes = np.array(pd.factorize(to_keys(frame[names[0]]))[0], dtype=np.int64)
+    alone = codes < 0
+    codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
+    return codes
+
+
+def _strata(frame: pd.DataFrame, schema: Schema) -> Float[np.ndarray, " rows"]:
+    """What is to be spread evenly: the class as a number, or the rank of the target in [0, 1)."""
+    column = frame[schema.target]
+    if schema.task == "regression":
+        values = pd.Series(to_numbers(column).values)
+        return (values.rank(method="average", na_option="top").to_numpy() - 0.5) / len(values)
+    return np.array(pd.factorize(to_keys(column), sort=True)[0], dtype=np.float64)
+
+
+def _draw(
+    groups: Int64[np.ndarray, " rows"],
+    strata: Float[np.ndarray, " rows"],
+    schema: Schema,
+    *,
+    valid: float,
+    test: float,
+    rng: np.random.Generator,
+) -> Shaped[np.ndarray, " rows"]:
+    """Draw whole groups: sort them by stratum and size, then take every k-th from a random start."""
+    classes = schema.task != "regression"
+    units, unit_of_row, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    strata_of_unit = _strata_of_units(strata, unit_of_row, sizes, classes=classes)
+    shuffled = rng.random(len(units))
+    order = np.lexsort((shuffled, np.floor(np.log2(sizes)), strata_of_unit))
+    eligible = np.ones(len(units), dtype=bool)
+    if classes:  # one unit of each class stays in train
+        first = np.lexsort((shuffled, strata_of_unit))
+        starts = np.flatnonzero(np.diff(strata_of_unit[first], prepend=-np.inf))
+        eligible[first[starts]] = False
+    quotas = [share * len(groups) for share in (valid, test) if share > 0]
+    eligible &= sizes <= max(min(quotas, default=0.0), 1.0)  # a giant would unbalance the part it falls into
+    order = order[eligible[order]]
+    inflation = sizes.sum() / max(sizes[order].sum(), 1)
+    test_share, valid_share = test * inflation, valid * inflation
+    if test_share + valid_share > 1:
+        test_share, valid_share = test / (test + valid), valid / (test + valid)
+    part = np.full(len(units), "train", dtype=object)
+    taken = _every_kth(len(order), test_share, rng)
+    part[order[taken]] = "test"
+    rest = order[~taken]
+    part[rest[_every_kth(len(rest), min(1.0, valid_share / max(1 - test_share, 1e-9)), rng)]] = "valid"
+    _fill_empty_parts(part, sizes, shuffled, valid=valid, test=test)
+    parts = part[unit_of_row]
+    if classes:
+        _bring_classes_back(parts, strata, unit_of_row)
+    return parts
+
+
+def _strata_of_units(
+    strata: Float[np.ndarray, " rows"],
+    unit_of_row: Int64[np.ndarray, " rows"],
+    sizes: Int64[np.ndarray, " units"],
+    *,
+    classes: bool,
+) -> Float[np.ndarray, " units"]:
+    """A group's most frequent class, or the tenth that its mean rank is in."""
+    if classes:
+        counts = pd.DataFrame({"unit": unit_of_row, "stratum": strata}).value_counts(sort=False).reset_index()
+        counts = counts.sort_values(["unit", "count", "stratum"], ascending=[True, False, True])
+        return counts.drop_duplicates("unit")["stratum"].to_numpy(dtype=np.float64)
+    bins = min(_TARGET_BINS, max(1, len(sizes) // _TARGET_BINS))
+    return np.floor(np.bincount(unit_of_row, weights=strata) / sizes * bins)
+
+
+def _every_kth(count: int, share: float, rng: np.random.Generator) -> Shaped[np.ndarray, " count"]:
+    """Mask of evenly spaced positions that hold a share of them, from a random start."""
+    steps = np.floor(np.arange(count + 1) * share + rng.random())
+    return np.diff(steps) > 0
+
+
+def _fill_empty_parts(
+    part: Shaped[np.ndarray, " units"],
+    sizes: Int64[np.ndarray, " units"],
+    shuffled: Float[np.ndarray, " units"],
+    *,
+    valid: float,
+    test: float,
+) -> None:
+    """With few or large groups a wanted part may be empty: give it the smallest one of train."""
+    for name, share in (("valid", valid), ("test", test)):
+        train = np.flatnonzero(part == "train")
+        if share > 0 and not (part == name).any() and len(train) > 1:
+            part[train[np.lexsort((shuffled[train], sizes[train]))[0]]] = name
+    for name, share in (("valid", valid), ("test", test)):
+        if share > 0 and not (part == name).any():
+            raise DataError(
+                f"{len(part)} groups cannot fill train, valid and test; at least 3 are needed, or another group column."
+            )
+
+
+def _bring_classes_back(
+    parts: Shaped[np.ndarray, " rows"], strata: Float[np.ndarray, " rows"], unit_of_row: Int64[np.ndarray, " rows"]
+) -> None:
+    """Give train one group of each class that it lacks."""
+    for lacking in np.setdiff1d(strata, strata[parts == "train"]):
+        parts[unit_of_row == unit_of_row[np.flatnonzero(strata == lacking)[0]]] = "train"

@@ -1,0 +1,320 @@
+"""How a cell becomes a number, a category key or a point in time: the one place that says so.
+
+In: one column of a DataFrame, of any type. Out: numpy arrays, or a column of keys.
+The same cell gives the same result whether it comes from a text file ("7.0"), from Parquet (7) or from Python (7.0).
+Knows nothing about roles, training or what is done with a cell that cannot be converted."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Shaped
+
+MISSING_WORDS = frozenset(
+    ["", "na", "n/a", "#n/a", "nan", "<na>", "nat", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown"]
+)
+"""Stripped and lower-cased, these mean "no value" in a column of numbers or dates; in a category they are levels."""
+
+# Spelled out, because what counts as white space differs between text stored by Arrow and by Python.
+_BLANKS = " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2002\u2003\u2007\u2009\u200b\u202f\u3000\ufeff"
+_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_INFINITE = r"[+-]?(?:inf|infinity)"
+_WHOLE_WITH_POINT = r"-?(?:0|[1-9][0-9]*)\.0+"
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH_NAME = (
+    r"(?P<month_name>(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
+    r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?))"
+)
+_WEEKDAY = r"(?:(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]*,?\s+)?"
+_ZONE = r"(?:\s*(?:Z|z|UTC|GMT|(?P<zone_sign>[+-])(?P<zone_hour>[0-9]{2}):?(?P<zone_minute>[0-9]{2})?))?"
+_CLOCK = (
+    r"(?:(?:T|\s+)(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<seconds>[0-9]{2})(?:[.,](?P<fraction>[0-9]{1,9}))?)?"
+    r"(?:\s*(?P<half>[AaPp])\.?[Mm]\.?)?" + _ZONE + ")?"
+)
+_NUMERIC_DATE = (
+    r"^(?P<first>[0-9]{1,2})(?P<separator>[-/.])(?P<second>[0-9]{1,2})[-/.](?P<year>[0-9]{4}|[0-9]{2})" + _CLOCK + "$"
+)
+_DATE_FORMS = (
+    r"^(?P<year>[0-9]{4})[-/.](?P<month>[0-9]{1,2})[-/.](?P<day>[0-9]{1,2})" + _CLOCK + "$",
+    _NUMERIC_DATE,
+    r"^(?P<year>[0-9]{4})(?P<month>[0-9]{2})(?P<day>[0-9]{2})"
+    r"(?:T(?P<hour>[0-9]{2})(?P<minute>[0-9]{2})(?P<seconds>[0-9]{2})?" + _ZONE + ")?$",
+    r"^(?P<year>[0-9]{4})(?:[-/](?P<month>[0-9]{1,2}))?$",
+    "^"
+    + _WEEKDAY
+    + r"(?P<day>[0-9]{1,2})(?:st|nd|rd|th)?[\s-]+"
+    + _MONTH_NAME
+    + r"\.?,?[\s-]+(?P<year>[0-9]{4})"
+    + _CLOCK
+    + "$",
+    "^" + _WEEKDAY + _MONTH_NAME + r"\.?\s+(?P<day>[0-9]{1,2})(?:st|nd|rd|th)?,?\s+(?P<year>[0-9]{4})" + _CLOCK + "$",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """A column as numbers."""
+
+    values: Float[np.ndarray, " rows"]
+    """float64, finite, or nan where the cell is missing or not a usable number."""
+    unparsable: Bool[np.ndarray, " rows"]
+    """True where the cell holds something that is no finite number: a text, or infinity."""
+    infinite: Bool[np.ndarray, " rows"]
+    """The part of ``unparsable`` that is infinite or beyond float64 ("inf", "1e400")."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean, population standard deviation and skewness; 0 spread counts rounding noise as constant."""
+
+    mean: float
+    std: float
+    skew: float
+
+
+def moments(values: Float[np.ndarray, " rows"]) -> Moments:
+    """Moments of finite float64 values; up to 1e308 and down to denormals without overflow. No values: all 0."""
+    largest = float(np.max(np.abs(values), initial=0.0))
+    if largest < np.finfo(np.float64).tiny:
+        return Moments(0.0, 0.0, 0.0)
+    scaled = values / largest
+    mean = float(np.mean(scaled))
+    centred = scaled - mean
+    std = float(np.sqrt(np.mean(centred**2)))
+    if std <= 1e-13 or std * largest < np.finfo(np.float64).tiny:
+        return Moments(mean * largest, 0.0, 0.0)
+    return Moments(mean * largest, std * largest, float(np.mean((centred / std) ** 3)))
+
+
+def plain_cells_problem(column: pd.Series) -> str | None:
+    """The type name of the first cell that is a container or a file's bytes rather than a plain value, else None."""
+    if isinstance(column.dtype, pd.ArrowDtype) and column.dtype.kind == "O":
+        arrow_type = str(column.dtype.pyarrow_dtype)
+        nested = arrow_type.startswith(("list", "large_list", "fixed_size", "struct", "map", "binary", "large_binary"))
+        return arrow_type if nested else None
+    if not pd.api.types.is_object_dtype(column.dtype):
+        return None
+    kinds = pd.Series([type(cell) for cell in column], dtype=object).unique()
+    nested_kinds = (list, tuple, set, frozenset, dict, bytes, bytearray, np.ndarray, pd.Series, pd.DataFrame)
+    return next((kind.__name__ for kind in kinds if issubclass(kind, nested_kinds)), None)
+
+
+def to_numbers(column: pd.Series) -> Numbers:
+    """Numbers of a column: booleans are 0 and 1, durations are seconds, missing words are missing.
+
+    >>> to_numbers(pd.Series(["7", "7.0", "n/a", "12 sqft", "1e400", "1_000"])).values.tolist()
+    [7.0, 7.0, nan, nan, nan, nan]
+    """
+    kind = pd.api.types
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        levels, codes = to_numbers(pd.Series(column.cat.categories)), column.cat.codes.to_numpy()
+        return Numbers(
+            np.append(levels.values, np.nan)[codes],
+            np.append(levels.unparsable, np.False_)[codes],
+            np.append(levels.infinite, np.False_)[codes],
+        )
+    if kind.is_object_dtype(column.dtype):
+        return _numbers_of_objects(column)
+    if kind.is_timedelta64_dtype(column.dtype):
+        return _checked(column.dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan))
+    if kind.is_complex_dtype(column.dtype) or not (
+        kind.is_numeric_dtype(column.dtype) or kind.is_string_dtype(column.dtype)
+    ):
+        return _checked(np.full(len(column), np.nan), unparsable=column.notna().to_numpy(dtype=bool))
+    if kind.is_string_dtype(column.dtype):
+        return _numbers_of_texts(_texts(column))
+    return _checked(column.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def to_keys(column: pd.Series) -> pd.Series:
+    """Canonical category keys, dtype str, missing = NaN only for empty or blank cells; the index is kept.
+
+    >>> to_keys(pd.Series(["7.0", " 7", "007", "NA", ""])).tolist()
+    ['7', '7', '007', 'NA', nan]
+    >>> to_keys(pd.Series([7.0, 7.5, None])).tolist()
+    ['7', '7.5', nan]
+    """
+    texts = _texts(column)
+    whole = texts.str.fullmatch(_WHOLE_WITH_POINT).to_numpy(dtype=bool)
+    if whole.any():
+        texts = texts.mask(whole, texts.str.replace(r"\.0+$", "", regex=True))
+        texts = texts.mask(whole & (texts == "-0").to_numpy(dtype=bool), "0")
+    texts.index = column.index
+    return texts
+
+
+def to_times(
+    column: pd.Series, *, day_first: bool = False
+) -> tuple[Shaped[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
+    """Points in time as datetime64[us] in UTC (missing = NaT), and a mask of cells that hold no date we can read.
+
+    Read are ISO dates with or without time and zone, 20200131, 2020-01, 2020, 1/31/2020, 31.1.2020 (dots mean day
+    first), 31 Jan 2020, Jan 31, 2020; formats may be mixed. ``day_first`` decides 1/2/2020: see ``is_day_first``.
+
+    >>> times, unparsable = to_times(pd.Series(["2020-01-31", "1/31/2020 6:30 pm", "2020-02-30", ""]))
+    >>> times.astype("datetime64[m]").astype(str).tolist(), unparsable.tolist()
+    (['2020-01-31T00:00', '2020-01-31T18:30', 'NaT', 'NaT'], [False, False, True, False])
+    """
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        times = utc_times(column)
+        return times, np.zeros(len(column), dtype=bool)
+    texts = _time_texts(column)
+    codes, levels = pd.factorize(texts)
+    times = np.append(_parse_times(pd.Series(levels, dtype="str"), day_first=day_first), np.datetime64("NaT"))[codes]
+    return times, np.isnat(times) & texts.notna().to_numpy(dtype=bool)
+
+
+def is_day_first(column: pd.Series) -> bool:
+    """True when any cell such as 31/1/2020 shows that the day stands first; otherwise months do, as in 1/31/2020."""
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return False
+    parts = _time_texts(column).drop_duplicates().str.extract(_NUMERIC_DATE)
+    parts = parts[parts["separator"].isin(["/", "-"])]
+    return bool(((parts["first"].astype("int64") > 12) & (parts["second"].astype("int64") <= 12)).any())
+
+
+def _time_texts(column: pd.Series) -> pd.Series:
+    keys = to_keys(column).reset_index(drop=True)
+    return keys.mask(keys.str.lower().isin(MISSING_WORDS))
+
+
+def _parse_times(texts: pd.Series, *, day_first: bool) -> Shaped[np.ndarray, " rows"]:
+    times = np.full(len(texts), np.datetime64("NaT", "us"))
+    open_rows = np.arange(len(texts))
+    for form in _DATE_FORMS:
+        parts = texts.iloc[open_rows].str.extract(form)
+        hit = parts["year"].notna().to_numpy(dtype=bool)
+        if hit.any():
+            times[open_rows[hit]] = _assemble_times(parts[hit], day_first=day_first)
+            open_rows = open_rows[~hit]
+    return times
+
+
+def _assemble_times(parts: pd.DataFrame, *, day_first: bool) -> Shaped[np.ndarray, " rows"]:
+    """Times from the named groups of one date form; NaT where they name no day or hour that exists."""
+
+    def whole(name: str, default: int = 0) -> Any:
+        if name not in parts:
+            return np.full(len(parts), default, dtype=np.int64)
+        return parts[name].fillna(str(default)).astype("int64").to_numpy()
+
+    year, month, day = whole("year"), whole("month", 1), whole("day", 1)
+    if "month_name" in parts:
+        month = parts["month_name"].str.lower().str[:3].map({name: i + 1 for i, name in enumerate(_MONTHS)}).to_numpy()
+    if "first" in parts:
+        swapped = day_first | (parts["separator"] == ".").to_numpy(dtype=bool)
+        month, day = (
+            np.where(swapped, whole("second"), whole("first")),
+            np.where(swapped, whole("first"), whole("second")),
+        )
+        year = year + np.where(parts["year"].str.len() == 4, 0, np.where(year >= 69, 1900, 2000))
+    hour, minute, seconds = whole("hour"), whole("minute"), whole("seconds")
+    valid = (month >= 1) & (month <= 12) & (day >= 1) & (hour < 24) & (minute < 60) & (seconds < 60)
+    if "half" in parts:
+        half = parts["half"].str.lower().str[0].to_numpy(dtype=object)
+        twelve_hours = (half == "a") | (half == "p")
+        valid &= ~twelve_hours | ((hour >= 1) & (hour <= 12))
+        hour = np.where(twelve_hours, hour % 12 + np.where(half == "p", 12, 0), hour)
+    months = ((year - 1970) * 12 + np.where(valid, month, 1) - 1).astype("datetime64[M]")
+    days = months.astype("datetime64[D]") + (np.where(valid, day, 1) - 1)
+    valid &= days.astype("datetime64[M]") == months
+    microseconds = (hour * 3600 + minute * 60 + seconds) * 1_000_000
+    if "fraction" in parts:
+        microseconds += (
+            parts["fraction"].fillna("0").str.pad(6, side="right", fillchar="0").str[:6].astype("int64").to_numpy()
+        )
+    if "zone_sign" in parts:
+        valid &= (whole("zone_hour") < 24) & (whole("zone_minute") < 60)
+        offset = (whole("zone_hour") * 60 + whole("zone_minute")) * 60_000_000
+        microseconds -= np.where((parts["zone_sign"] == "-").to_numpy(dtype=bool), -offset, offset)
+    times = days.astype("datetime64[us]") + microseconds.astype("timedelta64[us]")
+    return np.where(valid, times, np.datetime64("NaT", "us"))
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    """Stripped text of every cell, dtype str, NaN where empty, index 0..rows - 1."""
+    column = column.reset_index(drop=True)
+    kind = pd.api.types
+    if plain_cells_problem(column) is not None:
+        column = column.astype(object)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        levels = _texts(pd.Series(column.cat.categories)).to_numpy(dtype=object)
+        column = pd.Series(np.append(levels, np.nan)[column.cat.codes.to_numpy()], dtype="str")
+    elif kind.is_object_dtype(column.dtype):
+        missing = column.isna().to_numpy(dtype=bool)
+        cells = [np.nan if gone else _text(cell) for cell, gone in zip(column, missing, strict=True)]
+        column = pd.Series(cells, dtype="str")
+    elif kind.is_datetime64_any_dtype(column.dtype):
+        column = _texts_of_times(utc_times(column))
+    elif isinstance(column.dtype, pd.PeriodDtype):
+        column = _texts_of_times(utc_times(column.dt.to_timestamp()))
+    elif not isinstance(column.dtype, pd.StringDtype):
+        codes, levels = pd.factorize(column)
+        level_texts = pd.Series(levels).astype("str").to_numpy(dtype=object)
+        column = pd.Series(np.append(level_texts, np.nan)[codes], dtype="str")
+    texts = column.astype("str").str.strip(_BLANKS)
+    return texts.mask(texts == "")
+
+
+def utc_times(column: pd.Series) -> Shaped[np.ndarray, " rows"]:
+    """datetime64[us] of a datetime column of any unit; time zones are converted to UTC, missing = NaT."""
+    if isinstance(column.dtype, pd.ArrowDtype):
+        zone = getattr(column.dtype.pyarrow_dtype, "tz", None)  # plain days have none
+        column = column.astype(f"datetime64[us, {zone}]" if zone else "datetime64[us]")
+    if column.dt.tz is not None:
+        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+    return column.to_numpy().astype("datetime64[us]")
+
+
+def _texts_of_times(times: Shaped[np.ndarray, " rows"]) -> pd.Series:
+    """ISO text as a text file would have it: midnight is written as the bare day."""
+    texts = pd.Series(np.datetime_as_string(times).astype(object), dtype="str")
+    return texts.mask(np.isnat(times)).str.replace(r"\.0+$", "", regex=True).str.replace("T00:00:00", "", regex=False)
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, date):  # datetime and pandas' Timestamp are dates too
+        return cell.isoformat().removesuffix("T00:00:00")
+    return str(cell)
+
+
+def _numbers_of_texts(texts: pd.Series) -> Numbers:
+    matches = texts.str.fullmatch(_NUMBER).to_numpy(dtype=bool)
+    missing = (texts.isna() | texts.str.lower().isin(MISSING_WORDS)).to_numpy(dtype=bool)
+    values = np.full(len(texts), np.nan)
+    # Python's own float() rounds correctly, so a text and the number it was written from are the same bits.
+    values[matches] = np.fromiter(map(float, texts.to_numpy(dtype=object)[matches]), np.float64, int(matches.sum()))
+    values[texts.str.lower().str.fullmatch(_INFINITE).to_numpy(dtype=bool)] = np.inf
+    return _checked(values, unparsable=~missing & np.isnan(values))
+
+
+def _numbers_of_objects(column: pd.Series) -> Numbers:
+    cells = column.to_numpy(dtype=object)
+    is_text = np.fromiter((isinstance(cell, str) for cell in cells), bool, len(cells))
+    values = np.full(len(cells), np.nan)
+    texts = _numbers_of_texts(_texts(pd.Series(cells[is_text], dtype="str")))
+    values[is_text] = np.where(texts.infinite, np.inf, texts.values)
+    values[~is_text] = [_number(cell) for cell in cells[~is_text]]
+    unparsable = ~is_text & np.isnan(values) & column.notna().to_numpy(dtype=bool)
+    unparsable[is_text] = texts.unparsable
+    return _checked(values, unparsable=unparsable)
+
+
+def _number(cell: Any) -> float:
+    try:
+        return float(cell)
+    except OverflowError:
+        return float("inf")
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _checked(values: Float[np.ndarray, " rows"], unparsable: Bool[np.ndarray, " rows"] | None = None) -> Numbers:
+    infinite = np.isinf(values)
+    unparsable = infinite if unparsable is None else unparsable | infinite
+    return Numbers(np.where(infinite, np.nan, values), unparsable, infinite)

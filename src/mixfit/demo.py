@@ -1,0 +1,378 @@
+"""The embedded example: hand-made vases for sale, each a table row with zero, one or two drawn photos.
+
+In: a folder, a number of rows and a seed. Out: ``table.csv`` and ``images/*.jpg``, the same bytes for the same seed;
+and the truth behind every price, part by part, so that predictions and explanations can be checked against it.
+Only the table knows maker, material, size, age and date; only the photo shows glaze, painted bands and crack; and a
+crack ruins porcelain but hardly matters on earthenware, so the price needs both together.
+Knows nothing of mixfit but its errors; numpy, pandas and Pillow are loaded only when a function is called."""
+
+import colorsys
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mixfit.errors import ConfigError, ResourceError
+
+if TYPE_CHECKING:
+    import numpy
+    import pandas
+    import PIL.Image
+    import PIL.ImageDraw
+
+DEMO_TARGET = "price"
+"""The column to predict, in euros."""
+
+
+class _Maker(NamedTuple):
+    share: float
+    effect: float
+
+
+class _Material(NamedTuple):
+    share: float
+    effect: float
+    crack_cost: float
+
+
+class _Glaze(NamedTuple):
+    share: float
+    effect: float
+    colour: tuple[int, int, int]
+
+
+_Kind = _Maker | _Material | _Glaze
+
+# Effects and costs are in units of log price: an effect of 0.10 makes a vase about 10 % dearer, a cost of 1.20 takes
+# away 1 - exp(-1.20) = 70 % of its price. Shares are probabilities.
+MEDIAN_PRICE = 75.0
+NOISE = 0.12
+MAKERS = {
+    "Aldous Fenn": _Maker(share=0.21, effect=-0.50),
+    "Birchwood Pottery": _Maker(share=0.25, effect=-0.25),
+    "Clara Voss": _Maker(share=0.22, effect=0.10),
+    "Ines Okafor": _Maker(share=0.18, effect=0.40),
+    "Tomoko Arai": _Maker(share=0.13, effect=0.75),
+    "Studio Lind": _Maker(share=0.01, effect=0.30),
+}
+MATERIALS = {
+    "earthenware": _Material(share=0.305, effect=-0.20, crack_cost=0.25),
+    "porcelain": _Material(share=0.380, effect=0.40, crack_cost=1.20),
+    "stoneware": _Material(share=0.305, effect=0.00, crack_cost=0.40),
+    "bone china": _Material(share=0.010, effect=0.55, crack_cost=1.30),
+}
+GLAZES = {
+    "ivory": _Glaze(share=0.2, effect=-0.50, colour=(238, 230, 208)),
+    "honey": _Glaze(share=0.2, effect=-0.25, colour=(228, 160, 44)),
+    "celadon": _Glaze(share=0.2, effect=0.05, colour=(104, 180, 134)),
+    "oxblood": _Glaze(share=0.2, effect=0.30, colour=(180, 40, 40)),
+    "cobalt": _Glaze(share=0.2, effect=0.60, colour=(36, 72, 190)),
+}
+MAX_BANDS, BAND_EFFECT = 3, 0.15
+CRACKED_SHARE = 0.30
+TYPICAL_HEIGHT, HEIGHT_SPREAD, HEIGHT_EFFECT = 28.0, 0.38, 0.90  # cm; effect per unit of log height
+TYPICAL_AGE, AGE_EFFECT = 40.0, 0.007  # years; effect per year
+FIRST_DAY, DAYS, YEAR_EFFECT = "2023-01-02", 1000, 0.06  # effect per year that the sale is later
+MISSING_SHARE, NO_PHOTO_SHARE, TWO_PHOTOS_SHARE = 0.02, 0.03, 0.35
+
+FRONT, DETAIL = "_front.jpg", "_detail.jpg"
+SIZE = 96  # pixels
+SCALE = 3  # shapes are drawn this much larger and averaged down, for smooth edges
+SHAPES = {  # half width at equal steps from rim to foot, as a share of the widest
+    "bottle": (0.36, 0.28, 0.28, 0.44, 0.84, 1.00, 0.98, 0.82, 0.58),
+    "jar": (0.60, 0.62, 0.86, 0.98, 1.00, 0.96, 0.86, 0.72, 0.58),
+    "tulip": (0.92, 0.70, 0.58, 0.66, 0.88, 1.00, 0.94, 0.70, 0.52),
+    "amphora": (0.52, 0.40, 0.52, 0.86, 1.00, 0.94, 0.76, 0.54, 0.44),
+}
+INK, CREAM = (26, 24, 40), (250, 240, 214)
+
+
+def write_demo(folder: Path, *, rows: int = 600, seed: int = 0) -> Path:
+    """Write the example to ``folder/table.csv`` and ``folder/images/*.jpg``; return the path of the table.
+
+    The columns are ``vase_id``, ``maker``, ``material``, ``height_cm``, ``age_years``, ``weight_kg``, ``listed_on`` (a
+    day), ``photos`` (one path, two joined by ``;``, or empty) and ``price`` (euros). About 2 % of ``height_cm``, 2 % of
+    ``age_years`` and 3 % of ``photos`` are empty. The same arguments give the same bytes. Files that are already right
+    are not written again, an older example is overwritten, and nothing is ever deleted.
+
+    Args:
+        folder: created when missing.
+        rows: number of vases, at least 1.
+        seed: at least 0.
+
+    Raises:
+        ConfigError: ``rows`` or ``seed`` is too small, or ``folder`` holds a ``table.csv`` that is no example of ours.
+        ResourceError: a file cannot be written."""
+    truth = demo_truth(rows, seed)
+    table = _observed_table(truth, seed)
+    content = table.to_csv(index=False, lineterminator="\n").encode()
+    path = folder / "table.csv"
+    try:
+        _refuse_foreign_table(path, header=content.partition(b"\n")[0])
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        looks = truth[list(_Look._fields)].itertuples(index=False, name=None)
+        for row, (cell, look) in enumerate(zip(table["photos"].fillna(""), looks, strict=True)):
+            for name in filter(None, cell.split(";")):
+                photo = _draw_photo(_Look(*look), detail=name.endswith(DETAIL), key=(seed, row))
+                _write_if_different(folder / name, _jpeg(photo))
+        _write_if_different(path, content)  # last, so that a table never names photos that are not there yet
+    except OSError as error:
+        raise ResourceError(f"The example cannot be written to {folder}: {error}. Choose another folder.") from error
+    return path
+
+
+def demo_truth(rows: int = 600, seed: int = 0) -> "pandas.DataFrame":
+    """What each price is made of, in the order of the rows of the example with the same arguments.
+
+    ``base``, ``table_part``, ``photo_part``, ``interaction`` and ``noise`` add up to ``log_price``, the natural log of
+    euros before rounding to cents. Over all vases that could be drawn the four parts after ``base`` have mean 0 and no
+    correlation; given only the complete table row the expected log price is ``base + table_part``, given only what the
+    photo shows it is ``base + photo_part``. The other columns are the attributes with nothing missing: ``maker``,
+    ``material``, ``height_cm``, ``age_years``, ``weight_kg``, ``listed_on`` (of the table), ``glaze``, ``bands``,
+    ``cracked`` (of the photo) and ``shape`` (of the photo, without effect; nor has ``weight_kg`` any of its own).
+
+    Raises:
+        ConfigError: ``rows`` is below 1 or ``seed`` below 0."""
+    import numpy as np
+
+    if rows < 1 or seed < 0:
+        raise ConfigError(f"The example needs rows of at least 1 and a seed of at least 0, got {rows} and {seed}.")
+    truth = _draw_attributes(rows, np.random.default_rng((seed, 0)))
+    mean_cost = sum(material.share * material.crack_cost for material in MATERIALS.values())
+    extra_cost = truth["material"].map({name: m.crack_cost - mean_cost for name, m in MATERIALS.items()})
+    cracked = truth["cracked"] - CRACKED_SHARE
+    years = (truth["listed_on"] - np.datetime64(FIRST_DAY)).dt.days / 365.25
+
+    truth["base"] = math.log(MEDIAN_PRICE)
+    truth["table_part"] = (
+        _centred_effect(truth["maker"], MAKERS)
+        + _centred_effect(truth["material"], MATERIALS)
+        # What is known of the cost of a crack before anyone has looked at the vase.
+        - CRACKED_SHARE * extra_cost
+        + HEIGHT_EFFECT * np.log(truth["height_cm"] / TYPICAL_HEIGHT)
+        + AGE_EFFECT * (truth["age_years"] - TYPICAL_AGE)
+        + YEAR_EFFECT * (years - (DAYS - 1) / 2 / 365.25)
+    )
+    truth["photo_part"] = (
+        _centred_effect(truth["glaze"], GLAZES) + BAND_EFFECT * (truth["bands"] - MAX_BANDS / 2) - mean_cost * cracked
+    )
+    truth["interaction"] = -extra_cost * cracked
+    truth["noise"] = NOISE * np.random.default_rng((seed, 1)).standard_normal(rows)
+    truth["log_price"] = truth[["base", "table_part", "photo_part", "interaction", "noise"]].sum(axis=1)
+    return truth
+
+
+def _centred_effect(column: "pandas.Series", kinds: Mapping[str, _Kind]) -> "pandas.Series":
+    """The effect of each row's kind, less its mean over all vases that could be drawn."""
+    mean = sum(kind.share * kind.effect for kind in kinds.values())
+    return column.map({name: kind.effect - mean for name, kind in kinds.items()}).astype(float)
+
+
+def _shares(kinds: Mapping[str, _Kind]) -> list[float]:
+    return [kind.share for kind in kinds.values()]
+
+
+def _draw_attributes(rows: int, rng: "numpy.random.Generator") -> "pandas.DataFrame":
+    import numpy as np
+    import pandas as pd
+
+    height = np.exp(HEIGHT_SPREAD * rng.standard_normal(rows)).clip(0.4, 2.5) * TYPICAL_HEIGHT
+    density = np.exp(0.15 * rng.standard_normal(rows))
+    return pd.DataFrame(
+        {
+            "maker": rng.choice(list(MAKERS), size=rows, p=_shares(MAKERS)),
+            "material": rng.choice(list(MATERIALS), size=rows, p=_shares(MATERIALS)),
+            "height_cm": height.round(1),
+            "age_years": rng.gamma(2.0, TYPICAL_AGE / 2, rows).round(),
+            "weight_kg": (1.8 * density * (height / TYPICAL_HEIGHT) ** 2).round(2),
+            "listed_on": pd.Timestamp(FIRST_DAY) + pd.to_timedelta(rng.integers(0, DAYS, rows), unit="D"),
+            "glaze": rng.choice(list(GLAZES), size=rows, p=_shares(GLAZES)),
+            "bands": rng.integers(0, MAX_BANDS + 1, rows),
+            "cracked": rng.random(rows) < CRACKED_SHARE,
+            "shape": rng.choice(list(SHAPES), size=rows),
+        }
+    )
+
+
+def _observed_table(truth: "pandas.DataFrame", seed: int) -> "pandas.DataFrame":
+    """The table as a seller has it: an id, cells missing, photo files instead of what they show, a rounded price."""
+    import numpy as np
+
+    rng = np.random.default_rng((seed, 2))
+    rows = len(truth)
+    table = truth[["maker", "material", "height_cm", "age_years", "weight_kg", "listed_on"]].copy()
+    ids = np.strings.zfill(np.arange(rows).astype(str), 4)
+    table.insert(0, "vase_id", np.strings.add("V", ids))
+    for column in ("height_cm", "age_years"):
+        table[column] = table[column].mask(rng.random(rows) < MISSING_SHARE)
+    table["age_years"] = table["age_years"].astype("Int64")
+    front = np.strings.add(np.strings.add("images/vase", ids), FRONT)
+    both = np.strings.add(np.strings.add(front, ";images/vase"), np.strings.add(ids, DETAIL))
+    table["photos"] = np.where(rng.random(rows) < TWO_PHOTOS_SHARE, both, front)
+    table["photos"] = table["photos"].mask(rng.random(rows) < NO_PHOTO_SHARE)
+    table[DEMO_TARGET] = np.exp(truth["log_price"]).round(2)
+    return table
+
+
+def _refuse_foreign_table(path: Path, header: bytes) -> None:
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        if file.readline().rstrip() != header:
+            raise ConfigError(f"{path} exists and is no example of mixfit, so it is kept; choose another folder.")
+
+
+def _write_if_different(path: Path, content: bytes) -> None:
+    if not (path.is_file() and path.read_bytes() == content):
+        path.write_bytes(content)
+
+
+def _jpeg(photo: "PIL.Image.Image") -> bytes:
+    buffer = io.BytesIO()
+    photo.save(buffer, format="JPEG", quality=90, subsampling=0)
+    return buffer.getvalue()
+
+
+class _Look(NamedTuple):
+    """What a photo shows of a vase."""
+
+    glaze: str
+    bands: int
+    cracked: bool
+    shape: str
+
+
+class _Body(NamedTuple):
+    """Where a vase stands in the picture; lengths in pixels of the large drawing."""
+
+    centre: float
+    top: float
+    height: float
+    widest: float
+    profile: tuple[float, ...]
+
+    def edge(self, depth: float) -> tuple[float, float]:
+        """Height in the picture and half width at ``depth``, 0 = rim and 1 = foot."""
+        steps = len(self.profile) - 1
+        left = min(int(depth * steps), steps - 1)
+        part = depth * steps - left
+        before, start = self.profile[max(left - 1, 0)], self.profile[left]
+        end, after = self.profile[left + 1], self.profile[min(left + 2, steps)]
+        # A Catmull-Rom curve: smooth, and through every point of the profile.
+        bend = 2 * before - 5 * start + 4 * end - after + (3 * start - before - 3 * end + after) * part
+        half = start + 0.5 * part * (end - before + part * bend)
+        return self.top + depth * self.height, half * self.widest
+
+    def ring(self, depth: float, tilt: float = 0.16) -> list[tuple[float, float]]:
+        """The visible front half of the circle around the vase at ``depth``, from left to right."""
+        y, half = self.edge(depth)
+        angles = [math.pi * step / 16 for step in range(17)]
+        return [(self.centre - half * math.cos(angle), y + tilt * half * math.sin(angle)) for angle in angles]
+
+
+def _draw_photo(look: _Look, *, detail: bool, key: tuple[int, int]) -> "PIL.Image.Image":
+    """One photo, RGB, ``SIZE`` x ``SIZE``; ``key`` seeds what differs without meaning: place, light, background."""
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFilter
+
+    room, rng = np.random.default_rng((*key, 3)), np.random.default_rng((*key, 4 + detail))
+    full = SIZE * SCALE
+    zoom = 1.45 if detail else 1.0
+    height = full * zoom * rng.uniform(0.66, 0.80)
+    body = _Body(
+        centre=full * rng.uniform(0.43, 0.57),
+        top=full * rng.uniform(0.50, 0.54) - height / 2,
+        height=height,
+        widest=full * zoom * rng.uniform(0.24, 0.29),
+        profile=SHAPES[look.shape],
+    )
+    wall = colorsys.hsv_to_rgb(room.random(), room.uniform(0.04, 0.28), room.uniform(0.60, 0.95))
+    wood = colorsys.hsv_to_rgb(room.uniform(0.05, 0.11), room.uniform(0.2, 0.5), room.uniform(0.35, 0.75))
+    scene = Image.new("RGB", (full, full), _rgb(wall))
+    ImageDraw.Draw(scene).rectangle((0, full * rng.uniform(0.68, 0.80), full, full), fill=_rgb(wood))
+
+    foot, half = body.edge(1.0)
+    light = rng.choice([-1.0, 1.0]) * rng.uniform(0.35, 0.8)
+    shadow = Image.new("L", (SIZE, SIZE))
+    reach = [(body.centre + half * (side - 0.9 * light)) / SCALE for side in (-1.5, 1.5)]
+    ImageDraw.Draw(shadow).ellipse((reach[0], foot / SCALE - 5, reach[1], foot / SCALE + 6), fill=150)
+
+    mask = Image.new("L", (full, full))
+    _draw_silhouette(ImageDraw.Draw(mask), body, look.shape)
+    paint = Image.new("RGB", (full, full), GLAZES[look.glaze].colour)
+    _draw_decoration(ImageDraw.Draw(paint), body, look, rng)
+    mask, paint, scene = mask.reduce(SCALE), paint.reduce(SCALE), scene.reduce(SCALE)
+    scene = Image.composite(Image.new("RGB", (SIZE, SIZE)), scene, shadow.filter(ImageFilter.GaussianBlur(3)))
+    return Image.composite(_lit(paint, body, light, rng), _vignette(scene, rng), mask)
+
+
+def _rgb(colour: tuple[float, float, float]) -> tuple[int, int, int]:
+    red, green, blue = (round(255 * part) for part in colour)
+    return red, green, blue
+
+
+def _draw_silhouette(draw: "PIL.ImageDraw.ImageDraw", body: _Body, shape: str) -> None:
+    edges = [body.edge(step / 48) for step in range(49)]
+    left = [(body.centre - half, y) for y, half in edges]
+    right = [(body.centre + half, y) for y, half in reversed(edges)]
+    draw.polygon([*left, *body.ring(1.0), *right], fill=255)
+    y, half = body.edge(0.0)
+    draw.ellipse((body.centre - half, y - 0.16 * half, body.centre + half, y + 0.16 * half), fill=255)
+    if shape == "amphora":
+        for side in (-1, 1):
+            centre, reach = body.centre + side * 0.62 * body.widest, 0.40 * body.widest
+            box = (centre - reach, body.top + 0.06 * body.height, centre + reach, body.top + 0.42 * body.height)
+            draw.ellipse(box, outline=255, width=round(0.11 * body.widest))
+
+
+def _draw_decoration(draw: "PIL.ImageDraw.ImageDraw", body: _Body, look: _Look, rng: "numpy.random.Generator") -> None:
+    """Bands, crack and mouth, in flat colour; may run over the edge of the vase, the silhouette cuts it."""
+    for band in range(look.bands):
+        depth = 0.46 + 0.15 * band
+        thick = 0.075 * body.height
+        for colour, share in ((INK, 1.0), (CREAM, 0.45)):
+            draw.line(body.ring(depth), fill=colour, width=max(1, round(share * thick)), joint="curve")
+    if look.cracked:
+        depths = [0.0, 0.12, 0.24, 0.36, 0.48, 0.60, 0.74]
+        start, side = rng.uniform(-0.25, 0.25), rng.choice([-1.0, 1.0])
+        points = []
+        for step, depth in enumerate(depths):
+            y, half = body.edge(depth)
+            swing = side * (0.30 if step % 2 else -0.30) + rng.uniform(-0.1, 0.1)
+            points.append((body.centre + half * (start + swing), y + 0.14 * half))
+        for colour, width in ((CREAM, 0.13), (INK, 0.085)):
+            draw.line(points, fill=colour, width=round(width * body.widest), joint="curve")
+    y, half = body.edge(0.0)
+    for colour, share in ((CREAM, 1.0), (INK, 0.86)):
+        box = (body.centre - share * half, y - share * 0.16 * half, body.centre + share * half, y + share * 0.16 * half)
+        draw.ellipse(box, fill=colour)
+
+
+def _lit(paint: "PIL.Image.Image", body: _Body, light: float, rng: "numpy.random.Generator") -> "PIL.Image.Image":
+    """Round the flat paint: a cylinder lit from one side, with a highlight of the glaze."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = (np.arange(SIZE) + 0.5) * SCALE
+    depths = ((pixels - body.top) / body.height).clip(0.0, 1.0)
+    half = np.array([body.edge(float(depth))[1] for depth in depths])[:, None]
+    across = ((pixels[None, :] - body.centre) / half).clip(-1.0, 1.0)
+    toward = np.sqrt(1.0 - across**2)
+    front = math.sqrt(1.0 - light**2)
+    facing = (light * across + front * toward).clip(0.0, 1.0)
+    brightness = rng.uniform(0.9, 1.1) * (0.42 + 0.68 * facing)
+    shine = 90.0 * facing**24 * np.exp(-(((depths - 0.42) / 0.22) ** 2))[:, None]
+    colours = np.asarray(paint, dtype=np.float32) * brightness[..., None] + shine[..., None]
+    return Image.fromarray(colours.clip(0, 255).astype(np.uint8))
+
+
+def _vignette(scene: "PIL.Image.Image", rng: "numpy.random.Generator") -> "PIL.Image.Image":
+    """Light that falls off from a spot on the wall."""
+    import numpy as np
+    from PIL import Image
+
+    place = np.linspace(-1.0, 1.0, SIZE)
+    distance = (place[None, :] - rng.uniform(-0.6, 0.6)) ** 2 + (place[:, None] - rng.uniform(-0.8, 0.0)) ** 2
+    colours = np.asarray(scene, dtype=np.float32) * (rng.uniform(0.95, 1.08) - 0.11 * distance)[..., None]
+    return Image.fromarray(colours.clip(0, 255).astype(np.uint8))

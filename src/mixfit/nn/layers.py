@@ -1,0 +1,28 @@
+"""Small layers that the encoders share."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class MaskedMean(nn.Module):
+    """Mean over the photos of a row that are there; a learned vector for a row without any."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.no_photo = nn.Parameter(torch.zeros(d))
+
+    def forward(
+        self, x: Float[Tensor, "batch photos d"], mask: Bool[Tensor, "batch photos"]
+    ) -> Float[Tensor, "batch d"]:
+        """What stands in masked places, NaN included, has no influence."""
+        total = x.masked_fill(~mask[:, :, None], 0).sum(1)
+        count = mask.sum(1, keepdim=True)
+        return torch.where(count > 0, total / count.clamp(min=1), self.no_photo)
+
+
+class MLPBlock(nn.Sequential):
+    """Linear, LayerNorm, SiLU, dropout: ``(batch, d_in) -> (batch, d_out)``."""
+
+    def __init__(self, d_in: int, d_out: int, *, dropout: float) -> None:
+        super().__init__(nn.Linear(d_in, d_out), nn.LayerNorm(d_out), nn.SiLU(), nn.Dropout(dropout))

@@ -1,0 +1,295 @@
+"""The predictor: from raw rows of a table to predictions, and all that this needs in one folder.
+
+In: a trained model and the data it was trained on, or a saved folder. Out: predictions with a status per row.
+A folder holds ``model.safetensors``, ``mixfit.json`` and ``README.md``: no pickle, nothing that runs code."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+import mixfit
+from mixfit.config import CropName, ModelConfig
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.dataset import MixedDataset
+from mixfit.data.load import MixedData
+from mixfit.data.loader import DataLoader
+from mixfit.data.photos import Photos, find_photos
+from mixfit.data.preprocess import TablePreprocessor
+from mixfit.data.sampler import SequentialSampler
+from mixfit.data.schema import Schema
+from mixfit.data.store import ImageFiles
+from mixfit.data.target import Target, target_from_dict
+from mixfit.device import default_device
+from mixfit.errors import ConfigError, DataError
+from mixfit.files import new_folder, write_file
+from mixfit.nn.backbones import has_pretrained_weights
+from mixfit.nn.model import MixedInputModel, ModelShape, make_model
+from mixfit.training.build import model_shape
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Predictions of some rows, in the order of the table."""
+
+    values: np.ndarray
+    """Numbers in the target's unit, float64 ``(rows,)``, or probabilities, float64 ``(rows, classes)``."""
+    status: list[str]
+    """``ok``, or what was missing or repaired in the row."""
+    bad: list[BadInput]
+    """Every cell and photo that was repaired or masked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """A trained model with the schema, the preprocessing and the target's scale that belong to it."""
+
+    model: MixedInputModel
+    shape: ModelShape
+    config: ModelConfig
+    schema: Schema
+    preprocessor: TablePreprocessor
+    target: Target
+    image_size: int
+    crop: CropName
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    """Per split; for the model card."""
+
+    @classmethod
+    def from_training(
+        cls,
+        model: MixedInputModel,
+        data: MixedData,
+        config: ModelConfig | None = None,
+        *,
+        crop: CropName = "squash",
+        metrics: Mapping[str, Mapping[str, float | None]] | None = None,
+    ) -> "Predictor":
+        """Put together what was trained; ``config`` is what the model was built with."""
+        return cls(
+            model=model,
+            shape=model_shape(data),
+            config=ModelConfig() if config is None else config,
+            schema=data.schema,
+            preprocessor=data.preprocessor,
+            target=data.target,
+            image_size=data.image_size,
+            crop=crop,
+            metrics={split: dict(values) for split, values in (metrics or {}).items()},
+        )
+
+    def predict(
+        self, frame: pd.DataFrame, *, images: str | Path | None = None, device: torch.device | str | None = None
+    ) -> pd.DataFrame:
+        """Predictions for raw new rows, with the index of ``frame``.
+
+        Args:
+            frame: any columns in any order; cells and photos may be missing, categories unseen.
+            images: folder that the photo paths start from; needed when the model uses photos.
+            device: by default the fastest of this machine.
+        Returns:
+            ``prediction`` (a number or a class), for classes ``probability_<class>`` too, and ``status``.
+        Raises:
+            DataError: a column that the model needs is missing.
+        """
+        found = self.predictions(frame, images=images, device=device)
+        return self.as_frame(found, frame.index)
+
+    def as_frame(self, found: Predictions, index: pd.Index) -> pd.DataFrame:
+        """Predictions as columns of a table."""
+        classes = self.target.classes
+        if classes is None:
+            return pd.DataFrame({"prediction": found.values, "status": found.status}, index=index)
+        labels = pd.array([classes[best] for best in found.values.argmax(1)], dtype="str")
+        columns: dict[str, Any] = {"prediction": labels}
+        columns |= {f"probability_{name}": found.values[:, place] for place, name in enumerate(classes)}
+        return pd.DataFrame({**columns, "status": found.status}, index=index)
+
+    def predictions(
+        self,
+        frame: pd.DataFrame,
+        *,
+        images: str | Path | None = None,
+        batch_size: int = 64,
+        device: torch.device | str | None = None,
+    ) -> Predictions:
+        """As ``predict``, but as arrays and with the full account of bad inputs (rows counted from 0)."""
+        frame = frame.reset_index(drop=True)
+        arrays = self.preprocessor.transform(frame)
+        photos = None
+        if self.shape.photos:
+            if images is None:
+                raise ConfigError("This model uses photos: say with images=FOLDER where the paths in the table start.")
+            photos = find_photos(frame, self.schema.names("image"), Path(images))
+        source = None if photos is None else ImageFiles(photos.files, size=self.image_size, crop=self.crop)
+        dataset = MixedDataset(
+            numeric=torch.from_numpy(arrays.numeric),
+            categorical=torch.from_numpy(arrays.categorical),
+            target=torch.zeros(len(frame)),
+            rows=torch.arange(len(frame)),
+            slots=None if photos is None else torch.from_numpy(photos.slots),
+            photos=source,
+        )
+        place = default_device() if device is None else torch.device(device)
+        outputs = self._run(DataLoader(dataset, SequentialSampler(len(frame), batch_size), device=place), place)
+        bad = list(arrays.repaired)
+        if photos is not None and source is not None:
+            bad += photos.bad + unreadable_photos(frame, photos, source.failures)
+        slots = None if photos is None else photos.slots
+        return Predictions(self.target.decode(outputs), _row_status(len(frame), slots, bad), bad)
+
+    def _run(self, loader: DataLoader, device: torch.device) -> np.ndarray:
+        """Raw outputs of all rows, float32."""
+        self.model.to(device).eval()
+        with torch.inference_mode():
+            outputs = [self.model(xb).float().cpu() for xb, _ in loader]
+        if not outputs:
+            return np.zeros((0,) if self.shape.outputs == 1 else (0, self.shape.outputs), dtype=np.float32)
+        return torch.cat(outputs).numpy()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model folder, whole or not at all.
+
+        Raises:
+            ResourceError: the folder exists or cannot be written.
+        """
+        weights = save_tensors({k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()})
+        description = {
+            "format_version": FORMAT_VERSION,
+            "mixfit_version": mixfit.__version__,
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "model": asdict(self.config),
+            "shape": asdict(self.shape),
+            "image_size": self.image_size,
+            "crop": self.crop,
+            "schema": self.schema.to_dict(),
+            "preprocessor": self.preprocessor.to_dict(),
+            "target": self.target.to_dict(),
+            "metrics": self.metrics,
+        }
+        with new_folder(Path(folder)) as temporary:
+            write_file(temporary / "model.safetensors", weights)
+            write_file(temporary / "mixfit.json", json.dumps(description, indent=1, allow_nan=False))
+            write_file(temporary / "README.md", self._model_card())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Predictor":
+        """Read a model folder; nothing in it is executed.
+
+        Raises:
+            DataError: a file is missing or damaged, or a newer mixfit wrote it.
+        """
+        folder = Path(folder)
+        description, weights = _read_folder(folder)
+        try:
+            config = ModelConfig(**_tuples(description["model"]))
+            shape = ModelShape(**_tuples(description["shape"]))
+            model = make_model(shape, config, pretrained=False)
+            model.load_state_dict(load_tensors(weights))
+            predictor = cls(
+                model=model.eval(),
+                shape=shape,
+                config=config,
+                schema=Schema.from_dict(description["schema"]),
+                preprocessor=TablePreprocessor.from_dict(description["preprocessor"]),
+                target=target_from_dict(description["target"]),
+                image_size=description["image_size"],
+                crop=description["crop"],
+                metrics=description["metrics"],
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"{folder}/mixfit.json does not describe these weights: {error}. Train again.") from error
+        bad = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
+        if bad:
+            raise DataError(f"{len(bad)} tensors in {folder}/model.safetensors are not finite, the first is {bad[0]}.")
+        return predictor
+
+    def _model_card(self) -> str:
+        """What the folder holds, for a person who finds it."""
+        used = [name for role in ("number", "category", "date", "image") for name in self.schema.names(role)]
+        listed = ", ".join(f"`{name}`" for name in used[:30]) + (", ..." if len(used) > 30 else "")
+        names = list(next(iter(self.metrics.values()), {}))
+        rows = [
+            [split, *("n/a" if value is None else f"{value:.4g}" for value in values.values())]
+            for split, values in self.metrics.items()
+        ]
+        scores = [f"| {' | '.join(cells)} |" for cells in (["rows", *names], ["---"] * (len(names) + 1), *rows)]
+        usage = 'mixfit.Predictor.load("this folder").predict(frame, images="folder of photos")'
+        licence = "Image network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0)."
+        lines = [
+            f"# Model of `{self.schema.target}`",
+            f"Made by mixfit {mixfit.__version__}: {self.schema.task} from {len(used)} columns ({listed}).",
+            "\n".join(scores),
+            *([licence] if self.shape.photos and has_pretrained_weights(self.config.backbone) else []),
+            f"```python\n{usage}\n```",
+        ]
+        return "\n\n".join(lines) + "\n"
+
+
+def unreadable_photos(frame: pd.DataFrame, photos: Photos, failures: Mapping[int, str]) -> list[BadInput]:
+    """One record for each place whose photo could not be decoded; ``failures`` is by number of the file."""
+    places = np.argwhere(np.isin(photos.slots, list(failures)))
+    return [
+        BadInput(
+            row=int(row),
+            column=photos.slot_columns[place],
+            value=str(frame[photos.slot_columns[place]].iloc[row])[:200],
+            problem=f"{photos.files[file].name} {failures[file]}",
+            action="photo masked",
+        )
+        for row, place in places
+        for file in (int(photos.slots[row, place]),)
+    ]
+
+
+def _row_status(rows: int, slots: np.ndarray | None, bad: list[BadInput]) -> list[str]:
+    """``ok``, or everything that is amiss in a row."""
+    notes: list[dict[str, None]] = [{} for _ in range(rows)]  # a dict keeps the order and drops repeats
+    for record in bad:
+        notes[record.row][f"{record.column}: {record.problem}"] = None
+    if slots is not None and slots.shape[1]:
+        refused = {record.row for record in bad if record.action == "photo masked"}
+        for row in np.flatnonzero((slots < 0).all(1)):
+            if row not in refused:
+                notes[row]["no photo"] = None
+    return ["; ".join(note) or "ok" for note in notes]
+
+
+def _read_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """The checked description and weights of a model folder."""
+    try:
+        description = json.loads((folder / "mixfit.json").read_text(encoding="utf-8"))
+        weights = (folder / "model.safetensors").read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{folder} is not a model folder: {error.filename} cannot be read ({error.strerror})."
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{folder}/mixfit.json is damaged: {error}.") from error
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if not isinstance(version, int):
+        raise DataError(f"{folder}/mixfit.json is damaged: it has no format_version.")
+    if version > FORMAT_VERSION:
+        raise DataError(
+            f"{folder} has format {version}, this mixfit reads up to {FORMAT_VERSION}: install a newer mixfit."
+        )
+    if hashlib.sha256(weights).hexdigest() != description.get("weights_sha256"):
+        raise DataError(
+            f"{folder}/model.safetensors is damaged: its sha256 is not the one in mixfit.json. Copy it again."
+        )
+    return description, weights
+
+
+def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples; the dataclasses want them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}

@@ -1,0 +1,1 @@
+"""The two HTML pages: what a training run achieved, and what a table holds; each is one file that opens offline."""

@@ -1,0 +1,106 @@
+"""What the two pages show, as plain values.
+
+In: values that others computed. Out: ``ReportContent`` and ``InspectContent``, which the pages lay out.
+Computes no metric and knows nothing of models, training or the run folder."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Shaped
+
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.schema import Schema
+
+SplitName = Literal["train", "valid", "test"]
+ModelKind = Literal["ours", "table", "photos", "constant"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """How well one model predicts one part of the table."""
+
+    model: str
+    """As the reader should see it: "mixfit (table + photos)", "boosted trees (table only)"."""
+    kind: ModelKind
+    """What it sees: "ours" is the model that the run delivers, "table" one that sees no photo."""
+    split: SplitName
+    metrics: dict[str, float]
+    """Name -> value in the target's units; nan is shown as "n/a"."""
+    seconds: float | None = None
+    """Time of the fit; None when it is unknown or not worth a column."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One finding about a table; an error stands in the way of training."""
+
+    level: Literal["warning", "error"]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhotoStatistics:
+    """The photos that one image column names."""
+
+    column: str
+    readable: int
+    """Files that decode."""
+    broken: int
+    """Files that are absent or do not decode."""
+    missing: int
+    """Empty cells, in rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportContent:
+    """All that the report of one training run shows."""
+
+    title: str
+    target: str
+    schema: Schema
+    rows: dict[SplitName, int]
+    """Rows used in each part; a part may be empty or absent."""
+    headline_metric: str
+    """The metric of the first screen, a key of each ``Score.metrics``."""
+    higher_is_better: bool
+    """Direction of the headline metric."""
+    verdict: str
+    """What the run showed, in one or two plain sentences."""
+    scores: list[Score]
+    history: pd.DataFrame
+    """One row per epoch: ``epoch``, ``train_loss``, ``valid_loss``, then metrics, ``lr``, ``seconds``; may be empty."""
+    predicted_split: SplitName
+    """The part that ``truth`` and ``prediction`` come from."""
+    truth: Shaped[np.ndarray, " rows"]
+    """The target's values, or class indices."""
+    prediction: Shaped[np.ndarray, " rows"]
+    """Predicted values or class indices, in the order of ``truth``."""
+    classes: tuple[str, ...] = ()
+    """Names by class index; empty for regression."""
+    log_scale: bool = False
+    """Draw truth and prediction on logarithmic axes (regression)."""
+    bad_inputs: list[BadInput] = field(default_factory=list)
+    """Every record of the run; the page shows the first ones and counts them all."""
+    warnings: list[str] = field(default_factory=list)
+    """What the reader must know before trusting the numbers, one sentence each."""
+    command: str = ""
+    """The command that started the run."""
+    settings: dict[str, object] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InspectContent:
+    """All that the page of ``mixfit inspect`` shows."""
+
+    table_name: str
+    format_text: str
+    """How the file was read: "utf-8, comma"."""
+    schema: Schema
+    checks: list[Check] = field(default_factory=list)
+    photos: list[PhotoStatistics] = field(default_factory=list)
+    bad_inputs: list[BadInput] = field(default_factory=list)
+    next_command: str = ""
+    """What to type next, if there is anything to suggest."""

@@ -1,0 +1,88 @@
+"""The run folder: its name, and the files in it that say how the run was made."""
+
+import json
+import platform
+import sys
+from dataclasses import asdict
+from hashlib import file_digest
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.data.schema import Schema
+from mixfit.device import default_device
+from mixfit.files import explained, write_file
+
+
+def run_name(table: Path, target: str) -> str:
+    """``houses-price`` for ``houses/table.csv`` and the target price: safe as a folder's name everywhere."""
+    stem = table.name.split(".")[0]
+    if stem.lower() in {"table", "data", "train", "dataset"}:
+        stem = table.resolve().parent.name or stem
+    return "-".join("".join(c if c.isalnum() or c in "_-" else "_" for c in part)[:60] for part in (stem, target))
+
+
+def new_run_folder(out: Path, name: str) -> Path:
+    """Make ``out/name-001`` or the next free number; an existing folder is never used again."""
+    with explained(out, None):
+        out.mkdir(parents=True, exist_ok=True)
+        numbers = (path.name.removeprefix(f"{name}-") for path in out.glob(f"{name}-*"))
+        taken = [int(number) for number in numbers if number.isdecimal()]
+        number = max(taken, default=0) + 1
+        while True:
+            folder = out / f"{name}-{number:03d}"
+            try:
+                folder.mkdir()
+            except FileExistsError:  # another run was faster
+                number += 1
+            else:
+                return folder
+
+
+def write_settings(
+    folder: Path,
+    table: Path,
+    target: str,
+    schema: Schema,
+    data: DataConfig,
+    model: ModelConfig,
+    train: TrainConfig,
+) -> dict[str, object]:
+    """Write config.toml, schema.json and environment.json; give the settings back for the report."""
+    sections = {"data": _plain(asdict(data)), "model": _plain(asdict(model)), "train": _plain(asdict(train))}
+    config = {"table": str(table), "target": target, **sections}
+    with table.open("rb") as file:
+        fingerprint = file_digest(file, "sha256").hexdigest()
+    environment = {**describe_environment(), "arguments": sys.argv[1:], "table_sha256": fingerprint}
+    write_file(folder / "config.toml", tomli_w.dumps(config))
+    write_file(folder / "schema.json", json.dumps(schema.to_dict(), indent=1, ensure_ascii=False))
+    write_file(folder / "environment.json", json.dumps(environment, indent=1))
+    shown = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+    return {**shown, "table_sha256": fingerprint} | ({"data.images": shown_path(data.images)} if data.images else {})
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """What TOML can say: no None, no Path."""
+    shown = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in shown.items() if v is not None}
+
+
+def describe_environment() -> dict[str, str]:
+    """Versions and machine, without names of people or folders."""
+    packages = ("mixfit", "torch", "timm", "numpy", "pandas", "pillow", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+        "device": str(default_device()),
+        **{package: version(package) for package in packages},
+    }
+
+
+def shown_path(path: Path) -> str:
+    """A path for a page that is shown around: never an absolute one."""
+    return str(path) if not path.is_absolute() else path.name

@@ -1,0 +1,1 @@
+"""Callbacks: everything around the training loop that is not the loop."""

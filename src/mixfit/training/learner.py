@@ -1,0 +1,235 @@
+"""The Learner: trains a model on ``(xb, yb)`` batches; everything beside the loop is a callback."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixfit.data.target import Target
+from mixfit.device import default_device
+from mixfit.errors import DataError, Diverged
+from mixfit.training.callback import Callback, CancelBatch, CancelEpoch, CancelFit, Events
+from mixfit.training.callbacks.schedule import OneCycle
+from mixfit.training.loss import Loss
+from mixfit.training.metrics import Metric, evaluate
+from mixfit.training.optimizer import AdamW, weight_decay_groups
+from mixfit.training.state import TrainState
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """An iterable over batches with a length: our ``DataLoader`` or PyTorch's."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+@runtime_checkable
+class TrainingData(Protocol):
+    """What a Learner needs of its data; ``MixedData`` has it."""
+
+    @property
+    def train(self) -> Batches: ...
+
+    @property
+    def valid(self) -> Batches: ...
+
+    @property
+    def target(self) -> Target | None: ...
+
+
+class Learner:
+    """Trains, validates and predicts.
+
+    Pseudo-code of ``fit`` with its events::
+
+        before_fit
+        for each epoch:
+            before_epoch
+            before_train
+            for xb, yb in data.train:
+                before_batch
+                prediction = model(xb)                     after_prediction
+                loss = loss_function(prediction, yb)       after_loss
+                loss.backward()                            after_backward
+                optimizer.step()                           after_step
+                optimizer.zero_grad()
+                after_batch
+            after_train
+            before_validate
+            for xb, yb in data.valid: (the same up to the loss)
+            after_validate
+            after_epoch
+        after_fit
+
+    Args:
+        model: called with ``xb``; gives scaled targets ``(batch,)`` or logits ``(batch, classes)``.
+        data: ``train`` and ``valid`` loaders and the ``target`` scale.
+        loss: ``(prediction, yb)``, or ``(prediction, yb, weight)`` when the batches carry weights.
+        optimizer: a class, ours or PyTorch's, or any function ``(parameters, lr=...) -> optimizer``.
+        metrics: of the validation rows, in the unit of the target.
+        callbacks: of every fit.
+        weight_decay: of matrices and kernels; biases, norms and embeddings do not decay. None: the optimizer's default.
+        device: by default the fastest of this machine.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: TrainingData,
+        *,
+        loss: Loss,
+        optimizer: Callable[..., Any] = AdamW,
+        metrics: Sequence[Metric] = (),
+        callbacks: Sequence[Callback] = (),
+        weight_decay: float | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.device = default_device() if device is None else torch.device(device)
+        self.model = model.to(self.device)
+        self.data, self.loss, self.optimizer = data, loss, optimizer
+        self.metrics, self.callbacks, self.weight_decay = tuple(metrics), tuple(callbacks), weight_decay
+
+    def fit(self, epochs: int, lr: float, *, callbacks: Sequence[Callback] = ()) -> TrainState:
+        """Train for ``epochs`` passes over ``data.train`` at the learning rate ``lr``.
+
+        Raises:
+            DataError: there are no training rows.
+            Diverged: the mean training loss of an epoch is not finite.
+        """
+        if not len(self.data.train):
+            raise DataError("There are no training rows.")
+        state = TrainState(
+            model=self.model,
+            optimizer=self.optimizer(self._parameters(), lr=lr),
+            loss_function=self.loss,
+            epochs=epochs,
+            steps_per_epoch=len(self.data.train),
+        )
+        events = Events([*self.callbacks, *callbacks], state)
+        try:
+            with _cancellable(events, CancelFit, "after_cancel_fit"):
+                events.fire("before_fit")
+                for state.epoch in range(epochs):
+                    with _cancellable(events, CancelEpoch, "after_cancel_epoch"):
+                        self._epoch(state, events)
+            events.fire("after_fit")
+        except BaseException as error:
+            state.error = error
+            events.fire("on_error")
+            raise
+        finally:
+            self.model.eval()
+            events.close()
+        return state
+
+    def fit_one_cycle(self, epochs: int, lr: float, *, callbacks: Sequence[Callback] = ()) -> TrainState:
+        """``fit`` with the learning rate rising to ``lr`` and falling to almost 0 (arXiv:1708.07120)."""
+        return self.fit(epochs, lr, callbacks=[OneCycle(), *callbacks])
+
+    def validate(self, loader: Batches | None = None) -> dict[str, float]:
+        """Loss and metrics over ``loader`` (by default ``data.valid``), without any callback."""
+        state = TrainState(model=self.model, optimizer=None, loss_function=self.loss, epochs=0, steps_per_epoch=0)
+        self._validate(state, Events([], state), self.data.valid if loader is None else loader)
+        return state.metrics
+
+    def predict(self, loader: Batches) -> tuple[Tensor, Tensor]:
+        """Raw outputs and targets of all rows in the order of ``loader``, on the CPU."""
+        self.model.eval()
+        with torch.inference_mode():
+            pairs = [(self.model(xb), yb) for xb, yb in self._moved(loader)]
+        return torch.cat([output.cpu() for output, _ in pairs]), torch.cat([yb.cpu() for _, yb in pairs])
+
+    def _epoch(self, state: TrainState, events: Events) -> None:
+        state.metrics, state.rows_seen, state.training = {}, 0, True
+        set_epoch = getattr(self.data.train, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(state.epoch)
+        events.fire("before_epoch")
+        self.model.train()
+        total = torch.zeros((), device=self.device)  # summed on the device: no waiting for the GPU at every step
+        events.fire("before_train")
+        for state.xb, state.yb in self._moved(self.data.train):
+            with _cancellable(events, CancelBatch, "after_cancel_batch"):
+                self._forward(state, events)
+                total += state.loss.detach() * len(state.yb)
+                state.rows_seen += len(state.yb)
+                state.loss.backward()
+                events.fire("after_backward")
+                state.optimizer.step()
+                state.step += 1
+                events.fire("after_step")
+                state.optimizer.zero_grad()
+                events.fire("after_batch")
+        state.metrics["train_loss"] = total.item() / max(state.rows_seen, 1)
+        if not math.isfinite(state.metrics["train_loss"]):
+            raise Diverged(
+                f"The training loss of epoch {state.epoch + 1} is {state.metrics['train_loss']}; "
+                "train again with a smaller learning rate, for instance a tenth of it."
+            )
+        events.fire("after_train")
+        self._validate(state, events, self.data.valid)
+        events.fire("after_epoch")
+
+    def _forward(self, state: TrainState, events: Events) -> None:
+        """Prediction and loss of the batch in ``state``."""
+        events.fire("before_batch")
+        state.prediction = state.model(state.xb)
+        events.fire("after_prediction")
+        weight = getattr(state.xb, "weight", None)
+        state.loss = (
+            state.loss_function(state.prediction, state.yb)
+            if weight is None
+            else state.loss_function(state.prediction, state.yb, weight)
+        )
+        events.fire("after_loss")
+
+    def _validate(self, state: TrainState, events: Events, loader: Batches) -> None:
+        """Fill ``state.metrics`` with valid_loss and the metrics; a loader without batches adds nothing."""
+        state.training = False
+        self.model.eval()
+        losses, outputs, targets = [], [], []
+        events.fire("before_validate")
+        with torch.inference_mode():
+            for state.xb, state.yb in self._moved(loader):
+                with _cancellable(events, CancelBatch, "after_cancel_batch"):
+                    self._forward(state, events)
+                    losses.append(state.loss * len(state.yb))
+                    outputs.append(state.prediction)
+                    targets.append(state.yb)
+                    events.fire("after_batch")
+        if targets:
+            output, target = torch.cat(outputs).float().cpu(), torch.cat(targets).cpu()
+            state.metrics["valid_loss"] = torch.stack(losses).sum().item() / len(target)
+            truth, prediction = self._in_target_units(target, output)
+            state.metrics |= evaluate(self.metrics, truth, prediction)
+        events.fire("after_validate")
+
+    def _in_target_units(self, target: Tensor, output: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        scale = self.data.target
+        if scale is None:
+            return target.numpy(), output.softmax(1).numpy() if output.ndim == 2 else output.numpy()
+        return scale.decode_truth(target.numpy()), scale.decode(output.numpy())
+
+    def _moved(self, loader: Batches) -> Iterable[tuple[Any, Tensor]]:
+        for xb, yb in loader:
+            yield xb.to(self.device), yb.to(self.device)
+
+    def _parameters(self) -> list[nn.Parameter] | list[dict[str, Any]]:
+        if self.weight_decay is not None:
+            return weight_decay_groups(self.model, self.weight_decay)
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def _cancellable(events: Events, cancel: type[Exception], event: str) -> Iterator[None]:
+    """Turn a cancel signal raised inside into its event."""
+    try:
+        yield
+    except cancel:
+        events.fire(event)

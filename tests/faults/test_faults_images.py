@@ -1,0 +1,254 @@
+"""Bad photos: fault cases 19, 20, 21, 26 and 27 (22 to 25 have files of their own)."""
+
+import os
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from photo_files import KINDS, drawing, encoded, exif
+from PIL import Image, ImageFile
+
+from mixfit.data.images import ImageError, check_file, image_header, read_image
+from mixfit.data.photos import find_photos
+from mixfit.data.store import ImageFiles
+
+# --- 19: where a cell may lead ---
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An images folder with one good photo and every trap; a photo outside stands for what must never be read."""
+    folder = tmp_path / "root"
+    (folder / "folder").mkdir(parents=True)
+    (folder / "good.jpg").write_bytes(encoded(drawing(), "JPEG"))
+    (tmp_path / "outside.jpg").write_bytes(encoded(drawing(), "JPEG"))
+    (folder / "empty.jpg").touch()
+    (folder / "escape.jpg").symlink_to(tmp_path / "outside.jpg")
+    (folder / "escape_folder").symlink_to(tmp_path)
+    (folder / "dangling.jpg").symlink_to("nowhere.jpg")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(folder / "fifo.jpg")
+    return folder
+
+
+CELLS = {
+    "lost.jpg": "is missing",
+    "good.jpg/deeper.jpg": "is missing",
+    "~/good.jpg": "is missing",
+    "dangling.jpg": "is missing",
+    "folder": "is a directory",
+    ".": "is a directory",
+    "fifo.jpg": "is not a regular file",
+    "loop.jpg": "is a symbolic link to itself",
+    "empty.jpg": "is empty (0 bytes)",
+    "n" * 300: "has a name that is too long",
+    "d/" * 3000 + "a.jpg": "has a name that is too long",
+    "good.jpg\0.png": "has a NUL character in its name",
+    "escape.jpg": "leads outside the images folder; name the right folder with --images DIR",
+    "escape_folder/outside.jpg": "leads outside the images folder; name the right folder with --images DIR",
+    "../outside.jpg": "leads outside the images folder; name the right folder with --images DIR",
+    "..\\outside.jpg": "leads outside the images folder; name the right folder with --images DIR",
+    "../root2/good.jpg": "leads outside the images folder; name the right folder with --images DIR",
+    "../../../../../../../etc/passwd": "leads outside the images folder; name the right folder with --images DIR",
+    "/etc/passwd": "is an absolute path; write it relative to the images folder",
+    "\\\\server\\share\\a.jpg": "is an absolute path; write it relative to the images folder",
+    "C:\\photos\\a.jpg": "is an absolute path; write it relative to the images folder",
+    "http://169.254.169.254/good.jpg": "is a URL; only files in the images folder are read",
+    "HTTPS://example.org/a.jpg": "is a URL; only files in the images folder are read",
+    "s3://bucket/good.jpg": "is a URL; only files in the images folder are read",
+    "file:good.jpg": "is a URL; only files in the images folder are read",
+    "file:///etc/passwd": "is a URL; only files in the images folder are read",
+}
+
+
+@pytest.mark.timeout(20)  # opening the FIFO would hang
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell[:30].replace("\0", "NUL"))
+def test_f19_every_trap_is_masked_and_named(root: Path, cell: str) -> None:
+    frame = pd.DataFrame({"photo": ["good.jpg", cell, f"good.jpg;{cell}"]})
+    photos = find_photos(frame, ["photo"], root)
+    assert photos.files == (root / "good.jpg",)
+    np.testing.assert_array_equal(photos.slots, [[0, -1], [-1, -1], [0, -1]])
+    assert [(bad.row, bad.column, bad.value, bad.problem) for bad in photos.bad] == [
+        (row, "photo", cell[:200], CELLS[cell]) for row in (1, 2)
+    ]
+
+
+def test_f19_a_root_behind_a_link_is_fine(root: Path) -> None:
+    link = root.parent / "link"
+    link.symlink_to(root)
+    photos = find_photos(pd.DataFrame({"photo": ["good.jpg"]}), ["photo"], link)
+    assert photos.files == (root / "good.jpg",)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("read", [read_image, image_header, check_file])
+@pytest.mark.parametrize("name", ["lost.jpg", "folder", "fifo.jpg", "loop.jpg", "empty.jpg", "n" * 300, "good.jpg\0"])
+def test_f19_the_reader_itself_refuses_what_is_no_file(root: Path, name: str, read: Callable[[Path], Any]) -> None:
+    with pytest.raises(ImageError, match=r"missing|directory|regular|link|empty|too long|NUL"):
+        read(root / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+def test_f19_unreadable_files_are_named_for_an_ordinary_user() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "locked.jpg").write_bytes(encoded(drawing(), "JPEG"))
+        (folder / "locked.jpg").chmod(0)
+        os.seteuid(65534)
+        try:
+            photos = find_photos(pd.DataFrame({"photo": ["locked.jpg"]}), ["photo"], folder)
+            with pytest.raises(ImageError, match=r"cannot be read \(permission denied\)"):
+                read_image(folder / "locked.jpg")
+        finally:
+            os.seteuid(0)
+    assert [bad.problem for bad in photos.bad] == ["cannot be read (permission denied)"]
+
+
+# --- 20: not what the name says ---
+
+
+@pytest.mark.parametrize("read", [read_image, image_header])
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", r"is empty \(0 bytes\)"),
+        (b"\n<!DOCTYPE html><html>404</html>", r"is a text file \(HTML, XML or SVG\), not a photo"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?><svg/>", r"is a text file \(HTML, XML or SVG\), not a photo"),
+        (b"%PDF-1.7", "is not a JPEG, PNG, WEBP, BMP, GIF or TIFF photo"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "is not a JPEG, PNG, WEBP, BMP, GIF or TIFF photo"),
+        (b"\0\0\0\x18ftypheic", "is not a JPEG, PNG, WEBP, BMP, GIF or TIFF photo"),
+        (b"\xff\xd8\xff", "is damaged or truncated"),
+        (b"BM", "is truncated|is damaged or truncated"),
+    ],
+)
+def test_f20_what_is_no_photo_is_refused(data: bytes, problem: str, tmp_path: Path, read: Any) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(data)
+    for source in (data, path):
+        with pytest.raises(ImageError, match=rf"^({problem})$"):
+            read(source)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_f20_the_content_decides_not_the_name(kind: str, tmp_path: Path) -> None:
+    names = ["a.jpg", "a.png", "a.gif", "a.eps", "a"]
+    for name in names:
+        (tmp_path / name).write_bytes(encoded(drawing(), kind))
+    first, *others = [read_image(tmp_path / name) for name in names]
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
+# --- 21: truncated ---
+
+
+@pytest.mark.parametrize("percent", [2, 50, 95])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+@pytest.mark.parametrize("size", [None, 16])
+def test_f21_truncated_jpeg(percent: int, options: dict[str, Any], size: int | None) -> None:
+    data = encoded(drawing(480, 320), "JPEG", **options)
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(data[: len(data) * percent // 100], size=size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("percent", [2, 50, 95])
+def test_f21_truncated_files_of_every_kind(kind: str, percent: int) -> None:
+    data = encoded(drawing(480, 320), kind)
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(data[: len(data) * percent // 100])
+
+
+def test_f21_no_switch_of_pillow_is_touched() -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    data = encoded(drawing(), "JPEG")
+    with pytest.raises(ImageError):
+        read_image(data[: len(data) // 2])
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+# --- 26: random damage ---
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """Flip bits, more often in the header; or cut; or repeat a part."""
+    changed = bytearray(data)
+    match rng.randrange(4):
+        case 0:
+            return data[: rng.randrange(len(data))]
+        case 1:
+            at = rng.randrange(len(data))
+            return data[:at] + data[max(0, at - rng.randrange(1, 64)) :]
+        case 2:
+            end = min(len(data), 200)
+        case _:
+            end = len(data)
+    for _ in range(rng.randrange(1, 9)):
+        changed[rng.randrange(end)] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def outcome(read: Callable[[bytes], Any], data: bytes) -> str:
+    """The problem, or an empty text; anything but an ImageError is a failure of the test."""
+    try:
+        read(data)
+    except ImageError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "progressive JPEG", "compressed TIFF"])
+def test_f26_random_damage_gives_pixels_or_an_image_error(kind: str) -> None:
+    options = {"progressive JPEG": {"progressive": True}, "compressed TIFF": {"compression": "tiff_lzw"}}.get(kind, {})
+    data = encoded(drawing(), kind.split()[-1], exif=exif(6), **options)
+    rng = random.Random(kind)
+    samples = [damaged(data, rng) for _ in range(120)]
+    shapes = []
+
+    def read(sample: bytes) -> None:
+        pixels = read_image(sample, size=16)
+        shapes.append((pixels.shape, pixels.dtype))
+
+    start = perf_counter()
+    problems = [outcome(read, sample) for sample in samples]
+    headers = [outcome(image_header, sample) for sample in samples]
+    assert perf_counter() - start < 6
+    assert 20 < sum(map(bool, problems)) < 120
+    assert set(shapes) == {((16, 16, 3), np.dtype(np.uint8))}
+    assert all(len(problem) < 100 and "0x" not in problem for problem in problems)
+    # What the header refuses is never read: both make the same checks.
+    assert all(problem for problem, header in zip(problems, headers, strict=True) if header)
+
+
+# --- 27: the files change ---
+
+
+def test_f27_files_that_change_between_the_scan_and_the_read_are_masked_and_named(tmp_path: Path) -> None:
+    for name in ("kept", "deleted", "cut", "replaced"):
+        (tmp_path / f"{name}.jpg").write_bytes(encoded(drawing(), "JPEG"))
+    frame = pd.DataFrame({"photo": ["kept.jpg", "deleted.jpg", "cut.jpg", "replaced.jpg"]})
+    photos = find_photos(frame, ["photo"], tmp_path)
+    assert photos.bad == []
+
+    (tmp_path / "deleted.jpg").unlink()
+    os.truncate(tmp_path / "cut.jpg", 300)
+    (tmp_path / "replaced.jpg").unlink()
+    (tmp_path / "replaced.jpg").mkdir()
+    source = ImageFiles(photos.files, size=16)
+    pixels, ok = source.read(photos.slots[:, 0])
+    assert ok.tolist() == [True, False, False, False]
+    assert pixels[0].any()
+    assert not pixels[1:].any()
+    assert [(photos.files[index].name, problem) for index, problem in source.failures.items()] == [
+        ("deleted.jpg", "is missing"),
+        ("cut.jpg", "is truncated"),
+        ("replaced.jpg", "is a directory"),
+    ]
