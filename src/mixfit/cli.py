@@ -41,7 +41,7 @@ def demo(*, out: Path = Path("mixfit-demo"), train: Annotated[TrainConfig | None
     from mixfit.recipe import fit
 
     print(f" drawing the example into {out}", flush=True)
-    fit(write_demo(out / "data"), target=DEMO_TARGET, train=train, out=out / "runs")
+    fit(write_demo(out / "vases"), target=DEMO_TARGET, train=train, out=out / "runs")
 
 
 @app.command
@@ -219,3 +219,6 @@ def _report_bug() -> int:
         f"Please report it together with {log.name}.",
         1,
     )
+
+if __name__ == "__main__":
+    main()

@@ -85,7 +85,7 @@ class ModelConfig:
 class TrainConfig:
     """One training run."""
 
-    epochs: int = 40
+    epochs: int = 60
     """Most passes over the training rows; training ends earlier when it no longer improves."""
     lr: float = 2e-3
     """Peak learning rate of AdamW."""
@@ -93,7 +93,7 @@ class TrainConfig:
     """Decoupled weight decay of AdamW."""
     batch_size: int | None = None
     """Rows in a batch; by default chosen from the number of training rows."""
-    patience: int = 10
+    patience: int = 15
     """Epochs without a better validation loss after which training ends."""
     seed: int = 0
     """Of the split, the weights and the order of rows."""

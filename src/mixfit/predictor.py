@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -23,7 +24,7 @@ from mixfit.data.dataset import MixedDataset
 from mixfit.data.load import MixedData
 from mixfit.data.loader import DataLoader
 from mixfit.data.photos import Photos, find_photos
-from mixfit.data.preprocess import TablePreprocessor
+from mixfit.data.preprocess import TablePreprocessor, require_columns
 from mixfit.data.sampler import SequentialSampler
 from mixfit.data.schema import Schema
 from mixfit.data.store import ImageFiles
@@ -125,6 +126,7 @@ class Predictor:
     ) -> Predictions:
         """As ``predict``, but as arrays and with the full account of bad inputs (rows counted from 0)."""
         frame = frame.reset_index(drop=True)
+        require_columns(frame, [n for role in ("number", "category", "date", "image") for n in self.schema.names(role)])
         arrays = self.preprocessor.transform(frame)
         photos = None
         if self.shape.photos:
@@ -207,7 +209,7 @@ class Predictor:
                 crop=description["crop"],
                 metrics=description["metrics"],
             )
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise DataError(f"{folder}/mixfit.json does not describe these weights: {error}. Train again.") from error
         bad = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
         if bad:

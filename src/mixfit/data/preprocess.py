@@ -6,7 +6,7 @@ Imports nothing from ``nn`` or ``training``; leaves images and the target to oth
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,7 @@ class NumberState:
     """Population mean and standard deviation after filling; std 0 = constant, and then the output is always 0."""
 
     @classmethod
-    def fit(cls, values: Float[np.ndarray, " rows"], *, may_log: bool = True) -> Self:
+    def fit(cls, values: Float[np.ndarray, " rows"], *, may_log: bool = True) -> "NumberState":
         """Learn from training values, nan = missing."""
         seen = values[~np.isnan(values)]
         log = bool(may_log and len(seen) and seen.min() >= 0 and _is_tamed_by_log(seen))
@@ -84,7 +84,7 @@ class NumberColumn:
         return [self.name, f"{self.name} is missing"][: 1 + self.flag]
 
     @classmethod
-    def fit(cls, name: str, column: pd.Series) -> Self:
+    def fit(cls, name: str, column: pd.Series) -> "NumberColumn":
         """Learn from the training rows."""
         values = to_numbers(column).values
         return cls(name=name, scale=NumberState.fit(values), flag=bool(np.isnan(values).any()))
@@ -117,7 +117,7 @@ class DateColumn:
         return [f"{self.name} {part}" for part in parts[: 6 + self.flag]]
 
     @classmethod
-    def fit(cls, name: str, column: pd.Series) -> Self:
+    def fit(cls, name: str, column: pd.Series) -> "DateColumn":
         """Learn from the training rows."""
         day_first = is_day_first(column)
         times, _ = to_times(column, day_first=day_first)
@@ -150,7 +150,7 @@ class CategoryColumn:
     """Seen in training, but too rarely for an index of their own; nothing to report when they come again."""
 
     @classmethod
-    def fit(cls, name: str, column: pd.Series) -> Self:
+    def fit(cls, name: str, column: pd.Series) -> "CategoryColumn":
         """Learn from the training rows."""
         counts = to_keys(column).value_counts()
         often = counts.to_numpy() >= MIN_COUNT
@@ -174,14 +174,14 @@ class TablePreprocessor:
     categories: tuple[CategoryColumn, ...]
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, schema: Schema) -> Self:
+    def fit(cls, frame: pd.DataFrame, schema: Schema) -> "TablePreprocessor":
         """Learn from the training rows, and only those.
 
         Raises:
             DataError: a column of the schema is missing, or there are no rows.
         """
         names = {role: schema.names(role) for role in ("number", "date", "category")}
-        _check_columns(frame, [name for group in names.values() for name in group])
+        require_columns(frame, [name for group in names.values() for name in group])
         if not len(frame):
             raise DataError("there are no training rows to learn medians and levels from.")
         return cls(
@@ -215,7 +215,7 @@ class TablePreprocessor:
         Raises:
             DataError: a column that the model needs is missing, or is there twice.
         """
-        _check_columns(frame, [*(column.name for column in self._numeric_columns), *self.categorical_names])
+        require_columns(frame, [*(column.name for column in self._numeric_columns), *self.categorical_names])
         numeric = np.zeros((len(frame), len(self.numeric_names)), dtype=np.float32)
         categorical = np.zeros((len(frame), len(self.categories)), dtype=np.int64)
         repaired: list[BadInput] = []
@@ -241,7 +241,7 @@ class TablePreprocessor:
         return {kind: list(columns) for kind, columns in state.items()}
 
     @classmethod
-    def from_dict(cls, data: Any) -> Self:
+    def from_dict(cls, data: Any) -> "TablePreprocessor":
         """Read what ``to_dict`` gave: the result transforms to the same bytes.
 
         Raises:
@@ -293,7 +293,12 @@ def _records(
     ]
 
 
-def _check_columns(frame: pd.DataFrame, needed: Sequence[str]) -> None:
+def require_columns(frame: pd.DataFrame, needed: Sequence[str]) -> None:
+    """Refuse a table that lacks a column that a model needs, or has one twice.
+
+    Raises:
+        DataError: names all that are missing.
+    """
     names = list(frame.columns)
     missing = [name for name in needed if name not in names]
     if missing:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from mixfit.errors import DataError
 from mixfit.suggest import did_you_mean
@@ -64,7 +64,7 @@ class Schema:
         }
 
     @classmethod
-    def from_dict(cls, data: Any) -> Self:
+    def from_dict(cls, data: Any) -> "Schema":
         """Read what ``to_dict`` gave, possibly edited by hand.
 
         Raises:
@@ -92,7 +92,7 @@ class Schema:
         Path(path).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> "Schema":
         """Read a ``schema.json``.
 
         Raises:

@@ -105,7 +105,7 @@ def split_labels(column: pd.Series) -> Shaped[np.ndarray, " rows"]:
         found = "is empty" if pd.isna(cell) else f"is {cell!r}"
         raise DataError(
             f"{len(wrong)} of {len(column)} cells of the split column {column.name!r} are not train, valid or test, "
-            f"the first in row {_row(column, wrong[0])} {found}; correct them or use --ignore {column.name}."
+            f"the first in row {_row(column, int(wrong[0]))} {found}; correct them or use --ignore {column.name}."
         )
     if not (labels == "train").any():
         raise DataError(f"no row is marked train in the split column {column.name!r}: there is nothing to train on.")
@@ -132,7 +132,7 @@ def _check_groups(
 def _row(column: pd.Series, position: int) -> int:
     """The row as the user counts it: the caller may have left rows out, but keeps their numbers as index."""
     label = column.index[position]
-    return int(label) if isinstance(label, int | np.integer) else int(position)
+    return int(label) if isinstance(label, int | np.integer) else position
 
 
 def _as_split(parts: Shaped[np.ndarray, " rows"]) -> Split:

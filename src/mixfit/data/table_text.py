@@ -5,8 +5,18 @@ Two readers give the same cells: pyarrow, fast, for well-formed files, and ``csv
 and can name the lines that are wrong. Knows nothing of numbers, of roles of columns, or of pandas."""
 
 import codecs
+import csv
+import io
+import itertools
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
 
 from mixfit.errors import ConfigError, DataError
 
@@ -36,6 +46,8 @@ class Header:
     """The names as they stand there, neither stripped nor checked."""
     size: int
     """Bytes from the start of the file to the end of the header's line."""
+    lines: int
+    """Lines of the file up to there."""
 
 
 def to_utf8(data: bytes, encoding: str | None, path: Path) -> tuple[bytes, str, bool]:
@@ -65,7 +77,218 @@ def to_utf8(data: bytes, encoding: str | None, path: Path) -> tuple[bytes, str, 
     data = data.removeprefix(codecs.BOM_UTF8)
     if (position := data.find(b"\0")) >= 0:
         raise DataError(
-            f"{path} has a NUL byte in line {data.count(b'\n', 0, position) + 1}: it is not a text table, "
+            f"{path} has a NUL byte in line {_line_of(data, position)}: it is not a text table, "
             "or it is UTF-16 without a byte order mark (then try --encoding utf-16-le)."
         )
     return data, encoding, guessed
+
+
+def sniff_separator(data: bytes) -> str:
+    """Give the separator under which most of the first records are as wide as the header; a comma for one column."""
+    best, best_score = ",", (0.0, 0)
+    for separator in SEPARATORS:
+        widths: list[int] = []
+        with suppress(csv.Error):
+            for record in itertools.islice(csv.reader(_lines(data), delimiter=separator), SNIFFED_RECORDS):
+                if not _is_blank(record):
+                    widths.append(len(record))
+        if not widths or widths[0] < 2:
+            continue
+        score = (widths.count(widths[0]) / len(widths), widths[0])
+        if score > best_score:
+            best, best_score = separator, score
+    return best
+
+
+def read_header(data: bytes, separator: str, path: Path) -> Header:
+    """Read the first record that is not blank; ``data`` is UTF-8 and has one.
+
+    Raises:
+        DataError: a quote in it is not closed.
+    """
+    taken: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in _lines(data):
+            taken.append(line)
+            yield line
+
+    reader = csv.reader(lines(), delimiter=separator, strict=True)
+    before = 0
+    try:
+        for record in reader:
+            if taken[-1].strip():
+                size = sum(len(line.encode()) for line in taken)
+                return Header(names=record, size=size, lines=reader.line_num)
+            before = reader.line_num
+    except csv.Error as error:
+        raise _quote_error(path, before + 1, reader.line_num, error) from None
+    raise DataError(f"{path} is empty; a header and at least 1 data row are needed.")
+
+
+def read_cells(data: bytes, header: Header, separator: str, path: Path) -> pa.Table:
+    """Read the records below the header, every column as text, "" as missing; columns are called "0", "1", ...
+
+    Blank lines at the end are no records. With one column, a blank line further up is a missing cell.
+
+    Raises:
+        DataError: a record is longer or shorter than the header, or a quote is not closed.
+    """
+    width = len(header.names)
+    end = _end_of_records(data, separator, width)
+    body = data[header.size : max(end, header.size)]
+    if body and _has_only_paired_quotes(data, ord(separator)):
+        # Records of another width, or longer than a block: csv.reader takes over and says which.
+        with suppress(pa.ArrowInvalid):
+            table = _read_fast(body, width, separator, quotes=b'"' in data)
+            # pyarrow turns a blank line into a record of missing cells, which only csv.reader tells from ",,,".
+            if width == 1 or not _has_blank_record(table):
+                return table
+    return _read_exactly(body, width, separator, path, lines_above=header.lines)
+
+
+def _detect_encoding(data: bytes) -> tuple[str, bool]:
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            return encoding, False
+    if _is_utf8(data):
+        return "utf-8", False
+    try:
+        data.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1", True
+    return "cp1252", True
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Check in pieces, so that a large file is never held a second time as decoded text."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(data), CHUNK_BYTES):
+            decoder.decode(data[start : start + CHUNK_BYTES])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _not_decodable(path: Path, data: bytes, encoding: str, error: UnicodeError) -> str:
+    place = ""
+    if isinstance(error, UnicodeDecodeError):
+        place = f": byte 0x{data[error.start]:02x} in line {_line_of(data, error.start)}"
+    other = "utf-8" if codecs.lookup(encoding).name == "cp1252" else "cp1252"
+    return f"{path} is not valid {encoding}{place}; try --encoding {other}, or leave --encoding out."
+
+
+def _line_of(data: bytes, position: int) -> int:
+    return data.count(b"\n", 0, position) + 1
+
+
+def _lines(data: bytes) -> Iterator[str]:
+    """Lines with their ends as they are, as the csv module needs them to keep line breaks within cells."""
+    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline="")
+
+
+def _is_blank(record: list[str]) -> bool:
+    return not record or (len(record) == 1 and not record[0].strip())
+
+
+def _end_of_records(data: bytes, separator: str, width: int) -> int:
+    """Where the last line that is not blank ends; with one column a line of blanks is a cell."""
+    blanks = b"\r\n" if width == 1 else b" \t\r\n".replace(separator.encode(), b"")
+    last = len(data.rstrip(blanks))
+    line_ends = [end for end in (data.find(b"\n", last), data.find(b"\r", last)) if end >= 0]
+    return min(line_ends, default=len(data))
+
+
+def _has_only_paired_quotes(data: bytes, separator: int) -> bool:
+    """True if every quote opens a cell, closes one, or is one of two within a quoted cell.
+
+    Counted from the start of the file, even quotes open and odd ones close; a doubled quote closes and opens again.
+    So even ones must follow a separator, a line end or a closing quote, and odd ones must precede one of these.
+    """
+    view = np.frombuffer(data, dtype=np.uint8)
+    delimits = np.zeros(256, dtype=bool)
+    delimits[[QUOTE, separator, ord("\n"), ord("\r")]] = True
+    count = 0
+    for start in range(0, len(view), CHUNK_BYTES):
+        quotes = np.flatnonzero(view[start : start + CHUNK_BYTES] == QUOTE) + start
+        opening, closing = quotes[count % 2 :: 2], quotes[(count + 1) % 2 :: 2]
+        count += len(quotes)
+        opening, closing = opening[opening > 0], closing[closing < len(view) - 1]
+        if not (delimits[view[opening - 1]].all() and delimits[view[closing + 1]].all()):
+            return False
+    return count % 2 == 0
+
+
+def _read_fast(body: bytes, width: int, separator: str, *, quotes: bool) -> pa.Table:
+    names = [str(number) for number in range(width)]
+    return pyarrow.csv.read_csv(
+        pa.BufferReader(body),
+        read_options=pyarrow.csv.ReadOptions(column_names=names, block_size=BLOCK_BYTES),
+        parse_options=pyarrow.csv.ParseOptions(
+            delimiter=separator, newlines_in_values=quotes, ignore_empty_lines=False
+        ),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.large_string()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=True,
+            check_utf8=False,
+        ),
+    )
+
+
+def _has_blank_record(table: pa.Table) -> bool:
+    blank = table.column(0).is_null()
+    for column in table.columns[1:]:
+        if not pc.any(blank).as_py():
+            return False
+        blank = pc.and_(blank, column.is_null())
+    return bool(pc.any(blank).as_py())
+
+
+def _read_exactly(body: bytes, width: int, separator: str, path: Path, *, lines_above: int) -> pa.Table:
+    """The same with ``csv.reader``: slower, strict about quotes, and it knows the line of every record."""
+    reader = csv.reader(_lines(body), delimiter=separator, strict=True)
+    records: list[list[str]] = []
+    wrong: list[tuple[int, int]] = []
+    before = lines_above
+    try:
+        for record in reader:
+            if len(record) == width:
+                records.append(record)
+            elif width == 1 and not record:
+                records.append([""])
+            else:
+                wrong.append((before + 1, 0 if _is_blank(record) else len(record)))
+            before = lines_above + reader.line_num
+    except csv.Error as error:
+        raise _quote_error(path, before + 1, lines_above + reader.line_num, error) from None
+    if wrong:
+        raise _ragged_error(path, wrong, len(records) + len(wrong), width, separator)
+    columns = zip(*records, strict=True) if records else [()] * width
+    arrays = [pa.array([cell or None for cell in column], pa.large_string()) for column in columns]
+    return pa.table(arrays, names=[str(number) for number in range(width)])
+
+
+def _ragged_error(path: Path, wrong: list[tuple[int, int]], records: int, width: int, separator: str) -> DataError:
+    shown = ", ".join(f"line {line} {f'has {cells}' if cells else 'is blank'}" for line, cells in wrong[:LINES_SHOWN])
+    more = ", ..." if len(wrong) > LINES_SHOWN else ""
+    return DataError(
+        f"{path}: {len(wrong)} of {records} rows do not have the header's {width} cells: {shown}{more}. "
+        f"Put cells that contain {separator!r} in quotes, or name the right separator with --sep."
+    )
+
+
+def _quote_error(path: Path, first: int, last: int, error: csv.Error) -> DataError:
+    if "expected after" in str(error):
+        return DataError(
+            f"{path}: in lines {first} to {last} text follows a closing quote; close every quoted cell, "
+            "and double a quote that is part of one."
+        )
+    too_long = f" (or a cell has more than {csv.field_size_limit()} characters)" if "limit" in str(error) else ""
+    return DataError(
+        f"{path}: the quote opened in the row of line {first} is not closed{too_long}; "
+        "close it, and double a quote that is part of a quoted cell."
+    )

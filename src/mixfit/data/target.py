@@ -4,7 +4,7 @@ In: the target column of the training rows. Out: scaled numbers or class indices
 Imports nothing from ``nn`` or ``training``; fitted on whatever rows are handed in, so hand in training rows only."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -58,7 +58,7 @@ class RegressionTarget:
     std: float
 
     @classmethod
-    def fit(cls, train_values: pd.Series) -> Self:
+    def fit(cls, train_values: pd.Series) -> "RegressionTarget":
         """Learn the scale from the training rows; missing cells are passed over.
 
         Raises:
@@ -124,7 +124,7 @@ class ClassTarget:
     classes: tuple[str, ...]
 
     @classmethod
-    def fit(cls, train_values: pd.Series) -> Self:
+    def fit(cls, train_values: pd.Series) -> "ClassTarget":
         """Learn the classes of the training rows; missing cells are passed over.
 
         Raises:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Shaped
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float, Int64, Shaped
 
 MISSING_WORDS = frozenset(
     ["", "na", "n/a", "#n/a", "nan", "<na>", "nat", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown"]
@@ -171,9 +173,9 @@ def is_day_first(column: pd.Series) -> bool:
     """True when any cell such as 31/1/2020 shows that the day stands first; otherwise months do, as in 1/31/2020."""
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return False
-    parts = _time_texts(column).drop_duplicates().str.extract(_NUMERIC_DATE)
-    parts = parts[parts["separator"].isin(["/", "-"])]
-    return bool(((parts["first"].astype("int64") > 12) & (parts["second"].astype("int64") <= 12)).any())
+    _, parts = _match(_time_texts(column).drop_duplicates(), _NUMERIC_DATE)
+    shows = (_whole(parts, "first") > 12) & (_whole(parts, "second") <= 12) & ~_equal(parts["separator"], ".")
+    return bool(shows.any())
 
 
 def _time_texts(column: pd.Series) -> pd.Series:
@@ -181,55 +183,77 @@ def _time_texts(column: pd.Series) -> pd.Series:
     return keys.mask(keys.str.lower().isin(MISSING_WORDS))
 
 
+def _match(texts: pd.Series, form: str) -> tuple[Bool[np.ndarray, " rows"], dict[str, Any]]:
+    """Which texts a form fits, and the named groups of those as arrow arrays, "" where a group was not used.
+
+    Arrow's regular expressions, not pandas': ten times as fast with so many groups."""
+    cells = pa.array(texts)
+    cells = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+    found = pc.extract_regex(cells, form)
+    fits = found.is_valid()
+    found = found.filter(fits)
+    names = [field.name for field in found.type]
+    return fits.to_numpy(zero_copy_only=False), dict(zip(names, found.flatten(), strict=True))
+
+
+def _whole(parts: dict[str, Any], name: str, default: int = 0) -> Int64[np.ndarray, " rows"]:
+    """A named group as integers, ``default`` where it was not used."""
+    if name not in parts:
+        return np.full(len(parts["year"]), default, dtype=np.int64)
+    digits = pc.if_else(_equal_arrow(parts[name], ""), str(default), parts[name])
+    return pc.cast(digits, pa.int64()).to_numpy(zero_copy_only=False)
+
+
+def _equal_arrow(texts: Any, word: str) -> Any:
+    return pc.equal(texts, pa.scalar(word, texts.type))
+
+
+def _equal(texts: Any, word: str) -> Bool[np.ndarray, " rows"]:
+    return _equal_arrow(texts, word).to_numpy(zero_copy_only=False)
+
+
 def _parse_times(texts: pd.Series, *, day_first: bool) -> Shaped[np.ndarray, " rows"]:
     times = np.full(len(texts), np.datetime64("NaT", "us"))
     open_rows = np.arange(len(texts))
     for form in _DATE_FORMS:
-        parts = texts.iloc[open_rows].str.extract(form)
-        hit = parts["year"].notna().to_numpy(dtype=bool)
+        hit, parts = _match(texts.iloc[open_rows], form)
         if hit.any():
-            times[open_rows[hit]] = _assemble_times(parts[hit], day_first=day_first)
+            times[open_rows[hit]] = _assemble_times(parts, day_first=day_first)
             open_rows = open_rows[~hit]
     return times
 
 
-def _assemble_times(parts: pd.DataFrame, *, day_first: bool) -> Shaped[np.ndarray, " rows"]:
+def _assemble_times(parts: dict[str, Any], *, day_first: bool) -> Shaped[np.ndarray, " rows"]:
     """Times from the named groups of one date form; NaT where they name no day or hour that exists."""
-
-    def whole(name: str, default: int = 0) -> Any:
-        if name not in parts:
-            return np.full(len(parts), default, dtype=np.int64)
-        return parts[name].fillna(str(default)).astype("int64").to_numpy()
-
-    year, month, day = whole("year"), whole("month", 1), whole("day", 1)
+    year, month, day = _whole(parts, "year"), _whole(parts, "month", 1), _whole(parts, "day", 1)
     if "month_name" in parts:
-        month = parts["month_name"].str.lower().str[:3].map({name: i + 1 for i, name in enumerate(_MONTHS)}).to_numpy()
+        short = pc.utf8_slice_codeunits(pc.utf8_lower(parts["month_name"]), 0, 3)
+        month = pc.index_in(short, pa.array(_MONTHS, short.type)).to_numpy(zero_copy_only=False).astype(np.int64) + 1
     if "first" in parts:
-        swapped = day_first | (parts["separator"] == ".").to_numpy(dtype=bool)
-        month, day = (
-            np.where(swapped, whole("second"), whole("first")),
-            np.where(swapped, whole("first"), whole("second")),
-        )
-        year = year + np.where(parts["year"].str.len() == 4, 0, np.where(year >= 69, 1900, 2000))
-    hour, minute, seconds = whole("hour"), whole("minute"), whole("seconds")
+        first, second = _whole(parts, "first"), _whole(parts, "second")
+        swapped = day_first | _equal(parts["separator"], ".")
+        month, day = np.where(swapped, second, first), np.where(swapped, first, second)
+        four_digits = pc.utf8_length(parts["year"]).to_numpy(zero_copy_only=False) == 4
+        year = year + np.where(four_digits, 0, np.where(year >= 69, 1900, 2000))
+    hour, minute, seconds = _whole(parts, "hour"), _whole(parts, "minute"), _whole(parts, "seconds")
     valid = (month >= 1) & (month <= 12) & (day >= 1) & (hour < 24) & (minute < 60) & (seconds < 60)
     if "half" in parts:
-        half = parts["half"].str.lower().str[0].to_numpy(dtype=object)
-        twelve_hours = (half == "a") | (half == "p")
+        half = pc.utf8_lower(parts["half"])
+        twelve_hours = _equal(half, "a") | _equal(half, "p")
         valid &= ~twelve_hours | ((hour >= 1) & (hour <= 12))
-        hour = np.where(twelve_hours, hour % 12 + np.where(half == "p", 12, 0), hour)
+        hour = np.where(twelve_hours, hour % 12 + 12 * _equal(half, "p"), hour)
     months = ((year - 1970) * 12 + np.where(valid, month, 1) - 1).astype("datetime64[M]")
     days = months.astype("datetime64[D]") + (np.where(valid, day, 1) - 1)
     valid &= days.astype("datetime64[M]") == months
     microseconds = (hour * 3600 + minute * 60 + seconds) * 1_000_000
     if "fraction" in parts:
-        microseconds += (
-            parts["fraction"].fillna("0").str.pad(6, side="right", fillchar="0").str[:6].astype("int64").to_numpy()
-        )
+        padded = pc.utf8_slice_codeunits(pc.utf8_rpad(parts["fraction"], 6, "0"), 0, 6)
+        microseconds += _whole({"fraction": padded}, "fraction")
     if "zone_sign" in parts:
-        valid &= (whole("zone_hour") < 24) & (whole("zone_minute") < 60)
-        offset = (whole("zone_hour") * 60 + whole("zone_minute")) * 60_000_000
-        microseconds -= np.where((parts["zone_sign"] == "-").to_numpy(dtype=bool), -offset, offset)
+        zone_hour, zone_minute = _whole(parts, "zone_hour"), _whole(parts, "zone_minute")
+        valid &= (zone_hour < 24) & (zone_minute < 60)
+        ahead = np.where(_equal(parts["zone_sign"], "-"), -1, 1)
+        microseconds -= ahead * (zone_hour * 60 + zone_minute) * 60_000_000
     times = days.astype("datetime64[us]") + microseconds.astype("timedelta64[us]")
     return np.where(valid, times, np.datetime64("NaT", "us"))
 

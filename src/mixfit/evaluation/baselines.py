@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from mixfit.data.load import MixedData, SplitName
+from mixfit.data.load import MixedData
+from mixfit.data.split import SplitName
 
 CONSTANT = "constant"
 BOOSTED_TREES = "boosted trees, table only"

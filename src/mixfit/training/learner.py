@@ -118,7 +118,8 @@ class Learner:
                 for state.epoch in range(epochs):
                     with _cancellable(events, CancelEpoch, "after_cancel_epoch"):
                         self._epoch(state, events)
-            events.fire("after_fit")
+            with _cancellable(events, CancelFit, "after_cancel_fit"):
+                events.fire("after_fit")
         except BaseException as error:
             state.error = error
             events.fire("on_error")
@@ -159,7 +160,7 @@ class Learner:
                 self._forward(state, events)
                 total += state.loss.detach() * len(state.yb)
                 state.rows_seen += len(state.yb)
-                state.loss.backward()
+                torch.autograd.backward(state.loss)
                 events.fire("after_backward")
                 state.optimizer.step()
                 state.step += 1

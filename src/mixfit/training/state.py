@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mixfit.training.loss import Loss
@@ -26,7 +27,7 @@ class TrainState:
     xb: Any = None
     yb: Any = None
     prediction: Any = None
-    loss: Tensor | None = None
+    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
     """Of the current batch, with its graph until ``after_batch``."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the current epoch: train_loss, valid_loss and the metrics of the validation rows, in the target's unit."""

@@ -1,0 +1,33 @@
+"""Shared fixtures: the embedded example, and one run trained on it."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.demo import DEMO_TARGET, write_demo
+from mixfit.recipe import Run, fit
+
+QUICK_DATA = DataConfig(image_size=32)
+QUICK_MODEL = ModelConfig(tabular_hidden=(16,), encoding_dim=8)
+QUICK_TRAIN = TrainConfig(epochs=3, patience=3)
+
+
+@pytest.fixture(scope="session")
+def demo_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table of a small embedded example; tests must not change its folder."""
+    return write_demo(tmp_path_factory.mktemp("demo") / "vases", rows=90)
+
+
+@pytest.fixture(scope="session")
+def quick_run(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of three epochs on the small example."""
+    return quick_fit(demo_table, DEMO_TARGET, tmp_path_factory.mktemp("runs"))
+
+
+def quick_fit(table: Path, target: str, out: Path, *, data: DataConfig = QUICK_DATA) -> Run:
+    """The whole of ``mixfit train`` with a small network and few epochs."""
+    return fit(
+        table, target=target, data=data, model=QUICK_MODEL, train=QUICK_TRAIN, out=out, console=Console(quiet=True)
+    )

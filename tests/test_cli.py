@@ -1,0 +1,159 @@
+"""The command line from outside: output, exit codes, and never a traceback for a user's mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixfit.recipe import Run
+
+Result = subprocess.CompletedProcess[str]
+
+
+def mixfit(*arguments: object, cwd: Path) -> Result:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "mixfit.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def in_process(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, output and errors of the command line in this process, which is faster."""
+    from mixfit.cli import main
+
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert isinstance(stop.value.code, int)
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err + captured.out
+    return stop.value.code, captured.out, captured.err
+
+
+def test_a_misspelt_target_ends_with_a_suggestion(demo_table: Path, tmp_path: Path) -> None:
+    result = mixfit("train", demo_table, "--target", "prise", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("mixfit: no column 'prise'. Did you mean 'price'? columns: vase_id")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+MISTAKES = [
+    (["trian", "t.csv"], 2, 'Did you mean "train"'),
+    (["train", "{table}"], 2, "--target"),
+    (["train", "{table}", "--target", "price", "--epoch", "3"], 2, "--epochs"),
+    (["train", "{table}", "--target", "price", "--epochs", "many"], 2, "many"),
+    (["train", "{table}", "--target", "price", "--epochs", "0"], 2, "epochs must be at least 1, got 0"),
+    (["train", "{table}", "--target", "price", "--lr", "nan"], 2, "lr must be above 0, got nan"),
+    (["train", "{table}", "--target", "price", "--valid", "0.9", "--test", "0.2"], 2, "must leave rows to train"),
+    (["train", "{table}", "--target", "price", "--backbone", "resnet1"], 2, "There is no backbone 'resnet1'"),
+    (["train", "{table}", "--target", "price", "--ignore", "wieght_kg"], 2, "Did you mean 'weight_kg'"),
+    (["train", "{table}", "--target", "price", "--set", "maker"], 2, "--set wants COLUMN=ROLE"),
+    (["train", "{table}", "--target", "price", "--set", "maker=nmber"], 2, "'nmber', set for column 'maker'"),
+    (["train", "{table}", "--target", "vase_id"], 2, "vase_id"),
+    (["train", "{table}", "--target", "price", "--images", "nowhere"], 3, "The images folder nowhere does not exist"),
+    (["train", "nowhere.csv", "--target", "price"], 3, "nowhere.csv"),
+    (["train", "table.xlsx", "--target", "price"], 2, "xlsx"),
+    (["inspect", "{table}", "--target", "prise"], 2, "Did you mean 'price'"),
+    (["evaluate", "runs/none", "{table}"], 2, "There is no run folder runs/none"),
+    (["predict", "runs/none", "{table}", "-o", "out.csv"], 2, "There is no run folder"),
+    (["predict", "{run}", "{table}"], 2, "--out"),
+    (["predict", "{run}", "{table}", "-o", "out.xyz"], 2, "xyz"),
+    (["predict", "{run}", "{table}", "-o", "no/such/folder/out.csv"], 4, "no/such/folder"),
+    (["evaluate", "{run}", "{other}", "--split", "test"], 2, "use --split all"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_mistake_ends_in_one_sentence_and_its_exit_code(
+    arguments: list[str],
+    code: int,
+    message: str,
+    demo_table: Path,
+    quick_run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other.csv"
+    other.write_text(demo_table.read_text() + "\n")
+    places = {"table": demo_table, "run": quick_run.folder, "other": other}
+    found, _, errors = in_process(capsys, *(argument.format(**places) for argument in arguments))
+    assert message in errors
+    assert found == code
+    assert errors.startswith("mixfit: ")
+
+
+def test_train_evaluate_and_predict_from_the_command_line(demo_table: Path, tmp_path: Path) -> None:
+    small = ["--epochs", "2", "--image-size", "32", "--encoding-dim", "8", "--tabular-hidden", "16"]
+    trained = mixfit("train", demo_table, "--target", "price", *small, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "run runs/vases-price-001   device cpu" in trained.stdout
+    assert "boosted trees, table only" in trained.stdout
+    assert "constant" in trained.stdout
+    assert "The mixed model" in trained.stdout
+    assert "report  runs/vases-price-001/report.html" in trained.stdout
+    evaluated = mixfit("evaluate", "runs/vases-price-001", demo_table, "--split", "test", cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "95 % CI" in evaluated.stdout
+    predicted = mixfit("predict", "runs/vases-price-001", demo_table, "-o", "out.parquet", cwd=tmp_path)
+    assert predicted.returncode == 0, predicted.stderr
+    assert "90 rows:" in predicted.stdout
+    assert (tmp_path / "out.parquet").is_file()
+    dropped = mixfit("predict", "runs/vases-price-001", demo_table, "-o", "o.csv", "--bad-rows", "fail", cwd=tmp_path)
+    assert dropped.returncode == 0, dropped.stderr
+
+
+def test_inspect_prints_every_column_with_its_reason(
+    demo_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output, _ = in_process(capsys, "inspect", demo_table, "--target", "price", "--set", "age_years=category")
+    assert code == 0
+    for column in ("vase_id", "maker", "height_cm", "listed_on", "photos", "TARGET"):
+        assert column in output
+    folder = tmp_path / "runs" / "vases-price-inspect-001"
+    assert {path.name for path in folder.iterdir()} == {"inspect.html", "schema.json"}
+    code, _, errors = in_process(
+        capsys, "train", demo_table, "--target", "price", "--schema", folder / "schema.json", "--epochs", "0"
+    )
+    assert (code, errors.count("\n")) == (2, 1)
+
+
+def test_inspect_finds_what_would_stop_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{i},{i * i % 7},{'' if i % 2 else i * 1.5}" for i in range(40)]
+    Path("t.csv").write_text("\n".join(["a,b,y", *rows]))
+    code, output, _ = in_process(capsys, "inspect", "t.csv", "--target", "y")
+    assert code == 3
+    assert "error: " in output
+    assert "1 errors" in output
+
+
+def test_a_bug_of_ours_is_told_from_a_mistake(
+    demo_table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr("mixfit.scoring.predict_table", broken)
+    code, _, errors = in_process(capsys, "predict", "run", demo_table, "-o", "x.csv")
+    assert code == 1
+    assert "this is a bug of mixfit, not a mistake of yours" in errors
+    (log,) = tmp_path.glob("mixfit-error-*.log")
+    assert "ZeroDivisionError: of ours" in log.read_text()
+
+
+def test_an_interrupt_ends_with_130(
+    demo_table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mixfit.scoring.predict_table", interrupted)
+    assert in_process(capsys, "predict", "run", demo_table, "-o", "x.csv")[0] == 130

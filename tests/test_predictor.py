@@ -1,0 +1,162 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mixfit.data.table import read_table
+from safetensors.torch import load_file, save_file
+
+from mixfit.errors import ConfigError, DataError, ResourceError
+from mixfit.predictor import Predictor
+from mixfit.recipe import Run
+
+
+@pytest.fixture
+def frame(demo_table: Path) -> pd.DataFrame:
+    return read_table(demo_table)
+
+
+def test_a_saved_predictor_predicts_the_same(quick_run: Run, frame: pd.DataFrame, demo_table: Path) -> None:
+    loaded = Predictor.load(quick_run.folder / "model")
+    first = quick_run.predictor.predict(frame, images=demo_table.parent)
+    pd.testing.assert_frame_equal(loaded.predict(frame, images=demo_table.parent), first, check_exact=True)
+    assert first["prediction"].nunique() > 50
+
+
+def test_one_row_at_a_time_gives_what_all_at_once_give(quick_run: Run, frame: pd.DataFrame, demo_table: Path) -> None:
+    predictor = quick_run.predictor
+    together = predictor.predict(frame, images=demo_table.parent)
+    alone = pd.concat([predictor.predict(frame.iloc[[row]], images=demo_table.parent) for row in range(20)])
+    np.testing.assert_allclose(alone["prediction"], together["prediction"][:20], rtol=1e-5)
+    assert alone["status"].tolist() == together["status"].tolist()[:20]
+
+
+def test_order_and_extra_columns_do_not_matter_and_the_index_comes_back(
+    quick_run: Run, frame: pd.DataFrame, demo_table: Path
+) -> None:
+    shuffled = frame.iloc[::-1, ::-1].assign(extra="x")
+    expected = quick_run.predictor.predict(frame, images=demo_table.parent)
+    found = quick_run.predictor.predict(shuffled, images=demo_table.parent)
+    assert found.index.tolist() == shuffled.index.tolist()
+    np.testing.assert_allclose(found["prediction"], expected["prediction"][::-1], rtol=1e-5)
+
+
+def test_a_renamed_column_is_one_clear_sentence(quick_run: Run, frame: pd.DataFrame, demo_table: Path) -> None:
+    renamed = frame.rename(columns={"height_cm": "Height_cm"})
+    with pytest.raises(DataError, match=r"no column 'height_cm'.*Did you mean 'Height_cm'"):
+        quick_run.predictor.predict(renamed, images=demo_table.parent)
+    with pytest.raises(DataError, match="'photos'"):
+        quick_run.predictor.predict(frame.drop(columns="photos"), images=demo_table.parent)
+
+
+def test_unseen_categories_missing_cells_and_missing_photos_are_predicted_and_told(
+    quick_run: Run, frame: pd.DataFrame, demo_table: Path
+) -> None:
+    new = frame.iloc[:4].copy()
+    new.loc[0, "maker"] = "somebody else"
+    new.loc[1, "height_cm"] = np.nan
+    new.loc[2, "height_cm"] = "tall"
+    new.loc[3, "photos"] = "images/nowhere.jpg"
+    found = quick_run.predictor.predict(new, images=demo_table.parent)
+    assert np.isfinite(found["prediction"]).all()
+    assert "maker: category not seen in training" in found["status"][0]
+    assert "height_cm" not in found["status"][1]
+    assert "height_cm" in found["status"][2]
+    assert "photos: is missing" in found["status"][3]
+    without = frame.iloc[[0]].assign(photos=np.nan)
+    assert "no photo" in quick_run.predictor.predict(without, images=demo_table.parent)["status"][0]
+
+
+def test_no_rows_give_no_predictions(quick_run: Run, frame: pd.DataFrame, demo_table: Path) -> None:
+    assert len(quick_run.predictor.predict(frame.iloc[:0], images=demo_table.parent)) == 0
+
+
+def test_photos_need_a_folder(quick_run: Run, frame: pd.DataFrame) -> None:
+    with pytest.raises(ConfigError, match="uses photos: say with images=FOLDER"):
+        quick_run.predictor.predict(frame)
+
+
+@pytest.fixture
+def copied(quick_run: Run, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(quick_run.folder / "model", tmp_path / "copied"))
+
+
+def test_a_flipped_bit_in_the_weights_is_refused(copied: Path) -> None:
+    weights = bytearray((copied / "model.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (copied / "model.safetensors").write_bytes(weights)
+    with pytest.raises(DataError, match=r"model\.safetensors is damaged: its sha256 is not the one"):
+        Predictor.load(copied)
+
+
+def rewrite(folder: Path, **changes: object) -> None:
+    path = folder / "mixfit.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def reseal(folder: Path) -> None:
+    import hashlib
+
+    rewrite(folder, weights_sha256=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest())
+
+
+def test_weights_of_nan_are_refused(copied: Path) -> None:
+    weights = load_file(copied / "model.safetensors")
+    weights["head.bias"] = torch.full_like(weights["head.bias"], torch.nan)
+    save_file(weights, copied / "model.safetensors")
+    reseal(copied)
+    with pytest.raises(DataError, match=r"1 tensors in .* are not finite, the first is head\.bias"):
+        Predictor.load(copied)
+
+
+def test_weights_of_another_shape_are_refused(copied: Path) -> None:
+    weights = load_file(copied / "model.safetensors")
+    weights["head.bias"] = torch.zeros(7)
+    save_file(weights, copied / "model.safetensors")
+    reseal(copied)
+    with pytest.raises(DataError, match=r"mixfit\.json does not describe these weights"):
+        Predictor.load(copied)
+
+
+def test_a_newer_format_and_damaged_descriptions_are_refused(copied: Path) -> None:
+    rewrite(copied, format_version=99)
+    with pytest.raises(DataError, match="has format 99, this mixfit reads up to 1: install a newer mixfit"):
+        Predictor.load(copied)
+    (copied / "mixfit.json").write_text("{")
+    with pytest.raises(DataError, match=r"mixfit\.json is damaged"):
+        Predictor.load(copied)
+    (copied / "mixfit.json").write_text("[]")
+    with pytest.raises(DataError, match="it has no format_version"):
+        Predictor.load(copied)
+    (copied / "mixfit.json").unlink()
+    with pytest.raises(DataError, match="is not a model folder"):
+        Predictor.load(copied)
+
+
+def test_a_pickle_in_place_of_the_weights_is_not_opened(copied: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (canary,))
+
+    torch.save(Bomb(), copied / "model.safetensors")
+    reseal(copied)
+    with pytest.raises(DataError, match="does not describe these weights"):
+        Predictor.load(copied)
+    assert not canary.exists()
+
+
+def test_saving_over_something_is_refused(quick_run: Run) -> None:
+    with pytest.raises(ResourceError, match="exists already"):
+        quick_run.predictor.save(quick_run.folder / "model")
+
+
+def test_the_folder_holds_no_pickle_and_no_path_of_this_machine(quick_run: Run, demo_table: Path) -> None:
+    folder = quick_run.folder / "model"
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "mixfit.json", "README.md"}
+    for path in [*folder.iterdir(), quick_run.folder / "report.html"]:
+        assert str(demo_table.parent).encode() not in path.read_bytes(), path.name

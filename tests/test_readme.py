@@ -1,0 +1,59 @@
+"""Every code block of the README is run, in order, in one empty folder."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def environment() -> dict[str, str]:
+    """``mixfit`` on the path, as after activating the environment."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_readme_has_only_blocks_that_are_run() -> None:
+    assert {language for language, _ in BLOCKS} == {"bash", "python"}
+    assert len(BLOCKS) >= 4
+
+
+@pytest.mark.timeout(600)
+def test_every_block_works(tmp_path: Path) -> None:
+    for language, block in BLOCKS:
+        if language == "python":
+            continue
+        for line in block.strip().splitlines():
+            words = shlex.split(line)
+            if words[0] == "make":
+                # These two are run by whoever tests: here only what they end in.
+                recipe = run(["make", "--dry-run", "--always-make", *words[1:]], ROOT)
+                if words[1] == "demo":
+                    assert recipe.rstrip().endswith("mixfit demo")
+                    run(["mixfit", "demo"], tmp_path)
+            else:
+                run(words, tmp_path)
+    script = "\n".join(block for language, block in BLOCKS if language == "python")
+    output = run([sys.executable, "-c", script], tmp_path)
+    assert "prediction" in output
+    assert (tmp_path / "mixfit-demo" / "runs" / "vases-price-001" / "report.html").is_file()
+    assert (tmp_path / "predictions.csv").is_file()
+
+
+def test_the_file_list_names_every_module() -> None:
+    listed = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "src" / "mixfit").rglob("*.py"):
+        folder = f"src/mixfit/{path.relative_to(ROOT / 'src' / 'mixfit').parent.as_posix()}/"
+        known = path.name == "__init__.py" or f"`{path.name}`" in listed or f"/{path.name}`" in listed
+        assert known or f"`{folder}`" in listed, path

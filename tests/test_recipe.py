@@ -1,0 +1,140 @@
+import json
+import tomllib
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import QUICK_DATA, quick_fit
+from mixfit.data.table import read_table
+from rich.console import Console
+
+from mixfit.demo import DEMO_TARGET
+from mixfit.recipe import OURS, Run
+from mixfit.run_folder import new_run_folder, run_name
+from mixfit.scoring import evaluate_table, predict_table
+
+FILES = {
+    "config.toml",
+    "schema.json",
+    "environment.json",
+    "metrics.jsonl",
+    "history.csv",
+    "model",
+    "predictions_valid.parquet",
+    "report.html",
+    "bad_inputs.csv",
+}
+
+
+def test_the_run_folder_holds_everything(quick_run: Run) -> None:
+    assert {path.name for path in quick_run.folder.iterdir()} >= FILES
+    assert quick_run.folder.name == "vases-price-001"
+    config = tomllib.loads((quick_run.folder / "config.toml").read_text())
+    assert config["target"] == DEMO_TARGET
+    assert config["train"]["epochs"] == 3
+    assert config["data"]["image_size"] == 32
+    history = pd.read_csv(quick_run.folder / "history.csv")
+    records = [json.loads(line) for line in (quick_run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert history["epoch"].tolist() == [record["epoch"] for record in records] == [1, 2, 3]
+    assert history["valid_loss"].tolist() == [record["valid_loss"] for record in records]
+
+
+def test_the_same_seed_writes_the_same_bytes(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:
+    again = quick_fit(demo_table, DEMO_TARGET, tmp_path)
+    for name in ("model.safetensors", "mixfit.json"):
+        assert (again.folder / "model" / name).read_bytes() == (quick_run.folder / "model" / name).read_bytes(), name
+
+
+def test_predictions_of_the_validation_rows_give_the_scores(quick_run: Run) -> None:
+    table = pd.read_parquet(quick_run.folder / "predictions_valid.parquet")
+    mape = np.mean(np.abs(table["prediction"] / table["truth"] - 1))
+    assert quick_run.scores["valid"][OURS]["mape"] == pytest.approx(mape, rel=1e-9)
+
+
+def test_evaluate_gives_the_scores_of_training(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:
+    for split in ("valid", "test"):
+        out = tmp_path / f"{split}.json"
+        found = evaluate_table(quick_run.folder, demo_table, split=split, out=out, console=Console(quiet=True))
+        assert found == pytest.approx(quick_run.scores[split][OURS], rel=1e-5)
+        assert json.loads(out.read_text())["mape"] == found["mape"]
+
+
+def test_predict_gives_the_metrics_of_evaluate(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:
+    frame = read_table(demo_table)
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    predict_table(
+        quick_run.folder,
+        tmp_path / "new.csv",
+        out=tmp_path / "out.csv",
+        images=demo_table.parent,
+        console=Console(quiet=True),
+    )
+    written = read_table(tmp_path / "out.csv")
+    assert written[list(frame)].equals(frame)
+    truth, prediction = written[DEMO_TARGET].astype(float), written["prediction"].astype(float)
+    found = evaluate_table(
+        quick_run.folder, demo_table, split="all", out=tmp_path / "all.json", console=Console(quiet=True)
+    )
+    assert found["mae"] == pytest.approx(float((truth - prediction).abs().mean()), rel=1e-5)
+
+
+def test_bad_inputs_are_listed_counted_and_do_not_stop_the_run(demo_table: Path, tmp_path: Path) -> None:
+    frame = read_table(demo_table)
+    images = demo_table.parent / "images"
+    folder = tmp_path / "dirty"
+    (folder / "images").mkdir(parents=True)
+    for photo in images.iterdir():
+        (folder / "images" / photo.name).write_bytes(photo.read_bytes())
+    (folder / "images" / "text.jpg").write_text("no photo")
+    frame.loc[0, "photos"] = "images/text.jpg"
+    frame.loc[1, "photos"] = "images/gone.jpg"
+    frame.loc[2, "photos"] = "../../etc/passwd"
+    frame.loc[3, DEMO_TARGET] = np.nan
+    frame.to_csv(folder / "table.csv", index=False)
+    output = StringIO()
+    run = quick_fit(folder / "table.csv", DEMO_TARGET, tmp_path / "runs")
+    bad = pd.read_csv(run.folder / "bad_inputs.csv")
+    assert bad["row"].tolist() == [3, 1, 2, 0]
+    assert bad["action"].tolist() == ["row left out", *["photo masked"] * 3]
+    assert bad["problem"][1] == "is missing"
+    assert "outside" in bad["problem"][2]
+    assert "text.jpg is not a JPEG" in bad["problem"][3]
+    assert "text.jpg" in (run.folder / "report.html").read_text()
+    predict_table(run.folder, folder / "table.csv", out=tmp_path / "out.csv", console=Console(file=output, width=200))
+    assert "90 rows" in output.getvalue()
+    assert "3 with broken cells or photos" in output.getvalue()
+
+
+def test_a_table_without_photos_is_trained_too(demo_table: Path, tmp_path: Path) -> None:
+    frame = read_table(demo_table).drop(columns="photos")
+    frame.to_csv(tmp_path / "plain.csv", index=False)
+    run = quick_fit(tmp_path / "plain.csv", DEMO_TARGET, tmp_path)
+    assert "mixfit, table only" in run.scores["test"]
+
+
+@pytest.mark.parametrize("target", ["maker", "cracked"])
+def test_classes_are_trained_and_predicted(target: str, demo_table: Path, tmp_path: Path) -> None:
+    frame = read_table(demo_table)
+    frame["cracked"] = (pd.to_numeric(frame["price"]) < 60).map({True: "yes", False: "no"})
+    folder = tmp_path / "classes"
+    folder.mkdir()
+    (folder / "images").symlink_to(demo_table.parent / "images")
+    frame.to_csv(folder / "table.csv", index=False)
+    data = QUICK_DATA.__class__(image_size=32, images=demo_table.parent)
+    run = quick_fit(folder / "table.csv", target, tmp_path / "runs", data=data)
+    predictions = pd.read_parquet(run.folder / "predictions_valid.parquet")
+    probabilities = predictions.filter(like="probability_")
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    accuracy = float((predictions["truth"] == predictions["prediction"]).mean())
+    assert run.scores["valid"][OURS]["accuracy"] == pytest.approx(accuracy)
+
+
+def test_run_folders_are_numbered_and_never_used_twice(tmp_path: Path) -> None:
+    assert run_name(Path("houses/table.csv"), "price") == "houses-price"
+    assert run_name(Path("a b/sales 2020.csv"), "x/y") == "sales_2020-x_y"
+    assert new_run_folder(tmp_path, "a-b").name == "a-b-001"
+    (tmp_path / "a-b-007").mkdir()
+    (tmp_path / "a-b-inspect-009").mkdir()
+    assert new_run_folder(tmp_path, "a-b").name == "a-b-008"

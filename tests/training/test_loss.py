@@ -1,0 +1,52 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mixfit.errors import ConfigError
+from mixfit.training.loss import Loss, cross_entropy, huber, mae, mse
+
+NUMBERS: list[Loss] = [mse, mae, huber]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(mse, F.mse_loss), (mae, F.l1_loss), (huber, F.huber_loss)])
+def test_equals_pytorchs(ours: Loss, theirs: Loss) -> None:
+    prediction, target = torch.randn(2, 50)
+    torch.testing.assert_close(ours(prediction, target), theirs(prediction, target))
+
+
+def test_cross_entropy_equals_pytorchs() -> None:
+    logits, classes = torch.randn(50, 4), torch.randint(0, 4, (50,))
+    torch.testing.assert_close(cross_entropy(logits, classes), F.cross_entropy(logits, classes))
+
+
+@pytest.mark.parametrize("loss", NUMBERS)
+def test_a_perfect_prediction_costs_nothing(loss: Loss) -> None:
+    assert loss(torch.arange(5.0), torch.arange(5.0)) == 0
+
+
+@pytest.mark.parametrize("loss", NUMBERS)
+@pytest.mark.parametrize("shape", [(5, 1), (1,), (4,)])
+def test_nothing_is_broadcast(loss: Loss, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"differ in shape; they must be equal, as nothing is broadcast"):
+        loss(torch.zeros(shape), torch.zeros(5))
+
+
+def test_cross_entropy_refuses_other_shapes() -> None:
+    with pytest.raises(ConfigError, match=r"needs logits \(batch, classes\) and classes \(batch,\)"):
+        cross_entropy(torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("loss", [*NUMBERS, cross_entropy])
+def test_a_weight_of_two_counts_as_the_row_twice(loss: Loss) -> None:
+    prediction = torch.randn(3, 4) if loss is cross_entropy else torch.randn(3)
+    target = torch.tensor([0, 1, 2]) if loss is cross_entropy else torch.randn(3)
+    twice = torch.tensor([0, 0, 1, 2])
+    weighted = loss(prediction, target, torch.tensor([2.0, 1, 1]))
+    torch.testing.assert_close(weighted, loss(prediction[twice], target[twice]))
+
+
+@pytest.mark.parametrize("loss", NUMBERS)
+def test_a_batch_that_weighs_nothing_costs_nothing(loss: Loss) -> None:
+    assert loss(torch.ones(3), torch.zeros(3), torch.zeros(3)) == 0
+    with pytest.raises(ConfigError, match="weight: prediction"):
+        loss(torch.ones(3), torch.zeros(3), torch.ones(1))

@@ -1,0 +1,62 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from mixfit.training.metrics import (
+    AUC,
+    BALANCED_ACCURACY,
+    CLASSIFICATION_METRICS,
+    LOG_LOSS,
+    MAPE,
+    R2,
+    R2_LOG,
+    REGRESSION_METRICS,
+    evaluate,
+)
+
+RANDOM = np.random.default_rng(0)
+TRUTH = RANDOM.integers(0, 3, 200)
+PROBABILITIES = RANDOM.dirichlet([1, 1, 1], 200)
+
+
+def test_classification_equals_scikit_learn() -> None:
+    found = evaluate(CLASSIFICATION_METRICS, TRUTH, PROBABILITIES)
+    label = PROBABILITIES.argmax(1)
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(TRUTH, label))
+    assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(TRUTH, label))
+    assert found["macro_f1"] == pytest.approx(sk.f1_score(TRUTH, label, average="macro"))
+    assert found["log_loss"] == pytest.approx(sk.log_loss(TRUTH, PROBABILITIES))
+    assert found["auc"] == pytest.approx(sk.roc_auc_score(TRUTH, PROBABILITIES, multi_class="ovr"))
+
+
+def test_regression_equals_scikit_learn() -> None:
+    truth, prediction = RANDOM.lognormal(size=(2, 100))
+    found = evaluate((*REGRESSION_METRICS, R2_LOG), truth, prediction)
+    assert found["mae"] == pytest.approx(sk.mean_absolute_error(truth, prediction))
+    assert found["rmse"] == pytest.approx(sk.root_mean_squared_error(truth, prediction))
+    assert found["r2"] == pytest.approx(sk.r2_score(truth, prediction))
+    assert found["mape"] == pytest.approx(sk.mean_absolute_percentage_error(truth, prediction))
+    assert found["r2_log"] == pytest.approx(sk.r2_score(np.log(truth), np.log(prediction)))
+
+
+def test_what_cannot_be_computed_is_nan() -> None:
+    one = np.zeros(3, dtype=np.int64)
+    assert math.isnan(AUC.function(one, np.full((3, 2), 0.5)))
+    assert math.isnan(R2.function(np.ones(3), np.zeros(3)))
+    assert math.isnan(MAPE.function(np.array([0.0, 1.0]), np.ones(2)))
+    assert math.isnan(R2_LOG.function(np.array([1.0, 2.0]), np.array([-1.0, 1.0])))
+    nothing = evaluate(REGRESSION_METRICS, np.zeros(0), np.zeros(0))
+    assert all(math.isnan(value) for value in nothing.values())
+
+
+def test_classes_that_do_not_occur_are_left_out() -> None:
+    truth = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.1, 0.9, 0.0]])
+    assert BALANCED_ACCURACY.function(truth, probabilities) == pytest.approx(0.75)
+    assert AUC.function(truth, probabilities) == pytest.approx(1.0)
+
+
+def test_a_certain_mistake_has_a_finite_log_loss() -> None:
+    assert math.isfinite(LOG_LOSS.function(np.array([0]), np.array([[0.0, 1.0]])))
