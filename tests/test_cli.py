@@ -49,7 +49,7 @@ MISTAKES = [
     (["train", "{table}", "--target", "price", "--backbone", "resnet1"], 2, "There is no backbone 'resnet1'"),
     (["train", "{table}", "--target", "price", "--ignore", "wieght_kg"], 2, "Did you mean 'weight_kg'"),
     (["train", "{table}", "--target", "price", "--set", "maker"], 2, "--set wants COLUMN=ROLE"),
-    (["train", "{table}", "--target", "price", "--set", "maker=nmber"], 2, "'nmber', set for column 'maker'"),
+    (["train", "{table}", "--target", "price", "--set", "maker=nmber"], 2, "no role 'nmber'. Did you mean 'number'"),
     (["train", "{table}", "--target", "vase_id"], 2, "vase_id"),
     (["train", "{table}", "--target", "price", "--images", "nowhere"], 3, "The images folder nowhere does not exist"),
     (["train", "nowhere.csv", "--target", "price"], 3, "nowhere.csv"),
@@ -76,6 +76,7 @@ def test_a_mistake_ends_in_one_sentence_and_its_exit_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("table.xlsx").write_bytes(b"PK")
     other = tmp_path / "other.csv"
     other.write_text(demo_table.read_text() + "\n")
     places = {"table": demo_table, "run": quick_run.folder, "other": other}

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import QUICK_MODEL, QUICK_TRAIN
-from mixfit.data.table import read_table
 from rich.console import Console
 
 from mixfit.config import DataConfig
+from mixfit.data.table import read_table
 from mixfit.data.values import to_keys, to_numbers
 from mixfit.evaluation.scores import metrics_for
 from mixfit.recipe import Run, fit

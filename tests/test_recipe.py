@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import QUICK_DATA, quick_fit
-from mixfit.data.table import read_table
 from rich.console import Console
 
+from mixfit.data.table import read_table
 from mixfit.demo import DEMO_TARGET
 from mixfit.recipe import OURS, Run
 from mixfit.run_folder import new_run_folder, run_name
@@ -138,3 +138,17 @@ def test_run_folders_are_numbered_and_never_used_twice(tmp_path: Path) -> None:
     (tmp_path / "a-b-007").mkdir()
     (tmp_path / "a-b-inspect-009").mkdir()
     assert new_run_folder(tmp_path, "a-b").name == "a-b-008"
+
+
+def test_a_class_that_no_training_row_has_is_left_out_and_told(demo_table: Path, tmp_path: Path) -> None:
+    frame = read_table(demo_table).drop(columns="photos")
+    frame["kind"] = np.tile(["a", "b"], 45)
+    frame["split"] = np.repeat(["train", "valid", "test"], 30)
+    frame.loc[[40, 80], "kind"] = "only to judge"
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    run = quick_fit(tmp_path / "table.csv", "kind", tmp_path / "runs")
+    left_out = [record for record in run.bad if record.column == "kind"]
+    assert [(record.row, record.problem) for record in left_out] == [
+        (row, "class is in no training row") for row in (40, 80)
+    ]
+    assert len(pd.read_parquet(run.folder / "predictions_valid.parquet")) == 29

@@ -14,8 +14,9 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import mixfit
-from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.config import ROLES, DataConfig, ModelConfig, Role, TrainConfig
 from mixfit.errors import ConfigError, MixfitError
+from mixfit.suggest import did_you_mean
 
 app = App(
     name="mixfit",
@@ -168,14 +169,16 @@ def predict(
 
 def _with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
     """Add the roles of ``--set COLUMN=ROLE`` to the configuration."""
-    pairs = {}
+    pairs: dict[str, Role] = {}
     for text in set_:
         column, equals, role = text.rpartition("=")
         if not equals or not column:
             raise ConfigError(f"--set wants COLUMN=ROLE, for instance --set zipcode=category, got {text!r}.")
-        pairs[column] = role
-    data = DataConfig() if data is None else data
-    return replace(data, roles={**data.roles, **pairs})  # type: ignore[dict-item]  # checked when the config is made
+        known = next((name for name in ROLES if name == role), None)
+        if known is None:
+            raise ConfigError(f"no role {role!r}.{did_you_mean(role, ROLES)} roles: {', '.join(ROLES)}")
+        pairs[column] = known
+    return replace(DataConfig() if data is None else data, roles=pairs)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -219,6 +222,7 @@ def _report_bug() -> int:
         f"Please report it together with {log.name}.",
         1,
     )
+
 
 if __name__ == "__main__":
     main()

@@ -10,26 +10,31 @@ from cyclopts import Parameter
 
 from mixfit.errors import ConfigError
 
-RoleName = Literal["number", "category", "date", "image", "target", "group", "split", "weight", "ignored"]
-ROLES: tuple[str, ...] = get_args(RoleName)
-CropName = Literal["squash", "center", "pad"]
+Role = Literal["number", "category", "date", "image", "target", "group", "split", "weight", "ignored"]
+"""What a column is used as."""
+Task = Literal["regression", "binary", "multiclass"]
+"""What is predicted: a number, one of two classes, one of several."""
+ROLES: tuple[Role, ...] = get_args(Role)
+TASKS: tuple[Task, ...] = get_args(Task)
+Crop = Literal["squash", "center", "pad"]
+"""How a photo becomes square: "squash" ignores the aspect ratio, "center" cuts the longer side, "pad" adds mid-grey."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
     """The table, its columns and its photos."""
 
-    roles: Annotated[dict[str, RoleName], Parameter(parse=False)] = field(default_factory=dict)
+    roles: Annotated[dict[str, Role], Parameter(parse=False)] = field(default_factory=dict)
     """Roles that are set rather than inferred, by column."""
     ignore: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     """A column to leave out; give the flag once for each."""
-    task: Literal["regression", "binary", "multiclass"] | None = None
+    task: Task | None = None
     """What kind of target it is; by default told from its values."""
     images: Path | None = None
     """Folder that the photo paths start from; by default the table's folder."""
     image_size: int | None = None
     """Photos are brought to this many pixels a side; by default 128 for small photos, else 224."""
-    crop: CropName = "squash"
+    crop: Crop = "squash"
     """How a photo becomes square: squash it, cut its centre out, or pad it with grey."""
     valid: float = 0.15
     """Share of rows that choose the best epoch, where the table has no split column."""
@@ -45,9 +50,6 @@ class DataConfig:
     """Encoding of a text table; by default found out."""
 
     def __post_init__(self) -> None:
-        for column, role in self.roles.items():
-            if role not in ROLES:
-                raise ConfigError(f"{role!r}, set for column {column!r}, is no role; the roles are {', '.join(ROLES)}.")
         if self.image_size is not None and not 32 <= self.image_size <= 1024:
             raise ConfigError(f"image_size must be from 32 to 1024, got {self.image_size}.")
         if not (0 < self.valid < 1 and 0 <= self.test < 1 and self.valid + self.test < 1):

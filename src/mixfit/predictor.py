@@ -18,7 +18,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 import mixfit
-from mixfit.config import CropName, ModelConfig
+from mixfit.config import Crop, ModelConfig
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.dataset import MixedDataset
 from mixfit.data.load import MixedData
@@ -62,7 +62,7 @@ class Predictor:
     preprocessor: TablePreprocessor
     target: Target
     image_size: int
-    crop: CropName
+    crop: Crop
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     """Per split; for the model card."""
 
@@ -73,7 +73,7 @@ class Predictor:
         data: MixedData,
         config: ModelConfig | None = None,
         *,
-        crop: CropName = "squash",
+        crop: Crop = "squash",
         metrics: Mapping[str, Mapping[str, float | None]] | None = None,
     ) -> "Predictor":
         """Put together what was trained; ``config`` is what the model was built with."""

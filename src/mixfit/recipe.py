@@ -208,7 +208,7 @@ def _judge(network: MixedInputModel, mixed: MixedData, split: JudgedSplit, model
     """Predictions of the network (None) and of the baselines for the rows of a split."""
     learner = Learner(network, mixed, loss=mse)
     rows = mixed.split.of(split)
-    truth = mixed.target.decode_truth(mixed.arrays.target.numpy()[rows])
+    truth = mixed.target.truth(mixed.frame[mixed.schema.target].iloc[rows])
     predictions: dict[str, np.ndarray] = {}
     for name, baseline in models.items():
         if baseline is not None:

@@ -5,7 +5,7 @@ import time
 import tomllib
 from hashlib import file_digest
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -72,14 +72,13 @@ def evaluate_table(
     usable, left_out = usable_rows(frame, predictor.schema, 1.0)
     chosen = split or ("test" if _is_training_table(run, table) else "all")
     rows = _rows_of(run, table, frame, predictor, usable, chosen)
-    encoded = predictor.target.encode(frame[name].iloc[rows])
-    if predictor.target.classes is not None and (encoded < 0).any():
-        first = rows[np.flatnonzero(encoded < 0)[0]]
+    truth = predictor.target.truth(frame[name].iloc[rows])
+    if predictor.target.classes is not None and (truth < 0).any():
+        first = rows[np.flatnonzero(truth < 0)[0]]
         raise DataError(
-            f"{(encoded < 0).sum()} of {len(rows)} rows have a class that the model was not trained on, the first in "
+            f"{(truth < 0).sum()} of {len(rows)} rows have a class that the model was not trained on, the first in "
             f"row {first}: {frame[name].iloc[first]!r}. Leave those rows out."
         )
-    truth = predictor.target.decode_truth(encoded)
     found = predictor.predictions(frame.iloc[rows], images=images or table.parent)
     metrics = metrics_for(predictor.schema.task, predictor.target)
     values = evaluate(metrics, truth, found.values)
@@ -162,7 +161,7 @@ def _rows_of(
             predictor.schema,
             valid=data.get("valid", 0.15),
             test=data.get("test", 0.15),
-            seed=int(config.get("train", {}).get("seed", 0)),
+            seed=config.get("train", {}).get("seed", 0),
         )
         positions = positions[found.of(split)]
     if not len(positions):
@@ -170,7 +169,7 @@ def _rows_of(
     return positions
 
 
-def _run_config(run: Path) -> dict[str, dict[str, float]]:
+def _run_config(run: Path) -> dict[str, Any]:
     path = run / "config.toml"
     if not path.is_file():
         raise ConfigError(f"{run} has no config.toml that tells how the rows were split: use --split all.")

@@ -14,8 +14,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
+from mixfit.config import Role
 from mixfit.data.preprocess import TablePreprocessor
-from mixfit.data.schema import Column, Role, Schema
+from mixfit.data.schema import Column, Schema
 from mixfit.errors import DataError
 
 DATES = pd.Series(["2020-01-31", "2021-12-25", None, "2019-06-15 12:00", "2020-02-30"], dtype="str")

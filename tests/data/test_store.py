@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from mixfit.config import Crop
 from mixfit.data import store
-from mixfit.data.images import Crop, read_image
+from mixfit.data.images import read_image
 from mixfit.data.store import ImageFiles, ImageSource, typical_side
 from mixfit.errors import ConfigError
 

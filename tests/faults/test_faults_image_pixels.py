@@ -10,7 +10,8 @@ import pytest
 from photo_files import KINDS, chunk, drawing, encoded, exif, png, tiff
 from PIL import Image
 
-from mixfit.data.images import Crop, image_header, read_image
+from mixfit.config import Crop
+from mixfit.data.images import image_header, read_image
 from mixfit.data.store import ImageFiles
 
 # --- 23: colours ---

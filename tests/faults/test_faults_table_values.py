@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixfit.config import Role
 from mixfit.data.infer import SUSPICIOUS, infer_schema
 from mixfit.data.preprocess import TableArrays, TablePreprocessor
-from mixfit.data.schema import Column, Role, Schema
+from mixfit.data.schema import Column, Schema
 from mixfit.data.split import split_rows
 from mixfit.data.target import fit_target, usable_rows
 from mixfit.data.values import to_keys, to_times

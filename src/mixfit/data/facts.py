@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 
-from mixfit.data.schema import Role, Task
+from mixfit.config import Role, Task
 from mixfit.data.values import Numbers, is_day_first, to_keys, to_numbers, to_times
 
 ID_WORDS = frozenset(["id", "uuid", "guid"])

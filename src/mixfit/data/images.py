@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import assert_never
 
 import numpy as np
 from jaxtyping import UInt8
@@ -38,6 +38,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from mixfit.config import Crop
 from mixfit.errors import ConfigError, DataError
 
 MAX_PIXELS = 89_478_485
@@ -46,9 +47,6 @@ MAX_SIDE = 30_000
 """Longest side of a photo in pixels: only panoramas come near it, and what is longer is no photo but a strip."""
 MAX_BYTES = 200_000_000
 """Largest file that is opened."""
-
-Crop = Literal["squash", "center", "pad"]
-"""How a photo becomes square: "squash" ignores the aspect ratio, "center" cuts the longer side, "pad" adds mid-grey."""
 
 _PAD_COLOUR = (128, 128, 128)
 _GREY_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from mixfit.config import ROLES, TASKS, Role, Task
 from mixfit.data.facts import (
     TEXT_LEVELS,
     Facts,
@@ -20,7 +21,7 @@ from mixfit.data.facts import (
     image_share,
     name_words,
 )
-from mixfit.data.schema import ROLES, SINGLE_ROLES, TASKS, Column, Role, Schema, Task
+from mixfit.data.schema import SINGLE_ROLES, Column, Schema
 from mixfit.data.split import SPLIT_ALIASES, groups_on_two_sides
 from mixfit.data.target import wants_log
 from mixfit.data.values import MISSING_WORDS, moments, plain_cells_problem

@@ -153,6 +153,7 @@ def load_data(
     scale = fit_target(training_frame[schema.target], schema.task)
     table_arrays = preprocessor.transform(frame)
     encoded = np.nan_to_num(scale.encode(frame[schema.target]))
+    split, unknown = _without_unknown_classes(split, encoded, frame[schema.target], scale)
     photos = _find_photos(frame, schema, root)
     size = image_size or config.image_size
     if size is None:
@@ -173,7 +174,7 @@ def load_data(
         arrays=arrays,
         photos=photos,
         source=None if photos is None else ImageFiles(photos.files, size=size, crop=config.crop),
-        bad=[*bad, *table_arrays.repaired, *([] if photos is None else photos.bad)],
+        bad=[*bad, *unknown, *table_arrays.repaired, *([] if photos is None else photos.bad)],
         image_size=size,
         batch_size=default_batch_size(len(split.train)) if batch_size is None else batch_size,
         seed=seed,
@@ -201,6 +202,29 @@ def _split(frame: pd.DataFrame, schema: Schema, usable: np.ndarray, config: Data
     positions = np.flatnonzero(usable)
     inner = split_rows(frame.iloc[positions], schema, valid=config.valid, test=config.test, seed=seed)
     return Split(train=positions[inner.train], valid=positions[inner.valid], test=positions[inner.test])
+
+
+def _without_unknown_classes(
+    split: Split, encoded: np.ndarray, column: pd.Series, target: Target
+) -> tuple[Split, list[BadInput]]:
+    """Rows to judge whose class no training row has cannot be judged: left out, one record each."""
+    if target.classes is None:
+        return split, []
+    known = Split(
+        train=split.train, valid=split.valid[encoded[split.valid] >= 0], test=split.test[encoded[split.test] >= 0]
+    )
+    judged = np.concatenate([split.valid, split.test])
+    bad = [
+        BadInput(
+            row=int(row),
+            column=str(column.name),
+            value=str(column.iloc[row])[:200],
+            problem="class is in no training row",
+            action="row left out",
+        )
+        for row in np.sort(judged[encoded[judged] < 0])
+    ]
+    return known, bad
 
 
 def _find_photos(frame: pd.DataFrame, schema: Schema, root: Path | None) -> Photos | None:

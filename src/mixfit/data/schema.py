@@ -8,15 +8,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
+from mixfit.config import ROLES, TASKS, Role, Task
 from mixfit.errors import DataError
 from mixfit.suggest import did_you_mean
 
-Role = Literal["number", "category", "date", "image", "target", "group", "split", "weight", "ignored"]
-Task = Literal["regression", "binary", "multiclass"]
-ROLES: tuple[Role, ...] = get_args(Role)
-TASKS: tuple[Task, ...] = get_args(Task)
 SINGLE_ROLES: tuple[Role, ...] = ("target", "group", "split", "weight")
 """At most one column of a table can have each of these."""
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64, UInt8
 
-from mixfit.data.images import Crop, ImageError, image_header, read_image
+from mixfit.config import Crop
+from mixfit.data.images import ImageError, image_header, read_image
 from mixfit.errors import ConfigError
 
 

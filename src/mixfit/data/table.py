@@ -273,7 +273,7 @@ def _read_json_lines(path: Path, encoding: str | None) -> pa.Table:
     data, _, _ = to_utf8(_read_bytes(path), encoding, path)
     if data.lstrip().startswith(b"["):
         raise DataError(
-            f"{path} is one JSON list; write one object a line, as pandas does with to_json(orient='records', lines=True)."
+            f"{path} is one JSON list; write one object a line, in pandas with to_json(orient='records', lines=True)."
         )
     records: list[dict[str, Any]] = []
     for number, line in enumerate(data.splitlines(), start=1):

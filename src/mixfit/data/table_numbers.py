@@ -30,9 +30,10 @@ def detect_style(table: pa.Table, *, separator: str, decimal: str | None = None)
     """Give the style of a table of text columns, and a note for the user when it cannot be told.
 
     A column speaks for one sign only if all its cells are numbers that way and not the other way: "12,5" and
-    "1.234.567" for the comma, "12.5" and "1,234,567" for the point; "1,234" alone speaks for neither. In a table that is
-    separated by commas the decimal sign is the point, and "1,234" (in quotes there) has thousands, unless another column
-    speaks for the comma. In other tables the columns decide; when none speaks or they disagree, no cell is changed.
+    "1.234.567" for the comma, "12.5" and "1,234,567" for the point; "1,234" alone speaks for neither. In a table
+    separated by commas the decimal sign is the point, and "1,234" (in quotes there) has thousands, unless another
+    column speaks for the comma. In other tables the columns decide; when none speaks or they disagree, no cell is
+    changed.
 
     Args:
         separator: what separates the cells.
@@ -84,7 +85,10 @@ def normalise_numbers(table: pa.Table, style: NumberStyle) -> pa.Table:
 
 
 def _contains(column: pa.ChunkedArray, sign: str) -> bool:
-    return bool(pc.any(pc.match_substring(column, sign)).as_py())
+    """True if a cell has the sign between two digits; the plain search comes first because it is ten times as fast."""
+    with_sign = column.filter(pc.match_substring(column, sign))
+    pattern = f"[0-9]{re.escape(sign)}[0-9]"
+    return any(pc.any(pc.match_substring_regex(part, pattern)).as_py() for part in _head_and_rest(with_sign))
 
 
 def _fits(column: pa.ChunkedArray, decimal: str, thousands: str | None) -> bool:
@@ -92,8 +96,11 @@ def _fits(column: pa.ChunkedArray, decimal: str, thousands: str | None) -> bool:
     groups = rf"[1-9][0-9]{{0,2}}(?:{re.escape(thousands)}[0-9]{{3}})+|" if thousands else ""
     number = rf"[+-]?(?:{groups}[0-9]+)(?:{re.escape(decimal)}[0-9]+)?(?:[eE][+-]?[0-9]+)?"
     pattern = rf"\A(?:{number}|(?i:{_MISSING}))\z"
-    head, rest = column.slice(0, HEAD_ROWS), column.slice(HEAD_ROWS)
-    return all(pc.all(pc.match_substring_regex(part, pattern), min_count=0).as_py() for part in (head, rest))
+    return all(pc.all(pc.match_substring_regex(part, pattern), min_count=0).as_py() for part in _head_and_rest(column))
+
+
+def _head_and_rest(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    return column.slice(0, HEAD_ROWS), column.slice(HEAD_ROWS)
 
 
 def _note(table: pa.Table, names: list[str]) -> str:

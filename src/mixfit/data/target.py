@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64, Shaped
 
+from mixfit.config import Task
 from mixfit.data.bad_inputs import BadInput
-from mixfit.data.schema import Schema, Task
+from mixfit.data.schema import Schema
 from mixfit.data.values import Moments, moments, to_keys, to_numbers
 from mixfit.errors import DataError
 
@@ -41,6 +42,9 @@ class Target(Protocol):
 
     def decode(self, outputs: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "rows ..."]:
         """Raw outputs as float64: numbers in the target's unit, or probabilities that sum to 1."""
+
+    def truth(self, column: pd.Series) -> Shaped[np.ndarray, " rows"]:
+        """The column as metrics want it: float64 numbers exactly as they are (nan = missing), or class indices."""
 
     def decode_truth(self, encoded: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " rows"]:
         """What ``encode`` gave, as metrics want it: numbers in the target's unit, or class indices."""
@@ -108,6 +112,10 @@ class RegressionTarget:
             return np.exp(np.clip(values, -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
         return np.clip(values, -_LARGEST, _LARGEST)
 
+    def truth(self, column: pd.Series) -> Float[np.ndarray, " rows"]:
+        """The numbers of the column, not rounded by scaling and back."""
+        return to_numbers(column).values
+
     def decode_truth(self, encoded: Shaped[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
         """The numbers themselves, as ``decode``."""
         return self.decode(encoded)
@@ -158,6 +166,10 @@ class ClassTarget:
         logits = np.asarray(outputs, dtype=np.float64)
         powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return powers / powers.sum(axis=-1, keepdims=True)
+
+    def truth(self, column: pd.Series) -> Int64[np.ndarray, " rows"]:
+        """Class indices, -1 where missing or unseen."""
+        return self.encode(column)
 
     def decode_truth(self, encoded: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " rows"]:
         """Class indices stay as they are."""

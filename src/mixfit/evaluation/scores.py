@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from mixfit.data.schema import Task
+from mixfit.config import Task
 from mixfit.data.target import Target
 from mixfit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
 from mixfit.training.metrics import (
@@ -65,8 +65,8 @@ class Comparison:
 
 def compare(rows: Rows, headline: Metric, ours: str, table: str) -> Comparison:
     """Say in one or two sentences what the photos changed, with the paired bootstrap interval of the difference."""
-    mine = headline.function(rows.truth, rows.predictions[ours])
-    theirs = headline.function(rows.truth, rows.predictions[table])
+    found = score(rows, (headline,))
+    mine, theirs = found[ours][headline.name], found[table][headline.name]
     if np.isnan(mine) or np.isnan(theirs):
         return Comparison(f"{headline.name} cannot be computed on the {rows.split} rows: no comparison.", loses=False)
     low, high = bootstrap_interval(headline, rows.truth, rows.predictions[ours])
