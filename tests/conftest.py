@@ -1,6 +1,10 @@
 """Shared fixtures: the embedded example, and one run trained on it."""
 
+import os
 from pathlib import Path
+
+# Before torch loads: OpenMP threads that spin while they wait slow down whatever else runs on the machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 from rich.console import Console

@@ -6,14 +6,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import QUICK_DATA, quick_fit
+from PIL import Image
 from rich.console import Console
 
+from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.table import read_table
 from mixfit.demo import DEMO_TARGET
-from mixfit.recipe import OURS, Run
+from mixfit.nn.backbones import make_backbone
+from mixfit.recipe import OURS, Run, fit
 from mixfit.run_folder import new_run_folder, run_name
-from mixfit.scoring import evaluate_table, predict_table
+from mixfit.scoring import evaluate_table, load_run, predict_table
 
 FILES = {
     "config.toml",
@@ -88,23 +92,27 @@ def test_bad_inputs_are_listed_counted_and_do_not_stop_the_run(demo_table: Path,
     for photo in images.iterdir():
         (folder / "images" / photo.name).write_bytes(photo.read_bytes())
     (folder / "images" / "text.jpg").write_text("no photo")
+    Image.new("1", (14_000, 14_000)).save(folder / "images" / "bomb.png")
     frame.loc[0, "photos"] = "images/text.jpg"
     frame.loc[1, "photos"] = "images/gone.jpg"
     frame.loc[2, "photos"] = "../../etc/passwd"
     frame.loc[3, DEMO_TARGET] = np.nan
+    frame.loc[4, "photos"] = "images/bomb.png"
+    frame.loc[5, "photos"] = np.nan
     frame.to_csv(folder / "table.csv", index=False)
     output = StringIO()
     run = quick_fit(folder / "table.csv", DEMO_TARGET, tmp_path / "runs")
     bad = pd.read_csv(run.folder / "bad_inputs.csv")
-    assert bad["row"].tolist() == [3, 1, 2, 0]
-    assert bad["action"].tolist() == ["row left out", *["photo masked"] * 3]
+    assert bad["row"].tolist() == [3, 1, 2, 0, 4]
+    assert bad["action"].tolist() == ["row left out", *["photo masked"] * 4]
     assert bad["problem"][1] == "is missing"
     assert "outside" in bad["problem"][2]
     assert "text.jpg is not a JPEG" in bad["problem"][3]
+    assert "bomb.png has 14000 x 14000 pixels; at most" in bad["problem"][4]
     assert "text.jpg" in (run.folder / "report.html").read_text()
     predict_table(run.folder, folder / "table.csv", out=tmp_path / "out.csv", console=Console(file=output, width=200))
     assert "90 rows" in output.getvalue()
-    assert "3 with broken cells or photos" in output.getvalue()
+    assert "4 with broken cells or photos" in output.getvalue()
 
 
 def test_a_table_without_photos_is_trained_too(demo_table: Path, tmp_path: Path) -> None:
@@ -129,6 +137,28 @@ def test_classes_are_trained_and_predicted(target: str, demo_table: Path, tmp_pa
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     accuracy = float((predictions["truth"] == predictions["prediction"]).mean())
     assert run.scores["valid"][OURS]["accuracy"] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("backbone", ["small_resnet", "tf_efficientnet_lite0"])
+def test_the_image_network_can_be_trained_on_pixels(backbone: str, demo_table: Path, tmp_path: Path) -> None:
+    model = ModelConfig(backbone=backbone, freeze_backbone=False, tabular_hidden=(16,), encoding_dim=8)
+    run = fit(
+        demo_table,
+        target=DEMO_TARGET,
+        data=QUICK_DATA,
+        model=model,
+        train=TrainConfig(epochs=1),
+        out=tmp_path,
+        console=Console(quiet=True),
+    )
+    before = make_backbone(backbone).module.state_dict()
+    after = run.predictor.model.image.backbone.state_dict()  # type: ignore[union-attr]
+    assert not all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    frame = read_table(demo_table)
+    loaded = load_run(run.folder).predict(frame, images=demo_table.parent)
+    np.testing.assert_array_equal(
+        loaded["prediction"], run.predictor.predict(frame, images=demo_table.parent)["prediction"]
+    )
 
 
 def test_run_folders_are_numbered_and_never_used_twice(tmp_path: Path) -> None:

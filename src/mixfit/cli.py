@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import mixfit
-from mixfit.config import ROLES, DataConfig, ModelConfig, Role, TrainConfig
+from mixfit.config import ROLES, DataConfig, ModelConfig, Role, TextConfig, TrainConfig
 from mixfit.errors import ConfigError, MixfitError
 from mixfit.suggest import did_you_mean
 
@@ -114,6 +114,7 @@ def evaluate(
     split: Literal["train", "valid", "test", "all"] | None = None,
     images: Path | None = None,
     out: Path | None = None,
+    text: Annotated[TextConfig | None, Flat] = None,
 ) -> None:
     """Score a trained model on the rows of a table that has the target.
 
@@ -132,7 +133,7 @@ def evaluate(
     """
     from mixfit.scoring import evaluate_table
 
-    evaluate_table(run, table, split=split, images=images, out=out)
+    evaluate_table(run, table, split=split, images=images, out=out, text=text)
 
 
 @app.command
@@ -144,6 +145,7 @@ def predict(
     images: Path | None = None,
     bad_rows: Literal["mark", "drop", "fail"] = "mark",
     raw_csv: Annotated[bool, Parameter(negative=())] = False,
+    text: Annotated[TextConfig | None, Flat] = None,
 ) -> None:
     """Predict new rows; the same columns come back with prediction and status.
 
@@ -164,7 +166,7 @@ def predict(
     """
     from mixfit.scoring import predict_table
 
-    predict_table(run, table, out=out, images=images, bad_rows=bad_rows, raw_csv=raw_csv)
+    predict_table(run, table, out=out, images=images, bad_rows=bad_rows, raw_csv=raw_csv, text=text)
 
 
 def _with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
@@ -183,6 +185,8 @@ def _with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    # OpenMP threads that spin while they wait slow a busy machine down a hundredfold; must be set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(_run(sys.argv[1:] if arguments is None else list(arguments)))
 
 

@@ -21,6 +21,18 @@ Crop = Literal["squash", "center", "pad"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextConfig:
+    """How a text table is written, where that cannot be told from the file."""
+
+    sep: str | None = None
+    """Separator of cells in a text table: one character, or tab, comma, semicolon, pipe; by default found out."""
+    decimal: str | None = None
+    """Decimal mark in a text table: . or a comma; by default found out."""
+    encoding: str | None = None
+    """Encoding of a text table; by default found out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
     """The table, its columns and its photos."""
 
@@ -42,12 +54,8 @@ class DataConfig:
     """Share of rows held back for the test, where the table has no split column."""
     max_missing_target: float = 0.05
     """Rows without target are left out; training is refused when their share is larger than this."""
-    sep: str | None = None
-    """Separator of cells in a text table; by default found out."""
-    decimal: str | None = None
-    """Decimal mark in a text table: . or a comma; by default found out."""
-    encoding: str | None = None
-    """Encoding of a text table; by default found out."""
+    text: Annotated[TextConfig, Parameter(name="*")] = TextConfig()
+    """How a text table is written."""
 
     def __post_init__(self) -> None:
         if self.image_size is not None and not 32 <= self.image_size <= 1024:
@@ -64,8 +72,8 @@ class ModelConfig:
 
     backbone: str = "tf_efficientnet_lite0"
     """Image network: tf_efficientnet_lite0 (ImageNet weights), small_resnet (from scratch) or a timm model."""
-    freeze_backbone: bool = True
-    """Keep the image network as it is; its features are then computed once per photo."""
+    freeze_backbone: bool | None = None
+    """Keep the image network as it is, its features computed once per photo; by default if it has trained weights."""
     tabular_hidden: Annotated[tuple[int, ...], Parameter(negative=())] = (128, 128)
     """Width of a hidden layer of the table's network; give the flag once for each layer."""
     encoding_dim: int = 64

@@ -17,7 +17,7 @@ from mixfit.data.infer import infer_schema
 from mixfit.data.photos import Photos, find_photos
 from mixfit.data.schema import Schema
 from mixfit.data.split import split_rows
-from mixfit.data.table import detect_format, read_table
+from mixfit.data.table import read_as_configured
 from mixfit.data.target import usable_rows
 from mixfit.errors import DataError
 from mixfit.files import new_folder, write_file
@@ -45,12 +45,14 @@ def inspect_table(
         out: a new folder; by default ``runs/<table>-<target>-inspect-NNN``.
     """
     console = console or Console(soft_wrap=True)
-    table_format = detect_format(path, separator=config.sep, decimal=config.decimal, encoding=config.encoding)
-    frame = read_table(path, table_format=table_format)
+    frame, table_format = read_as_configured(path, config.text)
     schema = infer_schema(frame, target, roles=config.roles, ignore=config.ignore, task=config.task)
     root = config.images or path.parent
     scan = _scan_photos(frame, schema, root)
-    checks = _checks(frame, schema, config, scan)
+    checks = [Check(level="warning", text=note) for note in table_format.notes]
+    if table_format.guessed:
+        checks.append(Check(level="warning", text=f"the encoding {table_format.encoding} is a guess; see --encoding"))
+    checks += _checks(frame, schema, config, scan)
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False)

@@ -20,7 +20,7 @@ from mixfit.device import default_device
 from mixfit.evaluation.baselines import BOOSTED_TREES, boosted_trees, constant
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for, metrics_for, score
 from mixfit.files import explained
-from mixfit.nn.model import MixedInputModel
+from mixfit.nn.model import MixedInputModel, is_frozen
 from mixfit.predictor import Predictor, unreadable_photos
 from mixfit.report.content import ModelKind, ReportContent, Score
 from mixfit.report.page import write_report
@@ -88,6 +88,7 @@ def fit(
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
     """
     data_config, model_config = data or DataConfig(), model or ModelConfig()
+    model_config = replace(model_config, freeze_backbone=is_frozen(model_config))
     train_config, console = train or TrainConfig(), console or Console(soft_wrap=True)
     table = Path(table)
     device = default_device()

@@ -66,9 +66,20 @@ def write_settings(
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """What TOML can say: no None, no Path."""
-    shown = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in shown.items() if v is not None}
+    """What TOML can say: no None, no Path, no tuple."""
+    return {key: _plain_value(value) for key, value in settings.items() if value is not None}
+
+
+def _plain_value(value: Any) -> Any:
+    match value:
+        case dict():
+            return _plain(value)
+        case tuple():
+            return list(value)
+        case Path():
+            return str(value)
+        case _:
+            return value
 
 
 def describe_environment() -> dict[str, str]:

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from mixfit.config import TextConfig
 from mixfit.data.bad_inputs import BadInput, describe_bad
 from mixfit.data.split import split_rows
-from mixfit.data.table import read_table
+from mixfit.data.table import read_as_configured
 from mixfit.data.table_writer import write_table
 from mixfit.data.target import usable_rows
 from mixfit.errors import ConfigError, DataError
@@ -52,6 +53,7 @@ def evaluate_table(
     split: SplitChoice | None = None,
     images: Path | None = None,
     out: Path | None = None,
+    text: TextConfig | None = None,
     console: Console | None = None,
 ) -> dict[str, float]:
     """Metrics of a run on rows whose target is known, printed with 95 % intervals and written as JSON.
@@ -60,12 +62,13 @@ def evaluate_table(
         split: by default ``test`` for the table that the run was trained on, all rows of any other.
         images: folder that the photo paths start from, by default the table's.
         out: JSON file, by default ``metrics-SPLIT.json`` in the run folder.
+        text: how a text table is written, by default found out.
     Raises:
         ConfigError: the table lacks the target, or its rows cannot be told into splits.
         DataError: no row of that split has a target.
     """
     predictor, console = load_run(run), console or Console(soft_wrap=True)
-    frame = read_table(table)
+    frame, _ = read_as_configured(table, text or TextConfig())
     name = predictor.schema.target
     if name not in frame.columns:
         raise unknown_column(name, frame.columns)
@@ -106,6 +109,7 @@ def predict_table(
     images: Path | None = None,
     bad_rows: BadRows = "mark",
     raw_csv: bool = False,
+    text: TextConfig | None = None,
     console: Console | None = None,
 ) -> None:
     """Predict the rows of a table and write them to ``out`` with all their columns, the predictions and a status.
@@ -114,12 +118,13 @@ def predict_table(
         images: folder that the photo paths start from, by default the table's.
         bad_rows: mark rows with broken cells or photos in the status, drop them, or refuse the table.
         raw_csv: leave text cells that a spreadsheet would run as formulas as they are.
+        text: how a text table is written, by default found out.
     Raises:
         DataError: a column that the model needs is missing, or ``bad_rows="fail"`` and there are such rows.
     """
     started, console = time.perf_counter(), console or Console(soft_wrap=True)
     predictor = load_run(run)
-    frame = read_table(table)
+    frame, _ = read_as_configured(table, text or TextConfig())
     found = predictor.predictions(frame, images=images or table.parent)
     broken = sorted({record.row for record in found.bad})
     if broken and bad_rows == "fail":

@@ -6,7 +6,7 @@ import torch
 from mixfit.config import ModelConfig
 from mixfit.data.batch import Inputs
 from mixfit.errors import ConfigError
-from mixfit.nn.model import MixedInputModel, ModelShape, make_model
+from mixfit.nn.model import MixedInputModel, ModelShape, is_frozen, make_model
 from mixfit.nn.tabular import TabularEncoder
 
 CONFIG = ModelConfig(backbone="small_resnet", freeze_backbone=False, tabular_hidden=(16,), encoding_dim=8)
@@ -85,6 +85,14 @@ def test_an_image_encoder_without_fusion_is_refused() -> None:
     table = TabularEncoder(1, (), hidden=(), out_dim=4, dropout=0.0)
     with pytest.raises(ConfigError, match="give both or neither"):
         MixedInputModel(table, model_of(SHAPE).image, None, outputs=1)
+
+
+def test_a_backbone_is_frozen_exactly_if_it_has_trained_weights() -> None:
+    assert is_frozen(ModelConfig())
+    assert not is_frozen(ModelConfig(freeze_backbone=False))
+    assert not is_frozen(ModelConfig(backbone="small_resnet"))
+    with pytest.raises(ConfigError, match="small_resnet starts from random weights"):
+        is_frozen(ModelConfig(backbone="small_resnet", freeze_backbone=True))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.schema import Schema
 from mixfit.data.split import Split, SplitName, split_rows
 from mixfit.data.store import ImageFiles, ImageSource, typical_side
-from mixfit.data.table import detect_format, read_table
+from mixfit.data.table import read_as_configured
 from mixfit.data.target import Target, fit_target, usable_rows
 from mixfit.data.transform import Transform
 from mixfit.data.values import to_numbers
@@ -193,8 +193,8 @@ def _read(table: str | Path | pd.DataFrame, config: DataConfig) -> tuple[pd.Data
     if isinstance(table, pd.DataFrame):
         return table.reset_index(drop=True), config.images
     path = Path(table)
-    table_format = detect_format(path, separator=config.sep, decimal=config.decimal, encoding=config.encoding)
-    return read_table(path, table_format=table_format), config.images or path.parent
+    frame, _ = read_as_configured(path, config.text)
+    return frame, config.images or path.parent
 
 
 def _split(frame: pd.DataFrame, schema: Schema, usable: np.ndarray, config: DataConfig, seed: int) -> Split:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet
 
+from mixfit.config import TextConfig
 from mixfit.data.table_numbers import NumberStyle, detect_style, normalise_numbers
 from mixfit.data.table_text import read_cells, read_header, sniff_separator, to_utf8
 from mixfit.errors import ConfigError, DataError
@@ -83,6 +84,19 @@ class TableFormat:
         return ", ".join([encoding, separator, *decimal, *thousands])
 
 
+def read_as_configured(path: Path, config: TextConfig) -> tuple[pd.DataFrame, TableFormat]:
+    """Find out the format and read the table in one pass over the file.
+
+    Raises: as ``detect_format`` and ``read_table``.
+    """
+    asked = _asked_format(path, separator=config.sep, decimal=config.decimal, encoding=config.encoding)
+    if asked.kind == "csv":
+        table, found = _read_text(path, asked, find_thousands=True)
+    else:
+        table, found = _read_typed(path, asked), asked
+    return _to_frame(table, path), found
+
+
 def detect_format(
     path: Path, *, separator: str | None = None, decimal: str | None = None, encoding: str | None = None
 ) -> TableFormat:
@@ -95,15 +109,7 @@ def detect_format(
         ConfigError: unknown extension or encoding, an impossible separator or decimal sign, or one for a typed format.
         DataError: the file is missing, no file, or a text table that cannot be read.
     """
-    _check_file(path)
-    asked = TableFormat(
-        kind=_kind_of(path),
-        encoding=encoding,
-        separator=_separator_from_user(separator),
-        decimal=decimal,
-        thousands=None,
-    )
-    _check_settings(asked, path)
+    asked = _asked_format(path, separator=separator, decimal=decimal, encoding=encoding)
     return _read_text(path, asked, find_thousands=True)[1] if asked.kind == "csv" else asked
 
 
@@ -126,13 +132,34 @@ def read_table(path: Path, *, table_format: TableFormat | None = None) -> pd.Dat
     if table_format is None:
         table_format = TableFormat(kind=_kind_of(path), encoding=None, separator=None, decimal=None, thousands=None)
     _check_settings(table_format, path)
-    match table_format.kind:
-        case "csv":
-            table, _ = _read_text(path, table_format, find_thousands=False)
-        case "jsonl":
-            table = _read_json_lines(path, table_format.encoding)
-        case _:
-            table = _read_arrow(path, table_format.kind)
+    if table_format.kind == "csv":
+        table, _ = _read_text(path, table_format, find_thousands=False)
+    else:
+        table = _read_typed(path, table_format)
+    return _to_frame(table, path)
+
+
+def _asked_format(path: Path, *, separator: str | None, decimal: str | None, encoding: str | None) -> TableFormat:
+    """The kind of the file and the settings of the user, both checked."""
+    _check_file(path)
+    asked = TableFormat(
+        kind=_kind_of(path),
+        encoding=encoding,
+        separator=_separator_from_user(separator),
+        decimal=decimal,
+        thousands=None,
+    )
+    _check_settings(asked, path)
+    return asked
+
+
+def _read_typed(path: Path, table_format: TableFormat) -> pa.Table:
+    if table_format.kind == "jsonl":
+        return _read_json_lines(path, table_format.encoding)
+    return _read_arrow(path, table_format.kind)
+
+
+def _to_frame(table: pa.Table, path: Path) -> pd.DataFrame:
     names = _checked_names(table.column_names, path)
     if table.num_rows == 0:
         raise DataError(f"{path} has a header but no data rows; at least 1 is needed.")

@@ -137,7 +137,8 @@ def read_cells(data: bytes, header: Header, separator: str, path: Path) -> pa.Ta
     width = len(header.names)
     end = _end_of_records(data, separator, width)
     body = data[header.size : max(end, header.size)]
-    if body and _has_only_paired_quotes(data, ord(separator)):
+    # pyarrow would take a first cell that begins with U+FEFF for a byte order mark.
+    if body and not body.startswith(codecs.BOM_UTF8) and _has_only_paired_quotes(data, ord(separator)):
         # Records of another width, or longer than a block: csv.reader takes over and says which.
         with suppress(pa.ArrowInvalid):
             table = _read_fast(body, width, separator, quotes=b'"' in data)

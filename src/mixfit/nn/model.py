@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mixfit.config import ModelConfig
 from mixfit.errors import ConfigError
-from mixfit.nn.backbones import make_backbone
+from mixfit.nn.backbones import has_pretrained_weights, make_backbone
 from mixfit.nn.fusion import ConcatFusion
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.tabular import TabularEncoder
@@ -70,6 +70,21 @@ class ModelShape:
     """1 for a number, else the number of classes."""
 
 
+def is_frozen(config: ModelConfig) -> bool:
+    """Whether the backbone stays as it is: unless the configuration says, exactly if it has trained weights.
+
+    Raises:
+        ConfigError: random weights are to be kept.
+    """
+    trained = has_pretrained_weights(config.backbone)
+    if config.freeze_backbone and not trained:
+        raise ConfigError(
+            f"The backbone {config.backbone} starts from random weights, so freezing it would keep it useless: "
+            "leave --freeze-backbone out."
+        )
+    return trained if config.freeze_backbone is None else config.freeze_backbone
+
+
 def make_model(shape: ModelShape, config: ModelConfig, *, pretrained: bool = True) -> MixedInputModel:
     """Build the network of a configuration for data of a shape.
 
@@ -91,7 +106,7 @@ def make_model(shape: ModelShape, config: ModelConfig, *, pretrained: bool = Tru
             std=backbone.std,
             out_dim=config.encoding_dim,
             dropout=config.image_dropout,
-            frozen=config.freeze_backbone,
+            frozen=is_frozen(config),
         )
         fusion = ConcatFusion(tabular.out_dim, image.out_dim, out_dim=config.encoding_dim, dropout=config.dropout)
     return MixedInputModel(tabular, image, fusion, outputs=shape.outputs)
