@@ -185,8 +185,9 @@ def _with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    # OpenMP threads that spin while they wait slow a busy machine down a hundredfold; must be set before torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP threads spin without end while they wait for each other, which on a busy machine wastes most of the time
+    # (docs/LOG.md). Spinning briefly costs nothing on a quiet one. Must be set before torch loads.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.exit(_run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
