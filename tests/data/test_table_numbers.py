@@ -1,0 +1,151 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixfit.data.table import TableFormat, detect_format, read_table
+from mixfit.data.table_numbers import NumberStyle, detect_style, normalise_numbers
+
+Write = Callable[[str | bytes], Path]
+Cells = list[list[str | None]]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write_text(content: str | bytes) -> Path:
+        path = tmp_path / "t.csv"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write_text
+
+
+def cells(frame: pd.DataFrame) -> Cells:
+    return [[None if pd.isna(cell) else cell for cell in row] for row in frame.to_numpy(dtype=object).tolist()]
+
+
+def csv_format(**changes: str | None) -> TableFormat:
+    values: dict[str, str | None] = {"encoding": None, "separator": None, "decimal": None, "thousands": None}
+    return TableFormat(kind="csv", **{**values, **changes})  # type: ignore[arg-type]
+
+
+def styled(columns: dict[str, list[str | None]], separator: str, decimal: str | None = None) -> tuple[str, str, bool]:
+    """What a column "x" becomes, the style in short, and whether there is a note."""
+    table = pa.table({name: pa.array(column, pa.large_string()) for name, column in columns.items()})
+    style, notes = detect_style(table, separator=separator, decimal=decimal)
+    changed = normalise_numbers(table, style)
+    return (
+        " ".join(str(cell) for cell in changed["x"].to_pylist()),
+        f"{style.decimal}{style.thousands or ''}",
+        bool(notes),
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "separator", "expected"),
+    [
+        # In a table separated by commas, a comma in a number parts thousands.
+        (["1,234", "12", "-1,234,567.5"], ",", ("1234 12 -1234567.5", ".,", False)),
+        (["1,234", "12.5"], ",", ("1234 12.5", ".,", False)),
+        (["1,234", "1,23"], ",", ("1,234 1,23", ".", True)),
+        (["1,5", "2,25"], ",", ("1,5 2,25", ".", True)),
+        (["1,234", "x"], ",", ("1,234 x", ".", False)),
+        (["1.234.567", "1.234"], ",", ("1.234.567 1.234", ".", False)),
+        # In the others a column must speak for one of the two.
+        (["12,5", "7", None], ";", ("12.5 7 None", ",", False)),
+        (["1,5e-05", "-0,125"], ";", ("1.5e-05 -0.125", ",", False)),
+        (["12,5", "n/a", "-", "."], ";", ("12.5 n/a - .", ",", False)),
+        (["1.234,5", "1.234"], "\t", ("1234.5 1234", ",.", False)),
+        (["1.234.567", "1"], "|", ("1234567 1", ",.", False)),
+        (["1,234.5", "1,234"], ";", ("1234.5 1234", ".,", False)),
+        (["1,234", "2,345"], ";", ("1,234 2,345", ".", True)),
+        (["1.234", "2.345"], ";", ("1.234 2.345", ".", False)),
+        (["0.5", "12.25"], ";", ("0.5 12.25", ".", False)),
+        (["007", "7"], ";", ("007 7", ".", False)),
+        (["12,5", "12,5 m"], ";", ("12,5 12,5 m", ".", False)),
+        (["1,2,3", "4,5"], ";", ("1,2,3 4,5", ".", False)),
+        (["1,5", "2.5"], ";", ("1,5 2.5", ".", False)),
+        (["a, b", "c. d"], ";", ("a, b c. d", ".", False)),
+        ([None, None], ";", ("None None", ".", False)),
+    ],
+)
+def test_signs_of_one_column(x: list[str | None], separator: str, expected: tuple[str, str, bool]) -> None:
+    assert styled({"x": x}, separator) == expected
+
+
+@pytest.mark.parametrize(
+    ("x", "other", "separator", "expected"),
+    [
+        (["1,234"], ["12,5"], ";", ("1.234", ",", False)),
+        (["1,234"], ["12.5"], ";", ("1234", ".,", False)),
+        (["1.234"], ["12,5"], ";", ("1234", ",.", False)),
+        (["12,5"], ["12.5"], ";", ("12,5", ".", True)),
+        (["1,234"], ["12,5"], ",", ("1,234", ".", True)),
+        (["1.234"], ["12,5"], ",", ("1.234", ".", True)),
+        (["007,5"], ["12,5"], ";", ("007.5", ",", False)),
+    ],
+)
+def test_another_column_settles_what_a_sign_means_or_casts_doubt_on_it(
+    x: list[str | None], other: list[str | None], separator: str, expected: tuple[str, str, bool]
+) -> None:
+    assert styled({"x": x, "other": other}, separator) == expected
+
+
+@pytest.mark.parametrize(
+    ("x", "decimal", "expected"),
+    [
+        (["1,234", "2,345"], ",", ("1.234 2.345", ",", False)),
+        (["1,234", "2,345"], ".", ("1234 2345", ".,", False)),
+        (["1.234", "2.345"], ",", ("1234 2345", ",.", False)),
+        (["1.234", "2.345"], ".", ("1.234 2.345", ".", False)),
+        (["12,5", "x"], ",", ("12,5 x", ",", False)),
+        (["12.5", "1"], ",", ("12.5 1", ",", False)),
+        (["12,5", "1"], ".", ("12,5 1", ".", False)),
+    ],
+)
+def test_a_named_decimal_sign_settles_it(x: list[str | None], decimal: str, expected: tuple[str, str, bool]) -> None:
+    for separator in ",;":
+        assert styled({"x": x}, separator, decimal) == expected
+
+
+def test_the_first_cells_do_not_decide_for_the_column() -> None:
+    assert styled({"x": ["12,5"] * 2000 + ["x"]}, ";")[1:] == (".", False)
+    late = styled({"x": ["12"] * 2000 + ["12,5"]}, ";")
+    assert late[0].endswith("12 12.5")
+    assert late[1:] == (",", False)
+    assert styled({"x": [None] * 2000 + ["12,5"]}, ";")[1:] == (",", False)
+
+
+def test_a_note_names_the_column_and_the_flag(write: Write) -> None:
+    path = write("area;n\n1,234;1\n2,345;2\n")
+    (note,) = detect_format(path).notes
+    assert "1 columns stay text, the first is 'area' with cells like '1,234'" in note
+    assert note.endswith("say --decimal , or --decimal .")
+    assert detect_format(path, decimal=",").notes == ()
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    numbers=st.lists(st.floats(-1e15, 1e15) | st.integers(-(10**12), 10**12), min_size=1, max_size=8),
+    decimal=st.sampled_from(".,"),
+)
+def test_numbers_survive_being_written_with_any_signs(numbers: list[float], decimal: str) -> None:
+    swap = str.maketrans(",.", ".,") if decimal == "," else {}
+    texts = [f"{number:,}".translate(swap) for number in numbers]
+    table = pa.table({"x": pa.array(texts, pa.large_string())})
+    style = NumberStyle(decimal=decimal, thousands="," if decimal == "." else ".")
+    assert [float(cell.as_py()) for cell in normalise_numbers(table, style)["x"]] == numbers
+
+
+def test_a_found_format_reads_the_same_as_none(write: Write) -> None:
+    path = write("a;b;c\n1.234,5;1,5;007\n2,5;3;x\n")
+    table_format = detect_format(path)
+    assert table_format.describe() == "utf-8, semicolon, decimal comma, thousands point"
+    assert read_table(path, table_format=table_format).equals(read_table(path))
+    assert cells(read_table(path)) == [["1234.5", "1.5", "007"], ["2.5", "3", "x"]]
