@@ -20,6 +20,11 @@ Write = Callable[[str | bytes], Path]
 Cells = list[list[str | None]]
 
 
+# NUL is refused, half a surrogate pair is no text.
+some_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
+difficult_text = st.text(st.sampled_from(list("ab1 ,;\t|\"'\r\n.é\u2028\x85\ufeff")), max_size=6)
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     def write_text(content: str | bytes) -> Path:
