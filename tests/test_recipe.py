@@ -25,6 +25,7 @@ FILES = {
     "environment.json",
     "metrics.jsonl",
     "history.csv",
+    "checkpoints",
     "model",
     "predictions_valid.parquet",
     "report.html",

@@ -26,6 +26,7 @@ from mixfit.report.content import ModelKind, ReportContent, Score
 from mixfit.report.page import write_report
 from mixfit.run_folder import describe_environment, new_run_folder, run_name, shown_path, write_settings
 from mixfit.training.build import build_model, precompute_features
+from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.callbacks.progress import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
@@ -197,6 +198,7 @@ def _train(network: MixedInputModel, mixed: MixedData, config: TrainConfig, fold
         callbacks=[
             recorder,
             ProgressLines(headline.name, console=console),
+            Checkpoints(folder / "checkpoints", "valid_loss", mode="min"),
             EarlyStopping("valid_loss", mode="min", patience=config.patience),
         ],
         weight_decay=config.weight_decay,
