@@ -1,7 +1,7 @@
 """Checkpoints: the weights and the optimizer's state on disk while training runs.
 
 ``last`` is the newest epoch, ``best`` the one with the best value of a metric. Each is a folder of safetensors and JSON
-with a manifest of sha256 sums, put in place by renaming. Frozen parameters are left out; training cannot change them."""
+with a manifest of sha256 sums, put in place by renaming. Frozen parameters, which cannot change, are left out."""
 
 import hashlib
 import json
