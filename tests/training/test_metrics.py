@@ -31,6 +31,15 @@ def test_classification_equals_scikit_learn() -> None:
     assert found["auc"] == pytest.approx(sk.roc_auc_score(TRUTH, PROBABILITIES, multi_class="ovr"))
 
 
+@pytest.mark.parametrize("classes", [2, 3, 60])
+def test_auc_equals_scikit_learns_also_with_ties(classes: int) -> None:
+    truth = np.concatenate([np.arange(classes), RANDOM.integers(0, classes, 150)])
+    probabilities = RANDOM.dirichlet(np.ones(classes), len(truth)).round(1)
+    columns = [1] if classes == 2 else range(classes)
+    expected = np.mean([sk.roc_auc_score(truth == label, probabilities[:, label]) for label in columns])
+    assert AUC.function(truth, probabilities) == pytest.approx(expected, abs=1e-12)
+
+
 def test_regression_equals_scikit_learn() -> None:
     truth, prediction = RANDOM.lognormal(size=(2, 100))
     found = evaluate((*REGRESSION_METRICS, R2_LOG), truth, prediction)

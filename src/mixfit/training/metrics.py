@@ -1,6 +1,6 @@
 """Metrics: how good predictions are, in the units of the target.
 
-Computed by scikit-learn on all rows at once, so that unequal batches cannot bias them. What cannot be computed
+Computed (mostly by scikit-learn) on all rows at once, so that unequal batches cannot bias them. What cannot be computed
 (R2 of one row, AUC of one class) is nan, never an invented number."""
 
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int64
+from scipy.stats import rankdata
 from sklearn import metrics as sk
 
 Truth = Float[np.ndarray, " rows"] | Int64[np.ndarray, " rows"]
@@ -75,14 +76,19 @@ def _log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def _auc(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Area under the ROC curve; over several classes the mean of one against the rest, of classes that occur."""
-    classes = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
-    areas = [
-        sk.roc_auc_score(truth == label, probabilities[:, label])
-        for label in classes
-        if 0 < (truth == label).sum() < len(truth)
-    ]
-    return float(np.mean(areas)) if areas else float("nan")
+    """Area under the ROC curve; over several classes the mean of one against the rest, of classes that occur.
+
+    By the ranks of Mann and Whitney, for all classes at once: scikit-learn's function takes 100 classes one by one,
+    which costs half a second, and this runs once an epoch and hundreds of times in a bootstrap."""
+    columns = slice(1, 2) if probabilities.shape[1] == 2 else slice(None)
+    is_class = (truth[:, None] == np.arange(probabilities.shape[1]))[:, columns]
+    inside = is_class.sum(0)
+    judged = (inside > 0) & (inside < len(truth))
+    if not judged.any():
+        return float("nan")
+    ranks = (rankdata(probabilities[:, columns], axis=0) * is_class).sum(0)
+    areas = (ranks - inside * (inside + 1) / 2)[judged] / (inside * (len(truth) - inside))[judged]
+    return float(areas.mean())
 
 
 MAE = Metric("mae", lambda truth, prediction: sk.mean_absolute_error(truth, prediction), higher_is_better=False)
