@@ -131,7 +131,7 @@ def test_inspect_finds_what_would_stop_the_training(
     code, output, _ = in_process(capsys, "inspect", "t.csv", "--target", "y")
     assert code == 3
     assert "error: " in output
-    assert "1 errors" in output
+    assert "1 error " in output
 
 
 def test_a_bug_of_ours_is_told_from_a_mistake(

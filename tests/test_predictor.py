@@ -6,12 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mixfit.data.table import read_table
 from safetensors.torch import load_file, save_file
 
+from mixfit.config import DataConfig, ModelConfig
+from mixfit.data.load import load_data
+from mixfit.data.table import read_table
+from mixfit.data.transform import RandomHorizontalFlip
 from mixfit.errors import ConfigError, DataError, ResourceError
 from mixfit.predictor import Predictor
 from mixfit.recipe import Run
+from mixfit.training.build import build_model, precompute_features
 
 
 @pytest.fixture
@@ -72,6 +76,28 @@ def test_unseen_categories_missing_cells_and_missing_photos_are_predicted_and_to
 
 def test_no_rows_give_no_predictions(quick_run: Run, frame: pd.DataFrame, demo_table: Path) -> None:
     assert len(quick_run.predictor.predict(frame.iloc[:0], images=demo_table.parent)) == 0
+
+
+def test_photos_are_cropped_in_prediction_as_in_training(demo_table: Path, tmp_path: Path) -> None:
+    data = load_data(demo_table, target="price", config=DataConfig(image_size=32, crop="center"))
+    config = ModelConfig(tabular_hidden=(16,), encoding_dim=8)
+    predictor = Predictor.from_training(build_model(data, config, seed=0), data, config)
+    assert predictor.crop == "center"
+    predictor.save(tmp_path / "model")
+    assert Predictor.load(tmp_path / "model").crop == "center"
+
+
+def test_a_model_that_could_not_be_loaded_again_is_refused(demo_table: Path) -> None:
+    data = load_data(demo_table, target="price", image_size=32)
+    model = build_model(data, ModelConfig(encoding_dim=8), seed=0)
+    with pytest.raises(ConfigError, match="pass the ModelConfig that it was built with"):
+        Predictor.from_training(model, data)
+
+
+def test_transforms_and_precomputed_features_exclude_each_other(demo_table: Path) -> None:
+    data = load_data(demo_table, target="price", image_size=32, transforms=[RandomHorizontalFlip()])
+    with pytest.raises(ConfigError, match="transforms would have no effect"):
+        precompute_features(data, build_model(data))
 
 
 def test_photos_need_a_folder(quick_run: Run, frame: pd.DataFrame) -> None:

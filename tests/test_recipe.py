@@ -14,6 +14,7 @@ from rich.console import Console
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.table import read_table
 from mixfit.demo import DEMO_TARGET
+from mixfit.errors import ConfigError, DataError
 from mixfit.nn.backbones import make_backbone
 from mixfit.recipe import OURS, Run, fit
 from mixfit.run_folder import new_run_folder, run_name
@@ -138,6 +139,57 @@ def test_classes_are_trained_and_predicted(target: str, demo_table: Path, tmp_pa
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     accuracy = float((predictions["truth"] == predictions["prediction"]).mean())
     assert run.scores["valid"][OURS]["accuracy"] == pytest.approx(accuracy)
+
+
+def test_bad_rows_are_marked_dropped_or_refused_and_new_categories_are_not_bad(
+    quick_run: Run, demo_table: Path, tmp_path: Path
+) -> None:
+    frame = read_table(demo_table)[:6]
+    frame.loc[0, "maker"] = "somebody new"
+    frame.loc[1, "height_cm"] = "tall"
+    frame.loc[2, "photos"] = "images/gone.jpg"
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    settings = {"images": demo_table.parent, "console": Console(quiet=True)}
+    predict_table(quick_run.folder, tmp_path / "new.csv", out=tmp_path / "marked.csv", **settings)
+    assert len(read_table(tmp_path / "marked.csv")) == 6
+    predict_table(quick_run.folder, tmp_path / "new.csv", out=tmp_path / "kept.csv", bad_rows="drop", **settings)
+    assert read_table(tmp_path / "kept.csv")["vase_id"].tolist() == frame["vase_id"][[0, 3, 4, 5]].tolist()
+    with pytest.raises(DataError, match="2 of 6 rows are broken"):
+        predict_table(quick_run.folder, tmp_path / "new.csv", out=tmp_path / "x.csv", bad_rows="fail", **settings)
+    for again in ("again", "third"):
+        predict_table(quick_run.folder, tmp_path / "marked.csv", out=tmp_path / f"{again}.csv", **settings)
+        (tmp_path / f"{again}.csv").rename(tmp_path / "marked.csv")
+    assert "prediction_mixfit_mixfit" in read_table(tmp_path / "marked.csv")
+
+
+def test_a_wrong_folder_of_photos_is_told(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:
+    output = StringIO()
+    predict_table(
+        quick_run.folder,
+        demo_table,
+        out=tmp_path / "o.csv",
+        images=tmp_path,
+        console=Console(file=output, width=250),
+    )
+    assert f"photos was found below {tmp_path}; set the folder with --images" in output.getvalue()
+
+
+def test_held_back_rows_alone_can_be_evaluated(tmp_path: Path, demo_table: Path) -> None:
+    frame = read_table(demo_table).drop(columns="photos")
+    frame["split"] = np.repeat(["train", "valid", "test"], 30)
+    frame["kind"] = np.tile(["a", "b"], 45)
+    frame.loc[70, "kind"] = "only to judge"
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    frame[60:].to_csv(tmp_path / "later.csv", index=False)
+    frame[60:].drop(columns="split").to_csv(tmp_path / "plain.csv", index=False)
+    run = quick_fit(tmp_path / "table.csv", "kind", tmp_path / "runs")
+    quiet = Console(quiet=True)
+    whole = evaluate_table(run.folder, tmp_path / "table.csv", split="test", console=quiet)
+    assert whole == pytest.approx(run.scores["test"]["mixfit, table only"], rel=1e-5)
+    assert evaluate_table(run.folder, tmp_path / "later.csv", split="test", console=quiet) == whole
+    assert evaluate_table(run.folder, tmp_path / "plain.csv", split="all", console=quiet) == whole
+    with pytest.raises(ConfigError, match="no column 'split'"):
+        evaluate_table(run.folder, tmp_path / "plain.csv", split="test", console=quiet)
 
 
 @pytest.mark.parametrize("backbone", ["small_resnet", "tf_efficientnet_lite0"])

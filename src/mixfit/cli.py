@@ -3,6 +3,7 @@
 Heavy imports stay inside the commands, so that ``mixfit --help`` is there at once."""
 
 import os
+import shlex
 import sys
 import tempfile
 import traceback
@@ -103,7 +104,16 @@ def train(
     from mixfit.recipe import fit
 
     known = None if schema is None else Schema.load(schema)
-    fit(table, target=target, data=_with_roles(data, set_), model=model, train=train, schema=known, out=out)
+    fit(
+        table,
+        target=target,
+        data=_with_roles(data, set_),
+        model=model,
+        train=train,
+        schema=known,
+        out=out,
+        command=_shown_command(sys.argv[1:]),
+    )
 
 
 @app.command
@@ -181,6 +191,11 @@ def _with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
             raise ConfigError(f"no role {role!r}.{did_you_mean(role, ROLES)} roles: {', '.join(ROLES)}")
         pairs[column] = known
     return replace(DataConfig() if data is None else data, roles=pairs)
+
+
+def _shown_command(arguments: list[str]) -> str:
+    """What was typed, for a page that is shown around: without absolute paths."""
+    return shlex.join(["mixfit", *(Path(word).name if Path(word).is_absolute() else word for word in arguments)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -119,5 +119,5 @@ class TrainConfig:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}.")
         if self.patience < 1:
             raise ConfigError(f"patience must be at least 1, got {self.patience}.")
-        if self.seed < 0:
-            raise ConfigError(f"seed must be at least 0, got {self.seed}.")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}.")

@@ -3,10 +3,11 @@
 A temporary in the same folder is flushed to the disk and then renamed; the folder is flushed last
 (Pillai et al. 2014, "All File Systems Are Not Created Equal")."""
 
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,3 +91,8 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+def json_numbers(values: Mapping[str, float | int]) -> dict[str, float | int | None]:
+    """JSON has neither nan nor infinity: None stands for both."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mixfit.config import DataConfig
+from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad
 from mixfit.data.images import ImageError, image_header, read_image
 from mixfit.data.infer import infer_schema
 from mixfit.data.photos import Photos, find_photos
-from mixfit.data.schema import Schema
+from mixfit.data.schema import Schema, suspicious_columns
 from mixfit.data.split import split_rows
 from mixfit.data.table import read_as_configured
 from mixfit.data.target import usable_rows
@@ -44,7 +45,7 @@ def inspect_table(
     Args:
         out: a new folder; by default ``runs/<table>-<target>-inspect-NNN``.
     """
-    console = console or Console(soft_wrap=True)
+    console = console or PlainConsole()
     frame, table_format = read_as_configured(path, config.text)
     schema = infer_schema(frame, target, roles=config.roles, ignore=config.ignore, task=config.task)
     root = config.images or path.parent
@@ -55,7 +56,7 @@ def inspect_table(
     checks += _checks(frame, schema, config, scan)
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
+        console.print(text, markup=False)
 
     say(f"{path}  {len(frame)} rows x {len(frame.columns)} columns  {table_format.describe()}    images root: {root}")
     _print_schema(console, schema)
@@ -75,20 +76,29 @@ def inspect_table(
     )
     folder = _write(content, schema, path, target, out)
     errors = sum(check.level == "error" for check in checks)
-    found = f"{len(checks) - errors} warnings, {errors} errors"
+    found = f"{_count(len(checks) - errors, 'warning')}, {_count(errors, 'error')}"
     say(f" checks: {found}  ->  {folder / 'inspect.html'}, {folder / 'schema.json'}")
     return DataError.exit_code if errors else 0
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def _write(content: InspectContent, schema: Schema, path: Path, target: str, out: Path | None) -> Path:
+    """Write both files into a new folder."""
     if out is None:
         folder = new_run_folder(Path("runs"), f"{run_name(path, target)}-inspect")
-    else:
-        with new_folder(out):
-            folder = out
+        _write_files(folder, content, schema)
+        return folder
+    with new_folder(out) as temporary:
+        _write_files(temporary, content, schema)
+    return out
+
+
+def _write_files(folder: Path, content: InspectContent, schema: Schema) -> None:
     write_inspect(content, folder / "inspect.html")
     write_file(folder / "schema.json", json.dumps(schema.to_dict(), indent=1, ensure_ascii=False))
-    return folder
 
 
 def _print_schema(console: Console, schema: Schema) -> None:
@@ -103,9 +113,9 @@ def _print_schema(console: Console, schema: Schema) -> None:
         cells = (column.name, role, column.reason, str(column.missing), column.note)
         # Column names are text, never markup.
         table.add_row(*(cell.replace("[", "\\[") for cell in cells))
-    console.print(table, highlight=False)
+    console.print(table)
     if len(shown) < len(schema.columns):
-        console.print(f" ... and {len(schema.columns) - len(shown)} more columns, all in schema.json", highlight=False)
+        console.print(f" ... and {len(schema.columns) - len(shown)} more columns, all in schema.json")
 
 
 def _scan_photos(frame: pd.DataFrame, schema: Schema, root: Path) -> _PhotoScan:
@@ -145,7 +155,7 @@ def _statistics(column: str, photos: Photos, bad: list[BadInput], failures: dict
 
 def _checks(frame: pd.DataFrame, schema: Schema, config: DataConfig, scan: _PhotoScan) -> list[Check]:
     """What a person should know before training; an error would stop the training."""
-    checks = [Check(level="warning", text=f"{c.name}: {c.note}") for c in schema.columns if "suspicious" in c.note]
+    checks = [Check(level="warning", text=line) for line in suspicious_columns(schema)]
     try:
         usable, bad = usable_rows(frame, schema, config.max_missing_target)
         if bad:

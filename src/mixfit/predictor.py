@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -31,12 +31,14 @@ from mixfit.data.store import ImageFiles
 from mixfit.data.target import Target, target_from_dict
 from mixfit.device import default_device
 from mixfit.errors import ConfigError, DataError
-from mixfit.files import new_folder, write_file
+from mixfit.files import json_numbers, new_folder, write_file
 from mixfit.nn.backbones import has_pretrained_weights
 from mixfit.nn.model import MixedInputModel, ModelShape, make_model
 from mixfit.training.build import model_shape
 
 FORMAT_VERSION = 1
+# What reading a description raises that is not what we wrote.
+_DAMAGE = (AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,10 @@ class Predictions:
     """``ok``, or what was missing or repaired in the row."""
     bad: list[BadInput]
     """Every cell and photo that was repaired or masked."""
+    photos_named: int = 0
+    """Places in the rows that name a photo."""
+    photos_found: int = 0
+    """Those of them whose photo could be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,6 @@ class Predictor:
     schema: Schema
     preprocessor: TablePreprocessor
     target: Target
-    image_size: int
     crop: Crop
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     """Per split; for the model card."""
@@ -73,20 +78,32 @@ class Predictor:
         data: MixedData,
         config: ModelConfig | None = None,
         *,
-        crop: Crop = "squash",
-        metrics: Mapping[str, Mapping[str, float | None]] | None = None,
+        metrics: Mapping[str, Mapping[str, float]] | None = None,
     ) -> "Predictor":
-        """Put together what was trained; ``config`` is what the model was built with."""
+        """Put together what was trained.
+
+        Args:
+            config: what the model was built with.
+        Raises:
+            ConfigError: the model was built in another way, so that it could not be loaded again.
+        """
+        config, shape = ModelConfig() if config is None else config, model_shape(data)
+        expected = make_model(shape, config, pretrained=False).state_dict()
+        found = model.state_dict()
+        if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in found.items()}:
+            raise ConfigError(
+                "The model was not built by build_model with this configuration, so it could not be loaded again: "
+                "pass the ModelConfig that it was built with."
+            )
         return cls(
             model=model,
-            shape=model_shape(data),
-            config=ModelConfig() if config is None else config,
+            shape=shape,
+            config=config,
             schema=data.schema,
             preprocessor=data.preprocessor,
             target=data.target,
-            image_size=data.image_size,
-            crop=crop,
-            metrics={split: dict(values) for split, values in (metrics or {}).items()},
+            crop=data.crop,
+            metrics={split: json_numbers(values) for split, values in (metrics or {}).items()},
         )
 
     def predict(
@@ -133,7 +150,7 @@ class Predictor:
             if images is None:
                 raise ConfigError("This model uses photos: say with images=FOLDER where the paths in the table start.")
             photos = find_photos(frame, self.schema.names("image"), Path(images))
-        source = None if photos is None else ImageFiles(photos.files, size=self.image_size, crop=self.crop)
+        source = None if photos is None else ImageFiles(photos.files, size=self.shape.image_size, crop=self.crop)
         dataset = MixedDataset(
             numeric=torch.from_numpy(arrays.numeric),
             categorical=torch.from_numpy(arrays.categorical),
@@ -148,7 +165,9 @@ class Predictor:
         if photos is not None and source is not None:
             bad += photos.bad + unreadable_photos(frame, photos, source.failures)
         slots = None if photos is None else photos.slots
-        return Predictions(self.target.decode(outputs), _row_status(len(frame), slots, bad), bad)
+        named = 0 if photos is None else int((photos.slots >= 0).sum()) + len(photos.bad)
+        masked = sum(record.action == "photo masked" for record in bad)
+        return Predictions(self.target.decode(outputs), _row_status(len(frame), slots, bad), bad, named, named - masked)
 
     def _run(self, loader: DataLoader, device: torch.device) -> np.ndarray:
         """Raw outputs of all rows, float32."""
@@ -172,7 +191,6 @@ class Predictor:
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "model": asdict(self.config),
             "shape": asdict(self.shape),
-            "image_size": self.image_size,
             "crop": self.crop,
             "schema": self.schema.to_dict(),
             "preprocessor": self.preprocessor.to_dict(),
@@ -205,11 +223,10 @@ class Predictor:
                 schema=Schema.from_dict(description["schema"]),
                 preprocessor=TablePreprocessor.from_dict(description["preprocessor"]),
                 target=target_from_dict(description["target"]),
-                image_size=description["image_size"],
-                crop=description["crop"],
+                crop=_crop(description["crop"]),
                 metrics=description["metrics"],
             )
-        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        except _DAMAGE as error:
             raise DataError(f"{folder}/mixfit.json does not describe these weights: {error}. Train again.") from error
         bad = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
         if bad:
@@ -290,6 +307,13 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
             f"{folder}/model.safetensors is damaged: its sha256 is not the one in mixfit.json. Copy it again."
         )
     return description, weights
+
+
+def _crop(name: object) -> Crop:
+    for crop in get_args(Crop):
+        if crop == name:
+            return crop
+    raise ValueError(f"there is no crop {name!r}")
 
 
 def _tuples(settings: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,20 +10,21 @@ import torch
 from rich.console import Console
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad, write_bad_inputs
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData, load_data
-from mixfit.data.schema import Schema
+from mixfit.data.schema import Schema, suspicious_columns
 from mixfit.data.store import ImageSource
 from mixfit.device import default_device
-from mixfit.evaluation.baselines import BOOSTED_TREES, boosted_trees, constant
+from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline, boosted_trees, constant
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for, metrics_for, score
 from mixfit.files import explained
 from mixfit.nn.model import MixedInputModel, is_frozen
 from mixfit.predictor import Predictor, unreadable_photos
 from mixfit.report.content import ModelKind, ReportContent, Score
 from mixfit.report.page import write_report
-from mixfit.run_folder import describe_environment, new_run_folder, run_name, shown_path, write_settings
+from mixfit.run_folder import describe_environment, new_run_folder, run_name, write_settings
 from mixfit.training.build import build_model, precompute_features
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
@@ -32,6 +32,7 @@ from mixfit.training.callbacks.progress import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.learner import Learner
 from mixfit.training.loss import cross_entropy, mse
+from mixfit.training.metrics import evaluate
 from mixfit.training.optimizer import AdamW
 
 OURS = "mixfit, table and photos"
@@ -75,6 +76,7 @@ def fit(
     schema: Schema | None = None,
     out: str | Path = "runs",
     console: Console | None = None,
+    command: str | None = None,
 ) -> Run:
     """Train on a table and its photos; write the run folder ``out/<table>-<target>-NNN``.
 
@@ -85,14 +87,13 @@ def fit(
         schema: roles that are known already.
         out: where run folders are made.
         console: where progress is written, by default standard output; ``Console(quiet=True)`` for silence.
+        command: what the report says started the run; by default this call.
     Raises:
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
     """
     data_config, model_config = data or DataConfig(), model or ModelConfig()
     model_config = replace(model_config, freeze_backbone=is_frozen(model_config))
-    train_config, console = train or TrainConfig(), console or Console(soft_wrap=True)
-    table = Path(table)
-    device = default_device()
+    train_config, console, table = train or TrainConfig(), console or PlainConsole(), Path(table)
     mixed = load_data(
         table,
         target=target,
@@ -100,76 +101,35 @@ def fit(
         schema=schema,
         batch_size=train_config.batch_size,
         seed=train_config.seed,
-        device=device,
+        device=default_device(),
     )
     data_config = replace(data_config, image_size=mixed.image_size)
     train_config = replace(train_config, batch_size=mixed.batch_size)
+    network = build_model(mixed, model_config, seed=train_config.seed).to(mixed.device)
     folder = new_run_folder(Path(out), run_name(table, target))
     settings = write_settings(folder, table, target, mixed.schema, data_config, model_config, train_config)
-    _say_start(console, folder, mixed, device, train_config)
+    _say_start(console, folder, mixed, train_config)
 
     clock = _Clock()
-    network = build_model(mixed, model_config, seed=train_config.seed).to(device)
     pixels, mixed = mixed.source, _with_features(mixed, network, console)
     recorder = _train(network, mixed, train_config, folder, console)
-    train_seconds = clock.lap()
-    trees, nothing = boosted_trees(mixed, seed=train_config.seed), constant(mixed)
-
-    ours = OURS if mixed.photos is not None else OURS_TABLE_ONLY
-    judged = [_judge(network, mixed, name, {ours: None, trees.name: trees, nothing.name: nothing}) for name in JUDGED]
-    metrics = metrics_for(mixed.schema.task, mixed.target)
-    scores = {rows.split: score(rows, metrics) for rows in judged}
-    headline = headline_for(mixed.schema.task, mixed.target)
-    final = judged[1] if len(judged[1].truth) else judged[0]
-    comparison = compare(final, headline, ours, BOOSTED_TREES)
-    bad = [*mixed.bad, *_unreadable(mixed, pixels)]
-    predictor = Predictor.from_training(
-        network,
-        mixed,
-        model_config,
-        crop=data_config.crop,
-        metrics={split: json_numbers(by_model[ours]) for split, by_model in scores.items()},
-    )
-    predictor.save(folder / "model")
-    with explained(folder, None):
-        write_bad_inputs(bad, folder / "bad_inputs.csv")
-        _predictions_frame(mixed, judged[0], ours).to_parquet(folder / "predictions_valid.parquet")
-    seconds = {ours: train_seconds, trees.name: trees.seconds, nothing.name: nothing.seconds}
-    kinds: dict[str, ModelKind] = {ours: "ours", trees.name: "table", nothing.name: "constant"}
-    write_report(
-        ReportContent(
-            title=run_name(table, target),
-            target=target,
-            schema=mixed.schema,
-            rows={"train": len(mixed.split.train), "valid": len(mixed.split.valid), "test": len(mixed.split.test)},
-            headline_metric=headline.name,
-            higher_is_better=headline.higher_is_better,
-            verdict=comparison.verdict,
-            scores=[
-                Score(model=model, kind=kinds[model], split=split, metrics=values, seconds=seconds[model])
-                for split, by_model in scores.items()
-                for model, values in by_model.items()
-            ],
-            history=recorder.history,
-            predicted_split=final.split,
-            truth=final.truth,
-            prediction=final.predictions[ours] if mixed.target.classes is None else final.predictions[ours].argmax(1),
-            classes=mixed.target.classes or (),
-            log_scale=mixed.target.log,
-            bad_inputs=bad,
-            warnings=[
-                f"{column.name}: {column.note}" for column in mixed.schema.columns if "suspicious" in column.note
-            ],
-            command=f"mixfit train {shown_path(table)} --target {target}",
-            settings=settings,
-            environment=describe_environment(),
-        ),
-        folder / "report.html",
-    )
+    seconds = {_our_name(mixed): clock.lap()}
+    ours = {name: _predict(network, mixed, name) for name in JUDGED}
+    predictor = _save(folder, network, mixed, model_config, ours)  # before anything else can fail
+    baselines = [boosted_trees(mixed, seed=train_config.seed), constant(mixed)]
+    seconds |= {baseline.name: baseline.seconds for baseline in baselines}
+    judged = {name: _judged_rows(mixed, name, ours[name], baselines) for name in JUDGED}
     run = Run(
-        folder=folder, predictor=predictor, scores=scores, comparison=comparison, history=recorder.history, bad=bad
+        folder=folder,
+        predictor=predictor,
+        scores={name: score(rows, metrics_for(mixed.schema.task, mixed.target)) for name, rows in judged.items()},
+        comparison=_compare(mixed, judged),
+        history=recorder.history,
+        bad=[*mixed.bad, *_unreadable(mixed, pixels)],
     )
-    _say_end(console, run, table, mixed)
+    command = command or f"mixfit.fit({table.name!r}, target={target!r})"
+    _write_results(run, mixed, judged, seconds, settings, command)
+    _say_end(console, run, table, mixed, data_config)
     return run
 
 
@@ -181,7 +141,7 @@ def _with_features(mixed: MixedData, network: MixedInputModel, console: Console)
     with_features = precompute_features(mixed, network, progress=console.is_terminal and not console.quiet)
     if isinstance(with_features.source, FeatureTable):
         files = len(with_features.source.readable)
-        console.print(f" {files:,} photos through the frozen image network in {clock.lap():.0f} s", highlight=False)
+        console.print(f" {files:,} photos through the frozen image network in {clock.lap():.0f} s")
     return with_features
 
 
@@ -207,21 +167,93 @@ def _train(network: MixedInputModel, mixed: MixedData, config: TrainConfig, fold
     return recorder
 
 
-def _judge(network: MixedInputModel, mixed: MixedData, split: JudgedSplit, models: dict[str, Any]) -> Rows:
-    """Predictions of the network (None) and of the baselines for the rows of a split."""
-    learner = Learner(network, mixed, loss=mse)
-    rows = mixed.split.of(split)
-    truth = mixed.target.truth(mixed.frame[mixed.schema.target].iloc[rows])
-    predictions: dict[str, np.ndarray] = {}
-    for name, baseline in models.items():
-        if baseline is not None:
-            predictions[name] = baseline.predictions[split]
-        elif len(rows):
-            predictions[name] = mixed.target.decode(learner.predict(mixed.rows(split))[0].float().numpy())
-        else:
-            shape = (0,) if mixed.target.classes is None else (0, len(mixed.target.classes))
-            predictions[name] = np.zeros(shape)
-    return Rows(split, truth, predictions)
+def _our_name(mixed: MixedData) -> str:
+    return OURS if mixed.photos is not None else OURS_TABLE_ONLY
+
+
+def _predict(network: MixedInputModel, mixed: MixedData, split: JudgedSplit) -> np.ndarray:
+    """Predictions of the network in the unit of the target, or probabilities; none for a split without rows."""
+    if not len(mixed.split.of(split)):
+        return np.zeros((0,) if mixed.target.classes is None else (0, len(mixed.target.classes)))
+    outputs, _ = Learner(network, mixed, loss=mse).predict(mixed.rows(split))
+    return mixed.target.decode(outputs.float().numpy())
+
+
+def _truth(mixed: MixedData, split: JudgedSplit) -> np.ndarray:
+    return mixed.target.truth(mixed.frame[mixed.schema.target].iloc[mixed.split.of(split)])
+
+
+def _save(
+    folder: Path,
+    network: MixedInputModel,
+    mixed: MixedData,
+    config: ModelConfig,
+    ours: dict[JudgedSplit, np.ndarray],
+) -> Predictor:
+    """Write the model folder, with our own metrics in it."""
+    metrics = metrics_for(mixed.schema.task, mixed.target)
+    found = {str(name): evaluate(metrics, _truth(mixed, name), values) for name, values in ours.items()}
+    predictor = Predictor.from_training(network, mixed, config, metrics=found)
+    predictor.save(folder / "model")
+    return predictor
+
+
+def _judged_rows(mixed: MixedData, split: JudgedSplit, ours: np.ndarray, baselines: list[Baseline]) -> Rows:
+    others = {baseline.name: baseline.predictions[split] for baseline in baselines}
+    return Rows(split, _truth(mixed, split), {_our_name(mixed): ours, **others})
+
+
+def _final_rows(judged: dict[JudgedSplit, Rows]) -> Rows:
+    """The test rows, or the validation rows where there is no test."""
+    return judged["test"] if len(judged["test"].truth) else judged["valid"]
+
+
+def _compare(mixed: MixedData, judged: dict[JudgedSplit, Rows]) -> Comparison:
+    headline = headline_for(mixed.schema.task, mixed.target)
+    return compare(_final_rows(judged), headline, _our_name(mixed), BOOSTED_TREES, with_photos=mixed.photos is not None)
+
+
+def _write_results(
+    run: Run,
+    mixed: MixedData,
+    judged: dict[JudgedSplit, Rows],
+    seconds: dict[str, float],
+    settings: dict[str, object],
+    command: str,
+) -> None:
+    """Write the list of bad inputs, the validation predictions and the report."""
+    ours = _our_name(mixed)
+    with explained(run.folder, None):
+        write_bad_inputs(run.bad, run.folder / "bad_inputs.csv")
+        _predictions_frame(mixed, judged["valid"], ours).to_parquet(run.folder / "predictions_valid.parquet")
+    final, headline = _final_rows(judged), headline_for(mixed.schema.task, mixed.target)
+    kinds: dict[str, ModelKind] = {ours: "ours", BOOSTED_TREES: "table", CONSTANT: "constant"}
+    content = ReportContent(
+        title=run.folder.name.rpartition("-")[0],
+        target=mixed.schema.target,
+        schema=mixed.schema,
+        rows={"train": len(mixed.split.train), "valid": len(mixed.split.valid), "test": len(mixed.split.test)},
+        headline_metric=headline.name,
+        higher_is_better=headline.higher_is_better,
+        verdict=run.comparison.verdict,
+        scores=[
+            Score(model=model, kind=kinds[model], split=split, metrics=values, seconds=seconds[model])
+            for split, by_model in run.scores.items()
+            for model, values in by_model.items()
+        ],
+        history=run.history,
+        predicted_split=final.split,
+        truth=final.truth,
+        prediction=final.predictions[ours] if mixed.target.classes is None else final.predictions[ours].argmax(1),
+        classes=mixed.target.classes or (),
+        log_scale=mixed.target.log,
+        bad_inputs=run.bad,
+        warnings=suspicious_columns(mixed.schema),
+        command=command,
+        settings=settings,
+        environment=describe_environment(),
+    )
+    write_report(content, run.folder / "report.html")
 
 
 def _unreadable(mixed: MixedData, pixels: ImageSource | FeatureTable | None) -> list[BadInput]:
@@ -243,32 +275,23 @@ def _predictions_frame(mixed: MixedData, rows: Rows, ours: str) -> pd.DataFrame:
     return pd.DataFrame(columns | {f"probability_{name}": prediction[:, i] for i, name in enumerate(classes)})
 
 
-def _suspicious(schema: Schema) -> list[str]:
-    """Columns that may give the target away."""
-    return [f"{column.name}: {column.note}" for column in schema.columns if "suspicious" in column.note]
-
-
-def json_numbers(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no nan."""
-    return {name: None if np.isnan(value) else value for name, value in values.items()}
-
-
-def _say_start(console: Console, folder: Path, mixed: MixedData, device: torch.device, config: TrainConfig) -> None:
+def _say_start(console: Console, folder: Path, mixed: MixedData, config: TrainConfig) -> None:
     split = mixed.split
-    threads = f" ({torch.get_num_threads()} threads)" if device.type == "cpu" else ""
+    threads = f" ({torch.get_num_threads()} threads)" if mixed.device.type == "cpu" else ""
     console.print(
-        f" run {folder}   device {device}{threads}   seed {config.seed}   "
+        f" run {folder}   device {mixed.device}{threads}   seed {config.seed}   "
         f"{len(split.train)} train / {len(split.valid)} valid / {len(split.test)} test",
-        highlight=False,
         markup=False,
     )
-    for line in _suspicious(mixed.schema):
-        console.print(f" warning: {line}", highlight=False, markup=False)
+    for line in suspicious_columns(mixed.schema):
+        console.print(f" warning: {line}", markup=False)
+    if mixed.photos is not None and not mixed.photos.files:
+        console.print(" warning: not one photo was found; see bad_inputs.csv and --images", markup=False)
 
 
-def _say_end(console: Console, run: Run, table: Path, mixed: MixedData) -> None:
+def _say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: DataConfig) -> None:
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
+        console.print(text, markup=False)
 
     best = run.history.loc[run.history["valid_loss"].idxmin()]
     say(f" best epoch {best['epoch']:.0f} of {len(run.history)}")
@@ -283,8 +306,10 @@ def _say_end(console: Console, run: Run, table: Path, mixed: MixedData) -> None:
     if run.bad:
         say(f" {describe_bad(run.bad)}; all listed in {run.folder / 'bad_inputs.csv'}")
     say(f" report  {run.folder / 'report.html'}")
-    say(f" next    mixfit predict {run.folder} NEW.csv -o out.csv")
-    say(f"         mixfit evaluate {run.folder} {table} --split test")
+    images = f" --images {config.images}" if config.images is not None else ""
+    say(f" next    mixfit predict {run.folder} NEW.csv -o out.csv{images}")
+    if len(mixed.split.test):
+        say(f"         mixfit evaluate {run.folder} {table} --split test{images}")
 
 
 def _short(value: float) -> str:

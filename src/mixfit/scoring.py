@@ -12,22 +12,25 @@ import pandas as pd
 from rich.console import Console
 
 from mixfit.config import TextConfig
+from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad
-from mixfit.data.split import split_rows
+from mixfit.data.load import unknown_class
+from mixfit.data.split import split_labels, split_rows
 from mixfit.data.table import read_as_configured
-from mixfit.data.table_writer import write_table
+from mixfit.data.table_writer import check_writable_kind, write_table
 from mixfit.data.target import usable_rows
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.scores import metrics_for
-from mixfit.files import write_file
-from mixfit.predictor import Predictor
-from mixfit.recipe import json_numbers
+from mixfit.files import json_numbers, write_file
+from mixfit.predictor import Predictions, Predictor
 from mixfit.suggest import unknown_column
 from mixfit.training.metrics import evaluate
 
 SplitChoice = Literal["train", "valid", "test", "all"]
 BadRows = Literal["mark", "drop", "fail"]
+# What was done to rows that are broken, rather than merely new (an unseen category) or incomplete.
+_BROKEN = ("photo masked", "cell treated as missing")
 
 
 def load_run(run: Path) -> Predictor:
@@ -67,37 +70,41 @@ def evaluate_table(
         ConfigError: the table lacks the target, or its rows cannot be told into splits.
         DataError: no row of that split has a target.
     """
-    predictor, console = load_run(run), console or Console(soft_wrap=True)
-    frame, _ = read_as_configured(table, text or TextConfig())
+    predictor, console = load_run(run), console or PlainConsole()
+    frame, _ = read_as_configured(table, text or _text_of_run(run))
     name = predictor.schema.target
     if name not in frame.columns:
         raise unknown_column(name, frame.columns)
+    same_table = _is_training_table(run, table)
+    chosen = split or ("test" if same_table else "all")
     usable, left_out = usable_rows(frame, predictor.schema, 1.0)
-    chosen = split or ("test" if _is_training_table(run, table) else "all")
-    rows = _rows_of(run, table, frame, predictor, usable, chosen)
+    rows = np.flatnonzero(usable) if chosen == "all" else _rows_of(run, table, frame, predictor, usable, chosen)
+    rows, unknown = _with_known_classes(predictor, frame[name], rows)
+    if not len(rows):
+        raise DataError(f"{table} has no {chosen} row whose target the model knows.")
     truth = predictor.target.truth(frame[name].iloc[rows])
-    if predictor.target.classes is not None and (truth < 0).any():
-        first = rows[np.flatnonzero(truth < 0)[0]]
-        raise DataError(
-            f"{(truth < 0).sum()} of {len(rows)} rows have a class that the model was not trained on, the first in "
-            f"row {first}: {frame[name].iloc[first]!r}. Leave those rows out."
-        )
-    found = predictor.predictions(frame.iloc[rows], images=images or table.parent)
+    images = images or (_images_of_run(run) if same_table else None) or table.parent
+    found = predictor.predictions(frame.iloc[rows], images=images)
     metrics = metrics_for(predictor.schema.task, predictor.target)
     values = evaluate(metrics, truth, found.values)
     intervals = {metric.name: bootstrap_interval(metric, truth, found.values) for metric in metrics}
 
-    console.print(f" {table}   {chosen} rows: {len(rows)}", highlight=False, markup=False)
+    console.print(f" {table}   {chosen} rows: {len(rows)}", markup=False)
     for metric_name, value in values.items():
         low, high = intervals[metric_name]
-        console.print(f"   {metric_name:<20}{value:>14.6g}   95 % CI {low:.4g} to {high:.4g}", highlight=False)
-    bad = [*left_out, *_in_table_rows(found.bad, rows)]
+        console.print(f"   {metric_name:<20}{value:>14.6g}   95 % CI {low:.4g} to {high:.4g}")
+    bad = [*left_out, *unknown, *_in_table_rows(found.bad, rows)]
+    _warn_of_no_photos(console, found, images)
     if bad:
-        console.print(f" {describe_bad(bad)}", highlight=False, markup=False)
-    ends = {f"{key}_ci95": [None if np.isnan(end) else end for end in pair] for key, pair in intervals.items()}
+        console.print(f" {describe_bad(bad)}", markup=False)
+    lows = json_numbers({f"{key}_ci95_low": low for key, (low, _) in intervals.items()})
+    highs = json_numbers({f"{key}_ci95_high": high for key, (_, high) in intervals.items()})
+    {"split": chosen, "rows": len(rows), **json_numbers(values), **lows, **highs}
     path = (run / f"metrics-{chosen}.json") if out is None else out
-    write_file(path, json.dumps({"split": chosen, "rows": len(rows), **json_numbers(values), **ends}, indent=1))
-    console.print(f" metrics {path}", highlight=False, markup=False)
+    write_file(
+        path, json.dumps({"split": chosen, "rows": len(rows), **json_numbers(values), **lows, **highs}, indent=1)
+    )
+    console.print(f" metrics {path}", markup=False)
     return values
 
 
@@ -122,16 +129,18 @@ def predict_table(
     Raises:
         DataError: a column that the model needs is missing, or ``bad_rows="fail"`` and there are such rows.
     """
-    started, console = time.perf_counter(), console or Console(soft_wrap=True)
+    started, console = time.perf_counter(), console or PlainConsole()
+    check_writable_kind(out)
     predictor = load_run(run)
     frame, _ = read_as_configured(table, text or TextConfig())
-    found = predictor.predictions(frame, images=images or table.parent)
-    broken = sorted({record.row for record in found.bad})
+    images = images or table.parent
+    found = predictor.predictions(frame, images=images)
+    broken = sorted({record.row for record in found.bad if record.action in _BROKEN})
     if broken and bad_rows == "fail":
-        raise DataError(f"{len(broken)} of {len(frame)} rows are broken: {describe_bad(found.bad)}.")
+        faults = [record for record in found.bad if record.action in _BROKEN]
+        raise DataError(f"{len(broken)} of {len(frame)} rows are broken: {describe_bad(faults)}.")
     columns = predictor.as_frame(found, frame.index)
-    taken = {name: f"{name}_mixfit" for name in columns if name in frame.columns}
-    written = pd.concat([frame, columns.rename(columns=taken)], axis=1)
+    written = pd.concat([frame, columns.rename(columns=lambda name: _free_name(name, frame.columns))], axis=1)
     if bad_rows == "drop":
         written = written.drop(index=broken)
     write_table(written, out, raw=raw_csv)
@@ -143,42 +152,81 @@ def predict_table(
         highlight=False,
     )
     if found.bad:
-        console.print(f" {describe_bad(found.bad)}", highlight=False, markup=False)
-    console.print(f" written {out}", highlight=False, markup=False)
+        console.print(f" {describe_bad(found.bad)}", markup=False)
+    _warn_of_no_photos(console, found, images)
+    console.print(f" written {out}", markup=False)
+
+
+def _free_name(name: str, taken: pd.Index) -> str:
+    """A name that no column has yet: predictions of an earlier run may be in the table."""
+    while name in taken:
+        name += "_mixfit"
+    return name
+
+
+def _warn_of_no_photos(console: Console, found: Predictions, images: Path) -> None:
+    """A wrong folder masks every photo, which is allowed but hardly ever meant."""
+    if found.photos_named and not found.photos_found:
+        console.print(
+            f" warning: not one of {found.photos_named} photos was found below {images}; set the folder with --images",
+            markup=False,
+        )
+
+
+def _with_known_classes(predictor: Predictor, column: pd.Series, rows: np.ndarray) -> tuple[np.ndarray, list[BadInput]]:
+    """The rows whose class the model was trained on, and one record for each other, as in training."""
+    if predictor.target.classes is None:
+        return rows, []
+    known = predictor.target.truth(column.iloc[rows]) >= 0
+    return rows[known], [unknown_class(column, int(row)) for row in rows[~known]]
 
 
 def _rows_of(
-    run: Path, table: Path, frame: pd.DataFrame, predictor: Predictor, usable: np.ndarray, split: SplitChoice
+    run: Path,
+    table: Path,
+    frame: pd.DataFrame,
+    predictor: Predictor,
+    usable: np.ndarray,
+    split: Literal["train", "valid", "test"],
 ) -> np.ndarray:
-    """Positions of the rows to judge; all have a target."""
+    """Positions of the rows of a split that have a target."""
     positions = np.flatnonzero(usable)
-    if split != "all":
+    given = predictor.schema.names("split")
+    for name in given:
+        if name not in frame.columns:
+            raise unknown_column(name, frame.columns)
+    if _is_training_table(run, table):
         config = _run_config(run)
-        given = predictor.schema.names("split")
-        if not given and not _is_training_table(run, table):
-            raise ConfigError(
-                f"The {split} rows were drawn by chance from the table that the run was trained on, and {table} is "
-                "another one: use --split all."
-            )
-        data = config.get("data", {})
         found = split_rows(
             frame.iloc[positions],
             predictor.schema,
-            valid=data.get("valid", 0.15),
-            test=data.get("test", 0.15),
-            seed=config.get("train", {}).get("seed", 0),
+            valid=config["data"]["valid"],
+            test=config["data"]["test"],
+            seed=config["train"]["seed"],
         )
-        positions = positions[found.of(split)]
-    if not len(positions):
-        raise DataError(f"{table} has no {split} row with a target.")
-    return positions
+        return positions[found.of(split)]
+    if not given:
+        raise ConfigError(
+            f"The {split} rows were drawn by chance from the table that the run was trained on, and {table} is "
+            "another one: use --split all."
+        )
+    return positions[split_labels(frame[given[0]].iloc[positions]) == split]
+
+
+def _text_of_run(run: Path) -> TextConfig:
+    """How the table of the run was written."""
+    return TextConfig(**_run_config(run).get("data", {}).get("text", {}))
+
+
+def _images_of_run(run: Path) -> Path | None:
+    images = _run_config(run).get("data", {}).get("images")
+    return None if images is None else Path(images)
 
 
 def _run_config(run: Path) -> dict[str, Any]:
+    """The settings of a run; a model folder alone has none."""
     path = run / "config.toml"
-    if not path.is_file():
-        raise ConfigError(f"{run} has no config.toml that tells how the rows were split: use --split all.")
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _is_training_table(run: Path, table: Path) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import TensorDataset
 
-from mixfit.data.batch import Inputs, collate
+from mixfit.data.batch import Inputs, collate, concatenate
 from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.loader import DataLoader
 from mixfit.data.random import RowRandom
@@ -107,6 +107,22 @@ def test_items_collated_equal_the_batch_fetched_at_once(photos: DrawnPhotos | Fe
                 assert torch.equal(a[whole.image_mask], b[joined.image_mask])
     assert torch.equal(whole.numeric, joined.numeric)
     assert torch.equal(whole.weight, joined.weight)  # type: ignore[arg-type]
+
+
+def test_rows_without_any_photo_field_join_rows_with_photos() -> None:
+    with_photos, _ = dataset(DrawnPhotos(6)).__getitems__([0])
+    without, _ = dataset().__getitems__([1])
+    joined = concatenate([without, with_photos])
+    assert joined.images is not None
+    assert joined.image_mask is not None
+    assert joined.image_mask.tolist() == [[False] * 3, [True] * 3]
+    assert torch.equal(joined.images[1:], with_photos.images)  # type: ignore[arg-type]
+
+
+def test_rows_with_and_without_weight_are_not_joined() -> None:
+    weighted, _ = dataset(weight=torch.rand(5)).__getitems__([0])
+    with pytest.raises(DataError, match="1 of 2 parts have no weight"):
+        concatenate([weighted, dataset().__getitems__([1])[0]])
 
 
 def test_features_stand_in_for_pixels() -> None:

@@ -41,7 +41,7 @@ def rows(ours: float, table: float) -> Rows:
     ("ours", "table", "words", "loses"),
     [
         (0.1, 1.0, "The mixed model beats table: test mae", False),
-        (1.0, 0.1, r"LOSES to table \(clearly\).*prefer a model of the table alone", True),
+        (1.0, 0.1, r"LOSES to table \(clearly\).*prefer table here", True),
     ],
 )
 def test_the_verdict_says_who_wins(ours: float, table: float, words: str, loses: bool) -> None:
@@ -61,6 +61,15 @@ def test_a_difference_within_noise_is_called_so() -> None:
     ahead = compare(Rows("valid", classes, {"ours": good, "table": worse}), ACCURACY, "ours", "table")
     assert not ahead.loses
     assert "ahead of, within the noise" in ahead.verdict
+
+
+def test_a_tie_is_called_a_tie_and_a_table_without_photos_has_no_mixed_model() -> None:
+    same = Rows("test", TRUTH, {"ours": TRUTH + 1, "table": TRUTH + 1})
+    found = compare(same, MAE, "ours", "table", with_photos=False)
+    assert found.verdict.startswith("The network is exactly as good as table: test mae 1")
+    assert not found.loses
+    behind = Rows("test", TRUTH, {"ours": TRUTH + 2, "table": TRUTH + 1})
+    assert "photo" not in compare(behind, MAE, "ours", "table", with_photos=False).verdict
 
 
 def test_no_comparison_without_a_value() -> None:

@@ -103,6 +103,34 @@ def test_a_trainable_backbone_learns() -> None:
     assert [name for name in missing if "body" not in name] == []
 
 
+def test_a_single_small_photo_can_be_trained_on() -> None:
+    backbone = make_backbone(LITE0, image_size=32)
+    model = ImageEncoder(
+        backbone.module,
+        backbone.num_features,
+        mean=backbone.mean,
+        std=backbone.std,
+        out_dim=8,
+        dropout=0.0,
+        frozen=False,
+    ).train()
+    result = model(torch.rand(1, 1, 3, 32, 32), None, torch.ones(1, 1, dtype=torch.bool))
+    result.sum().backward()
+    assert result.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_vit"])
+def test_the_width_of_a_backbone_is_measured(name: str) -> None:
+    size = 160 if "vit" in name else 64
+    backbone = make_backbone(name, image_size=size)
+    assert backbone.module.eval()(torch.zeros(1, 3, size, size)).shape == (1, backbone.num_features)
+
+
+def test_a_backbone_that_cannot_take_the_size_is_refused() -> None:
+    with pytest.raises(ConfigError, match="test_vit cannot take photos of 100 x 100 pixels"):
+        make_backbone("test_vit", image_size=100)
+
+
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (128, 96)])
 def test_the_small_network_takes_any_size(height: int, width: int) -> None:
     net = SmallResNet()

@@ -211,6 +211,59 @@ def test_cancelling_a_batch_or_an_epoch_leaves_just_that() -> None:
     assert diary.events.count("after_epoch") == 1
 
 
+class SkipFirst(Callback):
+    """Cancels the first batch once its gradients are there."""
+
+    def after_backward(self, state: TrainState) -> None:
+        if state.step == 0 and state.rows_seen == len(state.yb):
+            raise CancelBatch
+
+
+def test_the_gradients_of_a_cancelled_batch_do_not_join_the_next() -> None:
+    data = loaders(batch_size=19)
+    skipped = learner(SkipFirst(), data=data, optimizer=SGD)
+    skipped.model.drop.p = 0.0
+    skipped.fit(1, 0.1)
+    model = learner(data=data).model
+    model.drop.p = 0.0
+    data.train.set_epoch(0)
+    _, (xb, yb) = list(data.train)
+    nn.functional.mse_loss(model(xb), yb).backward()
+    expected = model.linear.weight - 0.1 * model.linear.weight.grad
+    torch.testing.assert_close(skipped.model.linear.weight, expected)
+
+
+class Weighted:
+    """Rows that carry a weight."""
+
+    def __init__(self, x: Tensor, weight: Tensor) -> None:
+        self.x, self.weight = x, weight
+
+    def to(self, device: torch.device) -> "Weighted":
+        return self
+
+
+class TakesWeighted(Flat):
+    def forward(self, x: Weighted) -> Tensor:  # type: ignore[override]
+        return super().forward(x.x)
+
+
+def test_the_validation_loss_is_a_weighted_mean_whatever_the_batches() -> None:
+    torch.manual_seed(0)
+    model, weight = TakesWeighted().eval(), torch.rand(12)
+    found = set()
+    for size in (1, 5, 12):
+        batches = [
+            (Weighted(x, w), y)
+            for x, y, w in zip(X[:12].split(size), Y[:12].split(size), weight.split(size), strict=False)
+        ]
+        subject = Learner(model, Loaders(batches, batches), loss=mse, device="cpu")
+        found.add(round(subject.validate()["valid_loss"], 5))
+    with torch.inference_mode():
+        errors = (Flat.forward(model, X[:12]) - Y[:12]).square()
+    assert found == {round(float((errors * weight).sum() / weight.sum()), 5)}
+
+
 def test_a_misspelt_event_is_refused_when_the_class_is_made() -> None:
     with pytest.raises(TypeError, match=r"Wrong\.after_bacth is not an event; the events are before_fit"):
         type("Wrong", (Callback,), {"after_bacth": lambda self, state: None})
@@ -290,4 +343,4 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_almost_nothing() -> None:
 
 def test_a_warm_up_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="warmup must be between 0 and 1, got 0"):
-        OneCycle(warmup=0)
+        OneCycle(warmup=0.0)

@@ -37,12 +37,15 @@ def test_cross_entropy_refuses_other_shapes() -> None:
 
 
 @pytest.mark.parametrize("loss", [*NUMBERS, cross_entropy])
-def test_a_weight_of_two_counts_as_the_row_twice(loss: Loss) -> None:
-    prediction = torch.randn(3, 4) if loss is cross_entropy else torch.randn(3)
-    target = torch.tensor([0, 1, 2]) if loss is cross_entropy else torch.randn(3)
-    twice = torch.tensor([0, 0, 1, 2])
-    weighted = loss(prediction, target, torch.tensor([2.0, 1, 1]))
-    torch.testing.assert_close(weighted, loss(prediction[twice], target[twice]))
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_what_a_row_counts_does_not_depend_on_its_batch(loss: Loss, batch_size: int) -> None:
+    prediction = torch.randn(4, 3) if loss is cross_entropy else torch.randn(4)
+    target = torch.tensor([0, 1, 2, 0]) if loss is cross_entropy else torch.randn(4)
+    weight = torch.tensor([2.0, 0.5, 0.5, 1.0])
+    batches = zip(*(tensor.split(batch_size) for tensor in (prediction, target, weight)), strict=True)
+    total = sum(loss(p, t, w) * len(t) for p, t, w in batches)
+    each = [loss(prediction[[i]], target[[i]]) * weight[i] for i in range(4)]
+    torch.testing.assert_close(total, torch.stack(each).sum())
 
 
 @pytest.mark.parametrize("loss", NUMBERS)

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
+from mixfit.errors import DataError
+
 
 @dataclass(slots=True, kw_only=True)
 class Inputs:
@@ -60,20 +62,31 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
     """Rows of all parts in order; rows with fewer photos are padded with masked ones."""
     photos = max((part.image_mask.shape[1] for part in parts if part.image_mask is not None), default=0)
 
-    def join(name: str, *, padded: bool = False) -> Tensor | None:
+    def join(name: str) -> Tensor | None:
         tensors = [getattr(part, name) for part in parts]
-        if any(tensor is None for tensor in tensors):
+        known = next((tensor for tensor in tensors if tensor is not None), None)
+        if known is None:
             return None
-        return torch.cat([_pad_photos(tensor, photos) if padded else tensor for tensor in tensors])
+        # A part without the field has no photos there: padding alone.
+        nothing = known[:0, :0]
+        return torch.cat(
+            [
+                _pad_photos(nothing.new_zeros(len(part), 0, *nothing.shape[2:]) if tensor is None else tensor, photos)
+                for part, tensor in zip(parts, tensors, strict=True)
+            ]
+        )
 
+    weights = [part.weight for part in parts if part.weight is not None]
+    if 0 < len(weights) < len(parts):
+        raise DataError(f"{len(parts) - len(weights)} of {len(parts)} parts have no weight, the others have.")
     return Inputs(
         numeric=torch.cat([part.numeric for part in parts]),
         categorical=torch.cat([part.categorical for part in parts]),
         rows=torch.cat([part.rows for part in parts]),
-        images=join("images", padded=True),
-        features=join("features", padded=True),
-        image_mask=join("image_mask", padded=True),
-        weight=join("weight"),
+        images=join("images"),
+        features=join("features"),
+        image_mask=join("image_mask"),
+        weight=torch.cat(weights) if weights else None,
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mixfit.config import DataConfig
+from mixfit.config import Crop, DataConfig
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.infer import infer_schema
@@ -29,6 +29,7 @@ from mixfit.data.target import Target, fit_target, usable_rows
 from mixfit.data.transform import Transform
 from mixfit.data.values import to_numbers
 from mixfit.errors import ConfigError, DataError
+from mixfit.suggest import unknown_column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class MixedData:
     bad: list[BadInput]
     """Cells and rows that were repaired or left out, and photos whose file cannot be used."""
     image_size: int
+    crop: Crop
     batch_size: int
     seed: int
     transforms: tuple[Transform, ...] = ()
@@ -129,7 +131,7 @@ def load_data(
             are, if there are any).
         target: the column to predict.
         config: everything else about the columns and photos.
-        schema: roles that are known already, instead of inferred ones.
+        schema: roles that are known already, instead of inferred ones; ``config`` must then set none.
         images: folder that the photo paths start from, wins over ``config.images``; by default the table's folder.
         image_size: pixels a side, wins over ``config.image_size``.
         batch_size: rows in a batch; by default about a twentieth of the training rows, from 16 to 256.
@@ -143,9 +145,10 @@ def load_data(
     config = DataConfig() if config is None else config
     if images is not None:
         config = replace(config, images=Path(images))
+    if image_size is not None:
+        config = replace(config, image_size=image_size)
     frame, root = _read(table, config)
-    if schema is None:
-        schema = infer_schema(frame, target, roles=config.roles, ignore=config.ignore, task=config.task)
+    schema = _schema(frame, target, config, schema)
     usable, bad = usable_rows(frame, schema, config.max_missing_target)
     split = _split(frame, schema, usable, config, seed)
     training_frame = frame.iloc[split.train]
@@ -155,27 +158,25 @@ def load_data(
     encoded = np.nan_to_num(scale.encode(frame[schema.target]))
     split, unknown = _without_unknown_classes(split, encoded, frame[schema.target], scale)
     photos = _find_photos(frame, schema, root)
-    size = image_size or config.image_size
-    if size is None:
-        size = _choose_image_size(photos)
-    arrays = Arrays(
-        numeric=torch.from_numpy(table_arrays.numeric),
-        categorical=torch.from_numpy(table_arrays.categorical),
-        target=torch.from_numpy(encoded),
-        slots=None if photos is None else torch.from_numpy(photos.slots),
-        weight=_weights(frame, schema),
-    )
+    size = _choose_image_size(photos) if config.image_size is None else config.image_size
     return MixedData(
         frame=frame,
         schema=schema,
         split=split,
         preprocessor=preprocessor,
         target=scale,
-        arrays=arrays,
+        arrays=Arrays(
+            numeric=torch.from_numpy(table_arrays.numeric),
+            categorical=torch.from_numpy(table_arrays.categorical),
+            target=torch.from_numpy(encoded),
+            slots=None if photos is None else torch.from_numpy(photos.slots),
+            weight=_weights(frame, schema, split.train),
+        ),
         photos=photos,
         source=None if photos is None else ImageFiles(photos.files, size=size, crop=config.crop),
         bad=[*bad, *unknown, *table_arrays.repaired, *([] if photos is None else photos.bad)],
         image_size=size,
+        crop=config.crop,
         batch_size=default_batch_size(len(split.train)) if batch_size is None else batch_size,
         seed=seed,
         transforms=tuple(transforms),
@@ -197,6 +198,20 @@ def _read(table: str | Path | pd.DataFrame, config: DataConfig) -> tuple[pd.Data
     return frame, config.images or path.parent
 
 
+def _schema(frame: pd.DataFrame, target: str, config: DataConfig, given: Schema | None) -> Schema:
+    """The inferred schema, or the given one when it fits the table and nothing contradicts it."""
+    if given is None:
+        return infer_schema(frame, target, roles=config.roles, ignore=config.ignore, task=config.task)
+    if config.roles or config.ignore or config.task is not None:
+        raise ConfigError("The schema says all roles and the task: edit it, and leave --set, --ignore and --task out.")
+    if given.target != target:
+        raise ConfigError(f"The schema has the target {given.target!r}, not {target!r}: make a schema for that target.")
+    for column in given.columns:
+        if column.role != "ignored" and column.name not in frame.columns:
+            raise unknown_column(column.name, frame.columns)
+    return given
+
+
 def _split(frame: pd.DataFrame, schema: Schema, usable: np.ndarray, config: DataConfig, seed: int) -> Split:
     """Split the rows that have a target; positions are those in ``frame``."""
     positions = np.flatnonzero(usable)
@@ -213,18 +228,23 @@ def _without_unknown_classes(
     known = Split(
         train=split.train, valid=split.valid[encoded[split.valid] >= 0], test=split.test[encoded[split.test] >= 0]
     )
-    judged = np.concatenate([split.valid, split.test])
-    bad = [
-        BadInput(
-            row=int(row),
-            column=str(column.name),
-            value=str(column.iloc[row])[:200],
-            problem="class is in no training row",
-            action="row left out",
+    if not len(known.valid):
+        raise DataError(
+            f"All {len(split.valid)} validation rows have a class that no training row has: split the rows another way."
         )
-        for row in np.sort(judged[encoded[judged] < 0])
-    ]
-    return known, bad
+    judged = np.concatenate([split.valid, split.test])
+    return known, [unknown_class(column, int(row)) for row in np.sort(judged[encoded[judged] < 0])]
+
+
+def unknown_class(column: pd.Series, row: int) -> BadInput:
+    """The record of a row that cannot be judged, its class being in no training row."""
+    return BadInput(
+        row=row,
+        column=str(column.name),
+        value=str(column.iloc[row])[:200],
+        problem="class is in no training row",
+        action="row left out",
+    )
 
 
 def _find_photos(frame: pd.DataFrame, schema: Schema, root: Path | None) -> Photos | None:
@@ -246,18 +266,19 @@ def _choose_image_size(photos: Photos | None) -> int:
     return 128 if typical_side(photos.files) <= 160 else 224
 
 
-def _weights(frame: pd.DataFrame, schema: Schema) -> Tensor | None:
-    """Weight of each row, scaled to a mean of 1."""
+def _weights(frame: pd.DataFrame, schema: Schema, training_rows: np.ndarray) -> Tensor | None:
+    """Weights with a mean of 1 over the training rows; rows that only judge may lack one and then weigh 1."""
     names = schema.names("weight")
     if not names:
         return None
-    numbers = to_numbers(frame[names[0]])
-    wrong = np.flatnonzero(~(numbers.values >= 0))
+    values = to_numbers(frame[names[0]]).values
+    wrong = training_rows[~(values[training_rows] >= 0)]
     if len(wrong):
         raise DataError(
-            f"{len(wrong)} of {len(frame)} weights in column {names[0]!r} are missing, negative or no numbers, "
-            f"the first in row {wrong[0]}; give every row a weight of at least 0."
+            f"{len(wrong)} of {len(training_rows)} training rows have a weight in column {names[0]!r} that is missing, "
+            f"negative or no number, the first is row {wrong[0]}; give each a weight of at least 0."
         )
-    if not numbers.values.any():
-        raise DataError(f"All weights in column {names[0]!r} are 0.")
-    return torch.from_numpy((numbers.values / numbers.values.mean()).astype(np.float32))
+    mean = values[training_rows].mean()
+    if mean == 0:
+        raise DataError(f"All weights of the training rows in column {names[0]!r} are 0.")
+    return torch.from_numpy(np.where(values >= 0, values / mean, 1.0).astype(np.float32))

@@ -14,6 +14,8 @@ from mixfit.config import ROLES, TASKS, Role, Task
 from mixfit.errors import DataError
 from mixfit.suggest import did_you_mean
 
+SUSPICIOUS_MARK = "suspicious:"
+"""How the note of a column begins that may give the target away."""
 SINGLE_ROLES: tuple[Role, ...] = ("target", "group", "split", "weight")
 """At most one column of a table can have each of these."""
 
@@ -133,3 +135,8 @@ def _check_keys(data: Any, kinds: Mapping[str, type], *, where: str) -> None:
             raise DataError(f"{where}: {key!r} must be {kind.__name__}, got {type(data[key]).__name__}.")
         if kind is int and data[key] < 0:
             raise DataError(f"{where}: {key!r} must be at least 0, got {data[key]}.")
+
+
+def suspicious_columns(schema: Schema) -> list[str]:
+    """Columns that may give the target away, each with what is known of it."""
+    return [f"{column.name}: {column.note}" for column in schema.columns if column.note.startswith(SUSPICIOUS_MARK)]

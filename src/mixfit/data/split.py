@@ -83,6 +83,9 @@ def split_rows(frame: pd.DataFrame, schema: Schema, *, valid: float = 0.15, test
     if not names:
         return _as_split(_draw(groups, strata, schema, valid=valid, test=test, rng=rng))
     parts = split_labels(frame[names[0]])
+    if not (parts == "train").any():
+        name = frame[names[0]].name
+        raise DataError(f"no row is marked train in the split column {name!r}: there is nothing to train on.")
     if schema.names("group"):
         _check_groups(frame[schema.names("group")[0]], names[0], groups, parts)
     if valid > 0 and not (parts == "valid").any():
@@ -95,7 +98,7 @@ def split_labels(column: pd.Series) -> Shaped[np.ndarray, " rows"]:
     """``train``, ``valid`` or ``test`` for each cell of a split column, as an array of objects.
 
     Raises:
-        DataError: a cell is empty or holds another word, or no cell means train.
+        DataError: a cell is empty or holds another word.
     """
     keys = to_keys(column)
     labels = keys.str.lower().map(SPLIT_ALIASES)
@@ -107,8 +110,6 @@ def split_labels(column: pd.Series) -> Shaped[np.ndarray, " rows"]:
             f"{len(wrong)} of {len(column)} cells of the split column {column.name!r} are not train, valid or test, "
             f"the first in row {_row(column, int(wrong[0]))} {found}; correct them or use --ignore {column.name}."
         )
-    if not (labels == "train").any():
-        raise DataError(f"no row is marked train in the split column {column.name!r}: there is nothing to train on.")
     return labels.to_numpy(dtype=object)
 
 

@@ -14,13 +14,26 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from mixfit.errors import ConfigError, DataError
+from mixfit.errors import ConfigError, DataError, ResourceError
 from mixfit.files import write_file
 
 EXTENSIONS = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson")
 # Spreadsheets run a cell that begins so as a formula (OWASP, "CSV Injection").
 _FORMULA = r"[=+\-@\t\r]"
 _PLAIN_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+
+
+def check_writable_kind(path: Path) -> None:
+    """Refuse early what ``write_table`` would refuse after all the work is done.
+
+    Raises:
+        ConfigError: unknown extension.
+        ResourceError: the folder does not exist.
+    """
+    if path.suffix.lower() not in EXTENSIONS:
+        raise ConfigError(f"{path} is of no kind that can be written; its name must end in {', '.join(EXTENSIONS)}.")
+    if not path.parent.is_dir():
+        raise ResourceError(f"{path} cannot be written: there is no folder {path.parent}.")
 
 
 def write_table(frame: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
@@ -37,9 +50,8 @@ def write_table(frame: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
         DataError: two columns have the same name, or a column cannot be written in that format.
         ResourceError: the folder is missing or cannot be written, or the disk is full; an existing file stays.
     """
+    check_writable_kind(path)
     extension = path.suffix.lower()
-    if extension not in EXTENSIONS:
-        raise ConfigError(f"{path} is of no kind that can be written; its name must end in {', '.join(EXTENSIONS)}.")
     frame = frame.set_axis([str(name) for name in frame.columns], axis="columns")
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]

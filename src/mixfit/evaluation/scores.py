@@ -63,8 +63,9 @@ class Comparison:
     """The table alone has the better value, be it within noise."""
 
 
-def compare(rows: Rows, headline: Metric, ours: str, table: str) -> Comparison:
-    """Say in one or two sentences what the photos changed, with the paired bootstrap interval of the difference."""
+def compare(rows: Rows, headline: Metric, ours: str, table: str, *, with_photos: bool = True) -> Comparison:
+    """Say in a sentence which of two models predicts better, with the paired bootstrap interval of the difference."""
+    model = "mixed model" if with_photos else "network"
     found = score(rows, (headline,))
     mine, theirs = found[ours][headline.name], found[table][headline.name]
     if np.isnan(mine) or np.isnan(theirs):
@@ -81,7 +82,10 @@ def compare(rows: Rows, headline: Metric, ours: str, table: str) -> Comparison:
     )
     if sign * (mine - theirs) < 0:
         how = "clearly" if gain_high < 0 else "within the noise of so few rows"
-        advice = "prefer a model of the table alone here" if gain_high < 0 else "the photos have not shown their worth"
-        return Comparison(f"The mixed model LOSES to {table} ({how}): {numbers}; {advice}.", loses=True)
+        advice = f"prefer {table} here" if gain_high < 0 else "the photos have not shown their worth"
+        advice = f"; {advice}" if with_photos else ""
+        return Comparison(f"The {model} LOSES to {table} ({how}): {numbers}{advice}.", loses=True)
+    if mine == theirs:
+        return Comparison(f"The {model} is exactly as good as {table}: {numbers}.", loses=False)
     how = "beats" if gain_low > 0 else "is ahead of, within the noise of so few rows,"
-    return Comparison(f"The mixed model {how} {table}: {numbers}.", loses=False)
+    return Comparison(f"The {model} {how} {table}: {numbers}.", loses=False)

@@ -27,15 +27,16 @@ class Backbone(NamedTuple):
     std: tuple[float, ...]
 
 
-def make_backbone(name: str, *, pretrained: bool = True) -> Backbone:
+def make_backbone(name: str, *, image_size: int = 224, pretrained: bool = True) -> Backbone:
     """Build a backbone.
 
     Args:
         name: ``tf_efficientnet_lite0`` (ImageNet weights are on disk), ``small_resnet`` (learns from scratch) or
             any model of timm, which then learns from scratch: nothing is downloaded.
+        image_size: pixels a side of the photos that it will see.
         pretrained: False leaves the random weights, for when a saved model is loaded anyway.
     Raises:
-        ConfigError: timm knows no such model.
+        ConfigError: timm knows no such model, or it cannot take photos of this size.
     """
     if name == SMALL_RESNET:
         small = SmallResNet()
@@ -47,7 +48,24 @@ def make_backbone(name: str, *, pretrained: bool = True) -> Backbone:
     module: Any = timm.create_model(name, pretrained=False, num_classes=0)
     if name == LITE0 and pretrained:
         module.load_state_dict(lite0_weights())
-    return Backbone(module, module.num_features, module.default_cfg["mean"], module.default_cfg["std"])
+    width = _feature_width(module, name, image_size)
+    return Backbone(module, width, module.default_cfg["mean"], module.default_cfg["std"])
+
+
+def _feature_width(module: nn.Module, name: str, image_size: int) -> int:
+    """Measured, because ``num_features`` of some models of timm is the width of another layer."""
+    try:
+        with torch.inference_mode():
+            features = module.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"The backbone {name} cannot take photos of {image_size} x {image_size} pixels ({reason}); "
+            "choose another --image-size or --backbone."
+        ) from error
+    if features.ndim != 2:
+        raise ConfigError(f"The backbone {name} gives {features.ndim} axes in place of (photos, features).")
+    return features.shape[1]
 
 
 def has_pretrained_weights(name: str) -> bool:

@@ -110,6 +110,12 @@ class ImageEncoder(nn.Module):
         if images.dtype == torch.uint8:
             images = images.float() / 255
         pixels = (images - self.pixel_mean) / self.pixel_std
+        if len(pixels) == 1 and self.training and not self.frozen:
+            # BatchNorm cannot take the variance of one value, which is what a single small photo comes down to.
+            return self._backbone_features(pixels.repeat(2, 1, 1, 1))[:1]
+        return self._backbone_features(pixels)
+
+    def _backbone_features(self, pixels: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return self.backbone(pixels.contiguous(memory_format=torch.channels_last))
 

@@ -68,6 +68,8 @@ class ModelShape:
     photos: bool
     outputs: int
     """1 for a number, else the number of classes."""
+    image_size: int = 224
+    """Pixels a side of the photos."""
 
 
 def is_frozen(config: ModelConfig) -> bool:
@@ -98,7 +100,7 @@ def make_model(shape: ModelShape, config: ModelConfig, *, pretrained: bool = Tru
     )
     image, fusion = None, None
     if shape.photos:
-        backbone = make_backbone(config.backbone, pretrained=pretrained)
+        backbone = make_backbone(config.backbone, image_size=shape.image_size, pretrained=pretrained)
         image = ImageEncoder(
             backbone.module,
             backbone.num_features,

@@ -22,6 +22,7 @@ def model_shape(data: MixedData) -> ModelShape:
         cardinalities=tuple(data.preprocessor.cardinalities),
         photos=data.photos is not None,
         outputs=data.target.outputs,
+        image_size=data.image_size,
     )
 
 
@@ -36,12 +37,17 @@ def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bo
     """Run the frozen backbone once over every photo; the result's batches carry the features in place of pixels.
 
     Raises:
-        ConfigError: the model has no image encoder, or its backbone is not frozen.
+        ConfigError: the model has no image encoder, its backbone is not frozen, or the data have transforms.
     """
     if model.image is None or not model.image.frozen:
         raise ConfigError("Features can be computed once only for a frozen image encoder.")
     if data.source is None or isinstance(data.source, FeatureTable):
         return data
+    if data.transforms:
+        raise ConfigError(
+            "Features are computed once from the unchanged photos, so transforms would have no effect: load the data "
+            "without them, or train the image encoder on pixels."
+        )
     return data.with_features(encode_photos(model.image, data.source, progress=progress))
 
 

@@ -58,8 +58,8 @@ class Learner:
                 loss = loss_function(prediction, yb)       after_loss
                 loss.backward()                            after_backward
                 optimizer.step()                           after_step
-                optimizer.zero_grad()
                 after_batch
+                optimizer.zero_grad()
             after_train
             before_validate
             for xb, yb in data.valid: (the same up to the loss)
@@ -144,6 +144,8 @@ class Learner:
         self.model.eval()
         with torch.inference_mode():
             pairs = [(self.model(xb), yb) for xb, yb in self._moved(loader)]
+        if not pairs:
+            raise DataError("There are no rows to predict.")
         return torch.cat([output.cpu() for output, _ in pairs]), torch.cat([yb.cpu() for _, yb in pairs])
 
     def _epoch(self, state: TrainState, events: Events) -> None:
@@ -153,6 +155,7 @@ class Learner:
             set_epoch(state.epoch)
         events.fire("before_epoch")
         self.model.train()
+        state.optimizer.zero_grad()  # of an epoch that was cancelled
         total = torch.zeros((), device=self.device)  # summed on the device: no waiting for the GPU at every step
         events.fire("before_train")
         for state.xb, state.yb in self._moved(self.data.train):
@@ -165,8 +168,8 @@ class Learner:
                 state.optimizer.step()
                 state.step += 1
                 events.fire("after_step")
-                state.optimizer.zero_grad()
                 events.fire("after_batch")
+            state.optimizer.zero_grad()  # also after a cancelled batch, whose gradients must not join the next one's
         state.metrics["train_loss"] = total.item() / max(state.rows_seen, 1)
         if not math.isfinite(state.metrics["train_loss"]):
             raise Diverged(
@@ -195,18 +198,21 @@ class Learner:
         state.training = False
         self.model.eval()
         losses, outputs, targets = [], [], []
+        weights = torch.zeros((), device=self.device)
         events.fire("before_validate")
         with torch.inference_mode():
             for state.xb, state.yb in self._moved(loader):
                 with _cancellable(events, CancelBatch, "after_cancel_batch"):
                     self._forward(state, events)
                     losses.append(state.loss * len(state.yb))
+                    weight = getattr(state.xb, "weight", None)
+                    weights += len(state.yb) if weight is None else weight.sum()
                     outputs.append(state.prediction)
                     targets.append(state.yb)
                     events.fire("after_batch")
         if targets:
             output, target = torch.cat(outputs).float().cpu(), torch.cat(targets).cpu()
-            state.metrics["valid_loss"] = torch.stack(losses).sum().item() / len(target)
+            state.metrics["valid_loss"] = torch.stack(losses).sum().item() / (weights.item() or math.nan)
             truth, prediction = self._in_target_units(target, output)
             state.metrics |= evaluate(self.metrics, truth, prediction)
         events.fire("after_validate")

@@ -4,8 +4,6 @@ None of them broadcasts: ``(batch, 1)`` against ``(batch,)`` is an error, not a 
 
 from typing import Protocol, runtime_checkable
 
-import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,10 +35,8 @@ def huber(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> T
     return _mean(F.huber_loss(prediction, target, reduction="none"), weight)
 
 
-def cross_entropy(
-    prediction: Float[Tensor, "batch classes"], target: Int64[Tensor, " batch"], weight: Tensor | None = None
-) -> Tensor:
-    """Negative log-likelihood of the true class under softmax of the logits."""
+def cross_entropy(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Negative log-likelihood of the true class ``(batch,)`` under softmax of the logits ``(batch, classes)``."""
     if prediction.ndim != 2 or target.shape != prediction.shape[:1]:
         raise ConfigError(
             f"cross_entropy needs logits (batch, classes) and classes (batch,), got {tuple(prediction.shape)} "
@@ -53,8 +49,9 @@ def _mean(per_row: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return per_row.mean()
     _require_same_shape("weight", weight, per_row)
-    # A batch whose rows all weigh nothing has nothing to learn from: 0, not 0 / 0.
-    return (per_row * weight).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+    # Divided by the number of rows, not by the sum of this batch's weights: what a row counts must not depend on its
+    # neighbours. Weights have a mean of 1 over the training rows.
+    return (per_row * weight).mean()
 
 
 def _require_same_shape(name: str, prediction: Tensor, target: Tensor) -> None:

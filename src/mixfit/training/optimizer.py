@@ -80,16 +80,21 @@ class Optimizer(ABC):
         """Go on from ``state_dict()`` of an optimizer over the same parameters in the same order.
 
         Raises:
-            ConfigError: the number of groups differs.
+            ConfigError: the number of groups differs, or there are fewer parameters.
         """
         if len(state["groups"]) != len(self.param_groups):
             raise ConfigError(
                 f"The saved optimizer has {len(state['groups'])} parameter groups, "
                 f"this one has {len(self.param_groups)}."
             )
+        everything = [parameter for group in self.param_groups for parameter in group["params"]]
+        strange = [i for i in state["state"] if int(i) >= len(everything)]
+        if strange:
+            raise ConfigError(
+                f"The saved optimizer knows {len(strange)} parameters more than the {len(everything)} of this one."
+            )
         for group, settings in zip(self.param_groups, state["groups"], strict=True):
             group.update(settings)
-        everything = [parameter for group in self.param_groups for parameter in group["params"]]
         self.state = {everything[int(i)]: _copy(values, everything[int(i)]) for i, values in state["state"].items()}
 
 

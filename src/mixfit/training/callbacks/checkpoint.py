@@ -17,7 +17,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from mixfit.errors import DataError
-from mixfit.files import new_folder, write_file
+from mixfit.files import json_numbers, new_folder, write_file
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.control import changing_tensors
 from mixfit.training.state import TrainState
@@ -76,8 +76,7 @@ def checkpoint_content(state: TrainState) -> dict[str, bytes]:
     """The files of a checkpoint by name."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in changing_tensors(state).items()}
     tensors, numbers = _split_tensors(state.optimizer.state_dict())
-    finite = {name: value if math.isfinite(value) else None for name, value in state.metrics.items()}
-    facts = {"epoch": state.epoch + 1, "step": state.step, "metrics": finite, "optimizer": numbers}
+    facts = {"epoch": state.epoch + 1, "step": state.step, "metrics": json_numbers(state.metrics), "optimizer": numbers}
     files = {
         "model.safetensors": save_tensors(weights),
         "optimizer.safetensors": save_tensors(tensors),

@@ -6,6 +6,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from mixfit.console import PlainConsole
 from mixfit.training.callback import Callback
 from mixfit.training.state import TrainState
 
@@ -20,7 +21,7 @@ class ProgressLines(Callback):
 
     def __init__(self, metric: str | None = None, *, console: Console | None = None) -> None:
         self.metric = metric
-        self.console = Console(soft_wrap=True) if console is None else console
+        self.console = PlainConsole() if console is None else console
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._epoch_started = self._batch_ended = self._waited = 0.0

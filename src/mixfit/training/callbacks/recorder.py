@@ -1,12 +1,12 @@
 """Writes down what happened, epoch by epoch."""
 
 import json
-import math
 import time
 from pathlib import Path
 
 import pandas as pd
 
+from mixfit.files import explained, json_numbers, write_file
 from mixfit.training.callback import Callback
 from mixfit.training.state import TrainState
 
@@ -48,10 +48,11 @@ class Recorder(Callback):
         }
         self.records.append(record)
         if self.folder is not None:
-            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in record.items()}) + "\n")
+            path = self.folder / "metrics.jsonl"
+            with explained(path, None), path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(json_numbers(record)) + "\n")
 
     def close(self, state: TrainState) -> None:
         """Write the table of all epochs."""
         if self.folder is not None and self.records:
-            self.history.to_csv(self.folder / "history.csv", index=False)
+            write_file(self.folder / "history.csv", self.history.to_csv(index=False))

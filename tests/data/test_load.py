@@ -1,0 +1,98 @@
+"""``load_data`` as a whole: what is fitted on which rows, and what it refuses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mixfit.config import DataConfig
+from mixfit.data.infer import infer_schema
+from mixfit.data.load import load_data
+from mixfit.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "area": random.lognormal(4, 1, 60),
+            "town": random.choice(["north", "south", "west"], 60),
+            "sold": pd.Timestamp("2020-01-01") + pd.to_timedelta(random.integers(0, 900, 60), unit="D"),
+            "price": random.lognormal(6, 1, 60),
+            "split": np.repeat(["train", "valid", "test"], [40, 10, 10]),
+        }
+    )
+
+
+def test_nothing_is_fitted_on_rows_that_judge(frame: pd.DataFrame) -> None:
+    changed = frame.copy()
+    judged = changed["split"] != "train"
+    changed.loc[judged, ["area", "price"]] *= 1000
+    changed.loc[judged, "town"] = "east"
+    changed.loc[judged, "sold"] += pd.Timedelta(days=9000)
+    before, after = load_data(frame, target="price"), load_data(changed, target="price")
+    assert before.preprocessor.to_dict() == after.preprocessor.to_dict()
+    assert before.target.to_dict() == after.target.to_dict()
+    training = frame.copy()
+    training.loc[0, "area"] *= 1000
+    assert load_data(training, target="price").preprocessor.to_dict() != before.preprocessor.to_dict()
+
+
+def test_weights_reach_the_batches_with_a_mean_of_one_in_training(frame: pd.DataFrame) -> None:
+    weighted = frame.assign(w=np.arange(60.0))
+    weighted.loc[50, "w"] = np.nan
+    data = load_data(weighted, target="price", config=DataConfig(roles={"w": "weight"}))
+    found = {int(row): float(w) for xb, _ in data.train for row, w in zip(xb.rows, xb.weight, strict=True)}
+    assert found == {row: pytest.approx(row / 19.5) for row in range(40)}
+    assert {float(w) for xb, _ in data.test for w in xb.weight[xb.rows == 50]} == {1.0}
+    for bad in (-1.0, np.nan):
+        weighted.loc[3, "w"] = bad
+        with pytest.raises(DataError, match=r"1 of 40 training rows have a weight in column 'w'.*the first is row 3"):
+            load_data(weighted, target="price", config=DataConfig(roles={"w": "weight"}))
+
+
+def test_a_schema_that_does_not_fit_is_refused(frame: pd.DataFrame) -> None:
+    schema = infer_schema(frame, "price")
+    with pytest.raises(ConfigError, match="The schema has the target 'price', not 'area'"):
+        load_data(frame, target="area", schema=schema)
+    with pytest.raises(ConfigError, match="no column 'town'"):
+        load_data(frame.drop(columns="town"), target="price", schema=schema)
+    with pytest.raises(ConfigError, match="The schema says all roles and the task"):
+        load_data(frame, target="price", schema=schema, config=DataConfig(ignore=("town",)))
+    assert load_data(frame, target="price", schema=schema).schema == schema
+
+
+def test_settings_of_the_call_are_checked_like_those_of_the_configuration(frame: pd.DataFrame) -> None:
+    for size in (0, 5, 5000):
+        with pytest.raises(ConfigError, match=f"image_size must be from 32 to 1024, got {size}"):
+            load_data(frame, target="price", image_size=size)
+
+
+def test_photos_of_a_frame_need_a_folder(frame: pd.DataFrame, tmp_path: Path) -> None:
+    with_photos = frame.assign(photo=[f"{row}.jpg" for row in range(60)])
+    with pytest.raises(ConfigError, match=r"image columns \(photo\).*give their folder as images="):
+        load_data(with_photos, target="price")
+    data = load_data(with_photos, target="price", images=tmp_path)
+    assert {record.problem for record in data.bad} == {"is missing"}
+    xb, _ = next(iter(data.train))
+    assert xb.image_mask is not None
+    assert not xb.image_mask.any()
+
+
+def test_validation_rows_of_unknown_classes_alone_are_refused(frame: pd.DataFrame) -> None:
+    classes = frame.drop(columns="price").assign(kind=np.tile(["a", "b"], 30))
+    classes.loc[40:49, "kind"] = "c"
+    with pytest.raises(DataError, match="All 10 validation rows have a class that no training row has"):
+        load_data(classes, target="kind")
+
+
+def test_two_epochs_differ_and_every_row_is_there_once(frame: pd.DataFrame) -> None:
+    data = load_data(frame, target="price", batch_size=7)
+    first, second = (torch.cat([xb.rows for xb, _ in data.train]) for _ in range(2))
+    assert first.tolist() != second.tolist()
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(40))
+    assert replace(data).rows("train").sampler.order().tolist() == list(range(40))
