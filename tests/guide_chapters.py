@@ -53,13 +53,13 @@ def pictures_of(chapter: Path) -> list[str]:
 
 
 def run_chapter(chapter: Path, folder: Path) -> list[str]:
-    """What each block of a chapter prints; ``folder`` then holds the files that it wrote.
+    """What each block of a chapter prints, warnings being errors; ``folder`` then holds the files that it wrote.
 
     Raises:
         AssertionError: a block failed; the message is its traceback, with the lines of the chapter."""
     answer = folder / ".printed.json"
     environment = {"GOMP_SPINCOUNT": "1000", **os.environ, "GUIDE_ANSWER": str(answer)}
-    command = [sys.executable, __file__, "--inside", str(chapter.resolve())]
+    command = [sys.executable, "-W", "error", __file__, "--inside", str(chapter.resolve())]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{chapter.name}\n{done.stdout}\n{done.stderr}"
     printed: list[str] = json.loads(answer.read_text(encoding="utf-8"))
