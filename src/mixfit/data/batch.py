@@ -47,9 +47,13 @@ class Inputs:
         """All tensors in page-locked memory, so that copies to a GPU need not wait."""
         return self._map(Tensor.pin_memory)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are there."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in values.items() if tensor is not None}
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Inputs":
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: function(tensor) for name, tensor in tensors.items() if tensor is not None})
+        return replace(self, **{name: function(tensor) for name, tensor in self.tensors().items()})
 
 
 Batch = tuple[Inputs, Tensor]
