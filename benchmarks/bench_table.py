@@ -1,7 +1,8 @@
 """How fast is one epoch of batches from a large table, against slicing whole tensors by a shuffled index?
 
-The reference draws a permutation and indexes each tensor by a piece of it: what a plain PyTorch loop over tensors in
-RAM does, as ``tensor[index]`` and as ``tensor.index_select(0, index)``, which is faster. The per-item ``torch.utils.data.DataLoader`` that users of PyTorch write is timed on fewer rows.
+The reference draws a permutation and indexes each tensor by a piece of it, as a plain PyTorch loop over tensors in RAM
+does: with ``tensor[index]``, and with ``tensor.index_select``, which is faster. The per-item
+``torch.utils.data.DataLoader`` that users of PyTorch write is timed on fewer rows.
 Run: python benchmarks/bench_table.py [rows]"""
 
 import platform

@@ -40,7 +40,9 @@ class Inputs:
         return self._map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Inputs":
-        """All tensors on ``device``."""
+        """All tensors on ``device``; the same object if they are there already."""
+        if self.rows.device == torch.device(device):
+            return self
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Inputs":
