@@ -42,16 +42,22 @@ class Inputs:
         return self._map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Inputs":
-        """All tensors on ``device``."""
+        """All tensors on ``device``; the same object if they are there already."""
+        if self.rows.device == torch.device(device):
+            return self
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Inputs":
         """All tensors in page-locked memory, so that copies to a GPU need not wait."""
         return self._map(Tensor.pin_memory)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are there."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in values.items() if tensor is not None}
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Inputs":
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: function(tensor) for name, tensor in tensors.items() if tensor is not None})
+        return replace(self, **{name: function(tensor) for name, tensor in self.tensors().items()})
 
 
 Batch = tuple[Inputs, Tensor]

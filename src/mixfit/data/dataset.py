@@ -4,7 +4,7 @@ In: arrays of ``TablePreprocessor`` and ``Photos``. Out: ``(Inputs, target)`` of
 Imports nothing from ``nn`` or ``training``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -65,33 +65,50 @@ class MixedDataset:
         """One row as a batch of one."""
         return self.__getitems__([range(len(self))[index]])
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """The rows ``indices`` in that order."""
-        chosen = torch.as_tensor(np.asarray(indices, dtype=np.int64))
+    def __getitems__(self, indices: Sequence[int] | np.ndarray | Tensor) -> Batch:
+        """The rows ``indices`` in that order; an int64 array or tensor is used as it is."""
+        chosen = indices if isinstance(indices, Tensor) else torch.as_tensor(np.asarray(indices, dtype=np.int64))
         inputs = Inputs(
-            numeric=self.numeric[chosen],
-            categorical=self.categorical[chosen],
-            rows=self.rows[chosen],
-            weight=None if self.weight is None else self.weight[chosen],
+            numeric=self.numeric.index_select(0, chosen),
+            categorical=self.categorical.index_select(0, chosen),
+            rows=self.rows.index_select(0, chosen),
+            weight=None if self.weight is None else self.weight.index_select(0, chosen),
         )
         if self.slots is not None and self.photos is not None:
-            inputs = _add_photos(inputs, self.slots[chosen], self.photos)
-        return inputs, self.target[chosen]
+            _add_photos(inputs, self.slots.index_select(0, chosen), self.photos)
+        return inputs, self.target.index_select(0, chosen)
+
+    def describe(self, index: int) -> str:
+        """Which row of the table this is, and which photo files it has, for messages."""
+        row = f"row {int(self.rows[index])}"
+        files = getattr(self.photos, "files", None)
+        if self.slots is None or files is None:
+            return row
+        return ", ".join([row, *(str(files[slot]) for slot in self.slots[index].tolist() if slot >= 0)])
 
 
-def _add_photos(inputs: Inputs, slots: Tensor, photos: ImageSource | FeatureTable) -> Inputs:
+def _add_photos(inputs: Inputs, slots: Tensor, photos: ImageSource | FeatureTable) -> None:
     """Fill in pixels or features; places that no row of the batch uses are left out."""
-    slots = slots[:, (slots >= 0).any(0)]
     present = slots >= 0
-    files, place = torch.unique(slots[present], return_inverse=True)
-    mask = present.clone()
+    if not present.all():
+        used = present.any(0)
+        slots, present = slots[:, used], present[:, used]
+    # Where every place is filled, what was fetched already is the batch: no copy of the pixels is made.
+    full = bool(present.all())
+    files = slots.flatten() if full else slots[present]
     if isinstance(photos, FeatureTable):
-        features = torch.zeros(*slots.shape, photos.values.shape[1])
-        features[present] = photos.values[files][place]
-        mask[present] = photos.readable[files][place]
-        return replace(inputs, features=features, image_mask=mask)
-    pixels, readable = photos.read(files.numpy())
-    images = torch.zeros(*slots.shape, 3, photos.size, photos.size, dtype=torch.uint8)
-    images[present] = pixels[place]
-    mask[present] = readable[place]
-    return replace(inputs, images=images, image_mask=mask)
+        values, readable = photos.values.index_select(0, files), photos.readable.index_select(0, files)
+    else:
+        values, readable = photos.read(files.numpy())
+    if full:
+        values, mask = values.reshape(*slots.shape, *values.shape[1:]), readable.reshape(slots.shape)
+    else:
+        fetched, mask = values, present.clone()
+        values = fetched.new_zeros(*slots.shape, *fetched.shape[1:])
+        values[present] = fetched
+        mask[present] = readable
+    inputs.image_mask = mask
+    if isinstance(photos, FeatureTable):
+        inputs.features = values
+    else:
+        inputs.images = values

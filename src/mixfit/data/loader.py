@@ -4,16 +4,21 @@ In: a dataset (how rows are fetched), a sampler (which rows), transforms. Out: b
 Works with any dataset that has ``__len__`` and ``__getitem__``, PyTorch's own included."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from contextlib import closing
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mixfit.data.batch import Inputs, collate
+from mixfit.data.dataset import FeatureTable, MixedDataset
+from mixfit.data.device_copy import on_device, pin
+from mixfit.data.prefetch import in_order
 from mixfit.data.random import RowRandom
 from mixfit.data.sampler import Sampler
 from mixfit.data.transform import Compose, Transform
+from mixfit.errors import ConfigError, DataError, MixfitError
 
 
 @runtime_checkable
@@ -25,16 +30,33 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
+class _Job(NamedTuple):
+    """One batch to be made."""
+
+    indices: np.ndarray
+    epoch: int
+    position: dict[str, Any]
+    """State of the sampler once this batch is handed out."""
+
+
 class DataLoader:
     """Fetches the batches that the sampler names.
 
+    The batches are the same, byte for byte, whatever ``prefetch`` and ``threads`` are.
+
     Args:
         dataset: where the rows come from.
-        sampler: which rows form a batch.
+        sampler: which rows form a batch. To move it, call the loader's own ``set_epoch`` or ``load_state_dict``.
         transforms: applied to each batch of ``Inputs`` in order, on ``device``.
         training: False leaves out the transforms that are for training only.
         device: where the batches are put.
         collate_function: items -> ``(xb, yb)``.
+        prefetch: how many batches are made ahead in background threads; 0 starts no thread. By default 2 for photos
+            that are fetched as pixels, and 0 for tables and features, where handing over to a thread costs more
+            than it saves, and for foreign datasets, which may not expect threads.
+        threads: how many batches are made at the same time.
+    Raises:
+        ConfigError: ``prefetch`` is below 0 or ``threads`` below 1.
     """
 
     def __init__(
@@ -46,44 +68,111 @@ class DataLoader:
         training: bool = False,
         device: torch.device | str = "cpu",
         collate_function: Callable[[Any], tuple[Any, Tensor]] = collate,
+        prefetch: int | None = None,
+        threads: int = 1,
     ) -> None:
+        if prefetch is not None and prefetch < 0:
+            raise ConfigError(f"prefetch must be at least 0 batches, got {prefetch}.")
+        if threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {threads}; prefetch=0 uses none.")
         self.dataset, self.sampler, self.training = dataset, sampler, training
         self.device = torch.device(device)
         self.collate_function = collate_function
         self.transform = Compose(transforms) if training else Compose(transforms).for_prediction()
+        self.prefetch = _default_prefetch(dataset) if prefetch is None else prefetch
+        self.threads = threads
+        # Of an iteration that has begun and not ended: its epoch, and the sampler's state after the batches handed out.
+        # The sampler itself is further on by the batches made ahead.
+        self._under_way: tuple[int, dict[str, Any]] | None = None
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+        """One epoch; one that was left early is started anew.
+
+        Raises:
+            MixfitError: an item cannot be fetched. What is no ``MixfitError`` already becomes a ``DataError``; the
+                message names the row and its files, and the cause is chained.
+        """
+        if self._under_way is not None:
+            self.sampler.set_epoch(self._under_way[0])
         epoch = self.sampler.epoch
-        for indices in self.sampler:
-            yield self._finish(self.collate_function(self._fetch(indices)), epoch)
+        self._under_way = epoch, self.sampler.state_dict()
+        with closing(in_order(self._jobs(epoch), self._make, ahead=self.prefetch, threads=self.threads)) as made:
+            for position, xb, yb in on_device(made, self.device):
+                self._under_way = epoch, position
+                yield (xb, yb) if self.device.type == "cpu" else self._transformed(xb, yb, epoch)
+        self._under_way = None
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch."""
+        self._under_way = None
         self.sampler.set_epoch(epoch)
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the epoch stands; ``load_state_dict`` goes on with the next batch."""
-        return self.sampler.state_dict()
+    def state_dict(self) -> dict[str, Any]:
+        """Where the epoch stands, by the batches handed out; ``load_state_dict`` goes on with the next one."""
+        return self.sampler.state_dict() if self._under_way is None else dict(self._under_way[1])
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """The next iteration goes on from ``state``."""
+        self._under_way = None
         self.sampler.load_state_dict(state)
 
-    def _fetch(self, indices: np.ndarray) -> Any:
-        batched = getattr(self.dataset, "__getitems__", None)
-        chosen = indices.tolist()
-        return batched(chosen) if batched is not None else [self.dataset[index] for index in chosen]
+    def _jobs(self, epoch: int) -> Iterator[_Job]:
+        for indices in self.sampler:
+            yield _Job(indices, epoch, self.sampler.state_dict())
 
-    def _finish(self, batch: tuple[Any, Tensor], epoch: int) -> tuple[Any, Tensor]:
-        xb, yb = batch
-        on_gpu = self.device.type == "cuda"
-        if on_gpu:
-            xb, yb = xb.pin_memory(), yb.pin_memory()
-        xb, yb = xb.to(self.device, non_blocking=on_gpu), yb.to(self.device, non_blocking=on_gpu)
-        if not isinstance(xb, Inputs):  # a foreign dataset: our transforms do not apply
+    def _make(self, job: _Job) -> tuple[dict[str, Any], Any, Tensor]:
+        """What of a batch can be made without another device; runs in a thread when prefetching."""
+        xb, yb = self.collate_function(self._fetch(job.indices))
+        if self.device.type == "cuda":
+            return job.position, pin(xb), pin(yb)
+        if self.device.type == "cpu":
+            xb, yb = self._transformed(xb, yb, job.epoch)
+        return job.position, xb, yb
+
+    def _transformed(self, xb: Any, yb: Tensor, epoch: int) -> tuple[Any, Tensor]:
+        if not self.transform.transforms or not isinstance(xb, Inputs):  # ours do not apply to a foreign dataset
             return xb, yb
         return self.transform((xb, yb), RowRandom(self.sampler.seed, epoch, xb.rows))
+
+    def _fetch(self, indices: np.ndarray) -> Any:
+        if isinstance(self.dataset, MixedDataset):
+            chosen: Any = indices  # taken as it is: a list of Python integers would cost more than the gather
+        else:
+            chosen = indices.tolist()
+        try:
+            batched = getattr(self.dataset, "__getitems__", None)
+            return [self.dataset[index] for index in chosen] if batched is None else batched(chosen)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise fetch_error(self.dataset, indices.tolist(), error) from error
+
+
+def fetch_error(dataset: Dataset, indices: Sequence[int], error: Exception) -> MixfitError:
+    """Say which row could not be fetched: the first that fails again when it is alone.
+
+    A ``MixfitError`` keeps its type; anything else becomes a ``DataError``."""
+    for index in indices:
+        try:
+            dataset[index]
+        except Exception as again:
+            place, error = _describe(dataset, index), again
+            break
+    else:
+        place = f"one of {len(indices)} rows from {_describe(dataset, indices[0])} on (each alone can be fetched)"
+    kind = type(error) if isinstance(error, MixfitError) else DataError
+    problem = str(error) if isinstance(error, MixfitError) else f"{type(error).__name__}: {error}"
+    return kind(f"Could not fetch {place}: {problem}")
+
+
+def _describe(dataset: Dataset, index: int) -> str:
+    return dataset.describe(index) if isinstance(dataset, MixedDataset) else f"row {index}"
+
+
+def _default_prefetch(dataset: Dataset) -> int:
+    has_pixels = isinstance(dataset, MixedDataset) and not isinstance(dataset.photos, FeatureTable | None)
+    return 2 if has_pixels else 0
