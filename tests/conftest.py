@@ -1,6 +1,7 @@
 """Shared fixtures: the embedded example, and one run trained on it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # As the command line does, and before torch loads.
@@ -16,6 +17,15 @@ from mixfit.recipe import Run, fit
 QUICK_DATA = DataConfig(image_size=32)
 QUICK_MODEL = ModelConfig(tabular_hidden=(16,), encoding_dim=8)
 QUICK_TRAIN = TrainConfig(epochs=3, patience=3)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user's own cache folder is never touched; processes that tests start inherit this, too."""
+    folder = tmp_path_factory.mktemp("cache") / "mixfit"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIXFIT_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

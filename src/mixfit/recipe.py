@@ -15,7 +15,6 @@ from mixfit.data.bad_inputs import BadInput, describe_bad, write_bad_inputs
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.schema import Schema
-from mixfit.data.store import ImageSource
 from mixfit.device import default_device
 from mixfit.evaluation.baselines import BOOSTED_TREES, boosted_trees, constant
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for, metrics_for, score
@@ -100,6 +99,8 @@ def fit(
         batch_size=train_config.batch_size,
         seed=train_config.seed,
         device=device,
+        warn=lambda text: console.print(f" {text}", highlight=False, markup=False),
+        progress=console.is_terminal and not console.quiet,
     )
     data_config = replace(data_config, image_size=mixed.image_size)
     train_config = replace(train_config, batch_size=mixed.batch_size)
@@ -109,7 +110,7 @@ def fit(
 
     clock = _Clock()
     network = build_model(mixed, model_config, seed=train_config.seed).to(device)
-    pixels, mixed = mixed.source, _with_features(mixed, network, console)
+    mixed = _with_features(mixed, network, console)
     recorder = _train(network, mixed, train_config, folder, console)
     train_seconds = clock.lap()
     trees, nothing = boosted_trees(mixed, seed=train_config.seed), constant(mixed)
@@ -121,7 +122,7 @@ def fit(
     headline = headline_for(mixed.schema.task, mixed.target)
     final = judged[1] if len(judged[1].truth) else judged[0]
     comparison = compare(final, headline, ours, BOOSTED_TREES)
-    bad = [*mixed.bad, *_unreadable(mixed, pixels)]
+    bad = [*mixed.bad, *_unreadable(mixed)]
     predictor = Predictor.from_training(
         network,
         mixed,
@@ -222,11 +223,11 @@ def _judge(network: MixedInputModel, mixed: MixedData, split: JudgedSplit, model
     return Rows(split, truth, predictions)
 
 
-def _unreadable(mixed: MixedData, pixels: ImageSource | FeatureTable | None) -> list[BadInput]:
+def _unreadable(mixed: MixedData) -> list[BadInput]:
     """Photos whose file is there but could not be decoded."""
-    if mixed.photos is None or pixels is None or isinstance(pixels, FeatureTable):
+    if mixed.photos is None:
         return []
-    return unreadable_photos(mixed.frame, mixed.photos, pixels.failures)
+    return unreadable_photos(mixed.frame, mixed.photos, mixed.photo_failures)
 
 
 def _predictions_frame(mixed: MixedData, rows: Rows, ours: str) -> pd.DataFrame:
