@@ -56,7 +56,7 @@ class DataConfig:
     """Rows without target are left out; training is refused when their share is larger than this."""
     cache: Path | None = None
     """Folder where decoded photos and their features are kept; by default MIXFIT_CACHE or the user's cache folder."""
-    cache_gb: float = 20
+    cache_gb: float = 20.0
     """The most that the cache folder may hold, in gigabytes; 0 for no cache."""
     text: Annotated[TextConfig, Parameter(name="*")] = TextConfig()
     """How a text table is written."""

@@ -117,7 +117,7 @@ def clear(folder: Path) -> tuple[list[StoreFolder], list[StoreFolder]]:
     removed, kept = [], []
     for store in list_stores(folder):
         try:
-            with lock(store.folder, patience=0):
+            with lock(store.folder, patience=0.0):
                 for name in OWN_FILES:
                     (store.folder / name).unlink(missing_ok=True)
         except ResourceError:
@@ -136,7 +136,7 @@ def clear(folder: Path) -> tuple[list[StoreFolder], list[StoreFolder]]:
 def _count(index: Path) -> int:
     with (
         suppress(sqlite3.Error),
-        closing(sqlite3.connect(index.absolute().as_uri() + "?mode=ro", uri=True)) as database,
+        closing(sqlite3.connect(index.absolute().as_uri() + "?mode=rw", uri=True)) as database,
     ):
         return int(database.execute("SELECT COUNT(*) FROM records").fetchone()[0])
     return 0

@@ -82,7 +82,7 @@ class RecordStore:
         problems: dict[int, str] = {}
         rows: dict[str, tuple[int | None, int, str | None]] = {}
         with suppress(sqlite3.Error, OSError), closing(self._connect(write=False)) as index:
-            for start in range(0, len(keys), _KEYS_PER_QUERY):
+            for start in range(0, len(keys) if self._described() else 0, _KEYS_PER_QUERY):
                 part = keys[start : start + _KEYS_PER_QUERY]
                 query = f"SELECT key, place, crc, problem FROM records WHERE key IN ({','.join('?' * len(part))})"
                 rows |= {key: (place, crc, problem) for key, place, crc, problem in index.execute(query, part)}
@@ -96,7 +96,7 @@ class RecordStore:
         return Found(places=places, checksums=checksums, problems=problems)
 
     @contextmanager
-    def writing(self, *, waiting: Callable[[], None] | None = None, patience: float = 60) -> Iterator[None]:
+    def writing(self, *, waiting: Callable[[], None] | None = None, patience: float = 60.0) -> Iterator[None]:
         """Be the only writer while the block runs; ``append`` is for inside such a block only.
 
         Args:
@@ -150,24 +150,33 @@ class RecordStore:
         """Read-only access to the records that are there now."""
         return RecordReader(self.folder / RECORDS, shape=self.shape, dtype=self.dtype)
 
+    @property
+    def _description(self) -> dict[str, object]:
+        return {"about": self.about, "shape": list(self.shape), "dtype": self.dtype.name}
+
+    def _described(self) -> bool:
+        """Whether the folder says that it holds such records."""
+        with suppress(OSError, ValueError):
+            return bool(json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8")) == self._description)
+        return False
+
     def _records_in_file(self) -> int:
         return _file_size(self.folder / RECORDS) // self.record_bytes
 
     def _connect(self, *, write: bool) -> sqlite3.Connection:
-        """A connection for one operation: one that is kept must not be used on in a forked process."""
-        uri = f"{(self.folder / INDEX).absolute().as_uri()}?mode={'rwc' if write else 'ro'}"
+        """A connection for one operation: one that is kept must not be used on in a forked process.
+
+        Reading opens for writing where that is allowed, to roll back what a killed writer left."""
+        uri = f"{(self.folder / INDEX).absolute().as_uri()}?mode={'rwc' if write else 'rw'}"
         return sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
 
     def _repair(self) -> None:
         """Drop index rows without record; start anew where the index is no database, or of records of another shape."""
-        description = {"about": self.about, "shape": list(self.shape), "dtype": self.dtype.name}
-        path = self.folder / DESCRIPTION
-        with suppress(OSError, ValueError):
-            if json.loads(path.read_text(encoding="utf-8")) == description and self._drop_rows_without_record():
-                return
+        if self._described() and self._drop_rows_without_record():
+            return
         for name in (INDEX, f"{INDEX}-journal", RECORDS):
             (self.folder / name).unlink(missing_ok=True)
-        write_file(path, json.dumps(description))
+        write_file(self.folder / DESCRIPTION, json.dumps(self._description))
         with closing(self._connect(write=True)) as index:
             index.execute(_TABLE)
 
@@ -232,7 +241,7 @@ class RecordReader:
 
 
 @contextmanager
-def lock(folder: Path, *, waiting: Callable[[], None] | None = None, patience: float = 60) -> Iterator[None]:
+def lock(folder: Path, *, waiting: Callable[[], None] | None = None, patience: float = 60.0) -> Iterator[None]:
     """Keep other writers out of a store while the block runs; arguments and errors as in ``RecordStore.writing``."""
     if sys.platform == "win32":
         raise ResourceError(f"The cache in {folder} needs file locks that Windows does not have.")
