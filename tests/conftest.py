@@ -1,11 +1,16 @@
 """Shared fixtures: the embedded example, and one run trained on it."""
 
+import atexit
 import os
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 
 # As the command line does, and before torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# The user's own cache folder is never touched, by doctests and by processes that tests start neither.
+_CACHE = tempfile.TemporaryDirectory(prefix="mixfit-test-cache-")
+os.environ["MIXFIT_CACHE"] = _CACHE.name
+atexit.register(_CACHE.cleanup)
 
 import pytest
 from rich.console import Console
@@ -17,15 +22,6 @@ from mixfit.recipe import Run, fit
 QUICK_DATA = DataConfig(image_size=32)
 QUICK_MODEL = ModelConfig(tabular_hidden=(16,), encoding_dim=8)
 QUICK_TRAIN = TrainConfig(epochs=3, patience=3)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The user's own cache folder is never touched; processes that tests start inherit this, too."""
-    folder = tmp_path_factory.mktemp("cache") / "mixfit"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MIXFIT_CACHE", str(folder))
-        yield folder
 
 
 @pytest.fixture(scope="session")

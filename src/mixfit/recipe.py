@@ -181,7 +181,7 @@ def _with_features(mixed: MixedData, network: MixedInputModel, console: Console)
     with_features = precompute_features(mixed, network, progress=console.is_terminal and not console.quiet)
     if isinstance(with_features.source, FeatureTable):
         files = len(with_features.source.readable)
-        console.print(f" {files:,} photos through the frozen image network in {clock.lap():.0f} s", highlight=False)
+        console.print(f" image features of {files:,} photos in {clock.lap():.1f} s", highlight=False)
     return with_features
 
 
