@@ -1,10 +1,16 @@
 """Shared fixtures: the embedded example, and one run trained on it."""
 
+import atexit
 import os
+import tempfile
 from pathlib import Path
 
 # As the command line does, and before torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# The user's own cache folder is never touched, by doctests and by processes that tests start neither.
+_CACHE = tempfile.TemporaryDirectory(prefix="mixfit-test-cache-")
+os.environ["MIXFIT_CACHE"] = _CACHE.name
+atexit.register(_CACHE.cleanup)
 
 import pytest
 from rich.console import Console

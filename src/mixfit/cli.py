@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import mixfit
 from mixfit.config import ROLES, DataConfig, ModelConfig, Role, TextConfig, TrainConfig
-from mixfit.errors import ConfigError, MixfitError
+from mixfit.errors import ConfigError, MixfitError, ResourceError
 from mixfit.suggest import did_you_mean
 
 app = App(
@@ -177,6 +177,30 @@ def predict(
     from mixfit.scoring import predict_table
 
     predict_table(run, table, out=out, images=images, bad_rows=bad_rows, raw_csv=raw_csv, text=text)
+
+
+@app.command
+def cache(*, clear: Annotated[bool, Parameter(negative=())] = False, cache: Path | None = None) -> None:
+    """Show the decoded photos and image features that are kept from run to run, or remove them.
+
+    Parameters
+    ----------
+    clear
+        Remove them; they are made anew when they are needed.
+    cache
+        The folder; by default MIXFIT_CACHE or the user's cache folder.
+    """
+    from mixfit.data.cache import clear as remove
+    from mixfit.data.cache import default_folder, list_stores
+
+    folder = default_folder() if cache is None else cache
+    stores, kept = remove(folder) if clear else (list_stores(folder), [])
+    print(f" {folder}{'   cleared:' if clear else ''}")
+    for store in stores:
+        print(f"   {store.folder.name:<52}{store.records:>10,} photos{store.bytes / 1e6:>12,.1f} MB")
+    print(f"   {len(stores)} stores, {sum(store.bytes for store in stores) / 1e6:,.1f} MB")
+    if kept:
+        raise ResourceError(f"{len(kept)} of the stores are in use and stay, the first is {kept[0].folder.name}.")
 
 
 def _with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:

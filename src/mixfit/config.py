@@ -54,6 +54,10 @@ class DataConfig:
     """Share of rows held back for the test, where the table has no split column."""
     max_missing_target: float = 0.05
     """Rows without target are left out; training is refused when their share is larger than this."""
+    cache: Path | None = None
+    """Folder where decoded photos and their features are kept; by default MIXFIT_CACHE or the user's cache folder."""
+    cache_gb: float = 20.0
+    """The most that the cache folder may hold, in gigabytes; 0 for no cache."""
     text: Annotated[TextConfig, Parameter(name="*")] = TextConfig()
     """How a text table is written."""
 
@@ -62,6 +66,8 @@ class DataConfig:
             raise ConfigError(f"image_size must be from 32 to 1024, got {self.image_size}.")
         if not (0 < self.valid < 1 and 0 <= self.test < 1 and self.valid + self.test < 1):
             raise ConfigError(f"valid and test must leave rows to train, got {self.valid} and {self.test}.")
+        if not 0 <= self.cache_gb < float("inf"):
+            raise ConfigError(f"cache_gb must be at least 0, got {self.cache_gb}.")
         if not 0 <= self.max_missing_target < 1:
             raise ConfigError(f"max_missing_target must be at least 0 and below 1, got {self.max_missing_target}.")
 

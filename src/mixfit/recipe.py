@@ -15,7 +15,6 @@ from mixfit.data.bad_inputs import BadInput, describe_bad, write_bad_inputs
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.schema import Schema, suspicious_columns
-from mixfit.data.store import ImageSource
 from mixfit.device import default_device
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline, boosted_trees, constant
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for, metrics_for, score
@@ -102,6 +101,8 @@ def fit(
         batch_size=train_config.batch_size,
         seed=train_config.seed,
         device=default_device(),
+        warn=lambda text: console.print(f" {text}", markup=False),
+        progress=console.is_terminal and not console.quiet,
     )
     data_config = replace(data_config, image_size=mixed.image_size)
     train_config = replace(train_config, batch_size=mixed.batch_size)
@@ -111,7 +112,7 @@ def fit(
     _say_start(console, folder, mixed, train_config)
 
     clock = _Clock()
-    pixels, mixed = mixed.source, _with_features(mixed, network, console)
+    mixed = _with_features(mixed, network, console)
     recorder = _train(network, mixed, train_config, folder, console)
     seconds = {_our_name(mixed): clock.lap()}
     ours = {name: _predict(network, mixed, name) for name in JUDGED}
@@ -125,7 +126,7 @@ def fit(
         scores={name: score(rows, metrics_for(mixed.schema.task, mixed.target)) for name, rows in judged.items()},
         comparison=_compare(mixed, judged),
         history=recorder.history,
-        bad=[*mixed.bad, *_unreadable(mixed, pixels)],
+        bad=[*mixed.bad, *_unreadable(mixed)],
     )
     command = command or f"mixfit.fit({table.name!r}, target={target!r})"
     _write_results(run, mixed, judged, seconds, settings, command)
@@ -141,7 +142,7 @@ def _with_features(mixed: MixedData, network: MixedInputModel, console: Console)
     with_features = precompute_features(mixed, network, progress=console.is_terminal and not console.quiet)
     if isinstance(with_features.source, FeatureTable):
         files = len(with_features.source.readable)
-        console.print(f" {files:,} photos through the frozen image network in {clock.lap():.0f} s")
+        console.print(f" image features of {files:,} photos in {clock.lap():.1f} s")
     return with_features
 
 
@@ -256,11 +257,11 @@ def _write_results(
     write_report(content, run.folder / "report.html")
 
 
-def _unreadable(mixed: MixedData, pixels: ImageSource | FeatureTable | None) -> list[BadInput]:
+def _unreadable(mixed: MixedData) -> list[BadInput]:
     """Photos whose file is there but could not be decoded."""
-    if mixed.photos is None or pixels is None or isinstance(pixels, FeatureTable):
+    if mixed.photos is None:
         return []
-    return unreadable_photos(mixed.frame, mixed.photos, pixels.failures)
+    return unreadable_photos(mixed.frame, mixed.photos, mixed.photo_failures)
 
 
 def _predictions_frame(mixed: MixedData, rows: Rows, ours: str) -> pd.DataFrame:

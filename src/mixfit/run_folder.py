@@ -62,7 +62,8 @@ def write_settings(
     write_file(folder / "schema.json", json.dumps(schema.to_dict(), indent=1, ensure_ascii=False))
     write_file(folder / "environment.json", json.dumps(environment, indent=1))
     shown = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
-    return {**shown, "table_sha256": fingerprint} | ({"data.images": shown_path(data.images)} if data.images else {})
+    folders = {"data.images": data.images, "data.cache": data.cache}
+    return {**shown, "table_sha256": fingerprint} | {name: shown_path(path) for name, path in folders.items() if path}
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ In: arrays of ``TablePreprocessor`` and ``Photos``. Out: ``(Inputs, target)`` of
 Imports nothing from ``nn`` or ``training``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ class FeatureTable:
     values: Float32[Tensor, "files d"]
     readable: Bool[Tensor, " files"]
     """False where the photo could not be read; its features are zero."""
+    failures: dict[int, str] = field(default_factory=dict)
+    """What is wrong with each photo that could not be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 In: a table and what is known of its columns. Out: ``MixedData`` with ``.train``, ``.valid`` and ``.test``,
 whose statistics come from the training rows alone. Imports nothing from ``nn`` or ``training``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from mixfit.config import Crop, DataConfig
 from mixfit.data.bad_inputs import BadInput
+from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable, MixedDataset
+from mixfit.data.image_store import open_image_store
 from mixfit.data.infer import infer_schema
 from mixfit.data.loader import DataLoader
 from mixfit.data.photos import Photos, find_photos
@@ -57,7 +59,9 @@ class MixedData:
     photos: Photos | None
     """Which photos each row has; None when there is no image column."""
     source: ImageSource | FeatureTable | None
-    """Where pixels or features come from."""
+    """Where pixels or features come from; pixels by way of ``cache``, see ``photo_source``."""
+    cache: Cache | None = None
+    """Where decoded photos and features are kept from run to run; None to keep none."""
     bad: list[BadInput]
     """Cells and rows that were repaired or left out, and photos whose file cannot be used."""
     image_size: int
@@ -83,6 +87,20 @@ class MixedData:
         """The test rows in the order of the table."""
         return self.rows("test")
 
+    @cached_property
+    def photo_source(self) -> ImageSource | FeatureTable | None:
+        """What batches take photos from: ``source``, whose files are decoded once into the cache if there is one.
+
+        Decoding starts when this is used first, so that it never happens when all features are known already."""
+        if self.cache is None or not isinstance(self.source, ImageFiles):
+            return self.source
+        return open_image_store(self.source, size=self.source.size, crop=self.source.crop, cache=self.cache)
+
+    @property
+    def photo_failures(self) -> dict[int, str]:
+        """What is wrong with each photo that was needed so far and could not be read, by number."""
+        return {} if self.photo_source is None else self.photo_source.failures
+
     def rows(self, name: SplitName) -> DataLoader:
         """The rows of a split in the order of the table, without the transforms of training."""
         return self._loader(name, SequentialSampler(len(self.split.of(name)), self.batch_size), training=False)
@@ -97,7 +115,7 @@ class MixedData:
             target=arrays.target[rows],
             rows=rows,
             slots=None if arrays.slots is None else arrays.slots[rows],
-            photos=self.source,
+            photos=self.photo_source,
             weight=None if arrays.weight is None else arrays.weight[rows],
         )
 
@@ -123,6 +141,8 @@ def load_data(
     seed: int = 0,
     transforms: Sequence[Transform] = (),
     device: torch.device | str = "cpu",
+    warn: Callable[[str], None] | None = None,
+    progress: bool = False,
 ) -> MixedData:
     """Read a table, find out what its columns are, split the rows, fit on the training rows and build the loaders.
 
@@ -138,6 +158,8 @@ def load_data(
         seed: of the split and of the order of rows.
         transforms: applied to every batch.
         device: where the batches are put.
+        warn: gets a sentence when the cache cannot be used; by default it becomes a Python warning.
+        progress: show a bar on the terminal while photos are decoded into the cache.
     Raises:
         ConfigError: a column does not exist, or a setting is wrong.
         DataError: the table cannot be used as it is.
@@ -174,6 +196,7 @@ def load_data(
         ),
         photos=photos,
         source=None if photos is None else ImageFiles(photos.files, size=size, crop=config.crop),
+        cache=Cache.configured(config, warn=warn, progress=progress),
         bad=[*bad, *unknown, *table_arrays.repaired, *([] if photos is None else photos.bad)],
         image_size=size,
         crop=config.crop,

@@ -1,0 +1,214 @@
+"""Photos that are decoded once: pixels on disk, in a cache folder, found again in every later run.
+
+In: photo files. Out: ``ImageStore``, an ``ImageSource`` with the bytes of ``ImageFiles`` at the speed of the disk.
+A photo is known by its resolved path, size and time of change; a changed file is another photo.
+Knows neither rows nor columns nor models."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from rich.console import Console
+from rich.progress import track
+
+from mixfit.config import Crop
+from mixfit.data.cache import Cache
+from mixfit.data.record_store import Found, RecordStore, matches
+from mixfit.data.store import ImageFiles
+from mixfit.errors import ResourceError
+
+DECODER_VERSION = 1
+"""Raise this whenever ``images.read_image`` gives other pixels than before for any file."""
+_CHUNK_BYTES = 8_000_000
+# These may be gone on the next attempt though the file stays the same.
+_PASSING_PROBLEMS = ("is missing", "cannot be read", "does not fit into the memory")
+
+
+def photo_keys(files: Sequence[Path]) -> list[str]:
+    """What tells photos apart: a digest of resolved path, size and time of change; "" for a file that is not there."""
+    resolved: dict[str, str] = {}
+    keys = []
+    for file in files:
+        folder, name = os.path.split(file)
+        if folder not in resolved:
+            resolved[folder] = os.path.realpath(folder)
+        keys.append(_photo_key(os.path.join(resolved[folder], name)))  # noqa: PTH118 - five times as fast
+    return keys
+
+
+def decoder_name(size: int, crop: Crop) -> str:
+    """What decides the pixels of a photo besides its file, as part of a folder name."""
+    return f"{size}px-{crop}-{DECODER_VERSION}-pillow-{PIL.__version__}"
+
+
+def lasting_problems(problems: dict[int, str]) -> dict[int, str]:
+    """Those that stay as long as the file stays the same, and may be remembered."""
+    return {number: text for number, text in problems.items() if not text.startswith(_PASSING_PROBLEMS)}
+
+
+class ImageStore:
+    """Photos from a store, and the few that it does not hold from their files; made by ``open_image_store``.
+
+    May be pickled, and used on in forked worker processes and in threads.
+
+    Args:
+        files: the photos' files.
+        keys: ``photo_keys`` of them.
+        store: where the pixels are.
+        found: what the store holds for ``keys``.
+    """
+
+    def __init__(self, files: ImageFiles, keys: Sequence[str], store: RecordStore, found: Found) -> None:
+        self.source, self.keys, self.store = files, tuple(keys), store
+        self.size, self.crop = files.size, files.crop
+        self._places, self._checksums, self._problems = found.places, found.checksums, found.problems
+        self._broken = np.zeros(len(files), dtype=np.bool_)
+        self._broken[list(found.problems)] = True
+        self._checked = np.zeros(len(files), dtype=np.bool_)
+        self._reader = store.reader()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The photos' files."""
+        return self.source.files
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """What is wrong with each photo that could not be read, by number in ascending order."""
+        return dict(sorted((self._problems | self.source.failures).items()))
+
+    def read(
+        self, indices: Int64[np.ndarray, " photos"]
+    ) -> tuple[UInt8[torch.Tensor, "photos 3 size size"], Bool[torch.Tensor, " photos"]]:
+        """Fetch photos; a record that is lost or damaged is decoded from its file again.
+
+        Args:
+            indices: numbers of files, 0 to ``len(self) - 1``, in any order.
+        Returns:
+            The pixels, values 0..255, all 0 for a file that cannot be read; and True where it could be.
+        Raises:
+            IndexError: a number is out of range, -1 (no photo) included."""
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
+            raise IndexError(f"photo numbers must be 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}")
+        pixels = torch.empty(len(indices), 3, self.size, self.size, dtype=torch.uint8)
+        ok = self._from_store(indices, pixels.numpy())
+        if not ok.all():
+            rest = np.flatnonzero(~ok)
+            pixels[rest] = 0
+            rest = rest[~self._broken[indices[rest]]]
+            if len(rest):
+                pixels[rest], decoded = self.source.read(indices[rest])
+                ok[rest] = decoded.numpy()
+        return pixels, torch.from_numpy(ok)
+
+    def close(self) -> None:
+        """End the decoding threads; a later ``read`` starts new ones."""
+        self.source.close()
+
+    def _from_store(self, indices: Int64[np.ndarray, " photos"], out: np.ndarray) -> Bool[np.ndarray, " photos"]:
+        places = self._places[indices]
+        if places.size and places.min() >= 0:
+            ok = self._reader.read(places, out)
+        else:
+            stored = np.flatnonzero(places >= 0)
+            ok = np.zeros(len(indices), dtype=np.bool_)
+            part = np.empty((len(stored), *out.shape[1:]), dtype=np.uint8)
+            ok[stored] = self._reader.read(places[stored], part)
+            out[stored] = part
+        for position in np.flatnonzero(ok & ~self._checked[indices]).tolist():
+            number = indices[position]
+            ok[position] = matches(self.keys[number], out[position], int(self._checksums[number]))
+            self._checked[number] = ok[position]
+        lost = np.unique(indices[~ok & (places >= 0)])
+        if len(lost):
+            self._places[lost] = -1
+            self.store.forget([self.keys[number] for number in lost.tolist()])
+        return ok
+
+    def __getstate__(self) -> dict[str, object]:
+        # The process that takes it up may find another file in the folder, so it checks for itself.
+        return self.__dict__ | {"_checked": np.zeros_like(self._checked)}
+
+
+def open_image_store(
+    files: Sequence[Path] | ImageFiles, *, size: int, crop: Crop = "squash", cache: Cache
+) -> ImageStore | ImageFiles:
+    """Decode the photos that the cache does not hold yet, in parallel threads, and open them all.
+
+    Where the cache cannot take them (its limit, a full or read-only disk), ``cache.warn`` is told so, and those that
+    it does not hold are decoded on every access, with the same bytes as result.
+
+    Args:
+        files: one photo each.
+        size, crop: as in ``ImageFiles``.
+        cache: where the pixels are kept.
+    """
+    source = files if isinstance(files, ImageFiles) else ImageFiles(files, size=size, crop=crop)
+    store = RecordStore(
+        cache.folder / f"photos-{decoder_name(size, crop)}", shape=(3, size, size), dtype=np.uint8, about="photos"
+    )
+    keys = photo_keys(source.files)
+    found = store.find(keys)
+    if len(_with_key(found.missing, keys)):
+        try:
+            cache.check_room(len(_with_key(found.missing, keys)) * store.record_bytes)
+            _fill(store, source, keys, cache)
+        except ResourceError as error:
+            cache.warn(f"{error} Photos that are not in the cache are decoded whenever they are needed.")
+        found = store.find(keys)
+    if not (found.places >= 0).any() and not found.problems:
+        return source
+    return ImageStore(source, keys, store, found)
+
+
+def _with_key(numbers: Int64[np.ndarray, " n"], keys: Sequence[str]) -> Int64[np.ndarray, " m"]:
+    """Without files that are not there, and each photo once though several links lead to it."""
+    first = {keys[number]: number for number in reversed(numbers.tolist()) if keys[number]}
+    return np.array(sorted(first.values()), dtype=np.int64)
+
+
+def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Cache) -> None:
+    """Decode and append all that is missing; one chunk is written while the next one is decoded."""
+    say_waiting = partial(cache.warn, f"Another process is filling the cache {store.folder}; waiting for it.")
+    with store.writing(waiting=say_waiting), ThreadPoolExecutor(1, thread_name_prefix="mixfit-cache") as writer:
+        missing = _with_key(store.find(keys).missing, keys)
+        size = max(16, _CHUNK_BYTES // store.record_bytes)
+        chunks: Iterable[np.ndarray] = [missing[start : start + size] for start in range(0, len(missing), size)]
+        if cache.progress:
+            chunks = track(chunks, description=" decoding photos", console=Console(stderr=True), transient=True)
+        pending: Callable[[], object] = list
+        for chunk in chunks:
+            pixels, ok = source.read(chunk)
+            now = photo_keys([source.files[number] for number in chunk])
+            # A file that was changed while it was decoded may be half the old and half the new one.
+            same = np.array([keys[number] == key for number, key in zip(chunk, now, strict=True)])
+            stored = np.flatnonzero(same & ok.numpy())
+            problems = lasting_problems({int(n): source.failures[int(n)] for n in chunk[same & ~ok.numpy()]})
+            pending()
+            names = [keys[number] for number in chunk[stored].tolist()]
+            texts = {keys[number]: text for number, text in problems.items()}
+            pending = writer.submit(store.append, names, pixels.numpy()[stored], texts).result
+        pending()
+
+
+def _photo_key(path: str) -> str:
+    with suppress(OSError, ValueError):
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            path = os.path.realpath(path)
+            status = os.stat(path)  # noqa: PTH116
+        identity = b"%s\0%d\0%d" % (os.fsencode(path), status.st_size, status.st_mtime_ns)
+        return hashlib.blake2b(identity, digest_size=16).hexdigest()
+    return ""

@@ -1,0 +1,306 @@
+"""Fixed-size records on disk, found again by text keys: what the stores of photos and of features are made of.
+
+In: records (arrays of one shape) or the problem that takes a record's place. Out: the same, in this or a later process.
+A store is a folder with the records one after the other (``records.bin``), an SQLite index of them (``index.sqlite``),
+a lock for writers, and a description. Knows nothing of photos, features or models.
+
+What holds whatever happens:
+
+- Records are flushed to the disk before their rows are committed to the index, so that a writer that is killed leaves
+  whole records only; what it wrote beyond the last committed row is written over by the next writer.
+- One writer at a time (``flock``); readers never wait and never see a record change.
+- Every record is checked against its checksum, which covers its key, too, when a process reads it for the first time:
+  a store that was damaged or cut short gives no wrong bytes, it has records that are not there.
+- Records are read by ``pread``, not through a memory map: as fast, but a file cut short ends in a short read rather
+  than in a dead process, and the pages never count as memory of this process."""
+
+import json
+import os
+import sqlite3
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt32
+
+from mixfit.errors import ResourceError
+from mixfit.files import explained, write_file
+
+if sys.platform != "win32":
+    import fcntl
+
+DESCRIPTION, INDEX, RECORDS, LOCK = "mixfit-store.json", "index.sqlite", "records.bin", "lock"
+_TABLE = "CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, place INTEGER UNIQUE, crc INTEGER, problem TEXT)"
+_KEYS_PER_QUERY = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Found:
+    """What a store holds for some keys, in the order of the keys."""
+
+    places: Int64[np.ndarray, " keys"]
+    """Which record; -1 where there is none."""
+    checksums: UInt32[np.ndarray, " keys"]
+    problems: dict[int, str]
+    """Position of a key in the query -> why there is no record of it and never will be."""
+
+    @property
+    def missing(self) -> Int64[np.ndarray, " missing"]:
+        """Positions of the keys of which nothing is known."""
+        unknown = self.places < 0
+        unknown[list(self.problems)] = False
+        return np.flatnonzero(unknown)
+
+
+class RecordStore:
+    """A folder of records of one shape. May be pickled, and used on in forked processes and in threads.
+
+    Args:
+        folder: made by the first ``append``; nothing is written before.
+        shape, dtype: of one record.
+        about: one line for people who look into the folder.
+    """
+
+    def __init__(self, folder: Path, *, shape: tuple[int, ...], dtype: type[np.generic], about: str = "") -> None:
+        self.folder, self.shape, self.about = folder, shape, about
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.record_bytes = int(np.prod(shape)) * self.dtype.itemsize
+
+    def find(self, keys: Sequence[str]) -> Found:
+        """Look up which keys are there. A store that cannot be read, or is no store, has none.
+
+        Returns:
+            Places for ``read``; rows of the index that point beyond the end of the records count as not there."""
+        places = np.full(len(keys), -1, dtype=np.int64)
+        checksums = np.zeros(len(keys), dtype=np.uint32)
+        problems: dict[int, str] = {}
+        rows: dict[str, tuple[int | None, int, str | None]] = {}
+        with suppress(sqlite3.Error, OSError), closing(self._connect(write=False)) as index:
+            for start in range(0, len(keys) if self._described() else 0, _KEYS_PER_QUERY):
+                part = keys[start : start + _KEYS_PER_QUERY]
+                query = f"SELECT key, place, crc, problem FROM records WHERE key IN ({','.join('?' * len(part))})"
+                rows |= {key: (place, crc, problem) for key, place, crc, problem in index.execute(query, part)}
+        count = self._records_in_file()
+        for position, key in enumerate(keys):
+            place, crc, problem = rows.get(key, (None, 0, None))
+            if isinstance(place, int) and isinstance(crc, int) and 0 <= place < count:
+                places[position], checksums[position] = place, crc & 0xFFFFFFFF
+            elif isinstance(problem, str) and crc == zlib.crc32(problem.encode(), zlib.crc32(key.encode())):
+                problems[position] = problem
+        return Found(places=places, checksums=checksums, problems=problems)
+
+    @contextmanager
+    def writing(self, *, waiting: Callable[[], None] | None = None, patience: float = 60.0) -> Iterator[None]:
+        """Be the only writer while the block runs; ``append`` is for inside such a block only.
+
+        Args:
+            waiting: called once if another writer has to be waited for.
+            patience: seconds after which a writer that adds no records is no longer waited for.
+        Raises:
+            ResourceError: the folder cannot be made or written, or another process holds the store and does nothing.
+        """
+        if sys.platform == "win32":
+            raise ResourceError(f"The cache in {self.folder} needs file locks that Windows does not have.")
+        with lock(self.folder, waiting=waiting, patience=patience):
+            with _disk_errors(self.folder):
+                self._repair()
+            yield
+
+    def append(
+        self, keys: Sequence[str], records: np.ndarray, problems: dict[str, str] | None = None
+    ) -> tuple[Int64[np.ndarray, " keys"], UInt32[np.ndarray, " keys"]]:
+        """Add records, all of them or none; a key that is there already points to its new record from now on.
+
+        Args:
+            keys: one for each record.
+            records: ``(keys, *shape)``.
+            problems: keys that have no record -> why.
+        Returns:
+            Place and checksum of each record.
+        Raises:
+            ResourceError: the disk is full or cannot be written.
+        """
+        records = np.ascontiguousarray(records, dtype=self.dtype).reshape(len(keys), *self.shape)
+        data = records.reshape(-1).view(np.uint8).data
+        crcs = [_checksum(key, record) for key, record in zip(keys, records, strict=True)]
+        bad = [(key, None, _checksum(key, text.encode()), text) for key, text in (problems or {}).items()]
+        with _disk_errors(self.folder, len(data)), closing(self._connect(write=True)) as index:
+            index.execute("BEGIN IMMEDIATE")
+            (first,) = index.execute("SELECT COALESCE(MAX(place) + 1, 0) FROM records").fetchone()
+            if len(data):
+                self._write(first * self.record_bytes, data)
+            places = range(first, first + len(keys))
+            rows = [*zip(keys, places, crcs, [None] * len(keys), strict=True), *bad]
+            index.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", rows)
+            index.execute("COMMIT")
+        return np.arange(first, first + len(keys)), np.array(crcs, dtype=np.uint32)
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Have damaged records made anew by the next writer; their places are never used again."""
+        with suppress(sqlite3.Error, OSError), closing(self._connect(write=True)) as index:
+            index.executemany("UPDATE records SET key = 'damaged ' || place WHERE key = ?", [(key,) for key in keys])
+
+    def reader(self) -> "RecordReader":
+        """Read-only access to the records that are there now."""
+        return RecordReader(self.folder / RECORDS, shape=self.shape, dtype=self.dtype)
+
+    @property
+    def _description(self) -> dict[str, object]:
+        return {"about": self.about, "shape": list(self.shape), "dtype": self.dtype.name}
+
+    def _described(self) -> bool:
+        """Whether the folder says that it holds such records."""
+        with suppress(OSError, ValueError):
+            return bool(json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8")) == self._description)
+        return False
+
+    def _records_in_file(self) -> int:
+        return _file_size(self.folder / RECORDS) // self.record_bytes
+
+    def _connect(self, *, write: bool) -> sqlite3.Connection:
+        """A connection for one operation: one that is kept must not be used on in a forked process.
+
+        Reading opens for writing where that is allowed, to roll back what a killed writer left."""
+        uri = f"{(self.folder / INDEX).absolute().as_uri()}?mode={'rwc' if write else 'rw'}"
+        return sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+
+    def _repair(self) -> None:
+        """Drop index rows without record; start anew where the index is no database, or of records of another shape."""
+        if self._described() and self._drop_rows_without_record():
+            return
+        for name in (INDEX, f"{INDEX}-journal", RECORDS):
+            (self.folder / name).unlink(missing_ok=True)
+        write_file(self.folder / DESCRIPTION, json.dumps(self._description))
+        with closing(self._connect(write=True)) as index:
+            index.execute(_TABLE)
+
+    def _drop_rows_without_record(self) -> bool:
+        """False if the index cannot be used."""
+        try:
+            with closing(self._connect(write=True)) as index:
+                index.execute(_TABLE)
+                index.execute("DELETE FROM records WHERE place < 0 OR place >= ?", (self._records_in_file(),))
+                return bool(index.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+        except sqlite3.OperationalError:  # not damage, but a full or read-only disk
+            raise
+        except sqlite3.DatabaseError:
+            return False
+
+    def _write(self, offset: int, data: memoryview) -> None:
+        """Reserve the space, then fill it: a full disk is found out before anything is written."""
+        descriptor = os.open(self.folder / RECORDS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, offset, len(data))
+            written = 0
+            while written < len(data):
+                written += os.pwrite(descriptor, data[written:], offset + written)
+            os.fsync(descriptor)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(descriptor, offset)  # no committed record lies behind: readers never look there
+            raise
+        finally:
+            os.close(descriptor)
+
+
+class RecordReader:
+    """Reads records by place, from any thread or process, without a lock."""
+
+    def __init__(self, path: Path, *, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.shape, self.dtype = path, shape, dtype
+        self._record_bytes = int(np.prod(shape)) * dtype.itemsize
+        self._descriptor: int | None = None
+
+    def read(self, places: Int64[np.ndarray, " records"], out: np.ndarray) -> Bool[np.ndarray, " records"]:
+        """Copy records into ``out``, C-contiguous ``(records, *shape)``; False where one cannot be read."""
+        if out.shape != (len(places), *self.shape) or out.dtype != self.dtype or not out.flags.c_contiguous:
+            raise ValueError(f"out must be contiguous {self.dtype} {(len(places), *self.shape)}, got {out.shape}")
+        ok = np.zeros(len(places), dtype=np.bool_)
+        size, rows = self._record_bytes, out.reshape(-1).view(np.uint8).reshape(len(places), self._record_bytes)
+        with suppress(OSError):
+            if self._descriptor is None:
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            for position, place in enumerate(places.tolist()):
+                ok[position] = os.preadv(self._descriptor, [rows[position]], place * size) == size
+        return ok
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_descriptor": None}
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            with suppress(OSError, TypeError):
+                os.close(self._descriptor)  # type: ignore[arg-type]
+
+
+@contextmanager
+def lock(folder: Path, *, waiting: Callable[[], None] | None = None, patience: float = 60.0) -> Iterator[None]:
+    """Keep other writers out of a store while the block runs; arguments and errors as in ``RecordStore.writing``."""
+    if sys.platform == "win32":
+        raise ResourceError(f"The cache in {folder} needs file locks that Windows does not have.")
+    path, size, since = folder / LOCK, -1, time.monotonic()
+    while True:
+        with explained(folder, None):
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                break
+            os.close(descriptor)  # someone cleared the cache in between: that was the lock of a removed store
+        except FileNotFoundError:
+            os.close(descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            if waiting is not None and patience > 0:
+                waiting()
+                waiting = None
+            if (now := _file_size(folder / RECORDS)) != size:
+                size, since = now, time.monotonic()
+            if time.monotonic() - since >= patience:
+                raise ResourceError(
+                    f"Another process holds the cache in {folder} and has added nothing for {patience:.0f} s."
+                ) from None
+            time.sleep(0.1)
+        except OSError as error:  # some network file systems know no locks
+            os.close(descriptor)
+            raise ResourceError(f"The cache in {folder} cannot be locked: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)  # gives the lock back, as the death of the process would
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def matches(key: str, record: np.ndarray, checksum: int) -> bool:
+    """Whether a record is the one that was stored under this key."""
+    return _checksum(key, record) == checksum
+
+
+def _checksum(key: str, record: np.ndarray | bytes) -> int:
+    # The key comes first, so that a damaged index that swaps two records is noticed, too.
+    data = record if isinstance(record, bytes) else record.reshape(-1).view(np.uint8).data
+    return zlib.crc32(data, zlib.crc32(key.encode()))
+
+
+@contextmanager
+def _disk_errors(folder: Path, size: int | None = None) -> Iterator[None]:
+    """What SQLite and the system say of a disk that is full or read-only, as a ResourceError with the sizes."""
+    with explained(folder / RECORDS, size):
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OSError(None, str(error)) from error

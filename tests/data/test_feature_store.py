@@ -1,0 +1,174 @@
+"""Features of a frozen network: computed once per photo and network, the same bits whatever was there before."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixfit.config import DataConfig, ModelConfig
+from mixfit.data.cache import Cache, list_stores
+from mixfit.data.dataset import FeatureTable
+from mixfit.data.feature_store import FeatureStore
+from mixfit.data.load import MixedData, load_data
+from mixfit.data.record_store import RECORDS
+from mixfit.data.store import ImageFiles
+from mixfit.demo import DEMO_TARGET
+from mixfit.nn.image import ImageEncoder, SmallResNet
+from mixfit.training.build import build_model, encode_photos, encoder_identity, precompute_features
+
+
+class CountingResNet(SmallResNet):
+    """Counts the photos that went through it."""
+
+    def __init__(self) -> None:
+        super().__init__((8, 16))
+        self.seen = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += len(x)
+        return super().forward(x)
+
+
+def make_encoder(seed: int = 0) -> ImageEncoder:
+    torch.manual_seed(seed)
+    return ImageEncoder(
+        CountingResNet(), 16, mean=(0.5,) * 3, std=(0.25,) * 3, out_dim=4, dropout=0.1, frozen=True
+    ).eval()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Ten photos of which 3 is damaged."""
+    (tmp_path / "photos").mkdir()
+    paths = [tmp_path / "photos" / f"{number}.png" for number in range(10)]
+    for number, path in enumerate(paths):
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+    paths[3].write_bytes(b"<html>")
+    return paths
+
+
+def encode(files: list[Path], folder: Path, encoder: ImageEncoder, *, told: list[str] | None = None) -> FeatureTable:
+    warn = pytest.fail if told is None else told.append
+    cache = Cache(folder=folder, limit_bytes=10**8, warn=lambda text: warn(text))
+    store = FeatureStore(tuple(files), network=encoder_identity(encoder), d=16, size=32, crop="squash", cache=cache)
+    return encode_photos(encoder, ImageFiles(files, size=32), store=store, batch_size=4)
+
+
+def same(left: FeatureTable, right: FeatureTable) -> bool:
+    return (
+        torch.equal(left.values, right.values)
+        and torch.equal(left.readable, right.readable)
+        and left.failures == right.failures
+    )
+
+
+def test_the_second_time_no_photo_goes_through_the_network(files: list[Path], tmp_path: Path) -> None:
+    encoder = make_encoder()
+    without = encode_photos(encoder, ImageFiles(files, size=32))
+    first = encode(files, tmp_path / "cache", encoder)
+    encoder.backbone.seen = 0  # type: ignore[assignment]
+    second = encode(files, tmp_path / "cache", encoder)
+    assert encoder.backbone.seen == 0
+    assert same(first, without)
+    assert same(second, without)
+    assert second.failures == {3: "is a text file (HTML, XML or SVG), not a photo"}
+    assert not second.values[3].any()
+
+
+@pytest.mark.parametrize("known", [1, 4, 9])
+def test_only_new_photos_go_through_and_get_the_same_bits(files: list[Path], tmp_path: Path, known: int) -> None:
+    encoder = make_encoder()
+    whole = encode_photos(encoder, ImageFiles(files, size=32))
+    encode(files[10 - known :], tmp_path / "cache", encoder)
+    encoder.backbone.seen = 0  # type: ignore[assignment]
+    assert same(encode(files, tmp_path / "cache", encoder), whole)
+    assert 10 - known <= encoder.backbone.seen <= 10 - known + 1  # a photo that is alone in its chunk goes twice
+
+
+def test_other_weights_are_another_network(files: list[Path], tmp_path: Path) -> None:
+    for seed in (0, 1, 0):
+        expected = encode_photos(make_encoder(seed), ImageFiles(files, size=32))
+        assert same(encode(files, tmp_path / "cache", make_encoder(seed)), expected)
+    assert len(list_stores(tmp_path / "cache")) == 2
+
+
+def test_the_identity_covers_layers_and_scale_too() -> None:
+    encoder, other = make_encoder(), make_encoder()
+    assert encoder_identity(encoder) == encoder_identity(other)
+    other.backbone.stem[0].padding = (1, 1)  # type: ignore[index, union-attr]
+    scaled = make_encoder()
+    scaled.pixel_mean += 0.1
+    assert len({encoder_identity(e) for e in (encoder, other, scaled)}) == 3
+
+
+def test_a_changed_photo_is_encoded_again(files: list[Path], tmp_path: Path) -> None:
+    encoder = make_encoder()
+    encode(files, tmp_path / "cache", encoder)
+    shutil.copy(files[0], files[5])
+    files[7].unlink()
+    found = encode(files, tmp_path / "cache", encoder)
+    assert torch.equal(found.values[0], found.values[5])
+    assert found.failures[7] == "is missing"
+
+
+def test_a_damaged_record_is_encoded_again(files: list[Path], tmp_path: Path) -> None:
+    encoder = make_encoder()
+    expected = encode(files, tmp_path / "cache", encoder)
+    (store,) = list_stores(tmp_path / "cache")
+    data = bytearray((store.folder / RECORDS).read_bytes())
+    data[100] ^= 1
+    (store.folder / RECORDS).write_bytes(data)
+    encoder.backbone.seen = 0  # type: ignore[assignment]
+    assert same(encode(files, tmp_path / "cache", encoder), expected)
+    assert same(encode(files, tmp_path / "cache", encoder), expected)
+    assert encoder.backbone.seen == 2  # one, and its companion
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    told: list[str] = []
+    encoder = make_encoder()
+    found = encode(files, tmp_path / "file" / "cache", encoder, told=told)
+    assert same(found, encode_photos(encoder, ImageFiles(files, size=32)))
+    assert len(told) == 1
+    assert told[0].endswith("Image features are not kept for the next run.")
+
+
+@pytest.fixture
+def data(demo_table: Path, tmp_path: Path) -> MixedData:
+    config = DataConfig(image_size=32, cache=tmp_path / "cache")
+    return load_data(demo_table, target=DEMO_TARGET, config=config, batch_size=16)
+
+
+def batches(data: MixedData) -> list[torch.Tensor]:
+    return [xb.images if xb.images is not None else xb.features for xb, _ in data.train]  # type: ignore[misc]
+
+
+def test_a_frozen_run_stores_no_pixels_and_a_warm_one_reads_no_file(
+    data: MixedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(data, ModelConfig(), seed=0)
+    cold = batches(precompute_features(data, model))
+    assert data.cache is not None
+    assert [store.folder.name.split("-")[0] for store in list_stores(data.cache.folder)] == ["features"]
+    monkeypatch.setattr("mixfit.data.store.read_image", pytest.fail)
+    again = replace(data, batch_size=data.batch_size)  # a new object whose loaders start anew
+    warm = batches(precompute_features(again, model))
+    assert all(torch.equal(a, b) for a, b in zip(cold, warm, strict=True))
+
+
+def test_batches_of_pixels_are_the_same_cold_warm_and_without_a_cache(
+    data: MixedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = batches(replace(data, cache=None))
+    cold = batches(replace(data))
+    monkeypatch.setattr("mixfit.data.store.read_image", pytest.fail)
+    warm = batches(replace(data))
+    assert len(without) == len(cold) == len(warm)
+    for a, b, c in zip(without, cold, warm, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
