@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mixfit.data.table import read_table
 from safetensors.torch import load_file, save_file
 
+from mixfit.data.table import read_table
 from mixfit.errors import ConfigError, DataError, ResourceError
 from mixfit.predictor import Predictor
 from mixfit.recipe import Run

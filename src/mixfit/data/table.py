@@ -126,7 +126,7 @@ def read_table(path: Path, *, table_format: TableFormat | None = None) -> pd.Dat
     Raises:
         ConfigError: unknown extension or encoding, or an impossible separator or decimal sign.
         DataError: the file is missing, no file, empty, damaged or without data rows; rows are longer or shorter than
-            the header; column names are empty, equal or too long; or cells hold lists, objects or bytes.
+            the header; column names are empty, equal or too long; or cells hold lists or objects.
     """
     _check_file(path)
     if table_format is None:
@@ -340,6 +340,13 @@ def _json_column(cells: list[Any], name: str, path: Path) -> pa.Array:
         ) from None
 
 
+def _bytes_of_photos(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The photos of a column as Hugging Face's datasets write it, a struct of ``bytes`` and ``path``."""
+    if not pa.types.is_struct(column.type) or {field.name for field in column.type} != {"bytes", "path"}:
+        return column
+    return pc.struct_field(column, "bytes")
+
+
 def _plain(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
     """The column in one of the types that pandas has without objects where possible; "" becomes missing."""
     kind = pa.types
@@ -347,8 +354,12 @@ def _plain(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
         column = column.cast(column.type.value_type)
     if kind.is_string_view(column.type):
         column = column.cast(pa.large_string())
+    column = _bytes_of_photos(column)
     binary = (kind.is_binary, kind.is_large_binary, kind.is_fixed_size_binary, kind.is_binary_view)
-    if kind.is_nested(column.type) or any(is_kind(column.type) for is_kind in binary):
+    if any(is_kind(column.type) for is_kind in binary):
+        column = column.cast(pa.large_binary())
+        return pc.if_else(pc.equal(pc.binary_length(column), 0), pa.scalar(None, column.type), column)
+    if kind.is_nested(column.type):
         raise DataError(f"{path}: column {name!r} holds {column.type} cells; flatten it, or leave the column out.")
     if kind.is_decimal(column.type):
         return column.cast(pa.float64())
