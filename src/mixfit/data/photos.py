@@ -46,9 +46,10 @@ class Photos:
 def find_photos(frame: pd.DataFrame, columns: Sequence[str], root: Path) -> Photos:
     """Find the photos that the cells of a table name.
 
-    A cell holds a path relative to ``root``, or several separated by ``;``, or nothing; or the bytes of a photo; or such
-    bytes as base64 text, again several separated by ``;``. Equal bytes count as one photo. Refused are URLs (``data:``
-    URLs too), absolute paths, whatever leads outside ``root`` (also through a link), and what is missing, empty or no readable file.
+    A cell holds a path relative to ``root``, the bytes of a photo or such bytes as base64 text (of paths and base64
+    several, separated by ``;``), or nothing. Equal bytes count as one photo. Refused are URLs (``data:`` URLs too),
+    absolute paths, whatever leads outside ``root`` (also through a link), and what is missing, empty or no readable
+    file.
     A path with backslashes is also tried with slashes.
 
     Args:
