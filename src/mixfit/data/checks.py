@@ -46,10 +46,10 @@ def parts_of(split: Split, rows: int) -> Shaped[np.ndarray, " rows"]:
 
 
 def row_copies(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
-    """Rows that are equal but for the split; where chance cannot explain it, but for ignored columns such as ids too."""
+    """Rows that are equal but for the split; where chance cannot explain it, but for ignored columns (ids) too."""
     compared = [column.name for column in schema.columns if column.role != "split"]
     groups = _equal_rows(frame[compared])
-    what = "rows are exact copies of an earlier row"
+    but = ""
     if not len(groups):
         used = [column.name for column in schema.columns if column.role not in ("split", "ignored")]
         if len(used) < len(compared):
@@ -57,18 +57,14 @@ def row_copies(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray, " 
         if len(groups):
             groups[~_no_chance(frame, schema)] = -1
             groups = groups if (groups >= 0).any() else groups[:0]
-        what = "rows are copies of an earlier row but for ignored columns"
+        but = " but for ignored columns"
     if not len(groups):
         return []
     copies = int((groups >= 0).sum()) - len(np.unique(groups[groups >= 0]))
     torn = _torn(groups, parts)
     first = np.flatnonzero(groups == groups[groups >= 0][0])[:2]
-    what = (
-        what
-        if copies > 1
-        else what.replace("rows are copies", "row is a copy").replace("rows are exact copies", "row is an exact copy")
-    )
-    text = f"{copies:,} {what}, the first is row {first[1]}, of row {first[0]}"
+    what = f"{copies:,} rows are copies of earlier rows" if copies > 1 else "1 row is a copy of an earlier row"
+    text = f"{what}{but}, the first is row {first[1]}, of row {first[0]}"
     return [_leak_or_note(text, torn, "of the copied rows are")]
 
 
@@ -183,7 +179,7 @@ def _equal_rows(frame: pd.DataFrame) -> Int64[np.ndarray, " rows"]:
 
 
 def _no_chance(frame: pd.DataFrame, schema: Schema) -> Bool[np.ndarray, " rows"]:
-    """Rows that can hardly be equal to another by chance: they have a photo, or there are numbers that seldom repeat."""
+    """Rows that can hardly be equal to another by chance: they have a photo, or numbers seldom repeat."""
     if any(frame[name].nunique() > 0.5 * len(frame) for name in schema.names("number")):
         return np.ones(len(frame), dtype=bool)
     return frame[schema.names("image")].notna().any(axis=1).to_numpy(dtype=bool)

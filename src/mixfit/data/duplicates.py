@@ -90,7 +90,7 @@ def near_duplicates(scan: PhotoScan) -> Int64[np.ndarray, "pairs 2"]:
     """Pairs of photos (smaller number first) that show the same picture but are not equal bytes.
 
     Of photos with equal bytes only the first takes part; photos without structure, such as blank ones, do not."""
-    values = scan.small.reshape(len(scan.small), -1).astype(np.float32)
+    values = scan.small.reshape(len(scan.small), 3 * SMALL**2).astype(np.float32)
     first = np.zeros(len(values), dtype=bool)
     first[np.unique(scan.content, return_index=True)[1]] = True
     places = np.flatnonzero(first & scan.decoded & (values.std(axis=1) > _FLAT))
@@ -108,7 +108,8 @@ def _candidates(values: Float32[np.ndarray, "photos values"]) -> tuple[np.ndarra
 
     At most two million pairs, which only photos without variety exceed."""
     side = SMALL // 3
-    coarse = values.reshape(-1, side, 3, side, 3, 3).mean(axis=(2, 4)).reshape(len(values), -1)
+    blocks = values.reshape(len(values), side, 3, side, 3, 3)
+    coarse = blocks.mean(axis=(2, 4)).reshape(len(values), 3 * side**2)
     squares = (coarse**2).sum(axis=1)
     limit = LARGEST_DIFFERENCE**2 * coarse.shape[1] + 1e-5 * squares.max(initial=0.0)  # for rounding in float32
     found: list[np.ndarray] = [np.zeros((2, 0), dtype=np.int64)]
