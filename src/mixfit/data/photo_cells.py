@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mixfit.data.images import ImageError
 
@@ -108,6 +110,13 @@ def no_photos_reason(kind: str, share: float) -> str:
     if share:
         return f"only {share:.0%} of the cells are photos, the others are other {kind}"
     return f"cells are of type {kind}, not plain values{' or photos' if 'b' in kind[:6] else ''}"
+
+
+def bytes_of_struct(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The photos of a column as Hugging Face's datasets write it, a struct of ``bytes`` and ``path``."""
+    if not pa.types.is_struct(column.type) or {field.name for field in column.type} != {"bytes", "path"}:
+        return column
+    return pc.struct_field(column, "bytes")
 
 
 def shown_cell(cell: object) -> str:
