@@ -1,8 +1,8 @@
 """Memory and time of turning a Parquet table into arrays: ten numbers, a date, three categories and a target a row.
 
-Each size runs in a process of its own; its peak of resident memory, less what the imports took, is divided by the rows.
-The arrays themselves take 4 bytes a numeric and 8 bytes a categorical output. With --whole, the same through ``load_data``,
-which holds the whole frame. Run: python benchmarks/bench_large_table.py [--whole] [ROWS ...]"""
+Each size runs in a process of its own; its peak of resident memory, less what the imports took, is divided by the
+rows. The arrays themselves take 4 bytes a numeric and 8 bytes a categorical output. With --whole, the same through
+``load_data``, which holds the whole frame. Run: python benchmarks/bench_large_table.py [--whole] [ROWS ...]"""
 
 import resource
 import subprocess
@@ -56,8 +56,9 @@ def measure(path: Path, *, whole: bool) -> None:
     seconds, rows = time.perf_counter() - started, len(numeric)
     grown, held = _peak() - before, (numeric.nbytes + categorical.nbytes) / rows
     print(
-        f"{'whole frame' if whole else 'in pieces':<12}{rows:>12,} rows   {seconds:7.1f} s   {rows / seconds:>10,.0f} rows/s   "
-        f"peak {grown / 1e6:>8,.0f} MB above the imports = {grown / rows:6.0f} bytes a row, of which arrays {held:.0f}",
+        f"{'whole frame' if whole else 'in pieces':<12}{rows:>12,} rows   {seconds:7.1f} s   {rows / seconds:>10,.0f} "
+        f"rows/s   peak {grown / 1e6:>8,.0f} MB above the imports = {grown / rows:6.0f} bytes a row, "
+        f"of which arrays {held:.0f}",
         flush=True,
     )
 
