@@ -53,6 +53,7 @@ def inspect(
     target: str,
     set_: SetRoles = (),
     out: Path | None = None,
+    json: Annotated[bool, Parameter(negative=())] = False,
     data: Annotated[DataConfig | None, Flat] = None,
 ) -> None:
     """Show what each column is taken for, and what is missing, broken or suspicious.
@@ -67,10 +68,12 @@ def inspect(
         COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
     out
         New folder for inspect.html and schema.json; by default one under runs/.
+    json
+        Print one JSON object and nothing else.
     """
     from mixfit.inspection import inspect_table
 
-    raise SystemExit(inspect_table(table, target=target, config=_with_roles(data, set_), out=out))
+    raise SystemExit(inspect_table(table, target=target, config=_with_roles(data, set_), out=out, as_json=json))
 
 
 @app.command

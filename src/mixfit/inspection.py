@@ -1,9 +1,9 @@
 """``mixfit inspect``: what each column is taken for, and what is missing, broken or suspicious, before any training."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,10 @@ from rich.table import Table
 from mixfit.config import DataConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad
-from mixfit.data.images import ImageError, image_header, read_image
+from mixfit.data.checks import Finding, class_balance, far_values, parts_of, photo_copies, row_copies
+from mixfit.data.duplicates import PhotoScan, scan_photos
 from mixfit.data.infer import infer_schema
+from mixfit.data.pairing import SHUFFLES, Pairing, compare_with_shuffled, table_features
 from mixfit.data.photos import Photos, find_photos
 from mixfit.data.schema import Schema, suspicious_columns
 from mixfit.data.split import split_rows
@@ -27,42 +29,51 @@ from mixfit.report.content import Check, InspectContent, PhotoStatistics
 from mixfit.report.inspect_page import write_inspect
 from mixfit.run_folder import new_run_folder, run_name
 
-# Every header is read; the pixels of this many photos are decoded, which also finds files cut off in the middle.
-_DECODED_SAMPLE = 200
+_SIGNIFICANT = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class _PhotoScan:
+class _PhotoReview:
     statistics: list[PhotoStatistics]
     bad: list[BadInput]
+    photos: Photos | None
+    scan: PhotoScan | None
 
 
 def inspect_table(
-    path: Path, *, target: str, config: DataConfig, out: Path | None = None, console: Console | None = None
+    path: Path,
+    *,
+    target: str,
+    config: DataConfig,
+    out: Path | None = None,
+    as_json: bool = False,
+    console: Console | None = None,
 ) -> int:
     """Print the roles and the checks, write ``inspect.html`` and ``schema.json``; the exit code: 3 with errors, else 0.
 
     Args:
         out: a new folder; by default ``runs/<table>-<target>-inspect-NNN``.
+        as_json: print one JSON object and nothing else.
     """
-    console = console or PlainConsole()
+    console = Console(quiet=True) if as_json else console or PlainConsole()
     frame, table_format = read_as_configured(path, config.text)
     schema = infer_schema(frame, target, roles=config.roles, ignore=config.ignore, task=config.task)
     root = config.images or path.parent
-    scan = _scan_photos(frame, schema, root)
-    checks = [Check(level="warning", text=note) for note in table_format.notes]
+    review = _review_photos(frame, schema, root)
+    findings = [Finding("warning", note) for note in table_format.notes]
     if table_format.guessed:
-        checks.append(Check(level="warning", text=f"the encoding {table_format.encoding} is a guess; see --encoding"))
-    checks += _checks(frame, schema, config, scan)
+        findings.append(Finding("warning", f"the encoding {table_format.encoding} is a guess; see --encoding"))
+    findings += _findings(frame, schema, config, review)
+    checks = [Check(level=finding.level, text=finding.text) for finding in findings]
 
     def say(text: str) -> None:
         console.print(text, markup=False)
 
     say(f"{path}  {len(frame)} rows x {len(frame.columns)} columns  {table_format.describe()}    images root: {root}")
     _print_schema(console, schema)
-    for photos in scan.statistics:
-        counts = f"{photos.readable} readable, {photos.broken} broken, {photos.missing} rows without"
-        say(f" photos in {photos.column}: {counts}")
+    for photos in review.statistics:
+        states = f"{photos.readable} readable, {photos.broken} broken, {photos.missing} rows without"
+        say(f" photos in {photos.column}: {states}")
     for check in checks:
         say(f" {check.level}: {check.text}")
     content = InspectContent(
@@ -70,15 +81,32 @@ def inspect_table(
         format_text=table_format.describe(),
         schema=schema,
         checks=checks,
-        photos=scan.statistics,
-        bad_inputs=scan.bad,
+        photos=review.statistics,
+        bad_inputs=review.bad,
         next_command=f"mixfit train {path if not path.is_absolute() else path.name} --target {target}",
     )
     folder = _write(content, schema, path, target, out)
-    errors = sum(check.level == "error" for check in checks)
-    found = f"{_count(len(checks) - errors, 'warning')}, {_count(errors, 'error')}"
+    counts = {level: sum(check.level == level for check in checks) for level in ("note", "warning", "error")}
+    found = f"{_count(counts['warning'], 'warning')}, {_count(counts['error'], 'error')}"
     say(f" checks: {found}  ->  {folder / 'inspect.html'}, {folder / 'schema.json'}")
-    return DataError.exit_code if errors else 0
+    if as_json:
+        print(json.dumps(_as_json(content, path, folder, counts), ensure_ascii=False, allow_nan=False))
+    return DataError.exit_code if counts["error"] else 0
+
+
+def _as_json(content: InspectContent, path: Path, folder: Path, counts: dict[str, int]) -> dict[str, Any]:
+    """All that the page shows, for programs."""
+    return {
+        "table": str(path),
+        "format": content.format_text,
+        **content.schema.to_dict(),
+        "photos": [asdict(statistics) for statistics in content.photos],
+        "checks": [asdict(check) for check in content.checks],
+        "counts": counts,
+        "bad_inputs": [asdict(record) for record in content.bad_inputs],
+        "page": str(folder / "inspect.html"),
+        "schema": str(folder / "schema.json"),
+    }
 
 
 def _count(number: int, noun: str) -> str:
@@ -118,28 +146,15 @@ def _print_schema(console: Console, schema: Schema) -> None:
         console.print(f" ... and {len(schema.columns) - len(shown)} more columns, all in schema.json")
 
 
-def _scan_photos(frame: pd.DataFrame, schema: Schema, root: Path) -> _PhotoScan:
-    """Read the header of every photo and decode a sample."""
+def _review_photos(frame: pd.DataFrame, schema: Schema, root: Path) -> _PhotoReview:
+    """Look at every photo: what is broken, and what each looks like from afar."""
     columns = schema.names("image")
     if not columns:
-        return _PhotoScan([], [])
+        return _PhotoReview([], [], None, None)
     photos = find_photos(frame, columns, root)
-    step = max(1, len(photos.files) // _DECODED_SAMPLE)
-
-    def problem(place: int) -> str | None:
-        try:
-            image_header(photos.files[place])
-            if place % step == 0:
-                read_image(photos.files[place])
-        except ImageError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor() as pool:
-        problems = list(pool.map(problem, range(len(photos.files))))
-    failures = {place: text for place, text in enumerate(problems) if text is not None}
-    bad = photos.bad + unreadable_photos(frame, photos, failures)
-    return _PhotoScan([_statistics(column, photos, bad, failures) for column in columns], bad)
+    scan = scan_photos(photos.files)
+    bad = photos.bad + unreadable_photos(frame, photos, scan.problems)
+    return _PhotoReview([_statistics(name, photos, bad, scan.problems) for name in columns], bad, photos, scan)
 
 
 def _statistics(column: str, photos: Photos, bad: list[BadInput], failures: dict[int, str]) -> PhotoStatistics:
@@ -153,24 +168,66 @@ def _statistics(column: str, photos: Photos, bad: list[BadInput], failures: dict
     )
 
 
-def _checks(frame: pd.DataFrame, schema: Schema, config: DataConfig, scan: _PhotoScan) -> list[Check]:
+def _findings(frame: pd.DataFrame, schema: Schema, config: DataConfig, review: _PhotoReview) -> list[Finding]:
     """What a person should know before training; an error would stop the training."""
-    checks = [Check(level="warning", text=line) for line in suspicious_columns(schema)]
+    findings = [Finding("warning", line) for line in suspicious_columns(schema)]
+    parts = np.full(len(frame), "", dtype=object)
     try:
         usable, bad = usable_rows(frame, schema, config.max_missing_target)
         if bad:
-            checks.append(Check(level="warning", text=f"target: {describe_bad(bad)}"))
-        split_rows(frame[usable], schema, valid=config.valid, test=config.test)
+            findings.append(Finding("warning", f"target: {describe_bad(bad)}"))
+        positions = np.flatnonzero(usable)
+        split = split_rows(frame.iloc[positions], schema, valid=config.valid, test=config.test)
+        parts[positions] = parts_of(split, len(positions))
     except DataError as error:
-        checks.append(Check(level="error", text=str(error)))
+        findings.append(Finding("error", str(error)))
     features = [c for role in ("number", "category", "date", "image") for c in schema.names(role)]
     if not features:
-        checks.append(
-            Check(level="error", text="No column is left to learn from: set a role, as in --set zipcode=category.")
+        findings.append(Finding("error", "No column is left to learn from: set a role, as in --set zipcode=category."))
+    if review.bad:
+        findings.append(Finding("warning", f"photos: {describe_bad(review.bad)}"))
+    findings += row_copies(frame, schema, parts)
+    findings += class_balance(frame, schema, parts)
+    findings += far_values(frame, schema)
+    if review.photos is not None and review.scan is not None:
+        findings += photo_copies(frame, schema, review.photos, review.scan, parts)
+        findings += _pairing(frame, schema, review.photos, review.scan)
+        skipped = len(review.photos.files) - int(review.scan.decoded.sum()) - len(review.scan.problems)
+        if skipped:
+            findings.append(Finding("note", f"the pixels of {skipped:,} photos were not looked at, to save time"))
+    return findings
+
+
+def _pairing(frame: pd.DataFrame, schema: Schema, photos: Photos, scan: PhotoScan) -> list[Finding]:
+    """For each image column, whether its photos go with their rows."""
+    table, findings = table_features(frame, schema), []
+    for column in schema.names("image"):
+        files = photos.slots[:, photos.slot_columns.index(column)]  # the first photo of a cell stands for all
+        present = (files >= 0) & scan.decoded[files]
+        small = np.where(present[:, None, None, None], scan.small[files], 0).astype(np.uint8)
+        found = compare_with_shuffled(small, present, table)
+        if found is not None:
+            findings.append(_describe_pairing(column, found))
+    return findings
+
+
+def _describe_pairing(column: str, found: Pairing) -> Finding:
+    if found.own <= _SIGNIFICANT:
+        return Finding(
+            "note",
+            f"{column}: the photos go with their rows; shuffled between {found.rows:,} rows, their colours and the "
+            f"table have less in common (p = {found.own:.3f})",
         )
-    duplicates = int(frame.duplicated().sum())
-    if duplicates:
-        checks.append(Check(level="warning", text=f"{duplicates} rows are exact copies of an earlier row"))
-    if scan.bad:
-        checks.append(Check(level="warning", text=f"photos: {describe_bad(scan.bad)}"))
-    return checks
+    least = 1.0 / (1 + SHUFFLES)
+    for share, neighbour in ((found.next_row, "before"), (found.previous_row, "after")):
+        if share <= least:
+            return Finding(
+                "warning",
+                f"{column}: the photos fit the row {neighbour} theirs (p = {share:.3f}) but not their own "
+                f"(p = {found.own:.2f}); has the column slipped by one row?",
+            )
+    return Finding(
+        "note",
+        f"{column}: a coarse look at colours finds nothing that ties the photos to their rows (p = {found.own:.2f}); "
+        "that is common and no proof of a mistake: check a few rows by eye",
+    )

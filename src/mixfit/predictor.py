@@ -23,7 +23,8 @@ from mixfit.data.bad_inputs import BadInput
 from mixfit.data.dataset import MixedDataset
 from mixfit.data.load import MixedData
 from mixfit.data.loader import DataLoader
-from mixfit.data.photos import Photos, find_photos
+from mixfit.data.photo_cells import photo_name, shown_cell
+from mixfit.data.photos import Photos, find_photos, needs_folder
 from mixfit.data.preprocess import TablePreprocessor, require_columns
 from mixfit.data.sampler import SequentialSampler
 from mixfit.data.schema import Schema
@@ -147,9 +148,10 @@ class Predictor:
         arrays = self.preprocessor.transform(frame)
         photos = None
         if self.shape.photos:
-            if images is None:
+            columns = self.schema.names("image")
+            if images is None and needs_folder(frame, columns):
                 raise ConfigError("This model uses photos: say with images=FOLDER where the paths in the table start.")
-            photos = find_photos(frame, self.schema.names("image"), Path(images))
+            photos = find_photos(frame, columns, Path(images or ""))
         source = None if photos is None else ImageFiles(photos.files, size=self.shape.image_size, crop=self.crop)
         dataset = MixedDataset(
             numeric=torch.from_numpy(arrays.numeric),
@@ -262,8 +264,8 @@ def unreadable_photos(frame: pd.DataFrame, photos: Photos, failures: Mapping[int
         BadInput(
             row=int(row),
             column=photos.slot_columns[place],
-            value=str(frame[photos.slot_columns[place]].iloc[row])[:200],
-            problem=f"{photos.files[file].name} {failures[file]}",
+            value=shown_cell(frame[photos.slot_columns[place]].iloc[row]),
+            problem=f"{photo_name(photos.files[file])} {failures[file]}",
             action="photo masked",
         )
         for row, place in places

@@ -15,6 +15,7 @@ from mixfit.config import TextConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad
 from mixfit.data.load import unknown_class
+from mixfit.data.photo_cells import bytes_columns
 from mixfit.data.split import split_labels, split_rows
 from mixfit.data.table import read_as_configured
 from mixfit.data.table_writer import check_writable_kind, write_table
@@ -143,7 +144,13 @@ def predict_table(
     written = pd.concat([frame, columns.rename(columns=lambda name: _free_name(name, frame.columns))], axis=1)
     if bad_rows == "drop":
         written = written.drop(index=broken)
-    write_table(written, out, raw=raw_csv)
+    held = [] if out.suffix.lower() in (".parquet", ".pq") else bytes_columns(written)
+    write_table(written.drop(columns=held), out, raw=raw_csv)
+    if held:
+        listed = ", ".join(held)
+        console.print(
+            f" left out of {out}: {listed} (bytes; a .parquet file keeps them)", highlight=False, markup=False
+        )
     ok = sum(status == "ok" for status in found.status)
     no_photo = sum(status == "no photo" for status in found.status)
     console.print(

@@ -21,6 +21,7 @@ from mixfit.data.facts import (
     image_share,
     name_words,
 )
+from mixfit.data.photo_cells import content_share, no_photos_reason
 from mixfit.data.schema import SINGLE_ROLES, Column, Schema
 from mixfit.data.split import SPLIT_ALIASES, groups_on_two_sides
 from mixfit.data.target import wants_log
@@ -217,7 +218,8 @@ def _guess(fact: Facts, split: Facts | None) -> Guess:
     """The first rule that fits."""
     nested = plain_cells_problem(fact.column)
     if nested is not None:
-        return Guess("ignored", f"cells are of type {nested}, not plain values")
+        share, kind = content_share(fact.column)
+        return Guess("image", kind) if share >= _IMAGE_SHARE else Guess("ignored", no_photos_reason(nested, share))
     if split is not None and fact.name == split.name:
         parts = [
             part for part in ("train", "valid", "test") if (fact.keys.str.lower().map(SPLIT_ALIASES) == part).any()
@@ -229,6 +231,9 @@ def _guess(fact: Facts, split: Facts | None) -> Guess:
         return Guess("ignored", "no values at all")
     if fact.distinct == 1 and fact.count == len(fact.column):
         return Guess("ignored", f"one value only, {_short(fact.keys.iloc[0])}")
+    share, kind = content_share(fact.column)
+    if share >= _IMAGE_SHARE:
+        return Guess("image", kind)
     share, ending = image_share(fact)
     if share >= _IMAGE_SHARE:
         several = int(fact.keys.str.contains(";", regex=False).sum())
@@ -335,9 +340,11 @@ def _category_unless_text_like(fact: Facts, reason: str) -> Guess:
 def _check_role(fact: Facts, role: Role) -> Guess:
     """A role that was set by hand; refused when the cells cannot fill it."""
     nested = plain_cells_problem(fact.column)
+    rows, reason = len(fact.column), "set by hand"
+    if role == "image" and content_share(fact.column)[0] >= 0.5:
+        return Guess(role, reason)
     if nested is not None and role != "ignored":
         raise ConfigError(f"column {fact.name!r} cannot be {role}: its cells are of type {nested}, not plain values.")
-    rows, reason = len(fact.column), "set by hand"
     match role:
         case "number":
             bad = fact.stray

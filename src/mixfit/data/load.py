@@ -20,7 +20,7 @@ from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.image_store import open_image_store
 from mixfit.data.infer import infer_schema
 from mixfit.data.loader import DataLoader
-from mixfit.data.photos import Photos, find_photos
+from mixfit.data.photos import Photos, find_photos, needs_folder
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.schema import Schema
@@ -274,12 +274,12 @@ def _find_photos(frame: pd.DataFrame, schema: Schema, root: Path | None) -> Phot
     columns = schema.names("image")
     if not columns:
         return None
-    if root is None:
+    if root is None and needs_folder(frame, columns):
         raise ConfigError(
             f"The table has image columns ({', '.join(columns)}), but nothing says where its photos are: "
             "give their folder as images=."
         )
-    return find_photos(frame, columns, root)
+    return find_photos(frame, columns, root or Path())
 
 
 def _choose_image_size(photos: Photos | None) -> int:

@@ -1,10 +1,11 @@
 """From table cells to safe files: which photo belongs to which row, and which cells name none that may be read.
 
-In: the image columns of a table and the folder that their paths are relative to.
+In: the image columns of a table, which hold paths, bytes or base64 text, and the folder that paths are relative to.
 Out: ``Photos``: the unique files, an index of them for every row, and one record for every photo that was refused.
 Asks the file system about each file once and opens none; what is inside them is for ``images``.
 A cell is text from a stranger: it never leads outside the images folder."""
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -17,9 +18,11 @@ from jaxtyping import Int64
 
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.images import ImageError, check_file
+from mixfit.data.photo_cells import decode_base64, holds_contents, is_base64_photo, shown_cell
 from mixfit.errors import ConfigError, DataError
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|(file|data|https?):", re.IGNORECASE)
+_DATA_URL = re.compile("data:", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
 
 
@@ -27,8 +30,8 @@ _DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
 class Photos:
     """The photos of a table. Slots are places for a photo in a row, the same for every row."""
 
-    files: tuple[Path, ...]
-    """Each usable file once, resolved, in the order in which the rows use them."""
+    files: tuple[Path | bytes, ...]
+    """Each usable photo once, in the order in which the rows use them: a resolved path, or the bytes of a file."""
     slots: Int64[np.ndarray, "rows slots"]
     """Index into ``files``; -1 where the row has no photo or a refused one. One block of slots per image column, in
     column order; it is as wide as the most photos in one of its cells (at least 1), and cells fill it from the left."""
@@ -43,19 +46,21 @@ class Photos:
 def find_photos(frame: pd.DataFrame, columns: Sequence[str], root: Path) -> Photos:
     """Find the photos that the cells of a table name.
 
-    A cell holds a path relative to ``root``, or several separated by ``;``, or nothing. Refused are URLs, absolute
-    paths, whatever leads outside ``root`` (also through a link), and what is missing, empty or no readable file.
+    A cell holds a path relative to ``root``, the bytes of a photo or such bytes as base64 text (of paths and base64
+    several, separated by ``;``), or nothing. Equal bytes count as one photo. Refused are URLs (``data:`` URLs too),
+    absolute paths, whatever leads outside ``root`` (also through a link), and what is missing, empty or no readable
+    file.
     A path with backslashes is also tried with slashes.
 
     Args:
         frame: a table; rows are counted by position, whatever its index.
         columns: its image columns.
-        root: the images folder.
+        root: the images folder; not looked at when no column names files.
     Raises:
         ConfigError: a column is not in the table.
         DataError: ``root`` is not a folder."""
     _check_arguments(frame, columns, root)
-    code_of_name: dict[str, int] = {}
+    code_of_name: dict[str | bytes, int] = {}
     blocks = [_name_codes(frame[column], code_of_name) for column in columns]
     name_codes = np.concatenate([np.empty((len(frame), 0), dtype=np.int64), *blocks], axis=1)
     slot_columns = [column for column, block in zip(columns, blocks, strict=True) for _ in range(block.shape[1])]
@@ -70,7 +75,7 @@ def find_photos(frame: pd.DataFrame, columns: Sequence[str], root: Path) -> Phot
         BadInput(
             row=row,
             column=slot_columns[place],
-            value=names[code][:200],
+            value=shown_cell(names[code]),
             problem=problems[code],
             action="photo masked",
         )
@@ -87,26 +92,30 @@ def find_photos(frame: pd.DataFrame, columns: Sequence[str], root: Path) -> Phot
     )
 
 
+def needs_folder(frame: pd.DataFrame, columns: Sequence[str]) -> bool:
+    """Whether any of the image columns names files, rather than holding photos."""
+    return any(not holds_contents(frame[column]) for column in columns)
+
+
 def _check_arguments(frame: pd.DataFrame, columns: Sequence[str], root: Path) -> None:
     for column in columns:
         if column not in frame.columns:
             raise ConfigError(
                 f"The table has no image column {column!r}; its columns are {', '.join(map(str, frame.columns))}."
             )
-    if columns and not root.is_dir():
+    if needs_folder(frame, columns) and not root.is_dir():
         raise DataError(
             f"The images folder {root} {'is not a folder' if root.exists() else 'does not exist'}; "
             "name the folder that the image paths are relative to with --images DIR."
         )
 
 
-def _name_codes(cells: pd.Series, code_of_name: dict[str, int]) -> Int64[np.ndarray, "rows slots"]:
+def _name_codes(cells: pd.Series, code_of_name: dict[str | bytes, int]) -> Int64[np.ndarray, "rows slots"]:
     """Split the cells of one column and give each distinct name a code, -1 where a cell has no more names."""
+    if cells.dtype == object:
+        cells = cells.map(lambda cell: bytes(cell) if isinstance(cell, bytearray) else cell)
     codes, distinct = pd.factorize(cells)
-    split = [
-        [code_of_name.setdefault(name, len(code_of_name)) for name in map(str.strip, str(cell).split(";")) if name]
-        for cell in distinct
-    ]
+    split = [[code_of_name.setdefault(name, len(code_of_name)) for name in _names_in(cell)] for cell in distinct]
     width = max([1, *map(len, split)])
     # A missing cell has the code -1: it takes the last line, which stays empty.
     lines = np.full((len(split) + 1, width), -1, dtype=np.int64)
@@ -115,30 +124,49 @@ def _name_codes(cells: pd.Series, code_of_name: dict[str, int]) -> Int64[np.ndar
     return lines[codes]
 
 
-def _locate_all(names: list[str], root: Path) -> tuple[list[Path], Int64[np.ndarray, " codes"], dict[int, str]]:
+def _names_in(cell: object) -> list[str | bytes]:
+    """The photos of one cell: bytes as they are, a text split at its semicolons; a data: URL has some of its own."""
+    if isinstance(cell, bytes):
+        return [cell] if cell else []
+    text = str(cell).strip()
+    return [text] if _DATA_URL.match(text) else [name for name in map(str.strip, text.split(";")) if name]
+
+
+def _locate_all(
+    names: list[str | bytes], root: Path
+) -> tuple[list[Path | bytes], Int64[np.ndarray, " codes"], dict[int, str]]:
     """Look for each name once.
 
     Returns:
         The distinct files; for each name the index of its file or -1, with one more -1 at the end for the code of no
         name; and for each refused name what is wrong with it."""
     real_root = os.path.realpath(root)
-    code_of_file: dict[Path, int] = {}
+    files: list[Path | bytes] = []
+    code_of_file: dict[Path | bytes, int] = {}
     problems: dict[int, str] = {}
     file_codes = np.full(len(names) + 1, -1, dtype=np.int64)
     for code, name in enumerate(names):
         try:
-            file = _locate(name, real_root)
+            if isinstance(name, str) and not is_base64_photo(name):
+                file: Path | bytes = _locate(name, real_root)
+            else:
+                file = name if isinstance(name, bytes) else decode_base64(name)
         except ImageError as error:
             problems[code] = str(error)
         else:
-            file_codes[code] = code_of_file.setdefault(file, len(code_of_file))
-    return list(code_of_file), file_codes, problems
+            key = hashlib.sha256(file).digest() if isinstance(file, bytes) else file
+            file_codes[code] = code_of_file.setdefault(key, len(files))
+            if file_codes[code] == len(files):
+                files.append(file)
+    return files, file_codes, problems
 
 
 def _locate(name: str, real_root: str) -> Path:
     """Resolve one name inside the root, or say in an ``ImageError`` why it is refused."""
     if "\0" in name:
         raise ImageError("has a NUL character in its name")
+    if _DATA_URL.match(name):
+        raise ImageError("is a data: URL; keep only the base64 text behind its comma")
     if _URL.match(name):
         raise ImageError("is a URL; only files in the images folder are read")
     if name.startswith(("/", "\\")) or _DRIVE.match(name):

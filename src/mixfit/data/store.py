@@ -54,7 +54,9 @@ class ImageFiles:
     Raises:
         ConfigError: ``size`` or ``threads`` is below 1."""
 
-    def __init__(self, files: Sequence[Path], *, size: int, crop: Crop = "squash", threads: int | None = None) -> None:
+    def __init__(
+        self, files: Sequence[Path | bytes], *, size: int, crop: Crop = "squash", threads: int | None = None
+    ) -> None:
         if size < 1:
             raise ConfigError(f"The image size must be at least 1 pixel, got {size}.")
         if threads is not None and threads < 1:
@@ -135,7 +137,7 @@ class ImageFiles:
         return list(self._pool.map(decode, places))
 
 
-def typical_side(files: Sequence[Path], sample: int = 64) -> int:
+def typical_side(files: Sequence[Path | bytes], sample: int = 64) -> int:
     """Estimate how large photos are: the median shorter side in pixels over evenly spaced files.
 
     Reads headers only; files that cannot be read are passed over. 224 when none can."""

@@ -8,6 +8,7 @@ import gzip
 import json
 import stat
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from mixfit.config import TextConfig
+from mixfit.data.photo_cells import bytes_of_struct
 from mixfit.data.table_numbers import NumberStyle, detect_style, normalise_numbers
 from mixfit.data.table_text import read_cells, read_header, sniff_separator, to_utf8
 from mixfit.errors import ConfigError, DataError
@@ -126,7 +128,7 @@ def read_table(path: Path, *, table_format: TableFormat | None = None) -> pd.Dat
     Raises:
         ConfigError: unknown extension or encoding, or an impossible separator or decimal sign.
         DataError: the file is missing, no file, empty, damaged or without data rows; rows are longer or shorter than
-            the header; column names are empty, equal or too long; or cells hold lists, objects or bytes.
+            the header; column names are empty, equal or too long; or cells hold lists or objects.
     """
     _check_file(path)
     if table_format is None:
@@ -137,6 +139,37 @@ def read_table(path: Path, *, table_format: TableFormat | None = None) -> pd.Dat
     else:
         table = _read_typed(path, table_format)
     return _to_frame(table, path)
+
+
+def parquet_pieces(path: Path, columns: Sequence[str] | None, *, rows: int) -> Iterator[pd.DataFrame]:
+    """The rows of a Parquet file, so many at a time, with the cells that ``read_table`` gives; columns None means all.
+
+    Columns that are not asked for are not read, and no more than a row group is in memory.
+
+    Raises:
+        ConfigError: the file is not Parquet by its name.
+        DataError: the file is missing, empty or damaged, lacks a column, or holds names or cells that cannot be used.
+    """
+    _check_file(path)
+    if _kind_of(path) != "parquet":
+        raise ConfigError(f"{path} is no Parquet file; only those can be read in pieces.")
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            stored = dict(zip(_checked_names(file.schema_arrow.names, path), file.schema_arrow.names, strict=True))
+            wanted = list(stored) if columns is None else list(columns)
+            missing = [name for name in wanted if name not in stored]
+            if missing:
+                raise DataError(f"{path} has no column {missing[0]!r}.{did_you_mean(missing[0], stored)}")
+            for batch in file.iter_batches(batch_size=rows, columns=[stored[name] for name in wanted]):
+                piece = pa.Table.from_batches([batch]).select([stored[name] for name in wanted]).rename_columns(wanted)
+                yield _to_frame(piece, path)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, "parquet", error) from None
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> DataError:
+    reason = str(error).splitlines()[0] if str(error) else "no reason given"
+    return DataError(f"{path} is empty, damaged or not a {kind} file; write it again ({reason}).")
 
 
 def _asked_format(path: Path, *, separator: str | None, decimal: str | None, encoding: str | None) -> TableFormat:
@@ -292,8 +325,7 @@ def _read_arrow(path: Path, kind: TableKind) -> pa.Table:
         with pa.OSFile(str(path)) as file:
             return pyarrow.ipc.open_file(file).read_all()
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "no reason given"
-        raise DataError(f"{path} is empty, damaged or not a {kind} file; write it again ({reason}).") from None
+        raise _damaged(path, kind, error) from None
 
 
 def _read_json_lines(path: Path, encoding: str | None) -> pa.Table:
@@ -347,8 +379,12 @@ def _plain(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
         column = column.cast(column.type.value_type)
     if kind.is_string_view(column.type):
         column = column.cast(pa.large_string())
+    column = bytes_of_struct(column)
     binary = (kind.is_binary, kind.is_large_binary, kind.is_fixed_size_binary, kind.is_binary_view)
-    if kind.is_nested(column.type) or any(is_kind(column.type) for is_kind in binary):
+    if any(is_kind(column.type) for is_kind in binary):
+        column = column.cast(pa.large_binary())
+        return pc.if_else(pc.equal(pc.binary_length(column), 0), pa.scalar(None, column.type), column)
+    if kind.is_nested(column.type):
         raise DataError(f"{path}: column {name!r} holds {column.type} cells; flatten it, or leave the column out.")
     if kind.is_decimal(column.type):
         return column.cast(pa.float64())

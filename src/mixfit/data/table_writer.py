@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
+from mixfit.data.photo_cells import bytes_columns
 from mixfit.errors import ConfigError, DataError, ResourceError
 from mixfit.files import write_file
 
@@ -56,6 +57,11 @@ def write_table(frame: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(f"{path} is not written: the column name {twice!r} occurs more than once; rename one.")
+    if extension not in (".parquet", ".pq") and (held := bytes_columns(frame)):
+        raise DataError(
+            f"{path} is not written: {len(held)} columns hold bytes, the first is {held[0]!r}; text has no place for "
+            "them: leave them out, or write a .parquet file."
+        )
     try:
         match extension:
             case ".csv" | ".tsv":

@@ -34,9 +34,9 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One finding about a table; an error stands in the way of training."""
+    """One finding about a table; a note is worth knowing, an error stands in the way of training."""
 
-    level: Literal["warning", "error"]
+    level: Literal["note", "warning", "error"]
     text: str
 
 

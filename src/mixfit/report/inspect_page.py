@@ -26,7 +26,7 @@ def inspect_page(content: InspectContent) -> str:
         "content": content,
         "sections": _SECTIONS + ([("next", "Next")] if content.next_command else []),
         "verdict": _verdict(content),
-        "checks": sorted(content.checks, key=lambda check: check.level != "error"),
+        "checks": sorted(content.checks, key=lambda check: ["error", "warning", "note"].index(check.level)),
         "schema": schema_view(content.schema),
         "bad": bad_input_view(content.bad_inputs),
     }
@@ -35,7 +35,7 @@ def inspect_page(content: InspectContent) -> str:
 
 def _verdict(content: InspectContent) -> str:
     errors = sum(check.level == "error" for check in content.checks)
-    warnings = len(content.checks) - errors
+    warnings = sum(check.level == "warning" for check in content.checks)
     if errors:
         others = f" There {'is' if warnings == 1 else 'are'} also {plural(warnings, 'warning')}." if warnings else ""
         return f"Not ready: {plural(errors, 'error')} must be mended before training.{others}"

@@ -1,0 +1,119 @@
+"""Copies among photos: what counts as one, what does not, and the hash behind it."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from mixfit.data import duplicates
+from mixfit.data.duplicates import difference_hash, near_duplicates, scan_photos
+
+
+def picture(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
+    """Blurred noise with shapes on it; as in photos, no neighbouring pixels of pure red and blue."""
+    rng = np.random.default_rng(seed)
+    image = Image.fromarray(rng.integers(0, 255, (5, 6, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    for _ in range(6):
+        x, y, wide, high = rng.integers(0, 80, 4).tolist()
+        draw.rectangle((x, y, x + wide, y + high), fill=tuple(rng.integers(60, 190, 3).tolist()))
+    return image
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: int) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def test_equal_bytes_have_equal_numbers_wherever_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(saved(picture(1)))
+    scan = scan_photos([saved(picture(1)), saved(picture(2)), tmp_path / "a.png"])
+    assert scan.content[0] == scan.content[2] != scan.content[1]
+    assert near_duplicates(scan).tolist() == []
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda image: saved(image, "JPEG", quality=60),
+        lambda image: saved(image.resize((240, 180), Image.Resampling.BICUBIC)),
+        lambda image: saved(image.resize((90, 67), Image.Resampling.BICUBIC), "JPEG", quality=85),
+        lambda image: saved(image.point(lambda value: value * 0.99 + 3), "WEBP", quality=80),
+    ],
+    ids=["jpeg", "larger", "smaller jpeg", "brighter webp"],
+)
+def test_the_same_picture_saved_anew_is_found_among_others(again: object) -> None:
+    assert callable(again)
+    photos = [saved(picture(seed)) for seed in range(30)]
+    scan = scan_photos([*photos, again(picture(7))])
+    assert near_duplicates(scan).tolist() == [[7, 30]]
+
+
+def test_like_pictures_and_blank_ones_are_no_copies() -> None:
+    other_colour, moved = picture(3), picture(3)
+    ImageDraw.Draw(other_colour).rectangle((30, 20, 80, 70), fill=(250, 0, 0))
+    moved = moved.transform(moved.size, Image.Transform.AFFINE, (1, 0, 12, 0, 1, 0))
+    blank = [saved(Image.new("RGB", (50, 50), colour)) for colour in ((9, 9, 9), (10, 9, 9), (255, 255, 255))]
+    photos = [saved(picture(3)), saved(other_colour), saved(moved), saved(picture(3).rotate(180)), *blank]
+    assert near_duplicates(scan_photos(photos)).tolist() == []
+
+
+def test_no_pair_is_lost_or_made_up_by_the_shortcut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pairs are those of a plain loop over all."""
+    rng = np.random.default_rng(0)
+    photos = [saved(picture(seed)) for seed in range(12)]
+    photos += [saved(picture(int(seed)), "JPEG", quality=int(q)) for seed, q in zip(rng.integers(0, 12, 10), rng.integers(5, 90, 10), strict=True)]  # fmt: skip  # noqa: E501
+    scan = scan_photos(photos)
+    values = scan.small.reshape(len(photos), -1).astype(np.float32)
+    values = values - values.mean(axis=1, keepdims=True)
+    expected = []
+    for left in range(len(photos)):
+        for right in range(left + 1, len(photos)):
+            difference = np.sqrt(((values[left] - values[right]) ** 2).mean())
+            correlation = np.corrcoef(values[left], values[right])[0, 1]
+            bits = int(scan.hashes[left] ^ scan.hashes[right]).bit_count()
+            if scan.content[left] != scan.content[right] and difference <= 4 and correlation >= 0.985 and bits <= 10:
+                expected.append([left, right])
+    monkeypatch.setattr(duplicates, "_BLOCK", 5)
+    assert sorted(near_duplicates(scan).tolist()) == expected
+    assert len(expected) > 5
+
+
+def test_the_hash_is_that_of_its_definition() -> None:
+    photo = np.random.default_rng(0).integers(0, 255, (72, 72, 3), dtype=np.uint8)
+    bits = []
+    for row in range(8):
+        grey = [
+            (photo[9 * row : 9 * row + 9, 8 * c : 8 * c + 8].mean(axis=(0, 1)) * [0.299, 0.587, 0.114]).sum()
+            for c in range(9)
+        ]
+        bits += [grey[c + 1] > grey[c] for c in range(8)]
+    expected = np.packbits(np.array(bits)).view(np.uint64)[0]
+    assert difference_hash(photo) == expected
+
+
+def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
+    whole = saved(picture(1), "JPEG")
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    scan = scan_photos([tmp_path / "none.jpg", tmp_path / "cut.jpg", whole, b"text"])
+    assert scan.decoded.tolist() == [False, False, True, False]
+    assert scan.content.tolist()[0] == scan.content.tolist()[1] == -1
+    assert list(scan.problems) == [0, 1, 3]
+    assert scan.problems[0] == "is missing"
+    assert "truncated" in scan.problems[1]
+    assert near_duplicates(scan).tolist() == []
+
+
+def test_only_an_even_share_is_decoded_when_all_would_take_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_PIXEL_BUDGET", 10_000)
+    scan = scan_photos([saved(Image.new("RGB", (40, 50)))] * 20)
+    assert np.flatnonzero(scan.decoded).tolist() == [3, 7, 11, 15, 19]
+    assert not scan.problems
+
+
+def test_no_photos_at_all() -> None:
+    scan = scan_photos([])
+    assert near_duplicates(scan).shape == (0, 2)

@@ -1,0 +1,110 @@
+"""Tables read by row groups and columns: the same arrays as from a whole frame."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from mixfit.data import large
+from mixfit.data.large import load_large, sample_rows
+from mixfit.data.load import load_data
+from mixfit.data.table import parquet_pieces, read_table
+from mixfit.data.values import to_keys
+from mixfit.errors import ConfigError, DataError
+
+ROWS = 1_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Numbers, integers with gaps, categories, codes, dates and columns that no role needs, in row groups of 150."""
+    rng = np.random.default_rng(0)
+    area = rng.normal(100, 20, ROWS)
+    frame = pd.DataFrame(
+        {
+            "area": area,
+            "rooms": pd.array(rng.integers(1, 9, ROWS), dtype="Int64"),
+            "kind": pd.Categorical(rng.choice(["flat", "house", "hut"], ROWS)),
+            "zipcode": [f"{code:05d}" for code in rng.integers(0, 30, ROWS)],
+            "sold": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, ROWS), "D"),
+            "prose": [f"row {row} " * 9 for row in range(ROWS)],
+            "y": area + rng.normal(0, 5, ROWS),
+        }
+    )
+    frame.loc[frame.index % 7 == 0, "rooms"] = pd.NA
+    frame.loc[frame.index[700:], "zipcode"] = None
+    frame.loc[3, "y"] = np.nan
+    pyarrow.parquet.write_table(pa.Table.from_pandas(frame), tmp_path / "t.parquet", row_group_size=150)
+    return tmp_path / "t.parquet"
+
+
+@pytest.mark.parametrize("piece", [1, 64, 150, 10_000])
+def test_pieces_hold_the_cells_of_the_whole_table(path: Path, piece: int) -> None:
+    names = ["y", "zipcode", "rooms"]
+    rows = 100 if piece == 1 else ROWS
+    pieces = [frame for _, frame in zip(range(rows), parquet_pieces(path, names, rows=piece), strict=False)]
+    found = pd.concat(pieces, ignore_index=True)
+    whole = read_table(path)[names][: len(found)]
+    assert list(found.columns) == names
+    for name in names:
+        assert to_keys(found[name]).equals(to_keys(whole[name])), name
+    np.testing.assert_array_equal(found["y"], whole["y"])
+
+
+@pytest.mark.parametrize("piece", [64, 150, 10_000])
+def test_arrays_are_those_of_the_whole_frame(path: Path, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "PIECE", piece)
+    found, whole = load_large(path, target="y"), load_data(path, target="y")
+    assert found.schema.to_dict() == whole.schema.to_dict()
+    assert found.preprocessor == whole.preprocessor
+    assert found.numeric.tobytes() == whole.arrays.numeric.numpy().tobytes()
+    assert found.categorical.tobytes() == whole.arrays.categorical.numpy().tobytes()
+    assert found.encoded.tobytes() == whole.arrays.target.numpy().tobytes()
+    for name in ("train", "valid", "test"):
+        assert found.split.of(name).tolist() == whole.split.of(name).tolist()
+    assert 3 not in found.split.train
+
+
+def test_only_a_sample_of_training_rows_is_learnt_from(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = load_large(path, target="y")
+    monkeypatch.setattr(large, "SAMPLE", 300)
+    found = load_large(path, target="y", schema=exact.schema)
+    assert found.preprocessor != exact.preprocessor
+    assert np.abs(found.numeric - exact.numeric).mean() < 0.1
+    frame = read_table(path).iloc[found.split.train]
+    everywhere = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, 300).round().astype(int))]
+    assert found.preprocessor == type(found.preprocessor).fit(everywhere, exact.schema)
+
+
+def test_columns_that_no_role_needs_are_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = load_large(path, target="y").schema
+    asked: list[list[str] | None] = []
+    original = parquet_pieces
+
+    def noted(path: Path, columns: list[str] | None, *, rows: int) -> object:
+        asked.append(columns)
+        return original(path, columns, rows=rows)
+
+    monkeypatch.setattr(large, "parquet_pieces", noted)
+    load_large(path, target="y", schema=schema)
+    assert asked[0] == ["y"]
+    assert all(names is not None and "prose" not in names for names in asked)
+
+
+def test_sampled_rows_are_evenly_spaced(path: Path) -> None:
+    assert sample_rows(path, 5)["prose"].str.split().str[1].tolist() == ["0", "250", "500", "749", "999"]
+    assert len(sample_rows(path, 10**6)) == ROWS
+
+
+def test_mistakes_end_in_one_sentence(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"t\.parquet has no column 'zipcod'\. Did you mean 'zipcode'"):
+        list(parquet_pieces(path, ["zipcod"], rows=10))
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    with pytest.raises(ConfigError, match=r"t\.csv is no Parquet file; only those can be read in pieces"):
+        list(parquet_pieces(tmp_path / "t.csv", None, rows=10))
+    (tmp_path / "cut.parquet").write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"cut\.parquet is empty, damaged or not a parquet file"):
+        list(parquet_pieces(tmp_path / "cut.parquet", None, rows=10))
