@@ -11,12 +11,14 @@ import torch
 from rich.console import Console
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.data.augment import augmentation
 from mixfit.data.bad_inputs import BadInput, describe_bad, write_bad_inputs
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.schema import Schema
 from mixfit.data.store import ImageSource
 from mixfit.device import default_device
+from mixfit.errors import ConfigError
 from mixfit.evaluation.baselines import BOOSTED_TREES, boosted_trees, constant
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for, metrics_for, score
 from mixfit.files import explained
@@ -90,6 +92,11 @@ def fit(
     data_config, model_config = data or DataConfig(), model or ModelConfig()
     model_config = replace(model_config, freeze_backbone=is_frozen(model_config))
     train_config, console = train or TrainConfig(), console or Console(soft_wrap=True)
+    if train_config.augment != "none" and model_config.freeze_backbone:
+        raise ConfigError(
+            f"--augment {train_config.augment} needs an image network that is trained on pixels: "
+            "add --no-freeze-backbone or --backbone small_resnet."
+        )
     table = Path(table)
     device = default_device()
     mixed = load_data(
@@ -99,6 +106,7 @@ def fit(
         schema=schema,
         batch_size=train_config.batch_size,
         seed=train_config.seed,
+        transforms=augmentation(train_config.augment),
         device=device,
     )
     data_config = replace(data_config, image_size=mixed.image_size)

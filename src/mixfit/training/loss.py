@@ -38,13 +38,18 @@ def huber(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> T
 
 
 def cross_entropy(
-    prediction: Float[Tensor, "batch classes"], target: Int64[Tensor, " batch"], weight: Tensor | None = None
+    prediction: Float[Tensor, "batch classes"],
+    target: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """Negative log-likelihood of the true class under softmax of the logits."""
-    if prediction.ndim != 2 or target.shape != prediction.shape[:1]:
+    """Negative log-likelihood of the true class under softmax of the logits.
+
+    ``target`` holds class indices, or a probability for each class, as ``MixUp`` makes them."""
+    wanted = prediction.shape if target.is_floating_point() else prediction.shape[:1]
+    if prediction.ndim != 2 or target.shape != wanted:
         raise ConfigError(
-            f"cross_entropy needs logits (batch, classes) and classes (batch,), got {tuple(prediction.shape)} "
-            f"and {tuple(target.shape)}."
+            f"cross_entropy needs logits (batch, classes) and classes (batch,) or probabilities (batch, classes), "
+            f"got {tuple(prediction.shape)} and {tuple(target.shape)}."
         )
     return _mean(F.cross_entropy(prediction, target, reduction="none"), weight)
 
