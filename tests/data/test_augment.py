@@ -37,7 +37,7 @@ PIXEL: dict[str, Maker] = {
     "all": lambda p: Compose([make(p) for name, make in PIXEL.items() if name != "all"]),
 }
 TRAIN_ONLY = [make(1.0) for name, make in PIXEL.items() if name != "all"]
-HEIGHT, WIDTH = 20, 28
+HEIGHT, WIDTH = 42, 28
 
 
 def batch(rows: int = 12, photos: int = 3, *, dtype: torch.dtype = torch.uint8, seed: int = 0) -> Batch:
@@ -213,12 +213,9 @@ def test_affine_equals_torchvisions(angle: float, moved: tuple[int, int], scale:
 def test_a_crop_equals_the_stretched_rectangle() -> None:
     pixels = smooth()
     crop = RandomResizedCrop(scale=(0.25, 0.25), ratio=(1.0, 1.0))
-    ours = crop.change(pixels, uniform(0.0, 0.0, 0.25, 0.5))
-    # A quarter of the area at the photo's own shape is half of each side; 14 columns are free, a quarter of them left.
-    left, top = (WIDTH - 14) // 4, (HEIGHT - 10) // 2
-    assert (WIDTH - 14) / 4 == left + 0.5
-    ours = crop.change(pixels, uniform(0.0, 0.0, 3 / 14, 0.5))
-    theirs = tv.resized_crop(pixels.flatten(0, 1), top, left, 10, 14, [HEIGHT, WIDTH], antialias=False)
+    # A quarter of the area at the photo's own shape is half of each side: 14 columns and 21 lines are free.
+    ours = crop.change(pixels, uniform(0.0, 0.0, 3 / 14, 10 / 21))
+    theirs = tv.resized_crop(pixels.flatten(0, 1), 10, 3, 21, 14, [HEIGHT, WIDTH], antialias=False)
     inner = (..., slice(2, -2), slice(2, -2))  # at the rim torchvision does not look beyond the rectangle
     torch.testing.assert_close(ours[inner], theirs.unflatten(0, (2, 2))[inner], atol=0.02, rtol=1e-4)
 
@@ -317,7 +314,8 @@ def test_operations_by_value_equal_torchvisions(name: str, strength: float) -> N
         strengths = torch.full((2,), strength, dtype=torch.float64)
         ours = apply_operations(pixels, torch.full((2,), OPERATIONS.index(name)), strengths, sign * strengths)
         theirs = REFERENCES[name](pixels.flatten(0, 1).to(torch.uint8), sign * strength).unflatten(0, (2, 2))
-        assert (ours.clamp(0, 255).round() - theirs.float()).abs().max() <= 1
+        # torchvision cuts off where ours rounds, twice for what depends on grey.
+        assert (ours.clamp(0, 255).round() - theirs.float()).abs().max() <= 2
 
 
 @pytest.mark.parametrize("name", ["shear_x", "shear_y", "translate_x", "translate_y", "rotate"])
@@ -342,8 +340,7 @@ def test_operations_by_place_equal_torchvisions(name: str, signed: float) -> Non
     ours = apply_operations(pixels, torch.full((2,), OPERATIONS.index(name)), steps.abs(), steps)
     bilinear = InterpolationMode.BILINEAR
     theirs = tv.affine(pixels.flatten(0, 1), angle, moved, 1.0, shears, interpolation=bilinear).unflatten(0, (2, 2))
-    tolerance = 60 if name == "translate_y" else 0.5  # 20 / 7 is no whole number of pixels, and theirs must be
-    assert (ours - theirs).abs().max() < tolerance
+    assert (ours - theirs).abs().max() < 0.5
 
 
 def test_every_operation_and_strength_is_drawn() -> None:

@@ -18,7 +18,7 @@ _FROM_YIQ = torch.linalg.inv(_TO_YIQ)
 # Parts of a colour matrix: the luma, the chroma, and the chroma turned by a quarter.
 _LUMA = _FROM_YIQ[:, :1] @ _TO_YIQ[:1]
 _CHROMA = _FROM_YIQ[:, 1:] @ _TO_YIQ[1:]
-_TURNED = _FROM_YIQ[:, 1:] @ torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64) @ _TO_YIQ[1:]
+_TURNED = _FROM_YIQ[:, 1:] @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64) @ _TO_YIQ[1:]
 
 
 def recolour(

@@ -32,8 +32,8 @@ class RandomErasing(PixelTransform):
         p: float = 0.25,
     ) -> None:
         super().__init__(p)
-        require_range("scale", scale, least=0)
-        require_range("ratio", ratio, least=0)
+        require_range("scale", scale)
+        require_range("ratio", ratio)
         if not (scale[1] <= 1 and ratio[0] > 0 and 0 <= value <= 255):
             raise ConfigError(
                 f"scale must be at most 1, ratio above 0 and value from 0 to 255, got {scale}, {ratio} and {value}."

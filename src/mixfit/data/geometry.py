@@ -58,8 +58,8 @@ class RandomResizedCrop(PixelTransform):
         self, scale: tuple[float, float] = (0.35, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3), p: float = 1.0
     ) -> None:
         super().__init__(p)
-        require_range("scale", scale, least=0)
-        require_range("ratio", ratio, least=0)
+        require_range("scale", scale)
+        require_range("ratio", ratio)
         if not (scale[0] > 0 and scale[1] <= 1 and ratio[0] > 0):
             raise ConfigError(f"scale must lie in (0, 1] and ratio above 0, got {scale} and {ratio}.")
         self.scale, self.ratio = scale, ratio
@@ -101,7 +101,7 @@ class RandomAffine(PixelTransform):
         p: float = 1.0,
     ) -> None:
         super().__init__(p)
-        require_range("scale", scale, least=0)
+        require_range("scale", scale)
         if not (degrees >= 0 and min(translate) >= 0 and 0 <= shear < 90 and scale[0] > 0):
             raise ConfigError(
                 "degrees and translate must be at least 0, shear from 0 to below 90 and scale above 0, "

@@ -73,12 +73,12 @@ def between(uniform: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * uniform
 
 
-def require_range(name: str, values: tuple[float, float], *, least: float) -> None:
-    """Refuse a pair that is not ``least <= low <= high < inf``.
+def require_range(name: str, values: tuple[float, float]) -> None:
+    """Refuse a pair that is not ``0 <= low <= high < inf``.
 
     Raises:
         ConfigError: it is not.
     """
     low, high = values
-    if not least <= low <= high < float("inf"):
-        raise ConfigError(f"{name} must be two rising numbers from {least:g} on, got {values}.")
+    if not 0 <= low <= high < float("inf"):
+        raise ConfigError(f"{name} must be two rising numbers from 0 on, got {values}.")

@@ -5,7 +5,7 @@ None of them broadcasts: ``(batch, 1)`` against ``(batch,)`` is an error, not a 
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,14 +37,10 @@ def huber(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> T
     return _mean(F.huber_loss(prediction, target, reduction="none"), weight)
 
 
-def cross_entropy(
-    prediction: Float[Tensor, "batch classes"],
-    target: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
-    weight: Tensor | None = None,
-) -> Tensor:
+def cross_entropy(prediction: Float[Tensor, "batch classes"], target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Negative log-likelihood of the true class under softmax of the logits.
 
-    ``target`` holds class indices, or a probability for each class, as ``MixUp`` makes them."""
+    ``target`` holds class indices ``(batch,)``, or probabilities ``(batch, classes)`` as ``MixUp`` makes them."""
     wanted = prediction.shape if target.is_floating_point() else prediction.shape[:1]
     if prediction.ndim != 2 or target.shape != wanted:
         raise ConfigError(
