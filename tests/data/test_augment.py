@@ -92,7 +92,7 @@ def test_type_size_and_range_stay_and_something_changes(name: str, dtype: torch.
     if dtype == torch.float32:
         assert 0 <= after.min() <= after.max() <= 1
     rows_changed = (after != before).flatten(1).any(1) | ~xb.image_mask.any(1)  # type: ignore[union-attr]
-    assert rows_changed.float().mean() > 0.8, "TrivialAugment leaves some rows alone"
+    assert rows_changed.float().mean() > 0.7, "TrivialAugment leaves some rows alone"
     for field in ("numeric", "categorical", "rows", "image_mask"):
         assert torch.equal(getattr(changed, field), getattr(xb, field))
 
