@@ -9,24 +9,37 @@ if TYPE_CHECKING:
     from mixfit.config import DataConfig as DataConfig
     from mixfit.config import ModelConfig as ModelConfig
     from mixfit.config import TrainConfig as TrainConfig
+    from mixfit.data.augment import augmentation as augmentation
     from mixfit.data.batch import Inputs as Inputs
     from mixfit.data.batch import collate as collate
+    from mixfit.data.colour import ColorJitter as ColorJitter
     from mixfit.data.dataset import MixedDataset as MixedDataset
+    from mixfit.data.erasing import RandomErasing as RandomErasing
+    from mixfit.data.geometry import RandomAffine as RandomAffine
+    from mixfit.data.geometry import RandomResizedCrop as RandomResizedCrop
     from mixfit.data.images import read_image as read_image
     from mixfit.data.infer import infer_schema as infer_schema
     from mixfit.data.load import MixedData as MixedData
     from mixfit.data.load import load_data as load_data
     from mixfit.data.loader import DataLoader as DataLoader
+    from mixfit.data.mix import CutMix as CutMix
+    from mixfit.data.mix import MixUp as MixUp
+    from mixfit.data.normalize import Normalize as Normalize
     from mixfit.data.preprocess import TablePreprocessor as TablePreprocessor
     from mixfit.data.sampler import Sampler as Sampler
     from mixfit.data.sampler import SequentialSampler as SequentialSampler
     from mixfit.data.sampler import ShuffledSampler as ShuffledSampler
+    from mixfit.data.samplers import BalancedSampler as BalancedSampler
+    from mixfit.data.samplers import GroupedSampler as GroupedSampler
+    from mixfit.data.samplers import ShardedSampler as ShardedSampler
+    from mixfit.data.samplers import WeightedSampler as WeightedSampler
     from mixfit.data.schema import Schema as Schema
     from mixfit.data.split import split_rows as split_rows
     from mixfit.data.table import read_table as read_table
     from mixfit.data.transform import Compose as Compose
     from mixfit.data.transform import RandomHorizontalFlip as RandomHorizontalFlip
     from mixfit.data.transform import Transform as Transform
+    from mixfit.data.trivial_augment import TrivialAugment as TrivialAugment
     from mixfit.errors import ConfigError as ConfigError
     from mixfit.errors import DataError as DataError
     from mixfit.errors import Diverged as Diverged
@@ -52,6 +65,7 @@ if TYPE_CHECKING:
     from mixfit.training.loss import mse as mse
     from mixfit.training.optimizer import SGD as SGD
     from mixfit.training.optimizer import AdamW as AdamW
+    from mixfit.training.tta import augmented_outputs as augmented_outputs
 
 __version__ = "0.1.0"
 
@@ -64,6 +78,15 @@ _HOME = {
     "mixfit.data.load": ("MixedData", "load_data"),
     "mixfit.data.loader": ("DataLoader",),
     "mixfit.data.preprocess": ("TablePreprocessor",),
+    "mixfit.data.samplers": ("BalancedSampler", "GroupedSampler", "ShardedSampler", "WeightedSampler"),
+    "mixfit.data.geometry": ("RandomAffine", "RandomResizedCrop"),
+    "mixfit.data.colour": ("ColorJitter",),
+    "mixfit.data.erasing": ("RandomErasing",),
+    "mixfit.data.trivial_augment": ("TrivialAugment",),
+    "mixfit.data.normalize": ("Normalize",),
+    "mixfit.data.mix": ("CutMix", "MixUp"),
+    "mixfit.data.augment": ("augmentation",),
+    "mixfit.training.tta": ("augmented_outputs",),
     "mixfit.data.sampler": ("Sampler", "SequentialSampler", "ShuffledSampler"),
     "mixfit.data.schema": ("Schema",),
     "mixfit.data.split": ("split_rows",),

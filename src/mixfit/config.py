@@ -18,6 +18,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 TASKS: tuple[Task, ...] = get_args(Task)
 Crop = Literal["squash", "center", "pad"]
 """How a photo becomes square: "squash" ignores the aspect ratio, "center" cuts the longer side, "pad" adds mid-grey."""
+Augmentation = Literal["none", "flip", "standard", "trivial"]
+"""Random changes of the photos of training rows, see ``data/augment.py``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,8 @@ class TrainConfig:
     """Epochs without a better validation loss after which training ends."""
     seed: int = 0
     """Of the split, the weights and the order of rows."""
+    augment: Augmentation = "none"
+    """Random changes of the photos in training: mirrored, a standard mixture, or TrivialAugment."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1:

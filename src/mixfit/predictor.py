@@ -21,6 +21,7 @@ import mixfit
 from mixfit.config import Crop, ModelConfig
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.dataset import MixedDataset
+from mixfit.data.geometry import RandomResizedCrop
 from mixfit.data.load import MixedData
 from mixfit.data.loader import DataLoader
 from mixfit.data.photo_cells import photo_name, shown_cell
@@ -30,12 +31,14 @@ from mixfit.data.sampler import SequentialSampler
 from mixfit.data.schema import Schema
 from mixfit.data.store import ImageFiles
 from mixfit.data.target import Target, target_from_dict
+from mixfit.data.transform import RandomHorizontalFlip
 from mixfit.device import default_device
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import json_numbers, new_folder, write_file
 from mixfit.nn.backbones import has_pretrained_weights
 from mixfit.nn.model import MixedInputModel, ModelShape, make_model
 from mixfit.training.build import model_shape
+from mixfit.training.tta import augmented_outputs
 
 FORMAT_VERSION = 1
 # What reading a description raises that is not what we wrote.
@@ -108,7 +111,12 @@ class Predictor:
         )
 
     def predict(
-        self, frame: pd.DataFrame, *, images: str | Path | None = None, device: torch.device | str | None = None
+        self,
+        frame: pd.DataFrame,
+        *,
+        images: str | Path | None = None,
+        device: torch.device | str | None = None,
+        augmentations: int = 0,
     ) -> pd.DataFrame:
         """Predictions for raw new rows, with the index of ``frame``.
 
@@ -116,12 +124,13 @@ class Predictor:
             frame: any columns in any order; cells and photos may be missing, categories unseen.
             images: folder that the photo paths start from; needed when the model uses photos.
             device: by default the fastest of this machine.
+            augmentations: predict also from this many changed versions of the photos, and give the mean.
         Returns:
             ``prediction`` (a number or a class), for classes ``probability_<class>`` too, and ``status``.
         Raises:
             DataError: a column that the model needs is missing.
         """
-        found = self.predictions(frame, images=images, device=device)
+        found = self.predictions(frame, images=images, device=device, augmentations=augmentations)
         return self.as_frame(found, frame.index)
 
     def as_frame(self, found: Predictions, index: pd.Index) -> pd.DataFrame:
@@ -141,6 +150,7 @@ class Predictor:
         images: str | Path | None = None,
         batch_size: int = 64,
         device: torch.device | str | None = None,
+        augmentations: int = 0,
     ) -> Predictions:
         """As ``predict``, but as arrays and with the full account of bad inputs (rows counted from 0)."""
         frame = frame.reset_index(drop=True)
@@ -162,23 +172,27 @@ class Predictor:
             photos=source,
         )
         place = default_device() if device is None else torch.device(device)
-        outputs = self._run(DataLoader(dataset, SequentialSampler(len(frame), batch_size), device=place), place)
+        loader = DataLoader(dataset, SequentialSampler(len(frame), batch_size), device=place)
+        outputs = self._run(loader, place, augmentations)
         bad = list(arrays.repaired)
         if photos is not None and source is not None:
             bad += photos.bad + unreadable_photos(frame, photos, source.failures)
         slots = None if photos is None else photos.slots
         named = 0 if photos is None else int((photos.slots >= 0).sum()) + len(photos.bad)
         masked = sum(record.action == "photo masked" for record in bad)
-        return Predictions(self.target.decode(outputs), _row_status(len(frame), slots, bad), bad, named, named - masked)
+        values = np.mean([self.target.decode(version) for version in outputs], axis=0)
+        return Predictions(values, _row_status(len(frame), slots, bad), bad, named, named - masked)
 
-    def _run(self, loader: DataLoader, device: torch.device) -> np.ndarray:
-        """Raw outputs of all rows, float32."""
+    def _run(self, loader: DataLoader, device: torch.device, augmentations: int) -> np.ndarray:
+        """Raw outputs of all rows, float32 ``(1 + augmentations, rows)`` or ``(1 + augmentations, rows, classes)``."""
         self.model.to(device).eval()
+        copies = augmentations if self.shape.photos else 0
+        transforms = (RandomHorizontalFlip(), RandomResizedCrop(scale=(0.8, 1.0)))
         with torch.inference_mode():
-            outputs = [self.model(xb).float().cpu() for xb, _ in loader]
+            outputs = [augmented_outputs(self.model, xb, transforms, copies=copies).float().cpu() for xb, _ in loader]
         if not outputs:
-            return np.zeros((0,) if self.shape.outputs == 1 else (0, self.shape.outputs), dtype=np.float32)
-        return torch.cat(outputs).numpy()
+            return np.zeros((1, 0) if self.shape.outputs == 1 else (1, 0, self.shape.outputs), dtype=np.float32)
+        return torch.cat(outputs, dim=1).numpy()
 
     def save(self, folder: str | Path) -> None:
         """Write the model folder, whole or not at all.

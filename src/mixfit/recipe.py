@@ -11,11 +11,13 @@ from rich.console import Console
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.console import PlainConsole
+from mixfit.data.augment import augmentation
 from mixfit.data.bad_inputs import BadInput, describe_bad, write_bad_inputs
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.schema import Schema, suspicious_columns
 from mixfit.device import default_device
+from mixfit.errors import ConfigError
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline, boosted_trees, constant
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for, metrics_for, score
 from mixfit.files import explained
@@ -93,6 +95,11 @@ def fit(
     data_config, model_config = data or DataConfig(), model or ModelConfig()
     model_config = replace(model_config, freeze_backbone=is_frozen(model_config))
     train_config, console, table = train or TrainConfig(), console or PlainConsole(), Path(table)
+    if train_config.augment != "none" and model_config.freeze_backbone:
+        raise ConfigError(
+            f"--augment {train_config.augment} needs an image network that is trained on pixels: "
+            "add --no-freeze-backbone or --backbone small_resnet."
+        )
     mixed = load_data(
         table,
         target=target,
@@ -100,6 +107,7 @@ def fit(
         schema=schema,
         batch_size=train_config.batch_size,
         seed=train_config.seed,
+        transforms=augmentation(train_config.augment),
         device=default_device(),
         warn=lambda text: console.print(f" {text}", markup=False),
         progress=console.is_terminal and not console.quiet,

@@ -19,6 +19,16 @@ def test_cross_entropy_equals_pytorchs() -> None:
     torch.testing.assert_close(cross_entropy(logits, classes), F.cross_entropy(logits, classes))
 
 
+def test_cross_entropy_takes_probabilities() -> None:
+    logits, classes = torch.randn(50, 4), torch.randint(0, 4, (50,))
+    one_hot = F.one_hot(classes, 4).float()
+    torch.testing.assert_close(cross_entropy(logits, one_hot), cross_entropy(logits, classes))
+    soft = torch.rand(50, 4).softmax(1)
+    torch.testing.assert_close(cross_entropy(logits, soft), -(soft * logits.log_softmax(1)).sum(1).mean())
+    with pytest.raises(ConfigError, match=r"or probabilities \(batch, classes\), got \(50, 4\) and \(50, 3\)"):
+        cross_entropy(logits, soft[:, :3])
+
+
 @pytest.mark.parametrize("loss", NUMBERS)
 def test_a_perfect_prediction_costs_nothing(loss: Loss) -> None:
     assert loss(torch.arange(5.0), torch.arange(5.0)) == 0

@@ -12,7 +12,26 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
-from mixfit.errors import DataError
+from mixfit.errors import ConfigError, DataError
+
+
+@dataclass(slots=True, kw_only=True)
+class Mix:
+    """What each row of a mixed batch got from its partner and cannot be blended before the model: see ``data/mix.py``.
+
+    It names no neighbours, so that rows of a mixed batch can still be taken out of it."""
+
+    share: Float32[Tensor, " batch"]
+    """Weight of the row itself, in [0, 1]; the partner has the rest."""
+    categorical: Int64[Tensor, "batch categorical"]
+    """Levels of the partner; the model blends the embeddings."""
+    image_mask: Bool[Tensor, "batch photos"] | None = None
+    """Photos of the partner; ``Inputs.image_mask`` still says which ones the row itself has."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Mix":
+        """``function`` of every tensor."""
+        mask = None if self.image_mask is None else function(self.image_mask)
+        return Mix(share=function(self.share), categorical=function(self.categorical), image_mask=mask)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,13 +45,17 @@ class Inputs:
     rows: Int64[Tensor, " batch"]
     """Position of each row in its table, for messages and per-row randomness."""
     images: UInt8[Tensor, "batch photos 3 height width"] | Float32[Tensor, "batch photos 3 height width"] | None = None
-    """uint8 in 0..255, or float32 in [0, 1]; arbitrary where ``image_mask`` is False."""
+    """uint8 in 0..255, or float32: in [0, 1] unless ``normalized``; arbitrary where ``image_mask`` is False."""
     features: Float32[Tensor, "batch photos d"] | None = None
     """Output of the frozen image encoder, in place of ``images``."""
     image_mask: Bool[Tensor, "batch photos"] | None = None
     """False = there is no photo in this place. None = the data have no photos at all."""
     weight: Float32[Tensor, " batch"] | None = None
     """Weight of each row in the loss."""
+    mix: Mix | None = None
+    """Set by ``MixUp`` and ``CutMix``."""
+    normalized: bool = False
+    """Set by ``Normalize``: the pixels have the backbone's scale, and the model does not scale them again."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,12 +75,13 @@ class Inputs:
         return self._map(Tensor.pin_memory)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The fields that are there."""
+        """The fields that are tensors and are there."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: tensor for name, tensor in values.items() if tensor is not None}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Inputs":
-        return replace(self, **{name: function(tensor) for name, tensor in self.tensors().items()})
+        changed: dict[str, Any] = {name: function(tensor) for name, tensor in self.tensors().items()}
+        return replace(self, **changed, mix=None if self.mix is None else self.mix.map(function))
 
 
 Batch = tuple[Inputs, Tensor]
@@ -65,7 +89,12 @@ Batch = tuple[Inputs, Tensor]
 
 
 def concatenate(parts: Sequence[Inputs]) -> Inputs:
-    """Rows of all parts in order; rows with fewer photos are padded with masked ones."""
+    """Rows of all parts in order; rows with fewer photos are padded with masked ones.
+
+    Raises:
+        ConfigError: a part is mixed already, or only some are normalised."""
+    if any(part.mix is not None or part.normalized != parts[0].normalized for part in parts):
+        raise ConfigError("Join batches before they are mixed or normalised, not after.")
     photos = max((part.image_mask.shape[1] for part in parts if part.image_mask is not None), default=0)
 
     def join(name: str) -> Tensor | None:
@@ -93,6 +122,7 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
         features=join("features"),
         image_mask=join("image_mask"),
         weight=torch.cat(weights) if weights else None,
+        normalized=parts[0].normalized,
     )
 
 

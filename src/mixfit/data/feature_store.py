@@ -33,7 +33,9 @@ class FeatureStore:
         cache: the folder, its limit, and who is told when it cannot be used.
     """
 
-    def __init__(self, files: tuple[Path, ...], *, network: str, d: int, size: int, crop: Crop, cache: Cache) -> None:
+    def __init__(
+        self, files: tuple[Path | bytes, ...], *, network: str, d: int, size: int, crop: Crop, cache: Cache
+    ) -> None:
         self.files, self.cache, self.d = files, cache, d
         self.keys = photo_keys(files)
         identity = hashlib.sha256(f"{network}\n{decoder_name(size, crop)}".encode()).hexdigest()[:16]

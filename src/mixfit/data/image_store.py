@@ -33,11 +33,16 @@ _CHUNK_BYTES = 8_000_000
 _PASSING_PROBLEMS = ("is missing", "cannot be read", "does not fit into the memory")
 
 
-def photo_keys(files: Sequence[Path]) -> list[str]:
-    """What tells photos apart: a digest of resolved path, size and time of change; "" for a file that is not there."""
+def photo_keys(files: Sequence[Path | bytes]) -> list[str]:
+    """What tells photos apart: a digest of resolved path, size and time of change, or of the bytes in a table's cell.
+
+    "" for a file that is not there."""
     resolved: dict[str, str] = {}
     keys = []
     for file in files:
+        if isinstance(file, bytes):
+            keys.append(hashlib.sha256(file).hexdigest())
+            continue
         folder, name = os.path.split(file)
         if folder not in resolved:
             resolved[folder] = os.path.realpath(folder)
@@ -80,7 +85,7 @@ class ImageStore:
         return len(self.source)
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> tuple[Path | bytes, ...]:
         """The photos' files."""
         return self.source.files
 
@@ -143,7 +148,7 @@ class ImageStore:
 
 
 def open_image_store(
-    files: Sequence[Path] | ImageFiles, *, size: int, crop: Crop = "squash", cache: Cache
+    files: Sequence[Path | bytes] | ImageFiles, *, size: int, crop: Crop = "squash", cache: Cache
 ) -> ImageStore | ImageFiles:
     """Decode the photos that the cache does not hold yet, in parallel threads, and open them all.
 

@@ -44,8 +44,12 @@ class Sampler(ABC):
         order = self.order()
         for batch in range(start, len(self)):
             self.batches_given = batch + 1
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield self._batch(order, batch)
         self.set_epoch(self.epoch + 1)
+
+    def _batch(self, order: np.ndarray, batch: int) -> np.ndarray:
+        """The rows of batch number ``batch``."""
+        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch."""

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixfit.nn.layers import MaskedMean
+from mixfit.nn.layers import MaskedMean, Mix, blend
 
 
 class ResidualBlock(nn.Module):
@@ -104,12 +104,12 @@ class ImageEncoder(nn.Module):
         return self
 
     def encode(
-        self, images: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"]
+        self, images: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"], *, normalized: bool = False
     ) -> Float[Tensor, "n {self.num_features}"]:
-        """Features of single photos: uint8 in 0..255 or float in [0, 1]."""
+        """Features of single photos: uint8 in 0..255 or float in [0, 1]; ``normalized`` ones are taken as they are."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        pixels = (images - self.pixel_mean) / self.pixel_std
+        pixels = images if normalized else (images - self.pixel_mean) / self.pixel_std
         if len(pixels) == 1 and self.training and not self.frozen:
             # BatchNorm cannot take the variance of one value, which is what a single small photo comes down to.
             return self._backbone_features(pixels.repeat(2, 1, 1, 1))[:1]
@@ -124,10 +124,20 @@ class ImageEncoder(nn.Module):
         images: UInt8[Tensor, "batch photos 3 h w"] | Float[Tensor, "batch photos 3 h w"] | None,
         features: Float[Tensor, "batch photos d"] | None,
         mask: Bool[Tensor, "batch photos"],
+        mix: Mix | None = None,
+        *,
+        normalized: bool = False,
     ) -> Float[Tensor, "batch out"]:
-        """Encode each row by itself, from pixels or from features of this encoder's frozen backbone."""
+        """Encode each row by itself, from pixels or from features of this encoder's frozen backbone.
+
+        In a mixed batch the mean over the row's own places is blended with the mean over the partner's places, so that
+        a photo that only one of the two has counts with the share of that one."""
+        others = None if mix is None else mix.image_mask
+        present = mask if others is None else mask | others
         if features is None:
             features = torch.zeros(*mask.shape, self.num_features, device=mask.device)
-            if images is not None and mask.any():
-                features[mask] = self.encode(images[mask]).to(features.dtype)
-        return self.pool(self.project(features), mask)
+            if images is not None and present.any():
+                features[present] = self.encode(images[present], normalized=normalized).to(features.dtype)
+        x = self.project(features)
+        pooled = self.pool(x, mask)
+        return pooled if mix is None or others is None else blend(pooled, self.pool(x, others), mix.share)

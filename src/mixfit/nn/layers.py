@@ -1,8 +1,28 @@
-"""Small layers that the encoders share."""
+"""Small layers that the encoders share, and how two rows are blended."""
+
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+
+@runtime_checkable
+class Mix(Protocol):
+    """The partners of a mixed batch (``MixUp``, ``CutMix``); ``mixfit.data.batch.Mix`` has these fields."""
+
+    share: Tensor
+    """Weight of the row itself, in [0, 1], ``(batch,)``."""
+    categorical: Tensor
+    image_mask: Tensor | None
+
+
+def blend(
+    own: Float[Tensor, "batch ..."], other: Float[Tensor, "batch ..."], share: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch ..."]:
+    """``share * own + (1 - share) * other`` row by row; exactly ``own`` for 1 and ``other`` for 0."""
+    share = share.reshape(-1, *[1] * (own.ndim - 1)).to(own.dtype)
+    return share * own + (1 - share) * other
 
 
 class MaskedMean(nn.Module):

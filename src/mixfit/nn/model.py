@@ -12,6 +12,7 @@ from mixfit.errors import ConfigError
 from mixfit.nn.backbones import has_pretrained_weights, make_backbone
 from mixfit.nn.fusion import ConcatFusion
 from mixfit.nn.image import ImageEncoder
+from mixfit.nn.layers import Mix
 from mixfit.nn.tabular import TabularEncoder
 
 
@@ -24,6 +25,11 @@ class MixedInputs(Protocol):
     images: Tensor | None
     features: Tensor | None
     image_mask: Tensor | None
+    normalized: bool
+
+    @property
+    def mix(self) -> Mix | None:
+        """The partners in a mixed batch."""
 
 
 class MixedInputModel(nn.Module):
@@ -49,12 +55,12 @@ class MixedInputModel(nn.Module):
 
     def forward(self, xb: MixedInputs) -> Float[Tensor, " batch"] | Float[Tensor, "batch classes"]:
         """Scaled target ``(batch,)``, or logits ``(batch, classes)``."""
-        x = self.tabular(xb.numeric, xb.categorical)
+        x = self.tabular(xb.numeric, xb.categorical, xb.mix)
         if self.image is not None and self.fusion is not None:
             mask = xb.image_mask
             if mask is None:
                 mask = torch.zeros(len(x), 0, dtype=torch.bool, device=x.device)
-            x = self.fusion(x, self.image(xb.images, xb.features, mask))
+            x = self.fusion(x, self.image(xb.images, xb.features, mask, xb.mix, normalized=xb.normalized))
         y = self.head(x)
         return y[:, 0] if self.outputs == 1 else y
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
-from mixfit.nn.layers import MLPBlock
+from mixfit.nn.layers import Mix, MLPBlock, blend
 
 
 def embedding_size(levels: int) -> int:
@@ -46,11 +46,22 @@ class TabularEncoder(nn.Module):
         self.wide = nn.Linear(d_in, out_dim)
 
     def forward(
-        self, numeric: Float32[Tensor, "batch numeric"], categorical: Int64[Tensor, "batch categorical"]
+        self,
+        numeric: Float32[Tensor, "batch numeric"],
+        categorical: Int64[Tensor, "batch categorical"],
+        mix: Mix | None = None,
     ) -> Float32[Tensor, "batch d"]:
-        """Encode each row by itself."""
-        embedded = [embedding(categorical[:, column]) for column, embedding in enumerate(self.embeddings)]
-        x = torch.cat([numeric, *embedded], dim=1)
+        """Encode each row by itself; in a mixed batch embeddings are blended with the partner's, as numbers are."""
+        embedded = self._embed(categorical)
+        if mix is not None:
+            embedded = blend(embedded, self._embed(mix.categorical), mix.share)
+        x = torch.cat([numeric, embedded], dim=1)
         if not x.shape[1]:
             x = x.new_ones(len(x), 1)
         return self.deep(x) + self.wide(x)
+
+    def _embed(self, categorical: Int64[Tensor, "batch categorical"]) -> Float32[Tensor, "batch d"]:
+        """Embeddings of all category columns side by side."""
+        if not len(self.embeddings):
+            return self.wide.weight.new_zeros(len(categorical), 0)
+        return torch.cat([embedding(categorical[:, i]) for i, embedding in enumerate(self.embeddings)], dim=1)

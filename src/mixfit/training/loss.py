@@ -36,11 +36,14 @@ def huber(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> T
 
 
 def cross_entropy(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Negative log-likelihood of the true class ``(batch,)`` under softmax of the logits ``(batch, classes)``."""
-    if prediction.ndim != 2 or target.shape != prediction.shape[:1]:
+    """Negative log-likelihood of the truth under softmax of the logits ``(batch, classes)``.
+
+    ``target`` holds class indices ``(batch,)``, or probabilities ``(batch, classes)`` as ``MixUp`` makes them."""
+    wanted = prediction.shape if target.is_floating_point() else prediction.shape[:1]
+    if prediction.ndim != 2 or target.shape != wanted:
         raise ConfigError(
-            f"cross_entropy needs logits (batch, classes) and classes (batch,), got {tuple(prediction.shape)} "
-            f"and {tuple(target.shape)}."
+            f"cross_entropy needs logits (batch, classes) and classes (batch,) or probabilities (batch, classes), "
+            f"got {tuple(prediction.shape)} and {tuple(target.shape)}."
         )
     return _mean(F.cross_entropy(prediction, target, reduction="none"), weight)
 
