@@ -4,7 +4,6 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import TensorDataset
 
-from mixfit.data.batch import Inputs, collate
+from mixfit.data.batch import collate
 from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.device_copy import move, tensors_of
 from mixfit.data.loader import DataLoader
@@ -354,7 +353,7 @@ def test_a_batch_of_any_nesting_is_moved_whole() -> None:
     moved = move({"ours": xb, "theirs": [yb, ("text", yb)]}, "meta")
     assert {tensor.device.type for tensor in tensors_of(moved)} == {"meta"}
     assert moved["theirs"][1][0] == "text"
-    assert len(list(tensors_of(moved))) == len([f for f in fields(Inputs) if getattr(xb, f.name) is not None]) + 2
+    assert len(list(tensors_of(moved))) == len(xb.tensors()) + 2
 
 
 def test_batches_go_to_the_device_of_the_loader() -> None:

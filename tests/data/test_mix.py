@@ -217,7 +217,7 @@ def test_soft_classes_cost_what_the_weighted_sum_of_both_losses_costs(weight: bo
     ours, theirs = share * own, (1 - share) * own[PARTNER]
     each = nn.functional.cross_entropy(logits, yb, reduction="none")
     others = nn.functional.cross_entropy(logits, yb[PARTNER], reduction="none")
-    expected = (ours * each + theirs * others).sum() / (ours + theirs).sum()
+    expected = (ours * each + theirs * others).sum() / ROWS
     torch.testing.assert_close(cross_entropy(logits, soft, done.weight), expected)
     torch.testing.assert_close(soft.sum(1), torch.ones(ROWS))
 
@@ -229,7 +229,7 @@ def test_mixed_numbers_have_the_gradient_of_the_weighted_sum_of_both_losses() ->
     assert xb.weight is not None
     prediction = torch.randn(ROWS, requires_grad=True)
     ours, theirs = share * xb.weight, (1 - share) * xb.weight[PARTNER]
-    both = (ours * (prediction - yb) ** 2 + theirs * (prediction - yb[PARTNER]) ** 2).sum() / (ours + theirs).sum()
+    both = (ours * (prediction - yb) ** 2 + theirs * (prediction - yb[PARTNER]) ** 2).sum() / ROWS
     (expected,) = torch.autograd.grad(both, prediction)
     (found,) = torch.autograd.grad(mse(prediction, soft, done.weight), prediction)
     torch.testing.assert_close(found, expected)

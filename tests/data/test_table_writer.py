@@ -143,7 +143,7 @@ def test_cells_that_the_format_cannot_hold_are_refused(
 
 
 def test_a_missing_folder_is_a_resource_error(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match=r"no/t\.csv cannot be written: No such file or directory"):
+    with pytest.raises(ResourceError, match=r"no/t\.csv cannot be written: there is no folder"):
         write_table(pd.DataFrame({"a": [1]}), tmp_path / "no" / "t.csv")
 
 

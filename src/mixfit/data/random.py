@@ -4,7 +4,7 @@ Numbers come from hashing ``(seed, epoch, row, draw)`` with SplitMix64 (Steele, 
 "Fast splittable pseudorandom number generators"), in whole tensors and on any device."""
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 # The constants of SplitMix64 as signed 64-bit integers; int64 products wrap around, as the algorithm wants.
@@ -25,14 +25,16 @@ class RowRandom:
     def __init__(self, seed: int, epoch: int, rows: Int64[Tensor, " batch"]) -> None:
         run = _mix(_mix(torch.tensor(seed, device=rows.device)) + epoch)
         self._keys = _mix(run + rows)
+        # Apple's GPUs have no float64.
+        self._dtype = torch.float32 if rows.device.type == "mps" else torch.float64
         self._draws = 0
 
-    def uniform(self, count: int = 1) -> Float64[Tensor, "batch count"]:
-        """``count`` numbers in [0, 1) for each row; every call gives new ones."""
+    def uniform(self, count: int = 1) -> Float[Tensor, "batch count"]:
+        """``count`` numbers in [0, 1) for each row, float64 where the device has it; every call gives new ones."""
         draws = torch.arange(self._draws, self._draws + count, device=self._keys.device)
         self._draws += count
         bits = _mix(self._keys[:, None] + draws * _GOLDEN)
-        return ((bits >> 11) & (2**53 - 1)).double() * 2.0**-53
+        return ((bits >> 11) & (2**53 - 1)).to(self._dtype) * 2.0**-53
 
 
 def _mix(x: Tensor) -> Tensor:
