@@ -1,6 +1,6 @@
 """How long does it take to read a table and to find its photos, against pandas and bare stat calls in the same run?
 
-Run: python benchmarks/bench_tables.py [rows]"""
+Run: python benchmarks/bench_reading.py [rows]"""
 
 import statistics
 import sys
