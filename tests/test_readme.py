@@ -14,8 +14,9 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(encodi
 
 
 def environment() -> dict[str, str]:
-    """``mixfit`` on the path, as after activating the environment."""
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    """``mixfit`` on the path, as after activating the environment; no word of a ``make`` that runs the tests."""
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return {**outer, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -38,7 +39,7 @@ def test_every_block_works(tmp_path: Path) -> None:
             words = shlex.split(line)
             if words[0] == "make":
                 # These two are run by whoever tests: here only what they end in.
-                recipe = run(["make", "--dry-run", "--always-make", *words[1:]], ROOT)
+                recipe = run(["make", "--no-print-directory", "--dry-run", "--always-make", *words[1:]], ROOT)
                 if words[1] == "demo":
                     assert recipe.rstrip().endswith("mixfit demo")
                     run(["mixfit", "demo"], tmp_path)
