@@ -9,6 +9,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,32 +24,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixfit.data.batch import Inputs
+from mixfit.data.cache import Cache
 from mixfit.data.dataset import MixedDataset
+from mixfit.data.image_store import open_image_store
 from mixfit.data.loader import DataLoader
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
-from mixfit.data.store import ImageFiles
+from mixfit.data.store import ImageSource
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import AdamW
 
 SIZE, BATCH = 128, 32
 ROWS = {"tiny": 2140, "resnet18": 320}  # an epoch of ResNet-18 over all rows takes a minute
-
-
-class PhotosInRam:
-    """What a store of decoded photos does, without the disk."""
-
-    size = SIZE
-
-    def __init__(self, pixels: Tensor) -> None:
-        self.pixels, self.failures = pixels, dict[int, str]()
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def read(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """One gather."""
-        return self.pixels.index_select(0, torch.from_numpy(indices)), torch.ones(len(indices), dtype=torch.bool)
 
 
 @dataclass
@@ -59,14 +46,17 @@ class Rows:
     zipcode: Tensor
     pixels: Tensor
     target: Tensor
+    photos: ImageSource
+    """The pixels again, in mixfit's store."""
 
 
-def read_rows(folder: Path) -> Rows:
+def read_rows(folder: Path, cache: Cache, limit: int) -> Rows:
     """One row for each of the four photos of a house."""
     table = pd.read_csv(folder / "table.csv")
     columns = [name for name in table.columns if name.endswith("_image")]
-    files = [folder / cell for name in columns for cell in table[name]]
-    pixels, readable = ImageFiles(files, size=SIZE).read(np.arange(len(files)))
+    files = [folder / cell for name in columns for cell in table[name]][:limit]
+    photos = open_image_store(files, size=SIZE, cache=cache)
+    pixels, readable = photos.read(np.arange(len(files)))
     assert readable.all()
     numbers = table[["bedrooms", "bathrooms", "area"]].to_numpy(np.float32)
     numbers = (numbers - numbers.mean(0)) / numbers.std(0)
@@ -74,10 +64,11 @@ def read_rows(folder: Path) -> Rows:
     codes = pd.factorize(table["zipcode"])[0]
     repeat = len(columns)
     return Rows(
-        torch.from_numpy(np.tile(numbers, (repeat, 1))),
-        torch.from_numpy(np.tile(codes, repeat)),
+        torch.from_numpy(np.tile(numbers, (repeat, 1))[:limit]),
+        torch.from_numpy(np.tile(codes, repeat)[:limit]),
         pixels,
-        torch.from_numpy(np.tile((price - price.mean()) / price.std(), repeat)),
+        torch.from_numpy(np.tile((price - price.mean()) / price.std(), repeat)[:limit]),
+        photos,
     )
 
 
@@ -120,9 +111,9 @@ class OfInputs(Network):
 
 def bare_loop(model: nn.Module, rows: Rows) -> Callable[[], None]:
     """The reference: one epoch over tensors in RAM."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def epoch() -> None:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)  # each round is a new fit, as with the Learner
         model.train()
         order = torch.randperm(len(rows.target))
         for start in range(0, len(order), BATCH):
@@ -145,7 +136,7 @@ def ours(model: nn.Module, rows: Rows, optimizer: Any, prefetch: int | None) -> 
         target=rows.target,
         rows=torch.arange(count),
         slots=torch.arange(count)[:, None],
-        photos=PhotosInRam(rows.pixels),
+        photos=rows.photos,
     )
 
     class Data:
@@ -159,35 +150,41 @@ def ours(model: nn.Module, rows: Rows, optimizer: Any, prefetch: int | None) -> 
 
 def main(rounds: int, kinds: list[str]) -> None:
     """Print rows per second and ratios, medians over interleaved rounds."""
-    rows = read_rows(Path(os.environ["MIXFIT_DATA"]) / "houses")
-    levels = int(rows.zipcode.max()) + 1
-    print(
-        f"python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}, "
-        f"{torch.get_num_threads()} threads; houses, {len(rows.target):,} rows with a photo at {SIZE} px, batch {BATCH}"
-    )
-    for kind in kinds:
-        count = ROWS[kind]
-        part = Rows(rows.numeric[:count], rows.zipcode[:count], rows.pixels[:count], rows.target[:count])
-        ways = {
-            "bare loop": bare_loop(Network(kind, levels), part),
-            "mixfit (default)": ours(OfInputs(kind, levels), part, torch.optim.AdamW, None),
-            "mixfit, prefetch 0": ours(OfInputs(kind, levels), part, torch.optim.AdamW, 0),
-            "mixfit (default), its own AdamW": ours(OfInputs(kind, levels), part, AdamW, None),
-        }
-        figures: dict[str, list[float]] = {name: [] for name in ways}
-        for number in range(rounds + 1):
-            for name, epoch in ways.items():
-                start = time.perf_counter()
-                epoch()
-                if number:  # the first round warms up
-                    figures[name].append(count / (time.perf_counter() - start))
-        print(f"{kind} ({rounds} interleaved rounds of one epoch of {count:,} rows, medians)")
-        for name, values in figures.items():
-            ratios = [value / other for value, other in zip(values, figures["bare loop"], strict=True)]
+    with tempfile.TemporaryDirectory(prefix="mixfit-bench-") as scratch:
+        cache = Cache(folder=Path(scratch), limit_bytes=10**12)
+        for kind in kinds:
+            rows = read_rows(Path(os.environ["MIXFIT_DATA"]) / "houses", cache, ROWS[kind])
             print(
-                f"  {name:32}{statistics.median(values):>10,.1f} rows/s, ratio {statistics.median(ratios):.3f} "
-                f"({min(ratios):.2f} to {max(ratios):.2f})"
+                f"python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}, "
+                f"{torch.get_num_threads()} threads; houses, {len(rows.target):,} rows with a photo at {SIZE} px, "
+                f"batch {BATCH}"
             )
+            compare(kind, rows, rounds)
+
+
+def compare(kind: str, rows: Rows, rounds: int) -> None:
+    """All ways with one network."""
+    levels, count = int(rows.zipcode.max()) + 1, len(rows.target)
+    ways = {
+        "bare loop": bare_loop(Network(kind, levels), rows),
+        "mixfit": ours(OfInputs(kind, levels), rows, torch.optim.AdamW, None),
+        "mixfit, prefetch 2": ours(OfInputs(kind, levels), rows, torch.optim.AdamW, 2),
+        "mixfit, its own AdamW": ours(OfInputs(kind, levels), rows, AdamW, None),
+    }
+    figures: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, epoch in ways.items():
+            start = time.perf_counter()
+            epoch()
+            if number:  # the first round warms up
+                figures[name].append(count / (time.perf_counter() - start))
+    print(f"{kind} ({rounds} interleaved rounds of one epoch of {count:,} rows, medians)")
+    for name, values in figures.items():
+        ratios = [value / other for value, other in zip(values, figures["bare loop"], strict=True)]
+        print(
+            f"  {name:32}{statistics.median(values):>10,.1f} rows/s, ratio {statistics.median(ratios):.3f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f})"
+        )
 
 
 if __name__ == "__main__":

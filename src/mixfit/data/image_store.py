@@ -118,6 +118,11 @@ class ImageStore:
                 ok[rest] = decoded.numpy()
         return pixels, torch.from_numpy(ok)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether no photo has to be decoded again (as long as no record turns out to be lost)."""
+        return bool(((self._places >= 0) | self._broken).all())
+
     def close(self) -> None:
         """End the decoding threads; a later ``read`` starts new ones."""
         self.source.close()

@@ -48,7 +48,7 @@ MAX_SIDE = 30_000
 MAX_BYTES = 200_000_000
 """Largest file that is opened."""
 
-_PAD_COLOUR = (128, 128, 128)
+_PAD_GREY = 128
 _GREY_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -96,8 +96,9 @@ def read_image(
         _parse_exif(image)
         with suppress(Exception):  # turned first; what can fail is only the rewriting of damaged EXIF afterwards
             ImageOps.exif_transpose(image, in_place=True)
-        rgb = _to_rgb(image)
-        return np.array(rgb if size is None else _to_square(rgb, size, crop))
+        photo = _to_grey_or_rgb(image)
+        # Grey is resized as one channel rather than three equal ones, for a third of the time.
+        return np.array((photo if size is None else _to_square(photo, size, crop)).convert("RGB"))
 
 
 def image_header(source: Path | bytes) -> ImageHeader:
@@ -253,15 +254,15 @@ def _parse_exif(image: Image.Image) -> None:
         image.getexif()
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any pixel kind to mode RGB, as the module describes."""
+def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
+    """Convert any pixel kind to mode L or RGB, as the module describes."""
     if image.mode in _GREY_16_BIT:
-        return _grey_from_16_bit(image).convert("RGB")
+        return _grey_from_16_bit(image)
     if image.mode in ("I", "F"):
-        return _grey_from_any_range(image).convert("RGB")
+        return _grey_from_any_range(image)
     if image.has_transparency_data:
         return _over_white(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def _grey_from_16_bit(image: Image.Image) -> Image.Image:
@@ -295,24 +296,25 @@ def _grey_from_any_range(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(np.nan_to_num(values.clip(0, 255), nan=0.0)).astype(np.uint8))
 
 
-def _to_square(rgb: Image.Image, size: int, crop: Crop) -> Image.Image:
-    width, height = rgb.size
+def _to_square(photo: Image.Image, size: int, crop: Crop) -> Image.Image:
+    width, height = photo.size
     if width == height == size:
-        return rgb
+        return photo
     match crop:
         case "squash":
-            return rgb.resize((size, size), Image.Resampling.BICUBIC)
+            return photo.resize((size, size), Image.Resampling.BICUBIC)
         case "center":
             # The box is cut out before resizing: a thin strip, resized first, would be gigapixels.
             side = min(width, height)
             left, top = (width - side) / 2, (height - side) / 2
             box = (left, top, left + side, top + side)
-            return rgb.resize((size, size), Image.Resampling.BICUBIC, box=box)
+            return photo.resize((size, size), Image.Resampling.BICUBIC, box=box)
         case "pad":
             longer = max(width, height)
             inner = max(1, round(width * size / longer)), max(1, round(height * size / longer))
-            square = Image.new("RGB", (size, size), _PAD_COLOUR)
-            square.paste(rgb.resize(inner, Image.Resampling.BICUBIC), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+            square = Image.new(photo.mode, (size, size), _PAD_GREY if photo.mode == "L" else (_PAD_GREY,) * 3)
+            inside = photo.resize(inner, Image.Resampling.BICUBIC)
+            square.paste(inside, ((size - inner[0]) // 2, (size - inner[1]) // 2))
             return square
         case _:
             assert_never(crop)

@@ -14,6 +14,7 @@ from torch import Tensor
 from mixfit.data.batch import Inputs, collate
 from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.device_copy import on_device, pin
+from mixfit.data.image_store import ImageStore
 from mixfit.data.prefetch import in_order
 from mixfit.data.random import RowRandom
 from mixfit.data.sampler import Sampler
@@ -52,8 +53,9 @@ class DataLoader:
         device: where the batches are put.
         collate_function: items -> ``(xb, yb)``.
         prefetch: how many batches are made ahead in background threads; 0 starts no thread. By default 2 for photos
-            that are fetched as pixels, and 0 for tables and features, where handing over to a thread costs more
-            than it saves, and for foreign datasets, which may not expect threads.
+            that are to be decoded or copied to another device, and 0 for tables, features and decoded photos on the
+            CPU, where handing over to a thread costs more than it saves, and for foreign datasets, which may not
+            expect threads.
         threads: how many batches are made at the same time.
     Raises:
         ConfigError: ``prefetch`` is below 0 or ``threads`` below 1.
@@ -79,7 +81,7 @@ class DataLoader:
         self.device = torch.device(device)
         self.collate_function = collate_function
         self.transform = Compose(transforms) if training else Compose(transforms).for_prediction()
-        self.prefetch = _default_prefetch(dataset) if prefetch is None else prefetch
+        self.prefetch = _default_prefetch(dataset, self.device) if prefetch is None else prefetch
         self.threads = threads
         # Of an iteration that has begun and not ended: its epoch, and the sampler's state after the batches handed out.
         # The sampler itself is further on by the batches made ahead.
@@ -173,6 +175,8 @@ def _describe(dataset: Dataset, index: int) -> str:
     return dataset.describe(index) if isinstance(dataset, MixedDataset) else f"row {index}"
 
 
-def _default_prefetch(dataset: Dataset) -> int:
-    has_pixels = isinstance(dataset, MixedDataset) and not isinstance(dataset.photos, FeatureTable | None)
-    return 2 if has_pixels else 0
+def _default_prefetch(dataset: Dataset, device: torch.device) -> int:
+    if not isinstance(dataset, MixedDataset) or isinstance(dataset.photos, FeatureTable | None):
+        return 0
+    is_decoded = isinstance(dataset.photos, ImageStore) and dataset.photos.is_complete
+    return 0 if is_decoded and device.type == "cpu" else 2

@@ -43,4 +43,6 @@ class Normalize(Transform):
         # One multiplication and one addition: (x / unit - mean) / std.
         factor = torch.tensor([1 / (unit * std) for std in self.std], device=images.device)[:, None, None]
         shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device)
-        return replace(xb, images=images.float().mul(factor).add_(shift[:, None, None]), normalized=True), yb
+        # From uint8 the conversion is a copy already, which may be changed in place.
+        scaled = images.float().mul_(factor) if images.dtype == torch.uint8 else images.mul(factor)
+        return replace(xb, images=scaled.add_(shift[:, None, None]), normalized=True), yb

@@ -5,6 +5,7 @@ In: the files of ``Photos``. Out: uint8 ``(photos, 3, size, size)`` and which of
 Knows neither rows nor columns nor models."""
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -68,6 +69,7 @@ class ImageFiles:
         self._failures: dict[int, str] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = 0
+        self._pool_lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -125,16 +127,30 @@ class ImageFiles:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pool": None}
+        return {name: value for name, value in self.__dict__.items() if name != "_pool_lock"} | {"_pool": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pool_lock = threading.Lock()
 
     def _map(self, decode: Callable[[int], str | None], places: list[int]) -> list[str | None]:
         if self.threads == 1 or len(places) < 2:
             return [decode(place) for place in places]
-        if self._pool is None or self._pool_pid != os.getpid():
-            # After a fork the pool object is there, but its threads stayed in the parent.
-            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mixfit-decode")
-            self._pool_pid = os.getpid()
-        return list(self._pool.map(decode, places))
+        with self._pool_lock:
+            if self._pool is None or self._pool_pid != os.getpid():
+                # After a fork the pool object is there, but its threads stayed in the parent.
+                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mixfit-decode")
+                self._pool_pid = os.getpid()
+            pool = self._pool
+        problems: list[str | None] = [None] * len(places)
+        numbers = iter(range(len(places)))  # shared: each thread takes the next place, none waits for another
+
+        def work(_: int) -> None:
+            for number in numbers:
+                problems[number] = decode(places[number])
+
+        list(pool.map(work, range(self.threads)))
+        return problems
 
 
 def typical_side(files: Sequence[Path | bytes], sample: int = 64) -> int:
