@@ -67,9 +67,9 @@ class ImageFiles:
         self.crop: Crop = crop
         self.threads = threads or min(16, _usable_cpus())
         self._failures: dict[int, str] = {}
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_pid = 0
-        self._pool_lock = threading.Lock()
+        # By process: after a fork the parent's pool is there without its threads, and its lock may be held by none.
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+        self._locks: dict[int, threading.Lock] = {}
 
     def __len__(self) -> int:
         return len(self.files)
@@ -115,10 +115,11 @@ class ImageFiles:
         return torch.from_numpy(pixels), torch.from_numpy(ok)
 
     def close(self) -> None:
-        """End the threads; a later ``read`` starts new ones."""
-        if self._pool is not None and self._pool_pid == os.getpid():
-            self._pool.shutdown()
-        self._pool = None
+        """End the threads, once the reads under way are done; a later ``read`` starts new ones."""
+        with self._lock():
+            pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.shutdown()
 
     def __enter__(self) -> "ImageFiles":
         return self
@@ -127,21 +128,14 @@ class ImageFiles:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_pool_lock"} | {"_pool": None}
+        return self.__dict__ | {"_pools": {}, "_locks": {}}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._pool_lock = threading.Lock()
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def _map(self, decode: Callable[[int], str | None], places: list[int]) -> list[str | None]:
         if self.threads == 1 or len(places) < 2:
             return [decode(place) for place in places]
-        with self._pool_lock:
-            if self._pool is None or self._pool_pid != os.getpid():
-                # After a fork the pool object is there, but its threads stayed in the parent.
-                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mixfit-decode")
-                self._pool_pid = os.getpid()
-            pool = self._pool
         problems: list[str | None] = [None] * len(places)
         numbers = iter(range(len(places)))  # shared: each thread takes the next place, none waits for another
 
@@ -149,7 +143,12 @@ class ImageFiles:
             for number in numbers:
                 problems[number] = decode(places[number])
 
-        list(pool.map(work, range(self.threads)))
+        with self._lock():  # so that nobody ends the pool before it has all of the work
+            pool = self._pools.get(os.getpid())
+            if pool is None:
+                pool = self._pools[os.getpid()] = ThreadPoolExecutor(self.threads, "mixfit-decode")
+            done = pool.map(work, range(self.threads))  # begins at once
+        list(done)
         return problems
 
 
