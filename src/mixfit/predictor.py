@@ -169,6 +169,7 @@ class Predictor:
             target=torch.zeros(len(frame)),
             rows=torch.arange(len(frame)),
             slots=None if photos is None else torch.from_numpy(photos.slots),
+            columns=None if photos is None else torch.from_numpy(photos.columns),
             photos=source,
         )
         place = default_device() if device is None else torch.device(device)

@@ -44,6 +44,7 @@ def test_each_column_has_a_block_as_wide_as_its_fullest_cell(root: Path) -> None
     a, b, c, d = (photos.files.index(root / f"images/{name}.jpg") for name in "abcd")
     np.testing.assert_array_equal(photos.slots, [[a, c, d], [-1, a, -1], [b, -1, -1]])
     assert photos.slot_columns == ("front", "rooms", "rooms")
+    assert photos.columns.tolist() == [0, 1, 1]
     assert photos.missing_cells == {"front": 1, "rooms": 1}
 
 

@@ -115,6 +115,7 @@ class MixedData:
             target=arrays.target[rows],
             rows=rows,
             slots=None if arrays.slots is None else arrays.slots[rows],
+            columns=None if self.photos is None else torch.from_numpy(self.photos.columns),
             photos=self.photo_source,
             weight=None if arrays.weight is None else arrays.weight[rows],
         )

@@ -42,6 +42,12 @@ class Photos:
     missing_cells: dict[str, int]
     """For each image column, how many cells name no photo at all; that is allowed."""
 
+    @property
+    def columns(self) -> Int64[np.ndarray, " slots"]:
+        """Number of the image column of each slot, counted from 0 in column order."""
+        number = {column: place for place, column in enumerate(dict.fromkeys(self.slot_columns))}
+        return np.array([number[column] for column in self.slot_columns], dtype=np.int64)
+
 
 def find_photos(frame: pd.DataFrame, columns: Sequence[str], root: Path) -> Photos:
     """Find the photos that the cells of a table name.
