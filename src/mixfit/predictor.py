@@ -162,7 +162,11 @@ class Predictor:
             if images is None and needs_folder(frame, columns):
                 raise ConfigError("This model uses photos: say with images=FOLDER where the paths in the table start.")
             photos = find_photos(frame, columns, Path(images or ""))
-        source = None if photos is None else ImageFiles(photos.files, size=self.shape.image_size, crop=self.crop)
+        source = (
+            None
+            if photos is None
+            else ImageFiles(photos.files, size=self.shape.image_size, crop=self.crop, follow_links=False)
+        )
         dataset = MixedDataset(
             numeric=torch.from_numpy(arrays.numeric),
             categorical=torch.from_numpy(arrays.categorical),

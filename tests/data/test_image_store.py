@@ -43,7 +43,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were decoded so far."""
     names: list[str] = []
 
-    def spy(source: Path, *, size: int, crop: Crop) -> np.ndarray:
+    def spy(source: Path, *, size: int, crop: Crop, follow_links: bool) -> np.ndarray:
         names.append(source.name)
         return read_image(source, size=size, crop=crop)
 

@@ -72,7 +72,7 @@ def test_failures_collect_over_calls_and_do_not_depend_on_their_order(files: lis
 def test_a_photo_asked_for_twice_is_decoded_once(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
 
-    def spy(source: Path, *, size: int, crop: Crop) -> np.ndarray:
+    def spy(source: Path, *, size: int, crop: Crop, follow_links: bool) -> np.ndarray:
         decoded.append(source)
         return read_image(source, size=size, crop=crop)
 

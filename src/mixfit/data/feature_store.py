@@ -29,15 +29,23 @@ class FeatureStore:
         files: the photos.
         network: identifies weights, architecture and arithmetic: equal texts, equal features.
         d: numbers per photo.
-        size, crop: how the photos were brought to the network.
+        size, crop, follow_links: how the photos were brought to the network, see ``ImageFiles``.
         cache: the folder, its limit, and who is told when it cannot be used.
     """
 
     def __init__(
-        self, files: tuple[Path | bytes, ...], *, network: str, d: int, size: int, crop: Crop, cache: Cache
+        self,
+        files: tuple[Path | bytes, ...],
+        *,
+        network: str,
+        d: int,
+        size: int,
+        crop: Crop,
+        cache: Cache,
+        follow_links: bool = True,
     ) -> None:
-        self.files, self.cache, self.d = files, cache, d
-        self.keys = photo_keys(files)
+        self.files, self.cache, self.d, self.follow_links = files, cache, d, follow_links
+        self.keys = photo_keys(files, follow_links=follow_links)
         identity = hashlib.sha256(f"{network}\n{decoder_name(size, crop)}".encode()).hexdigest()[:16]
         self.store = RecordStore(
             cache.folder / f"features-{d}-{size}px-{identity}", shape=(d,), dtype=np.float32, about="features"
@@ -105,7 +113,7 @@ class FeatureStore:
         """Keep the features of photos, and of those among them that could not be read, why."""
         if not self._writable:
             return
-        now = photo_keys([self.files[number] for number in numbers])
+        now = photo_keys([self.files[number] for number in numbers], follow_links=self.follow_links)
         same = [self.keys[number] == key != "" for number, key in zip(numbers.tolist(), now, strict=True)]
         unchanged = dict(zip(numbers.tolist(), same, strict=True))
         kept = {

@@ -31,13 +31,13 @@ DECODER_VERSION = 1
 """Raise this whenever ``images.read_image`` gives other pixels than before for any file."""
 _CHUNK_BYTES = 8_000_000
 # These may be gone on the next attempt though the file stays the same.
-_PASSING_PROBLEMS = ("is missing", "cannot be read", "does not fit into the memory")
+_PASSING_PROBLEMS = ("is missing", "cannot be read", "does not fit into the memory", "has become a symbolic link")
 
 
-def photo_keys(files: Sequence[Path | bytes]) -> list[str]:
+def photo_keys(files: Sequence[Path | bytes], *, follow_links: bool = True) -> list[str]:
     """What tells photos apart: a digest of resolved path, size and time of change, or of the bytes in a table's cell.
 
-    "" for a file that is not there."""
+    "" for a file that is not there, or is a link that is not to be followed."""
     resolved: dict[str, str] = {}
     keys = []
     for file in files:
@@ -47,7 +47,7 @@ def photo_keys(files: Sequence[Path | bytes]) -> list[str]:
         folder, name = os.path.split(file)
         if folder not in resolved:
             resolved[folder] = os.path.realpath(folder)
-        keys.append(_photo_key(os.path.join(resolved[folder], name)))  # noqa: PTH118 - five times as fast
+        keys.append(_photo_key(os.path.join(resolved[folder], name), follow_links))  # noqa: PTH118 - five times as fast
     return keys
 
 
@@ -175,7 +175,7 @@ def open_image_store(
     store = RecordStore(
         cache.folder / f"photos-{decoder_name(size, crop)}", shape=(3, size, size), dtype=np.uint8, about="photos"
     )
-    keys = photo_keys(source.files)
+    keys = photo_keys(source.files, follow_links=source.follow_links)
     found = store.find(keys)
     if len(_with_key(found.missing, keys)):
         try:
@@ -207,7 +207,7 @@ def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Ca
         pending: Callable[[], object] = list
         for chunk in chunks:
             pixels, ok = source.read(chunk)
-            now = photo_keys([source.files[number] for number in chunk])
+            now = photo_keys([source.files[number] for number in chunk], follow_links=source.follow_links)
             # A file that was changed while it was decoded may be half the old and half the new one.
             same = np.array([keys[number] == key for number, key in zip(chunk, now, strict=True)])
             stored = np.flatnonzero(same & ok.numpy())
@@ -220,10 +220,12 @@ def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Ca
         pending()
 
 
-def _photo_key(path: str) -> str:
+def _photo_key(path: str, follow_links: bool) -> str:  # noqa: FBT001
     with suppress(OSError, ValueError):
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):
+            if not follow_links:
+                return ""
             path = os.path.realpath(path)
             status = os.stat(path)  # noqa: PTH116
         identity = b"%s\0%d\0%d" % (os.fsencode(path), status.st_size, status.st_mtime_ns)

@@ -196,7 +196,7 @@ def load_data(
             weight=_weights(frame, schema, split.train),
         ),
         photos=photos,
-        source=None if photos is None else ImageFiles(photos.files, size=size, crop=config.crop),
+        source=None if photos is None else ImageFiles(photos.files, size=size, crop=config.crop, follow_links=False),
         cache=Cache.configured(config, warn=warn, progress=progress),
         bad=[*bad, *unknown, *table_arrays.repaired, *([] if photos is None else photos.bad)],
         image_size=size,

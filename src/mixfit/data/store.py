@@ -52,11 +52,18 @@ class ImageFiles:
         size: height and width of the result in pixels.
         crop: how a photo becomes square, see ``images.Crop``.
         threads: decoding threads; None for one per CPU that this process may use, at most 16.
+        follow_links: False for files that ``find_photos`` gave: such a one is no link, unless it was put there since.
     Raises:
         ConfigError: ``size`` or ``threads`` is below 1."""
 
     def __init__(
-        self, files: Sequence[Path | bytes], *, size: int, crop: Crop = "squash", threads: int | None = None
+        self,
+        files: Sequence[Path | bytes],
+        *,
+        size: int,
+        crop: Crop = "squash",
+        threads: int | None = None,
+        follow_links: bool = True,
     ) -> None:
         if size < 1:
             raise ConfigError(f"The image size must be at least 1 pixel, got {size}.")
@@ -65,6 +72,7 @@ class ImageFiles:
         self.files = tuple(files)
         self.size = size
         self.crop: Crop = crop
+        self.follow_links = follow_links
         self.threads = threads or min(16, _usable_cpus())
         self._failures: dict[int, str] = {}
         # By process: after a fork the parent's pool is there without its threads, and its lock may be held by none.
@@ -98,7 +106,9 @@ class ImageFiles:
 
         def decode(place: int) -> str | None:
             try:
-                photo = read_image(self.files[indices[place]], size=self.size, crop=self.crop)
+                photo = read_image(
+                    self.files[indices[place]], size=self.size, crop=self.crop, follow_links=self.follow_links
+                )
             except ImageError as error:
                 return str(error)
             pixels[place] = photo.transpose(2, 0, 1)

@@ -78,6 +78,7 @@ def open_feature_store(encoder: ImageEncoder, source: ImageFiles, cache: Cache) 
         size=source.size,
         crop=source.crop,
         cache=cache,
+        follow_links=source.follow_links,
     )
 
 
