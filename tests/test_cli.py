@@ -158,3 +158,24 @@ def test_an_interrupt_ends_with_130(
 
     monkeypatch.setattr("mixfit.scoring.predict_table", interrupted)
     assert in_process(capsys, "predict", "run", demo_table, "-o", "x.csv")[0] == 130
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_image_features_are_kept_from_one_use_of_a_run_to_the_next(
+    quick_run: Run,
+    demo_table: Path,
+    tmp_path: Path,
+    command: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(name: str, *flags: object) -> bytes:
+        arguments = (command, quick_run.folder, demo_table, "--out", tmp_path / name, *flags)
+        assert in_process(capsys, *arguments)[0] == 0
+        return (tmp_path / name).read_bytes()
+
+    without = run("none.csv", "--cache-gb", 0, "--cache", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    assert run("cold.csv", "--cache", tmp_path / "cache") == without
+    monkeypatch.setattr("mixfit.data.store.read_image", pytest.fail)
+    assert run("warm.csv", "--cache", tmp_path / "cache") == without

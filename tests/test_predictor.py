@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mixfit import predictor as predictor_module
 from mixfit.config import DataConfig, ModelConfig
+from mixfit.data.cache import Cache
+from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import load_data
 from mixfit.data.table import read_table
 from mixfit.data.transform import RandomHorizontalFlip
@@ -186,3 +190,45 @@ def test_the_folder_holds_no_pickle_and_no_path_of_this_machine(quick_run: Run, 
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "mixfit.json", "README.md"}
     for path in [*folder.iterdir(), quick_run.folder / "report.html"]:
         assert str(demo_table.parent).encode() not in path.read_bytes(), path.name
+
+
+def test_predictions_are_the_same_without_a_cache_with_a_cold_and_with_a_warm_one(
+    quick_run: Run, frame: pd.DataFrame, demo_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(folder=tmp_path / "cache", limit_bytes=10**9, warn=pytest.fail)
+    seen: list[FeatureTable] = []
+    original = predictor_module.encode_photos
+
+    def noted(*arguments: Any, **settings: Any) -> FeatureTable:
+        seen.append(original(*arguments, **settings))
+        return seen[-1]
+
+    monkeypatch.setattr(predictor_module, "encode_photos", noted)
+    results = [quick_run.predictor.predictions(frame, images=demo_table.parent, cache=c) for c in (None, cache)]
+    monkeypatch.setattr("mixfit.data.store.read_image", pytest.fail)
+    results.append(quick_run.predictor.predictions(frame, images=demo_table.parent, cache=cache))
+    assert len(seen) == 3
+    for features, found in zip(seen, results, strict=True):
+        assert torch.equal(features.values, seen[0].values)
+        np.testing.assert_array_equal(found.values, results[0].values)
+        assert (found.status, found.bad, found.photos_found) == (
+            results[0].status,
+            results[0].bad,
+            results[0].photos_found,
+        )
+    few = frame.iloc[:3]
+    monkeypatch.undo()
+    pixels = quick_run.predictor.predictions(few, images=demo_table.parent)  # too few for a chunk
+    np.testing.assert_allclose(pixels.values, results[0].values[:3], rtol=1e-5)
+    assert len(seen) == 3
+
+
+def test_photos_that_cannot_be_read_are_named_with_a_cache_too(
+    quick_run: Run, frame: pd.DataFrame, demo_table: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(demo_table.parent, tmp_path / "vases")
+    (tmp_path / "vases" / frame["photos"].dropna().iloc[0].split(";")[0].strip()).write_bytes(b"<html>")
+    cache = Cache(folder=tmp_path / "cache", limit_bytes=10**9, warn=pytest.fail)
+    for _ in range(2):
+        found = quick_run.predictor.predictions(frame, images=tmp_path / "vases", cache=cache)
+        assert any(record.problem.endswith("is a text file (HTML, XML or SVG), not a photo") for record in found.bad)

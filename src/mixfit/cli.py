@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -18,6 +18,9 @@ import mixfit
 from mixfit.config import ROLES, DataConfig, ModelConfig, Role, TextConfig, TrainConfig
 from mixfit.errors import ConfigError, MixfitError, ResourceError
 from mixfit.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from mixfit.data.cache import Cache
 
 app = App(
     name="mixfit",
@@ -127,6 +130,8 @@ def evaluate(
     split: Literal["train", "valid", "test", "all"] | None = None,
     images: Path | None = None,
     out: Path | None = None,
+    cache: Path | None = None,
+    cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,
 ) -> None:
     """Score a trained model on the rows of a table that has the target.
@@ -143,10 +148,15 @@ def evaluate(
         Folder that the photo paths start from; by default the table's folder.
     out
         JSON file for the metrics; by default metrics-SPLIT.json in the run folder.
+    cache
+        Folder where image features are kept; by default MIXFIT_CACHE or the user's cache folder.
+    cache_gb
+        The most that the cache folder may hold, in gigabytes; 0 for no cache.
     """
     from mixfit.scoring import evaluate_table
 
-    evaluate_table(run, table, split=split, images=images, out=out, text=text)
+    kept = _configured_cache(cache, cache_gb)
+    evaluate_table(run, table, split=split, images=images, out=out, text=text, cache=kept)
 
 
 @app.command
@@ -158,6 +168,8 @@ def predict(
     images: Path | None = None,
     bad_rows: Literal["mark", "drop", "fail"] = "mark",
     raw_csv: Annotated[bool, Parameter(negative=())] = False,
+    cache: Path | None = None,
+    cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,
 ) -> None:
     """Predict new rows; the same columns come back with prediction and status.
@@ -176,10 +188,15 @@ def predict(
         What to do with rows whose cells or photos are broken: mark them in the status, drop them, or fail.
     raw_csv
         Write text cells that a spreadsheet would run as formulas as they are.
+    cache
+        Folder where image features are kept; by default MIXFIT_CACHE or the user's cache folder.
+    cache_gb
+        The most that the cache folder may hold, in gigabytes; 0 for no cache.
     """
     from mixfit.scoring import predict_table
 
-    predict_table(run, table, out=out, images=images, bad_rows=bad_rows, raw_csv=raw_csv, text=text)
+    kept = _configured_cache(cache, cache_gb)
+    predict_table(run, table, out=out, images=images, bad_rows=bad_rows, raw_csv=raw_csv, text=text, cache=kept)
 
 
 @app.command
@@ -218,6 +235,14 @@ def _with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
             raise ConfigError(f"no role {role!r}.{did_you_mean(role, ROLES)} roles: {', '.join(ROLES)}")
         pairs[column] = known
     return replace(DataConfig() if data is None else data, roles=pairs)
+
+
+def _configured_cache(folder: Path | None, limit: float) -> "Cache | None":
+    """The cache that --cache and --cache-gb ask for."""
+    from mixfit.data.cache import Cache
+
+    settings = DataConfig(cache=folder, cache_gb=limit)
+    return Cache.configured(settings, warn=lambda text: print(f" {text}"), progress=sys.stdout.isatty())
 
 
 def _shown_command(arguments: list[str]) -> str:

@@ -20,7 +20,8 @@ from safetensors.torch import save as save_tensors
 import mixfit
 from mixfit.config import Crop, ModelConfig
 from mixfit.data.bad_inputs import BadInput
-from mixfit.data.dataset import MixedDataset
+from mixfit.data.cache import Cache
+from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.geometry import RandomResizedCrop
 from mixfit.data.load import MixedData
 from mixfit.data.loader import DataLoader
@@ -37,7 +38,7 @@ from mixfit.errors import ConfigError, DataError
 from mixfit.files import json_numbers, new_folder, write_file
 from mixfit.nn.backbones import has_pretrained_weights
 from mixfit.nn.model import MixedInputModel, ModelShape, make_model
-from mixfit.training.build import model_shape
+from mixfit.training.build import CHUNK, encode_photos, model_shape, open_feature_store
 from mixfit.training.tta import augmented_outputs
 
 FORMAT_VERSION = 1
@@ -151,8 +152,11 @@ class Predictor:
         batch_size: int = 64,
         device: torch.device | str | None = None,
         augmentations: int = 0,
+        cache: Cache | None = None,
     ) -> Predictions:
-        """As ``predict``, but as arrays and with the full account of bad inputs (rows counted from 0)."""
+        """As ``predict``, but as arrays and with the full account of bad inputs (rows counted from 0).
+
+        ``cache`` is where features of a frozen image network are looked up and kept; they are the same without it."""
         frame = frame.reset_index(drop=True)
         require_columns(frame, [n for role in ("number", "category", "date", "image") for n in self.schema.names(role)])
         arrays = self.preprocessor.transform(frame)
@@ -162,18 +166,25 @@ class Predictor:
             if images is None and needs_folder(frame, columns):
                 raise ConfigError("This model uses photos: say with images=FOLDER where the paths in the table start.")
             photos = find_photos(frame, columns, Path(images or ""))
-        source = None if photos is None else ImageFiles(photos.files, size=self.shape.image_size, crop=self.crop)
+        place = default_device() if device is None else torch.device(device)
+        self.model.to(place).eval()
+        files = (
+            None
+            if photos is None
+            else ImageFiles(photos.files, size=self.shape.image_size, crop=self.crop, follow_links=False)
+        )
+        source = files if files is None or augmentations else self._features_or_files(files, cache)
         dataset = MixedDataset(
             numeric=torch.from_numpy(arrays.numeric),
             categorical=torch.from_numpy(arrays.categorical),
             target=torch.zeros(len(frame)),
             rows=torch.arange(len(frame)),
             slots=None if photos is None else torch.from_numpy(photos.slots),
+            columns=None if photos is None else torch.from_numpy(photos.columns),
             photos=source,
         )
-        place = default_device() if device is None else torch.device(device)
         loader = DataLoader(dataset, SequentialSampler(len(frame), batch_size), device=place)
-        outputs = self._run(loader, place, augmentations)
+        outputs = self._run(loader, augmentations)
         bad = list(arrays.repaired)
         if photos is not None and source is not None:
             bad += photos.bad + unreadable_photos(frame, photos, source.failures)
@@ -183,9 +194,17 @@ class Predictor:
         values = np.mean([self.target.decode(version) for version in outputs], axis=0)
         return Predictions(values, _row_status(len(frame), slots, bad), bad, named, named - masked)
 
-    def _run(self, loader: DataLoader, device: torch.device, augmentations: int) -> np.ndarray:
+    def _features_or_files(self, files: ImageFiles, cache: Cache | None) -> ImageFiles | FeatureTable:
+        """Features by a frozen network, each photo once; pixels for one that is not, or for too few without a cache."""
+        encoder = self.model.image
+        if encoder is None or not encoder.frozen or (cache is None and len(files) < CHUNK):
+            return files
+        if cache is None:
+            return encode_photos(encoder, files)
+        return encode_photos(encoder, files, store=open_feature_store(encoder, files, cache), progress=cache.progress)
+
+    def _run(self, loader: DataLoader, augmentations: int) -> np.ndarray:
         """Raw outputs of all rows, float32 ``(1 + augmentations, rows)`` or ``(1 + augmentations, rows, classes)``."""
-        self.model.to(device).eval()
         copies = augmentations if self.shape.photos else 0
         transforms = (RandomHorizontalFlip(), RandomResizedCrop(scale=(0.8, 1.0)))
         with torch.inference_mode():

@@ -14,6 +14,7 @@ from rich.console import Console
 from mixfit.config import TextConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad
+from mixfit.data.cache import Cache
 from mixfit.data.load import unknown_class
 from mixfit.data.photo_cells import bytes_columns
 from mixfit.data.split import split_labels, split_rows
@@ -58,6 +59,7 @@ def evaluate_table(
     images: Path | None = None,
     out: Path | None = None,
     text: TextConfig | None = None,
+    cache: Cache | None = None,
     console: Console | None = None,
 ) -> dict[str, float]:
     """Metrics of a run on rows whose target is known, printed with 95 % intervals and written as JSON.
@@ -67,6 +69,7 @@ def evaluate_table(
         images: folder that the photo paths start from, by default the table's.
         out: JSON file, by default ``metrics-SPLIT.json`` in the run folder.
         text: how a text table is written, by default found out.
+        cache: where image features are looked up and kept; by default nowhere.
     Raises:
         ConfigError: the table lacks the target, or its rows cannot be told into splits.
         DataError: no row of that split has a target.
@@ -85,7 +88,7 @@ def evaluate_table(
         raise DataError(f"{table} has no {chosen} row whose target the model knows.")
     truth = predictor.target.truth(frame[name].iloc[rows])
     images = images or (_images_of_run(run) if same_table else None) or table.parent
-    found = predictor.predictions(frame.iloc[rows], images=images)
+    found = predictor.predictions(frame.iloc[rows], images=images, cache=cache)
     metrics = metrics_for(predictor.schema.task, predictor.target)
     values = evaluate(metrics, truth, found.values)
     intervals = {metric.name: bootstrap_interval(metric, truth, found.values) for metric in metrics}
@@ -100,7 +103,6 @@ def evaluate_table(
         console.print(f" {describe_bad(bad)}", markup=False)
     lows = json_numbers({f"{key}_ci95_low": low for key, (low, _) in intervals.items()})
     highs = json_numbers({f"{key}_ci95_high": high for key, (_, high) in intervals.items()})
-    {"split": chosen, "rows": len(rows), **json_numbers(values), **lows, **highs}
     path = (run / f"metrics-{chosen}.json") if out is None else out
     write_file(
         path, json.dumps({"split": chosen, "rows": len(rows), **json_numbers(values), **lows, **highs}, indent=1)
@@ -118,6 +120,7 @@ def predict_table(
     bad_rows: BadRows = "mark",
     raw_csv: bool = False,
     text: TextConfig | None = None,
+    cache: Cache | None = None,
     console: Console | None = None,
 ) -> None:
     """Predict the rows of a table and write them to ``out`` with all their columns, the predictions and a status.
@@ -127,6 +130,7 @@ def predict_table(
         bad_rows: mark rows with broken cells or photos in the status, drop them, or refuse the table.
         raw_csv: leave text cells that a spreadsheet would run as formulas as they are.
         text: how a text table is written, by default found out.
+        cache: where image features are looked up and kept; by default nowhere.
     Raises:
         DataError: a column that the model needs is missing, or ``bad_rows="fail"`` and there are such rows.
     """
@@ -135,7 +139,7 @@ def predict_table(
     predictor = load_run(run)
     frame, _ = read_as_configured(table, text or TextConfig())
     images = images or table.parent
-    found = predictor.predictions(frame, images=images)
+    found = predictor.predictions(frame, images=images, cache=cache)
     broken = sorted({record.row for record in found.bad if record.action in _BROKEN})
     if broken and bad_rows == "fail":
         faults = [record for record in found.bad if record.action in _BROKEN]

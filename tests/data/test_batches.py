@@ -1,6 +1,7 @@
 """Dataset, collate, transforms and loader together: what ``for xb, yb in loader`` promises."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ class DrawnPhotos:
 
 # Two image columns: the first holds up to two photos a row, the second one. Row 2 has none; row 3's only one is broken.
 SLOTS = torch.tensor([[0, 1, 2], [4, -1, 5], [-1, -1, -1], [3, -1, -1], [0, -1, -1]])
+COLUMNS = torch.tensor([0, 0, 1])
 
 
 def dataset(photos: DrawnPhotos | FeatureTable | None = None, *, weight: Tensor | None = None) -> MixedDataset:
@@ -51,25 +53,28 @@ def dataset(photos: DrawnPhotos | FeatureTable | None = None, *, weight: Tensor 
         target=torch.arange(float(rows)),
         rows=torch.arange(rows) + 100,
         slots=None if photos is None else SLOTS,
+        columns=None if photos is None else COLUMNS,
         photos=photos,
         weight=weight,
     )
 
 
 def assert_same(first: Inputs, second: Inputs) -> None:
-    for name in ("numeric", "categorical", "rows", "images", "features", "image_mask", "weight"):
+    for name in ("numeric", "categorical", "rows", "images", "features", "image_mask", "image_column", "weight"):
         a, b = getattr(first, name), getattr(second, name)
         assert (a is None) == (b is None), name
         if a is not None:
             assert torch.equal(a, b), name
 
 
-def test_a_row_has_its_photos_in_its_places() -> None:
+def test_a_row_has_its_photos_from_the_left_with_their_columns() -> None:
     xb, yb = dataset(DrawnPhotos(6)).__getitems__([1, 0])
     assert xb.images is not None
     assert xb.image_mask is not None
-    assert xb.images[:, :, 0, 0, 1].tolist() == [[4, 0, 5], [0, 1, 2]]
-    assert xb.image_mask.tolist() == [[True, False, True], [True, True, True]]
+    assert xb.images[:, :, 0, 0, 1].tolist() == [[4, 5, 0], [0, 1, 2]]
+    assert xb.image_mask.tolist() == [[True, True, False], [True, True, True]]
+    assert xb.image_column is not None
+    assert xb.image_column.tolist() == [[0, 1, 0], [0, 0, 1]]
     assert yb.tolist() == [1, 0]
     assert xb.rows.tolist() == [101, 100]
 
@@ -80,6 +85,27 @@ def test_an_unreadable_photo_is_masked_and_the_row_stays() -> None:
     assert not xb.image_mask.any()
     assert xb.numeric.tolist() == [[6.0, 7.0]]
     assert len(yb) == len(xb) == 1
+
+
+def test_there_are_as_many_places_as_the_fullest_row_has_photos() -> None:
+    """Not as many as there are places that any row uses: these rows use three between them."""
+    slots = torch.tensor([[0, -1, -1, -1], [-1, 1, -1, 4], [-1, -1, 2, -1]])
+    rows = MixedDataset(
+        numeric=torch.zeros(3, 1),
+        categorical=torch.zeros(3, 0, dtype=torch.int64),
+        target=torch.zeros(3),
+        rows=torch.arange(3),
+        slots=slots,
+        columns=torch.tensor([0, 1, 2, 2]),
+        photos=DrawnPhotos(6),
+    )
+    xb, _ = rows.__getitems__([0, 2, 1])
+    assert xb.images is not None
+    assert xb.images[:, :, 0, 0, 1].tolist() == [[0, 0], [2, 0], [1, 4]]
+    assert xb.image_column is not None
+    assert xb.image_column.tolist() == [[0, 0], [2, 0], [1, 2]]
+    joined, _ = collate([rows[0], rows[2], rows[1]])
+    assert_same(joined, xb)
 
 
 def test_places_that_no_row_of_the_batch_uses_are_left_out() -> None:
@@ -98,15 +124,7 @@ def test_items_collated_equal_the_batch_fetched_at_once(photos: DrawnPhotos | Fe
     whole, target = rows.__getitems__(chosen)
     joined, joined_target = collate([rows[i] for i in chosen])
     assert torch.equal(target, joined_target)
-    # Where the single rows needed fewer places, the padding is masked: compare what is not masked.
-    if whole.image_mask is not None and joined.image_mask is not None:
-        assert whole.image_mask.sum(1).tolist() == joined.image_mask.sum(1).tolist()
-        for name in ("images", "features"):
-            a, b = getattr(whole, name), getattr(joined, name)
-            if a is not None:
-                assert torch.equal(a[whole.image_mask], b[joined.image_mask])
-    assert torch.equal(whole.numeric, joined.numeric)
-    assert torch.equal(whole.weight, joined.weight)  # type: ignore[arg-type]
+    assert_same(whole, joined)
 
 
 def test_rows_without_any_photo_field_join_rows_with_photos() -> None:
@@ -117,6 +135,8 @@ def test_rows_without_any_photo_field_join_rows_with_photos() -> None:
     assert joined.image_mask is not None
     assert joined.image_mask.tolist() == [[False] * 3, [True] * 3]
     assert torch.equal(joined.images[1:], with_photos.images)  # type: ignore[arg-type]
+    assert joined.image_column is not None
+    assert joined.image_column.tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
 def test_rows_with_and_without_weight_are_not_joined() -> None:
@@ -151,6 +171,8 @@ def test_lengths_that_differ_are_refused() -> None:
             rows=torch.arange(5),
             slots=SLOTS,
         )
+    with pytest.raises(DataError, match="columns must name the image column of 3 places, got 2"):
+        replace(dataset(DrawnPhotos(6)), columns=torch.tensor([0, 1]))
 
 
 def test_inputs_can_be_moved_and_cut() -> None:
@@ -158,6 +180,9 @@ def test_inputs_can_be_moved_and_cut() -> None:
     assert_same(xb[[2, 0]], xb[torch.tensor([2, 0])])
     assert xb[1:].rows.tolist() == [101, 102]
     assert xb.to("meta").numeric.device.type == "meta"
+    assert xb.image_column is not None
+    assert torch.equal(xb[[2, 0]].image_column, xb.image_column[[2, 0]])  # type: ignore[arg-type]
+    assert xb.to("meta").image_column.device.type == "meta"  # type: ignore[union-attr]
 
 
 def test_an_epoch_of_the_loader_is_the_dataset_cut_into_batches() -> None:

@@ -1,8 +1,11 @@
 """Features of a frozen network: computed once per photo and network, the same bits whatever was there before."""
 
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +15,20 @@ from PIL import Image
 from mixfit.config import DataConfig, ModelConfig
 from mixfit.data.cache import Cache, list_stores
 from mixfit.data.dataset import FeatureTable
-from mixfit.data.feature_store import FeatureStore
 from mixfit.data.load import MixedData, load_data
-from mixfit.data.record_store import RECORDS
+from mixfit.data.record_store import RECORDS, Found, RecordStore
 from mixfit.data.store import ImageFiles
 from mixfit.demo import DEMO_TARGET
+from mixfit.nn.backbones import make_backbone
 from mixfit.nn.image import ImageEncoder, SmallResNet
-from mixfit.training.build import build_model, encode_photos, encoder_identity, precompute_features
+from mixfit.training.build import (
+    CHUNK,
+    build_model,
+    encode_photos,
+    encoder_identity,
+    open_feature_store,
+    precompute_features,
+)
 
 
 class CountingResNet(SmallResNet):
@@ -53,9 +63,12 @@ def files(tmp_path: Path) -> list[Path]:
 
 def encode(files: list[Path], folder: Path, encoder: ImageEncoder, *, told: list[str] | None = None) -> FeatureTable:
     warn = pytest.fail if told is None else told.append
+    """Counts anew in ``encoder.backbone.seen``, the chunk for the identity left out."""
     cache = Cache(folder=folder, limit_bytes=10**8, warn=lambda text: warn(text))
-    store = FeatureStore(tuple(files), network=encoder_identity(encoder), d=16, size=32, crop="squash", cache=cache)
-    return encode_photos(encoder, ImageFiles(files, size=32), store=store, batch_size=4)
+    source = ImageFiles(files, size=32)
+    store = open_feature_store(encoder, source, cache)
+    encoder.backbone.seen = 0  # type: ignore[assignment]
+    return encode_photos(encoder, source, store=store)
 
 
 def same(left: FeatureTable, right: FeatureTable) -> bool:
@@ -70,7 +83,7 @@ def test_the_second_time_no_photo_goes_through_the_network(files: list[Path], tm
     encoder = make_encoder()
     without = encode_photos(encoder, ImageFiles(files, size=32))
     first = encode(files, tmp_path / "cache", encoder)
-    encoder.backbone.seen = 0  # type: ignore[assignment]
+    assert encoder.backbone.seen == CHUNK
     second = encode(files, tmp_path / "cache", encoder)
     assert encoder.backbone.seen == 0
     assert same(first, without)
@@ -84,9 +97,31 @@ def test_only_new_photos_go_through_and_get_the_same_bits(files: list[Path], tmp
     encoder = make_encoder()
     whole = encode_photos(encoder, ImageFiles(files, size=32))
     encode(files[10 - known :], tmp_path / "cache", encoder)
-    encoder.backbone.seen = 0  # type: ignore[assignment]
     assert same(encode(files, tmp_path / "cache", encoder), whole)
-    assert 10 - known <= encoder.backbone.seen <= 10 - known + 1  # a photo that is alone in its chunk goes twice
+    assert encoder.backbone.seen == CHUNK  # filled up with empty pictures
+    (store,) = list_stores(tmp_path / "cache")
+    assert store.records == 10  # none was added twice
+
+
+def test_features_do_not_depend_on_how_many_photos_are_encoded(tmp_path: Path) -> None:
+    """The real network: its convolutions of fewer than 16 photos of this size round differently."""
+    backbone = make_backbone("tf_efficientnet_lite0", image_size=64)
+    encoder = ImageEncoder(
+        backbone.module,
+        backbone.num_features,
+        mean=backbone.mean,
+        std=backbone.std,
+        out_dim=4,
+        dropout=0.1,
+        frozen=True,
+    )
+    files = [tmp_path / f"{number}.png" for number in range(CHUNK + 15)]
+    for number, path in enumerate(files):
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    expected = encode_photos(encoder, ImageFiles(files, size=64)).values
+    for remainder in range(1, 16):
+        found = encode_photos(encoder, ImageFiles(files[CHUNK : CHUNK + remainder], size=64)).values
+        assert torch.equal(found, expected[CHUNK : CHUNK + remainder]), remainder
 
 
 def test_other_weights_are_another_network(files: list[Path], tmp_path: Path) -> None:
@@ -98,11 +133,103 @@ def test_other_weights_are_another_network(files: list[Path], tmp_path: Path) ->
 
 def test_the_identity_covers_layers_and_scale_too() -> None:
     encoder, other = make_encoder(), make_encoder()
-    assert encoder_identity(encoder) == encoder_identity(other)
+    assert encoder_identity(encoder, 32) == encoder_identity(other, 32)
     other.backbone.stem[0].padding = (1, 1)  # type: ignore[index, union-attr]
     scaled = make_encoder()
     scaled.pixel_mean += 0.1
-    assert len({encoder_identity(e) for e in (encoder, other, scaled)}) == 3
+    assert len({encoder_identity(e, 32) for e in (encoder, other, scaled)}) == 3
+
+
+class Scaled(SmallResNet):
+    """Its features depend on what neither ``repr`` nor ``state_dict`` shows."""
+
+    def __init__(self, *, factor: float = 1.0, offset: float = 0.0) -> None:
+        super().__init__((8, 16))
+        self.factor = factor
+        self.register_buffer("offset", torch.full((16,), offset), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.factor + self.offset
+
+
+class Shifted(Scaled):
+    """The same layers and numbers, but other code."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 1
+
+
+def test_the_identity_covers_attributes_buffers_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    Shifted.__name__ = Shifted.__qualname__ = "Scaled"
+    networks = [(Scaled, 1.0, 0.0), (Scaled, 1.0, 0.0), (Scaled, 2.0, 0.0), (Scaled, 1.0, 3.0), (Shifted, 1.0, 0.0)]
+    identities = []
+    for kind, factor, offset in networks:
+        torch.manual_seed(0)
+        network = kind(factor=factor, offset=offset)
+        encoder = ImageEncoder(network, 16, mean=(0.5,) * 3, std=(0.25,) * 3, out_dim=4, dropout=0.1, frozen=True)
+        identities.append(encoder_identity(encoder, 32))
+    assert repr(networks[0][0]()) == repr(networks[4][0]())
+    assert identities[0] == identities[1]
+    assert len(set(identities)) == 4
+    monkeypatch.setattr("timm.__version__", "0.0.0")
+    assert encoder_identity(encoder, 32) != identities[-1]
+    monkeypatch.undo()
+    original = ImageEncoder.encode
+    monkeypatch.setattr(ImageEncoder, "encode", lambda self, images: original(self, images.flip(-1)))
+    assert encoder_identity(encoder, 32) != identities[-1]
+
+
+def test_two_links_to_one_photo_are_encoded_once(files: list[Path], tmp_path: Path) -> None:
+    links = [tmp_path / f"link{number}.png" for number in range(30)]
+    for number, link in enumerate(links):
+        link.symlink_to(files[number % 3 + 2])  # 3 is damaged
+    encoder = make_encoder()
+    expected = encode_photos(encoder, ImageFiles(links, size=32))
+    found = encode(links, tmp_path / "cache", encoder)
+    assert encoder.backbone.seen == CHUNK
+    assert same(found, expected)
+    assert sorted(found.failures) == list(range(1, 30, 3))
+
+
+def test_after_the_lock_only_what_was_missing_is_looked_up(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, asked = make_encoder(), []
+    encode(files[:6], tmp_path / "cache", encoder)
+    original = RecordStore.find
+
+    def noted(self: RecordStore, keys: list[str]) -> Found:
+        asked.append(len(keys))
+        return original(self, keys)
+
+    monkeypatch.setattr(RecordStore, "find", noted)
+    encode(files, tmp_path / "cache", encoder)
+    assert asked == [10, 4]
+
+
+def test_a_record_that_cannot_be_read_this_time_is_not_forgotten(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = make_encoder()
+    expected = encode(files, tmp_path / "cache", encoder)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", failing_at(os.preadv, 2 * 64))
+        found, missing = open_feature_store(
+            encoder, ImageFiles(files, size=32), Cache(folder=tmp_path / "cache", limit_bytes=10**8)
+        ).load()
+    assert missing.tolist() == [2]
+    assert found.readable.tolist() == [n not in (2, 3) for n in range(10)]
+    assert same(encode(files, tmp_path / "cache", encoder), expected)
+    assert encoder.backbone.seen == 0
+
+
+def failing_at(original: Callable[[int, list[Any], int], int], offset: int) -> Callable[[int, list[Any], int], int]:
+    def preadv(descriptor: int, buffers: list[Any], at: int) -> int:
+        if at == offset:
+            raise OSError(5, "Input/output error")
+        return original(descriptor, buffers, at)
+
+    return preadv
 
 
 def test_a_changed_photo_is_encoded_again(files: list[Path], tmp_path: Path) -> None:
@@ -122,10 +249,10 @@ def test_a_damaged_record_is_encoded_again(files: list[Path], tmp_path: Path) ->
     data = bytearray((store.folder / RECORDS).read_bytes())
     data[100] ^= 1
     (store.folder / RECORDS).write_bytes(data)
-    encoder.backbone.seen = 0  # type: ignore[assignment]
     assert same(encode(files, tmp_path / "cache", encoder), expected)
+    assert encoder.backbone.seen == CHUNK
     assert same(encode(files, tmp_path / "cache", encoder), expected)
-    assert encoder.backbone.seen == 2  # one, and its companion
+    assert encoder.backbone.seen == 0
 
 
 def test_a_cache_that_cannot_be_written_is_said_once(files: list[Path], tmp_path: Path) -> None:

@@ -1,22 +1,24 @@
 """Photos from the cache: the bytes of ``ImageFiles``, decoded once."""
 
 import multiprocessing
+import os
 import pickle
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 from torch.utils.data import DataLoader, Dataset
 
 from mixfit.config import Crop
 from mixfit.data import store
 from mixfit.data.cache import Cache
-from mixfit.data.image_store import DECODER_VERSION, ImageStore, open_image_store, photo_keys
+from mixfit.data.image_store import DECODER_VERSION, ImageStore, decoder_name, open_image_store, photo_keys
 from mixfit.data.images import read_image
 from mixfit.data.store import ImageFiles, ImageSource
 
@@ -41,7 +43,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were decoded so far."""
     names: list[str] = []
 
-    def spy(source: Path, *, size: int, crop: Crop) -> np.ndarray:
+    def spy(source: Path, *, size: int, crop: Crop, follow_links: bool) -> np.ndarray:
         names.append(source.name)
         return read_image(source, size=size, crop=crop)
 
@@ -167,6 +169,39 @@ def test_a_passing_problem_is_not_remembered(files: list[Path], tmp_path: Path) 
     assert photos.failures[5] == "is missing"
     files[5].write_bytes(vanished)
     assert opened(files, cache_in(tmp_path)).read(np.array([5]))[1].all()
+
+
+def test_a_photo_that_cannot_be_read_this_time_is_decoded_and_not_forgotten(
+    files: list[Path], tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = opened(files[:3], cache_in(tmp_path))
+    expected, _ = photos.read(np.arange(3))
+    decoded.clear()
+    original = os.preadv
+
+    def preadv(descriptor: int, buffers: list[Any], offset: int) -> int:
+        if offset == 3 * 16 * 16:
+            raise OSError(5, "Input/output error")
+        return original(descriptor, buffers, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", preadv)
+        found, ok = photos.read(np.arange(3))
+    assert ok.all()
+    assert torch.equal(found, expected)
+    assert len(decoded) == 1
+    for again in (photos, opened(files[:3], cache_in(tmp_path))):
+        assert torch.equal(again.read(np.arange(3))[0], expected)
+    assert len(decoded) == 1
+
+
+def test_the_name_of_the_decoder_covers_the_libraries_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = decoder_name(16, "squash")
+    for library in ("libjpeg_turbo", "webp", "libtiff"):
+        with monkeypatch.context() as patch:
+            patch.setattr(features, "version", lambda feature, changed=library: feature == changed and "9.9")
+            assert decoder_name(16, "squash") != name
+    assert decoder_name(16, "squash") == name
 
 
 def test_it_is_an_image_source_that_pickles_and_refuses_wrong_numbers(files: list[Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from mixfit.config import DataConfig
 from mixfit.data.infer import infer_schema
@@ -81,6 +82,18 @@ def test_photos_of_a_frame_need_a_folder(frame: pd.DataFrame, tmp_path: Path) ->
     xb, _ = next(iter(data.train))
     assert xb.image_mask is not None
     assert not xb.image_mask.any()
+
+
+def test_batches_say_which_image_column_a_photo_is_from(frame: pd.DataFrame, tmp_path: Path) -> None:
+    for name in "abc":
+        Image.new("RGB", (40, 40)).save(tmp_path / f"{name}.png")
+    photos = {"front": ["a.png", None] * 30, "rooms": ["b.png; c.png"] * 60}
+    config = DataConfig(roles={"front": "image", "rooms": "image"}, images=tmp_path, image_size=32)
+    data = load_data(frame.assign(**photos), target="price", config=config)
+    xb, _ = next(iter(data.train))
+    assert xb.image_column is not None
+    for row, columns in zip(xb.rows.tolist(), xb.image_column.tolist(), strict=True):
+        assert columns == ([1, 1, 0] if row % 2 else [0, 1, 1])
 
 
 def test_validation_rows_of_unknown_classes_alone_are_refused(frame: pd.DataFrame) -> None:

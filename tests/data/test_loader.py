@@ -4,8 +4,9 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from torch.utils.data import TensorDataset
 
 from mixfit.data.batch import collate
 from mixfit.data.dataset import FeatureTable, MixedDataset
-from mixfit.data.device_copy import move, tensors_of
+from mixfit.data.device_copy import move, pin, tensors_of
 from mixfit.data.loader import DataLoader
 from mixfit.data.prefetch import in_order
-from mixfit.data.sampler import SequentialSampler, ShuffledSampler
+from mixfit.data.sampler import Sampler, SequentialSampler, ShuffledSampler
+from mixfit.data.samplers import BalancedSampler, GroupedSampler, ShardedSampler, WeightedSampler
 from mixfit.data.store import ImageFiles
 from mixfit.data.transform import RandomHorizontalFlip
 from mixfit.errors import ConfigError, DataError, ResourceError
@@ -251,6 +253,27 @@ def test_the_garbage_collector_may_end_an_iteration_in_its_own_thread() -> None:
     assert prefetching_threads() == 0
 
 
+def test_the_garbage_collector_may_end_an_iteration_in_a_thread_that_its_threads_wait_for() -> None:
+    holder: list[Any] = []
+    dropped, ended = threading.Event(), []
+
+    def work(job: int) -> int:
+        if job == 1:
+            dropped.wait(5)
+            with ThreadPoolExecutor(1) as decoder:
+                decoder.submit(holder.clear).result(timeout=20)
+            ended.append(job)
+        return job
+
+    holder.append(in_order(range(3), work, ahead=1))
+    assert next(holder[0]) == 0
+    dropped.set()
+    deadline = time.monotonic() + 30
+    while prefetching_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ended == [1]
+
+
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_f35_an_error_while_fetching_names_row_and_file(prefetch: int) -> None:
     source = SlowPhotos(2 * ROWS)
@@ -319,13 +342,78 @@ def test_an_error_of_the_whole_batch_names_its_rows() -> None:
         list(DataLoader(Whole(KeyError()), SequentialSampler(ROWS, BATCH)))
 
 
-def test_an_error_in_a_transform_arrives_as_it_is() -> None:
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_error_in_a_transform_names_the_rows(prefetch: int, device: str) -> None:
     class Failing(RandomHorizontalFlip):
-        def __call__(self, batch: Any, random: Any) -> Any:
-            raise ZeroDivisionError
+        error: Exception = ZeroDivisionError("no pixel")
 
-    with pytest.raises(ZeroDivisionError):
-        list(loader(photo_rows(), transforms=[Failing()], training=True, prefetch=2))
+        def __call__(self, batch: Any, random: Any) -> Any:
+            raise self.error
+
+    failing = Failing()
+    batches = DataLoader(
+        photo_rows(),
+        SequentialSampler(ROWS, 7),
+        transforms=[failing],
+        training=True,
+        prefetch=prefetch,
+        device=device,
+    )
+    expected = "Could not transform the batch of rows 100, 101, 102, 103, 104 and 2 more: "
+    with pytest.raises(DataError, match=f"{expected}ZeroDivisionError: no pixel") as caught:
+        list(batches)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    failing.error = ConfigError("p is wrong")
+    with pytest.raises(ConfigError, match=f"{expected}p is wrong"):
+        list(batches)
+    failing.error = MemoryError()
+    with pytest.raises(MemoryError):
+        list(batches)
+
+
+def test_an_error_while_collating_names_the_rows() -> None:
+    def refuse(items: Any) -> Any:
+        raise KeyError("age")
+
+    with pytest.raises(DataError, match="Could not collate the batch of rows 100, 101, 102, 103: KeyError: 'age'"):
+        list(DataLoader(photo_rows(), SequentialSampler(ROWS, BATCH), collate_function=refuse))
+    with pytest.raises(DataError, match=r"Could not collate the batch of rows 0, 1, 2, 3: RuntimeError: .*size"):
+        list(DataLoader(Ragged(), SequentialSampler(ROWS, BATCH)))
+
+
+def samplers_of_too_many_rows() -> list[Sampler]:
+    rows = ROWS + 1
+    shuffled = ShuffledSampler(rows, 4)
+    return [
+        SequentialSampler(rows, 4),
+        shuffled,
+        WeightedSampler(np.ones(rows), 4, draws=3),
+        BalancedSampler(np.arange(rows), 4, draws=3),
+        GroupedSampler(np.ones(rows, dtype=np.int64), 4),
+        ShardedSampler(shuffled, rank=0, ranks=2),
+    ]
+
+
+@pytest.mark.parametrize("sampler", samplers_of_too_many_rows(), ids=lambda sampler: type(sampler).__name__)
+def test_a_sampler_of_more_rows_than_the_dataset_has_is_refused(sampler: Sampler) -> None:
+    with pytest.raises(ConfigError, match=f"The sampler is for {ROWS + 1} rows, and the dataset has {ROWS}: make"):
+        DataLoader(photo_rows(), sampler)
+
+
+@pytest.mark.parametrize("rows", [photo_rows(), TensorDataset(torch.zeros(ROWS), torch.zeros(ROWS))])
+def test_a_row_beyond_the_dataset_is_named(rows: Any) -> None:
+    class Foreign(Sampler):
+        def order(self) -> np.ndarray:
+            return np.array([0, 1, ROWS + 4])
+
+    with pytest.raises(DataError, match=f"The sampler asked for row {ROWS + 4} of a dataset that has {ROWS} rows"):
+        list(DataLoader(rows, Foreign(3, 2)))
+
+
+def test_a_sampler_may_draw_more_often_than_there_are_rows() -> None:
+    drawn = DataLoader(photo_rows(), WeightedSampler(np.ones(ROWS), 4, draws=3 * ROWS))
+    assert sum(len(yb) for _, yb in drawn) == 3 * ROWS
 
 
 def test_pixels_are_prefetched_by_default_tables_and_features_are_not(tmp_path: Path) -> None:
@@ -356,11 +444,36 @@ def test_a_batch_of_any_nesting_is_moved_whole() -> None:
     assert len(list(tensors_of(moved))) == len(xb.tensors()) + 2
 
 
+class Pair(NamedTuple):
+    first: Tensor
+    second: Any
+
+
+def test_sequences_stay_what_they_are_when_they_are_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tensor, "pin_memory", Tensor.clone)  # which needs a GPU
+    pair = Pair(torch.ones(2), [torch.zeros(1), ("text", Pair(torch.ones(1), None))])
+    for moved in (move(pair, "meta"), pin(pair)):
+        assert isinstance(moved, Pair)
+        assert type(moved.second) is list
+        assert type(moved.second[1]) is tuple
+        assert isinstance(moved.second[1][1], Pair)
+
+
 def test_batches_go_to_the_device_of_the_loader() -> None:
     on_device = loader(photo_rows(), device="meta", prefetch=2)
     assert {tensor.device.type for batch in on_device for tensor in tensors_of(batch)} == {"meta"}
     with_dictionary = loader(Dictionaries(), device="meta")
     assert {tensor.device.type for batch in with_dictionary for tensor in tensors_of(batch)} == {"meta"}
+
+
+class Ragged(Foreign):
+    """Items of different lengths, which PyTorch's collate cannot join."""
+
+    def __init__(self) -> None:
+        super().__init__(KeyError())
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.ones(index), index
 
 
 class Dictionaries(Foreign):

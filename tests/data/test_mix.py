@@ -24,6 +24,8 @@ ROWS, PHOTOS, CLASSES, SIDE = 8, 2, 3, 32
 # Both, one, another, none; so that partners with and without a photo meet in every way.
 MASK = torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1], [0, 0], [1, 0], [1, 1]]).bool()
 
+COLUMN = torch.arange(16).reshape(8, 2).where(MASK, 0)
+
 
 def batch(kind: str = "uint8", *, classes: bool = False, weight: bool = False) -> Batch:
     """``kind``: uint8 or float pixels, features, or table."""
@@ -37,6 +39,7 @@ def batch(kind: str = "uint8", *, classes: bool = False, weight: bool = False) -
         images=pixels if kind == "uint8" else pixels.float() / 255 if kind == "float" else None,
         features=torch.randn(ROWS, PHOTOS, 128, generator=g) if kind == "features" else None,
         image_mask=None if kind == "table" else MASK,
+        image_column=None if kind == "table" else COLUMN,
         weight=torch.rand(ROWS, generator=g) + 0.1 if weight else None,
     )
     return xb, target
@@ -264,13 +267,25 @@ def test_mixing_depends_on_seed_epoch_and_rows_alone(make: Callable[..., BatchMi
 
 
 def assert_equal(first: Inputs, second: Inputs) -> None:
-    for name in ("numeric", "categorical", "images", "features", "image_mask"):
+    for name in ("numeric", "categorical", "images", "features", "image_mask", "image_column"):
         a, b = getattr(first, name), getattr(second, name)
         assert (a is None and b is None) or torch.equal(a, b), name
     assert first.mix is not None
     assert second.mix is not None
+    for name in ("image_mask", "image_column"):
+        a, b = getattr(first.mix, name), getattr(second.mix, name)
+        assert (a is None and b is None) or torch.equal(a, b), name
     assert torch.equal(first.mix.share, second.mix.share)
     assert torch.equal(first.mix.categorical, second.mix.categorical)
+
+
+def test_a_mixed_batch_carries_the_image_columns_of_both_rows() -> None:
+    xb, yb = batch()
+    mixed, _ = MixUp().mix((xb, yb), PARTNER, torch.full((ROWS,), 0.5), torch.zeros(ROWS, 0, dtype=torch.float64))
+    assert torch.equal(mixed.image_column, COLUMN)  # type: ignore[arg-type]
+    assert mixed.mix is not None
+    assert torch.equal(mixed.mix.image_column, COLUMN[PARTNER])  # type: ignore[arg-type]
+    assert torch.equal(mixed[[3, 1]].mix.image_column, COLUMN[PARTNER][[3, 1]])  # type: ignore[union-attr, arg-type]
 
 
 @pytest.mark.parametrize(("make", "kind"), MIXES)
@@ -297,7 +312,7 @@ def test_rows_can_be_taken_out_of_a_mixed_batch_and_moved() -> None:
 def test_rows_without_any_photo_and_a_batch_of_one_can_be_mixed() -> None:
     xb, yb = batch("uint8")
     assert xb.images is not None
-    none = replace(xb, images=xb.images[:, :0], image_mask=MASK[:, :0])
+    none = replace(xb, images=xb.images[:, :0], image_mask=MASK[:, :0], image_column=COLUMN[:, :0])
     model = network("uint8")
     for make in (MixUp, CutMix):
         done, _ = make()((none, yb), RowRandom(0, 0, xb.rows))

@@ -35,6 +35,18 @@ def test_one_photo_per_cell(root: Path) -> None:
     assert photos.missing_cells == {"photo": 0}
 
 
+def test_half_a_surrogate_pair_is_a_wrong_name_not_an_error(root: Path) -> None:
+    names = ["images/a.jpg", "images/\ud800.jpg", "\udcff", "\U0001f600.jpg"]
+    photos = find_photos(table(photo=pd.Series(names, dtype=object)), ["photo"], root)
+    assert photos.slots.tolist() == [[0], [-1], [-1], [-1]]
+    assert [record.problem for record in photos.bad] == [
+        "has a name that is no valid Unicode (half a surrogate pair)",
+        "has a name that is no valid Unicode (half a surrogate pair)",
+        "is missing",
+    ]
+    assert [record.value for record in photos.bad] == ["images/\\ud800.jpg", "\\udcff", "\U0001f600.jpg"]
+
+
 def test_each_column_has_a_block_as_wide_as_its_fullest_cell(root: Path) -> None:
     frame = table(
         front=["images/a.jpg", None, "images/b.jpg"],
@@ -44,6 +56,7 @@ def test_each_column_has_a_block_as_wide_as_its_fullest_cell(root: Path) -> None
     a, b, c, d = (photos.files.index(root / f"images/{name}.jpg") for name in "abcd")
     np.testing.assert_array_equal(photos.slots, [[a, c, d], [-1, a, -1], [b, -1, -1]])
     assert photos.slot_columns == ("front", "rooms", "rooms")
+    assert photos.columns.tolist() == [0, 1, 1]
     assert photos.missing_cells == {"front": 1, "rooms": 1}
 
 

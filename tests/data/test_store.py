@@ -3,7 +3,11 @@
 import multiprocessing
 import os
 import pickle
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +72,7 @@ def test_failures_collect_over_calls_and_do_not_depend_on_their_order(files: lis
 def test_a_photo_asked_for_twice_is_decoded_once(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
 
-    def spy(source: Path, *, size: int, crop: Crop) -> np.ndarray:
+    def spy(source: Path, *, size: int, crop: Crop, follow_links: bool) -> np.ndarray:
         decoded.append(source)
         return read_image(source, size=size, crop=crop)
 
@@ -113,6 +117,54 @@ def test_it_may_be_closed_twice_and_used_again(files: list[Path]) -> None:
     photos.close()
     again, _ = photos.read(np.arange(3))
     assert torch.equal(first, again)
+
+
+def test_it_may_be_closed_while_another_thread_reads(files: list[Path]) -> None:
+    photos, stop = ImageFiles(files, size=8, threads=2), threading.Event()
+    expected, _ = photos.read(np.arange(12))
+
+    def close() -> None:
+        while not stop.is_set():
+            photos.close()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    try:
+        for _ in range(100):
+            assert torch.equal(photos.read(np.arange(12))[0], expected)
+    finally:
+        stop.set()
+        closer.join()
+        photos.close()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
+def test_a_process_forked_while_a_thread_starts_decoding_can_decode(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = ImageFiles(files, size=8, threads=2)
+    starting, forked = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any, **settings: Any) -> ThreadPoolExecutor:
+        starting.set()  # whatever lock there is, it is held now
+        forked.wait(20)
+        return ThreadPoolExecutor(*arguments, **settings)
+
+    monkeypatch.setattr(store, "ThreadPoolExecutor", slow)
+    reader = threading.Thread(target=photos.read, args=(np.arange(12),))
+    reader.start()
+    starting.wait(20)
+    monkeypatch.undo()
+    child = multiprocessing.get_context("fork").Process(target=photos.read, args=(np.arange(12),))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what this is about
+        child.start()
+    forked.set()
+    child.join(20)
+    child.kill()
+    reader.join()
+    photos.close()
+    assert child.exitcode == 0
 
 
 def test_it_pickles_after_use(files: list[Path]) -> None:

@@ -6,9 +6,11 @@ import sys
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from photo_files import chunk, drawing, encoded, tiff
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from mixfit.data.images import ImageError, read_image
 
@@ -122,3 +124,27 @@ def test_f22_a_bomb_behind_the_pixels_is_refused_too() -> None:
     data = png_header(1, 1, chunk(b"IDAT", zlib.compress(bytes(2))), bomb, chunk(b"IEND", b""))
     with pytest.raises(ImageError, match="unpacks to more than 1 MB"):
         read_image(data)
+
+
+def with_scans(count: int) -> bytes:
+    """A large progressive JPEG whose last scan is there so many times; each costs a pass over all pixels."""
+    data = encoded(Image.new("L", (4_000, 4_000)), "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    return data[:start] + data[start:-2] * count + data[-2:]
+
+
+@pytest.mark.parametrize("size", [None, 32])
+def test_f22_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(
+    size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(JpegImageFile, "load", pytest.fail)  # it would take minutes
+    with pytest.raises(ImageError, match=r"^has 20\d\d scans; at most 100 scans are read$"):
+        read_image(with_scans(2_000), size=size)
+
+
+def test_f22_what_looks_like_scans_outside_of_them_does_not_count() -> None:
+    """A comment in the photo, and a film behind it."""
+    scan_like = b"\xff\xda" * 1_000
+    photo = encoded(drawing(), "JPEG", progressive=True)
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + len(scan_like)) + scan_like
+    np.testing.assert_array_equal(read_image(photo[:2] + comment + photo[2:] + scan_like), read_image(photo))

@@ -13,7 +13,10 @@ import pytest
 from photo_files import KINDS, drawing, encoded, exif
 from PIL import Image, ImageFile
 
+from mixfit.config import DataConfig
+from mixfit.data.image_store import ImageStore
 from mixfit.data.images import ImageError, check_file, image_header, read_image
+from mixfit.data.load import load_data
 from mixfit.data.photos import find_photos
 from mixfit.data.store import ImageFiles
 
@@ -250,3 +253,40 @@ def test_f27_files_that_change_between_the_scan_and_the_read_are_masked_and_name
         ("cut.jpg", "is truncated"),
         ("replaced.jpg", "is a directory"),
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_f27_a_link_or_fifo_put_in_place_of_a_photo_after_the_scan_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    for path in (tmp_path / "secret.jpg", *(tmp_path / "root" / f"{name}.jpg" for name in ("kept", "link", "fifo"))):
+        path.write_bytes(encoded(drawing(), "JPEG"))
+    (tmp_path / "root" / "inside.jpg").symlink_to("kept.jpg")  # an ordinary link inside the root
+    frame = pd.DataFrame({"photo": ["inside.jpg", "kept.jpg", "link.jpg", "fifo.jpg"]})
+    data = load_data(
+        pd.concat([frame] * 10).assign(x=np.arange(40.0), y=np.arange(40.0)),
+        target="y",
+        config=DataConfig(images=tmp_path / "root", image_size=32, roles={"photo": "image"}, cache=tmp_path / "cache"),
+    )
+    assert data.bad == []
+    for name in ("link", "fifo"):
+        (tmp_path / "root" / f"{name}.jpg").unlink()
+    (tmp_path / "root" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    os.mkfifo(tmp_path / "root" / "fifo.jpg")
+    for source in (data.source, data.photo_source):  # from the files, and by way of the cache
+        assert isinstance(source, ImageFiles | ImageStore)
+        pixels, ok = source.read(np.arange(3))
+        assert ok.tolist() == [True, False, False]
+        assert not pixels[1:].any()
+        assert source.failures == {
+            1: "has become a symbolic link since its name was looked up",
+            2: "is not a regular file",
+        }
+
+
+def test_f27_what_is_opened_is_checked_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the path and the opening, too, a FIFO may come in its place."""
+    os.mkfifo(tmp_path / "photo.jpg")
+    monkeypatch.setattr("mixfit.data.images.check_file", lambda path: None)
+    for read in (read_image, image_header):
+        with pytest.raises(ImageError, match=r"^is not a regular file$"):
+            read(tmp_path / "photo.jpg")

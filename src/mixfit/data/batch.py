@@ -27,11 +27,14 @@ class Mix:
     """Levels of the partner; the model blends the embeddings."""
     image_mask: Bool[Tensor, "batch photos"] | None = None
     """Photos of the partner; ``Inputs.image_mask`` still says which ones the row itself has."""
+    image_column: Int64[Tensor, "batch photos"] | None = None
+    """Image columns of the partner's photos; ``Inputs.image_column`` has those of the row's own."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Mix":
         """``function`` of every tensor."""
-        mask = None if self.image_mask is None else function(self.image_mask)
-        return Mix(share=function(self.share), categorical=function(self.categorical), image_mask=mask)
+        optional = {"image_mask": self.image_mask, "image_column": self.image_column}
+        changed = {name: None if tensor is None else function(tensor) for name, tensor in optional.items()}
+        return Mix(share=function(self.share), categorical=function(self.categorical), **changed)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,6 +53,8 @@ class Inputs:
     """Output of the frozen image encoder, in place of ``images``."""
     image_mask: Bool[Tensor, "batch photos"] | None = None
     """False = there is no photo in this place. None = the data have no photos at all."""
+    image_column: Int64[Tensor, "batch photos"] | None = None
+    """Which image column of the table each photo is from, counted from 0; 0 where ``image_mask`` is False."""
     weight: Float32[Tensor, " batch"] | None = None
     """Weight of each row in the loss."""
     mix: Mix | None = None
@@ -121,6 +126,7 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
         images=join("images"),
         features=join("features"),
         image_mask=join("image_mask"),
+        image_column=join("image_column"),
         weight=torch.cat(weights) if weights else None,
         normalized=parts[0].normalized,
     )

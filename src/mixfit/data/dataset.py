@@ -46,6 +46,8 @@ class MixedDataset:
     """Position of each row in its table."""
     slots: Int64[Tensor, "rows photos"] | None = None
     """Which photo of the source is in which place of the row; -1 = none."""
+    columns: Int64[Tensor, " places"] | None = None
+    """Which image column each place belongs to, counted from 0; None = all to the first."""
     photos: ImageSource | FeatureTable | None = None
     weight: Float32[Tensor, " rows"] | None = None
 
@@ -59,6 +61,9 @@ class MixedDataset:
             raise DataError(f"All arrays of a dataset need the same number of rows, got {lengths}.")
         if (self.slots is None) != (self.photos is None):
             raise DataError("A dataset needs both slots and photos, or neither.")
+        places = 0 if self.slots is None else self.slots.shape[1]
+        if self.columns is not None and len(self.columns) != places:
+            raise DataError(f"columns must name the image column of {places} places, got {len(self.columns)}.")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,7 +82,9 @@ class MixedDataset:
             weight=None if self.weight is None else self.weight.index_select(0, chosen),
         )
         if self.slots is not None and self.photos is not None:
-            _add_photos(inputs, self.slots.index_select(0, chosen), self.photos)
+            slots = self.slots.index_select(0, chosen)
+            columns = slots.new_zeros(slots.shape[1]) if self.columns is None else self.columns
+            _add_photos(inputs, slots, columns, self.photos)
         return inputs, self.target.index_select(0, chosen)
 
     def describe(self, index: int) -> str:
@@ -89,12 +96,14 @@ class MixedDataset:
         return ", ".join([row, *(str(files[slot]) for slot in self.slots[index].tolist() if slot >= 0)])
 
 
-def _add_photos(inputs: Inputs, slots: Tensor, photos: ImageSource | FeatureTable) -> None:
-    """Fill in pixels or features; places that no row of the batch uses are left out."""
-    present = slots >= 0
+def _add_photos(inputs: Inputs, slots: Tensor, columns: Tensor, photos: ImageSource | FeatureTable) -> None:
+    """Fill in pixels or features: each row's photos side by side from the left, as many places as the fullest row has.
+
+    So a row's own photos are in the same places whatever its neighbours are, and none of its places is in vain."""
+    present, columns = slots >= 0, columns.expand_as(slots)
     if not present.all():
-        used = present.any(0)
-        slots, present = slots[:, used], present[:, used]
+        order = (~present).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(present.sum(1).max())]
+        slots, present, columns = slots.gather(1, order), present.gather(1, order), columns.gather(1, order)
     # Where every place is filled, what was fetched already is the batch: no copy of the pixels is made.
     full = bool(present.all())
     files = slots.flatten() if full else slots[present]
@@ -109,7 +118,7 @@ def _add_photos(inputs: Inputs, slots: Tensor, photos: ImageSource | FeatureTabl
         values = fetched.new_zeros(*slots.shape, *fetched.shape[1:])
         values[present] = fetched
         mask[present] = readable
-    inputs.image_mask = mask
+    inputs.image_mask, inputs.image_column = mask, columns.where(mask, 0)
     if isinstance(photos, FeatureTable):
         inputs.features = values
     else:

@@ -19,7 +19,7 @@ def move(value: Any, device: torch.device | str, *, non_blocking: bool = False) 
     if isinstance(value, Mapping):
         return {key: move(part, device, non_blocking=non_blocking) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [move(part, device, non_blocking=non_blocking) for part in value]
+        return _like(value, [move(part, device, non_blocking=non_blocking) for part in value])
     return value
 
 
@@ -30,8 +30,15 @@ def pin(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: pin(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [pin(part) for part in value]
+        return _like(value, [pin(part) for part in value])
     return value
+
+
+def _like(value: list[Any] | tuple[Any, ...], parts: list[Any]) -> Any:
+    """The parts in the same kind of sequence; a named tuple takes them one by one."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*parts)
+    return tuple(parts) if isinstance(value, tuple) else parts
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:

@@ -29,15 +29,23 @@ class FeatureStore:
         files: the photos.
         network: identifies weights, architecture and arithmetic: equal texts, equal features.
         d: numbers per photo.
-        size, crop: how the photos were brought to the network.
+        size, crop, follow_links: how the photos were brought to the network, see ``ImageFiles``.
         cache: the folder, its limit, and who is told when it cannot be used.
     """
 
     def __init__(
-        self, files: tuple[Path | bytes, ...], *, network: str, d: int, size: int, crop: Crop, cache: Cache
+        self,
+        files: tuple[Path | bytes, ...],
+        *,
+        network: str,
+        d: int,
+        size: int,
+        crop: Crop,
+        cache: Cache,
+        follow_links: bool = True,
     ) -> None:
-        self.files, self.cache, self.d = files, cache, d
-        self.keys = photo_keys(files)
+        self.files, self.cache, self.d, self.follow_links = files, cache, d, follow_links
+        self.keys = photo_keys(files, follow_links=follow_links)
         identity = hashlib.sha256(f"{network}\n{decoder_name(size, crop)}".encode()).hexdigest()[:16]
         self.store = RecordStore(
             cache.folder / f"features-{d}-{size}px-{identity}", shape=(d,), dtype=np.float32, about="features"
@@ -46,24 +54,40 @@ class FeatureStore:
 
     def load(self) -> tuple[FeatureTable, Int64[np.ndarray, " missing"]]:
         """What is there, and the numbers of the photos that are not; damaged records are among these."""
-        found = self.store.find(self.keys)
-        values = np.zeros((len(self.keys), self.d), dtype=np.float32)
+        values, readable = torch.zeros(len(self.keys), self.d), torch.zeros(len(self.keys), dtype=torch.bool)
+        table = FeatureTable(values, readable, {})
+        return table, self._load_into(table, np.arange(len(self.keys)))
+
+    def _load_into(self, table: FeatureTable, numbers: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " missing"]:
+        """Fill in what is there of some photos; gives those that are not."""
+        keys = [self.keys[number] for number in numbers.tolist()]
+        found = self.store.find(keys)
         stored = np.flatnonzero(found.places >= 0)
         part = np.empty((len(stored), self.d), dtype=np.float32)
-        read = self.store.reader().read(found.places[stored], part)
-        for position, number in enumerate(stored.tolist()):
-            read[position] &= matches(self.keys[number], part[position], int(found.checksums[number]))
-        values[stored[read]] = part[read]
-        readable = np.zeros(len(self.keys), dtype=np.bool_)
-        readable[stored[read]] = True
-        self.store.forget([self.keys[number] for number in stored[~read].tolist()])
-        missing = np.sort(np.concatenate([found.missing, stored[~read]]))
-        return FeatureTable(torch.from_numpy(values), torch.from_numpy(readable), found.problems), missing
+        read, lost = self.store.reader().read(found.places[stored], part)
+        for row, position in enumerate(stored.tolist()):
+            if read[row] and not matches(keys[position], part[row], int(found.checksums[position])):
+                read[row], lost[row] = False, True
+        there = torch.from_numpy(numbers[stored[read]])
+        table.values[there] = torch.from_numpy(part[read])
+        table.readable[there] = True
+        table.failures.update({int(numbers[position]): text for position, text in found.problems.items()})
+        forgotten = stored[lost]
+        self.store.forget([keys[n] for n in forgotten.tolist()], found.places[forgotten], found.checksums[forgotten])
+        return numbers[np.sort(np.concatenate([found.missing, stored[~read]]))]
 
     @contextmanager
     def filling(self) -> Iterator[tuple[FeatureTable, Int64[np.ndarray, " missing"]]]:
-        """``load``, and while the block runs, ``add``; where the cache cannot be written, ``add`` does nothing."""
+        """``load``, and while the block runs, ``add``; where the cache cannot be written, ``add`` does nothing.
+
+        The block puts what is missing into the table. Of several links to one photo only the first is missing; the
+        others have the same in the end."""
         table, missing = self.load()
+        first = {self.keys[number]: number for number in reversed(missing.tolist())}
+        links = [(number, first[key]) for number in missing.tolist() if (key := self.keys[number])]
+        missing = np.array(
+            [n for n in missing.tolist() if not self.keys[n] or first[self.keys[n]] == n], dtype=np.int64
+        )
         with ExitStack() as stack:
             if len(missing):
                 try:
@@ -71,13 +95,17 @@ class FeatureStore:
                     waiting = f"Another process is filling the cache {self.store.folder}; waiting for it."
                     stack.enter_context(self.store.writing(waiting=partial(self.cache.warn, waiting)))
                     self._writable = True
-                    table, missing = self.load()  # another process may have added some meanwhile
+                    missing = self._load_into(table, missing)  # another process may have added some meanwhile
                 except ResourceError as error:
                     self._give_up(error)
             try:
                 yield table, missing
             finally:
                 self._writable = False
+        for number, other in links:
+            table.values[number], table.readable[number] = table.values[other], table.readable[other]
+            if other in table.failures:
+                table.failures[number] = table.failures[other]
 
     def add(
         self, numbers: Int64[np.ndarray, " photos"], values: Float32[Tensor, "photos d"], problems: dict[int, str]
@@ -85,10 +113,9 @@ class FeatureStore:
         """Keep the features of photos, and of those among them that could not be read, why."""
         if not self._writable:
             return
-        now = photo_keys([self.files[number] for number in numbers])
+        now = photo_keys([self.files[number] for number in numbers], follow_links=self.follow_links)
         same = [self.keys[number] == key != "" for number, key in zip(numbers.tolist(), now, strict=True)]
         unchanged = dict(zip(numbers.tolist(), same, strict=True))
-        # Two links to one photo have one key; the store takes it once.
         kept = {
             self.keys[number]: place
             for place, number in enumerate(numbers.tolist())

@@ -17,6 +17,7 @@ import numpy as np
 import PIL
 import torch
 from jaxtyping import Bool, Int64, UInt8
+from PIL import features
 from rich.console import Console
 from rich.progress import track
 
@@ -30,13 +31,13 @@ DECODER_VERSION = 1
 """Raise this whenever ``images.read_image`` gives other pixels than before for any file."""
 _CHUNK_BYTES = 8_000_000
 # These may be gone on the next attempt though the file stays the same.
-_PASSING_PROBLEMS = ("is missing", "cannot be read", "does not fit into the memory")
+_PASSING_PROBLEMS = ("is missing", "cannot be read", "does not fit into the memory", "has become a symbolic link")
 
 
-def photo_keys(files: Sequence[Path | bytes]) -> list[str]:
+def photo_keys(files: Sequence[Path | bytes], *, follow_links: bool = True) -> list[str]:
     """What tells photos apart: a digest of resolved path, size and time of change, or of the bytes in a table's cell.
 
-    "" for a file that is not there."""
+    "" for a file that is not there, or is a link that is not to be followed."""
     resolved: dict[str, str] = {}
     keys = []
     for file in files:
@@ -46,13 +47,16 @@ def photo_keys(files: Sequence[Path | bytes]) -> list[str]:
         folder, name = os.path.split(file)
         if folder not in resolved:
             resolved[folder] = os.path.realpath(folder)
-        keys.append(_photo_key(os.path.join(resolved[folder], name)))  # noqa: PTH118 - five times as fast
+        keys.append(_photo_key(os.path.join(resolved[folder], name), follow_links))  # noqa: PTH118 - five times as fast
     return keys
 
 
 def decoder_name(size: int, crop: Crop) -> str:
     """What decides the pixels of a photo besides its file, as part of a folder name."""
-    return f"{size}px-{crop}-{DECODER_VERSION}-pillow-{PIL.__version__}"
+    # Pillow's own code resizes; these libraries decode, and another build of the same Pillow may come with others.
+    libraries = [f"{name} {features.version(name)}" for name in ("libjpeg_turbo", "jpg", "webp", "libtiff", "zlib")]
+    digest = hashlib.sha256("\n".join(libraries).encode()).hexdigest()[:8]
+    return f"{size}px-{crop}-{DECODER_VERSION}-pillow-{PIL.__version__}-{digest}"
 
 
 def lasting_problems(problems: dict[int, str]) -> dict[int, str]:
@@ -130,21 +134,23 @@ class ImageStore:
     def _from_store(self, indices: Int64[np.ndarray, " photos"], out: np.ndarray) -> Bool[np.ndarray, " photos"]:
         places = self._places[indices]
         if places.size and places.min() >= 0:
-            ok = self._reader.read(places, out)
+            ok, lost = self._reader.read(places, out)
         else:
             stored = np.flatnonzero(places >= 0)
-            ok = np.zeros(len(indices), dtype=np.bool_)
+            ok, lost = np.zeros((2, len(indices)), dtype=np.bool_)
             part = np.empty((len(stored), *out.shape[1:]), dtype=np.uint8)
-            ok[stored] = self._reader.read(places[stored], part)
+            ok[stored], lost[stored] = self._reader.read(places[stored], part)
             out[stored] = part
         for position in np.flatnonzero(ok & ~self._checked[indices]).tolist():
             number = indices[position]
             ok[position] = matches(self.keys[number], out[position], int(self._checksums[number]))
             self._checked[number] = ok[position]
-        lost = np.unique(indices[~ok & (places >= 0)])
-        if len(lost):
-            self._places[lost] = -1
-            self.store.forget([self.keys[number] for number in lost.tolist()])
+            lost[position] = not ok[position]
+        if lost.any():
+            numbers, first = np.unique(indices[lost], return_index=True)
+            gone = places[lost][first]
+            self._places[numbers] = -1
+            self.store.forget([self.keys[number] for number in numbers.tolist()], gone, self._checksums[numbers])
         return ok
 
     def __getstate__(self) -> dict[str, object]:
@@ -169,7 +175,7 @@ def open_image_store(
     store = RecordStore(
         cache.folder / f"photos-{decoder_name(size, crop)}", shape=(3, size, size), dtype=np.uint8, about="photos"
     )
-    keys = photo_keys(source.files)
+    keys = photo_keys(source.files, follow_links=source.follow_links)
     found = store.find(keys)
     if len(_with_key(found.missing, keys)):
         try:
@@ -201,11 +207,12 @@ def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Ca
         pending: Callable[[], object] = list
         for chunk in chunks:
             pixels, ok = source.read(chunk)
-            now = photo_keys([source.files[number] for number in chunk])
+            now = photo_keys([source.files[number] for number in chunk], follow_links=source.follow_links)
             # A file that was changed while it was decoded may be half the old and half the new one.
             same = np.array([keys[number] == key for number, key in zip(chunk, now, strict=True)])
             stored = np.flatnonzero(same & ok.numpy())
-            problems = lasting_problems({int(n): source.failures[int(n)] for n in chunk[same & ~ok.numpy()]})
+            failures = source.failures  # sorted anew each time
+            problems = lasting_problems({int(n): failures[int(n)] for n in chunk[same & ~ok.numpy()]})
             pending()
             names = [keys[number] for number in chunk[stored].tolist()]
             texts = {keys[number]: text for number, text in problems.items()}
@@ -213,10 +220,12 @@ def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Ca
         pending()
 
 
-def _photo_key(path: str) -> str:
+def _photo_key(path: str, follow_links: bool) -> str:  # noqa: FBT001
     with suppress(OSError, ValueError):
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):
+            if not follow_links:
+                return ""
             path = os.path.realpath(path)
             status = os.stat(path)  # noqa: PTH116
         identity = b"%s\0%d\0%d" % (os.fsencode(path), status.st_size, status.st_mtime_ns)

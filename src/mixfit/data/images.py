@@ -17,6 +17,7 @@ How the pixels of each kind of file become RGB:
 
 import errno
 import os
+import re
 import stat
 import struct
 from collections.abc import Iterator
@@ -47,8 +48,12 @@ MAX_SIDE = 30_000
 """Longest side of a photo in pixels: only panoramas come near it, and what is longer is no photo but a strip."""
 MAX_BYTES = 200_000_000
 """Largest file that is opened."""
+MAX_SCANS = 100
+"""Most scans of a progressive JPEG: cameras and programs write about ten, and each takes a pass over all pixels."""
 
 _PAD_GREY = 128
+_JPEG_MARKER = re.compile(b"\xff[^\x00\x01\xd0-\xd8\xff]")  # of those with a length; \xff\x00 is part of the pixels
+_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 _GREY_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -71,7 +76,7 @@ class ImageHeader:
 
 
 def read_image(
-    source: Path | bytes, *, size: int | None = None, crop: Crop = "squash"
+    source: Path | bytes, *, size: int | None = None, crop: Crop = "squash", follow_links: bool = True
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Decode one photo to RGB, upright, and make it square when a size is given.
 
@@ -79,6 +84,7 @@ def read_image(
         source: a file, or the bytes of one; both give the same pixels.
         size: side of the square result in pixels; None keeps the photo's own width and height.
         crop: how a photo becomes square; without ``size`` it has no effect. Resizing is bicubic with antialias.
+        follow_links: False refuses a file that is a symbolic link.
     Returns:
         uint8 ``(height, width, 3)``, values 0..255; a new array that the caller owns.
     Raises:
@@ -87,7 +93,10 @@ def read_image(
     if size is not None and size < 1:
         raise ConfigError(f"The image size must be at least 1 pixel, got {size}.")
     with _problems_as_image_errors():
-        image = _open(BytesIO(_contents(source)))
+        data = _contents(source, follow_links=follow_links)
+        image = _open(BytesIO(data))
+        if isinstance(image, JpegImageFile) and (scans := _count_scans(data)) > MAX_SCANS:
+            raise ImageError(f"has {scans} scans; at most {MAX_SCANS} scans are read")
         if size is not None and isinstance(image, JpegImageFile):
             # libjpeg decodes at 1/2, 1/4 or 1/8 for a fraction of the time. At least twice the wanted size must
             # remain, so that the bicubic filter still decides the quality.
@@ -109,8 +118,7 @@ def image_header(source: Path | bytes) -> ImageHeader:
     with _problems_as_image_errors():
         if isinstance(source, bytes):
             return _header(BytesIO(_contents(source)))
-        check_file(source)
-        with source.open("rb") as file:
+        with _opened(source) as file:
             return _header(file)
 
 
@@ -122,14 +130,39 @@ def check_file(path: Path) -> None:
     with _problems_as_image_errors():
         if "\0" in str(path):
             raise ImageError("has a NUL character in its name")
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError("is a directory")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("is not a regular file")
-        _check_bytes(status.st_size)
+        _check_status(path.stat())
         if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
             raise PermissionError(errno.EACCES, "permission denied")
+
+
+def _check_status(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError("is a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("is not a regular file")
+    _check_bytes(status.st_size)
+
+
+@contextmanager
+def _opened(path: Path, *, follow_links: bool = True) -> Iterator[BufferedReader]:
+    """Open and check again what was opened: since a look at the path, something else may have come in its place."""
+    check_file(path)
+    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    # Without O_NONBLOCK, a FIFO would be waited for.
+    flags |= getattr(os, "O_NONBLOCK", 0) | (0 if follow_links else getattr(os, "O_NOFOLLOW", 0))
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow_links:
+            raise ImageError("has become a symbolic link since its name was looked up") from error
+        raise
+    try:
+        _check_status(os.fstat(descriptor))
+    except ImageError:
+        os.close(descriptor)
+        raise
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        yield file
 
 
 def _header(file: BytesIO | BufferedReader) -> ImageHeader:
@@ -194,16 +227,28 @@ def _check_bytes(count: int) -> None:
         raise ImageError(f"has {count:,} bytes; files of at most {MAX_BYTES:,} bytes are read")
 
 
-def _contents(source: Path | bytes) -> bytes:
+def _contents(source: Path | bytes, *, follow_links: bool = True) -> bytes:
     if isinstance(source, bytes):
         _check_bytes(len(source))
         return source
-    check_file(source)
     # Read whole rather than opened by Pillow, which may map the file: a file cut short while mapped kills the process.
-    with source.open("rb") as file:
+    with _opened(source, follow_links=follow_links) as file:
         data = file.read(MAX_BYTES + 1)
     _check_bytes(len(data))
     return data
+
+
+def _count_scans(data: bytes) -> int:
+    """Passes over the pixels of a JPEG, or 0 where a glance shows that there are not too many.
+
+    What looks like a scan inside another segment, or in a film behind the photo, does not count."""
+    if data.count(bytes((0xFF, _JPEG_SCAN))) <= MAX_SCANS:
+        return 0
+    scans, place = 0, 2
+    while (marker := _JPEG_MARKER.search(data, place)) and data[marker.end() - 1] != _JPEG_END:
+        scans += data[marker.end() - 1] == _JPEG_SCAN
+        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    return scans
 
 
 class _Jpeg(JpegImageFile):

@@ -115,6 +115,7 @@ class MixedData:
             target=arrays.target[rows],
             rows=rows,
             slots=None if arrays.slots is None else arrays.slots[rows],
+            columns=None if self.photos is None else torch.from_numpy(self.photos.columns),
             photos=self.photo_source,
             weight=None if arrays.weight is None else arrays.weight[rows],
         )
@@ -195,7 +196,7 @@ def load_data(
             weight=_weights(frame, schema, split.train),
         ),
         photos=photos,
-        source=None if photos is None else ImageFiles(photos.files, size=size, crop=config.crop),
+        source=None if photos is None else ImageFiles(photos.files, size=size, crop=config.crop, follow_links=False),
         cache=Cache.configured(config, warn=warn, progress=progress),
         bad=[*bad, *unknown, *table_arrays.repaired, *([] if photos is None else photos.bad)],
         image_size=size,

@@ -4,7 +4,7 @@ In: a dataset (how rows are fetched), a sampler (which rows), transforms. Out: b
 Works with any dataset that has ``__len__`` and ``__getitem__``, PyTorch's own included."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -58,7 +58,7 @@ class DataLoader:
             expect threads.
         threads: how many batches are made at the same time.
     Raises:
-        ConfigError: ``prefetch`` is below 0 or ``threads`` below 1.
+        ConfigError: ``prefetch`` is below 0, ``threads`` below 1, or the sampler is for more rows than the dataset has.
     """
 
     def __init__(
@@ -77,6 +77,11 @@ class DataLoader:
             raise ConfigError(f"prefetch must be at least 0 batches, got {prefetch}.")
         if threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}; prefetch=0 uses none.")
+        if sampler.population is not None and sampler.population > len(dataset):
+            raise ConfigError(
+                f"The sampler is for {sampler.population} rows, and the dataset has {len(dataset)}: make the sampler "
+                "for this dataset."
+            )
         self.dataset, self.sampler, self.training = dataset, sampler, training
         self.device = torch.device(device)
         self.collate_function = collate_function
@@ -95,17 +100,18 @@ class DataLoader:
         """One epoch; one that was left early is started anew.
 
         Raises:
-            MixfitError: an item cannot be fetched. What is no ``MixfitError`` already becomes a ``DataError``; the
-                message names the row and its files, and the cause is chained.
+            MixfitError: an item cannot be fetched, or a batch not collated or transformed. What is no ``MixfitError``
+                already becomes a ``DataError``; the message names the row and its files, or the rows of the batch, and
+                the cause is chained.
         """
         if self._under_way is not None:
             self.sampler.set_epoch(self._under_way[0])
         epoch = self.sampler.epoch
         self._under_way = epoch, self.sampler.state_dict()
         with closing(in_order(self._jobs(epoch), self._make, ahead=self.prefetch, threads=self.threads)) as made:
-            for position, xb, yb in on_device(made, self.device):
+            for position, rows, xb, yb in on_device(made, self.device):
                 self._under_way = epoch, position
-                yield (xb, yb) if self.device.type == "cpu" else self._transformed(xb, yb, epoch)
+                yield (xb, yb) if self.device.type == "cpu" else self._transformed(xb, yb, epoch, rows)
         self._under_way = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -126,19 +132,23 @@ class DataLoader:
         for indices in self.sampler:
             yield _Job(indices, epoch, self.sampler.state_dict())
 
-    def _make(self, job: _Job) -> tuple[dict[str, Any], Any, Tensor]:
+    def _make(self, job: _Job) -> tuple[dict[str, Any], np.ndarray, Any, Tensor]:
         """What of a batch can be made without another device; runs in a thread when prefetching."""
-        xb, yb = self.collate_function(self._fetch(job.indices))
+        items = self._fetch(job.indices)
+        rows = _table_rows(self.dataset, job.indices)
+        with _naming_rows("collate", rows):
+            xb, yb = self.collate_function(items)
         if self.device.type == "cuda":
-            return job.position, pin(xb), pin(yb)
+            return job.position, rows, pin(xb), pin(yb)
         if self.device.type == "cpu":
-            xb, yb = self._transformed(xb, yb, job.epoch)
-        return job.position, xb, yb
+            xb, yb = self._transformed(xb, yb, job.epoch, rows)
+        return job.position, rows, xb, yb
 
-    def _transformed(self, xb: Any, yb: Tensor, epoch: int) -> tuple[Any, Tensor]:
+    def _transformed(self, xb: Any, yb: Tensor, epoch: int, rows: np.ndarray) -> tuple[Any, Tensor]:
         if not self.transform.transforms or not isinstance(xb, Inputs):  # ours do not apply to a foreign dataset
             return xb, yb
-        return self.transform((xb, yb), RowRandom(self.sampler.seed, epoch, xb.rows))
+        with _naming_rows("transform", rows):
+            return self.transform((xb, yb), RowRandom(self.sampler.seed, epoch, xb.rows))
 
     def _fetch(self, indices: np.ndarray) -> Any:
         if isinstance(self.dataset, MixedDataset):
@@ -158,6 +168,9 @@ def fetch_error(dataset: Dataset, indices: Sequence[int], error: Exception) -> M
     """Say which row could not be fetched: the first that fails again when it is alone.
 
     A ``MixfitError`` keeps its type; anything else becomes a ``DataError``."""
+    beyond = [index for index in indices if index >= len(dataset)]
+    if beyond:
+        return DataError(f"The sampler asked for row {beyond[0]} of a dataset that has {len(dataset)} rows.")
     for index in indices:
         try:
             dataset[index]
@@ -166,9 +179,30 @@ def fetch_error(dataset: Dataset, indices: Sequence[int], error: Exception) -> M
             break
     else:
         place = f"one of {len(indices)} rows from {_describe(dataset, indices[0])} on (each alone can be fetched)"
-    kind = type(error) if isinstance(error, MixfitError) else DataError
-    problem = str(error) if isinstance(error, MixfitError) else f"{type(error).__name__}: {error}"
-    return kind(f"Could not fetch {place}: {problem}")
+    return _as_mixfit_error(f"Could not fetch {place}", error)
+
+
+@contextmanager
+def _naming_rows(doing: str, rows: np.ndarray) -> Iterator[None]:
+    """Say of an error which rows the batch was of."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+        named = f"{', '.join(map(str, rows[:5].tolist()))}{more}"
+        raise _as_mixfit_error(f"Could not {doing} the batch of rows {named}", error) from error
+
+
+def _as_mixfit_error(what: str, error: Exception) -> MixfitError:
+    if isinstance(error, MixfitError):
+        return type(error)(f"{what}: {error}")
+    return DataError(f"{what}: {type(error).__name__}: {error}")
+
+
+def _table_rows(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
+    return dataset.rows.numpy()[indices] if isinstance(dataset, MixedDataset) else indices
 
 
 def _describe(dataset: Dataset, index: int) -> str:

@@ -85,7 +85,12 @@ class BatchMix(Transform):
         mixed = replace(
             mixed,
             numeric=_blend(xb.numeric, other.numeric, share),
-            mix=Mix(share=share, categorical=other.categorical, image_mask=other.image_mask),
+            mix=Mix(
+                share=share,
+                categorical=other.categorical,
+                image_mask=other.image_mask,
+                image_column=other.image_column,
+            ),
         )
         if xb.weight is None or other.weight is None:
             return mixed, _blend(targets, targets[partner], share)

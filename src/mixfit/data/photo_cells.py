@@ -126,7 +126,8 @@ def shown_cell(cell: object) -> str:
     text = str(cell)
     if is_base64_photo(text.strip()):
         return f"{text[:12]}... ({len(text):,} characters of base64)"
-    return text[:200]
+    # Half a surrogate pair could be written to no file.
+    return text[:200].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def photo_name(source: Path | bytes) -> str:

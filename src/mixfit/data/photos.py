@@ -42,6 +42,12 @@ class Photos:
     missing_cells: dict[str, int]
     """For each image column, how many cells name no photo at all; that is allowed."""
 
+    @property
+    def columns(self) -> Int64[np.ndarray, " slots"]:
+        """Number of the image column of each slot, counted from 0 in column order."""
+        number = {column: place for place, column in enumerate(dict.fromkeys(self.slot_columns))}
+        return np.array([number[column] for column in self.slot_columns], dtype=np.int64)
+
 
 def find_photos(frame: pd.DataFrame, columns: Sequence[str], root: Path) -> Photos:
     """Find the photos that the cells of a table name.
@@ -113,7 +119,8 @@ def _check_arguments(frame: pd.DataFrame, columns: Sequence[str], root: Path) ->
 def _name_codes(cells: pd.Series, code_of_name: dict[str | bytes, int]) -> Int64[np.ndarray, "rows slots"]:
     """Split the cells of one column and give each distinct name a code, -1 where a cell has no more names."""
     if cells.dtype == object:
-        cells = cells.map(lambda cell: bytes(cell) if isinstance(cell, bytearray) else cell)
+        # Not by map, whose result would be inferred to be text, which half a surrogate pair is not.
+        cells = pd.Series([bytes(cell) if isinstance(cell, bytearray) else cell for cell in cells], dtype=object)
     codes, distinct = pd.factorize(cells)
     split = [[code_of_name.setdefault(name, len(code_of_name)) for name in _names_in(cell)] for cell in distinct]
     width = max([1, *map(len, split)])
@@ -165,6 +172,8 @@ def _locate(name: str, real_root: str) -> Path:
     """Resolve one name inside the root, or say in an ``ImageError`` why it is refused."""
     if "\0" in name:
         raise ImageError("has a NUL character in its name")
+    if not name.isprintable() and any(0xD800 <= ord(character) <= 0xDFFF for character in name):
+        raise ImageError("has a name that is no valid Unicode (half a surrogate pair)")
     if _DATA_URL.match(name):
         raise ImageError("is a data: URL; keep only the base64 text behind its comma")
     if _URL.match(name):

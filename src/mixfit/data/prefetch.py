@@ -21,7 +21,7 @@ def in_order(
 
     ``jobs`` is iterated in the caller's thread. Whatever ``work`` raises is raised here, in its turn. When the
     iteration ends, by itself, by an error, by ``close`` or as garbage, jobs not begun are dropped, those begun are
-    waited for and the threads are gone.
+    waited for and the threads are gone; another thread than the one that began it does not wait for them.
 
     Args:
         jobs: taken ``ahead`` before their results are.
@@ -35,10 +35,8 @@ def in_order(
     if ahead == 0:
         yield from map(work, jobs)
         return
-    workers: set[int] = set()
-    pool = ThreadPoolExecutor(
-        min(threads, ahead), "mixfit-prefetch", initializer=lambda: workers.add(threading.get_ident())
-    )
+    owner = threading.current_thread()
+    pool = ThreadPoolExecutor(min(threads, ahead), "mixfit-prefetch")
     waiting: deque[Future[Result]] = deque()
     try:
         for job in jobs:
@@ -48,5 +46,5 @@ def in_order(
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # The garbage collector may end the iteration from within one of its own threads, which cannot wait for itself.
-        pool.shutdown(wait=threading.get_ident() not in workers, cancel_futures=True)
+        # The garbage collector may end the iteration from within any thread: one of these, or one that they wait for.
+        pool.shutdown(wait=threading.current_thread() is owner, cancel_futures=True)

@@ -7,8 +7,10 @@ a lock for writers, and a description. Knows nothing of photos, features or mode
 What holds whatever happens:
 
 - Records are flushed to the disk before their rows are committed to the index, so that a writer that is killed leaves
-  whole records only; what it wrote beyond the last committed row is written over by the next writer.
-- One writer at a time (``flock``); readers never wait and never see a record change.
+  whole records only; what it wrote without committing is left unused.
+- One writer at a time (``flock``); readers never wait and never see a record change: no byte of ``records.bin`` is
+  written twice, and where the index and the records do not agree, both files are made anew, so that a reader keeps the
+  old ones.
 - Every record is checked against its checksum, which covers its key, too, when a process reads it for the first time:
   a store that was damaged or cut short gives no wrong bytes, it has records that are not there.
 - Records are read by ``pread``, not through a memory map: as fast, but a file cut short ends in a short read rather
@@ -24,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt32
@@ -36,8 +38,17 @@ if sys.platform != "win32":
     import fcntl
 
 DESCRIPTION, INDEX, RECORDS, LOCK = "mixfit-store.json", "index.sqlite", "records.bin", "lock"
-_TABLE = "CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, place INTEGER UNIQUE, crc INTEGER, problem TEXT)"
+_TABLE = "CREATE TABLE records (key TEXT PRIMARY KEY, place INTEGER UNIQUE, crc INTEGER, problem TEXT)"
 _KEYS_PER_QUERY = 500
+# These say something of the disk or of other processes; every other error of SQLite says that the index is damaged.
+_PASSING = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,6 +67,15 @@ class Found:
         unknown = self.places < 0
         unknown[list(self.problems)] = False
         return np.flatnonzero(unknown)
+
+
+class ReadRecords(NamedTuple):
+    """What became of some records that were asked for; neither of the two means that the disk failed this time."""
+
+    ok: Bool[np.ndarray, " records"]
+    """Was copied."""
+    lost: Bool[np.ndarray, " records"]
+    """The file ends before the record does."""
 
 
 class RecordStore:
@@ -81,12 +101,13 @@ class RecordStore:
         checksums = np.zeros(len(keys), dtype=np.uint32)
         problems: dict[int, str] = {}
         rows: dict[str, tuple[int | None, int, str | None]] = {}
+        count = 0
         with suppress(sqlite3.Error, OSError), closing(self._connect(write=False)) as index:
             for start in range(0, len(keys) if self._described() else 0, _KEYS_PER_QUERY):
                 part = keys[start : start + _KEYS_PER_QUERY]
                 query = f"SELECT key, place, crc, problem FROM records WHERE key IN ({','.join('?' * len(part))})"
                 rows |= {key: (place, crc, problem) for key, place, crc, problem in index.execute(query, part)}
-        count = self._records_in_file()
+            count = _file_size(self.folder / RECORDS) // self.record_bytes
         for position, key in enumerate(keys):
             place, crc, problem = rows.get(key, (None, 0, None))
             if isinstance(place, int) and isinstance(crc, int) and 0 <= place < count:
@@ -133,6 +154,8 @@ class RecordStore:
         with _disk_errors(self.folder, len(data)), closing(self._connect(write=True)) as index:
             index.execute("BEGIN IMMEDIATE")
             (first,) = index.execute("SELECT COALESCE(MAX(place) + 1, 0) FROM records").fetchone()
+            # Behind all that is in the file, be it committed or not: a reader may know of more than the index does.
+            first = max(first, -(-_file_size(self.folder / RECORDS) // self.record_bytes))
             if len(data):
                 self._write(first * self.record_bytes, data)
             places = range(first, first + len(keys))
@@ -141,10 +164,14 @@ class RecordStore:
             index.execute("COMMIT")
         return np.arange(first, first + len(keys)), np.array(crcs, dtype=np.uint32)
 
-    def forget(self, keys: Sequence[str]) -> None:
-        """Have damaged records made anew by the next writer; their places are never used again."""
+    def forget(self, keys: Sequence[str], places: Int64[np.ndarray, " keys"], checksums: np.ndarray) -> None:
+        """Have damaged records made anew by the next writer; their places are never used again.
+
+        Only where the index still says of a key what ``find`` said: another process may have made the record anew."""
+        rows = zip(keys, places.tolist(), checksums.tolist(), strict=True)
+        update = "UPDATE records SET key = 'damaged ' || place WHERE key = ? AND place = ? AND crc & 4294967295 = ?"
         with suppress(sqlite3.Error, OSError), closing(self._connect(write=True)) as index:
-            index.executemany("UPDATE records SET key = 'damaged ' || place WHERE key = ?", [(key,) for key in keys])
+            index.executemany(update, list(rows))
 
     def reader(self) -> "RecordReader":
         """Read-only access to the records that are there now."""
@@ -156,12 +183,9 @@ class RecordStore:
 
     def _described(self) -> bool:
         """Whether the folder says that it holds such records."""
-        with suppress(OSError, ValueError):
+        with suppress(FileNotFoundError, ValueError):
             return bool(json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8")) == self._description)
         return False
-
-    def _records_in_file(self) -> int:
-        return _file_size(self.folder / RECORDS) // self.record_bytes
 
     def _connect(self, *, write: bool) -> sqlite3.Connection:
         """A connection for one operation: one that is kept must not be used on in a forked process.
@@ -171,8 +195,10 @@ class RecordStore:
         return sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
 
     def _repair(self) -> None:
-        """Drop index rows without record; start anew where the index is no database, or of records of another shape."""
-        if self._described() and self._drop_rows_without_record():
+        """Start anew where the index is missing or damaged, names records that are not there, or is of other ones.
+
+        The old files are unlinked, never written over: a reader that has them open keeps the records it knows."""
+        if self._described() and self._index_is_whole():
             return
         for name in (INDEX, f"{INDEX}-journal", RECORDS):
             (self.folder / name).unlink(missing_ok=True)
@@ -180,16 +206,19 @@ class RecordStore:
         with closing(self._connect(write=True)) as index:
             index.execute(_TABLE)
 
-    def _drop_rows_without_record(self) -> bool:
-        """False if the index cannot be used."""
+    def _index_is_whole(self) -> bool:
+        """Whether it is such an index, undamaged, and every record it names is in the file."""
+        count = _file_size(self.folder / RECORDS) // self.record_bytes
         try:
             with closing(self._connect(write=True)) as index:
-                index.execute(_TABLE)
-                index.execute("DELETE FROM records WHERE place < 0 OR place >= ?", (self._records_in_file(),))
-                return bool(index.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
-        except sqlite3.OperationalError:  # not damage, but a full or read-only disk
-            raise
-        except sqlite3.DatabaseError:
+                schema = index.execute("SELECT sql FROM sqlite_master WHERE name = 'records'").fetchone()
+                if schema != (_TABLE,) or index.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                    return False
+                query = "SELECT COUNT(*) FROM records WHERE place < 0 OR place >= ?"
+                return bool(index.execute(query, (count,)).fetchone() == (0,))
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING:
+                raise
             return False
 
     def _write(self, offset: int, data: memoryview) -> None:
@@ -216,28 +245,35 @@ class RecordReader:
     def __init__(self, path: Path, *, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.path, self.shape, self.dtype = path, shape, dtype
         self._record_bytes = int(np.prod(shape)) * dtype.itemsize
-        self._descriptor: int | None = None
+        self._opened: list[int] = []
 
-    def read(self, places: Int64[np.ndarray, " records"], out: np.ndarray) -> Bool[np.ndarray, " records"]:
-        """Copy records into ``out``, C-contiguous ``(records, *shape)``; False where one cannot be read."""
+    def read(self, places: Int64[np.ndarray, " records"], out: np.ndarray) -> ReadRecords:
+        """Copy records into ``out``, C-contiguous ``(records, *shape)``."""
         if out.shape != (len(places), *self.shape) or out.dtype != self.dtype or not out.flags.c_contiguous:
             raise ValueError(f"out must be contiguous {self.dtype} {(len(places), *self.shape)}, got {out.shape}")
-        ok = np.zeros(len(places), dtype=np.bool_)
+        ok, lost = np.zeros((2, len(places)), dtype=np.bool_)
         size, rows = self._record_bytes, out.reshape(-1).view(np.uint8).reshape(len(places), self._record_bytes)
         with suppress(OSError):
-            if self._descriptor is None:
-                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = self._descriptor()
             for position, place in enumerate(places.tolist()):
-                ok[position] = os.preadv(self._descriptor, [rows[position]], place * size) == size
-        return ok
+                with suppress(OSError):  # of this record alone, perhaps
+                    ok[position] = os.preadv(descriptor, [rows[position]], place * size) == size
+                    lost[position] = not ok[position]
+        return ReadRecords(ok, lost)
+
+    def _descriptor(self) -> int:
+        if not self._opened:
+            # Of threads that come here at once, all use the first in the list; the others are closed with this object.
+            self._opened.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+        return self._opened[0]
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_descriptor": None}
+        return self.__dict__ | {"_opened": []}
 
     def __del__(self) -> None:
-        if getattr(self, "_descriptor", None) is not None:
+        for descriptor in getattr(self, "_opened", ()):
             with suppress(OSError, TypeError):
-                os.close(self._descriptor)  # type: ignore[arg-type]
+                os.close(descriptor)
 
 
 @contextmanager
@@ -262,8 +298,9 @@ def lock(folder: Path, *, waiting: Callable[[], None] | None = None, patience: f
             if waiting is not None and patience > 0:
                 waiting()
                 waiting = None
-            if (now := _file_size(folder / RECORDS)) != size:
-                size, since = now, time.monotonic()
+            with suppress(OSError):
+                if (now := _file_size(folder / RECORDS)) != size:
+                    size, since = now, time.monotonic()
             if time.monotonic() - since >= patience:
                 raise ResourceError(
                     f"Another process holds the cache in {folder} and has added nothing for {patience:.0f} s."
@@ -275,13 +312,16 @@ def lock(folder: Path, *, waiting: Callable[[], None] | None = None, patience: f
     try:
         yield
     finally:
-        os.close(descriptor)  # gives the lock back, as the death of the process would
+        # Closing alone gives the lock back only when no process that was forked meanwhile has the file open, too.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
 
 
 def _file_size(path: Path) -> int:
+    """In bytes, 0 if there is none; another ``OSError`` passes through, because it says nothing of the file."""
     try:
         return path.stat().st_size
-    except OSError:
+    except FileNotFoundError:
         return 0
 
 

@@ -33,6 +33,11 @@ class Sampler(ABC):
     def order(self) -> np.ndarray:
         """All row indices of the current epoch, int64 ``(rows,)``."""
 
+    @property
+    def population(self) -> int | None:
+        """How many rows the dataset must have, all indices being below this number; None if that is not known."""
+        return None
+
     def __len__(self) -> int:
         """Number of batches in an epoch."""
         full, rest = divmod(self.rows, self.batch_size)
@@ -68,6 +73,11 @@ class Sampler(ABC):
 class SequentialSampler(Sampler):
     """Rows in the order of the table, every epoch alike."""
 
+    @property
+    def population(self) -> int:
+        """All rows, each once."""
+        return self.rows
+
     def order(self) -> np.ndarray:
         """0, 1, 2, ..."""
         return np.arange(self.rows)
@@ -75,6 +85,11 @@ class SequentialSampler(Sampler):
 
 class ShuffledSampler(Sampler):
     """Every row once an epoch, in an order drawn from ``(seed, epoch)``."""
+
+    @property
+    def population(self) -> int:
+        """All rows, each once."""
+        return self.rows
 
     def order(self) -> np.ndarray:
         """A permutation."""

@@ -45,6 +45,11 @@ class WeightedSampler(Sampler):
         scaled = weights.astype(np.float64) / max(float(weights.max(initial=0)), np.finfo(np.float64).tiny)
         self.probabilities = scaled / max(scaled.sum(), np.finfo(np.float64).tiny)
 
+    @property
+    def population(self) -> int:
+        """As many rows as there are weights."""
+        return len(self.probabilities)
+
     def order(self) -> np.ndarray:
         """Independent draws."""
         if not self.rows:
@@ -88,6 +93,11 @@ class BalancedSampler(Sampler):
         _, self.classes, counts = np.unique(classes, return_inverse=True, return_counts=True)
         self.weights = (counts**-strength)[self.classes]
 
+    @property
+    def population(self) -> int:
+        """As many rows as there are classes."""
+        return len(self.classes)
+
     def order(self) -> np.ndarray:
         """Each row floor or ceil of its expected number of times, in random order."""
         if not self.rows:
@@ -117,6 +127,11 @@ class GroupedSampler(Sampler):
     ) -> None:
         super().__init__(len(photo_counts), batch_size, seed=seed, drop_last=drop_last)
         self.photo_counts = photo_counts
+
+    @property
+    def population(self) -> int:
+        """As many rows as there are photo counts."""
+        return len(self.photo_counts)
 
     def order(self) -> np.ndarray:
         """A permutation."""
@@ -156,6 +171,11 @@ class ShardedSampler(Sampler):
             )
         super().__init__(sampler.rows, sampler.batch_size, seed=sampler.seed, drop_last=sampler.drop_last)
         self.sampler, self.rank, self.ranks = sampler, rank, ranks
+
+    @property
+    def population(self) -> int | None:
+        """That of the sampler it divides."""
+        return self.sampler.population
 
     def order(self) -> np.ndarray:
         """The order of all ranks together."""

@@ -52,11 +52,18 @@ class ImageFiles:
         size: height and width of the result in pixels.
         crop: how a photo becomes square, see ``images.Crop``.
         threads: decoding threads; None for one per CPU that this process may use, at most 16.
+        follow_links: False for files that ``find_photos`` gave: such a one is no link, unless it was put there since.
     Raises:
         ConfigError: ``size`` or ``threads`` is below 1."""
 
     def __init__(
-        self, files: Sequence[Path | bytes], *, size: int, crop: Crop = "squash", threads: int | None = None
+        self,
+        files: Sequence[Path | bytes],
+        *,
+        size: int,
+        crop: Crop = "squash",
+        threads: int | None = None,
+        follow_links: bool = True,
     ) -> None:
         if size < 1:
             raise ConfigError(f"The image size must be at least 1 pixel, got {size}.")
@@ -65,11 +72,12 @@ class ImageFiles:
         self.files = tuple(files)
         self.size = size
         self.crop: Crop = crop
+        self.follow_links = follow_links
         self.threads = threads or min(16, _usable_cpus())
         self._failures: dict[int, str] = {}
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_pid = 0
-        self._pool_lock = threading.Lock()
+        # By process: after a fork the parent's pool is there without its threads, and its lock may be held by none.
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+        self._locks: dict[int, threading.Lock] = {}
 
     def __len__(self) -> int:
         return len(self.files)
@@ -98,7 +106,9 @@ class ImageFiles:
 
         def decode(place: int) -> str | None:
             try:
-                photo = read_image(self.files[indices[place]], size=self.size, crop=self.crop)
+                photo = read_image(
+                    self.files[indices[place]], size=self.size, crop=self.crop, follow_links=self.follow_links
+                )
             except ImageError as error:
                 return str(error)
             pixels[place] = photo.transpose(2, 0, 1)
@@ -115,10 +125,11 @@ class ImageFiles:
         return torch.from_numpy(pixels), torch.from_numpy(ok)
 
     def close(self) -> None:
-        """End the threads; a later ``read`` starts new ones."""
-        if self._pool is not None and self._pool_pid == os.getpid():
-            self._pool.shutdown()
-        self._pool = None
+        """End the threads, once the reads under way are done; a later ``read`` starts new ones."""
+        with self._lock():
+            pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.shutdown()
 
     def __enter__(self) -> "ImageFiles":
         return self
@@ -127,21 +138,14 @@ class ImageFiles:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_pool_lock"} | {"_pool": None}
+        return self.__dict__ | {"_pools": {}, "_locks": {}}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._pool_lock = threading.Lock()
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def _map(self, decode: Callable[[int], str | None], places: list[int]) -> list[str | None]:
         if self.threads == 1 or len(places) < 2:
             return [decode(place) for place in places]
-        with self._pool_lock:
-            if self._pool is None or self._pool_pid != os.getpid():
-                # After a fork the pool object is there, but its threads stayed in the parent.
-                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="mixfit-decode")
-                self._pool_pid = os.getpid()
-            pool = self._pool
         problems: list[str | None] = [None] * len(places)
         numbers = iter(range(len(places)))  # shared: each thread takes the next place, none waits for another
 
@@ -149,7 +153,12 @@ class ImageFiles:
             for number in numbers:
                 problems[number] = decode(places[number])
 
-        list(pool.map(work, range(self.threads)))
+        with self._lock():  # so that nobody ends the pool before it has all of the work
+            pool = self._pools.get(os.getpid())
+            if pool is None:
+                pool = self._pools[os.getpid()] = ThreadPoolExecutor(self.threads, "mixfit-decode")
+            done = pool.map(work, range(self.threads))  # begins at once
+        list(done)
         return problems
 
 

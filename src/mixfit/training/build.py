@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 
 import numpy as np
+import timm
 import torch
 from rich.progress import track
 from torch import Tensor
 
 from mixfit.config import ModelConfig
+from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.feature_store import FeatureStore
 from mixfit.data.load import MixedData
@@ -17,6 +19,12 @@ from mixfit.data.store import ImageFiles, ImageSource
 from mixfit.errors import ConfigError
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel, ModelShape, make_model
+
+CHUNK = 16
+"""Photos that go through the network at a time, always just so many: fewer may come out with other bits."""
+ENCODER_VERSION = 1
+"""Raise this when features change in a way that ``encoder_identity`` does not notice."""
+_READ = 4 * CHUNK
 
 
 def model_shape(data: MixedData) -> ModelShape:
@@ -57,69 +65,88 @@ def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bo
         )
     store = None
     if data.cache is not None and isinstance(data.source, ImageFiles):
-        source, encoder = data.source, model.image
-        store = FeatureStore(
-            source.files,
-            network=encoder_identity(encoder),
-            d=encoder.num_features,
-            size=source.size,
-            crop=source.crop,
-            cache=data.cache,
-        )
+        store = open_feature_store(model.image, data.source, data.cache)
     return data.with_features(encode_photos(model.image, data.source, store=store, progress=progress))
 
 
+def open_feature_store(encoder: ImageEncoder, source: ImageFiles, cache: Cache) -> FeatureStore:
+    """Where the features of these photos by this network are kept."""
+    return FeatureStore(
+        source.files,
+        network=encoder_identity(encoder, source.size),
+        d=encoder.num_features,
+        size=source.size,
+        crop=source.crop,
+        cache=cache,
+        follow_links=source.follow_links,
+    )
+
+
 def encode_photos(
-    encoder: ImageEncoder,
-    source: ImageSource,
-    *,
-    store: FeatureStore | None = None,
-    batch_size: int = 64,
-    progress: bool = False,
+    encoder: ImageEncoder, source: ImageSource, *, store: FeatureStore | None = None, progress: bool = False
 ) -> FeatureTable:
     """Features of all photos of a source, float32 ``(files, num_features)`` on the CPU.
 
     Only photos that ``store`` does not hold are read and encoded; their features are added to it."""
-    encoder.eval()
     nothing = FeatureTable(
         torch.zeros(len(source), encoder.num_features), torch.zeros(len(source), dtype=torch.bool), {}
     )
     everything = np.arange(len(source))
     with nullcontext((nothing, everything)) if store is None else store.filling() as (table, missing):
-        chunks = _chunks(missing, batch_size)
+        chunks = _chunks(missing, _READ)
         if progress and len(missing):
-            chunks = track(chunks, total=-(-len(missing) // batch_size), description=" photos", transient=True)  # type: ignore[assignment]
-        failures = dict(table.failures)
+            chunks = track(chunks, total=-(-len(missing) // _READ), description=" photos", transient=True)  # type: ignore[assignment]
         for chunk in chunks:
             pixels, readable = source.read(chunk)
             features = _encode(encoder, pixels).masked_fill(~readable[:, None], 0)
             table.values[chunk], table.readable[chunk] = features, readable
-            unreadable = {number: source.failures[number] for number in chunk[~readable.numpy()].tolist()}
-            failures |= unreadable
+            failures = {} if readable.all() else source.failures  # sorted anew each time
+            unreadable = {number: failures[number] for number in chunk[~readable.numpy()].tolist()}
+            table.failures.update(unreadable)
             if store is not None:
                 store.add(chunk, features, unreadable)
-    return FeatureTable(table.values, table.readable, dict(sorted(failures.items())))
+    return FeatureTable(table.values, table.readable, dict(sorted(table.failures.items())))
 
 
-def encoder_identity(encoder: ImageEncoder) -> str:
-    """A digest of all that decides the features of a photo: weights, layers, scale of the pixels, and arithmetic."""
+def encoder_identity(encoder: ImageEncoder, size: int) -> str:
+    """A digest of all that decides the features of a photo of ``size`` pixels a side.
+
+    It covers what can be listed (weights, buffers, printed layers, versions, instruction set), and the features of one
+    chunk of noise, in which all the rest shows: settings that are not printed, and the code of the network."""
     digest = hashlib.sha256(repr(encoder.backbone).encode())
-    tensors = encoder.backbone.state_dict() | {"mean": encoder.pixel_mean, "std": encoder.pixel_std}
+    tensors = {
+        **dict(encoder.backbone.named_parameters(prefix="backbone")),
+        **dict(encoder.backbone.named_buffers(prefix="backbone")),
+        "pixel_mean": encoder.pixel_mean,
+        "pixel_std": encoder.pixel_std,
+    }
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    # Other versions and other instruction sets round differently.
+        digest.update(_bytes(tensor))
     device = encoder.pixel_mean.device.type
-    digest.update(f"{torch.__version__} {device} {torch.backends.cpu.get_cpu_capability()}".encode())
+    versions = f"{ENCODER_VERSION} {torch.__version__} {timm.__version__}"
+    digest.update(f"{versions} {device} {torch.backends.cpu.get_cpu_capability()}".encode())
+    noise = np.random.default_rng(0).integers(0, 256, (CHUNK, 3, size, size), dtype=np.uint8)
+    digest.update(_bytes(_encode(encoder, torch.from_numpy(noise))))
     return digest.hexdigest()
 
 
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
 def _encode(encoder: ImageEncoder, pixels: Tensor) -> Tensor:
-    """Features on the CPU, with the same bits for a photo whatever other photos are in the chunk."""
-    # A single photo may go through another convolution routine than several, which rounds differently.
-    images = pixels if len(pixels) > 1 else torch.cat([pixels, pixels])
-    with torch.inference_mode():
-        return encoder.encode(images.to(encoder.pixel_mean.device))[: len(pixels)].float().cpu().clone()
+    """Features on the CPU, with the same bits for a photo however many others come with it."""
+    encoder.eval()
+    features = []
+    for start in range(0, len(pixels), CHUNK):
+        part = pixels[start : start + CHUNK]
+        # Convolutions of few photos go through other routines than those of many, which round differently.
+        images = part.new_zeros(CHUNK, *part.shape[1:])
+        images[: len(part)] = part
+        with torch.inference_mode():
+            features.append(encoder.encode(images.to(encoder.pixel_mean.device))[: len(part)].float().cpu().clone())
+    return torch.cat(features)
 
 
 def _chunks(numbers: np.ndarray, size: int) -> Iterator[np.ndarray]:
