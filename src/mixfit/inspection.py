@@ -16,6 +16,7 @@ from mixfit.data.bad_inputs import BadInput, describe_bad
 from mixfit.data.checks import Finding, class_balance, far_values, parts_of, torn_ids
 from mixfit.data.copies import equal_photos, near_photos, row_copies
 from mixfit.data.duplicates import PhotoScan, scan_photos
+from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint
 from mixfit.data.infer import infer_schema
 from mixfit.data.load import prepare_target, split_usable
 from mixfit.data.pairing import SHUFFLES, Pairing, compare_with_shuffled
@@ -51,6 +52,8 @@ def inspect_table(
 ) -> int:
     """Print the roles and the checks, write ``inspect.html`` and ``schema.json``; the exit code: 3 with errors, else 0.
 
+    Beside them stands ``fingerprint.json``, by which ``train --schema`` tells whether the data have changed since.
+
     Args:
         out: a new folder; by default ``runs/<table>-<target>-inspect-NNN``.
         as_json: print one JSON object and nothing else.
@@ -85,20 +88,24 @@ def inspect_table(
         bad_inputs=review.bad,
         next_command=f"mixfit train {path if not path.is_absolute() else path.name} --target {target}",
     )
-    folder = _write(content, schema, path, target, out)
+    fingerprint = Fingerprint.of(path, review.photos)
+    folder = _write(content, schema, fingerprint, path, target, out)
     counts = {level: sum(check.level == level for check in checks) for level in ("note", "warning", "error")}
     found = f"{_count(counts['warning'], 'warning')}, {_count(counts['error'], 'error')}"
     say(f" checks: {found}  ->  {folder / 'inspect.html'}, {folder / 'schema.json'}")
     if as_json:
-        print(json.dumps(_as_json(content, path, folder, counts), ensure_ascii=False, allow_nan=False))
+        print(json.dumps(_as_json(content, path, folder, counts, fingerprint), ensure_ascii=False, allow_nan=False))
     return DataError.exit_code if counts["error"] else 0
 
 
-def _as_json(content: InspectContent, path: Path, folder: Path, counts: dict[str, int]) -> dict[str, Any]:
+def _as_json(
+    content: InspectContent, path: Path, folder: Path, counts: dict[str, int], fingerprint: Fingerprint
+) -> dict[str, Any]:
     """All that the page shows, for programs."""
     return {
         "table": str(path),
         "format": content.format_text,
+        "fingerprint": asdict(fingerprint),
         **content.schema.to_dict(),
         "photos": [asdict(statistics) for statistics in content.photos],
         "checks": [asdict(check) for check in content.checks],
@@ -113,20 +120,23 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _write(content: InspectContent, schema: Schema, path: Path, target: str, out: Path | None) -> Path:
-    """Write both files into a new folder."""
+def _write(
+    content: InspectContent, schema: Schema, fingerprint: Fingerprint, path: Path, target: str, out: Path | None
+) -> Path:
+    """Write the files into a new folder."""
     if out is None:
         folder = new_run_folder(Path("runs"), f"{run_name(path, target)}-inspect")
-        _write_files(folder, content, schema)
+        _write_files(folder, content, schema, fingerprint)
         return folder
     with new_folder(out) as temporary:
-        _write_files(temporary, content, schema)
+        _write_files(temporary, content, schema, fingerprint)
     return out
 
 
-def _write_files(folder: Path, content: InspectContent, schema: Schema) -> None:
+def _write_files(folder: Path, content: InspectContent, schema: Schema, fingerprint: Fingerprint) -> None:
     write_inspect(content, folder / "inspect.html")
     write_file(folder / "schema.json", json.dumps(schema.to_dict(), indent=1, ensure_ascii=False))
+    write_file(folder / FINGERPRINT_FILE, json.dumps(asdict(fingerprint), indent=1))
 
 
 def _print_schema(console: Console, schema: Schema) -> None:
