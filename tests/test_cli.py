@@ -115,7 +115,7 @@ def test_inspect_prints_every_column_with_its_reason(
     for column in ("vase_id", "maker", "height_cm", "listed_on", "photos", "TARGET"):
         assert column in output
     folder = tmp_path / "runs" / "vases-price-inspect-001"
-    assert {path.name for path in folder.iterdir()} == {"inspect.html", "schema.json"}
+    assert {path.name for path in folder.iterdir()} == {"inspect.html", "schema.json", "fingerprint.json"}
     code, _, errors = in_process(
         capsys, "train", demo_table, "--target", "price", "--schema", folder / "schema.json", "--epochs", "0"
     )

@@ -106,17 +106,15 @@ def train(
     out
         Folder in which the run folder is made.
     """
-    from mixfit.data.schema import Schema
     from mixfit.recipe import fit
 
-    known = None if schema is None else Schema.load(schema)
     fit(
         table,
         target=target,
         data=_with_roles(data, set_),
         model=model,
         train=train,
-        schema=known,
+        schema=schema,
         out=out,
         command=_shown_command(sys.argv[1:]),
     )

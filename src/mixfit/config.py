@@ -54,6 +54,8 @@ class DataConfig:
     """Share of rows that choose the best epoch, where the table has no split column."""
     test: float = 0.15
     """Share of rows held back for the test, where the table has no split column."""
+    dedup: bool = False
+    """Leave training rows out that are copies of validation or test rows, or share a photo with one."""
     max_missing_target: float = 0.05
     """Rows without target are left out; training is refused when their share is larger than this."""
     cache: Path | None = None

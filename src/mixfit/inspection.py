@@ -10,18 +10,19 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from mixfit.config import DataConfig
+from mixfit.config import DataConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad
-from mixfit.data.checks import Finding, class_balance, far_values, parts_of, photo_copies, row_copies
+from mixfit.data.checks import Finding, class_balance, far_values, parts_of, torn_ids
+from mixfit.data.copies import equal_photos, near_photos, row_copies
 from mixfit.data.duplicates import PhotoScan, scan_photos
+from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint
 from mixfit.data.infer import infer_schema
-from mixfit.data.pairing import SHUFFLES, Pairing, compare_with_shuffled, table_features
+from mixfit.data.load import prepare_target, split_usable
+from mixfit.data.pairing import SHUFFLES, Pairing, compare_with_shuffled
 from mixfit.data.photos import Photos, find_photos
 from mixfit.data.schema import Schema, suspicious_columns
-from mixfit.data.split import split_rows
 from mixfit.data.table import read_as_configured
-from mixfit.data.target import usable_rows
 from mixfit.errors import DataError
 from mixfit.files import new_folder, write_file
 from mixfit.predictor import unreadable_photos
@@ -51,6 +52,8 @@ def inspect_table(
 ) -> int:
     """Print the roles and the checks, write ``inspect.html`` and ``schema.json``; the exit code: 3 with errors, else 0.
 
+    Beside them stands ``fingerprint.json``, by which ``train --schema`` tells whether the data have changed since.
+
     Args:
         out: a new folder; by default ``runs/<table>-<target>-inspect-NNN``.
         as_json: print one JSON object and nothing else.
@@ -63,7 +66,7 @@ def inspect_table(
     findings = [Finding("warning", note) for note in table_format.notes]
     if table_format.guessed:
         findings.append(Finding("warning", f"the encoding {table_format.encoding} is a guess; see --encoding"))
-    findings += _findings(frame, schema, config, review)
+    findings += _findings(frame, schema, config, review, root)
     checks = [Check(level=finding.level, text=finding.text) for finding in findings]
 
     def say(text: str) -> None:
@@ -85,20 +88,24 @@ def inspect_table(
         bad_inputs=review.bad,
         next_command=f"mixfit train {path if not path.is_absolute() else path.name} --target {target}",
     )
-    folder = _write(content, schema, path, target, out)
+    fingerprint = Fingerprint.of(path, review.photos)
+    folder = _write(content, schema, fingerprint, path, target, out)
     counts = {level: sum(check.level == level for check in checks) for level in ("note", "warning", "error")}
     found = f"{_count(counts['warning'], 'warning')}, {_count(counts['error'], 'error')}"
     say(f" checks: {found}  ->  {folder / 'inspect.html'}, {folder / 'schema.json'}")
     if as_json:
-        print(json.dumps(_as_json(content, path, folder, counts), ensure_ascii=False, allow_nan=False))
+        print(json.dumps(_as_json(content, path, folder, counts, fingerprint), ensure_ascii=False, allow_nan=False))
     return DataError.exit_code if counts["error"] else 0
 
 
-def _as_json(content: InspectContent, path: Path, folder: Path, counts: dict[str, int]) -> dict[str, Any]:
+def _as_json(
+    content: InspectContent, path: Path, folder: Path, counts: dict[str, int], fingerprint: Fingerprint
+) -> dict[str, Any]:
     """All that the page shows, for programs."""
     return {
         "table": str(path),
         "format": content.format_text,
+        "fingerprint": asdict(fingerprint),
         **content.schema.to_dict(),
         "photos": [asdict(statistics) for statistics in content.photos],
         "checks": [asdict(check) for check in content.checks],
@@ -113,20 +120,23 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _write(content: InspectContent, schema: Schema, path: Path, target: str, out: Path | None) -> Path:
-    """Write both files into a new folder."""
+def _write(
+    content: InspectContent, schema: Schema, fingerprint: Fingerprint, path: Path, target: str, out: Path | None
+) -> Path:
+    """Write the files into a new folder."""
     if out is None:
         folder = new_run_folder(Path("runs"), f"{run_name(path, target)}-inspect")
-        _write_files(folder, content, schema)
+        _write_files(folder, content, schema, fingerprint)
         return folder
     with new_folder(out) as temporary:
-        _write_files(temporary, content, schema)
+        _write_files(temporary, content, schema, fingerprint)
     return out
 
 
-def _write_files(folder: Path, content: InspectContent, schema: Schema) -> None:
+def _write_files(folder: Path, content: InspectContent, schema: Schema, fingerprint: Fingerprint) -> None:
     write_inspect(content, folder / "inspect.html")
     write_file(folder / "schema.json", json.dumps(schema.to_dict(), indent=1, ensure_ascii=False))
+    write_file(folder / FINGERPRINT_FILE, json.dumps(asdict(fingerprint), indent=1))
 
 
 def _print_schema(console: Console, schema: Schema) -> None:
@@ -154,31 +164,34 @@ def _review_photos(frame: pd.DataFrame, schema: Schema, root: Path) -> _PhotoRev
     photos = find_photos(frame, columns, root)
     scan = scan_photos(photos.files)
     bad = photos.bad + unreadable_photos(frame, photos, scan.problems)
-    return _PhotoReview([_statistics(name, photos, bad, scan.problems) for name in columns], bad, photos, scan)
+    return _PhotoReview([_statistics(name, photos, scan.problems) for name in columns], bad, photos, scan)
 
 
-def _statistics(column: str, photos: Photos, bad: list[BadInput], failures: dict[int, str]) -> PhotoStatistics:
+def _statistics(column: str, photos: Photos, failures: dict[int, str]) -> PhotoStatistics:
+    """Files, each once however many rows name it."""
     block = photos.slots[:, [name == column for name in photos.slot_columns]]
-    files = np.unique(block[block >= 0])
+    files = np.unique(block[block >= 0]).tolist()
+    damaged = sum(file in failures for file in files)
     return PhotoStatistics(
         column=column,
-        readable=len(files) - sum(int(file) in failures for file in files),
-        broken=sum(record.column == column for record in bad),
+        readable=len(files) - damaged,
+        broken=damaged + len({record.value for record in photos.bad if record.column == column}),
         missing=photos.missing_cells[column],
     )
 
 
-def _findings(frame: pd.DataFrame, schema: Schema, config: DataConfig, review: _PhotoReview) -> list[Finding]:
+def _findings(
+    frame: pd.DataFrame, schema: Schema, config: DataConfig, review: _PhotoReview, root: Path
+) -> list[Finding]:
     """What a person should know before training; an error would stop the training."""
     findings = [Finding("warning", line) for line in suspicious_columns(schema)]
     parts = np.full(len(frame), "", dtype=object)
     try:
-        usable, bad = usable_rows(frame, schema, config.max_missing_target)
+        split, bad = split_usable(frame, schema, config, TrainConfig().seed)
+        parts = parts_of(split, len(frame))
+        bad += prepare_target(frame, schema, split).bad
         if bad:
             findings.append(Finding("warning", f"target: {describe_bad(bad)}"))
-        positions = np.flatnonzero(usable)
-        split = split_rows(frame.iloc[positions], schema, valid=config.valid, test=config.test)
-        parts[positions] = parts_of(split, len(positions))
     except DataError as error:
         findings.append(Finding("error", str(error)))
     features = [c for role in ("number", "category", "date", "image") for c in schema.names(role)]
@@ -186,11 +199,14 @@ def _findings(frame: pd.DataFrame, schema: Schema, config: DataConfig, review: _
         findings.append(Finding("error", "No column is left to learn from: set a role, as in --set zipcode=category."))
     if review.bad:
         findings.append(Finding("warning", f"photos: {describe_bad(review.bad)}"))
+    findings += torn_ids(frame, schema, parts)
     findings += row_copies(frame, schema, parts)
     findings += class_balance(frame, schema, parts)
     findings += far_values(frame, schema)
     if review.photos is not None and review.scan is not None:
-        findings += photo_copies(frame, schema, review.photos, review.scan, parts)
+        findings += _no_photos(review.photos, root)
+        findings += equal_photos(frame, schema, review.photos, review.scan.content, parts)
+        findings += near_photos(review.photos, review.scan, parts)
         findings += _pairing(frame, schema, review.photos, review.scan)
         skipped = len(review.photos.files) - int(review.scan.decoded.sum()) - len(review.scan.problems)
         if skipped:
@@ -198,14 +214,24 @@ def _findings(frame: pd.DataFrame, schema: Schema, config: DataConfig, review: _
     return findings
 
 
+def _no_photos(photos: Photos, root: Path) -> list[Finding]:
+    """A wrong folder: cells name photos, and not one of them is there."""
+    if photos.files or not photos.bad:
+        return []
+    text = f"not one photo was found in the folder {root}, of {len(photos.bad):,} that cells name; "
+    return [Finding("error", text + "name the folder that the paths start from with --images DIR")]
+
+
 def _pairing(frame: pd.DataFrame, schema: Schema, photos: Photos, scan: PhotoScan) -> list[Finding]:
     """For each image column, whether its photos go with their rows."""
-    table, findings = table_features(frame, schema), []
+    findings: list[Finding] = []
+    if not scan.decoded.any():
+        return findings
     for column in schema.names("image"):
         files = photos.slots[:, photos.slot_columns.index(column)]  # the first photo of a cell stands for all
-        present = (files >= 0) & scan.decoded[files]
-        small = np.where(present[:, None, None, None], scan.small[files], 0).astype(np.uint8)
-        found = compare_with_shuffled(small, present, table)
+        found = compare_with_shuffled(
+            scan.small, np.where((files >= 0) & scan.decoded[files], files, -1), frame, schema
+        )
         if found is not None:
             findings.append(_describe_pairing(column, found))
     return findings

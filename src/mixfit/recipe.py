@@ -13,7 +13,11 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.augment import augmentation
 from mixfit.data.bad_inputs import BadInput, describe_bad, write_bad_inputs
+from mixfit.data.checks import parts_of, torn_ids
+from mixfit.data.copies import COPY_LEFT_OUT, equal_photos, row_copies
 from mixfit.data.dataset import FeatureTable
+from mixfit.data.equal_files import equal_files
+from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint, read_fingerprint
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.schema import Schema, suspicious_columns
 from mixfit.device import default_device
@@ -74,7 +78,7 @@ def fit(
     data: DataConfig | None = None,
     model: ModelConfig | None = None,
     train: TrainConfig | None = None,
-    schema: Schema | None = None,
+    schema: Schema | str | Path | None = None,
     out: str | Path = "runs",
     console: Console | None = None,
     command: str | None = None,
@@ -85,7 +89,8 @@ def fit(
         table: a CSV, TSV, Parquet, Feather or JSON Lines file; photo paths in it start from its folder.
         target: the column to predict.
         data, model, train: settings; the defaults suit a laptop.
-        schema: roles that are known already.
+        schema: roles that are known already; from the ``schema.json`` that ``inspect`` wrote it is also known what the
+            data were then, and a warning says when they have changed.
         out: where run folders are made.
         console: where progress is written, by default standard output; ``Console(quiet=True)`` for silence.
         command: what the report says started the run; by default this call.
@@ -104,7 +109,7 @@ def fit(
         table,
         target=target,
         config=data_config,
-        schema=schema,
+        schema=Schema.load(schema) if isinstance(schema, str | Path) else schema,
         batch_size=train_config.batch_size,
         seed=train_config.seed,
         transforms=augmentation(train_config.augment),
@@ -116,8 +121,10 @@ def fit(
     train_config = replace(train_config, batch_size=mixed.batch_size)
     network = build_model(mixed, model_config, seed=train_config.seed).to(mixed.device)
     folder = new_run_folder(Path(out), run_name(table, target))
-    settings = write_settings(folder, table, target, mixed.schema, data_config, model_config, train_config)
-    _say_start(console, folder, mixed, train_config)
+    fingerprint = Fingerprint.of(table, mixed.photos)
+    settings = write_settings(folder, table, target, mixed.schema, data_config, model_config, train_config, fingerprint)
+    warnings = [*_warnings(mixed), *_changes(fingerprint, schema)]
+    _say_start(console, folder, mixed, train_config, data_config, warnings)
 
     clock = _Clock()
     mixed = _with_features(mixed, network, console)
@@ -137,7 +144,7 @@ def fit(
         bad=[*mixed.bad, *_unreadable(mixed)],
     )
     command = command or f"mixfit.fit({table.name!r}, target={target!r})"
-    _write_results(run, mixed, judged, seconds, settings, command)
+    _write_results(run, mixed, judged, seconds, settings, command, warnings)
     _say_end(console, run, table, mixed, data_config)
     return run
 
@@ -229,6 +236,7 @@ def _write_results(
     seconds: dict[str, float],
     settings: dict[str, object],
     command: str,
+    warnings: list[str],
 ) -> None:
     """Write the list of bad inputs, the validation predictions and the report."""
     ours = _our_name(mixed)
@@ -257,7 +265,7 @@ def _write_results(
         classes=mixed.target.classes or (),
         log_scale=mixed.target.log,
         bad_inputs=run.bad,
-        warnings=suspicious_columns(mixed.schema),
+        warnings=warnings,
         command=command,
         settings=settings,
         environment=describe_environment(),
@@ -284,7 +292,30 @@ def _predictions_frame(mixed: MixedData, rows: Rows, ours: str) -> pd.DataFrame:
     return pd.DataFrame(columns | {f"probability_{name}": prediction[:, i] for i, name in enumerate(classes)})
 
 
-def _say_start(console: Console, folder: Path, mixed: MixedData, config: TrainConfig) -> None:
+def _warnings(mixed: MixedData) -> list[str]:
+    """What a person must know before trusting the scores."""
+    lines = suspicious_columns(mixed.schema)
+    parts = parts_of(mixed.split, len(mixed.frame))
+    findings = torn_ids(mixed.frame, mixed.schema, parts) + row_copies(mixed.frame, mixed.schema, parts)
+    if mixed.photos is not None:
+        content = equal_files(mixed.photos.files)
+        findings += equal_photos(mixed.frame, mixed.schema, mixed.photos, content, parts)
+        if not mixed.photos.files:
+            lines.append("not one photo was found; see bad_inputs.csv and --images")
+    return lines + [finding.text for finding in findings if finding.level == "warning"]
+
+
+def _changes(now: Fingerprint, schema: Schema | str | Path | None) -> list[str]:
+    """What is no longer as it was when ``inspect`` wrote the schema."""
+    if not isinstance(schema, str | Path):
+        return []
+    then = read_fingerprint(Path(schema).parent / FINGERPRINT_FILE)
+    return [] if then is None else now.changes_since(then, "the inspection")
+
+
+def _say_start(
+    console: Console, folder: Path, mixed: MixedData, config: TrainConfig, data: DataConfig, warnings: list[str]
+) -> None:
     split = mixed.split
     threads = f" ({torch.get_num_threads()} threads)" if mixed.device.type == "cpu" else ""
     console.print(
@@ -292,10 +323,11 @@ def _say_start(console: Console, folder: Path, mixed: MixedData, config: TrainCo
         f"{len(split.train)} train / {len(split.valid)} valid / {len(split.test)} test",
         markup=False,
     )
-    for line in suspicious_columns(mixed.schema):
+    if data.dedup:
+        copies = sum(record.action == COPY_LEFT_OUT for record in mixed.bad)
+        console.print(f" {copies} of {len(split.train) + copies} training rows are copies of held-back rows: left out")
+    for line in warnings:
         console.print(f" warning: {line}", markup=False)
-    if mixed.photos is not None and not mixed.photos.files:
-        console.print(" warning: not one photo was found; see bad_inputs.csv and --images", markup=False)
 
 
 def _say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: DataConfig) -> None:

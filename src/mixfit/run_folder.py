@@ -4,7 +4,6 @@ import json
 import platform
 import sys
 from dataclasses import asdict
-from hashlib import file_digest
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import tomli_w
 import torch
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.schema import Schema
 from mixfit.device import default_device
 from mixfit.files import explained, write_file
@@ -51,19 +51,20 @@ def write_settings(
     data: DataConfig,
     model: ModelConfig,
     train: TrainConfig,
+    fingerprint: Fingerprint,
 ) -> dict[str, object]:
     """Write config.toml, schema.json and environment.json; give the settings back for the report."""
     sections = {"data": _plain(asdict(data)), "model": _plain(asdict(model)), "train": _plain(asdict(train))}
     config = {"table": str(table), "target": target, **sections}
-    with table.open("rb") as file:
-        fingerprint = file_digest(file, "sha256").hexdigest()
-    environment = {**describe_environment(), "arguments": sys.argv[1:], "table_sha256": fingerprint}
+    environment = {**describe_environment(), "arguments": sys.argv[1:], **asdict(fingerprint)}
     write_file(folder / "config.toml", tomli_w.dumps(config))
     write_file(folder / "schema.json", json.dumps(schema.to_dict(), indent=1, ensure_ascii=False))
     write_file(folder / "environment.json", json.dumps(environment, indent=1))
     shown = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
     folders = {"data.images": data.images, "data.cache": data.cache}
-    return {**shown, "table_sha256": fingerprint} | {name: shown_path(path) for name, path in folders.items() if path}
+    return {**shown, "table_sha256": fingerprint.table_sha256} | {
+        name: shown_path(path) for name, path in folders.items() if path
+    }
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import json
 import time
 import tomllib
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +14,12 @@ from mixfit.config import TextConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad
 from mixfit.data.cache import Cache
+from mixfit.data.copies import without_copies
+from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.load import unknown_class
 from mixfit.data.photo_cells import bytes_columns
-from mixfit.data.split import split_labels, split_rows
+from mixfit.data.photos import find_photos
+from mixfit.data.split import Split, split_labels, split_rows
 from mixfit.data.table import read_as_configured
 from mixfit.data.table_writer import check_writable_kind, write_table
 from mixfit.data.target import usable_rows
@@ -79,21 +81,27 @@ def evaluate_table(
     name = predictor.schema.target
     if name not in frame.columns:
         raise unknown_column(name, frame.columns)
-    same_table = _is_training_table(run, table)
+    then = read_fingerprint(run / "environment.json")
+    same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
     chosen = split or ("test" if same_table else "all")
+    images = images or (_images_of_run(run) if same_table else None) or table.parent
     usable, left_out = usable_rows(frame, predictor.schema, 1.0)
-    rows = np.flatnonzero(usable) if chosen == "all" else _rows_of(run, table, frame, predictor, usable, chosen)
+    if chosen == "all":
+        rows = np.flatnonzero(usable)
+    else:
+        rows = _rows_of(run, table, frame, predictor, usable, chosen, images=images, same_table=same_table)
     rows, unknown = _with_known_classes(predictor, frame[name], rows)
     if not len(rows):
         raise DataError(f"{table} has no {chosen} row whose target the model knows.")
     truth = predictor.target.truth(frame[name].iloc[rows])
-    images = images or (_images_of_run(run) if same_table else None) or table.parent
     found = predictor.predictions(frame.iloc[rows], images=images, cache=cache)
     metrics = metrics_for(predictor.schema.task, predictor.target)
     values = evaluate(metrics, truth, found.values)
     intervals = {metric.name: bootstrap_interval(metric, truth, found.values) for metric in metrics}
 
     console.print(f" {table}   {chosen} rows: {len(rows)}", markup=False)
+    if then is not None and (same_table or chosen != "all"):
+        _warn_of_changes(console, then, table, frame, predictor, images, same_table=same_table)
     for metric_name, value in values.items():
         low, high = intervals[metric_name]
         console.print(f"   {metric_name:<20}{value:>14.6g}   95 % CI {low:.4g} to {high:.4g}")
@@ -199,6 +207,9 @@ def _rows_of(
     predictor: Predictor,
     usable: np.ndarray,
     split: Literal["train", "valid", "test"],
+    *,
+    images: Path,
+    same_table: bool,
 ) -> np.ndarray:
     """Positions of the rows of a split that have a target."""
     positions = np.flatnonzero(usable)
@@ -206,7 +217,7 @@ def _rows_of(
     for name in given:
         if name not in frame.columns:
             raise unknown_column(name, frame.columns)
-    if _is_training_table(run, table):
+    if same_table:
         config = _run_config(run)
         found = split_rows(
             frame.iloc[positions],
@@ -215,7 +226,12 @@ def _rows_of(
             test=config["data"]["test"],
             seed=config["train"]["seed"],
         )
-        return positions[found.of(split)]
+        found = Split(train=positions[found.train], valid=positions[found.valid], test=positions[found.test])
+        if split == "train" and config["data"].get("dedup"):
+            columns = predictor.schema.names("image")
+            photos = find_photos(frame, columns, images) if columns else None
+            found, _ = without_copies(frame, predictor.schema, found, photos)
+        return found.of(split)
     if not given:
         raise ConfigError(
             f"The {split} rows were drawn by chance from the table that the run was trained on, and {table} is "
@@ -240,14 +256,21 @@ def _run_config(run: Path) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _is_training_table(run: Path, table: Path) -> bool:
-    """Whether the run was trained on just this file."""
-    environment = run / "environment.json"
-    if not environment.is_file():
-        return False
-    with table.open("rb") as file:
-        fingerprint = file_digest(file, "sha256").hexdigest()
-    return bool(json.loads(environment.read_text(encoding="utf-8")).get("table_sha256") == fingerprint)
+def _warn_of_changes(
+    console: Console,
+    then: Fingerprint,
+    table: Path,
+    frame: pd.DataFrame,
+    predictor: Predictor,
+    images: Path,
+    *,
+    same_table: bool,
+) -> None:
+    """Say what is not as it was in training; of another table only that it is another."""
+    columns = predictor.schema.names("image")
+    photos = find_photos(frame, columns, images) if same_table and columns else None
+    for change in Fingerprint.of(table, photos).changes_since(then, "training")[: None if same_table else 1]:
+        console.print(f" warning: {change}", markup=False)
 
 
 def _in_table_rows(bad: list[BadInput], rows: np.ndarray) -> list[BadInput]:

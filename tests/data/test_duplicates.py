@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mixfit.data import duplicates
-from mixfit.data.duplicates import difference_hash, near_duplicates, scan_photos
+from mixfit.data.duplicates import PhotoScan, difference_hash, near_duplicates, scan_photos
 
 
 def picture(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
@@ -28,11 +28,17 @@ def saved(image: Image.Image, kind: str = "PNG", **options: int) -> bytes:
     return buffer.getvalue()
 
 
+def pairs_of(scan: PhotoScan) -> list[list[int]]:
+    pairs, complete = near_duplicates(scan)
+    assert complete
+    return pairs.tolist()
+
+
 def test_equal_bytes_have_equal_numbers_wherever_they_stand(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(saved(picture(1)))
     scan = scan_photos([saved(picture(1)), saved(picture(2)), tmp_path / "a.png"])
     assert scan.content[0] == scan.content[2] != scan.content[1]
-    assert near_duplicates(scan).tolist() == []
+    assert pairs_of(scan) == []
 
 
 @pytest.mark.parametrize(
@@ -49,7 +55,7 @@ def test_the_same_picture_saved_anew_is_found_among_others(again: object) -> Non
     assert callable(again)
     photos = [saved(picture(seed)) for seed in range(30)]
     scan = scan_photos([*photos, again(picture(7))])
-    assert near_duplicates(scan).tolist() == [[7, 30]]
+    assert pairs_of(scan) == [[7, 30]]
 
 
 def test_like_pictures_and_blank_ones_are_no_copies() -> None:
@@ -58,7 +64,7 @@ def test_like_pictures_and_blank_ones_are_no_copies() -> None:
     moved = moved.transform(moved.size, Image.Transform.AFFINE, (1, 0, 12, 0, 1, 0))
     blank = [saved(Image.new("RGB", (50, 50), colour)) for colour in ((9, 9, 9), (10, 9, 9), (255, 255, 255))]
     photos = [saved(picture(3)), saved(other_colour), saved(moved), saved(picture(3).rotate(180)), *blank]
-    assert near_duplicates(scan_photos(photos)).tolist() == []
+    assert pairs_of(scan_photos(photos)) == []
 
 
 def test_no_pair_is_lost_or_made_up_by_the_shortcut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +84,7 @@ def test_no_pair_is_lost_or_made_up_by_the_shortcut(monkeypatch: pytest.MonkeyPa
             if scan.content[left] != scan.content[right] and difference <= 4 and correlation >= 0.985 and bits <= 10:
                 expected.append([left, right])
     monkeypatch.setattr(duplicates, "_BLOCK", 5)
-    assert sorted(near_duplicates(scan).tolist()) == expected
+    assert sorted(pairs_of(scan)) == expected
     assert len(expected) > 5
 
 
@@ -100,11 +106,11 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     scan = scan_photos([tmp_path / "none.jpg", tmp_path / "cut.jpg", whole, b"text"])
     assert scan.decoded.tolist() == [False, False, True, False]
-    assert scan.content.tolist()[0] == scan.content.tolist()[1] == -1
+    assert scan.content.tolist() == [0, 1, 2, 3]
     assert list(scan.problems) == [0, 1, 3]
     assert scan.problems[0] == "is missing"
     assert "truncated" in scan.problems[1]
-    assert near_duplicates(scan).tolist() == []
+    assert pairs_of(scan) == []
 
 
 def test_only_an_even_share_is_decoded_when_all_would_take_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,8 +118,20 @@ def test_only_an_even_share_is_decoded_when_all_would_take_minutes(monkeypatch: 
     scan = scan_photos([saved(Image.new("RGB", (40, 50)))] * 20)
     assert np.flatnonzero(scan.decoded).tolist() == [3, 7, 11, 15, 19]
     assert not scan.problems
+    assert scan.content.tolist() == [0] * 20, "equal bytes are found among all"
+    assert pairs_of(scan) == []
+
+
+def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = scan_photos([saved(picture(7), "JPEG", quality=quality) for quality in range(60, 80)])
+    assert near_duplicates(scan)[1]
+    monkeypatch.setattr(duplicates, "_MOST_CANDIDATES", 50)
+    monkeypatch.setattr(duplicates, "_BLOCK", 5)
+    pairs, complete = near_duplicates(scan)
+    assert not complete
+    assert len(pairs) > 0
 
 
 def test_no_photos_at_all() -> None:
     scan = scan_photos([])
-    assert near_duplicates(scan).shape == (0, 2)
+    assert near_duplicates(scan)[0].shape == (0, 2)

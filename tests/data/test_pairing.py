@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mixfit.data.infer import infer_schema
-from mixfit.data.pairing import compare_with_shuffled, table_features
+from mixfit.data.pairing import MOST_ROWS, Pairing, compare_with_shuffled
 
 ROWS = 200
 
@@ -19,9 +19,9 @@ def table_and_photos(seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
     return frame, light.clip(0, 255).astype(np.uint8)
 
 
-def compare(frame: pd.DataFrame, photos: np.ndarray, present: np.ndarray | None = None) -> object:
-    present = np.ones(len(frame), dtype=bool) if present is None else present
-    return compare_with_shuffled(photos, present, table_features(frame, infer_schema(frame, "y")))
+def compare(frame: pd.DataFrame, photos: np.ndarray, present: np.ndarray | None = None) -> Pairing | None:
+    place = np.arange(len(frame)) if present is None else np.where(present, np.arange(len(frame)), -1)
+    return compare_with_shuffled(photos, place, frame, infer_schema(frame, "y"))
 
 
 def test_right_pairs_shuffled_pairs_and_slipped_pairs_are_told_apart() -> None:
@@ -59,3 +59,15 @@ def test_rows_without_photos_and_missing_cells_do_not_matter() -> None:
 def test_too_few_rows_give_no_answer(rows: int) -> None:
     frame, photos = table_and_photos()
     assert compare(frame, photos, np.arange(ROWS) < rows) is None
+
+
+def test_no_photo_at_all_gives_no_answer() -> None:
+    frame, photos = table_and_photos()
+    assert compare(frame, photos[:0], np.zeros(ROWS, dtype=bool)) is None
+
+
+def test_of_many_rows_some_are_enough() -> None:
+    frame, photos = table_and_photos()
+    many, place = pd.concat([frame] * 20, ignore_index=True), np.tile(np.arange(ROWS), 20)
+    found = compare_with_shuffled(photos, place, many, infer_schema(frame, "y"))
+    assert found == Pairing(own=0.001, next_row=found.next_row, previous_row=found.previous_row, rows=MOST_ROWS)

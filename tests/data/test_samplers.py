@@ -1,6 +1,8 @@
 """What all samplers promise, and what each one adds."""
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -160,6 +162,16 @@ def test_over_the_epochs_common_rows_have_their_turn() -> None:
     assert len(seen) > 95
 
 
+def test_a_strength_of_one_may_be_an_integer() -> None:
+    """In a process of its own: here the types of arguments are checked, and for users they are not."""
+    code = (
+        "import numpy as np; from mixfit.data.samplers import BalancedSampler; "
+        "print(BalancedSampler(np.array([0, 0, 0, 1]), 2, strength=1).weights.tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str([1 / 3] * 3 + [1.0])
+
+
 @pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
 def test_a_strength_outside_the_range_is_refused(strength: float) -> None:
     with pytest.raises(ConfigError, match="strength must be between 0 and 1"):
@@ -174,8 +186,19 @@ def test_only_batches_at_borders_hold_different_numbers_of_photos(counts: list[i
     photo_counts = np.array(counts)
     batches = list(GroupedSampler(photo_counts, batch_size, seed=1))
     mixed = sum(len(np.unique(photo_counts[batch])) > 1 for batch in batches)
-    # One border between neighbouring numbers, and one where the circle of rows is cut open.
-    assert mixed <= len(np.unique(photo_counts))
+    assert mixed <= len(np.unique(photo_counts)) - 1, "one for each border between neighbouring numbers"
+
+
+def test_most_and_fewest_photos_never_share_a_batch() -> None:
+    counts = np.repeat([1, 2, 3], 20)
+    for seed in range(20):
+        for batch in GroupedSampler(counts, 7, seed=seed):
+            assert set(counts[batch]) != {1, 3}
+
+
+def test_the_batch_that_is_not_full_has_now_these_now_those_rows() -> None:
+    counts = np.repeat([1, 2, 3], 20)
+    assert {int(counts[[*GroupedSampler(counts, 7, seed=seed)][-1][0]]) for seed in range(20)} == {1, 2, 3}
 
 
 def test_groups_come_in_random_order_and_rows_in_random_batches() -> None:

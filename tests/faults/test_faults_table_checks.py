@@ -214,3 +214,94 @@ def test_f21_photos_cut_off_anywhere_are_found_by_inspect(inspect: Inspect, tmp_
     assert code == 0
     assert sorted(record["row"] for record in found["bad_inputs"]) == [3, 60, 77, 119]
     assert found["photos"][0] == {"column": "photo", "readable": ROWS - 4, "broken": 4, "missing": 0}
+
+
+def test_f19_not_one_photo_is_an_error_that_names_the_folder(inspect: Inspect, tmp_path: Path) -> None:
+    frame = with_photos(tmp_path, plain_table())
+    (tmp_path / "elsewhere").mkdir()
+    code, found, errors = inspect(frame, "y", "--images", "elsewhere")
+    assert (code, errors) == (3, "")
+    (text,) = texts(found, "error")
+    assert text.startswith("not one photo was found in the folder elsewhere, of 120 that cells name; name the folder")
+    assert text.endswith("--images DIR")
+    assert found["photos"] == [{"column": "photo", "readable": 0, "broken": ROWS, "missing": 0}]
+
+
+def test_f19_broken_and_readable_are_both_counts_of_files(inspect: Inspect, tmp_path: Path) -> None:
+    frame = with_photos(tmp_path, plain_table())
+    (tmp_path / "5.png").write_bytes(b"no photo")
+    frame.loc[[6, 7, 8], "photo"] = "5.png"
+    frame.loc[[9, 10], "photo"] = "none.png"
+    _, found, _ = inspect(frame)
+    assert len(found["bad_inputs"]) == 6
+    assert found["photos"] == [{"column": "photo", "readable": ROWS - 6, "broken": 2, "missing": 0}]
+
+
+@pytest.mark.parametrize(
+    ("changed", "flags", "text"),
+    [
+        (
+            {"w": np.where(np.arange(ROWS) == 7, -1.0, 1.0)},
+            ("--set", "w=weight"),
+            "have a weight in column 'w' that is",
+        ),
+        ({"y": ["a"] * 80 + ["b"] * 40}, (), "the 80 training rows have only the class 'a' in the target 'y'"),
+        ({"y": ["a", "b"] * 40 + ["c", "d"] * 20}, (), "validation rows have a class that no training row has"),
+        ({"y": [1.5] * 80 + [2.5, 3.0] * 20}, (), "the target 'y' is 1.5 in all 80 training rows"),
+    ],
+    ids=["negative weight", "one class", "unknown classes", "constant number"],
+)
+def test_f10_what_training_refuses_is_an_error_of_inspect(
+    inspect: Inspect, changed: dict, flags: tuple[str, ...], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = ["train"] * 80 + ["valid"] * 20 + ["test"] * 20
+    code, found, _ = inspect(plain_table().assign(split=split, **changed), "y", *flags)
+    assert code == 3
+    (error,) = texts(found, "error")
+    assert text in error
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "t.csv", "--target", "y", *flags])
+    assert stop.value.code == 3
+    assert capsys.readouterr().err == f"mixfit: {error}\n"
+
+
+def test_f10_rare_classes_are_not_blamed_on_a_split_that_could_not_be_made(inspect: Inspect) -> None:
+    frame = plain_table().assign(y=["a", "b"] * 60, split=["train", "holiday"] * 60)
+    code, found, _ = inspect(frame, "y", "--set", "split=split")
+    assert code == 3
+    assert "are not train, valid or test" in texts(found, "error")[0]
+    assert not [text for text in texts(found) if "training rows" in text]
+
+
+def test_f15_equal_rows_of_a_few_categories_are_no_leak(inspect: Inspect) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({name: rng.choice(list("uvw"), ROWS) for name in "abc"}).assign(y=rng.choice(["n", "m"], ROWS))
+    _, found, _ = inspect(frame)
+    assert texts(found, "warning") == []
+    assert any("equal an earlier row; with so few different cells that may be chance" in t for t in texts(found))
+
+
+def test_f15_exact_copies_do_not_hide_copies_with_ids_of_their_own(inspect: Inspect) -> None:
+    frame = plain_table()
+    doubled = pd.concat([frame, frame.iloc[[9]]], ignore_index=True)
+    doubled.insert(0, "house_id", np.arange(len(doubled)) + 500)
+    twice = pd.concat([doubled, doubled.iloc[[30]]], ignore_index=True)
+    _, found, _ = inspect(twice)
+    told = [text for text in texts(found) if "a copy of" in text]
+    assert len(told) == 2
+    assert told[0].startswith("1 row is a copy of an earlier row, the first is row 121, of row 30")
+    assert told[1].startswith(
+        "1 row is a copy of an earlier row but for ignored columns, the first is row 120, of row 9"
+    )
+
+
+def test_f17_ids_that_a_drawn_split_tears_are_a_warning_until_they_are_a_group(inspect: Inspect) -> None:
+    frame = plain_table().assign(house_id=np.arange(ROWS) // 3 + 500)
+    code, found, _ = inspect(frame)
+    assert code == 0
+    (text,) = texts(found, "warning")
+    assert text.startswith("house_id: ")
+    assert "of 40 ids are on two sides of the split, the first is '5" in text
+    assert text.endswith("--set house_id=group keeps each on one side")
+    _, found, _ = inspect(frame, "y", "--set", "house_id=group")
+    assert texts(found, "warning") == []

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from mixfit.data.table_writer import write_table
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadInput:
@@ -22,9 +24,11 @@ class BadInput:
 
 
 def write_bad_inputs(records: list[BadInput], path: Path) -> None:
-    """Write one line per record; an empty list gives a file with only the header."""
+    """Write one line per record; an empty list gives a file with only the header.
+
+    The cells are a stranger's: those that a spreadsheet would run are made harmless, see ``write_table``."""
     columns = list(BadInput.__dataclass_fields__)
-    pd.DataFrame([asdict(record) for record in records], columns=columns).to_csv(path, index=False)
+    write_table(pd.DataFrame([asdict(record) for record in records], columns=columns), path)
 
 
 def describe_bad(bad: list[BadInput]) -> str:

@@ -1,11 +1,10 @@
 """Which photos are copies of each other: byte for byte, or the same picture saved or resized anew.
 
-In: photos. Out: ``PhotoScan`` with a small picture and two hashes of each, and pairs of equal ones.
+In: photos. Out: ``PhotoScan`` with a small picture and a hash of each, and pairs of photos that look equal.
 Near-duplicates are found by the difference hash (Krawetz 2013, "Kind of Like That"): whether each of 9 x 8 cells is
 darker than its right neighbour, 64 bits. Photos of like things on like backgrounds share hashes too, so a pair counts
 only when the small pictures agree as well. Knows nothing of rows, splits or targets."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
 
+from mixfit.data.equal_files import equal_files
 from mixfit.data.images import ImageError, image_header, read_image
 
 SIDE = 72
@@ -43,7 +43,7 @@ class PhotoScan:
     decoded: Bool[np.ndarray, " photos"]
     """Whose pixels were looked at; of the others only the header was read."""
     content: Int64[np.ndarray, " photos"]
-    """Equal numbers mean equal bytes; -1 where the bytes were not read."""
+    """Equal numbers mean equal bytes, see ``equal_files``; of all photos, decoded or not."""
     small: UInt8[np.ndarray, "photos small small 3"]
     """RGB, 0 where not decoded."""
     hashes: UInt64[np.ndarray, " photos"]
@@ -53,7 +53,7 @@ def scan_photos(files: Sequence[Path | bytes]) -> PhotoScan:
     """Read the header of every photo, and decode them all, or evenly spaced ones where that would take minutes."""
     count = len(files)
     small, hashes = np.zeros((count, SMALL, SMALL, 3), dtype=np.uint8), np.zeros(count, dtype=np.uint64)
-    digests: list[bytes] = [b""] * count
+    decoded = np.zeros(count, dtype=bool)
     problems: dict[int, str] = {}
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         pixels = np.array(list(pool.map(lambda place: _pixels(files[place], place, problems), range(count))))
@@ -61,22 +61,14 @@ def scan_photos(files: Sequence[Path | bytes]) -> PhotoScan:
 
         def look(place: int) -> None:
             try:
-                # Hashed from what was decoded, so that a file that is replaced meanwhile cannot mix two states.
-                source = files[place]
-                data = source if isinstance(source, bytes) else source.read_bytes()
-                photo = read_image(data, size=SIDE)
-            except (ImageError, OSError) as error:
-                problems[place] = str(error) if isinstance(error, ImageError) else f"cannot be read ({error.strerror})"
+                photo = read_image(files[place], size=SIDE)
+            except ImageError as error:
+                problems[place] = str(error)
             else:
-                digests[place] = hashlib.sha256(data).digest()
-                small[place], hashes[place] = _small(photo), difference_hash(photo)
+                decoded[place], small[place], hashes[place] = True, _small(photo), difference_hash(photo)
 
         list(pool.map(look, np.flatnonzero(chosen).tolist()))
-    decoded = np.array([bool(digest) for digest in digests], dtype=bool)
-    _, content = np.unique(np.array(digests, dtype="S32"), return_inverse=True)
-    return PhotoScan(
-        dict(sorted(problems.items())), decoded, np.where(decoded, content, -1).astype(np.int64), small, hashes
-    )
+    return PhotoScan(dict(sorted(problems.items())), decoded, equal_files(files), small, hashes)
 
 
 def difference_hash(photo: UInt8[np.ndarray, "72 72 3"]) -> np.uint64:
@@ -86,27 +78,29 @@ def difference_hash(photo: UInt8[np.ndarray, "72 72 3"]) -> np.uint64:
     return np.packbits(bits).view(np.uint64)[0]
 
 
-def near_duplicates(scan: PhotoScan) -> Int64[np.ndarray, "pairs 2"]:
+def near_duplicates(scan: PhotoScan) -> tuple[Int64[np.ndarray, "pairs 2"], bool]:
     """Pairs of photos (smaller number first) that show the same picture but are not equal bytes.
 
-    Of photos with equal bytes only the first takes part; photos without structure, such as blank ones, do not."""
+    Of photos with equal bytes only the first takes part; photos without structure, such as blank ones, do not. Also
+    whether all pairs were looked at: the search ends at two million that agree coarsely."""
     values = scan.small.reshape(len(scan.small), 3 * SMALL**2).astype(np.float32)
     first = np.zeros(len(values), dtype=bool)
-    first[np.unique(scan.content, return_index=True)[1]] = True
-    places = np.flatnonzero(first & scan.decoded & (values.std(axis=1) > _FLAT))
+    seen = np.flatnonzero(scan.decoded)
+    first[seen[np.unique(scan.content[seen], return_index=True)[1]]] = True
+    places = np.flatnonzero(first & (values.std(axis=1) > _FLAT))
     values = values[places] - values[places].mean(axis=1, keepdims=True)
-    left, right = _candidates(values)
+    left, right, complete = _candidates(values)
     # With the hashes of blank backgrounds alone, thousands of products look alike.
     near = np.bitwise_count(scan.hashes[places[left]] ^ scan.hashes[places[right]]) <= MOST_BITS
     left, right = left[near], right[near]
     kept = _same_picture(values[left], values[right])
-    return np.stack([places[left[kept]], places[right[kept]]], axis=1).astype(np.int64)
+    return np.stack([places[left[kept]], places[right[kept]]], axis=1).astype(np.int64), complete
 
 
-def _candidates(values: Float32[np.ndarray, "photos values"]) -> tuple[np.ndarray, np.ndarray]:
+def _candidates(values: Float32[np.ndarray, "photos values"]) -> tuple[np.ndarray, np.ndarray, bool]:
     """Pairs whose means over 3 x 3 pixels differ by no more than whole small pictures may: no pair is lost by that.
 
-    At most two million pairs, which only photos without variety exceed."""
+    About two million pairs at most, which only photos without variety exceed; whether these are all comes last."""
     side = SMALL // 3
     blocks = values.reshape(len(values), side, 3, side, 3, 3)
     coarse = blocks.mean(axis=(2, 4)).reshape(len(values), 3 * side**2)
@@ -124,7 +118,7 @@ def _candidates(values: Float32[np.ndarray, "photos values"]) -> tuple[np.ndarra
         if total > _MOST_CANDIDATES:
             break
     left, right = np.concatenate(found, axis=1)
-    return left, right
+    return left, right, total <= _MOST_CANDIDATES
 
 
 def _same_picture(

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 
-from mixfit.config import Role, Task
 from mixfit.data.values import Numbers, is_day_first, to_keys, to_numbers, to_times
 
 ID_WORDS = frozenset(["id", "uuid", "guid"])
@@ -22,9 +21,7 @@ TEXT_LEVELS = 20
 
 _TEXT_SHARE = 0.5
 _IMAGE_ENDING = r"(?i)(\.(?:jpe?g|png|webp|bmp|gif|tiff?))$"
-_SAMPLE = 20_000  # cells; enough for a share or a rank correlation
-_GIVEAWAY = 0.999  # rank correlation, or area under the ROC curve
-_GIVEAWAY_ROWS = 10  # with fewer rows it may be chance
+_SAMPLE = 20_000  # cells; enough for a share
 
 
 @dataclass(frozen=True)
@@ -146,44 +143,6 @@ def date_share(fact: Facts) -> float:
     times, unparsable = to_times(cells, day_first=is_day_first(cells))
     dates = int((~np.isnat(times)).sum())
     return dates / max(dates + int(unparsable.sum()), 1)
-
-
-def gives_away(fact: Facts, role: Role, goal: Facts, task: Task) -> bool:
-    """True when the column alone says the target: the same order as the target, or one level for each class."""
-    rows = np.arange(0, len(fact.column), max(1, len(fact.column) // _SAMPLE))
-    if role == "number" and task == "regression":
-        return abs(_rank_correlation(fact.numbers.values[rows], goal.numbers.values[rows])) > _GIVEAWAY
-    if task == "regression":
-        return False
-    classes = goal.keys.iloc[rows]
-    if role == "number" and task == "binary":
-        positive = classes.where(classes.isna(), (classes == classes.max()).astype("float64"))
-        area = _area_under_roc(fact.numbers.values[rows], positive.to_numpy(dtype=np.float64, na_value=np.nan))
-        if max(area, 1 - area) > _GIVEAWAY:
-            return True
-    if fact.distinct != goal.distinct:
-        return False
-    pairs = pd.DataFrame({"level": fact.keys.iloc[rows].to_numpy(), "class": classes.to_numpy()}).dropna()
-    return len(pairs) >= _GIVEAWAY_ROWS and len(pairs.drop_duplicates()) == pairs["level"].nunique() == goal.distinct
-
-
-def _rank_correlation(left: Float[np.ndarray, " rows"], right: Float[np.ndarray, " rows"]) -> float:
-    """Spearman's, 0 where it cannot be told."""
-    both = np.isfinite(left) & np.isfinite(right)
-    ranks = np.stack([pd.Series(values[both]).rank().to_numpy() for values in (left, right)])
-    if both.sum() < _GIVEAWAY_ROWS or (ranks.std(axis=1) == 0).any():
-        return 0.0
-    return float(np.corrcoef(ranks)[0, 1])
-
-
-def _area_under_roc(score: Float[np.ndarray, " rows"], positive: Float[np.ndarray, " rows"]) -> float:
-    """Area under the ROC curve from ranks, 0.5 where it cannot be told."""
-    both = np.isfinite(score) & np.isfinite(positive)
-    ranks, hit = pd.Series(score[both]).rank().to_numpy(), positive[both] == 1
-    hits, misses = int(hit.sum()), int((~hit).sum())
-    if hits + misses < _GIVEAWAY_ROWS or min(hits, misses) < 2:
-        return 0.5
-    return float((ranks[hit].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
 def _sample(cells: pd.Series) -> pd.Series:

@@ -16,11 +16,11 @@ from mixfit.data.facts import (
     Facts,
     code_reason,
     date_share,
-    gives_away,
     id_reason,
     image_share,
     name_words,
 )
+from mixfit.data.giveaway import gives_away
 from mixfit.data.photo_cells import content_share, no_photos_reason
 from mixfit.data.schema import SINGLE_ROLES, Column, Schema
 from mixfit.data.split import SPLIT_ALIASES, groups_on_two_sides
@@ -85,7 +85,7 @@ def infer_schema(
             guess = _check_role(fact, chosen[name])
         else:
             guess = _guess(fact, facts[split] if split is not None else None)
-        if guess.role in ("number", "category") and gives_away(fact, guess.role, goal, task):
+        if guess.role in ("number", "category", "date") and gives_away(fact, guess.role, goal, task):
             guess = guess._replace(note="; ".join(filter(None, [SUSPICIOUS, guess.note])))
         missing = _count_missing(fact, "number" if name == target and task == "regression" else guess.role)
         columns.append(Column(name=name, role=guess.role, reason=guess.reason, missing=missing, note=guess.note))

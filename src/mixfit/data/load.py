@@ -16,6 +16,7 @@ from torch import Tensor
 from mixfit.config import Crop, DataConfig
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.cache import Cache
+from mixfit.data.copies import without_copies
 from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.image_store import open_image_store
 from mixfit.data.infer import infer_schema
@@ -43,6 +44,20 @@ class Arrays:
     target: Tensor
     slots: Tensor | None
     weight: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedTarget:
+    """The target and the weights of all rows of a table, ready to train on."""
+
+    scale: Target
+    encoded: np.ndarray
+    """What the network is trained on; 0 where the target is missing."""
+    split: Split
+    """Without the rows to judge whose class no training row has."""
+    weight: Tensor | None
+    bad: list[BadInput]
+    """One record for each row that the split lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,33 +187,32 @@ def load_data(
         config = replace(config, image_size=image_size)
     frame, root = _read(table, config)
     schema = _schema(frame, target, config, schema)
-    usable, bad = usable_rows(frame, schema, config.max_missing_target)
-    split = _split(frame, schema, usable, config, seed)
-    training_frame = frame.iloc[split.train]
-    preprocessor = TablePreprocessor.fit(training_frame, schema)
-    scale = fit_target(training_frame[schema.target], schema.task)
-    table_arrays = preprocessor.transform(frame)
-    encoded = np.nan_to_num(scale.encode(frame[schema.target]))
-    split, unknown = _without_unknown_classes(split, encoded, frame[schema.target], scale)
+    split, bad = split_usable(frame, schema, config, seed)
     photos = _find_photos(frame, schema, root)
+    if config.dedup:
+        split, copies = without_copies(frame, schema, split, photos)
+        bad += copies
+    goal = prepare_target(frame, schema, split)
+    preprocessor = TablePreprocessor.fit(frame.iloc[split.train], schema)
+    table_arrays = preprocessor.transform(frame)
     size = _choose_image_size(photos) if config.image_size is None else config.image_size
     return MixedData(
         frame=frame,
         schema=schema,
-        split=split,
+        split=goal.split,
         preprocessor=preprocessor,
-        target=scale,
+        target=goal.scale,
         arrays=Arrays(
             numeric=torch.from_numpy(table_arrays.numeric),
             categorical=torch.from_numpy(table_arrays.categorical),
-            target=torch.from_numpy(encoded),
+            target=torch.from_numpy(goal.encoded),
             slots=None if photos is None else torch.from_numpy(photos.slots),
-            weight=_weights(frame, schema, split.train),
+            weight=goal.weight,
         ),
         photos=photos,
         source=None if photos is None else ImageFiles(photos.files, size=size, crop=config.crop, follow_links=False),
         cache=Cache.configured(config, warn=warn, progress=progress),
-        bad=[*bad, *unknown, *table_arrays.repaired, *([] if photos is None else photos.bad)],
+        bad=[*bad, *goal.bad, *table_arrays.repaired, *([] if photos is None else photos.bad)],
         image_size=size,
         crop=config.crop,
         batch_size=default_batch_size(len(split.train)) if batch_size is None else batch_size,
@@ -236,11 +250,30 @@ def _schema(frame: pd.DataFrame, target: str, config: DataConfig, given: Schema 
     return given
 
 
-def _split(frame: pd.DataFrame, schema: Schema, usable: np.ndarray, config: DataConfig, seed: int) -> Split:
-    """Split the rows that have a target; positions are those in ``frame``."""
+def split_usable(frame: pd.DataFrame, schema: Schema, config: DataConfig, seed: int) -> tuple[Split, list[BadInput]]:
+    """Split the rows that have a target; positions are those in ``frame``. Also one record for each other row.
+
+    Raises:
+        DataError: too few rows have a target, or they cannot be split.
+    """
+    usable, bad = usable_rows(frame, schema, config.max_missing_target)
     positions = np.flatnonzero(usable)
     inner = split_rows(frame.iloc[positions], schema, valid=config.valid, test=config.test, seed=seed)
-    return Split(train=positions[inner.train], valid=positions[inner.valid], test=positions[inner.test])
+    return Split(train=positions[inner.train], valid=positions[inner.valid], test=positions[inner.test]), bad
+
+
+def prepare_target(frame: pd.DataFrame, schema: Schema, split: Split) -> PreparedTarget:
+    """Learn the target from the training rows, and check all that can stand in the way of training on them.
+
+    Raises:
+        DataError: there is nothing to learn, no validation row can be judged, or a weight is none.
+    """
+    column = frame[schema.target]
+    scale = fit_target(column.iloc[split.train], schema.task)
+    encoded = np.nan_to_num(scale.encode(column))
+    judged, bad = _without_unknown_classes(split, encoded, column, scale)
+    weight = _weights(frame, schema, split.train)
+    return PreparedTarget(scale=scale, encoded=encoded, split=judged, weight=weight, bad=bad)
 
 
 def _without_unknown_classes(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 
 from mixfit.data.schema import Schema
 from mixfit.data.values import to_keys, to_numbers
@@ -34,31 +34,39 @@ class Pairing:
 
 
 def compare_with_shuffled(
-    photos: UInt8[np.ndarray, "rows side side 3"], present: np.ndarray, table: Float32[np.ndarray, "rows features"]
+    pictures: UInt8[np.ndarray, "pictures side side 3"],
+    picture_of_row: Int64[np.ndarray, " rows"],
+    frame: pd.DataFrame,
+    schema: Schema,
 ) -> Pairing | None:
     """Compare the association of photos and rows with that of shuffled photos; None where there is too little to tell.
 
+    Of many rows 1,000 are drawn first, so that the time does not grow with the table.
+
     Args:
-        photos: a small picture per row, in the order of the table.
-        present: True where the row has one.
-        table: what else is known of each row, see ``table_features``.
+        pictures: small pictures in any order, perhaps of other columns too.
+        picture_of_row: which of them the photo of each row is; -1 where the row has none.
+        frame: the rows.
+        schema: which of their cells to compare with.
     """
-    colours = _standardised(_coarse(photos), present)
-    rows = np.flatnonzero(present)
-    rng = np.random.default_rng(0)
+    rows, rng = np.flatnonzero(picture_of_row >= 0), np.random.default_rng(0)
     if len(rows) > MOST_ROWS:
         rows = np.sort(rng.choice(rows, MOST_ROWS, replace=False))
-    if len(rows) < LEAST_ROWS or not table.shape[1]:
+    if len(rows) < LEAST_ROWS:
         return None
-    cells = table[rows] - table[rows].mean(axis=0)
-    orders = np.stack([rng.permutation(rows) for _ in range(SHUFFLES)])
-    shuffled = np.concatenate([_association(colours[orders[i : i + 27]], cells) for i in range(0, SHUFFLES, 27)])
+    cells = table_features(frame.iloc[rows], schema)
+    if not cells.shape[1]:
+        return None
+    own_next_previous = np.concatenate([picture_of_row[(rows + shift) % len(frame)] for shift in (0, 1, -1)])
+    colours = _standardised(_coarse(pictures[own_next_previous]), own_next_previous >= 0)
+    own, after, before = colours.reshape(3, len(rows), -1)
+    orders = np.stack([rng.permutation(len(rows)) for _ in range(SHUFFLES)])
+    shuffled = np.concatenate([_association(own[orders[i : i + 27]], cells) for i in range(0, SHUFFLES, 27)])
 
-    def share(shift: int) -> float:
-        value = _association(colours[None, (rows + shift) % len(colours)], cells)[0]
-        return float((1 + (shuffled >= value).sum()) / (1 + SHUFFLES))
+    def share(colours: Float32[np.ndarray, "rows colours"]) -> float:
+        return float((1 + (shuffled >= _association(colours[None], cells)[0]).sum()) / (1 + SHUFFLES))
 
-    return Pairing(own=share(0), next_row=share(1), previous_row=share(-1), rows=len(rows))
+    return Pairing(own=share(own), next_row=share(after), previous_row=share(before), rows=len(rows))
 
 
 def table_features(frame: pd.DataFrame, schema: Schema) -> Float32[np.ndarray, "rows features"]:

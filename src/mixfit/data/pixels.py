@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixfit.data.batch import Batch
 from mixfit.data.random import RowRandom
-from mixfit.data.transform import Transform
+from mixfit.data.transform import Transform, require_plain
 from mixfit.errors import ConfigError
 
 Pixels = Float[Tensor, "rows photos 3 height width"]
@@ -49,10 +49,7 @@ class PixelTransform(Transform):
         xb, yb = batch
         if xb.images is None or xb.image_mask is None:
             return batch
-        if xb.normalized or xb.mix is not None:
-            raise ConfigError(
-                f"{type(self).__name__} must come before {'Normalize' if xb.normalized else 'MixUp and CutMix'}."
-            )
+        require_plain(self, xb)
         uniform = random.uniform(1 + self.draws)
         rows = torch.nonzero((uniform[:, 0] < self.p) & xb.image_mask.any(1))[:, 0]
         if not len(rows):

@@ -91,7 +91,7 @@ class BalancedSampler(Sampler):
         if self.rows and not len(classes):
             raise ConfigError("There are no rows to draw from.")
         _, self.classes, counts = np.unique(classes, return_inverse=True, return_counts=True)
-        self.weights = (counts**-strength)[self.classes]
+        self.weights = (counts ** -float(strength))[self.classes]  # integers have no negative powers
 
     @property
     def population(self) -> int:
@@ -138,9 +138,11 @@ class GroupedSampler(Sampler):
         generator = np.random.default_rng([self.seed, self.epoch])
         shuffled = generator.permutation(self.rows)
         grouped = shuffled[np.argsort(self.photo_counts[shuffled], kind="stable")]
-        # The batch that is not full should not always hold the rows with most photos.
-        grouped = np.roll(grouped, int(generator.integers(max(self.rows, 1))))
-        full = self.rows // self.batch_size * self.batch_size
+        # The batch that is not full should not always hold the rows with most photos. Moved by whole batches, as else
+        # the rows with most photos would share a batch with those that have fewest.
+        count = self.rows // self.batch_size
+        grouped = np.roll(grouped, int(generator.integers(count + 1)) * self.batch_size)
+        full = count * self.batch_size
         batches = generator.permutation(grouped[:full].reshape(-1, self.batch_size))
         return np.concatenate([batches.ravel(), grouped[full:]])
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from mixfit.data.batch import Batch
+from mixfit.data.batch import Batch, Inputs
 from mixfit.data.random import RowRandom
 from mixfit.errors import ConfigError
 
@@ -21,6 +21,18 @@ class Transform:
     def __call__(self, batch: Batch, random: RowRandom) -> Batch:
         """``(xb, yb)`` -> ``(xb, yb)``, new or the same; the given batch is never written to."""
         return batch
+
+
+def require_plain(transform: Transform, xb: Inputs) -> None:
+    """Refuse pixels that are already normalised or mixed.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if xb.normalized or xb.mix is not None:
+        raise ConfigError(
+            f"{type(transform).__name__} must come before {'Normalize' if xb.normalized else 'MixUp and CutMix'}."
+        )
 
 
 class Compose(Transform):
@@ -41,7 +53,11 @@ class Compose(Transform):
 
 
 class RandomHorizontalFlip(Transform):
-    """Mirror all photos of a row with probability ``p``."""
+    """Mirror all photos of a row with probability ``p``.
+
+    Raises:
+        ConfigError: ``p`` is outside [0, 1]; when called, the batch is already normalised or mixed.
+    """
 
     train_only = True
 
@@ -55,6 +71,7 @@ class RandomHorizontalFlip(Transform):
         xb, yb = batch
         if xb.images is None:
             return batch
+        require_plain(self, xb)
         flipped = random.uniform() < self.p
         images = torch.where(flipped[:, :, None, None, None], xb.images.flip(-1), xb.images)
         return replace(xb, images=images), yb

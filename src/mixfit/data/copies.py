@@ -1,0 +1,211 @@
+"""Rows and photos that are in a table more than once: what to say of them, and which to leave out of training.
+
+In: a table, its schema, the split and the photos. Out: ``Finding``, or a split whose training rows are no copies of
+rows that judge. Rows of a few categories may be equal by chance: a copy is only what chance can hardly explain."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int64, Shaped
+
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.checks import Finding, parts_of
+from mixfit.data.duplicates import PhotoScan, near_duplicates
+from mixfit.data.equal_files import equal_files
+from mixfit.data.photo_cells import photo_name
+from mixfit.data.photos import Photos
+from mixfit.data.schema import Schema
+from mixfit.data.split import Split
+from mixfit.data.values import plain_cells_problem, to_keys, to_numbers
+from mixfit.errors import DataError
+
+COPY_LEFT_OUT = "copy left out of training"
+"""The action in the record of a row that ``without_copies`` leaves out."""
+
+_EXAMPLES = 3
+_SEVERAL = 20  # different numbers; fewer may be levels
+
+
+def row_copies(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
+    """Rows that are equal but for the split, and rows that are equal but for ignored columns (ids) too."""
+    exact, certain = _equal_rows(frame, schema, ids=True), _no_chance(frame, schema)
+    loose = np.where(certain, _equal_rows(frame, schema, ids=False), -1)
+    findings = _copies(np.where(certain, exact, -1), parts, "")
+    if (by_chance := (exact >= 0) & ~certain).any():
+        equal = int(by_chance.sum()) - len(np.unique(exact[by_chance]))
+        text = f"{equal:,} rows equal an earlier row; with so few different cells that may be chance"
+        findings.append(Finding("note", text))
+    # Groups of rows that are all equal with their ids have been told above.
+    versions = pd.Series(np.where(exact >= 0, exact, -1 - np.arange(len(frame)))).groupby(loose).nunique()
+    loose[np.isin(loose, versions.index[versions.to_numpy() < 2])] = -1
+    return findings + _copies(loose, parts, " but for ignored columns")
+
+
+def equal_photos(
+    frame: pd.DataFrame,
+    schema: Schema,
+    photos: Photos,
+    content: Int64[np.ndarray, " files"],
+    parts: Shaped[np.ndarray, " rows"],
+) -> list[Finding]:
+    """Photos that several rows share, byte for byte, within the split and across it.
+
+    Args:
+        content: of ``equal_files``.
+    """
+    users = _shared(photos, content)
+    if not len(users):
+        return []
+    codes, rows = users["photo"].to_numpy(), users["row"].to_numpy()
+    torn = _torn(codes, parts[rows])
+    count, first = int(codes.max()) + 1, rows[codes == 0][:2]
+    mixed = int(_comes_with_different_targets(frame, schema, users).sum())
+    text = f"{_photos(count)} (equal bytes) by {len(np.unique(rows)):,} rows, the first by rows {first[0]}"
+    text += f" and {first[1]}" + (f"; {mixed} of these photos come with different targets" if mixed else "")
+    return [_leak_or_note(text, torn, "of these photos are")]
+
+
+def near_photos(photos: Photos, scan: PhotoScan, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
+    """Pairs of photos in two rows that look nearly the same, within the split and across it."""
+    pairs, complete = near_duplicates(scan)
+    findings = []
+    if not complete:
+        text = "so many photos look alike that not all pairs were compared: there may be more copies among them"
+        findings.append(Finding("warning", text))
+    rows, places = np.nonzero(photos.slots >= 0)
+    first_row = np.full(len(photos.files), -1, dtype=np.int64)
+    first_row[photos.slots[rows, places][::-1]] = rows[::-1]
+    pairs = pairs[(first_row[pairs] >= 0).all(axis=1) & (first_row[pairs[:, 0]] != first_row[pairs[:, 1]])]
+    if len(pairs):
+        sides = parts[first_row[pairs]]
+        torn = int(((sides[:, 0] != sides[:, 1]) & (sides != "").all(axis=1)).sum())
+        text = f"{len(pairs):,} pairs of photos look nearly the same: {_pair_examples(photos, first_row, pairs)}"
+        findings.append(_leak_or_note(text, torn, "of these pairs are"))
+    return findings
+
+
+def without_copies(
+    frame: pd.DataFrame, schema: Schema, split: Split, photos: Photos | None
+) -> tuple[Split, list[BadInput]]:
+    """Leave the training rows out that are copies of validation or test rows; one record for each.
+
+    A training row is a copy when it equals such a row but for ignored columns, or when it shares a photo (equal bytes)
+    with one and every row with that photo has the same target: a picture that stands for "no photo" is no copy.
+
+    Raises:
+        DataError: no training row is left.
+    """
+    parts = parts_of(split, len(frame))
+    copied = np.where(_no_chance(frame, schema), _equal_rows(frame, schema, ids=False), -1)
+    source = _held_back_twin(copied, np.arange(len(frame)), parts)
+    reasons = {row: f"equals row {other}, which is in {parts[other]}" for row, other in source.items()}
+    if photos is not None:
+        users = _shared(photos, equal_files(photos.files))
+        different = _comes_with_different_targets(frame, schema, users)
+        users = users[~different[users["photo"].to_numpy()]]
+        for row, other in _held_back_twin(users["photo"].to_numpy(), users["row"].to_numpy(), parts).items():
+            reasons.setdefault(row, f"has a photo of row {other}, which is in {parts[other]}")
+    if reasons and len(reasons) == len(split.train):
+        raise DataError(
+            f"All {len(reasons)} training rows are copies of validation or test rows: leave --dedup out, or split the "
+            "rows another way."
+        )
+    records = [
+        BadInput(row=row, column="", value="", problem=reasons[row], action=COPY_LEFT_OUT) for row in sorted(reasons)
+    ]
+    kept = split.train[~np.isin(split.train, list(reasons))]
+    return Split(train=kept, valid=split.valid, test=split.test), records
+
+
+def _held_back_twin(
+    codes: Int64[np.ndarray, " items"], rows: Int64[np.ndarray, " items"], parts: Shaped[np.ndarray, " rows"]
+) -> Mapping[int, int]:
+    """For each training row whose group has a validation or test row, the first such row; code -1 is no group."""
+    sides, grouped = parts[rows], codes >= 0
+    held = grouped & np.isin(sides, ["valid", "test"])
+    first = pd.Series(rows[held]).groupby(codes[held]).min()
+    copies = grouped & (sides == "train") & np.isin(codes, first.index)
+    return dict(zip(rows[copies].tolist(), first.loc[codes[copies]].tolist(), strict=True))
+
+
+def _copies(groups: Int64[np.ndarray, " rows"], parts: Shaped[np.ndarray, " rows"], but: str) -> list[Finding]:
+    if not (groups >= 0).any():
+        return []
+    copies = int((groups >= 0).sum()) - len(np.unique(groups[groups >= 0]))
+    first = np.flatnonzero(groups == groups[groups >= 0][0])[:2]
+    what = f"{copies:,} rows are copies of earlier rows" if copies > 1 else "1 row is a copy of an earlier row"
+    text = f"{what}{but}, the first is row {first[1]}, of row {first[0]}"
+    return [_leak_or_note(text, _torn(groups, parts), "of the copied rows are")]
+
+
+def _equal_rows(frame: pd.DataFrame, schema: Schema, *, ids: bool) -> Int64[np.ndarray, " rows"]:
+    """For each row the number of its group of equal rows, -1 where it is alone; the split does not count."""
+    passed_over = ("split",) if ids else ("split", "ignored")
+    columns = {
+        c.name: _hashable(frame[c.name]) for c in schema.columns if c.role not in passed_over and c.name in frame
+    }
+    cells = pd.DataFrame(columns).reset_index(drop=True)
+    codes, twice = np.full(len(frame), -1, dtype=np.int64), cells.duplicated(keep=False).to_numpy()
+    if twice.any():
+        codes[twice] = cells[twice].groupby(list(cells.columns), dropna=False, sort=False).ngroup().to_numpy()
+    return codes
+
+
+def _hashable(column: pd.Series) -> pd.Series:
+    """Lists and the like as text; plain cells and bytes as they are."""
+    return column if plain_cells_problem(column) in (None, "bytes") else column.map(repr)
+
+
+def _no_chance(frame: pd.DataFrame, schema: Schema) -> Bool[np.ndarray, " rows"]:
+    """Rows that can hardly be equal to another by chance: they have a photo, or numbers seldom repeat.
+
+    In a table of many copies numbers repeat too, but then they repeat together: as many as there are different rows."""
+    numbers = schema.names("number") + ([schema.target] if schema.task == "regression" else [])
+    most = max((len(np.unique(to_numbers(frame[name]).values)) for name in numbers), default=0)
+    codes = _equal_rows(frame, schema, ids=False)
+    different = int((codes < 0).sum()) + len(np.unique(codes[codes >= 0]))
+    if most > 0.5 * len(frame) or most > max(0.9 * different, _SEVERAL):
+        return np.ones(len(frame), dtype=bool)
+    return frame[schema.names("image")].notna().any(axis=1).to_numpy(dtype=bool)
+
+
+def _shared(photos: Photos, content: Int64[np.ndarray, " files"]) -> pd.DataFrame:
+    """Photos in more than one row: columns ``photo``, numbered from 0 by first use, and ``row``."""
+    rows, places = np.nonzero(photos.slots >= 0)
+    users = pd.DataFrame({"photo": content[photos.slots[rows, places]], "row": rows}).drop_duplicates()
+    users = users[users["photo"].duplicated(keep=False)]
+    return users.assign(photo=np.asarray(pd.factorize(users["photo"])[0], dtype=np.int64))
+
+
+def _comes_with_different_targets(
+    frame: pd.DataFrame, schema: Schema, users: pd.DataFrame
+) -> Bool[np.ndarray, " photos"]:
+    """Whether the rows of each shared photo disagree about the target."""
+    keys = to_keys(frame[schema.target]).iloc[users["row"]]
+    return (keys.groupby(users["photo"].to_numpy()).nunique() > 1).to_numpy(dtype=bool)
+
+
+def _torn(codes: Int64[np.ndarray, " items"], parts: Shaped[np.ndarray, " items"]) -> int:
+    """How many groups have members in more than one part; members in none do not count."""
+    counted = (codes >= 0) & (parts != "")
+    sides = pd.Series(parts[counted]).groupby(codes[counted]).nunique()
+    return int((sides > 1).sum())
+
+
+def _leak_or_note(text: str, torn: int, what: str) -> Finding:
+    if not torn:
+        return Finding("note", text)
+    return Finding("warning", f"{text}; {torn:,} {what} on two sides of the split, so the scores will look too good")
+
+
+def _photos(count: int) -> str:
+    return f"{count:,} photos are used" if count > 1 else "1 photo is used"
+
+
+def _pair_examples(photos: Photos, rows: Int64[np.ndarray, " photos"], pairs: Int64[np.ndarray, "pairs 2"]) -> str:
+    names = [
+        " and ".join(f"{photo_name(photos.files[file])} (row {rows[file]})" for file in pair)
+        for pair in pairs[:_EXAMPLES].tolist()
+    ]
+    return "; ".join(names)
