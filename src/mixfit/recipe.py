@@ -21,7 +21,8 @@ from mixfit.errors import ConfigError
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline, boosted_trees, constant
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for, metrics_for, score
 from mixfit.files import explained
-from mixfit.nn.model import MixedInputModel, is_frozen
+from mixfit.nn.build import is_frozen
+from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor, unreadable_photos
 from mixfit.report.content import ModelKind, ReportContent, Score
 from mixfit.report.page import write_report

@@ -50,6 +50,8 @@ class Inputs:
     """Output of the frozen image encoder, in place of ``images``."""
     image_mask: Bool[Tensor, "batch photos"] | None = None
     """False = there is no photo in this place. None = the data have no photos at all."""
+    image_column: Int64[Tensor, "batch photos"] | None = None
+    """Which image column each photo comes from; None = all from the first."""
     weight: Float32[Tensor, " batch"] | None = None
     """Weight of each row in the loss."""
     mix: Mix | None = None

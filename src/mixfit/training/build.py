@@ -15,8 +15,9 @@ from mixfit.data.feature_store import FeatureStore
 from mixfit.data.load import MixedData
 from mixfit.data.store import ImageFiles, ImageSource
 from mixfit.errors import ConfigError
+from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.image import ImageEncoder
-from mixfit.nn.model import MixedInputModel, ModelShape, make_model
+from mixfit.nn.model import MixedInputModel
 
 
 def model_shape(data: MixedData) -> ModelShape:
