@@ -177,7 +177,7 @@ def test_every_fusion_can_be_exported_with_any_number_of_rows(name: Fusion) -> N
             super().__init__()
             self.model = model
 
-        def forward(self, numeric, categorical, images, mask, column):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def forward(self, numeric, categorical, images, mask, column):  # type: ignore[no-untyped-def]
             rows = torch.arange(numeric.shape[0])
             return self.model(
                 Inputs(

@@ -32,7 +32,7 @@ class ConcatFusion(nn.Module):
         self.wide = nn.Linear(tabular_dim + image_dim, out_dim)
 
     def forward(
-        self, tabular: Float[Tensor, "batch *members d_table"], image: Float[Tensor, "batch d_image"]
+        self, tabular: Float[Tensor, "batch *members d_table"], image: Float[Tensor, "batch *image_members d_image"]
     ) -> Float[Tensor, "batch *members d"]:
         """Join row by row."""
         x = torch.cat([tabular, for_members(image, tabular)], dim=-1)

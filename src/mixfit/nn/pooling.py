@@ -51,6 +51,6 @@ class AttentionPool(nn.Module):
         keys = self.key(x)
         if self.query is None or query is None:
             return keys[:, :, : self.heads] if self.query is None else keys.new_zeros(*x.shape[:2], self.heads)
-        asked = self.query(query).reshape(len(x), self.heads, -1)
-        keys = keys.reshape(*x.shape[:2], self.heads, asked.shape[2])
-        return torch.einsum("bphd,bhd->bph", keys, asked) / asked.shape[2] ** 0.5
+        d = self.query.out_features // self.heads
+        asked = self.query(query).reshape(x.shape[0], self.heads, d)
+        return torch.einsum("bphd,bhd->bph", keys.reshape(*x.shape[:2], self.heads, d), asked) / d**0.5
