@@ -74,6 +74,11 @@ class ImageEncoder(nn.Module):
         """Whether no part of the backbone learns, so that a photo always has the same features."""
         return is_frozen_module(self.backbone)
 
+    @property
+    def last_layers(self) -> tuple[nn.Module, ...]:
+        """The linear layer that scales the result."""
+        return (self.project[2],)
+
     def train(self, mode: bool = True) -> "ImageEncoder":  # noqa: FBT001, FBT002 - PyTorch's signature
         """What is frozen always stays in evaluation mode."""
         super().train(mode)

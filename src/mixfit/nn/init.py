@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
+from mixfit.nn.layers import MemberLinear
 
 _GAIN_OF_SILU = 1.68  # 1 / sqrt(E[silu(x)^2]) for standard normal x
 
@@ -56,10 +57,23 @@ def _gains(module: nn.Module) -> Iterator[tuple[nn.Module, float]]:
 
 
 @dataclass(frozen=True, slots=True)
-class LSUVReport:
-    """Mean and standard deviation of what one part gives for the batch, before and after."""
+class Stage:
+    """A place in a model whose output is to have unit variance."""
 
-    part: str
+    name: str
+    module: nn.Module
+    """Its output is measured."""
+    layers: tuple[nn.Module, ...]
+    """Layers with ``weight`` and maybe ``bias`` whose output it is, or the sum of their outputs: these are scaled."""
+    centre: bool = False
+    """Whether the mean is made 0, too, by the bias of the first layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """Mean and standard deviation of what one stage gives for the batch, before and after."""
+
+    name: str
     mean_before: float
     std_before: float
     mean_after: float
@@ -68,14 +82,9 @@ class LSUVReport:
 
 @torch.no_grad()
 def lsuv(
-    model: nn.Module,
-    run: Callable[[], object],
-    layers: Sequence[tuple[str, nn.Linear]],
-    *,
-    tolerance: float = 0.02,
-    attempts: int = 5,
-) -> list[LSUVReport]:
-    """Scale chosen layers until each gives zero mean and unit variance for one real batch.
+    model: nn.Module, run: Callable[[], object], stages: Sequence[Stage], *, tolerance: float = 0.02, attempts: int = 10
+) -> list[Scaled]:
+    """Scale layers until each stage gives unit variance for one real batch.
 
     Layer-sequential unit variance (Mishkin and Matas 2015, arXiv:1511.06422). A model with several inputs needs it at
     the end of every branch: the branch with the larger numbers would otherwise drown the others at the fusion.
@@ -83,46 +92,52 @@ def lsuv(
     Args:
         model: put into evaluation mode while it is measured, so that dropout adds no noise; its modes are restored.
         run: calls the model on the batch.
-        layers: name and layer, from the first to the last of the model; shared by no other place.
-        tolerance: of the standard deviation.
-        attempts: measurements of each layer at most.
+        stages: from the first to the last of the model.
+        tolerance: of the standard deviation, and of the mean where it is made 0.
+        attempts: measurements of each stage at most; more than one is needed where an activation follows.
     Returns:
-        One line for each layer.
+        One line for each stage.
     Raises:
-        ConfigError: a layer was not reached, or it gives no finite numbers.
+        ConfigError: a stage was not reached, or it gives no finite numbers.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return [_scale(run, name, layer, tolerance, attempts) for name, layer in layers]
+        return [_scale(run, stage, tolerance, attempts) for stage in stages]
     finally:
         for module, mode in modes.items():
             module.training = mode
 
 
-def _scale(run: Callable[[], object], name: str, layer: nn.Linear, tolerance: float, attempts: int) -> LSUVReport:
-    mean, std = before = _measure(run, name, layer)
+def _scale(run: Callable[[], object], stage: Stage, tolerance: float, attempts: int) -> Scaled:
+    mean, std = before = _measure(run, stage)
     for _ in range(attempts):
+        if abs(std - 1) < tolerance and (not stage.centre or abs(mean) < tolerance):
+            break
         if std < 1e-8:  # the same for every row: there is nothing to scale
             break
-        if layer.bias is not None:
-            layer.bias.sub_(mean).div_(std)
+        _shift_and_scale(stage, mean if stage.centre else 0.0, std)
+        mean, std = _measure(run, stage)
+    return Scaled(stage.name, *before, mean, std)
+
+
+def _shift_and_scale(stage: Stage, mean: float, std: float) -> None:
+    for number, layer in enumerate(stage.layers):
+        assert isinstance(layer.weight, Tensor)
         layer.weight.div_(std)
-        mean, std = _measure(run, name, layer)
-        if abs(std - 1) < tolerance and abs(mean) < tolerance:
-            break
-    return LSUVReport(name, *before, mean, std)
+        if isinstance(layer.bias, Tensor):
+            layer.bias.sub_(mean if number == 0 else 0.0).div_(std)
 
 
-def _measure(run: Callable[[], object], name: str, layer: nn.Linear) -> tuple[float, float]:
-    with _outputs(layer) as seen:
+def _measure(run: Callable[[], object], stage: Stage) -> tuple[float, float]:
+    with _outputs(stage.module) as seen:
         run()
     if not seen:
-        raise ConfigError(f"The layer {name} is not used in the forward pass of this batch.")
-    values = torch.cat([output.flatten() for output in seen]).float()
-    mean, std = float(values.mean()), float(values.std())
+        raise ConfigError(f"The part {stage.name} is not used in the forward pass of this batch.")
+    values = torch.cat([output.flatten() for output in seen]).double()
+    mean, std = float(values.mean()), float(values.std()) if len(values) > 1 else 0.0
     if not (math.isfinite(mean) and math.isfinite(std)):
-        raise ConfigError(f"The layer {name} gives {mean} +- {std} for this batch: its inputs are not finite.")
+        raise ConfigError(f"The part {stage.name} gives {mean} +- {std} for this batch: its inputs are not finite.")
     return mean, std
 
 
@@ -137,11 +152,13 @@ def _outputs(layer: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @torch.no_grad()
-def start_at_target(head: nn.Linear, *, mean: float | None = None, class_share: Sequence[float] | None = None) -> None:
+def start_at_target(
+    head: nn.Linear | MemberLinear, *, mean: float | None = None, class_share: Sequence[float] | None = None
+) -> None:
     """Set the bias of the last layer so that the first prediction is the best constant one.
 
     Args:
-        head: ``(batch, d) -> (batch, outputs)``.
+        head: the last layer; every member of an ensemble gets the same bias.
         mean: of the scaled target, for a number.
         class_share: share of the training rows in each class, for classes; the bias becomes its logarithm.
     Raises:
@@ -152,6 +169,6 @@ def start_at_target(head: nn.Linear, *, mean: float | None = None, class_share: 
         head.bias.fill_(mean)
     if class_share is None:
         return
-    if len(class_share) != head.out_features:
-        raise ConfigError(f"There are {len(class_share)} classes and {head.out_features} outputs.")
+    if len(class_share) != head.bias.shape[-1]:
+        raise ConfigError(f"There are {len(class_share)} classes and {head.bias.shape[-1]} outputs.")
     head.bias.copy_(torch.tensor(class_share, dtype=torch.float64).clamp(min=1e-6).log())

@@ -35,6 +35,10 @@ class TableEncoder(Protocol):
 
     out_dim: int
 
+    @property
+    def last_layers(self) -> tuple[nn.Module, ...]:
+        """Layers whose summed output is the result, for initialisation."""
+
     def __call__(self, numeric: Tensor, categorical: Tensor, mix: Mix | None = None) -> Tensor: ...
 
 
@@ -128,5 +132,5 @@ class MixedInputModel(nn.Module):
         return photos
 
 
-def _head(members: int, d: int, outputs: int) -> nn.Module:
+def _head(members: int, d: int, outputs: int) -> nn.Linear | MemberLinear:
     return nn.Linear(d, outputs) if members == 1 else MemberLinear(members, d, outputs)
