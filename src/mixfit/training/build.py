@@ -18,6 +18,7 @@ from mixfit.errors import ConfigError
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
+from mixfit.training.prepare import start_well
 
 
 def model_shape(data: MixedData) -> ModelShape:
@@ -28,14 +29,19 @@ def model_shape(data: MixedData) -> ModelShape:
         photos=data.photos is not None,
         outputs=data.target.outputs,
         image_size=data.image_size,
+        image_columns=max(1, len(data.schema.names("image"))),
     )
 
 
 def build_model(data: MixedData, config: ModelConfig | None = None, *, seed: int | None = None) -> MixedInputModel:
-    """A mixed-input network for ``data``; ``seed`` sets PyTorch's global generator before the weights are drawn."""
+    """A mixed-input network for ``data``, whose first prediction is the mean of the training rows.
+
+    ``seed`` sets PyTorch's global generator before the weights are drawn."""
     if seed is not None:
         torch.manual_seed(seed)
-    return make_model(model_shape(data), ModelConfig() if config is None else config)
+    model = make_model(model_shape(data), ModelConfig() if config is None else config)
+    start_well(model, data)
+    return model
 
 
 def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bool = False) -> MixedData:

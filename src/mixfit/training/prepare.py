@@ -11,7 +11,6 @@ from mixfit.data.load import MixedData
 from mixfit.nn.init import Scaled, Stage, lsuv, start_at_target
 from mixfit.nn.model import MixedInputModel
 
-
 Part = Literal["branches", "output"]
 
 
