@@ -10,6 +10,7 @@ from mixfit.nn.freezing import keep_frozen_still
 from mixfit.nn.fusion import Fusion
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.layers import MemberLinear, Mix, ensemble_mean
+from mixfit.nn.summary import Summary, summary
 
 
 @runtime_checkable
@@ -90,6 +91,10 @@ class MixedInputModel(nn.Module):
         super().train(mode)
         keep_frozen_still(self)
         return self
+
+    def summary(self, xb: MixedInputs) -> Summary:
+        """Layers, shapes, parameters and cost of a forward pass over a batch; print it."""
+        return summary(self, xb)
 
     def forward(self, xb: MixedInputs) -> Tensor:
         """Scaled target ``(batch,)``, or logits ``(batch, classes)``.
