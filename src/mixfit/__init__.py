@@ -45,9 +45,18 @@ if TYPE_CHECKING:
     from mixfit.errors import Diverged as Diverged
     from mixfit.errors import MixfitError as MixfitError
     from mixfit.errors import ResourceError as ResourceError
+    from mixfit.nn.freezing import freeze as freeze
+    from mixfit.nn.freezing import unfreeze as unfreeze
     from mixfit.nn.fusion import ConcatFusion as ConcatFusion
+    from mixfit.nn.fusion import FiLMFusion as FiLMFusion
+    from mixfit.nn.fusion import GatedFusion as GatedFusion
+    from mixfit.nn.fusion import LateFusion as LateFusion
     from mixfit.nn.image import ImageEncoder as ImageEncoder
+    from mixfit.nn.init import init_weights as init_weights
+    from mixfit.nn.init import lsuv as lsuv
     from mixfit.nn.model import MixedInputModel as MixedInputModel
+    from mixfit.nn.pooling import AttentionPool as AttentionPool
+    from mixfit.nn.summary import summary as summary
     from mixfit.nn.tabular import TabularEncoder as TabularEncoder
     from mixfit.predictor import Predictor as Predictor
     from mixfit.recipe import fit as fit
@@ -65,6 +74,7 @@ if TYPE_CHECKING:
     from mixfit.training.loss import mse as mse
     from mixfit.training.optimizer import SGD as SGD
     from mixfit.training.optimizer import AdamW as AdamW
+    from mixfit.training.prepare import start_well as start_well
     from mixfit.training.tta import augmented_outputs as augmented_outputs
 
 __version__ = "0.1.0"
@@ -93,7 +103,12 @@ _HOME = {
     "mixfit.data.table": ("read_table",),
     "mixfit.data.transform": ("Compose", "RandomHorizontalFlip", "Transform"),
     "mixfit.errors": ("ConfigError", "DataError", "Diverged", "MixfitError", "ResourceError"),
-    "mixfit.nn.fusion": ("ConcatFusion",),
+    "mixfit.nn.freezing": ("freeze", "unfreeze"),
+    "mixfit.nn.fusion": ("ConcatFusion", "FiLMFusion", "GatedFusion", "LateFusion"),
+    "mixfit.nn.init": ("init_weights", "lsuv"),
+    "mixfit.nn.pooling": ("AttentionPool",),
+    "mixfit.nn.summary": ("summary",),
+    "mixfit.training.prepare": ("start_well",),
     "mixfit.nn.image": ("ImageEncoder",),
     "mixfit.nn.model": ("MixedInputModel",),
     "mixfit.nn.tabular": ("TabularEncoder",),

@@ -18,6 +18,10 @@ ROLES: tuple[Role, ...] = get_args(Role)
 TASKS: tuple[Task, ...] = get_args(Task)
 Crop = Literal["squash", "center", "pad"]
 """How a photo becomes square: "squash" ignores the aspect ratio, "center" cuts the longer side, "pad" adds mid-grey."""
+Fusion = Literal["concat", "gated", "film", "attention", "late"]
+"""How the encodings of the table and of the photos are joined, see ``nn/fusion.py``."""
+MemoryFormat = Literal["auto", "contiguous", "channels_last"]
+Precision = Literal["auto", "float32", "bfloat16"]
 Augmentation = Literal["none", "flip", "standard", "trivial"]
 """Random changes of the photos of training rows, see ``data/augment.py``."""
 
@@ -84,6 +88,22 @@ class ModelConfig:
     """Image network: tf_efficientnet_lite0 (ImageNet weights), small_resnet (from scratch) or a timm model."""
     freeze_backbone: bool | None = None
     """Keep the image network as it is, its features computed once per photo; by default if it has trained weights."""
+    backbone_weights: Path | None = None
+    """A safetensors file with the image network's weights, under timm's names; by default those of its package."""
+    allow_download: bool = False
+    """Fetch the image network's weights from timm's model hub when no others are given."""
+    train_blocks: int = 0
+    """How many of the last blocks of a frozen image network learn all the same."""
+    memory_format: MemoryFormat = "auto"
+    """Order of the image network's numbers in memory; "auto" measures once which is faster on this machine."""
+    precision: Precision = "auto"
+    """Arithmetic of the image network; "auto" measures once whether bfloat16 is faster here and as good."""
+    fusion: Fusion = "concat"
+    """How table and photos are joined: side by side, gated, film (the table scales), attention, or late (averaged)."""
+    auxiliary_heads: bool = False
+    """In training also predict from the table alone and from the photos alone."""
+    modality_dropout: float = 0.0
+    """Share of training rows that lose their photos in a batch."""
     tabular_hidden: Annotated[tuple[int, ...], Parameter(negative=())] = (128, 128)
     """Width of a hidden layer of the table's network; give the flag once for each layer."""
     encoding_dim: int = 64
@@ -94,9 +114,11 @@ class ModelConfig:
     """Share of image features left out in training."""
 
     def __post_init__(self) -> None:
-        for name in ("dropout", "image_dropout"):
+        for name in ("dropout", "image_dropout", "modality_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
+        if self.train_blocks < 0:
+            raise ConfigError(f"train_blocks must be at least 0, got {self.train_blocks}.")
         if self.encoding_dim < 1 or any(width < 1 for width in self.tabular_hidden):
             raise ConfigError("encoding_dim and every width of tabular_hidden must be at least 1.")
 

@@ -37,7 +37,8 @@ from mixfit.device import default_device
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import json_numbers, new_folder, write_file
 from mixfit.nn.backbones import has_pretrained_weights
-from mixfit.nn.model import MixedInputModel, ModelShape, make_model
+from mixfit.nn.build import ModelShape, make_model
+from mixfit.nn.model import MixedInputModel
 from mixfit.training.build import CHUNK, encode_photos, model_shape, open_feature_store
 from mixfit.training.tta import augmented_outputs
 

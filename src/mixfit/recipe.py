@@ -25,11 +25,13 @@ from mixfit.errors import ConfigError
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline, boosted_trees, constant
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for, metrics_for, score
 from mixfit.files import explained
-from mixfit.nn.model import MixedInputModel, is_frozen
+from mixfit.nn.build import is_frozen
+from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor, unreadable_photos
 from mixfit.report.content import ModelKind, ReportContent, Score
 from mixfit.report.page import write_report
 from mixfit.run_folder import describe_environment, new_run_folder, run_name, write_settings
+from mixfit.training.arithmetic import settle_arithmetic
 from mixfit.training.build import build_model, precompute_features
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
@@ -119,6 +121,14 @@ def fit(
     )
     data_config = replace(data_config, image_size=mixed.image_size)
     train_config = replace(train_config, batch_size=mixed.batch_size)
+    if mixed.photos is not None:
+        model_config = settle_arithmetic(
+            model_config,
+            image_size=mixed.image_size,
+            photos=len(mixed.photos.files),
+            device=torch.device(mixed.device),
+            folder=None if mixed.cache is None else mixed.cache.folder,
+        )
     network = build_model(mixed, model_config, seed=train_config.seed).to(mixed.device)
     folder = new_run_folder(Path(out), run_name(table, target))
     fingerprint = Fingerprint.of(table, mixed.photos)

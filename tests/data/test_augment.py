@@ -23,7 +23,7 @@ from mixfit.data.random import RowRandom
 from mixfit.data.transform import Compose, RandomHorizontalFlip, Transform
 from mixfit.data.trivial_augment import OPERATIONS, TrivialAugment, apply_operations
 from mixfit.errors import ConfigError
-from mixfit.nn.model import ModelShape, make_model
+from mixfit.nn.build import ModelShape, make_model
 
 Maker = Callable[[float], Transform]
 PIXEL: dict[str, Maker] = {

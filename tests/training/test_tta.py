@@ -8,7 +8,8 @@ from mixfit.data.batch import Inputs
 from mixfit.data.mix import MixUp
 from mixfit.data.transform import RandomHorizontalFlip
 from mixfit.errors import ConfigError
-from mixfit.nn.model import MixedInputModel, ModelShape, make_model
+from mixfit.nn.build import ModelShape, make_model
+from mixfit.nn.model import MixedInputModel
 from mixfit.training.tta import augmented_outputs
 
 

@@ -54,7 +54,9 @@ class Inputs:
     image_mask: Bool[Tensor, "batch photos"] | None = None
     """False = there is no photo in this place. None = the data have no photos at all."""
     image_column: Int64[Tensor, "batch photos"] | None = None
-    """Which image column of the table each photo is from, counted from 0; 0 where ``image_mask`` is False."""
+    """Which image column of the table each photo is from, counted from 0; 0 where ``image_mask`` is False.
+
+    None = all from the first."""
     weight: Float32[Tensor, " batch"] | None = None
     """Weight of each row in the loss."""
     mix: Mix | None = None

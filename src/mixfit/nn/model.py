@@ -1,19 +1,16 @@
-"""The mixed-input network: encoders, fusion, head. Also how one is built from a plain description."""
+"""The mixed-input network: encoders, fusion, head."""
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from mixfit.config import ModelConfig
 from mixfit.errors import ConfigError
-from mixfit.nn.backbones import has_pretrained_weights, make_backbone
-from mixfit.nn.fusion import ConcatFusion
+from mixfit.nn.freezing import keep_frozen_still
+from mixfit.nn.fusion import Fusion
 from mixfit.nn.image import ImageEncoder
-from mixfit.nn.layers import Mix
-from mixfit.nn.tabular import TabularEncoder
+from mixfit.nn.layers import MemberLinear, Mix, ensemble_mean
+from mixfit.nn.summary import Summary, summary
 
 
 @runtime_checkable
@@ -25,6 +22,7 @@ class MixedInputs(Protocol):
     images: Tensor | None
     features: Tensor | None
     image_mask: Tensor | None
+    image_column: Tensor | None
     normalized: bool
 
     @property
@@ -32,89 +30,112 @@ class MixedInputs(Protocol):
         """The partners in a mixed batch."""
 
 
+@runtime_checkable
+class TableEncoder(Protocol):
+    """What a model needs of a table encoder, an ``nn.Module``."""
+
+    out_dim: int
+
+    @property
+    def last_layers(self) -> tuple[nn.Module, ...]:
+        """Layers whose summed output is the result, for initialisation."""
+
+    def __call__(self, numeric: Tensor, categorical: Tensor, mix: Mix | None = None) -> Tensor: ...
+
+
 class MixedInputModel(nn.Module):
     """Table encoder and image encoder, joined by a fusion, and a linear head.
 
+    The table encoder may be an ensemble that gives a vector for each of its members. In training every member then has
+    a prediction of its own, to be judged on its own; in evaluation mode the model gives their mean (of probabilities
+    for classes).
+
     Args:
-        tabular: ``(batch, numeric), (batch, categorical) -> (batch, d_table)``.
+        tabular: ``(batch, numeric), (batch, categorical) -> (batch, d_table)``, or ``(batch, members, d_table)``.
         image: photos of a row -> ``(batch, d_image)``; None for a table without photos.
         fusion: ``(batch, d_table), (batch, d_image) -> (batch, d)``; None exactly when ``image`` is None.
         outputs: 1 for a number, else the number of classes.
+        members: of the ensemble; 1 for none.
+        auxiliary: in training the table alone and the photos alone predict, too, through heads of their own, and are
+            judged like the whole, so that neither starves beside the other.
+        modality_dropout: share of the rows that lose all their photos, in training, in [0, 1).
     Raises:
         ConfigError: only one of image encoder and fusion is given.
     """
 
     def __init__(
-        self, tabular: TabularEncoder, image: ImageEncoder | None, fusion: ConcatFusion | None, *, outputs: int
+        self,
+        tabular: TableEncoder,
+        image: ImageEncoder | None,
+        fusion: Fusion | None,
+        *,
+        outputs: int,
+        members: int = 1,
+        auxiliary: bool = False,
+        modality_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if (image is None) != (fusion is None):
             raise ConfigError("An image encoder needs a fusion and the other way round: give both or neither.")
-        self.tabular, self.image, self.fusion, self.outputs = tabular, image, fusion, outputs
-        self.head = nn.Linear(tabular.out_dim if fusion is None else fusion.out_dim, outputs)
+        self.tabular, self.image, self.fusion = tabular, image, fusion
+        self.outputs, self.members, self.modality_dropout = outputs, members, modality_dropout
+        self.head = _head(members, tabular.out_dim if fusion is None else fusion.out_dim, outputs)
+        self.auxiliary: nn.ModuleList | None = None
+        if auxiliary and image is not None:
+            self.auxiliary = nn.ModuleList(
+                [_head(members, tabular.out_dim, outputs), nn.Linear(image.out_dim, outputs)]
+            )
 
-    def forward(self, xb: MixedInputs) -> Float[Tensor, " batch"] | Float[Tensor, "batch classes"]:
-        """Scaled target ``(batch,)``, or logits ``(batch, classes)``."""
-        x = self.tabular(xb.numeric, xb.categorical, xb.mix)
-        if self.image is not None and self.fusion is not None:
-            mask = xb.image_mask
-            if mask is None:
-                mask = torch.zeros(len(x), 0, dtype=torch.bool, device=x.device)
-            x = self.fusion(x, self.image(xb.images, xb.features, mask, xb.mix, normalized=xb.normalized))
-        y = self.head(x)
-        return y[:, 0] if self.outputs == 1 else y
+    def train(self, mode: bool = True) -> "MixedInputModel":  # noqa: FBT001, FBT002 - PyTorch's signature
+        """What is frozen stays in evaluation mode."""
+        super().train(mode)
+        keep_frozen_still(self)
+        return self
 
+    def summary(self, xb: MixedInputs) -> Summary:
+        """Layers, shapes, parameters and cost of a forward pass over a batch; print it."""
+        return summary(self, xb)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelShape:
-    """What the data decide about a model; together with ``ModelConfig`` it rebuilds the network."""
+    def forward(self, xb: MixedInputs) -> Tensor:
+        """Scaled target ``(batch,)``, or logits ``(batch, classes)``.
 
-    numeric: int
-    cardinalities: tuple[int, ...]
-    photos: bool
-    outputs: int
-    """1 for a number, else the number of classes."""
-    image_size: int = 224
-    """Pixels a side of the photos."""
+        In training, with members or auxiliary heads, one for each: ``(batch, members)`` or
+        ``(batch, members, classes)``."""
+        table = self.tabular(xb.numeric, xb.categorical, xb.mix)
+        photos = None if self.image is None else self._photos(xb, table)
+        y = self.head(table if photos is None or self.fusion is None else self.fusion(table, photos))
+        y = y if y.ndim == 3 else y[:, None]
+        if not self.training:
+            y = ensemble_mean(y) if y.shape[1] > 1 else y[:, 0]
+        elif self.auxiliary is not None and photos is not None:
+            from_table, from_photos = self.auxiliary[0](table), self.auxiliary[1](photos)
+            # Each of the three counts alike, whatever the number of members.
+            y = torch.cat([y, from_table.reshape(y.shape), from_photos[:, None].expand_as(y)], dim=1)
+        elif y.shape[1] == 1:
+            y = y[:, 0]
+        return y[..., 0] if self.outputs == 1 else y
 
-
-def is_frozen(config: ModelConfig) -> bool:
-    """Whether the backbone stays as it is: unless the configuration says, exactly if it has trained weights.
-
-    Raises:
-        ConfigError: random weights are to be kept.
-    """
-    trained = has_pretrained_weights(config.backbone)
-    if config.freeze_backbone and not trained:
-        raise ConfigError(
-            f"The backbone {config.backbone} starts from random weights, so freezing it would keep it useless: "
-            "leave --freeze-backbone out."
+    def _photos(self, xb: MixedInputs, table: Tensor) -> Tensor:
+        """The encoding of each row's photos, ``(batch, d_image)``."""
+        assert self.image is not None
+        mask, mix = xb.image_mask, xb.mix
+        if mask is None:
+            mask = torch.zeros(len(table), 0, dtype=torch.bool, device=table.device)
+        query = table.mean(1) if table.ndim == 3 else table
+        photos = self.image(
+            xb.images,
+            xb.features,
+            mask,
+            mix,
+            column=xb.image_column,
+            query=query if self.image.pool.query is not None else None,
+            normalized=xb.normalized,
         )
-    return trained if config.freeze_backbone is None else config.freeze_backbone
+        if self.training and self.modality_dropout:
+            lost = torch.rand(len(photos), 1, device=photos.device) < self.modality_dropout
+            photos = torch.where(lost, self.image.pool.no_photo, photos)
+        return photos
 
 
-def make_model(shape: ModelShape, config: ModelConfig, *, pretrained: bool = True) -> MixedInputModel:
-    """Build the network of a configuration for data of a shape.
-
-    Weights are random (PyTorch's global generator), the backbone's are pretrained where there are such."""
-    tabular = TabularEncoder(
-        shape.numeric,
-        shape.cardinalities,
-        hidden=config.tabular_hidden,
-        out_dim=config.encoding_dim,
-        dropout=config.dropout,
-    )
-    image, fusion = None, None
-    if shape.photos:
-        backbone = make_backbone(config.backbone, image_size=shape.image_size, pretrained=pretrained)
-        image = ImageEncoder(
-            backbone.module,
-            backbone.num_features,
-            mean=backbone.mean,
-            std=backbone.std,
-            out_dim=config.encoding_dim,
-            dropout=config.image_dropout,
-            frozen=is_frozen(config),
-        )
-        fusion = ConcatFusion(tabular.out_dim, image.out_dim, out_dim=config.encoding_dim, dropout=config.dropout)
-    return MixedInputModel(tabular, image, fusion, outputs=shape.outputs)
+def _head(members: int, d: int, outputs: int) -> nn.Linear | MemberLinear:
+    return nn.Linear(d, outputs) if members == 1 else MemberLinear(members, d, outputs)

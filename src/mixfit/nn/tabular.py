@@ -45,6 +45,12 @@ class TabularEncoder(nn.Module):
         self.deep = nn.Sequential(*blocks, nn.Linear(widths[-1], out_dim))
         self.wide = nn.Linear(d_in, out_dim)
 
+    @property
+    def last_layers(self) -> tuple[nn.Module, ...]:
+        """The linear layers whose sum is the result."""
+        last = self.deep[-1]
+        return last, self.wide
+
     def forward(
         self,
         numeric: Float32[Tensor, "batch numeric"],

@@ -17,8 +17,10 @@ from mixfit.data.feature_store import FeatureStore
 from mixfit.data.load import MixedData
 from mixfit.data.store import ImageFiles, ImageSource
 from mixfit.errors import ConfigError
+from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.image import ImageEncoder
-from mixfit.nn.model import MixedInputModel, ModelShape, make_model
+from mixfit.nn.model import MixedInputModel
+from mixfit.training.prepare import start_well
 
 CHUNK = 16
 """Photos that go through the network at a time, always just so many: fewer may come out with other bits."""
@@ -35,14 +37,19 @@ def model_shape(data: MixedData) -> ModelShape:
         photos=data.photos is not None,
         outputs=data.target.outputs,
         image_size=data.image_size,
+        image_columns=max(1, len(data.schema.names("image"))),
     )
 
 
 def build_model(data: MixedData, config: ModelConfig | None = None, *, seed: int | None = None) -> MixedInputModel:
-    """A mixed-input network for ``data``; ``seed`` sets PyTorch's global generator before the weights are drawn."""
+    """A mixed-input network for ``data``, whose first prediction is the mean of the training rows.
+
+    ``seed`` sets PyTorch's global generator before the weights are drawn."""
     if seed is not None:
         torch.manual_seed(seed)
-    return make_model(model_shape(data), ModelConfig() if config is None else config)
+    model = make_model(model_shape(data), ModelConfig() if config is None else config)
+    start_well(model, data)
+    return model
 
 
 def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bool = False) -> MixedData:
@@ -124,7 +131,7 @@ def encoder_identity(encoder: ImageEncoder, size: int) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(_bytes(tensor))
     device = encoder.pixel_mean.device.type
-    versions = f"{ENCODER_VERSION} {torch.__version__} {timm.__version__}"
+    versions = f"{ENCODER_VERSION} {encoder.memory_format} {encoder.precision} {torch.__version__} {timm.__version__}"
     digest.update(f"{versions} {device} {torch.backends.cpu.get_cpu_capability()}".encode())
     noise = np.random.default_rng(0).integers(0, 256, (CHUNK, 3, size, size), dtype=np.uint8)
     digest.update(_bytes(_encode(encoder, torch.from_numpy(noise))))

@@ -1,0 +1,174 @@
+"""Initialisation: weights by the activation that follows, and by the variance that one real batch shows.
+
+Variance is the whole matter: a layer that doubles it makes a deep network explode, one that halves it makes the network
+deaf. ``init_weights`` gets it right for random inputs, ``lsuv`` for the inputs that are really there."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mixfit.errors import ConfigError
+from mixfit.nn.layers import MemberLinear
+
+_GAIN_OF_SILU = 1.68  # 1 / sqrt(E[silu(x)^2]) for standard normal x
+
+
+@torch.no_grad()
+def init_weights(module: nn.Module) -> None:
+    """Draw all weights of linear layers and convolutions anew, and set their biases to 0.
+
+    A layer that feeds a ReLU is drawn after He et al. 2015 (arXiv:1502.01852), one that feeds SiLU or GELU with
+    the gain of SiLU, any other after Glorot and Bengio 2010. What follows a layer is told from its ``nn.Sequential``,
+    with norms and dropout between passed over. Weights that are 0 throughout are kept: these are ends of residual
+    branches."""
+    gains = dict(_gains(module))
+    for layer in module.modules():
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            continue
+        if layer.bias is not None:
+            layer.bias.zero_()
+        if not layer.weight.any():
+            continue
+        fan_in = layer.weight[0].numel()
+        if layer in gains:
+            layer.weight.normal_(std=gains[layer] / math.sqrt(fan_in))
+        else:
+            nn.init.xavier_normal_(layer.weight)
+
+
+def _gains(module: nn.Module) -> Iterator[tuple[nn.Module, float]]:
+    for sequence in module.modules():
+        if not isinstance(sequence, nn.Sequential):
+            continue
+        before: nn.Module | None = None
+        for layer in sequence:
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                before = layer
+            elif isinstance(layer, nn.ReLU | nn.LeakyReLU) and before is not None:
+                yield before, math.sqrt(2)
+            elif isinstance(layer, nn.SiLU | nn.GELU) and before is not None:
+                yield before, _GAIN_OF_SILU
+            elif not isinstance(layer, nn.Dropout | nn.BatchNorm2d | nn.LayerNorm):
+                before = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A place in a model whose output is to have unit variance."""
+
+    name: str
+    module: nn.Module
+    """Its output is measured."""
+    layers: tuple[nn.Module, ...]
+    """Layers with ``weight`` and maybe ``bias`` whose output it is, or the sum of their outputs: these are scaled."""
+    centre: bool = False
+    """Whether the mean is made 0, too, by the bias of the first layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """Mean and standard deviation of what one stage gives for the batch, before and after."""
+
+    name: str
+    mean_before: float
+    std_before: float
+    mean_after: float
+    std_after: float
+
+
+@torch.no_grad()
+def lsuv(
+    model: nn.Module, run: Callable[[], object], stages: Sequence[Stage], *, tolerance: float = 0.02, attempts: int = 10
+) -> list[Scaled]:
+    """Scale layers until each stage gives unit variance for one real batch.
+
+    Layer-sequential unit variance (Mishkin and Matas 2015, arXiv:1511.06422). A model with several inputs needs it at
+    the end of every branch: the branch with the larger numbers would otherwise drown the others at the fusion.
+
+    Args:
+        model: put into evaluation mode while it is measured, so that dropout adds no noise; its modes are restored.
+        run: calls the model on the batch.
+        stages: from the first to the last of the model.
+        tolerance: of the standard deviation, and of the mean where it is made 0.
+        attempts: measurements of each stage at most; more than one is needed where an activation follows.
+    Returns:
+        One line for each stage.
+    Raises:
+        ConfigError: a stage was not reached, or it gives no finite numbers.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        return [_scale(run, stage, tolerance, attempts) for stage in stages]
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _scale(run: Callable[[], object], stage: Stage, tolerance: float, attempts: int) -> Scaled:
+    mean, std = before = _measure(run, stage)
+    for _ in range(attempts):
+        if abs(std - 1) < tolerance and (not stage.centre or abs(mean) < tolerance):
+            break
+        if std < 1e-8:  # the same for every row: there is nothing to scale
+            break
+        _shift_and_scale(stage, mean if stage.centre else 0.0, std)
+        mean, std = _measure(run, stage)
+    return Scaled(stage.name, *before, mean, std)
+
+
+def _shift_and_scale(stage: Stage, mean: float, std: float) -> None:
+    for number, layer in enumerate(stage.layers):
+        assert isinstance(layer.weight, Tensor)
+        layer.weight.div_(std)
+        if isinstance(layer.bias, Tensor):
+            layer.bias.sub_(mean if number == 0 else 0.0).div_(std)
+
+
+def _measure(run: Callable[[], object], stage: Stage) -> tuple[float, float]:
+    with _outputs(stage.module) as seen:
+        run()
+    if not seen:
+        raise ConfigError(f"The part {stage.name} is not used in the forward pass of this batch.")
+    values = torch.cat([output.flatten() for output in seen]).double()
+    mean, std = float(values.mean()), float(values.std()) if len(values) > 1 else 0.0
+    if not (math.isfinite(mean) and math.isfinite(std)):
+        raise ConfigError(f"The part {stage.name} gives {mean} +- {std} for this batch: its inputs are not finite.")
+    return mean, std
+
+
+@contextmanager
+def _outputs(layer: nn.Module) -> Iterator[list[Tensor]]:
+    seen: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def start_at_target(
+    head: nn.Linear | MemberLinear, *, mean: float | None = None, class_share: Sequence[float] | None = None
+) -> None:
+    """Set the bias of the last layer so that the first prediction is the best constant one.
+
+    Args:
+        head: the last layer; every member of an ensemble gets the same bias.
+        mean: of the scaled target, for a number.
+        class_share: share of the training rows in each class, for classes; the bias becomes its logarithm.
+    Raises:
+        ConfigError: neither is given or both are, or there are not as many classes as outputs."""
+    if (mean is None) == (class_share is None):
+        raise ConfigError("Give the mean of the target or the share of each class, one of the two.")
+    if mean is not None:
+        head.bias.fill_(mean)
+    if class_share is None:
+        return
+    if len(class_share) != head.bias.shape[-1]:
+        raise ConfigError(f"There are {len(class_share)} classes and {head.bias.shape[-1]} outputs.")
+    head.bias.copy_(torch.tensor(class_share, dtype=torch.float64).clamp(min=1e-6).log())

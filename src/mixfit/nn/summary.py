@@ -1,0 +1,107 @@
+"""What a model is made of: layers, shapes of their outputs, parameters, and the cost of a forward pass."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True, slots=True)
+class LayerLine:
+    """One call of a layer."""
+
+    name: str
+    kind: str
+    shapes: str
+    """Of its outputs."""
+    parameters: int
+    trainable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A model on one batch; print it."""
+
+    layers: tuple[LayerLine, ...]
+    """In the order of execution; a layer that is called twice has two lines."""
+    parameters: int
+    trainable: int
+    flops: int
+    """Floating point operations of matrix products and convolutions in one forward pass."""
+    rows: int
+
+    def __str__(self) -> str:
+        table = [("layer", "kind", "output", "parameters", "learn")]
+        table += [
+            (line.name, line.kind, line.shapes, f"{line.parameters:,}", "yes" if line.trainable else "no")
+            if line.parameters
+            else (line.name, line.kind, line.shapes, "", "")
+            for line in self.layers
+        ]
+        widths = [max(len(row[i]) for row in table) for i in range(5)]
+        lines = [
+            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}  {e}".rstrip()
+            for a, b, c, d, e in table
+        ]
+        share = self.trainable / self.parameters if self.parameters else 0.0
+        lines.append(
+            f"{self.parameters:,} parameters, {self.trainable:,} of them learn ({share:.1%}); "
+            f"{self.flops / max(self.rows, 1) / 1e6:,.2f} MFLOPs a row"
+        )
+        return "\n".join(lines)
+
+
+def summary(model: nn.Module, xb: Any) -> Summary:
+    """Run a batch through a model and say what happens.
+
+    Args:
+        xb: what the model is called with; its ``len`` is the number of rows.
+    Returns:
+        A line for every leaf layer that was called. The model is left as it was, hooks and modes included."""
+    lines: list[LayerLine] = []
+    leaves = [(name, module) for name, module in model.named_modules() if not any(True for _ in module.children())]
+    modes = {module: module.training for module in model.modules()}
+    handles = [module.register_forward_hook(_noting(name, lines)) for name, module in leaves]
+    try:
+        model.eval()
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            model(xb)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    parameters = list(model.parameters())
+    return Summary(
+        layers=tuple(lines),
+        parameters=sum(parameter.numel() for parameter in parameters),
+        trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        flops=int(counter.get_total_flops()),
+        rows=len(xb),
+    )
+
+
+def _noting(name: str, lines: list[LayerLine]) -> Any:
+    def note(module: nn.Module, _inputs: object, output: object) -> None:
+        own = list(module.parameters())
+        lines.append(
+            LayerLine(
+                name=name,
+                kind=type(module).__name__,
+                shapes=_shapes(output),
+                parameters=sum(parameter.numel() for parameter in own),
+                trainable=sum(parameter.numel() for parameter in own if parameter.requires_grad),
+            )
+        )
+
+    return note
+
+
+def _shapes(output: object) -> str:
+    if isinstance(output, Tensor):
+        return "(" + ", ".join(str(n) for n in output.shape) + ")"
+    if isinstance(output, list | tuple):
+        return ", ".join(_shapes(part) for part in output)
+    return type(output).__name__
