@@ -72,8 +72,17 @@ if TYPE_CHECKING:
     from mixfit.training.loss import huber as huber
     from mixfit.training.loss import mae as mae
     from mixfit.training.loss import mse as mse
+    from mixfit.training.optimizer import LAMB as LAMB
     from mixfit.training.optimizer import SGD as SGD
+    from mixfit.training.optimizer import Adam as Adam
     from mixfit.training.optimizer import AdamW as AdamW
+    from mixfit.training.optimizer import Lion as Lion
+    from mixfit.training.optimizer import Muon as Muon
+    from mixfit.training.optimizer import RMSProp as RMSProp
+    from mixfit.training.optimizer import ScheduleFreeAdamW as ScheduleFreeAdamW
+    from mixfit.training.optimizer import clip_gradients as clip_gradients
+    from mixfit.training.optimizer import layer_rates as layer_rates
+    from mixfit.training.optimizer import parameter_groups as parameter_groups
     from mixfit.training.prepare import start_well as start_well
     from mixfit.training.tta import augmented_outputs as augmented_outputs
 
@@ -122,7 +131,19 @@ _HOME = {
     "mixfit.training.callbacks.schedule": ("OneCycle",),
     "mixfit.training.learner": ("Learner",),
     "mixfit.training.loss": ("cross_entropy", "huber", "mae", "mse"),
-    "mixfit.training.optimizer": ("SGD", "AdamW"),
+    "mixfit.training.optimizer": (
+        "LAMB",
+        "SGD",
+        "Adam",
+        "AdamW",
+        "Lion",
+        "Muon",
+        "RMSProp",
+        "ScheduleFreeAdamW",
+        "clip_gradients",
+        "layer_rates",
+        "parameter_groups",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -8,12 +8,13 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mixfit.errors import DataError
+from mixfit.errors import ConfigError, DataError
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.checkpoint import Checkpoints, load_checkpoint
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
+from mixfit.training.optimizer import SGD, AdamW
 from mixfit.training.state import TrainState
 
 
@@ -105,3 +106,23 @@ def test_a_flipped_byte_and_another_network_are_refused(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(DataError, match="is not a whole checkpoint"):
         load_checkpoint(tmp_path / "last", network())
+
+
+def test_a_checkpoint_puts_the_optimizer_back_too(tmp_path: Path) -> None:
+    fit(tmp_path, [1.0, 0.5])
+    model = network()
+    optimizer = AdamW(model.parameters(), lr=7.0)
+    assert load_checkpoint(tmp_path / "last", model, optimizer)["epoch"] == 2
+    restored = optimizer.state_dict()
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert [values["count"] for values in restored["state"].values()] == [8, 8]
+    assert restored["state"][0]["mean"].any()
+
+
+def test_the_state_of_another_optimizer_leaves_the_model_as_it_is(tmp_path: Path) -> None:
+    fit(tmp_path, [1.0])
+    model = network()
+    before = model.state_dict()["0.weight"].clone()
+    with pytest.raises(ConfigError, match="The saved optimizer is AdamW, this one is SGD"):
+        load_checkpoint(tmp_path / "last", model, SGD(model.parameters(), lr=0.1))
+    assert torch.equal(model.state_dict()["0.weight"], before)

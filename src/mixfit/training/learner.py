@@ -1,7 +1,7 @@
 """The Learner: trains a model on ``(xb, yb)`` batches; everything beside the loop is a callback."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +16,7 @@ from mixfit.training.callback import Callback, CancelBatch, CancelEpoch, CancelF
 from mixfit.training.callbacks.schedule import OneCycle
 from mixfit.training.loss import Loss
 from mixfit.training.metrics import Metric, evaluate
-from mixfit.training.optimizer import AdamW, weight_decay_groups
+from mixfit.training.optimizer import AdamW, parameter_groups
 from mixfit.training.state import TrainState
 
 
@@ -75,6 +75,7 @@ class Learner:
         metrics: of the validation rows, in the unit of the target.
         callbacks: of every fit.
         weight_decay: of matrices and kernels; biases, norms and embeddings do not decay. None: the optimizer's default.
+        rates: factors of the learning rate for parts of the model by name, see ``parameter_groups``.
         device: by default the fastest of this machine.
     """
 
@@ -88,12 +89,14 @@ class Learner:
         metrics: Sequence[Metric] = (),
         callbacks: Sequence[Callback] = (),
         weight_decay: float | None = None,
+        rates: Mapping[str, float] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         self.device = default_device() if device is None else torch.device(device)
         self.model = model.to(self.device)
         self.data, self.loss, self.optimizer = data, loss, optimizer
-        self.metrics, self.callbacks, self.weight_decay = tuple(metrics), tuple(callbacks), weight_decay
+        self.metrics, self.callbacks = tuple(metrics), tuple(callbacks)
+        self.weight_decay, self.rates = weight_decay, rates
 
     def fit(self, epochs: int, lr: float, *, callbacks: Sequence[Callback] = ()) -> TrainState:
         """Train for ``epochs`` passes over ``data.train`` at the learning rate ``lr``.
@@ -106,7 +109,7 @@ class Learner:
             raise DataError("There are no training rows.")
         state = TrainState(
             model=self.model,
-            optimizer=self.optimizer(self._parameters(), lr=lr),
+            optimizer=self.optimizer(self._parameters(lr), lr=lr),
             loss_function=self.loss,
             epochs=epochs,
             steps_per_epoch=len(self.data.train),
@@ -118,6 +121,7 @@ class Learner:
                 for state.epoch in range(epochs):
                     with _cancellable(events, CancelEpoch, "after_cancel_epoch"):
                         self._epoch(state, events)
+            _switch(state, training=False)
             with _cancellable(events, CancelFit, "after_cancel_fit"):
                 events.fire("after_fit")
         except BaseException as error:
@@ -125,7 +129,7 @@ class Learner:
             events.fire("on_error")
             raise
         finally:
-            self.model.eval()
+            _switch(state, training=False)
             events.close()
         return state
 
@@ -154,7 +158,7 @@ class Learner:
         if set_epoch is not None:
             set_epoch(state.epoch)
         events.fire("before_epoch")
-        self.model.train()
+        _switch(state, training=True)
         state.optimizer.zero_grad()  # of an epoch that was cancelled
         total = torch.zeros((), device=self.device)  # summed on the device: no waiting for the GPU at every step
         events.fire("before_train")
@@ -196,7 +200,7 @@ class Learner:
     def _validate(self, state: TrainState, events: Events, loader: Batches) -> None:
         """Fill ``state.metrics`` with valid_loss and the metrics; a loader without batches adds nothing."""
         state.training = False
-        self.model.eval()
+        _switch(state, training=False)
         losses, outputs, targets = [], [], []
         weights = torch.zeros((), device=self.device)
         events.fire("before_validate")
@@ -227,10 +231,18 @@ class Learner:
         for xb, yb in loader:
             yield xb.to(self.device), yb.to(self.device)
 
-    def _parameters(self) -> list[nn.Parameter] | list[dict[str, Any]]:
-        if self.weight_decay is not None:
-            return weight_decay_groups(self.model, self.weight_decay)
+    def _parameters(self, lr: float) -> list[nn.Parameter] | list[dict[str, Any]]:
+        if self.weight_decay is not None or self.rates:
+            return parameter_groups(self.model, lr, weight_decay=self.weight_decay, rates=self.rates)
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+
+def _switch(state: TrainState, *, training: bool) -> None:
+    """Model and optimizer into training or evaluation; some optimizers then put other weights into the model."""
+    state.model.train(training)
+    switch = getattr(state.optimizer, "train" if training else "eval", None)
+    if switch is not None:  # PyTorch's have none
+        switch()
 
 
 @contextmanager

@@ -86,11 +86,17 @@ def checkpoint_content(state: TrainState) -> dict[str, bytes]:
     return {**files, "MANIFEST.json": json.dumps(sums, indent=1).encode()}
 
 
-def load_checkpoint(folder: Path, model: nn.Module) -> dict[str, Any]:
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: Any = None) -> dict[str, Any]:
     """Put the weights of a checkpoint into ``model``; what was known of the epoch is returned.
+
+    Args:
+        folder: such as ``last`` or ``best``.
+        model: of the same architecture.
+        optimizer: over its parameters as when the checkpoint was made, to go on from there; None to leave it.
 
     Raises:
         DataError: a file is missing or damaged, or the weights are those of another network.
+        ConfigError: the optimizer's state is that of another one; the model is not changed then.
     """
     try:
         sums = json.loads((folder / "MANIFEST.json").read_bytes())
@@ -105,8 +111,11 @@ def load_checkpoint(folder: Path, model: nn.Module) -> dict[str, Any]:
     strange = (weights.keys() - model.state_dict().keys()) | (trainable - weights.keys())
     if strange:
         raise DataError(f"{folder} holds the weights of another network: {len(strange)} names differ.")
+    facts: dict[str, Any] = json.loads(files["state.json"])
+    if optimizer is not None:
+        optimizer.load_state_dict(_join_tensors(facts["optimizer"], load_tensors(files["optimizer.safetensors"])))
     model.load_state_dict(weights, strict=False)
-    return json.loads(files["state.json"])
+    return facts
 
 
 def _split_tensors(state: Any, path: str = "") -> tuple[dict[str, Tensor], Any]:
@@ -123,6 +132,19 @@ def _split_tensors(state: Any, path: str = "") -> tuple[dict[str, Tensor], Any]:
             return {k: v for found, _ in listed for k, v in found.items()}, [rest for _, rest in listed]
         case _:
             return {}, state
+
+
+def _join_tensors(rest: Any, tensors: dict[str, Tensor]) -> Any:
+    """The state that ``_split_tensors`` took apart; tuples have become lists, and integer keys texts."""
+    match rest:
+        case {"tensor": str(path)} if len(rest) == 1:
+            return tensors[path]
+        case dict():
+            return {key: _join_tensors(value, tensors) for key, value in rest.items()}
+        case list():
+            return [_join_tensors(value, tensors) for value in rest]
+        case _:
+            return rest
 
 
 def _replace_folder(path: Path, content: dict[str, bytes]) -> None:

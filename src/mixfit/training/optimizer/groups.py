@@ -1,0 +1,135 @@
+"""Parameter groups: which parameters learn how fast, and which of them decay."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from mixfit.errors import ConfigError
+
+_NORMS = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+)
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_SEQUENCES = (nn.Sequential, nn.ModuleList)
+
+
+def parameter_groups(
+    model: nn.Module, lr: float, *, weight_decay: float | None = None, rates: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Trainable parameters in groups of one learning rate and one weight decay each.
+
+    With ``weight_decay``, matrices and kernels decay; biases, norms and embeddings do not, nor what a network of timm
+    names in its ``no_weight_decay()``. The groups that do not decay say ``"matrices": False``, which ``Muon`` reads.
+
+    Args:
+        model: frozen parameters are left out.
+        lr: learning rate of parameters that ``rates`` does not name.
+        weight_decay: of the parameters that decay; None leaves it to the optimizer, for all parameters alike.
+        rates: factors of ``lr`` by the beginning of a parameter's name, such as ``{"image": 0.1}``; the longest
+            that fits counts. ``layer_rates`` makes them for the layers of one part.
+    Returns:
+        Groups ``{"params", "name", "lr"}``, with ``"weight_decay"`` and ``"matrices"`` if that is given.
+    Raises:
+        ConfigError: a name in ``rates`` is that of no parameter, or a factor is below 0.
+    """
+    rates = rates or {}
+    _check_rates(model, rates)
+    kept = set() if weight_decay is None else _not_decaying(model)
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        part = _part_of(name, rates)
+        decays = id(parameter) not in kept
+        if (part, decays) not in groups:
+            group: dict[str, Any] = {"params": [], "name": part, "lr": lr * rates.get(part, 1.0)}
+            if weight_decay is not None:
+                group |= {"weight_decay": weight_decay if decays else 0.0}
+                group |= {} if decays else {"matrices": False}
+            groups[part, decays] = group
+        groups[part, decays]["params"].append(parameter)
+    return list(groups.values())
+
+
+def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters in at most two groups: those that decay, and biases, norms and embeddings, which do not."""
+    groups = parameter_groups(model, 0.0, weight_decay=weight_decay)
+    ordered = sorted(groups, key=lambda group: group["weight_decay"], reverse=True)
+    return [{key: value for key, value in group.items() if key not in ("lr", "name")} for group in ordered]
+
+
+def layer_rates(model: nn.Module, part: str, factor: float) -> dict[str, float]:
+    """Rates of a part's layers, for ``parameter_groups``: 1 for the last, ``factor`` times as much for each before.
+
+    Early layers of a trained backbone know what is true of all photos and should change least (Howard and Ruder 2018,
+    arXiv:1801.06146).
+
+    Args:
+        model: that has the part.
+        part: name of a submodule whose children run in order, such as ``"image.backbone"``; "" for the model.
+            Sequences among them are opened; a norm belongs to the layer before it.
+        factor: above 0 and at most 1.
+    Raises:
+        ConfigError: there is no such part, it has no parameters, or ``factor`` is impossible.
+    """
+    if not 0 < factor <= 1:
+        raise ConfigError(f"factor must be above 0 and at most 1, got {factor}.")
+    try:
+        module = model.get_submodule(part)
+    except AttributeError as error:
+        raise ConfigError(f"The model has no part {part!r}.") from error
+    layers: list[list[str]] = []
+    for name, layer in _layers(module, part):
+        if layers and isinstance(layer, _NORMS):
+            layers[-1].append(name)
+        else:
+            layers.append([name])
+    if not layers:
+        raise ConfigError(f"The part {part!r} has no parameters.")
+    return {name: factor ** (len(layers) - 1 - depth) for depth, names in enumerate(layers) for name in names}
+
+
+def _layers(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """Children with parameters in their order, sequences opened; the module itself if it has none."""
+    children = [(f"{name}.{key}" if name else key, child) for key, child in module.named_children()]
+    if not children and any(True for _ in module.parameters()):
+        yield name, module
+    for path, child in children:
+        if isinstance(child, _SEQUENCES):
+            yield from _layers(child, path)
+        elif any(True for _ in child.parameters()):
+            yield path, child
+
+
+def _part_of(name: str, rates: Mapping[str, float]) -> str:
+    """The longest of the names in ``rates`` that a parameter's name begins with; "" if none does."""
+    return max((part for part in rates if f"{name}.".startswith(f"{part}.")), key=len, default="")
+
+
+def _check_rates(model: nn.Module, rates: Mapping[str, float]) -> None:
+    names = [f"{name}." for name, _ in model.named_parameters()]
+    for part, factor in rates.items():
+        if not any(name.startswith(f"{part}.") for name in names):
+            known = ", ".join(name for name, child in model.named_children() if any(True for _ in child.parameters()))
+            raise ConfigError(f"No parameter's name begins with {part!r}; the parts of the model are {known}.")
+        if not factor >= 0:
+            raise ConfigError(f"The rate of {part!r} must be at least 0, got {factor}.")
+
+
+def _not_decaying(model: nn.Module) -> set[int]:
+    """Of biases, norms and embeddings; by identity, as parameters may be shared."""
+    kept: set[int] = set()
+    for module in model.modules():
+        exempt = getattr(module, "no_weight_decay", None)
+        named = set(exempt()) if callable(exempt) else set()
+        for name, parameter in module.named_parameters(recurse=False):
+            whole = isinstance(module, (*_NORMS, *_EMBEDDINGS))
+            if whole or parameter.ndim < 2 or name == "bias" or name in named:
+                kept.add(id(parameter))
+        kept |= {id(parameter) for name, parameter in module.named_parameters() if name in named}
+    return kept
