@@ -45,10 +45,14 @@ if TYPE_CHECKING:
     from mixfit.errors import Diverged as Diverged
     from mixfit.errors import MixfitError as MixfitError
     from mixfit.errors import ResourceError as ResourceError
+    from mixfit.nn.bins import compute_bins as compute_bins
     from mixfit.nn.fusion import ConcatFusion as ConcatFusion
     from mixfit.nn.image import ImageEncoder as ImageEncoder
     from mixfit.nn.model import MixedInputModel as MixedInputModel
+    from mixfit.nn.numeric_embeddings import PiecewiseLinearEmbedding as PiecewiseLinearEmbedding
+    from mixfit.nn.tabm import TabM as TabM
     from mixfit.nn.tabular import TabularEncoder as TabularEncoder
+    from mixfit.nn.tabular_resnet import TabularResNet as TabularResNet
     from mixfit.predictor import Predictor as Predictor
     from mixfit.recipe import fit as fit
     from mixfit.training.build import build_model as build_model
@@ -96,7 +100,11 @@ _HOME = {
     "mixfit.nn.fusion": ("ConcatFusion",),
     "mixfit.nn.image": ("ImageEncoder",),
     "mixfit.nn.model": ("MixedInputModel",),
+    "mixfit.nn.bins": ("compute_bins",),
+    "mixfit.nn.numeric_embeddings": ("PiecewiseLinearEmbedding",),
+    "mixfit.nn.tabm": ("TabM",),
     "mixfit.nn.tabular": ("TabularEncoder",),
+    "mixfit.nn.tabular_resnet": ("TabularResNet",),
     "mixfit.predictor": ("Predictor",),
     "mixfit.recipe": ("fit",),
     "mixfit.training.build": ("build_model", "precompute_features"),
