@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mixfit.errors import Diverged as Diverged
     from mixfit.errors import MixfitError as MixfitError
     from mixfit.errors import ResourceError as ResourceError
+    from mixfit.nn.bins import compute_bins as compute_bins
     from mixfit.nn.freezing import freeze as freeze
     from mixfit.nn.freezing import unfreeze as unfreeze
     from mixfit.nn.fusion import ConcatFusion as ConcatFusion
@@ -55,9 +56,12 @@ if TYPE_CHECKING:
     from mixfit.nn.init import init_weights as init_weights
     from mixfit.nn.init import lsuv as lsuv
     from mixfit.nn.model import MixedInputModel as MixedInputModel
+    from mixfit.nn.numeric_embeddings import PiecewiseLinearEmbedding as PiecewiseLinearEmbedding
     from mixfit.nn.pooling import AttentionPool as AttentionPool
     from mixfit.nn.summary import summary as summary
+    from mixfit.nn.tabm import TabM as TabM
     from mixfit.nn.tabular import TabularEncoder as TabularEncoder
+    from mixfit.nn.tabular_resnet import TabularResNet as TabularResNet
     from mixfit.predictor import Predictor as Predictor
     from mixfit.recipe import fit as fit
     from mixfit.training.build import build_model as build_model
@@ -120,7 +124,11 @@ _HOME = {
     "mixfit.training.prepare": ("start_well",),
     "mixfit.nn.image": ("ImageEncoder",),
     "mixfit.nn.model": ("MixedInputModel",),
+    "mixfit.nn.bins": ("compute_bins",),
+    "mixfit.nn.numeric_embeddings": ("PiecewiseLinearEmbedding",),
+    "mixfit.nn.tabm": ("TabM",),
     "mixfit.nn.tabular": ("TabularEncoder",),
+    "mixfit.nn.tabular_resnet": ("TabularResNet",),
     "mixfit.predictor": ("Predictor",),
     "mixfit.recipe": ("fit",),
     "mixfit.training.build": ("build_model", "precompute_features"),

@@ -111,7 +111,7 @@ def test_every_input_is_mixed_with_the_same_share(make: Callable[..., BatchMix],
 def test_embeddings_are_blended_and_the_linear_network_commutes_with_mixup() -> None:
     torch.manual_seed(0)
     linear = TabularEncoder(3, (4, 4), hidden=(), out_dim=5, dropout=0.0)
-    for embedding in linear.embeddings:
+    for embedding in linear.columns.categories:
         nn.init.normal_(embedding.weight)
     xb, yb = batch("table")
     share = torch.linspace(0, 1, ROWS)
@@ -351,7 +351,7 @@ def test_gradients_reach_both_embeddings() -> None:
     done, target = mixed(MixUp, (xb, yb), 0.5)
     mse(model(done), target).backward()
     used = set(xb.categorical[:, 0].tolist())
-    gradient = model.tabular.embeddings[0].weight.grad
+    gradient = model.tabular.columns.categories[0].weight.grad
     assert isinstance(gradient, Tensor)
     assert set(gradient.abs().sum(1).nonzero()[:, 0].tolist()) == used
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from mixfit.errors import ConfigError, DataError, ResourceError
 from mixfit.nn.backbones import LITE0, SMALL_RESNET, make_backbone
+from mixfit.nn.columns import embedding_size
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.pooling import AttentionPool
 from mixfit.nn.resnet import SmallResNet
-from mixfit.nn.tabular import TabularEncoder, embedding_size
 
 
 def encoder(*, frozen: bool = False, name: str = SMALL_RESNET) -> ImageEncoder:
@@ -144,14 +144,6 @@ def test_a_backbone_that_cannot_take_the_size_is_refused() -> None:
 def test_the_small_network_takes_any_size(height: int, width: int) -> None:
     net = SmallResNet()
     assert net(torch.rand(2, 3, height, width)).shape == (2, net.num_features)
-
-
-@pytest.mark.parametrize("numeric", [0, 3])
-@pytest.mark.parametrize("cardinalities", [(), (5, 2)])
-def test_the_tabular_encoder_takes_any_mix_of_columns(numeric: int, cardinalities: tuple[int, ...]) -> None:
-    model = TabularEncoder(numeric, cardinalities, hidden=(16, 16), out_dim=4, dropout=0.0)
-    categorical = torch.tensor([[1, 1], [0, 0]])[:, : len(cardinalities)]
-    assert model(torch.randn(2, numeric), categorical).shape == (2, 4)
 
 
 def test_embeddings_grow_slowly() -> None:

@@ -23,6 +23,10 @@ class Mix:
 
     share: Float32[Tensor, " batch"]
     """Weight of the row itself, in [0, 1]; the partner has the rest."""
+    own_numeric: Float32[Tensor, "batch numeric"]
+    """Numbers of the row itself; ``Inputs.numeric`` is the blend, for networks that take raw numbers."""
+    numeric: Float32[Tensor, "batch numeric"]
+    """Numbers of the partner; a network that embeds numbers blends the embeddings."""
     categorical: Int64[Tensor, "batch categorical"]
     """Levels of the partner; the model blends the embeddings."""
     image_mask: Bool[Tensor, "batch photos"] | None = None
@@ -34,7 +38,13 @@ class Mix:
         """``function`` of every tensor."""
         optional = {"image_mask": self.image_mask, "image_column": self.image_column}
         changed = {name: None if tensor is None else function(tensor) for name, tensor in optional.items()}
-        return Mix(share=function(self.share), categorical=function(self.categorical), **changed)
+        return Mix(
+            share=function(self.share),
+            own_numeric=function(self.own_numeric),
+            numeric=function(self.numeric),
+            categorical=function(self.categorical),
+            **changed,
+        )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,7 +5,7 @@ weight shaped like a picture meets every input. Here one share per row, float32 
 
 - pixels and features: blended place by place where both rows have a photo; a photo that only one row has stays as it
   is, and the model gives it the share of the row it belongs to. A photo is never blended with emptiness;
-- numbers: blended;
+- numbers: blended; a model that embeds numbers blends the embeddings of both rows' numbers (``Inputs.mix``);
 - categories: the batch carries the partner's levels (``Inputs.mix``), and the model blends the embeddings;
 - targets: blended numbers, or a probability for each class;
 - weights: blended; targets by share times weight, so that a row of weight 0 teaches nothing through its partner.
@@ -87,6 +87,8 @@ class BatchMix(Transform):
             numeric=_blend(xb.numeric, other.numeric, share),
             mix=Mix(
                 share=share,
+                own_numeric=xb.numeric,
+                numeric=other.numeric,
                 categorical=other.categorical,
                 image_mask=other.image_mask,
                 image_column=other.image_column,

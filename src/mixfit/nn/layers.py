@@ -14,6 +14,8 @@ class Mix(Protocol):
 
     share: Tensor
     """Weight of the row itself, in [0, 1], ``(batch,)``."""
+    own_numeric: Tensor
+    numeric: Tensor
     categorical: Tensor
     image_mask: Tensor | None
 

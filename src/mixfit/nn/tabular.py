@@ -1,18 +1,14 @@
-"""The tabular encoder: numbers and category levels of a row -> one vector."""
+"""The MLP over a table: numbers and category levels of a row -> one vector."""
 
 import itertools
 from collections.abc import Sequence
 
-import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from mixfit.nn.layers import Mix, MLPBlock, blend
-
-
-def embedding_size(levels: int) -> int:
-    """Width of a category's embedding: grows slowly with the number of levels, at most 32."""
-    return min(32, round(1.6 * levels**0.56))
+from mixfit.nn.columns import ColumnEmbedding
+from mixfit.nn.layers import Mix, MLPBlock
+from mixfit.nn.numeric_embeddings import NumericEmbedding
 
 
 class TabularEncoder(nn.Module):
@@ -27,23 +23,26 @@ class TabularEncoder(nn.Module):
         hidden: width of each hidden layer.
         out_dim: width of the result.
         dropout: share of units left out in training, in [0, 1).
+        numbers: embedding of the numbers; None to take them as they are.
     """
 
     def __init__(
-        self, numeric: int, cardinalities: Sequence[int], *, hidden: Sequence[int], out_dim: int, dropout: float
+        self,
+        numeric: int,
+        cardinalities: Sequence[int],
+        *,
+        hidden: Sequence[int],
+        out_dim: int,
+        dropout: float,
+        numbers: NumericEmbedding | None = None,
     ) -> None:
         super().__init__()
         self.out_dim = out_dim
-        embeddings = [nn.Embedding(levels, embedding_size(levels)) for levels in cardinalities]
-        for embedding in embeddings:
-            nn.init.normal_(embedding.weight, std=0.1)
-        self.embeddings = nn.ModuleList(embeddings)
-        # A table of photos alone has no column; a constant stands in for it.
-        d_in = max(1, numeric + sum(embedding_size(levels) for levels in cardinalities))
-        widths = [d_in, *hidden]
+        self.columns = ColumnEmbedding(numeric, cardinalities, numbers=numbers)
+        widths = [self.columns.out_dim, *hidden]
         blocks = [MLPBlock(a, b, dropout=dropout) for a, b in itertools.pairwise(widths)]
         self.deep = nn.Sequential(*blocks, nn.Linear(widths[-1], out_dim))
-        self.wide = nn.Linear(d_in, out_dim)
+        self.wide = nn.Linear(self.columns.out_dim, out_dim)
 
     @property
     def last_layers(self) -> tuple[nn.Module, ...]:
@@ -53,21 +52,10 @@ class TabularEncoder(nn.Module):
 
     def forward(
         self,
-        numeric: Float32[Tensor, "batch numeric"],
+        numeric: Float[Tensor, "batch numeric"],
         categorical: Int64[Tensor, "batch categorical"],
         mix: Mix | None = None,
-    ) -> Float32[Tensor, "batch d"]:
-        """Encode each row by itself; in a mixed batch embeddings are blended with the partner's, as numbers are."""
-        embedded = self._embed(categorical)
-        if mix is not None:
-            embedded = blend(embedded, self._embed(mix.categorical), mix.share)
-        x = torch.cat([numeric, embedded], dim=1)
-        if not x.shape[1]:
-            x = x.new_ones(len(x), 1)
+    ) -> Float[Tensor, "batch d"]:
+        """Encode each row by itself; in a mixed batch its embedded columns are blended with the partner's."""
+        x = self.columns(numeric, categorical, mix)
         return self.deep(x) + self.wide(x)
-
-    def _embed(self, categorical: Int64[Tensor, "batch categorical"]) -> Float32[Tensor, "batch d"]:
-        """Embeddings of all category columns side by side."""
-        if not len(self.embeddings):
-            return self.wide.weight.new_zeros(len(categorical), 0)
-        return torch.cat([embedding(categorical[:, i]) for i, embedding in enumerate(self.embeddings)], dim=1)
