@@ -20,6 +20,10 @@ Crop = Literal["squash", "center", "pad"]
 """How a photo becomes square: "squash" ignores the aspect ratio, "center" cuts the longer side, "pad" adds mid-grey."""
 Fusion = Literal["concat", "gated", "film", "attention", "late"]
 """How the encodings of the table and of the photos are joined, see ``nn/fusion.py``."""
+Tabular = Literal["mlp", "resnet", "tabm"]
+"""The network of the table, see ``nn/tabular.py``, ``nn/tabular_resnet.py`` and ``nn/tabm.py``."""
+Numbers = Literal["plain", "linear", "periodic", "piecewise"]
+"""How a number is embedded, see ``nn/numeric_embeddings.py``."""
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Augmentation = Literal["none", "flip", "standard", "trivial"]
@@ -104,6 +108,12 @@ class ModelConfig:
     """In training also predict from the table alone and from the photos alone."""
     modality_dropout: float = 0.0
     """Share of training rows that lose their photos in a batch."""
+    tabular: Tabular = "mlp"
+    """The table's network: mlp, resnet, or tabm (an ensemble of MLPs that share their weights)."""
+    members: int = 32
+    """Members of the ensemble tabm."""
+    numbers: Numbers = "plain"
+    """How numbers enter it: plain, linear, periodic, or piecewise (linear between bins of the training rows)."""
     tabular_hidden: Annotated[tuple[int, ...], Parameter(negative=())] = (128, 128)
     """Width of a hidden layer of the table's network; give the flag once for each layer."""
     encoding_dim: int = 64
@@ -117,6 +127,8 @@ class ModelConfig:
         for name in ("dropout", "image_dropout", "modality_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
+        if self.members < 1:
+            raise ConfigError(f"members must be at least 1, got {self.members}.")
         if self.train_blocks < 0:
             raise ConfigError(f"train_blocks must be at least 0, got {self.train_blocks}.")
         if self.encoding_dim < 1 or any(width < 1 for width in self.tabular_hidden):

@@ -93,7 +93,8 @@ class Predictor:
         Raises:
             ConfigError: the model was built in another way, so that it could not be loaded again.
         """
-        config, shape = ModelConfig() if config is None else config, model_shape(data)
+        config = ModelConfig() if config is None else config
+        shape = model_shape(data, config)
         expected = make_model(shape, config, pretrained=False).state_dict()
         found = model.state_dict()
         if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in found.items()}:
@@ -354,4 +355,8 @@ def _crop(name: object) -> Crop:
 
 def _tuples(settings: dict[str, Any]) -> dict[str, Any]:
     """JSON has no tuples; the dataclasses want them."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    return {key: _tuple(value) for key, value in settings.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(part) for part in value) if isinstance(value, list) else value

@@ -1,6 +1,9 @@
 """The network of a configuration, for data of a shape."""
 
 from dataclasses import dataclass
+from typing import assert_never
+
+import torch
 
 from mixfit.config import ModelConfig
 from mixfit.errors import ConfigError
@@ -8,8 +11,19 @@ from mixfit.nn.backbones import has_pretrained_weights, make_backbone
 from mixfit.nn.freezing import unfreeze_last
 from mixfit.nn.fusion import make_fusion
 from mixfit.nn.image import ImageEncoder
-from mixfit.nn.model import MixedInputModel
+from mixfit.nn.model import MixedInputModel, TableEncoder
+from mixfit.nn.numeric_embeddings import (
+    LinearEmbedding,
+    NumericEmbedding,
+    PeriodicEmbedding,
+    PiecewiseLinearEmbedding,
+)
+from mixfit.nn.tabm import TabM
 from mixfit.nn.tabular import TabularEncoder
+from mixfit.nn.tabular_resnet import TabularResNet
+
+_NUMBER_WIDTH = 16
+"""Places of an embedded number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +39,8 @@ class ModelShape:
     """Pixels a side of the photos."""
     image_columns: int = 1
     """Image columns of the table."""
+    bins: tuple[tuple[float, ...], ...] = ()
+    """Edges of the bins of each number column, for numbers that are embedded piecewise-linearly; else ()."""
 
 
 def is_frozen(config: ModelConfig) -> bool:
@@ -49,15 +65,9 @@ def make_model(shape: ModelShape, config: ModelConfig, *, pretrained: bool = Tru
 
     Args:
         pretrained: False leaves the backbone's random weights, for when saved ones are loaded anyway."""
-    tabular = TabularEncoder(
-        shape.numeric,
-        shape.cardinalities,
-        hidden=config.tabular_hidden,
-        out_dim=config.encoding_dim,
-        dropout=config.dropout,
-    )
+    tabular, members = _table_encoder(shape, config)
     if not shape.photos:
-        return MixedInputModel(tabular, None, None, outputs=shape.outputs)
+        return MixedInputModel(tabular, None, None, outputs=shape.outputs, members=members)
     image = _image_encoder(shape, config, pretrained=pretrained, query_dim=tabular.out_dim)
     fusion = make_fusion(
         config.fusion, tabular.out_dim, image.out_dim, out_dim=config.encoding_dim, dropout=config.dropout
@@ -67,9 +77,62 @@ def make_model(shape: ModelShape, config: ModelConfig, *, pretrained: bool = Tru
         image,
         fusion,
         outputs=shape.outputs,
+        members=members,
         auxiliary=config.auxiliary_heads,
         modality_dropout=config.modality_dropout,
     )
+
+
+def _table_encoder(shape: ModelShape, config: ModelConfig) -> tuple[TableEncoder, int]:
+    """The encoder and its number of members."""
+    numbers = _numbers(shape, config)
+    hidden, dropout = config.tabular_hidden, config.dropout
+    columns = (shape.numeric, shape.cardinalities)
+    match config.tabular:
+        case "mlp":
+            mlp = TabularEncoder(*columns, hidden=hidden, out_dim=config.encoding_dim, dropout=dropout, numbers=numbers)
+            return mlp, 1
+        case "resnet":
+            resnet = TabularResNet(
+                *columns,
+                width=config.encoding_dim,
+                blocks=max(1, len(hidden)),
+                out_dim=config.encoding_dim,
+                dropout=dropout,
+                numbers=numbers,
+            )
+            return resnet, 1
+        case "tabm":
+            tabm = TabM(
+                *columns,
+                members=config.members,
+                blocks=max(1, len(hidden)),
+                width=max((config.encoding_dim, *hidden)),
+                dropout=dropout,
+                numbers=numbers,
+                wide=True,
+            )
+            return tabm, config.members
+        case _:
+            assert_never(config.tabular)
+
+
+def _numbers(shape: ModelShape, config: ModelConfig) -> NumericEmbedding | None:
+    match config.numbers:
+        case "plain":
+            return None
+        case "linear":
+            return LinearEmbedding(shape.numeric, _NUMBER_WIDTH, activation=True)
+        case "periodic":
+            return PeriodicEmbedding(shape.numeric, _NUMBER_WIDTH)
+        case "piecewise":
+            if len(shape.bins) != shape.numeric:
+                raise ConfigError(f"There are bins for {len(shape.bins)} of {shape.numeric} number columns.")
+            return PiecewiseLinearEmbedding(
+                [torch.tensor(edges, dtype=torch.float64) for edges in shape.bins], _NUMBER_WIDTH
+            )
+        case _:
+            assert_never(config.numbers)
 
 
 def _image_encoder(shape: ModelShape, config: ModelConfig, *, pretrained: bool, query_dim: int) -> ImageEncoder:

@@ -17,6 +17,7 @@ from mixfit.data.feature_store import FeatureStore
 from mixfit.data.load import MixedData
 from mixfit.data.store import ImageFiles, ImageSource
 from mixfit.errors import ConfigError
+from mixfit.nn.bins import compute_bins
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
@@ -29,8 +30,13 @@ ENCODER_VERSION = 1
 _READ = 4 * CHUNK
 
 
-def model_shape(data: MixedData) -> ModelShape:
-    """What the data decide about their model."""
+def model_shape(data: MixedData, config: ModelConfig) -> ModelShape:
+    """What the data decide about their model; bins are computed from the training rows, if the configuration asks."""
+    bins: tuple[tuple[float, ...], ...] = ()
+    if config.numbers == "piecewise":
+        rows = torch.as_tensor(np.asarray(data.split.train))
+        edges = compute_bins(data.arrays.numeric[rows], target=data.arrays.target[rows])
+        bins = tuple(tuple(column.tolist()) for column in edges)
     return ModelShape(
         numeric=data.arrays.numeric.shape[1],
         cardinalities=tuple(data.preprocessor.cardinalities),
@@ -38,6 +44,7 @@ def model_shape(data: MixedData) -> ModelShape:
         outputs=data.target.outputs,
         image_size=data.image_size,
         image_columns=max(1, len(data.schema.names("image"))),
+        bins=bins,
     )
 
 
@@ -47,7 +54,8 @@ def build_model(data: MixedData, config: ModelConfig | None = None, *, seed: int
     ``seed`` sets PyTorch's global generator before the weights are drawn."""
     if seed is not None:
         torch.manual_seed(seed)
-    model = make_model(model_shape(data), ModelConfig() if config is None else config)
+    config = ModelConfig() if config is None else config
+    model = make_model(model_shape(data, config), config)
     start_well(model, data)
     return model
 
