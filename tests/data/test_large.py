@@ -1,13 +1,18 @@
 """Tables read by row groups and columns: the same arrays as from a whole frame."""
 
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from PIL import Image
 
+from mixfit.config import DataConfig
 from mixfit.data import large
 from mixfit.data.large import load_large, sample_rows
 from mixfit.data.load import load_data
@@ -108,3 +113,57 @@ def test_mistakes_end_in_one_sentence(path: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.parquet").write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"cut\.parquet is empty, damaged or not a parquet file"):
         list(parquet_pieces(tmp_path / "cut.parquet", None, rows=10))
+
+
+def test_weights_are_those_of_the_whole_frame(path: Path) -> None:
+    assert load_large(path, target="y").weight is None
+    config = DataConfig(roles={"rooms": "weight"})
+    frame = read_table(path)
+    frame["rooms"] = frame["rooms"].fillna(2)
+    frame.to_parquet(path)
+    found, whole = load_large(path, target="y", config=config), load_data(path, target="y", config=config)
+    assert found.weight is not None
+    assert whole.arrays.weight is not None
+    assert found.weight.tobytes() == whole.arrays.weight.numpy().tobytes()
+    assert found.weight[found.split.train].mean() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.fixture
+def with_photos(tmp_path: Path) -> Path:
+    """A million cells of bytes could not be held: 40 row groups of 50 photos, in two columns."""
+    buffer = BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    photos = pa.array([buffer.getvalue() + bytes([row % 256]) for row in range(2_000)], pa.binary())
+    nested = pa.StructArray.from_arrays([photos, pa.array([None] * 2_000, pa.string())], ["bytes", "path"])
+    x = np.random.default_rng(0).normal(size=2_000)
+    table = pa.table({" photo": photos, "x": x, "other": nested, "y": 3 * x})
+    pyarrow.parquet.write_table(table, tmp_path / "photos.parquet", row_group_size=50)
+    return tmp_path / "photos.parquet"
+
+
+def test_only_a_few_cells_of_bytes_are_read(with_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = {"x": 0, "photo": 0}
+    original = parquet_pieces
+
+    def counted(*arguments: Any, **settings: Any) -> Iterator[pd.DataFrame]:
+        for piece in original(*arguments, **settings):
+            for name in read:
+                read[name] += len(piece) if name in piece else 0
+            yield piece
+
+    monkeypatch.setattr(large, "parquet_pieces", counted)
+    frame = sample_rows(with_photos, 1_000)
+    assert list(frame.columns) == ["photo", "x", "other", "y"]
+    assert len(frame) == 1_000
+    assert read == {"x": 2_000, "photo": 320}
+    assert frame["photo"].notna().all()
+    assert frame["photo"].iloc[0] != frame["photo"].iloc[-1]
+
+
+def test_image_columns_are_refused(with_photos: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"has 2 image columns, the first is 'photo', and .* has no photos: use load_d"
+    ):
+        load_large(with_photos, target="y")
+    found = load_large(with_photos, target="y", config=DataConfig(ignore=("photo", "other")))
+    assert found.numeric.shape[0] == 2_000

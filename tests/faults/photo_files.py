@@ -1,5 +1,6 @@
 """Makers of photo files for the tests: through Pillow where it can write them, byte by byte where it cannot."""
 
+import random
 import struct
 import zlib
 from io import BytesIO
@@ -59,3 +60,21 @@ def exif(orientation: int) -> bytes:
     tags = Image.Exif()
     tags[0x0112] = orientation
     return tags.tobytes()
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """Flip bits, more often in the header; or cut; or repeat a part."""
+    changed = bytearray(data)
+    match rng.randrange(4):
+        case 0:
+            return data[: rng.randrange(len(data))]
+        case 1:
+            at = rng.randrange(len(data))
+            return data[:at] + data[max(0, at - rng.randrange(1, 64)) :]
+        case 2:
+            end = min(len(data), 200)
+        case _:
+            end = len(data)
+    for _ in range(rng.randrange(1, 9)):
+        changed[rng.randrange(end)] ^= 1 << rng.randrange(8)
+    return bytes(changed)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from photo_files import KINDS, drawing, encoded, exif
+from photo_files import KINDS, damaged, drawing, encoded, exif
 from PIL import Image, ImageFile
 
 from mixfit.config import DataConfig
@@ -178,24 +178,6 @@ def test_f21_no_switch_of_pillow_is_touched() -> None:
 
 
 # --- 26: random damage ---
-
-
-def damaged(data: bytes, rng: random.Random) -> bytes:
-    """Flip bits, more often in the header; or cut; or repeat a part."""
-    changed = bytearray(data)
-    match rng.randrange(4):
-        case 0:
-            return data[: rng.randrange(len(data))]
-        case 1:
-            at = rng.randrange(len(data))
-            return data[:at] + data[max(0, at - rng.randrange(1, 64)) :]
-        case 2:
-            end = min(len(data), 200)
-        case _:
-            end = len(data)
-    for _ in range(rng.randrange(1, 9)):
-        changed[rng.randrange(end)] ^= 1 << rng.randrange(8)
-    return bytes(changed)
 
 
 def outcome(read: Callable[[bytes], Any], data: bytes) -> str:

@@ -3,7 +3,8 @@
 In: a Parquet file and what is known of its columns. Out: ``LargeTable``, the arrays of all rows with their split. At no
 time is more of the table in memory than one piece of rows, the sample that statistics are learnt from, and the result.
 The state is learnt from at most ``SAMPLE`` training rows, evenly spaced, rather than from all of them: a median of a
-million rows is exact enough, and a category that is not among them is rare. Reads no photos."""
+million rows is exact enough, and a category that is not among them is rare. There are no photos: a table with image
+columns is refused, and of columns of bytes no more than a few hundred cells are looked at."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet
 from jaxtyping import Float32, Int64, Shaped
 
@@ -19,14 +21,16 @@ from mixfit.data.infer import infer_schema
 from mixfit.data.preprocess import TablePreprocessor, require_columns
 from mixfit.data.schema import Schema
 from mixfit.data.split import Split, split_rows
-from mixfit.data.table import parquet_pieces
-from mixfit.data.target import Target, fit_target, usable_rows
-from mixfit.errors import DataError
+from mixfit.data.table import checked_names, parquet_pieces
+from mixfit.data.target import Target, fit_target, row_weights, usable_rows
+from mixfit.errors import ConfigError, DataError
 
 PIECE = 131_072
 """Rows that are converted at a time."""
 SAMPLE = 1_000_000
 """Most training rows that statistics are learnt from."""
+FEW, GROUPS = 320, 32
+"""Most cells of a column of bytes that are looked at, and from how many row groups."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +46,8 @@ class LargeTable:
     categorical: Int64[np.ndarray, "rows categorical"]
     encoded: Shaped[np.ndarray, " rows"]
     """The target as the network takes it; 0 where it is missing."""
+    weight: Float32[np.ndarray, " rows"] | None
+    """Weight of each row in the loss, with a mean of 1 over the training rows; None without such a column."""
     repaired: int
     """Cells that held something unusable, and categories not among those learnt from; counted, not listed."""
 
@@ -54,13 +60,18 @@ def load_large(
     Roles are found from evenly spaced pieces, unless ``schema`` says them; later only the columns it needs are read.
 
     Raises:
-        ConfigError: a column or setting does not exist.
+        ConfigError: a column or setting does not exist, or a column is an image column.
         DataError: the file is damaged, a column is missing, or too few rows have a target.
     """
     config = DataConfig() if config is None else config
     if schema is None:
         frame = sample_rows(path, SAMPLE // 10)
         schema = infer_schema(frame, target, roles=config.roles, ignore=config.ignore, task=config.task)
+    if images := schema.names("image"):
+        raise ConfigError(
+            f"The table has {len(images)} image columns, the first is {images[0]!r}, and a table that is read in "
+            "pieces has no photos: use load_data, or set their role to ignored."
+        )
     features = [name for role in ("number", "category", "date") for name in schema.names(role)]
     usable, split = _split(path, schema, config, seed)
     learnt_from = _training_sample(path, [*features, schema.target], split.train)
@@ -90,16 +101,47 @@ def load_large(
         numeric=numeric,
         categorical=categorical,
         encoded=encoded,
+        weight=_weight(path, schema, split.train),
         repaired=repaired,
     )
 
 
 def sample_rows(path: Path, count: int) -> pd.DataFrame:
-    """At most ``count`` evenly spaced rows with all columns."""
+    """At most ``count`` evenly spaced rows with all columns.
+
+    Cells of bytes may be photos, of which so many would be more than the memory holds: of such a column ``FEW`` cells
+    at most are read, from the starts of evenly spaced row groups, and repeated down the rows."""
     with pyarrow.parquet.ParquetFile(path) as file:
-        total = file.metadata.num_rows
+        total, groups, schema = file.metadata.num_rows, file.num_row_groups, file.schema_arrow
     chosen = np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
-    return _rows(parquet_pieces(path, None, rows=PIECE), np.unique(chosen))
+    names = checked_names(schema.names, path)
+    heavy = [name for name, field in zip(names, schema, strict=True) if _holds_bytes(field.type)]
+    plain = [name for name in names if name not in heavy] or None
+    frame = _rows(parquet_pieces(path, plain, rows=PIECE), np.unique(chosen))
+    if heavy and plain:
+        starts = np.unique(np.linspace(0, groups - 1, min(GROUPS, groups)).round().astype(np.int64)).tolist()
+        each = FEW // len(starts)
+        cells = pd.concat(
+            [next(parquet_pieces(path, heavy, rows=each, groups=[group])) for group in starts], ignore_index=True
+        )
+        repeated = cells.iloc[np.arange(len(frame)) * len(cells) // max(len(frame), 1)]
+        frame = pd.concat([frame, repeated.reset_index(drop=True)], axis=1)[names]
+    return frame
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether cells are bytes, or a struct that has such."""
+    if pa.types.is_struct(kind):
+        return any(_holds_bytes(field.type) for field in kind)
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(check(kind) for check in checks)
+
+
+def _weight(path: Path, schema: Schema, train: Int64[np.ndarray, " train"]) -> Float32[np.ndarray, " rows"] | None:
+    names = schema.names("weight")
+    if not names:
+        return None
+    return row_weights(pd.concat(list(parquet_pieces(path, names, rows=PIECE)), ignore_index=True), schema, train)
 
 
 def _split(path: Path, schema: Schema, config: DataConfig, seed: int) -> tuple[np.ndarray, Split]:

@@ -28,9 +28,8 @@ from mixfit.data.schema import Schema
 from mixfit.data.split import Split, SplitName, split_rows
 from mixfit.data.store import ImageFiles, ImageSource, typical_side
 from mixfit.data.table import read_as_configured
-from mixfit.data.target import Target, fit_target, usable_rows
+from mixfit.data.target import Target, fit_target, row_weights, usable_rows
 from mixfit.data.transform import Transform
-from mixfit.data.values import to_numbers
 from mixfit.errors import ConfigError, DataError
 from mixfit.suggest import unknown_column
 
@@ -272,8 +271,9 @@ def prepare_target(frame: pd.DataFrame, schema: Schema, split: Split) -> Prepare
     scale = fit_target(column.iloc[split.train], schema.task)
     encoded = np.nan_to_num(scale.encode(column))
     judged, bad = _without_unknown_classes(split, encoded, column, scale)
-    weight = _weights(frame, schema, split.train)
-    return PreparedTarget(scale=scale, encoded=encoded, split=judged, weight=weight, bad=bad)
+    weight = row_weights(frame, schema, split.train)
+    tensor = None if weight is None else torch.from_numpy(weight)
+    return PreparedTarget(scale=scale, encoded=encoded, split=judged, weight=tensor, bad=bad)
 
 
 def _without_unknown_classes(
@@ -321,21 +321,3 @@ def _choose_image_size(photos: Photos | None) -> int:
     if photos is None or not photos.files:
         return 224
     return 128 if typical_side(photos.files) <= 160 else 224
-
-
-def _weights(frame: pd.DataFrame, schema: Schema, training_rows: np.ndarray) -> Tensor | None:
-    """Weights with a mean of 1 over the training rows; rows that only judge may lack one and then weigh 1."""
-    names = schema.names("weight")
-    if not names:
-        return None
-    values = to_numbers(frame[names[0]]).values
-    wrong = training_rows[~(values[training_rows] >= 0)]
-    if len(wrong):
-        raise DataError(
-            f"{len(wrong)} of {len(training_rows)} training rows have a weight in column {names[0]!r} that is missing, "
-            f"negative or no number, the first is row {wrong[0]}; give each a weight of at least 0."
-        )
-    mean = values[training_rows].mean()
-    if mean == 0:
-        raise DataError(f"All weights of the training rows in column {names[0]!r} are 0.")
-    return torch.from_numpy(np.where(values >= 0, values / mean, 1.0).astype(np.float32))

@@ -141,11 +141,11 @@ def read_table(path: Path, *, table_format: TableFormat | None = None) -> pd.Dat
     return _to_frame(table, path)
 
 
-def parquet_pieces(path: Path, columns: Sequence[str] | None, *, rows: int) -> Iterator[pd.DataFrame]:
-    """The rows of a Parquet file, so many at a time, with the cells that ``read_table`` gives; columns None means all.
-
-    Columns that are not asked for are not read, and no more than a row group is in memory.
-
+def parquet_pieces(
+    path: Path, columns: Sequence[str] | None, *, rows: int, groups: list[int] | None = None
+) -> Iterator[pd.DataFrame]:
+    """Rows of a Parquet file, so many at a time, with the cells that ``read_table`` gives; None means all. Others
+    are not read, and no more than a row group is in memory.
     Raises:
         ConfigError: the file is not Parquet by its name.
         DataError: the file is missing, empty or damaged, lacks a column, or holds names or cells that cannot be used.
@@ -155,12 +155,12 @@ def parquet_pieces(path: Path, columns: Sequence[str] | None, *, rows: int) -> I
         raise ConfigError(f"{path} is no Parquet file; only those can be read in pieces.")
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            stored = dict(zip(_checked_names(file.schema_arrow.names, path), file.schema_arrow.names, strict=True))
+            stored = dict(zip(checked_names(file.schema_arrow.names, path), file.schema_arrow.names, strict=True))
             wanted = list(stored) if columns is None else list(columns)
             missing = [name for name in wanted if name not in stored]
             if missing:
                 raise DataError(f"{path} has no column {missing[0]!r}.{did_you_mean(missing[0], stored)}")
-            for batch in file.iter_batches(batch_size=rows, columns=[stored[name] for name in wanted]):
+            for batch in file.iter_batches(rows, row_groups=groups, columns=[stored[name] for name in wanted]):
                 piece = pa.Table.from_batches([batch]).select([stored[name] for name in wanted]).rename_columns(wanted)
                 yield _to_frame(piece, path)
     except (pa.ArrowException, OSError) as error:
@@ -193,7 +193,7 @@ def _read_typed(path: Path, table_format: TableFormat) -> pa.Table:
 
 
 def _to_frame(table: pa.Table, path: Path) -> pd.DataFrame:
-    names = _checked_names(table.column_names, path)
+    names = checked_names(table.column_names, path)
     if table.num_rows == 0:
         raise DataError(f"{path} has a header but no data rows; at least 1 is needed.")
     columns = [_plain(column, name, path) for name, column in zip(names, table.columns, strict=True)]
@@ -273,7 +273,7 @@ def _read_text(path: Path, asked: TableFormat, *, find_thousands: bool) -> tuple
     by_name = "\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else None
     separator = asked.separator or by_name or sniff_separator(data)
     header = read_header(data, separator, path)
-    names = _checked_names(header.names, path)
+    names = checked_names(header.names, path)
     table = read_cells(data, header, separator, path).rename_columns(names)
     if asked.decimal is None or find_thousands:
         style, notes = detect_style(table, separator=separator, decimal=asked.decimal)
@@ -291,8 +291,8 @@ def _read_text(path: Path, asked: TableFormat, *, find_thousands: bool) -> tuple
     return normalise_numbers(table, style), found
 
 
-def _checked_names(names: list[str], path: Path) -> list[str]:
-    """The column names without blanks around them; the first may be empty."""
+def checked_names(names: list[str], path: Path) -> list[str]:
+    """The column names of a file as a table has them: without blanks around them; the first may be empty."""
     stripped = [UNNAMED_INDEX if name == PARQUET_INDEX else name.strip() for name in names]
     if not stripped:
         raise DataError(f"{path} has no columns.")

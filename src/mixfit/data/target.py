@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from mixfit.config import Task
 from mixfit.data.bad_inputs import BadInput
@@ -244,6 +244,32 @@ def usable_rows(
         )
         for row, cell in zip(bad, cells, strict=True)
     ]
+
+
+def row_weights(
+    frame: pd.DataFrame, schema: Schema, training_rows: Int64[np.ndarray, " train"]
+) -> Float32[np.ndarray, " rows"] | None:
+    """Weights with a mean of 1 over the training rows; rows that only judge may lack one and then weigh 1.
+
+    Returns:
+        None if no column has the role.
+    Raises:
+        DataError: a training row has no weight or a negative one, or all are 0.
+    """
+    names = schema.names("weight")
+    if not names:
+        return None
+    values = to_numbers(frame[names[0]]).values
+    wrong = training_rows[~(values[training_rows] >= 0)]
+    if len(wrong):
+        raise DataError(
+            f"{len(wrong)} of {len(training_rows)} training rows have a weight in column {names[0]!r} that is missing, "
+            f"negative or no number, the first is row {wrong[0]}; give each a weight of at least 0."
+        )
+    mean = values[training_rows].mean()
+    if mean == 0:
+        raise DataError(f"All weights of the training rows in column {names[0]!r} are 0.")
+    return np.where(values >= 0, values / mean, 1.0).astype(np.float32)
 
 
 def wants_log(values: Float[np.ndarray, " rows"]) -> bool:
