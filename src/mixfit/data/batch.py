@@ -26,7 +26,8 @@ class Mix:
     categorical: Int64[Tensor, "batch categorical"]
     """Levels of the partner; the model blends the embeddings."""
     image_mask: Bool[Tensor, "batch photos"] | None = None
-    """Photos of the partner; ``Inputs.image_mask`` still says which ones the row itself has."""
+    """Places of the partner's photos, as ``Inputs.image_mask`` has those of the row's own: the same places where the
+    photos are blended, others where they stand whole behind the row's own."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Mix":
         """``function`` of every tensor."""

@@ -130,8 +130,8 @@ class ImageEncoder(nn.Module):
     ) -> Float[Tensor, "batch out"]:
         """Encode each row by itself, from pixels or from features of this encoder's frozen backbone.
 
-        In a mixed batch the mean over the row's own places is blended with the mean over the partner's places, so that
-        a photo that only one of the two has counts with the share of that one."""
+        In a mixed batch the mean over the row's own places is blended with the mean over the partner's places: the same
+        ones, whose photos are blended already, or others."""
         others = None if mix is None else mix.image_mask
         present = mask if others is None else mask | others
         if features is None:
