@@ -102,11 +102,7 @@ def fit(
     data_config, model_config = data or DataConfig(), model or ModelConfig()
     model_config = replace(model_config, freeze_backbone=is_frozen(model_config))
     train_config, console, table = train or TrainConfig(), console or PlainConsole(), Path(table)
-    if train_config.augment != "none" and model_config.freeze_backbone:
-        raise ConfigError(
-            f"--augment {train_config.augment} needs an image network that is trained on pixels: "
-            "add --no-freeze-backbone or --backbone small_resnet."
-        )
+    _check_augmentation(train_config, model_config)
     mixed = load_data(
         table,
         target=target,
@@ -157,6 +153,14 @@ def fit(
     _write_results(run, mixed, judged, seconds, settings, command, warnings)
     _say_end(console, run, table, mixed, data_config)
     return run
+
+
+def _check_augmentation(train: TrainConfig, model: ModelConfig) -> None:
+    if train.augment != "none" and model.freeze_backbone:
+        raise ConfigError(
+            f"--augment {train.augment} needs an image network that is trained on pixels: "
+            "add --no-freeze-backbone or --backbone small_resnet."
+        )
 
 
 def _with_features(mixed: MixedData, network: MixedInputModel, console: Console) -> MixedData:

@@ -25,7 +25,7 @@ ROWS, PHOTOS, CLASSES, SIDE = 8, 2, 3, 32
 # Both, one, another, none; so that partners with and without a photo meet in every way.
 MASK = torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1], [0, 0], [1, 0], [1, 1]]).bool()
 
-COLUMN = torch.arange(16).reshape(8, 2).where(MASK, 0)
+COLUMN = torch.arange(2).expand(8, 2).where(MASK, 0)
 
 
 def batch(kind: str = "uint8", *, classes: bool = False, weight: bool = False) -> Batch:
@@ -104,8 +104,7 @@ def test_every_input_is_mixed_with_the_same_share(make: Callable[..., BatchMix],
     assert torch.equal(done.mix.categorical, xb.categorical[PARTNER])
     assert torch.equal(done.categorical, xb.categorical)
     assert not torch.equal(done.numeric, xb.numeric)
-    for field in ("numeric", "categorical", "images", "features", "image_mask"):
-        assert getattr(done, field) is None or getattr(done, field).shape == getattr(xb, field).shape
+    assert done.categorical.shape == xb.categorical.shape
 
 
 def test_embeddings_are_blended_and_the_linear_network_commutes_with_mixup() -> None:
@@ -124,49 +123,63 @@ def test_embeddings_are_blended_and_the_linear_network_commutes_with_mixup() -> 
 
 
 @pytest.mark.parametrize("kind", ["float", "uint8", "features"])
-def test_a_linear_image_network_commutes_with_mixup_where_both_have_the_same_places(kind: str) -> None:
+def test_a_linear_image_network_commutes_with_mixup_however_many_photos_each_row_has(kind: str) -> None:
+    """The row's photos count with its share, no more and no less; so does the target."""
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.AvgPool2d(SIDE // 4), nn.Flatten(), nn.Linear(48, 128))
     ends = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
     encoder = ImageEncoder(backbone, 128, out_dim=128, dropout=0.0, frozen=False, **ends)  # type: ignore[arg-type]
     encoder.project = nn.Identity()  # type: ignore[assignment]
+    nn.init.normal_(encoder.pool.no_photo)
     xb, yb = batch(kind)
-    xb = replace(xb, image_mask=MASK[[0, 0, 0, 0, 1, 1, 1, 1]])
-    swap = torch.tensor([1, 2, 3, 0, 5, 6, 7, 4])
     share = torch.linspace(0.1, 0.9, ROWS)
-    done, _ = MixUp().mix((xb, yb), swap, share, torch.zeros(ROWS, 0, dtype=torch.float64))
-    assert xb.image_mask is not None
-    assert done.image_mask is not None
-    encoded = encoder(xb.images, xb.features, xb.image_mask)
-    ours = encoder(done.images, done.features, done.image_mask, done.mix)
-    expected = share[:, None] * encoded + (1 - share[:, None]) * encoded[swap]
-    # uint8 pixels are rounded to whole numbers after blending.
-    torch.testing.assert_close(ours, expected, atol=0.02 if kind == "uint8" else 1e-5, rtol=1e-4)
+    encoded = encoder(xb.images, xb.features, MASK)
+    for partner in (PARTNER, PARTNER.roll(1), PARTNER.roll(3), torch.tensor([4, 6, 2, 5, 7, 3, 1, 0])):
+        done, _ = MixUp().mix((xb, yb), partner, share, torch.zeros(ROWS, 0, dtype=torch.float64))
+        assert done.image_mask is not None
+        ours = encoder(done.images, done.features, done.image_mask, done.mix)
+        expected = share[:, None] * encoded + (1 - share[:, None]) * encoded[partner]
+        # uint8 pixels are rounded to whole numbers after blending.
+        torch.testing.assert_close(ours, expected, atol=0.02 if kind == "uint8" else 1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["uint8", "float", "features"])
-def test_a_photo_of_one_row_alone_stays_and_counts_with_its_share(kind: str) -> None:
+@pytest.mark.parametrize(("make", "kind"), [(make, kind) for make, kind in MIXES if kind != "table"])
+def test_photos_in_other_places_than_the_partners_stay_whole_and_count_with_their_share(
+    make: Callable[..., BatchMix], kind: str
+) -> None:
     xb, yb = batch(kind)
-    share = torch.full((ROWS,), 0.25)
-    done, _ = mixed(MixUp, (xb, yb), share)
+    done, _ = mixed(make, (xb, yb), 0.25)
     before = xb.images if kind != "features" else xb.features
     after = done.images if kind != "features" else done.features
     assert before is not None
     assert after is not None
-    own, other = MASK, MASK[PARTNER]
-    assert torch.equal(after[own & ~other], before[own & ~other])
-    assert torch.equal(after[other & ~own], before[PARTNER][other & ~own])
-    assert not torch.equal(after[own & other], before[own & other])
+    assert done.image_mask is not None
+    assert done.mix is not None
+    assert done.mix.image_mask is not None
+    differ = (MASK[PARTNER] != MASK).any(1)
+    assert differ.tolist() == [True, True, True, True, True, True, True, False]
+    assert torch.equal(after[differ][done.image_mask[differ]], before[differ][MASK[differ]])
+    assert torch.equal(after[differ][done.mix.image_mask[differ]], before[PARTNER][differ][MASK[PARTNER][differ]])
+    assert torch.equal(done.mix.image_mask[~differ], done.image_mask[~differ])
+    assert not torch.equal(after[~differ][:, :PHOTOS], before[~differ])
     model = network(kind)
     assert model.image is not None
     encoder = model.image.eval()
-    assert done.image_mask is not None
+    share = done.mix.share[:, None]
     with torch.inference_mode():
         pooled = encoder(done.images, done.features, done.image_mask, done.mix)
         alone = encoder(xb.images, xb.features, MASK)
-    torch.testing.assert_close(pooled[5], 0.25 * alone[5] + 0.75 * alone[6], msg="no photo, and one in a place")
-    torch.testing.assert_close(pooled[3], 0.25 * alone[3] + 0.75 * alone[4], msg="no photo, and two")
-    torch.testing.assert_close(pooled[1], 0.25 * alone[1] + 0.75 * alone[2], msg="one each, in different places")
+    expected = share * alone + (1 - share) * alone[PARTNER]
+    torch.testing.assert_close(pooled[differ], expected[differ], atol=1e-5, rtol=1e-5)
+
+
+def test_rows_that_are_not_mixed_carry_no_photos_of_their_partners() -> None:
+    xb, yb = batch("float")
+    done, _ = mixed(MixUp, (xb, yb), 1.0)
+    assert done.images is not None
+    assert xb.images is not None
+    assert torch.equal(done.images[MASK], xb.images[MASK])
+    assert done.images.shape == xb.images.shape
 
 
 @pytest.mark.parametrize("make", [MixUp, CutMix])
@@ -179,9 +192,12 @@ def test_absent_photos_neither_darken_nor_spoil(make: Callable[..., BatchMix]) -
     share = torch.linspace(0.1, 0.9, ROWS)
     done, _ = mixed(make, (replace(xb, images=spoiled), yb), share)
     clean, _ = mixed(make, (xb, yb), share)
-    either = MASK | MASK[PARTNER]
     assert done.images is not None
     assert clean.images is not None
+    assert done.image_mask is not None
+    assert done.mix is not None
+    assert done.mix.image_mask is not None
+    either = done.image_mask | done.mix.image_mask
     assert torch.equal(done.images[either], clean.images[either])
     model = network("float")
     with torch.inference_mode():
@@ -193,7 +209,7 @@ def test_cutmix_uses_the_area_that_is_really_kept() -> None:
     xb, yb = batch("uint8")
     white = torch.full_like(xb.images, 255)  # type: ignore[arg-type]
     white[::2] = 0
-    xb = replace(xb, images=white, image_mask=torch.ones(ROWS, PHOTOS, dtype=torch.bool))
+    xb = replace(xb, images=white, image_mask=torch.ones(ROWS, PHOTOS, dtype=torch.bool), image_column=None)
     done, soft = CutMix()((xb, yb), RowRandom(0, 0, xb.rows))
     assert done.mix is not None
     assert done.images is not None
@@ -273,20 +289,26 @@ def assert_equal(first: Inputs, second: Inputs) -> None:
         assert (a is None and b is None) or torch.equal(a, b), name
     assert first.mix is not None
     assert second.mix is not None
-    for name in ("image_mask", "image_column"):
-        a, b = getattr(first.mix, name), getattr(second.mix, name)
-        assert (a is None and b is None) or torch.equal(a, b), name
+    a, b = first.mix.image_mask, second.mix.image_mask
+    assert (a is None and b is None) or torch.equal(a, b)  # type: ignore[arg-type]
     assert torch.equal(first.mix.share, second.mix.share)
     assert torch.equal(first.mix.categorical, second.mix.categorical)
 
 
 def test_a_mixed_batch_carries_the_image_columns_of_both_rows() -> None:
     xb, yb = batch()
-    mixed, _ = MixUp().mix((xb, yb), PARTNER, torch.full((ROWS,), 0.5), torch.zeros(ROWS, 0, dtype=torch.float64))
-    assert torch.equal(mixed.image_column, COLUMN)  # type: ignore[arg-type]
-    assert mixed.mix is not None
-    assert torch.equal(mixed.mix.image_column, COLUMN[PARTNER])  # type: ignore[arg-type]
-    assert torch.equal(mixed[[3, 1]].mix.image_column, COLUMN[PARTNER][[3, 1]])  # type: ignore[union-attr, arg-type]
+    every_other = torch.arange(16).reshape(8, 2).where(MASK, 0)
+    xb = replace(xb, image_column=every_other)
+    done, _ = MixUp().mix((xb, yb), PARTNER, torch.full((ROWS,), 0.5), torch.zeros(ROWS, 0, dtype=torch.float64))
+    assert done.mix is not None
+    assert done.image_mask is not None
+    assert done.image_column is not None
+    assert done.mix.image_mask is not None
+    for row in range(ROWS):
+        own, partners = done.image_mask[row], done.mix.image_mask[row]
+        assert done.image_column[row][own].tolist() == every_other[row][MASK[row]].tolist()
+        assert done.image_column[row][partners].tolist() == every_other[PARTNER[row]][MASK[PARTNER[row]]].tolist()
+        assert not (own & partners).any()  # photos of other columns are not blended place by place
 
 
 @pytest.mark.parametrize(("make", "kind"), MIXES)

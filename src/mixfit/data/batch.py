@@ -30,20 +30,18 @@ class Mix:
     categorical: Int64[Tensor, "batch categorical"]
     """Levels of the partner; the model blends the embeddings."""
     image_mask: Bool[Tensor, "batch photos"] | None = None
-    """Photos of the partner; ``Inputs.image_mask`` still says which ones the row itself has."""
-    image_column: Int64[Tensor, "batch photos"] | None = None
-    """Image columns of the partner's photos; ``Inputs.image_column`` has those of the row's own."""
+    """Places of the partner's photos, as ``Inputs.image_mask`` has those of the row's own: the same places where the
+    photos are blended, others where they stand whole behind the row's own."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Mix":
         """``function`` of every tensor."""
-        optional = {"image_mask": self.image_mask, "image_column": self.image_column}
-        changed = {name: None if tensor is None else function(tensor) for name, tensor in optional.items()}
+        mask = None if self.image_mask is None else function(self.image_mask)
         return Mix(
             share=function(self.share),
             own_numeric=function(self.own_numeric),
             numeric=function(self.numeric),
             categorical=function(self.categorical),
-            **changed,
+            image_mask=mask,
         )
 
 

@@ -3,8 +3,10 @@
 Two mistakes are common where these are copied from image classifiers: the labels are mixed but the table is not, or a
 weight shaped like a picture meets every input. Here one share per row, float32 ``(batch,)``, goes through all:
 
-- pixels and features: blended place by place where both rows have a photo; a photo that only one row has stays as it
-  is, and the model gives it the share of the row it belongs to. A photo is never blended with emptiness;
+- pixels and features: blended place by place where both rows have photos in the same places, from the same columns;
+  else the photos of both stay whole, the partner's in places behind the row's own, and the model blends what it makes
+  of the row's photos with what it makes of the partner's. Either way the row's photos count exactly with its share,
+  however many there are, and no photo is blended with emptiness;
 - numbers: blended; a model that embeds numbers blends the embeddings of both rows' numbers (``Inputs.mix``);
 - categories: the batch carries the partner's levels (``Inputs.mix``), and the model blends the embeddings;
 - targets: blended numbers, or a probability for each class;
@@ -56,7 +58,7 @@ class BatchMix(Transform):
     def mix_photos(
         self, xb: Inputs, other: Inputs, share: Float32[Tensor, " batch"], uniform: Float64[Tensor, "batch draws"]
     ) -> tuple[Inputs, Float32[Tensor, " batch"]]:
-        """Blend pixels or features where both rows have a photo; also the share that this really took."""
+        """Blend pixels or features place by place, as if both rows had all photos; also the share this really took."""
 
     def __call__(self, batch: Batch, random: RowRandom) -> Batch:
         """Mix every row with a partner in the same batch."""
@@ -81,7 +83,8 @@ class BatchMix(Transform):
         xb, yb = batch
         targets = self._as_targets(yb)
         other = xb[partner]
-        mixed, share = self.mix_photos(xb, other, share, uniform)
+        blended, share = self.mix_photos(xb, other, share, uniform)
+        mixed, partners_mask = _side_by_side(xb, other, blended, share)
         mixed = replace(
             mixed,
             numeric=_blend(xb.numeric, other.numeric, share),
@@ -90,8 +93,7 @@ class BatchMix(Transform):
                 own_numeric=xb.numeric,
                 numeric=other.numeric,
                 categorical=other.categorical,
-                image_mask=other.image_mask,
-                image_column=other.image_column,
+                image_mask=partners_mask,
             ),
         )
         if xb.weight is None or other.weight is None:
@@ -124,23 +126,20 @@ class MixUp(BatchMix):
         self, xb: Inputs, other: Inputs, share: Float32[Tensor, " batch"], uniform: Float64[Tensor, "batch draws"]
     ) -> tuple[Inputs, Float32[Tensor, " batch"]]:
         """Blend pixel by pixel, or feature by feature."""
-        if xb.image_mask is None or other.image_mask is None:
-            return xb, share
-        own_mask, other_mask = xb.image_mask, other.image_mask
         if xb.images is not None and other.images is not None:
             blended = _blend(xb.images.float(), other.images.float(), share)
             blended = blended.round().to(xb.images.dtype) if xb.images.dtype == torch.uint8 else blended
-            xb = replace(xb, images=_by_place(xb.images, other.images, blended, own_mask, other_mask))
+            xb = replace(xb, images=blended)
         if xb.features is not None and other.features is not None:
-            blended = _blend(xb.features, other.features, share)
-            xb = replace(xb, features=_by_place(xb.features, other.features, blended, own_mask, other_mask))
+            xb = replace(xb, features=_blend(xb.features, other.features, share))
         return xb, share
 
 
 class CutMix(BatchMix):
     """Paste a rectangle of the partner's photos over the row's (Yun et al. 2019, arXiv:1905.04899).
 
-    The share is the part of the area that is really kept, and numbers, categories and target use that same share.
+    The share is the part of the area that is really kept, and numbers, categories and target use that same share. Rows
+    whose photos are in other places than the partner's are not cut: their photos count whole, with the same share.
     Needs pixels. Put it last."""
 
     draws = 2
@@ -156,7 +155,6 @@ class CutMix(BatchMix):
             raise ConfigError("CutMix cuts pixels, and this batch has none: use MixUp.")
         pasted = boxes(1 - share.double(), torch.ones_like(share).double(), uniform, *xb.images.shape[-2:])
         images = torch.where(pasted[:, None, None], other.images, xb.images)
-        images = _by_place(xb.images, other.images, images, xb.image_mask, other.image_mask)
         return replace(xb, images=images), 1 - pasted.float().mean((1, 2))
 
 
@@ -175,10 +173,32 @@ def _blend(own: Float[Tensor, "batch ..."], other: Float[Tensor, "batch ..."], s
     return share * own + (1 - share) * other
 
 
-def _by_place(
-    own: Tensor, other: Tensor, mixed: Tensor, own_mask: Bool[Tensor, "batch photos"], other_mask: Tensor
-) -> Tensor:
-    """Where both rows have a photo the mixed one, else the one that is there."""
-    places = (*own_mask.shape, *[1] * (own.ndim - 2))
-    both, only_other = (own_mask & other_mask).reshape(places), (other_mask & ~own_mask).reshape(places)
-    return torch.where(both, mixed, torch.where(only_other, other, own))
+def _side_by_side(
+    xb: Inputs, other: Inputs, blended: Inputs, share: Float32[Tensor, " batch"]
+) -> tuple[Inputs, Bool[Tensor, "batch places"] | None]:
+    """The blended photos for rows with the same places as their partner; for the others their own photos, and behind
+    them the partner's. Also which places are the partner's."""
+    own_mask, other_mask = xb.image_mask, other.image_mask
+    if own_mask is None or other_mask is None:
+        return xb, None
+    differ = (own_mask != other_mask).any(1)
+    if xb.image_column is not None and other.image_column is not None:
+        differ |= (own_mask & (xb.image_column != other.image_column)).any(1)
+    apart = differ & (share < 1)  # a row that is not mixed needs no photos of its partner
+    behind = other_mask & apart[:, None]
+    used = behind.any(0)  # no place is kept for nobody
+
+    def join(own: Tensor | None, partners: Tensor | None, mixed: Tensor | None) -> Tensor | None:
+        if own is None or partners is None or mixed is None:
+            return None
+        chosen = torch.where(differ.reshape(-1, *[1] * (own.ndim - 1)), own, mixed)
+        return torch.cat([chosen, partners[:, used]], dim=1)
+
+    joined = replace(
+        xb,
+        images=join(xb.images, other.images, blended.images),
+        features=join(xb.features, other.features, blended.features),
+        image_column=join(xb.image_column, other.image_column, xb.image_column),
+        image_mask=torch.cat([own_mask, torch.zeros_like(behind[:, used])], dim=1),
+    )
+    return joined, torch.cat([own_mask & ~apart[:, None], behind[:, used]], dim=1)

@@ -118,8 +118,8 @@ class ImageEncoder(nn.Module):
     ) -> Float[Tensor, "batch out"]:
         """Encode each row by itself, from pixels or from features of this encoder's frozen backbone.
 
-        In a mixed batch what the row's own places pool to is blended with what the partner's places pool to, so that
-        a photo that only one of the two has counts with the share of that one.
+        In a mixed batch what the row's own places pool to is blended with what the partner's places pool to: the same
+        places, whose photos are blended already, or others.
 
         Args:
             mask: where there is a photo.
