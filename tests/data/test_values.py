@@ -102,10 +102,17 @@ def test_booleans_and_durations_are_numbers_and_dates_are_not() -> None:
     assert to_keys(pd.Series([True, False])).tolist() == ["True", "False"]
 
 
+@pytest.mark.parametrize(
+    "text", ["12345678901234567890.5", "0.1234567890123456789", "1e400", "1e-400", "1.2.3", "01.50", "1e", ".5", "tRUE"]
+)
+def test_keys_of_what_a_float_cannot_hold_or_is_no_number_stay_as_given(text: str) -> None:
+    assert to_keys(pd.Series([text])).tolist() == [text]
+
+
 def test_keys_keep_the_index_and_codes_as_given() -> None:
     keys = to_keys(pd.Series(["007", "-0.0", "1.50", "1e5", "None", "\u00a0", "a b "], index=[3, 1, 4, 1, 5, 9, 2]))
     assert keys.index.tolist() == [3, 1, 4, 1, 5, 9, 2]
-    assert keys.fillna("?").tolist() == ["007", "0", "1.50", "1e5", "None", "?", "a b"]
+    assert keys.fillna("?").tolist() == ["007", "0", "1.5", "100000", "None", "?", "a b"]
 
 
 @pytest.mark.parametrize(

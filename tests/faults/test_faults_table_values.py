@@ -2,6 +2,7 @@
 
 import json
 import os
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mixfit.data.infer import SUSPICIOUS, infer_schema
 from mixfit.data.preprocess import TableArrays, TablePreprocessor
 from mixfit.data.schema import Column, Schema
 from mixfit.data.split import split_rows
+from mixfit.data.table import read_table
 from mixfit.data.target import fit_target, usable_rows
 from mixfit.data.values import to_keys, to_times
 from mixfit.errors import DataError
@@ -189,6 +191,53 @@ def test_f12_whole_numbers_are_one_level_however_they_are_typed(cells: list[int]
         pd.Series(cells).astype("category"),
     ]
     assert all(to_keys(column).tolist() == [str(cell) for cell in cells] for column in stored)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=30))
+def test_f12_decimals_are_one_level_however_they_are_typed_and_written(cells: list[float]) -> None:
+    stored = [
+        pd.Series(cells, dtype="float64"),
+        pd.Series(cells, dtype="Float64"),
+        pd.Series(cells, dtype="float64[pyarrow]"),
+        pd.Series([repr(cell) for cell in cells], dtype="str"),
+        pd.Series([f"{cell:.16e}" for cell in cells], dtype="str"),
+        pd.Series(cells).astype("category"),
+    ]
+    assert {tuple(to_keys(column)) for column in stored} == {tuple(to_keys(stored[0]))}
+
+
+def test_f12_decimals_of_any_spelling_are_one_level() -> None:
+    texts = ["7.50", "7.5", "75e-1", "1e5", "100000"]
+    assert to_keys(pd.Series(texts)).tolist() == ["7.5"] * 3 + ["100000"] * 2
+    decimals = pd.Series([Decimal(text) for text in texts], dtype=object)
+    assert to_keys(decimals).tolist() == to_keys(pd.Series(texts)).tolist()
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_f12_true_and_false_are_the_same_levels_and_classes_in_every_format(tmp_path: Path, missing: bool) -> None:
+    rng = np.random.default_rng(0)
+    flag = pd.Series(rng.random(ROWS) < 0.5, dtype="boolean").mask(pd.Series(np.arange(ROWS) == 3) & missing)
+    frame = pd.DataFrame({"flag": flag, "x": rng.integers(0, 99, ROWS) / 8, "sold": rng.random(ROWS) < 0.5})
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    written = (tmp_path / "t.csv").read_text()
+    (tmp_path / "upper.csv").write_text(written.replace("True", "TRUE").replace("False", "FALSE"))
+    (tmp_path / "lower.csv").write_text(written.lower())
+    found = []
+    for name in ("t.parquet", "t.jsonl", "t.csv", "upper.csv", "lower.csv"):
+        read = read_table(tmp_path / name)
+        schema = infer_schema(read, "sold")
+        preprocessor = TablePreprocessor.fit(read, schema)
+        target = fit_target(read["sold"], schema.task)
+        assert column_of(schema, "flag").reason == "true or false"
+        assert schema.task_reason == "true or false, 2 classes -> binary"
+        found.append((preprocessor, target, target.encode(read["sold"]).tolist()))
+        assert preprocessor.transform(read).repaired == []
+    assert all(other == found[0] for other in found)
+    assert found[0][1].classes == ("False", "True")
+    assert found[0][0].categories[0].levels == ("False", "True")
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

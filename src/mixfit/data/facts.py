@@ -87,6 +87,11 @@ class Facts:
         return bool(len(self.finite)) and bool((self.finite % 1 == 0).all())
 
     @cached_property
+    def boolean(self) -> bool:
+        """All cells are true or false, as words or typed."""
+        return bool(self.count) and bool(self.keys.dropna().isin(["True", "False"]).all())
+
+    @cached_property
     def number_kind(self) -> str:
         """``integers`` or ``floats``, as the cells are written or the column is typed."""
         if pd.api.types.is_float_dtype(self.column.dtype):

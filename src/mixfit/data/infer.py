@@ -158,9 +158,8 @@ def _find_task(goal: Facts, task: Task | None) -> tuple[Task, str, str]:
     if task == "binary" and len(counts) != 2:
         raise ConfigError(f"the task binary needs 2 classes, the target {goal.name!r} has {len(counts)}.")
     found = task or ("binary" if len(counts) == 2 else "multiclass")
-    boolean = pd.api.types.is_bool_dtype(goal.column.dtype)
-    numeric = goal.stray == 0 and bool(len(goal.finite)) and not boolean
-    kind = "true or false" if boolean else goal.number_kind if numeric else "text"
+    numeric = goal.stray == 0 and bool(len(goal.finite)) and not goal.boolean
+    kind = "true or false" if goal.boolean else goal.number_kind if numeric else "text"
     reason = f"{kind}, {len(counts)} classes -> {found}"
     single = int((counts == 1).sum())
     notes = [f"{single} of {len(counts)} classes have one row only, kept in train"] if single else []
@@ -172,7 +171,7 @@ def _find_task(goal: Facts, task: Task | None) -> tuple[Task, str, str]:
 
 def _is_amount(goal: Facts) -> bool:
     """Numbers, with few stray cells, that are more than names of classes."""
-    if isinstance(goal.column.dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(goal.column.dtype):
+    if isinstance(goal.column.dtype, pd.CategoricalDtype) or goal.boolean:
         return False
     if not len(goal.finite) or goal.stray > _STRAY_TARGETS * goal.count:
         return False
@@ -242,7 +241,7 @@ def _guess(fact: Facts, split: Facts | None) -> Guess:
         return Guess("category", f"{_short(fact.keys.dropna().iloc[0])} or empty")
     if pd.api.types.is_datetime64_any_dtype(fact.column.dtype) or isinstance(fact.column.dtype, pd.PeriodDtype):
         return Guess("date", "typed as dates")
-    if pd.api.types.is_bool_dtype(fact.column.dtype):
+    if fact.boolean:
         return Guess("category", "true or false")
     if len(fact.finite) and fact.stray == 0 and not isinstance(fact.column.dtype, pd.CategoricalDtype):
         return _guess_number(fact, split)

@@ -4,6 +4,7 @@ In: one column of a DataFrame, of any type. Out: numpy arrays, or a column of ke
 The same cell gives the same result whether it comes from a text file ("7.0"), from Parquet (7) or from Python (7.0).
 Knows nothing about roles, training or what is done with a cell that cannot be converted."""
 
+import re
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -24,6 +25,8 @@ _BLANKS = " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2002\u2003\u2007\u2009\u200b
 _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _INFINITE = r"[+-]?(?:inf|infinity)"
 _WHOLE_WITH_POINT = r"-?(?:0|[1-9][0-9]*)\.0+"
+_DECIMAL = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)"
+_MOST_DIGITS = 17  # that a float can tell apart
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH_NAME = (
@@ -134,18 +137,38 @@ def to_numbers(column: pd.Series) -> Numbers:
 def to_keys(column: pd.Series) -> pd.Series:
     """Canonical category keys, dtype str, missing = NaN only for empty or blank cells; the index is kept.
 
+    A number that is written with a point or an exponent, and true or false, become what Python writes for them, so that
+    a text file, Parquet and JSON give the same key. Whole numbers and codes with leading zeros stay as they are.
+
     >>> to_keys(pd.Series(["7.0", " 7", "007", "NA", ""])).tolist()
     ['7', '7', '007', 'NA', nan]
     >>> to_keys(pd.Series([7.0, 7.5, None])).tolist()
     ['7', '7.5', nan]
+    >>> to_keys(pd.Series(["7.50", "1e5", "TRUE"])).tolist()
+    ['7.5', '100000', 'True']
     """
     texts = _texts(column)
     whole = texts.str.fullmatch(_WHOLE_WITH_POINT).to_numpy(dtype=bool)
     if whole.any():
         texts = texts.mask(whole, texts.str.replace(r"\.0+$", "", regex=True))
         texts = texts.mask(whole & (texts == "-0").to_numpy(dtype=bool), "0")
+    written_by_python = isinstance(column.dtype, np.dtype) and column.dtype.kind == "f"
+    decimal = texts.str.fullmatch(_DECIMAL).to_numpy(dtype=bool)
+    if decimal.any() and not written_by_python:
+        codes, levels = pd.factorize(texts[decimal])
+        texts[decimal] = np.array([_canonical(level) for level in levels], dtype=object)[codes]
+    texts = texts.mask(texts.isin(["true", "TRUE"]), "True").mask(texts.isin(["false", "FALSE"]), "False")
     texts.index = column.index
     return texts
+
+
+def _canonical(text: str) -> str:
+    """A number as Python writes it, without the point of a whole one; as it is where a float has too few digits."""
+    digits = re.sub("[^0-9]", "", re.split("[eE]", text)[0]).strip("0")
+    value = float(text)
+    if len(digits) > _MOST_DIGITS or not np.isfinite(value) or (value == 0 and digits):
+        return text
+    return "0" if value == 0 else repr(value).removesuffix(".0")
 
 
 def to_times(
