@@ -99,9 +99,7 @@ def test_a_hundred_steps_equal_the_reference(ours: Make, theirs: Make, settings:
         assert not torch.equal(trained, untrained)
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "settings"), [pair for pair in PAIRS if pair[1] is not timm_lamb]
-)
+@pytest.mark.parametrize(("ours", "theirs", "settings"), [pair for pair in PAIRS if pair[1] is not timm_lamb])
 def test_missing_gradients_count_for_their_parameter_alone(ours: Make, theirs: Make, settings: dict[str, Any]) -> None:
     """timm's LAMB has one count for all parameters and is left out."""
     a, b = network(), network()
