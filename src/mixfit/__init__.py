@@ -72,10 +72,19 @@ if TYPE_CHECKING:
     from mixfit.training.callbacks.recorder import Recorder as Recorder
     from mixfit.training.callbacks.schedule import OneCycle as OneCycle
     from mixfit.training.learner import Learner as Learner
+    from mixfit.training.loss import CrossEntropy as CrossEntropy
+    from mixfit.training.loss import Focal as Focal
+    from mixfit.training.loss import Huber as Huber
+    from mixfit.training.loss import PerMember as PerMember
+    from mixfit.training.loss import Quantiles as Quantiles
+    from mixfit.training.loss import balanced_class_weights as balanced_class_weights
+    from mixfit.training.loss import binary_cross_entropy as binary_cross_entropy
     from mixfit.training.loss import cross_entropy as cross_entropy
     from mixfit.training.loss import huber as huber
     from mixfit.training.loss import mae as mae
     from mixfit.training.loss import mse as mse
+    from mixfit.training.loss import ordinal as ordinal
+    from mixfit.training.loss import ordinal_probabilities as ordinal_probabilities
     from mixfit.training.optimizer import LAMB as LAMB
     from mixfit.training.optimizer import SGD as SGD
     from mixfit.training.optimizer import Adam as Adam
@@ -138,7 +147,21 @@ _HOME = {
     "mixfit.training.callbacks.recorder": ("Recorder",),
     "mixfit.training.callbacks.schedule": ("OneCycle",),
     "mixfit.training.learner": ("Learner",),
-    "mixfit.training.loss": ("cross_entropy", "huber", "mae", "mse"),
+    "mixfit.training.loss": (
+        "CrossEntropy",
+        "Focal",
+        "Huber",
+        "PerMember",
+        "Quantiles",
+        "balanced_class_weights",
+        "binary_cross_entropy",
+        "cross_entropy",
+        "huber",
+        "mae",
+        "mse",
+        "ordinal",
+        "ordinal_probabilities",
+    ),
     "mixfit.training.optimizer": (
         "LAMB",
         "SGD",

@@ -38,7 +38,7 @@ from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.callbacks.progress import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.learner import Learner
-from mixfit.training.loss import cross_entropy, mse
+from mixfit.training.loss import PerMember, cross_entropy, mse
 from mixfit.training.metrics import evaluate
 from mixfit.training.optimizer import AdamW
 
@@ -182,7 +182,7 @@ def _train(network: MixedInputModel, mixed: MixedData, config: TrainConfig, fold
     learner = Learner(
         network,
         mixed,
-        loss=mse if mixed.schema.task == "regression" else cross_entropy,
+        loss=PerMember(mse, 1) if mixed.schema.task == "regression" else PerMember(cross_entropy, 2),
         optimizer=AdamW,
         metrics=metrics_for(mixed.schema.task, mixed.target),
         callbacks=[

@@ -111,7 +111,7 @@ def test_a_flipped_byte_and_another_network_are_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_puts_the_optimizer_back_too(tmp_path: Path) -> None:
     fit(tmp_path, [1.0, 0.5])
     model = network()
-    optimizer = AdamW(model.parameters(), lr=7.0)
+    optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=7.0)
     assert load_checkpoint(tmp_path / "last", model, optimizer)["epoch"] == 2
     restored = optimizer.state_dict()
     assert optimizer.param_groups[0]["lr"] == 0.1

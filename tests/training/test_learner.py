@@ -18,7 +18,7 @@ from mixfit.training.callbacks.schedule import OneCycle
 from mixfit.training.learner import Learner
 from mixfit.training.loss import cross_entropy, mse
 from mixfit.training.metrics import ACCURACY, MAE
-from mixfit.training.optimizer import SGD, AdamW
+from mixfit.training.optimizer import SGD, AdamW, ScheduleFreeAdamW
 from mixfit.training.state import TrainState
 
 X = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
@@ -344,3 +344,54 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_almost_nothing() -> None:
 def test_a_warm_up_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="warmup must be between 0 and 1, got 0"):
         OneCycle(warmup=0.0)
+
+
+class Weights(Callback):
+    """Keeps the weights and says which of them are trained on."""
+
+    order = 100
+
+    def __init__(self) -> None:
+        self.trained: list[Tensor] = []
+        self.judged: list[Tensor] = []
+
+    def after_batch(self, state: TrainState) -> None:
+        (self.trained if state.training else self.judged).append(state.model.linear.weight.detach().clone())
+
+
+def test_a_schedule_free_model_is_judged_and_kept_as_its_average() -> None:
+    weights = Weights()
+    subject = learner(weights, optimizer=ScheduleFreeAdamW)
+    state = subject.fit(3, 0.05)
+    average = state.optimizer.state_dict()["state"][0]["average"]
+    assert torch.equal(subject.model.linear.weight, average)
+    assert torch.equal(weights.judged[-1], average)
+    assert not torch.equal(weights.trained[-1], average)
+
+
+class StopAtStep(Callback):
+    def after_step(self, state: TrainState) -> None:
+        if state.step == 7:
+            raise CancelFit
+
+
+def test_the_average_is_there_after_a_cancelled_fit_too() -> None:
+    subject = learner(StopAtStep(), optimizer=ScheduleFreeAdamW)
+    state = subject.fit(3, 0.05)
+    assert torch.equal(subject.model.linear.weight, state.optimizer.state_dict()["state"][0]["average"])
+
+
+def test_the_best_average_is_put_back() -> None:
+    subject = learner(EarlyStopping(mode="min", patience=2), optimizer=ScheduleFreeAdamW)
+    state = subject.fit(40, 3.0)  # too long steps: the best epoch is not the last
+    best = subject.validate()["valid_loss"]
+    assert best < state.metrics["valid_loss"]
+
+
+def test_parts_learn_at_their_own_rates() -> None:
+    subject = learner(optimizer=SGD, rates={"linear.weight": 0.0})
+    before = subject.model.linear.weight.clone()
+    bias = subject.model.linear.bias.clone()
+    subject.fit_one_cycle(2, 0.05)
+    assert torch.equal(subject.model.linear.weight, before)
+    assert not torch.equal(subject.model.linear.bias, bias)

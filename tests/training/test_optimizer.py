@@ -23,6 +23,7 @@ from mixfit.training.optimizer import (
     Optimizer,
     RMSProp,
     ScheduleFreeAdamW,
+    clip_gradients,
     cohort,
 )
 
@@ -176,6 +177,22 @@ def test_16_bits_are_stepped_in_32(ours: Make, settings: dict[str, Any]) -> None
         assert torch.equal(a, b.bfloat16())
     kept = [t for values in first.state_dict()["state"].values() for t in values.values() if isinstance(t, Tensor)]
     assert all(tensor.dtype == torch.float32 for tensor in kept)
+
+
+@pytest.mark.parametrize(("ours", "settings"), KINDS)
+def test_no_step_reads_a_number_back_from_the_device(ours: Make, settings: dict[str, Any]) -> None:
+    """Tensors on the meta device have no numbers: reading one, as a wait for a GPU would, raises."""
+    model = network().to("meta")
+    for parameter in model.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    optimizer = ours(model.parameters(), lr=0.1, **settings)
+    assert all(len(cohorts) == 1 for cohorts in optimizer._cohorts)
+    clip_gradients(model.parameters(), 1.0)
+    for _ in range(2):
+        optimizer.step()
+    optimizer.eval()
+    with pytest.raises(RuntimeError, match="meta"):
+        next(model.parameters()).sum().item()
 
 
 def test_the_gradients_stay_as_they_are() -> None:
