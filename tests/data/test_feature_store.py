@@ -20,7 +20,8 @@ from mixfit.data.record_store import RECORDS, Found, RecordStore
 from mixfit.data.store import ImageFiles
 from mixfit.demo import DEMO_TARGET
 from mixfit.nn.backbones import make_backbone
-from mixfit.nn.image import ImageEncoder, SmallResNet
+from mixfit.nn.image import ImageEncoder
+from mixfit.nn.resnet import SmallResNet
 from mixfit.training.build import (
     CHUNK,
     build_model,
