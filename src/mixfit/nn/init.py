@@ -23,7 +23,8 @@ def init_weights(module: nn.Module) -> None:
 
     A layer that feeds a ReLU is drawn after He et al. 2015 (arXiv:1502.01852), one that feeds SiLU or GELU with
     the gain of SiLU, any other after Glorot and Bengio 2010. What follows a layer is told from its ``nn.Sequential``,
-    with norms and dropout between passed over. Weights that are 0 throughout are kept: these are ends of residual
+    with norms and dropout between passed over. Deep stacks of SiLU or GELU need norms all the same: unlike ReLU, these
+    let no scale stand still. Weights that are 0 throughout are kept: these are ends of residual
     branches."""
     gains = dict(_gains(module))
     for layer in module.modules():
