@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from mixfit.errors import ConfigError
 from mixfit.nn.layers import MemberLinear
 
-_GAIN_OF_SILU = 1.68  # 1 / sqrt(E[silu(x)^2]) for standard normal x
+# 1 / sqrt(E[activation(x)^2]) for standard normal x.
+_GAIN_OF_SILU, _GAIN_OF_GELU = 1.68, 1.53
 
 
 @torch.no_grad()
 def init_weights(module: nn.Module) -> None:
     """Draw all weights of linear layers and convolutions anew, and set their biases to 0.
 
-    A layer that feeds a ReLU is drawn after He et al. 2015 (arXiv:1502.01852), one that feeds SiLU or GELU with
-    the gain of SiLU, any other after Glorot and Bengio 2010. What follows a layer is told from its ``nn.Sequential``,
+    A layer that feeds a ReLU is drawn after He et al. 2015 (arXiv:1502.01852), one that feeds SiLU or GELU so
+    that its second moment is kept, any other after Glorot and Bengio 2010. What follows a layer is told from its ``nn.Sequential``,
     with norms and dropout between passed over. Deep stacks of SiLU or GELU need norms all the same: unlike ReLU, these
     let no scale stand still. Weights that are 0 throughout are kept: these are ends of residual
     branches."""
@@ -52,7 +53,7 @@ def _gains(module: nn.Module) -> Iterator[tuple[nn.Module, float]]:
             elif isinstance(layer, nn.ReLU | nn.LeakyReLU) and before is not None:
                 yield before, math.sqrt(2)
             elif isinstance(layer, nn.SiLU | nn.GELU) and before is not None:
-                yield before, _GAIN_OF_SILU
+                yield before, _GAIN_OF_SILU if isinstance(layer, nn.SiLU) else _GAIN_OF_GELU
             elif not isinstance(layer, nn.Dropout | nn.BatchNorm2d | nn.LayerNorm):
                 before = None
 
