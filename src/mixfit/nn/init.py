@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from mixfit.errors import ConfigError
 from mixfit.nn.layers import MemberLinear
 
-# 1 / sqrt(E[activation(x)^2]) for standard normal x.
-_GAIN_OF_SILU, _GAIN_OF_GELU = 1.68, 1.53
+# The g for which E[activation(g x)^2] is 1 for standard normal x.
+_GAIN_OF_SILU, _GAIN_OF_GELU = 1.559, 1.468
 
 
 @torch.no_grad()
 def init_weights(module: nn.Module) -> None:
     """Draw all weights of linear layers and convolutions anew, and set their biases to 0.
 
-    A layer that feeds a ReLU is drawn after He et al. 2015 (arXiv:1502.01852), one that feeds SiLU or GELU so
-    that its second moment is kept, any other after Glorot and Bengio 2010. What follows a layer is told from its ``nn.Sequential``,
-    with norms and dropout between passed over. Deep stacks of SiLU or GELU need norms all the same: unlike ReLU, these
-    let no scale stand still. Weights that are 0 throughout are kept: these are ends of residual
+    A layer that feeds a ReLU is drawn after He et al. 2015 (arXiv:1502.01852), one that feeds SiLU or GELU so that its
+    second moment is kept, any other after Glorot and Bengio 2010. What follows a layer is told from its
+    ``nn.Sequential``, with norms and dropout between passed over. Deep stacks of SiLU or GELU need norms all the same:
+    unlike ReLU, these let no scale stand still. Weights that are 0 throughout are kept: these are ends of residual
     branches."""
     gains = dict(_gains(module))
     for layer in module.modules():
