@@ -143,7 +143,9 @@ class ImageEncoder(nn.Module):
         if images is None:
             return features
         if torch.compiler.is_exporting():  # an exported program cannot choose photos by what the mask holds
-            encoded = self.encode(images.flatten(0, 1), normalized=normalized).reshape(*present.shape, -1)
+            encoded = self.encode(images.flatten(0, 1), normalized=normalized)
+            # The width is said, not inferred: dividing by rows times photos would bind the program to their numbers.
+            encoded = encoded.reshape(*images.shape[:2], self.num_features)
             return encoded.masked_fill(~present[:, :, None], 0)
         if present.any():
             features[present] = self.encode(images[present], normalized=normalized).to(features.dtype)
