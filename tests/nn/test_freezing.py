@@ -1,5 +1,7 @@
 """Freezing, gradual unfreezing and rates by layer, for every kind of backbone on offer."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -106,12 +108,16 @@ def test_what_is_frozen_stays_as_it_is_in_training_statistics_included(encoder: 
 
 def test_rates_fall_from_the_last_layer_to_the_first(encoder: ImageEncoder) -> None:
     backbone = encoder.backbone.requires_grad_(requires_grad=True)
-    groups = parameter_groups(encoder, 1.0, rates=layer_rates(encoder, "backbone", 0.5))
+    rates = layer_rates(encoder, "backbone", 0.5)
+    groups = parameter_groups(encoder, 1.0, rates=rates)
     rate = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     inside = [[rate[id(parameter)] for parameter in part.parameters()] for part in blocks(backbone)]
     assert max(inside[-1]) == 1.0
     assert max(max(part) for part in inside[:-1]) < 1.0
-    for earlier, later in zip(inside, inside[1:], strict=False):
+    for earlier, later in itertools.pairwise(inside):
         assert max(earlier) < min(later)
+    modules = dict(encoder.named_modules())
+    for before, name in itertools.pairwise(rates):
+        assert name not in modules or not has_only_norms(modules[name]) or rates[name] == rates[before], name
     own = [rate[id(parameter)] for parameter in backbone.parameters(recurse=False)]
     assert all(value == min(rate.values()) for value in own)
