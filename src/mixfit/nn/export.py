@@ -1,5 +1,6 @@
 """Export: a model as one program of tensors, which PyTorch saves, loads and runs where mixfit is not installed."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,7 @@ def export_model(model: MixedInputModel, xb: MixedInputs) -> torch.export.Export
     >>> run(numeric=xb.numeric, categorical=xb.categorical)                # doctest: +SKIP
 
     Args:
-        model: on the CPU or another device; left as it is, modes included.
+        model: on any device; left as it is, and the program has weights of its own.
         xb: a batch of at least one row, on the model's device. It fixes which fields there are, the type and the size
             of pixels, and whether they are normalised already.
     Raises:
@@ -40,14 +41,11 @@ def export_model(model: MixedInputModel, xb: MixedInputs) -> torch.export.Export
     tensors = {name: _two(getattr(xb, name), photos=name in names) for name in ("numeric", "categorical", *names)}
     rows, photos = torch.export.Dim("rows"), torch.export.Dim("photos")
     sizes = {name: {0: rows, 1: photos} if name in names else {0: rows} for name in tensors}
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            program = _Program(model, normalized=xb.normalized).eval()
-            return torch.export.export(program, (), tensors, dynamic_shapes=sizes)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    # torch.export.save warns of every weight in channels_last; convolutions take these for pixels in that order, too.
+    own = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    program = _Program(own, normalized=xb.normalized).eval()
+    with torch.no_grad():
+        return torch.export.export(program, (), tensors, dynamic_shapes=sizes)
 
 
 @dataclass(kw_only=True)
