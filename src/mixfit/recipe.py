@@ -32,13 +32,13 @@ from mixfit.report.content import ModelKind, ReportContent, Score
 from mixfit.report.page import write_report
 from mixfit.run_folder import describe_environment, new_run_folder, run_name, write_settings
 from mixfit.training.arithmetic import settle_arithmetic
-from mixfit.training.build import build_model, precompute_features
+from mixfit.training.build import build_model, precompute_features, sized_for
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.callbacks.progress import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.learner import Learner
-from mixfit.training.loss import PerMember, cross_entropy, mse
+from mixfit.training.loss import cross_entropy, mse
 from mixfit.training.metrics import evaluate
 from mixfit.training.optimizer import AdamW
 
@@ -117,6 +117,7 @@ def fit(
     )
     data_config = replace(data_config, image_size=mixed.image_size)
     train_config = replace(train_config, batch_size=mixed.batch_size)
+    model_config = sized_for(mixed, model_config)
     if mixed.photos is not None:
         model_config = settle_arithmetic(
             model_config,
@@ -182,7 +183,7 @@ def _train(network: MixedInputModel, mixed: MixedData, config: TrainConfig, fold
     learner = Learner(
         network,
         mixed,
-        loss=PerMember(mse, 1) if mixed.schema.task == "regression" else PerMember(cross_entropy, 2),
+        loss=mse if mixed.schema.task == "regression" else cross_entropy,
         optimizer=AdamW,
         metrics=metrics_for(mixed.schema.task, mixed.target),
         callbacks=[

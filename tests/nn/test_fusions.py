@@ -16,7 +16,15 @@ from mixfit.nn.model import MixedInputModel
 from mixfit.nn.pooling import AttentionPool
 
 NAMES: tuple[Fusion, ...] = ("concat", "gated", "film", "attention", "late")
-CONFIG = ModelConfig(backbone="small_resnet", tabular_hidden=(16,), encoding_dim=8, dropout=0.0, image_dropout=0.0)
+CONFIG = ModelConfig(
+    backbone="small_resnet",
+    tabular="mlp",
+    numbers="plain",
+    tabular_hidden=(16,),
+    encoding_dim=8,
+    dropout=0.0,
+    image_dropout=0.0,
+)
 SHAPE = ModelShape(numeric=3, cardinalities=(4,), photos=True, outputs=1, image_columns=2)
 SHAPES = (SHAPE, replace(SHAPE, numeric=0, cardinalities=()), replace(SHAPE, outputs=3))
 

@@ -4,7 +4,8 @@ In: a Parquet file and what is known of its columns. Out: ``LargeTable``, the ar
 time is more of the table in memory than one piece of rows, the sample that statistics are learnt from, and the result.
 The state is learnt from at most ``SAMPLE`` training rows, evenly spaced, rather than from all of them: a median of a
 million rows is exact enough, and a category that is not among them is rare. There are no photos: a table with image
-columns is refused, and of columns of bytes no more than a few hundred cells are looked at."""
+columns is refused, and of columns of bytes no more than a few hundred cells are looked at. ``LargeTable.data`` gives
+loaders over the arrays."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
+import torch
 from jaxtyping import Float32, Int64, Shaped
 
 from mixfit.config import DataConfig
 from mixfit.data.infer import infer_schema
+from mixfit.data.load import NO_PHOTOS_SIZE, Arrays, MixedData, default_batch_size
 from mixfit.data.preprocess import TablePreprocessor, require_columns
 from mixfit.data.schema import Schema
 from mixfit.data.split import Split, split_rows
@@ -50,6 +53,43 @@ class LargeTable:
     """Weight of each row in the loss, with a mean of 1 over the training rows; None without such a column."""
     repaired: int
     """Cells that held something unusable, and categories not among those learnt from; counted, not listed."""
+    truth: pd.Series
+    """The target's cells of all rows, as they are in the file."""
+
+    def data(self, *, batch_size: int | None = None, seed: int = 0, device: torch.device | str = "cpu") -> MixedData:
+        """Loaders over the arrays, without a copy of them: for ``build_model``, ``Learner`` and ``Predictor``.
+
+        Args:
+            batch_size: rows in a batch; by default as ``load_data`` chooses it.
+            seed: of the order of rows.
+            device: where the batches are put.
+        Returns:
+            ``MixedData`` whose ``frame`` has the target column alone, and whose ``bad`` is empty.
+        """
+        weight = None if self.weight is None else torch.from_numpy(self.weight)
+        arrays = Arrays(
+            numeric=torch.from_numpy(self.numeric),
+            categorical=torch.from_numpy(self.categorical),
+            target=torch.from_numpy(self.encoded),
+            slots=None,
+            weight=weight,
+        )
+        return MixedData(
+            frame=self.truth.to_frame(),
+            schema=self.schema,
+            split=self.split,
+            preprocessor=self.preprocessor,
+            target=self.target,
+            arrays=arrays,
+            photos=None,
+            source=None,
+            bad=[],
+            image_size=NO_PHOTOS_SIZE,
+            crop="squash",
+            batch_size=default_batch_size(len(self.split.train)) if batch_size is None else batch_size,
+            seed=seed,
+            device=torch.device(device),
+        )
 
 
 def load_large(
@@ -73,7 +113,7 @@ def load_large(
             "pieces has no photos: use load_data, or set their role to ignored."
         )
     features = [name for role in ("number", "category", "date") for name in schema.names(role)]
-    usable, split = _split(path, schema, config, seed)
+    usable, split, truth = _split(path, schema, config, seed)
     learnt_from = _training_sample(path, [*features, schema.target], split.train)
     preprocessor = TablePreprocessor.fit(learnt_from, schema)
     scale = fit_target(learnt_from[schema.target], schema.task)
@@ -103,6 +143,7 @@ def load_large(
         encoded=encoded,
         weight=_weight(path, schema, split.train),
         repaired=repaired,
+        truth=truth,
     )
 
 
@@ -144,15 +185,15 @@ def _weight(path: Path, schema: Schema, train: Int64[np.ndarray, " train"]) -> F
     return row_weights(pd.concat(list(parquet_pieces(path, names, rows=PIECE)), ignore_index=True), schema, train)
 
 
-def _split(path: Path, schema: Schema, config: DataConfig, seed: int) -> tuple[np.ndarray, Split]:
-    """Split by the few columns that decide it."""
+def _split(path: Path, schema: Schema, config: DataConfig, seed: int) -> tuple[np.ndarray, Split, pd.Series]:
+    """Split by the few columns that decide it; also which rows have a target, and the target's cells."""
     names = [schema.target, *schema.names("group"), *schema.names("split")]
     frame = pd.concat(list(parquet_pieces(path, names, rows=PIECE)), ignore_index=True)
     usable, _ = usable_rows(frame, schema, config.max_missing_target)
     positions = np.flatnonzero(usable)
     inner = split_rows(frame.iloc[positions], schema, valid=config.valid, test=config.test, seed=seed)
     parts = (positions[inner.train], positions[inner.valid], positions[inner.test])
-    return usable, Split(*parts)
+    return usable, Split(*parts), frame[schema.target]
 
 
 def _training_sample(path: Path, names: Sequence[str], train: Int64[np.ndarray, " train"]) -> pd.DataFrame:

@@ -33,6 +33,9 @@ from mixfit.data.transform import Transform
 from mixfit.errors import ConfigError, DataError
 from mixfit.suggest import unknown_column
 
+NO_PHOTOS_SIZE = 224
+"""Image size of a table without photos: pixels a side of those that the backbone knows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrays:
@@ -319,5 +322,5 @@ def _find_photos(frame: pd.DataFrame, schema: Schema, root: Path | None) -> Phot
 def _choose_image_size(photos: Photos | None) -> int:
     """Small photos hold no more than 128 pixels show; the backbone's own 224 costs three times as much."""
     if photos is None or not photos.files:
-        return 224
+        return NO_PHOTOS_SIZE
     return 128 if typical_side(photos.files) <= 160 else 224

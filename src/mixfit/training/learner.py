@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from mixfit.data.target import Target
 from mixfit.device import default_device
 from mixfit.errors import DataError, Diverged
+from mixfit.nn.model import MixedInputModel
 from mixfit.training.callback import Callback, CancelBatch, CancelEpoch, CancelFit, Events
 from mixfit.training.callbacks.schedule import OneCycle
-from mixfit.training.loss import Loss
+from mixfit.training.loss import Loss, PerMember
 from mixfit.training.metrics import Metric, evaluate
 from mixfit.training.optimizer import AdamW, parameter_groups
 from mixfit.training.state import TrainState
@@ -70,7 +71,8 @@ class Learner:
     Args:
         model: called with ``xb``; gives scaled targets ``(batch,)`` or logits ``(batch, classes)``.
         data: ``train`` and ``valid`` loaders and the ``target`` scale.
-        loss: ``(prediction, yb)``, or ``(prediction, yb, weight)`` when the batches carry weights.
+        loss: ``(prediction, yb)``, or ``(prediction, yb, weight)`` when the batches carry weights. Of a
+            ``MixedInputModel`` that gives several predictions for a row in training, each is judged by it on its own.
         optimizer: a class, ours or PyTorch's, or any function ``(parameters, lr=...) -> optimizer``.
         metrics: of the validation rows, in the unit of the target.
         callbacks: of every fit.
@@ -94,7 +96,7 @@ class Learner:
     ) -> None:
         self.device = default_device() if device is None else torch.device(device)
         self.model = model.to(self.device)
-        self.data, self.loss, self.optimizer = data, loss, optimizer
+        self.data, self.loss, self.optimizer = data, _loss_of_each(model, loss), optimizer
         self.metrics, self.callbacks = tuple(metrics), tuple(callbacks)
         self.weight_decay, self.rates = weight_decay, rates
 
@@ -235,6 +237,14 @@ class Learner:
         if self.weight_decay is not None or self.rates:
             return parameter_groups(self.model, lr, weight_decay=self.weight_decay, rates=self.rates)
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+
+def _loss_of_each(model: nn.Module, loss: Loss) -> Loss:
+    """The loss for all predictions of a row, where the model gives more than one."""
+    several = isinstance(model, MixedInputModel) and model.predictions_a_row > 1
+    if not several or isinstance(loss, PerMember):
+        return loss
+    return PerMember(loss, 1 if model.outputs == 1 else 2)
 
 
 def _switch(state: TrainState, *, training: bool) -> None:
