@@ -47,7 +47,7 @@ def batch(shape: ModelShape, photos: str, rows: int, places: int, width: int) ->
     return replace(xb, images=torch.rand(rows, places, 3, shape.image_size, shape.image_size))
 
 
-def difference(model: MixedInputModel, shape: ModelShape, photos: str) -> tuple[float, float]:
+def difference(model: MixedInputModel, shape: ModelShape, photos: str, backbone: str) -> tuple[float, float]:
     """Seconds of the export, and the largest difference over all sizes of batches."""
     width = 0 if model.image is None else model.image.num_features
     started = time.perf_counter()
@@ -56,6 +56,8 @@ def difference(model: MixedInputModel, shape: ModelShape, photos: str) -> tuple[
     run, worst = program.module(), 0.0
     with torch.inference_mode():
         for rows, places in SIZES:
+            if not places and backbone == "test_vit":  # timm's transformers cannot take zero photos
+                continue
             xb = batch(shape, photos, rows, places, width)
             fields = {name: tensor for name, tensor in xb.tensors().items() if name != "rows"}
             worst = max(worst, float((run(**fields) - model.eval()(xb)).abs().max()))
@@ -123,7 +125,7 @@ def main() -> None:
     bad, differences = 0, []
     for label, shape, config, photos in cases():
         try:
-            seconds, worst = difference(made(shape, config, photos), shape, photos)
+            seconds, worst = difference(made(shape, config, photos), shape, photos, config.backbone)
         except Exception as error:  # the next combination is to be tried all the same
             bad += 1
             print(f"{label}: FAILED, {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)

@@ -19,6 +19,8 @@ def export_model(model: MixedInputModel, xb: MixedInputs) -> torch.export.Export
 
     The program takes by keyword the tensors that ``xb`` has: ``numeric``, ``categorical`` and, for photos, ``images``
     or ``features``, ``image_mask`` and ``image_column``. It gives what the model gives in evaluation mode.
+    Every photo goes through the backbone, masked ones too; a batch without any may have no place for photos, but a
+    transformer of timm wants at least one, masked.
 
     >>> program = export_model(model, xb)                                  # doctest: +SKIP
     >>> torch.export.save(program, "model.pt2")                            # doctest: +SKIP
