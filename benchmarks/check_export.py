@@ -115,7 +115,8 @@ def cases() -> list[tuple[str, ModelShape, ModelConfig, str]]:
             found.append((f"{label} | {extra}{', auxiliary' if auxiliary else ''}", shape, config, photos))
     for backbone, size in (("tf_efficientnet_lite0", 64), ("test_vit", 160)):
         shape = ModelShape(numeric=3, cardinalities=(4,), photos=True, outputs=1, image_size=size)
-        found.append((f"pixels, concat, mlp | {backbone}", shape, ModelConfig(backbone=backbone, **small), "pixels"))
+        config = ModelConfig(backbone=backbone, tabular="mlp", numbers="plain", **small)
+        found.append((f"pixels, concat, mlp, plain, 1 outputs | {backbone}", shape, config, "pixels"))
     return found
 
 
@@ -133,7 +134,7 @@ def main() -> None:
         bad += not worst <= TOLERANCE
         differences.append(worst)
         print(f"{label}: {seconds:.1f} s, largest difference {worst:.1e}", flush=True)
-    print(f"{len(cases())} combinations, {bad} of them bad, largest difference {max(differences):.1e}")
+    print(f"{len(cases())} combinations, {bad} of them bad, largest difference {max(differences, default=0):.1e}")
     sys.exit(bad > 0)
 
 
