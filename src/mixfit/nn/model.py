@@ -125,7 +125,7 @@ class MixedInputModel(nn.Module):
         assert self.image is not None
         mask, mix = xb.image_mask, xb.mix
         if mask is None:
-            mask = torch.zeros(len(table), 0, dtype=torch.bool, device=table.device)
+            mask = torch.zeros(table.shape[0], 0, dtype=torch.bool, device=table.device)
         query = table.mean(1) if table.ndim == 3 else table
         photos = self.image(
             xb.images,
