@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mixfit.data.colour import ColorJitter as ColorJitter
     from mixfit.data.dataset import MixedDataset as MixedDataset
     from mixfit.data.erasing import RandomErasing as RandomErasing
+    from mixfit.data.folds import k_folds as k_folds
     from mixfit.data.geometry import RandomAffine as RandomAffine
     from mixfit.data.geometry import RandomResizedCrop as RandomResizedCrop
     from mixfit.data.image_store import open_image_store as open_image_store
@@ -130,6 +131,7 @@ _HOME = {
     "mixfit.training.tta": ("augmented_outputs",),
     "mixfit.data.sampler": ("Sampler", "SequentialSampler", "ShuffledSampler"),
     "mixfit.data.schema": ("Schema",),
+    "mixfit.data.folds": ("k_folds",),
     "mixfit.data.split": ("split_rows",),
     "mixfit.data.table": ("read_table",),
     "mixfit.data.transform": ("Compose", "RandomHorizontalFlip", "Transform"),

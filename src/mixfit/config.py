@@ -62,6 +62,8 @@ class DataConfig:
     """Share of rows that choose the best epoch, where the table has no split column."""
     test: float = 0.15
     """Share of rows held back for the test, where the table has no split column."""
+    split_time: str | None = None
+    """Column of dates or numbers to split by: the latest rows are the test, those before them choose the best epoch."""
     dedup: bool = False
     """Leave training rows out that are copies of validation or test rows, or share a photo with one."""
     max_missing_target: float = 0.05

@@ -13,13 +13,14 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.augment import augmentation
 from mixfit.data.bad_inputs import BadInput, describe_bad, write_bad_inputs
-from mixfit.data.checks import parts_of, torn_ids
+from mixfit.data.checks import class_balance, parts_of, torn_ids
 from mixfit.data.copies import COPY_LEFT_OUT, equal_photos, row_copies
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.equal_files import equal_files
 from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint, read_fingerprint
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.schema import Schema, suspicious_columns
+from mixfit.data.split_time import describe_times
 from mixfit.device import default_device
 from mixfit.errors import ConfigError
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline, boosted_trees, constant
@@ -309,9 +310,10 @@ def _predictions_frame(mixed: MixedData, rows: Rows, ours: str) -> pd.DataFrame:
 
 def _warnings(mixed: MixedData) -> list[str]:
     """What a person must know before trusting the scores."""
-    lines = suspicious_columns(mixed.schema)
+    lines = [*mixed.notes, *suspicious_columns(mixed.schema)]
     parts = parts_of(mixed.split, len(mixed.frame))
     findings = torn_ids(mixed.frame, mixed.schema, parts) + row_copies(mixed.frame, mixed.schema, parts)
+    findings += class_balance(mixed.frame, mixed.schema, parts)
     if mixed.photos is not None:
         content = equal_files(mixed.photos.files)
         findings += equal_photos(mixed.frame, mixed.schema, mixed.photos, content, parts)
@@ -338,6 +340,9 @@ def _say_start(
         f"{len(split.train)} train / {len(split.valid)} valid / {len(split.test)} test",
         markup=False,
     )
+    if data.split_time is not None:
+        times = describe_times(mixed.frame[data.split_time], split.parts())
+        console.print(f" split by {data.split_time}: {times}", markup=False)
     if data.dedup:
         copies = sum(record.action == COPY_LEFT_OUT for record in mixed.bad)
         console.print(f" {copies} of {len(split.train) + copies} training rows are copies of held-back rows: left out")

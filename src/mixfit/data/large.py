@@ -19,13 +19,12 @@ import torch
 from jaxtyping import Float32, Int64, Shaped
 
 from mixfit.config import DataConfig
-from mixfit.data.infer import infer_schema
-from mixfit.data.load import NO_PHOTOS_SIZE, Arrays, MixedData, default_batch_size
+from mixfit.data.load import NO_PHOTOS_SIZE, Arrays, MixedData, default_batch_size, infer_configured, split_usable
 from mixfit.data.preprocess import TablePreprocessor, require_columns
 from mixfit.data.schema import Schema
-from mixfit.data.split import Split, split_rows
+from mixfit.data.split import Split
 from mixfit.data.table import checked_names, parquet_pieces
-from mixfit.data.target import Target, fit_target, row_weights, usable_rows
+from mixfit.data.target import Target, fit_target, row_weights
 from mixfit.errors import ConfigError, DataError
 
 PIECE = 131_072
@@ -106,19 +105,19 @@ def load_large(
     config = DataConfig() if config is None else config
     if schema is None:
         frame = sample_rows(path, SAMPLE // 10)
-        schema = infer_schema(frame, target, roles=config.roles, ignore=config.ignore, task=config.task)
+        schema = infer_configured(frame, target, config)
     if images := schema.names("image"):
         raise ConfigError(
             f"The table has {len(images)} image columns, the first is {images[0]!r}, and a table that is read in "
             "pieces has no photos: use load_data, or set their role to ignored."
         )
     features = [name for role in ("number", "category", "date") for name in schema.names(role)]
-    usable, split, truth = _split(path, schema, config, seed)
+    split, truth = _split(path, schema, config, seed)
     learnt_from = _training_sample(path, [*features, schema.target], split.train)
     preprocessor = TablePreprocessor.fit(learnt_from, schema)
     scale = fit_target(learnt_from[schema.target], schema.task)
     del learnt_from
-    rows = len(usable)
+    rows = len(truth)
     numeric = np.empty((rows, len(preprocessor.numeric_names)), dtype=np.float32)
     categorical = np.empty((rows, len(preprocessor.categories)), dtype=np.int64)
     encoded = np.zeros(rows, dtype=np.float32 if schema.task == "regression" else np.int64)
@@ -185,15 +184,13 @@ def _weight(path: Path, schema: Schema, train: Int64[np.ndarray, " train"]) -> F
     return row_weights(pd.concat(list(parquet_pieces(path, names, rows=PIECE)), ignore_index=True), schema, train)
 
 
-def _split(path: Path, schema: Schema, config: DataConfig, seed: int) -> tuple[np.ndarray, Split, pd.Series]:
-    """Split by the few columns that decide it; also which rows have a target, and the target's cells."""
-    names = [schema.target, *schema.names("group"), *schema.names("split")]
+def _split(path: Path, schema: Schema, config: DataConfig, seed: int) -> tuple[Split, pd.Series]:
+    """Split by the few columns that decide it; also the target's cells."""
+    times = [] if config.split_time is None else [config.split_time]
+    names = list(dict.fromkeys([schema.target, *schema.names("group"), *schema.names("split"), *times]))
     frame = pd.concat(list(parquet_pieces(path, names, rows=PIECE)), ignore_index=True)
-    usable, _ = usable_rows(frame, schema, config.max_missing_target)
-    positions = np.flatnonzero(usable)
-    inner = split_rows(frame.iloc[positions], schema, valid=config.valid, test=config.test, seed=seed)
-    parts = (positions[inner.train], positions[inner.valid], positions[inner.test])
-    return usable, Split(*parts), frame[schema.target]
+    split, _ = split_usable(frame, schema, config, seed)
+    return split, frame[schema.target]
 
 
 def _training_sample(path: Path, names: Sequence[str], train: Int64[np.ndarray, " train"]) -> pd.DataFrame:
