@@ -15,7 +15,7 @@ from mixfit.training.callbacks.checkpoint import Checkpoints, checkpoint_content
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
-from mixfit.training.optimizer import SGD, AdamW
+from mixfit.training.optimizer import SGD, AdamW, parameter_groups
 from mixfit.training.state import TrainState
 
 
@@ -112,7 +112,7 @@ def test_a_flipped_byte_and_another_network_are_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_puts_the_optimizer_back_too(tmp_path: Path) -> None:
     fit(tmp_path, [1.0, 0.5])
     model = network()
-    optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=7.0)
+    optimizer = AdamW(parameter_groups(model, 7.0), lr=7.0)
     assert load_checkpoint(tmp_path / "last", model, optimizer)["epoch"] == 2
     restored = optimizer.state_dict()
     assert optimizer.param_groups[0]["lr"] == 0.1
@@ -124,7 +124,7 @@ def test_the_state_of_another_optimizer_leaves_the_model_as_it_is(tmp_path: Path
     fit(tmp_path, [1.0])
     model = network()
     before = model.state_dict()["0.weight"].clone()
-    with pytest.raises(ConfigError, match="The saved optimizer is AdamW, this one is SGD"):
+    with pytest.raises(ConfigError, match=r"^The saved optimizer is AdamW, this one is SGD"):
         load_checkpoint(tmp_path / "last", model, SGD(model.parameters(), lr=0.1))
     assert torch.equal(model.state_dict()["0.weight"], before)
 

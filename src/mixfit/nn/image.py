@@ -79,6 +79,10 @@ class ImageEncoder(nn.Module):
         """The linear layer that scales the result."""
         return (self.project[2],)
 
+    def no_weight_decay(self) -> set[str]:
+        """The tags, which are embeddings of the columns, for ``parameter_groups``."""
+        return {"column_tag"}
+
     def train(self, mode: bool = True) -> "ImageEncoder":  # noqa: FBT001, FBT002 - PyTorch's signature
         """What is frozen always stays in evaluation mode."""
         super().train(mode)

@@ -71,7 +71,8 @@ class Learner:
         model: called with ``xb``; gives scaled targets ``(batch,)`` or logits ``(batch, classes)``.
         data: ``train`` and ``valid`` loaders and the ``target`` scale.
         loss: ``(prediction, yb)``, or ``(prediction, yb, weight)`` when the batches carry weights.
-        optimizer: a class, ours or PyTorch's, or any function ``(parameters, lr=...) -> optimizer``.
+        optimizer: a class, ours or PyTorch's, or any function ``(groups, lr=...) -> optimizer``; the
+            groups are those of ``parameter_groups``.
         metrics: of the validation rows, in the unit of the target.
         callbacks: of every fit.
         weight_decay: of matrices and kernels; biases, norms and embeddings do not decay. None: the optimizer's default.
@@ -109,7 +110,9 @@ class Learner:
             raise DataError("There are no training rows.")
         state = TrainState(
             model=self.model,
-            optimizer=self.optimizer(self._parameters(lr), lr=lr),
+            optimizer=self.optimizer(
+                parameter_groups(self.model, lr, weight_decay=self.weight_decay, rates=self.rates), lr=lr
+            ),
             loss_function=self.loss,
             epochs=epochs,
             steps_per_epoch=len(self.data.train),
@@ -234,11 +237,6 @@ class Learner:
     def _moved(self, loader: Batches) -> Iterable[tuple[Any, Tensor]]:
         for xb, yb in loader:
             yield xb.to(self.device), yb.to(self.device)
-
-    def _parameters(self, lr: float) -> list[nn.Parameter] | list[dict[str, Any]]:
-        if self.weight_decay is not None or self.rates:
-            return parameter_groups(self.model, lr, weight_decay=self.weight_decay, rates=self.rates)
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
 
 def _require_finite(output: Tensor) -> None:

@@ -92,7 +92,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Any = None) -> di
     Args:
         folder: such as ``last`` or ``best``.
         model: of the same architecture.
-        optimizer: over its parameters as when the checkpoint was made, to go on from there; None to leave it.
+        optimizer: over its parameters as when the checkpoint was made (``Learner`` takes those of
+            ``parameter_groups``), to go on from there; None to leave it.
 
     Raises:
         DataError: a file is missing or damaged, or the weights are those of another network.
@@ -117,6 +118,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Any = None) -> di
         state = _join_tensors(facts["optimizer"], load_tensors(files["optimizer.safetensors"]))
         try:
             optimizer.load_state_dict(state)
+        except ConfigError:
+            raise
         except (KeyError, ValueError) as error:  # PyTorch's
             raise ConfigError(f"The saved optimizer does not fit this one: {error}.") from error
     model.load_state_dict(weights, strict=False)

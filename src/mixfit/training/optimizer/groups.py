@@ -23,8 +23,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Trainable parameters in groups of one learning rate and one weight decay each.
 
-    With ``weight_decay``, matrices and kernels decay; biases, norms and embeddings do not, nor what a network of timm
-    names in its ``no_weight_decay()``. The groups that do not decay say ``"matrices": False``, which ``Muon`` reads.
+    With ``weight_decay``, matrices and kernels decay; biases, norms and embeddings do not, nor what a module names in
+    its ``no_weight_decay()``, as those of timm do. All that does not decay is in groups of its own in any case; they
+    say ``"matrices": False``, which ``Muon`` reads.
 
     Args:
         model: frozen parameters are left out.
@@ -33,13 +34,13 @@ def parameter_groups(
         rates: factors of ``lr`` by the beginning of a parameter's name, such as ``{"image": 0.1}``; the longest
             that fits counts. ``layer_rates`` makes them for the layers of one part.
     Returns:
-        Groups ``{"params", "name", "lr"}``, with ``"weight_decay"`` and ``"matrices"`` if that is given.
+        Groups ``{"params", "name", "lr"}``, with ``"weight_decay"`` if that is given.
     Raises:
         ConfigError: a name in ``rates`` is that of no parameter, or a factor is below 0.
     """
     rates = rates or {}
     _check_rates(model, rates)
-    kept = set() if weight_decay is None else _not_decaying(model)
+    kept = _not_decaying(model)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -48,9 +49,9 @@ def parameter_groups(
         decays = id(parameter) not in kept
         if (part, decays) not in groups:
             group: dict[str, Any] = {"params": [], "name": part, "lr": lr * rates.get(part, 1.0)}
+            group |= {} if decays else {"matrices": False}
             if weight_decay is not None:
                 group |= {"weight_decay": weight_decay if decays else 0.0}
-                group |= {} if decays else {"matrices": False}
             groups[part, decays] = group
         groups[part, decays]["params"].append(parameter)
     return list(groups.values())
