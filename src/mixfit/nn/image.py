@@ -133,8 +133,11 @@ class ImageEncoder(nn.Module):
             normalized: the pixels are at the backbone's scale already.
         """
         others = None if mix is None else mix.image_mask
+        present = mask if others is None else mask | others
         if features is None:
-            features = self._features(images, mask if others is None else mask | others, normalized=normalized)
+            features = self._features(images, present, normalized=normalized)
+        else:  # NaN in a masked place would come back in the gradient of the projection, as 0 times NaN
+            features = features.masked_fill(~present[:, :, None], 0)
         x = self.project(features)
         if self.column_tag is not None:
             x = x + (self.column_tag[0] if column is None else self.column_tag[column])
