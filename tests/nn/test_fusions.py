@@ -14,6 +14,7 @@ from mixfit.nn.fusion import make_fusion
 from mixfit.nn.layers import MemberLinear, ensemble_mean
 from mixfit.nn.model import MixedInputModel
 from mixfit.nn.pooling import AttentionPool
+from mixfit.nn.tabm import TabM
 
 NAMES: tuple[Fusion, ...] = ("concat", "gated", "film", "attention", "late")
 CONFIG = ModelConfig(
@@ -161,6 +162,17 @@ def test_an_ensemble_says_the_mean_number_and_the_mean_probability() -> None:
     heads = MemberLinear(5, 2, 3)
     x = torch.randn(4, 5, 2)
     torch.testing.assert_close(heads(x)[:, 2], x[:, 2] @ heads.weight[2] + heads.bias[2])
+
+
+def test_the_outputs_of_quantiles_are_averaged_as_they_are() -> None:
+    """As logarithms of probabilities they would all be below 0."""
+    tabm = TabM(3, (4,), members=5, width=8, dropout=0.0)
+    model = MixedInputModel(tabm, None, None, outputs=3, members=5, mean="outputs")
+    xb = Inputs(numeric=torch.randn(4, 3), categorical=torch.ones(4, 1, dtype=torch.int64), rows=torch.arange(4))
+    each = model.train()(xb)
+    torch.testing.assert_close(model.eval()(xb), each.mean(1))
+    one = MixedInputModel(TabM(3, (4,), members=1, width=8), None, None, outputs=3, mean="outputs").eval()
+    assert one(xb).shape == (4, 3)
 
 
 def test_pooling_starts_as_the_plain_mean_and_learns_to_choose() -> None:

@@ -57,6 +57,41 @@ def test_weights_have_the_variance_of_their_activation() -> None:
     assert net[4].weight.std().item() == pytest.approx(math.sqrt(1 / 400), rel=0.02)
 
 
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm1d(400), nn.GroupNorm(4, 400), nn.RMSNorm(400), nn.Identity(), nn.AlphaDropout(0.1)]
+)
+def test_a_layer_between_does_not_hide_the_activation(norm: nn.Module) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(400, 400), norm, nn.ReLU())
+    init_weights(net)
+    assert net[0].weight.std().item() == pytest.approx(math.sqrt(2 / 400), rel=0.02)
+
+
+@pytest.mark.parametrize("slope", [0.01, 0.5])
+def test_leaky_layers_keep_the_second_moment_whatever_their_slope(slope: float) -> None:
+    torch.manual_seed(0)
+    deep = nn.Sequential(*(layer for _ in range(20) for layer in (nn.Linear(256, 256), nn.LeakyReLU(slope))))
+    init_weights(deep)
+    with torch.no_grad():
+        assert 0.2 < deep(torch.randn(512, 256)).square().mean().item() < 5
+
+
+def test_a_convolution_in_groups_keeps_the_variance_of_each_group() -> None:
+    torch.manual_seed(0)
+    depthwise = nn.Conv2d(256, 256, 3, groups=256)
+    init_weights(depthwise)
+    with torch.no_grad():
+        assert depthwise(torch.randn(8, 256, 8, 8)).var().item() == pytest.approx(1, rel=0.15)
+
+
+def test_frozen_layers_keep_their_weights() -> None:
+    net = nn.Sequential(nn.Linear(3, 3).requires_grad_(requires_grad=False), nn.ReLU(), nn.Linear(3, 3))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    init_weights(net)
+    same = {name for name, tensor in net.state_dict().items() if torch.equal(tensor, before[name])}
+    assert same == {"0.weight", "0.bias"}
+
+
 def test_each_stage_gets_unit_variance_on_a_real_batch() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 8), nn.SiLU(), nn.Dropout(0.5), nn.Linear(8, 3)).train()
