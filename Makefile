@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed  ## train on the embedded example and write a report
 	$(BIN)/mixfit demo
 
-test: $(VENV)/.installed-dev  ## run all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-dev  ## run all tests, in as many processes as there are cores
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: lint test  ## everything that CI runs
 

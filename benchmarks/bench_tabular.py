@@ -25,15 +25,15 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, r2_score, roc_auc_score
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from mixfit.config import DataConfig, Role
+from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
 from mixfit.data.load import MixedData, load_data
-from mixfit.nn.bins import compute_bins
-from mixfit.nn.numeric_embeddings import PiecewiseLinearEmbedding
-from mixfit.nn.tabm import TabM
-from mixfit.nn.tabular import TabularEncoder
+from mixfit.training.build import build_model
+from mixfit.training.callbacks.control import EarlyStopping
+from mixfit.training.choose import choose_optimizer
+from mixfit.training.learner import Learner
+from mixfit.training.loss import cross_entropy, mse
 
 TREES = 500
 """The most trees of a boosted model, for each class."""
@@ -80,16 +80,18 @@ class Problem:
     train: Arrays
     valid: Arrays
     test: Arrays
-    cardinalities: tuple[int, ...]
-    outputs: int
-    """1 for a number, else the number of classes."""
+    data: MixedData
     seed: int
-    batch_size: int
 
     @property
-    def loss(self) -> Callable[..., Tensor]:
-        """Of outputs ``(rows,)`` or ``(rows, classes)``."""
-        return F.mse_loss if self.outputs == 1 else F.cross_entropy
+    def cardinalities(self) -> tuple[int, ...]:
+        """Levels of each category column, the level 0 included."""
+        return self.data.preprocessor.cardinalities
+
+    @property
+    def outputs(self) -> int:
+        """1 for a number, else the number of classes."""
+        return self.data.target.outputs
 
 
 def load(name: str, seed: int) -> Problem:
@@ -101,13 +103,7 @@ def load(name: str, seed: int) -> Problem:
     config = DataConfig(roles=dict(table.roles), ignore=table.ignore, valid=0.15, test=0.2, cache_gb=0.0)
     data = load_data(frame, target=table.target, config=config, seed=seed)
     parts = [_arrays(data, rows) for rows in (data.split.train, data.split.valid, data.split.test)]
-    return Problem(
-        *parts,
-        cardinalities=data.preprocessor.cardinalities,
-        outputs=data.target.outputs,
-        seed=seed,
-        batch_size=data.batch_size,
-    )
+    return Problem(*parts, data=data, seed=seed)
 
 
 def _arrays(data: MixedData, rows: np.ndarray) -> Arrays:
@@ -118,93 +114,26 @@ def _arrays(data: MixedData, rows: np.ndarray) -> Arrays:
 # --- networks -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """How a network is trained."""
+def network(config: ModelConfig, train: TrainConfig | None = None) -> Callable[[Problem], np.ndarray]:
+    """What ``build_model`` and the Learner make of a configuration, trained as ``mixfit train`` does."""
+    train = TrainConfig() if train is None else train
+    chosen = choose_optimizer(train)
 
-    lr: float = 2e-3
-    weight_decay: float = 0.03
-    epochs: int = 200
-    patience: int = 16
+    def predictions(problem: Problem) -> np.ndarray:
+        data = problem.data
+        model = build_model(data, config, seed=problem.seed)
+        learner = Learner(
+            model,
+            data,
+            loss=mse if problem.outputs == 1 else cross_entropy,
+            callbacks=[EarlyStopping("valid_loss", mode="min", patience=train.patience)],
+            weight_decay=chosen.weight_decay,
+        )
+        learner.fit_one_cycle(train.epochs, chosen.lr)
+        outputs, _ = learner.predict(data.test)
+        return outputs.numpy() if problem.outputs == 1 else outputs.softmax(1).numpy()
 
-
-class Network(nn.Module):
-    """An encoder and a head, for an ensemble one for each member: ``(rows, members, outputs)``."""
-
-    def __init__(self, encoder: nn.Module, d: int, members: int, outputs: int) -> None:
-        super().__init__()
-        self.encoder, self.members = encoder, members
-        bound = d**-0.5
-        self.weight = nn.Parameter(torch.empty(members, d, outputs).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(members, outputs))
-
-    def forward(self, numeric: Tensor, categorical: Tensor) -> Tensor:
-        """One prediction for each member."""
-        x = self.encoder(numeric, categorical).reshape(len(numeric), self.members, -1)
-        return torch.einsum("bmi,mio->bmo", x, self.weight) + self.bias
-
-
-def members_loss(problem: Problem, outputs: Tensor, target: Tensor) -> Tensor:
-    """Mean over rows and members; every member is judged by itself."""
-    rows, members, _ = outputs.shape
-    flat = outputs.flatten(0, 1)
-    repeated = target[:, None].expand(rows, members).flatten()
-    return problem.loss(flat[:, 0] if problem.outputs == 1 else flat, repeated)
-
-
-@torch.inference_mode()
-def predict(network: nn.Module, problem: Problem, rows: Arrays) -> Tensor:
-    """Mean over the members: numbers ``(rows,)``, or the logarithm of mean probabilities ``(rows, classes)``."""
-    network.eval()
-    outputs = torch.cat(
-        [network(*pair) for pair in zip(rows.numeric.split(512), rows.categorical.split(512), strict=True)]
-    )
-    return outputs.mean(1)[:, 0] if problem.outputs == 1 else outputs.softmax(2).mean(1).clamp(min=1e-12).log()
-
-
-def train(network: Network, problem: Problem, how: Training) -> np.ndarray:
-    """AdamW with early stopping on the validation loss of the ensemble; numbers or probabilities of the test rows."""
-    decays = [p for n, p in network.named_parameters() if p.ndim >= 2 and "categories" not in n]
-    others = [p for n, p in network.named_parameters() if p.ndim < 2 or "categories" in n]
-    groups = [{"params": decays, "weight_decay": how.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=how.lr)
-    best, best_state, bad = float("inf"), network.state_dict(), 0
-    rows = problem.train
-    for _ in range(how.epochs):
-        network.train()
-        for chosen in torch.randperm(len(rows.target)).split(problem.batch_size):
-            optimizer.zero_grad()
-            outputs = network(rows.numeric[chosen], rows.categorical[chosen])
-            members_loss(problem, outputs, rows.target[chosen]).backward()
-            optimizer.step()
-        value = problem.loss(predict(network, problem, problem.valid), problem.valid.target).item()
-        bad += 1
-        if value < best:
-            best, bad = value, 0
-            best_state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        if bad >= how.patience:
-            break
-    network.load_state_dict(best_state)
-    outputs = predict(network, problem, problem.test).numpy()
-    return outputs if problem.outputs == 1 else np.exp(outputs)
-
-
-def tabm(problem: Problem, how: Training = Training(), *, bins: int = 48, d: int = 8, **settings: Any) -> np.ndarray:
-    """TabM with piecewise-linear embeddings of the numbers."""
-    torch.manual_seed(problem.seed)
-    numeric = problem.train.numeric
-    numbers = PiecewiseLinearEmbedding(compute_bins(numeric, bins=bins), d) if numeric.shape[1] else None
-    encoder = TabM(numeric.shape[1], problem.cardinalities, numbers=numbers, **settings)
-    return train(Network(encoder, encoder.out_dim, encoder.members, problem.outputs), problem, how)
-
-
-def mlp(problem: Problem, how: Training = Training()) -> np.ndarray:
-    """The MLP with a linear path, at the sizes that ``ModelConfig`` has."""
-    torch.manual_seed(problem.seed)
-    encoder = TabularEncoder(
-        problem.train.numeric.shape[1], problem.cardinalities, hidden=(128, 128), out_dim=64, dropout=0.1
-    )
-    return train(Network(encoder, 64, 1, problem.outputs), problem, how)
+    return predictions
 
 
 # --- what they are compared with ------------------------------------------------------------------------------------
@@ -272,8 +201,8 @@ def _all_classes(model: Any, features: np.ndarray, classes: int) -> np.ndarray:
 # --- the table ------------------------------------------------------------------------------------------------------
 
 MODELS: dict[str, Callable[[Problem], np.ndarray]] = {
-    "TabM + piecewise-linear": tabm,
-    "MLP": mlp,
+    "TabM + piecewise-linear": network(ModelConfig()),
+    "MLP": network(ModelConfig(tabular="mlp", numbers="plain")),
     "HistGradientBoosting": histogram_trees,
     "LightGBM": lightgbm_trees,
     "ridge / logistic": linear,

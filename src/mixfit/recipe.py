@@ -13,13 +13,14 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.augment import augmentation
 from mixfit.data.bad_inputs import BadInput, describe_bad, write_bad_inputs
-from mixfit.data.checks import parts_of, torn_ids
+from mixfit.data.checks import class_balance, parts_of, torn_ids
 from mixfit.data.copies import COPY_LEFT_OUT, equal_photos, row_copies
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.equal_files import equal_files
 from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint, read_fingerprint
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.schema import Schema, suspicious_columns
+from mixfit.data.split_time import describe_times
 from mixfit.device import default_device
 from mixfit.errors import ConfigError
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline, boosted_trees, constant
@@ -32,12 +33,12 @@ from mixfit.report.content import ModelKind, ReportContent, Score
 from mixfit.report.page import write_report
 from mixfit.run_folder import describe_environment, new_run_folder, run_name, write_settings
 from mixfit.training.arithmetic import settle_arithmetic
-from mixfit.training.build import build_model, precompute_features
+from mixfit.training.build import build_model, precompute_features, sized_for
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.callbacks.progress import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.choose import check_loss, choose_loss, choose_optimizer
+from mixfit.training.choose import check_loss, choose_optimizer, loss_for
 from mixfit.training.learner import Learner
 from mixfit.training.loss import Loss, mse
 from mixfit.training.metrics import evaluate
@@ -120,9 +121,10 @@ def fit(
         progress=console.is_terminal and not console.quiet,
     )
     data_config = replace(data_config, image_size=mixed.image_size)
-    loss = _loss(mixed, train_config)
+    loss = loss_for(mixed, train_config.loss)
     chosen = choose_optimizer(train_config)
     train_config = replace(train_config, batch_size=mixed.batch_size, lr=chosen.lr, weight_decay=chosen.weight_decay)
+    model_config = sized_for(mixed, model_config)
     if mixed.photos is not None:
         model_config = settle_arithmetic(
             model_config,
@@ -179,15 +181,6 @@ def _with_features(mixed: MixedData, network: MixedInputModel, console: Console)
         files = len(with_features.source.readable)
         console.print(f" image features of {files:,} photos in {clock.lap():.1f} s")
     return with_features
-
-
-def _loss(mixed: MixedData, config: TrainConfig) -> Loss:
-    """The loss that is asked for, if it fits the target."""
-    if mixed.target.classes is None:
-        return choose_loss(config.loss, mixed.schema.task)
-    encoded = mixed.arrays.target.numpy()[mixed.split.train]
-    counts = np.bincount(encoded, minlength=len(mixed.target.classes)).tolist()
-    return choose_loss(config.loss, mixed.schema.task, counts)
 
 
 def _train(
@@ -327,9 +320,10 @@ def _predictions_frame(mixed: MixedData, rows: Rows, ours: str) -> pd.DataFrame:
 
 def _warnings(mixed: MixedData) -> list[str]:
     """What a person must know before trusting the scores."""
-    lines = suspicious_columns(mixed.schema)
+    lines = [*mixed.notes, *suspicious_columns(mixed.schema)]
     parts = parts_of(mixed.split, len(mixed.frame))
     findings = torn_ids(mixed.frame, mixed.schema, parts) + row_copies(mixed.frame, mixed.schema, parts)
+    findings += class_balance(mixed.frame, mixed.schema, parts)
     if mixed.photos is not None:
         content = equal_files(mixed.photos.files)
         findings += equal_photos(mixed.frame, mixed.schema, mixed.photos, content, parts)
@@ -356,6 +350,9 @@ def _say_start(
         f"{len(split.train)} train / {len(split.valid)} valid / {len(split.test)} test",
         markup=False,
     )
+    if data.split_time is not None:
+        times = describe_times(mixed.frame[data.split_time], split.parts())
+        console.print(f" split by {data.split_time}: {times}", markup=False)
     if data.dedup:
         copies = sum(record.action == COPY_LEFT_OUT for record in mixed.bad)
         console.print(f" {copies} of {len(split.train) + copies} training rows are copies of held-back rows: left out")

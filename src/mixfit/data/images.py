@@ -233,7 +233,8 @@ def _contents(source: Path | bytes, *, follow_links: bool = True) -> bytes:
         return source
     # Read whole rather than opened by Pillow, which may map the file: a file cut short while mapped kills the process.
     with _opened(source, follow_links=follow_links) as file:
-        data = file.read(MAX_BYTES + 1)
+        # One byte more than expected shows a file that grows. Asking for MAX_BYTES would map that much memory.
+        data = file.read(os.fstat(file.fileno()).st_size + 1)
     _check_bytes(len(data))
     return data
 

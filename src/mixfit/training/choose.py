@@ -8,19 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
+import numpy as np
+
 from mixfit.config import LossName, OptimizerName, Task, TrainConfig
+from mixfit.data.load import MixedData
 from mixfit.errors import ConfigError
-from mixfit.training.loss import (
-    CrossEntropy,
-    Focal,
-    Loss,
-    PerMember,
-    balanced_class_weights,
-    cross_entropy,
-    huber,
-    mae,
-    mse,
-)
+from mixfit.training.loss import CrossEntropy, Focal, Loss, balanced_class_weights, cross_entropy, huber, mae, mse
 from mixfit.training.optimizer import LAMB, SGD, Adam, AdamW, Lion, Muon, Optimizer, RMSProp, ScheduleFreeAdamW
 
 LOSSES_OF_NUMBERS: tuple[LossName, ...] = ("mse", "mae", "huber")
@@ -99,8 +92,16 @@ def check_loss(name: LossName, task: Task) -> None:
     )
 
 
-def choose_loss(name: LossName, task: Task, class_counts: Sequence[int] = ()) -> PerMember:
-    """The loss of that name, of every member of an ensemble and of every auxiliary head.
+def loss_for(data: MixedData, name: LossName) -> Loss:
+    """``choose_loss`` for the target of these data, with the classes of their training rows."""
+    if data.target.classes is None:
+        return choose_loss(name, data.schema.task)
+    counts = np.bincount(data.arrays.target.numpy()[data.split.train], minlength=len(data.target.classes))
+    return choose_loss(name, data.schema.task, counts.tolist())
+
+
+def choose_loss(name: LossName, task: Task, class_counts: Sequence[int] = ()) -> Loss:
+    """The loss of that name.
 
     All of them train what ``Target.decode`` reads: a scaled number, of which ``mae`` finds the median rather than the
     mean, or one logit a class, whose softmax is the prediction. After ``balanced`` these are the probabilities as if
@@ -115,10 +116,6 @@ def choose_loss(name: LossName, task: Task, class_counts: Sequence[int] = ()) ->
         ConfigError: the loss does not fit the task.
     """
     check_loss(name, task)
-    return PerMember(_loss(name, task, class_counts), 1 if task == "regression" else 2)
-
-
-def _loss(name: LossName, task: Task, class_counts: Sequence[int]) -> Loss:
     match name:
         case "auto":
             return mse if task == "regression" else cross_entropy
