@@ -3,6 +3,7 @@
 A temporary in the same folder is flushed to the disk and then renamed; the folder is flushed last
 (Pillai et al. 2014, "All File Systems Are Not Created Equal")."""
 
+import io
 import math
 import os
 import shutil
@@ -14,19 +15,33 @@ from pathlib import Path
 from mixfit.errors import ResourceError
 
 
-def write_file(path: Path, content: bytes | str) -> None:
+def write_file(path: Path, content: bytes | memoryview | str) -> None:
     """Write one file whole or not at all.
 
     Raises:
         ResourceError: the folder does not exist or cannot be written, or the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
-    with explained(path, len(data)):
+    with new_file(path, size=len(data)) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_file(path: Path, *, size: int | None = None) -> Iterator[io.BufferedIOBase]:
+    """A temporary file to write to, which becomes ``path`` when the block ends without an error.
+
+    Args:
+        path: replaced in one step if it exists.
+        size: bytes that will be written, for messages; None if that is not known.
+    Raises:
+        ResourceError: the folder does not exist or cannot be written, or the disk is full.
+    """
+    with explained(path, size):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
                 os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp's 0600 would lock out a server's user

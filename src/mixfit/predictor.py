@@ -6,7 +6,7 @@ A folder holds ``model.safetensors``, ``mixfit.json`` and ``README.md``: no pick
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -43,6 +43,8 @@ from mixfit.training.build import CHUNK, encode_photos, model_shape, open_featur
 from mixfit.training.tta import augmented_outputs
 
 FORMAT_VERSION = 1
+BATCH = 64
+"""Rows that go through the network at a time."""
 # What reading a description raises that is not what we wrote.
 _DAMAGE = (AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError)
 
@@ -151,14 +153,16 @@ class Predictor:
         frame: pd.DataFrame,
         *,
         images: str | Path | None = None,
-        batch_size: int = 64,
+        batch_size: int = BATCH,
         device: torch.device | str | None = None,
         augmentations: int = 0,
         cache: Cache | None = None,
+        first_row: int = 0,
     ) -> Predictions:
-        """As ``predict``, but as arrays and with the full account of bad inputs (rows counted from 0).
+        """As ``predict``, but as arrays and with the full account of bad inputs.
 
-        ``cache`` is where features of a frozen image network are looked up and kept; they are the same without it."""
+        ``cache`` is where features of a frozen image network are looked up and kept; they are the same without it.
+        Rows are counted from ``first_row``, for a frame that is a piece of a table."""
         frame = frame.reset_index(drop=True)
         require_columns(frame, [n for role in ("number", "category", "date", "image") for n in self.schema.names(role)])
         arrays = self.preprocessor.transform(frame)
@@ -180,7 +184,7 @@ class Predictor:
             numeric=torch.from_numpy(arrays.numeric),
             categorical=torch.from_numpy(arrays.categorical),
             target=torch.zeros(len(frame)),
-            rows=torch.arange(len(frame)),
+            rows=torch.arange(first_row, first_row + len(frame)),
             slots=None if photos is None else torch.from_numpy(photos.slots),
             columns=None if photos is None else torch.from_numpy(photos.columns),
             photos=source,
@@ -194,7 +198,10 @@ class Predictor:
         named = 0 if photos is None else int((photos.slots >= 0).sum()) + len(photos.bad)
         masked = sum(record.action == "photo masked" for record in bad)
         values = np.mean([self.target.decode(version) for version in outputs], axis=0)
-        return Predictions(values, _row_status(len(frame), slots, bad), bad, named, named - masked)
+        status = _row_status(len(frame), slots, bad)
+        if first_row:
+            bad = [replace(record, row=record.row + first_row) for record in bad]
+        return Predictions(values, status, bad, named, named - masked)
 
     def _features_or_files(self, files: ImageFiles, cache: Cache | None) -> ImageFiles | FeatureTable:
         """Features by a frozen network, each photo once; pixels for one that is not, or for too few without a cache."""

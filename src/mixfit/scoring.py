@@ -3,6 +3,7 @@
 import json
 import time
 import tomllib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,27 +13,29 @@ from rich.console import Console
 
 from mixfit.config import TextConfig
 from mixfit.console import PlainConsole
-from mixfit.data.bad_inputs import BadInput, describe_bad
+from mixfit.data.bad_inputs import BadCounts, BadInput, describe_bad
 from mixfit.data.cache import Cache
 from mixfit.data.copies import without_copies
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.load import unknown_class
-from mixfit.data.photo_cells import bytes_columns
 from mixfit.data.photos import find_photos
+from mixfit.data.pieces import table_pieces
 from mixfit.data.split import Split, split_labels, split_rows
 from mixfit.data.table import read_as_configured
-from mixfit.data.table_writer import check_writable_kind, write_table
+from mixfit.data.table_writer import PARQUET, check_writable_kind, new_table
 from mixfit.data.target import usable_rows
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.scores import metrics_for
 from mixfit.files import json_numbers, write_file
-from mixfit.predictor import Predictions, Predictor
+from mixfit.predictor import BATCH, Predictions, Predictor
 from mixfit.suggest import unknown_column
 from mixfit.training.metrics import evaluate
 
 SplitChoice = Literal["train", "valid", "test", "all"]
 BadRows = Literal["mark", "drop", "fail"]
+PIECE, PIECE_BYTES = 32_768, 2**26
+"""Most rows that are predicted at a time, and most bytes that they have in a Parquet table."""
 # What was done to rows that are broken, rather than merely new (an unseen category) or incomplete.
 _BROKEN = ("photo masked", "cell treated as missing")
 
@@ -134,6 +137,9 @@ def predict_table(
 ) -> None:
     """Predict the rows of a table and write them to ``out`` with all their columns, the predictions and a status.
 
+    Rows are predicted and written ``PIECE`` at a time, fewer where they are long. A Parquet table is read so too, and
+    may be larger than the memory; tables of other kinds are read whole. ``out`` is there when all is written.
+
     Args:
         images: folder that the photo paths start from, by default the table's.
         bad_rows: mark rows with broken cells or photos in the status, drop them, or refuse the table.
@@ -146,35 +152,62 @@ def predict_table(
     started, console = time.perf_counter(), console or PlainConsole()
     check_writable_kind(out)
     predictor = load_run(run)
-    frame, _ = read_as_configured(table, text or TextConfig())
     images = images or table.parent
-    found = predictor.predictions(frame, images=images, cache=cache)
-    broken = sorted({record.row for record in found.bad if record.action in _BROKEN})
-    if broken and bad_rows == "fail":
-        faults = [record for record in found.bad if record.action in _BROKEN]
-        raise DataError(f"{len(broken)} of {len(frame)} rows are broken: {describe_bad(faults)}.")
-    columns = predictor.as_frame(found, frame.index)
-    written = pd.concat([frame, columns.rename(columns=lambda name: _free_name(name, frame.columns))], axis=1)
-    if bad_rows == "drop":
-        written = written.drop(index=broken)
-    held = [] if out.suffix.lower() in (".parquet", ".pq") else bytes_columns(written)
-    write_table(written.drop(columns=held), out, raw=raw_csv)
+    # Whole batches: a row has the same neighbours as in the whole table, and so the same bits.
+    pieces = table_pieces(table, text or TextConfig(), most_rows=PIECE, most_bytes=PIECE_BYTES, multiple=BATCH)
+    held = [] if out.suffix.lower() in PARQUET else pieces.bytes_columns
+    counts = _Counts()
+    with new_table(out, raw=raw_csv, types=pieces.types) as write:
+        for piece in pieces:
+            found = predictor.predictions(piece, images=images, cache=cache, first_row=counts.rows)
+            broken = counts.add(found)
+            if broken and bad_rows == "fail":
+                faults = [record for record in found.bad if record.action in _BROKEN]
+                seen = f"{'' if counts.rows == pieces.rows else 'the first '}{counts.rows}"
+                raise DataError(f"{len(broken)} of {seen} rows are broken: {describe_bad(faults)}.")
+            columns = predictor.as_frame(found, piece.index)
+            columns = columns.rename(columns=lambda name, taken=piece.columns: _free_name(name, taken))
+            written = pd.concat([piece, columns], axis=1)
+            write(written.drop(columns=[*held], index=broken if bad_rows == "drop" else []))
     if held:
         listed = ", ".join(held)
         console.print(
             f" left out of {out}: {listed} (bytes; a .parquet file keeps them)", highlight=False, markup=False
         )
-    ok = sum(status == "ok" for status in found.status)
-    no_photo = sum(status == "no photo" for status in found.status)
     console.print(
-        f" {len(frame)} rows: {ok} ok, {no_photo} without photo, {len(broken)} with broken cells or photos"
-        f"{' (dropped)' if bad_rows == 'drop' else ''} -> status column   {time.perf_counter() - started:.1f} s",
+        f" {counts.rows} rows: {counts.ok} ok, {counts.no_photo} without photo, {counts.broken} with broken cells or "
+        f"photos{' (dropped)' if bad_rows == 'drop' else ''} -> status column   {time.perf_counter() - started:.1f} s",
         highlight=False,
     )
-    if found.bad:
-        console.print(f" {describe_bad(found.bad)}", markup=False)
-    _warn_of_no_photos(console, found, images)
+    if counts.bad.first is not None:
+        console.print(f" {counts.bad.describe()}", markup=False)
+    _warn_of_no_photos(console, counts, images)
     console.print(f" written {out}", markup=False)
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What is told of all pieces together."""
+
+    rows: int = 0
+    ok: int = 0
+    no_photo: int = 0
+    broken: int = 0
+    photos_named: int = 0
+    photos_found: int = 0
+    bad: BadCounts = field(default_factory=BadCounts)
+
+    def add(self, found: Predictions) -> list[int]:
+        """Count the next piece, whose rows are numbered on from those so far; gives the broken ones within it."""
+        broken = sorted({record.row - self.rows for record in found.bad if record.action in _BROKEN})
+        self.rows += len(found.status)
+        self.ok += found.status.count("ok")
+        self.no_photo += found.status.count("no photo")
+        self.broken += len(broken)
+        self.photos_named += found.photos_named
+        self.photos_found += found.photos_found
+        self.bad.add(found.bad)
+        return broken
 
 
 def _free_name(name: str, taken: pd.Index) -> str:
@@ -184,7 +217,7 @@ def _free_name(name: str, taken: pd.Index) -> str:
     return name
 
 
-def _warn_of_no_photos(console: Console, found: Predictions, images: Path) -> None:
+def _warn_of_no_photos(console: Console, found: "Predictions | _Counts", images: Path) -> None:
     """A wrong folder masks every photo, which is allowed but hardly ever meant."""
     if found.photos_named and not found.photos_found:
         console.print(

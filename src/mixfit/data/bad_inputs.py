@@ -1,5 +1,6 @@
 """One record per cell, photo or row that was repaired or refused, so that none passes silently."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,8 +33,28 @@ def write_bad_inputs(records: list[BadInput], path: Path) -> None:
 
 
 def describe_bad(bad: list[BadInput]) -> str:
-    """How many of what: "3 photos masked, 2 cells treated as missing"."""
-    actions = pd.Series([record.action for record in bad]).value_counts()
-    first = bad[0]
-    counts = ", ".join(f"{count} x {action}" for action, count in actions.items())
-    return f"{counts} (first: row {first.row}, column {first.column}: {first.problem})"
+    """How many of what, and the first row: "3 x photo masked, 2 x cell treated as missing (first: row 7, ...)"."""
+    counts = BadCounts()
+    counts.add(bad)
+    return counts.describe()
+
+
+class BadCounts:
+    """What ``describe_bad`` needs of records that are too many to be kept."""
+
+    def __init__(self) -> None:
+        self.actions: Counter[str] = Counter()
+        self.first: BadInput | None = None
+
+    def add(self, bad: list[BadInput]) -> None:
+        """Count the records of further rows."""
+        self.actions.update(record.action for record in bad)
+        rows = [self.first, *bad] if self.first else bad
+        self.first = min(rows, key=lambda record: record.row, default=None)
+
+    def describe(self) -> str:
+        """As ``describe_bad``; there must be records."""
+        assert self.first is not None
+        ordered = sorted(self.actions.items(), key=lambda item: (-item[1], item[0]))
+        counts = ", ".join(f"{count} x {action}" for action, count in ordered)
+        return f"{counts} (first: row {self.first.row}, column {self.first.column}: {self.first.problem})"

@@ -64,7 +64,7 @@ class TableFormat:
     """The one character between cells."""
     decimal: str | None
     """The sign before a fraction, "." or ","."""
-    thousands: str | None
+    thousands: str | None = None
     """The sign that parts groups of three digits, "." or ",", None if there is none; counts only with ``decimal``."""
     guessed: bool = False
     """True if nothing in the file speaks for the encoding: it is not UTF-8 and has no byte order mark."""
@@ -91,7 +91,7 @@ def read_as_configured(path: Path, config: TextConfig) -> tuple[pd.DataFrame, Ta
 
     Raises: as ``detect_format`` and ``read_table``.
     """
-    asked = _asked_format(path, separator=config.sep, decimal=config.decimal, encoding=config.encoding)
+    asked = asked_format(path, config)
     if asked.kind == "csv":
         table, found = _read_text(path, asked, find_thousands=True)
     else:
@@ -111,7 +111,7 @@ def detect_format(
         ConfigError: unknown extension or encoding, an impossible separator or decimal sign, or one for a typed format.
         DataError: the file is missing, no file, or a text table that cannot be read.
     """
-    asked = _asked_format(path, separator=separator, decimal=decimal, encoding=encoding)
+    asked = asked_format(path, TextConfig(sep=separator, decimal=decimal, encoding=encoding))
     return _read_text(path, asked, find_thousands=True)[1] if asked.kind == "csv" else asked
 
 
@@ -164,23 +164,23 @@ def parquet_pieces(
                 piece = pa.Table.from_batches([batch]).select([stored[name] for name in wanted]).rename_columns(wanted)
                 yield _to_frame(piece, path)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, "parquet", error) from None
+        raise damaged(path, "parquet", error) from None
 
 
-def _damaged(path: Path, kind: str, error: Exception) -> DataError:
+def damaged(path: Path, kind: str, error: Exception) -> DataError:
+    """What to say of a file that pyarrow cannot read."""
     reason = str(error).splitlines()[0] if str(error) else "no reason given"
     return DataError(f"{path} is empty, damaged or not a {kind} file; write it again ({reason}).")
 
 
-def _asked_format(path: Path, *, separator: str | None, decimal: str | None, encoding: str | None) -> TableFormat:
+def asked_format(path: Path, config: TextConfig) -> TableFormat:
     """The kind of the file and the settings of the user, both checked."""
     _check_file(path)
     asked = TableFormat(
         kind=_kind_of(path),
-        encoding=encoding,
-        separator=_separator_from_user(separator),
-        decimal=decimal,
-        thousands=None,
+        encoding=config.encoding,
+        separator=_separator_from_user(config.sep),
+        decimal=config.decimal,
     )
     _check_settings(asked, path)
     return asked
@@ -325,7 +325,7 @@ def _read_arrow(path: Path, kind: TableKind) -> pa.Table:
         with pa.OSFile(str(path)) as file:
             return pyarrow.ipc.open_file(file).read_all()
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, kind, error) from None
+        raise damaged(path, kind, error) from None
 
 
 def _read_json_lines(path: Path, encoding: str | None) -> pa.Table:

@@ -1,0 +1,89 @@
+"""Memory and time of ``mixfit predict`` on a Parquet table without photos: in pieces, and as one piece.
+
+The table is that of bench_large_table.py, 15 columns; the model is a small MLP that was trained on 5,000 such rows for
+an epoch, as memory is the question. Each way runs in a process of its own, on one thread. Its peak of resident memory,
+less what it had when the model was loaded, is given in MB and in MB per million rows; the two files must be equal.
+Run: python benchmarks/bench_predict.py [ROWS]"""
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from bench_large_table import write_table
+
+ROWS = 2_000_000
+
+
+def train(folder: Path) -> None:
+    """Make a run to predict with."""
+    from rich.console import Console
+
+    from mixfit.config import ModelConfig, TrainConfig
+    from mixfit.recipe import fit
+
+    table, out = folder / "small.parquet", folder / "runs"
+    write_table(table, 5_000)
+    model, settings = ModelConfig(tabular="mlp", numbers="plain"), TrainConfig(epochs=1)
+    fit(table, target="y", model=model, train=settings, out=out, console=Console(quiet=True))
+
+
+def measure(run: Path, table: Path, out: Path, *, whole: bool) -> None:
+    """Predict in this process and print one line."""
+    import torch
+    from rich.console import Console
+
+    from mixfit import scoring
+
+    torch.set_num_threads(1)
+    pa.set_cpu_count(1)
+    scoring.load_run(run)
+    if whole:
+        scoring.PIECE, scoring.PIECE_BYTES = 2**40, 2**60
+    before, started = _peak(), time.perf_counter()
+    scoring.predict_table(run, table, out=out, console=Console(quiet=True))
+    seconds, grown = time.perf_counter() - started, _peak() - before
+    rows = pyarrow.parquet.read_metadata(out).num_rows
+    print(
+        f"{'one piece' if whole else 'in pieces':<12}{rows:>12,} rows   {seconds:7.1f} s   {rows / seconds:>10,.0f} "
+        f"rows/s   peak {grown / 1e6:>8,.0f} MB = {grown / rows:>8,.1f} MB per million rows",
+        flush=True,
+    )
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def main() -> None:
+    """Make a table and a model, and measure either way in a new process."""
+    if sys.argv[1:2] == ["--train"]:
+        return train(Path(sys.argv[2]))
+    if sys.argv[1:2] == ["--measure"]:
+        run, table, out = map(Path, sys.argv[2:5])
+        return measure(run, table, out, whole=out.stem == "whole")
+    rows = int(sys.argv[1]) if sys.argv[1:] else ROWS
+    print(f"mixfit {version('mixfit')}, pyarrow {pa.__version__}, numpy {np.__version__}, one thread")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # A process starts with the peak of the one that starts it, so this one stays small.
+        subprocess.run([sys.executable, __file__, "--train", name], check=True)
+        run, table = folder / "runs" / "small-y-001", folder / "table.parquet"
+        write_table(table, rows)
+        for way in ("pieces", "whole"):
+            out = folder / f"{way}.parquet"
+            subprocess.run([sys.executable, __file__, "--measure", str(run), str(table), str(out)], check=True)
+        found = [pyarrow.parquet.ParquetFile(folder / f"{way}.parquet") for way in ("pieces", "whole")]
+        alike = all(a.equals(b) for a, b in zip(*(f.iter_batches(100_000) for f in found), strict=True))
+        print(f"the rows of both files are {'equal' if alike else 'NOT EQUAL'}")
+    return None
+
+
+if __name__ == "__main__":
+    main()
