@@ -29,7 +29,7 @@ from mixfit.errors import ResourceError
 
 DECODER_VERSION = 1
 """Raise this whenever ``images.read_image`` gives other pixels than before for any file."""
-_CHUNK_BYTES = 8_000_000
+_CHUNK_BYTES = 16_000_000
 # These may be gone on the next attempt though the file stays the same.
 _PASSING_PROBLEMS = ("is missing", "cannot be read", "does not fit into the memory", "has become a symbolic link")
 
