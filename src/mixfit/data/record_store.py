@@ -191,8 +191,8 @@ class RecordStore:
     def _connect(self, *, write: bool) -> sqlite3.Connection:
         """A connection for one operation: one that is kept must not be used on in a forked process.
 
-        Reading opens for writing where that is allowed, to roll back what a killed writer left. SQLite need not wait for
-        the disk, see the module."""
+        Reading opens for writing where that is allowed, to roll back what a killed writer left. SQLite need not wait
+        for the disk, see the module."""
         uri = f"{(self.folder / INDEX).absolute().as_uri()}?mode={'rwc' if write else 'rw'}"
         connection = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
         connection.execute("PRAGMA synchronous = OFF")
