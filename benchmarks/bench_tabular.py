@@ -32,7 +32,7 @@ from mixfit.data.load import MixedData, load_data
 from mixfit.training.build import build_model
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.learner import Learner
-from mixfit.training.loss import PerMember, cross_entropy, mse
+from mixfit.training.loss import cross_entropy, mse
 
 TREES = 500
 """The most trees of a boosted model, for each class."""
@@ -123,7 +123,7 @@ def network(config: ModelConfig, train: TrainConfig | None = None) -> Callable[[
         learner = Learner(
             model,
             data,
-            loss=PerMember(mse, 1) if problem.outputs == 1 else PerMember(cross_entropy, 2),
+            loss=mse if problem.outputs == 1 else cross_entropy,
             callbacks=[EarlyStopping("valid_loss", mode="min", patience=train.patience)],
             weight_decay=train.weight_decay,
         )
@@ -199,7 +199,7 @@ def _all_classes(model: Any, features: np.ndarray, classes: int) -> np.ndarray:
 # --- the table ------------------------------------------------------------------------------------------------------
 
 MODELS: dict[str, Callable[[Problem], np.ndarray]] = {
-    "TabM + piecewise-linear": network(ModelConfig(tabular="tabm", numbers="piecewise")),
+    "TabM + piecewise-linear": network(ModelConfig()),
     "MLP": network(ModelConfig(tabular="mlp", numbers="plain")),
     "HistGradientBoosting": histogram_trees,
     "LightGBM": lightgbm_trees,

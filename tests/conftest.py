@@ -7,7 +7,9 @@ from pathlib import Path
 
 # As the command line does, and before torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-if "PYTEST_XDIST_WORKER" in os.environ:  # there is a test process for each core: more threads would be in each other's way
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # there is a test process for each core: more threads would be in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The user's own cache folder is never touched, by doctests and by processes that tests start neither.
 _CACHE = tempfile.TemporaryDirectory(prefix="mixfit-test-cache-")

@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from mixfit.data.augment import augmentation as augmentation
     from mixfit.data.batch import Inputs as Inputs
     from mixfit.data.batch import collate as collate
+    from mixfit.data.cache import Cache as Cache
     from mixfit.data.colour import ColorJitter as ColorJitter
     from mixfit.data.dataset import MixedDataset as MixedDataset
     from mixfit.data.erasing import RandomErasing as RandomErasing
+    from mixfit.data.folds import k_folds as k_folds
     from mixfit.data.geometry import RandomAffine as RandomAffine
     from mixfit.data.geometry import RandomResizedCrop as RandomResizedCrop
+    from mixfit.data.image_store import open_image_store as open_image_store
     from mixfit.data.images import read_image as read_image
     from mixfit.data.infer import infer_schema as infer_schema
+    from mixfit.data.large import load_large as load_large
     from mixfit.data.load import MixedData as MixedData
     from mixfit.data.load import load_data as load_data
     from mixfit.data.loader import DataLoader as DataLoader
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from mixfit.data.samplers import WeightedSampler as WeightedSampler
     from mixfit.data.schema import Schema as Schema
     from mixfit.data.split import split_rows as split_rows
+    from mixfit.data.store import ImageFiles as ImageFiles
     from mixfit.data.table import read_table as read_table
     from mixfit.data.transform import Compose as Compose
     from mixfit.data.transform import RandomHorizontalFlip as RandomHorizontalFlip
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
     from mixfit.errors import MixfitError as MixfitError
     from mixfit.errors import ResourceError as ResourceError
     from mixfit.nn.bins import compute_bins as compute_bins
+    from mixfit.nn.export import export_model as export_model
     from mixfit.nn.freezing import freeze as freeze
     from mixfit.nn.freezing import unfreeze as unfreeze
     from mixfit.nn.fusion import ConcatFusion as ConcatFusion
@@ -104,7 +110,11 @@ __version__ = "0.1.0"
 _HOME = {
     "mixfit.config": ("DataConfig", "ModelConfig", "TrainConfig"),
     "mixfit.data.batch": ("Inputs", "collate"),
+    "mixfit.data.cache": ("Cache",),
     "mixfit.data.dataset": ("MixedDataset",),
+    "mixfit.data.image_store": ("open_image_store",),
+    "mixfit.data.store": ("ImageFiles",),
+    "mixfit.data.large": ("load_large",),
     "mixfit.data.images": ("read_image",),
     "mixfit.data.infer": ("infer_schema",),
     "mixfit.data.load": ("MixedData", "load_data"),
@@ -121,10 +131,12 @@ _HOME = {
     "mixfit.training.tta": ("augmented_outputs",),
     "mixfit.data.sampler": ("Sampler", "SequentialSampler", "ShuffledSampler"),
     "mixfit.data.schema": ("Schema",),
+    "mixfit.data.folds": ("k_folds",),
     "mixfit.data.split": ("split_rows",),
     "mixfit.data.table": ("read_table",),
     "mixfit.data.transform": ("Compose", "RandomHorizontalFlip", "Transform"),
     "mixfit.errors": ("ConfigError", "DataError", "Diverged", "MixfitError", "ResourceError"),
+    "mixfit.nn.export": ("export_model",),
     "mixfit.nn.freezing": ("freeze", "unfreeze"),
     "mixfit.nn.fusion": ("ConcatFusion", "FiLMFusion", "GatedFusion", "LateFusion"),
     "mixfit.nn.init": ("init_weights", "lsuv"),

@@ -62,6 +62,8 @@ class DataConfig:
     """Share of rows that choose the best epoch, where the table has no split column."""
     test: float = 0.15
     """Share of rows held back for the test, where the table has no split column."""
+    split_time: str | None = None
+    """Column of dates or numbers to split by: the latest rows are the test, those before them choose the best epoch."""
     dedup: bool = False
     """Leave training rows out that are copies of validation or test rows, or share a photo with one."""
     max_missing_target: float = 0.05
@@ -108,14 +110,18 @@ class ModelConfig:
     """In training also predict from the table alone and from the photos alone."""
     modality_dropout: float = 0.0
     """Share of training rows that lose their photos in a batch."""
-    tabular: Tabular = "mlp"
+    tabular: Tabular = "tabm"
     """The table's network: mlp, resnet, or tabm (an ensemble of MLPs that share their weights)."""
     members: int = 32
     """Members of the ensemble tabm."""
-    numbers: Numbers = "plain"
+    numbers: Numbers = "piecewise"
     """How numbers enter it: plain, linear, periodic, or piecewise (linear between bins of the training rows)."""
-    tabular_hidden: Annotated[tuple[int, ...], Parameter(negative=())] = (128, 128)
-    """Width of a hidden layer of the table's network; give the flag once for each layer."""
+    number_width: int | None = None
+    """Places of an embedded number; by default 16, and fewer where there are more than 32 columns of numbers."""
+    bins: int = 48
+    """Most bins of a number that is embedded piecewise-linearly."""
+    tabular_hidden: Annotated[tuple[int, ...] | None, Parameter(negative=())] = None
+    """Width of a hidden layer of the table's network, one flag for each layer; by default by the training rows."""
     encoding_dim: int = 64
     """Width of the vectors that the table and the photos are encoded to."""
     dropout: float = 0.1
@@ -131,8 +137,10 @@ class ModelConfig:
             raise ConfigError(f"members must be at least 1, got {self.members}.")
         if self.train_blocks < 0:
             raise ConfigError(f"train_blocks must be at least 0, got {self.train_blocks}.")
-        if self.encoding_dim < 1 or any(width < 1 for width in self.tabular_hidden):
+        if self.encoding_dim < 1 or any(width < 1 for width in self.tabular_hidden or ()):
             raise ConfigError("encoding_dim and every width of tabular_hidden must be at least 1.")
+        if self.bins < 1 or (self.number_width is not None and self.number_width < 1):
+            raise ConfigError("bins and number_width must be at least 1.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,11 +17,11 @@ from mixfit.data.checks import Finding, class_balance, far_values, parts_of, tor
 from mixfit.data.copies import equal_photos, near_photos, row_copies
 from mixfit.data.duplicates import PhotoScan, scan_photos
 from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint
-from mixfit.data.infer import infer_schema
-from mixfit.data.load import prepare_target, split_usable
+from mixfit.data.load import doubts, infer_configured, prepare_target, require_rows, split_usable
 from mixfit.data.pairing import SHUFFLES, Pairing, compare_with_shuffled
 from mixfit.data.photos import Photos, find_photos
 from mixfit.data.schema import Schema, suspicious_columns
+from mixfit.data.split_time import describe_times
 from mixfit.data.table import read_as_configured
 from mixfit.errors import DataError
 from mixfit.files import new_folder, write_file
@@ -60,12 +60,11 @@ def inspect_table(
     """
     console = Console(quiet=True) if as_json else console or PlainConsole()
     frame, table_format = read_as_configured(path, config.text)
-    schema = infer_schema(frame, target, roles=config.roles, ignore=config.ignore, task=config.task)
+    require_rows(frame, path, 2)  # a single row shows no roles
+    schema = infer_configured(frame, target, config)
     root = config.images or path.parent
     review = _review_photos(frame, schema, root)
-    findings = [Finding("warning", note) for note in table_format.notes]
-    if table_format.guessed:
-        findings.append(Finding("warning", f"the encoding {table_format.encoding} is a guess; see --encoding"))
+    findings = [Finding("warning", doubt) for doubt in doubts(table_format)]
     findings += _findings(frame, schema, config, review, root)
     checks = [Check(level=finding.level, text=finding.text) for finding in findings]
 
@@ -189,6 +188,9 @@ def _findings(
     try:
         split, bad = split_usable(frame, schema, config, TrainConfig().seed)
         parts = parts_of(split, len(frame))
+        if config.split_time is not None:
+            times = describe_times(frame[config.split_time], split.parts())
+            findings.append(Finding("note", f"split by {config.split_time}: {times}"))
         bad += prepare_target(frame, schema, split).bad
         if bad:
             findings.append(Finding("warning", f"target: {describe_bad(bad)}"))

@@ -13,13 +13,14 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.augment import augmentation
 from mixfit.data.bad_inputs import BadInput, describe_bad, write_bad_inputs
-from mixfit.data.checks import parts_of, torn_ids
+from mixfit.data.checks import class_balance, parts_of, torn_ids
 from mixfit.data.copies import COPY_LEFT_OUT, equal_photos, row_copies
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.equal_files import equal_files
 from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint, read_fingerprint
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.schema import Schema, suspicious_columns
+from mixfit.data.split_time import describe_times
 from mixfit.device import default_device
 from mixfit.errors import ConfigError
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline, boosted_trees, constant
@@ -32,13 +33,13 @@ from mixfit.report.content import ModelKind, ReportContent, Score
 from mixfit.report.page import write_report
 from mixfit.run_folder import describe_environment, new_run_folder, run_name, write_settings
 from mixfit.training.arithmetic import settle_arithmetic
-from mixfit.training.build import build_model, precompute_features
+from mixfit.training.build import build_model, precompute_features, sized_for
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.callbacks.progress import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.learner import Learner
-from mixfit.training.loss import PerMember, cross_entropy, mse
+from mixfit.training.loss import cross_entropy, mse
 from mixfit.training.metrics import evaluate
 from mixfit.training.optimizer import AdamW
 
@@ -117,6 +118,7 @@ def fit(
     )
     data_config = replace(data_config, image_size=mixed.image_size)
     train_config = replace(train_config, batch_size=mixed.batch_size)
+    model_config = sized_for(mixed, model_config)
     if mixed.photos is not None:
         model_config = settle_arithmetic(
             model_config,
@@ -182,7 +184,7 @@ def _train(network: MixedInputModel, mixed: MixedData, config: TrainConfig, fold
     learner = Learner(
         network,
         mixed,
-        loss=PerMember(mse, 1) if mixed.schema.task == "regression" else PerMember(cross_entropy, 2),
+        loss=mse if mixed.schema.task == "regression" else cross_entropy,
         optimizer=AdamW,
         metrics=metrics_for(mixed.schema.task, mixed.target),
         callbacks=[
@@ -308,9 +310,10 @@ def _predictions_frame(mixed: MixedData, rows: Rows, ours: str) -> pd.DataFrame:
 
 def _warnings(mixed: MixedData) -> list[str]:
     """What a person must know before trusting the scores."""
-    lines = suspicious_columns(mixed.schema)
+    lines = [*mixed.notes, *suspicious_columns(mixed.schema)]
     parts = parts_of(mixed.split, len(mixed.frame))
     findings = torn_ids(mixed.frame, mixed.schema, parts) + row_copies(mixed.frame, mixed.schema, parts)
+    findings += class_balance(mixed.frame, mixed.schema, parts)
     if mixed.photos is not None:
         content = equal_files(mixed.photos.files)
         findings += equal_photos(mixed.frame, mixed.schema, mixed.photos, content, parts)
@@ -337,6 +340,9 @@ def _say_start(
         f"{len(split.train)} train / {len(split.valid)} valid / {len(split.test)} test",
         markup=False,
     )
+    if data.split_time is not None:
+        times = describe_times(mixed.frame[data.split_time], split.parts())
+        console.print(f" split by {data.split_time}: {times}", markup=False)
     if data.dedup:
         copies = sum(record.action == COPY_LEFT_OUT for record in mixed.bad)
         console.print(f" {copies} of {len(split.train) + copies} training rows are copies of held-back rows: left out")

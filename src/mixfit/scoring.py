@@ -104,7 +104,8 @@ def evaluate_table(
         _warn_of_changes(console, then, table, frame, predictor, images, same_table=same_table)
     for metric_name, value in values.items():
         low, high = intervals[metric_name]
-        console.print(f"   {metric_name:<20}{value:>14.6g}   95 % CI {low:.4g} to {high:.4g}")
+        interval = "n/a" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
+        console.print(f"   {metric_name:<20}{'n/a' if np.isnan(value) else f'{value:.6g}':>14}   95 % CI {interval}")
     bad = [*left_out, *unknown, *_in_table_rows(found.bad, rows)]
     _warn_of_no_photos(console, found, images)
     if bad:
@@ -225,6 +226,7 @@ def _rows_of(
             valid=config["data"]["valid"],
             test=config["data"]["test"],
             seed=config["train"]["seed"],
+            time=config["data"].get("split_time"),
         )
         found = Split(train=positions[found.train], valid=positions[found.valid], test=positions[found.test])
         if split == "train" and config["data"].get("dedup"):
@@ -234,8 +236,8 @@ def _rows_of(
         return found.of(split)
     if not given:
         raise ConfigError(
-            f"The {split} rows were drawn by chance from the table that the run was trained on, and {table} is "
-            "another one: use --split all."
+            f"The {split} rows were chosen from the table that the run was trained on, and {table} is another one: "
+            "use --split all."
         )
     return positions[split_labels(frame[given[0]].iloc[positions]) == split]
 

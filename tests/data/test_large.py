@@ -12,13 +12,17 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from mixfit.config import DataConfig
+from mixfit.config import DataConfig, ModelConfig
 from mixfit.data import large
 from mixfit.data.large import load_large, sample_rows
 from mixfit.data.load import load_data
 from mixfit.data.table import parquet_pieces, read_table
 from mixfit.data.values import to_keys
 from mixfit.errors import ConfigError, DataError
+from mixfit.predictor import Predictor
+from mixfit.training.build import build_model
+from mixfit.training.learner import Learner
+from mixfit.training.loss import mse
 
 ROWS = 1_000
 
@@ -167,3 +171,19 @@ def test_image_columns_are_refused(with_photos: Path) -> None:
         load_large(with_photos, target="y")
     found = load_large(with_photos, target="y", config=DataConfig(ignore=("photo", "other")))
     assert found.numeric.shape[0] == 2_000
+
+
+def test_a_large_table_trains_and_its_predictor_answers_for_raw_rows(path: Path) -> None:
+    table = load_large(path, target="y")
+    data = table.data(batch_size=64)
+    config = ModelConfig(tabular_hidden=(8,), encoding_dim=8)
+    model = build_model(data, config, seed=0)
+    assert data.arrays.numeric.data_ptr() == table.numeric.ctypes.data  # no second copy
+    before = Learner(model, data, loss=mse).validate()["valid_loss"]
+    Learner(model, data, loss=mse).fit(3, lr=1e-2)
+    learner = Learner(model, data, loss=mse)
+    assert learner.validate()["valid_loss"] < before / 2
+    outputs, _ = learner.predict(data.test)
+    frame = read_table(path).iloc[data.split.test]
+    answers = Predictor.from_training(model, data, config).predict(frame)["prediction"]
+    np.testing.assert_allclose(answers, data.target.decode(outputs.numpy()), rtol=1e-5)

@@ -17,7 +17,15 @@ from mixfit.nn.pooling import AttentionPool
 from mixfit.nn.tabm import TabM
 
 NAMES: tuple[Fusion, ...] = ("concat", "gated", "film", "attention", "late")
-CONFIG = ModelConfig(backbone="small_resnet", tabular_hidden=(16,), encoding_dim=8, dropout=0.0, image_dropout=0.0)
+CONFIG = ModelConfig(
+    backbone="small_resnet",
+    tabular="mlp",
+    numbers="plain",
+    tabular_hidden=(16,),
+    encoding_dim=8,
+    dropout=0.0,
+    image_dropout=0.0,
+)
 SHAPE = ModelShape(numeric=3, cardinalities=(4,), photos=True, outputs=1, image_columns=2)
 SHAPES = (SHAPE, replace(SHAPE, numeric=0, cardinalities=()), replace(SHAPE, outputs=3))
 
@@ -178,37 +186,6 @@ def test_pooling_starts_as_the_plain_mean_and_learns_to_choose() -> None:
         (pool(x, mask) - x[:, 0]).square().sum().backward()
         optimizer.step()
     torch.testing.assert_close(pool(x, mask), x[:, 0], atol=0.05, rtol=0)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_fusion_can_be_exported_with_any_number_of_rows(name: Fusion) -> None:
-    class Flat(nn.Module):
-        """The model as a function of tensors."""
-
-        def __init__(self, model: MixedInputModel) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, numeric, categorical, images, mask, column):  # type: ignore[no-untyped-def]
-            rows = torch.arange(numeric.shape[0])
-            return self.model(
-                Inputs(
-                    numeric=numeric,
-                    categorical=categorical,
-                    rows=rows,
-                    images=images,
-                    image_mask=mask,
-                    image_column=column,
-                )
-            )
-
-    flat, xb = Flat(model_of(name).eval()), inputs(SHAPE)
-    tensors = (xb.numeric, xb.categorical, xb.images, xb.image_mask, xb.image_column)
-    rows = torch.export.Dim("rows", min=1, max=64)
-    program = torch.export.export(flat, tensors, dynamic_shapes=[{0: rows}] * 5)
-    for count in (1, 3, 6):
-        part = [tensor[:count] for tensor in tensors if tensor is not None]
-        torch.testing.assert_close(program.module()(*part), flat(*part), atol=1e-5, rtol=1e-5)
 
 
 def test_a_negative_number_of_trained_blocks_is_refused() -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from mixfit.config import ModelConfig
 from mixfit.data.batch import Inputs
 from mixfit.errors import ConfigError
+from mixfit.nn.bins import compute_bins
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.init import Stage, init_weights, lsuv, start_at_target
 from mixfit.nn.layers import MemberLinear
@@ -132,11 +133,10 @@ def test_the_target_of_a_head_must_be_told_in_one_way() -> None:
 
 
 @pytest.mark.parametrize("photos", [False, True])
-def test_unscaled_numbers_and_targets_around_ten_million_do_not_explode(*, photos: bool) -> None:
+@pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(tabular="mlp", numbers="plain")], ids=["default", "mlp"])
+def test_unscaled_numbers_and_targets_around_ten_million_do_not_explode(config: ModelConfig, *, photos: bool) -> None:
     """The classic failure of a raw table with photos: gradients that become NaN within the first steps."""
     torch.manual_seed(0)
-    shape = ModelShape(numeric=3, cardinalities=(5,), photos=photos, outputs=1)
-    model = make_model(shape, ModelConfig(backbone="small_resnet")).train()
     xb = Inputs(
         numeric=torch.randn(64, 3) * torch.tensor([1.0, 1e3, 1e6]) + torch.tensor([0.0, 1e4, 2e6]),
         categorical=torch.randint(0, 5, (64, 1)),
@@ -144,6 +144,9 @@ def test_unscaled_numbers_and_targets_around_ten_million_do_not_explode(*, photo
         images=torch.randint(0, 256, (64, 1, 3, 32, 32), dtype=torch.uint8),
         image_mask=torch.rand(64, 1) < 0.8,
     )
+    bins = tuple(tuple(edges.tolist()) for edges in compute_bins(xb.numeric)) if config.numbers == "piecewise" else ()
+    shape = ModelShape(numeric=3, cardinalities=(5,), photos=photos, outputs=1, bins=bins)
+    model = make_model(shape, replace(config, backbone="small_resnet")).train()
     target = 1e7 + 3e6 * torch.randn(64)
     optimizer = AdamW(model.parameters(), lr=2e-3)
     for _ in range(30):
@@ -160,7 +163,7 @@ def test_unscaled_numbers_and_targets_around_ten_million_do_not_explode(*, photo
 def test_frozen_blocks_stay_still_and_the_last_ones_learn() -> None:
     torch.manual_seed(0)
     shape = ModelShape(numeric=1, cardinalities=(), photos=True, outputs=1, image_size=32)
-    config = ModelConfig(backbone_weights=None, train_blocks=1)
+    config = ModelConfig(train_blocks=1, numbers="plain")
     model = make_model(shape, config).train()
     assert model.image is not None
     assert not model.image.frozen

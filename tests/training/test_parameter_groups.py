@@ -90,10 +90,10 @@ SCALES = {f"tabular.blocks.{block}.0.{scale}" for block in (0, 1) for scale in (
     ("config", "exempt"),
     [
         (ModelConfig(tabular="resnet", numbers="linear"), EMBEDDED - {"tabular.columns.numbers.frequency"}),
-        (ModelConfig(numbers="periodic"), EMBEDDED - {"tabular.columns.numbers.weight"}),
-        (ModelConfig(tabular="tabm", members=2), SCALES | {"image.column_tag"}),
+        (ModelConfig(tabular="mlp", numbers="periodic"), EMBEDDED - {"tabular.columns.numbers.weight"}),
+        (ModelConfig(members=2, numbers="plain"), SCALES | {"image.column_tag"}),
         (
-            ModelConfig(tabular="tabm", members=2, numbers="piecewise"),
+            ModelConfig(members=2),
             SCALES | {"image.column_tag", "tabular.columns.numbers.straight.weight"},
         ),
     ],

@@ -4,7 +4,8 @@ In: a Parquet file and what is known of its columns. Out: ``LargeTable``, the ar
 time is more of the table in memory than one piece of rows, the sample that statistics are learnt from, and the result.
 The state is learnt from at most ``SAMPLE`` training rows, evenly spaced, rather than from all of them: a median of a
 million rows is exact enough, and a category that is not among them is rare. There are no photos: a table with image
-columns is refused, and of columns of bytes no more than a few hundred cells are looked at."""
+columns is refused, and of columns of bytes no more than a few hundred cells are looked at. ``LargeTable.data`` gives
+loaders over the arrays."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
+import torch
 from jaxtyping import Float32, Int64, Shaped
 
 from mixfit.config import DataConfig
-from mixfit.data.infer import infer_schema
+from mixfit.data.load import NO_PHOTOS_SIZE, Arrays, MixedData, default_batch_size, infer_configured, split_usable
 from mixfit.data.preprocess import TablePreprocessor, require_columns
 from mixfit.data.schema import Schema
-from mixfit.data.split import Split, split_rows
+from mixfit.data.split import Split
 from mixfit.data.table import checked_names, parquet_pieces
-from mixfit.data.target import Target, fit_target, row_weights, usable_rows
+from mixfit.data.target import Target, fit_target, row_weights
 from mixfit.errors import ConfigError, DataError
 
 PIECE = 131_072
@@ -50,6 +52,43 @@ class LargeTable:
     """Weight of each row in the loss, with a mean of 1 over the training rows; None without such a column."""
     repaired: int
     """Cells that held something unusable, and categories not among those learnt from; counted, not listed."""
+    truth: pd.Series
+    """The target's cells of all rows, as they are in the file."""
+
+    def data(self, *, batch_size: int | None = None, seed: int = 0, device: torch.device | str = "cpu") -> MixedData:
+        """Loaders over the arrays, without a copy of them: for ``build_model``, ``Learner`` and ``Predictor``.
+
+        Args:
+            batch_size: rows in a batch; by default as ``load_data`` chooses it.
+            seed: of the order of rows.
+            device: where the batches are put.
+        Returns:
+            ``MixedData`` whose ``frame`` has the target column alone, and whose ``bad`` is empty.
+        """
+        weight = None if self.weight is None else torch.from_numpy(self.weight)
+        arrays = Arrays(
+            numeric=torch.from_numpy(self.numeric),
+            categorical=torch.from_numpy(self.categorical),
+            target=torch.from_numpy(self.encoded),
+            slots=None,
+            weight=weight,
+        )
+        return MixedData(
+            frame=self.truth.to_frame(),
+            schema=self.schema,
+            split=self.split,
+            preprocessor=self.preprocessor,
+            target=self.target,
+            arrays=arrays,
+            photos=None,
+            source=None,
+            bad=[],
+            image_size=NO_PHOTOS_SIZE,
+            crop="squash",
+            batch_size=default_batch_size(len(self.split.train)) if batch_size is None else batch_size,
+            seed=seed,
+            device=torch.device(device),
+        )
 
 
 def load_large(
@@ -66,19 +105,19 @@ def load_large(
     config = DataConfig() if config is None else config
     if schema is None:
         frame = sample_rows(path, SAMPLE // 10)
-        schema = infer_schema(frame, target, roles=config.roles, ignore=config.ignore, task=config.task)
+        schema = infer_configured(frame, target, config)
     if images := schema.names("image"):
         raise ConfigError(
             f"The table has {len(images)} image columns, the first is {images[0]!r}, and a table that is read in "
             "pieces has no photos: use load_data, or set their role to ignored."
         )
     features = [name for role in ("number", "category", "date") for name in schema.names(role)]
-    usable, split = _split(path, schema, config, seed)
+    split, truth = _split(path, schema, config, seed)
     learnt_from = _training_sample(path, [*features, schema.target], split.train)
     preprocessor = TablePreprocessor.fit(learnt_from, schema)
     scale = fit_target(learnt_from[schema.target], schema.task)
     del learnt_from
-    rows = len(usable)
+    rows = len(truth)
     numeric = np.empty((rows, len(preprocessor.numeric_names)), dtype=np.float32)
     categorical = np.empty((rows, len(preprocessor.categories)), dtype=np.int64)
     encoded = np.zeros(rows, dtype=np.float32 if schema.task == "regression" else np.int64)
@@ -103,6 +142,7 @@ def load_large(
         encoded=encoded,
         weight=_weight(path, schema, split),
         repaired=repaired,
+        truth=truth,
     )
 
 
@@ -145,15 +185,13 @@ def _weight(path: Path, schema: Schema, split: Split) -> Float32[np.ndarray, " r
     return row_weights(frame, schema, split.train, split.valid)
 
 
-def _split(path: Path, schema: Schema, config: DataConfig, seed: int) -> tuple[np.ndarray, Split]:
-    """Split by the few columns that decide it."""
-    names = [schema.target, *schema.names("group"), *schema.names("split")]
+def _split(path: Path, schema: Schema, config: DataConfig, seed: int) -> tuple[Split, pd.Series]:
+    """Split by the few columns that decide it; also the target's cells."""
+    times = [] if config.split_time is None else [config.split_time]
+    names = list(dict.fromkeys([schema.target, *schema.names("group"), *schema.names("split"), *times]))
     frame = pd.concat(list(parquet_pieces(path, names, rows=PIECE)), ignore_index=True)
-    usable, _ = usable_rows(frame, schema, config.max_missing_target)
-    positions = np.flatnonzero(usable)
-    inner = split_rows(frame.iloc[positions], schema, valid=config.valid, test=config.test, seed=seed)
-    parts = (positions[inner.train], positions[inner.valid], positions[inner.test])
-    return usable, Split(*parts)
+    split, _ = split_usable(frame, schema, config, seed)
+    return split, frame[schema.target]
 
 
 def _training_sample(path: Path, names: Sequence[str], train: Int64[np.ndarray, " train"]) -> pd.DataFrame:

@@ -25,13 +25,16 @@ from mixfit.data.photos import Photos, find_photos, needs_folder
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.schema import Schema
-from mixfit.data.split import Split, SplitName, split_rows
+from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, split_rows
 from mixfit.data.store import ImageFiles, ImageSource, typical_side
-from mixfit.data.table import read_as_configured
+from mixfit.data.table import TableFormat, read_as_configured
 from mixfit.data.target import Target, fit_target, row_weights, usable_rows
 from mixfit.data.transform import Transform
 from mixfit.errors import ConfigError, DataError
 from mixfit.suggest import unknown_column
+
+NO_PHOTOS_SIZE = 224
+"""Image size of a table without photos: pixels a side of those that the backbone knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,8 @@ class MixedData:
     seed: int
     transforms: tuple[Transform, ...] = ()
     device: torch.device
+    notes: tuple[str, ...] = ()
+    """What could not be told for certain of how the table is written."""
 
     @cached_property
     def train(self) -> DataLoader:
@@ -184,7 +189,7 @@ def load_data(
         config = replace(config, images=Path(images))
     if image_size is not None:
         config = replace(config, image_size=image_size)
-    frame, root = _read(table, config)
+    frame, root, notes = _read(table, config)
     schema = _schema(frame, target, config, schema)
     split, bad = split_usable(frame, schema, config, seed)
     photos = _find_photos(frame, schema, root)
@@ -218,6 +223,7 @@ def load_data(
         seed=seed,
         transforms=tuple(transforms),
         device=torch.device(device),
+        notes=notes,
     )
 
 
@@ -226,19 +232,37 @@ def default_batch_size(training_rows: int) -> int:
     return int(min(256, max(16, 2 ** round(np.log2(max(training_rows, 1) / 20)))))
 
 
-def _read(table: str | Path | pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame, Path | None]:
-    """The table with rows numbered from 0, and the folder its photo paths start from."""
+def _read(table: str | Path | pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame, Path | None, tuple[str, ...]]:
+    """The table with rows numbered from 0, the folder its photo paths start from, and doubts about its format."""
     if isinstance(table, pd.DataFrame):
-        return table.reset_index(drop=True), config.images
+        return table.reset_index(drop=True), config.images, ()
     path = Path(table)
-    frame, _ = read_as_configured(path, config.text)
-    return frame, config.images or path.parent
+    frame, table_format = read_as_configured(path, config.text)
+    require_rows(frame, path)
+    return frame, config.images or path.parent, doubts(table_format)
+
+
+def doubts(table_format: TableFormat) -> tuple[str, ...]:
+    """What of a table's format was guessed or cannot be told, with the flag that says it."""
+    guessed = f"the encoding {table_format.encoding} is a guess; see --encoding"
+    return (*table_format.notes, *([guessed] if table_format.guessed else []))
+
+
+def require_rows(frame: pd.DataFrame, path: Path, count: int = MINIMUM_ROWS) -> None:
+    """Refuse a table with fewer than ``count`` rows before anything stranger is said of so few.
+
+    Raises:
+        DataError: names the file, and the rows that are needed to train.
+    """
+    if len(frame) < count:
+        rows = "1 data row" if len(frame) == 1 else f"{len(frame)} data rows"
+        raise DataError(f"{path} has {rows}; at least {MINIMUM_ROWS} are needed to train and judge.")
 
 
 def _schema(frame: pd.DataFrame, target: str, config: DataConfig, given: Schema | None) -> Schema:
     """The inferred schema, or the given one when it fits the table and nothing contradicts it."""
     if given is None:
-        return infer_schema(frame, target, roles=config.roles, ignore=config.ignore, task=config.task)
+        return infer_configured(frame, target, config)
     if config.roles or config.ignore or config.task is not None:
         raise ConfigError("The schema says all roles and the task: edit it, and leave --set, --ignore and --task out.")
     if given.target != target:
@@ -249,6 +273,29 @@ def _schema(frame: pd.DataFrame, target: str, config: DataConfig, given: Schema 
     return given
 
 
+def infer_configured(frame: pd.DataFrame, target: str, config: DataConfig) -> Schema:
+    """Find the roles as ``infer_schema`` does; in a split by time, what looks like a split column is ignored.
+
+    Raises:
+        ConfigError, DataError: as ``infer_schema``; also when a column is set to be the split of a split by time.
+    """
+    set_aside: list[str] = []
+    while True:
+        ignore = (*config.ignore, *set_aside)
+        schema = infer_schema(frame, target, roles=config.roles, ignore=ignore, task=config.task)
+        found = schema.names("split")
+        if config.split_time is None or not found:
+            break
+        if "split" in config.roles.values():
+            raise ConfigError(f"--split-time {config.split_time} and --set {found[0]}=split exclude each other.")
+        set_aside += found
+    reason = f"a split, but the rows are split by {config.split_time!r}"
+    return replace(
+        schema,
+        columns=tuple(replace(c, reason=reason) if c.name in set_aside else c for c in schema.columns),
+    )
+
+
 def split_usable(frame: pd.DataFrame, schema: Schema, config: DataConfig, seed: int) -> tuple[Split, list[BadInput]]:
     """Split the rows that have a target; positions are those in ``frame``. Also one record for each other row.
 
@@ -257,7 +304,9 @@ def split_usable(frame: pd.DataFrame, schema: Schema, config: DataConfig, seed: 
     """
     usable, bad = usable_rows(frame, schema, config.max_missing_target)
     positions = np.flatnonzero(usable)
-    inner = split_rows(frame.iloc[positions], schema, valid=config.valid, test=config.test, seed=seed)
+    inner = split_rows(
+        frame.iloc[positions], schema, valid=config.valid, test=config.test, seed=seed, time=config.split_time
+    )
     return Split(train=positions[inner.train], valid=positions[inner.valid], test=positions[inner.test]), bad
 
 
@@ -319,5 +368,5 @@ def _find_photos(frame: pd.DataFrame, schema: Schema, root: Path | None) -> Phot
 def _choose_image_size(photos: Photos | None) -> int:
     """Small photos hold no more than 128 pixels show; the backbone's own 224 costs three times as much."""
     if photos is None or not photos.files:
-        return 224
+        return NO_PHOTOS_SIZE
     return 128 if typical_side(photos.files) <= 160 else 224

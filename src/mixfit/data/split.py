@@ -11,8 +11,10 @@ import pandas as pd
 from jaxtyping import Float, Int64, Shaped
 
 from mixfit.data.schema import Schema
+from mixfit.data.split_time import parts_by_time
 from mixfit.data.values import to_keys, to_numbers
 from mixfit.errors import ConfigError, DataError
+from mixfit.suggest import unknown_column
 
 SplitName = Literal["train", "valid", "test"]
 
@@ -48,14 +50,27 @@ class Split:
 
     def of(self, name: SplitName) -> Int64[np.ndarray, " rows"]:
         """The rows of one part."""
-        return {"train": self.train, "valid": self.valid, "test": self.test}[name]
+        return self.parts()[name]
+
+    def parts(self) -> dict[str, Int64[np.ndarray, " rows"]]:
+        """The rows of every part by its name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
 
 
-def split_rows(frame: pd.DataFrame, schema: Schema, *, valid: float = 0.15, test: float = 0.15, seed: int = 0) -> Split:
-    """Split rows that all have a usable target, by the split column where there is one, else by a seeded draw.
+def split_rows(
+    frame: pd.DataFrame,
+    schema: Schema,
+    *,
+    valid: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+    time: str | None = None,
+) -> Split:
+    """Split rows that all have a usable target: by time, by the split column where there is one, or by a seeded draw.
 
-    The draw keeps groups whole and spreads classes (or tenths of a numeric target) evenly; every class with two rows or
-    more has one in train. A split column without validation rows gives up a drawn share ``valid`` of its training rows.
+    By time the latest rows are test and those before them valid, see ``parts_by_time``. The draw keeps groups whole and
+    spreads classes (or tenths of a numeric target) evenly; every class with two rows or more has one in train. A split
+    column without validation rows gives up a drawn share ``valid`` of its training rows.
 
     Args:
         frame: rows in any order; positions in the result count from its first row.
@@ -63,10 +78,11 @@ def split_rows(frame: pd.DataFrame, schema: Schema, *, valid: float = 0.15, test
         valid: share of rows in [0, 1) that choose the best epoch.
         test: share of rows in [0, 1) held back; not used when there is a split column.
         seed: another seed, another draw.
+        time: column of dates or numbers to split by; the schema must not have a split column then.
     Raises:
-        ConfigError: the shares leave nothing to train on, or the seed is negative.
-        DataError: there are fewer than 10 rows, the split column holds an unknown word or no training rows, or a group
-            is on two sides of the split column.
+        ConfigError: the shares leave nothing to train on, the seed is negative, or ``time`` cannot split the rows.
+        DataError: there are fewer than 10 rows, the split column holds an unknown word or no training rows, a group
+            is on two sides of the split column, or a row has no time.
     """
     if not (valid >= 0 and test >= 0 and valid + test < 1):
         raise ConfigError(f"valid and test must be shares that leave rows to train, got {valid} and {test}.")
@@ -76,10 +92,13 @@ def split_rows(frame: pd.DataFrame, schema: Schema, *, valid: float = 0.15, test
         raise DataError(
             f"the table has {len(frame)} usable rows; at least {MINIMUM_ROWS} are needed to train and judge."
         )
-    groups = _group_of_row(frame, schema)
-    strata = _strata(frame, schema)
-    rng = np.random.default_rng(seed)
+    groups = group_of_row(frame, schema)
     names = schema.names("split")
+    if time is not None:
+        _check_time(frame, schema, time)
+        return _as_split(parts_by_time(frame[time], groups, valid=valid, test=test))
+    strata = strata_of_rows(frame, schema)
+    rng = np.random.default_rng(seed)
     if not names:
         return _as_split(_draw(groups, strata, schema, valid=valid, test=test, rng=rng))
     parts = split_labels(frame[names[0]])
@@ -87,7 +106,7 @@ def split_rows(frame: pd.DataFrame, schema: Schema, *, valid: float = 0.15, test
         name = frame[names[0]].name
         raise DataError(f"no row is marked train in the split column {name!r}: there is nothing to train on.")
     if schema.names("group"):
-        _check_groups(frame[schema.names("group")[0]], names[0], groups, parts)
+        check_groups(frame[schema.names("group")[0]], names[0], parts)
     if valid > 0 and not (parts == "valid").any():
         train = np.flatnonzero(parts == "train")
         parts[train] = _draw(groups[train], strata[train], schema, valid=valid, test=0.0, rng=rng)
@@ -119,9 +138,23 @@ def groups_on_two_sides(group_keys: pd.Series, parts: Shaped[np.ndarray, " rows"
     return [str(name) for name in counts.index[counts.to_numpy() > 1]]
 
 
-def _check_groups(
-    column: pd.Series, split_name: str, groups: Int64[np.ndarray, " rows"], parts: Shaped[np.ndarray, " rows"]
-) -> None:
+def _check_time(frame: pd.DataFrame, schema: Schema, time: str) -> None:
+    if time not in frame.columns:
+        raise unknown_column(time, frame.columns)
+    if time == schema.target:
+        raise ConfigError(f"column {time!r} is the target, so the rows cannot be split by it; choose another column.")
+    if given := schema.names("split"):
+        raise ConfigError(
+            f"the rows cannot be split by {time!r} and by the split column {given[0]!r} too; choose one of them."
+        )
+
+
+def check_groups(column: pd.Series, split_name: str, parts: Shaped[np.ndarray, " rows"]) -> None:
+    """Refuse a given split that tears groups apart.
+
+    Raises:
+        DataError: how many groups, and the first.
+    """
     torn = groups_on_two_sides(to_keys(column), parts)
     if torn:
         raise DataError(
@@ -140,7 +173,7 @@ def _as_split(parts: Shaped[np.ndarray, " rows"]) -> Split:
     return Split(*(np.flatnonzero(parts == name).astype(np.int64) for name in _PARTS))
 
 
-def _group_of_row(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
+def group_of_row(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
     """Number of the group of each row; a row without group is a group of its own."""
     names = schema.names("group")
     if not names:
@@ -151,13 +184,42 @@ def _group_of_row(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " ro
     return codes
 
 
-def _strata(frame: pd.DataFrame, schema: Schema) -> Float[np.ndarray, " rows"]:
+def strata_of_rows(frame: pd.DataFrame, schema: Schema) -> Float[np.ndarray, " rows"]:
     """What is to be spread evenly: the class as a number, or the rank of the target in [0, 1)."""
     column = frame[schema.target]
     if schema.task == "regression":
         values = pd.Series(to_numbers(column).values)
         return (values.rank(method="average", na_option="top").to_numpy() - 0.5) / len(values)
     return np.array(pd.factorize(to_keys(column), sort=True)[0], dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """What is drawn or dealt whole: groups, and rows without one."""
+
+    of_row: Int64[np.ndarray, " rows"]
+    """Number of the unit that each row belongs to."""
+    sizes: Int64[np.ndarray, " units"]
+    strata: Float[np.ndarray, " units"]
+    random: Float[np.ndarray, " units"]
+    order: Int64[np.ndarray, " units"]
+    """Units by stratum, then by size up to a factor of two, then at random: neighbours are alike."""
+
+    @classmethod
+    def shuffled(
+        cls,
+        groups: Int64[np.ndarray, " rows"],
+        strata: Float[np.ndarray, " rows"],
+        rng: np.random.Generator,
+        *,
+        classes: bool,
+    ) -> "Units":
+        """Put units in order; ``strata`` are classes, or ranks of a numeric target in [0, 1)."""
+        _, of_row, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        strata_of_unit = _strata_of_units(strata, of_row, sizes, classes=classes)
+        random = rng.random(len(sizes))
+        order = np.lexsort((random, np.floor(np.log2(sizes)), strata_of_unit))
+        return cls(of_row, sizes, strata_of_unit, random, order)
 
 
 def _draw(
@@ -171,14 +233,12 @@ def _draw(
 ) -> Shaped[np.ndarray, " rows"]:
     """Draw whole groups: sort them by stratum and size, then take every k-th from a random start."""
     classes = schema.task != "regression"
-    units, unit_of_row, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    strata_of_unit = _strata_of_units(strata, unit_of_row, sizes, classes=classes)
-    shuffled = rng.random(len(units))
-    order = np.lexsort((shuffled, np.floor(np.log2(sizes)), strata_of_unit))
-    eligible = np.ones(len(units), dtype=bool)
+    units = Units.shuffled(groups, strata, rng, classes=classes)
+    order, sizes, unit_of_row = units.order, units.sizes, units.of_row
+    eligible = np.ones(len(sizes), dtype=bool)
     if classes:  # one unit of each class stays in train
-        first = np.lexsort((shuffled, strata_of_unit))
-        starts = np.flatnonzero(np.diff(strata_of_unit[first], prepend=-np.inf))
+        first = np.lexsort((units.random, units.strata))
+        starts = np.flatnonzero(np.diff(units.strata[first], prepend=-np.inf))
         eligible[first[starts]] = False
     quotas = [share * len(groups) for share in (valid, test) if share > 0]
     eligible &= sizes <= max(min(quotas, default=0.0), 1.0)  # a giant would unbalance the part it falls into
@@ -187,12 +247,12 @@ def _draw(
     test_share, valid_share = test * inflation, valid * inflation
     if test_share + valid_share > 1:
         test_share, valid_share = test / (test + valid), valid / (test + valid)
-    part = np.full(len(units), "train", dtype=object)
+    part = np.full(len(sizes), "train", dtype=object)
     taken = _every_kth(len(order), test_share, rng)
     part[order[taken]] = "test"
     rest = order[~taken]
     part[rest[_every_kth(len(rest), min(1.0, valid_share / max(1 - test_share, 1e-9)), rng)]] = "valid"
-    _fill_empty_parts(part, sizes, shuffled, valid=valid, test=test)
+    _fill_empty_parts(part, sizes, units.random, valid=valid, test=test)
     parts = part[unit_of_row]
     if classes:
         _bring_classes_back(parts, strata, unit_of_row)

@@ -76,10 +76,9 @@ def compare(rows: Rows, headline: Metric, ours: str, table: str, *, with_photos:
         sign * end
         for end in bootstrap_difference(headline, rows.truth, rows.predictions[ours], rows.predictions[table])
     )
-    numbers = (
-        f"{rows.split} {headline.name} {mine:.3g} (95 % CI {low:.3g} to {high:.3g}) against {theirs:.3g} "
-        f"on {len(rows.truth)} rows"
-    )
+    interval = "n/a" if np.isnan(low) else f"{low:.3g} to {high:.3g}"
+    on = f"{len(rows.truth)} row{'' if len(rows.truth) == 1 else 's'}"
+    numbers = f"{rows.split} {headline.name} {mine:.3g} (95 % CI {interval}) against {theirs:.3g} on {on}"
     if sign * (mine - theirs) < 0:
         how = "clearly" if gain_high < 0 else "within the noise of so few rows"
         advice = f"prefer {table} here" if gain_high < 0 else "the photos have not shown their worth"

@@ -136,7 +136,7 @@ class ImageEncoder(nn.Module):
         present = mask if others is None else mask | others
         if features is None:
             features = self._features(images, present, normalized=normalized)
-        else:  # NaN in a masked place would come back in the gradient of the projection, as 0 times NaN
+        else:  # 0 times NaN is NaN in the gradients, so it must not get as far as the pooling
             features = features.masked_fill(~present[:, :, None], 0)
         x = self.project(features)
         if self.column_tag is not None:
@@ -150,7 +150,9 @@ class ImageEncoder(nn.Module):
         if images is None:
             return features
         if torch.compiler.is_exporting():  # an exported program cannot choose photos by what the mask holds
-            encoded = self.encode(images.flatten(0, 1), normalized=normalized).reshape(*present.shape, -1)
+            encoded = self.encode(images.flatten(0, 1), normalized=normalized)
+            # The width is said, not inferred: dividing by rows times photos would bind the program to their numbers.
+            encoded = encoded.reshape(*images.shape[:2], self.num_features)
             return encoded.masked_fill(~present[:, :, None], 0)
         if present.any():
             features[present] = self.encode(images[present], normalized=normalized).to(features.dtype)

@@ -90,6 +90,11 @@ class MixedInputModel(nn.Module):
                 [_head(members, tabular.out_dim, outputs), nn.Linear(image.out_dim, outputs)]
             )
 
+    @property
+    def predictions_a_row(self) -> int:
+        """How many predictions training gives for each row: one for each member, thrice that with auxiliary heads."""
+        return self.members * (1 if self.auxiliary is None else 3)
+
     def train(self, mode: bool = True) -> "MixedInputModel":  # noqa: FBT001, FBT002 - PyTorch's signature
         """What is frozen stays in evaluation mode."""
         super().train(mode)
@@ -124,7 +129,7 @@ class MixedInputModel(nn.Module):
         assert self.image is not None
         mask, mix = xb.image_mask, xb.mix
         if mask is None:
-            mask = torch.zeros(len(table), 0, dtype=torch.bool, device=table.device)
+            mask = torch.zeros(table.shape[0], 0, dtype=torch.bool, device=table.device)
         query = table.mean(1) if table.ndim == 3 else table
         photos = self.image(
             xb.images,

@@ -138,8 +138,9 @@ class _Bins(nn.Module):
         # The padding is clamped to 0 from both sides.
         self.register_buffer("left", torch.zeros(shape))
         self.register_buffer("width", torch.ones(shape))
-        self.register_buffer("lowest", torch.zeros(shape))
-        self.register_buffer("highest", torch.zeros(shape))
+        # Not saved: they hold infinities, and follow from the number of bins.
+        self.register_buffer("lowest", torch.zeros(shape), persistent=False)
+        self.register_buffer("highest", torch.zeros(shape), persistent=False)
         for column, (edges, count) in enumerate(zip(bins, self.counts, strict=True)):
             self.left[column, :count] = edges[:-1]
             self.width[column, :count] = edges.diff()

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from mixfit.data.target import Target
 from mixfit.device import default_device
 from mixfit.errors import DataError, Diverged
+from mixfit.nn.model import MixedInputModel
 from mixfit.training.callback import Callback, CancelBatch, CancelEpoch, CancelFit, Events
 from mixfit.training.callbacks.schedule import OneCycle
-from mixfit.training.loss import Loss
+from mixfit.training.loss import Loss, PerMember
 from mixfit.training.metrics import Metric, evaluate
 from mixfit.training.optimizer import AdamW, parameter_groups
 from mixfit.training.state import TrainState
@@ -70,7 +71,8 @@ class Learner:
     Args:
         model: called with ``xb``; gives scaled targets ``(batch,)`` or logits ``(batch, classes)``.
         data: ``train`` and ``valid`` loaders and the ``target`` scale.
-        loss: ``(prediction, yb)``, or ``(prediction, yb, weight)`` when the batches carry weights.
+        loss: ``(prediction, yb)``, or ``(prediction, yb, weight)`` when the batches carry weights. Of a
+            ``MixedInputModel`` that gives several predictions for a row in training, each is judged by it on its own.
         optimizer: a class, ours or PyTorch's, or any function ``(groups, lr=...) -> optimizer``; the
             groups are those of ``parameter_groups``.
         metrics: of the validation rows, in the unit of the target.
@@ -95,7 +97,7 @@ class Learner:
     ) -> None:
         self.device = default_device() if device is None else torch.device(device)
         self.model = model.to(self.device)
-        self.data, self.loss, self.optimizer = data, loss, optimizer
+        self.data, self.loss, self.optimizer = data, _loss_of_each(model, loss), optimizer
         self.metrics, self.callbacks = tuple(metrics), tuple(callbacks)
         self.weight_decay, self.rates = weight_decay, rates
 
@@ -247,6 +249,14 @@ def _require_finite(output: Tensor) -> None:
             f"The outputs for {broken} of {len(output)} validation rows are not finite: the last step has broken the "
             "weights; train again with a smaller learning rate, for instance a tenth of it."
         )
+
+
+def _loss_of_each(model: nn.Module, loss: Loss) -> Loss:
+    """The loss for all predictions of a row, where the model gives more than one."""
+    several = isinstance(model, MixedInputModel) and model.predictions_a_row > 1
+    if not several or isinstance(loss, PerMember):
+        return loss
+    return PerMember(loss, 1 if model.outputs == 1 else 2)
 
 
 def _switch(state: TrainState, *, training: bool) -> None:

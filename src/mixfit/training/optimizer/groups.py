@@ -6,14 +6,8 @@ from typing import Any
 from torch import nn
 
 from mixfit.errors import ConfigError
+from mixfit.nn.freezing import NORMS, has_only_norms
 
-_NORMS = (
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-)
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _SEQUENCES = (nn.Sequential, nn.ModuleList)
 
@@ -73,7 +67,8 @@ def layer_rates(model: nn.Module, part: str, factor: float) -> dict[str, float]:
     Args:
         model: that has the part.
         part: name of a submodule whose children run in order, such as ``"image.backbone"``; "" for the model.
-            Sequences among them are opened; a norm belongs to the layer before it.
+            Sequences among them are opened; a norm belongs to the layer before it, and parameters of the part itself,
+            such as the places of a transformer, to the first layer.
         factor: above 0 and at most 1.
     Raises:
         ConfigError: there is no such part, it has no parameters, or ``factor`` is impossible.
@@ -86,10 +81,13 @@ def layer_rates(model: nn.Module, part: str, factor: float) -> dict[str, float]:
         raise ConfigError(f"The model has no part {part!r}.") from error
     layers: list[list[str]] = []
     for name, layer in _layers(module, part):
-        if layers and isinstance(layer, _NORMS):
+        if layers and has_only_norms(layer):
             layers[-1].append(name)
         else:
             layers.append([name])
+    own = [name for name, _ in module.named_parameters(prefix=part, recurse=False)]
+    if own and [part] not in layers:  # a part without children is a layer itself
+        layers = [[*own, *(layers[0] if layers else [])], *layers[1:]]
     if not layers:
         raise ConfigError(f"The part {part!r} has no parameters.")
     return {name: factor ** (len(layers) - 1 - depth) for depth, names in enumerate(layers) for name in names}
@@ -129,7 +127,7 @@ def _not_decaying(model: nn.Module) -> set[int]:
         exempt = getattr(module, "no_weight_decay", None)
         named = set(exempt()) if callable(exempt) else set()
         for name, parameter in module.named_parameters(recurse=False):
-            whole = isinstance(module, (*_NORMS, *_EMBEDDINGS))
+            whole = isinstance(module, (*NORMS, *_EMBEDDINGS))
             if whole or parameter.ndim < 2 or name == "bias" or name in named:
                 kept.add(id(parameter))
         kept |= {id(parameter) for name, parameter in module.named_parameters() if name in named}
