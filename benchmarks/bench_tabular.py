@@ -31,6 +31,7 @@ from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.training.build import build_model
 from mixfit.training.callbacks.control import EarlyStopping
+from mixfit.training.choose import choose_optimizer
 from mixfit.training.learner import Learner
 from mixfit.training.loss import cross_entropy, mse
 
@@ -116,6 +117,7 @@ def _arrays(data: MixedData, rows: np.ndarray) -> Arrays:
 def network(config: ModelConfig, train: TrainConfig | None = None) -> Callable[[Problem], np.ndarray]:
     """What ``build_model`` and the Learner make of a configuration, trained as ``mixfit train`` does."""
     train = TrainConfig() if train is None else train
+    chosen = choose_optimizer(train)
 
     def predictions(problem: Problem) -> np.ndarray:
         data = problem.data
@@ -125,9 +127,9 @@ def network(config: ModelConfig, train: TrainConfig | None = None) -> Callable[[
             data,
             loss=mse if problem.outputs == 1 else cross_entropy,
             callbacks=[EarlyStopping("valid_loss", mode="min", patience=train.patience)],
-            weight_decay=train.weight_decay,
+            weight_decay=chosen.weight_decay,
         )
-        learner.fit_one_cycle(train.epochs, train.lr)
+        learner.fit_one_cycle(train.epochs, chosen.lr)
         outputs, _ = learner.predict(data.test)
         return outputs.numpy() if problem.outputs == 1 else outputs.softmax(1).numpy()
 

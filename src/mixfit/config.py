@@ -28,6 +28,12 @@ MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Augmentation = Literal["none", "flip", "standard", "trivial"]
 """Random changes of the photos of training rows, see ``data/augment.py``."""
+OptimizerName = Literal[
+    "adamw", "sgd", "momentum", "nesterov", "rmsprop", "adam", "lamb", "lion", "muon", "schedule_free"
+]
+"""What changes the weights, see ``training/optimizer``."""
+LossName = Literal["auto", "mse", "mae", "huber", "cross_entropy", "balanced", "smooth", "focal"]
+"""What is minimised: the first three after ``auto`` are for numbers, the others for classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +155,14 @@ class TrainConfig:
 
     epochs: int = 60
     """Most passes over the training rows; training ends earlier when it no longer improves."""
-    lr: float = 2e-3
-    """Peak learning rate of AdamW."""
-    weight_decay: float = 0.05
-    """Decoupled weight decay of AdamW."""
+    optimizer: OptimizerName = "adamw"
+    """What changes the weights; all but schedule_free, whose rate is constant, follow a one-cycle schedule."""
+    lr: float | None = None
+    """Peak learning rate of the chosen optimizer; by default one that suits it, 2e-3 for adamw."""
+    weight_decay: float | None = None
+    """Weight decay of the chosen optimizer; by default one that suits it, 0.05 for adamw."""
+    loss: LossName = "auto"
+    """What is minimised: mse, mae, huber for numbers; cross_entropy, balanced, smooth, focal for classes."""
     batch_size: int | None = None
     """Rows in a batch; by default chosen from the number of training rows."""
     patience: int = 15
@@ -165,9 +175,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ConfigError(f"epochs must be at least 1, got {self.epochs}.")
-        if not self.lr > 0:  # also refuses nan
+        if self.lr is not None and not self.lr > 0:  # also refuses nan
             raise ConfigError(f"lr must be above 0, got {self.lr}.")
-        if not self.weight_decay >= 0:
+        if self.weight_decay is not None and not self.weight_decay >= 0:
             raise ConfigError(f"weight_decay must be at least 0, got {self.weight_decay}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}.")
