@@ -164,10 +164,10 @@ def fit(
 
 
 def _check_augmentation(train: TrainConfig, model: ModelConfig) -> None:
-    if train.augment != "none" and model.freeze_backbone:
+    if train.augment != "none" and model.freeze_backbone and not model.train_blocks:
         raise ConfigError(
             f"--augment {train.augment} needs an image network that is trained on pixels: "
-            "add --no-freeze-backbone or --backbone small_resnet."
+            "add --no-freeze-backbone, --train-blocks or --backbone small_resnet."
         )
 
 
