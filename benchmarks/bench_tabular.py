@@ -31,8 +31,9 @@ from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.training.build import build_model
 from mixfit.training.callbacks.control import EarlyStopping
+from mixfit.training.choose import choose_optimizer
 from mixfit.training.learner import Learner
-from mixfit.training.loss import PerMember, cross_entropy, mse
+from mixfit.training.loss import cross_entropy, mse
 
 TREES = 500
 """The most trees of a boosted model, for each class."""
@@ -116,6 +117,7 @@ def _arrays(data: MixedData, rows: np.ndarray) -> Arrays:
 def network(config: ModelConfig, train: TrainConfig | None = None) -> Callable[[Problem], np.ndarray]:
     """What ``build_model`` and the Learner make of a configuration, trained as ``mixfit train`` does."""
     train = TrainConfig() if train is None else train
+    chosen = choose_optimizer(train)
 
     def predictions(problem: Problem) -> np.ndarray:
         data = problem.data
@@ -123,11 +125,11 @@ def network(config: ModelConfig, train: TrainConfig | None = None) -> Callable[[
         learner = Learner(
             model,
             data,
-            loss=PerMember(mse, 1) if problem.outputs == 1 else PerMember(cross_entropy, 2),
+            loss=mse if problem.outputs == 1 else cross_entropy,
             callbacks=[EarlyStopping("valid_loss", mode="min", patience=train.patience)],
-            weight_decay=train.weight_decay,
+            weight_decay=chosen.weight_decay,
         )
-        learner.fit_one_cycle(train.epochs, train.lr)
+        learner.fit_one_cycle(train.epochs, chosen.lr)
         outputs, _ = learner.predict(data.test)
         return outputs.numpy() if problem.outputs == 1 else outputs.softmax(1).numpy()
 
@@ -199,7 +201,7 @@ def _all_classes(model: Any, features: np.ndarray, classes: int) -> np.ndarray:
 # --- the table ------------------------------------------------------------------------------------------------------
 
 MODELS: dict[str, Callable[[Problem], np.ndarray]] = {
-    "TabM + piecewise-linear": network(ModelConfig(tabular="tabm", numbers="piecewise")),
+    "TabM + piecewise-linear": network(ModelConfig()),
     "MLP": network(ModelConfig(tabular="mlp", numbers="plain")),
     "HistGradientBoosting": histogram_trees,
     "LightGBM": lightgbm_trees,

@@ -12,7 +12,7 @@ from mixfit.config import Augmentation, ModelConfig, TrainConfig
 from mixfit.data.table import read_table
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError
-from mixfit.recipe import Run, fit
+from mixfit.recipe import Run, _check_augmentation, fit
 
 QUIET = Console(quiet=True)
 
@@ -56,3 +56,8 @@ def test_a_frozen_image_network_cannot_be_augmented(demo_table: Path, tmp_path: 
     with pytest.raises(ConfigError, match="--augment flip needs an image network that is trained on pixels"):
         fit(demo_table, target=DEMO_TARGET, train=TrainConfig(augment="flip"), out=tmp_path, console=QUIET)
     assert not list(tmp_path.iterdir())
+
+
+def test_last_blocks_that_learn_can_be_augmented() -> None:
+    """Their photos go through the network as pixels, in every epoch."""
+    _check_augmentation(TrainConfig(augment="flip"), ModelConfig(freeze_backbone=True, train_blocks=1))

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from mixfit.errors import MixfitError as MixfitError
     from mixfit.errors import ResourceError as ResourceError
     from mixfit.nn.bins import compute_bins as compute_bins
+    from mixfit.nn.export import export_model as export_model
     from mixfit.nn.freezing import freeze as freeze
     from mixfit.nn.freezing import unfreeze as unfreeze
     from mixfit.nn.fusion import ConcatFusion as ConcatFusion
@@ -135,6 +136,7 @@ _HOME = {
     "mixfit.data.table": ("read_table",),
     "mixfit.data.transform": ("Compose", "RandomHorizontalFlip", "Transform"),
     "mixfit.errors": ("ConfigError", "DataError", "Diverged", "MixfitError", "ResourceError"),
+    "mixfit.nn.export": ("export_model",),
     "mixfit.nn.freezing": ("freeze", "unfreeze"),
     "mixfit.nn.fusion": ("ConcatFusion", "FiLMFusion", "GatedFusion", "LateFusion"),
     "mixfit.nn.init": ("init_weights", "lsuv"),

@@ -28,6 +28,12 @@ MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Augmentation = Literal["none", "flip", "standard", "trivial"]
 """Random changes of the photos of training rows, see ``data/augment.py``."""
+OptimizerName = Literal[
+    "adamw", "sgd", "momentum", "nesterov", "rmsprop", "adam", "lamb", "lion", "muon", "schedule_free"
+]
+"""What changes the weights, see ``training/optimizer``."""
+LossName = Literal["auto", "mse", "mae", "huber", "cross_entropy", "balanced", "smooth", "focal"]
+"""What is minimised: the first three after ``auto`` are for numbers, the others for classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +116,18 @@ class ModelConfig:
     """In training also predict from the table alone and from the photos alone."""
     modality_dropout: float = 0.0
     """Share of training rows that lose their photos in a batch."""
-    tabular: Tabular = "mlp"
+    tabular: Tabular = "tabm"
     """The table's network: mlp, resnet, or tabm (an ensemble of MLPs that share their weights)."""
     members: int = 32
     """Members of the ensemble tabm."""
-    numbers: Numbers = "plain"
+    numbers: Numbers = "piecewise"
     """How numbers enter it: plain, linear, periodic, or piecewise (linear between bins of the training rows)."""
-    tabular_hidden: Annotated[tuple[int, ...], Parameter(negative=())] = (128, 128)
-    """Width of a hidden layer of the table's network; give the flag once for each layer."""
+    number_width: int | None = None
+    """Places of an embedded number; by default 16, and fewer where there are more than 32 columns of numbers."""
+    bins: int = 48
+    """Most bins of a number that is embedded piecewise-linearly."""
+    tabular_hidden: Annotated[tuple[int, ...] | None, Parameter(negative=())] = None
+    """Width of a hidden layer of the table's network, one flag for each layer; by default by the training rows."""
     encoding_dim: int = 64
     """Width of the vectors that the table and the photos are encoded to."""
     dropout: float = 0.1
@@ -133,8 +143,10 @@ class ModelConfig:
             raise ConfigError(f"members must be at least 1, got {self.members}.")
         if self.train_blocks < 0:
             raise ConfigError(f"train_blocks must be at least 0, got {self.train_blocks}.")
-        if self.encoding_dim < 1 or any(width < 1 for width in self.tabular_hidden):
+        if self.encoding_dim < 1 or any(width < 1 for width in self.tabular_hidden or ()):
             raise ConfigError("encoding_dim and every width of tabular_hidden must be at least 1.")
+        if self.bins < 1 or (self.number_width is not None and self.number_width < 1):
+            raise ConfigError("bins and number_width must be at least 1.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +155,14 @@ class TrainConfig:
 
     epochs: int = 60
     """Most passes over the training rows; training ends earlier when it no longer improves."""
-    lr: float = 2e-3
-    """Peak learning rate of AdamW."""
-    weight_decay: float = 0.05
-    """Decoupled weight decay of AdamW."""
+    optimizer: OptimizerName = "adamw"
+    """What changes the weights; all but schedule_free, whose rate is constant, follow a one-cycle schedule."""
+    lr: float | None = None
+    """Peak learning rate of the chosen optimizer; by default one that suits it, 2e-3 for adamw."""
+    weight_decay: float | None = None
+    """Weight decay of the chosen optimizer; by default one that suits it, 0.05 for adamw."""
+    loss: LossName = "auto"
+    """What is minimised: mse, mae, huber for numbers; cross_entropy, balanced, smooth, focal for classes."""
     batch_size: int | None = None
     """Rows in a batch; by default chosen from the number of training rows."""
     patience: int = 15
@@ -159,9 +175,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ConfigError(f"epochs must be at least 1, got {self.epochs}.")
-        if not self.lr > 0:  # also refuses nan
+        if self.lr is not None and not self.lr > 0:  # also refuses nan
             raise ConfigError(f"lr must be above 0, got {self.lr}.")
-        if not self.weight_decay >= 0:
+        if self.weight_decay is not None and not self.weight_decay >= 0:
             raise ConfigError(f"weight_decay must be at least 0, got {self.weight_decay}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}.")

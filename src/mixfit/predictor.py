@@ -39,7 +39,7 @@ from mixfit.files import json_numbers, new_folder, write_file
 from mixfit.nn.backbones import has_pretrained_weights
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.model import MixedInputModel
-from mixfit.training.build import CHUNK, encode_photos, model_shape, open_feature_store
+from mixfit.training.build import CHUNK, encode_photos, model_shape, open_feature_store, sized_for
 from mixfit.training.tta import augmented_outputs
 
 FORMAT_VERSION = 1
@@ -93,7 +93,7 @@ class Predictor:
         Raises:
             ConfigError: the model was built in another way, so that it could not be loaded again.
         """
-        config = ModelConfig() if config is None else config
+        config = sized_for(data, ModelConfig() if config is None else config)
         shape = model_shape(data, config)
         expected = make_model(shape, config, pretrained=False).state_dict()
         found = model.state_dict()

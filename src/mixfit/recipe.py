@@ -33,15 +33,15 @@ from mixfit.report.content import ModelKind, ReportContent, Score
 from mixfit.report.page import write_report
 from mixfit.run_folder import describe_environment, new_run_folder, run_name, write_settings
 from mixfit.training.arithmetic import settle_arithmetic
-from mixfit.training.build import build_model, precompute_features
+from mixfit.training.build import build_model, precompute_features, sized_for
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.callbacks.progress import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
+from mixfit.training.choose import check_loss, choose_optimizer, loss_for
 from mixfit.training.learner import Learner
-from mixfit.training.loss import PerMember, cross_entropy, mse
+from mixfit.training.loss import Loss, mse
 from mixfit.training.metrics import evaluate
-from mixfit.training.optimizer import AdamW
 
 OURS = "mixfit, table and photos"
 OURS_TABLE_ONLY = "mixfit, table only"
@@ -104,11 +104,15 @@ def fit(
     model_config = replace(model_config, freeze_backbone=is_frozen(model_config))
     train_config, console, table = train or TrainConfig(), console or PlainConsole(), Path(table)
     _check_augmentation(train_config, model_config)
+    known = Schema.load(schema) if isinstance(schema, str | Path) else schema
+    task = data_config.task if known is None else known.task
+    if task is not None:
+        check_loss(train_config.loss, task)  # before the table is read, where that is possible
     mixed = load_data(
         table,
         target=target,
         config=data_config,
-        schema=Schema.load(schema) if isinstance(schema, str | Path) else schema,
+        schema=known,
         batch_size=train_config.batch_size,
         seed=train_config.seed,
         transforms=augmentation(train_config.augment),
@@ -117,7 +121,10 @@ def fit(
         progress=console.is_terminal and not console.quiet,
     )
     data_config = replace(data_config, image_size=mixed.image_size)
-    train_config = replace(train_config, batch_size=mixed.batch_size)
+    loss = loss_for(mixed, train_config.loss)
+    chosen = choose_optimizer(train_config)
+    train_config = replace(train_config, batch_size=mixed.batch_size, lr=chosen.lr, weight_decay=chosen.weight_decay)
+    model_config = sized_for(mixed, model_config)
     if mixed.photos is not None:
         model_config = settle_arithmetic(
             model_config,
@@ -135,7 +142,7 @@ def fit(
 
     clock = _Clock()
     mixed = _with_features(mixed, network, console)
-    recorder = _train(network, mixed, train_config, folder, console)
+    recorder = _train(network, mixed, train_config, loss, folder, console)
     seconds = {_our_name(mixed): clock.lap()}
     ours = {name: _predict(network, mixed, name) for name in JUDGED}
     predictor = _save(folder, network, mixed, model_config, ours)  # before anything else can fail
@@ -157,10 +164,10 @@ def fit(
 
 
 def _check_augmentation(train: TrainConfig, model: ModelConfig) -> None:
-    if train.augment != "none" and model.freeze_backbone:
+    if train.augment != "none" and model.freeze_backbone and not model.train_blocks:
         raise ConfigError(
             f"--augment {train.augment} needs an image network that is trained on pixels: "
-            "add --no-freeze-backbone or --backbone small_resnet."
+            "add --no-freeze-backbone, --train-blocks or --backbone small_resnet."
         )
 
 
@@ -176,15 +183,18 @@ def _with_features(mixed: MixedData, network: MixedInputModel, console: Console)
     return with_features
 
 
-def _train(network: MixedInputModel, mixed: MixedData, config: TrainConfig, folder: Path, console: Console) -> Recorder:
+def _train(
+    network: MixedInputModel, mixed: MixedData, config: TrainConfig, loss: Loss, folder: Path, console: Console
+) -> Recorder:
     """Train until the validation loss no longer improves; the best weights stay in ``network``."""
     recorder = Recorder(folder)
+    chosen = choose_optimizer(config)
     headline = headline_for(mixed.schema.task, mixed.target)
     learner = Learner(
         network,
         mixed,
-        loss=PerMember(mse, 1) if mixed.schema.task == "regression" else PerMember(cross_entropy, 2),
-        optimizer=AdamW,
+        loss=loss,
+        optimizer=chosen.make,
         metrics=metrics_for(mixed.schema.task, mixed.target),
         callbacks=[
             recorder,
@@ -192,9 +202,10 @@ def _train(network: MixedInputModel, mixed: MixedData, config: TrainConfig, fold
             Checkpoints(folder / "checkpoints", "valid_loss", mode="min"),
             EarlyStopping("valid_loss", mode="min", patience=config.patience),
         ],
-        weight_decay=config.weight_decay,
+        weight_decay=chosen.weight_decay,
     )
-    learner.fit_one_cycle(config.epochs, config.lr)
+    fit_epochs = learner.fit_one_cycle if chosen.one_cycle else learner.fit
+    fit_epochs(config.epochs, chosen.lr)
     return recorder
 
 

@@ -367,7 +367,7 @@ def test_normalize_gives_what_the_model_would_make_of_the_pixels() -> None:
 
 
 def test_a_normalised_batch_is_not_scaled_again_by_the_model() -> None:
-    config = ModelConfig(backbone="small_resnet", tabular_hidden=(4,), encoding_dim=4)
+    config = ModelConfig(backbone="small_resnet", numbers="plain", tabular_hidden=(4,), encoding_dim=4)
     torch.manual_seed(0)
     model = make_model(ModelShape(numeric=1, cardinalities=(), photos=True, outputs=1), config).eval()
     assert model.image is not None

@@ -22,7 +22,7 @@ from mixfit.errors import ConfigError, DataError
 from mixfit.predictor import Predictor
 from mixfit.training.build import build_model
 from mixfit.training.learner import Learner
-from mixfit.training.loss import PerMember, mse
+from mixfit.training.loss import mse
 
 ROWS = 1_000
 
@@ -179,9 +179,9 @@ def test_a_large_table_trains_and_its_predictor_answers_for_raw_rows(path: Path)
     config = ModelConfig(tabular_hidden=(8,), encoding_dim=8)
     model = build_model(data, config, seed=0)
     assert data.arrays.numeric.data_ptr() == table.numeric.ctypes.data  # no second copy
-    before = Learner(model, data, loss=PerMember(mse, 1)).validate()["valid_loss"]
-    Learner(model, data, loss=PerMember(mse, 1)).fit(3, lr=1e-2)
-    learner = Learner(model, data, loss=PerMember(mse, 1))
+    before = Learner(model, data, loss=mse).validate()["valid_loss"]
+    Learner(model, data, loss=mse).fit(3, lr=1e-2)
+    learner = Learner(model, data, loss=mse)
     assert learner.validate()["valid_loss"] < before / 2
     outputs, _ = learner.predict(data.test)
     frame = read_table(path).iloc[data.split.test]

@@ -56,6 +56,12 @@ def test_weights_reach_the_batches_with_a_mean_of_one_in_training(frame: pd.Data
             load_data(weighted, target="price", config=DataConfig(roles={"w": "weight"}))
 
 
+def test_validation_rows_that_weigh_nothing_are_refused(frame: pd.DataFrame) -> None:
+    weighted = frame.assign(w=np.where(frame["split"] == "valid", 0.0, 1.0))
+    with pytest.raises(DataError, match="All weights of the 10 validation rows in column 'w' are 0"):
+        load_data(weighted, target="price", config=DataConfig(roles={"w": "weight"}))
+
+
 def test_a_schema_that_does_not_fit_is_refused(frame: pd.DataFrame) -> None:
     schema = infer_schema(frame, "price")
     with pytest.raises(ConfigError, match="The schema has the target 'price', not 'area'"):

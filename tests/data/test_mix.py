@@ -48,7 +48,7 @@ def batch(kind: str = "uint8", *, classes: bool = False, weight: bool = False) -
 
 def network(kind: str, *, outputs: int = 1) -> MixedInputModel:
     torch.manual_seed(1)
-    config = ModelConfig(backbone="small_resnet", tabular_hidden=(8,), encoding_dim=6)
+    config = ModelConfig(backbone="small_resnet", tabular="mlp", numbers="plain", tabular_hidden=(8,), encoding_dim=6)
     shape = ModelShape(numeric=3, cardinalities=(4, 4), photos=kind != "table", outputs=outputs)
     model = make_model(shape, config).eval()
     if model.image is not None:

@@ -48,6 +48,17 @@ def test_float_and_integer_pixels_are_the_same_picture() -> None:
     torch.testing.assert_close(model.encode(pixels), model.encode(pixels.float() / 255))
 
 
+def test_features_of_masked_photos_spoil_no_gradient_not_even_nan() -> None:
+    """A gradient of 0 times NaN would be NaN in every weight of the projection."""
+    model = encoder(frozen=True).train()
+    mask = torch.tensor([[True, False], [False, False]])
+    features = torch.randn(2, 2, model.num_features)
+    features[~mask] = torch.nan
+    model(None, features, mask).sum().backward()
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in learning)
+
+
 def test_an_unknown_backbone_is_refused_with_similar_names() -> None:
     with pytest.raises(ConfigError, match=r"no backbone 'resnet1'.*Similar: .*resnet1"):
         make_backbone("resnet1")

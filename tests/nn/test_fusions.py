@@ -14,9 +14,18 @@ from mixfit.nn.fusion import make_fusion
 from mixfit.nn.layers import MemberLinear, ensemble_mean
 from mixfit.nn.model import MixedInputModel
 from mixfit.nn.pooling import AttentionPool
+from mixfit.nn.tabm import TabM
 
 NAMES: tuple[Fusion, ...] = ("concat", "gated", "film", "attention", "late")
-CONFIG = ModelConfig(backbone="small_resnet", tabular_hidden=(16,), encoding_dim=8, dropout=0.0, image_dropout=0.0)
+CONFIG = ModelConfig(
+    backbone="small_resnet",
+    tabular="mlp",
+    numbers="plain",
+    tabular_hidden=(16,),
+    encoding_dim=8,
+    dropout=0.0,
+    image_dropout=0.0,
+)
 SHAPE = ModelShape(numeric=3, cardinalities=(4,), photos=True, outputs=1, image_columns=2)
 SHAPES = (SHAPE, replace(SHAPE, numeric=0, cardinalities=()), replace(SHAPE, outputs=3))
 
@@ -155,6 +164,17 @@ def test_an_ensemble_says_the_mean_number_and_the_mean_probability() -> None:
     torch.testing.assert_close(heads(x)[:, 2], x[:, 2] @ heads.weight[2] + heads.bias[2])
 
 
+def test_the_outputs_of_quantiles_are_averaged_as_they_are() -> None:
+    """As logarithms of probabilities they would all be below 0."""
+    tabm = TabM(3, (4,), members=5, width=8, dropout=0.0)
+    model = MixedInputModel(tabm, None, None, outputs=3, members=5, mean="outputs")
+    xb = Inputs(numeric=torch.randn(4, 3), categorical=torch.ones(4, 1, dtype=torch.int64), rows=torch.arange(4))
+    each = model.train()(xb)
+    torch.testing.assert_close(model.eval()(xb), each.mean(1))
+    one = MixedInputModel(TabM(3, (4,), members=1, width=8), None, None, outputs=3, mean="outputs").eval()
+    assert one(xb).shape == (4, 3)
+
+
 def test_pooling_starts_as_the_plain_mean_and_learns_to_choose() -> None:
     pool, x = AttentionPool(4), torch.randn(2, 3, 4)
     mask = torch.tensor([[True, True, True], [True, False, True]])
@@ -166,37 +186,6 @@ def test_pooling_starts_as_the_plain_mean_and_learns_to_choose() -> None:
         (pool(x, mask) - x[:, 0]).square().sum().backward()
         optimizer.step()
     torch.testing.assert_close(pool(x, mask), x[:, 0], atol=0.05, rtol=0)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_fusion_can_be_exported_with_any_number_of_rows(name: Fusion) -> None:
-    class Flat(nn.Module):
-        """The model as a function of tensors."""
-
-        def __init__(self, model: MixedInputModel) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, numeric, categorical, images, mask, column):  # type: ignore[no-untyped-def]
-            rows = torch.arange(numeric.shape[0])
-            return self.model(
-                Inputs(
-                    numeric=numeric,
-                    categorical=categorical,
-                    rows=rows,
-                    images=images,
-                    image_mask=mask,
-                    image_column=column,
-                )
-            )
-
-    flat, xb = Flat(model_of(name).eval()), inputs(SHAPE)
-    tensors = (xb.numeric, xb.categorical, xb.images, xb.image_mask, xb.image_column)
-    rows = torch.export.Dim("rows", min=1, max=64)
-    program = torch.export.export(flat, tensors, dynamic_shapes=[{0: rows}] * 5)
-    for count in (1, 3, 6):
-        part = [tensor[:count] for tensor in tensors if tensor is not None]
-        torch.testing.assert_close(program.module()(*part), flat(*part), atol=1e-5, rtol=1e-5)
 
 
 def test_a_negative_number_of_trained_blocks_is_refused() -> None:

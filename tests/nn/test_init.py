@@ -10,6 +10,7 @@ from torch import nn
 from mixfit.config import ModelConfig
 from mixfit.data.batch import Inputs
 from mixfit.errors import ConfigError
+from mixfit.nn.bins import compute_bins
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.init import Stage, init_weights, lsuv, start_at_target
 from mixfit.nn.layers import MemberLinear
@@ -56,6 +57,41 @@ def test_weights_have_the_variance_of_their_activation() -> None:
     assert net[4].weight.std().item() == pytest.approx(math.sqrt(1 / 400), rel=0.02)
 
 
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm1d(400), nn.GroupNorm(4, 400), nn.RMSNorm(400), nn.Identity(), nn.AlphaDropout(0.1)]
+)
+def test_a_layer_between_does_not_hide_the_activation(norm: nn.Module) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(400, 400), norm, nn.ReLU())
+    init_weights(net)
+    assert net[0].weight.std().item() == pytest.approx(math.sqrt(2 / 400), rel=0.02)
+
+
+@pytest.mark.parametrize("slope", [0.01, 0.5])
+def test_leaky_layers_keep_the_second_moment_whatever_their_slope(slope: float) -> None:
+    torch.manual_seed(0)
+    deep = nn.Sequential(*(layer for _ in range(20) for layer in (nn.Linear(256, 256), nn.LeakyReLU(slope))))
+    init_weights(deep)
+    with torch.no_grad():
+        assert 0.2 < deep(torch.randn(512, 256)).square().mean().item() < 5
+
+
+def test_a_convolution_in_groups_keeps_the_variance_of_each_group() -> None:
+    torch.manual_seed(0)
+    depthwise = nn.Conv2d(256, 256, 3, groups=256)
+    init_weights(depthwise)
+    with torch.no_grad():
+        assert depthwise(torch.randn(8, 256, 8, 8)).var().item() == pytest.approx(1, rel=0.15)
+
+
+def test_frozen_layers_keep_their_weights() -> None:
+    net = nn.Sequential(nn.Linear(3, 3).requires_grad_(requires_grad=False), nn.ReLU(), nn.Linear(3, 3))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    init_weights(net)
+    same = {name for name, tensor in net.state_dict().items() if torch.equal(tensor, before[name])}
+    assert same == {"0.weight", "0.bias"}
+
+
 def test_each_stage_gets_unit_variance_on_a_real_batch() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 8), nn.SiLU(), nn.Dropout(0.5), nn.Linear(8, 3)).train()
@@ -97,11 +133,10 @@ def test_the_target_of_a_head_must_be_told_in_one_way() -> None:
 
 
 @pytest.mark.parametrize("photos", [False, True])
-def test_unscaled_numbers_and_targets_around_ten_million_do_not_explode(*, photos: bool) -> None:
+@pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(tabular="mlp", numbers="plain")], ids=["default", "mlp"])
+def test_unscaled_numbers_and_targets_around_ten_million_do_not_explode(config: ModelConfig, *, photos: bool) -> None:
     """The classic failure of a raw table with photos: gradients that become NaN within the first steps."""
     torch.manual_seed(0)
-    shape = ModelShape(numeric=3, cardinalities=(5,), photos=photos, outputs=1)
-    model = make_model(shape, ModelConfig(backbone="small_resnet")).train()
     xb = Inputs(
         numeric=torch.randn(64, 3) * torch.tensor([1.0, 1e3, 1e6]) + torch.tensor([0.0, 1e4, 2e6]),
         categorical=torch.randint(0, 5, (64, 1)),
@@ -109,6 +144,9 @@ def test_unscaled_numbers_and_targets_around_ten_million_do_not_explode(*, photo
         images=torch.randint(0, 256, (64, 1, 3, 32, 32), dtype=torch.uint8),
         image_mask=torch.rand(64, 1) < 0.8,
     )
+    bins = tuple(tuple(edges.tolist()) for edges in compute_bins(xb.numeric)) if config.numbers == "piecewise" else ()
+    shape = ModelShape(numeric=3, cardinalities=(5,), photos=photos, outputs=1, bins=bins)
+    model = make_model(shape, replace(config, backbone="small_resnet")).train()
     target = 1e7 + 3e6 * torch.randn(64)
     optimizer = AdamW(model.parameters(), lr=2e-3)
     for _ in range(30):
@@ -125,7 +163,7 @@ def test_unscaled_numbers_and_targets_around_ten_million_do_not_explode(*, photo
 def test_frozen_blocks_stay_still_and_the_last_ones_learn() -> None:
     torch.manual_seed(0)
     shape = ModelShape(numeric=1, cardinalities=(), photos=True, outputs=1, image_size=32)
-    config = ModelConfig(backbone_weights=None, train_blocks=1)
+    config = ModelConfig(train_blocks=1, numbers="plain")
     model = make_model(shape, config).train()
     assert model.image is not None
     assert not model.image.frozen

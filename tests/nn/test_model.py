@@ -10,7 +10,14 @@ from mixfit.nn.build import ModelShape, is_frozen, make_model
 from mixfit.nn.model import MixedInputModel
 from mixfit.nn.tabular import TabularEncoder
 
-CONFIG = ModelConfig(backbone="small_resnet", freeze_backbone=False, tabular_hidden=(16,), encoding_dim=8)
+CONFIG = ModelConfig(
+    backbone="small_resnet",
+    freeze_backbone=False,
+    tabular="mlp",
+    numbers="plain",
+    tabular_hidden=(16,),
+    encoding_dim=8,
+)
 SHAPE = ModelShape(numeric=3, cardinalities=(4,), photos=True, outputs=1)
 SHAPES = (
     SHAPE,

@@ -126,3 +126,11 @@ def test_impossible_settings_are_refused() -> None:
         LinearEmbedding(3, 0, activation=False)
     with pytest.raises(ConfigError, match=r"frequencies and scale must be above 0, got 48 and 0\.0"):
         PeriodicEmbedding(3, scale=0.0)
+
+
+def test_what_is_saved_is_finite_and_brings_the_edges_back() -> None:
+    other = compute_bins(TRAIN * 3 + 1, bins=6)
+    saved, loaded = (PiecewiseLinearEmbedding(bins, D) for bins in (BINS, other))
+    assert all(tensor.isfinite().all() for tensor in saved.state_dict().values())
+    loaded.load_state_dict(saved.state_dict())
+    torch.testing.assert_close(loaded(numbers()), saved(numbers()), rtol=0, atol=0)

@@ -1,3 +1,4 @@
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mixfit.errors import ConfigError, DataError
 from mixfit.training.callback import Callback
-from mixfit.training.callbacks.checkpoint import Checkpoints, load_checkpoint
+from mixfit.training.callbacks.checkpoint import Checkpoints, checkpoint_content, load_checkpoint
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
-from mixfit.training.optimizer import SGD, AdamW
+from mixfit.training.optimizer import SGD, AdamW, parameter_groups
 from mixfit.training.state import TrainState
 
 
@@ -111,7 +112,7 @@ def test_a_flipped_byte_and_another_network_are_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_puts_the_optimizer_back_too(tmp_path: Path) -> None:
     fit(tmp_path, [1.0, 0.5])
     model = network()
-    optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=7.0)
+    optimizer = AdamW(parameter_groups(model, 7.0), lr=7.0)
     assert load_checkpoint(tmp_path / "last", model, optimizer)["epoch"] == 2
     restored = optimizer.state_dict()
     assert optimizer.param_groups[0]["lr"] == 0.1
@@ -123,6 +124,62 @@ def test_the_state_of_another_optimizer_leaves_the_model_as_it_is(tmp_path: Path
     fit(tmp_path, [1.0])
     model = network()
     before = model.state_dict()["0.weight"].clone()
-    with pytest.raises(ConfigError, match="The saved optimizer is AdamW, this one is SGD"):
+    with pytest.raises(ConfigError, match=r"^The saved optimizer is AdamW, this one is SGD"):
         load_checkpoint(tmp_path / "last", model, SGD(model.parameters(), lr=0.1))
     assert torch.equal(model.state_dict()["0.weight"], before)
+
+
+def steps(model: nn.Module, optimizer: Any, first: int, last: int) -> None:
+    for step in range(first, last):
+        optimizer.zero_grad()
+        model(torch.randn(8, 3, generator=torch.Generator().manual_seed(step))).square().sum().backward()
+        optimizer.step()
+
+
+def save(folder: Path, model: nn.Module, optimizer: Any) -> None:
+    state = TrainState(model=model, optimizer=optimizer, loss_function=mse, epochs=1, steps_per_epoch=1)
+    for name, content in checkpoint_content(state).items():
+        (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.RMSprop])
+def test_pytorchs_optimizers_go_on_exactly_too(tmp_path: Path, kind: Any) -> None:
+    whole, stopped, resumed = network(), network(), network()
+    steps(whole, kind(whole.parameters(), lr=0.01), 0, 6)
+    optimizer = kind(stopped.parameters(), lr=0.01)
+    steps(stopped, optimizer, 0, 3)
+    save(tmp_path, stopped, optimizer)
+    optimizer = kind(resumed.parameters(), lr=0.5)
+    load_checkpoint(tmp_path, resumed, optimizer)
+    steps(resumed, optimizer, 3, 6)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_pytorchs_optimizer_of_other_groups_leaves_the_model_as_it_is(tmp_path: Path) -> None:
+    fit(tmp_path, [1.0])
+    model = network()
+    before = model.state_dict()["0.weight"].clone()
+    with pytest.raises(ConfigError, match="The saved optimizer does not fit this one"):
+        load_checkpoint(tmp_path / "last", model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert torch.equal(model.state_dict()["0.weight"], before)
+
+
+def test_weights_of_other_shapes_are_refused(tmp_path: Path) -> None:
+    fit(tmp_path, [1.0])
+    wider = Flat(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1).requires_grad_(requires_grad=False))
+    with pytest.raises(DataError, match=r"another network: 0.weight is \(4, 3\) there and \(4, 5\) here"):
+        load_checkpoint(tmp_path / "last", wider)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_an_epoch_without_the_metric_is_never_the_best(tmp_path: Path, mode: Any) -> None:
+    model = network()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    state = TrainState(model=model, optimizer=optimizer, loss_function=mse, epochs=4, steps_per_epoch=1)
+    saving = Checkpoints(tmp_path, "r2", mode=mode, seconds=0.0)
+    saving.before_fit(state)
+    for state.epoch, metrics in enumerate(({}, {"r2": math.nan}, {"r2": 0.5}, {})):
+        state.metrics = dict(metrics)
+        saving.after_epoch(state)
+    assert load_checkpoint(tmp_path / "best", network())["epoch"] == 3

@@ -1,6 +1,7 @@
 """Which parameters learn how fast and which decay; gradients cut together."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,10 @@ import timm
 import torch
 from torch import nn
 
+from mixfit.config import ModelConfig
 from mixfit.errors import ConfigError
+from mixfit.nn.build import ModelShape, make_model
+from mixfit.nn.tabm import TabM
 from mixfit.training.optimizer import clip_gradients, layer_rates, parameter_groups, weight_decay_groups
 
 
@@ -70,10 +74,45 @@ def test_every_trainable_parameter_is_in_one_group_with_its_rate() -> None:
         assert found[id(parameter)]["lr"] == pytest.approx(0.2 * factor)
 
 
-def test_without_weight_decay_groups_differ_in_rate_alone() -> None:
+def test_without_weight_decay_the_optimizer_decides_about_it() -> None:
     groups = parameter_groups(model(), 0.2, rates={"linear": 0.0})
     assert {(group["name"], group["lr"]) for group in groups} == {("", 0.2), ("linear", 0.0)}
     assert all("weight_decay" not in group for group in groups)
+    matrices = [shape for group in groups if group.get("matrices", True) for shape in shapes(group)]
+    assert sorted(matrices) == [(3, 2), (4, 3, 2), (5, 6)]
+
+
+EMBEDDED = {"tabular.columns.numbers.weight", "tabular.columns.numbers.frequency", "image.column_tag"}
+SCALES = {f"tabular.blocks.{block}.0.{scale}" for block in (0, 1) for scale in ("before", "after")}
+
+
+@pytest.mark.parametrize(
+    ("config", "exempt"),
+    [
+        (ModelConfig(tabular="resnet", numbers="linear"), EMBEDDED - {"tabular.columns.numbers.frequency"}),
+        (ModelConfig(tabular="mlp", numbers="periodic"), EMBEDDED - {"tabular.columns.numbers.weight"}),
+        (ModelConfig(members=2, numbers="plain"), SCALES | {"image.column_tag"}),
+        (
+            ModelConfig(members=2),
+            SCALES | {"image.column_tag", "tabular.columns.numbers.straight.weight"},
+        ),
+    ],
+)
+def test_embedded_numbers_scales_of_members_and_tags_do_not_decay(config: ModelConfig, exempt: set[str]) -> None:
+    shape = ModelShape(
+        numeric=2, cardinalities=(4,), photos=True, outputs=1, image_columns=2, image_size=32, bins=((0.0, 1.0),) * 2
+    )
+    network = make_model(shape, replace(config, backbone="small_resnet"))
+    decayed, kept = weight_decay_groups(network, 0.1)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    found = {names[id(p)] for p in kept["params"] if p.ndim > 1 and not names[id(p)].endswith("bias")}
+    assert found == exempt | {"tabular.columns.categories.0.weight"}
+    assert "head.weight" in {names[id(p)] for p in decayed["params"]}
+
+
+def test_the_scale_of_a_mini_ensemble_does_not_decay() -> None:
+    decayed, kept = weight_decay_groups(TabM(2, (), members=3, blocks=1, width=4, variant="mini"), 0.1)
+    assert (shapes(decayed), shapes(kept)) == ({(4, 2)}, {(3, 2), (4,)})
 
 
 def test_rates_of_no_part_are_refused() -> None:

@@ -26,7 +26,7 @@ def inputs() -> Inputs:
 
 def network() -> MixedInputModel:
     torch.manual_seed(0)
-    config = ModelConfig(backbone="small_resnet", tabular_hidden=(4,), encoding_dim=4)
+    config = ModelConfig(backbone="small_resnet", numbers="plain", tabular_hidden=(4,), encoding_dim=4)
     return make_model(ModelShape(numeric=2, cardinalities=(), photos=True, outputs=3), config).eval()
 
 

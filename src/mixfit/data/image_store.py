@@ -29,7 +29,7 @@ from mixfit.errors import ResourceError
 
 DECODER_VERSION = 1
 """Raise this whenever ``images.read_image`` gives other pixels than before for any file."""
-_CHUNK_BYTES = 8_000_000
+_CHUNK_BYTES = 16_000_000
 # These may be gone on the next attempt though the file stays the same.
 _PASSING_PROBLEMS = ("is missing", "cannot be read", "does not fit into the memory", "has become a symbolic link")
 
@@ -74,15 +74,24 @@ class ImageStore:
         keys: ``photo_keys`` of them.
         store: where the pixels are.
         found: what the store holds for ``keys``.
+        written: numbers of the photos that this process has just put there; the others are checked when first read.
     """
 
-    def __init__(self, files: ImageFiles, keys: Sequence[str], store: RecordStore, found: Found) -> None:
+    def __init__(
+        self,
+        files: ImageFiles,
+        keys: Sequence[str],
+        store: RecordStore,
+        found: Found,
+        written: Int64[np.ndarray, " written"] | None = None,
+    ) -> None:
         self.source, self.keys, self.store = files, tuple(keys), store
         self.size, self.crop = files.size, files.crop
         self._places, self._checksums, self._problems = found.places, found.checksums, found.problems
         self._broken = np.zeros(len(files), dtype=np.bool_)
         self._broken[list(found.problems)] = True
         self._checked = np.zeros(len(files), dtype=np.bool_)
+        self._checked[[] if written is None else written] = True
         self._reader = store.reader()
 
     def __len__(self) -> int:
@@ -176,17 +185,17 @@ def open_image_store(
         cache.folder / f"photos-{decoder_name(size, crop)}", shape=(3, size, size), dtype=np.uint8, about="photos"
     )
     keys = photo_keys(source.files, follow_links=source.follow_links)
-    found = store.find(keys)
+    found, written = store.find(keys), None
     if len(_with_key(found.missing, keys)):
         try:
             cache.check_room(len(_with_key(found.missing, keys)) * store.record_bytes)
-            _fill(store, source, keys, cache)
+            written = _fill(store, source, keys, cache)
         except ResourceError as error:
             cache.warn(f"{error} Photos that are not in the cache are decoded whenever they are needed.")
         found = store.find(keys)
     if not (found.places >= 0).any() and not found.problems:
         return source
-    return ImageStore(source, keys, store, found)
+    return ImageStore(source, keys, store, found, written)
 
 
 def _with_key(numbers: Int64[np.ndarray, " n"], keys: Sequence[str]) -> Int64[np.ndarray, " m"]:
@@ -195,8 +204,11 @@ def _with_key(numbers: Int64[np.ndarray, " n"], keys: Sequence[str]) -> Int64[np
     return np.array(sorted(first.values()), dtype=np.int64)
 
 
-def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Cache) -> None:
-    """Decode and append all that is missing; one chunk is written while the next one is decoded."""
+def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Cache) -> Int64[np.ndarray, " written"]:
+    """Decode and append all that is missing; one chunk is written while the next one is decoded.
+
+    Returns:
+        Numbers of the photos that were stored."""
     say_waiting = partial(cache.warn, f"Another process is filling the cache {store.folder}; waiting for it.")
     with store.writing(waiting=say_waiting), ThreadPoolExecutor(1, thread_name_prefix="mixfit-cache") as writer:
         missing = _with_key(store.find(keys).missing, keys)
@@ -205,6 +217,7 @@ def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Ca
         if cache.progress:
             chunks = track(chunks, description=" decoding photos", console=Console(stderr=True), transient=True)
         pending: Callable[[], object] = list
+        written = [np.zeros(0, dtype=np.int64)]
         for chunk in chunks:
             pixels, ok = source.read(chunk)
             now = photo_keys([source.files[number] for number in chunk], follow_links=source.follow_links)
@@ -217,7 +230,9 @@ def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Ca
             names = [keys[number] for number in chunk[stored].tolist()]
             texts = {keys[number]: text for number, text in problems.items()}
             pending = writer.submit(store.append, names, pixels.numpy()[stored], texts).result
+            written.append(chunk[stored])
         pending()
+    return np.concatenate(written)
 
 
 def _photo_key(path: str, follow_links: bool) -> str:  # noqa: FBT001

@@ -140,7 +140,7 @@ def load_large(
         numeric=numeric,
         categorical=categorical,
         encoded=encoded,
-        weight=_weight(path, schema, split.train),
+        weight=_weight(path, schema, split),
         repaired=repaired,
         truth=truth,
     )
@@ -177,11 +177,12 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return any(check(kind) for check in checks)
 
 
-def _weight(path: Path, schema: Schema, train: Int64[np.ndarray, " train"]) -> Float32[np.ndarray, " rows"] | None:
+def _weight(path: Path, schema: Schema, split: Split) -> Float32[np.ndarray, " rows"] | None:
     names = schema.names("weight")
     if not names:
         return None
-    return row_weights(pd.concat(list(parquet_pieces(path, names, rows=PIECE)), ignore_index=True), schema, train)
+    frame = pd.concat(list(parquet_pieces(path, names, rows=PIECE)), ignore_index=True)
+    return row_weights(frame, schema, split.train, split.valid)
 
 
 def _split(path: Path, schema: Schema, config: DataConfig, seed: int) -> tuple[Split, pd.Series]:

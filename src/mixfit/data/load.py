@@ -320,7 +320,7 @@ def prepare_target(frame: pd.DataFrame, schema: Schema, split: Split) -> Prepare
     scale = fit_target(column.iloc[split.train], schema.task)
     encoded = np.nan_to_num(scale.encode(column))
     judged, bad = _without_unknown_classes(split, encoded, column, scale)
-    weight = row_weights(frame, schema, split.train)
+    weight = row_weights(frame, schema, judged.train, judged.valid)
     tensor = None if weight is None else torch.from_numpy(weight)
     return PreparedTarget(scale=scale, encoded=encoded, split=judged, weight=tensor, bad=bad)
 

@@ -6,8 +6,9 @@ a lock for writers, and a description. Knows nothing of photos, features or mode
 
 What holds whatever happens:
 
-- Records are flushed to the disk before their rows are committed to the index, so that a writer that is killed leaves
-  whole records only; what it wrote without committing is left unused.
+- Records are written before their rows are committed to the index, so that a writer that is killed leaves whole records
+  only; what it wrote without committing is left unused. Nothing waits for the disk: what a loss of power takes away is
+  found missing by the checksums, or the index is found damaged, and it is made anew as everything in a cache can be.
 - One writer at a time (``flock``); readers never wait and never see a record change: no byte of ``records.bin`` is
   written twice, and where the index and the records do not agree, both files are made anew, so that a reader keeps the
   old ones.
@@ -190,9 +191,12 @@ class RecordStore:
     def _connect(self, *, write: bool) -> sqlite3.Connection:
         """A connection for one operation: one that is kept must not be used on in a forked process.
 
-        Reading opens for writing where that is allowed, to roll back what a killed writer left."""
+        Reading opens for writing where that is allowed, to roll back what a killed writer left. SQLite need not wait
+        for the disk, see the module."""
         uri = f"{(self.folder / INDEX).absolute().as_uri()}?mode={'rwc' if write else 'rw'}"
-        return sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+        connection = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
 
     def _repair(self) -> None:
         """Start anew where the index is missing or damaged, names records that are not there, or is of other ones.
@@ -230,7 +234,6 @@ class RecordStore:
             written = 0
             while written < len(data):
                 written += os.pwrite(descriptor, data[written:], offset + written)
-            os.fsync(descriptor)
         except OSError:
             with suppress(OSError):
                 os.ftruncate(descriptor, offset)  # no committed record lies behind: readers never look there

@@ -247,14 +247,18 @@ def usable_rows(
 
 
 def row_weights(
-    frame: pd.DataFrame, schema: Schema, training_rows: Int64[np.ndarray, " train"]
+    frame: pd.DataFrame,
+    schema: Schema,
+    training_rows: Int64[np.ndarray, " train"],
+    validation_rows: Int64[np.ndarray, " valid"],
 ) -> Float32[np.ndarray, " rows"] | None:
     """Weights with a mean of 1 over the training rows; rows that only judge may lack one and then weigh 1.
 
     Returns:
         None if no column has the role.
     Raises:
-        DataError: a training row has no weight or a negative one, or all are 0.
+        DataError: a training row has no weight or a negative one, or all of them are 0, or all of the validation rows,
+            whose loss would be 0 over 0.
     """
     names = schema.names("weight")
     if not names:
@@ -269,7 +273,13 @@ def row_weights(
     mean = values[training_rows].mean()
     if mean == 0:
         raise DataError(f"All weights of the training rows in column {names[0]!r} are 0.")
-    return np.where(values >= 0, values / mean, 1.0).astype(np.float32)
+    weights = np.where(values >= 0, values / mean, 1.0).astype(np.float32)
+    if len(validation_rows) and not weights[validation_rows].any():
+        raise DataError(
+            f"All weights of the {len(validation_rows)} validation rows in column {names[0]!r} are 0, so that no epoch "
+            "could be told from another: weigh some of them, or leave their cells empty."
+        )
+    return weights
 
 
 def wants_log(values: Float[np.ndarray, " rows"]) -> bool:

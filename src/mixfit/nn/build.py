@@ -1,6 +1,6 @@
 """The network of a configuration, for data of a shape."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import torch
@@ -22,8 +22,11 @@ from mixfit.nn.tabm import TabM
 from mixfit.nn.tabular import TabularEncoder
 from mixfit.nn.tabular_resnet import TabularResNet
 
-_NUMBER_WIDTH = 16
-"""Places of an embedded number."""
+_NUMBER_WIDTH, _ALL_NUMBERS_WIDTH = 16, 512
+"""Most places of an embedded number, and of all of them together."""
+_NARROWEST_NUMBER = 4
+_LARGE_TABLE = 2_000
+"""Training rows from which on the table's network is wider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,22 @@ class ModelShape:
     """Image columns of the table."""
     bins: tuple[tuple[float, ...], ...] = ()
     """Edges of the bins of each number column, for numbers that are embedded piecewise-linearly; else ()."""
+
+
+def with_sizes(config: ModelConfig, *, rows: int, numeric: int) -> ModelConfig:
+    """The configuration with the sizes that it leaves open: wider hidden layers for more rows, and embeddings of
+    numbers that are narrower the more columns there are, so that all together stay about as wide.
+
+    Args:
+        rows: of training.
+        numeric: number columns as the network sees them.
+    """
+    hidden, width = config.tabular_hidden, config.number_width
+    if hidden is None:
+        hidden = (128, 128) if rows < _LARGE_TABLE else (256, 256)
+    if width is None:
+        width = min(_NUMBER_WIDTH, max(_NARROWEST_NUMBER, _ALL_NUMBERS_WIDTH // max(numeric, 1)))
+    return replace(config, tabular_hidden=hidden, number_width=width)
 
 
 def is_frozen(config: ModelConfig) -> bool:
@@ -61,10 +80,12 @@ def is_frozen(config: ModelConfig) -> bool:
 def make_model(shape: ModelShape, config: ModelConfig, *, pretrained: bool = True) -> MixedInputModel:
     """Build the network of a configuration for data of a shape.
 
-    Weights are random (PyTorch's global generator), the backbone's are pretrained where there are such.
+    Weights are random (PyTorch's global generator), the backbone's are pretrained where there are such. Sizes that the
+    configuration leaves open are those of a small table, see ``with_sizes``.
 
     Args:
         pretrained: False leaves the backbone's random weights, for when saved ones are loaded anyway."""
+    config = with_sizes(config, rows=0, numeric=shape.numeric)
     tabular, members = _table_encoder(shape, config)
     if not shape.photos:
         return MixedInputModel(tabular, None, None, outputs=shape.outputs, members=members)
@@ -86,7 +107,7 @@ def make_model(shape: ModelShape, config: ModelConfig, *, pretrained: bool = Tru
 def _table_encoder(shape: ModelShape, config: ModelConfig) -> tuple[TableEncoder, int]:
     """The encoder and its number of members."""
     numbers = _numbers(shape, config)
-    hidden, dropout = config.tabular_hidden, config.dropout
+    hidden, dropout = config.tabular_hidden or (), config.dropout
     columns = (shape.numeric, shape.cardinalities)
     match config.tabular:
         case "mlp":
@@ -118,19 +139,21 @@ def _table_encoder(shape: ModelShape, config: ModelConfig) -> tuple[TableEncoder
 
 
 def _numbers(shape: ModelShape, config: ModelConfig) -> NumericEmbedding | None:
+    width = config.number_width or _NUMBER_WIDTH
     match config.numbers:
         case "plain":
             return None
         case "linear":
-            return LinearEmbedding(shape.numeric, _NUMBER_WIDTH, activation=True)
+            return LinearEmbedding(shape.numeric, width, activation=True)
         case "periodic":
-            return PeriodicEmbedding(shape.numeric, _NUMBER_WIDTH)
+            return PeriodicEmbedding(shape.numeric, width)
         case "piecewise":
             if len(shape.bins) != shape.numeric:
-                raise ConfigError(f"There are bins for {len(shape.bins)} of {shape.numeric} number columns.")
-            return PiecewiseLinearEmbedding(
-                [torch.tensor(edges, dtype=torch.float64) for edges in shape.bins], _NUMBER_WIDTH
-            )
+                raise ConfigError(
+                    f"There are bins for {len(shape.bins)} of {shape.numeric} number columns: build_model computes "
+                    "them from the training rows, compute_bins does it alone; or choose other numbers than piecewise."
+                )
+            return PiecewiseLinearEmbedding([torch.tensor(edges, dtype=torch.float64) for edges in shape.bins], width)
         case _:
             assert_never(config.numbers)
 

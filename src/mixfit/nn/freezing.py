@@ -6,6 +6,15 @@ from torch import nn
 
 from mixfit.errors import ConfigError
 
+NORMS = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+)
+"""Layers that scale what others give."""
+
 
 def freeze(*modules: nn.Module) -> None:
     """Make modules stay as they are: their parameters get no gradient, and they are in evaluation mode.
@@ -38,15 +47,33 @@ def keep_frozen_still(model: nn.Module) -> None:
         keep_frozen_still(child)
 
 
+def has_only_norms(module: nn.Module) -> bool:
+    """Whether all parameters of a module are those of norm layers."""
+    layers = [layer for layer in module.modules() if any(True for _ in layer.parameters(recurse=False))]
+    return bool(layers) and all(isinstance(layer, NORMS) for layer in layers)
+
+
 def blocks(backbone: nn.Module) -> list[nn.Module]:
     """The parts of a backbone that are set free one after the other, from the pixels to the features.
 
-    A stage counts as one part: children with parameters, and where a child is a sequence its members."""
-    found: list[nn.Module] = []
+    A stage counts as one part: children with parameters, and where a child is a sequence its members. A norm belongs
+    to the part before it, as it has next to nothing to learn alone; parameters of the backbone itself, such as the
+    places of a transformer, belong to the first part."""
+    found: list[list[nn.Module]] = []
     for child in backbone.children():
         members = list(child.children()) if isinstance(child, nn.Sequential) else [child]
-        found += [member for member in members if any(True for _ in member.parameters())]
-    return found
+        for member in members:
+            if not any(True for _ in member.parameters()):
+                continue
+            if found and has_only_norms(member):
+                found[-1].append(member)
+            else:
+                found.append([member])
+    own = list(backbone.parameters(recurse=False))
+    if own:
+        found = found or [[]]
+        found[0].append(nn.ParameterList(own))
+    return [part[0] if len(part) == 1 else nn.ModuleList(part) for part in found]
 
 
 def unfreeze_last(backbone: nn.Module, count: int) -> None:

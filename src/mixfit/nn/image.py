@@ -79,6 +79,10 @@ class ImageEncoder(nn.Module):
         """The linear layer that scales the result."""
         return (self.project[2],)
 
+    def no_weight_decay(self) -> set[str]:
+        """The tags, which are embeddings of the columns, for ``parameter_groups``."""
+        return {"column_tag"}
+
     def train(self, mode: bool = True) -> "ImageEncoder":  # noqa: FBT001, FBT002 - PyTorch's signature
         """What is frozen always stays in evaluation mode."""
         super().train(mode)
@@ -129,8 +133,11 @@ class ImageEncoder(nn.Module):
             normalized: the pixels are at the backbone's scale already.
         """
         others = None if mix is None else mix.image_mask
+        present = mask if others is None else mask | others
         if features is None:
-            features = self._features(images, mask if others is None else mask | others, normalized=normalized)
+            features = self._features(images, present, normalized=normalized)
+        else:  # 0 times NaN is NaN in the gradients, so it must not get as far as the pooling
+            features = features.masked_fill(~present[:, :, None], 0)
         x = self.project(features)
         if self.column_tag is not None:
             x = x + (self.column_tag[0] if column is None else self.column_tag[column])
@@ -143,7 +150,9 @@ class ImageEncoder(nn.Module):
         if images is None:
             return features
         if torch.compiler.is_exporting():  # an exported program cannot choose photos by what the mask holds
-            encoded = self.encode(images.flatten(0, 1), normalized=normalized).reshape(*present.shape, -1)
+            encoded = self.encode(images.flatten(0, 1), normalized=normalized)
+            # The width is said, not inferred: dividing by rows times photos would bind the program to their numbers.
+            encoded = encoded.reshape(*images.shape[:2], self.num_features)
             return encoded.masked_fill(~present[:, :, None], 0)
         if present.any():
             features[present] = self.encode(images[present], normalized=normalized).to(features.dtype)

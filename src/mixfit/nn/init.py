@@ -16,6 +16,15 @@ from mixfit.nn.layers import MemberLinear
 
 # The g for which E[activation(g x)^2] is 1 for standard normal x.
 _GAIN_OF_SILU, _GAIN_OF_GELU = 1.559, 1.468
+_PASSED_OVER = (
+    nn.Identity,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.modules.dropout._DropoutNd,
+)
 
 
 @torch.no_grad()
@@ -26,10 +35,10 @@ def init_weights(module: nn.Module) -> None:
     second moment is kept, any other after Glorot and Bengio 2010. What follows a layer is told from its
     ``nn.Sequential``, with norms and dropout between passed over. Deep stacks of SiLU or GELU need norms all the same:
     unlike ReLU, these let no scale stand still. Weights that are 0 throughout are kept: these are ends of residual
-    branches."""
+    branches. So is what is frozen: it could never learn from a new start."""
     gains = dict(_gains(module))
     for layer in module.modules():
-        if not isinstance(layer, nn.Linear | nn.Conv2d):
+        if not isinstance(layer, nn.Linear | nn.Conv2d) or not layer.weight.requires_grad:
             continue
         if layer.bias is not None:
             layer.bias.zero_()
@@ -39,7 +48,10 @@ def init_weights(module: nn.Module) -> None:
         if layer in gains:
             layer.weight.normal_(std=gains[layer] / math.sqrt(fan_in))
         else:
-            nn.init.xavier_normal_(layer.weight)
+            # PyTorch's own function counts the places of all groups, though a place reaches those of its group alone.
+            groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+            fan_out = layer.weight[:, 0].numel() // groups
+            layer.weight.normal_(std=math.sqrt(2 / (fan_in + fan_out)))
 
 
 def _gains(module: nn.Module) -> Iterator[tuple[nn.Module, float]]:
@@ -51,10 +63,11 @@ def _gains(module: nn.Module) -> Iterator[tuple[nn.Module, float]]:
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 before = layer
             elif isinstance(layer, nn.ReLU | nn.LeakyReLU) and before is not None:
-                yield before, math.sqrt(2)
+                slope = layer.negative_slope if isinstance(layer, nn.LeakyReLU) else 0.0
+                yield before, math.sqrt(2 / (1 + slope**2))
             elif isinstance(layer, nn.SiLU | nn.GELU) and before is not None:
                 yield before, _GAIN_OF_SILU if isinstance(layer, nn.SiLU) else _GAIN_OF_GELU
-            elif not isinstance(layer, nn.Dropout | nn.BatchNorm2d | nn.LayerNorm):
+            elif not isinstance(layer, _PASSED_OVER):
                 before = None
 
 

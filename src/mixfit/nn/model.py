@@ -1,6 +1,6 @@
 """The mixed-input network: encoders, fusion, head."""
 
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -48,17 +48,19 @@ class MixedInputModel(nn.Module):
 
     The table encoder may be an ensemble that gives a vector for each of its members. In training every member then has
     a prediction of its own, to be judged on its own; in evaluation mode the model gives their mean (of probabilities
-    for classes).
+    for classes, see ``mean``).
 
     Args:
         tabular: ``(batch, numeric), (batch, categorical) -> (batch, d_table)``, or ``(batch, members, d_table)``.
         image: photos of a row -> ``(batch, d_image)``; None for a table without photos.
         fusion: ``(batch, d_table), (batch, d_image) -> (batch, d)``; None exactly when ``image`` is None.
-        outputs: 1 for a number, else the number of classes.
+        outputs: 1 for a number, else the number of classes, or what else the loss needs.
         members: of the ensemble; 1 for none.
         auxiliary: in training the table alone and the photos alone predict, too, through heads of their own, and are
             judged like the whole, so that neither starves beside the other.
         modality_dropout: share of the rows that lose all their photos, in training, in [0, 1).
+        mean: of the members' several outputs: of the probabilities of classes, or of the outputs themselves, for losses
+            such as ``Quantiles`` and ``ordinal``, whose outputs are no logits of classes.
     Raises:
         ConfigError: only one of image encoder and fusion is given.
     """
@@ -73,18 +75,25 @@ class MixedInputModel(nn.Module):
         members: int = 1,
         auxiliary: bool = False,
         modality_dropout: float = 0.0,
+        mean: Literal["probabilities", "outputs"] = "probabilities",
     ) -> None:
         super().__init__()
         if (image is None) != (fusion is None):
             raise ConfigError("An image encoder needs a fusion and the other way round: give both or neither.")
         self.tabular, self.image, self.fusion = tabular, image, fusion
         self.outputs, self.members, self.modality_dropout = outputs, members, modality_dropout
+        self.mean: Literal["probabilities", "outputs"] = mean
         self.head = _head(members, tabular.out_dim if fusion is None else fusion.out_dim, outputs)
         self.auxiliary: nn.ModuleList | None = None
         if auxiliary and image is not None:
             self.auxiliary = nn.ModuleList(
                 [_head(members, tabular.out_dim, outputs), nn.Linear(image.out_dim, outputs)]
             )
+
+    @property
+    def predictions_a_row(self) -> int:
+        """How many predictions training gives for each row: one for each member, thrice that with auxiliary heads."""
+        return self.members * (1 if self.auxiliary is None else 3)
 
     def train(self, mode: bool = True) -> "MixedInputModel":  # noqa: FBT001, FBT002 - PyTorch's signature
         """What is frozen stays in evaluation mode."""
@@ -106,7 +115,7 @@ class MixedInputModel(nn.Module):
         y = self.head(table if photos is None or self.fusion is None else self.fusion(table, photos))
         y = y if y.ndim == 3 else y[:, None]
         if not self.training:
-            y = ensemble_mean(y) if y.shape[1] > 1 else y[:, 0]
+            y = y[:, 0] if y.shape[1] == 1 else y.mean(1) if self.mean == "outputs" else ensemble_mean(y)
         elif self.auxiliary is not None and photos is not None:
             from_table, from_photos = self.auxiliary[0](table), self.auxiliary[1](photos)
             # Each of the three counts alike, whatever the number of members.
@@ -120,7 +129,7 @@ class MixedInputModel(nn.Module):
         assert self.image is not None
         mask, mix = xb.image_mask, xb.mix
         if mask is None:
-            mask = torch.zeros(len(table), 0, dtype=torch.bool, device=table.device)
+            mask = torch.zeros(table.shape[0], 0, dtype=torch.bool, device=table.device)
         query = table.mean(1) if table.ndim == 3 else table
         photos = self.image(
             xb.images,

@@ -47,6 +47,10 @@ class LinearEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(columns, d).uniform_(-(d**-0.5), d**-0.5))
         self.bias = nn.Parameter(torch.empty(columns, d).uniform_(-(d**-0.5), d**-0.5))
 
+    def no_weight_decay(self) -> set[str]:
+        """The embedding, for ``parameter_groups``; the authors' program spares it, too."""
+        return {"weight"}
+
     def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch d"]:
         """Each column by itself."""
         x = torch.addcmul(self.bias, self.weight, numeric[:, :, None])
@@ -87,6 +91,10 @@ class PeriodicEmbedding(nn.Module):
         # Without extreme values, as the authors' later code does.
         nn.init.trunc_normal_(self.frequency, std=scale, a=-3 * scale, b=3 * scale)
         self.linear = nn.Linear(2 * frequencies, d) if lite else ColumnLinear(columns, 2 * frequencies, d)
+
+    def no_weight_decay(self) -> set[str]:
+        """The frequencies, for ``parameter_groups``; the authors' program spares them, too."""
+        return {"frequency"}
 
     def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch d"]:
         """Each column by itself."""
@@ -130,8 +138,9 @@ class _Bins(nn.Module):
         # The padding is clamped to 0 from both sides.
         self.register_buffer("left", torch.zeros(shape))
         self.register_buffer("width", torch.ones(shape))
-        self.register_buffer("lowest", torch.zeros(shape))
-        self.register_buffer("highest", torch.zeros(shape))
+        # Not saved: they hold infinities, and follow from the number of bins.
+        self.register_buffer("lowest", torch.zeros(shape), persistent=False)
+        self.register_buffer("highest", torch.zeros(shape), persistent=False)
         for column, (edges, count) in enumerate(zip(bins, self.counts, strict=True)):
             self.left[column, :count] = edges[:-1]
             self.width[column, :count] = edges.diff()

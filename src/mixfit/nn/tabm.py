@@ -32,6 +32,12 @@ class ScaledLinear(nn.Module):
         self.after = nn.Parameter(torch.ones(members, d_out))
         self.bias = nn.Parameter(torch.empty(d_out).uniform_(-bound, bound).repeat(members, 1))
 
+    def no_weight_decay(self) -> set[str]:
+        """The scales, for ``parameter_groups``: numbers one by one like those of a norm, and no matrix for ``Muon``.
+
+        NOTE[DIFF]: in the authors' program they decay towards 0, together with the weight that they scale."""
+        return {"before", "after"}
+
     def forward(self, x: Float[Tensor, "batch members d_in"]) -> Float[Tensor, "batch members d_out"]:
         """Each member's view of the shared layer."""
         return torch.addcmul(self.bias, (x * self.before) @ self.weight.T, self.after)
@@ -91,6 +97,10 @@ class TabM(nn.Module):
             layers[0].before.data.copy_(scales)
         self.blocks = nn.ModuleList(nn.Sequential(layer, nn.ReLU(), nn.Dropout(dropout)) for layer in layers)
         self.wide = nn.Linear(d_in, width) if wide else None
+
+    def no_weight_decay(self) -> set[str]:
+        """The scale, for ``parameter_groups``; the others are those of ``ScaledLinear``."""
+        return {"scale"}
 
     @property
     def last_layers(self) -> tuple[nn.Module, ...]:

@@ -18,7 +18,7 @@ from mixfit.data.load import MixedData
 from mixfit.data.store import ImageFiles, ImageSource
 from mixfit.errors import ConfigError
 from mixfit.nn.bins import compute_bins
-from mixfit.nn.build import ModelShape, make_model
+from mixfit.nn.build import ModelShape, make_model, with_sizes
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.prepare import start_well
@@ -35,7 +35,7 @@ def model_shape(data: MixedData, config: ModelConfig) -> ModelShape:
     bins: tuple[tuple[float, ...], ...] = ()
     if config.numbers == "piecewise":
         rows = torch.as_tensor(np.asarray(data.split.train))
-        edges = compute_bins(data.arrays.numeric[rows], target=data.arrays.target[rows])
+        edges = compute_bins(data.arrays.numeric[rows], bins=config.bins, target=data.arrays.target[rows])
         bins = tuple(tuple(column.tolist()) for column in edges)
     return ModelShape(
         numeric=data.arrays.numeric.shape[1],
@@ -48,13 +48,19 @@ def model_shape(data: MixedData, config: ModelConfig) -> ModelShape:
     )
 
 
+def sized_for(data: MixedData, config: ModelConfig) -> ModelConfig:
+    """The configuration with the sizes that suit the data where it leaves them open."""
+    return with_sizes(config, rows=len(data.split.train), numeric=data.arrays.numeric.shape[1])
+
+
 def build_model(data: MixedData, config: ModelConfig | None = None, *, seed: int | None = None) -> MixedInputModel:
     """A mixed-input network for ``data``, whose first prediction is the mean of the training rows.
 
+    By default TabM with piecewise-linear embeddings of the numbers, of a width that suits the number of rows.
     ``seed`` sets PyTorch's global generator before the weights are drawn."""
     if seed is not None:
         torch.manual_seed(seed)
-    config = ModelConfig() if config is None else config
+    config = sized_for(data, ModelConfig() if config is None else config)
     model = make_model(model_shape(data, config), config)
     start_well(model, data)
     return model

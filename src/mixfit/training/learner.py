@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from mixfit.data.target import Target
 from mixfit.device import default_device
 from mixfit.errors import DataError, Diverged
+from mixfit.nn.model import MixedInputModel
 from mixfit.training.callback import Callback, CancelBatch, CancelEpoch, CancelFit, Events
 from mixfit.training.callbacks.schedule import OneCycle
-from mixfit.training.loss import Loss
+from mixfit.training.loss import Loss, PerMember
 from mixfit.training.metrics import Metric, evaluate
 from mixfit.training.optimizer import AdamW, parameter_groups
 from mixfit.training.state import TrainState
@@ -70,8 +71,10 @@ class Learner:
     Args:
         model: called with ``xb``; gives scaled targets ``(batch,)`` or logits ``(batch, classes)``.
         data: ``train`` and ``valid`` loaders and the ``target`` scale.
-        loss: ``(prediction, yb)``, or ``(prediction, yb, weight)`` when the batches carry weights.
-        optimizer: a class, ours or PyTorch's, or any function ``(parameters, lr=...) -> optimizer``.
+        loss: ``(prediction, yb)``, or ``(prediction, yb, weight)`` when the batches carry weights. Of a
+            ``MixedInputModel`` that gives several predictions for a row in training, each is judged by it on its own.
+        optimizer: a class, ours or PyTorch's, or any function ``(groups, lr=...) -> optimizer``; the
+            groups are those of ``parameter_groups``.
         metrics: of the validation rows, in the unit of the target.
         callbacks: of every fit.
         weight_decay: of matrices and kernels; biases, norms and embeddings do not decay. None: the optimizer's default.
@@ -94,7 +97,7 @@ class Learner:
     ) -> None:
         self.device = default_device() if device is None else torch.device(device)
         self.model = model.to(self.device)
-        self.data, self.loss, self.optimizer = data, loss, optimizer
+        self.data, self.loss, self.optimizer = data, _loss_of_each(model, loss), optimizer
         self.metrics, self.callbacks = tuple(metrics), tuple(callbacks)
         self.weight_decay, self.rates = weight_decay, rates
 
@@ -103,13 +106,15 @@ class Learner:
 
         Raises:
             DataError: there are no training rows.
-            Diverged: the mean training loss of an epoch is not finite.
+            Diverged: the mean training loss of an epoch is not finite, or the outputs for its validation rows are not.
         """
         if not len(self.data.train):
             raise DataError("There are no training rows.")
         state = TrainState(
             model=self.model,
-            optimizer=self.optimizer(self._parameters(lr), lr=lr),
+            optimizer=self.optimizer(
+                parameter_groups(self.model, lr, weight_decay=self.weight_decay, rates=self.rates), lr=lr
+            ),
             loss_function=self.loss,
             epochs=epochs,
             steps_per_epoch=len(self.data.train),
@@ -138,7 +143,10 @@ class Learner:
         return self.fit(epochs, lr, callbacks=[OneCycle(), *callbacks])
 
     def validate(self, loader: Batches | None = None) -> dict[str, float]:
-        """Loss and metrics over ``loader`` (by default ``data.valid``), without any callback."""
+        """Loss and metrics over ``loader`` (by default ``data.valid``), without any callback.
+
+        Raises:
+            Diverged: an output of the model is not finite."""
         state = TrainState(model=self.model, optimizer=None, loss_function=self.loss, epochs=0, steps_per_epoch=0)
         self._validate(state, Events([], state), self.data.valid if loader is None else loader)
         return state.metrics
@@ -216,6 +224,7 @@ class Learner:
                     events.fire("after_batch")
         if targets:
             output, target = torch.cat(outputs).float().cpu(), torch.cat(targets).cpu()
+            _require_finite(output)
             state.metrics["valid_loss"] = torch.stack(losses).sum().item() / (weights.item() or math.nan)
             truth, prediction = self._in_target_units(target, output)
             state.metrics |= evaluate(self.metrics, truth, prediction)
@@ -231,10 +240,23 @@ class Learner:
         for xb, yb in loader:
             yield xb.to(self.device), yb.to(self.device)
 
-    def _parameters(self, lr: float) -> list[nn.Parameter] | list[dict[str, Any]]:
-        if self.weight_decay is not None or self.rates:
-            return parameter_groups(self.model, lr, weight_decay=self.weight_decay, rates=self.rates)
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+def _require_finite(output: Tensor) -> None:
+    """The last step of an epoch may break weights whose loss was finite: no metric can judge that."""
+    broken = int((~output.isfinite()).reshape(len(output), -1).any(1).sum())
+    if broken:
+        raise Diverged(
+            f"The outputs for {broken} of {len(output)} validation rows are not finite: the last step has broken the "
+            "weights; train again with a smaller learning rate, for instance a tenth of it."
+        )
+
+
+def _loss_of_each(model: nn.Module, loss: Loss) -> Loss:
+    """The loss for all predictions of a row, where the model gives more than one."""
+    several = isinstance(model, MixedInputModel) and model.predictions_a_row > 1
+    if not several or isinstance(loss, PerMember):
+        return loss
+    return PerMember(loss, 1 if model.outputs == 1 else 2)
 
 
 def _switch(state: TrainState, *, training: bool) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from mixfit.errors import DataError
+from mixfit.errors import ConfigError, DataError
 from mixfit.files import json_numbers, new_folder, write_file
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.control import changing_tensors
@@ -54,7 +54,7 @@ class Checkpoints(Callback):
         """Remember this epoch; write when the last writing is long enough ago."""
         content = checkpoint_content(state)
         self._waiting["last"] = content
-        value = self.sign * state.metrics.get(self.metric, math.inf)
+        value = self.sign * state.metrics.get(self.metric, math.nan)  # nan is never better
         if value < self.best:
             self.best = value
             self._waiting["best"] = content
@@ -92,7 +92,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Any = None) -> di
     Args:
         folder: such as ``last`` or ``best``.
         model: of the same architecture.
-        optimizer: over its parameters as when the checkpoint was made, to go on from there; None to leave it.
+        optimizer: over its parameters as when the checkpoint was made (``Learner`` takes those of
+            ``parameter_groups``), to go on from there; None to leave it.
 
     Raises:
         DataError: a file is missing or damaged, or the weights are those of another network.
@@ -111,11 +112,27 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Any = None) -> di
     strange = (weights.keys() - model.state_dict().keys()) | (trainable - weights.keys())
     if strange:
         raise DataError(f"{folder} holds the weights of another network: {len(strange)} names differ.")
+    _require_shapes(folder, weights, model.state_dict())
     facts: dict[str, Any] = json.loads(files["state.json"])
     if optimizer is not None:
-        optimizer.load_state_dict(_join_tensors(facts["optimizer"], load_tensors(files["optimizer.safetensors"])))
+        state = _join_tensors(facts["optimizer"], load_tensors(files["optimizer.safetensors"]))
+        try:
+            optimizer.load_state_dict(state)
+        except ConfigError:
+            raise
+        except (KeyError, ValueError) as error:  # PyTorch's
+            raise ConfigError(f"The saved optimizer does not fit this one: {error}.") from error
     model.load_state_dict(weights, strict=False)
     return facts
+
+
+def _require_shapes(folder: Path, weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    for name, tensor in weights.items():
+        if tensor.shape != wanted[name].shape:
+            raise DataError(
+                f"{folder} holds the weights of another network: {name} is {tuple(tensor.shape)} there and "
+                f"{tuple(wanted[name].shape)} here."
+            )
 
 
 def _split_tensors(state: Any, path: str = "") -> tuple[dict[str, Tensor], Any]:
@@ -135,12 +152,14 @@ def _split_tensors(state: Any, path: str = "") -> tuple[dict[str, Tensor], Any]:
 
 
 def _join_tensors(rest: Any, tensors: dict[str, Tensor]) -> Any:
-    """The state that ``_split_tensors`` took apart; tuples have become lists, and integer keys texts."""
+    """The state that ``_split_tensors`` took apart; tuples have become lists.
+
+    JSON has made texts of integer keys: under those PyTorch's optimizers would find none of their state."""
     match rest:
         case {"tensor": str(path)} if len(rest) == 1:
             return tensors[path]
         case dict():
-            return {key: _join_tensors(value, tensors) for key, value in rest.items()}
+            return {int(key) if key.isdecimal() else key: _join_tensors(value, tensors) for key, value in rest.items()}
         case list():
             return [_join_tensors(value, tensors) for value in rest]
         case _:

@@ -6,14 +6,8 @@ from typing import Any
 from torch import nn
 
 from mixfit.errors import ConfigError
+from mixfit.nn.freezing import NORMS, has_only_norms
 
-_NORMS = (
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-)
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _SEQUENCES = (nn.Sequential, nn.ModuleList)
 
@@ -23,8 +17,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Trainable parameters in groups of one learning rate and one weight decay each.
 
-    With ``weight_decay``, matrices and kernels decay; biases, norms and embeddings do not, nor what a network of timm
-    names in its ``no_weight_decay()``. The groups that do not decay say ``"matrices": False``, which ``Muon`` reads.
+    With ``weight_decay``, matrices and kernels decay; biases, norms and embeddings do not, nor what a module names in
+    its ``no_weight_decay()``, as those of timm do. All that does not decay is in groups of its own in any case; they
+    say ``"matrices": False``, which ``Muon`` reads.
 
     Args:
         model: frozen parameters are left out.
@@ -33,13 +28,13 @@ def parameter_groups(
         rates: factors of ``lr`` by the beginning of a parameter's name, such as ``{"image": 0.1}``; the longest
             that fits counts. ``layer_rates`` makes them for the layers of one part.
     Returns:
-        Groups ``{"params", "name", "lr"}``, with ``"weight_decay"`` and ``"matrices"`` if that is given.
+        Groups ``{"params", "name", "lr"}``, with ``"weight_decay"`` if that is given.
     Raises:
         ConfigError: a name in ``rates`` is that of no parameter, or a factor is below 0.
     """
     rates = rates or {}
     _check_rates(model, rates)
-    kept = set() if weight_decay is None else _not_decaying(model)
+    kept = _not_decaying(model)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -48,9 +43,9 @@ def parameter_groups(
         decays = id(parameter) not in kept
         if (part, decays) not in groups:
             group: dict[str, Any] = {"params": [], "name": part, "lr": lr * rates.get(part, 1.0)}
+            group |= {} if decays else {"matrices": False}
             if weight_decay is not None:
                 group |= {"weight_decay": weight_decay if decays else 0.0}
-                group |= {} if decays else {"matrices": False}
             groups[part, decays] = group
         groups[part, decays]["params"].append(parameter)
     return list(groups.values())
@@ -72,7 +67,8 @@ def layer_rates(model: nn.Module, part: str, factor: float) -> dict[str, float]:
     Args:
         model: that has the part.
         part: name of a submodule whose children run in order, such as ``"image.backbone"``; "" for the model.
-            Sequences among them are opened; a norm belongs to the layer before it.
+            Sequences among them are opened; a norm belongs to the layer before it, and parameters of the part itself,
+            such as the places of a transformer, to the first layer.
         factor: above 0 and at most 1.
     Raises:
         ConfigError: there is no such part, it has no parameters, or ``factor`` is impossible.
@@ -85,10 +81,13 @@ def layer_rates(model: nn.Module, part: str, factor: float) -> dict[str, float]:
         raise ConfigError(f"The model has no part {part!r}.") from error
     layers: list[list[str]] = []
     for name, layer in _layers(module, part):
-        if layers and isinstance(layer, _NORMS):
+        if layers and has_only_norms(layer):
             layers[-1].append(name)
         else:
             layers.append([name])
+    own = [name for name, _ in module.named_parameters(prefix=part, recurse=False)]
+    if own and [part] not in layers:  # a part without children is a layer itself
+        layers = [[*own, *(layers[0] if layers else [])], *layers[1:]]
     if not layers:
         raise ConfigError(f"The part {part!r} has no parameters.")
     return {name: factor ** (len(layers) - 1 - depth) for depth, names in enumerate(layers) for name in names}
@@ -128,7 +127,7 @@ def _not_decaying(model: nn.Module) -> set[int]:
         exempt = getattr(module, "no_weight_decay", None)
         named = set(exempt()) if callable(exempt) else set()
         for name, parameter in module.named_parameters(recurse=False):
-            whole = isinstance(module, (*_NORMS, *_EMBEDDINGS))
+            whole = isinstance(module, (*NORMS, *_EMBEDDINGS))
             if whole or parameter.ndim < 2 or name == "bias" or name in named:
                 kept.add(id(parameter))
         kept |= {id(parameter) for name, parameter in module.named_parameters() if name in named}

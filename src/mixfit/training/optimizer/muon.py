@@ -25,8 +25,9 @@ class Muon(Optimizer):
     by ``0.2 * sqrt(max(rows, columns))``, which makes it about as long as AdamW's (Liu et al. 2025, arXiv:2502.16982),
     so one learning rate and one weight decay serve both.
 
-    A group given with ``"matrices": False`` is left to AdamW as a whole. Embeddings and the output layer should be:
-    ``parameter_groups`` marks the groups without weight decay so, embeddings among them.
+    A group given with ``"matrices": False`` is left to AdamW as a whole. Embeddings should be, and Jordan et al. leave
+    the output layer to AdamW, too. ``parameter_groups``, and with it ``Learner``, marks the groups of what does not
+    decay so, embeddings among them; the output layer it does not know.
 
     Args:
         parameters: as for every optimizer; each given group becomes one of matrices and one of the others.

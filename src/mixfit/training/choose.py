@@ -1,0 +1,137 @@
+"""Loss and optimizer by name, with the settings that suit each.
+
+In: the names of a ``TrainConfig`` and what is known of the target. Out: a ``Loss``, and a function that makes an
+optimizer. Whoever builds a ``Learner`` by hand passes those themselves and needs nothing from here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import assert_never
+
+import numpy as np
+
+from mixfit.config import LossName, OptimizerName, Task, TrainConfig
+from mixfit.data.load import MixedData
+from mixfit.errors import ConfigError
+from mixfit.training.loss import CrossEntropy, Focal, Loss, balanced_class_weights, cross_entropy, huber, mae, mse
+from mixfit.training.optimizer import LAMB, SGD, Adam, AdamW, Lion, Muon, Optimizer, RMSProp, ScheduleFreeAdamW
+
+LOSSES_OF_NUMBERS: tuple[LossName, ...] = ("mse", "mae", "huber")
+LOSSES_OF_CLASSES: tuple[LossName, ...] = ("cross_entropy", "balanced", "smooth", "focal")
+SMOOTHING = 0.1
+"""Share of the truth that ``smooth`` spreads over all classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An optimizer that is ready for ``Learner``, with the rates to give to it."""
+
+    make: Callable[..., Optimizer]
+    """``(parameters, lr=...) -> optimizer``."""
+    lr: float
+    """Peak of the one-cycle schedule, or the constant rate without one."""
+    weight_decay: float
+    """Of matrices and kernels: decoupled, but for sgd, momentum, nesterov, rmsprop and adam added to the gradient."""
+    one_cycle: bool = True
+    """False for an optimizer whose rate must stay constant: ``Learner.fit`` rather than ``fit_one_cycle``."""
+
+
+def choose_optimizer(config: TrainConfig) -> Choice:
+    """The optimizer that the configuration names; rates it leaves open become those that suit that optimizer."""
+    found = _suggested(config.optimizer)
+    return Choice(
+        make=found.make,
+        lr=found.lr if config.lr is None else config.lr,
+        weight_decay=found.weight_decay if config.weight_decay is None else config.weight_decay,
+        one_cycle=found.one_cycle,
+    )
+
+
+def _suggested(name: OptimizerName) -> Choice:
+    """Each with the rates that did best on two tables, see ``docs/LOG.md``."""
+    match name:
+        case "adamw":
+            return Choice(AdamW, lr=2e-3, weight_decay=0.05)
+        case "sgd":
+            return Choice(SGD, lr=0.03, weight_decay=0.0)
+        case "momentum":
+            return Choice(partial(SGD, momentum=0.9), lr=0.01, weight_decay=0.0)
+        case "nesterov":
+            return Choice(partial(SGD, momentum=0.9, nesterov=True), lr=0.01, weight_decay=0.0)
+        case "rmsprop":
+            return Choice(RMSProp, lr=2e-3, weight_decay=0.0)
+        case "adam":
+            return Choice(Adam, lr=4e-3, weight_decay=0.0)
+        case "lamb":
+            return Choice(LAMB, lr=3e-2, weight_decay=0.05)
+        case "lion":
+            return Choice(Lion, lr=4e-4, weight_decay=0.3)
+        case "muon":
+            return Choice(Muon, lr=5e-3, weight_decay=0.05)
+        case "schedule_free":
+            # The average of the weights does what a falling rate does; a one-cycle rate beneath it would let the few
+            # steps near its peak, which weigh as the square of their rate, make up nearly all of the average.
+            return Choice(partial(ScheduleFreeAdamW, warmup=100), lr=2e-2, weight_decay=0.05, one_cycle=False)
+        case _:
+            assert_never(name)
+
+
+def check_loss(name: LossName, task: Task) -> None:
+    """Refuse a loss of numbers for classes, and the other way round.
+
+    Raises:
+        ConfigError: it is one; the text names those that fit.
+    """
+    fitting = LOSSES_OF_NUMBERS if task == "regression" else LOSSES_OF_CLASSES
+    if name == "auto" or name in fitting:
+        return
+    kinds = ("classes", "a number") if task == "regression" else ("numbers", "a class")
+    raise ConfigError(
+        f"--loss {name} is for {kinds[0]}, and the target is {kinds[1]} ({task}): "
+        f"use {', '.join(fitting)} or auto, or set --task."
+    )
+
+
+def loss_for(data: MixedData, name: LossName) -> Loss:
+    """``choose_loss`` for the target of these data, with the classes of their training rows."""
+    if data.target.classes is None:
+        return choose_loss(name, data.schema.task)
+    counts = np.bincount(data.arrays.target.numpy()[data.split.train], minlength=len(data.target.classes))
+    return choose_loss(name, data.schema.task, counts.tolist())
+
+
+def choose_loss(name: LossName, task: Task, class_counts: Sequence[int] = ()) -> Loss:
+    """The loss of that name.
+
+    All of them train what ``Target.decode`` reads: a scaled number, of which ``mae`` finds the median rather than the
+    mean, or one logit a class, whose softmax is the prediction. After ``balanced`` these are the probabilities as if
+    all classes were equally frequent; after ``smooth`` and ``focal`` they are less sure than those of
+    ``cross_entropy``. ``ordinal`` and ``Quantiles`` need other outputs than the models of ``build_model`` have.
+
+    Args:
+        name: ``auto`` is ``mse`` for a number and ``cross_entropy`` for classes.
+        task: of the target.
+        class_counts: training rows of each class; for ``balanced``.
+    Raises:
+        ConfigError: the loss does not fit the task.
+    """
+    check_loss(name, task)
+    match name:
+        case "auto":
+            return mse if task == "regression" else cross_entropy
+        case "mse":
+            return mse
+        case "mae":
+            return mae
+        case "huber":
+            return huber
+        case "cross_entropy":
+            return cross_entropy
+        case "balanced":
+            return CrossEntropy(class_weights=balanced_class_weights(class_counts))
+        case "smooth":
+            return CrossEntropy(smoothing=SMOOTHING)
+        case "focal":
+            return Focal()
+        case _:
+            assert_never(name)
