@@ -1,18 +1,26 @@
 """Fault cases 23 to 25: unusual pixels, EXIF orientation, and one result for a path and its bytes."""
 
+import hashlib
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from photo_files import KINDS, chunk, drawing, encoded, exif, png, tiff
 from PIL import Image
 
 from mixfit.config import Crop
 from mixfit.data.images import image_header, read_image
+from mixfit.data.load import load_data
+from mixfit.data.photos import find_photos
 from mixfit.data.store import ImageFiles
+from mixfit.data.table import read_table
+from mixfit.recipe import Run
 
 # --- 23: colours ---
 
@@ -153,6 +161,20 @@ def test_f23_an_mpo_is_a_jpeg_of_its_first_frame() -> None:
     assert image_header(data).format == "JPEG"
 
 
+LOSSLESS = [name for name in COLOURS if name not in ("cmyk jpeg", "ycck jpeg", "grey jpeg", "mpo")]
+GOLDEN = Path(__file__).with_name("golden_pixels.json")
+
+
+def golden_hashes() -> dict[str, str]:
+    """The start of the sha256 of each case's pixels; decoders of JPEG may round differently, so those are left out."""
+    return {name: hashlib.sha256(read_image(COLOURS[name][0]).tobytes()).hexdigest()[:16] for name in LOSSLESS}
+
+
+def test_f23_every_pixel_is_that_of_the_golden_hashes() -> None:
+    """After a change that is meant: ``python tests/faults/test_faults_image_pixels.py`` writes the hashes anew."""
+    assert golden_hashes() == json.loads(GOLDEN.read_text())
+
+
 # --- 24: EXIF orientation ---
 
 
@@ -248,3 +270,29 @@ def test_f25_a_batch_has_the_same_pixels_as_single_photos(tmp_path: Path) -> Non
     assert ok.all()
     for number, file in enumerate(files):
         np.testing.assert_array_equal(pixels[number].numpy(), read_image(file, size=12).transpose(2, 0, 1))
+
+
+def test_f25_training_and_prediction_see_the_same_tensors_and_say_the_same(demo_table: Path, quick_run: Run) -> None:
+    """Pixels and table arrays to the bit, predictions to 1e-5: of the validation rows, as training wrote them."""
+    predictor, frame = quick_run.predictor, read_table(demo_table)
+    written = pd.read_parquet(quick_run.folder / "predictions_valid.parquet")
+    data = load_data(demo_table, target="price", image_size=32, batch_size=len(frame))
+    assert data.split.valid.tolist() == written["row"].tolist()
+    xb, _ = next(iter(data.valid))
+    rows = frame.iloc[written["row"]]
+    arrays = predictor.preprocessor.transform(rows)
+    assert xb.numeric.numpy().tobytes() == arrays.numeric.tobytes()
+    assert xb.categorical.numpy().tobytes() == arrays.categorical.tobytes()
+    assert xb.images is not None
+    photos = find_photos(rows.reset_index(drop=True), predictor.schema.names("image"), demo_table.parent)
+    pixels, ok = ImageFiles(photos.files, size=32).read(np.arange(len(photos.files)))
+    assert ok.all()
+    assert int(xb.image_mask.sum()) == (photos.slots >= 0).sum() > 0
+    for row, place in np.argwhere(photos.slots >= 0):
+        assert torch.equal(pixels[photos.slots[row, place]], xb.images[row, place])
+    found = predictor.predict(rows, images=demo_table.parent)["prediction"]
+    np.testing.assert_allclose(found, written["prediction"], rtol=1e-5)
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(golden_hashes(), indent=1) + "\n")

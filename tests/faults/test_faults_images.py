@@ -4,6 +4,7 @@ import os
 import random
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from photo_files import KINDS, damaged, drawing, encoded, exif
 from PIL import Image, ImageFile
+from rich.console import Console
 
 from mixfit.config import DataConfig
 from mixfit.data.image_store import ImageStore
@@ -19,6 +21,10 @@ from mixfit.data.images import ImageError, check_file, image_header, read_image
 from mixfit.data.load import load_data
 from mixfit.data.photos import find_photos
 from mixfit.data.store import ImageFiles
+from mixfit.data.table import read_table
+from mixfit.errors import DataError
+from mixfit.recipe import Run
+from mixfit.scoring import predict_table
 
 # --- 19: where a cell may lead ---
 
@@ -111,6 +117,34 @@ def test_f19_unreadable_files_are_named_for_an_ordinary_user() -> None:
         finally:
             os.seteuid(0)
     assert [bad.problem for bad in photos.bad] == ["cannot be read (permission denied)"]
+
+
+@pytest.mark.timeout(60)
+def test_f19_predictions_name_every_trap_and_mask_drop_or_refuse_its_row(
+    root: Path, demo_table: Path, quick_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = ["good.jpg", *CELLS, None]
+    frame = pd.concat([read_table(demo_table).head(1)] * len(cells), ignore_index=True).assign(photos=cells)
+    frame.to_parquet(tmp_path / "new.parquet")
+    console = Console(soft_wrap=True)
+    predict = partial(predict_table, quick_run.folder, tmp_path / "new.parquet", images=root, console=console)
+    predict(out=tmp_path / "marked.parquet")
+    printed = capsys.readouterr().out
+    assert f"{len(CELLS) + 2} rows: 1 ok, 1 without photo, {len(CELLS)} with broken cells or photos" in printed
+    assert f"{len(CELLS)} x photo masked" in printed
+    found = pd.read_parquet(tmp_path / "marked.parquet")
+    assert found["status"].tolist() == ["ok", *(f"photos: {problem}" for problem in CELLS.values()), "no photo"]
+    assert np.isfinite(found["prediction"]).all()
+    # A masked photo is as none at all.
+    np.testing.assert_allclose(found["prediction"][1:], found["prediction"].iloc[-1], rtol=1e-6)
+    assert found["prediction"][0] != found["prediction"].iloc[-1]
+    predict(out=tmp_path / "kept.parquet", bad_rows="drop")
+    assert pd.read_parquet(tmp_path / "kept.parquet")["status"].tolist() == ["ok", "no photo"]
+    with pytest.raises(
+        DataError, match=rf"^{len(CELLS)} of {len(cells)} rows are broken: .*\(first: row 1, column photos"
+    ):
+        predict(out=tmp_path / "none.parquet", bad_rows="fail")
+    assert not (tmp_path / "none.parquet").exists()
 
 
 # --- 20: not what the name says ---

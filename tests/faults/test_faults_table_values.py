@@ -250,6 +250,20 @@ def test_f13_dates_are_equal_across_units_and_text(unit: str) -> None:
     assert same_bytes(preprocessor.transform(as_text(frame)), expected)
 
 
+def test_f13_an_instant_gives_the_same_features_in_every_time_zone() -> None:
+    times = pd.date_range("1990-01-01", periods=ROWS, freq="97h", tz="UTC")
+    frame = pd.DataFrame({"sold": times.strftime("%Y-%m-%dT%H:%M:%SZ"), "price": PRICE})
+    preprocessor = preprocessor_of(frame, sold="date")
+    expected = preprocessor.transform(frame)
+    for zone in ("Asia/Kolkata", "America/St_Johns", "Pacific/Auckland"):
+        local = pd.Series(times.tz_convert(zone), name="sold")
+        written = local.map(lambda time: time.isoformat()).astype("str")
+        for column in (local, written):
+            arrays = preprocessor.transform(column.to_frame())
+            assert same_bytes(arrays, expected)
+            assert arrays.repaired == []
+
+
 def test_f13_impossible_mixed_and_distant_dates() -> None:
     cells = [
         "2020-02-30",
