@@ -101,3 +101,13 @@ def test_unusable_tables_are_refused_as_ever(tmp_path: Path) -> None:
         next(iter(opened(tmp_path / "list.parquet", 5)))
     with pytest.raises(ConfigError, match="--sep is for text tables"):
         table_pieces(tmp_path / "list.parquet", TextConfig(sep=";"), most_rows=5, most_bytes=99)
+
+
+def test_no_more_than_a_few_row_groups_are_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    numbers = np.random.default_rng(0).normal(size=1_000_000)
+    pyarrow.parquet.write_table(pa.table({"a": numbers}), path, row_group_size=20_000, use_dictionary=False)
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in opened(path, 10_000)]
+    assert len(held) == 100
+    assert max(held) < path.stat().st_size / 5

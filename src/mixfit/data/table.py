@@ -154,7 +154,7 @@ def parquet_pieces(
     if _kind_of(path) != "parquet":
         raise ConfigError(f"{path} is no Parquet file; only those can be read in pieces.")
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:  # which would keep all that was read
             stored = dict(zip(checked_names(file.schema_arrow.names, path), file.schema_arrow.names, strict=True))
             wanted = list(stored) if columns is None else list(columns)
             missing = [name for name in wanted if name not in stored]

@@ -48,16 +48,16 @@ def choose_optimizer(config: TrainConfig) -> Choice:
 
 
 def _suggested(name: OptimizerName) -> Choice:
-    """Each with the rates that did best on two tables, see ``docs/LOG.md``."""
+    """Each with rates that did well with the default network on two tables, see ``docs/LOG.md``."""
     match name:
         case "adamw":
             return Choice(AdamW, lr=2e-3, weight_decay=0.05)
         case "sgd":
-            return Choice(SGD, lr=0.03, weight_decay=0.0)
+            return Choice(SGD, lr=0.3, weight_decay=0.0)
         case "momentum":
-            return Choice(partial(SGD, momentum=0.9), lr=0.01, weight_decay=0.0)
+            return Choice(partial(SGD, momentum=0.9), lr=0.03, weight_decay=0.0)
         case "nesterov":
-            return Choice(partial(SGD, momentum=0.9, nesterov=True), lr=0.01, weight_decay=0.0)
+            return Choice(partial(SGD, momentum=0.9, nesterov=True), lr=0.03, weight_decay=0.0)
         case "rmsprop":
             return Choice(RMSProp, lr=2e-3, weight_decay=0.0)
         case "adam":
