@@ -37,7 +37,7 @@ class OneCycle(Callback):
         """Set the rates of this step."""
         if not state.training:
             return
-        factor = self.factor(state.step / max(state.steps - 1, 1))
+        factor = self.factor(state.progress)
         for group, peak in zip(state.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
 
