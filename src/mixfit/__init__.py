@@ -73,7 +73,12 @@ if TYPE_CHECKING:
     from mixfit.training.build import build_model as build_model
     from mixfit.training.build import precompute_features as precompute_features
     from mixfit.training.callback import Callback as Callback
+    from mixfit.training.callbacks.averaging import ExponentialMovingAverage as ExponentialMovingAverage
+    from mixfit.training.callbacks.averaging import StochasticWeightAveraging as StochasticWeightAveraging
     from mixfit.training.callbacks.control import EarlyStopping as EarlyStopping
+    from mixfit.training.callbacks.gradients import GradientAccumulation as GradientAccumulation
+    from mixfit.training.callbacks.gradients import GradientClipping as GradientClipping
+    from mixfit.training.callbacks.mixed_precision import MixedPrecision as MixedPrecision
     from mixfit.training.callbacks.progress import ProgressLines as ProgressLines
     from mixfit.training.callbacks.recorder import Recorder as Recorder
     from mixfit.training.callbacks.schedule import OneCycle as OneCycle
@@ -154,7 +159,10 @@ _HOME = {
     "mixfit.recipe": ("fit",),
     "mixfit.training.build": ("build_model", "precompute_features"),
     "mixfit.training.callback": ("Callback",),
+    "mixfit.training.callbacks.averaging": ("ExponentialMovingAverage", "StochasticWeightAveraging"),
     "mixfit.training.callbacks.control": ("EarlyStopping",),
+    "mixfit.training.callbacks.gradients": ("GradientAccumulation", "GradientClipping"),
+    "mixfit.training.callbacks.mixed_precision": ("MixedPrecision",),
     "mixfit.training.callbacks.progress": ("ProgressLines",),
     "mixfit.training.callbacks.recorder": ("Recorder",),
     "mixfit.training.callbacks.schedule": ("OneCycle",),
