@@ -79,9 +79,11 @@ if TYPE_CHECKING:
     from mixfit.training.callbacks.gradients import GradientAccumulation as GradientAccumulation
     from mixfit.training.callbacks.gradients import GradientClipping as GradientClipping
     from mixfit.training.callbacks.mixed_precision import MixedPrecision as MixedPrecision
+    from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard as OutOfMemoryGuard
     from mixfit.training.callbacks.progress import ProgressLines as ProgressLines
     from mixfit.training.callbacks.recorder import Recorder as Recorder
     from mixfit.training.callbacks.schedule import OneCycle as OneCycle
+    from mixfit.training.callbacks.time_budget import TimeBudget as TimeBudget
     from mixfit.training.learner import Learner as Learner
     from mixfit.training.loss import CrossEntropy as CrossEntropy
     from mixfit.training.loss import Focal as Focal
@@ -163,9 +165,11 @@ _HOME = {
     "mixfit.training.callbacks.control": ("EarlyStopping",),
     "mixfit.training.callbacks.gradients": ("GradientAccumulation", "GradientClipping"),
     "mixfit.training.callbacks.mixed_precision": ("MixedPrecision",),
+    "mixfit.training.callbacks.out_of_memory": ("OutOfMemoryGuard",),
     "mixfit.training.callbacks.progress": ("ProgressLines",),
     "mixfit.training.callbacks.recorder": ("Recorder",),
     "mixfit.training.callbacks.schedule": ("OneCycle",),
+    "mixfit.training.callbacks.time_budget": ("TimeBudget",),
     "mixfit.training.learner": ("Learner",),
     "mixfit.training.loss": (
         "CrossEntropy",
