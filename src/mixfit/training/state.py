@@ -40,3 +40,8 @@ class TrainState:
     def steps(self) -> int:
         """Optimiser steps of the whole fit, if nothing ends it early."""
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done, in [0, 1]: 0 at the first step and 1 at the last; schedules read it."""
+        return min(1.0, self.step / max(self.steps - 1, 1))
