@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from mixfit.training.loss import mse as mse
     from mixfit.training.loss import ordinal as ordinal
     from mixfit.training.loss import ordinal_probabilities as ordinal_probabilities
+    from mixfit.training.lr_find import RateSearch as RateSearch
     from mixfit.training.optimizer import LAMB as LAMB
     from mixfit.training.optimizer import SGD as SGD
     from mixfit.training.optimizer import Adam as Adam
@@ -165,6 +166,7 @@ _HOME = {
     "mixfit.training.callbacks.schedule": ("OneCycle", "Schedule"),
     "mixfit.training.schedule": ("cosine_with_restarts", "joined", "one_cycle", "warm_up"),
     "mixfit.training.learner": ("Learner",),
+    "mixfit.training.lr_find": ("RateSearch",),
     "mixfit.training.loss": (
         "CrossEntropy",
         "Focal",
