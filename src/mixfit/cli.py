@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import mixfit
+from mixfit import config_file
 from mixfit.config import ROLES, DataConfig, ModelConfig, Role, TextConfig, TrainConfig
 from mixfit.errors import ConfigError, MixfitError, ResourceError
 from mixfit.suggest import did_you_mean
@@ -27,6 +28,7 @@ app = App(
     version=mixfit.__version__,
     help="Train one model on table rows together with their photos.\n\nStart with: mixfit demo",
     help_epilogue="Exit codes: 0 ok, 1 a bug of ours, 2 usage, 3 data, 4 resources, 5 diverged, 130 interrupted.",
+    config=config_file.lay_under,
 )
 
 Flat = Parameter(name="*")
@@ -85,6 +87,7 @@ def train(
     *,
     target: str,
     set_: SetRoles = (),
+    config: Path | None = None,
     schema: Path | None = None,
     out: Path = Path("runs"),
     data: Annotated[DataConfig | None, Flat] = None,
@@ -101,6 +104,8 @@ def train(
         Column to predict.
     set_
         COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
+    config
+        TOML file with settings, such as a run's config.toml; it may name table and target, and flags win over it.
     schema
         A schema.json, perhaps edited, to use in place of inferred roles.
     out
@@ -118,6 +123,12 @@ def train(
         out=out,
         command=_shown_command(sys.argv[1:]),
     )
+
+
+@app.command
+def config() -> None:
+    """Print all settings of train with their defaults and explanations, as a file for --config."""
+    print(config_file.describe_settings(), end="")
 
 
 @app.command

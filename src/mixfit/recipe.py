@@ -136,7 +136,9 @@ def fit(
     network = build_model(mixed, model_config, seed=train_config.seed).to(mixed.device)
     folder = new_run_folder(Path(out), run_name(table, target))
     fingerprint = Fingerprint.of(table, mixed.photos)
-    settings = write_settings(folder, table, target, mixed.schema, data_config, model_config, train_config, fingerprint)
+    settings = write_settings(
+        folder, table, target, mixed.schema, data_config, model_config, train_config, fingerprint, given=known
+    )
     warnings = [*_warnings(mixed), *_changes(fingerprint, schema)]
     _say_start(console, folder, mixed, train_config, data_config, warnings)
 
