@@ -32,3 +32,9 @@ class Diverged(MixfitError, ArithmeticError):  # noqa: N818 - named for what hap
     """The training loss is no longer finite."""
 
     exit_code = 5
+
+
+class Stopped(MixfitError):  # noqa: N818
+    """A signal ended the training in between; what was learned is saved."""
+
+    exit_code = 75

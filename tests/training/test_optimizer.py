@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
-from mixfit.training.callbacks.checkpoint import _join_tensors, _split_tensors
+from mixfit.training.checkpoint_files import join_tensors, split_tensors
 from mixfit.training.optimizer import (
     LAMB,
     SGD,
@@ -140,8 +140,8 @@ def test_a_state_saved_as_safetensors_and_json_goes_on_exactly(ours: Make, setti
     stopped = network()
     first = ours(stopped.parameters(), lr=0.01, **settings)
     train(stopped, first, 8, skip=skip)
-    tensors, rest = _split_tensors(first.state_dict())
-    saved = _join_tensors(json.loads(json.dumps(rest)), load(save(tensors)))
+    tensors, rest = split_tensors(first.state_dict())
+    saved = join_tensors(json.loads(json.dumps(rest)), load(save(tensors)))
     second = ours(stopped.parameters(), lr=0.5)
     second.load_state_dict(saved)
     train(stopped, second, 12, first=8, skip=skip)

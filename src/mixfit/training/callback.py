@@ -4,12 +4,17 @@ The events, in order, are the methods of ``Callback``. A method whose name looks
 ``TypeError`` when the class is made, and a method that a callback does not override is never called."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mixfit.training.state import TrainState
 
 
 class CancelBatch(Exception):  # noqa: N818 - a signal, not an error
     """Raise in a callback to leave the current batch."""
+
+
+class CancelTrain(Exception):  # noqa: N818
+    """Raise in a callback to leave out the training batches that this epoch still has; its validation follows."""
 
 
 class CancelEpoch(Exception):  # noqa: N818
@@ -21,15 +26,25 @@ class CancelFit(Exception):  # noqa: N818
 
 
 class Callback:
-    """Base of all callbacks: override the events of interest. Lower ``order`` runs earlier."""
+    """Base of all callbacks: override the events of interest. Lower ``order`` runs earlier.
+
+    A callback that carries something from step to step also overrides ``state_dict`` and ``load_state_dict``, so that
+    a fit can be resumed."""
 
     order: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed fit must know: tensors, and what JSON can say. Nothing for most."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` gave; called after ``before_fit``."""
 
     def before_fit(self, state: TrainState) -> None:
         """Before the first epoch."""
 
     def before_epoch(self, state: TrainState) -> None:
-        """Before the training rows of an epoch."""
+        """Before the training rows of an epoch, or before the rest of them where a fit is resumed in between."""
 
     def before_train(self, state: TrainState) -> None:
         """The model is in training mode, the first batch not yet fetched."""
@@ -38,10 +53,13 @@ class Callback:
         """``xb`` and ``yb`` are there; in training and in validation."""
 
     def after_prediction(self, state: TrainState) -> None:
-        """``prediction`` is there; in training and in validation."""
+        """``prediction`` is there; in training and in validation. For each part of a batch that has ``parts``."""
 
     def after_loss(self, state: TrainState) -> None:
-        """``loss`` is there; in training and in validation."""
+        """``loss`` is there; in training and in validation. For each part of a batch that has ``parts``."""
+
+    def on_out_of_memory(self, state: TrainState) -> None:
+        """A training batch did not fit in the memory; it is tried again if a callback has raised ``parts``."""
 
     def after_backward(self, state: TrainState) -> None:
         """Gradients are there, the step not yet taken."""
@@ -69,6 +87,9 @@ class Callback:
 
     def after_cancel_batch(self, state: TrainState) -> None:
         """Some callback raised ``CancelBatch``."""
+
+    def after_cancel_train(self, state: TrainState) -> None:
+        """Some callback raised ``CancelTrain``; ``after_train`` follows."""
 
     def after_cancel_epoch(self, state: TrainState) -> None:
         """Some callback raised ``CancelEpoch``."""
@@ -101,6 +122,7 @@ class Events:
     def __init__(self, callbacks: Sequence[Callback], state: TrainState) -> None:
         self.state = state
         ordered = sorted(callbacks, key=lambda callback: callback.order)
+        state.callbacks = ordered
         self._methods: dict[str, list[Callable[[TrainState], None]]] = {
             event: [
                 getattr(callback, event)

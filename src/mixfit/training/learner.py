@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from mixfit.data.target import Target
-from mixfit.device import default_device
-from mixfit.errors import DataError, Diverged
+from mixfit.device import default_device, is_out_of_memory
+from mixfit.errors import DataError, Diverged, ResourceError
 from mixfit.nn.model import MixedInputModel
-from mixfit.training.callback import Callback, CancelBatch, CancelEpoch, CancelFit, Events
+from mixfit.training.callback import Callback, CancelBatch, CancelEpoch, CancelFit, CancelTrain, Events
 from mixfit.training.callbacks.schedule import OneCycle
 from mixfit.training.fine_tune import fine_tune
 from mixfit.training.loss import Loss, PerMember
 from mixfit.training.lr_find import RateSearch, find_rate
 from mixfit.training.metrics import Metric, evaluate
 from mixfit.training.optimizer import AdamW, parameter_groups
+from mixfit.training.snapshot import Snapshot, restore
 from mixfit.training.state import TrainState
 
 
@@ -57,15 +58,17 @@ class Learner:
             before_train
             for xb, yb in data.train:
                 before_batch
-                prediction = model(xb)                     after_prediction
-                loss = loss_function(prediction, yb)       after_loss
-                loss.backward()                            after_backward
+                for part in (xb, yb):                      one part is the whole batch, unless a callback wants more
+                    prediction = model(xb)                 after_prediction
+                    loss = loss_function(prediction, yb)   after_loss
+                    loss.backward()
+                after_backward
                 optimizer.step()                           after_step
                 after_batch
                 optimizer.zero_grad()
             after_train
             before_validate
-            for xb, yb in data.valid: (the same up to the loss)
+            for xb, yb in data.valid: (the same up to the loss, in one part)
             after_validate
             after_epoch
         after_fit
@@ -103,11 +106,17 @@ class Learner:
         self.metrics, self.callbacks = tuple(metrics), tuple(callbacks)
         self.weight_decay, self.rates = weight_decay, rates
 
-    def fit(self, epochs: int, lr: float, *, callbacks: Sequence[Callback] = ()) -> TrainState:
+    def fit(
+        self, epochs: int, lr: float, *, callbacks: Sequence[Callback] = (), resume: Snapshot | None = None
+    ) -> TrainState:
         """Train for ``epochs`` passes over ``data.train`` at the learning rate ``lr``.
 
+        Args:
+            resume: from ``read_checkpoint``, to go on to the bit where a fit with the same arguments was stopped.
         Raises:
             DataError: there are no training rows.
+            ConfigError: ``resume`` is of a fit with other arguments, another model or other callbacks.
+            ResourceError: the memory is not enough for a batch.
             Diverged: the mean training loss of an epoch is not finite, or the outputs for its validation rows are not.
         """
         if not len(self.data.train):
@@ -120,14 +129,20 @@ class Learner:
             loss_function=self.loss,
             epochs=epochs,
             steps_per_epoch=len(self.data.train),
+            loader=self.data.train,
+            loss_sum=torch.zeros((), device=self.device),  # on the device: no waiting for the GPU at every step
         )
         events = Events([*self.callbacks, *callbacks], state)
         try:
             with _cancellable(events, CancelFit, "after_cancel_fit"):
                 events.fire("before_fit")
-                for state.epoch in range(epochs):
+                if resume is not None:
+                    restore(resume, state)
+                first = epochs if resume is not None and resume.finished else state.epoch
+                for state.epoch in range(first, epochs):
                     with _cancellable(events, CancelEpoch, "after_cancel_epoch"):
                         self._epoch(state, events)
+                    state.batch = 0
             _switch(state, training=False)
             with _cancellable(events, CancelFit, "after_cancel_fit"):
                 events.fire("after_fit")
@@ -140,9 +155,11 @@ class Learner:
             events.close()
         return state
 
-    def fit_one_cycle(self, epochs: int, lr: float, *, callbacks: Sequence[Callback] = ()) -> TrainState:
+    def fit_one_cycle(
+        self, epochs: int, lr: float, *, callbacks: Sequence[Callback] = (), resume: Snapshot | None = None
+    ) -> TrainState:
         """``fit`` with the learning rate rising to ``lr`` and falling to almost 0 (arXiv:1708.07120)."""
-        return self.fit(epochs, lr, callbacks=[OneCycle(), *callbacks])
+        return self.fit(epochs, lr, callbacks=[OneCycle(), *callbacks], resume=resume)
 
     def fine_tune(
         self,
@@ -196,28 +213,32 @@ class Learner:
         return torch.cat([output.cpu() for output, _ in pairs]), torch.cat([yb.cpu() for _, yb in pairs])
 
     def _epoch(self, state: TrainState, events: Events) -> None:
-        state.metrics, state.rows_seen, state.training = {}, 0, True
-        set_epoch = getattr(self.data.train, "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(state.epoch)
+        state.training = True
+        if not state.batch:  # else it is gone on with
+            state.metrics, state.rows_seen = {}, 0
+            state.loss_sum.zero_()
+            set_epoch = getattr(self.data.train, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(state.epoch)
         events.fire("before_epoch")
         _switch(state, training=True)
         state.optimizer.zero_grad()  # of an epoch that was cancelled
-        total = torch.zeros((), device=self.device)  # summed on the device: no waiting for the GPU at every step
         events.fire("before_train")
-        for state.xb, state.yb in self._moved(self.data.train):
-            with _cancellable(events, CancelBatch, "after_cancel_batch"):
-                self._forward(state, events)
-                total += state.loss.detach() * len(state.yb)
-                state.rows_seen += len(state.yb)
-                torch.autograd.backward(state.loss)
-                events.fire("after_backward")
-                state.optimizer.step()
-                state.step += 1
-                events.fire("after_step")
-                events.fire("after_batch")
-            state.optimizer.zero_grad()  # also after a cancelled batch, whose gradients must not join the next one's
-        state.metrics["train_loss"] = total.item() / max(state.rows_seen, 1)
+        with _cancellable(events, CancelTrain, "after_cancel_train"):
+            for state.xb, state.yb in self._moved(self.data.train):
+                state.batch += 1
+                with _cancellable(events, CancelBatch, "after_cancel_batch"):
+                    events.fire("before_batch")
+                    self._gradients_in_memory(state, events)
+                    state.loss_sum += state.loss.detach() * len(state.yb)
+                    state.rows_seen += len(state.yb)
+                    events.fire("after_backward")
+                    state.optimizer.step()
+                    state.step += 1
+                    events.fire("after_step")
+                    events.fire("after_batch")
+                state.optimizer.zero_grad()  # after a cancelled batch too, whose gradients must not join the next one's
+        state.metrics["train_loss"] = state.loss_sum.item() / max(state.rows_seen, 1)
         if not math.isfinite(state.metrics["train_loss"]):
             raise Diverged(
                 f"The training loss of epoch {state.epoch + 1} is {state.metrics['train_loss']}; "
@@ -227,17 +248,50 @@ class Learner:
         self._validate(state, events, self.data.valid)
         events.fire("after_epoch")
 
+    def _gradients_in_memory(self, state: TrainState, events: Events) -> None:
+        """The gradients of the batch, in more parts as long as a callback finds more when the memory is not enough."""
+        while True:
+            parts = state.parts
+            try:
+                return self._gradients(state, events)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                state.optimizer.zero_grad()
+                events.fire("on_out_of_memory")
+                if state.parts == parts:
+                    raise ResourceError(
+                        f"The memory is not enough for a batch of {len(state.yb)} rows in {parts} parts ({error}): "
+                        "train with a smaller batch size."
+                    ) from error
+
+    def _gradients(self, state: TrainState, events: Events) -> None:
+        if state.parts == 1:
+            self._forward(state, events)
+            _backward(state, 1.0)
+            return
+        whole, losses = (state.xb, state.yb), []
+        try:
+            for rows, share in _parts(state):
+                state.xb, state.yb = whole[0][rows], whole[1][rows]
+                self._forward(state, events)
+                _backward(state, share)
+                losses.append(state.loss.detach() * share)
+        finally:
+            state.xb, state.yb = whole
+        state.loss = torch.stack(losses).sum()
+
     def _forward(self, state: TrainState, events: Events) -> None:
-        """Prediction and loss of the batch in ``state``."""
-        events.fire("before_batch")
-        state.prediction = state.model(state.xb)
-        events.fire("after_prediction")
-        weight = getattr(state.xb, "weight", None)
-        state.loss = (
-            state.loss_function(state.prediction, state.yb)
-            if weight is None
-            else state.loss_function(state.prediction, state.yb, weight)
-        )
+        """Prediction and loss of the batch in ``state``, or of its part."""
+        with state.arithmetic():
+            state.prediction = state.model(state.xb)
+            events.fire("after_prediction")
+            weight = getattr(state.xb, "weight", None)
+            state.loss = (
+                state.loss_function(state.prediction, state.yb)
+                if weight is None
+                else state.loss_function(state.prediction, state.yb, weight)
+            )
         events.fire("after_loss")
 
     def _validate(self, state: TrainState, events: Events, loader: Batches) -> None:
@@ -250,6 +304,7 @@ class Learner:
         with torch.inference_mode():
             for state.xb, state.yb in self._moved(loader):
                 with _cancellable(events, CancelBatch, "after_cancel_batch"):
+                    events.fire("before_batch")
                     self._forward(state, events)
                     losses.append(state.loss * len(state.yb))
                     weight = getattr(state.xb, "weight", None)
@@ -274,6 +329,22 @@ class Learner:
     def _moved(self, loader: Batches) -> Iterable[tuple[Any, Tensor]]:
         for xb, yb in loader:
             yield xb.to(self.device), yb.to(self.device)
+
+
+def _parts(state: TrainState) -> Iterator[tuple[slice, float]]:
+    """Rows of each part of the batch, and its share in the mean loss of the whole."""
+    rows, weight = len(state.yb), getattr(state.xb, "weight", None)
+    size = -(-rows // state.parts)
+    total = float(rows) if weight is None else weight.sum().item()
+    for start in range(0, rows, size):
+        part = slice(start, min(start + size, rows))
+        amount = float(part.stop - start) if weight is None else weight[part].sum().item()
+        yield part, amount / total
+
+
+def _backward(state: TrainState, share: float) -> None:
+    factor = share * state.loss_scale
+    torch.autograd.backward(state.loss, None if factor == 1 else torch.full_like(state.loss, factor))
 
 
 def _require_finite(output: Tensor) -> None:

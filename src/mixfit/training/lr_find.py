@@ -123,10 +123,8 @@ class RateFinder(Callback):
         for group, peak in zip(state.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * self.rates[-1]
 
-    def after_loss(self, state: TrainState) -> None:
+    def after_backward(self, state: TrainState) -> None:
         """Note the loss; end the search before a step that could only make it worse."""
-        if not state.training:
-            return
         loss = float(state.loss.detach())
         if not math.isfinite(loss):
             self.rates.pop()

@@ -1,180 +1,95 @@
-"""Checkpoints: the weights and the optimizer's state on disk while training runs.
+"""Saves a fit while it runs, so that it can be resumed to the bit, and its best weights."""
 
-``last`` is the newest epoch, ``best`` the one with the best value of a metric. Each is a folder of safetensors and JSON
-with a manifest of sha256 sums, put in place by renaming. Frozen parameters, which cannot change, are left out."""
-
-import hashlib
-import json
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
-
-from mixfit.errors import ConfigError, DataError
-from mixfit.files import json_numbers, new_folder, write_file
+from mixfit.errors import ConfigError
 from mixfit.training.callback import Callback
-from mixfit.training.callbacks.control import changing_tensors
+from mixfit.training.checkpoint_files import Best, write_best, write_last
+from mixfit.training.snapshot import changing_tensors, has_position, take
 from mixfit.training.state import TrainState
 
-Name = Literal["last", "best"]
+SHARE = 0.05
+"""The most of a fit's time that saving takes."""
 
 
 class Checkpoints(Callback):
-    """Saves ``last`` and ``best`` into a folder, at most every ``seconds`` and always when the fit ends.
+    """Saves ``last`` and ``best`` into a folder, see ``checkpoint_files``.
+
+    ``last`` is all of the fit, in the middle of an epoch too; ``best`` the weights of the epoch with the best metric.
+    They are written at most every ``seconds``, less often where writing takes long, and always when the fit ends or is
+    asked to stop. A process that is killed loses what it learned since the last writing.
 
     Args:
         folder: where ``last/`` and ``best/`` are made; created if needed.
         metric: a key of ``state.metrics`` that says which epoch is best.
         mode: which direction is better.
-        seconds: shortest time between two savings, so that short epochs are not all written.
+        seconds: shortest time between two writings; 0 writes after every batch.
+    Raises:
+        ConfigError: ``seconds`` is below 0.
     """
 
-    order = 5  # after the epoch is recorded, before early stopping may put other weights back
+    order = 100  # after the others, whose state is to be that after the batch or the epoch
 
     def __init__(
         self, folder: Path, metric: str = "valid_loss", *, mode: Literal["min", "max"], seconds: float = 15.0
     ) -> None:
+        if not seconds >= 0:
+            raise ConfigError(f"seconds must be at least 0, got {seconds}.")
         self.folder, self.metric, self.seconds = folder, metric, seconds
         self.sign = 1.0 if mode == "min" else -1.0
         self.best = math.inf
-        self._waiting: dict[Name, dict[str, bytes]] = {}
-        self._saved_at = 0.0
+        self.seconds_saving = 0.0
+        """Time spent on saving in this fit."""
+        self._waiting: Best | None = None
+        self._due = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """An epoch of the resumed fit must be better than those before it."""
+        self.best = state["best"]
 
     def before_fit(self, state: TrainState) -> None:
-        """Start anew; the first epoch is saved at once."""
-        self.best, self._waiting, self._saved_at = math.inf, {}, -math.inf
+        """Start anew; the first batch is saved at once."""
+        self.best, self._waiting, self._due, self.seconds_saving = math.inf, None, 0.0, 0.0
+
+    def after_batch(self, state: TrainState) -> None:
+        """Write when the last writing is long enough ago."""
+        if state.training and (time.monotonic() >= self._due or state.stop_requested) and has_position(state.loader):
+            self._write_last(state, epoch_is_over=False)
 
     def after_epoch(self, state: TrainState) -> None:
-        """Remember this epoch; write when the last writing is long enough ago."""
-        content = checkpoint_content(state)
-        self._waiting["last"] = content
+        """Remember a better epoch; write when the last writing is long enough ago."""
         value = self.sign * state.metrics.get(self.metric, math.nan)  # nan is never better
         if value < self.best:
             self.best = value
-            self._waiting["best"] = content
-        if time.monotonic() - self._saved_at >= self.seconds:
-            self._write()
+            weights = {name: tensor.clone() for name, tensor in changing_tensors(state.model).items()}
+            self._waiting = Best(weights, state.epoch + 1, state.step, dict(state.metrics))
+        if time.monotonic() >= self._due or state.stop_requested:
+            self._write_last(state, epoch_is_over=True)
+
+    def after_fit(self, state: TrainState) -> None:
+        """Write the result."""
+        self._write_last(state, epoch_is_over=True, finished=True)
 
     def close(self, state: TrainState) -> None:
-        """Write what waits, also after an error: what was learned until then is kept."""
-        self._write()
+        """Write the best epoch if it waits, also after an error."""
+        self._write_best()
 
-    def _write(self) -> None:
-        for name, content in self._waiting.items():
-            _replace_folder(self.folder / name, content)
-        self._waiting = {}
-        self._saved_at = time.monotonic()
+    def _write_last(self, state: TrainState, *, epoch_is_over: bool, finished: bool = False) -> None:
+        started = time.monotonic()
+        self._write_best()  # first: a resumed fit does not see that epoch again
+        write_last(self.folder, take(state, epoch_is_over=epoch_is_over, finished=finished))
+        took = time.monotonic() - started
+        self.seconds_saving += took
+        self._due = time.monotonic() + max(self.seconds, took / SHARE if self.seconds else 0.0)
 
-
-def checkpoint_content(state: TrainState) -> dict[str, bytes]:
-    """The files of a checkpoint by name."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in changing_tensors(state).items()}
-    tensors, numbers = _split_tensors(state.optimizer.state_dict())
-    facts = {"epoch": state.epoch + 1, "step": state.step, "metrics": json_numbers(state.metrics), "optimizer": numbers}
-    files = {
-        "model.safetensors": save_tensors(weights),
-        "optimizer.safetensors": save_tensors(tensors),
-        "state.json": json.dumps(facts).encode(),
-    }
-    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    return {**files, "MANIFEST.json": json.dumps(sums, indent=1).encode()}
-
-
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: Any = None) -> dict[str, Any]:
-    """Put the weights of a checkpoint into ``model``; what was known of the epoch is returned.
-
-    Args:
-        folder: such as ``last`` or ``best``.
-        model: of the same architecture.
-        optimizer: over its parameters as when the checkpoint was made (``Learner`` takes those of
-            ``parameter_groups``), to go on from there; None to leave it.
-
-    Raises:
-        DataError: a file is missing or damaged, or the weights are those of another network.
-        ConfigError: the optimizer's state is that of another one; the model is not changed then.
-    """
-    try:
-        sums = json.loads((folder / "MANIFEST.json").read_bytes())
-        files = {name: (folder / name).read_bytes() for name in sums}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder} is not a whole checkpoint: {error}.") from error
-    damaged = [name for name, content in files.items() if hashlib.sha256(content).hexdigest() != sums[name]]
-    if damaged:
-        raise DataError(f"{folder}/{damaged[0]} is damaged: its sha256 is not the one in MANIFEST.json.")
-    weights = load_tensors(files["model.safetensors"])
-    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    strange = (weights.keys() - model.state_dict().keys()) | (trainable - weights.keys())
-    if strange:
-        raise DataError(f"{folder} holds the weights of another network: {len(strange)} names differ.")
-    _require_shapes(folder, weights, model.state_dict())
-    facts: dict[str, Any] = json.loads(files["state.json"])
-    if optimizer is not None:
-        state = _join_tensors(facts["optimizer"], load_tensors(files["optimizer.safetensors"]))
-        try:
-            optimizer.load_state_dict(state)
-        except ConfigError:
-            raise
-        except (KeyError, ValueError) as error:  # PyTorch's
-            raise ConfigError(f"The saved optimizer does not fit this one: {error}.") from error
-    model.load_state_dict(weights, strict=False)
-    return facts
-
-
-def _require_shapes(folder: Path, weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    for name, tensor in weights.items():
-        if tensor.shape != wanted[name].shape:
-            raise DataError(
-                f"{folder} holds the weights of another network: {name} is {tuple(tensor.shape)} there and "
-                f"{tuple(wanted[name].shape)} here."
-            )
-
-
-def _split_tensors(state: Any, path: str = "") -> tuple[dict[str, Tensor], Any]:
-    """Tensors of a nested state by their path, and the rest with each tensor's path in its place."""
-    match state:
-        case torch.Tensor():
-            return {path: state.detach().cpu().contiguous()}, {"tensor": path}
-        case dict():
-            parts = {str(key): _split_tensors(value, f"{path}/{key}") for key, value in state.items()}
-            tensors = {name: tensor for found, _ in parts.values() for name, tensor in found.items()}
-            return tensors, {key: rest for key, (_, rest) in parts.items()}
-        case list() | tuple():
-            listed = [_split_tensors(value, f"{path}/{place}") for place, value in enumerate(state)]
-            return {k: v for found, _ in listed for k, v in found.items()}, [rest for _, rest in listed]
-        case _:
-            return {}, state
-
-
-def _join_tensors(rest: Any, tensors: dict[str, Tensor]) -> Any:
-    """The state that ``_split_tensors`` took apart; tuples have become lists.
-
-    JSON has made texts of integer keys: under those PyTorch's optimizers would find none of their state."""
-    match rest:
-        case {"tensor": str(path)} if len(rest) == 1:
-            return tensors[path]
-        case dict():
-            return {int(key) if key.isdecimal() else key: _join_tensors(value, tensors) for key, value in rest.items()}
-        case list():
-            return [_join_tensors(value, tensors) for value in rest]
-        case _:
-            return rest
-
-
-def _replace_folder(path: Path, content: dict[str, bytes]) -> None:
-    """The new folder is complete before the old one goes; in between the old one is kept under another name."""
-    fresh, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    with new_folder(fresh) as temporary:
-        for name, data in content.items():
-            write_file(temporary / name, data)
-    if path.exists():
-        path.rename(old)
-    fresh.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    def _write_best(self) -> None:
+        if self._waiting is not None:
+            write_best(self.folder, self._waiting)
+            self._waiting = None

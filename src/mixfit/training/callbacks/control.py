@@ -1,12 +1,13 @@
 """Callbacks that decide when training ends and which weights are kept."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from mixfit.errors import ConfigError
 from mixfit.training.callback import Callback, CancelFit
+from mixfit.training.snapshot import changing_tensors
 from mixfit.training.state import TrainState
 
 
@@ -29,9 +30,23 @@ class EarlyStopping(Callback):
         self.best, self.best_epoch, self.bad_epochs = math.inf, -1, 0
         self._weights: dict[str, Tensor] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """The best epoch with its weights, and how many bad ones have followed."""
+        return {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "bad_epochs": self.bad_epochs,
+            "weights": self._weights,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on waiting."""
+        self.best, self.best_epoch, self.bad_epochs = state["best"], state["best_epoch"], state["bad_epochs"]
+        self._weights = dict(state["weights"])
+
     def before_fit(self, state: TrainState) -> None:
         """Start anew."""
-        self.best, self.best_epoch, self.bad_epochs = math.inf, -1, 0
+        self.best, self.best_epoch, self.bad_epochs, self._weights = math.inf, -1, 0, {}
 
     def after_epoch(self, state: TrainState) -> None:
         """Compare; remember the weights of a better epoch."""
@@ -41,7 +56,7 @@ class EarlyStopping(Callback):
         value = self.sign * state.metrics[self.metric]
         if value < self.best:
             self.best, self.best_epoch, self.bad_epochs = value, state.epoch, 0
-            self._weights = {name: tensor.detach().clone() for name, tensor in changing_tensors(state).items()}
+            self._weights = {name: tensor.detach().clone() for name, tensor in changing_tensors(state.model).items()}
             return
         self.bad_epochs += 1
         if self.bad_epochs >= self.patience:
@@ -55,9 +70,3 @@ class EarlyStopping(Callback):
     def close(self, state: TrainState) -> None:
         """Free the copy."""
         self._weights = {}
-
-
-def changing_tensors(state: TrainState) -> dict[str, Tensor]:
-    """Parameters that learn and all buffers: what training can change. A frozen backbone is not copied."""
-    frozen = {name for name, parameter in state.model.named_parameters() if not parameter.requires_grad}
-    return {name: tensor for name, tensor in state.model.state_dict().items() if name not in frozen}

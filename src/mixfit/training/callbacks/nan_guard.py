@@ -1,0 +1,120 @@
+"""Ends a fit as soon as its loss is no longer finite, and says where that came from."""
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixfit.errors import Diverged
+from mixfit.training.callback import Callback
+from mixfit.training.state import TrainState
+
+
+class NanGuard(Callback):
+    """Raises ``Diverged`` before the step on the CPU, one step later on other devices, which it does not wait for.
+
+    The message names the rows, and the first layer, weight or input that is not finite."""
+
+    order = 90  # before checkpoints are written
+
+    def __init__(self) -> None:
+        self._rows: list[int] = []
+        self._flag: Tensor | None = None
+
+    def before_fit(self, state: TrainState) -> None:
+        """Start anew."""
+        self._rows, self._flag = [], None
+
+    def after_backward(self, state: TrainState) -> None:
+        """Judge the loss of this batch, or that of the one before."""
+        loss = state.loss.detach()
+        if loss.device.type == "cpu":
+            broken = not math.isfinite(loss.item())
+        else:
+            broken = self._flag is not None and not self._flag.item()
+            self._flag = loss.isfinite()
+        if broken:
+            raise Diverged(
+                f"The loss is no longer finite at step {state.step + 1} (epoch {state.epoch + 1}, batch "
+                f"{state.batch}): {_cause(state, self._rows)} "
+                "Train with a smaller learning rate, or look at those rows; the last good checkpoint is kept."
+            )
+        self._rows = _rows_of(state)
+
+
+def _cause(state: TrainState, rows_before: Sequence[int]) -> str:
+    """One sentence on the first thing that is not finite, in the order in which a step goes."""
+    weights = [name for name, weight in state.model.named_parameters() if not bool(weight.detach().isfinite().all())]
+    if weights:
+        more = f" and {len(weights) - 1} more" if len(weights) > 1 else ""
+        return f"the step before has broken {weights[0]}{more}, by a gradient of {_named(rows_before)}."
+    rows = _rows_of(state)
+    for name, tensor in _inputs(state.xb).items():
+        broken = _broken_rows(tensor, len(rows))
+        if broken:
+            return f"the input {name} is not finite in {_named([rows[i] for i in broken])}."
+    layer = _first_broken_layer(state.model, state.xb, len(rows))
+    if layer is not None:
+        name, module, broken = layer
+        where = _named([rows[i] for i in broken]) if broken else f"the batch of {_named(rows)}"
+        return f"the layer {name or 'model'} ({type(module).__name__}) is the first that is not finite, for {where}."
+    broken = _broken_rows(state.yb, len(rows)) if state.yb.is_floating_point() else []
+    if broken:
+        return f"the target is not finite in {_named([rows[i] for i in broken])}."
+    return f"the loss itself overflows for {_named(rows)}."
+
+
+def _first_broken_layer(model: nn.Module, xb: Any, rows: int) -> tuple[str, nn.Module, list[int]] | None:
+    """The first module without children whose output is not finite, run again on the batch."""
+    found: list[tuple[str, nn.Module, list[int]]] = []
+
+    def look(name: str, module: nn.Module, output: object) -> None:
+        tensors = output if isinstance(output, tuple | list) else [output]
+        for tensor in tensors:
+            if found or not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+                continue
+            if not bool(tensor.isfinite().all()):
+                found.append((name, module, _broken_rows(tensor, rows)))
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in model.named_modules():
+            if not any(True for _ in module.children()):
+                hooks.enter_context(_hook(module, name, look))
+        output = model(xb)
+        look("output", model, output)
+    return found[0] if found else None
+
+
+def _hook(module: nn.Module, name: str, look: Any) -> Any:
+    return module.register_forward_hook(lambda layer, _, output: look(name, layer, output))
+
+
+def _broken_rows(tensor: Tensor, rows: int) -> list[int]:
+    """Which rows are not finite; none can be named where the first axis is not that of the rows."""
+    if not tensor.is_floating_point() or not tensor.ndim or len(tensor) != rows:
+        return []
+    broken = ~tensor.detach().isfinite().reshape(rows, -1).all(1)
+    return [int(row) for row in broken.nonzero()[:, 0]]
+
+
+def _inputs(xb: Any) -> dict[str, Tensor]:
+    if isinstance(xb, Tensor):
+        return {"xb": xb}
+    named = getattr(xb, "tensors", None)
+    return {} if named is None else dict(named())
+
+
+def _rows_of(state: TrainState) -> list[int]:
+    """Table rows of the batch, or positions in it where the batches do not say which rows they are."""
+    rows = getattr(state.xb, "rows", None)
+    return list(range(len(state.yb))) if rows is None else rows.tolist()
+
+
+def _named(rows: Sequence[int]) -> str:
+    first = ", ".join(map(str, rows[:5]))
+    return (
+        f"row {first}" if len(rows) == 1 else f"rows {first}" + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+    )

@@ -1,0 +1,201 @@
+"""Checkpoints on disk: a folder of safetensors and JSON with a manifest of sha256 sums, put in place by renaming.
+
+``last`` is the newest, ``previous`` the one before it, so that at any moment, also between two renames, one of them is
+whole. A folder that was damaged later is refused by its sums and the one before it is taken."""
+
+import hashlib
+import json
+import math
+import shutil
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from mixfit.errors import DataError
+from mixfit.files import explained, flush_folder, json_numbers, write_file
+from mixfit.training.snapshot import Snapshot, put_weights
+
+LAST, PREVIOUS, BEST = "last", "previous", "best"
+WEIGHTS, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
+_NOT_IN_JSON = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The weights of the best epoch so far."""
+
+    weights: dict[str, Tensor]
+    epoch: int
+    """Counted from 1."""
+    step: int
+    metrics: dict[str, float]
+
+
+def write_last(folder: Path, snapshot: Snapshot) -> None:
+    """Make this snapshot ``folder/last``; the one that was there becomes ``folder/previous``.
+
+    Raises:
+        ResourceError: they cannot be written; ``last`` and ``previous`` are as they were.
+    """
+    last, previous, fresh = folder / LAST, folder / PREVIOUS, folder / f".{LAST}.new"
+    tensors, facts = split_tensors({field.name: getattr(snapshot, field.name) for field in fields(snapshot)[1:]})
+    files = {
+        WEIGHTS: save_tensors(_on_cpu(snapshot.weights)),
+        TRAINING: save_tensors(tensors),
+        STATE: json.dumps(facts, allow_nan=False).encode(),
+    }
+    _write_whole(fresh, files)
+    with explained(last, None):
+        if last.exists():  # else a process was killed between the next two lines, and the only one is the previous
+            shutil.rmtree(previous, ignore_errors=True)
+            last.rename(previous)
+        fresh.rename(last)
+        flush_folder(folder)
+
+
+def write_best(folder: Path, found: Best) -> None:
+    """Make this ``folder/best``.
+
+    Raises:
+        ResourceError: it cannot be written; ``best`` is as it was.
+    """
+    best, old, fresh = folder / BEST, folder / f".{BEST}.old", folder / f".{BEST}.new"
+    facts = {"epoch": found.epoch, "step": found.step, "metrics": json_numbers(found.metrics)}
+    _write_whole(fresh, {WEIGHTS: save_tensors(_on_cpu(found.weights)), STATE: json.dumps(facts).encode()})
+    with explained(best, None):
+        shutil.rmtree(old, ignore_errors=True)
+        if best.exists():
+            best.rename(old)
+        fresh.rename(best)
+        flush_folder(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def read_checkpoint(folder: Path) -> Snapshot:
+    """One checkpoint folder, such as ``checkpoints/last``.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    files = _read_whole(folder)
+    try:
+        rest = join_tensors(json.loads(files[STATE]), load_tensors(files[TRAINING]))
+        return Snapshot(weights=load_tensors(files[WEIGHTS]), **rest)
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise DataError(f"{folder} is not a whole checkpoint: {error!r}.") from error
+
+
+def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
+    """Put the weights of ``last`` or ``best`` into a model of the same architecture.
+
+    Returns:
+        What is known of them: epoch, step and metrics among others.
+    Raises:
+        DataError: a file is missing or damaged, or the weights are those of another network.
+    """
+    files = _read_whole(folder)
+    try:
+        facts: dict[str, Any] = json.loads(files[STATE])
+        weights = load_tensors(files[WEIGHTS])
+    except (ValueError, KeyError, SafetensorError) as error:
+        raise DataError(f"{folder} is not a whole checkpoint: {error!r}.") from error
+    put_weights(weights, model)
+    return facts
+
+
+def newest_checkpoint(folder: Path) -> Snapshot | None:
+    """The newest whole checkpoint of a run's checkpoint folder; its ``note`` says why an older one was taken.
+
+    Returns:
+        None when none was saved yet.
+    Raises:
+        DataError: those that are there are all damaged.
+    """
+    errors = []
+    for name in (LAST, PREVIOUS):
+        if not (folder / name).is_dir():
+            continue
+        try:
+            snapshot = read_checkpoint(folder / name)
+        except DataError as error:
+            errors.append(str(error))
+            continue
+        return replace(snapshot, note=" ".join(errors))
+    if errors:
+        raise DataError(f"No checkpoint of {folder} is whole: {' '.join(errors)} Train anew.")
+    return None
+
+
+def _read_whole(folder: Path) -> dict[str, bytes]:
+    """All files of a folder, if they are those that were written."""
+    try:
+        sums = json.loads((folder / "MANIFEST.json").read_bytes())
+        files = {name: (folder / name).read_bytes() for name in sums}
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{folder} is not a whole checkpoint: {error}.") from error
+    damaged = [name for name, content in files.items() if hashlib.sha256(content).hexdigest() != sums[name]]
+    if damaged:
+        raise DataError(f"{folder}/{damaged[0]} is damaged: its sha256 is not the one in MANIFEST.json.")
+    return files
+
+
+def _write_whole(fresh: Path, files: dict[str, bytes]) -> None:
+    shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    size = sum(map(len, files.values()))
+    with explained(fresh, size):
+        fresh.mkdir(parents=True)
+        try:
+            for name, content in {**files, "MANIFEST.json": json.dumps(sums, indent=1).encode()}.items():
+                write_file(fresh / name, content)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies that share no memory, as safetensors wants them."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+
+
+def split_tensors(state: Any, path: str = "") -> tuple[dict[str, Tensor], Any]:
+    """Tensors of a nested state by their path, and the rest with each tensor's path in its place."""
+    match state:
+        case torch.Tensor():
+            return _on_cpu({path: state}), {"tensor": path}
+        case dict():
+            parts = {str(key): split_tensors(value, f"{path}/{key}") for key, value in state.items()}
+            tensors = {name: tensor for found, _ in parts.values() for name, tensor in found.items()}
+            return tensors, {key: rest for key, (_, rest) in parts.items()}
+        case list() | tuple():
+            listed = [split_tensors(value, f"{path}/{place}") for place, value in enumerate(state)]
+            return {k: v for found, _ in listed for k, v in found.items()}, [rest for _, rest in listed]
+        case float() if not math.isfinite(state):
+            return {}, {"number": str(float(state))}
+        case _:
+            return {}, state
+
+
+def join_tensors(rest: Any, tensors: dict[str, Tensor]) -> Any:
+    """The state that ``split_tensors`` took apart; tuples have become lists.
+
+    JSON has made texts of integer keys: under those PyTorch's optimizers would find none of their state."""
+    match rest:
+        case {"tensor": str(path)} if len(rest) == 1:
+            return tensors[path]
+        case {"number": str(name)} if len(rest) == 1:
+            return _NOT_IN_JSON[name]
+        case dict():
+            return {int(key) if key.isdecimal() else key: join_tensors(value, tensors) for key, value in rest.items()}
+        case list():
+            return [join_tensors(value, tensors) for value in rest]
+        case _:
+            return rest
