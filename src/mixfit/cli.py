@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import mixfit
+from mixfit import config_file
 from mixfit.config import ROLES, DataConfig, ModelConfig, Role, TextConfig, TrainConfig
 from mixfit.errors import ConfigError, MixfitError, ResourceError
 from mixfit.suggest import did_you_mean
@@ -28,6 +29,7 @@ app = App(
     help="Train one model on table rows together with their photos.\n\nStart with: mixfit demo",
     help_epilogue="Exit codes: 0 ok, 1 a bug of ours, 2 usage, 3 data, 4 resources, 5 diverged, "
     "75 stopped with everything saved, 130 interrupted.",
+    config=config_file.lay_under,
 )
 
 Flat = Parameter(name="*")
@@ -88,6 +90,7 @@ def train(
     resume: Path | None = None,
     force: Annotated[bool, Parameter(negative=())] = False,
     set_: SetRoles = (),
+    config: Path | None = None,
     schema: Path | None = None,
     out: Path = Path("runs"),
     data: Annotated[DataConfig | None, Flat] = None,
@@ -108,6 +111,8 @@ def train(
         Resume though the table or its photos have changed.
     set_
         COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
+    config
+        TOML file with settings, such as a run's config.toml; it may name table and target, and flags win over it.
     schema
         A schema.json, perhaps edited, to use in place of inferred roles.
     out
@@ -116,11 +121,13 @@ def train(
     from mixfit import recipe
 
     if resume is not None:
-        _refuse_settings(target, set_, schema, data, model, train)
+        _refuse_settings(target, set_, config, schema, data, model, train)
         recipe.resume(resume, table=table, force=force, command=_shown_command(sys.argv[1:]))
         return
     if table is None or target is None:
-        raise ConfigError("mixfit train needs a table and --target COLUMN, or --resume RUN.")
+        raise ConfigError(
+            "mixfit train needs a table and --target COLUMN (or a --config that names them), or --resume RUN."
+        )
     recipe.fit(
         table,
         target=target,
@@ -131,6 +138,12 @@ def train(
         out=out,
         command=_shown_command(sys.argv[1:]),
     )
+
+
+@app.command
+def config() -> None:
+    """Print all settings of train with their defaults and explanations, as a file for --config."""
+    print(config_file.describe_settings(), end="")
 
 
 @app.command

@@ -200,6 +200,8 @@ class _Prepared:
     model_config: ModelConfig
     train_config: TrainConfig
     fingerprint: Fingerprint
+    known: Schema | None
+    """Roles that were given."""
 
 
 def _prepare(
@@ -254,6 +256,7 @@ def _prepare(
         model_config=model_config,
         train_config=train_config,
         fingerprint=Fingerprint.of(table, mixed.photos),
+        known=known,
     )
 
 
@@ -267,6 +270,7 @@ def _write_settings(folder: Path, prepared: _Prepared) -> dict[str, object]:
         prepared.model_config,
         prepared.train_config,
         prepared.fingerprint,
+        given=prepared.known,
     )
 
 

@@ -86,10 +86,15 @@ def write_settings(
     model: ModelConfig,
     train: TrainConfig,
     fingerprint: Fingerprint,
+    *,
+    given: Schema | None = None,
 ) -> dict[str, object]:
-    """Write config.toml, schema.json and environment.json; give the settings back for the report."""
+    """Write config.toml, schema.json and environment.json; give the settings back for the report.
+
+    ``mixfit train --config`` takes the config.toml; a schema that was given is then the copy in this folder."""
     sections = _sections(data, model, train)
-    config = {"table": str(table), "target": target, **sections}
+    kept = {} if given is None else {"schema": str(folder / "schema.json")}
+    config = {"table": str(table), "target": target, **kept, **sections}
     environment = {**describe_environment(), "arguments": sys.argv[1:], **asdict(fingerprint)}
     write_file(folder / "config.toml", tomli_w.dumps(config))
     write_file(folder / "schema.json", json.dumps(schema.to_dict(), indent=1, ensure_ascii=False))

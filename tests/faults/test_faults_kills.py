@@ -60,7 +60,7 @@ def test_f31_bytes_are_on_the_disk_before_their_names_are(tmp_path: Path, monkey
     real_sync, real_rename, real_replace = os.fsync, Path.rename, Path.replace
 
     def sync(descriptor: int) -> None:
-        calls.append(("flush", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        calls.append(("flush", Path(f"/proc/self/fd/{descriptor}").readlink().name))
         real_sync(descriptor)
 
     def rename(path: Path, to: Any) -> Path:
@@ -137,7 +137,8 @@ def test_f32_a_full_disk_ends_in_one_sentence_with_sizes_and_leaves_the_checkpoi
     with (
         files_of_at_most(10**9),
         pytest.raises(
-            ResourceError, match=r"checkpoints/\.last\.new.* cannot be written: .*needs [\d,]+ bytes\. [\d,]+ bytes are free"
+            ResourceError,
+            match=r"checkpoints/\.last\.new.* cannot be written: .*needs [\d,]+ bytes\. [\d,]+ bytes are free",
         ) as error,
     ):
         tiny_fit(folder, FullDisk(8))
@@ -265,7 +266,17 @@ def test_f33_the_command_line_ends_with_its_code_and_leaves_no_process(
 ) -> None:
     # enough epochs for the signals to come in between; a large network, so that a batch lasts
     settings = ["--epochs", "2000", "--patience", "2000", "--batch-size", "64", "--tabular-hidden", "2048"]
-    command = [sys.executable, "-m", "mixfit.cli", "train", str(demo_table), "--target", "price", "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "mixfit.cli",
+        "train",
+        str(demo_table),
+        "--target",
+        "price",
+        "--out",
+        str(tmp_path),
+    ]
     process = subprocess.Popen(
         [*command, *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

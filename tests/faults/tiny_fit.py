@@ -30,7 +30,12 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.norm, self.drop, self.last = nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Dropout(0.3), nn.Linear(6, 1)
+        self.first, self.norm, self.drop, self.last = (
+            nn.Linear(3, 6),
+            nn.BatchNorm1d(6),
+            nn.Dropout(0.3),
+            nn.Linear(6, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.drop(self.norm(self.first(x)).relu()))[:, 0]
