@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from mixfit.training.callbacks.progress import ProgressLines as ProgressLines
     from mixfit.training.callbacks.recorder import Recorder as Recorder
     from mixfit.training.callbacks.schedule import OneCycle as OneCycle
+    from mixfit.training.callbacks.schedule import Schedule as Schedule
     from mixfit.training.callbacks.tensorboard import TensorBoard as TensorBoard
     from mixfit.training.callbacks.time_budget import TimeBudget as TimeBudget
     from mixfit.training.learner import Learner as Learner
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
     from mixfit.training.loss import mse as mse
     from mixfit.training.loss import ordinal as ordinal
     from mixfit.training.loss import ordinal_probabilities as ordinal_probabilities
+    from mixfit.training.lr_find import RateSearch as RateSearch
     from mixfit.training.optimizer import LAMB as LAMB
     from mixfit.training.optimizer import SGD as SGD
     from mixfit.training.optimizer import Adam as Adam
@@ -114,6 +116,10 @@ if TYPE_CHECKING:
     from mixfit.training.optimizer import layer_rates as layer_rates
     from mixfit.training.optimizer import parameter_groups as parameter_groups
     from mixfit.training.prepare import start_well as start_well
+    from mixfit.training.schedule import cosine_with_restarts as cosine_with_restarts
+    from mixfit.training.schedule import joined as joined
+    from mixfit.training.schedule import one_cycle as one_cycle
+    from mixfit.training.schedule import warm_up as warm_up
     from mixfit.training.tta import augmented_outputs as augmented_outputs
 
 __version__ = "0.1.0"
@@ -175,10 +181,12 @@ _HOME = {
     "mixfit.training.callbacks.profiler": ("Profiler",),
     "mixfit.training.callbacks.progress": ("ProgressLines",),
     "mixfit.training.callbacks.recorder": ("Recorder",),
-    "mixfit.training.callbacks.schedule": ("OneCycle",),
+    "mixfit.training.callbacks.schedule": ("OneCycle", "Schedule"),
     "mixfit.training.callbacks.tensorboard": ("TensorBoard",),
     "mixfit.training.callbacks.time_budget": ("TimeBudget",),
+    "mixfit.training.schedule": ("cosine_with_restarts", "joined", "one_cycle", "warm_up"),
     "mixfit.training.learner": ("Learner",),
+    "mixfit.training.lr_find": ("RateSearch",),
     "mixfit.training.loss": (
         "CrossEntropy",
         "Focal",

@@ -15,7 +15,9 @@ from mixfit.errors import DataError, Diverged, ResourceError
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.callback import Callback, CancelBatch, CancelEpoch, CancelFit, CancelTrain, Events
 from mixfit.training.callbacks.schedule import OneCycle
+from mixfit.training.fine_tune import fine_tune
 from mixfit.training.loss import Loss, PerMember
+from mixfit.training.lr_find import RateSearch, find_rate
 from mixfit.training.metrics import Metric, evaluate
 from mixfit.training.optimizer import AdamW, parameter_groups
 from mixfit.training.snapshot import Snapshot, restore
@@ -158,6 +160,39 @@ class Learner:
     ) -> TrainState:
         """``fit`` with the learning rate rising to ``lr`` and falling to almost 0 (arXiv:1708.07120)."""
         return self.fit(epochs, lr, callbacks=[OneCycle(), *callbacks], resume=resume)
+
+    def fine_tune(
+        self,
+        epochs: int,
+        lr: float,
+        *,
+        head_epochs: int = 1,
+        backbone_rate: float = 0.1,
+        callbacks: Sequence[Callback] = (),
+    ) -> TrainState:
+        """One cycle of ``head_epochs`` with the image network's backbone frozen, then one of ``epochs`` with all free.
+
+        In the second cycle the backbone learns at ``backbone_rate`` times ``lr``, unless ``rates`` names parts of it.
+        Afterwards it is free; after an error or an interrupt, the same parameters learn as before the call.
+
+        Raises:
+            ConfigError: the model has no image network, or the batches carry features in place of pixels.
+        """
+        return fine_tune(self, epochs, lr, head_epochs=head_epochs, backbone_rate=backbone_rate, callbacks=callbacks)
+
+    def lr_find(
+        self, *, start: float = 1e-6, end: float = 10.0, steps: int = 200, callbacks: Sequence[Callback] = ()
+    ) -> RateSearch:
+        """Try growing learning rates in a short training, and leave everything as it was (arXiv:1506.01186).
+
+        Args:
+            start, end: first and last rate; the search ends earlier when the loss explodes.
+            steps: of the search; a training set with fewer batches is gone through repeatedly.
+            callbacks: of the search; those of the learner rest.
+        Raises:
+            Diverged: the loss is not finite from the beginning.
+        """
+        return find_rate(self, start=start, end=end, steps=steps, callbacks=callbacks)
 
     def validate(self, loader: Batches | None = None) -> dict[str, float]:
         """Loss and metrics over ``loader`` (by default ``data.valid``), without any callback.

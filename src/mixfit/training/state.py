@@ -68,5 +68,5 @@ class TrainState:
     def progress(self) -> float:
         """Share of the training that is done, in [0, 1]: of its steps, or of its time budget if that is further on.
 
-        0 at the first step, 1 at the last."""
+        0 at the first step, 1 at the last; schedules read it."""
         return min(max(self.step / max(self.steps - 1, 1), self.time_share), 1.0)

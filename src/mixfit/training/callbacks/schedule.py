@@ -1,15 +1,69 @@
-"""Schedules: hyper-parameters that change from step to step."""
+"""Schedules: hyper-parameters of the optimizer that change from step to step."""
 
-import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from mixfit.errors import ConfigError
+from mixfit.suggest import did_you_mean
 from mixfit.training.callback import Callback
+from mixfit.training.schedule import Shape, one_cycle, one_cycle_momentum
 from mixfit.training.state import TrainState
 
 
-def cosine(start: float, end: float, position: float) -> float:
-    """From ``start`` to ``end`` along half a cosine; ``position`` in [0, 1]."""
-    return end + (start - end) * (1 + math.cos(math.pi * position)) / 2
+class Schedule(Callback):
+    """Sets one number of every parameter group of the optimizer before each training step.
+
+    >>> from mixfit.training.schedule import Linear, cosine_with_restarts
+    >>> restarts = Schedule("lr", cosine_with_restarts(3))
+    >>> decay = Schedule("weight_decay", Linear(0.0, 0.1), gives="values")
+
+    Args:
+        key: such as ``"lr"``, ``"weight_decay"`` or ``"momentum"``; ``"betas.0"`` is the first number of the pair
+            ``betas``.
+        shape: from the share of the training that is done (``TrainState.progress``) to a number.
+        gives: ``"factors"`` of the number that each group has when the fit begins, so that groups with rates of their
+            own stay in proportion, or the ``"values"`` themselves, alike for all groups that have the key.
+    Raises:
+        ConfigError: when the fit begins: no group has the key, or all have 0 where factors are given (but for lr).
+    """
+
+    def __init__(self, key: str, shape: Shape, *, gives: Literal["factors", "values"] = "factors") -> None:
+        self.key, self.shape, self.gives = key, shape, gives
+        self.first: list[float | None] = []
+        """The number of each group when the fit began; None for a group without it."""
+
+    def before_fit(self, state: TrainState) -> None:
+        """Remember the number of each group."""
+        groups = state.optimizer.param_groups
+        self.first = [numbers(group).get(self.key) for group in groups]
+        if all(value is None for value in self.first):
+            known = list(dict.fromkeys(key for group in groups for key in numbers(group)))
+            raise ConfigError(
+                f"No parameter group of the optimizer has {self.key!r}.{did_you_mean(self.key, known)} "
+                f"A schedule can set {', '.join(known)}."
+            )
+        if self.gives == "factors" and self.key != "lr" and not any(self.first):
+            raise ConfigError(
+                f"{self.key} is 0 in every parameter group, so factors of it change nothing: "
+                'set it in the optimizer, or give "values".'
+            )
+
+    def before_batch(self, state: TrainState) -> None:
+        """Set the number for this step."""
+        if not state.training:
+            return
+        value = self.shape(state.progress)
+        for group, first in zip(state.optimizer.param_groups, self.first, strict=True):
+            if first is not None:
+                set_number(group, self.key, first * value if self.gives == "factors" else value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The numbers that the factors are of."""
+        return {"first": list(self.first)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state_dict()``."""
+        self.first = list(state["first"])
 
 
 class OneCycle(Callback):
@@ -21,28 +75,76 @@ class OneCycle(Callback):
         warmup: share of the steps in which the rate rises, in (0, 1).
         start: first rate as a share of the peak.
         end: last rate as a share of the peak.
+        momentum: the highest and the lowest, such as ``(0.95, 0.85)``: momentum, or the first of the betas, falls while
+            the rate rises and rises while it falls. None leaves it as it is.
+    Raises:
+        ConfigError: ``warmup`` or ``momentum`` is impossible, or the optimizer has no momentum.
     """
 
-    def __init__(self, *, warmup: float = 0.25, start: float = 0.04, end: float = 1e-4) -> None:
-        if not 0 < warmup < 1:
-            raise ConfigError(f"warmup must be between 0 and 1, got {warmup}.")
-        self.warmup, self.start, self.end = warmup, start, end
-        self.peaks: list[float] = []
+    def __init__(
+        self,
+        *,
+        warmup: float = 0.25,
+        start: float = 0.04,
+        end: float = 1e-4,
+        momentum: tuple[float, float] | None = None,
+    ) -> None:
+        self.rate = Schedule("lr", one_cycle(warmup=warmup, start=start, end=end))
+        self.momentum = None if momentum is None else one_cycle_momentum(*momentum, warmup=warmup)
+        self.schedules: list[Schedule] = [self.rate]
 
     def before_fit(self, state: TrainState) -> None:
         """Remember the peak of each group."""
-        self.peaks = [group["lr"] for group in state.optimizer.param_groups]
+        self.schedules = [self.rate]
+        if self.momentum is not None:
+            known = {key for group in state.optimizer.param_groups for key in numbers(group)}
+            keys = [key for key in ("momentum", "betas.0") if key in known]
+            if not keys:
+                raise ConfigError("OneCycle has a momentum, but the optimizer has neither momentum nor betas.")
+            self.schedules += [Schedule(key, self.momentum, gives="values") for key in keys]
+        for schedule in self.schedules:
+            schedule.before_fit(state)
 
     def before_batch(self, state: TrainState) -> None:
         """Set the rates of this step."""
-        if not state.training:
-            return
-        factor = self.factor(state.progress)
-        for group, peak in zip(state.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * factor
+        for schedule in self.schedules:
+            schedule.before_batch(state)
 
-    def factor(self, position: float) -> float:
-        """Share of the peak at ``position`` in [0, 1] of the fit."""
-        if position < self.warmup:
-            return cosine(self.start, 1.0, position / self.warmup)
-        return cosine(1.0, self.end, (position - self.warmup) / (1 - self.warmup))
+    def state_dict(self) -> dict[str, Any]:
+        """The peaks."""
+        return {schedule.key: schedule.state_dict() for schedule in self.schedules}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state_dict()``."""
+        for schedule in self.schedules:
+            if schedule.key in state:
+                schedule.load_state_dict(state[schedule.key])
+
+
+def numbers(group: Mapping[str, Any]) -> dict[str, float]:
+    """What of a parameter group a schedule can set: its numbers, and those in tuples as ``"betas.0"``.
+
+    >>> numbers({"params": [], "lr": 0.1, "betas": (0.9, 0.99), "amsgrad": False})
+    {'lr': 0.1, 'betas.0': 0.9, 'betas.1': 0.99}
+    """
+    found: dict[str, float] = {}
+    for key, value in group.items():
+        if _is_number(value):
+            found[key] = value
+        elif key != "params" and isinstance(value, tuple | list):
+            found |= {f"{key}.{place}": part for place, part in enumerate(value) if _is_number(part)}
+    return found
+
+
+def set_number(group: dict[str, Any], key: str, value: float) -> None:
+    """Put a number where ``numbers`` found it."""
+    if key in group:
+        group[key] = value
+        return
+    name, _, place = key.rpartition(".")
+    parts: Sequence[float] = group[name]
+    group[name] = type(parts)(value if at == int(place) else part for at, part in enumerate(parts))  # type: ignore[call-arg]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

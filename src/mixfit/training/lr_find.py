@@ -1,0 +1,181 @@
+"""The learning-rate finder (Smith 2015, arXiv:1506.01186): a short training whose rate grows until the loss explodes.
+
+Used as ``learner.lr_find()``; afterwards the learner is as it was, to the bit."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mixfit.errors import ConfigError, DataError, Diverged
+from mixfit.training.callback import Callback, CancelEpoch, CancelFit
+from mixfit.training.preserve import preserved
+from mixfit.training.schedule import Exponential
+from mixfit.training.state import TrainState
+
+if TYPE_CHECKING:
+    from mixfit.training.learner import Learner
+
+MINIMUM_STEPS = 10
+"""Fewer losses show no curve."""
+EXPLOSION = 4.0
+"""The search ends when the running mean of the loss is this many times its lowest value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateSearch:
+    """What a search for the learning rate saw; ``rates``, ``losses`` and ``smoothed`` have one number for each step."""
+
+    rates: tuple[float, ...]
+    """Learning rates, growing by the same factor at each step."""
+    losses: tuple[float, ...]
+    """Of the batch of each step, before the step was taken."""
+    smoothed: tuple[float, ...]
+    """The losses averaged over neighbouring steps, before and after alike, so that the curve is not late."""
+
+    @property
+    def steepest(self) -> float:
+        """The rate at which the smoothed loss falls fastest.
+
+        Raises:
+            ConfigError: the loss fell nowhere.
+        """
+        begin, bottom = self._fall()
+        slopes = np.gradient(np.array(self.smoothed), np.log(self.rates))
+        return self.rates[begin + int(np.argmin(slopes[begin : bottom + 1]))]
+
+    @property
+    def valley(self) -> float:
+        """A rate in the middle of the fall that ends at the lowest smoothed loss: fast, with room before it explodes.
+
+        Raises:
+            ConfigError: the loss fell nowhere.
+        """
+        begin, bottom = self._fall()
+        middle = (self.smoothed[begin] + self.smoothed[bottom]) / 2
+        below = next(step for step in range(begin, bottom + 1) if self.smoothed[step] <= middle)
+        return math.sqrt(self.rates[below] * self.rates[bottom])
+
+    def plot(self) -> Figure:
+        """Losses over rates, with both suggestions; a figure of its own that no window shows."""
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(self.rates, self.losses, color="0.75", label="loss of each batch")
+        axes.plot(self.rates, self.smoothed, color="C0", label="smoothed")
+        try:
+            suggestions = {"steepest": self.steepest, "valley": self.valley}
+        except ConfigError:  # a curve that falls nowhere is worth seeing all the more
+            suggestions = {}
+        for number, (name, rate) in enumerate(suggestions.items(), start=1):
+            axes.axvline(rate, color=f"C{number}", linestyle="--", label=f"{name} {rate:.1e}")
+        low, high = min(self.smoothed), max(self.smoothed[: max(1, len(self.smoothed) // 2)])
+        axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
+        if high > low:
+            axes.set_ylim(low - 0.2 * (high - low), high + 0.5 * (high - low))
+        axes.legend()
+        return figure
+
+    def _fall(self) -> tuple[int, int]:
+        """First and last step of the fall to the lowest smoothed loss."""
+        bottom = int(np.argmin(self.smoothed))
+        begin = int(np.argmax(self.smoothed[: bottom + 1]))
+        if begin == bottom:
+            raise ConfigError(
+                f"The loss fell nowhere between the rates {self.rates[0]:.1e} and {self.rates[-1]:.1e}: search from a "
+                "smaller start, with more steps, or with larger batches."
+            )
+        return begin, bottom
+
+
+class RateFinder(Callback):
+    """Makes the rate of every group grow from step to step, notes the losses, and ends the fit at its explosion.
+
+    Args:
+        start, end: first and last factor of the rate that each group has when the fit begins.
+        steps: how many steps there are between them.
+    """
+
+    order = -20
+
+    def __init__(self, start: float, end: float, steps: int) -> None:
+        self.shape, self.steps = Exponential(start, end), steps
+        self.rates: list[float] = []
+        self.losses: list[float] = []
+        self._peaks: list[float] = []
+        self._mean, self._lowest = 0.0, math.inf
+
+    def before_fit(self, state: TrainState) -> None:
+        """Remember the rates of the groups; an optimizer's own warm-up would hide the rate that is tried."""
+        self._peaks = [group["lr"] for group in state.optimizer.param_groups]
+        for group in state.optimizer.param_groups:
+            if "warmup" in group:
+                group["warmup"] = 0
+
+    def before_batch(self, state: TrainState) -> None:
+        """Set the rates of this step."""
+        if not state.training:
+            return
+        self.rates.append(self.shape(len(self.rates) / (self.steps - 1)))
+        for group, peak in zip(state.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * self.rates[-1]
+
+    def after_backward(self, state: TrainState) -> None:
+        """Note the loss; end the search before a step that could only make it worse."""
+        loss = float(state.loss.detach())
+        if not math.isfinite(loss):
+            self.rates.pop()
+            raise CancelFit
+        self.losses.append(loss)
+        self._mean += (loss - self._mean) * max(0.2, 1 / len(self.losses))
+        self._lowest = min(self._lowest, self._mean)
+        explodes = self._mean > EXPLOSION * self._lowest and len(self.losses) > MINIMUM_STEPS
+        if explodes or len(self.losses) == self.steps:
+            raise CancelFit
+
+    def after_train(self, state: TrainState) -> None:
+        """Nobody asks for the validation loss."""
+        raise CancelEpoch
+
+
+def find_rate(
+    learner: "Learner", *, start: float, end: float, steps: int, callbacks: Sequence[Callback] = ()
+) -> RateSearch:
+    """See ``Learner.lr_find``."""
+    if not 0 < start < end:
+        raise ConfigError(f"The rates must grow from start to end, both above 0, got {start} and {end}.")
+    if steps < MINIMUM_STEPS:
+        raise ConfigError(f"steps must be at least {MINIMUM_STEPS}, got {steps}.")
+    if not len(learner.data.train):
+        raise DataError("There are no training rows.")
+    finder = RateFinder(start, end, steps)
+    trial = copy.copy(learner)
+    trial.callbacks = ()
+    with preserved(learner.model, (learner.data.train, learner.data.valid)):
+        trial.fit(-(-steps // len(learner.data.train)), 1.0, callbacks=[finder, *callbacks])
+    if not finder.losses:
+        raise Diverged(
+            "The loss of the first batch is not finite before any step was taken: look for values that are not finite "
+            "in the inputs or in the weights."
+        )
+    if len(finder.losses) < MINIMUM_STEPS:
+        raise Diverged(
+            f"The loss is no longer finite after {len(finder.losses)} steps, at the rate {finder.rates[-1]:.1e}: "
+            f"search from a smaller start than {start:g}."
+        )
+    return RateSearch(
+        rates=tuple(finder.rates), losses=tuple(finder.losses), smoothed=tuple(smooth(finder.losses, steps))
+    )
+
+
+def smooth(losses: Sequence[float], steps: int) -> list[float]:
+    """A mean of each loss and its neighbours, with weights that fall like a bell, 4 % of ``steps`` wide.
+
+    Losses above all of the first quarter count as the highest of those, or the explosion would reach back."""
+    values, places = np.array(losses), np.arange(len(losses))
+    values = np.minimum(values, values[: max(MINIMUM_STEPS, len(values) // 4)].max())
+    weights = np.exp(-0.5 * ((places[:, None] - places) / max(1.0, 0.04 * steps)) ** 2)
+    return [float(value) for value in weights @ values / weights.sum(1)]

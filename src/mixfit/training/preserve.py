@@ -1,0 +1,101 @@
+"""Putting back all that a trial training changes: weights, modes, gradients, random states, places of loaders."""
+
+import copy
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixfit.data.loader import DataLoader
+
+
+@contextmanager
+def preserved(model: nn.Module, loaders: Iterable[Any] = ()) -> Iterator[None]:
+    """Leave everything as it was found when the block ends, also by an error.
+
+    That is: parameters, buffers (those that are not saved, too), which of them learn, gradients, the mode of every
+    module, the random states of Python, NumPy and PyTorch on every device, and where the loaders stand in their epoch.
+    """
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    buffers = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
+    ]
+    kept = _copies([*(parameter for parameter, _, _ in parameters), *(buffer for _, _, buffer in buffers)])
+    modes = [(module, module.training) for module in model.modules()]
+    places = [_place(loader) for loader in loaders]
+    randomness = _random_states()
+    for parameter, _, _ in parameters:
+        parameter.grad = None  # set aside rather than copied: an optimizer may zero gradients in place
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in kept:
+                tensor.copy_(value)
+        for module, name, buffer in buffers:
+            setattr(module, name, buffer)  # some modules put new tensors in place of their buffers
+        for parameter, learns, gradient in parameters:
+            parameter.requires_grad_(learns)
+            parameter.grad = gradient
+        for module, mode in modes:
+            module.training = mode
+        for restore in places:
+            restore()
+        _set_random_states(randomness)
+
+
+def _copies(tensors: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return [(tensor, tensor.detach().clone()) for tensor in tensors]
+
+
+def _place(loader: Any) -> Any:
+    """A function that puts a loader back to where it stands now."""
+    if isinstance(loader, DataLoader):
+        # Not by its state_dict: that goes on in the middle of an epoch, while an epoch that was left starts anew.
+        before, sampler = dict(vars(loader)), copy.copy(vars(loader.sampler))
+
+        def restore() -> None:
+            vars(loader).update(before)
+            vars(loader.sampler).update(sampler)
+
+        return restore
+    return _foreign_place(loader)
+
+
+def _foreign_place(loader: Any) -> Any:
+    """PyTorch's loaders draw their orders from a generator, others may have a ``state_dict``."""
+    sampler = getattr(loader, "sampler", None)
+    found = [getattr(part, "generator", None) for part in (loader, sampler, getattr(loader, "batch_sampler", None))]
+    generators = [(it, it.get_state()) for it in found if isinstance(it, torch.Generator)]
+    state = copy.deepcopy(loader.state_dict()) if hasattr(loader, "load_state_dict") else None
+
+    def restore() -> None:
+        for generator, value in generators:
+            generator.set_state(value)
+        if state is not None:
+            loader.load_state_dict(state)
+
+    return restore
+
+
+def _random_states() -> tuple[Any, ...]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda, mps  # noqa: NPY002 - others use it
+
+
+def _set_random_states(states: tuple[Any, ...]) -> None:
+    python, numpy, cpu, cuda, mps = states
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+    torch.set_rng_state(cpu)
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)
+    if mps is not None:
+        torch.mps.set_rng_state(mps)
