@@ -161,7 +161,7 @@ for _name in EVENTS:
 
 def data() -> Loaders:
     train, valid = TensorDataset(X[:22], Y[:22]), TensorDataset(X[22:30], Y[22:30])
-    return Loaders(DataLoader(train, ShuffledSampler(22, 8, seed=3)), DataLoader(valid, SequentialSampler(8, 8)))
+    return Loaders(DataLoader(train, ShuffledSampler(22, 8, seed=3)), DataLoader(valid, SequentialSampler(8, 5)))
 
 
 def fit(callback: Callback, strike: Strike | None = None, *, order: int = -1000) -> tuple[Net, TrainState]:
