@@ -3,7 +3,7 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from conftest import QUICK_MODEL
 from rich.console import Console
 
 from mixfit.cli import main
-from mixfit.config import DataConfig, LossName, OptimizerName, TrainConfig
+from mixfit.config import DataConfig, LossName, ModelConfig, OptimizerName, TrainConfig
 from mixfit.data.infer import infer_schema
 from mixfit.data.table import read_table
 from mixfit.demo import DEMO_TARGET
@@ -119,3 +119,21 @@ def test_the_loss_that_is_asked_for_is_the_one_that_is_minimised(
 
     # Of the same untrained predictions: half the square is the most that Huber gives.
     assert first_loss("huber") < 0.5001 * first_loss("mse")
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (
+            lambda: ModelConfig(tabular="mpl"),
+            r"^tabular must be one of mlp, resnet, tabm, got 'mpl'\. Did you mean 'mlp'",
+        ),
+        (lambda: ModelConfig(fusion="flim"), r"^fusion must be one of .*, got 'flim'\. Did you mean 'film'"),
+        (lambda: TrainConfig(optimizer="adamv"), r"^optimizer must be one of .* Did you mean 'adamw'"),
+        (lambda: DataConfig(crop="centre"), r"^crop must be one of .* Did you mean 'center'"),
+        (lambda: DataConfig(task="regresion"), r"^task must be one of .* Did you mean 'regression'"),
+    ],
+)
+def test_a_misspelt_choice_in_python_is_refused_as_on_the_command_line(make: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        make()

@@ -32,7 +32,6 @@ from mixfit.nn.build import is_frozen
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor, unreadable_photos
 from mixfit.report.content import ModelKind, ReportContent, Score
-from mixfit.report.page import write_report
 from mixfit.run_folder import (
     changed_versions,
     describe_environment,
@@ -405,7 +404,14 @@ def _final_rows(judged: dict[JudgedSplit, Rows]) -> Rows:
 
 def _compare(mixed: MixedData, judged: dict[JudgedSplit, Rows]) -> Comparison:
     headline = headline_for(mixed.schema.task, mixed.target)
-    return compare(_final_rows(judged), headline, _our_name(mixed), BOOSTED_TREES, with_photos=mixed.photos is not None)
+    return compare(
+        _final_rows(judged),
+        headline,
+        _our_name(mixed),
+        BOOSTED_TREES,
+        constant=CONSTANT,
+        with_photos=mixed.photos is not None,
+    )
 
 
 def _write_results(
@@ -418,6 +424,8 @@ def _write_results(
     warnings: list[str],
 ) -> None:
     """Write the list of bad inputs, the validation predictions and the report."""
+    from mixfit.report.page import write_report  # matplotlib takes a second, which a misspelt flag should not wait for
+
     ours = _our_name(mixed)
     with explained(run.folder, None):
         write_bad_inputs(run.bad, run.folder / "bad_inputs.csv")
