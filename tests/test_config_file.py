@@ -197,7 +197,7 @@ def test_a_file_without_a_table_still_asks_for_one(tmp_path: Path, capsys: pytes
         capsys, "train", "--target", "y", "--config", written(tmp_path, "[train]\nepochs = 1\n")
     )
     assert code == 2
-    assert "--table requires an argument" in errors
+    assert "needs a table and --target COLUMN" in errors
 
 
 def digest(run: Path) -> str:

@@ -27,7 +27,8 @@ app = App(
     name="mixfit",
     version=mixfit.__version__,
     help="Train one model on table rows together with their photos.\n\nStart with: mixfit demo",
-    help_epilogue="Exit codes: 0 ok, 1 a bug of ours, 2 usage, 3 data, 4 resources, 5 diverged, 130 interrupted.",
+    help_epilogue="Exit codes: 0 ok, 1 a bug of ours, 2 usage, 3 data, 4 resources, 5 diverged, "
+    "75 stopped with everything saved, 130 interrupted.",
     config=config_file.lay_under,
 )
 
@@ -83,9 +84,11 @@ def inspect(
 
 @app.command
 def train(
-    table: Path,
+    table: Path | None = None,
     *,
-    target: str,
+    target: str | None = None,
+    resume: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
     set_: SetRoles = (),
     config: Path | None = None,
     schema: Path | None = None,
@@ -102,6 +105,10 @@ def train(
         CSV, TSV, Parquet, Feather or JSON Lines; photo paths in it start from its folder.
     target
         Column to predict.
+    resume
+        Run folder of a training that was stopped, to go on with it; it says all the settings itself.
+    force
+        Resume though the table or its photos have changed.
     set_
         COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
     config
@@ -111,9 +118,17 @@ def train(
     out
         Folder in which the run folder is made.
     """
-    from mixfit.recipe import fit
+    from mixfit import recipe
 
-    fit(
+    if resume is not None:
+        _refuse_settings(target, set_, config, schema, data, model, train)
+        recipe.resume(resume, table=table, force=force, command=_shown_command(sys.argv[1:]))
+        return
+    if table is None or target is None:
+        raise ConfigError(
+            "mixfit train needs a table and --target COLUMN (or a --config that names them), or --resume RUN."
+        )
+    recipe.fit(
         table,
         target=target,
         data=_with_roles(data, set_),
@@ -285,6 +300,11 @@ def cache(*, clear: Annotated[bool, Parameter(negative=())] = False, cache: Path
     print(f"   {len(stores)} stores, {sum(store.bytes for store in stores) / 1e6:,.1f} MB")
     if kept:
         raise ResourceError(f"{len(kept)} of the stores are in use and stay, the first is {kept[0].folder.name}.")
+
+
+def _refuse_settings(*given: object) -> None:
+    if any(setting is not None and setting != () for setting in given):
+        raise ConfigError("A resumed run has its settings in its folder: leave all flags but --force out.")
 
 
 def _with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:

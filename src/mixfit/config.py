@@ -171,6 +171,8 @@ class TrainConfig:
     """Of the split, the weights and the order of rows."""
     augment: Augmentation = "none"
     """Random changes of the photos in training: mirrored, a standard mixture, or TrivialAugment."""
+    save_every: float = 15.0
+    """Shortest time between two savings of the training, in seconds; 0 saves after every batch."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -181,6 +183,8 @@ class TrainConfig:
             raise ConfigError(f"weight_decay must be at least 0, got {self.weight_decay}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}.")
+        if not self.save_every >= 0:
+            raise ConfigError(f"save_every must be at least 0 seconds, got {self.save_every}.")
         if self.patience < 1:
             raise ConfigError(f"patience must be at least 1, got {self.patience}.")
         if not 0 <= self.seed < 2**32:

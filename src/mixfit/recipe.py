@@ -1,5 +1,6 @@
 """The automatic whole: from a table to a run folder with a trained model, its baselines and a report."""
 
+import shlex
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from rich.console import Console
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.config_file import read_config
 from mixfit.console import PlainConsole
 from mixfit.data.augment import augmentation
 from mixfit.data.bad_inputs import BadInput, describe_bad, write_bad_inputs
@@ -22,7 +24,7 @@ from mixfit.data.load import MixedData, load_data
 from mixfit.data.schema import Schema, suspicious_columns
 from mixfit.data.split_time import describe_times
 from mixfit.device import default_device
-from mixfit.errors import ConfigError
+from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline, boosted_trees, constant
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for, metrics_for, score
 from mixfit.files import explained
@@ -31,17 +33,30 @@ from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor, unreadable_photos
 from mixfit.report.content import ModelKind, ReportContent, Score
 from mixfit.report.page import write_report
-from mixfit.run_folder import describe_environment, new_run_folder, run_name, write_settings
+from mixfit.run_folder import (
+    changed_versions,
+    describe_environment,
+    locked,
+    new_run_folder,
+    note_resumption,
+    run_name,
+    shown_settings,
+    write_settings,
+)
 from mixfit.training.arithmetic import settle_arithmetic
 from mixfit.training.build import build_model, precompute_features, sized_for
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
+from mixfit.training.callbacks.nan_guard import NanGuard
 from mixfit.training.callbacks.progress import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
+from mixfit.training.callbacks.signals import StopOnSignal
+from mixfit.training.checkpoint_files import newest_checkpoint
 from mixfit.training.choose import check_loss, choose_optimizer, loss_for
 from mixfit.training.learner import Learner
 from mixfit.training.loss import Loss, mse
 from mixfit.training.metrics import evaluate
+from mixfit.training.snapshot import Snapshot
 
 OURS = "mixfit, table and photos"
 OURS_TABLE_ONLY = "mixfit, table only"
@@ -99,10 +114,109 @@ def fit(
         command: what the report says started the run; by default this call.
     Raises:
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
+        Stopped: a signal came; all of the training is saved, and ``resume`` goes on.
     """
-    data_config, model_config = data or DataConfig(), model or ModelConfig()
-    model_config = replace(model_config, freeze_backbone=is_frozen(model_config))
-    train_config, console, table = train or TrainConfig(), console or PlainConsole(), Path(table)
+    console, table = console or PlainConsole(), Path(table)
+    prepared = _prepare(
+        table,
+        target=target,
+        data=data or DataConfig(),
+        model=model or ModelConfig(),
+        train=train or TrainConfig(),
+        schema=schema,
+        console=console,
+    )
+    folder = new_run_folder(Path(out), run_name(table, target))
+    with locked(folder):
+        settings = _write_settings(folder, prepared)
+        warnings = [*_warnings(prepared.data), *_changes(prepared.fingerprint, schema)]
+        command = command or f"mixfit.fit({table.name!r}, target={target!r})"
+        return _train_and_judge(folder, prepared, settings, warnings, console, command)
+
+
+def resume(
+    run: str | Path,
+    *,
+    table: str | Path | None = None,
+    force: bool = False,
+    console: Console | None = None,
+    command: str | None = None,
+) -> Run:
+    """Go on with a run that was stopped or killed, to the bit as if it had not been.
+
+    A run that was stopped before anything was saved begins anew; of one that was finished the results are written
+    again. To the bit means: on the same machine, with the same versions and number of threads.
+
+    Args:
+        run: its folder.
+        table: where the table is now; by default where it was.
+        force: go on though the table or its photos have changed, or the files are not those of this run.
+        console, command: as for ``fit``.
+    Raises:
+        ConfigError, DataError, ResourceError, Diverged, Stopped: as ``fit``; and when the data are not those of then.
+    """
+    folder, console = Path(run), console or PlainConsole()
+    if not (folder / "config.toml").is_file():
+        raise ConfigError(f"{folder} is not a run folder: it has no config.toml.")
+    said = read_config(folder / "config.toml")
+    table = said.table if table is None else Path(table)
+    if table is None or said.target is None:
+        raise ConfigError(f"{folder}/config.toml does not say the table and the target.")
+    with locked(folder):
+        prepared = _prepare(
+            table,
+            target=said.target,
+            # the roles, also those that were set, are in the schema
+            data=replace(said.data, roles={}, ignore=(), task=None),
+            model=said.model,
+            train=said.train,
+            schema=folder / "schema.json",
+            console=console,
+        )
+        prepared = replace(prepared, data_config=said.data)
+        snapshot = newest_checkpoint(folder / "checkpoints")
+        warnings = _differences(folder, prepared, force=force)
+        if snapshot is not None and snapshot.note:
+            warnings.append(f"{snapshot.note} Going on from the checkpoint before it.")
+        _say_where(console, folder, snapshot, len(prepared.data.train))
+        settings = shown_settings(prepared.data_config, prepared.model_config, prepared.train_config)
+        settings["table_sha256"] = prepared.fingerprint.table_sha256
+        if force:
+            note_resumption(folder, warnings)
+        warnings = [*_warnings(prepared.data), *warnings]
+        command = command or f"mixfit.resume({folder.name!r})"
+        return _train_and_judge(folder, prepared, settings, warnings, console, command, snapshot)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """Data and settings of a run before anything is trained."""
+
+    table: Path
+    data: MixedData
+    network: MixedInputModel
+    loss: Loss
+    data_config: DataConfig
+    model_config: ModelConfig
+    train_config: TrainConfig
+    fingerprint: Fingerprint
+    known: Schema | None
+    """Roles that were given."""
+
+
+def _prepare(
+    table: Path,
+    *,
+    target: str,
+    data: DataConfig,
+    model: ModelConfig,
+    train: TrainConfig,
+    schema: Schema | str | Path | None,
+    console: Console,
+) -> _Prepared:
+    """Read the data, and settle what the settings leave open."""
+    model_config = replace(model, freeze_backbone=is_frozen(model))
+    data_config, train_config = data, train
     _check_augmentation(train_config, model_config)
     known = Schema.load(schema) if isinstance(schema, str | Path) else schema
     task = data_config.task if known is None else known.task
@@ -133,21 +247,51 @@ def fit(
             device=torch.device(mixed.device),
             folder=None if mixed.cache is None else mixed.cache.folder,
         )
-    network = build_model(mixed, model_config, seed=train_config.seed).to(mixed.device)
-    folder = new_run_folder(Path(out), run_name(table, target))
-    fingerprint = Fingerprint.of(table, mixed.photos)
-    settings = write_settings(
-        folder, table, target, mixed.schema, data_config, model_config, train_config, fingerprint, given=known
+    return _Prepared(
+        table=table,
+        data=mixed,
+        network=build_model(mixed, model_config, seed=train_config.seed).to(mixed.device),
+        loss=loss,
+        data_config=data_config,
+        model_config=model_config,
+        train_config=train_config,
+        fingerprint=Fingerprint.of(table, mixed.photos),
+        known=known,
     )
-    warnings = [*_warnings(mixed), *_changes(fingerprint, schema)]
-    _say_start(console, folder, mixed, train_config, data_config, warnings)
 
+
+def _write_settings(folder: Path, prepared: _Prepared) -> dict[str, object]:
+    return write_settings(
+        folder,
+        prepared.table,
+        prepared.data.schema.target,
+        prepared.data.schema,
+        prepared.data_config,
+        prepared.model_config,
+        prepared.train_config,
+        prepared.fingerprint,
+        given=prepared.known,
+    )
+
+
+def _train_and_judge(
+    folder: Path,
+    prepared: _Prepared,
+    settings: dict[str, object],
+    warnings: list[str],
+    console: Console,
+    command: str,
+    snapshot: Snapshot | None = None,
+) -> Run:
+    """Train, or go on with it, and write all that a run folder holds."""
+    train_config, network = prepared.train_config, prepared.network
+    _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings)
     clock = _Clock()
-    mixed = _with_features(mixed, network, console)
-    recorder = _train(network, mixed, train_config, loss, folder, console)
+    mixed = _with_features(prepared.data, network, console)
+    recorder = _train(network, mixed, train_config, prepared.loss, folder, console, snapshot)
     seconds = {_our_name(mixed): clock.lap()}
     ours = {name: _predict(network, mixed, name) for name in JUDGED}
-    predictor = _save(folder, network, mixed, model_config, ours)  # before anything else can fail
+    predictor = _save(folder, network, mixed, prepared.model_config, ours)  # before anything else can fail
     baselines = [boosted_trees(mixed, seed=train_config.seed), constant(mixed)]
     seconds |= {baseline.name: baseline.seconds for baseline in baselines}
     judged = {name: _judged_rows(mixed, name, ours[name], baselines) for name in JUDGED}
@@ -159,9 +303,8 @@ def fit(
         history=recorder.history,
         bad=[*mixed.bad, *_unreadable(mixed)],
     )
-    command = command or f"mixfit.fit({table.name!r}, target={target!r})"
     _write_results(run, mixed, judged, seconds, settings, command, warnings)
-    _say_end(console, run, table, mixed, data_config)
+    _say_end(console, run, prepared.table, mixed, prepared.data_config)
     return run
 
 
@@ -186,7 +329,13 @@ def _with_features(mixed: MixedData, network: MixedInputModel, console: Console)
 
 
 def _train(
-    network: MixedInputModel, mixed: MixedData, config: TrainConfig, loss: Loss, folder: Path, console: Console
+    network: MixedInputModel,
+    mixed: MixedData,
+    config: TrainConfig,
+    loss: Loss,
+    folder: Path,
+    console: Console,
+    snapshot: Snapshot | None,
 ) -> Recorder:
     """Train until the validation loss no longer improves; the best weights stay in ``network``."""
     recorder = Recorder(folder)
@@ -201,13 +350,15 @@ def _train(
         callbacks=[
             recorder,
             ProgressLines(headline.name, console=console),
-            Checkpoints(folder / "checkpoints", "valid_loss", mode="min"),
             EarlyStopping("valid_loss", mode="min", patience=config.patience),
+            NanGuard(),
+            Checkpoints(folder / "checkpoints", "valid_loss", mode="min", seconds=config.save_every),
+            StopOnSignal(f"Go on with: mixfit train --resume {shlex.quote(str(folder))}"),
         ],
         weight_decay=chosen.weight_decay,
     )
     fit_epochs = learner.fit_one_cycle if chosen.one_cycle else learner.fit
-    fit_epochs(config.epochs, chosen.lr)
+    fit_epochs(config.epochs, chosen.lr, resume=snapshot)
     return recorder
 
 
@@ -332,6 +483,29 @@ def _warnings(mixed: MixedData) -> list[str]:
         if not mixed.photos.files:
             lines.append("not one photo was found; see bad_inputs.csv and --images")
     return lines + [finding.text for finding in findings if finding.level == "warning"]
+
+
+def _differences(folder: Path, now: _Prepared, *, force: bool) -> list[str]:
+    """What is no longer as it was when the run began.
+
+    Raises:
+        DataError: the table or its photos have changed, and it is not forced.
+    """
+    then = read_fingerprint(folder / "environment.json")
+    changed = [] if then is None else now.fingerprint.changes_since(then, "this run")
+    if changed and not force:
+        raise DataError(f"{'; '.join(changed)}: train anew, or resume with --force.")
+    return changed + changed_versions(folder)
+
+
+def _say_where(console: Console, folder: Path, snapshot: Snapshot | None, batches: int) -> None:
+    if snapshot is None:
+        text = "nothing was saved yet: beginning anew"
+    elif snapshot.finished:
+        text = "the training was finished: writing its results again"
+    else:
+        text = f"resuming at epoch {snapshot.epoch + 1}, batch {snapshot.batch + 1} of {batches}"
+    console.print(f" {text}", markup=False)
 
 
 def _changes(now: Fingerprint, schema: Schema | str | Path | None) -> list[str]:

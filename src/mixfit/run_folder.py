@@ -1,8 +1,11 @@
 """The run folder: its name, and the files in it that say how the run was made."""
 
 import json
+import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +18,11 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.schema import Schema
 from mixfit.device import default_device
+from mixfit.errors import ResourceError
 from mixfit.files import explained, write_file
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def run_name(table: Path, target: str) -> str:
@@ -43,6 +50,33 @@ def new_run_folder(out: Path, name: str) -> Path:
                 return folder
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing into a run folder; a process that dies lets it go.
+
+    Raises:
+        ResourceError: another process is at work there, or the folder cannot be written.
+    """
+    path = folder / ".lock"
+    with explained(path, None):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if sys.platform != "win32":  # no other process is noticed there
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+                raise ResourceError(
+                    f"{folder} is in use by process {owner}: wait for it to end, or stop it with: kill {owner}"
+                ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
 def write_settings(
     folder: Path,
     table: Path,
@@ -58,18 +92,48 @@ def write_settings(
     """Write config.toml, schema.json and environment.json; give the settings back for the report.
 
     ``mixfit train --config`` takes the config.toml; a schema that was given is then the copy in this folder."""
-    sections = {"data": _plain(asdict(data)), "model": _plain(asdict(model)), "train": _plain(asdict(train))}
+    sections = _sections(data, model, train)
     kept = {} if given is None else {"schema": str(folder / "schema.json")}
     config = {"table": str(table), "target": target, **kept, **sections}
     environment = {**describe_environment(), "arguments": sys.argv[1:], **asdict(fingerprint)}
     write_file(folder / "config.toml", tomli_w.dumps(config))
     write_file(folder / "schema.json", json.dumps(schema.to_dict(), indent=1, ensure_ascii=False))
     write_file(folder / "environment.json", json.dumps(environment, indent=1))
+    return shown_settings(data, model, train) | {"table_sha256": fingerprint.table_sha256}
+
+
+def shown_settings(data: DataConfig, model: ModelConfig, train: TrainConfig) -> dict[str, object]:
+    """All settings by section and name, for a page that is shown around: without absolute paths."""
+    sections = _sections(data, model, train)
     shown = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
     folders = {"data.images": data.images, "data.cache": data.cache}
-    return {**shown, "table_sha256": fingerprint.table_sha256} | {
-        name: shown_path(path) for name, path in folders.items() if path
-    }
+    return shown | {name: shown_path(path) for name, path in folders.items() if path}
+
+
+def changed_versions(folder: Path) -> list[str]:
+    """What of this machine is no longer as ``environment.json`` of a run says; one sentence, or none."""
+    try:
+        then = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return [f"{folder}/environment.json cannot be read: it is not known where the run began"]
+    changed = [
+        f"{name} was {then[name]}, is {now}"
+        for name, now in describe_environment().items()
+        if then.get(name, now) != now
+    ]
+    return [f"the result may differ from that of an undisturbed run: {'; '.join(changed)}"] if changed else []
+
+
+def note_resumption(folder: Path, differences: list[str]) -> None:
+    """Add to ``environment.json`` that a run was resumed by force, and in spite of what."""
+    path = folder / "environment.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts["resumed_by_force"] = [*facts.get("resumed_by_force", []), differences]
+    write_file(path, json.dumps(facts, indent=1))
+
+
+def _sections(data: DataConfig, model: ModelConfig, train: TrainConfig) -> dict[str, dict[str, Any]]:
+    return {"data": _plain(asdict(data)), "model": _plain(asdict(model)), "train": _plain(asdict(train))}
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,9 @@ class Recorder(Callback):
         """Forget an earlier fit."""
         self.records, self.step_losses, self.step_rates = [], array("d"), array("d")
         self._new_losses = []
+        if self.folder is not None:
+            with explained(self.folder, None):
+                (self.folder / "metrics.jsonl").unlink(missing_ok=True)
 
     def before_epoch(self, state: TrainState) -> None:
         """Start the clock."""
