@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from mixfit.training.callback import Callback as Callback
     from mixfit.training.callbacks.control import EarlyStopping as EarlyStopping
     from mixfit.training.callbacks.progress import ProgressLines as ProgressLines
+    from mixfit.training.callbacks.pruning import Pruning as Pruning
     from mixfit.training.callbacks.recorder import Recorder as Recorder
     from mixfit.training.callbacks.schedule import OneCycle as OneCycle
     from mixfit.training.callbacks.schedule import Schedule as Schedule
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from mixfit.training.schedule import one_cycle as one_cycle
     from mixfit.training.schedule import warm_up as warm_up
     from mixfit.training.tta import augmented_outputs as augmented_outputs
+    from mixfit.tuning.run import tune as tune
 
 __version__ = "0.1.0"
 
@@ -135,6 +137,7 @@ _HOME = {
     "mixfit.data.mix": ("CutMix", "MixUp"),
     "mixfit.data.augment": ("augmentation",),
     "mixfit.training.tta": ("augmented_outputs",),
+    "mixfit.tuning.run": ("tune",),
     "mixfit.data.sampler": ("Sampler", "SequentialSampler", "ShuffledSampler"),
     "mixfit.data.schema": ("Schema",),
     "mixfit.data.folds": ("k_folds",),
@@ -162,6 +165,7 @@ _HOME = {
     "mixfit.training.callback": ("Callback",),
     "mixfit.training.callbacks.control": ("EarlyStopping",),
     "mixfit.training.callbacks.progress": ("ProgressLines",),
+    "mixfit.training.callbacks.pruning": ("Pruning",),
     "mixfit.training.callbacks.recorder": ("Recorder",),
     "mixfit.training.callbacks.schedule": ("OneCycle", "Schedule"),
     "mixfit.training.schedule": ("cosine_with_restarts", "joined", "one_cycle", "warm_up"),

@@ -141,6 +141,61 @@ def train(
 
 
 @app.command
+def tune(
+    table: Path,
+    *,
+    target: str,
+    trials: int = 20,
+    time: str | None = None,
+    set_: SetRoles = (),
+    config: Path | None = None,
+    schema: Path | None = None,
+    out: Path = Path("tune"),
+    data: Annotated[DataConfig | None, Flat] = None,
+    model: Annotated[ModelConfig | None, Flat] = None,
+    train: Annotated[TrainConfig | None, Flat] = None,
+) -> None:
+    """Search for better settings of train; the same command goes on with a search, also in several processes at once.
+
+    Parameters
+    ----------
+    table
+        CSV, TSV, Parquet, Feather or JSON Lines; photo paths in it start from its folder.
+    target
+        Column to predict.
+    trials
+        How many trainings there shall be in all; the first has the settings that are given here.
+    time
+        After which the search ends, such as 90s, 30m or 1h; by default only when all trials are done.
+    set_
+        COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
+    config
+        TOML file with settings around which to search; flags win over it.
+    schema
+        A schema.json, perhaps edited, to use in place of inferred roles.
+    out
+        Folder in which the search's folder is made; best.toml in there is for train --config.
+    """
+    from mixfit.duration import parse_duration
+
+    seconds = None if time is None else parse_duration(time)
+    from mixfit.tuning.run import tune as search
+
+    with_roles = _with_roles(data, set_)
+    search(
+        table,
+        target=target,
+        trials=trials,
+        seconds=seconds,
+        data=with_roles,
+        model=model,
+        train=train,
+        schema=schema,
+        out=out,
+    )
+
+
+@app.command
 def config() -> None:
     """Print all settings of train with their defaults and explanations, as a file for --config."""
     print(config_file.describe_settings(), end="")

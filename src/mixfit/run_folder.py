@@ -168,3 +168,12 @@ def describe_environment() -> dict[str, str]:
 def shown_path(path: Path) -> str:
     """A path for a page that is shown around: never an absolute one."""
     return str(path) if not path.is_absolute() else path.name
+
+
+def settings_toml(
+    table: Path, target: str, data: DataConfig, model: ModelConfig, train: TrainConfig, *, schema: Path | None = None
+) -> str:
+    """A file for ``mixfit train --config``, with all that it needs to repeat a training."""
+    sections = {"data": _plain(asdict(data)), "model": _plain(asdict(model)), "train": _plain(asdict(train))}
+    kept = {} if schema is None else {"schema": str(schema)}
+    return tomli_w.dumps({"table": str(table), "target": target, **kept, **sections})
