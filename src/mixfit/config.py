@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from cyclopts import Parameter
 
+from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError
 from mixfit.suggest import did_you_mean
 
@@ -175,6 +176,8 @@ class TrainConfig:
     """Of the split, the weights and the order of rows."""
     augment: Augmentation = "none"
     """Random changes of the photos in training: mirrored, a standard mixture, or TrivialAugment."""
+    time: str | None = None
+    """The most time that training takes, such as 90s, 10m or 1h30m; its schedule ends then."""
     save_every: float = 15.0
     """Shortest time between two savings of the training, in seconds; 0 saves after every batch."""
 
@@ -188,6 +191,8 @@ class TrainConfig:
             raise ConfigError(f"weight_decay must be at least 0, got {self.weight_decay}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}.")
+        if self.time is not None:
+            parse_duration(self.time)
         if not self.save_every >= 0:
             raise ConfigError(f"save_every must be at least 0 seconds, got {self.save_every}.")
         if self.patience < 1:
