@@ -1,5 +1,6 @@
 """The automatic whole: from a table to a run folder with a trained model, its baselines and a report."""
 
+import io
 import shlex
 import time
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline, boosted_trees, constant
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for, metrics_for, score
-from mixfit.files import explained
+from mixfit.files import explained, write_file
 from mixfit.nn.build import is_frozen
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor, unreadable_photos
@@ -442,7 +443,9 @@ def _write_results(
     ours = _our_name(mixed)
     with explained(run.folder, None):
         write_bad_inputs(run.bad, run.folder / "bad_inputs.csv")
-        _predictions_frame(mixed, judged["valid"], ours).to_parquet(run.folder / "predictions_valid.parquet")
+        predictions = io.BytesIO()  # pyarrow itself opens no path whose letters the locale does not have
+        _predictions_frame(mixed, judged["valid"], ours).to_parquet(predictions)
+        write_file(run.folder / "predictions_valid.parquet", predictions.getvalue())
     final, headline = _final_rows(judged), headline_for(mixed.schema.task, mixed.target)
     kinds: dict[str, ModelKind] = {ours: "ours", BOOSTED_TREES: "table", CONSTANT: "constant"}
     content = ReportContent(
