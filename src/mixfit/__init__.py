@@ -73,12 +73,23 @@ if TYPE_CHECKING:
     from mixfit.training.build import build_model as build_model
     from mixfit.training.build import precompute_features as precompute_features
     from mixfit.training.callback import Callback as Callback
+    from mixfit.training.callbacks.averaging import ExponentialMovingAverage as ExponentialMovingAverage
+    from mixfit.training.callbacks.averaging import StochasticWeightAveraging as StochasticWeightAveraging
     from mixfit.training.callbacks.control import EarlyStopping as EarlyStopping
+    from mixfit.training.callbacks.gradients import GradientAccumulation as GradientAccumulation
+    from mixfit.training.callbacks.gradients import GradientClipping as GradientClipping
+    from mixfit.training.callbacks.json_lines import JsonLines as JsonLines
+    from mixfit.training.callbacks.mixed_precision import MixedPrecision as MixedPrecision
+    from mixfit.training.callbacks.notebook import NotebookProgress as NotebookProgress
+    from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard as OutOfMemoryGuard
+    from mixfit.training.callbacks.profiler import Profiler as Profiler
     from mixfit.training.callbacks.progress import ProgressLines as ProgressLines
     from mixfit.training.callbacks.pruning import Pruning as Pruning
     from mixfit.training.callbacks.recorder import Recorder as Recorder
     from mixfit.training.callbacks.schedule import OneCycle as OneCycle
     from mixfit.training.callbacks.schedule import Schedule as Schedule
+    from mixfit.training.callbacks.tensorboard import TensorBoard as TensorBoard
+    from mixfit.training.callbacks.time_budget import TimeBudget as TimeBudget
     from mixfit.training.learner import Learner as Learner
     from mixfit.training.loss import CrossEntropy as CrossEntropy
     from mixfit.training.loss import Focal as Focal
@@ -163,11 +174,20 @@ _HOME = {
     "mixfit.recipe": ("fit",),
     "mixfit.training.build": ("build_model", "precompute_features"),
     "mixfit.training.callback": ("Callback",),
+    "mixfit.training.callbacks.averaging": ("ExponentialMovingAverage", "StochasticWeightAveraging"),
     "mixfit.training.callbacks.control": ("EarlyStopping",),
+    "mixfit.training.callbacks.gradients": ("GradientAccumulation", "GradientClipping"),
+    "mixfit.training.callbacks.json_lines": ("JsonLines",),
+    "mixfit.training.callbacks.mixed_precision": ("MixedPrecision",),
+    "mixfit.training.callbacks.notebook": ("NotebookProgress",),
+    "mixfit.training.callbacks.out_of_memory": ("OutOfMemoryGuard",),
+    "mixfit.training.callbacks.profiler": ("Profiler",),
     "mixfit.training.callbacks.progress": ("ProgressLines",),
     "mixfit.training.callbacks.pruning": ("Pruning",),
     "mixfit.training.callbacks.recorder": ("Recorder",),
     "mixfit.training.callbacks.schedule": ("OneCycle", "Schedule"),
+    "mixfit.training.callbacks.tensorboard": ("TensorBoard",),
+    "mixfit.training.callbacks.time_budget": ("TimeBudget",),
     "mixfit.training.schedule": ("cosine_with_restarts", "joined", "one_cycle", "warm_up"),
     "mixfit.training.learner": ("Learner",),
     "mixfit.training.lr_find": ("RateSearch",),

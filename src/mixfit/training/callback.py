@@ -8,6 +8,8 @@ from typing import Any
 
 from mixfit.training.state import TrainState
 
+Method = Callable[[TrainState], None]
+
 
 class CancelBatch(Exception):  # noqa: N818 - a signal, not an error
     """Raise in a callback to leave the current batch."""
@@ -39,6 +41,12 @@ class Callback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what ``state_dict`` gave; called after ``before_fit``."""
+
+    def watch(self, event: str, methods: list[Method]) -> list[Method]:
+        """What is to be called at an event in place of ``methods``, the callbacks' in their order; asked once a fit.
+
+        For what looks at the callbacks themselves, such as a profiler."""
+        return methods
 
     def before_fit(self, state: TrainState) -> None:
         """Before the first epoch."""
@@ -123,14 +131,16 @@ class Events:
         self.state = state
         ordered = sorted(callbacks, key=lambda callback: callback.order)
         state.callbacks = ordered
-        self._methods: dict[str, list[Callable[[TrainState], None]]] = {
-            event: [
+        self._methods: dict[str, list[Method]] = {}
+        for event in EVENTS:
+            methods: list[Method] = [
                 getattr(callback, event)
                 for callback in ordered
                 if getattr(type(callback), event) is not getattr(Callback, event)
             ]
-            for event in EVENTS
-        }
+            for callback in ordered:
+                methods = callback.watch(event, methods)
+            self._methods[event] = methods
 
     def fire(self, event: str) -> None:
         """Call the callbacks that override ``event``."""

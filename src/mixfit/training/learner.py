@@ -332,14 +332,12 @@ class Learner:
 
 
 def _parts(state: TrainState) -> Iterator[tuple[slice, float]]:
-    """Rows of each part of the batch, and its share in the mean loss of the whole."""
-    rows, weight = len(state.yb), getattr(state.xb, "weight", None)
+    """Rows of each part of the batch, and its share in the mean loss of the whole, which is one over rows."""
+    rows = len(state.yb)
     size = -(-rows // state.parts)
-    total = float(rows) if weight is None else weight.sum().item()
     for start in range(0, rows, size):
         part = slice(start, min(start + size, rows))
-        amount = float(part.stop - start) if weight is None else weight[part].sum().item()
-        yield part, amount / total
+        yield part, (part.stop - start) / rows
 
 
 def _backward(state: TrainState, share: float) -> None:

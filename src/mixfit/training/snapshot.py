@@ -149,6 +149,11 @@ def changing_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in model.state_dict().items() if name not in frozen}
 
 
+def judged_tensors(state: TrainState) -> dict[str, Tensor]:
+    """Copies of the ``changing_tensors`` that the metrics of this epoch speak of."""
+    return {name: tensor.clone() for name, tensor in (changing_tensors(state.model) | dict(state.judged)).items()}
+
+
 def _named(callbacks: Sequence[Any]) -> dict[str, Any]:
     seen: Counter[str] = Counter()
     named = {}

@@ -1,6 +1,6 @@
 """What a callback may read and change while a model trains."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +50,8 @@ class TrainState:
     """Training losses of this epoch so far, times their rows."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the current epoch: train_loss, valid_loss and the metrics of the validation rows, in the target's unit."""
+    judged: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors of the model by name that were others while ``metrics`` were found, such as averages; mostly none."""
     rows_seen: int = 0
     """Training rows of this epoch so far."""
     stop_requested: str = ""

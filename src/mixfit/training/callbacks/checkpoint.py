@@ -8,7 +8,7 @@ from typing import Any, Literal
 from mixfit.errors import ConfigError
 from mixfit.training.callback import Callback
 from mixfit.training.checkpoint_files import Best, write_best, write_last
-from mixfit.training.snapshot import changing_tensors, has_position, take
+from mixfit.training.snapshot import has_position, judged_tensors, take
 from mixfit.training.state import TrainState
 
 SHARE = 0.05
@@ -68,8 +68,7 @@ class Checkpoints(Callback):
         value = self.sign * state.metrics.get(self.metric, math.nan)  # nan is never better
         if value < self.best:
             self.best = value
-            weights = {name: tensor.clone() for name, tensor in changing_tensors(state.model).items()}
-            self._waiting = Best(weights, state.epoch + 1, state.step, dict(state.metrics))
+            self._waiting = Best(judged_tensors(state), state.epoch + 1, state.step, dict(state.metrics))
         if time.monotonic() >= self._due or state.stop_requested:
             self._write_last(state, epoch_is_over=True)
 

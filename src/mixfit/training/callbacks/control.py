@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mixfit.errors import ConfigError
 from mixfit.training.callback import Callback, CancelFit
-from mixfit.training.snapshot import changing_tensors
+from mixfit.training.snapshot import judged_tensors
 from mixfit.training.state import TrainState
 
 
@@ -56,7 +56,7 @@ class EarlyStopping(Callback):
         value = self.sign * state.metrics[self.metric]
         if value < self.best:
             self.best, self.best_epoch, self.bad_epochs = value, state.epoch, 0
-            self._weights = {name: tensor.detach().clone() for name, tensor in changing_tensors(state.model).items()}
+            self._weights = judged_tensors(state)
             return
         self.bad_epochs += 1
         if self.bad_epochs >= self.patience:
