@@ -203,9 +203,13 @@ def test_settings_that_diverge_do_not_end_the_search(table: Path, tmp_path: Path
     assert trials["problem"].str.contains("train again with a smaller learning rate").all()
 
 
-def test_when_the_time_is_over_the_first_trial_still_ends(table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{"seconds": 1e-9}, {"train": TrainConfig(epochs=3, patience=3, time="0.001s")}])
+def test_when_the_time_is_over_the_first_trial_still_ends(
+    settings: dict[str, Any], table: Path, tmp_path: Path
+) -> None:
     began = time.monotonic()
-    found = search(table, tmp_path, 50, seconds=1e-9)
+    found = search(table, tmp_path, 50, **settings)
+    assert read_config(found.settings).train.time is None
     assert found.trials == 1
     assert trials_of(found.folder)["defaults"].all()
     assert time.monotonic() - began < 30
