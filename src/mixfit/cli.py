@@ -155,7 +155,6 @@ def tune(
     *,
     target: str,
     trials: int = 20,
-    time: str | None = None,
     set_: SetRoles = (),
     config: Path | None = None,
     schema: Path | None = None,
@@ -166,6 +165,8 @@ def tune(
 ) -> None:
     """Search for better settings of train; the same command goes on with a search, also in several processes at once.
 
+    The time that --time gives is that of the search, after which no trial is begun and the running one is given up.
+
     Parameters
     ----------
     table
@@ -174,8 +175,6 @@ def tune(
         Column to predict.
     trials
         How many trainings there shall be in all; the first has the settings that are given here.
-    time
-        After which the search ends, such as 90s, 30m or 1h; by default only when all trials are done.
     set_
         COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
     config
@@ -185,23 +184,10 @@ def tune(
     out
         Folder in which the search's folder is made; best.toml in there is for train --config.
     """
-    from mixfit.duration import parse_duration
-
-    seconds = None if time is None else parse_duration(time)
     from mixfit.tuning.run import tune as search
 
-    with_roles = _with_roles(data, set_)
-    search(
-        table,
-        target=target,
-        trials=trials,
-        seconds=seconds,
-        data=with_roles,
-        model=model,
-        train=train,
-        schema=schema,
-        out=out,
-    )
+    roles = _with_roles(data, set_)
+    search(table, target=target, trials=trials, data=roles, model=model, train=train, schema=schema, out=out)
 
 
 @app.command

@@ -149,6 +149,15 @@ def test_a_trial_of_a_process_that_was_killed_is_given_up(
     assert list(trials["defaults"].notna()) == [True, True, False]
 
 
+def test_a_log_whose_last_line_is_torn_is_gone_on_with(table: Path, tmp_path: Path) -> None:
+    search(table, tmp_path, 2)
+    log = tmp_path / "numbers-y" / "study.log"
+    log.write_bytes(log.read_bytes()[:-7])  # the end of the second trial is not known any more
+    (tmp_path / "numbers-y" / "trials.csv").unlink()
+    assert search(table, tmp_path, 3).trials >= 2
+    assert list(trials_of(tmp_path / "numbers-y")["defaults"].notna())[:2] == [True, False]
+
+
 def test_two_processes_share_a_search(table: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mixfit.cli", "tune", table, "--target", "y", "--trials", "9", "--out", tmp_path]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -194,9 +203,13 @@ def test_settings_that_diverge_do_not_end_the_search(table: Path, tmp_path: Path
     assert trials["problem"].str.contains("train again with a smaller learning rate").all()
 
 
-def test_when_the_time_is_over_the_first_trial_still_ends(table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{"seconds": 1e-9}, {"train": TrainConfig(epochs=3, patience=3, time="0.001s")}])
+def test_when_the_time_is_over_the_first_trial_still_ends(
+    settings: dict[str, Any], table: Path, tmp_path: Path
+) -> None:
     began = time.monotonic()
-    found = search(table, tmp_path, 50, seconds=1e-9)
+    found = search(table, tmp_path, 50, **settings)
+    assert read_config(found.settings).train.time is None
     assert found.trials == 1
     assert trials_of(found.folder)["defaults"].all()
     assert time.monotonic() - began < 30

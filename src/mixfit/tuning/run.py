@@ -15,6 +15,7 @@ from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.schema import Schema
 from mixfit.device import default_device
+from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError, Diverged, ResourceError
 from mixfit.evaluation.scores import headline_for, metrics_for
 from mixfit.files import write_file
@@ -91,7 +92,8 @@ def tune(
     Args:
         table, target, schema: as for ``fit``.
         trials: how many there shall be in all; those that were interrupted do not count.
-        seconds: after which no more are begun, and one that runs is given up; the first always ends.
+        seconds: after which no more are begun, and one that runs is given up; the first always ends. By default
+            ``train.time``, which is of the whole search and not of each trial.
         data, model, train: where the search begins; ``train.seed`` is also that of the search.
         out: where the folders of searches are made.
         console: where progress is written.
@@ -100,6 +102,9 @@ def tune(
         ResourceError: Optuna is not installed.
     """
     began, console, table = time.monotonic(), console or PlainConsole(), Path(table)
+    train = train or TrainConfig()
+    if seconds is None and train.time is not None:
+        seconds = parse_duration(train.time)
     if trials < 1:
         raise ConfigError(f"trials must be at least 1, got {trials}.")
     search = _prepare(
@@ -107,7 +112,7 @@ def tune(
         target,
         trials,
         None if seconds is None else began + seconds,
-        (data or DataConfig(), model or ModelConfig(), train or TrainConfig()),
+        (data or DataConfig(), model or ModelConfig(), replace(train, time=None)),
         None if schema is None else Path(schema),
         Path(out),
         console,

@@ -68,9 +68,9 @@ class Study:
         with explained(folder, None):
             (folder / "processes").mkdir(parents=True, exist_ok=True)
             process = _claim_number(folder / "processes")
-            storage = JournalStorage(
-                JournalFileBackend(str(folder / "study.log"), lock_obj=_lock(folder / "study.log"))
-            )
+            log = folder / "study.log"
+            _cut_torn_end(log)
+            storage = JournalStorage(JournalFileBackend(str(log), lock_obj=_lock(log)))
         sampler = optuna.samplers.TPESampler(
             seed=(seed * 1_000_003 + process) % 2**32, n_startup_trials=max(4, trials // 4), constant_liar=True
         )
@@ -173,6 +173,19 @@ class Study:
 def _lock(path: Path) -> "BaseJournalFileLock":
     """Links need special rights on Windows."""
     return JournalFileOpenLock(str(path)) if os.name == "nt" else JournalFileSymlinkLock(str(path))
+
+
+def _cut_torn_end(log: Path) -> None:
+    """Remove a last line that a power cut or a full disk left half; whatever is added to it would be lost, too."""
+    lock = _lock(log)
+    lock.acquire()  # the journal's own: nobody is writing now
+    try:
+        with log.open("ab+") as file:
+            file.seek(0)
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 def _claim_number(folder: Path) -> int:
