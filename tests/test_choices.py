@@ -3,7 +3,7 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from conftest import QUICK_MODEL
 from rich.console import Console
 
 from mixfit.cli import main
-from mixfit.config import DataConfig, LossName, OptimizerName, TrainConfig
+from mixfit.config import DataConfig, LossName, ModelConfig, OptimizerName, TrainConfig
 from mixfit.data.infer import infer_schema
 from mixfit.data.table import read_table
 from mixfit.demo import DEMO_TARGET
@@ -60,7 +60,7 @@ def test_every_choice_trains_and_predicts_from_the_command_line(
     optimizer: OptimizerName, loss: LossName, plain_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mixfit.recipe.write_report", lambda *_: None)  # three of four seconds
+    monkeypatch.setattr("mixfit.report.page.write_report", lambda *_: None)  # three of four seconds
     target = "dear" if loss in LOSSES_OF_CLASSES else DEMO_TARGET
     schema = plain_table.with_name(f"{target}.json")
     small = ["--epochs", "2", "--encoding-dim", "8", "--tabular-hidden", "16", "--schema", str(schema)]
@@ -101,7 +101,7 @@ def test_a_loss_that_does_not_fit_the_schema_is_refused_before_the_table_is_read
 def test_the_loss_that_is_asked_for_is_the_one_that_is_minimised(
     plain_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixfit.recipe.write_report", lambda *_: None)
+    monkeypatch.setattr("mixfit.report.page.write_report", lambda *_: None)
 
     def first_loss(loss: LossName) -> float:
         train = TrainConfig(epochs=1, lr=1e-9, loss=loss)
@@ -119,3 +119,21 @@ def test_the_loss_that_is_asked_for_is_the_one_that_is_minimised(
 
     # Of the same untrained predictions: half the square is the most that Huber gives.
     assert first_loss("huber") < 0.5001 * first_loss("mse")
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "value", "text"),
+    [
+        (ModelConfig(), "tabular", "mpl", r"^tabular must be one of mlp, resnet, tabm, got 'mpl'\. Did you mean 'mlp'"),
+        (ModelConfig(), "fusion", "flim", r"^fusion must be one of .*, got 'flim'\. Did you mean 'film'"),
+        (TrainConfig(), "optimizer", "adamv", r"^optimizer must be one of .* Did you mean 'adam'"),
+        (DataConfig(), "crop", "centre", r"^crop must be one of .* Did you mean 'center'"),
+        (DataConfig(), "task", "regresion", r"^task must be one of .* Did you mean 'regression'"),
+    ],
+)
+def test_a_misspelt_choice_in_python_is_refused_as_on_the_command_line(
+    settings: Any, name: str, value: str, text: str
+) -> None:
+    object.__setattr__(settings, name, value)  # as the types that tests check would not let through
+    with pytest.raises(ConfigError, match=text):
+        settings.__post_init__()

@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard as OutOfMemoryGuard
     from mixfit.training.callbacks.profiler import Profiler as Profiler
     from mixfit.training.callbacks.progress import ProgressLines as ProgressLines
+    from mixfit.training.callbacks.pruning import Pruning as Pruning
     from mixfit.training.callbacks.recorder import Recorder as Recorder
     from mixfit.training.callbacks.schedule import OneCycle as OneCycle
     from mixfit.training.callbacks.schedule import Schedule as Schedule
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     from mixfit.training.schedule import one_cycle as one_cycle
     from mixfit.training.schedule import warm_up as warm_up
     from mixfit.training.tta import augmented_outputs as augmented_outputs
+    from mixfit.tuning.run import tune as tune
 
 __version__ = "0.1.0"
 
@@ -146,6 +148,7 @@ _HOME = {
     "mixfit.data.mix": ("CutMix", "MixUp"),
     "mixfit.data.augment": ("augmentation",),
     "mixfit.training.tta": ("augmented_outputs",),
+    "mixfit.tuning.run": ("tune",),
     "mixfit.data.sampler": ("Sampler", "SequentialSampler", "ShuffledSampler"),
     "mixfit.data.schema": ("Schema",),
     "mixfit.data.folds": ("k_folds",),
@@ -180,6 +183,7 @@ _HOME = {
     "mixfit.training.callbacks.out_of_memory": ("OutOfMemoryGuard",),
     "mixfit.training.callbacks.profiler": ("Profiler",),
     "mixfit.training.callbacks.progress": ("ProgressLines",),
+    "mixfit.training.callbacks.pruning": ("Pruning",),
     "mixfit.training.callbacks.recorder": ("Recorder",),
     "mixfit.training.callbacks.schedule": ("OneCycle", "Schedule"),
     "mixfit.training.callbacks.tensorboard": ("TensorBoard",),

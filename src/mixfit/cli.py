@@ -2,6 +2,7 @@
 
 Heavy imports stay inside the commands, so that ``mixfit --help`` is there at once."""
 
+import json as json_module
 import os
 import shlex
 import sys
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -22,6 +23,7 @@ from mixfit.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from mixfit.data.cache import Cache
+    from mixfit.recipe import Run
 
 app = App(
     name="mixfit",
@@ -93,6 +95,7 @@ def train(
     config: Path | None = None,
     schema: Path | None = None,
     out: Path = Path("runs"),
+    json: Annotated[bool, Parameter(negative=())] = False,
     data: Annotated[DataConfig | None, Flat] = None,
     model: Annotated[ModelConfig | None, Flat] = None,
     train: Annotated[TrainConfig | None, Flat] = None,
@@ -117,18 +120,22 @@ def train(
         A schema.json, perhaps edited, to use in place of inferred roles.
     out
         Folder in which the run folder is made.
+    json
+        Print one JSON object a line, for other programs: the start, every epoch, the end, the run.
     """
     from mixfit import recipe
 
+    spoken = _json_lines() if json else {}
     if resume is not None:
         _refuse_settings(target, set_, config, schema, data, model, train)
-        recipe.resume(resume, table=table, force=force, command=_shown_command(sys.argv[1:]))
+        run = recipe.resume(resume, table=table, force=force, command=_shown_command(sys.argv[1:]), **spoken)
+        _say_run(run, as_json=json)
         return
     if table is None or target is None:
         raise ConfigError(
             "mixfit train needs a table and --target COLUMN (or a --config that names them), or --resume RUN."
         )
-    recipe.fit(
+    run = recipe.fit(
         table,
         target=target,
         data=_with_roles(data, set_),
@@ -137,7 +144,50 @@ def train(
         schema=schema,
         out=out,
         command=_shown_command(sys.argv[1:]),
+        **spoken,
     )
+    _say_run(run, as_json=json)
+
+
+@app.command
+def tune(
+    table: Path,
+    *,
+    target: str,
+    trials: int = 20,
+    set_: SetRoles = (),
+    config: Path | None = None,
+    schema: Path | None = None,
+    out: Path = Path("tune"),
+    data: Annotated[DataConfig | None, Flat] = None,
+    model: Annotated[ModelConfig | None, Flat] = None,
+    train: Annotated[TrainConfig | None, Flat] = None,
+) -> None:
+    """Search for better settings of train; the same command goes on with a search, also in several processes at once.
+
+    The time that --time gives is that of the search, after which no trial is begun and the running one is given up.
+
+    Parameters
+    ----------
+    table
+        CSV, TSV, Parquet, Feather or JSON Lines; photo paths in it start from its folder.
+    target
+        Column to predict.
+    trials
+        How many trainings there shall be in all; the first has the settings that are given here.
+    set_
+        COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
+    config
+        TOML file with settings around which to search; flags win over it.
+    schema
+        A schema.json, perhaps edited, to use in place of inferred roles.
+    out
+        Folder in which the search's folder is made; best.toml in there is for train --config.
+    """
+    from mixfit.tuning.run import tune as search
+
+    roles = _with_roles(data, set_)
+    search(table, target=target, trials=trials, data=roles, model=model, train=train, schema=schema, out=out)
 
 
 @app.command
@@ -245,6 +295,22 @@ def cache(*, clear: Annotated[bool, Parameter(negative=())] = False, cache: Path
     print(f"   {len(stores)} stores, {sum(store.bytes for store in stores) / 1e6:,.1f} MB")
     if kept:
         raise ResourceError(f"{len(kept)} of the stores are in use and stay, the first is {kept[0].folder.name}.")
+
+
+def _json_lines() -> dict[str, Any]:
+    """What makes a run speak to programs alone."""
+    from rich.console import Console
+
+    from mixfit.training.callbacks.json_lines import JsonLines
+
+    return {"console": Console(quiet=True), "callbacks": [JsonLines(sys.stdout)]}
+
+
+def _say_run(run: "Run", *, as_json: bool) -> None:
+    if as_json:
+        report = str(run.folder / "report.html")
+        line = {"event": "run", "folder": str(run.folder), "report": report, "verdict": run.comparison.verdict}
+        print(json_module.dumps(line))
 
 
 def _refuse_settings(*given: object) -> None:

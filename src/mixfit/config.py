@@ -4,11 +4,14 @@ The command line's flags and help are made from these. Imports nothing that take
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter
 
+from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError
+from mixfit.suggest import did_you_mean
 
 Role = Literal["number", "category", "date", "image", "target", "group", "split", "weight", "ignored"]
 """What a column is used as."""
@@ -82,6 +85,7 @@ class DataConfig:
     """How a text table is written."""
 
     def __post_init__(self) -> None:
+        _check_choices(self)
         if self.image_size is not None and not 32 <= self.image_size <= 1024:
             raise ConfigError(f"image_size must be from 32 to 1024, got {self.image_size}.")
         if not (0 < self.valid < 1 and 0 <= self.test < 1 and self.valid + self.test < 1):
@@ -136,6 +140,7 @@ class ModelConfig:
     """Share of image features left out in training."""
 
     def __post_init__(self) -> None:
+        _check_choices(self)
         for name in ("dropout", "image_dropout", "modality_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
@@ -171,10 +176,13 @@ class TrainConfig:
     """Of the split, the weights and the order of rows."""
     augment: Augmentation = "none"
     """Random changes of the photos in training: mirrored, a standard mixture, or TrivialAugment."""
+    time: str | None = None
+    """The most time that training takes, such as 90s, 10m or 1h30m; its schedule ends then."""
     save_every: float = 15.0
     """Shortest time between two savings of the training, in seconds; 0 saves after every batch."""
 
     def __post_init__(self) -> None:
+        _check_choices(self)
         if self.epochs < 1:
             raise ConfigError(f"epochs must be at least 1, got {self.epochs}.")
         if self.lr is not None and not self.lr > 0:  # also refuses nan
@@ -183,9 +191,23 @@ class TrainConfig:
             raise ConfigError(f"weight_decay must be at least 0, got {self.weight_decay}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}.")
+        if self.time is not None:
+            parse_duration(self.time)
         if not self.save_every >= 0:
             raise ConfigError(f"save_every must be at least 0 seconds, got {self.save_every}.")
         if self.patience < 1:
             raise ConfigError(f"patience must be at least 1, got {self.patience}.")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}.")
+
+
+def _check_choices(settings: Any) -> None:
+    """Refuse a text that is none of a field's choices; from the command line such a one does not come here."""
+    for name, hint in get_type_hints(type(settings)).items():
+        kinds = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
+        choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+        value = getattr(settings, name)
+        if choices and value is not None and value not in choices:
+            raise ConfigError(
+                f"{name} must be one of {', '.join(choices)}, got {value!r}.{did_you_mean(str(value), choices)}"
+            )

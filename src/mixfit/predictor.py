@@ -102,7 +102,7 @@ class Predictor:
         if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in found.items()}:
             raise ConfigError(
                 "The model was not built by build_model with this configuration, so it could not be loaded again: "
-                "pass the ModelConfig that it was built with."
+                "pass the ModelConfig that it was built with; of a network of your own save the state_dict instead."
             )
         return cls(
             model=model,

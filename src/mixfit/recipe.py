@@ -1,7 +1,9 @@
 """The automatic whole: from a table to a run folder with a trained model, its baselines and a report."""
 
+import io
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,15 +26,15 @@ from mixfit.data.load import MixedData, load_data
 from mixfit.data.schema import Schema, suspicious_columns
 from mixfit.data.split_time import describe_times
 from mixfit.device import default_device
+from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline, boosted_trees, constant
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for, metrics_for, score
-from mixfit.files import explained
+from mixfit.files import explained, write_file
 from mixfit.nn.build import is_frozen
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor, unreadable_photos
 from mixfit.report.content import ModelKind, ReportContent, Score
-from mixfit.report.page import write_report
 from mixfit.run_folder import (
     changed_versions,
     describe_environment,
@@ -45,12 +47,15 @@ from mixfit.run_folder import (
 )
 from mixfit.training.arithmetic import settle_arithmetic
 from mixfit.training.build import build_model, precompute_features, sized_for
+from mixfit.training.callback import Callback
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.callbacks.nan_guard import NanGuard
+from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard
 from mixfit.training.callbacks.progress import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.signals import StopOnSignal
+from mixfit.training.callbacks.time_budget import TimeBudget
 from mixfit.training.checkpoint_files import newest_checkpoint
 from mixfit.training.choose import check_loss, choose_optimizer, loss_for
 from mixfit.training.learner import Learner
@@ -99,6 +104,7 @@ def fit(
     schema: Schema | str | Path | None = None,
     out: str | Path = "runs",
     console: Console | None = None,
+    callbacks: Sequence[Callback] = (),
     command: str | None = None,
 ) -> Run:
     """Train on a table and its photos; write the run folder ``out/<table>-<target>-NNN``.
@@ -111,6 +117,7 @@ def fit(
             data were then, and a warning says when they have changed.
         out: where run folders are made.
         console: where progress is written, by default standard output; ``Console(quiet=True)`` for silence.
+        callbacks: further ones of the training, such as ``TensorBoard``.
         command: what the report says started the run; by default this call.
     Raises:
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
@@ -131,7 +138,7 @@ def fit(
         settings = _write_settings(folder, prepared)
         warnings = [*_warnings(prepared.data), *_changes(prepared.fingerprint, schema)]
         command = command or f"mixfit.fit({table.name!r}, target={target!r})"
-        return _train_and_judge(folder, prepared, settings, warnings, console, command)
+        return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks)
 
 
 def resume(
@@ -140,6 +147,7 @@ def resume(
     table: str | Path | None = None,
     force: bool = False,
     console: Console | None = None,
+    callbacks: Sequence[Callback] = (),
     command: str | None = None,
 ) -> Run:
     """Go on with a run that was stopped or killed, to the bit as if it had not been.
@@ -151,7 +159,7 @@ def resume(
         run: its folder.
         table: where the table is now; by default where it was.
         force: go on though the table or its photos have changed, or the files are not those of this run.
-        console, command: as for ``fit``.
+        console, callbacks, command: as for ``fit``; with the callbacks that the run began with, if they carry a state.
     Raises:
         ConfigError, DataError, ResourceError, Diverged, Stopped: as ``fit``; and when the data are not those of then.
     """
@@ -185,7 +193,7 @@ def resume(
             note_resumption(folder, warnings)
         warnings = [*_warnings(prepared.data), *warnings]
         command = command or f"mixfit.resume({folder.name!r})"
-        return _train_and_judge(folder, prepared, settings, warnings, console, command, snapshot)
+        return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, snapshot)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +289,7 @@ def _train_and_judge(
     warnings: list[str],
     console: Console,
     command: str,
+    callbacks: Sequence[Callback],
     snapshot: Snapshot | None = None,
 ) -> Run:
     """Train, or go on with it, and write all that a run folder holds."""
@@ -288,7 +297,7 @@ def _train_and_judge(
     _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings)
     clock = _Clock()
     mixed = _with_features(prepared.data, network, console)
-    recorder = _train(network, mixed, train_config, prepared.loss, folder, console, snapshot)
+    recorder = _train(network, mixed, train_config, prepared.loss, folder, console, callbacks, snapshot)
     seconds = {_our_name(mixed): clock.lap()}
     ours = {name: _predict(network, mixed, name) for name in JUDGED}
     predictor = _save(folder, network, mixed, prepared.model_config, ours)  # before anything else can fail
@@ -335,6 +344,7 @@ def _train(
     loss: Loss,
     folder: Path,
     console: Console,
+    callbacks: Sequence[Callback],
     snapshot: Snapshot | None,
 ) -> Recorder:
     """Train until the validation loss no longer improves; the best weights stay in ``network``."""
@@ -352,7 +362,10 @@ def _train(
             ProgressLines(headline.name, console=console),
             EarlyStopping("valid_loss", mode="min", patience=config.patience),
             NanGuard(),
+            OutOfMemoryGuard(console=console),
+            *([] if config.time is None else [TimeBudget(parse_duration(config.time))]),
             Checkpoints(folder / "checkpoints", "valid_loss", mode="min", seconds=config.save_every),
+            *callbacks,
             StopOnSignal(f"Go on with: mixfit train --resume {shlex.quote(str(folder))}"),
         ],
         weight_decay=chosen.weight_decay,
@@ -405,7 +418,14 @@ def _final_rows(judged: dict[JudgedSplit, Rows]) -> Rows:
 
 def _compare(mixed: MixedData, judged: dict[JudgedSplit, Rows]) -> Comparison:
     headline = headline_for(mixed.schema.task, mixed.target)
-    return compare(_final_rows(judged), headline, _our_name(mixed), BOOSTED_TREES, with_photos=mixed.photos is not None)
+    return compare(
+        _final_rows(judged),
+        headline,
+        _our_name(mixed),
+        BOOSTED_TREES,
+        constant=CONSTANT,
+        with_photos=mixed.photos is not None,
+    )
 
 
 def _write_results(
@@ -418,10 +438,14 @@ def _write_results(
     warnings: list[str],
 ) -> None:
     """Write the list of bad inputs, the validation predictions and the report."""
+    from mixfit.report.page import write_report  # matplotlib takes a second, which a misspelt flag should not wait for
+
     ours = _our_name(mixed)
     with explained(run.folder, None):
         write_bad_inputs(run.bad, run.folder / "bad_inputs.csv")
-        _predictions_frame(mixed, judged["valid"], ours).to_parquet(run.folder / "predictions_valid.parquet")
+        predictions = io.BytesIO()  # pyarrow itself opens no path whose letters the locale does not have
+        _predictions_frame(mixed, judged["valid"], ours).to_parquet(predictions)
+        write_file(run.folder / "predictions_valid.parquet", predictions.getvalue())
     final, headline = _final_rows(judged), headline_for(mixed.schema.task, mixed.target)
     kinds: dict[str, ModelKind] = {ours: "ours", BOOSTED_TREES: "table", CONSTANT: "constant"}
     content = ReportContent(

@@ -92,14 +92,20 @@ def write_settings(
     """Write config.toml, schema.json and environment.json; give the settings back for the report.
 
     ``mixfit train --config`` takes the config.toml; a schema that was given is then the copy in this folder."""
-    sections = _sections(data, model, train)
-    kept = {} if given is None else {"schema": str(folder / "schema.json")}
-    config = {"table": str(table), "target": target, **kept, **sections}
+    kept = None if given is None else folder / "schema.json"
     environment = {**describe_environment(), "arguments": sys.argv[1:], **asdict(fingerprint)}
-    write_file(folder / "config.toml", tomli_w.dumps(config))
+    write_file(folder / "config.toml", settings_toml(table, target, data, model, train, schema=kept))
     write_file(folder / "schema.json", json.dumps(schema.to_dict(), indent=1, ensure_ascii=False))
     write_file(folder / "environment.json", json.dumps(environment, indent=1))
     return shown_settings(data, model, train) | {"table_sha256": fingerprint.table_sha256}
+
+
+def settings_toml(
+    table: Path, target: str, data: DataConfig, model: ModelConfig, train: TrainConfig, *, schema: Path | None = None
+) -> str:
+    """A file for ``mixfit train --config``, with all that it needs to repeat a training."""
+    kept = {} if schema is None else {"schema": str(schema)}
+    return tomli_w.dumps({"table": str(table), "target": target, **kept, **_sections(data, model, train)})
 
 
 def shown_settings(data: DataConfig, model: ModelConfig, train: TrainConfig) -> dict[str, object]:

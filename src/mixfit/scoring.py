@@ -47,7 +47,8 @@ def load_run(run: Path) -> Predictor:
         ConfigError: there is no such folder, or its training never finished.
     """
     if not run.is_dir():
-        known = sorted(path.name for path in run.parent.glob("*-[0-9][0-9][0-9]")) if run.parent.is_dir() else []
+        places = [run.parent, Path("runs")]
+        known = sorted({str(path) for place in places for path in place.glob("*-[0-9][0-9][0-9]") if path.is_dir()})
         raise ConfigError(f"There is no run folder {run}; the runs there are: {', '.join(known[-5:]) or 'none'}.")
     if (run / "mixfit.json").is_file():
         return Predictor.load(run)
@@ -174,9 +175,10 @@ def predict_table(
         console.print(
             f" left out of {out}: {listed} (bytes; a .parquet file keeps them)", highlight=False, markup=False
         )
+    dropped, seconds = " (dropped)" if bad_rows == "drop" else "", time.perf_counter() - started
     console.print(
-        f" {counts.rows} rows: {counts.ok} ok, {counts.no_photo} without photo, {counts.broken} with broken cells or "
-        f"photos{' (dropped)' if bad_rows == 'drop' else ''} -> status column   {time.perf_counter() - started:.1f} s",
+        f" {counts.rows} rows: {counts.ok} ok, {counts.no_photo} without photo, {counts.noted} with a new category, "
+        f"{counts.broken} with broken cells or photos{dropped} -> status column   {seconds:.1f} s",
         highlight=False,
     )
     if counts.bad.first is not None:
@@ -196,6 +198,11 @@ class _Counts:
     photos_named: int = 0
     photos_found: int = 0
     bad: BadCounts = field(default_factory=BadCounts)
+
+    @property
+    def noted(self) -> int:
+        """Rows with something in their status that is no fault: a category that no training row has."""
+        return self.rows - self.ok - self.no_photo - self.broken
 
     def add(self, found: Predictions) -> list[int]:
         """Count the next piece, whose rows are numbered on from those so far; gives the broken ones within it."""

@@ -80,3 +80,17 @@ def test_no_comparison_without_a_value() -> None:
 def test_every_model_gets_every_metric() -> None:
     found = score(rows(0.1, 0.2), (MAE,))
     assert found["ours"]["mae"] < found["table"]["mae"]
+
+
+@pytest.mark.parametrize(("nothing", "how"), [(1.0, "just as good"), (0.5, "better"), (2.0, None)])
+def test_a_constant_that_does_as_well_is_told(nothing: float, how: str | None) -> None:
+    truth = np.zeros(20)
+    judged = Rows("test", truth, {"ours": truth + 1, "table": truth + 3, "constant": truth + nothing})
+    found = compare(judged, MAE, "ours", "table", constant="constant")
+    assert "beats table" in found.verdict
+    if how is None:
+        assert "constant" not in found.verdict
+        assert not found.loses
+    else:
+        assert f"A constant is {how} ({nothing:.3g}): nothing that helps on these rows was learned." in found.verdict
+        assert found.loses

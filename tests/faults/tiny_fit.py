@@ -73,7 +73,7 @@ def tiny_fit(
         loss=mse,
         callbacks=[
             Recorder(folder),
-            EarlyStopping(mode="min", patience=99),
+            EarlyStopping(mode="min", patience=999),
             NanGuard(),
             Checkpoints(folder / "checkpoints", mode="min", seconds=seconds),
             StopOnSignal("Go on."),

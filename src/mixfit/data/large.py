@@ -92,9 +92,11 @@ class LargeTable:
 
 
 def load_large(
-    path: Path, *, target: str, config: DataConfig | None = None, schema: Schema | None = None, seed: int = 0
+    path: str | Path, *, target: str, config: DataConfig | None = None, schema: Schema | None = None, seed: int = 0
 ) -> LargeTable:
     """Read a Parquet table piece by piece, learn from training rows, and fill the arrays.
+
+    ``load_large(...).data()`` is what ``build_model`` and ``Learner`` take.
 
     Roles are found from evenly spaced pieces, unless ``schema`` says them; later only the columns it needs are read.
 
@@ -102,7 +104,7 @@ def load_large(
         ConfigError: a column or setting does not exist, or a column is an image column.
         DataError: the file is damaged, a column is missing, or too few rows have a target.
     """
-    config = DataConfig() if config is None else config
+    path, config = Path(path), DataConfig() if config is None else config
     if schema is None:
         frame = sample_rows(path, SAMPLE // 10)
         schema = infer_configured(frame, target, config)

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mixfit.config import Crop, DataConfig
+from mixfit.config import Crop, DataConfig, Role
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.cache import Cache
 from mixfit.data.copies import without_copies
@@ -62,7 +62,7 @@ class PreparedTarget:
     """One record for each row that the split lost."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class MixedData:
     """A table with photos, split and ready to train on: ``for xb, yb in data.train``."""
 
@@ -89,6 +89,12 @@ class MixedData:
     device: torch.device
     notes: tuple[str, ...] = ()
     """What could not be told for certain of how the table is written."""
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{len(rows)} {name}" for name, rows in self.split.parts().items())
+        roles: tuple[Role, ...] = ("number", "category", "date", "image")
+        columns = ", ".join(f"{len(self.schema.names(role))} {role}" for role in roles if self.schema.names(role))
+        return f"MixedData(target {self.schema.target!r}, {self.schema.task}; rows: {parts}; columns: {columns})"
 
     @cached_property
     def train(self) -> DataLoader:

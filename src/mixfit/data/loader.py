@@ -77,6 +77,11 @@ class DataLoader:
             raise ConfigError(f"prefetch must be at least 0 batches, got {prefetch}.")
         if threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}; prefetch=0 uses none.")
+        if not isinstance(sampler, Sampler):
+            raise ConfigError(
+                f"DataLoader wants a sampler of mixfit, such as ShuffledSampler, and got {type(sampler).__name__}; for "
+                "one of PyTorch's use torch.utils.data.DataLoader with batch_sampler=... and collate_fn=mixfit.collate."
+            )
         if sampler.population is not None and sampler.population > len(dataset):
             raise ConfigError(
                 f"The sampler is for {sampler.population} rows, and the dataset has {len(dataset)}: make the sampler "

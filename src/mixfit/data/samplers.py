@@ -2,6 +2,8 @@
 
 Like those in ``sampler.py`` they depend on ``(seed, epoch)`` alone and can be restored in the middle of an epoch."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Int64
 
@@ -25,13 +27,14 @@ class WeightedSampler(Sampler):
 
     def __init__(
         self,
-        weights: Float[np.ndarray, " rows"],
+        weights: Float[np.ndarray, " rows"] | Sequence[float],
         batch_size: int,
         *,
         draws: int | None = None,
         seed: int = 0,
         drop_last: bool = False,
     ) -> None:
+        weights = np.asarray(weights, dtype=np.float64)
         super().__init__(len(weights) if draws is None else draws, batch_size, seed=seed, drop_last=drop_last)
         wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
         if len(wrong):

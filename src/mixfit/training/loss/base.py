@@ -35,5 +35,6 @@ def require_same_shape(name: str, prediction: Tensor, target: Tensor) -> None:
     if prediction.shape != target.shape:
         raise ConfigError(
             f"{name}: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape; "
-            "they must be equal, as nothing is broadcast."
+            "they must be equal, as nothing is broadcast. (In training, tabm gives a prediction of each member: "
+            "wrap the loss in PerMember, as Learner does.)"
         )

@@ -1,0 +1,327 @@
+"""``mixfit tune``: the data are read and frozen features computed once, then one short training for each trial."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.console import PlainConsole
+from mixfit.data.augment import augmentation
+from mixfit.data.fingerprint import Fingerprint
+from mixfit.data.load import MixedData, load_data
+from mixfit.data.schema import Schema
+from mixfit.device import default_device
+from mixfit.duration import parse_duration
+from mixfit.errors import ConfigError, Diverged, ResourceError
+from mixfit.evaluation.scores import headline_for, metrics_for
+from mixfit.files import write_file
+from mixfit.nn.build import is_frozen
+from mixfit.run_folder import run_name, settings_toml
+from mixfit.training.arithmetic import settle_arithmetic
+from mixfit.training.build import build_model, precompute_features, sized_for
+from mixfit.training.callbacks.control import EarlyStopping
+from mixfit.training.callbacks.pruning import Deadline, Pruning
+from mixfit.training.callbacks.recorder import Recorder
+from mixfit.training.choose import check_loss, choose_optimizer, loss_for
+from mixfit.training.learner import Learner
+from mixfit.training.loss import Loss
+from mixfit.tuning.space import Space
+from mixfit.tuning.study import Study
+
+if TYPE_CHECKING:
+    import optuna
+
+BEST = "best.toml"
+_NOT_COMPARED = (
+    *("data.cache", "data.cache_gb", "model.memory_format", "model.precision", "train.save_every"),
+    *("data.roles", "data.ignore", "data.task"),
+)
+"""Settings that trials of one search may differ in: they decide how fast it goes, or all of them is in the schema."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """A search so far."""
+
+    folder: Path
+    trials: int
+    """That are over, those that were ended early included."""
+    loss: float
+    """Lowest validation loss."""
+    settings: Path
+    """``best.toml``, for ``mixfit train --config``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """All that a trial needs."""
+
+    table: Path
+    data: MixedData
+    loss: Loss
+    data_config: DataConfig
+    space: Space
+    study: Study
+    schema: Path | None
+    deadline: float | None
+    console: Console
+
+
+def tune(
+    table: str | Path,
+    *,
+    target: str,
+    trials: int = 20,
+    seconds: float | None = None,
+    data: DataConfig | None = None,
+    model: ModelConfig | None = None,
+    train: TrainConfig | None = None,
+    schema: str | Path | None = None,
+    out: str | Path = "tune",
+    console: Console | None = None,
+) -> Tuning:
+    """Search for settings with a lower validation loss; the first trial has the given ones.
+
+    The folder ``out/<table>-<target>`` keeps the search: the same call goes on with it, also after an interrupt, and
+    several processes may take part at the same time. It holds ``study.log``, ``trials.csv`` and ``best.toml``.
+
+    Args:
+        table, target, schema: as for ``fit``.
+        trials: how many there shall be in all; those that were interrupted do not count.
+        seconds: after which no more are begun, and one that runs is given up; the first always ends. By default
+            ``train.time``, which is of the whole search and not of each trial.
+        data, model, train: where the search begins; ``train.seed`` is also that of the search.
+        out: where the folders of searches are made.
+        console: where progress is written.
+    Raises:
+        ConfigError: the folder holds a search for another target, in other data or around other settings.
+        ResourceError: Optuna is not installed.
+    """
+    began, console, table = time.monotonic(), console or PlainConsole(), Path(table)
+    train = train or TrainConfig()
+    if seconds is None and train.time is not None:
+        seconds = parse_duration(train.time)
+    if trials < 1:
+        raise ConfigError(f"trials must be at least 1, got {trials}.")
+    search = _prepare(
+        table,
+        target,
+        trials,
+        None if seconds is None else began + seconds,
+        (data or DataConfig(), model or ModelConfig(), replace(train, time=None)),
+        None if schema is None else Path(schema),
+        Path(out),
+        console,
+    )
+    study, headline = search.study, headline_for(search.data.schema.task, search.data.target).name
+    console.print(
+        f" search {study.folder}   {study.done()} of {trials} trials done   "
+        f"{len(search.data.split.train)} train / {len(search.data.split.valid)} valid rows",
+        markup=False,
+    )
+    console.print(f" trial  valid_loss{headline:>11}  epochs       s  settings", markup=False)
+    try:
+        while search.deadline is None or time.monotonic() < search.deadline or not study.has_begun():
+            trial = study.next_trial(trials, search.space.start())
+            if trial is None:
+                break
+            _run_trial(search, trial, headline)
+            _write_best(search)
+    except KeyboardInterrupt:
+        console.print(f" stopped after {study.done()} of {trials} trials; the same command goes on", markup=False)
+        raise
+    return _finish(search, headline)
+
+
+def _prepare(
+    table: Path,
+    target: str,
+    trials: int,
+    deadline: float | None,
+    configs: tuple[DataConfig, ModelConfig, TrainConfig],
+    schema: Path | None,
+    out: Path,
+    console: Console,
+) -> _Search:
+    """Read the data, settle what the settings leave open, and open the study."""
+    data_config, model_config, train_config = configs
+    model_config = replace(model_config, freeze_backbone=is_frozen(model_config))
+    known = None if schema is None else Schema.load(schema)
+    mixed = load_data(
+        table,
+        target=target,
+        config=data_config,
+        schema=known,
+        batch_size=train_config.batch_size,
+        seed=train_config.seed,
+        device=default_device(),
+        warn=lambda text: console.print(f" {text}", markup=False),
+        progress=console.is_terminal and not console.quiet,
+    )
+    check_loss(train_config.loss, mixed.schema.task)
+    chosen = choose_optimizer(train_config)
+    data_config = replace(data_config, image_size=mixed.image_size)
+    train_config = replace(train_config, batch_size=mixed.batch_size, lr=chosen.lr, weight_decay=chosen.weight_decay)
+    model_config = sized_for(mixed, model_config)
+    study = Study(
+        out / run_name(table, target),
+        target=target,
+        fingerprint=Fingerprint.of(table, mixed.photos),
+        settings=_compared(data_config, model_config, train_config, mixed.schema),
+        seed=train_config.seed,
+        trials=trials,
+        epochs=train_config.epochs,
+    )
+    if mixed.photos is not None:
+        model_config = settle_arithmetic(
+            model_config,
+            image_size=mixed.image_size,
+            photos=len(mixed.photos.files),
+            device=torch.device(mixed.device),
+            folder=None if mixed.cache is None else mixed.cache.folder,
+        )
+        network = build_model(mixed, model_config, seed=train_config.seed).to(mixed.device)
+        if network.image is not None and network.image.frozen:
+            mixed = precompute_features(mixed, network, progress=console.is_terminal and not console.quiet)
+    pixels = mixed.photos is not None and (not model_config.freeze_backbone or model_config.train_blocks > 0)
+    return _Search(
+        table=table,
+        data=mixed,
+        loss=loss_for(mixed, train_config.loss),
+        data_config=data_config,
+        space=Space(model=model_config, train=train_config, photos=mixed.photos is not None, pixels=pixels),
+        study=study,
+        schema=schema,
+        deadline=deadline,
+        console=console,
+    )
+
+
+def _compared(data: DataConfig, model: ModelConfig, train: TrainConfig, schema: Schema) -> dict[str, Any]:
+    """What all trials of a search have in common, as texts by name."""
+    sections = {"data": asdict(data), "model": asdict(model), "train": asdict(train)}
+    named = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    roles = {"task": schema.task, **{f"role of {column.name}": column.role for column in schema.columns}}
+    return {key: str(value) for key, value in (named | roles).items() if key not in _NOT_COMPARED}
+
+
+def _run_trial(search: _Search, trial: "optuna.Trial", headline: str) -> None:
+    """Train with the settings of a trial, and tell the study how it went."""
+    from optuna.trial import TrialState
+
+    study, defaults = search.study, bool(trial.user_attrs.get("defaults"))
+    began, recorder = time.perf_counter(), Recorder()
+    pruning, stopping = Pruning(trial, may_end=not defaults), None
+    deadline = Deadline(None if defaults else search.deadline)
+    state, problem = TrialState.COMPLETE, ""
+    try:
+        model, train = search.space.suggest(trial)
+        stopping = EarlyStopping("valid_loss", mode="min", patience=train.patience)
+        _train(search, model, train, [recorder, pruning, stopping, deadline])
+    except (Diverged, ResourceError) as error:  # such settings are no good, which the study is to learn from
+        state, problem = TrialState.PRUNED, str(error)
+    except BaseException:
+        study.study.tell(trial, state=TrialState.FAIL)
+        raise
+    if deadline.over:
+        study.study.tell(trial, state=TrialState.FAIL)
+        return
+    if pruning.pruned:
+        state = TrialState.PRUNED
+    records = recorder.records
+    best = min(records, key=lambda record: record["valid_loss"], default={})
+    facts = {
+        headline: best.get(headline, float("nan")),
+        "epochs": len(records),
+        "seconds": round(time.perf_counter() - began, 2),
+        **({"problem": problem} if problem else {}),
+    }
+    for key, value in facts.items():
+        trial.set_user_attr(key, value)
+    values = best.get("valid_loss") if state is TrialState.COMPLETE else None
+    frozen = study.study.tell(trial, values, state=state)
+    study.write_table()
+    search.console.print(_line(frozen, headline), markup=False)
+
+
+def _train(search: _Search, model: ModelConfig, train: TrainConfig, callbacks: list[Any]) -> None:
+    """Exactly as ``mixfit train`` does it, so that the best settings give there what they gave here."""
+    chosen = choose_optimizer(train)
+    mixed = search.data
+    if train.augment != "none":
+        mixed = replace(mixed, transforms=tuple(augmentation(train.augment)))
+    learner = Learner(
+        build_model(mixed, model, seed=train.seed).to(mixed.device),
+        mixed,
+        loss=search.loss,
+        optimizer=chosen.make,
+        metrics=metrics_for(mixed.schema.task, mixed.target),
+        callbacks=callbacks,
+        weight_decay=chosen.weight_decay,
+    )
+    (learner.fit_one_cycle if chosen.one_cycle else learner.fit)(train.epochs, chosen.lr)
+
+
+def _write_best(search: _Search) -> None:
+    """Write the best settings so far, complete, for ``mixfit train --config``."""
+    best = search.study.best()
+    if best is None:
+        return
+    model, train = search.space.suggest(_Fixed(best.params))
+    text = settings_toml(
+        search.table,
+        search.data.schema.target,
+        search.data_config,
+        model,
+        train,
+        schema=search.schema,
+    )
+    write_file(search.study.folder / BEST, text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """A trial that is over, asked once more for its settings."""
+
+    params: dict[str, Any]
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self.params[name]
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return self.params[name]
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return self.params[name]
+
+
+def _finish(search: _Search, headline: str) -> Tuning:
+    study, console = search.study, search.console
+    best = study.best()
+    if best is None or best.value is None:
+        raise Diverged(
+            f"Not one of {study.done()} trials came to its end: train once with a smaller --lr, and search around that."
+        )
+    _write_best(search)
+    defaults = next((trial for trial in study.trials() if trial.user_attrs.get("defaults") and trial.value), None)
+    compared = "" if defaults is None else f" (where the search began: {defaults.value:.4g})"
+    console.print(f" best   trial {best.number}: valid_loss {best.value:.4g}{compared}", markup=False)
+    console.print(f" trials {study.folder / 'trials.csv'}", markup=False)
+    console.print(f" next   mixfit train --config {study.folder / BEST}", markup=False)
+    return Tuning(folder=study.folder, trials=study.done(), loss=best.value, settings=study.folder / BEST)
+
+
+def _line(trial: "optuna.trial.FrozenTrial", headline: str) -> str:
+    facts = trial.user_attrs
+    value = trial.state.name.lower() if trial.value is None or trial.state.name != "COMPLETE" else f"{trial.value:.4g}"
+    settings = "  ".join(
+        f"{key} {part:.2g}" if isinstance(part, float) else f"{key} {part}" for key, part in trial.params.items()
+    )
+    return (
+        f" {trial.number:>5}  {value:>10}{facts[headline]:>11.4g}  {facts['epochs']:>6}  {facts['seconds']:>6.1f}  "
+        f"{'as given: ' if facts.get('defaults') else ''}{settings}"
+    )
