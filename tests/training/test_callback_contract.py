@@ -37,6 +37,7 @@ from mixfit.training.callbacks.notebook import NotebookProgress
 from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard
 from mixfit.training.callbacks.profiler import Profiler
 from mixfit.training.callbacks.progress import ProgressLines
+from mixfit.training.callbacks.pruning import Deadline, Pruning
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.schedule import OneCycle, Schedule
 from mixfit.training.callbacks.signals import SIGNALS, StopOnSignal
@@ -60,8 +61,19 @@ def terminal() -> Console:
     return Console(file=io.StringIO(), width=80, force_terminal=True)
 
 
+class Trial:
+    """One that is always worth going on with."""
+
+    def report(self, value: float, step: int) -> None:
+        pass
+
+    def should_prune(self) -> bool:
+        return False
+
+
 FACTORIES: dict[str, Callable[[Path], Callback]] = {
     "Checkpoints": lambda folder: Checkpoints(folder / "checkpoints", mode="min", seconds=1000.0),
+    "Deadline": lambda _: Deadline(None),
     "EarlyStopping": lambda _: EarlyStopping(mode="min", patience=5),
     "EpochTimes": lambda _: EpochTimes(),
     "ExponentialMovingAverage": lambda _: ExponentialMovingAverage(0.5),
@@ -77,6 +89,7 @@ FACTORIES: dict[str, Callable[[Path], Callback]] = {
     "Profiler": lambda _: Profiler(console=quiet()),
     "ProgressLines": lambda _: ProgressLines(console=quiet()),
     "ProgressLines terminal": lambda _: ProgressLines(console=terminal()),
+    "Pruning": lambda _: Pruning(Trial()),
     "Recorder": lambda folder: Recorder(folder),
     "Schedule": lambda _: Schedule("lr", one_cycle()),
     "StochasticWeightAveraging": lambda _: StochasticWeightAveraging(0.3),

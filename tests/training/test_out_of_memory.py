@@ -163,13 +163,13 @@ class Wide(nn.Module):
         return self.b(self.a(x).relu())[:, 0]
 
 torch.manual_seed(0)
-rows = TensorDataset(torch.randn(1024, 2), torch.randn(1024))
+rows = TensorDataset(torch.randn(512, 2), torch.randn(512))
 few = TensorDataset(torch.randn(8, 2), torch.randn(8))
-learner = mixfit.Learner(Wide(), Loaders(DataLoader(rows, batch_size=1024), DataLoader(few, batch_size=8)),
+learner = mixfit.Learner(Wide(), Loaders(DataLoader(rows, batch_size=512), DataLoader(few, batch_size=8)),
     loss=mixfit.mse, optimizer=mixfit.SGD, device="cpu")
 learner.fit(1, 1e-4, callbacks=[mixfit.GradientAccumulation(16)])  # threads and their memory are there now
 size = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmSize"))) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (size + 150_000_000, size + 150_000_000))
+resource.setrlimit(resource.RLIMIT_AS, (size + 75_000_000, size + 75_000_000))
 guard = mixfit.OutOfMemoryGuard()
 learner.fit(1, 1e-4, callbacks=[guard])
 """
@@ -181,4 +181,4 @@ def test_a_process_that_really_runs_out_of_memory_goes_on_in_parts() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
     assert 1 <= len(lines) <= 3
-    assert lines[0] == "The batch of 1024 rows did not fit: going on in 2 parts."
+    assert lines[0] == "The batch of 512 rows did not fit: going on in 2 parts."

@@ -81,7 +81,7 @@ class NotebookProgress(ProgressLines):
 def duration(seconds: float) -> str:
     """In its largest unit, at most five characters.
 
-    >>> [duration(seconds) for seconds in (9.4, 100, 5000, 1e6, float("nan"))]
+    >>> [duration(seconds) for seconds in (9.4, 100.0, 5000.0, 1e6, float("nan"))]
     ['9s', '1.7m', '1.4h', '11.6d', '?']
     """
     if not math.isfinite(seconds):
