@@ -8,6 +8,7 @@ import os
 import pkgutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -37,6 +38,7 @@ from mixfit.training.callbacks.notebook import NotebookProgress
 from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard
 from mixfit.training.callbacks.profiler import Profiler
 from mixfit.training.callbacks.progress import ProgressLines
+from mixfit.training.callbacks.pruning import Deadline, Pruning
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.schedule import OneCycle, Schedule
 from mixfit.training.callbacks.signals import SIGNALS, StopOnSignal
@@ -60,8 +62,19 @@ def terminal() -> Console:
     return Console(file=io.StringIO(), width=80, force_terminal=True)
 
 
+class Trial:
+    """Of a study that goes on with everything."""
+
+    def report(self, value: float, step: int) -> None:
+        """Forgotten."""
+
+    def should_prune(self) -> bool:
+        return False
+
+
 FACTORIES: dict[str, Callable[[Path], Callback]] = {
     "Checkpoints": lambda folder: Checkpoints(folder / "checkpoints", mode="min", seconds=1000.0),
+    "Deadline": lambda _: Deadline(time.monotonic() + 1000.0),
     "EarlyStopping": lambda _: EarlyStopping(mode="min", patience=5),
     "EpochTimes": lambda _: EpochTimes(),
     "ExponentialMovingAverage": lambda _: ExponentialMovingAverage(0.5),
@@ -77,6 +90,7 @@ FACTORIES: dict[str, Callable[[Path], Callback]] = {
     "Profiler": lambda _: Profiler(console=quiet()),
     "ProgressLines": lambda _: ProgressLines(console=quiet()),
     "ProgressLines terminal": lambda _: ProgressLines(console=terminal()),
+    "Pruning": lambda _: Pruning(Trial()),
     "Recorder": lambda folder: Recorder(folder),
     "Schedule": lambda _: Schedule("lr", one_cycle()),
     "StochasticWeightAveraging": lambda _: StochasticWeightAveraging(0.3),
