@@ -28,6 +28,15 @@ QUICK_MODEL = ModelConfig(tabular_hidden=(16,), encoding_dim=8)
 QUICK_TRAIN = TrainConfig(epochs=3, patience=3)
 
 
+LONGEST = ("test_readme.py", "test_faults_training.py", "test_faults_kills.py", "test_guide.py", "test_compile.py")
+"""Files that take a minute or more: begun first, so that no process is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files by how long they take, as far as that matters."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def demo_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The table of a small embedded example; tests must not change its folder."""

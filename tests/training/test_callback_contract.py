@@ -8,6 +8,7 @@ import os
 import pkgutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -62,10 +63,10 @@ def terminal() -> Console:
 
 
 class Trial:
-    """One that is always worth going on with."""
+    """Of a study that goes on with everything."""
 
     def report(self, value: float, step: int) -> None:
-        pass
+        """Forgotten."""
 
     def should_prune(self) -> bool:
         return False
@@ -73,7 +74,7 @@ class Trial:
 
 FACTORIES: dict[str, Callable[[Path], Callback]] = {
     "Checkpoints": lambda folder: Checkpoints(folder / "checkpoints", mode="min", seconds=1000.0),
-    "Deadline": lambda _: Deadline(None),
+    "Deadline": lambda _: Deadline(time.monotonic() + 1000.0),
     "EarlyStopping": lambda _: EarlyStopping(mode="min", patience=5),
     "EpochTimes": lambda _: EpochTimes(),
     "ExponentialMovingAverage": lambda _: ExponentialMovingAverage(0.5),
