@@ -38,10 +38,8 @@ def main(epochs: int) -> None:
             total = time.perf_counter() - started
             size = sum(file.stat().st_size for file in (folder / f"{seconds}" / "last").iterdir())
             how = "after every batch" if seconds == 0 else f"every {seconds:.0f} s"
-            share = saving.seconds_saving / total
-            print(
-                f"{how:<20} {total:7.1f} s, of which saving {saving.seconds_saving:6.2f} s = {share:6.2%}; {size / 1e6:.1f} MB"
-            )
+            spent, share = saving.seconds_saving, saving.seconds_saving / total
+            print(f"{how:<20} {total:7.1f} s, of which saving {spent:6.2f} s = {share:6.2%}; {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
