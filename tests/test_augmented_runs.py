@@ -12,7 +12,8 @@ from mixfit.config import Augmentation, ModelConfig, TrainConfig
 from mixfit.data.table import read_table
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError
-from mixfit.recipe import Run, _check_augmentation, fit
+from mixfit.preparation import check_augmentation
+from mixfit.recipe import Run, fit
 
 QUIET = Console(quiet=True)
 
@@ -60,4 +61,4 @@ def test_a_frozen_image_network_cannot_be_augmented(demo_table: Path, tmp_path: 
 
 def test_last_blocks_that_learn_can_be_augmented() -> None:
     """Their photos go through the network as pixels, in every epoch."""
-    _check_augmentation(TrainConfig(augment="flip"), ModelConfig(freeze_backbone=True, train_blocks=1))
+    check_augmentation(TrainConfig(augment="flip"), ModelConfig(freeze_backbone=True, train_blocks=1))

@@ -16,7 +16,8 @@ from mixfit.data.table import read_table
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError, DataError
 from mixfit.nn.backbones import make_backbone
-from mixfit.recipe import OURS, Run, fit
+from mixfit.recipe import Run, fit
+from mixfit.results import OURS
 from mixfit.run_folder import new_run_folder, run_name
 from mixfit.scoring import evaluate_table, load_run, predict_table
 

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from mixfit.nn.tabular_resnet import TabularResNet as TabularResNet
     from mixfit.predictor import Predictor as Predictor
     from mixfit.recipe import fit as fit
+    from mixfit.recipe import resume as resume
     from mixfit.training.build import build_model as build_model
     from mixfit.training.build import precompute_features as precompute_features
     from mixfit.training.callback import Callback as Callback
@@ -171,7 +172,7 @@ _HOME = {
     "mixfit.nn.tabular": ("TabularEncoder",),
     "mixfit.nn.tabular_resnet": ("TabularResNet",),
     "mixfit.predictor": ("Predictor",),
-    "mixfit.recipe": ("fit",),
+    "mixfit.recipe": ("fit", "resume"),
     "mixfit.training.build": ("build_model", "precompute_features"),
     "mixfit.training.callback": ("Callback",),
     "mixfit.training.callbacks.averaging": ("ExponentialMovingAverage", "StochasticWeightAveraging"),

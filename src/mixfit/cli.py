@@ -23,7 +23,7 @@ from mixfit.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from mixfit.data.cache import Cache
-    from mixfit.recipe import Run
+    from mixfit.results import Run
 
 app = App(
     name="mixfit",

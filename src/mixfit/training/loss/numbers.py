@@ -13,6 +13,8 @@ from mixfit.training.loss.base import mean_of_rows, require_same_shape
 def mse(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean squared error of ``(batch,)`` against ``(batch,)``."""
     require_same_shape("mse", prediction, target)
+    if weight is None:
+        return F.mse_loss(prediction, target)  # one operation rather than three, which shows in small networks
     return mean_of_rows((prediction - target) ** 2, weight)
 
 

@@ -1,0 +1,158 @@
+"""What a training needs before its first step: the data, the settings that were left open, the network.
+
+In: a table and settings. Out: ``Prepared``, with what a person must know of the data. For ``recipe`` and ``tuning``."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.data.augment import augmentation
+from mixfit.data.checks import class_balance, parts_of, torn_ids
+from mixfit.data.copies import equal_photos, row_copies
+from mixfit.data.dataset import FeatureTable
+from mixfit.data.equal_files import equal_files
+from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint, read_fingerprint
+from mixfit.data.load import MixedData, load_data
+from mixfit.data.schema import Schema, suspicious_columns
+from mixfit.device import default_device
+from mixfit.errors import ConfigError
+from mixfit.nn.build import is_frozen
+from mixfit.nn.model import MixedInputModel
+from mixfit.training.arithmetic import settle_arithmetic
+from mixfit.training.build import build_model, precompute_features, sized_for
+from mixfit.training.choose import check_loss, choose_optimizer, loss_for
+from mixfit.training.loss import Loss
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds of each part of a run."""
+
+    started: float = field(default_factory=time.perf_counter)
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        seconds, self.started = now - self.started, now
+        return seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Data and settings of a run before anything is trained."""
+
+    table: Path
+    data: MixedData
+    network: MixedInputModel
+    loss: Loss
+    data_config: DataConfig
+    model_config: ModelConfig
+    train_config: TrainConfig
+    fingerprint: Fingerprint
+    known: Schema | None
+    """Roles that were given."""
+
+
+def prepare(
+    table: Path,
+    *,
+    target: str,
+    data: DataConfig,
+    model: ModelConfig,
+    train: TrainConfig,
+    schema: Schema | str | Path | None,
+    console: Console,
+) -> Prepared:
+    """Read the data, and settle what the settings leave open."""
+    model_config = replace(model, freeze_backbone=is_frozen(model))
+    data_config, train_config = data, train
+    check_augmentation(train_config, model_config)
+    known = Schema.load(schema) if isinstance(schema, str | Path) else schema
+    task = data_config.task if known is None else known.task
+    if task is not None:
+        check_loss(train_config.loss, task)  # before the table is read, where that is possible
+    mixed = load_data(
+        table,
+        target=target,
+        config=data_config,
+        schema=known,
+        batch_size=train_config.batch_size,
+        seed=train_config.seed,
+        transforms=augmentation(train_config.augment),
+        device=default_device(),
+        warn=lambda text: console.print(f" {text}", markup=False),
+        progress=console.is_terminal and not console.quiet,
+    )
+    data_config = replace(data_config, image_size=mixed.image_size)
+    loss = loss_for(mixed, train_config.loss)
+    chosen = choose_optimizer(train_config)
+    train_config = replace(train_config, batch_size=mixed.batch_size, lr=chosen.lr, weight_decay=chosen.weight_decay)
+    model_config = sized_for(mixed, model_config)
+    if mixed.photos is not None:
+        model_config = settle_arithmetic(
+            model_config,
+            image_size=mixed.image_size,
+            photos=len(mixed.photos.files),
+            device=torch.device(mixed.device),
+            folder=None if mixed.cache is None else mixed.cache.folder,
+        )
+    return Prepared(
+        table=table,
+        data=mixed,
+        network=build_model(mixed, model_config, seed=train_config.seed).to(mixed.device),
+        loss=loss,
+        data_config=data_config,
+        model_config=model_config,
+        train_config=train_config,
+        fingerprint=Fingerprint.of(table, mixed.photos),
+        known=known,
+    )
+
+
+def check_augmentation(train: TrainConfig, model: ModelConfig) -> None:
+    """Refuse changes of photos that no network would see.
+
+    Raises:
+        ConfigError: the image network is frozen, its features being computed once."""
+    if train.augment != "none" and model.freeze_backbone and not model.train_blocks:
+        raise ConfigError(
+            f"--augment {train.augment} needs an image network that is trained on pixels: "
+            "add --no-freeze-backbone, --train-blocks or --backbone small_resnet."
+        )
+
+
+def with_features(mixed: MixedData, network: MixedInputModel, console: Console) -> MixedData:
+    """Run a frozen backbone once over all photos."""
+    if network.image is None or not network.image.frozen:
+        return mixed
+    clock = Clock()
+    with_features = precompute_features(mixed, network, progress=console.is_terminal and not console.quiet)
+    if isinstance(with_features.source, FeatureTable):
+        files = len(with_features.source.readable)
+        console.print(f" image features of {files:,} photos in {clock.lap():.1f} s")
+    return with_features
+
+
+def warnings_of(mixed: MixedData) -> list[str]:
+    """What a person must know before trusting the scores."""
+    lines = [*mixed.notes, *suspicious_columns(mixed.schema)]
+    parts = parts_of(mixed.split, len(mixed.frame))
+    findings = torn_ids(mixed.frame, mixed.schema, parts) + row_copies(mixed.frame, mixed.schema, parts)
+    findings += class_balance(mixed.frame, mixed.schema, parts)
+    if mixed.photos is not None:
+        content = equal_files(mixed.photos.files)
+        findings += equal_photos(mixed.frame, mixed.schema, mixed.photos, content, parts)
+        if not mixed.photos.files:
+            lines.append("not one photo was found; see bad_inputs.csv and --images")
+    return lines + [finding.text for finding in findings if finding.level == "warning"]
+
+
+def changes_since_inspection(now: Fingerprint, schema: Schema | str | Path | None) -> list[str]:
+    """What is no longer as it was when ``inspect`` wrote the schema."""
+    if not isinstance(schema, str | Path):
+        return []
+    then = read_fingerprint(Path(schema).parent / FINGERPRINT_FILE)
+    return [] if then is None else now.changes_since(then, "the inspection")
