@@ -74,13 +74,19 @@ if TYPE_CHECKING:
     from mixfit.training.build import build_model as build_model
     from mixfit.training.build import precompute_features as precompute_features
     from mixfit.training.callback import Callback as Callback
+    from mixfit.training.callback import CancelBatch as CancelBatch
+    from mixfit.training.callback import CancelEpoch as CancelEpoch
+    from mixfit.training.callback import CancelFit as CancelFit
+    from mixfit.training.callback import CancelTrain as CancelTrain
     from mixfit.training.callbacks.averaging import ExponentialMovingAverage as ExponentialMovingAverage
     from mixfit.training.callbacks.averaging import StochasticWeightAveraging as StochasticWeightAveraging
+    from mixfit.training.callbacks.checkpoint import Checkpoints as Checkpoints
     from mixfit.training.callbacks.control import EarlyStopping as EarlyStopping
     from mixfit.training.callbacks.gradients import GradientAccumulation as GradientAccumulation
     from mixfit.training.callbacks.gradients import GradientClipping as GradientClipping
     from mixfit.training.callbacks.json_lines import JsonLines as JsonLines
     from mixfit.training.callbacks.mixed_precision import MixedPrecision as MixedPrecision
+    from mixfit.training.callbacks.nan_guard import NanGuard as NanGuard
     from mixfit.training.callbacks.notebook import NotebookProgress as NotebookProgress
     from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard as OutOfMemoryGuard
     from mixfit.training.callbacks.profiler import Profiler as Profiler
@@ -89,8 +95,12 @@ if TYPE_CHECKING:
     from mixfit.training.callbacks.recorder import Recorder as Recorder
     from mixfit.training.callbacks.schedule import OneCycle as OneCycle
     from mixfit.training.callbacks.schedule import Schedule as Schedule
+    from mixfit.training.callbacks.signals import StopOnSignal as StopOnSignal
     from mixfit.training.callbacks.tensorboard import TensorBoard as TensorBoard
     from mixfit.training.callbacks.time_budget import TimeBudget as TimeBudget
+    from mixfit.training.checkpoint_files import load_weights as load_weights
+    from mixfit.training.checkpoint_files import newest_checkpoint as newest_checkpoint
+    from mixfit.training.checkpoint_files import read_checkpoint as read_checkpoint
     from mixfit.training.learner import Learner as Learner
     from mixfit.training.loss import CrossEntropy as CrossEntropy
     from mixfit.training.loss import Focal as Focal
@@ -174,7 +184,12 @@ _HOME = {
     "mixfit.predictor": ("Predictor",),
     "mixfit.recipe": ("fit", "resume"),
     "mixfit.training.build": ("build_model", "precompute_features"),
-    "mixfit.training.callback": ("Callback",),
+    "mixfit.training.callback": ("Callback", "CancelBatch", "CancelEpoch", "CancelFit", "CancelTrain"),
+    "mixfit.training.callbacks.checkpoint": ("Checkpoints",),
+    "mixfit.training.callbacks.nan_guard": ("NanGuard",),
+    "mixfit.training.callbacks.signals": ("StopOnSignal",),
+    "mixfit.training.callbacks.time_budget": ("TimeBudget",),
+    "mixfit.training.checkpoint_files": ("load_weights", "newest_checkpoint", "read_checkpoint"),
     "mixfit.training.callbacks.averaging": ("ExponentialMovingAverage", "StochasticWeightAveraging"),
     "mixfit.training.callbacks.control": ("EarlyStopping",),
     "mixfit.training.callbacks.gradients": ("GradientAccumulation", "GradientClipping"),
@@ -188,7 +203,6 @@ _HOME = {
     "mixfit.training.callbacks.recorder": ("Recorder",),
     "mixfit.training.callbacks.schedule": ("OneCycle", "Schedule"),
     "mixfit.training.callbacks.tensorboard": ("TensorBoard",),
-    "mixfit.training.callbacks.time_budget": ("TimeBudget",),
     "mixfit.training.schedule": ("cosine_with_restarts", "joined", "one_cycle", "warm_up"),
     "mixfit.training.learner": ("Learner",),
     "mixfit.training.lr_find": ("RateSearch",),
