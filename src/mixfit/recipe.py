@@ -1,6 +1,7 @@
 """The automatic whole: from a table to a run folder with a trained model, its baselines and a report."""
 
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -269,6 +270,8 @@ def _save(
     metrics = metrics_for(mixed.schema.task, mixed.target)
     found = {str(name): evaluate(metrics, truth_of(mixed, name), values) for name, values in ours.items()}
     predictor = Predictor.from_training(network, mixed, config, metrics=found)
+    if (folder / "model").exists():  # of a run that is resumed when it was finished, whose checkpoint makes it again
+        shutil.rmtree(folder / "model")
     predictor.save(folder / "model")
     return predictor
 

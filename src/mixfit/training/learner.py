@@ -330,8 +330,9 @@ class Learner:
         try:
             for xb, yb in loader:
                 yield xb.to(self.device), yb.to(self.device)
-        except RuntimeError as error:  # PyTorch's loader has no class of its own for it
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:  # PyTorch's loader has no class of its own for it
+            lost = isinstance(error, ConnectionError | EOFError) and getattr(loader, "num_workers", 0) > 0
+            if not lost and "DataLoader worker" not in str(error):
                 raise
             raise ResourceError(
                 f"A worker of the DataLoader was killed, perhaps for want of memory ({str(error).splitlines()[0]}): "
