@@ -9,7 +9,7 @@ demo: $(VENV)/.installed  ## train on the embedded example and write a report
 	$(BIN)/mixfit demo
 
 test: $(VENV)/.installed-dev  ## run all tests, in as many processes as there are cores
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: lint test  ## everything that CI runs
 
