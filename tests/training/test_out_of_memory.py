@@ -42,7 +42,7 @@ def quiet() -> Console:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_a_fit_that_lacked_memory_learns_the_same(error: BaseException) -> None:
+def test_f36_a_fit_that_lacked_memory_learns_the_same(error: BaseException) -> None:
     console = quiet()
     guard = OutOfMemoryGuard(console=console)
     short = learner(guard, model=Small(5, error), data=loaders(16), optimizer=SGD)
@@ -56,7 +56,7 @@ def test_a_fit_that_lacked_memory_learns_the_same(error: BaseException) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
-def test_after_the_last_time_the_fit_ends_with_advice() -> None:
+def test_f36_after_the_last_time_the_fit_ends_with_advice() -> None:
     guard = OutOfMemoryGuard(times=2, console=quiet())
     with pytest.raises(
         ResourceError,
@@ -66,20 +66,20 @@ def test_after_the_last_time_the_fit_ends_with_advice() -> None:
     assert len(guard.lines) == 2
 
 
-def test_one_row_cannot_be_parted() -> None:
+def test_f36_one_row_cannot_be_parted() -> None:
     guard = OutOfMemoryGuard(times=9, console=quiet())
     with pytest.raises(ResourceError, match="a batch of 4 rows in 4 parts"):
         learner(guard, model=Small(0), data=loaders(4)).fit(1, 0.1)
 
 
-def test_other_errors_pass() -> None:
+def test_f36_other_errors_pass() -> None:
     guard = OutOfMemoryGuard(console=quiet())
     with pytest.raises(RuntimeError, match="another matter"):
         learner(guard, model=Small(3, RuntimeError("another matter"))).fit(1, 0.1)
     assert guard.lines == []
 
 
-def test_what_the_failed_attempt_holds_is_given_back() -> None:
+def test_f36_what_the_failed_attempt_holds_is_given_back() -> None:
     alive: list[int] = []
 
     class Held:
@@ -104,7 +104,7 @@ def test_what_the_failed_attempt_holds_is_given_back() -> None:
     assert look.seen == 0
 
 
-def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_f36_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     def make() -> Any:
         return LackAt(OutOfMemoryGuard(console=quiet()))
 
@@ -135,7 +135,7 @@ class LackAt(Callback):
         self.guard.on_out_of_memory(state)
 
 
-def test_times_below_1_are_refused() -> None:
+def test_f36_times_below_1_are_refused() -> None:
     with pytest.raises(ConfigError, match="times must be at least 1, got 0"):
         OutOfMemoryGuard(0)
 
@@ -176,7 +176,7 @@ learner.fit(1, 1e-4, callbacks=[guard])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory are Linux's")
-def test_a_process_that_really_runs_out_of_memory_goes_on_in_parts() -> None:
+def test_f36_a_process_that_really_runs_out_of_memory_goes_on_in_parts() -> None:
     done = subprocess.run([sys.executable, "-c", REALLY], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
