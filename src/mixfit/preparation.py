@@ -35,6 +35,7 @@ class Clock:
     started: float = field(default_factory=time.perf_counter)
 
     def lap(self) -> float:
+        """Seconds since the last call, or since the beginning."""
         now = time.perf_counter()
         seconds, self.started = now - self.started, now
         return seconds
@@ -129,11 +130,10 @@ def with_features(mixed: MixedData, network: MixedInputModel, console: Console) 
     if network.image is None or not network.image.frozen:
         return mixed
     clock = Clock()
-    with_features = precompute_features(mixed, network, progress=console.is_terminal and not console.quiet)
-    if isinstance(with_features.source, FeatureTable):
-        files = len(with_features.source.readable)
-        console.print(f" image features of {files:,} photos in {clock.lap():.1f} s")
-    return with_features
+    mixed = precompute_features(mixed, network, progress=console.is_terminal and not console.quiet)
+    if isinstance(mixed.source, FeatureTable):
+        console.print(f" image features of {len(mixed.source.readable):,} photos in {clock.lap():.1f} s")
+    return mixed
 
 
 def warnings_of(mixed: MixedData) -> list[str]:

@@ -18,9 +18,7 @@ from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, hea
 from mixfit.files import explained, write_file
 from mixfit.predictor import Predictor, unreadable_photos
 from mixfit.report.content import ModelKind, ReportContent, Score
-from mixfit.run_folder import (
-    describe_environment,
-)
+from mixfit.run_folder import describe_environment
 
 OURS = "mixfit, table and photos"
 OURS_TABLE_ONLY = "mixfit, table only"

@@ -58,23 +58,34 @@ def locked(folder: Path) -> Iterator[None]:
         ResourceError: another process is at work there, or the folder cannot be written.
     """
     path = folder / ".lock"
-    with explained(path, None):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = _open_locked(path)
     try:
-        if sys.platform != "win32":  # no other process is noticed there
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
-                raise ResourceError(
-                    f"{folder} is in use by process {owner}: wait for it to end, or stop it with: kill {owner}"
-                ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
-        path.unlink(missing_ok=True)
     finally:
+        path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _open_locked(path: Path) -> int:
+    """The descriptor of a lock file that is ours, and still the one of that name."""
+    while True:
+        with explained(path, None):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if sys.platform == "win32":  # no other process is noticed there
+            return descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise ResourceError(
+                f"{path.parent} is in use by process {owner}: wait for it to end, or stop it with: kill {owner}"
+            ) from None
+        if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
+            return descriptor
+        os.close(descriptor)  # its owner removed it before we had it
 
 
 def write_settings(
@@ -118,9 +129,8 @@ def shown_settings(data: DataConfig, model: ModelConfig, train: TrainConfig) -> 
 
 def changed_versions(folder: Path) -> list[str]:
     """What of this machine is no longer as ``environment.json`` of a run says; one sentence, or none."""
-    try:
-        then = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    then = _environment_of(folder)
+    if then is None:
         return [f"{folder}/environment.json cannot be read: it is not known where the run began"]
     changed = [
         f"{name} was {then[name]}, is {now}"
@@ -130,10 +140,18 @@ def changed_versions(folder: Path) -> list[str]:
     return [f"the result may differ from that of an undisturbed run: {'; '.join(changed)}"] if changed else []
 
 
+def _environment_of(folder: Path) -> dict[str, Any] | None:
+    """What ``environment.json`` of a run says; None if it is not there or damaged."""
+    try:
+        said = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
 def note_resumption(folder: Path, differences: list[str]) -> None:
     """Add to ``environment.json`` that a run was resumed by force, and in spite of what."""
-    path = folder / "environment.json"
-    facts = json.loads(path.read_text(encoding="utf-8"))
+    path, facts = folder / "environment.json", _environment_of(folder) or {}
     facts["resumed_by_force"] = [*facts.get("resumed_by_force", []), differences]
     write_file(path, json.dumps(facts, indent=1))
 

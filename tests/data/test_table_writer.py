@@ -1,9 +1,6 @@
 import csv
 import json
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from limits import files_of_at_most
 
 from mixfit.data.table import TableFormat, read_table
 from mixfit.data.table_writer import EXTENSIONS, write_table
@@ -147,23 +145,13 @@ def test_a_missing_folder_is_a_resource_error(tmp_path: Path) -> None:
         write_table(pd.DataFrame({"a": [1]}), tmp_path / "no" / "t.csv")
 
 
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("extension", EXTENSIONS)
 def test_when_the_disk_is_full_the_old_file_stays_and_the_sizes_are_told(tmp_path: Path, extension: str) -> None:
     path = tmp_path / f"t{extension}"
     path.write_text("old")
     frame = pd.DataFrame({"a": np.random.default_rng(0).normal(size=5000)})
     with (
-        largest_file(10_000),
+        files_of_at_most(10_000),
         pytest.raises(
             ResourceError, match=r"cannot be written: File too large\. It needs [\d,]+ bytes\. [\d,]+ bytes are"
         ),

@@ -2,16 +2,14 @@
 
 import multiprocessing
 import os
-import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from limits import files_of_at_most
 from PIL import Image
 
 from mixfit.data import image_store
@@ -155,24 +153,13 @@ def test_f27_a_photo_that_changed_between_runs_is_decoded_again(tmp_path: Path) 
     assert opened(files, tmp_path / "cache").read(np.array([3]))[0][0, 0, 0, 0] == 90
 
 
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """No file may grow beyond ``size`` bytes, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("limit", [0, 5_000, 60_000, 1_000_000])
 def test_f32_a_full_disk_ends_in_one_sentence_and_nothing_half_written(
     photos: list[Path], expected: torch.Tensor, tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mixfit.data.image_store._CHUNK_BYTES", 200_000)
     told: list[str] = []
-    with file_size_limit(limit):
+    with files_of_at_most(limit):
         pixels = read_all(photos, tmp_path / "cache", told)
     assert torch.equal(pixels, expected)
     assert len(told) == 1

@@ -9,12 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import files_of_at_most
 from tiny_fit import BATCHES, loaders, same_bytes, tiny_fit
 
 from mixfit.errors import ResourceError, Stopped
@@ -103,17 +102,6 @@ def test_f31_a_torn_file_is_noticed_and_the_checkpoint_before_it_taken(tmp_path:
     assert "checkpoints/last" in found.note
     assert found.step == 8
     assert same_bytes(tiny_fit(folder), whole)
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Python ignores SIGXFSZ, so that a larger file is an error of writing, as a full disk is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class FullDisk(Callback):

@@ -77,7 +77,10 @@ except MixfitError as error:
 
 def test_f35_a_killed_worker_of_pytorchs_loader_is_told_in_one_sentence(tmp_path: Path) -> None:
     # in a process of its own, as PyTorch's signal handler raises wherever Python happens to be
-    command, here = [sys.executable, "-c", DYING, str(tmp_path)], {"PYTHONPATH": str(Path(__file__).parent)}
+    command, here = (
+        [sys.executable, "-c", DYING, str(tmp_path)],
+        {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))},
+    )
     done = subprocess.run(command, env=os.environ | here, capture_output=True, text=True, timeout=100, check=False)
     assert done.stdout.startswith("4 A worker of the DataLoader was killed"), done.stderr
     assert "num_workers=0" in done.stdout

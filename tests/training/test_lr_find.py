@@ -84,12 +84,13 @@ def test_a_search_leaves_no_trace(optimizer: Any) -> None:
 
 def test_pythons_random_numbers_go_on_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen from its functions: the type checks of the tests draw from Python's generator, too."""
-    put_back: list[str] = []
-    monkeypatch.setattr(random, "getstate", lambda: "as before")
+    put_back: list[object] = []
+    before = (3, tuple(range(625)), 0.5)
+    monkeypatch.setattr(random, "getstate", lambda: before)
     monkeypatch.setattr(random, "setstate", put_back.append)
     with preserved(nn.Linear(1, 1)):
         assert put_back == []
-    assert put_back == ["as before"]
+    assert put_back == [before]
 
 
 class Breaks(Callback):

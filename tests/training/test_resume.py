@@ -1,7 +1,6 @@
 """A fit that is stopped and resumed ends with the same bytes as one that never stopped."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from small_fits import BATCHES, EPOCHS, Loaders, StopAt, X, Y, assert_same, loaders, net
+from torch import Tensor
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import TensorDataset
 
-from mixfit.data.loader import DataLoader
-from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.errors import ConfigError, Stopped
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.checkpoint import Checkpoints
@@ -27,41 +25,6 @@ from mixfit.training.loss import mse
 from mixfit.training.optimizer import LAMB, SGD, Adam, AdamW, Lion, Muon, RMSProp, ScheduleFreeAdamW
 from mixfit.training.state import TrainState
 
-X = torch.randn(46, 3, generator=torch.Generator().manual_seed(0))
-Y = X @ torch.tensor([1.0, -2.0, 0.5]) + 0.3
-EPOCHS, BATCHES = 4, 5
-
-
-class Net(nn.Module):
-    """With all that a forward pass may change or draw."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm, self.drop, self.last = (
-            nn.Linear(3, 6),
-            nn.BatchNorm1d(6),
-            nn.Dropout(0.3),
-            nn.Linear(6, 1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.drop(self.norm(self.first(x)).relu()))[:, 0]
-
-
-@dataclass
-class Loaders:
-    train: Any
-    valid: Any
-    target: None = None
-
-
-def loaders(*, prefetch: int = 0) -> Loaders:
-    train, valid = TensorDataset(X[:38], Y[:38]), TensorDataset(X[38:], Y[38:])
-    return Loaders(
-        DataLoader(train, ShuffledSampler(38, 8, seed=3), prefetch=prefetch, threads=2),
-        DataLoader(valid, SequentialSampler(8, 5)),
-    )
-
 
 class Noise(Callback):
     """Draws from all generators, as a user's callback may."""
@@ -69,19 +32,6 @@ class Noise(Callback):
     def after_loss(self, state: TrainState) -> None:
         if state.training:
             state.xb = state.xb + torch.randn(1) + np.random.rand()  # noqa: NPY002
-
-
-class StopAt(Callback):
-    """Asks for a stop as a signal does."""
-
-    order = 99
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def after_batch(self, state: TrainState) -> None:
-        if state.training and state.step == self.step:
-            state.stop_requested = "SIGTERM"
 
 
 def run(
@@ -94,8 +44,7 @@ def run(
     **settings: Any,
 ) -> tuple[Learner, Recorder]:
     """One fit, resumed if there is something to resume, whatever the generators were before."""
-    torch.manual_seed(0)
-    model = Net()
+    model = net()
     recorder = Recorder(folder)
     snapshot = newest_checkpoint(folder / "checkpoints")
     learner = Learner(
@@ -120,12 +69,6 @@ def run(
 
 def weights(learner: Learner) -> dict[str, Tensor]:
     return learner.model.state_dict()
-
-
-def assert_same_bytes(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys()
-    for name, tensor in a.items():
-        assert torch.equal(tensor, b[name]), name
 
 
 OPTIMIZERS = [
@@ -158,7 +101,7 @@ def test_f29_a_fit_stopped_at_any_batch_ends_with_the_same_bytes(tmp_path: Path,
             run(folder, optimizer, StopAt(step))
         torch.randn(step)  # the generators are elsewhere now
         resumed, again = run(folder, optimizer)
-        assert_same_bytes(weights(whole), weights(resumed))
+        assert_same(weights(whole), weights(resumed))
         columns = [name for name in record.history if name != "seconds"]
         assert again.history[columns].equals(record.history[columns])
         assert again.steps.equals(record.steps)
@@ -174,7 +117,7 @@ def test_f29_early_stopping_goes_on_counting(tmp_path: Path) -> None:
         with pytest.raises(Stopped):
             run(folder, AdamW, StopAt(step), patience=2, epochs=12)
         resumed, again = run(folder, AdamW, patience=2, epochs=12)
-        assert_same_bytes(weights(whole), weights(resumed))
+        assert_same(weights(whole), weights(resumed))
         assert len(again.history) == len(record.history)
 
 
@@ -186,7 +129,7 @@ def test_a_fit_may_be_stopped_again_and_again_and_prefetch_changes_nothing(tmp_p
         with pytest.raises(Stopped):
             run(tmp_path / "torn", AdamW, StopAt(step), data=loaders(prefetch=3))
     resumed, _ = run(tmp_path / "torn", AdamW, data=loaders(prefetch=2))
-    assert_same_bytes(weights(whole), weights(resumed))
+    assert_same(weights(whole), weights(resumed))
 
 
 def test_a_finished_fit_is_not_trained_again(tmp_path: Path) -> None:
@@ -197,10 +140,10 @@ def test_a_finished_fit_is_not_trained_again(tmp_path: Path) -> None:
             raise AssertionError("it was finished")
 
     again, recorder = run(tmp_path, AdamW, Never())
-    assert_same_bytes(weights(whole), weights(again))
+    assert_same(weights(whole), weights(again))
     assert recorder.history.equals(record.history)
     third, _ = run(tmp_path, AdamW, Never())  # resuming has not moved what is saved
-    assert_same_bytes(weights(whole), weights(third))
+    assert_same(weights(whole), weights(third))
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -213,7 +156,7 @@ def test_pytorchs_loader_is_resumed_between_two_epochs(tmp_path: Path, *, shuffl
     with pytest.raises(Stopped, match=r"^stopped by SIGTERM after epoch 2\."):
         run(tmp_path, AdamW, StopAt(7), data=data())
     resumed, _ = run(tmp_path, AdamW, data=data())
-    assert_same_bytes(weights(whole), weights(resumed))
+    assert_same(weights(whole), weights(resumed))
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:

@@ -60,19 +60,25 @@ def test_the_first_trial_has_the_given_settings_and_the_best_is_no_worse(found: 
     assert trials["lr"].nunique() == 6
 
 
-def test_training_with_the_best_settings_gives_what_the_search_saw(found: Tuning, tmp_path: Path) -> None:
-    said = read_config(found.settings)
+def loss_of_training_with(settings: Path, out: Path) -> float:
+    """Lowest validation loss of ``mixfit train --config SETTINGS``."""
+    said = read_config(settings)
     assert said.table is not None
+    assert said.target is not None
     run = fit(
         said.table,
-        target="y",
+        target=said.target,
         data=said.data,
         model=said.model,
         train=said.train,
-        out=tmp_path,
+        out=out,
         console=Console(quiet=True),
     )
-    assert run.history["valid_loss"].min() == pytest.approx(found.loss, rel=1e-6)
+    return float(run.history["valid_loss"].min())
+
+
+def test_training_with_the_best_settings_gives_what_the_search_saw(found: Tuning, tmp_path: Path) -> None:
+    assert loss_of_training_with(found.settings, tmp_path) == pytest.approx(found.loss, rel=1e-6)
 
 
 def test_the_same_seed_makes_the_same_search(table: Path, found: Tuning, tmp_path: Path) -> None:
@@ -218,31 +224,20 @@ def test_when_the_time_is_over_the_first_trial_still_ends(
 def test_photos_are_searched_with_features_computed_once(
     demo_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mixfit.tuning import run
+    from mixfit import preparation
 
     computed = []
-    real = run.precompute_features
+    real = preparation.precompute_features
 
     def counted(*arguments: Any, **settings: Any) -> Any:
         computed.append(1)
         return real(*arguments, **settings)
 
-    monkeypatch.setattr(run, "precompute_features", counted)
+    monkeypatch.setattr(preparation, "precompute_features", counted)
     found = search(demo_table, tmp_path, 2, target="price", data=DataConfig(image_size=32))
     assert len(computed) == 1
     assert {"fusion", "modality_dropout", "image_dropout"} <= set(trials_of(found.folder))
-    said = read_config(found.settings)
-    assert said.table is not None
-    again = fit(
-        said.table,
-        target="price",
-        data=said.data,
-        model=said.model,
-        train=said.train,
-        out=tmp_path,
-        console=Console(quiet=True),
-    )
-    assert again.history["valid_loss"].min() == pytest.approx(found.loss, rel=1e-6)
+    assert loss_of_training_with(found.settings, tmp_path) == pytest.approx(found.loss, rel=1e-6)
 
 
 def test_roles_and_the_format_of_the_table_reach_the_best_settings(

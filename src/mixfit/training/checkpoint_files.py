@@ -46,7 +46,8 @@ def write_last(folder: Path, snapshot: Snapshot) -> None:
         ResourceError: they cannot be written; ``last`` and ``previous`` are as they were.
     """
     last, previous, fresh = folder / LAST, folder / PREVIOUS, folder / f".{LAST}.new"
-    tensors, facts = split_tensors({field.name: getattr(snapshot, field.name) for field in fields(snapshot)[1:]})
+    rest = {field.name: getattr(snapshot, field.name) for field in fields(snapshot) if field.name != "weights"}
+    tensors, facts = split_tensors(rest)
     files = {
         WEIGHTS: save_tensors(_on_cpu(snapshot.weights)),
         TRAINING: save_tensors(tensors),

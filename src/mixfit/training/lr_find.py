@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from mixfit.errors import ConfigError, DataError, Diverged
 from mixfit.training.callback import Callback, CancelEpoch, CancelFit
@@ -18,6 +17,8 @@ from mixfit.training.schedule import Exponential
 from mixfit.training.state import TrainState
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from mixfit.training.learner import Learner
 
 MINIMUM_STEPS = 10
@@ -60,8 +61,10 @@ class RateSearch:
         below = next(step for step in range(begin, bottom + 1) if self.smoothed[step] <= middle)
         return math.sqrt(self.rates[below] * self.rates[bottom])
 
-    def plot(self) -> Figure:
+    def plot(self) -> "Figure":
         """Losses over rates, with both suggestions; a figure of its own that no window shows."""
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
         axes.plot(self.rates, self.losses, color="0.75", label="loss of each batch")

@@ -1,15 +1,14 @@
 """Metrics: how good predictions are, in the units of the target.
 
 Computed (mostly by scikit-learn) on all rows at once, so that unequal batches cannot bias them. What cannot be computed
-(R2 of one row, AUC of one class) is nan, never an invented number."""
+(R2 of one row, AUC of one class) is nan, never an invented number. scikit-learn and scipy take two seconds to load,
+and a training without metrics needs neither: they are imported where they are used."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int64
-from scipy.stats import rankdata
-from sklearn import metrics as sk
 
 Truth = Float[np.ndarray, " rows"] | Int64[np.ndarray, " rows"]
 Prediction = Float[np.ndarray, " rows"] | Float[np.ndarray, "rows classes"]
@@ -34,14 +33,24 @@ def evaluate(metrics: Sequence[Metric], truth: Truth, prediction: Prediction) ->
     }
 
 
+def _mae(truth: np.ndarray, prediction: np.ndarray) -> float:
+    from sklearn.metrics import mean_absolute_error
+
+    return mean_absolute_error(truth, prediction)
+
+
 def _rmse(truth: np.ndarray, prediction: np.ndarray) -> float:
-    return sk.root_mean_squared_error(truth, prediction)
+    from sklearn.metrics import root_mean_squared_error
+
+    return root_mean_squared_error(truth, prediction)
 
 
 def _r2(truth: np.ndarray, prediction: np.ndarray) -> float:
+    from sklearn.metrics import r2_score
+
     if len(truth) < 2 or np.ptp(truth) == 0:
         return float("nan")
-    return sk.r2_score(truth, prediction)
+    return r2_score(truth, prediction)
 
 
 def _r2_log(truth: np.ndarray, prediction: np.ndarray) -> float:
@@ -57,7 +66,9 @@ def _mape(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def _accuracy(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    return sk.accuracy_score(truth, probabilities.argmax(1))
+    from sklearn.metrics import accuracy_score
+
+    return accuracy_score(truth, probabilities.argmax(1))
 
 
 def _balanced_accuracy(truth: np.ndarray, probabilities: np.ndarray) -> float:
@@ -67,7 +78,9 @@ def _balanced_accuracy(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def _macro_f1(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    return sk.f1_score(truth, probabilities.argmax(1), average="macro", zero_division=0)
+    from sklearn.metrics import f1_score
+
+    return f1_score(truth, probabilities.argmax(1), average="macro", zero_division=0)
 
 
 def _log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
@@ -80,6 +93,8 @@ def _auc(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
     By the ranks of Mann and Whitney, for all classes at once: scikit-learn's function takes 100 classes one by one,
     which costs half a second, and this runs once an epoch and hundreds of times in a bootstrap."""
+    from scipy.stats import rankdata
+
     columns = slice(1, 2) if probabilities.shape[1] == 2 else slice(None)
     is_class = (truth[:, None] == np.arange(probabilities.shape[1]))[:, columns]
     inside = is_class.sum(0)
@@ -91,7 +106,7 @@ def _auc(truth: np.ndarray, probabilities: np.ndarray) -> float:
     return float(areas.mean())
 
 
-MAE = Metric("mae", lambda truth, prediction: sk.mean_absolute_error(truth, prediction), higher_is_better=False)
+MAE = Metric("mae", _mae, higher_is_better=False)
 RMSE = Metric("rmse", _rmse, higher_is_better=False)
 R2 = Metric("r2", _r2, higher_is_better=True)
 R2_LOG = Metric("r2_log", _r2_log, higher_is_better=True)

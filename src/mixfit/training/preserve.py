@@ -1,16 +1,15 @@
 """Putting back all that a trial training changes: weights, modes, gradients, random states, places of loaders."""
 
 import copy
-import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mixfit.data.loader import DataLoader
+from mixfit.training.snapshot import random_states, set_random_states
 
 
 @contextmanager
@@ -29,7 +28,7 @@ def preserved(model: nn.Module, loaders: Iterable[Any] = ()) -> Iterator[None]:
     kept = _copies([*(parameter for parameter, _, _ in parameters), *(buffer for _, _, buffer in buffers)])
     modes = [(module, module.training) for module in model.modules()]
     places = [_place(loader) for loader in loaders]
-    randomness = _random_states()
+    randomness = random_states()
     for parameter, _, _ in parameters:
         parameter.grad = None  # set aside rather than copied: an optimizer may zero gradients in place
     try:
@@ -47,7 +46,7 @@ def preserved(model: nn.Module, loaders: Iterable[Any] = ()) -> Iterator[None]:
             module.training = mode
         for restore in places:
             restore()
-        _set_random_states(randomness)
+        set_random_states(randomness)
 
 
 def _copies(tensors: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -82,20 +81,3 @@ def _foreign_place(loader: Any) -> Any:
             loader.load_state_dict(state)
 
     return restore
-
-
-def _random_states() -> tuple[Any, ...]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda, mps  # noqa: NPY002 - others use it
-
-
-def _set_random_states(states: tuple[Any, ...]) -> None:
-    python, numpy, cpu, cuda, mps = states
-    random.setstate(python)
-    np.random.set_state(numpy)  # noqa: NPY002
-    torch.set_rng_state(cpu)
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)
-    if mps is not None:
-        torch.mps.set_rng_state(mps)

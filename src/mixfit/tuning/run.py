@@ -5,30 +5,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.augment import augmentation
-from mixfit.data.fingerprint import Fingerprint
-from mixfit.data.load import MixedData, load_data
 from mixfit.data.schema import Schema
-from mixfit.device import default_device
 from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError, Diverged, ResourceError
 from mixfit.evaluation.scores import headline_for, metrics_for
 from mixfit.files import write_file
-from mixfit.nn.build import is_frozen
+from mixfit.preparation import Prepared, prepare, with_features
 from mixfit.run_folder import run_name, settings_toml
-from mixfit.training.arithmetic import settle_arithmetic
-from mixfit.training.build import build_model, precompute_features, sized_for
+from mixfit.training.build import build_model
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.callbacks.pruning import Deadline, Pruning
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.choose import check_loss, choose_optimizer, loss_for
+from mixfit.training.choose import choose_optimizer
 from mixfit.training.learner import Learner
-from mixfit.training.loss import Loss
 from mixfit.tuning.space import Space
 from mixfit.tuning.study import Study
 
@@ -60,10 +54,8 @@ class Tuning:
 class _Search:
     """All that a trial needs."""
 
-    table: Path
-    data: MixedData
-    loss: Loss
-    data_config: DataConfig
+    prepared: Prepared
+    """Its data carry features, where those are computed once."""
     space: Space
     study: Study
     schema: Path | None
@@ -107,20 +99,36 @@ def tune(
         seconds = parse_duration(train.time)
     if trials < 1:
         raise ConfigError(f"trials must be at least 1, got {trials}.")
-    search = _prepare(
+    prepared = prepare(
         table,
-        target,
-        trials,
-        None if seconds is None else began + seconds,
-        (data or DataConfig(), model or ModelConfig(), replace(train, time=None)),
-        None if schema is None else Path(schema),
-        Path(out),
-        console,
+        target=target,
+        data=data or DataConfig(),
+        model=model or ModelConfig(),
+        train=replace(train, time=None),
+        schema=schema,
+        console=console,
     )
-    study, headline = search.study, headline_for(search.data.schema.task, search.data.target).name
+    study = _open_study(prepared, Path(out), trials)
+    has_photos = prepared.data.photos is not None
+    is_trained = not prepared.model_config.freeze_backbone or prepared.model_config.train_blocks > 0
+    mixed = with_features(prepared.data, prepared.network, console)
+    search = _Search(
+        prepared=replace(prepared, data=mixed),
+        space=Space(
+            model=prepared.model_config,
+            train=prepared.train_config,
+            photos=has_photos,
+            pixels=has_photos and is_trained,
+        ),
+        study=study,
+        schema=None if schema is None else Path(schema),
+        deadline=None if seconds is None else began + seconds,
+        console=console,
+    )
+    headline = headline_for(mixed.schema.task, mixed.target).name
     console.print(
         f" search {study.folder}   {study.done()} of {trials} trials done   "
-        f"{len(search.data.split.train)} train / {len(search.data.split.valid)} valid rows",
+        f"{len(mixed.split.train)} train / {len(mixed.split.valid)} valid rows",
         markup=False,
     )
     console.print(f" trial  valid_loss{headline:>11}  epochs       s  settings", markup=False)
@@ -137,67 +145,17 @@ def tune(
     return _finish(search, headline)
 
 
-def _prepare(
-    table: Path,
-    target: str,
-    trials: int,
-    deadline: float | None,
-    configs: tuple[DataConfig, ModelConfig, TrainConfig],
-    schema: Path | None,
-    out: Path,
-    console: Console,
-) -> _Search:
-    """Read the data, settle what the settings leave open, and open the study."""
-    data_config, model_config, train_config = configs
-    model_config = replace(model_config, freeze_backbone=is_frozen(model_config))
-    known = None if schema is None else Schema.load(schema)
-    mixed = load_data(
-        table,
+def _open_study(prepared: Prepared, out: Path, trials: int) -> Study:
+    """Of this table and target, around these settings."""
+    target, train = prepared.data.schema.target, prepared.train_config
+    return Study(
+        out / run_name(prepared.table, target),
         target=target,
-        config=data_config,
-        schema=known,
-        batch_size=train_config.batch_size,
-        seed=train_config.seed,
-        device=default_device(),
-        warn=lambda text: console.print(f" {text}", markup=False),
-        progress=console.is_terminal and not console.quiet,
-    )
-    check_loss(train_config.loss, mixed.schema.task)
-    chosen = choose_optimizer(train_config)
-    data_config = replace(data_config, image_size=mixed.image_size)
-    train_config = replace(train_config, batch_size=mixed.batch_size, lr=chosen.lr, weight_decay=chosen.weight_decay)
-    model_config = sized_for(mixed, model_config)
-    study = Study(
-        out / run_name(table, target),
-        target=target,
-        fingerprint=Fingerprint.of(table, mixed.photos),
-        settings=_compared(data_config, model_config, train_config, mixed.schema),
-        seed=train_config.seed,
+        fingerprint=prepared.fingerprint,
+        settings=_compared(prepared.data_config, prepared.model_config, train, prepared.data.schema),
+        seed=train.seed,
         trials=trials,
-        epochs=train_config.epochs,
-    )
-    if mixed.photos is not None:
-        model_config = settle_arithmetic(
-            model_config,
-            image_size=mixed.image_size,
-            photos=len(mixed.photos.files),
-            device=torch.device(mixed.device),
-            folder=None if mixed.cache is None else mixed.cache.folder,
-        )
-        network = build_model(mixed, model_config, seed=train_config.seed).to(mixed.device)
-        if network.image is not None and network.image.frozen:
-            mixed = precompute_features(mixed, network, progress=console.is_terminal and not console.quiet)
-    pixels = mixed.photos is not None and (not model_config.freeze_backbone or model_config.train_blocks > 0)
-    return _Search(
-        table=table,
-        data=mixed,
-        loss=loss_for(mixed, train_config.loss),
-        data_config=data_config,
-        space=Space(model=model_config, train=train_config, photos=mixed.photos is not None, pixels=pixels),
-        study=study,
-        schema=schema,
-        deadline=deadline,
-        console=console,
+        epochs=train.epochs,
     )
 
 
@@ -251,13 +209,11 @@ def _run_trial(search: _Search, trial: "optuna.Trial", headline: str) -> None:
 def _train(search: _Search, model: ModelConfig, train: TrainConfig, callbacks: list[Any]) -> None:
     """Exactly as ``mixfit train`` does it, so that the best settings give there what they gave here."""
     chosen = choose_optimizer(train)
-    mixed = search.data
-    if train.augment != "none":
-        mixed = replace(mixed, transforms=tuple(augmentation(train.augment)))
+    mixed = replace(search.prepared.data, transforms=tuple(augmentation(train.augment)))
     learner = Learner(
         build_model(mixed, model, seed=train.seed).to(mixed.device),
         mixed,
-        loss=search.loss,
+        loss=search.prepared.loss,
         optimizer=chosen.make,
         metrics=metrics_for(mixed.schema.task, mixed.target),
         callbacks=callbacks,
@@ -273,9 +229,9 @@ def _write_best(search: _Search) -> None:
         return
     model, train = search.space.suggest(_Fixed(best.params))
     text = settings_toml(
-        search.table,
-        search.data.schema.target,
-        search.data_config,
+        search.prepared.table,
+        search.prepared.data.schema.target,
+        search.prepared.data_config,
         model,
         train,
         schema=search.schema,

@@ -83,6 +83,7 @@ class Checkpoints(Callback):
     def _write_last(self, state: TrainState, *, epoch_is_over: bool, finished: bool = False) -> None:
         started = time.monotonic()
         if not all(bool(tensor.isfinite().all()) for tensor in changing_tensors(state.model).values()):
+            self._due = started + self.seconds
             return  # the last good one is kept
         self._write_best()  # first: a resumed fit does not see that epoch again
         write_last(self.folder, take(state, epoch_is_over=epoch_is_over, finished=finished))

@@ -12,6 +12,8 @@ from mixfit.errors import Diverged
 from mixfit.training.callback import Callback
 from mixfit.training.state import TrainState
 
+Rows = Tensor | Sequence[int]
+
 
 class NanGuard(Callback):
     """Raises ``Diverged`` before the step on the CPU, one step later on other devices, which it does not wait for.
@@ -21,12 +23,12 @@ class NanGuard(Callback):
     order = 90  # before checkpoints are written
 
     def __init__(self) -> None:
-        self._rows: list[int] = []
+        self._before: Rows = ()
         self._flag: Tensor | None = None
 
     def before_fit(self, state: TrainState) -> None:
         """Start anew."""
-        self._rows, self._flag = [], None
+        self._before, self._flag = (), None
 
     def after_backward(self, state: TrainState) -> None:
         """Judge the loss of this batch, or that of the one before."""
@@ -39,10 +41,10 @@ class NanGuard(Callback):
         if broken:
             raise Diverged(
                 f"The loss is no longer finite at step {state.step + 1} (epoch {state.epoch + 1}, batch "
-                f"{state.batch}): {_cause(state, self._rows)} "
+                f"{state.batch}): {_cause(state, _numbers(self._before))} "
                 "Train with a smaller learning rate, or look at those rows; the last good checkpoint is kept."
             )
-        self._rows = _rows_of(state)
+        self._before = _rows_of(state)  # left on its device: asked for in the one case alone
 
 
 def _cause(state: TrainState, rows_before: Sequence[int]) -> str:
@@ -51,7 +53,7 @@ def _cause(state: TrainState, rows_before: Sequence[int]) -> str:
     if weights:
         more = f" and {len(weights) - 1} more" if len(weights) > 1 else ""
         return f"the step before has broken {weights[0]}{more}, by a gradient of {_named(rows_before)}."
-    rows = _rows_of(state)
+    rows = _numbers(_rows_of(state))
     for name, tensor in _inputs(state.xb).items():
         broken = _broken_rows(tensor, len(rows))
         if broken:
@@ -107,10 +109,14 @@ def _inputs(xb: Any) -> dict[str, Tensor]:
     return {} if named is None else dict(named())
 
 
-def _rows_of(state: TrainState) -> list[int]:
+def _rows_of(state: TrainState) -> Rows:
     """Table rows of the batch, or positions in it where the batches do not say which rows they are."""
     rows = getattr(state.xb, "rows", None)
-    return list(range(len(state.yb))) if rows is None else rows.tolist()
+    return range(len(state.yb)) if rows is None else rows
+
+
+def _numbers(rows: Rows) -> list[int]:
+    return rows.tolist() if isinstance(rows, Tensor) else list(rows)
 
 
 def _named(rows: Sequence[int]) -> str:

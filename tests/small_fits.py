@@ -1,4 +1,4 @@
-"""Small fits for the tests of callbacks: rows, networks and loaders."""
+"""Small fits for the tests of training: rows, networks and loaders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,11 +48,12 @@ class Loaders:
     target: None = None
 
 
-def loaders(batch_size: int = 8, *, dtype: torch.dtype = torch.float32) -> Loaders:
+def loaders(batch_size: int = 8, *, dtype: torch.dtype = torch.float32, prefetch: int = 0) -> Loaders:
     x, y = X.to(dtype), Y.to(dtype)
     train, valid = TensorDataset(x[:38], y[:38]), TensorDataset(x[38:], y[38:])
     return Loaders(
-        DataLoader(train, ShuffledSampler(38, batch_size, seed=3)), DataLoader(valid, SequentialSampler(8, 5))
+        DataLoader(train, ShuffledSampler(38, batch_size, seed=3), prefetch=prefetch, threads=2),
+        DataLoader(valid, SequentialSampler(8, 5)),
     )
 
 
