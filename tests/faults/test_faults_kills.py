@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,14 @@ class AskToStop(Callback):
                 signal.raise_signal(self.number)
 
 
+@pytest.fixture(autouse=True)
+def signals_as_on_a_terminal() -> Iterator[None]:
+    """A shell starts what it puts in the background with Ctrl-C ignored, and this is then left so."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("step", [1, 7, 20])
 def test_f33_a_signal_finishes_the_batch_saves_and_ends_with_75(tmp_path: Path, number: int, step: int) -> None:
@@ -265,17 +274,19 @@ def test_f33_the_command_line_ends_with_its_code_and_leaves_no_process(
         "--out",
         str(tmp_path),
     ]
-    process = subprocess.Popen(
-        [*command, *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("     1 "):
-            break
-    for number in signals:
-        process.send_signal(number)
-        time.sleep(0.02)
-    _, errors = process.communicate(timeout=120)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, *settings], start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("     1 "):
+                    break
+            for number in signals:
+                process.send_signal(number)
+                time.sleep(0.02)
+            _, errors = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     if code == 75:

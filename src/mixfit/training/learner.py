@@ -17,6 +17,7 @@ from mixfit.training.callback import Callback, CancelBatch, CancelEpoch, CancelF
 from mixfit.training.callbacks.schedule import OneCycle
 from mixfit.training.fine_tune import fine_tune
 from mixfit.training.loss import Loss, PerMember
+from mixfit.training.lost_workers import lost_workers_told
 from mixfit.training.lr_find import RateSearch, find_rate
 from mixfit.training.metrics import Metric, evaluate
 from mixfit.training.optimizer import AdamW, parameter_groups
@@ -133,11 +134,18 @@ class Learner:
             loss_sum=torch.zeros((), device=self.device),  # on the device: no waiting for the GPU at every step
         )
         events = Events([*self.callbacks, *callbacks], state)
+        with lost_workers_told(self.data.train):
+            self._run(state, events, resume)
+        return state
+
+    def _run(self, state: TrainState, events: Events, resume: Snapshot | None) -> None:
+        """All epochs, and whatever happens, the end of all callbacks."""
         try:
             with _cancellable(events, CancelFit, "after_cancel_fit"):
                 events.fire("before_fit")
                 if resume is not None:
                     restore(resume, state)
+                epochs = state.epochs
                 first = epochs if resume is not None and resume.finished else state.epoch
                 for state.epoch in range(first, epochs):
                     with _cancellable(events, CancelEpoch, "after_cancel_epoch"):
@@ -153,7 +161,6 @@ class Learner:
         finally:
             _switch(state, training=False)
             events.close()
-        return state
 
     def fit_one_cycle(
         self, epochs: int, lr: float, *, callbacks: Sequence[Callback] = (), resume: Snapshot | None = None
@@ -200,13 +207,15 @@ class Learner:
         Raises:
             Diverged: an output of the model is not finite."""
         state = TrainState(model=self.model, optimizer=None, loss_function=self.loss, epochs=0, steps_per_epoch=0)
-        self._validate(state, Events([], state), self.data.valid if loader is None else loader)
+        loader = self.data.valid if loader is None else loader
+        with lost_workers_told(loader):
+            self._validate(state, Events([], state), loader)
         return state.metrics
 
     def predict(self, loader: Batches) -> tuple[Tensor, Tensor]:
         """Raw outputs and targets of all rows in the order of ``loader``, on the CPU."""
         self.model.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), lost_workers_told(loader):
             pairs = [(self.model(xb), yb) for xb, yb in self._moved(loader)]
         if not pairs:
             raise DataError("There are no rows to predict.")
@@ -327,17 +336,8 @@ class Learner:
         return scale.decode_truth(target.numpy()), scale.decode(output.numpy())
 
     def _moved(self, loader: Batches) -> Iterable[tuple[Any, Tensor]]:
-        try:
-            for xb, yb in loader:
-                yield xb.to(self.device), yb.to(self.device)
-        except (RuntimeError, ConnectionError, EOFError) as error:  # PyTorch's loader has no class of its own for it
-            lost = isinstance(error, ConnectionError | EOFError) and getattr(loader, "num_workers", 0) > 0
-            if not lost and "DataLoader worker" not in str(error):
-                raise
-            raise ResourceError(
-                f"A worker of the DataLoader was killed, perhaps for want of memory ({str(error).splitlines()[0]}): "
-                "use fewer workers or smaller batches; num_workers=0 shows where it happens."
-            ) from error
+        for xb, yb in loader:
+            yield xb.to(self.device), yb.to(self.device)
 
 
 def _parts(state: TrainState) -> Iterator[tuple[slice, float]]:
