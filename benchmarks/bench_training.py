@@ -172,10 +172,12 @@ def compare(kind: str, rows: Rows, rounds: int) -> None:
         "mixfit, its own AdamW": ours(OfInputs(kind, levels), rows, AdamW, None),
     }
     figures: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
     for number in range(rounds + 1):
-        for name, epoch in ways.items():
+        first = number % len(names)  # each way has its turn after each other
+        for name in names[first:] + names[:first]:
             start = time.perf_counter()
-            epoch()
+            ways[name]()
             if number:  # the first round warms up
                 figures[name].append(count / (time.perf_counter() - start))
     print(f"{kind} ({rounds} interleaved rounds of one epoch of {count:,} rows, medians)")
