@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mixfit import predictor as predictor_module
+from mixfit.predictor import network as predictor_module
 from mixfit.config import DataConfig, ModelConfig
 from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable
@@ -153,7 +153,7 @@ def test_weights_of_another_shape_are_refused(copied: Path) -> None:
 
 def test_a_newer_format_and_damaged_descriptions_are_refused(copied: Path) -> None:
     rewrite(copied, format_version=99)
-    with pytest.raises(DataError, match="has format 99, this mixfit reads up to 1: install a newer mixfit"):
+    with pytest.raises(DataError, match="has format 99, this mixfit reads up to 2: install a newer mixfit"):
         Predictor.load(copied)
     (copied / "mixfit.json").write_text("{")
     with pytest.raises(DataError, match=r"mixfit\.json is damaged"):

@@ -242,6 +242,7 @@ def predict(
     images: Path | None = None,
     bad_rows: Literal["mark", "drop", "fail"] = "mark",
     raw_csv: Annotated[bool, Parameter(negative=())] = False,
+    interval: float | None = None,
     cache: Path | None = None,
     cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,
@@ -262,6 +263,8 @@ def predict(
         What to do with rows whose cells or photos are broken: mark them in the status, drop them, or fail.
     raw_csv
         Write text cells that a spreadsheet would run as formulas as they are.
+    interval
+        Share of rows, such as 0.9, whose truth shall lie between lower and upper, or in prediction_set.
     cache
         Folder where image features are kept; by default MIXFIT_CACHE or the user's cache folder.
     cache_gb
@@ -270,7 +273,17 @@ def predict(
     from mixfit.scoring import predict_table
 
     kept = _configured_cache(cache, cache_gb)
-    predict_table(run, table, out=out, images=images, bad_rows=bad_rows, raw_csv=raw_csv, text=text, cache=kept)
+    predict_table(
+        run,
+        table,
+        out=out,
+        images=images,
+        bad_rows=bad_rows,
+        raw_csv=raw_csv,
+        interval=interval,
+        text=text,
+        cache=kept,
+    )
 
 
 @app.command

@@ -35,6 +35,8 @@ OptimizerName = Literal[
     "adamw", "sgd", "momentum", "nesterov", "rmsprop", "adam", "lamb", "lion", "muon", "schedule_free"
 ]
 """What changes the weights, see ``training/optimizer``."""
+Preset = Literal["network", "quick", "balanced", "best"]
+"""What is tried: one network, or a blend of few, of several or of many models."""
 LossName = Literal["auto", "mse", "mae", "huber", "cross_entropy", "balanced", "smooth", "focal"]
 """What is minimised: the first three after ``auto`` are for numbers, the others for classes."""
 
@@ -158,6 +160,9 @@ class ModelConfig:
 class TrainConfig:
     """One training run."""
 
+    preset: Preset = "network"
+    """What is tried: quick, balanced and best blend ever more models over folds of the rows and compare them with the
+    table alone; network trains one network."""
     epochs: int = 60
     """Most passes over the training rows; training ends earlier when it no longer improves."""
     optimizer: OptimizerName = "adamw"

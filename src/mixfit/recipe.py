@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from mixfit.blending import RunKeeper, train_blend
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.config_file import read_config
 from mixfit.console import PlainConsole
@@ -17,17 +18,21 @@ from mixfit.data.copies import COPY_LEFT_OUT
 from mixfit.data.fingerprint import read_fingerprint
 from mixfit.data.load import MixedData
 from mixfit.data.schema import Schema
+from mixfit.data.split import Split
 from mixfit.data.split_time import describe_times
 from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.baselines import boosted_trees, constant
-from mixfit.evaluation.scores import JudgedSplit, headline_for, metrics_for, score
+from mixfit.evaluation.scores import JudgedSplit, Rows, headline_for, metrics_for, score
+from mixfit.files import json_numbers
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor
 from mixfit.preparation import Clock, Prepared, changes_since_inspection, prepare, warnings_of, with_features
 from mixfit.results import (
+    BLEND,
     JUDGED,
     Run,
+    compare_blends,
     compare_with_table,
     judged_rows,
     our_name,
@@ -193,6 +198,8 @@ def _train_and_judge(
     _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings)
     clock = Clock()
     mixed = with_features(prepared.data, network, console)
+    if train_config.preset != "network":
+        return _blend_and_judge(folder, prepared, mixed, settings, warnings, console, command, callbacks)
     recorder = _train(network, mixed, train_config, prepared.loss, folder, console, callbacks, snapshot)
     seconds = {our_name(mixed): clock.lap()}
     ours = {name: _predict(network, mixed, name) for name in JUDGED}
@@ -210,6 +217,50 @@ def _train_and_judge(
     )
     write_results(run, mixed, judged, seconds, settings, command, warnings)
     say_end(console, run, prepared.table, mixed, prepared.data_config)
+    return run
+
+
+def _blend_and_judge(
+    folder: Path,
+    prepared: Prepared,
+    mixed: MixedData,
+    settings: dict[str, object],
+    warnings: list[str],
+    console: Console,
+    command: str,
+    callbacks: Sequence[Callback],
+) -> Run:
+    """Try many models over folds, and write all that a run folder holds."""
+    found = train_blend(
+        mixed,
+        image=prepared.network.image,
+        model=prepared.model_config,
+        train=prepared.train_config,
+        console=console,
+        keeper=RunKeeper(folder, prepared.train_config.save_every, console, callbacks, _resume_command(folder)),
+    )
+    # Every row of the folds was predicted by models that did not see it, so all of them may judge.
+    judging = replace(mixed, split=Split(train=found.rows, valid=found.rows, test=mixed.split.test))
+    judged: dict[JudgedSplit, Rows] = {
+        "valid": Rows("valid", truth_of(judging, "valid"), found.out_of_fold),
+        "test": Rows("test", truth_of(judging, "test"), found.test),
+    }
+    metrics = metrics_for(mixed.schema.task, mixed.target)
+    scores = {name: score(rows, metrics) for name, rows in judged.items()}
+    predictor = replace(
+        found.predictor, metrics={name: json_numbers(by_model[BLEND]) for name, by_model in scores.items()}
+    )
+    _save_model(folder, predictor)
+    run = Run(
+        folder=folder,
+        predictor=predictor,
+        scores=scores,
+        comparison=compare_blends(judging, judged, photos=predictor.photos),
+        history=found.history,
+        bad=[*mixed.bad, *unreadable(mixed)],
+    )
+    write_results(run, judging, judged, found.seconds, settings, command, [*warnings, *found.left_out], found.contest)
+    say_end(console, run, prepared.table, judging, prepared.data_config, found.contest)
     return run
 
 
@@ -242,13 +293,17 @@ def _train(
             *([] if config.time is None else [TimeBudget(parse_duration(config.time))]),
             Checkpoints(folder / "checkpoints", "valid_loss", mode="min", seconds=config.save_every),
             *callbacks,
-            StopOnSignal(f"Go on with: mixfit train --resume {shlex.quote(str(folder))}"),
+            StopOnSignal(_resume_command(folder)),
         ],
         weight_decay=chosen.weight_decay,
     )
     fit_epochs = learner.fit_one_cycle if chosen.one_cycle else learner.fit
     fit_epochs(config.epochs, chosen.lr, resume=snapshot)
     return recorder
+
+
+def _resume_command(folder: Path) -> str:
+    return f"Go on with: mixfit train --resume {shlex.quote(str(folder))}"
 
 
 def _predict(network: MixedInputModel, mixed: MixedData, split: JudgedSplit) -> np.ndarray:
@@ -270,10 +325,14 @@ def _save(
     metrics = metrics_for(mixed.schema.task, mixed.target)
     found = {str(name): evaluate(metrics, truth_of(mixed, name), values) for name, values in ours.items()}
     predictor = Predictor.from_training(network, mixed, config, metrics=found)
-    if (folder / "model").exists():  # of a run that is resumed when it was finished, whose checkpoint makes it again
+    _save_model(folder, predictor)
+    return predictor
+
+
+def _save_model(folder: Path, predictor: Predictor) -> None:
+    if (folder / "model").exists():  # of a run that is resumed when it was finished, which makes it again
         shutil.rmtree(folder / "model")
     predictor.save(folder / "model")
-    return predictor
 
 
 def _differences(folder: Path, now: Prepared, *, force: bool) -> list[str]:

@@ -17,12 +17,23 @@ from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for
 from mixfit.files import explained, write_file
 from mixfit.predictor import Predictor, unreadable_photos
-from mixfit.report.content import ModelKind, ReportContent, Score
+from mixfit.report.content import LeaderboardLine, ModelKind, ReportContent, Score
 from mixfit.run_folder import describe_environment
 
 OURS = "mixfit, table and photos"
 OURS_TABLE_ONLY = "mixfit, table only"
+BLEND, TABLE_BLEND = "mixfit, blend", "blend, table only"
 JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """How the models of a blend competed."""
+
+    leaderboard: list[LeaderboardLine]
+    """The best first."""
+    choice: str
+    """Why this of all models predicts, in plain words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +84,14 @@ def compare_with_table(mixed: MixedData, judged: dict[JudgedSplit, Rows]) -> Com
     )
 
 
+def compare_blends(mixed: MixedData, judged: dict[JudgedSplit, Rows], *, photos: bool) -> Comparison:
+    """The verdict on the rows that judge at the end: the blend against boosted trees, and against a constant."""
+    rows, headline = final_rows(judged), headline_for(mixed.schema.task, mixed.target)
+    trees = "boosted trees, table"
+    against = trees if trees in rows.predictions else CONSTANT
+    return compare(rows, headline, BLEND, against, constant=CONSTANT, with_photos=photos)
+
+
 def write_results(
     run: Run,
     mixed: MixedData,
@@ -81,18 +100,24 @@ def write_results(
     settings: dict[str, object],
     command: str,
     warnings: list[str],
+    contest: Contest | None = None,
 ) -> None:
     """Write the list of bad inputs, the validation predictions and the report."""
     from mixfit.report.page import write_report  # matplotlib takes a second, which a misspelt flag should not wait for
 
-    ours = our_name(mixed)
+    ours = our_name(mixed) if contest is None else BLEND
     with explained(run.folder, None):
         write_bad_inputs(run.bad, run.folder / "bad_inputs.csv")
         predictions = io.BytesIO()  # pyarrow itself opens no path whose letters the locale does not have
         _predictions_frame(mixed, judged["valid"], ours).to_parquet(predictions)
         write_file(run.folder / "predictions_valid.parquet", predictions.getvalue())
     final, headline = final_rows(judged), headline_for(mixed.schema.task, mixed.target)
-    kinds: dict[str, ModelKind] = {ours: "ours", BOOSTED_TREES: "table", CONSTANT: "constant"}
+    kinds: dict[str, ModelKind] = {
+        ours: "ours",
+        BOOSTED_TREES: "table",
+        TABLE_BLEND: "table",
+        CONSTANT: "constant",
+    }
     content = ReportContent(
         title=run.folder.name.rpartition("-")[0],
         target=mixed.schema.target,
@@ -102,10 +127,18 @@ def write_results(
         higher_is_better=headline.higher_is_better,
         verdict=run.comparison.verdict,
         scores=[
-            Score(model=model, kind=kinds[model], split=split, metrics=values, seconds=seconds[model])
+            Score(
+                model=model,
+                kind=kinds.get(model, "candidate"),
+                split=split,
+                metrics=values,
+                seconds=seconds.get(model),
+            )
             for split, by_model in run.scores.items()
             for model, values in by_model.items()
         ],
+        leaderboard=[] if contest is None else contest.leaderboard,
+        choice="" if contest is None else contest.choice,
         history=run.history,
         predicted_split=final.split,
         truth=final.truth,
@@ -140,21 +173,27 @@ def _predictions_frame(mixed: MixedData, rows: Rows, ours: str) -> pd.DataFrame:
     return pd.DataFrame(columns | {f"probability_{name}": prediction[:, i] for i, name in enumerate(classes)})
 
 
-def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: DataConfig) -> None:
+def say_end(
+    console: Console, run: Run, table: Path, mixed: MixedData, config: DataConfig, contest: Contest | None = None
+) -> None:
     """Print the scores, the verdict, and what to do next."""
 
     def say(text: str) -> None:
         console.print(text, markup=False)
 
-    best = run.history.loc[run.history["valid_loss"].idxmin()]
-    say(f" best epoch {best['epoch']:.0f} of {len(run.history)}")
+    if contest is None:
+        best = run.history.loc[run.history["valid_loss"].idxmin()]
+        say(f" best epoch {best['epoch']:.0f} of {len(run.history)}")
+    else:
+        say(f" {contest.choice}")
     for split, by_model in run.scores.items():
         if not len(mixed.split.of(split)):
             continue
         names = list(next(iter(by_model.values())))
-        say(f" {split:<26}" + "".join(f"{name:>18}" for name in names))
+        heading = split if contest is None else {"valid": "out of fold"}.get(split, split)
+        say(f" {heading:<34}" + "".join(f"{name:>18}" for name in names))
         for model, values in by_model.items():
-            say(f"   {model:<24}" + "".join(f"{_short(values[name]):>18}" for name in names))
+            say(f"   {model:<32}" + "".join(f"{_short(values[name]):>18}" for name in names))
     say(f" {run.comparison.verdict}")
     if run.bad:
         say(f" {describe_bad(run.bad)}; all listed in {run.folder / 'bad_inputs.csv'}")

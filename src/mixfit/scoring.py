@@ -134,6 +134,7 @@ def predict_table(
     raw_csv: bool = False,
     text: TextConfig | None = None,
     cache: Cache | None = None,
+    interval: float | None = None,
     console: Console | None = None,
 ) -> None:
     """Predict the rows of a table and write them to ``out`` with all their columns, the predictions and a status.
@@ -147,6 +148,7 @@ def predict_table(
         raw_csv: leave text cells that a spreadsheet would run as formulas as they are.
         text: how a text table is written, by default found out.
         cache: where image features are looked up and kept; by default nowhere.
+        interval: share of rows whose truth shall be inside their interval or set, see ``Predictor.predict``.
     Raises:
         DataError: a column that the model needs is missing, or ``bad_rows="fail"`` and there are such rows.
     """
@@ -160,7 +162,7 @@ def predict_table(
     counts = _Counts()
     with new_table(out, raw=raw_csv, types=pieces.types) as write:
         for piece in pieces:
-            found = predictor.predictions(piece, images=images, cache=cache, first_row=counts.rows)
+            found = predictor.predictions(piece, images=images, cache=cache, first_row=counts.rows, interval=interval)
             broken = counts.add(found)
             if broken and bad_rows == "fail":
                 faults = [record for record in found.bad if record.action in _BROKEN]

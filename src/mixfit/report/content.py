@@ -14,7 +14,7 @@ from mixfit.data.bad_inputs import BadInput
 from mixfit.data.schema import Schema
 
 SplitName = Literal["train", "valid", "test"]
-ModelKind = Literal["ours", "table", "photos", "constant"]
+ModelKind = Literal["ours", "table", "photos", "constant", "candidate"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,12 +24,29 @@ class Score:
     model: str
     """As the reader should see it: "mixfit (table + photos)", "boosted trees (table only)"."""
     kind: ModelKind
-    """What it sees: "ours" is the model that the run delivers, "table" one that sees no photo."""
+    """What it is: "ours" is the model that the run delivers, "table" the one without photos that it is compared with,
+    "candidate" one that competed for a share in it."""
     split: SplitName
     metrics: dict[str, float]
     """Name -> value in the target's units; nan is shown as "n/a"."""
     seconds: float | None = None
     """Time of the fit; None when it is unknown or not worth a column."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeaderboardLine:
+    """What one of the models that competed is worth on rows it did not see."""
+
+    model: str
+    photos: bool
+    """Whether it sees them."""
+    loss: float
+    """Mean over rows that were predicted out of fold: squared error of the scaled target, or log-loss."""
+    error: float
+    """Standard error of that mean, over rows, or over groups where rows belong together."""
+    share: float | None
+    """In the blend that predicts; None for a blend."""
+    seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +86,10 @@ class ReportContent:
     verdict: str
     """What the run showed, in one or two plain sentences."""
     scores: list[Score]
+    leaderboard: list[LeaderboardLine] = field(default_factory=list)
+    """The best first; empty when only one network was trained."""
+    choice: str = ""
+    """Why this of all models predicts, in plain words."""
     history: pd.DataFrame
     """One row per epoch: ``epoch``, ``train_loss``, ``valid_loss``, then metrics, ``lr``, ``seconds``; may be empty."""
     predicted_split: SplitName

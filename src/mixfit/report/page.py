@@ -27,6 +27,7 @@ LARGEST_HEAT_MAP = 200
 
 _SECTIONS = [
     ("result", "Result"),
+    ("leaderboard", "Leaderboard"),
     ("scores", "Scores"),
     ("curves", "Learning curves"),
     ("predictions", "Predictions"),
@@ -53,7 +54,7 @@ def report_page(content: ReportContent) -> str:
     metric_names = list(dict.fromkeys(name for score in content.scores for name in score.metrics))
     values = {
         "content": content,
-        "sections": _SECTIONS,
+        "sections": [one for one in _SECTIONS if one[0] != "leaderboard" or content.leaderboard],
         "task": "a number" if content.schema.task == "regression" else f"one of {len(content.classes):,} classes",
         "row_text": f"{' / '.join(counts)} rows" if counts else "",
         "direction": "higher is better" if content.higher_is_better else "lower is better",

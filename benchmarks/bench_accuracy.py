@@ -1,0 +1,273 @@
+"""How well does the recipe predict, beside its parts and beside boosted trees, on the same rows of five shared sets?
+
+Rows are dealt into outer folds (groups stay whole, classes and the range of a number are spread evenly), repeatedly
+with other seeds. On the rows outside a fold everything is learnt anew; the fold judges. The reference, 1.0, is LightGBM
+on the table and 30 principal components of the same frozen image features. Errors, lower is better: root of the mean
+squared error on the scale that is fitted (log price for houses), log-loss for several classes, 1 - AUC for two.
+"against the table" compares the blend with the blend of those of its models that see no photo, on the same folds.
+Needs the extra ``boost``, and catboost where it is to be compared.
+Run: MIXFIT_DATA=... python benchmarks/bench_accuracy.py PRESET [set[:repeats[:folds]] ...]"""
+
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+import time
+import warnings
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import log_loss, roc_auc_score
+
+from mixfit.blending import train_blend
+from mixfit.candidates.components import Components
+from mixfit.candidates.cross_fit import make_fold
+from mixfit.candidates.encoding import mean_features
+from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
+from mixfit.console import PlainConsole
+from mixfit.data.dataset import FeatureTable
+from mixfit.data.folds import k_folds
+from mixfit.data.load import MixedData, load_data, prepare_target
+from mixfit.data.split import Split
+from mixfit.nn.image import ImageEncoder
+from mixfit.results import BLEND, TABLE_BLEND
+from mixfit.training.build import build_model, precompute_features
+
+COMPONENTS = 30
+LEVEL = 0.9
+REFERENCE = "LightGBM, table and components"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A data set: its target, what is left out, and roles that only its description knows."""
+
+    target: str
+    ignore: tuple[str, ...]
+    roles: tuple[tuple[str, Role], ...] = ()
+    rows: int | None = None
+    """Rows drawn once; None for all."""
+
+
+SETS = {
+    "houses": Table("price", ("split", "house_id")),
+    "covid_xray": Table("covid19", ("split", "x_id"), (("patient_id", "group"),)),
+    "leaf99": Table("species", ("split", "leaf_id")),
+    "movies": Table("imdb_rating", ("split", "movie_id", "title")),
+    "fashion_products": Table("gender", ("split", "product_id"), rows=5000),
+}
+
+
+@cache
+def load(name: str) -> tuple[MixedData, ImageEncoder]:
+    """A set with the features of its photos, which know nothing of the target."""
+    table = SETS[name]
+    folder = Path(os.environ["MIXFIT_DATA"]) / name
+    frame = pd.read_csv(folder / "table.csv", dtype=str)
+    if table.rows is not None:
+        frame = frame.sample(table.rows, random_state=0).reset_index(drop=True)
+    config = DataConfig(roles=dict(table.roles), ignore=table.ignore)
+    data = load_data(frame, target=table.target, config=config, images=folder)
+    model = build_model(data, replace(ModelConfig(), freeze_backbone=True), seed=0)
+    data = precompute_features(data, model)
+    assert model.image is not None
+    return data, model.image
+
+
+def error_of(data: MixedData, truth: np.ndarray, predictions: np.ndarray) -> float:
+    """Of scaled numbers in the units of the scale, or of probabilities."""
+    classes = data.target.classes
+    if classes is None:
+        return float(np.sqrt(((predictions - truth) ** 2).mean()) * data.target.to_dict()["std"])
+    if len(classes) == 2:
+        return 1 - float(roc_auc_score(truth, predictions[:, 1]))
+    clipped = np.clip(predictions, 1e-6, None)
+    return float(log_loss(truth, clipped / clipped.sum(1, keepdims=True), labels=range(len(classes))))
+
+
+def boosted(data: MixedData, library: str, *, photos: bool, seed: int) -> np.ndarray:
+    """LightGBM or CatBoost by default settings on the training rows, for the test rows."""
+    fold = make_fold(data, data.split.train, data.split.test, seed=seed)
+    encoded = fold.rows.encoded
+    parts: list[Any] = [encoded.numeric.astype(np.float64)]
+    if photos and encoded.photos is not None:
+        rows = encoded.take(fold.fit_rows)
+        assert rows.photos is not None
+        found = Components.fit(rows.photos, rows.seen, most=COMPONENTS, seed=seed)
+        parts.append(found.apply(encoded.photos, encoded.seen))
+    numbers = sum(part.shape[1] for part in parts)
+    columns = pd.DataFrame(np.concatenate([*parts, encoded.categorical], axis=1))
+    categories = list(range(numbers, columns.shape[1]))
+    columns[categories] = columns[categories].astype(int)
+    train, test = columns.iloc[data.split.train], columns.iloc[data.split.test]
+    truth, classes = fold.truth, fold.classes
+    if library == "lightgbm":
+        kind = lightgbm.LGBMClassifier if classes else lightgbm.LGBMRegressor
+        model = kind(random_state=seed, n_jobs=1, verbose=-1).fit(train, truth, categorical_feature=categories)
+    else:
+        import catboost
+
+        kind = catboost.CatBoostClassifier if classes else catboost.CatBoostRegressor
+        model = kind(
+            random_seed=seed, thread_count=1, verbose=False, allow_writing_files=False, cat_features=categories
+        )
+        model.fit(train, truth)
+    if not classes:
+        return np.asarray(model.predict(test), dtype=np.float64)
+    found_classes = np.zeros((len(test), classes))
+    found_classes[:, np.asarray(model.classes_, dtype=int)] = model.predict_proba(test)
+    return found_classes
+
+
+@dataclass
+class Results:
+    """Of one set: a list of errors, one a fold, for each model; and what else is asked."""
+
+    errors: dict[str, list[float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    covered: list[np.ndarray] = field(default_factory=list)
+    covered_without_photo: list[np.ndarray] = field(default_factory=list)
+    covered_highest: list[np.ndarray] = field(default_factory=list)
+    used_photos: int = 0
+
+    def add(self, model: str, error: float, seconds: float = 0.0) -> None:
+        """One fold of one model."""
+        self.errors.setdefault(model, []).append(error)
+        self.seconds[model] = self.seconds.get(model, 0.0) + seconds
+
+
+def run_fold(data: MixedData, image: ImageEncoder, preset: str, results: Results, seed: int) -> None:
+    """Learn on the training rows of a split and judge on its test rows."""
+    target = prepare_target(data.frame, data.schema, data.split)
+    data = replace(
+        data,
+        split=target.split,
+        target=target.scale,
+        arrays=replace(data.arrays, target=torch.from_numpy(target.encoded)),
+    )
+    truth = data.arrays.target.numpy()[data.split.test]
+    for library in ("lightgbm", "catboost"):
+        if library == "catboost" and not _has_catboost():
+            continue
+        shown = "LightGBM" if library == "lightgbm" else "CatBoost"
+        for photos in (False, True) if library == "lightgbm" else (False,):
+            start = time.perf_counter()
+            found = boosted(data, library, photos=photos, seed=seed)
+            seconds = time.perf_counter() - start
+            results.add(f"{shown}, table{' and components' * photos}", error_of(data, truth, found), seconds)
+    start = time.perf_counter()
+    settings: Any = {"preset": preset, "seed": seed}
+    blended = train_blend(
+        data,
+        image=image,
+        model=replace(ModelConfig(), freeze_backbone=True),
+        train=TrainConfig(**settings),
+        console=PlainConsole(quiet=True),
+    )
+    seconds = time.perf_counter() - start
+    for name, predictions in blended.test.items():
+        scaled = predictions if data.target.classes is not None else _scaled(data, predictions)
+        took = seconds if name == BLEND else blended.seconds.get(name, 0.0)
+        results.add(name, error_of(data, truth, scaled), took)
+    results.used_photos += blended.predictor.photos
+    covered, seen = blended.covered(data, LEVEL), _with_photo(data)[data.split.test]
+    results.covered.append(covered)
+    results.covered_without_photo.append(covered[~seen])
+    if data.target.classes is None:
+        results.covered_highest.append(covered[truth >= np.quantile(truth, 0.8)])
+
+
+def _scaled(data: MixedData, values: np.ndarray) -> np.ndarray:
+    return data.target.encode(pd.Series(values)).astype(np.float64)
+
+
+def _with_photo(data: MixedData) -> np.ndarray:
+    assert data.photos is not None
+    source = data.source
+    assert isinstance(source, FeatureTable)
+    return mean_features(len(data.frame), data.photos.slots, source)[1]
+
+
+@cache
+def _has_catboost() -> bool:
+    try:
+        import catboost  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def run_set(name: str, preset: str, repeats: int, folds: int) -> Results:
+    """All repeats and folds of one set."""
+    data, image = load(name)
+    usable = np.sort(np.concatenate([data.split.train, data.split.valid, data.split.test]))
+    results = Results()
+    for repeat in range(repeats):
+        for place, split in enumerate(k_folds(data.frame.iloc[usable], data.schema, 5, seed=repeat)[:folds]):
+            train, test = usable[split.train], usable[split.valid]
+            fold = replace(data, split=Split(train=train, valid=test[:0], test=test))
+            run_fold(fold, image, preset, results, seed=repeat * 10 + place)
+            last = results.errors[BLEND][-1] / results.errors[REFERENCE][-1]
+            print(f"  {name} repeat {repeat} fold {place}: {last:.3f} of the reference", file=sys.stderr, flush=True)
+    return results
+
+
+def print_set(name: str, results: Results) -> float:
+    """The table of one set; the mean error of the blend relative to the reference."""
+    reference = np.array(results.errors[REFERENCE])
+    count = len(reference)
+    print(f"{name}: {count} folds")
+    print(f"  {'model':34}{'error':>9}{'relative':>10}{'+-':>8}{'wins':>9}{'s a fold':>10}")
+    for model in sorted(results.errors, key=lambda model: np.mean(results.errors[model])):
+        errors = np.array(results.errors[model])
+        relative = errors / reference
+        noise = relative.std(ddof=1) / np.sqrt(count) if count > 1 else float("nan")
+        wins = int((errors < reference).sum())
+        seconds = results.seconds[model] / count
+        print(
+            f"  {model:34}{errors.mean():9.4f}{relative.mean():10.3f}{noise:8.3f}{wins:>5}/{count:<3}{seconds:10.1f}",
+            flush=True,
+        )
+    blend, table = np.array(results.errors[BLEND]), np.array(results.errors[TABLE_BLEND])
+    difference = blend - table
+    noise = difference.std(ddof=1) / np.sqrt(count) if count > 1 else float("nan")
+    print(
+        f"  against the table: {difference.mean():+.4f} +- {noise:.4f}, better in {int((blend < table).sum())}, equal "
+        f"in {int((blend == table).sum())} of {count} folds; photos used in {results.used_photos}"
+    )
+    parts = [
+        f"{label} {np.concatenate(lists).mean():.1%} of {len(np.concatenate(lists))} rows"
+        for label, lists in (
+            ("all", results.covered),
+            ("without photo", results.covered_without_photo),
+            ("highest fifth", results.covered_highest),
+        )
+        if lists and len(np.concatenate(lists))
+    ]
+    print(f"  {LEVEL:.0%} intervals cover: {'; '.join(parts)}")
+    return float((blend / reference).mean())
+
+
+def main(preset: str, wanted: list[str]) -> None:
+    """Print every set, then what they have in common."""
+    packages = ["torch", "scikit-learn", "lightgbm", *(["catboost"] if _has_catboost() else [])]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    print(f"python {platform.python_version()}, {versions}, {torch.get_num_threads()} threads, preset {preset}")
+    relative = []
+    warnings.simplefilter("ignore")  # LightGBM names columns, solvers are cut short
+    for text in wanted:
+        name, repeats, folds = (*text.split(":"), "1", "5")[:3] if ":" in text else (text, "1", "5")
+        relative.append(print_set(name, run_set(name, preset, int(repeats), int(folds))))
+    print(f"geometric mean of the blend's error relative to the reference: {np.exp(np.mean(np.log(relative))):.3f}")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "balanced", sys.argv[2:] or ["houses:4", *list(SETS)[1:]])

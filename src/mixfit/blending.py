@@ -1,0 +1,371 @@
+"""Fit all models of a preset over folds, blend them, and decide whether the photos are worth it.
+
+In: data with features of their photos. Out: ``Blended``: the predictor, what each model is worth, and the choice with
+its reason."""
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from mixfit.candidates.blend import Blend, Gain, blend, gain, row_losses
+from mixfit.candidates.candidate import Candidate, Fitted, read_fitted
+from mixfit.candidates.cross_fit import Fitting, Folds, Watch, cross_fit, deal_folds
+from mixfit.candidates.encoding import EncodedRows, RowEncoder
+from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, class_uncertainty, number_uncertainty
+from mixfit.candidates.presets import FOLDS, plan_for
+from mixfit.config import ModelConfig, TrainConfig
+from mixfit.data.dataset import FeatureTable
+from mixfit.data.load import MixedData
+from mixfit.data.preprocess import TablePreprocessor
+from mixfit.data.split import group_of_row
+from mixfit.duration import parse_duration
+from mixfit.errors import DataError, Diverged
+from mixfit.files import explained, write_file
+from mixfit.nn.image import ImageEncoder
+from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
+from mixfit.report.content import LeaderboardLine
+from mixfit.results import BLEND, TABLE_BLEND, Contest
+from mixfit.training.callback import Callback
+from mixfit.training.callbacks.checkpoint import Checkpoints
+from mixfit.training.callbacks.nan_guard import NanGuard
+from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard
+from mixfit.training.callbacks.recorder import Recorder
+from mixfit.training.callbacks.signals import StopOnSignal
+from mixfit.training.callbacks.time_budget import TimeBudget
+from mixfit.training.checkpoint_files import newest_checkpoint
+
+_FEWEST_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blended:
+    """What came of trying many models."""
+
+    predictor: BlendPredictor
+    contest: Contest
+    rows: np.ndarray
+    """Positions of the rows of all folds."""
+    out_of_fold: dict[str, np.ndarray]
+    """Predictions of ``rows`` in the unit of the target, or probabilities, by model; the blends are among them."""
+    test: dict[str, np.ndarray]
+    """The same for the test rows."""
+    seconds: dict[str, float]
+    history: pd.DataFrame
+    """Of the network that was trained last; empty when there was none."""
+    left_out: list[str]
+    """Why models are missing, one sentence each."""
+    scaled_test: np.ndarray
+    """The blend's predictions of the test rows in the scale of the target, or its calibrated probabilities."""
+
+    def covered(self, mixed: MixedData, level: float) -> np.ndarray:
+        """Whether the truth of each test row is in its interval, or in its set of classes, bool ``(rows,)``."""
+        rows = mixed.split.test
+        truth, uncertainty = mixed.arrays.target.numpy()[rows], self.predictor.uncertainty
+        if isinstance(uncertainty, ClassUncertainty):
+            return uncertainty.sets(self.scaled_test, level)[np.arange(len(rows)), truth]
+        encoded = _encoded(mixed, uncertainty.encoder, rows, photos=self.predictor.photos)
+        low, high = uncertainty.interval(self.scaled_test, encoded, level)
+        return (low <= truth) & (truth <= high)
+
+
+def train_blend(
+    mixed: MixedData,
+    *,
+    image: ImageEncoder | None,
+    model: ModelConfig,
+    train: TrainConfig,
+    console: Console,
+    keeper: "RunKeeper | None" = None,
+) -> Blended:
+    """Fit, choose and put together.
+
+    Args:
+        mixed: with features in place of pixels where the backbone is frozen.
+        image: the encoder that made the features; None for a table without photos.
+        model, train: settings of networks; ``train.preset`` says what is tried.
+        keeper: keeps what is fitted, so that a stopped run can go on; by default nothing is kept.
+    """
+    started = time.perf_counter()
+    plan = plan_for(mixed, train)
+    folds = deal_folds(mixed, FOLDS, seed=train.seed)
+    backbone = image.backbone if image is not None and isinstance(mixed.source, FeatureTable) else None
+    budget = None if train.time is None else parse_duration(train.time)
+    truth = mixed.arrays.target.numpy()[folds.rows]
+    weight = None if mixed.arrays.weight is None else mixed.arrays.weight.numpy()[folds.rows]
+    groups = group_of_row(mixed.frame.iloc[folds.rows], mixed.schema)
+
+    fittings: list[Fitting] = []
+    left_out: list[str] = []
+    for number, candidate in enumerate(plan.candidates):
+        if budget is not None:
+            remaining = budget - (time.perf_counter() - started)
+            if number and remaining < _FEWEST_SECONDS:
+                left_out.append(f"{candidate.name}: the time was over")
+                continue
+            networks = sum(other.kind == "network" for other in plan.candidates[number:])
+            if keeper is not None:
+                keeper.seconds = max(_FEWEST_SECONDS, remaining / max(networks, 1)) / folds.count
+        with _status(console, f" {candidate.name} ..."):
+            try:
+                fitting = cross_fit(candidate, folds, model=model, train=plan.train, backbone=backbone, keeper=keeper)
+            except Diverged as error:
+                left_out.append(f"{candidate.name}: {error}")
+                continue
+        fittings.append(fitting)
+        mean, error_of_mean = _shown_loss(row_losses(truth, fitting.predictions), groups, weight)
+        console.print(
+            f"   {candidate.name:<34}{mean:9.4f} +- {error_of_mean:.4f}{fitting.seconds:9.1f} s", markup=False
+        )
+    for sentence in left_out:
+        console.print(f" left out: {sentence}", markup=False)
+    chosen = _choose(truth, fittings, folds, groups, weight)
+    predictor = _predictor(mixed, image, model, folds, fittings, chosen.blend, truth, weight)
+    history = pd.DataFrame() if keeper is None else keeper.history
+    return _blended(mixed, predictor, fittings, folds, chosen, groups, weight, truth, history, left_out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """The blend that predicts, that of the table alone, and why."""
+
+    blend: Blend
+    table: Blend
+    reason: str
+
+
+def _choose(
+    truth: np.ndarray, fittings: list[Fitting], folds: Folds, groups: np.ndarray, weight: np.ndarray | None
+) -> _Choice:
+    """Blend with and without photos; without them unless they help by more than a standard error."""
+    everything = {fitting.candidate.name: fitting.predictions for fitting in fittings}
+    of_table = {fitting.candidate.name: fitting.predictions for fitting in fittings if not fitting.candidate.photos}
+    table = blend(truth, of_table, folds.number, weight=weight)
+    if len(of_table) == len(everything):
+        return _Choice(blend=table, table=table, reason=f"The blend is {_listed(table)}.")
+    both = blend(truth, everything, folds.number, weight=weight)
+    found = gain(table.losses, both.losses, groups, weight)
+    before = float(np.average(table.losses, weights=weight))
+    text = f"{_percent(found, before)} on rows that the models did not see"
+    if len(of_table) == 1:
+        return _Choice(blend=both, table=table, reason=f"There is no table to predict from: {_listed(both)}.")
+    if found.beyond_noise:
+        reason = f"The photos help: with them the mean loss is {text}. The blend is {_listed(both)}."
+        return _Choice(blend=both, table=table, reason=reason)
+    reason = (
+        f"The photos do not help beyond noise (with them the mean loss is {text}), so the model uses the table alone: "
+        f"{_listed(table)}."
+    )
+    return _Choice(blend=table, table=table, reason=reason)
+
+
+def _percent(found: Gain, before: float) -> str:
+    share, error = 100 * found.mean / max(before, 1e-12), 100 * found.error / max(before, 1e-12)
+    return f"{abs(share):.1f} % {'lower' if share >= 0 else 'higher'} (standard error {error:.1f} %)"
+
+
+def _listed(found: Blend) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in sorted(found.shares.items(), key=lambda one: -one[1]))
+
+
+def _predictor(
+    mixed: MixedData,
+    image: ImageEncoder | None,
+    model: ModelConfig,
+    folds: Folds,
+    fittings: list[Fitting],
+    chosen: Blend,
+    truth: np.ndarray,
+    weight: np.ndarray | None,
+) -> BlendPredictor:
+    """Those models that have a share, what they need, and how sure they are."""
+    by_name = {fitting.candidate.name: fitting for fitting in fittings}
+    photos = any(by_name[name].candidate.photos for name in chosen.shares)
+    photo_encoder = None
+    if photos and image is not None and isinstance(mixed.source, FeatureTable):
+        photo_encoder = PhotoEncoder(encoder=image, config=model, image_size=mixed.image_size)
+    rows = mixed.frame.iloc[folds.rows]
+    preprocessor = TablePreprocessor.fit(rows, mixed.schema)
+    return BlendPredictor(
+        shares=chosen.shares,
+        folds=[
+            FoldModels(encoder=fold.encoder, models={name: by_name[name].fitted[place] for name in chosen.shares})
+            for place, fold in enumerate(folds.folds)
+        ],
+        photos=photos,
+        photo_encoder=photo_encoder,
+        uncertainty=_uncertainty(mixed, folds, preprocessor, chosen, truth, weight, photos=photos),
+        schema=mixed.schema,
+        preprocessor=preprocessor,
+        target=mixed.target,
+        crop=mixed.crop,
+        image_size=mixed.image_size,
+    )
+
+
+def _uncertainty(
+    mixed: MixedData,
+    folds: Folds,
+    preprocessor: TablePreprocessor,
+    chosen: Blend,
+    truth: np.ndarray,
+    weight: np.ndarray | None,
+    *,
+    photos: bool,
+) -> Uncertainty:
+    if mixed.target.classes is not None:
+        return class_uncertainty(truth, chosen.predictions, weight)
+    encoder = RowEncoder.fit(mixed.frame.iloc[folds.rows], mixed.schema, preprocessor)
+    encoded = _encoded(mixed, encoder, folds.rows, photos=photos)
+    return number_uncertainty(truth, chosen.predictions, encoded, encoder, folds.number, weight)
+
+
+def _encoded(mixed: MixedData, encoder: RowEncoder, rows: np.ndarray, *, photos: bool) -> EncodedRows:
+    """Rows of the table as a predictor sees them."""
+    features = mixed.source if isinstance(mixed.source, FeatureTable) and photos else None
+    slots = None if mixed.photos is None or features is None else mixed.photos.slots[rows]
+    return encoder.encode(mixed.frame.iloc[rows], slots, features)
+
+
+def _blended(
+    mixed: MixedData,
+    predictor: BlendPredictor,
+    fittings: list[Fitting],
+    folds: Folds,
+    chosen: _Choice,
+    groups: np.ndarray,
+    weight: np.ndarray | None,
+    truth: np.ndarray,
+    history: pd.DataFrame,
+    left_out: list[str],
+) -> Blended:
+    """Leaderboard and predictions of every model, in the unit of the target."""
+    test_rows = mixed.split.test
+    on_test: dict[str, np.ndarray] = {}
+    for fitting in fittings:
+        folded = zip(fitting.fitted, folds.folds, strict=True)
+        on_test[fitting.candidate.name] = np.mean(
+            [model.predict(fold.rows.take(test_rows)) for model, fold in folded], axis=0
+        )
+    out_of_fold = {fitting.candidate.name: fitting.predictions for fitting in fittings}
+    for name, found in ((TABLE_BLEND, chosen.table), (BLEND, chosen.blend)):
+        out_of_fold[name] = found.predictions
+        on_test[name] = np.sum([share * on_test[model] for model, share in found.shares.items()], axis=0)
+    lines = []
+    for fitting in fittings:
+        mean, error = _shown_loss(row_losses(truth, fitting.predictions), groups, weight)
+        name = fitting.candidate.name
+        lines.append(
+            LeaderboardLine(
+                model=name,
+                photos=fitting.candidate.photos,
+                loss=mean,
+                error=error,
+                share=chosen.blend.shares.get(name, 0.0),
+                seconds=fitting.seconds,
+            )
+        )
+    for name, found in ((TABLE_BLEND, chosen.table), (BLEND, chosen.blend)):
+        mean, error = _shown_loss(found.losses, groups, weight)
+        photos = name == BLEND and predictor.photos
+        lines.append(LeaderboardLine(model=name, photos=photos, loss=mean, error=error, share=None, seconds=None))
+
+    def shown(name: str, values: np.ndarray) -> np.ndarray:
+        values = predictor.uncertainty.calibrated(values) if name == BLEND else values
+        return values if mixed.target.classes is not None else mixed.target.decode(values)
+
+    return Blended(
+        predictor=predictor,
+        contest=Contest(leaderboard=sorted(lines, key=lambda line: line.loss), choice=chosen.reason),
+        rows=folds.rows,
+        out_of_fold={name: shown(name, values) for name, values in out_of_fold.items()},
+        test={name: shown(name, values) for name, values in on_test.items()},
+        seconds={fitting.candidate.name: fitting.seconds for fitting in fittings},
+        history=history,
+        left_out=left_out,
+        scaled_test=predictor.uncertainty.calibrated(on_test[BLEND]),
+    )
+
+
+def _status(console: Console, text: str) -> AbstractContextManager[object]:
+    """A line on a terminal that goes away."""
+    return console.status(text) if console.is_terminal and not console.quiet else nullcontext()
+
+
+def _shown_loss(losses: np.ndarray, groups: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:
+    """Mean loss and its standard error."""
+    found = gain(losses, np.zeros_like(losses), groups, weight)
+    return found.mean, found.error
+
+
+@dataclass
+class RunKeeper:
+    """Keeps each fitted model as a file of the run folder, and watches the trainings of networks."""
+
+    folder: Path
+    save_every: float
+    console: Console
+    callbacks: Sequence[Callback]
+    stop_message: str
+    seconds: float | None = None
+    """The most that the training of a network may take."""
+
+    def __post_init__(self) -> None:
+        self._recorder: Recorder | None = None
+        with explained(self.folder, None):
+            (self.folder / "candidates").mkdir(exist_ok=True)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Of the network that was trained last."""
+        return pd.DataFrame() if self._recorder is None else self._recorder.history
+
+    def _path(self, candidate: Candidate, fold: int) -> Path:
+        return self.folder / "candidates" / f"{candidate.name.replace(', ', '-').replace(' ', '_')}-{fold + 1}"
+
+    def load(self, candidate: Candidate, fold: int, backbone: nn.Module | None) -> Fitted | None:
+        """What was kept, if it is whole."""
+        path = self._path(candidate, fold).with_suffix(".safetensors")
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                description = json.loads(file.metadata()["description"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            return read_fitted(description, tensors, backbone)
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, DataError, OSError):
+            return None  # it is fitted again
+
+    def watch(self, candidate: Candidate, fold: int) -> Watch:
+        """Callbacks of a training, and where it goes on."""
+        if candidate.kind != "network":
+            return Watch()
+        folder = self._path(candidate, fold)
+        with explained(folder, None):
+            folder.mkdir(exist_ok=True)
+        self._recorder = Recorder(folder)
+        callbacks: list[Callback] = [
+            self._recorder,
+            NanGuard(),
+            OutOfMemoryGuard(console=self.console),
+            *([] if self.seconds is None else [TimeBudget(self.seconds)]),
+            Checkpoints(folder / "checkpoints", "train_loss", mode="min", seconds=self.save_every),
+            *self.callbacks,
+            StopOnSignal(self.stop_message),
+        ]
+        return Watch(callbacks=callbacks, snapshot=newest_checkpoint(folder / "checkpoints"))
+
+    def keep(self, candidate: Candidate, fold: int, fitted: Fitted) -> None:
+        """Write what was fitted."""
+        path = self._path(candidate, fold).with_suffix(".safetensors")
+        tensors = {name: tensor.contiguous() for name, tensor in fitted.tensors().items()}
+        write_file(path, save_tensors(tensors, metadata={"description": json.dumps(fitted.describe())}))

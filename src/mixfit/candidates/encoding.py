@@ -1,0 +1,174 @@
+"""What simple models see of rows: numbers, categories, the beginnings of codes, and what their photos look like.
+
+In: raw rows of a table and the features of their photos. Out: ``EncodedRows``; the state is pure JSON.
+All is learnt from the rows that are handed to ``fit``, which are the training rows of one fold."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float32, Int64
+
+from mixfit.data.dataset import FeatureTable
+from mixfit.data.preprocess import CategoryColumn, TablePreprocessor
+from mixfit.data.schema import Schema
+from mixfit.data.values import to_keys
+
+_SHORTEST_CODE = 3
+_CODE_SHARE = 0.9
+_FEWEST_LEVELS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedRows:
+    """Some rows as simple models see them."""
+
+    numeric: Float32[np.ndarray, "rows numeric"]
+    categorical: Int64[np.ndarray, "rows categorical"]
+    prefixes: Int64[np.ndarray, "rows prefixes"]
+    """Level of the beginnings of each code, from 1; 0 = unseen."""
+    photos: Float32[np.ndarray, "rows d"] | None
+    """Mean of the features of the row's readable photos, 0 where there are none."""
+    seen: Bool[np.ndarray, " rows"]
+    """Whether the row has a readable photo."""
+
+    def __len__(self) -> int:
+        return len(self.numeric)
+
+    def take(self, rows: Int64[np.ndarray, " some"]) -> "EncodedRows":
+        """Those rows, in that order."""
+        return EncodedRows(
+            numeric=self.numeric[rows],
+            categorical=self.categorical[rows],
+            prefixes=self.prefixes[rows],
+            photos=None if self.photos is None else self.photos[rows],
+            seen=self.seen[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixColumn:
+    """The first ``length`` characters of a column of codes such as postal codes, whose beginnings mean regions."""
+
+    length: int
+    category: CategoryColumn
+
+    @classmethod
+    def fit(cls, name: str, column: pd.Series, length: int) -> "PrefixColumn":
+        """Learn from the training rows."""
+        return cls(length=length, category=CategoryColumn.fit(name, to_keys(column).str[:length]))
+
+    def apply(self, column: pd.Series) -> Int64[np.ndarray, " rows"]:
+        """Level from 1, or 0 = missing or unseen."""
+        return self.category.apply(to_keys(column).str[: self.length])[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowEncoder:
+    """All that was learnt from the training rows of one fold, without their target."""
+
+    preprocessor: TablePreprocessor
+    prefixes: tuple[PrefixColumn, ...]
+
+    @classmethod
+    def fit(cls, frame: pd.DataFrame, schema: Schema, preprocessor: TablePreprocessor | None = None) -> "RowEncoder":
+        """Learn from the training rows.
+
+        Args:
+            preprocessor: fitted on the same rows already; None fits one.
+        """
+        found = TablePreprocessor.fit(frame, schema) if preprocessor is None else preprocessor
+        prefixes = [
+            PrefixColumn.fit(name, frame[name], length)
+            for name in schema.names("category")
+            for length in _prefix_lengths(frame[name])
+        ]
+        return cls(preprocessor=found, prefixes=tuple(prefixes))
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """Levels of each category and then of each prefix, level 0 included."""
+        return (*self.preprocessor.cardinalities, *(len(prefix.category.levels) + 1 for prefix in self.prefixes))
+
+    def encode(
+        self,
+        frame: pd.DataFrame,
+        slots: Int64[np.ndarray, "rows photos"] | None,
+        features: FeatureTable | None,
+        *,
+        arrays: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> EncodedRows:
+        """Encode any rows.
+
+        Args:
+            slots: which photo of ``features`` is in which place of a row, -1 = none.
+            arrays: numeric and categorical arrays of these rows by the same preprocessor, where they are known.
+        """
+        if arrays is None:
+            found = self.preprocessor.transform(frame)
+            arrays = found.numeric, found.categorical
+        prefixes = [prefix.apply(frame[prefix.category.name]) for prefix in self.prefixes]
+        photos, seen = mean_features(len(frame), slots, features)
+        return EncodedRows(
+            numeric=arrays[0],
+            categorical=arrays[1],
+            prefixes=np.stack(prefixes, axis=1) if prefixes else np.zeros((len(frame), 0), dtype=np.int64),
+            photos=photos,
+            seen=seen,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """State for JSON."""
+        prefixes = [
+            {
+                "length": prefix.length,
+                "name": prefix.category.name,
+                "levels": list(prefix.category.levels),
+                "rare": list(prefix.category.rare),
+            }
+            for prefix in self.prefixes
+        ]
+        return {"preprocessor": self.preprocessor.to_dict(), "prefixes": prefixes}
+
+    @classmethod
+    def from_dict(cls, state: Any) -> "RowEncoder":
+        """Read what ``to_dict`` gave; raises KeyError or TypeError, or DataError, when it is something else."""
+        prefixes = tuple(
+            PrefixColumn(
+                length=int(saved["length"]),
+                category=CategoryColumn(
+                    name=str(saved["name"]), levels=tuple(saved["levels"]), rare=tuple(saved["rare"])
+                ),
+            )
+            for saved in state["prefixes"]
+        )
+        return cls(preprocessor=TablePreprocessor.from_dict(state["preprocessor"]), prefixes=prefixes)
+
+
+def mean_features(
+    rows: int, slots: Int64[np.ndarray, "rows photos"] | None, features: FeatureTable | None
+) -> tuple[Float32[np.ndarray, "rows d"] | None, Bool[np.ndarray, " rows"]]:
+    """The mean features of each row's readable photos, and whether it has any."""
+    if slots is None or features is None:
+        return None, np.zeros(rows, dtype=bool)
+    values, readable = features.values.numpy(), features.readable.numpy()
+    total = np.zeros((rows, values.shape[1]), dtype=np.float32)
+    count = np.zeros(rows, dtype=np.float32)
+    for place in slots.T:  # one place at a time: all places together would be a copy of all features
+        there = np.flatnonzero(place >= 0)
+        there = there[readable[place[there]]]
+        total[there] += values[place[there]]
+        count[there] += 1
+    return total / np.maximum(count, 1)[:, None], count > 0
+
+
+def _prefix_lengths(column: pd.Series) -> range:
+    """Lengths of the beginnings of codes: nearly all cells are digits of one length, as postal codes are."""
+    keys = to_keys(column).dropna()
+    if not len(keys) or keys.nunique() < _FEWEST_LEVELS:
+        return range(0)
+    lengths = keys.str.len()
+    typical = int(lengths.mode().iloc[0])
+    alike = (lengths == typical) & keys.str.fullmatch(r"\d+")
+    return range(2, typical) if typical >= _SHORTEST_CODE and alike.mean() >= _CODE_SHARE else range(0)

@@ -1,0 +1,164 @@
+"""Ridge regression and logistic regression on numbers, categories as indicators, and components of photos.
+
+In: a design matrix of the training rows. Out: ``LinearModel``, a few arrays."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from mixfit.candidates.encoding import EncodedRows
+
+_RIDGE_STRENGTHS = np.logspace(-2, 3, 16)
+_INVERSE_STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+_CLASSES_AT_ONCE = 10_000_000
+"""Most numbers of a logistic regression (classes times columns times rows) for which every strength is tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearModel:
+    """``columns @ weights + bias``; of classes the softmax of that."""
+
+    weights: Float[np.ndarray, "columns outputs"]
+    bias: Float[np.ndarray, " outputs"]
+    classes: int
+    """0 for a number."""
+
+    def predict(self, columns: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows ..."]:
+        """float64 numbers ``(rows,)``, or probabilities ``(rows, classes)``."""
+        raw = columns.astype(np.float64) @ self.weights + self.bias
+        if not self.classes:
+            return raw[:, 0]
+        powers = np.exp(raw - raw.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything, for safetensors."""
+        return {
+            "weights": torch.from_numpy(np.ascontiguousarray(self.weights)),
+            "bias": torch.from_numpy(np.ascontiguousarray(self.bias)),
+            "classes": torch.tensor([self.classes]),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "LinearModel":
+        """Read what ``tensors`` gave."""
+        return cls(weights=tensors["weights"].numpy(), bias=tensors["bias"].numpy(), classes=int(tensors["classes"][0]))
+
+
+def find_knots(numeric: Float32[np.ndarray, "rows numeric"]) -> Float[np.ndarray, "3 numeric"]:
+    """Where the effect of a number may change its slope: the quartiles of the training rows."""
+    if not len(numeric):
+        return np.zeros((3, numeric.shape[1]))
+    return np.quantile(numeric.astype(np.float64), (0.25, 0.5, 0.75), axis=0)
+
+
+def design_matrix(
+    rows: EncodedRows,
+    cardinalities: tuple[int, ...],
+    knots: Float[np.ndarray, "3 numeric"],
+    components: Float[np.ndarray, "rows components"] | None = None,
+    *,
+    table: bool = True,
+) -> Float[np.ndarray, "rows columns"]:
+    """Numbers, what they exceed each knot by, an indicator for each level of each category and prefix but level 0,
+    components of the photos, and "has a photo".
+
+    Args:
+        cardinalities: of the categories and then of the prefixes, level 0 included.
+        knots: of ``find_knots``; no rows of them for plain numbers.
+        components: of the photos; None leaves the photos out.
+        table: False leaves the table out.
+    """
+    parts: list[np.ndarray] = []
+    if table:
+        numbers = rows.numeric.astype(np.float64)
+        parts += [numbers, *(np.maximum(numbers - knot, 0) for knot in knots)]
+        levels = np.concatenate([rows.categorical, rows.prefixes], axis=1)
+        for column, count in zip(levels.T, cardinalities, strict=True):
+            indicators = np.zeros((len(rows), count))
+            indicators[np.arange(len(rows)), column] = 1.0
+            parts.append(indicators[:, 1:])
+    if components is not None:
+        parts += [components, rows.seen[:, None].astype(np.float64)]
+    return np.concatenate([np.zeros((len(rows), 0)), *parts], axis=1)
+
+
+def fit_ridge(
+    columns: Float[np.ndarray, "rows columns"], truth: Float[np.ndarray, " rows"], weight: np.ndarray | None = None
+) -> LinearModel:
+    """Ridge regression, of the strength that is best by leaving out one row at a time."""
+    from sklearn.linear_model import RidgeCV
+
+    if not columns.shape[1]:
+        mean = np.average(truth, weights=weight)
+        return LinearModel(weights=np.zeros((0, 1)), bias=np.array([mean]), classes=0)
+    found = RidgeCV(_RIDGE_STRENGTHS).fit(columns, truth.astype(np.float64), weight)
+    return LinearModel(weights=found.coef_.reshape(-1, 1), bias=np.atleast_1d(found.intercept_), classes=0)
+
+
+def fit_logistic(
+    columns: Float[np.ndarray, "rows columns"],
+    truth: np.ndarray,
+    *,
+    classes: int,
+    weight: np.ndarray | None = None,
+    seed: int = 0,
+) -> LinearModel:
+    """Logistic regression, of the strength that has the least log-loss on a fifth of the rows, then fitted on all."""
+    from sklearn.metrics import log_loss
+
+    seen, codes = np.unique(truth, return_inverse=True)
+    if len(seen) < 2 or not columns.shape[1]:
+        share = np.bincount(truth, weights=weight, minlength=classes) / (len(truth) if weight is None else weight.sum())
+        bias = np.log(np.maximum(share, 1e-9))
+        return LinearModel(weights=np.zeros((columns.shape[1], classes)), bias=bias, classes=classes)
+    strengths: tuple[float, ...] = _INVERSE_STRENGTHS
+    if len(seen) * columns.size > _CLASSES_AT_ONCE:
+        strengths = _INVERSE_STRENGTHS[1:4]
+    judging = _every_fifth(codes, np.random.default_rng(seed))
+    fitting = ~judging
+    tries = []
+    for strength in strengths:
+        weights = None if weight is None else weight[fitting]
+        model = _logistic(columns[fitting], codes[fitting], strength, weights)
+        found = np.full((int(judging.sum()), len(seen)), 1e-9)
+        found[:, model.classes_] = model.predict_proba(columns[judging])
+        found /= found.sum(axis=1, keepdims=True)
+        judged = None if weight is None else weight[judging]
+        tries.append(log_loss(codes[judging], found, labels=range(len(seen)), sample_weight=judged))
+    model = _logistic(columns, codes, strengths[int(np.argmin(tries))], weight)
+    weights, bias = np.zeros((columns.shape[1], classes)), np.full(classes, -30.0)
+    if len(seen) == 2:  # scikit-learn keeps one row for two classes
+        weights[:, seen[1]], bias[seen] = model.coef_[0], (0.0, model.intercept_[0])
+    else:
+        weights[:, seen], bias[seen] = model.coef_.T, model.intercept_
+    return LinearModel(weights=weights, bias=bias, classes=classes)
+
+
+def _logistic(columns: np.ndarray, codes: np.ndarray, strength: float, weight: np.ndarray | None) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # cut short is good enough to be judged
+        return LogisticRegression(C=strength, max_iter=200).fit(columns, codes, weight)
+
+
+def _every_fifth(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A mask of about a fifth of the rows of each class, never all rows of one."""
+    order = np.lexsort((rng.random(len(codes)), codes))
+    place = np.empty(len(codes), dtype=np.int64)
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    place[order] = np.arange(len(codes)) - np.repeat(starts, np.diff([*starts, len(codes)]))
+    mask = place % 5 == 4
+    if not mask.any():  # small classes only: one row of the largest
+        largest = np.flatnonzero(codes == np.bincount(codes).argmax())
+        mask[largest[-1]] = len(largest) > 1
+    if not mask.any():
+        mask[0] = True
+    return mask

@@ -1,0 +1,63 @@
+"""Which models are tried for a table: a preset's list, without those that could not learn from these data."""
+
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from mixfit.candidates.candidate import Candidate
+from mixfit.candidates.kernels import MOST_ROWS
+from mixfit.config import Preset, TrainConfig
+from mixfit.data.dataset import FeatureTable
+from mixfit.data.load import MixedData
+
+FOLDS = 5
+_MOST_EPOCHS = {"quick": 20, "balanced": 40}
+_TABLE, _PHOTOS, _BOTH = {"table": True, "photos": False}, {"table": False, "photos": True}, {"photos": True}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is tried, the fastest first."""
+
+    candidates: tuple[Candidate, ...]
+    train: TrainConfig
+    """Settings of the networks."""
+
+
+def plan_for(data: MixedData, train: TrainConfig) -> Plan:
+    """The models of a preset that suit the data."""
+    preset: Preset = train.preset
+    simple = [
+        Candidate(kind="linear", **_TABLE),
+        Candidate(kind="linear", **_PHOTOS),
+        Candidate(kind="linear", **_BOTH),
+        Candidate(kind="kernels", **_TABLE),
+        Candidate(kind="kernels", **_BOTH),
+        Candidate(kind="trees", **_TABLE),
+        Candidate(kind="trees", **_BOTH),
+    ]
+    table, photos, both = (Candidate(kind="network", **sees) for sees in (_TABLE, _PHOTOS, _BOTH))
+    match preset:
+        case "quick":
+            tried = [*simple, both if data.photos is not None else table]
+        case "balanced" | "best":
+            tried = [*simple, Candidate(kind="kernels", **_PHOTOS), table, both, photos]
+        case "network":
+            tried = []
+        case _:
+            assert_never(preset)
+    epochs = min(train.epochs, _MOST_EPOCHS.get(preset, train.epochs))
+    found = [Candidate(kind="constant"), *(candidate for candidate in tried if _can_learn(candidate, data))]
+    return Plan(candidates=tuple(found), train=replace(train, epochs=epochs))
+
+
+def _can_learn(candidate: Candidate, data: MixedData) -> bool:
+    """Whether there is what the model sees, and not so much of it that the model takes for ever."""
+    columns = data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1]
+    if (candidate.photos and data.photos is None) or (candidate.table and not columns):
+        return False
+    if candidate.photos and candidate.kind != "network" and not isinstance(data.source, FeatureTable):
+        return False  # there are only pixels
+    if candidate.kind == "kernels":
+        rows = len(data.split.train) + len(data.split.valid)
+        return data.target.classes is None and rows <= MOST_ROWS * FOLDS / (FOLDS - 1)
+    return True

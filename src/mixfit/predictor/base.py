@@ -1,0 +1,278 @@
+"""The predictor: from raw rows of a table to predictions, whatever kind of model makes them.
+
+In: a saved folder, or a trained model and the data it was trained on. Out: predictions with a status per row.
+A folder holds ``model.safetensors``, ``mixfit.json`` and ``README.md``: no pickle, nothing that runs code."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mixfit.config import Crop, ModelConfig
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.cache import Cache
+from mixfit.data.load import MixedData
+from mixfit.data.photo_cells import photo_name, shown_cell
+from mixfit.data.photos import Photos, find_photos, needs_folder
+from mixfit.data.preprocess import TableArrays, TablePreprocessor, require_columns
+from mixfit.data.schema import Schema
+from mixfit.data.store import ImageFiles
+from mixfit.data.target import Target
+from mixfit.device import default_device
+from mixfit.errors import ConfigError
+from mixfit.nn.model import MixedInputModel
+
+if TYPE_CHECKING:
+    from mixfit.predictor.network import NetworkPredictor
+
+BATCH = 64
+"""Rows that go through a network at a time."""
+SET_SEPARATOR = "; "
+"""Between the classes of a prediction set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Predictions of some rows, in the order of the table."""
+
+    values: np.ndarray
+    """Numbers in the target's unit, float64 ``(rows,)``, or probabilities, float64 ``(rows, classes)``."""
+    status: list[str]
+    """``ok``, or what was missing or repaired in the row."""
+    bad: list[BadInput]
+    """Every cell and photo that was repaired or masked."""
+    photos_named: int = 0
+    """Places in the rows that name a photo."""
+    photos_found: int = 0
+    """Those of them whose photo could be read."""
+    interval: tuple[np.ndarray, np.ndarray] | None = None
+    """Lower and upper ends in the target's unit, float64 ``(rows,)``; None when none were asked for."""
+    sets: np.ndarray | None = None
+    """Which classes are in the set of each row, bool ``(rows, classes)``; None when none were asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawRows:
+    """Rows that were read, before any model sees them."""
+
+    frame: pd.DataFrame
+    arrays: TableArrays
+    """By the predictor's own preprocessor."""
+    photos: Photos | None
+    files: ImageFiles | None
+    first_row: int
+    """Number of the first of these rows in its table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOutput:
+    """What a model makes of rows."""
+
+    values: np.ndarray
+    """As ``Predictions.values``."""
+    failures: Mapping[int, str]
+    """What is wrong with each photo that could not be read, by number."""
+    interval: tuple[np.ndarray, np.ndarray] | None = None
+    sets: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor(ABC):
+    """A trained model with the schema, the preprocessing and the target's scale that belong to it."""
+
+    schema: Schema
+    preprocessor: TablePreprocessor
+    target: Target
+    crop: Crop
+    image_size: int
+    """Pixels a side of the photos as the model sees them."""
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    """Per split; for the model card."""
+
+    @property
+    @abstractmethod
+    def uses_photos(self) -> bool:
+        """Whether the model looks at photos."""
+
+    @abstractmethod
+    def outputs(
+        self,
+        rows: RawRows,
+        *,
+        device: torch.device,
+        cache: Cache | None,
+        augmentations: int,
+        interval: float | None = None,
+    ) -> ModelOutput:
+        """What the model makes of rows; ``interval`` as in ``predict``."""
+
+    @abstractmethod
+    def save(self, folder: str | Path) -> None:
+        """Write the model folder, whole or not at all.
+
+        Raises:
+            ResourceError: the folder exists or cannot be written.
+        """
+
+    @staticmethod
+    def load(folder: str | Path) -> "Predictor":
+        """Read a model folder; nothing in it is executed.
+
+        Raises:
+            DataError: a file is missing or damaged, or a newer mixfit wrote it.
+        """
+        from mixfit.predictor.folder import load_predictor
+
+        return load_predictor(Path(folder))
+
+    @staticmethod
+    def from_training(
+        model: MixedInputModel,
+        data: MixedData,
+        config: ModelConfig | None = None,
+        *,
+        metrics: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> "NetworkPredictor":
+        """Put together a network and what it was trained on, see ``NetworkPredictor.of``."""
+        from mixfit.predictor.network import NetworkPredictor
+
+        return NetworkPredictor.of(model, data, config, metrics=metrics)
+
+    def predict(
+        self,
+        frame: pd.DataFrame,
+        *,
+        images: str | Path | None = None,
+        device: torch.device | str | None = None,
+        augmentations: int = 0,
+        interval: float | None = None,
+    ) -> pd.DataFrame:
+        """Predictions for raw new rows, with the index of ``frame``.
+
+        Args:
+            frame: any columns in any order; cells and photos may be missing, categories unseen.
+            images: folder that the photo paths start from; needed when the model uses photos.
+            device: by default the fastest of this machine.
+            augmentations: predict also from this many changed versions of the photos, and give the mean.
+            interval: share of rows in (0, 1) whose truth shall be inside: of ``lower`` and ``upper`` for a number, of
+                ``prediction_set`` for classes. A blend knows them, one network does not.
+        Returns:
+            ``prediction`` (a number or a class), for classes ``probability_<class>`` too, what ``interval`` asks for,
+            and ``status``.
+        Raises:
+            DataError: a column that the model needs is missing.
+            ConfigError: there are no intervals, or the share is none.
+        """
+        found = self.predictions(frame, images=images, device=device, augmentations=augmentations, interval=interval)
+        return self.as_frame(found, frame.index)
+
+    def as_frame(self, found: Predictions, index: pd.Index) -> pd.DataFrame:
+        """Predictions as columns of a table."""
+        classes = self.target.classes
+        columns: dict[str, Any] = {}
+        if classes is None:
+            columns["prediction"] = found.values
+        else:
+            columns["prediction"] = pd.array([classes[best] for best in found.values.argmax(1)], dtype="str")
+            columns |= {f"probability_{name}": found.values[:, place] for place, name in enumerate(classes)}
+        if found.interval is not None:
+            columns["lower"], columns["upper"] = found.interval
+        if found.sets is not None and classes is not None:
+            listed = [SET_SEPARATOR.join(classes[place] for place in np.flatnonzero(row)) for row in found.sets]
+            columns["prediction_set"] = pd.array(listed, dtype="str")
+        return pd.DataFrame({**columns, "status": found.status}, index=index)
+
+    def predictions(
+        self,
+        frame: pd.DataFrame,
+        *,
+        images: str | Path | None = None,
+        device: torch.device | str | None = None,
+        augmentations: int = 0,
+        cache: Cache | None = None,
+        first_row: int = 0,
+        interval: float | None = None,
+    ) -> Predictions:
+        """As ``predict``, but as arrays and with the full account of bad inputs.
+
+        ``cache`` is where features of a frozen image network are looked up and kept; they are the same without it.
+        Rows are counted from ``first_row``, for a frame that is a piece of a table."""
+        frame = frame.reset_index(drop=True)
+        require_columns(frame, [n for role in ("number", "category", "date", "image") for n in self.schema.names(role)])
+        arrays = self.preprocessor.transform(frame)
+        photos = files = None
+        if self.uses_photos:
+            columns = self.schema.names("image")
+            if images is None and needs_folder(frame, columns):
+                raise ConfigError("This model uses photos: say with images=FOLDER where the paths in the table start.")
+            photos = find_photos(frame, columns, Path(images or ""))
+            files = ImageFiles(photos.files, size=self.image_size, crop=self.crop, follow_links=False)
+        rows = RawRows(frame=frame, arrays=arrays, photos=photos, files=files, first_row=first_row)
+        place = default_device() if device is None else torch.device(device)
+        found = self.outputs(rows, device=place, cache=cache, augmentations=augmentations, interval=interval)
+        bad = list(arrays.repaired)
+        if photos is not None:
+            bad += photos.bad + unreadable_photos(frame, photos, found.failures)
+        slots = None if photos is None else photos.slots
+        named = 0 if photos is None else int((photos.slots >= 0).sum()) + len(photos.bad)
+        masked = sum(record.action == "photo masked" for record in bad)
+        status = _row_status(len(frame), slots, bad)
+        if first_row:
+            bad = [replace(record, row=record.row + first_row) for record in bad]
+        return Predictions(found.values, status, bad, named, named - masked, found.interval, found.sets)
+
+    def model_card(self, usage_notes: list[str]) -> str:
+        """What the folder holds, for a person who finds it."""
+        import mixfit
+
+        used = [name for role in ("number", "category", "date", "image") for name in self.schema.names(role)]
+        listed = ", ".join(f"`{name}`" for name in used[:30]) + (", ..." if len(used) > 30 else "")
+        names = list(next(iter(self.metrics.values()), {}))
+        rows = [
+            [split, *("n/a" if value is None else f"{value:.4g}" for value in values.values())]
+            for split, values in self.metrics.items()
+        ]
+        scores = [f"| {' | '.join(cells)} |" for cells in (["rows", *names], ["---"] * (len(names) + 1), *rows)]
+        usage = 'mixfit.Predictor.load("this folder").predict(frame, images="folder of photos")'
+        lines = [
+            f"# Model of `{self.schema.target}`",
+            f"Made by mixfit {mixfit.__version__}: {self.schema.task} from {len(used)} columns ({listed}).",
+            "\n".join(scores),
+            *usage_notes,
+            f"```python\n{usage}\n```",
+        ]
+        return "\n\n".join(lines) + "\n"
+
+
+def unreadable_photos(frame: pd.DataFrame, photos: Photos, failures: Mapping[int, str]) -> list[BadInput]:
+    """One record for each place whose photo could not be decoded; ``failures`` is by number of the file."""
+    places = np.argwhere(np.isin(photos.slots, list(failures)))
+    return [
+        BadInput(
+            row=int(row),
+            column=photos.slot_columns[place],
+            value=shown_cell(frame[photos.slot_columns[place]].iloc[row]),
+            problem=f"{photo_name(photos.files[file])} {failures[file]}",
+            action="photo masked",
+        )
+        for row, place in places
+        for file in (int(photos.slots[row, place]),)
+    ]
+
+
+def _row_status(rows: int, slots: np.ndarray | None, bad: list[BadInput]) -> list[str]:
+    """``ok``, or everything that is amiss in a row."""
+    notes: list[dict[str, None]] = [{} for _ in range(rows)]  # a dict keeps the order and drops repeats
+    for record in bad:
+        notes[record.row][f"{record.column}: {record.problem}"] = None
+    if slots is not None and slots.shape[1]:
+        refused = {record.row for record in bad if record.action == "photo masked"}
+        for row in np.flatnonzero((slots < 0).all(1)):
+            if row not in refused:
+                notes[row]["no photo"] = None
+    return ["; ".join(note) or "ok" for note in notes]

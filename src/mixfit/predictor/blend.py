@@ -1,0 +1,225 @@
+"""A predictor that is a blend: the mean of several kinds of models, each fitted once for every fold of the rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixfit.candidates.candidate import Fitted, FittedNetwork, RowsToPredict, read_fitted
+from mixfit.candidates.encoding import RowEncoder
+from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, uncertainty_from_dict
+from mixfit.config import ModelConfig
+from mixfit.data.cache import Cache
+from mixfit.data.dataset import FeatureTable
+from mixfit.data.preprocess import TablePreprocessor
+from mixfit.data.schema import Schema
+from mixfit.data.store import ImageFiles
+from mixfit.data.target import target_from_dict
+from mixfit.errors import ConfigError
+from mixfit.nn.backbones import has_pretrained_weights
+from mixfit.nn.build import ModelShape, make_model
+from mixfit.nn.image import ImageEncoder
+from mixfit.predictor.base import ModelOutput, Predictor, RawRows
+from mixfit.predictor.folder import read_crop, save_folder, with_tuples
+from mixfit.predictor.network import LICENCE
+from mixfit.training.build import encode_photos, open_feature_store
+
+_ENCODER = "encoder."
+_UNCERTAINTY = "uncertainty."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoEncoder:
+    """The frozen network that turns photos into features, once for all models."""
+
+    encoder: ImageEncoder
+    config: ModelConfig
+    image_size: int
+
+    def features(self, files: ImageFiles, cache: Cache | None) -> FeatureTable:
+        """Features of photos, those that the cache knows from there."""
+        if cache is None:
+            return encode_photos(self.encoder, files)
+        store = open_feature_store(self.encoder, files, cache)
+        return encode_photos(self.encoder, files, store=store, progress=cache.progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldModels:
+    """What was fitted on the rows of one fold."""
+
+    encoder: RowEncoder
+    models: dict[str, Fitted]
+    """By the name of the candidate; only those that have a share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendPredictor(Predictor):
+    """The mean over folds of a weighted mean of models, in the scale of the target or of probabilities."""
+
+    shares: dict[str, float]
+    """By the name of the candidate; they sum to 1."""
+    folds: Sequence[FoldModels]
+    photos: bool
+    """Whether a model with a share sees photos."""
+    photo_encoder: PhotoEncoder | None
+    """None when no model sees photos, or those that do were trained on pixels."""
+    uncertainty: Uncertainty
+
+    @property
+    def uses_photos(self) -> bool:
+        """Whether a model with a share sees photos."""
+        return self.photos
+
+    def outputs(
+        self,
+        rows: RawRows,
+        *,
+        device: torch.device,
+        cache: Cache | None,
+        augmentations: int,
+        interval: float | None = None,
+    ) -> ModelOutput:
+        """What the blend makes of rows."""
+        if augmentations:
+            raise ConfigError(
+                "A blend predicts from features of the photos as they are: leave augmentations out, or train with "
+                "--preset network."
+            )
+        source: ImageFiles | FeatureTable | None = rows.files
+        if self.photo_encoder is not None and rows.files is not None:
+            self.photo_encoder.encoder.to(device)
+            source = self.photo_encoder.features(rows.files, cache)
+        scaled = self.scaled_outputs(rows, source, device)
+        calibrated = self.uncertainty.calibrated(scaled)
+        values = calibrated if self.target.classes is not None else self.target.decode(calibrated)
+        found = ModelOutput(values=values, failures={} if source is None else source.failures)
+        if interval is None:
+            return found
+        if isinstance(self.uncertainty, ClassUncertainty):
+            return replace(found, sets=self.uncertainty.sets(calibrated, interval))
+        features = source if isinstance(source, FeatureTable) else None
+        slots = None if rows.photos is None else rows.photos.slots
+        encoded = self.uncertainty.encoder.encode(rows.frame, slots, features)
+        low, high = self.uncertainty.interval(scaled, encoded, interval)
+        return replace(found, interval=(self.target.decode(low), self.target.decode(high)))
+
+    def scaled_outputs(
+        self, rows: RawRows, source: ImageFiles | FeatureTable | None, device: torch.device
+    ) -> np.ndarray:
+        """The blend in the scale of the target ``(rows,)``, or probabilities before calibration."""
+        features = source if isinstance(source, FeatureTable) else None
+        photos, classes = rows.photos, self.target.classes
+        total = np.zeros((len(rows.frame),) if classes is None else (len(rows.frame), len(classes)))
+        for fold in self.folds:
+            slots = None if photos is None else photos.slots
+            seen = RowsToPredict(
+                encoded=fold.encoder.encode(rows.frame, slots, features),
+                slots=slots,
+                columns=None if photos is None else photos.columns,
+                source=source,
+            )
+            for name, model in fold.models.items():
+                if isinstance(model, FittedNetwork):
+                    model.model.to(device)
+                total += self.shares[name] / len(self.folds) * model.predict(seen)
+        return total
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model folder, whole or not at all.
+
+        Raises:
+            ResourceError: the folder exists or cannot be written.
+        """
+        tensors: dict[str, Tensor] = {}
+        folds = []
+        for place, fold in enumerate(self.folds):
+            described = {}
+            for number, (name, model) in enumerate(fold.models.items()):
+                prefix = f"fold{place}.model{number}."
+                tensors |= {prefix + key: tensor for key, tensor in model.tensors().items()}
+                described[name] = {"tensors": prefix, **model.describe()}
+            folds.append({"encoder": fold.encoder.to_dict(), "models": described})
+        encoder = self.photo_encoder
+        if encoder is not None:
+            tensors |= {_ENCODER + name: tensor for name, tensor in encoder.encoder.backbone.state_dict().items()}
+        tensors |= {_UNCERTAINTY + name: tensor for name, tensor in self.uncertainty.tensors().items()}
+        description = {
+            "kind": "blend",
+            "shares": self.shares,
+            "folds": folds,
+            "photos": self.photos,
+            "photo_encoder": None if encoder is None else asdict(encoder.config),
+            "image_size": self.image_size,
+            "uncertainty": self.uncertainty.describe(),
+            "crop": self.crop,
+            "schema": self.schema.to_dict(),
+            "preprocessor": self.preprocessor.to_dict(),
+            "target": self.target.to_dict(),
+            "metrics": self.metrics,
+        }
+        save_folder(Path(folder), tensors, description, self.model_card(self._card_notes()))
+
+    def _card_notes(self) -> list[str]:
+        listed = ", ".join(f"{name} ({share:.0%})" for name, share in self.shares.items())
+        notes = [f"A blend over {len(self.folds)} folds of: {listed}."]
+        if any("kernel" in name for name in self.shares):
+            notes.append("Kernel ridge regression holds the training rows themselves, as scaled numbers.")
+        if self.photo_encoder is not None and has_pretrained_weights(self.photo_encoder.config.backbone):
+            notes.append(LICENCE)
+        return notes
+
+    @classmethod
+    def read(cls, description: dict[str, Any], tensors: Mapping[str, Tensor]) -> "BlendPredictor":
+        """Read what ``save`` wrote; raises various errors when it is something else."""
+        encoder = None
+        image_size = int(description["image_size"])
+        if description["photo_encoder"] is not None:
+            config = ModelConfig(**with_tuples(description["photo_encoder"]))
+            encoder = make_photo_encoder(config, image_size, pretrained=False)
+            encoder.encoder.backbone.load_state_dict(_below(tensors, _ENCODER))
+            encoder.encoder.eval()
+        backbone = None if encoder is None else encoder.encoder.backbone
+        folds = [
+            FoldModels(
+                encoder=RowEncoder.from_dict(fold["encoder"]),
+                models={
+                    name: read_fitted(state, _below(tensors, state["tensors"]), backbone)
+                    for name, state in fold["models"].items()
+                },
+            )
+            for fold in description["folds"]
+        ]
+        shares = {str(name): float(share) for name, share in description["shares"].items()}
+        if not folds or any(set(fold.models) != set(shares) for fold in folds) or abs(sum(shares.values()) - 1) > 1e-6:
+            raise ValueError("the shares are not those of its models")
+        return cls(
+            shares=shares,
+            folds=folds,
+            photos=bool(description["photos"]),
+            photo_encoder=encoder,
+            uncertainty=uncertainty_from_dict(description["uncertainty"], _below(tensors, _UNCERTAINTY)),
+            schema=Schema.from_dict(description["schema"]),
+            preprocessor=TablePreprocessor.from_dict(description["preprocessor"]),
+            target=target_from_dict(description["target"]),
+            crop=read_crop(description["crop"]),
+            image_size=image_size,
+            metrics=description["metrics"],
+        )
+
+
+def make_photo_encoder(config: ModelConfig, image_size: int, *, pretrained: bool = True) -> PhotoEncoder:
+    """The image encoder of a configuration without a table beside it."""
+    shape = ModelShape(numeric=0, cardinalities=(), photos=True, outputs=1, image_size=image_size)
+    bare = ModelConfig(**(asdict(config) | {"tabular": "mlp", "numbers": "plain", "fusion": "concat"}))
+    encoder = make_model(shape, bare, pretrained=pretrained).image
+    assert encoder is not None
+    return PhotoEncoder(encoder=encoder.eval(), config=config, image_size=image_size)
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

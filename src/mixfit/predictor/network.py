@@ -1,0 +1,171 @@
+"""A predictor that is one network."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixfit.config import ModelConfig
+from mixfit.data.cache import Cache
+from mixfit.data.dataset import FeatureTable, MixedDataset
+from mixfit.data.geometry import RandomResizedCrop
+from mixfit.data.load import MixedData
+from mixfit.data.loader import DataLoader
+from mixfit.data.preprocess import TablePreprocessor
+from mixfit.data.sampler import SequentialSampler
+from mixfit.data.schema import Schema
+from mixfit.data.store import ImageFiles
+from mixfit.data.target import target_from_dict
+from mixfit.data.transform import RandomHorizontalFlip
+from mixfit.errors import ConfigError
+from mixfit.files import json_numbers
+from mixfit.nn.backbones import has_pretrained_weights
+from mixfit.nn.build import ModelShape, make_model
+from mixfit.nn.model import MixedInputModel
+from mixfit.predictor.base import BATCH, ModelOutput, Predictor, RawRows
+from mixfit.predictor.folder import read_crop, save_folder, with_tuples
+from mixfit.training.build import CHUNK, encode_photos, model_shape, open_feature_store, sized_for
+from mixfit.training.tta import augmented_outputs
+
+LICENCE = "Image network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0)."
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPredictor(Predictor):
+    """One trained network."""
+
+    model: MixedInputModel
+    shape: ModelShape
+    config: ModelConfig
+
+    @classmethod
+    def of(
+        cls,
+        model: MixedInputModel,
+        data: MixedData,
+        config: ModelConfig | None = None,
+        *,
+        metrics: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> "NetworkPredictor":
+        """Put together what was trained.
+
+        Args:
+            config: what the model was built with.
+        Raises:
+            ConfigError: the model was built in another way, so that it could not be loaded again.
+        """
+        config = sized_for(data, ModelConfig() if config is None else config)
+        shape = model_shape(data, config)
+        expected = make_model(shape, config, pretrained=False).state_dict()
+        found = model.state_dict()
+        if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in found.items()}:
+            raise ConfigError(
+                "The model was not built by build_model with this configuration, so it could not be loaded again: "
+                "pass the ModelConfig that it was built with; of a network of your own save the state_dict instead."
+            )
+        return cls(
+            model=model,
+            shape=shape,
+            config=config,
+            schema=data.schema,
+            preprocessor=data.preprocessor,
+            target=data.target,
+            crop=data.crop,
+            image_size=shape.image_size,
+            metrics={split: json_numbers(values) for split, values in (metrics or {}).items()},
+        )
+
+    @property
+    def uses_photos(self) -> bool:
+        """Whether the network has an image encoder."""
+        return self.shape.photos
+
+    def outputs(
+        self,
+        rows: RawRows,
+        *,
+        device: torch.device,
+        cache: Cache | None,
+        augmentations: int,
+        interval: float | None = None,
+    ) -> ModelOutput:
+        """What the network makes of rows."""
+        if interval is not None:
+            raise ConfigError("One network alone knows no intervals: leave them out, or train with --preset quick.")
+        self.model.to(device).eval()
+        source = rows.files if rows.files is None or augmentations else self._features_or_files(rows.files, cache)
+        photos, count = rows.photos, len(rows.frame)
+        dataset = MixedDataset(
+            numeric=torch.from_numpy(rows.arrays.numeric),
+            categorical=torch.from_numpy(rows.arrays.categorical),
+            target=torch.zeros(count),
+            rows=torch.arange(rows.first_row, rows.first_row + count),
+            slots=None if photos is None else torch.from_numpy(photos.slots),
+            columns=None if photos is None else torch.from_numpy(photos.columns),
+            photos=source,
+        )
+        loader = DataLoader(dataset, SequentialSampler(count, BATCH), device=device)
+        found = self._run(loader, augmentations)
+        values = np.mean([self.target.decode(version) for version in found], axis=0)
+        return ModelOutput(values=values, failures={} if source is None else source.failures)
+
+    def _features_or_files(self, files: ImageFiles, cache: Cache | None) -> ImageFiles | FeatureTable:
+        """Features by a frozen network, each photo once; pixels for one that is not, or for too few without a cache."""
+        encoder = self.model.image
+        if encoder is None or not encoder.frozen or (cache is None and len(files) < CHUNK):
+            return files
+        if cache is None:
+            return encode_photos(encoder, files)
+        return encode_photos(encoder, files, store=open_feature_store(encoder, files, cache), progress=cache.progress)
+
+    def _run(self, loader: DataLoader, augmentations: int) -> np.ndarray:
+        """Raw outputs of all rows, float32 ``(1 + augmentations, rows)`` or ``(1 + augmentations, rows, classes)``."""
+        copies = augmentations if self.shape.photos else 0
+        transforms = (RandomHorizontalFlip(), RandomResizedCrop(scale=(0.8, 1.0)))
+        with torch.inference_mode():
+            outputs = [augmented_outputs(self.model, xb, transforms, copies=copies).float().cpu() for xb, _ in loader]
+        if not outputs:
+            return np.zeros((1, 0) if self.shape.outputs == 1 else (1, 0, self.shape.outputs), dtype=np.float32)
+        return torch.cat(outputs, dim=1).numpy()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model folder, whole or not at all.
+
+        Raises:
+            ResourceError: the folder exists or cannot be written.
+        """
+        description = {
+            "kind": "network",
+            "model": asdict(self.config),
+            "shape": asdict(self.shape),
+            "crop": self.crop,
+            "schema": self.schema.to_dict(),
+            "preprocessor": self.preprocessor.to_dict(),
+            "target": self.target.to_dict(),
+            "metrics": self.metrics,
+        }
+        notes = [LICENCE] if self.shape.photos and has_pretrained_weights(self.config.backbone) else []
+        save_folder(Path(folder), self.model.state_dict(), description, self.model_card(notes))
+
+    @classmethod
+    def read(cls, description: dict[str, Any], tensors: dict[str, Tensor]) -> "NetworkPredictor":
+        """Read what ``save`` wrote; raises various errors when it is something else."""
+        config = ModelConfig(**with_tuples(description["model"]))
+        shape = ModelShape(**with_tuples(description["shape"]))
+        model = make_model(shape, config, pretrained=False)
+        model.load_state_dict(tensors)
+        return cls(
+            model=model.eval(),
+            shape=shape,
+            config=config,
+            schema=Schema.from_dict(description["schema"]),
+            preprocessor=TablePreprocessor.from_dict(description["preprocessor"]),
+            target=target_from_dict(description["target"]),
+            crop=read_crop(description["crop"]),
+            image_size=shape.image_size,
+            metrics=description["metrics"],
+        )
