@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mixfit.predictor import network as predictor_module
 from mixfit.config import DataConfig, ModelConfig
 from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable
@@ -18,6 +17,7 @@ from mixfit.data.table import read_table
 from mixfit.data.transform import RandomHorizontalFlip
 from mixfit.errors import ConfigError, DataError, ResourceError
 from mixfit.predictor import Predictor
+from mixfit.predictor import network as predictor_module
 from mixfit.recipe import Run
 from mixfit.training.build import build_model, precompute_features
 

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mixfit.candidates.candidate import Candidate, Fitted, Fold, RowsToPredict, fit_candidate, read_fitted
 from mixfit.candidates.encoding import RowEncoder
@@ -149,7 +149,9 @@ def cross_fit(
             )
             # What is read again may have another layout in memory, and with it other last bits of its predictions:
             # a run that goes on must not differ from one that was never stopped.
-            tensors = {name: tensor.contiguous() for name, tensor in found.tensors().items()}
+            tensors = {
+                name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in found.tensors().items()
+            }
             found = read_fitted(found.describe(), tensors, backbone)
             if keeper is not None:
                 keeper.keep(candidate, place, found)
@@ -160,3 +162,7 @@ def cross_fit(
     for judged, values in parts:
         predictions[judged] = values
     return Fitting(candidate=candidate, fitted=fitted, predictions=predictions, seconds=time.perf_counter() - start)
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}

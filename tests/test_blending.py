@@ -1,0 +1,259 @@
+"""The recipe that tries many models: same bytes, no leak, resumable, and the table alone where photos say nothing."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import QUICK_DATA, QUICK_MODEL
+from PIL import Image
+from rich.console import Console
+
+import mixfit
+from mixfit.blending import Blended, RunKeeper, train_blend
+from mixfit.candidates.candidate import Candidate, Fitted
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.data.load import MixedData, load_data
+from mixfit.demo import DEMO_TARGET
+from mixfit.errors import ConfigError, Stopped
+from mixfit.predictor.blend import BlendPredictor
+from mixfit.recipe import Run, fit, resume
+from mixfit.results import BLEND, TABLE_BLEND
+from mixfit.scoring import evaluate_table
+from mixfit.training.build import build_model, precompute_features
+
+QUIET = Console(quiet=True)
+QUICK = TrainConfig(preset="quick", epochs=2)
+
+
+def blend_fit(table: Path, out: Path, target: str = DEMO_TARGET, **settings: Any) -> Run:
+    chosen = {"data": QUICK_DATA, "model": QUICK_MODEL, "train": QUICK} | settings
+    return fit(table, target=target, out=out, console=QUIET, **chosen)
+
+
+@pytest.fixture(scope="module")
+def run(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return blend_fit(demo_table, tmp_path_factory.mktemp("blend"))
+
+
+def test_every_model_and_both_blends_are_scored(run: Run) -> None:
+    names = set(run.scores["test"])
+    assert {"constant", "linear, table", "kernel ridge, table and photos", "boosted trees, table"} < names
+    assert {"network, table and photos", BLEND, TABLE_BLEND} < names
+    assert set(run.scores["valid"]) == names
+    assert isinstance(run.predictor, BlendPredictor)
+    page = (run.folder / "report.html").read_text()
+    assert "Leaderboard" in page
+    assert "kernel ridge, table and photos" in page
+
+
+def test_the_saved_blend_predicts_the_same_bits_and_scores_the_same(run: Run, demo_table: Path) -> None:
+    frame = pd.read_csv(demo_table, dtype=str)
+    loaded = mixfit.Predictor.load(run.folder / "model")
+    expected = run.predictor.predict(frame, images=demo_table.parent)
+    pd.testing.assert_frame_equal(loaded.predict(frame, images=demo_table.parent), expected, check_exact=True)
+    found = evaluate_table(run.folder, demo_table, console=QUIET, out=run.folder / "again.json")
+    for name, value in run.scores["test"][BLEND].items():
+        assert found[name] == pytest.approx(value, rel=1e-9)
+
+
+def test_a_row_does_not_see_its_neighbours(run: Run, demo_table: Path) -> None:
+    frame = pd.read_csv(demo_table, dtype=str)
+    together = run.predictor.predict(frame, images=demo_table.parent)["prediction"]
+    alone = run.predictor.predict(frame.iloc[[7]], images=demo_table.parent)["prediction"]
+    assert alone.iloc[0] == pytest.approx(together.iloc[7], rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_the_same_leaderboard(
+    run: Run, demo_table: Path, tmp_path: Path
+) -> None:
+    again = blend_fit(demo_table, tmp_path)
+    for name in ("model.safetensors", "mixfit.json"):
+        assert (again.folder / "model" / name).read_bytes() == (run.folder / "model" / name).read_bytes()
+    assert again.scores == run.scores
+
+
+class _StoppedAfter:
+    """A keeper that is interrupted after some models."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self, keeper: RunKeeper, candidate: Candidate, fold: int, fitted: Fitted) -> None:
+        self.count -= 1
+        if self.count < 0:
+            raise Stopped("stopped for the test")
+        _KEEP(keeper, candidate, fold, fitted)
+
+
+_KEEP = RunKeeper.keep
+
+
+@pytest.mark.parametrize("count", [0, 7, 42])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+    run: Run, demo_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    stop = _StoppedAfter(count)
+    monkeypatch.setattr(RunKeeper, "keep", lambda *arguments: stop(*arguments))
+    with pytest.raises(Stopped):
+        blend_fit(demo_table, tmp_path)
+    monkeypatch.undo()
+    folder = next(tmp_path.glob("*-001"))
+    assert len(list((folder / "candidates").glob("*.safetensors"))) == count
+    resumed = resume(folder, console=QUIET)
+    for name in ("model.safetensors", "mixfit.json"):
+        assert (folder / "model" / name).read_bytes() == (run.folder / "model" / name).read_bytes()
+    assert resumed.scores == run.scores
+
+
+def test_a_damaged_kept_model_is_fitted_again(run: Run, demo_table: Path, tmp_path: Path) -> None:
+    other = blend_fit(demo_table, tmp_path)
+    kept = sorted((other.folder / "candidates").glob("*.safetensors"))
+    kept[3].write_bytes(kept[3].read_bytes()[:-20])
+    kept[5].write_bytes(b"")
+    resume(other.folder, console=QUIET)
+    model = other.folder / "model" / "model.safetensors"
+    assert model.read_bytes() == (run.folder / "model" / "model.safetensors").read_bytes()
+
+
+def test_intervals_come_with_predictions_when_they_are_asked_for(run: Run, demo_table: Path) -> None:
+    frame = pd.read_csv(demo_table, dtype=str)
+    found = run.predictor.predict(frame, images=demo_table.parent, interval=0.9)
+    assert list(found.columns) == ["prediction", "lower", "upper", "status"]
+    assert (found["lower"] < found["prediction"]).all()
+    assert (found["prediction"] < found["upper"]).all()
+    narrow = run.predictor.predict(frame, images=demo_table.parent, interval=0.5)
+    assert (narrow["upper"] - narrow["lower"] < found["upper"] - found["lower"]).all()
+    with pytest.raises(ConfigError, match="level of intervals must be between 0 and 1"):
+        run.predictor.predict(frame, images=demo_table.parent, interval=90.0)
+
+
+def test_one_network_alone_has_no_intervals(quick_run: Run, demo_table: Path) -> None:
+    frame = pd.read_csv(demo_table, dtype=str)
+    with pytest.raises(ConfigError, match=r"One network alone knows no intervals: .* train with --preset quick"):
+        quick_run.predictor.predict(frame, images=demo_table.parent, interval=0.9)
+
+
+def test_a_blend_refuses_augmentations(run: Run, demo_table: Path) -> None:
+    frame = pd.read_csv(demo_table, dtype=str)
+    with pytest.raises(ConfigError, match="leave augmentations out, or train with --preset network"):
+        run.predictor.predict(frame, images=demo_table.parent, augmentations=2)
+
+
+# --- small tables of other kinds ------------------------------------------------------------------------------------
+
+
+def made_table(folder: Path, *, rows: int = 120, classes: int = 0, photos: bool = True, seed: int = 0) -> Path:
+    """A number that decides the target, a group of two rows, and photos of one random colour."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=rows)
+    score = x + 0.2 * rng.normal(size=rows)
+    y = [f"class {v}" for v in np.digitize(score, [-0.5, 0.5][: classes - 1])] if classes else score
+    frame = pd.DataFrame({"x": x, "kind": rng.choice(["a", "b", "c"], rows), "pair": np.arange(rows) // 2, "y": y})
+    folder.mkdir(exist_ok=True)
+    if photos:
+        frame["photo"] = [f"{number}.png" for number in range(rows)]
+        for name, colour in zip(frame["photo"], rng.integers(0, 256, (rows, 3)), strict=True):
+            Image.new("RGB", (32, 32), tuple(int(part) for part in colour)).save(folder / name)
+    frame.to_csv(folder / "table.csv", index=False)
+    return folder / "table.csv"
+
+
+GROUPED = replace(QUICK_DATA, roles={"pair": "group"})
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_classes_have_calibrated_probabilities_and_sets(tmp_path: Path, classes: int) -> None:
+    table = made_table(tmp_path / "t", classes=classes)
+    found = blend_fit(table, tmp_path / "runs", "y", data=GROUPED)
+    frame = pd.read_csv(table, dtype=str)
+    answers = found.predictor.predict(frame, images=table.parent, interval=0.9)
+    probabilities = answers[[name for name in answers if name.startswith("probability_")]]
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    inside = [truth in answer.split("; ") for truth, answer in zip(frame["y"], answers["prediction_set"], strict=True)]
+    assert np.mean(inside) > 0.85
+    assert (answers["prediction"] == frame["y"]).mean() > 0.7
+
+
+def test_photos_that_say_nothing_are_left_out_and_the_user_is_told(tmp_path: Path) -> None:
+    table = made_table(tmp_path / "t", rows=200)
+    found = blend_fit(table, tmp_path / "runs", "y", data=GROUPED)
+    assert isinstance(found.predictor, BlendPredictor)
+    assert not found.predictor.uses_photos
+    assert not any("photos" in name for name in found.predictor.shares)
+    page = (found.folder / "report.html").read_text()
+    assert "The photos do not help beyond noise" in page
+    frame = pd.read_csv(table, dtype=str)
+    answers = found.predictor.predict(frame.drop(columns="photo").assign(photo=""))
+    assert np.corrcoef(answers["prediction"], frame["y"].astype(float))[0, 1] > 0.9
+
+
+def test_a_table_without_photos_and_one_of_photos_alone(tmp_path: Path) -> None:
+    bare = blend_fit(made_table(tmp_path / "bare", photos=False), tmp_path / "runs", "y", data=GROUPED)
+    assert set(bare.scores["test"]) >= {"linear, table", "network, table", BLEND}
+    assert not any("photos" in name for name in bare.scores["test"])
+    alone = replace(QUICK_DATA, ignore=("x", "kind", "pair"))
+    found = blend_fit(made_table(tmp_path / "alone"), tmp_path / "runs", "y", data=alone)
+    assert not any(re.search(r"table(?! only)", name) for name in found.scores["test"])
+
+
+def test_networks_on_pixels_compete_when_the_backbone_is_trained(tmp_path: Path) -> None:
+    model = replace(QUICK_MODEL, backbone="small_resnet", tabular="mlp")
+    table = made_table(tmp_path / "t", rows=60)
+    train = TrainConfig(preset="quick", epochs=1)
+    found = blend_fit(table, tmp_path / "runs", "y", data=GROUPED, model=model, train=train)
+    assert "network, table and photos" in found.scores["test"]
+    assert "linear, photos" not in found.scores["test"]  # there are no features
+    frame = pd.read_csv(table, dtype=str)
+    expected = found.predictor.predict(frame, images=table.parent)
+    loaded = mixfit.Predictor.load(found.folder / "model")
+    pd.testing.assert_frame_equal(loaded.predict(frame, images=table.parent), expected, check_exact=True)
+
+
+def test_when_the_time_is_over_models_are_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = made_table(tmp_path / "t", rows=60)
+    train = TrainConfig(preset="balanced", time="1s")
+    fit(table, target="y", data=GROUPED, model=QUICK_MODEL, train=train, out=tmp_path / "runs")
+    printed = capsys.readouterr().out
+    assert re.search(r"left out: network, \w+.*: the time was over", printed)
+    assert "constant" in printed
+
+
+# --- no leak --------------------------------------------------------------------------------------------------------
+
+
+def blended(data: MixedData, preset: str = "balanced") -> Blended:
+    model_config = ModelConfig(tabular_hidden=(16,), encoding_dim=8, freeze_backbone=True)
+    model = build_model(data, model_config, seed=0)
+    settings: Any = {"preset": preset, "epochs": 3}
+    return train_blend(
+        precompute_features(data, model),
+        image=model.image,
+        model=model_config,
+        train=TrainConfig(**settings),
+        console=QUIET,
+    )
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_with_permuted_labels_no_model_is_better_than_a_constant(tmp_path: Path, classes: int) -> None:
+    table = made_table(tmp_path / "t", rows=160, classes=classes)
+    config = DataConfig(image_size=32, roles={"pair": "group"})
+    data = load_data(table, target="y", config=config, seed=0)
+    learnable = np.concatenate([data.split.train, data.split.valid])
+    target = data.arrays.target.clone()
+    target[torch.from_numpy(learnable)] = target[torch.from_numpy(np.random.default_rng(1).permutation(learnable))]
+    shuffled = replace(data, arrays=replace(data.arrays, target=target))
+    honest, permuted = blended(data), blended(shuffled)
+    losses = {line.model: line.loss for line in permuted.contest.leaderboard}
+    constant = losses.pop("constant")
+    assert len(losses) == len(honest.contest.leaderboard) - 1 > 8
+    assert min(losses.values()) > 0.95 * constant
+    best = honest.contest.leaderboard[0]
+    assert best.loss < 0.7 * constant  # with the true labels there is much to learn
