@@ -25,7 +25,7 @@ from mixfit.recipe import Run, fit
 
 QUICK_DATA = DataConfig(image_size=32)
 QUICK_MODEL = ModelConfig(tabular_hidden=(16,), encoding_dim=8)
-QUICK_TRAIN = TrainConfig(epochs=3, patience=3)
+QUICK_TRAIN = TrainConfig(preset="network", epochs=3, patience=3)
 
 
 LONGEST = ("test_readme.py", "test_faults_training.py", "test_faults_kills.py", "test_guide.py", "test_compile.py")

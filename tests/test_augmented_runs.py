@@ -40,7 +40,7 @@ def weights(table: Path, out: Path, augment: Augmentation) -> bytes:
         target=DEMO_TARGET,
         data=QUICK_DATA,
         model=ModelConfig(backbone="small_resnet", tabular_hidden=(8,), encoding_dim=4),
-        train=TrainConfig(epochs=1, augment=augment),
+        train=TrainConfig(preset="network", epochs=1, augment=augment),
         out=out,
         console=QUIET,
     )

@@ -63,7 +63,18 @@ def test_every_choice_trains_and_predicts_from_the_command_line(
     monkeypatch.setattr("mixfit.report.page.write_report", lambda *_: None)  # three of four seconds
     target = "dear" if loss in LOSSES_OF_CLASSES else DEMO_TARGET
     schema = plain_table.with_name(f"{target}.json")
-    small = ["--epochs", "2", "--encoding-dim", "8", "--tabular-hidden", "16", "--schema", str(schema)]
+    small = [
+        "--preset",
+        "network",
+        "--epochs",
+        "2",
+        "--encoding-dim",
+        "8",
+        "--tabular-hidden",
+        "16",
+        "--schema",
+        str(schema),
+    ]
     with pytest.raises(SystemExit, match="0"):
         main(["train", str(plain_table), "--target", target, "--optimizer", optimizer, "--loss", loss, *small])
     run = Path("runs") / f"plain-{target}-001"
@@ -86,7 +97,14 @@ def test_a_loss_that_does_not_fit_leaves_no_run(data: DataConfig, plain_table: P
     # Where the task is said, the table is not even read.
     table = plain_table if data.task is None else tmp_path / "nowhere.csv"
     with pytest.raises(ConfigError, match="--loss huber is for numbers, and the target is a class"):
-        fit(table, target="dear", data=data, train=TrainConfig(loss="huber"), out=tmp_path / "runs", console=QUIET)
+        fit(
+            table,
+            target="dear",
+            data=data,
+            train=TrainConfig(preset="network", loss="huber"),
+            out=tmp_path / "runs",
+            console=QUIET,
+        )
     assert not (tmp_path / "runs").exists()
 
 
@@ -104,7 +122,7 @@ def test_the_loss_that_is_asked_for_is_the_one_that_is_minimised(
     monkeypatch.setattr("mixfit.report.page.write_report", lambda *_: None)
 
     def first_loss(loss: LossName) -> float:
-        train = TrainConfig(epochs=1, lr=1e-9, loss=loss)
+        train = TrainConfig(preset="network", epochs=1, lr=1e-9, loss=loss)
         schema = plain_table.with_name(f"{DEMO_TARGET}.json")
         run = fit(
             plain_table,

@@ -89,7 +89,18 @@ def test_a_mistake_ends_in_one_sentence_and_its_exit_code(
 
 
 def test_train_evaluate_and_predict_from_the_command_line(demo_table: Path, tmp_path: Path) -> None:
-    small = ["--epochs", "2", "--image-size", "32", "--encoding-dim", "8", "--tabular-hidden", "16"]
+    small = [
+        "--preset",
+        "network",
+        "--epochs",
+        "2",
+        "--image-size",
+        "32",
+        "--encoding-dim",
+        "8",
+        "--tabular-hidden",
+        "16",
+    ]
     trained = mixfit("train", demo_table, "--target", "price", *small, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert "run runs/vases-price-001   device cpu" in trained.stdout

@@ -220,7 +220,7 @@ def test_a_run_with_a_schema_is_repeated_with_it(
     monkeypatch.chdir(tmp_path)
     flags = ["--target", "price", "--set", "age_years=category", "--set", "photos=ignored"]
     assert in_process(capsys, "inspect", demo_table, *flags, "--out", "looked")[0] == 0
-    small = ["--epochs", 1, "--encoding-dim", 8, "--tabular-hidden", 8, "--tabular", "mlp"]
+    small = ["--preset", "network", "--epochs", 1, "--encoding-dim", 8, "--tabular-hidden", 8, "--tabular", "mlp"]
     arguments = [demo_table, "--target", "price", "--schema", "looked/schema.json", *small]
     assert in_process(capsys, "train", *arguments)[0] == 0
     Path("looked/schema.json").unlink()

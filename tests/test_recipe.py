@@ -201,7 +201,7 @@ def test_the_image_network_can_be_trained_on_pixels(backbone: str, demo_table: P
         target=DEMO_TARGET,
         data=QUICK_DATA,
         model=model,
-        train=TrainConfig(epochs=1),
+        train=TrainConfig(preset="network", epochs=1),
         out=tmp_path,
         console=Console(quiet=True),
     )

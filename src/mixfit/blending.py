@@ -100,8 +100,7 @@ def train_blend(
     folds = deal_folds(mixed, FOLDS, seed=train.seed)
     backbone = image.backbone if image is not None and isinstance(mixed.source, FeatureTable) else None
     budget = None if train.time is None else parse_duration(train.time)
-    truth = mixed.arrays.target.numpy()[folds.rows]
-    weight = None if mixed.arrays.weight is None else mixed.arrays.weight.numpy()[folds.rows]
+    truth, weight = folds.truth, folds.weight
     groups = group_of_row(mixed.frame.iloc[folds.rows], mixed.schema)
 
     fittings: list[Fitting] = []
@@ -201,6 +200,7 @@ def _predictor(
             FoldModels(encoder=fold.encoder, models={name: by_name[name].fitted[place] for name in chosen.shares})
             for place, fold in enumerate(folds.folds)
         ],
+        temperatures={name: by_name[name].temperature for name in chosen.shares},
         photos=photos,
         photo_encoder=photo_encoder,
         uncertainty=_uncertainty(mixed, folds, preprocessor, chosen, truth, weight, photos=photos),
@@ -250,12 +250,7 @@ def _blended(
 ) -> Blended:
     """Leaderboard and predictions of every model, in the unit of the target."""
     test_rows = mixed.split.test
-    on_test: dict[str, np.ndarray] = {}
-    for fitting in fittings:
-        folded = zip(fitting.fitted, folds.folds, strict=True)
-        on_test[fitting.candidate.name] = np.mean(
-            [model.predict(fold.rows.take(test_rows)) for model, fold in folded], axis=0
-        )
+    on_test = {fitting.candidate.name: fitting.mean(folds, test_rows) for fitting in fittings}
     out_of_fold = {fitting.candidate.name: fitting.predictions for fitting in fittings}
     for name, found in ((TABLE_BLEND, chosen.table), (BLEND, chosen.blend)):
         out_of_fold[name] = found.predictions

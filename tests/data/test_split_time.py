@@ -180,7 +180,7 @@ def command(*arguments: object) -> int:
     return int(str(stop.value.code))
 
 
-QUICK = ("--epochs", "1", "--tabular-hidden", "8", "--encoding-dim", "8", "--cache-gb", "0")
+QUICK = ("--preset", "network", "--epochs", "1", "--tabular-hidden", "8", "--encoding-dim", "8", "--cache-gb", "0")
 
 
 @pytest.mark.skipif("MIXFIT_DATA" not in os.environ, reason="MIXFIT_DATA is not set")

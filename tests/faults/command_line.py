@@ -7,7 +7,7 @@ import pytest
 
 from mixfit.cli import main
 
-QUICK = ("--epochs", "2", "--tabular-hidden", "8", "--encoding-dim", "8")
+QUICK = ("--preset", "network", "--epochs", "2", "--tabular-hidden", "8", "--encoding-dim", "8")
 
 
 def mixfit(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:

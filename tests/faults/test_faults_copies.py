@@ -14,7 +14,18 @@ from mixfit.cli import main
 from mixfit.predictor import Predictor
 
 ROWS = 60
-QUICK = ("--epochs", "2", "--backbone", "small_resnet", "--image-size", "32", "--encoding-dim", "8")
+QUICK = (
+    "--preset",
+    "network",
+    "--epochs",
+    "2",
+    "--backbone",
+    "small_resnet",
+    "--image-size",
+    "32",
+    "--encoding-dim",
+    "8",
+)
 Run = Callable[..., tuple[int, str]]
 
 

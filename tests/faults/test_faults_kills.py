@@ -262,7 +262,18 @@ def test_f33_the_command_line_ends_with_its_code_and_leaves_no_process(
     demo_table: Path, tmp_path: Path, signals: tuple[signal.Signals, ...], code: int
 ) -> None:
     # enough epochs for the signals to come in between; a large network, so that a batch lasts
-    settings = ["--epochs", "2000", "--patience", "2000", "--batch-size", "16", "--tabular-hidden", "256"]
+    settings = [
+        "--preset",
+        "network",
+        "--epochs",
+        "2000",
+        "--patience",
+        "2000",
+        "--batch-size",
+        "16",
+        "--tabular-hidden",
+        "256",
+    ]
     command = [
         sys.executable,
         "-m",

@@ -16,7 +16,18 @@ from mixfit.run_folder import locked
 from mixfit.training.callbacks.progress import ProgressLines
 from mixfit.training.state import TrainState
 
-SETTINGS = ("--epochs", "3", "--image-size", "32", "--tabular-hidden", "16", "--encoding-dim", "8")
+SETTINGS = (
+    "--preset",
+    "network",
+    "--epochs",
+    "3",
+    "--image-size",
+    "32",
+    "--tabular-hidden",
+    "16",
+    "--encoding-dim",
+    "8",
+)
 
 
 class SignalAt(ProgressLines):
@@ -184,8 +195,8 @@ def test_f40_another_architecture_is_refused_and_other_versions_are_a_warning(
 def test_a_run_within_a_time_and_as_lines_of_json(
     own_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ("--epochs", "100000", "--patience", "100000", "--time", "2s", "--json")
-    arguments = ("train", own_table, "--target", "price", "--out", tmp_path / "runs", *SETTINGS[2:], *more)
+    more = ("--preset", "network", "--epochs", "100000", "--patience", "100000", "--time", "2s", "--json")
+    arguments = ("train", own_table, "--target", "price", "--out", tmp_path / "runs", *SETTINGS[4:], *more)
     code, printed = mixfit(capsys, *arguments)
     assert code == 0
     lines = [json.loads(line) for line in printed.splitlines()]

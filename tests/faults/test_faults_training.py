@@ -199,7 +199,7 @@ def test_f38_a_last_batch_of_one_row_and_fewer_rows_than_a_batch(
     table.to_csv(tmp_path / "table.csv", index=False)
     code, printed = mixfit(
         capsys, "train", tmp_path / "table.csv", "--target", "price", "--images", demo_table.parent, "--out", tmp_path,
-        "--image-size", "32", "--backbone", "small_resnet", "--batch-size", "8", "--epochs", "1",
+        "--image-size", "32", "--backbone", "small_resnet", "--batch-size", "8", "--epochs", "1", "--preset", "network",
         "--tabular-hidden", "8",
     )  # fmt: skip
     assert code == (0 if rows > 1 else 3), printed
@@ -321,7 +321,18 @@ SURROUNDINGS = {
 def test_f42_surroundings_change_no_byte(demo_table: Path, tmp_path: Path) -> None:
     # a folder with spaces and letters of other alphabets
     out = tmp_path / "läufe und ρυνς"
-    settings = ["--epochs", "2", "--image-size", "32", "--tabular-hidden", "16", "--encoding-dim", "8"]
+    settings = [
+        "--preset",
+        "network",
+        "--epochs",
+        "2",
+        "--image-size",
+        "32",
+        "--tabular-hidden",
+        "16",
+        "--encoding-dim",
+        "8",
+    ]
     weights = []
     for name, surroundings in SURROUNDINGS.items():
         command = [sys.executable, "-m", "mixfit.cli", "train", str(demo_table), "--target", "price", *settings]

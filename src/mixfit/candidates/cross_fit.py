@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mixfit.candidates.candidate import Candidate, Fitted, Fold, RowsToPredict, fit_candidate, read_fitted
 from mixfit.candidates.encoding import RowEncoder
+from mixfit.candidates.intervals import best_temperature, tempered
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.folds import k_folds
@@ -34,7 +35,18 @@ class Fitting:
     """One a fold."""
     predictions: np.ndarray
     """Of the rows of all folds, each by the model that did not see it: ``(rows,)`` or ``(rows, classes)``."""
+    temperature: float
+    """Of the probabilities, which are tempered already; 1 for a number."""
     seconds: float
+
+    def mean(self, folds: "Folds", rows: np.ndarray) -> np.ndarray:
+        """Mean over the folds' models of their predictions for any rows of the table, tempered."""
+        pairs = zip(self.fitted, folds.folds, strict=True)
+        return np.mean([self.tempered(model.predict(fold.rows.take(rows))) for model, fold in pairs], axis=0)
+
+    def tempered(self, predictions: np.ndarray) -> np.ndarray:
+        """Probabilities at the temperature; numbers as they are."""
+        return predictions if predictions.ndim == 1 else tempered(predictions, self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +58,10 @@ class Folds:
     number: np.ndarray
     """Fold of each of ``rows``."""
     folds: list[Fold]
+    truth: np.ndarray
+    """Scaled numbers or class indices of ``rows``."""
+    weight: np.ndarray | None
+    """How much each of ``rows`` counts."""
 
     @property
     def count(self) -> int:
@@ -92,7 +108,14 @@ def deal_folds(data: MixedData, count: int, *, seed: int) -> Folds:
     for place, split in enumerate(splits):
         number[split.valid] = place
         folds.append(make_fold(data, rows[split.train], rows[split.valid], seed=seed + place))
-    return Folds(rows=rows, number=number, folds=folds)
+    weight = data.arrays.weight
+    return Folds(
+        rows=rows,
+        number=number,
+        folds=folds,
+        truth=data.arrays.target.numpy()[rows],
+        weight=None if weight is None else weight.numpy()[rows],
+    )
 
 
 def make_fold(data: MixedData, fit_rows: np.ndarray, judging_rows: np.ndarray, *, seed: int) -> Fold:
@@ -161,7 +184,18 @@ def cross_fit(
     predictions = np.empty((len(folds.rows), *parts[0][1].shape[1:]))
     for judged, values in parts:
         predictions[judged] = values
-    return Fitting(candidate=candidate, fitted=fitted, predictions=predictions, seconds=time.perf_counter() - start)
+    temperature = 1.0
+    if predictions.ndim == 2:
+        # A network may know much and be far too sure of it, which would keep it out of every blend of probabilities.
+        temperature = best_temperature(folds.truth, predictions, folds.weight)
+        predictions = tempered(predictions, temperature)
+    return Fitting(
+        candidate=candidate,
+        fitted=fitted,
+        predictions=predictions,
+        temperature=temperature,
+        seconds=time.perf_counter() - start,
+    )
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

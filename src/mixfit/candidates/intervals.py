@@ -76,7 +76,7 @@ class ClassUncertainty:
 
     def calibrated(self, probabilities: Float[np.ndarray, "rows classes"]) -> Float[np.ndarray, "rows classes"]:
         """Probabilities after temperature scaling (Guo et al. 2017, arXiv:1706.04599)."""
-        return _tempered(probabilities, self.temperature)
+        return tempered(probabilities, self.temperature)
 
     def sets(self, calibrated: Float[np.ndarray, "rows classes"], level: float) -> Bool[np.ndarray, "rows classes"]:
         """Which classes are in the set of each row; the most probable one always is."""
@@ -137,13 +137,30 @@ def class_uncertainty(
 ) -> ClassUncertainty:
     """Find the temperature with the least log-loss, and how probable true classes are."""
 
+    temperature = best_temperature(truth, probabilities, weight)
+    chosen = tempered(probabilities, temperature)[np.arange(len(truth)), truth]
+    return ClassUncertainty(temperature=temperature, scores=_few(1 - chosen), rows=len(truth))
+
+
+def tempered(probabilities: Float[np.ndarray, "rows classes"], temperature: float) -> Float[np.ndarray, "rows classes"]:
+    """Probabilities whose logarithms are divided by the temperature: above 1 they become less sure."""
+    logs = np.log(np.maximum(probabilities, 1e-12)) / temperature
+    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def best_temperature(
+    truth: Int64[np.ndarray, " rows"],
+    probabilities: Float[np.ndarray, "rows classes"],
+    weight: np.ndarray | None = None,
+) -> float:
+    """The temperature with the least log-loss."""
+
     def loss(temperature: float) -> float:
-        chosen = _tempered(probabilities, temperature)[np.arange(len(truth)), truth]
+        chosen = tempered(probabilities, temperature)[np.arange(len(truth)), truth]
         return float(np.average(-np.log(np.maximum(chosen, _LEAST_PROBABILITY)), weights=weight))
 
-    temperature = float(min(_TEMPERATURES, key=loss))
-    chosen = _tempered(probabilities, temperature)[np.arange(len(truth)), truth]
-    return ClassUncertainty(temperature=temperature, scores=_few(1 - chosen), rows=len(truth))
+    return float(min(_TEMPERATURES, key=loss))
 
 
 def uncertainty_from_dict(description: dict[str, Any], tensors: dict[str, Tensor]) -> Uncertainty:
@@ -180,12 +197,6 @@ def _spread_columns(
     return np.concatenate(
         [design_matrix(encoded, cardinalities, knots), seen, predictions[:, None], predictions[:, None] ** 2], axis=1
     )
-
-
-def _tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    logs = np.log(np.maximum(probabilities, 1e-12)) / temperature
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _few(scores: np.ndarray) -> np.ndarray:

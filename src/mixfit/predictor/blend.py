@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixfit.candidates.candidate import Fitted, FittedNetwork, RowsToPredict, read_fitted
 from mixfit.candidates.encoding import RowEncoder
-from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, uncertainty_from_dict
+from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, tempered, uncertainty_from_dict
 from mixfit.config import ModelConfig
 from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable
@@ -63,6 +63,8 @@ class BlendPredictor(Predictor):
 
     shares: dict[str, float]
     """By the name of the candidate; they sum to 1."""
+    temperatures: dict[str, float]
+    """Of each candidate's probabilities; 1 for numbers."""
     folds: Sequence[FoldModels]
     photos: bool
     """Whether a model with a share sees photos."""
@@ -126,7 +128,10 @@ class BlendPredictor(Predictor):
             for name, model in fold.models.items():
                 if isinstance(model, FittedNetwork):
                     model.model.to(device)
-                total += self.shares[name] / len(self.folds) * model.predict(seen)
+                found = model.predict(seen)
+                if classes is not None:
+                    found = tempered(found, self.temperatures[name])
+                total += self.shares[name] / len(self.folds) * found
         return total
 
     def save(self, folder: str | Path) -> None:
@@ -151,6 +156,7 @@ class BlendPredictor(Predictor):
         description = {
             "kind": "blend",
             "shares": self.shares,
+            "temperatures": self.temperatures,
             "folds": folds,
             "photos": self.photos,
             "photo_encoder": None if encoder is None else asdict(encoder.config),
@@ -199,6 +205,7 @@ class BlendPredictor(Predictor):
             raise ValueError("the shares are not those of its models")
         return cls(
             shares=shares,
+            temperatures={name: float(description["temperatures"][name]) for name in shares},
             folds=folds,
             photos=bool(description["photos"]),
             photo_encoder=encoder,

@@ -104,7 +104,7 @@ def tune(
         target=target,
         data=data or DataConfig(),
         model=model or ModelConfig(),
-        train=replace(train, time=None),
+        train=replace(train, time=None, preset="network"),
         schema=schema,
         console=console,
     )
