@@ -9,7 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -322,7 +322,15 @@ def _json_lines() -> dict[str, Any]:
 def _say_run(run: "Run", *, as_json: bool) -> None:
     if as_json:
         report = str(run.folder / "report.html")
-        line = {"event": "run", "folder": str(run.folder), "report": report, "verdict": run.comparison.verdict}
+        line: dict[str, Any] = {
+            "event": "run",
+            "folder": str(run.folder),
+            "report": report,
+            "verdict": run.comparison.verdict,
+        }
+        if run.contest is not None:
+            line["choice"] = run.contest.choice
+            line["leaderboard"] = [asdict(place) for place in run.contest.leaderboard]
         print(json_module.dumps(line))
 
 

@@ -258,9 +258,10 @@ def _blend_and_judge(
         comparison=compare_blends(judging, judged, photos=predictor.photos),
         history=found.history,
         bad=[*mixed.bad, *unreadable(mixed)],
+        contest=found.contest,
     )
-    write_results(run, judging, judged, found.seconds, settings, command, [*warnings, *found.left_out], found.contest)
-    say_end(console, run, prepared.table, judging, prepared.data_config, found.contest)
+    write_results(run, judging, judged, found.seconds, settings, command, [*warnings, *found.left_out])
+    say_end(console, run, prepared.table, judging, prepared.data_config)
     return run
 
 

@@ -48,6 +48,8 @@ class Run:
     history: pd.DataFrame
     """One row per epoch."""
     bad: list[BadInput]
+    contest: Contest | None = None
+    """How the models of a blend competed; None for one network."""
 
 
 def our_name(mixed: MixedData) -> str:
@@ -100,11 +102,11 @@ def write_results(
     settings: dict[str, object],
     command: str,
     warnings: list[str],
-    contest: Contest | None = None,
 ) -> None:
     """Write the list of bad inputs, the validation predictions and the report."""
     from mixfit.report.page import write_report  # matplotlib takes a second, which a misspelt flag should not wait for
 
+    contest = run.contest
     ours = our_name(mixed) if contest is None else BLEND
     with explained(run.folder, None):
         write_bad_inputs(run.bad, run.folder / "bad_inputs.csv")
@@ -173,10 +175,9 @@ def _predictions_frame(mixed: MixedData, rows: Rows, ours: str) -> pd.DataFrame:
     return pd.DataFrame(columns | {f"probability_{name}": prediction[:, i] for i, name in enumerate(classes)})
 
 
-def say_end(
-    console: Console, run: Run, table: Path, mixed: MixedData, config: DataConfig, contest: Contest | None = None
-) -> None:
+def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: DataConfig) -> None:
     """Print the scores, the verdict, and what to do next."""
+    contest = run.contest
 
     def say(text: str) -> None:
         console.print(text, markup=False)
