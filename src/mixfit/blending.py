@@ -22,7 +22,7 @@ from mixfit.candidates.candidate import Candidate, Fitted, read_fitted
 from mixfit.candidates.cross_fit import Fitting, Folds, Watch, cross_fit, deal_folds
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
 from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, class_uncertainty, number_uncertainty
-from mixfit.candidates.presets import FOLDS, plan_for
+from mixfit.candidates.presets import plan_for
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
@@ -97,7 +97,7 @@ def train_blend(
     """
     started = time.perf_counter()
     plan = plan_for(mixed, train)
-    folds = deal_folds(mixed, FOLDS, seed=train.seed)
+    folds = deal_folds(mixed, plan.folds, seed=train.seed)
     backbone = image.backbone if image is not None and isinstance(mixed.source, FeatureTable) else None
     budget = None if train.time is None else parse_duration(train.time)
     truth, weight = folds.truth, folds.weight

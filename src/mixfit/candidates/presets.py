@@ -9,8 +9,8 @@ from mixfit.config import Preset, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
 
-FOLDS = 5
-_MOST_EPOCHS = {"quick": 20, "balanced": 40}
+_FOLDS = {"quick": 5, "balanced": 5, "best": 10}
+_MOST_EPOCHS = {"quick": 20, "balanced": 20, "best": 40}
 _TABLE, _PHOTOS, _BOTH = {"table": True, "photos": False}, {"table": False, "photos": True}, {"photos": True}
 
 
@@ -21,6 +21,7 @@ class Plan:
     candidates: tuple[Candidate, ...]
     train: TrainConfig
     """Settings of the networks."""
+    folds: int
 
 
 def plan_for(data: MixedData, train: TrainConfig) -> Plan:
@@ -45,12 +46,13 @@ def plan_for(data: MixedData, train: TrainConfig) -> Plan:
             tried = []
         case _:
             assert_never(preset)
+    folds = _FOLDS.get(preset, 0)
     epochs = min(train.epochs, _MOST_EPOCHS.get(preset, train.epochs))
-    found = [Candidate(kind="constant"), *(candidate for candidate in tried if _can_learn(candidate, data))]
-    return Plan(candidates=tuple(found), train=replace(train, epochs=epochs))
+    found = [Candidate(kind="constant"), *(candidate for candidate in tried if _can_learn(candidate, data, folds))]
+    return Plan(candidates=tuple(found), train=replace(train, epochs=epochs), folds=folds)
 
 
-def _can_learn(candidate: Candidate, data: MixedData) -> bool:
+def _can_learn(candidate: Candidate, data: MixedData, folds: int) -> bool:
     """Whether there is what the model sees, and not so much of it that the model takes for ever."""
     columns = data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1]
     if (candidate.photos and data.photos is None) or (candidate.table and not columns):
@@ -59,5 +61,5 @@ def _can_learn(candidate: Candidate, data: MixedData) -> bool:
         return False  # there are only pixels
     if candidate.kind == "kernels":
         rows = len(data.split.train) + len(data.split.valid)
-        return data.target.classes is None and rows <= MOST_ROWS * FOLDS / (FOLDS - 1)
+        return data.target.classes is None and rows * (folds - 1) <= MOST_ROWS * folds
     return True
