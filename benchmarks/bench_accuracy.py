@@ -24,6 +24,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import torch
+from rich.console import Console
 from sklearn.metrics import log_loss, roc_auc_score
 
 from mixfit.blending import train_blend
@@ -31,7 +32,6 @@ from mixfit.candidates.components import Components
 from mixfit.candidates.cross_fit import make_fold
 from mixfit.candidates.encoding import mean_features
 from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
-from mixfit.console import PlainConsole
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.folds import k_folds
 from mixfit.data.load import MixedData, load_data, prepare_target
@@ -169,7 +169,7 @@ def run_fold(data: MixedData, image: ImageEncoder, preset: str, results: Results
         image=image,
         model=replace(ModelConfig(), freeze_backbone=True),
         train=TrainConfig(**settings),
-        console=PlainConsole(quiet=True),
+        console=Console(quiet=True),
     )
     seconds = time.perf_counter() - start
     for name, predictions in blended.test.items():
