@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixfit.data.target import Target
 from mixfit.device import default_device, is_out_of_memory
 from mixfit.errors import DataError, Diverged, ResourceError
 from mixfit.nn.model import MixedInputModel
@@ -23,29 +22,7 @@ from mixfit.training.metrics import Metric, evaluate
 from mixfit.training.optimizer import AdamW, parameter_groups
 from mixfit.training.snapshot import Snapshot, restore
 from mixfit.training.state import TrainState
-
-
-@runtime_checkable
-class Batches(Protocol):
-    """An iterable over batches with a length: our ``DataLoader`` or PyTorch's."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Any]: ...
-
-
-@runtime_checkable
-class TrainingData(Protocol):
-    """What a Learner needs of its data; ``MixedData`` has it."""
-
-    @property
-    def train(self) -> Batches: ...
-
-    @property
-    def valid(self) -> Batches: ...
-
-    @property
-    def target(self) -> Target | None: ...
+from mixfit.training.training_data import Batches, TrainingData
 
 
 class Learner:
