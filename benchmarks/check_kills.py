@@ -19,8 +19,8 @@ import torch
 
 from mixfit.demo import DEMO_TARGET, write_demo
 
-SETTINGS = ["--target", DEMO_TARGET, "--backbone", "small_resnet", "--image-size", "32", "--tabular-hidden", "32"]
-SETTINGS += ["--encoding-dim", "16", "--epochs", "8", "--save-every", "0", "--valid", "0.2"]
+SETTINGS = ["--target", DEMO_TARGET, "--preset", "network", "--backbone", "small_resnet", "--image-size", "32"]
+SETTINGS += ["--tabular-hidden", "32", "--encoding-dim", "16", "--epochs", "8", "--save-every", "0", "--valid", "0.2"]
 WEIGHTS = "*/model/model.safetensors"
 
 
