@@ -31,7 +31,8 @@ from mixfit.blending import train_blend
 from mixfit.candidates.components import Components
 from mixfit.candidates.cross_fit import make_fold
 from mixfit.candidates.encoding import mean_features
-from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
+from mixfit.choices import Role
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.folds import k_folds
 from mixfit.data.load import MixedData, load_data, prepare_target

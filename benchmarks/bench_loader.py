@@ -29,11 +29,12 @@ from torch.utils.data import Dataset
 from mixfit.data.batch import Batch
 from mixfit.data.cache import Cache
 from mixfit.data.dataset import MixedDataset
+from mixfit.data.image_source import ImageSource
 from mixfit.data.image_store import open_image_store
 from mixfit.data.loader import DataLoader
 from mixfit.data.random import RowRandom
 from mixfit.data.sampler import ShuffledSampler
-from mixfit.data.store import ImageFiles, ImageSource
+from mixfit.data.store import ImageFiles
 from mixfit.data.transform import Transform
 
 SIZE, BATCH = 128, 32

@@ -8,7 +8,8 @@ import pytest
 from conftest import QUICK_DATA
 from rich.console import Console
 
-from mixfit.config import Augmentation, ModelConfig, TrainConfig
+from mixfit.choices import Augmentation
+from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.table import read_table
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError

@@ -11,8 +11,9 @@ import pytest
 from conftest import QUICK_MODEL
 from rich.console import Console
 
+from mixfit.choices import LossName, OptimizerName
 from mixfit.cli import main
-from mixfit.config import DataConfig, LossName, ModelConfig, OptimizerName, TrainConfig
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.infer import infer_schema
 from mixfit.data.table import read_table
 from mixfit.demo import DEMO_TARGET

@@ -5,7 +5,19 @@ import pytest
 
 import mixfit
 
-HEAVY = ("torch", "pandas", "numpy", "PIL", "sklearn", "matplotlib", "timm")
+HEAVY = ("torch", "pandas", "numpy", "PIL", "sklearn", "matplotlib", "timm", "torchvision")
+BESIDE_TRAINING = {
+    "pandas",
+    "pyarrow",
+    "cyclopts",
+    "rich",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "torchvision",
+    "timm",
+    "PIL",
+}
 
 
 def loaded_after(code: str) -> set[str]:
@@ -24,6 +36,12 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     lines = ("from mixfit.cli import main", "try:", f"    main({arguments!r})")
     code = "\n".join([*lines, "except SystemExit as stop:", "    assert stop.code == 0"])
     assert loaded_after(code).isdisjoint(HEAVY)
+
+
+def test_the_learner_loads_little_beside_torch() -> None:
+    added = loaded_after("import mixfit; mixfit.Learner") - loaded_after("import torch")
+    assert added.isdisjoint(BESIDE_TRAINING | {"triton"})
+    assert "mixfit" in added
 
 
 def test_the_check_of_modules_can_fail() -> None:

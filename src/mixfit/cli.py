@@ -17,7 +17,8 @@ from cyclopts import App, CycloptsError, Parameter
 
 import mixfit
 from mixfit import config_file
-from mixfit.config import ROLES, DataConfig, ModelConfig, Role, TextConfig, TrainConfig
+from mixfit.choices import ROLES, Role
+from mixfit.config import DataConfig, ModelConfig, TextConfig, TrainConfig
 from mixfit.errors import ConfigError, MixfitError, ResourceError
 from mixfit.suggest import did_you_mean
 

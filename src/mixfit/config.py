@@ -9,36 +9,23 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from cyclopts import Parameter
 
+from mixfit.choices import (
+    Augmentation,
+    Crop,
+    Fusion,
+    LossName,
+    MemoryFormat,
+    Numbers,
+    OptimizerName,
+    Precision,
+    Preset,
+    Role,
+    Tabular,
+    Task,
+)
 from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError
 from mixfit.suggest import did_you_mean
-
-Role = Literal["number", "category", "date", "image", "target", "group", "split", "weight", "ignored"]
-"""What a column is used as."""
-Task = Literal["regression", "binary", "multiclass"]
-"""What is predicted: a number, one of two classes, one of several."""
-ROLES: tuple[Role, ...] = get_args(Role)
-TASKS: tuple[Task, ...] = get_args(Task)
-Crop = Literal["squash", "center", "pad"]
-"""How a photo becomes square: "squash" ignores the aspect ratio, "center" cuts the longer side, "pad" adds mid-grey."""
-Fusion = Literal["concat", "gated", "film", "attention", "late"]
-"""How the encodings of the table and of the photos are joined, see ``nn/fusion.py``."""
-Tabular = Literal["mlp", "resnet", "tabm"]
-"""The network of the table, see ``nn/tabular.py``, ``nn/tabular_resnet.py`` and ``nn/tabm.py``."""
-Numbers = Literal["plain", "linear", "periodic", "piecewise"]
-"""How a number is embedded, see ``nn/numeric_embeddings.py``."""
-MemoryFormat = Literal["auto", "contiguous", "channels_last"]
-Precision = Literal["auto", "float32", "bfloat16"]
-Augmentation = Literal["none", "flip", "standard", "trivial"]
-"""Random changes of the photos of training rows, see ``data/augment.py``."""
-OptimizerName = Literal[
-    "adamw", "sgd", "momentum", "nesterov", "rmsprop", "adam", "lamb", "lion", "muon", "schedule_free"
-]
-"""What changes the weights, see ``training/optimizer``."""
-Preset = Literal["network", "quick", "balanced", "best"]
-"""What is tried: one network, or a blend of few, of several or of many models."""
-LossName = Literal["auto", "mse", "mae", "huber", "cross_entropy", "balanced", "smooth", "focal"]
-"""What is minimised: the first three after ``auto`` are for numbers, the others for classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,11 +148,9 @@ class TrainConfig:
     """One training run."""
 
     preset: Preset = "balanced"
-    """What is tried: quick, balanced and best blend ever more models over folds of the rows and compare them with the
-    table alone; network trains one network."""
+    """What is tried: quick, balanced and best blend ever more models over folds of the rows; network trains only one."""
     epochs: int = 60
-    """Most passes over the training rows: one network ends earlier when it no longer improves; those of a blend make at
-    most 20, or 40 for best."""
+    """Most passes over the training rows; one network ends sooner when it stops improving, blends at 20 or 40."""
     optimizer: OptimizerName = "adamw"
     """What changes the weights; all but schedule_free, whose rate is constant, follow a one-cycle schedule."""
     lr: float | None = None

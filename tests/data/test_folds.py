@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_split import numbers, schema_of, sides
 
-from mixfit.config import Task
+from mixfit.choices import Task
 from mixfit.data.folds import k_folds
 from mixfit.errors import ConfigError, DataError
 

@@ -15,12 +15,13 @@ import torch
 from PIL import Image, features
 from torch.utils.data import DataLoader, Dataset
 
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.data import store
 from mixfit.data.cache import Cache
+from mixfit.data.image_source import ImageSource
 from mixfit.data.image_store import DECODER_VERSION, ImageStore, decoder_name, open_image_store, photo_keys
 from mixfit.data.images import read_image
-from mixfit.data.store import ImageFiles, ImageSource
+from mixfit.data.store import ImageFiles
 
 GOLDEN_SUMS = [48361, 31005, 31107, 48299]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.data import images
 from mixfit.data.images import ImageError, check_file, image_header, read_image
 from mixfit.errors import ConfigError, DataError

@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.data import store
+from mixfit.data.image_source import ImageSource
 from mixfit.data.images import read_image
-from mixfit.data.store import ImageFiles, ImageSource, typical_side
+from mixfit.data.store import ImageFiles, typical_side
 from mixfit.errors import ConfigError
 
 

@@ -14,7 +14,7 @@ import torch
 from photo_files import KINDS, chunk, drawing, encoded, exif, png, tiff
 from PIL import Image
 
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.data.images import image_header, read_image
 from mixfit.data.load import load_data
 from mixfit.data.photos import find_photos

@@ -14,7 +14,8 @@ from conftest import quick_fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.config import DataConfig, Role
+from mixfit.choices import Role
+from mixfit.config import DataConfig
 from mixfit.data.checks import parts_of
 from mixfit.data.infer import infer_schema
 from mixfit.data.load import load_data

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.config import Role
+from mixfit.choices import Role
 from mixfit.data.infer import SUSPICIOUS, infer_schema
 from mixfit.data.preprocess import TableArrays, TablePreprocessor
 from mixfit.data.schema import Column, Schema

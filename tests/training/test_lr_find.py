@@ -249,7 +249,10 @@ def test_the_picture_is_a_figure_of_its_own() -> None:
     assert plt.get_fignums() == []
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
-    assert "valley" in "".join(text.get_text() for text in axes.get_legend().get_texts())
+    (legend,) = figure.legends
+    assert "valley" in "".join(text.get_text() for text in legend.get_texts())
+    figure.draw_without_rendering()
+    assert legend.get_window_extent().y0 > axes.get_window_extent().y1  # hides none of the curves
 
 
 def broken(x: Tensor) -> Loaders:

@@ -357,6 +357,12 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
         AdamW(network().parameters(), **settings)
 
 
+def test_nesterov_without_momentum_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"SGD with nesterov needs a momentum above 0, such as momentum=0\.9\."):
+        SGD(network().parameters(), lr=0.1, nesterov=True)
+    SGD([{"params": list(network().parameters()), "momentum": 0.9}], lr=0.1, nesterov=True)  # each group has one
+
+
 def test_sparse_gradients_and_those_of_another_kind_are_refused() -> None:
     embedding = nn.Embedding(4, 2, sparse=True)
     embedding(torch.tensor([1])).sum().backward()

@@ -18,11 +18,11 @@ from mixfit.candidates.linear import LinearModel, design_matrix, find_knots, fit
 from mixfit.candidates.trees import TreeModel, grow_trees
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable, MixedDataset
+from mixfit.data.image_source import ImageSource
 from mixfit.data.load import MixedData
 from mixfit.data.loader import DataLoader
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.sampler import SequentialSampler
-from mixfit.data.store import ImageSource
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.build import build_model, model_shape, sized_for

@@ -5,7 +5,8 @@ from typing import assert_never
 
 from mixfit.candidates.candidate import Candidate
 from mixfit.candidates.kernels import MOST_ROWS
-from mixfit.config import Preset, TrainConfig
+from mixfit.choices import Preset
+from mixfit.config import TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
 

@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from mixfit.config import Augmentation
+from mixfit.choices import Augmentation
 from mixfit.data.colour import ColorJitter
 from mixfit.data.erasing import RandomErasing
 from mixfit.data.geometry import RandomAffine, RandomResizedCrop

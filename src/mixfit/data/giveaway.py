@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64
 
-from mixfit.config import Role, Task
+from mixfit.choices import Role, Task
 from mixfit.data.facts import Facts
 
 ORDER = 0.999

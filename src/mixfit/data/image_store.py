@@ -21,7 +21,7 @@ from PIL import features
 from rich.console import Console
 from rich.progress import track
 
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.data.cache import Cache
 from mixfit.data.record_store import Found, RecordStore, matches
 from mixfit.data.store import ImageFiles

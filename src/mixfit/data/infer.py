@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from mixfit.config import ROLES, TASKS, Role, Task
+from mixfit.choices import ROLES, TASKS, Role, Task
 from mixfit.data.facts import (
     TEXT_LEVELS,
     Facts,

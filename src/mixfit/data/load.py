@@ -13,11 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mixfit.config import Crop, DataConfig, Role
+from mixfit.choices import Crop, Role
+from mixfit.config import DataConfig
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.cache import Cache
 from mixfit.data.copies import without_copies
 from mixfit.data.dataset import FeatureTable, MixedDataset
+from mixfit.data.image_source import ImageSource
 from mixfit.data.image_store import open_image_store
 from mixfit.data.infer import infer_schema
 from mixfit.data.loader import DataLoader
@@ -26,7 +28,7 @@ from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.schema import Schema
 from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, split_rows
-from mixfit.data.store import ImageFiles, ImageSource, typical_side
+from mixfit.data.store import ImageFiles, typical_side
 from mixfit.data.table import TableFormat, read_as_configured
 from mixfit.data.target import Target, fit_target, row_weights, usable_rows
 from mixfit.data.transform import Transform

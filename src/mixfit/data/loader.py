@@ -3,6 +3,7 @@
 In: a dataset (how rows are fetched), a sampler (which rows), transforms. Out: batches on a device.
 Works with any dataset that has ``__len__`` and ``__getitem__``, PyTorch's own included."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -14,7 +15,6 @@ from torch import Tensor
 from mixfit.data.batch import Inputs, collate
 from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.device_copy import on_device, pin
-from mixfit.data.image_store import ImageStore
 from mixfit.data.prefetch import in_order
 from mixfit.data.random import RowRandom
 from mixfit.data.sampler import Sampler
@@ -133,6 +133,18 @@ class DataLoader:
         self._under_way = None
         self.sampler.load_state_dict(state)
 
+    def bookmark(self) -> Callable[[], None]:
+        """A function that puts the loader back to where it stands now.
+
+        Unlike ``load_state_dict``, which goes on in the middle of an epoch: one that was left will start anew."""
+        here, sampler = dict(vars(self)), copy.copy(vars(self.sampler))
+
+        def restore() -> None:
+            vars(self).update(here)
+            vars(self.sampler).update(sampler)
+
+        return restore
+
     def _jobs(self, epoch: int) -> Iterator[_Job]:
         for indices in self.sampler:
             yield _Job(indices, epoch, self.sampler.state_dict())
@@ -217,5 +229,5 @@ def _describe(dataset: Dataset, index: int) -> str:
 def _default_prefetch(dataset: Dataset, device: torch.device) -> int:
     if not isinstance(dataset, MixedDataset) or isinstance(dataset.photos, FeatureTable | None):
         return 0
-    is_decoded = isinstance(dataset.photos, ImageStore) and dataset.photos.is_complete
+    is_decoded = getattr(dataset.photos, "is_complete", False)  # an ImageStore's, which is not imported for this
     return 0 if is_decoded and device.type == "cpu" else 2

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mixfit.config import ROLES, TASKS, Role, Task
+from mixfit.choices import ROLES, TASKS, Role, Task
 from mixfit.errors import DataError
 from mixfit.suggest import did_you_mean
 

@@ -1,7 +1,7 @@
 """Photos by number, as tensors: decodes whichever files a batch asks for.
 
 In: the files of ``Photos``. Out: uint8 ``(photos, 3, size, size)`` and which of them could be read.
-``ImageSource`` is what datasets depend on; ``ImageFiles`` decodes on every access and keeps nothing.
+``ImageFiles`` is an ``ImageSource`` that decodes on every access and keeps nothing.
 Knows neither rows nor columns nor models."""
 
 import os
@@ -10,35 +10,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64, UInt8
 
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.data.images import ImageError, image_header, read_image
 from mixfit.errors import ConfigError
-
-
-@runtime_checkable
-class ImageSource(Protocol):
-    """Square photos by number."""
-
-    @property
-    def size(self) -> int:
-        """Height and width of every photo in pixels."""
-
-    @property
-    def failures(self) -> dict[int, str]:
-        """What is wrong with each photo that was asked for and could not be read, by number."""
-
-    def __len__(self) -> int: ...
-
-    def read(
-        self, indices: Int64[np.ndarray, " photos"]
-    ) -> tuple[UInt8[torch.Tensor, "photos 3 size size"], Bool[torch.Tensor, " photos"]]:
-        """Fetch photos; see ``ImageFiles.read``."""
 
 
 class ImageFiles:

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,8 @@ def summary(model: nn.Module, xb: Any) -> Summary:
         xb: what the model is called with; its ``len`` is the number of rows.
     Returns:
         A line for every leaf layer that was called. The model is left as it was, hooks and modes included."""
+    from torch.utils.flop_counter import FlopCounterMode  # brings Triton with it: a tenth of a second
+
     lines: list[LayerLine] = []
     leaves = [(name, module) for name, module in model.named_modules() if not any(True for _ in module.children())]
     modes = {module: module.training for module in model.modules()}

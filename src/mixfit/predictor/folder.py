@@ -14,7 +14,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import mixfit
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.errors import DataError
 from mixfit.files import new_folder, write_file
 from mixfit.predictor.base import Predictor

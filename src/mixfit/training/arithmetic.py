@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixfit.config import MemoryFormat, ModelConfig, Precision
+from mixfit.choices import MemoryFormat, Precision
+from mixfit.config import ModelConfig
 from mixfit.errors import ResourceError
 from mixfit.files import write_file
 from mixfit.nn.backbones import make_backbone

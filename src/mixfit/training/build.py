@@ -14,8 +14,9 @@ from mixfit.config import ModelConfig
 from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.feature_store import FeatureStore
+from mixfit.data.image_source import ImageSource
 from mixfit.data.load import MixedData
-from mixfit.data.store import ImageFiles, ImageSource
+from mixfit.data.store import ImageFiles
 from mixfit.errors import ConfigError
 from mixfit.nn.bins import compute_bins
 from mixfit.nn.build import ModelShape, make_model, with_sizes

@@ -65,7 +65,7 @@ class RateSearch:
         """Losses over rates, with both suggestions; a figure of its own that no window shows."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 4), layout="constrained")
+        figure = Figure(figsize=(7, 4.3), layout="constrained")
         axes = figure.subplots()
         axes.plot(self.rates, self.losses, color="0.75", label="loss of each batch")
         axes.plot(self.rates, self.smoothed, color="C0", label="smoothed")
@@ -79,7 +79,7 @@ class RateSearch:
         axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
         if high > low:
             axes.set_ylim(low - 0.2 * (high - low), high + 0.5 * (high - low))
-        axes.legend()
+        figure.legend(loc="outside upper center", ncols=4, frameon=False)  # inside it would hide some of the curve
         return figure
 
     def _fall(self) -> tuple[int, int]:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixfit.data.loader import DataLoader
 from mixfit.training.snapshot import random_states, set_random_states
 
 
@@ -55,16 +54,8 @@ def _copies(tensors: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 def _place(loader: Any) -> Any:
     """A function that puts a loader back to where it stands now."""
-    if isinstance(loader, DataLoader):
-        # Not by its state_dict: that goes on in the middle of an epoch, while an epoch that was left starts anew.
-        before, sampler = dict(vars(loader)), copy.copy(vars(loader.sampler))
-
-        def restore() -> None:
-            vars(loader).update(before)
-            vars(loader.sampler).update(sampler)
-
-        return restore
-    return _foreign_place(loader)
+    bookmark = getattr(loader, "bookmark", None)
+    return _foreign_place(loader) if bookmark is None else bookmark()
 
 
 def _foreign_place(loader: Any) -> Any:

@@ -39,7 +39,7 @@ class TrainState:
     prediction: Any = None
     """Of the current batch, or of its current part."""
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
-    """Of the current batch, with its graph until ``after_batch``."""
+    """Of the current batch; its graph is there up to ``after_loss``, in ``after_backward`` it is a mere number."""
     parts: int = 1
     """In how many parts a training batch goes through the model; their gradients add up to those of the whole batch."""
     loss_scale: float = 1.0
@@ -69,4 +69,4 @@ class TrainState:
         """Share of the training that is done, in [0, 1]: of its steps, or of its time budget if that is further on.
 
         0 at the first step, 1 at the last; schedules read it."""
-        return min(max(self.step / max(self.steps - 1, 1), self.time_share), 1.0)
+        return min(max(self.step / max(self.epochs * self.steps_per_epoch - 1, 1), self.time_share), 1.0)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, get_args, runtime_checkable
 
-from mixfit.config import Augmentation, Fusion, ModelConfig, TrainConfig
+from mixfit.choices import Augmentation, Fusion
+from mixfit.config import ModelConfig, TrainConfig
 
 
 @runtime_checkable

@@ -78,7 +78,7 @@ class Recorder(Callback):
 
     def after_step(self, state: TrainState) -> None:
         """Note the step; the loss stays on its device until the epoch is over."""
-        self._new_losses.append(state.loss.detach())
+        self._new_losses.append(state.loss)
         self.step_rates.append(state.optimizer.param_groups[0]["lr"])
 
     def after_train(self, state: TrainState) -> None:

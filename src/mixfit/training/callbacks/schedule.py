@@ -52,10 +52,14 @@ class Schedule(Callback):
         """Set the number for this step."""
         if not state.training:
             return
-        value = self.shape(state.progress)
+        value, key, factors = self.shape(state.progress), self.key, self.gives == "factors"
         for group, first in zip(state.optimizer.param_groups, self.first, strict=True):
             if first is not None:
-                set_number(group, self.key, first * value if self.gives == "factors" else value)
+                number = first * value if factors else value
+                if key in group:  # at once: this runs at every step
+                    group[key] = number
+                else:
+                    set_in_tuple(group, key, number)
 
     def state_dict(self) -> dict[str, Any]:
         """The numbers that the factors are of."""
@@ -136,11 +140,8 @@ def numbers(group: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def set_number(group: dict[str, Any], key: str, value: float) -> None:
-    """Put a number where ``numbers`` found it."""
-    if key in group:
-        group[key] = value
-        return
+def set_in_tuple(group: dict[str, Any], key: str, value: float) -> None:
+    """Put a number where ``numbers`` found ``"betas.0"`` and the like."""
     name, _, place = key.rpartition(".")
     parts: Sequence[float] = group[name]
     group[name] = type(parts)(value if at == int(place) else part for at, part in enumerate(parts))  # type: ignore[call-arg]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mixfit.errors import ConfigError
 from mixfit.training.optimizer.base import Optimizer, Parameters, ParamGroup, Piece
 from mixfit.training.optimizer.statistics import Average, AverageSquare, Momentum
 from mixfit.training.optimizer.steppers import L2, AdamStep, Decay, Descend, DivideByRoot, RootStep
@@ -10,7 +11,10 @@ from mixfit.training.optimizer.steppers import L2, AdamStep, Decay, Descend, Div
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013).
 
-    Weight decay is added to the gradient, as in ``torch.optim.SGD``."""
+    Weight decay is added to the gradient, as in ``torch.optim.SGD``.
+
+    Raises:
+        ConfigError: ``nesterov`` without ``momentum``, which would be plain descent."""
 
     def __init__(
         self,
@@ -22,6 +26,8 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+        if any(group["nesterov"] and not group["momentum"] > 0 for group in self.param_groups):
+            raise ConfigError("SGD with nesterov needs a momentum above 0, such as momentum=0.9.")
 
     def pieces(self, group: ParamGroup) -> Sequence[Piece]:
         """``v = momentum * v + g``; ``p -= lr * v``; for Nesterov's ``p -= lr * (g + momentum * v)``."""
