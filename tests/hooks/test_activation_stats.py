@@ -348,7 +348,7 @@ def test_the_training_is_the_same_to_the_bit() -> None:
 
 def test_what_is_kept_does_not_grow_with_the_steps() -> None:
     def size(stats: ActivationStats) -> int:
-        return sum(tensor.numel() for tensor in stats.state_dict()["tensors"])
+        return sum(tensor.numel() for name in ("kept", "latest") for tensor in stats.state_dict()[name].values())
 
     net, (x, *_) = model(), batches(1)
     with ActivationStats(net, columns=4) as stats:

@@ -165,7 +165,8 @@ class ActivationStats:
             "latest_steps": [self._latest[output][0] for output in outputs],
             "timeline": self.timeline.state_dict(),
             "passes": self._passes,
-            "tensors": [torch.from_numpy(a) for a in (kept.sums, kept.moments, latest.sums, latest.moments)],
+            "kept": {"sums": torch.from_numpy(kept.sums), "moments": torch.from_numpy(kept.moments)},
+            "latest": {"sums": torch.from_numpy(latest.sums), "moments": torch.from_numpy(latest.moments)},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -173,7 +174,9 @@ class ActivationStats:
 
         Raises:
             ConfigError: they were kept with other settings."""
-        sums, moments, latest_sums, latest_moments = (tensor.double().numpy().copy() for tensor in state["tensors"])
+        sums, moments, latest_sums, latest_moments = (
+            state[name][key].double().numpy().copy() for name in ("kept", "latest") for key in ("sums", "moments")
+        )
         numbers = self._numbers()
         if len(state["outputs"]) and sums.shape[-1] != numbers:
             raise ConfigError(f"The saved statistics have {sums.shape[-1]} numbers a column, these {numbers}.")
