@@ -13,7 +13,7 @@ from mixfit.errors import ConfigError
 from mixfit.hooks import pooling
 from mixfit.hooks.branches import MIXED_BRANCHES, branch_of
 from mixfit.hooks.hook import Call, Hook, Hooks
-from mixfit.hooks.measure import Scheme, default_edges, measure, saturation, units_of
+from mixfit.hooks.measure import Scheme, default_edges, measure, sampled, saturation, units_of
 from mixfit.hooks.pooling import Pool, pool_of, stacked
 from mixfit.hooks.records import Activations, Histogram, Output, activations
 from mixfit.hooks.select import Layers
@@ -252,7 +252,12 @@ class ActivationStats:
             column = self.timeline.used - 1
             for output, count, units, limited, _ in found:
                 new = pool_of(
-                    next(rows), count=count, units=units, limited=limited, quantiles=len(self.scheme.quantiles)
+                    next(rows),
+                    count=count,
+                    units=units,
+                    limited=limited,
+                    quantiles=len(self.scheme.quantiles),
+                    sample=sampled(count, self.scheme.sample),
                 )
                 self._pools[output].add(column, new)
                 before = self._latest.get(output)

@@ -2,8 +2,9 @@
 
 In: a tensor. Out: one small vector. Its parts are pooled over calls, steps and layers by ``pooling.py``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import asinh, ceil, gcd, sinh
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 MOMENTS = ("mean", "m2", "minimum", "maximum")
 COUNTS = ("near_zero", "saturated", "dead")
+_PIECE = 2**18  # values; 1 MB
 
 
 def default_edges(bins: int = 81, *, linear: float = 0.25, top: float = 1000.0) -> tuple[float, ...]:
@@ -72,37 +74,59 @@ def measure(x: Tensor, scheme: Scheme, limits: tuple[float, float] | None) -> Te
     """Mean, sum of squares about it, extremes, counts, quantiles, histogram of an output that is not empty.
 
     Returns:
-        float64 (float32 on devices without it): ``MOMENTS``, ``COUNTS``, quantiles and shares of the bins, both of the
-        sample. "dead" counts units, the other counts are of values."""
+        float64 (float32 on devices without it): ``MOMENTS``, the quantiles, ``COUNTS``, and how many values of the
+        sample are below each inner edge. Quantiles are of the sample, too; "dead" counts units, the others values."""
     x = x.detach()
     if x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()
     mean = x.mean()
-    centred = x - mean
-    m2 = centred.square_().sum()  # two passes: one would lose all digits where the mean is large
-    minimum, maximum = torch.aminmax(x)
-    size = torch.abs(x, out=centred) if centred.dtype == x.dtype else x.abs()
-    near_zero = (size <= scheme.near_zero).count_nonzero()
-    if x.ndim < 2:
-        largest = size.amax()
-    else:
-        unit = 1 if x.ndim > 3 else x.ndim - 1
-        largest = size.amax([axis for axis in range(x.ndim) if axis != unit])
+    m2, near_zero, largest = _about(x, mean, scheme.near_zero)
     dead = (largest <= scheme.near_zero).count_nonzero()
     saturated = torch.zeros_like(dead) if limits is None else ((x <= limits[0]) | (x >= limits[1])).count_nonzero()
-    ordered, last = _sample(x, scheme.sample).sort().values, sampled(x.numel(), scheme.sample) - 1
-    quantiles = [_between(ordered, share * last) for share in scheme.quantiles]
+    ordered = _sample(x, scheme.sample).sort().values
+    below, above, weight = _places(scheme.quantiles, len(ordered), x.dtype, x.device)
+    quantiles = ordered.index_select(0, below).lerp(ordered.index_select(0, above), weight)
     ends = torch.searchsorted(ordered, _edges(scheme.edges[1:-1], x.dtype, x.device))
-    scalars = [mean, m2, minimum, maximum, near_zero, saturated, dead, *quantiles]
     exact = torch.float32 if x.device.type == "mps" else torch.float64
-    shares = torch.diff(ends, prepend=ends.new_zeros(1), append=ends.new_full((1,), last + 1)).to(exact) / (last + 1)
-    return torch.cat([torch.stack([scalar.to(exact) for scalar in scalars]), shares])
+    values = torch.cat([torch.stack([mean, m2, *torch.aminmax(x)]), quantiles])
+    counts = torch.cat([torch.stack([near_zero, saturated, dead]), ends])
+    return torch.cat([values.to(exact), counts.to(exact)])
 
 
-def _between(ordered: Tensor, place: float) -> Tensor:
-    """The value at a place of sorted values; between two, linearly."""
-    below = int(place)
-    return ordered[below].lerp(ordered[min(below + 1, len(ordered) - 1)], place - below)
+def _about(x: Tensor, mean: Tensor, near_zero: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of squares about the mean, number of values near zero, largest size in each unit.
+
+    Two passes: one would lose all digits where the mean is large. On a CPU in pieces that fit its cache: fresh memory
+    for intermediate results of a large output takes longer than all of the arithmetic."""
+    unit = 1 if x.ndim > 3 else x.ndim - 1
+    axes = [axis for axis in range(x.ndim) if axis != unit] if x.ndim > 1 else list(range(x.ndim))
+    pieces: Sequence[Tensor] = [x]
+    if x.device.type == "cpu" and x.numel() > _PIECE:
+        pieces = torch.split(x, max(len(x) * _PIECE // x.numel(), 1))  # type: ignore[no-untyped-call]
+    found = []
+    for piece in pieces:
+        work = piece - mean
+        m2 = work.square_().sum()
+        torch.abs(piece, out=work)
+        found.append((m2, (work <= near_zero).count_nonzero(), work.amax(axes)))
+    if len(found) == 1:
+        return found[0]
+    m2s, counts, largest = (torch.stack(numbers) for numbers in zip(*found, strict=True))
+    return m2s.sum(), counts.sum(), largest.amax(0)
+
+
+@lru_cache(maxsize=256)
+def _places(
+    quantiles: tuple[float, ...], n: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the quantiles among ``n`` sorted values: the value below, the one above, and the weight of that."""
+    places = [share * (n - 1) for share in quantiles]
+    below = [int(place) for place in places]
+    return (
+        torch.tensor(below, dtype=torch.int64, device=device),
+        torch.tensor([min(place + 1, n - 1) for place in below], dtype=torch.int64, device=device),
+        torch.tensor([place - int(place) for place in places], dtype=dtype, device=device),
+    )
 
 
 def _sample(x: Tensor, most: int | None) -> Tensor:
@@ -111,7 +135,7 @@ def _sample(x: Tensor, most: int | None) -> Tensor:
     return flat if most is None or len(flat) <= most else flat[:: _stride(len(flat), most)]
 
 
-@cache
+@lru_cache(maxsize=256)
 def _stride(n: int, most: int) -> int:
     """Of the sample; it shares no factor with any axis, so that every channel and every place has its turn."""
     stride = ceil(n / most)

@@ -47,9 +47,17 @@ class Pool:
         return Pool(sums, np.stack([mean, m2, *extremes], axis=-1))
 
     def add(self, place: int, other: "Pool") -> None:
-        """Pool one place with another pool's only one."""
-        both = stacked([self[place], other]).over(0)
-        self.sums[place], self.moments[place] = both.sums, both.moments
+        """Pool one place with another pool's only one; what ``over`` does for many, in plain numbers."""
+        moments, new = self.moments[place], other.moments
+        before, count = float(self.sums[place, COUNT]), float(other.sums[COUNT])
+        self.sums[place] += other.sums
+        if count:
+            away = float(new[MEAN] - moments[MEAN])
+            share = count / (before + count)
+            moments[MEAN] += away * share
+            moments[M2] += new[M2] + away * away * before * share
+            moments[MINIMUM] = min(moments[MINIMUM], new[MINIMUM])
+            moments[MAXIMUM] = max(moments[MAXIMUM], new[MAXIMUM])
 
     def merge_pairs(self) -> None:
         """Places 0 and 1 become 0, 2 and 3 become 1, and so on; the second half is empty then."""
@@ -66,16 +74,28 @@ def stacked(pools: list[Pool]) -> Pool:
 
 
 def pool_of(
-    measured: Float64[np.ndarray, " numbers"], *, count: int, units: int, limited: bool, quantiles: int
+    measured: Float64[np.ndarray, " numbers"], *, count: int, units: int, limited: bool, quantiles: int, sample: int
 ) -> Pool:
-    """The pool of one output that was measured (see ``measure``); where it is not finite, that alone is counted."""
-    moments, rest = measured[: len(MOMENTS)], measured[len(MOMENTS) :]
-    sums = np.zeros(_FIRST_COUNT + len(rest))
-    if not np.isfinite(moments).all():
-        pool = Pool.empty((), len(sums))
+    """The pool of one output that was measured (see ``measure``); where it is not finite, that alone is counted.
+
+    Args:
+        count, sample: values of the output, and of its sample.
+        limited: whether the layer's range has an end to be saturated at.
+        quantiles: how many were measured."""
+    shares = measured[len(MOMENTS) : len(MOMENTS) + quantiles]
+    counts = measured[len(MOMENTS) + quantiles : len(MOMENTS) + quantiles + len(COUNTS)]
+    ends = measured[len(MOMENTS) + quantiles + len(COUNTS) :]
+    pool = Pool.empty((), FIRST_QUANTILE + quantiles + len(ends) + 1)
+    if not np.isfinite(measured).all():
         pool.sums[BROKEN] = 1
         return pool
-    sums[[OUTPUTS, LIMITED, UNITS, COUNT]] = 1, count if limited else 0, units, count
-    sums[_FIRST_COUNT:] = rest
-    sums[FIRST_QUANTILE + quantiles :] *= count  # the histogram counts values
-    return Pool(sums, moments.copy())
+    sums = pool.sums
+    sums[OUTPUTS], sums[LIMITED], sums[UNITS], sums[COUNT] = 1, count if limited else 0, units, count
+    sums[_FIRST_COUNT:FIRST_QUANTILE] = counts
+    sums[FIRST_QUANTILE : FIRST_QUANTILE + quantiles] = shares
+    bins = sums[FIRST_QUANTILE + quantiles :]
+    bins[:-1], bins[-1] = ends, sample
+    bins[1:] -= ends
+    bins *= count / sample  # the histogram counts values
+    pool.moments[:] = measured[: len(MOMENTS)]
+    return pool
