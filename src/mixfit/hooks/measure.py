@@ -102,7 +102,7 @@ def _about(x: Tensor, mean: Tensor, near_zero: float) -> tuple[Tensor, Tensor, T
     axes = [axis for axis in range(x.ndim) if axis != unit] if x.ndim > 1 else list(range(x.ndim))
     pieces: Sequence[Tensor] = [x]
     if x.device.type == "cpu" and x.numel() > _PIECE:
-        pieces = torch.split(x, max(len(x) * _PIECE // x.numel(), 1))  # type: ignore[no-untyped-call]
+        pieces = torch.split(x, max(len(x) * _PIECE // x.numel(), 1))
     found = []
     for piece in pieces:
         work = piece - mean

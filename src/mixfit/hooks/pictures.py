@@ -16,11 +16,12 @@ from mixfit.hooks.records import Activations, Output
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Share = Literal["dead_units", "near_zero", "saturated"]
 Quantity = Literal["gradient", "ratio", "weight", "update"]
-_MUTED, _RULE = "#59656e", "#d9dee2"
+_MUTED, _RULE, _BROKEN = "#59656e", "#d9dee2", "#d62828"
 _COLOURS = ("#1f5f99", "#bf5316", "#2b7a4b", "#7a3f8f", "#8a6d00", "#a11d4a")
 _SHARES = {
     "dead_units": "share of units that give nothing for a whole batch",
@@ -41,7 +42,8 @@ def plot_histograms(
     """Where do the values of each layer lie, step by step? One panel an output, brighter where values are denser.
 
     The vertical scale is even around 0 and logarithmic far from it, and the same in all panels. The colour is the
-    logarithm of the share of the values per unit of the scale; the thin line is the mean.
+    logarithm of the share of the values per unit of the scale; the thin line is the mean. Red are columns in which an
+    output was not finite.
 
     Args:
         outputs: by default all; a dozen can be read.
@@ -79,16 +81,20 @@ def compare_histograms(
         # Even steps of the scale, not of the values: bins far out are wide, and would look empty.
         heights = np.diff(np.arcsinh(histogram.edges / _LINEAR))
         density = (shares / heights).T
+        borders = _borders(histogram.spans)
         mesh = axes.pcolormesh(
-            _borders(histogram.spans),
+            borders,
             histogram.edges,
             np.where(density > 0, density, np.nan),
             norm=LogNorm(1e-3, 3.0),
             cmap="viridis",
             rasterized=True,
         )
-        means = [told.mean for told in stats.over_time(output)]
-        axes.plot(histogram.spans.mean(1), means, color="white", linewidth=0.9)
+        told = stats.over_time(output)
+        axes.plot(histogram.spans.mean(1), [record.mean for record in told], color="white", linewidth=0.9)
+        for record, left, right in zip(told, borders, borders[1:], strict=False):
+            if record.broken:
+                axes.axvspan(left, right, color=_BROKEN, linewidth=0)
         axes.set_title(title, fontsize=9, loc="left")
         _plain(axes)
         axes.set_facecolor("#2a0a38")
@@ -120,6 +126,7 @@ def plot_shares(stats: ActivationStats, share: Share = "dead_units") -> "Figure"
     values = np.array([[np.nan if value is None else value for value in row] for _, row in rows])
     borders = _borders(stats.timeline.spans)
     mesh = axes.pcolormesh(borders, np.arange(len(rows) + 1), values, vmin=0, vmax=1, cmap="OrRd", rasterized=True)
+    axes.set_facecolor(_RULE)  # where nothing was measured
     axes.set_yticks(np.arange(len(rows)) + 0.5, [_name(output) for output, _ in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("step", color=_MUTED)
@@ -157,6 +164,7 @@ def plot_spread(stats: ActivationStats, outputs: Sequence[Output] | None = None)
         spreads = [_std(stats.over_time(output), place) for output in chosen]
         axes.plot(spreads, range(len(chosen)), "o-", color=colour, markersize=size, linewidth=1.2, label=label)
     axes.set_xscale("log")
+    _plain_logarithms(axes.xaxis)
     axes.set_yticks(range(len(chosen)), [_name(output) for output in chosen], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("standard deviation of the outputs", color=_MUTED)
@@ -181,6 +189,7 @@ def plot_gradients(
     for (part, told), colour in zip(lines, _cycle(len(lines)), strict=True):
         axes.plot(_middles(told), [_of(record, quantity) for record in told], color=colour, label=_label(part))
     axes.set_yscale("log")
+    _plain_logarithms(axes.yaxis)
     if quantity == "ratio":
         axes.axhline(1e-3, color=_MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
     figure.legend(loc="outside upper left", ncols=min(len(lines), 4), frameon=False, fontsize=9)
@@ -194,11 +203,12 @@ def plot_modalities(stats: GradientStats) -> "Figure":
         ConfigError: no gradient came through a fusion yet."""
     told = [record for record in stats.modalities_over_time() if record.steps]
     _require(told)
-    figure, axes = _line_figure("norm of the gradient of the encoding")
+    figure, axes = _line_figure("gradient of the encoding, norm")
     steps = [(record.first_step + record.last_step) / 2 for record in told]
     axes.plot(steps, [record.table for record in told], color=_COLOURS[0], label="table")
     axes.plot(steps, [record.photos for record in told], color=_COLOURS[1], label="photos")
     axes.set_yscale("log")
+    _plain_logarithms(axes.yaxis)
     figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
     return figure
 
@@ -264,7 +274,7 @@ def _line_figure(ylabel: str) -> tuple["Figure", "Axes"]:
     figure = Figure(figsize=(6.6, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel("step", color=_MUTED)
-    axes.set_ylabel(ylabel, color=_MUTED)
+    axes.set_ylabel(ylabel, color=_MUTED, fontsize=9)
     axes.grid(axis="y", color=_RULE, linewidth=0.8)
     _plain(axes)
     return figure, axes
@@ -273,7 +283,19 @@ def _line_figure(ylabel: str) -> tuple["Figure", "Axes"]:
 def _plain(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_MUTED)
-    axes.tick_params(length=0, labelsize=8, colors=_MUTED)
+    axes.tick_params(length=0, labelsize=8, colors=_MUTED, which="both")
+
+
+def _plain_logarithms(axis: "Axis") -> None:
+    """0.02 in place of 2 x 10^-2."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    axis.set_major_formatter(Plain())
+    axis.set_minor_formatter(Plain(minor_thresholds=(2, 0.5)))
 
 
 def _value_ticks(axes: "Axes", low: float, high: float) -> None:
