@@ -267,6 +267,8 @@ def test_a_pass_that_fails_counts_as_nothing_and_leaves_no_hook() -> None:
     with ActivationStats(net) as stats:
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             net(torch.ones(2, 3))
+        assert stats.outputs == []
+        assert stats.state_dict()["outputs"] == []
         net[1] = nn.Linear(3, 1)
         net(torch.ones(2, 3))
     assert [told.outputs for told in stats.total().values()] == [1]

@@ -23,6 +23,7 @@ from mixfit.hooks.timeline import Timeline
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 _MOST_SERIES = 16  # of one layer: further calls and parts are pooled into the last one, so that memory is bounded
 _MOST_WAITING = 16  # passes whose numbers wait on a GPU
+_Seen = tuple[Output, int, int, bool, Tensor]  # its values, its units, whether it can be saturated, what was measured
 
 
 class ActivationStats:
@@ -86,7 +87,8 @@ class ActivationStats:
         self._series: dict[str, int] = {}
         self._passes = 0
         self._now = -1
-        self._waiting: list[tuple[int, list[tuple[Output, int, int, bool, Tensor]]]] = []
+        self._pass: list[_Seen] = []
+        self._waiting: list[tuple[int, list[_Seen]]] = []
 
     def place(self) -> None:
         """Begin to look, where no ``with`` block can span the training."""
@@ -94,7 +96,7 @@ class ActivationStats:
 
     def remove(self) -> None:
         """Look no longer; the statistics stay."""
-        self._drop_broken_pass()
+        self._leave_pass()
         self._before.remove()
         self._fetch()
 
@@ -192,30 +194,28 @@ class ActivationStats:
 
     def _begin(self, call: Call) -> None:
         """A pass begins: hook the layers if it is to be looked at."""
-        self._drop_broken_pass()
+        self._leave_pass()  # one that an error has ended counts as nothing
         if self.training_only and not call.module.training:
             return
         self._now = self._passes if self._step is None else self._step()
         self._passes += 1
         if self._now % self.every == 0:
             self._calls.clear()
-            self._waiting.append((self._now, []))
             self._layers.place()
             self._after.place()  # last: the model itself may be one of the layers
 
-    def _drop_broken_pass(self) -> None:
-        """What was seen of a pass that an error has ended counts as nothing."""
-        if self._layers.placed:
-            self._layers.remove()
-            self._after.remove()
-            self._waiting.pop()
-
     def _end(self, call: Call) -> None:
+        if self._pass:
+            self._waiting.append((self._now, self._pass))
+        on_cpu = self._pass and self._pass[0][-1].device.type == "cpu"
+        self._leave_pass()
+        if on_cpu or len(self._waiting) == _MOST_WAITING:
+            self._fetch()
+
+    def _leave_pass(self) -> None:
         self._layers.remove()
         self._after.remove()
-        found = self._waiting[-1][1]
-        if len(self._waiting) == _MOST_WAITING or (found and found[0][-1].device.type == "cpu"):
-            self._fetch()
+        self._pass = []
 
     def _look(self, call: Call) -> None:
         number = self._calls.get(call.name, 0)
@@ -223,34 +223,36 @@ class ActivationStats:
         limits = saturation(call.module)
         for part, tensor in tensors_in(call.output):
             if tensor.numel() and tensor.is_floating_point() and tensor.layout == torch.strided:
-                output = self._output(call, number, part)
+                branch = branch_of(call.name, self.branches)
+                output = Output(call.name, number, part, branch, type(call.module).__name__)
                 measured = measure(tensor, self.scheme, limits)
-                self._waiting[-1][1].append((output, tensor.numel(), units_of(tensor), limits is not None, measured))
+                self._pass.append((output, tensor.numel(), units_of(tensor), limits is not None, measured))
 
-    def _output(self, call: Call, number: int, part: str) -> Output:
-        name = call.name
-        output = Output(name, number, part, branch_of(name, self.branches), type(call.module).__name__)
+    def _kept_as(self, output: Output) -> Output:
+        """The output whose statistics these are: the last one of a layer that has too many."""
         if output in self._pools:
             return output
-        if self._series.get(name, 0) >= _MOST_SERIES:
-            return [output for output in self._pools if output.layer == name][-1]
-        self._series[name] = self._series.get(name, 0) + 1
+        count = self._series.get(output.layer, 0)
+        if count >= _MOST_SERIES:
+            return [known for known in self._pools if known.layer == output.layer][-1]
+        self._series[output.layer] = count + 1
         self._pools[output] = Pool.empty((self.timeline.columns,), self._numbers())
         return output
 
     def _fetch(self) -> None:
         """Bring all that waits on a device over at once, and keep it."""
-        waiting, self._waiting = [found for found in self._waiting if found[1]], []
+        waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        together = torch.stack([measured for _, found in waiting for *_, measured in found]).double().cpu().numpy()
+        together = torch.stack([measured for _, found in waiting for *_, measured in found]).cpu().double().numpy()
         rows = iter(together)
         for step, found in waiting:
             if self.timeline.advance(step):
                 for pool in self._pools.values():
                     pool.merge_pairs()
             column = self.timeline.used - 1
-            for output, count, units, limited, _ in found:
+            for seen, count, units, limited, _ in found:
+                output = self._kept_as(seen)
                 new = pool_of(
                     next(rows),
                     count=count,
