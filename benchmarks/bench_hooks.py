@@ -1,8 +1,8 @@
 """Do statistics of activations grow with the steps, and what do they cost? Run: python benchmarks/bench_hooks.py
 
-ResNet-18 trains at 128 px and batch 32, watched and not, in turn step by step; of ten steps one is looked at. On a busy
-machine the seconds of CPU say more than those of the clock. Then a ten-layer model is looked at in each of 100,000 steps,
-and a line is fitted to the resident memory. Two arguments: rounds of the first part, steps of the second (0 for none)."""
+ResNet-18 trains at 128 px and batch 32, watched and not, in turn step by step; of ten steps one is looked at. On a
+busy machine the seconds of CPU say more than those of the clock. Then a ten-layer model is looked at in each of 100,000
+steps, and a line is fitted to the resident memory. Two arguments: rounds of the first part, steps of the second."""
 
 import sys
 import time
@@ -87,7 +87,7 @@ def cost(rounds: int) -> None:
             found[kind].append(seconds)
     plain = np.array(found["plain"])
     cpu, wall = np.median(plain, axis=0) / EVERY
-    print(f"ResNet-18, {PIXELS} px, batch {BATCH}, without statistics: {cpu:.3f} s of CPU a step, {wall:.3f} s of clock")
+    print(f"ResNet-18, {PIXELS} px, batch {BATCH}, without statistics: {cpu:.3f} s of CPU a step, {wall:.3f} s in all")
     for kind in kinds[1:]:
         for name, ratios in zip(("CPU", "clock"), (np.array(found[kind]) / plain).T, strict=True):
             low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
