@@ -8,8 +8,8 @@ from mixfit.errors import ConfigError
 from mixfit.suggest import NAMES_SHOWN, did_you_mean
 
 Predicate = Callable[[str, nn.Module], bool]
-Layer = str | nn.Module | type[nn.Module] | Predicate
-Layers = Layer | Sequence[Layer]
+LayerChoice = str | nn.Module | type[nn.Module] | Predicate
+Layers = LayerChoice | Sequence[LayerChoice]
 
 
 def select_layers(model: nn.Module, layers: Layers | None = None) -> dict[str, nn.Module]:
@@ -49,7 +49,7 @@ def is_leaf(_name: str, module: nn.Module) -> bool:
     return not any(True for _ in module.children())
 
 
-def _those_of(model: nn.Module, layer: Layer) -> Iterator[nn.Module]:
+def _those_of(model: nn.Module, layer: LayerChoice) -> Iterator[nn.Module]:
     if isinstance(layer, str):
         yield find_layer(model, layer)
     elif isinstance(layer, nn.Module):
