@@ -403,3 +403,13 @@ def test_wrong_settings_are_told() -> None:
 
 def test_an_output_says_where_it_is() -> None:
     assert [str(Output("a.b")), str(Output("a", 1)), str(Output("", 0, "[0]"))] == ["a.b", "a (call 2)", "model[0]"]
+
+
+def test_a_large_output_is_measured_in_pieces_as_if_whole() -> None:
+    x = torch.randn(5, 3, 300, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64).relu()
+    x[:, 1] = 0  # a dead unit
+    x += 0.0005
+    found = measure(x, Scheme(1e-3, (0.5,), (-1.0, 1.0, 2.0), None), None).tolist()
+    expected = [x.mean(), x.var(correction=0) * x.numel(), x.min(), x.max(), x.quantile(0.5, interpolation="linear")]
+    assert found[:5] == pytest.approx([float(value) for value in expected], rel=1e-9)
+    assert found[5:] == [int((x <= 1e-3).sum()), 0, 1, int((x < 1).sum())]

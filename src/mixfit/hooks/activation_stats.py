@@ -61,7 +61,7 @@ class ActivationStats:
         near_zero: float = 1e-3,
         quantiles: Sequence[float] = QUANTILES,
         edges: Sequence[float] | None = None,
-        sample: int | None = 2**14,
+        sample: int | None = 2**13,
         branches: Mapping[str, str] = MIXED_BRANCHES,
         training_only: bool = True,
         step: Callable[[], int] | None = None,

@@ -79,40 +79,48 @@ def measure(x: Tensor, scheme: Scheme, limits: tuple[float, float] | None) -> Te
     x = x.detach()
     if x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()
-    mean = x.mean()
-    m2, near_zero, largest = _about(x, mean, scheme.near_zero)
+    exact = torch.float32 if x.device.type == "mps" else torch.float64
+    moments, near_zero, largest = _moments(x, scheme.near_zero, exact)
     dead = (largest <= scheme.near_zero).count_nonzero()
     saturated = torch.zeros_like(dead) if limits is None else ((x <= limits[0]) | (x >= limits[1])).count_nonzero()
     ordered = _sample(x, scheme.sample).sort().values
     below, above, weight = _places(scheme.quantiles, len(ordered), x.dtype, x.device)
     quantiles = ordered.index_select(0, below).lerp(ordered.index_select(0, above), weight)
     ends = torch.searchsorted(ordered, _edges(scheme.edges[1:-1], x.dtype, x.device))
-    exact = torch.float32 if x.device.type == "mps" else torch.float64
-    values = torch.cat([torch.stack([mean, m2, *torch.aminmax(x)]), quantiles])
     counts = torch.cat([torch.stack([near_zero, saturated, dead]), ends])
-    return torch.cat([values.to(exact), counts.to(exact)])
+    return torch.cat([moments, quantiles.to(exact), counts.to(exact)])
 
 
-def _about(x: Tensor, mean: Tensor, near_zero: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum of squares about the mean, number of values near zero, largest size in each unit.
+def _moments(x: Tensor, near_zero: float, exact: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """``MOMENTS``, number of values near zero, largest size in each unit.
 
-    Two passes: one would lose all digits where the mean is large. On a CPU in pieces that fit its cache: fresh memory
-    for intermediate results of a large output takes longer than all of the arithmetic."""
+    The squares are summed about a mean: without one, all digits would be lost where the mean is large. On a CPU it goes
+    in pieces that fit its cache: fresh memory for intermediate results of a large output takes longer than the
+    arithmetic. The pieces are pooled like batches."""
     unit = 1 if x.ndim > 3 else x.ndim - 1
     axes = [axis for axis in range(x.ndim) if axis != unit] if x.ndim > 1 else list(range(x.ndim))
     pieces: Sequence[Tensor] = [x]
     if x.device.type == "cpu" and x.numel() > _PIECE:
         pieces = torch.split(x, max(len(x) * _PIECE // x.numel(), 1))
-    found = []
+    means, squares, lows, highs, counts, sizes = [], [], [], [], [], []
     for piece in pieces:
+        mean = piece.mean()
         work = piece - mean
-        m2 = work.square_().sum()
+        means.append(mean)
+        squares.append(work.square_().sum())
+        low, high = torch.aminmax(piece)
+        lows.append(low)
+        highs.append(high)
         torch.abs(piece, out=work)
-        found.append((m2, (work <= near_zero).count_nonzero(), work.amax(axes)))
-    if len(found) == 1:
-        return found[0]
-    m2s, counts, largest = (torch.stack(numbers) for numbers in zip(*found, strict=True))
-    return m2s.sum(), counts.sum(), largest.amax(0)
+        counts.append((work <= near_zero).count_nonzero())
+        sizes.append(work.amax(axes))
+    if len(pieces) == 1:
+        return torch.stack([means[0], squares[0], low, high]).to(exact), counts[0], sizes[0]
+    each, n = torch.stack(means).to(exact), torch.tensor([piece.numel() for piece in pieces], dtype=exact)
+    mean = (each * n).sum() / x.numel()
+    m2 = torch.stack(squares).to(exact).sum() + (n * (each - mean).square()).sum()
+    extremes = torch.stack(lows).amin().to(exact), torch.stack(highs).amax().to(exact)
+    return torch.stack([mean, m2, *extremes]), torch.stack(counts).sum(), torch.stack(sizes).amax(0)
 
 
 @lru_cache(maxsize=256)

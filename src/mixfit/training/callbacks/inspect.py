@@ -29,7 +29,7 @@ class WatchActivations(Callback):
         near_zero: float = 1e-3,
         quantiles: Sequence[float] = QUANTILES,
         edges: Sequence[float] | None = None,
-        sample: int | None = 2**14,
+        sample: int | None = 2**13,
         branches: Mapping[str, str] = MIXED_BRANCHES,
     ) -> None:
         self._layers = layers
