@@ -50,11 +50,18 @@ if TYPE_CHECKING:
     from mixfit.errors import Diverged as Diverged
     from mixfit.errors import MixfitError as MixfitError
     from mixfit.errors import ResourceError as ResourceError
+    from mixfit.evaluation.photo_heat import PhotoHeat as PhotoHeat
+    from mixfit.evaluation.photo_heat import photo_heat as photo_heat
     from mixfit.hooks.activation_stats import ActivationStats as ActivationStats
+    from mixfit.hooks.attribution import grad_cam as grad_cam
     from mixfit.hooks.extract import extract as extract
     from mixfit.hooks.gradient_stats import GradientStats as GradientStats
     from mixfit.hooks.hook import Hook as Hook
     from mixfit.hooks.hook import Hooks as Hooks
+    from mixfit.hooks.input_gradients import input_gradients as input_gradients
+    from mixfit.hooks.input_gradients import pixel_heat as pixel_heat
+    from mixfit.hooks.overlay import heat_figure as heat_figure
+    from mixfit.hooks.overlay import overlay as overlay
     from mixfit.hooks.sequential import HookedSequential as HookedSequential
     from mixfit.hooks.walk import modules as modules
     from mixfit.nn.bins import compute_bins as compute_bins
@@ -182,6 +189,10 @@ _HOME = {
     "mixfit.hooks.hook": ("Hook", "Hooks"),
     "mixfit.hooks.sequential": ("HookedSequential",),
     "mixfit.hooks.walk": ("modules",),
+    "mixfit.evaluation.photo_heat": ("PhotoHeat", "photo_heat"),
+    "mixfit.hooks.attribution": ("grad_cam",),
+    "mixfit.hooks.input_gradients": ("input_gradients", "pixel_heat"),
+    "mixfit.hooks.overlay": ("heat_figure", "overlay"),
     "mixfit.nn.export": ("export_model",),
     "mixfit.nn.freezing": ("freeze", "unfreeze"),
     "mixfit.nn.fusion": ("ConcatFusion", "FiLMFusion", "GatedFusion", "LateFusion"),

@@ -322,21 +322,17 @@ def _stand(look: _Look, rng: "numpy.random.Generator", *, detail: bool) -> _Body
     )
 
 
-def _silhouette(body: _Body, shape: str) -> "PIL.Image.Image":
-    """255 where the vase is, at the size of the large drawing."""
-    from PIL import Image, ImageDraw
-
-    mask = Image.new("L", (SIZE * SCALE, SIZE * SCALE))
-    _draw_silhouette(ImageDraw.Draw(mask), body, shape)
-    return mask
-
-
 def _rgb(colour: tuple[float, float, float]) -> tuple[int, int, int]:
     red, green, blue = (round(255 * part) for part in colour)
     return red, green, blue
 
 
-def _draw_silhouette(draw: "PIL.ImageDraw.ImageDraw", body: _Body, shape: str) -> None:
+def _silhouette(body: _Body, shape: str) -> "PIL.Image.Image":
+    """255 where the vase is, at the size of the large drawing."""
+    from PIL import Image, ImageDraw
+
+    mask = Image.new("L", (SIZE * SCALE, SIZE * SCALE))
+    draw = ImageDraw.Draw(mask)
     edges = [body.edge(step / 48) for step in range(49)]
     left = [(body.centre - half, y) for y, half in edges]
     right = [(body.centre + half, y) for y, half in reversed(edges)]
@@ -348,6 +344,7 @@ def _draw_silhouette(draw: "PIL.ImageDraw.ImageDraw", body: _Body, shape: str) -
             centre, reach = body.centre + side * 0.62 * body.widest, 0.40 * body.widest
             box = (centre - reach, body.top + 0.06 * body.height, centre + reach, body.top + 0.42 * body.height)
             draw.ellipse(box, outline=255, width=round(0.11 * body.widest))
+    return mask
 
 
 def _draw_decoration(draw: "PIL.ImageDraw.ImageDraw", body: _Body, look: _Look, rng: "numpy.random.Generator") -> None:
