@@ -3,7 +3,7 @@
 Of a batch only the fields of ``PhotoInputs`` are known here. Nothing of a model's insides."""
 
 import copy
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -28,7 +28,7 @@ class PhotoInputs(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: list[int]) -> Self: ...
+    def __getitem__(self, rows: list[int]) -> "PhotoInputs": ...
 
 
 def pixels_of(
