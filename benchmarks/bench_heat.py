@@ -11,7 +11,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -26,9 +26,10 @@ from torch.nn import functional as F
 from mixfit.config import ModelConfig
 from mixfit.data.batch import Inputs
 from mixfit.data.load import MixedData, load_data
+from mixfit.data.loader import DataLoader
 from mixfit.demo import DEMO_TARGET, demo_place, write_demo
 from mixfit.hooks.attribution import grad_cam
-from mixfit.hooks.input_gradients import input_gradients, pixel_heat
+from mixfit.hooks.input_gradients import Method, input_gradients, pixel_heat
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.build import build_model, precompute_features
 from mixfit.training.learner import Learner
@@ -89,11 +90,11 @@ def vase(row: int, rows: int, *, detail: bool) -> Tensor:
     return F.interpolate(place[None, None].float(), (SIZE, SIZE), mode="area")[0, 0] > 0.5
 
 
-def look(model: MixedInputModel, data: MixedData, heat_of: Heat, cell: int, rows: int) -> str:
-    """Over all rows of validation and test that have photos."""
+def look(model: MixedInputModel, loaders: Sequence[DataLoader | None], heat_of: Heat, cell: int, rows: int) -> str:
+    """Over all rows that have photos."""
     found = []
-    for loader in (data.valid, data.test):
-        for xb, _ in loader:
+    for loader in loaders:
+        for xb, _ in loader or ():
             assert xb.image_mask is not None
             heats = heat_of(model, xb)
             for place in xb.image_mask.any(1).nonzero()[:, 0].tolist():
@@ -114,16 +115,20 @@ def of_layer(model: MixedInputModel, xb: Inputs, *, layer: str) -> Tensor:
     return grad_cam(model, xb, layer)
 
 
-def of_pixels(model: MixedInputModel, xb: Inputs) -> Tensor:
-    """Plain gradients."""
-    return pixel_heat(input_gradients(model, xb))
+def of_pixels(model: MixedInputModel, xb: Inputs, *, method: Method) -> Tensor:
+    """Gradients."""
+    return pixel_heat(input_gradients(model, xb, method=method, samples=16))
+
+
+PLAIN: Heat = partial(of_pixels, method="plain")
+INTEGRATED: Heat = partial(of_pixels, method="integrated")
 
 
 def main() -> None:
     """Print one line for each network, training and kind of heat."""
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 600
     versions = f"python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
-    print(f"{versions}; {rows} rows, photos of {SIZE} px, the rows of validation and test")
+    print(f"{versions}; {rows} rows, photos of {SIZE} px, rows of validation and test (integrated: test)")
     with tempfile.TemporaryDirectory() as temporary:
         table = write_demo(Path(temporary), rows=rows)
         frame = pd.read_csv(table)
@@ -136,11 +141,16 @@ def main() -> None:
                 model = build_model(data, network.config, seed=0) if kind == "untrained" else train(network, seen)
                 seconds = time.perf_counter() - started
                 print(f"{name}, {kind}: R2 of the test rows {r2(model, seen):.2f}, {seconds:.0f} s")
+                both = (data.valid, data.test)
                 for layer, cell in network.layers.items():
-                    heat = partial(of_layer, layer=layer)
-                    print(f"  Grad-CAM {layer:24} {look(model, data, heat, cell, rows)}", flush=True)
+                    heat: Heat = partial(of_layer, layer=layer)
+                    print(f"  Grad-CAM {layer:24} {look(model, both, heat, cell, rows)}", flush=True)
                 cell = next(iter(network.layers.values()))
-                print(f"  {'gradients of pixels':33} {look(model, data, of_pixels, cell, rows)}", flush=True)
+                print(f"  {'gradients of pixels':33} {look(model, both, PLAIN, cell, rows)}", flush=True)
+                print(
+                    f"  {'integrated gradients, 16 steps':33} {look(model, both[1:], INTEGRATED, cell, rows)}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
