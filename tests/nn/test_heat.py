@@ -210,7 +210,7 @@ class BrokenError(Exception):
     """Raised on purpose."""
 
 
-@pytest.mark.parametrize("case", PHOTO_CASES[:6], ids=str)
+@pytest.mark.parametrize("case", PHOTO_CASES[:3], ids=str)
 @pytest.mark.parametrize("failing", ["", "fusion", "image.backbone.blocks.4"])
 @pytest.mark.parametrize("method", ["grad_cam", "plain", "smooth", "integrated"])
 def test_modes_gradients_and_hooks_are_left_as_they_were(case: Case, failing: str, method: str) -> None:
@@ -256,13 +256,13 @@ def test_heat_is_taken_inside_no_grad_too(case: Case) -> None:
         assert not torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("case", PHOTO_CASES[:4], ids=str)
+@pytest.mark.parametrize("case", PHOTO_CASES[:3], ids=str)
 def test_integrated_gradients_add_up_to_what_the_photos_make_of_the_output(case: Case) -> None:
     model, xb = model_of(case).eval(), pixels_for(case)
     assert xb.images is not None
     assert xb.image_mask is not None
     target = None if case.outputs == 1 else 1
-    found = input_gradients(model, xb, target, method="integrated", samples=200)
+    found = input_gradients(model, xb, target, method="integrated", samples=100)
     grey = replace(xb, images=torch.full_like(xb.images, 0.5))
     with torch.no_grad():
         difference = model(xb) - model(grey)
@@ -272,8 +272,8 @@ def test_integrated_gradients_add_up_to_what_the_photos_make_of_the_output(case:
     assert difference[1:].abs().min() > 0
 
 
-@pytest.mark.parametrize("case", PHOTO_CASES[:4], ids=str)
-def test_smooth_gradients_have_a_seed_and_approach_the_mean(case: Case) -> None:
+@pytest.mark.parametrize("case", PHOTO_CASES[:2], ids=str)
+def test_smooth_gradients_come_from_their_seed(case: Case) -> None:
     model, xb = model_of(case).eval(), pixels_for(case)
     once, again, other = (input_gradients(model, xb, method="smooth", samples=8, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(once, again)
