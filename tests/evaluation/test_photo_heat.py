@@ -15,6 +15,8 @@ from mixfit.errors import ConfigError
 from mixfit.evaluation.photo_heat import BATCH, PhotoHeat, photo_heat
 from mixfit.hooks.attribution import grad_cam
 from mixfit.predictor import Predictor
+from mixfit.predictor.blend import BlendPredictor
+from mixfit.predictor.network import NetworkPredictor
 from mixfit.recipe import Run
 from mixfit.training.build import build_model, precompute_features
 
@@ -36,7 +38,7 @@ def frame(demo_table: Path) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def classes(frame: pd.DataFrame, demo_table: Path) -> Predictor:
+def classes(frame: pd.DataFrame, demo_table: Path) -> NetworkPredictor:
     """Of the material, by a small network that learns from pixels; untrained."""
     model = replace(QUICK_MODEL, backbone="small_resnet")
     config = DataConfig(image_size=SIZE, roles={"material": "target"})
@@ -57,7 +59,7 @@ def assert_named(entry: PhotoHeat, row: pd.Series, folder: Path) -> None:
     assert entry.heat.shape == (len(files), SIZE, SIZE)
 
 
-def test_every_photo_has_its_own_heat(classes: Predictor, frame: pd.DataFrame, demo_table: Path) -> None:
+def test_every_photo_has_its_own_heat(classes: NetworkPredictor, frame: pd.DataFrame, demo_table: Path) -> None:
     folder = demo_table.parent
     found = photo_heat(classes, frame, images=folder, rows=ROWS, target="porcelain", direction="both")
     assert len(found) > BATCH
@@ -69,8 +71,8 @@ def test_every_photo_has_its_own_heat(classes: Predictor, frame: pd.DataFrame, d
         assert_named(entry, frame.iloc[entry.row], folder)
     assert {len(entry.names) for entry in found} == {0, 1, 2}
     # A row whose first photo is missing or cannot be read has the heat of the one that is there.
-    data = classes.rows(frame.iloc[ROWS], images=folder).dataset
-    xb, _ = data.__getitems__(list(range(len(ROWS))))
+    rows = classes.raw_rows(frame.iloc[ROWS], images=folder)
+    xb, _ = classes.dataset(rows, rows.files).__getitems__(list(range(len(ROWS))))
     assert xb.image_mask is not None
     assert classes.target.classes is not None
     heat = grad_cam(classes.model, xb, target=classes.target.classes.index("porcelain"), direction="both")
@@ -79,7 +81,9 @@ def test_every_photo_has_its_own_heat(classes: Predictor, frame: pd.DataFrame, d
         assert entry.heat.any() == bool(entry.names)
 
 
-def test_a_photo_that_cannot_be_read_is_left_out(classes: Predictor, frame: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_photo_that_cannot_be_read_is_left_out(
+    classes: NetworkPredictor, frame: pd.DataFrame, tmp_path: Path
+) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no photo at all")
     Image.new("RGB", (60, 40), (200, 30, 30)).save(tmp_path / "red.png")
     both = frame.iloc[[3]].assign(detail="broken.jpg", front="red.png")
@@ -94,6 +98,7 @@ def test_a_saved_model_of_frozen_features_has_heat_on_pixels(
     quick_run: Run, demo_table: Path, method: str, tmp_path: Path
 ) -> None:
     predictor = Predictor.load(quick_run.folder / "model")
+    assert isinstance(predictor, NetworkPredictor)
     assert predictor.model.image is not None
     assert predictor.model.image.frozen
     frame = pd.read_csv(demo_table).head(6)
@@ -130,7 +135,7 @@ def test_features_computed_once_cannot_be_explained_but_the_same_rows_with_pixel
 
 
 def test_the_figure_says_what_was_predicted_and_what_is_explained(
-    classes: Predictor, frame: pd.DataFrame, demo_table: Path
+    classes: NetworkPredictor, frame: pd.DataFrame, demo_table: Path
 ) -> None:
     (entry,) = photo_heat(classes, frame, images=demo_table.parent, rows=[31], target="stoneware")
     other = replace(entry, prediction="porcelain")
@@ -140,12 +145,12 @@ def test_the_figure_says_what_was_predicted_and_what_is_explained(
     assert titles[:2] == ["detail: vase0003_front.jpg", "front: vase0031_front.jpg"]
 
 
-def test_no_rows_have_no_heat(classes: Predictor, frame: pd.DataFrame, demo_table: Path) -> None:
+def test_no_rows_have_no_heat(classes: NetworkPredictor, frame: pd.DataFrame, demo_table: Path) -> None:
     assert photo_heat(classes, frame, images=demo_table.parent, rows=[]) == []
     assert photo_heat(classes, frame.head(0), images=demo_table.parent) == []
 
 
-def test_mistakes_are_told(classes: Predictor, quick_run: Run, frame: pd.DataFrame, demo_table: Path) -> None:
+def test_mistakes_are_told(classes: NetworkPredictor, quick_run: Run, frame: pd.DataFrame, demo_table: Path) -> None:
     images = demo_table.parent
     with pytest.raises(ConfigError, match=r"'porcelan' is none of the 4 classes of the model\. Did you mean"):
         photo_heat(classes, frame, images=images, target="porcelan")
@@ -155,6 +160,8 @@ def test_mistakes_are_told(classes: Predictor, quick_run: Run, frame: pd.DataFra
         photo_heat(classes, frame, images=images, rows=[3, 90, -1])
     with pytest.raises(ConfigError, match="say with images=FOLDER where the paths in the table start"):
         photo_heat(classes, frame)
+    with pytest.raises(ConfigError, match=r"one network, and this is a blend: train with --preset network\."):
+        photo_heat(object.__new__(BlendPredictor), frame, images=images)
     data = load_data(frame.drop(columns=["front", "detail"]), target="price")
     table_alone = Predictor.from_training(build_model(data, QUICK_MODEL, seed=0), data, QUICK_MODEL)
     with pytest.raises(ConfigError, match=r"This model uses no photos, so there is nothing to see in them\."):

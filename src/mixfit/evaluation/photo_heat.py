@@ -89,12 +89,12 @@ def photo_heat(
     Returns:
         One entry for each row of ``rows``, in their order; without photos for a row that has none that can be read.
     Raises:
-        ConfigError: the model is a blend or uses no photos, ``target`` is none of its classes, ``rows`` are not in the table, or
-            captum is needed and not installed.
+        ConfigError: the model is a blend or uses no photos, ``target`` is none of its classes, ``rows`` are not in the
+            table, or captum is needed and not installed.
         DataError: a column that the model needs is missing.
     """
     if not isinstance(predictor, NetworkPredictor):
-        raise ConfigError("The heat of photos is that of one network, and this is a blend: train with --preset network.")
+        raise ConfigError("Heat of photos is that of one network, and this is a blend: train with --preset network.")
     if not predictor.uses_photos:
         raise ConfigError("This model uses no photos, so there is nothing to see in them.")
     classes = predictor.target.classes
