@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import RidgeCV
@@ -14,7 +14,7 @@ from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 
-from mixfit.demo import DEMO_TARGET, GLAZES, demo_truth, write_demo
+from mixfit.demo import DEMO_TARGET, GLAZES, _draw_photo, _Look, demo_place, demo_truth, write_demo
 from mixfit.errors import ConfigError, ResourceError
 
 TABLE = ["maker", "material", "height_cm", "age_years", "weight_kg", "listed_on"]
@@ -78,6 +78,24 @@ def test_table_has_the_variety_it_promises(table: pd.DataFrame) -> None:
     assert table["photos"].str.contains(";").mean() == pytest.approx(0.35, abs=0.06)
     assert table["material"].value_counts()["bone china"] < 20
     assert table["maker"].value_counts()["Studio Lind"] < 20
+
+
+@pytest.mark.parametrize("detail", [False, True])
+@pytest.mark.parametrize("row", [0, 7, 41])
+def test_what_a_photo_shows_of_glaze_and_bands_is_where_the_vase_is(row: int, detail: bool) -> None:
+    look = _Look(*demo_truth(60, 5).loc[row, PHOTO])._replace(glaze="ivory", bands=0)
+    place = demo_place(row, 5, detail=detail, rows=60)
+    assert place.shape == (96, 96)
+    around = np.asarray(Image.fromarray(place).convert("L").filter(ImageFilter.MaxFilter(3))) > 0
+    plain, *others = (
+        np.asarray(_draw_photo(other, detail=detail, key=(5, row)), dtype=int)
+        for other in (look, look._replace(glaze="cobalt"), look._replace(bands=3))
+    )
+    for other in others:
+        changed = (other != plain).any(2)
+        assert not (changed & ~around).any()
+        assert (changed & place).any()
+    assert (others[0] != plain).any(2)[place].mean() > 0.9, "the glaze is everywhere on the vase but in its mouth"
 
 
 def test_price_is_positive_and_skewed(table: pd.DataFrame) -> None:

@@ -50,6 +50,20 @@ if TYPE_CHECKING:
     from mixfit.errors import Diverged as Diverged
     from mixfit.errors import MixfitError as MixfitError
     from mixfit.errors import ResourceError as ResourceError
+    from mixfit.evaluation.photo_heat import PhotoHeat as PhotoHeat
+    from mixfit.evaluation.photo_heat import photo_heat as photo_heat
+    from mixfit.hooks.activation_stats import ActivationStats as ActivationStats
+    from mixfit.hooks.attribution import grad_cam as grad_cam
+    from mixfit.hooks.extract import extract as extract
+    from mixfit.hooks.gradient_stats import GradientStats as GradientStats
+    from mixfit.hooks.hook import Hook as Hook
+    from mixfit.hooks.hook import Hooks as Hooks
+    from mixfit.hooks.input_gradients import input_gradients as input_gradients
+    from mixfit.hooks.input_gradients import pixel_heat as pixel_heat
+    from mixfit.hooks.overlay import heat_figure as heat_figure
+    from mixfit.hooks.overlay import overlay as overlay
+    from mixfit.hooks.sequential import HookedSequential as HookedSequential
+    from mixfit.hooks.walk import modules as modules
     from mixfit.nn.bins import compute_bins as compute_bins
     from mixfit.nn.export import export_model as export_model
     from mixfit.nn.freezing import freeze as freeze
@@ -84,6 +98,8 @@ if TYPE_CHECKING:
     from mixfit.training.callbacks.control import EarlyStopping as EarlyStopping
     from mixfit.training.callbacks.gradients import GradientAccumulation as GradientAccumulation
     from mixfit.training.callbacks.gradients import GradientClipping as GradientClipping
+    from mixfit.training.callbacks.inspect import WatchActivations as WatchActivations
+    from mixfit.training.callbacks.inspect import WatchGradients as WatchGradients
     from mixfit.training.callbacks.json_lines import JsonLines as JsonLines
     from mixfit.training.callbacks.mixed_precision import MixedPrecision as MixedPrecision
     from mixfit.training.callbacks.nan_guard import NanGuard as NanGuard
@@ -167,6 +183,16 @@ _HOME = {
     "mixfit.data.table": ("read_table",),
     "mixfit.data.transform": ("Compose", "RandomHorizontalFlip", "Transform"),
     "mixfit.errors": ("ConfigError", "DataError", "Diverged", "MixfitError", "ResourceError"),
+    "mixfit.hooks.activation_stats": ("ActivationStats",),
+    "mixfit.hooks.extract": ("extract",),
+    "mixfit.hooks.gradient_stats": ("GradientStats",),
+    "mixfit.hooks.hook": ("Hook", "Hooks"),
+    "mixfit.hooks.sequential": ("HookedSequential",),
+    "mixfit.hooks.walk": ("modules",),
+    "mixfit.evaluation.photo_heat": ("PhotoHeat", "photo_heat"),
+    "mixfit.hooks.attribution": ("grad_cam",),
+    "mixfit.hooks.input_gradients": ("input_gradients", "pixel_heat"),
+    "mixfit.hooks.overlay": ("heat_figure", "overlay"),
     "mixfit.nn.export": ("export_model",),
     "mixfit.nn.freezing": ("freeze", "unfreeze"),
     "mixfit.nn.fusion": ("ConcatFusion", "FiLMFusion", "GatedFusion", "LateFusion"),
@@ -193,6 +219,7 @@ _HOME = {
     "mixfit.training.callbacks.averaging": ("ExponentialMovingAverage", "StochasticWeightAveraging"),
     "mixfit.training.callbacks.control": ("EarlyStopping",),
     "mixfit.training.callbacks.gradients": ("GradientAccumulation", "GradientClipping"),
+    "mixfit.training.callbacks.inspect": ("WatchActivations", "WatchGradients"),
     "mixfit.training.callbacks.json_lines": ("JsonLines",),
     "mixfit.training.callbacks.mixed_precision": ("MixedPrecision",),
     "mixfit.training.callbacks.notebook": ("NotebookProgress",),

@@ -148,7 +148,7 @@ class TrainConfig:
     """One training run."""
 
     preset: Preset = "balanced"
-    """What is tried: quick, balanced and best blend ever more models over folds of the rows; network trains only one."""
+    """What is tried: quick, balanced and best blend ever more models over folds of rows; network trains one."""
     epochs: int = 60
     """Most passes over the training rows; one network ends sooner when it stops improving, blends at 20 or 40."""
     optimizer: OptimizerName = "adamw"

@@ -163,6 +163,17 @@ def demo_truth(rows: int = 600, seed: int = 0) -> "pandas.DataFrame":
     return truth
 
 
+def demo_place(row: int, seed: int = 0, *, detail: bool = False, rows: int = 600) -> "numpy.ndarray":
+    """Where the vase is in a photo of the example, bool ``(SIZE, SIZE)``: all that it says of the price is there.
+
+    ``rows`` and ``seed`` are those of the example; ``detail`` asks for the second photo that a row may have."""
+    import numpy as np
+
+    look = _Look(*demo_truth(rows, seed).loc[row, list(_Look._fields)])
+    body = _stand(look, np.random.default_rng((seed, row, 4 + detail)), detail=detail)
+    return np.asarray(_silhouette(body, look.shape).reduce(SCALE)) >= 128
+
+
 def _centred_effect(column: "pandas.Series", kinds: Mapping[str, _Kind]) -> "pandas.Series":
     """The effect of each row's kind, less its mean over all vases that could be drawn."""
     mean = sum(kind.share * kind.effect for kind in kinds.values())
@@ -278,15 +289,7 @@ def _draw_photo(look: _Look, *, detail: bool, key: tuple[int, int]) -> "PIL.Imag
 
     room, rng = np.random.default_rng((*key, 3)), np.random.default_rng((*key, 4 + detail))
     full = SIZE * SCALE
-    zoom = 1.45 if detail else 1.0
-    height = full * zoom * rng.uniform(0.66, 0.80)
-    body = _Body(
-        centre=full * rng.uniform(0.43, 0.57),
-        top=full * rng.uniform(0.50, 0.54) - height / 2,
-        height=height,
-        widest=full * zoom * rng.uniform(0.24, 0.29),
-        profile=SHAPES[look.shape],
-    )
+    body = _stand(look, rng, detail=detail)
     wall = colorsys.hsv_to_rgb(room.random(), room.uniform(0.04, 0.28), room.uniform(0.60, 0.95))
     wood = colorsys.hsv_to_rgb(room.uniform(0.05, 0.11), room.uniform(0.2, 0.5), room.uniform(0.35, 0.75))
     scene = Image.new("RGB", (full, full), _rgb(wall))
@@ -298,8 +301,7 @@ def _draw_photo(look: _Look, *, detail: bool, key: tuple[int, int]) -> "PIL.Imag
     reach = [(body.centre + half * (side - 0.9 * light)) / SCALE for side in (-1.5, 1.5)]
     ImageDraw.Draw(shadow).ellipse((reach[0], foot / SCALE - 5, reach[1], foot / SCALE + 6), fill=150)
 
-    mask = Image.new("L", (full, full))
-    _draw_silhouette(ImageDraw.Draw(mask), body, look.shape)
+    mask = _silhouette(body, look.shape)
     paint = Image.new("RGB", (full, full), GLAZES[look.glaze].colour)
     _draw_decoration(ImageDraw.Draw(paint), body, look, rng)
     mask, paint, scene = mask.reduce(SCALE), paint.reduce(SCALE), scene.reduce(SCALE)
@@ -307,12 +309,30 @@ def _draw_photo(look: _Look, *, detail: bool, key: tuple[int, int]) -> "PIL.Imag
     return Image.composite(_lit(paint, body, light, rng), _vignette(scene, rng), mask)
 
 
+def _stand(look: _Look, rng: "numpy.random.Generator", *, detail: bool) -> _Body:
+    """Where the vase stands in a photo."""
+    full, zoom = SIZE * SCALE, 1.45 if detail else 1.0
+    height = full * zoom * rng.uniform(0.66, 0.80)
+    return _Body(
+        centre=full * rng.uniform(0.43, 0.57),
+        top=full * rng.uniform(0.50, 0.54) - height / 2,
+        height=height,
+        widest=full * zoom * rng.uniform(0.24, 0.29),
+        profile=SHAPES[look.shape],
+    )
+
+
 def _rgb(colour: tuple[float, float, float]) -> tuple[int, int, int]:
     red, green, blue = (round(255 * part) for part in colour)
     return red, green, blue
 
 
-def _draw_silhouette(draw: "PIL.ImageDraw.ImageDraw", body: _Body, shape: str) -> None:
+def _silhouette(body: _Body, shape: str) -> "PIL.Image.Image":
+    """255 where the vase is, at the size of the large drawing."""
+    from PIL import Image, ImageDraw
+
+    mask = Image.new("L", (SIZE * SCALE, SIZE * SCALE))
+    draw = ImageDraw.Draw(mask)
     edges = [body.edge(step / 48) for step in range(49)]
     left = [(body.centre - half, y) for y, half in edges]
     right = [(body.centre + half, y) for y, half in reversed(edges)]
@@ -324,6 +344,7 @@ def _draw_silhouette(draw: "PIL.ImageDraw.ImageDraw", body: _Body, shape: str) -
             centre, reach = body.centre + side * 0.62 * body.widest, 0.40 * body.widest
             box = (centre - reach, body.top + 0.06 * body.height, centre + reach, body.top + 0.42 * body.height)
             draw.ellipse(box, outline=255, width=round(0.11 * body.widest))
+    return mask
 
 
 def _draw_decoration(draw: "PIL.ImageDraw.ImageDraw", body: _Body, look: _Look, rng: "numpy.random.Generator") -> None:

@@ -31,6 +31,7 @@ from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.callbacks.epoch_times import EpochTimes
 from mixfit.training.callbacks.gradients import GradientAccumulation, GradientClipping
+from mixfit.training.callbacks.inspect import WatchActivations, WatchGradients
 from mixfit.training.callbacks.json_lines import JsonLines
 from mixfit.training.callbacks.mixed_precision import MixedPrecision
 from mixfit.training.callbacks.nan_guard import NanGuard
@@ -97,6 +98,8 @@ FACTORIES: dict[str, Callable[[Path], Callback]] = {
     "StopOnSignal": lambda _: StopOnSignal(),
     "TensorBoard": lambda folder: TensorBoard(folder / "board"),
     "TimeBudget": lambda _: TimeBudget(100.0, clock=lambda: 5.0),
+    "WatchActivations": lambda _: WatchActivations(every=2, columns=2),
+    "WatchGradients": lambda _: WatchGradients(every=2, columns=2),
 }
 
 

@@ -92,7 +92,9 @@ class ImageEncoder(nn.Module):
     def encode(
         self, images: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"], *, normalized: bool = False
     ) -> Float[Tensor, "n {self.num_features}"]:
-        """Features of single photos: uint8 in 0..255 or float in [0, 1]; ``normalized`` ones are taken as they are."""
+        """Features of single photos: uint8 in 0..255 or float in [0, 1]; ``normalized`` ones are taken as they are.
+
+        A frozen backbone keeps no graph, unless the photos themselves ask for gradients."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
         pixels = images if normalized else (images - self.pixel_mean) / self.pixel_std
@@ -102,7 +104,7 @@ class ImageEncoder(nn.Module):
         return self._backbone_features(pixels)
 
     def _backbone_features(self, pixels: Tensor) -> Tensor:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (pixels.requires_grad or not self.frozen)):
             pixels = pixels.contiguous(memory_format=_FORMATS[self.memory_format])
             if self.precision == "float32":
                 return self.backbone(pixels)

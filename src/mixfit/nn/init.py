@@ -5,13 +5,14 @@ deaf. ``init_weights`` gets it right for random inputs, ``lsuv`` for the inputs 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
+from mixfit.hooks.hook import Hook
+from mixfit.hooks.walk import evaluating
 from mixfit.nn.layers import MemberLinear
 
 # The g for which E[activation(g x)^2] is 1 for standard normal x.
@@ -115,13 +116,8 @@ def lsuv(
     Raises:
         ConfigError: a stage was not reached, or it gives no finite numbers.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluating(model):
         return [_scale(run, stage, tolerance, attempts) for stage in stages]
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _scale(run: Callable[[], object], stage: Stage, tolerance: float, attempts: int) -> Scaled:
@@ -145,7 +141,8 @@ def _shift_and_scale(stage: Stage, mean: float, std: float) -> None:
 
 
 def _measure(run: Callable[[], object], stage: Stage) -> tuple[float, float]:
-    with _outputs(stage.module) as seen:
+    seen: list[Tensor] = []
+    with Hook(stage.module, lambda call: seen.append(call.output)):
         run()
     if not seen:
         raise ConfigError(f"The part {stage.name} is not used in the forward pass of this batch.")
@@ -154,16 +151,6 @@ def _measure(run: Callable[[], object], stage: Stage) -> tuple[float, float]:
     if not (math.isfinite(mean) and math.isfinite(std)):
         raise ConfigError(f"The part {stage.name} gives {mean} +- {std} for this batch: its inputs are not finite.")
     return mean, std
-
-
-@contextmanager
-def _outputs(layer: nn.Module) -> Iterator[list[Tensor]]:
-    seen: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 @torch.no_grad()

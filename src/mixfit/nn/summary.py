@@ -4,7 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from mixfit.hooks.hook import Call, Hooks
+from mixfit.hooks.structure import tensors_in
+from mixfit.hooks.walk import evaluating
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +66,13 @@ def summary(model: nn.Module, xb: Any) -> Summary:
     from torch.utils.flop_counter import FlopCounterMode  # brings Triton with it: a tenth of a second
 
     lines: list[LayerLine] = []
-    leaves = [(name, module) for name, module in model.named_modules() if not any(True for _ in module.children())]
-    modes = {module: module.training for module in model.modules()}
-    handles = [module.register_forward_hook(_noting(name, lines)) for name, module in leaves]
-    try:
-        model.eval()
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            model(xb)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
+    with (
+        Hooks(model, lambda call: lines.append(_line(call))),
+        evaluating(model),
+        torch.inference_mode(),
+        FlopCounterMode(display=False) as counter,
+    ):
+        model(xb)
     parameters = list(model.parameters())
     return Summary(
         layers=tuple(lines),
@@ -84,25 +83,13 @@ def summary(model: nn.Module, xb: Any) -> Summary:
     )
 
 
-def _noting(name: str, lines: list[LayerLine]) -> Any:
-    def note(module: nn.Module, _inputs: object, output: object) -> None:
-        own = list(module.parameters())
-        lines.append(
-            LayerLine(
-                name=name,
-                kind=type(module).__name__,
-                shapes=_shapes(output),
-                parameters=sum(parameter.numel() for parameter in own),
-                trainable=sum(parameter.numel() for parameter in own if parameter.requires_grad),
-            )
-        )
-
-    return note
-
-
-def _shapes(output: object) -> str:
-    if isinstance(output, Tensor):
-        return "(" + ", ".join(str(n) for n in output.shape) + ")"
-    if isinstance(output, list | tuple):
-        return ", ".join(_shapes(part) for part in output)
-    return type(output).__name__
+def _line(call: Call) -> LayerLine:
+    own = list(call.module.parameters())
+    shapes = [f"({', '.join(map(str, tensor.shape))})" for _, tensor in tensors_in(call.output)]
+    return LayerLine(
+        name=call.name,
+        kind=type(call.module).__name__,
+        shapes=", ".join(shapes) or type(call.output).__name__,
+        parameters=sum(parameter.numel() for parameter in own),
+        trainable=sum(parameter.numel() for parameter in own if parameter.requires_grad),
+    )

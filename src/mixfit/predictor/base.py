@@ -203,17 +203,8 @@ class Predictor(ABC):
 
         ``cache`` is where features of a frozen image network are looked up and kept; they are the same without it.
         Rows are counted from ``first_row``, for a frame that is a piece of a table."""
-        frame = frame.reset_index(drop=True)
-        require_columns(frame, [n for role in ("number", "category", "date", "image") for n in self.schema.names(role)])
-        arrays = self.preprocessor.transform(frame)
-        photos = files = None
-        if self.uses_photos:
-            columns = self.schema.names("image")
-            if images is None and needs_folder(frame, columns):
-                raise ConfigError("This model uses photos: say with images=FOLDER where the paths in the table start.")
-            photos = find_photos(frame, columns, Path(images or ""))
-            files = ImageFiles(photos.files, size=self.image_size, crop=self.crop, follow_links=False)
-        rows = RawRows(frame=frame, arrays=arrays, photos=photos, files=files, first_row=first_row)
+        rows = self.raw_rows(frame, images=images, first_row=first_row)
+        frame, arrays, photos = rows.frame, rows.arrays, rows.photos
         place = default_device() if device is None else torch.device(device)
         found = self.outputs(rows, device=place, cache=cache, augmentations=augmentations, interval=interval)
         bad = list(arrays.repaired)
@@ -226,6 +217,24 @@ class Predictor(ABC):
         if first_row:
             bad = [replace(record, row=record.row + first_row) for record in bad]
         return Predictions(found.values, status, bad, named, named - masked, found.interval, found.sets)
+
+    def raw_rows(self, frame: pd.DataFrame, *, images: str | Path | None = None, first_row: int = 0) -> RawRows:
+        """Read rows; arguments as for ``predictions``.
+
+        Raises:
+            DataError: a column that the model needs is missing.
+            ConfigError: the model uses photos, and ``images`` does not say where they are."""
+        frame = frame.reset_index(drop=True)
+        require_columns(frame, [n for role in ("number", "category", "date", "image") for n in self.schema.names(role)])
+        arrays = self.preprocessor.transform(frame)
+        photos = files = None
+        if self.uses_photos:
+            columns = self.schema.names("image")
+            if images is None and needs_folder(frame, columns):
+                raise ConfigError("This model uses photos: say with images=FOLDER where the paths in the table start.")
+            photos = find_photos(frame, columns, Path(images or ""))
+            files = ImageFiles(photos.files, size=self.image_size, crop=self.crop, follow_links=False)
+        return RawRows(frame=frame, arrays=arrays, photos=photos, files=files, first_row=first_row)
 
     def model_card(self, usage_notes: list[str]) -> str:
         """What the folder holds, for a person who finds it."""

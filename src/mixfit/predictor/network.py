@@ -98,8 +98,15 @@ class NetworkPredictor(Predictor):
             raise ConfigError("One network alone knows no intervals: leave them out, or train with --preset quick.")
         self.model.to(device).eval()
         source = rows.files if rows.files is None or augmentations else self._features_or_files(rows.files, cache)
+        loader = DataLoader(self.dataset(rows, source), SequentialSampler(len(rows.frame), BATCH), device=device)
+        found = self._run(loader, augmentations)
+        values = np.mean([self.target.decode(version) for version in found], axis=0)
+        return ModelOutput(values=values, failures={} if source is None else source.failures)
+
+    def dataset(self, rows: RawRows, source: ImageFiles | FeatureTable | None) -> MixedDataset:
+        """The rows as the network takes them, with pixels or features."""
         photos, count = rows.photos, len(rows.frame)
-        dataset = MixedDataset(
+        return MixedDataset(
             numeric=torch.from_numpy(rows.arrays.numeric),
             categorical=torch.from_numpy(rows.arrays.categorical),
             target=torch.zeros(count),
@@ -108,10 +115,6 @@ class NetworkPredictor(Predictor):
             columns=None if photos is None else torch.from_numpy(photos.columns),
             photos=source,
         )
-        loader = DataLoader(dataset, SequentialSampler(count, BATCH), device=device)
-        found = self._run(loader, augmentations)
-        values = np.mean([self.target.decode(version) for version in found], axis=0)
-        return ModelOutput(values=values, failures={} if source is None else source.failures)
 
     def _features_or_files(self, files: ImageFiles, cache: Cache | None) -> ImageFiles | FeatureTable:
         """Features by a frozen network, each photo once; pixels for one that is not, or for too few without a cache."""

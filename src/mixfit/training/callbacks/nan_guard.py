@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mixfit.errors import Diverged
+from mixfit.hooks.hook import Call, Hook, Hooks
+from mixfit.hooks.structure import tensors_in
 from mixfit.training.callback import Callback
 from mixfit.training.state import TrainState
 
@@ -73,25 +74,15 @@ def _first_broken_layer(model: nn.Module, xb: Any, rows: int) -> tuple[str, nn.M
     """The first module without children whose output is not finite, run again on the batch."""
     found: list[tuple[str, nn.Module, list[int]]] = []
 
-    def look(name: str, module: nn.Module, output: object) -> None:
-        tensors = output if isinstance(output, tuple | list) else [output]
-        for tensor in tensors:
-            if found or not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-                continue
-            if not bool(tensor.isfinite().all()):
-                found.append((name, module, _broken_rows(tensor, rows)))
+    def look(call: Call) -> None:
+        for _, tensor in tensors_in(call.output):
+            if not found and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                found.append((call.name, call.module, _broken_rows(tensor, rows)))
 
-    with ExitStack() as hooks, torch.no_grad():
-        for name, module in model.named_modules():
-            if not any(True for _ in module.children()):
-                hooks.enter_context(_hook(module, name, look))
-        output = model(xb)
-        look("output", model, output)
+    # The model itself comes last: it may break what no layer of it did.
+    with Hooks(model, look), Hook(model, look, name="output"), torch.no_grad():
+        model(xb)
     return found[0] if found else None
-
-
-def _hook(module: nn.Module, name: str, look: Any) -> Any:
-    return module.register_forward_hook(lambda layer, _, output: look(name, layer, output))
 
 
 def _broken_rows(tensor: Tensor, rows: int) -> list[int]:

@@ -2,15 +2,13 @@
 
 import time
 from functools import partial
-from typing import Any
 
 import pandas as pd
 import torch
 from rich.console import Console
-from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from mixfit.console import PlainConsole
+from mixfit.hooks.hook import Hook
 from mixfit.training.callback import Callback, Method
 from mixfit.training.state import TrainState
 
@@ -47,7 +45,7 @@ class Profiler(Callback):
         self._last = 0.0
         self._event = ""
         self._steps = self._first_step = 0
-        self._hook: RemovableHandle | None = None
+        self._hook: Hook | None = None
 
     @property
     def table(self) -> pd.DataFrame:
@@ -65,7 +63,8 @@ class Profiler(Callback):
         """Start anew."""
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._steps, self._first_step, self._last = 0, -1, time.perf_counter()
-        self._hook = state.model.register_forward_pre_hook(partial(self._forward_begins, state))
+        self._hook = Hook(state.model, lambda _call: self._forward_begins(state), "pre-forward")
+        self._hook.place()
 
     def before_epoch(self, state: TrainState) -> None:
         """A resumed fit does not begin at step 0."""
@@ -97,7 +96,7 @@ class Profiler(Callback):
     def _end(self, state: TrainState) -> None:
         self._pass_on("callbacks", state)
 
-    def _forward_begins(self, state: TrainState, model: nn.Module, inputs: Any) -> None:
+    def _forward_begins(self, state: TrainState) -> None:
         """Between two parts of a batch, where no event tells the backward of one from the forward of the next."""
         if state.training and self._event == "after_loss":
             self._pass_on("backward", state)

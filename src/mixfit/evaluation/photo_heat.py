@@ -1,0 +1,166 @@
+"""Where in the photos of a table's rows a trained model looks, from raw rows and a predictor.
+
+In: a predictor, a table and the folder of its photos. Out: for each row its photos with their heat."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, assert_never
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from mixfit.data.batch import Inputs
+from mixfit.data.loader import DataLoader
+from mixfit.data.photo_cells import photo_name
+from mixfit.data.photos import Photos
+from mixfit.data.sampler import SequentialSampler
+from mixfit.device import default_device
+from mixfit.errors import ConfigError
+from mixfit.hooks.attribution import grad_cam
+from mixfit.hooks.input_gradients import input_gradients, pixel_heat
+from mixfit.hooks.overlay import heat_figure
+from mixfit.hooks.photo_inputs import Direction
+from mixfit.predictor import Predictor
+from mixfit.predictor.network import NetworkPredictor
+from mixfit.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+HeatMethod = Literal["grad_cam", "gradients", "smooth", "integrated"]
+BATCH = 8
+"""Rows that go through the network at a time, whose graph is in memory as a whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PhotoHeat:
+    """The photos of a row that could be read, and where the model looks in them."""
+
+    row: int
+    """Position in the table, from 0."""
+    prediction: float | str
+    """A number in the target's unit, or a class."""
+    explained: str
+    """The class that the heat is for; "" for a number."""
+    columns: tuple[str, ...]
+    """The image column of each photo."""
+    names: tuple[str, ...]
+    """The name of each photo's file."""
+    photos: UInt8[Tensor, "photos 3 size size"]
+    """As the network sees them."""
+    heat: Float[Tensor, "photos size size"]
+    """In [0, 1]; 1 is the hottest place of the row."""
+
+    def figure(self) -> "matplotlib.figure.Figure":
+        """All photos of the row with their heat; save it with ``figure.savefig("row.png")``."""
+        said = f"{self.prediction:.6g}" if isinstance(self.prediction, float) else self.prediction
+        why = f", heat for {self.explained}" if self.explained not in ("", said) else ""
+        names = [f"{column}: {name}" for column, name in zip(self.columns, self.names, strict=True)]
+        titles = names if len(set(self.columns)) > 1 else self.names
+        return heat_figure(list(self.photos), list(self.heat), titles, title=f"row {self.row}: {said}{why}")
+
+
+def photo_heat(
+    predictor: Predictor,
+    frame: pd.DataFrame,
+    *,
+    images: str | Path | None = None,
+    rows: Sequence[int] | None = None,
+    target: str | None = None,
+    method: HeatMethod = "grad_cam",
+    layer: str | None = None,
+    direction: Direction | None = None,
+    device: torch.device | str | None = None,
+) -> list[PhotoHeat]:
+    """Where the model looks in the photos of some rows.
+
+    Args:
+        frame, images, device: as for ``Predictor.predict``.
+        rows: positions in ``frame``, from 0; by default all.
+        target: the class to explain; by default the predicted one. None for numbers.
+        method: Grad-CAM, or gradients of the pixels, plain, smoothed or integrated (the last two need captum).
+        layer: for Grad-CAM, see there.
+        direction: heat where the photo raises the output, lowers it, or either; by default "up" for classes under
+            Grad-CAM, else "both".
+    Returns:
+        One entry for each row of ``rows``, in their order; without photos for a row that has none that can be read.
+    Raises:
+        ConfigError: the model is a blend or uses no photos, ``target`` is none of its classes, ``rows`` are not in the
+            table, or captum is needed and not installed.
+        DataError: a column that the model needs is missing.
+    """
+    if not isinstance(predictor, NetworkPredictor):
+        raise ConfigError("Heat of photos is that of one network, and this is a blend: train with --preset network.")
+    if not predictor.uses_photos:
+        raise ConfigError("This model uses no photos, so there is nothing to see in them.")
+    classes = predictor.target.classes
+    if target is not None and (classes is None or target not in classes):
+        known = classes or ()
+        raise ConfigError(
+            f"The target {target!r} is none of the {len(known)} classes of the model.{did_you_mean(target, known)}"
+            if known
+            else "The model predicts a number, which has no classes: leave out the target."
+        )
+    chosen = list(range(len(frame))) if rows is None else list(rows)
+    wrong = [row for row in chosen if not 0 <= row < len(frame)]
+    if wrong:
+        raise ConfigError(f"{len(wrong)} of {len(chosen)} rows are not in the table of {len(frame)}, as {wrong[0]}.")
+    frame = frame.iloc[chosen].reset_index(drop=True)
+    new, predictions = predictor.raw_rows(frame, images=images), predictor.predict(frame, images=images, device=device)
+    said = predictions["prediction"].tolist()
+    assert new.photos is not None
+    explained = None if target is None or classes is None else classes.index(target)
+    found: list[PhotoHeat] = []
+    place = default_device() if device is None else torch.device(device)
+    for xb, _ in DataLoader(predictor.dataset(new, new.files), SequentialSampler(len(frame), BATCH), device=place):
+        heat = _heat(predictor, xb, explained, method, layer, direction)
+        for photos, mask, hot in zip(*(_on_cpu(tensor) for tensor in (xb.images, xb.image_mask, heat)), strict=True):
+            number = len(found)
+            slots = _slots(new.photos, number, mask)
+            found.append(
+                PhotoHeat(
+                    row=chosen[number],
+                    prediction=said[number],
+                    explained="" if classes is None else target or said[number],
+                    columns=tuple(new.photos.slot_columns[slot] for slot in slots),
+                    names=tuple(photo_name(new.photos.files[new.photos.slots[number, slot]]) for slot in slots),
+                    photos=photos[mask],
+                    heat=hot[mask],
+                )
+            )
+    return found
+
+
+def _heat(
+    predictor: NetworkPredictor,
+    xb: Inputs,
+    target: int | None,
+    method: HeatMethod,
+    layer: str | None,
+    direction: Direction | None,
+) -> Tensor:
+    match method:
+        case "grad_cam":
+            return grad_cam(predictor.model, xb, layer, target, direction=direction)
+        case "gradients":
+            gradients = input_gradients(predictor.model, xb, target)
+        case "smooth" | "integrated":
+            gradients = input_gradients(predictor.model, xb, target, method=method)
+        case _:
+            assert_never(method)
+    return pixel_heat(gradients, direction=direction or "both")
+
+
+def _on_cpu(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None  # rows for a model with photos have all fields of photos
+    return tensor.cpu()
+
+
+def _slots(photos: Photos, row: int, mask: Tensor) -> list[int]:
+    """The place in the table of each photo of a row that is there; in a batch they stand side by side."""
+    filled = np.flatnonzero(photos.slots[row] >= 0)
+    return filled[mask[: len(filled)].numpy()].tolist()

@@ -1,0 +1,351 @@
+"""How strong gradients are while a model trains, how far its weights move, and which modality it listens to."""
+
+import math
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from mixfit.errors import ConfigError
+from mixfit.hooks.branches import MIXED_BRANCHES, branch_of
+from mixfit.hooks.columns import Columns
+from mixfit.hooks.fusion_gradients import FusionGradients
+from mixfit.hooks.gradient_records import (
+    LARGEST,
+    MODALITY_SUMS,
+    SUMS,
+    Gradients,
+    Modalities,
+    Part,
+    gradients,
+    modalities,
+)
+from mixfit.hooks.select import find_layer
+from mixfit.hooks.timeline import Timeline
+
+_MOST_WAITING = 16  # steps whose numbers wait on a GPU
+
+
+class GradientStats:
+    """Norms of gradients, ratios of update to weight, and what each modality gets through the fusion, over time.
+
+    In a loop of your own: a ``with`` block around it, ``after_backward()`` when the gradients are there and
+    ``after_step()`` when the step is taken. Every ``every``-th step is looked at; for it the weights are copied once.
+
+    Args:
+        model: whose parameters are looked at.
+        optimizer: whose ``param_groups`` are parts, by their "name" where they have one.
+        every: look at every so many steps, the first one included.
+        columns: an even number; the steps are kept in at most so many columns, in which old ones are merged.
+        branches: beginnings of names and the branch they belong to; else the first part of the name is the branch.
+        fusion: name of the layer that is called with the encodings of table and photos; "" for none. By default
+            "fusion" where there is one.
+        step: gives the number of the current step; by default the calls of ``after_backward`` are counted.
+    Raises:
+        ConfigError: a number is out of its range, or there is no such layer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any = None,
+        *,
+        every: int = 1,
+        columns: int = 64,
+        branches: Mapping[str, str] = MIXED_BRANCHES,
+        fusion: str | None = None,
+        step: Callable[[], int] | None = None,
+    ) -> None:
+        if every < 1:
+            raise ConfigError(f"every must be at least 1, got {every}.")
+        self.every, self.timeline = every, Timeline(columns)
+        self._parameters = dict(model.named_parameters())
+        self._parts = _parts(self._parameters, optimizer, branches)
+        self._columns = {part: Columns(columns, len(SUMS), len(LARGEST)) for part in self._parts}
+        self._modalities = Columns(columns, len(MODALITY_SUMS), 0)
+        self._latest = dict.fromkeys(self._parts, -1)
+        self._latest_columns = {part: Columns(1, len(SUMS), len(LARGEST)) for part in self._parts}
+        self._latest_met, self._latest_modalities = -1, np.zeros(len(MODALITY_SUMS))
+        if fusion is None:
+            fusion = "fusion" if isinstance(getattr(model, "fusion", None), nn.Module) else ""
+        self._fusion = FusionGradients(find_layer(model, fusion)) if fusion else None
+        self._step, self._backwards = step, 0
+        self._before: list[Tensor] | None = None
+        self._moving: _Step | None = None
+        self._waiting: list[_Step] = []
+        self._want()
+
+    @property
+    def parts(self) -> list[Part]:
+        """All parameters, the groups of the optimizer, the branches, and each parameter."""
+        return list(self._parts)
+
+    def place(self) -> None:
+        """Begin to look at the fusion, where no ``with`` block can span the training."""
+        self._want()
+        if self._fusion is not None:
+            self._fusion.hook.place()
+
+    def remove(self) -> None:
+        """Look no longer; the statistics stay."""
+        if self._fusion is not None:
+            self._fusion.hook.remove()
+            self._fusion.forget()
+        self._settle()
+        self._fetch()
+
+    def __enter__(self) -> "GradientStats":
+        self.place()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    @torch.no_grad()
+    def after_backward(self, *, loss_scale: float = 1.0) -> None:
+        """The gradients are there.
+
+        Args:
+            loss_scale: by which the loss was multiplied, if those of the parameters are divided again already."""
+        self._settle()
+        now = self._now()
+        self._backwards += 1
+        if now % self.every == 0:
+            names = [name for name, p in self._parameters.items() if p.grad is not None]
+            weights = [self._parameters[name].detach() for name in names]
+            met = None if self._fusion is None else self._fusion.take()
+            if met is not None:
+                met = torch.cat([met[:2] / loss_scale, met[2:]])
+            if names:
+                grads = [_values(self._parameters[name].grad) for name in names]
+                self._moving = _Step(now, names, _norms(grads), met=met)
+                self._before = [weight.clone() for weight in weights]
+            elif met is not None:
+                self._moving = _Step(now, [], met.new_zeros(0), met=met)
+        if self._step is None:
+            self._want()
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """The step is taken, the weights have changed."""
+        moving, before = self._moving, self._before
+        if moving is not None and before is not None:
+            now = [self._parameters[name].detach() for name in moving.names]
+            moving.weights = _norms(before)
+            moving.updates = _norms(list(torch._foreach_sub(now, before)))
+            self._settle()
+
+    def begin(self) -> None:
+        """A batch begins: where ``step`` is given, it says now whether this one is looked at."""
+        if self._fusion is not None:
+            self._fusion.forget()
+        self._want()
+
+    def total(self) -> dict[Part, Gradients]:
+        """Each part over all steps."""
+        self._fetch()
+        return {
+            part: gradients(kept.sums.sum(0), kept.largest.max(0), *self._span())
+            for part, kept in self._columns.items()
+        }
+
+    def latest(self) -> dict[Part, Gradients]:
+        """Each part in the last step in which it was looked at."""
+        self._fetch()
+        return {
+            part: gradients(kept.sums[0], kept.largest[0], self._latest[part], self._latest[part])
+            for part, kept in self._latest_columns.items()
+            if self._latest[part] >= 0
+        }
+
+    def over_time(self, part: Part) -> list[Gradients]:
+        """One part, column by column."""
+        self._fetch()
+        kept = self._columns[part]
+        return [
+            gradients(kept.sums[column], kept.largest[column], int(first), int(last))
+            for column, (first, last) in enumerate(self.timeline.spans)
+        ]
+
+    def modalities(self) -> Modalities:
+        """What came through the fusion, over all steps."""
+        self._fetch()
+        return modalities(self._modalities.sums.sum(0), *self._span())
+
+    def latest_modalities(self) -> Modalities | None:
+        """What came through the fusion in the last step that was looked at."""
+        self._fetch()
+        step = self._latest_met
+        return None if step < 0 else modalities(self._latest_modalities, step, step)
+
+    def modalities_over_time(self) -> list[Modalities]:
+        """What came through the fusion, column by column."""
+        self._fetch()
+        return [
+            modalities(self._modalities.sums[column], int(first), int(last))
+            for column, (first, last) in enumerate(self.timeline.spans)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All statistics; the same size whatever the number of steps."""
+        self._fetch()
+        return {
+            "parts": [[part.kind, part.name] for part in self._parts],
+            "columns": _saved(self._columns),
+            "latest": {"steps": list(self._latest.values()), **_saved(self._latest_columns)},
+            "modalities": torch.from_numpy(self._modalities.sums.copy()),
+            "latest_modalities": {
+                "step": self._latest_met,
+                "sums": torch.from_numpy(self._latest_modalities.copy()),
+            },
+            "timeline": self.timeline.state_dict(),
+            "backwards": self._backwards,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the statistics that ``state_dict`` gave.
+
+        Raises:
+            ConfigError: they are of other parameters, or of another number of columns."""
+        if [[part.kind, part.name] for part in self._parts] != [list(part) for part in state["parts"]]:
+            raise ConfigError("The saved statistics are of other parameters, groups or branches than this model's.")
+        self.timeline.load_state_dict(state["timeline"])
+        _load(self._columns, state["columns"])
+        _load(self._latest_columns, state["latest"])
+        self._latest = dict(zip(self._parts, map(int, state["latest"]["steps"]), strict=True))
+        self._modalities.sums = state["modalities"].double().numpy().copy()
+        self._latest_met = int(state["latest_modalities"]["step"])
+        self._latest_modalities = state["latest_modalities"]["sums"].double().numpy().copy()
+        self._backwards = int(state["backwards"])
+        self._waiting, self._moving, self._before = [], None, None
+
+    def _now(self) -> int:
+        return self._backwards if self._step is None else self._step()
+
+    def _want(self) -> None:
+        if self._fusion is not None:
+            self._fusion.wanted = self._now() % self.every == 0
+
+    def _settle(self) -> None:
+        """The step in hand is complete, with or without an update."""
+        if self._moving is not None:
+            self._waiting.append(self._moving)
+            on_cpu = self._moving.gradients.device.type == "cpu"
+            self._moving, self._before = None, None
+            if on_cpu or len(self._waiting) == _MOST_WAITING:
+                self._fetch()
+
+    def _fetch(self) -> None:
+        """Bring all that waits on a device over at once, and keep it."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        together = torch.cat([step.numbers() for step in waiting]).cpu().double().numpy()
+        start = 0
+        for step in waiting:
+            size = len(step.numbers())
+            self._keep(step, together[start : start + size])
+            start += size
+
+    def _keep(self, step: "_Step", numbers: Float64[np.ndarray, " numbers"]) -> None:
+        if self.timeline.advance(step.step):
+            for kept in (*self._columns.values(), self._modalities):
+                kept.merge_pairs()
+        column, count = self.timeline.used - 1, len(step.names)
+        squares = {name: numbers[place:-4:count] ** 2 for place, name in enumerate(step.names)}
+        for part, names in self._parts.items():
+            there = [squares[name] for name in names if name in squares]
+            if there:
+                sums, largest = _sums(np.sqrt(np.sum(there, axis=0)))
+                self._columns[part].add(column, sums, largest)
+                self._latest[part] = step.step
+                self._latest_columns[part].sums[0], self._latest_columns[part].largest[0] = sums, largest
+        if step.met is not None:
+            met = _modality_sums(numbers[-4:])
+            self._modalities.add(column, met, np.zeros(0))
+            self._latest_met, self._latest_modalities = step.step, met
+
+    def _span(self) -> tuple[int, int]:
+        spans = self.timeline.spans
+        return (int(spans[0, 0]), int(spans[-1, 1])) if len(spans) else (-1, -1)
+
+
+class _Step:
+    """What was measured in one step, on the device."""
+
+    def __init__(self, step: int, names: list[str], gradients: Tensor, *, met: Tensor | None) -> None:
+        self.step, self.names, self.gradients, self.met = step, names, gradients, met
+        self.weights: Tensor | None = None
+        self.updates: Tensor | None = None
+
+    def numbers(self) -> Tensor:
+        """Norms of gradients, and of weights and updates if there was a step; then four of the modalities."""
+        met = self.gradients.new_full((4,), math.nan) if self.met is None else self.met
+        norms = [norm for norm in (self.gradients, self.weights, self.updates) if norm is not None]
+        return torch.cat([*norms, met])
+
+
+def _parts(
+    parameters: Mapping[str, nn.Parameter], optimizer: Any, branches: Mapping[str, str]
+) -> dict[Part, list[str]]:
+    """Names of the parameters of each part."""
+    parts: dict[Part, list[str]] = {Part("all"): list(parameters)}
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    for number, group in enumerate(() if optimizer is None else optimizer.param_groups):
+        label = str(group.get("name") or number)
+        part = Part("group", label if Part("group", label) not in parts else f"{label} {number}")
+        parts[part] = [names[id(parameter)] for parameter in group["params"] if id(parameter) in names]
+    for name in parameters:
+        parts.setdefault(Part("branch", branch_of(name, branches)), []).append(name)
+    return parts | {Part("parameter", name): [name] for name in parameters}
+
+
+def _saved(columns: Mapping[Part, Columns]) -> dict[str, Tensor]:
+    return {
+        "sums": torch.from_numpy(np.stack([kept.sums for kept in columns.values()])),
+        "largest": torch.from_numpy(np.stack([kept.largest for kept in columns.values()])),
+    }
+
+
+def _load(columns: Mapping[Part, Columns], saved: Mapping[str, Any]) -> None:
+    for kept, sums, largest in zip(columns.values(), saved["sums"], saved["largest"], strict=True):
+        kept.sums, kept.largest = sums.double().numpy().copy(), largest.double().numpy().copy()
+
+
+def _norms(tensors: list[Tensor]) -> Tensor:
+    norms = torch.stack(list(torch._foreach_norm(tensors)))
+    return norms if norms.device.type == "mps" else norms.double()
+
+
+def _values(gradient: Tensor | None) -> Tensor:
+    assert gradient is not None
+    return gradient.coalesce().values() if gradient.is_sparse else gradient.detach()
+
+
+def _sums(
+    norms: Float64[np.ndarray, " norms"],
+) -> tuple[Float64[np.ndarray, " sums"], Float64[np.ndarray, " largest"]]:
+    """Of one part in one step, from its norms of gradient, weight and update."""
+    if not np.isfinite(norms).all():
+        return np.array([0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]), np.zeros(len(LARGEST))
+    if len(norms) == 1:
+        return np.array([1.0, 0.0, norms[0], 0.0, 0.0, 0.0, 0.0]), np.array([norms[0], 0.0])
+    gradient, weight, update = norms
+    if not weight:  # a part that begins as nothing has no ratio yet
+        return np.array([1.0, 0.0, gradient, 0.0, 0.0, 0.0, 0.0]), np.array([gradient, 0.0])
+    ratio = update / weight
+    return np.array([1.0, 0.0, gradient, 1.0, weight, update, ratio]), np.array([gradient, ratio])
+
+
+def _modality_sums(met: Float64[np.ndarray, " 4"]) -> Float64[np.ndarray, " sums"]:
+    table, photos, cosine, agreement = met
+    if not (math.isfinite(table) and math.isfinite(photos)):
+        return np.zeros(len(MODALITY_SUMS))
+    has_cosine, has_agreement = float(math.isfinite(cosine)), float(math.isfinite(agreement))
+    return np.array([1.0, table, photos, has_cosine, np.nan_to_num(cosine), has_agreement, np.nan_to_num(agreement)])

@@ -1,0 +1,306 @@
+"""Pictures of statistics over time, one question each, as matplotlib figures that touch no global state.
+
+Nothing is drawn on pyplot: save one with ``figure.savefig(path)``, or let a notebook show it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from mixfit.errors import ConfigError
+from mixfit.hooks.activation_stats import ActivationStats
+from mixfit.hooks.gradient_records import Gradients, Part
+from mixfit.hooks.gradient_stats import GradientStats
+from mixfit.hooks.records import Activations, Output
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+Share = Literal["dead_units", "near_zero", "saturated"]
+Quantity = Literal["gradient", "ratio", "weight", "update"]
+_MUTED, _RULE, _BROKEN = "#59656e", "#d9dee2", "#d62828"
+_COLOURS = ("#1f5f99", "#bf5316", "#2b7a4b", "#7a3f8f", "#8a6d00", "#a11d4a")
+_SHARES = {
+    "dead_units": "share of units that give nothing for a whole batch",
+    "near_zero": "share of values near zero",
+    "saturated": "share of values at an end of the range",
+}
+_QUANTITIES = {
+    "gradient": "norm of the gradient",
+    "ratio": "update / weight",
+    "weight": "norm of the weights",
+    "update": "norm of the update",
+}
+
+
+def plot_histograms(
+    stats: ActivationStats, outputs: Sequence[Output] | None = None, *, titles: Sequence[str] | None = None
+) -> "Figure":
+    """Where do the values of each layer lie, step by step? One panel an output, brighter where values are denser.
+
+    The vertical scale is even around 0 and logarithmic far from it, and the same in all panels. The colour is the
+    logarithm of the share of the values per unit of the scale; the thin line is the mean. Red are columns in which an
+    output was not finite.
+
+    Args:
+        outputs: by default all; a dozen can be read.
+        titles: above the panels; by default the names and types of the layers.
+    Raises:
+        ConfigError: nothing was seen yet.
+    """
+    chosen = stats.outputs if outputs is None else list(outputs)
+    return compare_histograms([(stats, output) for output in chosen], titles or list(map(_name, chosen)))
+
+
+def compare_histograms(
+    panels: Sequence[tuple[ActivationStats, Output]], titles: Sequence[str], *, across: int = 3
+) -> "Figure":
+    """``plot_histograms`` of outputs of several fits, with ``across`` panels beside each other.
+
+    Raises:
+        ConfigError: there is nothing to show."""
+    _require(panels)
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    across = min(across, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(0.6 + 3.0 * across, 0.5 + 1.9 * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False, sharey=True)
+    low, high, mesh = 0.0, 0.0, None
+    for axes, (stats, output), title in zip(grid.flat, panels, titles, strict=False):
+        histogram = stats.histogram(output)
+        counts = histogram.counts
+        seen = np.flatnonzero(counts.sum(0))
+        if len(seen):
+            low, high = min(low, histogram.edges[seen[0]]), max(high, histogram.edges[seen[-1] + 1])
+        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        # Even steps of the scale, not of the values: bins far out are wide, and would look empty.
+        heights = np.diff(np.arcsinh(histogram.edges / _LINEAR))
+        density = (shares / heights).T
+        borders = _borders(histogram.spans)
+        mesh = axes.pcolormesh(
+            borders,
+            histogram.edges,
+            np.where(density > 0, density, np.nan),
+            norm=LogNorm(1e-3, 3.0),
+            cmap="viridis",
+            rasterized=True,
+        )
+        told = stats.over_time(output)
+        axes.plot(histogram.spans.mean(1), [record.mean for record in told], color="white", linewidth=0.9)
+        for record, left, right in zip(told, borders, borders[1:], strict=False):
+            if record.broken:
+                axes.axvspan(left, right, color=_BROKEN, linewidth=0)
+        axes.set_title(title, fontsize=9, loc="left")
+        _plain(axes)
+        axes.set_facecolor("#2a0a38")
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    grid[0, 0].set_yscale("asinh", linear_width=_LINEAR)
+    grid[0, 0].set_ylim(low, high)
+    _value_ticks(grid[0, 0], low, high)
+    figure.supxlabel("step", fontsize=9, color=_MUTED)
+    figure.supylabel("value", fontsize=9, color=_MUTED)
+    if mesh is not None:
+        bar = figure.colorbar(mesh, ax=list(grid.flat), label="density of values", shrink=0.8, aspect=30)
+        bar.outline.set_visible(False)
+    return figure
+
+
+def plot_shares(stats: ActivationStats, share: Share = "dead_units") -> "Figure":
+    """Which layers have dead units (or values near zero, or saturated ones), and since when? One row an output.
+
+    Raises:
+        ConfigError: nothing was seen yet, or no layer has an end of its range to be near to."""
+    rows = [(output, [getattr(told, share) for told in stats.over_time(output)]) for output in stats.outputs]
+    rows = [(output, values) for output, values in rows if any(value is not None for value in values)]
+    _require(rows)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.6, 1.3 + 0.24 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    values = np.array([[np.nan if value is None else value for value in row] for _, row in rows])
+    borders = _borders(stats.timeline.spans)
+    mesh = axes.pcolormesh(borders, np.arange(len(rows) + 1), values, vmin=0, vmax=1, cmap="OrRd", rasterized=True)
+    axes.set_facecolor(_RULE)  # where nothing was measured
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [_name(output) for output, _ in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("step", color=_MUTED)
+    _plain(axes)
+    for place, row in enumerate(values):
+        last = row[np.isfinite(row)][-1:] if np.isfinite(row).any() else np.array([])
+        if len(last):
+            axes.annotate(
+                f"{last[0]:.0%}",
+                (1.0, place + 0.5),
+                xycoords=("axes fraction", "data"),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=_MUTED,
+            )
+    bar = figure.colorbar(mesh, ax=axes, location="top", label=_SHARES[share], shrink=0.6, aspect=40)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def plot_spread(stats: ActivationStats, outputs: Sequence[Output] | None = None) -> "Figure":
+    """Do the values keep their size through the layers? Standard deviation of each output, first to last, then and now.
+
+    Raises:
+        ConfigError: nothing was seen yet."""
+    chosen = stats.outputs if outputs is None else list(outputs)
+    _require(chosen)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.6, 1.2 + 0.24 * len(chosen)), layout="constrained")
+    axes = figure.subplots()
+    for place, label, colour, size in ((0, "at first", _COLOURS[1], 7), (-1, "at last", _COLOURS[0], 3.5)):
+        spreads = [_std(stats.over_time(output), place) for output in chosen]
+        axes.plot(spreads, range(len(chosen)), "o-", color=colour, markersize=size, linewidth=1.2, label=label)
+    axes.set_xscale("log")
+    _plain_logarithms(axes.xaxis)
+    axes.set_yticks(range(len(chosen)), [_name(output) for output in chosen], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("standard deviation of the outputs", color=_MUTED)
+    axes.grid(axis="x", color=_RULE, linewidth=0.8)
+    _plain(axes)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def plot_gradients(
+    stats: GradientStats, quantity: Quantity = "ratio", *, kind: Literal["branch", "group"] = "branch"
+) -> "Figure":
+    """How fast does each branch move (or how strong are its gradients)? One line a branch, or a group of the optimizer.
+
+    Raises:
+        ConfigError: nothing was seen yet."""
+    parts = [part for part in stats.parts if part.kind == kind]
+    lines = [(part, stats.over_time(part)) for part in parts]
+    lines = [(part, told) for part, told in lines if any(np.isfinite(_of(record, quantity)) for record in told)]
+    _require(lines)
+    figure, axes = _line_figure(_QUANTITIES[quantity])
+    for (part, told), colour in zip(lines, _cycle(len(lines)), strict=True):
+        axes.plot(_middles(told), [_of(record, quantity) for record in told], color=colour, label=_label(part))
+    axes.set_yscale("log")
+    _plain_logarithms(axes.yaxis)
+    if quantity == "ratio":
+        axes.axhline(1e-3, color=_MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    figure.legend(loc="outside upper left", ncols=min(len(lines), 4), frameon=False, fontsize=9)
+    return figure
+
+
+def plot_modalities(stats: GradientStats) -> "Figure":
+    """Which modality does the loss listen to? Norm of the gradient that comes out of the fusion towards each.
+
+    Raises:
+        ConfigError: no gradient came through a fusion yet."""
+    told = [record for record in stats.modalities_over_time() if record.steps]
+    _require(told)
+    figure, axes = _line_figure("gradient of the encoding, norm")
+    steps = [(record.first_step + record.last_step) / 2 for record in told]
+    axes.plot(steps, [record.table for record in told], color=_COLOURS[0], label="table")
+    axes.plot(steps, [record.photos for record in told], color=_COLOURS[1], label="photos")
+    axes.set_yscale("log")
+    _plain_logarithms(axes.yaxis)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def plot_agreement(stats: GradientStats) -> "Figure":
+    """Do table and photos help on the same rows, or does one harm where the other helps? See ``Modalities.agreement``.
+
+    Raises:
+        ConfigError: no gradient came through a fusion yet."""
+    told = [record for record in stats.modalities_over_time() if record.agreement is not None]
+    _require(told)
+    figure, axes = _line_figure("agreement of table and photos")
+    steps = [(record.first_step + record.last_step) / 2 for record in told]
+    axes.plot(steps, [record.agreement for record in told if record.agreement is not None], color=_COLOURS[2])
+    axes.axhline(0.0, color=_MUTED, linewidth=0.9)
+    axes.set_ylim(-1.05, 1.05)
+    return figure
+
+
+_LINEAR = 0.25  # below this size the scale of values is even, as the default bins are
+
+
+def _require(found: Sequence[Any]) -> None:
+    if not found:
+        raise ConfigError("There are no statistics to draw yet: train with them placed first.")
+
+
+def _std(told: Sequence[Activations], place: int) -> float:
+    known = [record.std for record in told if np.isfinite(record.std) and record.std > 0]
+    return known[place] if known else float("nan")
+
+
+def _of(record: Gradients, quantity: Quantity) -> float:
+    value: float = getattr(record, quantity)
+    return value
+
+
+def _name(output: Output) -> str:
+    return f"{output}  {output.kind}"
+
+
+def _label(part: Part) -> str:
+    return part.name or "all"
+
+
+def _cycle(count: int) -> list[str]:
+    return [_COLOURS[place % len(_COLOURS)] for place in range(count)]
+
+
+def _middles(told: Sequence[Gradients]) -> list[float]:
+    return [(record.first_step + record.last_step) / 2 for record in told]
+
+
+def _borders(spans: Int64[np.ndarray, "columns 2"]) -> Float64[np.ndarray, " borders"]:
+    """Of the columns on the axis of steps; the last one ends as long after its last step as two steps are apart."""
+    apart = (spans[-1, 1] - spans[0, 0]) / 64 if len(spans) > 1 else 1
+    return np.append(spans[:, 0], spans[-1, 1] + max(apart, 1)).astype(np.float64)
+
+
+def _line_figure(ylabel: str) -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel("step", color=_MUTED)
+    axes.set_ylabel(ylabel, color=_MUTED, fontsize=9)
+    axes.grid(axis="y", color=_RULE, linewidth=0.8)
+    _plain(axes)
+    return figure, axes
+
+
+def _plain(axes: "Axes") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_MUTED)
+    axes.tick_params(length=0, labelsize=8, colors=_MUTED, which="both")
+
+
+def _plain_logarithms(axis: "Axis") -> None:
+    """0.02 in place of 2 x 10^-2."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    axis.set_major_formatter(Plain())
+    axis.set_minor_formatter(Plain(minor_thresholds=(2, 0.5)))
+
+
+def _value_ticks(axes: "Axes", low: float, high: float) -> None:
+    """Zero and powers of ten, as far as the values go."""
+    powers = [sign * 10.0**power for power in range(-1, 4) for sign in (-1, 1)]
+    ticks = sorted([0.0, *(tick for tick in powers if low <= tick <= high and abs(tick) >= 1)])
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+    axes.set_yticks([], minor=True)

@@ -1,0 +1,145 @@
+"""Callbacks that look into the model while it trains: what its layers give, and what its gradients do."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mixfit.errors import ConfigError
+from mixfit.hooks.activation_stats import QUANTILES, ActivationStats
+from mixfit.hooks.branches import MIXED_BRANCHES
+from mixfit.hooks.gradient_stats import GradientStats
+from mixfit.hooks.select import Layers
+from mixfit.training.callback import Callback
+from mixfit.training.state import TrainState
+
+
+class WatchActivations(Callback):
+    """Keeps ``ActivationStats`` of the training batches of a fit, in ``stats``; a resumed fit goes on with them.
+
+    Args:
+        layers, every, columns, near_zero, quantiles, edges, sample, branches: as for ``ActivationStats``; steps are
+            those of the optimizer.
+    """
+
+    def __init__(
+        self,
+        layers: Layers | None = None,
+        *,
+        every: int = 10,
+        columns: int = 64,
+        near_zero: float = 1e-3,
+        quantiles: Sequence[float] = QUANTILES,
+        edges: Sequence[float] | None = None,
+        sample: int | None = 2**13,
+        branches: Mapping[str, str] = MIXED_BRANCHES,
+    ) -> None:
+        self._layers = layers
+        self._settings: dict[str, Any] = {
+            "every": every,
+            "columns": columns,
+            "near_zero": near_zero,
+            "quantiles": quantiles,
+            "edges": edges,
+            "sample": sample,
+            "branches": branches,
+        }
+        self._stats: ActivationStats | None = None
+
+    @property
+    def stats(self) -> ActivationStats:
+        """Of the fit that runs, or of the last one.
+
+        Raises:
+            ConfigError: there was none."""
+        if self._stats is None:
+            raise ConfigError("WatchActivations has seen no fit yet: give it to one as a callback first.")
+        return self._stats
+
+    def state_dict(self) -> dict[str, Any]:
+        """The statistics so far."""
+        return {} if self._stats is None else self._stats.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with them."""
+        self.stats.load_state_dict(state)
+
+    def before_fit(self, state: TrainState) -> None:
+        """Forget an earlier fit, and hook the model."""
+        self._stats = ActivationStats(state.model, self._layers, step=lambda: state.step, **self._settings)
+        self._stats.place()
+
+    def close(self, state: TrainState) -> None:
+        """Take the hooks from the model."""
+        if self._stats is not None:
+            self._stats.remove()
+
+
+class WatchGradients(Callback):
+    """Keeps ``GradientStats`` of a fit, in ``stats``, before gradients are clipped; a resumed fit goes on with them.
+
+    Args:
+        every, columns, branches, fusion: as for ``GradientStats``.
+    """
+
+    order = 15  # after MixedPrecision, which divides the gradients by their scale, and before GradientClipping
+
+    def __init__(
+        self,
+        *,
+        every: int = 10,
+        columns: int = 64,
+        branches: Mapping[str, str] = MIXED_BRANCHES,
+        fusion: str | None = None,
+    ) -> None:
+        self._settings: dict[str, Any] = {
+            "every": every,
+            "columns": columns,
+            "branches": branches,
+            "fusion": fusion,
+        }
+        self._stats: GradientStats | None = None
+        self._loss_scale = 1.0
+
+    @property
+    def stats(self) -> GradientStats:
+        """Of the fit that runs, or of the last one.
+
+        Raises:
+            ConfigError: there was none."""
+        if self._stats is None:
+            raise ConfigError("WatchGradients has seen no fit yet: give it to one as a callback first.")
+        return self._stats
+
+    def state_dict(self) -> dict[str, Any]:
+        """The statistics so far."""
+        return {} if self._stats is None else self._stats.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with them."""
+        self.stats.load_state_dict(state)
+
+    def before_fit(self, state: TrainState) -> None:
+        """Forget an earlier fit, and hook the fusion."""
+        self._stats = GradientStats(state.model, state.optimizer, step=lambda: state.step, **self._settings)
+        self._stats.place()
+
+    def before_batch(self, state: TrainState) -> None:
+        """Tell the hook of the fusion whether it is to look."""
+        if state.training:
+            self.stats.begin()
+
+    def after_loss(self, state: TrainState) -> None:
+        """Note the scale of this loss, which may be another one once its gradients are there."""
+        self._loss_scale = state.loss_scale
+
+    def after_backward(self, state: TrainState) -> None:
+        """Measure the gradients."""
+        self.stats.after_backward(loss_scale=self._loss_scale)
+
+    def after_step(self, state: TrainState) -> None:
+        """Measure the step."""
+        self.stats.after_step()
+
+    def close(self, state: TrainState) -> None:
+        """Take the hook from the model."""
+        if self._stats is not None:
+            self._stats.remove()
