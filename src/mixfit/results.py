@@ -3,7 +3,7 @@
 In: predictions of several models for the same rows. Out: ``Run``, and what is written of it."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,14 @@ from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for
 from mixfit.files import explained, write_file
 from mixfit.predictor import Predictor, unreadable_photos
-from mixfit.report.content import LeaderboardLine, ModelKind, ReportContent, Score
+from mixfit.report.content import Coverage, LeaderboardLine, ModelKind, ReportContent, Score
 from mixfit.run_folder import describe_environment
 
 OURS = "mixfit, table and photos"
 OURS_TABLE_ONLY = "mixfit, table only"
 BLEND, TABLE_BLEND = "mixfit, blend", "blend, table only"
+LEVEL = 0.9
+"""Share of rows whose truth the intervals of a report shall hold."""
 JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
 
 
@@ -34,6 +36,8 @@ class Contest:
     """The best first."""
     choice: str
     """Why this of all models predicts, in plain words."""
+    coverage: list[Coverage] = field(default_factory=list)
+    """How often intervals or sets at ``LEVEL`` hold the truth of test rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +145,8 @@ def write_results(
         ],
         leaderboard=[] if contest is None else contest.leaderboard,
         choice="" if contest is None else contest.choice,
+        coverage=[] if contest is None else contest.coverage,
+        coverage_level=LEVEL,
         history=run.history,
         predicted_split=final.split,
         truth=final.truth,
@@ -187,6 +193,9 @@ def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: D
         say(f" best epoch {best['epoch']:.0f} of {len(run.history)}")
     else:
         say(f" {contest.choice}")
+        for part in contest.coverage[:1]:
+            kind = "intervals" if mixed.target.classes is None else "sets"
+            say(f" {LEVEL:.0%} {kind} hold the truth of {part.inside} of {part.count} test rows")
     for split, by_model in run.scores.items():
         if not len(mixed.split.of(split)):
             continue

@@ -50,6 +50,16 @@ class LeaderboardLine:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Coverage:
+    """How often intervals, or sets of classes, hold the truth of rows that nothing was fitted on."""
+
+    rows: str
+    """Which rows: "all", "without a photo", "the highest fifth of the target"."""
+    count: int
+    inside: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
     """One finding about a table; a note is worth knowing, an error stands in the way of training."""
 
@@ -90,6 +100,9 @@ class ReportContent:
     """The best first; empty when only one network was trained."""
     choice: str = ""
     """Why this of all models predicts, in plain words."""
+    coverage: list[Coverage] = field(default_factory=list)
+    """Of the intervals or sets at ``coverage_level``, on the test rows."""
+    coverage_level: float = 0.9
     history: pd.DataFrame
     """One row per epoch: ``epoch``, ``train_loss``, ``valid_loss``, then metrics, ``lr``, ``seconds``; may be empty."""
     predicted_split: SplitName
