@@ -49,7 +49,7 @@ def memory(steps: int) -> None:
     slope = np.polyfit(at / 1000, kilobytes, 1)[0]
     print(
         f"{steps:,} steps of {len(layers)} layers, each looked at, {1e6 * seconds / steps:,.0f} us a step: "
-        f"{kilobytes[0]:,.0f} kB resident at step {at[0]:,.0f}, {kilobytes[-1]:,.0f} kB at step {at[-1]:,.0f}; "
+        f"{kilobytes[0]:,.0f} kB resident at step {at[0]:,.0f}, {kilobytes[-1]:,.0f} kB at step {at[-1]:,.0f}\n"
         f"slope {slope:+.3f} kB per 1,000 steps; {stats.timeline.used} columns of {stats.timeline.width:,} steps"
     )
 
