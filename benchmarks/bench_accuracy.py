@@ -264,7 +264,8 @@ def main(preset: str, wanted: list[str]) -> None:
     relative = []
     warnings.simplefilter("ignore")  # LightGBM names columns, solvers are cut short
     for text in wanted:
-        name, repeats, folds = (*text.split(":"), "1", "5")[:3] if ":" in text else (text, "1", "5")
+        parts = text.split(":")
+        name, repeats, folds = (*parts, *("1", "5")[len(parts) - 1 :])
         relative.append(print_set(name, run_set(name, preset, int(repeats), int(folds))))
     print(f"geometric mean of the blend's error relative to the reference: {np.exp(np.mean(np.log(relative))):.3f}")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")

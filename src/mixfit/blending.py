@@ -23,6 +23,7 @@ from mixfit.candidates.cross_fit import Fitting, Folds, Watch, cross_fit, deal_f
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
 from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, class_uncertainty, number_uncertainty
 from mixfit.candidates.presets import plan_for
+from mixfit.candidates.threads import SMALL, one_thread
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
@@ -114,7 +115,9 @@ def train_blend(
             networks = sum(other.kind == "network" for other in plan.candidates[number:])
             if keeper is not None:
                 keeper.seconds = max(_FEWEST_SECONDS, remaining / max(networks, 1)) / folds.count
-        with _status(console, f" {candidate.name} ..."):
+        on_pixels = candidate.kind == "network" and candidate.photos and backbone is None
+        small = len(folds.rows) <= SMALL and not on_pixels
+        with _status(console, f" {candidate.name} ..."), one_thread() if small else nullcontext():
             try:
                 fitting = cross_fit(candidate, folds, model=model, train=plan.train, backbone=backbone, keeper=keeper)
             except Diverged as error:
@@ -127,10 +130,11 @@ def train_blend(
         )
     for sentence in left_out:
         console.print(f" left out: {sentence}", markup=False)
-    chosen = _choose(truth, fittings, folds, groups, weight)
-    predictor = _predictor(mixed, image, model, folds, fittings, chosen.blend, truth, weight)
-    history = pd.DataFrame() if keeper is None else keeper.history
-    return _blended(mixed, predictor, fittings, folds, chosen, groups, weight, truth, history, left_out)
+    with one_thread() if len(folds.rows) <= SMALL else nullcontext():
+        chosen = _choose(truth, fittings, folds, groups, weight)
+        predictor = _predictor(mixed, image, model, folds, fittings, chosen.blend, truth, weight)
+        history = pd.DataFrame() if keeper is None else keeper.history
+        return _blended(mixed, predictor, fittings, folds, chosen, groups, weight, truth, history, left_out)
 
 
 @dataclass(frozen=True, kw_only=True)
