@@ -48,6 +48,11 @@ def test_every_model_and_both_blends_are_scored(run: Run) -> None:
     assert isinstance(run.predictor, BlendPredictor)
     page = (run.folder / "report.html").read_text()
     assert "Leaderboard" in page
+    assert "Out of fold, 76 rows" in page
+    assert "Validation" not in page
+    assert run.contest is not None
+    assert next(part.rows for part in run.contest.coverage) == "all"
+    assert "hold the truth of test rows" in page
     assert "kernel ridge, table and photos" in page
 
 

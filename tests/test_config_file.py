@@ -59,7 +59,10 @@ def test_a_file_says_what_it_says_and_the_rest_has_its_default(tmp_path: Path) -
         ("[trian]\n", r"there is no section \[trian\]\. Did you mean 'train'\? There are: table, target, schema, data"),
         ("tabel = 'x'\n", "there is no key 'tabel'. Did you mean 'table'?"),
         ("epochs = 3\n", r"there is no key 'epochs'\. It belongs to \[train\]"),
-        ("[train]\nepoch = 3\n", r"there is no key 'epoch' in \[train\]\. Did you mean 'epochs'\? There are: preset, epochs, "),
+        (
+            "[train]\nepoch = 3\n",
+            r"there is no key 'epoch' in \[train\]\. Did you mean 'epochs'\? There are: preset, ep",
+        ),
         ("[model]\nepochs = 3\n", r"there is no key 'epochs' in \[model\]\. It belongs to \[train\]"),
         ("[data.text]\nsepp = 'x'\n", r"there is no key 'sepp' in \[data\.text\]\. Did you mean 'sep'\?"),
         ("[train]\nepochs = 'many'\n", r"\[train\] epochs must be a whole number, got 'many'"),

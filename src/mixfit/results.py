@@ -23,6 +23,8 @@ from mixfit.run_folder import describe_environment
 OURS = "mixfit, table and photos"
 OURS_TABLE_ONLY = "mixfit, table only"
 BLEND, TABLE_BLEND = "mixfit, blend", "blend, table only"
+TREES = "boosted trees, table"
+"""The candidate that a blend is compared with in words."""
 LEVEL = 0.9
 """Share of rows whose truth the intervals of a report shall hold."""
 JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
@@ -93,8 +95,7 @@ def compare_with_table(mixed: MixedData, judged: dict[JudgedSplit, Rows]) -> Com
 def compare_blends(mixed: MixedData, judged: dict[JudgedSplit, Rows], *, photos: bool) -> Comparison:
     """The verdict on the rows that judge at the end: the blend against boosted trees, and against a constant."""
     rows, headline = final_rows(judged), headline_for(mixed.schema.task, mixed.target)
-    trees = "boosted trees, table"
-    against = trees if trees in rows.predictions else CONSTANT
+    against = TREES if TREES in rows.predictions else CONSTANT
     return compare(rows, headline, BLEND, against, constant=CONSTANT, with_photos=photos)
 
 
@@ -203,6 +204,8 @@ def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: D
         heading = split if contest is None else {"valid": "out of fold"}.get(split, split)
         say(f" {heading:<34}" + "".join(f"{name:>18}" for name in names))
         for model, values in by_model.items():
+            if contest is not None and model not in (BLEND, TABLE_BLEND, TREES, CONSTANT):
+                continue  # all are in the report
             say(f"   {model:<32}" + "".join(f"{_short(values[name]):>18}" for name in names))
     say(f" {run.comparison.verdict}")
     if run.bad:

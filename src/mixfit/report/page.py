@@ -50,7 +50,8 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 def report_page(content: ReportContent) -> str:
     """Lay out the report as one HTML page."""
-    counts = [f"{content.rows[split]:,} {split}" for split in ("train", "valid", "test") if split in content.rows]
+    shown = {"valid": "in folds", "test": "test"} if content.leaderboard else {n: n for n in ("train", "valid", "test")}
+    counts = [f"{content.rows[split]:,} {name}" for split, name in shown.items() if split in content.rows]
     metric_names = list(dict.fromkeys(name for score in content.scores for name in score.metrics))
     values = {
         "content": content,
@@ -82,9 +83,14 @@ def _scores(content: ReportContent, split: SplitName) -> list[Score]:
     return [score for score in content.scores if score.split == split]
 
 
+def _split_name(content: ReportContent, split: SplitName) -> str:
+    """In a contest each validation row was predicted by models of folds that did not see it."""
+    return "Out of fold" if split == "valid" and content.leaderboard else _SPLIT_NAMES[split]
+
+
 def _split_heading(content: ReportContent, split: SplitName) -> str:
     rows = content.rows.get(split)
-    return _SPLIT_NAMES[split] + (f", {plural(rows, 'row')}" if rows is not None else "")
+    return _split_name(content, split) + (f", {plural(rows, 'row')}" if rows is not None else "")
 
 
 def _value(content: ReportContent, score: Score) -> float:
@@ -94,6 +100,9 @@ def _value(content: ReportContent, score: Score) -> float:
 def _card(content: ReportContent, split: SplitName) -> dict[str, Any]:
     """The headline metric of every model on one part; bars are as long as the values, the longest fills its place."""
     scores = _scores(content, split)
+    if content.leaderboard:  # many models: the best first
+        sign = -1.0 if content.higher_is_better else 1.0
+        scores = sorted(scores, key=lambda score: np.nan_to_num(sign * _value(content, score), nan=np.inf))
     values = [_value(content, score) for score in scores]
     longest = max((value for value in values if np.isfinite(value)), default=0.0)
     ours = [value for score, value in zip(scores, values, strict=True) if score.kind == "ours"]
@@ -129,8 +138,8 @@ def _beaten_by_table(content: ReportContent) -> str:
         if sign * _value(content, best) <= sign * _value(content, ours[0]):
             return ""
         return (
-            f"The table alone does better on the {_SPLIT_NAMES[split].lower()} rows: {short(best.model)} reaches "
-            f"{content.headline_metric} {number(_value(content, best))}, {short(ours[0].model)} "
+            f"The table alone does better on the {_split_name(content, split).lower()} rows: {short(best.model)} "
+            f"reaches {content.headline_metric} {number(_value(content, best))}, {short(ours[0].model)} "
             f"{number(_value(content, ours[0]))}. On this evidence the photos add nothing."
         )
     return ""
@@ -190,7 +199,7 @@ def _number_predictions(content: ReportContent) -> dict[str, Any]:
     """Predicted against true values, with how far off they are in words."""
     truth, prediction = content.truth.astype(np.float64), content.prediction.astype(np.float64)
     finite = np.isfinite(truth) & np.isfinite(prediction)
-    part, total = _SPLIT_NAMES[content.predicted_split].lower(), len(truth)
+    part, total = _split_name(content, content.predicted_split).lower(), len(truth)
     view: dict[str, Any] = {"kind": "numbers", "rows": total, "sentences": [], "svg": None, "caption": ""}
     if not finite.all():
         view["sentences"].append(f"{plural(int((~finite).sum()), 'row')} without a finite value are not shown.")
@@ -220,7 +229,7 @@ def _class_predictions(content: ReportContent) -> dict[str, Any]:
     """The confusion matrix, or the worst pairs and a picture when there are more than ``LARGEST_MATRIX`` classes."""
     classes, names, total = len(content.classes), content.classes, len(content.truth)
     truth, prediction = known_rows(content.truth, content.prediction, classes)
-    part, right = _SPLIT_NAMES[content.predicted_split].lower(), int((truth == prediction).sum())
+    part, right = _split_name(content, content.predicted_split).lower(), int((truth == prediction).sum())
     share = f" ({percent(right / len(truth))})" if len(truth) else ""
     view: dict[str, Any] = {
         "rows": total,
