@@ -1,6 +1,8 @@
 """The recipe that tries many models: same bytes, no leak, resumable, and the table alone where photos say nothing."""
 
+import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from mixfit.candidates.candidate import Candidate, Fitted
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.demo import DEMO_TARGET
-from mixfit.errors import ConfigError, Stopped
+from mixfit.errors import ConfigError, DataError, Stopped
 from mixfit.predictor.blend import BlendPredictor
 from mixfit.recipe import Run, fit, resume
 from mixfit.results import BLEND, TABLE_BLEND
@@ -123,6 +125,15 @@ def test_a_damaged_kept_model_is_fitted_again(run: Run, demo_table: Path, tmp_pa
     resume(other.folder, console=QUIET)
     model = other.folder / "model" / "model.safetensors"
     assert model.read_bytes() == (run.folder / "model" / "model.safetensors").read_bytes()
+
+
+def test_shares_that_do_not_fit_the_models_are_refused(run: Run, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run.folder / "model", tmp_path / "copied"))
+    described = json.loads((copied / "mixfit.json").read_text())
+    described["shares"] = {"an oracle": 1.0}
+    (copied / "mixfit.json").write_text(json.dumps(described))
+    with pytest.raises(DataError, match=r"mixfit\.json does not describe these weights: the shares are not those of"):
+        mixfit.Predictor.load(copied)
 
 
 def test_intervals_come_with_predictions_when_they_are_asked_for(run: Run, demo_table: Path) -> None:

@@ -166,6 +166,23 @@ def test_a_newer_format_and_damaged_descriptions_are_refused(copied: Path) -> No
         Predictor.load(copied)
 
 
+def test_a_folder_of_the_first_format_is_read(
+    copied: Path, quick_run: Run, frame: pd.DataFrame, demo_table: Path
+) -> None:
+    path = copied / "mixfit.json"
+    old = json.loads(path.read_text())
+    del old["kind"]
+    path.write_text(json.dumps(old | {"format_version": 1}))
+    expected = quick_run.predictor.predict(frame, images=demo_table.parent)
+    pd.testing.assert_frame_equal(Predictor.load(copied).predict(frame, images=demo_table.parent), expected)
+
+
+def test_a_description_of_an_unknown_kind_is_refused(copied: Path) -> None:
+    rewrite(copied, kind="oracle")
+    with pytest.raises(DataError, match="there is no kind of model 'oracle'"):
+        Predictor.load(copied)
+
+
 def test_a_pickle_in_place_of_the_weights_is_not_opened(copied: Path, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
 
