@@ -146,10 +146,11 @@ class Results:
 
 def run_fold(data: MixedData, image: ImageEncoder, preset: str, results: Results, seed: int) -> None:
     """Learn on the training rows of a split and judge on its test rows."""
-    target = prepare_target(data.frame, data.schema, data.split)
+    judging = replace(data.split, valid=data.split.test)  # rows that choose are dealt by the recipe
+    target = prepare_target(data.frame, data.schema, judging)
     data = replace(
         data,
-        split=target.split,
+        split=replace(target.split, valid=target.split.valid[:0]),
         target=target.scale,
         arrays=replace(data.arrays, target=torch.from_numpy(target.encoded)),
     )
