@@ -115,6 +115,8 @@ class ModelConfig:
     """Members of the ensemble tabm."""
     numbers: Numbers = "piecewise"
     """How numbers enter it: plain, linear, periodic, or piecewise (linear between bins of the training rows)."""
+    category_width: int = 4
+    """Most places of an embedded category in TabM; wide ones learn rare categories by heart."""
     number_width: int | None = None
     """Places of an embedded number; by default 16, and fewer where there are more than 32 columns of numbers."""
     bins: int = 48
@@ -139,8 +141,8 @@ class ModelConfig:
             raise ConfigError(f"train_blocks must be at least 0, got {self.train_blocks}.")
         if self.encoding_dim < 1 or any(width < 1 for width in self.tabular_hidden or ()):
             raise ConfigError("encoding_dim and every width of tabular_hidden must be at least 1.")
-        if self.bins < 1 or (self.number_width is not None and self.number_width < 1):
-            raise ConfigError("bins and number_width must be at least 1.")
+        if min(self.bins, self.category_width, 1 if self.number_width is None else self.number_width) < 1:
+            raise ConfigError("bins, number_width and category_width must be at least 1.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

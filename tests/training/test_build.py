@@ -64,9 +64,9 @@ def test_sizes_that_are_given_are_kept() -> None:
     assert with_sizes(found, rows=10**6, numeric=500) == found, "what is chosen once stays"
 
 
-@pytest.mark.parametrize("field", ["bins", "number_width"])
+@pytest.mark.parametrize("field", ["bins", "number_width", "category_width"])
 def test_impossible_sizes_are_refused(field: str) -> None:
-    with pytest.raises(ConfigError, match="bins and number_width must be at least 1"):
+    with pytest.raises(ConfigError, match="bins, number_width and category_width must be at least 1"):
         ModelConfig(**{field: 0})
 
 

@@ -8,6 +8,7 @@ import torch
 from mixfit.config import ModelConfig
 from mixfit.errors import ConfigError
 from mixfit.nn.backbones import has_pretrained_weights, make_backbone
+from mixfit.nn.columns import embedding_size
 from mixfit.nn.freezing import unfreeze_last
 from mixfit.nn.fusion import make_fusion
 from mixfit.nn.image import ImageEncoder
@@ -132,6 +133,7 @@ def _table_encoder(shape: ModelShape, config: ModelConfig) -> tuple[TableEncoder
                 dropout=dropout,
                 numbers=numbers,
                 wide=True,
+                category_widths=[min(config.category_width, embedding_size(n)) for n in shape.cardinalities],
             )
             return tabm, config.members
         case _:

@@ -31,6 +31,7 @@ from mixfit.predictor.folder import read_crop, save_folder, with_tuples
 from mixfit.training.build import CHUNK, encode_photos, model_shape, open_feature_store, sized_for
 from mixfit.training.tta import augmented_outputs
 
+_WIDEST_CATEGORY = 32
 LICENCE = "Image network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0)."
 
 
@@ -157,7 +158,8 @@ class NetworkPredictor(Predictor):
     @classmethod
     def read(cls, description: dict[str, Any], tensors: dict[str, Tensor]) -> "NetworkPredictor":
         """Read what ``save`` wrote; raises various errors when it is something else."""
-        config = ModelConfig(**with_tuples(description["model"]))
+        earlier = {"category_width": _WIDEST_CATEGORY}  # of models from before this could be chosen
+        config = ModelConfig(**(earlier | with_tuples(description["model"])))
         shape = ModelShape(**with_tuples(description["shape"]))
         model = make_model(shape, config, pretrained=False)
         model.load_state_dict(tensors)
