@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from mixfit.training.callbacks.averaging import StochasticWeightAveraging as StochasticWeightAveraging
     from mixfit.training.callbacks.checkpoint import Checkpoints as Checkpoints
     from mixfit.training.callbacks.control import EarlyStopping as EarlyStopping
+    from mixfit.training.callbacks.doctor import Doctor as Doctor
     from mixfit.training.callbacks.gradients import GradientAccumulation as GradientAccumulation
     from mixfit.training.callbacks.gradients import GradientClipping as GradientClipping
     from mixfit.training.callbacks.inspect import WatchActivations as WatchActivations
@@ -219,6 +220,7 @@ _HOME = {
     "mixfit.training.callbacks.averaging": ("ExponentialMovingAverage", "StochasticWeightAveraging"),
     "mixfit.training.callbacks.control": ("EarlyStopping",),
     "mixfit.training.callbacks.gradients": ("GradientAccumulation", "GradientClipping"),
+    "mixfit.training.callbacks.doctor": ("Doctor",),
     "mixfit.training.callbacks.inspect": ("WatchActivations", "WatchGradients"),
     "mixfit.training.callbacks.json_lines": ("JsonLines",),
     "mixfit.training.callbacks.mixed_precision": ("MixedPrecision",),

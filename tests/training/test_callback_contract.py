@@ -29,6 +29,7 @@ from mixfit.training.callback import EVENTS, Callback, CancelBatch, CancelEpoch,
 from mixfit.training.callbacks.averaging import ExponentialMovingAverage, StochasticWeightAveraging
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
+from mixfit.training.callbacks.doctor import Doctor
 from mixfit.training.callbacks.epoch_times import EpochTimes
 from mixfit.training.callbacks.gradients import GradientAccumulation, GradientClipping
 from mixfit.training.callbacks.inspect import WatchActivations, WatchGradients
@@ -76,6 +77,7 @@ class Trial:
 FACTORIES: dict[str, Callable[[Path], Callback]] = {
     "Checkpoints": lambda folder: Checkpoints(folder / "checkpoints", mode="min", seconds=1000.0),
     "Deadline": lambda _: Deadline(time.monotonic() + 1000.0),
+    "Doctor": lambda _: Doctor(every=2),
     "EarlyStopping": lambda _: EarlyStopping(mode="min", patience=5),
     "EpochTimes": lambda _: EpochTimes(),
     "ExponentialMovingAverage": lambda _: ExponentialMovingAverage(0.5),

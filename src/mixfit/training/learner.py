@@ -13,6 +13,8 @@ from mixfit.errors import DataError, Diverged, ResourceError
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.callback import Callback, CancelBatch, CancelEpoch, CancelFit, CancelTrain, Events
 from mixfit.training.callbacks.schedule import OneCycle
+from mixfit.training.doctor.examine import examine
+from mixfit.training.doctor.finding import Finding
 from mixfit.training.fine_tune import fine_tune
 from mixfit.training.loss import Loss, PerMember
 from mixfit.training.lost_workers import lost_workers_told
@@ -176,6 +178,13 @@ class Learner:
             Diverged: the loss is not finite from the beginning.
         """
         return find_rate(self, start=start, end=end, steps=steps, callbacks=callbacks)
+
+    def doctor(self, *, epochs: int = 5, lr: float | None = None) -> tuple[Finding, ...]:
+        """What is wrong with this training, in plain language; nothing if it is healthy.
+
+        If a ``Doctor`` among the callbacks has watched a fit, its findings; else those of a short training of
+        ``epochs`` at ``lr``, by default a found one, after which everything is as it was."""
+        return examine(self, epochs=epochs, lr=lr)
 
     def validate(self, loader: Batches | None = None) -> dict[str, float]:
         """Loss and metrics over ``loader`` (by default ``data.valid``), without any callback.

@@ -61,6 +61,14 @@ class RateSearch:
         below = next(step for step in range(begin, bottom + 1) if self.smoothed[step] <= middle)
         return math.sqrt(self.rates[below] * self.rates[bottom])
 
+    @property
+    def suggestions(self) -> tuple[float, ...]:
+        """``steepest`` and ``valley``; nothing where the loss fell nowhere."""
+        try:
+            return self.steepest, self.valley
+        except ConfigError:
+            return ()
+
     def plot(self) -> "Figure":
         """Losses over rates, with both suggestions; a figure of its own that no window shows."""
         from matplotlib.figure import Figure
@@ -69,11 +77,9 @@ class RateSearch:
         axes = figure.subplots()
         axes.plot(self.rates, self.losses, color="0.75", label="loss of each batch")
         axes.plot(self.rates, self.smoothed, color="C0", label="smoothed")
-        try:
-            suggestions = {"steepest": self.steepest, "valley": self.valley}
-        except ConfigError:  # a curve that falls nowhere is worth seeing all the more
-            suggestions = {}
-        for number, (name, rate) in enumerate(suggestions.items(), start=1):
+        # A curve that falls nowhere is worth seeing all the more.
+        suggestions = zip(("steepest", "valley"), self.suggestions, strict=False)
+        for number, (name, rate) in enumerate(suggestions, start=1):
             axes.axvline(rate, color=f"C{number}", linestyle="--", label=f"{name} {rate:.1e}")
         low, high = min(self.smoothed), max(self.smoothed[: max(1, len(self.smoothed) // 2)])
         axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
