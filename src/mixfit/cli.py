@@ -97,6 +97,7 @@ def train(
     schema: Path | None = None,
     out: Path = Path("runs"),
     json: Annotated[bool, Parameter(negative=())] = False,
+    doctor: Annotated[bool, Parameter(negative=())] = False,
     data: Annotated[DataConfig | None, Flat] = None,
     model: Annotated[ModelConfig | None, Flat] = None,
     train: Annotated[TrainConfig | None, Flat] = None,
@@ -123,10 +124,17 @@ def train(
         Folder in which the run folder is made.
     json
         Print one JSON object a line, for other programs: the start, every epoch, the end, the run.
+    doctor
+        Watch the network (of --preset network) while it trains, and say what is wrong with it; to be given again
+        with --resume.
     """
     from mixfit import recipe
 
     spoken = _json_lines() if json else {}
+    if doctor:
+        if train is not None and train.preset != "network":
+            raise ConfigError("--doctor examines the training of one network: give --preset network with it.")
+        spoken["callbacks"] = [*spoken.get("callbacks", []), mixfit.Doctor()]
     if resume is not None:
         _refuse_settings(target, set_, config, schema, data, model, train)
         run = recipe.resume(resume, table=table, force=force, command=_shown_command(sys.argv[1:]), **spoken)
@@ -329,6 +337,8 @@ def _say_run(run: "Run", *, as_json: bool) -> None:
             "report": report,
             "verdict": run.comparison.verdict,
         }
+        if run.doctor is not None:
+            line["findings"] = [asdict(finding) for finding in run.doctor.findings()]
         if run.contest is not None:
             line["choice"] = run.contest.choice
             line["leaderboard"] = [asdict(place) for place in run.contest.leaderboard]

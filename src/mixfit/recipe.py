@@ -55,6 +55,7 @@ from mixfit.run_folder import (
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
+from mixfit.training.callbacks.doctor import Doctor
 from mixfit.training.callbacks.nan_guard import NanGuard
 from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard
 from mixfit.training.callbacks.progress import ProgressLines
@@ -63,6 +64,7 @@ from mixfit.training.callbacks.signals import StopOnSignal
 from mixfit.training.callbacks.time_budget import TimeBudget
 from mixfit.training.checkpoint_files import newest_checkpoint
 from mixfit.training.choose import choose_optimizer
+from mixfit.training.doctor.examine import prepare_doctors
 from mixfit.training.learner import Learner
 from mixfit.training.loss import Loss, mse
 from mixfit.training.metrics import evaluate
@@ -92,7 +94,7 @@ def fit(
             data were then, and a warning says when they have changed.
         out: where run folders are made.
         console: where progress is written, by default standard output; ``Console(quiet=True)`` for silence.
-        callbacks: further ones of the training, such as ``TensorBoard``.
+        callbacks: further ones of the training, such as ``TensorBoard``, or ``Doctor``, whose findings are reported.
         command: what the report says started the run; by default this call.
     Raises:
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
@@ -216,6 +218,7 @@ def _train_and_judge(
         comparison=compare_with_table(mixed, judged),
         history=recorder.history,
         bad=[*mixed.bad, *unreadable(mixed)],
+        doctor=next((one for one in callbacks if isinstance(one, Doctor)), None),
     )
     write_results(run, mixed, judged, seconds, settings, command, warnings)
     say_end(console, run, prepared.table, mixed, prepared.data_config)
@@ -321,6 +324,7 @@ def _train(
         ],
         weight_decay=chosen.weight_decay,
     )
+    prepare_doctors(learner)
     fit_epochs = learner.fit_one_cycle if chosen.one_cycle else learner.fit
     fit_epochs(config.epochs, chosen.lr, resume=snapshot)
     return recorder

@@ -17,8 +17,10 @@ from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for
 from mixfit.files import explained, write_file
 from mixfit.predictor import Predictor, unreadable_photos
-from mixfit.report.content import Coverage, LeaderboardLine, ModelKind, ReportContent, Score
+from mixfit.report.content import Coverage, Diagnosis, LeaderboardLine, ModelKind, Picture, ReportContent, Score
 from mixfit.run_folder import describe_environment
+from mixfit.training.callbacks.doctor import Doctor
+from mixfit.training.doctor.finding import Finding
 
 OURS = "mixfit, table and photos"
 OURS_TABLE_ONLY = "mixfit, table only"
@@ -56,6 +58,8 @@ class Run:
     bad: list[BadInput]
     contest: Contest | None = None
     """How the models of a blend competed; None for one network."""
+    doctor: Doctor | None = None
+    """Who watched the training, if one was asked."""
 
 
 def our_name(mixed: MixedData) -> str:
@@ -146,6 +150,8 @@ def write_results(
         ],
         leaderboard=[] if contest is None else contest.leaderboard,
         choice="" if contest is None else contest.choice,
+        diagnoses=None if run.doctor is None else list(map(_diagnosis, run.doctor.findings())),
+        pictures=[] if run.doctor is None else _pictures(run.doctor),
         coverage=[] if contest is None else contest.coverage,
         coverage_level=LEVEL,
         history=run.history,
@@ -161,6 +167,16 @@ def write_results(
         environment=describe_environment(),
     )
     write_report(content, run.folder / "report.html")
+
+
+def _diagnosis(finding: Finding) -> Diagnosis:
+    return Diagnosis(name=finding.name, sentence=finding.sentence, fix=finding.fix)
+
+
+def _pictures(doctor: Doctor) -> list[Picture]:
+    from mixfit.report.watched import watched_pictures
+
+    return watched_pictures(doctor.activations.stats, doctor.gradients.stats)
 
 
 def unreadable(mixed: MixedData) -> list[BadInput]:
@@ -208,6 +224,11 @@ def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: D
                 continue  # all are in the report
             say(f"   {model:<32}" + "".join(f"{_short(values[name]):>18}" for name in names))
     say(f" {run.comparison.verdict}")
+    if run.doctor is not None:
+        findings = run.doctor.findings()
+        say(f" doctor  {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
+        for finding in findings:
+            say(f"   {finding}")
     if run.bad:
         say(f" {describe_bad(run.bad)}; all listed in {run.folder / 'bad_inputs.csv'}")
     say(f" report  {run.folder / 'report.html'}")

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Shaped
+from markupsafe import Markup
 
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.schema import Schema
@@ -60,6 +61,24 @@ class Coverage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Diagnosis:
+    """One fault of the training, in plain language."""
+
+    name: str
+    sentence: str
+    fix: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A figure that is drawn already."""
+
+    heading: str
+    caption: str
+    svg: Markup
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
     """One finding about a table; a note is worth knowing, an error stands in the way of training."""
 
@@ -103,6 +122,10 @@ class ReportContent:
     coverage: list[Coverage] = field(default_factory=list)
     """Of the intervals or sets at ``coverage_level``, on the test rows."""
     coverage_level: float = 0.9
+    diagnoses: list[Diagnosis] | None = None
+    """What the doctor found in the training; None when none was asked."""
+    pictures: list[Picture] = field(default_factory=list)
+    """Of what the doctor saw."""
     history: pd.DataFrame
     """One row per epoch: ``epoch``, ``train_loss``, ``valid_loss``, then metrics, ``lr``, ``seconds``; may be empty."""
     predicted_split: SplitName

@@ -6,7 +6,7 @@ figure, as HTML. Never touches pyplot or matplotlib's settings outside of one ca
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -152,6 +152,16 @@ def heat_figure(name: str, title: str, shares: Float[np.ndarray, "bins bins"]) -
         for spine in axes.spines.values():
             spine.set(visible=True, color=RULE)
         return _svg(figure, name, title)
+
+
+def inline(name: str, title: str, draw: Callable[[], Figure]) -> Markup:
+    """A figure that is drawn elsewhere, in the manner of ours.
+
+    Args:
+        name, title: as for ``line_figure``.
+        draw: makes it; whatever it raises is passed on."""
+    with _settings(name):
+        return _svg(draw(), name, title)
 
 
 @contextmanager

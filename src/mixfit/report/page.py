@@ -30,6 +30,7 @@ _SECTIONS = [
     ("leaderboard", "Leaderboard"),
     ("scores", "Scores"),
     ("curves", "Learning curves"),
+    ("doctor", "Findings of the doctor"),
     ("predictions", "Predictions"),
     ("columns", "Columns"),
     ("bad-inputs", "Missing or broken"),
@@ -53,9 +54,10 @@ def report_page(content: ReportContent) -> str:
     shown = {"valid": "in folds", "test": "test"} if content.leaderboard else {n: n for n in ("train", "valid", "test")}
     counts = [f"{content.rows[split]:,} {name}" for split, name in shown.items() if split in content.rows]
     metric_names = list(dict.fromkeys(name for score in content.scores for name in score.metrics))
+    absent = [*([] if content.leaderboard else ["leaderboard"]), *(["doctor"] if content.diagnoses is None else [])]
     values = {
         "content": content,
-        "sections": [one for one in _SECTIONS if one[0] != "leaderboard" or content.leaderboard],
+        "sections": [one for one in _SECTIONS if one[0] not in absent],
         "task": "a number" if content.schema.task == "regression" else f"one of {len(content.classes):,} classes",
         "row_text": f"{' / '.join(counts)} rows" if counts else "",
         "direction": "higher is better" if content.higher_is_better else "lower is better",

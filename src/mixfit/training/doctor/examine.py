@@ -33,6 +33,16 @@ def examine(learner: "Learner", *, epochs: int, lr: float | None) -> tuple[Findi
         return doctor.findings()
 
 
+def prepare_doctors(learner: "Learner") -> None:
+    """Tell each ``Doctor`` among the callbacks the names of the image columns and what a search for the rate finds.
+
+    The search leaves no trace."""
+    for one in learner.callbacks:
+        if isinstance(one, Doctor):
+            one.photo_columns = one.photo_columns or photo_columns(learner)
+            one.search = one.search or find_quietly(learner)
+
+
 def find_quietly(learner: "Learner", steps: int = SEARCH_STEPS) -> RateSearch | None:
     """The search for the rate; None of a model with which there is nothing to search."""
     try:
