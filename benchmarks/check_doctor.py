@@ -191,7 +191,8 @@ def mixed_up(*names: str) -> Change:
     return change
 
 
-HEALTHY = [Case(fault=f"none ({name})", expected=(), table=name) for name in TARGETS]
+# After eight epochs the network does over-fit on covid_xray, as the doctor then says.
+HEALTHY = [Case(fault="none", expected=(), table=name, epochs=5) for name in TARGETS]
 FAULTS = [
     Case(fault="dead image branch", expected=("dead image branch",), table="houses", config=SMALL, plant=kill_images),
     Case(
@@ -261,7 +262,7 @@ FAULTS = [
         lr=5e-3,
     ),
     Case(
-        fault="rate of the table 1,000 times as high",
+        fault="rate of the table's part 1,000 times as high",
         expected=("weights move too fast",),
         table="movies",
         config=SMALL,

@@ -118,6 +118,7 @@ if TYPE_CHECKING:
     from mixfit.training.checkpoint_files import load_weights as load_weights
     from mixfit.training.checkpoint_files import newest_checkpoint as newest_checkpoint
     from mixfit.training.checkpoint_files import read_checkpoint as read_checkpoint
+    from mixfit.training.doctor.finding import Finding as Finding
     from mixfit.training.learner import Learner as Learner
     from mixfit.training.loss import CrossEntropy as CrossEntropy
     from mixfit.training.loss import Focal as Focal
@@ -234,6 +235,7 @@ _HOME = {
     "mixfit.training.callbacks.tensorboard": ("TensorBoard",),
     "mixfit.training.schedule": ("cosine_with_restarts", "joined", "one_cycle", "warm_up"),
     "mixfit.training.learner": ("Learner",),
+    "mixfit.training.doctor.finding": ("Finding",),
     "mixfit.training.lr_find": ("RateSearch",),
     "mixfit.training.loss": (
         "CrossEntropy",

@@ -16,7 +16,7 @@ from mixfit.data.bad_inputs import BadInput
 from mixfit.data.schema import Column, Schema
 from mixfit.errors import ResourceError
 from mixfit.report.confusion import binned_shares, confusion_counts, most_confused
-from mixfit.report.content import ReportContent, Score
+from mixfit.report.content import Diagnosis, ReportContent, Score
 from mixfit.report.page import report_page, write_report
 
 IMG = "<img src=x onerror=alert(1)>"
@@ -159,6 +159,16 @@ def test_every_score_is_shown() -> None:
     text = Page(report_page(content())).text
     for expected in ("12,346", "0.7124", "23,457", "0.5000", "11,222", "-0.0040", "21,987", "3.142", "1.2"):
         assert expected in text.split()
+
+
+def test_what_the_doctor_found_is_shown_where_one_was_asked() -> None:
+    asked = replace(content(), diagnoses=[Diagnosis(name="photos carry nothing", sentence=f"Of {IMG}.", fix="Look.")])
+    page = Page(report_page(asked))
+    assert "Photos carry nothing. Of" in page.text
+    assert IMG in page.text
+    assert "#doctor" in page.values("href")
+    assert "found nothing wrong" in Page(report_page(replace(asked, diagnoses=[]))).text
+    assert "#doctor" not in Page(report_page(content())).values("href")
 
 
 def test_a_metric_that_is_nan_is_not_available() -> None:

@@ -161,7 +161,13 @@ def inline(name: str, title: str, draw: Callable[[], Figure]) -> Markup:
         name, title: as for ``line_figure``.
         draw: makes it; whatever it raises is passed on."""
     with _settings(name):
-        return _svg(draw(), name, title)
+        fonts: Any = {
+            key: matplotlib.rcParamsDefault[key] for key in ("font.size", "axes.labelsize", "text.parse_math")
+        }
+        # Logarithmic scales write their powers as mathematics; no text in these figures is a user's. Only axes that
+        # ask for a colour behind them have one.
+        matplotlib.rcParams.update(fonts | {"figure.facecolor": "none", "axes.facecolor": "none"})
+        return _svg(draw(), name, title, transparent=False)
 
 
 @contextmanager
@@ -224,11 +230,11 @@ def _format_ticks(axes: Axes) -> None:
     axes.tick_params(length=0, which="both")
 
 
-def _svg(figure: Figure, name: str, title: str) -> Markup:
+def _svg(figure: Figure, name: str, title: str, *, transparent: bool = True) -> Markup:
     """Make the figure an ``<svg>`` that scales with its place, has unique ids and says what it shows."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", metadata=nothing, transparent=True, dpi=200)
+    figure.savefig(buffer, format="svg", metadata=nothing, transparent=transparent, dpi=200)
     svg = buffer.getvalue()
     head, body = svg[svg.index("<svg") :].split(">", 1)
     box = re.search(r'viewBox="[\d. ]+"', head)

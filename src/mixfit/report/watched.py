@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mixfit.errors import ConfigError
 from mixfit.hooks.activation_stats import ActivationStats
 from mixfit.hooks.gradient_stats import GradientStats
-from mixfit.hooks.pictures import plot_gradients, plot_histograms, plot_modalities, plot_shares
+from mixfit.hooks.pictures import compare_histograms, plot_gradients, plot_modalities, plot_shares
 from mixfit.hooks.records import Output
 from mixfit.report.content import Picture
 from mixfit.report.figures import inline
@@ -28,11 +28,14 @@ _SHOWN = ("SiLU", "ReLU", "GELU", "Sigmoid", "Tanh")
 def watched_pictures(activations: ActivationStats, gradients: GradientStats) -> list[Picture]:
     """Histograms over time, dead units, ratios of update to weight, gradients of both modalities; what there is."""
     outputs = activations.outputs
+    shown = spread([one for one in outputs if one.kind in _SHOWN] or outputs)
     wanted: list[tuple[str, str, Callable[[], Figure]]] = [
         (
             "Values of the layers over time",
             "Time goes to the right, values upwards; bright where many values are, the white line is their mean.",
-            lambda: plot_histograms(activations, spread([one for one in outputs if one.kind in _SHOWN] or outputs)),
+            lambda: compare_histograms(
+                [(activations, one) for one in shown], [f"{one}  {one.kind}" for one in shown], across=2
+            ),
         ),
         (
             "Update divided by weight",

@@ -47,15 +47,15 @@ def dead_image_branch(seen: Observed) -> list[Finding]:
     found = last.encodings
     if found.photos > DEAD_SPREAD * found.photos_size and found.photos_size > DEAD_SIZE:
         return []
-    return [
-        Finding(
-            name=DEAD,
-            sentence=f"The image branch gives the same vector for all photos: it varies by {found.photos:.1e} from row "
-            f"to row at a size of {found.photos_size:.1e}.",
-            evidence={"spread": found.photos, "size": found.photos_size},
-            fix=fix,
+    if found.photos_size <= DEAD_SIZE:
+        sentence = f"The image branch gives nothing: its vectors have a size of {found.photos_size:.1g}."
+    else:
+        sentence = (
+            f"The image branch gives the same vector for all photos: it varies by {found.photos:.1g} from row to row "
+            f"at a size of {found.photos_size:.2g}."
         )
-    ]
+    evidence = {"spread": found.photos, "size": found.photos_size}
+    return [Finding(name=DEAD, sentence=sentence, evidence=evidence, fix=fix)]
 
 
 def dominated_by_table(seen: Observed) -> list[Finding]:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from mixfit.training.lr_find import RateSearch
 
+SHOWN = 60
+"""Letters of a column's name in a sentence."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotoColumn:
@@ -125,7 +128,10 @@ class Observed:
 
     def column_name(self, place: int) -> str:
         """Of an image column, for a sentence."""
-        return f"column {self.photo_columns[place]!r}" if place < len(self.photo_columns) else f"column {place + 1}"
+        if place >= len(self.photo_columns):
+            return f"column {place + 1}"
+        name = self.photo_columns[place]
+        return f"column {name if len(name) <= SHOWN else name[: SHOWN - 1] + '…'!r}"
 
 
 def _below(a: float | None, b: float | None) -> bool:
