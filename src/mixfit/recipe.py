@@ -94,7 +94,8 @@ def fit(
             data were then, and a warning says when they have changed.
         out: where run folders are made.
         console: where progress is written, by default standard output; ``Console(quiet=True)`` for silence.
-        callbacks: further ones of the training, such as ``TensorBoard``, or ``Doctor``, whose findings are reported.
+        callbacks: further ones of the training, such as ``TensorBoard``, or ``Doctor``, whose findings on the one
+            network (``preset="network"``) are reported.
         command: what the report says started the run; by default this call.
     Raises:
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
