@@ -132,7 +132,7 @@ def train(
 
     spoken = _json_lines() if json else {}
     if doctor:
-        if (train or TrainConfig()).preset != "network":
+        if resume is None and (train or TrainConfig()).preset != "network":
             raise ConfigError("--doctor examines the training of one network: give --preset network with it.")
         spoken["callbacks"] = [*spoken.get("callbacks", []), mixfit.Doctor()]
     if resume is not None:
