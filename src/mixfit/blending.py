@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,10 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from mixfit.candidates.blend import Blend, Gain, blend, gain, row_losses
-from mixfit.candidates.candidate import Candidate, Fitted, read_fitted
+from mixfit.candidates.candidate import read_fitted
 from mixfit.candidates.cross_fit import Fitting, Folds, Watch, cross_fit, deal_folds
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
+from mixfit.candidates.fold import Candidate, Fitted
 from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, class_uncertainty, number_uncertainty
 from mixfit.candidates.presets import plan_for
 from mixfit.candidates.threads import SMALL, one_thread
@@ -115,11 +116,23 @@ def train_blend(
             networks = sum(other.kind == "network" for other in plan.candidates[number:])
             if keeper is not None:
                 keeper.seconds = max(_FEWEST_SECONDS, remaining / max(networks, 1)) / folds.count
-        on_pixels = candidate.kind == "network" and candidate.photos and backbone is None
+        on_pixels = candidate.kind == "network" and candidate.photos and (candidate.tuned or backbone is None)
         small = len(folds.rows) <= SMALL and not on_pixels
         with _status(console, f" {candidate.name} ..."), one_thread() if small else nullcontext():
+            if candidate.tuned:  # nothing before it needs the photos decoded
+                folds = folds.with_pixels(mixed.pixel_source)
+            untuned = replace(candidate, tuned=False)
+            begin_at = next((other for other in fittings if candidate.tuned and other.candidate == untuned), None)
             try:
-                fitting = cross_fit(candidate, folds, model=model, train=plan.train, backbone=backbone, keeper=keeper)
+                fitting = cross_fit(
+                    candidate,
+                    folds,
+                    model=model,
+                    train=plan.train,
+                    backbone=backbone,
+                    keeper=keeper,
+                    begin_at=begin_at,
+                )
             except Diverged as error:
                 left_out.append(f"{candidate.name}: {error}")
                 continue

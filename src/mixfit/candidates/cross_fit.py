@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixfit.candidates.candidate import Candidate, Fitted, Fold, RowsToPredict, fit_candidate, read_fitted
+from mixfit.candidates.candidate import fit_candidate, read_fitted
 from mixfit.candidates.encoding import RowEncoder
+from mixfit.candidates.fold import Candidate, Fitted, Fold, RowsToPredict
 from mixfit.candidates.intervals import best_temperature, tempered
+from mixfit.candidates.network import FittedNetwork
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.folds import k_folds
+from mixfit.data.image_source import ImageSource
 from mixfit.data.load import MixedData, default_batch_size
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.split import Split
@@ -67,6 +70,11 @@ class Folds:
     def count(self) -> int:
         """How many folds there are."""
         return len(self.folds)
+
+    def with_pixels(self, pixels: ImageSource | None) -> "Folds":
+        """The same folds, whose rows have pixels beside their features."""
+        folds = [replace(fold, rows=replace(fold.rows, pixels=pixels)) for fold in self.folds]
+        return replace(self, folds=folds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,15 +160,21 @@ def cross_fit(
     train: TrainConfig,
     backbone: nn.Module | None = None,
     keeper: Keeper | None = None,
+    begin_at: Fitting | None = None,
 ) -> Fitting:
-    """Fit a candidate on every fold, and let it predict the rows that it did not see."""
-    start = time.perf_counter()
+    """Fit a candidate on every fold, and let it predict the rows that it did not see.
+
+    Args:
+        begin_at: networks on features of the same folds, where the training of tuned ones begins.
+    """
+    started = time.perf_counter()
     fitted: list[Fitted] = []
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     for place, fold in enumerate(folds.folds):
         found = None if keeper is None else keeper.load(candidate, place, backbone)
         if found is None:
             watch = Watch() if keeper is None else keeper.watch(candidate, place)
+            before = None if begin_at is None else begin_at.fitted[place]
             found = fit_candidate(
                 candidate,
                 fold,
@@ -169,12 +183,11 @@ def cross_fit(
                 backbone=backbone,
                 callbacks=watch.callbacks,
                 snapshot=watch.snapshot,
+                start=before if isinstance(before, FittedNetwork) else None,
             )
             # What is read again may have another layout in memory, and with it other last bits of its predictions:
             # a run that goes on must not differ from one that was never stopped.
-            tensors = {
-                name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in found.tensors().items()
-            }
+            tensors = _copies(found.tensors())
             found = read_fitted(found.describe(), tensors, backbone)
             if keeper is not None:
                 keeper.keep(candidate, place, found)
@@ -194,7 +207,7 @@ def cross_fit(
         fitted=fitted,
         predictions=predictions,
         temperature=temperature,
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - started,
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from mixfit.candidates.candidate import Candidate
+from mixfit.candidates.fold import Candidate
 from mixfit.candidates.kernels import MOST_ROWS
 from mixfit.choices import Preset
 from mixfit.config import TrainConfig
@@ -41,8 +41,12 @@ def plan_for(data: MixedData, train: TrainConfig) -> Plan:
     match preset:
         case "quick":
             tried = [*simple, both if data.photos is not None else table]
-        case "balanced" | "best":
+        case "balanced":
             tried = [*simple, Candidate(kind="kernels", **_PHOTOS), table, both, photos]
+        case "best":
+            has_table = bool(data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1])
+            tuned = Candidate(kind="network", table=has_table, photos=True, tuned=True)
+            tried = [*simple, Candidate(kind="kernels", **_PHOTOS), table, both, photos, tuned]
         case "network":
             tried = []
         case _:
@@ -60,6 +64,8 @@ def _can_learn(candidate: Candidate, data: MixedData, folds: int) -> bool:
         return False
     if candidate.photos and candidate.kind != "network" and not isinstance(data.source, FeatureTable):
         return False  # there are only pixels
+    if candidate.tuned and (data.pixels is None or not isinstance(data.source, FeatureTable)):
+        return False  # networks learn from pixels anyway, or there are only features
     if candidate.kind == "kernels":
         rows = len(data.split.train) + len(data.split.valid)
         return data.target.classes is None and rows * (folds - 1) <= MOST_ROWS * folds

@@ -79,6 +79,8 @@ class MixedData:
     """Which photos each row has; None when there is no image column."""
     source: ImageSource | FeatureTable | None
     """Where pixels or features come from; pixels by way of ``cache``, see ``photo_source``."""
+    pixels: ImageSource | None = None
+    """Where pixels come from when ``source`` has features; by way of ``cache``, see ``pixel_source``."""
     cache: Cache | None = None
     """Where decoded photos and features are kept from run to run; None to keep none."""
     bad: list[BadInput]
@@ -119,9 +121,17 @@ class MixedData:
         """What batches take photos from: ``source``, whose files are decoded once into the cache if there is one.
 
         Decoding starts when this is used first, so that it never happens when all features are known already."""
-        if self.cache is None or not isinstance(self.source, ImageFiles):
-            return self.source
-        return open_image_store(self.source, size=self.source.size, crop=self.source.crop, cache=self.cache)
+        return self.source if isinstance(self.source, FeatureTable) else self._decoded(self.source)
+
+    @cached_property
+    def pixel_source(self) -> ImageSource | None:
+        """The pixels of all photos, also where batches take features; decoded once into the cache if there is one."""
+        return self._decoded(self.pixels) if isinstance(self.source, FeatureTable) else self._decoded(self.source)
+
+    def _decoded(self, source: ImageSource | None) -> ImageSource | None:
+        if self.cache is None or not isinstance(source, ImageFiles):
+            return source
+        return open_image_store(source, size=source.size, crop=source.crop, cache=self.cache)
 
     @property
     def photo_failures(self) -> dict[int, str]:
@@ -149,7 +159,8 @@ class MixedData:
 
     def with_features(self, features: FeatureTable) -> "MixedData":
         """The same data whose batches carry ``features`` in place of pixels."""
-        return replace(self, source=features)
+        pixels = self.pixels if isinstance(self.source, FeatureTable) else self.source
+        return replace(self, source=features, pixels=pixels)
 
     def _loader(self, name: SplitName, sampler: ShuffledSampler | SequentialSampler, *, training: bool) -> DataLoader:
         return DataLoader(

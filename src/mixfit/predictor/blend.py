@@ -9,12 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixfit.candidates.candidate import Fitted, FittedNetwork, RowsToPredict, read_fitted
+from mixfit.candidates.candidate import read_fitted
 from mixfit.candidates.encoding import RowEncoder
+from mixfit.candidates.fold import Fitted, RowsToPredict
 from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, tempered, uncertainty_from_dict
+from mixfit.candidates.network import FittedNetwork
 from mixfit.config import ModelConfig
 from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable
+from mixfit.data.image_source import ImageSource
+from mixfit.data.image_store import open_image_store
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.schema import Schema
 from mixfit.data.store import ImageFiles
@@ -77,6 +81,12 @@ class BlendPredictor(Predictor):
         """Whether a model with a share sees photos."""
         return self.photos
 
+    @property
+    def _tuned(self) -> bool:
+        """Whether a network with a share has tuned the backbone."""
+        models = (model for fold in self.folds for model in fold.models.values())
+        return any(isinstance(model, FittedNetwork) and model.changed is not None for model in models)
+
     def outputs(
         self,
         rows: RawRows,
@@ -96,7 +106,12 @@ class BlendPredictor(Predictor):
         if self.photo_encoder is not None and rows.files is not None:
             self.photo_encoder.encoder.to(device)
             source = self.photo_encoder.features(rows.files, cache)
-        scaled = self.scaled_outputs(rows, source, device)
+        pixels: ImageSource | None = None
+        if rows.files is not None and self._tuned:
+            pixels, size, crop = rows.files, rows.files.size, rows.files.crop
+            if cache is not None:  # the network of every fold reads all photos
+                pixels = open_image_store(rows.files, size=size, crop=crop, cache=cache)
+        scaled = self.scaled_outputs(rows, source, device, pixels=pixels)
         calibrated = self.uncertainty.calibrated(scaled)
         values = calibrated if self.target.classes is not None else self.target.decode(calibrated)
         found = ModelOutput(values=values, failures={} if source is None else source.failures)
@@ -111,9 +126,18 @@ class BlendPredictor(Predictor):
         return replace(found, interval=(self.target.decode(low), self.target.decode(high)))
 
     def scaled_outputs(
-        self, rows: RawRows, source: ImageFiles | FeatureTable | None, device: torch.device
+        self,
+        rows: RawRows,
+        source: ImageFiles | FeatureTable | None,
+        device: torch.device,
+        *,
+        pixels: ImageSource | None = None,
     ) -> np.ndarray:
-        """The blend in the scale of the target ``(rows,)``, or probabilities before calibration."""
+        """The blend in the scale of the target ``(rows,)``, or probabilities before calibration.
+
+        Args:
+            pixels: beside features, for tuned networks.
+        """
         features = source if isinstance(source, FeatureTable) else None
         photos, classes = rows.photos, self.target.classes
         total = np.zeros((len(rows.frame),) if classes is None else (len(rows.frame), len(classes)))
@@ -124,6 +148,7 @@ class BlendPredictor(Predictor):
                 slots=slots,
                 columns=None if photos is None else photos.columns,
                 source=source,
+                pixels=pixels,
             )
             for name, model in fold.models.items():
                 if isinstance(model, FittedNetwork):

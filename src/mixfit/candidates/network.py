@@ -1,0 +1,229 @@
+"""Networks among the candidates: on features of the frozen backbone, on pixels, or with its last blocks tuned."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixfit.candidates.fold import Candidate, Fold, RowsToPredict
+from mixfit.config import ModelConfig, TrainConfig
+from mixfit.data.dataset import FeatureTable, MixedDataset
+from mixfit.data.load import MixedData
+from mixfit.data.loader import DataLoader
+from mixfit.data.preprocess import TablePreprocessor
+from mixfit.data.sampler import SequentialSampler
+from mixfit.errors import ConfigError
+from mixfit.nn.build import ModelShape, make_model
+from mixfit.nn.freezing import blocks
+from mixfit.nn.model import MixedInputModel
+from mixfit.training.build import build_model, model_shape, sized_for
+from mixfit.training.callback import Callback
+from mixfit.training.choose import choose_optimizer, loss_for
+from mixfit.training.learner import Learner
+from mixfit.training.snapshot import Snapshot
+
+_BACKBONE = "image.backbone."
+_BATCH = 64
+TUNED_EPOCHS = 4
+"""Most passes over the training rows on pixels."""
+_TUNED_BLOCKS = 2
+"""Last blocks of the backbone that learn."""
+_TUNED_RATE, _TUNED_BACKBONE_RATE = 0.3, 0.1
+"""Shares of the learning rate: of all that learns in tuning, and of that for the backbone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedNetwork:
+    """A network on features of the frozen backbone, which the whole blend has but once, or on pixels."""
+
+    model: MixedInputModel
+    shape: ModelShape
+    config: ModelConfig
+    table: bool
+    classes: int
+    own_backbone: bool
+    """It was trained on pixels, and so its backbone is like no other."""
+    changed: tuple[str, ...] | None = None
+    """Tensors of a backbone of its own that are not those of the shared one, where it began; None: it did not."""
+
+    def predict(self, rows: RowsToPredict) -> np.ndarray:
+        """See ``Fitted``."""
+        encoded = rows.encoded
+        device = next(self.model.head.parameters()).device
+        numeric, categorical = torch.from_numpy(encoded.numeric), torch.from_numpy(encoded.categorical)
+        if not self.table:
+            numeric, categorical = numeric[:, :0], categorical[:, :0]
+        photos = rows.pixels if self.own_backbone and isinstance(rows.source, FeatureTable) else rows.source
+        see = self.shape.photos and rows.slots is not None and rows.source is not None
+        if see and photos is None:
+            raise ConfigError("A tuned network needs pixels beside features: hand both to it.")
+        dataset = MixedDataset(
+            numeric=numeric,
+            categorical=categorical,
+            target=torch.zeros(len(encoded)),
+            rows=torch.arange(len(encoded)),
+            slots=torch.from_numpy(rows.slots) if see and rows.slots is not None else None,
+            columns=torch.from_numpy(rows.columns) if see and rows.columns is not None else None,
+            photos=photos if see else None,
+        )
+        loader = DataLoader(dataset, SequentialSampler(len(encoded), _BATCH), device=device)
+        self.model.eval()
+        with torch.inference_mode():
+            outputs = [self.model(xb).double().cpu() for xb, _ in loader]
+        found = torch.cat([torch.zeros((0, self.classes) if self.classes else (0,)), *outputs])
+        return (found.softmax(1) if self.classes else found).numpy()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See ``Fitted``; without what the backbone that is shared has."""
+        state = self.model.state_dict()
+        return {
+            name: tensor.detach().cpu()
+            for name, tensor in state.items()
+            if not name.startswith(_BACKBONE) or (self.own_backbone and (self.changed is None or name in self.changed))
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """See ``Fitted``."""
+        return {
+            "kind": "network",
+            "shape": asdict(self.shape),
+            "model": asdict(self.config),
+            "table": self.table,
+            "classes": self.classes,
+            "own_backbone": self.own_backbone,
+            "tuned": self.changed is not None,
+        }
+
+
+def restricted(data: MixedData, *, table: bool, photos: bool) -> MixedData:
+    """The same data without the columns of the table, or without the photos."""
+    arrays, preprocessor = data.arrays, data.preprocessor
+    if not table:
+        arrays = replace(arrays, numeric=arrays.numeric[:, :0], categorical=arrays.categorical[:, :0])
+        preprocessor = TablePreprocessor((), (), ())
+    if photos:
+        return replace(data, arrays=arrays, preprocessor=preprocessor)
+    arrays = replace(arrays, slots=None)
+    return replace(data, arrays=arrays, preprocessor=preprocessor, photos=None, source=None)
+
+
+def fit_network(
+    candidate: Candidate,
+    fold: Fold,
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    backbone: nn.Module | None,
+    callbacks: Sequence[Callback],
+    snapshot: Snapshot | None,
+    start: "FittedNetwork | None" = None,
+) -> FittedNetwork:
+    """Train a network on the rows of a fold.
+
+    Args:
+        start: of a tuned network: the one that was fitted on features of the same rows, from which it goes on.
+    """
+    data = restricted(fold.data, table=candidate.table, photos=candidate.photos)
+    if candidate.tuned:
+        data = replace(data, source=fold.rows.pixels, cache=None)
+    if candidate.photos and candidate.table and backbone is not None and model_config.tabular == "tabm":
+        # Beside features of photos an MLP does better than an ensemble, in half the time (docs/LOG.md).
+        model_config = replace(model_config, tabular="mlp")
+    config = sized_for(data, model_config)
+    if candidate.tuned and backbone is not None:
+        free = min(_TUNED_BLOCKS, len(blocks(backbone)))
+        config = replace(config, freeze_backbone=True, train_blocks=free)
+    network = build_model(data, config, seed=fold.seed)
+    if candidate.tuned:
+        _begin_at(network, backbone, start)
+    else:
+        share_backbone(network, backbone)
+    chosen = choose_optimizer(train_config)
+    rate = _TUNED_RATE if candidate.tuned and start is not None else 1.0
+    learner = Learner(
+        network,
+        data,
+        loss=loss_for(data, train_config.loss),
+        optimizer=chosen.make,
+        callbacks=callbacks,
+        weight_decay=chosen.weight_decay,
+        rates={_BACKBONE.rstrip("."): _TUNED_BACKBONE_RATE} if candidate.tuned else None,
+        device=data.device,
+    )
+    fit_epochs: Callable[..., Any] = learner.fit_one_cycle if chosen.one_cycle else learner.fit
+    epochs = min(train_config.epochs, TUNED_EPOCHS) if candidate.tuned else train_config.epochs
+    fit_epochs(epochs, rate * chosen.lr, resume=snapshot)
+    return FittedNetwork(
+        model=network.eval(),
+        shape=model_shape(data, config),
+        config=config,
+        table=candidate.table,
+        classes=fold.classes,
+        own_backbone=candidate.photos and (candidate.tuned or backbone is None),
+        changed=_changed(network, backbone) if candidate.tuned and backbone is not None else None,
+    )
+
+
+def _begin_at(network: MixedInputModel, backbone: nn.Module | None, start: "FittedNetwork | None") -> None:
+    """Give a network copies of the shared backbone and of all else that was trained on its features.
+
+    What lies around the backbone is in place before the backbone learns, whose features are bent less by it
+    (Kumar et al. 2022, arXiv:2202.10054)."""
+    assert network.image is not None
+    if backbone is not None:
+        network.image.backbone.load_state_dict(backbone.state_dict())
+    if start is not None:
+        around = {name: t for name, t in start.model.state_dict().items() if not name.startswith(_BACKBONE)}
+        network.load_state_dict(around, strict=False)
+
+
+def _changed(network: MixedInputModel, backbone: nn.Module) -> tuple[str, ...]:
+    """Tensors of the network's backbone that are no longer those of the shared one, by their name in the network."""
+    assert network.image is not None
+    before = backbone.state_dict()
+    now = network.image.backbone.state_dict()
+    return tuple(_BACKBONE + name for name in now if not torch.equal(now[name].cpu(), before[name].cpu()))
+
+
+def read_network(description: dict[str, Any], tensors: dict[str, Tensor], backbone: nn.Module | None) -> FittedNetwork:
+    """See ``read_fitted``."""
+    shape, config = ModelShape(**_tuples(description["shape"])), ModelConfig(**_tuples(description["model"]))
+    network = make_model(shape, config, pretrained=False)
+    own, tuned = bool(description["own_backbone"]), bool(description.get("tuned", False))
+    changed = tuple(name for name in tensors if name.startswith(_BACKBONE)) if tuned else None
+    if tuned:
+        if backbone is None or network.image is None:
+            raise ValueError("there is no shared backbone for a tuned network")
+        network.image.backbone.load_state_dict(backbone.state_dict())
+    elif not own:
+        share_backbone(network, backbone)
+    missing, unexpected = network.load_state_dict(tensors, strict=False)
+    whole = own and not tuned
+    if unexpected or any(whole or not name.startswith(_BACKBONE) for name in missing):
+        raise ValueError(f"{len(missing) + len(unexpected)} tensors of a network are missing or too many")
+    return FittedNetwork(
+        model=network.eval(),
+        shape=shape,
+        config=config,
+        table=bool(description["table"]),
+        classes=int(description["classes"]),
+        own_backbone=own,
+        changed=changed,
+    )
+
+
+def share_backbone(network: MixedInputModel, backbone: nn.Module | None) -> None:
+    """Let a network use a backbone that is there already, so that many networks hold it but once."""
+    if network.image is not None and backbone is not None:
+        network.image.backbone = backbone
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where the settings have tuples."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,156 @@
+"""The network that tunes the backbone in every fold: beside the others, without a leak, same bytes, resumable."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from conftest import QUICK_DATA, QUICK_MODEL
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import save_file
+from small_fits import StopAt
+
+from mixfit.blending import RunKeeper
+from mixfit.candidates import presets
+from mixfit.candidates.cross_fit import Fitting, Folds, cross_fit, deal_folds
+from mixfit.candidates.fold import Candidate
+from mixfit.candidates.network import FittedNetwork
+from mixfit.config import ModelConfig, TrainConfig
+from mixfit.data.load import MixedData, load_data
+from mixfit.errors import ConfigError, Stopped
+from mixfit.recipe import Run, fit, resume
+from mixfit.training.build import build_model, precompute_features
+
+QUIET = Console(quiet=True)
+TUNED = Candidate(kind="network", photos=True, tuned=True)
+UNTUNED = replace(TUNED, tuned=False)
+CONFIG = replace(QUICK_DATA, roles={"pair": "group"})
+BACKBONE = "test_resnet"
+
+
+@pytest.fixture(scope="module")
+def model_config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
+    """A tiny backbone of timm with weights of a file, so that it is frozen."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    torch.manual_seed(0)
+    network: Any = timm.create_model(BACKBONE, pretrained=False, num_classes=0)
+    save_file(network.state_dict(), path)
+    return replace(QUICK_MODEL, backbone=BACKBONE, backbone_weights=path, freeze_backbone=True)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A target that is half in a number and half in the direction of the stripes of a photo."""
+    folder, rows = tmp_path_factory.mktemp("stripes"), 120
+    rng = np.random.default_rng(0)
+    x, upright = rng.normal(size=rows), rng.integers(0, 2, rows)
+    for number in range(rows):
+        stripes = np.tile(np.repeat([40, 215], 4), 4)[None].repeat(32, 0) + rng.normal(0, 10, (32, 32))
+        pixels = np.clip(stripes if upright[number] else stripes.T, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).convert("RGB").save(folder / f"{number}.png")
+    y = x + 2.0 * upright + 0.1 * rng.normal(size=rows)
+    photos = [f"{number}.png" for number in range(rows)]
+    pd.DataFrame({"x": x, "pair": np.arange(rows) // 2, "photo": photos, "y": y}).to_csv(
+        folder / "table.csv", index=False
+    )
+    return folder / "table.csv"
+
+
+@pytest.fixture
+def two_folds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ten folds would show nothing more than two do."""
+    monkeypatch.setitem(presets._FOLDS, "best", 2)
+    return
+
+
+def best_fit(table: Path, out: Path, model: ModelConfig, **settings: Any) -> Run:
+    train = TrainConfig(preset="best", epochs=2, save_every=0)
+    return fit(table, target="y", data=CONFIG, model=model, train=train, out=out, console=QUIET, **settings)
+
+
+def loaded(table: Path, model_config: ModelConfig) -> tuple[MixedData, torch.nn.Module]:
+    """Data with features beside pixels, and the backbone."""
+    data = load_data(table, target="y", config=CONFIG, seed=0)
+    model = build_model(data, model_config, seed=0)
+    assert model.image is not None
+    return precompute_features(data, model), model.image.backbone
+
+
+def tuned_fit(data: MixedData, backbone: torch.nn.Module, model: ModelConfig, epochs: int) -> tuple[Folds, Fitting]:
+    folds = deal_folds(data, 3, seed=0).with_pixels(data.pixel_source)
+    train = TrainConfig(epochs=epochs)
+    before = cross_fit(UNTUNED, folds, model=model, train=train, backbone=backbone)
+    return folds, cross_fit(TUNED, folds, model=model, train=train, backbone=backbone, begin_at=before)
+
+
+def mean_loss(folds: Folds, fitting: Fitting) -> float:
+    return float(np.mean((folds.truth - fitting.predictions) ** 2))
+
+
+@pytest.mark.usefixtures("two_folds")
+def test_it_stands_beside_the_others_saved_repeated_and_resumed_with_the_same_bytes(
+    table: Path, model_config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = best_fit(table, tmp_path / "one", model_config)
+    assert TUNED.name == "tuned network, table and photos"
+    assert {TUNED.name, UNTUNED.name, "linear, photos"} < set(run.scores["test"])
+
+    again = best_fit(table, tmp_path / "two", model_config)
+    watch = RunKeeper.watch
+
+    def stopped(keeper: RunKeeper, candidate: Candidate, fold: int) -> Any:
+        found = watch(keeper, candidate, fold)
+        if not (candidate.tuned and fold == 1):
+            return found
+        return replace(found, callbacks=[*found.callbacks[:-1], StopAt(3), found.callbacks[-1]])
+
+    monkeypatch.setattr(RunKeeper, "watch", stopped)
+    with pytest.raises(Stopped):
+        best_fit(table, tmp_path / "three", model_config)
+    monkeypatch.setattr(RunKeeper, "watch", watch)
+    (folder,) = (tmp_path / "three").glob("*-001")
+    assert list((folder / "candidates" / "tuned_network-table_and_photos-2" / "checkpoints").iterdir())
+    torch.randn(5)  # the generator is elsewhere now
+    resumed = resume(folder, console=QUIET)
+    for other in (again, resumed):
+        assert other.scores == run.scores
+        for kept in (run.folder / "candidates").glob("*.safetensors"):
+            assert (other.folder / "candidates" / kept.name).read_bytes() == kept.read_bytes()
+        for name in ("model.safetensors", "mixfit.json"):
+            assert (other.folder / "model" / name).read_bytes() == (run.folder / "model" / name).read_bytes()
+
+
+def test_the_stripes_are_learned_and_permuted_targets_are_not(table: Path, model_config: ModelConfig) -> None:
+    data, backbone = loaded(table, model_config)
+    folds, fitting = tuned_fit(data, backbone, model_config, 30)
+    assert mean_loss(folds, fitting) < 0.5 * np.var(folds.truth)
+    learnable = np.concatenate([data.split.train, data.split.valid])
+    target = data.arrays.target.clone()
+    target[torch.from_numpy(learnable)] = target[torch.from_numpy(np.random.default_rng(1).permutation(learnable))]
+    shuffled = replace(data, arrays=replace(data.arrays, target=target))
+    folds, fitting = tuned_fit(shuffled, backbone, model_config, 30)
+    assert mean_loss(folds, fitting) > 0.95 * np.var(folds.truth)
+
+
+def test_the_backbone_of_each_fold_changes_in_its_last_blocks_alone(table: Path, model_config: ModelConfig) -> None:
+    data, backbone = loaded(table, model_config)
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    folds, fitting = tuned_fit(data, backbone, model_config, 2)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+    first, second = fitting.fitted[:2]
+    assert isinstance(first, FittedNetwork)
+    assert isinstance(second, FittedNetwork)
+    assert first.changed
+    kept = {name for name in first.tensors() if name.startswith("image.backbone.")}
+    assert kept == set(first.changed)
+    assert 0 < len(kept) < len(before)
+    assert not any(torch.equal(first.tensors()[name], second.tensors()[name]) for name in kept if "weight" in name)
+    features_alone = folds.folds[0].rows
+    with pytest.raises(ConfigError, match="needs pixels beside features"):
+        first.predict(replace(features_alone, pixels=None))
