@@ -2,7 +2,7 @@
 
 The command line's flags and help are made from these. Imports nothing that takes long to load."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -143,6 +143,21 @@ class ModelConfig:
             raise ConfigError("encoding_dim and every width of tabular_hidden must be at least 1.")
         if min(self.bins, self.category_width, 1 if self.number_width is None else self.number_width) < 1:
             raise ConfigError("bins, number_width and category_width must be at least 1.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """State for JSON; of a file of weights its name alone, as what is saved has the weights themselves."""
+        weights = self.backbone_weights
+        return asdict(self) | {"backbone_weights": None if weights is None else weights.name}
+
+    @classmethod
+    def from_dict(cls, state: Any) -> "ModelConfig":
+        """Read what ``to_dict`` gave; raises TypeError, or ConfigError, when it is something else."""
+        hidden, weights = state.get("tabular_hidden"), state.get("backbone_weights")
+        read = {
+            "tabular_hidden": None if hidden is None else tuple(hidden),
+            "backbone_weights": None if weights is None else Path(weights),
+        }
+        return cls(**(dict(state) | read))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,7 +90,7 @@ class FittedNetwork:
         return {
             "kind": "network",
             "shape": asdict(self.shape),
-            "model": asdict(self.config),
+            "model": self.config.to_dict(),
             "table": self.table,
             "classes": self.classes,
             "own_backbone": self.own_backbone,
@@ -189,7 +189,7 @@ def _changed(network: MixedInputModel, backbone: nn.Module) -> tuple[str, ...]:
 
 def read_network(description: dict[str, Any], tensors: dict[str, Tensor], backbone: nn.Module | None) -> FittedNetwork:
     """See ``read_fitted``."""
-    shape, config = ModelShape(**_tuples(description["shape"])), ModelConfig(**_tuples(description["model"]))
+    shape, config = ModelShape(**_tuples(description["shape"])), ModelConfig.from_dict(description["model"])
     network = make_model(shape, config, pretrained=False)
     own, tuned = bool(description["own_backbone"]), bool(description.get("tuned", False))
     changed = tuple(name for name in tensors if name.startswith(_BACKBONE)) if tuned else None

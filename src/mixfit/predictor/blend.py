@@ -1,7 +1,7 @@
 """A predictor that is a blend: the mean of several kinds of models, each fitted once for every fold of the rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from mixfit.nn.backbones import has_pretrained_weights
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.base import ModelOutput, Predictor, RawRows
-from mixfit.predictor.folder import read_crop, save_folder, with_tuples
+from mixfit.predictor.folder import read_crop, save_folder
 from mixfit.predictor.network import LICENCE
 from mixfit.training.build import encode_photos, open_feature_store
 
@@ -184,7 +184,7 @@ class BlendPredictor(Predictor):
             "temperatures": self.temperatures,
             "folds": folds,
             "photos": self.photos,
-            "photo_encoder": None if encoder is None else asdict(encoder.config),
+            "photo_encoder": None if encoder is None else encoder.config.to_dict(),
             "image_size": self.image_size,
             "uncertainty": self.uncertainty.describe(),
             "crop": self.crop,
@@ -210,7 +210,7 @@ class BlendPredictor(Predictor):
         encoder = None
         image_size = int(description["image_size"])
         if description["photo_encoder"] is not None:
-            config = ModelConfig(**with_tuples(description["photo_encoder"]))
+            config = ModelConfig.from_dict(description["photo_encoder"])
             encoder = make_photo_encoder(config, image_size, pretrained=False)
             encoder.encoder.backbone.load_state_dict(_below(tensors, _ENCODER))
             encoder.encoder.eval()
@@ -247,7 +247,7 @@ class BlendPredictor(Predictor):
 def make_photo_encoder(config: ModelConfig, image_size: int, *, pretrained: bool = True) -> PhotoEncoder:
     """The image encoder of a configuration without a table beside it."""
     shape = ModelShape(numeric=0, cardinalities=(), photos=True, outputs=1, image_size=image_size)
-    bare = ModelConfig(**(asdict(config) | {"tabular": "mlp", "numbers": "plain", "fusion": "concat"}))
+    bare = replace(config, tabular="mlp", numbers="plain", fusion="concat")
     encoder = make_model(shape, bare, pretrained=pretrained).image
     assert encoder is not None
     return PhotoEncoder(encoder=encoder.eval(), config=config, image_size=image_size)

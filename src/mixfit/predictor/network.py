@@ -144,7 +144,7 @@ class NetworkPredictor(Predictor):
         """
         description = {
             "kind": "network",
-            "model": asdict(self.config),
+            "model": self.config.to_dict(),
             "shape": asdict(self.shape),
             "crop": self.crop,
             "schema": self.schema.to_dict(),
@@ -159,7 +159,7 @@ class NetworkPredictor(Predictor):
     def read(cls, description: dict[str, Any], tensors: dict[str, Tensor]) -> "NetworkPredictor":
         """Read what ``save`` wrote; raises various errors when it is something else."""
         earlier = {"category_width": _WIDEST_CATEGORY}  # of models from before this could be chosen
-        config = ModelConfig(**(earlier | with_tuples(description["model"])))
+        config = ModelConfig.from_dict(earlier | description["model"])
         shape = ModelShape(**with_tuples(description["shape"]))
         model = make_model(shape, config, pretrained=False)
         model.load_state_dict(tensors)
