@@ -127,7 +127,7 @@ def test_it_stands_beside_the_others_saved_repeated_and_resumed_with_the_same_by
 
 
 def test_the_stripes_are_learned_and_permuted_targets_are_not(table: Path) -> None:
-    model_config = replace(QUICK_MODEL, freeze_backbone=True)  # the backbone that knows stripes
+    model_config = replace(QUICK_MODEL, freeze_backbone=True, encoding_dim=64, image_dropout=0.1)
     data, backbone = loaded(table, model_config)
     folds, fitting = tuned_fit(data, backbone, model_config, 30)
     assert mean_loss(folds, fitting) < 0.7 * np.var(folds.truth)
