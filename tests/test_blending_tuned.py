@@ -1,6 +1,5 @@
 """The network that tunes the backbone in every fold: beside the others, without a leak, same bytes, resumable."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,19 @@ from rich.console import Console
 from safetensors.torch import save_file
 from small_fits import StopAt
 
+import mixfit
+from mixfit import blending
 from mixfit.blending import RunKeeper
-from mixfit.candidates import presets
 from mixfit.candidates.cross_fit import Fitting, Folds, cross_fit, deal_folds
 from mixfit.candidates.fold import Candidate
 from mixfit.candidates.network import FittedNetwork
+from mixfit.candidates.presets import Plan, plan_for
+from mixfit.choices import Preset
 from mixfit.config import ModelConfig, TrainConfig
+from mixfit.data.cache import Cache
 from mixfit.data.load import MixedData, load_data
 from mixfit.errors import ConfigError, Stopped
+from mixfit.predictor.blend import BlendPredictor
 from mixfit.recipe import Run, fit, resume
 from mixfit.training.build import build_model, precompute_features
 
@@ -41,7 +45,9 @@ def model_config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     torch.manual_seed(0)
     network: Any = timm.create_model(BACKBONE, pretrained=False, num_classes=0)
     save_file(network.state_dict(), path)
-    return replace(QUICK_MODEL, backbone=BACKBONE, backbone_weights=path, freeze_backbone=True)
+    return replace(
+        QUICK_MODEL, encoding_dim=64, image_dropout=0.1, backbone=BACKBONE, backbone_weights=path, freeze_backbone=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +69,20 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def two_folds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Ten folds would show nothing more than two do."""
-    monkeypatch.setitem(presets._FOLDS, "best", 2)
-    return
+def few_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the preset the networks that see photos, in two folds; a constant stands for the table."""
+
+    def plan(data: MixedData, train: TrainConfig) -> Plan:
+        whole = plan_for(data, train)
+        assert whole.candidates[-1] == TUNED
+        wanted = (Candidate(kind="constant"), UNTUNED, TUNED)
+        return replace(whole, candidates=tuple(one for one in whole.candidates if one in wanted), folds=2)
+
+    monkeypatch.setattr(blending, "plan_for", plan)
 
 
 def best_fit(table: Path, out: Path, model: ModelConfig, **settings: Any) -> Run:
-    train = TrainConfig(preset="best", epochs=2)
+    train = TrainConfig(preset="best", epochs=15)
     return fit(table, target="y", data=CONFIG, model=model, train=train, out=out, console=QUIET, **settings)
 
 
@@ -83,7 +95,7 @@ def loaded(table: Path, model_config: ModelConfig) -> tuple[MixedData, torch.nn.
 
 
 def tuned_fit(data: MixedData, backbone: torch.nn.Module, model: ModelConfig, epochs: int) -> tuple[Folds, Fitting]:
-    folds = deal_folds(data, 3, seed=0).with_pixels(data.pixel_source)
+    folds = deal_folds(data, 2, seed=0).with_pixels(data.pixel_source)
     train = TrainConfig(epochs=epochs)
     before = cross_fit(UNTUNED, folds, model=model, train=train, backbone=backbone)
     return folds, cross_fit(TUNED, folds, model=model, train=train, backbone=backbone, begin_at=before)
@@ -93,13 +105,38 @@ def mean_loss(folds: Folds, fitting: Fitting) -> float:
     return float(np.mean((folds.truth - fitting.predictions) ** 2))
 
 
-@pytest.mark.usefixtures("two_folds")
-def test_it_stands_beside_the_others_saved_repeated_and_resumed_with_the_same_bytes(
+def test_only_preset_best_tries_it_last_and_where_the_backbone_is_frozen(
+    table: Path, model_config: ModelConfig
+) -> None:
+    assert TUNED.name == "tuned network, table and photos"
+    data, _ = loaded(table, model_config)
+    presets: tuple[Preset, ...] = ("quick", "balanced", "best")
+    plans = [plan_for(data, TrainConfig(preset=preset)).candidates for preset in presets]
+    assert [[one for one in plan if one.tuned] for plan in plans] == [[], [], [TUNED]]
+    assert plans[2][-1] == TUNED
+    assert plans[2][:-1] == plans[1]
+    on_pixels = load_data(table, target="y", config=CONFIG, seed=0)
+    assert TUNED not in plan_for(on_pixels, TrainConfig(preset="best")).candidates
+    photos_alone = replace(CONFIG, ignore=("x", "pair"), roles={})
+    alone = precompute_features(
+        load_data(table, target="y", config=photos_alone, seed=0), build_model(data, model_config, seed=0)
+    )
+    assert plan_for(alone, TrainConfig(preset="best")).candidates[-1].name == "tuned network, photos"
+
+
+@pytest.mark.usefixtures("few_models")
+def test_it_is_saved_repeated_and_resumed_with_the_same_bytes(
     table: Path, model_config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = best_fit(table, tmp_path / "one", model_config)
-    assert TUNED.name == "tuned network, table and photos"
-    assert {TUNED.name, UNTUNED.name, "linear, photos"} < set(run.scores["test"])
+    assert isinstance(run.predictor, BlendPredictor)
+    assert run.predictor.shares[TUNED.name] > 0
+    frame = pd.read_csv(table, dtype=str)
+    expected = run.predictor.predict(frame, images=table.parent)
+    read = mixfit.Predictor.load(run.folder / "model")
+    pd.testing.assert_frame_equal(read.predict(frame, images=table.parent), expected, check_exact=True)
+    kept = read.predict(frame, images=table.parent, cache=Cache(folder=tmp_path / "cache", limit_bytes=10**8))
+    pd.testing.assert_frame_equal(kept, expected, check_exact=True)
 
     again = best_fit(table, tmp_path / "two", model_config)
     watch = RunKeeper.watch
@@ -129,13 +166,13 @@ def test_it_stands_beside_the_others_saved_repeated_and_resumed_with_the_same_by
 def test_the_stripes_are_learned_and_permuted_targets_are_not(table: Path) -> None:
     model_config = replace(QUICK_MODEL, freeze_backbone=True, encoding_dim=64, image_dropout=0.1)
     data, backbone = loaded(table, model_config)
-    folds, fitting = tuned_fit(data, backbone, model_config, 30)
+    folds, fitting = tuned_fit(data, backbone, model_config, 20)
     assert mean_loss(folds, fitting) < 0.7 * np.var(folds.truth)
     learnable = np.concatenate([data.split.train, data.split.valid])
     target = data.arrays.target.clone()
     target[torch.from_numpy(learnable)] = target[torch.from_numpy(np.random.default_rng(1).permutation(learnable))]
     shuffled = replace(data, arrays=replace(data.arrays, target=target))
-    folds, fitting = tuned_fit(shuffled, backbone, model_config, 30)
+    folds, fitting = tuned_fit(shuffled, backbone, model_config, 20)
     assert mean_loss(folds, fitting) > 0.95 * np.var(folds.truth)
 
 
