@@ -82,7 +82,7 @@ def few_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def best_fit(table: Path, out: Path, model: ModelConfig, **settings: Any) -> Run:
-    train = TrainConfig(preset="best", epochs=15)
+    train = TrainConfig(preset="best", epochs=3, lr=1e-2)
     return fit(table, target="y", data=CONFIG, model=model, train=train, out=out, console=QUIET, **settings)
 
 
@@ -130,6 +130,7 @@ def test_it_is_saved_repeated_and_resumed_with_the_same_bytes(
 ) -> None:
     run = best_fit(table, tmp_path / "one", model_config)
     assert isinstance(run.predictor, BlendPredictor)
+    print([(l.model, l.loss) for l in run.contest.leaderboard], run.contest.choice)
     assert run.predictor.shares[TUNED.name] > 0
     frame = pd.read_csv(table, dtype=str)
     expected = run.predictor.predict(frame, images=table.parent)

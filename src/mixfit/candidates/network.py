@@ -17,7 +17,7 @@ from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.sampler import SequentialSampler
 from mixfit.errors import ConfigError
 from mixfit.nn.build import ModelShape, make_model
-from mixfit.nn.freezing import blocks
+from mixfit.nn.freezing import blocks, freeze
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.build import build_model, model_shape, sized_for
 from mixfit.training.callback import Callback
@@ -174,6 +174,9 @@ def _begin_at(network: MixedInputModel, backbone: nn.Module | None, start: "Fitt
     assert network.image is not None
     if backbone is not None:
         network.image.backbone.load_state_dict(backbone.state_dict())
+    # Few steps on few rows would leave statistics between those of then and of now, which fit no weights: the network
+    # is to begin as just that which was fitted on features.
+    freeze(*(m for m in network.image.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)))
     if start is not None:
         around = {name: t for name, t in start.model.state_dict().items() if not name.startswith(_BACKBONE)}
         network.load_state_dict(around, strict=False)
