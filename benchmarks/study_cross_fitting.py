@@ -236,10 +236,11 @@ def one_real(name: str, size: int, seed: int) -> dict[str, float]:
         folds=[make_fold(everything, learnable, test, seed=seed)],
         number=np.zeros_like(folds.number),
     ).with_pixels(pixels)
-    fits = {}
+    fits: dict[str, Fitting] = {}
     for kind, dealt in (("one", whole), ("folds", folds)):
         before = cross_fit(UNTUNED, dealt, model=settings, train=training, backbone=backbone)
         fits[kind] = cross_fit(TUNED, dealt, model=settings, train=training, backbone=backbone, begin_at=before)
+        fits["frozen"] = before  # in the end that of the folds
     tables = [fitted(fits["folds"], place) for place in range(FOLDS)]
     values = torch.stack([table.values for table in tables]).mean(0)
     for place, table in enumerate(tables):
@@ -257,7 +258,9 @@ def one_real(name: str, size: int, seed: int) -> dict[str, float]:
             model_of_both = fit_candidate(Candidate(kind=second, photos=True), fold, model=settings, train=training)
             losses = row_losses(truth, model_of_both.predict(fold.rows.take(test)))
             found[f"{second}, {kind}"] = float(losses.mean())
-    return found | {"network": float(row_losses(truth, fits["folds"].mean(folds, test)).mean())}
+    before, after = (fits[kind].mean(folds, test) for kind in ("frozen", "folds"))
+    networks = {"network, frozen": before, "network": after, "mean of both networks": (before + after) / 2}
+    return found | {kind: float(row_losses(truth, values).mean()) for kind, values in networks.items()}
 
 
 def show(title: str, seeds: int, one: Callable[[int], dict[str, float]]) -> None:
@@ -268,7 +271,8 @@ def show(title: str, seeds: int, one: Callable[[int], dict[str, float]]) -> None
     print(f"{'model':<24}{'test loss':>20}{'against frozen':>20}")
     for name in runs[0]:
         values = np.array([run[name] for run in runs])
-        reference = f"{'linear' if name == 'network' else name.split(',')[0]}, frozen"
+        second = "network" if "network" in name else name.split(",")[0]
+        reference = f"{second}, frozen" if f"{second}, frozen" in runs[0] else "linear, frozen"
         gains = values - np.array([run[reference] for run in runs])
         errors = [part.std(ddof=1) / np.sqrt(seeds) if seeds > 1 else float("nan") for part in (values, gains)]
         print(f"{name:<24}{values.mean():>10.4f} +- {errors[0]:.4f}{gains.mean():>+10.4f} +- {errors[1]:.4f}")

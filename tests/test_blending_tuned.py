@@ -131,6 +131,8 @@ def test_it_is_saved_repeated_and_resumed_with_the_same_bytes(
     run = best_fit(table, tmp_path / "one", model_config)
     assert isinstance(run.predictor, BlendPredictor)
     assert run.predictor.shares[TUNED.name] > 0
+    description = (run.folder / "model" / "mixfit.json").read_text()
+    assert '"tiny.safetensors"' in description  # the name of the file of weights, without the machine's folders
     frame = pd.read_csv(table, dtype=str)
     expected = run.predictor.predict(frame, images=table.parent)
     read = mixfit.Predictor.load(run.folder / "model")
