@@ -174,7 +174,7 @@ def _begin_at(network: MixedInputModel, backbone: nn.Module | None, start: "Fitt
     assert network.image is not None
     if backbone is not None:
         network.image.backbone.load_state_dict(backbone.state_dict())
-    # Few steps on few rows would leave statistics between those of then and of now, which fit no weights: the network
+    # Few steps on few rows may leave statistics between those of then and of now, which fit no weights: the network
     # is to begin as just that which was fitted on features.
     freeze(*(m for m in network.image.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)))
     if start is not None:
