@@ -29,6 +29,8 @@ class Candidate:
     photos: bool = False
     tuned: bool = False
     """Of a network: it learns from pixels, and with it the last blocks of the backbone that is frozen elsewhere."""
+    light: bool = False
+    """Of a network: an MLP in the place of an ensemble of the table, for when that would take too long."""
 
     @property
     def name(self) -> str:

@@ -128,8 +128,9 @@ def fit_network(
     data = restricted(fold.data, table=candidate.table, photos=candidate.photos)
     if candidate.tuned:
         data = replace(data, source=fold.rows.pixels, cache=None)
-    if candidate.photos and candidate.table and backbone is not None and model_config.tabular == "tabm":
-        # Beside features of photos an MLP does better than an ensemble, in half the time (docs/LOG.md).
+    # Beside features of photos an MLP does better than an ensemble, in half the time (docs/LOG.md).
+    beside_features = candidate.photos and candidate.table and backbone is not None
+    if (beside_features or candidate.light) and model_config.tabular == "tabm":
         model_config = replace(model_config, tabular="mlp")
     config = sized_for(data, model_config)
     if candidate.tuned and backbone is not None:

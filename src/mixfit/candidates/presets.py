@@ -11,6 +11,8 @@ from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
 
 _FOLDS = {"quick": 5, "balanced": 5, "best": 10}
+_LIGHT_FROM = 4_000
+"""Rows above which an ensemble of networks of the table would take most of the time."""
 _MOST_EPOCHS = {"quick": 20, "balanced": 20, "best": 40}
 _TABLE, _PHOTOS, _BOTH = {"table": True, "photos": False}, {"table": False, "photos": True}, {"photos": True}
 
@@ -37,15 +39,17 @@ def plan_for(data: MixedData, train: TrainConfig) -> Plan:
         Candidate(kind="trees", **_TABLE),
         Candidate(kind="trees", **_BOTH),
     ]
-    table, photos, both = (Candidate(kind="network", **sees) for sees in (_TABLE, _PHOTOS, _BOTH))
+    light = preset != "best" and len(data.split.train) + len(data.split.valid) > _LIGHT_FROM
+    table, both = Candidate(kind="network", light=light, **_TABLE), Candidate(kind="network", **_BOTH)
     match preset:
         case "quick":
             tried = [*simple, both if data.photos is not None else table]
         case "balanced":
-            tried = [*simple, Candidate(kind="kernels", **_PHOTOS), table, both, photos]
+            tried = [*simple, Candidate(kind="kernels", **_PHOTOS), table, both]
         case "best":
             has_table = bool(data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1])
             tuned = Candidate(kind="network", table=has_table, photos=True, tuned=True)
+            photos = Candidate(kind="network", **_PHOTOS)
             tried = [*simple, Candidate(kind="kernels", **_PHOTOS), table, both, photos, tuned]
         case "network":
             tried = []
