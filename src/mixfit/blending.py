@@ -19,7 +19,7 @@ from torch import nn
 
 from mixfit.candidates.blend import Blend, Gain, blend, gain, row_losses
 from mixfit.candidates.candidate import read_fitted
-from mixfit.candidates.cross_fit import Fitting, Folds, Watch, cross_fit, deal_folds
+from mixfit.candidates.cross_fit import Fitting, Folds, Watch, cross_fit, deal_folds, photo_means
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
 from mixfit.candidates.fold import Candidate, Fitted
 from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, class_uncertainty, number_uncertainty
@@ -248,9 +248,8 @@ def _uncertainty(
 
 def _encoded(mixed: MixedData, encoder: RowEncoder, rows: np.ndarray, *, photos: bool) -> EncodedRows:
     """Rows of the table as a predictor sees them."""
-    features = mixed.source if isinstance(mixed.source, FeatureTable) and photos else None
-    slots = None if mixed.photos is None or features is None else mixed.photos.slots[rows]
-    return encoder.encode(mixed.frame.iloc[rows], slots, features)
+    means = photo_means(mixed).take(rows) if photos else None
+    return encoder.encode(mixed.frame.iloc[rows], means)
 
 
 def _blended(
