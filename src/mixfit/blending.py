@@ -105,8 +105,9 @@ def train_blend(
     truth, weight = folds.truth, folds.weight
     groups = group_of_row(mixed.frame.iloc[folds.rows], mixed.schema)
 
+    on_features = mixed.photos is None or isinstance(mixed.source, FeatureTable)
     fittings: list[Fitting] = []
-    left_out: list[str] = []
+    left_out: list[str] = [] if on_features else ["simple models of photos: the image network is not a frozen one"]
     for number, candidate in enumerate(plan.candidates):
         if budget is not None:
             remaining = budget - (time.perf_counter() - started)
@@ -332,6 +333,8 @@ class RunKeeper:
 
     def __post_init__(self) -> None:
         self._recorder: Recorder | None = None
+        self.history_of = ""
+        """Which network ``history`` is of."""
         with explained(self.folder, None):
             (self.folder / "candidates").mkdir(exist_ok=True)
 
@@ -364,6 +367,7 @@ class RunKeeper:
         with explained(folder, None):
             folder.mkdir(exist_ok=True)
         self._recorder = Recorder(folder)
+        self.history_of = f"{candidate.name}, fold {fold + 1}"
         callbacks: list[Callback] = [
             self._recorder,
             NanGuard(),
