@@ -29,11 +29,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from mixfit.blending import train_blend
 from mixfit.candidates.components import Components
-from mixfit.candidates.cross_fit import make_fold
-from mixfit.candidates.encoding import mean_features
+from mixfit.candidates.cross_fit import make_fold, photo_means
 from mixfit.choices import Role
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
-from mixfit.data.dataset import FeatureTable
 from mixfit.data.folds import k_folds
 from mixfit.data.load import MixedData, load_data, prepare_target
 from mixfit.data.split import Split
@@ -95,7 +93,7 @@ def error_of(data: MixedData, truth: np.ndarray, predictions: np.ndarray) -> flo
 
 def boosted(data: MixedData, library: str, *, photos: bool, seed: int) -> np.ndarray:
     """LightGBM or CatBoost by default settings on the training rows, for the test rows."""
-    fold = make_fold(data, data.split.train, data.split.test, seed=seed)
+    fold = make_fold(data, data.split.train, data.split.test, photo_means(data), seed=seed)
     encoded = fold.rows.encoded
     parts: list[Any] = [encoded.numeric.astype(np.float64)]
     if photos and encoded.photos is not None:
@@ -191,10 +189,7 @@ def _scaled(data: MixedData, values: np.ndarray) -> np.ndarray:
 
 
 def _with_photo(data: MixedData) -> np.ndarray:
-    assert data.photos is not None
-    source = data.source
-    assert isinstance(source, FeatureTable)
-    return mean_features(len(data.frame), data.photos.slots, source)[1]
+    return photo_means(data).seen
 
 
 @cache

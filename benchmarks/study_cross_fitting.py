@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from mixfit.candidates.blend import row_losses
 from mixfit.candidates.candidate import fit_candidate
 from mixfit.candidates.components import Components
-from mixfit.candidates.cross_fit import Fitting, cross_fit, deal_folds, make_fold
+from mixfit.candidates.cross_fit import Fitting, cross_fit, deal_folds, make_fold, photo_means
 from mixfit.candidates.fold import Candidate
 from mixfit.candidates.linear import fit_logistic, fit_ridge
 from mixfit.candidates.network import FittedNetwork
@@ -233,7 +233,7 @@ def one_real(name: str, size: int, seed: int) -> dict[str, float]:
     folds = deal_folds(data, FOLDS, seed=seed).with_pixels(pixels)
     whole = replace(
         folds,
-        folds=[make_fold(everything, learnable, test, seed=seed)],
+        folds=[make_fold(everything, learnable, test, photo_means(everything), seed=seed)],
         number=np.zeros_like(folds.number),
     ).with_pixels(pixels)
     fits: dict[str, Fitting] = {}
@@ -253,7 +253,8 @@ def one_real(name: str, size: int, seed: int) -> dict[str, float]:
     }
     truth, found = data.arrays.target.numpy()[test], {}
     for kind, table in features.items():
-        fold = make_fold(replace(everything, source=table), learnable, test, seed=seed)
+        with_table = replace(everything, source=table)
+        fold = make_fold(with_table, learnable, test, photo_means(with_table), seed=seed)
         for second in ("linear", "trees"):
             model_of_both = fit_candidate(Candidate(kind=second, photos=True), fold, model=settings, train=training)
             losses = row_losses(truth, model_of_both.predict(fold.rows.take(test)))

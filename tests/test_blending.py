@@ -55,6 +55,7 @@ def test_every_model_and_both_blends_are_scored(run: Run) -> None:
     assert run.contest is not None
     assert next(part.rows for part in run.contest.coverage) == "all"
     assert "hold the truth of test rows" in page
+    assert "network, table and photos, fold 5" in page
     assert "kernel ridge, table and photos" in page
 
 

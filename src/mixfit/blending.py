@@ -19,7 +19,7 @@ from torch import nn
 
 from mixfit.candidates.blend import Blend, Gain, blend, gain, row_losses
 from mixfit.candidates.candidate import read_fitted
-from mixfit.candidates.cross_fit import Fitting, Folds, Watch, cross_fit, deal_folds
+from mixfit.candidates.cross_fit import Fitting, Folds, Watch, cross_fit, deal_folds, photo_means
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
 from mixfit.candidates.fold import Candidate, Fitted
 from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, class_uncertainty, number_uncertainty
@@ -105,8 +105,9 @@ def train_blend(
     truth, weight = folds.truth, folds.weight
     groups = group_of_row(mixed.frame.iloc[folds.rows], mixed.schema)
 
+    on_features = mixed.photos is None or isinstance(mixed.source, FeatureTable)
     fittings: list[Fitting] = []
-    left_out: list[str] = []
+    left_out: list[str] = [] if on_features else ["simple models of photos: the image network is not a frozen one"]
     for number, candidate in enumerate(plan.candidates):
         if budget is not None:
             remaining = budget - (time.perf_counter() - started)
@@ -248,9 +249,8 @@ def _uncertainty(
 
 def _encoded(mixed: MixedData, encoder: RowEncoder, rows: np.ndarray, *, photos: bool) -> EncodedRows:
     """Rows of the table as a predictor sees them."""
-    features = mixed.source if isinstance(mixed.source, FeatureTable) and photos else None
-    slots = None if mixed.photos is None or features is None else mixed.photos.slots[rows]
-    return encoder.encode(mixed.frame.iloc[rows], slots, features)
+    means = photo_means(mixed).take(rows) if photos else None
+    return encoder.encode(mixed.frame.iloc[rows], means)
 
 
 def _blended(
@@ -333,6 +333,8 @@ class RunKeeper:
 
     def __post_init__(self) -> None:
         self._recorder: Recorder | None = None
+        self.history_of = ""
+        """Which network ``history`` is of."""
         with explained(self.folder, None):
             (self.folder / "candidates").mkdir(exist_ok=True)
 
@@ -365,6 +367,7 @@ class RunKeeper:
         with explained(folder, None):
             folder.mkdir(exist_ok=True)
         self._recorder = Recorder(folder)
+        self.history_of = f"{candidate.name}, fold {fold + 1}"
         callbacks: list[Callback] = [
             self._recorder,
             NanGuard(),

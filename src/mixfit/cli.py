@@ -52,7 +52,13 @@ def demo(*, out: Path = Path("mixfit-demo"), train: Annotated[TrainConfig | None
     from mixfit.recipe import fit
 
     print(f" drawing the example into {out}", flush=True)
-    fit(write_demo(out / "vases"), target=DEMO_TARGET, train=train or TrainConfig(preset="quick"), out=out / "runs")
+    fit(
+        write_demo(out / "vases"),
+        target=DEMO_TARGET,
+        train=train or TrainConfig(preset="quick"),
+        out=out / "runs",
+        command=_shown_command(sys.argv[1:]),
+    )
 
 
 @app.command

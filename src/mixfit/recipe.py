@@ -237,13 +237,14 @@ def _blend_and_judge(
     callbacks: Sequence[Callback],
 ) -> Run:
     """Try many models over folds, and write all that a run folder holds."""
+    keeper = RunKeeper(folder, prepared.train_config.save_every, console, callbacks, _resume_command(folder))
     found = train_blend(
         mixed,
         image=prepared.network.image,
         model=prepared.model_config,
         train=prepared.train_config,
         console=console,
-        keeper=RunKeeper(folder, prepared.train_config.save_every, console, callbacks, _resume_command(folder)),
+        keeper=keeper,
     )
     # Every row of the folds was predicted by models that did not see it, so all of them may judge.
     judging = replace(mixed, split=Split(train=found.rows, valid=found.rows, test=mixed.split.test))
@@ -264,7 +265,7 @@ def _blend_and_judge(
         comparison=compare_blends(judging, judged, photos=predictor.photos),
         history=found.history,
         bad=[*mixed.bad, *unreadable(mixed)],
-        contest=replace(found.contest, coverage=_coverage(found, mixed)),
+        contest=replace(found.contest, coverage=_coverage(found, mixed), history_of=keeper.history_of),
     )
     write_results(run, judging, judged, found.seconds, settings, command, [*warnings, *found.left_out])
     say_end(console, run, prepared.table, judging, prepared.data_config)
@@ -321,7 +322,7 @@ def _train(
             *([] if config.time is None else [TimeBudget(parse_duration(config.time))]),
             Checkpoints(folder / "checkpoints", "valid_loss", mode="min", seconds=config.save_every),
             *callbacks,
-            StopOnSignal(_resume_command(folder)),
+            StopOnSignal(_resume_command(folder) + " --doctor" * any(isinstance(one, Doctor) for one in callbacks)),
         ],
         weight_decay=chosen.weight_decay,
     )
@@ -378,7 +379,10 @@ def _differences(folder: Path, now: Prepared, *, force: bool) -> list[str]:
 
 
 def _say_where(console: Console, folder: Path, snapshot: Snapshot | None, batches: int) -> None:
-    if snapshot is None:
+    fitted = len(list((folder / "candidates").glob("*.safetensors")))
+    if fitted:
+        text = f"going on: {fitted} models of folds are fitted already"
+    elif snapshot is None:
         text = "nothing was saved yet: beginning anew"
     elif snapshot.finished:
         text = "the training was finished: writing its results again"

@@ -42,6 +42,8 @@ class Contest:
     """Why this of all models predicts, in plain words."""
     coverage: list[Coverage] = field(default_factory=list)
     """How often intervals or sets at ``LEVEL`` hold the truth of test rows."""
+    history_of: str = ""
+    """Which network the history of the run is of; "" when none was trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +102,12 @@ def compare_blends(mixed: MixedData, judged: dict[JudgedSplit, Rows], *, photos:
     """The verdict on the rows that judge at the end: the blend against boosted trees, and against a constant."""
     rows, headline = final_rows(judged), headline_for(mixed.schema.task, mixed.target)
     against = TREES if TREES in rows.predictions else CONSTANT
-    return compare(rows, headline, BLEND, against, constant=CONSTANT, with_photos=photos)
+    found = compare(rows, headline, BLEND, against, constant=CONSTANT, with_photos=photos, called="blend")
+    if not photos:
+        return found
+    without = headline.function(rows.truth, rows.predictions[TABLE_BLEND])
+    said = f"Without the photos the blend has {without:.3g} on the same rows."
+    return Comparison(f"{found.verdict} {said}", loses=found.loses)
 
 
 def write_results(
@@ -154,6 +161,7 @@ def write_results(
         pictures=[] if run.doctor is None else _pictures(run.doctor),
         coverage=[] if contest is None else contest.coverage,
         coverage_level=LEVEL,
+        history_of="" if contest is None else contest.history_of,
         history=run.history,
         predicted_split=final.split,
         truth=final.truth,

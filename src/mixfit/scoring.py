@@ -53,7 +53,10 @@ def load_run(run: Path) -> Predictor:
     if (run / "mixfit.json").is_file():
         return Predictor.load(run)
     if not (run / "model").is_dir():
-        raise ConfigError(f"{run} holds no finished model; its training was stopped before the end. Train again.")
+        raise ConfigError(
+            f"{run} holds no finished model; its training was stopped before the end. Go on with: "
+            f"mixfit train --resume {run}"
+        )
     return Predictor.load(run / "model")
 
 

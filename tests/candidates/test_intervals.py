@@ -38,7 +38,7 @@ def uneven(rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
 def fitted(rows: int = 1000) -> tuple[RowEncoder, NumberUncertainty]:
     frame, truth = uneven(rows, 0)
     encoder = RowEncoder.fit(frame, SCHEMA)
-    encoded = encoder.encode(frame, None, None)
+    encoded = encoder.encode(frame)
     return encoder, number_uncertainty(truth, np.zeros(rows), encoded, encoder, np.arange(rows) % 5)
 
 
@@ -46,7 +46,7 @@ def fitted(rows: int = 1000) -> tuple[RowEncoder, NumberUncertainty]:
 def test_intervals_cover_as_often_as_they_say_and_are_wider_where_errors_are_larger(level: float) -> None:
     encoder, found = fitted()
     frame, truth = uneven(4000, 1)
-    low, high = found.interval(np.zeros(4000), encoder.encode(frame, None, None), level)
+    low, high = found.interval(np.zeros(4000), encoder.encode(frame), level)
     inside = (low <= truth) & (truth <= high)
     assert abs(inside.mean() - level) < 0.03
     for part in (frame["x"] < 1, frame["x"] > 2):
@@ -58,7 +58,7 @@ def test_intervals_cover_as_often_as_they_say_and_are_wider_where_errors_are_lar
 def test_number_uncertainty_comes_back_from_its_description() -> None:
     encoder, found = fitted(200)
     frame, _ = uneven(50, 1)
-    encoded = encoder.encode(frame, None, None)
+    encoded = encoder.encode(frame)
     again = uncertainty_from_dict(json.loads(json.dumps(found.describe())), found.tensors())
     assert isinstance(again, NumberUncertainty)
     for ends, expected in zip(

@@ -145,10 +145,10 @@ def test_components_are_those_of_pca_scaled_by_the_first_and_rows_without_photo_
 def test_the_mean_of_features_passes_over_unreadable_and_missing_photos() -> None:
     features = FeatureTable(torch.tensor([[1.0], [3.0], [100.0]]), torch.tensor([True, True, False]))
     slots = np.array([[0, 1], [1, 2], [2, -1], [-1, -1]])
-    values, seen = mean_features(4, slots, features)
-    assert values is not None
-    np.testing.assert_array_equal(values[:, 0], [2.0, 3.0, 0.0, 0.0])
-    np.testing.assert_array_equal(seen, [True, True, False, False])
+    found = mean_features(4, slots, features)
+    assert found.values is not None
+    np.testing.assert_array_equal(found.values[:, 0], [2.0, 3.0, 0.0, 0.0])
+    np.testing.assert_array_equal(found.seen, [True, True, False, False])
 
 
 def schema_of_codes() -> Schema:
@@ -165,10 +165,10 @@ def test_codes_have_prefixes_whose_unseen_ends_are_known_by_their_beginning() ->
     frame = pd.DataFrame({"zip": zips, "kind": ["a", "b"] * 12, "y": range(24)})
     encoder = RowEncoder.fit(frame, schema_of_codes())
     assert [prefix.length for prefix in encoder.prefixes] == [2, 3, 4]
-    new = encoder.encode(pd.DataFrame({"zip": ["90099", "77777"], "kind": ["a", "c"], "y": [0, 0]}), None, None)
+    new = encoder.encode(pd.DataFrame({"zip": ["90099", "77777"], "kind": ["a", "c"], "y": [0, 0]}))
     np.testing.assert_array_equal(new.categorical[:, 0], [0, 0])  # neither zip was seen
     assert new.prefixes[0, 0] > 0
     assert not new.prefixes[1].any()
     again = RowEncoder.from_dict(encoder.to_dict())
-    np.testing.assert_array_equal(again.encode(frame, None, None).prefixes, encoder.encode(frame, None, None).prefixes)
+    np.testing.assert_array_equal(again.encode(frame).prefixes, encoder.encode(frame).prefixes)
     assert again.cardinalities == encoder.cardinalities

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mixfit.candidates.candidate import fit_candidate, read_fitted
-from mixfit.candidates.encoding import RowEncoder
+from mixfit.candidates.encoding import PhotoMeans, RowEncoder, mean_features
 from mixfit.candidates.fold import Candidate, Fitted, Fold, RowsToPredict
 from mixfit.candidates.intervals import best_temperature, tempered
 from mixfit.candidates.network import FittedNetwork
@@ -112,10 +112,10 @@ def deal_folds(data: MixedData, count: int, *, seed: int) -> Folds:
     )
     splits = k_folds(data.frame.iloc[rows], schema, count, seed)
     number = np.empty(len(rows), dtype=np.int64)
-    folds = []
+    folds, photos = [], photo_means(data)
     for place, split in enumerate(splits):
         number[split.valid] = place
-        folds.append(make_fold(data, rows[split.train], rows[split.valid], seed=seed + place))
+        folds.append(make_fold(data, rows[split.train], rows[split.valid], photos, seed=seed + place))
     weight = data.arrays.weight
     return Folds(
         rows=rows,
@@ -126,16 +126,22 @@ def deal_folds(data: MixedData, count: int, *, seed: int) -> Folds:
     )
 
 
-def make_fold(data: MixedData, fit_rows: np.ndarray, judging_rows: np.ndarray, *, seed: int) -> Fold:
-    """Fit all that the candidates of one fold share on the rows to fit on."""
+def photo_means(data: MixedData) -> PhotoMeans:
+    """What the photos of all rows look like, if there are features."""
+    slots = None if data.photos is None else data.photos.slots
+    return mean_features(len(data.frame), slots, data.source if isinstance(data.source, FeatureTable) else None)
+
+
+def make_fold(
+    data: MixedData, fit_rows: np.ndarray, judging_rows: np.ndarray, photos: PhotoMeans, *, seed: int
+) -> Fold:
+    """Fit all that the candidates of one fold share on the rows to fit on; ``photos`` are those of all rows."""
     preprocessor = TablePreprocessor.fit(data.frame.iloc[fit_rows], data.schema)
     arrays = preprocessor.transform(data.frame)
     encoder = RowEncoder.fit(data.frame.iloc[fit_rows], data.schema, preprocessor)
-    features = data.source if isinstance(data.source, FeatureTable) else None
-    slots = None if data.photos is None else data.photos.slots
     rows = RowsToPredict(
-        encoded=encoder.encode(data.frame, slots, features, arrays=(arrays.numeric, arrays.categorical)),
-        slots=slots,
+        encoded=encoder.encode(data.frame, photos, arrays=(arrays.numeric, arrays.categorical)),
+        slots=None if data.photos is None else data.photos.slots,
         columns=None if data.photos is None else data.photos.columns,
         source=data.photo_source,
     )

@@ -21,6 +21,20 @@ _FEWEST_LEVELS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhotoMeans:
+    """What the photos of each row look like, which is the same for all folds."""
+
+    values: Float32[np.ndarray, "rows d"] | None
+    """Mean of the features of the row's readable photos, 0 where there are none; None without features."""
+    seen: Bool[np.ndarray, " rows"]
+    """Whether the row has a readable photo."""
+
+    def take(self, rows: Int64[np.ndarray, " some"]) -> "PhotoMeans":
+        """Those rows, in that order."""
+        return PhotoMeans(values=None if self.values is None else self.values[rows], seen=self.seen[rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedRows:
     """Some rows as simple models see them."""
 
@@ -94,28 +108,26 @@ class RowEncoder:
     def encode(
         self,
         frame: pd.DataFrame,
-        slots: Int64[np.ndarray, "rows photos"] | None,
-        features: FeatureTable | None,
+        photos: PhotoMeans | None = None,
         *,
         arrays: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> EncodedRows:
         """Encode any rows.
 
         Args:
-            slots: which photo of ``features`` is in which place of a row, -1 = none.
+            photos: of the same rows, by ``mean_features``; None when there are none.
             arrays: numeric and categorical arrays of these rows by the same preprocessor, where they are known.
         """
         if arrays is None:
             found = self.preprocessor.transform(frame)
             arrays = found.numeric, found.categorical
         prefixes = [prefix.apply(frame[prefix.category.name]) for prefix in self.prefixes]
-        photos, seen = mean_features(len(frame), slots, features)
         return EncodedRows(
             numeric=arrays[0],
             categorical=arrays[1],
             prefixes=np.stack(prefixes, axis=1) if prefixes else np.zeros((len(frame), 0), dtype=np.int64),
-            photos=photos,
-            seen=seen,
+            photos=None if photos is None else photos.values,
+            seen=np.zeros(len(frame), dtype=bool) if photos is None else photos.seen,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,10 +160,10 @@ class RowEncoder:
 
 def mean_features(
     rows: int, slots: Int64[np.ndarray, "rows photos"] | None, features: FeatureTable | None
-) -> tuple[Float32[np.ndarray, "rows d"] | None, Bool[np.ndarray, " rows"]]:
+) -> PhotoMeans:
     """The mean features of each row's readable photos, and whether it has any."""
     if slots is None or features is None:
-        return None, np.zeros(rows, dtype=bool)
+        return PhotoMeans(values=None, seen=np.zeros(rows, dtype=bool))
     values, readable = features.values.numpy(), features.readable.numpy()
     total = np.zeros((rows, values.shape[1]), dtype=np.float32)
     count = np.zeros(rows, dtype=np.float32)
@@ -160,7 +172,8 @@ def mean_features(
         there = there[readable[place[there]]]
         total[there] += values[place[there]]
         count[there] += 1
-    return total / np.maximum(count, 1)[:, None], count > 0
+    total /= np.maximum(count, 1)[:, None]
+    return PhotoMeans(values=total, seen=count > 0)
 
 
 def _prefix_lengths(column: pd.Series) -> range:

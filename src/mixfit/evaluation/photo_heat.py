@@ -5,7 +5,7 @@ In: a predictor, a table and the folder of its photos. Out: for each row its pho
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -151,7 +151,8 @@ def _heat(
         case "smooth" | "integrated":
             gradients = input_gradients(predictor.model, xb, target, method=method)
         case _:
-            assert_never(method)
+            known = get_args(HeatMethod)
+            raise ConfigError(f"method must be one of {', '.join(known)}, got {method!r}.{did_you_mean(method, known)}")
     return pixel_heat(gradients, direction=direction or "both")
 
 

@@ -64,12 +64,21 @@ class Comparison:
 
 
 def compare(
-    rows: Rows, headline: Metric, ours: str, table: str, *, constant: str | None = None, with_photos: bool = True
+    rows: Rows,
+    headline: Metric,
+    ours: str,
+    table: str,
+    *,
+    constant: str | None = None,
+    with_photos: bool = True,
+    called: str | None = None,
 ) -> Comparison:
     """Say in a sentence which of two models predicts better, with the paired bootstrap interval of the difference.
 
-    Where a constant does as well as ours, or better, another sentence says so."""
-    found = _compare_two(rows, headline, ours, table, with_photos=with_photos)
+    Where a constant does as well as ours, or better, another sentence says so. ``called`` is what our model is called
+    in the sentences, by default the mixed model, or without photos the network."""
+    called = called or ("mixed model" if with_photos else "network")
+    found = _compare_two(rows, headline, ours, table, called, with_photos=with_photos)
     if constant is None:
         return found
     values = score(rows, (headline,))
@@ -82,8 +91,7 @@ def compare(
     return Comparison(f"{found.verdict} {warning}", loses=True)
 
 
-def _compare_two(rows: Rows, headline: Metric, ours: str, table: str, *, with_photos: bool) -> Comparison:
-    model = "mixed model" if with_photos else "network"
+def _compare_two(rows: Rows, headline: Metric, ours: str, table: str, model: str, *, with_photos: bool) -> Comparison:
     found = score(rows, (headline,))
     mine, theirs = found[ours][headline.name], found[table][headline.name]
     if np.isnan(mine) or np.isnan(theirs):

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from mixfit.errors import ConfigError
 from mixfit.hooks.select import Layers, select_layers
 
 Event = Literal["pre-forward", "forward", "backward"]
@@ -154,7 +155,7 @@ def _register(name: str, module: nn.Module, function: Function, event: Event) ->
                 lambda module, inputs, outputs: function(Call(name, module, as_tuple(inputs), as_tuple(outputs)))
             )
         case _:
-            assert_never(event)
+            raise ConfigError(f"There is no hook {event!r}: events are pre-forward, forward and backward.")
 
 
 def as_tuple(gradients: Any) -> tuple[Any, ...]:

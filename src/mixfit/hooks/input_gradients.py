@@ -4,7 +4,7 @@ In: a model and a batch with pixels. Out: signed gradients, or heat in [0, 1] ma
 here; smoothed and integrated ones are captum's, an extra."""
 
 from collections.abc import Callable
-from typing import Any, Literal, assert_never
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -129,5 +129,5 @@ def _captum(
         case "plain":
             raise AssertionError("taken without captum")
         case _:
-            assert_never(method)
+            raise ConfigError(f"There is no method {method!r}: methods are plain, smooth and integrated.")
     return found

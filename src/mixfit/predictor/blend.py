@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mixfit.candidates.candidate import read_fitted
-from mixfit.candidates.encoding import RowEncoder
+from mixfit.candidates.encoding import PhotoMeans, RowEncoder, mean_features
 from mixfit.candidates.fold import Fitted, RowsToPredict
 from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, tempered, uncertainty_from_dict
 from mixfit.candidates.network import FittedNetwork
@@ -119,9 +119,7 @@ class BlendPredictor(Predictor):
             return found
         if isinstance(self.uncertainty, ClassUncertainty):
             return replace(found, sets=self.uncertainty.sets(calibrated, interval))
-        features = source if isinstance(source, FeatureTable) else None
-        slots = None if rows.photos is None else rows.photos.slots
-        encoded = self.uncertainty.encoder.encode(rows.frame, slots, features)
+        encoded = self.uncertainty.encoder.encode(rows.frame, _photo_means(rows, source))
         low, high = self.uncertainty.interval(scaled, encoded, interval)
         return replace(found, interval=(self.target.decode(low), self.target.decode(high)))
 
@@ -138,14 +136,13 @@ class BlendPredictor(Predictor):
         Args:
             pixels: beside features, for tuned networks.
         """
-        features = source if isinstance(source, FeatureTable) else None
+        means = _photo_means(rows, source)
         photos, classes = rows.photos, self.target.classes
         total = np.zeros((len(rows.frame),) if classes is None else (len(rows.frame), len(classes)))
         for fold in self.folds:
-            slots = None if photos is None else photos.slots
             seen = RowsToPredict(
-                encoded=fold.encoder.encode(rows.frame, slots, features),
-                slots=slots,
+                encoded=fold.encoder.encode(rows.frame, means),
+                slots=None if photos is None else photos.slots,
                 columns=None if photos is None else photos.columns,
                 source=source,
                 pixels=pixels,
@@ -251,6 +248,11 @@ def make_photo_encoder(config: ModelConfig, image_size: int, *, pretrained: bool
     encoder = make_model(shape, bare, pretrained=pretrained).image
     assert encoder is not None
     return PhotoEncoder(encoder=encoder.eval(), config=config, image_size=image_size)
+
+
+def _photo_means(rows: RawRows, source: ImageFiles | FeatureTable | None) -> PhotoMeans:
+    features = source if isinstance(source, FeatureTable) else None
+    return mean_features(len(rows.frame), None if rows.photos is None else rows.photos.slots, features)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -52,6 +52,8 @@ def load_predictor(folder: Path) -> Predictor:
     from mixfit.predictor.blend import BlendPredictor
     from mixfit.predictor.network import NetworkPredictor
 
+    if not (folder / "mixfit.json").is_file() and (folder / "model" / "mixfit.json").is_file():
+        folder = folder / "model"  # of a run folder
     description, weights = _read_folder(folder)
     try:
         tensors = load_tensors(weights)

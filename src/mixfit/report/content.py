@@ -122,6 +122,8 @@ class ReportContent:
     coverage: list[Coverage] = field(default_factory=list)
     """Of the intervals or sets at ``coverage_level``, on the test rows."""
     coverage_level: float = 0.9
+    history_of: str = ""
+    """Which of several networks ``history`` is of; "" when there is but one."""
     diagnoses: list[Diagnosis] | None = None
     """What the doctor found in the training; None when none was asked."""
     pictures: list[Picture] = field(default_factory=list)
