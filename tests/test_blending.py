@@ -113,6 +113,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     folder = next(tmp_path.glob("*-001"))
     assert len(list((folder / "candidates").glob("*.safetensors"))) == count
     resumed = resume(folder, console=QUIET)
+    pd.testing.assert_frame_equal(resumed.history[["epoch", "train_loss"]], run.history[["epoch", "train_loss"]])
+    assert not list(folder.glob("candidates/*/checkpoints"))
     for name in ("model.safetensors", "mixfit.json"):
         assert (folder / "model" / name).read_bytes() == (run.folder / "model" / name).read_bytes()
     assert resumed.scores == run.scores

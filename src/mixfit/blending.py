@@ -3,25 +3,17 @@
 In: data with features of their photos. Out: ``Blended``: the predictor, what each model is worth, and the choice with
 its reason."""
 
-import json
 import time
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
-from torch import nn
 
 from mixfit.candidates.blend import Blend, Gain, blend, gain, row_losses
-from mixfit.candidates.candidate import read_fitted
-from mixfit.candidates.cross_fit import Fitting, Folds, Watch, cross_fit, deal_folds, photo_means
+from mixfit.candidates.cross_fit import Fitting, Folds, cross_fit, deal_folds, photo_means
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
-from mixfit.candidates.fold import Candidate, Fitted
 from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, class_uncertainty, number_uncertainty
 from mixfit.candidates.presets import plan_for
 from mixfit.candidates.threads import SMALL, one_thread
@@ -31,20 +23,12 @@ from mixfit.data.load import MixedData
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.split import group_of_row
 from mixfit.duration import parse_duration
-from mixfit.errors import DataError, Diverged
-from mixfit.files import explained, write_file
+from mixfit.errors import Diverged
+from mixfit.kept_models import RunKeeper
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
-from mixfit.report.content import LeaderboardLine
+from mixfit.report.content import Coverage, LeaderboardLine
 from mixfit.results import BLEND, TABLE_BLEND, Contest
-from mixfit.training.callback import Callback
-from mixfit.training.callbacks.checkpoint import Checkpoints
-from mixfit.training.callbacks.nan_guard import NanGuard
-from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard
-from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.callbacks.signals import StopOnSignal
-from mixfit.training.callbacks.time_budget import TimeBudget
-from mixfit.training.checkpoint_files import newest_checkpoint
 
 _FEWEST_SECONDS = 1.0
 
@@ -79,6 +63,26 @@ class Blended:
         low, high = uncertainty.interval(self.scaled_test, encoded, level)
         return (low <= truth) & (truth <= high)
 
+    def coverage(self, mixed: MixedData, level: float) -> list[Coverage]:
+        """How often the intervals hold the truth of test rows: of all, and of those where they might fail."""
+        rows = mixed.split.test
+        if not len(rows):
+            return []
+        inside = self.covered(mixed, level)
+        parts = {"all": np.ones(len(rows), dtype=bool)}
+        if mixed.photos is not None:
+            slots = mixed.photos.slots[rows]
+            unreadable = np.isin(slots, list(mixed.photo_failures))
+            parts["without a photo"] = ~((slots >= 0) & ~unreadable).any(axis=1)
+        if mixed.target.classes is None:
+            truth = mixed.arrays.target.numpy()[rows]
+            parts["the highest fifth of the target"] = truth >= np.quantile(truth, 0.8)
+        return [
+            Coverage(rows=name, count=int(part.sum()), inside=int((inside & part).sum()))
+            for name, part in parts.items()
+            if part.any()
+        ]
+
 
 def train_blend(
     mixed: MixedData,
@@ -87,7 +91,7 @@ def train_blend(
     model: ModelConfig,
     train: TrainConfig,
     console: Console,
-    keeper: "RunKeeper | None" = None,
+    keeper: RunKeeper | None = None,
 ) -> Blended:
     """Fit, choose and put together.
 
@@ -249,8 +253,7 @@ def _uncertainty(
 
 def _encoded(mixed: MixedData, encoder: RowEncoder, rows: np.ndarray, *, photos: bool) -> EncodedRows:
     """Rows of the table as a predictor sees them."""
-    means = photo_means(mixed).take(rows) if photos else None
-    return encoder.encode(mixed.frame.iloc[rows], means)
+    return encoder.encode(mixed.frame.iloc[rows], photo_means(mixed, rows) if photos else None)
 
 
 def _blended(
@@ -317,70 +320,3 @@ def _shown_loss(losses: np.ndarray, groups: np.ndarray, weight: np.ndarray | Non
     """Mean loss and its standard error."""
     found = gain(losses, np.zeros_like(losses), groups, weight)
     return found.mean, found.error
-
-
-@dataclass
-class RunKeeper:
-    """Keeps each fitted model as a file of the run folder, and watches the trainings of networks."""
-
-    folder: Path
-    save_every: float
-    console: Console
-    callbacks: Sequence[Callback]
-    stop_message: str
-    seconds: float | None = None
-    """The most that the training of a network may take."""
-
-    def __post_init__(self) -> None:
-        self._recorder: Recorder | None = None
-        self.history_of = ""
-        """Which network ``history`` is of."""
-        with explained(self.folder, None):
-            (self.folder / "candidates").mkdir(exist_ok=True)
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """Of the network that was trained last."""
-        return pd.DataFrame() if self._recorder is None else self._recorder.history
-
-    def _path(self, candidate: Candidate, fold: int) -> Path:
-        return self.folder / "candidates" / f"{candidate.name.replace(', ', '-').replace(' ', '_')}-{fold + 1}"
-
-    def load(self, candidate: Candidate, fold: int, backbone: nn.Module | None) -> Fitted | None:
-        """What was kept, if it is whole."""
-        path = self._path(candidate, fold).with_suffix(".safetensors")
-        if not path.is_file():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                description = json.loads(file.metadata()["description"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-            return read_fitted(description, tensors, backbone)
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, DataError, OSError):
-            return None  # it is fitted again
-
-    def watch(self, candidate: Candidate, fold: int) -> Watch:
-        """Callbacks of a training, and where it goes on."""
-        if candidate.kind != "network":
-            return Watch()
-        folder = self._path(candidate, fold)
-        with explained(folder, None):
-            folder.mkdir(exist_ok=True)
-        self._recorder = Recorder(folder)
-        self.history_of = f"{candidate.name}, fold {fold + 1}"
-        callbacks: list[Callback] = [
-            self._recorder,
-            NanGuard(),
-            OutOfMemoryGuard(console=self.console),
-            *([] if self.seconds is None else [TimeBudget(self.seconds)]),
-            Checkpoints(folder / "checkpoints", "train_loss", mode="min", seconds=self.save_every),
-            *self.callbacks,
-            StopOnSignal(self.stop_message),
-        ]
-        return Watch(callbacks=callbacks, snapshot=newest_checkpoint(folder / "checkpoints"))
-
-    def keep(self, candidate: Candidate, fold: int, fitted: Fitted) -> None:
-        """Write what was fitted."""
-        path = self._path(candidate, fold).with_suffix(".safetensors")
-        tensors = {name: tensor.contiguous() for name, tensor in fitted.tensors().items()}
-        write_file(path, save_tensors(tensors, metadata={"description": json.dumps(fitted.describe())}))

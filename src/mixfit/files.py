@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mixfit.errors import ResourceError
 
@@ -111,3 +112,12 @@ def _umask() -> int:
 def json_numbers(values: Mapping[str, float | int]) -> dict[str, float | int | None]:
     """JSON has neither nan nor infinity: None stands for both."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def with_tuples(value: Any) -> Any:
+    """JSON has lists where the settings have tuples."""
+    if isinstance(value, list):
+        return tuple(with_tuples(part) for part in value)
+    if isinstance(value, dict):
+        return {key: with_tuples(part) for key, part in value.items()}
+    return value

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from mixfit.blending import Blended, RunKeeper, train_blend
+from mixfit.blending import train_blend
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.config_file import read_config
 from mixfit.console import PlainConsole
@@ -25,10 +25,10 @@ from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.baselines import boosted_trees, constant
 from mixfit.evaluation.scores import JudgedSplit, Rows, headline_for, metrics_for, score
 from mixfit.files import json_numbers
+from mixfit.kept_models import RunKeeper
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor
 from mixfit.preparation import Clock, Prepared, changes_since_inspection, prepare, warnings_of, with_features
-from mixfit.report.content import Coverage
 from mixfit.results import (
     BLEND,
     JUDGED,
@@ -265,32 +265,11 @@ def _blend_and_judge(
         comparison=compare_blends(judging, judged, photos=predictor.photos),
         history=found.history,
         bad=[*mixed.bad, *unreadable(mixed)],
-        contest=replace(found.contest, coverage=_coverage(found, mixed), history_of=keeper.history_of),
+        contest=replace(found.contest, coverage=found.coverage(mixed, LEVEL), history_of=keeper.history_of),
     )
     write_results(run, judging, judged, found.seconds, settings, command, [*warnings, *found.left_out])
     say_end(console, run, prepared.table, judging, prepared.data_config)
     return run
-
-
-def _coverage(found: Blended, mixed: MixedData) -> list[Coverage]:
-    """How often the intervals hold the truth of test rows: of all, and of those where they might fail."""
-    rows = mixed.split.test
-    if not len(rows):
-        return []
-    inside = found.covered(mixed, LEVEL)
-    parts = {"all": np.ones(len(rows), dtype=bool)}
-    if mixed.photos is not None:
-        slots = mixed.photos.slots[rows]
-        unreadable = np.isin(slots, list(mixed.photo_failures))
-        parts["without a photo"] = ~((slots >= 0) & ~unreadable).any(axis=1)
-    if mixed.target.classes is None:
-        truth = mixed.arrays.target.numpy()[rows]
-        parts["the highest fifth of the target"] = truth >= np.quantile(truth, 0.8)
-    return [
-        Coverage(rows=name, count=int(part.sum()), inside=int((inside & part).sum()))
-        for name, part in parts.items()
-        if part.any()
-    ]
 
 
 def _train(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixfit.candidates.encoding import EncodedRows, RowEncoder
+from mixfit.candidates.encoding import EncodedRows, PhotoMeans, RowEncoder
 from mixfit.candidates.intervals import (
     ClassUncertainty,
     NumberUncertainty,
@@ -67,6 +67,29 @@ def test_number_uncertainty_comes_back_from_its_description() -> None:
         np.testing.assert_array_equal(ends, expected)
 
 
+def test_rows_without_a_photo_are_covered_as_often_as_the_others() -> None:
+    """They are few, their errors are five times as large, and all rows together would hardly tell."""
+
+    def made(rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray, PhotoMeans]:
+        rng = np.random.default_rng(seed)
+        seen = rng.random(rows) > 0.05
+        truth = np.where(seen, 0.25, 1.25) * rng.normal(size=rows)
+        return pd.DataFrame({"x": rng.normal(size=rows), "y": 0.0}), truth, PhotoMeans(values=None, seen=seen)
+
+    covered: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(30):
+        frame, truth, photos = made(600, seed)
+        encoder = RowEncoder.fit(frame, SCHEMA)
+        encoded = encoder.encode(frame, photos)
+        found = number_uncertainty(truth, np.zeros(600), encoded, encoder, np.arange(600) % 5)
+        frame, truth, photos = made(4000, 100 + seed)
+        low, high = found.interval(np.zeros(4000), encoder.encode(frame, photos), 0.9)
+        for seen, shares in covered.items():
+            shares.append(float(((low <= truth) & (truth <= high))[photos.seen == seen].mean()))
+    assert abs(np.mean(covered[True]) - 0.9) < 0.03
+    assert abs(np.mean(covered[False]) - 0.9) < 0.05
+
+
 def overconfident(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(rows, 3))
@@ -93,17 +116,18 @@ def test_the_temperature_undoes_overconfidence_and_sets_hold_the_truth() -> None
     np.testing.assert_array_equal(again.sets(calibrated, 0.9), sets)
 
 
-def test_few_rows_take_the_largest_error_and_many_are_kept_as_quantiles() -> None:
-    _, found = fitted(20)
-    encoded = EncodedRows(
-        numeric=np.zeros((1, 1), np.float32),
-        categorical=np.zeros((1, 0), np.int64),
-        prefixes=np.zeros((1, 0), np.int64),
-        photos=None,
-        seen=np.zeros(1, bool),
-    )
-    wide = found.interval(np.zeros(1), encoded, 0.99)[1]
-    assert wide == pytest.approx(found.scores.max() * np.exp(found.spread.predict(_columns(found, encoded))))
+def test_a_level_that_so_few_rows_cannot_tell_is_refused_and_the_largest_that_they_can_is_given() -> None:
+    encoder, found = fitted(20)
+    encoded = encoder.encode(uneven(5, 1)[0])
+    with pytest.raises(ConfigError, match=r"20 rows in the folds cannot tell intervals at 0\.99, which need 99: "):
+        found.interval(np.zeros(5), encoded, 0.99)
+    low, high = found.interval(np.zeros(5), encoded, 20 / 21)
+    spread = found.spread.predict(_columns(found, encoded))
+    np.testing.assert_allclose(high, found.scores.max() * np.exp(spread))
+    np.testing.assert_allclose(low, -high)
+
+
+def test_many_scores_are_kept_as_quantiles() -> None:
     truth, probabilities = overconfident(5000, 0)
     assert len(class_uncertainty(truth, probabilities).scores) == 2000
 
@@ -111,7 +135,7 @@ def test_few_rows_take_the_largest_error_and_many_are_kept_as_quantiles() -> Non
 def _columns(found: NumberUncertainty, encoded: EncodedRows) -> np.ndarray:
     from mixfit.candidates.intervals import _spread_columns
 
-    return _spread_columns(encoded, found.encoder.cardinalities, found.knots, np.zeros(1))
+    return _spread_columns(encoded, found.encoder.cardinalities, found.knots, np.zeros(len(encoded)))
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 90.0, float("nan")])

@@ -1,17 +1,28 @@
-"""Misspelt words end in a sentence."""
+"""Misspelt words, and outputs that were not seen, end in a sentence."""
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
+import torch
 from torch import nn
 
 from mixfit.errors import ConfigError
-from mixfit.hooks.hook import Hook
+from mixfit.hooks.activation_stats import ActivationStats
+from mixfit.hooks.hook import _register
 
 
 def test_a_misspelt_event_is_refused_with_the_events_there_are() -> None:
-    event: Any = "forwards"
-    with pytest.raises(Exception, match=r"forwards") as caught, Hook(nn.ReLU(), print, event):
-        pass
-    # Under jaxtyping's checks of arguments in tests the call is refused even earlier.
-    assert isinstance(caught.value, ConfigError) or "event" in str(caught.value)
+    # What a user calls checks its arguments' types in tests, and would refuse the word before we do.
+    refused = _register.__wrapped__ if hasattr(_register, "__wrapped__") else _register
+    with pytest.raises(ConfigError, match="There is no hook 'forwards': events are pre-forward, forward and backward"):
+        refused("", nn.ReLU(), print, "forwards")
+
+
+def test_statistics_of_what_was_not_seen_are_refused_in_a_sentence() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    with ActivationStats(model) as stats:
+        model(torch.zeros(4, 2))
+    unseen = replace(stats.outputs[0], layer="elsewhere")
+    for look in (stats.over_time, stats.histogram):
+        with pytest.raises(ConfigError, match=r"There are no statistics of .*elsewhere.*, of which there are 2"):
+            look(unseen)

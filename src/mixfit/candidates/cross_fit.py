@@ -126,10 +126,11 @@ def deal_folds(data: MixedData, count: int, *, seed: int) -> Folds:
     )
 
 
-def photo_means(data: MixedData) -> PhotoMeans:
-    """What the photos of all rows look like, if there are features."""
-    slots = None if data.photos is None else data.photos.slots
-    return mean_features(len(data.frame), slots, data.source if isinstance(data.source, FeatureTable) else None)
+def photo_means(data: MixedData, rows: np.ndarray | None = None) -> PhotoMeans:
+    """What the photos of some rows look like, by default of all, if there are features."""
+    chosen = np.arange(len(data.frame)) if rows is None else rows
+    slots = None if data.photos is None else data.photos.slots[chosen]
+    return mean_features(len(chosen), slots, data.source if isinstance(data.source, FeatureTable) else None)
 
 
 def make_fold(

@@ -29,10 +29,6 @@ class PhotoMeans:
     seen: Bool[np.ndarray, " rows"]
     """Whether the row has a readable photo."""
 
-    def take(self, rows: Int64[np.ndarray, " some"]) -> "PhotoMeans":
-        """Those rows, in that order."""
-        return PhotoMeans(values=None if self.values is None else self.values[rows], seen=self.seen[rows])
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedRows:

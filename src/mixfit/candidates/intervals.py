@@ -7,11 +7,13 @@ arXiv:1905.02928). A set holds the classes whose probability is high enough that
 as asked (Sadinle et al. 2019, arXiv:1609.00451). The stored scores are numbers; levels are chosen when predicting."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
+from scipy.special import softmax
 from torch import Tensor
 
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
@@ -36,6 +38,8 @@ class NumberUncertainty:
     """Sorted errors, each divided by its expected spread."""
     rows: int
     """How many rows the scores come from."""
+    scores_without_photo: Float[np.ndarray, " rows"]
+    """Those of them that belong to rows without a photo: these have quantiles of their own, where they suffice."""
 
     def calibrated(self, scaled: np.ndarray) -> np.ndarray:
         """Numbers are what they are."""
@@ -51,13 +55,22 @@ class NumberUncertainty:
             level: share of rows whose true number lies between the ends, in (0, 1).
         """
         columns = _spread_columns(encoded, self.encoder.cardinalities, self.knots, scaled)
-        half = _quantile(self.scores, level, self.rows) * np.exp(self.spread.predict(columns))
+        quantile = np.full(len(scaled), _quantile(self.scores, level, self.rows))
+        alone = len(self.scores_without_photo)
+        if alone and level * (alone + 1) <= alone:
+            quantile[~encoded.seen] = _quantile(self.scores_without_photo, level, alone)
+        half = quantile * np.exp(self.spread.predict(columns))
         return scaled - half, scaled + half
 
     def tensors(self) -> dict[str, Tensor]:
         """Its arrays."""
         spread = {f"spread.{name}": tensor for name, tensor in self.spread.tensors().items()}
-        return {"scores": torch.from_numpy(self.scores), "knots": torch.from_numpy(self.knots), **spread}
+        return {
+            "scores": torch.from_numpy(self.scores),
+            "scores_without_photo": torch.from_numpy(self.scores_without_photo),
+            "knots": torch.from_numpy(self.knots),
+            **spread,
+        }
 
     def describe(self) -> dict[str, Any]:
         """The rest, for JSON."""
@@ -121,12 +134,14 @@ def number_uncertainty(
         weights = None if weight is None else weight[~inside]
         expected[inside] = fit_ridge(columns[~inside], logs[~inside], weights).predict(columns[inside])
     spread = fit_ridge(columns, logs, weight)
+    scores = errors / np.exp(expected)
     return NumberUncertainty(
         encoder=encoder,
         knots=knots,
         spread=spread,
-        scores=_few(errors / np.exp(expected)),
+        scores=_few(scores),
         rows=len(errors),
+        scores_without_photo=np.sort(scores[~encoded.seen]) if encoded.seen.any() else np.zeros(0),
     )
 
 
@@ -144,9 +159,7 @@ def class_uncertainty(
 
 def tempered(probabilities: Float[np.ndarray, "rows classes"], temperature: float) -> Float[np.ndarray, "rows classes"]:
     """Probabilities whose logarithms are divided by the temperature: above 1 they become less sure."""
-    logs = np.log(np.maximum(probabilities, 1e-12)) / temperature
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return softmax(np.log(np.maximum(probabilities, 1e-12)) / temperature, axis=1)
 
 
 def best_temperature(
@@ -177,6 +190,7 @@ def uncertainty_from_dict(description: dict[str, Any], tensors: dict[str, Tensor
         spread=LinearModel.from_tensors(spread),
         scores=scores,
         rows=int(description["rows"]),
+        scores_without_photo=np.sort(tensors["scores_without_photo"].numpy()),
     )
 
 
@@ -208,6 +222,16 @@ def _few(scores: np.ndarray) -> np.ndarray:
 
 
 def _quantile(scores: np.ndarray, level: float, rows: int) -> float:
-    """The score that ``level`` of new rows do not exceed; with few rows the largest one must do."""
+    """The score that ``level`` of new rows do not exceed.
+
+    Raises:
+        ConfigError: the level is no share, or so many rows cannot tell it.
+    """
     check_level(level)
-    return float(np.quantile(scores, min(1.0, level * (rows + 1) / rows), method="higher"))
+    share = level * (rows + 1) / rows
+    if share > 1:
+        raise ConfigError(
+            f"{rows} rows in the folds cannot tell intervals at {level}, which need {ceil(level / (1 - level))}: "
+            f"ask for at most {rows / (rows + 1):.4f}."
+        )
+    return float(np.quantile(scores, share, method="higher"))

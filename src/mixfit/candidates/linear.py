@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
+from scipy.special import softmax
 from torch import Tensor
 
 from mixfit.candidates.encoding import EncodedRows
@@ -33,8 +34,7 @@ class LinearModel:
         raw = columns.astype(np.float64) @ self.weights + self.bias
         if not self.classes:
             return raw[:, 0]
-        powers = np.exp(raw - raw.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return softmax(raw, axis=1)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, for safetensors."""

@@ -16,6 +16,7 @@ from mixfit.data.loader import DataLoader
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.sampler import SequentialSampler
 from mixfit.errors import ConfigError
+from mixfit.files import with_tuples
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.freezing import blocks, freeze
 from mixfit.nn.model import MixedInputModel
@@ -193,7 +194,7 @@ def _changed(network: MixedInputModel, backbone: nn.Module) -> tuple[str, ...]:
 
 def read_network(description: dict[str, Any], tensors: dict[str, Tensor], backbone: nn.Module | None) -> FittedNetwork:
     """See ``read_fitted``."""
-    shape, config = ModelShape(**_tuples(description["shape"])), ModelConfig.from_dict(description["model"])
+    shape, config = ModelShape(**with_tuples(description["shape"])), ModelConfig.from_dict(description["model"])
     network = make_model(shape, config, pretrained=False)
     own, tuned = bool(description["own_backbone"]), bool(description.get("tuned", False))
     changed = tuple(name for name in tensors if name.startswith(_BACKBONE)) if tuned else None
@@ -222,12 +223,3 @@ def share_backbone(network: MixedInputModel, backbone: nn.Module | None) -> None
     """Let a network use a backbone that is there already, so that many networks hold it but once."""
     if network.image is not None and backbone is not None:
         network.image.backbone = backbone
-
-
-def _tuples(value: Any) -> Any:
-    """JSON has lists where the settings have tuples."""
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return value

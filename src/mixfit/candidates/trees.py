@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from scipy.special import softmax
 from torch import Tensor
 
 from mixfit.errors import DataError
@@ -47,8 +48,7 @@ class TreeModel:
             return raw[:, 0]
         if raw.shape[1] == 1:
             raw = np.concatenate([np.zeros_like(raw), raw], axis=1)
-        powers = np.exp(raw - raw.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return softmax(raw, axis=1)
 
     @property
     def _rows(self) -> int:

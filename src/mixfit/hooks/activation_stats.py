@@ -128,13 +128,23 @@ class ActivationStats:
         return {output: activations(pool, shares, step, step) for output, (step, pool) in self._latest.items()}
 
     def over_time(self, output: Output) -> list[Activations]:
-        """One output, column by column."""
-        self._fetch()
-        pool = self._pools[output]
+        """One output, column by column.
+
+        Raises:
+            ConfigError: it is none of ``outputs``."""
+        pool = self._pool_of(output)
         return [
             activations(pool[column], self.scheme.quantiles, int(first), int(last))
             for column, (first, last) in enumerate(self.timeline.spans)
         ]
+
+    def _pool_of(self, output: Output) -> Pool:
+        self._fetch()
+        if output not in self._pools:
+            raise ConfigError(
+                f"There are no statistics of {output!r}: take one of .outputs, of which there are {len(self._pools)}."
+            )
+        return self._pools[output]
 
     def by_branch(self) -> dict[str, Activations]:
         """The outputs of each branch pooled, over all steps."""
@@ -149,11 +159,14 @@ class ActivationStats:
         }
 
     def histogram(self, output: Output) -> Histogram:
-        """Of one output, column by column."""
-        self._fetch()
+        """Of one output, column by column.
+
+        Raises:
+            ConfigError: it is none of ``outputs``."""
+        pool = self._pool_of(output)
         spans = self.timeline.spans
         first = pooling.FIRST_QUANTILE + len(self.scheme.quantiles)
-        counts = self._pools[output].sums[: len(spans), first:].copy()
+        counts = pool.sums[: len(spans), first:].copy()
         return Histogram(np.array(self.scheme.edges), counts, spans)
 
     def state_dict(self) -> dict[str, Any]:

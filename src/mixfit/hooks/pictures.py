@@ -2,7 +2,7 @@
 
 Nothing is drawn on pyplot: save one with ``figure.savefig(path)``, or let a notebook show it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from mixfit.hooks.activation_stats import ActivationStats
 from mixfit.hooks.gradient_records import Gradients, Part
 from mixfit.hooks.gradient_stats import GradientStats
 from mixfit.hooks.records import Activations, Output
+from mixfit.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +116,8 @@ def plot_shares(stats: ActivationStats, share: Share = "dead_units") -> "Figure"
     """Which layers have dead units (or values near zero, or saturated ones), and since when? One row an output.
 
     Raises:
-        ConfigError: nothing was seen yet, or no layer has an end of its range to be near to."""
+        ConfigError: nothing was seen yet, no layer has an end of its range to be near to, or there is no such share."""
+    _require_known(share, _SHARES)
     rows = [(output, [getattr(told, share) for told in stats.over_time(output)]) for output in stats.outputs]
     rows = [(output, values) for output, values in rows if any(value is not None for value in values)]
     _require(rows)
@@ -181,6 +183,8 @@ def plot_gradients(
 
     Raises:
         ConfigError: nothing was seen yet."""
+    _require_known(quantity, _QUANTITIES)
+    _require_known(kind, ("branch", "group"))
     parts = [part for part in stats.parts if part.kind == kind]
     lines = [(part, stats.over_time(part)) for part in parts]
     lines = [(part, told) for part, told in lines if any(np.isfinite(_of(record, quantity)) for record in told)]
@@ -234,6 +238,12 @@ _LINEAR = 0.25  # below this size the scale of values is even, as the default bi
 def _require(found: Sequence[Any]) -> None:
     if not found:
         raise ConfigError("There are no statistics to draw yet: train with them placed first.")
+
+
+def _require_known(word: str, words: Iterable[str]) -> None:
+    known = list(words)
+    if word not in known:
+        raise ConfigError(f"There is no {word!r} to draw: choose one of {', '.join(known)}.{did_you_mean(word, known)}")
 
 
 def _std(told: Sequence[Activations], place: int) -> float:

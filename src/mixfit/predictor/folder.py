@@ -82,15 +82,6 @@ def read_crop(name: object) -> Crop:
     raise ValueError(f"there is no crop {name!r}")
 
 
-def with_tuples(value: Any) -> Any:
-    """JSON has lists where the settings have tuples."""
-    if isinstance(value, list):
-        return tuple(with_tuples(part) for part in value)
-    if isinstance(value, dict):
-        return {key: with_tuples(part) for key, part in value.items()}
-    return value
-
-
 def _finite(name: str, tensor: Tensor) -> bool:
     """Thresholds of trees may be infinite, as in: everything that is there goes to the left."""
     return bool(torch.isfinite(tensor).all()) or (name.endswith(".threshold") and not torch.isnan(tensor).any())

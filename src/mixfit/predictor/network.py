@@ -22,12 +22,12 @@ from mixfit.data.store import ImageFiles
 from mixfit.data.target import target_from_dict
 from mixfit.data.transform import RandomHorizontalFlip
 from mixfit.errors import ConfigError
-from mixfit.files import json_numbers
+from mixfit.files import json_numbers, with_tuples
 from mixfit.nn.backbones import has_pretrained_weights
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor.base import BATCH, ModelOutput, Predictor, RawRows
-from mixfit.predictor.folder import read_crop, save_folder, with_tuples
+from mixfit.predictor.folder import read_crop, save_folder
 from mixfit.training.build import CHUNK, encode_photos, model_shape, open_feature_store, sized_for
 from mixfit.training.tta import augmented_outputs
 

@@ -1,7 +1,7 @@
 """Callbacks that look into the model while it trains: what its layers give, and what its gradients do."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from mixfit.errors import ConfigError
 from mixfit.hooks.activation_stats import QUANTILES, ActivationStats
@@ -11,8 +11,39 @@ from mixfit.hooks.select import Layers
 from mixfit.training.callback import Callback
 from mixfit.training.state import TrainState
 
+Stats = TypeVar("Stats", ActivationStats, GradientStats)
 
-class WatchActivations(Callback):
+
+class _Watching(Generic[Stats]):
+    """What both have in common: statistics that begin with a fit, are saved with it, and end their hooks with it."""
+
+    _stats: Stats | None = None
+
+    @property
+    def stats(self) -> Stats:
+        """Of the fit that runs, or of the last one.
+
+        Raises:
+            ConfigError: there was none."""
+        if self._stats is None:
+            raise ConfigError(f"{type(self).__name__} has seen no fit yet: give it to one as a callback first.")
+        return self._stats
+
+    def state_dict(self) -> dict[str, Any]:
+        """The statistics so far."""
+        return {} if self._stats is None else self._stats.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with them."""
+        self.stats.load_state_dict(state)
+
+    def close(self, state: TrainState) -> None:
+        """Take the hooks from the model."""
+        if self._stats is not None:
+            self._stats.remove()
+
+
+class WatchActivations(_Watching[ActivationStats], Callback):
     """Keeps ``ActivationStats`` of the training batches of a fit, in ``stats``; a resumed fit goes on with them.
 
     Args:
@@ -42,38 +73,14 @@ class WatchActivations(Callback):
             "sample": sample,
             "branches": branches,
         }
-        self._stats: ActivationStats | None = None
-
-    @property
-    def stats(self) -> ActivationStats:
-        """Of the fit that runs, or of the last one.
-
-        Raises:
-            ConfigError: there was none."""
-        if self._stats is None:
-            raise ConfigError("WatchActivations has seen no fit yet: give it to one as a callback first.")
-        return self._stats
-
-    def state_dict(self) -> dict[str, Any]:
-        """The statistics so far."""
-        return {} if self._stats is None else self._stats.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with them."""
-        self.stats.load_state_dict(state)
 
     def before_fit(self, state: TrainState) -> None:
         """Forget an earlier fit, and hook the model."""
         self._stats = ActivationStats(state.model, self._layers, step=lambda: state.step, **self._settings)
         self._stats.place()
 
-    def close(self, state: TrainState) -> None:
-        """Take the hooks from the model."""
-        if self._stats is not None:
-            self._stats.remove()
 
-
-class WatchGradients(Callback):
+class WatchGradients(_Watching[GradientStats], Callback):
     """Keeps ``GradientStats`` of a fit, in ``stats``, before gradients are clipped; a resumed fit goes on with them.
 
     Args:
@@ -96,26 +103,7 @@ class WatchGradients(Callback):
             "branches": branches,
             "fusion": fusion,
         }
-        self._stats: GradientStats | None = None
         self._loss_scale = 1.0
-
-    @property
-    def stats(self) -> GradientStats:
-        """Of the fit that runs, or of the last one.
-
-        Raises:
-            ConfigError: there was none."""
-        if self._stats is None:
-            raise ConfigError("WatchGradients has seen no fit yet: give it to one as a callback first.")
-        return self._stats
-
-    def state_dict(self) -> dict[str, Any]:
-        """The statistics so far."""
-        return {} if self._stats is None else self._stats.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with them."""
-        self.stats.load_state_dict(state)
 
     def before_fit(self, state: TrainState) -> None:
         """Forget an earlier fit, and hook the fusion."""
@@ -138,8 +126,3 @@ class WatchGradients(Callback):
     def after_step(self, state: TrainState) -> None:
         """Measure the step."""
         self.stats.after_step()
-
-    def close(self, state: TrainState) -> None:
-        """Take the hook from the model."""
-        if self._stats is not None:
-            self._stats.remove()
