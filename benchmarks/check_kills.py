@@ -4,7 +4,8 @@ Trains the embedded example once undisturbed. Then ``mixfit train`` is started a
 from the start of Python to the writing of the report, and once a run folder is there, resumed by
 ``mixfit train --resume RUN`` and killed again, until the asked number of kills is reached or the run has ended;
 then another one begins. Every run that ends must have written the weights of the undisturbed one.
-Run: python benchmarks/check_kills.py [KILLS] [SEED]"""
+Run: python benchmarks/check_kills.py [KILLS] [SEED] [PRESET]; network by default, whose image network is trained; quick
+blends many models over features of a frozen one."""
 
 import os
 import random
@@ -19,8 +20,9 @@ import torch
 
 from mixfit.demo import DEMO_TARGET, write_demo
 
-SETTINGS = ["--target", DEMO_TARGET, "--preset", "network", "--backbone", "small_resnet", "--image-size", "32"]
-SETTINGS += ["--tabular-hidden", "32", "--encoding-dim", "16", "--epochs", "8", "--save-every", "0", "--valid", "0.2"]
+SETTINGS = ["--target", DEMO_TARGET, "--image-size", "32", "--tabular-hidden", "32", "--encoding-dim", "16"]
+SETTINGS += ["--epochs", "8", "--save-every", "0", "--valid", "0.2"]
+OF_NETWORK = ["--backbone", "small_resnet"]
 WEIGHTS = "*/model/model.safetensors"
 
 
@@ -35,6 +37,7 @@ class Torn:
 
     table: Path
     out: Path
+    settings: list[str]
     moments: random.Random
     seconds: float
     """That the undisturbed training took."""
@@ -44,7 +47,7 @@ class Torn:
     def go_on(self) -> bool:
         """Start or resume, and kill at a random moment; True if it ended before."""
         runs = [path for path in self.out.glob("*") if (path / "config.toml").exists()]
-        arguments = ["train", "--resume", str(runs[0])] if runs else ["train", str(self.table), *SETTINGS]
+        arguments = ["train", "--resume", str(runs[0])] if runs else ["train", str(self.table), *self.settings]
         arguments += [] if runs else ["--out", str(self.out)]
         process = subprocess.Popen(command(arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
@@ -64,6 +67,8 @@ class Torn:
             return "no run folder"
         if list(self.out.glob("*/model")):
             return "model written"
+        if kept := len(list(self.out.glob("*/candidates/*.safetensors"))):
+            return f"{kept} models of folds"
         if list(self.out.glob("*/checkpoints/.*")):
             return "inside a saving"
         return "checkpoint" if list(self.out.glob("*/checkpoints/last")) else "no checkpoint"
@@ -71,15 +76,18 @@ class Torn:
 
 def main() -> None:
     """Print what happened, and fail if any byte differs."""
-    kills, seed = ([int(argument) for argument in sys.argv[1:]] + [15, 0][len(sys.argv) - 1 :])[:2]
-    moments = random.Random(seed)
+    given = sys.argv[1:]
+    most, seed, preset = (*given, *("15", "0", "network")[len(given) :])
+    kills = int(most)
+    settings = [*SETTINGS, "--preset", preset, *(OF_NETWORK if preset == "network" else [])]
+    moments = random.Random(int(seed))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["MIXFIT_CACHE"] = str(folder / "cache")
         table = write_demo(folder / "vases", rows=150)
         started = time.perf_counter()
         subprocess.run(
-            command(["train", str(table), *SETTINGS, "--out", str(folder / "whole")]),
+            command(["train", str(table), *settings, "--out", str(folder / "whole")]),
             check=True,
             stdout=subprocess.DEVNULL,
         )
@@ -93,10 +101,10 @@ def main() -> None:
         places: list[str] = []
         ended = equal = 0
         while len(places) < kills:
-            torn = Torn(table, folder / f"torn-{ended}", moments, seconds)
+            torn = Torn(table, folder / f"torn-{ended}", settings, moments, seconds)
             while not torn.go_on():
                 if len(places) + len(torn.places) >= kills:
-                    torn.moments, torn.seconds = random.Random(seed), 100 * seconds  # no further kill
+                    torn.moments, torn.seconds = random.Random(int(seed)), 100 * seconds  # no further kill
             places += torn.places
             weights = next(torn.out.glob(WEIGHTS))
             same = weights.read_bytes() == whole.read_bytes()
