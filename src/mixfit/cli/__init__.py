@@ -1,0 +1,79 @@
+"""The command line: typed functions that hand over to the package; a user's mistake ends in one sentence.
+
+Heavy imports stay inside the commands, so that ``mixfit --help`` is there at once."""
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+import mixfit
+from mixfit import config_file
+from mixfit.cli.cache import cache
+from mixfit.cli.evaluate import evaluate
+from mixfit.cli.inspect import inspect
+from mixfit.cli.predict import predict
+from mixfit.cli.train import demo, train
+from mixfit.cli.tune import config, tune
+from mixfit.errors import ConfigError, MixfitError
+
+app = App(
+    name="mixfit",
+    version=mixfit.__version__,
+    help="Train one model on table rows together with their photos.\n\nStart with: mixfit demo",
+    help_epilogue="Exit codes: 0 ok, 1 a bug of ours, 2 usage, 3 data, 4 resources, 5 diverged, "
+    "75 stopped with everything saved, 130 interrupted.",
+    config=config_file.lay_under,
+)
+
+for command in (demo, inspect, train, tune, config, evaluate, predict, cache):
+    app.command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    # OpenMP threads spin without end while they wait for each other, which on a busy machine wastes most of the time
+    # (docs/LOG.md). Spinning briefly costs nothing on a quiet one. Must be set before torch loads.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    sys.exit(_run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except MixfitError as error:
+        return _fail(str(error), error.exit_code)
+    except CycloptsError as error:
+        # A wrong value that a dataclass refused arrives wrapped; its own sentence is the better one.
+        cause = error.__cause__
+        return _fail(str(cause if isinstance(cause, MixfitError) else error), ConfigError.exit_code)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output went away, as in `mixfit inspect ... | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        return _report_bug()
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"mixfit: {message}", file=sys.stderr)
+    return code
+
+
+def _report_bug() -> int:
+    """Keep the traceback out of the user's sight but not out of reach."""
+    with tempfile.NamedTemporaryFile("w", prefix="mixfit-error-", suffix=".log", delete=False) as log:
+        traceback.print_exc(file=log)
+    return _fail(
+        f"this is a bug of mixfit, not a mistake of yours: {sys.exc_info()[1]!r}. "
+        f"Please report it together with {log.name}.",
+        1,
+    )

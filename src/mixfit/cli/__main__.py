@@ -1,0 +1,5 @@
+"""``python -m mixfit.cli``."""
+
+from mixfit.cli import main
+
+main()

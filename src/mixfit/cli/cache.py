@@ -1,0 +1,30 @@
+"""``mixfit cache``: what is kept of photos from run to run."""
+
+from pathlib import Path
+from typing import Annotated
+
+from mixfit.cli.flags import Switch
+from mixfit.errors import ResourceError
+
+
+def cache(*, clear: Annotated[bool, Switch] = False, cache: Path | None = None) -> None:
+    """Show the decoded photos and image features that are kept from run to run, or remove them.
+
+    Parameters
+    ----------
+    clear
+        Remove them; they are made anew when they are needed.
+    cache
+        The folder; by default MIXFIT_CACHE or the user's cache folder.
+    """
+    from mixfit.data.cache import clear as remove
+    from mixfit.data.cache import default_folder, list_stores
+
+    folder = default_folder() if cache is None else cache
+    stores, kept = remove(folder) if clear else (list_stores(folder), [])
+    print(f" {folder}{'   cleared:' if clear else ''}")
+    for store in stores:
+        print(f"   {store.folder.name:<52}{store.records:>10,} photos{store.bytes / 1e6:>12,.1f} MB")
+    print(f"   {len(stores)} stores, {sum(store.bytes for store in stores) / 1e6:,.1f} MB")
+    if kept:
+        raise ResourceError(f"{len(kept)} of the stores are in use and stay, the first is {kept[0].folder.name}.")

@@ -1,0 +1,49 @@
+"""Flags that several commands have, and what they mean."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from mixfit.choices import ROLES, Role
+from mixfit.config import DataConfig
+from mixfit.errors import ConfigError
+from mixfit.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from mixfit.data.cache import Cache
+
+Flat = Parameter(name="*")
+SetRoles = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
+Switch = Parameter(negative=())
+
+
+def with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
+    """Add the roles of ``--set COLUMN=ROLE`` to the configuration."""
+    pairs: dict[str, Role] = {}
+    for text in set_:
+        column, equals, role = text.rpartition("=")
+        if not equals or not column:
+            raise ConfigError(f"--set wants COLUMN=ROLE, for instance --set zipcode=category, got {text!r}.")
+        known = next((name for name in ROLES if name == role), None)
+        if known is None:
+            raise ConfigError(f"no role {role!r}.{did_you_mean(role, ROLES)} roles: {', '.join(ROLES)}")
+        pairs[column] = known
+    return replace(DataConfig() if data is None else data, roles=pairs)
+
+
+def configured_cache(folder: Path | None, limit: float) -> "Cache | None":
+    """The cache that --cache and --cache-gb ask for."""
+    from mixfit.data.cache import Cache
+
+    settings = DataConfig(cache=folder, cache_gb=limit)
+    return Cache.configured(settings, warn=lambda text: print(f" {text}"), progress=sys.stdout.isatty())
+
+
+def shown_command(arguments: list[str]) -> str:
+    """What was typed, for a page that is shown around: without absolute paths."""
+    return shlex.join(["mixfit", *(Path(word).name if Path(word).is_absolute() else word for word in arguments)])

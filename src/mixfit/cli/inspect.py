@@ -1,0 +1,36 @@
+"""``mixfit inspect``: look at a table before anything is trained."""
+
+from pathlib import Path
+from typing import Annotated
+
+from mixfit.cli.flags import Flat, SetRoles, Switch, with_roles
+from mixfit.config import DataConfig
+
+
+def inspect(
+    table: Path,
+    *,
+    target: str,
+    set_: SetRoles = (),
+    out: Path | None = None,
+    json: Annotated[bool, Switch] = False,
+    data: Annotated[DataConfig | None, Flat] = None,
+) -> None:
+    """Show what each column is taken for, and what is missing, broken or suspicious.
+
+    Parameters
+    ----------
+    table
+        CSV, TSV, Parquet, Feather or JSON Lines; photo paths in it start from its folder.
+    target
+        Column to predict.
+    set_
+        COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
+    out
+        New folder for inspect.html and schema.json; by default one under runs/.
+    json
+        Print one JSON object and nothing else.
+    """
+    from mixfit.inspection import inspect_table
+
+    raise SystemExit(inspect_table(table, target=target, config=with_roles(data, set_), out=out, as_json=json))
