@@ -5,17 +5,21 @@ with other seeds. On the rows outside a fold everything is learnt anew; the fold
 on the table and 30 principal components of the same frozen image features. Errors, lower is better: root of the mean
 squared error on the scale that is fitted (log price for houses), log-loss for several classes, 1 - AUC for two.
 "against the table" compares the blend with the blend of those of its models that see no photo, on the same folds.
-Needs the extra ``boost``, and catboost where it is to be compared.
-Run: MIXFIT_DATA=... python benchmarks/bench_accuracy.py PRESET [set[:repeats[:folds]] ...]"""
+"twins" are that blend and the best model of photos alone: in how many repeats is the blend no worse than the better of
+them by more than a standard error over the folds?
+Needs the extra ``boost``, and catboost where it is to be compared. Every fold is written into FOLDER and not run again
+when it is there, so that several processes may share the sets and one command prints all; empty it after a change.
+Run: MIXFIT_DATA=... python benchmarks/bench_accuracy.py PRESET FOLDER [set[:repeats[:folds]] ...]"""
 
 import importlib.metadata
+import json
 import os
 import platform
 import resource
 import sys
 import time
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from mixfit.blending import train_blend
 from mixfit.candidates.components import Components
 from mixfit.candidates.cross_fit import make_fold, photo_means
+from mixfit.candidates.presets import plan_for
 from mixfit.choices import Role
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.folds import k_folds
@@ -127,22 +132,43 @@ def boosted(data: MixedData, library: str, *, photos: bool, seed: int) -> np.nda
 
 @dataclass
 class Results:
-    """Of one set: a list of errors, one a fold, for each model; and what else is asked."""
+    """Of one fold, or of all folds of a set one after another."""
 
     errors: dict[str, list[float]] = field(default_factory=dict)
+    """By model."""
     seconds: dict[str, float] = field(default_factory=dict)
-    covered: list[np.ndarray] = field(default_factory=list)
-    covered_without_photo: list[np.ndarray] = field(default_factory=list)
-    covered_highest: list[np.ndarray] = field(default_factory=list)
+    covered: dict[str, list[int]] = field(default_factory=dict)
+    """Rows whose interval holds the truth, and all rows, by which rows."""
     used_photos: int = 0
+    sees_photos: dict[str, bool] = field(default_factory=dict)
+    """Whether a candidate does."""
+    table_too: dict[str, bool] = field(default_factory=dict)
+    """Whether a candidate sees the table."""
 
     def add(self, model: str, error: float, seconds: float = 0.0) -> None:
         """One fold of one model."""
         self.errors.setdefault(model, []).append(error)
         self.seconds[model] = self.seconds.get(model, 0.0) + seconds
 
+    def cover(self, rows: str, inside: np.ndarray) -> None:
+        """Count rows whose interval holds the truth."""
+        held, count = self.covered.get(rows, [0, 0])
+        self.covered[rows] = [held + int(inside.sum()), count + len(inside)]
 
-def run_fold(data: MixedData, image: ImageEncoder, preset: str, results: Results, seed: int) -> None:
+    def append(self, other: "Results") -> None:
+        """The next fold."""
+        for model, errors in other.errors.items():
+            for error in errors:
+                self.add(model, error, other.seconds[model])
+        for rows, (held, count) in other.covered.items():
+            before = self.covered.get(rows, [0, 0])
+            self.covered[rows] = [before[0] + held, before[1] + count]
+        self.used_photos += other.used_photos
+        self.sees_photos |= other.sees_photos
+        self.table_too |= other.table_too
+
+
+def run_fold(data: MixedData, image: ImageEncoder, preset: str, seed: int) -> Results:
     """Learn on the training rows of a split and judge on its test rows."""
     judging = replace(data.split, valid=data.split.test)  # rows that choose are dealt by the recipe
     target = prepare_target(data.frame, data.schema, judging)
@@ -152,6 +178,7 @@ def run_fold(data: MixedData, image: ImageEncoder, preset: str, results: Results
         target=target.scale,
         arrays=replace(data.arrays, target=torch.from_numpy(target.encoded)),
     )
+    results = Results()
     truth = data.arrays.target.numpy()[data.split.test]
     for library in ("lightgbm", "catboost"):
         if library == "catboost" and not _has_catboost():
@@ -176,20 +203,20 @@ def run_fold(data: MixedData, image: ImageEncoder, preset: str, results: Results
         scaled = predictions if data.target.classes is not None else _scaled(data, predictions)
         took = seconds if name == BLEND else blended.seconds.get(name, 0.0)
         results.add(name, error_of(data, truth, scaled), took)
-    results.used_photos += blended.predictor.photos
-    covered, seen = blended.covered(data, LEVEL), _with_photo(data)[data.split.test]
-    results.covered.append(covered)
-    results.covered_without_photo.append(covered[~seen])
+    results.used_photos = int(blended.predictor.photos)
+    for candidate in plan_for(data, TrainConfig(**settings)).candidates:
+        results.sees_photos[candidate.name] = candidate.photos
+        results.table_too[candidate.name] = candidate.table
+    covered, seen = blended.covered(data, LEVEL), photo_means(data).seen[data.split.test]
+    results.cover("all", covered)
+    results.cover("without photo", covered[~seen])
     if data.target.classes is None:
-        results.covered_highest.append(covered[truth >= np.quantile(truth, 0.8)])
+        results.cover("highest fifth", covered[truth >= np.quantile(truth, 0.8)])
+    return results
 
 
 def _scaled(data: MixedData, values: np.ndarray) -> np.ndarray:
     return data.target.encode(pd.Series(values)).astype(np.float64)
-
-
-def _with_photo(data: MixedData) -> np.ndarray:
-    return photo_means(data).seen
 
 
 @cache
@@ -201,23 +228,29 @@ def _has_catboost() -> bool:
     return True
 
 
-def run_set(name: str, preset: str, repeats: int, folds: int) -> Results:
-    """All repeats and folds of one set."""
-    data, image = load(name)
-    usable = np.sort(np.concatenate([data.split.train, data.split.valid, data.split.test]))
+def run_set(name: str, preset: str, kept: Path, repeats: int, folds: int) -> Results:
+    """All repeats and folds of one set, those that were run already from their files."""
     results = Results()
     for repeat in range(repeats):
-        for place, split in enumerate(k_folds(data.frame.iloc[usable], data.schema, 5, seed=repeat)[:folds]):
-            train, test = usable[split.train], usable[split.valid]
-            fold = replace(data, split=Split(train=train, valid=test[:0], test=test))
-            run_fold(fold, image, preset, results, seed=repeat * 10 + place)
-            last = results.errors[BLEND][-1] / results.errors[REFERENCE][-1]
+        for place in range(folds):
+            file = kept / f"{preset}-{name}-{repeat}-{place}.json"
+            if not file.exists():
+                data, image = load(name)
+                usable = np.sort(np.concatenate([data.split.train, data.split.valid, data.split.test]))
+                split = k_folds(data.frame.iloc[usable], data.schema, 5, seed=repeat)[place]
+                train, test = usable[split.train], usable[split.valid]
+                fold = replace(data, split=Split(train=train, valid=test[:0], test=test))
+                found = run_fold(fold, image, preset, seed=repeat * 10 + place)
+                file.write_text(json.dumps(asdict(found)), encoding="utf-8")
+            found = Results(**json.loads(file.read_text(encoding="utf-8")))
+            last = found.errors[BLEND][-1] / found.errors[REFERENCE][-1]
             print(f"  {name} repeat {repeat} fold {place}: {last:.3f} of the reference", file=sys.stderr, flush=True)
+            results.append(found)
     return results
 
 
-def print_set(name: str, results: Results) -> float:
-    """The table of one set; the mean error of the blend relative to the reference."""
+def print_set(name: str, results: Results, folds: int) -> tuple[float, list[bool]]:
+    """The table of one set; the blend's mean relative error, and for each repeat whether it is as good as its twins."""
     reference = np.array(results.errors[REFERENCE])
     count = len(reference)
     print(f"{name}: {count} folds")
@@ -239,33 +272,50 @@ def print_set(name: str, results: Results) -> float:
         f"  against the table: {difference.mean():+.4f} +- {noise:.4f}, better in {int((blend < table).sum())}, equal "
         f"in {int((blend == table).sum())} of {count} folds; photos used in {results.used_photos}"
     )
-    parts = [
-        f"{label} {np.concatenate(lists).mean():.1%} of {len(np.concatenate(lists))} rows"
-        for label, lists in (
-            ("all", results.covered),
-            ("without photo", results.covered_without_photo),
-            ("highest fifth", results.covered_highest),
-        )
-        if lists and len(np.concatenate(lists))
-    ]
+    alone = [model for model, photos in results.sees_photos.items() if not photos]
+    best_alone = min([TABLE_BLEND, *alone], key=lambda model: np.mean(results.errors[model]))
+    single = np.array(results.errors[best_alone])
+    print(
+        f"  best of the table alone: {best_alone}, {single.mean():.4f}; better in {int((blend < single).sum())} folds"
+    )
+    kept = _as_good_as_twins(results, folds)
+    print(f"  within a standard error of the better twin, or better: {sum(kept)} of {len(kept)} repeats")
+    parts = [f"{rows} {held / count:.1%} of {count} rows" for rows, (held, count) in results.covered.items() if count]
     print(f"  {LEVEL:.0%} intervals cover: {'; '.join(parts)}")
-    return float((blend / reference).mean())
+    return float((blend / reference).mean()), kept
 
 
-def main(preset: str, wanted: list[str]) -> None:
+def _as_good_as_twins(results: Results, folds: int) -> list[bool]:
+    photos = [model for model, table in results.table_too.items() if results.sees_photos[model] and not table]
+    errors = {model: np.array(results.errors[model]).reshape(-1, folds) for model in [BLEND, TABLE_BLEND, *photos]}
+    kept = []
+    for repeat, ours in enumerate(errors[BLEND]):
+        twin = min((errors[model][repeat] for model in [TABLE_BLEND, *photos]), key=np.mean)
+        worse = ours - twin
+        kept.append(bool(worse.mean() <= worse.std(ddof=1) / np.sqrt(folds)) if folds > 1 else bool(worse[0] <= 0))
+    return kept
+
+
+def main(preset: str, kept: Path, wanted: list[str]) -> None:
     """Print every set, then what they have in common."""
+    kept.mkdir(parents=True, exist_ok=True)
     packages = ["torch", "scikit-learn", "lightgbm", *(["catboost"] if _has_catboost() else [])]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     print(f"python {platform.python_version()}, {versions}, {torch.get_num_threads()} threads, preset {preset}")
-    relative = []
+    relative, as_good = [], []
     warnings.simplefilter("ignore")  # LightGBM names columns, solvers are cut short
     for text in wanted:
         parts = text.split(":")
         name, repeats, folds = (*parts, *("1", "5")[len(parts) - 1 :])
-        relative.append(print_set(name, run_set(name, preset, int(repeats), int(folds))))
+        mean, twins = print_set(name, run_set(name, preset, kept, int(repeats), int(folds)), int(folds))
+        relative.append(mean)
+        as_good += twins
     print(f"geometric mean of the blend's error relative to the reference: {np.exp(np.mean(np.log(relative))):.3f}")
+    print(f"no worse than the better twin by more than a standard error: {sum(as_good)} of {len(as_good)} set x repeat")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "balanced", sys.argv[2:] or ["houses:4", *list(SETS)[1:]])
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:] or ["houses:4", *list(SETS)[1:]])
