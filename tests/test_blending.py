@@ -1,5 +1,6 @@
 """The recipe that tries many models: same bytes, no leak, resumable, and the table alone where photos say nothing."""
 
+import io
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ from rich.console import Console
 import mixfit
 from mixfit.blending import Blended, RunKeeper, train_blend
 from mixfit.candidates.candidate import Candidate, Fitted
+from mixfit.candidates.cross_fit import OutOfTimeError, cross_fit, deal_folds
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.demo import DEMO_TARGET
@@ -27,6 +29,7 @@ from mixfit.recipe import Run, fit, resume
 from mixfit.results import BLEND, TABLE_BLEND
 from mixfit.scoring import evaluate_table
 from mixfit.training.build import build_model, precompute_features
+from mixfit.training.callbacks.json_lines import JsonLines
 
 QUIET = Console(quiet=True)
 QUICK = TrainConfig(preset="quick", epochs=2)
@@ -242,6 +245,24 @@ def test_when_the_time_is_over_models_are_left_out_and_named(
     printed = capsys.readouterr().out
     assert re.search(r"left out: network, \w+.*: the time was over", printed)
     assert "constant" in printed
+
+
+def test_no_fold_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
+    data = load_data(made_table(tmp_path / "t", rows=60), target="y", config=replace(GROUPED, ignore=("photo",)))
+    folds = deal_folds(data, 3, seed=0)
+    settings: dict[str, Any] = {"model": QUICK_MODEL, "train": QUICK}
+    with pytest.raises(OutOfTimeError, match="the time was over after [0-2] of 3 folds"):
+        cross_fit(Candidate(kind="trees"), folds, seconds=0.0, **settings)
+
+
+def test_lines_for_programs_name_the_network(tmp_path: Path) -> None:
+    lines = io.StringIO()
+    table = made_table(tmp_path / "t", rows=60)
+    train = TrainConfig(preset="quick", epochs=1)
+    settings: dict[str, Any] = {"data": GROUPED, "model": QUICK_MODEL, "train": train}
+    fit(table, target="y", out=tmp_path / "runs", console=QUIET, callbacks=[JsonLines(lines)], **settings)
+    epochs = [line for line in map(json.loads, lines.getvalue().splitlines()) if line["event"] == "epoch"]
+    assert [line["model"] for line in epochs] == [f"network, table and photos, fold {fold}" for fold in range(1, 6)]
 
 
 # --- no leak --------------------------------------------------------------------------------------------------------

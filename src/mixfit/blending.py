@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from mixfit.candidates.blend import Blend, Gain, blend, gain, row_losses
-from mixfit.candidates.cross_fit import Fitting, Folds, cross_fit, deal_folds, photo_means
+from mixfit.candidates.cross_fit import Fitting, Folds, OutOfTimeError, cross_fit, deal_folds, photo_means
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
 from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, class_uncertainty, number_uncertainty
 from mixfit.candidates.presets import plan_for
@@ -113,6 +113,7 @@ def train_blend(
     fittings: list[Fitting] = []
     left_out: list[str] = [] if on_features else ["simple models of photos: the image network is not a frozen one"]
     for number, candidate in enumerate(plan.candidates):
+        most = None
         if budget is not None:
             remaining = budget - (time.perf_counter() - started)
             if number and remaining < _FEWEST_SECONDS:
@@ -121,6 +122,8 @@ def train_blend(
             networks = sum(other.kind == "network" for other in plan.candidates[number:])
             if keeper is not None:
                 keeper.seconds = max(_FEWEST_SECONDS, remaining / max(networks, 1)) / folds.count
+            if number and candidate.kind != "network":  # the training of a network itself ends in time
+                most = remaining
         on_pixels = candidate.kind == "network" and candidate.photos and (candidate.tuned or backbone is None)
         small = len(folds.rows) <= SMALL and not on_pixels
         with _status(console, f" {candidate.name} ..."), one_thread() if small else nullcontext():
@@ -137,8 +140,9 @@ def train_blend(
                     backbone=backbone,
                     keeper=keeper,
                     begin_at=begin_at,
+                    seconds=most,
                 )
-            except Diverged as error:
+            except (Diverged, OutOfTimeError) as error:
                 left_out.append(f"{candidate.name}: {error}")
                 continue
         fittings.append(fitting)

@@ -185,7 +185,7 @@ class TrainConfig:
     augment: Augmentation = "none"
     """Random changes of the photos in training: mirrored, a standard mixture, or TrivialAugment."""
     time: str | None = None
-    """The most time that training takes, such as 90s, 10m or 1h30m; its schedule ends then."""
+    """The most time that training takes, such as 90s, 10m or 1h30m, once the features of the photos are there."""
     save_every: float = 15.0
     """Shortest time between two savings of the training, in seconds; 0 saves after every batch."""
 

@@ -21,6 +21,7 @@ from mixfit.errors import DataError
 from mixfit.files import explained, write_file
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.checkpoint import Checkpoints
+from mixfit.training.callbacks.json_lines import JsonLines
 from mixfit.training.callbacks.nan_guard import NanGuard
 from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard
 from mixfit.training.callbacks.recorder import Recorder
@@ -81,6 +82,9 @@ class RunKeeper:
         folder = self._path(candidate, fold)
         with explained(folder, None):
             folder.mkdir(exist_ok=True)
+        for callback in self.callbacks:
+            if isinstance(callback, JsonLines):
+                callback.model = self._shown(candidate, fold)
         callbacks: list[Callback] = [
             Recorder(folder),
             NanGuard(),
@@ -104,4 +108,7 @@ class RunKeeper:
     def _note_history(self, candidate: Candidate, fold: int) -> None:
         file = self._path(candidate, fold) / "history.csv"
         if file.is_file():
-            self.history_of, self._history_file = f"{candidate.name}, fold {fold + 1}", file
+            self.history_of, self._history_file = self._shown(candidate, fold), file
+
+    def _shown(self, candidate: Candidate, fold: int) -> str:
+        return f"{candidate.name}, fold {fold + 1}"

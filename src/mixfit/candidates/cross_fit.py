@@ -85,6 +85,10 @@ class Watch:
     snapshot: Snapshot | None = None
 
 
+class OutOfTimeError(Exception):
+    """A candidate took longer than it may."""
+
+
 @runtime_checkable
 class Keeper(Protocol):
     """Keeps what was fitted already, so that a run that was stopped need not fit it again."""
@@ -168,16 +172,22 @@ def cross_fit(
     backbone: nn.Module | None = None,
     keeper: Keeper | None = None,
     begin_at: Fitting | None = None,
+    seconds: float | None = None,
 ) -> Fitting:
     """Fit a candidate on every fold, and let it predict the rows that it did not see.
 
     Args:
         begin_at: networks on features of the same folds, where the training of tuned ones begins.
+        seconds: after which no further fold is begun.
+    Raises:
+        OutOfTimeError: the time was over before the last fold.
     """
     started = time.perf_counter()
     fitted: list[Fitted] = []
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     for place, fold in enumerate(folds.folds):
+        if seconds is not None and time.perf_counter() - started > seconds:
+            raise OutOfTimeError(f"the time was over after {place} of {folds.count} folds")
         found = None if keeper is None else keeper.load(candidate, place, backbone)
         if found is None:
             watch = Watch() if keeper is None else keeper.watch(candidate, place)

@@ -21,7 +21,8 @@ class JsonLines(EpochTimes):
     """One JSON object a line: ``{"event": "start", ...}``, one ``"epoch"`` each, and ``"end"``, after an error too.
 
     An epoch has epoch (from 1), step, lr, metrics, rows_per_second, wait_share, seconds, and the seconds_left of the
-    fit. What is not finite is null. ``"end"`` has the error, null if there was none.
+    fit. What is not finite is null. ``"end"`` has the error, null if there was none. Of several networks the
+    lines name theirs, which is what ``model`` says.
 
     Args:
         stream: such as ``sys.stdout`` or an open file; flushed after each line, and not closed.
@@ -30,6 +31,8 @@ class JsonLines(EpochTimes):
     def __init__(self, stream: Stream) -> None:
         super().__init__()
         self.stream = stream
+        self.model = ""
+        """Which of several networks the next fit trains; "" when there is but one."""
 
     def before_fit(self, state: TrainState) -> None:
         """The first line."""
@@ -68,5 +71,6 @@ class JsonLines(EpochTimes):
         self._write({"event": "end", "epoch": state.epoch + 1, "step": state.step, "seconds": seconds, "error": error})
 
     def _write(self, line: dict[str, Any]) -> None:
+        line |= {"model": self.model} if self.model else {}
         self.stream.write(json.dumps(line, allow_nan=False) + "\n")
         self.stream.flush()
