@@ -46,7 +46,7 @@ from mixfit.training.build import build_model, precompute_features
 
 COMPONENTS = 30
 LEVEL = 0.9
-REFERENCE = "LightGBM, table and components"
+REFERENCE = "default LightGBM, table and components"
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def run_fold(data: MixedData, image: ImageEncoder, preset: str, seed: int) -> Re
     for library in ("lightgbm", "catboost"):
         if library == "catboost" and not _has_catboost():
             continue
-        shown = "LightGBM" if library == "lightgbm" else "CatBoost"
+        shown = f"default {'LightGBM' if library == 'lightgbm' else 'CatBoost'}"
         for photos in (False, True) if library == "lightgbm" else (False,):
             start = time.perf_counter()
             found = boosted(data, library, photos=photos, seed=seed)
@@ -254,7 +254,7 @@ def print_set(name: str, results: Results, folds: int) -> tuple[float, list[bool
     reference = np.array(results.errors[REFERENCE])
     count = len(reference)
     print(f"{name}: {count} folds")
-    print(f"  {'model':34}{'error':>9}{'relative':>10}{'+-':>8}{'wins':>9}{'s a fold':>10}")
+    print(f"  {'model':42}{'error':>9}{'relative':>10}{'+-':>8}{'wins':>9}{'s a fold':>10}")
     for model in sorted(results.errors, key=lambda model: np.mean(results.errors[model])):
         errors = np.array(results.errors[model])
         relative = errors / reference
@@ -262,7 +262,7 @@ def print_set(name: str, results: Results, folds: int) -> tuple[float, list[bool
         wins = int((errors < reference).sum())
         seconds = results.seconds[model] / count
         print(
-            f"  {model:34}{errors.mean():9.4f}{relative.mean():10.3f}{noise:8.3f}{wins:>5}/{count:<3}{seconds:10.1f}",
+            f"  {model:42}{errors.mean():9.4f}{relative.mean():10.3f}{noise:8.3f}{wins:>5}/{count:<3}{seconds:10.1f}",
             flush=True,
         )
     blend, table = np.array(results.errors[BLEND]), np.array(results.errors[TABLE_BLEND])
