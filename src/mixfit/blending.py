@@ -92,6 +92,7 @@ def train_blend(
     train: TrainConfig,
     console: Console,
     keeper: RunKeeper | None = None,
+    lightgbm: bool | None = None,
 ) -> Blended:
     """Fit, choose and put together.
 
@@ -100,9 +101,10 @@ def train_blend(
         image: the encoder that made the features; None for a table without photos.
         model, train: settings of networks; ``train.preset`` says what is tried.
         keeper: keeps what is fitted, so that a stopped run can go on; by default nothing is kept.
+        lightgbm: whether LightGBM may be tried; None where it is installed.
     """
     started = time.perf_counter()
-    plan = plan_for(mixed, train)
+    plan = plan_for(mixed, train, lightgbm=lightgbm)
     folds = deal_folds(mixed, plan.folds, seed=train.seed)
     backbone = image.backbone if image is not None and isinstance(mixed.source, FeatureTable) else None
     budget = None if train.time is None else parse_duration(train.time)

@@ -44,6 +44,7 @@ from mixfit.results import (
     write_results,
 )
 from mixfit.run_folder import (
+    began_with_lightgbm,
     changed_versions,
     locked,
     new_run_folder,
@@ -245,6 +246,7 @@ def _blend_and_judge(
         train=prepared.train_config,
         console=console,
         keeper=keeper,
+        lightgbm=began_with_lightgbm(folder),
     )
     # Every row of the folds was predicted by models that did not see it, so all of them may judge.
     judging = replace(mixed, split=Split(train=found.rows, valid=found.rows, test=mixed.split.test))

@@ -14,6 +14,7 @@ from typing import Any
 import tomli_w
 import torch
 
+from mixfit.candidates.lightgbm_trees import lightgbm_is_installed
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.schema import Schema
@@ -23,6 +24,8 @@ from mixfit.files import explained, write_file
 
 if sys.platform != "win32":
     import fcntl
+
+_NOT_INSTALLED = "not installed"
 
 
 def run_name(table: Path, target: str) -> str:
@@ -140,6 +143,12 @@ def changed_versions(folder: Path) -> list[str]:
     return [f"the result may differ from that of an undisturbed run: {'; '.join(changed)}"] if changed else []
 
 
+def began_with_lightgbm(folder: Path) -> bool | None:
+    """Whether LightGBM was installed when a run began, which tries the same models when it goes on; None = unknown."""
+    then = _environment_of(folder)
+    return None if then is None else then.get("lightgbm", _NOT_INSTALLED) != _NOT_INSTALLED
+
+
 def _environment_of(folder: Path) -> dict[str, Any] | None:
     """What ``environment.json`` of a run says; None if it is not there or damaged."""
     try:
@@ -186,6 +195,7 @@ def describe_environment() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "device": str(default_device()),
         **{package: version(package) for package in packages},
+        "lightgbm": version("lightgbm") if lightgbm_is_installed() else _NOT_INSTALLED,
     }
 
 

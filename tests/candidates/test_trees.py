@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from mixfit.candidates.trees import TreeModel, grow_trees
+from mixfit.candidates.tree_model import TreeModel
+from mixfit.candidates.trees import grow_trees
 from mixfit.errors import DataError
 
 
@@ -64,7 +65,7 @@ def test_no_rows_and_many_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = grow_trees(columns, truth_of(columns, 0), levels=(40, 40), classes=0, rounds=10)
     assert model.predict(columns[:0]).shape == (0,)
     whole = model.predict(columns)
-    monkeypatch.setattr("mixfit.candidates.trees._BLOCK", 70)  # seven rows at a time
+    monkeypatch.setattr("mixfit.candidates.tree_model._BLOCK", 70)  # seven rows at a time
     np.testing.assert_array_equal(model.predict(columns), whole)
 
 

@@ -14,15 +14,20 @@ from mixfit.candidates.components import Components
 from mixfit.candidates.encoding import EncodedRows
 from mixfit.candidates.fold import COMPONENTS, Candidate, Fitted, Fold, RowsToPredict
 from mixfit.candidates.kernels import KernelModel, Likeness, fit_kernels
+from mixfit.candidates.lightgbm_trees import grow_lightgbm
 from mixfit.candidates.linear import LinearModel, design_matrix, find_knots, fit_logistic, fit_ridge
 from mixfit.candidates.network import FittedNetwork, fit_network, read_network
-from mixfit.candidates.trees import TreeModel, grow_trees
+from mixfit.candidates.tree_model import TreeModel
+from mixfit.candidates.trees import grow_trees
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.training.callback import Callback
 from mixfit.training.snapshot import Snapshot
 
 _TREE_BUDGET = 1_000
 """Most trees of a boosted model: rounds times classes."""
+
+
+SimpleKind = Literal["linear", "kernels", "trees", "lightgbm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +56,7 @@ class FittedConstant:
 class FittedSimple:
     """A linear model, kernel ridge or boosted trees, with the components of photos that it sees."""
 
-    kind: Literal["linear", "kernels", "trees"]
+    kind: SimpleKind
     table: bool
     components: Components | None
     cardinalities: tuple[int, ...]
@@ -104,7 +109,7 @@ def fit_candidate(
     match candidate.kind:
         case "constant":
             return _fit_constant(fold)
-        case "linear" | "kernels" | "trees":
+        case "linear" | "kernels" | "trees" | "lightgbm":
             return _fit_simple(candidate, fold)
         case "network":
             return fit_network(candidate, fold, model, train, backbone, callbacks, snapshot, start)
@@ -128,18 +133,8 @@ def _fit_simple(candidate: Candidate, fold: Fold) -> FittedSimple:
     if candidate.kind == "kernels":
         likeness = _likeness(encoded, components, table=candidate.table)
         model = fit_kernels(likeness, fold.truth, fold.weight, seed=fold.seed)
-    elif candidate.kind == "trees":
-        columns = _tree_columns(encoded, components, table=candidate.table)
-        levels = fold.encoder.preprocessor.cardinalities if candidate.table else ()
-        model = grow_trees(
-            columns,
-            fold.truth,
-            levels=tuple(levels),
-            classes=fold.classes,
-            weight=fold.weight,
-            rounds=max(10, min(100, _TREE_BUDGET // max(fold.classes, 1))),
-            seed=fold.seed,
-        )
+    elif candidate.kind in ("trees", "lightgbm"):
+        model = _grow(candidate, fold, _tree_columns(encoded, components, table=candidate.table))
     else:
         columns = design_matrix(
             encoded, fold.encoder.cardinalities, knots, _components_of(encoded, components), table=candidate.table
@@ -148,7 +143,7 @@ def _fit_simple(candidate: Candidate, fold: Fold) -> FittedSimple:
             model = fit_logistic(columns, fold.truth, classes=fold.classes, weight=fold.weight, seed=fold.seed)
         else:
             model = fit_ridge(columns, fold.truth, fold.weight)
-    kind: Literal["linear", "kernels", "trees"] = candidate.kind  # type: ignore[assignment]
+    kind: SimpleKind = candidate.kind  # type: ignore[assignment]
     return FittedSimple(
         kind=kind,
         table=candidate.table,
@@ -157,6 +152,20 @@ def _fit_simple(candidate: Candidate, fold: Fold) -> FittedSimple:
         knots=knots,
         model=model,
     )
+
+
+def _grow(candidate: Candidate, fold: Fold, columns: np.ndarray) -> TreeModel:
+    most = _TREE_BUDGET // max(fold.classes, 1)
+    settings: dict[str, Any] = {
+        "levels": tuple(fold.encoder.preprocessor.cardinalities) if candidate.table else (),
+        "classes": fold.classes,
+        "weight": fold.weight,
+        "seed": fold.seed,
+    }
+    if candidate.kind == "lightgbm":
+        rounds, threads = max(20, min(200, 2 * most)), torch.get_num_threads()
+        return grow_lightgbm(columns, fold.truth, rounds=rounds, threads=threads, **settings)
+    return grow_trees(columns, fold.truth, rounds=max(10, min(100, most)), **settings)
 
 
 def _components_of(encoded: EncodedRows, components: Components | None) -> np.ndarray | None:
@@ -197,7 +206,7 @@ def read_fitted(description: dict[str, Any], tensors: dict[str, Tensor], backbon
         return FittedConstant(value=tensors["value"].numpy(), classes=int(description["classes"]))
     if kind == "network":
         return read_network(description, tensors, backbone)
-    models: dict[str, Any] = {"linear": LinearModel, "kernels": KernelModel, "trees": TreeModel}
+    models: dict[str, Any] = {"linear": LinearModel, "kernels": KernelModel, "trees": TreeModel, "lightgbm": TreeModel}
     inner = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     components = None
     if "components.mean" in tensors:

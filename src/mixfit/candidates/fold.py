@@ -15,8 +15,8 @@ from mixfit.data.dataset import FeatureTable
 from mixfit.data.image_source import ImageSource
 from mixfit.data.load import MixedData
 
-Kind = Literal["constant", "linear", "kernels", "trees", "network"]
-COMPONENTS = {"linear": 60, "kernels": 120, "trees": 30}
+Kind = Literal["constant", "linear", "kernels", "trees", "lightgbm", "network"]
+COMPONENTS = {"linear": 60, "kernels": 120, "trees": 30, "lightgbm": 30}
 """Directions of the photos' features that each kind of model sees."""
 
 
@@ -37,9 +37,9 @@ class Candidate:
         """As people read it."""
         if self.kind == "constant":
             return "constant"
-        called = {"linear": "linear", "kernels": "kernel ridge", "trees": "boosted trees", "network": "network"}
+        called = {"kernels": "kernel ridge", "trees": "boosted trees", "lightgbm": "LightGBM"}
         seen = "table and photos" if self.table and self.photos else "photos" if self.photos else "table"
-        return f"{'tuned ' if self.tuned else ''}{called[self.kind]}, {seen}"
+        return f"{'tuned ' if self.tuned else ''}{called.get(self.kind, self.kind)}, {seen}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from typing import assert_never
 
 from mixfit.candidates.fold import Candidate
 from mixfit.candidates.kernels import MOST_ROWS
+from mixfit.candidates.lightgbm_trees import lightgbm_is_installed
 from mixfit.choices import Preset
 from mixfit.config import TrainConfig
 from mixfit.data.dataset import FeatureTable
@@ -27,9 +28,14 @@ class Plan:
     folds: int
 
 
-def plan_for(data: MixedData, train: TrainConfig) -> Plan:
-    """The models of a preset that suit the data."""
+def plan_for(data: MixedData, train: TrainConfig, *, lightgbm: bool | None = None) -> Plan:
+    """The models of a preset that suit the data.
+
+    Args:
+        lightgbm: whether LightGBM may be among them; None where it is installed.
+    """
     preset: Preset = train.preset
+    lightgbm = lightgbm_is_installed() if lightgbm is None else lightgbm
     simple = [
         Candidate(kind="linear", **_TABLE),
         Candidate(kind="linear", **_PHOTOS),
@@ -39,18 +45,20 @@ def plan_for(data: MixedData, train: TrainConfig) -> Plan:
         Candidate(kind="trees", **_TABLE),
         Candidate(kind="trees", **_BOTH),
     ]
+    boosted = [Candidate(kind="lightgbm", **_TABLE), Candidate(kind="lightgbm", **_BOTH)] if lightgbm else []
+    further = [*boosted, Candidate(kind="kernels", **_PHOTOS)]
     light = preset != "best" and len(data.split.train) + len(data.split.valid) > _LIGHT_FROM
     table, both = Candidate(kind="network", light=light, **_TABLE), Candidate(kind="network", **_BOTH)
     match preset:
         case "quick":
             tried = [*simple, both if data.photos is not None else table]
         case "balanced":
-            tried = [*simple, Candidate(kind="kernels", **_PHOTOS), table, both]
+            tried = [*simple, *further, table, both]
         case "best":
             has_table = bool(data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1])
             tuned = Candidate(kind="network", table=has_table, photos=True, tuned=True)
             photos = Candidate(kind="network", **_PHOTOS)
-            tried = [*simple, Candidate(kind="kernels", **_PHOTOS), table, both, photos, tuned]
+            tried = [*simple, *further, table, both, photos, tuned]
         case "network":
             tried = []
         case _:

@@ -1,144 +1,21 @@
-"""Boosted trees as plain arrays: grown by scikit-learn, kept and applied without it.
+"""Boosted trees grown by scikit-learn, as plain arrays.
 
-In: ``EncodedRows`` of the training rows, with or without components of their photos. Out: ``TreeModel``, whose
-tensors are all there is to it, so that a saved one neither holds code nor depends on a version of scikit-learn."""
+In: columns of the training rows, with or without components of their photos. Out: ``TreeModel``."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int64
-from scipy.special import softmax
-from torch import Tensor
+from jaxtyping import Float
 
-from mixfit.errors import DataError
-
-_MOST_LEVELS = 255  # of a column that HistGradientBoosting takes as categorical
-_BLOCK = 4_000_000  # places in trees that are held at a time: rows times trees
-_NODES = ("value", "threshold", "feature", "left", "right", "flags", "bitset")
-_LEAF, _CATEGORICAL, _MISSING_LEFT = 1, 2, 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TreeModel:
-    """Trees whose leaves add up to a number, or to the log-odds of classes."""
-
-    nodes: dict[str, np.ndarray]
-    """By name, one number for each node of all trees: where to go, or the value of a leaf."""
-    bitsets: np.ndarray
-    """uint32 ``(splits, 8)``: the categories, as bits, that go to the left at a split by category."""
-    roots: Int64[np.ndarray, "rounds outputs"]
-    """First node of each tree."""
-    baseline: Float[np.ndarray, " outputs"]
-    codes: tuple[np.ndarray | None, ...]
-    """For each column that is categorical the code of each level, -1 = not seen when growing; None for a number."""
-    order: Int64[np.ndarray, " columns"]
-    """The column that each column of the trees is: those by category come first."""
-    classes: int
-    """0 for a number."""
-
-    def predict(self, columns: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows ..."]:
-        """float64 numbers ``(rows,)``, or probabilities ``(rows, classes)``."""
-        raw = np.concatenate(
-            [self._raw(columns[start : start + self._rows]) for start in range(0, len(columns), self._rows)]
-            or [np.zeros((0, len(self.baseline)))]
-        )
-        if not self.classes:
-            return raw[:, 0]
-        if raw.shape[1] == 1:
-            raw = np.concatenate([np.zeros_like(raw), raw], axis=1)
-        return softmax(raw, axis=1)
-
-    @property
-    def _rows(self) -> int:
-        return max(1, _BLOCK // max(self.roots.size, 1))
-
-    def _raw(self, columns: np.ndarray) -> np.ndarray:
-        """Sums of leaves, all trees of a block of rows walked down side by side."""
-        values = self._coded(columns)
-        nodes = self.nodes
-        at = np.broadcast_to(self.roots.reshape(-1), (len(values), self.roots.size)).copy()
-        going = np.argwhere((nodes["flags"][at] & _LEAF) == 0)
-        while len(going):
-            rows, trees = going[:, 0], going[:, 1]
-            node = at[rows, trees]
-            value, flags = values[rows, nodes["feature"][node]], nodes["flags"][node]
-            left = value <= nodes["threshold"][node]
-            by_category = np.flatnonzero(flags & _CATEGORICAL)
-            code = np.nan_to_num(value[by_category], nan=0.0).astype(np.int64)
-            words = self.bitsets[nodes["bitset"][node[by_category]], code >> 5]
-            left[by_category] = (words >> (code & 31).astype(np.uint32)) & 1
-            left = np.where(np.isnan(value), (flags & _MISSING_LEFT) != 0, left)
-            node = np.where(left, nodes["left"][node], nodes["right"][node])
-            at[rows, trees] = node
-            going = going[(nodes["flags"][node] & _LEAF) == 0]
-        leaves = nodes["value"][at].reshape(len(values), *self.roots.shape)
-        return self.baseline + leaves.sum(axis=1)
-
-    def _coded(self, columns: np.ndarray) -> np.ndarray:
-        """Columns in the order of the trees, float64, levels as codes; nan where a level was not seen."""
-        values = columns[:, self.order].astype(np.float64)
-        for place, codes in enumerate(self.codes):
-            if codes is not None:
-                level = values[:, place].astype(np.int64)
-                known = level < len(codes)
-                code = np.where(known, codes[np.where(known, level, 0)], -1).astype(np.float64)
-                values[:, place] = np.where(code < 0, np.nan, code)
-        return values
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything, for safetensors."""
-        lists = [np.full(1, -2) if codes is None else codes for codes in self.codes]
-        return {
-            **{name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in self.nodes.items()},
-            "bitsets": torch.from_numpy(self.bitsets.astype(np.int64)),
-            "roots": torch.from_numpy(self.roots),
-            "baseline": torch.from_numpy(self.baseline),
-            "codes": torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *lists]).astype(np.int64)),
-            "code_lengths": torch.tensor([len(codes) for codes in lists], dtype=torch.int64),
-            "order": torch.from_numpy(self.order),
-            "classes": torch.tensor([self.classes]),
-        }
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> "TreeModel":
-        """Read what ``tensors`` gave.
-
-        Raises:
-            DataError: a tree points to a node or a column that is not there, or in a circle.
-        """
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        ends = np.cumsum(arrays["code_lengths"])
-        lists = [arrays["codes"][end - length : end] for end, length in zip(ends, arrays["code_lengths"], strict=True)]
-        model = cls(
-            nodes={name: arrays[name] for name in _NODES},
-            bitsets=arrays["bitsets"].astype(np.uint32),
-            roots=arrays["roots"],
-            baseline=arrays["baseline"],
-            codes=tuple(None if codes.tolist() == [-2] else codes for codes in lists),
-            order=arrays["order"],
-            classes=int(arrays["classes"][0]),
-        )
-        model._check()
-        return model
-
-    def _check(self) -> None:
-        """Children come after their parents, which also means that every walk ends."""
-        nodes = self.nodes
-        count = len(nodes["value"])
-        inner = np.flatnonzero((nodes["flags"] & _LEAF) == 0)
-        children = np.concatenate([nodes["left"][inner], nodes["right"][inner]])
-        if (
-            len({len(values) for values in nodes.values()}) != 1
-            or (children <= np.concatenate([inner, inner])).any()
-            or (children >= count).any()
-            or (self.roots >= count).any()
-            or (self.roots < 0).any()
-            or (nodes["feature"][inner] >= len(self.order)).any()
-            or (nodes["feature"][inner] < 0).any()
-        ):
-            raise DataError("The saved trees are damaged: a node points to where there is none. Train again.")
+from mixfit.candidates.tree_model import (
+    CATEGORICAL,
+    LEAF,
+    MISSING_LEFT,
+    MOST_LEVELS,
+    NODES,
+    TreeModel,
+    with_all_classes,
+)
 
 
 def grow_trees(
@@ -163,7 +40,7 @@ def grow_trees(
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     numbers = columns.shape[1] - len(levels)
-    categorical = np.array([False] * numbers + [count <= _MOST_LEVELS for count in levels])
+    categorical = np.array([False] * numbers + [count <= MOST_LEVELS for count in levels])
     settings: dict[str, Any] = {
         "random_state": seed,
         "categorical_features": categorical if categorical.any() else None,
@@ -183,7 +60,7 @@ def grow_trees(
 
 def _as_arrays(grown: Any, categorical: np.ndarray, levels: tuple[int, ...], classes: int) -> TreeModel:
     """What scikit-learn has grown, one array after another."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in _NODES}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in NODES}
     bitsets, roots, offset, splits = [], [], 0, 0
     for trees in grown._predictors:
         for tree in trees:
@@ -193,8 +70,8 @@ def _as_arrays(grown: Any, categorical: np.ndarray, levels: tuple[int, ...], cla
             parts["feature"].append(nodes["feature_idx"])
             parts["left"].append(nodes["left"].astype(np.int64) + offset)
             parts["right"].append(nodes["right"].astype(np.int64) + offset)
-            flags = nodes["is_leaf"] * _LEAF + nodes["is_categorical"] * _CATEGORICAL
-            parts["flags"].append((flags + nodes["missing_go_to_left"] * _MISSING_LEFT).astype(np.uint8))
+            flags = nodes["is_leaf"] * LEAF + nodes["is_categorical"] * CATEGORICAL
+            parts["flags"].append((flags + nodes["missing_go_to_left"] * MISSING_LEFT).astype(np.uint8))
             parts["bitset"].append(nodes["bitset_idx"].astype(np.int64) + splits)
             bitsets.append(tree.raw_left_cat_bitsets)
             roots.append(offset)
@@ -212,7 +89,7 @@ def _as_arrays(grown: Any, categorical: np.ndarray, levels: tuple[int, ...], cla
     baseline = np.asarray(grown._baseline_prediction, dtype=np.float64).reshape(-1)
     shaped = np.array(roots, dtype=np.int64).reshape(-1, width)
     if classes:
-        shaped, baseline = _all_classes(grown.classes_, shaped, baseline, parts, classes)
+        shaped, baseline = with_all_classes(grown.classes_, shaped, baseline, parts, classes)
     return TreeModel(
         nodes={name: np.concatenate(values) for name, values in parts.items()},
         bitsets=np.concatenate(bitsets),
@@ -222,30 +99,3 @@ def _as_arrays(grown: Any, categorical: np.ndarray, levels: tuple[int, ...], cla
         order=np.concatenate([by_category, numbers]).astype(np.int64),
         classes=classes,
     )
-
-
-def _all_classes(
-    seen: np.ndarray, roots: np.ndarray, baseline: np.ndarray, parts: dict[str, list[np.ndarray]], classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Trees of one leaf, and a baseline of nearly probability 0, for classes that no training row has."""
-    if len(seen) == classes:
-        return roots, baseline
-    if len(seen) == 2:  # scikit-learn grows one tree for two classes
-        nothing = _leaf_of_nothing(parts)
-        roots = np.concatenate([np.full_like(roots, nothing), roots], axis=1)
-        baseline = np.concatenate([np.zeros(1), baseline])
-    nothing = _leaf_of_nothing(parts)
-    all_roots = np.full((len(roots), classes), nothing, dtype=np.int64)
-    all_baselines = np.full(classes, -30.0)
-    all_roots[:, seen.astype(np.int64)] = roots
-    all_baselines[seen.astype(np.int64)] = baseline
-    return all_roots, all_baselines
-
-
-def _leaf_of_nothing(parts: dict[str, list[np.ndarray]]) -> int:
-    """Add a leaf of value 0; its number."""
-    number = sum(len(values) for values in parts["value"])
-    for name, values in parts.items():
-        one = np.zeros(1, dtype=values[0].dtype)
-        values.append(one + _LEAF if name == "flags" else one)
-    return number

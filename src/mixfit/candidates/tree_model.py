@@ -1,0 +1,167 @@
+"""Boosted trees as plain arrays: kept and applied without the library that grew them.
+
+In: columns of rows. Out: predictions by ``TreeModel``, whose tensors are all there is to it, so that a saved one
+neither holds code nor depends on a version of another library."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from scipy.special import softmax
+from torch import Tensor
+
+from mixfit.errors import DataError
+
+MOST_LEVELS = 255  # of a column that is taken as categorical
+_BLOCK = 4_000_000  # places in trees that are held at a time: rows times trees
+NODES = ("value", "threshold", "feature", "left", "right", "flags", "bitset")
+LEAF, CATEGORICAL, MISSING_LEFT = 1, 2, 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeModel:
+    """Trees whose leaves add up to a number, or to the log-odds of classes."""
+
+    nodes: dict[str, np.ndarray]
+    """By name, one number for each node of all trees: where to go, or the value of a leaf."""
+    bitsets: np.ndarray
+    """uint32 ``(splits, 8)``: the categories, as bits, that go to the left at a split by category."""
+    roots: Int64[np.ndarray, "rounds outputs"]
+    """First node of each tree."""
+    baseline: Float[np.ndarray, " outputs"]
+    codes: tuple[np.ndarray | None, ...]
+    """For each column that is categorical the code of each level, -1 = not seen when growing; None for a number."""
+    order: Int64[np.ndarray, " columns"]
+    """The column that each column of the trees is."""
+    classes: int
+    """0 for a number."""
+
+    def predict(self, columns: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows ..."]:
+        """float64 numbers ``(rows,)``, or probabilities ``(rows, classes)``."""
+        raw = np.concatenate(
+            [self._raw(columns[start : start + self._rows]) for start in range(0, len(columns), self._rows)]
+            or [np.zeros((0, len(self.baseline)))]
+        )
+        if not self.classes:
+            return raw[:, 0]
+        if raw.shape[1] == 1:
+            raw = np.concatenate([np.zeros_like(raw), raw], axis=1)
+        return softmax(raw, axis=1)
+
+    @property
+    def _rows(self) -> int:
+        return max(1, _BLOCK // max(self.roots.size, 1))
+
+    def _raw(self, columns: np.ndarray) -> np.ndarray:
+        """Sums of leaves, all trees of a block of rows walked down side by side."""
+        values = self._coded(columns)
+        nodes = self.nodes
+        at = np.broadcast_to(self.roots.reshape(-1), (len(values), self.roots.size)).copy()
+        going = np.argwhere((nodes["flags"][at] & LEAF) == 0)
+        while len(going):
+            rows, trees = going[:, 0], going[:, 1]
+            node = at[rows, trees]
+            value, flags = values[rows, nodes["feature"][node]], nodes["flags"][node]
+            left = value <= nodes["threshold"][node]
+            by_category = np.flatnonzero(flags & CATEGORICAL)
+            code = np.nan_to_num(value[by_category], nan=0.0).astype(np.int64)
+            words = self.bitsets[nodes["bitset"][node[by_category]], code >> 5]
+            left[by_category] = (words >> (code & 31).astype(np.uint32)) & 1
+            left = np.where(np.isnan(value), (flags & MISSING_LEFT) != 0, left)
+            node = np.where(left, nodes["left"][node], nodes["right"][node])
+            at[rows, trees] = node
+            going = going[(nodes["flags"][node] & LEAF) == 0]
+        leaves = nodes["value"][at].reshape(len(values), *self.roots.shape)
+        return self.baseline + leaves.sum(axis=1)
+
+    def _coded(self, columns: np.ndarray) -> np.ndarray:
+        """Columns in the order of the trees, float64, levels as codes; nan where a level was not seen."""
+        values = columns[:, self.order].astype(np.float64)
+        for place, codes in enumerate(self.codes):
+            if codes is not None:
+                level = np.nan_to_num(values[:, place], nan=-1.0).astype(np.int64)
+                known = (level >= 0) & (level < len(codes))
+                code = np.where(known, codes[np.where(known, level, 0)], -1).astype(np.float64)
+                values[:, place] = np.where(code < 0, np.nan, code)
+        return values
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything, for safetensors."""
+        lists = [np.full(1, -2) if codes is None else codes for codes in self.codes]
+        return {
+            **{name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in self.nodes.items()},
+            "bitsets": torch.from_numpy(self.bitsets.astype(np.int64)),
+            "roots": torch.from_numpy(self.roots),
+            "baseline": torch.from_numpy(self.baseline),
+            "codes": torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *lists]).astype(np.int64)),
+            "code_lengths": torch.tensor([len(codes) for codes in lists], dtype=torch.int64),
+            "order": torch.from_numpy(self.order),
+            "classes": torch.tensor([self.classes]),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "TreeModel":
+        """Read what ``tensors`` gave.
+
+        Raises:
+            DataError: a tree points to a node or a column that is not there, or in a circle.
+        """
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        ends = np.cumsum(arrays["code_lengths"])
+        lists = [arrays["codes"][end - length : end] for end, length in zip(ends, arrays["code_lengths"], strict=True)]
+        model = cls(
+            nodes={name: arrays[name] for name in NODES},
+            bitsets=arrays["bitsets"].astype(np.uint32),
+            roots=arrays["roots"],
+            baseline=arrays["baseline"],
+            codes=tuple(None if codes.tolist() == [-2] else codes for codes in lists),
+            order=arrays["order"],
+            classes=int(arrays["classes"][0]),
+        )
+        model._check()
+        return model
+
+    def _check(self) -> None:
+        """Children come after their parents, which also means that every walk ends."""
+        nodes = self.nodes
+        count = len(nodes["value"])
+        inner = np.flatnonzero((nodes["flags"] & LEAF) == 0)
+        children = np.concatenate([nodes["left"][inner], nodes["right"][inner]])
+        if (
+            len({len(values) for values in nodes.values()}) != 1
+            or (children <= np.concatenate([inner, inner])).any()
+            or (children >= count).any()
+            or (self.roots >= count).any()
+            or (self.roots < 0).any()
+            or (nodes["feature"][inner] >= len(self.order)).any()
+            or (nodes["feature"][inner] < 0).any()
+        ):
+            raise DataError("The saved trees are damaged: a node points to where there is none. Train again.")
+
+
+def with_all_classes(
+    seen: np.ndarray, roots: np.ndarray, baseline: np.ndarray, parts: dict[str, list[np.ndarray]], classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Trees of one leaf, and a baseline of nearly probability 0, for classes that no training row has."""
+    if len(seen) == classes:
+        return roots, baseline
+    if len(seen) == 2:  # one tree is grown for two classes
+        nothing = _leaf_of_nothing(parts)
+        roots = np.concatenate([np.full_like(roots, nothing), roots], axis=1)
+        baseline = np.concatenate([np.zeros(1), baseline])
+    nothing = _leaf_of_nothing(parts)
+    all_roots = np.full((len(roots), classes), nothing, dtype=np.int64)
+    all_baselines = np.full(classes, -30.0)
+    all_roots[:, seen.astype(np.int64)] = roots
+    all_baselines[seen.astype(np.int64)] = baseline
+    return all_roots, all_baselines
+
+
+def _leaf_of_nothing(parts: dict[str, list[np.ndarray]]) -> int:
+    """Add a leaf of value 0; its number."""
+    number = sum(len(values) for values in parts["value"])
+    for name, values in parts.items():
+        one = np.zeros(1, dtype=values[0].dtype)
+        values.append(one + LEAF if name == "flags" else one)
+    return number
