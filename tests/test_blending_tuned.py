@@ -72,8 +72,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the preset the networks that see photos, in two folds; a constant stands for the table."""
 
-    def plan(data: MixedData, train: TrainConfig) -> Plan:
-        whole = plan_for(data, train)
+    def plan(data: MixedData, train: TrainConfig, *, lightgbm: bool | None) -> Plan:
+        whole = plan_for(data, train, lightgbm=lightgbm)
         assert whole.candidates[-1] == TUNED
         wanted = (Candidate(kind="constant"), UNTUNED, TUNED)
         return replace(whole, candidates=tuple(one for one in whole.candidates if one in wanted), folds=2)

@@ -25,11 +25,11 @@ _WORDS = 8  # of 32 bits each, in a set of categories
 # Bits of LightGBM's decision_type; two more bits say what is missing: 0 nothing, 1 zeros, 2 nan.
 _BY_CATEGORY, _DEFAULT_LEFT = 1, 2
 _ZEROS, _NAN = 1, 2
-_OTHER_VERSION = "This version of LightGBM writes its trees in another way than mixfit knows."
 _SETTINGS: dict[str, Any] = {
     "learning_rate": 0.05,
-    "num_leaves": 15,
+    "num_leaves": 7,  # small trees are best for some hundred rows, and nearly so for some thousand
     "min_data_in_leaf": 10,
+    "lambda_l2": 1.0,
     "deterministic": True,
     "force_col_wise": True,  # sums row by row would depend on how many threads share them
     "verbosity": -1,
@@ -59,7 +59,7 @@ def grow_lightgbm(
         truth: numbers, or class indices.
         levels: how many levels each of the last columns has; columns of more than 255 are taken as numbers.
         classes: of the target; 0 for a number.
-        rounds: trees for each output; half as many leave half as much time.
+        rounds: trees for each output.
     Raises:
         ConfigError: LightGBM is not installed.
     """
@@ -75,16 +75,20 @@ def grow_lightgbm(
         labels = np.ones(len(truth))  # of two classes the other one is 0
     settings = _SETTINGS | _objective(len(seen), classes) | {"seed": seed, "num_threads": threads}
     data = lightgbm.Dataset(
-        columns, labels, weight=weight, categorical_feature=np.flatnonzero(categorical).tolist(), params=settings
+        columns,
+        labels,
+        weight=None if weight is None else weight / weight.mean(),  # leaves are shrunk by a sum of weights
+        categorical_feature=np.flatnonzero(categorical).tolist(),
+        params=settings,
     )
     grown = lightgbm.train(settings, data, num_boost_round=rounds)
-    model = _as_arrays(grown.model_to_string(), categorical, levels, seen, classes)
+    model = trees_of_text(grown.model_to_string(), categorical, levels, seen, classes)
     expected = np.asarray(grown.predict(columns[:64]))
     found = model.predict(columns[:64])
     if classes:
         found = found[:, seen] if len(seen) > 2 else found[:, seen[-1]]
     if not np.allclose(found, expected, atol=1e-6):  # what its text means is not part of what LightGBM promises
-        raise RuntimeError(_OTHER_VERSION)
+        raise RuntimeError("This version of LightGBM writes its trees in another way than mixfit knows.")
     return model
 
 
@@ -94,10 +98,20 @@ def _objective(seen: int, classes: int) -> dict[str, Any]:
     return {"objective": "binary"} if seen <= 2 else {"objective": "multiclass", "num_class": seen}
 
 
-def _as_arrays(
+def trees_of_text(
     text: str, categorical: np.ndarray, levels: tuple[int, ...], seen: np.ndarray, classes: int
 ) -> TreeModel:
-    """What LightGBM's text says, one array after another."""
+    """What the text of a LightGBM model says, one array after another.
+
+    Args:
+        text: by ``lightgbm.Booster.model_to_string``.
+        categorical: bool ``(columns,)``, whether a column is split by category.
+        levels: how many levels each of the last columns has.
+        seen: the classes that the trees know, in ascending order; none for a number.
+        classes: of the target; 0 for a number.
+    Raises:
+        RuntimeError: zeros are taken as missing, or leaves are linear models.
+    """
     head, *trees = text.partition("\nend of trees")[0].split("\nTree=")
     parts: dict[str, list[np.ndarray]] = {name: [] for name in NODES}
     bitsets, roots, offset, splits = [np.zeros((1, _WORDS), np.uint32)], [], 0, 1
@@ -143,7 +157,7 @@ def _one_tree(fields: dict[str, str]) -> tuple[dict[str, np.ndarray], np.ndarray
     decision = numbers("decision_type", np.int64)
     inner, missing, by_category = len(decision), decision >> 2 & 3, (decision & _BY_CATEGORY) != 0
     if (missing == _ZEROS).any() or fields.get("is_linear", "0") != "0":
-        raise RuntimeError(_OTHER_VERSION)  # neither was asked for
+        raise RuntimeError("Trees that take zeros as missing, or have linear leaves, are not known to mixfit.")
     # Where nothing was missing when the tree was grown, a missing number is 0; a missing category goes to the right.
     missing_left = np.where(missing == _NAN, (decision & _DEFAULT_LEFT) != 0, threshold >= 0) & ~by_category
     flags = by_category * CATEGORICAL + missing_left * MISSING_LEFT

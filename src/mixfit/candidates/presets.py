@@ -14,6 +14,8 @@ from mixfit.data.load import MixedData
 _FOLDS = {"quick": 5, "balanced": 5, "best": 10}
 _LIGHT_FROM = 4_000
 """Rows above which an ensemble of networks of the table would take most of the time."""
+_MOST_CLASSES_OF_LIGHTGBM = 20
+"""Each class has trees of its own: of more classes it learns little in a minute a fold."""
 _MOST_EPOCHS = {"quick": 20, "balanced": 20, "best": 40}
 _TABLE, _PHOTOS, _BOTH = {"table": True, "photos": False}, {"table": False, "photos": True}, {"photos": True}
 
@@ -78,6 +80,8 @@ def _can_learn(candidate: Candidate, data: MixedData, folds: int) -> bool:
         return False  # there are only pixels
     if candidate.tuned and (data.pixels is None or not isinstance(data.source, FeatureTable)):
         return False  # networks learn from pixels anyway, or there are only features
+    if candidate.kind == "lightgbm":
+        return len(data.target.classes or ()) <= _MOST_CLASSES_OF_LIGHTGBM
     if candidate.kind == "kernels":
         rows = len(data.split.train) + len(data.split.valid)
         return data.target.classes is None and rows * (folds - 1) <= MOST_ROWS * folds
