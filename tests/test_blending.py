@@ -251,7 +251,7 @@ def test_no_fold_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
     data = load_data(made_table(tmp_path / "t", rows=60), target="y", config=replace(GROUPED, ignore=("photo",)))
     folds = deal_folds(data, 3, seed=0)
     settings: dict[str, Any] = {"model": QUICK_MODEL, "train": QUICK}
-    with pytest.raises(OutOfTimeError, match="the time was over after [0-2] of 3 folds"):
+    with pytest.raises(OutOfTimeError, match=r"the time was over after [0-2] of 3 folds"):
         cross_fit(Candidate(kind="trees"), folds, seconds=0.0, **settings)
 
 
