@@ -31,7 +31,7 @@ _SETTINGS: dict[str, Any] = {
     "min_data_in_leaf": 10,
     "lambda_l2": 1.0,
     "deterministic": True,
-    "force_col_wise": True,  # sums row by row would depend on how many threads share them
+    "force_col_wise": True,  # else it takes the way that is faster at that moment
     "verbosity": -1,
 }
 
