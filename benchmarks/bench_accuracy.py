@@ -197,6 +197,7 @@ def run_fold(data: MixedData, image: ImageEncoder, preset: str, seed: int) -> Re
         model=replace(ModelConfig(), freeze_backbone=True),
         train=TrainConfig(**settings),
         console=Console(quiet=True),
+        lightgbm=False,  # it is an extra, which most do not have
     )
     seconds = time.perf_counter() - start
     for name, predictions in blended.test.items():
@@ -204,7 +205,7 @@ def run_fold(data: MixedData, image: ImageEncoder, preset: str, seed: int) -> Re
         took = seconds if name == BLEND else blended.seconds.get(name, 0.0)
         results.add(name, error_of(data, truth, scaled), took)
     results.used_photos = int(blended.predictor.photos)
-    for candidate in plan_for(data, TrainConfig(**settings)).candidates:
+    for candidate in plan_for(data, TrainConfig(**settings), lightgbm=False).candidates:
         results.sees_photos[candidate.name] = candidate.photos
         results.table_too[candidate.name] = candidate.table
     covered, seen = blended.covered(data, LEVEL), photo_means(data).seen[data.split.test]
