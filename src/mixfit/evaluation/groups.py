@@ -1,0 +1,258 @@
+"""Metrics by the values of a column, and in which groups a model is worse than elsewhere.
+
+In: a column of some rows, their truth and a model's predictions. Out: one ``Group`` for each value, worst first.
+Whether a group is weak is decided by the mean error of its rows against that of all others, with Welch's t-test for
+groups of unequal spread (Welch 1947), at a level that is divided by the number of groups (Bonferroni)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int64
+
+from mixfit.choices import Role, Task
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.photos import find_photos
+from mixfit.data.target import Target
+from mixfit.data.values import is_day_first, to_keys, to_numbers, to_times
+from mixfit.errors import ConfigError
+from mixfit.evaluation.bootstrap import bootstrap_interval, rows_of_groups
+from mixfit.evaluation.scores import headline_for
+from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, evaluate
+
+SMALL = 20
+"""Groups with fewer rows are marked, and never called weak."""
+MOST_GROUPS = 40
+"""Further values, those with the fewest rows, are one group together."""
+MISSING = "(missing)"
+WITH_PHOTO, WITHOUT_PHOTO = "with a photo", "without a photo"
+_BINS, _FEW_VALUES = 5, 10
+_LEVEL = 0.05
+"""Chance of calling any of a column's groups weak where none is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Which group each row is in."""
+
+    names: tuple[str, ...]
+    of_row: Int64[np.ndarray, " rows"]
+    """Index into ``names``; every row is in exactly one group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Rows that have something in common, and how well they are predicted."""
+
+    value: str
+    rows: int
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    """95 % bootstrap intervals of the metrics; nan where they cannot be computed."""
+    small: bool
+    """It has fewer than ``SMALL`` rows: its figures say little."""
+    weak: bool
+    """Its mean error is beyond noise higher than that of all other rows."""
+    rest: float
+    """The judging metric of all other rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupTable:
+    """All groups of a column."""
+
+    column: str
+    judge: Metric
+    """By which they are ordered, and called weak."""
+    groups: tuple[Group, ...]
+    """The worst first; small ones at the end."""
+
+
+def judge_for(task: Task, target: Target, truth: np.ndarray) -> Metric:
+    """The metric that groups are judged by: a mean over rows, as near to the headline as there is one."""
+    if task == "binary":
+        return LOG_LOSS
+    headline = headline_for(task, target)
+    return MAE if headline is MAPE and (truth == 0).any() else headline
+
+
+def row_errors(judge: Metric, truth: np.ndarray, prediction: np.ndarray) -> Float[np.ndarray, " rows"]:
+    """What each row adds to the judging metric; their mean is the metric, or for accuracy 1 minus it.
+
+    Raises:
+        ConfigError: the metric is no mean over rows.
+    """
+    if judge is ACCURACY:
+        return (prediction.argmax(1) != truth).astype(np.float64)
+    if judge is LOG_LOSS:
+        return -np.log(prediction[np.arange(len(truth)), truth].astype(np.float64).clip(1e-15))
+    if judge is MAE:
+        return np.abs(prediction - truth)
+    if judge is MAPE:
+        return np.abs((prediction - truth) / truth)
+    raise ConfigError(f"{judge.name} is no mean over rows, so no group of rows can be judged by it.")
+
+
+def label_rows(column: pd.Series, role: Role, task: Task) -> Labels:
+    """Groups of the rows by a column: its categories, fifths of its numbers, or the years of its dates.
+
+    A missing cell, or one that is no number or date where the others are, is in a group of its own; numbers with few
+    different values are a group each.
+
+    Args:
+        column: of any type, one cell a row.
+        role: what the column is used as.
+        task: decides what a target holds.
+    """
+    if role == "date" or pd.api.types.is_datetime64_any_dtype(column.dtype):
+        times, _ = to_times(column, day_first=is_day_first(column))
+        years = pd.Series(times.astype("datetime64[Y]").astype(np.int64) + 1970).mask(np.isnat(times))
+        return _by_value(years.astype("Int64").astype("str").mask(np.isnat(times)), numeric=True)
+    as_number = role == "number" or (role == "target" and task == "regression")
+    if as_number or (role in ("ignored", "group", "weight") and _looks_numeric(column)):
+        return _by_number(column)
+    return _by_value(to_keys(column).reset_index(drop=True), numeric=False)
+
+
+def label_photos(frame: pd.DataFrame, column: str, images: Path, bad: Sequence[BadInput] = ()) -> Labels:
+    """Rows with and without a photo of an image column that can be used.
+
+    Args:
+        bad: records of the same rows; those of photos that could not be decoded count as no photo.
+    """
+    photos = find_photos(frame, [column], images)
+    there = (photos.slots >= 0).sum(1)
+    refused = {(record.row, record.value) for record in photos.bad}
+    for record in bad:
+        undecodable = record.action == "photo masked" and record.column == column
+        if undecodable and (record.row, record.value) not in refused:
+            there[record.row] -= 1
+    return photo_labels(there > 0)
+
+
+def photo_labels(seen: Bool[np.ndarray, " rows"]) -> Labels:
+    """Rows with a photo and rows without one; a group that has no row is not there."""
+    codes, names = pd.factorize(np.where(seen, WITH_PHOTO, WITHOUT_PHOTO).astype(object), sort=True)
+    return Labels(names=tuple(map(str, names)), of_row=codes.astype(np.int64))
+
+
+def group_table(
+    column: str,
+    labels: Labels,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    metrics: Sequence[Metric],
+    judge: Metric,
+    *,
+    together: Int64[np.ndarray, " rows"] | None = None,
+) -> GroupTable:
+    """Metrics of every group.
+
+    Args:
+        column: what the groups are of, for messages.
+        truth: ``(rows,)``; prediction: ``(rows,)`` or ``(rows, classes)``.
+        judge: by which groups are ordered and called weak, see ``judge_for``.
+        together: rows with the same number are not independent: they are drawn, and counted, together.
+    """
+    errors = row_errors(judge, truth, prediction)
+    alone = np.arange(len(truth)) if together is None else together
+    members = [np.flatnonzero(labels.of_row == number) for number in range(len(labels.names))]
+    judged = sum(len(rows) >= SMALL for rows in members)
+    found = []
+    for name, rows in zip(labels.names, members, strict=True):
+        others = np.flatnonzero(~np.isin(np.arange(len(truth)), rows))
+        small = len(rows) < SMALL
+        found.append(
+            Group(
+                value=name,
+                rows=len(rows),
+                metrics=evaluate(metrics, truth[rows], prediction[rows]),
+                intervals={
+                    metric.name: bootstrap_interval(metric, truth[rows], prediction[rows], groups=alone[rows])
+                    for metric in metrics
+                },
+                small=small,
+                weak=not small and _is_worse(errors, alone, rows, others, level=_LEVEL / judged),
+                rest=evaluate([judge], truth[others], prediction[others])[judge.name],
+            )
+        )
+    sign = -1 if judge.higher_is_better else 1
+    found.sort(key=lambda group: (group.small, -sign * group.metrics[judge.name]))
+    return GroupTable(column=column, judge=judge, groups=tuple(found))
+
+
+def _looks_numeric(column: pd.Series) -> bool:
+    """Whether nearly all cells are numbers, and too many different ones to be codes of something."""
+    values = to_numbers(column).values
+    there = int(to_keys(column).notna().sum())
+    return there > 0 and np.isfinite(values).sum() >= 0.9 * there and len(np.unique(values[~np.isnan(values)])) > SMALL
+
+
+def _by_number(column: pd.Series) -> Labels:
+    """Fifths of the rows by value, or each value where there are few."""
+    values = to_numbers(column).values
+    known = np.isfinite(values)
+    distinct = np.unique(values[known])
+    if len(distinct) <= _FEW_VALUES:
+        return _by_value(pd.Series([f"{value:.6g}" for value in values], dtype="str").mask(~known), numeric=True)
+    edges = np.unique(np.quantile(values[known], np.arange(1, _BINS) / _BINS))
+    bins = np.where(known, np.searchsorted(edges, values, side="left"), len(edges) + 1)
+    codes, of_row = np.unique(bins, return_inverse=True)
+    names = [
+        MISSING if code > len(edges) else f"{values[bins == code].min():.6g} to {values[bins == code].max():.6g}"
+        for code in codes
+    ]
+    return Labels(names=tuple(names), of_row=of_row.astype(np.int64))
+
+
+def _by_value(keys: pd.Series, *, numeric: bool) -> Labels:
+    """A group for each key; beyond ``MOST_GROUPS`` those with the fewest rows are one."""
+    counts = keys.value_counts()
+    order = sorted(counts.index, key=float) if numeric else sorted(counts.index)
+    if len(order) > MOST_GROUPS:
+        kept = set(sorted(order, key=lambda name: -counts[name])[: MOST_GROUPS - 1])
+        order = [name for name in order if name in kept]
+    codes = pd.Index(order, dtype="str").get_indexer(keys).astype(np.int64)
+    names = list(order)
+    missing = keys.isna().to_numpy(dtype=bool)
+    if (other := (codes < 0) & ~missing).any():
+        codes[other] = len(names)
+        names.append(f"({len(counts) - len(order)} other values)")
+    if missing.any():
+        codes[missing] = len(names)
+        names.append(MISSING)
+    return Labels(names=tuple(names), of_row=codes)
+
+
+def _is_worse(
+    errors: Float[np.ndarray, " rows"],
+    together: Int64[np.ndarray, " rows"],
+    rows: Int64[np.ndarray, " group"],
+    others: Int64[np.ndarray, " others"],
+    *,
+    level: float,
+) -> bool:
+    """Whether the mean error of some rows is higher than that of the others, by a one-sided test at ``level``."""
+    from scipy.stats import t as student
+
+    (mean, variance, count), (rest, rest_variance, rest_count) = (
+        _mean(errors[part], together[part]) for part in (rows, others)
+    )
+    spread = variance + rest_variance
+    if min(count, rest_count) < 2 or not spread > 0:
+        return False
+    freedom = spread**2 / (variance**2 / (count - 1) + rest_variance**2 / (rest_count - 1))
+    return bool(student.sf((mean - rest) / np.sqrt(spread), freedom) < level)
+
+
+def _mean(errors: Float[np.ndarray, " rows"], together: Int64[np.ndarray, " rows"]) -> tuple[float, float, int]:
+    """Mean over rows, the variance of it over what is independent, and how many of these there are."""
+    if not len(errors):
+        return float("nan"), float("nan"), 0
+    mean = float(errors.mean())
+    members = rows_of_groups(together)
+    sums = errors - mean if members is None else np.array([(errors[rows] - mean).sum() for rows in members])
+    count = len(sums)
+    return mean, float((sums**2).sum() * count / max(count - 1, 1) / len(errors) ** 2), count
