@@ -3,6 +3,7 @@
 import json
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from mixfit.data.table_writer import PARQUET, check_writable_kind, new_table
 from mixfit.data.target import usable_rows
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import bootstrap_interval
+from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, label_column
 from mixfit.evaluation.scores import metrics_for
 from mixfit.files import json_numbers, write_file
 from mixfit.predictor import BATCH, Predictions, Predictor
@@ -67,6 +69,7 @@ def evaluate_table(
     split: SplitChoice | None = None,
     images: Path | None = None,
     out: Path | None = None,
+    by: Sequence[str] = (),
     text: TextConfig | None = None,
     cache: Cache | None = None,
     console: Console | None = None,
@@ -77,6 +80,7 @@ def evaluate_table(
         split: by default ``test`` for the table that the run was trained on, all rows of any other.
         images: folder that the photo paths start from, by default the table's.
         out: JSON file, by default ``metrics-SPLIT.json`` in the run folder.
+        by: columns by whose values the metrics are given too.
         text: how a text table is written, by default found out.
         cache: where image features are looked up and kept; by default nowhere.
     Raises:
@@ -88,6 +92,9 @@ def evaluate_table(
     name = predictor.schema.target
     if name not in frame.columns:
         raise unknown_column(name, frame.columns)
+    for column in by:
+        if column not in frame.columns:
+            raise unknown_column(column, frame.columns)
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
     chosen = split or ("test" if same_table else "all")
@@ -104,7 +111,21 @@ def evaluate_table(
     found = predictor.predictions(frame.iloc[rows], images=images, cache=cache)
     metrics = metrics_for(predictor.schema.task, predictor.target)
     values = evaluate(metrics, truth, found.values)
-    intervals = {metric.name: bootstrap_interval(metric, truth, found.values) for metric in metrics}
+    together = groups_if_known(frame.iloc[rows], predictor.schema)
+    intervals = {metric.name: bootstrap_interval(metric, truth, found.values, groups=together) for metric in metrics}
+    judge = judge_for(predictor.schema.task, predictor.target, truth)
+    tables = [
+        group_table(
+            column,
+            label_column(frame.iloc[rows], column, predictor.schema, images=images, bad=found.bad),
+            truth,
+            found.values,
+            metrics,
+            judge,
+            together=together,
+        )
+        for column in dict.fromkeys(by)
+    ]
 
     console.print(f" {table}   {chosen} rows: {len(rows)}", markup=False)
     if then is not None and (same_table or chosen != "all"):
@@ -113,6 +134,9 @@ def evaluate_table(
         low, high = intervals[metric_name]
         interval = "n/a" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
         console.print(f"   {metric_name:<20}{'n/a' if np.isnan(value) else f'{value:.6g}':>14}   95 % CI {interval}")
+    for table_of_groups in tables:
+        for line in table_of_groups.lines():
+            console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
     bad = [*left_out, *unknown, *_in_table_rows(found.bad, rows)]
     _warn_of_no_photos(console, found, images)
     if bad:
@@ -120,9 +144,10 @@ def evaluate_table(
     lows = json_numbers({f"{key}_ci95_low": low for key, (low, _) in intervals.items()})
     highs = json_numbers({f"{key}_ci95_high": high for key, (_, high) in intervals.items()})
     path = (run / f"metrics-{chosen}.json") if out is None else out
-    write_file(
-        path, json.dumps({"split": chosen, "rows": len(rows), **json_numbers(values), **lows, **highs}, indent=1)
-    )
+    written: dict[str, Any] = {"split": chosen, "rows": len(rows), **json_numbers(values), **lows, **highs}
+    if tables:
+        written["by"] = {table_of_groups.column: table_of_groups.to_dict() for table_of_groups in tables}
+    write_file(path, json.dumps(written, indent=1, ensure_ascii=False))
     console.print(f" metrics {path}", markup=False)
     return values
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mixfit.cli.flags import Flat, configured_cache
+from mixfit.cli.flags import Flat, Switch, configured_cache
 from mixfit.config import TextConfig
 
 
@@ -14,6 +14,7 @@ def evaluate(
     split: Literal["train", "valid", "test", "all"] | None = None,
     images: Path | None = None,
     out: Path | None = None,
+    by: Annotated[tuple[str, ...], Switch] = (),
     cache: Path | None = None,
     cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,
@@ -32,6 +33,8 @@ def evaluate(
         Folder that the photo paths start from; by default the table's folder.
     out
         JSON file for the metrics; by default metrics-SPLIT.json in the run folder.
+    by
+        Column by whose values the metrics are given too; may be given several times.
     cache
         Folder where image features are kept; by default MIXFIT_CACHE or the user's cache folder.
     cache_gb
@@ -40,4 +43,4 @@ def evaluate(
     from mixfit.scoring import evaluate_table
 
     kept = configured_cache(cache, cache_gb)
-    evaluate_table(run, table, split=split, images=images, out=out, text=text, cache=kept)
+    evaluate_table(run, table, split=split, images=images, out=out, by=by, text=text, cache=kept)

@@ -7,6 +7,7 @@ groups of unequal spread (Welch 1947), at a level that is divided by the number 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,15 @@ from jaxtyping import Bool, Float, Int64
 from mixfit.choices import Role, Task
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.photos import find_photos
+from mixfit.data.schema import Schema
+from mixfit.data.split import group_of_row
 from mixfit.data.target import Target
 from mixfit.data.values import is_day_first, to_keys, to_numbers, to_times
 from mixfit.errors import ConfigError
 from mixfit.evaluation.bootstrap import bootstrap_interval, rows_of_groups
 from mixfit.evaluation.scores import headline_for
+from mixfit.files import json_numbers
+from mixfit.suggest import unknown_column
 from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, evaluate
 
 SMALL = 20
@@ -69,6 +74,46 @@ class GroupTable:
     groups: tuple[Group, ...]
     """The worst first; small ones at the end."""
 
+    def lines(self) -> list[str]:
+        """The table in plain text, with what it warns of."""
+        names = list(self.groups[0].metrics) if self.groups else []
+        others = [name for name in names if name != self.judge.name]
+        widths = {name: max(len(name), 9) + 2 for name in others}
+        found = [
+            f" by {_shown(self.column)}, worst first by {self.judge.name}",
+            f"   {'value':<28}{'rows':>7}{self.judge.name:>13}   {'95 % CI':<22}"
+            + "".join(f"{name:>{widths[name]}}" for name in others),
+        ]
+        for group in self.groups:
+            low, high = group.intervals[self.judge.name]
+            interval = "n/a" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
+            values = [f"{_number(group.metrics[name]):>{widths[name]}}" for name in others]
+            mark = "   WEAK" if group.weak else "   small" if group.small else ""
+            found.append(
+                f"   {_shown(group.value):<28}{group.rows:>7}{_number(group.metrics[self.judge.name]):>13}   "
+                f"{interval:<22}" + "".join(values) + mark
+            )
+        weak, small = (sum(getattr(group, what) for group in self.groups) for what in ("weak", "small"))
+        if weak:
+            are = "group is" if weak == 1 else "groups are"
+            found.append(f" {weak} {are} predicted worse than the other rows, beyond noise")
+        if small:
+            have = "group has" if small == 1 else "groups have"
+            found.append(f" warning: {small} {have} fewer than {SMALL} rows, whose figures say little")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, without nan."""
+        groups = []
+        for group in self.groups:
+            low = {f"{name}_ci95_low": ends[0] for name, ends in group.intervals.items()}
+            high = {f"{name}_ci95_high": ends[1] for name, ends in group.intervals.items()}
+            metrics = json_numbers(group.metrics | low | high)
+            groups.append(
+                {"value": group.value, "rows": group.rows, "small": group.small, "weak": group.weak} | metrics
+            )
+        return {"judged_by": self.judge.name, "groups": groups}
+
 
 def judge_for(task: Task, target: Target, truth: np.ndarray) -> Metric:
     """The metric that groups are judged by: a mean over rows, as near to the headline as there is one."""
@@ -95,6 +140,12 @@ def row_errors(judge: Metric, truth: np.ndarray, prediction: np.ndarray) -> Floa
     raise ConfigError(f"{judge.name} is no mean over rows, so no group of rows can be judged by it.")
 
 
+def groups_if_known(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"] | None:
+    """Which rows belong together, where the table says so; a table to judge may lack that column."""
+    names = schema.names("group")
+    return group_of_row(frame, schema) if names and names[0] in frame.columns else None
+
+
 def label_rows(column: pd.Series, role: Role, task: Task) -> Labels:
     """Groups of the rows by a column: its categories, fifths of its numbers, or the years of its dates.
 
@@ -114,6 +165,25 @@ def label_rows(column: pd.Series, role: Role, task: Task) -> Labels:
     if as_number or (role in ("ignored", "group", "weight") and _looks_numeric(column)):
         return _by_number(column)
     return _by_value(to_keys(column).reset_index(drop=True), numeric=False)
+
+
+def label_column(
+    frame: pd.DataFrame, column: str, schema: Schema, *, images: Path, bad: Sequence[BadInput] = ()
+) -> Labels:
+    """Groups of the rows by any column of their table, for an image column by whether there is a photo.
+
+    Args:
+        images: folder that photo paths start from.
+        bad: records of these rows, see ``label_photos``.
+    Raises:
+        ConfigError: there is no such column.
+    """
+    if column not in frame.columns:
+        raise unknown_column(column, frame.columns)
+    role: Role = next((one.role for one in schema.columns if one.name == column), "ignored")
+    if role == "image":
+        return label_photos(frame, column, images, bad)
+    return label_rows(frame[column], role, schema.task)
 
 
 def label_photos(frame: pd.DataFrame, column: str, images: Path, bad: Sequence[BadInput] = ()) -> Labels:
@@ -256,3 +326,13 @@ def _mean(errors: Float[np.ndarray, " rows"], together: Int64[np.ndarray, " rows
     sums = errors - mean if members is None else np.array([(errors[rows] - mean).sum() for rows in members])
     count = len(sums)
     return mean, float((sums**2).sum() * count / max(count - 1, 1) / len(errors) ** 2), count
+
+
+def _number(value: float) -> str:
+    return "n/a" if np.isnan(value) else f"{value:.4g}"
+
+
+def _shown(text: str) -> str:
+    """A name that cannot rearrange a terminal, and is not too long for its column."""
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= 27 else text[:26] + "…"
