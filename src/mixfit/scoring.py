@@ -21,6 +21,7 @@ from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.load import unknown_class
 from mixfit.data.photos import find_photos
 from mixfit.data.pieces import table_pieces
+from mixfit.data.schema import Schema
 from mixfit.data.split import Split, split_labels, split_rows
 from mixfit.data.table import read_as_configured
 from mixfit.data.table_writer import PARQUET, check_writable_kind, new_table
@@ -289,17 +290,8 @@ def _rows_of(
         if name not in frame.columns:
             raise unknown_column(name, frame.columns)
     if same_table:
-        config = _run_config(run)
-        found = split_rows(
-            frame.iloc[positions],
-            predictor.schema,
-            valid=config["data"]["valid"],
-            test=config["data"]["test"],
-            seed=config["train"]["seed"],
-            time=config["data"].get("split_time"),
-        )
-        found = Split(train=positions[found.train], valid=positions[found.valid], test=positions[found.test])
-        if split == "train" and config["data"].get("dedup"):
+        found = split_of_run(run, frame, predictor.schema, usable)
+        if split == "train" and run_config(run)["data"].get("dedup"):
             columns = predictor.schema.names("image")
             photos = find_photos(frame, columns, images) if columns else None
             found, _ = without_copies(frame, predictor.schema, found, photos)
@@ -312,17 +304,35 @@ def _rows_of(
     return positions[split_labels(frame[given[0]].iloc[positions]) == split]
 
 
+def split_of_run(run: Path, frame: pd.DataFrame, schema: Schema, usable: np.ndarray) -> Split:
+    """How the rows of a run's own table were split; positions are those in ``frame``.
+
+    Args:
+        usable: which rows have a target, see ``usable_rows``.
+    """
+    config, positions = run_config(run), np.flatnonzero(usable)
+    found = split_rows(
+        frame.iloc[positions],
+        schema,
+        valid=config["data"]["valid"],
+        test=config["data"]["test"],
+        seed=config["train"]["seed"],
+        time=config["data"].get("split_time"),
+    )
+    return Split(train=positions[found.train], valid=positions[found.valid], test=positions[found.test])
+
+
 def _text_of_run(run: Path) -> TextConfig:
     """How the table of the run was written."""
-    return TextConfig(**_run_config(run).get("data", {}).get("text", {}))
+    return TextConfig(**run_config(run).get("data", {}).get("text", {}))
 
 
 def _images_of_run(run: Path) -> Path | None:
-    images = _run_config(run).get("data", {}).get("images")
+    images = run_config(run).get("data", {}).get("images")
     return None if images is None else Path(images)
 
 
-def _run_config(run: Path) -> dict[str, Any]:
+def run_config(run: Path) -> dict[str, Any]:
     """The settings of a run; a model folder alone has none."""
     path = run / "config.toml"
     return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError
 import mixfit
 from mixfit import config_file
 from mixfit.cli.cache import cache
+from mixfit.cli.compare import compare
 from mixfit.cli.evaluate import evaluate
 from mixfit.cli.inspect import inspect
 from mixfit.cli.predict import predict
@@ -29,7 +30,7 @@ app = App(
     config=config_file.lay_under,
 )
 
-for command in (demo, inspect, train, tune, config, evaluate, predict, cache):
+for command in (demo, inspect, train, tune, config, evaluate, compare, predict, cache):
     app.command(command)
 
 

@@ -1,0 +1,379 @@
+"""Finished runs side by side: scores on the test rows that all of them held back, and settings that differ.
+
+In: run folders of one table and one target. Out: ``RunComparison``; ``report/compare_page.py`` lays it out.
+A row that any of the runs trained on, or chose its best epoch by, is never used."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from jaxtyping import Int64
+from rich.console import Console
+
+from mixfit.config import TextConfig
+from mixfit.console import PlainConsole
+from mixfit.data.cache import Cache
+from mixfit.data.fingerprint import Fingerprint, read_fingerprint
+from mixfit.data.table import read_as_configured
+from mixfit.data.target import usable_rows
+from mixfit.errors import ConfigError, DataError
+from mixfit.evaluation.groups import groups_if_known
+from mixfit.evaluation.paired import Difference, PairedScores, paired_scores
+from mixfit.evaluation.scores import headline_for, metrics_for
+from mixfit.files import json_numbers
+from mixfit.predictor import Predictor
+from mixfit.report.compare_page import CompareContent, write_compare
+from mixfit.scoring import load_run, run_config, split_of_run
+
+FEW_ROWS = 20
+"""Fewer common rows are warned of."""
+# Where things are, which is not how a run was made.
+_NO_SETTINGS = ("table", "target", "schema", "data.cache", "data.cache_gb", "data.images")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunComparison:
+    """What ``compare_runs`` found."""
+
+    target: str
+    scores: PairedScores
+    test_rows: dict[str, int]
+    """How many rows each run held back."""
+    settings: dict[str, tuple[str, ...]]
+    """By name: the value of each run, "" where it is not set; only those that differ."""
+    warnings: tuple[str, ...]
+
+    def sentences(self) -> list[str]:
+        """What came out by the headline metric, a sentence for each run but the first."""
+        return [_sentence(self.scores, one) for one in self.scores.of_headline()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, without nan."""
+        scores = self.scores
+        return {
+            "target": self.target,
+            "split": "test",
+            "rows": scores.rows,
+            "headline": scores.headline.name,
+            "runs": [
+                {
+                    "run": one.name,
+                    "test_rows": self.test_rows[one.name],
+                    **json_numbers(one.metrics),
+                    **json_numbers({f"{name}_ci95_low": ends[0] for name, ends in one.intervals.items()}),
+                    **json_numbers({f"{name}_ci95_high": ends[1] for name, ends in one.intervals.items()}),
+                }
+                for one in scores.standings
+            ],
+            "differences": [
+                {
+                    "run": one.name,
+                    "against": scores.standings[0].name,
+                    "metric": one.metric,
+                    **json_numbers({"difference": one.value, "ci95_low": one.low, "ci95_high": one.high}),
+                    "finding": one.finding,
+                }
+                for one in scores.differences
+            ],
+            "settings": self.settings,
+            "verdict": self.sentences(),
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HeldBack:
+    """The test rows of a run, and what it predicts for them."""
+
+    rows: Int64[np.ndarray, " rows"]
+    truth: np.ndarray
+    values: np.ndarray
+
+
+def compare_runs(
+    runs: Sequence[Path],
+    *,
+    out: Path = Path("compare.html"),
+    table: Path | None = None,
+    images: Path | None = None,
+    cache: Cache | None = None,
+    console: Console | None = None,
+) -> RunComparison:
+    """Compare the first run with all others, print what came out and write a page.
+
+    Args:
+        runs: folders of runs that were trained on the same table with the same target.
+        out: the page.
+        table: where the table is now; by default where the runs say.
+        images: folder that the photo paths start from; by default that of the runs.
+        cache: where image features are looked up and kept.
+    Raises:
+        ConfigError: there are fewer than two runs, or they cannot be compared.
+        DataError: the table is not the one of the runs, or something in a run folder is damaged.
+    """
+    console = console or PlainConsole()
+    if len(runs) < 2:
+        raise ConfigError(f"compare needs two runs or more, got {len(runs)}: mixfit compare RUN RUN")
+    names = unique_names([run.resolve().name for run in runs])
+    predictors = [load_run(run) for run in runs]
+    for run in runs:
+        if not (run / "config.toml").is_file():
+            raise ConfigError(f"{run} is no run folder: it has no config.toml, which says how its rows were split.")
+    _check_alike(runs, predictors)
+    tables = [
+        None if table is None and not _needs_table(run, one) else _read_table(run, table)
+        for run, one in zip(runs, predictors, strict=True)
+    ]
+    held = {
+        name: _held_back(run, one, frame, images=images, cache=cache)
+        for name, run, one, frame in zip(names, runs, predictors, tables, strict=True)
+    }
+    rows, truth, predictions = _in_common(held)
+    schema, target = predictors[0].schema, predictors[0].target
+    known = next((frame for _, frame in filter(None, tables)), None)
+    together = None if known is None else groups_if_known(known.iloc[rows], schema)
+    metrics = metrics_for(schema.task, target)
+    found = RunComparison(
+        target=schema.target,
+        scores=paired_scores(truth, predictions, metrics, headline_for(schema.task, target), together=together),
+        test_rows={name: len(one.rows) for name, one in held.items()},
+        settings=differing_settings(runs),
+        warnings=tuple(_warnings(held, len(rows))),
+    )
+    write_compare(_content(found), out)
+    for line in _lines(found):
+        console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
+    console.print(f" page {out}", markup=False)
+    return found
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The same names with a number behind those that were there before.
+
+    >>> unique_names(["a-001", "b-001", "a-001"])
+    ['a-001', 'b-001', 'a-001 (2)']
+    """
+    found: list[str] = []
+    for name in names:
+        number, free = 1, name
+        while free in found:
+            number += 1
+            free = f"{name} ({number})"
+        found.append(free)
+    return found
+
+
+def differing_settings(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
+    """Settings by section and name whose values are not the same in all ``config.toml``, and roles that differ."""
+    flat = [_flat(run_config(run)) | _roles(run) for run in runs]
+    names = sorted({name for settings in flat for name in settings})
+    values = {name: tuple(settings.get(name, "") for settings in flat) for name in names}
+    return {name: shown for name, shown in values.items() if len(set(shown)) > 1}
+
+
+def _check_alike(runs: Sequence[Path], predictors: Sequence[Predictor]) -> None:
+    """Refuse runs whose predictions are not of the same thing."""
+    prints = [read_fingerprint(run / "environment.json") for run in runs]
+    for run, found in zip(runs, prints, strict=True):
+        if found is None:
+            raise ConfigError(f"{run}/environment.json does not say which table the run was trained on: train it anew.")
+    first, model, origin = runs[0], predictors[0], prints[0]
+    for run, other, found in zip(runs[1:], predictors[1:], prints[1:], strict=True):
+        differs = None
+        if other.schema.target != model.schema.target:
+            differs = f"the target {other.schema.target!r}", f"{model.schema.target!r}"
+        elif other.schema.task != model.schema.task:
+            differs = f"the task {other.schema.task}", f"{model.schema.task}"
+        elif other.target.classes != model.target.classes:
+            counts = [len(one.target.classes or ()) for one in (other, model)]
+            differs = f"other classes ({counts[0]} of them)", f"its own {counts[1]}"
+        if differs:
+            raise ConfigError(f"{run} has {differs[0]} and {first} has {differs[1]}: compare runs of the same target.")
+        assert found is not None
+        assert origin is not None
+        if found.table_sha256 != origin.table_sha256:
+            raise ConfigError(f"{run} was trained on another table than {first}: compare runs of the same table.")
+
+
+def _needs_table(run: Path, predictor: Predictor) -> bool:
+    """Whether there are no saved predictions, or rows belong together, which only the table says."""
+    return not (run / "predictions_test.parquet").is_file() or bool(predictor.schema.names("group"))
+
+
+def _read_table(run: Path, given: Path | None) -> tuple[Path, pd.DataFrame]:
+    """The table of a run, as it was in training."""
+    config = run_config(run)
+    path = Path(str(config.get("table", ""))) if given is None else given
+    if not path.is_file():
+        raise ConfigError(f"The table of {run} is not at {path} (any more): say where it is with --table.")
+    then = read_fingerprint(run / "environment.json")
+    if then is None or Fingerprint.of(path, None).table_sha256 != then.table_sha256:
+        raise DataError(f"{path} is not the table that {run} was trained on: its bytes differ.")
+    frame, _ = read_as_configured(path, TextConfig(**config.get("data", {}).get("text", {})))
+    return path, frame
+
+
+def _held_back(
+    run: Path,
+    predictor: Predictor,
+    table: tuple[Path, pd.DataFrame] | None,
+    *,
+    images: Path | None,
+    cache: Cache | None,
+) -> _HeldBack:
+    """From the file in the run folder, or predicted again."""
+    path = run / "predictions_test.parquet"
+    if path.is_file():
+        return _read_predictions(path, predictor)
+    assert table is not None
+    place, frame = table
+    column = frame[predictor.schema.target]
+    usable, _ = usable_rows(frame, predictor.schema, 1.0)
+    rows = split_of_run(run, frame, predictor.schema, usable).test
+    truth = predictor.target.truth(column.iloc[rows])
+    if predictor.target.classes is not None:
+        rows, truth = rows[truth >= 0], truth[truth >= 0]
+    configured = run_config(run).get("data", {}).get("images")
+    folder = images or (place.parent if configured is None else Path(configured))
+    found = predictor.predictions(frame.iloc[rows], images=folder, cache=cache)
+    return _HeldBack(rows=rows, truth=truth, values=found.values)
+
+
+def _read_predictions(path: Path, predictor: Predictor) -> _HeldBack:
+    """Test rows as they were predicted at the end of the training."""
+    classes = predictor.target.classes
+    try:
+        frame = pd.read_parquet(path)
+        rows = frame["row"].to_numpy(dtype=np.int64)
+        if classes is None:
+            truth, values = (frame[name].to_numpy(dtype=np.float64) for name in ("truth", "prediction"))
+        else:
+            truth = pd.Index(classes, dtype="str").get_indexer(frame["truth"]).astype(np.int64)
+            values = frame[[f"probability_{name}" for name in classes]].to_numpy(dtype=np.float64)
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]}): remove it, or train anew.") from error
+    return _HeldBack(rows=rows, truth=truth, values=values)
+
+
+def _in_common(
+    held: dict[str, _HeldBack],
+) -> tuple[Int64[np.ndarray, " rows"], np.ndarray, dict[str, np.ndarray]]:
+    """Rows that every run held back, their truth, and the predictions of each run."""
+    first, *others = held.values()
+    rows = first.rows
+    for other in others:
+        rows = np.intersect1d(rows, other.rows)
+    if not len(rows):
+        counts = ", ".join(f"{len(one.rows)} of {name}" for name, one in held.items())
+        raise ConfigError(
+            f"No row was held back by all runs (test rows: {counts}), so none can judge them: train them with the same "
+            "--seed, --test and --split-time."
+        )
+    places = {name: pd.Index(one.rows).get_indexer(rows) for name, one in held.items()}
+    predictions = {name: one.values[places[name]] for name, one in held.items()}
+    return rows, next(iter(held.values())).truth[next(iter(places.values()))], predictions
+
+
+def _warnings(held: dict[str, _HeldBack], rows: int) -> list[str]:
+    warnings = []
+    most = max(len(one.rows) for one in held.values())
+    if rows < most:
+        warnings.append(
+            f"The runs were split differently: only {rows} of up to {most} test rows were held back by all of them."
+        )
+    if rows < FEW_ROWS:
+        warnings.append(f"{rows} rows are too few to tell models apart, unless they differ much.")
+    if len(held) > 2:
+        warnings.append("The best of several runs looks better than it is: judge it on rows that did not choose it.")
+    return warnings
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested sections as ``train.lr``; of a path that is absolute only the name."""
+    found: dict[str, str] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if name in _NO_SETTINGS:
+            continue
+        if isinstance(value, dict):
+            found |= _flat(value, f"{name}.")
+        else:
+            hidden = isinstance(value, str) and Path(value).is_absolute()
+            found[name] = Path(value).name if hidden else value if isinstance(value, str) else json.dumps(value)
+    return found
+
+
+def _roles(run: Path) -> dict[str, str]:
+    """What each column was used as."""
+    try:
+        columns = json.loads((run / "schema.json").read_text(encoding="utf-8"))["columns"]
+        return {f"role of {column['name']}": str(column["role"]) for column in columns}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _sentence(scores: PairedScores, one: Difference) -> str:
+    first = scores.standings[0]
+    mine = next(standing for standing in scores.standings if standing.name == one.name).metrics[one.metric]
+    numbers = (
+        f"{one.metric} {mine:.4g} against {first.metrics[one.metric]:.4g}, "
+        f"a difference of {one.value:+.3g} (95 % CI {one.low:+.3g} to {one.high:+.3g})"
+    )
+    match one.finding:
+        case "unknown":
+            return f"{one.metric} cannot be compared on these rows: {one.name} and {first.name} stay untold apart."
+        case "equal":
+            return f"{one.name} is exactly as good as {first.name}: {one.metric} {mine:.4g}."
+        case "within noise":
+            lead = "ahead of" if (one.value > 0) == scores.headline.higher_is_better else "behind"
+            where = "level with" if one.value == 0 else lead
+            return f"{one.name} is {where} {first.name}, but within noise: {numbers}."
+        case finding:
+            return f"{one.name} is {finding} than {first.name}, beyond noise: {numbers}."
+
+
+def _lines(found: RunComparison) -> list[str]:
+    """For a terminal."""
+    scores = found.scores
+    names = list(scores.standings[0].metrics)
+    width = max(24, *(len(one.name) + 2 for one in scores.standings))
+    lines = [
+        f" {scores.rows} test rows that all runs held back",
+        f"   {'':<{width}}" + "".join(f"{n:>19}" for n in names),
+    ]
+    for one in scores.standings:
+        lines.append(f"   {one.name:<{width}}" + "".join(f"{_number(one.metrics[name]):>19}" for name in names))
+    lines.append(f" differences to {scores.standings[0].name}, with 95 % intervals of pairs")
+    for difference in scores.differences:
+        interval = f"{_number(difference.low)} to {_number(difference.high)}"
+        lines.append(
+            f"   {difference.name:<{width}}{difference.metric:>19}{_number(difference.value):>12}   {interval:<26}"
+            f"{difference.finding}"
+        )
+    if found.settings:
+        lines.append(" settings that differ")
+        lines += [
+            f"   {name:<{width}}{' | '.join(value or '-' for value in values)}"
+            for name, values in found.settings.items()
+        ]
+    return [*lines, *(f" {one}" for one in found.sentences()), *(f" warning: {one}" for one in found.warnings)]
+
+
+def _number(value: float) -> str:
+    return "n/a" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def _content(found: RunComparison) -> CompareContent:
+    return CompareContent(
+        target=found.target,
+        scores=found.scores,
+        sentences=found.sentences(),
+        settings=found.settings,
+        warnings=found.warnings,
+        test_rows=found.test_rows,
+    )
