@@ -23,6 +23,7 @@ from mixfit.data.split_time import describe_times
 from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.baselines import boosted_trees, constant
+from mixfit.evaluation.facts import facts_of_blend, model_facts
 from mixfit.evaluation.scores import JudgedSplit, Rows, headline_for, metrics_for, score
 from mixfit.files import json_numbers
 from mixfit.kept_models import RunKeeper
@@ -256,8 +257,11 @@ def _blend_and_judge(
     }
     metrics = metrics_for(mixed.schema.task, mixed.target)
     scores = {name: score(rows, metrics) for name, rows in judged.items()}
+    coverage = found.coverage(mixed, LEVEL)
     predictor = replace(
-        found.predictor, metrics={name: json_numbers(by_model[BLEND]) for name, by_model in scores.items()}
+        found.predictor,
+        metrics={name: json_numbers(by_model[BLEND]) for name, by_model in scores.items()},
+        facts=facts_of_blend(judging, judged, BLEND, [(one.rows, one.count, one.inside) for one in coverage], LEVEL),
     )
     _save_model(folder, predictor)
     run = Run(
@@ -267,7 +271,7 @@ def _blend_and_judge(
         comparison=compare_blends(judging, judged, photos=predictor.photos),
         history=found.history,
         bad=[*mixed.bad, *unreadable(mixed)],
-        contest=replace(found.contest, coverage=found.coverage(mixed, LEVEL), history_of=keeper.history_of),
+        contest=replace(found.contest, coverage=coverage, history_of=keeper.history_of),
     )
     write_results(run, judging, judged, found.seconds, settings, command, [*warnings, *found.left_out])
     say_end(console, run, prepared.table, judging, prepared.data_config)
@@ -334,8 +338,10 @@ def _save(
 ) -> Predictor:
     """Write the model folder, with our own metrics in it."""
     metrics = metrics_for(mixed.schema.task, mixed.target)
-    found = {str(name): evaluate(metrics, truth_of(mixed, name), values) for name, values in ours.items()}
-    predictor = Predictor.from_training(network, mixed, config, metrics=found)
+    truth: dict[JudgedSplit, np.ndarray] = {name: truth_of(mixed, name) for name in ours}
+    found = {str(name): evaluate(metrics, truth[name], values) for name, values in ours.items()}
+    facts = model_facts(mixed, truth, ours, out_of_fold=False)
+    predictor = replace(Predictor.from_training(network, mixed, config, metrics=found), facts=facts)
     _save_model(folder, predictor)
     return predictor
 

@@ -34,7 +34,7 @@ MOST_GROUPS = 40
 MISSING = "(missing)"
 WITH_PHOTO, WITHOUT_PHOTO = "with a photo", "without a photo"
 _BINS, _FEW_VALUES = 5, 10
-_LEVEL = 0.05
+LEVEL = 0.05
 """Chance of calling any of a column's groups weak where none is."""
 
 
@@ -226,14 +226,11 @@ def group_table(
         judge: by which groups are ordered and called weak, see ``judge_for``.
         together: rows with the same number are not independent: they are drawn, and counted, together.
     """
-    errors = row_errors(judge, truth, prediction)
     alone = np.arange(len(truth)) if together is None else together
-    members = [np.flatnonzero(labels.of_row == number) for number in range(len(labels.names))]
-    judged = sum(len(rows) >= SMALL for rows in members)
+    weak = weak_groups(labels, row_errors(judge, truth, prediction), together=together)
     found = []
-    for name, rows in zip(labels.names, members, strict=True):
-        others = np.flatnonzero(~np.isin(np.arange(len(truth)), rows))
-        small = len(rows) < SMALL
+    for number, name in enumerate(labels.names):
+        rows, others = np.flatnonzero(labels.of_row == number), np.flatnonzero(labels.of_row != number)
         found.append(
             Group(
                 value=name,
@@ -243,14 +240,38 @@ def group_table(
                     metric.name: bootstrap_interval(metric, truth[rows], prediction[rows], groups=alone[rows])
                     for metric in metrics
                 },
-                small=small,
-                weak=not small and _is_worse(errors, alone, rows, others, level=_LEVEL / judged),
+                small=len(rows) < SMALL,
+                weak=number in weak,
                 rest=evaluate([judge], truth[others], prediction[others])[judge.name],
             )
         )
     sign = -1 if judge.higher_is_better else 1
     found.sort(key=lambda group: (group.small, -sign * group.metrics[judge.name]))
     return GroupTable(column=column, judge=judge, groups=tuple(found))
+
+
+def weak_groups(
+    labels: Labels,
+    errors: Float[np.ndarray, " rows"],
+    *,
+    together: Int64[np.ndarray, " rows"] | None = None,
+    level: float = LEVEL,
+) -> list[int]:
+    """Numbers of the groups whose mean error is beyond noise higher than that of all other rows; no small ones.
+
+    Args:
+        errors: of each row, see ``row_errors``.
+        together: as for ``group_table``.
+        level: chance of calling any group weak where none is.
+    """
+    alone = np.arange(len(errors)) if together is None else together
+    members = {number: labels.of_row == number for number in range(len(labels.names))}
+    judged = {number: inside for number, inside in members.items() if inside.sum() >= SMALL}
+    return [
+        number
+        for number, inside in judged.items()
+        if _is_worse(errors, alone, np.flatnonzero(inside), np.flatnonzero(~inside), level=level / len(judged))
+    ]
 
 
 def _looks_numeric(column: pd.Series) -> bool:

@@ -4,7 +4,7 @@ In: a saved folder, or a trained model and the data it was trained on. Out: pred
 A folder holds ``model.safetensors``, ``mixfit.json`` and ``README.md``: no pickle, nothing that runs code."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from mixfit.data.target import Target
 from mixfit.device import default_device
 from mixfit.errors import ConfigError
 from mixfit.nn.model import MixedInputModel
+from mixfit.predictor.card import ModelFacts, model_card
 
 if TYPE_CHECKING:
     from mixfit.predictor.network import NetworkPredictor
@@ -93,7 +94,9 @@ class Predictor(ABC):
     image_size: int
     """Pixels a side of the photos as the model sees them."""
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    """Per split; for the model card."""
+    """Per split."""
+    facts: ModelFacts | None = None
+    """For the model card: what was known when the training ended; None of a model put together by hand."""
 
     @property
     @abstractmethod
@@ -236,27 +239,20 @@ class Predictor(ABC):
             files = ImageFiles(photos.files, size=self.image_size, crop=self.crop, follow_links=False)
         return RawRows(frame=frame, arrays=arrays, photos=photos, files=files, first_row=first_row)
 
-    def model_card(self, usage_notes: list[str]) -> str:
-        """What the folder holds, for a person who finds it."""
+    def model_card(self, weights_sha256: str, *, notes: Sequence[str], licence: str) -> str:
+        """What the folder holds, for a person who finds it; see ``predictor/card.py``."""
         import mixfit
 
-        used = [name for role in ("number", "category", "date", "image") for name in self.schema.names(role)]
-        listed = ", ".join(f"`{name}`" for name in used[:30]) + (", ..." if len(used) > 30 else "")
-        names = list(next(iter(self.metrics.values()), {}))
-        rows = [
-            [split, *("n/a" if value is None else f"{value:.4g}" for value in values.values())]
-            for split, values in self.metrics.items()
-        ]
-        scores = [f"| {' | '.join(cells)} |" for cells in (["rows", *names], ["---"] * (len(names) + 1), *rows)]
-        usage = 'mixfit.Predictor.load("this folder").predict(frame, images="folder of photos")'
-        lines = [
-            f"# Model of `{self.schema.target}`",
-            f"Made by mixfit {mixfit.__version__}: {self.schema.task} from {len(used)} columns ({listed}).",
-            "\n".join(scores),
-            *usage_notes,
-            f"```python\n{usage}\n```",
-        ]
-        return "\n\n".join(lines) + "\n"
+        return model_card(
+            self.schema,
+            version=mixfit.__version__,
+            facts=self.facts,
+            classes=self.target.classes,
+            photos=self.uses_photos,
+            notes=notes,
+            licence=licence,
+            weights_sha256=weights_sha256,
+        )
 
 
 def unreadable_photos(frame: pd.DataFrame, photos: Photos, failures: Mapping[int, str]) -> list[BadInput]:

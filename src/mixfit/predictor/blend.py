@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,11 @@ from mixfit.data.schema import Schema
 from mixfit.data.store import ImageFiles
 from mixfit.data.target import target_from_dict
 from mixfit.errors import ConfigError
-from mixfit.nn.backbones import has_pretrained_weights
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.base import ModelOutput, Predictor, RawRows
+from mixfit.predictor.card import ModelFacts, licence_of
 from mixfit.predictor.folder import read_crop, save_folder
-from mixfit.predictor.network import LICENCE
 from mixfit.training.build import encode_photos, open_feature_store
 
 _ENCODER = "encoder."
@@ -189,17 +189,25 @@ class BlendPredictor(Predictor):
             "preprocessor": self.preprocessor.to_dict(),
             "target": self.target.to_dict(),
             "metrics": self.metrics,
+            "facts": None if self.facts is None else self.facts.to_dict(),
         }
-        save_folder(Path(folder), tensors, description, self.model_card(self._card_notes()))
+        card = partial(self.model_card, notes=self._card_notes(), licence=licence_of(self._image_config))
+        save_folder(Path(folder), tensors, description, card)
 
     def _card_notes(self) -> list[str]:
         listed = ", ".join(f"{name} ({share:.0%})" for name, share in self.shares.items())
         notes = [f"A blend over {len(self.folds)} folds of: {listed}."]
         if any("kernel" in name for name in self.shares):
             notes.append("Kernel ridge regression holds the training rows themselves, as scaled numbers.")
-        if self.photo_encoder is not None and has_pretrained_weights(self.photo_encoder.config.backbone):
-            notes.append(LICENCE)
         return notes
+
+    @property
+    def _image_config(self) -> ModelConfig | None:
+        """Of the image network, shared or of each network its own; None without photos."""
+        if self.photo_encoder is not None:
+            return self.photo_encoder.config
+        models = (model for fold in self.folds for model in fold.models.values())
+        return next((one.config for one in models if isinstance(one, FittedNetwork) and one.shape.photos), None)
 
     @classmethod
     def read(cls, description: dict[str, Any], tensors: Mapping[str, Tensor]) -> "BlendPredictor":
@@ -238,6 +246,7 @@ class BlendPredictor(Predictor):
             crop=read_crop(description["crop"]),
             image_size=image_size,
             metrics=description["metrics"],
+            facts=ModelFacts.from_dict(description.get("facts")),
         )
 
 

@@ -4,6 +4,7 @@ In: tensors and a description. Out: ``model.safetensors``, ``mixfit.json`` with 
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,22 +26,28 @@ FORMAT_VERSION = 2
 _DAMAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError)
 
 
-def save_folder(folder: Path, tensors: dict[str, Tensor], description: dict[str, Any], card: str) -> None:
+def save_folder(
+    folder: Path, tensors: dict[str, Tensor], description: dict[str, Any], card: Callable[[str], str]
+) -> None:
     """Write a model folder.
+
+    Args:
+        card: makes the model card, given the sha256 of the weights.
 
     Raises:
         ResourceError: the folder exists or cannot be written.
     """
     weights = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    digest = hashlib.sha256(weights).hexdigest()
     head = {
         "format_version": FORMAT_VERSION,
         "mixfit_version": mixfit.__version__,
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "weights_sha256": digest,
     }
     with new_folder(folder) as temporary:
         write_file(temporary / "model.safetensors", weights)
         write_file(temporary / "mixfit.json", json.dumps(head | description, indent=1, allow_nan=False))
-        write_file(temporary / "README.md", card)
+        write_file(temporary / "README.md", card(digest))
 
 
 def load_predictor(folder: Path) -> Predictor:

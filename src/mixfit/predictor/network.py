@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,15 @@ from mixfit.data.target import target_from_dict
 from mixfit.data.transform import RandomHorizontalFlip
 from mixfit.errors import ConfigError
 from mixfit.files import json_numbers, with_tuples
-from mixfit.nn.backbones import has_pretrained_weights
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor.base import BATCH, ModelOutput, Predictor, RawRows
+from mixfit.predictor.card import ModelFacts, licence_of
 from mixfit.predictor.folder import read_crop, save_folder
 from mixfit.training.build import CHUNK, encode_photos, model_shape, open_feature_store, sized_for
 from mixfit.training.tta import augmented_outputs
 
 _WIDEST_CATEGORY = 32
-LICENCE = "Image network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +151,11 @@ class NetworkPredictor(Predictor):
             "preprocessor": self.preprocessor.to_dict(),
             "target": self.target.to_dict(),
             "metrics": self.metrics,
+            "facts": None if self.facts is None else self.facts.to_dict(),
         }
-        notes = [LICENCE] if self.shape.photos and has_pretrained_weights(self.config.backbone) else []
-        save_folder(Path(folder), self.model.state_dict(), description, self.model_card(notes))
+        licence = licence_of(self.config if self.shape.photos else None)
+        card = partial(self.model_card, notes=["One network."], licence=licence)
+        save_folder(Path(folder), self.model.state_dict(), description, card)
 
     @classmethod
     def read(cls, description: dict[str, Any], tensors: dict[str, Tensor]) -> "NetworkPredictor":
@@ -173,4 +175,5 @@ class NetworkPredictor(Predictor):
             crop=read_crop(description["crop"]),
             image_size=shape.image_size,
             metrics=description["metrics"],
+            facts=ModelFacts.from_dict(description.get("facts")),
         )

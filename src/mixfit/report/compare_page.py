@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _SECTIONS = [("result", "Result"), ("metrics", "Metrics"), ("differences", "Differences"), ("settings", "Settings")]
 _WORDS = {
-    "better": "better, beyond noise",
-    "worse": "worse, beyond noise",
+    "better": "better",
+    "worse": "worse",
     "within noise": "within noise",
     "equal": "exactly equal",
     "unknown": "cannot be told",
