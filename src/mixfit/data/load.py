@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from torch import Tensor
 from mixfit.choices import Crop, Role
 from mixfit.config import DataConfig
 from mixfit.data.bad_inputs import BadInput
+from mixfit.data.batch_picture import batch_figure
 from mixfit.data.cache import Cache
 from mixfit.data.copies import without_copies
 from mixfit.data.dataset import FeatureTable, MixedDataset
@@ -34,6 +36,9 @@ from mixfit.data.target import Target, fit_target, row_weights, usable_rows
 from mixfit.data.transform import Transform
 from mixfit.errors import ConfigError, DataError
 from mixfit.suggest import unknown_column
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NO_PHOTOS_SIZE = 224
 """Image size of a table without photos: pixels a side of those that the backbone knows."""
@@ -156,6 +161,10 @@ class MixedData:
             photos=self.photo_source,
             weight=None if arrays.weight is None else arrays.weight[rows],
         )
+
+    def show_batch(self, rows: int = 8) -> "Figure":
+        """A picture of a few training rows: photos as the network sees them, augmented and all, target and cells."""
+        return batch_figure(self, rows)
 
     def with_features(self, features: FeatureTable) -> "MixedData":
         """The same data whose batches carry ``features`` in place of pixels."""

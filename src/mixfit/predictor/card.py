@@ -166,8 +166,8 @@ def _intended_use() -> list[str]:
             "same units."
         ),
         (
-            "Not for rows of another source or a later time before `mixfit evaluate` has shown how good it is there; not "
-            "for telling what causes what, as it knows only what goes together; and not for decisions about people "
+            "Not for rows of another source or a later time before `mixfit evaluate` has shown how good it is there; "
+            "not for telling what causes what, as it knows only what goes together; and not for decisions about people "
             "without somebody who can overrule it."
         ),
     ]
@@ -226,8 +226,8 @@ def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: 
         lines.append("No group of rows was large enough to tell whether the model is weak there.")
     inputs = [
         (
-            "A number beyond what was seen in training is taken as it is, but as no more than 10 standard deviations from "
-            "the mean; nothing warns of it, and the prediction is a guess."
+            "A number beyond what was seen in training is taken as it is, but as no more than 10 standard deviations "
+            "from the mean; nothing warns of it, and the prediction is a guess."
         ),
         "A category that no training row had counts as unknown, and the status of the row says so.",
         "An empty cell counts as a middle value, and as missing where training rows had such cells too.",
@@ -244,8 +244,8 @@ def _loading(weights_sha256: str, *, photos: bool) -> list[str]:
     return [
         "## Load and verify",
         (
-            "In this folder, the first command must print the sum below; loading checks it too, against `mixfit.json`, and "
-            "runs no code from the folder."
+            "In this folder, the first command must print the sum below; loading checks it too, against `mixfit.json`, "
+            "and runs no code from the folder."
         ),
         f"```sh\nsha256sum model.safetensors\n# {weights_sha256}\n```",
         (

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mixfit.device import default_device, is_out_of_memory
-from mixfit.errors import DataError, Diverged, ResourceError
+from mixfit.errors import ConfigError, DataError, Diverged, ResourceError
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.callback import Callback, CancelBatch, CancelEpoch, CancelFit, CancelTrain, Events
 from mixfit.training.callbacks.schedule import OneCycle
@@ -24,6 +24,9 @@ from mixfit.training.optimizer import AdamW, parameter_groups
 from mixfit.training.snapshot import Snapshot, restore
 from mixfit.training.state import TrainState
 from mixfit.training.training_data import Batches, TrainingData
+
+if TYPE_CHECKING:
+    from mixfit.training.callbacks.recorder import Recorder
 
 
 class Learner:
@@ -164,6 +167,16 @@ class Learner:
             ConfigError: the model has no image network, or the batches carry features in place of pixels.
         """
         return fine_tune(self, epochs, lr, head_epochs=head_epochs, backbone_rate=backbone_rate, callbacks=callbacks)
+
+    @property
+    def recorder(self) -> "Recorder":
+        """The ``Recorder`` among the callbacks: ``learner.recorder.plot_loss()``; ``ConfigError`` if there is none."""
+        from mixfit.training.callbacks.recorder import Recorder  # it loads pandas, which training alone needs not
+
+        found = next((callback for callback in self.callbacks if isinstance(callback, Recorder)), None)
+        if found is None:
+            raise ConfigError("This learner has no Recorder: make it with callbacks=[mixfit.Recorder()].")
+        return found
 
     def lr_find(
         self, *, start: float = 1e-6, end: float = 10.0, steps: int = 200, callbacks: Sequence[Callback] = ()
