@@ -59,7 +59,7 @@ def bootstrap_difference(
     return bootstrap_interval(paired, positions, positions, groups=groups, level=level, resamples=resamples, seed=seed)
 
 
-def rows_of_groups(groups: Int64[np.ndarray, " rows"]) -> list[Int64[np.ndarray, " rows"]] | None:
+def rows_of_groups(groups: Int64[np.ndarray, " rows"]) -> list[Int64[np.ndarray, " _"]] | None:
     """Positions of the rows of each group; None where every row is a group of its own."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order])) + 1

@@ -277,8 +277,8 @@ def weak_groups(
 def _looks_numeric(column: pd.Series) -> bool:
     """Whether nearly all cells are numbers, and too many different ones to be codes of something."""
     values = to_numbers(column).values
-    there = int(to_keys(column).notna().sum())
-    return there > 0 and np.isfinite(values).sum() >= 0.9 * there and len(np.unique(values[~np.isnan(values)])) > SMALL
+    known, there = values[~np.isnan(values)], int(to_keys(column).notna().sum())
+    return there > 0 and len(known) >= 0.9 * there and len(np.unique(known)) > SMALL
 
 
 def _by_number(column: pd.Series) -> Labels:
