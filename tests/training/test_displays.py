@@ -22,6 +22,7 @@ from mixfit.training.callbacks.json_lines import JsonLines
 from mixfit.training.callbacks.notebook import NotebookProgress
 from mixfit.training.callbacks.profiler import PARTS, Profiler
 from mixfit.training.callbacks.progress import ProgressLines
+from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.tensorboard import TensorBoard
 from mixfit.training.metrics import MAE
 from mixfit.training.snapshot import take
@@ -299,3 +300,21 @@ def test_outside_of_a_notebook_there_are_lines(monkeypatch: pytest.MonkeyPatch, 
     learner(NotebookProgress(console=console)).fit(2, 0.01)
     assert len(console.file.getvalue().splitlines()) == 3  # type: ignore[attr-defined]
     assert display.shown == []
+
+
+# Recorder
+
+
+def test_the_recorder_of_a_learner_is_at_hand() -> None:
+    recorder = Recorder()
+    subject = learner(recorder)
+    subject.fit(2, 0.01)
+    assert subject.recorder is recorder
+    (axes,) = subject.recorder.plot_loss().axes
+    assert axes.get_legend_handles_labels()[1] == ["step", "training rows", "validation rows"]
+    assert len(axes.lines[0].get_xdata()) == len(recorder.steps)
+
+
+def test_a_learner_without_recorder_says_how_to_have_one() -> None:
+    with pytest.raises(ConfigError, match=r"no Recorder: make it with callbacks=\[mixfit\.Recorder\(\)\]"):
+        _ = learner().recorder
