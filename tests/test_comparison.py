@@ -167,6 +167,10 @@ REFUSALS = {
     ),
     "no environment": (lambda run: (run / "environment.json").unlink(), "does not say which table the run was trained"),
     "no settings": (lambda run: (run / "config.toml").unlink(), "is no run folder: it has no config.toml"),
+    "damaged settings": (
+        lambda run: (run / "config.toml").write_text("[data\n"),
+        r"second-001/config\.toml is damaged: ",
+    ),
     "a table that is gone": (
         lambda run: (run / "config.toml").write_text(tomli_w.dumps({**run_config(run), "table": "gone.csv"})),
         r"second-001 is not at gone\.csv \(any more\): say where it is with --table\.",

@@ -289,7 +289,7 @@ def _warnings(held: dict[str, _HeldBack], rows: int) -> list[str]:
     if rows < FEW_ROWS:
         warnings.append(f"{rows} rows are too few to tell models apart, unless they differ much.")
     if len(held) > 2:
-        warnings.append("The best of several runs looks better than it is: judge it on rows that did not choose it.")
+        warnings.append("The best of several runs looks better than it is: judge it on other rows.")
     return warnings
 
 

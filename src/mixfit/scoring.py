@@ -333,9 +333,16 @@ def _images_of_run(run: Path) -> Path | None:
 
 
 def run_config(run: Path) -> dict[str, Any]:
-    """The settings of a run; a model folder alone has none."""
+    """The settings of a run; a model folder alone has none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     path = run / "config.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}.") from error
 
 
 def _warn_of_changes(
