@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mixfit.comparison import compare_runs as compare_runs
     from mixfit.config import DataConfig as DataConfig
     from mixfit.config import ModelConfig as ModelConfig
     from mixfit.config import TrainConfig as TrainConfig
@@ -156,6 +157,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "mixfit.comparison": ("compare_runs",),
     "mixfit.config": ("DataConfig", "ModelConfig", "TrainConfig"),
     "mixfit.data.batch": ("Inputs", "collate"),
     "mixfit.data.cache": ("Cache",),
