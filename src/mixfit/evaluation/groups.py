@@ -86,7 +86,7 @@ class GroupTable:
         ]
         for group in self.groups:
             low, high = group.intervals[self.judge.name]
-            interval = "n/a" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
+            interval = "n/a" if np.isnan(low) else f"{_number(low)} to {_number(high)}"
             values = [f"{_number(group.metrics[name]):>{widths[name]}}" for name in others]
             mark = "   WEAK" if group.weak else "   small" if group.small else ""
             found.append(
@@ -350,7 +350,7 @@ def _mean(errors: Float[np.ndarray, " rows"], together: Int64[np.ndarray, " rows
 
 
 def _number(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:.4g}"
+    return "n/a" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def _shown(text: str) -> str:
