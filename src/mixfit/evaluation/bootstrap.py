@@ -1,11 +1,19 @@
-"""How sure a metric is: the percentile bootstrap over rows (Efron 1979), or over groups of rows."""
+"""How sure a metric is: the percentile bootstrap (Efron 1979) over rows, or over groups where rows belong together.
 
-from collections.abc import Iterator
+Rows of one group come with the same errors: drawn one by one, they would make an interval too narrow."""
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Int64
 
+from mixfit.evaluation.resampled import resampled
 from mixfit.training.metrics import Metric
+
+RESAMPLES = 1_000
+_SLOW_RESAMPLES = 300  # of metrics that are computed one by one
+_NUMBERS = 2_000_000  # counts that are held at a time
+_NOTHING = (float("nan"), float("nan"))
 
 
 def bootstrap_interval(
@@ -13,29 +21,19 @@ def bootstrap_interval(
     truth: np.ndarray,
     prediction: np.ndarray,
     *,
-    groups: Int64[np.ndarray, " rows"] | None = None,
     level: float = 0.95,
-    resamples: int = 300,
+    resamples: int = RESAMPLES,
     seed: int = 0,
+    groups: Int64[np.ndarray, " rows"] | None = None,
 ) -> tuple[float, float]:
     """Lower and upper end of the interval of ``metric``; nan where it cannot be computed.
 
     Args:
         truth: ``(rows,)``; prediction: ``(rows,)`` or ``(rows, classes)``.
-        groups: rows with the same number are drawn together, as several rows of one patient are not several patients;
-            None draws each row on its own.
         level: share of resamples between the two ends.
+        groups: rows with the same number are drawn together; by default each row is drawn alone.
     """
-    members = None if groups is None else rows_of_groups(groups)
-    if len(truth if members is None else members) < 2:
-        return float("nan"), float("nan")
-    draws = _draws(len(truth), members, np.random.default_rng(seed), resamples)
-    values = np.array([metric.function(truth[rows], prediction[rows]) for rows in draws])
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return _interval(lambda draws: _values(metric, truth, prediction, draws), len(truth), level, resamples, seed, groups)
 
 
 def bootstrap_difference(
@@ -44,19 +42,71 @@ def bootstrap_difference(
     first: np.ndarray,
     second: np.ndarray,
     *,
-    groups: Int64[np.ndarray, " rows"] | None = None,
     level: float = 0.95,
-    resamples: int = 300,
+    resamples: int = RESAMPLES,
     seed: int = 0,
+    groups: Int64[np.ndarray, " rows"] | None = None,
 ) -> tuple[float, float]:
     """Interval of ``metric(first) - metric(second)`` over the same resampled rows; nan where it cannot be computed."""
-    paired = Metric(
-        metric.name,
-        lambda rows, _: metric.function(truth[rows], first[rows]) - metric.function(truth[rows], second[rows]),
-        metric.higher_is_better,
-    )
-    positions = np.arange(len(truth))
-    return bootstrap_interval(paired, positions, positions, groups=groups, level=level, resamples=resamples, seed=seed)
+
+    def values(draws: "_Draws") -> np.ndarray:
+        return _values(metric, truth, first, draws) - _values(metric, truth, second, draws)
+
+    return _interval(values, len(truth), level, resamples, seed, groups)
+
+
+class _Draws:
+    """Resamples as counts, the same whenever they are asked for."""
+
+    def __init__(self, rows: int, resamples: int, seed: int, groups: Int64[np.ndarray, " rows"] | None) -> None:
+        self.rows, self.resamples, self.seed = rows, resamples, seed
+        self.group = None if groups is None else np.unique(groups, return_inverse=True)[1]
+        self.units = rows if self.group is None else int(self.group.max()) + 1
+
+    def counts(self) -> Iterator[np.ndarray]:
+        """How often each row is drawn, float64 ``(some resamples, rows)``."""
+        random = np.random.default_rng(self.seed)
+        some = max(1, _NUMBERS // self.rows)
+        for start in range(0, self.resamples, some):
+            drawn = [
+                np.bincount(random.integers(self.units, size=self.units), minlength=self.units)
+                for _ in range(min(some, self.resamples - start))
+            ]
+            counts = np.array(drawn, dtype=np.float64)
+            yield counts if self.group is None else counts[:, self.group]
+
+
+def _values(metric: Metric, truth: np.ndarray, prediction: np.ndarray, draws: _Draws) -> np.ndarray:
+    quick = resampled(metric, truth, prediction)
+    if quick is not None:
+        return np.concatenate([quick(counts) for counts in draws.counts()])
+    found: list[float] = []
+    for counts in draws.counts():
+        for count in counts[: _SLOW_RESAMPLES - len(found)].astype(np.int64):
+            rows = np.repeat(np.arange(len(truth)), count)
+            found.append(metric.function(truth[rows], prediction[rows]))
+    return np.array(found)
+
+
+def _interval(
+    values: Callable[[_Draws], np.ndarray],
+    rows: int,
+    level: float,
+    resamples: int,
+    seed: int,
+    groups: Int64[np.ndarray, " rows"] | None,
+) -> tuple[float, float]:
+    if rows < 2:
+        return _NOTHING
+    draws = _Draws(rows, resamples, seed, groups)
+    if draws.units < 2:
+        return _NOTHING
+    found = values(draws)
+    found = found[~np.isnan(found)]
+    if not len(found):
+        return _NOTHING
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def rows_of_groups(groups: Int64[np.ndarray, " rows"]) -> list[Int64[np.ndarray, " _"]] | None:
@@ -64,14 +114,3 @@ def rows_of_groups(groups: Int64[np.ndarray, " rows"]) -> list[Int64[np.ndarray,
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order])) + 1
     return None if len(starts) + 1 >= len(groups) else np.split(order, starts)
-
-
-def _draws(
-    rows: int, members: list[np.ndarray] | None, random: np.random.Generator, resamples: int
-) -> Iterator[Int64[np.ndarray, " drawn"]]:
-    """Positions with replacement, as many rows, or groups, as there are."""
-    for _ in range(resamples):
-        if members is None:
-            yield random.integers(rows, size=rows)
-        else:
-            yield np.concatenate([members[number] for number in random.integers(len(members), size=len(members))])

@@ -31,6 +31,8 @@ class Rows:
     truth: np.ndarray
     predictions: dict[str, np.ndarray]
     """By model; numbers ``(rows,)`` or probabilities ``(rows, classes)``."""
+    groups: np.ndarray | None = None
+    """Number of the group of each row, where rows belong together; intervals are then those over groups."""
 
 
 def metrics_for(task: Task, target: Target) -> tuple[Metric, ...]:
@@ -96,12 +98,12 @@ def _compare_two(rows: Rows, headline: Metric, ours: str, table: str, model: str
     mine, theirs = found[ours][headline.name], found[table][headline.name]
     if np.isnan(mine) or np.isnan(theirs):
         return Comparison(f"{headline.name} cannot be computed on the {rows.split} rows: no comparison.", loses=False)
-    low, high = bootstrap_interval(headline, rows.truth, rows.predictions[ours])
+    low, high = bootstrap_interval(headline, rows.truth, rows.predictions[ours], groups=rows.groups)
     sign = 1 if headline.higher_is_better else -1
-    gain_low, gain_high = sorted(
-        sign * end
-        for end in bootstrap_difference(headline, rows.truth, rows.predictions[ours], rows.predictions[table])
+    ends = bootstrap_difference(
+        headline, rows.truth, rows.predictions[ours], rows.predictions[table], groups=rows.groups
     )
+    gain_low, gain_high = sorted(sign * end for end in ends)
     interval = "n/a" if np.isnan(low) else f"{low:.3g} to {high:.3g}"
     on = f"{len(rows.truth)} row{'' if len(rows.truth) == 1 else 's'}"
     numbers = f"{rows.split} {headline.name} {mine:.3g} (95 % CI {interval}) against {theirs:.3g} on {on}"
