@@ -14,7 +14,13 @@ from rich.console import Console
 from mixfit.candidates.blend import Blend, Gain, blend, gain, row_losses
 from mixfit.candidates.cross_fit import Fitting, Folds, OutOfTimeError, cross_fit, deal_folds, photo_means
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
-from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, class_uncertainty, number_uncertainty
+from mixfit.candidates.intervals import (
+    ClassUncertainty,
+    NumberUncertainty,
+    Uncertainty,
+    class_uncertainty,
+    number_uncertainty,
+)
 from mixfit.candidates.presets import plan_for
 from mixfit.candidates.threads import SMALL, one_thread
 from mixfit.config import ModelConfig, TrainConfig
@@ -23,12 +29,12 @@ from mixfit.data.load import MixedData
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.split import group_of_row
 from mixfit.duration import parse_duration
-from mixfit.errors import Diverged
+from mixfit.errors import ConfigError, Diverged
 from mixfit.kept_models import RunKeeper
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
-from mixfit.report.content import Coverage, LeaderboardLine
-from mixfit.results import BLEND, TABLE_BLEND, Contest
+from mixfit.report.content import Coverage, LeaderboardLine, LevelCoverage
+from mixfit.results import BLEND, PHOTO_BLEND, TABLE_BLEND, Contest
 
 _FEWEST_SECONDS = 1.0
 
@@ -59,9 +65,40 @@ class Blended:
         truth, uncertainty = mixed.arrays.target.numpy()[rows], self.predictor.uncertainty
         if isinstance(uncertainty, ClassUncertainty):
             return uncertainty.sets(self.scaled_test, level)[np.arange(len(rows)), truth]
-        encoded = _encoded(mixed, uncertainty.encoder, rows, photos=self.predictor.photos)
-        low, high = uncertainty.interval(self.scaled_test, encoded, level)
+        low, high = self._scaled_interval(uncertainty, mixed, level)
         return (low <= truth) & (truth <= high)
+
+    def interval(self, mixed: MixedData, level: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """Lower and upper ends of the test rows in the unit of the target; None for classes."""
+        uncertainty = self.predictor.uncertainty
+        if isinstance(uncertainty, ClassUncertainty) or not len(mixed.split.test):
+            return None
+        low, high = self._scaled_interval(uncertainty, mixed, level)
+        return mixed.target.decode(low), mixed.target.decode(high)
+
+    def level_coverage(self, mixed: MixedData, levels: tuple[float, ...]) -> list[LevelCoverage]:
+        """How often intervals or sets hold the truth of all test rows; a level that the folds cannot tell is absent."""
+        rows, uncertainty = mixed.split.test, self.predictor.uncertainty
+        found = []
+        for level in levels if len(rows) else ():
+            try:
+                inside = self.covered(mixed, level)
+            except ConfigError:  # so few rows in the folds
+                continue
+            if isinstance(uncertainty, ClassUncertainty):
+                width = float(uncertainty.sets(self.scaled_test, level).sum(1).mean())
+            else:
+                ends = self.interval(mixed, level)
+                assert ends is not None
+                width = float(np.median(ends[1] - ends[0]))
+            found.append(LevelCoverage(level=level, count=len(rows), inside=int(inside.sum()), width=width))
+        return found
+
+    def _scaled_interval(
+        self, uncertainty: NumberUncertainty, mixed: MixedData, level: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        encoded = _encoded(mixed, uncertainty.encoder, mixed.split.test, photos=self.predictor.photos)
+        return uncertainty.interval(self.scaled_test, encoded, level)
 
     def coverage(self, mixed: MixedData, level: float) -> list[Coverage]:
         """How often the intervals hold the truth of test rows: of all, and of those where they might fail."""
@@ -168,6 +205,8 @@ class _Choice:
     blend: Blend
     table: Blend
     reason: str
+    refused: Blend | None = None
+    """That with photos, where it is not better beyond noise: what they would add can be told from it."""
 
 
 def _choose(
@@ -192,7 +231,7 @@ def _choose(
         f"The photos do not help beyond noise (with them the mean loss is {text}), so the model uses the table alone: "
         f"{_listed(table)}."
     )
-    return _Choice(blend=table, table=table, reason=reason)
+    return _Choice(blend=table, table=table, reason=reason, refused=both)
 
 
 def _percent(found: Gain, before: float) -> str:
@@ -278,7 +317,9 @@ def _blended(
     test_rows = mixed.split.test
     on_test = {fitting.candidate.name: fitting.mean(folds, test_rows) for fitting in fittings}
     out_of_fold = {fitting.candidate.name: fitting.predictions for fitting in fittings}
-    for name, found in ((TABLE_BLEND, chosen.table), (BLEND, chosen.blend)):
+    blends = [(TABLE_BLEND, chosen.table), (BLEND, chosen.blend)]
+    refused = [] if chosen.refused is None else [(PHOTO_BLEND, chosen.refused)]
+    for name, found in [*blends, *refused]:
         out_of_fold[name] = found.predictions
         on_test[name] = np.sum([share * on_test[model] for model, share in found.shares.items()], axis=0)
     lines = []
@@ -295,7 +336,7 @@ def _blended(
                 seconds=fitting.seconds,
             )
         )
-    for name, found in ((TABLE_BLEND, chosen.table), (BLEND, chosen.blend)):
+    for name, found in blends:
         mean, error = _shown_loss(found.losses, groups, weight)
         photos = name == BLEND and predictor.photos
         lines.append(LeaderboardLine(model=name, photos=photos, loss=mean, error=error, share=None, seconds=None))

@@ -34,6 +34,7 @@ from mixfit.results import (
     BLEND,
     JUDGED,
     LEVEL,
+    LEVELS,
     Run,
     compare_blends,
     compare_with_table,
@@ -42,8 +43,8 @@ from mixfit.results import (
     say_end,
     truth_of,
     unreadable,
-    write_results,
 )
+from mixfit.results_files import write_results
 from mixfit.run_folder import (
     began_with_lightgbm,
     changed_versions,
@@ -271,7 +272,13 @@ def _blend_and_judge(
         comparison=compare_blends(judging, judged, photos=predictor.photos),
         history=found.history,
         bad=[*mixed.bad, *unreadable(mixed)],
-        contest=replace(found.contest, coverage=coverage, history_of=keeper.history_of),
+        contest=replace(
+            found.contest,
+            coverage=coverage,
+            levels=found.level_coverage(mixed, LEVELS),
+            interval=found.interval(mixed, LEVEL),
+            history_of=keeper.history_of,
+        ),
     )
     write_results(run, judging, judged, found.seconds, settings, command, [*warnings, *found.left_out])
     say_end(console, run, prepared.table, judging, prepared.data_config)

@@ -1,34 +1,39 @@
-"""What a training gave: its scores beside those of the baselines, in files, in a report and in words.
+"""What a training gave: its scores beside those of the baselines, in words and in figures.
 
-In: predictions of several models for the same rows. Out: ``Run``, and what is written of it."""
+In: predictions of several models for the same rows. Out: ``Run``; what is written of it is for ``results_files``."""
 
-import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 
 from mixfit.config import DataConfig
-from mixfit.data.bad_inputs import BadInput, describe_bad, write_bad_inputs
+from mixfit.data.bad_inputs import BadInput, describe_bad
 from mixfit.data.load import MixedData
+from mixfit.data.split import group_of_row
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for
-from mixfit.files import explained, write_file
 from mixfit.predictor import Predictor, unreadable_photos
-from mixfit.report.content import Coverage, Diagnosis, LeaderboardLine, ModelKind, Picture, ReportContent, Score
-from mixfit.run_folder import describe_environment
+from mixfit.report.content import Coverage, LeaderboardLine, LevelCoverage
 from mixfit.training.callbacks.doctor import Doctor
-from mixfit.training.doctor.finding import Finding
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 OURS = "mixfit, table and photos"
 OURS_TABLE_ONLY = "mixfit, table only"
 BLEND, TABLE_BLEND = "mixfit, blend", "blend, table only"
+PHOTO_BLEND = "blend, with photos"
+"""The blend with photos where the one that predicts does without them."""
 TREES = "boosted trees, table"
 """The candidate that a blend is compared with in words."""
 LEVEL = 0.9
 """Share of rows whose truth the intervals of a report shall hold."""
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+"""Those at which it is told whether they do."""
 JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
 
 
@@ -42,6 +47,10 @@ class Contest:
     """Why this of all models predicts, in plain words."""
     coverage: list[Coverage] = field(default_factory=list)
     """How often intervals or sets at ``LEVEL`` hold the truth of test rows."""
+    levels: list[LevelCoverage] = field(default_factory=list)
+    """The same at each of ``LEVELS``."""
+    interval: tuple[np.ndarray, np.ndarray] | None = None
+    """Lower and upper ends at ``LEVEL`` of the test rows, in the unit of the target; None for classes."""
     history_of: str = ""
     """Which network the history of the run is of; "" when none was trained."""
 
@@ -62,6 +71,48 @@ class Run:
     """How the models of a blend competed; None for one network."""
     doctor: Doctor | None = None
     """Who watched the training, if one was asked."""
+
+    def plot_scores(self) -> "Figure":
+        """The headline metric of the models that are compared, with 95 % intervals."""
+        from mixfit.report.plots import plot_scores
+
+        return plot_scores(self.folder)
+
+    def plot_loss(self) -> "Figure":
+        """Training and validation loss of the network by epoch; of a blend of the one that was trained last.
+
+        Raises:
+            ConfigError: no network was trained.
+        """
+        from mixfit.report.plots import plot_loss
+
+        return plot_loss(self.folder)
+
+    def plot_predictions(self) -> "Figure":
+        """Predicted against true values, or the confusion matrix, of the rows that judge."""
+        from mixfit.report.plots import plot_predictions
+
+        return plot_predictions(self.folder)
+
+    def plot_calibration(self) -> "Figure":
+        """How often what is so and so probable comes true, or how often intervals hold the truth.
+
+        Raises:
+            ConfigError: one network of a number has neither.
+        """
+        from mixfit.report.plots import plot_calibration
+
+        return plot_calibration(self.folder)
+
+    def show_worst(self, count: int = 6) -> "Figure":
+        """The rows with the largest errors: their photos, the truth, the prediction and what is unusual about them.
+
+        Raises:
+            ConfigError: ``count`` is below 1, or no prediction was wrong.
+        """
+        from mixfit.report.plots import show_worst
+
+        return show_worst(self.folder, count)
 
 
 def our_name(mixed: MixedData) -> str:
@@ -85,11 +136,18 @@ def final_rows(judged: dict[JudgedSplit, Rows]) -> Rows:
     return judged["test"] if len(judged["test"].truth) else judged["valid"]
 
 
+def with_groups(mixed: MixedData, rows: Rows) -> Rows:
+    """The same rows, with the groups that they belong to where the table has such a column."""
+    if not mixed.schema.names("group"):
+        return rows
+    return replace(rows, groups=group_of_row(mixed.frame.iloc[mixed.split.of(rows.split)], mixed.schema))
+
+
 def compare_with_table(mixed: MixedData, judged: dict[JudgedSplit, Rows]) -> Comparison:
     """The verdict on the rows that judge at the end."""
     headline = headline_for(mixed.schema.task, mixed.target)
     return compare(
-        final_rows(judged),
+        with_groups(mixed, final_rows(judged)),
         headline,
         our_name(mixed),
         BOOSTED_TREES,
@@ -100,7 +158,7 @@ def compare_with_table(mixed: MixedData, judged: dict[JudgedSplit, Rows]) -> Com
 
 def compare_blends(mixed: MixedData, judged: dict[JudgedSplit, Rows], *, photos: bool) -> Comparison:
     """The verdict on the rows that judge at the end: the blend against boosted trees, and against a constant."""
-    rows, headline = final_rows(judged), headline_for(mixed.schema.task, mixed.target)
+    rows, headline = with_groups(mixed, final_rows(judged)), headline_for(mixed.schema.task, mixed.target)
     against = TREES if TREES in rows.predictions else CONSTANT
     found = compare(rows, headline, BLEND, against, constant=CONSTANT, with_photos=photos, called="blend")
     if not photos:
@@ -110,100 +168,11 @@ def compare_blends(mixed: MixedData, judged: dict[JudgedSplit, Rows], *, photos:
     return Comparison(f"{found.verdict} {said}", loses=found.loses)
 
 
-def write_results(
-    run: Run,
-    mixed: MixedData,
-    judged: dict[JudgedSplit, Rows],
-    seconds: dict[str, float],
-    settings: dict[str, object],
-    command: str,
-    warnings: list[str],
-) -> None:
-    """Write the list of bad inputs, the validation predictions and the report."""
-    from mixfit.report.page import write_report  # matplotlib takes a second, which a misspelt flag should not wait for
-
-    contest = run.contest
-    ours = our_name(mixed) if contest is None else BLEND
-    with explained(run.folder, None):
-        write_bad_inputs(run.bad, run.folder / "bad_inputs.csv")
-        predictions = io.BytesIO()  # pyarrow itself opens no path whose letters the locale does not have
-        _predictions_frame(mixed, judged["valid"], ours).to_parquet(predictions)
-        write_file(run.folder / "predictions_valid.parquet", predictions.getvalue())
-    final, headline = final_rows(judged), headline_for(mixed.schema.task, mixed.target)
-    kinds: dict[str, ModelKind] = {
-        ours: "ours",
-        BOOSTED_TREES: "table",
-        TABLE_BLEND: "table",
-        CONSTANT: "constant",
-    }
-    content = ReportContent(
-        title=run.folder.name.rpartition("-")[0],
-        target=mixed.schema.target,
-        schema=mixed.schema,
-        rows={"train": len(mixed.split.train), "valid": len(mixed.split.valid), "test": len(mixed.split.test)},
-        headline_metric=headline.name,
-        higher_is_better=headline.higher_is_better,
-        verdict=run.comparison.verdict,
-        scores=[
-            Score(
-                model=model,
-                kind=kinds.get(model, "candidate"),
-                split=split,
-                metrics=values,
-                seconds=seconds.get(model),
-            )
-            for split, by_model in run.scores.items()
-            for model, values in by_model.items()
-        ],
-        leaderboard=[] if contest is None else contest.leaderboard,
-        choice="" if contest is None else contest.choice,
-        diagnoses=None if run.doctor is None else list(map(_diagnosis, run.doctor.findings())),
-        pictures=[] if run.doctor is None else _pictures(run.doctor),
-        coverage=[] if contest is None else contest.coverage,
-        coverage_level=LEVEL,
-        history_of="" if contest is None else contest.history_of,
-        history=run.history,
-        predicted_split=final.split,
-        truth=final.truth,
-        prediction=final.predictions[ours] if mixed.target.classes is None else final.predictions[ours].argmax(1),
-        classes=mixed.target.classes or (),
-        log_scale=mixed.target.log,
-        bad_inputs=run.bad,
-        warnings=warnings,
-        command=command,
-        settings=settings,
-        environment=describe_environment(),
-    )
-    write_report(content, run.folder / "report.html")
-
-
-def _diagnosis(finding: Finding) -> Diagnosis:
-    return Diagnosis(name=finding.name, sentence=finding.sentence, fix=finding.fix)
-
-
-def _pictures(doctor: Doctor) -> list[Picture]:
-    from mixfit.report.watched import watched_pictures
-
-    return watched_pictures(doctor.activations.stats, doctor.gradients.stats)
-
-
 def unreadable(mixed: MixedData) -> list[BadInput]:
     """Photos whose file is there but could not be decoded."""
     if mixed.photos is None:
         return []
     return unreadable_photos(mixed.frame, mixed.photos, mixed.photo_failures)
-
-
-def _predictions_frame(mixed: MixedData, rows: Rows, ours: str) -> pd.DataFrame:
-    """Row number, truth and prediction of the validation rows."""
-    positions = mixed.split.of(rows.split)
-    prediction = rows.predictions[ours]
-    classes = mixed.target.classes
-    if classes is None:
-        return pd.DataFrame({"row": positions, "truth": rows.truth, "prediction": prediction})
-    names = np.array(classes)
-    columns = {"row": positions, "truth": names[rows.truth], "prediction": names[prediction.argmax(1)]}
-    return pd.DataFrame(columns | {f"probability_{name}": prediction[:, i] for i, name in enumerate(classes)})
 
 
 def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: DataConfig) -> None:

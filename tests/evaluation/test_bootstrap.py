@@ -94,7 +94,7 @@ def test_one_group_has_no_interval() -> None:
 
 
 def test_the_difference_is_paired_over_groups_too() -> None:
-    truth, prediction = numbers(60)
+    truth = numbers(60)[0]
     groups = np.repeat(np.arange(12), 5)
     low, high = bootstrap_difference(MAE, truth, truth + 3, truth + 3.5, groups=groups)
     assert low == pytest.approx(-0.5)

@@ -33,7 +33,9 @@ def bootstrap_interval(
         level: share of resamples between the two ends.
         groups: rows with the same number are drawn together; by default each row is drawn alone.
     """
-    return _interval(lambda draws: _values(metric, truth, prediction, draws), len(truth), level, resamples, seed, groups)
+    return _interval(
+        lambda draws: _values(metric, truth, prediction, draws), len(truth), level, resamples, seed, groups
+    )
 
 
 def bootstrap_difference(

@@ -25,13 +25,46 @@ class Score:
     model: str
     """As the reader should see it: "mixfit (table + photos)", "boosted trees (table only)"."""
     kind: ModelKind
-    """What it is: "ours" is the model that the run delivers, "table" the one without photos that it is compared with,
-    "candidate" one that competed for a share in it."""
+    """What it is: "ours" is the model that the run delivers, "table" one without photos that it is compared with,
+    "photos" the same model with photos where the delivered one does without, "candidate" one that competed for a share
+    in it."""
     split: SplitName
     metrics: dict[str, float]
     """Name -> value in the target's units; nan is shown as "n/a"."""
     seconds: float | None = None
     """Time of the fit; None when it is unknown or not worth a column."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Name -> ends of the 95 % interval, by bootstrap; of some metrics or of none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """What photos change on one part of the table, in the headline metric."""
+
+    split: SplitName
+    rows: int
+    groups: int | None
+    """How many groups were resampled; None where it was the rows."""
+    with_photos: float
+    without: float
+    gain: float
+    """How much better it is with photos; below 0 it is worse."""
+    interval: tuple[float, float]
+    """Ends of the 95 % interval of ``gain``, by the paired bootstrap; nan where it cannot be computed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhotoGain:
+    """What the photos add."""
+
+    differences: list[Difference]
+    """The rows that nothing was fitted on first."""
+    with_name: str
+    without_name: str
+    same_kind: bool
+    """Both are made in the same way, but for the photos."""
+    used: bool
+    """Whether the model that the run delivers sees photos."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +91,71 @@ class Coverage:
     """Which rows: "all", "without a photo", "the highest fifth of the target"."""
     count: int
     inside: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LevelCoverage:
+    """How often intervals, or sets of classes, at one level hold the truth of test rows."""
+
+    level: float
+    """Share of rows that they are made to hold."""
+    count: int
+    inside: int
+    width: float
+    """Median width of the intervals in the unit of the target, or mean number of classes in a set."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distribution:
+    """What values a column has."""
+
+    column: str
+    kind: Literal["numbers", "dates", "levels", "photos"]
+    labels: list[str]
+    """Of the bins of numbers and dates, or the levels, the most frequent first."""
+    counts: list[int]
+    """Rows, in the order of ``labels``."""
+    summary: str
+    """In words: "12 to 9,583, half of them below 1,800"."""
+    others: int = 0
+    """Rows with levels beyond those that are listed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShownPhoto:
+    """One photo of a row."""
+
+    name: str
+    file: str
+    """Of the small picture among the files of the report; "" where the photo could not be read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShownRow:
+    """One row of the table with its photos."""
+
+    row: int
+    """Position in the table, the first data row is 0."""
+    part: str
+    """"training rows", "test rows"."""
+    cells: list[tuple[str, str]]
+    """Column and value as it is in the table; "" is a missing one."""
+    photos: list[ShownPhoto]
+    more_photos: int
+    """That are not shown."""
+    reasons: list[str]
+    """What is unusual about it, one sentence each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataFacts:
+    """What the data are."""
+
+    distributions: list[Distribution]
+    """The target first."""
+    samples: list[ShownRow]
+    notes: list[str]
+    """What else is known of table and photos, one sentence each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,12 +198,11 @@ class PhotoStatistics:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReportContent:
-    """All that the report of one training run shows."""
+class ReportFacts:
+    """All that a report shows as plain values: what ``report.json`` of a run folder holds."""
 
     title: str
     target: str
-    schema: Schema
     rows: dict[SplitName, int]
     """Rows used in each part; a part may be empty or absent."""
     headline_metric: str
@@ -115,6 +212,8 @@ class ReportContent:
     verdict: str
     """What the run showed, in one or two plain sentences."""
     scores: list[Score]
+    photos: PhotoGain | None = None
+    """None for a table without photos, or where nothing was compared."""
     leaderboard: list[LeaderboardLine] = field(default_factory=list)
     """The best first; empty when only one network was trained."""
     choice: str = ""
@@ -122,32 +221,56 @@ class ReportContent:
     coverage: list[Coverage] = field(default_factory=list)
     """Of the intervals or sets at ``coverage_level``, on the test rows."""
     coverage_level: float = 0.9
+    levels: list[LevelCoverage] = field(default_factory=list)
+    """The same at several levels, of all test rows."""
     history_of: str = ""
     """Which of several networks ``history`` is of; "" when there is but one."""
     diagnoses: list[Diagnosis] | None = None
     """What the doctor found in the training; None when none was asked."""
-    pictures: list[Picture] = field(default_factory=list)
-    """Of what the doctor saw."""
-    history: pd.DataFrame
-    """One row per epoch: ``epoch``, ``train_loss``, ``valid_loss``, then metrics, ``lr``, ``seconds``; may be empty."""
+    data: DataFacts | None = None
+    worst: list[ShownRow] = field(default_factory=list)
+    """Of the predicted rows, the largest error first."""
     predicted_split: SplitName
-    """The part that ``truth`` and ``prediction`` come from."""
-    truth: Shaped[np.ndarray, " rows"]
-    """The target's values, or class indices."""
-    prediction: Shaped[np.ndarray, " rows"]
-    """Predicted values or class indices, in the order of ``truth``."""
+    """The part that the predictions come from."""
     classes: tuple[str, ...] = ()
     """Names by class index; empty for regression."""
     log_scale: bool = False
     """Draw truth and prediction on logarithmic axes (regression)."""
-    bad_inputs: list[BadInput] = field(default_factory=list)
-    """Every record of the run; the page shows the first ones and counts them all."""
     warnings: list[str] = field(default_factory=list)
     """What the reader must know before trusting the numbers, one sentence each."""
     command: str = ""
     """The command that started the run."""
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    """By which it can be told whether other data are the same."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportContent(ReportFacts):
+    """All that the report of one training run shows."""
+
+    schema: Schema
+    history: pd.DataFrame
+    """One row per epoch: ``epoch``, ``train_loss``, ``valid_loss``, then metrics, ``lr``, ``seconds``; may be empty."""
+    truth: Shaped[np.ndarray, " rows"]
+    """The target's values, or class indices."""
+    prediction: Shaped[np.ndarray, " rows"]
+    """Predicted values or class indices, in the order of ``truth``."""
+    predicted_rows: Shaped[np.ndarray, " rows"] | None = None
+    """Position of each in the table."""
+    probabilities: Shaped[np.ndarray, "rows classes"] | None = None
+    """Of the classes; None for regression."""
+    interval: tuple[np.ndarray, np.ndarray] | None = None
+    """Lower and upper ends at ``coverage_level``; None where there are none."""
+    pictures: list[Picture] = field(default_factory=list)
+    """Of what the doctor saw."""
+    photo_files: dict[str, str] = field(default_factory=dict)
+    """Small pictures as ``data:`` URIs, by the names that ``ShownPhoto.file`` has."""
+    bad_inputs: list[BadInput] = field(default_factory=list)
+    """Every record of the run; the page shows the first ones and counts them all."""
+    explanation: Markup | None = None
+    """The body of a section that explains the model, laid out already; None leaves the section out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -137,6 +137,28 @@ def scatter_figure(
         return _svg(figure, name, title)
 
 
+def reliability_figure(
+    name: str,
+    title: str,
+    predicted: Float[np.ndarray, " bins"],
+    observed: Float[np.ndarray, " bins"],
+    counts: Float[np.ndarray, " bins"],
+) -> Markup:
+    """Draw how often came true what was so probable; dots as large as their rows are many. Values in [0, 1]."""
+    with _settings(name):
+        figure = Figure(figsize=SQUARE)
+        axes = figure.subplots()
+        axes.set(xlabel="predicted probability", ylabel="came true", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        axes.set_aspect("equal")
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, zorder=1)
+        axes.plot(predicted, observed, color=ACCENT, linewidth=1.2, zorder=2)
+        axes.scatter(
+            predicted, observed, s=18 + 240 * counts / max(counts.max(), 1), color=ACCENT, alpha=0.75, zorder=3
+        )
+        _format_ticks(axes)
+        return _svg(figure, name, title)
+
+
 def heat_figure(name: str, title: str, shares: Float[np.ndarray, "bins bins"]) -> Markup:
     """Draw a confusion matrix normalised by row, values in [0, 1], without names."""
     with _settings(name):

@@ -1,0 +1,77 @@
+"""Whether probabilities and intervals of a run mean what they say.
+
+In: ``ReportContent``. Out: what ``calibration.html.j2`` lays out."""
+
+from typing import Any
+
+import numpy as np
+
+from mixfit.evaluation.calibration import calibration_error, judged_probability, reliability
+from mixfit.report import figures
+from mixfit.report.content import ReportContent
+from mixfit.report.parts import split_name
+from mixfit.report.render import number, percent, plural, short
+
+
+def calibration_view(content: ReportContent) -> dict[str, Any]:
+    """Reliability of probabilities; of intervals how often they hold the truth."""
+    return {
+        "probabilities": _probabilities(content),
+        "levels": content.levels,
+        "coverage": content.coverage,
+        "sentences": _interval_sentences(content),
+    }
+
+
+def _probabilities(content: ReportContent) -> dict[str, Any] | None:
+    if content.probabilities is None or not len(content.truth):
+        return None
+    bins = reliability(*judged_probability(content.truth.astype(np.int64), content.probabilities))
+    error = calibration_error(bins)
+    what = f"class {short(content.classes[1])}" if len(content.classes) == 2 else "predicted class"
+    part = split_name(content, content.predicted_split).lower()
+    caption = (
+        f"n = {len(content.truth):,} {part} rows; on the line, what is so probable comes true so often. The larger the "
+        "dot, the more rows."
+    )
+    title = f"Reliability of the probability of the {what}. {caption}"
+    return {
+        "what": what,
+        "error": error,
+        "bins": bins,
+        "caption": caption,
+        "svg": figures.reliability_figure(
+            "reliability-figure",
+            title,
+            np.array([one.predicted for one in bins]),
+            np.array([one.observed for one in bins]),
+            np.array([one.count for one in bins], dtype=np.float64),
+        ),
+        "sentence": (
+            f"The probability of the {what} is off by {number(error)} in the mean over "
+            f"{plural(len(content.truth), f'{part} row')} (expected calibration error; 0 is exact)."
+        ),
+    }
+
+
+def _interval_sentences(content: ReportContent) -> list[str]:
+    """How often what should hold the truth does, beside how often chance alone lets it be."""
+    chosen = [one for one in content.levels if one.level == content.coverage_level]
+    if not chosen:
+        return []
+    found = chosen[0]
+    regression = content.schema.task == "regression"
+    what = "intervals" if regression else "sets of classes"
+    share = found.inside / found.count
+    error = np.sqrt(found.level * (1 - found.level) / found.count)
+    if abs(share - found.level) <= 2 * error:
+        verdict = "as they should, within the noise of so many rows"
+    else:
+        verdict = "less often than they should" if share < found.level else "more often than they should"
+    size = (
+        f"half of them are at most {number(found.width)} wide"
+        if regression
+        else (f"they have {number(found.width)} classes in the mean")
+    )
+    held = f"{found.inside:,} of {found.count:,} test rows ({percent(share)})"
+    return [f"The {percent(found.level)} {what} hold the truth of {held}, {verdict}; {size}."]

@@ -1,0 +1,213 @@
+"""What is written of a finished run, and its report.
+
+In: ``Run``, the data, and predictions of all models. Out: the files of the run folder that ``mixfit report`` needs to
+write the page again, and the page."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from mixfit.data.bad_inputs import write_bad_inputs
+from mixfit.data.fingerprint import read_fingerprint
+from mixfit.data.load import MixedData
+from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT
+from mixfit.evaluation.bootstrap import bootstrap_interval
+from mixfit.evaluation.scores import JudgedSplit, Rows, headline_for, metrics_for
+from mixfit.files import explained, write_file
+from mixfit.report.content import Diagnosis, ModelKind, PhotoGain, Picture, ReportFacts, Score, ShownRow
+from mixfit.report.data_facts import describe_data
+from mixfit.report.gain import photo_gain
+from mixfit.report.predictions_file import predictions_frame, write_predictions
+from mixfit.report.saved import BAD, HISTORY, write_facts, write_scores
+from mixfit.report.shown_rows import sample_rows, small_pictures, worst_rows
+from mixfit.report.unusual import Unusual
+from mixfit.results import (
+    BLEND,
+    JUDGED,
+    LEVEL,
+    OURS,
+    OURS_TABLE_ONLY,
+    PHOTO_BLEND,
+    TABLE_BLEND,
+    TREES,
+    Run,
+    final_rows,
+    our_name,
+    with_groups,
+)
+from mixfit.run_folder import describe_environment
+from mixfit.training.callbacks.doctor import Doctor
+from mixfit.training.doctor.finding import Finding
+
+_KINDS: dict[str, ModelKind] = {
+    OURS: "ours",
+    OURS_TABLE_ONLY: "ours",
+    BLEND: "ours",
+    BOOSTED_TREES: "table",
+    TABLE_BLEND: "table",
+    TREES: "table",
+    PHOTO_BLEND: "photos",
+    CONSTANT: "constant",
+}
+_PARTS = {"valid": "validation rows", "test": "test rows"}
+
+
+def write_results(
+    run: Run,
+    mixed: MixedData,
+    judged: dict[JudgedSplit, Rows],
+    seconds: dict[str, float],
+    settings: dict[str, object],
+    command: str,
+    warnings: list[str],
+) -> None:
+    """Write scores, predictions, bad inputs, what the report shows, and the report.
+
+    Args:
+        mixed: with the split that ``judged`` was judged by.
+        judged: predictions of every model for the rows that judge.
+        seconds: time of the fit of each model.
+    """
+    from mixfit.report.page import (
+        rewrite_report,  # matplotlib takes a second, which a misspelt flag should not wait for
+    )
+
+    judged = {split: with_groups(mixed, rows) for split, rows in judged.items()}
+    contest, final = run.contest, final_rows(judged)
+    ours = our_name(mixed) if contest is None else BLEND
+    others = [name for name in final.predictions if name != ours and name in _KINDS]
+    interval = None if contest is None or final.split != "test" else contest.interval
+    with explained(run.folder, None):
+        write_bad_inputs(run.bad, run.folder / BAD)
+    for split in JUDGED:
+        ends = interval if split == "test" else None
+        frame = predictions_frame(judged[split], mixed.split.of(split), ours, others, mixed.target.classes, ends)
+        write_predictions(frame, run.folder / f"predictions_{split}.parquet")
+    if len(run.history):
+        write_file(run.folder / HISTORY, run.history.to_csv(index=False))
+    scores = _scores(run, mixed, judged, ours, seconds)
+    write_scores(run.folder, scores)
+    part = "rows of the folds" if contest is not None and final.split == "valid" else _PARTS[final.split]
+    worst = worst_rows(
+        mixed,
+        Unusual(mixed, run.bad),
+        mixed.split.of(final.split),
+        final.truth,
+        final.predictions[ours],
+        part=part,
+        interval=interval,
+        level=LEVEL,
+    )
+    shown, photos = small_pictures(mixed, [*worst, *sample_rows(mixed)])
+    facts = _facts(run, mixed, judged, scores, shown[: len(worst)], shown[len(worst) :])
+    facts = _with_origin(facts, run, settings, command, warnings)
+    write_facts(run.folder, facts, photos, [] if run.doctor is None else _pictures(run.doctor))
+    rewrite_report(run.folder)
+
+
+def _facts(
+    run: Run,
+    mixed: MixedData,
+    judged: dict[JudgedSplit, Rows],
+    scores: list[Score],
+    worst: list[ShownRow],
+    samples: list[ShownRow],
+) -> ReportFacts:
+    contest, final = run.contest, final_rows(judged)
+    headline = headline_for(mixed.schema.task, mixed.target)
+    return ReportFacts(
+        title=run.folder.name.rpartition("-")[0],
+        target=mixed.schema.target,
+        rows={"train": len(mixed.split.train), "valid": len(mixed.split.valid), "test": len(mixed.split.test)},
+        headline_metric=headline.name,
+        higher_is_better=headline.higher_is_better,
+        verdict=run.comparison.verdict,
+        scores=scores,
+        photos=_photo_gain(run, mixed, judged),
+        leaderboard=[] if contest is None else contest.leaderboard,
+        choice="" if contest is None else contest.choice,
+        coverage=[] if contest is None else contest.coverage,
+        coverage_level=LEVEL,
+        levels=[] if contest is None else contest.levels,
+        history_of="" if contest is None else contest.history_of,
+        diagnoses=None if run.doctor is None else list(map(_diagnosis, run.doctor.findings())),
+        data=describe_data(mixed, samples),
+        worst=worst,
+        predicted_split=final.split,
+        classes=mixed.target.classes or (),
+        log_scale=mixed.target.log,
+    )
+
+
+def _with_origin(
+    facts: ReportFacts, run: Run, settings: dict[str, object], command: str, warnings: list[str]
+) -> ReportFacts:
+    """What the run was made of and how."""
+    fingerprint = read_fingerprint(run.folder / "environment.json")
+    known = (
+        {}
+        if fingerprint is None
+        else {
+            "SHA-256 of the table": fingerprint.table_sha256,
+            "SHA-256 of sizes and times of the photos": fingerprint.photos_sha256,
+            "photos": f"{fingerprint.photos:,}",
+        }
+    )
+    shown = {name: str(value) for name, value in settings.items() if name != "table_sha256"}
+    return replace(
+        facts, warnings=warnings, command=command, settings=shown, environment=describe_environment(), fingerprint=known
+    )
+
+
+def _scores(
+    run: Run, mixed: MixedData, judged: dict[JudgedSplit, Rows], ours: str, seconds: dict[str, float]
+) -> list[Score]:
+    """All scores; intervals of ours, and of those that it is compared with in the headline metric."""
+    headline, final = headline_for(mixed.schema.task, mixed.target), final_rows(judged).split
+    metrics = metrics_for(mixed.schema.task, mixed.target)
+    found = []
+    for split, by_model in run.scores.items():
+        rows = judged[split]
+        for model, values in by_model.items():
+            chosen = metrics if model == ours and split == final else (headline,)
+            if model != ours and (model not in _KINDS or split != final):
+                chosen = ()
+            found.append(
+                Score(
+                    model=model,
+                    kind=_KINDS.get(model, "candidate"),
+                    split=split,
+                    metrics=values,
+                    seconds=seconds.get(model),
+                    intervals={
+                        metric.name: bootstrap_interval(metric, rows.truth, rows.predictions[model], groups=rows.groups)
+                        for metric in chosen
+                        if len(rows.truth) and not np.isnan(values[metric.name])
+                    },
+                )
+            )
+    return found
+
+
+def _photo_gain(run: Run, mixed: MixedData, judged: dict[JudgedSplit, Rows]) -> PhotoGain | None:
+    """With and without photos, by the best blend of each; one network is compared with boosted trees."""
+    if mixed.photos is None:
+        return None
+    headline, final = headline_for(mixed.schema.task, mixed.target), final_rows(judged)
+    order = [final, *(rows for rows in judged.values() if rows.split != final.split)]
+    if run.contest is None:
+        return photo_gain(order, headline, OURS, BOOSTED_TREES, same_kind=False, used=True)
+    with_name = PHOTO_BLEND if PHOTO_BLEND in final.predictions else BLEND
+    if TABLE_BLEND not in final.predictions:
+        return None
+    return photo_gain(order, headline, with_name, TABLE_BLEND, same_kind=True, used=run.predictor.uses_photos)
+
+
+def _diagnosis(finding: Finding) -> Diagnosis:
+    return Diagnosis(name=finding.name, sentence=finding.sentence, fix=finding.fix)
+
+
+def _pictures(doctor: Doctor) -> list[Picture]:
+    from mixfit.report.watched import watched_pictures
+
+    return watched_pictures(doctor.activations.stats, doctor.gradients.stats)
