@@ -17,6 +17,7 @@ from mixfit.cli.compare import compare
 from mixfit.cli.evaluate import evaluate
 from mixfit.cli.inspect import inspect
 from mixfit.cli.predict import predict
+from mixfit.cli.report import report
 from mixfit.cli.train import demo, train
 from mixfit.cli.tune import config, tune
 from mixfit.errors import ConfigError, MixfitError

@@ -85,7 +85,7 @@ def _numbers(name: str, values: np.ndarray) -> Distribution | None:
         kind="numbers",
         labels=[f"{compact_number(a)} to {compact_number(b)}" for a, b in pairwise(edges)],
         counts=[int(count) for count in counts],
-        summary=summary + (" (bars by the logarithm)" if log else ""),
+        summary=summary + (" (log scale)" if log else ""),
     )
 
 

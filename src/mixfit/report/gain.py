@@ -7,7 +7,7 @@ import numpy as np
 from mixfit.evaluation.bootstrap import bootstrap_difference
 from mixfit.evaluation.scores import Rows
 from mixfit.report.content import Difference, PhotoGain
-from mixfit.report.render import number, plural
+from mixfit.report.render import ends_text, number, plural
 from mixfit.training.metrics import Metric
 
 
@@ -50,25 +50,31 @@ def gain_sentence(gain: PhotoGain, metric: str, part: str) -> str:
     low, high = found.interval
     on = f"the {plural(found.rows, f'{part} row')}"
     values = f"{metric} is {number(found.with_photos)} with them and {number(found.without)} without"
-    interval = f"the difference lies between {number(low)} and {number(high)} (95 % interval; above 0 they help)"
+    interval = f"the difference is {number(found.gain)}, 95 % interval {ends_text(found.interval)} (above 0 they help)"
     if not gain.same_kind:
         head = f"Against {gain.without_name}, which is another kind of model, on {on} {values}"
-        tail = (
-            "What the photos alone add cannot be told from one network: train with --preset quick, which also fits the"
-        )
-        return f"{head}: {interval}. {tail} same models without photos."
+        tail = "What the photos alone add cannot be told from one network: --preset quick fits the same models without."
+        return f"{head}: {interval}. {tail}"
     if np.isnan(found.gain):
         return f"{metric} cannot be computed on {on}, so it is not known what the photos add."
-    use = "" if gain.used else " The model therefore uses the table alone."
     if np.isnan(low):
-        return f"On {on} {values}. So few rows have no interval, so nothing can be told from noise.{use}"
+        verdict = f"So few rows have no interval, so that it cannot be told on {on} whether the photos help"
+        return f"{verdict}: {values}.{_why_used(gain)}"
     if low > 0:
         verdict = f"The photos help on {on}"
-        use = "" if gain.used else " Out of fold they did not, so the model uses the table alone."
     elif high < 0:
         verdict = f"The photos make it worse on {on}"
-        use = " Out of fold they helped, so the model uses them." if gain.used else use
     else:
         verdict = f"The photos add nothing on {on} that can be told from noise"
-        use = " Out of fold they helped, so the model uses them." if gain.used else use
-    return f"{verdict}: {values}; {interval}.{use}"
+    return f"{verdict}: {values}; {interval}.{_why_used(gain)}"
+
+
+def _why_used(gain: PhotoGain) -> str:
+    """What the choice between the two was made on, and how it came out."""
+    fold = next((one for one in gain.differences[1:] if one.split == "valid"), None)
+    if fold is None:
+        return "" if gain.used else " The model uses the table alone."
+    found = f"{number(fold.gain)}, 95 % interval {ends_text(fold.interval)}"
+    use = "the model sees them" if gain.used else "the model uses the table alone"
+    on = f"On the {plural(fold.rows, 'row')} of the folds, by whose mean loss it was chosen,"
+    return f" {on} the difference is {found}: {use}."

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mixfit.report.answer import answer_card, beaten_by_table, photos_view
+from mixfit.report.answer import answer_card, apart_sentence, beaten_by_table, best_first, photos_view
 from mixfit.report.calibration_view import calibration_view
 from mixfit.report.content import ReportContent
 from mixfit.report.curves import curves, history_rows
@@ -77,7 +77,7 @@ def report_page(content: ReportContent) -> str:
         "task": "a number" if content.schema.task == "regression" else f"one of {len(content.classes):,} classes",
         "row_text": f"{' / '.join(counts)} rows" if counts else "",
         "direction": "higher is better" if content.higher_is_better else "lower is better",
-        "beaten": beaten_by_table(content),
+        "cautions": [text for text in (beaten_by_table(content), apart_sentence(content)) if text],
         "card": answer_card(content),
         "photos": photos,
         "calibration": calibration,
@@ -87,7 +87,7 @@ def report_page(content: ReportContent) -> str:
         "has_seconds": any(score.seconds is not None for score in content.scores),
         "has_intervals": any(score.intervals for score in content.scores),
         "score_groups": [
-            {"heading": split_heading(content, split), "scores": scores_of(content, split)}
+            {"heading": split_heading(content, split), "scores": best_first(content, scores_of(content, split))}
             for split in SPLIT_NAMES
             if scores_of(content, split)
         ],

@@ -10,7 +10,7 @@ from mixfit.report import figures
 from mixfit.report.confusion import binned_shares, confusion_counts, known_rows, most_confused, row_shares
 from mixfit.report.content import ReportContent
 from mixfit.report.parts import split_name
-from mixfit.report.render import number, percent, plural
+from mixfit.report.render import number, percent, plural, short
 
 LARGEST_MATRIX = 20
 """Classes of a confusion matrix that is shown in full."""
@@ -68,6 +68,13 @@ def _class_predictions(content: ReportContent) -> dict[str, Any]:
         "classes": names,
         "sentences": [f"{right:,} of {plural(len(truth), f'{part} row')}{share} are given the right class."],
     }
+    if len(truth):
+        often = int(np.bincount(truth, minlength=classes).argmax())
+        count = int((truth == often).sum())
+        view["sentences"].append(
+            f"Naming the most frequent class, {short(names[often])}, every time would be right for {count:,} "
+            f"({percent(count / len(truth))})."
+        )
     if len(truth) < total:
         view["sentences"].append(
             f"{plural(total - len(truth), 'row')} of a class that the model does not know are not shown."

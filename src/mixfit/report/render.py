@@ -46,6 +46,22 @@ def number(value: float | int | None) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def ends_text(ends: tuple[float, float]) -> str:
+    """Write the two ends of an interval with as many decimals as the larger needs.
+
+    >>> ends_text((0.000463, 0.0262)), ends_text((-9.5, 1250.0)), ends_text((float("nan"), float("nan")))
+    ('0.0005 to 0.0262', '-10 to 1,250', 'n/a')
+    """
+    low, high = ends
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "n/a"
+    larger = max(abs(low), abs(high))
+    if not 0.001 <= larger < 1e15:
+        return f"{number(low)} to {number(high)}"
+    decimals = len(number(float(larger)).partition(".")[2])
+    return f"{low:,.{decimals}f} to {high:,.{decimals}f}"
+
+
 def plain(value: float | int | None) -> str:
     """Write a number that is never compared digit by digit, such as a time: no trailing zeros.
 
@@ -124,7 +140,7 @@ def render(template: str, values: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, plain=plain, percent=percent, short=short)
+    environment.filters.update(number=number, plain=plain, percent=percent, short=short, ends=ends_text)
     environment.globals.update(plural=plural)
     return environment.get_template(template).render(values)
 

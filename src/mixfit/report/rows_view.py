@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mixfit.report.content import Distribution, ReportContent, ShownRow
-from mixfit.report.render import number, percent, short
+from mixfit.report.render import ends_text, number, percent, short
 
 _BAR, _HEIGHT = 7, 30  # of a histogram, in units of its drawing
 
@@ -46,14 +46,14 @@ def prediction_facts(content: ReportContent, place: int) -> list[tuple[str, str]
     if content.schema.task == "regression":
         facts = [("Truth", number(float(truth))), ("Predicted", number(float(prediction)))]
         if content.interval is not None:
-            low, high = (number(float(ends[place])) for ends in content.interval)
-            facts.append((f"{percent(content.coverage_level)} interval", f"{low} to {high}"))
+            low, high = (float(ends[place]) for ends in content.interval)
+            facts.append((f"{percent(content.coverage_level)} interval", ends_text((low, high))))
         return facts
     facts = [("Truth", content.classes[int(truth)]), ("Predicted", content.classes[int(prediction)])]
     if content.probabilities is not None:
         of = content.probabilities[place]
-        facts.append(("Probability of the truth", probability(float(of[int(truth)]))))
-        facts.append(("Of the predicted class", probability(float(of[int(prediction)]))))
+        facts.append(("Given to the truth", probability(float(of[int(truth)]))))
+        facts.append(("To the prediction", probability(float(of[int(prediction)]))))
     return facts
 
 

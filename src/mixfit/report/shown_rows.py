@@ -17,7 +17,7 @@ from mixfit.report.data_facts import has_photo
 from mixfit.report.unusual import Unusual
 
 SAMPLES, WORST = 4, 8
-MOST_PHOTOS, MOST_CELLS = 3, 12
+MOST_PHOTOS, MOST_CELLS = 4, 12
 SIDE, QUALITY = 240, 72
 """Longer side of a small picture in pixels, and its quality as a JPEG: about 8 kB each."""
 
