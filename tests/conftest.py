@@ -17,6 +17,7 @@ os.environ["MIXFIT_CACHE"] = _CACHE.name
 atexit.register(_CACHE.cleanup)
 
 import pytest
+from report_runs import fit_blend, fit_classes
 from rich.console import Console
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
@@ -47,6 +48,18 @@ def demo_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_run(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of three epochs on the small example."""
     return quick_fit(demo_table, DEMO_TARGET, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def blend_run(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A blend of the small example."""
+    return fit_blend(demo_table, tmp_path_factory.mktemp("blend"))
+
+
+@pytest.fixture(scope="session")
+def class_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A blend of classes, with markup in the names of columns, categories and photos."""
+    return fit_classes(tmp_path_factory.mktemp("classes"))
 
 
 def quick_fit(table: Path, target: str, out: Path, *, data: DataConfig = QUICK_DATA) -> Run:

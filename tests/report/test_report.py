@@ -5,18 +5,32 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import Markup
 from sklearn.metrics import confusion_matrix
 
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.schema import Column, Schema
 from mixfit.errors import ResourceError
 from mixfit.report.confusion import binned_shares, confusion_counts, most_confused
-from mixfit.report.content import Diagnosis, ReportContent, Score
+from mixfit.report.content import (
+    Coverage,
+    DataFacts,
+    Diagnosis,
+    Difference,
+    Distribution,
+    LevelCoverage,
+    PhotoGain,
+    ReportContent,
+    Score,
+    ShownPhoto,
+    ShownRow,
+)
 from mixfit.report.page import report_page, write_report
 
 IMG = "<img src=x onerror=alert(1)>"
@@ -54,7 +68,49 @@ class Page(HTMLParser):
 
 
 def columns(*names: str) -> tuple[Column, ...]:
-    return tuple(Column(name=name, role="number", reason="floats", missing=0, note="") for name in names)
+    return tuple(
+        Column(name=name, role="target" if name == "price" else "number", reason="floats", missing=0) for name in names
+    )
+
+
+PIXEL = "data:image/jpeg;base64,AAAA"
+
+
+def shown_row(row: int, name: str = "a.jpg") -> ShownRow:
+    return ShownRow(
+        row=row,
+        part="test rows",
+        cells=[("area", "12"), ("beds", "")],
+        photos=[ShownPhoto(name=name, file="row-0-0.jpg"), ShownPhoto(name="gone.jpg", file="")],
+        more_photos=2,
+        reasons=["area is 12, above all training rows (at most 9)"],
+    )
+
+
+def data_facts() -> DataFacts:
+    return DataFacts(
+        distributions=[
+            Distribution(column="price", kind="numbers", labels=["1 to 2", "2 to 3"], counts=[3, 1], summary="1 to 3"),
+            Distribution(
+                column="area", kind="levels", labels=["big", "small"], counts=[3, 1], summary="5 different", others=4
+            ),
+        ],
+        samples=[shown_row(100)],
+        notes=["9 different photos were read."],
+    )
+
+
+def gain(low: float, high: float, *, used: bool = True, same_kind: bool = True) -> PhotoGain:
+    found = Difference(
+        split="test", rows=60, groups=None, with_photos=0.2, without=0.25, gain=0.05, interval=(low, high)
+    )
+    return PhotoGain(
+        differences=[found, replace(found, split="valid", rows=300)],
+        with_name="ours",
+        without_name="table",
+        same_kind=same_kind,
+        used=used,
+    )
 
 
 def content(task: str = "regression", classes: int = 0, rows: int = 60) -> ReportContent:
@@ -62,11 +118,20 @@ def content(task: str = "regression", classes: int = 0, rows: int = 60) -> Repor
     if classes:
         truth = rng.integers(0, classes, rows)
         prediction = np.where(rng.random(rows) < 0.7, truth, rng.integers(0, classes, rows))
+        probabilities = np.full((rows, classes), 0.3 / (classes - 1))
+        probabilities[np.arange(rows), prediction] = 0.7
     else:
         truth = rng.lognormal(12, 1, rows)
         prediction = truth * rng.lognormal(0, 0.2, rows)
+        probabilities = None
     scores = [
-        Score(model="mixfit (table + photos)", kind="ours", split="test", metrics={"rmse": 12345.6, "r2": 0.71239}),
+        Score(
+            model="mixfit (table + photos)",
+            kind="ours",
+            split="test",
+            metrics={"rmse": 12345.6, "r2": 0.71239},
+            intervals={"rmse": (11_111.0, 13_131.0), "r2": (float("nan"), float("nan"))},
+        ),
         Score(model="boosted trees", kind="table", split="test", metrics={"rmse": 23456.7, "r2": 0.5}, seconds=1.25),
         Score(model="mixfit (table + photos)", kind="ours", split="valid", metrics={"rmse": 11222.4, "r2": -0.004}),
         Score(model="boosted trees", kind="table", split="valid", metrics={"rmse": 21987.1, "r2": 3.14159}),
@@ -87,8 +152,18 @@ def content(task: str = "regression", classes: int = 0, rows: int = 60) -> Repor
         predicted_split="test",
         truth=truth,
         prediction=prediction,
+        predicted_rows=np.arange(rows) * 2,
+        probabilities=probabilities,
+        interval=None if classes else (prediction * 0.9, prediction * 1.1),
         classes=tuple(f"class {i}" for i in range(classes)),
-        settings={"lr": 0.001, "epochs": 5},
+        photos=gain(-0.01, 0.11),
+        data=data_facts(),
+        worst=[shown_row(2), shown_row(4)],
+        photo_files={"row-0-0.jpg": PIXEL},
+        levels=[LevelCoverage(level=0.9, count=60, inside=53, width=1234.5)],
+        coverage=[Coverage(rows="all", count=60, inside=53)],
+        settings={"lr": "0.001", "epochs": "5"},
+        fingerprint={"SHA-256 of the table": "0123abcd"},
         environment={"torch": "2.14.1"},
         command="mixfit train houses/table.csv --target price",
     )
@@ -101,6 +176,7 @@ def bad_inputs(count: int) -> list[BadInput]:
     ]
 
 
+BARE: dict[str, Any] = {"predicted_rows": None, "worst": [], "interval": None}
 CONTENTS = {
     "regression": content(),
     "log axes": replace(content(), log_scale=True),
@@ -112,16 +188,18 @@ CONTENTS = {
     "one epoch": replace(content(), history=content().history.head(1)),
     "no epoch": replace(content(), history=pd.DataFrame()),
     "no test rows": replace(content(), rows={"train": 9, "valid": 4, "test": 0}, predicted_split="valid"),
-    "no predictions": replace(content(), truth=np.empty(0), prediction=np.empty(0), scores=[], rows={}),
-    "equal truth": replace(content(), truth=np.full(3, 7.0), prediction=np.full(3, 7.0)),
+    "no predictions": replace(content(), truth=np.empty(0), prediction=np.empty(0), scores=[], rows={}, **BARE),
+    "equal truth": replace(content(), truth=np.full(3, 7.0), prediction=np.full(3, 7.0), **BARE),
+    "bare": replace(content(), **BARE, photos=None, data=None, levels=[], coverage=[]),
     "nan": replace(
         content(),
         scores=[replace(score, metrics={"rmse": float("nan")}) for score in content().scores],
         history=content().history.assign(valid_loss=float("nan"), rmse=float("inf")),
         truth=np.array([1.0, np.nan, 2.0]),
         prediction=np.array([1.0, 2.0, np.inf]),
+        **BARE,
     ),
-    "nothing positive": replace(content(), truth=np.array([-1.0, 0.0]), prediction=np.ones(2), log_scale=True),
+    "nothing positive": replace(content(), truth=np.array([-1.0, 0.0]), prediction=np.ones(2), log_scale=True, **BARE),
     "5,000 bad inputs": replace(content(), bad_inputs=bad_inputs(5_000)),
     "600 columns": replace(
         content(), schema=replace(content().schema, columns=columns(*(f"c{i}" for i in range(600))))
@@ -140,9 +218,16 @@ def test_the_page_is_sound_small_and_self_contained(case: str) -> None:
     assert levels[0] == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert len(source.encode()) < 1_000_000
-    assert not {"script", "link", "img", "iframe", "base", "form", "object"} & {tag for tag, _ in page.tags}
+    assert not {"script", "link", "iframe", "base", "form", "object"} & {tag for tag, _ in page.tags}
     outside = source.replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1999/xlink", "")
-    assert not re.search(r"https?://|\bsrc=|@import|//www", outside)
+    assert not re.search(r"https?://|@import|//www", outside)
+    assert all(source.startswith("data:image/jpeg;base64,") for source in page.values("src"))
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert all((image["alt"] or "").startswith("Photo ") for image in images)
+    headers = [attributes for tag, attributes in page.tags if tag == "th"]
+    assert all(header.get("scope") in ("row", "col", "rowgroup") for header in headers)
+    assert source.count("<main>") == source.count("<h1>") == 1
+    assert '<html lang="en">' in source
     links = page.values("href") + page.values("xlink:href")
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
     assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
@@ -168,7 +253,7 @@ def test_what_the_doctor_found_is_shown_where_one_was_asked() -> None:
     assert IMG in page.text
     assert "#doctor" in page.values("href")
     assert "found nothing wrong" in Page(report_page(replace(asked, diagnoses=[]))).text
-    assert "#doctor" not in Page(report_page(content())).values("href")
+    assert "No doctor watched this training" in Page(report_page(content())).text
 
 
 def test_a_metric_that_is_nan_is_not_available() -> None:
@@ -197,13 +282,35 @@ def test_f45_markup_in_names_is_shown_as_text(classes: int) -> None:
         bad_inputs=[BadInput(row=0, column=f"bc {IMG}", value=f"v {IMG}", problem=f"p {IMG}", action=f"a {IMG}")],
         settings={f"key {IMG}": f"value {IMG}"},
         environment={f"where {IMG}": f"what {IMG}"},
+        fingerprint={f"print {IMG}": f"mark {IMG}"},
         command=f"command {IMG}",
+        data=DataFacts(
+            distributions=[
+                Distribution(
+                    column=f"c {IMG}", kind="levels", labels=[f"level {IMG}"], counts=[2], summary=f"sum {IMG}"
+                )
+            ],
+            samples=[],
+            notes=[f"datum {IMG}"],
+        ),
+        worst=[
+            replace(
+                shown_row(2, f"photo {IMG}"),
+                cells=[(f"cell {IMG}", f"content {IMG}")],
+                reasons=[f"reason {IMG}"],
+                part=f"part {IMG}",
+            )
+        ],
+        photos=replace(gain(-0.1, 0.2), with_name=f"both {IMG}", without_name=f"one {IMG}"),
+        coverage=[Coverage(rows=f"covered {IMG}", count=2, inside=1)],
     )
     source = report_page(hostile)
     page = Page(source)
-    assert "<img" not in source
-    assert "img" not in {tag for tag, _ in page.tags}
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert [(image["src"], image["alt"]) for image in images] == [(PIXEL, f"Photo 1 of row 2: photo {IMG}")]
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     shown = ["title", "target", "verdict", "warning", "model", "metric", "c", "why", "note", "bc", "v", "p", "a", "key"]
+    shown += ["print", "mark", "level", "sum", "datum", "cell", "content", "reason", "part", "both", "one", "covered"]
     for name in [*shown, "value", "where", "what", "command"]:
         assert f"{name} {IMG}" in page.text
     if classes == 3:
@@ -298,7 +405,7 @@ def test_bad_inputs_are_counted_and_the_first_are_named() -> None:
 def test_the_sentence_about_errors_holds() -> None:
     truth = np.array([100.0, 200.0, 300.0, 400.0, 500.0])
     prediction = truth + np.array([1.0, -2.0, 3.0, -40.0, 50.0])
-    text = Page(report_page(replace(content(), truth=truth, prediction=prediction))).text
+    text = Page(report_page(replace(content(), truth=truth, prediction=prediction, **BARE))).text
     assert "Half of the 5 test predictions are within 3.000 of the truth." in text
     assert "100 % 50.00" in " ".join(text.split())
 
@@ -322,7 +429,13 @@ def test_a_binned_matrix_loses_no_row() -> None:
 
 
 def test_classes_that_the_model_does_not_know_are_counted() -> None:
-    odd = replace(content("multiclass", 3), truth=np.array([0, 1, -1, 5]), prediction=np.array([0, 2, 1, 1]))
+    odd = replace(
+        content("multiclass", 3),
+        truth=np.array([0, 1, -1, 5]),
+        prediction=np.array([0, 2, 1, 1]),
+        probabilities=None,
+        **BARE,
+    )
     text = Page(report_page(odd)).text
     assert "1 of 2 test rows (50 %) are given the right class." in text
     assert "2 rows of a class that the model does not know are not shown." in text
@@ -330,7 +443,7 @@ def test_classes_that_the_model_does_not_know_are_counted() -> None:
 
 def test_each_cell_of_the_matrix_shows_share_and_count() -> None:
     truth, prediction = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
-    source = report_page(replace(content("binary", 2), truth=truth, prediction=prediction))
+    source = report_page(replace(content("binary", 2), truth=truth, prediction=prediction, probabilities=None, **BARE))
     cells = re.findall(r'<td class="cell([^"]*)" style="--share: ([\d.]+)">([^<]*)(?:<small>(\d+)</small>)?', source)
     assert cells == [
         (" right", "0.667", "67 %", "2"),
@@ -338,3 +451,69 @@ def test_each_cell_of_the_matrix_shows_share_and_count() -> None:
         (" zero", "0.000", "0", ""),
         (" right", "1.000", "100 %", "1"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sentence"),
+    [
+        (0.01, 0.09, "The photos help on the 60 test rows: rmse is 0.2000 with them and 0.2500 without"),
+        (-0.01, 0.11, "The photos add nothing on the 60 test rows that can be told from noise"),
+        (-0.11, -0.01, "The photos make it worse on the 60 test rows"),
+        (float("nan"), float("nan"), "So few rows have no interval"),
+    ],
+)
+def test_what_the_photos_add_is_said_by_its_interval(low: float, high: float, sentence: str) -> None:
+    page = Page(report_page(replace(content(), photos=gain(low, high))))
+    assert sentence in page.text
+    assert "the model sees them" in page.text
+    assert "#photos" in page.values("href")
+
+
+def test_a_model_of_the_table_alone_is_told_and_one_network_is_not_its_own_twin() -> None:
+    assert "uses the table alone" in report_page(replace(content(), photos=gain(-0.1, 0.1, used=False)))
+    assert "cannot be told from one network" in report_page(replace(content(), photos=gain(0.1, 0.2, same_kind=False)))
+    assert "#photos" not in Page(report_page(replace(content(), photos=None))).values("href")
+
+
+def test_the_first_screen_has_the_interval_and_the_compared_models_the_best_first() -> None:
+    page = report_page(content())
+    text = Page(page).text
+    assert "lower is better; 95 % interval 11,111 to 13,131" in " ".join(text.split())
+    first = page.index('<tr class="ours"><th scope="row">mixfit (table + photos)</th>')
+    assert first < page.index('<th scope="row">boosted trees</th>')
+
+
+def test_test_rows_that_differ_from_the_others_are_told() -> None:
+    def with_intervals(valid: tuple[float, float]) -> str:
+        scores = [
+            replace(score, intervals={"rmse": valid if score.split == "valid" else (0.3, 0.4)}, metrics={"rmse": value})
+            for score, value in zip(content().scores, (0.35, 0.5, 0.1, 0.5), strict=True)
+        ]
+        return report_page(replace(content(), scores=scores))
+
+    assert "so these rows are harder" in with_intervals((0.05, 0.15))
+    assert "another matter" not in with_intervals((0.05, 0.35))
+
+
+def test_a_row_shows_truth_prediction_and_what_is_unusual() -> None:
+    subject = content()
+    text = " ".join(Page(report_page(subject)).text.split())
+    row = text[text.index("Row 4 ") :]
+    expected = [f"{subject.truth[2]:,.0f}", f"{subject.prediction[2]:,.0f}", "area is 12, above all training rows"]
+    assert all(part in row for part in expected)
+    assert "gone.jpg cannot be read" in row
+    assert "and 2 more photos" in row
+
+
+def test_reliability_counts_all_rows() -> None:
+    page = report_page(content("binary", 2))
+    table = page[page.index("Probability of the class class 1") :]
+    counts = re.findall(r'</th><td class="num">(\d+)</td>', table[: table.index("</table>")])
+    assert sum(map(int, counts)) == 60
+
+
+def test_an_explanation_has_its_place() -> None:
+    page = Page(report_page(replace(content(), explanation=Markup("<p>area counts most</p>"))))
+    assert "area counts most" in page.text
+    assert "#explanation" in page.values("href")
+    assert "#explanation" not in Page(report_page(content())).values("href")

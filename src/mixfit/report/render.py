@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,12 @@ def bad_input_view(records: list[BadInput]) -> dict[str, Any]:
 
 def render(template: str, values: dict[str, Any]) -> str:
     """Fill a template of this package; every value is escaped unless it is ``Markup``."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    """Templates are compiled once."""
     environment = Environment(
         loader=PackageLoader("mixfit.report", "."),
         autoescape=True,
@@ -142,7 +149,7 @@ def render(template: str, values: dict[str, Any]) -> str:
     )
     environment.filters.update(number=number, plain=plain, percent=percent, short=short, ends=ends_text)
     environment.globals.update(plural=plural)
-    return environment.get_template(template).render(values)
+    return environment
 
 
 def write_page(page: str, path: Path) -> None:

@@ -1,0 +1,182 @@
+"""What a run folder keeps for its report: read again it is the same, and what is no such thing is refused."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_report import content, shown_row
+
+from mixfit.data.bad_inputs import BadInput, write_bad_inputs
+from mixfit.errors import ConfigError, DataError
+from mixfit.evaluation.scores import Rows
+from mixfit.report.content import Diagnosis, Picture, ReportContent, ReportFacts, Score
+from mixfit.report.drawn import checked_svg
+from mixfit.report.figures import line_figure
+from mixfit.report.page import report_page, rewrite_report
+from mixfit.report.plain import from_plain, to_plain
+from mixfit.report.predictions_file import predictions_frame, write_predictions
+from mixfit.report.saved import read_content, read_facts, write_facts, write_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    pair: tuple[float, float]
+    kind: Literal["a", "b"] = "a"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    number: float
+    count: int
+    parts: list[Inner]
+    by_name: dict[str, Inner]
+    some: Inner | None = None
+    names: tuple[str, ...] = ()
+    flag: bool = False
+    extra: list[str] = field(default_factory=list)
+
+
+def test_dataclasses_come_back_as_they_were() -> None:
+    inner = Inner(pair=(1.0, -2.5), kind="b")
+    before = Outer(number=2.0, count=3, parts=[inner], by_name={"x": inner}, some=inner, names=("a", "b"), flag=True)
+    after = from_plain(Outer, json.loads(json.dumps(to_plain(before), allow_nan=False)))
+    assert after == before
+    lost = from_plain(Outer, to_plain(replace(before, number=float("inf"), some=None)))
+    assert math.isnan(lost.number)
+    assert lost.some is None
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"count": 1.5}, r"it\.count is float"),
+        ({"count": True}, r"it\.count is bool"),
+        ({"parts": {}}, r"it\.parts is dict"),
+        ({"parts": [{"pair": [1]}]}, r"it\.parts\[0\]\.pair is list"),
+        ({"parts": [{"pair": [1, 2], "kind": "c"}]}, r"it\.parts\[0\]\.kind is str"),
+        ({"by_name": {"x": {}}}, r"it\.by_name\.x lacks 'pair'"),
+        ({"number": "1"}, r"it\.number is str"),
+    ],
+)
+def test_what_is_no_such_dataclass_is_refused_with_its_place(change: dict[str, object], text: str) -> None:
+    good = to_plain(Outer(number=2.0, count=3, parts=[], by_name={}))
+    with pytest.raises(DataError, match=text):
+        from_plain(Outer, good | change)
+
+
+def write_run(folder: Path, subject: ReportContent) -> ReportContent:
+    """The files of a run as a training leaves them."""
+    facts = ReportFacts(**{one.name: getattr(subject, one.name) for one in fields(ReportFacts)})
+    probabilities = subject.probabilities
+    ours = subject.prediction if probabilities is None else probabilities
+    rows = Rows("test", subject.truth, {"ours": ours, "constant": ours})
+    assert subject.predicted_rows is not None
+    frame = predictions_frame(
+        rows, subject.predicted_rows, "ours", ["constant"], subject.classes or None, subject.interval
+    )
+    write_predictions(frame, folder / "predictions_test.parquet")
+    (folder / "schema.json").write_text(json.dumps(subject.schema.to_dict()))
+    subject.history.to_csv(folder / "history.csv", index=False)
+    write_bad_inputs(subject.bad_inputs, folder / "bad_inputs.csv")
+    write_facts(folder, facts, {"row-0-0.jpg": b"\0\0\0"}, subject.pictures)
+    return read_content(folder)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_report_that_is_written_again_is_the_same(classes: int, tmp_path: Path) -> None:
+    lines = np.linspace(0, 1, 5)
+    drawn = Picture(heading="h", caption="c", svg=line_figure("picture", "title", lines, [("a", "#1f5f99", lines)]))
+    before = replace(
+        content("multiclass" if classes else "regression", classes),
+        bad_inputs=[BadInput(row=3, column="NA", value="null", problem='a, "b"', action="photo masked")],
+        diagnoses=[Diagnosis(name="n", sentence="s", fix="f")],
+        pictures=[drawn],
+    )
+    after = write_run(tmp_path, before)
+    assert report_page(after) == report_page(replace(before, photo_files=after.photo_files))
+    assert "data:image/jpeg;base64,AAAA" in report_page(after)
+    assert rewrite_report(tmp_path).read_text(encoding="utf-8") == report_page(after)
+
+
+def test_a_small_picture_that_is_gone_or_lies_outside_is_not_shown(tmp_path: Path) -> None:
+    outside = shown_row(2)
+    outside = replace(outside, photos=[replace(outside.photos[0], file="../secret.jpg")])
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    after = write_run(tmp_path, replace(content(), worst=[outside], data=None))
+    assert after.photo_files == {}
+    assert "a.jpg cannot be read" in report_page(after)
+
+
+@pytest.mark.parametrize(
+    ("harm", "error", "text"),
+    [
+        (lambda path: path.unlink(), ConfigError, r"holds no report\.json.*mixfit train --resume"),
+        (lambda path: path.write_text("{"), DataError, r"report\.json is damaged"),
+        (lambda path: path.write_text("[]"), DataError, r"report\.json is not what a training writes"),
+        (lambda path: path.write_text('{"version": 99}'), DataError, "version 99, newer than 1"),
+        (lambda path: path.write_text('{"version": 1}'), DataError, r"report\.json lacks 'title'"),
+        (lambda path: (path.parent / "predictions_test.parquet").unlink(), DataError, "cannot be read: No such file"),
+        (lambda path: (path.parent / "predictions_test.parquet").write_text("x"), DataError, "not a file of predict"),
+        (lambda path: (path.parent / "bad_inputs.csv").write_text("x,y\n1,2\n"), DataError, r"bad_inputs\.csv is dam"),
+    ],
+)
+def test_a_folder_that_lacks_something_is_one_sentence(
+    harm: Callable[[Path], object], error: type[Exception], text: str, tmp_path: Path
+) -> None:
+    write_run(tmp_path, content())
+    harm(tmp_path / "report.json")
+    with pytest.raises(error, match=text):
+        read_content(tmp_path)
+
+
+def test_no_folder_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="There is no run folder"):
+        read_facts(tmp_path / "absent")
+
+
+def test_scores_come_behind_the_epochs_once(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 1, "valid_loss": 2.0}\n')
+    score = Score(model="m", kind="ours", split="test", metrics={"mae": 1.5, "r2": float("nan")}, seconds=2.0)
+    for _ in range(2):
+        write_scores(tmp_path, [score])
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"epoch": 1, "valid_loss": 2.0},
+        {"split": "test", "model": "m", "metrics": {"mae": 1.5, "r2": None}, "seconds": 2.0},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("<script>alert(1)</script>", "an element 'script'"),
+        ("<foreignObject/>", "an element 'foreignObject'"),
+        ("<style>a{}</style>", "an element 'style'"),
+        ('<rect onclick="alert(1)"/>', "an attribute 'onclick'"),
+        ('<image href="https://example.org/a.png"/>', "an attribute 'href'"),
+        ('<use href="javascript:alert(1)"/>', "an attribute 'href'"),
+        ('<rect style="fill: url(https://example.org)"/>', "refers to something outside"),
+        ("<g>", "is damaged"),
+        ("<!-- x -->", "a declaration"),
+    ],
+)
+def test_a_drawing_that_is_more_than_a_drawing_is_refused(body: str, text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        checked_svg(f'<svg xmlns="http://www.w3.org/2000/svg">{body}</svg>', "picture-0.svg")
+
+
+def test_a_report_of_20_000_rows_is_written_in_20_seconds(tmp_path: Path) -> None:
+    rows = 20_000
+    write_run(tmp_path, content("multiclass", 7, rows))
+    started = time.perf_counter()
+    rewrite_report(tmp_path)
+    assert time.perf_counter() - started < 20
+    assert (tmp_path / "report.html").stat().st_size < 3_000_000
+    assert len(pd.read_parquet(tmp_path / "predictions_test.parquet")) == rows
