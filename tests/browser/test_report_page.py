@@ -1,7 +1,7 @@
-"""The report in a real browser: offline, at three widths, light, dark and in print, and for a screen reader.
+"""The report in a browser: offline, at three widths, light, dark and in print, and for a screen reader.
 
 Wanted are Playwright (``pip install 'mixfit[browser]'``), a Chromium on the PATH, and for the last test axe-core (``npm
-install axe-core``) in ``node_modules``, or in the folder that ``MIXFIT_AXE`` names. What is absent is a reason to skip."""
+install axe-core``) in ``node_modules``, here or in the folder ``MIXFIT_AXE``. Without them the tests are skipped."""
 
 import os
 import shutil

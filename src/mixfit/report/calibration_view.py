@@ -12,6 +12,9 @@ from mixfit.report.content import ReportContent
 from mixfit.report.parts import split_name
 from mixfit.report.render import number, percent, plural, short
 
+_ALONE = 1.05
+"""Classes in a set in the mean, below which it is as good as the predicted class alone."""
+
 
 def calibration_view(content: ReportContent) -> dict[str, Any]:
     """Reliability of probabilities; of intervals how often they hold the truth."""
@@ -67,11 +70,13 @@ def _interval_sentences(content: ReportContent) -> list[str]:
     if abs(share - found.level) <= 2 * error:
         verdict = "as they should, within the noise of so many rows"
     else:
-        verdict = "less often than they should" if share < found.level else "more often than they should"
+        verdict = "less often than they should" if share < found.level else "more often than they need to"
     size = (
         f"half of them are at most {number(found.width)} wide"
         if regression
         else (f"they have {number(found.width)} classes in the mean")
     )
+    if not regression and share > found.level and found.width < _ALONE:
+        verdict += ", as a set has one class at least and that alone is right so often"
     held = f"{found.inside:,} of {found.count:,} test rows ({percent(share)})"
     return [f"The {percent(found.level)} {what} hold the truth of {held}, {verdict}; {size}."]

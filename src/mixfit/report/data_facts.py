@@ -90,10 +90,14 @@ def _numbers(name: str, values: np.ndarray) -> Distribution | None:
 
 
 def compact_number(value: float) -> str:
-    """A number of a table in few characters: whole ones with separators of thousands, others to four digits."""
+    """A number of a table in few characters: whole ones as they are, others to four digits.
+
+    >>> [compact_number(value) for value in (2019.0, 21_500.0, 5.93512, 4e12)]
+    ['2019', '21,500', '5.935', '4e+12']
+    """
     value = float(value)
-    if value == int(value) and abs(value) < 1e6:
-        return f"{int(value):,}"
+    if abs(value) < 1e6 and value == int(value):
+        return f"{int(value):,}" if abs(value) >= 1e4 else f"{int(value)}"
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else compact(float(f"{value:.4g}"))
 
 

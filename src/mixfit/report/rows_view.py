@@ -49,12 +49,11 @@ def prediction_facts(content: ReportContent, place: int) -> list[tuple[str, str]
             low, high = (float(ends[place]) for ends in content.interval)
             facts.append((f"{percent(content.coverage_level)} interval", ends_text((low, high))))
         return facts
-    facts = [("Truth", content.classes[int(truth)]), ("Predicted", content.classes[int(prediction)])]
-    if content.probabilities is not None:
-        of = content.probabilities[place]
-        facts.append(("Given to the truth", probability(float(of[int(truth)]))))
-        facts.append(("To the prediction", probability(float(of[int(prediction)]))))
-    return facts
+    said = []
+    for name, index in (("Truth", int(truth)), ("Predicted", int(prediction))):
+        given = "" if content.probabilities is None else probability(float(content.probabilities[place][index]))
+        said.append((name, content.classes[index] + (f", given {given}" if given else "")))
+    return said
 
 
 def probability(share: float) -> str:

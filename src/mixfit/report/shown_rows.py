@@ -14,6 +14,7 @@ from mixfit.data.photo_cells import photo_name, shown_cell
 from mixfit.data.values import to_keys
 from mixfit.report.content import ShownPhoto, ShownRow
 from mixfit.report.data_facts import has_photo
+from mixfit.report.render import percent
 from mixfit.report.unusual import Unusual
 
 SAMPLES, WORST = 4, 8
@@ -83,7 +84,7 @@ def worst_rows(
 def _beyond(truth: float, low: float, high: float, level: float) -> list[str]:
     if low <= truth <= high:
         return []
-    return [f"the truth lies {'above' if truth > high else 'below'} the {level:.0%} interval of the row"]
+    return [f"the truth lies {'above' if truth > high else 'below'} the {percent(level)} interval of the row"]
 
 
 def _shown(mixed: MixedData, row: int, part: str, reasons: list[str], *, with_target: bool) -> ShownRow:

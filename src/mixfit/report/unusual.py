@@ -17,6 +17,7 @@ from mixfit.data.equal_files import equal_files
 from mixfit.data.load import MixedData
 from mixfit.data.values import to_keys, to_numbers
 from mixfit.report.data_facts import compact_number, has_photo, readable_slots
+from mixfit.report.render import percent
 
 MOST = 6
 _RARE = 2  # training rows that a level is in
@@ -48,8 +49,9 @@ class Unusual:
         if self.mixed.photos is None:
             return []
         if not self._with_photo[row]:
-            share = self._with_photo[self.train].mean()
-            return [f"it has no photo that can be read; {share:.0%} of the training rows have one"] if share else []
+            share = float(self._with_photo[self.train].mean())
+            said = f"it has no photo that can be read; {percent(share)} of the training rows have one"
+            return [said] if share else []
         return self._shared_photo(row)
 
     @cached_property
@@ -113,9 +115,9 @@ class Unusual:
         if len(known) < _FEWEST or len(np.unique(known)) < _FEWEST:
             return ""
         if len(known) - np.searchsorted(known, value, side="left") <= _EDGE * len(known):
-            return "which hardly a training row exceeds"
+            return "higher than in nearly all training rows"
         if np.searchsorted(known, value, side="right") <= _EDGE * len(known):
-            return "below which hardly a training row is"
+            return "lower than in nearly all training rows"
         return ""
 
     @cached_property
@@ -155,7 +157,7 @@ class Unusual:
         for name, (values, known) in self._columns.items():
             share = 1 - len(known) / max(len(self.train), 1)
             if np.isnan(values[row]) and share < 0.1:
-                found.append(f"{name} is missing, as in {share:.0%} of the training rows")
+                found.append(f"{name} is missing, as in {percent(share)} of the training rows")
         return found
 
 
