@@ -5,15 +5,12 @@ install axe-core``) in ``node_modules``, here or in the folder ``MIXFIT_AXE``. W
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
-from test_report import CONTENTS
+from report_content import CONTENTS
 
 from mixfit.recipe import Run
 from mixfit.report.page import write_report

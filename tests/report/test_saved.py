@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pytest
-from test_report import content, shown_row
+from report_content import content, shown_row
 
 from mixfit.data.bad_inputs import BadInput, write_bad_inputs
 from mixfit.errors import ConfigError, DataError

@@ -157,7 +157,8 @@ class Unusual:
         for name, (values, known) in self._columns.items():
             share = 1 - len(known) / max(len(self.train), 1)
             if np.isnan(values[row]) and share < 0.1:
-                found.append(f"{name} is missing, as in {percent(share)} of the training rows")
+                often = f"in {percent(share)} of the training rows" if share else "in no training row"
+                found.append(f"{name} is missing, as {often}")
         return found
 
 
