@@ -7,18 +7,21 @@ import shutil
 import socket
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import quick_fit
-from report_runs import IMG
+from report_runs import IMG, SMALL
+from rich.console import Console
 
 from mixfit.cli import _run as run_command
+from mixfit.config import DataConfig, TrainConfig
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError
 from mixfit.evaluation.scores import headline_for, metrics_for
-from mixfit.recipe import Run
+from mixfit.recipe import Run, fit
 from mixfit.report.render import ends_text, number
 from mixfit.report.saved import read_content
 from mixfit.results import BLEND, OURS, TABLE_BLEND, TREES
@@ -228,3 +231,24 @@ def test_a_table_without_photos_says_nothing_of_them(demo_table: Path, tmp_path:
     page = page_of(quick_fit(tmp_path / "plain.csv", DEMO_TARGET, tmp_path / "runs"))
     assert 'href="#photos"' not in page
     assert "Some rows as they are in the table" in page
+
+
+@pytest.mark.parametrize(("preset", "target"), [("network", DEMO_TARGET), ("quick", DEMO_TARGET), ("quick", "maker")])
+def test_without_test_rows_the_others_judge(preset: Any, target: str, demo_table: Path, tmp_path: Path) -> None:
+    run = fit(
+        demo_table,
+        target=target,
+        data=DataConfig(image_size=32, test=0.0),
+        model=SMALL,
+        train=TrainConfig(preset=preset, epochs=1),
+        out=tmp_path,
+        console=Console(quiet=True),
+    )
+    content = read_content(run.folder)
+    assert content.predicted_split == "valid"
+    assert len(content.truth) == len(pd.read_parquet(run.folder / "predictions_valid.parquet"))
+    assert len(pd.read_parquet(run.folder / "predictions_test.parquet")) == 0
+    assert content.worst[0].part == ("validation rows" if preset == "network" else "rows of the folds")
+    assert content.levels == []
+    assert content.photos is not None
+    assert [one.split for one in content.photos.differences] == ["valid"]

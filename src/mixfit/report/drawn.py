@@ -20,7 +20,7 @@ def checked_svg(text: str, name: str) -> str:
         DataError: it is not.
     """
     if "<!" in text:  # neither entities nor comments are in what we write
-        raise DataError(f"{name} is not a drawing of ours: it has a declaration.")
+        raise DataError(f"{name} is not a drawing of ours: it has a declaration or a comment.")
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:

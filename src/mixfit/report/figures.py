@@ -262,6 +262,7 @@ def _svg(figure: Figure, name: str, title: str, *, transparent: bool = True) -> 
     box = re.search(r'viewBox="[\d. ]+"', head)
     assert box is not None
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # it would style the whole page
+    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)  # of formulas
     used = set(re.findall(r"#([\w-]+)", body))
     body = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", body)
     body = re.sub(r"font-family: [^;\"]*(; )?", "", body)
