@@ -52,7 +52,10 @@ def gain_sentence(gain: PhotoGain, metric: str, part: str) -> str:
     values = f"{metric} is {number(found.with_photos)} with them and {number(found.without)} without"
     interval = f"the difference is {number(found.gain)}, 95 % interval {ends_text(found.interval)} (above 0 they help)"
     if not gain.same_kind:
-        head = f"Against {gain.without_name}, which is another kind of model, on {on} {values}"
+        head = (
+            f"On {on} {metric} is {number(found.with_photos)}, that of {gain.without_name}, another kind of model, "
+            f"{number(found.without)}"
+        )
         tail = "What the photos alone add cannot be told from one network: --preset quick fits the same models without."
         return f"{head}: {interval}. {tail}"
     if np.isnan(found.gain):
