@@ -34,7 +34,7 @@ from mixfit.kept_models import RunKeeper
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.report.content import Coverage, LeaderboardLine, LevelCoverage
-from mixfit.results import BLEND, PHOTO_BLEND, TABLE_BLEND, Contest
+from mixfit.results import BLEND, LEVEL, LEVELS, PHOTO_BLEND, TABLE_BLEND, Contest
 
 _FEWEST_SECONDS = 1.0
 
@@ -93,6 +93,16 @@ class Blended:
                 width = float(np.median(ends[1] - ends[0]))
             found.append(LevelCoverage(level=level, count=len(rows), inside=int(inside.sum()), width=width))
         return found
+
+    def judged_contest(self, mixed: MixedData, coverage: list[Coverage], history_of: str) -> Contest:
+        """The contest with what the test rows say of intervals or sets, and which network the history is of."""
+        return replace(
+            self.contest,
+            coverage=coverage,
+            levels=self.level_coverage(mixed, LEVELS),
+            interval=self.interval(mixed, LEVEL),
+            history_of=history_of,
+        )
 
     def _scaled_interval(
         self, uncertainty: NumberUncertainty, mixed: MixedData, level: float

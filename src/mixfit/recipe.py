@@ -34,7 +34,6 @@ from mixfit.results import (
     BLEND,
     JUDGED,
     LEVEL,
-    LEVELS,
     Run,
     compare_blends,
     compare_with_table,
@@ -272,13 +271,7 @@ def _blend_and_judge(
         comparison=compare_blends(judging, judged, photos=predictor.photos),
         history=found.history,
         bad=[*mixed.bad, *unreadable(mixed)],
-        contest=replace(
-            found.contest,
-            coverage=coverage,
-            levels=found.level_coverage(mixed, LEVELS),
-            interval=found.interval(mixed, LEVEL),
-            history_of=keeper.history_of,
-        ),
+        contest=found.judged_contest(mixed, coverage, keeper.history_of),
     )
     write_results(run, judging, judged, found.seconds, settings, command, [*warnings, *found.left_out])
     say_end(console, run, prepared.table, judging, prepared.data_config)

@@ -31,7 +31,7 @@ app = App(
     config=config_file.lay_under,
 )
 
-for command in (demo, inspect, train, tune, config, evaluate, compare, predict, cache):
+for command in (demo, inspect, train, tune, config, evaluate, compare, predict, report, cache):
     app.command(command)
 
 
