@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from jaxtyping import Int64
 
 from mixfit.errors import DataError
@@ -97,6 +98,6 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> SavedPredictions:
         probabilities = frame[[PROBABILITY + name for name in classes]].to_numpy(dtype=np.float64)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (KeyError, ValueError, TypeError) as error:  # pyarrow's errors of damaged files are ValueErrors
+    except (KeyError, ValueError, TypeError, pa.ArrowException) as error:
         raise DataError(f"{path} is not a file of predictions of this run: {error}.") from error
     return SavedPredictions(row=row, truth=truth, prediction=prediction, probabilities=probabilities, interval=None)
