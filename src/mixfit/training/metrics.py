@@ -1,9 +1,8 @@
 """Metrics: how good predictions are, in the units of the target.
 
-Computed on all rows at once, so that unequal batches cannot bias them. What cannot be computed (R2 of one row, AUC of
-one class) is nan, never an invented number. They are what scikit-learn's functions of these names give, in a few lines
-of numpy: those take a millisecond and more a call for their checks of the arguments, and a bootstrap calls them
-thousands of times."""
+Computed (mostly by scikit-learn) on all rows at once, so that unequal batches cannot bias them. What cannot be computed
+(R2 of one row, AUC of one class) is nan, never an invented number. scikit-learn and scipy take two seconds to load,
+and a training without metrics needs neither: they are imported where they are used."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,18 +34,23 @@ def evaluate(metrics: Sequence[Metric], truth: Truth, prediction: Prediction) ->
 
 
 def _mae(truth: np.ndarray, prediction: np.ndarray) -> float:
-    return float(np.mean(np.abs(prediction - truth), dtype=np.float64))
+    from sklearn.metrics import mean_absolute_error
+
+    return mean_absolute_error(truth, prediction)
 
 
 def _rmse(truth: np.ndarray, prediction: np.ndarray) -> float:
-    return float(np.sqrt(np.mean((prediction - truth) ** 2, dtype=np.float64)))
+    from sklearn.metrics import root_mean_squared_error
+
+    return root_mean_squared_error(truth, prediction)
 
 
 def _r2(truth: np.ndarray, prediction: np.ndarray) -> float:
+    from sklearn.metrics import r2_score
+
     if len(truth) < 2 or np.ptp(truth) == 0:
         return float("nan")
-    left, spread = (truth - prediction).astype(np.float64), (truth - truth.mean()).astype(np.float64)
-    return float(1 - (left @ left) / (spread @ spread))
+    return r2_score(truth, prediction)
 
 
 def _r2_log(truth: np.ndarray, prediction: np.ndarray) -> float:
@@ -62,22 +66,21 @@ def _mape(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def _accuracy(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    return float(np.mean(probabilities.argmax(1) == truth))
+    from sklearn.metrics import accuracy_score
+
+    return accuracy_score(truth, probabilities.argmax(1))
 
 
 def _balanced_accuracy(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean recall over the classes that occur."""
     hit = probabilities.argmax(1) == truth
-    there = np.bincount(truth)
-    return float((np.bincount(truth, weights=hit)[there > 0] / there[there > 0]).mean())
+    return float(np.mean([hit[truth == label].mean() for label in np.unique(truth)]))
 
 
 def _macro_f1(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Over the classes that occur or are predicted; 0 for one that is never right."""
-    classes, chosen = probabilities.shape[1], probabilities.argmax(1)
-    both = np.bincount(truth, minlength=classes) + np.bincount(chosen, minlength=classes)
-    right = np.bincount(truth[chosen == truth], minlength=classes)
-    return float((2 * right[both > 0] / both[both > 0]).mean())
+    from sklearn.metrics import f1_score
+
+    return f1_score(truth, probabilities.argmax(1), average="macro", zero_division=0)
 
 
 def _log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
