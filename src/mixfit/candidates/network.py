@@ -138,7 +138,8 @@ def mixed_outputs(
     if galleries.image_mask is None:
         galleries.image_mask = torch.zeros(len(galleries), 0, dtype=torch.bool)
     places = [torch.from_numpy(part).to(device) for part in (rows.table_of, rows.photos_of)]
-    model.eval()
+    if model.training:  # setting a mode takes longer than a small network
+        model.eval()
     with torch.inference_mode():
         return model.forward_mixed(tables.to(device), galleries.to(device), *places).double().cpu()
 

@@ -72,24 +72,30 @@ class Plan:
         members = [np.concatenate([corners, design.coalitions]) for design in self.designs]
         return np.concatenate(members), np.repeat(np.arange(self.background), len(members[0]))
 
-    @cached_property
-    def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return _distinct_parts(self._rows[0][:, : len(self.table)], self._rows[1])
+    def mixture(
+        self, row: int, first_background: int, same: Bool[np.ndarray, "background columns"]
+    ) -> tuple[Mixture, Int64[np.ndarray, " rows"]]:
+        """The distinct mixed rows for one row, and which of them each row of the plan is.
 
-    @cached_property
-    def _galleries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return _distinct_parts(self._rows[0][:, len(self.table) :], self._rows[1])
-
-    def mixture(self, row: int, first_background: int) -> Mixture:
-        """The mixed rows for one row; background rows stand one after another from ``first_background`` on."""
-        (own_cells, cells, table_of), (own_photos, photos, photos_of) = self._tables, self._galleries
-        return Mixture(
-            cells=np.where(own_cells, row, first_background + cells[:, None]),
+        Args:
+            first_background: from here on the background rows stand one after another.
+            same: where a background row has the same cell, or the same photos, as the explained row.
+        """
+        members, background = self._rows
+        # What is the same in both may as well be the row's own, and then so many mixed rows are one.
+        own = members | same[background]
+        width = len(self.table)
+        cells, table_of = _sources(own[:, :width], background, row, first_background)
+        photos, photos_of = _sources(own[:, width:], background, row, first_background)
+        pair, mixed_of = np.unique(table_of * len(photos) + photos_of, return_inverse=True)
+        mixture = Mixture(
+            cells=cells,
             columns=self.table,
-            photos=np.where(own_photos, row, first_background + photos[:, None]),
-            table_of=table_of,
-            photos_of=photos_of,
+            photos=photos,
+            table_of=pair // len(photos),
+            photos_of=pair % len(photos),
         )
+        return mixture, mixed_of
 
     def prediction(self, values: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "..."]:
         """Of the explained row itself, from the values of its mixed rows."""
@@ -112,11 +118,11 @@ class Plan:
         return values.reshape(self.background, -1, *values.shape[1:])[:, 0]
 
 
-def _distinct_parts(
-    own: Bool[np.ndarray, "rows columns"], background: Int64[np.ndarray, " rows"]
-) -> tuple[Bool[np.ndarray, "parts columns"], Int64[np.ndarray, " parts"], Int64[np.ndarray, " rows"]]:
-    """Parts that differ, as which columns are the row's own and which background row the others are from, and the part
-    of each row. Where all are the row's own, it does not matter which background row it is."""
-    others = np.where(own.all(axis=1), 0, background)
-    first, part_of = distinct(np.concatenate([own.astype(np.int64), others[:, None]], axis=1))
-    return own[first], others[first], part_of
+def _sources(
+    own: Bool[np.ndarray, "rows columns"], background: Int64[np.ndarray, " rows"], row: int, first_background: int
+) -> tuple[Int64[np.ndarray, "parts columns"], Int64[np.ndarray, " rows"]]:
+    """The row that each column of each distinct part comes from, and the part of each row."""
+    others = np.where(own.all(axis=1), 0, background)  # where all are the row's own, there is but one part
+    packed = np.concatenate([np.packbits(own, axis=1), others[:, None].astype(">u4").view(np.uint8)], axis=1)
+    first, part_of = distinct(packed)
+    return np.where(own[first], row, first_background + others[first][:, None]), part_of

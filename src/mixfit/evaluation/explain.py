@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64
 
+from mixfit.candidates.mixed import distinct
 from mixfit.data.cache import Cache
 from mixfit.data.photo_cells import shown_cell
 from mixfit.device import default_device
@@ -24,6 +25,7 @@ from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.coalitions import Plan
 from mixfit.evaluation.shapley import mean_and_error
 from mixfit.predictor import Predictor
+from mixfit.predictor.base import RawRows
 from mixfit.suggest import did_you_mean
 
 Scale = Literal["number", "logarithm", "probability"]
@@ -176,12 +178,14 @@ def explain(
     needed = [name for role in ("number", "category", "date", "image") for name in predictor.schema.names(role)]
     _require(frame, background, needed)
     together = pd.concat([asked[needed], background[needed]], ignore_index=True)
-    mix = predictor.mixer(
-        predictor.raw_rows(together, images=images),
-        device=default_device() if device is None else torch.device(device),
-        cache=cache,
-    )
-    found = [_explain_row(plan, mix(plan.mixture(place, len(chosen))), fixed) for place in range(len(chosen))]
+    raw = predictor.raw_rows(together, images=images)
+    place = default_device() if device is None else torch.device(device)
+    mix = predictor.mixer(raw, device=place, cache=cache)
+    alike = _cell_codes(raw, table, photos)
+    found = []
+    for number in range(len(chosen)):
+        mixture, mixed_of = plan.mixture(number, len(chosen), alike[len(chosen) :] == alike[number])
+        found.append(_explain_row(plan, mix(mixture)[mixed_of], fixed))
     numbers = [one.number for one in found]
     log = predictor.target.log
     return Explanation(
@@ -278,6 +282,15 @@ def _explain_row(plan: Plan, values: np.ndarray, fixed: int | None) -> _Row:
         photos=float(found.photos.mean()),
         interaction=float(found.interaction.mean()),
     )
+
+
+def _cell_codes(raw: RawRows, table: tuple[str, ...], photos: tuple[str, ...]) -> Int64[np.ndarray, "rows columns"]:
+    """Equal numbers in a column stand for equal cells, or for the same photos."""
+    codes = [pd.factorize(raw.frame[name].astype("str"))[0] for name in table]
+    for number in range(len(photos)):
+        assert raw.photos is not None  # or the model would have no image columns
+        codes.append(distinct(raw.photos.slots[:, raw.photos.columns == number])[1])
+    return np.stack(codes, axis=1).astype(np.int64)
 
 
 def _class_number(target: str, classes: tuple[str, ...] | None) -> int:
