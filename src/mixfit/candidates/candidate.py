@@ -84,6 +84,9 @@ class FittedSimple:
     def predict_mixed(self, rows: MixedRows) -> np.ndarray:
         """See ``Fitted``."""
         table_of, photos_of = rows.table_of, rows.photos_of
+        if self.components is None and isinstance(self.model, TreeModel):
+            columns, every = _tree_columns(rows.tables, None, table=self.table), np.arange(len(rows.numeric))
+            return self.model.predict_mixed(np.zeros((1, 0)), columns, every, np.zeros_like(every))[table_of]
         if self.components is None:
             return self.predict(RowsToPredict(encoded=rows.tables, slots=None, columns=None, source=None))[table_of]
         if not self.table:
@@ -94,8 +97,8 @@ class FittedSimple:
             likeness = _likeness(rows.tables, None, table=True)
             return self.model.predict_mixed(likeness, found, table_of, photos_of)
         if isinstance(self.model, TreeModel):
-            numbers, levels = rows.numeric[table_of], rows.categorical[table_of]
-            return self.model.predict(np.concatenate([found[photos_of], numbers, levels], axis=1))
+            columns = np.concatenate([rows.numeric, rows.categorical], axis=1).astype(np.float64)
+            return self.model.predict_mixed(found, columns, table_of, photos_of)
         # A linear model adds up what it makes of both parts.
         cells = self._design(rows.tables, None, table=True)
         photos = self._design(rows.photos, found, table=False)
