@@ -59,6 +59,17 @@ class PhotoHeat:
     heat: Float[Tensor, "photos size size"]
     """In [0, 1]; 1 is the hottest place of the row."""
 
+    def of_columns(self, columns: Sequence[str]) -> "PhotoHeat":
+        """Only the photos of some image columns."""
+        places = [place for place, name in enumerate(self.columns) if name in columns]
+        return replace(
+            self,
+            columns=tuple(self.columns[place] for place in places),
+            names=tuple(self.names[place] for place in places),
+            photos=self.photos[places],
+            heat=self.heat[places],
+        )
+
     def figure(self) -> "matplotlib.figure.Figure":
         """All photos of the row with their heat; save it with ``figure.savefig("row.png")``."""
         said = f"{self.prediction:.6g}" if isinstance(self.prediction, float) else self.prediction
