@@ -1,4 +1,4 @@
-"""``mixfit explain``: from a finished run and rows of its table to a page and a JSON file on why it predicts as it does."""
+"""``mixfit explain``: from a finished run and rows of its table to a page and JSON on why it predicts what it does."""
 
 import json
 from collections.abc import Sequence

@@ -97,9 +97,9 @@ class Plan:
         )
         return mixture, mixed_of
 
-    def prediction(self, values: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "..."]:
+    def prediction(self, values: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "1 ..."]:
         """Of the explained row itself, from the values of its mixed rows."""
-        return values[3]
+        return values[3:4]
 
     def parts(self, values: Float[np.ndarray, " rows"]) -> RowParts:
         """From the values of a row's mixed rows."""

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int64
 
 from mixfit.candidates.mixed import distinct
 from mixfit.data.cache import Cache
-from mixfit.data.photo_cells import shown_cell
+from mixfit.data.photo_cells import photo_name, shown_cell
 from mixfit.device import default_device
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.coalitions import Plan
@@ -47,7 +47,7 @@ class Explanation:
     rows: Int64[np.ndarray, " rows"]
     """Positions in the table, from 0."""
     cells: tuple[tuple[str, ...], ...]
-    """What stands in the columns of each row; "" where nothing does."""
+    """What stands in the columns of each row, of photos the names of their files; "" where nothing does."""
     predictions: tuple[float | str, ...]
     """Numbers in the unit of the target, or classes."""
     explained: tuple[str, ...]
@@ -194,7 +194,10 @@ def explain(
         columns=tuple(names),
         is_photo=np.arange(len(names)) >= len(table),
         rows=np.array(chosen, dtype=np.int64),
-        cells=tuple(tuple(_shown(asked[name].iloc[place]) for name in names) for place in range(len(chosen))),
+        cells=tuple(
+            (*(_shown(asked[name].iloc[place]) for name in table), *(_photo_names(raw, place, name) for name in photos))
+            for place in range(len(chosen))
+        ),
         predictions=tuple(
             classes[one.predicted] if classes is not None else float(np.exp(one.value) if log else one.value)
             for one in found
@@ -266,7 +269,7 @@ class _Row:
 
 def _explain_row(plan: Plan, values: np.ndarray, fixed: int | None) -> _Row:
     """Parts from the values of a row's mixed rows."""
-    predicted = 0 if values.ndim == 1 else int(plan.prediction(values).argmax())
+    predicted = 0 if values.ndim == 1 else int(plan.prediction(values)[0].argmax())
     number = predicted if fixed is None else fixed
     of_class = values if values.ndim == 1 else values[:, number]
     found = plan.parts(of_class)
@@ -274,7 +277,7 @@ def _explain_row(plan: Plan, values: np.ndarray, fixed: int | None) -> _Row:
     return _Row(
         predicted=predicted,
         number=number,
-        value=float(plan.prediction(of_class)),
+        value=float(plan.prediction(of_class)[0]),
         base=float(plan.background_values(of_class).mean()),
         parts=parts,
         errors=errors,
@@ -313,6 +316,13 @@ def _require(frame: pd.DataFrame, background: pd.DataFrame, needed: list[str]) -
 def _shown(cell: object) -> str:
     """A cell as people read it."""
     return "" if cell is None or cell is pd.NA or cell is pd.NaT or cell != cell else shown_cell(cell)
+
+
+def _photo_names(raw: RawRows, row: int, column: str) -> str:
+    """The photos of a row in one of its image columns."""
+    assert raw.photos is not None
+    there = zip(raw.photos.slots[row].tolist(), raw.photos.slot_columns, strict=True)
+    return "; ".join(photo_name(raw.photos.files[slot]) for slot, name in there if slot >= 0 and name == column)
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

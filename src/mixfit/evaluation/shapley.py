@@ -31,13 +31,14 @@ class Exact:
 
         Without player ``p`` a coalition of ``s`` others counts ``1 / (players * C(players - 1, s))``: so often, in all
         orders, ``p`` comes right after just these."""
-        members = self.coalitions
-        sizes = members.sum(1)
+        sizes = self.coalitions.sum(1)
         weight = np.array([1 / (self.players * comb(self.players - 1, s)) for s in range(self.players)])
-        # With p the others are one fewer; the last entry of the other case is never used.
-        joined, apart = weight[sizes - 1], -np.append(weight, 0.0)[sizes]
-        signed = np.where(members, joined[:, None], apart[:, None])
-        return np.tensordot(signed.T, worth, axes=1)
+        found = []
+        for player in range(self.players):
+            without = np.flatnonzero(~self.coalitions[:, player])
+            gains = worth[without + 2**player] - worth[without]  # exactly 0 for one who adds nothing
+            found.append(np.tensordot(weight[sizes[without]], gains, axes=1))
+        return np.stack(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,4 +75,4 @@ def mean_and_error(
     """The mean over independent samples and its standard error, nan for a single sample."""
     count = len(parts)
     spread = parts.std(axis=0, ddof=1) if count > 1 else np.full(parts.shape[1:], np.nan)
-    return parts.mean(axis=0), spread / np.sqrt(count)
+    return np.asarray(parts.mean(axis=0)), np.asarray(spread / np.sqrt(count))
