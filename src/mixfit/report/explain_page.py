@@ -195,7 +195,7 @@ def _row_view(found: Explanation, place: int, heat: PhotoHeat | None) -> dict[st
         "row": int(found.rows[place]),
         "prediction": _prediction_text(found, place),
         "about": _about(found, place),
-        "parts": [_part_view(found, place, column, longest) for column in order[:SHOWN_PARTS]],
+        "parts": [_part_view(found, place, column, longest) for column in order[:SHOWN_PARTS].tolist()],
         "others": {"name": plural(len(others), "other column"), "text": part_text(float(parts[others].sum()), scale)}
         if len(others)
         else None,
