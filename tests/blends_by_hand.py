@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from conftest import QUICK_MODEL
 from mixfit.candidates.candidate import Candidate, fit_candidate
 from mixfit.candidates.cross_fit import Folds, deal_folds
 from mixfit.candidates.encoding import RowEncoder
+from mixfit.candidates.fold import Kind
 from mixfit.candidates.intervals import ClassUncertainty, number_uncertainty
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
@@ -18,11 +20,13 @@ from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.training.build import build_model, precompute_features
 
+BOOSTED: tuple[Kind, ...] = ("trees", "lightgbm") if find_spec("lightgbm") else ("trees",)
+KINDS: tuple[Kind, ...] = ("linear", "kernels", *BOOSTED, "network")
 EVERY_KIND = (
     Candidate(kind="constant"),
     *(
         Candidate(kind=kind, table=table, photos=photos)
-        for kind in ("linear", "kernels", "trees", "network")
+        for kind in KINDS
         for table, photos in ((True, False), (False, True), (True, True))
     ),
     Candidate(kind="network", photos=True, tuned=True),
