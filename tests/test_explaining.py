@@ -53,7 +53,7 @@ def test_rows_are_explained_in_a_page_and_in_json(
     folder = nasty_run.folder
     assert run_cli("explain", folder, "--rows", "3,17,40", "--out", tmp_path) == 0
     said = capsys.readouterr().out
-    assert "3 rows chosen by number, against 32 of training; Shapley values, exact" in said
+    assert "3 rows chosen by number, against 32 background rows; Shapley values, exact" in said
     assert re.search(rf"{re.escape(NASTY)} +\d", said)
     found = json.loads((tmp_path / "explain.json").read_text())
     assert [row["row"] for row in found["rows"]] == [3, 17, 40]
@@ -98,7 +98,7 @@ def test_another_table_is_its_own_background(
     pd.read_csv(demo_table).drop(columns=DEMO_TARGET).head(20).to_csv(other, index=False)
     arguments = ["--table", other, "--images", demo_table.parent, "--out", tmp_path]
     assert run_cli("explain", quick_run.folder / "model", "--n", "3", *arguments) == 0
-    assert "3 rows drawn from 20 rows, against 20 of training" in capsys.readouterr().out
+    assert "3 rows drawn from 20 rows, against 20 background rows" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def _heat_of(
 def _say(console: Console, table: Path, found: Explanation, how: str) -> None:
     """The columns that matter most, for a terminal."""
     kind = "exact" if found.exact else f"from {found.orders * found.background} orders"
-    counts = f"{len(found.rows)} rows {how}, against {found.background} of training"
+    counts = f"{len(found.rows)} rows {how}, against {found.background} background rows"
     console.print(f" {table}   {counts}; Shapley values, {kind}", markup=False)
     mean, error = found.importance
     for place in np.argsort(-mean, kind="stable")[:_LISTED]:

@@ -178,10 +178,11 @@ def _how(found: Explanation) -> str:
     else:
         how = f"{plural(found.orders * found.background, 'order')} of the columns were sampled"
         error = "the choice of rows; that of a row's own parts stands beside them"
+    against = plural(found.background, "background row")
     return (
-        f"Shapley values over {plural(len(found.rows), 'row')}, each against {plural(found.background, 'row')} of "
-        f"training; {how}. Behind ± is one standard error, from {error}. Columns that tell the same, such as the "
-        "height and the weight of a thing, share what they tell in a way that only the model knows."
+        f"Shapley values over {plural(len(found.rows), 'row')}, each against {against} that are typical of the table; "
+        f"{how}. Behind ± is one standard error, from {error}. Columns that tell the same, such as the height and the "
+        "weight of a thing, share what they tell in a way that only the model knows."
     )
 
 
