@@ -214,13 +214,13 @@ def test_predictions_are_the_same_without_a_cache_with_a_cold_and_with_a_warm_on
 ) -> None:
     cache = Cache(folder=tmp_path / "cache", limit_bytes=10**9, warn=pytest.fail)
     seen: list[FeatureTable] = []
-    original = predictor_module.encode_photos
+    original = predictor_module.all_features
 
     def noted(*arguments: Any, **settings: Any) -> FeatureTable:
         seen.append(original(*arguments, **settings))
         return seen[-1]
 
-    monkeypatch.setattr(predictor_module, "encode_photos", noted)
+    monkeypatch.setattr(predictor_module, "all_features", noted)
     results = [quick_run.predictor.predictions(frame, images=demo_table.parent, cache=c) for c in (None, cache)]
     monkeypatch.setattr("mixfit.data.store.read_image", pytest.fail)
     results.append(quick_run.predictor.predictions(frame, images=demo_table.parent, cache=cache))

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from mixfit.errors import Diverged as Diverged
     from mixfit.errors import MixfitError as MixfitError
     from mixfit.errors import ResourceError as ResourceError
+    from mixfit.evaluation.explain import Explanation as Explanation
+    from mixfit.evaluation.explain import explain as explain
     from mixfit.evaluation.photo_heat import PhotoHeat as PhotoHeat
     from mixfit.evaluation.photo_heat import photo_heat as photo_heat
     from mixfit.hooks.activation_stats import ActivationStats as ActivationStats
@@ -193,6 +195,7 @@ _HOME = {
     "mixfit.hooks.hook": ("Hook", "Hooks"),
     "mixfit.hooks.sequential": ("HookedSequential",),
     "mixfit.hooks.walk": ("modules",),
+    "mixfit.evaluation.explain": ("Explanation", "explain"),
     "mixfit.evaluation.photo_heat": ("PhotoHeat", "photo_heat"),
     "mixfit.hooks.attribution": ("grad_cam",),
     "mixfit.hooks.input_gradients": ("input_gradients", "pixel_heat"),

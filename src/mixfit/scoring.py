@@ -89,7 +89,7 @@ def evaluate_table(
         DataError: no row of that split has a target.
     """
     predictor, console = load_run(run), console or PlainConsole()
-    frame, _ = read_as_configured(table, text or _text_of_run(run))
+    frame, _ = read_as_configured(table, text or text_of_run(run))
     name = predictor.schema.target
     if name not in frame.columns:
         raise unknown_column(name, frame.columns)
@@ -99,7 +99,7 @@ def evaluate_table(
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
     chosen = split or ("test" if same_table else "all")
-    images = images or (_images_of_run(run) if same_table else None) or table.parent
+    images = images or (images_of_run(run) if same_table else None) or table.parent
     usable, left_out = usable_rows(frame, predictor.schema, 1.0)
     if chosen == "all":
         rows = np.flatnonzero(usable)
@@ -322,12 +322,13 @@ def split_of_run(run: Path, frame: pd.DataFrame, schema: Schema, usable: np.ndar
     return Split(train=positions[found.train], valid=positions[found.valid], test=positions[found.test])
 
 
-def _text_of_run(run: Path) -> TextConfig:
+def text_of_run(run: Path) -> TextConfig:
     """How the table of the run was written."""
     return TextConfig(**run_config(run).get("data", {}).get("text", {}))
 
 
-def _images_of_run(run: Path) -> Path | None:
+def images_of_run(run: Path) -> Path | None:
+    """The folder that the photo paths of the run's table start from, if it was set."""
     images = run_config(run).get("data", {}).get("images")
     return None if images is None else Path(images)
 

@@ -15,7 +15,6 @@ from mixfit.errors import ConfigError
 from mixfit.evaluation.photo_heat import BATCH, PhotoHeat, photo_heat
 from mixfit.hooks.attribution import grad_cam
 from mixfit.predictor import Predictor
-from mixfit.predictor.blend import BlendPredictor
 from mixfit.predictor.network import NetworkPredictor
 from mixfit.recipe import Run
 from mixfit.training.build import build_model, precompute_features
@@ -160,8 +159,6 @@ def test_mistakes_are_told(classes: NetworkPredictor, quick_run: Run, frame: pd.
         photo_heat(classes, frame, images=images, rows=[3, 90, -1])
     with pytest.raises(ConfigError, match="say with images=FOLDER where the paths in the table start"):
         photo_heat(classes, frame)
-    with pytest.raises(ConfigError, match=r"one network, and this is a blend: train with --preset network\."):
-        photo_heat(object.__new__(BlendPredictor), frame, images=images)
     data = load_data(frame.drop(columns=["front", "detail"]), target="price")
     table_alone = Predictor.from_training(build_model(data, QUICK_MODEL, seed=0), data, QUICK_MODEL)
     with pytest.raises(ConfigError, match=r"This model uses no photos, so there is nothing to see in them\."):

@@ -16,6 +16,7 @@ from mixfit.candidates.fold import COMPONENTS, Candidate, Fitted, Fold, RowsToPr
 from mixfit.candidates.kernels import KernelModel, Likeness, fit_kernels
 from mixfit.candidates.lightgbm_trees import grow_lightgbm
 from mixfit.candidates.linear import LinearModel, design_matrix, find_knots, fit_logistic, fit_ridge
+from mixfit.candidates.mixed import MixedRows
 from mixfit.candidates.network import FittedNetwork, fit_network, read_network
 from mixfit.candidates.tree_model import TreeModel
 from mixfit.candidates.trees import grow_trees
@@ -40,7 +41,14 @@ class FittedConstant:
 
     def predict(self, rows: RowsToPredict) -> np.ndarray:
         """See ``Fitted``."""
-        many = np.repeat(self.value[None], len(rows.encoded), axis=0)
+        return self._repeated(len(rows.encoded))
+
+    def predict_mixed(self, rows: MixedRows) -> np.ndarray:
+        """See ``Fitted``."""
+        return self._repeated(len(rows))
+
+    def _repeated(self, count: int) -> np.ndarray:
+        many = np.repeat(self.value[None], count, axis=0)
         return many if self.classes else many[:, 0]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -71,8 +79,34 @@ class FittedSimple:
             return self.model.predict(_likeness(encoded, self.components, table=self.table))
         if isinstance(self.model, TreeModel):
             return self.model.predict(_tree_columns(encoded, self.components, table=self.table))
-        found = _components_of(encoded, self.components)
-        return self.model.predict(design_matrix(encoded, self.cardinalities, self.knots, found, table=self.table))
+        return self.model.predict(self._design(encoded, _components_of(encoded, self.components), table=self.table))
+
+    def predict_mixed(self, rows: MixedRows) -> np.ndarray:
+        """See ``Fitted``."""
+        table_of, photos_of = rows.table_of, rows.photos_of
+        if self.components is None and isinstance(self.model, TreeModel):
+            columns, every = _tree_columns(rows.tables, None, table=self.table), np.arange(len(rows.numeric))
+            return self.model.predict_mixed(np.zeros((1, 0)), columns, every, np.zeros_like(every))[table_of]
+        if self.components is None:
+            return self.predict(RowsToPredict(encoded=rows.tables, slots=None, columns=None, source=None))[table_of]
+        if not self.table:
+            return self.predict(RowsToPredict(encoded=rows.photos, slots=None, columns=None, source=None))[photos_of]
+        found = _components_of(rows.photos, self.components)
+        assert found is not None  # there are components
+        if isinstance(self.model, KernelModel):
+            likeness = _likeness(rows.tables, None, table=True)
+            return self.model.predict_mixed(likeness, found, table_of, photos_of)
+        if isinstance(self.model, TreeModel):
+            columns = np.concatenate([rows.numeric, rows.categorical], axis=1).astype(np.float64)
+            return self.model.predict_mixed(found, columns, table_of, photos_of)
+        # A linear model adds up what it makes of both parts.
+        cells = self._design(rows.tables, None, table=True)
+        photos = self._design(rows.photos, found, table=False)
+        weights = np.split(self.model.weights, [cells.shape[1]])
+        return self.model.linked((cells @ weights[0])[table_of] + (photos @ weights[1])[photos_of])
+
+    def _design(self, encoded: EncodedRows, found: np.ndarray | None, *, table: bool) -> np.ndarray:
+        return design_matrix(encoded, self.cardinalities, self.knots, found, table=table)
 
     def tensors(self) -> dict[str, Tensor]:
         """See ``Fitted``."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mixfit.candidates.components import Components
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
+from mixfit.candidates.mixed import MixedRows
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.image_source import ImageSource
 from mixfit.data.load import MixedData
@@ -105,6 +106,9 @@ class Fitted(Protocol):
 
     def predict(self, rows: RowsToPredict) -> np.ndarray:
         """float64: scaled numbers ``(rows,)``, or probabilities ``(rows, classes)``."""
+
+    def predict_mixed(self, rows: MixedRows) -> np.ndarray:
+        """The same for mixed rows, without doing twice what parts have in common."""
 
     def tensors(self) -> dict[str, Tensor]:
         """All of its arrays."""

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mixfit.candidates.mixed import distinct
+
 MOST_ROWS = 3_000
 """Training rows from which on it takes too long."""
 _SEARCHED_ROWS = 600
@@ -21,6 +23,9 @@ _STRENGTHS = np.logspace(-3, 2, 16)
 _FACTORS = (0.1, 0.3, 3.0, 10.0)
 _ROUNDS = 2
 _NUMBER_REACH, _PHOTO_REACH = 0.3, 0.3  # times the mean squared distance from the middle
+# Names of the kernels, as in saved models.
+LINEAR_NUMBERS, NEAR_NUMBERS, LEVELS, PHOTOS = "numbers, linear", "numbers, near", "levels", "photos"
+LEVELS_AND_NUMBERS, PHOTOS_AND_LEVELS = "levels and numbers", "photos and levels"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,48 @@ class KernelModel:
     def predict(self, rows: Likeness) -> Float[np.ndarray, " rows"]:
         """float64 numbers."""
         return _total(_kernels(rows, self.train), self.shares) @ self.dual + self.bias
+
+    def predict_mixed(
+        self,
+        cells: Likeness,
+        photos: Float[np.ndarray, "galleries components"],
+        cells_of: Int64[np.ndarray, " rows"],
+        photos_of: Int64[np.ndarray, " rows"],
+    ) -> Float[np.ndarray, " rows"]:
+        """As ``predict``, for rows that are put together from table parts and photo parts.
+
+        A product of two kernels, summed over the training rows, is for all pairs of their arguments one product of
+        matrices. So kernels are worked out for distinct arguments alone, which are far fewer than rows.
+
+        Args:
+            cells: the table parts, without photos.
+            photos: components of the photo parts.
+            cells_of, photos_of: which parts each row is put together from.
+        """
+        first, number_of = distinct(cells.numbers)
+        numbers = _of_numbers(cells.numbers[first], self.train.numbers)
+        first, level_of = distinct(cells.levels)
+        levels = _of_levels(cells.levels[first], self.train.levels)
+        looks = _of_photos(photos, self.train.photos)
+
+        def weighed(name: str, kernel: np.ndarray) -> np.ndarray:
+            """The kernel times what each training row counts."""
+            return kernel * (self.shares[name] * self.dual)
+
+        total = np.full(len(cells_of), self.bias)
+        for name, kernel in numbers.items():
+            total += weighed(name, kernel).sum(axis=1)[number_of][cells_of]
+        for name, kernel in levels.items():
+            total += weighed(name, kernel).sum(axis=1)[level_of][cells_of]
+        for name, kernel in looks.items():
+            total += weighed(name, kernel).sum(axis=1)[photos_of]
+        if LEVELS_AND_NUMBERS in self.shares:
+            pairs = weighed(LEVELS_AND_NUMBERS, levels[LEVELS]) @ numbers[NEAR_NUMBERS].T
+            total += pairs[level_of, number_of][cells_of]
+        if PHOTOS_AND_LEVELS in self.shares:
+            pairs = weighed(PHOTOS_AND_LEVELS, levels[LEVELS]) @ looks[PHOTOS].T
+            total += pairs[level_of[cells_of], photos_of]
+        return total
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, for safetensors."""
@@ -137,22 +184,33 @@ def _left_out(matrix: np.ndarray, goal: np.ndarray) -> tuple[float, float]:
 
 def _kernels(rows: Likeness, train: Likeness) -> dict[str, Float[np.ndarray, "rows train"]]:
     """One matrix for each kind of likeness that these columns allow."""
-    found: dict[str, np.ndarray] = {}
-    if train.numbers.shape[1]:
-        found["numbers, linear"] = rows.numbers @ train.numbers.T
-        found["numbers, near"] = _near(rows.numbers, train.numbers, _NUMBER_REACH)
-    if train.levels.shape[1]:
-        same = np.zeros((len(rows.levels), len(train.levels)))
-        for column, trained in zip(rows.levels.T, train.levels.T, strict=True):
-            same += (column[:, None] == trained) & (column[:, None] > 0)
-        found["levels"] = same
-        if "numbers, near" in found:
-            found["levels and numbers"] = same * found["numbers, near"]
-    if train.photos.shape[1]:
-        found["photos"] = _near(rows.photos, train.photos, _PHOTO_REACH)
-        if train.levels.shape[1]:
-            found["photos and levels"] = found["photos"] * found["levels"]
+    found = _of_numbers(rows.numbers, train.numbers) | _of_levels(rows.levels, train.levels)
+    if LEVELS in found and NEAR_NUMBERS in found:
+        found[LEVELS_AND_NUMBERS] = found[LEVELS] * found[NEAR_NUMBERS]
+    found |= _of_photos(rows.photos, train.photos)
+    if PHOTOS in found and LEVELS in found:
+        found[PHOTOS_AND_LEVELS] = found[PHOTOS] * found[LEVELS]
     return found or {"nothing": np.zeros((len(rows.numbers), len(train.numbers)))}
+
+
+def _of_numbers(numbers: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]:
+    if not train.shape[1]:
+        return {}
+    return {LINEAR_NUMBERS: numbers @ train.T, NEAR_NUMBERS: _near(numbers, train, _NUMBER_REACH)}
+
+
+def _of_levels(levels: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]:
+    """How many known levels are the same."""
+    if not train.shape[1]:
+        return {}
+    same = np.zeros((len(levels), len(train)))
+    for column, trained in zip(levels.T, train.T, strict=True):
+        same += (column[:, None] == trained) & (column[:, None] > 0)
+    return {LEVELS: same}
+
+
+def _of_photos(photos: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]:
+    return {PHOTOS: _near(photos, train, _PHOTO_REACH)} if train.shape[1] else {}
 
 
 def _near(rows: np.ndarray, train: np.ndarray, reach: float) -> np.ndarray:

@@ -31,7 +31,11 @@ class LinearModel:
 
     def predict(self, columns: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows ..."]:
         """float64 numbers ``(rows,)``, or probabilities ``(rows, classes)``."""
-        raw = columns.astype(np.float64) @ self.weights + self.bias
+        return self.linked(columns.astype(np.float64) @ self.weights)
+
+    def linked(self, sums: Float[np.ndarray, "rows outputs"]) -> Float[np.ndarray, "rows ..."]:
+        """What ``predict`` makes of ``columns @ weights``, which may be added up from parts."""
+        raw = sums + self.bias
         if not self.classes:
             return raw[:, 0]
         return softmax(raw, axis=1)

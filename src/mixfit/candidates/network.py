@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 from mixfit.candidates.fold import Candidate, Fold, RowsToPredict
+from mixfit.candidates.mixed import MixedRows
 from mixfit.config import ModelConfig, TrainConfig
+from mixfit.data.batch import Inputs
 from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.load import MixedData
 from mixfit.data.loader import DataLoader
@@ -77,6 +80,14 @@ class FittedNetwork:
         found = torch.cat([torch.zeros((0, self.classes) if self.classes else (0,)), *outputs])
         return (found.softmax(1) if self.classes else found).numpy()
 
+    def predict_mixed(self, rows: MixedRows) -> np.ndarray:
+        """See ``Fitted``; a network on pixels wants features of its own image encoder."""
+        numeric, categorical = rows.numeric, rows.categorical
+        if not self.table:
+            numeric, categorical = numeric[:, :0], categorical[:, :0]
+        found = mixed_outputs(self.model, numeric, categorical, rows)
+        return (found.softmax(1) if self.classes else found).numpy()
+
     def tensors(self) -> dict[str, Tensor]:
         """See ``Fitted``; without what the backbone that is shared has."""
         state = self.model.state_dict()
@@ -97,6 +108,40 @@ class FittedNetwork:
             "own_backbone": self.own_backbone,
             "tuned": self.changed is not None,
         }
+
+
+def mixed_outputs(
+    model: MixedInputModel, numeric: np.ndarray, categorical: np.ndarray, rows: MixedRows
+) -> Float64[Tensor, "rows ..."]:
+    """Raw outputs of a network for mixed rows, on the CPU.
+
+    Args:
+        numeric, categorical: of the table parts, as the network takes them.
+        rows: with features of the network's image encoder, where it has one.
+    """
+    gallery, device = rows.gallery, next(model.head.parameters()).device
+    tables = Inputs(
+        numeric=torch.from_numpy(numeric),
+        categorical=torch.from_numpy(categorical),
+        rows=torch.arange(len(numeric)),
+    )
+    dataset = MixedDataset(
+        numeric=tables.numeric.new_zeros(len(gallery.slots), 0),
+        categorical=tables.categorical.new_zeros(len(gallery.slots), 0),
+        target=torch.zeros(len(gallery.slots)),
+        rows=torch.arange(len(gallery.slots)),
+        slots=None if gallery.features is None else torch.from_numpy(gallery.slots),
+        columns=None if gallery.features is None else torch.from_numpy(gallery.columns),
+        photos=gallery.features,
+    )
+    galleries, _ = dataset.__getitems__(dataset.rows)
+    if galleries.image_mask is None:
+        galleries.image_mask = torch.zeros(len(galleries), 0, dtype=torch.bool)
+    places = [torch.from_numpy(part).to(device) for part in (rows.table_of, rows.photos_of)]
+    if model.training:  # setting a mode takes longer than a small network
+        model.eval()
+    with torch.inference_mode():
+        return model.forward_mixed(tables.to(device), galleries.to(device), *places).double().cpu()
 
 
 def restricted(data: MixedData, *, table: bool, photos: bool) -> MixedData:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from scipy.special import softmax
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from mixfit.errors import DataError
 
 MOST_LEVELS = 255  # of a column that is taken as categorical
 _BLOCK = 4_000_000  # places in trees that are held at a time: rows times trees
+_MOST_HELD = 100_000_000  # numbers that are held for parts of mixed rows
 NODES = ("value", "threshold", "feature", "left", "right", "flags", "bitset")
 LEAF, CATEGORICAL, MISSING_LEFT = 1, 2, 4
 
@@ -43,6 +44,10 @@ class TreeModel:
             [self._raw(columns[start : start + self._rows]) for start in range(0, len(columns), self._rows)]
             or [np.zeros((0, len(self.baseline)))]
         )
+        return self._linked(raw)
+
+    def _linked(self, raw: np.ndarray) -> np.ndarray:
+        """Numbers, or probabilities."""
         if not self.classes:
             return raw[:, 0]
         if raw.shape[1] == 1:
@@ -62,18 +67,80 @@ class TreeModel:
         while len(going):
             rows, trees = going[:, 0], going[:, 1]
             node = at[rows, trees]
-            value, flags = values[rows, nodes["feature"][node]], nodes["flags"][node]
-            left = value <= nodes["threshold"][node]
-            by_category = np.flatnonzero(flags & CATEGORICAL)
-            code = np.nan_to_num(value[by_category], nan=0.0).astype(np.int64)
-            words = self.bitsets[nodes["bitset"][node[by_category]], code >> 5]
-            left[by_category] = (words >> (code & 31).astype(np.uint32)) & 1
-            left = np.where(np.isnan(value), (flags & MISSING_LEFT) != 0, left)
+            left = self._goes_left(node, values[rows, nodes["feature"][node]])
             node = np.where(left, nodes["left"][node], nodes["right"][node])
             at[rows, trees] = node
             going = going[(nodes["flags"][node] & LEAF) == 0]
         leaves = nodes["value"][at].reshape(len(values), *self.roots.shape)
         return self.baseline + leaves.sum(axis=1)
+
+    def _goes_left(self, node: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """Where a value goes at a node; both of one shape."""
+        nodes, flags = self.nodes, self.nodes["flags"][node]
+        left = value <= nodes["threshold"][node]
+        by_category = np.nonzero(flags & CATEGORICAL)
+        code = np.nan_to_num(value[by_category], nan=0.0).astype(np.int64)
+        words = self.bitsets[nodes["bitset"][node[by_category]], code >> 5]
+        left[by_category] = (words >> (code & 31).astype(np.uint32)) & 1
+        return np.where(np.isnan(value), (flags & MISSING_LEFT) != 0, left)
+
+    def predict_mixed(
+        self,
+        photos: Float[np.ndarray, "galleries components"],
+        cells: Float[np.ndarray, "tables columns"],
+        cells_of: Int64[np.ndarray, " rows"],
+        photos_of: Int64[np.ndarray, " rows"],
+    ) -> Float[np.ndarray, "rows ..."]:
+        """As ``predict``, for rows that are put together from photo parts, whose columns come first, and table parts.
+
+        A row ends in a leaf if both of its parts meet what the path to the leaf asks of them. So a leaf's value times
+        0 or 1 for each photo part and for each table part, summed over leaves, is for all pairs of parts one product of
+        matrices."""
+        parts, pairs = len(cells) + len(photos), len(cells) * len(photos)
+        if len(self.baseline) * pairs + len(self.nodes["value"]) * parts > _MOST_HELD:
+            return self.predict(np.concatenate([photos[photos_of], cells[cells_of]], axis=1))
+        width = photos.shape[1]
+        looks, others = (np.zeros((len(part), len(self.order))) for part in (photos, cells))
+        looks[:, :width], others[:, width:] = photos, cells
+        by_look = self.order[self.nodes["feature"]] < width
+        raw = self._sums(self._lefts(others, ~by_look), self._lefts(looks, by_look), by_look)
+        return self._linked(self.baseline + raw[:, cells_of, photos_of].T)
+
+    def _lefts(self, columns: np.ndarray, asked: Bool[np.ndarray, " nodes"]) -> Bool[np.ndarray, "nodes rows"]:
+        """Whether rows go to the left at the nodes that are asked; a column has few values, each is looked at once."""
+        columns = self._coded(columns)
+        found = np.zeros((len(asked), len(columns)), dtype=bool)
+        asked = asked & ((self.nodes["flags"] & LEAF) == 0)
+        for column in np.unique(self.nodes["feature"][asked]):
+            node = np.flatnonzero(asked & (self.nodes["feature"] == column))
+            value, which = np.unique(columns[:, column], return_inverse=True)
+            node_of, value_of = np.broadcast_arrays(node[:, None], value)
+            found[node] = self._goes_left(node_of, value_of)[:, which]
+        return found
+
+    def _sums(
+        self,
+        cells: Bool[np.ndarray, "nodes tables"],
+        looks: Bool[np.ndarray, "nodes galleries"],
+        by_look: Bool[np.ndarray, " nodes"],
+    ) -> Float[np.ndarray, "outputs tables galleries"]:
+        """Sums of leaves for all pairs of parts: all trees are walked down side by side, both ways at every split."""
+        raw = np.zeros((len(self.baseline), cells.shape[1], looks.shape[1]))
+        node, output = self.roots.reshape(-1), np.tile(np.arange(self.roots.shape[1]), len(self.roots))
+        here, there = np.ones((len(node), cells.shape[1]), bool), np.ones((len(node), looks.shape[1]), bool)
+        while len(node):
+            leaf = (self.nodes["flags"][node] & LEAF) != 0
+            for number in np.unique(output[leaf]):
+                ended = leaf & (output == number)
+                value = self.nodes["value"][node[ended]].astype(np.float64)
+                raw[number] += (here[ended].T * value) @ there[ended].astype(np.float64)
+            node, output, here, there = (part[~leaf] for part in (node, output, here, there))
+            # At a split by the photos both ways are open to the table, and the other way round.
+            open_ = by_look[node][:, None]
+            here = np.concatenate([here & (cells[node] | open_), here & ~cells[node]])
+            there = np.concatenate([there & (looks[node] | ~open_), there & ~looks[node]])
+            node, output = np.append(self.nodes["left"][node], self.nodes["right"][node]), np.append(output, output)
+        return raw
 
     def _coded(self, columns: np.ndarray) -> np.ndarray:
         """Columns in the order of the trees, float64, levels as codes; nan where a level was not seen."""

@@ -15,6 +15,7 @@ from mixfit import config_file
 from mixfit.cli.cache import cache
 from mixfit.cli.compare import compare
 from mixfit.cli.evaluate import evaluate
+from mixfit.cli.explain import explain
 from mixfit.cli.inspect import inspect
 from mixfit.cli.predict import predict
 from mixfit.cli.report import report
@@ -31,7 +32,7 @@ app = App(
     config=config_file.lay_under,
 )
 
-for command in (demo, inspect, train, tune, config, evaluate, compare, predict, report, cache):
+for command in (demo, inspect, train, tune, config, evaluate, compare, explain, predict, report, cache):
     app.command(command)
 
 

@@ -200,6 +200,11 @@ class TablePreprocessor:
         return tuple(output for column in self._numeric_columns for output in column.outputs)
 
     @property
+    def numeric_sources(self) -> tuple[str, ...]:
+        """For each column of ``numeric`` the column of the table that it was made of."""
+        return tuple(column.name for column in self._numeric_columns for _ in column.outputs)
+
+    @property
     def categorical_names(self) -> tuple[str, ...]:
         """Names of the columns of ``categorical``."""
         return tuple(column.name for column in self.categories)

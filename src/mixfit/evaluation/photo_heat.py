@@ -3,7 +3,7 @@
 In: a predictor, a table and the folder of its photos. Out: for each row its photos with their heat."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -13,18 +13,22 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from mixfit.candidates.network import FittedNetwork
 from mixfit.data.batch import Inputs
 from mixfit.data.loader import DataLoader
 from mixfit.data.photo_cells import photo_name
 from mixfit.data.photos import Photos
+from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.sampler import SequentialSampler
 from mixfit.device import default_device
 from mixfit.errors import ConfigError
 from mixfit.hooks.attribution import grad_cam
 from mixfit.hooks.input_gradients import input_gradients, pixel_heat
 from mixfit.hooks.overlay import heat_figure
-from mixfit.hooks.photo_inputs import Direction
+from mixfit.hooks.photo_inputs import Direction, Target
 from mixfit.predictor import Predictor
+from mixfit.predictor.base import RawRows
+from mixfit.predictor.blend import BlendPredictor, FoldModels
 from mixfit.predictor.network import NetworkPredictor
 from mixfit.suggest import did_you_mean
 
@@ -55,6 +59,17 @@ class PhotoHeat:
     heat: Float[Tensor, "photos size size"]
     """In [0, 1]; 1 is the hottest place of the row."""
 
+    def of_columns(self, columns: Sequence[str]) -> "PhotoHeat":
+        """Only the photos of some image columns."""
+        places = [place for place, name in enumerate(self.columns) if name in columns]
+        return replace(
+            self,
+            columns=tuple(self.columns[place] for place in places),
+            names=tuple(self.names[place] for place in places),
+            photos=self.photos[places],
+            heat=self.heat[places],
+        )
+
     def figure(self) -> "matplotlib.figure.Figure":
         """All photos of the row with their heat; save it with ``figure.savefig("row.png")``."""
         said = f"{self.prediction:.6g}" if isinstance(self.prediction, float) else self.prediction
@@ -78,6 +93,9 @@ def photo_heat(
 ) -> list[PhotoHeat]:
     """Where the model looks in the photos of some rows.
 
+    Of a blend it is where that network looks which has the largest share of those that see photos: the mean over the
+    networks of all folds.
+
     Args:
         frame, images, device: as for ``Predictor.predict``.
         rows: positions in ``frame``, from 0; by default all.
@@ -89,14 +107,11 @@ def photo_heat(
     Returns:
         One entry for each row of ``rows``, in their order; without photos for a row that has none that can be read.
     Raises:
-        ConfigError: the model is a blend or uses no photos, ``target`` is none of its classes, ``rows`` are not in the
-            table, or captum is needed and not installed.
+        ConfigError: the model uses no photos or is a blend without a network that does, ``target`` is none of its
+            classes, ``rows`` are not in the table, or captum is needed and not installed.
         DataError: a column that the model needs is missing.
     """
-    if not isinstance(predictor, NetworkPredictor):
-        raise ConfigError("Heat of photos is that of one network, and this is a blend: train with --preset network.")
-    if not predictor.uses_photos:
-        raise ConfigError("This model uses no photos, so there is nothing to see in them.")
+    networks = looking_networks(predictor)
     classes = predictor.target.classes
     if target is not None and (classes is None or target not in classes):
         known = classes or ()
@@ -113,11 +128,26 @@ def photo_heat(
     new, predictions = predictor.raw_rows(frame, images=images), predictor.predict(frame, images=images, device=device)
     said = predictions["prediction"].tolist()
     assert new.photos is not None
-    explained = None if target is None or classes is None else classes.index(target)
+    explained = None
+    if classes is not None:
+        numbers = [classes.index(one if target is None else target) for one in said]
+        explained = torch.tensor(numbers, dtype=torch.int64)
     found: list[PhotoHeat] = []
     place = default_device() if device is None else torch.device(device)
-    for xb, _ in DataLoader(predictor.dataset(new, new.files), SequentialSampler(len(frame), BATCH), device=place):
-        heat = _heat(predictor, xb, explained, method, layer, direction)
+    loaders = [
+        DataLoader(
+            network.dataset(_as_seen_by(network, new), new.files), SequentialSampler(len(frame), BATCH), device=place
+        )
+        for network in networks
+    ]
+    for batches in zip(*loaders, strict=True):
+        xb = batches[0][0]
+        asked = None if explained is None else explained[len(found) : len(found) + len(xb)].to(place)
+        heats = [
+            _heat(network, own, asked, method, layer, direction)
+            for network, (own, _) in zip(networks, batches, strict=True)
+        ]
+        heat = heats[0] if len(heats) == 1 else _mean_heat(torch.stack(heats))
         for photos, mask, hot in zip(*(_on_cpu(tensor) for tensor in (xb.images, xb.image_mask, heat)), strict=True):
             number = len(found)
             slots = _slots(new.photos, number, mask)
@@ -135,10 +165,61 @@ def photo_heat(
     return found
 
 
+def looking_networks(predictor: Predictor) -> list[NetworkPredictor]:
+    """The networks whose heat is shown: the predictor itself, or those of all folds of a blend.
+
+    Raises:
+        ConfigError: nothing looks at photos, or no network does.
+    """
+    if not predictor.uses_photos:
+        raise ConfigError("This model uses no photos, so there is nothing to see in them.")
+    if isinstance(predictor, NetworkPredictor):
+        return [predictor]
+    assert isinstance(predictor, BlendPredictor)
+    members = predictor.folds[0].models.items()
+    looking = [name for name, model in members if isinstance(model, FittedNetwork) and model.model.image is not None]
+    if not looking:
+        raise ConfigError(
+            f"No network of this blend looks at photos, and other models have no heat: {', '.join(predictor.shares)}."
+        )
+    name = max(looking, key=lambda name: predictor.shares[name])
+    return [_of_fold(predictor, fold, name) for fold in predictor.folds]
+
+
+def _of_fold(predictor: BlendPredictor, fold: FoldModels, name: str) -> NetworkPredictor:
+    """A network of a blend as a predictor of its own."""
+    fitted = fold.models[name]
+    assert isinstance(fitted, FittedNetwork)
+    return NetworkPredictor(
+        schema=predictor.schema,
+        preprocessor=fold.encoder.preprocessor if fitted.table else TablePreprocessor((), (), ()),
+        target=predictor.target,
+        crop=predictor.crop,
+        image_size=predictor.image_size,
+        model=fitted.model,
+        shape=fitted.shape,
+        config=fitted.config,
+    )
+
+
+def _as_seen_by(network: NetworkPredictor, rows: RawRows) -> RawRows:
+    """The rows by the network's own preprocessor."""
+    return replace(rows, arrays=network.preprocessor.transform(rows.frame))
+
+
+def _mean_heat(
+    heats: Float[Tensor, "networks batch photos height width"],
+) -> Float[Tensor, "batch photos height width"]:
+    """Over networks; the hottest place of each row is 1 again."""
+    mean = heats.mean(0)
+    highest = mean.amax((1, 2, 3), keepdim=True)
+    return torch.where(highest > 0, mean / highest, 0.0).clamp(0, 1)
+
+
 def _heat(
     predictor: NetworkPredictor,
     xb: Inputs,
-    target: int | None,
+    target: Target,
     method: HeatMethod,
     layer: str | None,
     direction: Direction | None,

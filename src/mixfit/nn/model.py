@@ -30,6 +30,12 @@ class MixedInputs(Protocol):
         """The partners in a mixed batch."""
 
 
+class RowsOfInputs(MixedInputs, Protocol):
+    """Inputs of which some rows can be taken."""
+
+    def __getitem__(self, rows: Tensor) -> "RowsOfInputs": ...
+
+
 @runtime_checkable
 class TableEncoder(Protocol):
     """What a model needs of a table encoder, an ``nn.Module``."""
@@ -111,7 +117,34 @@ class MixedInputModel(nn.Module):
         In training, with members or auxiliary heads, one for each: ``(batch, members)`` or
         ``(batch, members, classes)``."""
         table = self.tabular(xb.numeric, xb.categorical, xb.mix)
-        photos = None if self.image is None else self._photos(xb, table)
+        return self._joined(table, None if self.image is None else self._photos(xb, table))
+
+    def forward_mixed(
+        self, tables: RowsOfInputs, galleries: RowsOfInputs, table_of: Tensor, photos_of: Tensor, *, rows: int = 1024
+    ) -> Tensor:
+        """As ``forward``, for rows that are put together from the table of one row and the photos of another.
+
+        Args:
+            tables, galleries: rows whose table, or whose photos, are looked at; each is encoded once, but photos that
+                the table asks about are encoded for every row.
+            table_of, photos_of: int64 ``(batch,)``: the parts of each row.
+            rows: that go through the network at a time.
+        """
+        every = torch.split(torch.arange(len(tables.numeric), device=tables.numeric.device), rows)
+        if self.image is None:
+            parts = [self._joined(self.tabular(*_table_of(tables[some])), None) for some in every]
+            return torch.cat(parts)[table_of]
+        table = torch.cat([self.tabular(*_table_of(tables[some])) for some in every])
+        asked = self.image.pool.query is not None
+        photos = None if asked else self._photos(galleries, table)
+        joined = []
+        for some, others in zip(torch.split(table_of, rows), torch.split(photos_of, rows), strict=True):
+            seen = self._photos(galleries[others], table[some]) if photos is None else photos[others]
+            joined.append(self._joined(table[some], seen))
+        return torch.cat(joined)
+
+    def _joined(self, table: Tensor, photos: Tensor | None) -> Tensor:
+        """Encodings of the table and of the photos -> what ``forward`` gives."""
         y = self.head(table if photos is None or self.fusion is None else self.fusion(table, photos))
         y = y if y.ndim == 3 else y[:, None]
         if not self.training:
@@ -144,6 +177,10 @@ class MixedInputModel(nn.Module):
             lost = torch.rand(len(photos), 1, device=photos.device) < self.modality_dropout
             photos = torch.where(lost, self.image.pool.no_photo, photos)
         return photos
+
+
+def _table_of(xb: MixedInputs) -> tuple[Tensor, Tensor]:
+    return xb.numeric, xb.categorical
 
 
 def _head(members: int, d: int, outputs: int) -> nn.Linear | MemberLinear:

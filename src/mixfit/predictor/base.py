@@ -4,7 +4,7 @@ In: a saved folder, or a trained model and the data it was trained on. Out: pred
 A folder holds ``model.safetensors``, ``mixfit.json`` and ``README.md``: no pickle, nothing that runs code."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mixfit.candidates.mixed import Mixture
 from mixfit.choices import Crop
 from mixfit.config import ModelConfig
 from mixfit.data.bad_inputs import BadInput
@@ -83,6 +84,11 @@ class ModelOutput:
     sets: np.ndarray | None = None
 
 
+Mixer = Callable[[Mixture], np.ndarray]
+"""Mixed rows -> probabilities, float64 ``(rows, classes)``, or numbers, float64 ``(rows,)``: in the target's unit, or
+natural logarithms of numbers in that unit where the model was fitted on logarithms."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Predictor(ABC):
     """A trained model with the schema, the preprocessing and the target's scale that belong to it."""
@@ -114,6 +120,10 @@ class Predictor(ABC):
         interval: float | None = None,
     ) -> ModelOutput:
         """What the model makes of rows; ``interval`` as in ``predict``."""
+
+    @abstractmethod
+    def mixer(self, rows: RawRows, *, device: torch.device, cache: Cache | None = None) -> Mixer:
+        """Encode rows once, to predict any mixtures of their cells and photos."""
 
     @abstractmethod
     def save(self, folder: str | Path) -> None:
@@ -253,6 +263,12 @@ class Predictor(ABC):
             licence=licence,
             weights_sha256=weights_sha256,
         )
+
+
+def number_or_logarithm(target: Target, scaled: np.ndarray) -> np.ndarray:
+    """Scaled numbers as a ``Mixer`` gives them."""
+    values = target.decode(scaled)
+    return np.log(values) if target.log else values
 
 
 def unreadable_photos(frame: pd.DataFrame, photos: Photos, failures: Mapping[int, str]) -> list[BadInput]:

@@ -14,6 +14,7 @@ from mixfit.candidates.candidate import read_fitted
 from mixfit.candidates.encoding import PhotoMeans, RowEncoder, mean_features
 from mixfit.candidates.fold import Fitted, RowsToPredict
 from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, tempered, uncertainty_from_dict
+from mixfit.candidates.mixed import Gallery, Mixture, mix_rows
 from mixfit.candidates.network import FittedNetwork
 from mixfit.config import ModelConfig
 from mixfit.data.cache import Cache
@@ -27,10 +28,10 @@ from mixfit.data.target import target_from_dict
 from mixfit.errors import ConfigError
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.image import ImageEncoder
-from mixfit.predictor.base import ModelOutput, Predictor, RawRows
+from mixfit.predictor.base import Mixer, ModelOutput, Predictor, RawRows, number_or_logarithm
 from mixfit.predictor.card import ModelFacts, licence_of
 from mixfit.predictor.folder import read_crop, save_folder
-from mixfit.training.build import encode_photos, open_feature_store
+from mixfit.training.build import all_features
 
 _ENCODER = "encoder."
 _UNCERTAINTY = "uncertainty."
@@ -46,10 +47,7 @@ class PhotoEncoder:
 
     def features(self, files: ImageFiles, cache: Cache | None) -> FeatureTable:
         """Features of photos, those that the cache knows from there."""
-        if cache is None:
-            return encode_photos(self.encoder, files)
-        store = open_feature_store(self.encoder, files, cache)
-        return encode_photos(self.encoder, files, store=store, progress=cache.progress)
+        return all_features(self.encoder, files, cache)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +134,8 @@ class BlendPredictor(Predictor):
         Args:
             pixels: beside features, for tuned networks.
         """
-        means = _photo_means(rows, source)
-        photos, classes = rows.photos, self.target.classes
-        total = np.zeros((len(rows.frame),) if classes is None else (len(rows.frame), len(classes)))
+        means, photos = _photo_means(rows, source), rows.photos
+        blended = _Blended(self, len(rows.frame))
         for fold in self.folds:
             seen = RowsToPredict(
                 encoded=fold.encoder.encode(rows.frame, means),
@@ -150,11 +147,39 @@ class BlendPredictor(Predictor):
             for name, model in fold.models.items():
                 if isinstance(model, FittedNetwork):
                     model.model.to(device)
-                found = model.predict(seen)
-                if classes is not None:
-                    found = tempered(found, self.temperatures[name])
-                total += self.shares[name] / len(self.folds) * found
-        return total
+                blended.add(name, model.predict(seen))
+        return blended.total
+
+    def mixer(self, rows: RawRows, *, device: torch.device, cache: Cache | None = None) -> Mixer:
+        """See ``Predictor``; each photo goes once through each image network that there is."""
+        slots = columns = features = None
+        own: dict[tuple[int, str], FeatureTable] = {}
+        if rows.files is not None and rows.photos is not None:
+            slots, columns = rows.photos.slots, rows.photos.columns
+            if self.photo_encoder is not None:
+                self.photo_encoder.encoder.to(device)
+                features = self.photo_encoder.features(rows.files, cache)
+        for place, fold in enumerate(self.folds):
+            for name, model in fold.models.items():
+                if isinstance(model, FittedNetwork):
+                    image = model.model.to(device).image
+                    if image is not None and model.own_backbone and rows.files is not None:
+                        own[place, name] = all_features(image, rows.files, cache)
+        encoded = [fold.encoder.encode(rows.frame) for fold in self.folds]
+
+        def mix(mixture: Mixture) -> np.ndarray:
+            blended = _Blended(self, len(mixture.table_of))
+            gallery = Gallery.of(mixture, slots, columns, features)
+            for place, fold in enumerate(self.folds):
+                mixed = mix_rows(mixture, encoded[place], fold.encoder, gallery)
+                for name, model in fold.models.items():
+                    seen = own.get((place, name))
+                    its = mixed if seen is None else replace(mixed, gallery=replace(gallery, features=seen))
+                    blended.add(name, model.predict_mixed(its))
+            found = self.uncertainty.calibrated(blended.total)
+            return found if self.target.classes else number_or_logarithm(self.target, found)
+
+        return mix
 
     def save(self, folder: str | Path) -> None:
         """Write the model folder, whole or not at all.
@@ -248,6 +273,20 @@ class BlendPredictor(Predictor):
             metrics=description["metrics"],
             facts=ModelFacts.from_dict(description.get("facts")),
         )
+
+
+class _Blended:
+    """The sum of what models predict, each by its share."""
+
+    def __init__(self, predictor: BlendPredictor, rows: int) -> None:
+        self.predictor, classes = predictor, predictor.target.classes
+        self.total = np.zeros((rows,) if classes is None else (rows, len(classes)))
+
+    def add(self, name: str, found: np.ndarray) -> None:
+        """Add the predictions of a model of one fold."""
+        if self.predictor.target.classes is not None:
+            found = tempered(found, self.predictor.temperatures[name])
+        self.total += self.predictor.shares[name] / len(self.predictor.folds) * found
 
 
 def make_photo_encoder(config: ModelConfig, image_size: int, *, pretrained: bool = True) -> PhotoEncoder:

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixfit.candidates.encoding import RowEncoder
+from mixfit.candidates.mixed import Gallery, Mixture, mix_rows
+from mixfit.candidates.network import mixed_outputs
 from mixfit.config import ModelConfig
 from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable, MixedDataset
@@ -26,10 +29,10 @@ from mixfit.errors import ConfigError
 from mixfit.files import json_numbers, with_tuples
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.model import MixedInputModel
-from mixfit.predictor.base import BATCH, ModelOutput, Predictor, RawRows
+from mixfit.predictor.base import BATCH, Mixer, ModelOutput, Predictor, RawRows, number_or_logarithm
 from mixfit.predictor.card import ModelFacts, licence_of
 from mixfit.predictor.folder import read_crop, save_folder
-from mixfit.training.build import CHUNK, encode_photos, model_shape, open_feature_store, sized_for
+from mixfit.training.build import CHUNK, all_features, model_shape, sized_for
 from mixfit.training.tta import augmented_outputs
 
 _WIDEST_CATEGORY = 32
@@ -117,14 +120,29 @@ class NetworkPredictor(Predictor):
             photos=source,
         )
 
+    def mixer(self, rows: RawRows, *, device: torch.device, cache: Cache | None = None) -> Mixer:
+        """See ``Predictor``; each photo goes through the image encoder once, frozen or not."""
+        self.model.to(device).eval()
+        slots = columns = features = None
+        if self.model.image is not None and rows.files is not None and rows.photos is not None:
+            slots, columns = rows.photos.slots, rows.photos.columns
+            features = all_features(self.model.image, rows.files, cache)
+        encoder = RowEncoder(preprocessor=self.preprocessor, prefixes=())
+        encoded = encoder.encode(rows.frame, arrays=(rows.arrays.numeric, rows.arrays.categorical))
+
+        def mix(mixture: Mixture) -> np.ndarray:
+            mixed = mix_rows(mixture, encoded, encoder, Gallery.of(mixture, slots, columns, features))
+            found = mixed_outputs(self.model, mixed.numeric, mixed.categorical, mixed).numpy()
+            return self.target.decode(found) if self.target.classes else number_or_logarithm(self.target, found)
+
+        return mix
+
     def _features_or_files(self, files: ImageFiles, cache: Cache | None) -> ImageFiles | FeatureTable:
         """Features by a frozen network, each photo once; pixels for one that is not, or for too few without a cache."""
         encoder = self.model.image
         if encoder is None or not encoder.frozen or (cache is None and len(files) < CHUNK):
             return files
-        if cache is None:
-            return encode_photos(encoder, files)
-        return encode_photos(encoder, files, store=open_feature_store(encoder, files, cache), progress=cache.progress)
+        return all_features(encoder, files, cache)
 
     def _run(self, loader: DataLoader, augmentations: int) -> np.ndarray:
         """Raw outputs of all rows, float32 ``(1 + augmentations, rows)`` or ``(1 + augmentations, rows, classes)``."""

@@ -130,6 +130,13 @@ def encode_photos(
     return FeatureTable(table.values, table.readable, dict(sorted(table.failures.items())))
 
 
+def all_features(encoder: ImageEncoder, files: ImageFiles, cache: Cache | None) -> FeatureTable:
+    """Features of files, those that the cache knows from there."""
+    if cache is None:
+        return encode_photos(encoder, files)
+    return encode_photos(encoder, files, store=open_feature_store(encoder, files, cache), progress=cache.progress)
+
+
 def encoder_identity(encoder: ImageEncoder, size: int) -> str:
     """A digest of all that decides the features of a photo of ``size`` pixels a side.
 

@@ -1,0 +1,114 @@
+"""Shapley values: against their definition over all orders, and their axioms."""
+
+from collections.abc import Callable
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixfit.evaluation.shapley import Exact, Sampled, mean_and_error
+
+Worth = Callable[[np.ndarray], float]
+
+
+def by_definition(worth: Worth, players: int) -> np.ndarray:
+    """What each player adds, averaged over all orders one by one."""
+    total, orders = np.zeros(players), list(permutations(range(players)))
+    for order in orders:
+        members = np.zeros(players, dtype=bool)
+        before = worth(members)
+        for player in order:
+            members[player] = True
+            after = worth(members)
+            total[player] += after - before
+            before = after
+    return total / len(orders)
+
+
+def game(players: int, seed: int) -> Worth:
+    """Any worth for any coalition."""
+    table = np.random.default_rng(seed).normal(size=2**players)
+    return lambda members: float(table[int(members @ 2 ** np.arange(players))])
+
+
+def worths(design: Exact | Sampled, worth: Worth) -> np.ndarray:
+    return np.array([worth(members) for members in design.coalitions])
+
+
+@settings(deadline=None, max_examples=25)
+@given(players=st.integers(1, 6), seed=st.integers(0, 10**6))
+def test_exact_values_are_those_of_the_definition(players: int, seed: int) -> None:
+    worth, design = game(players, seed), Exact(players=players)
+    found = design.values(worths(design, worth))
+    np.testing.assert_allclose(found, by_definition(worth, players), atol=1e-12)
+    everyone = np.ones(players, dtype=bool)
+    assert found.sum() == pytest.approx(worth(everyone) - worth(~everyone), abs=1e-10)
+
+
+def test_every_coalition_is_there_once_from_none_to_all() -> None:
+    members = Exact(players=4).coalitions
+    assert len(np.unique(members, axis=0)) == 16
+    assert not members[0].any()
+    assert members[-1].all()
+
+
+def test_players_who_do_the_same_get_the_same_and_those_who_do_nothing_get_nothing() -> None:
+    def worth(members: np.ndarray) -> float:
+        return float(3 * members[:2].sum() ** 2 - 2 * members[3] * members[:2].any())
+
+    for design in (Exact(players=5), Sampled.draw(5, 400, np.random.default_rng(0))):
+        found = design.values(worths(design, worth))
+        assert found[2] == found[4] == 0
+        assert found[0] == pytest.approx(found[1], abs=1e-12 if isinstance(design, Exact) else 0.5)
+
+
+def test_values_of_sums_are_sums_of_values_and_further_axes_are_kept() -> None:
+    design = Exact(players=3)
+    worth = np.random.default_rng(0).normal(size=(8, 2, 4))
+    found = design.values(worth)
+    assert found.shape == (3, 2, 4)
+    np.testing.assert_allclose(found[:, 1, 2], design.values(worth[:, 1, 2]))
+    np.testing.assert_allclose(design.values(worth.sum(axis=2)), found.sum(axis=2))
+
+
+def test_each_sampled_order_comes_with_its_reverse_and_adds_up() -> None:
+    design = Sampled.draw(7, 3, np.random.default_rng(0))
+    np.testing.assert_array_equal(design.orders[1::2], design.orders[::2, ::-1])
+    worth = game(7, 1)
+    everyone = np.ones(7, dtype=bool)
+    found = design.values(worths(design, worth))
+    assert found.sum() == pytest.approx(worth(everyone) - worth(~everyone), abs=1e-12)
+
+
+def test_antithetic_orders_are_exact_where_players_meet_in_pairs_alone() -> None:
+    rng = np.random.default_rng(0)
+    alone, together = rng.normal(size=9), rng.normal(size=(9, 9))
+
+    def worth(members: np.ndarray) -> float:
+        return float(members @ alone + members @ together @ members)
+
+    design = Sampled.draw(9, 1, rng)
+    expected = alone + np.diag(together) + (together + together.T - 2 * np.diag(np.diag(together))).sum(axis=1) / 2
+    np.testing.assert_allclose(design.values(worths(design, worth)), expected, atol=1e-12)
+
+
+def test_sampled_values_are_within_their_stated_error() -> None:
+    worth, players = game(8, 5), 8
+    exact = Exact(players=players)
+    truth = exact.values(worths(exact, worth))
+    rng, away = np.random.default_rng(0), []
+    for _ in range(20):
+        draws = [Sampled.draw(players, 2, rng) for _ in range(30)]
+        mean, error = mean_and_error(np.stack([design.values(worths(design, worth)) for design in draws]))
+        away.append((mean - truth) / error)
+    score = np.abs(np.array(away))
+    assert 0.55 < (score < 1).mean() < 0.8  # 68 % of a normal distribution
+    assert (score < 3).mean() > 0.98
+
+
+def test_the_error_of_a_single_sample_is_not_known() -> None:
+    mean, error = mean_and_error(np.ones((1, 3)))
+    np.testing.assert_array_equal(mean, 1.0)
+    assert np.isnan(error).all()
