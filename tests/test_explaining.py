@@ -15,7 +15,8 @@ from mixfit.config import TrainConfig
 from mixfit.demo import DEMO_TARGET
 from mixfit.evaluation.explain import Explanation
 from mixfit.recipe import Run, fit
-from mixfit.report.explain_page import ExplainContent, explain_page, explanation_view
+from mixfit.report.explain_page import ExplainContent, explain_page
+from mixfit.report.explanation_view import explanation_view, model_explanation
 
 NASTY = "<b>maker</b> & {{ 7*7 }}"
 
@@ -172,7 +173,7 @@ def test_a_page_can_be_laid_out_for_every_kind_of_explanation(scale: str, photos
 
 def test_the_view_lists_columns_by_the_size_of_their_parts() -> None:
     found = explanation(scale="number", photos=1, rows=9, columns=30)
-    view = explanation_view(found)
+    view = explanation_view(model_explanation(found))
     mean, error = found.importance
     assert [column["name"] for column in view["columns"]] == [found.columns[place] for place in np.argsort(-mean)[:20]]
     assert view["left_out"] == 10

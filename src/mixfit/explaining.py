@@ -22,7 +22,8 @@ from mixfit.evaluation.photo_heat import PhotoHeat, photo_heat
 from mixfit.files import write_file
 from mixfit.predictor import Predictor
 from mixfit.predictor.blend import BlendPredictor
-from mixfit.report.explain_page import SHOWN_ROWS, ExplainContent, error_text, size_text, write_explain
+from mixfit.report.explain_page import SHOWN_ROWS, ExplainContent, write_explain
+from mixfit.report.explanation_view import error_text, size_text
 from mixfit.report.render import percent
 from mixfit.scoring import images_of_run, load_run, run_config, split_of_run, text_of_run
 

@@ -211,6 +211,7 @@ def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: D
     say(f" report  {run.folder / 'report.html'}")
     images = f" --images {config.images}" if config.images is not None else ""
     say(f" next    mixfit predict {run.folder} NEW.csv -o out.csv{images}")
+    say(f"         mixfit explain {run.folder} --n 50")
     if len(mixed.split.test):
         say(f"         mixfit evaluate {run.folder} {table} --split test{images}")
 

@@ -4,6 +4,7 @@ In: ``Run``, the data, and predictions of all models. Out: the files of the run 
 write the page again, and the page."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -12,10 +13,22 @@ from mixfit.data.fingerprint import read_fingerprint
 from mixfit.data.load import MixedData
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT
 from mixfit.evaluation.bootstrap import bootstrap_interval
+from mixfit.evaluation.explain import explain, explained_columns, typical_rows
 from mixfit.evaluation.scores import JudgedSplit, Rows, headline_for, metrics_for
 from mixfit.files import explained, write_file
-from mixfit.report.content import Diagnosis, ModelKind, PhotoGain, Picture, ReportFacts, Score, ShownRow
+from mixfit.predictor import Predictor
+from mixfit.report.content import (
+    Diagnosis,
+    ModelExplanation,
+    ModelKind,
+    PhotoGain,
+    Picture,
+    ReportFacts,
+    Score,
+    ShownRow,
+)
 from mixfit.report.data_facts import describe_data
+from mixfit.report.explanation_view import model_explanation
 from mixfit.report.gain import photo_gain
 from mixfit.report.predictions_file import predictions_frame, write_predictions
 from mixfit.report.saved import BAD, HISTORY, write_facts, write_scores
@@ -50,6 +63,8 @@ _KINDS: dict[str, ModelKind] = {
     PHOTO_BLEND: "photos",
     CONSTANT: "constant",
 }
+EXPLAINED_ROWS, BACKGROUND_ROWS = 24, 16
+"""Enough to tell the columns that matter; ``mixfit explain`` takes as many as are asked for."""
 _PARTS = {"valid": "validation rows", "test": "test rows"}
 
 
@@ -61,6 +76,8 @@ def write_results(
     settings: dict[str, object],
     command: str,
     warnings: list[str],
+    *,
+    images: Path,
 ) -> None:
     """Write scores, predictions, bad inputs, what the report shows, and the report.
 
@@ -68,6 +85,7 @@ def write_results(
         mixed: with the split that ``judged`` was judged by.
         judged: predictions of every model for the rows that judge.
         seconds: time of the fit of each model.
+        images: folder that the photo paths start from.
     """
     from mixfit.report.page import (
         rewrite_report,  # matplotlib takes a second, which a misspelt flag should not wait for
@@ -101,9 +119,31 @@ def write_results(
     )
     shown, photos = small_pictures(mixed, [*worst, *sample_rows(mixed)])
     facts = _facts(run, mixed, judged, scores, shown[: len(worst)], shown[len(worst) :])
+    facts = replace(facts, explanation=explanation_of(run.predictor, mixed, images))
     facts = _with_origin(facts, run, settings, command, warnings)
     write_facts(run.folder, facts, photos, [] if run.doctor is None else _pictures(run.doctor))
     rewrite_report(run.folder)
+
+
+def explanation_of(predictor: Predictor, mixed: MixedData, images: Path) -> ModelExplanation | None:
+    """What moves the predictions of some test rows, against some training rows, chosen by the seed of the data."""
+    judged = mixed.split.test if len(mixed.split.test) else mixed.split.valid
+    table, photos = explained_columns(predictor)
+    if not len(judged) or not (table or photos):
+        return None
+    rows = np.sort(np.random.default_rng(mixed.seed).permutation(judged)[:EXPLAINED_ROWS])
+    train = mixed.frame.iloc[mixed.split.train]
+    background = train.iloc[typical_rows(train, predictor, BACKGROUND_ROWS, seed=mixed.seed)]
+    found = explain(
+        predictor,
+        mixed.frame,
+        images=images,
+        rows=rows.tolist(),
+        background=background,
+        seed=mixed.seed,
+        cache=mixed.cache,
+    )
+    return model_explanation(found)
 
 
 def _facts(

@@ -1,6 +1,7 @@
 """The report of a run: it shows what it was given, as text, in one file that asks for nothing from outside."""
 
 import itertools
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,7 +10,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from markupsafe import Markup
 from report_content import BARE, CONTENTS, PIXEL, content, gain, shown_row
 from sklearn.metrics import confusion_matrix
 
@@ -17,7 +17,7 @@ from mixfit.data.bad_inputs import BadInput
 from mixfit.data.schema import Column
 from mixfit.errors import ResourceError
 from mixfit.report.confusion import binned_shares, confusion_counts, most_confused
-from mixfit.report.content import Coverage, DataFacts, Diagnosis, Distribution, Score
+from mixfit.report.content import ColumnPart, Coverage, DataFacts, Diagnosis, Distribution, ModelExplanation, Score
 from mixfit.report.page import report_page, write_report
 
 IMG = "<img src=x onerror=alert(1)>"
@@ -360,7 +360,24 @@ def test_reliability_counts_all_rows() -> None:
 
 
 def test_an_explanation_has_its_place() -> None:
-    page = Page(report_page(replace(content(), explanation=Markup("<p>area counts most</p>"))))
-    assert "area counts most" in page.text
+    parts = [
+        ColumnPart(name="<b>area</b>", photo=False, mean=0.4, error=0.1),
+        ColumnPart(name="front", photo=True, mean=0.1, error=math.nan),
+    ]
+    found = ModelExplanation(
+        target="price",
+        scale="number",
+        columns=parts,
+        photo_share=0.25,
+        photo_share_error=math.nan,
+        interaction=0.05,
+        rows=1,
+        background=16,
+        exact=True,
+        orders=0,
+    )
+    page = Page(report_page(replace(content(), explanation=found)))
+    assert "<b>area</b>" in page.text
+    assert "photos 25 %" in page.text
     assert "#explanation" in page.values("href")
     assert "#explanation" not in Page(report_page(content())).values("href")

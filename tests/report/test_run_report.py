@@ -22,6 +22,7 @@ from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError
 from mixfit.evaluation.scores import headline_for, metrics_for
 from mixfit.recipe import Run, fit
+from mixfit.report.explanation_view import size_text
 from mixfit.report.render import ends_text, number
 from mixfit.report.saved import read_content
 from mixfit.results import BLEND, OURS, TABLE_BLEND, TREES
@@ -252,3 +253,17 @@ def test_without_test_rows_the_others_judge(preset: Any, target: str, demo_table
     assert content.levels == []
     assert content.photos is not None
     assert [one.split for one in content.photos.differences] == ["valid"]
+
+
+def test_what_moves_the_predictions_is_what_explain_finds(any_run: Run) -> None:
+    facts = read_content(any_run.folder)
+    assert facts.explanation is not None
+    assert facts.explanation.rows <= 24
+    sizes = [column.mean for column in facts.explanation.columns]
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes) > 0
+    used = {name for role in ("number", "category", "date") for name in any_run.predictor.schema.names(role)}
+    assert used == {column.name for column in facts.explanation.columns if not column.photo}
+    text = " ".join(Tables(page_of(any_run)).text)
+    assert "What moves the predictions" in text
+    assert size_text(sizes[0], facts.explanation.scale) in text

@@ -16,6 +16,7 @@ from mixfit.data.schema import Schema
 
 SplitName = Literal["train", "valid", "test"]
 ModelKind = Literal["ours", "table", "photos", "constant", "candidate"]
+Scale = Literal["number", "logarithm", "probability"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,6 +199,46 @@ class PhotoStatistics:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnPart:
+    """How far one column moves the predictions of some rows."""
+
+    name: str
+    photo: bool
+    """Whether it is an image column."""
+    mean: float
+    """Mean size of its part, in the scale of the explanation."""
+    error: float
+    """Standard error of that mean over rows; nan for a single row."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelExplanation:
+    """What moves the predictions of a model, as means over some rows; see ``mixfit.explain``."""
+
+    target: str
+    scale: Scale
+    columns: list[ColumnPart]
+    """The one that moves most first."""
+    photo_share: float
+    """Of what moves the predictions; nan where nothing does."""
+    photo_share_error: float
+    interaction: float
+    """Mean size of what table and photos tell only together."""
+    rows: int
+    """Explained ones."""
+    background: int
+    """Rows that they were compared with."""
+    exact: bool
+    """Whether every combination of columns was tried; else ``orders`` of them were, for each background row."""
+    orders: int
+
+    @property
+    def sees_photos(self) -> bool:
+        """Whether any column is one of images."""
+        return any(column.photo for column in self.columns)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReportFacts:
     """All that a report shows as plain values: what ``report.json`` of a run folder holds."""
 
@@ -227,6 +268,8 @@ class ReportFacts:
     """Which of several networks ``history`` is of; "" when there is but one."""
     diagnoses: list[Diagnosis] | None = None
     """What the doctor found in the training; None when none was asked."""
+    explanation: ModelExplanation | None = None
+    """What moves the predictions; None where that was not computed."""
     data: DataFacts | None = None
     worst: list[ShownRow] = field(default_factory=list)
     """Of the predicted rows, the largest error first."""
@@ -269,8 +312,6 @@ class ReportContent(ReportFacts):
     """Small pictures as ``data:`` URIs, by the names that ``ShownPhoto.file`` has."""
     bad_inputs: list[BadInput] = field(default_factory=list)
     """Every record of the run; the page shows the first ones and counts them all."""
-    explanation: Markup | None = None
-    """The body of a section that explains the model, laid out already; None leaves the section out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,8 +1,7 @@
-"""The page of ``mixfit explain``, and the explanation of a model as a section that any page can have.
+"""The page of ``mixfit explain``.
 
 In: an ``Explanation`` and heat of photos. Out: one HTML file without script or reference to anything outside, the same
-bytes for the same content. A page with the section includes ``explain.css`` in its block ``style`` and calls the macro
-``explanation_of_model`` of ``explanation.html.j2`` with ``explanation_view``."""
+bytes for the same content."""
 
 import base64
 import io
@@ -16,15 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixfit.evaluation.explain import Explanation, Scale
+from mixfit.evaluation.explain import Explanation
 from mixfit.evaluation.photo_heat import PhotoHeat
 from mixfit.hooks.overlay import overlay
+from mixfit.report.explanation_view import error_text, explanation_view, model_explanation, part_text
 from mixfit.report.render import number, percent, plural, render, write_page
 
 if TYPE_CHECKING:
     import PIL.Image
 
-SHOWN_COLUMNS, SHOWN_PARTS = 20, 8
+SHOWN_PARTS = 8
 SHOWN_ROWS = 24
 _SECTIONS = [("model", "The model"), ("rows", "Row by row")]
 
@@ -67,123 +67,10 @@ def explain_page(content: ExplainContent) -> str:
             "heat_note": content.heat_note,
         },
         "sections": _SECTIONS,
-        "view": explanation_view(found),
+        "view": explanation_view(model_explanation(found)),
         "rows": [_row_view(found, place, content.heat.get(int(found.rows[place]))) for place in shown],
     }
     return render("explain.html.j2", values)
-
-
-def explanation_view(found: Explanation) -> dict[str, Any]:
-    """What an explanation says of the model, for the macro ``explanation_of_model``."""
-    mean, error = found.importance
-    order = np.argsort(-mean, kind="stable")
-    longest = float(np.nanmax(mean + np.nan_to_num(error), initial=0.0)) or 1.0
-    columns = [
-        {
-            "name": found.columns[place],
-            "photo": bool(found.is_photo[place]),
-            "cell": "",
-            "text": size_text(float(mean[place]), found.scale),
-            "error": ""
-            if math.isnan(error[place])
-            else error_text(float(mean[place]), float(error[place]), found.scale),
-            "width": _share(mean[place], longest),
-            "low": _share(max(0.0, mean[place] - np.nan_to_num(error[place])), longest),
-            "high": _share(mean[place] + np.nan_to_num(error[place]), longest),
-        }
-        for place in order[:SHOWN_COLUMNS]
-    ]
-    return {
-        "columns": columns,
-        "left_out": max(0, len(found.columns) - SHOWN_COLUMNS),
-        "sides": _sides_view(found),
-        "one_side": "The model sees photos alone." if found.is_photo.all() else "The model looks at no photos.",
-        "interaction": size_text(found.interaction_size[0], found.scale),
-        "reading": _reading(found),
-        "how": _how(found),
-    }
-
-
-def part_text(part: float, scale: Scale) -> str:
-    """Write a part of a prediction with its sign.
-
-    >>> part_text(-0.25, "number"), part_text(0.123, "probability")
-    ('-0.2500', '+12.3 points')
-    >>> [part_text(part, "logarithm") for part in (0.1823, -0.3, 2.0)]
-    ['+20.0 %', '-25.9 %', 'x 7.389']
-    """
-    match scale:
-        case "number":
-            return ("+" if part >= 0 else "") + number(float(part))
-        case "logarithm":
-            factor = math.exp(part)
-            return f"x {number(factor)}" if factor > 3 else f"{100 * (factor - 1):+.1f} %"
-        case "probability":
-            return f"{100 * part:+.1f} points"
-
-
-def size_text(size: float, scale: Scale) -> str:
-    """Write the size of a part.
-
-    >>> size_text(0.25, "number"), size_text(0.1823, "logarithm"), size_text(0.123, "probability")
-    ('0.2500', '20.0 %', '12.3 points')
-    """
-    return part_text(size, scale).removeprefix("+")
-
-
-def error_text(size: float, error: float, scale: Scale) -> str:
-    """A standard error in the unit of its size, near it for a logarithm; "" where it is not known."""
-    if math.isnan(error):
-        return ""
-    match scale:
-        case "number":
-            return number(error)
-        case "logarithm":
-            return f"{100 * error * math.exp(size):.1f} %"
-        case "probability":
-            return f"{100 * error:.1f}"
-
-
-def _share(value: float, whole: float) -> float:
-    return round(100 * float(value) / whole, 1)
-
-
-def _sides_view(found: Explanation) -> dict[str, Any] | None:
-    share, error = found.photo_share
-    if found.is_photo.all() or not found.is_photo.any() or math.isnan(share):
-        return None
-    return {
-        "table": percent(1 - share),
-        "photos": percent(share),
-        "table_width": round(100 * (1 - share), 1),
-        "error": "" if math.isnan(error) else percent(error),
-    }
-
-
-def _reading(found: Explanation) -> str:
-    match found.scale:
-        case "number":
-            unit = f"in the unit of {found.target}"
-        case "logarithm":
-            unit = f"in percent of {found.target}, as the model was fitted on logarithms: parts of a row multiply"
-        case "probability":
-            unit = "in percentage points of the probability of the predicted class"
-    return f"How far each column moves a prediction from the typical one, on average, {unit}."
-
-
-def _how(found: Explanation) -> str:
-    if found.exact:
-        how = "every combination of the columns was tried"
-        error = "the choice of rows"
-    else:
-        how = f"{plural(found.orders * found.background, 'order')} of the columns were sampled"
-        error = "the choice of rows; that of a row's own parts stands beside them"
-    against = plural(found.background, "background row")
-    return (
-        f"Shapley values over {plural(len(found.rows), 'row')}, each against {against} that are typical of the table; "
-        f"{how}. Behind ± is one standard error, from {error}. Columns that tell the same, such as the height and the "
-        "weight of a thing, share what they tell in a way that only the model knows."
-    )
 
 
 def _row_view(found: Explanation, place: int, heat: PhotoHeat | None) -> dict[str, Any]:

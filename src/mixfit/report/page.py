@@ -12,6 +12,7 @@ from mixfit.report.answer import answer_card, apart_sentence, beaten_by_table, b
 from mixfit.report.calibration_view import calibration_view
 from mixfit.report.content import ReportContent
 from mixfit.report.curves import curves, history_rows
+from mixfit.report.explanation_view import explanation_view
 from mixfit.report.parts import SPLIT_NAMES, scores_of, split_heading
 from mixfit.report.predictions_view import predictions_view
 from mixfit.report.render import bad_input_view, render, schema_view, write_page
@@ -28,7 +29,7 @@ _SECTIONS = [
     ("predictions", "Predictions"),
     ("calibration", "How sure it is"),
     ("worst", "Worst rows"),
-    ("explanation", "Explanation"),
+    ("explanation", "What moves the predictions"),
     ("doctor", "Findings of the doctor"),
     ("bad-inputs", "Missing or broken"),
     ("reproduce", "How to reproduce"),
@@ -100,5 +101,6 @@ def report_page(content: ReportContent) -> str:
         "samples": [] if content.data is None else [row_view(content, row) for row in content.data.samples],
         "worst": [row_view(content, row) for row in content.worst],
         "bad": bad_input_view(content.bad_inputs),
+        "explanation": None if content.explanation is None else explanation_view(content.explanation),
     }
     return render("report.html.j2", values)
