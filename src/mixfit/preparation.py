@@ -56,6 +56,11 @@ class Prepared:
     known: Schema | None
     """Roles that were given."""
 
+    @property
+    def images(self) -> Path:
+        """Folder that the photo paths start from."""
+        return self.data_config.images or self.table.parent
+
 
 def prepare(
     table: Path,

@@ -223,7 +223,7 @@ def _train_and_judge(
         bad=[*mixed.bad, *unreadable(mixed)],
         doctor=next((one for one in callbacks if isinstance(one, Doctor)), None),
     )
-    write_results(run, mixed, judged, seconds, settings, command, warnings, images=_photo_folder(prepared))
+    write_results(run, mixed, judged, seconds, settings, command, warnings, images=prepared.images)
     say_end(console, run, prepared.table, mixed, prepared.data_config)
     return run
 
@@ -274,7 +274,7 @@ def _blend_and_judge(
         contest=found.judged_contest(mixed, coverage, keeper.history_of),
     )
     warnings = [*warnings, *found.left_out]
-    write_results(run, judging, judged, found.seconds, settings, command, warnings, images=_photo_folder(prepared))
+    write_results(run, judging, judged, found.seconds, settings, command, warnings, images=prepared.images)
     say_end(console, run, prepared.table, judging, prepared.data_config)
     return run
 
@@ -316,10 +316,6 @@ def _train(
     fit_epochs = learner.fit_one_cycle if chosen.one_cycle else learner.fit
     fit_epochs(config.epochs, chosen.lr, resume=snapshot)
     return recorder
-
-
-def _photo_folder(prepared: Prepared) -> Path:
-    return prepared.data_config.images or prepared.table.parent
 
 
 def _resume_command(folder: Path) -> str:
