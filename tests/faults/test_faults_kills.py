@@ -155,10 +155,12 @@ class AskToStop(Callback):
 
 @pytest.fixture(autouse=True)
 def signals_as_on_a_terminal() -> Iterator[None]:
-    """A shell starts what it puts in the background with Ctrl-C ignored, and this is then left so."""
+    """A shell starts what it puts in the background with Ctrl-C ignored, and nohup with SIGHUP, which are left so."""
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGINT, former)
+    signal.signal(signal.SIGHUP, hang_up)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
