@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mixfit.cli.flags import shown_command
 from mixfit.recipe import Run
 
 Result = subprocess.CompletedProcess[str]
@@ -192,3 +193,9 @@ def test_image_features_are_kept_from_one_use_of_a_run_to_the_next(
     assert run("cold.csv", "--cache", tmp_path / "cache") == without
     monkeypatch.setattr("mixfit.data.store.read_image", pytest.fail)
     assert run("warm.csv", "--cache", tmp_path / "cache") == without
+
+
+def test_the_shown_command_names_no_folder() -> None:
+    paths = ["/home/alice/t.csv", "--images=/home/alice/photos", "--schema", "../../alice/s.json", "a/b.csv"]
+    shown = shown_command(["train", *paths, "--lr=1e-3"])
+    assert shown == "mixfit train t.csv --images=photos --schema s.json a/b.csv --lr=1e-3"

@@ -216,10 +216,10 @@ def test_the_table_alone_being_better_is_said() -> None:
         Score(model="weak net", kind="table", split="test", metrics={"rmse": 0.9}),
         Score(model="unknown", kind="table", split="test", metrics={"rmse": float("nan")}),
     ]
-    sentence = "The table alone does better on the test rows: trees reaches rmse 0.2500, both 0.3000."
+    sentence = "A model of the table alone does better on the test rows: trees reaches rmse 0.2500, both 0.3000."
     assert sentence in Page(report_page(replace(content(), scores=scores))).text
     higher = replace(content(), scores=scores[:2], higher_is_better=True)
-    assert "The table alone does better" not in report_page(higher)
+    assert "A model of the table alone does better" not in report_page(higher)
 
 
 @pytest.mark.parametrize("table", [0.30, 0.31])
@@ -228,7 +228,7 @@ def test_no_banner_when_the_model_is_as_good_as_the_table(table: float) -> None:
         Score(model="both", kind="ours", split="test", metrics={"rmse": 0.30}),
         Score(model="trees", kind="table", split="test", metrics={"rmse": table}),
     ]
-    assert "The table alone does better" not in report_page(replace(content(), scores=scores))
+    assert "A model of the table alone does better" not in report_page(replace(content(), scores=scores))
 
 
 def test_validation_rows_judge_when_there_is_no_test_value() -> None:

@@ -164,7 +164,8 @@ def test_scores_come_behind_the_epochs_once(tmp_path: Path) -> None:
         ('<use href="javascript:alert(1)"/>', "an attribute 'href'"),
         ('<rect style="fill: url(https://example.org)"/>', "refers to something outside"),
         ("<g>", "is damaged"),
-        ("<!-- x -->", "a declaration or a comment"),
+        ("<!-- x -->", "a declaration, an instruction or a comment"),
+        ('<?x ><meta http-equiv="refresh" content="0;url=https://example.org"/>?>', "an instruction"),
     ],
 )
 def test_a_drawing_that_is_more_than_a_drawing_is_refused(body: str, text: str) -> None:
@@ -180,3 +181,29 @@ def test_a_report_of_20_000_rows_is_written_in_20_seconds(tmp_path: Path) -> Non
     assert time.perf_counter() - started < 20
     assert (tmp_path / "report.html").stat().st_size < 3_000_000
     assert len(pd.read_parquet(tmp_path / "predictions_test.parquet")) == rows
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"levels": [{"level": 0.9, "count": 0, "inside": 0, "width": 1.0}]}, "intervals of no rows"),
+        ({"coverage": [{"rows": "all", "count": 0, "inside": 0}]}, "intervals of no rows"),
+    ],
+)
+def test_numbers_that_do_not_belong_together_are_told(tmp_path: Path, change: dict[str, object], text: str) -> None:
+    write_run(tmp_path, content())
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    with pytest.raises(DataError, match=text):
+        rewrite_report(tmp_path)
+
+
+def test_labels_and_counts_go_together(tmp_path: Path) -> None:
+    write_run(tmp_path, content())
+    path = tmp_path / "report.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    column = {"column": "a", "kind": "levels", "labels": ["x"], "counts": [1, 2], "summary": ""}
+    said["data"] = {"distributions": [column], "samples": [], "notes": []}
+    path.write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(DataError, match="1 labels for 2 counts"):
+        rewrite_report(tmp_path)

@@ -1,5 +1,6 @@
 """What a report says of the data and of single rows, against tables that were made to have it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> MixedData:
 def test_what_is_unusual_is_found(row: int, sentence: str, data: MixedData) -> None:
     about = Unusual(data, data.bad).about(ODD + row)
     assert any(text.startswith(sentence) for text in about), about
+
+
+def test_a_row_that_was_learned_from_is_compared_with_the_others(data: MixedData) -> None:
+    learned = np.arange(200)
+    every = replace(data, split=replace(data.split, train=learned, valid=learned, test=learned[:0]))
+    about = Unusual(every, []).about(ODD)
+    assert any(text.startswith("area is 99, above all training rows (at most 1") for text in about), about
+    assert "kind is 'never', which no other training row has" in Unusual(every, []).about(ODD + 1)
 
 
 def test_most_ordinary_rows_have_nothing_unusual(data: MixedData) -> None:

@@ -46,4 +46,11 @@ def configured_cache(folder: Path | None, limit: float) -> "Cache | None":
 
 def shown_command(arguments: list[str]) -> str:
     """What was typed, for a page that is shown around: without absolute paths."""
-    return shlex.join(["mixfit", *(Path(word).name if Path(word).is_absolute() else word for word in arguments)])
+    return shlex.join(["mixfit", *map(_without_folders, arguments)])
+
+
+def _without_folders(word: str) -> str:
+    """A path that leads out of where one is by its last part alone, also behind ``--flag=``."""
+    flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    path = Path(value)
+    return f"{flag}{equals}{path.name if path.is_absolute() or '..' in path.parts else value}"

@@ -89,9 +89,9 @@ def beaten_by_table(content: ReportContent) -> str:
         if sign * value_of(content, best) <= sign * value_of(content, ours[0]):
             return ""
         return (
-            f"The table alone does better on the {split_name(content, split).lower()} rows: {short(best.model)} "
-            f"reaches {short(content.headline_metric)} {number(value_of(content, best))}, {short(ours[0].model)} "
-            f"{number(value_of(content, ours[0]))}."
+            f"A model of the table alone does better on the {split_name(content, split).lower()} rows: "
+            f"{short(best.model)} reaches {short(content.headline_metric)} {number(value_of(content, best))}, "
+            f"{short(ours[0].model)} {number(value_of(content, ours[0]))}."
         )
     return ""
 

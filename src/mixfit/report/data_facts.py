@@ -12,6 +12,7 @@ from mixfit.data.target import wants_log
 from mixfit.data.values import is_day_first, to_keys, to_numbers, to_times
 from mixfit.report.content import DataFacts, Distribution, ShownRow
 from mixfit.report.figures import compact
+from mixfit.report.render import plural
 
 MOST_COLUMNS = 30
 BINS, LEVELS, DATE_BINS = 16, 5, 12
@@ -29,11 +30,12 @@ def describe_data(mixed: MixedData, samples: list[ShownRow]) -> DataFacts:
         notes.append(f"The values of the target and of the first {MOST_COLUMNS - 1} columns in use are drawn.")
     if mixed.photos is not None:
         readable = len(mixed.photos.files) - len(mixed.photo_failures)
-        unread = sum(record.action == "photo masked" for record in mixed.photos.bad) + len(mixed.photo_failures)
+        absent = sum(record.action == "photo masked" for record in mixed.photos.bad)
         without = int((~has_photo(mixed)).sum())
         notes.append(
-            f"{readable:,} different photos were read, {unread:,} could not be; {without:,} of {len(mixed.frame):,} "
-            "rows have none."
+            f"{readable:,} different photos were read; {len(mixed.photo_failures):,} could not be decoded; "
+            f"{plural(absent, 'cell')} named photos that are not there; {without:,} of {len(mixed.frame):,} rows have "
+            "none."
         )
     return DataFacts(distributions=[one for one in shown if one is not None], samples=samples, notes=notes)
 

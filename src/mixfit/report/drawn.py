@@ -19,8 +19,9 @@ def checked_svg(text: str, name: str) -> str:
     Raises:
         DataError: it is not.
     """
-    if "<!" in text:  # neither entities nor comments are in what we write
-        raise DataError(f"{name} is not a drawing of ours: it has a declaration or a comment.")
+    # None of them is in what we write, and where they end is not the same in HTML as in XML.
+    if "<!" in text or "<?" in text:
+        raise DataError(f"{name} is not a drawing of ours: it has a declaration, an instruction or a comment.")
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:

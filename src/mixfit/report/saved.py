@@ -80,6 +80,7 @@ def read_content(folder: Path) -> ReportContent:
     """
     said = _read_json(folder)
     facts: ReportFacts = from_plain(ReportFacts, said, FACTS)
+    _check(facts)
     found = read_predictions(folder / f"predictions_{facts.predicted_split}.parquet", facts.classes)
     return ReportContent(
         **{one.name: getattr(facts, one.name) for one in fields(ReportFacts)},
@@ -94,6 +95,19 @@ def read_content(folder: Path) -> ReportContent:
         photo_files=_photo_files(folder / FILES, facts),
         bad_inputs=_bad_inputs(folder / BAD),
     )
+
+
+def _check(facts: ReportFacts) -> None:
+    """Numbers that belong together.
+
+    Raises:
+        DataError: they do not.
+    """
+    if any(count < 1 for count in [*(one.count for one in facts.coverage), *(one.count for one in facts.levels)]):
+        raise DataError(f"{FACTS} is damaged: intervals of no rows.")
+    for one in [] if facts.data is None else facts.data.distributions:
+        if len(one.labels) != len(one.counts):
+            raise DataError(f"{FACTS} is damaged: {len(one.labels)} labels for {len(one.counts)} counts.")
 
 
 def _read_json(folder: Path) -> dict[str, object]:

@@ -39,6 +39,11 @@ class Unusual:
         for record in bad:
             self._bad[record.row].append(record)
 
+    @cached_property
+    def _learned(self) -> frozenset[int]:
+        """Rows of the folds judge and are learned from: without test rows a row is not to be compared with itself."""
+        return frozenset(self.train.tolist())
+
     def about(self, row: int) -> list[str]:
         """Sentences about one row, at most ``MOST``; what is broken comes first."""
         found = [f"{one.column}: {one.problem} ({one.action})" for one in self._bad[row]]
@@ -66,7 +71,8 @@ class Unusual:
         for place in np.flatnonzero(readable_slots(self.mixed)[row]):
             equal = _equal_to(photos.files, int(photos.slots[row, place]), self._sizes)
             rows = np.flatnonzero(np.isin(photos.slots, equal).any(axis=1))
-            others = [int(other) for other in rows if other != row and truth.iloc[other] != truth.iloc[row]]
+            known = [int(other) for other in rows if other != row and pd.notna(truth.iloc[other])]
+            others = [other for other in known if truth.iloc[other] != truth.iloc[row]]
             if others:
                 said = f"{self.mixed.schema.target}, {_shown(truth.iloc[others[0]])}"
                 return [f"row {others[0]:,} has the same photo with another {said}"]
@@ -101,6 +107,10 @@ class Unusual:
         values, known = self._columns[name]
         value = values[row]
         if not np.isfinite(value) or not len(known):
+            return []
+        if row in self._learned:  # it is compared with the others
+            known = np.delete(known, np.searchsorted(known, value))
+        if not len(known):
             return []
         if not known[0] <= value <= known[-1]:
             above = f"above all training rows (at most {compact_number(known[-1])})"
@@ -138,10 +148,11 @@ class Unusual:
             level = keys.iloc[row]
             if pd.isna(level):
                 continue
-            rows = int(counts.get(level, 0))
+            other = row in self._learned
+            rows = int(counts.get(level, 0)) - other
             if rows == 0:
                 if not any(one.column == name for one in self._bad[row]):  # it is said there
-                    found.append(f"{name} is {_shown(level)}, which no training row has")
+                    found.append(f"{name} is {_shown(level)}, which no {'other ' * other}training row has")
             elif rows <= _RARE and len(self.train) >= _FEWEST:
                 found.append(f"{name} is {_shown(level)}, as in only {rows} training row{'s' if rows > 1 else ''}")
         return found
