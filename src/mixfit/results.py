@@ -55,7 +55,7 @@ class Contest:
     """Which network the history of the run is of; "" when none was trained."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Run:
     """A finished training run."""
 
@@ -71,6 +71,10 @@ class Run:
     """How the models of a blend competed; None for one network."""
     doctor: Doctor | None = None
     """Who watched the training, if one was asked."""
+
+    def __repr__(self) -> str:
+        """In a line: where it is, and what it showed."""
+        return f"Run({str(self.folder)!r}: {self.comparison.verdict})"
 
     def plot_scores(self) -> "Figure":
         """The headline metric of the models that are compared, with 95 % intervals."""

@@ -55,6 +55,8 @@ def load_run(run: Path) -> Predictor:
         raise ConfigError(f"There is no run folder {run}; the runs there are: {', '.join(known[-5:]) or 'none'}.")
     if (run / "mixfit.json").is_file():
         return Predictor.load(run)
+    if not (run / "config.toml").is_file():
+        raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
     if not (run / "model").is_dir():
         raise ConfigError(
             f"{run} holds no finished model; its training was stopped before the end. Go on with: "

@@ -312,7 +312,7 @@ def test_each_cell_of_the_matrix_shows_share_and_count() -> None:
 def test_what_the_photos_add_is_said_by_its_interval(low: float, high: float, sentence: str) -> None:
     page = Page(report_page(replace(content(), photos=gain(low, high))))
     assert sentence in page.text
-    assert "the model sees them" in page.text
+    assert "it was chosen that the model looks at photos" in page.text
     assert "#photos" in page.values("href")
 
 

@@ -108,11 +108,11 @@ def _compare_two(rows: Rows, headline: Metric, ours: str, table: str, model: str
     on = f"{len(rows.truth)} row{'' if len(rows.truth) == 1 else 's'}"
     numbers = f"{rows.split} {headline.name} {mine:.3g} (95 % CI {interval}) against {theirs:.3g} on {on}"
     if sign * (mine - theirs) < 0:
-        how = "clearly" if gain_high < 0 else "within the noise of so few rows"
         advice = f"prefer {table} here" if gain_high < 0 else "the photos have not shown their worth"
         advice = f"; {advice}" if with_photos else ""
-        return Comparison(f"The {model} LOSES to {table} ({how}): {numbers}{advice}.", loses=True)
+        how = "LOSES clearly to {}" if gain_high < 0 else "is behind {}, within the noise of so few rows"
+        return Comparison(f"The {model} {how.format(table)}: {numbers}{advice}.", loses=True)
     if mine == theirs:
         return Comparison(f"The {model} is exactly as good as {table}: {numbers}.", loses=False)
-    how = "beats" if gain_low > 0 else "is ahead of, within the noise of so few rows,"
-    return Comparison(f"The {model} {how} {table}: {numbers}.", loses=False)
+    how = "beats {}" if gain_low > 0 else "is ahead of {}, within the noise of so few rows"
+    return Comparison(f"The {model} {how.format(table)}: {numbers}.", loses=False)

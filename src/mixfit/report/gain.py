@@ -64,9 +64,9 @@ def gain_sentence(gain: PhotoGain, metric: str, part: str) -> str:
         verdict = f"So few rows have no interval, so that it cannot be told on {on} whether the photos help"
         return f"{verdict}: {values}.{_why_used(gain)}"
     if low > 0:
-        verdict = f"The photos help on {on}"
+        verdict = f"The photos {'help' if gain.used else 'would have helped'} on {on}"
     elif high < 0:
-        verdict = f"The photos make it worse on {on}"
+        verdict = f"The photos {'make' if gain.used else 'would have made'} it worse on {on}"
     else:
         verdict = f"The photos add nothing on {on} that can be told from noise"
     return f"{verdict}: {values}; {interval}.{_why_used(gain)}"
@@ -78,6 +78,6 @@ def _why_used(gain: PhotoGain) -> str:
     if fold is None:
         return "" if gain.used else " The model uses the table alone."
     found = f"{number(fold.gain)}, 95 % interval {ends_text(fold.interval)}"
-    use = "the model sees them" if gain.used else "the model uses the table alone"
-    on = f"On the {plural(fold.rows, 'row')} of the folds, by whose mean loss it was chosen,"
-    return f" {on} the difference is {found}: {use}."
+    use = "the model looks at photos" if gain.used else "the model uses the table alone"
+    on = f"On the {plural(fold.rows, 'row')} of the folds"
+    return f" {on} the difference is {found}; by their mean loss, no other rows, it was chosen that {use}."

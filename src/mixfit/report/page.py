@@ -90,7 +90,7 @@ def report_page(content: ReportContent) -> str:
         "score_groups": [
             {"heading": split_heading(content, split), "scores": best_first(content, scores_of(content, split))}
             for split in SPLIT_NAMES
-            if scores_of(content, split)
+            if scores_of(content, split) and content.rows.get(split) != 0
         ],
         "curves": curves(content),
         "history_columns": [str(name) for name in content.history.columns],

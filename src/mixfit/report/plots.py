@@ -142,7 +142,7 @@ def show_worst(folder: Path, count: int = 6) -> Figure:
             picture.imshow(np.asarray(Image.open(BytesIO(base64.b64decode(source.partition(",")[2])))))
         place = int(np.flatnonzero(content.predicted_rows == row.row)[0])
         facts = [f"{name}: {value}" for name, value in prediction_facts(content, place)]
-        lines = [f"Row {row.row:,}", *facts, *row.reasons[:3]]
+        lines = [f"Row {row.row}", *facts, *row.reasons[:3]]
         text.text(0, 0.95, "\n".join(map(_text, lines)), va="top", fontsize="small", wrap=True)
     return figure
 

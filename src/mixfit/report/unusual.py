@@ -75,7 +75,7 @@ class Unusual:
             others = [other for other in known if truth.iloc[other] != truth.iloc[row]]
             if others:
                 said = f"{self.mixed.schema.target}, {_shown(truth.iloc[others[0]])}"
-                return [f"row {others[0]:,} has the same photo with another {said}"]
+                return [f"row {others[0]} has the same photo with another {said}"]
         return []
 
     @cached_property
