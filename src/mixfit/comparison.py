@@ -22,6 +22,7 @@ from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.table import read_as_configured
 from mixfit.data.target import usable_rows
 from mixfit.errors import ConfigError, DataError
+from mixfit.evaluation.bootstrap import FEWEST_UNITS
 from mixfit.evaluation.groups import groups_if_known
 from mixfit.evaluation.paired import Difference, PairedScores, paired_scores
 from mixfit.evaluation.scores import headline_for, metrics_for
@@ -31,7 +32,7 @@ from mixfit.report.compare_page import CompareContent, write_compare
 from mixfit.scoring import load_run, run_config, split_of_run
 
 FEW_ROWS = 20
-"""Fewer common rows are warned of."""
+"""Fewer common rows, or groups of rows that belong together, are warned of."""
 # Where things are, which is not how a run was made.
 _NO_SETTINGS = ("table", "target", "schema", "data.cache", "data.cache_gb", "data.images")
 
@@ -138,12 +139,13 @@ def compare_runs(
     known = next((frame for _, frame in filter(None, tables)), None)
     together = None if known is None else groups_if_known(known.iloc[rows], schema)
     metrics = metrics_for(schema.task, target)
+    scores = paired_scores(truth, predictions, metrics, headline_for(schema.task, target), together=together)
     found = RunComparison(
         target=schema.target,
-        scores=paired_scores(truth, predictions, metrics, headline_for(schema.task, target), together=together),
+        scores=scores,
         test_rows={name: len(one.rows) for name, one in held.items()},
         settings=differing_settings(runs),
-        warnings=tuple(_warnings(held, len(rows))),
+        warnings=tuple(_warnings(held, scores)),
     )
     write_compare(_content(found), out)
     for line in _lines(found):
@@ -279,15 +281,17 @@ def _in_common(
     return rows, next(iter(held.values())).truth[next(iter(places.values()))], predictions
 
 
-def _warnings(held: dict[str, _HeldBack], rows: int) -> list[str]:
-    warnings = []
+def _warnings(held: dict[str, _HeldBack], scores: PairedScores) -> list[str]:
+    warnings, rows = [], scores.rows
     most = max(len(one.rows) for one in held.values())
     if rows < most:
         warnings.append(
             f"The runs were split differently: only {rows} of up to {most} test rows were held back by all of them."
         )
-    if rows < FEW_ROWS:
-        warnings.append(f"{rows} rows are too few to tell models apart, unless they differ much.")
+    if scores.drawn < FEW_ROWS:
+        drawn = f"{rows} rows" if scores.drawn == rows else f"{rows} rows in {scores.drawn} groups"
+        unless = "" if scores.drawn < FEWEST_UNITS else ", unless they differ much"
+        warnings.append(f"{drawn} are too few to tell models apart{unless}.")
     if len(held) > 2:
         warnings.append("The best of several runs looks better than it is: judge it on other rows.")
     return warnings

@@ -11,6 +11,8 @@ from mixfit.evaluation.resampled import resampled
 from mixfit.training.metrics import Metric
 
 RESAMPLES = 1_000
+FEWEST_UNITS = 10
+"""Of fewer rows, or groups of rows that are drawn together, no interval is given: it would be far too narrow."""
 _SLOW_RESAMPLES = 300  # of metrics that are computed one by one
 _NUMBERS = 2_000_000  # counts that are held at a time
 _NOTHING = (float("nan"), float("nan"))
@@ -26,7 +28,7 @@ def bootstrap_interval(
     seed: int = 0,
     groups: Int64[np.ndarray, " rows"] | None = None,
 ) -> tuple[float, float]:
-    """Lower and upper end of the interval of ``metric``; nan where it cannot be computed.
+    """Lower and upper end of the interval of ``metric``; nan where it cannot be computed, or of too few rows or groups.
 
     Args:
         truth: ``(rows,)``; prediction: ``(rows,)`` or ``(rows, classes)``.
@@ -49,7 +51,7 @@ def bootstrap_difference(
     seed: int = 0,
     groups: Int64[np.ndarray, " rows"] | None = None,
 ) -> tuple[float, float]:
-    """Interval of ``metric(first) - metric(second)`` over the same resampled rows; nan where it cannot be computed."""
+    """Interval of ``metric(first) - metric(second)`` over the same draws; nan as for ``bootstrap_interval``."""
 
     def values(draws: "_Draws") -> np.ndarray:
         return _values(metric, truth, first, draws) - _values(metric, truth, second, draws)
@@ -98,10 +100,10 @@ def _interval(
     seed: int,
     groups: Int64[np.ndarray, " rows"] | None,
 ) -> tuple[float, float]:
-    if rows < 2:
+    if rows < FEWEST_UNITS:
         return _NOTHING
     draws = _Draws(rows, resamples, seed, groups)
-    if draws.units < 2:
+    if draws.units < FEWEST_UNITS:
         return _NOTHING
     found = values(draws)
     found = found[~np.isnan(found)]
