@@ -200,6 +200,19 @@ def test_groups_are_judged_by_a_mean_over_rows() -> None:
     assert judge_for("multiclass", ClassTarget(("a", "b", "c")), np.zeros(1)) is ACCURACY
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_group_that_is_all_wrong_is_weak_where_all_others_are_right(swapped: bool) -> None:
+    truth = np.zeros(100, dtype=np.int64)
+    probabilities = np.repeat([[0.1, 0.9], [0.9, 0.1]], [30, 70], axis=0)
+    labels = Labels(names=("a", "b"), of_row=np.repeat([1, 0] if swapped else [0, 1], [30, 70]))
+    errors = row_errors(ACCURACY, truth, probabilities)
+    assert errors.mean() == 0.3
+    assert weak_groups(labels, errors) == [1 if swapped else 0]
+    assert weak_groups(labels, np.full(100, 0.1)) == []
+    # One patient who is all wrong is no evidence.
+    assert weak_groups(labels, errors, together=np.concatenate([np.zeros(30, dtype=np.int64), np.arange(1, 71)])) == []
+
+
 def test_groups_that_are_alike_are_seldom_called_weak() -> None:
     found = 0
     for seed in range(200):

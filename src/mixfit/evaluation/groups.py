@@ -332,8 +332,11 @@ def _is_worse(
         _mean(errors[part], together[part]) for part in (rows, others)
     )
     spread = variance + rest_variance
-    if min(count, rest_count) < 2 or not spread > 0:
+    # Errors that are all the same have means that differ by rounding alone.
+    if min(count, rest_count) < 2 or not mean - rest > 1e-12 * mean:
         return False
+    if spread == 0:
+        return True
     freedom = spread**2 / (variance**2 / (count - 1) + rest_variance**2 / (rest_count - 1))
     return bool(student.sf((mean - rest) / np.sqrt(spread), freedom) < level)
 
