@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mixfit.evaluation.bootstrap import FEWEST_UNITS, bootstrap_difference, bootstrap_interval
+from mixfit.evaluation.bootstrap import FEWEST_UNITS, _values, bootstrap_difference, bootstrap_interval
 from mixfit.evaluation.calibration import calibration_error, judged_probability, reliability
 from mixfit.evaluation.resampled import resampled
 from mixfit.training.metrics import (
@@ -103,6 +103,17 @@ def test_few_units_have_no_interval_however_many_rows_they_are(per_group: int) -
             *bootstrap_difference(MAE, truth, prediction, truth + 1, groups=groups),
         )
         assert [math.isnan(end) for end in ends] == [units < FEWEST_UNITS] * 4
+
+
+def test_the_area_of_many_classes_has_no_interval_and_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count in (2, 3):
+        truth, probabilities = classes(60, count)
+        monkeypatch.setattr("mixfit.evaluation.bootstrap._values", _values if count == 2 else pytest.fail)
+        ends = (
+            *bootstrap_interval(AUC, truth, probabilities),
+            *bootstrap_difference(AUC, truth, probabilities, probabilities[::-1]),
+        )
+        assert [math.isnan(end) for end in ends] == [count == 3] * 4
 
 
 def test_groups_that_do_not_differ_are_seldom_told_apart() -> None:
