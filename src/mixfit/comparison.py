@@ -30,6 +30,7 @@ from mixfit.predictor import Predictor
 from mixfit.report.compare_page import CompareContent, write_compare
 from mixfit.report.predictions_file import read_predictions
 from mixfit.scoring import load_run, run_config, split_of_run
+from mixfit.training.metrics import metric_text
 
 FEW_ROWS = 20
 """Fewer common rows, or groups of rows that belong together, are warned of."""
@@ -362,12 +363,12 @@ def _lines(found: RunComparison) -> list[str]:
         f"   {'':<{width}}" + "".join(f"{n:>19}" for n in names),
     ]
     for one in scores.standings:
-        lines.append(f"   {one.name:<{width}}" + "".join(f"{_number(one.metrics[name]):>19}" for name in names))
+        lines.append(f"   {one.name:<{width}}" + "".join(f"{metric_text(one.metrics[name]):>19}" for name in names))
     lines.append(f" differences to {scores.standings[0].name}, with 95 % intervals of pairs")
     for difference in scores.differences:
-        interval = f"{_number(difference.low)} to {_number(difference.high)}"
+        interval = f"{metric_text(difference.low)} to {metric_text(difference.high)}"
         lines.append(
-            f"   {difference.name:<{width}}{difference.metric:>19}{_number(difference.value):>12}   {interval:<26}"
+            f"   {difference.name:<{width}}{difference.metric:>19}{metric_text(difference.value):>12}   {interval:<26}"
             f"{difference.finding}"
         )
     if found.settings:
@@ -377,10 +378,6 @@ def _lines(found: RunComparison) -> list[str]:
             for name, values in found.settings.items()
         ]
     return [*lines, *(f" {one}" for one in found.sentences()), *(f" warning: {one}" for one in found.warnings)]
-
-
-def _number(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def _content(found: RunComparison) -> CompareContent:
