@@ -17,6 +17,7 @@ from faults.command_line import Page, mixfit
 from rich.console import Console
 
 from mixfit.comparison import compare_runs, differing_settings, unique_names
+from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.table import read_table
 from mixfit.errors import ConfigError, DataError, ResourceError
 from mixfit.recipe import Run, fit
@@ -130,6 +131,69 @@ def test_only_rows_that_all_runs_held_back_are_used(pair: list[Path], tmp_path: 
     assert "only 20 of up to 40 test rows were held back by all of them" in found.warnings[0]
 
 
+def grouped(run: Path, name: str) -> None:
+    """Make a column the group of the rows in what the run knows of its table."""
+
+    def change(state: dict[str, Any]) -> None:
+        next(one for one in state["schema"]["columns"] if one["name"] == name)["role"] = "group"
+
+    edit_json(run / "model" / "mixfit.json", change)
+
+
+def noisy_predictions(pair: list[Path]) -> np.ndarray:
+    """Saved predictions of the same 60 rows that differ in error; returns these rows."""
+    rows, random = np.arange(10, 70), np.random.default_rng(0)
+    for number, run in enumerate(pair):
+        truth = 100.0 + rows
+        keep_predictions(run, rows, truth, truth + random.normal(scale=3 + number, size=60))
+    return rows
+
+
+@pytest.mark.parametrize("knows", [0, 1])
+def test_rows_belong_together_if_any_run_was_told_so(
+    pair: list[Path], demo_table: Path, tmp_path: Path, knows: int
+) -> None:
+    rows = noisy_predictions(pair)
+    alone = compare_runs(pair, out=tmp_path / "c.html", console=QUIET).scores
+    frame = read_table(demo_table)
+    # A table of three rows for each of a column's values: the bytes of the table are part of what a run knows.
+    frame["vase_id"] = [f"V{number // 3}" for number in range(len(frame))]
+    table = tmp_path / "triples.csv"
+    frame.to_csv(table, index=False)
+    for run in pair:
+        sha = Fingerprint.of(table, None).table_sha256
+        edit_json(run / "environment.json", lambda state, sha=sha: state.update(table_sha256=sha))
+    grouped(pair[knows], "vase_id")
+    there = compare_runs(pair, table=table, out=tmp_path / "c.html", console=QUIET).scores
+    back = compare_runs(pair[::-1], table=table, out=tmp_path / "c.html", console=QUIET).scores
+    assert alone.drawn == 60
+    assert there.drawn == back.drawn == frame["vase_id"].iloc[rows].nunique()
+    for one, other in zip(there.differences, back.differences, strict=True):
+        assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
+    assert there.standings == back.standings[::-1]
+
+
+def test_saved_groups_need_no_table_and_few_of_them_are_warned_of(pair: list[Path], tmp_path: Path) -> None:
+    rows = noisy_predictions(pair)
+    for run in pair:
+        grouped(run, "vase_id")
+        (run / "config.toml").write_text(tomli_w.dumps({**run_config(run), "table": "gone.csv"}))
+    with pytest.raises(ConfigError, match=r"first-001 is not at gone\.csv \(any more\)"):
+        compare_runs(pair, out=tmp_path / "c.html", console=QUIET)
+    for count, warning in (
+        (20, []),
+        (12, ["60 rows in 12 groups are too few to tell models apart, unless they differ much."]),
+        (3, ["60 rows in 3 groups are too few to tell models apart."]),
+    ):
+        for run in pair:
+            path = run / "predictions_test.parquet"
+            pd.read_parquet(path).assign(group=rows % count).to_parquet(path)
+        found = compare_runs(pair, out=tmp_path / "c.html", console=QUIET)
+        assert found.scores.drawn == count
+        assert list(found.warnings) == warning
+    assert {one.finding for one in found.scores.differences} == {"unknown"}
+
+
 def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     state = json.loads(path.read_text())
     change(state)
@@ -177,11 +241,11 @@ REFUSALS = {
     ),
     "damaged predictions": (
         lambda run: (run / "predictions_test.parquet").write_bytes(b"PAR1"),
-        r"predictions_test\.parquet is damaged",
+        r"predictions_test\.parquet is not a file of predictions of this run",
     ),
     "predictions of something else": (
         lambda run: pd.DataFrame({"a": [1]}).to_parquet(run / "predictions_test.parquet"),
-        r"predictions_test\.parquet is damaged \('row'\): remove it, or train anew",
+        r"predictions_test\.parquet is not a file of predictions of this run: 'row'\. Remove it to have",
     ),
 }
 

@@ -19,12 +19,15 @@ from mixfit.data.load import load_data
 from mixfit.data.schema import Column, Schema
 from mixfit.data.table import read_table
 from mixfit.errors import DataError
+from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.facts import model_facts, rows_with_photo
+from mixfit.files import json_numbers
 from mixfit.nn.backbones import LITE0
 from mixfit.predictor import Predictor
 from mixfit.predictor.card import FROM_SCRATCH, LICENCE, ModelFacts, ScoreFacts, WeakGroup, code, licence_of, model_card
 from mixfit.recipe import Run
 from mixfit.results import truth_of
+from mixfit.training.metrics import R2_LOG, REGRESSION_METRICS
 
 HOSTILE = "<img src=x onerror=alert(1)> [a](http://b) | `x` ``` www.a.com a@b.com # *b*"
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table")
@@ -154,6 +157,11 @@ def test_groups_that_are_predicted_worse_are_found(demo_table: Path) -> None:
     assert facts.weak[0].rows == (makers == largest).sum()
     assert facts.weak[0].error > 5 * facts.weak[0].rest
     assert facts.judged_rows == "out of fold"
+    for score in facts.scores:  # as in the report and in evaluate
+        split = "test" if score.rows == "test" else "valid"
+        metric = next(one for one in (*REGRESSION_METRICS, R2_LOG) if one.name == score.metric)
+        low, high = bootstrap_interval(metric, truth[split], ours[split])
+        assert {"low": score.low, "high": score.high} == json_numbers({"low": low, "high": high})
     even = {"valid": truth["valid"] * 1.1, "test": truth["test"]}
     assert model_facts(mixed, truth, even, out_of_fold=True).weak == ()  # type: ignore[arg-type]
     assert mixed.photos is not None

@@ -5,13 +5,12 @@ A row that any of the runs trained on, or chose its best epoch by, is never used
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from jaxtyping import Int64
 from rich.console import Console
 
@@ -22,16 +21,19 @@ from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.table import read_as_configured
 from mixfit.data.target import usable_rows
 from mixfit.errors import ConfigError, DataError
+from mixfit.evaluation.bootstrap import FEWEST_UNITS
 from mixfit.evaluation.groups import groups_if_known
 from mixfit.evaluation.paired import Difference, PairedScores, paired_scores
 from mixfit.evaluation.scores import headline_for, metrics_for
 from mixfit.files import json_numbers
 from mixfit.predictor import Predictor
 from mixfit.report.compare_page import CompareContent, write_compare
+from mixfit.report.predictions_file import read_predictions
 from mixfit.scoring import load_run, run_config, split_of_run
+from mixfit.training.metrics import metric_text
 
 FEW_ROWS = 20
-"""Fewer common rows are warned of."""
+"""Fewer common rows, or groups of rows that belong together, are warned of."""
 # Where things are, which is not how a run was made.
 _NO_SETTINGS = ("table", "target", "schema", "data.cache", "data.cache_gb", "data.images")
 
@@ -93,6 +95,8 @@ class _HeldBack:
     rows: Int64[np.ndarray, " rows"]
     truth: np.ndarray
     values: np.ndarray
+    groups: Int64[np.ndarray, " rows"] | None
+    """Which rows belong together, as this run was told."""
 
 
 def compare_runs(
@@ -125,25 +129,26 @@ def compare_runs(
         if not (run / "config.toml").is_file():
             raise ConfigError(f"{run} is no run folder: it has no config.toml, which says how its rows were split.")
     _check_alike(runs, predictors)
+    saved = [_read_saved(run, one) for run, one in zip(runs, predictors, strict=True)]
     tables = [
-        None if table is None and not _needs_table(run, one) else _read_table(run, table)
-        for run, one in zip(runs, predictors, strict=True)
+        None if table is None and not _needs_table(one, kept) else _read_table(run, table)
+        for run, one, kept in zip(runs, predictors, saved, strict=True)
     ]
     held = {
-        name: _held_back(run, one, frame, images=images, cache=cache)
-        for name, run, one, frame in zip(names, runs, predictors, tables, strict=True)
+        name: _held_back(run, one, kept, frame, images=images, cache=cache)
+        for name, run, one, kept, frame in zip(names, runs, predictors, saved, tables, strict=True)
     }
     rows, truth, predictions = _in_common(held)
+    together = _together(held, rows)
     schema, target = predictors[0].schema, predictors[0].target
-    known = next((frame for _, frame in filter(None, tables)), None)
-    together = None if known is None else groups_if_known(known.iloc[rows], schema)
     metrics = metrics_for(schema.task, target)
+    scores = paired_scores(truth, predictions, metrics, headline_for(schema.task, target), together=together)
     found = RunComparison(
         target=schema.target,
-        scores=paired_scores(truth, predictions, metrics, headline_for(schema.task, target), together=together),
+        scores=scores,
         test_rows={name: len(one.rows) for name, one in held.items()},
         settings=differing_settings(runs),
-        warnings=tuple(_warnings(held, len(rows))),
+        warnings=tuple(_warnings(held, scores)),
     )
     write_compare(_content(found), out)
     for line in _lines(found):
@@ -200,9 +205,22 @@ def _check_alike(runs: Sequence[Path], predictors: Sequence[Predictor]) -> None:
             raise ConfigError(f"{run} was trained on another table than {first}: compare runs of the same table.")
 
 
-def _needs_table(run: Path, predictor: Predictor) -> bool:
-    """Whether there are no saved predictions, or rows belong together, which only the table says."""
-    return not (run / "predictions_test.parquet").is_file() or bool(predictor.schema.names("group"))
+def _read_saved(run: Path, predictor: Predictor) -> _HeldBack | None:
+    """Test rows as they were predicted at the end of the training; None where that was not kept."""
+    path = run / "predictions_test.parquet"
+    if not path.is_file():
+        return None
+    try:
+        found = read_predictions(path, predictor.target.classes or ())
+    except DataError as error:
+        raise DataError(f"{error} Remove it to have these rows predicted again.") from error
+    values = found.prediction if found.probabilities is None else found.probabilities
+    return _HeldBack(rows=found.row, truth=found.truth, values=values, groups=found.groups)
+
+
+def _needs_table(predictor: Predictor, saved: _HeldBack | None) -> bool:
+    """Whether there are no saved predictions, or rows belong together and they do not say which."""
+    return saved is None or (saved.groups is None and bool(predictor.schema.names("group")))
 
 
 def _read_table(run: Path, given: Path | None) -> tuple[Path, pd.DataFrame]:
@@ -221,17 +239,20 @@ def _read_table(run: Path, given: Path | None) -> tuple[Path, pd.DataFrame]:
 def _held_back(
     run: Path,
     predictor: Predictor,
+    saved: _HeldBack | None,
     table: tuple[Path, pd.DataFrame] | None,
     *,
     images: Path | None,
     cache: Cache | None,
 ) -> _HeldBack:
     """From the file in the run folder, or predicted again."""
-    path = run / "predictions_test.parquet"
-    if path.is_file():
-        return _read_predictions(path, predictor)
-    assert table is not None
+    if table is None:
+        assert saved is not None
+        return saved
     place, frame = table
+    if saved is not None:
+        groups = groups_if_known(frame.iloc[saved.rows], predictor.schema) if saved.groups is None else saved.groups
+        return replace(saved, groups=groups)
     column = frame[predictor.schema.target]
     usable, _ = usable_rows(frame, predictor.schema, 1.0)
     rows = split_of_run(run, frame, predictor.schema, usable).test
@@ -241,23 +262,8 @@ def _held_back(
     configured = run_config(run).get("data", {}).get("images")
     folder = images or (place.parent if configured is None else Path(configured))
     found = predictor.predictions(frame.iloc[rows], images=folder, cache=cache)
-    return _HeldBack(rows=rows, truth=truth, values=found.values)
-
-
-def _read_predictions(path: Path, predictor: Predictor) -> _HeldBack:
-    """Test rows as they were predicted at the end of the training."""
-    classes = predictor.target.classes
-    try:
-        frame = pd.read_parquet(path)
-        rows = frame["row"].to_numpy(dtype=np.int64)
-        if classes is None:
-            truth, values = (frame[name].to_numpy(dtype=np.float64) for name in ("truth", "prediction"))
-        else:
-            truth = pd.Index(classes, dtype="str").get_indexer(frame["truth"]).astype(np.int64)
-            values = frame[[f"probability_{name}" for name in classes]].to_numpy(dtype=np.float64)
-    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
-        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]}): remove it, or train anew.") from error
-    return _HeldBack(rows=rows, truth=truth, values=values)
+    groups = groups_if_known(frame.iloc[rows], predictor.schema)
+    return _HeldBack(rows=rows, truth=truth, values=found.values, groups=groups)
 
 
 def _in_common(
@@ -279,15 +285,25 @@ def _in_common(
     return rows, next(iter(held.values())).truth[next(iter(places.values()))], predictions
 
 
-def _warnings(held: dict[str, _HeldBack], rows: int) -> list[str]:
-    warnings = []
+def _together(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"] | None:
+    """Which of the common rows belong together, by any run that was told so, whichever comes first; None by none.
+
+    Of several columns of groups it is the one with the fewest, whose intervals are the most careful."""
+    told = [one.groups[pd.Index(one.rows).get_indexer(rows)] for one in held.values() if one.groups is not None]
+    return min(told, key=lambda groups: (len(np.unique(groups)), pd.factorize(groups)[0].tolist()), default=None)
+
+
+def _warnings(held: dict[str, _HeldBack], scores: PairedScores) -> list[str]:
+    warnings, rows = [], scores.rows
     most = max(len(one.rows) for one in held.values())
     if rows < most:
         warnings.append(
             f"The runs were split differently: only {rows} of up to {most} test rows were held back by all of them."
         )
-    if rows < FEW_ROWS:
-        warnings.append(f"{rows} rows are too few to tell models apart, unless they differ much.")
+    if scores.drawn < FEW_ROWS:
+        drawn = f"{rows} rows" if scores.drawn == rows else f"{rows} rows in {scores.drawn} groups"
+        unless = "" if scores.drawn < FEWEST_UNITS else ", unless they differ much"
+        warnings.append(f"{drawn} are too few to tell models apart{unless}.")
     if len(held) > 2:
         warnings.append("The best of several runs looks better than it is: judge it on other rows.")
     return warnings
@@ -347,12 +363,12 @@ def _lines(found: RunComparison) -> list[str]:
         f"   {'':<{width}}" + "".join(f"{n:>19}" for n in names),
     ]
     for one in scores.standings:
-        lines.append(f"   {one.name:<{width}}" + "".join(f"{_number(one.metrics[name]):>19}" for name in names))
+        lines.append(f"   {one.name:<{width}}" + "".join(f"{metric_text(one.metrics[name]):>19}" for name in names))
     lines.append(f" differences to {scores.standings[0].name}, with 95 % intervals of pairs")
     for difference in scores.differences:
-        interval = f"{_number(difference.low)} to {_number(difference.high)}"
+        interval = f"{metric_text(difference.low)} to {metric_text(difference.high)}"
         lines.append(
-            f"   {difference.name:<{width}}{difference.metric:>19}{_number(difference.value):>12}   {interval:<26}"
+            f"   {difference.name:<{width}}{difference.metric:>19}{metric_text(difference.value):>12}   {interval:<26}"
             f"{difference.finding}"
         )
     if found.settings:
@@ -362,10 +378,6 @@ def _lines(found: RunComparison) -> list[str]:
             for name, values in found.settings.items()
         ]
     return [*lines, *(f" {one}" for one in found.sentences()), *(f" warning: {one}" for one in found.warnings)]
-
-
-def _number(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def _content(found: RunComparison) -> CompareContent:

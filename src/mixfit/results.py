@@ -19,6 +19,7 @@ from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, hea
 from mixfit.predictor import Predictor, unreadable_photos
 from mixfit.report.content import Coverage, LeaderboardLine, LevelCoverage
 from mixfit.training.callbacks.doctor import Doctor
+from mixfit.training.metrics import metric_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -203,7 +204,7 @@ def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: D
         for model, values in by_model.items():
             if contest is not None and model not in (BLEND, TABLE_BLEND, TREES, CONSTANT):
                 continue  # all are in the report
-            say(f"   {model:<32}" + "".join(f"{_short(values[name]):>18}" for name in names))
+            say(f"   {model:<32}" + "".join(f"{metric_text(values[name]):>18}" for name in names))
     say(f" {run.comparison.verdict}")
     if run.doctor is not None:
         findings = run.doctor.findings()
@@ -218,7 +219,3 @@ def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: D
     say(f"         mixfit explain {run.folder} --n 50")
     if len(mixed.split.test):
         say(f"         mixfit evaluate {run.folder} {table} --split test{images}")
-
-
-def _short(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"

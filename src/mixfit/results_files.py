@@ -51,7 +51,6 @@ from mixfit.results import (
 from mixfit.run_folder import describe_environment
 from mixfit.training.callbacks.doctor import Doctor
 from mixfit.training.doctor.finding import Finding
-from mixfit.training.metrics import AUC, Metric
 
 _KINDS: dict[str, ModelKind] = {
     OURS: "ours",
@@ -221,18 +220,16 @@ def _scores(
                     metrics=values,
                     seconds=seconds.get(model),
                     intervals={
-                        metric.name: bootstrap_interval(metric, rows.truth, rows.predictions[model], groups=rows.groups)
+                        metric.name: ends
                         for metric in chosen
-                        if len(rows.truth) and not np.isnan(values[metric.name]) and not _slow(metric, rows)
+                        for ends in [
+                            bootstrap_interval(metric, rows.truth, rows.predictions[model], groups=rows.groups)
+                        ]
+                        if not np.isnan(ends).any()
                     },
                 )
             )
     return found
-
-
-def _slow(metric: Metric, rows: Rows) -> bool:
-    """The area under the curve of many classes: it ranks the rows anew in every resample."""
-    return metric == AUC and next(iter(rows.predictions.values())).shape[1] > 2
 
 
 def _photo_gain(run: Run, mixed: MixedData, judged: dict[JudgedSplit, Rows]) -> PhotoGain | None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mixfit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
+from mixfit.evaluation.bootstrap import FEWEST_UNITS, _values, bootstrap_difference, bootstrap_interval
 from mixfit.evaluation.calibration import calibration_error, judged_probability, reliability
 from mixfit.evaluation.resampled import resampled
 from mixfit.training.metrics import (
@@ -91,6 +91,42 @@ def test_rows_of_one_group_are_drawn_together() -> None:
 def test_one_group_has_no_interval() -> None:
     truth, prediction = numbers(10)
     assert all(map(math.isnan, bootstrap_interval(MAE, truth, prediction, groups=np.zeros(10, dtype=np.int64))))
+
+
+@pytest.mark.parametrize("per_group", [1, 30])
+def test_few_units_have_no_interval_however_many_rows_they_are(per_group: int) -> None:
+    for units in (2, 3, FEWEST_UNITS - 1, FEWEST_UNITS):
+        truth, prediction = numbers(units * per_group)
+        groups = np.repeat(np.arange(units), per_group)
+        ends = (
+            *bootstrap_interval(MAE, truth, prediction, groups=groups),
+            *bootstrap_difference(MAE, truth, prediction, truth + 1, groups=groups),
+        )
+        assert [math.isnan(end) for end in ends] == [units < FEWEST_UNITS] * 4
+
+
+def test_the_area_of_many_classes_has_no_interval_and_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count in (2, 3):
+        truth, probabilities = classes(60, count)
+        monkeypatch.setattr("mixfit.evaluation.bootstrap._values", _values if count == 2 else pytest.fail)
+        ends = (
+            *bootstrap_interval(AUC, truth, probabilities),
+            *bootstrap_difference(AUC, truth, probabilities, probabilities[::-1]),
+        )
+        assert [math.isnan(end) for end in ends] == [count == 3] * 4
+
+
+def test_groups_that_do_not_differ_are_seldom_told_apart() -> None:
+    """The true difference is 0, and the rows of a group share what makes one model better there."""
+    found = 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        units = int(random.integers(2, 2 * FEWEST_UNITS))
+        apart = np.repeat(random.normal(size=units), 30) + 0.1 * random.normal(size=units * 30)
+        groups = np.repeat(np.arange(units), 30)
+        ends = bootstrap_difference(MAE, np.zeros(units * 30), 9 + apart, np.full(units * 30, 9.0), groups=groups)
+        found += ends[0] > 0 or ends[1] < 0
+    assert found <= 20  # one in ten; with intervals of two groups and more there are 29
 
 
 def test_the_difference_is_paired_over_groups_too() -> None:

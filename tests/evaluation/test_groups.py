@@ -200,6 +200,19 @@ def test_groups_are_judged_by_a_mean_over_rows() -> None:
     assert judge_for("multiclass", ClassTarget(("a", "b", "c")), np.zeros(1)) is ACCURACY
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_group_that_is_all_wrong_is_weak_where_all_others_are_right(swapped: bool) -> None:
+    truth = np.zeros(100, dtype=np.int64)
+    probabilities = np.repeat([[0.1, 0.9], [0.9, 0.1]], [30, 70], axis=0)
+    labels = Labels(names=("a", "b"), of_row=np.repeat([1, 0] if swapped else [0, 1], [30, 70]))
+    errors = row_errors(ACCURACY, truth, probabilities)
+    assert errors.mean() == 0.3
+    assert weak_groups(labels, errors) == [1 if swapped else 0]
+    assert weak_groups(labels, np.full(100, 0.1)) == []
+    # One patient who is all wrong is no evidence.
+    assert weak_groups(labels, errors, together=np.concatenate([np.zeros(30, dtype=np.int64), np.arange(1, 71)])) == []
+
+
 def test_groups_that_are_alike_are_seldom_called_weak() -> None:
     found = 0
     for seed in range(200):
@@ -227,7 +240,7 @@ def test_an_interval_over_groups_is_wider_where_their_rows_are_alike() -> None:
     wide_low, wide_high = bootstrap_interval(MAE, truth, prediction, groups=groups)
     assert (wide_high - wide_low) == pytest.approx((high - low) * math.sqrt(10), rel=0.3)
     # Groups of one row each are the rows.
-    assert bootstrap_interval(MAE, truth, prediction, groups=np.arange(400)) == (low, high)
+    assert bootstrap_interval(MAE, truth, prediction, groups=np.arange(400)) == pytest.approx((low, high))
     assert all(map(math.isnan, bootstrap_interval(MAE, truth, prediction, groups=np.zeros(400, dtype=np.int64))))
 
 

@@ -8,10 +8,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from mixfit.evaluation.resampled import resampled
-from mixfit.training.metrics import Metric
+from mixfit.training.metrics import AUC, Metric
 
 RESAMPLES = 1_000
-_SLOW_RESAMPLES = 300  # of metrics that are computed one by one
+FEWEST_UNITS = 10
+"""Of fewer rows, or groups of rows that are drawn together, no interval is given: it would be far too narrow."""
+_SLOW_RESAMPLES = 300  # of metrics of one's own, which are computed one by one
 _NUMBERS = 2_000_000  # counts that are held at a time
 _NOTHING = (float("nan"), float("nan"))
 
@@ -26,13 +28,17 @@ def bootstrap_interval(
     seed: int = 0,
     groups: Int64[np.ndarray, " rows"] | None = None,
 ) -> tuple[float, float]:
-    """Lower and upper end of the interval of ``metric``; nan where it cannot be computed.
+    """Lower and upper end of the interval of ``metric``.
+
+    Both are nan where it cannot be computed, of fewer than ``FEWEST_UNITS`` rows or groups, and where it ``is_slow``.
 
     Args:
         truth: ``(rows,)``; prediction: ``(rows,)`` or ``(rows, classes)``.
         level: share of resamples between the two ends.
         groups: rows with the same number are drawn together; by default each row is drawn alone.
     """
+    if is_slow(metric, prediction):
+        return _NOTHING
     return _interval(
         lambda draws: _values(metric, truth, prediction, draws), len(truth), level, resamples, seed, groups
     )
@@ -49,12 +55,22 @@ def bootstrap_difference(
     seed: int = 0,
     groups: Int64[np.ndarray, " rows"] | None = None,
 ) -> tuple[float, float]:
-    """Interval of ``metric(first) - metric(second)`` over the same resampled rows; nan where it cannot be computed."""
+    """Interval of ``metric(first) - metric(second)`` over the same draws; nan as for ``bootstrap_interval``."""
+
+    if is_slow(metric, first):
+        return _NOTHING
 
     def values(draws: "_Draws") -> np.ndarray:
         return _values(metric, truth, first, draws) - _values(metric, truth, second, draws)
 
     return _interval(values, len(truth), level, resamples, seed, groups)
+
+
+def is_slow(metric: Metric, prediction: np.ndarray) -> bool:
+    """Whether no interval is given for the time it would take: of the area under the curve of more than two classes.
+
+    It ranks the rows anew in every resample, for each class."""
+    return metric == AUC and prediction.ndim == 2 and prediction.shape[1] > 2
 
 
 class _Draws:
@@ -98,10 +114,10 @@ def _interval(
     seed: int,
     groups: Int64[np.ndarray, " rows"] | None,
 ) -> tuple[float, float]:
-    if rows < 2:
+    if rows < FEWEST_UNITS:
         return _NOTHING
     draws = _Draws(rows, resamples, seed, groups)
-    if draws.units < 2:
+    if draws.units < FEWEST_UNITS:
         return _NOTHING
     found = values(draws)
     found = found[~np.isnan(found)]

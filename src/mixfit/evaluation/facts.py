@@ -30,9 +30,6 @@ from mixfit.training.metrics import ACCURACY, evaluate
 
 _ROLES: tuple[Role, ...] = ("number", "category", "date", "image", "group", "weight")
 
-_MANY = 5_000
-"""Rows beyond which the bootstrap draws less often."""
-
 
 def model_facts(
     mixed: MixedData,
@@ -128,11 +125,9 @@ def _scores(mixed: MixedData, split: JudgedSplit, name: str, truth: np.ndarray, 
     metrics = metrics_for(mixed.schema.task, mixed.target)
     together = groups_if_known(mixed.frame.iloc[mixed.split.of(split)], mixed.schema)
     values = evaluate(metrics, truth, ours)
-    # Of very many rows, an area under a curve for each of three hundred draws would take minutes.
-    resamples = 300 if len(truth) <= _MANY else 100
     found = []
     for metric in metrics:
-        low, high = bootstrap_interval(metric, truth, ours, groups=together, resamples=resamples)
+        low, high = bootstrap_interval(metric, truth, ours, groups=together)
         said = json_numbers({"value": values[metric.name], "low": low, "high": high})
         found.append(ScoreFacts(rows=name, count=len(truth), metric=metric.name, **said))
     return found

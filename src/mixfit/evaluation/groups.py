@@ -25,7 +25,7 @@ from mixfit.evaluation.bootstrap import bootstrap_interval, rows_of_groups
 from mixfit.evaluation.scores import headline_for
 from mixfit.files import json_numbers
 from mixfit.suggest import unknown_column
-from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, evaluate
+from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, evaluate, metric_text
 
 SMALL = 20
 """Groups with fewer rows are marked, and never called weak."""
@@ -86,14 +86,14 @@ class GroupTable:
         ]
         for group in self.groups:
             low, high = group.intervals[self.judge.name]
-            interval = "n/a" if np.isnan(low) else f"{_number(low)} to {_number(high)}"
-            values = [f"{_number(group.metrics[name]):>{widths[name]}}" for name in others]
+            interval = "n/a" if np.isnan(low) else f"{metric_text(low)} to {metric_text(high)}"
+            values = [f"{metric_text(group.metrics[name]):>{widths[name]}}" for name in others]
             mark = "   WEAK" if group.weak else "   small" if group.small else ""
             found.append(
-                f"   {_shown(group.value):<28}{group.rows:>7}{_number(group.metrics[self.judge.name]):>13}   "
+                f"   {_shown(group.value):<28}{group.rows:>7}{metric_text(group.metrics[self.judge.name]):>13}   "
                 f"{interval:<22}" + "".join(values) + mark
             )
-        weak, small = (sum(getattr(group, what) for group in self.groups) for what in ("weak", "small"))
+        weak, small = sum(group.weak for group in self.groups), sum(group.small for group in self.groups)
         if weak:
             are = "group is" if weak == 1 else "groups are"
             found.append(f" {weak} {are} predicted worse than the other rows, beyond noise")
@@ -332,8 +332,11 @@ def _is_worse(
         _mean(errors[part], together[part]) for part in (rows, others)
     )
     spread = variance + rest_variance
-    if min(count, rest_count) < 2 or not spread > 0:
+    # Errors that are all the same have means that differ by rounding alone.
+    if min(count, rest_count) < 2 or not mean - rest > 1e-12 * mean:
         return False
+    if spread == 0:
+        return True
     freedom = spread**2 / (variance**2 / (count - 1) + rest_variance**2 / (rest_count - 1))
     return bool(student.sf((mean - rest) / np.sqrt(spread), freedom) < level)
 
@@ -347,10 +350,6 @@ def _mean(errors: Float[np.ndarray, " rows"], together: Int64[np.ndarray, " rows
     sums = errors - mean if members is None else np.array([(errors[rows] - mean).sum() for rows in members])
     count = len(sums)
     return mean, float((sums**2).sum() * count / max(count - 1, 1) / len(errors) ** 2), count
-
-
-def _number(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def _shown(text: str) -> str:

@@ -14,7 +14,6 @@ from mixfit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
 from mixfit.training.metrics import Metric, evaluate
 
 Finding = Literal["better", "worse", "within noise", "equal", "unknown"]
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +79,7 @@ def paired_scores(
             name=name,
             metrics=evaluate(metrics, truth, prediction),
             intervals={
-                metric.name: bootstrap_interval(metric, truth, prediction, groups=together, resamples=RESAMPLES)
-                for metric in metrics
+                metric.name: bootstrap_interval(metric, truth, prediction, groups=together) for metric in metrics
             },
         )
         for name, prediction in predictions.items()
@@ -91,7 +89,7 @@ def paired_scores(
     differences = []
     for name, prediction in others:
         for metric in metrics:
-            low, high = bootstrap_difference(metric, truth, prediction, base, groups=together, resamples=RESAMPLES)
+            low, high = bootstrap_difference(metric, truth, prediction, base, groups=together)
             value = values[name][metric.name] - values[first][metric.name]
             finding = _finding(value, low, high, higher_is_better=metric.higher_is_better)
             differences.append(

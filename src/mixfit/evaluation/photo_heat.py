@@ -22,6 +22,7 @@ from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.sampler import SequentialSampler
 from mixfit.device import default_device
 from mixfit.errors import ConfigError
+from mixfit.evaluation.explain import check_rows
 from mixfit.hooks.attribution import grad_cam
 from mixfit.hooks.input_gradients import input_gradients, pixel_heat
 from mixfit.hooks.overlay import heat_figure
@@ -121,9 +122,7 @@ def photo_heat(
             else "The model predicts a number, which has no classes: leave out the target."
         )
     chosen = list(range(len(frame))) if rows is None else list(rows)
-    wrong = [row for row in chosen if not 0 <= row < len(frame)]
-    if wrong:
-        raise ConfigError(f"{len(wrong)} of {len(chosen)} rows are not in the table of {len(frame)}, as {wrong[0]}.")
+    check_rows(chosen, len(frame))
     frame = frame.iloc[chosen].reset_index(drop=True)
     new, predictions = predictor.raw_rows(frame, images=images), predictor.predict(frame, images=images, device=device)
     said = predictions["prediction"].tolist()

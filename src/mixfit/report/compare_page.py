@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from mixfit.evaluation.bootstrap import FEWEST_UNITS
 from mixfit.evaluation.paired import PairedScores
 from mixfit.report.render import render, write_page
 
@@ -66,6 +67,7 @@ def compare_page(content: CompareContent) -> str:
         "direction": "higher is better" if scores.headline.higher_is_better else "lower is better",
         "best": _best(scores),
         "words": _WORDS,
+        "fewest": FEWEST_UNITS,
         "grouped": [(name, [one for one in scores.differences if one.name == name]) for name in names[1:]],
         "figure": _figure(scores, letters),
     }

@@ -34,6 +34,8 @@ class SavedPredictions:
     probabilities: np.ndarray | None
     """``(rows, classes)``; None for numbers."""
     interval: tuple[np.ndarray, np.ndarray] | None
+    groups: Int64[np.ndarray, " rows"] | None = None
+    """Number of the group of each row, where rows belong together."""
 
 
 def predictions_frame(
@@ -87,10 +89,13 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> SavedPredictions:
     try:
         frame = pd.read_parquet(io.BytesIO(path.read_bytes()))
         row = frame["row"].to_numpy(dtype=np.int64)
+        groups = frame["group"].to_numpy(dtype=np.int64) if "group" in frame else None
         if not classes:
             interval = (frame["lower"].to_numpy(), frame["upper"].to_numpy()) if "lower" in frame else None
             truth, prediction = (frame[name].to_numpy(dtype=np.float64) for name in ("truth", "prediction"))
-            return SavedPredictions(row=row, truth=truth, prediction=prediction, probabilities=None, interval=interval)
+            return SavedPredictions(
+                row=row, truth=truth, prediction=prediction, probabilities=None, interval=interval, groups=groups
+            )
         number = {name: place for place, name in enumerate(classes)}
         truth, prediction = (
             np.array([number[name] for name in frame[column]], dtype=np.int64) for column in ("truth", "prediction")
@@ -100,4 +105,6 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> SavedPredictions:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (KeyError, ValueError, TypeError, pa.ArrowException) as error:
         raise DataError(f"{path} is not a file of predictions of this run: {error}.") from error
-    return SavedPredictions(row=row, truth=truth, prediction=prediction, probabilities=probabilities, interval=None)
+    return SavedPredictions(
+        row=row, truth=truth, prediction=prediction, probabilities=probabilities, interval=None, groups=groups
+    )

@@ -33,6 +33,15 @@ def evaluate(metrics: Sequence[Metric], truth: Truth, prediction: Prediction) ->
     }
 
 
+def metric_text(value: float) -> str:
+    """Write a value for a terminal: four digits, thousands separated from 10,000 on, "n/a" for nan.
+
+    >>> [metric_text(value) for value in (0.123456, 1234.5, 12345.6, float("nan"))]
+    ['0.1235', '1234', '12,346', 'n/a']
+    """
+    return "n/a" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
 def _mae(truth: np.ndarray, prediction: np.ndarray) -> float:
     from sklearn.metrics import mean_absolute_error
 
