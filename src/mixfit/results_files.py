@@ -13,7 +13,8 @@ from mixfit.data.fingerprint import read_fingerprint
 from mixfit.data.load import MixedData
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT
 from mixfit.evaluation.bootstrap import bootstrap_interval
-from mixfit.evaluation.explain import explain, explained_columns, typical_rows
+from mixfit.evaluation.coalitions import affordable_background
+from mixfit.evaluation.explain import LEAST_BACKGROUND, explain, explained_columns, typical_rows
 from mixfit.evaluation.scores import JudgedSplit, Rows, headline_for, metrics_for
 from mixfit.files import explained, write_file
 from mixfit.predictor import Predictor
@@ -64,6 +65,8 @@ _KINDS: dict[str, ModelKind] = {
 }
 EXPLAINED_ROWS, BACKGROUND_ROWS = 24, 16
 """Enough to tell the columns that matter; ``mixfit explain`` takes as many as are asked for."""
+EXPLAINED_COLUMNS = 100
+"""With more columns a training does not wait for explanations, which take about a second a row and more."""
 _PARTS = {"valid": "validation rows", "test": "test rows"}
 
 
@@ -118,17 +121,23 @@ def write_results(
     )
     shown, photos = small_pictures(mixed, [*worst, *sample_rows(mixed)])
     facts = _facts(run, mixed, judged, scores, shown[: len(worst)], shown[len(worst) :])
-    facts = replace(facts, explanation=explanation_of(run.predictor, mixed, images))
+    facts = replace(
+        facts,
+        explanation=explanation_of(run.predictor, mixed, images),
+        explanation_note=_why_unexplained(run.predictor),
+    )
     facts = _with_origin(facts, run, settings, command, warnings)
     write_facts(run.folder, facts, photos, [] if run.doctor is None else _pictures(run.doctor))
     rewrite_report(run.folder)
 
 
 def explanation_of(predictor: Predictor, mixed: MixedData, images: Path) -> ModelExplanation | None:
-    """What moves the predictions of some test rows, against some training rows, chosen by the seed of the data."""
+    """What moves the predictions of some test rows, against some training rows, chosen by the seed of the data.
+
+    None where there is nothing to explain, or too many columns."""
     judged = mixed.split.test if len(mixed.split.test) else mixed.split.valid
     table, photos = explained_columns(predictor)
-    if not len(judged) or not (table or photos):
+    if not len(judged) or not 1 <= len(table) + len(photos) <= EXPLAINED_COLUMNS:
         return None
     rows = np.sort(np.random.default_rng(mixed.seed).permutation(judged)[:EXPLAINED_ROWS])
     train = mixed.frame.iloc[mixed.split.train]
@@ -143,6 +152,16 @@ def explanation_of(predictor: Predictor, mixed: MixedData, images: Path) -> Mode
         cache=mixed.cache,
     )
     return model_explanation(found)
+
+
+def _why_unexplained(predictor: Predictor) -> str:
+    columns = sum(map(len, explained_columns(predictor)))
+    if columns <= EXPLAINED_COLUMNS:
+        return ""
+    said = f"The model sees {columns:,} columns; with more than {EXPLAINED_COLUMNS} this is not computed in training."
+    if affordable_background(columns, LEAST_BACKGROUND) < LEAST_BACKGROUND:
+        return said
+    return f"{said} Some rows can be explained afterwards: mixfit explain RUN --n 10."
 
 
 def _facts(

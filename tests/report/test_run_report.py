@@ -267,3 +267,24 @@ def test_what_moves_the_predictions_is_what_explain_finds(any_run: Run) -> None:
     text = " ".join(Tables(page_of(any_run)).text)
     assert "What moves the predictions" in text
     assert size_text(sizes[0], facts.explanation.scale) in text
+
+
+def test_a_training_on_very_many_columns_says_that_it_explains_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(60, 101)).round(3), columns=[f"x{number}" for number in range(101)])
+    frame["y"] = frame["x0"] + 0.1 * rng.normal(size=60).round(3)
+    frame.to_csv(tmp_path / "wide.csv", index=False)
+    run = fit(
+        tmp_path / "wide.csv",
+        target="y",
+        data=DataConfig(),
+        model=SMALL,
+        train=TrainConfig(preset="network", epochs=1),
+        out=tmp_path,
+        console=Console(quiet=True),
+    )
+    assert read_content(run.folder).explanation is None
+    text = " ".join(Tables(page_of(run)).text)
+    assert "What moves the predictions" in text
+    assert "The model sees 101 columns; with more than 100 this is not computed in training." in text
+    assert "mixfit explain RUN --n 10" in text

@@ -13,7 +13,16 @@ from mixfit.candidates.mixed import Mixture, distinct
 from mixfit.evaluation.shapley import MOST_EXACT, Exact, Sampled
 
 SAMPLED_ROWS = 4_096
-"""About so many mixed rows are predicted for a row where orders are sampled."""
+"""At most so many mixed rows are predicted for a row where orders are sampled."""
+_CORNERS = 4
+"""Mixed rows of each background row beside those of its design: nothing, the table, the photos and all of the row."""
+
+
+def affordable_background(columns: int, wanted: int) -> int:
+    """How many of the background rows that are wanted can have a pair of orders each, in ``SAMPLED_ROWS`` mixed rows.
+
+    All of them for at most ``MOST_EXACT`` columns, and none for thousands of columns."""
+    return wanted if columns <= MOST_EXACT else min(wanted, SAMPLED_ROWS // (2 * (columns + 1) + _CORNERS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +51,17 @@ class Plan:
 
     @classmethod
     def of(cls, table: tuple[str, ...], photos: tuple[str, ...], background: int, *, seed: int) -> "Plan":
-        """Every coalition for at most ``MOST_EXACT`` columns, else sampled orders, others for each background row."""
+        """Every coalition for at most ``MOST_EXACT`` columns, else sampled orders, others for each background row.
+
+        Args:
+            background: at most ``affordable_background`` rows.
+        """
         players = len(table) + len(photos)
         if players <= MOST_EXACT:
             every = (Exact(players=players),) * background
             return cls(table=table, photos=photos, background=background, designs=every)
-        pairs = max(1, SAMPLED_ROWS // (2 * (players + 1) * background))
+        assert 0 < background <= affordable_background(players, background)
+        pairs = (SAMPLED_ROWS // background - _CORNERS) // (2 * (players + 1))
         rng = np.random.default_rng(seed)
         drawn = tuple(Sampled.draw(players, pairs, rng) for _ in range(background))
         return cls(table=table, photos=photos, background=background, designs=drawn)

@@ -22,7 +22,7 @@ from mixfit.data.cache import Cache
 from mixfit.data.photo_cells import photo_name, shown_cell
 from mixfit.device import default_device
 from mixfit.errors import ConfigError, DataError
-from mixfit.evaluation.coalitions import Plan
+from mixfit.evaluation.coalitions import SAMPLED_ROWS, Plan, affordable_background
 from mixfit.evaluation.shapley import mean_and_error
 from mixfit.predictor import Predictor
 from mixfit.predictor.base import RawRows
@@ -31,6 +31,8 @@ from mixfit.suggest import did_you_mean
 Scale = Literal["number", "logarithm", "probability"]
 BACKGROUND = 32
 """Background rows."""
+LEAST_BACKGROUND = 2
+"""Fewer say nothing of the error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -147,7 +149,8 @@ def explain(
 ) -> Explanation:
     """Explain the predictions of some rows.
 
-    Exact for up to ten columns; for more, orders of the columns are sampled.
+    Exact for up to ten columns; for more, orders of the columns are sampled, and the more columns there are, the fewer
+    background rows are used, so that a row needs no more than 4,096 predictions: 32 rows up to 61 columns, 5 at 400.
 
     Args:
         frame, images, device: as for ``Predictor.predict``.
@@ -157,8 +160,8 @@ def explain(
         seed: of the choice of background rows and of sampled orders.
         cache: where image features are looked up and kept.
     Raises:
-        ConfigError: ``rows`` or ``background`` are no rows, ``target`` is none of the classes, or the model uses photos
-            and ``images`` does not say where they are.
+        ConfigError: ``rows`` or ``background`` are no rows, ``target`` is none of the classes, the model sees more than
+            a thousand columns, or it uses photos and ``images`` does not say where they are.
         DataError: a column that the model needs is missing.
     """
     chosen = list(range(len(frame))) if rows is None else list(rows)
@@ -173,6 +176,7 @@ def explain(
         background = frame.iloc[typical_rows(frame, predictor, background, seed=seed)]
     if not chosen or not len(background):
         raise ConfigError(f"There is nothing to explain: {len(chosen)} rows, and {len(background)} to compare with.")
+    background = _affordable(background, predictor, len(names), seed)
     plan = Plan.of(table, photos, len(background), seed=seed)
     asked = frame.iloc[chosen].reset_index(drop=True)
     needed = [name for role in ("number", "category", "date", "image") for name in predictor.schema.names(role)]
@@ -239,6 +243,19 @@ def typical_rows(
         order = order[known][np.argsort(truth[known], kind="stable")]
     ranges = np.array_split(order, min(count, len(order))) if len(order) else []
     return np.array(sorted(int(rng.choice(part)) for part in ranges), dtype=np.int64)
+
+
+def _affordable(background: pd.DataFrame, predictor: Predictor, columns: int, seed: int) -> pd.DataFrame:
+    """As many of the background rows as so many columns leave room for."""
+    count = affordable_background(columns, len(background))
+    if count < min(LEAST_BACKGROUND, len(background)):
+        raise ConfigError(
+            f"The model sees {columns:,} columns, and each row would need more than {SAMPLED_ROWS:,} predictions: "
+            "explain a model of at most a thousand columns."
+        )
+    if count == len(background):
+        return background
+    return background.iloc[typical_rows(background, predictor, count, seed=seed)]
 
 
 def check_rows(rows: Sequence[int], count: int) -> None:

@@ -270,6 +270,8 @@ class ReportFacts:
     """What the doctor found in the training; None when none was asked."""
     explanation: ModelExplanation | None = None
     """What moves the predictions; None where that was not computed."""
+    explanation_note: str = ""
+    """Why there is no explanation; "" where there is one, or nothing to say."""
     data: DataFacts | None = None
     worst: list[ShownRow] = field(default_factory=list)
     """Of the predicted rows, the largest error first."""

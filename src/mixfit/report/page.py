@@ -69,7 +69,7 @@ def report_page(content: ReportContent) -> str:
         "leaderboard": bool(content.leaderboard),
         "calibration": calibration["probabilities"] is not None or bool(content.levels),
         "worst": bool(content.worst),
-        "explanation": content.explanation is not None,
+        "explanation": content.explanation is not None or bool(content.explanation_note),
     }
     distributions = [] if content.data is None else content.data.distributions
     values: dict[str, Any] = {
