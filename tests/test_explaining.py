@@ -110,6 +110,7 @@ def test_another_table_is_its_own_background(
         ([], r"Say which rows to explain with --rows 3,17, or how many with --n 200\."),
         (["--rows", "1", "--n", "2"], r"Say which rows to explain with --rows 3,17, or how many with --n 200\."),
         (["--n", "0"], r"--n must be at least 1 row, got 0\."),
+        (["--n", "2", "--seed", "-1"], r"seed must be at least 0, got -1\."),
     ],
 )
 def test_mistakes_end_in_a_sentence(

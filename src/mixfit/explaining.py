@@ -58,7 +58,8 @@ def explain_run(
         text: how a text table is written, by default as in training.
         cache: where image features are looked up and kept; by default nowhere.
     Raises:
-        ConfigError: both or none of ``rows`` and ``n`` are given, a row is not in the table, or the table is not known.
+        ConfigError: both or none of ``rows`` and ``n`` are given, a row is not in the table, the table is not known, or
+            ``seed`` is negative.
         DataError: the table cannot be read, or lacks a column that the model needs.
     """
     console, predictor = console or PlainConsole(), load_run(run)
@@ -66,6 +67,8 @@ def explain_run(
         raise ConfigError("Say which rows to explain with --rows 3,17, or how many with --n 200.")
     if n is not None and n < 1:
         raise ConfigError(f"--n must be at least 1 row, got {n}.")
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, got {seed}.")
     known = run_config(run)
     if table is None:
         if "table" not in known:

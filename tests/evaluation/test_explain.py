@@ -378,6 +378,8 @@ def test_mistakes_are_told(
     predictor = of_numbers
     with pytest.raises(ConfigError, match=r"1 of 2 rows are not in the table of 90, as 90\."):
         explain(predictor, frame, images=images, rows=[0, 90])
+    with pytest.raises(ConfigError, match=r"seed must be at least 0, got -1\."):
+        explain(predictor, frame, images=images, rows=[0], seed=-1)
     with pytest.raises(ConfigError, match=r"nothing to explain: 0 rows, and 32 to compare with"):
         explain(predictor, frame, images=images, rows=[])
     with pytest.raises(ConfigError, match=r"At least one background row is needed, got 0\."):

@@ -160,10 +160,12 @@ def explain(
         seed: of the choice of background rows and of sampled orders.
         cache: where image features are looked up and kept.
     Raises:
-        ConfigError: ``rows`` or ``background`` are no rows, ``target`` is none of the classes, the model sees more than
-            a thousand columns, or it uses photos and ``images`` does not say where they are.
+        ConfigError: ``rows`` or ``background`` are no rows, ``target`` is none of the classes, ``seed`` is negative,
+            the model sees more than a thousand columns, or it uses photos and ``images`` does not say where they are.
         DataError: a column that the model needs is missing.
     """
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, got {seed}.")
     chosen = list(range(len(frame))) if rows is None else list(rows)
     check_rows(chosen, len(frame))
     classes = predictor.target.classes
