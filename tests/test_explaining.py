@@ -120,6 +120,17 @@ def test_mistakes_end_in_a_sentence(
     assert re.fullmatch(rf"mixfit: {message}\n", capsys.readouterr().err)
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(
+    quick_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for out, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "below", "Not a directory")):
+        assert run_cli("explain", quick_run.folder, "--n", "2", "--out", out) == 4
+        said = capsys.readouterr()
+        assert said.err.startswith(f"mixfit: {out} cannot be written: {reason}.")
+        assert "background rows" not in said.out  # that is said after the work
+
+
 def test_a_table_that_is_gone_or_unknown_is_told(
     quick_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

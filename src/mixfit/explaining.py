@@ -19,7 +19,7 @@ from mixfit.data.target import usable_rows
 from mixfit.errors import ConfigError
 from mixfit.evaluation.explain import BACKGROUND, Explanation, check_rows, explain, typical_rows
 from mixfit.evaluation.photo_heat import PhotoHeat, photo_heat
-from mixfit.files import write_file
+from mixfit.files import explained, write_file
 from mixfit.predictor import Predictor
 from mixfit.predictor.blend import BlendPredictor
 from mixfit.report.explain_page import SHOWN_ROWS, ExplainContent, write_explain
@@ -61,6 +61,7 @@ def explain_run(
         ConfigError: both or none of ``rows`` and ``n`` are given, a row is not in the table, the table is not known, or
             ``seed`` is negative.
         DataError: the table cannot be read, or lacks a column that the model needs.
+        ResourceError: the folder cannot be made, or the files cannot be written.
     """
     console, predictor = console or PlainConsole(), load_run(run)
     if (rows is None) == (n is None):
@@ -70,6 +71,7 @@ def explain_run(
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, got {seed}.")
     known = run_config(run)
+    folder = run if out is None else out
     if table is None:
         if "table" not in known:
             raise ConfigError(f"{run} does not say which table it was trained on: name one with --table.")
@@ -88,12 +90,12 @@ def explain_run(
         assert n is not None
         drawn = np.random.default_rng(seed).permutation(test)[:n]
         chosen, how = np.sort(drawn).tolist(), f"drawn from {len(test):,} {'test rows' if same_table else 'rows'}"
+    with explained(folder, None):  # before the work, so that none is lost
+        folder.mkdir(parents=True, exist_ok=True)
     background = frame.iloc[train[typical_rows(frame.iloc[train], predictor, BACKGROUND, seed=seed)]]
     found = explain(predictor, frame, images=images, rows=chosen, background=background, seed=seed, cache=cache)
     heat, note = _heat_of(predictor, frame, found, images)
     _say(console, table, found, how)
-    folder = run if out is None else out
-    folder.mkdir(parents=True, exist_ok=True)
     content = ExplainContent(
         run_name=run.resolve().name,
         table_name=table.name,
