@@ -100,6 +100,11 @@ def test_another_table_is_its_own_background(
     arguments = ["--table", other, "--images", demo_table.parent, "--out", tmp_path]
     assert run_cli("explain", quick_run.folder / "model", "--n", "3", *arguments) == 0
     assert "3 rows drawn from 20 rows, against 20 background rows" in capsys.readouterr().out
+    without = (tmp_path / "explain.json").read_text()
+    pd.read_csv(demo_table).assign(**{DEMO_TARGET: ""}).head(20).to_csv(other, index=False)  # not known yet
+    assert run_cli("explain", quick_run.folder / "model", "--n", "3", *arguments) == 0
+    assert "3 rows drawn from 20 rows, against 20 background rows" in capsys.readouterr().out
+    assert (tmp_path / "explain.json").read_text() == without
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,8 @@ def _train_and_test(
     schema, every = predictor.schema, np.arange(len(frame))
     if schema.target not in frame.columns:
         return every, every
-    usable, _ = usable_rows(frame, schema, 1.0)
     if same_table:
+        usable, _ = usable_rows(frame, schema, 1.0)
         split = split_of_run(run, frame, schema, usable)
         return split.train, split.test if len(split.test) else split.valid
     given = [name for name in schema.names("split") if name in frame.columns]

@@ -338,6 +338,8 @@ def test_background_rows_are_spread_over_the_target(frame: pd.DataFrame, of_numb
     assert ((ranks > np.arange(10) * 9) & (ranks <= np.arange(1, 11) * 9)).all()
     assert len(typical_rows(frame, predictor, 1000)) == len(frame)
     assert len(typical_rows(frame.drop(columns=DEMO_TARGET), predictor, 7)) == 7
+    unknown = typical_rows(frame.assign(**{DEMO_TARGET: np.nan}), predictor, 7)
+    np.testing.assert_array_equal(unknown, typical_rows(frame.drop(columns=DEMO_TARGET), predictor, 7))
     np.testing.assert_array_equal(found, typical_rows(frame, predictor, 10, seed=4))
 
 

@@ -232,7 +232,7 @@ def explained_columns(predictor: Predictor) -> tuple[tuple[str, ...], tuple[str,
 def typical_rows(
     frame: pd.DataFrame, predictor: Predictor, count: int, *, seed: int = 0
 ) -> Int64[np.ndarray, " background"]:
-    """Rows to compare with: one at random from each of ``count`` equal ranges of the target, where the table has one.
+    """Rows to compare with: one at random from each of ``count`` equal ranges of the target, where it is known of any.
 
     So few rows have nearly the mean prediction of all."""
     if count < 1:
@@ -242,7 +242,8 @@ def typical_rows(
     if predictor.schema.target in frame.columns:
         truth = predictor.target.truth(frame[predictor.schema.target].iloc[order])
         known = np.isfinite(truth) if predictor.target.classes is None else truth >= 0
-        order = order[known][np.argsort(truth[known], kind="stable")]
+        if known.any():
+            order = order[known][np.argsort(truth[known], kind="stable")]
     ranges = np.array_split(order, min(count, len(order))) if len(order) else []
     return np.array(sorted(int(rng.choice(part)) for part in ranges), dtype=np.int64)
 
