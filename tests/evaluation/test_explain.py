@@ -330,11 +330,24 @@ def test_parts_of_the_example_are_those_that_its_prices_are_made_of(tmp_path: Pa
     assert interaction > 0.8, (table, photos, interaction)
 
 
+def test_errors_are_how_far_other_background_rows_move_the_parts() -> None:
+    """The target, which background rows are spread over, is one of the columns: its part is moved little."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.normal(size=2_000).round(4), "z": rng.normal(size=2_000).round(4)})
+    table["y"] = table["x"] * 3
+    data = load_data(table, target="y")
+    predictor = Predictor.from_training(build_model(data, seed=0), data)
+    found = [explain(predictor, table, rows=[0, 1], background=16, seed=seed) for seed in range(40)]
+    moved = np.std([one.parts for one in found], axis=0, ddof=1)
+    stated = np.sqrt(np.mean([one.errors**2 for one in found], axis=0))
+    assert (np.abs(np.log(stated / moved)) < np.log(1.6)).all()
+
+
 def test_background_rows_are_spread_over_the_target(frame: pd.DataFrame, of_numbers: BlendPredictor) -> None:
     predictor = of_numbers
     found = typical_rows(frame, predictor, 10, seed=4)
     price = frame[DEMO_TARGET].astype(float)
-    ranks = np.sort(price.rank().to_numpy()[found])
+    ranks = price.rank().to_numpy()[found]
     assert ((ranks > np.arange(10) * 9) & (ranks <= np.arange(1, 11) * 9)).all()
     assert len(typical_rows(frame, predictor, 1000)) == len(frame)
     assert len(typical_rows(frame.drop(columns=DEMO_TARGET), predictor, 7)) == 7

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.evaluation.shapley import Exact, Sampled, mean_and_error
+from mixfit.evaluation.shapley import Exact, Sampled, mean_and_error, mean_and_error_in_order
 
 Worth = Callable[[np.ndarray], float]
 
@@ -108,7 +108,26 @@ def test_sampled_values_are_within_their_stated_error() -> None:
     assert (score < 3).mean() > 0.98
 
 
-def test_the_error_of_a_single_sample_is_not_known() -> None:
-    mean, error = mean_and_error(np.ones((1, 3)))
+@pytest.mark.parametrize("slope", [0.0, 1.0, 5.0])
+def test_the_error_of_strata_is_how_far_another_draw_of_them_moves_the_mean(slope: float) -> None:
+    """One of each of 32 ranges of what the samples depend on by ``slope``, with noise, 4,000 times."""
+    rng = np.random.default_rng(0)
+    depends = slope * (np.arange(32)[:, None] + rng.uniform(size=(32, 4_000))) / 32
+    mean, error = mean_and_error_in_order(depends + 0.2 * rng.normal(size=(32, 4_000)))
+    moved = mean.std()
+    assert np.sqrt((error**2).mean()) == pytest.approx(moved, rel=0.25 if slope == 5 else 0.1)
+    far = np.sqrt((mean_and_error(depends)[1] ** 2).mean())
+    assert (far > 3 * moved) == (slope == 5)
+
+
+def test_samples_in_any_order_have_their_usual_error() -> None:
+    samples = np.random.default_rng(0).gamma(2.0, size=(16, 4_000))
+    usual, found = (np.sqrt((one(samples)[1] ** 2).mean()) for one in (mean_and_error, mean_and_error_in_order))
+    assert found == pytest.approx(usual, rel=0.05)
+
+
+@pytest.mark.parametrize("one", [mean_and_error, mean_and_error_in_order])
+def test_the_error_of_a_single_sample_is_not_known(one: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> None:
+    mean, error = one(np.ones((1, 3)))
     np.testing.assert_array_equal(mean, 1.0)
     assert np.isnan(error).all()

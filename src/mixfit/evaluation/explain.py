@@ -23,7 +23,7 @@ from mixfit.data.photo_cells import photo_name, shown_cell
 from mixfit.device import default_device
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.coalitions import SAMPLED_ROWS, Plan, affordable_background
-from mixfit.evaluation.shapley import mean_and_error
+from mixfit.evaluation.shapley import mean_and_error, mean_and_error_in_order
 from mixfit.predictor import Predictor
 from mixfit.predictor.base import RawRows
 from mixfit.suggest import did_you_mean
@@ -61,8 +61,8 @@ class Explanation:
     parts: Float[np.ndarray, "rows columns"]
     """They add up to ``value - base``."""
     errors: Float[np.ndarray, "rows columns"]
-    """Standard errors of the parts: how far another draw of the background rows, and of the orders where these are
-    sampled, would move them."""
+    """Standard errors of the parts: how far another draw of the background rows, evenly over the target, and of the
+    orders where these are sampled, would move them."""
     table: Float[np.ndarray, " rows"]
     """The part of the whole table beside the photos, as two players; with ``photos`` it adds up to ``value - base``."""
     photos: Float[np.ndarray, " rows"]
@@ -156,7 +156,8 @@ def explain(
         frame, images, device: as for ``Predictor.predict``.
         rows: positions in ``frame``, from 0; by default all.
         target: the class to explain; by default the predicted one of each row. None for numbers.
-        background: rows to compare with, best of training; or how many of ``frame`` to take, see ``typical_rows``.
+        background: rows to compare with, best of training, in the order of ``typical_rows`` or in any order if they
+            were drawn one by one, as errors are from neighbours among them; or how many of ``frame`` to take.
         seed: of the choice of background rows and of sampled orders.
         cache: where image features are looked up and kept.
     Raises:
@@ -234,7 +235,7 @@ def typical_rows(
 ) -> Int64[np.ndarray, " background"]:
     """Rows to compare with: one at random from each of ``count`` equal ranges of the target, where it is known of any.
 
-    So few rows have nearly the mean prediction of all."""
+    So few rows have nearly the mean prediction of all. The ranges come in order of the target."""
     if count < 1:
         raise ConfigError(f"At least one background row is needed, got {count}.")
     rng = np.random.default_rng(seed)
@@ -245,7 +246,7 @@ def typical_rows(
         if known.any():
             order = order[known][np.argsort(truth[known], kind="stable")]
     ranges = np.array_split(order, min(count, len(order))) if len(order) else []
-    return np.array(sorted(int(rng.choice(part)) for part in ranges), dtype=np.int64)
+    return np.array([int(rng.choice(part)) for part in ranges], dtype=np.int64)
 
 
 def _affordable(background: pd.DataFrame, predictor: Predictor, columns: int, seed: int) -> pd.DataFrame:
@@ -293,7 +294,7 @@ def _explain_row(plan: Plan, values: np.ndarray, fixed: int | None) -> _Row:
     number = predicted if fixed is None else fixed
     of_class = values if values.ndim == 1 else values[:, number]
     found = plan.parts(of_class)
-    parts, errors = mean_and_error(found.columns)
+    parts, errors = mean_and_error_in_order(found.columns)
     return _Row(
         predicted=predicted,
         number=number,

@@ -76,3 +76,17 @@ def mean_and_error(
     count = len(parts)
     spread = parts.std(axis=0, ddof=1) if count > 1 else np.full(parts.shape[1:], np.nan)
     return np.asarray(parts.mean(axis=0)), np.asarray(spread / np.sqrt(count))
+
+
+def mean_and_error_in_order(
+    parts: Float[np.ndarray, "samples ..."],
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """The mean over samples of successive strata, one of each, and its standard error, nan for a single sample.
+
+    The error is from the differences of neighbours (Wolter 2007, Introduction to Variance Estimation, chapter 8), as
+    what sets far strata apart moves no mean. Independent samples in any order have their usual error."""
+    count = len(parts)
+    if count < 2:
+        return mean_and_error(parts)
+    squares = (np.diff(parts, axis=0) ** 2).sum(axis=0)
+    return np.asarray(parts.mean(axis=0)), np.asarray(np.sqrt(squares / (2 * (count - 1) * count)))
