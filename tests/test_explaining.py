@@ -2,7 +2,9 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,6 +92,23 @@ def test_so_many_test_rows_are_explained_where_the_run_is(quick_run: Run, capsys
     assert ("data:image/jpeg" in page) == bool(matters)
     (quick_run.folder / "explain.json").unlink()
     (quick_run.folder / "explain.html").unlink()
+
+
+@pytest.mark.parametrize(("preset", "part"), [("network", "validation rows"), ("quick", "rows of the folds")])
+def test_without_test_rows_it_says_which_rows_it_drew_from(
+    preset: Any, part: str, demo_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit(
+        demo_table,
+        target=DEMO_TARGET,
+        data=replace(QUICK_DATA, test=0.0),
+        model=QUICK_MODEL,
+        train=TrainConfig(preset=preset, epochs=1),
+        out=tmp_path,
+        console=Console(quiet=True),
+    )
+    assert run_cli("explain", run.folder, "--n", "2") == 0
+    assert re.search(rf"2 rows drawn from \d+ {part}, against", capsys.readouterr().out)
 
 
 def test_another_table_is_its_own_background(

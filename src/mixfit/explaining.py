@@ -51,7 +51,8 @@ def explain_run(
     Args:
         run: run folder, or model folder if ``table`` is given.
         rows: their numbers, from 0.
-        n: in place of ``rows``: so many of the test rows, or of all rows of another table, chosen by ``seed``.
+        n: in place of ``rows``: so many of the test rows, of the validation rows of a run without test rows, or of all
+            rows of another table without a split, chosen by ``seed``.
         table: by default the one that the run was trained on.
         images: folder that the photo paths start from, by default that of the run, or the table's.
         out: folder for both files, by default the run folder.
@@ -82,14 +83,14 @@ def explain_run(
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
     images = images or (images_of_run(run) if same_table else None) or table.parent
-    train, test = _train_and_test(run, frame, predictor, same_table=same_table)
+    train, test, part = _train_and_test(run, frame, predictor, same_table=same_table)
     if rows is not None:
         check_rows(rows, len(frame))
         chosen, how = list(rows), "chosen by number"
     else:
         assert n is not None
         drawn = np.random.default_rng(seed).permutation(test)[:n]
-        chosen, how = np.sort(drawn).tolist(), f"drawn from {len(test):,} {'test rows' if same_table else 'rows'}"
+        chosen, how = np.sort(drawn).tolist(), f"drawn from {len(test):,} {part}"
     with explained(folder, None):  # before the work, so that none is lost
         folder.mkdir(parents=True, exist_ok=True)
     background = frame.iloc[train[typical_rows(frame.iloc[train], predictor, BACKGROUND, seed=seed)]]
@@ -112,21 +113,29 @@ def explain_run(
 
 def _train_and_test(
     run: Path, frame: pd.DataFrame, predictor: Predictor, *, same_table: bool
-) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]]:
-    """Rows to compare with, and rows to draw from: of another table, without a split, all are both."""
+) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"], str]:
+    """Rows to compare with, rows to draw from, and what these are: of another table, without a split, all are both."""
     schema, every = predictor.schema, np.arange(len(frame))
     if schema.target not in frame.columns:
-        return every, every
+        return every, every, "rows"
     if same_table:
         usable, _ = usable_rows(frame, schema, 1.0)
         split = split_of_run(run, frame, schema, usable)
-        return split.train, split.test if len(split.test) else split.valid
+        if len(split.test):
+            return split.train, split.test, "test rows"
+        # The models of a blend were fitted on them in all folds but one.
+        return (
+            split.train,
+            split.valid,
+            "rows of the folds" if isinstance(predictor, BlendPredictor) else "validation rows",
+        )
     given = [name for name in schema.names("split") if name in frame.columns]
     if not given:
-        return every, every
+        return every, every, "rows"
     labels = split_labels(frame[given[0]])
     train, test = np.flatnonzero(labels == "train"), np.flatnonzero(labels == "test")
-    return train if len(train) else every, test if len(test) else every
+    train = train if len(train) else every
+    return (train, test, "test rows") if len(test) else (train, every, "rows")
 
 
 def _heat_of(

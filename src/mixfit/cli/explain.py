@@ -30,7 +30,7 @@ def explain(
     rows
         Numbers of rows of the table, the first is 0: --rows 3,17.
     n
-        In place of rows: so many of the test rows.
+        In place of rows: so many of the test rows, or where there are none of those that chose the model.
     table
         Where the table is, if it is not where it was, or another table.
     images
