@@ -29,7 +29,7 @@ def fit_classes(out: Path) -> Run:
     folder = out / "t"
     folder.mkdir()
     rng = np.random.default_rng(0)
-    rows = 120
+    rows = 160
     x = rng.normal(size=rows)
     names = [f"{n} {IMG.replace('/', '')}.png" for n in range(rows)]
     for name, value in zip(names, x, strict=True):
