@@ -230,7 +230,7 @@ REFUSALS = {
         r"No row was held back by all runs \(test rows: 5 of first-001, 5 of second-001\).*the same --seed",
     ),
     "no environment": (lambda run: (run / "environment.json").unlink(), "does not say which table the run was trained"),
-    "no settings": (lambda run: (run / "config.toml").unlink(), "is no run folder: it has no config.toml"),
+    "no settings": (lambda run: (run / "config.toml").unlink(), "is not a run folder: it has no config.toml"),
     "damaged settings": (
         lambda run: (run / "config.toml").write_text("[data\n"),
         r"second-001/config\.toml is damaged: ",

@@ -127,7 +127,7 @@ def compare_runs(
     predictors = [load_run(run) for run in runs]
     for run in runs:
         if not (run / "config.toml").is_file():
-            raise ConfigError(f"{run} is no run folder: it has no config.toml, which says how its rows were split.")
+            raise ConfigError(f"{run} is not a run folder: it has no config.toml, which says how its rows were split.")
     _check_alike(runs, predictors)
     saved = [_read_saved(run, one) for run, one in zip(runs, predictors, strict=True)]
     tables = [
