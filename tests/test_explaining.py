@@ -78,6 +78,15 @@ def test_rows_are_explained_in_a_page_and_in_json(
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
 
 
+def test_photos_of_which_none_is_there_are_told(
+    quick_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("explain", quick_run.folder, "--rows", "3", "--images", tmp_path, "--out", tmp_path) == 0
+    assert "warning: not one of 1 photos was found below" in capsys.readouterr().out
+    assert run_cli("explain", quick_run.folder, "--rows", "3", "--out", tmp_path) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
 def test_so_many_test_rows_are_explained_where_the_run_is(quick_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name for path in quick_run.folder.iterdir()}
     assert run_cli("explain", quick_run.folder, "--n", "5") == 0

@@ -25,7 +25,7 @@ from mixfit.predictor.blend import BlendPredictor
 from mixfit.report.explain_page import SHOWN_ROWS, ExplainContent, write_explain
 from mixfit.report.explanation_view import error_text, size_text
 from mixfit.report.render import percent
-from mixfit.scoring import images_of_run, load_run, run_config, split_of_run, text_of_run
+from mixfit.scoring import images_of_run, load_run, no_photos_warning, run_config, split_of_run, text_of_run
 
 LEAST_SHARE = 0.1
 """Photos are shown with their heat where they have this share of the sizes of a row's parts."""
@@ -91,6 +91,9 @@ def explain_run(
         assert n is not None
         drawn = np.random.default_rng(seed).permutation(test)[:n]
         chosen, how = np.sort(drawn).tolist(), f"drawn from {len(test):,} {part}"
+    photos = predictor.raw_rows(frame.iloc[chosen], images=images).photos
+    if photos is not None and photos.bad and not (photos.slots >= 0).any():
+        console.print(no_photos_warning(len(photos.bad), images), markup=False)
     with explained(folder, None):  # before the work, so that none is lost
         folder.mkdir(parents=True, exist_ok=True)
     background = frame.iloc[train[typical_rows(frame.iloc[train], predictor, BACKGROUND, seed=seed)]]

@@ -260,10 +260,12 @@ def _free_name(name: str, taken: pd.Index) -> str:
 def _warn_of_no_photos(console: Console, found: "Predictions | _Counts", images: Path) -> None:
     """A wrong folder masks every photo, which is allowed but hardly ever meant."""
     if found.photos_named and not found.photos_found:
-        console.print(
-            f" warning: not one of {found.photos_named} photos was found below {images}; set the folder with --images",
-            markup=False,
-        )
+        console.print(no_photos_warning(found.photos_named, images), markup=False)
+
+
+def no_photos_warning(named: int, images: Path) -> str:
+    """What is printed where not one photo that the rows name is there."""
+    return f" warning: not one of {named} photos was found below {images}; set the folder with --images"
 
 
 def _with_known_classes(predictor: Predictor, column: pd.Series, rows: np.ndarray) -> tuple[np.ndarray, list[BadInput]]:
