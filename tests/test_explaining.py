@@ -82,7 +82,7 @@ def test_photos_of_which_none_is_there_are_told(
     quick_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli("explain", quick_run.folder, "--rows", "3", "--images", tmp_path, "--out", tmp_path) == 0
-    assert "warning: not one of 1 photos was found below" in capsys.readouterr().out
+    assert "warning: not one of 2 photos was found below" in capsys.readouterr().out
     assert run_cli("explain", quick_run.folder, "--rows", "3", "--out", tmp_path) == 0
     assert "warning" not in capsys.readouterr().out
 
