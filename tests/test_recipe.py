@@ -1,4 +1,5 @@
 import json
+import shutil
 import tomllib
 from io import StringIO
 from pathlib import Path
@@ -70,6 +71,27 @@ def test_evaluate_gives_the_scores_of_training(quick_run: Run, demo_table: Path,
         found = evaluate_table(quick_run.folder, demo_table, split=split, out=out, console=Console(quiet=True))
         assert found == pytest.approx(quick_run.scores[split][OURS], rel=1e-5)
         assert json.loads(out.read_text())["mape"] == found["mape"]
+
+
+def test_the_table_of_a_run_that_was_changed_is_told(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:
+    run, table, output = tmp_path / "run", tmp_path / "table.csv", StringIO()
+    shutil.copytree(quick_run.folder, run)
+    settings = (run / "config.toml").read_text(encoding="utf-8")
+    (run / "config.toml").write_text(settings.replace(str(demo_table), str(table)), encoding="utf-8")
+    rows = demo_table.read_text(encoding="utf-8").splitlines(keepends=True)
+    for count, told in ((len(rows), False), (40, True)):
+        table.write_text("".join(rows[:count]), encoding="utf-8")
+        console = Console(file=output, width=300)
+        evaluate_table(run, table, images=demo_table.parent, out=tmp_path / "m.json", console=console)
+        assert ("is the table of this run, changed since" in output.getvalue()) == told
+
+
+def test_settings_that_do_not_say_the_split_are_refused(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(quick_run.folder, run)
+    (run / "config.toml").write_text("[model]\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"config\.toml does not say valid and test and seed, so that its rows cannot"):
+        evaluate_table(run, demo_table, split="test", console=Console(quiet=True))
 
 
 def test_predict_gives_the_metrics_of_evaluate(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:

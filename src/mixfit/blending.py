@@ -118,9 +118,7 @@ class Blended:
         inside = self.covered(mixed, level)
         parts = {"all": np.ones(len(rows), dtype=bool)}
         if mixed.photos is not None:
-            slots = mixed.photos.slots[rows]
-            unreadable = np.isin(slots, list(mixed.photo_failures))
-            parts["without a photo"] = ~((slots >= 0) & ~unreadable).any(axis=1)
+            parts["without a photo"] = ~mixed.photos.readable(mixed.photo_failures)[rows].any(axis=1)
         if mixed.target.classes is None:
             truth = mixed.arrays.target.numpy()[rows]
             parts["the highest fifth of the target"] = truth >= np.quantile(truth, 0.8)

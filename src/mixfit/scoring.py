@@ -131,6 +131,11 @@ def evaluate_table(
     ]
 
     console.print(f" {table}   {chosen} rows: {len(rows)}", markup=False)
+    if not same_table and _is_table_of_run(run, table):
+        console.print(
+            f" warning: {table} is the table of this run, changed since: most of its rows may be ones it learned from",
+            markup=False,
+        )
     if then is not None and (same_table or chosen != "all"):
         _warn_of_changes(console, then, table, frame, predictor, images, same_table=same_table)
     for metric_name, value in values.items():
@@ -315,13 +320,19 @@ def split_of_run(run: Path, frame: pd.DataFrame, schema: Schema, usable: np.ndar
         usable: which rows have a target, see ``usable_rows``.
     """
     config, positions = run_config(run), np.flatnonzero(usable)
+    data, train = config.get("data", {}), config.get("train", {})
+    missing = [name for name, part in (("valid", data), ("test", data), ("seed", train)) if name not in part]
+    if missing:
+        raise DataError(
+            f"{run / 'config.toml'} does not say {' and '.join(missing)}, so that its rows cannot be split."
+        )
     found = split_rows(
         frame.iloc[positions],
         schema,
-        valid=config["data"]["valid"],
-        test=config["data"]["test"],
-        seed=config["train"]["seed"],
-        time=config["data"].get("split_time"),
+        valid=data["valid"],
+        test=data["test"],
+        seed=train["seed"],
+        time=data.get("split_time"),
     )
     return Split(train=positions[found.train], valid=positions[found.valid], test=positions[found.test])
 
@@ -335,6 +346,12 @@ def images_of_run(run: Path) -> Path | None:
     """The folder that the photo paths of the run's table start from, if it was set."""
     images = run_config(run).get("data", {}).get("images")
     return None if images is None else Path(images)
+
+
+def _is_table_of_run(run: Path, table: Path) -> bool:
+    """Whether the run was trained on the file of this name, whatever is in it now."""
+    known = run_config(run).get("table")
+    return known is not None and Path(known).resolve() == table.resolve()
 
 
 def run_config(run: Path) -> dict[str, Any]:

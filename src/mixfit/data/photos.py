@@ -8,13 +8,13 @@ A cell is text from a stranger: it never leads outside the images folder."""
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.images import ImageError, check_file
@@ -47,6 +47,10 @@ class Photos:
         """Number of the image column of each slot, counted from 0 in column order."""
         number = {column: place for place, column in enumerate(dict.fromkeys(self.slot_columns))}
         return np.array([number[column] for column in self.slot_columns], dtype=np.int64)
+
+    def readable(self, failures: Collection[int]) -> Bool[np.ndarray, "rows slots"]:
+        """Which slots hold a photo that could be read; ``failures`` are the numbers of those that could not."""
+        return np.asarray((self.slots >= 0) & ~np.isin(self.slots, list(failures)))
 
 
 def find_photos(frame: pd.DataFrame, columns: Sequence[str], root: Path) -> Photos:

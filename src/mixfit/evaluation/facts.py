@@ -85,8 +85,7 @@ def rows_with_photo(mixed: MixedData, rows: Int64[np.ndarray, " rows"]) -> Bool[
     """Whether each row has a photo that can be read."""
     if mixed.photos is None:
         return np.zeros(len(rows), dtype=bool)
-    slots = mixed.photos.slots[rows]
-    return ((slots >= 0) & ~np.isin(slots, list(mixed.photo_failures))).any(axis=1)
+    return np.asarray(mixed.photos.readable(mixed.photo_failures)[rows].any(axis=1))
 
 
 def _columns(mixed: MixedData) -> list[ColumnFacts]:

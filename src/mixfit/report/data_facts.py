@@ -10,6 +10,7 @@ import pandas as pd
 from mixfit.data.load import MixedData
 from mixfit.data.target import wants_log
 from mixfit.data.values import is_day_first, to_keys, to_numbers, to_times
+from mixfit.evaluation.facts import rows_with_photo
 from mixfit.report.content import DataFacts, Distribution, ShownRow
 from mixfit.report.figures import compact
 from mixfit.report.render import plural
@@ -31,27 +32,13 @@ def describe_data(mixed: MixedData, samples: list[ShownRow]) -> DataFacts:
     if mixed.photos is not None:
         readable = len(mixed.photos.files) - len(mixed.photo_failures)
         absent = sum(record.action == "photo masked" for record in mixed.photos.bad)
-        without = int((~has_photo(mixed)).sum())
+        without = int((~rows_with_photo(mixed, np.arange(len(mixed.frame)))).sum())
         notes.append(
             f"{readable:,} different photos were read; {len(mixed.photo_failures):,} could not be decoded; "
             f"{plural(absent, 'cell')} named photos that are not there; {without:,} of {len(mixed.frame):,} rows have "
             "none."
         )
     return DataFacts(distributions=[one for one in shown if one is not None], samples=samples, notes=notes)
-
-
-def has_photo(mixed: MixedData) -> np.ndarray:
-    """Whether each row of the table has a photo that could be read, bool ``(rows,)``."""
-    if mixed.photos is None:
-        return np.zeros(len(mixed.frame), dtype=bool)
-    return np.asarray(readable_slots(mixed).any(axis=1))
-
-
-def readable_slots(mixed: MixedData) -> np.ndarray:
-    """Which places for a photo hold one that could be read, bool ``(rows, slots)``."""
-    assert mixed.photos is not None
-    slots = mixed.photos.slots
-    return (slots >= 0) & ~np.isin(slots, list(mixed.photo_failures))
 
 
 def _distribution(mixed: MixedData, name: str) -> Distribution | None:
@@ -141,7 +128,7 @@ def _cut(text: str) -> str:
 def _photos(mixed: MixedData, name: str) -> Distribution | None:
     assert mixed.photos is not None
     mine = np.array([column == name for column in mixed.photos.slot_columns])
-    number = readable_slots(mixed)[:, mine].sum(axis=1)
+    number = mixed.photos.readable(mixed.photo_failures)[:, mine].sum(axis=1)
     counts = np.bincount(number)
     shown = np.flatnonzero(counts)[:LEVELS].tolist()
     return Distribution(

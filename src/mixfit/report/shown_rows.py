@@ -12,8 +12,8 @@ from mixfit.data.images import ImageError, read_image
 from mixfit.data.load import MixedData
 from mixfit.data.photo_cells import photo_name, shown_cell
 from mixfit.data.values import to_keys
+from mixfit.evaluation.facts import rows_with_photo
 from mixfit.report.content import ShownPhoto, ShownRow
-from mixfit.report.data_facts import has_photo
 from mixfit.report.render import percent
 from mixfit.report.unusual import Unusual
 
@@ -26,7 +26,7 @@ SIDE, QUALITY = 240, 72
 def sample_rows(mixed: MixedData, *, seed: int = 0) -> list[ShownRow]:
     """A few training rows; where there are photos, rows that have some."""
     rows = mixed.split.train
-    seen = has_photo(mixed)[rows]
+    seen = rows_with_photo(mixed, rows)
     rows = rows[seen] if seen.any() else rows
     chosen = np.random.default_rng(seed).choice(rows, size=min(SAMPLES, len(rows)), replace=False)
     return [_shown(mixed, int(row), "training rows", [], with_target=True) for row in np.sort(chosen)]

@@ -16,7 +16,7 @@ from mixfit.data.bad_inputs import BadInput
 from mixfit.data.equal_files import equal_files
 from mixfit.data.load import MixedData
 from mixfit.data.values import to_keys, to_numbers
-from mixfit.report.data_facts import compact_number, has_photo, readable_slots
+from mixfit.report.data_facts import compact_number
 from mixfit.report.render import percent
 
 MOST = 6
@@ -60,15 +60,21 @@ class Unusual:
         return self._shared_photo(row)
 
     @cached_property
+    def _readable(self) -> np.ndarray:
+        """Which slots of the rows hold a photo that could be read."""
+        assert self.mixed.photos is not None
+        return self.mixed.photos.readable(self.mixed.photo_failures)
+
+    @cached_property
     def _with_photo(self) -> np.ndarray:
-        return has_photo(self.mixed)
+        return np.asarray(self._readable.any(axis=1))
 
     def _shared_photo(self, row: int) -> list[str]:
         """Another row with the same photo and another target."""
         photos = self.mixed.photos
         assert photos is not None
         truth = self._targets
-        for place in np.flatnonzero(readable_slots(self.mixed)[row]):
+        for place in np.flatnonzero(self._readable[row]):
             equal = _equal_to(photos.files, int(photos.slots[row, place]), self._sizes)
             rows = np.flatnonzero(np.isin(photos.slots, equal).any(axis=1))
             known = [int(other) for other in rows if other != row and pd.notna(truth.iloc[other])]
