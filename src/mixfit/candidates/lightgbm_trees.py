@@ -3,8 +3,8 @@
 In: columns of the training rows, with or without components of their photos. Out: ``TreeModel``, which predicts without
 LightGBM. See Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree", NeurIPS 2017."""
 
+from collections.abc import Iterable
 from importlib.util import find_spec
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,7 @@ from mixfit.candidates.tree_model import (
 from mixfit.errors import ConfigError
 
 _WORDS = 8  # of 32 bits each, in a set of categories
-# Bits of LightGBM's decision_type; two more bits say what is missing: 0 nothing, 1 zeros, 2 nan.
-_BY_CATEGORY, _DEFAULT_LEFT = 1, 2
-_ZEROS, _NAN = 1, 2
+_INFINITE = 1e300  # so LightGBM writes an infinite threshold
 _SETTINGS: dict[str, Any] = {
     "learning_rate": 0.05,
     "num_leaves": 7,  # small trees are best for some hundred rows, and nearly so for some thousand
@@ -82,12 +80,12 @@ def grow_lightgbm(
         params=settings,
     )
     grown = lightgbm.train(settings, data, num_boost_round=rounds)
-    model = trees_of_text(grown.model_to_string(), categorical, levels, seen, classes)
+    model = trees_of_dump(grown.dump_model(), categorical, levels, seen, classes)
     expected = np.asarray(grown.predict(columns[:64]))
     found = model.predict(columns[:64])
     if classes:
         found = found[:, seen] if len(seen) > 2 else found[:, seen[-1]]
-    if not np.allclose(found, expected, atol=1e-6):  # what its text means is not part of what LightGBM promises
+    if not np.allclose(found, expected, atol=1e-6):  # how it keeps trees is not part of what LightGBM promises
         raise RuntimeError("This version of LightGBM writes its trees in another way than mixfit knows.")
     return model
 
@@ -98,13 +96,13 @@ def _objective(seen: int, classes: int) -> dict[str, Any]:
     return {"objective": "binary"} if seen <= 2 else {"objective": "multiclass", "num_class": seen}
 
 
-def trees_of_text(
-    text: str, categorical: np.ndarray, levels: tuple[int, ...], seen: np.ndarray, classes: int
+def trees_of_dump(
+    dumped: dict[str, Any], categorical: np.ndarray, levels: tuple[int, ...], seen: np.ndarray, classes: int
 ) -> TreeModel:
-    """What the text of a LightGBM model says, one array after another.
+    """What LightGBM tells of a model, one array after another.
 
     Args:
-        text: by ``lightgbm.Booster.model_to_string``.
+        dumped: by ``lightgbm.Booster.dump_model``.
         categorical: bool ``(columns,)``, whether a column is split by category.
         levels: how many levels each of the last columns has.
         seen: the classes that the trees know, in ascending order; none for a number.
@@ -112,11 +110,10 @@ def trees_of_text(
     Raises:
         RuntimeError: zeros are taken as missing, or leaves are linear models.
     """
-    head, *trees = text.partition("\nend of trees")[0].split("\nTree=")
     parts: dict[str, list[np.ndarray]] = {name: [] for name in NODES}
     bitsets, roots, offset, splits = [np.zeros((1, _WORDS), np.uint32)], [], 0, 1
-    for tree in trees:
-        nodes, sets = _one_tree(_fields(tree))
+    for tree in dumped["tree_info"]:
+        nodes, sets = _one_tree(tree["tree_structure"])
         nodes |= {name: nodes[name] + offset for name in ("left", "right")}
         parts["bitset"].append(nodes.pop("bitset") + splits)
         for name, values in nodes.items():
@@ -124,7 +121,7 @@ def trees_of_text(
         bitsets.append(sets)
         roots.append(offset)
         offset, splits = offset + len(nodes["value"]), splits + len(sets)
-    shaped = np.array(roots, dtype=np.int64).reshape(-1, int(_fields(head)["num_tree_per_iteration"]))
+    shaped = np.array(roots, dtype=np.int64).reshape(-1, dumped["num_tree_per_iteration"])
     baseline = np.zeros(shaped.shape[1])
     if classes:
         shaped, baseline = with_all_classes(seen, shaped, baseline, parts, classes)
@@ -142,44 +139,45 @@ def trees_of_text(
     )
 
 
-def _fields(block: str) -> dict[str, str]:
-    lines = (line.partition("=") for line in block.splitlines())
-    return {name: value for name, equals, value in lines if equals}
+def _one_tree(root: dict[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Nodes of a tree, children after their parents, and the sets of categories that go to the left."""
+    order, rows = [root], []
+    sets: list[list[int]] = []
+    for node in order:  # grows while it is walked
+        if "split_feature" not in node:
+            if "leaf_coeff" in node:
+                raise RuntimeError("Trees with linear leaves are not known to mixfit.")
+            rows.append((node["leaf_value"], 0.0, 0, 0, 0, LEAF, 0))
+            continue
+        left, threshold, number = len(order), 0.0, 0
+        order += [node["left_child"], node["right_child"]]
+        if node["decision_type"] == "==":
+            flags, number = CATEGORICAL, len(sets)  # a missing one goes to the right
+            sets.append(_bits(int(level) for level in node["threshold"].split("||")))
+        else:
+            threshold = node["threshold"] if node["threshold"] < _INFINITE else np.inf
+            flags = MISSING_LEFT if _missing_goes_left(node) else 0
+        rows.append((0.0, threshold, node["split_feature"], left, left + 1, flags, number))
+    kinds = {"value": np.float64, "threshold": np.float64, "flags": np.uint8}
+    columns = zip(NODES, zip(*rows, strict=True), strict=True)
+    nodes = {name: np.array(values, dtype=kinds.get(name, np.int64)) for name, values in columns}
+    return nodes, np.array(sets, dtype=np.uint32).reshape(-1, _WORDS)
 
 
-def _one_tree(fields: dict[str, str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Nodes of a tree, its leaves after its splits, and the sets of categories that go to the left."""
+def _missing_goes_left(node: dict[str, Any]) -> bool:
+    """Of a number; where nothing was missing when the tree was grown, a missing number is taken as 0."""
+    match node["missing_type"]:
+        case "NaN":
+            return bool(node["default_left"])
+        case "None":
+            return bool(node["threshold"] >= 0)
+        case other:
+            raise RuntimeError(f"Trees that take {other} as missing are not known to mixfit.")
 
-    def numbers(name: str, kind: type[np.generic]) -> np.ndarray:
-        return np.array(fields.get(name, "").split(), dtype=kind)
 
-    leaves, threshold = numbers("leaf_value", np.float64), numbers("threshold", np.float64)
-    decision = numbers("decision_type", np.int64)
-    inner, missing, by_category = len(decision), decision >> 2 & 3, (decision & _BY_CATEGORY) != 0
-    if (missing == _ZEROS).any() or fields.get("is_linear", "0") != "0":
-        raise RuntimeError("Trees that take zeros as missing, or have linear leaves, are not known to mixfit.")
-    # Where nothing was missing when the tree was grown, a missing number is 0; a missing category goes to the right.
-    missing_left = np.where(missing == _NAN, (decision & _DEFAULT_LEFT) != 0, threshold >= 0) & ~by_category
-    flags = by_category * CATEGORICAL + missing_left * MISSING_LEFT
-    nothing = np.zeros(len(leaves))
-
-    def places(name: str) -> np.ndarray:
-        """LightGBM counts splits from 0 up and leaves from -1 down."""
-        child = numbers(name, np.int64)
-        return np.concatenate([np.where(child >= 0, child, inner - 1 - child), nothing]).astype(np.int64)
-
-    nodes = {
-        "value": np.concatenate([np.zeros(inner), leaves]),
-        "threshold": np.concatenate([threshold, nothing]),
-        "feature": np.concatenate([numbers("split_feature", np.int64), nothing]).astype(np.int64),
-        "left": places("left_child"),
-        "right": places("right_child"),
-        "flags": np.concatenate([flags, nothing + LEAF]).astype(np.uint8),
-        # In the place of a threshold is the number of the set.
-        "bitset": np.concatenate([np.where(by_category, threshold, 0), nothing]).astype(np.int64),
-    }
-    ends, words = numbers("cat_boundaries", np.int64), numbers("cat_threshold", np.uint32)
-    sets = np.zeros((max(len(ends) - 1, 0), _WORDS), np.uint32)
-    for place, (start, end) in enumerate(pairwise(ends)):
-        sets[place, : end - start] = words[start:end]
-    return nodes, sets
+def _bits(levels: Iterable[int]) -> list[int]:
+    """A set of levels below 256 as words of 32 bits."""
+    words = [0] * _WORDS
+    for level in levels:
+        words[level >> 5] |= 1 << (level & 31)
+    return words
