@@ -101,7 +101,7 @@ def error_of(data: MixedData, truth: np.ndarray, predictions: np.ndarray) -> flo
 
 def boosted(data: MixedData, library: str, *, photos: bool, seed: int) -> np.ndarray:
     """LightGBM or CatBoost by default settings on the training rows, for the test rows."""
-    fold = make_fold(data, data.split.train, data.split.test, photo_means(data), seed=seed)
+    fold = make_fold(data, data.split.train, photo_means(data), seed=seed)
     encoded = fold.rows.encoded
     parts: list[Any] = [encoded.numeric.astype(np.float64)]
     if photos and encoded.photos is not None:

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from mixfit.candidates.blend import row_losses
 from mixfit.candidates.candidate import fit_candidate
 from mixfit.candidates.components import Components
-from mixfit.candidates.cross_fit import Fitting, cross_fit, deal_folds, make_fold, photo_means
+from mixfit.candidates.cross_fit import Fitting, cross_fit, fit_folds, make_fold, photo_means
 from mixfit.candidates.fold import Candidate
 from mixfit.candidates.linear import fit_logistic, fit_ridge
 from mixfit.candidates.network import FittedNetwork
@@ -230,11 +230,16 @@ def one_real(name: str, size: int, seed: int) -> dict[str, float]:
         return encode_photos(network.model.image, pixels)
 
     everything = replace(data, split=Split(train=learnable, valid=learnable[:1], test=test))
-    folds = deal_folds(data, FOLDS, seed=seed).with_pixels(pixels)
+    folds = fit_folds(data, FOLDS, seed=seed).with_pixels(pixels)
     whole = replace(
         folds,
-        folds=[make_fold(everything, learnable, test, photo_means(everything), seed=seed)],
-        number=np.zeros_like(folds.number),
+        folds=[make_fold(everything, learnable, photo_means(everything), seed=seed)],
+        plan=replace(
+            folds.plan,
+            number=np.zeros_like(folds.number),
+            fit=(learnable,),
+            learns_from=(np.zeros(len(folds.rows), dtype=bool),),
+        ),
     ).with_pixels(pixels)
     fits: dict[str, Fitting] = {}
     for kind, dealt in (("one", whole), ("folds", folds)):
@@ -254,7 +259,7 @@ def one_real(name: str, size: int, seed: int) -> dict[str, float]:
     truth, found = data.arrays.target.numpy()[test], {}
     for kind, table in features.items():
         with_table = replace(everything, source=table)
-        fold = make_fold(with_table, learnable, test, photo_means(with_table), seed=seed)
+        fold = make_fold(with_table, learnable, photo_means(with_table), seed=seed)
         for second in ("linear", "trees"):
             model_of_both = fit_candidate(Candidate(kind=second, photos=True), fold, model=settings, train=training)
             losses = row_losses(truth, model_of_both.predict(fold.rows.take(test)))

@@ -10,7 +10,7 @@ import pandas as pd
 from conftest import QUICK_MODEL
 
 from mixfit.candidates.candidate import Candidate, fit_candidate
-from mixfit.candidates.cross_fit import Folds, deal_folds
+from mixfit.candidates.cross_fit import FittedFolds, fit_folds
 from mixfit.candidates.encoding import RowEncoder
 from mixfit.candidates.fold import Kind
 from mixfit.candidates.intervals import ClassUncertainty, number_uncertainty
@@ -50,7 +50,7 @@ class Workshop:
     data: MixedData
     mixed: MixedData
     image: ImageEncoder
-    folds: Folds
+    folds: FittedFolds
     model: ModelConfig
 
     @classmethod
@@ -62,7 +62,7 @@ class Workshop:
         network = build_model(data, QUICK_MODEL, seed=0)
         assert network.image is not None
         mixed = precompute_features(data, network)
-        dealt = deal_folds(mixed, folds, seed=0).with_pixels(data.source)  # type: ignore[arg-type]
+        dealt = fit_folds(mixed, folds, seed=0).with_pixels(data.source)  # type: ignore[arg-type]
         return cls(data=data, mixed=mixed, image=network.image, folds=dealt, model=QUICK_MODEL)
 
     def blend(self, candidates: Sequence[Candidate], *, epochs: int = 1, photos: bool = True) -> BlendPredictor:

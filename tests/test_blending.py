@@ -19,7 +19,7 @@ from rich.console import Console
 import mixfit
 from mixfit.blending import Blended, RunKeeper, train_blend
 from mixfit.candidates.candidate import Candidate, Fitted
-from mixfit.candidates.cross_fit import OutOfTimeError, cross_fit, deal_folds
+from mixfit.candidates.cross_fit import OutOfTimeError, cross_fit, fit_folds
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.demo import DEMO_TARGET
@@ -249,7 +249,7 @@ def test_when_the_time_is_over_models_are_left_out_and_named(
 
 def test_no_fold_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
     data = load_data(made_table(tmp_path / "t", rows=60), target="y", config=replace(GROUPED, ignore=("photo",)))
-    folds = deal_folds(data, 3, seed=0)
+    folds = fit_folds(data, 3, seed=0)
     settings: dict[str, Any] = {"model": QUICK_MODEL, "train": QUICK}
     with pytest.raises(OutOfTimeError, match=r"the time was over after [0-2] of 3 folds"):
         cross_fit(Candidate(kind="trees"), folds, seconds=0.0, **settings)

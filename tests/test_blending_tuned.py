@@ -18,7 +18,7 @@ from small_fits import StopAt
 import mixfit
 from mixfit import blending
 from mixfit.blending import RunKeeper
-from mixfit.candidates.cross_fit import Fitting, Folds, cross_fit, deal_folds
+from mixfit.candidates.cross_fit import FittedFolds, Fitting, cross_fit, fit_folds
 from mixfit.candidates.fold import Candidate
 from mixfit.candidates.network import FittedNetwork
 from mixfit.candidates.presets import Plan, plan_for
@@ -94,14 +94,16 @@ def loaded(table: Path, model_config: ModelConfig) -> tuple[MixedData, torch.nn.
     return precompute_features(data, model), model.image.backbone
 
 
-def tuned_fit(data: MixedData, backbone: torch.nn.Module, model: ModelConfig, epochs: int) -> tuple[Folds, Fitting]:
-    folds = deal_folds(data, 2, seed=0).with_pixels(data.pixel_source)
+def tuned_fit(
+    data: MixedData, backbone: torch.nn.Module, model: ModelConfig, epochs: int
+) -> tuple[FittedFolds, Fitting]:
+    folds = fit_folds(data, 2, seed=0).with_pixels(data.pixel_source)
     train = TrainConfig(epochs=epochs)
     before = cross_fit(UNTUNED, folds, model=model, train=train, backbone=backbone)
     return folds, cross_fit(TUNED, folds, model=model, train=train, backbone=backbone, begin_at=before)
 
 
-def mean_loss(folds: Folds, fitting: Fitting) -> float:
+def mean_loss(folds: FittedFolds, fitting: Fitting) -> float:
     return float(np.mean((folds.truth - fitting.predictions) ** 2))
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from mixfit.candidates.blend import Blend, Gain, blend, gain, row_losses
-from mixfit.candidates.cross_fit import Fitting, Folds, OutOfTimeError, cross_fit, deal_folds, photo_means
+from mixfit.candidates.blend import Blend, Gain, ModelPredictions, blend, gain, row_losses
+from mixfit.candidates.cross_fit import FittedFolds, Fitting, OutOfTimeError, cross_fit, fit_folds, photo_means
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
 from mixfit.candidates.intervals import (
     ClassUncertainty,
@@ -27,7 +27,6 @@ from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
 from mixfit.data.preprocess import TablePreprocessor
-from mixfit.data.split import group_of_row
 from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError, Diverged
 from mixfit.kept_models import RunKeeper
@@ -46,7 +45,7 @@ class Blended:
     predictor: BlendPredictor
     contest: Contest
     rows: np.ndarray
-    """Positions of the rows of all folds."""
+    """Positions of the rows that are judged out of fold."""
     out_of_fold: dict[str, np.ndarray]
     """Predictions of ``rows`` in the unit of the target, or probabilities, by model; the blends are among them."""
     test: dict[str, np.ndarray]
@@ -150,15 +149,17 @@ def train_blend(
     """
     started = time.perf_counter()
     plan = plan_for(mixed, train, lightgbm=lightgbm)
-    folds = deal_folds(mixed, plan.folds, seed=train.seed)
+    choosing = keeper is not None and any(callback.chooses for callback in keeper.callbacks)
+    folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing)
     backbone = image.backbone if image is not None and isinstance(mixed.source, FeatureTable) else None
     budget = None if train.time is None else parse_duration(train.time)
-    truth, weight = folds.truth, folds.weight
-    groups = group_of_row(mixed.frame.iloc[folds.rows], mixed.schema)
-
+    judged = _Judged.of(folds)
     on_features = mixed.photos is None or isinstance(mixed.source, FeatureTable)
     fittings: list[Fitting] = []
     left_out: list[str] = [] if on_features else ["simple models of photos: the image network is not a frozen one"]
+    notes = [note for note in folds.notes if note not in mixed.notes]
+    for note in notes:
+        console.print(f" warning: {note}", markup=False)
     for number, candidate in enumerate(plan.candidates):
         most = None
         if budget is not None:
@@ -193,17 +194,78 @@ def train_blend(
                 left_out.append(f"{candidate.name}: {error}")
                 continue
         fittings.append(fitting)
-        mean, error_of_mean = _shown_loss(row_losses(truth, fitting.predictions), groups, weight)
+        mean, error_of_mean = judged.loss(fitting)
         console.print(
             f"   {candidate.name:<34}{mean:9.4f} +- {error_of_mean:.4f}{fitting.seconds:9.1f} s", markup=False
         )
     for sentence in left_out:
         console.print(f" left out: {sentence}", markup=False)
     with one_thread() if len(folds.rows) <= SMALL else nullcontext():
-        chosen = _choose(truth, fittings, folds, groups, weight)
-        predictor = _predictor(mixed, image, model, folds, fittings, chosen.blend, truth, weight)
+        chosen = _choose(fittings, judged)
+        predictor = _predictor(mixed, image, model, folds, fittings, chosen.blend, judged)
         history = pd.DataFrame() if keeper is None else keeper.history
-        return _blended(mixed, predictor, fittings, folds, chosen, groups, weight, truth, history, left_out)
+        return _blended(mixed, predictor, fittings, judged, chosen, history, [*notes, *left_out])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """The rows whose out-of-fold predictions are judged: all of dealt folds, the later ones of folds in time."""
+
+    folds: FittedFolds
+    mask: np.ndarray
+    """Which of ``folds.rows`` they are."""
+    truth: np.ndarray
+    number: np.ndarray
+    """Fold of each."""
+    unit: np.ndarray
+    """Rows of one unit count as one where it is asked what is noise."""
+    weight: np.ndarray | None
+
+    @classmethod
+    def of(cls, folds: FittedFolds) -> "_Judged":
+        mask = folds.plan.judged
+        return cls(
+            folds=folds,
+            mask=mask,
+            truth=folds.truth[mask],
+            number=folds.number[mask],
+            unit=folds.plan.unit[mask],
+            weight=None if folds.weight is None else folds.weight[mask],
+        )
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Positions in the table."""
+        return self.folds.rows[self.mask]
+
+    def predictions(self, fitting: Fitting) -> np.ndarray:
+        """Of a model, at cross-fitted temperatures."""
+        return fitting.honest(self.folds.number)[self.mask]
+
+    def loss(self, fitting: Fitting) -> tuple[float, float]:
+        """Mean loss and its standard error."""
+        return self.mean(row_losses(self.truth, self.predictions(fitting)))
+
+    def mean(self, losses: np.ndarray) -> tuple[float, float]:
+        """Mean of losses of the rows, and its standard error."""
+        return _shown_loss(losses, self.unit, self.weight)
+
+    def blend(self, fittings: list[Fitting]) -> Blend:
+        """The blend of some models, what is said of it for these rows alone."""
+        models = {
+            one.candidate.name: ModelPredictions(
+                raw=one.predictions, temperatures=one.temperatures, temperature=one.temperature
+            )
+            for one in fittings
+        }
+        folds = self.folds
+        found = blend(folds.truth, models, folds.number, learns_from=folds.plan.learns_from, weight=folds.weight)
+        return replace(
+            found,
+            losses=found.losses[self.mask],
+            predictions=found.predictions[self.mask],
+            calibrated=found.calibrated[self.mask],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,16 +279,13 @@ class _Choice:
     """That with photos, where it is not better beyond noise: what they would add can be told from it."""
 
 
-def _choose(
-    truth: np.ndarray, fittings: list[Fitting], folds: Folds, groups: np.ndarray, weight: np.ndarray | None
-) -> _Choice:
+def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
     """Blend with and without photos; without them unless they help by more than a standard error."""
-    everything = {fitting.candidate.name: fitting.predictions for fitting in fittings}
-    of_table = {fitting.candidate.name: fitting.predictions for fitting in fittings if not fitting.candidate.photos}
-    table = blend(truth, of_table, folds.number, weight=weight)
-    if len(of_table) == len(everything):
+    of_table = [fitting for fitting in fittings if not fitting.candidate.photos]
+    table = judged.blend(of_table)
+    if len(of_table) == len(fittings):
         return _Choice(blend=table, table=table, reason=f"The blend is {_listed(table)}.")
-    both = blend(truth, everything, folds.number, weight=weight)
+    both, groups, weight = judged.blend(fittings), judged.unit, judged.weight
     found = gain(table.losses, both.losses, groups, weight)
     before = float(np.average(table.losses, weights=weight))
     text = f"{_percent(found, before)} on rows that the models did not see"
@@ -255,11 +314,10 @@ def _predictor(
     mixed: MixedData,
     image: ImageEncoder | None,
     model: ModelConfig,
-    folds: Folds,
+    folds: FittedFolds,
     fittings: list[Fitting],
     chosen: Blend,
-    truth: np.ndarray,
-    weight: np.ndarray | None,
+    judged: _Judged,
 ) -> BlendPredictor:
     """Those models that have a share, what they need, and how sure they are."""
     by_name = {fitting.candidate.name: fitting for fitting in fittings}
@@ -273,12 +331,12 @@ def _predictor(
         shares=chosen.shares,
         folds=[
             FoldModels(encoder=fold.encoder, models={name: by_name[name].fitted[place] for name in chosen.shares})
-            for place, fold in enumerate(folds.folds)
+            for place, fold in enumerate(folds.predicting)
         ],
         temperatures={name: by_name[name].temperature for name in chosen.shares},
         photos=photos,
         photo_encoder=photo_encoder,
-        uncertainty=_uncertainty(mixed, folds, preprocessor, chosen, truth, weight, photos=photos),
+        uncertainty=_uncertainty(mixed, judged, preprocessor, chosen, photos=photos),
         schema=mixed.schema,
         preprocessor=preprocessor,
         target=mixed.target,
@@ -288,20 +346,13 @@ def _predictor(
 
 
 def _uncertainty(
-    mixed: MixedData,
-    folds: Folds,
-    preprocessor: TablePreprocessor,
-    chosen: Blend,
-    truth: np.ndarray,
-    weight: np.ndarray | None,
-    *,
-    photos: bool,
+    mixed: MixedData, judged: _Judged, preprocessor: TablePreprocessor, chosen: Blend, *, photos: bool
 ) -> Uncertainty:
     if mixed.target.classes is not None:
-        return class_uncertainty(truth, chosen.predictions, weight)
-    encoder = RowEncoder.fit(mixed.frame.iloc[folds.rows], mixed.schema, preprocessor)
-    encoded = _encoded(mixed, encoder, folds.rows, photos=photos)
-    return number_uncertainty(truth, chosen.predictions, encoded, encoder, folds.number, weight)
+        return class_uncertainty(judged.truth, chosen.predictions, judged.weight)
+    encoder = RowEncoder.fit(mixed.frame.iloc[judged.folds.rows], mixed.schema, preprocessor)
+    encoded = _encoded(mixed, encoder, judged.rows, photos=photos)
+    return number_uncertainty(judged.truth, chosen.predictions, encoded, encoder, judged.number, judged.weight)
 
 
 def _encoded(mixed: MixedData, encoder: RowEncoder, rows: np.ndarray, *, photos: bool) -> EncodedRows:
@@ -313,26 +364,23 @@ def _blended(
     mixed: MixedData,
     predictor: BlendPredictor,
     fittings: list[Fitting],
-    folds: Folds,
+    judged: _Judged,
     chosen: _Choice,
-    groups: np.ndarray,
-    weight: np.ndarray | None,
-    truth: np.ndarray,
     history: pd.DataFrame,
     left_out: list[str],
 ) -> Blended:
     """Leaderboard and predictions of every model, in the unit of the target."""
     test_rows = mixed.split.test
-    on_test = {fitting.candidate.name: fitting.mean(folds, test_rows) for fitting in fittings}
-    out_of_fold = {fitting.candidate.name: fitting.predictions for fitting in fittings}
+    on_test = {fitting.candidate.name: fitting.mean(judged.folds, test_rows) for fitting in fittings}
+    out_of_fold = {fitting.candidate.name: judged.predictions(fitting) for fitting in fittings}
     blends = [(TABLE_BLEND, chosen.table), (BLEND, chosen.blend)]
     refused = [] if chosen.refused is None else [(PHOTO_BLEND, chosen.refused)]
     for name, found in [*blends, *refused]:
-        out_of_fold[name] = found.predictions
+        out_of_fold[name] = found.calibrated if name == BLEND else found.predictions
         on_test[name] = np.sum([share * on_test[model] for model, share in found.shares.items()], axis=0)
     lines = []
     for fitting in fittings:
-        mean, error = _shown_loss(row_losses(truth, fitting.predictions), groups, weight)
+        mean, error = judged.loss(fitting)
         name = fitting.candidate.name
         lines.append(
             LeaderboardLine(
@@ -345,24 +393,26 @@ def _blended(
             )
         )
     for name, found in blends:
-        mean, error = _shown_loss(found.losses, groups, weight)
+        mean, error = judged.mean(found.losses)
         photos = name == BLEND and predictor.photos
         lines.append(LeaderboardLine(model=name, photos=photos, loss=mean, error=error, share=None, seconds=None))
+    scaled_test = predictor.uncertainty.calibrated(on_test[BLEND])
+    on_test[BLEND] = scaled_test
 
-    def shown(name: str, values: np.ndarray) -> np.ndarray:
-        values = predictor.uncertainty.calibrated(values) if name == BLEND else values
+    def shown(values: np.ndarray) -> np.ndarray:
         return values if mixed.target.classes is not None else mixed.target.decode(values)
 
+    choice = " ".join(filter(None, [chosen.reason, judged.folds.plan.describe()]))
     return Blended(
         predictor=predictor,
-        contest=Contest(leaderboard=sorted(lines, key=lambda line: line.loss), choice=chosen.reason),
-        rows=folds.rows,
-        out_of_fold={name: shown(name, values) for name, values in out_of_fold.items()},
-        test={name: shown(name, values) for name, values in on_test.items()},
+        contest=Contest(leaderboard=sorted(lines, key=lambda line: line.loss), choice=choice),
+        rows=judged.rows,
+        out_of_fold={name: shown(values) for name, values in out_of_fold.items()},
+        test={name: shown(values) for name, values in on_test.items()},
         seconds={fitting.candidate.name: fitting.seconds for fitting in fittings},
         history=history,
         left_out=left_out,
-        scaled_test=predictor.uncertainty.calibrated(on_test[BLEND]),
+        scaled_test=scaled_test,
     )
 
 

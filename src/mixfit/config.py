@@ -62,6 +62,8 @@ class DataConfig:
     """Share of rows held back for the test, where the table has no split column."""
     split_time: str | None = None
     """Column of dates or numbers to split by: the latest rows are the test, those before them choose the best epoch."""
+    gap: str | None = None
+    """Time before the rows that judge in which no row is used: 30d, 12h, or a number where the times are numbers."""
     dedup: bool = False
     """Leave training rows out that are copies of validation or test rows, or share a photo with one."""
     max_missing_target: float = 0.05
@@ -79,6 +81,8 @@ class DataConfig:
             raise ConfigError(f"image_size must be from 32 to 1024, got {self.image_size}.")
         if not (0 < self.valid < 1 and 0 <= self.test < 1 and self.valid + self.test < 1):
             raise ConfigError(f"valid and test must leave rows to train, got {self.valid} and {self.test}.")
+        if self.gap is not None and self.split_time is None:
+            raise ConfigError(f"A gap of {self.gap} goes with a split by time: add --split-time COLUMN.")
         if not 0 <= self.cache_gb < float("inf"):
             raise ConfigError(f"cache_gb must be at least 0, got {self.cache_gb}.")
         if not 0 <= self.max_missing_target < 1:

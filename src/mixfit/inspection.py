@@ -23,6 +23,7 @@ from mixfit.data.photos import Photos, find_photos
 from mixfit.data.schema import Schema, suspicious_columns
 from mixfit.data.split_time import describe_times
 from mixfit.data.table import read_as_configured
+from mixfit.data.ties import Ties
 from mixfit.errors import DataError
 from mixfit.files import new_folder, write_file
 from mixfit.predictor import unreadable_photos
@@ -186,7 +187,9 @@ def _findings(
     findings = [Finding("warning", line) for line in suspicious_columns(schema)]
     parts = np.full(len(frame), "", dtype=object)
     try:
-        split, bad = split_usable(frame, schema, config, TrainConfig().seed)
+        found = split_usable(frame, schema, config, TrainConfig().seed, Ties(frame, schema, review.photos, review.scan))
+        split, bad = found.split, found.bad
+        findings += [Finding("warning", note) for note in found.notes]
         parts = parts_of(split, len(frame))
         if config.split_time is not None:
             times = describe_times(frame[config.split_time], split.parts())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from test_split import numbers, schema_of, sides
 
 from mixfit.choices import Task
-from mixfit.data.folds import k_folds
+from mixfit.data.folds import Folds, k_folds
 from mixfit.errors import ConfigError, DataError
 
 
@@ -113,3 +113,56 @@ def test_wrong_arguments_are_refused() -> None:
         k_folds(numbers(20), schema_of(), 3, -1)
     with pytest.raises(DataError, match="there are 9 rows to deal into folds; at least 10"):
         k_folds(numbers(9), schema_of())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 50)), min_size=30, max_size=150),
+    k=st.integers(2, 6),
+    gap=st.sampled_from([None, "0", "5"]),
+)
+def test_folds_that_go_forward_fit_on_the_past_and_on_other_groups(
+    rows: list[tuple[int, int]], k: int, gap: str | None
+) -> None:
+    times, groups = (np.array(part) for part in zip(*rows, strict=True))
+    frame = numbers(len(rows)).assign(t=times)
+    every = np.arange(len(rows))
+    try:
+        folds = Folds.forward(frame, schema_of(), every, groups, k, time="t", gap=gap)
+    except DataError as error:
+        assert "cannot be judged forward in time by 't'" in str(error)  # noqa: PT017 - one way or the other
+        return
+    assert folds.count <= k
+    for place in range(folds.count):
+        predicted, fit = folds.predicts(place), folds.fit[place]
+        assert times[fit].max() < times[predicted].min() - (5 if gap == "5" else 0)
+        assert not np.isin(groups[fit], groups[predicted]).any()
+        learns = folds.learns_from[place]
+        assert not (learns & ~np.isin(every, fit)).any()
+        assert (folds.number[learns] >= 0).all()
+        assert (folds.number[learns] < place).all()
+        train, valid = folds.validation(place, 0.2, seed=0)
+        assert not np.isin(np.concatenate([train, valid]), predicted).any()
+        assert not np.isin(groups[train], groups[valid]).any()
+        assert not len(valid) or times[train].max() < times[valid].min()
+    assert folds.judged.any()
+    assert not folds.judged[folds.number <= 0].any()
+    assert folds.describe().startswith("The folds go forward in time: ")
+
+
+def test_nothing_before_a_time_can_be_judged_by_its_future() -> None:
+    with pytest.raises(DataError, match="fewer than two blocks have 5 earlier rows of other groups"):
+        Folds.forward(numbers(30).assign(t=1), schema_of(), np.arange(30), np.arange(30), 5, time="t")
+
+
+@pytest.mark.parametrize("task", ["regression", "binary"])
+def test_the_validation_part_of_a_fold_is_cut_out_of_its_fit_rows_with_groups_whole(task: Task) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"y": rng.normal(size=120) if task == "regression" else np.arange(120) % 2})
+    groups, every = rng.integers(0, 40, 120), np.arange(120)
+    folds = Folds.dealt(frame, schema_of(task), every, groups, 5, seed=0)
+    for place in range(5):
+        train, valid = folds.validation(place, 0.15, seed=0)
+        assert sorted([*train, *valid]) == folds.fit[place].tolist()
+        assert len(valid) / len(folds.fit[place]) == pytest.approx(0.15, abs=0.06)
+        assert not np.isin(groups[train], groups[valid]).any()

@@ -180,13 +180,37 @@ def test_a_column_has_the_same_role_in_a_text_file_and_typed() -> None:
 
 def test_repeated_ids_are_the_natural_group() -> None:
     ids = [f"p{i % 20}" for i in range(ROWS)]
-    assert guess(ids, "patient_id").role == "ignored"
-    assert "20 ids repeat: --set patient_id=group keeps them on one side" in guess(ids, "patient_id").note
+    assert guess(ids, "patient_id").role == "group"
+    assert guess(ids, "patient_id").note == (
+        "20 ids repeat; each stays on one side of the split and of every fold; if rows of one id do not belong "
+        "together: --set patient_id=ignored"
+    )
+    assert infer_schema(table(patient_id=ids), "price", roles={"patient_id": "ignored"}).names("group") == []
+    assert infer_schema(table(patient_id=ids), "price", ignore=["patient_id"]).names("group") == []
     kept = infer_schema(table(patient_id=ids, split=["train"] * 20 + ["train"] * 19 + ["test"]), "price")
     assert "suspicious: 1 of 20 ids are on two sides of the split 'split'" in column_of(kept, "patient_id").note
     apart = infer_schema(table(patient_id=ids, split=cycle("train", "test")), "price")
-    assert column_of(apart, "patient_id").note == "20 ids repeat; the split keeps each on one side"
-    assert "could be category: --set store_id=category" in guess(cycle(1, 2, 3, 4), "store_id").note
+    assert column_of(apart, "patient_id").note.startswith(
+        "20 ids repeat; the split keeps each on one side, and so do the folds"
+    )
+
+
+def test_few_ids_and_an_id_of_many_rows_are_no_groups() -> None:
+    few = guess(cycle(1, 2, 3, 4), "store_id")
+    assert few.role == "ignored"
+    assert "4 ids repeat, so few or in so many rows that they are no groups: --set store_id=group for one" in few.note
+    assert "could be category: --set store_id=category" in few.note
+    assert guess([0] * 10 + list(range(ROWS - 10)), "store_id").role == "ignored"
+
+
+def test_a_second_id_that_would_tie_everything_to_everything_is_no_group() -> None:
+    rng = np.random.default_rng(0)
+    frame = table(buyer_id=rng.permutation(ROWS) // 2, seller_id=rng.permutation(ROWS) // 2)
+    schema = infer_schema(frame, "price")
+    assert schema.names("group") == ["buyer_id"]
+    assert "but with those of buyer_id they would join" in column_of(schema, "seller_id").note
+    nested = table(house_id=np.arange(ROWS) // 2, street_id=np.arange(ROWS) // 4)
+    assert infer_schema(nested, "price").names("group") == ["house_id", "street_id"]
 
 
 def test_roles_that_are_set_win_and_only_one_split_is_used() -> None:
@@ -210,7 +234,7 @@ def test_roles_that_are_set_win_and_only_one_split_is_used() -> None:
             "column 'area' is both ignored and set to number; choose one",
         ),
         ({"roles": {"area": "target"}}, "2 columns have the role target: 'area', 'price'; only one can"),
-        ({"roles": {"area": "group", "x": "group"}}, "2 columns have the role group: 'area', 'x'"),
+        ({"roles": {"area": "weight", "x": "weight"}}, "2 columns have the role weight: 'area', 'x'"),
         ({"roles": {"price": "number"}}, "column 'price' is the target, so it cannot be number too"),
         ({"ignore": ["price"]}, "column 'price' is the target, so it cannot be ignored too"),
         ({"roles": {"x": "image"}}, "column 'x' cannot be image: 40 of 40 cells are not paths of image files"),
@@ -317,7 +341,8 @@ EXPECTED: dict[str, tuple[str, str, dict[str, str]]] = {
         "covid19",
         "binary",
         {
-            "ignored": "x_id patient_id",
+            "ignored": "x_id",
+            "group": "patient_id",
             "number": "age days_since_onset temperature po2_saturation leukocyte_count neutrophil_count "
             "lymphocyte_count",
             "category": "sex view",
@@ -366,7 +391,7 @@ def test_roles_of_real_tables(folder: str, typed: bool) -> None:
 def test_evidence_in_real_tables() -> None:
     root = Path(os.environ["MIXFIT_DATA"])
     schema = infer_schema(pd.read_csv(root / "covid_xray" / "table.csv", dtype="str"), "covid19")
-    assert column_of(schema, "patient_id").note == "145 ids repeat; the split keeps each on one side"
+    assert column_of(schema, "patient_id").note.startswith("145 ids repeat; the split keeps each on one side, and so")
     schema = infer_schema(pd.read_csv(root / "houses" / "table.csv", dtype="str"), "price")
     assert column_of(schema, "zipcode").note == "49 levels, 31 seen < 5x"
     assert column_of(schema, "house_id").reason == "unique integer, name ends in _id"

@@ -50,22 +50,80 @@ def test_no_row_is_trained_on_that_is_as_late_as_one_that_judges(times: list[int
     rows=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 25) | st.none()), min_size=10, max_size=120),
     test=st.sampled_from([0.0, 0.2]),
 )
-def test_f17_groups_go_whole_with_their_latest_row(rows: list[tuple[int, int | None]], test: float) -> None:
+def test_f17_no_row_that_is_used_knows_a_group_of_the_test(rows: list[tuple[int, int | None]], test: float) -> None:
     frame = numbers(len(rows)).assign(
         t=[time for time, _ in rows], g=pd.Series([group for _, group in rows], dtype="Int64")
     )
     alone = pd.Series(-1 - np.arange(len(rows)))
-    group = frame["g"].astype("float64").fillna(alone)
-    latest = frame["t"].groupby(group).transform("max").to_numpy()
-    if len(set(latest)) < 2 + (test > 0):
-        with pytest.raises(DataError, match=rf"column 't' has \d different .*, and {2 + (test > 0)} parts"):
+    group = frame["g"].astype("float64").fillna(alone).to_numpy()
+    if frame["t"].nunique() < 2 + (test > 0):
+        with pytest.raises(DataError, match=rf"column 't' has \d different times, and {2 + (test > 0)} parts"):
             by_time(frame, 0.2, test, g="group")
         return
-    parts = sides(by_time(frame, 0.2, test, g="group"))
-    assert pd.Series(parts).groupby(group.to_numpy()).nunique().max() == 1
-    assert frame["t"][parts == "train"].max() < latest[parts != "train"].min()
+    try:
+        split = by_time(frame, 0.2, test, g="group")
+    except DataError as error:
+        assert "the rows before the test leave nothing to" in str(error)  # noqa: PT017 - one way or the other
+        return
+    parts, times = sides_or_none(split, len(rows)), frame["t"].to_numpy()
+    used = np.isin(parts, ["train", "valid"])
+    assert (parts == "train").any()
+    assert (parts == "valid").any()
     if test > 0:
-        assert frame["t"][parts != "test"].max() < latest[parts == "test"].min()
+        judged = parts == "test"
+        assert times[used].max() < times[judged].min()
+        assert not np.isin(group[used], group[judged]).any()
+        assert (times[judged].min() > times[parts == ""]).all()
+        assert np.isin(group[parts == ""], group[judged]).all()
+    else:
+        assert (parts != "").all()
+    assert not np.isin(group[parts == "train"], group[parts == "valid"]).any()
+    latest = frame["t"].groupby(group).transform("max").to_numpy()
+    assert times[parts == "train"].max() < latest[parts == "valid"].min()
+
+
+def sides_or_none(split: Split, rows: int) -> np.ndarray:
+    parts = np.full(rows, "", dtype=object)
+    for name, part in split.parts().items():
+        parts[part] = name
+    return parts
+
+
+def test_rows_in_the_gap_before_the_test_are_left_out_and_named() -> None:
+    frame = numbers(100).assign(t=pd.date_range("2020-01-01", periods=100), x=np.random.default_rng(0).normal(size=100))
+    data = load_data(frame, target="y", config=DataConfig(split_time="t", gap="10d", test=0.2))
+    assert data.split.test.tolist() == list(range(80, 100))
+    assert max(data.split.valid) == 69
+    assert [record.row for record in data.bad] == list(range(70, 80))
+    assert {(record.problem, record.action) for record in data.bad} == {
+        ("in the gap before the test rows", "row left out")
+    }
+    by_number = load_data(frame.assign(t=range(100)), target="y", config=DataConfig(split_time="t", gap="10", test=0.2))
+    assert by_number.split.valid.tolist() == data.split.valid.tolist()
+
+
+@pytest.mark.parametrize(("times", "gap"), [("dates", "10"), ("dates", "soon"), ("dates", "-1d"), ("numbers", "10d")])
+def test_a_gap_in_another_unit_is_refused(times: str, gap: str) -> None:
+    column = pd.date_range("2020-01-01", periods=30) if times == "dates" else np.arange(30)
+    wanted = "a duration such as 30d, 12h or 2w" if times == "dates" else "a number, such as 3, as the times are"
+    with pytest.raises(ConfigError, match=f"The gap of a split by time must be {wanted}.*; got '{gap}'"):
+        split_rows(numbers(30).assign(t=column), schema_of(), time="t", gap=gap)
+
+
+def test_a_gap_without_a_split_by_time_is_refused() -> None:
+    with pytest.raises(ConfigError, match="A gap of 3d goes with a split by time: add --split-time COLUMN"):
+        DataConfig(gap="3d")
+
+
+def test_ids_that_come_back_at_all_times_do_not_purge_the_past() -> None:
+    """A store that is there every day is no new store in the test."""
+    rng = np.random.default_rng(0)
+    frame = numbers(200).assign(t=np.arange(200), store_id=np.arange(200) % 12, x=rng.normal(size=200))
+    data = load_data(frame, target="y", config=DataConfig(split_time="t"))
+    assert len(data.split.train) + len(data.split.valid) + len(data.split.test) == 200
+    assert any("ids of 'store_id' come back at all times" in note for note in data.notes)
+    with pytest.raises(DataError, match="170 belong to a group or are a copy of a test row"):
+        load_data(frame, target="y", config=DataConfig(split_time="t", roles={"store_id": "group"}))
 
 
 def test_shares_are_met_when_all_times_differ_and_as_nearly_as_whole_times_allow() -> None:

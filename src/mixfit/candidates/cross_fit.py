@@ -20,13 +20,16 @@ from mixfit.candidates.intervals import best_temperature, tempered
 from mixfit.candidates.network import FittedNetwork
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
-from mixfit.data.folds import k_folds
+from mixfit.data.folds import Folds
 from mixfit.data.image_source import ImageSource
 from mixfit.data.load import MixedData, default_batch_size
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.split import Split
 from mixfit.training.callback import Callback
 from mixfit.training.snapshot import Snapshot
+
+VALIDATION = 0.15
+"""Share of a fold's fit rows that callbacks may choose by, where there are such."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,46 +38,83 @@ class Fitting:
 
     candidate: Candidate
     fitted: list[Fitted]
-    """One a fold."""
+    """Those that predict new rows: one a fold, or where folds go forward in time one of all rows."""
     predictions: np.ndarray
-    """Of the rows of all folds, each by the model that did not see it: ``(rows,)`` or ``(rows, classes)``."""
+    """Of the rows of all folds, each by the model that did not see it: ``(rows,)`` or ``(rows, classes)``, as the
+    models gave them; nan for rows that are only fitted on."""
+    temperatures: np.ndarray
+    """Of the probabilities of each fold, from the rows it may learn from; 1 for a number."""
     temperature: float
-    """Of the probabilities, which are tempered already; 1 for a number."""
+    """From all rows, for new ones."""
+    fitted_on_fold: list[Fitted]
+    """One a fold, and after them that of all rows where there is one."""
     seconds: float
 
-    def mean(self, folds: "Folds", rows: np.ndarray) -> np.ndarray:
-        """Mean over the folds' models of their predictions for any rows of the table, tempered."""
-        pairs = zip(self.fitted, folds.folds, strict=True)
-        return np.mean([self.tempered(model.predict(fold.rows.take(rows))) for model, fold in pairs], axis=0)
+    def honest(self, number: np.ndarray) -> np.ndarray:
+        """``predictions`` at the temperature of their fold.
 
-    def tempered(self, predictions: np.ndarray) -> np.ndarray:
-        """Probabilities at the temperature; numbers as they are."""
-        return predictions if predictions.ndim == 1 else tempered(predictions, self.temperature)
+        Args:
+            number: fold of each row, -1 for none.
+        """
+        found = self.predictions.copy()
+        if found.ndim == 2:
+            for place, temperature in enumerate(self.temperatures):
+                found[number == place] = tempered(found[number == place], float(temperature))
+        return found
+
+    def mean(self, folds: "FittedFolds", rows: np.ndarray) -> np.ndarray:
+        """Mean over the models of their predictions for any rows of the table, tempered."""
+        pairs = zip(self.fitted, folds.predicting, strict=True)
+        found = np.mean([model.predict(fold.rows.take(rows)) for model, fold in pairs], axis=0)
+        return found if found.ndim == 1 else tempered(found, self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folds:
-    """The rows that are dealt into folds, and what is the same for all candidates."""
+class FittedFolds:
+    """Folds with what is fitted on the rows of each, the same for all candidates."""
 
-    rows: np.ndarray
-    """Positions in the table."""
-    number: np.ndarray
-    """Fold of each of ``rows``."""
+    plan: Folds
     folds: list[Fold]
+    final: Fold | None
+    """All rows, where the folds go forward in time and new rows come after them all."""
     truth: np.ndarray
     """Scaled numbers or class indices of ``rows``."""
     weight: np.ndarray | None
     """How much each of ``rows`` counts."""
+    notes: tuple[str, ...] = ()
+    """Copies that would have tied too many rows together."""
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Positions in the table."""
+        return self.plan.rows
+
+    @property
+    def number(self) -> np.ndarray:
+        """Fold that predicts each of ``rows``; -1 for none."""
+        return self.plan.number
 
     @property
     def count(self) -> int:
         """How many folds there are."""
         return len(self.folds)
 
-    def with_pixels(self, pixels: ImageSource | None) -> "Folds":
+    @property
+    def predicting(self) -> list[Fold]:
+        """Those whose models predict new rows."""
+        return self.folds if self.final is None else [self.final]
+
+    def with_pixels(self, pixels: ImageSource | None) -> "FittedFolds":
         """The same folds, whose rows have pixels beside their features."""
-        folds = [replace(fold, rows=replace(fold.rows, pixels=pixels)) for fold in self.folds]
-        return replace(self, folds=folds)
+
+        def seen(fold: Fold) -> Fold:
+            return replace(fold, rows=replace(fold.rows, pixels=pixels))
+
+        return replace(
+            self,
+            folds=[seen(fold) for fold in self.folds],
+            final=None if self.final is None else seen(self.final),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,30 +143,30 @@ class Keeper(Protocol):
         """Write down what was fitted."""
 
 
-def deal_folds(data: MixedData, count: int, *, seed: int) -> Folds:
-    """Deal the training and validation rows into folds; groups stay whole, classes are spread evenly.
+def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = False) -> FittedFolds:
+    """Fit what the candidates share on the rows of each fold of ``data.folds``.
 
     Args:
         data: with features in place of pixels, if it has photos.
+        validation: cut a part out of the fit rows of each fold, for callbacks that choose by it. No network ever sees
+            the rows that its fold predicts.
     """
-    rows = np.sort(np.concatenate([data.split.train, data.split.valid]))
-    schema = replace(
-        data.schema,
-        columns=tuple(replace(c, role="ignored") if c.role == "split" else c for c in data.schema.columns),
-    )
-    splits = k_folds(data.frame.iloc[rows], schema, count, seed)
-    number = np.empty(len(rows), dtype=np.int64)
-    folds, photos = [], photo_means(data)
-    for place, split in enumerate(splits):
-        number[split.valid] = place
-        folds.append(make_fold(data, rows[split.train], rows[split.valid], photos, seed=seed + place))
+    plan, photos = data.folds(count, seed=seed), photo_means(data)
+    notes = data.ties.joined(plan.rows, share=1 / count).notes
+
+    def fitted(place: int) -> Fold:
+        fit_rows = plan.rows if place == plan.count else plan.fit[place]
+        network_rows = plan.validation(place, VALIDATION, seed=seed) if validation else None
+        return make_fold(data, fit_rows, photos, seed=seed + place, network_rows=network_rows)
+
     weight = data.arrays.weight
-    return Folds(
-        rows=rows,
-        number=number,
-        folds=folds,
-        truth=data.arrays.target.numpy()[rows],
-        weight=None if weight is None else weight.numpy()[rows],
+    return FittedFolds(
+        plan=plan,
+        folds=[fitted(place) for place in range(plan.count)],
+        final=None if plan.times is None else fitted(plan.count),
+        truth=data.arrays.target.numpy()[plan.rows],
+        weight=None if weight is None else weight.numpy()[plan.rows],
+        notes=notes,
     )
 
 
@@ -138,9 +178,20 @@ def photo_means(data: MixedData, rows: np.ndarray | None = None) -> PhotoMeans:
 
 
 def make_fold(
-    data: MixedData, fit_rows: np.ndarray, judging_rows: np.ndarray, photos: PhotoMeans, *, seed: int
+    data: MixedData,
+    fit_rows: np.ndarray,
+    photos: PhotoMeans,
+    *,
+    seed: int,
+    network_rows: tuple[np.ndarray, ...] | None = None,
 ) -> Fold:
-    """Fit all that the candidates of one fold share on the rows to fit on; ``photos`` are those of all rows."""
+    """Fit all that the candidates of one fold share on the rows to fit on.
+
+    Args:
+        photos: those of all rows.
+        network_rows: of the rows to fit on, those that networks train on and those that they are validated on; by
+            default all and none.
+    """
     preprocessor = TablePreprocessor.fit(data.frame.iloc[fit_rows], data.schema)
     arrays = preprocessor.transform(data.frame)
     encoder = RowEncoder.fit(data.frame.iloc[fit_rows], data.schema, preprocessor)
@@ -150,9 +201,11 @@ def make_fold(
         columns=None if data.photos is None else data.photos.columns,
         source=data.photo_source,
     )
+    nothing = np.zeros(0, dtype=np.int64)
+    train, valid = (fit_rows, nothing) if network_rows is None else network_rows
     fold_data = replace(
         data,
-        split=Split(train=fit_rows, valid=judging_rows, test=judging_rows),
+        split=Split(train=train, valid=valid, test=nothing),
         preprocessor=preprocessor,
         arrays=replace(
             data.arrays, numeric=torch.from_numpy(arrays.numeric), categorical=torch.from_numpy(arrays.categorical)
@@ -160,12 +213,12 @@ def make_fold(
         batch_size=default_batch_size(len(fit_rows)),
         seed=seed,
     )
-    return Fold(data=fold_data, encoder=encoder, rows=rows, seed=seed)
+    return Fold(data=fold_data, fit_rows=fit_rows, encoder=encoder, rows=rows, seed=seed)
 
 
 def cross_fit(
     candidate: Candidate,
-    folds: Folds,
+    folds: FittedFolds,
     *,
     model: ModelConfig,
     train: TrainConfig,
@@ -183,49 +236,66 @@ def cross_fit(
         OutOfTimeError: the time was over before the last fold.
     """
     started = time.perf_counter()
-    fitted: list[Fitted] = []
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    for place, fold in enumerate(folds.folds):
+
+    def fitted_on(place: int, fold: Fold) -> Fitted:
         if seconds is not None and time.perf_counter() - started > seconds:
             raise OutOfTimeError(f"the time was over after {place} of {folds.count} folds")
         found = None if keeper is None else keeper.load(candidate, place, backbone)
-        if found is None:
-            watch = Watch() if keeper is None else keeper.watch(candidate, place)
-            before = None if begin_at is None else begin_at.fitted[place]
-            found = fit_candidate(
-                candidate,
-                fold,
-                model=model,
-                train=train,
-                backbone=backbone,
-                callbacks=watch.callbacks,
-                snapshot=watch.snapshot,
-                start=before if isinstance(before, FittedNetwork) else None,
-            )
-            # What is read again may have another layout in memory, and with it other last bits of its predictions:
-            # a run that goes on must not differ from one that was never stopped.
-            tensors = _copies(found.tensors())
-            found = read_fitted(found.describe(), tensors, backbone)
-            if keeper is not None:
-                keeper.keep(candidate, place, found)
-        fitted.append(found)
+        if found is not None:
+            return found
+        watch = Watch() if keeper is None else keeper.watch(candidate, place)
+        before = None if begin_at is None else begin_at.fitted_on_fold[place]
+        found = fit_candidate(
+            candidate,
+            fold,
+            model=model,
+            train=train,
+            backbone=backbone,
+            callbacks=watch.callbacks,
+            snapshot=watch.snapshot,
+            start=before if isinstance(before, FittedNetwork) else None,
+        )
+        # What is read again may have another layout in memory, and with it other last bits of its predictions:
+        # a run that goes on must not differ from one that was never stopped.
+        tensors = _copies(found.tensors())
+        found = read_fitted(found.describe(), tensors, backbone)
+        if keeper is not None:
+            keeper.keep(candidate, place, found)
+        return found
+
+    each = [fitted_on(place, fold) for place, fold in enumerate(folds.folds)]
+    predictions: np.ndarray | None = None
+    for place, (model_of_fold, fold) in enumerate(zip(each, folds.folds, strict=True)):
         judged = np.flatnonzero(folds.number == place)
-        parts.append((judged, found.predict(fold.rows.take(folds.rows[judged]))))
-    predictions = np.empty((len(folds.rows), *parts[0][1].shape[1:]))
-    for judged, values in parts:
+        values = model_of_fold.predict(fold.rows.take(folds.rows[judged]))
+        if predictions is None:
+            predictions = np.full((len(folds.rows), *values.shape[1:]), np.nan)
         predictions[judged] = values
-    temperature = 1.0
+    assert predictions is not None  # there are folds
+    if folds.final is not None:
+        each.append(fitted_on(folds.count, folds.final))
+    temperatures, temperature = np.ones(folds.count), 1.0
     if predictions.ndim == 2:
         # A network may know much and be far too sure of it, which would keep it out of every blend of probabilities.
-        temperature = best_temperature(folds.truth, predictions, folds.weight)
-        predictions = tempered(predictions, temperature)
+        temperatures = np.array([_temperature(folds, predictions, mask) for mask in folds.plan.learns_from])
+        temperature = _temperature(folds, predictions, folds.number >= 0)
     return Fitting(
         candidate=candidate,
-        fitted=fitted,
+        fitted=each[-len(folds.predicting) :],
+        fitted_on_fold=each,
         predictions=predictions,
+        temperatures=temperatures,
         temperature=temperature,
         seconds=time.perf_counter() - started,
     )
+
+
+def _temperature(folds: FittedFolds, predictions: np.ndarray, rows: np.ndarray) -> float:
+    """That of the least log-loss on some rows; 1 where there are none."""
+    if not rows.any():
+        return 1.0
+    weight = None if folds.weight is None else folds.weight[rows]
+    return best_temperature(folds.truth[rows], predictions[rows], weight)
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

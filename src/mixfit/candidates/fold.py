@@ -62,19 +62,17 @@ class RowsToPredict:
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """What candidates are fitted on: the rows ``data.split.train``; all that is fitted comes from these alone."""
+    """What candidates are fitted on; all that is fitted comes from ``fit_rows`` alone."""
 
     data: MixedData
-    """With features in place of pixels, preprocessed by ``encoder.preprocessor``."""
+    """With features in place of pixels, preprocessed by ``encoder.preprocessor``; its training and validation rows
+    are those of networks, and among ``fit_rows``."""
+    fit_rows: np.ndarray
+    """Positions of the rows to fit on."""
     encoder: RowEncoder
     rows: RowsToPredict
     """All rows of the table."""
     seed: int
-
-    @property
-    def fit_rows(self) -> np.ndarray:
-        """Positions of the rows to fit on."""
-        return self.data.split.train
 
     @cached_property
     def components(self) -> Components | None:

@@ -76,7 +76,7 @@ def class_balance(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray,
 
 def torn_ids(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
     """Ids in ignored columns that a drawn split has put on two sides; ``infer_schema`` looks at given splits."""
-    if schema.names("split") or schema.names("group"):
+    if schema.names("split"):
         return []
     findings = []
     drawn = parts != ""

@@ -3,12 +3,13 @@
 In: a table, its schema, the split and the photos. Out: ``Finding``, or a split whose training rows are no copies of
 rows that judge. Rows of a few categories may be equal by chance: a copy is only what chance can hardly explain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64, Shaped
 
+from mixfit.choices import Role
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.checks import Finding, parts_of
 from mixfit.data.duplicates import PhotoScan, near_duplicates
@@ -23,14 +24,15 @@ from mixfit.errors import DataError
 COPY_LEFT_OUT = "copy left out of training"
 """The action in the record of a row that ``without_copies`` leaves out."""
 
+_NOT_CELLS: tuple[Role, ...] = ("split", "ignored", "group")
 _EXAMPLES = 3
 _SEVERAL = 20  # different numbers; fewer may be levels
 
 
 def row_copies(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
     """Rows that are equal but for the split, and rows that are equal but for ignored columns (ids) too."""
-    exact, certain = _equal_rows(frame, schema, ids=True), _no_chance(frame, schema)
-    loose = np.where(certain, _equal_rows(frame, schema, ids=False), -1)
+    exact, certain = _equal_cells(frame, schema, _NOT_CELLS[:1]), _no_chance(frame, schema, _NOT_CELLS)
+    loose = equal_rows(frame, schema)
     findings = _copies(np.where(certain, exact, -1), parts, "")
     if (by_chance := (exact >= 0) & ~certain).any():
         equal = int(by_chance.sum()) - len(np.unique(exact[by_chance]))
@@ -97,7 +99,7 @@ def without_copies(
         DataError: no training row is left.
     """
     parts = parts_of(split, len(frame))
-    copied = np.where(_no_chance(frame, schema), _equal_rows(frame, schema, ids=False), -1)
+    copied = equal_rows(frame, schema)
     source = _held_back_twin(copied, np.arange(len(frame)), parts)
     reasons = {row: f"equals row {other}, which is in {parts[other]}" for row, other in source.items()}
     if photos is not None:
@@ -139,15 +141,27 @@ def _copies(groups: Int64[np.ndarray, " rows"], parts: Shaped[np.ndarray, " rows
     return [_leak_or_note(text, _torn(groups, parts), "of the copied rows are")]
 
 
-def _equal_rows(frame: pd.DataFrame, schema: Schema, *, ids: bool) -> Int64[np.ndarray, " rows"]:
-    """For each row the number of its group of equal rows, -1 where it is alone; the split does not count."""
-    passed_over = ("split",) if ids else ("split", "ignored")
+def equal_rows(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
+    """For each row the number of its group of rows that are equal but for ids, -1 where there is none.
+
+    Rows that may be equal by chance count as different."""
+    return np.where(_no_chance(frame, schema, _NOT_CELLS), _equal_cells(frame, schema, _NOT_CELLS), -1)
+
+
+def equal_features(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
+    """The same for rows that are equal in all that a model sees of them, whatever their target is."""
+    passed_over = (*_NOT_CELLS, "target", "weight")
+    return np.where(_no_chance(frame, schema, passed_over), _equal_cells(frame, schema, passed_over), -1)
+
+
+def _equal_cells(frame: pd.DataFrame, schema: Schema, passed_over: Sequence[Role]) -> Int64[np.ndarray, " rows"]:
+    """For each row the number of its group of equal rows, -1 where it is alone; columns of some roles do not count."""
     columns = {
         c.name: _hashable(frame[c.name]) for c in schema.columns if c.role not in passed_over and c.name in frame
     }
     cells = pd.DataFrame(columns).reset_index(drop=True)
     codes, twice = np.full(len(frame), -1, dtype=np.int64), cells.duplicated(keep=False).to_numpy()
-    if twice.any():
+    if columns and twice.any():
         codes[twice] = cells[twice].groupby(list(cells.columns), dropna=False, sort=False).ngroup().to_numpy()
     return codes
 
@@ -157,13 +171,14 @@ def _hashable(column: pd.Series) -> pd.Series:
     return column if plain_cells_problem(column) in (None, "bytes") else column.map(repr)
 
 
-def _no_chance(frame: pd.DataFrame, schema: Schema) -> Bool[np.ndarray, " rows"]:
+def _no_chance(frame: pd.DataFrame, schema: Schema, passed_over: Sequence[Role]) -> Bool[np.ndarray, " rows"]:
     """Rows that can hardly be equal to another by chance: they have a photo, or numbers seldom repeat.
 
     In a table of many copies numbers repeat too, but then they repeat together: as many as there are different rows."""
-    numbers = schema.names("number") + ([schema.target] if schema.task == "regression" else [])
+    numbers = schema.names("number")
+    numbers += [schema.target] if schema.task == "regression" and "target" not in passed_over else []
     most = max((len(np.unique(to_numbers(frame[name]).values)) for name in numbers), default=0)
-    codes = _equal_rows(frame, schema, ids=False)
+    codes = _equal_cells(frame, schema, passed_over)
     different = int((codes < 0).sum()) + len(np.unique(codes[codes >= 0]))
     if most > 0.5 * len(frame) or most > max(0.9 * different, _SEVERAL):
         return np.ones(len(frame), dtype=bool)

@@ -1,9 +1,11 @@
 """What each column of a table is for, found out from its name and its cells.
 
 In: a DataFrame, the name of the target, and whatever the user has set. Out: ``Schema``, each role with its evidence.
-Guesses only what can be seen: groups and weights are never guessed. Fits nothing that predictions depend on."""
+Guesses only what can be seen: an id that repeats is a group, weights are never guessed. Fits nothing that predictions
+depend on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +24,10 @@ from mixfit.data.facts import (
 )
 from mixfit.data.giveaway import gives_away
 from mixfit.data.photo_cells import content_share, no_photos_reason
-from mixfit.data.schema import SINGLE_ROLES, Column, Schema
-from mixfit.data.split import SPLIT_ALIASES, groups_on_two_sides
+from mixfit.data.schema import REPEATED_IDS, SINGLE_ROLES, SUSPICIOUS_MARK, Column, Schema
+from mixfit.data.split import SPLIT_ALIASES, groups_on_two_sides, joined_keys
 from mixfit.data.target import wants_log
-from mixfit.data.values import MISSING_WORDS, moments, plain_cells_problem
+from mixfit.data.values import MISSING_WORDS, moments, plain_cells_problem, to_keys
 from mixfit.errors import ConfigError, DataError
 from mixfit.suggest import did_you_mean, unknown_column
 
@@ -39,6 +41,7 @@ _REGRESSION_LEVELS = 20  # integers with more distinct values are amounts rather
 _CATEGORY_SHARE = 0.5  # of the rows; a class or level that does not repeat teaches nothing
 _STRAY_TARGETS = 0.05
 _LEVEL_SHARE = 0.1  # ids that come back ten times each can be learnt as levels
+_LEAST_GROUPS, _LARGEST_GROUP = 10, 0.2  # ids, share of the rows: fewer and larger ones could fill no folds
 _UNIQUE_ROWS = 10  # with fewer rows, "all cells differ" says nothing
 _OUTLIER = 6.0  # standard deviations
 
@@ -89,6 +92,7 @@ def infer_schema(
             guess = guess._replace(note="; ".join(filter(None, [SUSPICIOUS, guess.note])))
         missing = _count_missing(fact, "number" if name == target and task == "regression" else guess.role)
         columns.append(Column(name=name, role=guess.role, reason=guess.reason, missing=missing, note=guess.note))
+    columns = _without_chains(frame, columns)
     if not any(column.role in ("number", "category", "date", "image") for column in columns):
         raise DataError(
             f"none of the {len(columns) - 1} columns beside the target {target!r} is left to predict from; "
@@ -306,23 +310,45 @@ def _guess_id(fact: Facts, split: Facts | None, kind: str, id_name: str) -> Gues
         return Guess(
             "ignored", f"unique {kind}, {id_name}", f"use: --set {fact.name}=number" if kind == "integer" else ""
         )
-    repeated = int((fact.keys.value_counts() > 1).sum())
+    counts = fact.keys.value_counts()
+    repeated = int((counts > 1).sum())
+    ids = f"{fact.distinct} {REPEATED_IDS} {fact.count} rows, {id_name}"
     torn = [] if split is None else groups_on_two_sides(fact.keys, split.keys.str.lower().map(SPLIT_ALIASES).to_numpy())
-    cure = f"--set {fact.name}=group keeps them on one side of the split"
-    if torn:
-        note = (
-            f"suspicious: {len(torn)} of {fact.distinct} ids are on two sides of the split {split.name!r}"
-            if split
-            else ""
+    level = f"could be category: --set {fact.name}=category" if fact.distinct <= _LEVEL_SHARE * fact.count else ""
+    if fact.distinct < _LEAST_GROUPS or counts.iloc[0] > _LARGEST_GROUP * len(fact.column):
+        cure = (
+            f"{repeated} ids repeat, so few or in so many rows that they are no groups: --set {fact.name}=group for one"
         )
-        note += f"; with --ignore {split.name}, {cure}" if split else ""
+        return Guess("ignored", ids, "; ".join(filter(None, [cure, level])))
+    if torn and split is not None:
+        note = (
+            f"{SUSPICIOUS_MARK} {len(torn)} of {fact.distinct} ids are on two sides of the split {split.name!r}, so "
+            f"the test scores may look too good; --ignore {split.name} splits anew, each id on one side"
+        )
     elif split is not None:
-        note = f"{repeated} ids repeat; the split keeps each on one side"
+        note = f"{repeated} ids repeat; the split keeps each on one side, and so do the folds"
     else:
-        note = f"{repeated} ids repeat: {cure}"
-    if fact.distinct <= _LEVEL_SHARE * fact.count:
-        note += f"; could be category: --set {fact.name}=category"
-    return Guess("ignored", f"{fact.distinct} ids in {fact.count} rows, {id_name}", note)
+        note = f"{repeated} ids repeat; each stays on one side of the split and of every fold"
+    note += f"; if rows of one id do not belong together: --set {fact.name}=ignored"
+    return Guess("group", ids, "; ".join(filter(None, [note, level])))
+
+
+def _without_chains(frame: pd.DataFrame, columns: list[Column]) -> list[Column]:
+    """Columns, but that a found group is ignored which with those before it joins too many rows (seller, buyer)."""
+    kept: list[Column] = [column for column in columns if column.role == "group" and not column.found_group]
+    found = []
+    for column in columns:
+        if column.found_group:
+            codes = [to_keys(frame[one.name]) for one in (*kept, column)]
+            largest = np.bincount(joined_keys(codes)).max()
+            if kept and largest > _LARGEST_GROUP * len(frame):
+                others = ", ".join(one.name for one in kept)
+                note = f"its ids repeat, but with those of {others} they would join {largest:,} of {len(frame):,} rows"
+                column = replace(column, role="ignored", note=f"{note}: --set {column.name}=group to have it so")
+            else:
+                kept.append(column)
+        found.append(column)
+    return found
 
 
 def _category_unless_text_like(fact: Facts, reason: str) -> Guess:

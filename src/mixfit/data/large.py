@@ -25,6 +25,7 @@ from mixfit.data.schema import Schema
 from mixfit.data.split import Split
 from mixfit.data.table import checked_names, parquet_pieces
 from mixfit.data.target import Target, fit_target, row_weights
+from mixfit.data.ties import Ties
 from mixfit.errors import ConfigError, DataError
 
 PIECE = 131_072
@@ -88,6 +89,7 @@ class LargeTable:
             batch_size=default_batch_size(len(self.split.train)) if batch_size is None else batch_size,
             seed=seed,
             device=torch.device(device),
+            ties=Ties(self.truth.to_frame(), self.schema),
         )
 
 
@@ -192,7 +194,8 @@ def _split(path: Path, schema: Schema, config: DataConfig, seed: int) -> tuple[S
     times = [] if config.split_time is None else [config.split_time]
     names = list(dict.fromkeys([schema.target, *schema.names("group"), *schema.names("split"), *times]))
     frame = pd.concat(list(parquet_pieces(path, names, rows=PIECE)), ignore_index=True)
-    split, _ = split_usable(frame, schema, config, seed)
+    # Copies are not looked for: that would need all columns of all rows at once.
+    split = split_usable(frame, schema, config, seed, Ties(frame, schema)).split
     return split, frame[schema.target]
 
 

@@ -21,6 +21,7 @@ from mixfit.data.batch_picture import batch_figure
 from mixfit.data.cache import Cache
 from mixfit.data.copies import without_copies
 from mixfit.data.dataset import FeatureTable, MixedDataset
+from mixfit.data.folds import Folds
 from mixfit.data.image_source import ImageSource
 from mixfit.data.image_store import open_image_store
 from mixfit.data.infer import infer_schema
@@ -29,10 +30,12 @@ from mixfit.data.photos import Photos, find_photos, needs_folder
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.schema import Schema
-from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, split_rows
+from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, split_labels, split_rows
+from mixfit.data.split_time import Times
 from mixfit.data.store import ImageFiles, typical_side
 from mixfit.data.table import TableFormat, read_as_configured
 from mixfit.data.target import Target, fit_target, row_weights, usable_rows
+from mixfit.data.ties import Ties
 from mixfit.data.transform import Transform
 from mixfit.errors import ConfigError, DataError
 from mixfit.suggest import unknown_column
@@ -40,6 +43,8 @@ from mixfit.suggest import unknown_column
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MOST_SHARED = 0.5
+"""Of the rows before the test: where more have an id of a test row, ids come back at all times."""
 NO_PHOTOS_SIZE = 224
 """Image size of a table without photos: pixels a side of those that the backbone knows."""
 
@@ -97,7 +102,13 @@ class MixedData:
     transforms: tuple[Transform, ...] = ()
     device: torch.device
     notes: tuple[str, ...] = ()
-    """What could not be told for certain of how the table is written."""
+    """What could not be told for certain of the table: how it is written, which rows belong together."""
+    ties: Ties
+    """Which rows belong together."""
+    split_time: str | None = None
+    """The column that the rows are split by, where they go forward in time."""
+    gap: str | None = None
+    """Time before the rows that judge in which no row is used."""
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(rows)} {name}" for name, rows in self.split.parts().items())
@@ -142,6 +153,18 @@ class MixedData:
     def photo_failures(self) -> dict[int, str]:
         """What is wrong with each photo that was needed so far and could not be read, by number."""
         return {} if self.photo_source is None else self.photo_source.failures
+
+    def folds(self, k: int, *, seed: int) -> Folds:
+        """Folds of the training and validation rows, forward in time where the table is split by time.
+
+        Raises:
+            ConfigError, DataError: see ``Folds``.
+        """
+        rows = np.sort(np.concatenate([self.split.train, self.split.valid]))
+        unit = self.ties.joined(rows, share=1 / k).unit
+        if self.split_time is None:
+            return Folds.dealt(self.frame, self.schema, rows, unit, k, seed=seed)
+        return Folds.forward(self.frame, self.schema, rows, unit, k, time=self.split_time, gap=self.gap)
 
     def rows(self, name: SplitName) -> DataLoader:
         """The rows of a split in the order of the table, without the transforms of training."""
@@ -219,8 +242,9 @@ def load_data(
         config = replace(config, image_size=image_size)
     frame, root, notes = _read(table, config)
     schema = _schema(frame, target, config, schema)
-    split, bad = split_usable(frame, schema, config, seed)
     photos = _find_photos(frame, schema, root)
+    found = split_usable(frame, schema, config, seed, Ties(frame, schema, photos))
+    split, bad = found.split, found.bad
     if config.dedup:
         split, copies = without_copies(frame, schema, split, photos)
         bad += copies
@@ -251,7 +275,10 @@ def load_data(
         seed=seed,
         transforms=tuple(transforms),
         device=torch.device(device),
-        notes=notes,
+        notes=(*notes, *found.notes),
+        ties=found.ties,
+        split_time=config.split_time,
+        gap=config.gap,
     )
 
 
@@ -324,18 +351,108 @@ def infer_configured(frame: pd.DataFrame, target: str, config: DataConfig) -> Sc
     )
 
 
-def split_usable(frame: pd.DataFrame, schema: Schema, config: DataConfig, seed: int) -> tuple[Split, list[BadInput]]:
-    """Split the rows that have a target; positions are those in ``frame``. Also one record for each other row.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsableSplit:
+    """How the rows that have a target were split."""
+
+    split: Split
+    bad: list[BadInput]
+    """One record for each row that is in no part."""
+    ties: Ties
+    """Those that the split has kept."""
+    notes: tuple[str, ...]
+    """What could not be kept together, one sentence each."""
+
+
+def split_usable(frame: pd.DataFrame, schema: Schema, config: DataConfig, seed: int, ties: Ties) -> UsableSplit:
+    """Split the rows that have a target; positions are those in ``frame``.
 
     Raises:
         DataError: too few rows have a target, or they cannot be split.
     """
     usable, bad = usable_rows(frame, schema, config.max_missing_target)
     positions = np.flatnonzero(usable)
-    inner = split_rows(
-        frame.iloc[positions], schema, valid=config.valid, test=config.test, seed=seed, time=config.split_time
+    drawn = not schema.names("split") or not _has_validation(frame[schema.names("split")[0]].iloc[positions])
+    notes: tuple[str, ...] = ()
+
+    def split(unit: np.ndarray | None) -> Split:
+        inner = split_rows(
+            frame.iloc[positions],
+            schema,
+            valid=config.valid,
+            test=config.test,
+            seed=seed,
+            time=config.split_time,
+            gap=config.gap,
+            unit=unit,
+        )
+        return Split(train=positions[inner.train], valid=positions[inner.valid], test=positions[inner.test])
+
+    if len(positions) < MINIMUM_ROWS or not drawn:
+        return UsableSplit(split=split(None), bad=bad, ties=ties, notes=notes)
+    joined = ties.joined(positions)
+    if config.split_time is not None:
+        ties, notes = _in_time(frame, schema, config, positions, ties)
+        joined = ties.joined(positions)
+    found = split(joined.unit)
+    if config.split_time is not None:
+        bad = bad + _left_out_in_time(frame, config, positions, found)
+    return UsableSplit(split=found, bad=bad, ties=ties, notes=notes + joined.notes)
+
+
+def _has_validation(column: pd.Series) -> bool:
+    return bool(column.notna().all()) and bool((split_labels(column) == "valid").any())
+
+
+def _in_time(
+    frame: pd.DataFrame, schema: Schema, config: DataConfig, positions: np.ndarray, ties: Ties
+) -> tuple[Ties, tuple[str, ...]]:
+    """Ties without ids that come back at all times: kept apart, they would leave hardly a row before the test.
+
+    Only ids that were found, not groups that were set by hand."""
+    assert config.split_time is not None
+    if config.split_time not in frame.columns:
+        return ties, ()  # told where the rows are split
+    value = Times.of(frame[config.split_time].iloc[positions]).value
+    latest = value >= np.quantile(value, 1 - max(config.test, 0.05))
+    found = [column.name for column in schema.columns if column.found_group]
+    spanning = [name for name in found if _share_of(ties.groups[name][positions], latest) > _MOST_SHARED]
+    if not spanning:
+        return ties, ()
+    listed = ", ".join(map(repr, spanning))
+    note = (
+        f"ids of {listed} come back at all times, so the split by {config.split_time!r} and its folds do not keep them "
+        f"apart: models may know their past; --set {spanning[0]}=group does, for ids that will be new"
     )
-    return Split(train=positions[inner.train], valid=positions[inner.valid], test=positions[inner.test]), bad
+    return ties.without(spanning), (note,)
+
+
+def _share_of(codes: np.ndarray, latest: np.ndarray) -> float:
+    """Of the earlier rows, how many have an id that the latest rows have."""
+    return float(np.isin(codes[~latest & (codes >= 0)], codes[latest]).sum() / max((~latest).sum(), 1))
+
+
+def _left_out_in_time(frame: pd.DataFrame, config: DataConfig, positions: np.ndarray, split: Split) -> list[BadInput]:
+    """One record for each row that could only be used by learning from it what is to be judged."""
+    name = str(config.split_time)
+    rest = np.setdiff1d(positions, np.concatenate([split.train, split.valid, split.test]))
+    if not len(rest):
+        return []
+    every = Times.of(frame[name].iloc[positions])
+    value = pd.Series(every.value, index=positions)
+    start = value[split.test].min() - every.length(config.gap)
+    return [
+        BadInput(
+            row=int(row),
+            column=name,
+            value=str(frame[name].iloc[row])[:200],
+            problem="in the gap before the test rows"
+            if value[row] >= start
+            else "belongs to a group, or is a copy, of a later row that is tested",
+            action="row left out",
+        )
+        for row in rest
+    ]
 
 
 def prepare_target(frame: pd.DataFrame, schema: Schema, split: Split) -> PreparedTarget:

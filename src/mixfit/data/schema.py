@@ -16,7 +16,9 @@ from mixfit.suggest import did_you_mean
 
 SUSPICIOUS_MARK = "suspicious:"
 """How the note of a column begins that may give the target away."""
-SINGLE_ROLES: tuple[Role, ...] = ("target", "group", "split", "weight")
+REPEATED_IDS = "ids in"
+"""Part of the reason of a group that was found, not set: its ids repeat."""
+SINGLE_ROLES: tuple[Role, ...] = ("target", "split", "weight")
 """At most one column of a table can have each of these."""
 
 
@@ -32,6 +34,11 @@ class Column:
     """Number of cells without a value."""
     note: str = ""
     """"could be category", "max 9583 = 6.1 sd (kept)"; empty when there is nothing to say."""
+
+    @property
+    def found_group(self) -> bool:
+        """A group only because its ids repeat: where a given split or time contradicts it, that is told, no mistake."""
+        return self.role == "group" and REPEATED_IDS in self.reason
 
 
 @dataclass(frozen=True, kw_only=True)

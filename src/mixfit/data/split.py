@@ -3,6 +3,7 @@
 In: rows that have a target, and the schema. Out: ``Split``, positions of rows.
 Groups stay whole, classes and the range of a number are spread evenly. Knows nothing of features or models."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,12 +66,15 @@ def split_rows(
     test: float = 0.15,
     seed: int = 0,
     time: str | None = None,
+    gap: str | None = None,
+    unit: Int64[np.ndarray, " rows"] | None = None,
 ) -> Split:
     """Split rows that all have a usable target: by time, by the split column where there is one, or by a seeded draw.
 
-    By time the latest rows are test and those before them valid, see ``parts_by_time``. The draw keeps groups whole and
-    spreads classes (or tenths of a numeric target) evenly; every class with two rows or more has one in train. A split
-    column without validation rows gives up a drawn share ``valid`` of its training rows.
+    By time the latest rows are test and those before them valid, see ``parts_by_time``; a row that cannot be used
+    without knowing of the test rows is in no part. The draw keeps units whole and spreads classes (or tenths of a
+    numeric target) evenly; every class with two rows or more has one in train. A split column without validation rows
+    gives up a drawn share ``valid`` of its training rows.
 
     Args:
         frame: rows in any order; positions in the result count from its first row.
@@ -79,10 +83,12 @@ def split_rows(
         test: share of rows in [0, 1) held back; not used when there is a split column.
         seed: another seed, another draw.
         time: column of dates or numbers to split by; the schema must not have a split column then.
+        gap: time before the first test row in which no row is used.
+        unit: of each row: which are drawn together, see ``Ties.joined``; by default the groups.
     Raises:
         ConfigError: the shares leave nothing to train on, the seed is negative, or ``time`` cannot split the rows.
         DataError: there are fewer than 10 rows, the split column holds an unknown word or no training rows, a group
-            is on two sides of the split column, or a row has no time.
+            that was set by hand is on two sides of the split column, or a row has no time.
     """
     if not (valid >= 0 and test >= 0 and valid + test < 1):
         raise ConfigError(f"valid and test must be shares that leave rows to train, got {valid} and {test}.")
@@ -92,24 +98,23 @@ def split_rows(
         raise DataError(
             f"the table has {len(frame)} usable rows; at least {MINIMUM_ROWS} are needed to train and judge."
         )
-    groups = group_of_row(frame, schema)
+    unit = group_of_row(frame, schema) if unit is None else unit
     names = schema.names("split")
     if time is not None:
         _check_time(frame, schema, time)
-        return _as_split(parts_by_time(frame[time], groups, valid=valid, test=test))
-    strata = strata_of_rows(frame, schema)
+        return _as_split(parts_by_time(frame[time], unit, valid=valid, test=test, gap=gap))
+    strata, classes = strata_of_rows(frame, schema), schema.task != "regression"
     rng = np.random.default_rng(seed)
     if not names:
-        return _as_split(_draw(groups, strata, schema, valid=valid, test=test, rng=rng))
+        return _as_split(draw(unit, strata, classes=classes, valid=valid, test=test, rng=rng))
     parts = split_labels(frame[names[0]])
     if not (parts == "train").any():
         name = frame[names[0]].name
         raise DataError(f"no row is marked train in the split column {name!r}: there is nothing to train on.")
-    if schema.names("group"):
-        check_groups(frame[schema.names("group")[0]], names[0], parts)
+    check_groups(frame, schema, names[0], parts)
     if valid > 0 and not (parts == "valid").any():
         train = np.flatnonzero(parts == "train")
-        parts[train] = _draw(groups[train], strata[train], schema, valid=valid, test=0.0, rng=rng)
+        parts[train] = draw(unit[train], strata[train], classes=classes, valid=valid, test=0.0, rng=rng)
     return _as_split(parts)
 
 
@@ -149,18 +154,21 @@ def _check_time(frame: pd.DataFrame, schema: Schema, time: str) -> None:
         )
 
 
-def check_groups(column: pd.Series, split_name: str, parts: Shaped[np.ndarray, " rows"]) -> None:
-    """Refuse a given split that tears groups apart.
+def check_groups(frame: pd.DataFrame, schema: Schema, split_name: str, parts: Shaped[np.ndarray, " rows"]) -> None:
+    """Refuse a given split that tears groups apart which were set by hand; of others ``infer_schema`` warns.
 
     Raises:
         DataError: how many groups, and the first.
     """
-    torn = groups_on_two_sides(to_keys(column), parts)
-    if torn:
-        raise DataError(
-            f"{len(torn)} groups of column {column.name!r} are in more than one part of the split {split_name!r}, "
-            f"the first is {torn[0]!r}; correct the split, or leave one of the two columns out with --ignore."
-        )
+    for column in schema.columns:
+        if column.role != "group" or column.found_group:
+            continue
+        torn = groups_on_two_sides(to_keys(frame[column.name]), parts)
+        if torn:
+            raise DataError(
+                f"{len(torn)} groups of column {column.name!r} are in more than one part of the split {split_name!r}, "
+                f"the first is {torn[0]!r}; correct the split, or leave one of the two columns out with --ignore."
+            )
 
 
 def _row(column: pd.Series, position: int) -> int:
@@ -174,14 +182,40 @@ def _as_split(parts: Shaped[np.ndarray, " rows"]) -> Split:
 
 
 def group_of_row(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
-    """Number of the group of each row; a row without group is a group of its own."""
-    names = schema.names("group")
-    if not names:
+    """Number of the group of each row; a row without group is a group of its own.
+
+    Where several columns are groups, rows that share any of them belong together, and so on along the chain."""
+    if not schema.names("group"):
         return np.arange(len(frame))
-    codes = np.array(pd.factorize(to_keys(frame[names[0]]))[0], dtype=np.int64)
-    alone = codes < 0
-    codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
-    return codes
+    return joined_keys([to_keys(frame[name]) for name in schema.names("group")])
+
+
+def joined_keys(columns: Sequence[pd.Series]) -> Int64[np.ndarray, " rows"]:
+    """Number of the connected component of each row, where equal keys of a column connect; missing ones do not."""
+    coded = [np.asarray(pd.factorize(column)[0], dtype=np.int64) for column in columns]
+    return connected(len(columns[0]), [(np.flatnonzero(codes >= 0), codes[codes >= 0]) for codes in coded])
+
+
+def connected(
+    items: int, links: Sequence[tuple[Int64[np.ndarray, " pairs"], Int64[np.ndarray, " pairs"]]]
+) -> Int64[np.ndarray, " items"]:
+    """Number of the connected component of each item, from 0.
+
+    Args:
+        items: how many there are.
+        links: pairs of an item and the number of a link, from 0; items of one link are connected.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ends, nodes = [np.zeros((2, 0), np.int64)], items
+    for item, link in links:
+        ends.append(np.stack([item, link + nodes]))
+        nodes += int(link.max(initial=-1)) + 1
+    item, link = np.concatenate(ends, axis=1)
+    graph = coo_array((np.ones(len(item), np.int8), (item, link)), shape=(nodes, nodes))
+    labels = connected_components(graph, directed=False)[1][:items]
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
 def strata_of_rows(frame: pd.DataFrame, schema: Schema) -> Float[np.ndarray, " rows"]:
@@ -222,17 +256,16 @@ class Units:
         return cls(of_row, sizes, strata_of_unit, random, order)
 
 
-def _draw(
+def draw(
     groups: Int64[np.ndarray, " rows"],
     strata: Float[np.ndarray, " rows"],
-    schema: Schema,
     *,
+    classes: bool,
     valid: float,
     test: float,
     rng: np.random.Generator,
 ) -> Shaped[np.ndarray, " rows"]:
-    """Draw whole groups: sort them by stratum and size, then take every k-th from a random start."""
-    classes = schema.task != "regression"
+    """The part of each row, groups whole: sorted by stratum and size, every k-th is taken from a random start."""
     units = Units.shuffled(groups, strata, rng, classes=classes)
     order, sizes, unit_of_row = units.order, units.sizes, units.of_row
     eligible = np.ones(len(sizes), dtype=bool)

@@ -34,6 +34,11 @@ class Callback:
     a fit can be resumed."""
 
     order: int = 0
+    chooses: bool = True
+    """Whether training may depend on what it sees of the validation rows; False for one that only tells or draws it.
+
+    Each fold of a preset trains its networks on all of its fit rows unless a callback chooses: then a part of these is
+    cut out for validation."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed fit must know: tensors, and what JSON can say. Nothing for most."""

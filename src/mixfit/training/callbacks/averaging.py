@@ -22,6 +22,7 @@ class Averaging(Callback, ABC):
     Frozen parameters are not averaged; one that is set free later joins with its value of then."""
 
     order = -5  # before the callbacks that keep the best weights
+    chooses = False
 
     def __init__(self) -> None:
         self.averages: dict[str, Tensor] = {}

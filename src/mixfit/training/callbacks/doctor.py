@@ -56,6 +56,7 @@ class Doctor(Callback):
     """
 
     order = 15  # as WatchGradients
+    chooses = False
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ class GradientClipping(Callback):
     """
 
     order = 20  # after MixedPrecision, which divides the gradients by their scale
+    chooses = False
 
     def __init__(self, max_norm: float | None = None, *, max_value: float | None = None, record: bool = False) -> None:
         if max_norm is None and max_value is None and not record:
@@ -91,6 +92,8 @@ class GradientAccumulation(Callback):
     Raises:
         ConfigError: ``parts`` is below 1.
     """
+
+    chooses = False
 
     def __init__(self, parts: int) -> None:
         if parts < 1:

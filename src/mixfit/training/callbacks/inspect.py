@@ -51,6 +51,8 @@ class WatchActivations(_Watching[ActivationStats], Callback):
             those of the optimizer.
     """
 
+    chooses = False
+
     def __init__(
         self,
         layers: Layers | None = None,
@@ -88,6 +90,7 @@ class WatchGradients(_Watching[GradientStats], Callback):
     """
 
     order = 15  # after MixedPrecision, which divides the gradients by their scale, and before GradientClipping
+    chooses = False
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class MixedPrecision(Callback):
     """
 
     order = -100  # before all who look at gradients
+    chooses = False
 
     def __init__(self, dtype: str, *, scale: float = 65536.0, growth: int = 2000) -> None:
         if dtype not in _TYPES:

@@ -26,6 +26,8 @@ class OutOfMemoryGuard(Callback):
         ConfigError: ``times`` is below 1.
     """
 
+    chooses = False
+
     def __init__(self, times: int = 3, *, console: Console | None = None) -> None:
         if times < 1:
             raise ConfigError(f"times must be at least 1, got {times}.")

@@ -38,6 +38,8 @@ class Profiler(Callback):
         console: where to write; by default standard output.
     """
 
+    chooses = False
+
     def __init__(self, *, synchronize: bool = False, console: Console | None = None) -> None:
         self.synchronize = synchronize
         self.console = PlainConsole() if console is None else console

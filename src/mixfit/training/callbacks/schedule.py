@@ -27,6 +27,8 @@ class Schedule(Callback):
         ConfigError: when the fit begins: no group has the key, or all have 0 where factors are given (but for lr).
     """
 
+    chooses = False
+
     def __init__(self, key: str, shape: Shape, *, gives: Literal["factors", "values"] = "factors") -> None:
         self.key, self.shape, self.gives = key, shape, gives
         self.first: list[float | None] = []
@@ -84,6 +86,8 @@ class OneCycle(Callback):
     Raises:
         ConfigError: ``warmup`` or ``momentum`` is impossible, or the optimizer has no momentum.
     """
+
+    chooses = False
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ class StopOnSignal(Callback):
     """
 
     order = 110  # after Checkpoints
+    chooses = False
 
     def __init__(self, advice: str = "") -> None:
         self.advice = advice

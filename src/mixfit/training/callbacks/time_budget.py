@@ -24,6 +24,7 @@ class TimeBudget(Callback):
     """
 
     order = 105  # after Checkpoints, which is to save the last epoch, and before StopOnSignal
+    chooses = False
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         if not seconds > 0:

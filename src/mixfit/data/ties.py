@@ -1,0 +1,200 @@
+"""Which rows belong together: by a group column or a repeated id, or because one is a copy of the other.
+
+In: a table, its schema and its photos. Out: ``Ties``, from which any part of the rows gets its units: rows
+of one unit are fitted on together or judged together, never one by the other. Splits nothing itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64
+
+from mixfit.data.copies import equal_features, equal_rows
+from mixfit.data.duplicates import PhotoScan, near_duplicates, scan_photos
+from mixfit.data.photo_cells import photo_name
+from mixfit.data.photos import Photos
+from mixfit.data.schema import Schema
+from mixfit.data.split import connected
+from mixfit.data.values import to_keys
+
+LARGEST_CHAIN = 0.2
+"""Share of the rows that copies may join, where no number of folds says another."""
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joined:
+    """Some rows, and the unit that each belongs to."""
+
+    unit: Int64[np.ndarray, " rows"]
+    """Numbered from 0; a row that nothing ties to another is a unit of its own."""
+    notes: tuple[str, ...] = ()
+    """Copies that would have tied too many rows together, and so tie none: one sentence each."""
+
+    @property
+    def count(self) -> int:
+        """How many units there are."""
+        return int(self.unit.max(initial=-1)) + 1
+
+
+class Ties:
+    """What ties the rows of a table together; looked for when first asked for, which scans all photos.
+
+    A group ties its rows whatever its size. Copies do so up to a share of the rows: a placeholder photo in every fifth
+    row ties nothing.
+
+    Args:
+        frame: the table; where columns of the features are missing, as of a table too large to hold, equal rows are
+            not looked for.
+        photos: which photos the rows have; None leaves them out.
+        scan: of the files of ``photos``, if there is one already.
+    """
+
+    def __init__(
+        self, frame: pd.DataFrame, schema: Schema, photos: Photos | None = None, scan: PhotoScan | None = None
+    ) -> None:
+        self.frame, self.schema, self.photos, self._scan = frame, schema, photos, scan
+
+    @cached_property
+    def groups(self) -> dict[str, Int64[np.ndarray, " rows"]]:
+        """Group of each row by group column, -1 where the cell is empty."""
+        names = [name for name in self.schema.names("group") if name in self.frame]
+        return {name: np.asarray(pd.factorize(to_keys(self.frame[name]))[0], dtype=np.int64) for name in names}
+
+    @cached_property
+    def copies(self) -> "Copies":
+        """Equal rows, and photos that rows share."""
+        frame, schema, found = self.frame, self.schema, []
+        if all(name in frame for role in ("number", "category", "date", "image") for name in schema.names(role)):
+            for what, codes in (
+                ("equal rows", equal_rows(frame, schema)),
+                ("rows of equal cells", equal_features(frame, schema)),
+            ):
+                rows = np.flatnonzero(codes >= 0)
+                kept, number = np.unique(codes[rows], return_inverse=True)
+                found.append((rows, number, [what] * len(kept)))
+        if self.photos is not None and self.photos.files:
+            found += _photo_copies(self.photos, self._scan or scan_photos(self.photos.files))
+        row, copy, about = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], list[str]()
+        for rows, number, described in found:
+            row.append(rows)
+            copy.append(number + len(about))
+            about += described
+        return Copies(np.concatenate(row), np.concatenate(copy), tuple(about))
+
+    def without(self, groups: Sequence[str]) -> "Ties":
+        """The same, but that some group columns tie nothing."""
+        found = Ties(self.frame, self.schema, self.photos, self._scan)
+        found.groups = {name: codes for name, codes in self.groups.items() if name not in groups}
+        if "copies" in self.__dict__:
+            found.copies = self.copies
+        return found
+
+    def joined(self, rows: Int64[np.ndarray, " rows"] | None = None, *, share: float = LARGEST_CHAIN) -> Joined:
+        """The units of some rows, by default of all: connected components of groups and copies.
+
+        Args:
+            rows: positions in the table; what else is in the table joins none of them.
+            share: of the rows, the most that copies may join beyond the largest group among them.
+        """
+        rows = np.arange(len(self.frame)) if rows is None else rows
+        columns = [codes[rows] for codes in self.groups.values()]
+        firm = connected(len(rows), [(np.flatnonzero(codes >= 0), codes[codes >= 0]) for codes in columns])
+        copies = self.copies
+        if not len(copies.row):
+            return Joined(firm)
+        place = np.full(len(self.frame), -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        inside = place[copies.row] >= 0
+        members = Copies(place[copies.row[inside]], copies.copy[inside], copies.about)
+        unit, let_go = _chains(firm, members, share * len(rows))
+        return Joined(unit, members.notes(let_go, len(rows), share))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copies:
+    """Rows that are copies of each other in one way or another."""
+
+    row: Int64[np.ndarray, " pairs"]
+    """Row of each pair of a row and a copy that it has a part in."""
+    copy: Int64[np.ndarray, " pairs"]
+    """Number of that copy."""
+    about: tuple[str, ...]
+    """What is equal in each copy."""
+
+    def notes(self, let_go: Int64[np.ndarray, " copies"], rows: int, share: float) -> tuple[str, ...]:
+        """What is said of copies that join nothing, as with them more than a share of the rows would be one."""
+        if not len(let_go):
+            return ()
+        counts = np.bincount(self.copy, minlength=len(self.about))
+        largest = let_go[np.argsort(-counts[let_go], kind="stable")]
+        named = [f"{self.about[copy]} in {counts[copy]:,} rows" for copy in largest[:_EXAMPLES].tolist()]
+        more = f" and {len(largest) - _EXAMPLES:,} more" if len(largest) > _EXAMPLES else ""
+        verbs = ("copy", "joins") if len(largest) == 1 else ("copies", "join")
+        text = (
+            f"{len(largest):,} {verbs[0]} would join more than {share:.0%} of the {rows:,} rows, and therefore "
+            f"{verbs[1]} none (a placeholder?): {', '.join(named)}{more}"
+        )
+        return (text,)
+
+
+def _photo_copies(photos: Photos, scan: PhotoScan) -> list[tuple[np.ndarray, np.ndarray, list[str]]]:
+    """Rows that share a photo, byte for byte, and rows whose photos look nearly the same, as chains of these."""
+    rows, places = np.nonzero(photos.slots >= 0)
+    files = photos.slots[rows, places]
+    found = [_used_twice(photos, rows, files, scan.content[files], "photo")]
+    pairs, _ = near_duplicates(scan)
+    if len(pairs):
+        # Of photos with equal bytes only the first is in a pair.
+        alike = connected(len(photos.files), [(pairs.T.reshape(-1), np.tile(np.arange(len(pairs)), 2))])
+        found.append(_used_twice(photos, rows, files, alike[scan.content[files]], "photos like"))
+    return found
+
+
+def _used_twice(
+    photos: Photos, rows: np.ndarray, files: np.ndarray, codes: np.ndarray, what: str
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Rows and numbers of those codes that several rows have, each described by the first photo with it."""
+    users = pd.DataFrame({"code": codes, "row": rows, "file": files}).drop_duplicates(["code", "row"])
+    users = users[users["code"].duplicated(keep=False)]
+    first = users.drop_duplicates("code").sort_values("code")
+    described = [f"{what} {photo_name(photos.files[file])}" for file in first["file"].tolist()]
+    return users["row"].to_numpy(), np.unique(users["code"].to_numpy(), return_inverse=True)[1], described
+
+
+def _chains(
+    firm: Int64[np.ndarray, " rows"], members: Copies, limit: float
+) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " let_go"]]:
+    """Join groups by copies; where that joins too many rows, the largest copies of the chain are let go of.
+
+    Args:
+        firm: group of each row, numbered from 0.
+        members: rows of copies.
+        limit: of rows.
+    Returns:
+        The unit of each row, and the copies that join nothing.
+    """
+    sizes, copies = np.bincount(firm), len(members.about)
+    pairs = np.unique(np.stack([firm[members.row], members.copy], axis=1), axis=0)
+    pairs = pairs[np.bincount(pairs[:, 1], minlength=copies)[pairs[:, 1]] > 1]
+    gone: list[np.ndarray] = [np.zeros(0, np.int64)]
+    while True:
+        label = connected(len(sizes), [(pairs[:, 0], pairs[:, 1])])
+        total = np.bincount(label, weights=sizes)
+        largest = np.zeros(len(total))
+        np.maximum.at(largest, label, sizes)
+        long = total - largest + 1 > limit
+        long &= np.bincount(label) > 1
+        of_long = long[label[pairs[:, 0]]]
+        if not of_long.any():
+            return label[firm], np.sort(np.concatenate(gone))
+        counts = np.bincount(pairs[of_long, 1], minlength=copies)
+        chain = np.zeros(copies, dtype=np.int64)
+        chain[pairs[of_long, 1]] = label[pairs[of_long, 0]]
+        most = np.zeros(len(total), dtype=np.int64)
+        np.maximum.at(most, chain[counts > 0], counts[counts > 0])
+        let_go = np.flatnonzero((counts > 0) & (counts == most[chain]))
+        gone.append(let_go)
+        pairs = pairs[~np.isin(pairs[:, 1], let_go)]
