@@ -6,12 +6,15 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 
+from mixfit.candidates.cross_fit import photo_means
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.augment import augmentation
 from mixfit.data.checks import class_balance, parts_of, torn_ids
+from mixfit.data.clusters import find_clusters
 from mixfit.data.copies import equal_photos, row_copies
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.equal_files import equal_files
@@ -26,6 +29,9 @@ from mixfit.training.arithmetic import settle_arithmetic
 from mixfit.training.build import build_model, precompute_features, sized_for
 from mixfit.training.choose import check_loss, choose_optimizer, loss_for
 from mixfit.training.loss import Loss
+
+_VARIED, _LEAST_COLUMNS = 0.5, 3
+"""Share of the rows that have different numbers in a column, and how many such columns tell rows that lie together."""
 
 
 @dataclass(slots=True)
@@ -153,6 +159,29 @@ def warnings_of(mixed: MixedData) -> list[str]:
         if not mixed.photos.files:
             lines.append("not one photo was found; see bad_inputs.csv and --images")
     return lines + [finding.text for finding in findings if finding.level == "warning"]
+
+
+def unnamed_groups(mixed: MixedData) -> list[str]:
+    """Whether rows lie in groups that no column names, by their numbers or by features of their photos."""
+    used = np.sort(np.concatenate([mixed.split.train, mixed.split.valid, mixed.split.test]))
+    one_each = used[np.unique(mixed.ties.joined(used).unit, return_index=True)[1]]
+    classes = None if mixed.target.classes is None else mixed.arrays.target.numpy()
+    photos = photo_means(mixed)
+    numbers = mixed.arrays.numeric.numpy()
+    varied = [len(np.unique(column)) > _VARIED * len(one_each) for column in numbers[one_each].T]
+    places = {"their numbers": (one_each, numbers[:, varied])} if sum(varied) >= _LEAST_COLUMNS else {}
+    if photos.values is not None:
+        places["their photos"] = (one_each[photos.seen[one_each]], photos.values)
+    found = []
+    for what, (rows, values) in places.items():
+        clusters = find_clusters(values[rows].astype(np.float64), None if classes is None else classes[rows])
+        if clusters is not None:
+            found.append(
+                f"the rows seem to come in groups that no column names: by {what}, {clusters.share:.0%} of them are "
+                f"far nearer to some others than expected by chance, in groups of about {clusters.size}; if the rows of a "
+                "group show one thing, folds and split tear it: add a column that names it, and --set COLUMN=group"
+            )
+    return found
 
 
 def changes_since_inspection(now: Fingerprint, schema: Schema | str | Path | None) -> list[str]:

@@ -29,7 +29,15 @@ from mixfit.files import json_numbers
 from mixfit.kept_models import RunKeeper
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor
-from mixfit.preparation import Clock, Prepared, changes_since_inspection, prepare, warnings_of, with_features
+from mixfit.preparation import (
+    Clock,
+    Prepared,
+    changes_since_inspection,
+    prepare,
+    unnamed_groups,
+    warnings_of,
+    with_features,
+)
 from mixfit.results import (
     BLEND,
     JUDGED,
@@ -37,6 +45,7 @@ from mixfit.results import (
     Run,
     compare_blends,
     compare_with_table,
+    departure_of,
     judged_rows,
     our_name,
     say_end,
@@ -53,6 +62,7 @@ from mixfit.run_folder import (
     run_name,
     shown_settings,
     write_settings,
+    write_split,
 )
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.checkpoint import Checkpoints
@@ -202,11 +212,16 @@ def _train_and_judge(
 ) -> Run:
     """Train, or go on with it, and write all that a run folder holds."""
     train_config, network = prepared.train_config, prepared.network
+    write_split(folder, prepared.data.split, len(prepared.data.frame))
     _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings)
     clock = Clock()
     mixed = with_features(prepared.data, network, console)
+    unnamed = unnamed_groups(mixed)
+    for line in unnamed:
+        console.print(f" warning: {line}", markup=False)
+    warnings = [*warnings, *unnamed]
     if train_config.preset != "network":
-        return _blend_and_judge(folder, prepared, mixed, settings, warnings, console, command, callbacks)
+        return _blend_and_judge(folder, prepared, mixed, settings, warnings, unnamed, console, command, callbacks)
     recorder = _train(network, mixed, train_config, prepared.loss, folder, console, callbacks, snapshot)
     seconds = {our_name(mixed): clock.lap()}
     ours = {name: _predict(network, mixed, name) for name in JUDGED}
@@ -219,6 +234,7 @@ def _train_and_judge(
         predictor=predictor,
         scores={name: score(rows, metrics_for(mixed.schema.task, mixed.target)) for name, rows in judged.items()},
         comparison=compare_with_table(mixed, judged),
+        departure=departure_of(mixed, judged, our_name(mixed), "by the validation rows", unnamed=unnamed),
         history=recorder.history,
         bad=[*mixed.bad, *unreadable(mixed)],
         doctor=next((one for one in callbacks if isinstance(one, Doctor)), None),
@@ -234,6 +250,7 @@ def _blend_and_judge(
     mixed: MixedData,
     settings: dict[str, object],
     warnings: list[str],
+    unnamed: list[str],
     console: Console,
     command: str,
     callbacks: Sequence[Callback],
@@ -269,6 +286,7 @@ def _blend_and_judge(
         predictor=predictor,
         scores=scores,
         comparison=compare_blends(judging, judged, photos=predictor.photos),
+        departure=departure_of(judging, judged, BLEND, "out of fold", unnamed=unnamed),
         history=found.history,
         bad=[*mixed.bad, *unreadable(mixed)],
         contest=found.judged_contest(mixed, coverage, keeper.history_of),

@@ -2,6 +2,7 @@
 
 In: predictions of several models for the same rows. Out: ``Run``; what is written of it is for ``results_files``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from mixfit.data.bad_inputs import BadInput, describe_bad
 from mixfit.data.load import MixedData
 from mixfit.data.split import group_of_row
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
+from mixfit.evaluation.departure import departure
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for
 from mixfit.predictor import Predictor, unreadable_photos
 from mixfit.report.content import Coverage, LeaderboardLine, LevelCoverage
@@ -70,12 +72,19 @@ class Run:
     bad: list[BadInput]
     contest: Contest | None = None
     """How the models of a blend competed; None for one network."""
+    departure: str = ""
+    """That the test rows are predicted better or worse than the other judged rows promise, and why; "" if not."""
     doctor: Doctor | None = None
     """Who watched the training, if one was asked."""
 
     def __repr__(self) -> str:
         """In a line: where it is, and what it showed."""
-        return f"Run({str(self.folder)!r}: {self.comparison.verdict})"
+        return f"Run({str(self.folder)!r}: {self.verdict})"
+
+    @property
+    def verdict(self) -> str:
+        """What the run showed, in plain words; first of all whether the test bears out what the other rows promise."""
+        return " ".join(filter(None, [self.departure, self.comparison.verdict]))
 
     def plot_scores(self) -> "Figure":
         """The headline metric of the models that are compared, with 95 % intervals."""
@@ -187,6 +196,8 @@ def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: D
     def say(text: str) -> None:
         console.print(text, markup=False)
 
+    if run.departure:
+        say(f" {run.departure}")
     if contest is None:
         best = run.history.loc[run.history["valid_loss"].idxmin()]
         say(f" best epoch {best['epoch']:.0f} of {len(run.history)}")
@@ -219,3 +230,14 @@ def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: D
     say(f"         mixfit explain {run.folder} --n 50")
     if len(mixed.split.test):
         say(f"         mixfit evaluate {run.folder} {table} --split test{images}")
+
+
+def departure_of(
+    mixed: MixedData, judged: dict[JudgedSplit, Rows], model: str, where: str, *, unnamed: Sequence[str]
+) -> str:
+    """See ``departure``; ``unnamed`` are warnings of groups that no column names."""
+    known = ["the rows seem to come in groups that no column names (see the warning)"] if unnamed else []
+    promised, test = (with_groups(mixed, judged[name]) for name in JUDGED)
+    return departure(
+        mixed, promised, test, headline_for(mixed.schema.task, mixed.target), model, where=where, known=known
+    )

@@ -180,7 +180,7 @@ def _facts(
         rows={"train": len(mixed.split.train), "valid": len(mixed.split.valid), "test": len(mixed.split.test)},
         headline_metric=headline.name,
         higher_is_better=headline.higher_is_better,
-        verdict=run.comparison.verdict,
+        verdict=run.verdict,
         scores=scores,
         photos=_photo_gain(run, mixed, judged),
         leaderboard=[] if contest is None else contest.leaderboard,

@@ -1,5 +1,6 @@
 """The run folder: its name, and the files in it that say how the run was made."""
 
+import io
 import json
 import os
 import platform
@@ -11,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import tomli_w
 import torch
 
@@ -18,13 +21,15 @@ from mixfit.candidates.lightgbm_trees import lightgbm_is_installed
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.schema import Schema
+from mixfit.data.split import Split
 from mixfit.device import default_device
-from mixfit.errors import ResourceError
+from mixfit.errors import DataError, ResourceError
 from mixfit.files import explained, write_file
 
 if sys.platform != "win32":
     import fcntl
 
+SPLIT = "split.parquet"
 _NOT_INSTALLED = "not installed"
 
 
@@ -147,6 +152,38 @@ def began_with_lightgbm(folder: Path) -> bool | None:
     """Whether LightGBM was installed when a run began, which tries the same models when it goes on; None = unknown."""
     then = _environment_of(folder)
     return None if then is None else then.get("lightgbm", _NOT_INSTALLED) != _NOT_INSTALLED
+
+
+def write_split(folder: Path, split: Split, rows: int) -> None:
+    """Keep which rows trained and judged, in ``split.parquet``: what is asked of the run later is asked of the same.
+
+    Args:
+        rows: of the table.
+    """
+    parts = np.full(rows, "", dtype=object)
+    for name, positions in split.parts().items():
+        parts[positions] = name
+    content = io.BytesIO()
+    pd.DataFrame({"part": pd.Series(parts, dtype="category")}).to_parquet(content)
+    write_file(folder / SPLIT, content.getvalue())
+
+
+def read_split(folder: Path, rows: int) -> Split | None:
+    """What ``write_split`` kept of a table with so many rows; None where the run is from before there was such a file.
+
+    Raises:
+        DataError: the file is damaged, or of a table with another number of rows.
+    """
+    path = folder / SPLIT
+    if not path.is_file():
+        return None
+    try:
+        parts = pd.read_parquet(path)["part"].astype("str").to_numpy(dtype=object)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is damaged: {error}.") from error
+    if len(parts) != rows:
+        raise DataError(f"{path} is of a table with {len(parts)} rows, and this one has {rows}: train again.")
+    return Split(*(np.flatnonzero(parts == name).astype(np.int64) for name in ("train", "valid", "test")))
 
 
 def _environment_of(folder: Path) -> dict[str, Any] | None:

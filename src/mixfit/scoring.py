@@ -32,6 +32,7 @@ from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, la
 from mixfit.evaluation.scores import metrics_for
 from mixfit.files import json_numbers, write_file
 from mixfit.predictor import BATCH, Predictions, Predictor
+from mixfit.run_folder import read_split
 from mixfit.suggest import unknown_column
 from mixfit.training.metrics import evaluate
 
@@ -319,6 +320,9 @@ def split_of_run(run: Path, frame: pd.DataFrame, schema: Schema, usable: np.ndar
     Args:
         usable: which rows have a target, see ``usable_rows``.
     """
+    kept = read_split(run, len(frame))
+    if kept is not None:
+        return Split(*(rows[usable[rows]] for rows in kept.parts().values()))
     config, positions = run_config(run), np.flatnonzero(usable)
     data, train = config.get("data", {}), config.get("train", {})
     missing = [name for name, part in (("valid", data), ("test", data), ("seed", train)) if name not in part]

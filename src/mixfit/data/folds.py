@@ -185,7 +185,8 @@ class Folds:
         return (
             f"The folds go forward in time: {judged.sum():,} of {len(self.rows):,} rows are judged, each by models of "
             f"earlier rows; the first {first:,} are only fitted on, and {len(judged) - judged.sum() - first:,} only "
-            "decide how the models are blended."
+            "decide how the models are blended. Intervals come from the errors of these rows: how often they hold for "
+            "later rows is reported, not promised."
         )
 
 

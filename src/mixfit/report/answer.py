@@ -9,7 +9,7 @@ import numpy as np
 from mixfit.report.content import ReportContent, Score, SplitName
 from mixfit.report.gain import gain_sentence
 from mixfit.report.parts import scores_of, split_heading, split_name, value_of
-from mixfit.report.render import ends_text, number, plural, short
+from mixfit.report.render import number, plural, short
 
 
 def compared_scores(content: ReportContent) -> list[Score]:
@@ -94,24 +94,6 @@ def beaten_by_table(content: ReportContent) -> str:
             f"{short(ours[0].model)} {number(value_of(content, ours[0]))}."
         )
     return ""
-
-
-def apart_sentence(content: ReportContent) -> str:
-    """The sentence that the test rows give quite another value than the other rows that judged; "" when they do not."""
-    ours = {score.split: score for score in content.scores if score.kind == "ours"}
-    if "test" not in ours or "valid" not in ours:
-        return ""
-    test, valid = ours["test"], ours["valid"]
-    (low, high), (left, right) = _interval(content, test), _interval(content, valid)
-    if not (high < left or right < low):  # also where one is unknown
-        return ""
-    better = (value_of(content, test) > value_of(content, valid)) == content.higher_is_better
-    metric, name = short(content.headline_metric), split_name(content, "valid").lower()
-    return (
-        f"The test rows are another matter than the {name} rows: {metric} is {number(value_of(content, test))} on the "
-        f"first and {number(value_of(content, valid))} ({ends_text((left, right))}) on the second, so these rows are "
-        f"{'easier' if better else 'harder'}, or of another kind. New rows may be either."
-    )
 
 
 def photos_view(content: ReportContent) -> dict[str, Any] | None:

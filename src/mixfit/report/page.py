@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mixfit.report.answer import answer_card, apart_sentence, beaten_by_table, best_first, photos_view
+from mixfit.report.answer import answer_card, beaten_by_table, best_first, photos_view
 from mixfit.report.calibration_view import calibration_view
 from mixfit.report.content import ReportContent
 from mixfit.report.curves import curves, history_rows
@@ -78,7 +78,7 @@ def report_page(content: ReportContent) -> str:
         "task": "a number" if content.schema.task == "regression" else f"one of {len(content.classes):,} classes",
         "row_text": f"{' / '.join(counts)} rows" if counts else "",
         "direction": "higher is better" if content.higher_is_better else "lower is better",
-        "cautions": [text for text in (beaten_by_table(content), apart_sentence(content)) if text],
+        "cautions": [text for text in (beaten_by_table(content),) if text],
         "card": answer_card(content),
         "photos": photos,
         "calibration": calibration,

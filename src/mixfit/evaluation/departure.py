@@ -1,0 +1,187 @@
+"""Whether the test rows are what the other judged rows promise, and if not, what may be the cause.
+
+In: predictions of rows that the model has not seen, out of fold (or for validation) and for the test. Out: a sentence,
+or none. It says nothing of which is right: the test of other rows, or folds that keep too little apart."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from mixfit.candidates.cross_fit import photo_means
+from mixfit.data.facts import id_reason
+from mixfit.data.load import MixedData
+from mixfit.data.schema import Schema
+from mixfit.data.split_time import Times
+from mixfit.data.values import plain_cells_problem, to_keys
+from mixfit.errors import DataError
+from mixfit.evaluation.bootstrap import bootstrap_interval
+from mixfit.evaluation.scores import Rows
+from mixfit.training.metrics import Metric, metric_text
+
+_NOISE = 2.576
+"""Standard errors that a difference must exceed: two-sided 1 %."""
+_MOST_ROWS = 4_000
+"""Of each part, for the classifier that tells parts apart."""
+_LEAST_AREA = 0.6
+"""Area under the curve from which on a shift is worth a word, if it is beyond noise."""
+_COMPONENTS, _COMMON = 10, 10
+_EXAMPLES = 3
+
+
+def departure(
+    mixed: MixedData, promised: Rows, test: Rows, metric: Metric, model: str, *, where: str, known: Sequence[str] = ()
+) -> str:
+    """The sentence that the test rows are predicted beyond noise better or worse than promised; "" where they are not.
+
+    Args:
+        mixed: with the split that the rows were judged by.
+        promised, test: with the groups of their rows.
+        metric: the headline.
+        model: whose predictions are meant.
+        where: what the promised rows are called, "out of fold".
+        known: causes that were found before.
+    """
+    values, errors = zip(*(_level(rows, metric, model) for rows in (promised, test)), strict=True)
+    beyond = abs(values[1] - values[0]) > _NOISE * np.hypot(*errors)
+    if not beyond:  # also where one is unknown
+        return ""
+    better = (values[1] > values[0]) == metric.higher_is_better
+    causes = [*known, *causes_of_departure(mixed)]
+    because = f"Likely causes: {'; '.join(causes)}." if causes else _NO_CAUSE
+    return (
+        f"The test rows are predicted {'better' if better else 'worse'} than promised {where}, beyond noise: "
+        f"{metric_text(values[1])} against {metric_text(values[0])} ({metric.name}). {because}"
+    )
+
+
+_NO_CAUSE = (
+    "No group, copy, time or shifted column was found that explains it; rows may belong together by something that no "
+    "column names: add such a column, and --set COLUMN=group."
+)
+
+
+def _level(rows: Rows, metric: Metric, model: str) -> tuple[float, float]:
+    """The metric and its standard error, nan where there is none."""
+    if not len(rows.truth):
+        return float("nan"), float("nan")
+    prediction = rows.predictions[model]
+    low, high = bootstrap_interval(metric, rows.truth, prediction, groups=rows.groups)
+    return metric.function(rows.truth, prediction), (high - low) / (2 * 1.96)
+
+
+def causes_of_departure(mixed: MixedData) -> list[str]:
+    """What sets the test rows apart from the others, or ties them together: a short text each."""
+    test = mixed.split.test
+    rest = np.unique(np.concatenate([mixed.split.train, mixed.split.valid]))
+    goal = mixed.arrays.target.numpy().astype(np.float64)
+    area = _area(goal[np.concatenate([rest, test])], np.arange(len(rest) + len(test)) >= len(rest))
+    drift = mixed.target.classes is None and abs(area - 0.5) > _LEAST_AREA - 0.5 + 3 / np.sqrt(12 * len(test))
+    return [
+        *([f"the target itself is {'higher' if area > 0.5 else 'lower'} in the test rows"] if drift else []),
+        *_shared_ids(mixed.frame, mixed.schema, rest, test),
+        *_shared_copies(mixed, rest, test),
+        *_later(mixed, rest, test),
+        *_shifted(mixed, rest, test),
+    ]
+
+
+def _shared_ids(frame: pd.DataFrame, schema: Schema, rest: np.ndarray, test: np.ndarray) -> list[str]:
+    found = []
+    for column in schema.columns:
+        if column.role not in ("group", "ignored") or (column.role == "ignored" and not id_reason(column.name)):
+            continue
+        if plain_cells_problem(frame[column.name]) is not None:
+            continue
+        keys = to_keys(frame[column.name])
+        shared = keys.iloc[test].dropna().isin(keys.iloc[rest])
+        if shared.any():
+            found.append(
+                f"{shared.sum():,} of {len(test):,} test rows have an id of {column.name!r} in common with others"
+            )
+    return found
+
+
+def _shared_copies(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list[str]:
+    rows = np.concatenate([rest, test])
+    unit = mixed.ties.without(list(mixed.ties.groups)).joined(rows).unit
+    shared = int(np.isin(unit[len(rest) :], unit[: len(rest)]).sum())
+    return [f"{shared:,} of {len(test):,} test rows are copies of others, or share a photo"] if shared else []
+
+
+def _later(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list[str]:
+    """Whether the target drifts in time, and columns of dates by which nearly all test rows come after the others."""
+    found = []
+    if mixed.split_time is not None:
+        found.append(f"the rows are split by {mixed.split_time!r}, and what is to be learnt may change with time")
+    for name in mixed.schema.names("date") if mixed.split_time is None else ():
+        cells = mixed.frame[name].iloc[np.concatenate([rest, test])]
+        try:
+            value = Times.of(cells).value
+        except DataError:  # a cell is empty
+            continue
+        inside = np.arange(len(cells)) >= len(rest)
+        area = _area(value.astype(np.float64), inside)
+        if abs(area - 0.5) > 0.4:
+            found.append(
+                f"the test rows are {'later' if area > 0.5 else 'earlier'} by {name!r}: try --split-time {name}"
+            )
+    return found
+
+
+def _shifted(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list[str]:
+    """What a small classifier of part against part finds, units kept whole; and the columns that shift most."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([np.sort(rng.permutation(part)[:_MOST_ROWS]) for part in (rest, test)])
+    inside = np.isin(rows, test)
+    unit = mixed.ties.joined(rows).unit
+    names, values = _columns(mixed, rows)
+    if min(inside.sum(), (~inside).sum()) < 20 or not values.shape[1] or unit.max() < 5:
+        return []
+    model = HistGradientBoostingClassifier(max_iter=30, max_leaf_nodes=8, early_stopping=False, random_state=0)
+    found = cross_val_predict(model, values, inside, groups=unit, cv=GroupKFold(5), method="predict_proba")[:, 1]
+    counts = [len(np.unique(unit[part])) for part in (inside, ~inside)]
+    noise = np.sqrt((sum(counts) + 1) / (12 * counts[0] * counts[1]))
+    area = _area(found, inside)
+    if area < max(_LEAST_AREA, 0.5 + 3 * noise):
+        return []
+    each = [max(area_, 1 - area_) for area_ in (_area(column, inside) for column in values.T)]
+    most = [names[place] for place in np.argsort(-np.array(each), kind="stable") if each[place] > 0.5 + 3 * noise]
+    where = f", most by {', '.join(dict.fromkeys(most[: 2 * _EXAMPLES]))}" if most else ""
+    return [f"the test rows differ from the others: a classifier tells them apart with an AUC of {area:.2f}{where}"]
+
+
+def _columns(mixed: MixedData, rows: np.ndarray) -> tuple[list[str], Float[np.ndarray, "rows columns"]]:
+    """What a model sees, each number under the name of its column."""
+    processor, frame = mixed.preprocessor, mixed.frame
+    names = [repr(name) for name in (*processor.numeric_sources, *processor.categorical_names)]
+    values = [mixed.arrays.numeric.numpy()[rows]]
+    for name in processor.categorical_names:  # coded anew: that training rows lack a level is no shift of the test
+        keys = to_keys(frame[name]).iloc[rows]
+        common = keys.where(keys.groupby(keys).transform("size") >= _COMMON)
+        values.append(pd.factorize(common, sort=True)[0].astype(np.float64)[:, None])
+    photos = photo_means(mixed, rows)
+    if photos.values is not None and photos.seen.sum() > _COMPONENTS:
+        from sklearn.decomposition import PCA
+
+        components = np.full((len(rows), _COMPONENTS), np.nan)
+        seen = photos.values[photos.seen]
+        components[photos.seen] = PCA(_COMPONENTS, svd_solver="randomized", random_state=0).fit_transform(seen)
+        values.append(components)
+        names += ["the photos"] * _COMPONENTS
+    return names, np.concatenate(values, axis=1).astype(np.float64)
+
+
+def _area(values: Float[np.ndarray, " rows"], inside: Bool[np.ndarray, " rows"]) -> float:
+    """The chance that a row inside has the larger value than one outside; missing values are passed over."""
+    known = ~np.isnan(values)
+    ranks = pd.Series(values[known]).rank().to_numpy()
+    count = int(inside[known].sum())
+    others = int(known.sum()) - count
+    if not count or not others:
+        return 0.5
+    return float((ranks[inside[known]].sum() - count * (count + 1) / 2) / (count * others))
