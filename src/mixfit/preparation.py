@@ -178,8 +178,8 @@ def unnamed_groups(mixed: MixedData) -> list[str]:
         if clusters is not None:
             found.append(
                 f"the rows seem to come in groups that no column names: by {what}, {clusters.share:.0%} of them are "
-                f"far nearer to some others than expected by chance, in groups of about {clusters.size}; if the rows of a "
-                "group show one thing, folds and split tear it: add a column that names it, and --set COLUMN=group"
+                f"far nearer to some others than expected by chance, in groups of about {clusters.size}; if the rows "
+                "of a group show one thing, folds and split tear it: add a column that names it, and --set COLUMN=group"
             )
     return found
 

@@ -131,9 +131,12 @@ def fit_kernels(
     truth: Float[np.ndarray, " rows"],
     weight: Float[np.ndarray, " rows"] | None = None,
     *,
+    unit: Int64[np.ndarray, " rows"] | None = None,
     seed: int = 0,
 ) -> KernelModel:
     """Find the shares and the strength with the least squared error when each row is predicted from the others.
+
+    Rows of one ``unit`` (a group, copies) are left out together: from its twin any row is predicted well.
 
     ``weight`` says how much each row counts, in the fit and in that error."""
     truth = truth.astype(np.float64)
@@ -148,17 +151,19 @@ def fit_kernels(
     searched = {name: kernel * scales[name] * roots[some, None] * roots[some] for name, kernel in kernels.items()}
 
     shares = dict.fromkeys(kernels, 1.0)
-    least = _left_out(_total(searched, shares), goal[some])[0]
+    units = np.arange(len(truth)) if unit is None else unit
+    few, all_ = units_by_size(units[some]), units_by_size(units)
+    least = _left_out(_total(searched, shares), goal[some], few)[0]
     for _ in range(_ROUNDS):
         for name in kernels:
             for factor in _FACTORS:
                 tried = shares | {name: shares[name] * factor}
-                error = _left_out(_total(searched, tried), goal[some])[0]
+                error = _left_out(_total(searched, tried), goal[some], few)[0]
                 if error < least:
                     least, shares = error, tried
     shares = {name: share * scales[name] for name, share in shares.items()}
     matrix = _total(_kernels(rows, rows), shares) * roots[:, None] * roots
-    _, strength = _left_out(matrix, goal)
+    _, strength = _left_out(matrix, goal, all_)
     dual = np.linalg.solve(matrix + strength * np.eye(len(truth)), goal) * roots
     return KernelModel(train=rows, dual=dual, shares=shares, bias=bias)
 
@@ -170,15 +175,31 @@ def _total(kernels: dict[str, np.ndarray], shares: dict[str, float]) -> np.ndarr
     return total
 
 
-def _left_out(matrix: np.ndarray, goal: np.ndarray) -> tuple[float, float]:
-    """The mean squared error of rows that are predicted from all others, and the strength that makes it least."""
+def units_by_size(unit: Int64[np.ndarray, " rows"]) -> list[Int64[np.ndarray, "units size"]]:
+    """Positions of the rows of each unit, units of one size together."""
+    order = np.argsort(unit, kind="stable")
+    _, starts, sizes = np.unique(unit[order], return_index=True, return_counts=True)
+    return [order[starts[sizes == size, None] + np.arange(size)] for size in np.unique(sizes).tolist()]
+
+
+def _left_out(matrix: np.ndarray, goal: np.ndarray, units: list[np.ndarray]) -> tuple[float, float]:
+    """The mean squared error of units that are predicted from all others, and the strength that makes it least."""
     values, vectors = np.linalg.eigh(matrix)
-    turned, squares = vectors.T @ goal, vectors**2
+    turned = vectors.T @ goal
+    squares = vectors**2 if units[0].shape[1] == 1 else None
     tries = []
     for strength in _STRENGTHS:
         inverse = 1 / (np.maximum(values, 0) + strength)
-        error = (vectors @ (turned * inverse)) / (squares @ inverse)
-        tries.append((float((error**2).mean()), float(strength)))
+        dual, total = vectors @ (turned * inverse), 0.0
+        for rows in units:
+            if rows.shape[1] == 1:
+                assert squares is not None  # single rows come first
+                error = dual[rows[:, 0]] / (squares[rows[:, 0]] @ inverse)
+            else:
+                some = vectors[rows]
+                error = np.linalg.solve((some * inverse) @ some.transpose(0, 2, 1), dual[rows][..., None])
+            total += float((error**2).sum())
+        tries.append((total / len(goal), float(strength)))
     return min(tries)
 
 
