@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from mixfit.candidates.blend import Blend, Gain, ModelPredictions, blend, gain, row_losses
+from mixfit.candidates.blend import Blend, ModelPredictions, blend, gain, row_losses
 from mixfit.candidates.cross_fit import FittedFolds, Fitting, OutOfTimeError, cross_fit, fit_folds, photo_means
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
 from mixfit.candidates.intervals import (
@@ -21,6 +21,7 @@ from mixfit.candidates.intervals import (
     class_uncertainty,
     number_uncertainty,
 )
+from mixfit.candidates.photo_rule import PhotoRule, judge_photos
 from mixfit.candidates.presets import plan_for
 from mixfit.candidates.threads import SMALL, one_thread
 from mixfit.config import ModelConfig, TrainConfig
@@ -275,35 +276,31 @@ class _Choice:
     blend: Blend
     table: Blend
     reason: str
+    rule: PhotoRule | None = None
+    """What the folds tell of the photos; None where no model sees any."""
     refused: Blend | None = None
-    """That with photos, where it is not better beyond noise: what they would add can be told from it."""
+    """That with photos, where the blend that predicts does without them: what they would add can be told from it."""
 
 
 def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
-    """Blend with and without photos; without them unless they help by more than a standard error."""
+    """Blend with and without photos, and let the rule choose; see ``judge_photos``."""
     of_table = [fitting for fitting in fittings if not fitting.candidate.photos]
     table = judged.blend(of_table)
     if len(of_table) == len(fittings):
         return _Choice(blend=table, table=table, reason=f"The blend is {_listed(table)}.")
-    both, groups, weight = judged.blend(fittings), judged.unit, judged.weight
-    found = gain(table.losses, both.losses, groups, weight)
-    before = float(np.average(table.losses, weights=weight))
-    text = f"{_percent(found, before)} on rows that the models did not see"
-    if len(of_table) == 1:
-        return _Choice(blend=both, table=table, reason=f"There is no table to predict from: {_listed(both)}.")
-    if found.beyond_noise:
-        reason = f"The photos help: with them the mean loss is {text}. The blend is {_listed(both)}."
-        return _Choice(blend=both, table=table, reason=reason)
-    reason = (
-        f"The photos do not help beyond noise (with them the mean loss is {text}), so the model uses the table alone: "
-        f"{_listed(table)}."
+    both = judged.blend(fittings)
+    rule = judge_photos(
+        table.losses,
+        both.losses,
+        judged.number,
+        judged.unit,
+        weight=judged.weight,
+        fit_rows=np.array([len(rows) for rows in judged.folds.plan.fit]),
+        columns=len(of_table) > 1,  # than the constant
     )
-    return _Choice(blend=table, table=table, reason=reason, refused=both)
-
-
-def _percent(found: Gain, before: float) -> str:
-    share, error = 100 * found.mean / max(before, 1e-12), 100 * found.error / max(before, 1e-12)
-    return f"{abs(share):.1f} % {'lower' if share >= 0 else 'higher'} (standard error {error:.1f} %)"
+    chosen = both if rule.use else table
+    reason = f"{rule.why} The blend is {_listed(chosen)}."
+    return _Choice(blend=chosen, table=table, reason=reason, rule=rule, refused=None if rule.use else both)
 
 
 def _listed(found: Blend) -> str:
@@ -405,7 +402,7 @@ def _blended(
     choice = " ".join(filter(None, [chosen.reason, judged.folds.plan.describe()]))
     return Blended(
         predictor=predictor,
-        contest=Contest(leaderboard=sorted(lines, key=lambda line: line.loss), choice=choice),
+        contest=Contest(leaderboard=sorted(lines, key=lambda line: line.loss), choice=choice, photos=chosen.rule),
         rows=judged.rows,
         out_of_fold={name: shown(values) for name, values in out_of_fold.items()},
         test={name: shown(values) for name, values in on_test.items()},

@@ -278,7 +278,14 @@ def _blend_and_judge(
     predictor = replace(
         found.predictor,
         metrics={name: json_numbers(by_model[BLEND]) for name, by_model in scores.items()},
-        facts=facts_of_blend(judging, judged, BLEND, [(one.rows, one.count, one.inside) for one in coverage], LEVEL),
+        facts=facts_of_blend(
+            judging,
+            judged,
+            BLEND,
+            [(one.rows, one.count, one.inside) for one in coverage],
+            LEVEL,
+            photos=found.contest.photos,
+        ),
     )
     _save_model(folder, predictor)
     run = Run(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from mixfit.candidates.photo_rule import PhotoRule
 from mixfit.config import DataConfig
 from mixfit.data.bad_inputs import BadInput, describe_bad
 from mixfit.data.load import MixedData
@@ -48,6 +49,8 @@ class Contest:
     """The best first."""
     choice: str
     """Why this of all models predicts, in plain words."""
+    photos: PhotoRule | None = None
+    """What the folds tell of the photos, which ``choice`` says; None where no model sees any."""
     coverage: list[Coverage] = field(default_factory=list)
     """How often intervals or sets at ``LEVEL`` hold the truth of test rows."""
     levels: list[LevelCoverage] = field(default_factory=list)
@@ -174,11 +177,12 @@ def compare_blends(mixed: MixedData, judged: dict[JudgedSplit, Rows], *, photos:
     """The verdict on the rows that judge at the end: the blend against boosted trees, and against a constant."""
     rows, headline = with_groups(mixed, final_rows(judged)), headline_for(mixed.schema.task, mixed.target)
     against = TREES if TREES in rows.predictions else CONSTANT
-    found = compare(rows, headline, BLEND, against, constant=CONSTANT, with_photos=photos, called="blend")
+    # Boosted trees are another recipe, not the same without photos: whether these help, the rule of the folds says.
+    found = compare(rows, headline, BLEND, against, constant=CONSTANT, with_photos=False, called="blend")
     if not photos:
         return found
     without = headline.function(rows.truth, rows.predictions[TABLE_BLEND])
-    said = f"Without the photos the blend has {without:.3g} on the same rows."
+    said = f"The blend of the table columns alone has {headline.name} {without:.3g} on the same rows."
     return Comparison(f"{found.verdict} {said}", loses=found.loses)
 
 

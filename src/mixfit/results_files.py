@@ -262,7 +262,8 @@ def _photo_gain(run: Run, mixed: MixedData, judged: dict[JudgedSplit, Rows]) -> 
     with_name = PHOTO_BLEND if PHOTO_BLEND in final.predictions else BLEND
     if TABLE_BLEND not in final.predictions:
         return None
-    return photo_gain(order, headline, with_name, TABLE_BLEND, same_kind=True, used=run.predictor.uses_photos)
+    used, rule = run.predictor.uses_photos, run.contest.photos
+    return photo_gain(order, headline, with_name, TABLE_BLEND, same_kind=True, used=used, rule=rule)
 
 
 def _diagnosis(finding: Finding) -> Diagnosis:

@@ -3,11 +3,13 @@
 In: the data and our predictions of the rows that judge. Out: ``ModelFacts``, plain values."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64
 
+from mixfit.candidates.photo_rule import PhotoRule
 from mixfit.choices import Role
 from mixfit.data.load import MixedData
 from mixfit.data.values import is_day_first, to_numbers, to_times
@@ -70,15 +72,18 @@ def facts_of_blend(
     model: str,
     coverage: Sequence[tuple[str, int, int]],
     level: float,
+    photos: PhotoRule | None = None,
 ) -> ModelFacts:
     """``model_facts`` of one of the models that ``judged`` has predictions of, with how often its intervals hold.
 
     Args:
-        coverage: which rows, how many they are, and of how many the truth was inside, at ``level``."""
+        coverage: which rows, how many they are, and of how many the truth was inside, at ``level``.
+        photos: what the folds tell of them."""
     kept = tuple(CoverageFacts(rows=name, count=count, inside=inside, level=level) for name, count, inside in coverage)
     truth = {split: rows.truth for split, rows in judged.items()}
     ours = {split: rows.predictions[model] for split, rows in judged.items()}
-    return model_facts(mixed, truth, ours, out_of_fold=True, coverage=kept)
+    facts = model_facts(mixed, truth, ours, out_of_fold=True, coverage=kept)
+    return replace(facts, photos="" if photos is None else photos.why)
 
 
 def rows_with_photo(mixed: MixedData, rows: Int64[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:

@@ -80,6 +80,8 @@ class ModelFacts:
     groups: int = 0
     """How many groups were large enough to be judged."""
     weak: tuple[WeakGroup, ...] = field(default=())
+    photos: str = ""
+    """What the folds tell of the photos; "" where it is not known."""
 
     def to_dict(self) -> dict[str, Any]:
         """State for JSON."""
@@ -198,7 +200,13 @@ def _metrics(facts: ModelFacts, *, classes: Sequence[str] | None) -> list[str]:
         for one in facts.coverage
     ]
     heading = ["rows", "count", "metric", "value", "95 % interval"]
-    return ["## Metrics", "On rows that the model did not learn from.", _table(heading, rows), *kept]
+    return [
+        "## Metrics",
+        "On rows that the model did not learn from.",
+        _table(heading, rows),
+        *kept,
+        *filter(None, [facts.photos]),
+    ]
 
 
 def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: bool) -> list[str]:

@@ -120,4 +120,5 @@ def photos_view(content: ReportContent) -> dict[str, Any] | None:
         "with_name": gain.with_name,
         "without_name": gain.without_name,
         "units": units,
+        "by_rule": gain.rule is not None,
     }

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Shaped
 from markupsafe import Markup
 
+from mixfit.candidates.photo_rule import PhotoRule
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.schema import Schema
 
@@ -66,6 +67,8 @@ class PhotoGain:
     """Both are made in the same way, but for the photos."""
     used: bool
     """Whether the model that the run delivers sees photos."""
+    rule: PhotoRule | None = None
+    """What was decided by the folds; None of one network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

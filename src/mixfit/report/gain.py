@@ -4,6 +4,7 @@ In: predictions with and without photos. Out: ``PhotoGain``, and its sentence.""
 
 import numpy as np
 
+from mixfit.candidates.photo_rule import PhotoRule
 from mixfit.evaluation.bootstrap import bootstrap_difference
 from mixfit.evaluation.scores import Rows
 from mixfit.report.content import Difference, PhotoGain
@@ -12,7 +13,14 @@ from mixfit.training.metrics import Metric
 
 
 def photo_gain(
-    judged: list[Rows], headline: Metric, with_name: str, without_name: str, *, same_kind: bool, used: bool
+    judged: list[Rows],
+    headline: Metric,
+    with_name: str,
+    without_name: str,
+    *,
+    same_kind: bool,
+    used: bool,
+    rule: PhotoRule | None = None,
 ) -> PhotoGain:
     """Compare two models on every part that has rows; arguments as the fields of ``PhotoGain``."""
     differences = []
@@ -36,48 +44,44 @@ def photo_gain(
             )
         )
     return PhotoGain(
-        differences=differences, with_name=with_name, without_name=without_name, same_kind=same_kind, used=used
+        differences=differences,
+        with_name=with_name,
+        without_name=without_name,
+        same_kind=same_kind,
+        used=used,
+        rule=rule,
     )
 
 
 def gain_sentence(gain: PhotoGain, metric: str, part: str) -> str:
-    """What the photos add on the rows that judge, in one or two sentences.
+    """What was decided of the photos by the folds, and beside it what the first part of the table shows.
+
+    That photos help is said by the rule alone: an interval of the test rows neither makes nor withdraws that claim.
 
     Args:
         part: what these rows are called: "test".
     """
     found = gain.differences[0]
     low, high = found.interval
-    on = f"the {plural(found.rows, f'{part} row')}"
-    values = f"{metric} is {number(found.with_photos)} with them and {number(found.without)} without"
-    interval = f"the difference is {number(found.gain)}, 95 % interval {ends_text(found.interval)} (above 0 they help)"
+    on = f"On the {plural(found.rows, f'{part} row')}"
+    difference = f"better by {number(found.gain)} with photos, 95 % interval {ends_text(found.interval)}"
     if not gain.same_kind:
-        head = (
-            f"On {on} {metric} is {number(found.with_photos)}, that of {gain.without_name}, another kind of model, "
-            f"{number(found.without)}"
-        )
-        tail = "What the photos alone add cannot be told from one network: --preset quick fits the same models without."
-        return f"{head}: {interval}. {tail}"
+        head = f"{on} {metric} is {number(found.with_photos)}, that of {gain.without_name} {number(found.without)}"
+        tail = "That is another kind of model; --preset quick fits the same models with and without photos."
+        return f"{head}: {difference}. {tail}"
+    decided = "" if gain.rule is None else f"{gain.rule.why} "
     if np.isnan(found.gain):
-        return f"{metric} cannot be computed on {on}, so it is not known what the photos add."
+        return f"{decided}{on} {metric} cannot be computed."
+    values = f"{decided}{on} {metric} is {number(found.with_photos)} with photos and {number(found.without)} without"
     if np.isnan(low):
-        verdict = f"So few rows have no interval, so that it cannot be told on {on} whether the photos help"
-        return f"{verdict}: {values}.{_why_used(gain)}"
-    if low > 0:
-        verdict = f"The photos {'help' if gain.used else 'would have helped'} on {on}"
-    elif high < 0:
-        verdict = f"The photos {'make' if gain.used else 'would have made'} it worse on {on}"
+        return f"{values}; so few rows have no interval."
+    claim = gain.rule is not None and gain.rule.claim
+    if high < 0:
+        tail = f" On these rows the photos {'make' if gain.used else 'would have made'} it worse."
+    elif claim and low <= 0:
+        tail = " These rows alone are within noise."
+    elif gain.rule is not None and not claim and low > 0:
+        tail = " These rows alone are beyond noise, but a claim is made by the out-of-fold rows only."
     else:
-        verdict = f"The photos add nothing on {on} that can be told from noise"
-    return f"{verdict}: {values}; {interval}.{_why_used(gain)}"
-
-
-def _why_used(gain: PhotoGain) -> str:
-    """What the choice between the two was made on, and how it came out."""
-    fold = next((one for one in gain.differences[1:] if one.split == "valid"), None)
-    if fold is None:
-        return "" if gain.used else " The model uses the table alone."
-    found = f"{number(fold.gain)}, 95 % interval {ends_text(fold.interval)}"
-    use = "the model looks at photos" if gain.used else "the model uses the table alone"
-    on = f"On the {plural(fold.rows, 'row')} of the folds"
-    return f" {on} the difference is {found}; by their mean loss, no other rows, it was chosen that {use}."
+        tail = ""
+    return f"{values}: {difference}.{tail}"
