@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixfit.candidates.photo_rule import PhotoRule
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.schema import Column, Schema
 from mixfit.report.content import (
@@ -55,7 +56,22 @@ def data_facts() -> DataFacts:
     )
 
 
-def gain(low: float, high: float, *, used: bool = True, same_kind: bool = True) -> PhotoGain:
+def photo_rule(*, claim: bool, use: bool) -> PhotoRule:
+    return PhotoRule(
+        claim=claim,
+        use=use,
+        gain=0.12 if claim else 0.03,
+        error=0.04,
+        p_value=0.001 if claim else 0.23,
+        least=0.05 if claim else -0.04,
+        rows=300,
+        groups=300,
+        columns=True,
+    )
+
+
+def gain(low: float, high: float, *, used: bool = True, same_kind: bool = True, claim: bool | None = None) -> PhotoGain:
+    """What photos add; ``claim`` by default as the interval of the test rows has it."""
     found = Difference(
         split="test", rows=60, groups=None, with_photos=0.2, without=0.25, gain=0.05, interval=(low, high)
     )
@@ -65,6 +81,7 @@ def gain(low: float, high: float, *, used: bool = True, same_kind: bool = True) 
         without_name="table",
         same_kind=same_kind,
         used=used,
+        rule=photo_rule(claim=low > 0 if claim is None else claim, use=used) if same_kind else None,
     )
 
 

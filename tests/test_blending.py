@@ -208,7 +208,13 @@ def test_photos_that_say_nothing_are_left_out_and_the_user_is_told(tmp_path: Pat
     assert not found.predictor.uses_photos
     assert not any("photos" in name for name in found.predictor.shares)
     page = (found.folder / "report.html").read_text()
-    assert "The photos do not help beyond noise" in page
+    assert "The photos are not used: they " in page
+    assert "relative to the table columns used" in page
+    assert found.contest is not None
+    assert found.contest.photos is not None
+    assert not found.contest.photos.claim
+    card = (found.folder / "model" / "README.md").read_text()
+    assert found.contest.photos.why in card
     frame = pd.read_csv(table, dtype=str)
     answers = found.predictor.predict(frame.drop(columns="photo").assign(photo=""))
     assert np.corrcoef(answers["prediction"], frame["y"].astype(float))[0, 1] > 0.9
