@@ -53,7 +53,9 @@ def plan_for(data: MixedData, train: TrainConfig, *, lightgbm: bool | None = Non
     table, both = Candidate(kind="network", light=light, **_TABLE), Candidate(kind="network", **_BOTH)
     match preset:
         case "quick":
-            tried = [*simple, both if data.photos is not None else table]
+            # The same network without photos, so that what photos are said to add is not what a network adds.
+            twin = replace(table, light=isinstance(data.source, FeatureTable))
+            tried = [*simple, twin, both] if data.photos is not None else [*simple, table]
         case "balanced":
             tried = [*simple, *further, table, both]
         case "best":
