@@ -23,9 +23,10 @@ import pandas as pd
 import torch
 from scipy.stats import t as student
 
-from mixfit.candidates.blend import blend, row_losses
-from mixfit.candidates.cross_fit import Folds, cross_fit, deal_folds
+from mixfit.candidates.blend import Blend, ModelPredictions, blend, row_losses
+from mixfit.candidates.cross_fit import FittedFolds, Fitting, cross_fit, fit_folds
 from mixfit.candidates.fold import Candidate
+from mixfit.candidates.intervals import tempered
 from mixfit.candidates.photo_rule import LEAST_GAIN, LEVEL, judge_photos
 from mixfit.candidates.threads import one_thread
 from mixfit.choices import Role
@@ -33,7 +34,6 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.photos import Photos
-from mixfit.data.split import group_of_row
 
 FOLDS, HELD_OUT, WIDTH, FACTORS = 5, 4_000, 24, 12
 TRIED = (
@@ -109,20 +109,21 @@ def draw(seed: int, share: float, further: int) -> tuple[MixedData, str]:
 def judge(seed: int, share: float = 0.0, *, held_out: bool = False) -> Found:
     """Fit all models on the folds of a set, blend them with and without photos, and ask each rule."""
     data, kind = draw(seed, share, HELD_OUT if held_out else 40)
-    folds = deal_folds(data, FOLDS, seed=seed)
+    folds = fit_folds(data, FOLDS, seed=seed)
     fittings = {
         one: cross_fit(one, folds, model=ModelConfig(), train=TrainConfig(preset="quick", seed=seed)) for one in TRIED
     }
-    of_table = {one.name: fitting.predictions for one, fitting in fittings.items() if not one.photos}
-    everything = {one.name: fitting.predictions for one, fitting in fittings.items()}
-    blends = [blend(folds.truth, part, folds.number, weight=folds.weight) for part in (of_table, everything)]
+    blends = [
+        _blended(folds, [fitting for fitting in fittings.values() if photos or not fitting.candidate.photos])
+        for photos in (False, True)
+    ]
     before, after = (found.losses for found in blends)
     true = float("nan")
     if held_out:
         rows = data.split.test
         on_rows = {
             one.name: [
-                fitting.tempered(model.predict(fold.rows.take(rows)))
+                _tempered(fitting, model.predict(fold.rows.take(rows)))
                 for model, fold in zip(fitting.fitted, folds.folds, strict=True)
             ]
             for one, fitting in fittings.items()
@@ -132,20 +133,34 @@ def judge(seed: int, share: float = 0.0, *, held_out: bool = False) -> Found:
             mixed = [sum(s * on_rows[name][fold] for name, s in found.shares.items()) for fold in range(FOLDS)]
             losses.append(np.mean([row_losses(truth, np.asarray(one)).mean() for one in mixed]))
         true = float(1 - losses[1] / losses[0])
-    group = group_of_row(data.frame.iloc[folds.rows], data.schema)
     return Found(
         rows=len(folds.rows),
         kind=kind,
         gain=float(1 - np.average(after, weights=folds.weight) / np.average(before, weights=folds.weight)),
         true=true,
-        claims=_claims(before, after, folds, group),
+        claims=_claims(before, after, folds),
     )
 
 
-def _claims(before: np.ndarray, after: np.ndarray, folds: Folds, group: np.ndarray) -> dict[str, bool]:
+def _tempered(fitting: Fitting, predictions: np.ndarray) -> np.ndarray:
+    return predictions if predictions.ndim == 1 else tempered(predictions, fitting.temperature)
+
+
+def _blended(folds: FittedFolds, fittings: list[Fitting]) -> Blend:
+    """As the recipe blends them."""
+    models = {
+        one.candidate.name: ModelPredictions(
+            raw=one.predictions, temperatures=one.temperatures, temperature=one.temperature
+        )
+        for one in fittings
+    }
+    return blend(folds.truth, models, folds.number, learns_from=folds.plan.learns_from, weight=folds.weight)
+
+
+def _claims(before: np.ndarray, after: np.ndarray, folds: FittedFolds) -> dict[str, bool]:
     weight = np.ones(len(before)) if folds.weight is None else folds.weight
     base = np.average(before, weights=weight)
-    rule = judge_photos(before, after, folds.number, group, weight=folds.weight)
+    rule = judge_photos(before, after, folds.number, folds.plan.unit, weight=folds.weight)
     difference = (before - after) / base
     plain = rule.error / np.sqrt(1 + FOLDS / (FOLDS - 1))
     by_fold = [
@@ -153,10 +168,9 @@ def _claims(before: np.ndarray, after: np.ndarray, folds: Folds, group: np.ndarr
     ]
     between = np.sqrt(1 / FOLDS + 1 / (FOLDS - 1)) * np.std(by_fold, ddof=1)
     large = rule.gain >= LEAST_GAIN
-    groups = len(np.unique(group))
     return {
         "before": bool(rule.gain > plain),
-        "uncorrected": bool(large and rule.gain >= student.ppf(1 - LEVEL, groups - 1) * plain),
+        "uncorrected": bool(large and rule.gain >= student.ppf(1 - LEVEL, rule.groups - 1) * plain),
         "between folds": bool(large and np.mean(by_fold) >= student.ppf(1 - LEVEL, FOLDS - 1) * between),
         "judge_photos": rule.claim,
     }

@@ -89,4 +89,4 @@ def test_the_gain_has_the_standard_error_of_a_mean_over_groups() -> None:
     assert found.error == pytest.approx(difference.std(ddof=1) / np.sqrt(40))
     twice = gain(np.repeat(before, 2), np.repeat(after, 2), np.repeat(np.arange(40), 2))
     assert twice.error == pytest.approx(found.error)
-    assert gain(before, after, np.zeros(40, dtype=np.int64)).beyond_noise is False
+    assert gain(before, after, np.zeros(40, dtype=np.int64)).error == float("inf")

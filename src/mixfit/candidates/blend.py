@@ -213,11 +213,6 @@ class Gain:
     error: float
     """Standard error of the mean, over rows, or over groups where rows belong together."""
 
-    @property
-    def beyond_noise(self) -> bool:
-        """More than one standard error."""
-        return self.mean > self.error
-
 
 def gain(
     before: Float[np.ndarray, " rows"],
