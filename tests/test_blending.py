@@ -48,7 +48,7 @@ def run(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_every_model_and_both_blends_are_scored(run: Run) -> None:
     names = set(run.scores["test"])
     assert {"constant", "linear, table", "kernel ridge, table and photos", "boosted trees, table"} < names
-    assert {"network, table and photos", BLEND, TABLE_BLEND} < names
+    assert {"network, table", "network, table and photos", BLEND, TABLE_BLEND} < names
     assert set(run.scores["valid"]) == names
     assert isinstance(run.predictor, BlendPredictor)
     page = (run.folder / "report.html").read_text()
@@ -56,6 +56,10 @@ def test_every_model_and_both_blends_are_scored(run: Run) -> None:
     assert "Out of fold, 76 rows" in page
     assert "Validation" not in page
     assert run.contest is not None
+    assert run.contest.photos is not None
+    assert run.contest.choice.startswith(run.contest.photos.why)
+    without = "The blend of the table columns alone has mape"
+    assert (without in run.comparison.verdict) == run.predictor.uses_photos == run.contest.photos.use
     assert next(part.rows for part in run.contest.coverage) == "all"
     assert "hold the truth of test rows" in page
     assert "network, table and photos, fold 5" in page

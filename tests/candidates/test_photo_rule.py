@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.candidates.blend import blend
+from mixfit.candidates.blend import ModelPredictions, blend
 from mixfit.candidates.linear import fit_ridge
 from mixfit.candidates.photo_rule import LEAST_GAIN, PhotoRule, judge_photos
 
@@ -37,8 +37,9 @@ def ridge_sets(seed: int, *, share: float) -> PhotoRule:
         predictions["constant"][judged] = truth[~judged].mean()
         for name, columns in views.items():
             predictions[name][judged] = fit_ridge(columns[~judged], truth[~judged], None).predict(columns[judged])
-    of_table = {name: predictions[name] for name in ("constant", "table")}
-    before, after = (blend(truth, part, FOLD).losses for part in (of_table, predictions))
+    models = {name: ModelPredictions(raw=values) for name, values in predictions.items()}
+    of_table = {name: models[name] for name in ("constant", "table")}
+    before, after = (blend(truth, part, FOLD).losses for part in (of_table, models))
     return judge_photos(before, after, FOLD, np.arange(400))
 
 

@@ -64,7 +64,8 @@ def gain_sentence(gain: PhotoGain, metric: str, part: str) -> str:
     found = gain.differences[0]
     low, high = found.interval
     on = f"On the {plural(found.rows, f'{part} row')}"
-    difference = f"better by {number(found.gain)} with photos, 95 % interval {ends_text(found.interval)}"
+    values = f"the difference is {number(found.gain)}, 95 % interval {ends_text(found.interval)}"
+    difference = f"{values} (above 0 it is better with photos)"
     if not gain.same_kind:
         head = f"{on} {metric} is {number(found.with_photos)}, that of {gain.without_name} {number(found.without)}"
         tail = "That is another kind of model; --preset quick fits the same models with and without photos."
