@@ -12,7 +12,7 @@ group and share parts of target and features; a quarter has weights.
 Rules, of which all but the first are the one-sided 5 % test and the least gain: the rule before, more than one standard
 error over groups; that standard error without a correction; the corrected variance between folds (Nadeau and Bengio
 2003) with Student's t of four degrees of freedom; and what `judge_photos` does, the corrected variance within folds.
-Run: python benchmarks/study_photo_claims.py noise | signal [sets]; 200 sets, seeds 0 to 199, 10 minutes each."""
+Run: python benchmarks/study_photo_claims.py noise | signal [sets]; 200 sets, seeds 0 to 199, one thread."""
 
 import sys
 import time
