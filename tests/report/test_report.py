@@ -343,18 +343,6 @@ def test_the_first_screen_has_the_interval_and_the_compared_models_the_best_firs
     assert first < page.index('<th scope="row">boosted trees</th>')
 
 
-def test_test_rows_that_differ_from_the_others_are_told() -> None:
-    def with_intervals(valid: tuple[float, float]) -> str:
-        scores = [
-            replace(score, intervals={"rmse": valid if score.split == "valid" else (0.3, 0.4)}, metrics={"rmse": value})
-            for score, value in zip(content().scores, (0.35, 0.5, 0.1, 0.5), strict=True)
-        ]
-        return report_page(replace(content(), scores=scores))
-
-    assert "so these rows are harder" in with_intervals((0.05, 0.15))
-    assert "another matter" not in with_intervals((0.05, 0.35))
-
-
 def test_a_row_shows_truth_prediction_and_what_is_unusual() -> None:
     subject = content()
     text = " ".join(Page(report_page(subject)).text.split())

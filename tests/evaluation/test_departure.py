@@ -1,0 +1,95 @@
+"""A test that is not what the other rows promise is told, with its causes; one that is passes in silence."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mixfit.config import DataConfig
+from mixfit.data.load import MixedData, load_data
+from mixfit.evaluation.departure import causes_of_departure, departure
+from mixfit.evaluation.scores import Rows
+from mixfit.training.metrics import MAE, R2
+
+ROWS = 200
+
+
+def table(seed: int = 0, **columns: Any) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    split = ["train"] * 120 + ["valid"] * 20 + ["test"] * 60
+    frame = pd.DataFrame({"a": rng.normal(size=ROWS), "b": rng.choice(list("uvw"), ROWS), "y": rng.normal(size=ROWS)})
+    return frame.assign(split=split, **columns)
+
+
+def data_of(frame: pd.DataFrame, **options: Any) -> MixedData:
+    return load_data(frame, target="y", config=DataConfig(**options))
+
+
+def rows(split: str, error: float, count: int = 60, seed: int = 0) -> Rows:
+    truth = np.random.default_rng(seed).normal(size=count)
+    errors = error * np.random.default_rng(seed + 1).normal(size=count)
+    return Rows(split, truth, {"model": truth + errors})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("metric", [MAE, R2])
+def test_a_worse_and_a_better_test_are_told_and_noise_is_not(metric: Any) -> None:
+    data = data_of(table())
+
+    def said(promised: float, found: float) -> str:
+        return departure(
+            data, rows("valid", promised), rows("test", found, seed=5), metric, "model", where="out of fold"
+        )
+
+    worse = said(0.2, 1.0)
+    assert worse.startswith("The test rows are predicted worse than promised out of fold, beyond noise: ")
+    assert f"({metric.name})" in worse
+    assert "add such a column, and --set COLUMN=group" in worse  # there is no cause in this table
+    assert said(1.0, 0.2).startswith("The test rows are predicted better than promised")
+    assert said(0.5, 0.52) == ""
+
+
+def test_equal_levels_are_seldom_told_apart() -> None:
+    data = data_of(table())
+    false = sum(
+        departure(data, rows("valid", 0.5, 100, seed), rows("test", 0.5, 60, seed + 500), MAE, "model", where="") != ""
+        for seed in range(100)
+    )
+    assert false <= 5
+
+
+def test_too_few_rows_say_nothing() -> None:
+    assert (
+        departure(data_of(table()), rows("valid", 0.1), rows("test", 9.0, 5), MAE, "model", where="out of fold") == ""
+    )
+
+
+def test_a_table_without_a_cause_has_none() -> None:
+    for seed in range(5):
+        assert causes_of_departure(data_of(table(seed))) == []
+
+
+def test_each_cause_is_named() -> None:
+    frame = table(house_id=np.arange(ROWS) % 40)
+    assert causes_of_departure(data_of(frame)) == ["60 of 60 test rows have an id of 'house_id' in common with others"]
+    assert causes_of_departure(data_of(frame, roles={"house_id": "ignored"}))  # also where it was told to be none
+    frame = table()
+    frame.loc[[150, 160, 170], ["a", "b", "y"]] = frame.loc[[1, 2, 3], ["a", "b", "y"]].to_numpy()
+    assert causes_of_departure(data_of(frame)) == ["3 of 60 test rows are copies of others, or share a photo"]
+    frame = table(sold_on=pd.date_range("2020-01-01", periods=ROWS).strftime("%Y-%m-%d"))
+    assert "the test rows are later by 'sold_on': try --split-time sold_on" in causes_of_departure(data_of(frame))
+    frame = table()
+    frame.loc[140:, "a"] += 2.0
+    (cause,) = causes_of_departure(data_of(frame))
+    assert cause.startswith("the test rows differ from the others: a classifier tells them apart with an AUC of 0.")
+    assert cause.endswith("most by 'a'")
+    frame = table()
+    frame.loc[140:, "y"] += 2.0
+    assert causes_of_departure(data_of(frame)) == ["the target itself is higher in the test rows"]
+
+
+def test_a_level_that_no_training_row_has_is_no_shift_by_itself() -> None:
+    """Of rare levels some are in the test alone, in any split."""
+    rng = np.random.default_rng(0)
+    frame = table(place=rng.integers(0, 120, ROWS).astype(str) + "x")
+    assert causes_of_departure(data_of(frame, roles={"place": "category"})) == []
