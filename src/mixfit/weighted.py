@@ -1,0 +1,79 @@
+"""Statistics of weighted rows: mean, median and quantiles, with one definition for rows with and without weights.
+
+Each is a property of the weighted distribution alone: a row of weight 2 counts as two equal rows, a common factor of
+all weights changes nothing, and a row of weight 0 is not there. None stands for equal weights. NumPy's default quantile
+interpolates between ranks, so that it changes when every row is there twice; here a quantile is the inverse of the
+distribution function, and where that is a whole interval its middle (definition 2 of Hyndman and Fan 1996). The median
+is the usual one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+_SAME = 1e-7
+"""Sums of weights that differ by less than this share of the total are equal: weights are kept as float32."""
+
+Values = Float[np.ndarray, " rows"] | Float[np.ndarray, "rows columns"]
+Weight = Float[np.ndarray, " rows"]
+
+
+def weighted_quantile(
+    values: Values, shares: Sequence[float], weight: Weight | None = None
+) -> Float[np.ndarray, "..."]:
+    """Quantiles, those of each column for ``(rows, columns)``.
+
+    Args:
+        values: finite; at least one row of a weight above 0.
+        shares: in [0, 1].
+        weight: at least 0, finite.
+    Returns:
+        float64 ``(shares,)``, or ``(shares, columns)``.
+    """
+    columns = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    if weight is None:
+        below = np.arange(1, len(columns) + 1)
+        places = [_around(below, share) for share in shares]
+        ordered = np.partition(columns, sorted({place for ends in places for place in ends}), axis=0)
+        found = np.array([ordered[low] / 2 + ordered[high] / 2 for low, high in places])  # halves cannot overflow
+    else:
+        counted = weight > 0
+        columns, counts = columns[counted], weight[counted].astype(np.float64)
+        found = np.empty((len(shares), columns.shape[1]))
+        for number, column in enumerate(columns.T):
+            order = np.argsort(column, kind="stable")
+            ordered, sums = column[order], np.cumsum(counts[order])
+            for place, share in enumerate(shares):
+                low, high = _around(sums, share)
+                found[place, number] = ordered[low] / 2 + ordered[high] / 2
+    return found[:, 0] if values.ndim == 1 else found
+
+
+def weighted_median(values: Float[np.ndarray, " rows"], weight: Weight | None = None) -> float:
+    """The median of finite values, of which there is at least one with a weight above 0."""
+    return float(weighted_quantile(values, (0.5,), weight)[0])
+
+
+def weighted_mean(values: Float[np.ndarray, " rows"], weight: Weight | None = None) -> float:
+    """The mean as float64; nan without a row of a weight above 0."""
+    if not len(values) or (weight is not None and not weight.any()):
+        return float("nan")
+    return float(np.average(np.asarray(values, dtype=np.float64), weights=weight))
+
+
+def taken(weight: Weight | None, rows: np.ndarray) -> Weight | None:
+    """The weights of some rows, by positions or by a mask; None stays None."""
+    return None if weight is None else weight[rows]
+
+
+def _around(sums: np.ndarray, share: float) -> tuple[int, int]:
+    """Places of the two values whose middle the quantile is; one place twice where it is that value.
+
+    Args:
+        sums: of the weights of all rows up to each one, in the order of the values.
+    """
+    same = _SAME * sums[-1]
+    low = np.searchsorted(sums, share * sums[-1] - same, side="left")
+    high = np.searchsorted(sums, share * sums[-1] + same, side="right")
+    last = len(sums) - 1
+    return min(int(low), last), min(int(high), last)
