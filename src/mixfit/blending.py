@@ -47,6 +47,10 @@ class Blended:
     contest: Contest
     rows: np.ndarray
     """Positions of the rows that are judged out of fold."""
+    number: np.ndarray
+    """Fold that predicts each of ``rows``."""
+    fit_rows: list[np.ndarray]
+    """Positions of the rows that each fold fits on."""
     out_of_fold: dict[str, np.ndarray]
     """Predictions of ``rows`` in the unit of the target, or probabilities, by model; the blends are among them."""
     test: dict[str, np.ndarray]
@@ -404,6 +408,8 @@ def _blended(
         predictor=predictor,
         contest=Contest(leaderboard=sorted(lines, key=lambda line: line.loss), choice=choice, photos=chosen.rule),
         rows=judged.rows,
+        number=judged.number,
+        fit_rows=[fold.fit_rows for fold in judged.folds.folds],
         out_of_fold={name: shown(values) for name, values in out_of_fold.items()},
         test={name: shown(values) for name, values in on_test.items()},
         seconds={fitting.candidate.name: fitting.seconds for fitting in fittings},

@@ -101,7 +101,9 @@ def prepare(
     data_config = replace(data_config, image_size=mixed.image_size)
     loss = loss_for(mixed, train_config.loss)
     chosen = choose_optimizer(train_config)
-    train_config = replace(train_config, batch_size=mixed.batch_size, lr=chosen.lr, weight_decay=chosen.weight_decay)
+    train_config = replace(train_config, lr=chosen.lr, weight_decay=chosen.weight_decay)
+    if train_config.preset == "network":  # a blend's folds choose by the rows of each, unless a size was asked for
+        train_config = replace(train_config, batch_size=mixed.batch_size)
     model_config = sized_for(mixed, model_config)
     if mixed.photos is not None:
         model_config = settle_arithmetic(

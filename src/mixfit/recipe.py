@@ -2,7 +2,8 @@
 
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from rich.console import Console
 
 from mixfit.blending import train_blend
+from mixfit.candidates.presets import unused_settings
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.config_file import read_config
 from mixfit.console import PlainConsole
@@ -21,12 +23,12 @@ from mixfit.data.schema import Schema
 from mixfit.data.split import Split
 from mixfit.data.split_time import describe_times
 from mixfit.duration import parse_duration
-from mixfit.errors import ConfigError, DataError
-from mixfit.evaluation.baselines import boosted_trees, constant
+from mixfit.errors import ConfigError, DataError, Stopped
+from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
 from mixfit.evaluation.facts import facts_of_blend, model_facts
 from mixfit.evaluation.scores import JudgedSplit, Rows, headline_for, metrics_for, score
 from mixfit.files import json_numbers
-from mixfit.kept_models import RunKeeper
+from mixfit.kept_models import BelongsTo, RunKeeper
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor
 from mixfit.preparation import (
@@ -60,7 +62,7 @@ from mixfit.run_folder import (
     new_run_folder,
     note_resumption,
     run_name,
-    shown_settings,
+    settings_digest,
     write_settings,
     write_split,
 )
@@ -72,13 +74,13 @@ from mixfit.training.callbacks.nan_guard import NanGuard
 from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard
 from mixfit.training.callbacks.progress import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.callbacks.signals import StopOnSignal
+from mixfit.training.callbacks.signals import SecondSignal, StopOnSignal, interruptible
 from mixfit.training.callbacks.time_budget import TimeBudget
 from mixfit.training.checkpoint_files import newest_checkpoint
 from mixfit.training.choose import choose_optimizer
 from mixfit.training.doctor.examine import prepare_doctors
 from mixfit.training.learner import Learner
-from mixfit.training.loss import Loss, mse
+from mixfit.training.loss import mse
 from mixfit.training.metrics import evaluate
 from mixfit.training.snapshot import Snapshot
 
@@ -114,6 +116,7 @@ def fit(
         Stopped: a signal came; all of the training is saved, and ``resume`` goes on.
     """
     console, table = console or PlainConsole(), Path(table)
+    _check_doctor(callbacks, train or TrainConfig())
     prepared = prepare(
         table,
         target=target,
@@ -124,11 +127,12 @@ def fit(
         console=console,
     )
     folder = new_run_folder(Path(out), run_name(table, target))
-    with locked(folder):
+    advice = _resume_command(folder, callbacks)
+    with locked(folder), _stoppable(folder, advice):
         settings = _write_settings(folder, prepared)
         warnings = [*warnings_of(prepared.data), *changes_since_inspection(prepared.fingerprint, schema)]
         command = command or f"mixfit.fit({table.name!r}, target={target!r})"
-        return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks)
+        return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, advice)
 
 
 def resume(
@@ -157,33 +161,100 @@ def resume(
     if not (folder / "config.toml").is_file():
         raise ConfigError(f"{folder} is not a run folder: it has no config.toml.")
     said = read_config(folder / "config.toml")
+    advice = _resume_command(folder, callbacks, table=table, force=force)
     table = said.table if table is None else Path(table)
     if table is None or said.target is None:
         raise ConfigError(f"{folder}/config.toml does not say the table and the target.")
-    with locked(folder):
+    _check_doctor(callbacks, said.train)
+    schema = folder / "schema.json"
+    with locked(folder), _stoppable(folder, advice):
         prepared = prepare(
             table,
             target=said.target,
-            # the roles, also those that were set, are in the schema
-            data=replace(said.data, roles={}, ignore=(), task=None),
+            # the roles, also those that were set, are in the schema, unless the run was killed before it was written
+            data=replace(said.data, roles={}, ignore=(), task=None) if schema.exists() else said.data,
             model=said.model,
             train=said.train,
-            schema=folder / "schema.json",
+            schema=schema if schema.exists() else said.schema,
             console=console,
         )
         prepared = replace(prepared, data_config=said.data)
         snapshot = newest_checkpoint(folder / "checkpoints")
-        warnings = _differences(folder, prepared, force=force)
+        begun = snapshot is not None or _count_kept(folder) > 0
+        # what was killed before it was written is written now, and where nothing was fitted there is nothing to compare
+        warnings = _differences(folder, prepared, force=force) if begun or _has_environment(folder) else []
+        settings = _write_settings(folder, prepared)
+        if snapshot is not None and BelongsTo.of(snapshot) != _digest(prepared) and not force:
+            raise DataError(
+                f"{folder}/checkpoints has the weights of another network: its settings, data or seed are not those of "
+                "this run. Put the right ones back, or remove that folder to train anew."
+            )
         if snapshot is not None and snapshot.note:
             warnings.append(f"{snapshot.note} Going on from the checkpoint before it.")
         _say_where(console, folder, snapshot, len(prepared.data.train))
-        settings = shown_settings(prepared.data_config, prepared.model_config, prepared.train_config)
-        settings["table_sha256"] = prepared.fingerprint.table_sha256
         if force:
             note_resumption(folder, warnings)
         warnings = [*warnings_of(prepared.data), *warnings]
         command = command or f"mixfit.resume({folder.name!r})"
-        return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, snapshot)
+        return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, advice, snapshot)
+
+
+def _check_doctor(callbacks: Sequence[Callback], train: TrainConfig) -> None:
+    """Refuse a doctor who would have many networks to watch, and report on none."""
+    if train.preset != "network" and any(isinstance(one, Doctor) for one in callbacks):
+        raise ConfigError(
+            f"A doctor examines the training of one network, and the preset {train.preset} trains many models: "
+            "use the preset network with it."
+        )
+
+
+@contextmanager
+def _stoppable(folder: Path, advice: str) -> Iterator[None]:
+    """Turn a signal between two trainings into a sentence that says what is saved where, and how to go on.
+
+    While a network is trained, ``StopOnSignal`` ends it after the batch.
+
+    Raises:
+        Stopped: one signal came.
+        KeyboardInterrupt: a second one came, or the first before the settings were saved.
+    """
+    with interruptible() as came:
+        try:
+            yield
+        except SecondSignal:
+            raise SecondSignal(f"interrupted. {_saved(folder)} {advice}") from None
+        except KeyboardInterrupt:
+            if not (folder / "config.toml").is_file():
+                raise
+            raise Stopped(f"stopped by {came[0] if came else 'SIGINT'}. {_saved(folder)} {advice}") from None
+
+
+def _saved(folder: Path) -> str:
+    """What of a run is in its folder already, as a sentence."""
+    kept = _count_kept(folder)
+    if kept:
+        return f"{kept} fitted model{'' if kept == 1 else 's'} of folds and all settings are saved in {folder}."
+    if (folder / "checkpoints").is_dir():
+        return f"The training and all settings are saved in {folder}."
+    return f"Nothing was fitted yet; the settings are saved in {folder}."
+
+
+def _count_kept(folder: Path) -> int:
+    return len(list((folder / "candidates").glob("*.safetensors")))
+
+
+def _has_environment(folder: Path) -> bool:
+    return (folder / "environment.json").exists()
+
+
+def _digest(prepared: Prepared) -> str:
+    return settings_digest(
+        prepared.data.schema,
+        prepared.data_config,
+        prepared.model_config,
+        prepared.train_config,
+        prepared.fingerprint,
+    )
 
 
 def _write_settings(folder: Path, prepared: Prepared) -> dict[str, object]:
@@ -208,6 +279,7 @@ def _train_and_judge(
     console: Console,
     command: str,
     callbacks: Sequence[Callback],
+    advice: str,
     snapshot: Snapshot | None = None,
 ) -> Run:
     """Train, or go on with it, and write all that a run folder holds."""
@@ -221,8 +293,10 @@ def _train_and_judge(
         console.print(f" warning: {line}", markup=False)
     warnings = [*warnings, *unnamed]
     if train_config.preset != "network":
-        return _blend_and_judge(folder, prepared, mixed, settings, warnings, unnamed, console, command, callbacks)
-    recorder = _train(network, mixed, train_config, prepared.loss, folder, console, callbacks, snapshot)
+        return _blend_and_judge(
+            folder, prepared, mixed, settings, warnings, unnamed, console, command, callbacks, advice
+        )
+    recorder = _train(folder, prepared, mixed, console, callbacks, advice, snapshot)
     seconds = {our_name(mixed): clock.lap()}
     ours = {name: _predict(network, mixed, name) for name in JUDGED}
     predictor = _save(folder, network, mixed, prepared.model_config, ours)  # before anything else can fail
@@ -254,9 +328,14 @@ def _blend_and_judge(
     console: Console,
     command: str,
     callbacks: Sequence[Callback],
+    advice: str,
 ) -> Run:
     """Try many models over folds, and write all that a run folder holds."""
-    keeper = RunKeeper(folder, prepared.train_config.save_every, console, callbacks, _resume_command(folder))
+    unused = unused_settings(mixed, prepared.data_config, prepared.model_config, prepared.train_config)
+    for line in unused:
+        console.print(f" warning: {line}", markup=False)
+    save_every = prepared.train_config.save_every
+    keeper = RunKeeper(folder, save_every, console, callbacks, advice, settings=_digest(prepared))
     found = train_blend(
         mixed,
         image=prepared.network.image,
@@ -268,9 +347,24 @@ def _blend_and_judge(
     )
     # Every row of the folds was predicted by models that did not see it, so all of them may judge.
     judging = replace(mixed, split=Split(train=found.rows, valid=found.rows, test=mixed.split.test))
+    constants: dict[JudgedSplit, dict[str, np.ndarray]] = {
+        "valid": constants_of_folds(mixed, found.number, found.fit_rows),
+        "test": constants_of_folds(
+            mixed,
+            np.zeros(len(mixed.split.test), dtype=np.int64),
+            [np.unique(np.concatenate([found.rows, *found.fit_rows]))],
+        ),
+    }
+    headline = headline_for(mixed.schema.task, mixed.target).name
+    predictions: dict[JudgedSplit, dict[str, np.ndarray]] = {"valid": found.out_of_fold, "test": found.test}
     judged: dict[JudgedSplit, Rows] = {
-        "valid": Rows("valid", truth_of(judging, "valid"), found.out_of_fold),
-        "test": Rows("test", truth_of(judging, "test"), found.test),
+        name: Rows(
+            name,
+            truth_of(judging, name),
+            by_model | {CONSTANT: constants[name][headline]},
+            by_metric={CONSTANT: constants[name]},
+        )
+        for name, by_model in predictions.items()
     }
     metrics = metrics_for(mixed.schema.task, mixed.target)
     scores = {name: score(rows, metrics) for name, rows in judged.items()}
@@ -298,30 +392,29 @@ def _blend_and_judge(
         bad=[*mixed.bad, *unreadable(mixed)],
         contest=found.judged_contest(mixed, coverage, keeper.history_of),
     )
-    warnings = [*warnings, *found.left_out]
+    warnings = [*warnings, *unused, *keeper.notes, *found.left_out]
     write_results(run, judging, judged, found.seconds, settings, command, warnings, images=prepared.images)
     say_end(console, run, prepared.table, judging, prepared.data_config)
     return run
 
 
 def _train(
-    network: MixedInputModel,
-    mixed: MixedData,
-    config: TrainConfig,
-    loss: Loss,
     folder: Path,
+    prepared: Prepared,
+    mixed: MixedData,
     console: Console,
     callbacks: Sequence[Callback],
+    advice: str,
     snapshot: Snapshot | None,
 ) -> Recorder:
-    """Train until the validation loss no longer improves; the best weights stay in ``network``."""
-    recorder = Recorder(folder)
+    """Train until the validation loss no longer improves; the best weights stay in the network."""
+    recorder, config = Recorder(folder), prepared.train_config
     chosen = choose_optimizer(config)
     headline = headline_for(mixed.schema.task, mixed.target)
     learner = Learner(
-        network,
+        prepared.network,
         mixed,
-        loss=loss,
+        loss=prepared.loss,
         optimizer=chosen.make,
         metrics=metrics_for(mixed.schema.task, mixed.target),
         callbacks=[
@@ -330,10 +423,11 @@ def _train(
             EarlyStopping("valid_loss", mode="min", patience=config.patience),
             NanGuard(),
             OutOfMemoryGuard(console=console),
+            BelongsTo(_digest(prepared)),
             *([] if config.time is None else [TimeBudget(parse_duration(config.time))]),
             Checkpoints(folder / "checkpoints", "valid_loss", mode="min", seconds=config.save_every),
             *callbacks,
-            StopOnSignal(_resume_command(folder) + " --doctor" * any(isinstance(one, Doctor) for one in callbacks)),
+            StopOnSignal(advice),
         ],
         weight_decay=chosen.weight_decay,
     )
@@ -343,8 +437,13 @@ def _train(
     return recorder
 
 
-def _resume_command(folder: Path) -> str:
-    return f"Go on with: mixfit train --resume {shlex.quote(str(folder))}"
+def _resume_command(
+    folder: Path, callbacks: Sequence[Callback], *, table: str | Path | None = None, force: bool = False
+) -> str:
+    """What is typed to go on, with the flags of this call that have to be given again."""
+    moved = "" if table is None else f"{shlex.quote(str(table))} "
+    flags = " --force" * force + " --doctor" * any(isinstance(one, Doctor) for one in callbacks)
+    return f"Go on with: mixfit train {moved}--resume {shlex.quote(str(folder))}{flags}"
 
 
 def _predict(network: MixedInputModel, mixed: MixedData, split: JudgedSplit) -> np.ndarray:
@@ -392,7 +491,7 @@ def _differences(folder: Path, now: Prepared, *, force: bool) -> list[str]:
 
 
 def _say_where(console: Console, folder: Path, snapshot: Snapshot | None, batches: int) -> None:
-    fitted = len(list((folder / "candidates").glob("*.safetensors")))
+    fitted = _count_kept(folder)
     if fitted:
         text = f"going on: {fitted} models of folds are fitted already"
     elif snapshot is None:

@@ -145,7 +145,8 @@ def truth_of(mixed: MixedData, split: JudgedSplit) -> np.ndarray:
 def judged_rows(mixed: MixedData, split: JudgedSplit, ours: np.ndarray, baselines: list[Baseline]) -> Rows:
     """Predictions of the network and of the baselines for a split."""
     others = {baseline.name: baseline.predictions[split] for baseline in baselines}
-    return Rows(split, truth_of(mixed, split), {our_name(mixed): ours, **others})
+    by_metric = {baseline.name: baseline.by_metric[split] for baseline in baselines if baseline.by_metric}
+    return Rows(split, truth_of(mixed, split), {our_name(mixed): ours, **others}, by_metric=by_metric)
 
 
 def final_rows(judged: dict[JudgedSplit, Rows]) -> Rows:

@@ -241,9 +241,7 @@ def _scores(
                     intervals={
                         metric.name: ends
                         for metric in chosen
-                        for ends in [
-                            bootstrap_interval(metric, rows.truth, rows.predictions[model], groups=rows.groups)
-                        ]
+                        for ends in [bootstrap_interval(metric, rows.truth, rows.of(model, metric), groups=rows.groups)]
                         if not np.isnan(ends).any()
                     },
                 )

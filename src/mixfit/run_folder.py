@@ -1,5 +1,6 @@
 """The run folder: its name, and the files in it that say how the run was made."""
 
+import hashlib
 import io
 import json
 import os
@@ -24,7 +25,7 @@ from mixfit.data.schema import Schema
 from mixfit.data.split import Split
 from mixfit.device import default_device
 from mixfit.errors import DataError, ResourceError
-from mixfit.files import explained, write_file
+from mixfit.files import explained, read_regular, write_file
 
 if sys.platform != "win32":
     import fcntl
@@ -108,14 +109,22 @@ def write_settings(
     *,
     given: Schema | None = None,
 ) -> dict[str, object]:
-    """Write config.toml, schema.json and environment.json; give the settings back for the report.
+    """Write those of config.toml, schema.json and environment.json that are not there; give the settings back.
 
-    ``mixfit train --config`` takes the config.toml; a schema that was given is then the copy in this folder."""
+    ``mixfit train --config`` takes the config.toml; a schema that was given is then the copy in this folder. A process
+    may be killed between two of the files: with a config.toml the run can begin anew, and so it comes first, but for a
+    schema that it names."""
     kept = None if given is None else folder / "schema.json"
     environment = {**describe_environment(), "arguments": sys.argv[1:], **asdict(fingerprint)}
-    write_file(folder / "config.toml", settings_toml(table, target, data, model, train, schema=kept))
-    write_file(folder / "schema.json", json.dumps(schema.to_dict(), indent=1, ensure_ascii=False))
-    write_file(folder / "environment.json", json.dumps(environment, indent=1))
+    files = {
+        "config.toml": settings_toml(table, target, data, model, train, schema=kept),
+        "schema.json": json.dumps(schema.to_dict(), indent=1, ensure_ascii=False),
+        "environment.json": json.dumps(environment, indent=1),
+    }
+    first = "config.toml" if given is None else "schema.json"
+    for name in sorted(files, key=lambda name: name != first):
+        if not (folder / name).exists():
+            write_file(folder / name, files[name])
     return shown_settings(data, model, train) | {"table_sha256": fingerprint.table_sha256}
 
 
@@ -133,6 +142,20 @@ def shown_settings(data: DataConfig, model: ModelConfig, train: TrainConfig) -> 
     shown = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
     folders = {"data.images": data.images, "data.cache": data.cache}
     return shown | {name: shown_path(path) for name, path in folders.items() if path}
+
+
+def settings_digest(
+    schema: Schema, data: DataConfig, model: ModelConfig, train: TrainConfig, fingerprint: Fingerprint
+) -> str:
+    """A sha256 of all settings and data that decide what the models of a run become.
+
+    Where photos lie is not among them, as the fingerprint is of the photos themselves, nor are caches and the time
+    between two savings."""
+    settings = _sections(data, model, train)
+    for section, name in (("data", "images"), ("data", "cache"), ("data", "cache_gb"), ("train", "save_every")):
+        settings[section].pop(name, None)
+    decisive = {"settings": settings, "schema": schema.to_dict(), "data": asdict(fingerprint)}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def changed_versions(folder: Path) -> list[str]:
@@ -189,8 +212,8 @@ def read_split(folder: Path, rows: int) -> Split | None:
 def _environment_of(folder: Path) -> dict[str, Any] | None:
     """What ``environment.json`` of a run says; None if it is not there or damaged."""
     try:
-        said = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        said = json.loads(read_regular(folder / "environment.json"))
+    except (DataError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
     return said if isinstance(said, dict) else None
 

@@ -152,10 +152,16 @@ def fit_candidate(
 
 
 def _fit_constant(fold: Fold) -> FittedConstant:
+    """The best constant for the loss of the leaderboard; those for other metrics are in ``evaluation.baselines``."""
     if not fold.classes:
         return FittedConstant(value=np.array([np.average(fold.truth, weights=fold.weight)]), classes=0)
-    counts = np.bincount(fold.truth, weights=fold.weight, minlength=fold.classes) + 1e-6
-    return FittedConstant(value=counts / counts.sum(), classes=fold.classes)
+    return FittedConstant(value=class_frequencies(fold.truth, fold.weight, fold.classes), classes=fold.classes)
+
+
+def class_frequencies(labels: np.ndarray, weight: np.ndarray | None, classes: int) -> np.ndarray:
+    """Weighted shares of the classes ``(classes,)``; one that is not among the labels has nearly none."""
+    counts = np.bincount(labels, weights=weight, minlength=classes) + 1e-6
+    return counts / counts.sum()
 
 
 def _fit_simple(candidate: Candidate, fold: Fold) -> FittedSimple:

@@ -133,6 +133,11 @@ class OutOfTimeError(Exception):
 class Keeper(Protocol):
     """Keeps what was fitted already, so that a run that was stopped need not fit it again."""
 
+    def begin(self, folds: Sequence[tuple[Fold, np.ndarray]]) -> None:
+        """Note the folds that are numbered in the other methods, each with the positions of the rows that it judges.
+
+        What is kept is used for these rows alone."""
+
     def load(self, candidate: Candidate, fold: int, backbone: nn.Module | None) -> Fitted | None:
         """What was kept, or None."""
 
@@ -236,6 +241,9 @@ def cross_fit(
         OutOfTimeError: the time was over before the last fold.
     """
     started = time.perf_counter()
+    if keeper is not None:
+        every = [*folds.folds, *([] if folds.final is None else [folds.final])]
+        keeper.begin([(fold, folds.rows[folds.number == place]) for place, fold in enumerate(every)])
 
     def fitted_on(place: int, fold: Fold) -> Fitted:
         if seconds is not None and time.perf_counter() - started > seconds:
@@ -275,7 +283,7 @@ def cross_fit(
     if folds.final is not None:
         each.append(fitted_on(folds.count, folds.final))
     temperatures, temperature = np.ones(folds.count), 1.0
-    if predictions.ndim == 2:
+    if predictions.ndim == 2 and candidate.kind != "constant":  # frequencies of classes are to stay just that
         # A network may know much and be far too sure of it, which would keep it out of every blend of probabilities.
         temperatures = np.array([_temperature(folds, predictions, mask) for mask in folds.plan.learns_from])
         temperature = _temperature(folds, predictions, folds.number >= 0)

@@ -172,11 +172,11 @@ def fit_network(
         start: of a tuned network: the one that was fitted on features of the same rows, from which it goes on.
     """
     data = restricted(fold.data, table=candidate.table, photos=candidate.photos)
+    if train_config.batch_size is not None:  # else the one that suits the rows of the fold
+        data = replace(data, batch_size=train_config.batch_size)
     if candidate.tuned:
         data = replace(data, source=fold.rows.pixels, cache=None)
-    # Beside features of photos an MLP does better than an ensemble, in half the time (docs/LOG.md).
-    beside_features = candidate.photos and candidate.table and backbone is not None
-    if (beside_features or candidate.light) and model_config.tabular == "tabm":
+    if takes_mlp(candidate, on_features=backbone is not None) and model_config.tabular == "tabm":
         model_config = replace(model_config, tabular="mlp")
     config = sized_for(data, model_config)
     if candidate.tuned and backbone is not None:
@@ -211,6 +211,13 @@ def fit_network(
         own_backbone=candidate.photos and (candidate.tuned or backbone is None),
         changed=_changed(network, backbone) if candidate.tuned and backbone is not None else None,
     )
+
+
+def takes_mlp(candidate: Candidate, *, on_features: bool) -> bool:
+    """Whether a network has an MLP in the place of a TabM for its table.
+
+    Beside features of photos an MLP does better than an ensemble, in half the time (docs/LOG.md)."""
+    return candidate.light or (candidate.photos and candidate.table and on_features)
 
 
 def _begin_at(network: MixedInputModel, backbone: nn.Module | None, start: "FittedNetwork | None") -> None:

@@ -1,13 +1,14 @@
 """Which models are tried for a table: a preset's list, without those that could not learn from these data."""
 
-from dataclasses import dataclass, replace
-from typing import assert_never
+from dataclasses import dataclass, fields, replace
+from typing import Any, assert_never
 
 from mixfit.candidates.fold import Candidate
 from mixfit.candidates.kernels import MOST_ROWS
 from mixfit.candidates.lightgbm_trees import lightgbm_is_installed
+from mixfit.candidates.network import TUNED_EPOCHS, takes_mlp
 from mixfit.choices import Preset
-from mixfit.config import TrainConfig
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
 
@@ -71,6 +72,51 @@ def plan_for(data: MixedData, train: TrainConfig, *, lightgbm: bool | None = Non
     epochs = min(train.epochs, _MOST_EPOCHS.get(preset, train.epochs))
     found = [Candidate(kind="constant"), *(candidate for candidate in tried if _can_learn(candidate, data, folds))]
     return Plan(candidates=tuple(found), train=replace(train, epochs=epochs), folds=folds)
+
+
+def unused_settings(mixed: MixedData, data: DataConfig, model: ModelConfig, train: TrainConfig) -> list[str]:
+    """Settings that are not the default ones and that a preset of many models does not, or not wholly, follow.
+
+    One sentence each. All others it follows as one network does; which those are, a test of every field knows."""
+    tried, preset = plan_for(mixed, train).candidates, train.preset
+    networks = [candidate for candidate in tried if candidate.kind == "network"]
+    found = []
+    if not _is_default(train, "patience"):
+        found.append(
+            f"patience={train.patience} has no effect: the networks of preset {preset} train a fixed number of epochs, "
+            "as no row is left over to stop them by"
+        )
+    most = _MOST_EPOCHS.get(preset, train.epochs)
+    tuned = any(candidate.tuned for candidate in networks)
+    if not _is_default(train, "epochs") and train.epochs > (TUNED_EPOCHS if tuned else most):
+        found.append(
+            f"epochs={train.epochs}: the networks of preset {preset} train {most} epochs at most"
+            + (f", a tuned one {TUNED_EPOCHS}" if tuned else "")
+        )
+    own = ("auto", "mse") if mixed.target.classes is None else ("auto", "cross_entropy")
+    if train.loss not in own:
+        judged = "squared error" if mixed.target.classes is None else "log loss"
+        found.append(
+            f"loss={train.loss} is minimised by networks alone: the other models of preset {preset} and the weights of "
+            f"the ensemble minimise the {judged}"
+        )
+    if not _is_default(data, "valid"):
+        found.append(
+            f"valid={data.valid:g} has little effect: the folds of preset {preset} take training and validation rows "
+            "alike"
+        )
+    on_features = isinstance(mixed.source, FeatureTable)
+    if model.tabular == "tabm" and all(takes_mlp(candidate, on_features=on_features) for candidate in networks):
+        found += [
+            f"{name}={getattr(model, name)} has no effect: no network of preset {preset} is a TabM on these data"
+            for name in ("members", "category_width")
+            if not _is_default(model, name)
+        ]
+    return found
+
+
+def _is_default(settings: Any, name: str) -> bool:
+    return any(field.name == name and getattr(settings, name) == field.default for field in fields(settings))
 
 
 def _can_learn(candidate: Candidate, data: MixedData, folds: int) -> bool:

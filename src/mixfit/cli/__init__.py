@@ -30,6 +30,7 @@ app = App(
     help_epilogue="Exit codes: 0 ok, 1 a bug of ours, 2 usage, 3 data, 4 resources, 5 diverged, "
     "75 stopped with everything saved, 130 interrupted.",
     config=config_file.lay_under,
+    suppress_keyboard_interrupt=False,  # which would end with 130 and say nothing
 )
 
 for command in (demo, inspect, train, tune, config, evaluate, compare, explain, predict, report, cache):
@@ -52,11 +53,13 @@ def _run(arguments: list[str]) -> int:
     except CycloptsError as error:
         # A wrong value that a dataclass refused arrives wrapped; its own sentence is the better one.
         cause = error.__cause__
+        if cause is not None and not isinstance(cause, MixfitError) and _came_through_mixfit(cause):
+            return _report_bug()
         return _fail(str(cause if isinstance(cause, MixfitError) else error), ConfigError.exit_code)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt as interrupt:
+        return _fail(str(interrupt) or "interrupted", 130)
     except BrokenPipeError:
         # The reader of our output went away, as in `mixfit inspect ... | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,6 +72,12 @@ def _run(arguments: list[str]) -> int:
 def _fail(message: str, code: int) -> int:
     print(f"mixfit: {message}", file=sys.stderr)
     return code
+
+
+def _came_through_mixfit(error: BaseException) -> bool:
+    """Whether our own code raised an error or called what did, and not only that of a library."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(module == "mixfit" or module.startswith("mixfit.") for module in modules)
 
 
 def _report_bug() -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mixfit.data.photos import Photos
+from mixfit.errors import DataError
+from mixfit.files import read_regular
 
 FINGERPRINT_FILE = "fingerprint.json"
 """Where ``mixfit inspect`` writes it, beside the schema."""
@@ -68,8 +70,8 @@ class Fingerprint:
 def read_fingerprint(path: Path) -> Fingerprint | None:
     """The one that a JSON file holds; None when there is no such file, or it says something else."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        data = json.loads(read_regular(path))
+    except (DataError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
     return Fingerprint.from_dict(data) if isinstance(data, dict) else None
 

@@ -100,8 +100,10 @@ def read_image(
         if size is not None and isinstance(image, JpegImageFile):
             # libjpeg decodes at 1/2, 1/4 or 1/8 for a fraction of the time. At least twice the wanted size must
             # remain, so that the bicubic filter still decides the quality.
-            image.draft(None, (2 * size, 2 * size))
-        image.load()
+            with _decoder_errors():
+                image.draft(None, (2 * size, 2 * size))
+        with _decoder_errors():
+            image.load()
         _parse_exif(image)
         with suppress(Exception):  # turned first; what can fail is only the rewriting of damaged EXIF afterwards
             ImageOps.exif_transpose(image, in_place=True)
@@ -171,21 +173,30 @@ def _header(file: BytesIO | BufferedReader) -> ImageHeader:
     # Pillow swaps the sides of a TIFF itself. It would decode a PNG in search of EXIF behind the pixels.
     if not isinstance(image, TiffImageFile) and "exif" in image.info:
         _parse_exif(image)
-        if image.getexif().get(ExifTag.Orientation) in (5, 6, 7, 8):
+        with _decoder_errors():
+            orientation = image.getexif().get(ExifTag.Orientation)
+        if orientation in (5, 6, 7, 8):
             width, height = height, width
     return ImageHeader(width, height, str(image.format), image.mode)
 
 
 @contextmanager
 def _problems_as_image_errors() -> Iterator[None]:
-    """Turn whatever Pillow or the system raises into an ``ImageError``.
+    """Turn what the system raises for a file into an ``ImageError``: what it says of the path, and want of memory."""
+    try:
+        yield
+    except (OSError, MemoryError, UnicodeError) as error:
+        raise ImageError(_problem(error)) from error
+
+
+@contextmanager
+def _decoder_errors() -> Iterator[None]:
+    """Turn whatever Pillow raises for the content of a file into an ``ImageError``; only calls of Pillow stand here.
 
     Decoders of damaged files raise nearly every built-in exception, hence the broad clause; Pillow's warnings
     arrive here too when warnings are errors."""
     try:
         yield
-    except ImageError:
-        raise
     except Exception as error:
         raise ImageError(_problem(error)) from error
 
@@ -285,7 +296,8 @@ def _open(file: BytesIO | BufferedReader) -> ImageFile:
     thread-safe."""
     plugin = _plugin(file.read(64))
     file.seek(0)
-    image = plugin(file)
+    with _decoder_errors():
+        image = plugin(file)
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"has {width} x {height} pixels; at most {MAX_PIXELS:,} pixels are read")
@@ -306,22 +318,27 @@ def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
         return _grey_from_16_bit(image)
     if image.mode in ("I", "F"):
         return _grey_from_any_range(image)
-    if image.has_transparency_data:
-        return _over_white(image)
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+    with _decoder_errors():  # what the file says of its transparency and its palette may be damaged
+        if image.has_transparency_data:
+            rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        else:
+            return image if image.mode in ("L", "RGB") else image.convert("RGB")
+    return _over_white(rgba)
 
 
 def _grey_from_16_bit(image: Image.Image) -> Image.Image:
     """Scale by a table of all 65,536 levels; ``convert("RGB")`` would clip every level above 255 to white."""
     top, white_is_zero = 65_535, False
     if isinstance(image, TiffImageFile):
-        top = 4_095 if image.tag_v2.get(BITSPERSAMPLE) == (12,) else top
-        white_is_zero = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
+        with _decoder_errors():
+            top = 4_095 if image.tag_v2.get(BITSPERSAMPLE) == (12,) else top
+            white_is_zero = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
     levels = np.minimum(np.arange(65_536), top)
     grey = ((levels * 255 + top // 2) // top).astype(np.uint8)
     if white_is_zero:
         grey = 255 - grey
-    if isinstance(transparent := image.info.get("transparency"), int):
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int) and 0 <= transparent < len(grey):
         grey[transparent] = 255
     return Image.fromarray(grey[np.asarray(image)])
 
@@ -366,8 +383,7 @@ def _to_square(photo: Image.Image, size: int, crop: Crop) -> Image.Image:
             assert_never(crop)
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+def _over_white(rgba: Image.Image) -> Image.Image:
     if rgba.getchannel("A").getextrema() == (255, 255):
         return rgba.convert("RGB")
     white = Image.new("RGBA", rgba.size, "white")

@@ -105,9 +105,10 @@ class DataLoader:
         """One epoch; one that was left early is started anew.
 
         Raises:
-            MixfitError: an item cannot be fetched, or a batch not collated or transformed. What is no ``MixfitError``
-                already becomes a ``DataError``; the message names the row and its files, or the rows of the batch, and
-                the cause is chained.
+            MixfitError: an item cannot be fetched, or a batch not collated or transformed. What the caller's dataset,
+                collate function or transforms raise and is no ``MixfitError`` already becomes a ``DataError``, as does
+                an ``OSError`` of any; the message names the row and its files, or the rows of the batch, and the cause
+                is chained. Other errors of mixfit's own dataset and transforms are bugs and stay what they are.
         """
         if self._under_way is not None:
             self.sampler.set_epoch(self._under_way[0])
@@ -153,7 +154,8 @@ class DataLoader:
         """What of a batch can be made without another device; runs in a thread when prefetching."""
         items = self._fetch(job.indices)
         rows = _table_rows(self.dataset, job.indices)
-        with _naming_rows("collate", rows):
+        ours = self.collate_function is collate and isinstance(self.dataset, MixedDataset)
+        with _naming_rows("collate", rows, ours=ours):
             xb, yb = self.collate_function(items)
         if self.device.type == "cuda":
             return job.position, rows, pin(xb), pin(yb)
@@ -164,7 +166,8 @@ class DataLoader:
     def _transformed(self, xb: Any, yb: Tensor, epoch: int, rows: np.ndarray) -> tuple[Any, Tensor]:
         if not self.transform.transforms or not isinstance(xb, Inputs):  # ours do not apply to a foreign dataset
             return xb, yb
-        with _naming_rows("transform", rows):
+        ours = all(type(one).__module__.startswith("mixfit.") for one in self.transform.transforms)
+        with _naming_rows("transform", rows, ours=ours):
             return self.transform((xb, yb), RowRandom(self.sampler.seed, epoch, xb.rows))
 
     def _fetch(self, indices: np.ndarray) -> Any:
@@ -178,6 +181,9 @@ class DataLoader:
         except MemoryError:
             raise
         except Exception as error:
+            inside = bool(((indices >= 0) & (indices < len(self.dataset))).all())
+            if inside and isinstance(self.dataset, MixedDataset) and not isinstance(error, MixfitError | OSError):
+                raise  # a fault of ours and of no row
             raise fetch_error(self.dataset, indices.tolist(), error) from error
 
 
@@ -200,13 +206,18 @@ def fetch_error(dataset: Dataset, indices: Sequence[int], error: Exception) -> M
 
 
 @contextmanager
-def _naming_rows(doing: str, rows: np.ndarray) -> Iterator[None]:
-    """Say of an error which rows the batch was of."""
+def _naming_rows(doing: str, rows: np.ndarray, *, ours: bool) -> Iterator[None]:
+    """Say of an error which rows the batch was of.
+
+    Args:
+        ours: the code that runs is mixfit's own, so that anything but a ``MixfitError`` is a fault of ours."""
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
+        if ours and not isinstance(error, MixfitError):
+            raise
         more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
         named = f"{', '.join(map(str, rows[:5].tolist()))}{more}"
         raise _as_mixfit_error(f"Could not {doing} the batch of rows {named}", error) from error

@@ -107,8 +107,23 @@ def _write_piece(frame: pd.DataFrame, path: Path, write: Callable[[pd.DataFrame]
         write(frame)
     except UnicodeEncodeError:
         raise DataError(f"{path} is not written: a text is no valid Unicode (half a surrogate pair).") from None
+    except _UnwritableError as error:
+        raise DataError(f"{path} is not written: {error}; convert that column.") from None
+
+
+class _UnwritableError(Exception):
+    """A column holds what the kind of file has no place for."""
+
+
+@contextmanager
+def _cells_told() -> Iterator[None]:
+    """Say of an error of a library that writes cells what it says; only its calls stand here."""
+    try:
+        yield
+    except UnicodeEncodeError:
+        raise
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not written: {' '.join(map(str, error.args))}; convert that column.") from None
+        raise _UnwritableError(" ".join(map(str, error.args))) from None
 
 
 class _TextPieces:
@@ -150,13 +165,17 @@ class _ParquetPieces:
 
     def write(self, frame: pd.DataFrame) -> None:
         schema = None if self.writer is None else self.writer.schema
-        table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+        with _cells_told():
+            table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
         if self.writer is None:
             for place, name in enumerate(table.schema.names):
                 if name in self.types and table.schema.field(place).type != self.types[name]:
-                    table = table.set_column(place, name, table.column(place).cast(self.types[name]))
-            self.writer = pyarrow.parquet.ParquetWriter(self.file, table.schema)
-        self.writer.write_table(table)
+                    with _cells_told():
+                        table = table.set_column(place, name, table.column(place).cast(self.types[name]))
+            with _cells_told():
+                self.writer = pyarrow.parquet.ParquetWriter(self.file, table.schema)
+        with _cells_told():
+            self.writer.write_table(table)
 
 
 def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
@@ -197,10 +216,9 @@ def _has_carriage_return(frame: pd.DataFrame) -> bool:
 def _json_lines(frame: pd.DataFrame) -> bytes:
     names = list(frame.columns)
     columns = [_json_cells(frame[name]) for name in names]
-    lines = (
-        json.dumps(dict(zip(names, cells, strict=True)), ensure_ascii=False, allow_nan=False)
-        for cells in zip(*columns, strict=True)
-    )
+    rows = [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    with _cells_told():
+        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
     return "".join(f"{line}\n" for line in lines).encode()
 
 

@@ -1,16 +1,29 @@
 """Baselines on the same rows: what a prediction costs nothing, and what the table alone gives.
 
-Both are fitted on the training rows and give predictions in the unit of the target, as the network does."""
+Both are fitted on the training rows and give predictions in the unit of the target, as the network does.
+
+A constant is the best one for the metric that it is judged by: what no model may be worse than. Predicted is the
+weighted median where MAE or MAPE judge (that of MAPE would be a median weighted by 1/|truth|, a low value that depends
+on the smallest truths), the weighted mean where RMSE or R² do, for the R² of the logarithm the mean of the logarithms,
+and the weighted frequencies of classes. So it is everywhere: in the scores of one network and of a preset, in the
+verdict, which is by the headline metric, and in the leaderboard of a preset, whose loss is the squared error on the
+scale that is fitted, or the log loss: its constant is the mean on that scale, or the frequencies."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+from mixfit.candidates.candidate import class_frequencies
 from mixfit.data.load import MixedData
 from mixfit.data.split import SplitName
+from mixfit.evaluation.scores import headline_for, metrics_for
+from mixfit.training.metrics import MAE, MAPE, R2_LOG, Metric
+from mixfit.weighted import weighted_mean, weighted_median
 
 CONSTANT = "constant"
 BOOSTED_TREES = "boosted trees, table only"
@@ -25,19 +38,61 @@ class Baseline:
     name: str
     predictions: dict[SplitName, np.ndarray]
     seconds: float
+    by_metric: dict[SplitName, dict[str, np.ndarray]] = field(default_factory=dict)
+    """By split and metric, where what is predicted depends on the metric; ``predictions`` is for the headline."""
 
 
 def constant(data: MixedData) -> Baseline:
-    """The median of the training target, or the frequencies of its classes."""
+    """The best constants of the training rows, by metric."""
     start = time.perf_counter()
-    truth = _targets(data, "train")
-    if data.target.classes is None:
-        row = data.target.decode(np.median(truth)[None].astype(np.float32))
-    else:
-        row = (np.bincount(truth, minlength=len(data.target.classes)) / len(truth))[None]
     splits: tuple[SplitName, ...] = ("valid", "test")
-    predictions = {name: np.repeat(row, len(data.split.of(name)), axis=0) for name in splits}
-    return Baseline(CONSTANT, predictions, time.perf_counter() - start)
+    metrics = metrics_for(data.schema.task, data.target)
+    found = {metric.name: best_constant(data, metric, data.split.train) for metric in metrics}
+    by_metric = {
+        split: {name: np.repeat(row, len(data.split.of(split)), axis=0) for name, row in found.items()}
+        for split in splits
+    }
+    headline = headline_for(data.schema.task, data.target).name
+    predictions = {split: by_metric[split][headline] for split in splits}
+    return Baseline(CONSTANT, predictions, time.perf_counter() - start, by_metric)
+
+
+def constants_of_folds(
+    data: MixedData, number: Int64[np.ndarray, " rows"], fit_rows: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """By metric: for each row the best constant of the rows that its fold fits on.
+
+    Args:
+        number: fold that predicts each row.
+        fit_rows: positions in the table, one array a fold.
+    """
+    found = {}
+    for metric in metrics_for(data.schema.task, data.target):
+        of_folds = np.concatenate([best_constant(data, metric, rows) for rows in fit_rows])
+        found[metric.name] = of_folds[number]
+    return found
+
+
+def best_constant(data: MixedData, metric: Metric, rows: Int64[np.ndarray, " fitted"]) -> np.ndarray:
+    """What predicts best by a metric of all that is the same for every row.
+
+    Args:
+        rows: positions of the rows that it is found on, with their weights.
+    Returns:
+        float64 ``(1,)`` in the unit of the target, or ``(1, classes)``.
+    """
+    weight = None if data.arrays.weight is None else data.arrays.weight.numpy()[rows]
+    if data.target.classes is not None:
+        labels = data.arrays.target.numpy()[rows]
+        return class_frequencies(labels, weight, len(data.target.classes))[None]
+    truth = data.target.truth(data.frame[data.schema.target].iloc[rows])
+    if metric in (MAE, MAPE):
+        return np.array([weighted_median(truth, weight)])
+    if metric is R2_LOG:
+        scaled = data.arrays.target.numpy()[rows]  # where numbers that have no logarithm have a place
+        return data.target.decode(np.array([weighted_mean(scaled, weight)]))
+    largest = float(np.abs(truth).max()) or 1.0  # a sum of the largest numbers would overflow
+    return np.array([weighted_mean(truth / largest, weight) * largest])
 
 
 def boosted_trees(data: MixedData, *, seed: int = 0) -> Baseline:

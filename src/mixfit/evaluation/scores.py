@@ -1,6 +1,6 @@
 """Scores of several models on the same rows, and in plain words who wins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -33,6 +33,12 @@ class Rows:
     """By model; numbers ``(rows,)`` or probabilities ``(rows, classes)``."""
     groups: np.ndarray | None = None
     """Number of the group of each row, where rows belong together; intervals are then those over groups."""
+    by_metric: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    """By model and metric, where a model predicts otherwise for another metric: a constant, see ``baselines``."""
+
+    def of(self, model: str, metric: Metric) -> np.ndarray:
+        """What a model predicts where it is judged by this metric."""
+        return self.by_metric.get(model, {}).get(metric.name, self.predictions[model])
 
 
 def metrics_for(task: Task, target: Target) -> tuple[Metric, ...]:
@@ -53,7 +59,14 @@ def headline_for(task: Task, target: Target) -> Metric:
 
 def score(rows: Rows, metrics: tuple[Metric, ...]) -> dict[str, dict[str, float]]:
     """Metrics of every model on these rows."""
-    return {model: evaluate(metrics, rows.truth, prediction) for model, prediction in rows.predictions.items()}
+    return {
+        model: {
+            name: value
+            for metric in metrics
+            for name, value in evaluate((metric,), rows.truth, rows.of(model, metric)).items()
+        }
+        for model in rows.predictions
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +111,10 @@ def _compare_two(rows: Rows, headline: Metric, ours: str, table: str, model: str
     mine, theirs = found[ours][headline.name], found[table][headline.name]
     if np.isnan(mine) or np.isnan(theirs):
         return Comparison(f"{headline.name} cannot be computed on the {rows.split} rows: no comparison.", loses=False)
-    low, high = bootstrap_interval(headline, rows.truth, rows.predictions[ours], groups=rows.groups)
+    low, high = bootstrap_interval(headline, rows.truth, rows.of(ours, headline), groups=rows.groups)
     sign = 1 if headline.higher_is_better else -1
     ends = bootstrap_difference(
-        headline, rows.truth, rows.predictions[ours], rows.predictions[table], groups=rows.groups
+        headline, rows.truth, rows.of(ours, headline), rows.of(table, headline), groups=rows.groups
     )
     gain_low, gain_high = sorted(sign * end for end in ends)
     interval = "n/a" if np.isnan(low) else f"{low:.3g} to {high:.3g}"

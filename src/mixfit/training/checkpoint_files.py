@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from mixfit.errors import DataError
-from mixfit.files import explained, flush_folder, json_numbers, write_file
+from mixfit.files import explained, flush_folder, json_numbers, read_regular, write_file
 from mixfit.training.snapshot import Snapshot, put_weights
 
 LAST, PREVIOUS, BEST = "last", "previous", "best"
 FILES = WEIGHTS, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 FORMAT = 1
 """Raised whenever an older version could not read what is written."""
+_LARGEST_MANIFEST = 10_000
+"""Bytes; ours have a few hundred."""
 _NOT_IN_JSON = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -86,13 +89,15 @@ def read_checkpoint(folder: Path) -> Snapshot:
     Raises:
         DataError: a file is missing or damaged.
     """
-    files = _read_whole(folder)
+    state, tensors = _read_whole(folder, (WEIGHTS, TRAINING))
     try:
-        rest = join_tensors(json.loads(files[STATE]), load_tensors(files[TRAINING]))
-        del rest["format"]
-        return Snapshot(weights=load_tensors(files[WEIGHTS]), **rest)
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise DataError(f"{folder} is not a whole checkpoint: {error!r}.") from error
+        rest = join_tensors({key: value for key, value in state.items() if key != "format"}, tensors[TRAINING])
+    except KeyError as error:
+        raise DataError(f"{folder} is not a whole checkpoint: {STATE} names the tensor {error}.") from error
+    wanted = {field.name for field in fields(Snapshot)} - {"weights"}
+    if rest.keys() != wanted:
+        raise DataError(f"{folder} is not a whole checkpoint: {STATE} has other entries than those of a fit.")
+    return Snapshot(weights=tensors[WEIGHTS], **rest)
 
 
 def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
@@ -103,13 +108,8 @@ def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
     Raises:
         DataError: a file is missing or damaged, or the weights are those of another network.
     """
-    files = _read_whole(folder)
-    try:
-        facts: dict[str, Any] = json.loads(files[STATE])
-        weights = load_tensors(files[WEIGHTS])
-    except (ValueError, KeyError, SafetensorError) as error:
-        raise DataError(f"{folder} is not a whole checkpoint: {error!r}.") from error
-    put_weights(weights, model)
+    facts, tensors = _read_whole(folder, (WEIGHTS,))
+    put_weights(tensors[WEIGHTS], model)
     return facts
 
 
@@ -136,25 +136,29 @@ def newest_checkpoint(folder: Path) -> Snapshot | None:
     return None
 
 
-def _read_whole(folder: Path) -> dict[str, bytes]:
-    """All files of a folder, if they are those that were written."""
+def _read_whole(folder: Path, wanted: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """The state of a checkpoint and the tensors of the wanted files, if all files are those that were written."""
     try:
-        sums = json.loads((folder / "MANIFEST.json").read_bytes())
-        files = {name: (folder / name).read_bytes() for name in sums}
-    except (OSError, ValueError, TypeError) as error:
+        sums = json.loads(read_regular(folder / "MANIFEST.json", most=_LARGEST_MANIFEST))
+        if not isinstance(sums, dict) or not {STATE, *wanted} <= sums.keys() <= set(FILES):
+            raise DataError("MANIFEST.json names other files")
+        files = {name: read_regular(folder / name) for name in sums}
+    except (DataError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{folder} is not a whole checkpoint: {error}.") from error
     damaged = [name for name, content in files.items() if hashlib.sha256(content).hexdigest() != sums[name]]
     if damaged:
         raise DataError(f"{folder}/{damaged[0]} is damaged: its sha256 is not the one in MANIFEST.json.")
     try:
-        version = json.loads(files[STATE]).get("format")
-    except (KeyError, ValueError, AttributeError) as error:
+        state = json.loads(files[STATE])
+        tensors = {name: load_tensors(files[name]) for name in wanted}
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, SafetensorError) as error:
         raise DataError(f"{folder} is not a whole checkpoint: {error!r}.") from error
+    version = state.get("format") if isinstance(state, dict) else None
     if version != FORMAT:
         raise DataError(
             f"{folder} has the format {version}, and this version of mixfit reads up to {FORMAT}: update mixfit."
         )
-    return files
+    return state, tensors
 
 
 def write_whole(fresh: Path, files: dict[str, bytes]) -> None:

@@ -52,11 +52,12 @@ class Snapshot:
         Raises:
             ConfigError: it is that of another kind of optimizer, or of other parameters.
         """
+        if not isinstance(optimizer, torch.optim.Optimizer):  # ours say themselves what does not fit
+            optimizer.load_state_dict(self.optimizer)
+            return
         try:
             optimizer.load_state_dict(self.optimizer)
-        except ConfigError:
-            raise
-        except (KeyError, ValueError) as error:  # PyTorch's
+        except (KeyError, ValueError) as error:
             raise ConfigError(f"The saved optimizer does not fit this one: {error}.") from error
 
 

@@ -1,6 +1,8 @@
 """``mixfit tune``: the data are read and frozen features computed once, then one short training for each trial."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from mixfit.console import PlainConsole
 from mixfit.data.augment import augmentation
 from mixfit.data.schema import Schema
 from mixfit.duration import parse_duration
-from mixfit.errors import ConfigError, Diverged, ResourceError
+from mixfit.errors import ConfigError, Diverged, ResourceError, Stopped
 from mixfit.evaluation.scores import headline_for, metrics_for
 from mixfit.files import write_file
 from mixfit.preparation import Prepared, prepare, with_features
@@ -21,6 +23,7 @@ from mixfit.training.build import build_model
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.callbacks.pruning import Deadline, Pruning
 from mixfit.training.callbacks.recorder import Recorder
+from mixfit.training.callbacks.signals import interruptible
 from mixfit.training.choose import choose_optimizer
 from mixfit.training.learner import Learner
 from mixfit.tuning.space import Space
@@ -132,17 +135,36 @@ def tune(
         markup=False,
     )
     console.print(f" trial  valid_loss{headline:>11}  epochs       s  settings", markup=False)
-    try:
+    with _stoppable(search, trials):
         while search.deadline is None or time.monotonic() < search.deadline or not study.has_begun():
             trial = study.next_trial(trials, search.space.start())
             if trial is None:
                 break
             _run_trial(search, trial, headline)
             _write_best(search)
-    except KeyboardInterrupt:
-        console.print(f" stopped after {study.done()} of {trials} trials; the same command goes on", markup=False)
-        raise
     return _finish(search, headline)
+
+
+@contextmanager
+def _stoppable(search: _Search, trials: int) -> Iterator[None]:
+    """Say how to go on when a signal ends the search; the running trial is given up.
+
+    Raises:
+        Stopped: one signal came.
+        KeyboardInterrupt: a second one came while the first was heeded.
+    """
+    with interruptible() as came:
+        try:
+            yield
+        except KeyboardInterrupt:
+            done = f"stopped after {search.study.done()} of {trials} trials; the same command goes on"
+            search.console.print(f" {done}", markup=False)
+            if len(came) == 1:
+                raise Stopped(
+                    f"stopped by {came[0]}. The search is saved in {search.study.folder}, and the same command goes on "
+                    "with it."
+                ) from None
+            raise
 
 
 def _open_study(prepared: Prepared, out: Path, trials: int) -> Study:

@@ -1,0 +1,172 @@
+"""A bug of ours is told as a bug, with exit code 1, and never as a damaged file, a bad row or a wrong flag."""
+
+import shutil
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import QUICK
+from small_runs import small_fit, small_table, without_results
+
+from mixfit.cli import main
+from mixfit.config import TrainConfig
+from mixfit.results import Run
+
+BUGS = (AttributeError("no such thing"), KeyError("key"), TypeError("a type"), ValueError("a value"), IndexError("9"))
+
+
+def run_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return int(str(stop.value.code)), capsys.readouterr().err
+
+
+def break_it(patch: pytest.MonkeyPatch, place: str, error: Exception) -> None:
+    """Let a function of ours raise what only a mistake in it would."""
+    module, _, name = place.partition(":")
+    owner, _, method = name.rpartition(".")
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise error
+
+    found = import_module(module)
+    patch.setattr(getattr(found, owner) if owner else found, method, broken)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_table(tmp_path_factory.mktemp("bugs") / "numbers")
+
+
+@pytest.fixture(scope="module")
+def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        without_results(patch)
+        return small_fit(table, tmp_path_factory.mktemp("runs"))
+
+
+def assert_told_as_a_bug(found: tuple[int, str], error: Exception) -> None:
+    code, said = found
+    assert (code, "this is a bug of mixfit, not a mistake of yours" in said) == (1, True), said
+    assert type(error).__name__ in said
+
+
+@pytest.mark.parametrize("error", BUGS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "place",
+    [
+        "mixfit.data.load:split_rows",
+        "mixfit.candidates.candidate:design_matrix",
+        "mixfit.candidates.cross_fit:make_fold",
+        "mixfit.evaluation.baselines:best_constant",
+        "mixfit.config:parse_duration",
+    ],
+)
+def test_while_a_preset_is_trained(
+    table: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    error: Exception,
+) -> None:
+    if place.endswith("best_constant") and not isinstance(error, KeyError):
+        return  # it comes at the end of a run, and takes as long
+    break_it(monkeypatch, place, error)
+    more = ["--preset", "quick", "--epochs", "1", "--cache-gb", "0", "--tabular", "mlp", "--time", "9m"]
+    assert_told_as_a_bug(run_of(capsys, "train", table, "--target", "y", "--out", tmp_path, *more), error)
+
+
+@pytest.mark.parametrize("error", BUGS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "place",
+    [
+        "mixfit.data.dataset:_add_photos",
+        "mixfit.data.loader:_table_rows",
+        "mixfit.data.images:_to_square",
+        "mixfit.data.images:_to_grey_or_rgb",
+        "mixfit.data.images:_count_scans",
+    ],
+)
+def test_while_photos_are_decoded_and_batches_made(
+    demo_table: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    error: Exception,
+) -> None:
+    break_it(monkeypatch, place, error)
+    more: Sequence[str] = [*QUICK, "--image-size", "32", "--cache-gb", "0", "--backbone", "small_resnet"]
+    assert_told_as_a_bug(run_of(capsys, "train", demo_table, "--target", "price", "--out", tmp_path, *more), error)
+
+
+@pytest.mark.parametrize("error", BUGS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("place", ["mixfit.kept_models:read_fitted", "mixfit.kept_models:_not_finite"])
+def test_while_kept_models_are_read(
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    error: Exception,
+) -> None:
+    folder = Path(shutil.copytree(run.folder, tmp_path / run.folder.name))
+    break_it(monkeypatch, place, error)
+    assert_told_as_a_bug(run_of(capsys, "train", "--resume", folder), error)
+
+
+@pytest.mark.parametrize("error", [AttributeError("x"), TypeError("a type")], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "place", ["mixfit.training.checkpoint_files:join_tensors", "mixfit.training.snapshot:put_weights"]
+)
+def test_while_checkpoints_are_read(
+    table: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    error: Exception,
+) -> None:
+    with monkeypatch.context() as patch:
+        without_results(patch)
+        small_fit(table, tmp_path, train=TrainConfig(preset="network", epochs=1))
+    (folder,) = tmp_path.iterdir()
+    break_it(monkeypatch, place, error)
+    assert_told_as_a_bug(run_of(capsys, "train", "--resume", folder), error)
+
+
+@pytest.mark.parametrize("error", BUGS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("mixfit.data.table_writer:_without_formulas", "out.csv"),
+        ("mixfit.data.table_writer:_delimited", "out.csv"),
+        ("mixfit.data.table_writer:_json_cells", "out.jsonl"),
+        ("mixfit.data.preprocess:TablePreprocessor.transform", "out.parquet"),
+    ],
+)
+def test_while_predictions_are_written(
+    run: Run,
+    table: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    name: str,
+    error: Exception,
+) -> None:
+    break_it(monkeypatch, place, error)
+    found = run_of(capsys, "predict", run.folder, table, "-o", tmp_path / name, "--cache-gb", 0)
+    assert_told_as_a_bug(found, error)
+
+
+def test_what_people_do_wrong_is_still_no_bug(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = run_of(capsys, "train", table, "--target", "y", "--epochs", "many")
+    assert code == 2
+    assert "bug" not in said
+    code, said = run_of(capsys, "train", table, "--target", "y", "--time", "soon")
+    assert code == 2
+    assert "A duration is a number" in said

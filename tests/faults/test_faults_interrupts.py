@@ -1,0 +1,296 @@
+"""Signals and kills in every part of a run of a preset lose nothing that was fitted, and it is said how to go on."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import QUIET, model_bytes, small_fit, small_table, without_results
+
+from mixfit import recipe, run_folder
+from mixfit.candidates import cross_fit
+from mixfit.cli import main
+from mixfit.config import DataConfig
+from mixfit.errors import Stopped
+from mixfit.kept_models import RunKeeper
+from mixfit.predictor.blend import BlendPredictor
+from mixfit.recipe import resume
+from mixfit.training.callbacks.signals import SecondSignal
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_on_a_terminal() -> Iterator[None]:
+    """A shell starts what it puts in the background with Ctrl-C ignored, and nohup with SIGHUP, which are left so."""
+    handlers = (signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL)
+    former = [signal.signal(number, handler) for number, handler in zip(SIGNALS, handlers, strict=True)]
+    yield
+    now = [signal.getsignal(number) for number in SIGNALS]
+    for number, handler in zip(SIGNALS, former, strict=True):
+        signal.signal(number, handler)
+    assert now == list(handlers)  # whatever happened, the handlers are those of before
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_table(tmp_path_factory.mktemp("interrupts") / "numbers")
+
+
+@pytest.fixture(scope="module")
+def whole(table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The model of a run that was never stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_results(patch)
+        return model_bytes(small_fit(table, tmp_path_factory.mktemp("whole")).folder)
+
+
+def raising(real: Callable[..., Any], numbers: tuple[signal.Signals, ...], *, call: int, after: bool) -> Any:
+    """A function that sends this process signals when it is called for the n-th time."""
+    calls = [0]
+
+    def function(*arguments: Any, **named: Any) -> Any:
+        calls[0] += 1
+        if calls[0] != call:
+            return real(*arguments, **named)
+        if after:
+            real(*arguments, **named)
+        for number in numbers[:-1]:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(number)
+        signal.raise_signal(numbers[-1])
+        raise AssertionError("the signal was not heeded")
+
+    return function
+
+
+PLACES: dict[str, tuple[object, str, int, bool]] = {
+    "features": (recipe, "with_features", 1, False),
+    "first model": (cross_fit, "fit_candidate", 1, False),
+    "a simple model": (cross_fit, "fit_candidate", 8, True),
+    "between a model and its manifest": (RunKeeper, "_manifest", 4, False),
+    "between two networks": (RunKeeper, "watch", 23, True),
+    "the blend": (BlendPredictor, "__init__", 1, False),
+    "before the model is saved": (recipe, "_save_model", 1, False),
+    "the report": (recipe, "write_results", 1, False),
+}
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("place", PLACES)
+def test_a_signal_in_any_part_ends_with_75_and_the_run_goes_on_to_the_same_bytes(
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    whole: dict[str, bytes],
+    place: str,
+    number: signal.Signals,
+) -> None:
+    if number is not signal.SIGINT and place not in ("a simple model", "the report"):
+        return  # the handler is the same
+    owner, name, call, after = PLACES[place]
+    without_results(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, raising(getattr(owner, name), (number,), call=call, after=after))
+        with pytest.raises(Stopped, match=rf"^stopped by {number.name}\. ") as stop:
+            small_fit(table, tmp_path)
+    assert stop.value.exit_code == 75
+    (run,) = tmp_path.iterdir()
+    kept = len(list((run / "candidates").glob("*.json")))
+    assert str(stop.value).endswith(f" saved in {run}. Go on with: mixfit train --resume {run}")
+    assert ("Nothing was fitted yet" in str(stop.value)) == (kept == 0)
+    assert not (run / ".lock").exists()
+    resume(run, console=QUIET)
+    assert model_bytes(run) == whole
+
+
+def test_the_second_signal_ends_at_once_and_says_the_same(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+) -> None:
+    without_results(monkeypatch)
+    with monkeypatch.context() as patch:
+        twice = raising(cross_fit.fit_candidate, (signal.SIGINT, signal.SIGINT), call=3, after=False)
+        patch.setattr(cross_fit, "fit_candidate", twice)
+        with pytest.raises(SecondSignal, match=r"^interrupted\. 2 fitted models of folds .* --resume"):
+            small_fit(table, tmp_path)
+    (run,) = tmp_path.iterdir()
+    resume(run, console=QUIET)
+    assert model_bytes(run) == whole
+
+
+def test_signals_that_are_ignored_stay_ignored(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+) -> None:
+    without_results(monkeypatch)
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    real = cross_fit.fit_candidate
+
+    def hang_up(*arguments: Any, **named: Any) -> Any:
+        signal.raise_signal(signal.SIGHUP)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(cross_fit, "fit_candidate", hang_up)
+    try:
+        assert model_bytes(small_fit(table, tmp_path).folder) == whole
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
+def test_a_moved_table_and_force_are_in_the_command_that_goes_on(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_results(monkeypatch)
+    run = small_fit(table, tmp_path / "runs").folder
+    moved = tmp_path / "a table.csv"
+    moved.write_bytes(table.read_bytes())
+    monkeypatch.setattr(recipe, "_save_model", raising(recipe._save_model, (signal.SIGINT,), call=1, after=False))
+    with pytest.raises(Stopped) as stop:
+        resume(run, table=moved, force=True, console=QUIET)
+    assert str(stop.value).endswith(f"Go on with: mixfit train '{moved}' --resume {run} --force")
+
+
+# --- kills while a run begins ---------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Nothing of ours catches it."""
+
+
+def die_at(patch: pytest.MonkeyPatch, write: int) -> None:
+    """A process that is killed before it writes the n-th file of the run folder."""
+    real, count = run_folder.write_file, [0]
+
+    def write_file(*arguments: Any) -> None:
+        if count[0] == write:
+            raise Killed
+        count[0] += 1
+        real(*arguments)
+
+    patch.setattr(run_folder, "write_file", write_file)
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
+def test_a_kill_between_any_two_writes_at_the_start_lets_the_run_begin_anew(
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    whole: dict[str, bytes],
+    written: int,
+    given: bool,
+) -> None:
+    reported = without_results(monkeypatch)
+    settings: dict[str, Any] = {}
+    if given:
+        earlier = small_fit(table, tmp_path / "earlier").folder
+        settings["schema"] = earlier / "schema.json"
+    reported.clear()
+    with monkeypatch.context() as patch:
+        die_at(patch, written)
+        if written == 3:
+            patch.setattr(recipe, "train_blend", lambda *_, **__: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            small_fit(table, tmp_path / "runs", **settings)
+    (run,) = (tmp_path / "runs").iterdir()
+    if not (run / "config.toml").exists():
+        assert written == 0 or given
+        with pytest.raises(recipe.ConfigError, match=r"is not a run folder: it has no config\.toml"):
+            resume(run, console=QUIET)
+        return
+    resume(run, console=QUIET)
+    assert model_bytes(run) == whole
+    assert {path.name for path in run.iterdir()} >= {"config.toml", "schema.json", "environment.json"}
+    assert not [line for line in reported[0] if "environment" in line or "schema" in line]
+
+
+@pytest.mark.parametrize("missing", [("schema.json",), ("environment.json",), ("schema.json", "environment.json")])
+def test_files_that_say_how_a_run_began_and_are_gone_are_written_again(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes], missing: tuple[str, ...]
+) -> None:
+    without_results(monkeypatch)
+    roles = {"z": "number", "kind": "category"}
+    run = small_fit(table, tmp_path, data=DataConfig(cache_gb=0.0, roles=roles)).folder  # type: ignore[arg-type]
+    before = {name: (run / name).read_bytes() for name in missing}
+    for name in missing:
+        (run / name).unlink()
+    resume(run, console=QUIET)
+    assert model_bytes(run)["model.safetensors"] == whole["model.safetensors"]
+    for name in missing:
+        assert (run / name).exists()
+        if name == "schema.json":
+            assert (run / name).read_bytes() == before[name]
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_line_ends_with_75_between_two_models_and_says_how_to_go_on(
+    table: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    settings = ["--preset", "balanced", "--target", "y", "--out", str(tmp_path), "--cache-gb", "0"]
+    command = [sys.executable, "-m", "mixfit.cli", "train", str(table), *settings]
+    with subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("   linear, table"):
+                    break
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=200)
+        finally:
+            process.kill()
+    assert process.returncode == 75, errors
+    assert "Traceback" not in errors
+    (run,) = tmp_path.iterdir()
+    assert errors.startswith(f"mixfit: stopped by {number.name}. ")
+    assert errors.endswith(f"saved in {run}. Go on with: mixfit train --resume {run}\n")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_second_signal_is_130_with_the_same_sentence(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = raising(cross_fit.fit_candidate, (signal.SIGTERM, signal.SIGTERM), call=2, after=False)
+    monkeypatch.setattr(cross_fit, "fit_candidate", twice)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(table), "--target", "y", "--out", str(tmp_path), "--preset", "quick", "--cache-gb", "0"])
+    assert stop.value.code == 130
+    (run,) = tmp_path.iterdir()
+    said = capsys.readouterr().err
+    assert said.startswith(f"mixfit: interrupted. 1 fitted model of folds and all settings are saved in {run}.")
+    assert said.endswith(f"Go on with: mixfit train --resume {run}\n")
+
+
+def test_a_search_that_a_signal_ends_says_how_to_go_on(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    from mixfit.tuning import run as tuning
+
+    monkeypatch.setattr(tuning, "_train", raising(tuning._train, (signal.SIGTERM,), call=1, after=False))
+    arguments = ["tune", str(table), "--target", "y", "--trials", "2", "--out", str(tmp_path), "--cache-gb", "0"]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--tabular", "mlp", "--tabular-hidden", "8", "--epochs", "1"])
+    assert stop.value.code == 75
+    said = capsys.readouterr()
+    assert "stopped after 0 of 2 trials; the same command goes on" in said.out
+    assert "mixfit: stopped by SIGTERM. The search is saved in" in said.err
+
+
+def test_doctors_are_for_one_network(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        without_results(patch)
+        run = small_fit(table, tmp_path / "runs").folder
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--resume", str(run), "--doctor"])
+    assert stop.value.code == 2
+    assert "the preset quick trains many models" in capsys.readouterr().err

@@ -1,0 +1,383 @@
+"""What a run keeps of a model is used only where it is whole, and of this candidate, these rows and these settings."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from small_runs import QUIET, TRAIN, model_bytes, small_fit, small_table, without_results
+
+from mixfit.candidates.candidate import FittedConstant
+from mixfit.candidates.fold import Candidate
+from mixfit.config import TrainConfig
+from mixfit.errors import DataError, Diverged, Stopped
+from mixfit.kept_models import RunKeeper
+from mixfit.recipe import resume
+from mixfit.training.callback import Callback
+from mixfit.training.state import TrainState
+
+LINEAR, TREES, NETWORK = (Candidate(kind=kind) for kind in ("linear", "trees", "network"))  # type: ignore[arg-type]
+
+
+@dataclass
+class Finished:
+    """A run that was never stopped, and its keeper."""
+
+    table: Path
+    folder: Path
+    keeper: RunKeeper
+    model: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("kept")
+    table = small_table(folder / "numbers")
+    keepers: list[RunKeeper] = []
+    real = RunKeeper.__post_init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunKeeper, "__post_init__", lambda keeper: (keepers.append(keeper), real(keeper))[1])
+        without_results(patch)
+        run = small_fit(table, folder / "runs")
+    return Finished(table, run.folder, keepers[0], model_bytes(run.folder))
+
+
+@pytest.fixture
+def copied(finished: Finished, tmp_path: Path) -> tuple[Path, RunKeeper]:
+    """A copy of the run, and a keeper of it that knows the same rows and settings."""
+    folder = Path(shutil.copytree(finished.folder, tmp_path / finished.folder.name))
+    keeper = replace(finished.keeper, folder=folder)
+    keeper._rows = finished.keeper._rows
+    return folder, keeper
+
+
+def places(content: bytes, count: int) -> Iterator[int]:
+    """Of bytes all over, the first and the last among them."""
+    yield from sorted({*range(min(16, len(content))), *np.linspace(0, len(content) - 1, count).astype(int).tolist()})
+
+
+@pytest.mark.parametrize("candidate", [LINEAR, TREES, NETWORK])
+@pytest.mark.parametrize("kind", ["model", "manifest", "history"])
+def test_one_flipped_bit_anywhere_is_noticed_and_told(
+    copied: tuple[Path, RunKeeper], candidate: Candidate, kind: str
+) -> None:
+    folder, keeper = copied
+    base = folder / "candidates" / f"{candidate.kind.replace('trees', 'boosted_trees')}-table-2"
+    path = {"model": base.with_suffix(".safetensors"), "manifest": base.with_suffix(".json")}.get(
+        kind, base / "history.csv"
+    )
+    if kind == "history" and candidate is not NETWORK:
+        assert not path.exists()
+        return
+    content = path.read_bytes()
+    assert keeper.load(candidate, 1, None) is not None
+    tried = 0
+    for place in places(content, 150):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        keeper.notes.clear()
+        assert keeper.load(candidate, 1, None) is None, place
+        (note,) = keeper.notes
+        assert note.startswith(f"{candidate.name}, fold 2: what was kept of it ")
+        assert note.endswith("; it is fitted again.")
+        tried += 1
+    assert tried >= min(150, len(content))
+    path.write_bytes(content)
+    assert keeper.load(candidate, 1, None) is not None
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def _fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "inside").write_text("x")
+
+
+def _nowhere(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def _large(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(2**40)  # no disk is needed for the hole
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "truncated": _cut,
+    "empty": lambda path: path.write_bytes(b"") and None,
+    "garbage": lambda path: path.write_bytes(bytes(range(256)) * 9) and None,
+    "nested": lambda path: path.write_bytes(b"[" * 9_000) and None,
+    "a list": lambda path: path.write_bytes(b"[1, 2]") and None,
+    "missing": Path.unlink,
+    "a pipe": _fifo,
+    "a folder": _folder,
+    "a link to nowhere": _nowhere,
+    "a terabyte": _large,
+}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_no_kept_model_is_fitted_again_and_takes_its_place(
+    copied: tuple[Path, RunKeeper], damage: str, suffix: str
+) -> None:
+    folder, keeper = copied
+    fitted = keeper.load(LINEAR, 0, None)
+    assert fitted is not None
+    path = folder / "candidates" / f"linear-table-1{suffix}"
+    DAMAGES[damage](path)
+    assert keeper.load(LINEAR, 0, None) is None
+    (note,) = keeper.notes
+    assert note.startswith("linear, table, fold 1: ")
+    keeper.keep(LINEAR, 0, fitted)
+    keeper.notes.clear()
+    assert keeper.load(LINEAR, 0, None) is not None
+    assert keeper.notes == []
+
+
+def test_numbers_that_are_not_finite_are_neither_kept_nor_read(copied: tuple[Path, RunKeeper]) -> None:
+    folder, keeper = copied
+    broken = FittedConstant(value=np.array([np.nan]), classes=0)
+    with pytest.raises(Diverged, match="fold 1: value is not finite"):
+        keeper.keep(Candidate(kind="constant"), 0, broken)
+    path = folder / "candidates" / "linear-table-1.safetensors"
+    tensors = load_tensors(path.read_bytes())
+    tensors["model.weights"][1] = torch.inf
+    header = json.loads(path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")])
+    content = save_tensors(tensors, metadata=header["__metadata__"])
+    path.write_bytes(content)
+    manifest = path.with_suffix(".json")
+    said = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(said | {"sha256": hashlib.sha256(content).hexdigest()}, indent=1))
+    assert keeper.load(LINEAR, 0, None) is None
+    assert "model.weights is not finite" in keeper.notes[0]
+
+
+def moved(folder: Path, names: dict[str, str], source: Path | None = None) -> None:
+    """Put kept models, with their manifests, under other names."""
+    source = source or folder
+    read = {
+        new + suffix: (source / "candidates" / (old + suffix)).read_bytes()
+        for old, new in names.items()
+        for suffix in (".safetensors", ".json")
+    }
+    for name, content in read.items():
+        (folder / "candidates" / name).write_bytes(content)
+
+
+SWAPS = {
+    "folds": ({"linear-table-1": "linear-table-2", "linear-table-2": "linear-table-1"}, "was fitted on other rows"),
+    "networks of folds": ({"network-table-5": "network-table-4"}, "was fitted on other rows"),
+    "candidates": ({"linear-table-1": "kernel_ridge-table-1"}, "is of another model"),
+}
+
+
+@pytest.mark.parametrize("swap", SWAPS)
+def test_swapped_files_change_no_byte_of_the_model_and_are_told(
+    finished: Finished, copied: tuple[Path, RunKeeper], monkeypatch: pytest.MonkeyPatch, swap: str
+) -> None:
+    folder, _ = copied
+    names, why = SWAPS[swap]
+    moved(folder, names)
+    reported = without_results(monkeypatch)
+    resume(folder, console=QUIET)
+    assert model_bytes(folder) == finished.model
+    told = [line for line in reported[0] if "it is fitted again" in line]
+    assert len(told) == len(names)
+    for new in names.values():
+        place = new.rpartition("-")[2]
+        assert any(f", fold {place}: what was kept of it {why}" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    "other", [{"train": replace(TRAIN, seed=1)}, {"train": replace(TRAIN, epochs=3)}, {"table": 1}], ids=str
+)
+def test_models_of_another_run_are_not_taken_for_those_of_this_one(
+    finished: Finished,
+    copied: tuple[Path, RunKeeper],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    other: dict[str, Any],
+) -> None:
+    folder, _ = copied
+    reported = without_results(monkeypatch)
+    table = small_table(tmp_path / "numbers", seed=1) if "table" in other else finished.table
+    elsewhere = small_fit(table, tmp_path / "others", **{k: v for k, v in other.items() if k != "table"}).folder
+    reported.clear()
+    names = ("constant-1", "boosted_trees-table-3", "network-table-1")
+    moved(folder, {name: name for name in names}, source=elsewhere)
+    shutil.rmtree(folder / "model")
+    resume(folder, console=QUIET)
+    assert model_bytes(folder) == finished.model
+    told = [line for line in reported[0] if "it is fitted again" in line]
+    assert len(told) == len(names)
+    assert all("was fitted on other rows" in line or "with other settings or data" in line for line in told)
+
+
+def test_a_setting_that_was_changed_since_refits_all_and_a_forced_table_too(
+    finished: Finished, copied: tuple[Path, RunKeeper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = copied
+    reported = without_results(monkeypatch)
+    config = folder / "config.toml"
+    config.write_text(config.read_text().replace("epochs = 2", "epochs = 1"))
+    resume(folder, console=QUIET)
+    other = small_fit(finished.table, tmp_path / "other", train=replace(TRAIN, epochs=1))
+    assert model_bytes(folder) == model_bytes(other.folder)
+    count = len(list((folder / "candidates").glob("*.json")))
+    assert sum("with other settings or data" in line for line in reported[0]) == count
+    reported.clear()
+    frame = pd.read_csv(finished.table)
+    frame.iloc[::-1].to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(DataError, match="the table is not the one of this run"):
+        resume(folder, table=tmp_path / "table.csv", console=QUIET)
+    resume(folder, table=tmp_path / "table.csv", force=True, console=QUIET)
+    assert sum("fitted again" in line for line in reported[0]) == count
+
+
+def test_what_is_kept_is_used_where_nothing_is_wrong(
+    finished: Finished, copied: tuple[Path, RunKeeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = copied
+    reported = without_results(monkeypatch)
+
+    def fit_candidate(*_: Any, **__: Any) -> None:
+        raise AssertionError("all models are there")
+
+    monkeypatch.setattr("mixfit.candidates.cross_fit.fit_candidate", fit_candidate)
+    resume(folder, console=QUIET)
+    assert model_bytes(folder) == finished.model
+    assert not [line for line in reported[0] if "fold" in line]
+
+
+# --- checkpoints of networks ----------------------------------------------------------------------------------------
+
+
+class StopAtBatch(Callback):
+    """Sends SIGTERM in a batch of the second network."""
+
+    chooses = False
+
+    def __init__(self) -> None:
+        self.fits = 0
+
+    def before_fit(self, state: TrainState) -> None:
+        self.fits += 1
+
+    def after_step(self, state: TrainState) -> None:
+        if self.fits == 2 and state.step == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+
+SAVING = replace(TRAIN, save_every=0.0)
+
+
+def stopped_in_a_network(table: Path, out: Path, train: TrainConfig = SAVING) -> Path:
+    with pytest.raises(Stopped, match=r"stopped by SIGTERM after batch .*mixfit train --resume"):
+        small_fit(table, out, train=train, callbacks=[StopAtBatch()])
+    (run,) = out.iterdir()
+    assert (run / "candidates" / "network-table-2" / "checkpoints" / "previous").is_dir()
+    return run
+
+
+def _other_fold(checkpoints: Path, table: Path, tmp_path: Path) -> None:
+    """Of the first network, which is finished: its last checkpoint is made again by fitting it again."""
+    state = json.loads((checkpoints / "last" / "state.json").read_text())
+    key = json.loads(state["callbacks"]["BelongsTo"]["key"])
+    state["callbacks"]["BelongsTo"]["key"] = json.dumps(key | {"rows": "those of another fold"})
+    content = json.dumps(state).encode()
+    (checkpoints / "last" / "state.json").write_bytes(content)
+    manifest = checkpoints / "last" / "MANIFEST.json"
+    sums = json.loads(manifest.read_text()) | {"state.json": hashlib.sha256(content).hexdigest()}
+    manifest.write_text(json.dumps(sums))
+
+
+def _other_run(checkpoints: Path, table: Path, tmp_path: Path) -> None:
+    elsewhere = stopped_in_a_network(table, tmp_path / "elsewhere", replace(SAVING, seed=1))
+    shutil.rmtree(checkpoints)
+    shutil.copytree(elsewhere / "candidates" / "network-table-2" / "checkpoints", checkpoints)
+
+
+def _both_damaged(checkpoints: Path, table: Path, tmp_path: Path) -> None:
+    for name in ("last", "previous"):
+        _cut(checkpoints / name / "model.safetensors")
+
+
+def _last_damaged(checkpoints: Path, table: Path, tmp_path: Path) -> None:
+    _cut(checkpoints / "last" / "training.safetensors")
+
+
+def _pipes(checkpoints: Path, table: Path, tmp_path: Path) -> None:
+    for name in ("last/MANIFEST.json", "previous/state.json"):
+        _fifo(checkpoints / name)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_other_fold, "begins anew, as its checkpoints are of another model, other rows or other settings"),
+        (_other_run, "begins anew, as its checkpoints are of another model, other rows or other settings"),
+        (_both_damaged, "begins anew, as no checkpoint is whole"),
+        (_last_damaged, "is damaged: its sha256 is not the one in MANIFEST.json. Going on from the checkpoint before"),
+        (_pipes, "begins anew, as no checkpoint is whole"),
+    ],
+)
+def test_checkpoints_of_a_network_are_used_for_that_network_alone(
+    finished: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path, Path, Path], None],
+    told: str,
+) -> None:
+    reported = without_results(monkeypatch)
+    run = stopped_in_a_network(finished.table, tmp_path / "runs")
+    damage(run / "candidates" / "network-table-2" / "checkpoints", finished.table, tmp_path)
+    reported.clear()
+    resume(run, console=QUIET)
+    assert model_bytes(run) == finished.model
+    (line,) = [line for line in reported[0] if line.startswith("network, table, fold 2: ")]
+    assert told in line
+
+
+def test_checkpoints_of_another_run_of_one_network_are_refused_unless_forced(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_results(monkeypatch)
+
+    class Stop(StopAtBatch):
+        def before_fit(self, state: TrainState) -> None:
+            self.fits = 2
+
+    runs = []
+    for seed in (0, 1):
+        train = replace(SAVING, preset="network", seed=seed)
+        with pytest.raises(Stopped):
+            small_fit(finished.table, tmp_path / f"{seed}", train=train, callbacks=[Stop()])
+        runs += (tmp_path / f"{seed}").iterdir()
+    shutil.rmtree(runs[0] / "checkpoints")
+    shutil.copytree(runs[1] / "checkpoints", runs[0] / "checkpoints")
+    with pytest.raises(DataError, match="has the weights of another network: its settings, data or seed are not those"):
+        resume(runs[0], console=QUIET)
+    resume(runs[0], console=QUIET, force=True)
+    assert (runs[0] / "model" / "mixfit.json").is_file()
