@@ -156,6 +156,15 @@ def test_what_is_no_kept_model_is_fitted_again_and_takes_its_place(
     assert keeper.notes == []
 
 
+@pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "a folder"])
+def test_a_history_that_is_none_is_fitted_again(copied: tuple[Path, RunKeeper], damage: str) -> None:
+    folder, keeper = copied
+    DAMAGES[damage](folder / "candidates" / "network-table-3" / "history.csv")
+    assert keeper.load(NETWORK, 2, None) is None
+    (note,) = keeper.notes
+    assert note.startswith("network, table, fold 3: ")
+
+
 def test_numbers_that_are_not_finite_are_neither_kept_nor_read(copied: tuple[Path, RunKeeper]) -> None:
     folder, keeper = copied
     broken = FittedConstant(value=np.array([np.nan]), classes=0)

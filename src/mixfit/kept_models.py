@@ -40,8 +40,8 @@ from mixfit.training.snapshot import Snapshot
 
 FORMAT = 1
 """Raised whenever what is kept is to be read in another way."""
-_LARGEST_MANIFEST = 10_000
-"""Bytes; ours have less than a thousand."""
+_LARGEST_MANIFEST, _LARGEST_HISTORY = 10_000, 100_000_000
+"""Bytes; ours have less than a thousand, and a hundred for each epoch."""
 
 
 class BelongsTo(Callback):
@@ -181,8 +181,8 @@ class RunKeeper:
         history = self._path(candidate, fold) / "history.csv"
         sums = {
             "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "history": hashlib.sha256(history.read_bytes()).hexdigest() if history.is_file() else None,
+            "sha256": _sha256(content),
+            "history": _sha256(read_regular(history, most=_LARGEST_HISTORY)) if history.is_file() else None,
         }
         return json.dumps(self._identity(candidate, fold) | sums, indent=1).encode()
 
@@ -269,6 +269,10 @@ def _read_model(content: bytes, backbone: nn.Module | None) -> Fitted:
     if bad:
         raise DataError(f"is damaged: {bad} is not finite")
     return read_fitted(description, tensors, backbone)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _rows_of(fold: Fold, judged: np.ndarray) -> str:

@@ -81,6 +81,19 @@ PLACES: dict[str, tuple[object, str, int, bool]] = {
 }
 
 
+def test_a_signal_while_a_resumed_run_reads_its_data_loses_nothing(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+) -> None:
+    without_results(monkeypatch)
+    run = small_fit(table, tmp_path).folder
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "prepare", raising(recipe.prepare, (signal.SIGTERM,), call=1, after=False))
+        with pytest.raises(Stopped, match=r"^stopped by SIGTERM\. \d+ fitted models of folds and all settings"):
+            resume(run, console=QUIET)
+    resume(run, console=QUIET)
+    assert model_bytes(run) == whole
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_signal_in_any_part_ends_with_75_and_the_run_goes_on_to_the_same_bytes(
