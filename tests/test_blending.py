@@ -24,6 +24,7 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError, DataError, Stopped
+from mixfit.evaluation.calibration import FIFTHS
 from mixfit.predictor.blend import BlendPredictor
 from mixfit.recipe import Run, fit, resume
 from mixfit.results import BLEND, TABLE_BLEND
@@ -60,7 +61,14 @@ def test_every_model_and_both_blends_are_scored(run: Run) -> None:
     assert run.contest.choice.startswith(run.contest.photos.why)
     without = "The blend of the table columns alone has mape"
     assert (without in run.comparison.verdict) == run.predictor.uses_photos == run.contest.photos.use
-    assert next(part.rows for part in run.contest.coverage) == "all"
+    everything, *parts = run.contest.coverage
+    fifths = [part for part in parts if part.rows in FIFTHS]
+    assert everything.rows == "all"
+    assert [part.rows for part in fifths] == list(FIFTHS)
+    assert sum(part.count for part in fifths) == everything.count
+    assert sum(part.inside for part in fifths) == everything.inside
+    assert "lowest fifth by prediction" in page
+    assert "| highest fifth by prediction |" in (run.folder / "model" / "README.md").read_text()
     assert "hold the truth of test rows" in page
     assert "network, table and photos, fold 5" in page
     assert "kernel ridge, table and photos" in page

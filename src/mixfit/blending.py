@@ -30,6 +30,7 @@ from mixfit.data.load import MixedData
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError, Diverged
+from mixfit.evaluation.calibration import FIFTHS, fifths
 from mixfit.kept_models import RunKeeper
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
@@ -111,7 +112,7 @@ class Blended:
         return uncertainty.interval(self.scaled_test, encoded, level)
 
     def coverage(self, mixed: MixedData, level: float) -> list[Coverage]:
-        """How often the intervals hold the truth of test rows: of all, and of those where they might fail."""
+        """How often intervals or sets hold the truth of test rows: of all, without a photo, by fifths of prediction."""
         rows = mixed.split.test
         if not len(rows):
             return []
@@ -120,8 +121,8 @@ class Blended:
         if mixed.photos is not None:
             parts["without a photo"] = ~mixed.photos.readable(mixed.photo_failures)[rows].any(axis=1)
         if mixed.target.classes is None:
-            truth = mixed.arrays.target.numpy()[rows]
-            parts["the highest fifth of the target"] = truth >= np.quantile(truth, 0.8)
+            place = fifths(self.scaled_test)
+            parts |= {name: place == number for number, name in enumerate(FIFTHS)}
         return [
             Coverage(rows=name, count=int(part.sum()), inside=int((inside & part).sum()))
             for name, part in parts.items()

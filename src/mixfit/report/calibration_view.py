@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mixfit.evaluation.calibration import calibration_error, judged_probability, reliability
+from mixfit.evaluation.calibration import calibration_error, chance_range, judged_probability, reliability
 from mixfit.report import figures
 from mixfit.report.content import ReportContent
 from mixfit.report.parts import split_name
@@ -21,7 +21,7 @@ def calibration_view(content: ReportContent) -> dict[str, Any]:
     return {
         "probabilities": _probabilities(content),
         "levels": content.levels,
-        "coverage": content.coverage,
+        "coverage": _parts(content),
         "sentences": _interval_sentences(content),
     }
 
@@ -55,6 +55,22 @@ def _probabilities(content: ReportContent) -> dict[str, Any] | None:
             f"{plural(len(content.truth), f'{part} row')} (expected calibration error; 0 is exact)."
         ),
     }
+
+
+def _parts(content: ReportContent) -> list[dict[str, Any]]:
+    """Coverage by kind of row, with what chance alone does to exact intervals of so many rows."""
+    found = []
+    for part in content.coverage:
+        low, high = chance_range(part.count, content.coverage_level)
+        found.append(
+            {
+                "rows": part.rows,
+                "held": part.inside / part.count,
+                "chance": f"{100 * low:.0f} to {100 * high:.0f} %",
+                "count": f"{part.inside:,} of {part.count:,}",
+            }
+        )
+    return found
 
 
 def _interval_sentences(content: ReportContent) -> list[str]:

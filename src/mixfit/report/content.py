@@ -92,7 +92,7 @@ class Coverage:
     """How often intervals, or sets of classes, hold the truth of rows that nothing was fitted on."""
 
     rows: str
-    """Which rows: "all", "without a photo", "the highest fifth of the target"."""
+    """Which rows: "all", "without a photo", "lowest fifth by prediction"."""
     count: int
     inside: int
 
