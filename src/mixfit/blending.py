@@ -87,12 +87,16 @@ class Blended:
             except ConfigError:  # so few rows in the folds
                 continue
             if isinstance(uncertainty, ClassUncertainty):
-                width = float(uncertainty.sets(self.scaled_test, level).sum(1).mean())
+                sizes = uncertainty.sets(self.scaled_test, level).sum(1)
+                width = float(np.average(sizes, weights=_test_weight(mixed)))
             else:
                 ends = self.interval(mixed, level)
                 assert ends is not None
                 width = float(np.median(ends[1] - ends[0]))
-            found.append(LevelCoverage(level=level, count=len(rows), inside=int(inside.sum()), width=width))
+            share = _share(inside, _test_weight(mixed))
+            found.append(
+                LevelCoverage(level=level, count=len(rows), inside=int(inside.sum()), width=width, share=share)
+            )
         return found
 
     def judged_contest(self, mixed: MixedData, coverage: list[Coverage], history_of: str) -> Contest:
@@ -123,8 +127,14 @@ class Blended:
         if mixed.target.classes is None:
             place = fifths(self.scaled_test)
             parts |= {name: place == number for number, name in enumerate(FIFTHS)}
+        weight = _test_weight(mixed)
         return [
-            Coverage(rows=name, count=int(part.sum()), inside=int((inside & part).sum()))
+            Coverage(
+                rows=name,
+                count=int(part.sum()),
+                inside=int(inside[part].sum()),
+                share=_share(inside[part], None if weight is None else weight[part]),
+            )
             for name, part in parts.items()
             if part.any()
         ]
@@ -412,6 +422,14 @@ def _blended(
         left_out=left_out,
         scaled_test=scaled_test,
     )
+
+
+def _test_weight(mixed: MixedData) -> np.ndarray | None:
+    return None if mixed.arrays.weight is None else mixed.arrays.weight.numpy()[mixed.split.test]
+
+
+def _share(inside: np.ndarray, weight: np.ndarray | None) -> float | None:
+    return None if weight is None or not weight.any() else float(np.average(inside, weights=weight))
 
 
 def _status(console: Console, text: str) -> AbstractContextManager[object]:

@@ -49,6 +49,8 @@ class CoverageFacts:
     count: int
     inside: int
     level: float
+    share: float | None = None
+    """Of the rows' weight that is inside; None where all count alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +201,9 @@ def _metrics(facts: ModelFacts, *, classes: Sequence[str] | None) -> list[str]:
     found = ["## Metrics", "On rows that the model did not learn from.", _table(heading, rows)]
     if facts.coverage:
         kept = [
-            [one.rows, f"{one.count:,}", f"{one.inside:,}", f"{100 * one.inside / max(one.count, 1):.1f} %"]
+            [one.rows, f"{one.count:,}", f"{one.inside:,}", f"{100 * share:.1f} %"]
             for one in facts.coverage
+            for share in [one.inside / max(one.count, 1) if one.share is None else one.share]
         ]
         found += [
             f"{kind} at {facts.coverage[0].level:.0%}: how often they hold the truth of test rows.",

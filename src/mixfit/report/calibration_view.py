@@ -65,7 +65,7 @@ def _parts(content: ReportContent) -> list[dict[str, Any]]:
         found.append(
             {
                 "rows": part.rows,
-                "held": part.inside / part.count,
+                "held": part.held,
                 "chance": f"{100 * low:.0f} to {100 * high:.0f} %",
                 "count": f"{part.inside:,} of {part.count:,}",
             }
@@ -81,7 +81,7 @@ def _interval_sentences(content: ReportContent) -> list[str]:
     found = chosen[0]
     regression = content.schema.task == "regression"
     what = "intervals" if regression else "sets of classes"
-    share = found.inside / found.count
+    share = found.held
     error = np.sqrt(found.level * (1 - found.level) / found.count)
     if abs(share - found.level) <= 2 * error:
         verdict = "as they should, within the noise of so many rows"
@@ -94,5 +94,7 @@ def _interval_sentences(content: ReportContent) -> list[str]:
     )
     if not regression and share > found.level and found.width < _ALONE:
         verdict += ", as a set has one class at least and that alone is right so often"
-    held = f"{found.inside:,} of {found.count:,} test rows ({percent(share)})"
+    held = (
+        f"{found.inside:,} of {found.count:,} test rows ({percent(share)}{'' if found.share is None else ' by weight'})"
+    )
     return [f"The {percent(found.level)} {what} hold the truth of {held}, {verdict}; {size}."]
