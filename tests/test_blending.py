@@ -6,7 +6,8 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -98,6 +99,22 @@ def test_the_same_seed_gives_the_same_bytes_and_the_same_leaderboard(
     for name in ("model.safetensors", "mixfit.json"):
         assert (again.folder / "model" / name).read_bytes() == (run.folder / "model" / name).read_bytes()
     assert again.scores == run.scores
+
+
+def test_coverage_counts_rows_by_their_weight() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=100), "y": rng.normal(size=100), "w": rng.uniform(0.1, 2, 100)})
+    mixed = load_data(frame, target="y", config=DataConfig(roles={"w": "weight"}, test=0.3))
+    rows = mixed.split.test
+    inside = rng.random(len(rows)) < 0.6
+    blended = SimpleNamespace(covered=lambda mixed, level: inside, scaled_test=frame["x"].to_numpy()[rows])
+    everything, *fifths = Blended.coverage(cast("Any", blended), mixed, 0.9)
+    weight = frame["w"].to_numpy()[rows]
+    assert everything.held == pytest.approx(weight[inside].sum() / weight.sum())
+    assert (everything.inside, everything.count) == (inside.sum(), len(rows))
+    lowest = frame["x"].to_numpy()[rows] <= np.sort(frame["x"].to_numpy()[rows])[fifths[0].count - 1]
+    assert fifths[0].rows == "lowest fifth by prediction"
+    assert fifths[0].held == pytest.approx(weight[inside & lowest].sum() / weight[lowest].sum())
 
 
 class _StoppedAfter:

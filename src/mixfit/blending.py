@@ -425,7 +425,8 @@ def _blended(
 
 
 def _test_weight(mixed: MixedData) -> np.ndarray | None:
-    return None if mixed.arrays.weight is None else mixed.arrays.weight.numpy()[mixed.split.test]
+    weight = None if mixed.arrays.weight is None else mixed.arrays.weight.numpy()[mixed.split.test]
+    return weight if weight is not None and weight.any() else None
 
 
 def _share(inside: np.ndarray, weight: np.ndarray | None) -> float | None:

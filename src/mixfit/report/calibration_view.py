@@ -94,7 +94,6 @@ def _interval_sentences(content: ReportContent) -> list[str]:
     )
     if not regression and share > found.level and found.width < _ALONE:
         verdict += ", as a set has one class at least and that alone is right so often"
-    held = (
-        f"{found.inside:,} of {found.count:,} test rows ({percent(share)}{'' if found.share is None else ' by weight'})"
-    )
+    by_weight = "" if found.share is None else " by weight"
+    held = f"{found.inside:,} of {found.count:,} test rows ({percent(share)}{by_weight})"
     return [f"The {percent(found.level)} {what} hold the truth of {held}, {verdict}; {size}."]
