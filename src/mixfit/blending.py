@@ -360,7 +360,10 @@ def _uncertainty(
         return class_uncertainty(judged.truth, chosen.predictions, judged.weight)
     encoder = RowEncoder.fit(mixed.frame.iloc[judged.folds.rows], mixed.schema, preprocessor)
     encoded = _encoded(mixed, encoder, judged.rows, photos=photos)
-    return number_uncertainty(judged.truth, chosen.predictions, encoded, encoder, judged.number, judged.weight)
+    others = [mask[judged.mask] for mask in judged.folds.plan.learns_from]
+    return number_uncertainty(
+        judged.truth, chosen.predictions, encoded, encoder, judged.number, judged.weight, others=others
+    )
 
 
 def _encoded(mixed: MixedData, encoder: RowEncoder, rows: np.ndarray, *, photos: bool) -> EncodedRows:
