@@ -396,6 +396,7 @@ def test_a_spread_that_no_fold_can_fit_is_constant() -> None:
         ({"scores": np.zeros(3)}, "its intervals are of an older kind"),
         ({"scores.shares": np.zeros(1000)}, "scores are not all scores"),
         ({"scores.values": np.arange(1000.0)[::-1].copy()}, "scores are not the scores of rows"),
+        ({"edges": np.array([0.0, -1.0])}, "edges of its intervals are not in order"),
         ({"without_photo.rows": np.array([5.0])}, "without_photo are not all scores of their rows"),
     ],
 )

@@ -343,6 +343,8 @@ def uncertainty_from_dict(description: dict[str, Any], tensors: dict[str, Tensor
             table=bool(saved["table"]),
         )
     edges = tensors["edges"].numpy()
+    if edges.ndim != 1 or not (np.diff(edges) >= 0).all():
+        raise ValueError("the edges of its intervals are not in order")
     return NumberUncertainty(
         encoder=RowEncoder.from_dict(description["encoder"]),
         spread=spread,
