@@ -264,6 +264,8 @@ def print_set(name: str, results: Results, folds: int) -> tuple[float, list[bool
     print(f"  {'model':42}{'error':>9}{'relative':>10}{'+-':>8}{'wins':>9}{'s a fold':>10}")
     for model in sorted(results.errors, key=lambda model: np.mean(results.errors[model])):
         errors = np.array(results.errors[model])
+        if len(errors) != count:
+            continue  # a blend with photos is there only in folds that do without them
         relative = errors / reference
         noise = relative.std(ddof=1) / np.sqrt(count) if count > 1 else float("nan")
         wins = int((errors < reference).sum())
