@@ -13,7 +13,7 @@ from mixfit.candidates.candidate import Candidate, fit_candidate
 from mixfit.candidates.cross_fit import FittedFolds, fit_folds
 from mixfit.candidates.encoding import RowEncoder
 from mixfit.candidates.fold import Kind
-from mixfit.candidates.intervals import ClassUncertainty, number_uncertainty
+from mixfit.candidates.intervals import ClassUncertainty, Scores, number_uncertainty
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.nn.image import ImageEncoder
@@ -81,7 +81,7 @@ class Workshop:
             encoded = encoder.encode(mixed.frame.iloc[folds.rows])
             uncertainty = number_uncertainty(folds.truth, 0.5 * folds.truth, encoded, encoder, folds.number)
         else:
-            uncertainty = ClassUncertainty(temperature=1.3, scores=np.linspace(0, 1, 50), rows=50)
+            uncertainty = ClassUncertainty(temperature=1.3, scores=Scores.of(np.linspace(0, 1, 50)))
         return BlendPredictor(
             shares={one.name: 1 / len(candidates) for one in candidates},
             temperatures={one.name: 1.0 if mixed.target.classes is None else 0.8 for one in candidates},

@@ -6,7 +6,8 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError, DataError, Stopped
+from mixfit.evaluation.calibration import FIFTHS
 from mixfit.predictor.blend import BlendPredictor
 from mixfit.recipe import Run, fit, resume
 from mixfit.results import BLEND, TABLE_BLEND
@@ -60,7 +62,14 @@ def test_every_model_and_both_blends_are_scored(run: Run) -> None:
     assert run.contest.choice.startswith(run.contest.photos.why)
     without = "The blend of the table columns alone has mape"
     assert (without in run.comparison.verdict) == run.predictor.uses_photos == run.contest.photos.use
-    assert next(part.rows for part in run.contest.coverage) == "all"
+    everything, *parts = run.contest.coverage
+    fifths = [part for part in parts if part.rows in FIFTHS]
+    assert everything.rows == "all"
+    assert [part.rows for part in fifths] == list(FIFTHS)
+    assert sum(part.count for part in fifths) == everything.count
+    assert sum(part.inside for part in fifths) == everything.inside
+    assert "lowest fifth by prediction" in page
+    assert "| highest fifth by prediction |" in (run.folder / "model" / "README.md").read_text()
     assert "hold the truth of test rows" in page
     assert "network, table and photos, fold 5" in page
     assert "kernel ridge, table and photos" in page
@@ -90,6 +99,22 @@ def test_the_same_seed_gives_the_same_bytes_and_the_same_leaderboard(
     for name in ("model.safetensors", "mixfit.json"):
         assert (again.folder / "model" / name).read_bytes() == (run.folder / "model" / name).read_bytes()
     assert again.scores == run.scores
+
+
+def test_coverage_counts_rows_by_their_weight() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=100), "y": rng.normal(size=100), "w": rng.uniform(0.1, 2, 100)})
+    mixed = load_data(frame, target="y", config=DataConfig(roles={"w": "weight"}, test=0.3))
+    rows = mixed.split.test
+    inside = rng.random(len(rows)) < 0.6
+    blended = SimpleNamespace(covered=lambda mixed, level: inside, scaled_test=frame["x"].to_numpy()[rows])
+    everything, *fifths = Blended.coverage(cast("Any", blended), mixed, 0.9)
+    weight = frame["w"].to_numpy()[rows]
+    assert everything.held == pytest.approx(weight[inside].sum() / weight.sum())
+    assert (everything.inside, everything.count) == (inside.sum(), len(rows))
+    lowest = frame["x"].to_numpy()[rows] <= np.sort(frame["x"].to_numpy()[rows])[fifths[0].count - 1]
+    assert fifths[0].rows == "lowest fifth by prediction"
+    assert fifths[0].held == pytest.approx(weight[inside & lowest].sum() / weight[lowest].sum())
 
 
 class _StoppedAfter:

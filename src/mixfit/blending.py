@@ -30,6 +30,7 @@ from mixfit.data.load import MixedData
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError, Diverged
+from mixfit.evaluation.calibration import FIFTHS, fifths
 from mixfit.kept_models import RunKeeper
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
@@ -90,12 +91,16 @@ class Blended:
             except ConfigError:  # so few rows in the folds
                 continue
             if isinstance(uncertainty, ClassUncertainty):
-                width = float(uncertainty.sets(self.scaled_test, level).sum(1).mean())
+                sizes = uncertainty.sets(self.scaled_test, level).sum(1)
+                width = float(np.average(sizes, weights=_test_weight(mixed)))
             else:
                 ends = self.interval(mixed, level)
                 assert ends is not None
                 width = float(np.median(ends[1] - ends[0]))
-            found.append(LevelCoverage(level=level, count=len(rows), inside=int(inside.sum()), width=width))
+            share = _share(inside, _test_weight(mixed))
+            found.append(
+                LevelCoverage(level=level, count=len(rows), inside=int(inside.sum()), width=width, share=share)
+            )
         return found
 
     def judged_contest(self, mixed: MixedData, coverage: list[Coverage], history_of: str) -> Contest:
@@ -115,7 +120,7 @@ class Blended:
         return uncertainty.interval(self.scaled_test, encoded, level)
 
     def coverage(self, mixed: MixedData, level: float) -> list[Coverage]:
-        """How often the intervals hold the truth of test rows: of all, and of those where they might fail."""
+        """How often intervals or sets hold the truth of test rows: of all, without a photo, by fifths of prediction."""
         rows = mixed.split.test
         if not len(rows):
             return []
@@ -124,10 +129,16 @@ class Blended:
         if mixed.photos is not None:
             parts["without a photo"] = ~mixed.photos.readable(mixed.photo_failures)[rows].any(axis=1)
         if mixed.target.classes is None:
-            truth = mixed.arrays.target.numpy()[rows]
-            parts["the highest fifth of the target"] = truth >= np.quantile(truth, 0.8)
+            place = fifths(self.scaled_test)
+            parts |= {name: place == number for number, name in enumerate(FIFTHS)}
+        weight = _test_weight(mixed)
         return [
-            Coverage(rows=name, count=int(part.sum()), inside=int((inside & part).sum()))
+            Coverage(
+                rows=name,
+                count=int(part.sum()),
+                inside=int(inside[part].sum()),
+                share=_share(inside[part], None if weight is None else weight[part]),
+            )
             for name, part in parts.items()
             if part.any()
         ]
@@ -353,7 +364,10 @@ def _uncertainty(
         return class_uncertainty(judged.truth, chosen.predictions, judged.weight)
     encoder = RowEncoder.fit(mixed.frame.iloc[judged.folds.rows], mixed.schema, preprocessor)
     encoded = _encoded(mixed, encoder, judged.rows, photos=photos)
-    return number_uncertainty(judged.truth, chosen.predictions, encoded, encoder, judged.number, judged.weight)
+    others = [mask[judged.mask] for mask in judged.folds.plan.learns_from]
+    return number_uncertainty(
+        judged.truth, chosen.predictions, encoded, encoder, judged.number, judged.weight, others=others
+    )
 
 
 def _encoded(mixed: MixedData, encoder: RowEncoder, rows: np.ndarray, *, photos: bool) -> EncodedRows:
@@ -417,6 +431,15 @@ def _blended(
         left_out=left_out,
         scaled_test=scaled_test,
     )
+
+
+def _test_weight(mixed: MixedData) -> np.ndarray | None:
+    weight = None if mixed.arrays.weight is None else mixed.arrays.weight.numpy()[mixed.split.test]
+    return weight if weight is not None and weight.any() else None
+
+
+def _share(inside: np.ndarray, weight: np.ndarray | None) -> float | None:
+    return None if weight is None or not weight.any() else float(np.average(inside, weights=weight))
 
 
 def _status(console: Console, text: str) -> AbstractContextManager[object]:

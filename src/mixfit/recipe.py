@@ -4,7 +4,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from mixfit.files import json_numbers
 from mixfit.kept_models import BelongsTo, RunKeeper
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor
+from mixfit.predictor.card import CoverageFacts
 from mixfit.preparation import (
     Clock,
     Prepared,
@@ -376,8 +377,7 @@ def _blend_and_judge(
             judging,
             judged,
             BLEND,
-            [(one.rows, one.count, one.inside) for one in coverage],
-            LEVEL,
+            [CoverageFacts(**asdict(one), level=LEVEL) for one in coverage],
             photos=found.contest.photos,
         ),
     )

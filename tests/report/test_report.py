@@ -149,7 +149,7 @@ def test_f45_markup_in_names_is_shown_as_text(classes: int) -> None:
             )
         ],
         photos=replace(gain(-0.1, 0.2), with_name=f"both {IMG}", without_name=f"one {IMG}"),
-        coverage=[Coverage(rows=f"covered {IMG}", count=2, inside=1)],
+        coverage=[Coverage(rows=f"covered {IMG}", count=2, inside=1, share=0.5)],
     )
     source = report_page(hostile)
     page = Page(source)

@@ -1,11 +1,19 @@
 """How sure a prediction is: conformal intervals for numbers, calibrated probabilities and sets for classes.
 
 All comes from out-of-fold predictions, each made by models that did not see the row. The interval of a row is its
-prediction plus or minus a quantile of the scaled errors, times the spread that a ridge regression expects of such rows
-(normalised conformal prediction, Lei et al. 2018, arXiv:1604.04173; over folds as in Barber et al. 2021,
-arXiv:1905.02928). A set holds the classes whose probability is high enough that the true class is among them as often
-as asked (Sadinle et al. 2019, arXiv:1609.00451). The stored scores are numbers; levels are chosen when predicting."""
+prediction plus or minus a quantile of the scaled errors, times the spread that is expected of such rows (normalised
+conformal prediction, Lei et al. 2018, arXiv:1604.04173; over folds as in Barber et al. 2021, arXiv:1905.02928). The
+spread comes from a ridge regression that never leaves the range of its own fitted values; it is the same for all rows
+where that is not worse out of fold. Where rows suffice, each fifth of the predictions has a quantile of its own
+(Mondrian conformal prediction, Vovk et al. 2003; by predicted value as in Boström and Johansson 2020), and so have rows
+without a photo. A set holds the classes whose probability is high enough that the true class is among them as often as
+asked (Sadinle et al. 2019, arXiv:1609.00451). The stored scores are numbers; levels are chosen when predicting.
 
+Weights are importances, not frequencies: a common factor of all weights changes nothing, and a row of weight 2 is one
+row that counts twice in every mean and share, not two rows. How many rows a quantile comes from, and so which levels it
+can tell, is their effective number (sum of weights)² / (sum of squared weights), of equal weights their number."""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -17,13 +25,117 @@ from scipy.special import softmax
 from torch import Tensor
 
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
-from mixfit.candidates.linear import LinearModel, design_matrix, find_knots, fit_ridge
+from mixfit.candidates.linear import LinearModel, design_matrix, find_knots
 from mixfit.errors import ConfigError
 
 _MOST_SCORES = 2_000
-_LEAST_ERROR = 1e-3  # of a scaled number: below it, an error's logarithm says nothing
+_LEAST_PER_FIFTH = 100
+"""Rows of a fifth of the predictions, below which its own quantile would be too noisy."""
+_FEWEST_FITTED = 10
+"""Rows that a regression of spreads needs."""
+_SMALL_ERROR = 0.03
+"""Of the median error: below it, an error's logarithm says nothing."""
+_STRENGTHS = np.logspace(-4, 1, 11)
+"""Of the ridge regression, beside correlations of its columns."""
+_GATE_LEVELS = (0.8, 0.9, 0.95)
+_ROUNDING = 1e-9
 _LEAST_PROBABILITY = 1e-6
 _TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(5.0), 81))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What calibration rows say of how far off predictions are: the distribution of their scores."""
+
+    values: Float[np.ndarray, " scores"]
+    """Sorted; thinned to quantiles where there are very many."""
+    shares: Float[np.ndarray, " scores"]
+    """Share of the weight of all rows that is at most at each value; the last is 1."""
+    rows: float
+    """Effective number of the rows that they come from, see the module."""
+
+    @classmethod
+    def of(cls, scores: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"] | None = None) -> "Scores":
+        """Those of some rows, perhaps of none.
+
+        Args:
+            weight: importances, above 0.
+        """
+        weight = np.ones(len(scores)) if weight is None else weight.astype(np.float64)
+        if not len(scores):
+            return cls(values=np.zeros(0), shares=np.zeros(0), rows=0.0)
+        order = np.argsort(scores, kind="stable")
+        values, shares = scores[order].astype(np.float64), np.cumsum(weight[order]) / weight.sum()
+        shares[-1] = 1.0
+        if len(values) > _MOST_SCORES:
+            kept = np.arange(1, _MOST_SCORES + 1) / _MOST_SCORES
+            values, shares = values[np.searchsorted(shares, kept - _ROUNDING)], kept
+        return cls(values=values, shares=shares, rows=float(np.round(weight.sum() ** 2 / (weight**2).sum(), 6)))
+
+    def suffice(self, level: float) -> bool:
+        """Whether so many rows can tell the score that ``level`` of new rows do not exceed."""
+        return level * (self.rows + 1) <= self.rows + _ROUNDING
+
+    def quantile(self, level: float) -> float:
+        """The score that ``level`` of new rows do not exceed.
+
+        Raises:
+            ConfigError: the level is no share, or there are too few rows for it.
+        """
+        check_level(level)
+        if not self.suffice(level):
+            raise ConfigError(
+                f"{int(self.rows)} rows out of fold are too few for intervals at {level}, which need "
+                f"{ceil(level / (1 - level) - _ROUNDING)}: ask for at most {self.rows / (self.rows + 1):.4f}."
+            )
+        share = min(level * (self.rows + 1) / self.rows, 1.0)
+        return float(self.values[np.searchsorted(self.shares, share - _ROUNDING)])
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """Everything, under names that begin so."""
+        return {
+            f"{prefix}.values": torch.from_numpy(self.values),
+            f"{prefix}.shares": torch.from_numpy(self.shares),
+            f"{prefix}.rows": torch.tensor([self.rows], dtype=torch.float64),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], prefix: str) -> "Scores":
+        """Read what ``tensors`` gave.
+
+        Raises:
+            KeyError, ValueError: it is something else.
+        """
+        values, shares = (tensors[f"{prefix}.{name}"].numpy() for name in ("values", "shares"))
+        rows = float(tensors[f"{prefix}.rows"].item())
+        ascending = bool((np.diff(values) >= 0).all() and (np.diff(shares, prepend=0.0) >= 0).all())
+        if values.ndim != 1 or values.shape != shares.shape or not ascending or not 0 <= rows < np.inf:
+            raise ValueError(f"{prefix} are not the scores of rows")
+        if bool(len(values)) != bool(rows) or (len(values) and shares[-1] != 1):
+            raise ValueError(f"{prefix} are not all scores of their rows")
+        return cls(values=values, shares=shares, rows=rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """What error is expected of a row, up to a factor that all rows share."""
+
+    knots: Float[np.ndarray, "3 columns"]
+    """Of the numbers of the table and, last, of the prediction."""
+    model: LinearModel
+    """The logarithm of the absolute error."""
+    low: float
+    high: float
+    """Ends of the range that the model's values had on the rows that it was fitted on: it never leaves it."""
+    table: bool
+    """Whether it sees the columns of the table, or the prediction and "has a photo" alone."""
+
+    def predict(
+        self, encoded: EncodedRows, encoder: RowEncoder, predictions: Float[np.ndarray, " rows"]
+    ) -> Float[np.ndarray, " rows"]:
+        """Expected absolute errors, above 0."""
+        columns = _spread_columns(encoded, encoder, self.knots, predictions, table=self.table)
+        return np.exp(np.clip(self.model.predict(columns), self.low, self.high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +143,16 @@ class NumberUncertainty:
     """Intervals of scaled numbers."""
 
     encoder: RowEncoder
-    knots: np.ndarray
-    spread: LinearModel
-    """The logarithm of the absolute error that is to be expected of a row."""
-    scores: Float[np.ndarray, " scores"]
-    """Sorted errors, each divided by its expected spread."""
-    rows: int
-    """How many rows the scores come from."""
-    scores_without_photo: Float[np.ndarray, " rows"]
-    """Those of them that belong to rows without a photo: these have quantiles of their own, where they suffice."""
+    spread: Spread | None
+    """None: the same for every row."""
+    scores: Scores
+    """Of errors, each divided by its expected spread."""
+    without_photo: Scores
+    """Of those rows alone, which have quantiles of their own where they suffice; of none where no row has a photo."""
+    edges: Float[np.ndarray, " edges"]
+    """Between the parts of the rows by predicted value; none where rows do not suffice for parts."""
+    by_prediction: tuple[Scores, ...]
+    """Of each part, lowest predictions first, one more than edges; none where there are no parts."""
 
     def calibrated(self, scaled: np.ndarray) -> np.ndarray:
         """Numbers are what they are."""
@@ -53,28 +166,39 @@ class NumberUncertainty:
         Args:
             encoded: the rows by ``encoder``.
             level: share of rows whose true number lies between the ends, in (0, 1).
+        Raises:
+            ConfigError: the level is no share, or there are too few calibration rows for it.
         """
-        columns = _spread_columns(encoded, self.encoder.cardinalities, self.knots, scaled)
-        quantile = np.full(len(scaled), _quantile(self.scores, level, self.rows))
-        alone = len(self.scores_without_photo)
-        if alone and level * (alone + 1) <= alone:
-            quantile[~encoded.seen] = _quantile(self.scores_without_photo, level, alone)
-        half = quantile * np.exp(self.spread.predict(columns))
+        half = np.full(len(scaled), self.scores.quantile(level))
+        part = np.searchsorted(self.edges, scaled)
+        for place, scores in enumerate(self.by_prediction):
+            if scores.suffice(level):
+                half[part == place] = scores.quantile(level)
+        if self.without_photo.suffice(level):
+            half[~encoded.seen] = self.without_photo.quantile(level)
+        if self.spread is not None:
+            half *= self.spread.predict(encoded, self.encoder, scaled)
         return scaled - half, scaled + half
 
     def tensors(self) -> dict[str, Tensor]:
         """Its arrays."""
-        spread = {f"spread.{name}": tensor for name, tensor in self.spread.tensors().items()}
-        return {
-            "scores": torch.from_numpy(self.scores),
-            "scores_without_photo": torch.from_numpy(self.scores_without_photo),
-            "knots": torch.from_numpy(self.knots),
-            **spread,
+        found = {
+            "edges": torch.from_numpy(self.edges),
+            **self.scores.tensors("scores"),
+            **self.without_photo.tensors("without_photo"),
         }
+        for place, scores in enumerate(self.by_prediction):
+            found |= scores.tensors(f"part{place}")
+        if self.spread is not None:
+            found |= {f"spread.{name}": tensor for name, tensor in self.spread.model.tensors().items()}
+            found["spread.knots"] = torch.from_numpy(self.spread.knots)
+        return found
 
     def describe(self) -> dict[str, Any]:
         """The rest, for JSON."""
-        return {"kind": "number", "encoder": self.encoder.to_dict(), "rows": self.rows}
+        spread = self.spread
+        described = None if spread is None else {"low": spread.low, "high": spread.high, "table": spread.table}
+        return {"kind": "number", "encoder": self.encoder.to_dict(), "spread": described}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,27 +207,30 @@ class ClassUncertainty:
 
     temperature: float
     """Above 1: the blend was too sure; below 1: it was not sure enough."""
-    scores: Float[np.ndarray, " scores"]
-    """Sorted: 1 minus the calibrated probability of the true class."""
-    rows: int
+    scores: Scores
+    """Of 1 minus the calibrated probability of the true class."""
 
     def calibrated(self, probabilities: Float[np.ndarray, "rows classes"]) -> Float[np.ndarray, "rows classes"]:
         """Probabilities after temperature scaling (Guo et al. 2017, arXiv:1706.04599)."""
         return tempered(probabilities, self.temperature)
 
     def sets(self, calibrated: Float[np.ndarray, "rows classes"], level: float) -> Bool[np.ndarray, "rows classes"]:
-        """Which classes are in the set of each row; the most probable one always is."""
-        inside = 1 - calibrated <= _quantile(self.scores, level, self.rows)
+        """Which classes are in the set of each row; the most probable one always is.
+
+        Raises:
+            ConfigError: the level is no share, or there are too few calibration rows for it.
+        """
+        inside = 1 - calibrated <= self.scores.quantile(level)
         inside[np.arange(len(calibrated)), calibrated.argmax(1)] = True
         return inside
 
     def tensors(self) -> dict[str, Tensor]:
         """Its arrays."""
-        return {"scores": torch.from_numpy(self.scores)}
+        return self.scores.tensors("scores")
 
     def describe(self) -> dict[str, Any]:
         """The rest, for JSON."""
-        return {"kind": "class", "temperature": self.temperature, "rows": self.rows}
+        return {"kind": "class", "temperature": self.temperature}
 
 
 Uncertainty = NumberUncertainty | ClassUncertainty
@@ -116,6 +243,8 @@ def number_uncertainty(
     encoder: RowEncoder,
     fold: Int64[np.ndarray, " rows"],
     weight: np.ndarray | None = None,
+    *,
+    others: Sequence[Bool[np.ndarray, " rows"]] | None = None,
 ) -> NumberUncertainty:
     """Learn from out-of-fold predictions how large errors are, and of which rows.
 
@@ -123,25 +252,35 @@ def number_uncertainty(
         truth, predictions: in the scale of the target.
         encoded: the same rows by ``encoder``.
         fold: of each row; the spread of a row is judged by a regression on the other folds.
+        weight: importances of the rows, at least 0; a row of weight 0 counts for nothing.
+        others: by fold, the rows that the spread of its rows may be fitted on; by default those of all other folds. A
+            fold without such rows, as the first one in time, is judged by a spread that is the same for all its rows.
     """
+    predictions = predictions.astype(np.float64)
     errors = np.abs(truth.astype(np.float64) - predictions)
-    knots = find_knots(encoded.numeric)
-    columns = _spread_columns(encoded, encoder.cardinalities, knots, predictions)
-    logs = np.log(errors + _LEAST_ERROR)
-    expected = np.empty(len(errors))
-    for number in np.unique(fold):
-        inside = fold == number
-        weights = None if weight is None else weight[~inside]
-        expected[inside] = fit_ridge(columns[~inside], logs[~inside], weights).predict(columns[inside])
-    spread = fit_ridge(columns, logs, weight)
-    scores = errors / np.exp(expected)
+    weight = np.ones(len(errors)) if weight is None else weight.astype(np.float64)
+    fitting = {int(number): fold != number if others is None else others[number] for number in np.unique(fold)}
+    counted = np.flatnonzero(weight > 0)
+    if len(counted) < len(errors):
+        errors, predictions, fold, weight = errors[counted], predictions[counted], fold[counted], weight[counted]
+        encoded, fitting = encoded.take(counted), {number: mask[counted] for number, mask in fitting.items()}
+    weight = weight / weight.sum()
+    spread, expected = _best_spread(errors, predictions, encoded, encoder, fold, fitting, weight)
+    scores, edges = errors / expected, np.zeros(0)
+    everything = Scores.of(scores, weight)
+    if everything.rows >= 5 * _LEAST_PER_FIFTH:
+        edges = _quantiles(predictions, (0.2, 0.4, 0.6, 0.8), weight)
+    part = np.searchsorted(edges, predictions)
+    alone = ~encoded.seen if encoded.seen.any() else np.zeros(len(scores), dtype=bool)
     return NumberUncertainty(
         encoder=encoder,
-        knots=knots,
         spread=spread,
-        scores=_few(scores),
-        rows=len(errors),
-        scores_without_photo=np.sort(scores[~encoded.seen]) if encoded.seen.any() else np.zeros(0),
+        scores=everything,
+        without_photo=Scores.of(scores[alone], weight[alone]),
+        edges=edges,
+        by_prediction=tuple(
+            Scores.of(scores[part == place], weight[part == place]) for place in range(len(edges) + 1) if len(edges)
+        ),
     )
 
 
@@ -150,11 +289,17 @@ def class_uncertainty(
     probabilities: Float[np.ndarray, "rows classes"],
     weight: np.ndarray | None = None,
 ) -> ClassUncertainty:
-    """Find the temperature with the least log-loss, and how probable true classes are."""
+    """Find the temperature with the least log-loss, and how probable true classes are.
 
+    Args:
+        weight: importances of the rows, at least 0; a row of weight 0 counts for nothing.
+    """
+    if weight is not None:
+        counted = weight > 0
+        truth, probabilities, weight = truth[counted], probabilities[counted], weight[counted]
     temperature = best_temperature(truth, probabilities, weight)
     chosen = tempered(probabilities, temperature)[np.arange(len(truth)), truth]
-    return ClassUncertainty(temperature=temperature, scores=_few(1 - chosen), rows=len(truth))
+    return ClassUncertainty(temperature=temperature, scores=Scores.of(1 - chosen, weight))
 
 
 def tempered(probabilities: Float[np.ndarray, "rows classes"], temperature: float) -> Float[np.ndarray, "rows classes"]:
@@ -167,7 +312,7 @@ def best_temperature(
     probabilities: Float[np.ndarray, "rows classes"],
     weight: np.ndarray | None = None,
 ) -> float:
-    """The temperature with the least log-loss."""
+    """The temperature with the least log-loss, a mean by weight."""
 
     def loss(temperature: float) -> float:
         chosen = tempered(probabilities, temperature)[np.arange(len(truth)), truth]
@@ -177,20 +322,38 @@ def best_temperature(
 
 
 def uncertainty_from_dict(description: dict[str, Any], tensors: dict[str, Tensor]) -> Uncertainty:
-    """Read what ``describe`` and ``tensors`` gave; raises KeyError or TypeError when it is something else."""
-    scores = np.sort(tensors["scores"].numpy())
+    """Read what ``describe`` and ``tensors`` gave.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is something else.
+    """
+    if "scores" in tensors:
+        raise ValueError("its intervals are of an older kind, which could be useless")
+    scores = Scores.from_tensors(tensors, "scores")
     if description["kind"] == "class":
-        return ClassUncertainty(
-            temperature=float(description["temperature"]), scores=scores, rows=int(description["rows"])
+        return ClassUncertainty(temperature=float(description["temperature"]), scores=scores)
+    spread, saved = None, description["spread"]
+    if saved is not None:
+        names = ("weights", "bias", "classes")
+        spread = Spread(
+            knots=tensors["spread.knots"].numpy(),
+            model=LinearModel.from_tensors({name: tensors[f"spread.{name}"] for name in names}),
+            low=float(saved["low"]),
+            high=float(saved["high"]),
+            table=bool(saved["table"]),
         )
-    spread = {name.removeprefix("spread."): tensor for name, tensor in tensors.items() if name.startswith("spread.")}
+    edges = tensors["edges"].numpy()
+    if edges.ndim != 1 or not (np.diff(edges) >= 0).all():
+        raise ValueError("the edges of its intervals are not in order")
     return NumberUncertainty(
         encoder=RowEncoder.from_dict(description["encoder"]),
-        knots=tensors["knots"].numpy(),
-        spread=LinearModel.from_tensors(spread),
+        spread=spread,
         scores=scores,
-        rows=int(description["rows"]),
-        scores_without_photo=np.sort(tensors["scores_without_photo"].numpy()),
+        without_photo=Scores.from_tensors(tensors, "without_photo"),
+        edges=edges,
+        by_prediction=tuple(
+            Scores.from_tensors(tensors, f"part{place}") for place in range(len(edges) + 1) if len(edges)
+        ),
     )
 
 
@@ -204,34 +367,129 @@ def check_level(level: float) -> None:
         raise ConfigError(f"the level of intervals must be between 0 and 1, for instance 0.9, got {level}.")
 
 
-def _spread_columns(
-    encoded: EncodedRows, cardinalities: tuple[int, ...], knots: np.ndarray, predictions: np.ndarray
+def _quantiles(values: np.ndarray, shares: tuple[float, ...], weight: np.ndarray) -> np.ndarray:
+    """The first values that at least these shares of the weight do not exceed."""
+    order = np.argsort(values, kind="stable")
+    return values[order][np.searchsorted(np.cumsum(weight[order]), np.array(shares) - _ROUNDING)]
+
+
+# --- the spread -----------------------------------------------------------------------------------------------------
+
+
+def _best_spread(
+    errors: np.ndarray,
+    predictions: np.ndarray,
+    encoded: EncodedRows,
+    encoder: RowEncoder,
+    fold: np.ndarray,
+    fitting: dict[int, np.ndarray],
+    weight: np.ndarray,
+) -> tuple[Spread | None, np.ndarray]:
+    """The spread that is best out of fold, and what it expects of each row, fitted without the row's fold.
+
+    Expected spreads are judged by the log-likelihood of Laplace's distribution, a proper score of the distribution of
+    errors, which is less noisy than that of one interval. The best one must beat a constant spread by more than a
+    standard error of the difference, and have the lower mean interval score too."""
+    constant = np.ones(len(errors))
+    logs = np.log(np.maximum(errors + _SMALL_ERROR * _quantiles(errors, (0.5,), weight)[0], 1e-12))
+    knots = find_knots(np.column_stack([encoded.numeric, predictions]).astype(np.float32))
+    best_loss, best = np.inf, None
+    for table in (False, True):
+        columns = _spread_columns(encoded, encoder, knots, predictions, table=table)
+        expected = _expected(columns, logs, fold, fitting, weight)
+        for place in range(expected.shape[1]):
+            spreads = np.exp(expected[:, place])
+            loss = float(np.average(_laplace_losses(errors, spreads, weight), weights=weight))
+            if loss < best_loss:
+                best_loss, best = loss, (spreads, columns, place, table)
+    if best is None:
+        return None, constant
+    spreads, columns, place, table = best
+    gains = _laplace_losses(errors, constant, weight) - _laplace_losses(errors, spreads, weight)
+    mean = float(np.average(gains, weights=weight))
+    noise = float(np.sqrt((weight**2 * (gains - mean) ** 2).sum()))
+    if not (mean > noise and _interval_score(errors, spreads, weight) < _interval_score(errors, constant, weight)):
+        return None, constant
+    path = _RidgePath.fit(columns, logs, weight)
+    low, high = path.bounds
+    model = LinearModel(weights=path.weights[:, [place]], bias=path.bias[[place]], classes=0)
+    return Spread(knots=knots, model=model, low=float(low[place]), high=float(high[place]), table=table), spreads
+
+
+def _expected(
+    columns: np.ndarray, logs: np.ndarray, fold: np.ndarray, fitting: dict[int, np.ndarray], weight: np.ndarray
 ) -> np.ndarray:
-    seen = encoded.seen[:, None].astype(np.float64)
-    return np.concatenate(
-        [design_matrix(encoded, cardinalities, knots), seen, predictions[:, None], predictions[:, None] ** 2], axis=1
-    )
+    """Logarithms of expected errors, each row's by a regression without its fold, ``(rows, strengths)``.
+
+    No strengths where there is no fold with enough other rows; a fold without them gets the mean of the others."""
+    found = np.full((len(logs), len(_STRENGTHS)), np.nan)
+    for number, usable in fitting.items():
+        if usable.sum() >= _FEWEST_FITTED:
+            judged = fold == number
+            path = _RidgePath.fit(columns[usable], logs[usable], weight[usable])
+            found[judged] = path.predict(columns[judged])
+    known = ~np.isnan(found[:, 0])
+    if not known.any():
+        return found[:, :0]
+    found[~known] = np.average(found[known], axis=0, weights=weight[known])
+    return found
 
 
-def _few(scores: np.ndarray) -> np.ndarray:
-    """Sorted, and thinned to quantiles where there are very many."""
-    scores = np.sort(scores.astype(np.float64))
-    if len(scores) <= _MOST_SCORES:
-        return scores
-    return np.quantile(scores, np.linspace(0, 1, _MOST_SCORES), method="higher")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RidgePath:
+    """Ridge regressions of several strengths on standardised columns, none of which leaves its range."""
+
+    weights: Float[np.ndarray, "columns strengths"]
+    bias: Float[np.ndarray, " strengths"]
+    bounds: Float[np.ndarray, "2 strengths"]
+    """Least and greatest value on the rows it was fitted on."""
+
+    @classmethod
+    def fit(cls, columns: np.ndarray, logs: np.ndarray, weight: np.ndarray) -> "_RidgePath":
+        """On rows of a weight above 0."""
+        weight = weight / weight.sum()
+        middle, level = weight @ columns, weight @ logs
+        scale = np.sqrt(weight @ (columns - middle) ** 2)
+        scale[scale < _ROUNDING] = 1.0
+        roots = np.sqrt(weight)
+        standard, target = (columns - middle) / scale * roots[:, None], (logs - level) * roots
+        if columns.shape[1] <= len(columns):
+            values, axes = np.linalg.eigh(standard.T @ standard)
+            along = axes.T @ (standard.T @ target)
+        else:
+            left, roots_of_values, right = np.linalg.svd(standard, full_matrices=False)
+            values, axes, along = roots_of_values**2, right.T, roots_of_values * (left.T @ target)
+        found = axes @ (along[:, None] / (np.maximum(values, 0.0)[:, None] + _STRENGTHS)) / scale[:, None]
+        bias = level - middle @ found
+        fitted = columns @ found + bias
+        return cls(weights=found, bias=bias, bounds=np.stack([fitted.min(axis=0), fitted.max(axis=0)]))
+
+    def predict(self, columns: np.ndarray) -> np.ndarray:
+        """``(rows, strengths)``."""
+        return np.clip(columns @ self.weights + self.bias, *self.bounds)
 
 
-def _quantile(scores: np.ndarray, level: float, rows: int) -> float:
-    """The score that ``level`` of new rows do not exceed.
+def _laplace_losses(errors: np.ndarray, spreads: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Minus log-likelihoods of Laplace's distribution whose scale is the best multiple of the spread."""
+    factor = max(float(weight @ (errors / spreads)), 1e-12)
+    return np.log(factor * spreads) + errors / (factor * spreads)
 
-    Raises:
-        ConfigError: the level is no share, or so many rows cannot tell it.
-    """
-    check_level(level)
-    share = level * (rows + 1) / rows
-    if share > 1:
-        raise ConfigError(
-            f"{rows} rows in the folds cannot tell intervals at {level}, which need {ceil(level / (1 - level))}: "
-            f"ask for at most {rows / (rows + 1):.4f}."
-        )
-    return float(np.quantile(scores, share, method="higher"))
+
+def _interval_score(errors: np.ndarray, spreads: np.ndarray, weight: np.ndarray) -> float:
+    """Mean over levels of the interval score of intervals of these spreads (Gneiting and Raftery 2007)."""
+    scores, total = Scores.of(errors / spreads, weight), 0.0
+    for level in _GATE_LEVELS:
+        half = (scores.quantile(level) if scores.suffice(level) else scores.values[-1]) * spreads
+        total += float(weight @ (2 * half + 2 / (1 - level) * np.maximum(errors - half, 0)))
+    return total / len(_GATE_LEVELS)
+
+
+def _spread_columns(
+    encoded: EncodedRows, encoder: RowEncoder, knots: np.ndarray, predictions: np.ndarray, *, table: bool
+) -> Float[np.ndarray, "rows columns"]:
+    """The prediction, what it exceeds its knots by, "has a photo", and perhaps the columns of the table."""
+    own = predictions[:, None].astype(np.float64)
+    parts = [own, np.maximum(own - knots[:, -1], 0), encoded.seen[:, None].astype(np.float64)]
+    if table:
+        parts.append(design_matrix(encoded, encoder.cardinalities, knots[:, :-1]))
+    return np.concatenate(parts, axis=1)

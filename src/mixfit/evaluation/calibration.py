@@ -1,6 +1,7 @@
-"""Whether probabilities mean what they say: how often what is 70 % probable comes true.
+"""Whether probabilities and intervals mean what they say: how often what is 70 % probable comes true.
 
-In: probabilities of rows and what was true. Out: counts by bins, and one number. Knows nothing of figures or pages."""
+In: probabilities of rows and what was true. Out: counts by bins, and one number; by which rows, and how exactly, the
+coverage of intervals can be told. Knows nothing of figures or pages."""
 
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 BINS = 10
+FIFTHS = tuple(f"{which} fifth by prediction" for which in ("lowest", "second", "third", "fourth", "highest"))
+"""Rows by predicted value. By true value even perfect intervals hold the truth of the extreme fifths less often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +64,25 @@ def judged_probability(
         return probabilities[:, 1].astype(np.float64), truth == 1
     best = probabilities.argmax(1)
     return probabilities[np.arange(len(truth)), best].astype(np.float64), best == truth
+
+
+def fifths(predictions: Float[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"]:
+    """Place in ``FIFTHS`` of each row; rows of equal predictions stay together.
+
+    >>> fifths(np.array([0.3, 0.1, 0.1, 9.0, 5.0]))
+    array([2, 0, 0, 4, 3])
+    """
+    below = np.searchsorted(np.sort(predictions), predictions)
+    return 5 * below.astype(np.int64) // max(len(predictions), 1)
+
+
+def chance_range(count: int, level: float) -> tuple[float, float]:
+    """Between which shares the coverage of so many rows is in 95 % of cases, where each is covered at this level.
+
+    >>> chance_range(20, 0.9)
+    (0.75, 1.0)
+    """
+    from scipy.stats import binom
+
+    low, high = binom.interval(0.95, count, level)
+    return float(low / count), float(high / count)

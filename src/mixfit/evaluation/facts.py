@@ -70,19 +70,17 @@ def facts_of_blend(
     mixed: MixedData,
     judged: dict[JudgedSplit, Rows],
     model: str,
-    coverage: Sequence[tuple[str, int, int]],
-    level: float,
+    coverage: Sequence[CoverageFacts],
     photos: PhotoRule | None = None,
 ) -> ModelFacts:
     """``model_facts`` of one of the models that ``judged`` has predictions of, with how often its intervals hold.
 
     Args:
-        coverage: which rows, how many they are, and of how many the truth was inside, at ``level``.
+        coverage: by kind of row.
         photos: what the folds tell of them."""
-    kept = tuple(CoverageFacts(rows=name, count=count, inside=inside, level=level) for name, count, inside in coverage)
     truth = {split: rows.truth for split, rows in judged.items()}
     ours = {split: rows.predictions[model] for split, rows in judged.items()}
-    facts = model_facts(mixed, truth, ours, out_of_fold=True, coverage=kept)
+    facts = model_facts(mixed, truth, ours, out_of_fold=True, coverage=tuple(coverage))
     return replace(facts, photos="" if photos is None else photos.why)
 
 

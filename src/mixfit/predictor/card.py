@@ -49,6 +49,8 @@ class CoverageFacts:
     count: int
     inside: int
     level: float
+    share: float | None = None
+    """Of the rows' weight that is inside; None where all count alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,18 +197,19 @@ def _metrics(facts: ModelFacts, *, classes: Sequence[str] | None) -> list[str]:
         for one in facts.scores
     ]
     kind = "Intervals" if classes is None else "Sets of classes"
-    kept = [
-        f"{kind} for {one.level:.0%} of rows held the truth of {one.inside:,} of {one.count:,} test rows ({one.rows})."
-        for one in facts.coverage
-    ]
     heading = ["rows", "count", "metric", "value", "95 % interval"]
-    return [
-        "## Metrics",
-        "On rows that the model did not learn from.",
-        _table(heading, rows),
-        *kept,
-        *filter(None, [facts.photos]),
-    ]
+    found = ["## Metrics", "On rows that the model did not learn from.", _table(heading, rows)]
+    if facts.coverage:
+        kept = [
+            [one.rows, f"{one.count:,}", f"{one.inside:,}", f"{100 * share:.1f} %"]
+            for one in facts.coverage
+            for share in [one.inside / max(one.count, 1) if one.share is None else one.share]
+        ]
+        found += [
+            f"{kind} at {facts.coverage[0].level:.0%}: how often they hold the truth of test rows.",
+            _table(["test rows", "count", "held", "coverage"], kept),
+        ]
+    return [*found, *filter(None, [facts.photos])]
 
 
 def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: bool) -> list[str]:

@@ -20,8 +20,8 @@ from mixfit.errors import DataError
 from mixfit.files import new_folder, write_file
 from mixfit.predictor.base import Predictor
 
-FORMAT_VERSION = 2
-"""Of what is written now; 1 had one network only, and is read still."""
+FORMAT_VERSION = 3
+"""Of what is written now; 1 had one network only, and is read still, and 2 had blends whose intervals are refused."""
 # What reading a description raises that is not what we wrote.
 _DAMAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError)
 

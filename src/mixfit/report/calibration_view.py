@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mixfit.evaluation.calibration import calibration_error, judged_probability, reliability
+from mixfit.evaluation.calibration import calibration_error, chance_range, judged_probability, reliability
 from mixfit.report import figures
 from mixfit.report.content import ReportContent
 from mixfit.report.parts import split_name
@@ -21,7 +21,7 @@ def calibration_view(content: ReportContent) -> dict[str, Any]:
     return {
         "probabilities": _probabilities(content),
         "levels": content.levels,
-        "coverage": content.coverage,
+        "coverage": _parts(content),
         "sentences": _interval_sentences(content),
     }
 
@@ -57,6 +57,22 @@ def _probabilities(content: ReportContent) -> dict[str, Any] | None:
     }
 
 
+def _parts(content: ReportContent) -> list[dict[str, Any]]:
+    """Coverage by kind of row, with what chance alone does to exact intervals of so many rows."""
+    found = []
+    for part in content.coverage:
+        low, high = chance_range(part.count, content.coverage_level)
+        found.append(
+            {
+                "rows": part.rows,
+                "held": part.held,
+                "chance": f"{100 * low:.0f} to {100 * high:.0f} %",
+                "count": f"{part.inside:,} of {part.count:,}",
+            }
+        )
+    return found
+
+
 def _interval_sentences(content: ReportContent) -> list[str]:
     """How often what should hold the truth does, beside how often chance alone lets it be."""
     chosen = [one for one in content.levels if one.level == content.coverage_level]
@@ -65,7 +81,7 @@ def _interval_sentences(content: ReportContent) -> list[str]:
     found = chosen[0]
     regression = content.schema.task == "regression"
     what = "intervals" if regression else "sets of classes"
-    share = found.inside / found.count
+    share = found.held
     error = np.sqrt(found.level * (1 - found.level) / found.count)
     if abs(share - found.level) <= 2 * error:
         verdict = "as they should, within the noise of so many rows"
@@ -78,5 +94,6 @@ def _interval_sentences(content: ReportContent) -> list[str]:
     )
     if not regression and share > found.level and found.width < _ALONE:
         verdict += ", as a set has one class at least and that alone is right so often"
-    held = f"{found.inside:,} of {found.count:,} test rows ({percent(share)})"
+    by_weight = "" if found.share is None else " by weight"
+    held = f"{found.inside:,} of {found.count:,} test rows ({percent(share)}{by_weight})"
     return [f"The {percent(found.level)} {what} hold the truth of {held}, {verdict}; {size}."]

@@ -92,9 +92,16 @@ class Coverage:
     """How often intervals, or sets of classes, hold the truth of rows that nothing was fitted on."""
 
     rows: str
-    """Which rows: "all", "without a photo", "the highest fifth of the target"."""
+    """Which rows: "all", "without a photo", "lowest fifth by prediction"."""
     count: int
     inside: int
+    share: float | None = None
+    """Of the rows' weight that is inside; None where all count alike."""
+
+    @property
+    def held(self) -> float:
+        """Share of the rows whose truth is inside, by weight where they have weights."""
+        return self.inside / self.count if self.share is None else self.share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +114,13 @@ class LevelCoverage:
     inside: int
     width: float
     """Median width of the intervals in the unit of the target, or mean number of classes in a set."""
+    share: float | None = None
+    """Of the rows' weight that is inside; None where all count alike."""
+
+    @property
+    def held(self) -> float:
+        """Share of the rows whose truth is inside, by weight where they have weights."""
+        return self.inside / self.count if self.share is None else self.share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

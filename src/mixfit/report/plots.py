@@ -108,7 +108,7 @@ def plot_calibration(folder: Path) -> Figure:
         x, y = [one.predicted for one in bins], [one.observed for one in bins]
         figure, axes = _axes("predicted probability", "came true")
     elif content.levels:
-        x, y = [one.level for one in content.levels], [one.inside / one.count for one in content.levels]
+        x, y = [one.level for one in content.levels], [one.held for one in content.levels]
         figure, axes = _axes("made to hold the truth", "hold it")
     else:
         raise ConfigError(f"{folder} has one network of a number, which knows no intervals: train with --preset quick.")
