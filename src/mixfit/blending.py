@@ -361,7 +361,7 @@ def _uncertainty(
     mixed: MixedData, judged: _Judged, preprocessor: TablePreprocessor, chosen: Blend, *, photos: bool
 ) -> Uncertainty:
     if mixed.target.classes is not None:
-        return class_uncertainty(judged.truth, chosen.predictions, judged.weight)
+        return class_uncertainty(judged.truth, chosen.predictions, judged.weight, calibrated=chosen.calibrated)
     encoder = RowEncoder.fit(mixed.frame.iloc[judged.folds.rows], mixed.schema, preprocessor)
     encoded = _encoded(mixed, encoder, judged.rows, photos=photos)
     others = [mask[judged.mask] for mask in judged.folds.plan.learns_from]

@@ -40,6 +40,7 @@ _STRENGTHS = np.logspace(-4, 1, 11)
 _GATE_LEVELS = (0.8, 0.9, 0.95)
 _ROUNDING = 1e-9
 _LEAST_PROBABILITY = 1e-6
+_STEP = 8
 _TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(5.0), 81))
 
 
@@ -288,17 +289,23 @@ def class_uncertainty(
     truth: Int64[np.ndarray, " rows"],
     probabilities: Float[np.ndarray, "rows classes"],
     weight: np.ndarray | None = None,
+    *,
+    calibrated: Float[np.ndarray, "rows classes"] | None = None,
 ) -> ClassUncertainty:
     """Find the temperature with the least log-loss, and how probable true classes are.
 
     Args:
+        calibrated: the probabilities at temperatures that do not know the row, for the scores; by default at the
+            temperature that is found.
         weight: importances of the rows, at least 0; a row of weight 0 counts for nothing.
     """
     if weight is not None:
         counted = weight > 0
         truth, probabilities, weight = truth[counted], probabilities[counted], weight[counted]
+        calibrated = None if calibrated is None else calibrated[counted]
     temperature = best_temperature(truth, probabilities, weight)
-    chosen = tempered(probabilities, temperature)[np.arange(len(truth)), truth]
+    calibrated = tempered(probabilities, temperature) if calibrated is None else calibrated
+    chosen = calibrated[np.arange(len(truth)), truth]
     return ClassUncertainty(temperature=temperature, scores=Scores.of(1 - chosen, weight))
 
 
@@ -314,11 +321,13 @@ def best_temperature(
 ) -> float:
     """The temperature with the least log-loss, a mean by weight."""
 
-    def loss(temperature: float) -> float:
-        chosen = tempered(probabilities, temperature)[np.arange(len(truth)), truth]
+    def loss(place: int) -> float:
+        chosen = tempered(probabilities, float(_TEMPERATURES[place]))[np.arange(len(truth)), truth]
         return float(np.average(-np.log(np.maximum(chosen, _LEAST_PROBABILITY)), weights=weight))
 
-    return float(min(_TEMPERATURES, key=loss))
+    coarse = min(range(0, len(_TEMPERATURES), _STEP), key=loss)
+    near = range(max(0, coarse - _STEP + 1), min(len(_TEMPERATURES), coarse + _STEP))
+    return float(_TEMPERATURES[min(near, key=loss)])
 
 
 def uncertainty_from_dict(description: dict[str, Any], tensors: dict[str, Tensor]) -> Uncertainty:
