@@ -22,6 +22,7 @@ from mixfit.data.load import MixedData
 from mixfit.data.schema import Schema
 from mixfit.data.split import Split
 from mixfit.data.split_time import describe_times
+from mixfit.data.target import WEIGHTLESS
 from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError, DataError, Stopped
 from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
@@ -516,6 +517,8 @@ def _say_start(
     if data.split_time is not None:
         times = describe_times(mixed.frame[data.split_time], split.parts())
         console.print(f" split by {data.split_time}: {times}", markup=False)
+    if weightless := sum(record.action == WEIGHTLESS for record in mixed.bad):
+        console.print(f" {weightless} row{'' if weightless == 1 else 's'} of weight 0: left out of everything")
     if data.dedup:
         copies = sum(record.action == COPY_LEFT_OUT for record in mixed.bad)
         console.print(f" {copies} of {len(split.train) + copies} training rows are copies of held-back rows: left out")

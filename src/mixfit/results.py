@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mixfit.candidates.photo_rule import PhotoRule
 from mixfit.config import DataConfig
-from mixfit.data.bad_inputs import BadInput, describe_bad
+from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows
 from mixfit.data.load import MixedData
 from mixfit.data.split import group_of_row
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
@@ -191,7 +191,7 @@ def unreadable(mixed: MixedData) -> list[BadInput]:
     """Photos whose file is there but could not be decoded."""
     if mixed.photos is None:
         return []
-    return unreadable_photos(mixed.frame, mixed.photos, mixed.photo_failures)
+    return in_table_rows(unreadable_photos(mixed.frame, mixed.photos, mixed.photo_failures), mixed.row_numbers)
 
 
 def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: DataConfig) -> None:

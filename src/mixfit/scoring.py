@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mixfit.config import TextConfig
 from mixfit.console import PlainConsole
-from mixfit.data.bad_inputs import BadCounts, BadInput, describe_bad
+from mixfit.data.bad_inputs import BadCounts, BadInput, describe_bad, in_table_rows
 from mixfit.data.cache import Cache
 from mixfit.data.copies import without_copies
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
@@ -146,7 +146,7 @@ def evaluate_table(
     for table_of_groups in tables:
         for line in table_of_groups.lines():
             console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
-    bad = [*left_out, *unknown, *_in_table_rows(found.bad, rows)]
+    bad = [*left_out, *unknown, *in_table_rows(found.bad, rows)]
     _warn_of_no_photos(console, found, images)
     if bad:
         console.print(f" {describe_bad(bad)}", markup=False)
@@ -386,10 +386,3 @@ def _warn_of_changes(
     photos = find_photos(frame, columns, images) if same_table and columns else None
     for change in Fingerprint.of(table, photos).changes_since(then, "training")[: None if same_table else 1]:
         console.print(f" warning: {change}", markup=False)
-
-
-def _in_table_rows(bad: list[BadInput], rows: np.ndarray) -> list[BadInput]:
-    """Records counted in chosen rows -> counted in rows of the table."""
-    return [
-        BadInput(row=int(rows[b.row]), column=b.column, value=b.value, problem=b.problem, action=b.action) for b in bad
-    ]

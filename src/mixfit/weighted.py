@@ -61,7 +61,7 @@ def weighted_mean(values: Float[np.ndarray, " rows"], weight: Weight | None = No
     return float(np.average(np.asarray(values, dtype=np.float64), weights=weight))
 
 
-def taken(weight: Weight | None, rows: np.ndarray) -> Weight | None:
+def taken(weight: Weight | None, rows: np.ndarray) -> Float[np.ndarray, " taken"] | None:
     """The weights of some rows, by positions or by a mask; None stays None."""
     return None if weight is None else weight[rows]
 
