@@ -80,7 +80,8 @@ class Fold:
         encoded = self.rows.encoded.take(self.fit_rows)
         if encoded.photos is None:
             return None
-        return Components.fit(encoded.photos, encoded.seen, most=max(COMPONENTS.values()), seed=self.seed)
+        most = max(COMPONENTS.values())
+        return Components.fit(encoded.photos, encoded.seen, most=most, seed=self.seed, weight=self.weight)
 
     @property
     def truth(self) -> np.ndarray:
@@ -90,7 +91,7 @@ class Fold:
     @property
     def weight(self) -> np.ndarray | None:
         """How much each row to fit on counts."""
-        return None if self.data.arrays.weight is None else self.data.arrays.weight.numpy()[self.fit_rows]
+        return self.data.weights("train")
 
     @property
     def classes(self) -> int:
