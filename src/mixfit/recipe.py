@@ -365,6 +365,7 @@ def _blend_and_judge(
             truth_of(judging, name),
             by_model | {CONSTANT: constants[name][headline]},
             by_metric={CONSTANT: constants[name]},
+            weight=judging.weights(name),
         )
         for name, by_model in predictions.items()
     }
@@ -465,7 +466,7 @@ def _save(
     """Write the model folder, with our own metrics in it."""
     metrics = metrics_for(mixed.schema.task, mixed.target)
     truth: dict[JudgedSplit, np.ndarray] = {name: truth_of(mixed, name) for name in ours}
-    found = {str(name): evaluate(metrics, truth[name], values) for name, values in ours.items()}
+    found = {str(name): evaluate(metrics, truth[name], values, mixed.weights(name)) for name, values in ours.items()}
     facts = model_facts(mixed, truth, ours, out_of_fold=False)
     predictor = replace(Predictor.from_training(network, mixed, config, metrics=found), facts=facts)
     _save_model(folder, predictor)

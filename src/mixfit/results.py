@@ -146,7 +146,13 @@ def judged_rows(mixed: MixedData, split: JudgedSplit, ours: np.ndarray, baseline
     """Predictions of the network and of the baselines for a split."""
     others = {baseline.name: baseline.predictions[split] for baseline in baselines}
     by_metric = {baseline.name: baseline.by_metric[split] for baseline in baselines if baseline.by_metric}
-    return Rows(split, truth_of(mixed, split), {our_name(mixed): ours, **others}, by_metric=by_metric)
+    return Rows(
+        split,
+        truth_of(mixed, split),
+        {our_name(mixed): ours, **others},
+        weight=mixed.weights(split),
+        by_metric=by_metric,
+    )
 
 
 def final_rows(judged: dict[JudgedSplit, Rows]) -> Rows:
@@ -182,7 +188,7 @@ def compare_blends(mixed: MixedData, judged: dict[JudgedSplit, Rows], *, photos:
     found = compare(rows, headline, BLEND, against, constant=CONSTANT, with_photos=False, called="blend")
     if not photos:
         return found
-    without = headline.function(rows.truth, rows.predictions[TABLE_BLEND])
+    without = headline.value(rows.truth, rows.predictions[TABLE_BLEND], rows.weight)
     said = f"The blend of the table columns alone has {headline.name} {without:.3g} on the same rows."
     return Comparison(f"{found.verdict} {said}", loses=found.loses)
 

@@ -338,6 +338,28 @@ def row_weights(
     return np.clip(weights, least, np.finfo(np.float32).max).astype(np.float32)
 
 
+def judging_weights(
+    frame: pd.DataFrame, schema: Schema, rows: Int64[np.ndarray, " rows"]
+) -> Float32[np.ndarray, " rows"] | None:
+    """Weights of rows that a finished model is judged by, with a mean of 1; a row without one counts as 1.
+
+    Returns:
+        None if no column has the role, or if the table lacks it.
+    """
+    names = [name for name in schema.names("weight") if name in frame.columns]
+    if not names:
+        return None
+    values = to_numbers(frame[names[0]].iloc[rows]).values
+    usable = values >= 0
+    known = frame.iloc[rows[usable]]
+    weights = np.ones(len(rows), dtype=np.float32)
+    if len(known) and values[usable].any():
+        found = row_weights(known, schema, np.arange(len(known)))
+        assert found is not None
+        weights[usable] = found
+    return weights
+
+
 def wants_log(values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"] | None = None) -> bool:
     """True when finite numbers are all above 0, skewed to the right, and less skewed on the log scale."""
     if not len(values) or values.min() <= 0:
