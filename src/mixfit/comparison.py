@@ -302,7 +302,7 @@ def _together(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> I
 
 
 def _weight(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> tuple[np.ndarray | None, str]:
-    """What the common rows weigh by the first run that was told so, and what to say where others were told otherwise."""
+    """What the common rows weigh, as the first run was told that knows; and what to say where others were told else."""
     told = {
         name: None if one.weight is None else one.weight[pd.Index(one.rows).get_indexer(rows)].astype(np.float64)
         for name, one in held.items()
