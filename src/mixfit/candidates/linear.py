@@ -17,7 +17,8 @@ from mixfit.weighted import taken, weighted_mean, weighted_quantile
 
 RIDGE_STRENGTHS = np.logspace(-5, 1, 19)
 """Times the sum of the weights: what a strength means depends neither on their unit nor on how many rows there are."""
-_INVERSE_STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+INVERSE_STRENGTHS = (0.5, 5.0, 50.0, 500.0, 5_000.0, 50_000.0)
+"""Of logistic regression, divided by the sum of the weights, as those of ridge regression are multiplied with it."""
 _CLASSES_AT_ONCE = 10_000_000
 """Most numbers of a logistic regression (classes times columns times rows) for which every strength is tried."""
 
@@ -128,8 +129,17 @@ def fit_logistic(
     classes: int,
     weight: np.ndarray | None = None,
     seed: int = 0,
+    strengths: tuple[float, ...] = INVERSE_STRENGTHS,
 ) -> LinearModel:
-    """Logistic regression, of the strength that has the least log-loss on a fifth of the rows, then fitted on all."""
+    """Logistic regression, of the strength that has the least log-loss on a fifth of the rows, then fitted on all.
+
+    Of a given strength the model of a row of weight 2 is that of two equal rows; the fifth is one of rows.
+
+    Args:
+        weight: how much each row counts, in any unit.
+        seed: of the choice of that fifth.
+        strengths: to choose from, see ``INVERSE_STRENGTHS``.
+    """
     from sklearn.metrics import log_loss
 
     seen, codes = np.unique(truth, return_inverse=True)
@@ -137,9 +147,8 @@ def fit_logistic(
         share = np.bincount(truth, weights=weight, minlength=classes) / (len(truth) if weight is None else weight.sum())
         bias = np.log(np.maximum(share, 1e-9))
         return LinearModel(weights=np.zeros((columns.shape[1], classes)), bias=bias, classes=classes)
-    strengths: tuple[float, ...] = _INVERSE_STRENGTHS
     if len(seen) * columns.size > _CLASSES_AT_ONCE:
-        strengths = _INVERSE_STRENGTHS[1:4]
+        strengths = strengths[1:4] or strengths
     judging = _every_fifth(codes, np.random.default_rng(seed))
     fitting = ~judging
     tries = []
@@ -160,12 +169,14 @@ def fit_logistic(
 
 
 def _logistic(columns: np.ndarray, codes: np.ndarray, strength: float, weight: np.ndarray | None) -> Any:
+    """scikit-learn's model; its own strength is relative to the sum of the losses of rows."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # cut short is good enough to be judged
-        return LogisticRegression(C=strength, max_iter=200).fit(columns, codes, weight)
+        counts = None if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
+        return LogisticRegression(C=strength / len(codes), max_iter=200).fit(columns, codes, counts)
 
 
 def _every_fifth(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
