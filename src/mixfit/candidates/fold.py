@@ -91,7 +91,7 @@ class Fold:
     @property
     def weight(self) -> np.ndarray | None:
         """How much each row to fit on counts."""
-        return self.data.weights("train")
+        return None if self.data.arrays.weight is None else self.data.arrays.weight.numpy()[self.fit_rows]
 
     @property
     def classes(self) -> int:
