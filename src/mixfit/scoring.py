@@ -25,7 +25,7 @@ from mixfit.data.schema import Schema
 from mixfit.data.split import Split, split_labels, split_rows
 from mixfit.data.table import read_as_configured
 from mixfit.data.table_writer import PARQUET, check_writable_kind, new_table
-from mixfit.data.target import judging_weights, usable_rows
+from mixfit.data.target import judging_weights, usable_rows, without_weightless
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, label_column
@@ -95,6 +95,7 @@ def evaluate_table(
     """
     predictor, console = load_run(run), console or PlainConsole()
     frame, _ = read_as_configured(table, text or text_of_run(run))
+    frame, weightless = without_weightless(frame, next(iter(predictor.schema.names("weight")), None))
     name = predictor.schema.target
     if name not in frame.columns:
         raise unknown_column(name, frame.columns)
@@ -156,7 +157,8 @@ def evaluate_table(
     for table_of_groups in tables:
         for line in table_of_groups.lines():
             console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
-    bad = [*left_out, *unknown, *in_table_rows(found.bad, rows)]
+    bad = in_table_rows([*left_out, *unknown, *in_table_rows(found.bad, rows)], frame.index.to_numpy(dtype=np.int64))
+    bad = [*weightless, *bad]
     _warn_of_no_photos(console, found, images)
     if bad:
         console.print(f" {describe_bad(bad)}", markup=False)

@@ -102,7 +102,7 @@ def loss_for(data: MixedData, name: LossName) -> Loss:
     return choose_loss(name, data.schema.task, counts.tolist())
 
 
-def choose_loss(name: LossName, task: Task, class_counts: Sequence[float] = ()) -> Loss:
+def choose_loss(name: LossName, task: Task, class_counts: Sequence[int | float] = ()) -> Loss:
     """The loss of that name.
 
     All of them train what ``Target.decode`` reads: a scaled number, of which ``mae`` finds the median rather than the

@@ -88,7 +88,7 @@ class Focal:
         return mean_of_rows(per_class.gather(1, target[:, None])[:, 0], weight)
 
 
-def balanced_class_weights(counts: Sequence[float]) -> tuple[float, ...]:
+def balanced_class_weights(counts: Sequence[int | float]) -> tuple[float, ...]:
     """Weights that give all classes the same sum, with a mean of 1 over the training rows.
 
     Args:
