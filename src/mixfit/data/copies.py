@@ -153,7 +153,7 @@ def equal_rows(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"
 
 def equal_features(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
     """The same for rows that are equal in all that a model sees of them, whatever their target is."""
-    passed_over = (*_NOT_CELLS, "target", "weight")
+    passed_over = (*_NOT_CELLS, "target")
     return np.where(_no_chance(frame, schema, passed_over), _equal_cells(frame, schema, passed_over), -1)
 
 
