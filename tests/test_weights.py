@@ -13,7 +13,9 @@ import torch
 from mixfit.candidates.components import Components
 from mixfit.candidates.encoding import RowEncoder
 from mixfit.candidates.linear import find_knots, fit_logistic, fit_ridge
+from mixfit.config import DataConfig, ModelConfig
 from mixfit.data.infer import infer_schema
+from mixfit.data.load import load_data
 from mixfit.data.split import strata_of_rows
 from mixfit.data.target import fit_target, row_weights, wants_log
 from mixfit.data.values import moments
@@ -22,7 +24,11 @@ from mixfit.evaluation.calibration import calibration_error, reliability
 from mixfit.evaluation.groups import group_table, label_rows
 from mixfit.evaluation.resampled import resampled
 from mixfit.nn.bins import compute_bins
+from mixfit.training.build import build_model
+from mixfit.training.learner import Learner
+from mixfit.training.loss import mse
 from mixfit.training.metrics import ACCURACY, CLASSIFICATION_METRICS, MAE, R2_LOG, REGRESSION_METRICS, evaluate
+from mixfit.training.optimizer import AdamW
 from mixfit.weighted import weighted_mean, weighted_quantile
 
 ROWS = 60
@@ -251,10 +257,6 @@ def test_the_unit_of_weights_leaves_no_trace_in_rows_as_they_are_trained_on() ->
 
 
 def test_the_first_bias_of_a_network_is_weighted() -> None:
-    from mixfit.config import DataConfig, ModelConfig
-    from mixfit.data.load import load_data
-    from mixfit.training.build import build_model
-
     times = np.random.default_rng(2).integers(1, 4, ROWS)
     frame = table()[["area", "pay", "label"]].assign(w=times, split=np.repeat(["train", "valid"], [40, 20]))
     repeated = frame.loc[np.repeat(np.arange(ROWS), times)].assign(w=1)
@@ -268,6 +270,18 @@ def test_the_first_bias_of_a_network_is_weighted() -> None:
     for place in (0, 1):
         torch.testing.assert_close(biases[place], biases[place + 2])
         torch.testing.assert_close(biases[place], biases[place + 4])
+
+
+def test_a_learner_judges_its_epochs_by_weight() -> None:
+    times = np.random.default_rng(2).integers(1, 4, ROWS)
+    frame = table()[["area", "pay", "price"]].assign(w=times, split=np.repeat(["train", "valid"], [40, 20]))
+    data = load_data(frame, target="price", config=DataConfig(roles={"w": "weight"}))
+    model = build_model(data, ModelConfig(tabular="mlp", numbers="linear"), seed=0)
+    learner = Learner(model, data, loss=mse, optimizer=AdamW, metrics=[MAE], device="cpu")
+    outputs, _ = learner.predict(data.valid)
+    errors = np.abs(data.target.decode(outputs.numpy()) - frame["price"].to_numpy()[40:])
+    assert learner.validate()["mae"] == pytest.approx(np.average(errors, weights=times[40:]), rel=1e-4)
+    assert learner.validate()["mae"] != pytest.approx(errors.mean(), rel=1e-4)
 
 
 def test_accuracy_by_weight_is_the_weight_of_what_is_right() -> None:

@@ -218,7 +218,7 @@ def _findings(
     if review.photos is not None and review.scan is not None:
         findings += _no_photos(review.photos, root)
         findings += equal_photos(frame, schema, review.photos, review.scan.content, parts)
-        findings += near_photos(review.photos, review.scan, parts)
+        findings += near_photos(frame, review.photos, review.scan, parts)
         findings += _pairing(frame, schema, review.photos, review.scan)
         skipped = len(review.photos.files) - int(review.scan.decoded.sum()) - len(review.scan.problems)
         if skipped:

@@ -69,7 +69,9 @@ def equal_photos(
     return [_leak_or_note(text, torn, "of these photos are")]
 
 
-def near_photos(photos: Photos, scan: PhotoScan, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
+def near_photos(
+    frame: pd.DataFrame, photos: Photos, scan: PhotoScan, parts: Shaped[np.ndarray, " rows"]
+) -> list[Finding]:
     """Pairs of photos in two rows that look nearly the same, within the split and across it."""
     pairs, complete = near_duplicates(scan)
     findings = []
@@ -83,7 +85,7 @@ def near_photos(photos: Photos, scan: PhotoScan, parts: Shaped[np.ndarray, " row
     if len(pairs):
         sides = parts[first_row[pairs]]
         torn = int(((sides[:, 0] != sides[:, 1]) & (sides != "").all(axis=1)).sum())
-        text = f"{len(pairs):,} pairs of photos look nearly the same: {_pair_examples(photos, first_row, pairs)}"
+        text = f"{len(pairs):,} pairs of photos look nearly the same: {_pair_examples(frame, photos, first_row, pairs)}"
         findings.append(_leak_or_note(text, torn, "of these pairs are"))
     return findings
 
@@ -221,9 +223,11 @@ def _photos(count: int) -> str:
     return f"{count:,} photos are used" if count > 1 else "1 photo is used"
 
 
-def _pair_examples(photos: Photos, rows: Int64[np.ndarray, " photos"], pairs: Int64[np.ndarray, "pairs 2"]) -> str:
+def _pair_examples(
+    frame: pd.DataFrame, photos: Photos, rows: Int64[np.ndarray, " photos"], pairs: Int64[np.ndarray, "pairs 2"]
+) -> str:
     names = [
-        " and ".join(f"{photo_name(photos.files[file])} (row {rows[file]})" for file in pair)
+        " and ".join(f"{photo_name(photos.files[file])} (row {frame.index[rows[file]]})" for file in pair)
         for pair in pairs[:_EXAMPLES].tolist()
     ]
     return "; ".join(names)
