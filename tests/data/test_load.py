@@ -10,9 +10,17 @@ import torch
 from PIL import Image
 
 from mixfit.config import DataConfig
+from mixfit.data.batch import Batch
 from mixfit.data.infer import infer_schema
 from mixfit.data.load import load_data
-from mixfit.errors import ConfigError, DataError
+from mixfit.data.loader import DataLoader
+from mixfit.data.sampler import SequentialSampler
+from mixfit.errors import ConfigError, DataError, Diverged
+from mixfit.training.build import build_model
+from mixfit.training.callbacks.nan_guard import NanGuard
+from mixfit.training.learner import Learner
+from mixfit.training.loss import mse
+from mixfit.training.optimizer import AdamW
 
 
 @pytest.fixture
@@ -97,6 +105,25 @@ def test_photos_of_rows_of_weight_0_are_not_looked_for(frame: pd.DataFrame, tmp_
     np.testing.assert_array_equal(found.photos.slots, wanted.photos.slots)
     assert found.image_size == wanted.image_size
     assert {record.problem for record in found.bad} == {"weight is 0"}
+
+
+def test_batches_and_errors_of_a_training_name_the_rows_of_the_table(frame: pd.DataFrame) -> None:
+    weighted = frame.assign(w=np.where(np.arange(60) < 5, 0.0, 2.0))
+    data = load_data(weighted, target="price", config=DataConfig(roles={"w": "weight"}), batch_size=64)
+    assert data.dataset("train").describe(0) == "row 5"
+    assert data.dataset("valid").named([35, 36]) == [40, 41]
+    model = build_model(data, seed=0)
+    data.arrays.numeric[3, 0] = torch.nan
+    learner = Learner(model, data, loss=mse, optimizer=AdamW, callbacks=[NanGuard()], device="cpu")
+    with pytest.raises(Diverged, match=r"the input numeric is not finite in row 8\."):
+        learner.fit(1, 1e-3)
+
+    def broken(items: object) -> Batch:
+        raise ValueError("no")
+
+    loader = DataLoader(data.dataset("valid"), SequentialSampler(10, 4), collate_function=broken)
+    with pytest.raises(DataError, match="Could not collate the batch of rows 40, 41, 42, 43"):
+        next(iter(loader))
 
 
 def test_messages_have_the_rows_of_the_table_though_rows_of_weight_0_have_left(frame: pd.DataFrame) -> None:

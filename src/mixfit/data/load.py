@@ -194,6 +194,7 @@ class MixedData:
             columns=None if self.photos is None else torch.from_numpy(self.photos.columns),
             photos=self.photo_source,
             weight=None if arrays.weight is None else arrays.weight[rows],
+            numbers=torch.from_numpy(self.row_numbers[self.split.of(name)]),
         )
 
     def show_batch(self, rows: int = 8) -> "Figure":
