@@ -22,7 +22,6 @@ from mixfit.data.load import MixedData
 from mixfit.data.schema import Schema
 from mixfit.data.split import Split
 from mixfit.data.split_time import describe_times
-from mixfit.data.target import WEIGHTLESS
 from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError, DataError, Stopped
 from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
@@ -286,7 +285,7 @@ def _train_and_judge(
 ) -> Run:
     """Train, or go on with it, and write all that a run folder holds."""
     train_config, network = prepared.train_config, prepared.network
-    write_split(folder, prepared.data.split, len(prepared.data.frame))
+    _write_split(folder, prepared.data)
     _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings)
     clock = Clock()
     mixed = with_features(prepared.data, network, console)
@@ -398,6 +397,12 @@ def _blend_and_judge(
     write_results(run, judging, judged, found.seconds, settings, command, warnings, images=prepared.images)
     say_end(console, run, prepared.table, judging, prepared.data_config)
     return run
+
+
+def _write_split(folder: Path, mixed: MixedData) -> None:
+    """Which rows of the table are in which part; those of weight 0 are in none."""
+    split = Split(*(mixed.row_numbers[rows] for rows in mixed.split.parts().values()))
+    write_split(folder, split, len(mixed.frame) + mixed.weightless)
 
 
 def _train(
@@ -518,8 +523,10 @@ def _say_start(
     if data.split_time is not None:
         times = describe_times(mixed.frame[data.split_time], split.parts())
         console.print(f" split by {data.split_time}: {times}", markup=False)
-    if weightless := sum(record.action == WEIGHTLESS for record in mixed.bad):
-        console.print(f" {weightless} row{'' if weightless == 1 else 's'} of weight 0: left out of everything")
+    if mixed.weightless:
+        console.print(
+            f" {mixed.weightless} row{'' if mixed.weightless == 1 else 's'} of weight 0: left out of everything"
+        )
     if data.dedup:
         copies = sum(record.action == COPY_LEFT_OUT for record in mixed.bad)
         console.print(f" {copies} of {len(split.train) + copies} training rows are copies of held-back rows: left out")

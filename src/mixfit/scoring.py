@@ -95,7 +95,6 @@ def evaluate_table(
     """
     predictor, console = load_run(run), console or PlainConsole()
     frame, _ = read_as_configured(table, text or text_of_run(run))
-    frame, weightless = without_weightless(frame, next(iter(predictor.schema.names("weight")), None))
     name = predictor.schema.target
     if name not in frame.columns:
         raise unknown_column(name, frame.columns)
@@ -157,8 +156,7 @@ def evaluate_table(
     for table_of_groups in tables:
         for line in table_of_groups.lines():
             console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
-    bad = in_table_rows([*left_out, *unknown, *in_table_rows(found.bad, rows)], frame.index.to_numpy(dtype=np.int64))
-    bad = [*weightless, *bad]
+    bad = [*left_out, *unknown, *in_table_rows(found.bad, rows)]
     _warn_of_no_photos(console, found, images)
     if bad:
         console.print(f" {describe_bad(bad)}", markup=False)
@@ -396,6 +394,7 @@ def _warn_of_changes(
 ) -> None:
     """Say what is not as it was in training; of another table only that it is another."""
     columns = predictor.schema.names("image")
+    frame, _ = without_weightless(frame, next(iter(predictor.schema.names("weight")), None))
     photos = find_photos(frame, columns, images) if same_table and columns else None
     for change in Fingerprint.of(table, photos).changes_since(then, "training")[: None if same_table else 1]:
         console.print(f" warning: {change}", markup=False)

@@ -34,7 +34,7 @@ from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, split_labels, spli
 from mixfit.data.split_time import Times
 from mixfit.data.store import ImageFiles, typical_side
 from mixfit.data.table import TableFormat, read_as_configured
-from mixfit.data.target import Target, fit_target, row_weights, usable_rows, without_weightless
+from mixfit.data.target import WEIGHTLESS, Target, fit_target, row_weights, usable_rows, without_weightless
 from mixfit.data.ties import Ties
 from mixfit.data.transform import Transform
 from mixfit.errors import ConfigError, DataError
@@ -122,6 +122,11 @@ class MixedData:
     def row_numbers(self) -> np.ndarray:
         """The number in the table of each row of ``frame``, for people: int64 ``(rows,)``."""
         return self.frame.index.to_numpy(dtype=np.int64)
+
+    @property
+    def weightless(self) -> int:
+        """How many rows of the table are not in ``frame``, as they weigh 0."""
+        return sum(record.action == WEIGHTLESS for record in self.bad)
 
     def weights(self, name: SplitName) -> np.ndarray | None:
         """How much each row of a split counts, float32 with a mean of 1 over the training rows; None for all alike."""
