@@ -113,7 +113,9 @@ def _compare_two(rows: Rows, headline: Metric, ours: str, table: str, model: str
     mine, theirs = found[ours][headline.name], found[table][headline.name]
     if np.isnan(mine) or np.isnan(theirs):
         return Comparison(f"{headline.name} cannot be computed on the {rows.split} rows: no comparison.", loses=False)
-    low, high = bootstrap_interval(headline, rows.truth, rows.of(ours, headline), groups=rows.groups, weight=rows.weight)
+    low, high = bootstrap_interval(
+        headline, rows.truth, rows.of(ours, headline), groups=rows.groups, weight=rows.weight
+    )
     sign = 1 if headline.higher_is_better else -1
     ends = bootstrap_difference(
         headline,
