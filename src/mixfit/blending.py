@@ -337,8 +337,7 @@ def _predictor(
     photo_encoder = None
     if photos and image is not None and isinstance(mixed.source, FeatureTable):
         photo_encoder = PhotoEncoder(encoder=image, config=model, image_size=mixed.image_size)
-    rows = mixed.frame.iloc[folds.rows]
-    preprocessor = TablePreprocessor.fit(rows, mixed.schema)
+    preprocessor = TablePreprocessor.fit(mixed.frame.iloc[folds.rows], mixed.schema, folds.weight)
     return BlendPredictor(
         shares=chosen.shares,
         folds=[
@@ -362,7 +361,7 @@ def _uncertainty(
 ) -> Uncertainty:
     if mixed.target.classes is not None:
         return class_uncertainty(judged.truth, chosen.predictions, judged.weight, calibrated=chosen.calibrated)
-    encoder = RowEncoder.fit(mixed.frame.iloc[judged.folds.rows], mixed.schema, preprocessor)
+    encoder = RowEncoder.fit(mixed.frame.iloc[judged.folds.rows], mixed.schema, preprocessor, judged.folds.weight)
     encoded = _encoded(mixed, encoder, judged.rows, photos=photos)
     others = [mask[judged.mask] for mask in judged.folds.plan.learns_from]
     return number_uncertainty(

@@ -19,7 +19,7 @@ from mixfit.console import PlainConsole
 from mixfit.data.cache import Cache
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.table import read_as_configured
-from mixfit.data.target import usable_rows
+from mixfit.data.target import judging_weights, usable_rows
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import FEWEST_UNITS
 from mixfit.evaluation.groups import groups_if_known
@@ -97,6 +97,8 @@ class _HeldBack:
     values: np.ndarray
     groups: Int64[np.ndarray, " rows"] | None
     """Which rows belong together, as this run was told."""
+    weight: np.ndarray | None
+    """How much each row counts, as this run was told."""
 
 
 def compare_runs(
@@ -142,13 +144,14 @@ def compare_runs(
     together = _together(held, rows)
     schema, target = predictors[0].schema, predictors[0].target
     metrics = metrics_for(schema.task, target)
-    scores = paired_scores(truth, predictions, metrics, headline_for(schema.task, target), together=together)
+    headline, (weight, doubt) = headline_for(schema.task, target), _weight(held, rows)
+    scores = paired_scores(truth, predictions, metrics, headline, together=together, weight=weight)
     found = RunComparison(
         target=schema.target,
         scores=scores,
         test_rows={name: len(one.rows) for name, one in held.items()},
         settings=differing_settings(runs),
-        warnings=tuple(_warnings(held, scores)),
+        warnings=(*_warnings(held, scores), *filter(None, [doubt])),
     )
     write_compare(_content(found), out)
     for line in _lines(found):
@@ -215,12 +218,15 @@ def _read_saved(run: Path, predictor: Predictor) -> _HeldBack | None:
     except DataError as error:
         raise DataError(f"{error} Remove it to have these rows predicted again.") from error
     values = found.prediction if found.probabilities is None else found.probabilities
-    return _HeldBack(rows=found.row, truth=found.truth, values=values, groups=found.groups)
+    return _HeldBack(rows=found.row, truth=found.truth, values=values, groups=found.groups, weight=found.weight)
 
 
 def _needs_table(predictor: Predictor, saved: _HeldBack | None) -> bool:
-    """Whether there are no saved predictions, or rows belong together and they do not say which."""
-    return saved is None or (saved.groups is None and bool(predictor.schema.names("group")))
+    """Whether there are no saved predictions, or they do not say which rows belong together or what these weigh."""
+    if saved is None:
+        return True
+    roles = ((saved.groups, "group"), (saved.weight, "weight"))
+    return any(told is None and predictor.schema.names(role) for told, role in roles)  # type: ignore[arg-type]
 
 
 def _read_table(run: Path, given: Path | None) -> tuple[Path, pd.DataFrame]:
@@ -252,7 +258,8 @@ def _held_back(
     place, frame = table
     if saved is not None:
         groups = groups_if_known(frame.iloc[saved.rows], predictor.schema) if saved.groups is None else saved.groups
-        return replace(saved, groups=groups)
+        weight = judging_weights(frame, predictor.schema, saved.rows) if saved.weight is None else saved.weight
+        return replace(saved, groups=groups, weight=weight)
     column = frame[predictor.schema.target]
     usable, _ = usable_rows(frame, predictor.schema, 1.0)
     rows = split_of_run(run, frame, predictor.schema, usable).test
@@ -263,7 +270,8 @@ def _held_back(
     folder = images or (place.parent if configured is None else Path(configured))
     found = predictor.predictions(frame.iloc[rows], images=folder, cache=cache)
     groups = groups_if_known(frame.iloc[rows], predictor.schema)
-    return _HeldBack(rows=rows, truth=truth, values=found.values, groups=groups)
+    weight = judging_weights(frame, predictor.schema, rows)
+    return _HeldBack(rows=rows, truth=truth, values=found.values, groups=groups, weight=weight)
 
 
 def _in_common(
@@ -291,6 +299,21 @@ def _together(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> I
     Of several columns of groups it is the one with the fewest, whose intervals are the most careful."""
     told = [one.groups[pd.Index(one.rows).get_indexer(rows)] for one in held.values() if one.groups is not None]
     return min(told, key=lambda groups: (len(np.unique(groups)), pd.factorize(groups)[0].tolist()), default=None)
+
+
+def _weight(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> tuple[np.ndarray | None, str]:
+    """What the common rows weigh, as the first run was told that knows; and what to say where others were told else."""
+    told = {
+        name: None if one.weight is None else one.weight[pd.Index(one.rows).get_indexer(rows)].astype(np.float64)
+        for name, one in held.items()
+    }
+    chosen, weight = next(((name, one) for name, one in told.items() if one is not None), ("", None))
+    if weight is None:
+        return None, ""
+    others = [one for name, one in told.items() if name != chosen]
+    if all(one is not None and np.allclose(one / one.mean(), weight / weight.mean()) for one in others):
+        return weight, ""
+    return weight, f"Not all runs were told the same weights: the rows are weighted as {chosen} was told."
 
 
 def _warnings(held: dict[str, _HeldBack], scores: PairedScores) -> list[str]:

@@ -12,17 +12,18 @@ from rich.table import Table
 
 from mixfit.config import DataConfig, TrainConfig
 from mixfit.console import PlainConsole
-from mixfit.data.bad_inputs import BadInput, describe_bad
+from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows
 from mixfit.data.checks import Finding, class_balance, far_values, parts_of, torn_ids
 from mixfit.data.copies import equal_photos, near_photos, row_copies
 from mixfit.data.duplicates import PhotoScan, scan_photos
 from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint
-from mixfit.data.load import doubts, infer_configured, prepare_target, require_rows, split_usable
+from mixfit.data.load import doubts, infer_configured, prepare_target, require_rows, split_usable, weight_column
 from mixfit.data.pairing import SHUFFLES, Pairing, compare_with_shuffled
 from mixfit.data.photos import Photos, find_photos
 from mixfit.data.schema import Schema, suspicious_columns
 from mixfit.data.split_time import describe_times
 from mixfit.data.table import read_as_configured
+from mixfit.data.target import without_weightless
 from mixfit.data.ties import Ties
 from mixfit.errors import DataError
 from mixfit.files import new_folder, write_file
@@ -62,17 +63,21 @@ def inspect_table(
     console = Console(quiet=True) if as_json else console or PlainConsole()
     frame, table_format = read_as_configured(path, config.text)
     require_rows(frame, path, 2)  # a single row shows no roles
+    frame, weightless = without_weightless(frame, weight_column(config, None))
     schema = infer_configured(frame, target, config)
     root = config.images or path.parent
     review = _review_photos(frame, schema, root)
     findings = [Finding("warning", doubt) for doubt in doubts(table_format)]
+    if weightless:
+        findings.append(Finding("note", f"{_count(len(weightless), 'row')} of weight 0 left out of everything"))
     findings += _findings(frame, schema, config, review, root)
     checks = [Check(level=finding.level, text=finding.text) for finding in findings]
 
     def say(text: str) -> None:
         console.print(text, markup=False)
 
-    say(f"{path}  {len(frame)} rows x {len(frame.columns)} columns  {table_format.describe()}    images root: {root}")
+    rows = len(frame) + len(weightless)
+    say(f"{path}  {rows} rows x {len(frame.columns)} columns  {table_format.describe()}    images root: {root}")
     _print_schema(console, schema)
     for photos in review.statistics:
         states = f"{photos.readable} readable, {photos.broken} broken, {photos.missing} rows without"
@@ -85,7 +90,7 @@ def inspect_table(
         schema=schema,
         checks=checks,
         photos=review.statistics,
-        bad_inputs=review.bad,
+        bad_inputs=[*weightless, *review.bad],
         next_command=f"mixfit train {path if not path.is_absolute() else path.name} --target {target}",
     )
     fingerprint = Fingerprint.of(path, review.photos)
@@ -164,6 +169,7 @@ def _review_photos(frame: pd.DataFrame, schema: Schema, root: Path) -> _PhotoRev
     photos = find_photos(frame, columns, root)
     scan = scan_photos(photos.files)
     bad = photos.bad + unreadable_photos(frame, photos, scan.problems)
+    bad = in_table_rows(bad, frame.index.to_numpy(dtype=np.int64))
     return _PhotoReview([_statistics(name, photos, scan.problems) for name in columns], bad, photos, scan)
 
 
@@ -196,6 +202,7 @@ def _findings(
             findings.append(Finding("note", f"split by {config.split_time}: {times}"))
         bad += prepare_target(frame, schema, split).bad
         if bad:
+            bad = in_table_rows(bad, frame.index.to_numpy(dtype=np.int64))
             findings.append(Finding("warning", f"target: {describe_bad(bad)}"))
     except DataError as error:
         findings.append(Finding("error", str(error)))
@@ -211,7 +218,7 @@ def _findings(
     if review.photos is not None and review.scan is not None:
         findings += _no_photos(review.photos, root)
         findings += equal_photos(frame, schema, review.photos, review.scan.content, parts)
-        findings += near_photos(review.photos, review.scan, parts)
+        findings += near_photos(frame, review.photos, review.scan, parts)
         findings += _pairing(frame, schema, review.photos, review.scan)
         skipped = len(review.photos.files) - int(review.scan.decoded.sum()) - len(review.scan.problems)
         if skipped:

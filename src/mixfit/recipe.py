@@ -285,7 +285,7 @@ def _train_and_judge(
 ) -> Run:
     """Train, or go on with it, and write all that a run folder holds."""
     train_config, network = prepared.train_config, prepared.network
-    write_split(folder, prepared.data.split, len(prepared.data.frame))
+    _write_split(folder, prepared.data)
     _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings)
     clock = Clock()
     mixed = with_features(prepared.data, network, console)
@@ -364,6 +364,7 @@ def _blend_and_judge(
             truth_of(judging, name),
             by_model | {CONSTANT: constants[name][headline]},
             by_metric={CONSTANT: constants[name]},
+            weight=judging.weights(name),
         )
         for name, by_model in predictions.items()
     }
@@ -396,6 +397,12 @@ def _blend_and_judge(
     write_results(run, judging, judged, found.seconds, settings, command, warnings, images=prepared.images)
     say_end(console, run, prepared.table, judging, prepared.data_config)
     return run
+
+
+def _write_split(folder: Path, mixed: MixedData) -> None:
+    """Which rows of the table are in which part; those of weight 0 are in none."""
+    split = Split(*(mixed.row_numbers[rows] for rows in mixed.split.parts().values()))
+    write_split(folder, split, len(mixed.frame) + mixed.weightless)
 
 
 def _train(
@@ -464,7 +471,7 @@ def _save(
     """Write the model folder, with our own metrics in it."""
     metrics = metrics_for(mixed.schema.task, mixed.target)
     truth: dict[JudgedSplit, np.ndarray] = {name: truth_of(mixed, name) for name in ours}
-    found = {str(name): evaluate(metrics, truth[name], values) for name, values in ours.items()}
+    found = {str(name): evaluate(metrics, truth[name], values, mixed.weights(name)) for name, values in ours.items()}
     facts = model_facts(mixed, truth, ours, out_of_fold=False)
     predictor = replace(Predictor.from_training(network, mixed, config, metrics=found), facts=facts)
     _save_model(folder, predictor)
@@ -516,6 +523,10 @@ def _say_start(
     if data.split_time is not None:
         times = describe_times(mixed.frame[data.split_time], split.parts())
         console.print(f" split by {data.split_time}: {times}", markup=False)
+    if mixed.weightless:
+        console.print(
+            f" {mixed.weightless} row{'' if mixed.weightless == 1 else 's'} of weight 0: left out of everything"
+        )
     if data.dedup:
         copies = sum(record.action == COPY_LEFT_OUT for record in mixed.bad)
         console.print(f" {copies} of {len(split.train) + copies} training rows are copies of held-back rows: left out")

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mixfit.candidates.photo_rule import PhotoRule
 from mixfit.config import DataConfig
-from mixfit.data.bad_inputs import BadInput, describe_bad
+from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows
 from mixfit.data.load import MixedData
 from mixfit.data.split import group_of_row
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
@@ -146,7 +146,13 @@ def judged_rows(mixed: MixedData, split: JudgedSplit, ours: np.ndarray, baseline
     """Predictions of the network and of the baselines for a split."""
     others = {baseline.name: baseline.predictions[split] for baseline in baselines}
     by_metric = {baseline.name: baseline.by_metric[split] for baseline in baselines if baseline.by_metric}
-    return Rows(split, truth_of(mixed, split), {our_name(mixed): ours, **others}, by_metric=by_metric)
+    return Rows(
+        split,
+        truth_of(mixed, split),
+        {our_name(mixed): ours, **others},
+        weight=mixed.weights(split),
+        by_metric=by_metric,
+    )
 
 
 def final_rows(judged: dict[JudgedSplit, Rows]) -> Rows:
@@ -182,7 +188,7 @@ def compare_blends(mixed: MixedData, judged: dict[JudgedSplit, Rows], *, photos:
     found = compare(rows, headline, BLEND, against, constant=CONSTANT, with_photos=False, called="blend")
     if not photos:
         return found
-    without = headline.function(rows.truth, rows.predictions[TABLE_BLEND])
+    without = headline.value(rows.truth, rows.predictions[TABLE_BLEND], rows.weight)
     said = f"The blend of the table columns alone has {headline.name} {without:.3g} on the same rows."
     return Comparison(f"{found.verdict} {said}", loses=found.loses)
 
@@ -191,7 +197,7 @@ def unreadable(mixed: MixedData) -> list[BadInput]:
     """Photos whose file is there but could not be decoded."""
     if mixed.photos is None:
         return []
-    return unreadable_photos(mixed.frame, mixed.photos, mixed.photo_failures)
+    return in_table_rows(unreadable_photos(mixed.frame, mixed.photos, mixed.photo_failures), mixed.row_numbers)
 
 
 def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: DataConfig) -> None:

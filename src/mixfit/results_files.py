@@ -102,7 +102,8 @@ def write_results(
         write_bad_inputs(run.bad, run.folder / BAD)
     for split in JUDGED:
         ends = interval if split == "test" else None
-        frame = predictions_frame(judged[split], mixed.split.of(split), ours, others, mixed.target.classes, ends)
+        numbers = mixed.row_numbers[mixed.split.of(split)]
+        frame = predictions_frame(judged[split], numbers, ours, others, mixed.target.classes, ends)
         write_predictions(frame, run.folder / f"predictions_{split}.parquet")
     if len(run.history):
         write_file(run.folder / HISTORY, run.history.to_csv(index=False))
@@ -151,7 +152,7 @@ def explanation_of(predictor: Predictor, mixed: MixedData, images: Path) -> Mode
         seed=mixed.seed,
         cache=mixed.cache,
     )
-    return model_explanation(found)
+    return model_explanation(replace(found, rows=mixed.row_numbers[found.rows]))
 
 
 def _why_unexplained(predictor: Predictor) -> str:
@@ -241,7 +242,15 @@ def _scores(
                     intervals={
                         metric.name: ends
                         for metric in chosen
-                        for ends in [bootstrap_interval(metric, rows.truth, rows.of(model, metric), groups=rows.groups)]
+                        for ends in [
+                            bootstrap_interval(
+                                metric,
+                                rows.truth,
+                                rows.of(model, metric),
+                                groups=rows.groups,
+                                weight=rows.weight,
+                            )
+                        ]
                         if not np.isnan(ends).any()
                     },
                 )

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mixfit.config import TextConfig
 from mixfit.console import PlainConsole
-from mixfit.data.bad_inputs import BadCounts, BadInput, describe_bad
+from mixfit.data.bad_inputs import BadCounts, BadInput, describe_bad, in_table_rows
 from mixfit.data.cache import Cache
 from mixfit.data.copies import without_copies
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
@@ -25,7 +25,7 @@ from mixfit.data.schema import Schema
 from mixfit.data.split import Split, split_labels, split_rows
 from mixfit.data.table import read_as_configured
 from mixfit.data.table_writer import PARQUET, check_writable_kind, new_table
-from mixfit.data.target import usable_rows
+from mixfit.data.target import judging_weights, usable_rows, without_weightless
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, label_column
@@ -80,6 +80,8 @@ def evaluate_table(
 ) -> dict[str, float]:
     """Metrics of a run on rows whose target is known, printed with 95 % intervals and written as JSON.
 
+    Rows are weighted where the table has the column of weights that the run was trained with; see ``judging_weights``.
+
     Args:
         split: by default ``test`` for the table that the run was trained on, all rows of any other.
         images: folder that the photo paths start from, by default the table's.
@@ -112,11 +114,15 @@ def evaluate_table(
     if not len(rows):
         raise DataError(f"{table} has no {chosen} row whose target the model knows.")
     truth = predictor.target.truth(frame[name].iloc[rows])
+    weight = judging_weights(frame, predictor.schema, rows)
     found = predictor.predictions(frame.iloc[rows], images=images, cache=cache)
     metrics = metrics_for(predictor.schema.task, predictor.target)
-    values = evaluate(metrics, truth, found.values)
+    values = evaluate(metrics, truth, found.values, weight)
     together = groups_if_known(frame.iloc[rows], predictor.schema)
-    intervals = {metric.name: bootstrap_interval(metric, truth, found.values, groups=together) for metric in metrics}
+    intervals = {
+        metric.name: bootstrap_interval(metric, truth, found.values, groups=together, weight=weight)
+        for metric in metrics
+    }
     judge = judge_for(predictor.schema.task, predictor.target, truth)
     tables = [
         group_table(
@@ -127,11 +133,15 @@ def evaluate_table(
             metrics,
             judge,
             together=together,
+            weight=weight,
         )
         for column in dict.fromkeys(by)
     ]
 
     console.print(f" {table}   {chosen} rows: {len(rows)}", markup=False)
+    for column in predictor.schema.names("weight"):
+        said = "weights the rows" if weight is not None else "is not in the table: all rows count alike"
+        console.print(f" {column!r} {said}", markup=False)
     if not same_table and _is_table_of_run(run, table):
         console.print(
             f" warning: {table} is the table of this run, changed since: most of its rows may be ones it learned from",
@@ -146,14 +156,15 @@ def evaluate_table(
     for table_of_groups in tables:
         for line in table_of_groups.lines():
             console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
-    bad = [*left_out, *unknown, *_in_table_rows(found.bad, rows)]
+    bad = [*left_out, *unknown, *in_table_rows(found.bad, rows)]
     _warn_of_no_photos(console, found, images)
     if bad:
         console.print(f" {describe_bad(bad)}", markup=False)
     lows = json_numbers({f"{key}_ci95_low": low for key, (low, _) in intervals.items()})
     highs = json_numbers({f"{key}_ci95_high": high for key, (_, high) in intervals.items()})
     path = (run / f"metrics-{chosen}.json") if out is None else out
-    written: dict[str, Any] = {"split": chosen, "rows": len(rows), **json_numbers(values), **lows, **highs}
+    about = {"split": chosen, "rows": len(rows), "weighted": weight is not None}
+    written: dict[str, Any] = about | json_numbers(values) | lows | highs
     if tables:
         written["by"] = {table_of_groups.column: table_of_groups.to_dict() for table_of_groups in tables}
     write_file(path, json.dumps(written, indent=1, ensure_ascii=False))
@@ -383,13 +394,7 @@ def _warn_of_changes(
 ) -> None:
     """Say what is not as it was in training; of another table only that it is another."""
     columns = predictor.schema.names("image")
+    frame, _ = without_weightless(frame, next(iter(predictor.schema.names("weight")), None))
     photos = find_photos(frame, columns, images) if same_table and columns else None
     for change in Fingerprint.of(table, photos).changes_since(then, "training")[: None if same_table else 1]:
         console.print(f" warning: {change}", markup=False)
-
-
-def _in_table_rows(bad: list[BadInput], rows: np.ndarray) -> list[BadInput]:
-    """Records counted in chosen rows -> counted in rows of the table."""
-    return [
-        BadInput(row=int(rows[b.row]), column=b.column, value=b.value, problem=b.problem, action=b.action) for b in bad
-    ]

@@ -9,7 +9,7 @@ is the usual one."""
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 _SAME = 1e-7
 """Sums of weights that differ by less than this share of the total are equal: weights are kept as float32."""
@@ -54,14 +54,16 @@ def weighted_median(values: Float[np.ndarray, " rows"], weight: Weight | None = 
     return float(weighted_quantile(values, (0.5,), weight)[0])
 
 
-def weighted_mean(values: Float[np.ndarray, " rows"], weight: Weight | None = None) -> float:
-    """The mean as float64; nan without a row of a weight above 0."""
+def weighted_mean(
+    values: Float[np.ndarray, " rows"] | Bool[np.ndarray, " rows"], weight: Weight | None = None
+) -> float:
+    """The mean as float64, of truth values the share that is true; nan without a row of a weight above 0."""
     if not len(values) or (weight is not None and not weight.any()):
         return float("nan")
     return float(np.average(np.asarray(values, dtype=np.float64), weights=weight))
 
 
-def taken(weight: Weight | None, rows: np.ndarray) -> Weight | None:
+def taken(weight: Weight | None, rows: np.ndarray) -> Float[np.ndarray, " taken"] | None:
     """The weights of some rows, by positions or by a mask; None stays None."""
     return None if weight is None else weight[rows]
 

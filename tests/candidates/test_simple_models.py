@@ -12,7 +12,15 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from mixfit.candidates.components import Components
 from mixfit.candidates.encoding import EncodedRows, RowEncoder, mean_features
 from mixfit.candidates.kernels import KernelModel, Likeness, fit_kernels
-from mixfit.candidates.linear import LinearModel, design_matrix, find_knots, fit_logistic, fit_ridge
+from mixfit.candidates.linear import (
+    INVERSE_STRENGTHS,
+    RIDGE_STRENGTHS,
+    LinearModel,
+    design_matrix,
+    find_knots,
+    fit_logistic,
+    fit_ridge,
+)
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.schema import Column, Schema
 
@@ -48,7 +56,8 @@ def test_ridge_is_that_of_scikit_learn() -> None:
     matrix = design_matrix(rows, (4, 3), find_knots(rows.numeric))
     truth = matrix[:, 0] - 2 * matrix[:, 12] + np.random.default_rng(1).normal(size=len(matrix))
     weight = np.random.default_rng(2).uniform(0.5, 2, len(matrix))
-    expected = RidgeCV(np.logspace(-2, 3, 16)).fit(matrix, truth, weight).predict(matrix)
+    strengths = RIDGE_STRENGTHS * len(matrix)
+    expected = RidgeCV(strengths).fit(matrix, truth, weight / weight.mean()).predict(matrix)
     model = fit_ridge(matrix, truth, weight)
     np.testing.assert_allclose(model.predict(matrix), expected)
     np.testing.assert_array_equal(LinearModel.from_tensors(model.tensors()).predict(matrix), model.predict(matrix))
@@ -61,8 +70,8 @@ def test_logistic_regression_is_that_of_scikit_learn_at_one_of_its_strengths(cla
     truth = np.digitize(matrix[:, 0] + 0.5 * matrix[:, 12], [0.0, 0.8][: classes - 1])
     found = fit_logistic(matrix, truth, classes=classes).predict(matrix)
     distances = [
-        np.abs(LogisticRegression(C=c, max_iter=200).fit(matrix, truth).predict_proba(matrix) - found).max()
-        for c in (0.001, 0.01, 0.1, 1.0, 10.0)
+        np.abs(LogisticRegression(C=c / 200, max_iter=200).fit(matrix, truth).predict_proba(matrix) - found).max()
+        for c in INVERSE_STRENGTHS
     ]
     assert min(distances) < 1e-8
 
@@ -135,7 +144,8 @@ def test_components_are_those_of_pca_scaled_by_the_first_and_rows_without_photo_
     assert rows.photos is not None
     found = Components.fit(rows.photos, rows.seen, most=3, seed=0)
     reference = PCA(3).fit(rows.photos[rows.seen].astype(np.float64))
-    expected = reference.transform(rows.photos[rows.seen]) / np.sqrt(reference.explained_variance_[0])
+    expected = reference.transform(rows.photos[rows.seen])
+    expected /= expected[:, 0].std()
     np.testing.assert_allclose(np.abs(found.apply(rows.photos, rows.seen)[rows.seen]), np.abs(expected), atol=1e-4)
     assert not found.apply(rows.photos, rows.seen)[~rows.seen].any()
     nothing = Components.fit(rows.photos, np.zeros(len(rows), dtype=bool), most=3, seed=0)

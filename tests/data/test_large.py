@@ -1,6 +1,7 @@
 """Tables read by row groups and columns: the same arrays as from a whole frame."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,29 @@ def test_weights_are_those_of_the_whole_frame(path: Path) -> None:
     assert whole.arrays.weight is not None
     assert found.weight.tobytes() == whole.arrays.weight.numpy().tobytes()
     assert found.weight[found.split.train].mean() == pytest.approx(1, abs=1e-6)
+
+
+def test_rows_of_weight_0_are_not_learnt_from(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in ``load_data``: also where a sample is all that is looked at."""
+    monkeypatch.setattr(large, "SAMPLE", 300)
+    config, draw = DataConfig(roles={"w": "weight"}), np.random.default_rng(0)
+    frame = read_table(path).assign(w=draw.integers(0, 3, ROWS))
+    frame = frame.astype({"kind": "str", "area": "float64"})
+    junk = (frame["w"] == 0).to_numpy()
+    frame.loc[junk, ["y", "area", "kind"]] = [1e6, -1e9, "never"]
+    frame.to_parquet(tmp_path / "junk.parquet")
+    frame[~junk].reset_index(drop=True).to_parquet(tmp_path / "clean.parquet")
+    found, wanted = (load_large(tmp_path / f"{name}.parquet", target="y", config=config) for name in ("junk", "clean"))
+    assert replace(found.schema, rows=0) == replace(wanted.schema, rows=0)
+    assert found.preprocessor == wanted.preprocessor
+    assert found.target == wanted.target
+    kept = np.flatnonzero(~junk)
+    for name, rows in wanted.split.parts().items():
+        np.testing.assert_array_equal(found.split.parts()[name], kept[rows])
+    assert found.weight is not None
+    assert wanted.weight is not None
+    np.testing.assert_array_equal(found.weight[kept], wanted.weight)
+    np.testing.assert_array_equal(found.numeric[kept], wanted.numeric)
 
 
 @pytest.fixture

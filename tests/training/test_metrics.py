@@ -1,9 +1,11 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from mixfit.errors import ConfigError
 from mixfit.training.metrics import (
     AUC,
     BALANCED_ACCURACY,
@@ -13,6 +15,7 @@ from mixfit.training.metrics import (
     R2,
     R2_LOG,
     REGRESSION_METRICS,
+    Metric,
     evaluate,
 )
 
@@ -29,6 +32,28 @@ def test_classification_equals_scikit_learn() -> None:
     assert found["macro_f1"] == pytest.approx(sk.f1_score(TRUTH, label, average="macro"))
     assert found["log_loss"] == pytest.approx(sk.log_loss(TRUTH, PROBABILITIES))
     assert found["auc"] == pytest.approx(sk.roc_auc_score(TRUTH, PROBABILITIES, multi_class="ovr"))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_weighted_metrics_of_classes_equal_scikit_learns(classes: int) -> None:
+    truth, weight = TRUTH % classes, RANDOM.uniform(0.1, 9, 200)
+    probabilities = RANDOM.dirichlet(np.ones(classes), 200).round(1) + 0.01
+    probabilities /= probabilities.sum(1, keepdims=True)
+    found, label = evaluate(CLASSIFICATION_METRICS, truth, probabilities, weight), probabilities.argmax(1)
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(truth, label, sample_weight=weight))
+    assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(truth, label, sample_weight=weight))
+    assert found["macro_f1"] == pytest.approx(sk.f1_score(truth, label, average="macro", sample_weight=weight))
+    assert found["log_loss"] == pytest.approx(sk.log_loss(truth, probabilities, sample_weight=weight))
+    each = [sk.roc_auc_score(truth == c, probabilities[:, c], sample_weight=weight) for c in range(classes)]
+    assert found["auc"] == pytest.approx(np.mean(each))
+
+
+@pytest.mark.parametrize("function", [lambda truth, prediction: 1.0, sk.accuracy_score], ids=["two", "by keyword"])
+def test_a_metric_that_takes_no_weights_is_refused_where_rows_have_some(function: Callable[..., float]) -> None:
+    own = Metric("own", function, higher_is_better=True)
+    assert own.value(np.ones(2), np.ones(2)) == 1
+    with pytest.raises(ConfigError, match=r"the metric 'own' takes no weights, but the rows have some: .* weight=None"):
+        evaluate([own], np.ones(2), np.ones(2), np.ones(2))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 60])

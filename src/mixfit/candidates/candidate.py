@@ -166,7 +166,7 @@ def class_frequencies(labels: np.ndarray, weight: np.ndarray | None, classes: in
 
 def _fit_simple(candidate: Candidate, fold: Fold) -> FittedSimple:
     encoded = fold.rows.encoded.take(fold.fit_rows)
-    components, knots = None, find_knots(encoded.numeric)
+    components, knots = None, find_knots(encoded.numeric, fold.weight)
     if candidate.photos and fold.components is not None:
         components = fold.components.first(COMPONENTS[candidate.kind])
     model: LinearModel | KernelModel | TreeModel

@@ -197,9 +197,10 @@ def make_fold(
         network_rows: of the rows to fit on, those that networks train on and those that they are validated on; by
             default all and none.
     """
-    preprocessor = TablePreprocessor.fit(data.frame.iloc[fit_rows], data.schema)
+    weight = None if data.arrays.weight is None else data.arrays.weight.numpy()[fit_rows]
+    preprocessor = TablePreprocessor.fit(data.frame.iloc[fit_rows], data.schema, weight)
     arrays = preprocessor.transform(data.frame)
-    encoder = RowEncoder.fit(data.frame.iloc[fit_rows], data.schema, preprocessor)
+    encoder = RowEncoder.fit(data.frame.iloc[fit_rows], data.schema, preprocessor, weight)
     rows = RowsToPredict(
         encoded=encoder.encode(data.frame, photos, arrays=(arrays.numeric, arrays.categorical)),
         slots=None if data.photos is None else data.photos.slots,

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.preprocess import CategoryColumn, TablePreprocessor
 from mixfit.data.schema import Schema
 from mixfit.data.values import to_keys
+from mixfit.weighted import taken, weighted_mean
 
 _SHORTEST_CODE = 3
 _CODE_SHARE = 0.9
 _FEWEST_LEVELS = 10
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,17 +84,24 @@ class RowEncoder:
     prefixes: tuple[PrefixColumn, ...]
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, schema: Schema, preprocessor: TablePreprocessor | None = None) -> "RowEncoder":
+    def fit(
+        cls,
+        frame: pd.DataFrame,
+        schema: Schema,
+        preprocessor: TablePreprocessor | None = None,
+        weight: Float[np.ndarray, " rows"] | None = None,
+    ) -> "RowEncoder":
         """Learn from the training rows.
 
         Args:
             preprocessor: fitted on the same rows already; None fits one.
+            weight: how much each row counts, in any unit.
         """
-        found = TablePreprocessor.fit(frame, schema) if preprocessor is None else preprocessor
+        found = TablePreprocessor.fit(frame, schema, weight) if preprocessor is None else preprocessor
         prefixes = [
             PrefixColumn.fit(name, frame[name], length)
             for name in schema.names("category")
-            for length in _prefix_lengths(frame[name])
+            for length in _prefix_lengths(frame[name], weight)
         ]
         return cls(preprocessor=found, prefixes=tuple(prefixes))
 
@@ -172,12 +181,15 @@ def mean_features(
     return PhotoMeans(values=total, seen=count > 0)
 
 
-def _prefix_lengths(column: pd.Series) -> range:
+def _prefix_lengths(column: pd.Series, weight: Float[np.ndarray, " rows"] | None) -> range:
     """Lengths of the beginnings of codes: nearly all cells are digits of one length, as postal codes are."""
-    keys = to_keys(column).dropna()
+    keys = to_keys(column)
+    there = keys.notna().to_numpy(dtype=bool)
+    keys, counts = keys[there], taken(weight, there)
     if not len(keys) or keys.nunique() < _FEWEST_LEVELS:
         return range(0)
-    lengths = keys.str.len()
-    typical = int(lengths.mode().iloc[0])
-    alike = (lengths == typical) & keys.str.fullmatch(r"\d+")
-    return range(2, typical) if typical >= _SHORTEST_CODE and alike.mean() >= _CODE_SHARE else range(0)
+    lengths = keys.str.len().to_numpy(dtype=np.int64)
+    typical = int(np.bincount(lengths, weights=counts).argmax())
+    alike = (lengths == typical) & keys.str.fullmatch(r"\d+").to_numpy(dtype=bool)
+    enough = weighted_mean(alike, counts) >= _CODE_SHARE - _ROUNDING
+    return range(2, typical) if typical >= _SHORTEST_CODE and enough else range(0)

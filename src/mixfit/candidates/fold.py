@@ -80,7 +80,8 @@ class Fold:
         encoded = self.rows.encoded.take(self.fit_rows)
         if encoded.photos is None:
             return None
-        return Components.fit(encoded.photos, encoded.seen, most=max(COMPONENTS.values()), seed=self.seed)
+        most = max(COMPONENTS.values())
+        return Components.fit(encoded.photos, encoded.seen, most=most, seed=self.seed, weight=self.weight)
 
     @property
     def truth(self) -> np.ndarray:

@@ -401,7 +401,7 @@ def _best_spread(
     standard error of the difference, and have the lower mean interval score too."""
     constant = np.ones(len(errors))
     logs = np.log(np.maximum(errors + _SMALL_ERROR * _quantiles(errors, (0.5,), weight)[0], 1e-12))
-    knots = find_knots(np.column_stack([encoded.numeric, predictions]).astype(np.float32))
+    knots = find_knots(np.column_stack([encoded.numeric, predictions]).astype(np.float32), weight)
     best_loss, best = np.inf, None
     for table in (False, True):
         columns = _spread_columns(encoded, encoder, knots, predictions, table=table)

@@ -138,7 +138,9 @@ def fit_kernels(
 
     Rows of one ``unit`` (a group, copies) are left out together: from its twin any row is predicted well.
 
-    ``weight`` says how much each row counts, in the fit and in that error."""
+    ``weight`` says how much each row counts, in the fit and in that error, in any unit. A row is left out with its
+    whole weight, and how far a kernel reaches is told by the rows, whatever they weigh: two equal rows are not quite
+    one of weight 2."""
     truth = truth.astype(np.float64)
     counts = np.ones(len(truth)) if weight is None else weight / weight.mean()
     bias = float(np.average(truth, weights=counts))

@@ -52,11 +52,14 @@ def grow_lightgbm(
 ) -> TreeModel:
     """Grow LightGBM's trees, which are the same whatever the number of threads.
 
+    Weights count in gradients and leaves, not in the bins of the numbers, nor in how many rows a leaf holds at least.
+
     Args:
         columns: numbers, and at the end one column of levels for each of ``levels``; nan = missing.
         truth: numbers, or class indices.
         levels: how many levels each of the last columns has; columns of more than 255 are taken as numbers.
         classes: of the target; 0 for a number.
+        weight: how much each row counts, in any unit.
         rounds: trees for each output.
     Raises:
         ConfigError: LightGBM is not installed.

@@ -13,9 +13,12 @@ from scipy.special import softmax
 from torch import Tensor
 
 from mixfit.candidates.encoding import EncodedRows
+from mixfit.weighted import taken, weighted_mean, weighted_quantile
 
-_RIDGE_STRENGTHS = np.logspace(-2, 3, 16)
-_INVERSE_STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+RIDGE_STRENGTHS = np.logspace(-5, 1, 19)
+"""Times the sum of the weights: what a strength means depends neither on their unit nor on how many rows there are."""
+INVERSE_STRENGTHS = (0.5, 5.0, 50.0, 500.0, 5_000.0, 50_000.0)
+"""Of logistic regression, divided by the sum of the weights, as those of ridge regression are multiplied with it."""
 _CLASSES_AT_ONCE = 10_000_000
 """Most numbers of a logistic regression (classes times columns times rows) for which every strength is tried."""
 
@@ -54,11 +57,13 @@ class LinearModel:
         return cls(weights=tensors["weights"].numpy(), bias=tensors["bias"].numpy(), classes=int(tensors["classes"][0]))
 
 
-def find_knots(numeric: Float32[np.ndarray, "rows numeric"]) -> Float[np.ndarray, "3 numeric"]:
-    """Where the effect of a number may change its slope: the quartiles of the training rows."""
+def find_knots(
+    numeric: Float32[np.ndarray, "rows numeric"], weight: np.ndarray | None = None
+) -> Float[np.ndarray, "3 numeric"]:
+    """Where the effect of a number may change its slope: the weighted quartiles of the training rows."""
     if not len(numeric):
         return np.zeros((3, numeric.shape[1]))
-    return np.quantile(numeric.astype(np.float64), (0.25, 0.5, 0.75), axis=0)
+    return weighted_quantile(numeric, (0.25, 0.5, 0.75), weight)
 
 
 def design_matrix(
@@ -93,15 +98,27 @@ def design_matrix(
 
 
 def fit_ridge(
-    columns: Float[np.ndarray, "rows columns"], truth: Float[np.ndarray, " rows"], weight: np.ndarray | None = None
+    columns: Float[np.ndarray, "rows columns"],
+    truth: Float[np.ndarray, " rows"],
+    weight: np.ndarray | None = None,
+    *,
+    strengths: Float[np.ndarray, " strengths"] = RIDGE_STRENGTHS,
 ) -> LinearModel:
-    """Ridge regression, of the strength that is best by leaving out one row at a time."""
+    """Ridge regression, of the strength that is best by leaving out one row at a time.
+
+    Of a given strength the model of a row of weight 2 is that of two equal rows. Its choice is not quite: a row is left
+    out with its whole weight, and of two equal rows the other one stays.
+
+    Args:
+        weight: how much each row counts, in the fit and in the error of the choice, in any unit.
+        strengths: to choose from, see ``RIDGE_STRENGTHS``.
+    """
     from sklearn.linear_model import RidgeCV
 
     if not columns.shape[1]:
-        mean = np.average(truth, weights=weight)
-        return LinearModel(weights=np.zeros((0, 1)), bias=np.array([mean]), classes=0)
-    found = RidgeCV(_RIDGE_STRENGTHS).fit(columns, truth.astype(np.float64), weight)
+        return LinearModel(weights=np.zeros((0, 1)), bias=np.array([weighted_mean(truth, weight)]), classes=0)
+    counts = None if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
+    found = RidgeCV(strengths * len(truth)).fit(columns, truth.astype(np.float64), counts)
     return LinearModel(weights=found.coef_.reshape(-1, 1), bias=np.atleast_1d(found.intercept_), classes=0)
 
 
@@ -112,8 +129,17 @@ def fit_logistic(
     classes: int,
     weight: np.ndarray | None = None,
     seed: int = 0,
+    strengths: tuple[float, ...] = INVERSE_STRENGTHS,
 ) -> LinearModel:
-    """Logistic regression, of the strength that has the least log-loss on a fifth of the rows, then fitted on all."""
+    """Logistic regression, of the strength that has the least log-loss on a fifth of the rows, then fitted on all.
+
+    Of a given strength the model of a row of weight 2 is that of two equal rows; the fifth is one of rows.
+
+    Args:
+        weight: how much each row counts, in any unit.
+        seed: of the choice of that fifth.
+        strengths: to choose from, see ``INVERSE_STRENGTHS``.
+    """
     from sklearn.metrics import log_loss
 
     seen, codes = np.unique(truth, return_inverse=True)
@@ -121,20 +147,18 @@ def fit_logistic(
         share = np.bincount(truth, weights=weight, minlength=classes) / (len(truth) if weight is None else weight.sum())
         bias = np.log(np.maximum(share, 1e-9))
         return LinearModel(weights=np.zeros((columns.shape[1], classes)), bias=bias, classes=classes)
-    strengths: tuple[float, ...] = _INVERSE_STRENGTHS
     if len(seen) * columns.size > _CLASSES_AT_ONCE:
-        strengths = _INVERSE_STRENGTHS[1:4]
+        strengths = strengths[1:4] or strengths
     judging = _every_fifth(codes, np.random.default_rng(seed))
     fitting = ~judging
     tries = []
     for strength in strengths:
-        weights = None if weight is None else weight[fitting]
-        model = _logistic(columns[fitting], codes[fitting], strength, weights)
+        model = _logistic(columns[fitting], codes[fitting], strength, taken(weight, fitting))
         found = np.full((int(judging.sum()), len(seen)), 1e-9)
         found[:, model.classes_] = model.predict_proba(columns[judging])
         found /= found.sum(axis=1, keepdims=True)
-        judged = None if weight is None else weight[judging]
-        tries.append(log_loss(codes[judging], found, labels=range(len(seen)), sample_weight=judged))
+        judged = log_loss(codes[judging], found, labels=range(len(seen)), sample_weight=taken(weight, judging))
+        tries.append(judged)
     model = _logistic(columns, codes, strengths[int(np.argmin(tries))], weight)
     weights, bias = np.zeros((columns.shape[1], classes)), np.full(classes, -30.0)
     if len(seen) == 2:  # scikit-learn keeps one row for two classes
@@ -145,12 +169,14 @@ def fit_logistic(
 
 
 def _logistic(columns: np.ndarray, codes: np.ndarray, strength: float, weight: np.ndarray | None) -> Any:
+    """scikit-learn's model; its own strength is relative to the sum of the losses of rows."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # cut short is good enough to be judged
-        return LogisticRegression(C=strength, max_iter=200).fit(columns, codes, weight)
+        counts = None if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
+        return LogisticRegression(C=strength / len(codes), max_iter=200).fit(columns, codes, counts)
 
 
 def _every_fifth(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:

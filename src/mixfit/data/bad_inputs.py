@@ -1,10 +1,12 @@
 """One record per cell, photo or row that was repaired or refused, so that none passes silently."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 
 from mixfit.data.table_writer import write_table
 
@@ -30,6 +32,11 @@ def write_bad_inputs(records: list[BadInput], path: Path) -> None:
     The cells are a stranger's: those that a spreadsheet would run are made harmless, see ``write_table``."""
     columns = list(BadInput.__dataclass_fields__)
     write_table(pd.DataFrame([asdict(record) for record in records], columns=columns), path)
+
+
+def in_table_rows(records: list[BadInput], numbers: Int64[np.ndarray, " rows"]) -> list[BadInput]:
+    """Records of some rows, by position among them -> by the number that each row has in the table."""
+    return [replace(record, row=int(numbers[record.row])) for record in records]
 
 
 def describe_bad(bad: list[BadInput]) -> str:

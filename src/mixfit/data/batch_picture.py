@@ -60,7 +60,7 @@ def batch_figure(data: "MixedData", rows: int = 8) -> "Figure":
         row = int(xb.rows[place])
         target, cells = _words(data, row)
         # A "$" in a cell is a dollar, not the beginning of a formula.
-        above.set_title(f"row {row}\n{target}", fontsize=9, parse_math=False)
+        above.set_title(f"row {data.row_numbers[row]}\n{target}", fontsize=9, parse_math=False)
         below.text(0.02, 1.0, cells, va="top", fontsize=8, transform=below.transAxes, parse_math=False)
     return figure
 

@@ -116,7 +116,7 @@ def far_values(frame: pd.DataFrame, schema: Schema) -> list[Finding]:
                     Finding(
                         "warning",
                         f"{name}: {shown} far outside the others ({rest.min():g} to {rest.max():g}), such as "
-                        f"{values[row]:g} in row {row}: a slip, another unit, or a word for missing?",
+                        f"{values[row]:g} in row {frame.index[row]}: a slip, another unit, or a word for missing?",
                     )
                 )
     return findings

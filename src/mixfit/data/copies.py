@@ -24,7 +24,7 @@ from mixfit.errors import DataError
 COPY_LEFT_OUT = "copy left out of training"
 """The action in the record of a row that ``without_copies`` leaves out."""
 
-_NOT_CELLS: tuple[Role, ...] = ("split", "ignored", "group")
+_NOT_CELLS: tuple[Role, ...] = ("split", "ignored", "group", "weight")
 _EXAMPLES = 3
 _SEVERAL = 20  # different numbers; fewer may be levels
 
@@ -33,7 +33,7 @@ def row_copies(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray, " 
     """Rows that are equal but for the split, and rows that are equal but for ignored columns (ids) too."""
     exact, certain = _equal_cells(frame, schema, _NOT_CELLS[:1]), _no_chance(frame, schema, _NOT_CELLS)
     loose = equal_rows(frame, schema)
-    findings = _copies(np.where(certain, exact, -1), parts, "")
+    findings = _copies(frame, np.where(certain, exact, -1), parts, "")
     if (by_chance := (exact >= 0) & ~certain).any():
         equal = int(by_chance.sum()) - len(np.unique(exact[by_chance]))
         text = f"{equal:,} rows equal an earlier row; with so few different cells that may be chance"
@@ -41,7 +41,7 @@ def row_copies(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray, " 
     # Groups of rows that are all equal with their ids have been told above.
     versions = pd.Series(np.where(exact >= 0, exact, -1 - np.arange(len(frame)))).groupby(loose).nunique()
     loose[np.isin(loose, versions.index[versions.to_numpy() < 2])] = -1
-    return findings + _copies(loose, parts, " but for ignored columns")
+    return findings + _copies(frame, loose, parts, " but for ignored columns")
 
 
 def equal_photos(
@@ -63,12 +63,15 @@ def equal_photos(
     torn = _torn(codes, parts[rows])
     count, first = int(codes.max()) + 1, rows[codes == 0][:2]
     mixed = int(_comes_with_different_targets(frame, schema, users).sum())
-    text = f"{_photos(count)} (equal bytes) by {len(np.unique(rows)):,} rows, the first by rows {first[0]}"
-    text += f" and {first[1]}" + (f"; {mixed} of these photos come with different targets" if mixed else "")
+    named = frame.index[first]
+    text = f"{_photos(count)} (equal bytes) by {len(np.unique(rows)):,} rows, the first by rows {named[0]}"
+    text += f" and {named[1]}" + (f"; {mixed} of these photos come with different targets" if mixed else "")
     return [_leak_or_note(text, torn, "of these photos are")]
 
 
-def near_photos(photos: Photos, scan: PhotoScan, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
+def near_photos(
+    frame: pd.DataFrame, photos: Photos, scan: PhotoScan, parts: Shaped[np.ndarray, " rows"]
+) -> list[Finding]:
     """Pairs of photos in two rows that look nearly the same, within the split and across it."""
     pairs, complete = near_duplicates(scan)
     findings = []
@@ -82,7 +85,7 @@ def near_photos(photos: Photos, scan: PhotoScan, parts: Shaped[np.ndarray, " row
     if len(pairs):
         sides = parts[first_row[pairs]]
         torn = int(((sides[:, 0] != sides[:, 1]) & (sides != "").all(axis=1)).sum())
-        text = f"{len(pairs):,} pairs of photos look nearly the same: {_pair_examples(photos, first_row, pairs)}"
+        text = f"{len(pairs):,} pairs of photos look nearly the same: {_pair_examples(frame, photos, first_row, pairs)}"
         findings.append(_leak_or_note(text, torn, "of these pairs are"))
     return findings
 
@@ -101,13 +104,13 @@ def without_copies(
     parts = parts_of(split, len(frame))
     copied = equal_rows(frame, schema)
     source = _held_back_twin(copied, np.arange(len(frame)), parts)
-    reasons = {row: f"equals row {other}, which is in {parts[other]}" for row, other in source.items()}
+    reasons = {row: f"equals row {frame.index[other]}, which is in {parts[other]}" for row, other in source.items()}
     if photos is not None:
         users = _shared(photos, equal_files(photos.files))
         different = _comes_with_different_targets(frame, schema, users)
         users = users[~different[users["photo"].to_numpy()]]
         for row, other in _held_back_twin(users["photo"].to_numpy(), users["row"].to_numpy(), parts).items():
-            reasons.setdefault(row, f"has a photo of row {other}, which is in {parts[other]}")
+            reasons.setdefault(row, f"has a photo of row {frame.index[other]}, which is in {parts[other]}")
     if reasons and len(reasons) == len(split.train):
         raise DataError(
             f"All {len(reasons)} training rows are copies of validation or test rows: leave --dedup out, or split the "
@@ -131,11 +134,13 @@ def _held_back_twin(
     return dict(zip(rows[copies].tolist(), first.loc[codes[copies]].tolist(), strict=True))
 
 
-def _copies(groups: Int64[np.ndarray, " rows"], parts: Shaped[np.ndarray, " rows"], but: str) -> list[Finding]:
+def _copies(
+    frame: pd.DataFrame, groups: Int64[np.ndarray, " rows"], parts: Shaped[np.ndarray, " rows"], but: str
+) -> list[Finding]:
     if not (groups >= 0).any():
         return []
     copies = int((groups >= 0).sum()) - len(np.unique(groups[groups >= 0]))
-    first = np.flatnonzero(groups == groups[groups >= 0][0])[:2]
+    first = frame.index[groups == groups[groups >= 0][0]][:2]
     what = f"{copies:,} rows are copies of earlier rows" if copies > 1 else "1 row is a copy of an earlier row"
     text = f"{what}{but}, the first is row {first[1]}, of row {first[0]}"
     return [_leak_or_note(text, _torn(groups, parts), "of the copied rows are")]
@@ -150,7 +155,7 @@ def equal_rows(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"
 
 def equal_features(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
     """The same for rows that are equal in all that a model sees of them, whatever their target is."""
-    passed_over = (*_NOT_CELLS, "target", "weight")
+    passed_over = (*_NOT_CELLS, "target")
     return np.where(_no_chance(frame, schema, passed_over), _equal_cells(frame, schema, passed_over), -1)
 
 
@@ -218,9 +223,11 @@ def _photos(count: int) -> str:
     return f"{count:,} photos are used" if count > 1 else "1 photo is used"
 
 
-def _pair_examples(photos: Photos, rows: Int64[np.ndarray, " photos"], pairs: Int64[np.ndarray, "pairs 2"]) -> str:
+def _pair_examples(
+    frame: pd.DataFrame, photos: Photos, rows: Int64[np.ndarray, " photos"], pairs: Int64[np.ndarray, "pairs 2"]
+) -> str:
     names = [
-        " and ".join(f"{photo_name(photos.files[file])} (row {rows[file]})" for file in pair)
+        " and ".join(f"{photo_name(photos.files[file])} (row {frame.index[rows[file]]})" for file in pair)
         for pair in pairs[:_EXAMPLES].tolist()
     ]
     return "; ".join(names)

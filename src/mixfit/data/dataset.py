@@ -50,11 +50,13 @@ class MixedDataset:
     """Which image column each place belongs to, counted from 0; None = all to the first."""
     photos: ImageSource | FeatureTable | None = None
     weight: Float32[Tensor, " rows"] | None = None
+    numbers: Int64[Tensor, " rows"] | None = None
+    """What messages call each row, where ``rows`` are positions among those that count; None = ``rows``."""
 
     def __post_init__(self) -> None:
         """Check the lengths once, so that fetching need not."""
         arrays = {"numeric": self.numeric, "categorical": self.categorical, "target": self.target, "rows": self.rows}
-        optional = {"slots": self.slots, "weight": self.weight}
+        optional = {"slots": self.slots, "weight": self.weight, "numbers": self.numbers}
         arrays |= {name: array for name, array in optional.items() if array is not None}
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) > 1:
@@ -87,9 +89,16 @@ class MixedDataset:
             _add_photos(inputs, slots, columns, self.photos)
         return inputs, self.target.index_select(0, chosen)
 
+    def named(self, rows: Sequence[int]) -> list[int]:
+        """What messages call some rows of batches."""
+        if self.numbers is None:
+            return list(rows)
+        known = dict(zip(self.rows.tolist(), self.numbers.tolist(), strict=True))
+        return [known[row] for row in rows]
+
     def describe(self, index: int) -> str:
         """Which row of the table this is, and which photo files it has, for messages."""
-        row = f"row {int(self.rows[index])}"
+        row = f"row {int((self.rows if self.numbers is None else self.numbers)[index])}"
         files = getattr(self.photos, "files", None)
         if self.slots is None or files is None:
             return row

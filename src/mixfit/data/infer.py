@@ -187,7 +187,7 @@ def _is_amount(goal: Facts) -> bool:
 def _regression_reason(goal: Facts, *, chosen: bool) -> tuple[str, str]:
     bad = np.flatnonzero(goal.numbers.unparsable)
     if not len(goal.finite) or len(bad) > 0.5 * goal.count:
-        first = f", the first in row {bad[0]} is {goal.keys.iloc[bad[0]]!r}" if len(bad) else ""
+        first = f", the first in row {goal.column.index[bad[0]]} is {goal.keys.iloc[bad[0]]!r}" if len(bad) else ""
         raise DataError(
             f"regression needs numbers, but {len(bad)} of {len(goal.column)} cells of the target {goal.name!r} are none"
             f"{first}; choose another target or task."
@@ -394,7 +394,8 @@ def _check_role(fact: Facts, role: Role) -> Guess:
 
 def _refuse_if(wrong: bool, fact: Facts, role: Role, wanted: str, bad: Bool[np.ndarray, " rows"]) -> None:  # noqa: FBT001
     if wrong:
-        first = f", the first in row {bad.argmax()} is {_short(fact.keys.iloc[bad.argmax()])}" if bad.any() else ""
+        place = int(bad.argmax())
+        first = f", the first in row {fact.column.index[place]} is {_short(fact.keys.iloc[place])}" if bad.any() else ""
         raise ConfigError(
             f"column {fact.name!r} cannot be {role}: {bad.sum()} of {len(bad)} cells are not {wanted} "
             f"and {len(bad) - fact.count} are empty{first}."

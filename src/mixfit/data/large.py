@@ -7,7 +7,7 @@ million rows is exact enough, and a category that is not among them is rare. The
 columns is refused, and of columns of bytes no more than a few hundred cells are looked at. ``LargeTable.data`` gives
 loaders over the arrays."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +19,23 @@ import torch
 from jaxtyping import Float32, Int64, Shaped
 
 from mixfit.config import DataConfig
-from mixfit.data.load import NO_PHOTOS_SIZE, Arrays, MixedData, default_batch_size, infer_configured, split_usable
+from mixfit.data.load import (
+    NO_PHOTOS_SIZE,
+    Arrays,
+    MixedData,
+    default_batch_size,
+    infer_configured,
+    split_usable,
+    weight_column,
+)
 from mixfit.data.preprocess import TablePreprocessor, require_columns
 from mixfit.data.schema import Schema
 from mixfit.data.split import Split
 from mixfit.data.table import checked_names, parquet_pieces
-from mixfit.data.target import Target, fit_target, row_weights
+from mixfit.data.target import Target, counted_rows, fit_target, row_weights
 from mixfit.data.ties import Ties
 from mixfit.errors import ConfigError, DataError
+from mixfit.weighted import taken
 
 PIECE = 131_072
 """Rows that are converted at a time."""
@@ -44,7 +53,7 @@ class LargeTable:
     preprocessor: TablePreprocessor
     target: Target
     split: Split
-    """Rows without a target are in none of the three."""
+    """Rows without a target and rows of weight 0 are in none of the three."""
     numeric: Float32[np.ndarray, "rows numeric"]
     categorical: Int64[np.ndarray, "rows categorical"]
     encoded: Shaped[np.ndarray, " rows"]
@@ -100,7 +109,8 @@ def load_large(
 
     ``load_large(...).data()`` is what ``build_model`` and ``Learner`` take.
 
-    Roles are found from evenly spaced pieces, unless ``schema`` says them; later only the columns it needs are read.
+    Roles are found from evenly spaced rows of a weight above 0, unless ``schema`` says them; later only the columns it
+    needs are read.
 
     Raises:
         ConfigError: a column or setting does not exist, or a column is an image column.
@@ -108,7 +118,7 @@ def load_large(
     """
     path, config = Path(path), DataConfig() if config is None else config
     if schema is None:
-        frame = sample_rows(path, SAMPLE // 10)
+        frame = sample_rows(path, SAMPLE // 10, weight=weight_column(config, None))
         schema = infer_configured(frame, target, config)
     if images := schema.names("image"):
         raise ConfigError(
@@ -116,10 +126,13 @@ def load_large(
             "pieces has no photos: use load_data, or set their role to ignored."
         )
     features = [name for role in ("number", "category", "date") for name in schema.names(role)]
-    split, truth = _split(path, schema, config, seed)
-    learnt_from = _training_sample(path, [*features, schema.target], split.train)
-    preprocessor = TablePreprocessor.fit(learnt_from, schema)
-    scale = fit_target(learnt_from[schema.target], schema.task)
+    split, truth, weight = _split(path, schema, config, seed)
+    sample = _sample_of(split.train)
+    learnt_from = _rows(parquet_pieces(path, [*features, schema.target], rows=PIECE), sample)
+    require_columns(learnt_from, [*features, schema.target])
+    counts = taken(weight, sample)
+    preprocessor = TablePreprocessor.fit(learnt_from, schema, counts)
+    scale = fit_target(learnt_from[schema.target], schema.task, counts)
     del learnt_from
     rows = len(truth)
     numeric = np.empty((rows, len(preprocessor.numeric_names)), dtype=np.float32)
@@ -144,21 +157,25 @@ def load_large(
         numeric=numeric,
         categorical=categorical,
         encoded=encoded,
-        weight=_weight(path, schema, split),
+        weight=weight,
         repaired=repaired,
         truth=truth,
     )
 
 
-def sample_rows(path: Path, count: int) -> pd.DataFrame:
-    """At most ``count`` evenly spaced rows with all columns.
+def sample_rows(path: Path, count: int, *, weight: str | None = None) -> pd.DataFrame:
+    """At most ``count`` evenly spaced rows with all columns; rows that weigh 0 in the column ``weight`` do not count.
 
     Cells of bytes may be photos, of which so many would be more than the memory holds: of such a column ``FEW`` cells
     at most are read, from the starts of evenly spaced row groups, and repeated down the rows."""
     with pyarrow.parquet.ParquetFile(path) as file:
         total, groups, schema = file.metadata.num_rows, file.num_row_groups, file.schema_arrow
-    chosen = np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
     names = checked_names(schema.names, path)
+    counted = np.arange(total)
+    if weight in names:
+        cells = pd.concat(list(parquet_pieces(path, [weight], rows=PIECE)), ignore_index=True)
+        counted = np.flatnonzero(counted_rows(cells, weight)[0])
+    chosen = counted[np.linspace(0, len(counted) - 1, min(count, len(counted))).round().astype(np.int64)]
     heavy = [name for name, field in zip(names, schema, strict=True) if _holds_bytes(field.type)]
     plain = [name for name in names if name not in heavy] or None
     frame = _rows(parquet_pieces(path, plain, rows=PIECE), np.unique(chosen))
@@ -181,29 +198,22 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return any(check(kind) for check in checks)
 
 
-def _weight(path: Path, schema: Schema, split: Split) -> Float32[np.ndarray, " rows"] | None:
-    names = schema.names("weight")
-    if not names:
-        return None
-    frame = pd.concat(list(parquet_pieces(path, names, rows=PIECE)), ignore_index=True)
-    return row_weights(frame, schema, split.train, split.valid)
-
-
-def _split(path: Path, schema: Schema, config: DataConfig, seed: int) -> tuple[Split, pd.Series]:
-    """Split by the few columns that decide it; also the target's cells."""
+def _split(
+    path: Path, schema: Schema, config: DataConfig, seed: int
+) -> tuple[Split, pd.Series, Float32[np.ndarray, " rows"] | None]:
+    """Split by the few columns that decide it; also the target's cells, and the weights."""
     times = [] if config.split_time is None else [config.split_time]
-    names = list(dict.fromkeys([schema.target, *schema.names("group"), *schema.names("split"), *times]))
+    deciding = [name for role in ("group", "split", "weight") for name in schema.names(role)]
+    names = list(dict.fromkeys([schema.target, *deciding, *times]))
     frame = pd.concat(list(parquet_pieces(path, names, rows=PIECE)), ignore_index=True)
     # Copies are not looked for: that would need all columns of all rows at once.
     split = split_usable(frame, schema, config, seed, Ties(frame, schema)).split
-    return split, frame[schema.target]
+    return split, frame[schema.target], row_weights(frame, schema, split.train)
 
 
-def _training_sample(path: Path, names: Sequence[str], train: Int64[np.ndarray, " train"]) -> pd.DataFrame:
-    chosen = train[np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).round().astype(np.int64)]
-    frame = _rows(parquet_pieces(path, names, rows=PIECE), np.unique(chosen))
-    require_columns(frame, names)
-    return frame
+def _sample_of(train: Int64[np.ndarray, " train"]) -> Int64[np.ndarray, " sample"]:
+    """At most ``SAMPLE`` of the training rows, evenly spaced."""
+    return np.unique(train[np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).round().astype(np.int64)])
 
 
 def _rows(pieces: Iterator[pd.DataFrame], chosen: Int64[np.ndarray, " chosen"]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mixfit.choices import Crop, Role
 from mixfit.config import DataConfig
-from mixfit.data.bad_inputs import BadInput
+from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.batch_picture import batch_figure
 from mixfit.data.cache import Cache
 from mixfit.data.copies import without_copies
@@ -34,11 +34,12 @@ from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, split_labels, spli
 from mixfit.data.split_time import Times
 from mixfit.data.store import ImageFiles, typical_side
 from mixfit.data.table import TableFormat, read_as_configured
-from mixfit.data.target import Target, fit_target, row_weights, usable_rows
+from mixfit.data.target import WEIGHTLESS, Target, fit_target, row_weights, usable_rows, without_weightless
 from mixfit.data.ties import Ties
 from mixfit.data.transform import Transform
 from mixfit.errors import ConfigError, DataError
 from mixfit.suggest import unknown_column
+from mixfit.weighted import taken
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,6 +80,7 @@ class MixedData:
     """A table with photos, split and ready to train on: ``for xb, yb in data.train``."""
 
     frame: pd.DataFrame
+    """Rows of weight 0 are not in it; its index has the numbers that the others have in the table."""
     schema: Schema
     split: Split
     """Positions in ``frame``; rows without target are in none of the three."""
@@ -94,7 +96,7 @@ class MixedData:
     cache: Cache | None = None
     """Where decoded photos and features are kept from run to run; None to keep none."""
     bad: list[BadInput]
-    """Cells and rows that were repaired or left out, and photos whose file cannot be used."""
+    """Cells and rows that were repaired or left out, and photos whose file cannot be used; by row of the table."""
     image_size: int
     crop: Crop
     batch_size: int
@@ -115,6 +117,20 @@ class MixedData:
         roles: tuple[Role, ...] = ("number", "category", "date", "image")
         columns = ", ".join(f"{len(self.schema.names(role))} {role}" for role in roles if self.schema.names(role))
         return f"MixedData(target {self.schema.target!r}, {self.schema.task}; rows: {parts}; columns: {columns})"
+
+    @property
+    def row_numbers(self) -> np.ndarray:
+        """The number in the table of each row of ``frame``, for people: int64 ``(rows,)``."""
+        return self.frame.index.to_numpy(dtype=np.int64)
+
+    @property
+    def weightless(self) -> int:
+        """How many rows of the table are not in ``frame``, as they weigh 0."""
+        return sum(record.action == WEIGHTLESS for record in self.bad)
+
+    def weights(self, name: SplitName) -> np.ndarray | None:
+        """How much each row of a split counts, float32 with a mean of 1 over the training rows; None for all alike."""
+        return None if self.arrays.weight is None else self.arrays.weight.numpy()[self.split.of(name)]
 
     @cached_property
     def train(self) -> DataLoader:
@@ -183,6 +199,7 @@ class MixedData:
             columns=None if self.photos is None else torch.from_numpy(self.photos.columns),
             photos=self.photo_source,
             weight=None if arrays.weight is None else arrays.weight[rows],
+            numbers=torch.from_numpy(self.row_numbers[self.split.of(name)]),
         )
 
     def show_batch(self, rows: int = 8) -> "Figure":
@@ -241,6 +258,8 @@ def load_data(
     if image_size is not None:
         config = replace(config, image_size=image_size)
     frame, root, notes = _read(table, config)
+    # First of all, so that whatever is found out or counted comes from rows that count.
+    frame, weightless = without_weightless(frame, weight_column(config, schema))
     schema = _schema(frame, target, config, schema)
     photos = _find_photos(frame, schema, root)
     found = split_usable(frame, schema, config, seed, Ties(frame, schema, photos))
@@ -249,7 +268,8 @@ def load_data(
         split, copies = without_copies(frame, schema, split, photos)
         bad += copies
     goal = prepare_target(frame, schema, split)
-    preprocessor = TablePreprocessor.fit(frame.iloc[split.train], schema)
+    weight = None if goal.weight is None else goal.weight.numpy()
+    preprocessor = TablePreprocessor.fit(frame.iloc[split.train], schema, taken(weight, split.train))
     table_arrays = preprocessor.transform(frame)
     size = _choose_image_size(photos) if config.image_size is None else config.image_size
     return MixedData(
@@ -268,7 +288,13 @@ def load_data(
         photos=photos,
         source=None if photos is None else ImageFiles(photos.files, size=size, crop=config.crop, follow_links=False),
         cache=Cache.configured(config, warn=warn, progress=progress),
-        bad=[*bad, *goal.bad, *table_arrays.repaired, *([] if photos is None else photos.bad)],
+        bad=[
+            *weightless,
+            *in_table_rows(
+                [*bad, *goal.bad, *table_arrays.repaired, *([] if photos is None else photos.bad)],
+                frame.index.to_numpy(dtype=np.int64),
+            ),
+        ],
         image_size=size,
         crop=config.crop,
         batch_size=default_batch_size(len(split.train)) if batch_size is None else batch_size,
@@ -280,6 +306,12 @@ def load_data(
         split_time=config.split_time,
         gap=config.gap,
     )
+
+
+def weight_column(config: DataConfig, schema: Schema | None) -> str | None:
+    """The column of the weights, which is known before all other roles: it is never guessed."""
+    set_by_hand = [name for name, role in config.roles.items() if role == "weight"]
+    return next(iter(set_by_hand if schema is None else schema.names("weight")), None)
 
 
 def default_batch_size(training_rows: int) -> int:
@@ -462,10 +494,10 @@ def prepare_target(frame: pd.DataFrame, schema: Schema, split: Split) -> Prepare
         DataError: there is nothing to learn, no validation row can be judged, or a weight is none.
     """
     column = frame[schema.target]
-    scale = fit_target(column.iloc[split.train], schema.task)
+    weight = row_weights(frame, schema, split.train)
+    scale = fit_target(column.iloc[split.train], schema.task, taken(weight, split.train))
     encoded = np.nan_to_num(scale.encode(column))
     judged, bad = _without_unknown_classes(split, encoded, column, scale)
-    weight = row_weights(frame, schema, judged.train, judged.valid)
     tensor = None if weight is None else torch.from_numpy(weight)
     return PreparedTarget(scale=scale, encoded=encoded, split=judged, weight=tensor, bad=bad)
 

@@ -230,7 +230,10 @@ def _as_mixfit_error(what: str, error: Exception) -> MixfitError:
 
 
 def _table_rows(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
-    return dataset.rows.numpy()[indices] if isinstance(dataset, MixedDataset) else indices
+    """What messages call the rows."""
+    if not isinstance(dataset, MixedDataset):
+        return indices
+    return (dataset.rows if dataset.numbers is None else dataset.numbers).numpy()[indices]
 
 
 def _describe(dataset: Dataset, index: int) -> str:

@@ -18,6 +18,7 @@ from mixfit.data.target import standardise
 from mixfit.data.values import Moments, is_day_first, moments, to_keys, to_numbers, to_times
 from mixfit.errors import DataError
 from mixfit.suggest import did_you_mean
+from mixfit.weighted import taken, weighted_median
 
 MIN_COUNT = 2
 """A category seen less often in training shares index 0 with the unseen, so that index 0 is trained."""
@@ -51,15 +52,21 @@ class NumberState:
     """Population mean and standard deviation after filling; std 0 = constant, and then the output is always 0."""
 
     @classmethod
-    def fit(cls, values: Float[np.ndarray, " rows"], *, may_log: bool = True) -> "NumberState":
+    def fit(
+        cls,
+        values: Float[np.ndarray, " rows"],
+        weight: Float[np.ndarray, " rows"] | None = None,
+        *,
+        may_log: bool = True,
+    ) -> "NumberState":
         """Learn from training values, nan = missing."""
-        seen = values[~np.isnan(values)]
-        log = bool(may_log and len(seen) and seen.min() >= 0 and _is_tamed_by_log(seen))
+        there = ~np.isnan(values)
+        seen, counts = values[there], taken(weight, there)
+        log = bool(may_log and len(seen) and seen.min() >= 0 and _is_tamed_by_log(seen, counts))
         if log:
             values, seen = np.log1p(values), np.log1p(seen)
-        # Halves: the mean of the two middle values must not overflow.
-        fill = float(np.median(seen / 2) * 2) if len(seen) else 0.0
-        found = moments(np.where(np.isnan(values), fill, values))
+        fill = weighted_median(seen, counts) if len(seen) else 0.0
+        found = moments(np.where(there, values, fill), weight)
         return cls(log=log, fill=fill, mean=found.mean, std=found.std)
 
     def apply(self, values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
@@ -84,10 +91,10 @@ class NumberColumn:
         return [self.name, f"{self.name} is missing"][: 1 + self.flag]
 
     @classmethod
-    def fit(cls, name: str, column: pd.Series) -> "NumberColumn":
+    def fit(cls, name: str, column: pd.Series, weight: Float[np.ndarray, " rows"] | None = None) -> "NumberColumn":
         """Learn from the training rows."""
         values = to_numbers(column).values
-        return cls(name=name, scale=NumberState.fit(values), flag=bool(np.isnan(values).any()))
+        return cls(name=name, scale=NumberState.fit(values, weight), flag=bool(np.isnan(values).any()))
 
     def apply(self, column: pd.Series) -> tuple[list[Float[np.ndarray, " rows"]], list[BadInput]]:
         """Output columns, and cells that are no finite number."""
@@ -117,14 +124,15 @@ class DateColumn:
         return [f"{self.name} {part}" for part in parts[: 6 + self.flag]]
 
     @classmethod
-    def fit(cls, name: str, column: pd.Series) -> "DateColumn":
+    def fit(cls, name: str, column: pd.Series, weight: Float[np.ndarray, " rows"] | None = None) -> "DateColumn":
         """Learn from the training rows."""
         day_first = is_day_first(column)
         times, _ = to_times(column, day_first=day_first)
-        seen = np.sort(times[~np.isnat(times)].astype(np.int64))
-        origin = int(seen[len(seen) // 2]) if len(seen) else 0
-        scales = tuple(NumberState.fit(part, may_log=False) for part in _calendar(times, origin))
-        return cls(name=name, day_first=day_first, origin=origin, scales=scales, flag=len(seen) < len(times))
+        there = ~np.isnat(times)
+        seen = times[there].astype(np.int64)
+        origin = round(weighted_median(seen.astype(np.float64), taken(weight, there))) if len(seen) else 0
+        scales = tuple(NumberState.fit(part, weight, may_log=False) for part in _calendar(times, origin))
+        return cls(name=name, day_first=day_first, origin=origin, scales=scales, flag=not there.all())
 
     def apply(self, column: pd.Series) -> tuple[list[Float[np.ndarray, " rows"]], list[BadInput]]:
         """Output columns, and cells that are no date."""
@@ -151,7 +159,7 @@ class CategoryColumn:
 
     @classmethod
     def fit(cls, name: str, column: pd.Series) -> "CategoryColumn":
-        """Learn from the training rows."""
+        """Learn from the training rows: how often a level is seen is a number of rows, whatever they weigh."""
         counts = to_keys(column).value_counts()
         often = counts.to_numpy() >= MIN_COUNT
         return cls(name=name, levels=tuple(sorted(counts.index[often])), rare=tuple(sorted(counts.index[~often])))
@@ -174,9 +182,14 @@ class TablePreprocessor:
     categories: tuple[CategoryColumn, ...]
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, schema: Schema) -> "TablePreprocessor":
+    def fit(
+        cls, frame: pd.DataFrame, schema: Schema, weight: Float[np.ndarray, " rows"] | None = None
+    ) -> "TablePreprocessor":
         """Learn from the training rows, and only those.
 
+        Args:
+            weight: how much each row counts in medians, means and standard deviations, in any unit; see
+                ``row_weights``.
         Raises:
             DataError: a column of the schema is missing, or there are no rows.
         """
@@ -185,8 +198,8 @@ class TablePreprocessor:
         if not len(frame):
             raise DataError("there are no training rows to learn medians and levels from.")
         return cls(
-            numbers=tuple(NumberColumn.fit(name, frame[name]) for name in names["number"]),
-            dates=tuple(DateColumn.fit(name, frame[name]) for name in names["date"]),
+            numbers=tuple(NumberColumn.fit(name, frame[name], weight) for name in names["number"]),
+            dates=tuple(DateColumn.fit(name, frame[name], weight) for name in names["date"]),
             categories=tuple(CategoryColumn.fit(name, frame[name]) for name in names["category"]),
         )
 
@@ -268,9 +281,9 @@ class TablePreprocessor:
         return cls(numbers, dates, categories)
 
 
-def _is_tamed_by_log(values: Float[np.ndarray, " rows"]) -> bool:
-    skew = moments(values).skew
-    return skew > _LOG_ABOVE_SKEW and abs(moments(np.log1p(values)).skew) < skew
+def _is_tamed_by_log(values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"] | None) -> bool:
+    skew = moments(values, weight).skew
+    return skew > _LOG_ABOVE_SKEW and abs(moments(np.log1p(values), weight).skew) < skew
 
 
 def _calendar(times: Shaped[np.ndarray, " rows"], origin: int) -> list[Float[np.ndarray, " rows"]]:

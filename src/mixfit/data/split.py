@@ -219,10 +219,23 @@ def connected(
 
 
 def strata_of_rows(frame: pd.DataFrame, schema: Schema) -> Float[np.ndarray, " rows"]:
-    """What is to be spread evenly: the class as a number, or the rank of the target in [0, 1)."""
+    """What is to be spread evenly: the class as a number, or the rank of the target in [0, 1).
+
+    With weights a rank is the weight of all rows below, and half of that of the equal ones: a row of weight 2 moves the
+    others as two rows would. A row whose weight is not usable counts as the mean of the others do."""
     column = frame[schema.target]
     if schema.task == "regression":
         values = pd.Series(to_numbers(column).values)
+        weighted = [name for name in schema.names("weight") if name in frame.columns]
+        if weighted:
+            weights = to_numbers(frame[weighted[0]]).values
+            usable = weights > 0
+            counts = weights / weights[usable].max(initial=1e-300)
+            counts[~usable] = counts[usable].mean() if usable.any() else 1.0
+            _, place = np.unique(values.to_numpy(), return_inverse=True)
+            mass = np.bincount(place, weights=counts)
+            # Rounded, so that another unit of the weights moves no row across the edge of a tenth.
+            return np.round((np.cumsum(mass) - mass / 2)[place] / mass.sum(), 9)
         return (values.rank(method="average", na_option="top").to_numpy() - 0.5) / len(values)
     return np.array(pd.factorize(to_keys(column), sort=True)[0], dtype=np.float64)
 

@@ -11,11 +11,14 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from mixfit.choices import Task
-from mixfit.data.bad_inputs import BadInput
+from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.schema import Schema
 from mixfit.data.values import Moments, moments, to_keys, to_numbers
 from mixfit.errors import DataError
+from mixfit.weighted import taken
 
+WEIGHTLESS = "row of weight 0 left out"
+"""The action in the record of a row that ``counted_rows`` leaves out."""
 _LARGEST = float(np.finfo(np.float64).max)
 _LARGEST_EXPONENT = 700.0  # exp(709.8) is beyond float64
 _LARGEST_SCALED = 1e30  # within float32, and its square too is no surprise to anybody
@@ -62,20 +65,23 @@ class RegressionTarget:
     std: float
 
     @classmethod
-    def fit(cls, train_values: pd.Series) -> "RegressionTarget":
+    def fit(cls, train_values: pd.Series, weight: Float[np.ndarray, " rows"] | None = None) -> "RegressionTarget":
         """Learn the scale from the training rows; missing cells are passed over.
 
+        Args:
+            weight: how much each row counts.
         Raises:
             DataError: no cell is a number, or all numbers are the same.
         """
         values = to_numbers(train_values).values
-        values = values[np.isfinite(values)]
+        finite = np.isfinite(values)
+        values, weight = values[finite], taken(weight, finite)
         if not len(values):
             raise DataError(
                 f"none of the {len(train_values)} training rows has a number as target {train_values.name!r}."
             )
-        log = wants_log(values)
-        found = moments(np.log(values) if log else values)
+        log = wants_log(values, weight)
+        found = moments(np.log(values) if log else values, weight)
         if found.std == 0:
             raise DataError(
                 f"the target {train_values.name!r} is {values[0]:g} in all {len(values)} training rows: "
@@ -180,13 +186,17 @@ class ClassTarget:
         return {"kind": "class", "classes": list(self.classes)}
 
 
-def fit_target(train_values: pd.Series, task: Task) -> RegressionTarget | ClassTarget:
+def fit_target(
+    train_values: pd.Series, task: Task, weight: Float[np.ndarray, " rows"] | None = None
+) -> RegressionTarget | ClassTarget:
     """Fit the target that suits the task on the training rows.
 
+    Args:
+        weight: how much each row counts for the scale of a number; the names of classes do not depend on it.
     Raises:
         DataError: there is nothing to learn: no value, or only one.
     """
-    return RegressionTarget.fit(train_values) if task == "regression" else ClassTarget.fit(train_values)
+    return RegressionTarget.fit(train_values, weight) if task == "regression" else ClassTarget.fit(train_values)
 
 
 def target_from_dict(data: Any) -> RegressionTarget | ClassTarget:
@@ -210,9 +220,26 @@ def usable_rows(
 ) -> tuple[Bool[np.ndarray, " rows"], list[BadInput]]:
     """Which rows have a target to learn from, and one record for each that has none.
 
+    Rows of weight 0 have left before, see ``counted_rows``: they are among the records, but their target is not looked
+    at. A table without the weight column, as ``evaluate`` may get, has no such rows.
+
     Raises:
-        DataError: more than the share ``max_missing`` of the rows, or all of them, have no usable target.
+        DataError: more than the share ``max_missing`` of the other rows, or all of them, have no usable target.
     """
+    counted, without_weight = counted_rows(frame, next(iter(schema.names("weight")), None))
+    if without_weight:
+        positions = np.flatnonzero(counted)
+        usable = np.zeros(len(frame), dtype=bool)
+        inner, missing = _with_target(frame.iloc[positions], schema, max_missing)
+        usable[positions[inner]] = True
+        return usable, sorted([*without_weight, *in_table_rows(missing, positions)], key=lambda record: record.row)
+    return _with_target(frame, schema, max_missing)
+
+
+def _with_target(
+    frame: pd.DataFrame, schema: Schema, max_missing: float
+) -> tuple[Bool[np.ndarray, " rows"], list[BadInput]]:
+    """See ``usable_rows``; for rows that all count."""
     column = frame[schema.target]
     if schema.task == "regression":
         numbers = to_numbers(column)
@@ -231,7 +258,7 @@ def usable_rows(
         cure = "check the column" if share == 1 else f"--max-missing-target {share:g} leaves those rows out"
         raise DataError(
             f"{len(bad)} of {len(frame)} cells of the target {schema.target!r} are not {wanted}, "
-            f"the first in row {bad[0] if len(bad) else 0}; {cure}."
+            f"the first in row {column.index[bad[0]] if len(bad) else 0}; {cure}."
         )
     cells = column.iloc[bad].astype(object)
     return usable, [
@@ -246,19 +273,53 @@ def usable_rows(
     ]
 
 
+def counted_rows(frame: pd.DataFrame, column: str | None) -> tuple[Bool[np.ndarray, " rows"], list[BadInput]]:
+    """Which rows have another weight than 0, and one record for each of the others, which leave with all they hold.
+
+    Args:
+        column: that of the weights; None, or one that the table lacks, and every row counts.
+    Raises:
+        DataError: no row counts.
+    """
+    if column is None or column not in frame.columns:
+        return np.ones(len(frame), dtype=bool), []
+    counted = to_numbers(frame[column]).values != 0
+    if len(frame) and not counted.any():
+        raise DataError(f"All {len(frame)} weights in column {column!r} are 0, so that no row counts.")
+    return counted, [
+        BadInput(row=int(row), column=column, value="0", problem="weight is 0", action=WEIGHTLESS)
+        for row in np.flatnonzero(~counted)
+    ]
+
+
+def without_weightless(frame: pd.DataFrame, column: str | None) -> tuple[pd.DataFrame, list[BadInput]]:
+    """The rows of a table that count, and one record for each other.
+
+    Args:
+        frame: with rows numbered from 0.
+        column: as for ``counted_rows``.
+    Returns:
+        A frame whose index has the numbers that its rows had in the table.
+    """
+    counted, records = counted_rows(frame, column)
+    return (frame[counted] if records else frame), records
+
+
 def row_weights(
-    frame: pd.DataFrame,
-    schema: Schema,
-    training_rows: Int64[np.ndarray, " train"],
-    validation_rows: Int64[np.ndarray, " valid"],
+    frame: pd.DataFrame, schema: Schema, training_rows: Int64[np.ndarray, " train"]
 ) -> Float32[np.ndarray, " rows"] | None:
     """Weights with a mean of 1 over the training rows; rows that only judge may lack one and then weigh 1.
 
+    A weight says how much a row counts beside others, and has no unit: only in the sums and means of a table is a row
+    of weight 2 the same as two rows. Whatever depends on how many rows there are (how many a leaf holds, how seldom a
+    rare category is, how far a mean may be wrong) counts rows.
+
+    Args:
+        frame: without rows of weight 0 among the training rows, see ``counted_rows``.
     Returns:
         None if no column has the role.
     Raises:
-        DataError: a training row has no weight or a negative one, or all of them are 0, or all of the validation rows,
-            whose loss would be 0 over 0.
+        DataError: a training row has no weight or a negative one.
     """
     names = schema.names("weight")
     if not names:
@@ -268,26 +329,43 @@ def row_weights(
     if len(wrong):
         raise DataError(
             f"{len(wrong)} of {len(training_rows)} training rows have a weight in column {names[0]!r} that is missing, "
-            f"negative or no number, the first is row {wrong[0]}; give each a weight of at least 0."
+            f"negative or no number, the first is row {frame.index[wrong[0]]}; give each a weight of at least 0."
         )
-    mean = values[training_rows].mean()
-    if mean == 0:
-        raise DataError(f"All weights of the training rows in column {names[0]!r} are 0.")
-    weights = np.where(values >= 0, values / mean, 1.0).astype(np.float32)
-    if len(validation_rows) and not weights[validation_rows].any():
-        raise DataError(
-            f"All weights of the {len(validation_rows)} validation rows in column {names[0]!r} are 0, so that no epoch "
-            "could be told from another: weigh some of them, or leave their cells empty."
-        )
+    largest = values[training_rows].max()  # the sum of huge weights would overflow
+    scaled = values / largest
+    weights = np.where(values >= 0, scaled / scaled[training_rows].mean(), 1.0)
+    least = np.where(values == 0, 0.0, np.finfo(np.float32).tiny)
+    return np.clip(weights, least, np.finfo(np.float32).max).astype(np.float32)
+
+
+def judging_weights(
+    frame: pd.DataFrame, schema: Schema, rows: Int64[np.ndarray, " rows"]
+) -> Float32[np.ndarray, " rows"] | None:
+    """Weights of rows that a finished model is judged by, with a mean of 1; a row without one counts as 1.
+
+    Returns:
+        None if no column has the role, or if the table lacks it.
+    """
+    names = [name for name in schema.names("weight") if name in frame.columns]
+    if not names:
+        return None
+    values = to_numbers(frame[names[0]].iloc[rows]).values
+    usable = values >= 0
+    known = frame.iloc[rows[usable]]
+    weights = np.ones(len(rows), dtype=np.float32)
+    if len(known) and values[usable].any():
+        found = row_weights(known, schema, np.arange(len(known)))
+        assert found is not None
+        weights[usable] = found
     return weights
 
 
-def wants_log(values: Float[np.ndarray, " rows"]) -> bool:
+def wants_log(values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"] | None = None) -> bool:
     """True when finite numbers are all above 0, skewed to the right, and less skewed on the log scale."""
     if not len(values) or values.min() <= 0:
         return False
-    skew = moments(values).skew
-    return skew > 1 and abs(moments(np.log(values)).skew) < skew
+    skew = moments(values, weight).skew
+    return skew > 1 and abs(moments(np.log(values), weight).skew) < skew
 
 
 def sort_classes(keys: list[str]) -> tuple[str, ...]:

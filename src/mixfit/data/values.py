@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int64, Shaped
 
+from mixfit.weighted import weighted_mean
+
 MISSING_WORDS = frozenset(
     ["", "na", "n/a", "#n/a", "nan", "<na>", "nat", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown"]
 )
@@ -80,18 +82,24 @@ class Moments:
     skew: float
 
 
-def moments(values: Float[np.ndarray, " rows"]) -> Moments:
-    """Moments of finite float64 values; up to 1e308 and down to denormals without overflow. No values: all 0."""
+def moments(values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"] | None = None) -> Moments:
+    """Moments of finite float64 values; up to 1e308 and down to denormals without overflow. No values: all 0.
+
+    Args:
+        weight: how much each value counts, in any unit; None for all alike.
+    """
+    if weight is not None and not weight.all():  # a huge value of weight 0 must not scale the others
+        values, weight = values[weight > 0], weight[weight > 0]
     largest = float(np.max(np.abs(values), initial=0.0))
     if largest < np.finfo(np.float64).tiny:
         return Moments(0.0, 0.0, 0.0)
     scaled = values / largest
-    mean = float(np.mean(scaled))
+    mean = weighted_mean(scaled, weight)
     centred = scaled - mean
-    std = float(np.sqrt(np.mean(centred**2)))
+    std = float(np.sqrt(weighted_mean(centred**2, weight)))
     if std <= 1e-13 or std * largest < np.finfo(np.float64).tiny:
         return Moments(mean * largest, 0.0, 0.0)
-    return Moments(mean * largest, std * largest, float(np.mean((centred / std) ** 3)))
+    return Moments(mean * largest, std * largest, weighted_mean((centred / std) ** 3, weight))
 
 
 def plain_cells_problem(column: pd.Series) -> str | None:

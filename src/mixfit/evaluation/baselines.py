@@ -96,7 +96,9 @@ def best_constant(data: MixedData, metric: Metric, rows: Int64[np.ndarray, " fit
 
 
 def boosted_trees(data: MixedData, *, seed: int = 0) -> Baseline:
-    """scikit-learn's HistGradientBoosting by default settings but without early stopping, on the table alone."""
+    """scikit-learn's HistGradientBoosting by default settings but without early stopping, on the table alone.
+
+    Weights count as in ``grow_trees``."""
     start = time.perf_counter()
     levels = np.array(data.preprocessor.cardinalities, dtype=np.int64)
     categorical = np.concatenate([np.zeros(data.arrays.numeric.shape[1], dtype=bool), levels <= _MOST_LEVELS])

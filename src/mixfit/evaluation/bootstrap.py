@@ -1,6 +1,8 @@
 """How sure a metric is: the percentile bootstrap (Efron 1979) over rows, or over groups where rows belong together.
 
-Rows of one group come with the same errors: drawn one by one, they would make an interval too narrow."""
+Rows of one group come with the same errors: drawn one by one, they would make an interval too narrow. Weights say here
+how much a row matters, not how often it was seen: every row is as likely to be drawn as any other, and the metric of
+what was drawn is weighted. So a row of weight 2 is not as much evidence as two rows."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,7 +10,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from mixfit.evaluation.resampled import resampled
-from mixfit.training.metrics import AUC, Metric
+from mixfit.training.metrics import AUC, Metric, Weight
+from mixfit.weighted import taken
 
 RESAMPLES = 1_000
 FEWEST_UNITS = 10
@@ -27,6 +30,7 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
     groups: Int64[np.ndarray, " rows"] | None = None,
+    weight: Weight = None,
 ) -> tuple[float, float]:
     """Lower and upper end of the interval of ``metric``.
 
@@ -36,11 +40,19 @@ def bootstrap_interval(
         truth: ``(rows,)``; prediction: ``(rows,)`` or ``(rows, classes)``.
         level: share of resamples between the two ends.
         groups: rows with the same number are drawn together; by default each row is drawn alone.
+        weight: how much each row counts in the metric, see ``Metric.value``; rows of weight 0 are not there.
     """
     if is_slow(metric, prediction):
         return _NOTHING
+    counted = _counted(weight, len(truth))
+    truth, prediction, weight = truth[counted], prediction[counted], taken(weight, counted)
     return _interval(
-        lambda draws: _values(metric, truth, prediction, draws), len(truth), level, resamples, seed, groups
+        lambda draws: _values(metric, truth, prediction, draws, weight),
+        len(truth),
+        level,
+        resamples,
+        seed,
+        None if groups is None else groups[counted],
     )
 
 
@@ -54,16 +66,24 @@ def bootstrap_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
     groups: Int64[np.ndarray, " rows"] | None = None,
+    weight: Weight = None,
 ) -> tuple[float, float]:
     """Interval of ``metric(first) - metric(second)`` over the same draws; nan as for ``bootstrap_interval``."""
 
     if is_slow(metric, first):
         return _NOTHING
+    counted = _counted(weight, len(truth))
+    truth, first, second, weight = truth[counted], first[counted], second[counted], taken(weight, counted)
 
     def values(draws: "_Draws") -> np.ndarray:
-        return _values(metric, truth, first, draws) - _values(metric, truth, second, draws)
+        return _values(metric, truth, first, draws, weight) - _values(metric, truth, second, draws, weight)
 
-    return _interval(values, len(truth), level, resamples, seed, groups)
+    return _interval(values, len(truth), level, resamples, seed, None if groups is None else groups[counted])
+
+
+def _counted(weight: Weight, rows: int) -> np.ndarray:
+    """Positions of the rows that count."""
+    return np.arange(rows) if weight is None else np.flatnonzero(weight > 0)
 
 
 def is_slow(metric: Metric, prediction: np.ndarray) -> bool:
@@ -94,15 +114,18 @@ class _Draws:
             yield counts if self.group is None else counts[:, self.group]
 
 
-def _values(metric: Metric, truth: np.ndarray, prediction: np.ndarray, draws: _Draws) -> np.ndarray:
+def _values(
+    metric: Metric, truth: np.ndarray, prediction: np.ndarray, draws: _Draws, weight: np.ndarray | None
+) -> np.ndarray:
     quick = resampled(metric, truth, prediction)
     if quick is not None:
-        return np.concatenate([quick(counts) for counts in draws.counts()])
+        each = 1.0 if weight is None else weight.astype(np.float64)
+        return np.concatenate([quick(counts * each) for counts in draws.counts()])
     found: list[float] = []
     for counts in draws.counts():
         for count in counts[: _SLOW_RESAMPLES - len(found)].astype(np.int64):
             rows = np.repeat(np.arange(len(truth)), count)
-            found.append(metric.function(truth[rows], prediction[rows]))
+            found.append(metric.value(truth[rows], prediction[rows], taken(weight, rows)))
     return np.array(found)
 
 

@@ -20,38 +20,49 @@ class Bin:
     low: float
     high: float
     count: int
+    """Of rows, whatever they weigh."""
+    share: float
+    """Of all rows, by weight."""
     predicted: float
-    """Mean of the probabilities."""
+    """Mean of the probabilities, by weight."""
     observed: float
-    """Share of the rows in which it came true."""
+    """Share of the rows in which it came true, by weight."""
 
 
 def reliability(
-    probability: Float[np.ndarray, " rows"], came_true: Bool[np.ndarray, " rows"], *, bins: int = BINS
+    probability: Float[np.ndarray, " rows"],
+    came_true: Bool[np.ndarray, " rows"],
+    *,
+    bins: int = BINS,
+    weight: Float[np.ndarray, " rows"] | None = None,
 ) -> list[Bin]:
-    """Bins of equal width that hold rows, from the least probable to the most."""
+    """Bins of equal width that hold rows, from the least probable to the most.
+
+    Args:
+        weight: how much each row counts, above 0, in any unit; None for all alike.
+    """
     place = np.minimum((probability * bins).astype(np.int64), bins - 1)
     counts = np.bincount(place, minlength=bins)
-    predicted = np.bincount(place, weights=probability, minlength=bins)
-    observed = np.bincount(place, weights=came_true, minlength=bins)
+    each = np.ones(len(place)) if weight is None else weight.astype(np.float64)
+    total = np.bincount(place, weights=each, minlength=bins)
+    predicted = np.bincount(place, weights=each * probability, minlength=bins)
+    observed = np.bincount(place, weights=each * came_true, minlength=bins)
     return [
         Bin(
             low=number / bins,
             high=(number + 1) / bins,
             count=int(counts[number]),
-            predicted=float(predicted[number] / counts[number]),
-            observed=float(observed[number] / counts[number]),
+            share=float(total[number] / total.sum()),
+            predicted=float(predicted[number] / total[number]),
+            observed=float(observed[number] / total[number]),
         )
-        for number in np.flatnonzero(counts).tolist()
+        for number in np.flatnonzero(total).tolist()
     ]
 
 
 def calibration_error(bins: list[Bin]) -> float:
-    """Expected calibration error (Naeini et al. 2015): the mean distance of the two, weighted by rows."""
-    rows = sum(one.count for one in bins)
-    if not rows:
-        return float("nan")
-    return sum(one.count * abs(one.predicted - one.observed) for one in bins) / rows
+    """Expected calibration error (Naeini et al. 2015): the mean distance of the two over rows, by weight."""
+    return sum(one.share * abs(one.predicted - one.observed) for one in bins) if bins else float("nan")
 
 
 def judged_probability(

@@ -67,8 +67,8 @@ def _level(rows: Rows, metric: Metric, model: str) -> tuple[float, float]:
     if not len(rows.truth):
         return float("nan"), float("nan")
     prediction = rows.predictions[model]
-    low, high = bootstrap_interval(metric, rows.truth, prediction, groups=rows.groups)
-    return metric.function(rows.truth, prediction), (high - low) / (2 * 1.96)
+    low, high = bootstrap_interval(metric, rows.truth, prediction, groups=rows.groups, weight=rows.weight)
+    return metric.value(rows.truth, prediction, rows.weight), (high - low) / (2 * 1.96)
 
 
 def causes_of_departure(mixed: MixedData) -> list[str]:

@@ -29,6 +29,7 @@ from mixfit.evaluation.scores import JudgedSplit, Rows, metrics_for
 from mixfit.files import json_numbers
 from mixfit.predictor.card import ColumnFacts, CoverageFacts, ModelFacts, ScoreFacts, WeakGroup
 from mixfit.training.metrics import ACCURACY, evaluate
+from mixfit.weighted import taken, weighted_mean
 
 _ROLES: tuple[Role, ...] = ("number", "category", "date", "image", "group", "weight")
 
@@ -92,7 +93,7 @@ def rows_with_photo(mixed: MixedData, rows: Int64[np.ndarray, " rows"]) -> Bool[
 
 
 def _columns(mixed: MixedData) -> list[ColumnFacts]:
-    """Of the training rows, in the order of the table."""
+    """Of the training rows, in the order of the table; counted, not weighted."""
     rows = mixed.frame.iloc[mixed.split.train]
     found = []
     for column in mixed.schema.columns:
@@ -126,10 +127,11 @@ def _scores(mixed: MixedData, split: JudgedSplit, name: str, truth: np.ndarray, 
         return []
     metrics = metrics_for(mixed.schema.task, mixed.target)
     together = groups_if_known(mixed.frame.iloc[mixed.split.of(split)], mixed.schema)
-    values = evaluate(metrics, truth, ours)
+    weight = mixed.weights(split)
+    values = evaluate(metrics, truth, ours, weight)
     found = []
     for metric in metrics:
-        low, high = bootstrap_interval(metric, truth, ours, groups=together)
+        low, high = bootstrap_interval(metric, truth, ours, groups=together, weight=weight)
         said = json_numbers({"value": values[metric.name], "low": low, "high": high})
         found.append(ScoreFacts(rows=name, count=len(truth), metric=metric.name, **said))
     return found
@@ -140,7 +142,7 @@ def _weak(mixed: MixedData, truth: np.ndarray, ours: np.ndarray) -> tuple[int, l
     rows = mixed.split.valid
     frame = mixed.frame.iloc[rows]
     judge = judge_for(mixed.schema.task, mixed.target, truth)
-    errors = row_errors(judge, truth, ours)
+    errors, weight = row_errors(judge, truth, ours), mixed.weights("valid")
     tables: dict[str, Labels] = {
         name: label_rows(frame[name], "category", mixed.schema.task) for name in mixed.schema.names("category")
     }
@@ -152,15 +154,15 @@ def _weak(mixed: MixedData, truth: np.ndarray, ours: np.ndarray) -> tuple[int, l
     checked, found = 0, []
     for name, labels in tables.items():
         checked += int((np.bincount(labels.of_row) >= SMALL).sum())
-        for number in weak_groups(labels, errors, together=together, level=LEVEL / len(tables)):
+        for number in weak_groups(labels, errors, together=together, weight=weight, level=LEVEL / len(tables)):
             inside = labels.of_row == number
             found.append(
                 WeakGroup(
                     column=name,
                     value=labels.names[number],
                     rows=int(inside.sum()),
-                    error=float(errors[inside].mean()),
-                    rest=float(errors[~inside].mean()),
+                    error=weighted_mean(errors[inside], taken(weight, inside)),
+                    rest=weighted_mean(errors[~inside], taken(weight, ~inside)),
                 )
             )
     found.sort(key=lambda group: group.rest - group.error)

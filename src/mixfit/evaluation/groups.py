@@ -25,7 +25,8 @@ from mixfit.evaluation.bootstrap import bootstrap_interval, rows_of_groups
 from mixfit.evaluation.scores import headline_for
 from mixfit.files import json_numbers
 from mixfit.suggest import unknown_column
-from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, evaluate, metric_text
+from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, Weight, evaluate, metric_text
+from mixfit.weighted import taken
 
 SMALL = 20
 """Groups with fewer rows are marked, and never called weak."""
@@ -217,6 +218,7 @@ def group_table(
     judge: Metric,
     *,
     together: Int64[np.ndarray, " rows"] | None = None,
+    weight: Weight = None,
 ) -> GroupTable:
     """Metrics of every group.
 
@@ -225,9 +227,10 @@ def group_table(
         truth: ``(rows,)``; prediction: ``(rows,)`` or ``(rows, classes)``.
         judge: by which groups are ordered and called weak, see ``judge_for``.
         together: rows with the same number are not independent: they are drawn, and counted, together.
+        weight: how much each row counts in the metrics; None for all alike. Numbers of rows are not weighted.
     """
     alone = np.arange(len(truth)) if together is None else together
-    weak = weak_groups(labels, row_errors(judge, truth, prediction), together=together)
+    weak = weak_groups(labels, row_errors(judge, truth, prediction), together=together, weight=weight)
     found = []
     for number, name in enumerate(labels.names):
         rows, others = np.flatnonzero(labels.of_row == number), np.flatnonzero(labels.of_row != number)
@@ -235,14 +238,16 @@ def group_table(
             Group(
                 value=name,
                 rows=len(rows),
-                metrics=evaluate(metrics, truth[rows], prediction[rows]),
+                metrics=evaluate(metrics, truth[rows], prediction[rows], taken(weight, rows)),
                 intervals={
-                    metric.name: bootstrap_interval(metric, truth[rows], prediction[rows], groups=alone[rows])
+                    metric.name: bootstrap_interval(
+                        metric, truth[rows], prediction[rows], groups=alone[rows], weight=taken(weight, rows)
+                    )
                     for metric in metrics
                 },
                 small=len(rows) < SMALL,
                 weak=number in weak,
-                rest=evaluate([judge], truth[others], prediction[others])[judge.name],
+                rest=judge.value(truth[others], prediction[others], taken(weight, others)),
             )
         )
     sign = -1 if judge.higher_is_better else 1
@@ -255,22 +260,24 @@ def weak_groups(
     errors: Float[np.ndarray, " rows"],
     *,
     together: Int64[np.ndarray, " rows"] | None = None,
+    weight: Weight = None,
     level: float = LEVEL,
 ) -> list[int]:
     """Numbers of the groups whose mean error is beyond noise higher than that of all other rows; no small ones.
 
     Args:
         errors: of each row, see ``row_errors``.
-        together: as for ``group_table``.
+        together, weight: as for ``group_table``; a row of weight 2 is not as much evidence as two rows.
         level: chance of calling any group weak where none is.
     """
     alone = np.arange(len(errors)) if together is None else together
+    counts = np.ones(len(errors)) if weight is None else weight.astype(np.float64)
     members = {number: labels.of_row == number for number in range(len(labels.names))}
     judged = {number: inside for number, inside in members.items() if inside.sum() >= SMALL}
     return [
         number
         for number, inside in judged.items()
-        if _is_worse(errors, alone, np.flatnonzero(inside), np.flatnonzero(~inside), level=level / len(judged))
+        if _is_worse(errors, alone, counts, np.flatnonzero(inside), np.flatnonzero(~inside), level=level / len(judged))
     ]
 
 
@@ -320,6 +327,7 @@ def _by_value(keys: pd.Series, *, numeric: bool) -> Labels:
 def _is_worse(
     errors: Float[np.ndarray, " rows"],
     together: Int64[np.ndarray, " rows"],
+    counts: Float[np.ndarray, " rows"],
     rows: Int64[np.ndarray, " group"],
     others: Int64[np.ndarray, " others"],
     *,
@@ -329,7 +337,7 @@ def _is_worse(
     from scipy.stats import t as student
 
     (mean, variance, count), (rest, rest_variance, rest_count) = (
-        _mean(errors[part], together[part]) for part in (rows, others)
+        _mean(errors[part], together[part], counts[part]) for part in (rows, others)
     )
     spread = variance + rest_variance
     # Errors that are all the same have means that differ by rounding alone.
@@ -341,15 +349,17 @@ def _is_worse(
     return bool(student.sf((mean - rest) / np.sqrt(spread), freedom) < level)
 
 
-def _mean(errors: Float[np.ndarray, " rows"], together: Int64[np.ndarray, " rows"]) -> tuple[float, float, int]:
-    """Mean over rows, the variance of it over what is independent, and how many of these there are."""
-    if not len(errors):
+def _mean(
+    errors: Float[np.ndarray, " rows"], together: Int64[np.ndarray, " rows"], counts: Float[np.ndarray, " rows"]
+) -> tuple[float, float, int]:
+    """Weighted mean over rows, the variance of it over what is independent, and how many of these there are."""
+    if not counts.any():
         return float("nan"), float("nan"), 0
-    mean = float(errors.mean())
-    members = rows_of_groups(together)
-    sums = errors - mean if members is None else np.array([(errors[rows] - mean).sum() for rows in members])
+    mean = float(np.average(errors, weights=counts))
+    members, beyond = rows_of_groups(together), counts * (errors - mean)
+    sums = beyond if members is None else np.array([beyond[rows].sum() for rows in members])
     count = len(sums)
-    return mean, float((sums**2).sum() * count / max(count - 1, 1) / len(errors) ** 2), count
+    return mean, float((sums**2).sum() * count / max(count - 1, 1) / counts.sum() ** 2), count
 
 
 def _shown(text: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from mixfit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval, rows_of_groups
-from mixfit.training.metrics import Metric, evaluate
+from mixfit.training.metrics import Metric, Weight, evaluate
 
 Finding = Literal["better", "worse", "within noise", "equal", "unknown"]
 
@@ -66,6 +66,7 @@ def paired_scores(
     headline: Metric,
     *,
     together: Int64[np.ndarray, " rows"] | None = None,
+    weight: Weight = None,
 ) -> PairedScores:
     """Score all models and compare each with the first.
 
@@ -73,13 +74,15 @@ def paired_scores(
         truth: ``(rows,)``; predictions: by model, ``(rows,)`` or ``(rows, classes)``.
         headline: one of ``metrics``, which comes first in what is said.
         together: rows with the same number are drawn together; None draws each row on its own.
+        weight: how much each row counts in the metrics; None for all alike.
     """
     standings = [
         Standing(
             name=name,
-            metrics=evaluate(metrics, truth, prediction),
+            metrics=evaluate(metrics, truth, prediction, weight),
             intervals={
-                metric.name: bootstrap_interval(metric, truth, prediction, groups=together) for metric in metrics
+                metric.name: bootstrap_interval(metric, truth, prediction, groups=together, weight=weight)
+                for metric in metrics
             },
         )
         for name, prediction in predictions.items()
@@ -89,7 +92,7 @@ def paired_scores(
     differences = []
     for name, prediction in others:
         for metric in metrics:
-            low, high = bootstrap_difference(metric, truth, prediction, base, groups=together)
+            low, high = bootstrap_difference(metric, truth, prediction, base, groups=together, weight=weight)
             value = values[name][metric.name] - values[first][metric.name]
             finding = _finding(value, low, high, higher_is_better=metric.higher_is_better)
             differences.append(

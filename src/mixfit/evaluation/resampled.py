@@ -1,4 +1,4 @@
-"""Metrics of many resamples at once, from how often each row was drawn.
+"""Metrics of many resamples at once, from how often each row was drawn, times its weight where it has one.
 
 All but the area under the curve are functions of sums over rows, so that a thousand resamples of twenty thousand rows
 are one product of matrices. In: a metric of ``training.metrics`` and counts. Out: its value for each resample."""

@@ -33,6 +33,8 @@ class Rows:
     """By model; numbers ``(rows,)`` or probabilities ``(rows, classes)``."""
     groups: np.ndarray | None = None
     """Number of the group of each row, where rows belong together; intervals are then those over groups."""
+    weight: np.ndarray | None = None
+    """How much each row counts in every metric; None for all alike."""
     by_metric: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     """By model and metric, where a model predicts otherwise for another metric: a constant, see ``baselines``."""
 
@@ -63,7 +65,7 @@ def score(rows: Rows, metrics: tuple[Metric, ...]) -> dict[str, dict[str, float]
         model: {
             name: value
             for metric in metrics
-            for name, value in evaluate((metric,), rows.truth, rows.of(model, metric)).items()
+            for name, value in evaluate((metric,), rows.truth, rows.of(model, metric), rows.weight).items()
         }
         for model in rows.predictions
     }
@@ -111,10 +113,17 @@ def _compare_two(rows: Rows, headline: Metric, ours: str, table: str, model: str
     mine, theirs = found[ours][headline.name], found[table][headline.name]
     if np.isnan(mine) or np.isnan(theirs):
         return Comparison(f"{headline.name} cannot be computed on the {rows.split} rows: no comparison.", loses=False)
-    low, high = bootstrap_interval(headline, rows.truth, rows.of(ours, headline), groups=rows.groups)
+    low, high = bootstrap_interval(
+        headline, rows.truth, rows.of(ours, headline), groups=rows.groups, weight=rows.weight
+    )
     sign = 1 if headline.higher_is_better else -1
     ends = bootstrap_difference(
-        headline, rows.truth, rows.of(ours, headline), rows.of(table, headline), groups=rows.groups
+        headline,
+        rows.truth,
+        rows.of(ours, headline),
+        rows.of(table, headline),
+        groups=rows.groups,
+        weight=rows.weight,
     )
     gain_low, gain_high = sorted(sign * end for end in ends)
     interval = "n/a" if np.isnan(low) else f"{low:.3g} to {high:.3g}"

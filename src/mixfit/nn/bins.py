@@ -9,6 +9,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from torch import Tensor
 
 from mixfit.errors import ConfigError, DataError
+from mixfit.weighted import weighted_quantile
 
 _NARROWEST = 1e-6
 """Share of a column's range that a bin has at least: slopes of narrower ones would amplify rounding errors."""
@@ -20,6 +21,7 @@ def compute_bins(
     bins: int = 48,
     target: Shaped[np.ndarray, " targets"] | Shaped[Tensor, " targets"] | None = None,
     min_rows: int = 16,
+    weight: Float[np.ndarray, " rows"] | None = None,
 ) -> list[Float[Tensor, " edges"]]:
     """Edges of the bins of each column, from its smallest to its largest value (arXiv:2203.05556, section 3.2).
 
@@ -32,13 +34,15 @@ def compute_bins(
         bins: the most that a column gets; fewer when there are fewer rows.
         target: floating point for a number, integers for classes; None for quantiles.
         min_rows: training rows in each bin at least; for the tree alone.
+        weight: how much each row counts, above 0, in any unit. Quantiles and the errors of the tree are weighted;
+            ``bins`` and ``min_rows`` stay numbers of rows, whatever these weigh.
     Returns:
         For each column its edges, increasing, at least 2, float64 on the CPU.
     Raises:
         ConfigError: ``bins`` or ``min_rows`` is below 1, or ``target`` has another number of rows.
         DataError: there are no rows, or a number is not finite.
     """
-    values = _to_numpy(numeric).astype(np.float64)
+    values, truth = _to_numpy(numeric).astype(np.float64), None if target is None else _to_numpy(target)
     if bins < 1 or min_rows < 1:
         raise ConfigError(f"bins and min_rows must be at least 1, got {bins} and {min_rows}.")
     if not len(values):
@@ -50,13 +54,12 @@ def compute_bins(
             f"column {wrong[0]}: fill them first, as TablePreprocessor does."
         )
     bins = min(bins, max(1, len(values) - 1))
-    if target is None:
-        found = list(np.quantile(values, np.linspace(0, 1, bins + 1), axis=0).T)
+    if truth is not None and len(truth) != len(values):
+        raise ConfigError(f"target has {len(truth)} rows, but numeric has {len(values)}.")
+    if truth is None:
+        found = list(weighted_quantile(values, np.linspace(0, 1, bins + 1).tolist(), weight).T)
     else:
-        truth = _to_numpy(target)
-        if len(truth) != len(values):
-            raise ConfigError(f"target has {len(truth)} rows, but numeric has {len(values)}.")
-        found = [_tree_edges(column, truth, bins, min_rows) for column in values.T]
+        found = [_tree_edges(column, truth, bins, min_rows, weight) for column in values.T]
     return [torch.from_numpy(_increasing(edges)) for edges in found]
 
 
@@ -66,13 +69,18 @@ def placeholder_bins(counts: Sequence[int]) -> list[Float[Tensor, " edges"]]:
 
 
 def _tree_edges(
-    column: Float[np.ndarray, " rows"], truth: Shaped[np.ndarray, " rows"], bins: int, min_rows: int
+    column: Float[np.ndarray, " rows"],
+    truth: Shaped[np.ndarray, " rows"],
+    bins: int,
+    min_rows: int,
+    weight: Float[np.ndarray, " rows"] | None,
 ) -> Float[np.ndarray, " edges"]:
     """Ends of the column and the thresholds of a tree with ``bins`` leaves at most."""
     thresholds: Float[np.ndarray, " splits"] = np.zeros(0)
     if bins > 1:
         kind = DecisionTreeRegressor if np.issubdtype(truth.dtype, np.floating) else DecisionTreeClassifier
-        tree = kind(max_leaf_nodes=bins, min_samples_leaf=min_rows, random_state=0).fit(column[:, None], truth).tree_
+        grown = kind(max_leaf_nodes=bins, min_samples_leaf=min_rows, random_state=0)
+        tree = grown.fit(column[:, None], truth, sample_weight=weight).tree_
         thresholds = tree.threshold[tree.children_left != tree.children_right]
     return np.concatenate([[column.min(), column.max()], thresholds])
 

@@ -29,7 +29,9 @@ def calibration_view(content: ReportContent) -> dict[str, Any]:
 def _probabilities(content: ReportContent) -> dict[str, Any] | None:
     if content.probabilities is None or not len(content.truth):
         return None
-    bins = reliability(*judged_probability(content.truth.astype(np.int64), content.probabilities))
+    bins = reliability(
+        *judged_probability(content.truth.astype(np.int64), content.probabilities), weight=content.weight
+    )
     error = calibration_error(bins)
     what = f"class {short(content.classes[1])}" if len(content.classes) == 2 else "predicted class"
     part = split_name(content, content.predicted_split).lower()

@@ -325,6 +325,8 @@ class ReportContent(ReportFacts):
     """Of the classes; None for regression."""
     interval: tuple[np.ndarray, np.ndarray] | None = None
     """Lower and upper ends at ``coverage_level``; None where there are none."""
+    weight: Shaped[np.ndarray, " rows"] | None = None
+    """How much each row counts; None for all alike."""
     pictures: list[Picture] = field(default_factory=list)
     """Of what the doctor saw."""
     photo_files: dict[str, str] = field(default_factory=dict)

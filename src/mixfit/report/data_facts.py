@@ -29,6 +29,8 @@ def describe_data(mixed: MixedData, samples: list[ShownRow]) -> DataFacts:
     notes = []
     if len(names) > MOST_COLUMNS:
         notes.append(f"The values of the target and of the first {MOST_COLUMNS - 1} columns in use are drawn.")
+    if mixed.arrays.weight is not None:
+        notes.append("Rows are counted here, whatever they weigh; all metrics are weighted.")
     if mixed.photos is not None:
         readable = len(mixed.photos.files) - len(mixed.photo_failures)
         absent = sum(record.action == "photo masked" for record in mixed.photos.bad)

@@ -29,8 +29,8 @@ def photo_gain(
         if not len(rows.truth):
             continue
         first, second = rows.predictions[with_name], rows.predictions[without_name]
-        values = [headline.function(rows.truth, one) for one in (first, second)]
-        ends = bootstrap_difference(headline, rows.truth, first, second, groups=rows.groups)
+        values = [headline.value(rows.truth, one, rows.weight) for one in (first, second)]
+        ends = bootstrap_difference(headline, rows.truth, first, second, groups=rows.groups, weight=rows.weight)
         low, high = sorted(sign * end for end in ends)
         differences.append(
             Difference(

@@ -104,7 +104,9 @@ def plot_calibration(folder: Path) -> Figure:
     """
     content = read_content(folder)
     if content.probabilities is not None:
-        bins = reliability(*judged_probability(content.truth.astype(np.int64), content.probabilities))
+        bins = reliability(
+            *judged_probability(content.truth.astype(np.int64), content.probabilities), weight=content.weight
+        )
         x, y = [one.predicted for one in bins], [one.observed for one in bins]
         figure, axes = _axes("predicted probability", "came true")
     elif content.levels:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 
 from mixfit.errors import DataError
 from mixfit.evaluation.scores import Rows
@@ -36,6 +36,8 @@ class SavedPredictions:
     interval: tuple[np.ndarray, np.ndarray] | None
     groups: Int64[np.ndarray, " rows"] | None = None
     """Number of the group of each row, where rows belong together."""
+    weight: Float[np.ndarray, " rows"] | None = None
+    """How much each row counts; None for all alike."""
 
 
 def predictions_frame(
@@ -46,8 +48,8 @@ def predictions_frame(
     classes: tuple[str, ...] | None,
     interval: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> pd.DataFrame:
-    """Row number, group where rows belong together, truth, our prediction with its interval or its probabilities, and
-    the predictions of other models.
+    """Row number, group where rows belong together, weight where rows have one, truth, our prediction with its interval
+    or its probabilities, and the predictions of other models.
 
     Args:
         positions: of the rows in the table, ``(rows,)``.
@@ -55,6 +57,8 @@ def predictions_frame(
     columns: dict[str, np.ndarray] = {"row": positions}
     if rows.groups is not None:
         columns["group"] = rows.groups
+    if rows.weight is not None:
+        columns["weight"] = rows.weight
     found = rows.predictions[ours]
     if classes is None:
         columns |= {"truth": rows.truth, "prediction": found}
@@ -90,11 +94,20 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> SavedPredictions:
         frame = pd.read_parquet(io.BytesIO(path.read_bytes()))
         row = frame["row"].to_numpy(dtype=np.int64)
         groups = frame["group"].to_numpy(dtype=np.int64) if "group" in frame else None
+        weight = frame["weight"].to_numpy(dtype=np.float32) if "weight" in frame else None
+        if weight is not None and not (weight > 0).all():
+            raise ValueError("a weight is not above 0")
         if not classes:
             interval = (frame["lower"].to_numpy(), frame["upper"].to_numpy()) if "lower" in frame else None
             truth, prediction = (frame[name].to_numpy(dtype=np.float64) for name in ("truth", "prediction"))
             return SavedPredictions(
-                row=row, truth=truth, prediction=prediction, probabilities=None, interval=interval, groups=groups
+                row=row,
+                truth=truth,
+                prediction=prediction,
+                probabilities=None,
+                interval=interval,
+                groups=groups,
+                weight=weight,
             )
         number = {name: place for place, name in enumerate(classes)}
         truth, prediction = (
@@ -106,5 +119,11 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> SavedPredictions:
     except (KeyError, ValueError, TypeError, pa.ArrowException) as error:
         raise DataError(f"{path} is not a file of predictions of this run: {error}.") from error
     return SavedPredictions(
-        row=row, truth=truth, prediction=prediction, probabilities=probabilities, interval=None, groups=groups
+        row=row,
+        truth=truth,
+        prediction=prediction,
+        probabilities=probabilities,
+        interval=None,
+        groups=groups,
+        weight=weight,
     )

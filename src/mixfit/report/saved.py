@@ -91,6 +91,7 @@ def read_content(folder: Path) -> ReportContent:
         predicted_rows=found.row,
         probabilities=found.probabilities,
         interval=found.interval,
+        weight=found.weight,
         pictures=_pictures(folder / FILES, said.get("pictures", [])),
         photo_files=_photo_files(folder / FILES, facts),
         bad_inputs=_bad_inputs(folder / BAD),

@@ -94,7 +94,7 @@ def _shown(mixed: MixedData, row: int, part: str, reasons: list[str], *, with_ta
     cells = [(name, _cell(mixed, name, row)) for name in names[:MOST_CELLS]]
     photos = _photos(mixed, row)
     return ShownRow(
-        row=row,
+        row=int(mixed.row_numbers[row]),
         part=part,
         cells=cells,
         photos=photos[:MOST_PHOTOS],

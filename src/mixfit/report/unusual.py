@@ -45,8 +45,9 @@ class Unusual:
         return frozenset(self.train.tolist())
 
     def about(self, row: int) -> list[str]:
-        """Sentences about one row, at most ``MOST``; what is broken comes first."""
-        found = [f"{one.column}: {one.problem} ({one.action})" for one in self._bad[row]]
+        """Sentences about the row at a position, at most ``MOST``; what is broken comes first."""
+        number = int(self.mixed.row_numbers[row])
+        found = [f"{one.column}: {one.problem} ({one.action})" for one in self._bad[number]]
         found += [*self._photo(row), *self._target(row), *self._numbers(row), *self._levels(row), *self._empty(row)]
         return found[:MOST]
 
@@ -81,7 +82,7 @@ class Unusual:
             others = [other for other in known if truth.iloc[other] != truth.iloc[row]]
             if others:
                 said = f"{self.mixed.schema.target}, {_shown(truth.iloc[others[0]])}"
-                return [f"row {others[0]} has the same photo with another {said}"]
+                return [f"row {self.mixed.row_numbers[others[0]]} has the same photo with another {said}"]
         return []
 
     @cached_property

@@ -36,7 +36,12 @@ def model_shape(data: MixedData, config: ModelConfig) -> ModelShape:
     bins: tuple[tuple[float, ...], ...] = ()
     if config.numbers == "piecewise":
         rows = torch.as_tensor(np.asarray(data.split.train))
-        edges = compute_bins(data.arrays.numeric[rows], bins=config.bins, target=data.arrays.target[rows])
+        edges = compute_bins(
+            data.arrays.numeric[rows],
+            bins=config.bins,
+            target=data.arrays.target[rows],
+            weight=data.weights("train"),
+        )
         bins = tuple(tuple(column.tolist()) for column in edges)
     return ModelShape(
         numeric=data.arrays.numeric.shape[1],

@@ -94,14 +94,15 @@ def check_loss(name: LossName, task: Task) -> None:
 
 
 def loss_for(data: MixedData, name: LossName) -> Loss:
-    """``choose_loss`` for the target of these data, with the classes of their training rows."""
+    """``choose_loss`` for the target of these data, with the weights of the classes of their training rows."""
     if data.target.classes is None:
         return choose_loss(name, data.schema.task)
-    counts = np.bincount(data.arrays.target.numpy()[data.split.train], minlength=len(data.target.classes))
+    truth = data.arrays.target.numpy()[data.split.train]
+    counts = np.bincount(truth, weights=data.weights("train"), minlength=len(data.target.classes))
     return choose_loss(name, data.schema.task, counts.tolist())
 
 
-def choose_loss(name: LossName, task: Task, class_counts: Sequence[int] = ()) -> Loss:
+def choose_loss(name: LossName, task: Task, class_counts: Sequence[int | float] = ()) -> Loss:
     """The loss of that name.
 
     All of them train what ``Target.decode`` reads: a scaled number, of which ``mae`` finds the median rather than the
@@ -112,7 +113,7 @@ def choose_loss(name: LossName, task: Task, class_counts: Sequence[int] = ()) ->
     Args:
         name: ``auto`` is ``mse`` for a number and ``cross_entropy`` for classes.
         task: of the target.
-        class_counts: training rows of each class; for ``balanced``.
+        class_counts: training rows of each class, or the sums of their weights; for ``balanced``.
     Raises:
         ConfigError: the loss does not fit the task.
     """

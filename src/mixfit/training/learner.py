@@ -308,7 +308,7 @@ class Learner:
         """Fill ``state.metrics`` with valid_loss and the metrics; a loader without batches adds nothing."""
         state.training = False
         _switch(state, training=False)
-        losses, outputs, targets = [], [], []
+        losses, outputs, targets, counts = [], [], [], []
         weights = torch.zeros((), device=self.device)
         events.fire("before_validate")
         cancellable_batch = _Cancellable(events, CancelBatch, "after_cancel_batch")
@@ -320,6 +320,7 @@ class Learner:
                     losses.append(state.loss * len(state.yb))
                     weight = getattr(state.xb, "weight", None)
                     weights += len(state.yb) if weight is None else weight.sum()
+                    counts += [] if weight is None else [weight]
                     outputs.append(state.prediction)
                     targets.append(state.yb)
                     events.fire("after_batch")
@@ -328,7 +329,8 @@ class Learner:
             _require_finite(output)
             state.metrics["valid_loss"] = torch.stack(losses).sum().item() / (weights.item() or math.nan)
             truth, prediction = self._in_target_units(target, output)
-            state.metrics |= evaluate(self.metrics, truth, prediction)
+            counted = torch.cat(counts).float().cpu().numpy() if counts else None
+            state.metrics |= evaluate(self.metrics, truth, prediction, counted)
         events.fire("after_validate")
 
     def _in_target_units(self, target: Tensor, output: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -4,14 +4,19 @@ Computed (mostly by scikit-learn) on all rows at once, so that unequal batches c
 (R2 of one row, AUC of one class) is nan, never an invented number. scikit-learn and scipy take two seconds to load,
 and a training without metrics needs neither: they are imported where they are used."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int64
 
+from mixfit.errors import ConfigError
+from mixfit.weighted import taken, weighted_mean
+
 Truth = Float[np.ndarray, " rows"] | Int64[np.ndarray, " rows"]
 Prediction = Float[np.ndarray, " rows"] | Float[np.ndarray, "rows classes"]
+Weight = Float[np.ndarray, " rows"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +24,47 @@ class Metric:
     """A named measure.
 
     ``function(truth, prediction)`` gets numbers in the target's unit ``(rows,)``, or class indices ``(rows,)`` and
-    probabilities ``(rows, classes)``."""
+    probabilities ``(rows, classes)``. Where rows have weights it gets them as a third argument, ``(rows,)``, above 0:
+    with them a row of weight 2 is to count as two rows, and a common factor of all is to change nothing."""
 
     name: str
-    function: Callable[[np.ndarray, np.ndarray], float]
+    function: Callable[..., float]
     higher_is_better: bool
 
+    def value(self, truth: Truth, prediction: Prediction, weight: Weight = None) -> float:
+        """The measure of these predictions; nan where no row counts.
 
-def evaluate(metrics: Sequence[Metric], truth: Truth, prediction: Prediction) -> dict[str, float]:
-    """All metrics of these predictions; nan where there are no rows."""
-    return {
-        metric.name: float(metric.function(truth, prediction)) if len(truth) else float("nan") for metric in metrics
-    }
+        Args:
+            weight: how much each row counts, at least 0, in any unit; None for all alike.
+        Raises:
+            ConfigError: there are weights, and the function takes none.
+        """
+        if weight is not None and not weight.all():
+            counted = weight > 0
+            truth, prediction, weight = truth[counted], prediction[counted], weight[counted]
+        if not len(truth):
+            return float("nan")
+        if weight is None:
+            return float(self.function(truth, prediction))
+        try:
+            inspect.signature(self.function).bind(truth, prediction, weight)
+        except TypeError as error:
+            raise ConfigError(
+                f"the metric {self.name!r} takes no weights, but the rows have some: give its function a third "
+                "argument, weight=None."
+            ) from error
+        return float(self.function(truth, prediction, weight))
+
+
+def evaluate(
+    metrics: Sequence[Metric], truth: Truth, prediction: Prediction, weight: Weight = None
+) -> dict[str, float]:
+    """All metrics of these predictions; nan where there are no rows.
+
+    Args:
+        weight: as for ``Metric.value``.
+    """
+    return {metric.name: metric.value(truth, prediction, weight) for metric in metrics}
 
 
 def metric_text(value: float) -> str:
@@ -42,62 +76,63 @@ def metric_text(value: float) -> str:
     return "n/a" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
-def _mae(truth: np.ndarray, prediction: np.ndarray) -> float:
+def _mae(truth: np.ndarray, prediction: np.ndarray, weight: Weight = None) -> float:
     from sklearn.metrics import mean_absolute_error
 
-    return mean_absolute_error(truth, prediction)
+    return mean_absolute_error(truth, prediction, sample_weight=weight)
 
 
-def _rmse(truth: np.ndarray, prediction: np.ndarray) -> float:
+def _rmse(truth: np.ndarray, prediction: np.ndarray, weight: Weight = None) -> float:
     from sklearn.metrics import root_mean_squared_error
 
-    return root_mean_squared_error(truth, prediction)
+    return root_mean_squared_error(truth, prediction, sample_weight=weight)
 
 
-def _r2(truth: np.ndarray, prediction: np.ndarray) -> float:
+def _r2(truth: np.ndarray, prediction: np.ndarray, weight: Weight = None) -> float:
     from sklearn.metrics import r2_score
 
     if len(truth) < 2 or np.ptp(truth) == 0:
         return float("nan")
-    return r2_score(truth, prediction)
+    return r2_score(truth, prediction, sample_weight=weight)
 
 
-def _r2_log(truth: np.ndarray, prediction: np.ndarray) -> float:
+def _r2_log(truth: np.ndarray, prediction: np.ndarray, weight: Weight = None) -> float:
     if min(truth.min(), prediction.min()) <= 0:
         return float("nan")
-    return _r2(np.log(truth), np.log(prediction))
+    return _r2(np.log(truth), np.log(prediction), weight)
 
 
-def _mape(truth: np.ndarray, prediction: np.ndarray) -> float:
+def _mape(truth: np.ndarray, prediction: np.ndarray, weight: Weight = None) -> float:
     if (truth == 0).any():
         return float("nan")
-    return float(np.mean(np.abs((prediction - truth) / truth)))
+    return weighted_mean(np.abs((prediction - truth) / truth), weight)
 
 
-def _accuracy(truth: np.ndarray, probabilities: np.ndarray) -> float:
+def _accuracy(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
     from sklearn.metrics import accuracy_score
 
-    return accuracy_score(truth, probabilities.argmax(1))
+    return accuracy_score(truth, probabilities.argmax(1), sample_weight=weight)
 
 
-def _balanced_accuracy(truth: np.ndarray, probabilities: np.ndarray) -> float:
+def _balanced_accuracy(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
     """Mean recall over the classes that occur."""
     hit = probabilities.argmax(1) == truth
-    return float(np.mean([hit[truth == label].mean() for label in np.unique(truth)]))
+    members = [truth == label for label in np.unique(truth)]
+    return float(np.mean([weighted_mean(hit[inside], taken(weight, inside)) for inside in members]))
 
 
-def _macro_f1(truth: np.ndarray, probabilities: np.ndarray) -> float:
+def _macro_f1(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
     from sklearn.metrics import f1_score
 
-    return f1_score(truth, probabilities.argmax(1), average="macro", zero_division=0)
+    return f1_score(truth, probabilities.argmax(1), average="macro", zero_division=0, sample_weight=weight)
 
 
-def _log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
+def _log_loss(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
     likelihood = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    return float(-np.log(likelihood.clip(1e-15)).mean())
+    return weighted_mean(-np.log(likelihood.clip(1e-15)), weight)
 
 
-def _auc(truth: np.ndarray, probabilities: np.ndarray) -> float:
+def _auc(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
     """Area under the ROC curve; over several classes the mean of one against the rest, of classes that occur.
 
     By the ranks of Mann and Whitney, for all classes at once: scikit-learn's function takes 100 classes one by one,
@@ -110,9 +145,22 @@ def _auc(truth: np.ndarray, probabilities: np.ndarray) -> float:
     judged = (inside > 0) & (inside < len(truth))
     if not judged.any():
         return float("nan")
+    if weight is not None:
+        pairs = zip(probabilities[:, columns].T[judged], is_class.T[judged], strict=True)
+        return float(np.mean([_weighted_area(scores, positive, weight) for scores, positive in pairs]))
     ranks = (rankdata(probabilities[:, columns], axis=0) * is_class).sum(0)
     areas = (ranks - inside * (inside + 1) / 2)[judged] / (inside * (len(truth) - inside))[judged]
     return float(areas.mean())
+
+
+def _weighted_area(scores: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> float:
+    """The weighted share of pairs in which the positive row has the higher score; a tie counts half."""
+    counts = weight.astype(np.float64)
+    _, place = np.unique(scores, return_inverse=True)
+    inside = np.bincount(place, weights=counts * positive)
+    outside = np.bincount(place, weights=counts * ~positive)
+    below = np.cumsum(outside) - outside / 2
+    return float((inside * below).sum() / (inside.sum() * outside.sum()))
 
 
 MAE = Metric("mae", _mae, higher_is_better=False)

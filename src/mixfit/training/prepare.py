@@ -10,8 +10,11 @@ from torch import nn
 from mixfit.data.load import MixedData
 from mixfit.nn.init import Scaled, Stage, lsuv, start_at_target
 from mixfit.nn.model import MixedInputModel
+from mixfit.weighted import weighted_mean
 
 Part = Literal["branches", "output"]
+_UNSEEN = 1e-3
+"""Share of the first prediction that is spread evenly: a class may be in no training row of a fold."""
 
 
 def start_well(model: MixedInputModel, data: MixedData, *, scale: Sequence[Part] = ()) -> list[Scaled]:
@@ -30,12 +33,13 @@ def start_well(model: MixedInputModel, data: MixedData, *, scale: Sequence[Part]
         with torch.no_grad():
             scaled = lsuv(model, lambda: model(xb), _stages(model, scale))
     rows = data.split.train
-    target = data.arrays.target[torch.as_tensor(np.asarray(rows))]
+    target, weight = data.arrays.target.numpy()[rows], data.weights("train")
     if data.target.classes is None:
-        start_at_target(model.head, mean=float(target.mean()))
+        start_at_target(model.head, mean=weighted_mean(target, weight))
     else:
-        counts = torch.bincount(target, minlength=data.target.outputs).double()
-        start_at_target(model.head, class_share=((counts + 1) / (counts + 1).sum()).tolist())
+        shares = np.bincount(target, weights=weight, minlength=data.target.outputs)
+        shares = (1 - _UNSEEN) * shares / shares.sum() + _UNSEEN / len(shares)
+        start_at_target(model.head, class_share=shares.tolist())
     return scaled
 
 

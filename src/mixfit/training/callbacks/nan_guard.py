@@ -1,7 +1,7 @@
 """Ends a fit as soon as its loss is no longer finite, and says where that came from."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class NanGuard(Callback):
         if broken:
             raise Diverged(
                 f"The loss is no longer finite at step {state.step + 1} (epoch {state.epoch + 1}, batch "
-                f"{state.batch}): {_cause(state, _numbers(self._before))} "
+                f"{state.batch}): {_cause(state, _numbers(state, self._before))} "
                 "Train with a smaller learning rate, or look at those rows; the last good checkpoint is kept."
             )
         self._before = _rows_of(state)  # left on its device: asked for in the one case alone
@@ -55,7 +55,7 @@ def _cause(state: TrainState, rows_before: Sequence[int]) -> str:
     if weights:
         more = f" and {len(weights) - 1} more" if len(weights) > 1 else ""
         return f"the step before has broken {weights[0]}{more}, by a gradient of {_named(rows_before)}."
-    rows = _numbers(_rows_of(state))
+    rows = _numbers(state, _rows_of(state))
     for name, tensor in _inputs(state.xb).items():
         broken = _broken_rows(tensor, len(rows))
         if broken:
@@ -107,8 +107,12 @@ def _rows_of(state: TrainState) -> Rows:
     return range(len(state.yb)) if rows is None else rows
 
 
-def _numbers(rows: Rows) -> list[int]:
-    return rows.tolist() if isinstance(rows, Tensor) else list(rows)
+def _numbers(state: TrainState, rows: Rows) -> list[int]:
+    """What people call the rows, who have the whole table."""
+    if not isinstance(rows, Tensor):
+        return list(rows)
+    named: Callable[[list[int]], list[int]] | None = getattr(getattr(state.loader, "dataset", None), "named", None)
+    return rows.tolist() if named is None else named(rows.tolist())
 
 
 def _named(rows: Sequence[int]) -> str:

@@ -88,18 +88,18 @@ class Focal:
         return mean_of_rows(per_class.gather(1, target[:, None])[:, 0], weight)
 
 
-def balanced_class_weights(counts: Sequence[int]) -> tuple[float, ...]:
+def balanced_class_weights(counts: Sequence[int | float]) -> tuple[float, ...]:
     """Weights that give all classes the same sum, with a mean of 1 over the training rows.
 
     Args:
-        counts: training rows of each class.
+        counts: training rows of each class, or the sums of their weights.
     Raises:
         ConfigError: a class has no rows.
 
     >>> balanced_class_weights([30, 10])
     (0.6666666666666666, 2.0)
     """
-    if not counts or min(counts) < 1:
+    if not counts or min(counts) <= 0:
         raise ConfigError(f"Every class needs at least one training row, got {list(counts)}.")
     return tuple(sum(counts) / (len(counts) * count) for count in counts)
 
