@@ -244,7 +244,8 @@ def run_set(name: str, preset: str, kept: Path, repeats: int, folds: int) -> Res
             if not file.exists():
                 data, image = load(name)
                 usable = np.sort(np.concatenate([data.split.train, data.split.valid, data.split.test]))
-                split = k_folds(data.frame.iloc[usable], data.schema, 5, seed=repeat)[place]
+                unit = data.ties.joined(usable).unit
+                split = k_folds(data.frame.iloc[usable], data.schema, 5, seed=repeat, unit=unit)[place]
                 train, test = usable[split.train], usable[split.valid]
                 fold = replace(data, split=Split(train=train, valid=test[:0], test=test))
                 found = run_fold(fold, image, preset, seed=repeat * 10 + place)

@@ -7,7 +7,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
-from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 
 from mixfit.candidates.components import Components
 from mixfit.candidates.encoding import EncodedRows, RowEncoder, mean_features
@@ -182,3 +182,63 @@ def test_codes_have_prefixes_whose_unseen_ends_are_known_by_their_beginning() ->
     again = RowEncoder.from_dict(encoder.to_dict())
     np.testing.assert_array_equal(again.encode(frame).prefixes, encoder.encode(frame).prefixes)
     assert again.cardinalities == encoder.cardinalities
+
+
+def test_the_strength_of_ridge_regression_is_the_best_when_whole_units_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    columns, unit = rng.normal(size=(80, 10)), rng.integers(0, 25, 80)
+    truth, weight = columns[:, 0] + rng.normal(size=25)[unit] + 0.3 * rng.normal(size=80), rng.uniform(0.5, 2, 80)
+    strengths = np.array([1e-4, 1e-2, 1.0, 10.0])
+
+    def left_out(strength: float) -> float:
+        total = 0.0
+        for number in np.unique(unit):
+            rest = unit != number
+            counts = weight[rest] / weight.mean()
+            model = Ridge(alpha=strength * 80).fit(columns[rest], truth[rest], counts)
+            total += float((weight[~rest] * (truth[~rest] - model.predict(columns[~rest])) ** 2).sum())
+        return total
+
+    best = min(strengths.tolist(), key=left_out)
+    found = fit_ridge(columns, truth, weight, unit=unit, strengths=strengths)
+    expected = fit_ridge(columns, truth, weight, strengths=np.array([best]))
+    np.testing.assert_allclose(found.weights, expected.weights)
+
+
+@pytest.mark.parametrize("kind", ["ridge", "kernels"])
+def test_a_model_of_things_measured_many_times_does_not_remember_each(kind: str) -> None:
+    """Leaving out one row at a time, its siblings would tell its value, and no strength would be too weak."""
+    rng = np.random.default_rng(0)
+    thing, place, own = np.repeat(np.arange(80), 6), rng.normal(size=(80, 5)), rng.normal(size=80)
+    columns = place[thing] + 0.02 * rng.normal(size=(480, 5))
+    truth, fit = own[thing] - own.mean(), thing < 60
+    wide = np.concatenate([columns, np.tanh(3 * columns @ rng.normal(size=(5, 120)))], axis=1)
+
+    def loss(unit: np.ndarray | None) -> float:
+        if kind == "ridge":
+            wide = np.concatenate([columns, np.tanh(columns @ rng.normal(size=(5, 40)))], axis=1)
+            predicted = fit_ridge(wide[fit], truth[fit], unit=unit).predict(wide[~fit])
+        else:
+            rows = Likeness(numbers=columns, levels=np.zeros((480, 0), np.int64), photos=np.zeros((480, 0)))
+            model = fit_kernels(rows.take(np.flatnonzero(fit)), truth[fit], unit=unit)
+            predicted = model.predict(rows.take(np.flatnonzero(~fit)))
+        return float(((truth[~fit] - predicted) ** 2).mean())
+
+    honest = loss(thing[fit])
+    assert honest < 1.3 * float((truth[~fit] ** 2).mean())
+    assert loss(None) > 1.5 * honest
+
+
+def test_the_fifth_that_chooses_a_logistic_regression_holds_whole_units() -> None:
+    rng = np.random.default_rng(0)
+    thing = np.repeat(np.arange(80), 6)
+    columns = rng.normal(size=(80, 5))[thing] + 0.02 * rng.normal(size=(480, 5))
+    wide = np.concatenate([columns, np.tanh(columns @ rng.normal(size=(5, 60)))], axis=1)
+    truth, fit = rng.integers(0, 2, 80)[thing], thing < 60
+
+    def loss(unit: np.ndarray | None) -> float:
+        model = fit_logistic(wide[fit], truth[fit], classes=2, unit=unit)
+        return float(-np.log(model.predict(wide[~fit])[np.arange(120), truth[~fit]]).mean())
+
+    assert loss(thing[fit]) < 0.8
+    assert loss(None) > 1.2 * loss(thing[fit])

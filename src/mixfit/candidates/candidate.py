@@ -172,7 +172,7 @@ def _fit_simple(candidate: Candidate, fold: Fold) -> FittedSimple:
     model: LinearModel | KernelModel | TreeModel
     if candidate.kind == "kernels":
         likeness = _likeness(encoded, components, table=candidate.table)
-        model = fit_kernels(likeness, fold.truth, fold.weight, seed=fold.seed)
+        model = fit_kernels(likeness, fold.truth, fold.weight, unit=fold.unit, seed=fold.seed)
     elif candidate.kind in ("trees", "lightgbm"):
         model = _grow(candidate, fold, _tree_columns(encoded, components, table=candidate.table))
     else:
@@ -180,9 +180,10 @@ def _fit_simple(candidate: Candidate, fold: Fold) -> FittedSimple:
             encoded, fold.encoder.cardinalities, knots, _components_of(encoded, components), table=candidate.table
         )
         if fold.classes:
-            model = fit_logistic(columns, fold.truth, classes=fold.classes, weight=fold.weight, seed=fold.seed)
+            settings: dict[str, Any] = {"weight": fold.weight, "unit": fold.unit, "seed": fold.seed}
+            model = fit_logistic(columns, fold.truth, classes=fold.classes, **settings)
         else:
-            model = fit_ridge(columns, fold.truth, fold.weight)
+            model = fit_ridge(columns, fold.truth, fold.weight, unit=fold.unit)
     kind: SimpleKind = candidate.kind  # type: ignore[assignment]
     return FittedSimple(
         kind=kind,

@@ -162,7 +162,8 @@ def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = Fals
     def fitted(place: int) -> Fold:
         fit_rows = plan.rows if place == plan.count else plan.fit[place]
         network_rows = plan.validation(place, VALIDATION, seed=seed) if validation else None
-        return make_fold(data, fit_rows, photos, seed=seed + place, network_rows=network_rows)
+        unit = plan.unit[np.isin(plan.rows, fit_rows)]
+        return make_fold(data, fit_rows, photos, seed=seed + place, unit=unit, network_rows=network_rows)
 
     weight = data.arrays.weight
     return FittedFolds(
@@ -188,12 +189,14 @@ def make_fold(
     photos: PhotoMeans,
     *,
     seed: int,
+    unit: np.ndarray | None = None,
     network_rows: tuple[np.ndarray, ...] | None = None,
 ) -> Fold:
     """Fit all that the candidates of one fold share on the rows to fit on.
 
     Args:
         photos: those of all rows.
+        unit: of each of the rows to fit on; by default each is one.
         network_rows: of the rows to fit on, those that networks train on and those that they are validated on; by
             default all and none.
     """
@@ -219,7 +222,8 @@ def make_fold(
         batch_size=default_batch_size(len(fit_rows)),
         seed=seed,
     )
-    return Fold(data=fold_data, fit_rows=fit_rows, encoder=encoder, rows=rows, seed=seed)
+    unit = np.arange(len(fit_rows)) if unit is None else unit
+    return Fold(data=fold_data, fit_rows=fit_rows, unit=unit, encoder=encoder, rows=rows, seed=seed)
 
 
 def cross_fit(

@@ -69,6 +69,8 @@ class Fold:
     are those of networks, and among ``fit_rows``."""
     fit_rows: np.ndarray
     """Positions of the rows to fit on."""
+    unit: np.ndarray
+    """Of each of them; what is chosen by leaving rows out leaves out whole units."""
     encoder: RowEncoder
     rows: RowsToPredict
     """All rows of the table."""

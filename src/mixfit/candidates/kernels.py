@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mixfit.candidates.mixed import distinct
+from mixfit.data.ties import units_by_size
 
 MOST_ROWS = 3_000
 """Training rows from which on it takes too long."""
@@ -175,13 +176,6 @@ def _total(kernels: dict[str, np.ndarray], shares: dict[str, float]) -> np.ndarr
     for name, kernel in kernels.items():
         total += shares[name] * kernel
     return total
-
-
-def units_by_size(unit: Int64[np.ndarray, " rows"]) -> list[Int64[np.ndarray, "units size"]]:
-    """Positions of the rows of each unit, units of one size together."""
-    order = np.argsort(unit, kind="stable")
-    _, starts, sizes = np.unique(unit[order], return_index=True, return_counts=True)
-    return [order[starts[sizes == size, None] + np.arange(size)] for size in np.unique(sizes).tolist()]
 
 
 def _left_out(matrix: np.ndarray, goal: np.ndarray, units: list[np.ndarray]) -> tuple[float, float]:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 from scipy.special import softmax
 from torch import Tensor
 
 from mixfit.candidates.encoding import EncodedRows
+from mixfit.data.ties import units_by_size
 from mixfit.weighted import taken, weighted_mean, weighted_quantile
 
 RIDGE_STRENGTHS = np.logspace(-5, 1, 19)
@@ -102,15 +103,17 @@ def fit_ridge(
     truth: Float[np.ndarray, " rows"],
     weight: np.ndarray | None = None,
     *,
+    unit: Int64[np.ndarray, " rows"] | None = None,
     strengths: Float[np.ndarray, " strengths"] = RIDGE_STRENGTHS,
 ) -> LinearModel:
-    """Ridge regression, of the strength that is best by leaving out one row at a time.
+    """Ridge regression, of the strength that is best by leaving out one unit at a time.
 
     Of a given strength the model of a row of weight 2 is that of two equal rows. Its choice is not quite: a row is left
-    out with its whole weight, and of two equal rows the other one stays.
+    out with its whole weight, and of two equal rows that are no unit the other one stays.
 
     Args:
         weight: how much each row counts, in the fit and in the error of the choice, in any unit.
+        unit: of each row, those of a group or copies; by default each row is one.
         strengths: to choose from, see ``RIDGE_STRENGTHS``.
     """
     from sklearn.linear_model import RidgeCV
@@ -118,8 +121,40 @@ def fit_ridge(
     if not columns.shape[1]:
         return LinearModel(weights=np.zeros((0, 1)), bias=np.array([weighted_mean(truth, weight)]), classes=0)
     counts = None if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
-    found = RidgeCV(strengths * len(truth)).fit(columns, truth.astype(np.float64), counts)
+    tried, goal = strengths * len(truth), truth.astype(np.float64)
+    if unit is not None and len(np.unique(unit)) < len(unit):
+        tried = np.array([_strength_over_units(columns, goal, counts, tried, units_by_size(unit))])
+    found = RidgeCV(tried).fit(columns, goal, counts)
     return LinearModel(weights=found.coef_.reshape(-1, 1), bias=np.atleast_1d(found.intercept_), classes=0)
+
+
+def _strength_over_units(
+    columns: Float[np.ndarray, "rows columns"],
+    goal: Float[np.ndarray, " rows"],
+    counts: np.ndarray | None,
+    strengths: np.ndarray,
+    units: list[Int64[np.ndarray, "_ _"]],
+) -> float:
+    """The strength with the least squared error of units that are predicted from all others.
+
+    With the hat matrix H, the errors of a unit that is left out are (1 - H of the unit)^-1 times its residuals."""
+    roots = np.ones(len(goal)) if counts is None else np.sqrt(counts)
+    # Rows times the root of their weight; the intercept is a column of its own, on which the others do not depend.
+    constant = roots / np.linalg.norm(roots)
+    scaled, target = columns * roots[:, None], goal * roots
+    left, sizes, _ = np.linalg.svd(scaled - np.outer(constant, constant @ scaled), full_matrices=False)
+    target = target - constant * (constant @ target)
+    turned, tries = left.T @ target, []
+    for strength in strengths.tolist():
+        kept = sizes**2 / (sizes**2 + strength)
+        residual, total = target - left @ (kept * turned), 0.0
+        for rows in units:
+            some, one = left[rows], constant[rows][..., None]
+            hat = (some * kept) @ some.transpose(0, 2, 1) + one * one.transpose(0, 2, 1)
+            errors = np.linalg.solve(np.eye(rows.shape[1]) - hat, residual[rows][..., None])
+            total += float((errors**2).sum())
+        tries.append((total, strength))
+    return min(tries)[1]
 
 
 def fit_logistic(
@@ -128,6 +163,7 @@ def fit_logistic(
     *,
     classes: int,
     weight: np.ndarray | None = None,
+    unit: Int64[np.ndarray, " rows"] | None = None,
     seed: int = 0,
     strengths: tuple[float, ...] = INVERSE_STRENGTHS,
 ) -> LinearModel:
@@ -137,6 +173,7 @@ def fit_logistic(
 
     Args:
         weight: how much each row counts, in any unit.
+        unit: of each row, those of a group or copies, which that fifth holds whole; by default each row is one.
         seed: of the choice of that fifth.
         strengths: to choose from, see ``INVERSE_STRENGTHS``.
     """
@@ -149,7 +186,7 @@ def fit_logistic(
         return LinearModel(weights=np.zeros((columns.shape[1], classes)), bias=bias, classes=classes)
     if len(seen) * columns.size > _CLASSES_AT_ONCE:
         strengths = strengths[1:4] or strengths
-    judging = _every_fifth(codes, np.random.default_rng(seed))
+    judging = _every_fifth(codes, np.random.default_rng(seed), unit)
     fitting = ~judging
     tries = []
     for strength in strengths:
@@ -179,8 +216,14 @@ def _logistic(columns: np.ndarray, codes: np.ndarray, strength: float, weight: n
         return LogisticRegression(C=strength / len(codes), max_iter=200).fit(columns, codes, counts)
 
 
-def _every_fifth(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A mask of about a fifth of the rows of each class, never all rows of one."""
+def _every_fifth(codes: np.ndarray, rng: np.random.Generator, unit: np.ndarray | None) -> np.ndarray:
+    """A mask of about a fifth of the rows of each class, never all rows of one; units whole where there are enough."""
+    if unit is not None and len(np.unique(unit)) < len(unit):
+        of_unit = np.unique(unit, return_inverse=True)[1]
+        order = rng.permutation(int(of_unit.max()) + 1)
+        mask = (order % 5 == 4)[of_unit]
+        if set(codes[~mask].tolist()) == set(codes.tolist()) and mask.any():
+            return mask
     order = np.lexsort((rng.random(len(codes)), codes))
     place = np.empty(len(codes), dtype=np.int64)
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))

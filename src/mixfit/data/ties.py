@@ -140,6 +140,13 @@ class Copies:
         return (text,)
 
 
+def units_by_size(unit: Int64[np.ndarray, " rows"]) -> list[Int64[np.ndarray, "units size"]]:
+    """Positions of the rows of each unit, units of one size together."""
+    order = np.argsort(unit, kind="stable")
+    _, starts, sizes = np.unique(unit[order], return_index=True, return_counts=True)
+    return [order[starts[sizes == size, None] + np.arange(size)] for size in np.unique(sizes).tolist()]
+
+
 def _photo_copies(photos: Photos, scan: PhotoScan) -> list[tuple[np.ndarray, np.ndarray, list[str]]]:
     """Rows that share a photo, byte for byte, and rows whose photos look nearly the same, as chains of these."""
     rows, places = np.nonzero(photos.slots >= 0)
