@@ -216,7 +216,6 @@ def test_a_model_of_things_measured_many_times_does_not_remember_each(kind: str)
 
     def loss(unit: np.ndarray | None) -> float:
         if kind == "ridge":
-            wide = np.concatenate([columns, np.tanh(columns @ rng.normal(size=(5, 40)))], axis=1)
             predicted = fit_ridge(wide[fit], truth[fit], unit=unit).predict(wide[~fit])
         else:
             rows = Likeness(numbers=columns, levels=np.zeros((480, 0), np.int64), photos=np.zeros((480, 0)))
