@@ -69,7 +69,8 @@ def load(frame: pd.DataFrame, table: Path) -> MixedData:
 def network(data: MixedData) -> MixedInputModel:
     """Untrained, with a feature map of 8 x 8 cells at the end."""
     config = ModelConfig(backbone="small_resnet", tabular="mlp", numbers="plain", encoding_dim=32)
-    model = build_model(data, config, seed=0)
+    torch.manual_seed(0)
+    model = build_model(data, config)
     small = SmallResNet((16, 32))
     model.image = ImageEncoder(
         small, small.num_features, mean=(0.5,) * 3, std=(0.25,) * 3, out_dim=32, dropout=0.0, frozen=False
