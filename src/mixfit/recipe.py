@@ -168,12 +168,9 @@ def resume(
     table = said.table if table is None else Path(table)
     if table is None or said.target is None:
         raise ConfigError(f"{folder}/config.toml does not say the table and the target.")
-    console, table, train = console or PlainConsole(), Path(table), train or TrainConfig()
-    _check_doctor(callbacks, train)
-    with seeded(train.seed):
-        _check_doctor(callbacks, said.train)
-        schema = folder / "schema.json"
-        with locked(folder), _stoppable(folder, advice):
+    _check_doctor(callbacks, said.train)
+    schema = folder / "schema.json"
+    with locked(folder), _stoppable(folder, advice), seeded(said.train.seed):
         prepared = prepare(
             table,
             target=said.target,
