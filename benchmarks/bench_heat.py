@@ -68,7 +68,8 @@ def load(frame: pd.DataFrame, folder: Path) -> MixedData:
 
 def train(network: Network, data: MixedData) -> MixedInputModel:
     """On features computed once where the image encoder is frozen."""
-    model = build_model(data, network.config, seed=0)
+    torch.manual_seed(0)
+    model = build_model(data, network.config)
     assert model.image is not None
     learned_from = precompute_features(data, model) if model.image.frozen else data
     Learner(model, learned_from, loss=mse, optimizer=AdamW, device="cpu").fit_one_cycle(network.epochs, network.lr)
@@ -138,7 +139,8 @@ def main() -> None:
             for kind in ("trained", "dealt out anew", "untrained"):
                 started = time.perf_counter()
                 seen = others if kind == "dealt out anew" else data
-                model = build_model(data, network.config, seed=0) if kind == "untrained" else train(network, seen)
+                torch.manual_seed(0)
+                model = build_model(data, network.config) if kind == "untrained" else train(network, seen)
                 seconds = time.perf_counter() - started
                 print(f"{name}, {kind}: R2 of the test rows {r2(model, seen):.2f}, {seconds:.0f} s")
                 both = (data.valid, data.test)

@@ -122,7 +122,8 @@ def network(config: ModelConfig, train: TrainConfig | None = None) -> Callable[[
 
     def predictions(problem: Problem) -> np.ndarray:
         data = problem.data
-        model = build_model(data, config, seed=problem.seed)
+        torch.manual_seed(problem.seed)
+        model = build_model(data, config)
         learner = Learner(
             model,
             data,

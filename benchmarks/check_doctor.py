@@ -90,7 +90,8 @@ def load(case: Case, cache_folder: Path) -> MixedData:
 def run(case: Case, cache_folder: Path) -> tuple[Finding, ...]:
     """Train it under the doctor's eyes."""
     data = load(case, cache_folder)
-    model = mixfit.build_model(data, case.config, seed=0)
+    torch.manual_seed(0)
+    model = mixfit.build_model(data, case.config)
     if not case.pixels:
         data = precompute_features(data, model)
     if case.plant is not None:

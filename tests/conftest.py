@@ -5,18 +5,17 @@ import os
 import tempfile
 from pathlib import Path
 
-# As the command line does, and before torch loads.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # there is a test process for each core: more threads would be in each other's way
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+from fixed_arithmetic import fix_arithmetic
+
+fix_arithmetic()
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
 # The user's own cache folder is never touched, by doctests and by processes that tests start neither.
 _CACHE = tempfile.TemporaryDirectory(prefix="mixfit-test-cache-")
 os.environ["MIXFIT_CACHE"] = _CACHE.name
 atexit.register(_CACHE.cleanup)
 
 import pytest
+import torch
 from report_runs import fit_blend, fit_classes
 from rich.console import Console
 
@@ -36,6 +35,18 @@ LONGEST = ("test_readme.py", "test_faults_training.py", "test_faults_kills.py", 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order files by how long they take, as far as that matters."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup() -> None:
+    """What a fixture draws does not depend on the tests before it."""
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """Nor does what a test draws."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from fixed_arithmetic import FIXED
+
 GUIDE = Path(__file__).parents[1] / "docs" / "guide"
 CHAPTERS = sorted(GUIDE.glob("[0-9]*.md"))
 _BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text(?P<mark>[^\n]*)\n(?P<text>.*?)^```\n)?", re.M | re.S)
@@ -58,7 +60,7 @@ def run_chapter(chapter: Path, folder: Path) -> list[str]:
     Raises:
         AssertionError: a block failed; the message is its traceback, with the lines of the chapter."""
     answer = folder / ".printed.json"
-    environment = {"GOMP_SPINCOUNT": "1000", **os.environ, "GUIDE_ANSWER": str(answer)}
+    environment = FIXED | {"GOMP_SPINCOUNT": "1000", **os.environ, "GUIDE_ANSWER": str(answer)}
     command = [sys.executable, "-W", "error", __file__, "--inside", str(chapter.resolve())]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{chapter.name}\n{done.stdout}\n{done.stderr}"

@@ -104,9 +104,9 @@ class ModelConfig:
     train_blocks: int = 0
     """How many of the last blocks of a frozen image network learn all the same."""
     memory_format: MemoryFormat = "auto"
-    """Order of the image network's numbers in memory; "auto" measures once which is faster on this machine."""
+    """Order of the image network's numbers in memory; "auto" is channels_last."""
     precision: Precision = "auto"
-    """Arithmetic of the image network; "auto" measures once whether bfloat16 is faster here and as good."""
+    """Arithmetic of the image network; "auto" is bfloat16 where it learns faster with it on this processor."""
     fusion: Fusion = "concat"
     """How table and photos are joined: side by side, gated, film (the table scales), attention, or late (averaged)."""
     auxiliary_heads: bool = False

@@ -78,7 +78,10 @@ def prepare(
     schema: Schema | str | Path | None,
     console: Console,
 ) -> Prepared:
-    """Read the data, and settle what the settings leave open."""
+    """Read the data, and settle what the settings leave open.
+
+    The weights are drawn from PyTorch's global generators, from which the training then goes on: who prepares a run
+    surrounds all of it with ``seeded``."""
     model_config = replace(model, freeze_backbone=is_frozen(model))
     data_config, train_config = data, train
     check_augmentation(train_config, model_config)
@@ -106,17 +109,11 @@ def prepare(
         train_config = replace(train_config, batch_size=mixed.batch_size)
     model_config = sized_for(mixed, model_config)
     if mixed.photos is not None:
-        model_config = settle_arithmetic(
-            model_config,
-            image_size=mixed.image_size,
-            photos=len(mixed.photos.files),
-            device=torch.device(mixed.device),
-            folder=None if mixed.cache is None else mixed.cache.folder,
-        )
+        model_config = settle_arithmetic(model_config, torch.device(mixed.device))
     return Prepared(
         table=table,
         data=mixed,
-        network=build_model(mixed, model_config, seed=train_config.seed).to(mixed.device),
+        network=build_model(mixed, model_config).to(mixed.device),
         loss=loss,
         data_config=data_config,
         model_config=model_config,

@@ -67,6 +67,7 @@ from mixfit.run_folder import (
     write_settings,
     write_split,
 )
+from mixfit.seeding import seeded
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
@@ -116,24 +117,25 @@ def fit(
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
         Stopped: a signal came; all of the training is saved, and ``resume`` goes on.
     """
-    console, table = console or PlainConsole(), Path(table)
-    _check_doctor(callbacks, train or TrainConfig())
-    prepared = prepare(
-        table,
-        target=target,
-        data=data or DataConfig(),
-        model=model or ModelConfig(),
-        train=train or TrainConfig(),
-        schema=schema,
-        console=console,
-    )
-    folder = new_run_folder(Path(out), run_name(table, target))
-    advice = _resume_command(folder, callbacks)
-    with locked(folder), _stoppable(folder, advice):
-        settings = _write_settings(folder, prepared)
-        warnings = [*warnings_of(prepared.data), *changes_since_inspection(prepared.fingerprint, schema)]
-        command = command or f"mixfit.fit({table.name!r}, target={target!r})"
-        return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, advice)
+    console, table, train = console or PlainConsole(), Path(table), train or TrainConfig()
+    _check_doctor(callbacks, train)
+    with seeded(train.seed):
+        prepared = prepare(
+            table,
+            target=target,
+            data=data or DataConfig(),
+            model=model or ModelConfig(),
+            train=train,
+            schema=schema,
+            console=console,
+        )
+        folder = new_run_folder(Path(out), run_name(table, target))
+        advice = _resume_command(folder, callbacks)
+        with locked(folder), _stoppable(folder, advice):
+            settings = _write_settings(folder, prepared)
+            warnings = [*warnings_of(prepared.data), *changes_since_inspection(prepared.fingerprint, schema)]
+            command = command or f"mixfit.fit({table.name!r}, target={target!r})"
+            return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, advice)
 
 
 def resume(
@@ -168,7 +170,7 @@ def resume(
         raise ConfigError(f"{folder}/config.toml does not say the table and the target.")
     _check_doctor(callbacks, said.train)
     schema = folder / "schema.json"
-    with locked(folder), _stoppable(folder, advice):
+    with locked(folder), _stoppable(folder, advice), seeded(said.train.seed):
         prepared = prepare(
             table,
             target=said.target,

@@ -10,6 +10,7 @@ import torch
 from model_cases import CASES, OPTIONS, PHOTO_CASES, SIZE, Case, inputs, model_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixfit.data.batch import Inputs
 
@@ -162,3 +163,36 @@ def test_statistics_of_a_frozen_backbone_stay_still_in_training(case: Case) -> N
     model(xb)
     moved = [not torch.equal(norm.running_mean, old) for norm, old in zip(norms, before, strict=True)]  # type: ignore[arg-type]
     assert all(moved) if case.photos == "pixels" else not any(moved)
+
+
+class Unordered(TorchDispatchMode):
+    """Records the operations that several threads add up in the order in which they come to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        by_index = func.overloadpacket in (torch.ops.aten.index_put_, torch.ops.aten.index_put)
+        by_index = by_index or func.overloadpacket in (
+            torch.ops.aten._index_put_impl_,
+            torch.ops.aten._unsafe_index_put,
+        )
+        if (by_index and len(args) > 3 and args[3]) or func.overloadpacket is torch.ops.aten.put_:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@every_model
+def test_no_gradient_is_added_up_in_the_order_of_threads(case: Case) -> None:
+    model, xb = model_of(case).train(), inputs(case)
+    with Unordered() as unordered:
+        torch.autograd.backward(model(xb).square().sum())
+    assert unordered.found == []
+
+
+def test_an_unordered_sum_is_seen() -> None:
+    weight = torch.zeros(2, 3, requires_grad=True)
+    with Unordered() as unordered:
+        torch.autograd.backward(weight[torch.tensor([0, 1, 1])].sum())
+    assert unordered.found

@@ -1,107 +1,93 @@
-"""What is measured once stays settled."""
+"""How an image network computes is a matter of its name and of the processor, and of nothing else."""
 
-import json
+import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from mixfit.config import ModelConfig
-from mixfit.nn.backbones import make_backbone
-from mixfit.training import arithmetic
-from mixfit.training.arithmetic import REMEMBERED, WORTHWHILE_PHOTOS, Arithmetic, fastest, settle_arithmetic
+from mixfit.config_file import read_config
+from mixfit.recipe import Run
+from mixfit.training.arithmetic import has_bfloat16, settle_arithmetic
 
-CONFIG, CPU = ModelConfig(backbone="small_resnet"), torch.device("cpu")
-GPU = torch.device("cuda")
-CHANNELS_LAST, CONTIGUOUS = Arithmetic("channels_last", "float32"), Arithmetic("contiguous", "float32")
-MANY = WORTHWHILE_PHOTOS
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-def test_nothing_is_measured_where_it_does_not_pay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(arithmetic, "fastest")
-    settled = replace(CONFIG, memory_format="channels_last", precision="float32")
-    for photos, folder, device in (
-        (MANY - 1, tmp_path, CPU),
-        (MANY, None, CPU),
-        (MANY, tmp_path, GPU),
-    ):
-        assert settle_arithmetic(CONFIG, image_size=32, photos=photos, device=device, folder=folder) == settled
-    assert settle_arithmetic(settled, image_size=32, photos=MANY, device=CPU, folder=tmp_path) is settled
-    assert list(tmp_path.iterdir()) == []
+def precision(backbone: str, device: torch.device = CPU, **settings: bool) -> str:
+    config = settle_arithmetic(ModelConfig(backbone=backbone, **settings), device)
+    assert config.memory_format == "channels_last"
+    return config.precision
 
 
-def test_the_answer_is_remembered_and_a_damaged_memory_is_measured_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def processor(monkeypatch: pytest.MonkeyPatch, level: str, *features: str) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: level)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
+
+
+@pytest.mark.parametrize("instructions", ["avx512_bf16", "amx_bf16"])
+def test_networks_that_were_measured_to_be_faster_learn_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, instructions: str
 ) -> None:
-    measured = []
-
-    def counted(*_: object, **__: object) -> Arithmetic:
-        measured.append(1)
-        return CONTIGUOUS
-
-    monkeypatch.setattr(arithmetic, "fastest", counted)
-    folder = tmp_path / "cache"
-
-    def settle() -> ModelConfig:
-        return settle_arithmetic(CONFIG, image_size=32, photos=MANY, device=CPU, folder=folder)
-
-    first = settle()
-    assert (first.memory_format, first.precision) == CONTIGUOUS
-    assert settle() == first
-    assert len(measured) == 1
-    settle_arithmetic(CONFIG, image_size=64, photos=MANY, device=CPU, folder=folder)
-    assert len(measured) == 2
-    assert len(json.loads((folder / REMEMBERED).read_text())) == 2
-    (folder / REMEMBERED).write_text("[not json")
-    assert settle() == first
-    assert len(measured) == 3
+    processor(monkeypatch, "AVX512", "avx512_f", instructions)
+    assert {precision(name) for name in ("small_resnet", "resnet18", "resnet50.a1_in1k")} == {"bfloat16"}
+    others = ("mobilenetv3_small_100", "efficientnet_b0", "some_network_of_tomorrow")
+    assert {precision(name) for name in others} == {"float32"}
 
 
-def test_a_setting_that_was_given_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arithmetic, "fastest", lambda _module, choices, **_: choices[-1])
-    config = replace(CONFIG, precision="float32")
-    found = settle_arithmetic(config, image_size=32, photos=MANY, device=CPU, folder=tmp_path)
-    assert (found.memory_format, found.precision) == ("contiguous", "float32")
+def test_frozen_networks_and_gpus_compute_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor(monkeypatch, "AVX512", "avx512_bf16")
+    assert precision("tf_efficientnet_lite0") == "float32"
+    assert precision("resnet18", freeze_backbone=True, allow_download=True) == "float32"
+    assert precision("small_resnet", GPU) == "float32"
 
 
-@pytest.mark.parametrize("learns", [False, True])
-def test_measuring_leaves_the_weights_alone(learns: bool) -> None:
-    torch.manual_seed(0)
-    module = make_backbone("small_resnet").module
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    assert fastest(module, [CHANNELS_LAST, CONTIGUOUS], image_size=32, learns=learns) in (CHANNELS_LAST, CONTIGUOUS)
-    for name, tensor in module.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
-    assert all(parameter.grad is None for parameter in module.parameters())
+@pytest.mark.parametrize(
+    ("level", "features"),
+    [
+        ("AVX512", ()),
+        ("AVX512", ("avx512_f",)),
+        ("AVX2", ("avx512_bf16",)),
+        ("DEFAULT", ("avx512_bf16",)),
+        ("SVE", ("bf16",)),
+    ],
+)
+def test_without_measured_instructions_it_is_float32(
+    monkeypatch: pytest.MonkeyPatch, level: str, features: tuple[str, ...]
+) -> None:
+    processor(monkeypatch, level, *features)
+    assert precision("small_resnet") == "float32"
 
 
-def test_the_clearly_faster_one_is_chosen_and_noise_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = torch.nn.Flatten()
-    cost = {CHANNELS_LAST: 1.0, CONTIGUOUS: 0.95}
-    now = [0.0]
-
-    def run(_module: object, pixels: torch.Tensor, choice: Arithmetic, *, learns: bool) -> torch.Tensor:
-        del learns
-        now[0] += cost[choice]
-        return pixels.flatten(1)
-
-    monkeypatch.setattr(arithmetic, "_run", run)
-    monkeypatch.setattr(arithmetic.time, "perf_counter", lambda: now[0])
-    choices = [CHANNELS_LAST, CONTIGUOUS]
-    assert fastest(module, choices, image_size=4, learns=False) == CHANNELS_LAST
-    cost[CONTIGUOUS] = 0.5
-    assert fastest(module, choices, image_size=4, learns=False) == CONTIGUOUS
+def test_a_setting_that_was_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor(monkeypatch, "AVX512", "avx512_bf16")
+    given = ModelConfig(backbone="small_resnet", memory_format="contiguous", precision="float32")
+    assert settle_arithmetic(given, CPU) == given
+    settled = settle_arithmetic(replace(given, precision="auto"), CPU)
+    assert (settled.memory_format, settled.precision) == ("contiguous", "bfloat16")
 
 
-def test_bfloat16_that_changes_the_features_takes_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    coarse = Arithmetic("channels_last", "bfloat16")
+def test_pytorch_tells_what_is_asked_of_it() -> None:
+    """Names of features are looked up in what PyTorch lists, where a missing one would look like a missing feature."""
+    here = torch.cpu.get_capabilities()
+    if here["architecture"] == "x86_64":
+        assert {"avx512_bf16", "amx_bf16"} <= here.keys()
+    assert has_bfloat16() in (False, True)
 
-    def run(_module: object, pixels: torch.Tensor, choice: Arithmetic, *, learns: bool) -> torch.Tensor:
-        del learns
-        flat = pixels.flatten(1)
-        return flat.flip(1) if choice == coarse else flat
 
-    monkeypatch.setattr(arithmetic, "_run", run)
-    found = fastest(torch.nn.Flatten(), [CHANNELS_LAST, coarse], image_size=4, learns=False)
-    assert found == CHANNELS_LAST
+def test_the_choice_is_written_into_the_run(quick_run: Run) -> None:
+    model = read_config(quick_run.folder / "config.toml").model
+    assert (model.memory_format, model.precision) == ("channels_last", "float32")
+
+
+def test_no_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object) -> float:
+        raise AssertionError("a clock was read")
+
+    for name in ("time", "perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time", "time_ns"):
+        monkeypatch.setattr(time, name, read)
+    with pytest.raises(AssertionError, match="a clock"):
+        time.perf_counter()
+    for name in ("small_resnet", "tf_efficientnet_lite0"):
+        settle_arithmetic(ModelConfig(backbone=name), CPU)
+    monkeypatch.undo()

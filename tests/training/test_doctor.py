@@ -53,7 +53,8 @@ def examined(
     **settings: Any,
 ) -> list[str]:
     """Names of the findings of one training."""
-    model = mixfit.build_model(data, config, seed=0)
+    torch.manual_seed(0)
+    model = mixfit.build_model(data, config)
     if plant is not None:
         plant(model)
     doctor = Doctor(every=2, photo_columns=data.schema.names("image"))
@@ -200,9 +201,14 @@ def test_photos_that_are_all_the_same(data: MixedData) -> None:
 
 def test_photos_of_other_rows(data: MixedData) -> None:
     assert isinstance(data.source, FeatureTable)
-    # Of 69 validation rows some deals leave photos that seem to help by chance; this one does not.
-    order = torch.randperm(len(data.source.values), generator=torch.Generator().manual_seed(6))
-    assert examined(with_features(data, lambda values: values[order])) == ["photos carry nothing"]
+    found = []
+    for deal in range(2, 7):
+        order = torch.randperm(len(data.source.values), generator=torch.Generator().manual_seed(deal))
+        found.append(examined(with_features(data, lambda values, order=order: values[order])))
+    # With 69 validation rows the photos of some deals seem to help by chance: two of five are named, but which ones
+    # they are is a matter of the processor.
+    assert ["photos carry nothing"] in found
+    assert all(names in ([], ["photos carry nothing"]) for names in found), found
 
 
 def test_over_fitting(data: MixedData) -> None:

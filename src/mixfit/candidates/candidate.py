@@ -21,6 +21,7 @@ from mixfit.candidates.network import FittedNetwork, fit_network, read_network
 from mixfit.candidates.tree_model import TreeModel
 from mixfit.candidates.trees import grow_trees
 from mixfit.config import ModelConfig, TrainConfig
+from mixfit.seeding import seeded
 from mixfit.training.callback import Callback
 from mixfit.training.snapshot import Snapshot
 
@@ -146,7 +147,8 @@ def fit_candidate(
         case "linear" | "kernels" | "trees" | "lightgbm":
             return _fit_simple(candidate, fold)
         case "network":
-            return fit_network(candidate, fold, model, train, backbone, callbacks, snapshot, start)
+            with seeded(fold.seed):
+                return fit_network(candidate, fold, model, train, backbone, callbacks, snapshot, start)
         case _:
             assert_never(candidate.kind)
 

@@ -166,7 +166,8 @@ def fit_network(
     snapshot: Snapshot | None,
     start: "FittedNetwork | None" = None,
 ) -> FittedNetwork:
-    """Train a network on the rows of a fold.
+    """Train a network on the rows of a fold; its weights, and what is random in training, come from PyTorch's global
+    generators.
 
     Args:
         start: of a tuned network: the one that was fitted on features of the same rows, from which it goes on.
@@ -182,7 +183,7 @@ def fit_network(
     if candidate.tuned and backbone is not None:
         free = min(_TUNED_BLOCKS, len(blocks(backbone)))
         config = replace(config, freeze_backbone=True, train_blocks=free)
-    network = build_model(data, config, seed=fold.seed)
+    network = build_model(data, config)
     if candidate.tuned:
         _begin_at(network, backbone, start)
     else:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mixfit.errors import ConfigError
 from mixfit.hooks.photo_inputs import Direction, PhotoInputs, Target, chosen_output, directed, pixels_of, with_pixels
 from mixfit.hooks.walk import evaluating
+from mixfit.seeding import seeded
 
 Method = Literal["plain", "smooth", "integrated"]
 _AT_A_TIME = 16
@@ -109,8 +110,7 @@ def _captum(
         ) from error
     match method:
         case "smooth":
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
+            with seeded(seed):
                 found: Any = attr.NoiseTunnel(attr.Saliency(outputs)).attribute(
                     pixels.requires_grad_(),
                     nt_type="smoothgrad",

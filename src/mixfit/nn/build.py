@@ -178,7 +178,7 @@ def _image_encoder(shape: ModelShape, config: ModelConfig, *, pretrained: bool, 
         frozen=is_frozen(config),
         columns=shape.image_columns,
         query_dim=query_dim if config.fusion == "attention" else 0,
-        # "auto" is settled by a measurement before the model is built; without one these are right everywhere.
+        # A run settles "auto" before its model is built; these are right everywhere.
         memory_format="channels_last" if config.memory_format == "auto" else config.memory_format,
         precision="float32" if config.precision == "auto" else config.precision,
     )

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mixfit.nn.freezing import is_frozen_module, keep_frozen_still
 from mixfit.nn.layers import Mix, blend
@@ -142,7 +143,8 @@ class ImageEncoder(nn.Module):
             features = features.masked_fill(~present[:, :, None], 0)
         x = self.project(features)
         if self.column_tag is not None:
-            x = x + (self.column_tag[0] if column is None else self.column_tag[column])
+            # Not by index: the gradient of that is added up in the order in which threads come to it.
+            x = x + (self.column_tag[0] if column is None else F.embedding(column, self.column_tag))
         pooled = self.pool(x, mask, query)
         return pooled if mix is None or others is None else blend(pooled, self.pool(x, others, query), mix.share)
 

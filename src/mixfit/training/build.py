@@ -22,6 +22,7 @@ from mixfit.nn.bins import compute_bins
 from mixfit.nn.build import ModelShape, make_model, with_sizes
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
+from mixfit.seeding import seeded
 from mixfit.training.prepare import start_well
 
 CHUNK = 16
@@ -63,12 +64,12 @@ def build_model(data: MixedData, config: ModelConfig | None = None, *, seed: int
     """A mixed-input network for ``data``, whose first prediction is the mean of the training rows.
 
     By default TabM with piecewise-linear embeddings of the numbers, of a width that suits the number of rows.
-    ``seed`` sets PyTorch's global generator before the weights are drawn."""
-    if seed is not None:
-        torch.manual_seed(seed)
-    config = sized_for(data, ModelConfig() if config is None else config)
-    model = make_model(model_shape(data, config), config)
-    start_well(model, data)
+    With ``seed`` the weights are drawn from it, and PyTorch's global generators are left as they were; without they are
+    drawn from these. What is random in training, such as dropout, comes from the global generators in either case."""
+    with nullcontext() if seed is None else seeded(seed):
+        config = sized_for(data, ModelConfig() if config is None else config)
+        model = make_model(model_shape(data, config), config)
+        start_well(model, data)
     return model
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixfit.training.snapshot import random_states, set_random_states
+from mixfit.seeding import random_states, set_random_states
 
 
 @contextmanager

@@ -3,17 +3,16 @@
 Taken between two batches or two epochs, by ``Checkpoints`` for instance, and given back to ``Learner.fit``.
 Knows nothing of files."""
 
-import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError, DataError
+from mixfit.seeding import random_states, set_random_states
 from mixfit.training.state import TrainState
 
 
@@ -168,39 +167,3 @@ def _named(callbacks: Sequence[Any]) -> dict[str, Any]:
 def _states_of(callbacks: Sequence[Any]) -> dict[str, dict[str, Any]]:
     states = {name: callback.state_dict() for name, callback in _named(callbacks).items()}
     return {name: state for name, state in states.items() if state}
-
-
-def random_states() -> dict[str, Any]:
-    """States of the global generators of PyTorch (every device), NumPy and Python."""
-    numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - not ours, but a callback may use it
-    version, words, gauss = random.getstate()
-    states: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "numpy": {
-            **numpys,
-            "state": {**numpys["state"], "key": torch.from_numpy(numpys["state"]["key"].astype(np.int64))},
-        },
-        "python": [version, list(words), gauss],
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    if torch.backends.mps.is_available():
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def set_random_states(states: dict[str, Any]) -> None:
-    """Put back what ``random_states`` gave; generators of devices that are not here are left out."""
-    torch.set_rng_state(states["torch"])
-    numpys = states["numpy"]
-    key = numpys["state"]["key"].numpy().astype(np.uint32)
-    np.random.set_state({**numpys, "state": {**numpys["state"], "key": key}})  # noqa: NPY002
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words), gauss))
-    devices: list[tuple[str, bool, Callable[[Any], None]]] = [
-        ("cuda", torch.cuda.is_available(), torch.cuda.set_rng_state_all),
-        ("mps", torch.backends.mps.is_available(), torch.mps.set_rng_state),
-    ]
-    for name, is_here, put_back in devices:
-        if is_here and name in states:
-            put_back(states[name])

@@ -19,6 +19,7 @@ from mixfit.evaluation.scores import headline_for, metrics_for
 from mixfit.files import write_file
 from mixfit.preparation import Prepared, prepare, with_features
 from mixfit.run_folder import run_name, settings_toml
+from mixfit.seeding import seeded
 from mixfit.training.build import build_model
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.callbacks.pruning import Deadline, Pruning
@@ -102,15 +103,16 @@ def tune(
         seconds = parse_duration(train.time)
     if trials < 1:
         raise ConfigError(f"trials must be at least 1, got {trials}.")
-    prepared = prepare(
-        table,
-        target=target,
-        data=data or DataConfig(),
-        model=model or ModelConfig(),
-        train=replace(train, time=None, preset="network"),
-        schema=schema,
-        console=console,
-    )
+    with seeded(train.seed):
+        prepared = prepare(
+            table,
+            target=target,
+            data=data or DataConfig(),
+            model=model or ModelConfig(),
+            train=replace(train, time=None, preset="network"),
+            schema=schema,
+            console=console,
+        )
     study = _open_study(prepared, Path(out), trials)
     has_photos = prepared.data.photos is not None
     is_trained = not prepared.model_config.freeze_backbone or prepared.model_config.train_blocks > 0
@@ -232,16 +234,17 @@ def _train(search: _Search, model: ModelConfig, train: TrainConfig, callbacks: l
     """Exactly as ``mixfit train`` does it, so that the best settings give there what they gave here."""
     chosen = choose_optimizer(train)
     mixed = replace(search.prepared.data, transforms=tuple(augmentation(train.augment)))
-    learner = Learner(
-        build_model(mixed, model, seed=train.seed).to(mixed.device),
-        mixed,
-        loss=search.prepared.loss,
-        optimizer=chosen.make,
-        metrics=metrics_for(mixed.schema.task, mixed.target),
-        callbacks=callbacks,
-        weight_decay=chosen.weight_decay,
-    )
-    (learner.fit_one_cycle if chosen.one_cycle else learner.fit)(train.epochs, chosen.lr)
+    with seeded(train.seed):
+        learner = Learner(
+            build_model(mixed, model).to(mixed.device),
+            mixed,
+            loss=search.prepared.loss,
+            optimizer=chosen.make,
+            metrics=metrics_for(mixed.schema.task, mixed.target),
+            callbacks=callbacks,
+            weight_decay=chosen.weight_decay,
+        )
+        (learner.fit_one_cycle if chosen.one_cycle else learner.fit)(train.epochs, chosen.lr)
 
 
 def _write_best(search: _Search) -> None:
