@@ -37,7 +37,9 @@ def save_folder(
     Raises:
         ResourceError: the folder exists or cannot be written.
     """
-    weights = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    # Clones: models of a blend may share memory, which safetensors refuses.
+    copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    weights = save_tensors(copies)
     digest = hashlib.sha256(weights).hexdigest()
     head = {
         "format_version": FORMAT_VERSION,
