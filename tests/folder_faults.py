@@ -120,7 +120,9 @@ def end_of(command: str, subject: Subject, run: Path, folder: Path) -> Ending:
     calls: dict[str, Callable[[], object]] = {
         "predict": lambda: scoring.predict_table(run, subject.few, out=out, images=images, console=quiet, interval=0.5),
         "evaluate": lambda: scoring.evaluate_table(run, subject.table, out=folder / "metrics.json", console=quiet),
-        "explain": lambda: explaining.explain_run(run, n=2, table=subject.table, out=folder / "explained", console=quiet),
+        "explain": lambda: explaining.explain_run(
+            run, n=2, table=subject.table, out=folder / "explained", console=quiet
+        ),
         "compare": lambda: comparison.compare_runs(
             [run, subject.run], table=subject.table, out=folder / "compare.html", console=quiet
         ),
@@ -226,7 +228,24 @@ def _other_file(path: Path, rng: random.Random) -> str:
 def _value(rng: random.Random, old: Any) -> Any:
     """Another value in its place."""
     chosen: list[Any] = [None, True, False, 0, -1, 1, 2, 7, 10**6, 2**31, 2**63, 10**400, -0.5, 1.5, 1e308, 5e-324]
-    chosen += [*_RAW, _DEEP, "", "x", "a", "b", "../x", "\0", "\ud800", "<img src=x>", "9" * 30, [], {}, [[]], [1], {"x": 1}]
+    chosen += [
+        *_RAW,
+        _DEEP,
+        "",
+        "x",
+        "a",
+        "b",
+        "../x",
+        "\0",
+        "\ud800",
+        "<img src=x>",
+        "9" * 30,
+        [],
+        {},
+        [[]],
+        [1],
+        {"x": 1},
+    ]
     if isinstance(old, int | float) and not isinstance(old, bool):
         chosen += [old + 1, -old, old * 2, old // 2, str(old), float(old)] * 2
     if isinstance(old, str):
@@ -310,7 +329,9 @@ def _change_csv(path: Path, rng: random.Random) -> str:
     rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
     place = rng.randrange(len(rows))
     cell = rng.randrange(len(rows[place]))
-    new = rng.choice(["", "x", "\0", '"', "1,2", "-1", "1e999", "nan", "9" * 40, "9" * 5000, "\n\n", "epoch", "\x1b", "0"])
+    new = rng.choice(
+        ["", "x", "\0", '"', "1,2", "-1", "1e999", "nan", "9" * 40, "9" * 5000, "\n\n", "epoch", "\x1b", "0"]
+    )
     rows[place][cell] = new
     _replace(path, "\n".join(",".join(row) for row in rows).encode())
     return f"cell {place}, {cell} is {new[:20]!r}"
@@ -319,7 +340,18 @@ def _change_csv(path: Path, rng: random.Random) -> str:
 def _change_parquet(path: Path, rng: random.Random) -> str:
     frame = pd.read_parquet(path)
     column = rng.choice(list(frame.columns))
-    ways = ["removed", "text", "nan", "none", "negative", "huge", "infinite", "half the rows", "no rows", "twice the rows"]
+    ways = [
+        "removed",
+        "text",
+        "nan",
+        "none",
+        "negative",
+        "huge",
+        "infinite",
+        "half the rows",
+        "no rows",
+        "twice the rows",
+    ]
     way = rng.choice([*ways, "lists", "renamed", "bytes", "dates", "duplicate rows", "booleans", "one other", "extra"])
     values = frame[column]
     match way:
@@ -370,7 +402,9 @@ def _change_tensors(path: Path, rng: random.Random) -> str:
         content = path.read_bytes()
         size = int.from_bytes(content[:8], "little")
         header = content[8 : 8 + size]
-        header = header.replace(*rng.choice([(b"F32", b"F64"), (b"[0,", b"[1,"), (b"shape", b"shape2"), (b"{", b"[", 1)]))
+        header = header.replace(
+            *rng.choice([(b"F32", b"F64"), (b"[0,", b"[1,"), (b"shape", b"shape2"), (b"{", b"[", 1)])
+        )
         how, content = "another header", len(header).to_bytes(8, "little") + header + content[8 + size :]
     else:
         tensors = load_tensors(path.read_bytes())
@@ -398,7 +432,19 @@ def _change_one(tensors: dict[str, torch.Tensor], rng: random.Random) -> str:
         by_shape.setdefault("".join(c for c in known if not c.isdigit()), []).append(known)
     name = rng.choice(by_shape[rng.choice(sorted(by_shape))])
     tensor = tensors[name]
-    ways = ["half", "longer", "turned", "flat", "scalar", "empty", "integers", "float16", "float64", "uint8", "booleans"]
+    ways = [
+        "half",
+        "longer",
+        "turned",
+        "flat",
+        "scalar",
+        "empty",
+        "integers",
+        "float16",
+        "float64",
+        "uint8",
+        "booleans",
+    ]
     ways += ["nan", "inf", "minus inf", "huge", "negative", "zero", "ones", "removed", "renamed", "extra", "deep"]
     way = rng.choice(ways)
     changed: dict[str, Callable[[], torch.Tensor]] = {

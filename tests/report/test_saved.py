@@ -20,7 +20,7 @@ from mixfit.report.content import Diagnosis, Picture, ReportContent, ReportFacts
 from mixfit.report.drawn import checked_svg
 from mixfit.report.figures import line_figure
 from mixfit.report.page import report_page, rewrite_report
-from mixfit.report.plain import from_plain, to_plain
+from mixfit.plain import from_plain, to_plain
 from mixfit.report.predictions_file import predictions_frame, write_predictions
 from mixfit.report.saved import read_content, read_facts, write_facts, write_scores
 

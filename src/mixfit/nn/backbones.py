@@ -36,6 +36,7 @@ def make_backbone(
     pretrained: bool = True,
     weights: Path | None = None,
     allow_download: bool = False,
+    num_features: int | None = None,
 ) -> Backbone:
     """Build a backbone.
 
@@ -46,6 +47,7 @@ def make_backbone(
         pretrained: False leaves the random weights, for when a saved model is loaded anyway.
         weights: a safetensors file with weights of this model under timm's names; a classifier in it is left out.
         allow_download: fetch timm's weights from its hub, if there are no others.
+        num_features: width of the features where it is known; by default it is measured.
     Raises:
         ConfigError: timm knows no such model, it cannot take photos of this size, or the weights are of another one.
         DataError: the file of weights cannot be read.
@@ -69,8 +71,10 @@ def make_backbone(
         module.load_state_dict(lite0_weights())
     elif pretrained and allow_download:
         module = _from_hub(name)
-    width = _feature_width(module, name, image_size)
-    return Backbone(module, width, module.default_cfg["mean"], module.default_cfg["std"])
+    module.eval()
+    if num_features is None:
+        num_features = module.num_features if name == LITE0 else _feature_width(module, name, image_size)
+    return Backbone(module, num_features, module.default_cfg["mean"], module.default_cfg["std"])
 
 
 def _load_file(module: nn.Module, path: Path, name: str) -> None:
@@ -108,7 +112,7 @@ def _feature_width(module: nn.Module, name: str, image_size: int) -> int:
     """Measured, because ``num_features`` of some models of timm is the width of another layer."""
     try:
         with torch.inference_mode():
-            features = module.eval()(torch.zeros(1, 3, image_size, image_size))
+            features = module(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(

@@ -18,9 +18,9 @@ from mixfit.data.bad_inputs import BadInput
 from mixfit.data.schema import Schema
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import explained, json_numbers, write_file
+from mixfit.plain import from_plain, to_plain
 from mixfit.report.content import Picture, ReportContent, ReportFacts, Score
 from mixfit.report.drawn import checked_svg
-from mixfit.report.plain import from_plain, to_plain
 from mixfit.report.predictions_file import read_predictions
 
 VERSION = 1
