@@ -35,7 +35,7 @@ from mixfit.report.page import rewrite_report
 
 SECONDS = 2.0
 """Of the processor that a refusal may take."""
-_HANGS_AFTER = 6.0  # seconds
+_HANGS_AFTER = 20.0  # seconds
 _MEMORY = 6 * 2**30  # bytes beside those that the process has already
 _DEEP = "@deep@"
 _RAW = {"@nan@": "NaN", "@inf@": "Infinity", "@1e999@": "1e999", "@digits@": "9" * 5000}

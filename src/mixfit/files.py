@@ -5,6 +5,7 @@ What is written: a temporary in the same folder is flushed to the disk and then 
 (Pillai et al. 2014, "All File Systems Are Not Created Equal"). What is read: regular files of a bounded size, none of
 them a link to somewhere else; JSON and TOML without nan and without deep nesting."""
 
+import csv
 import io
 import json
 import math
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mixfit.errors import DataError, ResourceError
+from mixfit.errors import ConfigError, DataError, ResourceError
 
 MOST_TEXT = 2**26
 """Bytes of a file of JSON, TOML or CSV that is read."""
@@ -47,13 +48,17 @@ def read_file(path: Path, *, inside: Path | None = None, most: int = MOST_TEXT) 
         place = Path(os.path.realpath(path, strict=True))
         if not place.is_relative_to(folder):
             raise DataError(f"{path} is a link to outside of its folder: put the file itself there.")
-        with io.FileIO(os.open(place, flags)) as file:
-            about = os.fstat(file.fileno())
+        descriptor = os.open(place, flags)
+        try:
+            about = os.fstat(descriptor)
             if not stat.S_ISREG(about.st_mode):
                 raise DataError(f"{path} is damaged: it is not a regular file.")
             if about.st_size > most:
                 raise DataError(f"{path} has {about.st_size:,} bytes; at most {most:,} are read.")
-            return file.read(most)
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(about.st_size)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
@@ -95,6 +100,33 @@ def read_toml(path: Path) -> dict[str, Any]:
             raise
         raise DataError(f"{path} is damaged: {_first_line(error)}.") from error
     return _not_deep(found, path)
+
+
+def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a file of CSV, every row as long as the header.
+
+    Raises:
+        DataError: as ``read_file``; a row is longer or shorter, or a name is there twice.
+    """
+    try:
+        header, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""), strict=True)) or [[]]
+    except csv.Error as error:
+        raise DataError(f"{path} is damaged: {_first_line(error)}.") from error
+    odd = next((place for place, row in enumerate(rows) if len(row) != len(header)), None)
+    if odd is not None:
+        raise DataError(f"{path} is damaged: row {odd} has {len(rows[odd])} cells for {len(header)} columns.")
+    if len(set(header)) != len(header):
+        raise DataError(f"{path} is damaged: a column is there twice.")
+    return header, rows
+
+
+@contextmanager
+def said_by(path: Path) -> Iterator[None]:
+    """A setting that is refused comes from a file, so that this is damaged: nobody has typed it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise DataError(f"{path} is damaged: {error}") from error
 
 
 def _no_number(name: str) -> None:

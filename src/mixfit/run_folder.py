@@ -25,7 +25,8 @@ from mixfit.data.schema import Schema
 from mixfit.data.split import Split
 from mixfit.device import default_device
 from mixfit.errors import DataError, ResourceError
-from mixfit.files import explained, read_regular, write_file
+from mixfit.files import explained, is_there, read_json, write_file
+from mixfit.plain import from_plain, shown
 
 if sys.platform != "win32":
     import fcntl
@@ -69,8 +70,9 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     descriptor = _open_locked(path)
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with explained(path, None):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -164,7 +166,7 @@ def changed_versions(folder: Path) -> list[str]:
     if then is None:
         return [f"{folder}/environment.json cannot be read: it is not known where the run began"]
     changed = [
-        f"{name} was {then[name]}, is {now}"
+        f"{name} was {shown(then[name])}, is {now}"
         for name, now in describe_environment().items()
         if then.get(name, now) != now
     ]
@@ -212,16 +214,16 @@ def read_split(folder: Path, rows: int) -> Split | None:
 def _environment_of(folder: Path) -> dict[str, Any] | None:
     """What ``environment.json`` of a run says; None if it is not there or damaged."""
     try:
-        said = json.loads(read_regular(folder / "environment.json"))
-    except (DataError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        return from_plain(dict[str, Any], read_json(folder / "environment.json"))
+    except DataError:
         return None
-    return said if isinstance(said, dict) else None
 
 
 def note_resumption(folder: Path, differences: list[str]) -> None:
     """Add to ``environment.json`` that a run was resumed by force, and in spite of what."""
     path, facts = folder / "environment.json", _environment_of(folder) or {}
-    facts["resumed_by_force"] = [*facts.get("resumed_by_force", []), differences]
+    before = from_plain(list[Any], facts.get("resumed_by_force", []), str(path))
+    facts["resumed_by_force"] = [*before, differences]
     write_file(path, json.dumps(facts, indent=1))
 
 
