@@ -1,7 +1,7 @@
 """Damaged and hostile run folders: one random change of one of their files, and what the commands that read it say.
 
 In: the folder of a finished run and a random generator. Out: what was changed, and an ``Ending`` of a command. Used in
-a small way by ``tests/faults/test_faults_folders.py`` and for as long as one likes by ``benchmarks/check_folders.py``."""
+a small way by ``tests/faults/test_faults_folders.py``, for as long as one likes by ``benchmarks/check_folders.py``."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ import threading
 import time
 import tomllib
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -133,7 +134,8 @@ def end_of(command: str, subject: Subject, run: Path, folder: Path) -> Ending:
         calls["predict"] = lambda: scoring.predict_table(run, subject.few, out=out, images=images, console=quiet)
     started, error = time.process_time(), None
     try:
-        with _bounded():
+        with _bounded(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numbers that overflow are no concern here
             calls[command]()
     except (Exception, Hang) as raised:
         error = raised
@@ -251,7 +253,7 @@ def _value(rng: random.Random, old: Any) -> Any:
     if isinstance(old, str):
         chosen += [old * 2, old[:-1], old.upper(), old.encode().hex()] * 2
     if isinstance(old, list):
-        chosen += [old[:-1], old + old[-1:], old[::-1], old + [None], old * 2] * 3
+        chosen += [old[:-1], old + old[-1:], old[::-1], [*old, None], old * 2] * 3
     if isinstance(old, dict):
         chosen += [old | {"extra": 1}, dict(list(old.items())[1:]), list(old.items()), list(old.values())] * 3
     return rng.choice(chosen)
@@ -480,21 +482,28 @@ def _change_one(tensors: dict[str, torch.Tensor], rng: random.Random) -> str:
 
 
 def one_change(
-    subjects: Sequence[Subject], folder: Path, rng: random.Random, *, every: bool = False
+    subjects: Sequence[Subject], folder: Path, rng: random.Random, *, only: str = "", every: bool = False
 ) -> tuple[str, list[Ending]]:
-    """Change a copy of one of the runs, and let commands read it: one, or ``every`` one that reads the file."""
+    """Change a copy of one of the runs, and let commands read it: one, or ``every`` one that reads the file.
+
+    Args:
+        only: beginning of the names of the files to choose from.
+    """
     subject = rng.choice(subjects)
     run = copy_of(subject.run, folder)
     names: dict[str, list[str]] = {}
     for name in files_of(run):
+        if not name.startswith(only):
+            continue
         names.setdefault("/".join(name.split("/")[:1]) if "/" in name else name, []).append(name)
     name = rng.choice(names[rng.choice(sorted(names))])
     how = change(run, name, rng)
     commands = commands_for(name)
-    removed = how.endswith(": removed")
+    # No file, or no row to compare, is what a run folder may be like that is not finished.
+    lacks = how.endswith((": removed", "no rows"))
     endings = []
     for command in commands if every else [rng.choice(commands)]:
         ending = end_of(command, subject, run, folder)
-        gone = removed and isinstance(ending.error, MixfitError) and ending.error.exit_code == 2
+        gone = lacks and isinstance(ending.error, MixfitError) and ending.error.exit_code == 2
         endings.append(Ending(command=command, error=None, seconds=0.0) if gone else ending)
     return f"{subject.run.name}/{how}", endings

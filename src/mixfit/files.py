@@ -82,7 +82,7 @@ def parse_json(text: str, name: object) -> Any:
     try:
         value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is damaged: {_first_line(error)}.") from error
+        raise DataError(f"{name} is damaged: {first_line(error)}.") from error
     return _not_deep(value, name)
 
 
@@ -98,7 +98,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} is damaged: {_first_line(error)}.") from error
+        raise DataError(f"{path} is damaged: {first_line(error)}.") from error
     return _not_deep(found, path)
 
 
@@ -111,7 +111,7 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         header, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""), strict=True)) or [[]]
     except csv.Error as error:
-        raise DataError(f"{path} is damaged: {_first_line(error)}.") from error
+        raise DataError(f"{path} is damaged: {first_line(error)}.") from error
     odd = next((place for place, row in enumerate(rows) if len(row) != len(header)), None)
     if odd is not None:
         raise DataError(f"{path} is damaged: row {odd} has {len(rows[odd])} cells for {len(header)} columns.")
@@ -133,7 +133,7 @@ def _no_number(name: str) -> None:
     raise ValueError(f"it has the number {name}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The reason of an error of a library, without a full stop at its end."""
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[0].rstrip(". ")

@@ -21,8 +21,8 @@ _LARGEST = 1.7976931348623157e308
 class Within:
     """The range of a number, both ends included: ``Annotated[int, Within(1, 1024)]``."""
 
-    low: float
-    high: float = math.inf
+    low: float | int
+    high: float | int = math.inf
 
 
 Count = Annotated[int, Within(0)]
@@ -67,7 +67,9 @@ def from_plain(kind: Any, value: Any, where: str = "it", *, finite: bool = False
     if origin in (Union, UnionType):
         chosen = [one for one in inner if one is not NoneType]
         return None if value is None else from_plain(chosen[0], value, where, finite=finite)
-    if origin is Literal and isinstance(value, str | int) and value in inner:
+    if origin is Literal and isinstance(value, str):
+        if value not in inner:
+            raise DataError(f"{where} must be one of {', '.join(map(str, inner))}.")
         return value
     if origin is list and isinstance(value, list):
         return [from_plain(inner[0], part, f"{where}[{place}]", finite=finite) for place, part in enumerate(value)]

@@ -24,8 +24,8 @@ def saved_array(
     name: str,
     *shape: int | None,
     kind: Literal["float", "int", "byte"] = "float",
-    low: float = -np.inf,
-    high: float = np.inf,
+    low: float | int = -np.inf,
+    high: float | int = np.inf,
     infinite: bool = False,
 ) -> np.ndarray:
     """One of the tensors of a saved model.

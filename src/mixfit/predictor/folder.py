@@ -21,7 +21,7 @@ from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.schema import Schema
 from mixfit.data.target import target_from_dict
 from mixfit.errors import DataError
-from mixfit.files import is_there, new_folder, read_file, read_json, write_file
+from mixfit.files import first_line, is_there, new_folder, read_file, read_json, write_file
 from mixfit.plain import from_plain
 from mixfit.predictor.base import Predictor
 from mixfit.predictor.card import ModelFacts
@@ -117,6 +117,8 @@ def load_predictor(folder: Path) -> Predictor:
 
     if not is_there(folder / "mixfit.json") and is_there(folder / "model" / "mixfit.json"):
         folder = folder / "model"  # of a run folder
+    if not is_there(folder / "mixfit.json"):
+        raise DataError(f"{folder} is not a model folder: it has no mixfit.json.")
     said, weights = _read_folder(folder)
     try:
         tensors = load_tensors(weights)
@@ -124,7 +126,7 @@ def load_predictor(folder: Path) -> Predictor:
         read = BlendPredictor.read if described.kind == "blend" else NetworkPredictor.read
         return read(described, said, tensors)
     except SafetensorError as error:
-        raise DataError(f"{folder}/model.safetensors is damaged: {error}. Train again.") from error
+        raise DataError(f"{folder}/model.safetensors is damaged: {first_line(error)}. Train again.") from error
     except DataError as error:
         raise DataError(
             f"{folder}/mixfit.json does not describe these weights: {str(error).rstrip('.')}. Train again."
