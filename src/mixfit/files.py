@@ -142,14 +142,10 @@ def first_line(error: Exception) -> str:
 def _not_deep(value: Any, name: object) -> Any:
     level = [value]
     for _ in range(MOST_NESTED + 1):
-        level = [
-            part
-            for one in level
-            if isinstance(one, dict | list)
-            for part in (one.values() if isinstance(one, dict) else one)
-        ]
+        level = [one for one in level if isinstance(one, dict | list)]
         if not level:
             return value
+        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
     raise DataError(f"{name} is damaged: it is nested more than {MOST_NESTED} times.")
 
 
@@ -274,12 +270,3 @@ def _umask() -> int:
 def json_numbers(values: Mapping[str, float | int]) -> dict[str, float | int | None]:
     """JSON has neither nan nor infinity: None stands for both."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def with_tuples(value: Any) -> Any:
-    """JSON has lists where the settings have tuples."""
-    if isinstance(value, list):
-        return tuple(with_tuples(part) for part in value)
-    if isinstance(value, dict):
-        return {key: with_tuples(part) for key, part in value.items()}
-    return value

@@ -132,7 +132,9 @@ class FittedSimple:
                 train = self.model.train
                 widths = (numeric, len(cardinalities)) if self.table else (0, 0)
                 wanted = (*widths, directions or 0)
-                return (train.numbers.shape[1], train.levels.shape[1], train.photos.shape[1]) == wanted
+                found_widths = train.numbers.shape[1], train.levels.shape[1], train.photos.shape[1]
+                counts = np.array(cardinalities if self.table else (), dtype=np.int64)
+                return found_widths == wanted and bool(((train.levels >= 0) & (train.levels < counts)).all())
             case _:
                 levels = encoder.preprocessor.cardinalities
                 width = (directions or 0) + (numeric + len(levels) if self.table else 0)

@@ -224,9 +224,10 @@ class TreeModel:
         # Else a walk might never end, or go through one node many times.
         if (children <= np.concatenate([inner, inner])).any() or len(np.unique(children)) != len(children):
             raise DataError("the trees are no trees: a node is below two others, or in a circle")
-        if np.isin(children, self.roots).any():
-            raise DataError("the trees are no trees: one begins within another")
-        at, depth = np.unique(self.roots), 0
+        roots = np.unique(self.roots)
+        if np.isin(children, roots).any() or len(children) + len(roots) != len(nodes["value"]):
+            raise DataError("the trees are no trees: one begins within another, or a node is in none")
+        at, depth = roots, 0
         while len(at) and depth <= _DEEPEST:
             at, depth = at[(nodes["flags"][at] & LEAF) == 0], depth + 1
             at = np.concatenate([nodes["left"][at], nodes["right"][at]])
