@@ -49,6 +49,8 @@ UNNAMED_INDEX = "unnamed_0"
 """The name given to a first column without one: the row numbers that ``DataFrame.to_csv`` writes."""
 PARQUET_INDEX = "__index_level_0__"
 """The name under which ``DataFrame.to_parquet`` keeps an index without a name."""
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What pyarrow raises of a file that it cannot read; the last one of names that are no text."""
 LARGEST_EXACT = 2**53
 """Beyond this, float64 no longer holds every integer."""
 
@@ -161,9 +163,10 @@ def parquet_pieces(
             if missing:
                 raise DataError(f"{path} has no column {missing[0]!r}.{did_you_mean(missing[0], stored)}")
             for batch in file.iter_batches(rows, row_groups=groups, columns=[stored[name] for name in wanted]):
+                batch.validate(full=True)
                 piece = pa.Table.from_batches([batch]).select([stored[name] for name in wanted]).rename_columns(wanted)
                 yield _to_frame(piece, path)
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise damaged(path, "parquet", error) from None
 
 
@@ -321,10 +324,13 @@ def _read_arrow(path: Path, kind: TableKind) -> pa.Table:
     try:
         if kind == "parquet":
             with pyarrow.parquet.ParquetFile(path) as parquet:
-                return parquet.read()
-        with pa.OSFile(str(path)) as file:
-            return pyarrow.ipc.open_file(file).read_all()
-    except (pa.ArrowException, OSError) as error:
+                table = parquet.read()
+        else:
+            with pa.OSFile(str(path)) as file:
+                table = pyarrow.ipc.open_file(file).read_all()
+        table.validate(full=True)  # Arrow takes the places of texts in a file as they are, and would read anywhere
+        return table
+    except UNREADABLE as error:
         raise damaged(path, kind, error) from None
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from jaxtyping import Float, Int64
 
-from mixfit.data.table import damaged
+from mixfit.data.table import UNREADABLE, damaged
 from mixfit.errors import DataError
 from mixfit.evaluation.scores import Rows
 from mixfit.files import read_file, write_file
@@ -140,8 +140,10 @@ def _read_columns(path: Path, needed: list[str], optional: list[str]) -> pa.Tabl
             if missing or len(set(names)) != len(names):
                 what = f"it has no column {shown(missing[0])!r}" if missing else "a column is there twice"
                 raise DataError(f"{path} is not a file of predictions of this run: {what}.")
-            return file.read(columns=[*needed, *(name for name in optional if name in names)])
-    except (pa.ArrowException, OSError) as error:
+            table = file.read(columns=[*needed, *(name for name in optional if name in names)])
+            table.validate(full=True)
+            return table
+    except UNREADABLE as error:
         raise damaged(path, "parquet", error) from error
 
 
