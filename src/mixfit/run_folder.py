@@ -23,6 +23,7 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.schema import Schema
 from mixfit.data.split import Split
+from mixfit.data.table import saved_columns
 from mixfit.device import default_device
 from mixfit.errors import DataError, ResourceError
 from mixfit.files import explained, is_there, read_json, write_file
@@ -200,15 +201,16 @@ def read_split(folder: Path, rows: int) -> Split | None:
         DataError: the file is damaged, or of a table with another number of rows.
     """
     path = folder / SPLIT
-    if not path.is_file():
+    if not is_there(path):
         return None
-    try:
-        parts = pd.read_parquet(path)["part"].astype("str").to_numpy(dtype=object)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} is damaged: {error}.") from error
+    found = set(parts := saved_columns(path, ["part"])["part"].to_pylist())
+    if not found <= {"", "train", "valid", "test"}:
+        raise DataError(f"{path} is damaged: a row is in a part that there is not.")
     if len(parts) != rows:
         raise DataError(f"{path} is of a table with {len(parts)} rows, and this one has {rows}: train again.")
-    return Split(*(np.flatnonzero(parts == name).astype(np.int64) for name in ("train", "valid", "test")))
+    return Split(
+        *(np.flatnonzero(np.array(parts, dtype=object) == name).astype(np.int64) for name in ("train", "valid", "test"))
+    )
 
 
 def _environment_of(folder: Path) -> dict[str, Any] | None:

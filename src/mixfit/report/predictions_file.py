@@ -11,20 +11,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet
 from jaxtyping import Float, Int64
 
-from mixfit.data.table import UNREADABLE, damaged
+from mixfit.data.table import saved_columns
 from mixfit.errors import DataError
 from mixfit.evaluation.scores import Rows
-from mixfit.files import read_file, write_file
+from mixfit.files import write_file
 from mixfit.plain import shown
 
 PROBABILITY = "probability_"
 OF_MODEL, TRUE_CLASS = "prediction: ", "probability of the truth: "
 """Before the name of a model that ours is compared with."""
-_OPTIONAL = ["group", "weight", "lower", "upper"]
-_MOST_BYTES, _MOST_ROWS = 2**31, 20_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +92,8 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> SavedPredictions:
     Raises:
         DataError: the file is missing, damaged, or not of these classes.
     """
-    frame = _read_columns(path, ["row", "truth", "prediction", *(PROBABILITY + name for name in classes)], _OPTIONAL)
+    needed = ["row", "truth", "prediction", *(PROBABILITY + name for name in classes)]
+    frame = saved_columns(path, needed, ["group", "weight", "lower", "upper"])
     row = _whole(frame, "row", path)
     if len(np.unique(row)) != len(row):
         raise DataError(f"{path} is damaged: a row is there twice.")
@@ -126,25 +124,6 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> SavedPredictions:
         groups=groups,
         weight=weight,
     )
-
-
-def _read_columns(path: Path, needed: list[str], optional: list[str]) -> pa.Table:
-    """Columns of a Parquet file."""
-    content = io.BytesIO(read_file(path, most=_MOST_BYTES))
-    try:
-        with pyarrow.parquet.ParquetFile(content) as file:
-            if file.metadata.num_rows > _MOST_ROWS:
-                raise DataError(f"{path} has {file.metadata.num_rows:,} rows; at most {_MOST_ROWS:,} are read.")
-            names = file.schema_arrow.names
-            missing = [name for name in needed if name not in names]
-            if missing or len(set(names)) != len(names):
-                what = f"it has no column {shown(missing[0])!r}" if missing else "a column is there twice"
-                raise DataError(f"{path} is not a file of predictions of this run: {what}.")
-            table = file.read(columns=[*needed, *(name for name in optional if name in names)])
-            table.validate(full=True)
-            return table
-    except UNREADABLE as error:
-        raise damaged(path, "parquet", error) from error
 
 
 def _whole(table: pa.Table, name: str, path: Path) -> Int64[np.ndarray, " rows"]:
