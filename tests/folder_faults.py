@@ -102,6 +102,8 @@ def commands_for(name: str) -> list[str]:
         return ["predict", "evaluate", "explain", "compare"]
     if name.startswith("report_files/") or name in ("report.json", "history.csv", "bad_inputs.csv", "metrics.jsonl"):
         return ["report"]
+    if name == "split.parquet":
+        return ["evaluate", "explain"]
     if name.startswith("predictions_"):
         return ["report", "compare"]
     if name == "schema.json":

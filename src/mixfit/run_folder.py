@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import tomli_w
 import torch
 
@@ -203,14 +204,17 @@ def read_split(folder: Path, rows: int) -> Split | None:
     path = folder / SPLIT
     if not is_there(path):
         return None
-    found = set(parts := saved_columns(path, ["part"])["part"].to_pylist())
-    if not found <= {"", "train", "valid", "test"}:
+    column = saved_columns(path, ["part"])["part"]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    texts = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    parts = np.array(column.to_pylist() if texts else [None], dtype=object)
+    known = {name: np.flatnonzero(parts == name).astype(np.int64) for name in ("train", "valid", "test", "")}
+    if sum(map(len, known.values())) != len(parts):
         raise DataError(f"{path} is damaged: a row is in a part that there is not.")
     if len(parts) != rows:
         raise DataError(f"{path} is of a table with {len(parts)} rows, and this one has {rows}: train again.")
-    return Split(
-        *(np.flatnonzero(np.array(parts, dtype=object) == name).astype(np.int64) for name in ("train", "valid", "test"))
-    )
+    return Split(train=known["train"], valid=known["valid"], test=known["test"])
 
 
 def _environment_of(folder: Path) -> dict[str, Any] | None:

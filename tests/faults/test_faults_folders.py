@@ -37,6 +37,7 @@ FILES = (
     "history.csv",
     "bad_inputs.csv",
     "predictions_",
+    "split.parquet",
     "checkpoints/",
 )
 

