@@ -153,7 +153,7 @@ def test_weights_of_another_shape_are_refused(copied: Path) -> None:
 
 def test_a_newer_format_and_damaged_descriptions_are_refused(copied: Path) -> None:
     rewrite(copied, format_version=99)
-    with pytest.raises(DataError, match="has a newer format than 2, which this mixfit reads: install a newer mixfit"):
+    with pytest.raises(DataError, match="has a newer format than 3, which this mixfit reads: install a newer mixfit"):
         Predictor.load(copied)
     (copied / "mixfit.json").write_text("{")
     with pytest.raises(DataError, match=r"mixfit\.json is damaged"):

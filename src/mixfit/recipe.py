@@ -175,7 +175,7 @@ def resume(
             prepared = prepare(
                 table,
                 target=said.target,
-                # the roles, also those that were set, are in the schema, unless the run was killed before it was written
+                # the roles, also those that were set, are in the schema, unless a kill came before it was written
                 data=replace(said.data, roles={}, ignore=(), task=None) if is_there(schema) else said.data,
                 model=said.model,
                 train=said.train,

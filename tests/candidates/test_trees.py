@@ -77,7 +77,6 @@ def test_no_rows_and_many_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("right", 2, "below two others, or in a circle"),
         ("feature", 99, "points to where there is none"),
         ("feature", -1, "'feature' has a number out of its range"),
-        ("bitset", 10**6, "splits by categories that it does not have"),
         ("value", np.nan, "'value' is not finite"),
         ("flags", 255, "'flags' has a number out of its range"),
     ],

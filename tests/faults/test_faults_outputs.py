@@ -34,8 +34,9 @@ ROWS = 60
 def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was trained by a person of a name, with secrets in the environment and in a column that is ignored."""
     home = tmp_path_factory.mktemp("home-of-zarathustra")
-    photos = home / "photos"
-    photos.mkdir()
+    data = home / "data"
+    photos = data / "photos"
+    photos.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for row in range(ROWS):
         Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(photos / f"name-{row}-zz.png")
@@ -49,11 +50,11 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "y": 2 * x + rng.normal(size=ROWS),
         }
     )
-    frame.to_csv(home / "table.csv", index=False)
+    frame.to_csv(data / "vases.csv", index=False)
     settings = ["--set", "note=ignored", "--set", "owner=group", "--preset", "network", "--epochs", "2"]
     settings += ["--image-size", "32", "--tabular-hidden", "8", "--encoding-dim", "8", "--doctor"]
     ended = subprocess.run(
-        [sys.executable, "-m", "mixfit.cli", "train", str(home / "table.csv"), "--target", "y", *settings],
+        [sys.executable, "-m", "mixfit.cli", "train", str(data / "vases.csv"), "--target", "y", *settings],
         cwd=home,
         env=os.environ | {"USER": "zarathustra", "LOGNAME": "zarathustra", "HOME": str(home), "TOKEN": "secret-zz"},
         capture_output=True,

@@ -4,9 +4,8 @@ In: the table's file and its photos. Out: ``Fingerprint``. Photos are told apart
 them all would take as long as training does; a copy of a folder that loses the times counts as changed."""
 
 import hashlib
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
