@@ -44,14 +44,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame = pd.DataFrame(
         {
             "x": x,
-            "note": [f"note-{row}-zz" for row in range(ROWS)],
+            "remark": [f"remark-{row}-zz" for row in range(ROWS)],
             "owner": [f"owner-{row // 2}-zz" for row in range(ROWS)],
             "photo": [f"photos/name-{row}-zz.png" for row in range(ROWS)],
             "y": 2 * x + rng.normal(size=ROWS),
         }
     )
     frame.to_csv(data / "vases.csv", index=False)
-    settings = ["--set", "note=ignored", "--set", "owner=group", "--preset", "network", "--epochs", "2"]
+    settings = ["--set", "remark=ignored", "--set", "owner=group", "--preset", "network", "--epochs", "2"]
     settings += ["--image-size", "32", "--tabular-hidden", "8", "--encoding-dim", "8", "--doctor"]
     ended = subprocess.run(
         [sys.executable, "-m", "mixfit.cli", "train", str(data / "vases.csv"), "--target", "y", *settings],
@@ -84,7 +84,7 @@ def test_f46_no_path_person_or_variable_of_the_machine_is_told(told: Path) -> No
 def test_f46_no_raw_row_is_in_the_model_and_few_in_the_report(told: Path) -> None:
     found = shared(told)
     for name, content in found.items():
-        assert b"note-" not in content, name
+        assert b"remark-" not in content, name
         if name.startswith("model/"):
             assert b"owner-" not in content, name
             assert b"-zz.png" not in content, name
