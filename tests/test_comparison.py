@@ -16,8 +16,10 @@ from conftest import QUICK_DATA, QUICK_MODEL, QUICK_TRAIN
 from faults.command_line import Page, mixfit
 from rich.console import Console
 
+from mixfit.choices import Role
 from mixfit.comparison import compare_runs, differing_settings, unique_names
 from mixfit.data.fingerprint import Fingerprint
+from mixfit.data.schema import Column, Schema
 from mixfit.data.table import read_table
 from mixfit.errors import ConfigError, DataError, ResourceError
 from mixfit.recipe import Run, fit
@@ -113,7 +115,7 @@ def test_saved_predictions_are_used_and_need_no_table(
         rows = test_rows(run, demo_table)
         predicted = load_run(run).predict(frame.iloc[rows], images=demo_table.parent)["prediction"]
         keep_predictions(run, rows, frame["price"].iloc[rows].to_numpy(dtype=float), predicted.to_numpy())
-    monkeypatch.setattr("mixfit.comparison.read_as_configured", pytest.fail)
+    monkeypatch.setattr("mixfit.comparison.read_table_of_run", pytest.fail)
     saved = compare_runs(pair, out=tmp_path / "c.html", console=QUIET)
     for one, other in zip(again.scores.standings, saved.scores.standings, strict=True):
         assert one.metrics == pytest.approx(other.metrics)
@@ -224,7 +226,7 @@ REFUSALS = {
         r"second-001 was trained on another table than .*first-001: compare runs of the same table\.",
     ),
     "another target": (other_target, r"has the target 'worth' and .* has 'price': compare runs of the same target\."),
-    "another task": (other_task, r"has the task binary and .* has regression"),
+    "another task": (other_task, "the task is not that of the target"),
     "no common row": (
         no_common_row,
         r"No row was held back by all runs \(test rows: 5 of first-001, 5 of second-001\).*the same --seed",
@@ -241,11 +243,11 @@ REFUSALS = {
     ),
     "damaged predictions": (
         lambda run: (run / "predictions_test.parquet").write_bytes(b"PAR1"),
-        r"predictions_test\.parquet is not a file of predictions of this run",
+        r"predictions_test\.parquet is empty, damaged or not a parquet file",
     ),
     "predictions of something else": (
         lambda run: pd.DataFrame({"a": [1]}).to_parquet(run / "predictions_test.parquet"),
-        r"predictions_test\.parquet is not a file of predictions of this run: 'row'\. Remove it to have",
+        r"predictions_test\.parquet is not what was written: it has no column 'row'\. Remove it to have",
     ),
 }
 
@@ -282,8 +284,11 @@ def test_settings_that_differ_are_told_without_places(tmp_path: Path) -> None:
         data = replace(QUICK_DATA, images=images, cache=images, roles={"maker": "category"} if number else {})
         model = replace(QUICK_MODEL, backbone_weights=Path(f"/home/someone/w{number}.safetensors"))
         (folder / "config.toml").write_text(settings_toml(images / "t.csv", "y", data, model, QUICK_TRAIN))
-        role = "category" if number else "number"
-        (folder / "schema.json").write_text(json.dumps({"columns": [{"name": "maker", "role": role}]}))
+        role: Role = "category" if number else "number"
+        columns = tuple(
+            Column(name=name, role=used, reason="", missing=0) for name, used in (("maker", role), ("y", "target"))
+        )
+        Schema(columns=columns, task="regression", task_reason="", rows=9).save(folder / "schema.json")
         folders.append(folder)
     assert differing_settings(folders) == {
         "data.roles.maker": ("", "category"),

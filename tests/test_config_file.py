@@ -82,8 +82,8 @@ def test_a_file_says_what_it_says_and_the_rest_has_its_default(tmp_path: Path) -
         ("[train]\nepochs = 0\n", r"\[train\] epochs must be at least 1, got 0"),
         ("train = 3\n", r"train must be a section \[train\], got 3"),
         ("target = 3\n", "target must be a text, got 3"),
-        ("[train\n", "is not TOML: "),
-        ("a = '\xff'", "is not TOML: it is not written in UTF-8"),
+        ("[train\n", "is damaged: "),
+        ("a = '\xff'", "is damaged: it is not written in UTF-8"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_the_file_and_the_key(

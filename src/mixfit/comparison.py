@@ -14,22 +14,21 @@ import pandas as pd
 from jaxtyping import Int64
 from rich.console import Console
 
-from mixfit.config import TextConfig
 from mixfit.console import PlainConsole
 from mixfit.data.cache import Cache
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
-from mixfit.data.table import read_as_configured
+from mixfit.data.schema import Schema
 from mixfit.data.target import judging_weights, usable_rows
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import FEWEST_UNITS
 from mixfit.evaluation.groups import groups_if_known
 from mixfit.evaluation.paired import Difference, PairedScores, paired_scores
 from mixfit.evaluation.scores import headline_for, metrics_for
-from mixfit.files import json_numbers
+from mixfit.files import is_there, json_numbers
 from mixfit.predictor import Predictor
 from mixfit.report.compare_page import CompareContent, write_compare
 from mixfit.report.predictions_file import read_predictions
-from mixfit.scoring import load_run, run_config, split_of_run
+from mixfit.scoring import load_run, read_table_of_run, run_config, run_settings, split_of_run
 from mixfit.training.metrics import metric_text
 
 FEW_ROWS = 20
@@ -128,7 +127,7 @@ def compare_runs(
     names = unique_names([run.resolve().name for run in runs])
     predictors = [load_run(run) for run in runs]
     for run in runs:
-        if not (run / "config.toml").is_file():
+        if not is_there(run / "config.toml"):
             raise ConfigError(f"{run} is not a run folder: it has no config.toml, which says how its rows were split.")
     _check_alike(runs, predictors)
     saved = [_read_saved(run, one) for run, one in zip(runs, predictors, strict=True)]
@@ -189,7 +188,7 @@ def _check_alike(runs: Sequence[Path], predictors: Sequence[Predictor]) -> None:
     prints = [read_fingerprint(run / "environment.json") for run in runs]
     for run, found in zip(runs, prints, strict=True):
         if found is None:
-            raise ConfigError(f"{run}/environment.json does not say which table the run was trained on: train it anew.")
+            raise DataError(f"{run}/environment.json does not say which table the run was trained on: train it anew.")
     first, model, origin = runs[0], predictors[0], prints[0]
     for run, other, found in zip(runs[1:], predictors[1:], prints[1:], strict=True):
         differs = None
@@ -211,7 +210,7 @@ def _check_alike(runs: Sequence[Path], predictors: Sequence[Predictor]) -> None:
 def _read_saved(run: Path, predictor: Predictor) -> _HeldBack | None:
     """Test rows as they were predicted at the end of the training; None where that was not kept."""
     path = run / "predictions_test.parquet"
-    if not path.is_file():
+    if not is_there(path):
         return None
     try:
         found = read_predictions(path, predictor.target.classes or ())
@@ -231,15 +230,13 @@ def _needs_table(predictor: Predictor, saved: _HeldBack | None) -> bool:
 
 def _read_table(run: Path, given: Path | None) -> tuple[Path, pd.DataFrame]:
     """The table of a run, as it was in training."""
-    config = run_config(run)
-    path = Path(str(config.get("table", ""))) if given is None else given
-    if not path.is_file():
+    path = run_settings(run).table if given is None else given
+    if path is None or not path.is_file():
         raise ConfigError(f"The table of {run} is not at {path} (any more): say where it is with --table.")
     then = read_fingerprint(run / "environment.json")
     if then is None or Fingerprint.of(path, None).table_sha256 != then.table_sha256:
         raise DataError(f"{path} is not the table that {run} was trained on: its bytes differ.")
-    frame, _ = read_as_configured(path, TextConfig(**config.get("data", {}).get("text", {})))
-    return path, frame
+    return path, read_table_of_run(run, path)
 
 
 def _held_back(
@@ -257,6 +254,8 @@ def _held_back(
         return saved
     place, frame = table
     if saved is not None:
+        if len(saved.rows) and saved.rows.max() >= len(frame):
+            raise DataError(f"{run}/predictions_test.parquet is damaged: it has rows that {place} does not have.")
         groups = groups_if_known(frame.iloc[saved.rows], predictor.schema) if saved.groups is None else saved.groups
         weight = judging_weights(frame, predictor.schema, saved.rows) if saved.weight is None else saved.weight
         return replace(saved, groups=groups, weight=weight)
@@ -266,8 +265,7 @@ def _held_back(
     truth = predictor.target.truth(column.iloc[rows])
     if predictor.target.classes is not None:
         rows, truth = rows[truth >= 0], truth[truth >= 0]
-    configured = run_config(run).get("data", {}).get("images")
-    folder = images or (place.parent if configured is None else Path(configured))
+    folder = images or run_settings(run).data.images or place.parent
     found = predictor.predictions(frame.iloc[rows], images=folder, cache=cache)
     groups = groups_if_known(frame.iloc[rows], predictor.schema)
     weight = judging_weights(frame, predictor.schema, rows)
@@ -343,17 +341,15 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
             found |= _flat(value, f"{name}.")
         else:
             hidden = isinstance(value, str) and Path(value).is_absolute()
-            found[name] = Path(value).name if hidden else value if isinstance(value, str) else json.dumps(value)
+            found[name] = Path(value).name if hidden else _text(value)
     return found
 
 
 def _roles(run: Path) -> dict[str, str]:
     """What each column was used as."""
-    try:
-        columns = json.loads((run / "schema.json").read_text(encoding="utf-8"))["columns"]
-        return {f"role of {column['name']}": str(column["role"]) for column in columns}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    path = run / "schema.json"
+    columns = Schema.load(path).columns if is_there(path) else ()
+    return {f"role of {column.name}": column.role for column in columns}
 
 
 def _sentence(scores: PairedScores, one: Difference) -> str:
@@ -412,3 +408,7 @@ def _content(found: RunComparison) -> CompareContent:
         warnings=found.warnings,
         test_rows=found.test_rows,
     )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -25,7 +25,10 @@ from mixfit.choices import (
 )
 from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError
+from mixfit.plain import from_plain
 from mixfit.suggest import did_you_mean
+
+_WIDEST, _MOST_LAYERS = 2**16, 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +150,10 @@ class ModelConfig:
             raise ConfigError("encoding_dim and every width of tabular_hidden must be at least 1.")
         if min(self.bins, self.category_width, 1 if self.number_width is None else self.number_width) < 1:
             raise ConfigError("bins, number_width and category_width must be at least 1.")
+        hidden = self.tabular_hidden or ()
+        sizes = (self.members, self.encoding_dim, self.category_width, self.number_width or 1, *hidden)
+        if max(sizes) > _WIDEST or len(hidden) > _MOST_LAYERS:
+            raise ConfigError(f"Widths and members are at most {_WIDEST:,}, layers of tabular_hidden {_MOST_LAYERS}.")
 
     def to_dict(self) -> dict[str, Any]:
         """State for JSON; of a file of weights its name alone, as what is saved has the weights themselves."""
@@ -155,13 +162,12 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, state: Any) -> "ModelConfig":
-        """Read what ``to_dict`` gave; raises TypeError, or ConfigError, when it is something else."""
-        hidden, weights = state.get("tabular_hidden"), state.get("backbone_weights")
-        read = {
-            "tabular_hidden": None if hidden is None else tuple(hidden),
-            "backbone_weights": None if weights is None else Path(weights),
-        }
-        return cls(**(dict(state) | read))
+        """Read what ``to_dict`` gave.
+
+        Raises:
+            DataError: it is something else.
+        """
+        return from_plain(cls, state, "the configuration", finite=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

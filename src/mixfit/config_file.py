@@ -6,7 +6,6 @@ Imports nothing that takes long to load."""
 
 import ast
 import inspect
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ import tomli_w
 from cyclopts import App, ArgumentCollection, Token
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
-from mixfit.errors import ConfigError
+from mixfit.errors import ConfigError, DataError
+from mixfit.files import read_toml
 from mixfit.suggest import did_you_mean
 
 SECTIONS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
@@ -144,13 +144,9 @@ def _example(hint: Any) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"The configuration file {path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: it is not written in UTF-8.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}.") from error
+        return read_toml(path)
+    except DataError as error:
+        raise ConfigError(f"The configuration file {error}") from error
 
 
 def _build(path: Path, section: str, config: type, said: Any) -> Any:

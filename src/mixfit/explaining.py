@@ -14,7 +14,6 @@ from mixfit.console import PlainConsole
 from mixfit.data.cache import Cache
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.split import split_labels
-from mixfit.data.table import read_as_configured
 from mixfit.data.target import usable_rows
 from mixfit.errors import ConfigError
 from mixfit.evaluation.explain import BACKGROUND, Explanation, check_rows, explain, typical_rows
@@ -25,7 +24,7 @@ from mixfit.predictor.blend import BlendPredictor
 from mixfit.report.explain_page import SHOWN_ROWS, ExplainContent, write_explain
 from mixfit.report.explanation_view import error_text, size_text
 from mixfit.report.render import percent
-from mixfit.scoring import images_of_run, load_run, no_photos_warning, run_config, split_of_run, text_of_run
+from mixfit.scoring import load_run, no_photos_warning, read_table_of_run, run_settings, split_of_run
 
 LEAST_SHARE = 0.1
 """Photos are shown with their heat where they have this share of the sizes of a row's parts."""
@@ -71,18 +70,17 @@ def explain_run(
         raise ConfigError(f"--n must be at least 1 row, got {n}.")
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, got {seed}.")
-    known = run_config(run)
     folder = run if out is None else out
     if table is None:
-        if "table" not in known:
+        table = run_settings(run).table
+        if table is None:
             raise ConfigError(f"{run} does not say which table it was trained on: name one with --table.")
-        table = Path(known["table"])
         if not table.is_file():
             raise ConfigError(f"The table {table} of the run is not there: say where it is now with --table.")
-    frame, _ = read_as_configured(table, text or text_of_run(run))
+    frame = read_table_of_run(run, table, text)
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
-    images = images or (images_of_run(run) if same_table else None) or table.parent
+    images = images or (run_settings(run).data.images if same_table else None) or table.parent
     train, test, part = _train_and_test(run, frame, predictor, same_table=same_table)
     if rows is not None:
         check_rows(rows, len(frame))

@@ -27,7 +27,7 @@ from mixfit.errors import ConfigError, DataError, Stopped
 from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
 from mixfit.evaluation.facts import facts_of_blend, model_facts
 from mixfit.evaluation.scores import JudgedSplit, Rows, headline_for, metrics_for, score
-from mixfit.files import json_numbers
+from mixfit.files import is_there, json_numbers, said_by
 from mixfit.kept_models import BelongsTo, RunKeeper
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor
@@ -161,26 +161,29 @@ def resume(
         ConfigError, DataError, ResourceError, Diverged, Stopped: as ``fit``; and when the data are not those of then.
     """
     folder, console = Path(run), console or PlainConsole()
-    if not (folder / "config.toml").is_file():
+    settings_file = folder / "config.toml"
+    if not is_there(settings_file):
         raise ConfigError(f"{folder} is not a run folder: it has no config.toml.")
-    said = read_config(folder / "config.toml")
+    with said_by(settings_file):
+        said = read_config(settings_file)
     advice = _resume_command(folder, callbacks, table=table, force=force)
     table = said.table if table is None else Path(table)
     if table is None or said.target is None:
-        raise ConfigError(f"{folder}/config.toml does not say the table and the target.")
+        raise DataError(f"{settings_file} does not say the table and the target.")
     _check_doctor(callbacks, said.train)
     schema = folder / "schema.json"
     with locked(folder), _stoppable(folder, advice), seeded(said.train.seed):
-        prepared = prepare(
-            table,
-            target=said.target,
-            # the roles, also those that were set, are in the schema, unless the run was killed before it was written
-            data=replace(said.data, roles={}, ignore=(), task=None) if schema.exists() else said.data,
-            model=said.model,
-            train=said.train,
-            schema=schema if schema.exists() else said.schema,
-            console=console,
-        )
+        with said_by(settings_file):
+            prepared = prepare(
+                table,
+                target=said.target,
+                # the roles, also those that were set, are in the schema, unless a kill came before it was written
+                data=replace(said.data, roles={}, ignore=(), task=None) if is_there(schema) else said.data,
+                model=said.model,
+                train=said.train,
+                schema=schema if is_there(schema) else said.schema,
+                console=console,
+            )
         prepared = replace(prepared, data_config=said.data)
         snapshot = newest_checkpoint(folder / "checkpoints")
         begun = snapshot is not None or _count_kept(folder) > 0

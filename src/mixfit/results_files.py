@@ -23,10 +23,10 @@ from mixfit.report.content import (
     ModelExplanation,
     ModelKind,
     PhotoGain,
-    Picture,
     ReportFacts,
     Score,
     ShownRow,
+    Watched,
 )
 from mixfit.report.data_facts import describe_data
 from mixfit.report.explanation_view import model_explanation
@@ -128,7 +128,7 @@ def write_results(
         explanation_note=_why_unexplained(run.predictor),
     )
     facts = _with_origin(facts, run, settings, command, warnings)
-    write_facts(run.folder, facts, photos, [] if run.doctor is None else _pictures(run.doctor))
+    write_facts(run.folder, facts, photos)
     rewrite_report(run.folder)
 
 
@@ -191,6 +191,7 @@ def _facts(
         levels=[] if contest is None else contest.levels,
         history_of="" if contest is None else contest.history_of,
         diagnoses=None if run.doctor is None else list(map(_diagnosis, run.doctor.findings())),
+        watched=None if run.doctor is None else _watched(run.doctor),
         data=describe_data(mixed, samples),
         worst=worst,
         predicted_split=final.split,
@@ -277,7 +278,7 @@ def _diagnosis(finding: Finding) -> Diagnosis:
     return Diagnosis(name=finding.name, sentence=finding.sentence, fix=finding.fix)
 
 
-def _pictures(doctor: Doctor) -> list[Picture]:
-    from mixfit.report.watched import watched_pictures
+def _watched(doctor: Doctor) -> Watched:
+    from mixfit.report.watched import watched
 
-    return watched_pictures(doctor.activations.stats, doctor.gradients.stats)
+    return watched(doctor.activations.stats, doctor.gradients.stats)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import tomli_w
 import torch
 
@@ -23,9 +24,11 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.schema import Schema
 from mixfit.data.split import Split
+from mixfit.data.table import saved_columns
 from mixfit.device import default_device
 from mixfit.errors import DataError, ResourceError
-from mixfit.files import explained, read_regular, write_file
+from mixfit.files import explained, is_there, read_json, write_file
+from mixfit.plain import from_plain, shown
 
 if sys.platform != "win32":
     import fcntl
@@ -69,8 +72,9 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     descriptor = _open_locked(path)
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with explained(path, None):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -164,7 +168,7 @@ def changed_versions(folder: Path) -> list[str]:
     if then is None:
         return [f"{folder}/environment.json cannot be read: it is not known where the run began"]
     changed = [
-        f"{name} was {then[name]}, is {now}"
+        f"{name} was {shown(then[name])}, is {now}"
         for name, now in describe_environment().items()
         if then.get(name, now) != now
     ]
@@ -198,30 +202,34 @@ def read_split(folder: Path, rows: int) -> Split | None:
         DataError: the file is damaged, or of a table with another number of rows.
     """
     path = folder / SPLIT
-    if not path.is_file():
+    if not is_there(path):
         return None
-    try:
-        parts = pd.read_parquet(path)["part"].astype("str").to_numpy(dtype=object)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} is damaged: {error}.") from error
+    column = saved_columns(path, ["part"])["part"]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    texts = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    parts = np.array(column.to_pylist() if texts else [None], dtype=object)
+    known = {name: np.flatnonzero(parts == name).astype(np.int64) for name in ("train", "valid", "test", "")}
+    if sum(map(len, known.values())) != len(parts):
+        raise DataError(f"{path} is damaged: a row is in a part that there is not.")
     if len(parts) != rows:
         raise DataError(f"{path} is of a table with {len(parts)} rows, and this one has {rows}: train again.")
-    return Split(*(np.flatnonzero(parts == name).astype(np.int64) for name in ("train", "valid", "test")))
+    return Split(train=known["train"], valid=known["valid"], test=known["test"])
 
 
 def _environment_of(folder: Path) -> dict[str, Any] | None:
     """What ``environment.json`` of a run says; None if it is not there or damaged."""
     try:
-        said = json.loads(read_regular(folder / "environment.json"))
-    except (DataError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        return from_plain(dict[str, Any], read_json(folder / "environment.json"))
+    except DataError:
         return None
-    return said if isinstance(said, dict) else None
 
 
 def note_resumption(folder: Path, differences: list[str]) -> None:
     """Add to ``environment.json`` that a run was resumed by force, and in spite of what."""
     path, facts = folder / "environment.json", _environment_of(folder) or {}
-    facts["resumed_by_force"] = [*facts.get("resumed_by_force", []), differences]
+    before = from_plain(list[Any], facts.get("resumed_by_force", []), str(path))
+    facts["resumed_by_force"] = [*before, differences]
     write_file(path, json.dumps(facts, indent=1))
 
 

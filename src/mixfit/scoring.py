@@ -2,11 +2,10 @@
 
 import json
 import time
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,14 +22,15 @@ from mixfit.data.photos import find_photos
 from mixfit.data.pieces import table_pieces
 from mixfit.data.schema import Schema
 from mixfit.data.split import Split, split_labels, split_rows
-from mixfit.data.table import read_as_configured
+from mixfit.data.table import asked_format, read_as_configured
 from mixfit.data.table_writer import PARQUET, check_writable_kind, new_table
 from mixfit.data.target import judging_weights, usable_rows, without_weightless
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, label_column
 from mixfit.evaluation.scores import metrics_for
-from mixfit.files import json_numbers, write_file
+from mixfit.files import is_there, json_numbers, read_toml, said_by, write_file
+from mixfit.plain import Share, Within, from_plain
 from mixfit.predictor import BATCH, Predictions, Predictor
 from mixfit.run_folder import read_split
 from mixfit.suggest import unknown_column
@@ -54,11 +54,11 @@ def load_run(run: Path) -> Predictor:
         places = [run.parent, Path("runs")]
         known = sorted({str(path) for place in places for path in place.glob("*-[0-9][0-9][0-9]") if path.is_dir()})
         raise ConfigError(f"There is no run folder {run}; the runs there are: {', '.join(known[-5:]) or 'none'}.")
-    if (run / "mixfit.json").is_file():
+    if is_there(run / "mixfit.json"):
         return Predictor.load(run)
-    if not (run / "config.toml").is_file():
+    if not is_there(run / "config.toml"):
         raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
-    if not (run / "model").is_dir():
+    if not is_there(run / "model"):
         raise ConfigError(
             f"{run} holds no finished model; its training was stopped before the end. Go on with: "
             f"mixfit train --resume {run}"
@@ -94,7 +94,7 @@ def evaluate_table(
         DataError: no row of that split has a target.
     """
     predictor, console = load_run(run), console or PlainConsole()
-    frame, _ = read_as_configured(table, text or text_of_run(run))
+    frame = read_table_of_run(run, table, text)
     name = predictor.schema.target
     if name not in frame.columns:
         raise unknown_column(name, frame.columns)
@@ -104,7 +104,7 @@ def evaluate_table(
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
     chosen = split or ("test" if same_table else "all")
-    images = images or (images_of_run(run) if same_table else None) or table.parent
+    images = images or (run_settings(run).data.images if same_table else None) or table.parent
     usable, left_out = usable_rows(frame, predictor.schema, 1.0)
     if chosen == "all":
         rows = np.flatnonzero(usable)
@@ -312,7 +312,7 @@ def _rows_of(
             raise unknown_column(name, frame.columns)
     if same_table:
         found = split_of_run(run, frame, predictor.schema, usable)
-        if split == "train" and run_config(run)["data"].get("dedup"):
+        if split == "train" and run_settings(run).data.dedup:
             columns = predictor.schema.names("image")
             photos = find_photos(frame, columns, images) if columns else None
             found, _ = without_copies(frame, predictor.schema, found, photos)
@@ -334,52 +334,88 @@ def split_of_run(run: Path, frame: pd.DataFrame, schema: Schema, usable: np.ndar
     kept = read_split(run, len(frame))
     if kept is not None:
         return Split(*(rows[usable[rows]] for rows in kept.parts().values()))
-    config, positions = run_config(run), np.flatnonzero(usable)
-    data, train = config.get("data", {}), config.get("train", {})
-    missing = [name for name, part in (("valid", data), ("test", data), ("seed", train)) if name not in part]
-    if missing:
-        raise DataError(
-            f"{run / 'config.toml'} does not say {' and '.join(missing)}, so that its rows cannot be split."
+    said, positions, path = run_settings(run), np.flatnonzero(usable), run / "config.toml"
+    known = {"valid": said.data.valid, "test": said.data.test, "seed": said.train.seed}
+    missing = [name for name, value in known.items() if value is None]
+    if said.data.valid is None or said.data.test is None or said.train.seed is None:
+        raise DataError(f"{path} does not say {' and '.join(missing)}, so that its rows cannot be split.")
+    with said_by(path):
+        found = split_rows(
+            frame.iloc[positions],
+            schema,
+            valid=said.data.valid,
+            test=said.data.test,
+            seed=said.train.seed,
+            time=said.data.split_time,
         )
-    found = split_rows(
-        frame.iloc[positions],
-        schema,
-        valid=data["valid"],
-        test=data["test"],
-        seed=train["seed"],
-        time=data.get("split_time"),
-    )
     return Split(train=positions[found.train], valid=positions[found.valid], test=positions[found.test])
 
 
-def text_of_run(run: Path) -> TextConfig:
-    """How the table of the run was written."""
-    return TextConfig(**run_config(run).get("data", {}).get("text", {}))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DataSettings:
+    """What is needed of the section ``[data]``."""
+
+    valid: Share | None = None
+    test: Share | None = None
+    split_time: str | None = None
+    dedup: bool = False
+    images: Path | None = None
+    """The folder that the photo paths start from, if it was set."""
+    text: TextConfig = field(default_factory=TextConfig)
 
 
-def images_of_run(run: Path) -> Path | None:
-    """The folder that the photo paths of the run's table start from, if it was set."""
-    images = run_config(run).get("data", {}).get("images")
-    return None if images is None else Path(images)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TrainSettings:
+    """What is needed of the section ``[train]``."""
+
+    seed: Annotated[int, Within(0, 2**32 - 1)] | None = None
 
 
-def _is_table_of_run(run: Path, table: Path) -> bool:
-    """Whether the run was trained on the file of this name, whatever is in it now."""
-    known = run_config(run).get("table")
-    return known is not None and Path(known).resolve() == table.resolve()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What ``config.toml`` of a run says of its table and its rows; a model folder alone says nothing."""
+
+    table: Path | None = None
+    data: _DataSettings = field(default_factory=_DataSettings)
+    train: _TrainSettings = field(default_factory=_TrainSettings)
+
+
+def run_settings(run: Path) -> RunSettings:
+    """Read them.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    return from_plain(RunSettings, run_config(run), str(run / "config.toml"))
 
 
 def run_config(run: Path) -> dict[str, Any]:
-    """The settings of a run; a model folder alone has none.
+    """All settings of a run as they are written; a model folder alone has none.
 
     Raises:
         DataError: the file is damaged.
     """
     path = run / "config.toml"
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}.") from error
+    return read_toml(path) if is_there(path) else {}
+
+
+def read_table_of_run(run: Path, table: Path, text: TextConfig | None = None) -> pd.DataFrame:
+    """A table as that of a run was written, or as ``text`` says.
+
+    Raises: as ``read_as_configured``; DataError also where the run says what no table can be.
+    """
+    if text is None:
+        text = run_settings(run).data.text
+        asked_format(table, TextConfig())  # what is wrong with the table itself
+        with said_by(run / "config.toml"):
+            asked_format(table, text)
+    return read_as_configured(table, text)[0]
+
+
+def _is_table_of_run(run: Path, table: Path) -> bool:
+    """Whether the run was trained on the file of this name, whatever is in it now."""
+    known = run_settings(run).table
+    return known is not None and known.resolve() == table.resolve()
 
 
 def _warn_of_changes(

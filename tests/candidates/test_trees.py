@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from mixfit.candidates.tree_model import TreeModel
+from mixfit.candidates.tree_model import LEAF, TreeModel
 from mixfit.candidates.trees import grow_trees
 from mixfit.errors import DataError
 
@@ -69,12 +69,23 @@ def test_no_rows_and_many_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(model.predict(columns), whole)
 
 
-@pytest.mark.parametrize(("name", "value"), [("left", 10**6), ("right", 0), ("feature", 99)])
-def test_damaged_trees_are_refused(name: str, value: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("left", 10**6, "points to where there is none"),
+        ("right", 0, "below two others, or in a circle"),
+        ("right", 2, "below two others, or in a circle"),
+        ("feature", 99, "points to where there is none"),
+        ("feature", -1, "'feature' has a number out of its range"),
+        ("value", np.nan, "'value' is not finite"),
+        ("flags", 255, "'flags' has a number out of its range"),
+    ],
+)
+def test_damaged_trees_are_refused(name: str, value: float, text: str) -> None:
     columns = columns_with_levels()
     model = grow_trees(columns, truth_of(columns, 0), levels=(40, 40), classes=0, rounds=3)
     damaged = model.nodes[name].copy()
-    damaged[0] = value
+    damaged[model.nodes["flags"] & LEAF == 0] = value
     tensors = replace(model, nodes=model.nodes | {name: damaged}).tensors()
-    with pytest.raises(DataError, match="saved trees are damaged"):
+    with pytest.raises(DataError, match=text):
         TreeModel.from_tensors({key: torch.clone(tensor) for key, tensor in tensors.items()})

@@ -112,10 +112,10 @@ def test_schema_files(tmp_path: Path) -> None:
     assert Schema.load(tmp_path / "schema.json") == schema
     assert "größe" in (tmp_path / "schema.json").read_text(encoding="utf-8")
     (tmp_path / "schema.json").write_text("{")
-    with pytest.raises(DataError, match=r"schema\.json is not JSON"):
+    with pytest.raises(DataError, match=r"schema\.json is damaged: "):
         Schema.load(tmp_path / "schema.json")
     (tmp_path / "schema.json").write_text("[" * 200_000)
-    with pytest.raises(DataError, match=r"schema\.json is not JSON"):
+    with pytest.raises(DataError, match=r"schema\.json is damaged: "):
         Schema.load(tmp_path / "schema.json")
     with pytest.raises(DataError, match=r"no\.json cannot be read: No such file"):
         Schema.load(tmp_path / "no.json")

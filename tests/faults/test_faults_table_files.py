@@ -2,6 +2,8 @@
 
 import csv
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -365,3 +367,53 @@ def test_f44_raw_and_typed_files_are_untouched(tmp_path: Path) -> None:
     for name in ("t.parquet", "t.jsonl"):
         write_table(frame, tmp_path / name)
         pd.testing.assert_frame_equal(read_table(tmp_path / name), frame)
+
+
+@pytest.mark.parametrize("kind", ["feather", "parquet", "jsonl", "csv"])
+def test_f01_a_damaged_file_of_any_kind_is_read_or_refused_in_one_sentence(kind: str, tmp_path: Path) -> None:
+    """In a process of its own: what Arrow reads wrongly may end one."""
+    script = _DAMAGED.format(kind=kind, folder=str(tmp_path))
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "whole\n"), ended.stderr[-500:]
+
+
+_DAMAGED = """
+import random, warnings
+from pathlib import Path
+import numpy as np, pandas as pd
+from mixfit.config import TextConfig
+from mixfit.data.pieces import table_pieces
+from mixfit.data.table import read_table
+from mixfit.errors import DataError
+
+warnings.simplefilter("ignore")
+rng, path = random.Random(0), Path({folder!r}) / "table.{kind}"
+frame = pd.DataFrame({{"a": np.arange(40.0), "t": [f"text {{row}}" for row in range(40)], "i": [1, None] * 20}})
+frame["t2"] = frame["t"].astype(object).where(frame.index % 3 > 0, None)
+match "{kind}":
+    case "feather":
+        frame.to_feather(path, compression="uncompressed")
+    case "parquet":
+        frame.to_parquet(path)
+    case "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    case "csv":
+        frame.to_csv(path, index=False)
+whole = path.read_bytes()
+for _ in range(150):
+    content, way = bytearray(whole), rng.random()
+    if way < 0.2:
+        content = content[: rng.randrange(len(content))]
+    elif way < 0.4:
+        content[(place := rng.randrange(len(content))) : place] = bytes(rng.randrange(1, 5))
+    else:
+        for _ in range(rng.randrange(1, 6)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+    path.write_bytes(content)
+    for read in (read_table, lambda path: list(table_pieces(path, TextConfig(), most_rows=16, most_bytes=10**6))):
+        try:
+            read(path)
+        except DataError as error:
+            assert str(error) and chr(10) not in str(error), error
+print("whole")
+"""

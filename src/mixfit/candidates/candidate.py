@@ -4,23 +4,26 @@ In: a ``Fold``. Out: a ``Fitted`` model, which predicts rows it has not seen and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, assert_never
+from typing import Annotated, Any, Literal, assert_never
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mixfit.candidates.components import Components
-from mixfit.candidates.encoding import EncodedRows
+from mixfit.candidates.encoding import EncodedRows, RowEncoder
 from mixfit.candidates.fold import COMPONENTS, Candidate, Fitted, Fold, RowsToPredict
 from mixfit.candidates.kernels import KernelModel, Likeness, fit_kernels
 from mixfit.candidates.lightgbm_trees import grow_lightgbm
-from mixfit.candidates.linear import LinearModel, design_matrix, find_knots, fit_logistic, fit_ridge
+from mixfit.candidates.linear import LinearModel, design_matrix, design_width, find_knots, fit_logistic, fit_ridge
 from mixfit.candidates.mixed import MixedRows
 from mixfit.candidates.network import FittedNetwork, fit_network, read_network
+from mixfit.candidates.saved import below, saved_array
 from mixfit.candidates.tree_model import TreeModel
 from mixfit.candidates.trees import grow_trees
 from mixfit.config import ModelConfig, TrainConfig
+from mixfit.errors import DataError
+from mixfit.plain import Within, from_plain
 from mixfit.seeding import seeded
 from mixfit.training.callback import Callback
 from mixfit.training.snapshot import Snapshot
@@ -108,6 +111,40 @@ class FittedSimple:
 
     def _design(self, encoded: EncodedRows, found: np.ndarray | None, *, table: bool) -> np.ndarray:
         return design_matrix(encoded, self.cardinalities, self.knots, found, table=table)
+
+    @property
+    def classes(self) -> int:
+        """0 for a number."""
+        return 0 if isinstance(self.model, KernelModel) else self.model.classes
+
+    def takes(self, encoder: RowEncoder, features: int | None) -> bool:
+        """Whether rows of an encoder, with photo features of this width, have the columns that were fitted."""
+        numeric, cardinalities, found = encoder.numeric, encoder.cardinalities, self.components
+        if self.cardinalities != cardinalities or self.knots.shape[1] != numeric:
+            return False
+        if found is not None and len(found.mean) != features:
+            return False
+        directions = None if found is None else len(found.axes)
+        match self.model:
+            case LinearModel():
+                width = design_width(numeric, cardinalities, len(self.knots), directions, table=self.table)
+                return len(self.model.weights) == width
+            case KernelModel():
+                train = self.model.train
+                widths = (numeric, len(cardinalities)) if self.table else (0, 0)
+                wanted = (*widths, directions or 0)
+                found_widths = train.numbers.shape[1], train.levels.shape[1], train.photos.shape[1]
+                counts = np.array(cardinalities if self.table else (), dtype=np.int64)
+                return found_widths == wanted and bool(((train.levels >= 0) & (train.levels < counts)).all())
+            case _:
+                levels = encoder.preprocessor.cardinalities
+                width = (directions or 0) + (numeric + len(levels) if self.table else 0)
+                # A column of zeros stands for one that is not there, see ``_tree_columns``.
+                width += found is None and not (numeric and self.table)
+                first = width - (len(levels) if self.table else 0)
+                lists = {place: codes for place, codes in enumerate(self.model.codes) if codes is not None}
+                columns = self.model.order
+                return len(columns) == width and all(columns[place] >= first for place in lists)
 
     def tensors(self) -> dict[str, Tensor]:
         """See ``Fitted``."""
@@ -238,27 +275,59 @@ def _tree_columns(encoded: EncodedRows, components: Components | None, *, table:
     return np.concatenate(parts or [np.zeros((len(encoded), 1))], axis=1).astype(np.float64)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """What ``describe`` of models other than networks gives."""
+
+    kind: Literal["constant", "linear", "kernels", "trees", "lightgbm"]
+    classes: Annotated[int, Within(0, 10**6)] = 0
+    table: bool = True
+    cardinalities: tuple[Annotated[int, Within(1, 10**8)], ...] = ()
+
+
 def read_fitted(description: dict[str, Any], tensors: dict[str, Tensor], backbone: nn.Module | None) -> Fitted:
     """Read what ``describe`` and ``tensors`` of a fitted candidate gave.
 
     Raises:
-        KeyError, TypeError, ValueError, RuntimeError, DataError: it is something else.
+        DataError: it is something else, or its parts do not fit each other.
     """
-    kind = description["kind"]
-    if kind == "constant":
-        return FittedConstant(value=tensors["value"].numpy(), classes=int(description["classes"]))
-    if kind == "network":
+    if isinstance(description, dict) and description.get("kind") == "network":
         return read_network(description, tensors, backbone)
-    models: dict[str, Any] = {"linear": LinearModel, "kernels": KernelModel, "trees": TreeModel, "lightgbm": TreeModel}
-    inner = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    components = None
+    said: _Saved = from_plain(_Saved, description, "a model", finite=True)
+    if said.kind == "constant":
+        return FittedConstant(value=saved_array(tensors, "value", max(said.classes, 1)), classes=said.classes)
+    knots, components = saved_array(tensors, "knots", None, None), None
     if "components.mean" in tensors:
-        components = Components(mean=tensors["components.mean"].numpy(), axes=tensors["components.axes"].numpy())
+        mean = saved_array(tensors, "components.mean", None)
+        components = Components(mean=mean, axes=saved_array(tensors, "components.axes", None, len(mean)))
+    kinds: dict[str, Any] = {"linear": LinearModel, "kernels": KernelModel, "trees": TreeModel, "lightgbm": TreeModel}
     return FittedSimple(
-        kind=kind,
-        table=bool(description["table"]),
+        kind=said.kind,
+        table=said.table,
         components=components,
-        cardinalities=tuple(int(count) for count in description["cardinalities"]),
-        knots=tensors["knots"].numpy(),
-        model=models[kind].from_tensors(inner),
+        cardinalities=said.cardinalities,
+        knots=knots,
+        model=kinds[said.kind].from_tensors(below(tensors, "model.")),
     )
+
+
+def check_fits(fitted: Fitted, encoder: RowEncoder, *, classes: int, features: int | None) -> None:
+    """Whether a model that was read takes the rows of an encoder, and gives what the target wants.
+
+    Args:
+        classes: of the target; 0 for a number.
+        features: width of the features of photos; None where there are none.
+    Raises:
+        DataError: it does not.
+    """
+    match fitted:
+        case FittedConstant():
+            fits = fitted.classes == classes
+        case FittedSimple():
+            fits = fitted.takes(encoder, features) and fitted.classes == classes
+        case FittedNetwork():
+            fits = fitted.takes(encoder, features) and fitted.classes == classes
+        case _:
+            raise DataError("a model is of no known kind")
+    if not fits:
+        raise DataError("a model does not fit the columns, the photos or the classes")

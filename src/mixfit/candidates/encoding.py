@@ -4,7 +4,7 @@ In: raw rows of a table and the features of their photos. Out: ``EncodedRows``; 
 All is learnt from the rows that are handed to ``fit``, which are the training rows of one fold."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,8 @@ from mixfit.data.dataset import FeatureTable
 from mixfit.data.preprocess import CategoryColumn, TablePreprocessor
 from mixfit.data.schema import Schema
 from mixfit.data.values import to_keys
+from mixfit.errors import DataError
+from mixfit.plain import Within, from_plain, shown
 from mixfit.weighted import taken, weighted_mean
 
 _SHORTEST_CODE = 3
@@ -106,6 +108,11 @@ class RowEncoder:
         return cls(preprocessor=found, prefixes=tuple(prefixes))
 
     @property
+    def numeric(self) -> int:
+        """Columns of numbers."""
+        return len(self.preprocessor.numeric_names)
+
+    @property
     def cardinalities(self) -> tuple[int, ...]:
         """Levels of each category and then of each prefix, level 0 included."""
         return (*self.preprocessor.cardinalities, *(len(prefix.category.levels) + 1 for prefix in self.prefixes))
@@ -150,17 +157,39 @@ class RowEncoder:
 
     @classmethod
     def from_dict(cls, state: Any) -> "RowEncoder":
-        """Read what ``to_dict`` gave; raises KeyError or TypeError, or DataError, when it is something else."""
-        prefixes = tuple(
-            PrefixColumn(
-                length=int(saved["length"]),
-                category=CategoryColumn(
-                    name=str(saved["name"]), levels=tuple(saved["levels"]), rare=tuple(saved["rare"])
-                ),
-            )
-            for saved in state["prefixes"]
-        )
-        return cls(preprocessor=TablePreprocessor.from_dict(state["preprocessor"]), prefixes=prefixes)
+        """Read what ``to_dict`` gave.
+
+        Raises:
+            DataError: it is something else, or there are beginnings of a column that is no category.
+        """
+        saved: _Saved = from_plain(_Saved, state, "the encoder", finite=True)
+        preprocessor = TablePreprocessor.from_dict(saved.preprocessor)
+        known = set(preprocessor.categorical_names)
+        prefixes = []
+        for one in saved.prefixes:
+            if one.name not in known or len(set(one.levels)) != len(one.levels):
+                raise DataError(f"the beginnings of the codes of {shown(one.name)!r} are damaged")
+            category = CategoryColumn(name=one.name, levels=one.levels, rare=one.rare)
+            prefixes.append(PrefixColumn(length=one.length, category=category))
+        return cls(preprocessor=preprocessor, prefixes=tuple(prefixes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SavedPrefix:
+    """A ``PrefixColumn`` in JSON."""
+
+    length: Annotated[int, Within(1, 1000)]
+    name: str
+    levels: tuple[str, ...]
+    rare: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """A ``RowEncoder`` in JSON."""
+
+    preprocessor: dict[str, Any]
+    prefixes: tuple[_SavedPrefix, ...]
 
 
 def mean_features(

@@ -14,9 +14,9 @@ row that counts twice in every mean and share, not two rows. How many rows a qua
 can tell, is their effective number (sum of weights)² / (sum of squared weights), of equal weights their number."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -25,8 +25,10 @@ from scipy.special import softmax
 from torch import Tensor
 
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
-from mixfit.candidates.linear import LinearModel, design_matrix, find_knots
-from mixfit.errors import ConfigError
+from mixfit.candidates.linear import LinearModel, design_matrix, design_width, find_knots
+from mixfit.candidates.saved import below, saved_array, saved_number
+from mixfit.errors import ConfigError, DataError
+from mixfit.plain import Within, from_plain
 
 _MOST_SCORES = 2_000
 _LEAST_PER_FIFTH = 100
@@ -105,15 +107,15 @@ class Scores:
         """Read what ``tensors`` gave.
 
         Raises:
-            KeyError, ValueError: it is something else.
+            DataError: it is something else.
         """
-        values, shares = (tensors[f"{prefix}.{name}"].numpy() for name in ("values", "shares"))
-        rows = float(tensors[f"{prefix}.rows"].item())
-        ascending = bool((np.diff(values) >= 0).all() and (np.diff(shares, prepend=0.0) >= 0).all())
-        if values.ndim != 1 or values.shape != shares.shape or not ascending or not 0 <= rows < np.inf:
-            raise ValueError(f"{prefix} are not the scores of rows")
+        values = saved_array(tensors, f"{prefix}.values", None, low=0)
+        shares = saved_array(tensors, f"{prefix}.shares", len(values), low=0, high=1)
+        rows = saved_number(tensors, f"{prefix}.rows")
+        if rows < 0 or (np.diff(values) < 0).any() or (np.diff(shares) < 0).any():
+            raise DataError(f"{prefix} are not the scores of rows")
         if bool(len(values)) != bool(rows) or (len(values) and shares[-1] != 1):
-            raise ValueError(f"{prefix} are not all scores of their rows")
+            raise DataError(f"{prefix} are not all scores of their rows")
         return cls(values=values, shares=shares, rows=rows)
 
 
@@ -334,28 +336,23 @@ def uncertainty_from_dict(description: dict[str, Any], tensors: dict[str, Tensor
     """Read what ``describe`` and ``tensors`` gave.
 
     Raises:
-        KeyError, TypeError, ValueError: it is something else.
+        DataError: it is something else.
     """
     if "scores" in tensors:
-        raise ValueError("its intervals are of an older kind, which could be useless")
+        raise DataError("its intervals are of an older kind, which could be useless")
+    said: _Saved = from_plain(_Saved, description, "the uncertainty", finite=True)
     scores = Scores.from_tensors(tensors, "scores")
-    if description["kind"] == "class":
-        return ClassUncertainty(temperature=float(description["temperature"]), scores=scores)
-    spread, saved = None, description["spread"]
-    if saved is not None:
-        names = ("weights", "bias", "classes")
-        spread = Spread(
-            knots=tensors["spread.knots"].numpy(),
-            model=LinearModel.from_tensors({name: tensors[f"spread.{name}"] for name in names}),
-            low=float(saved["low"]),
-            high=float(saved["high"]),
-            table=bool(saved["table"]),
-        )
-    edges = tensors["edges"].numpy()
-    if edges.ndim != 1 or not (np.diff(edges) >= 0).all():
-        raise ValueError("the edges of its intervals are not in order")
+    if not len(scores.values):
+        raise DataError("the uncertainty has no scores")
+    if said.kind == "class":
+        return ClassUncertainty(temperature=said.temperature, scores=scores)
+    encoder = RowEncoder.from_dict(said.encoder)
+    spread = None if said.spread is None else _read_spread(said.spread, below(tensors, "spread."), encoder)
+    edges = saved_array(tensors, "edges", None)
+    if (np.diff(edges) < 0).any():
+        raise DataError("the edges of its intervals are not in order")
     return NumberUncertainty(
-        encoder=RowEncoder.from_dict(description["encoder"]),
+        encoder=encoder,
         spread=spread,
         scores=scores,
         without_photo=Scores.from_tensors(tensors, "without_photo"),
@@ -364,6 +361,37 @@ def uncertainty_from_dict(description: dict[str, Any], tensors: dict[str, Tensor
             Scores.from_tensors(tensors, f"part{place}") for place in range(len(edges) + 1) if len(edges)
         ),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SavedSpread:
+    """What ``describe`` gives of a spread."""
+
+    low: Annotated[float, Within(-700, 700)]
+    high: Annotated[float, Within(-700, 700)]
+    table: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """What ``describe`` gives."""
+
+    kind: Literal["number", "class"]
+    temperature: Annotated[float, Within(0.01, 100)] = 1.0
+    encoder: dict[str, Any] = field(default_factory=dict)
+    spread: _SavedSpread | None = None
+
+
+def _read_spread(said: _SavedSpread, tensors: dict[str, Tensor], encoder: RowEncoder) -> Spread:
+    model = LinearModel.from_tensors(tensors)
+    knots = saved_array(tensors, "knots", None, 1 + encoder.numeric)
+    if (
+        model.classes
+        or said.low > said.high
+        or len(model.weights) != _spread_width(encoder, len(knots), table=said.table)
+    ):
+        raise DataError("the spread of the intervals is not that of their columns")
+    return Spread(knots=knots, model=model, low=said.low, high=said.high, table=said.table)
 
 
 def check_level(level: float) -> None:
@@ -491,6 +519,11 @@ def _interval_score(errors: np.ndarray, spreads: np.ndarray, weight: np.ndarray)
         half = (scores.quantile(level) if scores.suffice(level) else scores.values[-1]) * spreads
         total += float(weight @ (2 * half + 2 / (1 - level) * np.maximum(errors - half, 0)))
     return total / len(_GATE_LEVELS)
+
+
+def _spread_width(encoder: RowEncoder, knots: int, *, table: bool) -> int:
+    """How many columns ``_spread_columns`` gives."""
+    return 2 + knots + design_width(encoder.numeric, encoder.cardinalities, knots, None, table=table)
 
 
 def _spread_columns(

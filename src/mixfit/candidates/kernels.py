@@ -14,7 +14,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mixfit.candidates.mixed import distinct
+from mixfit.candidates.saved import saved_array, saved_number
 from mixfit.data.ties import units_by_size
+from mixfit.errors import DataError
 
 MOST_ROWS = 3_000
 """Training rows from which on it takes too long."""
@@ -27,6 +29,7 @@ _NUMBER_REACH, _PHOTO_REACH = 0.3, 0.3  # times the mean squared distance from t
 # Names of the kernels, as in saved models.
 LINEAR_NUMBERS, NEAR_NUMBERS, LEVELS, PHOTOS = "numbers, linear", "numbers, near", "levels", "photos"
 LEVELS_AND_NUMBERS, PHOTOS_AND_LEVELS = "levels and numbers", "photos and levels"
+_NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,19 +115,22 @@ class KernelModel:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "KernelModel":
-        """Read what ``tensors`` gave."""
-        return cls(
-            train=Likeness(
-                numbers=tensors["numbers"].numpy(), levels=tensors["levels"].numpy(), photos=tensors["photos"].numpy()
-            ),
-            dual=tensors["dual"].numpy(),
-            shares={
-                name.removeprefix("share."): float(tensor[0])
-                for name, tensor in tensors.items()
-                if name.startswith("share.")
-            },
-            bias=float(tensors["bias"][0]),
+        """Read what ``tensors`` gave.
+
+        Raises:
+            DataError: it is something else.
+        """
+        dual = saved_array(tensors, "dual", None)
+        train = Likeness(
+            numbers=saved_array(tensors, "numbers", len(dual), None),
+            levels=saved_array(tensors, "levels", len(dual), None, kind="int"),
+            photos=saved_array(tensors, "photos", len(dual), None),
         )
+        names = sorted(name.removeprefix("share.") for name in tensors if name.startswith("share."))
+        if names != sorted(_names(train)):
+            raise DataError("the kernels are not those of its columns")
+        shares = {name: saved_number(tensors, f"share.{name}") for name in names}
+        return cls(train=train, dual=dual, shares=shares, bias=saved_number(tensors, "bias"))
 
 
 def fit_kernels(
@@ -207,7 +213,22 @@ def _kernels(rows: Likeness, train: Likeness) -> dict[str, Float[np.ndarray, "ro
     found |= _of_photos(rows.photos, train.photos)
     if PHOTOS in found and LEVELS in found:
         found[PHOTOS_AND_LEVELS] = found[PHOTOS] * found[LEVELS]
-    return found or {"nothing": np.zeros((len(rows.numbers), len(train.numbers)))}
+    return found or {_NOTHING: np.zeros((len(rows.numbers), len(train.numbers)))}
+
+
+def _names(rows: Likeness) -> list[str]:
+    """Of the kernels that such columns allow, see ``_kernels``."""
+    numbers, levels, photos = (part.shape[1] > 0 for part in (rows.numbers, rows.levels, rows.photos))
+    known = {
+        LINEAR_NUMBERS: numbers,
+        NEAR_NUMBERS: numbers,
+        LEVELS: levels,
+        LEVELS_AND_NUMBERS: levels and numbers,
+        PHOTOS: photos,
+        PHOTOS_AND_LEVELS: photos and levels,
+        _NOTHING: not (numbers or levels or photos),
+    }
+    return [name for name, there in known.items() if there]
 
 
 def _of_numbers(numbers: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from scipy.special import softmax
 from torch import Tensor
 
 from mixfit.candidates.encoding import EncodedRows
+from mixfit.candidates.saved import saved_array, saved_classes
 from mixfit.data.ties import units_by_size
 from mixfit.weighted import taken, weighted_mean, weighted_quantile
 
@@ -54,8 +55,15 @@ class LinearModel:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "LinearModel":
-        """Read what ``tensors`` gave."""
-        return cls(weights=tensors["weights"].numpy(), bias=tensors["bias"].numpy(), classes=int(tensors["classes"][0]))
+        """Read what ``tensors`` gave.
+
+        Raises:
+            DataError: it is something else.
+        """
+        classes = saved_classes(tensors)
+        outputs = max(classes, 1)
+        weights, bias = saved_array(tensors, "weights", None, outputs), saved_array(tensors, "bias", outputs)
+        return cls(weights=weights, bias=bias, classes=classes)
 
 
 def find_knots(
@@ -65,6 +73,14 @@ def find_knots(
     if not len(numeric):
         return np.zeros((3, numeric.shape[1]))
     return weighted_quantile(numeric, (0.25, 0.5, 0.75), weight)
+
+
+def design_width(
+    numeric: int, cardinalities: tuple[int, ...], knots: int, components: int | None, *, table: bool
+) -> int:
+    """How many columns ``design_matrix`` gives; arguments as there, as sizes."""
+    width = numeric * (1 + knots) + sum(count - 1 for count in cardinalities) if table else 0
+    return width + (0 if components is None else components + 1)
 
 
 def design_matrix(

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
+from mixfit.candidates.encoding import RowEncoder
 from mixfit.candidates.fold import Candidate, Fold, RowsToPredict
 from mixfit.candidates.mixed import MixedRows
 from mixfit.config import ModelConfig, TrainConfig
@@ -18,11 +19,11 @@ from mixfit.data.load import MixedData
 from mixfit.data.loader import DataLoader
 from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.sampler import SequentialSampler
-from mixfit.errors import ConfigError
-from mixfit.files import with_tuples
-from mixfit.nn.build import ModelShape, make_model
+from mixfit.errors import ConfigError, DataError
+from mixfit.nn.build import ModelShape, make_saved_model
 from mixfit.nn.freezing import blocks, freeze
 from mixfit.nn.model import MixedInputModel
+from mixfit.plain import Within, from_plain
 from mixfit.training.build import build_model, model_shape, sized_for
 from mixfit.training.callback import Callback
 from mixfit.training.choose import choose_optimizer, loss_for
@@ -79,6 +80,15 @@ class FittedNetwork:
             outputs = [self.model(xb).double().cpu() for xb, _ in loader]
         found = torch.cat([torch.zeros((0, self.classes) if self.classes else (0,)), *outputs])
         return (found.softmax(1) if self.classes else found).numpy()
+
+    def takes(self, encoder: RowEncoder, features: int | None) -> bool:
+        """Whether it was made for the columns of an encoder, and for photo features of this width."""
+        preprocessor, shape = encoder.preprocessor, self.shape
+        columns = (encoder.numeric, preprocessor.cardinalities) if self.table else (0, ())
+        image = self.model.image
+        return (shape.numeric, shape.cardinalities) == columns and (
+            image is None or self.own_backbone or image.num_features == features
+        )
 
     def predict_mixed(self, rows: MixedRows) -> np.ndarray:
         """See ``Fitted``; a network on pixels wants features of its own image encoder."""
@@ -247,29 +257,38 @@ def _changed(network: MixedInputModel, backbone: nn.Module) -> tuple[str, ...]:
 
 def read_network(description: dict[str, Any], tensors: dict[str, Tensor], backbone: nn.Module | None) -> FittedNetwork:
     """See ``read_fitted``."""
-    shape, config = ModelShape(**with_tuples(description["shape"])), ModelConfig.from_dict(description["model"])
-    network = make_model(shape, config, pretrained=False)
-    own, tuned = bool(description["own_backbone"]), bool(description.get("tuned", False))
-    changed = tuple(name for name in tensors if name.startswith(_BACKBONE)) if tuned else None
-    if tuned:
-        if backbone is None or network.image is None:
-            raise ValueError("there is no shared backbone for a tuned network")
-        network.image.backbone.load_state_dict(backbone.state_dict())
-    elif not own:
-        share_backbone(network, backbone)
-    missing, unexpected = network.load_state_dict(tensors, strict=False)
-    whole = own and not tuned
-    if unexpected or any(whole or not name.startswith(_BACKBONE) for name in missing):
-        raise ValueError(f"{len(missing) + len(unexpected)} tensors of a network are missing or too many")
+    said: _Saved = from_plain(_Saved, description, "a network", finite=True)
+    changed = None
+    if said.tuned:
+        if backbone is None or not said.shape.photos:
+            raise DataError("there is no shared backbone for a tuned network")
+        changed = tuple(name for name in tensors if name.startswith(_BACKBONE))
+        tensors = {_BACKBONE + name: tensor for name, tensor in backbone.state_dict().items()} | tensors
+    own = said.own_backbone or said.tuned
+    if said.shape.outputs != max(said.classes, 1) or (said.shape.photos and backbone is None and not own):
+        raise DataError("the outputs or the photos of a network are not those of its shape")
+    network = make_saved_model(said.shape, said.model, tensors, None if own else backbone)
     return FittedNetwork(
         model=network.eval(),
-        shape=shape,
-        config=config,
-        table=bool(description["table"]),
-        classes=int(description["classes"]),
-        own_backbone=own,
+        shape=said.shape,
+        config=said.model,
+        table=said.table,
+        classes=said.classes,
+        own_backbone=said.own_backbone,
         changed=changed,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """What ``describe`` gives."""
+
+    shape: ModelShape
+    model: ModelConfig
+    table: bool
+    classes: Annotated[int, Within(0, 10**6)]
+    own_backbone: bool
+    tuned: bool = False
 
 
 def share_backbone(network: MixedInputModel, backbone: nn.Module | None) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from scipy.special import softmax
 from torch import Tensor
 
+from mixfit.candidates.saved import saved_array, saved_classes
 from mixfit.errors import DataError
 
 MOST_LEVELS = 255  # of a column that is taken as categorical
@@ -18,6 +19,8 @@ _BLOCK = 4_000_000  # places in trees that are held at a time: rows times trees
 _MOST_HELD = 100_000_000  # numbers that are held for parts of mixed rows
 NODES = ("value", "threshold", "feature", "left", "right", "flags", "bitset")
 LEAF, CATEGORICAL, MISSING_LEFT = 1, 2, 4
+_NO_CODES = -2  # stands alone in the codes of a column of numbers
+_DEEPEST = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +158,7 @@ class TreeModel:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, for safetensors."""
-        lists = [np.full(1, -2) if codes is None else codes for codes in self.codes]
+        lists = [np.full(1, _NO_CODES) if codes is None else codes for codes in self.codes]
         return {
             **{name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in self.nodes.items()},
             "bitsets": torch.from_numpy(self.bitsets.astype(np.int64)),
@@ -172,39 +175,64 @@ class TreeModel:
         """Read what ``tensors`` gave.
 
         Raises:
-            DataError: a tree points to a node or a column that is not there, or in a circle.
+            DataError: it is something else, such as nodes that point to where there is none, or in a circle.
         """
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        ends = np.cumsum(arrays["code_lengths"])
-        lists = [arrays["codes"][end - length : end] for end, length in zip(ends, arrays["code_lengths"], strict=True)]
+        lengths = saved_array(tensors, "code_lengths", None, kind="int", low=0)
+        codes = saved_array(tensors, "codes", int(lengths.sum()), kind="int", low=_NO_CODES, high=MOST_LEVELS)
+        lists = np.split(codes, np.cumsum(lengths)[:-1]) if len(lengths) else []
+        classes = saved_classes(tensors)
+        baseline = saved_array(tensors, "baseline", None)
+        value = saved_array(tensors, "value", None)
+        count, columns = len(value), len(lengths)
         model = cls(
-            nodes={name: arrays[name] for name in NODES},
-            bitsets=arrays["bitsets"].astype(np.uint32),
-            roots=arrays["roots"],
-            baseline=arrays["baseline"],
-            codes=tuple(None if codes.tolist() == [-2] else codes for codes in lists),
-            order=arrays["order"],
-            classes=int(arrays["classes"][0]),
+            nodes={
+                "value": value,
+                "threshold": saved_array(tensors, "threshold", count, infinite=True),
+                "flags": saved_array(tensors, "flags", count, kind="byte", high=LEAF | CATEGORICAL | MISSING_LEFT),
+                **{
+                    name: saved_array(tensors, name, count, kind="int", low=0)
+                    for name in ("feature", "left", "right", "bitset")
+                },
+            },
+            bitsets=saved_array(tensors, "bitsets", None, 8, kind="int", low=0, high=2**32 - 1).astype(np.uint32),
+            roots=saved_array(tensors, "roots", None, len(baseline), kind="int", low=0, high=count - 1),
+            baseline=baseline,
+            codes=tuple(None if codes.tolist() == [_NO_CODES] else codes for codes in lists),
+            order=saved_array(tensors, "order", columns, kind="int"),
+            classes=classes,
         )
+        if len(baseline) != max(classes, 1) and not (classes == 2 and len(baseline) == 1):
+            raise DataError(f"the trees have {len(baseline)} outputs for {classes} classes")
+        if not np.array_equal(np.sort(model.order), np.arange(columns)):
+            raise DataError("the columns of the trees are not each there once")
         model._check()
         return model
 
     def _check(self) -> None:
-        """Children come after their parents, which also means that every walk ends."""
-        nodes = self.nodes
-        count = len(nodes["value"])
+        """Every node is in one place of one tree, and asks for a column that is there."""
+        nodes, categorical = self.nodes, np.array([codes is not None for codes in self.codes], dtype=bool)
         inner = np.flatnonzero((nodes["flags"] & LEAF) == 0)
-        children = np.concatenate([nodes["left"][inner], nodes["right"][inner]])
-        if (
-            len({len(values) for values in nodes.values()}) != 1
-            or (children <= np.concatenate([inner, inner])).any()
-            or (children >= count).any()
-            or (self.roots >= count).any()
-            or (self.roots < 0).any()
-            or (nodes["feature"][inner] >= len(self.order)).any()
-            or (nodes["feature"][inner] < 0).any()
-        ):
-            raise DataError("The saved trees are damaged: a node points to where there is none. Train again.")
+        feature, left, right = (nodes[name][inner] for name in ("feature", "left", "right"))
+        children = np.concatenate([left, right])
+        if (feature >= len(self.order)).any() or (children >= len(nodes["value"])).any():
+            raise DataError("a node of the trees points to where there is none")
+        by_category = (nodes["flags"][inner] & CATEGORICAL) != 0
+        if (nodes["bitset"][inner][by_category] >= len(self.bitsets)).any() or not categorical[
+            feature[by_category]
+        ].all():
+            raise DataError("a node of the trees splits by categories that it does not have")
+        # Else a walk might never end, or go through one node many times.
+        if (children <= np.concatenate([inner, inner])).any() or len(np.unique(children)) != len(children):
+            raise DataError("the trees are no trees: a node is below two others, or in a circle")
+        roots = np.unique(self.roots)
+        if np.isin(children, roots).any() or len(children) + len(roots) != len(nodes["value"]):
+            raise DataError("the trees are no trees: one begins within another, or a node is in none")
+        at, depth = roots, 0
+        while len(at) and depth <= _DEEPEST:
+            at, depth = at[(nodes["flags"][at] & LEAF) == 0], depth + 1
+            at = np.concatenate([nodes["left"][at], nodes["right"][at]])
+        if len(at):
+            raise DataError(f"the trees are deeper than {_DEEPEST} splits")
 
 
 def with_all_classes(

@@ -4,7 +4,6 @@ In: the table's file and its photos. Out: ``Fingerprint``. Photos are told apart
 them all would take as long as training does; a copy of a folder that loses the times counts as changed."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 from mixfit.data.photos import Photos
 from mixfit.errors import DataError
-from mixfit.files import read_regular
+from mixfit.files import read_json
+from mixfit.plain import Count, from_plain
 
 FINGERPRINT_FILE = "fingerprint.json"
 """Where ``mixfit inspect`` writes it, beside the schema."""
@@ -25,9 +25,9 @@ class Fingerprint:
     table_sha256: str
     photos_sha256: str
     """Of size and time of change of every file in the order of use; photos in the table itself count by the table."""
-    photos: int
+    photos: Count
     """Files that were there."""
-    photo_bytes: int
+    photo_bytes: Count
 
     @classmethod
     def of(cls, table: Path, photos: Photos | None) -> "Fingerprint":
@@ -70,10 +70,9 @@ class Fingerprint:
 def read_fingerprint(path: Path) -> Fingerprint | None:
     """The one that a JSON file holds; None when there is no such file, or it says something else."""
     try:
-        data = json.loads(read_regular(path))
-    except (DataError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        return from_plain(Fingerprint, read_json(path))
+    except DataError:
         return None
-    return Fingerprint.from_dict(data) if isinstance(data, dict) else None
 
 
 def _size_and_time(photo: Path) -> tuple[int, int]:

@@ -16,7 +16,15 @@ import pyarrow.parquet
 
 from mixfit.config import TextConfig
 from mixfit.data.photo_cells import bytes_columns
-from mixfit.data.table import LARGEST_EXACT, asked_format, checked_names, damaged, parquet_pieces, read_as_configured
+from mixfit.data.table import (
+    LARGEST_EXACT,
+    UNREADABLE,
+    asked_format,
+    checked_names,
+    damaged,
+    parquet_pieces,
+    read_as_configured,
+)
 from mixfit.errors import DataError
 
 SCANNED = 131_072
@@ -83,7 +91,7 @@ def table_pieces(path: Path, config: TextConfig, *, most_rows: int, most_bytes: 
         with pyarrow.parquet.ParquetFile(path) as file:
             about, schema = file.metadata, file.schema_arrow
             bytes_of_all = sum(about.row_group(group).total_byte_size for group in range(file.num_row_groups))
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise damaged(path, "parquet", error) from None
     if not about.num_rows:
         raise DataError(f"{path} has a header but no data rows; at least 1 is needed.")

@@ -6,7 +6,7 @@ Imports nothing from ``nn`` or ``training``; leaves images and the target to oth
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from mixfit.data.schema import Schema
 from mixfit.data.target import standardise
 from mixfit.data.values import Moments, is_day_first, moments, to_keys, to_numbers, to_times
 from mixfit.errors import DataError
+from mixfit.plain import Within, from_plain
 from mixfit.suggest import did_you_mean
 from mixfit.weighted import taken, weighted_median
 
@@ -25,6 +26,7 @@ MIN_COUNT = 2
 LARGEST_SCORE = 10.0
 _LOG_ABOVE_SKEW = 2.0
 _DAY = np.timedelta64(1, "D")
+_FURTHEST = 2**62  # microseconds, 146,000 years
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class NumberState:
     fill: float
     """Median of the training rows, after the logarithm; stands in for missing cells."""
     mean: float
-    std: float
+    std: Annotated[float, Within(0)]
     """Population mean and standard deviation after filling; std 0 = constant, and then the output is always 0."""
 
     @classmethod
@@ -111,7 +113,7 @@ class DateColumn:
 
     name: str
     day_first: bool
-    origin: int
+    origin: Annotated[int, Within(-_FURTHEST, _FURTHEST)]
     """Median of the training dates, microseconds since 1970."""
     scales: tuple[NumberState, ...]
     """Of year, month, day of week and days elapsed."""
@@ -266,19 +268,27 @@ class TablePreprocessor:
             DataError: it is something else.
         """
         try:
-            numbers = tuple(
-                NumberColumn(name=_text(c["name"]), scale=_scale(c["scale"]), flag=_truth(c["flag"]))
-                for c in data["numbers"]
-            )
-            dates = tuple(_date_column(column) for column in data["dates"])
-            categories = tuple(
-                CategoryColumn(name=_text(c["name"]), levels=_levels(c["levels"]), rare=_levels(c["rare"]))
-                for c in data["categories"]
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            raise DataError(f"the saved preprocessing state is damaged: {problem}.") from error
-        return cls(numbers, dates, categories)
+            read: TablePreprocessor = from_plain(cls, data, finite=True)
+            read._check()
+        except DataError as error:
+            raise DataError(f"the saved preprocessing state is damaged: {error}") from error
+        return read
+
+    def _check(self) -> None:
+        """What belongs together.
+
+        Raises:
+            DataError: it does not.
+        """
+        names = [*(column.name for column in self._numeric_columns), *self.categorical_names]
+        if len(set(names)) != len(names):
+            raise DataError("there is a column twice.")
+        for date in self.dates:
+            if len(date.scales) != 4:
+                raise DataError(f"a date has {len(date.scales)} scales in place of 4.")
+        for category in self.categories:
+            if any(len(set(texts)) != len(texts) for texts in (category.levels, category.rare)):
+                raise DataError("there is a level of a category twice.")
 
 
 def _is_tamed_by_log(values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"] | None) -> bool:
@@ -327,41 +337,3 @@ def require_columns(frame: pd.DataFrame, needed: Sequence[str]) -> None:
     twice = [name for name in needed if names.count(name) > 1]
     if twice:
         raise DataError(f"the table has {names.count(twice[0])} columns named {twice[0]!r}; leave one of them out.")
-
-
-def _date_column(state: Any) -> DateColumn:
-    scales = tuple(_scale(scale) for scale in state["scales"])
-    if len(scales) != 4 or not isinstance(state["origin"], int):
-        raise ValueError("a date column needs 4 scales and a whole number as origin")
-    return DateColumn(
-        name=_text(state["name"]),
-        day_first=_truth(state["day_first"]),
-        origin=state["origin"],
-        scales=scales,
-        flag=_truth(state["flag"]),
-    )
-
-
-def _scale(state: Any) -> NumberState:
-    fill, mean, std = (float(state[key]) for key in ("fill", "mean", "std"))
-    if not (np.isfinite([fill, mean, std]).all() and std >= 0):
-        raise ValueError("a scale must be finite with std of at least 0")
-    return NumberState(log=_truth(state["log"]), fill=fill, mean=mean, std=std)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"a name must be text, got {type(value).__name__}")
-    return value
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"a switch must be true or false, got {type(value).__name__}")
-    return value
-
-
-def _levels(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(set(map(_text, value))) != len(value):
-        raise ValueError("levels must be a list of different texts")
-    return tuple(cast(list[str], value))

@@ -12,6 +12,7 @@ from typing import Any
 
 from mixfit.choices import ROLES, TASKS, Role, Task
 from mixfit.errors import DataError
+from mixfit.files import read_json
 from mixfit.suggest import did_you_mean
 
 SUSPICIOUS_MARK = "suspicious:"
@@ -104,12 +105,7 @@ class Schema:
         Raises:
             DataError: the file cannot be read, is no JSON, or is not a schema.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path} is not JSON: {error}.") from error
+        data = read_json(Path(path))
         try:
             return cls.from_dict(data)
         except DataError as error:

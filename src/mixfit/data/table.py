@@ -10,6 +10,7 @@ import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ from mixfit.data.photo_cells import bytes_of_struct
 from mixfit.data.table_numbers import NumberStyle, detect_style, normalise_numbers
 from mixfit.data.table_text import read_cells, read_header, sniff_separator, to_utf8
 from mixfit.errors import ConfigError, DataError
+from mixfit.files import read_file
+from mixfit.plain import shown
 from mixfit.suggest import did_you_mean
 
 TableKind = Literal["csv", "parquet", "feather", "jsonl"]
@@ -49,6 +52,9 @@ UNNAMED_INDEX = "unnamed_0"
 """The name given to a first column without one: the row numbers that ``DataFrame.to_csv`` writes."""
 PARQUET_INDEX = "__index_level_0__"
 """The name under which ``DataFrame.to_parquet`` keeps an index without a name."""
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What pyarrow raises of a file that it cannot read; the last one of names that are no text."""
+_MOST_SAVED_BYTES, _MOST_SAVED_ROWS = 2**31, 20_000_000
 LARGEST_EXACT = 2**53
 """Beyond this, float64 no longer holds every integer."""
 
@@ -161,10 +167,34 @@ def parquet_pieces(
             if missing:
                 raise DataError(f"{path} has no column {missing[0]!r}.{did_you_mean(missing[0], stored)}")
             for batch in file.iter_batches(rows, row_groups=groups, columns=[stored[name] for name in wanted]):
+                batch.validate(full=True)
                 piece = pa.Table.from_batches([batch]).select([stored[name] for name in wanted]).rename_columns(wanted)
                 yield _to_frame(piece, path)
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise damaged(path, "parquet", error) from None
+
+
+def saved_columns(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
+    """Columns of a Parquet file that we wrote ourselves into a folder, which may come from a stranger.
+
+    Raises:
+        DataError: there is no such file, it is damaged or too large, or a column that is needed is missing.
+    """
+    content = BytesIO(read_file(path, most=_MOST_SAVED_BYTES))
+    try:
+        with pyarrow.parquet.ParquetFile(content) as file:
+            if file.metadata.num_rows > _MOST_SAVED_ROWS:
+                raise DataError(f"{path} has {file.metadata.num_rows:,} rows; at most {_MOST_SAVED_ROWS:,} are read.")
+            names = file.schema_arrow.names
+            missing = [name for name in needed if name not in names]
+            if missing or len(set(names)) != len(names):
+                what = f"it has no column {shown(missing[0])!r}" if missing else "a column is there twice"
+                raise DataError(f"{path} is not what was written: {what}.")
+            table = file.read(columns=[*needed, *(name for name in optional if name in names)])
+            table.validate(full=True)
+            return table
+    except UNREADABLE as error:
+        raise damaged(path, "parquet", error) from error
 
 
 def damaged(path: Path, kind: str, error: Exception) -> DataError:
@@ -321,10 +351,13 @@ def _read_arrow(path: Path, kind: TableKind) -> pa.Table:
     try:
         if kind == "parquet":
             with pyarrow.parquet.ParquetFile(path) as parquet:
-                return parquet.read()
-        with pa.OSFile(str(path)) as file:
-            return pyarrow.ipc.open_file(file).read_all()
-    except (pa.ArrowException, OSError) as error:
+                table = parquet.read()
+        else:
+            with pa.OSFile(str(path)) as file:
+                table = pyarrow.ipc.open_file(file).read_all()
+        table.validate(full=True)  # Arrow takes the places of texts in a file as they are, and would read anywhere
+        return table
+    except UNREADABLE as error:
         raise damaged(path, kind, error) from None
 
 

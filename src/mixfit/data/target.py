@@ -15,6 +15,7 @@ from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.schema import Schema
 from mixfit.data.values import Moments, moments, to_keys, to_numbers
 from mixfit.errors import DataError
+from mixfit.plain import from_plain
 from mixfit.weighted import taken
 
 WEIGHTLESS = "row of weight 0 left out"
@@ -205,13 +206,18 @@ def target_from_dict(data: Any) -> RegressionTarget | ClassTarget:
     Raises:
         DataError: it is something else.
     """
-    match data:
-        case {"kind": "number", "log": bool(log), "mean": int() | float() as mean, "std": int() | float() as std}:
-            if np.isfinite(mean) and 0 < std < np.inf:
-                return RegressionTarget(log=log, mean=float(mean), std=float(std))
-        case {"kind": "class", "classes": [_, _, *_] as classes} if all(isinstance(name, str) for name in classes):
-            if len(set(classes)) == len(classes):
-                return ClassTarget(tuple(classes))
+    kind = data.get("kind") if isinstance(data, dict) else None
+    try:
+        if kind == "number":
+            number: RegressionTarget = from_plain(RegressionTarget, data, finite=True)
+            if number.std > 0:
+                return number
+        elif kind == "class":
+            found: ClassTarget = from_plain(ClassTarget, data)
+            if len(found.classes) > 1 and len(set(found.classes)) == len(found.classes):
+                return found
+    except DataError as error:
+        raise DataError(f"the saved target is damaged: {error}") from error
     raise DataError("the saved target is damaged: it is neither a scale of numbers nor a list of different classes.")
 
 

@@ -3,10 +3,11 @@
 Nothing is drawn on pyplot: save one with ``figure.savefig(path)``, or let a notebook show it."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from mixfit.errors import ConfigError
 from mixfit.hooks.activation_stats import ActivationStats
@@ -29,6 +30,7 @@ _SHARES = {
     "near_zero": "share of values near zero",
     "saturated": "share of values at an end of the range",
 }
+MODALITIES = "gradient of the encoding, norm"
 _QUANTITIES = {
     "gradient": "norm of the gradient",
     "ratio": "update / weight",
@@ -64,6 +66,42 @@ def compare_histograms(
     Raises:
         ConfigError: there is nothing to show."""
     _require(panels)
+    drawn = []
+    for (stats, output), title in zip(panels, titles, strict=False):
+        drawn.append(panel_of(stats, output, title))
+    return draw_histograms(drawn, across=across)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """What a panel of ``plot_histograms`` shows, as numbers."""
+
+    title: str
+    edges: Float64[np.ndarray, " edges"]
+    """Of the bins, rising."""
+    spans: Int64[np.ndarray, "columns 2"]
+    """First and last step of each column."""
+    counts: Float64[np.ndarray, "columns bins"]
+    mean: Float64[np.ndarray, " columns"]
+    broken: Bool[np.ndarray, " columns"]
+    """Columns in which an output was not finite."""
+
+
+def panel_of(stats: ActivationStats, output: Output, title: str) -> Panel:
+    """The numbers of one output."""
+    histogram, told = stats.histogram(output), stats.over_time(output)
+    return Panel(
+        title=title,
+        edges=histogram.edges,
+        spans=histogram.spans,
+        counts=histogram.counts,
+        mean=np.array([record.mean for record in told]),
+        broken=np.array([record.broken > 0 for record in told], dtype=bool),
+    )
+
+
+def draw_histograms(panels: Sequence[Panel], *, across: int = 3) -> "Figure":
+    """``plot_histograms`` of numbers."""
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
@@ -72,31 +110,29 @@ def compare_histograms(
     figure = Figure(figsize=(0.6 + 3.0 * across, 0.5 + 1.9 * down), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False, sharey=True)
     low, high, mesh = 0.0, 0.0, None
-    for axes, (stats, output), title in zip(grid.flat, panels, titles, strict=False):
-        histogram = stats.histogram(output)
-        counts = histogram.counts
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        counts = panel.counts
         seen = np.flatnonzero(counts.sum(0))
         if len(seen):
-            low, high = min(low, histogram.edges[seen[0]]), max(high, histogram.edges[seen[-1] + 1])
+            low, high = min(low, panel.edges[seen[0]]), max(high, panel.edges[seen[-1] + 1])
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         # Even steps of the scale, not of the values: bins far out are wide, and would look empty.
-        heights = np.diff(np.arcsinh(histogram.edges / _LINEAR))
+        heights = np.diff(np.arcsinh(panel.edges / _LINEAR))
         density = (shares / heights).T
-        borders = _borders(histogram.spans)
+        borders = _borders(panel.spans)
         mesh = axes.pcolormesh(
             borders,
-            histogram.edges,
+            panel.edges,
             np.where(density > 0, density, np.nan),
             norm=LogNorm(1e-3, 3.0),
             cmap="viridis",
             rasterized=True,
         )
-        told = stats.over_time(output)
-        axes.plot(histogram.spans.mean(1), [record.mean for record in told], color="white", linewidth=0.9)
-        for record, left, right in zip(told, borders, borders[1:], strict=False):
-            if record.broken:
+        axes.plot(panel.spans.mean(1), panel.mean, color="white", linewidth=0.9)
+        for broken, left, right in zip(panel.broken, borders, borders[1:], strict=False):
+            if broken:
                 axes.axvspan(left, right, color=_BROKEN, linewidth=0)
-        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_title(panel.title, fontsize=9, loc="left")
         _plain(axes)
         axes.set_facecolor("#2a0a38")
     for axes in grid.flat[len(panels) :]:
@@ -117,19 +153,35 @@ def plot_shares(stats: ActivationStats, share: Share = "dead_units") -> "Figure"
 
     Raises:
         ConfigError: nothing was seen yet, no layer has an end of its range to be near to, or there is no such share."""
+    names, values = shares_of(stats, share)
+    _require(names)
+    return draw_shares(names, stats.timeline.spans, values, share)
+
+
+def shares_of(stats: ActivationStats, share: Share) -> tuple[list[str], Float64[np.ndarray, "outputs columns"]]:
+    """The numbers of ``plot_shares``: a name and a row for each output, nan where nothing was measured."""
     _require_known(share, _SHARES)
     rows = [(output, [getattr(told, share) for told in stats.over_time(output)]) for output in stats.outputs]
     rows = [(output, values) for output, values in rows if any(value is not None for value in values)]
-    _require(rows)
+    values = [[np.nan if value is None else value for value in row] for _, row in rows]
+    return [_name(output) for output, _ in rows], np.array(values, dtype=np.float64).reshape(len(rows), -1)
+
+
+def draw_shares(
+    names: Sequence[str],
+    spans: Int64[np.ndarray, "columns 2"],
+    values: Float64[np.ndarray, "rows columns"],
+    share: Share,
+) -> "Figure":
+    """``plot_shares`` of numbers."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.6, 1.3 + 0.24 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(6.6, 1.3 + 0.24 * len(names)), layout="constrained")
     axes = figure.subplots()
-    values = np.array([[np.nan if value is None else value for value in row] for _, row in rows])
-    borders = _borders(stats.timeline.spans)
-    mesh = axes.pcolormesh(borders, np.arange(len(rows) + 1), values, vmin=0, vmax=1, cmap="OrRd", rasterized=True)
+    borders = _borders(spans)
+    mesh = axes.pcolormesh(borders, np.arange(len(names) + 1), values, vmin=0, vmax=1, cmap="OrRd", rasterized=True)
     axes.set_facecolor(_RULE)  # where nothing was measured
-    axes.set_yticks(np.arange(len(rows)) + 0.5, [_name(output) for output, _ in rows], fontsize=8)
+    axes.set_yticks(np.arange(len(names)) + 0.5, list(names), fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("step", color=_MUTED)
     _plain(axes)
@@ -183,21 +235,34 @@ def plot_gradients(
 
     Raises:
         ConfigError: nothing was seen yet."""
+    lines = gradient_lines(stats, quantity, kind=kind)
+    _require(lines)
+    return draw_lines(lines, _QUANTITIES[quantity], mark=1e-3 if quantity == "ratio" else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line over the steps."""
+
+    name: str
+    steps: Float64[np.ndarray, " points"]
+    values: Float64[np.ndarray, " points"]
+    """nan where nothing was measured."""
+
+
+def gradient_lines(
+    stats: GradientStats, quantity: Quantity = "ratio", *, kind: Literal["branch", "group"] = "branch"
+) -> list[Line]:
+    """The numbers of ``plot_gradients``."""
     _require_known(quantity, _QUANTITIES)
     _require_known(kind, ("branch", "group"))
-    parts = [part for part in stats.parts if part.kind == kind]
-    lines = [(part, stats.over_time(part)) for part in parts]
-    lines = [(part, told) for part, told in lines if any(np.isfinite(_of(record, quantity)) for record in told)]
-    _require(lines)
-    figure, axes = _line_figure(_QUANTITIES[quantity])
-    for (part, told), colour in zip(lines, _cycle(len(lines)), strict=True):
-        axes.plot(_middles(told), [_of(record, quantity) for record in told], color=colour, label=_label(part))
-    axes.set_yscale("log")
-    _plain_logarithms(axes.yaxis)
-    if quantity == "ratio":
-        axes.axhline(1e-3, color=_MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-    figure.legend(loc="outside upper left", ncols=min(len(lines), 4), frameon=False, fontsize=9)
-    return figure
+    found = []
+    for part in stats.parts:
+        told = stats.over_time(part) if part.kind == kind else []
+        values = np.array([_of(record, quantity) for record in told], dtype=np.float64)
+        if np.isfinite(values).any():
+            found.append(Line(name=_label(part), steps=np.array(_middles(told), dtype=np.float64), values=values))
+    return found
 
 
 def plot_modalities(stats: GradientStats) -> "Figure":
@@ -205,15 +270,32 @@ def plot_modalities(stats: GradientStats) -> "Figure":
 
     Raises:
         ConfigError: no gradient came through a fusion yet."""
+    lines = modality_lines(stats)
+    _require(lines)
+    return draw_lines(lines, MODALITIES)
+
+
+def modality_lines(stats: GradientStats) -> list[Line]:
+    """The numbers of ``plot_modalities``: a line for the table and one for the photos, or none."""
     told = [record for record in stats.modalities_over_time() if record.steps]
-    _require(told)
-    figure, axes = _line_figure("gradient of the encoding, norm")
-    steps = [(record.first_step + record.last_step) / 2 for record in told]
-    axes.plot(steps, [record.table for record in told], color=_COLOURS[0], label="table")
-    axes.plot(steps, [record.photos for record in told], color=_COLOURS[1], label="photos")
+    steps = np.array([(record.first_step + record.last_step) / 2 for record in told], dtype=np.float64)
+    sides = {"table": [record.table for record in told], "photos": [record.photos for record in told]}
+    return [Line(name=name, steps=steps, values=np.array(values)) for name, values in sides.items() if told]
+
+
+def draw_lines(lines: Sequence[Line], ylabel: str, *, mark: float | None = None) -> "Figure":
+    """Lines over the steps, values on a logarithmic scale.
+
+    Args:
+        mark: a value to draw a line at."""
+    figure, axes = _line_figure(ylabel)
+    for line, colour in zip(lines, _cycle(len(lines)), strict=True):
+        axes.plot(line.steps, line.values, color=colour, label=line.name)
     axes.set_yscale("log")
     _plain_logarithms(axes.yaxis)
-    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    if mark is not None:
+        axes.axhline(mark, color=_MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    figure.legend(loc="outside upper left", ncols=min(len(lines), 4), frameon=False, fontsize=9)
     return figure
 
 

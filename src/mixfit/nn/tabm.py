@@ -130,4 +130,4 @@ def _draw_scales(members: int, widths: Sequence[int], *, signs: bool) -> Float[T
     """One random number for each member and column, repeated over the column's places: -1 or 1, or standard normal."""
     drawn = torch.randn(members, len(widths))
     drawn = drawn.sign() if signs else drawn
-    return drawn.repeat_interleave(torch.tensor(widths), dim=1)
+    return drawn.repeat_interleave(torch.tensor(widths), dim=1, output_size=sum(widths))

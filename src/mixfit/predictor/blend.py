@@ -4,33 +4,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mixfit.candidates.candidate import read_fitted
+from mixfit.candidates.candidate import FittedSimple, check_fits, read_fitted
 from mixfit.candidates.encoding import PhotoMeans, RowEncoder, mean_features
 from mixfit.candidates.fold import Fitted, RowsToPredict
-from mixfit.candidates.intervals import ClassUncertainty, Uncertainty, tempered, uncertainty_from_dict
+from mixfit.candidates.intervals import (
+    ClassUncertainty,
+    NumberUncertainty,
+    Uncertainty,
+    tempered,
+    uncertainty_from_dict,
+)
 from mixfit.candidates.mixed import Gallery, Mixture, mix_rows
 from mixfit.candidates.network import FittedNetwork
+from mixfit.candidates.saved import below
 from mixfit.config import ModelConfig
 from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.image_source import ImageSource
 from mixfit.data.image_store import open_image_store
-from mixfit.data.preprocess import TablePreprocessor
-from mixfit.data.schema import Schema
 from mixfit.data.store import ImageFiles
-from mixfit.data.target import target_from_dict
-from mixfit.errors import ConfigError
-from mixfit.nn.build import ModelShape, make_model
+from mixfit.errors import ConfigError, DataError
+from mixfit.nn.backbones import Backbone
+from mixfit.nn.build import ModelShape, make_model, make_saved_backbone
 from mixfit.nn.image import ImageEncoder
+from mixfit.plain import Share, Within, from_plain
 from mixfit.predictor.base import Mixer, ModelOutput, Predictor, RawRows, number_or_logarithm
-from mixfit.predictor.card import ModelFacts, licence_of
-from mixfit.predictor.folder import read_crop, save_folder
+from mixfit.predictor.card import licence_of
+from mixfit.predictor.folder import Described, check_columns, save_folder
 from mixfit.training.build import all_features
 
 _ENCODER = "encoder."
@@ -235,44 +241,92 @@ class BlendPredictor(Predictor):
         return next((one.config for one in models if isinstance(one, FittedNetwork) and one.shape.photos), None)
 
     @classmethod
-    def read(cls, description: dict[str, Any], tensors: Mapping[str, Tensor]) -> "BlendPredictor":
-        """Read what ``save`` wrote; raises various errors when it is something else."""
-        encoder = None
-        image_size = int(description["image_size"])
-        if description["photo_encoder"] is not None:
-            config = ModelConfig.from_dict(description["photo_encoder"])
-            encoder = make_photo_encoder(config, image_size, pretrained=False)
-            encoder.encoder.backbone.load_state_dict(_below(tensors, _ENCODER))
-            encoder.encoder.eval()
-        backbone = None if encoder is None else encoder.encoder.backbone
-        folds = [
-            FoldModels(
-                encoder=RowEncoder.from_dict(fold["encoder"]),
-                models={
-                    name: read_fitted(state, _below(tensors, state["tensors"]), backbone)
-                    for name, state in fold["models"].items()
-                },
-            )
-            for fold in description["folds"]
-        ]
-        shares = {str(name): float(share) for name, share in description["shares"].items()}
-        if not folds or any(set(fold.models) != set(shares) for fold in folds) or abs(sum(shares.values()) - 1) > 1e-6:
-            raise ValueError("the shares are not those of its models")
+    def read(cls, described: Described, said: dict[str, Any], tensors: Mapping[str, Tensor]) -> "BlendPredictor":
+        """Read what ``save`` wrote.
+
+        Raises:
+            DataError: it is something else.
+        """
+        common = described.common()
+        mine: _Saved = from_plain(_Saved, said, "mixfit.json", finite=True)
+        classes = len(common["target"].classes or ())
+        photo_encoder = backbone = features = None
+        if mine.photo_encoder is not None:
+            photo_encoder = _read_encoder(mine.photo_encoder, mine.image_size, below(tensors, _ENCODER))
+            backbone, features = photo_encoder.encoder.backbone, photo_encoder.encoder.num_features
+        shares = mine.shares
+        if not mine.folds or set(mine.temperatures) != set(shares) or abs(sum(shares.values()) - 1) > 1e-6:
+            raise DataError("the shares are not those of its models")
+        folds = []
+        for saved in mine.folds:
+            if set(saved.models) != set(shares):
+                raise DataError("the models of a fold are not those that have a share")
+            encoder = RowEncoder.from_dict(saved.encoder)
+            check_columns(encoder.preprocessor, common["schema"])
+            models = {}
+            for name, state in saved.models.items():
+                models[name] = read_fitted(state, below(tensors, str(state.get("tensors"))), backbone)
+                check_fits(models[name], encoder, classes=classes, features=features)
+                _check_photos(models[name], mine, len(common["schema"].names("image")))
+            folds.append(FoldModels(encoder=encoder, models=models))
+        uncertainty = uncertainty_from_dict(mine.uncertainty, below(tensors, _UNCERTAINTY))
+        if isinstance(uncertainty, ClassUncertainty) != (classes > 0):
+            raise DataError("the uncertainty is not that of the target")
+        if isinstance(uncertainty, NumberUncertainty):
+            check_columns(uncertainty.encoder.preprocessor, common["schema"])
         return cls(
             shares=shares,
-            temperatures={name: float(description["temperatures"][name]) for name in shares},
+            temperatures=mine.temperatures,
             folds=folds,
-            photos=bool(description["photos"]),
-            photo_encoder=encoder,
-            uncertainty=uncertainty_from_dict(description["uncertainty"], _below(tensors, _UNCERTAINTY)),
-            schema=Schema.from_dict(description["schema"]),
-            preprocessor=TablePreprocessor.from_dict(description["preprocessor"]),
-            target=target_from_dict(description["target"]),
-            crop=read_crop(description["crop"]),
-            image_size=image_size,
-            metrics=description["metrics"],
-            facts=ModelFacts.from_dict(description.get("facts")),
+            photos=mine.photos,
+            photo_encoder=photo_encoder,
+            uncertainty=uncertainty,
+            image_size=mine.image_size,
+            **common,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SavedFold:
+    """A ``FoldModels`` in JSON."""
+
+    encoder: dict[str, Any]
+    models: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """What ``mixfit.json`` says of a blend."""
+
+    shares: dict[str, Share]
+    temperatures: dict[str, Annotated[float, Within(0.01, 100)]]
+    folds: list[_SavedFold]
+    photos: bool
+    photo_encoder: ModelConfig | None
+    image_size: Annotated[int, Within(1, 1024)]
+    uncertainty: dict[str, Any]
+
+
+def _check_photos(fitted: Fitted, said: _Saved, columns: int) -> None:
+    """Whether photos come to a model as it was fitted on them.
+
+    Raises:
+        DataError: they do not.
+    """
+    sees = isinstance(fitted, FittedNetwork) and fitted.shape.photos
+    sees |= isinstance(fitted, FittedSimple) and fitted.components is not None
+    if sees and not said.photos:
+        raise DataError("a model sees photos, and the blend does not")
+    if isinstance(fitted, FittedNetwork) and fitted.shape.photos and fitted.shape.image_columns != columns:
+        raise DataError("the image columns of a network are not those of the schema")
+
+
+def _read_encoder(config: ModelConfig, image_size: int, tensors: Mapping[str, Tensor]) -> PhotoEncoder:
+    try:
+        backbone = make_saved_backbone(config, image_size, tensors)
+        return make_photo_encoder(config, image_size, backbone=backbone)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
 
 
 class _Blended:
@@ -289,11 +343,11 @@ class _Blended:
         self.total += self.predictor.shares[name] / len(self.predictor.folds) * found
 
 
-def make_photo_encoder(config: ModelConfig, image_size: int, *, pretrained: bool = True) -> PhotoEncoder:
-    """The image encoder of a configuration without a table beside it."""
+def make_photo_encoder(config: ModelConfig, image_size: int, *, backbone: Backbone) -> PhotoEncoder:
+    """The image encoder of a configuration without a table beside it; of what comes after its backbone the least."""
     shape = ModelShape(numeric=0, cardinalities=(), photos=True, outputs=1, image_size=image_size)
-    bare = replace(config, tabular="mlp", numbers="plain", fusion="concat")
-    encoder = make_model(shape, bare, pretrained=pretrained).image
+    bare = replace(config, tabular="mlp", numbers="plain", fusion="concat", tabular_hidden=(1,), encoding_dim=1)
+    encoder = make_model(shape, bare, pretrained=False, backbone=backbone).image
     assert encoder is not None
     return PhotoEncoder(encoder=encoder.eval(), config=config, image_size=image_size)
 
@@ -301,7 +355,3 @@ def make_photo_encoder(config: ModelConfig, image_size: int, *, pretrained: bool
 def _photo_means(rows: RawRows, source: ImageFiles | FeatureTable | None) -> PhotoMeans:
     features = source if isinstance(source, FeatureTable) else None
     return mean_features(len(rows.frame), None if rows.photos is None else rows.photos.slots, features)
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

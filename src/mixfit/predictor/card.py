@@ -10,6 +10,7 @@ from typing import Any
 from mixfit.config import ModelConfig
 from mixfit.data.schema import Schema
 from mixfit.nn.backbones import has_pretrained_weights
+from mixfit.plain import from_plain
 
 LICENCE = "Image network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0)."
 FROM_SCRATCH = "All weights began at random: none of somebody else's are in this model."
@@ -91,18 +92,12 @@ class ModelFacts:
 
     @classmethod
     def from_dict(cls, state: Any) -> "ModelFacts | None":
-        """Read what ``to_dict`` gave; None of a model that has none. Raises TypeError when it is something else."""
-        if state is None:
-            return None
-        return cls(
-            **{
-                **state,
-                "columns": tuple(ColumnFacts(**one) for one in state["columns"]),
-                "scores": tuple(ScoreFacts(**one) for one in state["scores"]),
-                "coverage": tuple(CoverageFacts(**one) for one in state["coverage"]),
-                "weak": tuple(WeakGroup(**one) for one in state["weak"]),
-            }
-        )
+        """Read what ``to_dict`` gave; None of a model that has none.
+
+        Raises:
+            DataError: it is something else.
+        """
+        return from_plain(ModelFacts | None, state, "the facts")
 
 
 def licence_of(config: ModelConfig | None) -> str:

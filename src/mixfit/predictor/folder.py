@@ -5,8 +5,9 @@ In: tensors and a description. Out: ``model.safetensors``, ``mixfit.json`` with 
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -15,15 +16,19 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import mixfit
-from mixfit.choices import Crop
+from mixfit.choices import Crop, Role
+from mixfit.data.preprocess import TablePreprocessor
+from mixfit.data.schema import Schema
+from mixfit.data.target import target_from_dict
 from mixfit.errors import DataError
-from mixfit.files import new_folder, write_file
+from mixfit.files import first_line, is_there, new_folder, read_file, read_json, write_file
+from mixfit.plain import from_plain
 from mixfit.predictor.base import Predictor
+from mixfit.predictor.card import ModelFacts
 
 FORMAT_VERSION = 3
 """Of what is written now; 1 had one network only, and is read still, and 2 had blends whose intervals are refused."""
-# What reading a description raises that is not what we wrote.
-_DAMAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError)
+_MOST_WEIGHTS = 2**34  # bytes
 
 
 def save_folder(
@@ -37,7 +42,9 @@ def save_folder(
     Raises:
         ResourceError: the folder exists or cannot be written.
     """
-    weights = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    # Clones: models of a blend may share memory, which safetensors refuses.
+    copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    weights = save_tensors(copies)
     digest = hashlib.sha256(weights).hexdigest()
     head = {
         "format_version": FORMAT_VERSION,
@@ -50,6 +57,55 @@ def save_folder(
         write_file(temporary / "README.md", card(digest))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What ``mixfit.json`` says of a model of any kind."""
+
+    kind: Literal["network", "blend"] = "network"
+    schema: dict[str, Any]
+    preprocessor: dict[str, Any]
+    target: dict[str, Any]
+    crop: Crop
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    facts: ModelFacts | None = None
+
+    def common(self) -> dict[str, Any]:
+        """Arguments of a predictor of any kind.
+
+        Raises:
+            DataError: they do not belong together.
+        """
+        schema, target = Schema.from_dict(self.schema), target_from_dict(self.target)
+        preprocessor = TablePreprocessor.from_dict(self.preprocessor)
+        check_columns(preprocessor, schema)
+        if (schema.task == "regression") != (target.classes is None):
+            raise DataError("the task is not that of the target")
+        return {
+            "schema": schema,
+            "preprocessor": preprocessor,
+            "target": target,
+            "crop": self.crop,
+            "metrics": self.metrics,
+            "facts": self.facts,
+        }
+
+
+def check_columns(preprocessor: TablePreprocessor, schema: Schema) -> None:
+    """Whether a preprocessor is of the columns of a schema.
+
+    Raises:
+        DataError: it is not.
+    """
+    found: dict[Role, list[str]] = {
+        "number": [column.name for column in preprocessor.numbers],
+        "date": [column.name for column in preprocessor.dates],
+        "category": [column.name for column in preprocessor.categories],
+    }
+    for role, names in found.items():
+        if names != schema.names(role):
+            raise DataError(f"the columns of role {role} are not those of the schema")
+
+
 def load_predictor(folder: Path) -> Predictor:
     """Read a model folder of any kind.
 
@@ -59,61 +115,37 @@ def load_predictor(folder: Path) -> Predictor:
     from mixfit.predictor.blend import BlendPredictor
     from mixfit.predictor.network import NetworkPredictor
 
-    if not (folder / "mixfit.json").is_file() and (folder / "model" / "mixfit.json").is_file():
+    if not is_there(folder / "mixfit.json") and is_there(folder / "model" / "mixfit.json"):
         folder = folder / "model"  # of a run folder
-    description, weights = _read_folder(folder)
+    if not is_there(folder / "mixfit.json"):
+        raise DataError(f"{folder} is not a model folder: it has no mixfit.json.")
+    said, weights = _read_folder(folder)
     try:
         tensors = load_tensors(weights)
-        kind = description.get("kind", "network")
-        if kind not in ("network", "blend"):
-            raise ValueError(f"there is no kind of model {kind!r}")
-        read = BlendPredictor.read if kind == "blend" else NetworkPredictor.read
-        predictor = read(description, tensors)
-    except _DAMAGE as error:
-        raise DataError(f"{folder}/mixfit.json does not describe these weights: {error}. Train again.") from error
-    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(name, tensor)]
-    if bad:
-        raise DataError(f"{len(bad)} tensors in {folder}/model.safetensors are not finite, the first is {bad[0]}.")
-    return predictor
-
-
-def read_crop(name: object) -> Crop:
-    """A way to make photos square, by its name.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
-    for crop in get_args(Crop):
-        if crop == name:
-            return crop
-    raise ValueError(f"there is no crop {name!r}")
-
-
-def _finite(name: str, tensor: Tensor) -> bool:
-    """Thresholds of trees may be infinite, as in: everything that is there goes to the left."""
-    return bool(torch.isfinite(tensor).all()) or (name.endswith(".threshold") and not torch.isnan(tensor).any())
+        described: Described = from_plain(Described, said, "mixfit.json")
+        read = BlendPredictor.read if described.kind == "blend" else NetworkPredictor.read
+        return read(described, said, tensors)
+    except SafetensorError as error:
+        raise DataError(f"{folder}/model.safetensors is damaged: {first_line(error)}. Train again.") from error
+    except DataError as error:
+        raise DataError(
+            f"{folder}/mixfit.json does not describe these weights: {str(error).rstrip('.')}. Train again."
+        ) from error
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
-    """The checked description and weights of a model folder."""
-    try:
-        description = json.loads((folder / "mixfit.json").read_text(encoding="utf-8"))
-        weights = (folder / "model.safetensors").read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{folder} is not a model folder: {error.filename} cannot be read ({error.strerror})."
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{folder}/mixfit.json is damaged: {error}.") from error
-    version = description.get("format_version") if isinstance(description, dict) else None
-    if not isinstance(version, int):
-        raise DataError(f"{folder}/mixfit.json is damaged: it has no format_version.")
+    """The description and the weights of a model folder, which belong together."""
+    said = read_json(folder / "mixfit.json")
+    version = said.get("format_version") if isinstance(said, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DataError(f"{folder}/mixfit.json is damaged: its format_version is no whole number from 1.")
     if version > FORMAT_VERSION:
         raise DataError(
-            f"{folder} has format {version}, this mixfit reads up to {FORMAT_VERSION}: install a newer mixfit."
+            f"{folder} has a newer format than {FORMAT_VERSION}, which this mixfit reads: install a newer mixfit."
         )
-    if hashlib.sha256(weights).hexdigest() != description.get("weights_sha256"):
+    weights = read_file(folder / "model.safetensors", most=_MOST_WEIGHTS)
+    if hashlib.sha256(weights).hexdigest() != said.get("weights_sha256"):
         raise DataError(
             f"{folder}/model.safetensors is damaged: its sha256 is not the one in mixfit.json. Copy it again."
         )
-    return description, weights
+    return said, weights

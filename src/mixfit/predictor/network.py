@@ -19,19 +19,17 @@ from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.geometry import RandomResizedCrop
 from mixfit.data.load import MixedData
 from mixfit.data.loader import DataLoader
-from mixfit.data.preprocess import TablePreprocessor
 from mixfit.data.sampler import SequentialSampler
-from mixfit.data.schema import Schema
 from mixfit.data.store import ImageFiles
-from mixfit.data.target import target_from_dict
 from mixfit.data.transform import RandomHorizontalFlip
-from mixfit.errors import ConfigError
-from mixfit.files import json_numbers, with_tuples
-from mixfit.nn.build import ModelShape, make_model
+from mixfit.errors import ConfigError, DataError
+from mixfit.files import json_numbers
+from mixfit.nn.build import ModelShape, make_model, make_saved_model
 from mixfit.nn.model import MixedInputModel
+from mixfit.plain import from_plain
 from mixfit.predictor.base import BATCH, Mixer, ModelOutput, Predictor, RawRows, number_or_logarithm
-from mixfit.predictor.card import ModelFacts, licence_of
-from mixfit.predictor.folder import read_crop, save_folder
+from mixfit.predictor.card import licence_of
+from mixfit.predictor.folder import Described, save_folder
 from mixfit.training.build import CHUNK, all_features, model_shape, sized_for
 from mixfit.training.tta import augmented_outputs
 
@@ -176,22 +174,30 @@ class NetworkPredictor(Predictor):
         save_folder(Path(folder), self.model.state_dict(), description, card)
 
     @classmethod
-    def read(cls, description: dict[str, Any], tensors: dict[str, Tensor]) -> "NetworkPredictor":
-        """Read what ``save`` wrote; raises various errors when it is something else."""
+    def read(cls, described: Described, said: dict[str, Any], tensors: dict[str, Tensor]) -> "NetworkPredictor":
+        """Read what ``save`` wrote.
+
+        Raises:
+            DataError: it is something else.
+        """
+        common = described.common()
+        mine: _Saved = from_plain(_Saved, said, "mixfit.json", finite=True)
         earlier = {"category_width": _WIDEST_CATEGORY}  # of models from before this could be chosen
-        config = ModelConfig.from_dict(earlier | description["model"])
-        shape = ModelShape(**with_tuples(description["shape"]))
-        model = make_model(shape, config, pretrained=False)
-        model.load_state_dict(tensors)
-        return cls(
-            model=model.eval(),
-            shape=shape,
-            config=config,
-            schema=Schema.from_dict(description["schema"]),
-            preprocessor=TablePreprocessor.from_dict(description["preprocessor"]),
-            target=target_from_dict(description["target"]),
-            crop=read_crop(description["crop"]),
-            image_size=shape.image_size,
-            metrics=description["metrics"],
-            facts=ModelFacts.from_dict(description.get("facts")),
-        )
+        config, shape = ModelConfig.from_dict(earlier | mine.model), mine.shape
+        preprocessor, schema, target = common["preprocessor"], common["schema"], common["target"]
+        columns = len(preprocessor.numeric_names), preprocessor.cardinalities, target.outputs
+        images = len(schema.names("image"))
+        if (shape.numeric, shape.cardinalities, shape.outputs) != columns or (
+            shape.photos and shape.image_columns != images
+        ):
+            raise DataError("the shape of the network is not that of the columns and the target")
+        model = make_saved_model(shape, config, tensors)
+        return cls(model=model.eval(), shape=shape, config=config, image_size=shape.image_size, **common)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """What ``mixfit.json`` says of one network."""
+
+    model: dict[str, Any]
+    shape: ModelShape

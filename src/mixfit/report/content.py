@@ -4,7 +4,7 @@ In: values that others computed. Out: ``ReportContent`` and ``InspectContent``, 
 Computes no metric and knows nothing of models, training or the run folder."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from markupsafe import Markup
 from mixfit.candidates.photo_rule import PhotoRule
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.schema import Schema
+from mixfit.plain import Count, Share, Within
 
 SplitName = Literal["train", "valid", "test"]
 ModelKind = Literal["ours", "table", "photos", "constant", "candidate"]
@@ -44,8 +45,8 @@ class Difference:
     """What photos change on one part of the table, in the headline metric."""
 
     split: SplitName
-    rows: int
-    groups: int | None
+    rows: Count
+    groups: Count | None
     """How many groups were resampled; None where it was the rows."""
     with_photos: float
     without: float
@@ -93,9 +94,9 @@ class Coverage:
 
     rows: str
     """Which rows: "all", "without a photo", "lowest fifth by prediction"."""
-    count: int
-    inside: int
-    share: float | None = None
+    count: Annotated[int, Within(1)]
+    inside: Count
+    share: Share | None = None
     """Of the rows' weight that is inside; None where all count alike."""
 
     @property
@@ -108,13 +109,13 @@ class Coverage:
 class LevelCoverage:
     """How often intervals, or sets of classes, at one level hold the truth of test rows."""
 
-    level: float
+    level: Share
     """Share of rows that they are made to hold."""
-    count: int
-    inside: int
+    count: Annotated[int, Within(1)]
+    inside: Count
     width: float
     """Median width of the intervals in the unit of the target, or mean number of classes in a set."""
-    share: float | None = None
+    share: Share | None = None
     """Of the rows' weight that is inside; None where all count alike."""
 
     @property
@@ -131,11 +132,11 @@ class Distribution:
     kind: Literal["numbers", "dates", "levels", "photos"]
     labels: list[str]
     """Of the bins of numbers and dates, or the levels, the most frequent first."""
-    counts: list[int]
+    counts: list[Count]
     """Rows, in the order of ``labels``."""
     summary: str
     """In words: "12 to 9,583, half of them below 1,800"."""
-    others: int = 0
+    others: Count = 0
     """Rows with levels beyond those that are listed."""
 
 
@@ -152,14 +153,14 @@ class ShownPhoto:
 class ShownRow:
     """One row of the table with its photos."""
 
-    row: int
+    row: Count
     """Position in the table, the first data row is 0."""
     part: str
     """"training rows", "test rows"."""
     cells: list[tuple[str, str]]
     """Column and value as it is in the table; "" is a missing one."""
     photos: list[ShownPhoto]
-    more_photos: int
+    more_photos: Count
     """That are not shown."""
     reasons: list[str]
     """What is unusual about it, one sentence each."""
@@ -183,6 +184,52 @@ class Diagnosis:
     name: str
     sentence: str
     fix: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerValues:
+    """Where the values of a layer lie, step by step."""
+
+    title: str
+    counts: list[list[Annotated[float, Within(0, 1e18)]]]
+    """For each column of steps the values in each bin."""
+    mean: list[Annotated[float, Within(-1e300, 1e300)]]
+    """Of each column; nan where nothing was measured."""
+    broken: list[bool]
+    """Whether an output was not finite."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerShares:
+    """The share of the units of a layer that give nothing, for each column of steps; nan where nothing was measured."""
+
+    title: str
+    shares: list[Share]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepLine:
+    """A line over steps."""
+
+    title: str
+    steps: list[Annotated[float, Within(0, 1e15)]]
+    values: list[Annotated[float, Within(-1e300, 1e300)]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Watched:
+    """What the doctor saw of the layers and the gradients of a network, as numbers that its pictures show."""
+
+    spans: list[tuple[Annotated[int, Within(0, 1e15)], Annotated[int, Within(0, 1e15)]]]
+    """First and last step of each column, rising."""
+    edges: list[Annotated[float, Within(-1e18, 1e18)]]
+    """Of the bins of ``values``, rising."""
+    values: list[LayerValues]
+    dead_units: list[LayerShares]
+    ratios: list[StepLine]
+    """Update divided by weight, of each part of the network."""
+    modalities: list[StepLine]
+    """Norms of the gradients towards the table's encoding and that of the photos; none without photos."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,18 +283,18 @@ class ModelExplanation:
     scale: Scale
     columns: list[ColumnPart]
     """The one that moves most first."""
-    photo_share: float
+    photo_share: Share
     """Of what moves the predictions; nan where nothing does."""
     photo_share_error: float
     interaction: float
     """Mean size of what table and photos tell only together."""
-    rows: int
+    rows: Count
     """Explained ones."""
-    background: int
+    background: Count
     """Rows that they were compared with."""
     exact: bool
     """Whether every combination of columns was tried; else ``orders`` of them were, for each background row."""
-    orders: int
+    orders: Count
 
     @property
     def sees_photos(self) -> bool:
@@ -261,7 +308,7 @@ class ReportFacts:
 
     title: str
     target: str
-    rows: dict[SplitName, int]
+    rows: dict[SplitName, Count]
     """Rows used in each part; a part may be empty or absent."""
     headline_metric: str
     """The metric of the first screen, a key of each ``Score.metrics``."""
@@ -278,13 +325,15 @@ class ReportFacts:
     """Why this of all models predicts, in plain words."""
     coverage: list[Coverage] = field(default_factory=list)
     """Of the intervals or sets at ``coverage_level``, on the test rows."""
-    coverage_level: float = 0.9
+    coverage_level: Share = 0.9
     levels: list[LevelCoverage] = field(default_factory=list)
     """The same at several levels, of all test rows."""
     history_of: str = ""
     """Which of several networks ``history`` is of; "" when there is but one."""
     diagnoses: list[Diagnosis] | None = None
     """What the doctor found in the training; None when none was asked."""
+    watched: Watched | None = None
+    """What it saw; None when none was asked."""
     explanation: ModelExplanation | None = None
     """What moves the predictions; None where that was not computed."""
     explanation_note: str = ""
@@ -327,8 +376,8 @@ class ReportContent(ReportFacts):
     """Lower and upper ends at ``coverage_level``; None where there are none."""
     weight: Shaped[np.ndarray, " rows"] | None = None
     """How much each row counts; None for all alike."""
-    pictures: list[Picture] = field(default_factory=list)
-    """Of what the doctor saw."""
+    older_pictures: bool = False
+    """Whether an earlier version kept drawings of what the doctor saw, which are not shown."""
     photo_files: dict[str, str] = field(default_factory=dict)
     """Small pictures as ``data:`` URIs, by the names that ``ShownPhoto.file`` has."""
     bad_inputs: list[BadInput] = field(default_factory=list)

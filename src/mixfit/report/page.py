@@ -18,6 +18,7 @@ from mixfit.report.predictions_view import predictions_view
 from mixfit.report.render import bad_input_view, render, schema_view, write_page
 from mixfit.report.rows_view import distribution_view, row_view
 from mixfit.report.saved import read_content
+from mixfit.report.watched import watched_pictures
 
 _SECTIONS = [
     ("result", "Result"),
@@ -101,6 +102,7 @@ def report_page(content: ReportContent) -> str:
         "samples": [] if content.data is None else [row_view(content, row) for row in content.data.samples],
         "worst": [row_view(content, row) for row in content.worst],
         "bad": bad_input_view(content.bad_inputs),
+        "pictures": [] if content.watched is None else watched_pictures(content.watched),
         "explanation": None if content.explanation is None else explanation_view(content.explanation),
     }
     return render("report.html.j2", values)

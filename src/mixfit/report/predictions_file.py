@@ -13,9 +13,11 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float, Int64
 
+from mixfit.data.table import saved_columns
 from mixfit.errors import DataError
 from mixfit.evaluation.scores import Rows
 from mixfit.files import write_file
+from mixfit.plain import shown
 
 PROBABILITY = "probability_"
 OF_MODEL, TRUE_CLASS = "prediction: ", "probability of the truth: "
@@ -90,40 +92,68 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> SavedPredictions:
     Raises:
         DataError: the file is missing, damaged, or not of these classes.
     """
-    try:
-        frame = pd.read_parquet(io.BytesIO(path.read_bytes()))
-        row = frame["row"].to_numpy(dtype=np.int64)
-        groups = frame["group"].to_numpy(dtype=np.int64) if "group" in frame else None
-        weight = frame["weight"].to_numpy(dtype=np.float32) if "weight" in frame else None
-        if weight is not None and not (weight > 0).all():
-            raise ValueError("a weight is not above 0")
-        if not classes:
-            interval = (frame["lower"].to_numpy(), frame["upper"].to_numpy()) if "lower" in frame else None
-            truth, prediction = (frame[name].to_numpy(dtype=np.float64) for name in ("truth", "prediction"))
-            return SavedPredictions(
-                row=row,
-                truth=truth,
-                prediction=prediction,
-                probabilities=None,
-                interval=interval,
-                groups=groups,
-                weight=weight,
-            )
-        number = {name: place for place, name in enumerate(classes)}
-        truth, prediction = (
-            np.array([number[name] for name in frame[column]], dtype=np.int64) for column in ("truth", "prediction")
+    needed = ["row", "truth", "prediction", *(PROBABILITY + name for name in classes)]
+    frame = saved_columns(path, needed, ["group", "weight", "lower", "upper"])
+    row = _whole(frame, "row", path)
+    if len(np.unique(row)) != len(row):
+        raise DataError(f"{path} is damaged: a row is there twice.")
+    groups = _whole(frame, "group", path) if "group" in frame.column_names else None
+    weight = _finite(frame, "weight", path).astype(np.float32) if "weight" in frame.column_names else None
+    if weight is not None and not (np.isfinite(weight).all() and (weight > 0).all()):
+        raise DataError(f"{path} is damaged: a weight is not above 0.")
+    if not classes:
+        interval = None
+        if {"lower", "upper"} & set(frame.column_names):
+            interval = _finite(frame, "lower", path), _finite(frame, "upper", path)
+        return SavedPredictions(
+            row=row,
+            truth=_finite(frame, "truth", path),
+            prediction=_finite(frame, "prediction", path),
+            probabilities=None,
+            interval=interval,
+            groups=groups,
+            weight=weight,
         )
-        probabilities = frame[[PROBABILITY + name for name in classes]].to_numpy(dtype=np.float64)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (KeyError, ValueError, TypeError, pa.ArrowException) as error:
-        raise DataError(f"{path} is not a file of predictions of this run: {error}.") from error
+    probabilities = [_finite(frame, PROBABILITY + name, path) for name in classes]
     return SavedPredictions(
         row=row,
-        truth=truth,
-        prediction=prediction,
-        probabilities=probabilities,
+        truth=_number_of_class(frame, "truth", classes, path),
+        prediction=_number_of_class(frame, "prediction", classes, path),
+        probabilities=np.clip(np.stack(probabilities, axis=1), 0, 1),
         interval=None,
         groups=groups,
         weight=weight,
     )
+
+
+def _whole(table: pa.Table, name: str, path: Path) -> Int64[np.ndarray, " rows"]:
+    """Whole numbers from 0."""
+    column = table[name]
+    if not pa.types.is_integer(column.type) or column.null_count:
+        raise DataError(f"{path} is damaged: column {name!r} is not one of whole numbers.")
+    values = column.to_numpy()
+    if len(values) and not 0 <= values.min() <= values.max() < 2**53:
+        raise DataError(f"{path} is damaged: column {name!r} has a number that is no number of a row or a group.")
+    return values.astype(np.int64)
+
+
+def _finite(table: pa.Table, name: str, path: Path) -> np.ndarray:
+    """Finite numbers as float64."""
+    kind = None if name not in table.column_names else table[name].type
+    if kind is None or not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise DataError(f"{path} is damaged: column {shown(name)!r} is not one of numbers.")
+    values = np.asarray(table[name].to_numpy(), dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"{path} is damaged: column {shown(name)!r} is not finite.")
+    return values
+
+
+def _number_of_class(table: pa.Table, name: str, classes: tuple[str, ...], path: Path) -> Int64[np.ndarray, " rows"]:
+    """Classes by their number."""
+    column, kinds = table[name], pa.types
+    if not (kinds.is_string(column.type) or kinds.is_large_string(column.type)):
+        raise DataError(f"{path} is damaged: column {name!r} is not one of classes.")
+    numbers = pd.Index(classes, dtype="str").get_indexer(pd.Index(column.to_pandas(), dtype="str"))
+    if (numbers < 0).any():
+        raise DataError(f"{path} is not a file of predictions of this run: column {name!r} has other classes.")
+    return numbers.astype(np.int64)

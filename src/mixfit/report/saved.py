@@ -6,59 +6,78 @@ needed, so that a report can be written again when the table and its photos are 
 
 import base64
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from mixfit.data.bad_inputs import BadInput
+from mixfit.data.images import ImageError, image_header
 from mixfit.data.schema import Schema
 from mixfit.errors import ConfigError, DataError
-from mixfit.files import explained, json_numbers, write_file
-from mixfit.report.content import Picture, ReportContent, ReportFacts, Score
-from mixfit.report.drawn import checked_svg
-from mixfit.report.plain import from_plain, to_plain
+from mixfit.files import (
+    explained,
+    is_there,
+    json_numbers,
+    parse_json,
+    read_csv,
+    read_file,
+    read_json,
+    read_text,
+    write_file,
+)
+from mixfit.plain import from_plain, shown, to_plain
+from mixfit.report.content import ReportContent, ReportFacts, Score
 from mixfit.report.predictions_file import read_predictions
+from mixfit.report.watched import check_watched
 
 VERSION = 1
 FACTS, FILES, METRICS, HISTORY, BAD = "report.json", "report_files", "metrics.jsonl", "history.csv", "bad_inputs.csv"
+_MOST_PHOTO = 2**22  # bytes
 
 
-def write_facts(folder: Path, facts: ReportFacts, photos: Mapping[str, bytes], pictures: list[Picture]) -> None:
+def write_facts(folder: Path, facts: ReportFacts, photos: Mapping[str, bytes]) -> None:
     """Write ``report.json`` and the pictures, in place of older ones.
 
     Args:
         photos: small JPEGs by the names that the facts have for them.
-        pictures: of what the doctor saw.
     """
     files = folder / FILES
-    listed = [{"heading": one.heading, "caption": one.caption} for one in pictures]
-    text = json.dumps({"version": VERSION, "pictures": listed, **to_plain(facts)}, indent=1, ensure_ascii=False)
+    text = json.dumps({"version": VERSION, **to_plain(facts)}, indent=1, ensure_ascii=False)
     with explained(files, None):
         if files.exists():
             shutil.rmtree(files)
         files.mkdir()
         for name, content in photos.items():
             (files / name).write_bytes(content)
-        for number, picture in enumerate(pictures):
-            (files / f"picture-{number}.svg").write_text(str(picture.svg), encoding="utf-8")
     write_file(folder / FACTS, text.encode("utf-8", "backslashreplace"))
 
 
 def write_scores(folder: Path, scores: list[Score]) -> None:
     """Append a line for each model and part to ``metrics.jsonl``, behind those of the epochs; older ones go."""
     path = folder / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    kept = [line for line in lines if "epoch" in json.loads(line)]
+    lines = read_text(path).splitlines() if is_there(path) else []
+    kept = [line for line in lines if _is_of_epoch(line)]
     for score in scores:
         line: dict[str, object] = {"split": score.split, "model": score.model, "metrics": json_numbers(score.metrics)}
         if score.seconds is not None:
             line["seconds"] = score.seconds
         kept.append(json.dumps(line, ensure_ascii=False))
     write_file(path, "".join(line + "\n" for line in kept))
+
+
+def _is_of_epoch(line: str) -> bool:
+    """Of a line that a killed process left half nothing is kept."""
+    try:
+        said = parse_json(line, METRICS)
+    except DataError:
+        return False
+    return isinstance(said, dict) and "epoch" in said
 
 
 def read_facts(folder: Path) -> ReportFacts:
@@ -81,19 +100,22 @@ def read_content(folder: Path) -> ReportContent:
     said = _read_json(folder)
     facts: ReportFacts = from_plain(ReportFacts, said, FACTS)
     _check(facts)
+    schema = Schema.load(folder / "schema.json")
+    if (schema.task == "regression") != (not facts.classes):
+        raise DataError(f"{FACTS} is damaged: its classes are not those of a task {schema.task}.")
     found = read_predictions(folder / f"predictions_{facts.predicted_split}.parquet", facts.classes)
     return ReportContent(
         **{one.name: getattr(facts, one.name) for one in fields(ReportFacts)},
-        schema=Schema.load(folder / "schema.json"),
-        history=_read_csv(folder / HISTORY),
+        schema=schema,
+        history=_history(folder / HISTORY),
         truth=found.truth,
         prediction=found.prediction,
         predicted_rows=found.row,
         probabilities=found.probabilities,
         interval=found.interval,
         weight=found.weight,
-        pictures=_pictures(folder / FILES, said.get("pictures", [])),
-        photo_files=_photo_files(folder / FILES, facts),
+        older_pictures=bool(said.get("pictures")),
+        photo_files=_photo_files(folder, facts),
         bad_inputs=_bad_inputs(folder / BAD),
     )
 
@@ -104,74 +126,76 @@ def _check(facts: ReportFacts) -> None:
     Raises:
         DataError: they do not.
     """
-    if any(count < 1 for count in [*(one.count for one in facts.coverage), *(one.count for one in facts.levels)]):
-        raise DataError(f"{FACTS} is damaged: intervals of no rows.")
+    inside = [*((one.inside, one.count) for one in facts.coverage), *((one.inside, one.count) for one in facts.levels)]
+    if any(some > count for some, count in inside):
+        raise DataError(f"{FACTS} is damaged: more rows are inside of intervals than there are.")
     for one in [] if facts.data is None else facts.data.distributions:
         if len(one.labels) != len(one.counts):
             raise DataError(f"{FACTS} is damaged: {len(one.labels)} labels for {len(one.counts)} counts.")
+    if len(set(facts.classes)) != len(facts.classes) or len(facts.classes) == 1:
+        raise DataError(f"{FACTS} is damaged: its classes are not different ones.")
+    if facts.watched is not None:
+        check_watched(facts.watched)
 
 
 def _read_json(folder: Path) -> dict[str, object]:
     path = folder / FACTS
     if not folder.is_dir():
         raise ConfigError(f"There is no run folder {folder}.")
-    if not path.is_file():
+    if not is_there(path):
         raise ConfigError(
             f"{folder} holds no {FACTS}: its training was stopped before the end, or an older mixfit made it. "
             f"Go on with: mixfit train --resume {folder}"
         )
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: {error}.") from error
-    if not isinstance(said, dict) or not isinstance(said.get("version"), int):
+    said = read_json(path)
+    version = said.get("version") if isinstance(said, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DataError(f"{path} is not what a training writes: it has no version.")
-    if said["version"] > VERSION:
-        raise DataError(f"{path} has version {said['version']}, newer than {VERSION}: read it with a newer mixfit.")
-    return said
+    if version > VERSION:
+        raise DataError(f"{path} has a version newer than {VERSION}: read it with a newer mixfit.")
+    return from_plain(dict[str, Any], said, FACTS)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """A table of numbers; empty where there is none."""
+def _history(path: Path) -> pd.DataFrame:
+    """The numbers of the epochs; empty where there are none."""
+    if not is_there(path):
+        return pd.DataFrame()
+    names, rows = read_csv(path)
     try:
-        return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+        numbers = [[float(cell) if cell else math.nan for cell in row] for row in rows]
     except ValueError as error:
         raise DataError(f"{path} is damaged: {error}.") from error
+    return pd.DataFrame(np.array(numbers, dtype=np.float64).reshape(len(rows), len(names)), columns=names)
 
 
 def _bad_inputs(path: Path) -> list[BadInput]:
-    if not path.is_file():
+    if not is_there(path):
         return []
-    try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(BadInput.__dataclass_fields__, "str"), keep_default_na=False)
-        return [BadInput(row=int(row), **rest) for row, rest in zip(frame["row"], _texts(frame), strict=True)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged: {error}.") from error
+    names, rows = read_csv(path)
+    if sorted(names) != sorted(BadInput.__dataclass_fields__):
+        raise DataError(f"{path} is damaged: its columns are not those of bad inputs.")
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    odd = [cells["row"] for cells in found if not (cells["row"].isdecimal() and len(cells["row"]) < 16)]
+    if odd:
+        raise DataError(f"{path} is damaged: {shown(odd[0])!r} is no number of a row.")
+    return [BadInput(**{**cells, "row": int(cells["row"])}) for cells in found]  # type: ignore[arg-type]
 
 
-def _texts(frame: pd.DataFrame) -> list[dict[str, str]]:
-    return [
-        {str(name): str(cell) for name, cell in row.items()} for row in frame.drop(columns="row").to_dict("records")
-    ]
-
-
-def _photo_files(files: Path, facts: ReportFacts) -> dict[str, str]:
+def _photo_files(folder: Path, facts: ReportFacts) -> dict[str, str]:
     """Those of the small pictures that are there; a page without one says so."""
     rows = [*facts.worst, *([] if facts.data is None else facts.data.samples)]
     names = {photo.file for row in rows for photo in row.photos if photo.file}
     found = {}
     for name in sorted(names):
-        path = files / Path(name).name  # never outside of the folder, whatever the file says
-        if path.is_file():
-            found[name] = "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+        path = folder / FILES / Path(name).name  # never outside of the folder, whatever the file says
+        if "\0" in name or not is_there(path):
+            continue
+        content = read_file(path, inside=folder, most=_MOST_PHOTO)
+        try:
+            kind = image_header(content).format
+        except ImageError as error:
+            raise DataError(f"{path} is damaged: it {error}.") from error
+        if kind != "JPEG":
+            raise DataError(f"{path} is damaged: it is no JPEG.")
+        found[name] = "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
     return found
-
-
-def _pictures(files: Path, listed: object) -> list[Picture]:
-    shown = []
-    for number, one in enumerate(from_plain(list[dict[str, str]], listed, "pictures")):
-        path = files / f"picture-{number}.svg"
-        if path.is_file():
-            svg = Markup(checked_svg(path.read_text(encoding="utf-8"), str(path)))
-            shown.append(Picture(heading=one.get("heading", ""), caption=one.get("caption", ""), svg=svg))
-    return shown
