@@ -4,6 +4,7 @@ In: the table's file and its photos. Out: ``Fingerprint``. Photos are told apart
 them all would take as long as training does; a copy of a folder that loses the times counts as changed."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +71,11 @@ class Fingerprint:
 def read_fingerprint(path: Path) -> Fingerprint | None:
     """The one that a JSON file holds; None when there is no such file, or it says something else."""
     try:
-        return from_plain(Fingerprint, read_json(path))
+        found = from_plain(Fingerprint, read_json(path))
     except DataError:
         return None
+    digests = (found.table_sha256, found.photos_sha256)
+    return found if all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests) else None
 
 
 def _size_and_time(photo: Path) -> tuple[int, int]:
