@@ -12,7 +12,15 @@ import pandas as pd
 from rich.console import Console
 
 from mixfit.candidates.blend import Blend, ModelPredictions, blend, gain, row_losses
-from mixfit.candidates.cross_fit import FittedFolds, Fitting, OutOfTimeError, cross_fit, fit_folds, photo_means
+from mixfit.candidates.cross_fit import (
+    VALIDATION,
+    FittedFolds,
+    Fitting,
+    OutOfTimeError,
+    cross_fit,
+    fit_folds,
+    photo_means,
+)
 from mixfit.candidates.encoding import EncodedRows, RowEncoder
 from mixfit.candidates.intervals import (
     ClassUncertainty,
@@ -28,6 +36,7 @@ from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
 from mixfit.data.preprocess import TablePreprocessor
+from mixfit.data.ties import COPIES_TIE_NONE
 from mixfit.duration import parse_duration
 from mixfit.errors import ConfigError, Diverged
 from mixfit.evaluation.calibration import FIFTHS, fifths
@@ -74,11 +83,14 @@ class Blended:
         return (low <= truth) & (truth <= high)
 
     def interval(self, mixed: MixedData, level: float) -> tuple[np.ndarray, np.ndarray] | None:
-        """Lower and upper ends of the test rows in the unit of the target; None for classes."""
+        """Lower and upper ends of the test rows in the unit of the target; None for classes, or of too few rows."""
         uncertainty = self.predictor.uncertainty
         if isinstance(uncertainty, ClassUncertainty) or not len(mixed.split.test):
             return None
-        low, high = self._scaled_interval(uncertainty, mixed, level)
+        try:
+            low, high = self._scaled_interval(uncertainty, mixed, level)
+        except ConfigError:  # so few rows in the folds, or so few that weigh
+            return None
         return mixed.target.decode(low), mixed.target.decode(high)
 
     def level_coverage(self, mixed: MixedData, levels: tuple[float, ...]) -> list[LevelCoverage]:
@@ -124,7 +136,10 @@ class Blended:
         rows = mixed.split.test
         if not len(rows):
             return []
-        inside = self.covered(mixed, level)
+        try:
+            inside = self.covered(mixed, level)
+        except ConfigError:  # so few rows in the folds, or so few that weigh
+            return []
         parts = {"all": np.ones(len(rows), dtype=bool)}
         if mixed.photos is not None:
             parts["without a photo"] = ~mixed.photos.readable(mixed.photo_failures)[rows].any(axis=1)
@@ -173,7 +188,13 @@ def train_blend(
     on_features = mixed.photos is None or isinstance(mixed.source, FeatureTable)
     fittings: list[Fitting] = []
     left_out: list[str] = [] if on_features else ["simple models of photos: the image network is not a frozen one"]
-    notes = [note for note in folds.notes if note not in mixed.notes]
+    told = any(COPIES_TIE_NONE in note for note in mixed.notes)
+    notes = [note for note in folds.notes if not (told and COPIES_TIE_NONE in note)]
+    if choosing:
+        notes.append(
+            f"a callback may choose by validation rows, so the networks of each fold train on {1 - VALIDATION:.0%} of "
+            "its rows"
+        )
     for note in notes:
         console.print(f" warning: {note}", markup=False)
     for number, candidate in enumerate(plan.candidates):
@@ -314,7 +335,10 @@ def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
         columns=len(of_table) > 1,  # than the constant
     )
     chosen = both if rule.use else table
-    reason = f"{rule.why} The blend is {_listed(chosen)}."
+    chosen_by = (
+        "Chosen by the loss on these rows, its out-of-fold figures are selection scores; the test rows had no part."
+    )
+    reason = f"{rule.why} The blend is {_listed(chosen)}. {chosen_by}"
     return _Choice(blend=chosen, table=table, reason=reason, rule=rule, refused=None if rule.use else both)
 
 

@@ -68,7 +68,7 @@ class DataConfig:
     gap: str | None = None
     """Time before the rows that judge in which no row is used: 30d, 12h, or a number where the times are numbers."""
     dedup: bool = False
-    """Leave training rows out that are copies of validation or test rows, or share a photo with one."""
+    """Leave rows out of training and validation that are copies of rows that judge, or share a photo with one."""
     max_missing_target: float = 0.05
     """Rows without target are left out; training is refused when their share is larger than this."""
     cache: Path | None = None

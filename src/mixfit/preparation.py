@@ -173,7 +173,7 @@ def unnamed_groups(mixed: MixedData) -> list[str]:
         places["their photos"] = (one_each[photos.seen[one_each]], photos.values)
     found = []
     for what, (rows, values) in places.items():
-        clusters = find_clusters(values[rows].astype(np.float64), None if classes is None else classes[rows])
+        clusters = find_clusters(values[rows], None if classes is None else classes[rows])
         if clusters is not None:
             found.append(
                 f"the rows seem to come in groups that no column names: by {what}, {clusters.share:.0%} of them are "

@@ -352,7 +352,8 @@ def _blend_and_judge(
         lightgbm=began_with_lightgbm(folder),
     )
     # Every row of the folds was predicted by models that did not see it, so all of them may judge.
-    judging = replace(mixed, split=Split(train=found.rows, valid=found.rows, test=mixed.split.test))
+    fitted_on = np.sort(np.concatenate([mixed.split.train, mixed.split.valid]))
+    judging = replace(mixed, split=Split(train=fitted_on, valid=found.rows, test=mixed.split.test))
     constants: dict[JudgedSplit, dict[str, np.ndarray]] = {
         "valid": constants_of_folds(mixed, found.number, found.fit_rows),
         "test": constants_of_folds(
@@ -534,6 +535,7 @@ def _say_start(
         )
     if data.dedup:
         copies = sum(record.action == COPY_LEFT_OUT for record in mixed.bad)
-        console.print(f" {copies} of {len(split.train) + copies} training rows are copies of held-back rows: left out")
+        rows = len(split.train) + len(split.valid) + copies
+        console.print(f" {copies} of {rows} training and validation rows are copies of held-back rows: left out")
     for line in warnings:
         console.print(f" warning: {line}", markup=False)

@@ -15,7 +15,6 @@ from mixfit.candidates.photo_rule import PhotoRule
 from mixfit.config import DataConfig
 from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows
 from mixfit.data.load import MixedData
-from mixfit.data.split import group_of_row
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
 from mixfit.evaluation.departure import departure
 from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for
@@ -161,10 +160,10 @@ def final_rows(judged: dict[JudgedSplit, Rows]) -> Rows:
 
 
 def with_groups(mixed: MixedData, rows: Rows) -> Rows:
-    """The same rows, with the groups that they belong to where the table has such a column."""
-    if not mixed.schema.names("group"):
-        return rows
-    return replace(rows, groups=group_of_row(mixed.frame.iloc[mixed.split.of(rows.split)], mixed.schema))
+    """The same rows, with the units that they belong to (groups and copies) where there are such."""
+    unit = mixed.ties.joined(mixed.split.of(rows.split)).unit
+    grouped = bool(mixed.schema.names("group")) or len(np.unique(unit)) < len(unit)
+    return replace(rows, groups=unit) if grouped else rows
 
 
 def compare_with_table(mixed: MixedData, judged: dict[JudgedSplit, Rows]) -> Comparison:

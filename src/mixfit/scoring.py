@@ -312,7 +312,7 @@ def _rows_of(
             raise unknown_column(name, frame.columns)
     if same_table:
         found = split_of_run(run, frame, predictor.schema, usable)
-        if split == "train" and run_settings(run).data.dedup:
+        if split == "train" and run_settings(run).data.dedup and read_split(run, len(frame)) is None:
             columns = predictor.schema.names("image")
             photos = find_photos(frame, columns, images) if columns else None
             found, _ = without_copies(frame, predictor.schema, found, photos)

@@ -33,8 +33,11 @@ def left_out(frame: pd.DataFrame, photos: Path | None = None) -> dict[int, str]:
     found = None if photos is None else find_photos(frame, ["photo"], photos)
     kept, records = without_copies(frame, schema, split, found)
     assert all(record.action == COPY_LEFT_OUT for record in records)
-    assert sorted([*kept.train, *(record.row for record in records)]) == split.train.tolist()
-    np.testing.assert_array_equal(kept.valid, split.valid)
+    assert sorted([*kept.train, *kept.valid, *(record.row for record in records)]) == sorted(
+        [*split.train, *split.valid]
+    )
+    left = [record.row for record in records]
+    np.testing.assert_array_equal(kept.valid, np.setdiff1d(split.valid, left))
     np.testing.assert_array_equal(kept.test, split.test)
     return {record.row: record.problem for record in records}
 
@@ -45,12 +48,13 @@ def test_training_rows_that_equal_rows_that_judge_are_left_out() -> None:
     frame.loc[3, ["a", "y"]] = frame.loc[21, ["a", "y"]]
     frame.loc[[7, 8], ["a", "y"]] = frame.loc[[29, 29], ["a", "y"]].to_numpy()
     frame.loc[11, ["a", "y"]] = frame.loc[12, ["a", "y"]]  # both train
-    frame.loc[23, ["a", "y"]] = frame.loc[28, ["a", "y"]]  # both judge
+    frame.loc[23, ["a", "y"]] = frame.loc[28, ["a", "y"]]  # both judge, but the folds of a preset fit on the first
     frame.loc[15, "a"] = frame.loc[26, "a"]  # another target
     assert left_out(frame) == {
         3: "equals row 21, which is in valid",
         7: "equals row 29, which is in test",
         8: "equals row 29, which is in test",
+        23: "equals row 28, which is in test",
     }
 
 

@@ -166,3 +166,24 @@ def test_the_validation_part_of_a_fold_is_cut_out_of_its_fit_rows_with_groups_wh
         assert sorted([*train, *valid]) == folds.fit[place].tolist()
         assert len(valid) / len(folds.fit[place]) == pytest.approx(0.15, abs=0.06)
         assert not np.isin(groups[train], groups[valid]).any()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_there_is_a_validation_part_however_few_groups_hold_the_classes(classes: int) -> None:
+    groups = np.repeat(np.arange(6), 10)
+    frame = pd.DataFrame({"y": groups % classes})
+    for seed in range(5):
+        folds = Folds.dealt(frame, schema_of("multiclass"), np.arange(60), groups, 5, seed=seed)
+        for place in range(folds.count):
+            train, valid = folds.validation(place, 0.15, seed=seed)
+            assert len(train)
+            assert len(valid)
+
+
+def test_the_validation_part_of_a_fold_in_time_keeps_the_gap() -> None:
+    frame = numbers(120).assign(t=np.arange(120))
+    every = np.arange(120)
+    folds = Folds.forward(frame, schema_of(), every, every, 5, time="t", gap="5")
+    for place in range(folds.count):
+        train, valid = folds.validation(place, 0.2, seed=0)
+        assert train.max() < valid.min() - 5

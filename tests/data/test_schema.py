@@ -198,9 +198,9 @@ def test_repeated_ids_are_the_natural_group() -> None:
 def test_few_ids_and_an_id_of_many_rows_are_no_groups() -> None:
     few = guess(cycle(1, 2, 3, 4), "store_id")
     assert few.role == "ignored"
-    assert "4 ids repeat, so few or in so many rows that they are no groups: --set store_id=group for one" in few.note
+    assert "4 ids repeat, too few or in too many rows to be groups: --set store_id=group for one" in few.note
     assert "could be category: --set store_id=category" in few.note
-    assert guess([0] * 10 + list(range(ROWS - 10)), "store_id").role == "ignored"
+    assert guess([0] * 30 + list(range(ROWS - 30)), "store_id").role == "ignored"
 
 
 def test_a_second_id_that_would_tie_everything_to_everything_is_no_group() -> None:

@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from mixfit.candidates.cross_fit import fit_folds
 from mixfit.config import DataConfig
 from mixfit.data.infer import infer_schema
 from mixfit.data.load import load_data
@@ -72,7 +73,9 @@ def test_a_placeholder_joins_nothing_and_is_named_while_real_copies_beside_it_do
         names[row] = "0.png"
     cells = [f"{name};{name}" for name in names]
     cells[6] = "0.png;4.png"  # one of them has a photo of row 4, too
-    joined = ties_of(table().assign(photo=cells), tmp_path).joined()
+    frame = table().assign(photo=cells)
+    frame.loc[::3, "y"] = 5 + 0.1 * frame.loc[::3, "y"]  # alike, so that they might be one thing
+    joined = ties_of(frame, tmp_path).joined()
     assert together(joined.unit, 4, 6)
     assert joined.count == ROWS - 1
     (note,) = joined.notes
@@ -135,3 +138,26 @@ def test_every_row_twice_is_torn_neither_by_the_drawn_split_nor_by_folds(dedup: 
     assert pd.Series(parts).groupby(twin).nunique().max() == 1
     folds = data.folds(5, seed=0)
     assert pd.Series(folds.number).groupby(twin[folds.rows]).nunique().max() == 1
+
+
+def test_a_photo_of_rows_that_differ_as_all_rows_do_is_a_placeholder_and_one_of_alike_rows_a_copy(
+    tmp_path: Path,
+) -> None:
+    for row in range(ROWS):
+        draw(tmp_path / f"{row}.png", row)
+    frame = table().assign(photo=[f"{row}.png" for row in range(ROWS)])
+    frame["y"] = np.arange(ROWS) / 7.0
+    frame.loc[::6, "photo"] = "0.png"  # ten rows from the lowest to the highest target
+    frame.loc[31:37, "photo"] = "31.png"  # the same thing at seven prices
+    joined = ties_of(frame, tmp_path).joined()
+    assert not together(joined.unit, 0, 6)
+    assert together(joined.unit, 31, 32, 33, 34, 35, 37)
+    assert any("placeholders" in note and "photo 0.png in 9 rows" in note for note in joined.notes)
+
+
+def test_few_groups_are_fewer_folds_and_a_sentence(tmp_path: Path) -> None:
+    frame = table(160).assign(object_id=np.arange(160) // 20)
+    data = load_data(frame, target="y")
+    found = fit_folds(data, 10, seed=0)
+    assert found.count == 7
+    assert "the rows are of 7 groups, so that there are 7 folds and not 10" in found.notes

@@ -81,7 +81,7 @@ def test_f15_copies_across_the_split_are_a_warning_banner_and_dedup_leaves_them_
     code, printed = run("train", "t.csv", "--target", "y", "--dedup", *QUICK)
     assert code == 0, printed
     assert "37 train / 10 valid / 10 test" in printed
-    assert " 3 of 40 training rows are copies of held-back rows: left out" in printed
+    assert " training and validation rows are copies of held-back rows: left out" in printed
     assert "on two sides" not in printed + Path("runs/t-y-002/report.html").read_text()
     bad = pd.read_csv("runs/t-y-002/bad_inputs.csv")
     assert bad[["row", "problem"]].to_numpy().tolist() == [

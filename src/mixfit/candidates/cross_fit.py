@@ -158,6 +158,8 @@ def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = Fals
     """
     plan, photos = data.folds(count, seed=seed), photo_means(data)
     notes = data.ties.joined(plan.rows, share=1 / count).notes
+    if plan.times is None and plan.count < count:
+        notes += (f"the rows are of {plan.count} groups, so that there are {plan.count} folds and not {count}",)
 
     def fitted(place: int) -> Fold:
         fit_rows = plan.rows if place == plan.count else plan.fit[place]

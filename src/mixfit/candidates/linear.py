@@ -165,9 +165,12 @@ def _strength_over_units(
         kept = sizes**2 / (sizes**2 + strength)
         residual, total = target - left @ (kept * turned), 0.0
         for rows in units:
-            some, one = left[rows], constant[rows][..., None]
-            hat = (some * kept) @ some.transpose(0, 2, 1) + one * one.transpose(0, 2, 1)
-            errors = np.linalg.solve(np.eye(rows.shape[1]) - hat, residual[rows][..., None])
+            root = np.concatenate([left[rows] * np.sqrt(kept), constant[rows][..., None]], axis=2)
+            errors, turn = residual[rows][..., None], root.transpose(0, 2, 1)
+            if root.shape[1] <= root.shape[2]:
+                errors = np.linalg.solve(np.eye(root.shape[1]) - root @ turn, errors)
+            else:  # by the identity of Woodbury, in the number of columns rather than of rows
+                errors = errors + root @ np.linalg.solve(np.eye(root.shape[2]) - turn @ root, turn @ errors)
             total += float((errors**2).sum())
         tries.append((total, strength))
     return min(tries)[1]
@@ -237,7 +240,8 @@ def _every_fifth(codes: np.ndarray, rng: np.random.Generator, unit: np.ndarray |
     if unit is not None and len(np.unique(unit)) < len(unit):
         of_unit = np.unique(unit, return_inverse=True)[1]
         order = rng.permutation(int(of_unit.max()) + 1)
-        mask = (order % 5 == 4)[of_unit]
+        parts = min(5, len(order))
+        mask = (order % parts == parts - 1)[of_unit]
         if set(codes[~mask].tolist()) == set(codes.tolist()) and mask.any():
             return mask
     order = np.lexsort((rng.random(len(codes)), codes))

@@ -50,7 +50,8 @@ def find_clusters(
     from sklearn.neighbors import NearestNeighbors
 
     if values.shape[1] > _DIMENSIONS and len(values) > _DIMENSIONS:
-        values = PCA(_DIMENSIONS, svd_solver="randomized", random_state=0).fit_transform(values)
+        sample = np.sort(np.random.default_rng(0).permutation(len(values))[:_QUERIES])
+        values = PCA(_DIMENSIONS, svd_solver="randomized", random_state=0).fit(values[sample]).transform(values)
     labels = np.zeros(len(values), dtype=np.int64) if classes is None else classes
     counts = np.bincount(labels, minlength=1)
     large = np.flatnonzero(counts >= _LEAST_ROWS)

@@ -93,45 +93,51 @@ def near_photos(
 def without_copies(
     frame: pd.DataFrame, schema: Schema, split: Split, photos: Photos | None
 ) -> tuple[Split, list[BadInput]]:
-    """Leave the training rows out that are copies of validation or test rows; one record for each.
+    """Leave training rows out that are copies of validation or test rows, and validation rows that are copies of test
+    rows, as the folds of a preset fit on both; one record for each.
 
-    A training row is a copy when it equals such a row but for ignored columns, or when it shares a photo (equal bytes)
-    with one and every row with that photo has the same target: a picture that stands for "no photo" is no copy.
+    A row is a copy when it equals such a row but for ids, or when it shares a photo (equal bytes) with one and every
+    row with that photo has the same target: a picture that stands for "no photo" is no copy.
 
     Raises:
-        DataError: no training row is left.
+        DataError: no training row is left, or of some validation rows none.
     """
     parts = parts_of(split, len(frame))
-    copied = equal_rows(frame, schema)
-    source = _held_back_twin(copied, np.arange(len(frame)), parts)
-    reasons = {row: f"equals row {frame.index[other]}, which is in {parts[other]}" for row, other in source.items()}
+    items = [(equal_rows(frame, schema), np.arange(len(frame)), "equals")]
     if photos is not None:
         users = _shared(photos, equal_files(photos.files))
-        different = _comes_with_different_targets(frame, schema, users)
-        users = users[~different[users["photo"].to_numpy()]]
-        for row, other in _held_back_twin(users["photo"].to_numpy(), users["row"].to_numpy(), parts).items():
-            reasons.setdefault(row, f"has a photo of row {frame.index[other]}, which is in {parts[other]}")
-    if reasons and len(reasons) == len(split.train):
-        raise DataError(
-            f"All {len(reasons)} training rows are copies of validation or test rows: leave --dedup out, or split the "
-            "rows another way."
-        )
+        users = users[~_comes_with_different_targets(frame, schema, users)[users["photo"].to_numpy()]]
+        items.append((users["photo"].to_numpy(), users["row"].to_numpy(), "has a photo of"))
+    reasons: dict[int, str] = {}
+    for codes, rows, what in items:
+        for row, other in _held_back_twin(codes, rows, parts).items():
+            reasons.setdefault(row, f"{what} row {frame.index[other]}, which is in {parts[other]}")
+    kept = {name: rows[~np.isin(rows, list(reasons))] for name, rows in split.parts().items()}
+    for name, called, judging in (("train", "training", "validation or test"), ("valid", "validation", "test")):
+        if len(split.parts()[name]) and not len(kept[name]):
+            raise DataError(
+                f"All {len(split.parts()[name])} {called} rows are copies of {judging} rows: leave --dedup out, or "
+                "split the rows another way."
+            )
     records = [
         BadInput(row=row, column="", value="", problem=reasons[row], action=COPY_LEFT_OUT) for row in sorted(reasons)
     ]
-    kept = split.train[~np.isin(split.train, list(reasons))]
-    return Split(train=kept, valid=split.valid, test=split.test), records
+    return Split(**kept), records
 
 
 def _held_back_twin(
     codes: Int64[np.ndarray, " items"], rows: Int64[np.ndarray, " items"], parts: Shaped[np.ndarray, " rows"]
 ) -> Mapping[int, int]:
-    """For each training row whose group has a validation or test row, the first such row; code -1 is no group."""
+    """For each training row whose group has a validation or test row, and each validation row whose group has a test
+    row, the first such row; code -1 is no group."""
     sides, grouped = parts[rows], codes >= 0
-    held = grouped & np.isin(sides, ["valid", "test"])
-    first = pd.Series(rows[held]).groupby(codes[held]).min()
-    copies = grouped & (sides == "train") & np.isin(codes, first.index)
-    return dict(zip(rows[copies].tolist(), first.loc[codes[copies]].tolist(), strict=True))
+    found: dict[int, int] = {}
+    for side, judging in (("train", ["valid", "test"]), ("valid", ["test"])):
+        held = grouped & np.isin(sides, judging)
+        first = pd.Series(rows[held]).groupby(codes[held]).min()
+        copies = grouped & (sides == side) & np.isin(codes, first.index)
+        found |= dict(zip(rows[copies].tolist(), first.loc[codes[copies]].tolist(), strict=True))
+    return found
 
 
 def _copies(

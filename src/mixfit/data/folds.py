@@ -3,11 +3,13 @@
 In: rows that have a target, the unit that each belongs to, and for folds that go forward their times. Out: ``Folds``.
 Units stay whole, classes and the range of a number are spread evenly, and nothing is fitted on its future."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 
 from mixfit.data.schema import Schema
 from mixfit.data.split import (
@@ -20,7 +22,7 @@ from mixfit.data.split import (
     split_labels,
     strata_of_rows,
 )
-from mixfit.data.split_time import Times, forward_blocks, parts_by_time
+from mixfit.data.split_time import Times, forward_blocks, latest_part
 from mixfit.errors import ConfigError, DataError
 
 _LEAST_FIT_ROWS = 5
@@ -51,6 +53,8 @@ class Folds:
     classes: bool
     times: Times | None = None
     """Of ``rows``, where the folds go forward in time."""
+    gap: float = 0.0
+    """Between fit rows and what they predict, in the unit of ``times``."""
 
     @classmethod
     def dealt(
@@ -145,6 +149,7 @@ class Folds:
             strata=strata_of_rows(frame.iloc[rows], schema),
             classes=schema.task != "regression",
             times=times,
+            gap=times.length(gap),
         )
 
     @property
@@ -165,17 +170,33 @@ class Folds:
     def validation(self, place: int, share: float, *, seed: int) -> tuple[Int64[np.ndarray, " _"], ...]:
         """Cut a part that may choose the best epoch out of the rows that a fold fits on: (fit, validation).
 
-        By the rules of the folds: units whole and classes spread, or the latest rows, none of whose units is left to
-        fit on. ``place`` may be ``count``, for a fit on all rows."""
+        By the rules of the folds: units whole and classes spread, or the latest rows, the gap before them and their
+        units left out. Where so few units or times allow no such part, rows are drawn. ``place`` may be ``count``, for
+        a fit on all rows."""
         rows = self.rows if place == self.count else self.fit[place]
         inside = np.isin(self.rows, rows)
-        if self.times is None:
+        unit, strata = self.unit[inside], self.strata[inside]
+
+        def drawn(units: Int64[np.ndarray, " fit"], *, classes: bool) -> Shaped[np.ndarray, " fit"]:
             rng = np.random.default_rng([seed, place])
-            parts = draw(self.unit[inside], self.strata[inside], classes=self.classes, valid=share, test=0.0, rng=rng)
-            return rows[parts == "train"], rows[parts == "valid"]
-        value = pd.Series(self.times.value[inside], name="time")
-        parts = parts_by_time(value, self.unit[inside], valid=0.0, test=share)
-        return rows[parts == "train"], rows[parts == "test"]
+            return draw(units, strata, classes=classes, valid=share, test=0.0, rng=rng)
+
+        def latest() -> Shaped[np.ndarray, " fit"]:
+            assert self.times is not None
+            return latest_part(self.times.take(np.flatnonzero(inside)), unit, share, gap=self.gap)
+
+        ways: list[Callable[[], np.ndarray]] = [
+            *([] if self.times is None else [latest]),
+            lambda: drawn(unit, classes=self.classes),
+            lambda: drawn(unit, classes=False),
+            lambda: drawn(np.arange(len(rows)), classes=False),
+        ]
+        for way in ways:
+            with suppress(DataError):
+                parts = way()
+                if (parts == "train").any() and (parts == "valid").any():
+                    return rows[parts == "train"], rows[parts == "valid"]
+        return rows, rows[:0]
 
     def describe(self) -> str:
         """In a sentence, what "out of fold" means where it is not every row; "" where it is."""
@@ -184,7 +205,7 @@ class Folds:
         judged, first = self.judged, int((self.number < 0).sum())
         return (
             f"The folds go forward in time: {judged.sum():,} of {len(self.rows):,} rows are judged, each by models of "
-            f"earlier rows; the first {first:,} are only fitted on, and {len(judged) - judged.sum() - first:,} only "
+            f"earlier rows; {first:,} are only fitted on, and {len(judged) - judged.sum() - first:,} only "
             "decide how the models are blended. Intervals come from the errors of these rows: how often they hold for "
             "later rows is reported, not promised."
         )

@@ -41,7 +41,8 @@ _REGRESSION_LEVELS = 20  # integers with more distinct values are amounts rather
 _CATEGORY_SHARE = 0.5  # of the rows; a class or level that does not repeat teaches nothing
 _STRAY_TARGETS = 0.05
 _LEVEL_SHARE = 0.1  # ids that come back ten times each can be learnt as levels
-_LEAST_GROUPS, _LARGEST_GROUP = 10, 0.2  # ids, share of the rows: fewer and larger ones could fill no folds
+_LEAST_GROUPS, _LARGEST_GROUP = 5, 0.5  # ids, share of the rows: fewer and larger ones could fill no folds
+_LARGEST_CHAIN = 0.2  # of the rows, that ids of several columns may join beyond the largest of one
 _UNIQUE_ROWS = 10  # with fewer rows, "all cells differ" says nothing
 _OUTLIER = 6.0  # standard deviations
 
@@ -315,22 +316,21 @@ def _guess_id(fact: Facts, split: Facts | None, kind: str, id_name: str) -> Gues
     ids = f"{fact.distinct} {REPEATED_IDS} {fact.count} rows, {id_name}"
     torn = [] if split is None else groups_on_two_sides(fact.keys, split.keys.str.lower().map(SPLIT_ALIASES).to_numpy())
     level = f"could be category: --set {fact.name}=category" if fact.distinct <= _LEVEL_SHARE * fact.count else ""
-    if fact.distinct < _LEAST_GROUPS or counts.iloc[0] > _LARGEST_GROUP * len(fact.column):
-        cure = (
-            f"{repeated} ids repeat, so few or in so many rows that they are no groups: --set {fact.name}=group for one"
-        )
-        return Guess("ignored", ids, "; ".join(filter(None, [cure, level])))
+    few = fact.distinct < _LEAST_GROUPS or counts.iloc[0] > _LARGEST_GROUP * len(fact.column)
     if torn and split is not None:
         note = (
             f"{SUSPICIOUS_MARK} {len(torn)} of {fact.distinct} ids are on two sides of the split {split.name!r}, so "
             f"the test scores may look too good; --ignore {split.name} splits anew, each id on one side"
         )
+    elif few:
+        note = f"{repeated} ids repeat, too few or in too many rows to be groups: --set {fact.name}=group for one"
     elif split is not None:
         note = f"{repeated} ids repeat; the split keeps each on one side, and so do the folds"
     else:
         note = f"{repeated} ids repeat; each stays on one side of the split and of every fold"
-    note += f"; if rows of one id do not belong together: --set {fact.name}=ignored"
-    return Guess("group", ids, "; ".join(filter(None, [note, level])))
+    if not few:
+        note += f"; if rows of one id do not belong together: --set {fact.name}=ignored"
+    return Guess("ignored" if few else "group", ids, "; ".join(filter(None, [note, level])))
 
 
 def _without_chains(frame: pd.DataFrame, columns: list[Column]) -> list[Column]:
@@ -341,7 +341,8 @@ def _without_chains(frame: pd.DataFrame, columns: list[Column]) -> list[Column]:
         if column.found_group:
             codes = [to_keys(frame[one.name]) for one in (*kept, column)]
             largest = np.bincount(joined_keys(codes)).max()
-            if kept and largest > _LARGEST_GROUP * len(frame):
+            alone = max((int(keys.value_counts().max()) for keys in codes), default=0)
+            if kept and largest - alone > _LARGEST_CHAIN * len(frame):
                 others = ", ".join(one.name for one in kept)
                 note = f"its ids repeat, but with those of {others} they would join {largest:,} of {len(frame):,} rows"
                 column = replace(column, role="ignored", note=f"{note}: --set {column.name}=group to have it so")

@@ -176,8 +176,11 @@ class MixedData:
         Raises:
             ConfigError, DataError: see ``Folds``.
         """
+        if self.frame.shape[1] < len(self.schema.columns):
+            raise ConfigError("Folds need the whole table: read it with load_data.")
         rows = np.sort(np.concatenate([self.split.train, self.split.valid]))
         unit = self.ties.joined(rows, share=1 / k).unit
+        k = min(k, len(np.unique(unit)))
         if self.split_time is None:
             return Folds.dealt(self.frame, self.schema, rows, unit, k, seed=seed)
         return Folds.forward(self.frame, self.schema, rows, unit, k, time=self.split_time, gap=self.gap)

@@ -343,8 +343,13 @@ def _fill_empty_parts(
     for name, share in (("valid", valid), ("test", test)):
         if share > 0 and not (part == name).any():
             raise DataError(
-                f"{len(part)} groups cannot fill train, valid and test; at least 3 are needed, or another group column."
+                f"{len(part)} group{'' if len(part) == 1 else 's'} cannot fill {_listed(valid, test)}; at least "
+                f"{1 + (valid > 0) + (test > 0)} are needed, or another group column."
             )
+
+
+def _listed(valid: float, test: float) -> str:
+    return "train, valid and test" if valid > 0 and test > 0 else f"train and {'valid' if valid > 0 else 'test'}"
 
 
 def _bring_classes_back(

@@ -133,6 +133,26 @@ def parts_by_time(
     return parts
 
 
+def latest_part(
+    times: Times, units: Int64[np.ndarray, " rows"], share: float, *, gap: float
+) -> Shaped[np.ndarray, " rows"]:
+    """``valid`` for the latest rows, ``train`` for those before them, "" for what gap and shared units leave out.
+
+    Args:
+        share: of the rows, that are to be the latest part.
+        gap: in the unit of ``times``.
+    """
+    different = np.unique(times.value)
+    parts = np.full(len(units), "train", dtype=object)
+    if len(different) < 2:
+        return parts
+    start = _start(times.value, share * len(units), different[1:])
+    parts[times.value >= start] = "valid"
+    earlier = parts == "train"
+    parts[earlier & (np.isin(units, units[~earlier]) | ((times.value >= start - gap) & (gap > 0)))] = ""
+    return parts
+
+
 def _start(values: Num[np.ndarray, " rows"], rows: float, allowed: Num[np.ndarray, " times"]) -> float:
     """The time from which on the number of rows is nearest to ``rows``, among those allowed."""
     later = len(values) - np.searchsorted(np.sort(values), allowed, side="left")

@@ -9,18 +9,22 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 
 from mixfit.data.copies import equal_features, equal_rows
 from mixfit.data.duplicates import PhotoScan, near_duplicates, scan_photos
 from mixfit.data.photo_cells import photo_name
 from mixfit.data.photos import Photos
 from mixfit.data.schema import Schema
-from mixfit.data.split import connected
+from mixfit.data.split import connected, strata_of_rows
 from mixfit.data.values import to_keys
 
+COPIES_TIE_NONE = "would join more than"
+"""Words of the note on copies that join nothing."""
 LARGEST_CHAIN = 0.2
 """Share of the rows that copies may join, where no number of folds says another."""
+_FEW_ROWS, _AS_DIFFERENT = 5, 0.75
+"""A photo of more rows ties none if their targets spread by more than this share of the spread of all."""
 _EXAMPLES = 3
 
 
@@ -82,7 +86,8 @@ class Ties:
             row.append(rows)
             copy.append(number + len(about))
             about += described
-        return Copies(np.concatenate(row), np.concatenate(copy), tuple(about))
+        copies = Copies(np.concatenate(row), np.concatenate(copy), tuple(about))
+        return copies.without_placeholders(strata_of_rows(frame, schema), classes=schema.task != "regression")
 
     def without(self, groups: Sequence[str]) -> "Ties":
         """The same, but that some group columns tie nothing."""
@@ -104,13 +109,13 @@ class Ties:
         firm = connected(len(rows), [(np.flatnonzero(codes >= 0), codes[codes >= 0]) for codes in columns])
         copies = self.copies
         if not len(copies.row):
-            return Joined(firm)
+            return Joined(firm, copies.placeholders)
         place = np.full(len(self.frame), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
         inside = place[copies.row] >= 0
         members = Copies(place[copies.row[inside]], copies.copy[inside], copies.about)
-        unit, let_go = _chains(firm, members, share * len(rows))
-        return Joined(unit, members.notes(let_go, len(rows), share))
+        unit, let_go = _chains(firm, members, max(share * len(rows), 2))
+        return Joined(unit, copies.placeholders + members.notes(let_go, len(rows), share))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +128,26 @@ class Copies:
     """Number of that copy."""
     about: tuple[str, ...]
     """What is equal in each copy."""
+    placeholders: tuple[str, ...] = ()
+    """What is said of copies that were left out as no copies, one sentence each."""
+
+    def without_placeholders(self, strata: Float[np.ndarray, " rows"], *, classes: bool) -> "Copies":
+        """Leave out photos of more than a few rows whose targets differ as those of all rows: a picture of nothing.
+
+        Args:
+            strata: class of each row, or rank of its target in [0, 1).
+        """
+        counts = np.bincount(self.copy, minlength=len(self.about))
+        photos = [text.startswith("photo") for text in self.about]
+        doubtful = np.flatnonzero((counts > _FEW_ROWS) & np.array(photos, dtype=bool))
+        other = [number for number in doubtful.tolist() if _as_all(strata, self.row[self.copy == number], classes)]
+        if not other:
+            return self
+        kept = ~np.isin(self.copy, other)
+        named = ", ".join(f"{self.about[number]} in {counts[number]:,} rows" for number in other[:_EXAMPLES])
+        more = f" and {len(other) - _EXAMPLES:,} more" if len(other) > _EXAMPLES else ""
+        text = f"taken for placeholders, which tie no rows, as their targets differ as much as all: {named}{more}"
+        return Copies(self.row[kept], self.copy[kept], self.about, (text,))
 
     def notes(self, let_go: Int64[np.ndarray, " copies"], rows: int, share: float) -> tuple[str, ...]:
         """What is said of copies that join nothing, as with them more than a share of the rows would be one."""
@@ -134,7 +159,7 @@ class Copies:
         more = f" and {len(largest) - _EXAMPLES:,} more" if len(largest) > _EXAMPLES else ""
         verbs = ("copy", "joins") if len(largest) == 1 else ("copies", "join")
         text = (
-            f"{len(largest):,} {verbs[0]} would join more than {share:.0%} of the {rows:,} rows, and therefore "
+            f"{len(largest):,} {verbs[0]} {COPIES_TIE_NONE} {share:.0%} of the {rows:,} rows, and therefore "
             f"{verbs[1]} none (a placeholder?): {', '.join(named)}{more}"
         )
         return (text,)
@@ -145,6 +170,14 @@ def units_by_size(unit: Int64[np.ndarray, " rows"]) -> list[Int64[np.ndarray, "u
     order = np.argsort(unit, kind="stable")
     _, starts, sizes = np.unique(unit[order], return_index=True, return_counts=True)
     return [order[starts[sizes == size, None] + np.arange(size)] for size in np.unique(sizes).tolist()]
+
+
+def _as_all(strata: Float[np.ndarray, " rows"], rows: Int64[np.ndarray, " some"], classes: bool) -> bool:  # noqa: FBT001
+    """Whether the targets of some rows are about as different as those of all rows."""
+    if classes:
+        shares = [pd.Series(values).value_counts(normalize=True).iloc[0] for values in (strata[rows], strata)]
+        return bool(shares[0] < shares[1] + 0.5 * (1 - shares[1]))
+    return bool(strata[rows].std() > _AS_DIFFERENT * strata.std())
 
 
 def _photo_copies(photos: Photos, scan: PhotoScan) -> list[tuple[np.ndarray, np.ndarray, list[str]]]:

@@ -96,6 +96,11 @@ def _shared_ids(frame: pd.DataFrame, schema: Schema, rest: np.ndarray, test: np.
             continue
         keys = to_keys(frame[column.name])
         shared = keys.iloc[test].dropna().isin(keys.iloc[rest])
+        repeated = keys.iloc[rest].dropna().duplicated(keep=False)
+        if column.role == "ignored" and repeated.any():
+            found.append(
+                f"ids of {column.name!r} repeat in {repeated.sum():,} rows, and the folds do not keep them whole"
+            )
         if shared.any():
             found.append(
                 f"{shared.sum():,} of {len(test):,} test rows have an id of {column.name!r} in common with others"
