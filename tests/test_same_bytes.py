@@ -1,4 +1,6 @@
-"""The same bytes whatever the load of the machine, and nearly the same predictions whatever the number of threads."""
+"""The same bytes whatever the load of the machine, and nearly the same predictions whatever the number of threads.
+
+Run with a table and a folder, it trains there: so each training has a process of its own."""
 
 import os
 import subprocess
@@ -12,12 +14,30 @@ import pandas as pd
 import pytest
 import torch
 from fixed_arithmetic import FIXED
+from rich.console import Console
 from threadpoolctl import threadpool_limits
 
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.demo import DEMO_TARGET, write_demo
-from mixfit.recipe import Run
+from mixfit.predictor import Predictor
+from mixfit.recipe import fit
 
 THREADS = 2
+ROWS = 60
+TRAININGS = {
+    "blend on features": (ModelConfig(), TrainConfig(preset="quick", epochs=1)),
+    "network on pixels": (
+        ModelConfig(backbone="small_resnet", tabular_hidden=(16,)),
+        TrainConfig(preset="network", epochs=1),
+    ),
+}
+
+
+def train(table: Path, out: Path) -> None:
+    """Make a run for each of ``TRAININGS`` under the folder of its name."""
+    for name, (model, settings) in TRAININGS.items():
+        data, quiet = DataConfig(image_size=32), Console(quiet=True)
+        fit(table, target=DEMO_TARGET, data=data, model=model, train=settings, out=out / name, console=quiet)
 
 
 @contextmanager
@@ -30,55 +50,61 @@ def busy_machine() -> Iterator[None]:
             process.kill()
 
 
-def train(table: Path, out: Path, *flags: str) -> dict[str, bytes]:
-    """Files of a model by the command line, in a process with the arithmetic of the machine and a cold cache."""
+def train_elsewhere(table: Path, out: Path) -> Path:
+    """``out``, with runs made in a process with the arithmetic of the machine and a cold cache."""
     # What is fixed for the other tests is not: here this machine and several threads are to show what they do.
     environment = {name: value for name, value in os.environ.items() if name not in FIXED}
     environment |= {"MIXFIT_CACHE": str(out / "cache"), "OMP_NUM_THREADS": str(THREADS)}
-    program = "import sys; from mixfit.cli import main; sys.exit(main())"
-    arguments = ["train", str(table), "--target", DEMO_TARGET, "--image-size", "32", "--out", str(out), *flags]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, __file__, str(table), str(out)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (model,) = out.glob("*/model")
-    return {path.name: path.read_bytes() for path in model.iterdir()} | {
-        "config.toml": (model.parent / "config.toml").read_bytes()
-    }
+    return out
+
+
+def model_folder(out: Path, name: str) -> Path:
+    """Of the one run of that name."""
+    [folder] = (out / name).glob("*/model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_demo(tmp_path_factory.mktemp("table") / "vases", rows=ROWS)
+
+
+@pytest.fixture(scope="module")
+def alone(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of which no other test makes the machine busy."""
+    return train_elsewhere(table, tmp_path_factory.mktemp("alone"))
 
 
 @pytest.mark.timeout(900)  # it makes the machine slow
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ("--preset", "quick", "--epochs", "1"),
-        ("--preset", "network", "--backbone", "small_resnet", "--epochs", "1", "--tabular-hidden", "16"),
-    ],
-    ids=["blend on features", "network on pixels"],
-)
-def test_a_busy_machine_trains_the_same_model(flags: tuple[str, ...], tmp_path: Path) -> None:
-    table = write_demo(tmp_path / "vases", rows=80)
-    alone = train(table, tmp_path / "alone", *flags)
+def test_a_busy_machine_trains_the_same_models(table: Path, alone: Path, tmp_path: Path) -> None:
     with busy_machine():
-        beside = train(table, tmp_path / "beside", *flags)
-    assert {"model.safetensors", "mixfit.json", "config.toml"} <= alone.keys() == beside.keys()
-    assert [name for name in alone if alone[name] != beside[name]] == []
+        beside = train_elsewhere(table, tmp_path)
+    for name in TRAININGS:
+        quiet, busy = model_folder(alone, name), model_folder(beside, name)
+        names = {path.name for path in quiet.iterdir()}
+        assert {"model.safetensors", "mixfit.json"} <= names == {path.name for path in busy.iterdir()}
+        assert [file for file in names if (quiet / file).read_bytes() != (busy / file).read_bytes()] == []
+        assert (quiet.parent / "config.toml").read_bytes() == (busy.parent / "config.toml").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["quick_run", "blend_run", "class_run"])
-def test_predictions_hardly_depend_on_the_number_of_threads(
-    name: str, request: pytest.FixtureRequest, demo_table: Path
-) -> None:
-    run: Run = request.getfixturevalue(name)
-    table = run.folder.parents[1] / "t" / "table.csv" if name == "class_run" else demo_table
-    frame, before, found = pd.read_csv(table), torch.get_num_threads(), []
+@pytest.mark.parametrize("name", TRAININGS)
+def test_predictions_hardly_depend_on_the_number_of_threads(name: str, table: Path, alone: Path) -> None:
+    predictor = Predictor.load(model_folder(alone, name))
+    frame, before, found = pd.read_csv(table).head(24), torch.get_num_threads(), []
     try:
-        for threads in (1, 2, 4):
+        for threads in (1, 4):
             torch.set_num_threads(threads)
             with threadpool_limits(threads):
-                found.append(run.predictor.predict(frame, images=table.parent).select_dtypes("number").to_numpy())
+                found.append(predictor.predict(frame, images=table.parent).select_dtypes("number").to_numpy())
     finally:
         torch.set_num_threads(before)
     assert found[0].shape[1] > 0
-    for other in found[1:]:
-        np.testing.assert_allclose(other, found[0], rtol=1e-5)
+    one, four = found
+    np.testing.assert_allclose(four, one, rtol=1e-5)
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]), Path(sys.argv[2]))
