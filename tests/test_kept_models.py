@@ -1,6 +1,7 @@
 """What a run keeps of a model is used only where it is whole, and of this candidate, these rows and these settings."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -21,10 +22,18 @@ from small_runs import QUIET, TRAIN, model_bytes, small_fit, small_table, withou
 from mixfit.candidates.candidate import FittedConstant
 from mixfit.candidates.fold import Candidate
 from mixfit.config import TrainConfig
-from mixfit.errors import DataError, Diverged, Stopped
-from mixfit.kept_models import RunKeeper
+from mixfit.errors import ConfigError, DataError, Diverged, Stopped
+from mixfit.kept_models import RunKeeper, callbacks_digest
 from mixfit.recipe import resume
 from mixfit.training.callback import Callback
+from mixfit.training.callbacks.averaging import ExponentialMovingAverage, StochasticWeightAveraging
+from mixfit.training.callbacks.control import EarlyStopping
+from mixfit.training.callbacks.gradients import GradientAccumulation, GradientClipping
+from mixfit.training.callbacks.json_lines import JsonLines
+from mixfit.training.callbacks.mixed_precision import MixedPrecision
+from mixfit.training.callbacks.recorder import Recorder
+from mixfit.training.callbacks.schedule import OneCycle, Schedule
+from mixfit.training.schedule import Cosine, Linear
 from mixfit.training.state import TrainState
 
 LINEAR, TREES, NETWORK = (Candidate(kind=kind) for kind in ("linear", "trees", "network"))  # type: ignore[arg-type]
@@ -286,7 +295,7 @@ def test_what_is_kept_is_used_where_nothing_is_wrong(
 class StopAtBatch(Callback):
     """Sends SIGTERM in a batch of the second network."""
 
-    chooses = False
+    chooses = changes = False
 
     def __init__(self) -> None:
         self.fits = 0
@@ -345,8 +354,8 @@ def _pipes(checkpoints: Path, table: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (_other_fold, "begins anew, as its checkpoints are of another model, other rows or other settings"),
-        (_other_run, "begins anew, as its checkpoints are of another model, other rows or other settings"),
+        (_other_fold, "begins anew, as its checkpoints are of another model, other rows, other settings or "),
+        (_other_run, "begins anew, as its checkpoints are of another model, other rows, other settings or "),
         (_both_damaged, "begins anew, as no checkpoint is whole"),
         (_last_damaged, "is damaged: its sha256 is not the one in MANIFEST.json. Going on from the checkpoint before"),
         (_pipes, "begins anew, as no checkpoint is whole"),
@@ -390,3 +399,136 @@ def test_checkpoints_of_another_run_of_one_network_are_refused_unless_forced(
         resume(runs[0], console=QUIET)
     resume(runs[0], console=QUIET, force=True)
     assert (runs[0] / "model" / "mixfit.json").is_file()
+
+
+# --- callbacks ------------------------------------------------------------------------------------------------------
+
+
+class Freeze(Callback):
+    """One of a user, with a setting and a state that an earlier fit has left."""
+
+    chooses = False
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.seen = epochs, 0
+
+    def before_epoch(self, state: TrainState) -> None:
+        self.seen += 1
+
+
+def doubled(position: float) -> float:
+    return 2 * position
+
+
+OTHERS: dict[str, tuple[list[Callback], list[Callback]]] = {
+    "averages and none": ([ExponentialMovingAverage(0.5)], []),
+    "decay": ([ExponentialMovingAverage(0.5)], [ExponentialMovingAverage(0.6)]),
+    "start": ([StochasticWeightAveraging(0.5)], [StochasticWeightAveraging(0.6)]),
+    "class": ([ExponentialMovingAverage()], [StochasticWeightAveraging()]),
+    "clipping": ([GradientClipping(1.0)], [GradientClipping(max_value=1.0)]),
+    "parts": ([GradientAccumulation(2)], [GradientAccumulation(3)]),
+    "precision": ([MixedPrecision("float16")], [MixedPrecision("bfloat16")]),
+    "scale": ([MixedPrecision("float16")], [MixedPrecision("float16", scale=2.0)]),
+    "mode": ([EarlyStopping(mode="min", patience=2)], [EarlyStopping(mode="max", patience=2)]),
+    "patience": ([EarlyStopping(mode="min", patience=2)], [EarlyStopping(mode="min", patience=3)]),
+    "shape": ([Schedule("lr", Linear(0.0, 1.0))], [Schedule("lr", Cosine(0.0, 1.0))]),
+    "number in a shape": ([Schedule("lr", Linear(0.0, 1.0))], [Schedule("lr", Linear(0.0, 0.9))]),
+    "function": ([Schedule("lr", abs)], [Schedule("lr", doubled)]),
+    "cycle": ([OneCycle()], [OneCycle(warmup=0.3)]),
+    "momentum": ([OneCycle()], [OneCycle(momentum=(0.9, 0.8))]),
+    "of a user": ([Freeze(1)], [Freeze(2)]),
+    "two and one": ([Freeze(1), Freeze(1)], [Freeze(1)]),
+    "order of two": ([Freeze(1), Freeze(2)], [Freeze(2), Freeze(1)]),
+}
+
+
+@pytest.mark.parametrize("pair", OTHERS)
+def test_other_callbacks_and_other_settings_of_them_are_told_apart(pair: str) -> None:
+    one, other = OTHERS[pair]
+    assert callbacks_digest(one) != callbacks_digest(other)
+    assert callbacks_digest(one) == callbacks_digest([*one])
+
+
+def test_neither_those_that_look_on_nor_what_a_fit_leaves_in_a_callback_makes_it_another() -> None:
+    none = callbacks_digest([])
+    assert callbacks_digest([Recorder(), JsonLines(io.StringIO()), StopAtBatch()]) == none
+    used = [Freeze(1), EarlyStopping(mode="min", patience=2), MixedPrecision("float16")]
+    fresh = callbacks_digest(used)
+    used[0].seen = 7  # type: ignore[attr-defined]
+    used[1].best, used[1].bad_epochs = 0.3, 1  # type: ignore[attr-defined]
+    used[2].scale, used[2].skipped = 8.0, 2  # type: ignore[attr-defined]
+    assert callbacks_digest(used) == fresh
+    assert callbacks_digest([used[2], used[0], used[1]]) == fresh  # they act in the order that they have
+
+
+CHANGES = {
+    "one that does not choose is dropped": ([ExponentialMovingAverage(0.5)], []),
+    "one that chooses is dropped": ([EarlyStopping(mode="min", patience=1)], []),
+    "one is added": ([], [GradientClipping(0.1)]),
+    "a setting": ([EarlyStopping(mode="min", patience=2)], [EarlyStopping(mode="min", patience=1)]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_with_other_callbacks_the_networks_are_fitted_again_and_no_other_model(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    began, went_on = CHANGES[change]
+    reported = without_results(monkeypatch)
+    run = small_fit(finished.table, tmp_path / "runs", callbacks=began).folder
+    networks = len(list((run / "candidates").glob("network*.json")))
+    reported.clear()
+    resume(run, console=QUIET, callbacks=went_on)
+    told = [line for line in reported[0] if "it is fitted again" in line]
+    assert len(told) == networks > 0
+    assert all(
+        line.startswith("network, ")
+        and "what was kept of it was trained with other callbacks, or other settings of them; it is" in line
+        for line in told
+    )
+    whole = finished.model if not went_on else None
+    if whole is None:
+        whole = model_bytes(small_fit(finished.table, tmp_path / "whole", callbacks=went_on).folder)
+    assert model_bytes(run) == whole
+
+
+def test_a_run_stopped_with_callbacks_names_them_and_goes_on_with_them_to_the_bit(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported = without_results(monkeypatch)
+    average, clipping = ExponentialMovingAverage(0.5), GradientClipping(0.5)
+    with pytest.raises(Stopped) as stop:
+        small_fit(finished.table, tmp_path / "runs", train=SAVING, callbacks=[average, clipping, StopAtBatch()])
+    (run,) = (tmp_path / "runs").iterdir()
+    again = f"mixfit.resume({str(run)!r}, callbacks=[ExponentialMovingAverage(...), GradientClipping(...)])"
+    assert str(stop.value).endswith(f"Go on in Python, with the same callbacks: {again}")
+    other = shutil.copytree(run, tmp_path / run.name)
+    reported.clear()
+    resume(run, console=QUIET, callbacks=[average, clipping])
+    assert not [line for line in reported[0] if "fold" in line]
+    whole = small_fit(finished.table, tmp_path / "whole", train=SAVING, callbacks=[average, clipping])
+    assert model_bytes(run) == model_bytes(whole.folder)
+    reported.clear()
+    resume(other, console=QUIET)
+    assert model_bytes(other) == finished.model
+    assert any("fold 2: its training begins anew" in line and "other callbacks" in line for line in reported[0])
+
+
+def test_the_one_network_of_a_run_does_not_go_on_with_other_callbacks(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported = without_results(monkeypatch)
+    stop = StopAtBatch()
+    stop.fits = 1
+    clipping = GradientClipping(0.1)
+    with pytest.raises(Stopped, match=r"mixfit\.resume\(.*callbacks=\[GradientClipping\(\.\.\.\)\]\)$"):
+        small_fit(finished.table, tmp_path, train=replace(SAVING, preset="network"), callbacks=[clipping, stop])
+    (run,) = tmp_path.iterdir()
+    with pytest.raises(ConfigError, match="was begun with other callbacks, or other settings of them: give those"):
+        resume(run, console=QUIET)
+    forced = Path(shutil.copytree(run, tmp_path / "forced"))
+    reported.clear()
+    resume(forced, console=QUIET, force=True)
+    assert "From here on the training has other callbacks than it began with." in reported[0]
+    resume(run, console=QUIET, callbacks=[clipping])
+    resume(run, console=QUIET)  # it is finished: its results alone are written again

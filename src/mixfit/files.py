@@ -160,31 +160,6 @@ def write_file(path: Path, content: bytes | memoryview | str) -> None:
         file.write(data)
 
 
-def read_regular(path: Path, *, most: int | None = None) -> bytes:
-    """All bytes of a regular file: a pipe, which would wait for ever, a device or a folder is refused.
-
-    Args:
-        most: bytes that the file may have; None where any number is fine.
-    Raises:
-        DataError: with the end of a sentence, such as ``cannot be read: x is no regular file``.
-    """
-    try:
-        # without O_NONBLOCK the opening of a pipe waits for its other end
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise DataError(f"cannot be read: {path.name} is no regular file")
-            if most is not None and found.st_size > most:
-                raise DataError(f"cannot be read: {path.name} has {found.st_size:,} bytes, more than {most:,}")
-            with open(descriptor, "rb", closefd=False) as file:
-                return file.read()
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise DataError(f"cannot be read: {path.name}: {error.strerror}") from error
-
-
 @contextmanager
 def new_file(path: Path, *, size: int | None = None) -> Iterator[io.BufferedIOBase]:
     """A temporary file to write to, which becomes ``path`` when the block ends without an error.

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from mixfit.candidates.candidate import read_fitted
 from mixfit.candidates.cross_fit import Watch
 from mixfit.candidates.fold import Candidate, Fitted, Fold
 from mixfit.errors import DataError, Diverged
-from mixfit.files import explained, read_regular, write_file
+from mixfit.files import explained, read_file, write_file
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.json_lines import JsonLines
@@ -38,7 +38,7 @@ from mixfit.training.callbacks.time_budget import TimeBudget
 from mixfit.training.checkpoint_files import newest_checkpoint
 from mixfit.training.snapshot import Snapshot
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever what is kept is to be read in another way."""
 _LARGEST_MANIFEST, _LARGEST_HISTORY = 10_000, 100_000_000
 """Bytes; ours have less than a thousand, and a hundred for each epoch."""
@@ -51,7 +51,7 @@ class BelongsTo(Callback):
         key: equal only for the same fit; ``of`` reads it from a checkpoint.
     """
 
-    chooses = False
+    chooses = changes = False
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -96,7 +96,9 @@ class RunKeeper:
         self.notes: list[str] = []
         """What of the folder could not be used, one sentence each."""
         self._history_file = Path()
-        self._rows: list[str] = []
+        self._rows: list[tuple[str, str]] = []
+        """Of each fold, for networks, which may leave some of its rows to validation, and for all others."""
+        self._callbacks = callbacks_digest(self.callbacks)
         with explained(self.folder, None):
             (self.folder / "candidates").mkdir(exist_ok=True)
 
@@ -110,7 +112,7 @@ class RunKeeper:
 
     def begin(self, folds: Sequence[tuple[Fold, np.ndarray]]) -> None:
         """Note the rows that each fold fits on, and the positions of those that it judges; see ``Keeper``."""
-        self._rows = [_rows_of(fold, judged) for fold, judged in folds]
+        self._rows = [(_rows_of(fold, judged, network=True), _rows_of(fold, judged)) for fold, judged in folds]
 
     def load(self, candidate: Candidate, fold: int, backbone: nn.Module | None) -> Fitted | None:
         """What was kept, if it is whole and of this candidate, these rows and these settings."""
@@ -175,14 +177,18 @@ class RunKeeper:
 
     def _identity(self, candidate: Candidate, fold: int) -> dict[str, Any]:
         """What must be equal for a model to be the one that would be fitted now."""
-        return {"format": FORMAT, "model": asdict(candidate), "rows": self._rows[fold], "settings": self.settings}
+        for_networks, for_others = self._rows[fold]
+        own = {"rows": for_others}
+        if candidate.kind == "network":  # no other model has callbacks or validation rows
+            own = {"callbacks": self._callbacks, "rows": for_networks}
+        return {"format": FORMAT, "model": asdict(candidate), **own, "settings": self.settings}
 
     def _manifest(self, candidate: Candidate, fold: int, content: bytes) -> bytes:
         history = self._path(candidate, fold) / "history.csv"
         sums = {
             "bytes": len(content),
             "sha256": _sha256(content),
-            "history": _sha256(read_regular(history, most=_LARGEST_HISTORY)) if history.is_file() else None,
+            "history": _sha256(_read(history, most=_LARGEST_HISTORY)) if history.is_file() else None,
         }
         return json.dumps(self._identity(candidate, fold) | sums, indent=1).encode()
 
@@ -193,7 +199,7 @@ class RunKeeper:
             DataError: with the end of a sentence that says what is wrong with them.
         """
         folder = self._path(candidate, fold)
-        said = read_regular(folder.with_suffix(".json"), most=_LARGEST_MANIFEST)
+        said = _read(folder.with_suffix(".json"), most=_LARGEST_MANIFEST)
         try:
             known = json.loads(said)
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -203,6 +209,7 @@ class RunKeeper:
         wrong = {
             "format": "was written by another version of mixfit",
             "model": "is of another model",
+            "callbacks": "was trained with other callbacks, or other settings of them",
             "rows": "was fitted on other rows",
             "settings": "was fitted with other settings or data",
         }
@@ -212,7 +219,7 @@ class RunKeeper:
         size = known.get("bytes")
         if not isinstance(size, int):
             raise DataError("has a damaged manifest")
-        content = read_regular(folder.with_suffix(".safetensors"), most=size)
+        content = _read(folder.with_suffix(".safetensors"), most=size)
         if said != self._manifest(candidate, fold, content):
             raise DataError("is damaged: its sha256 or that of its history is not the one in the manifest")
         return content
@@ -230,7 +237,8 @@ class RunKeeper:
             self._note(
                 candidate,
                 fold,
-                "its training begins anew, as its checkpoints are of another model, other rows or other settings",
+                "its training begins anew, as its checkpoints are of another model, other rows, other settings or "
+                "other callbacks",
             )
             return None
         if snapshot.note:
@@ -250,6 +258,18 @@ class RunKeeper:
 
     def _shown(self, candidate: Candidate, fold: int) -> str:
         return f"{candidate.name}, fold {fold + 1}"
+
+
+def _read(path: Path, *, most: int) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        DataError: with the end of a sentence that says why not.
+    """
+    try:
+        return read_file(path, most=most)
+    except DataError as error:
+        raise DataError(f"cannot be used: {str(error).removesuffix('.')}") from error
 
 
 def _read_model(content: bytes, backbone: nn.Module | None) -> Fitted:
@@ -275,10 +295,37 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _rows_of(fold: Fold, judged: np.ndarray) -> str:
+def callbacks_digest(callbacks: Sequence[Callback]) -> str:
+    """A digest of those that may change a training, in the order in which they act, with their settings."""
+    acting = sorted((callback for callback in callbacks if callback.changes), key=lambda callback: callback.order)
+    said = [[type(callback).__name__, _said(callback.settings_dict())] for callback in acting]
+    return _sha256(json.dumps(said).encode())
+
+
+def _said(value: Any) -> Any:
+    """A setting as JSON can say it: of what it cannot say, the name of its function or class."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case list() | tuple():
+            return [_said(part) for part in value]
+        case dict():
+            return {str(name): _said(part) for name, part in value.items()}
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            held = {field.name: _said(getattr(value, field.name)) for field in fields(value)}
+            return [type(value).__name__, held]
+        case np.generic() | np.ndarray() | Tensor():
+            return value.tolist()
+        case _:
+            return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _rows_of(fold: Fold, judged: np.ndarray, *, network: bool = False) -> str:
     """A digest of the rows that a fold fits on and judges, with their targets and weights, and of its seed."""
+    split = fold.data.split
+    parts = [fold.fit_rows, judged, fold.truth, fold.weight, *([split.train, split.valid] if network else [])]
     digest = hashlib.sha256(f"{fold.seed} {fold.classes}".encode())
-    for part in (fold.fit_rows, fold.data.split.train, fold.data.split.valid, judged, fold.truth, fold.weight):
+    for part in parts:
         digest.update(b"none" if part is None else f"{part.dtype} {part.shape} ".encode() + part.tobytes())
     return digest.hexdigest()
 

@@ -28,7 +28,7 @@ from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, const
 from mixfit.evaluation.facts import facts_of_blend, model_facts
 from mixfit.evaluation.scores import JudgedSplit, Rows, headline_for, metrics_for, score
 from mixfit.files import is_there, json_numbers, said_by
-from mixfit.kept_models import BelongsTo, RunKeeper
+from mixfit.kept_models import BelongsTo, RunKeeper, callbacks_digest
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor
 from mixfit.predictor.card import CoverageFacts
@@ -156,7 +156,8 @@ def resume(
         run: its folder.
         table: where the table is now; by default where it was.
         force: go on though the table or its photos have changed, or the files are not those of this run.
-        console, callbacks, command: as for ``fit``; with the callbacks that the run began with, if they carry a state.
+        console, callbacks, command: as for ``fit``; with all callbacks that the run began with and that may change a
+            training: networks of presets that had others are fitted again, and the one network is refused.
     Raises:
         ConfigError, DataError, ResourceError, Diverged, Stopped: as ``fit``; and when the data are not those of then.
     """
@@ -190,11 +191,19 @@ def resume(
         # what was killed before it was written is written now, and where nothing was fitted there is nothing to compare
         warnings = _differences(folder, prepared, force=force) if begun or _has_environment(folder) else []
         settings = _write_settings(folder, prepared)
-        if snapshot is not None and BelongsTo.of(snapshot) != _digest(prepared) and not force:
+        key, _, begun_with = ("" if snapshot is None else BelongsTo.of(snapshot)).partition(" ")
+        if snapshot is not None and key != _digest(prepared) and not force:
             raise DataError(
                 f"{folder}/checkpoints has the weights of another network: its settings, data or seed are not those of "
                 "this run. Put the right ones back, or remove that folder to train anew."
             )
+        if snapshot is not None and not snapshot.finished and begun_with != callbacks_digest(callbacks):
+            if not force:
+                raise ConfigError(
+                    f"{folder} was begun with other callbacks, or other settings of them: give those that it began "
+                    "with to mixfit.resume(..., callbacks=[...])."
+                )
+            warnings.append("From here on the training has other callbacks than it began with.")
         if snapshot is not None and snapshot.note:
             warnings.append(f"{snapshot.note} Going on from the checkpoint before it.")
         _say_where(console, folder, snapshot, len(prepared.data.train))
@@ -436,7 +445,7 @@ def _train(
             EarlyStopping("valid_loss", mode="min", patience=config.patience),
             NanGuard(),
             OutOfMemoryGuard(console=console),
-            BelongsTo(_digest(prepared)),
+            BelongsTo(f"{_digest(prepared)} {callbacks_digest(callbacks)}"),
             *([] if config.time is None else [TimeBudget(parse_duration(config.time))]),
             Checkpoints(folder / "checkpoints", "valid_loss", mode="min", seconds=config.save_every),
             *callbacks,
@@ -453,7 +462,14 @@ def _train(
 def _resume_command(
     folder: Path, callbacks: Sequence[Callback], *, table: str | Path | None = None, force: bool = False
 ) -> str:
-    """What is typed to go on, with the flags of this call that have to be given again."""
+    """What is typed to go on, with the flags and the callbacks of this call that have to be given again."""
+    if any(one.changes for one in callbacks):  # no command line can give them
+        again = ", ".join(f"{type(one).__name__}(...)" for one in callbacks if one.changes or isinstance(one, Doctor))
+        place = "" if table is None else f", table={str(table)!r}"
+        return (
+            f"Go on in Python, with the same callbacks: mixfit.resume({str(folder)!r}{place}"
+            f"{', force=True' * force}, callbacks=[{again}])"
+        )
     moved = "" if table is None else f"{shlex.quote(str(table))} "
     flags = " --force" * force + " --doctor" * any(isinstance(one, Doctor) for one in callbacks)
     return f"Go on with: mixfit train {moved}--resume {shlex.quote(str(folder))}{flags}"

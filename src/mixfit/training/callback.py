@@ -3,6 +3,7 @@
 The events, in order, are the methods of ``Callback``. A method whose name looks like an event but is none is a
 ``TypeError`` when the class is made, and a method that a callback does not override is never called."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,6 +40,18 @@ class Callback:
 
     Each fold of a preset trains its networks on all of its fit rows unless a callback chooses: then a part of these is
     cut out for validation."""
+    changes: bool = True
+    """Whether training may come out otherwise with it than without it; False for one that only tells, draws or saves.
+
+    A network of a preset that was trained with others of these, or with other settings of them, is fitted again when
+    its run is resumed."""
+
+    def settings_dict(self) -> dict[str, Any]:
+        """What makes another one of the same class train otherwise; must not change during a fit.
+
+        By default those arguments of its constructor that it holds under the same name."""
+        held = vars(self)
+        return {name: held[name] for name in inspect.signature(type(self)).parameters if name in held}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed fit must know: tensors, and what JSON can say. Nothing for most."""

@@ -19,15 +19,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from mixfit.errors import DataError
-from mixfit.files import explained, flush_folder, json_numbers, read_regular, write_file
+from mixfit.files import explained, flush_folder, json_numbers, read_file, write_file
 from mixfit.training.snapshot import Snapshot, put_weights
 
 LAST, PREVIOUS, BEST = "last", "previous", "best"
 FILES = WEIGHTS, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 FORMAT = 1
 """Raised whenever an older version could not read what is written."""
-_LARGEST_MANIFEST = 10_000
-"""Bytes; ours have a few hundred."""
+_LARGEST_MANIFEST, _LARGEST_FILE = 10_000, 2**36
+"""Bytes; our manifests have a few hundred."""
 _NOT_IN_JSON = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -139,12 +139,12 @@ def newest_checkpoint(folder: Path) -> Snapshot | None:
 def _read_whole(folder: Path, wanted: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     """The state of a checkpoint and the tensors of the wanted files, if all files are those that were written."""
     try:
-        sums = json.loads(read_regular(folder / "MANIFEST.json", most=_LARGEST_MANIFEST))
+        sums = json.loads(read_file(folder / "MANIFEST.json", most=_LARGEST_MANIFEST))
         if not isinstance(sums, dict) or not {STATE, *wanted} <= sums.keys() <= set(FILES):
             raise DataError("MANIFEST.json names other files")
-        files = {name: read_regular(folder / name) for name in sums}
+        files = {name: read_file(folder / name, most=_LARGEST_FILE) for name in sums}
     except (DataError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{folder} is not a whole checkpoint: {error}.") from error
+        raise DataError(f"{folder} is not a whole checkpoint: {str(error).removesuffix('.')}.") from error
     damaged = [name for name, content in files.items() if hashlib.sha256(content).hexdigest() != sums[name]]
     if damaged:
         raise DataError(f"{folder}/{damaged[0]} is damaged: its sha256 is not the one in MANIFEST.json.")

@@ -25,7 +25,7 @@ class EarlyStopping(Callback):
     def __init__(self, metric: str = "valid_loss", *, mode: Literal["min", "max"], patience: int) -> None:
         if patience < 1:
             raise ConfigError(f"patience must be at least 1, got {patience}.")
-        self.metric, self.patience = metric, patience
+        self.metric, self.mode, self.patience = metric, mode, patience
         self.sign = 1.0 if mode == "min" else -1.0
         self.best, self.best_epoch, self.bad_epochs = math.inf, -1, 0
         self._weights: dict[str, Tensor] = {}

@@ -56,7 +56,7 @@ class Doctor(Callback):
     """
 
     order = 15  # as WatchGradients
-    chooses = False
+    chooses = changes = False
 
     def __init__(
         self,

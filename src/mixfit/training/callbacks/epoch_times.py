@@ -11,7 +11,7 @@ class EpochTimes(Callback):
 
     Whoever overrides an event calls that of this class first."""
 
-    chooses = False
+    chooses = changes = False
 
     def __init__(self) -> None:
         self._fit_started = self._epoch_started = self._batch_ended = self._waited = self._train_seconds = 0.0

@@ -51,7 +51,7 @@ class WatchActivations(_Watching[ActivationStats], Callback):
             those of the optimizer.
     """
 
-    chooses = False
+    chooses = changes = False
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class WatchGradients(_Watching[GradientStats], Callback):
     """
 
     order = 15  # after MixedPrecision, which divides the gradients by their scale, and before GradientClipping
-    chooses = False
+    chooses = changes = False
 
     def __init__(
         self,

@@ -45,6 +45,10 @@ class MixedPrecision(Callback):
         self.scale, self.good_steps, self.skipped = scale, 0, 0
         self._former: Any = None
 
+    def settings_dict(self) -> dict[str, Any]:
+        """With the first scale, not that of now."""
+        return super().settings_dict() | {"scale": self.first_scale}
+
     def state_dict(self) -> dict[str, Any]:
         """The scale of float16, and how long it has been good."""
         if self.dtype == "bfloat16":

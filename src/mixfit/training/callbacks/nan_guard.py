@@ -22,7 +22,7 @@ class NanGuard(Callback):
     The message names the rows, and the first layer, weight or input that is not finite."""
 
     order = 90  # before checkpoints are written
-    chooses = False
+    chooses = changes = False
 
     def __init__(self) -> None:
         self._before: Rows = ()

@@ -26,7 +26,7 @@ class OutOfMemoryGuard(Callback):
         ConfigError: ``times`` is below 1.
     """
 
-    chooses = False
+    chooses = changes = False  # the gradients are the same, and each run has such a guard anyway
 
     def __init__(self, times: int = 3, *, console: Console | None = None) -> None:
         if times < 1:

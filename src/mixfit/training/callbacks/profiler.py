@@ -38,7 +38,7 @@ class Profiler(Callback):
         console: where to write; by default standard output.
     """
 
-    chooses = False
+    chooses = changes = False
 
     def __init__(self, *, synchronize: bool = False, console: Console | None = None) -> None:
         self.synchronize = synchronize

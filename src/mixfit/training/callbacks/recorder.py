@@ -30,7 +30,7 @@ class Recorder(Callback):
     """
 
     order = -10  # before the callbacks that may end the fit
-    chooses = False
+    chooses = changes = False
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder

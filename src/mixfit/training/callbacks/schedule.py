@@ -101,6 +101,10 @@ class OneCycle(Callback):
         self.momentum = None if momentum is None else one_cycle_momentum(*momentum, warmup=warmup)
         self.schedules: list[Schedule] = [self.rate]
 
+    def settings_dict(self) -> dict[str, Any]:
+        """What was made of the arguments."""
+        return {"rate": self.rate.shape, "momentum": self.momentum}
+
     def before_fit(self, state: TrainState) -> None:
         """Remember the peak of each group."""
         self.schedules = [self.rate]

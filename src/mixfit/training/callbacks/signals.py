@@ -71,7 +71,7 @@ class StopOnSignal(Callback):
     """
 
     order = 110  # after Checkpoints
-    chooses = False
+    chooses = changes = False
 
     def __init__(self, advice: str = "") -> None:
         self.advice = advice

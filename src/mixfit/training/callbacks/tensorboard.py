@@ -27,7 +27,7 @@ class TensorBoard(Callback):
     """
 
     order = -9  # as the recorder, before the callbacks that may end the fit
-    chooses = False
+    chooses = changes = False
 
     def __init__(self, folder: Path, *, every: int = 50) -> None:
         if every < 1:
