@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -409,7 +410,7 @@ class Freeze(Callback):
 
     chooses = False
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: Any) -> None:
         self.epochs, self.seen = epochs, 0
 
     def before_epoch(self, state: TrainState) -> None:
@@ -437,6 +438,12 @@ OTHERS: dict[str, tuple[list[Callback], list[Callback]]] = {
     "cycle": ([OneCycle()], [OneCycle(warmup=0.3)]),
     "momentum": ([OneCycle()], [OneCycle(momentum=(0.9, 0.8))]),
     "of a user": ([Freeze(1)], [Freeze(2)]),
+    "lists": ([Freeze([1, {2: "a"}])], [Freeze([1, {2: "b"}])]),
+    "sets": ([Freeze({"a", "b"})], [Freeze({"a", "c"})]),
+    "arrays": ([Freeze(np.arange(3))], [Freeze(np.arange(4))]),
+    "tensors": ([Freeze(torch.tensor([1.0]))], [Freeze(torch.tensor([2.0]))]),
+    "types": ([Freeze(torch.float16)], [Freeze(torch.bfloat16)]),
+    "part of a function": ([Freeze(partial(max, 1))], [Freeze(partial(max, 2))]),
     "two and one": ([Freeze(1), Freeze(1)], [Freeze(1)]),
     "order of two": ([Freeze(1), Freeze(2)], [Freeze(2), Freeze(1)]),
 }

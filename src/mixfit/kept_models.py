@@ -11,11 +11,14 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -314,8 +317,14 @@ def _said(value: Any) -> Any:
         case _ if is_dataclass(value) and not isinstance(value, type):
             held = {field.name: _said(getattr(value, field.name)) for field in fields(value)}
             return [type(value).__name__, held]
+        case set() | frozenset():
+            return sorted(map(str, value))
         case np.generic() | np.ndarray() | Tensor():
             return value.tolist()
+        case torch.dtype() | torch.device() | Enum():
+            return str(value)
+        case partial():
+            return [_said(value.func), _said(value.args), _said(value.keywords)]
         case _:
             return getattr(value, "__qualname__", type(value).__qualname__)
 

@@ -25,6 +25,7 @@ from torch.utils.data import TensorDataset
 import mixfit.training.callbacks
 from mixfit.data.loader import DataLoader
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
+from mixfit.kept_models import callbacks_digest
 from mixfit.training.callback import EVENTS, Callback, CancelBatch, CancelEpoch, CancelFit, CancelTrain
 from mixfit.training.callbacks.averaging import ExponentialMovingAverage, StochasticWeightAveraging
 from mixfit.training.callbacks.checkpoint import Checkpoints
@@ -102,6 +103,23 @@ FACTORIES: dict[str, Callable[[Path], Callback]] = {
     "TimeBudget": lambda _: TimeBudget(100.0, clock=lambda: 5.0),
     "WatchActivations": lambda _: WatchActivations(every=2, columns=2),
     "WatchGradients": lambda _: WatchGradients(every=2, columns=2),
+}
+
+
+LOOK_ON = {
+    "Doctor",
+    "EpochTimes",
+    "JsonLines",
+    "NanGuard",
+    "NotebookProgress",
+    "OutOfMemoryGuard",
+    "Profiler",
+    "ProgressLines",
+    "Recorder",
+    "StopOnSignal",
+    "TensorBoard",
+    "WatchActivations",
+    "WatchGradients",
 }
 
 
@@ -230,13 +248,22 @@ every_callback = pytest.mark.parametrize("name", FACTORIES)
 @every_callback
 def test_two_fits_in_a_row_give_the_same(name: str, tmp_path: Path, shared: Callable[[Net], None]) -> None:
     callback = FACTORIES[name](tmp_path)
+    settings = callbacks_digest([callback])
     first, state = fit(callback)
     second, again = fit(callback)
+    assert callbacks_digest([callback]) == settings
     assert_same(first.state_dict(), second.state_dict())
     assert state.metrics == again.metrics
     assert math.isfinite(state.metrics["valid_loss"])
     assert state.step == EPOCHS * BATCHES - getattr(callback, "skipped", 0)
     shared(first)
+
+
+@pytest.mark.parametrize("name", [name for name, make in FACTORIES.items() if name.split()[0] in LOOK_ON])
+def test_those_that_only_look_on_change_no_bit_of_a_training(name: str, tmp_path: Path) -> None:
+    callback = FACTORIES[name](tmp_path)
+    assert not callback.changes
+    assert_same(fit(callback)[0].state_dict(), fit(Callback())[0].state_dict())
 
 
 @every_callback
