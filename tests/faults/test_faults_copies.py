@@ -170,6 +170,6 @@ def test_photos_that_were_not_looked_at_for_copies_are_warned_of_once(
     assert code == 0
     assert " ".join(printed.split()).count(f"warning: {told}") == 1
     if not given:
-        code, printed = run("train", "t.csv", "--target", "y", *QUICK)
+        code, printed = run("train", "t.csv", "--target", "y", "--preset", "quick", "--image-size", "32")
         assert code == 0
         assert " ".join(printed.split()).count(told) == 1
