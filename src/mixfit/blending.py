@@ -189,7 +189,7 @@ def train_blend(
     fittings: list[Fitting] = []
     left_out: list[str] = [] if on_features else ["simple models of photos: the image network is not a frozen one"]
     told = any(COPIES_TIE_NONE in note for note in mixed.notes)
-    notes = [note for note in folds.notes if not (told and COPIES_TIE_NONE in note)]
+    notes = [note for note in folds.notes if note not in mixed.notes and not (told and COPIES_TIE_NONE in note)]
     if choosing:
         notes.append(
             f"a callback may choose by validation rows, so the networks of each fold train on {1 - VALIDATION:.0%} of "

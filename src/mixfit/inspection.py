@@ -13,6 +13,7 @@ from rich.table import Table
 from mixfit.config import DataConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows
+from mixfit.data.cache import Cache
 from mixfit.data.checks import Finding, class_balance, far_values, parts_of, torn_ids
 from mixfit.data.copies import equal_photos, near_photos, row_copies
 from mixfit.data.duplicates import PhotoScan, scan_photos
@@ -66,7 +67,7 @@ def inspect_table(
     frame, weightless = without_weightless(frame, weight_column(config, None))
     schema = infer_configured(frame, target, config)
     root = config.images or path.parent
-    review = _review_photos(frame, schema, root)
+    review = _review_photos(frame, schema, root, Cache.configured(config))
     findings = [Finding("warning", doubt) for doubt in doubts(table_format)]
     if weightless:
         findings.append(Finding("note", f"{_count(len(weightless), 'row')} of weight 0 left out of everything"))
@@ -161,13 +162,13 @@ def _print_schema(console: Console, schema: Schema) -> None:
         console.print(f" ... and {len(schema.columns) - len(shown)} more columns, all in schema.json")
 
 
-def _review_photos(frame: pd.DataFrame, schema: Schema, root: Path) -> _PhotoReview:
+def _review_photos(frame: pd.DataFrame, schema: Schema, root: Path, cache: Cache | None) -> _PhotoReview:
     """Look at every photo: what is broken, and what each looks like from afar."""
     columns = schema.names("image")
     if not columns:
         return _PhotoReview([], [], None, None)
     photos = find_photos(frame, columns, root)
-    scan = scan_photos(photos.files)
+    scan = scan_photos(photos.files, cache)
     bad = photos.bad + unreadable_photos(frame, photos, scan.problems)
     bad = in_table_rows(bad, frame.index.to_numpy(dtype=np.int64))
     return _PhotoReview([_statistics(name, photos, scan.problems) for name in columns], bad, photos, scan)
@@ -218,11 +219,9 @@ def _findings(
     if review.photos is not None and review.scan is not None:
         findings += _no_photos(review.photos, root)
         findings += equal_photos(frame, schema, review.photos, review.scan.content, parts)
-        findings += near_photos(frame, review.photos, review.scan, parts)
+        told = {finding.text for finding in findings}
+        findings += [f for f in near_photos(frame, review.photos, review.scan, parts) if f.text not in told]
         findings += _pairing(frame, schema, review.photos, review.scan)
-        skipped = len(review.photos.files) - int(review.scan.decoded.sum()) - len(review.scan.problems)
-        if skipped:
-            findings.append(Finding("note", f"the pixels of {skipped:,} photos were not looked at, to save time"))
     return findings
 
 

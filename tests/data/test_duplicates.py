@@ -8,7 +8,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mixfit.data import duplicates
+from mixfit.data.cache import Cache, list_stores
 from mixfit.data.duplicates import PhotoScan, difference_hash, near_duplicates, scan_photos
+from mixfit.data.images import ImageHeader
+from mixfit.data.record_store import RECORDS
 
 
 def picture(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
@@ -29,9 +32,29 @@ def saved(image: Image.Image, kind: str = "PNG", **options: int) -> bytes:
 
 
 def pairs_of(scan: PhotoScan) -> list[list[int]]:
-    pairs, complete = near_duplicates(scan)
-    assert complete
+    pairs, unseen = near_duplicates(scan)
+    assert unseen == ()
     return pairs.tolist()
+
+
+def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The photos that are decoded from now on."""
+    decoded: list[object] = []
+    read_image = duplicates.read_image
+
+    def counting(source: Path | bytes, *, size: int) -> np.ndarray:
+        decoded.append(source)
+        return read_image(source, size=size)
+
+    monkeypatch.setattr(duplicates, "read_image", counting)
+    return decoded
+
+
+def same(scan: PhotoScan, other: PhotoScan) -> bool:
+    arrays = ("decoded", "content", "small", "hashes")
+    return scan.problems == other.problems and all(
+        np.array_equal(getattr(scan, name), getattr(other, name)) for name in arrays
+    )
 
 
 def test_equal_bytes_have_equal_numbers_wherever_they_stand(tmp_path: Path) -> None:
@@ -113,22 +136,99 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
     assert pairs_of(scan) == []
 
 
-def test_only_an_even_share_is_decoded_when_all_would_take_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_an_even_share_is_decoded_when_all_would_take_many_minutes_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(duplicates, "_PIXEL_BUDGET", 10_000)
-    scan = scan_photos([saved(Image.new("RGB", (40, 50)))] * 20)
+    scan = scan_photos([*[saved(Image.new("RGB", (40, 50)))] * 20, b"text"])
     assert np.flatnonzero(scan.decoded).tolist() == [3, 7, 11, 15, 19]
-    assert not scan.problems
-    assert scan.content.tolist() == [0] * 20, "equal bytes are found among all"
-    assert pairs_of(scan) == []
+    assert list(scan.problems) == [20]
+    assert scan.content.tolist() == [0] * 20 + [20], "equal bytes are found among all"
+    pairs, (sentence,) = near_duplicates(scan)
+    assert len(pairs) == 0
+    assert sentence.startswith("nearly equal photos were looked for among 5 of 20 photos, to save time: copies among")
+
+
+def test_thousands_of_large_photos_of_a_camera_are_all_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "image_header", lambda _: ImageHeader(4000, 3000, "JPEG", "RGB"))
+    monkeypatch.setattr(duplicates, "read_image", lambda _, size: np.zeros((size, size, 3), dtype=np.uint8))
+    monkeypatch.setattr(duplicates, "difference_hash", lambda _: np.uint64(0))
+    scan = scan_photos([b"%d" % number for number in range(30_000)])
+    assert scan.decoded.all()
+    assert near_duplicates(scan)[1] == ()
+
+
+def test_a_second_scan_decodes_only_what_is_new_or_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(6):
+        picture(seed).save(tmp_path / f"{seed}.jpg", quality=90)
+    picture(3).save(tmp_path / "3-again.png")
+    (tmp_path / "cut.png").write_bytes(saved(picture(9))[:-200])
+    files: list[Path | bytes] = [*sorted(tmp_path.iterdir()), saved(picture(8))]
+    cache = Cache(folder=tmp_path / "cache", limit_bytes=10**9)
+    expected = scan_photos(files)
+    assert pairs_of(expected) == [[3, 4]]
+    assert list(expected.problems) == [7]
+    decoded = count_decoded(monkeypatch)
+    assert same(scan_photos(files, cache), expected)
+    assert len(decoded) == 9
+    (store,) = list_stores(cache.folder)
+    assert store.records == 9
+    assert (store.folder / RECORDS).stat().st_size < 8 * 1000
+    assert same(scan_photos(files, cache), expected)
+    assert len(decoded) == 9, "nothing is decoded again, the damaged photo neither"
+    picture(5).save(tmp_path / "0.jpg", quality=91)
+    scan = scan_photos([*files, tmp_path / "5.jpg", saved(picture(10))], cache)
+    assert decoded[9:] == [tmp_path / "0.jpg", saved(picture(10))]
+    assert [0, 6] in pairs_of(scan)
+
+
+def test_a_damaged_record_is_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [saved(picture(seed)) for seed in range(4)]
+    cache = Cache(folder=tmp_path / "cache", limit_bytes=10**9)
+    expected = scan_photos(files, cache)
+    records = list_stores(cache.folder)[0].folder / RECORDS
+    data = bytearray(records.read_bytes())
+    data[1500] ^= 1  # of the second photo
+    records.write_bytes(data)
+    decoded = count_decoded(monkeypatch)
+    assert same(scan_photos(files, cache), expected)
+    assert decoded == [files[1]]
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 10**9], ids=["no room", "no folder"])
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
+    limit_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    files = [saved(picture(seed)) for seed in range(4)]
+    folder = tmp_path / "file" / "cache" if limit_bytes else tmp_path / "cache"
+    cache = Cache(folder=folder, limit_bytes=limit_bytes)
+    decoded = count_decoded(monkeypatch)
+    assert same(scan_photos(files, cache), scan_photos(files))
+    assert same(scan_photos(files, cache), scan_photos(files))
+    assert len(decoded) == 16
+
+
+def test_what_is_looked_at_does_not_depend_on_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [saved(picture(seed), "JPEG" if seed % 3 else "PNG") for seed in range(20)]
+    cache = Cache(folder=tmp_path / "cache", limit_bytes=10**9)
+    scan_photos(files[5:14], cache)
+    monkeypatch.setattr(duplicates, "_PIXEL_BUDGET", 40_000)
+    expected = scan_photos(files)
+    assert 3 < expected.decoded.sum() < 15
+    for _ in range(2):
+        assert same(scan_photos(files, cache), expected)
 
 
 def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     scan = scan_photos([saved(picture(7), "JPEG", quality=quality) for quality in range(60, 80)])
-    assert near_duplicates(scan)[1]
+    assert near_duplicates(scan)[1] == ()
     monkeypatch.setattr(duplicates, "_MOST_CANDIDATES", 50)
     monkeypatch.setattr(duplicates, "_BLOCK", 5)
-    pairs, complete = near_duplicates(scan)
-    assert not complete
+    pairs, (sentence,) = near_duplicates(scan)
+    assert sentence.startswith(
+        "so many photos look alike that only 5 of 20 were compared with all others: copies among"
+    )
     assert len(pairs) > 0
 
 

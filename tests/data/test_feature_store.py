@@ -282,7 +282,7 @@ def test_a_frozen_run_stores_no_pixels_and_a_warm_one_reads_no_file(
     model = build_model(data, ModelConfig(), seed=0)
     cold = batches(precompute_features(data, model))
     assert data.cache is not None
-    assert [store.folder.name.split("-")[0] for store in list_stores(data.cache.folder)] == ["features"]
+    assert [store.folder.name.split("-")[0] for store in list_stores(data.cache.folder)] == ["copies", "features"]
     monkeypatch.setattr("mixfit.data.store.read_image", pytest.fail)
     again = replace(data, batch_size=data.batch_size)  # a new object whose loaders start anew
     warm = batches(precompute_features(again, model))

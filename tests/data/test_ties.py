@@ -11,6 +11,7 @@ from PIL import Image
 
 from mixfit.candidates.cross_fit import fit_folds
 from mixfit.config import DataConfig
+from mixfit.data import duplicates
 from mixfit.data.infer import infer_schema
 from mixfit.data.load import load_data
 from mixfit.data.photos import find_photos
@@ -63,6 +64,36 @@ def test_rows_that_share_a_photo_or_one_saved_anew_are_joined(tmp_path: Path) ->
     unit = ties_of(table().assign(photo=[f"{row}.png" for row in range(ROWS)]), tmp_path).joined().unit
     assert together(unit, 3, 7, 11)
     assert len(set(unit.tolist())) == ROWS - 2
+
+
+def draw_all(folder: Path) -> pd.DataFrame:
+    for row in range(ROWS):
+        draw(folder / f"{row}.png", row)
+    return table().assign(photo=[f"{row}.png" for row in range(ROWS)])
+
+
+def test_photos_that_were_not_looked_at_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = draw_all(tmp_path)
+    assert ties_of(frame, tmp_path).joined().notes == ()
+    monkeypatch.setattr(duplicates, "_MOST_DECODED", 40)
+    told = "nearly equal photos were looked for among 40 of 60 photos"
+    ties = ties_of(frame.assign(g=["a", "a", *map(str, range(58))]), tmp_path, g="group")
+    for found in (ties_of(frame, tmp_path), ties, ties.without(["g"])):
+        assert [told in note for note in found.joined().notes] == [True]
+    data = load_data(frame, target="y", images=tmp_path, config=DataConfig(cache_gb=0.0))
+    assert [told in note for note in data.notes] == [True]
+
+
+def test_a_table_that_is_loaded_again_decodes_no_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = draw_all(tmp_path)
+    with Image.open(tmp_path / "3.png") as photo:
+        photo.resize((80, 80)).save(tmp_path / "11.png")
+    config = DataConfig(cache=tmp_path / "cache")
+    first = load_data(frame, target="y", images=tmp_path, config=config)
+    monkeypatch.setattr(duplicates, "read_image", pytest.fail)
+    again = load_data(frame, target="y", images=tmp_path, config=config)
+    assert together(again.ties.joined().unit, 3, 11)
+    assert np.array_equal(again.split.train, first.split.train)
 
 
 def test_a_placeholder_joins_nothing_and_is_named_while_real_copies_beside_it_do(tmp_path: Path) -> None:

@@ -154,3 +154,22 @@ def test_f27_a_photo_of_the_same_size_and_a_table_of_other_bytes_are_changes(run
     assert "warning: the table is not the one of training: its bytes differ" in printed
     _, printed = run("evaluate", "runs/t-y-001", "u.csv")
     assert "warning" not in printed, "another table is scored whole, which is no mistake"
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["given split", "drawn split"])
+def test_photos_that_were_not_looked_at_for_copies_are_warned_of_once(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, given: bool
+) -> None:
+    monkeypatch.setattr("mixfit.data.duplicates._MOST_DECODED", 40)
+    frame = table(tmp_path)
+    (frame if given else frame.drop(columns="split")).to_csv("t.csv", index=False)
+    told = (
+        "nearly equal photos were looked for among 40 of 60 photos, to save time: copies among the others may be on two"
+    )
+    code, printed = run("inspect", "t.csv", "--target", "y")
+    assert code == 0
+    assert " ".join(printed.split()).count(f"warning: {told}") == 1
+    if not given:
+        code, printed = run("train", "t.csv", "--target", "y", "--preset", "quick", "--image-size", "32")
+        assert code == 0
+        assert " ".join(printed.split()).count(told) == 1

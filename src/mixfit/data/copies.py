@@ -72,12 +72,9 @@ def equal_photos(
 def near_photos(
     frame: pd.DataFrame, photos: Photos, scan: PhotoScan, parts: Shaped[np.ndarray, " rows"]
 ) -> list[Finding]:
-    """Pairs of photos in two rows that look nearly the same, within the split and across it."""
-    pairs, complete = near_duplicates(scan)
-    findings = []
-    if not complete:
-        text = "so many photos look alike that not all pairs were compared: there may be more copies among them"
-        findings.append(Finding("warning", text))
+    """Pairs of photos in two rows that look nearly the same, within the split and across it; what was not looked at."""
+    pairs, unseen = near_duplicates(scan)
+    findings = [Finding("warning", text) for text in unseen]
     rows, places = np.nonzero(photos.slots >= 0)
     first_row = np.full(len(photos.files), -1, dtype=np.int64)
     first_row[photos.slots[rows, places][::-1]] = rows[::-1]

@@ -6,16 +6,24 @@ darker than its right neighbour, 64 bits. Photos of like things on like backgrou
 only when the small pictures agree as well. Knows nothing of rows, splits or targets."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
+from rich.console import Console
+from rich.progress import track
 
+from mixfit.data.cache import Cache
 from mixfit.data.equal_files import equal_files
+from mixfit.data.image_store import decoder_name, lasting_problems, photo_keys
 from mixfit.data.images import ImageError, image_header, read_image
+from mixfit.data.record_store import RecordStore
+from mixfit.errors import ResourceError
 
 SIDE = 72
 """Photos are decoded to this many pixels a side: it splits into 9 and 8 cells for the hash, 18 for a small picture."""
@@ -28,10 +36,16 @@ LARGEST_DIFFERENCE = 4.0
 LEAST_CORRELATION = 0.985
 
 _FLAT = 4.0  # standard deviation of a small picture below which there is nothing to compare
-_PIXEL_BUDGET = 5e9  # about half a minute on two cores
+_PIXEL_BUDGET = 6e10  # pixels of a PNG, 10 to 30 ns each: 40,000 JPEGs of 12 megapixels
+_JPEG_SHARE = 1 / 8  # libjpeg decodes a large JPEG at an eighth of its size, see ``read_image``
 _MOST_DECODED = 50_000  # photos; comparing them all takes some seconds
-_BLOCK = 512  # rows of the matrix of distances at a time
+_BLOCK = 128  # rows of the matrix of distances at a time
+_CHUNK = 512  # photos or pairs at a time
 _MOST_CANDIDATES = 2_000_000
+_VALUES = 3 * SMALL**2  # in a small picture
+_RECORD = _VALUES + 16  # bytes: the small picture, the hash, the cost of decoding as int64
+_RECORD_VERSION = 1
+"""Raise this whenever the small picture, the hash or the cost of a photo becomes another."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,26 +63,113 @@ class PhotoScan:
     hashes: UInt64[np.ndarray, " photos"]
 
 
-def scan_photos(files: Sequence[Path | bytes]) -> PhotoScan:
-    """Read the header of every photo, and decode them all, or evenly spaced ones where that would take minutes."""
-    count = len(files)
-    small, hashes = np.zeros((count, SMALL, SMALL, 3), dtype=np.uint8), np.zeros(count, dtype=np.uint64)
-    decoded = np.zeros(count, dtype=bool)
-    problems: dict[int, str] = {}
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        pixels = np.array(list(pool.map(lambda place: _pixels(files[place], place, problems), range(count))))
-        chosen = _affordable(pixels)
+def scan_photos(files: Sequence[Path | bytes], cache: Cache | None = None) -> PhotoScan:
+    """Decode every photo, or evenly spaced ones where there are more than 50,000 or it would take many minutes.
 
-        def look(place: int) -> None:
+    Which ones does not depend on what the cache holds: the same photos give the same scan.
+
+    Args:
+        files: the photos.
+        cache: keeps a kilobyte a photo for the next scan, which decodes only photos that are new or were changed.
+            Where it cannot be written, the next scan decodes all again.
+    """
+    scan = _Scan(files, cache)
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool, ExitStack() as stack:
+        scan.fetch(np.arange(len(files)))
+        list(pool.map(scan.measure, np.flatnonzero(~scan.known).tolist()))
+        chosen = _affordable(scan.costs)
+        if len(scan.missing(chosen)) and cache is not None and scan.store is not None:
             try:
-                photo = read_image(files[place], size=SIDE)
-            except ImageError as error:
-                problems[place] = str(error)
-            else:
-                decoded[place], small[place], hashes[place] = True, _small(photo), difference_hash(photo)
+                cache.check_room(len(scan.missing(chosen)) * _RECORD)
+                waiting = f"Another process is filling the cache {scan.store.folder}; waiting for it."
+                stack.enter_context(scan.store.writing(waiting=partial(cache.warn, waiting)))
+                scan.fetch(scan.missing(chosen))  # another process may have added some meanwhile
+            except ResourceError:  # the stores of pixels and features, which need far more room, tell of it
+                scan.store = None
+        rest = scan.missing(chosen)
+        chunks: Iterable[np.ndarray] = [rest[start : start + _CHUNK] for start in range(0, len(rest), _CHUNK)]
+        if cache is not None and cache.progress:
+            chunks = track(chunks, description=" looking for copies", console=Console(stderr=True), transient=True)
+        for chunk in chunks:
+            list(pool.map(scan.look, chunk.tolist()))
+            scan.keep(chunk.tolist())
+    decoded = chosen & scan.known
+    scan.small[~decoded], scan.hashes[~decoded] = 0, 0
+    problems = {place: text for place, text in sorted(scan.problems.items()) if chosen[place] or not scan.costs[place]}
+    return PhotoScan(problems, decoded, equal_files(files), scan.small, scan.hashes)
 
-        list(pool.map(look, np.flatnonzero(chosen).tolist()))
-    return PhotoScan(dict(sorted(problems.items())), decoded, equal_files(files), small, hashes)
+
+class _Scan:
+    """What is known of photos while they are scanned, and where it is kept."""
+
+    def __init__(self, files: Sequence[Path | bytes], cache: Cache | None) -> None:
+        self.files, count = files, len(files)
+        self.small, self.hashes = np.zeros((count, SMALL, SMALL, 3), dtype=np.uint8), np.zeros(count, dtype=np.uint64)
+        self.costs = np.zeros(count, dtype=np.int64)
+        """Of decoding, in pixels of a PNG; 0 where the header cannot be read."""
+        self.known = np.zeros(count, dtype=bool)
+        self.problems: dict[int, str] = {}
+        self.store: RecordStore | None = None
+        self.keys = [""] * count
+        if cache is not None:
+            folder = cache.folder / f"copies-{_RECORD_VERSION}-{decoder_name(SIDE, 'squash')}"
+            about = "small pictures and hashes of photos"
+            self.store = RecordStore(folder, shape=(_RECORD,), dtype=np.uint8, about=about)
+            self.keys = photo_keys(files)
+
+    def fetch(self, places: Int64[np.ndarray, " places"]) -> None:
+        """Take from the store what it holds of photos."""
+        if self.store is None:
+            return
+        found = self.store.fetch([self.keys[place] for place in places.tolist()])
+        there = places[found.positions]
+        self.small[there] = found.records[:, :-16].reshape(-1, SMALL, SMALL, 3)
+        self.hashes[there] = found.records[:, -16:-8].copy().view(np.uint64)[:, 0]
+        self.costs[there] = found.records[:, -8:].copy().view(np.int64)[:, 0]
+        self.known[there] = True
+        self.problems.update({int(places[position]): text for position, text in found.problems.items()})
+
+    def measure(self, place: int) -> None:
+        """Read the header of a photo for the cost of decoding it."""
+        try:
+            header = image_header(self.files[place])
+        except ImageError as error:
+            self.problems[place] = str(error)
+        else:
+            share = _JPEG_SHARE if header.format == "JPEG" else 1
+            self.costs[place] = max(1, round(header.width * header.height * share))
+
+    def missing(self, chosen: Bool[np.ndarray, " photos"]) -> Int64[np.ndarray, " missing"]:
+        """Which of some photos are still to be decoded."""
+        missing = chosen & ~self.known
+        missing[list(self.problems)] = False
+        return np.flatnonzero(missing)
+
+    def look(self, place: int) -> None:
+        """Decode a photo."""
+        try:
+            photo = read_image(self.files[place], size=SIDE)
+        except ImageError as error:
+            self.problems[place] = str(error)
+        else:
+            self.known[place], self.small[place], self.hashes[place] = True, _small(photo), difference_hash(photo)
+
+    def keep(self, places: list[int]) -> None:
+        """Put photos that were decoded into the store, as far as it can be written."""
+        if self.store is None:
+            return
+        # A file that was changed while it was decoded may be half the old and half the new one.
+        now = photo_keys([self.files[place] for place in places])
+        same = [place for place, key in zip(places, now, strict=True) if self.keys[place] == key != ""]
+        whole = [place for place in same if self.known[place]]
+        pixels, numbers = self.small[whole].reshape(len(whole), -1), (self.hashes[whole], self.costs[whole])
+        records = np.concatenate([pixels, *(values[:, None].view(np.uint8) for values in numbers)], axis=1)
+        problems = lasting_problems({place: self.problems[place] for place in same if place in self.problems})
+        texts = {self.keys[place]: text for place, text in problems.items()}
+        try:
+            self.store.append([self.keys[place] for place in whole], records, texts)
+        except ResourceError:
+            self.store = None
 
 
 def difference_hash(photo: UInt8[np.ndarray, "72 72 3"]) -> np.uint64:
@@ -78,47 +179,78 @@ def difference_hash(photo: UInt8[np.ndarray, "72 72 3"]) -> np.uint64:
     return np.packbits(bits).view(np.uint64)[0]
 
 
-def near_duplicates(scan: PhotoScan) -> tuple[Int64[np.ndarray, "pairs 2"], bool]:
+def near_duplicates(scan: PhotoScan) -> tuple[Int64[np.ndarray, "pairs 2"], tuple[str, ...]]:
     """Pairs of photos (smaller number first) that show the same picture but are not equal bytes.
 
-    Of photos with equal bytes only the first takes part; photos without structure, such as blank ones, do not. Also
-    whether all pairs were looked at: the search ends at two million that agree coarsely."""
-    values = scan.small.reshape(len(scan.small), 3 * SMALL**2).astype(np.float32)
-    first = np.zeros(len(values), dtype=bool)
+    Of photos with equal bytes only the first takes part; photos without structure, such as blank ones, do not. All
+    pairs are compared, so the time grows with the square of the photos; ``scan_photos`` gives at most 50,000 of them.
+
+    Returns:
+        The pairs; and what was not looked at, one sentence each: photos that were not decoded, and pairs that were not
+        compared, as the search ends at two million that agree coarsely.
+    """
+    first = np.zeros(len(scan.small), dtype=bool)
     seen = np.flatnonzero(scan.decoded)
     first[seen[np.unique(scan.content[seen], return_index=True)[1]]] = True
-    places = np.flatnonzero(first & (values.std(axis=1) > _FLAT))
-    values = values[places] - values[places].mean(axis=1, keepdims=True)
-    left, right, complete = _candidates(values)
-    # With the hashes of blank backgrounds alone, thousands of products look alike.
-    near = np.bitwise_count(scan.hashes[places[left]] ^ scan.hashes[places[right]]) <= MOST_BITS
-    left, right = left[near], right[near]
-    kept = _same_picture(values[left], values[right])
-    return np.stack([places[left[kept]], places[right[kept]]], axis=1).astype(np.int64), complete
+    places = np.flatnonzero(first)
+    coarse = np.zeros((len(places), _VALUES // 9), dtype=np.float32)
+    structured = np.zeros(len(places), dtype=bool)
+    for start in range(0, len(places), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        values = _less_mean(scan.small[places[part]])
+        structured[part] = values.std(axis=1) > _FLAT
+        coarse[part] = values.reshape(-1, SMALL // 3, 3, SMALL // 3, 3, 3).mean(axis=(2, 4)).reshape(len(values), -1)
+    places, coarse = places[structured], coarse[structured]
+    left, right, compared = _candidates(coarse, scan.hashes[places])
+    kept = np.zeros(len(left), dtype=bool)
+    for start in range(0, len(left), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        sides = (_less_mean(scan.small[places[side[part]]]) for side in (left, right))
+        kept[part] = _same_picture(*sides)
+    pairs = np.stack([places[left[kept]], places[right[kept]]], axis=1).astype(np.int64)
+    effect = "copies among the others may be on two sides of the split and of folds, and the scores then look too good"
+    unseen = []
+    usable = len(scan.small) - len(scan.problems)
+    if (decoded := int(scan.decoded.sum())) < usable:
+        unseen.append(
+            f"nearly equal photos were looked for among {decoded:,} of {usable:,} photos, to save time: {effect}"
+        )
+    if compared < len(places):
+        share = f"only {compared:,} of {len(places):,} were compared with all others"
+        unseen.append(f"so many photos look alike that {share}: {effect}")
+    return pairs, tuple(unseen)
 
 
-def _candidates(values: Float32[np.ndarray, "photos values"]) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Pairs whose means over 3 x 3 pixels differ by no more than whole small pictures may: no pair is lost by that.
+def _less_mean(small: UInt8[np.ndarray, "photos small small 3"]) -> Float32[np.ndarray, "photos values"]:
+    values = small.reshape(len(small), -1).astype(np.float32)
+    return values - values.mean(axis=1, keepdims=True)
 
-    About two million pairs at most, which only photos without variety exceed; whether these are all comes last."""
-    side = SMALL // 3
-    blocks = values.reshape(len(values), side, 3, side, 3, 3)
-    coarse = blocks.mean(axis=(2, 4)).reshape(len(values), 3 * side**2)
+
+def _candidates(
+    coarse: Float32[np.ndarray, "photos coarse"], hashes: UInt64[np.ndarray, " photos"]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Pairs with nearly the same hash, and means over 3 x 3 pixels that differ by no more than whole small pictures
+    may: no pair is lost by that.
+
+    About two million pairs at most, which only photos without variety exceed. How many photos were compared with all
+    others comes last."""
     squares = (coarse**2).sum(axis=1)
     limit = LARGEST_DIFFERENCE**2 * coarse.shape[1] + 1e-5 * squares.max(initial=0.0)  # for rounding in float32
     found: list[np.ndarray] = [np.zeros((2, 0), dtype=np.int64)]
-    total = 0
-    for start in range(0, len(coarse), _BLOCK):
+    total = compared = 0
+    while compared < len(coarse) and total <= _MOST_CANDIDATES:
+        start = compared
         block = coarse[start : start + _BLOCK]
         squared = squares[start : start + _BLOCK, None] + squares[None, start:] - 2 * (block @ coarse[start:].T)
         rows, columns = np.nonzero(squared <= limit)
-        later = columns > rows
-        found.append(np.stack([rows[later], columns[later]]) + start)
-        total += int(later.sum())
-        if total > _MOST_CANDIDATES:
-            break
+        # With the hashes of blank backgrounds alone, thousands of products look alike.
+        near = np.bitwise_count(hashes[start + rows] ^ hashes[start + columns]) <= MOST_BITS
+        near &= columns > rows
+        found.append(np.stack([rows[near], columns[near]]) + start)
+        total += int(near.sum())
+        compared += len(block)
     left, right = np.concatenate(found, axis=1)
-    return left, right, total <= _MOST_CANDIDATES
+    return left, right, compared
 
 
 def _same_picture(
@@ -131,21 +263,11 @@ def _same_picture(
     return (difference <= LARGEST_DIFFERENCE) & (correlation >= LEAST_CORRELATION)
 
 
-def _pixels(source: Path | bytes, place: int, problems: dict[int, str]) -> int:
-    """Pixels by the header, 0 when the photo cannot be used."""
-    try:
-        header = image_header(source)
-    except ImageError as error:
-        problems[place] = str(error)
-        return 0
-    return header.width * header.height
-
-
-def _affordable(pixels: np.ndarray) -> Bool[np.ndarray, " photos"]:
+def _affordable(costs: Int64[np.ndarray, " photos"]) -> Bool[np.ndarray, " photos"]:
     """Which photos to decode: all that can be, or evenly spaced ones within the budget."""
-    usable = np.flatnonzero(pixels > 0)
-    share = min(1.0, _PIXEL_BUDGET / max(float(pixels.sum()), 1.0), _MOST_DECODED / max(len(usable), 1))
-    chosen = np.zeros(len(pixels), dtype=bool)
+    usable = np.flatnonzero(costs > 0)
+    share = min(1.0, _PIXEL_BUDGET / max(float(costs.sum()), 1.0), _MOST_DECODED / max(len(usable), 1))
+    chosen = np.zeros(len(costs), dtype=bool)
     chosen[usable[np.diff(np.floor(np.arange(len(usable) + 1) * share)) > 0]] = True
     return chosen
 

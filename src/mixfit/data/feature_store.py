@@ -18,7 +18,7 @@ from mixfit.choices import Crop
 from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.image_store import decoder_name, lasting_problems, photo_keys
-from mixfit.data.record_store import RecordStore, matches
+from mixfit.data.record_store import RecordStore
 from mixfit.errors import ResourceError
 
 
@@ -60,21 +60,12 @@ class FeatureStore:
 
     def _load_into(self, table: FeatureTable, numbers: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " missing"]:
         """Fill in what is there of some photos; gives those that are not."""
-        keys = [self.keys[number] for number in numbers.tolist()]
-        found = self.store.find(keys)
-        stored = np.flatnonzero(found.places >= 0)
-        part = np.empty((len(stored), self.d), dtype=np.float32)
-        read, lost = self.store.reader().read(found.places[stored], part)
-        for row, position in enumerate(stored.tolist()):
-            if read[row] and not matches(keys[position], part[row], int(found.checksums[position])):
-                read[row], lost[row] = False, True
-        there = torch.from_numpy(numbers[stored[read]])
-        table.values[there] = torch.from_numpy(part[read])
+        found = self.store.fetch([self.keys[number] for number in numbers.tolist()])
+        there = torch.from_numpy(numbers[found.positions])
+        table.values[there] = torch.from_numpy(found.records)
         table.readable[there] = True
         table.failures.update({int(numbers[position]): text for position, text in found.problems.items()})
-        forgotten = stored[lost]
-        self.store.forget([keys[n] for n in forgotten.tolist()], found.places[forgotten], found.checksums[forgotten])
-        return numbers[np.sort(np.concatenate([found.missing, stored[~read]]))]
+        return numbers[found.missing]
 
     @contextmanager
     def filling(self) -> Iterator[tuple[FeatureTable, Int64[np.ndarray, " missing"]]]:

@@ -265,7 +265,8 @@ def load_data(
     frame, weightless = without_weightless(frame, weight_column(config, schema))
     schema = _schema(frame, target, config, schema)
     photos = _find_photos(frame, schema, root)
-    found = split_usable(frame, schema, config, seed, Ties(frame, schema, photos))
+    cache = Cache.configured(config, warn=warn, progress=progress)
+    found = split_usable(frame, schema, config, seed, Ties(frame, schema, photos, cache=cache))
     split, bad = found.split, found.bad
     if config.dedup:
         split, copies = without_copies(frame, schema, split, photos)
@@ -290,7 +291,7 @@ def load_data(
         ),
         photos=photos,
         source=None if photos is None else ImageFiles(photos.files, size=size, crop=config.crop, follow_links=False),
-        cache=Cache.configured(config, warn=warn, progress=progress),
+        cache=cache,
         bad=[
             *weightless,
             *in_table_rows(

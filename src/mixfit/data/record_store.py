@@ -79,6 +79,20 @@ class ReadRecords(NamedTuple):
     """The file ends before the record does."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fetched:
+    """Records of some keys; positions are those of the keys in the query."""
+
+    positions: Int64[np.ndarray, " records"]
+    """Of the keys whose records are there, undamaged."""
+    records: np.ndarray
+    """``(records, *shape)``."""
+    problems: dict[int, str]
+    """As in ``Found``."""
+    missing: Int64[np.ndarray, " missing"]
+    """Positions of the keys of which nothing is known; damaged records are among these."""
+
+
 class RecordStore:
     """A folder of records of one shape. May be pickled, and used on in forked processes and in threads.
 
@@ -116,6 +130,24 @@ class RecordStore:
             elif isinstance(problem, str) and crc == zlib.crc32(problem.encode(), zlib.crc32(key.encode())):
                 problems[position] = problem
         return Found(places=places, checksums=checksums, problems=problems)
+
+    def fetch(self, keys: Sequence[str]) -> Fetched:
+        """Look up keys and read their records; those that are damaged are forgotten."""
+        found = self.find(keys)
+        stored = np.flatnonzero(found.places >= 0)
+        records = np.empty((len(stored), *self.shape), dtype=self.dtype)
+        read, lost = self.reader().read(found.places[stored], records)
+        for row, position in enumerate(stored.tolist()):
+            if read[row] and not matches(keys[position], records[row], int(found.checksums[position])):
+                read[row], lost[row] = False, True
+        gone = stored[lost]
+        self.forget([keys[position] for position in gone.tolist()], found.places[gone], found.checksums[gone])
+        return Fetched(
+            positions=stored[read],
+            records=records if read.all() else records[read],
+            problems=found.problems,
+            missing=np.sort(np.concatenate([found.missing, stored[~read]])),
+        )
 
     @contextmanager
     def writing(self, *, waiting: Callable[[], None] | None = None, patience: float = 60.0) -> Iterator[None]:

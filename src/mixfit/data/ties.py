@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int64
 
+from mixfit.data.cache import Cache
 from mixfit.data.copies import equal_features, equal_rows
 from mixfit.data.duplicates import PhotoScan, near_duplicates, scan_photos
 from mixfit.data.photo_cells import photo_name
@@ -35,7 +36,7 @@ class Joined:
     unit: Int64[np.ndarray, " rows"]
     """Numbered from 0; a row that nothing ties to another is a unit of its own."""
     notes: tuple[str, ...] = ()
-    """Copies that would have tied too many rows together, and so tie none: one sentence each."""
+    """What was not looked at, and copies that tie nothing as they would tie too many rows: one sentence each."""
 
     @property
     def count(self) -> int:
@@ -54,12 +55,18 @@ class Ties:
             not looked for.
         photos: which photos the rows have; None leaves them out.
         scan: of the files of ``photos``, if there is one already.
+        cache: of what a scan found out about photos.
     """
 
     def __init__(
-        self, frame: pd.DataFrame, schema: Schema, photos: Photos | None = None, scan: PhotoScan | None = None
+        self,
+        frame: pd.DataFrame,
+        schema: Schema,
+        photos: Photos | None = None,
+        scan: PhotoScan | None = None,
+        cache: Cache | None = None,
     ) -> None:
-        self.frame, self.schema, self.photos, self._scan = frame, schema, photos, scan
+        self.frame, self.schema, self.photos, self._scan, self._cache = frame, schema, photos, scan, cache
 
     @cached_property
     def groups(self) -> dict[str, Int64[np.ndarray, " rows"]]:
@@ -79,19 +86,22 @@ class Ties:
                 rows = np.flatnonzero(codes >= 0)
                 kept, number = np.unique(codes[rows], return_inverse=True)
                 found.append((rows, number, [what] * len(kept)))
+        unseen: tuple[str, ...] = ()
         if self.photos is not None and self.photos.files:
-            found += _photo_copies(self.photos, self._scan or scan_photos(self.photos.files))
+            scan = self._scan or scan_photos(self.photos.files, self._cache)
+            of_photos, unseen = _photo_copies(self.photos, scan)
+            found += of_photos
         row, copy, about = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], list[str]()
         for rows, number, described in found:
             row.append(rows)
             copy.append(number + len(about))
             about += described
-        copies = Copies(np.concatenate(row), np.concatenate(copy), tuple(about))
+        copies = Copies(np.concatenate(row), np.concatenate(copy), tuple(about), unseen=unseen)
         return copies.without_placeholders(strata_of_rows(frame, schema), classes=schema.task != "regression")
 
     def without(self, groups: Sequence[str]) -> "Ties":
         """The same, but that some group columns tie nothing."""
-        found = Ties(self.frame, self.schema, self.photos, self._scan)
+        found = Ties(self.frame, self.schema, self.photos, self._scan, self._cache)
         found.groups = {name: codes for name, codes in self.groups.items() if name not in groups}
         if "copies" in self.__dict__:
             found.copies = self.copies
@@ -109,13 +119,13 @@ class Ties:
         firm = connected(len(rows), [(np.flatnonzero(codes >= 0), codes[codes >= 0]) for codes in columns])
         copies = self.copies
         if not len(copies.row):
-            return Joined(firm, copies.placeholders)
+            return Joined(firm, copies.unseen + copies.placeholders)
         place = np.full(len(self.frame), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
         inside = place[copies.row] >= 0
         members = Copies(place[copies.row[inside]], copies.copy[inside], copies.about)
         unit, let_go = _chains(firm, members, max(share * len(rows), 2))
-        return Joined(unit, copies.placeholders + members.notes(let_go, len(rows), share))
+        return Joined(unit, copies.unseen + copies.placeholders + members.notes(let_go, len(rows), share))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +140,8 @@ class Copies:
     """What is equal in each copy."""
     placeholders: tuple[str, ...] = ()
     """What is said of copies that were left out as no copies, one sentence each."""
+    unseen: tuple[str, ...] = ()
+    """What was not looked at, so that there may be more copies: one sentence each."""
 
     def without_placeholders(self, strata: Float[np.ndarray, " rows"], *, classes: bool) -> "Copies":
         """Leave out photos of more than a few rows whose targets differ as those of all rows: a picture of nothing.
@@ -147,7 +159,7 @@ class Copies:
         named = ", ".join(f"{self.about[number]} in {counts[number]:,} rows" for number in other[:_EXAMPLES])
         more = f" and {len(other) - _EXAMPLES:,} more" if len(other) > _EXAMPLES else ""
         text = f"taken for placeholders, which tie no rows, as their targets differ as much as all: {named}{more}"
-        return Copies(self.row[kept], self.copy[kept], self.about, (text,))
+        return Copies(self.row[kept], self.copy[kept], self.about, (text,), self.unseen)
 
     def notes(self, let_go: Int64[np.ndarray, " copies"], rows: int, share: float) -> tuple[str, ...]:
         """What is said of copies that join nothing, as with them more than a share of the rows would be one."""
@@ -180,17 +192,21 @@ def _as_all(strata: Float[np.ndarray, " rows"], rows: Int64[np.ndarray, " some"]
     return bool(strata[rows].std() > _AS_DIFFERENT * strata.std())
 
 
-def _photo_copies(photos: Photos, scan: PhotoScan) -> list[tuple[np.ndarray, np.ndarray, list[str]]]:
-    """Rows that share a photo, byte for byte, and rows whose photos look nearly the same, as chains of these."""
+def _photo_copies(
+    photos: Photos, scan: PhotoScan
+) -> tuple[list[tuple[np.ndarray, np.ndarray, list[str]]], tuple[str, ...]]:
+    """Rows that share a photo, byte for byte, and rows whose photos look nearly the same, as chains of these.
+
+    Also what was not looked at."""
     rows, places = np.nonzero(photos.slots >= 0)
     files = photos.slots[rows, places]
     found = [_used_twice(photos, rows, files, scan.content[files], "photo")]
-    pairs, _ = near_duplicates(scan)
+    pairs, unseen = near_duplicates(scan)
     if len(pairs):
         # Of photos with equal bytes only the first is in a pair.
         alike = connected(len(photos.files), [(pairs.T.reshape(-1), np.tile(np.arange(len(pairs)), 2))])
         found.append(_used_twice(photos, rows, files, alike[scan.content[files]], "photos like"))
-    return found
+    return found, unseen
 
 
 def _used_twice(
