@@ -21,6 +21,7 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, default_batch_size
 from mixfit.errors import ConfigError
 from mixfit.recipe import fit, resume
+from mixfit.seeding import seeded
 from mixfit.training.callback import Callback
 from mixfit.training.state import TrainState
 
@@ -38,16 +39,17 @@ class Seen:
     backbone: Any
 
     def tensors(self, model: ModelConfig, train: TrainConfig) -> dict[str, Tensor]:
-        found = fit_network(self.candidate, self.fold, model, train, self.backbone, [], None)
+        with seeded(self.fold.seed):
+            found = fit_network(self.candidate, self.fold, model, train, self.backbone, [], None)
         return {name: tensor.clone() for name, tensor in found.tensors().items()}
 
 
-def seen_by_a_network(run: Callable[[], Any]) -> Seen:
-    """Run a preset up to the first training of a network."""
+def seen_by_a_network(run: Callable[[], Any], *, photos: bool = False) -> Seen:
+    """Run a preset up to the first training of a network, with photos or of the table alone."""
     real, seen = cross_fit.fit_candidate, []
 
     def fit_candidate(candidate: Candidate, fold: Fold, **settings: Any) -> Any:
-        if candidate.kind != "network":
+        if candidate.kind != "network" or candidate.photos != photos:
             return real(candidate, fold, **settings)
         seen.append(Seen(candidate, fold, settings["backbone"]))
         raise Stop
@@ -74,7 +76,7 @@ def of_table(tmp_path_factory: pytest.TempPathFactory) -> Seen:
 def with_photos(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     settings: dict[str, Any] = {"data": QUICK_DATA, "model": MODEL, "train": TRAIN, "console": QUIET}
     out = tmp_path_factory.mktemp("photos")
-    return seen_by_a_network(lambda: fit(demo_table, target="price", out=out, **settings))
+    return seen_by_a_network(lambda: fit(demo_table, target="price", out=out, **settings), photos=True)
 
 
 OF_TABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
