@@ -124,7 +124,7 @@ class Ties:
         place[rows] = np.arange(len(rows))
         inside = place[copies.row] >= 0
         members = Copies(place[copies.row[inside]], copies.copy[inside], copies.about)
-        unit, let_go = _chains(firm, members, max(share * len(rows), 2))
+        unit, let_go = _chains(firm, members, max(share * len(rows), 2.0))
         return Joined(unit, copies.unseen + copies.placeholders + members.notes(let_go, len(rows), share))
 
 
