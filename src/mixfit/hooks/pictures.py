@@ -164,7 +164,9 @@ def shares_of(stats: ActivationStats, share: Share) -> tuple[list[str], Float64[
     rows = [(output, [getattr(told, share) for told in stats.over_time(output)]) for output in stats.outputs]
     rows = [(output, values) for output, values in rows if any(value is not None for value in values)]
     values = [[np.nan if value is None else value for value in row] for _, row in rows]
-    return [_name(output) for output, _ in rows], np.array(values, dtype=np.float64).reshape(len(rows), -1)
+    return [_name(output) for output, _ in rows], np.array(values, dtype=np.float64).reshape(
+        len(rows), len(stats.timeline.spans)
+    )
 
 
 def draw_shares(
