@@ -214,6 +214,7 @@ def train_blend(
         with _status(console, f" {candidate.name} ..."), one_thread() if small else nullcontext():
             if candidate.tuned:  # nothing before it needs the photos decoded
                 folds = folds.with_pixels(mixed.pixel_source)
+                judged = replace(judged, folds=folds)
             untuned = replace(candidate, tuned=False)
             begin_at = next((other for other in fittings if candidate.tuned and other.candidate == untuned), None)
             try:
