@@ -245,30 +245,29 @@ def test_equal_photos_are_those_of_brute_force(name: str) -> None:
 
 
 @each_set
-def test_training_rows_that_dedup_leaves_out_are_those_of_brute_force(name: str) -> None:
+def test_rows_that_dedup_leaves_out_are_those_of_brute_force(name: str) -> None:
     found = loaded(name)
     photos = find_photos(found.frame, found.schema.names("image"), found.folder)
     split, records = without_copies(found.frame, found.schema, found.split, photos)
     parts = found.cells["split"]
+    shared = [rows for rows in rows_of_photos(name).values() if has_one_target(found, name, rows)]
+    judging = {"train": {"valid", "test"}, "valid": {"test"}, "test": set()}
     expected = {
         row
-        for rows in rows_of_photos(name).values()
-        if has_one_target(found, name, rows) and set(parts.iloc[rows]) - {"train"}
+        for rows in [*shared, *equal_rows(found)]
         for row in rows
-        if parts.iloc[row] == "train"
+        if set(parts.iloc[rows]) & judging[parts.iloc[row]]  # type: ignore[operator]
     }
-    copies = equal_rows(found)
-    expected |= {row for rows in copies if set(parts.iloc[rows]) - {"train"} for row in rows if parts[row] == "train"}
     assert [record.row for record in records] == sorted(expected)
     assert {record.action for record in records} <= {COPY_LEFT_OUT}
     assert split.train.tolist() == sorted(set(training_rows(found).tolist()) - expected)
-    assert split.valid is found.split.valid
-    assert split.test is found.split.test
+    assert split.valid.tolist() == sorted(set(found.split.valid.tolist()) - expected)
+    assert split.test.tolist() == found.split.test.tolist()
 
 
 def equal_rows(found: Loaded) -> list[list[int]]:
     """Rows that are equal but for ignored columns and the split; without a photo they may be so by chance."""
-    used = [column.name for column in found.schema.columns if column.role not in ("ignored", "split")]
+    used = [column.name for column in found.schema.columns if column.role not in ("ignored", "group", "split")]
     with_photo = found.cells[found.schema.names("image")].notna().any(axis=1)
     rows: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for row, cells in zip(found.cells.index, found.cells[used].fillna("").itertuples(index=False), strict=True):
@@ -284,7 +283,8 @@ def test_copied_rows_are_those_of_brute_force(name: str) -> None:
     used = found.cells[found.schema.names("image")].notna().all(axis=1).to_numpy()
     train, test = (np.flatnonzero(used & (found.cells["split"] == part).to_numpy()) for part in ("train", "test"))
     sources = np.array([train[5], train[5], train[9], test[2]])
-    changes = {column: [f"new {number}" for number in range(4)] for column in found.schema.names("ignored")}
+    ids = [*found.schema.names("ignored"), *found.schema.names("group")]
+    changes = {column: [f"new {number}" for number in range(4)] for column in ids}
     changes["split"] = ["train", "train", "test", "test"]
     cells, frame = (
         pd.concat([rows, rows.iloc[sources].assign(**changes)], ignore_index=True)
