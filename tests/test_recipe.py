@@ -90,6 +90,7 @@ def test_settings_that_do_not_say_the_split_are_refused(quick_run: Run, demo_tab
     run = tmp_path / "run"
     shutil.copytree(quick_run.folder, run)
     (run / "config.toml").write_text("[model]\n", encoding="utf-8")
+    (run / "split.parquet").unlink()  # as in a run of before there was such a file
     with pytest.raises(DataError, match=r"config\.toml does not say valid and test and seed, so that its rows cannot"):
         evaluate_table(run, demo_table, split="test", console=Console(quiet=True))
 
