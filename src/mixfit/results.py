@@ -213,6 +213,8 @@ def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: D
         say(f" best epoch {best['epoch']:.0f} of {len(run.history)}")
     else:
         say(f" {contest.choice}")
+        if len(mixed.split.test) and not contest.coverage:
+            say(f" too few rows (or too few that weigh) are judged out of fold for {LEVEL:.0%} intervals or sets")
         for part in contest.coverage[:1]:
             kind = "intervals" if mixed.target.classes is None else "sets"
             say(f" {LEVEL:.0%} {kind} hold the truth of {part.inside} of {part.count} test rows")
