@@ -40,7 +40,7 @@ def departure(
         promised, test: with the groups of their rows.
         metric: the headline.
         model: whose predictions are meant.
-        where: what the promised rows are called, "out of fold".
+        where: what the estimate is called, "out-of-fold".
         known: causes that were found before.
     """
     values, errors = zip(*(_level(rows, metric, model) for rows in (promised, test)), strict=True)
@@ -51,8 +51,8 @@ def departure(
     causes = [*known, *causes_of_departure(mixed)]
     because = f"Likely causes: {'; '.join(causes)}." if causes else _NO_CAUSE
     return (
-        f"The test rows are predicted {'better' if better else 'worse'} than promised {where}, beyond noise: "
-        f"{metric_text(values[1])} against {metric_text(values[0])} ({metric.name}). {because}"
+        f"The test {metric.name} of {metric_text(values[1])} is {'better' if better else 'worse'} than the {where} "
+        f"estimate of {metric_text(values[0])}, beyond noise (two-sided 1 % test). {because}"
     )
 
 
