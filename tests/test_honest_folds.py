@@ -135,7 +135,7 @@ def test_a_run_in_time_judges_by_the_past_and_is_fitted_again_on_all_rows_before
     found = run(frame, tmp_path / "run", split_time="t")
     assert found.scores["valid"][BLEND]["r2"] < 0.5  # dealt at random, its neighbours in time tell it to .97
     assert found.contest is not None
-    assert "The folds go forward in time: " in found.contest.choice
+    assert "The folds go forward in time: " in found.contest.folds
     data = load_data(frame, target="y", config=DataConfig(split_time="t"))
     folds = data.folds(5, seed=0)
     kept = pd.read_parquet(found.folder / "predictions_valid.parquet")["row"]

@@ -336,10 +336,8 @@ def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
         columns=len(of_table) > 1,  # than the constant
     )
     chosen = both if rule.use else table
-    chosen_by = (
-        "Chosen by the loss on these rows, its out-of-fold figures are selection scores; the test rows had no part."
-    )
-    reason = f"{rule.why} The blend is {_listed(chosen)}. {chosen_by}"
+    selection = "As it was chosen by them, its out-of-fold figures are selection scores."
+    reason = f"{rule.why} The blend is {_listed(chosen)}. {selection}"
     return _Choice(blend=chosen, table=table, reason=reason, rule=rule, refused=None if rule.use else both)
 
 
@@ -441,10 +439,14 @@ def _blended(
     def shown(values: np.ndarray) -> np.ndarray:
         return values if mixed.target.classes is not None else mixed.target.decode(values)
 
-    choice = " ".join(filter(None, [chosen.reason, judged.folds.plan.describe()]))
     return Blended(
         predictor=predictor,
-        contest=Contest(leaderboard=sorted(lines, key=lambda line: line.loss), choice=choice, photos=chosen.rule),
+        contest=Contest(
+            leaderboard=sorted(lines, key=lambda line: line.loss),
+            choice=chosen.reason,
+            folds=judged.folds.plan.describe(),
+            photos=chosen.rule,
+        ),
         rows=judged.rows,
         number=judged.number,
         fit_rows=[fold.fit_rows for fold in judged.folds.folds],

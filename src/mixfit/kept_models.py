@@ -29,7 +29,7 @@ from mixfit.candidates.candidate import read_fitted
 from mixfit.candidates.cross_fit import Watch
 from mixfit.candidates.fold import Candidate, Fitted, Fold
 from mixfit.errors import DataError, Diverged
-from mixfit.files import explained, read_file, write_file
+from mixfit.files import explained, is_there, read_file, write_file
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.json_lines import JsonLines
@@ -121,7 +121,7 @@ class RunKeeper:
         """What was kept, if it is whole and of this candidate, these rows and these settings."""
         folder = self._path(candidate, fold)
         model, manifest = folder.with_suffix(".safetensors"), folder.with_suffix(".json")
-        if not _is_there(model) and not _is_there(manifest):
+        if not is_there(model) and not is_there(manifest):
             return None
         try:
             content = self._checked(candidate, fold)
@@ -349,8 +349,3 @@ def _not_finite(tensors: dict[str, Tensor]) -> str:
             if bool(bad.any()):
                 return name
     return ""
-
-
-def _is_there(path: Path) -> bool:
-    """Also a link that leads nowhere."""
-    return path.exists() or path.is_symlink()

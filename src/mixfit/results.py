@@ -48,6 +48,8 @@ class Contest:
     """The best first."""
     choice: str
     """Why this of all models predicts, in plain words."""
+    folds: str = ""
+    """What "out of fold" means where it is not every row; "" where it is."""
     photos: PhotoRule | None = None
     """What the folds tell of the photos, which ``choice`` says; None where no model sees any."""
     coverage: list[Coverage] = field(default_factory=list)
@@ -213,6 +215,8 @@ def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: D
         say(f" best epoch {best['epoch']:.0f} of {len(run.history)}")
     else:
         say(f" {contest.choice}")
+        if contest.folds:
+            say(f" {contest.folds}")
         if len(mixed.split.test) and not contest.coverage:
             say(f" too few rows (or too few that weigh) are judged out of fold for {LEVEL:.0%} intervals or sets")
         for part in contest.coverage[:1]:

@@ -186,6 +186,7 @@ def _facts(
         photos=_photo_gain(run, mixed, judged),
         leaderboard=[] if contest is None else contest.leaderboard,
         choice="" if contest is None else contest.choice,
+        folds="" if contest is None else contest.folds,
         coverage=[] if contest is None else contest.coverage,
         coverage_level=LEVEL,
         levels=[] if contest is None else contest.levels,

@@ -29,6 +29,7 @@ from mixfit.candidates.linear import LinearModel, design_matrix, design_width, f
 from mixfit.candidates.saved import below, saved_array, saved_number
 from mixfit.errors import ConfigError, DataError
 from mixfit.plain import Within, from_plain
+from mixfit.weighted import weighted_median, weighted_quantile
 
 _MOST_SCORES = 2_000
 _LEAST_PER_FIFTH = 100
@@ -272,7 +273,7 @@ def number_uncertainty(
     scores, edges = errors / expected, np.zeros(0)
     everything = Scores.of(scores, weight)
     if everything.rows >= 5 * _LEAST_PER_FIFTH:
-        edges = _quantiles(predictions, (0.2, 0.4, 0.6, 0.8), weight)
+        edges = weighted_quantile(predictions, (0.2, 0.4, 0.6, 0.8), weight)
     part = np.searchsorted(edges, predictions)
     alone = ~encoded.seen if encoded.seen.any() else np.zeros(len(scores), dtype=bool)
     return NumberUncertainty(
@@ -404,12 +405,6 @@ def check_level(level: float) -> None:
         raise ConfigError(f"the level of intervals must be between 0 and 1, for instance 0.9, got {level}.")
 
 
-def _quantiles(values: np.ndarray, shares: tuple[float, ...], weight: np.ndarray) -> np.ndarray:
-    """The first values that at least these shares of the weight do not exceed."""
-    order = np.argsort(values, kind="stable")
-    return values[order][np.searchsorted(np.cumsum(weight[order]), np.array(shares) - _ROUNDING)]
-
-
 # --- the spread -----------------------------------------------------------------------------------------------------
 
 
@@ -428,7 +423,7 @@ def _best_spread(
     errors, which is less noisy than that of one interval. The best one must beat a constant spread by more than a
     standard error of the difference, and have the lower mean interval score too."""
     constant = np.ones(len(errors))
-    logs = np.log(np.maximum(errors + _SMALL_ERROR * _quantiles(errors, (0.5,), weight)[0], 1e-12))
+    logs = np.log(np.maximum(errors + _SMALL_ERROR * weighted_median(errors, weight), 1e-12))
     knots = find_knots(np.column_stack([encoded.numeric, predictions]).astype(np.float32), weight)
     best_loss, best = np.inf, None
     for table in (False, True):

@@ -205,9 +205,10 @@ class Folds:
         judged, first = self.judged, int((self.number < 0).sum())
         return (
             f"The folds go forward in time: {judged.sum():,} of {len(self.rows):,} rows are judged, each by models of "
-            f"earlier rows; {first:,} are only fitted on, and {len(judged) - judged.sum() - first:,} only "
-            "decide how the models are blended. Intervals come from the errors of these rows: how often they hold for "
-            "later rows is reported, not promised."
+            f"earlier rows; {first:,} are only fitted on, and {len(judged) - judged.sum() - first:,} only decide how "
+            "the models are blended. For the test and for new rows the models are fitted again on all rows before the "
+            "test. Intervals come from the errors of the judged rows: their coverage of later rows is reported, not "
+            "promised."
         )
 
 

@@ -227,7 +227,8 @@ class BlendPredictor(Predictor):
 
     def _card_notes(self) -> list[str]:
         listed = ", ".join(f"{name} ({share:.0%})" for name, share in self.shares.items())
-        notes = [f"A blend over {len(self.folds)} folds of: {listed}."]
+        over = f"over {len(self.folds)} folds" if len(self.folds) > 1 else "fitted on all rows before the test"
+        notes = [f"A blend, {over}, of: {listed}."]
         if any("kernel" in name for name in self.shares):
             notes.append("Kernel ridge regression holds the training rows themselves, as scaled numbers.")
         return notes

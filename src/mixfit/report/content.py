@@ -323,6 +323,8 @@ class ReportFacts:
     """The best first; empty when only one network was trained."""
     choice: str = ""
     """Why this of all models predicts, in plain words."""
+    folds: str = ""
+    """What "out of fold" means where it is not every row; "" where it is."""
     coverage: list[Coverage] = field(default_factory=list)
     """Of the intervals or sets at ``coverage_level``, on the test rows."""
     coverage_level: Share = 0.9
