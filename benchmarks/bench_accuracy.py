@@ -32,18 +32,17 @@ import torch
 from rich.console import Console
 from sklearn.metrics import log_loss, roc_auc_score
 
-from mixfit.blending import train_blend
-from mixfit.candidates.components import Components
-from mixfit.candidates.cross_fit import make_fold, photo_means
-from mixfit.candidates.presets import plan_for
-from mixfit.choices import Role
-from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.auto.blending import train_blend
+from mixfit.auto.presets import plan_for
+from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
 from mixfit.data.folds import k_folds
 from mixfit.data.load import MixedData, load_data, prepare_target
 from mixfit.data.split import Split
-from mixfit.evaluation.calibration import FIFTHS, fifths
+from mixfit.ensemble.calibration import FIFTHS, fifths
+from mixfit.ensemble.cross_fit import make_fold, photo_means
+from mixfit.models.components import Components
 from mixfit.nn.image import ImageEncoder
-from mixfit.results import BLEND, TABLE_BLEND
+from mixfit.runs.results import BLEND, TABLE_BLEND
 from mixfit.training.build import build_model, precompute_features
 
 COMPONENTS = 30

@@ -21,7 +21,7 @@ from mixfit.data.batch import Inputs
 from mixfit.data.dataset import MixedDataset
 from mixfit.data.loader import DataLoader
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
-from mixfit.training.callbacks.progress import ProgressLines
+from mixfit.training.callbacks.displays import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.schedule import OneCycle
 from mixfit.training.learner import Learner

@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 from rich.console import Console
 
+from mixfit.auto.recipe import fit
 from mixfit.config import DataConfig, TrainConfig
-from mixfit.data.cache import Cache
+from mixfit.data.photos.records import Cache
 from mixfit.data.split import split_rows
 from mixfit.demo import (
     AGE_EFFECT,
@@ -35,7 +36,6 @@ from mixfit.demo import (
 )
 from mixfit.evaluation.explain import BACKGROUND, Explanation, explain, typical_rows
 from mixfit.predictor import Predictor
-from mixfit.recipe import fit
 
 ROWS = 600
 

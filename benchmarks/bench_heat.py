@@ -28,8 +28,7 @@ from mixfit.data.batch import Inputs
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.loader import DataLoader
 from mixfit.demo import DEMO_TARGET, demo_place, write_demo
-from mixfit.hooks.attribution import grad_cam
-from mixfit.hooks.input_gradients import Method, input_gradients, pixel_heat
+from mixfit.hooks.heat import Method, grad_cam, input_gradients, pixel_heat
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.build import build_model, precompute_features
 from mixfit.training.learner import Learner

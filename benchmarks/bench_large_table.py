@@ -43,8 +43,8 @@ def write_table(path: Path, rows: int) -> None:
 
 def measure(path: Path, *, whole: bool) -> None:
     """Load in this process and print one line."""
-    from mixfit.data.large import load_large
     from mixfit.data.load import load_data
+    from mixfit.data.table.large import load_large
 
     before, started = _peak(), time.perf_counter()
     if whole:

@@ -27,15 +27,13 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset
 
 from mixfit.data.batch import Batch
-from mixfit.data.cache import Cache
 from mixfit.data.dataset import MixedDataset
-from mixfit.data.image_source import ImageSource
-from mixfit.data.image_store import open_image_store
 from mixfit.data.loader import DataLoader
-from mixfit.data.random import RowRandom
+from mixfit.data.photos.records import Cache
+from mixfit.data.photos.store import ImageFiles, ImageSource, open_image_store
 from mixfit.data.sampler import ShuffledSampler
-from mixfit.data.store import ImageFiles
-from mixfit.data.transform import Transform
+from mixfit.data.transforms.transform import Transform
+from mixfit.seeding import RowRandom
 
 SIZE, BATCH = 128, 32
 FAST_ROUNDS, SLOW_ROUNDS = 15, 5

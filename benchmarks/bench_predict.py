@@ -25,8 +25,8 @@ def train(folder: Path) -> None:
     """Make a run to predict with."""
     from rich.console import Console
 
+    from mixfit.auto.recipe import fit
     from mixfit.config import ModelConfig, TrainConfig
-    from mixfit.recipe import fit
 
     table, out = folder / "small.parquet", folder / "runs"
     write_table(table, 5_000)
@@ -39,7 +39,7 @@ def measure(run: Path, table: Path, out: Path, *, whole: bool) -> None:
     import torch
     from rich.console import Console
 
-    from mixfit import scoring
+    from mixfit.runs import scoring
 
     torch.set_num_threads(1)
     pa.set_cpu_count(1)

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from mixfit.config import TextConfig
-from mixfit.data.photos import find_photos
-from mixfit.data.table import read_as_configured
+from mixfit.data.photos.find import find_photos
+from mixfit.data.table.read import read_as_configured
 
 ROUNDS = 5
 

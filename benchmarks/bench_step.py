@@ -21,7 +21,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from mixfit.training.callback import Callback
-from mixfit.training.callbacks.progress import ProgressLines
+from mixfit.training.callbacks.displays import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.schedule import OneCycle
 from mixfit.training.learner import Learner

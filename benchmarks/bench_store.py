@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from mixfit.data.cache import Cache
-from mixfit.data.image_store import ImageStore, open_image_store
+from mixfit.data.photos.records import Cache
+from mixfit.data.photos.store import ImageStore, open_image_store
 
 SIZE, BATCH, ROUNDS = 128, 32, 3
 

@@ -23,13 +23,12 @@ from torch import Tensor, nn
 import mixfit
 from mixfit.config import ModelConfig
 from mixfit.data.load import MixedData
+from mixfit.diagnostics.doctor import find_quietly
+from mixfit.diagnostics.findings import Finding
 from mixfit.errors import Diverged
 from mixfit.training.build import precompute_features
-from mixfit.training.callback import Callback
-from mixfit.training.doctor.examine import find_quietly
-from mixfit.training.doctor.finding import Finding
+from mixfit.training.callback import Callback, TrainState
 from mixfit.training.loss import cross_entropy, mse
-from mixfit.training.state import TrainState
 
 TARGETS = {
     "houses": "price",

@@ -25,7 +25,7 @@ from rich.console import Console
 
 import mixfit
 from mixfit.config import DataConfig, TrainConfig
-from mixfit.results import BLEND, TREES
+from mixfit.runs.results import BLEND, TREES
 
 EPOCHS = 5
 

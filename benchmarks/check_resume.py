@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from mixfit import __version__, recipe
-from mixfit.candidates import cross_fit
+from mixfit import __version__
+from mixfit.auto import recipe
 from mixfit.cli import main
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.console import PlainConsole
-from mixfit.training.callback import Callback
-from mixfit.training.state import TrainState
+from mixfit.ensemble import cross_fit
+from mixfit.training.callback import Callback, TrainState
 
 
 def write_table(path: Path) -> None:

@@ -26,20 +26,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixfit.candidates.blend import row_losses
-from mixfit.candidates.candidate import fit_candidate
-from mixfit.candidates.components import Components
-from mixfit.candidates.cross_fit import Fitting, cross_fit, fit_folds, make_fold, photo_means
-from mixfit.candidates.fold import Candidate
-from mixfit.candidates.linear import fit_logistic, fit_ridge
-from mixfit.candidates.network import FittedNetwork
-from mixfit.candidates.trees import grow_trees
-from mixfit.choices import Role
-from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import load_data
 from mixfit.data.split import Split
-from mixfit.nn.resnet import SmallResNet
+from mixfit.ensemble.blend import row_losses
+from mixfit.ensemble.cross_fit import Fitting, cross_fit, fit_folds, make_fold, photo_means
+from mixfit.models.candidate import fit_candidate
+from mixfit.models.components import Components
+from mixfit.models.fold import Candidate
+from mixfit.models.linear import fit_logistic, fit_ridge
+from mixfit.models.network import FittedNetwork
+from mixfit.models.trees import grow_trees
+from mixfit.nn.backbones import SmallResNet
 from mixfit.training.build import build_model, encode_photos, precompute_features
 
 ROWS, TEST, FOLDS, SIZE, BATCH = 300, 1_000, 5, 32, 32

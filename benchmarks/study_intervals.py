@@ -29,10 +29,10 @@ from math import ceil
 import numpy as np
 import pandas as pd
 
-from mixfit.candidates.encoding import EncodedRows, RowEncoder
-from mixfit.candidates.intervals import number_uncertainty
-from mixfit.candidates.linear import design_matrix, find_knots, fit_ridge
-from mixfit.data.schema import Column, Schema
+from mixfit.data.columns.schema import Column, Schema
+from mixfit.ensemble.intervals import number_uncertainty
+from mixfit.models.encoding import EncodedRows, RowEncoder
+from mixfit.models.linear import design_matrix, find_knots, fit_ridge
 
 TABLES, FOLDS, LEVEL = 50, 5, 0.9
 NUMBERS = tuple(f"x{place}" for place in range(6))

@@ -23,17 +23,16 @@ import pandas as pd
 import torch
 from scipy.stats import t as student
 
-from mixfit.candidates.blend import Blend, ModelPredictions, blend, row_losses
-from mixfit.candidates.cross_fit import FittedFolds, Fitting, cross_fit, fit_folds
-from mixfit.candidates.fold import Candidate
-from mixfit.candidates.intervals import tempered
-from mixfit.candidates.photo_rule import LEAST_GAIN, LEVEL, judge_photos
-from mixfit.candidates.threads import one_thread
-from mixfit.choices import Role
-from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData, load_data
-from mixfit.data.photos import Photos
+from mixfit.data.photos.find import Photos
+from mixfit.ensemble.blend import Blend, ModelPredictions, blend, row_losses
+from mixfit.ensemble.cross_fit import FittedFolds, Fitting, cross_fit, fit_folds
+from mixfit.ensemble.intervals import tempered
+from mixfit.ensemble.photo_rule import LEAST_GAIN, LEVEL, judge_photos
+from mixfit.models.fold import Candidate
+from mixfit.models.threads import one_thread
 
 FOLDS, HELD_OUT, WIDTH, FACTORS = 5, 4_000, 24, 12
 TRIED = (

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from conftest import QUICK_MODEL
 
-from mixfit.candidates.candidate import Candidate, fit_candidate
-from mixfit.candidates.cross_fit import FittedFolds, fit_folds
-from mixfit.candidates.encoding import RowEncoder
-from mixfit.candidates.fold import Kind
-from mixfit.candidates.intervals import ClassUncertainty, Scores, number_uncertainty
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
+from mixfit.ensemble.cross_fit import FittedFolds, fit_folds
+from mixfit.ensemble.intervals import ClassUncertainty, Scores, number_uncertainty
+from mixfit.models.candidate import Candidate, fit_candidate
+from mixfit.models.encoding import RowEncoder
+from mixfit.models.fold import Kind
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.training.build import build_model, precompute_features

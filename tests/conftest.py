@@ -19,9 +19,9 @@ import torch
 from report_runs import fit_blend, fit_classes
 from rich.console import Console
 
+from mixfit.auto.recipe import Run, fit
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.demo import DEMO_TARGET, write_demo
-from mixfit.recipe import Run, fit
 
 QUICK_DATA = DataConfig(image_size=32)
 QUICK_MODEL = ModelConfig(tabular_hidden=(16,), encoding_dim=8)

@@ -30,9 +30,10 @@ from rich.console import Console
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from mixfit import comparison, explaining, recipe, scoring
+from mixfit.auto import recipe
 from mixfit.errors import MixfitError
-from mixfit.report.page import rewrite_report
+from mixfit.runs import comparison, explaining, scoring
+from mixfit.runs.report.page import rewrite_report
 
 SECONDS = 2.0
 """Of the processor that a refusal may take."""

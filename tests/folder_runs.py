@@ -10,9 +10,9 @@ from folder_faults import Subject
 from PIL import Image
 from rich.console import Console
 
+from mixfit.auto.recipe import fit
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
-from mixfit.recipe import fit
-from mixfit.training.callbacks.doctor import Doctor
+from mixfit.diagnostics.doctor import Doctor
 
 _ROWS = 60
 

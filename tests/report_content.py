@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixfit.candidates.photo_rule import PhotoRule
 from mixfit.data.bad_inputs import BadInput
-from mixfit.data.schema import Column, Schema
-from mixfit.report.content import (
+from mixfit.data.columns.schema import Column, Schema
+from mixfit.ensemble.photo_rule import PhotoRule
+from mixfit.runs.report.content import (
     Coverage,
     DataFacts,
     Difference,

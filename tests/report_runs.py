@@ -7,9 +7,9 @@ import pandas as pd
 from PIL import Image
 from rich.console import Console
 
+from mixfit.auto.recipe import Run, fit
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.demo import DEMO_TARGET
-from mixfit.recipe import Run, fit
 
 IMG = "<img src=x onerror=alert(1)>"
 SMALL = ModelConfig(tabular_hidden=(16,), encoding_dim=8)

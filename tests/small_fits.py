@@ -13,15 +13,13 @@ from torch.utils.data import TensorDataset
 from mixfit.data.loader import DataLoader
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.errors import Stopped
-from mixfit.training.callback import Callback
+from mixfit.training.callback import Callback, TrainState
 from mixfit.training.callbacks.checkpoint import Checkpoints
-from mixfit.training.callbacks.control import EarlyStopping
-from mixfit.training.callbacks.signals import StopOnSignal
-from mixfit.training.checkpoint_files import newest_checkpoint
+from mixfit.training.callbacks.control import EarlyStopping, StopOnSignal
+from mixfit.training.checkpoint import newest_checkpoint
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import AdamW
-from mixfit.training.state import TrainState
 
 X = torch.randn(46, 3, generator=torch.Generator().manual_seed(0))
 Y = X @ torch.tensor([1.0, -2.0, 0.5]) + 0.3

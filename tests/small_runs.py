@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from mixfit import recipe
+from mixfit.auto import recipe
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
-from mixfit.results import Run
+from mixfit.runs.results import Run
 
 MODEL = ModelConfig(tabular="mlp", tabular_hidden=(8,), encoding_dim=4, numbers="plain")
 TRAIN = TrainConfig(preset="quick", epochs=2)

@@ -8,13 +8,12 @@ import pytest
 from conftest import QUICK_DATA
 from rich.console import Console
 
-from mixfit.choices import Augmentation
-from mixfit.config import ModelConfig, TrainConfig
-from mixfit.data.table import read_table
+from mixfit.auto.preparation import check_augmentation
+from mixfit.auto.recipe import Run, fit
+from mixfit.config import Augmentation, ModelConfig, TrainConfig
+from mixfit.data.table.read import read_table
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError
-from mixfit.preparation import check_augmentation
-from mixfit.recipe import Run, fit
 
 QUIET = Console(quiet=True)
 

@@ -18,20 +18,20 @@ from PIL import Image
 from rich.console import Console
 
 import mixfit
-from mixfit.blending import Blended, RunKeeper, train_blend
-from mixfit.candidates.candidate import Candidate, Fitted
-from mixfit.candidates.cross_fit import OutOfTimeError, cross_fit, fit_folds
+from mixfit.auto.blending import Blended, RunKeeper, train_blend
+from mixfit.auto.recipe import Run, fit, resume
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.demo import DEMO_TARGET
+from mixfit.ensemble.calibration import FIFTHS
+from mixfit.ensemble.cross_fit import OutOfTimeError, cross_fit, fit_folds
 from mixfit.errors import ConfigError, DataError, Stopped
-from mixfit.evaluation.calibration import FIFTHS
+from mixfit.models.candidate import Candidate, Fitted
 from mixfit.predictor.blend import BlendPredictor
-from mixfit.recipe import Run, fit, resume
-from mixfit.results import BLEND, TABLE_BLEND
-from mixfit.scoring import evaluate_table
+from mixfit.runs.results import BLEND, TABLE_BLEND
+from mixfit.runs.scoring import evaluate_table
 from mixfit.training.build import build_model, precompute_features
-from mixfit.training.callbacks.json_lines import JsonLines
+from mixfit.training.callbacks.displays import JsonLines
 
 QUIET = Console(quiet=True)
 QUICK = TrainConfig(preset="quick", epochs=2)

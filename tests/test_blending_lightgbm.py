@@ -12,18 +12,16 @@ from conftest import QUICK_DATA, QUICK_MODEL
 from rich.console import Console
 
 import mixfit
-from mixfit import blending
-from mixfit.blending import RunKeeper
-from mixfit.candidates import presets
-from mixfit.candidates.fold import Candidate, Fitted
-from mixfit.candidates.presets import Plan, plan_for
-from mixfit.choices import Preset
-from mixfit.config import TrainConfig
+from mixfit.auto import blending, presets
+from mixfit.auto.blending import RunKeeper
+from mixfit.auto.presets import Plan, plan_for
+from mixfit.auto.recipe import Run, fit, resume
+from mixfit.config import Preset, TrainConfig
+from mixfit.data.columns.target import ClassTarget
 from mixfit.data.load import MixedData, load_data
-from mixfit.data.target import ClassTarget
 from mixfit.errors import ConfigError, Stopped
+from mixfit.models.fold import Candidate, Fitted
 from mixfit.predictor.blend import BlendPredictor
-from mixfit.recipe import Run, fit, resume
 
 pytest.importorskip("lightgbm")
 QUIET = Console(quiet=True)

@@ -16,19 +16,18 @@ from safetensors.torch import save_file
 from small_fits import StopAt
 
 import mixfit
-from mixfit import blending
-from mixfit.blending import RunKeeper
-from mixfit.candidates.cross_fit import FittedFolds, Fitting, cross_fit, fit_folds
-from mixfit.candidates.fold import Candidate
-from mixfit.candidates.network import FittedNetwork
-from mixfit.candidates.presets import Plan, plan_for
-from mixfit.choices import Preset
-from mixfit.config import ModelConfig, TrainConfig
-from mixfit.data.cache import Cache
+from mixfit.auto import blending
+from mixfit.auto.blending import RunKeeper
+from mixfit.auto.presets import Plan, plan_for
+from mixfit.auto.recipe import Run, fit, resume
+from mixfit.config import ModelConfig, Preset, TrainConfig
 from mixfit.data.load import MixedData, load_data
+from mixfit.data.photos.records import Cache
+from mixfit.ensemble.cross_fit import FittedFolds, Fitting, cross_fit, fit_folds
 from mixfit.errors import ConfigError, Stopped
+from mixfit.models.fold import Candidate
+from mixfit.models.network import FittedNetwork
 from mixfit.predictor.blend import BlendPredictor
-from mixfit.recipe import Run, fit, resume
 from mixfit.training.build import build_model, precompute_features
 
 QUIET = Console(quiet=True)

@@ -11,15 +11,14 @@ import pytest
 from conftest import QUICK_MODEL
 from rich.console import Console
 
-from mixfit.choices import LossName, OptimizerName
+from mixfit.auto.recipe import fit
 from mixfit.cli import main
-from mixfit.config import DataConfig, ModelConfig, TrainConfig
-from mixfit.data.infer import infer_schema
-from mixfit.data.table import read_table
+from mixfit.config import DataConfig, LossName, ModelConfig, OptimizerName, TrainConfig
+from mixfit.data.columns.infer import infer_schema
+from mixfit.data.table.read import read_table
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError
-from mixfit.recipe import fit
-from mixfit.scoring import load_run
+from mixfit.runs.scoring import load_run
 from mixfit.training.choose import LOSSES_OF_CLASSES
 
 QUIET = Console(quiet=True)
@@ -61,7 +60,7 @@ def test_every_choice_trains_and_predicts_from_the_command_line(
     optimizer: OptimizerName, loss: LossName, plain_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mixfit.report.page.write_report", lambda *_: None)  # three of four seconds
+    monkeypatch.setattr("mixfit.runs.report.page.write_report", lambda *_: None)  # three of four seconds
     target = "dear" if loss in LOSSES_OF_CLASSES else DEMO_TARGET
     schema = plain_table.with_name(f"{target}.json")
     small = [
@@ -120,7 +119,7 @@ def test_a_loss_that_does_not_fit_the_schema_is_refused_before_the_table_is_read
 def test_the_loss_that_is_asked_for_is_the_one_that_is_minimised(
     plain_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixfit.report.page.write_report", lambda *_: None)
+    monkeypatch.setattr("mixfit.runs.report.page.write_report", lambda *_: None)
 
     def first_loss(loss: LossName) -> float:
         train = TrainConfig(preset="network", epochs=1, lr=1e-9, loss=loss)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mixfit.auto.recipe import Run
 from mixfit.cli.flags import shown_command
-from mixfit.recipe import Run
 
 Result = subprocess.CompletedProcess[str]
 
@@ -156,7 +156,7 @@ def test_a_bug_of_ours_is_told_from_a_mistake(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr("mixfit.scoring.predict_table", broken)
+    monkeypatch.setattr("mixfit.runs.scoring.predict_table", broken)
     code, _, errors = in_process(capsys, "predict", "run", demo_table, "-o", "x.csv")
     assert code == 1
     assert "this is a bug of mixfit, not a mistake of yours" in errors
@@ -170,7 +170,7 @@ def test_an_interrupt_ends_with_130(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mixfit.scoring.predict_table", interrupted)
+    monkeypatch.setattr("mixfit.runs.scoring.predict_table", interrupted)
     assert in_process(capsys, "predict", "run", demo_table, "-o", "x.csv")[0] == 130
 
 
@@ -191,7 +191,7 @@ def test_image_features_are_kept_from_one_use_of_a_run_to_the_next(
     without = run("none.csv", "--cache-gb", 0, "--cache", tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
     assert run("cold.csv", "--cache", tmp_path / "cache") == without
-    monkeypatch.setattr("mixfit.data.store.read_image", pytest.fail)
+    monkeypatch.setattr("mixfit.data.photos.store.read_image", pytest.fail)
     assert run("warm.csv", "--cache", tmp_path / "cache") == without
 
 

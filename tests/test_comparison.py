@@ -16,15 +16,15 @@ from conftest import QUICK_DATA, QUICK_MODEL, QUICK_TRAIN
 from faults.command_line import Page, mixfit
 from rich.console import Console
 
-from mixfit.choices import Role
-from mixfit.comparison import compare_runs, differing_settings, unique_names
+from mixfit.auto.recipe import Run, fit
+from mixfit.config import Role
+from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.fingerprint import Fingerprint
-from mixfit.data.schema import Column, Schema
-from mixfit.data.table import read_table
+from mixfit.data.table.read import read_table
 from mixfit.errors import ConfigError, DataError, ResourceError
-from mixfit.recipe import Run, fit
-from mixfit.run_folder import settings_toml
-from mixfit.scoring import load_run, run_config, split_of_run
+from mixfit.runs.comparison import compare_runs, differing_settings, unique_names
+from mixfit.runs.folder import settings_toml
+from mixfit.runs.scoring import load_run, run_config, split_of_run
 
 QUIET = Console(quiet=True)
 
@@ -115,7 +115,7 @@ def test_saved_predictions_are_used_and_need_no_table(
         rows = test_rows(run, demo_table)
         predicted = load_run(run).predict(frame.iloc[rows], images=demo_table.parent)["prediction"]
         keep_predictions(run, rows, frame["price"].iloc[rows].to_numpy(dtype=float), predicted.to_numpy())
-    monkeypatch.setattr("mixfit.comparison.read_table_of_run", pytest.fail)
+    monkeypatch.setattr("mixfit.runs.comparison.read_table_of_run", pytest.fail)
     saved = compare_runs(pair, out=tmp_path / "c.html", console=QUIET)
     for one, other in zip(again.scores.standings, saved.scores.standings, strict=True):
         assert one.metrics == pytest.approx(other.metrics)

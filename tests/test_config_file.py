@@ -8,10 +8,17 @@ from typing import Any
 import pytest
 from test_cli import in_process
 
-from mixfit.config import DataConfig, ModelConfig, TextConfig, TrainConfig
-from mixfit.config_file import describe_settings, field_sentences, read_config
+from mixfit.auto.recipe import Run
+from mixfit.config import (
+    DataConfig,
+    ModelConfig,
+    TextConfig,
+    TrainConfig,
+    describe_settings,
+    field_sentences,
+    read_config,
+)
 from mixfit.errors import ConfigError
-from mixfit.recipe import Run
 
 
 def written(folder: Path, text: str) -> Path:
@@ -134,7 +141,7 @@ def settings_of(
     def fit(table: Path, **settings: Any) -> None:
         found.update(settings, table=table)
 
-    monkeypatch.setattr("mixfit.recipe.fit", fit)
+    monkeypatch.setattr("mixfit.auto.recipe.fit", fit)
     assert in_process(capsys, "train", *arguments)[::2] == (0, "")
     return found
 

@@ -1,6 +1,6 @@
 import pytest
 
-from mixfit.duration import parse_duration
+from mixfit.config import parse_duration
 from mixfit.errors import ConfigError
 
 

@@ -12,13 +12,13 @@ import pytest
 from conftest import QUICK_DATA, QUICK_MODEL
 from rich.console import Console
 
+from mixfit.auto.recipe import Run, fit
 from mixfit.cli import main
 from mixfit.config import TrainConfig
 from mixfit.demo import DEMO_TARGET
 from mixfit.evaluation.explain import Explanation
-from mixfit.recipe import Run, fit
-from mixfit.report.explain_page import ExplainContent, explain_page
-from mixfit.report.explanation_view import explanation_view, model_explanation
+from mixfit.runs.report.explain_page import ExplainContent, explain_page
+from mixfit.runs.report.explanation_view import explanation_view, model_explanation
 
 NASTY = "<b>maker</b> & {{ 7*7 }}"
 

@@ -15,16 +15,16 @@ from scipy.stats import skew
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
-from mixfit.data.checks import parts_of
-from mixfit.data.copies import COPY_LEFT_OUT, equal_photos, row_copies, without_copies
-from mixfit.data.equal_files import equal_files
-from mixfit.data.infer import infer_schema
-from mixfit.data.photos import find_photos
-from mixfit.data.preprocess import TablePreprocessor
-from mixfit.data.schema import Schema
+from mixfit.data.checks.copies import COPY_LEFT_OUT, equal_photos, row_copies, without_copies
+from mixfit.data.checks.photos import equal_files
+from mixfit.data.checks.table import parts_of
+from mixfit.data.columns.infer import infer_schema
+from mixfit.data.columns.preprocess import TablePreprocessor
+from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.target import RegressionTarget, fit_target
+from mixfit.data.photos.find import find_photos
 from mixfit.data.split import Split, split_rows
-from mixfit.data.table import read_table
-from mixfit.data.target import RegressionTarget, fit_target
+from mixfit.data.table.read import read_table
 
 SETS = {
     "houses": "price",

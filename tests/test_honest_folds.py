@@ -9,13 +9,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from mixfit.auto.recipe import Run, fit
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import load_data
-from mixfit.recipe import Run, fit
-from mixfit.results import BLEND
-from mixfit.training.callback import Callback
+from mixfit.runs.results import BLEND
+from mixfit.training.callback import Callback, TrainState
 from mixfit.training.callbacks.control import EarlyStopping
-from mixfit.training.state import TrainState
 
 QUICK = TrainConfig(preset="quick", epochs=2)
 SMALL = ModelConfig(tabular_hidden=(8,), encoding_dim=4, members=2)

@@ -20,22 +20,20 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from small_runs import QUIET, TRAIN, model_bytes, small_fit, small_table, without_results
 
-from mixfit.candidates.candidate import FittedConstant
-from mixfit.candidates.fold import Candidate
+from mixfit.auto.kept_models import RunKeeper, callbacks_digest
+from mixfit.auto.recipe import resume
 from mixfit.config import TrainConfig
 from mixfit.errors import ConfigError, DataError, Diverged, Stopped
-from mixfit.kept_models import RunKeeper, callbacks_digest
-from mixfit.recipe import resume
-from mixfit.training.callback import Callback
+from mixfit.models.candidate import FittedConstant
+from mixfit.models.fold import Candidate
+from mixfit.training.callback import Callback, TrainState
 from mixfit.training.callbacks.averaging import ExponentialMovingAverage, StochasticWeightAveraging
 from mixfit.training.callbacks.control import EarlyStopping
-from mixfit.training.callbacks.gradients import GradientAccumulation, GradientClipping
-from mixfit.training.callbacks.json_lines import JsonLines
-from mixfit.training.callbacks.mixed_precision import MixedPrecision
+from mixfit.training.callbacks.displays import JsonLines
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.schedule import OneCycle, Schedule
+from mixfit.training.callbacks.steps import GradientAccumulation, GradientClipping, MixedPrecision
 from mixfit.training.schedule import Cosine, Linear
-from mixfit.training.state import TrainState
 
 LINEAR, TREES, NETWORK = (Candidate(kind=kind) for kind in ("linear", "trees", "network"))  # type: ignore[arg-type]
 
@@ -284,7 +282,7 @@ def test_what_is_kept_is_used_where_nothing_is_wrong(
     def fit_candidate(*_: Any, **__: Any) -> None:
         raise AssertionError("all models are there")
 
-    monkeypatch.setattr("mixfit.candidates.cross_fit.fit_candidate", fit_candidate)
+    monkeypatch.setattr("mixfit.ensemble.cross_fit.fit_candidate", fit_candidate)
     resume(folder, console=QUIET)
     assert model_bytes(folder) == finished.model
     assert not [line for line in reported[0] if "fold" in line]

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from mixfit.auto.recipe import Run
 from mixfit.config import ModelConfig
+from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.load import load_data
-from mixfit.data.schema import Column, Schema
-from mixfit.data.table import read_table
+from mixfit.data.table.read import read_table
 from mixfit.errors import DataError
 from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.facts import model_facts, rows_with_photo
@@ -25,8 +26,7 @@ from mixfit.files import json_numbers
 from mixfit.nn.backbones import LITE0
 from mixfit.predictor import Predictor
 from mixfit.predictor.card import FROM_SCRATCH, LICENCE, ModelFacts, ScoreFacts, WeakGroup, code, licence_of, model_card
-from mixfit.recipe import Run
-from mixfit.results import truth_of
+from mixfit.runs.results import truth_of
 from mixfit.training.metrics import R2_LOG, REGRESSION_METRICS
 
 HOSTILE = "<img src=x onerror=alert(1)> [a](http://b) | `x` ``` www.a.com a@b.com # *b*"

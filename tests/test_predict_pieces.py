@@ -14,14 +14,14 @@ import pytest
 from conftest import quick_fit
 from rich.console import Console
 
-from mixfit import scoring
+from mixfit.auto.recipe import Run
 from mixfit.config import DataConfig
-from mixfit.data.table import read_table
+from mixfit.data.table.read import read_table
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import DataError, ResourceError
 from mixfit.predictor import Predictor
-from mixfit.recipe import Run
-from mixfit.scoring import BadRows, predict_table
+from mixfit.runs import scoring
+from mixfit.runs.scoring import BadRows, predict_table
 
 ROWS = 90
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mixfit.auto.recipe import Run
 from mixfit.config import DataConfig, ModelConfig
-from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import load_data
-from mixfit.data.table import read_table
-from mixfit.data.transform import RandomHorizontalFlip
+from mixfit.data.photos.records import Cache
+from mixfit.data.table.read import read_table
+from mixfit.data.transforms.transform import RandomHorizontalFlip
 from mixfit.errors import ConfigError, DataError, ResourceError
 from mixfit.predictor import Predictor
 from mixfit.predictor import network as predictor_module
-from mixfit.recipe import Run
 from mixfit.training.build import build_model, precompute_features
 
 
@@ -229,7 +229,7 @@ def test_predictions_are_the_same_without_a_cache_with_a_cold_and_with_a_warm_on
 
     monkeypatch.setattr(predictor_module, "all_features", noted)
     results = [quick_run.predictor.predictions(frame, images=demo_table.parent, cache=c) for c in (None, cache)]
-    monkeypatch.setattr("mixfit.data.store.read_image", pytest.fail)
+    monkeypatch.setattr("mixfit.data.photos.store.read_image", pytest.fail)
     results.append(quick_run.predictor.predictions(frame, images=demo_table.parent, cache=cache))
     assert len(seen) == 3
     for features, found in zip(seen, results, strict=True):

@@ -9,12 +9,12 @@ import pytest
 from conftest import QUICK_MODEL, QUICK_TRAIN
 from rich.console import Console
 
+from mixfit.auto.recipe import Run, fit
 from mixfit.config import DataConfig
-from mixfit.data.table import read_table
-from mixfit.data.values import to_keys, to_numbers
+from mixfit.data.columns.values import to_keys, to_numbers
+from mixfit.data.table.read import read_table
 from mixfit.evaluation.scores import metrics_for
-from mixfit.recipe import Run, fit
-from mixfit.scoring import evaluate_table, load_run, predict_table
+from mixfit.runs.scoring import evaluate_table, load_run, predict_table
 from mixfit.training.metrics import evaluate
 
 SETS = {

@@ -12,15 +12,15 @@ from conftest import QUICK_DATA, quick_fit
 from PIL import Image
 from rich.console import Console
 
+from mixfit.auto.recipe import Run, fit
 from mixfit.config import ModelConfig, TrainConfig
-from mixfit.data.table import read_table
+from mixfit.data.table.read import read_table
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError, DataError
 from mixfit.nn.backbones import make_backbone
-from mixfit.recipe import Run, fit
-from mixfit.results import OURS
-from mixfit.run_folder import new_run_folder, run_name
-from mixfit.scoring import evaluate_table, load_run, predict_table
+from mixfit.runs.folder import new_run_folder, run_name
+from mixfit.runs.results import OURS
+from mixfit.runs.scoring import evaluate_table, load_run, predict_table
 
 FILES = {
     "config.toml",

@@ -17,10 +17,10 @@ from fixed_arithmetic import FIXED
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
+from mixfit.auto.recipe import fit
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.demo import DEMO_TARGET, write_demo
 from mixfit.predictor import Predictor
-from mixfit.recipe import fit
 
 THREADS = 2
 ROWS = 60

@@ -15,9 +15,9 @@ from conftest import QUICK_MODEL
 from rich.console import Console
 
 import mixfit
-from mixfit.choices import Preset
+from mixfit.auto.recipe import Run
+from mixfit.config import Preset
 from mixfit.demo import DEMO_TARGET, demo_place, demo_truth, write_demo
-from mixfit.recipe import Run
 from mixfit.seeding import random_states, seeded
 
 QUIET = Console(quiet=True)

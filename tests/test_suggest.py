@@ -3,8 +3,7 @@ import sys
 
 import pytest
 
-from mixfit.errors import ConfigError
-from mixfit.suggest import did_you_mean, unknown_column
+from mixfit.errors import ConfigError, did_you_mean, unknown_column
 
 
 @pytest.mark.parametrize("typed", ["prise", "Price", "PRICES", "rpice"])
@@ -43,5 +42,5 @@ def test_names_cannot_write_to_the_terminal() -> None:
 
 
 def test_neither_pandas_nor_torch_is_imported() -> None:
-    code = "import sys, mixfit.suggest; sys.exit(any(name in sys.modules for name in ('pandas', 'torch', 'numpy')))"
+    code = "import sys, mixfit.errors; sys.exit(any(name in sys.modules for name in ('pandas', 'torch', 'numpy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,20 +10,19 @@ import pandas as pd
 import pytest
 import torch
 
-from mixfit.candidates.components import Components
-from mixfit.candidates.encoding import RowEncoder
-from mixfit.candidates.linear import find_knots, fit_logistic, fit_ridge
 from mixfit.config import DataConfig, ModelConfig
-from mixfit.data.infer import infer_schema
+from mixfit.data.columns.infer import infer_schema
+from mixfit.data.columns.target import fit_target, row_weights, wants_log
+from mixfit.data.columns.values import moments
 from mixfit.data.load import load_data
 from mixfit.data.split import strata_of_rows
-from mixfit.data.target import fit_target, row_weights, wants_log
-from mixfit.data.values import moments
-from mixfit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
-from mixfit.evaluation.calibration import calibration_error, reliability
+from mixfit.ensemble.calibration import calibration_error, reliability
+from mixfit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval, resampled
 from mixfit.evaluation.groups import group_table, label_rows
-from mixfit.evaluation.resampled import resampled
-from mixfit.nn.bins import compute_bins
+from mixfit.models.components import Components
+from mixfit.models.encoding import RowEncoder
+from mixfit.models.linear import find_knots, fit_logistic, fit_ridge
+from mixfit.nn.numbers import compute_bins
 from mixfit.training.build import build_model
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse

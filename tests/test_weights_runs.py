@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from mixfit.comparison import compare_runs
+from mixfit.auto.inspection import inspect_table
+from mixfit.auto.recipe import fit
 from mixfit.config import DataConfig, TrainConfig
 from mixfit.data.bad_inputs import BadInput
-from mixfit.inspection import inspect_table
-from mixfit.recipe import fit
-from mixfit.report.saved import read_content
-from mixfit.results import BLEND, Run
-from mixfit.scoring import evaluate_table
+from mixfit.runs.comparison import compare_runs
+from mixfit.runs.report.saved import read_content
+from mixfit.runs.results import BLEND, Run
+from mixfit.runs.scoring import evaluate_table
 from mixfit.training.metrics import MAE
 
 WEIGHTED = DataConfig(roles={"w": "weight"})

@@ -6,46 +6,51 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixfit.comparison import compare_runs as compare_runs
+    from mixfit.auto.recipe import fit as fit
+    from mixfit.auto.recipe import resume as resume
+    from mixfit.auto.tune import tune as tune
     from mixfit.config import DataConfig as DataConfig
     from mixfit.config import ModelConfig as ModelConfig
     from mixfit.config import TrainConfig as TrainConfig
-    from mixfit.data.augment import augmentation as augmentation
     from mixfit.data.batch import Inputs as Inputs
     from mixfit.data.batch import collate as collate
-    from mixfit.data.cache import Cache as Cache
-    from mixfit.data.colour import ColorJitter as ColorJitter
+    from mixfit.data.columns.infer import infer_schema as infer_schema
+    from mixfit.data.columns.preprocess import TablePreprocessor as TablePreprocessor
+    from mixfit.data.columns.schema import Schema as Schema
     from mixfit.data.dataset import MixedDataset as MixedDataset
-    from mixfit.data.erasing import RandomErasing as RandomErasing
     from mixfit.data.folds import k_folds as k_folds
-    from mixfit.data.geometry import RandomAffine as RandomAffine
-    from mixfit.data.geometry import RandomResizedCrop as RandomResizedCrop
-    from mixfit.data.image_store import open_image_store as open_image_store
-    from mixfit.data.images import read_image as read_image
-    from mixfit.data.infer import infer_schema as infer_schema
-    from mixfit.data.large import load_large as load_large
     from mixfit.data.load import MixedData as MixedData
     from mixfit.data.load import load_data as load_data
     from mixfit.data.loader import DataLoader as DataLoader
-    from mixfit.data.mix import CutMix as CutMix
-    from mixfit.data.mix import MixUp as MixUp
-    from mixfit.data.normalize import Normalize as Normalize
-    from mixfit.data.preprocess import TablePreprocessor as TablePreprocessor
+    from mixfit.data.photos.decode import read_image as read_image
+    from mixfit.data.photos.records import Cache as Cache
+    from mixfit.data.photos.store import ImageFiles as ImageFiles
+    from mixfit.data.photos.store import open_image_store as open_image_store
+    from mixfit.data.sampler import BalancedSampler as BalancedSampler
+    from mixfit.data.sampler import GroupedSampler as GroupedSampler
     from mixfit.data.sampler import Sampler as Sampler
     from mixfit.data.sampler import SequentialSampler as SequentialSampler
+    from mixfit.data.sampler import ShardedSampler as ShardedSampler
     from mixfit.data.sampler import ShuffledSampler as ShuffledSampler
-    from mixfit.data.samplers import BalancedSampler as BalancedSampler
-    from mixfit.data.samplers import GroupedSampler as GroupedSampler
-    from mixfit.data.samplers import ShardedSampler as ShardedSampler
-    from mixfit.data.samplers import WeightedSampler as WeightedSampler
-    from mixfit.data.schema import Schema as Schema
+    from mixfit.data.sampler import WeightedSampler as WeightedSampler
     from mixfit.data.split import split_rows as split_rows
-    from mixfit.data.store import ImageFiles as ImageFiles
-    from mixfit.data.table import read_table as read_table
-    from mixfit.data.transform import Compose as Compose
-    from mixfit.data.transform import RandomHorizontalFlip as RandomHorizontalFlip
-    from mixfit.data.transform import Transform as Transform
-    from mixfit.data.trivial_augment import TrivialAugment as TrivialAugment
+    from mixfit.data.table.large import load_large as load_large
+    from mixfit.data.table.read import read_table as read_table
+    from mixfit.data.transforms.augment import ColorJitter as ColorJitter
+    from mixfit.data.transforms.augment import RandomAffine as RandomAffine
+    from mixfit.data.transforms.augment import RandomErasing as RandomErasing
+    from mixfit.data.transforms.augment import RandomResizedCrop as RandomResizedCrop
+    from mixfit.data.transforms.augment import TrivialAugment as TrivialAugment
+    from mixfit.data.transforms.augment import augmentation as augmentation
+    from mixfit.data.transforms.mix import CutMix as CutMix
+    from mixfit.data.transforms.mix import MixUp as MixUp
+    from mixfit.data.transforms.transform import Compose as Compose
+    from mixfit.data.transforms.transform import Normalize as Normalize
+    from mixfit.data.transforms.transform import RandomHorizontalFlip as RandomHorizontalFlip
+    from mixfit.data.transforms.transform import Transform as Transform
+    from mixfit.diagnostics.doctor import Doctor as Doctor
+    from mixfit.diagnostics.doctor import examine as examine
+    from mixfit.diagnostics.findings import Finding as Finding
     from mixfit.errors import ConfigError as ConfigError
     from mixfit.errors import DataError as DataError
     from mixfit.errors import Diverged as Diverged
@@ -56,18 +61,17 @@ if TYPE_CHECKING:
     from mixfit.evaluation.photo_heat import PhotoHeat as PhotoHeat
     from mixfit.evaluation.photo_heat import photo_heat as photo_heat
     from mixfit.hooks.activation_stats import ActivationStats as ActivationStats
-    from mixfit.hooks.attribution import grad_cam as grad_cam
     from mixfit.hooks.extract import extract as extract
     from mixfit.hooks.gradient_stats import GradientStats as GradientStats
+    from mixfit.hooks.heat import grad_cam as grad_cam
+    from mixfit.hooks.heat import heat_figure as heat_figure
+    from mixfit.hooks.heat import input_gradients as input_gradients
+    from mixfit.hooks.heat import overlay as overlay
+    from mixfit.hooks.heat import pixel_heat as pixel_heat
     from mixfit.hooks.hook import Hook as Hook
     from mixfit.hooks.hook import Hooks as Hooks
-    from mixfit.hooks.input_gradients import input_gradients as input_gradients
-    from mixfit.hooks.input_gradients import pixel_heat as pixel_heat
-    from mixfit.hooks.overlay import heat_figure as heat_figure
-    from mixfit.hooks.overlay import overlay as overlay
+    from mixfit.hooks.hook import modules as modules
     from mixfit.hooks.sequential import HookedSequential as HookedSequential
-    from mixfit.hooks.walk import modules as modules
-    from mixfit.nn.bins import compute_bins as compute_bins
     from mixfit.nn.export import export_model as export_model
     from mixfit.nn.freezing import freeze as freeze
     from mixfit.nn.freezing import unfreeze as unfreeze
@@ -75,21 +79,22 @@ if TYPE_CHECKING:
     from mixfit.nn.fusion import FiLMFusion as FiLMFusion
     from mixfit.nn.fusion import GatedFusion as GatedFusion
     from mixfit.nn.fusion import LateFusion as LateFusion
+    from mixfit.nn.image import AttentionPool as AttentionPool
     from mixfit.nn.image import ImageEncoder as ImageEncoder
     from mixfit.nn.init import init_weights as init_weights
     from mixfit.nn.init import lsuv as lsuv
     from mixfit.nn.model import MixedInputModel as MixedInputModel
-    from mixfit.nn.numeric_embeddings import PiecewiseLinearEmbedding as PiecewiseLinearEmbedding
-    from mixfit.nn.pooling import AttentionPool as AttentionPool
+    from mixfit.nn.numbers import PiecewiseLinearEmbedding as PiecewiseLinearEmbedding
+    from mixfit.nn.numbers import compute_bins as compute_bins
     from mixfit.nn.summary import summary as summary
-    from mixfit.nn.tabm import TabM as TabM
+    from mixfit.nn.tabular import TabM as TabM
     from mixfit.nn.tabular import TabularEncoder as TabularEncoder
-    from mixfit.nn.tabular_resnet import TabularResNet as TabularResNet
+    from mixfit.nn.tabular import TabularResNet as TabularResNet
     from mixfit.predictor import Predictor as Predictor
-    from mixfit.recipe import fit as fit
-    from mixfit.recipe import resume as resume
+    from mixfit.runs.comparison import compare_runs as compare_runs
     from mixfit.training.build import build_model as build_model
     from mixfit.training.build import precompute_features as precompute_features
+    from mixfit.training.build import start_well as start_well
     from mixfit.training.callback import Callback as Callback
     from mixfit.training.callback import CancelBatch as CancelBatch
     from mixfit.training.callback import CancelEpoch as CancelEpoch
@@ -99,29 +104,27 @@ if TYPE_CHECKING:
     from mixfit.training.callbacks.averaging import StochasticWeightAveraging as StochasticWeightAveraging
     from mixfit.training.callbacks.checkpoint import Checkpoints as Checkpoints
     from mixfit.training.callbacks.control import EarlyStopping as EarlyStopping
-    from mixfit.training.callbacks.doctor import Doctor as Doctor
-    from mixfit.training.callbacks.gradients import GradientAccumulation as GradientAccumulation
-    from mixfit.training.callbacks.gradients import GradientClipping as GradientClipping
+    from mixfit.training.callbacks.control import Pruning as Pruning
+    from mixfit.training.callbacks.control import StopOnSignal as StopOnSignal
+    from mixfit.training.callbacks.control import TimeBudget as TimeBudget
+    from mixfit.training.callbacks.displays import JsonLines as JsonLines
+    from mixfit.training.callbacks.displays import NotebookProgress as NotebookProgress
+    from mixfit.training.callbacks.displays import Profiler as Profiler
+    from mixfit.training.callbacks.displays import ProgressLines as ProgressLines
+    from mixfit.training.callbacks.displays import TensorBoard as TensorBoard
+    from mixfit.training.callbacks.guards import NanGuard as NanGuard
+    from mixfit.training.callbacks.guards import OutOfMemoryGuard as OutOfMemoryGuard
     from mixfit.training.callbacks.inspect import WatchActivations as WatchActivations
     from mixfit.training.callbacks.inspect import WatchGradients as WatchGradients
-    from mixfit.training.callbacks.json_lines import JsonLines as JsonLines
-    from mixfit.training.callbacks.mixed_precision import MixedPrecision as MixedPrecision
-    from mixfit.training.callbacks.nan_guard import NanGuard as NanGuard
-    from mixfit.training.callbacks.notebook import NotebookProgress as NotebookProgress
-    from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard as OutOfMemoryGuard
-    from mixfit.training.callbacks.profiler import Profiler as Profiler
-    from mixfit.training.callbacks.progress import ProgressLines as ProgressLines
-    from mixfit.training.callbacks.pruning import Pruning as Pruning
     from mixfit.training.callbacks.recorder import Recorder as Recorder
     from mixfit.training.callbacks.schedule import OneCycle as OneCycle
     from mixfit.training.callbacks.schedule import Schedule as Schedule
-    from mixfit.training.callbacks.signals import StopOnSignal as StopOnSignal
-    from mixfit.training.callbacks.tensorboard import TensorBoard as TensorBoard
-    from mixfit.training.callbacks.time_budget import TimeBudget as TimeBudget
-    from mixfit.training.checkpoint_files import load_weights as load_weights
-    from mixfit.training.checkpoint_files import newest_checkpoint as newest_checkpoint
-    from mixfit.training.checkpoint_files import read_checkpoint as read_checkpoint
-    from mixfit.training.doctor.finding import Finding as Finding
+    from mixfit.training.callbacks.steps import GradientAccumulation as GradientAccumulation
+    from mixfit.training.callbacks.steps import GradientClipping as GradientClipping
+    from mixfit.training.callbacks.steps import MixedPrecision as MixedPrecision
+    from mixfit.training.checkpoint import load_weights as load_weights
+    from mixfit.training.checkpoint import newest_checkpoint as newest_checkpoint
+    from mixfit.training.checkpoint import read_checkpoint as read_checkpoint
     from mixfit.training.learner import Learner as Learner
     from mixfit.training.loss import CrossEntropy as CrossEntropy
     from mixfit.training.loss import Focal as Focal
@@ -148,100 +151,197 @@ if TYPE_CHECKING:
     from mixfit.training.optimizer import clip_gradients as clip_gradients
     from mixfit.training.optimizer import layer_rates as layer_rates
     from mixfit.training.optimizer import parameter_groups as parameter_groups
-    from mixfit.training.prepare import start_well as start_well
     from mixfit.training.schedule import cosine_with_restarts as cosine_with_restarts
     from mixfit.training.schedule import joined as joined
     from mixfit.training.schedule import one_cycle as one_cycle
     from mixfit.training.schedule import warm_up as warm_up
     from mixfit.training.tta import augmented_outputs as augmented_outputs
-    from mixfit.tuning.run import tune as tune
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "mixfit.comparison": ("compare_runs",),
-    "mixfit.config": ("DataConfig", "ModelConfig", "TrainConfig"),
-    "mixfit.data.batch": ("Inputs", "collate"),
-    "mixfit.data.cache": ("Cache",),
+    "mixfit.auto.recipe": (
+        "fit",
+        "resume",
+    ),
+    "mixfit.auto.tune": ("tune",),
+    "mixfit.config": (
+        "DataConfig",
+        "ModelConfig",
+        "TrainConfig",
+    ),
+    "mixfit.data.batch": (
+        "Inputs",
+        "collate",
+    ),
+    "mixfit.data.columns.infer": ("infer_schema",),
+    "mixfit.data.columns.preprocess": ("TablePreprocessor",),
+    "mixfit.data.columns.schema": ("Schema",),
     "mixfit.data.dataset": ("MixedDataset",),
-    "mixfit.data.image_store": ("open_image_store",),
-    "mixfit.data.store": ("ImageFiles",),
-    "mixfit.data.large": ("load_large",),
-    "mixfit.data.images": ("read_image",),
-    "mixfit.data.infer": ("infer_schema",),
-    "mixfit.data.load": ("MixedData", "load_data"),
-    "mixfit.data.loader": ("DataLoader",),
-    "mixfit.data.preprocess": ("TablePreprocessor",),
-    "mixfit.data.samplers": ("BalancedSampler", "GroupedSampler", "ShardedSampler", "WeightedSampler"),
-    "mixfit.data.geometry": ("RandomAffine", "RandomResizedCrop"),
-    "mixfit.data.colour": ("ColorJitter",),
-    "mixfit.data.erasing": ("RandomErasing",),
-    "mixfit.data.trivial_augment": ("TrivialAugment",),
-    "mixfit.data.normalize": ("Normalize",),
-    "mixfit.data.mix": ("CutMix", "MixUp"),
-    "mixfit.data.augment": ("augmentation",),
-    "mixfit.training.tta": ("augmented_outputs",),
-    "mixfit.tuning.run": ("tune",),
-    "mixfit.data.sampler": ("Sampler", "SequentialSampler", "ShuffledSampler"),
-    "mixfit.data.schema": ("Schema",),
     "mixfit.data.folds": ("k_folds",),
+    "mixfit.data.load": (
+        "MixedData",
+        "load_data",
+    ),
+    "mixfit.data.loader": ("DataLoader",),
+    "mixfit.data.photos.decode": ("read_image",),
+    "mixfit.data.photos.records": ("Cache",),
+    "mixfit.data.photos.store": (
+        "ImageFiles",
+        "open_image_store",
+    ),
+    "mixfit.data.sampler": (
+        "BalancedSampler",
+        "GroupedSampler",
+        "Sampler",
+        "SequentialSampler",
+        "ShardedSampler",
+        "ShuffledSampler",
+        "WeightedSampler",
+    ),
     "mixfit.data.split": ("split_rows",),
-    "mixfit.data.table": ("read_table",),
-    "mixfit.data.transform": ("Compose", "RandomHorizontalFlip", "Transform"),
-    "mixfit.errors": ("ConfigError", "DataError", "Diverged", "MixfitError", "ResourceError"),
+    "mixfit.data.table.large": ("load_large",),
+    "mixfit.data.table.read": ("read_table",),
+    "mixfit.data.transforms.augment": (
+        "ColorJitter",
+        "RandomAffine",
+        "RandomErasing",
+        "RandomResizedCrop",
+        "TrivialAugment",
+        "augmentation",
+    ),
+    "mixfit.data.transforms.mix": (
+        "CutMix",
+        "MixUp",
+    ),
+    "mixfit.data.transforms.transform": (
+        "Compose",
+        "Normalize",
+        "RandomHorizontalFlip",
+        "Transform",
+    ),
+    "mixfit.diagnostics.doctor": (
+        "Doctor",
+        "examine",
+    ),
+    "mixfit.diagnostics.findings": ("Finding",),
+    "mixfit.errors": (
+        "ConfigError",
+        "DataError",
+        "Diverged",
+        "MixfitError",
+        "ResourceError",
+    ),
+    "mixfit.evaluation.explain": (
+        "Explanation",
+        "explain",
+    ),
+    "mixfit.evaluation.photo_heat": (
+        "PhotoHeat",
+        "photo_heat",
+    ),
     "mixfit.hooks.activation_stats": ("ActivationStats",),
     "mixfit.hooks.extract": ("extract",),
     "mixfit.hooks.gradient_stats": ("GradientStats",),
-    "mixfit.hooks.hook": ("Hook", "Hooks"),
+    "mixfit.hooks.heat": (
+        "grad_cam",
+        "heat_figure",
+        "input_gradients",
+        "overlay",
+        "pixel_heat",
+    ),
+    "mixfit.hooks.hook": (
+        "Hook",
+        "Hooks",
+        "modules",
+    ),
     "mixfit.hooks.sequential": ("HookedSequential",),
-    "mixfit.hooks.walk": ("modules",),
-    "mixfit.evaluation.explain": ("Explanation", "explain"),
-    "mixfit.evaluation.photo_heat": ("PhotoHeat", "photo_heat"),
-    "mixfit.hooks.attribution": ("grad_cam",),
-    "mixfit.hooks.input_gradients": ("input_gradients", "pixel_heat"),
-    "mixfit.hooks.overlay": ("heat_figure", "overlay"),
     "mixfit.nn.export": ("export_model",),
-    "mixfit.nn.freezing": ("freeze", "unfreeze"),
-    "mixfit.nn.fusion": ("ConcatFusion", "FiLMFusion", "GatedFusion", "LateFusion"),
-    "mixfit.nn.init": ("init_weights", "lsuv"),
-    "mixfit.nn.pooling": ("AttentionPool",),
-    "mixfit.nn.summary": ("summary",),
-    "mixfit.training.prepare": ("start_well",),
-    "mixfit.nn.image": ("ImageEncoder",),
+    "mixfit.nn.freezing": (
+        "freeze",
+        "unfreeze",
+    ),
+    "mixfit.nn.fusion": (
+        "ConcatFusion",
+        "FiLMFusion",
+        "GatedFusion",
+        "LateFusion",
+    ),
+    "mixfit.nn.image": (
+        "AttentionPool",
+        "ImageEncoder",
+    ),
+    "mixfit.nn.init": (
+        "init_weights",
+        "lsuv",
+    ),
     "mixfit.nn.model": ("MixedInputModel",),
-    "mixfit.nn.bins": ("compute_bins",),
-    "mixfit.nn.numeric_embeddings": ("PiecewiseLinearEmbedding",),
-    "mixfit.nn.tabm": ("TabM",),
-    "mixfit.nn.tabular": ("TabularEncoder",),
-    "mixfit.nn.tabular_resnet": ("TabularResNet",),
+    "mixfit.nn.numbers": (
+        "PiecewiseLinearEmbedding",
+        "compute_bins",
+    ),
+    "mixfit.nn.summary": ("summary",),
+    "mixfit.nn.tabular": (
+        "TabM",
+        "TabularEncoder",
+        "TabularResNet",
+    ),
     "mixfit.predictor": ("Predictor",),
-    "mixfit.recipe": ("fit", "resume"),
-    "mixfit.training.build": ("build_model", "precompute_features"),
-    "mixfit.training.callback": ("Callback", "CancelBatch", "CancelEpoch", "CancelFit", "CancelTrain"),
+    "mixfit.runs.comparison": ("compare_runs",),
+    "mixfit.training.build": (
+        "build_model",
+        "precompute_features",
+        "start_well",
+    ),
+    "mixfit.training.callback": (
+        "Callback",
+        "CancelBatch",
+        "CancelEpoch",
+        "CancelFit",
+        "CancelTrain",
+    ),
+    "mixfit.training.callbacks.averaging": (
+        "ExponentialMovingAverage",
+        "StochasticWeightAveraging",
+    ),
     "mixfit.training.callbacks.checkpoint": ("Checkpoints",),
-    "mixfit.training.callbacks.nan_guard": ("NanGuard",),
-    "mixfit.training.callbacks.signals": ("StopOnSignal",),
-    "mixfit.training.callbacks.time_budget": ("TimeBudget",),
-    "mixfit.training.checkpoint_files": ("load_weights", "newest_checkpoint", "read_checkpoint"),
-    "mixfit.training.callbacks.averaging": ("ExponentialMovingAverage", "StochasticWeightAveraging"),
-    "mixfit.training.callbacks.control": ("EarlyStopping",),
-    "mixfit.training.callbacks.gradients": ("GradientAccumulation", "GradientClipping"),
-    "mixfit.training.callbacks.doctor": ("Doctor",),
-    "mixfit.training.callbacks.inspect": ("WatchActivations", "WatchGradients"),
-    "mixfit.training.callbacks.json_lines": ("JsonLines",),
-    "mixfit.training.callbacks.mixed_precision": ("MixedPrecision",),
-    "mixfit.training.callbacks.notebook": ("NotebookProgress",),
-    "mixfit.training.callbacks.out_of_memory": ("OutOfMemoryGuard",),
-    "mixfit.training.callbacks.profiler": ("Profiler",),
-    "mixfit.training.callbacks.progress": ("ProgressLines",),
-    "mixfit.training.callbacks.pruning": ("Pruning",),
+    "mixfit.training.callbacks.control": (
+        "EarlyStopping",
+        "Pruning",
+        "StopOnSignal",
+        "TimeBudget",
+    ),
+    "mixfit.training.callbacks.displays": (
+        "JsonLines",
+        "NotebookProgress",
+        "Profiler",
+        "ProgressLines",
+        "TensorBoard",
+    ),
+    "mixfit.training.callbacks.guards": (
+        "NanGuard",
+        "OutOfMemoryGuard",
+    ),
+    "mixfit.training.callbacks.inspect": (
+        "WatchActivations",
+        "WatchGradients",
+    ),
     "mixfit.training.callbacks.recorder": ("Recorder",),
-    "mixfit.training.callbacks.schedule": ("OneCycle", "Schedule"),
-    "mixfit.training.callbacks.tensorboard": ("TensorBoard",),
-    "mixfit.training.schedule": ("cosine_with_restarts", "joined", "one_cycle", "warm_up"),
+    "mixfit.training.callbacks.schedule": (
+        "OneCycle",
+        "Schedule",
+    ),
+    "mixfit.training.callbacks.steps": (
+        "GradientAccumulation",
+        "GradientClipping",
+        "MixedPrecision",
+    ),
+    "mixfit.training.checkpoint": (
+        "load_weights",
+        "newest_checkpoint",
+        "read_checkpoint",
+    ),
     "mixfit.training.learner": ("Learner",),
-    "mixfit.training.doctor.finding": ("Finding",),
-    "mixfit.training.lr_find": ("RateSearch",),
     "mixfit.training.loss": (
         "CrossEntropy",
         "Focal",
@@ -257,19 +357,27 @@ _HOME = {
         "ordinal",
         "ordinal_probabilities",
     ),
+    "mixfit.training.lr_find": ("RateSearch",),
     "mixfit.training.optimizer": (
-        "LAMB",
-        "SGD",
         "Adam",
         "AdamW",
+        "LAMB",
         "Lion",
         "Muon",
         "RMSProp",
+        "SGD",
         "ScheduleFreeAdamW",
         "clip_gradients",
         "layer_rates",
         "parameter_groups",
     ),
+    "mixfit.training.schedule": (
+        "cosine_with_restarts",
+        "joined",
+        "one_cycle",
+        "warm_up",
+    ),
+    "mixfit.training.tta": ("augmented_outputs",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

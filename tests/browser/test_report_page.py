@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from report_content import CONTENTS
 
-from mixfit.recipe import Run
-from mixfit.report.page import write_report
+from mixfit.auto.recipe import Run
+from mixfit.runs.report.page import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install mixfit[browser]")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

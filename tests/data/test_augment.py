@@ -12,18 +12,23 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from mixfit.config import ModelConfig
-from mixfit.data.augment import augmentation
 from mixfit.data.batch import Batch, Inputs, concatenate
-from mixfit.data.colour import ColorJitter, recolour
-from mixfit.data.erasing import RandomErasing
-from mixfit.data.geometry import RandomAffine, RandomResizedCrop
-from mixfit.data.mix import MixUp
-from mixfit.data.normalize import Normalize
-from mixfit.data.random import RowRandom
-from mixfit.data.transform import Compose, RandomHorizontalFlip, Transform
-from mixfit.data.trivial_augment import OPERATIONS, TrivialAugment, apply_operations
+from mixfit.data.transforms.augment import (
+    OPERATIONS,
+    ColorJitter,
+    RandomAffine,
+    RandomErasing,
+    RandomResizedCrop,
+    TrivialAugment,
+    apply_operations,
+    augmentation,
+    recolour,
+)
+from mixfit.data.transforms.mix import MixUp
+from mixfit.data.transforms.transform import Compose, Normalize, RandomHorizontalFlip, Transform
 from mixfit.errors import ConfigError
 from mixfit.nn.build import ModelShape, make_model
+from mixfit.seeding import RowRandom
 
 Maker = Callable[[float], Transform]
 PIXEL: dict[str, Maker] = {

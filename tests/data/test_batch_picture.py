@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from mixfit.data.augment import augmentation
 from mixfit.data.batch_picture import shown_pixels
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData, load_data
-from mixfit.data.normalize import Normalize
+from mixfit.data.transforms.augment import augmentation
+from mixfit.data.transforms.transform import Normalize
 from mixfit.errors import ConfigError
 
 

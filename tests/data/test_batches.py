@@ -13,10 +13,10 @@ from torch.utils.data import TensorDataset
 from mixfit.data.batch import Inputs, collate, concatenate
 from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.loader import DataLoader
-from mixfit.data.random import RowRandom
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
-from mixfit.data.transform import Compose, RandomHorizontalFlip
+from mixfit.data.transforms.transform import Compose, RandomHorizontalFlip
 from mixfit.errors import ConfigError, DataError
+from mixfit.seeding import RowRandom
 
 SIZE = 4
 

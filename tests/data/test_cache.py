@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from mixfit.config import DataConfig
-from mixfit.data.cache import Cache, clear, default_folder, list_stores
-from mixfit.data.record_store import RecordStore
+from mixfit.data.photos.records import Cache, RecordStore, clear, default_folder, list_stores
 from mixfit.errors import ConfigError, ResourceError
 
 

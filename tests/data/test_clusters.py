@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mixfit.data.clusters import find_clusters
+from mixfit.data.checks.table import find_clusters
 
 
 @pytest.mark.parametrize("size", [2, 4, 10])

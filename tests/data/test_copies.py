@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from mixfit.config import DataConfig
-from mixfit.data.checks import parts_of
-from mixfit.data.copies import COPY_LEFT_OUT, equal_photos, row_copies, without_copies
-from mixfit.data.equal_files import equal_files
-from mixfit.data.infer import infer_schema
+from mixfit.data.checks.copies import COPY_LEFT_OUT, equal_photos, row_copies, without_copies
+from mixfit.data.checks.photos import equal_files
+from mixfit.data.checks.table import parts_of
+from mixfit.data.columns.infer import infer_schema
 from mixfit.data.load import load_data
-from mixfit.data.photos import find_photos
+from mixfit.data.photos.find import find_photos
 from mixfit.data.split import split_rows
 from mixfit.errors import DataError
 

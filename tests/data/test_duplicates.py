@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from mixfit.data import duplicates
-from mixfit.data.cache import Cache, list_stores
-from mixfit.data.duplicates import PhotoScan, difference_hash, near_duplicates, scan_photos
-from mixfit.data.images import ImageHeader
-from mixfit.data.record_store import RECORDS
+from mixfit.data.checks.photos import PhotoScan, difference_hash, near_duplicates, scan_photos
+from mixfit.data.checks.table import photos as duplicates
+from mixfit.data.photos.decode import ImageHeader
+from mixfit.data.photos.records import RECORDS, Cache, list_stores
 
 
 def picture(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixfit.data.equal_files import equal_files
+from mixfit.data.checks.photos import equal_files
 
 
 def bitmap(seed: int, side: int = 12) -> bytes:

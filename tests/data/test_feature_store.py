@@ -13,15 +13,13 @@ import torch
 from PIL import Image
 
 from mixfit.config import DataConfig, ModelConfig
-from mixfit.data.cache import Cache, list_stores
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData, load_data
-from mixfit.data.record_store import RECORDS, Found, RecordStore
-from mixfit.data.store import ImageFiles
+from mixfit.data.photos.records import RECORDS, Cache, Found, RecordStore, list_stores
+from mixfit.data.photos.store import ImageFiles
 from mixfit.demo import DEMO_TARGET
-from mixfit.nn.backbones import make_backbone
+from mixfit.nn.backbones import SmallResNet, make_backbone
 from mixfit.nn.image import ImageEncoder
-from mixfit.nn.resnet import SmallResNet
 from mixfit.training.build import (
     CHUNK,
     build_model,
@@ -283,7 +281,7 @@ def test_a_frozen_run_stores_no_pixels_and_a_warm_one_reads_no_file(
     cold = batches(precompute_features(data, model))
     assert data.cache is not None
     assert [store.folder.name.split("-")[0] for store in list_stores(data.cache.folder)] == ["copies", "features"]
-    monkeypatch.setattr("mixfit.data.store.read_image", pytest.fail)
+    monkeypatch.setattr("mixfit.data.photos.store.read_image", pytest.fail)
     again = replace(data, batch_size=data.batch_size)  # a new object whose loaders start anew
     warm = batches(precompute_features(again, model))
     assert all(torch.equal(a, b) for a, b in zip(cold, warm, strict=True))
@@ -294,7 +292,7 @@ def test_batches_of_pixels_are_the_same_cold_warm_and_without_a_cache(
 ) -> None:
     without = batches(replace(data, cache=None))
     cold = batches(replace(data))
-    monkeypatch.setattr("mixfit.data.store.read_image", pytest.fail)
+    monkeypatch.setattr("mixfit.data.photos.store.read_image", pytest.fail)
     warm = batches(replace(data))
     assert len(without) == len(cold) == len(warm)
     for a, b, c in zip(without, cold, warm, strict=True):

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixfit.data.infer import SUSPICIOUS, infer_schema
-from mixfit.data.schema import suspicious_columns
-from mixfit.data.table import read_table
-from mixfit.data.values import to_numbers
+from mixfit.data.columns.infer import SUSPICIOUS, infer_schema
+from mixfit.data.columns.schema import suspicious_columns
+from mixfit.data.columns.values import to_numbers
+from mixfit.data.table.read import read_table
 
 ROWS = 400
 SETS = {

@@ -15,13 +15,19 @@ import torch
 from PIL import Image, features
 from torch.utils.data import DataLoader, Dataset
 
-from mixfit.choices import Crop
-from mixfit.data import store
-from mixfit.data.cache import Cache
-from mixfit.data.image_source import ImageSource
-from mixfit.data.image_store import DECODER_VERSION, ImageStore, decoder_name, open_image_store, photo_keys
-from mixfit.data.images import read_image
-from mixfit.data.store import ImageFiles
+from mixfit.config import Crop
+from mixfit.data.photos.decode import read_image
+from mixfit.data.photos.find import store
+from mixfit.data.photos.records import Cache
+from mixfit.data.photos.store import (
+    DECODER_VERSION,
+    ImageFiles,
+    ImageSource,
+    ImageStore,
+    decoder_name,
+    open_image_store,
+    photo_keys,
+)
 
 GOLDEN_SUMS = [48361, 31005, 31107, 48299]
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixfit.choices import Crop
-from mixfit.data import images
-from mixfit.data.images import ImageError, check_file, image_header, read_image
+from mixfit.config import Crop
+from mixfit.data.photos.decode import ImageError, check_file, image_header, read_image
+from mixfit.data.photos.find import decode as images
 from mixfit.errors import ConfigError, DataError
 
 

@@ -14,11 +14,10 @@ import pytest
 from PIL import Image
 
 from mixfit.config import DataConfig, ModelConfig
-from mixfit.data import large
-from mixfit.data.large import load_large, sample_rows
+from mixfit.data.columns.values import to_keys
 from mixfit.data.load import load_data
-from mixfit.data.table import parquet_pieces, read_table
-from mixfit.data.values import to_keys
+from mixfit.data.table.large import load_large, sample_rows
+from mixfit.data.table.read import large, parquet_pieces, read_table
 from mixfit.errors import ConfigError, DataError
 from mixfit.predictor import Predictor
 from mixfit.training.build import build_model

@@ -11,13 +11,13 @@ from PIL import Image
 
 from mixfit.config import DataConfig
 from mixfit.data.batch import Batch
-from mixfit.data.infer import infer_schema
+from mixfit.data.columns.infer import infer_schema
 from mixfit.data.load import load_data
 from mixfit.data.loader import DataLoader
 from mixfit.data.sampler import SequentialSampler
 from mixfit.errors import ConfigError, DataError, Diverged
 from mixfit.training.build import build_model
-from mixfit.training.callbacks.nan_guard import NanGuard
+from mixfit.training.callbacks.guards import NanGuard
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import AdamW

@@ -18,11 +18,10 @@ from torch.utils.data import TensorDataset
 
 from mixfit.data.batch import collate
 from mixfit.data.dataset import FeatureTable, MixedDataset
-from mixfit.data.device_copy import move, pin, tensors_of
-from mixfit.data.prefetch import in_order
+from mixfit.data.loader import in_order, move, pin, tensors_of
+from mixfit.data.photos.store import ImageFiles
 from mixfit.data.sampler import ShuffledSampler
-from mixfit.data.store import ImageFiles
-from mixfit.data.transform import RandomHorizontalFlip
+from mixfit.data.transforms.transform import RandomHorizontalFlip
 
 
 def fingerprint(batches: Any) -> list[tuple[Any, ...]]:

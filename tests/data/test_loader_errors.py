@@ -10,9 +10,16 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from mixfit.data.loader import DataLoader
-from mixfit.data.sampler import Sampler, SequentialSampler, ShuffledSampler
-from mixfit.data.samplers import BalancedSampler, GroupedSampler, ShardedSampler, WeightedSampler
-from mixfit.data.transform import RandomHorizontalFlip
+from mixfit.data.sampler import (
+    BalancedSampler,
+    GroupedSampler,
+    Sampler,
+    SequentialSampler,
+    ShardedSampler,
+    ShuffledSampler,
+    WeightedSampler,
+)
+from mixfit.data.transforms.transform import RandomHorizontalFlip
 from mixfit.errors import ConfigError, DataError, ResourceError
 
 

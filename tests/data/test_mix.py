@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from mixfit.config import ModelConfig
 from mixfit.data.batch import Batch, Inputs, concatenate
-from mixfit.data.mix import BatchMix, CutMix, MixUp, choose_partners
-from mixfit.data.random import RowRandom
-from mixfit.data.transform import Compose
+from mixfit.data.transforms.mix import BatchMix, CutMix, MixUp, choose_partners
+from mixfit.data.transforms.transform import Compose
 from mixfit.errors import ConfigError
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
 from mixfit.nn.tabular import TabularEncoder
+from mixfit.seeding import RowRandom
 from mixfit.training.loss import cross_entropy, mse
 
 ROWS, PHOTOS, CLASSES, SIDE = 8, 2, 3, 32

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixfit.data.infer import infer_schema
-from mixfit.data.pairing import MOST_ROWS, Pairing, compare_with_shuffled
+from mixfit.data.checks.table import MOST_ROWS, Pairing, compare_with_shuffled
+from mixfit.data.columns.infer import infer_schema
 
 ROWS = 200
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixfit.data.photos import find_photos
+from mixfit.data.photos.find import find_photos
 from mixfit.errors import ConfigError, DataError
 
 

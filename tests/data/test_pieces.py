@@ -9,9 +9,9 @@ import pyarrow.parquet
 import pytest
 
 from mixfit.config import TextConfig
-from mixfit.data.pieces import TablePieces, table_pieces
-from mixfit.data.table import read_table
-from mixfit.data.values import to_keys
+from mixfit.data.columns.values import to_keys
+from mixfit.data.table.pieces import TablePieces, table_pieces
+from mixfit.data.table.read import read_table
 from mixfit.errors import ConfigError, DataError
 
 

@@ -14,9 +14,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
-from mixfit.choices import Role
-from mixfit.data.preprocess import TablePreprocessor
-from mixfit.data.schema import Column, Schema
+from mixfit.config import Role
+from mixfit.data.columns.preprocess import TablePreprocessor
+from mixfit.data.columns.schema import Column, Schema
 from mixfit.errors import DataError
 
 DATES = pd.Series(["2020-01-31", "2021-12-25", None, "2019-06-15 12:00", "2020-02-30"], dtype="str")

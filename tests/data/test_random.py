@@ -1,6 +1,6 @@
 import torch
 
-from mixfit.data.random import RowRandom
+from mixfit.seeding import RowRandom
 
 
 def reference(seed: int, epoch: int, row: int, draw: int) -> float:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mixfit.data.record_store import DESCRIPTION, INDEX, RECORDS, RecordReader, RecordStore, lock, matches
+from mixfit.data.photos.records import DESCRIPTION, INDEX, RECORDS, RecordReader, RecordStore, lock, matches
 from mixfit.errors import ResourceError
 
 FORK = multiprocessing.get_context("fork")

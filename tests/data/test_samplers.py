@@ -10,8 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.data.sampler import Sampler, SequentialSampler, ShuffledSampler
-from mixfit.data.samplers import BalancedSampler, GroupedSampler, ShardedSampler, WeightedSampler
+from mixfit.data.sampler import (
+    BalancedSampler,
+    GroupedSampler,
+    Sampler,
+    SequentialSampler,
+    ShardedSampler,
+    ShuffledSampler,
+    WeightedSampler,
+)
 from mixfit.errors import ConfigError
 
 Maker = Callable[..., Sampler]
@@ -165,7 +172,7 @@ def test_over_the_epochs_common_rows_have_their_turn() -> None:
 def test_a_strength_of_one_may_be_an_integer() -> None:
     """In a process of its own: here the types of arguments are checked, and for users they are not."""
     code = (
-        "import numpy as np; from mixfit.data.samplers import BalancedSampler; "
+        "import numpy as np; from mixfit.data.sampler import BalancedSampler; "
         "print(BalancedSampler(np.array([0, 0, 0, 1]), 2, strength=1).weights.tolist())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

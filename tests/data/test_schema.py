@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixfit.data.infer import SUSPICIOUS, infer_schema
-from mixfit.data.schema import ROLES, TASKS, Column, Schema
+from mixfit.data.columns.infer import SUSPICIOUS, infer_schema
+from mixfit.data.columns.schema import ROLES, TASKS, Column, Schema
 from mixfit.errors import ConfigError, DataError
 
 ROWS = 40

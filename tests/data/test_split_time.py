@@ -15,10 +15,9 @@ from test_split import numbers, schema_of, sides
 
 from mixfit.cli import main
 from mixfit.config import DataConfig
-from mixfit.data.large import load_large
 from mixfit.data.load import load_data
-from mixfit.data.split import Split, split_rows
-from mixfit.data.split_time import describe_times, time_ranks
+from mixfit.data.split import Split, describe_times, split_rows, time_ranks
+from mixfit.data.table.large import load_large
 from mixfit.errors import ConfigError, DataError
 
 

@@ -15,11 +15,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from mixfit.choices import Crop
-from mixfit.data import store
-from mixfit.data.image_source import ImageSource
-from mixfit.data.images import read_image
-from mixfit.data.store import ImageFiles, typical_side
+from mixfit.config import Crop
+from mixfit.data.photos.decode import read_image
+from mixfit.data.photos.find import store
+from mixfit.data.photos.store import ImageFiles, ImageSource, typical_side
 from mixfit.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mixfit.data.table import TableFormat, detect_format, read_table
+from mixfit.data.table.read import TableFormat, detect_format, read_table
 from mixfit.errors import ConfigError, DataError
 
 Write = Callable[[str | bytes], Path]

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.data.table import TableFormat, detect_format, read_table
-from mixfit.data.table_numbers import NumberStyle, detect_style, normalise_numbers
+from mixfit.data.table.read import NumberStyle, TableFormat, detect_format, detect_style, normalise_numbers, read_table
 
 Write = Callable[[str | bytes], Path]
 Cells = list[list[str | None]]

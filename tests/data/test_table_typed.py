@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mixfit.data.table import TableFormat, detect_format, read_table
+from mixfit.data.table.read import TableFormat, detect_format, read_table
 from mixfit.errors import DataError
 
 Write = Callable[[str | bytes], Path]

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from limits import files_of_at_most
 
-from mixfit.data.table import TableFormat, read_table
-from mixfit.data.table_writer import EXTENSIONS, write_table
+from mixfit.data.table.read import TableFormat, read_table
+from mixfit.data.table.write import EXTENSIONS, write_table
 from mixfit.errors import ConfigError, DataError, ResourceError
 
 some_text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)

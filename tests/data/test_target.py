@@ -13,8 +13,8 @@ from scipy.special import softmax
 from scipy.stats import skew
 from sklearn.preprocessing import StandardScaler
 
-from mixfit.data.schema import Column, Schema, Task
-from mixfit.data.target import (
+from mixfit.data.columns.schema import Column, Schema, Task
+from mixfit.data.columns.target import (
     ClassTarget,
     RegressionTarget,
     Target,

@@ -9,13 +9,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mixfit.candidates.cross_fit import fit_folds
 from mixfit.config import DataConfig
-from mixfit.data import duplicates
-from mixfit.data.infer import infer_schema
+from mixfit.data.checks.table import photos as duplicates
+from mixfit.data.columns.infer import infer_schema
 from mixfit.data.load import load_data
-from mixfit.data.photos import find_photos
+from mixfit.data.photos.find import find_photos
 from mixfit.data.ties import Ties
+from mixfit.ensemble.cross_fit import fit_folds
 
 ROWS = 60
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.data.values import (
+from mixfit.data.columns.values import (
     MISSING_WORDS,
     is_day_first,
     moments,

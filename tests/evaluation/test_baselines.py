@@ -7,14 +7,14 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
 from small_runs import small_fit, small_table, without_results
 
-from mixfit import recipe
-from mixfit.blending import Blended
+from mixfit.auto import recipe
+from mixfit.auto.blending import Blended
 from mixfit.config import DataConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.split import Split
 from mixfit.evaluation.baselines import CONSTANT, best_constant, boosted_trees, constant
 from mixfit.evaluation.scores import Rows, metrics_for, score
-from mixfit.results import judged_rows
+from mixfit.runs.results import judged_rows
 from mixfit.training.metrics import LOG_LOSS, MAE, MAPE, R2, R2_LOG, RMSE, Metric, evaluate
 
 

@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mixfit.evaluation.bootstrap import FEWEST_UNITS, _values, bootstrap_difference, bootstrap_interval
-from mixfit.evaluation.calibration import calibration_error, judged_probability, reliability
-from mixfit.evaluation.resampled import resampled
+from mixfit.ensemble.calibration import calibration_error, judged_probability, reliability
+from mixfit.evaluation.bootstrap import FEWEST_UNITS, _values, bootstrap_difference, bootstrap_interval, resampled
 from mixfit.training.metrics import (
     ACCURACY,
     AUC,

@@ -12,18 +12,16 @@ import pytest
 import torch
 from blends_by_hand import EVERY_KIND, Workshop, two_image_columns
 
-from mixfit.candidates.candidate import Candidate
-from mixfit.candidates.mixed import Mixture
+from mixfit.auto.recipe import Run
 from mixfit.data.load import load_data
 from mixfit.demo import DEMO_TARGET, demo_truth, write_demo
 from mixfit.errors import ConfigError, DataError
-from mixfit.evaluation.coalitions import Plan
-from mixfit.evaluation.explain import Explanation, explain, explained_columns, typical_rows
+from mixfit.evaluation.explain import Exact, Explanation, Plan, explain, explained_columns, typical_rows
 from mixfit.evaluation.photo_heat import photo_heat
-from mixfit.evaluation.shapley import Exact
+from mixfit.models.candidate import Candidate
+from mixfit.models.mixed import Mixture
 from mixfit.predictor import Predictor
 from mixfit.predictor.blend import BlendPredictor
-from mixfit.recipe import Run
 from mixfit.training.build import build_model
 
 KINDS = [candidate.name for candidate in EVERY_KIND]
@@ -237,7 +235,7 @@ def test_sampled_parts_are_within_their_error_of_exact_ones(players: int) -> Non
     names = tuple(f"column {number}" for number in range(players))
     sampled = Plan.of(names, (), 40, seed=3)
     if sampled.exact:  # the same few columns, sampled
-        from mixfit.evaluation.shapley import Sampled
+        from mixfit.evaluation.explain import Sampled
 
         designs = tuple(Sampled.draw(players, 2, rng) for _ in range(40))
         sampled = Plan(table=names, photos=(), background=40, designs=designs)

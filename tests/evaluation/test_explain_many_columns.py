@@ -8,8 +8,7 @@ import pytest
 
 from mixfit.data.load import load_data
 from mixfit.errors import ConfigError
-from mixfit.evaluation.coalitions import SAMPLED_ROWS, Plan, affordable_background
-from mixfit.evaluation.explain import explain
+from mixfit.evaluation.explain import SAMPLED_ROWS, Plan, affordable_background, explain
 from mixfit.predictor import Predictor
 from mixfit.training.build import build_model
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from mixfit.data.bad_inputs import BadInput
-from mixfit.data.schema import Column, Schema
-from mixfit.data.target import ClassTarget, RegressionTarget
+from mixfit.data.columns.schema import Column, Schema
+from mixfit.data.columns.target import ClassTarget, RegressionTarget
 from mixfit.errors import ConfigError
 from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.groups import (

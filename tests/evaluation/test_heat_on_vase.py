@@ -17,18 +17,16 @@ from torch.nn import functional as F
 from mixfit.config import ModelConfig
 from mixfit.data.batch import Inputs
 from mixfit.data.load import MixedData, load_data
-from mixfit.data.transform import RandomHorizontalFlip
+from mixfit.data.transforms.transform import RandomHorizontalFlip
 from mixfit.demo import DEMO_TARGET, demo_place, write_demo
-from mixfit.hooks.attribution import grad_cam
-from mixfit.hooks.input_gradients import input_gradients, pixel_heat
+from mixfit.hooks.heat import grad_cam, input_gradients, pixel_heat
+from mixfit.nn.backbones import SmallResNet
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
-from mixfit.nn.resnet import SmallResNet
-from mixfit.training.build import build_model
+from mixfit.training.build import build_model, start_well
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import AdamW
-from mixfit.training.prepare import start_well
 
 ROWS, SIZE, CELL = 600, 64, 8
 """Rows of the example; pixels a side of a photo, and of a cell of the last feature map."""

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mixfit.evaluation.paired import paired_scores
+from mixfit.evaluation.bootstrap import paired_scores
 from mixfit.training.metrics import ACCURACY, AUC, CLASSIFICATION_METRICS, MAE, REGRESSION_METRICS, evaluate
 
 RANDOM = np.random.default_rng(0)

@@ -8,15 +8,15 @@ import torch
 from conftest import QUICK_MODEL
 from PIL import Image
 
+from mixfit.auto.recipe import Run
 from mixfit.config import DataConfig
 from mixfit.data.load import load_data
-from mixfit.data.store import ImageFiles
+from mixfit.data.photos.store import ImageFiles
 from mixfit.errors import ConfigError
 from mixfit.evaluation.photo_heat import BATCH, PhotoHeat, photo_heat
-from mixfit.hooks.attribution import grad_cam
+from mixfit.hooks.heat import grad_cam
 from mixfit.predictor import Predictor
 from mixfit.predictor.network import NetworkPredictor
-from mixfit.recipe import Run
 from mixfit.training.build import build_model, precompute_features
 
 SIZE = 48

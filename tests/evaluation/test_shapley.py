@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.evaluation.shapley import Exact, Sampled, mean_and_error, mean_and_error_in_order
+from mixfit.evaluation.explain import Exact, Sampled, mean_and_error, mean_and_error_in_order
 
 Worth = Callable[[np.ndarray], float]
 

@@ -13,7 +13,7 @@ import numpy as np
 from photo_files import KINDS, damaged, drawing, encoded, exif
 from PIL import Image
 
-from mixfit.data.images import ImageError, image_header, read_image
+from mixfit.data.photos.decode import ImageError, image_header, read_image
 
 MEMORY = 4_000_000_000
 OPTIONS = {

@@ -13,7 +13,7 @@ from small_runs import small_fit, small_table, without_results
 
 from mixfit.cli import main
 from mixfit.config import TrainConfig
-from mixfit.results import Run
+from mixfit.runs.results import Run
 
 BUGS = (AttributeError("no such thing"), KeyError("key"), TypeError("a type"), ValueError("a value"), IndexError("9"))
 
@@ -58,8 +58,8 @@ IN_A_PRESET = [
     *itertools.product(
         [
             "mixfit.data.load:split_rows",
-            "mixfit.candidates.candidate:design_matrix",
-            "mixfit.candidates.cross_fit:make_fold",
+            "mixfit.models.candidate:design_matrix",
+            "mixfit.ensemble.cross_fit:make_fold",
             "mixfit.config:parse_duration",
         ],
         BUGS,
@@ -88,9 +88,9 @@ def test_while_a_preset_is_trained(
     [
         "mixfit.data.dataset:_add_photos",
         "mixfit.data.loader:_table_rows",
-        "mixfit.data.images:_to_square",
-        "mixfit.data.images:_to_grey_or_rgb",
-        "mixfit.data.images:_count_scans",
+        "mixfit.data.photos.decode:_to_square",
+        "mixfit.data.photos.decode:_to_grey_or_rgb",
+        "mixfit.data.photos.decode:_count_scans",
     ],
 )
 def test_while_photos_are_decoded_and_batches_made(
@@ -107,7 +107,7 @@ def test_while_photos_are_decoded_and_batches_made(
 
 
 @pytest.mark.parametrize("error", BUGS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("place", ["mixfit.kept_models:read_fitted", "mixfit.kept_models:_not_finite"])
+@pytest.mark.parametrize("place", ["mixfit.auto.kept_models:read_fitted", "mixfit.auto.kept_models:_not_finite"])
 def test_while_kept_models_are_read(
     run: Run,
     tmp_path: Path,
@@ -122,9 +122,7 @@ def test_while_kept_models_are_read(
 
 
 @pytest.mark.parametrize("error", [AttributeError("x"), TypeError("a type")], ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize(
-    "place", ["mixfit.training.checkpoint_files:join_tensors", "mixfit.training.snapshot:put_weights"]
-)
+@pytest.mark.parametrize("place", ["mixfit.training.checkpoint:join_tensors", "mixfit.training.checkpoint:put_weights"])
 def test_while_checkpoints_are_read(
     table: Path,
     tmp_path: Path,
@@ -145,10 +143,10 @@ def test_while_checkpoints_are_read(
 @pytest.mark.parametrize(
     ("place", "name"),
     [
-        ("mixfit.data.table_writer:_without_formulas", "out.csv"),
-        ("mixfit.data.table_writer:_delimited", "out.csv"),
-        ("mixfit.data.table_writer:_json_cells", "out.jsonl"),
-        ("mixfit.data.preprocess:TablePreprocessor.transform", "out.parquet"),
+        ("mixfit.data.table.write:_without_formulas", "out.csv"),
+        ("mixfit.data.table.write:_delimited", "out.csv"),
+        ("mixfit.data.table.write:_json_cells", "out.jsonl"),
+        ("mixfit.data.columns.preprocess:TablePreprocessor.transform", "out.parquet"),
     ],
 )
 def test_while_predictions_are_written(

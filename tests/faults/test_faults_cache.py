@@ -12,11 +12,9 @@ import torch
 from limits import files_of_at_most
 from PIL import Image
 
-from mixfit.data import image_store
-from mixfit.data.cache import Cache, clear, list_stores
-from mixfit.data.image_store import ImageStore, open_image_store
-from mixfit.data.record_store import INDEX, RECORDS
-from mixfit.data.store import ImageFiles
+from mixfit.data.photos.find import store as image_store
+from mixfit.data.photos.records import INDEX, RECORDS, Cache, clear, list_stores
+from mixfit.data.photos.store import ImageFiles, ImageStore, open_image_store
 
 SIZE = 32
 FORK = multiprocessing.get_context("fork")
@@ -157,7 +155,7 @@ def test_f27_a_photo_that_changed_between_runs_is_decoded_again(tmp_path: Path) 
 def test_f32_a_full_disk_ends_in_one_sentence_and_nothing_half_written(
     photos: list[Path], expected: torch.Tensor, tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixfit.data.image_store._CHUNK_BYTES", 200_000)
+    monkeypatch.setattr("mixfit.data.photos.store._CHUNK_BYTES", 200_000)
     told: list[str] = []
     with files_of_at_most(limit):
         pixels = read_all(photos, tmp_path / "cache", told)

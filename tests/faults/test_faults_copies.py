@@ -160,7 +160,7 @@ def test_f27_a_photo_of_the_same_size_and_a_table_of_other_bytes_are_changes(run
 def test_photos_that_were_not_looked_at_for_copies_are_warned_of_once(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, given: bool
 ) -> None:
-    monkeypatch.setattr("mixfit.data.duplicates._MOST_DECODED", 40)
+    monkeypatch.setattr("mixfit.data.checks.photos._MOST_DECODED", 40)
     frame = table(tmp_path)
     (frame if given else frame.drop(columns="split")).to_csv("t.csv", index=False)
     told = (

@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from mixfit.candidates.candidate import check_fits, read_fitted
-from mixfit.candidates.encoding import RowEncoder
-from mixfit.candidates.saved import below
-from mixfit.candidates.tree_model import TreeModel
 from mixfit.errors import DataError
 from mixfit.files import read_csv, read_file, read_json, read_toml
+from mixfit.models.candidate import check_fits, read_fitted
+from mixfit.models.encoding import RowEncoder
+from mixfit.models.saved import below
+from mixfit.models.tree_model import TreeModel
 from mixfit.predictor import Predictor
 
 FILES = (

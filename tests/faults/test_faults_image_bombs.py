@@ -12,7 +12,7 @@ from photo_files import chunk, drawing, encoded, tiff
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from mixfit.data.images import ImageError, read_image
+from mixfit.data.photos.decode import ImageError, read_image
 
 
 def deflated_zeros(megabytes: int) -> bytes:
@@ -79,7 +79,7 @@ BOMB_PROBLEMS = {
 MEASURE = """
 import resource, sys, time
 from pathlib import Path
-from mixfit.data.images import ImageError, image_header, read_image
+from mixfit.data.photos.decode import ImageError, image_header, read_image
 folder = Path(sys.argv[1])
 read_image(folder / "small", size=8)
 for path in sorted(folder.glob("*.bomb")):

@@ -14,13 +14,13 @@ import torch
 from photo_files import KINDS, chunk, drawing, encoded, exif, png, tiff
 from PIL import Image
 
-from mixfit.choices import Crop
-from mixfit.data.images import image_header, read_image
+from mixfit.auto.recipe import Run
+from mixfit.config import Crop
 from mixfit.data.load import load_data
-from mixfit.data.photos import find_photos
-from mixfit.data.store import ImageFiles
-from mixfit.data.table import read_table
-from mixfit.recipe import Run
+from mixfit.data.photos.decode import image_header, read_image
+from mixfit.data.photos.find import find_photos
+from mixfit.data.photos.store import ImageFiles
+from mixfit.data.table.read import read_table
 
 # --- 23: colours ---
 

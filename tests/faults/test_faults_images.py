@@ -15,16 +15,15 @@ from photo_files import KINDS, damaged, drawing, encoded, exif
 from PIL import Image, ImageFile
 from rich.console import Console
 
+from mixfit.auto.recipe import Run
 from mixfit.config import DataConfig
-from mixfit.data.image_store import ImageStore
-from mixfit.data.images import ImageError, check_file, image_header, read_image
 from mixfit.data.load import load_data
-from mixfit.data.photos import find_photos
-from mixfit.data.store import ImageFiles
-from mixfit.data.table import read_table
+from mixfit.data.photos.decode import ImageError, check_file, image_header, read_image
+from mixfit.data.photos.find import find_photos
+from mixfit.data.photos.store import ImageFiles, ImageStore
+from mixfit.data.table.read import read_table
 from mixfit.errors import DataError
-from mixfit.recipe import Run
-from mixfit.scoring import predict_table
+from mixfit.runs.scoring import predict_table
 
 # --- 19: where a cell may lead ---
 
@@ -305,7 +304,7 @@ def test_f27_a_link_or_fifo_put_in_place_of_a_photo_after_the_scan_is_refused(tm
 def test_f27_what_is_opened_is_checked_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look at the path and the opening, too, a FIFO may come in its place."""
     os.mkfifo(tmp_path / "photo.jpg")
-    monkeypatch.setattr("mixfit.data.images.check_file", lambda path: None)
+    monkeypatch.setattr("mixfit.data.photos.decode.check_file", lambda path: None)
     for read in (read_image, image_header):
         with pytest.raises(ImageError, match=r"^is not a regular file$"):
             read(tmp_path / "photo.jpg")

@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from small_runs import QUIET, model_bytes, small_fit, small_table, without_results
 
-from mixfit import recipe, run_folder
-from mixfit.candidates import cross_fit
+from mixfit.auto import recipe
+from mixfit.auto.kept_models import RunKeeper
+from mixfit.auto.recipe import resume
 from mixfit.cli import main
 from mixfit.config import DataConfig
+from mixfit.ensemble import cross_fit
 from mixfit.errors import Stopped
-from mixfit.kept_models import RunKeeper
 from mixfit.predictor.blend import BlendPredictor
-from mixfit.recipe import resume
-from mixfit.training.callbacks.signals import SecondSignal
+from mixfit.runs import folder as run_folder
+from mixfit.training.callbacks.control import SecondSignal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -292,7 +293,7 @@ def test_a_search_that_a_signal_ends_says_how_to_go_on(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("optuna")
-    from mixfit.tuning import run as tuning
+    from mixfit.auto import tune as tuning
 
     monkeypatch.setattr(tuning, "_train", raising(tuning._train, (signal.SIGTERM,), call=1, after=False))
     arguments = ["tune", str(table), "--target", "y", "--trials", "2", "--out", str(tmp_path), "--cache-gb", "0"]

@@ -18,9 +18,8 @@ from limits import files_of_at_most
 from tiny_fit import BATCHES, loaders, same_bytes, tiny_fit
 
 from mixfit.errors import ResourceError, Stopped
-from mixfit.training.callback import Callback
-from mixfit.training.checkpoint_files import newest_checkpoint, read_checkpoint
-from mixfit.training.state import TrainState
+from mixfit.training.callback import Callback, TrainState
+from mixfit.training.checkpoint import newest_checkpoint, read_checkpoint
 
 FORK = multiprocessing.get_context("fork")  # a child that has all imports done begins at once
 
@@ -74,7 +73,7 @@ def test_f31_bytes_are_on_the_disk_before_their_names_are(tmp_path: Path, monkey
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Path, "rename", rename)
     monkeypatch.setattr(Path, "replace", replace)
-    from mixfit.training.checkpoint_files import write_last
+    from mixfit.training.checkpoint import write_last
 
     write_last(tmp_path / "checkpoints", snapshot)
     for name in ("model.safetensors", "training.safetensors", "state.json", "MANIFEST.json"):

@@ -14,13 +14,12 @@ from conftest import quick_fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.choices import Role
-from mixfit.config import DataConfig
-from mixfit.data.checks import parts_of
-from mixfit.data.infer import infer_schema
+from mixfit.config import DataConfig, Role
+from mixfit.data.checks.table import parts_of
+from mixfit.data.columns.infer import infer_schema
+from mixfit.data.columns.preprocess import TablePreprocessor
+from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.load import load_data
-from mixfit.data.preprocess import TablePreprocessor
-from mixfit.data.schema import Column, Schema
 from mixfit.data.split import split_rows
 from mixfit.errors import DataError
 

@@ -19,12 +19,12 @@ from packaging.version import Version
 from PIL import Image
 from rich.console import Console
 
+from mixfit.auto.recipe import fit
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import DataError, ResourceError
 from mixfit.nn import backbones
 from mixfit.nn.backbones import lite0_weights
-from mixfit.recipe import fit
 
 ROOT = Path(__file__).parent.parent.parent
 ROWS = 60

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from command_line import mixfit
 
-from mixfit import recipe
+from mixfit.auto import recipe
 from mixfit.errors import ResourceError
-from mixfit.run_folder import locked
-from mixfit.training.callbacks.progress import ProgressLines
-from mixfit.training.state import TrainState
+from mixfit.runs.folder import locked
+from mixfit.training.callback import TrainState
+from mixfit.training.callbacks.displays import ProgressLines
 
 SETTINGS = (
     "--preset",

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mixfit.data.table import detect_format, read_table
-from mixfit.data.table_writer import write_table
+from mixfit.data.table.read import detect_format, read_table
+from mixfit.data.table.write import write_table
 from mixfit.errors import ConfigError, DataError
 
 Write = Callable[..., Path]
@@ -382,8 +382,8 @@ import random, warnings
 from pathlib import Path
 import numpy as np, pandas as pd
 from mixfit.config import TextConfig
-from mixfit.data.pieces import table_pieces
-from mixfit.data.table import read_table
+from mixfit.data.table.pieces import table_pieces
+from mixfit.data.table.read import read_table
 from mixfit.errors import DataError
 
 warnings.simplefilter("ignore")

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.choices import Role
-from mixfit.data.infer import SUSPICIOUS, infer_schema
-from mixfit.data.preprocess import TableArrays, TablePreprocessor
-from mixfit.data.schema import Column, Schema
+from mixfit.config import Role
+from mixfit.data.columns.infer import SUSPICIOUS, infer_schema
+from mixfit.data.columns.preprocess import TableArrays, TablePreprocessor
+from mixfit.data.columns.schema import Column, Schema
+from mixfit.data.columns.target import fit_target, usable_rows
+from mixfit.data.columns.values import to_keys, to_times
 from mixfit.data.split import split_rows
-from mixfit.data.table import read_table
-from mixfit.data.target import fit_target, usable_rows
-from mixfit.data.values import to_keys, to_times
+from mixfit.data.table.read import read_table
 from mixfit.errors import DataError
 
 ROWS = 100

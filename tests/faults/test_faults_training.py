@@ -19,11 +19,10 @@ from torch.utils.data import Dataset, TensorDataset
 from mixfit.data.loader import DataLoader
 from mixfit.data.sampler import SequentialSampler
 from mixfit.errors import ConfigError, DataError, Diverged, Stopped
-from mixfit.training.callback import Callback
-from mixfit.training.checkpoint_files import load_weights, newest_checkpoint, read_checkpoint
+from mixfit.training.callback import Callback, TrainState
+from mixfit.training.checkpoint import load_weights, newest_checkpoint, read_checkpoint
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
-from mixfit.training.state import TrainState
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -276,7 +275,7 @@ def test_f39_an_edited_checkpoint_is_refused_and_nothing_of_it_executed(tmp_path
 
 
 def test_f39_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    from mixfit.training import checkpoint_files
+    from mixfit.training import checkpoint as checkpoint_files
 
     last = stopped(tmp_path) / "last"
     files = {name: (last / name).read_bytes() for name in checkpoint_files.FILES}

@@ -13,11 +13,10 @@ from torch import nn
 
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.checkpoint import Checkpoints
-from mixfit.training.callbacks.control import EarlyStopping
-from mixfit.training.callbacks.nan_guard import NanGuard
+from mixfit.training.callbacks.control import EarlyStopping, StopOnSignal
+from mixfit.training.callbacks.guards import NanGuard
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.callbacks.signals import StopOnSignal
-from mixfit.training.checkpoint_files import newest_checkpoint
+from mixfit.training.checkpoint import newest_checkpoint
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixfit.errors import ConfigError
-from mixfit.hooks.activation_stats import ActivationStats
+from mixfit.hooks.activation_stats import Activations, ActivationStats, Output
 from mixfit.hooks.hook import Call, Hooks
-from mixfit.hooks.measure import Scheme, measure
-from mixfit.hooks.records import Activations, Output
+from mixfit.hooks.timeline import Scheme, measure
 
 
 class Shared(nn.Module):

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixfit.errors import ConfigError
-from mixfit.hooks.gradient_records import Gradients, Part
-from mixfit.hooks.gradient_stats import GradientStats
+from mixfit.hooks.gradient_stats import Gradients, GradientStats, Part
 
 ROWS = 6
 

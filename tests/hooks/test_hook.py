@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
-from mixfit.hooks.hook import Call, Event, Hook, Hooks
-from mixfit.hooks.select import Layers, find_layer, select_layers
+from mixfit.hooks.hook import Call, Event, Hook, Hooks, Layers, find_layer, select_layers
 from mixfit.training.callback import CancelBatch, CancelEpoch, CancelFit, CancelTrain
 
 EVENTS: tuple[Event, ...] = ("forward", "pre-forward", "backward")

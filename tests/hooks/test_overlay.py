@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixfit.hooks.overlay import heat_figure, overlay
+from mixfit.hooks.heat import heat_figure, overlay
 
 PHOTO = torch.randint(0, 256, (3, 12, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

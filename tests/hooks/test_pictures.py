@@ -13,8 +13,7 @@ from torch import nn
 
 from mixfit.errors import ConfigError
 from mixfit.hooks.activation_stats import ActivationStats
-from mixfit.hooks.gradient_records import Part
-from mixfit.hooks.gradient_stats import GradientStats
+from mixfit.hooks.gradient_stats import GradientStats, Part
 from mixfit.hooks.pictures import (
     compare_histograms,
     plot_agreement,

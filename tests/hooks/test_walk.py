@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from mixfit.hooks.walk import calls, evaluating, modules
+from mixfit.hooks.hook import calls, evaluating, modules
 
 
 class Crossed(nn.Module):

@@ -7,8 +7,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from mixfit.choices import Fusion, Numbers, Tabular
-from mixfit.config import ModelConfig
+from mixfit.config import Fusion, ModelConfig, Numbers, Tabular
 from mixfit.data.batch import Inputs
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.freezing import freeze

@@ -9,11 +9,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mixfit.errors import ConfigError, DataError, ResourceError
-from mixfit.nn.backbones import LITE0, SMALL_RESNET, make_backbone
-from mixfit.nn.columns import embedding_size
-from mixfit.nn.image import ImageEncoder
-from mixfit.nn.pooling import AttentionPool
-from mixfit.nn.resnet import SmallResNet
+from mixfit.nn.backbones import LITE0, SMALL_RESNET, SmallResNet, make_backbone
+from mixfit.nn.image import AttentionPool, ImageEncoder
+from mixfit.nn.tabular import embedding_size
 
 
 def encoder(*, frozen: bool = False, name: str = SMALL_RESNET) -> ImageEncoder:

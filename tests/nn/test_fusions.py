@@ -6,16 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from mixfit.choices import Fusion
-from mixfit.config import ModelConfig
+from mixfit.config import Fusion, ModelConfig
 from mixfit.data.batch import Inputs
 from mixfit.errors import ConfigError
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.fusion import make_fusion
-from mixfit.nn.layers import MemberLinear, ensemble_mean
+from mixfit.nn.image import AttentionPool
 from mixfit.nn.model import MixedInputModel
-from mixfit.nn.pooling import AttentionPool
-from mixfit.nn.tabm import TabM
+from mixfit.nn.tabular import MemberLinear, TabM, ensemble_mean
 
 NAMES: tuple[Fusion, ...] = ("concat", "gated", "film", "attention", "late")
 CONFIG = ModelConfig(

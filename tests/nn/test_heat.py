@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from mixfit.config import ModelConfig
 from mixfit.data.batch import Inputs
 from mixfit.errors import ConfigError
-from mixfit.hooks.attribution import grad_cam, last_feature_map
-from mixfit.hooks.input_gradients import input_gradients, pixel_heat
+from mixfit.hooks.heat import grad_cam, input_gradients, last_feature_map, pixel_heat
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.model import MixedInputModel
 

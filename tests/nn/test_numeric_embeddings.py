@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
-from mixfit.nn.bins import compute_bins
-from mixfit.nn.numeric_embeddings import (
+from mixfit.nn.numbers import (
     LinearEmbedding,
     PeriodicEmbedding,
     PiecewiseLinearEmbedding,
     PiecewiseLinearEncoding,
+    compute_bins,
 )
 
 RANDOM = np.random.default_rng(1)

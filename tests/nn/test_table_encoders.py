@@ -10,20 +10,18 @@ from torch import Tensor, nn
 
 from mixfit.data.batch import Mix
 from mixfit.errors import ConfigError
-from mixfit.nn.bins import compute_bins, placeholder_bins
-from mixfit.nn.columns import ColumnEmbedding
-from mixfit.nn.layers import Mix as AnyMix
-from mixfit.nn.numeric_embeddings import (
+from mixfit.nn.numbers import (
     LinearEmbedding,
     NumericEmbedding,
     PeriodicEmbedding,
     PiecewiseLinearEmbedding,
     PiecewiseLinearEncoding,
     RawNumbers,
+    compute_bins,
+    placeholder_bins,
 )
-from mixfit.nn.tabm import TabM
-from mixfit.nn.tabular import TabularEncoder
-from mixfit.nn.tabular_resnet import TabularResNet
+from mixfit.nn.tabular import ColumnEmbedding, TabM, TabularEncoder, TabularResNet
+from mixfit.nn.tabular import Mix as AnyMix
 
 ROWS, LEVELS = 7, 4
 COLUMNS = [(3, (LEVELS, 3)), (0, (LEVELS, 3)), (3, ()), (0, ())]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
-from mixfit.nn.numeric_embeddings import LinearEmbedding, PiecewiseLinearEmbedding
-from mixfit.nn.tabm import ScaledLinear, TabM, TabMVariant
+from mixfit.nn.numbers import LinearEmbedding, PiecewiseLinearEmbedding
+from mixfit.nn.tabular import ScaledLinear, TabM, TabMVariant
 
 CARDINALITIES = [4, 3]
 MEMBERS, WIDTH, BLOCKS = 6, 16, 3

@@ -10,13 +10,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_m
 
 from mixfit.errors import ConfigError
 from mixfit.nn.freezing import freeze, unfreeze
-from mixfit.training.callback import Callback, CancelEpoch
+from mixfit.training.callback import Callback, CancelEpoch, TrainState
 from mixfit.training.callbacks.averaging import Averaging, ExponentialMovingAverage, StochasticWeightAveraging
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
-from mixfit.training.checkpoint_files import load_weights, read_checkpoint
+from mixfit.training.checkpoint import load_weights, read_checkpoint
 from mixfit.training.optimizer import SGD, ScheduleFreeAdamW
-from mixfit.training.state import TrainState
 
 
 class Reference(Callback):

@@ -11,8 +11,8 @@ from mixfit.data.load import MixedData, load_data
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError
 from mixfit.nn.build import with_sizes
-from mixfit.nn.numeric_embeddings import PiecewiseLinearEmbedding
-from mixfit.nn.tabm import TabM
+from mixfit.nn.numbers import PiecewiseLinearEmbedding
+from mixfit.nn.tabular import TabM
 from mixfit.training.build import build_model, sized_for
 from mixfit.training.learner import Learner
 from mixfit.training.loss import PerMember, cross_entropy, mae, mse

@@ -23,36 +23,32 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import mixfit.training.callbacks
+from mixfit.auto.kept_models import callbacks_digest
 from mixfit.data.loader import DataLoader
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
-from mixfit.kept_models import callbacks_digest
-from mixfit.training.callback import EVENTS, Callback, CancelBatch, CancelEpoch, CancelFit, CancelTrain
+from mixfit.diagnostics.doctor import Doctor
+from mixfit.training.callback import EVENTS, Callback, CancelBatch, CancelEpoch, CancelFit, CancelTrain, TrainState
 from mixfit.training.callbacks.averaging import ExponentialMovingAverage, StochasticWeightAveraging
 from mixfit.training.callbacks.checkpoint import Checkpoints
-from mixfit.training.callbacks.control import EarlyStopping
-from mixfit.training.callbacks.doctor import Doctor
-from mixfit.training.callbacks.epoch_times import EpochTimes
-from mixfit.training.callbacks.gradients import GradientAccumulation, GradientClipping
+from mixfit.training.callbacks.control import SIGNALS, Deadline, EarlyStopping, Pruning, StopOnSignal, TimeBudget
+from mixfit.training.callbacks.displays import (
+    EpochTimes,
+    JsonLines,
+    NotebookProgress,
+    Profiler,
+    ProgressLines,
+    TensorBoard,
+)
+from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
 from mixfit.training.callbacks.inspect import WatchActivations, WatchGradients
-from mixfit.training.callbacks.json_lines import JsonLines
-from mixfit.training.callbacks.mixed_precision import MixedPrecision
-from mixfit.training.callbacks.nan_guard import NanGuard
-from mixfit.training.callbacks.notebook import NotebookProgress
-from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard
-from mixfit.training.callbacks.profiler import Profiler
-from mixfit.training.callbacks.progress import ProgressLines
-from mixfit.training.callbacks.pruning import Deadline, Pruning
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.schedule import OneCycle, Schedule
-from mixfit.training.callbacks.signals import SIGNALS, StopOnSignal
-from mixfit.training.callbacks.tensorboard import TensorBoard
-from mixfit.training.callbacks.time_budget import TimeBudget
-from mixfit.training.checkpoint_files import join_tensors, split_tensors
+from mixfit.training.callbacks.steps import GradientAccumulation, GradientClipping, MixedPrecision
+from mixfit.training.checkpoint import join_tensors, split_tensors
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import SGD
 from mixfit.training.schedule import one_cycle
-from mixfit.training.state import TrainState
 
 BATCHES, EPOCHS = 3, 2
 

@@ -15,18 +15,20 @@ from small_fits import learner, loaders, net
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mixfit.errors import ConfigError, ResourceError
-from mixfit.training.callback import Callback
-from mixfit.training.callbacks.epoch_times import EpochTimes
-from mixfit.training.callbacks.gradients import GradientAccumulation
-from mixfit.training.callbacks.json_lines import JsonLines
-from mixfit.training.callbacks.notebook import NotebookProgress
-from mixfit.training.callbacks.profiler import PARTS, Profiler
-from mixfit.training.callbacks.progress import ProgressLines
+from mixfit.training.callback import Callback, TrainState
+from mixfit.training.callbacks.displays import (
+    PARTS,
+    EpochTimes,
+    JsonLines,
+    NotebookProgress,
+    Profiler,
+    ProgressLines,
+    TensorBoard,
+)
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.callbacks.tensorboard import TensorBoard
+from mixfit.training.callbacks.steps import GradientAccumulation
+from mixfit.training.checkpoint import take
 from mixfit.training.metrics import MAE
-from mixfit.training.snapshot import take
-from mixfit.training.state import TrainState
 
 
 class Now:
@@ -44,7 +46,7 @@ class Now:
 
 def test_the_profile_says_where_the_time_went(monkeypatch: pytest.MonkeyPatch) -> None:
     now = Now()
-    monkeypatch.setattr("mixfit.training.callbacks.profiler.time", now)
+    monkeypatch.setattr("mixfit.training.callbacks.displays.time", now)
     data, model = loaders(), net(norm=False, drop=0.0)
 
     def taking(seconds: float, function: Any) -> Any:
@@ -209,7 +211,7 @@ def test_the_last_line_tells_the_error() -> None:
 
 def test_speed_and_time_left_are_of_the_rows_of_this_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = Now()
-    monkeypatch.setattr("mixfit.training.callbacks.epoch_times.time", now)
+    monkeypatch.setattr("mixfit.training.callbacks.displays.time", now)
     seen: list[tuple[float, float, float]] = []
 
     class Slow(Callback):

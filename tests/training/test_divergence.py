@@ -7,12 +7,11 @@ from torch import nn
 from mixfit.data.loader import DataLoader
 from mixfit.data.sampler import SequentialSampler
 from mixfit.errors import Diverged
-from mixfit.training.callback import Callback
+from mixfit.training.callback import Callback, TrainState
 from mixfit.training.learner import Learner
 from mixfit.training.loss import cross_entropy
 from mixfit.training.metrics import ACCURACY
 from mixfit.training.optimizer import SGD
-from mixfit.training.state import TrainState
 
 
 class Loaders:

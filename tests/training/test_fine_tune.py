@@ -12,11 +12,10 @@ from mixfit.config import DataConfig, ModelConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.errors import ConfigError
 from mixfit.training.build import build_model, precompute_features
-from mixfit.training.callback import Callback
+from mixfit.training.callback import Callback, TrainState
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import SGD
-from mixfit.training.state import TrainState
 
 MODEL = ModelConfig(backbone="small_resnet", tabular="mlp", numbers="plain", tabular_hidden=(8,), encoding_dim=8)
 

@@ -10,12 +10,10 @@ from small_fits import Loaders, X, Y, assert_resumes, learner, net
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
-from mixfit.training.callback import Callback
-from mixfit.training.callbacks.gradients import GradientAccumulation, GradientClipping
-from mixfit.training.callbacks.mixed_precision import MixedPrecision
+from mixfit.training.callback import Callback, TrainState
+from mixfit.training.callbacks.steps import GradientAccumulation, GradientClipping, MixedPrecision
 from mixfit.training.loss import PerMember, mse
 from mixfit.training.optimizer import SGD
-from mixfit.training.state import TrainState
 
 
 class Gradients(Callback):

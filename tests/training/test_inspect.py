@@ -11,14 +11,12 @@ from torch import Tensor, nn
 import mixfit
 from mixfit.demo import write_demo
 from mixfit.errors import ConfigError
-from mixfit.hooks.gradient_records import Part
+from mixfit.hooks.gradient_stats import Part
 from mixfit.hooks.hook import Hooks
 from mixfit.nn.fusion import ConcatFusion
-from mixfit.training.callback import Callback
-from mixfit.training.callbacks.gradients import GradientAccumulation, GradientClipping
+from mixfit.training.callback import Callback, TrainState
 from mixfit.training.callbacks.inspect import WatchActivations, WatchGradients
-from mixfit.training.callbacks.mixed_precision import MixedPrecision
-from mixfit.training.state import TrainState
+from mixfit.training.callbacks.steps import GradientAccumulation, GradientClipping, MixedPrecision
 
 STEPS = EPOCHS * BATCHES
 

@@ -16,13 +16,11 @@ from torch.utils.data import TensorDataset
 from mixfit.data.loader import DataLoader
 from mixfit.data.sampler import SequentialSampler
 from mixfit.errors import ConfigError, DataError, Diverged
-from mixfit.training.callback import Callback
+from mixfit.training.callback import Callback, TrainState
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
-from mixfit.training.lr_find import RateSearch
+from mixfit.training.lr_find import RateSearch, preserved
 from mixfit.training.optimizer import SGD, AdamW, ScheduleFreeAdamW
-from mixfit.training.preserve import preserved
-from mixfit.training.state import TrainState
 
 
 class Normed(nn.Module):

@@ -7,10 +7,9 @@ from small_fits import Y, assert_resumes, learner, loaders, net
 from torch import nn
 
 from mixfit.errors import ConfigError, Diverged
-from mixfit.training.callback import Callback
-from mixfit.training.callbacks.mixed_precision import MixedPrecision
+from mixfit.training.callback import Callback, TrainState
+from mixfit.training.callbacks.steps import MixedPrecision
 from mixfit.training.optimizer import SGD
-from mixfit.training.state import TrainState
 
 EPOCHS = 3
 

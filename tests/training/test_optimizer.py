@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
-from mixfit.training.checkpoint_files import join_tensors, split_tensors
+from mixfit.training.checkpoint import join_tensors, split_tensors
 from mixfit.training.optimizer import (
     LAMB,
     SGD,

@@ -11,10 +11,9 @@ from small_fits import Net, assert_resumes, learner, loaders
 from torch import Tensor
 
 from mixfit.errors import ConfigError, ResourceError
-from mixfit.training.callback import Callback
-from mixfit.training.callbacks.out_of_memory import OutOfMemoryGuard
+from mixfit.training.callback import Callback, TrainState
+from mixfit.training.callbacks.guards import OutOfMemoryGuard
 from mixfit.training.optimizer import SGD
-from mixfit.training.state import TrainState
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),

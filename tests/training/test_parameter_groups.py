@@ -12,7 +12,7 @@ from torch import nn
 from mixfit.config import ModelConfig
 from mixfit.errors import ConfigError
 from mixfit.nn.build import ModelShape, make_model
-from mixfit.nn.tabm import TabM
+from mixfit.nn.tabular import TabM
 from mixfit.training.optimizer import clip_gradients, layer_rates, parameter_groups, weight_decay_groups
 
 

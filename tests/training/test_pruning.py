@@ -6,7 +6,7 @@ import pytest
 from test_learner import Flat, loaders
 
 from mixfit.errors import ConfigError
-from mixfit.training.callbacks.pruning import Deadline, Pruning
+from mixfit.training.callbacks.control import Deadline, Pruning
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 

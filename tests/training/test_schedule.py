@@ -9,7 +9,7 @@ from test_learner import Flat, loaders
 from torch import nn
 
 from mixfit.errors import ConfigError
-from mixfit.training.callback import Callback
+from mixfit.training.callback import Callback, TrainState
 from mixfit.training.callbacks.schedule import OneCycle, Schedule, numbers
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
@@ -27,7 +27,6 @@ from mixfit.training.schedule import (
     one_cycle_momentum,
     warm_up,
 )
-from mixfit.training.state import TrainState
 
 POSITIONS = [i / 40 for i in range(41)]
 

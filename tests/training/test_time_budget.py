@@ -5,14 +5,12 @@ import pytest
 from small_fits import StopAt, learner, loaders, net
 
 from mixfit.errors import ConfigError, Stopped
-from mixfit.training.callback import Callback
+from mixfit.training.callback import Callback, TrainState
 from mixfit.training.callbacks.checkpoint import Checkpoints
+from mixfit.training.callbacks.control import StopOnSignal, TimeBudget
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.schedule import OneCycle
-from mixfit.training.callbacks.signals import StopOnSignal
-from mixfit.training.callbacks.time_budget import TimeBudget
-from mixfit.training.checkpoint_files import newest_checkpoint
-from mixfit.training.state import TrainState
+from mixfit.training.checkpoint import newest_checkpoint
 
 
 class Clock(Callback):

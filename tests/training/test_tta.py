@@ -5,8 +5,8 @@ import torch
 
 from mixfit.config import ModelConfig
 from mixfit.data.batch import Inputs
-from mixfit.data.mix import MixUp
-from mixfit.data.transform import RandomHorizontalFlip
+from mixfit.data.transforms.mix import MixUp
+from mixfit.data.transforms.transform import RandomHorizontalFlip
 from mixfit.errors import ConfigError
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.model import MixedInputModel

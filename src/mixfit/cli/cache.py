@@ -17,8 +17,8 @@ def cache(*, clear: Annotated[bool, Switch] = False, cache: Path | None = None) 
     cache
         The folder; by default MIXFIT_CACHE or the user's cache folder.
     """
-    from mixfit.data.cache import clear as remove
-    from mixfit.data.cache import default_folder, list_stores
+    from mixfit.data.photos.records import clear as remove
+    from mixfit.data.photos.records import default_folder, list_stores
 
     folder = default_folder() if cache is None else cache
     stores, kept = remove(folder) if clear else (list_stores(folder), [])

@@ -39,7 +39,7 @@ def compare(
     """
     from rich.console import Console
 
-    from mixfit.comparison import compare_runs
+    from mixfit.runs.comparison import compare_runs
 
     kept = configured_cache(cache, cache_gb)
     if not json:

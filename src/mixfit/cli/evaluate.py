@@ -40,7 +40,7 @@ def evaluate(
     cache_gb
         The most that the cache folder may hold, in gigabytes; 0 for no cache.
     """
-    from mixfit.scoring import evaluate_table
+    from mixfit.runs.scoring import evaluate_table
 
     kept = configured_cache(cache, cache_gb)
     evaluate_table(run, table, split=split, images=images, out=out, by=by, text=text, cache=kept)

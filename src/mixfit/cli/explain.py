@@ -44,7 +44,7 @@ def explain(
     cache_gb
         The most that the cache folder may hold, in gigabytes; 0 for no cache.
     """
-    from mixfit.explaining import explain_run
+    from mixfit.runs.explaining import explain_run
 
     kept = configured_cache(cache, cache_gb)
     chosen = None if rows is None else _numbers(rows)

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from mixfit.choices import ROLES, Role
-from mixfit.config import DataConfig
-from mixfit.errors import ConfigError
-from mixfit.suggest import did_you_mean
+from mixfit.config import ROLES, DataConfig, Role
+from mixfit.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from mixfit.data.cache import Cache
+    from mixfit.data.photos.records import Cache
 
 Flat = Parameter(name="*")
 SetRoles = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
@@ -38,7 +36,7 @@ def with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
 
 def configured_cache(folder: Path | None, limit: float) -> "Cache | None":
     """The cache that --cache and --cache-gb ask for."""
-    from mixfit.data.cache import Cache
+    from mixfit.data.photos.records import Cache
 
     settings = DataConfig(cache=folder, cache_gb=limit)
     return Cache.configured(settings, warn=lambda text: print(f" {text}"), progress=sys.stdout.isatty())

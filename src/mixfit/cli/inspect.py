@@ -31,6 +31,6 @@ def inspect(
     json
         Print one JSON object and nothing else.
     """
-    from mixfit.inspection import inspect_table
+    from mixfit.auto.inspection import inspect_table
 
     raise SystemExit(inspect_table(table, target=target, config=with_roles(data, set_), out=out, as_json=json))

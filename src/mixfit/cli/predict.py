@@ -45,7 +45,7 @@ def predict(
     cache_gb
         The most that the cache folder may hold, in gigabytes; 0 for no cache.
     """
-    from mixfit.scoring import predict_table
+    from mixfit.runs.scoring import predict_table
 
     kept = configured_cache(cache, cache_gb)
     predict_table(

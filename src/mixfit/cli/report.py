@@ -11,6 +11,6 @@ def report(run: Path) -> None:
     run
         Run folder; the table and its photos may be elsewhere by now, or gone.
     """
-    from mixfit.report.page import rewrite_report
+    from mixfit.runs.report.page import rewrite_report
 
     print(f" report  {rewrite_report(run)}")

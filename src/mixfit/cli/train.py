@@ -12,7 +12,7 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mixfit.results import Run
+    from mixfit.runs.results import Run
 
 
 def demo(*, out: Path = Path("mixfit-demo"), train: Annotated[TrainConfig | None, Flat] = None) -> None:
@@ -23,8 +23,8 @@ def demo(*, out: Path = Path("mixfit-demo"), train: Annotated[TrainConfig | None
     out
         Folder for the example's table, its pictures and the run.
     """
+    from mixfit.auto.recipe import fit
     from mixfit.demo import DEMO_TARGET, write_demo
-    from mixfit.recipe import fit
 
     print(f" drawing the example into {out}", flush=True)
     fit(
@@ -78,7 +78,7 @@ def train(
         Watch the network (of --preset network) while it trains, and say what is wrong with it; to be given again
         with --resume.
     """
-    from mixfit import recipe
+    from mixfit.auto import recipe
 
     spoken = _json_lines() if json else {}
     if doctor:
@@ -112,7 +112,7 @@ def _json_lines() -> dict[str, Any]:
     """What makes a run speak to programs alone."""
     from rich.console import Console
 
-    from mixfit.training.callbacks.json_lines import JsonLines
+    from mixfit.training.callbacks.displays import JsonLines
 
     return {"console": Console(quiet=True), "callbacks": [JsonLines(sys.stdout)]}
 

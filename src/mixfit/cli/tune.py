@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from mixfit import config_file
+from mixfit import config as config_file
 from mixfit.cli.flags import Flat, SetRoles, with_roles
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 
@@ -42,7 +42,7 @@ def tune(
     out
         Folder in which the search's folder is made; best.toml in there is for train --config.
     """
-    from mixfit.tuning.run import tune as search
+    from mixfit.auto.tune import tune as search
 
     roles = with_roles(data, set_)
     search(table, target=target, trials=trials, data=roles, model=model, train=train, schema=schema, out=out)

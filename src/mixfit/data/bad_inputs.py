@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-from mixfit.data.table_writer import write_table
+from mixfit.data.table.write import write_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ from torch import Tensor
 from mixfit.data.batch import Inputs
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.loader import DataLoader
-from mixfit.data.normalize import Normalize
 from mixfit.data.sampler import ShuffledSampler
+from mixfit.data.transforms.transform import Normalize
 from mixfit.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from mixfit.data.batch import Batch, Inputs
-from mixfit.data.image_source import ImageSource
+from mixfit.data.photos.store import ImageSource
 from mixfit.errors import DataError
 
 

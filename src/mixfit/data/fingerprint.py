@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixfit.data.photos import Photos
+from mixfit.data.photos.find import Photos
 from mixfit.errors import DataError
-from mixfit.files import read_json
-from mixfit.plain import Count, from_plain
+from mixfit.files import Count, from_plain, read_json
 
 FINGERPRINT_FILE = "fingerprint.json"
 """Where ``mixfit inspect`` writes it, beside the schema."""

@@ -11,18 +11,20 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64, Shaped
 
-from mixfit.data.schema import Schema
+from mixfit.data.columns.schema import Schema
 from mixfit.data.split import (
     MINIMUM_ROWS,
     Split,
+    Times,
     Units,
     check_groups,
     draw,
+    forward_blocks,
     group_of_row,
+    latest_part,
     split_labels,
     strata_of_rows,
 )
-from mixfit.data.split_time import Times, forward_blocks, latest_part
 from mixfit.errors import ConfigError, DataError
 
 _LEAST_FIT_ROWS = 5

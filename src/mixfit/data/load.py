@@ -14,31 +14,26 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mixfit.choices import Crop, Role
-from mixfit.config import DataConfig
+from mixfit.config import Crop, DataConfig, Role
 from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.batch_picture import batch_figure
-from mixfit.data.cache import Cache
-from mixfit.data.copies import without_copies
+from mixfit.data.checks.copies import without_copies
+from mixfit.data.columns.infer import infer_schema
+from mixfit.data.columns.preprocess import TablePreprocessor
+from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.target import WEIGHTLESS, Target, fit_target, row_weights, usable_rows, without_weightless
 from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.folds import Folds
-from mixfit.data.image_source import ImageSource
-from mixfit.data.image_store import open_image_store
-from mixfit.data.infer import infer_schema
 from mixfit.data.loader import DataLoader
-from mixfit.data.photos import Photos, find_photos, needs_folder
-from mixfit.data.preprocess import TablePreprocessor
+from mixfit.data.photos.find import Photos, find_photos, needs_folder
+from mixfit.data.photos.records import Cache
+from mixfit.data.photos.store import ImageFiles, ImageSource, open_image_store, typical_side
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
-from mixfit.data.schema import Schema
-from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, split_labels, split_rows
-from mixfit.data.split_time import Times
-from mixfit.data.store import ImageFiles, typical_side
-from mixfit.data.table import TableFormat, read_as_configured
-from mixfit.data.target import WEIGHTLESS, Target, fit_target, row_weights, usable_rows, without_weightless
+from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, Times, split_labels, split_rows
+from mixfit.data.table.read import TableFormat, read_as_configured
 from mixfit.data.ties import Ties
-from mixfit.data.transform import Transform
-from mixfit.errors import ConfigError, DataError
-from mixfit.suggest import unknown_column
+from mixfit.data.transforms.transform import Transform
+from mixfit.errors import ConfigError, DataError, unknown_column
 from mixfit.weighted import taken
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int64
 
-from mixfit.data.cache import Cache
-from mixfit.data.copies import equal_features, equal_rows
-from mixfit.data.duplicates import PhotoScan, near_duplicates, scan_photos
-from mixfit.data.photo_cells import photo_name
-from mixfit.data.photos import Photos
-from mixfit.data.schema import Schema
+from mixfit.data.checks.copies import equal_features, equal_rows
+from mixfit.data.checks.photos import PhotoScan, near_duplicates, scan_photos
+from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.values import to_keys
+from mixfit.data.photos.cells import photo_name
+from mixfit.data.photos.find import Photos
+from mixfit.data.photos.records import Cache
 from mixfit.data.split import connected, strata_of_rows
-from mixfit.data.values import to_keys
 
 COPIES_TIE_NONE = "would join more than"
 """Words of the note on copies that join nothing."""

@@ -18,10 +18,10 @@ import numpy as np
 from jaxtyping import Int64
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from mixfit.candidates.candidate import class_frequencies
 from mixfit.data.load import MixedData
 from mixfit.data.split import SplitName
 from mixfit.evaluation.scores import headline_for, metrics_for
+from mixfit.models.candidate import class_frequencies
 from mixfit.training.metrics import MAE, MAPE, R2_LOG, Metric
 from mixfit.weighted import weighted_mean, weighted_median
 

@@ -1,17 +1,149 @@
-"""How sure a metric is: the percentile bootstrap (Efron 1979) over rows, or over groups where rows belong together.
+"""How sure a metric is: the percentile bootstrap (Efron 1979) over rows, or over groups where rows belong together; and
+whether differences of models on the same rows are beyond noise."""
 
-Rows of one group come with the same errors: drawn one by one, they would make an interval too narrow. Weights say here
-how much a row matters, not how often it was seen: every row is as likely to be drawn as any other, and the metric of
-what was drawn is weighted. So a row of weight 2 is not as much evidence as two rows."""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 
-from mixfit.evaluation.resampled import resampled
-from mixfit.training.metrics import AUC, Metric, Weight
+from mixfit.training.metrics import (
+    ACCURACY,
+    AUC,
+    BALANCED_ACCURACY,
+    LOG_LOSS,
+    MACRO_F1,
+    MAE,
+    MAPE,
+    R2,
+    R2_LOG,
+    RMSE,
+    Metric,
+    Weight,
+    evaluate,
+)
 from mixfit.weighted import taken
+
+Counts = Float[np.ndarray, "resamples rows"]
+Values = Float[np.ndarray, " resamples"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """A metric as a function of sums over rows."""
+
+    terms: Any
+    """What is added up, ``(rows, terms)``: an array, or a sparse matrix."""
+    finish: Callable[[np.ndarray], np.ndarray]
+    """From the sums ``(resamples, terms)`` to the values ``(resamples,)``."""
+
+
+def resampled(metric: Metric, truth: np.ndarray, prediction: np.ndarray) -> Callable[[Counts], Values] | None:
+    """The function from counts to values of a metric, nan where it cannot be computed; None if there is no quick one.
+
+    Args:
+        truth, prediction: as ``Metric.function`` takes them, at least one row.
+    """
+    if metric == AUC:
+        return _area(truth, prediction) if prediction.shape[1] == 2 else None
+    sums = _class_sums(metric, truth, prediction) if prediction.ndim == 2 else _number_sums(metric, truth, prediction)
+    if sums is None:
+        return None
+
+    def values(counts: Counts) -> Values:
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is the nan of what cannot be computed
+            return np.asarray(sums.finish(counts @ sums.terms), dtype=np.float64)
+
+    return values
+
+
+def _mean(terms: np.ndarray) -> _Sums:
+    return _Sums(np.stack([terms, np.ones(len(terms))], axis=1), lambda sums: sums[:, 0] / sums[:, 1])
+
+
+def _number_sums(metric: Metric, truth: np.ndarray, prediction: np.ndarray) -> _Sums | None:
+    unknown = np.full(len(truth), np.nan)
+    if metric == MAE:
+        return _mean(np.abs(prediction - truth))
+    if metric == MAPE:
+        return _mean(unknown if (truth == 0).any() else np.abs((prediction - truth) / np.where(truth == 0, 1.0, truth)))
+    if metric == RMSE:
+        squared = _mean((prediction - truth) ** 2)
+        return _Sums(squared.terms, lambda sums: np.sqrt(squared.finish(sums)))
+    if metric == R2:
+        return _r2(truth, prediction)
+    if metric == R2_LOG:
+        if min(truth.min(), prediction.min()) <= 0:
+            return _mean(unknown)
+        return _r2(np.log(truth), np.log(prediction))
+    return None
+
+
+def _r2(truth: np.ndarray, prediction: np.ndarray) -> _Sums:
+    centred = truth - truth.mean()  # its squares then hold all digits that matter
+    terms = np.stack([(prediction - truth) ** 2, centred, centred**2, np.ones(len(truth))], axis=1)
+
+    def finish(sums: np.ndarray) -> np.ndarray:
+        error, first, second, rows = sums.T
+        around = second - first**2 / rows
+        return np.where(around > 1e-12 * np.maximum(second, 1e-300), 1 - error / around, np.nan)
+
+    return _Sums(terms, finish)
+
+
+def _class_sums(metric: Metric, truth: np.ndarray, probabilities: np.ndarray) -> _Sums | None:
+    from scipy import sparse
+
+    rows, classes = probabilities.shape
+    chosen = probabilities.argmax(1)
+    hit = (chosen == truth).astype(np.float64)
+    if metric == ACCURACY:
+        return _mean(hit)
+    if metric == LOG_LOSS:
+        return _mean(-np.log(probabilities[np.arange(rows), truth].astype(np.float64).clip(1e-15)))
+
+    def by_class(labels: np.ndarray, values: np.ndarray) -> Any:
+        return sparse.csr_array((values, (np.arange(rows), labels)), shape=(rows, classes))
+
+    ones = np.ones(rows)
+    if metric == BALANCED_ACCURACY:
+
+        def recall(sums: np.ndarray) -> np.ndarray:
+            shares = sums[:, :classes] / sums[:, classes:]
+            present = sums[:, classes:] > 0
+            return np.where(present, shares, 0.0).sum(1) / present.sum(1)
+
+        return _Sums(sparse.hstack([by_class(truth, hit), by_class(truth, ones)], format="csr"), recall)
+    if metric == MACRO_F1:
+
+        def f1(sums: np.ndarray) -> np.ndarray:
+            right, either = sums[:, :classes], sums[:, classes:]
+            present = either > 0
+            return np.where(present, 2 * right / either, 0.0).sum(1) / present.sum(1)
+
+        either = by_class(truth, ones) + by_class(chosen, ones)
+        return _Sums(sparse.hstack([by_class(truth, hit), either], format="csr"), f1)
+    return None
+
+
+def _area(truth: np.ndarray, probabilities: np.ndarray) -> Callable[[Counts], Values]:
+    """The chance that a row of class 1 has the higher probability than one of class 0; a tie counts half."""
+    order = np.argsort(probabilities[:, 1], kind="stable")
+    ranked = probabilities[order, 1]
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))  # of rows with equal probabilities
+    positive = truth[order] == 1
+
+    def values(counts: Counts) -> Values:
+        drawn = counts[:, order]
+        inside = np.add.reduceat(drawn * positive, starts, axis=1)
+        outside = np.add.reduceat(drawn * ~positive, starts, axis=1)
+        before = np.cumsum(outside, axis=1) - outside / 2
+        with np.errstate(invalid="ignore"):
+            return (inside * before).sum(1) / (inside.sum(1) * outside.sum(1))
+
+    return values
+
 
 RESAMPLES = 1_000
 FEWEST_UNITS = 10
@@ -155,3 +287,109 @@ def rows_of_groups(groups: Int64[np.ndarray, " rows"]) -> list[Int64[np.ndarray,
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order])) + 1
     return None if len(starts) + 1 >= len(groups) else np.split(order, starts)
+
+
+Finding = Literal["better", "worse", "within noise", "equal", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The metrics of one model."""
+
+    name: str
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    """95 % bootstrap intervals; nan where they cannot be computed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A metric of a model minus that of the first one."""
+
+    name: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    """Ends of the paired 95 % interval."""
+    finding: Finding
+    """Better or worse when the interval leaves 0 out; unknown where it cannot be computed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedScores:
+    """All models beside each other."""
+
+    rows: int
+    drawn: int
+    """What the bootstrap draws: rows, or groups of rows that belong together."""
+    metrics: tuple[Metric, ...]
+    headline: Metric
+    """One of them, which comes first in what is said."""
+    standings: tuple[Standing, ...]
+    differences: tuple[Difference, ...]
+    """Of every model but the first, metric by metric."""
+
+    def of_headline(self) -> list[Difference]:
+        """One difference for each model but the first."""
+        return [one for one in self.differences if one.metric == self.headline.name]
+
+
+def paired_scores(
+    truth: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    metrics: Sequence[Metric],
+    headline: Metric,
+    *,
+    together: Int64[np.ndarray, " rows"] | None = None,
+    weight: Weight = None,
+) -> PairedScores:
+    """Score all models and compare each with the first.
+
+    Args:
+        truth: ``(rows,)``; predictions: by model, ``(rows,)`` or ``(rows, classes)``.
+        headline: one of ``metrics``, which comes first in what is said.
+        together: rows with the same number are drawn together; None draws each row on its own.
+        weight: how much each row counts in the metrics; None for all alike.
+    """
+    standings = [
+        Standing(
+            name=name,
+            metrics=evaluate(metrics, truth, prediction, weight),
+            intervals={
+                metric.name: bootstrap_interval(metric, truth, prediction, groups=together, weight=weight)
+                for metric in metrics
+            },
+        )
+        for name, prediction in predictions.items()
+    ]
+    (first, base), *others = predictions.items()
+    values = {standing.name: standing.metrics for standing in standings}
+    differences = []
+    for name, prediction in others:
+        for metric in metrics:
+            low, high = bootstrap_difference(metric, truth, prediction, base, groups=together, weight=weight)
+            value = values[name][metric.name] - values[first][metric.name]
+            finding = _finding(value, low, high, higher_is_better=metric.higher_is_better)
+            differences.append(
+                Difference(name=name, metric=metric.name, value=value, low=low, high=high, finding=finding)
+            )
+    members = None if together is None else rows_of_groups(together)
+    return PairedScores(
+        rows=len(truth),
+        drawn=len(truth if members is None else members),
+        metrics=tuple(metrics),
+        headline=headline,
+        standings=tuple(standings),
+        differences=tuple(differences),
+    )
+
+
+def _finding(value: float, low: float, high: float, *, higher_is_better: bool) -> Finding:
+    if np.isnan(value) or np.isnan(low):
+        return "unknown"
+    if value == low == high == 0:
+        return "equal"
+    if low <= 0 <= high:
+        return "within noise"
+    return "better" if (low > 0) == higher_is_better else "worse"

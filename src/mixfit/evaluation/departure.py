@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from mixfit.candidates.cross_fit import photo_means
-from mixfit.data.facts import id_reason
+from mixfit.data.columns.facts import id_reason
+from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.values import plain_cells_problem, to_keys
 from mixfit.data.load import MixedData
-from mixfit.data.schema import Schema
-from mixfit.data.split_time import Times
-from mixfit.data.values import plain_cells_problem, to_keys
+from mixfit.data.split import Times
+from mixfit.ensemble.cross_fit import photo_means
 from mixfit.errors import DataError
 from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.scores import Rows

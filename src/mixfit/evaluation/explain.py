@@ -1,14 +1,13 @@
-"""Why a model predicts what it does: for each row the part that each column and its photos have in the prediction.
+"""Shapley values of a function of coalitions: exact for few players, from sampled orders for many.
 
-The parts of a row are Shapley values of its columns, each image column being one: what the prediction gains when the
-row's own cell stands in the place of a background row's, averaged over the orders in which the columns can come and
-over the background rows (interventional Shapley values, Lundberg and Lee 2017, arXiv:1705.07874). They add up to the
-prediction minus the mean prediction of the background rows.
-
-In: a predictor, rows of a table, background rows. Out: ``Explanation``. Draws and writes nothing."""
+The Shapley value of a player is what it adds to the players before it, averaged over all orders in which they can come
+(Shapley 1953). In: which coalitions to look at, and the values that they have. Out: one number for each player, which
+add up to the value of all players minus that of none. Knows nothing of models, tables or photos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import comb
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,16 +16,225 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64
 
-from mixfit.candidates.mixed import distinct
-from mixfit.data.cache import Cache
-from mixfit.data.photo_cells import photo_name, shown_cell
-from mixfit.device import default_device
-from mixfit.errors import ConfigError, DataError
-from mixfit.evaluation.coalitions import SAMPLED_ROWS, Plan, affordable_background
-from mixfit.evaluation.shapley import mean_and_error, mean_and_error_in_order
+from mixfit.data.photos.cells import photo_name, shown_cell
+from mixfit.data.photos.records import Cache
+from mixfit.errors import ConfigError, DataError, did_you_mean
+from mixfit.models.mixed import Mixture, distinct
 from mixfit.predictor import Predictor
 from mixfit.predictor.base import RawRows
-from mixfit.suggest import did_you_mean
+from mixfit.training.device import default_device
+
+MOST_EXACT = 10
+"""Players up to which every coalition is looked at: 1,024 of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exact:
+    """Every coalition of some players."""
+
+    players: int
+
+    @property
+    def coalitions(self) -> Bool[np.ndarray, "coalitions players"]:
+        """Coalition ``i`` has player ``p`` where bit ``p`` of ``i`` is set: none comes first and all comes last."""
+        numbers = np.arange(2**self.players)
+        return (numbers[:, None] >> np.arange(self.players) & 1).astype(bool)
+
+    def values(self, worth: Float[np.ndarray, "coalitions ..."]) -> Float[np.ndarray, "players ..."]:
+        """Shapley values from the worth of ``coalitions``.
+
+        Without player ``p`` a coalition of ``s`` others counts ``1 / (players * C(players - 1, s))``: so often, in all
+        orders, ``p`` comes right after just these."""
+        sizes = self.coalitions.sum(1)
+        weight = np.array([1 / (self.players * comb(self.players - 1, s)) for s in range(self.players)])
+        found = []
+        for player in range(self.players):
+            without = np.flatnonzero(~self.coalitions[:, player])
+            gains = worth[without + 2**player] - worth[without]  # exactly 0 for one who adds nothing
+            found.append(np.tensordot(weight[sizes[without]], gains, axes=1))
+        return np.stack(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """Coalitions along some orders of the players: those of the first, the first two, ... of each order."""
+
+    orders: Int64[np.ndarray, "orders players"]
+
+    @classmethod
+    def draw(cls, players: int, pairs: int, rng: np.random.Generator) -> "Sampled":
+        """Draw ``pairs`` orders, each with its reverse: what a player adds early is set against what it adds late, and
+        the error is the less for it (antithetic sampling, Mitchell et al. 2022, arXiv:2104.12199)."""
+        drawn = np.stack([rng.permutation(players) for _ in range(pairs)])
+        return cls(orders=np.stack([drawn, drawn[:, ::-1]], axis=1).reshape(2 * pairs, players))
+
+    @property
+    def coalitions(self) -> Bool[np.ndarray, "coalitions players"]:
+        """For each order none, then one player more at a time, then all."""
+        place = np.argsort(self.orders, axis=1)
+        joined = place[:, None, :] < np.arange(self.orders.shape[1] + 1)[None, :, None]
+        return joined.reshape(-1, self.orders.shape[1])
+
+    def values(self, worth: Float[np.ndarray, "coalitions ..."]) -> Float[np.ndarray, "players ..."]:
+        """Estimates from the worth of ``coalitions``: the mean over orders of what each player adds."""
+        orders, players = self.orders.shape
+        gains = np.diff(worth.reshape(orders, players + 1, *worth.shape[1:]), axis=1)
+        place = np.argsort(self.orders, axis=1)
+        return gains[np.arange(orders)[:, None], place].mean(axis=0)
+
+
+def mean_and_error(
+    parts: Float[np.ndarray, "samples ..."],
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """The mean over independent samples and its standard error, nan for a single sample."""
+    count = len(parts)
+    spread = parts.std(axis=0, ddof=1) if count > 1 else np.full(parts.shape[1:], np.nan)
+    return np.asarray(parts.mean(axis=0)), np.asarray(spread / np.sqrt(count))
+
+
+def mean_and_error_in_order(
+    parts: Float[np.ndarray, "samples ..."],
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """The mean over samples of successive strata, one of each, and its standard error, nan for a single sample.
+
+    The error is from the differences of neighbours (Wolter 2007, Introduction to Variance Estimation, chapter 8), as
+    what sets far strata apart moves no mean. Independent samples in any order have their usual error."""
+    count = len(parts)
+    if count < 2:
+        return mean_and_error(parts)
+    squares = (np.diff(parts, axis=0) ** 2).sum(axis=0)
+    return np.asarray(parts.mean(axis=0)), np.asarray(np.sqrt(squares / (2 * (count - 1) * count)))
+
+
+SAMPLED_ROWS = 4_096
+"""At most so many mixed rows are predicted for a row where orders are sampled."""
+_CORNERS = 4
+"""Mixed rows of each background row beside those of its design: nothing, the table, the photos and all of the row."""
+
+
+def affordable_background(columns: int, wanted: int) -> int:
+    """How many of the background rows that are wanted can have a pair of orders each, in ``SAMPLED_ROWS`` mixed rows.
+
+    All of them for at most ``MOST_EXACT`` columns, and none for thousands of columns."""
+    return wanted if columns <= MOST_EXACT else min(wanted, SAMPLED_ROWS // (2 * (columns + 1) + _CORNERS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowParts:
+    """What one row's prediction is made of, once for each background row; numbers in the scale of the prediction."""
+
+    columns: Float[np.ndarray, "background columns"]
+    """Shapley values; they add up to the prediction minus that of the background row."""
+    table: Float[np.ndarray, " background"]
+    """Shapley value of all table columns as one player beside the photos."""
+    photos: Float[np.ndarray, " background"]
+    interaction: Float[np.ndarray, " background"]
+    """What table and photos of the row give together beyond what each gives alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Mixed rows, each of one coalition and one background row."""
+
+    table: tuple[str, ...]
+    """Columns of the table; in coalitions they stand before the image columns."""
+    photos: tuple[str, ...]
+    background: int
+    designs: tuple[Exact | Sampled, ...]
+    """One for each background row."""
+
+    @classmethod
+    def of(cls, table: tuple[str, ...], photos: tuple[str, ...], background: int, *, seed: int) -> "Plan":
+        """Every coalition for at most ``MOST_EXACT`` columns, else sampled orders, others for each background row.
+
+        Args:
+            background: at most ``affordable_background`` rows.
+        """
+        players = len(table) + len(photos)
+        if players <= MOST_EXACT:
+            every = (Exact(players=players),) * background
+            return cls(table=table, photos=photos, background=background, designs=every)
+        assert 0 < background <= affordable_background(players, background)
+        pairs = (SAMPLED_ROWS // background - _CORNERS) // (2 * (players + 1))
+        rng = np.random.default_rng(seed)
+        drawn = tuple(Sampled.draw(players, pairs, rng) for _ in range(background))
+        return cls(table=table, photos=photos, background=background, designs=drawn)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every coalition is looked at."""
+        return isinstance(self.designs[0], Exact)
+
+    @property
+    def orders(self) -> int:
+        """How many orders are sampled for each background row; 0 for none."""
+        design = self.designs[0]
+        return len(design.orders) if isinstance(design, Sampled) else 0
+
+    @cached_property
+    def _rows(self) -> tuple[Bool[np.ndarray, "rows columns"], Int64[np.ndarray, " rows"]]:
+        """Coalition and background row of each mixed row: the four corners of table and photos, then the designs."""
+        players = len(self.table) + len(self.photos)
+        of_table = np.arange(players) < len(self.table)
+        corners = np.stack([np.zeros(players, dtype=bool), of_table, ~of_table, np.ones(players, dtype=bool)])
+        members = [np.concatenate([corners, design.coalitions]) for design in self.designs]
+        return np.concatenate(members), np.repeat(np.arange(self.background), len(members[0]))
+
+    def mixture(
+        self, row: int, first_background: int, same: Bool[np.ndarray, "background columns"]
+    ) -> tuple[Mixture, Int64[np.ndarray, " rows"]]:
+        """The distinct mixed rows for one row, and which of them each row of the plan is.
+
+        Args:
+            first_background: from here on the background rows stand one after another.
+            same: where a background row has the same cell, or the same photos, as the explained row.
+        """
+        members, background = self._rows
+        # What is the same in both may as well be the row's own, and then so many mixed rows are one.
+        own = members | same[background]
+        width = len(self.table)
+        cells, table_of = _sources(own[:, :width], background, row, first_background)
+        photos, photos_of = _sources(own[:, width:], background, row, first_background)
+        pair, mixed_of = np.unique(table_of * len(photos) + photos_of, return_inverse=True)
+        mixture = Mixture(
+            cells=cells,
+            columns=self.table,
+            photos=photos,
+            table_of=pair // len(photos),
+            photos_of=pair % len(photos),
+        )
+        return mixture, mixed_of
+
+    def prediction(self, values: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "1 ..."]:
+        """Of the explained row itself, from the values of its mixed rows."""
+        return values[3:4]
+
+    def parts(self, values: Float[np.ndarray, " rows"]) -> RowParts:
+        """From the values of a row's mixed rows."""
+        by_background = values.reshape(self.background, -1)
+        none, table, photos, both = by_background[:, :4].T
+        columns = [design.values(worth) for design, worth in zip(self.designs, by_background[:, 4:], strict=True)]
+        return RowParts(
+            columns=np.stack(columns),
+            table=(table - none + both - photos) / 2,
+            photos=(photos - none + both - table) / 2,
+            interaction=both - table - photos + none,
+        )
+
+    def background_values(self, values: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "background ..."]:
+        """Predictions of the background rows, from the values of any row's mixed rows."""
+        return values.reshape(self.background, -1, *values.shape[1:])[:, 0]
+
+
+def _sources(
+    own: Bool[np.ndarray, "rows columns"], background: Int64[np.ndarray, " rows"], row: int, first_background: int
+) -> tuple[Int64[np.ndarray, "parts columns"], Int64[np.ndarray, " rows"]]:
+    """The row that each column of each distinct part comes from, and the part of each row."""
+    others = np.where(own.all(axis=1), 0, background)  # where all are the row's own, there is but one part
+    packed = np.concatenate([np.packbits(own, axis=1), others[:, None].astype(">u4").view(np.uint8)], axis=1)
+    first, part_of = distinct(packed)
+    return np.where(own[first], row, first_background + others[first][:, None]), part_of
+
 
 Scale = Literal["number", "logarithm", "probability"]
 BACKGROUND = 32

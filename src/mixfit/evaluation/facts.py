@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64
 
-from mixfit.candidates.photo_rule import PhotoRule
-from mixfit.choices import Role
+from mixfit.config import Role
+from mixfit.data.columns.values import is_day_first, to_numbers, to_times
 from mixfit.data.load import MixedData
-from mixfit.data.values import is_day_first, to_numbers, to_times
+from mixfit.ensemble.photo_rule import PhotoRule
 from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.groups import (
     LEVEL,

@@ -13,18 +13,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64
 
-from mixfit.choices import Role, Task
+from mixfit.config import Role, Task
 from mixfit.data.bad_inputs import BadInput
-from mixfit.data.photos import find_photos
-from mixfit.data.schema import Schema
+from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.target import Target
+from mixfit.data.columns.values import is_day_first, to_keys, to_numbers, to_times
+from mixfit.data.photos.find import find_photos
 from mixfit.data.split import group_of_row
-from mixfit.data.target import Target
-from mixfit.data.values import is_day_first, to_keys, to_numbers, to_times
-from mixfit.errors import ConfigError
+from mixfit.errors import ConfigError, unknown_column
 from mixfit.evaluation.bootstrap import bootstrap_interval, rows_of_groups
 from mixfit.evaluation.scores import headline_for
 from mixfit.files import json_numbers
-from mixfit.suggest import unknown_column
 from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, Weight, evaluate, metric_text
 from mixfit.weighted import taken
 

@@ -13,25 +13,21 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from mixfit.candidates.network import FittedNetwork
 from mixfit.data.batch import Inputs
+from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.loader import DataLoader
-from mixfit.data.photo_cells import photo_name
-from mixfit.data.photos import Photos
-from mixfit.data.preprocess import TablePreprocessor
+from mixfit.data.photos.cells import photo_name
+from mixfit.data.photos.find import Photos
 from mixfit.data.sampler import SequentialSampler
-from mixfit.device import default_device
-from mixfit.errors import ConfigError
+from mixfit.errors import ConfigError, did_you_mean
 from mixfit.evaluation.explain import check_rows
-from mixfit.hooks.attribution import grad_cam
-from mixfit.hooks.input_gradients import input_gradients, pixel_heat
-from mixfit.hooks.overlay import heat_figure
-from mixfit.hooks.photo_inputs import Direction, Target
+from mixfit.hooks.heat import Direction, Target, grad_cam, heat_figure, input_gradients, pixel_heat
+from mixfit.models.network import FittedNetwork
 from mixfit.predictor import Predictor
 from mixfit.predictor.base import RawRows
 from mixfit.predictor.blend import BlendPredictor, FoldModels
 from mixfit.predictor.network import NetworkPredictor
-from mixfit.suggest import did_you_mean
+from mixfit.training.device import default_device
 
 if TYPE_CHECKING:
     import matplotlib.figure

@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from mixfit.choices import Task
-from mixfit.data.target import Target
+from mixfit.config import Task
+from mixfit.data.columns.target import Target
 from mixfit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
 from mixfit.training.metrics import (
     ACCURACY,

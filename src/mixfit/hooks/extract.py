@@ -12,10 +12,7 @@ from torch import Tensor, nn
 
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import new_file
-from mixfit.hooks.hook import Call, Hook
-from mixfit.hooks.select import find_layer
-from mixfit.hooks.structure import tensors_in
-from mixfit.hooks.walk import evaluating
+from mixfit.hooks.hook import Call, Hook, evaluating, find_layer, tensors_in
 
 _PER_PHOTO = "image.backbone"
 

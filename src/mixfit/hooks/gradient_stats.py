@@ -1,9 +1,11 @@
-"""How strong gradients are while a model trains, how far its weights move, and which modality it listens to."""
+"""Statistics of gradients as plain records, to be read by people and by callbacks."""
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,21 +13,166 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
-from mixfit.hooks.branches import MIXED_BRANCHES, branch_of
-from mixfit.hooks.columns import Columns
-from mixfit.hooks.fusion_gradients import FusionGradients
-from mixfit.hooks.gradient_records import (
-    LARGEST,
-    MODALITY_SUMS,
-    SUMS,
-    Gradients,
-    Modalities,
-    Part,
-    gradients,
-    modalities,
-)
-from mixfit.hooks.select import find_layer
-from mixfit.hooks.timeline import Timeline
+from mixfit.hooks.hook import MIXED_BRANCHES, Call, Hook, branch_of, find_layer
+from mixfit.hooks.timeline import Columns, Timeline
+
+SUMS = ("steps", "broken", "gradient", "updates", "weight", "update", "ratio")
+LARGEST = ("gradient", "ratio")
+MODALITY_SUMS = ("steps", "table", "photos", "cosines", "cosine", "agreements", "agreement")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some parameters of a model, whose gradients are looked at together."""
+
+    kind: Literal["all", "group", "branch", "parameter"]
+    """A group of the optimizer, a branch of the model such as "table", or a single tensor."""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """Of a part in some steps; a norm is that of all numbers of the part, the square root of the sum of their squares.
+
+    Means are over the steps; NaN where nothing was measured."""
+
+    first_step: int
+    last_step: int
+    steps: int
+    broken: int
+    """Steps that were left out, because a gradient was not finite."""
+    gradient: float
+    """Mean norm, before any clipping where the callback measures it."""
+    largest_gradient: float
+    weight: float
+    """Mean norm of the weights before the step."""
+    update: float
+    """Mean norm of what the step added to them."""
+    ratio: float
+    """Mean of update / weight; where a network learns well it is often about 1e-3."""
+    largest_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Modalities:
+    """The gradients that come out of the fusion, towards the encoding of the table and towards that of the photos."""
+
+    first_step: int
+    last_step: int
+    steps: int
+    table: float
+    """Mean norm of the gradient of the table's encoding, of all rows of a batch together."""
+    photos: float
+    """The same of the photos."""
+    cosine: float | None
+    """Mean over the steps of the cosine between the two, number by number; None where the encodings differ in width.
+
+    It says something where the fusion adds the encodings or gates between them, so that their places correspond."""
+    agreement: float | None
+    """Mean cosine between the rows' two sums of gradient times encoding, in [-1, 1].
+
+    Such a sum is how far, to first order, the loss of the row is raised by the encoding. 1: on every row both
+    modalities help, or both harm; -1: where one helps the other harms. For encodings of any width."""
+
+
+def gradients(
+    sums: Float64[np.ndarray, " sums"], largest: Float64[np.ndarray, " largest"], first_step: int, last_step: int
+) -> Gradients:
+    """The record of one part in one column."""
+    found = dict(zip(SUMS, sums.tolist(), strict=True))
+    steps, updates = found["steps"], found["updates"]
+    nothing = float("nan")
+    return Gradients(
+        first_step=first_step,
+        last_step=last_step,
+        steps=int(steps),
+        broken=int(found["broken"]),
+        gradient=found["gradient"] / steps if steps else nothing,
+        largest_gradient=float(largest[0]) if steps else nothing,
+        weight=found["weight"] / updates if updates else nothing,
+        update=found["update"] / updates if updates else nothing,
+        ratio=found["ratio"] / updates if updates else nothing,
+        largest_ratio=float(largest[1]) if updates else nothing,
+    )
+
+
+def modalities(sums: Float64[np.ndarray, " sums"], first_step: int, last_step: int) -> Modalities:
+    """The record of one column."""
+    found = dict(zip(MODALITY_SUMS, sums.tolist(), strict=True))
+    steps = found["steps"]
+    return Modalities(
+        first_step=first_step,
+        last_step=last_step,
+        steps=int(steps),
+        table=found["table"] / steps if steps else float("nan"),
+        photos=found["photos"] / steps if steps else float("nan"),
+        cosine=found["cosine"] / found["cosines"] if found["cosines"] else None,
+        agreement=found["agreement"] / found["agreements"] if found["agreements"] else None,
+    )
+
+
+class FusionGradients:
+    """Hooks the two encodings that a fusion joins, and sums up their gradients until they are taken.
+
+    Nothing is added to the graph, which keeps the training the same to the bit; so what auxiliary heads send to an
+    encoding is in its gradient, too.
+
+    Args:
+        fusion: called with the encoding of the table and that of the photos by position, batch axis first.
+    """
+
+    def __init__(self, fusion: nn.Module) -> None:
+        self.hook = Hook(fusion, self._catch, "pre-forward")
+        self.wanted = False
+        """Whether the next passes are looked at."""
+        self._pending: list[tuple[Tensor, Tensor, dict[int, Tensor]]] = []
+
+    def forget(self) -> None:
+        """What was caught so far."""
+        self._pending = []
+
+    def take(self) -> Tensor | None:
+        """Norms of both, their cosine, the agreement of the rows; NaN for what is not there. None if nothing came.
+
+        Returns:
+            float64 ``(4,)`` (float32 on devices without it), on the device."""
+        sums = [_pair_sums(*pair) for pair in self._pending if len(pair[2]) == 2]
+        self.forget()
+        if not sums:
+            return None
+        table, photos, both, joint, rows_table, rows_photos, rows_both = torch.stack(sums).sum(0)
+        cosine, agreement = both / (joint * photos).sqrt(), rows_both / (rows_table * rows_photos).sqrt()
+        return torch.stack([table.sqrt(), photos.sqrt(), cosine, agreement])
+
+    def _catch(self, call: Call) -> None:
+        if not self.wanted or len(call.inputs) < 2 or not torch.is_grad_enabled():
+            return
+        table, photos = call.inputs[:2]
+        if not (isinstance(table, Tensor) and isinstance(photos, Tensor)):
+            return
+        if not (table.requires_grad and photos.requires_grad):
+            return
+        gradients: dict[int, Tensor] = {}
+        for place, encoding in enumerate((table, photos)):
+            encoding.register_hook(partial(gradients.__setitem__, place))  # type: ignore[no-untyped-call]
+        self._pending.append((table.detach(), photos.detach(), gradients))
+
+
+def _pair_sums(table: Tensor, photos: Tensor, gradients: dict[int, Tensor]) -> Tensor:
+    """Squares and products of the gradients, and of their rows' products with the encodings."""
+    exact = torch.float32 if table.device.type == "mps" else torch.float64
+    to_table, to_photos = gradients[0].to(exact), gradients[1].to(exact)
+    rows_table = (to_table * table).flatten(1).sum(1)
+    rows_photos = (to_photos * photos).flatten(1).sum(1)
+    squares = to_table.square().sum(), to_photos.square().sum()
+    if to_table.ndim == to_photos.ndim + 1:  # an ensemble's members share the photos
+        to_table = to_table.sum(1)
+    both = (to_table * to_photos).sum() if to_table.shape == to_photos.shape else squares[0] * float("nan")
+    joint = to_table.square().sum()
+    return torch.stack(
+        [*squares, both, joint, rows_table.square().sum(), rows_photos.square().sum(), (rows_table * rows_photos).sum()]
+    )
+
 
 _MOST_WAITING = 16  # steps whose numbers wait on a GPU
 

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from mixfit.errors import ConfigError
-from mixfit.hooks.activation_stats import ActivationStats
-from mixfit.hooks.gradient_records import Gradients, Part
-from mixfit.hooks.gradient_stats import GradientStats
-from mixfit.hooks.records import Activations, Output
-from mixfit.suggest import did_you_mean
+from mixfit.errors import ConfigError, did_you_mean
+from mixfit.hooks.activation_stats import Activations, ActivationStats, Output
+from mixfit.hooks.gradient_stats import Gradients, GradientStats, Part
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

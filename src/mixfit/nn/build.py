@@ -9,22 +9,19 @@ from torch import Tensor, nn
 
 from mixfit.config import ModelConfig
 from mixfit.errors import ConfigError, DataError
+from mixfit.files import Within, shown
 from mixfit.nn.backbones import Backbone, has_pretrained_weights, make_backbone
-from mixfit.nn.columns import embedding_size
 from mixfit.nn.freezing import unfreeze_last
 from mixfit.nn.fusion import make_fusion
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel, TableEncoder
-from mixfit.nn.numeric_embeddings import (
+from mixfit.nn.numbers import (
     LinearEmbedding,
     NumericEmbedding,
     PeriodicEmbedding,
     PiecewiseLinearEmbedding,
 )
-from mixfit.nn.tabm import TabM
-from mixfit.nn.tabular import TabularEncoder
-from mixfit.nn.tabular_resnet import TabularResNet
-from mixfit.plain import Within, shown
+from mixfit.nn.tabular import TabM, TabularEncoder, TabularResNet, embedding_size
 
 _NUMBER_WIDTH, _ALL_NUMBERS_WIDTH = 16, 512
 """Most places of an embedded number, and of all of them together."""

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixfit.errors import ConfigError
-from mixfit.nn.layers import Mix
 from mixfit.nn.model import MixedInputModel, MixedInputs
+from mixfit.nn.tabular import Mix
 
 _PHOTO_FIELDS = ("images", "features", "image_mask", "image_column")
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mixfit.choices import Fusion as FusionName
-from mixfit.nn.layers import MLPBlock
+from mixfit.config import Fusion as FusionName
+from mixfit.nn.tabular import MLPBlock
 
 
 @runtime_checkable

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
-from mixfit.hooks.hook import Hook
-from mixfit.hooks.walk import evaluating
-from mixfit.nn.layers import MemberLinear
+from mixfit.hooks.hook import Hook, evaluating
+from mixfit.nn.tabular import MemberLinear
 
 # The g for which E[activation(g x)^2] is 1 for standard normal x.
 _GAIN_OF_SILU, _GAIN_OF_GELU = 1.559, 1.468

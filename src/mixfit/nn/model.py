@@ -9,8 +9,8 @@ from mixfit.errors import ConfigError
 from mixfit.nn.freezing import keep_frozen_still
 from mixfit.nn.fusion import Fusion
 from mixfit.nn.image import ImageEncoder
-from mixfit.nn.layers import MemberLinear, Mix, ensemble_mean
 from mixfit.nn.summary import Summary, summary
+from mixfit.nn.tabular import MemberLinear, Mix, ensemble_mean
 
 
 @runtime_checkable

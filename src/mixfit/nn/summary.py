@@ -6,9 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mixfit.hooks.hook import Call, Hooks
-from mixfit.hooks.structure import tensors_in
-from mixfit.hooks.walk import evaluating
+from mixfit.hooks.hook import Call, Hooks, evaluating, tensors_in
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,133 @@
-"""The MLP over a table: numbers and category levels of a row -> one vector."""
+"""Encoders of a table, numbers and category levels of a row -> one vector: an MLP, a residual network, TabM."""
 
 import itertools
+import math
 from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from mixfit.nn.columns import ColumnEmbedding
-from mixfit.nn.layers import Mix, MLPBlock
-from mixfit.nn.numeric_embeddings import NumericEmbedding
+from mixfit.errors import ConfigError
+from mixfit.nn.numbers import NumericEmbedding, RawNumbers
+
+
+@runtime_checkable
+class Mix(Protocol):
+    """The partners of a mixed batch (``MixUp``, ``CutMix``); ``mixfit.data.batch.Mix`` has these fields."""
+
+    share: Tensor
+    """Weight of the row itself, in [0, 1], ``(batch,)``."""
+    own_numeric: Tensor
+    numeric: Tensor
+    categorical: Tensor
+    image_mask: Tensor | None
+
+
+def blend(
+    own: Float[Tensor, "batch ..."], other: Float[Tensor, "batch ..."], share: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch ..."]:
+    """``share * own + (1 - share) * other`` row by row; exactly ``own`` for 1 and ``other`` for 0."""
+    share = share.reshape(-1, *[1] * (own.ndim - 1)).to(own.dtype)
+    return share * own + (1 - share) * other
+
+
+class MLPBlock(nn.Sequential):
+    """Linear, LayerNorm, SiLU, dropout: ``(batch, d_in) -> (batch, d_out)``."""
+
+    def __init__(self, d_in: int, d_out: int, *, dropout: float) -> None:
+        super().__init__(nn.Linear(d_in, d_out), nn.LayerNorm(d_out), nn.SiLU(), nn.Dropout(dropout))
+
+
+class MemberLinear(nn.Module):
+    """A linear layer for each member of an ensemble: ``(batch, members, d_in) -> (batch, members, d_out)``."""
+
+    def __init__(self, members: int, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, d_in, d_out))
+        self.bias = nn.Parameter(torch.zeros(members, d_out))
+        nn.init.uniform_(self.weight, -(d_in**-0.5), d_in**-0.5)
+
+    def forward(self, x: Float[Tensor, "batch members d_in"]) -> Float[Tensor, "batch members d_out"]:
+        """Each member's own map."""
+        return torch.einsum("bmi,mio->bmo", x, self.weight) + self.bias
+
+
+def ensemble_mean(y: Float[Tensor, "batch members outputs"]) -> Float[Tensor, "batch outputs"]:
+    """What an ensemble says: the mean of its numbers, or the logarithm of the mean of its class probabilities."""
+    if y.shape[2] == 1:
+        return y.mean(1)
+    return y.log_softmax(2).logsumexp(1) - math.log(y.shape[1])
+
+
+def embedding_size(levels: int) -> int:
+    """Width of a category's embedding: grows slowly with the number of levels, at most 32."""
+    return min(32, round(1.6 * levels**0.56))
+
+
+class ColumnEmbedding(nn.Module):
+    """Numbers by a numeric embedding, categories by one embedding each.
+
+    Level 0 stands for missing, unseen and too rare categories (``data/preprocess.py``), and is learned like any other.
+
+    In a mixed batch the embedded columns of a row are blended with its partner's, numbers as well as categories. The
+    mean of two numbers is a third number, which lies in a bin that neither row is in; the blend of two encodings says
+    exactly what mixing means, this share of one and the rest of the other, whatever the embedding. For raw numbers both
+    are the same.
+
+    Args:
+        numeric: how many number columns there are.
+        cardinalities: levels of each category column, the level 0 included.
+        numbers: embedding of the numbers; None to take them as they are.
+        category_widths: of each category's embedding; None for ``embedding_size`` of its levels.
+    Raises:
+        ConfigError: ``numbers`` is for another number of columns, or ``category_widths`` has another length.
+    """
+
+    def __init__(
+        self,
+        numeric: int,
+        cardinalities: Sequence[int],
+        *,
+        numbers: NumericEmbedding | None = None,
+        category_widths: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if numbers is not None and len(numbers.widths) != numeric:
+            raise ConfigError(
+                f"the embedding of the numbers is for {len(numbers.widths)} columns, but there are {numeric}."
+            )
+        # Without numbers an embedding may still have weights, shared by columns: they could never learn.
+        self.numbers: NumericEmbedding = RawNumbers(numeric) if numbers is None or not numeric else numbers
+        sizes = [embedding_size(levels) for levels in cardinalities] if category_widths is None else category_widths
+        if len(sizes) != len(cardinalities):
+            raise ConfigError(f"there are {len(sizes)} category_widths for {len(cardinalities)} category columns.")
+        embeddings = [nn.Embedding(levels, size) for levels, size in zip(cardinalities, sizes, strict=True)]
+        for embedding in embeddings:
+            nn.init.normal_(embedding.weight, std=0.1)
+        self.categories = nn.ModuleList(embeddings)
+        # A table of photos alone has no column; a constant stands in for it.
+        self.widths = (*self.numbers.widths, *sizes) or (1,)
+        """Places of each column in the result."""
+        self.out_dim = sum(self.widths)
+
+    def forward(
+        self,
+        numeric: Float[Tensor, "batch numeric"],
+        categorical: Int64[Tensor, "batch categorical"],
+        mix: Mix | None = None,
+    ) -> Float[Tensor, "batch d"]:
+        """Embed each row by itself; in a mixed batch blend it with its partner."""
+        if mix is None:
+            return self._embed(numeric, categorical)
+        own = self._embed(mix.own_numeric, categorical)
+        return blend(own, self._embed(mix.numeric, mix.categorical), mix.share)
+
+    def _embed(self, numeric: Tensor, categorical: Tensor) -> Tensor:
+        parts = [self.numbers(numeric)] if self.numbers.widths else []
+        parts += [embedding(categorical[:, i]) for i, embedding in enumerate(self.categories)]
+        return torch.cat(parts, dim=1) if parts else numeric.new_ones(numeric.shape[0], 1)
 
 
 class TabularEncoder(nn.Module):
@@ -59,3 +178,187 @@ class TabularEncoder(nn.Module):
         """Encode each row by itself; in a mixed batch its embedded columns are blended with the partner's."""
         x = self.columns(numeric, categorical, mix)
         return self.deep(x) + self.wide(x)
+
+
+class TabularResNet(nn.Module):
+    """Gorishniy et al. 2021, "Revisiting Deep Learning Models for Tabular Data", arXiv:2106.11959.
+
+    NOTE[DIFF]: LayerNorm in place of BatchNorm, so that no row sees its neighbours in training either, a batch of one
+    can be trained on, and mixed rows do not blur the statistics.
+
+    Args:
+        numeric: how many number columns there are.
+        cardinalities: levels of each category column, the level 0 (missing or unseen) included.
+        width: of the residual stream.
+        blocks: how many residual blocks there are.
+        hidden: width inside a block.
+        out_dim: width of the result.
+        dropout: share of units inside a block left out in training, in [0, 1).
+        residual_dropout: share of a block's outputs left out in training, in [0, 1).
+        numbers: embedding of the numbers; None to take them as they are.
+    """
+
+    def __init__(
+        self,
+        numeric: int,
+        cardinalities: Sequence[int],
+        *,
+        width: int = 128,
+        blocks: int = 2,
+        hidden: int = 256,
+        out_dim: int,
+        dropout: float,
+        residual_dropout: float = 0.0,
+        numbers: NumericEmbedding | None = None,
+    ) -> None:
+        super().__init__()
+        self.out_dim = out_dim
+        self.columns = ColumnEmbedding(numeric, cardinalities, numbers=numbers)
+        self.first = nn.Linear(self.columns.out_dim, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(width),
+                nn.Linear(width, hidden),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(hidden, width),
+                nn.Dropout(residual_dropout),
+            )
+            for _ in range(blocks)
+        )
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, out_dim))
+
+    @property
+    def last_layers(self) -> tuple[nn.Module, ...]:
+        """The linear layer that gives the result."""
+        return (self.last[-1],)
+
+    def forward(
+        self,
+        numeric: Float[Tensor, "batch numeric"],
+        categorical: Int64[Tensor, "batch categorical"],
+        mix: Mix | None = None,
+    ) -> Float[Tensor, "batch d"]:
+        """Encode each row by itself; in a mixed batch its embedded columns are blended with the partner's."""
+        x = self.first(self.columns(numeric, categorical, mix))
+        for block in self.blocks:
+            x = x + block(x)
+        return self.last(x)
+
+
+TabMVariant = Literal["tabm", "mini"]
+"""Scales of each member before and after every layer, or before the first one alone."""
+
+
+class ScaledLinear(nn.Module):
+    """One linear layer that each member scales before and after: ``(batch, members, d_in) -> (batch, members, d_out)``.
+
+    BatchEnsemble (Wen et al. 2020, arXiv:2002.06715). Each member has a bias of its own; they start equal."""
+
+    def __init__(self, members: int, d_in: int, d_out: int) -> None:
+        super().__init__()
+        bound = d_in**-0.5
+        self.weight = nn.Parameter(torch.empty(d_out, d_in).uniform_(-bound, bound))
+        self.before = nn.Parameter(torch.ones(members, d_in))
+        self.after = nn.Parameter(torch.ones(members, d_out))
+        self.bias = nn.Parameter(torch.empty(d_out).uniform_(-bound, bound).repeat(members, 1))
+
+    def no_weight_decay(self) -> set[str]:
+        """The scales, for ``parameter_groups``: numbers one by one like those of a norm, and no matrix for ``Muon``.
+
+        NOTE[DIFF]: in the authors' program they decay towards 0, together with the weight that they scale."""
+        return {"before", "after"}
+
+    def forward(self, x: Float[Tensor, "batch members d_in"]) -> Float[Tensor, "batch members d_out"]:
+        """Each member's view of the shared layer."""
+        return torch.addcmul(self.bias, (x * self.before) @ self.weight.T, self.after)
+
+
+class TabM(nn.Module):
+    """An ensemble of MLPs that gives a vector for each member and row.
+
+    What makes the members differ is the first scale, drawn at random; all later scales start at 1. Within a column of
+    several places it is the same number, so that a member sees whole columns louder or softer.
+
+    Args:
+        numeric: how many number columns there are.
+        cardinalities: levels of each category column, the level 0 (missing or unseen) included.
+        members: of the ensemble, k in the paper.
+        blocks: layers of each MLP, at least 1.
+        width: of each layer, and of the result.
+        dropout: share of units left out in training, in [0, 1).
+        numbers: embedding of the numbers; None to take them as they are. ``PiecewiseLinearEmbedding`` is the best
+            on average over the paper's data sets.
+        variant: "tabm", or "mini" with the first scale alone.
+        wide: whether a linear path from the columns to the result, the same for all members, runs beside the MLPs.
+        category_widths: of each category's embedding; None for ``embedding_size`` of its levels.
+    Raises:
+        ConfigError: ``members`` or ``blocks`` is below 1.
+    """
+
+    def __init__(
+        self,
+        numeric: int,
+        cardinalities: Sequence[int],
+        *,
+        members: int = 32,
+        blocks: int = 2,
+        width: int = 128,
+        dropout: float = 0.1,
+        numbers: NumericEmbedding | None = None,
+        variant: TabMVariant = "tabm",
+        wide: bool = False,
+        category_widths: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if members < 1 or blocks < 1:
+            raise ConfigError(f"members and blocks must be at least 1, got {members} and {blocks}.")
+        self.members, self.out_dim = members, width
+        self.columns = ColumnEmbedding(numeric, cardinalities, numbers=numbers, category_widths=category_widths)
+        d_in = self.columns.out_dim
+        # Signs where a column is one place, as without embeddings; else they would flip half of all embeddings.
+        signs = isinstance(self.columns.numbers, RawNumbers)
+        scales = _draw_scales(members, self.columns.widths, signs=signs)
+        shared = variant == "mini"
+        self.scale = nn.Parameter(scales) if shared else None
+        layers = [
+            nn.Linear(a, width) if shared else ScaledLinear(members, a, width) for a in [d_in, *[width] * (blocks - 1)]
+        ]
+        if isinstance(layers[0], ScaledLinear):
+            layers[0].before.data.copy_(scales)
+        self.blocks = nn.ModuleList(nn.Sequential(layer, nn.ReLU(), nn.Dropout(dropout)) for layer in layers)
+        self.wide = nn.Linear(d_in, width) if wide else None
+
+    def no_weight_decay(self) -> set[str]:
+        """The scale, for ``parameter_groups``; the others are those of ``ScaledLinear``."""
+        return {"scale"}
+
+    @property
+    def last_layers(self) -> tuple[nn.Module, ...]:
+        """The layer before the last ReLU, and the linear path."""
+        block = self.blocks[-1]
+        assert isinstance(block, nn.Sequential)
+        last = block[0]
+        return (last,) if self.wide is None else (last, self.wide)
+
+    def forward(
+        self,
+        numeric: Float[Tensor, "batch numeric"],
+        categorical: Int64[Tensor, "batch categorical"],
+        mix: Mix | None = None,
+    ) -> Float[Tensor, "batch members d"]:
+        """Encode each row by itself; in a mixed batch its embedded columns are blended with the partner's."""
+        columns = self.columns(numeric, categorical, mix)
+        x = columns[:, None].expand(-1, self.members, -1)
+        if self.scale is not None:
+            x = x * self.scale
+        for block in self.blocks:
+            x = block(x)
+        return x if self.wide is None else x + self.wide(columns)[:, None]
+
+
+def _draw_scales(members: int, widths: Sequence[int], *, signs: bool) -> Float[Tensor, "members d"]:
+    """One random number for each member and column, repeated over the column's places: -1 or 1, or standard normal."""
+    drawn = torch.randn(members, len(widths))
+    drawn = drawn.sign() if signs else drawn
+    return drawn.repeat_interleave(torch.tensor(widths), dim=1, output_size=sum(widths))

@@ -13,22 +13,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mixfit.candidates.mixed import Mixture
-from mixfit.choices import Crop
-from mixfit.config import ModelConfig
+from mixfit.config import Crop, ModelConfig
 from mixfit.data.bad_inputs import BadInput
-from mixfit.data.cache import Cache
+from mixfit.data.columns.preprocess import TableArrays, TablePreprocessor, require_columns
+from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.target import Target
 from mixfit.data.load import MixedData
-from mixfit.data.photo_cells import photo_name, shown_cell
-from mixfit.data.photos import Photos, find_photos, needs_folder
-from mixfit.data.preprocess import TableArrays, TablePreprocessor, require_columns
-from mixfit.data.schema import Schema
-from mixfit.data.store import ImageFiles
-from mixfit.data.target import Target
-from mixfit.device import default_device
+from mixfit.data.photos.cells import photo_name, shown_cell
+from mixfit.data.photos.find import Photos, find_photos, needs_folder
+from mixfit.data.photos.records import Cache
+from mixfit.data.photos.store import ImageFiles
 from mixfit.errors import ConfigError
+from mixfit.models.mixed import Mixture
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor.card import ModelFacts, model_card
+from mixfit.training.device import default_device
 
 if TYPE_CHECKING:
     from mixfit.predictor.network import NetworkPredictor

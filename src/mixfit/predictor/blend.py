@@ -10,30 +10,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixfit.candidates.candidate import FittedSimple, check_fits, read_fitted
-from mixfit.candidates.encoding import PhotoMeans, RowEncoder, mean_features
-from mixfit.candidates.fold import Fitted, RowsToPredict
-from mixfit.candidates.intervals import (
+from mixfit.config import ModelConfig
+from mixfit.data.dataset import FeatureTable
+from mixfit.data.photos.records import Cache
+from mixfit.data.photos.store import ImageFiles, ImageSource, open_image_store
+from mixfit.ensemble.intervals import (
     ClassUncertainty,
     NumberUncertainty,
     Uncertainty,
     tempered,
     uncertainty_from_dict,
 )
-from mixfit.candidates.mixed import Gallery, Mixture, mix_rows
-from mixfit.candidates.network import FittedNetwork
-from mixfit.candidates.saved import below
-from mixfit.config import ModelConfig
-from mixfit.data.cache import Cache
-from mixfit.data.dataset import FeatureTable
-from mixfit.data.image_source import ImageSource
-from mixfit.data.image_store import open_image_store
-from mixfit.data.store import ImageFiles
 from mixfit.errors import ConfigError, DataError
+from mixfit.files import Share, Within, from_plain
+from mixfit.models.candidate import FittedSimple, check_fits, read_fitted
+from mixfit.models.encoding import PhotoMeans, RowEncoder, mean_features
+from mixfit.models.fold import Fitted, RowsToPredict
+from mixfit.models.mixed import Gallery, Mixture, mix_rows
+from mixfit.models.network import FittedNetwork
+from mixfit.models.saved import below
 from mixfit.nn.backbones import Backbone
 from mixfit.nn.build import ModelShape, make_model, make_saved_backbone
 from mixfit.nn.image import ImageEncoder
-from mixfit.plain import Share, Within, from_plain
 from mixfit.predictor.base import Mixer, ModelOutput, Predictor, RawRows, number_or_logarithm
 from mixfit.predictor.card import licence_of
 from mixfit.predictor.folder import Described, check_columns, save_folder

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mixfit.config import ModelConfig
-from mixfit.data.schema import Schema
+from mixfit.data.columns.schema import Schema
+from mixfit.files import from_plain
 from mixfit.nn.backbones import has_pretrained_weights
-from mixfit.plain import from_plain
 
 LICENCE = "Image network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0)."
 FROM_SCRATCH = "All weights began at random: none of somebody else's are in this model."

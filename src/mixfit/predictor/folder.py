@@ -16,13 +16,12 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import mixfit
-from mixfit.choices import Crop, Role
-from mixfit.data.preprocess import TablePreprocessor
-from mixfit.data.schema import Schema
-from mixfit.data.target import target_from_dict
+from mixfit.config import Crop, Role
+from mixfit.data.columns.preprocess import TablePreprocessor
+from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.target import target_from_dict
 from mixfit.errors import DataError
-from mixfit.files import first_line, is_there, new_folder, read_file, read_json, write_file
-from mixfit.plain import from_plain
+from mixfit.files import first_line, from_plain, is_there, new_folder, read_file, read_json, write_file
 from mixfit.predictor.base import Predictor
 from mixfit.predictor.card import ModelFacts
 

@@ -10,23 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixfit.candidates.encoding import RowEncoder
-from mixfit.candidates.mixed import Gallery, Mixture, mix_rows
-from mixfit.candidates.network import mixed_outputs
 from mixfit.config import ModelConfig
-from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable, MixedDataset
-from mixfit.data.geometry import RandomResizedCrop
 from mixfit.data.load import MixedData
 from mixfit.data.loader import DataLoader
+from mixfit.data.photos.records import Cache
+from mixfit.data.photos.store import ImageFiles
 from mixfit.data.sampler import SequentialSampler
-from mixfit.data.store import ImageFiles
-from mixfit.data.transform import RandomHorizontalFlip
+from mixfit.data.transforms.augment import RandomResizedCrop
+from mixfit.data.transforms.transform import RandomHorizontalFlip
 from mixfit.errors import ConfigError, DataError
-from mixfit.files import json_numbers
+from mixfit.files import from_plain, json_numbers
+from mixfit.models.encoding import RowEncoder
+from mixfit.models.mixed import Gallery, Mixture, mix_rows
+from mixfit.models.network import mixed_outputs
 from mixfit.nn.build import ModelShape, make_model, make_saved_model
 from mixfit.nn.model import MixedInputModel
-from mixfit.plain import from_plain
 from mixfit.predictor.base import BATCH, Mixer, ModelOutput, Predictor, RawRows, number_or_logarithm
 from mixfit.predictor.card import licence_of
 from mixfit.predictor.folder import Described, save_folder

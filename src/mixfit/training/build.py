@@ -1,29 +1,72 @@
-"""The network that suits some data, and the features of its frozen part computed once."""
+"""The network that suits some data, its first state, and the features of its frozen part computed once."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
+from typing import Literal
 
 import numpy as np
 import torch
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixfit.config import ModelConfig
-from mixfit.data.cache import Cache
 from mixfit.data.dataset import FeatureTable
-from mixfit.data.feature_store import FeatureStore
-from mixfit.data.image_source import ImageSource
 from mixfit.data.load import MixedData
-from mixfit.data.store import ImageFiles
+from mixfit.data.photos.features import FeatureStore
+from mixfit.data.photos.records import Cache
+from mixfit.data.photos.store import ImageFiles, ImageSource
 from mixfit.errors import ConfigError
-from mixfit.nn.bins import compute_bins
 from mixfit.nn.build import ModelShape, make_model, with_sizes
 from mixfit.nn.image import ImageEncoder
+from mixfit.nn.init import Scaled, Stage, lsuv, start_at_target
 from mixfit.nn.model import MixedInputModel
+from mixfit.nn.numbers import compute_bins
 from mixfit.seeding import seeded
-from mixfit.training.prepare import start_well
+from mixfit.weighted import weighted_mean
+
+Part = Literal["branches", "output"]
+_UNSEEN = 1e-3
+"""Share of the first prediction that is spread evenly: a class may be in no training row of a fold."""
+
+
+def start_well(model: MixedInputModel, data: MixedData, *, scale: Sequence[Part] = ()) -> list[Scaled]:
+    """Let a new model predict the mean of the training rows, and give parts of it unit variance for the first batch.
+
+    Args:
+        scale: "branches" for the encodings of table and photos where they meet, "output" for the predictions.
+    Returns:
+        What was scaled, in the order of the model; print it to see which branch was too loud.
+    """
+    scaled: list[Scaled] = []
+    if scale:
+        xb, _ = next(iter(data.train))
+        data.train.set_epoch(0)  # the batch was only looked at
+        xb = xb.to(model.head.weight.device)
+        with torch.no_grad():
+            scaled = lsuv(model, lambda: model(xb), _stages(model, scale))
+    rows = data.split.train
+    target, weight = data.arrays.target.numpy()[rows], data.weights("train")
+    if data.target.classes is None:
+        start_at_target(model.head, mean=weighted_mean(target, weight))
+    else:
+        shares = np.bincount(target, weights=weight, minlength=data.target.outputs)
+        shares = (1 - _UNSEEN) * shares / shares.sum() + _UNSEEN / len(shares)
+        start_at_target(model.head, class_share=shares.tolist())
+    return scaled
+
+
+def _stages(model: MixedInputModel, scale: Sequence[Part]) -> list[Stage]:
+    stages = []
+    if model.image is not None and "branches" in scale:
+        assert isinstance(model.tabular, nn.Module)
+        stages.append(Stage("table", model.tabular, model.tabular.last_layers))
+        stages.append(Stage("photos", model.image, model.image.last_layers))
+    if "output" in scale:
+        stages.append(Stage("output", model.head, (model.head,), centre=True))
+    return stages
+
 
 CHUNK = 16
 """Photos that go through the network at a time, always just so many: fewer may come out with other bits."""

@@ -10,8 +10,7 @@ from mixfit.data.dataset import FeatureTable
 from mixfit.errors import ConfigError
 from mixfit.nn.freezing import freeze, unfreeze
 from mixfit.nn.model import MixedInputModel
-from mixfit.training.callback import Callback
-from mixfit.training.state import TrainState
+from mixfit.training.callback import Callback, TrainState
 
 if TYPE_CHECKING:
     from mixfit.training.learner import Learner

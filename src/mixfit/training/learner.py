@@ -1,32 +1,65 @@
-"""The Learner: trains a model on ``(xb, yb)`` batches; everything beside the loop is a callback."""
+"""Worker processes of PyTorch's DataLoader that are gone: one sentence in place of whatever breaks by it."""
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixfit.device import default_device, is_out_of_memory
 from mixfit.errors import ConfigError, DataError, Diverged, ResourceError
 from mixfit.nn.model import MixedInputModel
-from mixfit.training.callback import Callback, CancelBatch, CancelEpoch, CancelFit, CancelTrain, Events
+from mixfit.training.callback import (
+    Batches,
+    Callback,
+    CancelBatch,
+    CancelEpoch,
+    CancelFit,
+    CancelTrain,
+    Events,
+    TrainingData,
+    TrainState,
+)
 from mixfit.training.callbacks.schedule import OneCycle
-from mixfit.training.doctor.examine import examine
-from mixfit.training.doctor.finding import Finding
+from mixfit.training.checkpoint import Snapshot, restore
+from mixfit.training.device import default_device, is_out_of_memory
 from mixfit.training.fine_tune import fine_tune
 from mixfit.training.loss import Loss, PerMember
-from mixfit.training.lost_workers import lost_workers_told
 from mixfit.training.lr_find import RateSearch, find_rate
 from mixfit.training.metrics import Metric, evaluate
 from mixfit.training.optimizer import AdamW, parameter_groups
-from mixfit.training.snapshot import Snapshot, restore
-from mixfit.training.state import TrainState
-from mixfit.training.training_data import Batches, TrainingData
 
 if TYPE_CHECKING:
     from mixfit.training.callbacks.recorder import Recorder
+
+
+_HANDLER = 5.0
+"""Seconds within which PyTorch's handler has heard of a worker's end; it would raise in the caller's code later."""
+
+
+@contextmanager
+def lost_workers_told(loader: object) -> Iterator[None]:
+    """Say in one sentence that a worker process of PyTorch's DataLoader is gone.
+
+    PyTorch's handler of SIGCHLD raises a RuntimeError wherever Python happens to be, also in a callback, and the pipe
+    to the worker may break before that."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        has_workers = getattr(loader, "num_workers", 0) > 0
+        lost = isinstance(error, ConnectionError | EOFError) or "DataLoader worker" in str(error)
+        if not (has_workers and lost):
+            raise
+        if not isinstance(error, RuntimeError):
+            with suppress(RuntimeError):
+                time.sleep(_HANDLER)
+        raise ResourceError(
+            f"A worker of the DataLoader was killed, perhaps for want of memory ({str(error).splitlines()[0]}): "
+            "use fewer workers or smaller batches; num_workers=0 shows where it happens."
+        ) from error
 
 
 class Learner:
@@ -191,13 +224,6 @@ class Learner:
             Diverged: the loss is not finite from the beginning.
         """
         return find_rate(self, start=start, end=end, steps=steps, callbacks=callbacks)
-
-    def doctor(self, *, epochs: int = 5, lr: float | None = None) -> tuple[Finding, ...]:
-        """What is wrong with this training, in plain language; nothing if it is healthy.
-
-        If a ``Doctor`` among the callbacks has watched a fit, its findings; else those of a short training of
-        ``epochs`` at ``lr``, by default a found one, after which everything is as it was."""
-        return examine(self, epochs=epochs, lr=lr)
 
     def validate(self, loader: Batches | None = None) -> dict[str, float]:
         """Loss and metrics over ``loader`` (by default ``data.valid``), without any callback.

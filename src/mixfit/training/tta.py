@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mixfit.data.batch import Inputs
-from mixfit.data.random import RowRandom
-from mixfit.data.transform import Compose, Transform
+from mixfit.data.transforms.transform import Compose, Transform
 from mixfit.errors import ConfigError
+from mixfit.seeding import RowRandom
 
 
 def augmented_outputs(

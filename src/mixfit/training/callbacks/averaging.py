@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
-from mixfit.training.callback import Callback
-from mixfit.training.state import TrainState
+from mixfit.training.callback import Callback, TrainState
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 

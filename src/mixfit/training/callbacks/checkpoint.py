@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mixfit.errors import ConfigError
-from mixfit.training.callback import Callback
-from mixfit.training.checkpoint_files import Best, write_best, write_last
-from mixfit.training.snapshot import changing_tensors, has_position, judged_tensors, take
-from mixfit.training.state import TrainState
+from mixfit.training.callback import Callback, TrainState
+from mixfit.training.checkpoint import (
+    Best,
+    changing_tensors,
+    has_position,
+    judged_tensors,
+    take,
+    write_best,
+    write_last,
+)
 
 SHARE = 0.05
 """The most of a fit's time that saving takes."""

@@ -1,14 +1,19 @@
-"""Callbacks that decide when training ends and which weights are kept."""
+"""Callbacks that decide when training ends and which weights are kept: early stopping, pruning, time, signals."""
 
 import math
-from typing import Any, Literal
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from mixfit.errors import ConfigError
-from mixfit.training.callback import Callback, CancelFit
-from mixfit.training.snapshot import judged_tensors
-from mixfit.training.state import TrainState
+from mixfit.errors import ConfigError, Stopped
+from mixfit.training.callback import Callback, CancelFit, CancelTrain, TrainState
+from mixfit.training.checkpoint import has_position, judged_tensors
 
 
 class EarlyStopping(Callback):
@@ -70,3 +75,251 @@ class EarlyStopping(Callback):
     def close(self, state: TrainState) -> None:
         """Free the copy."""
         self._weights = {}
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """What is needed of a trial; ``optuna.Trial`` has it."""
+
+    def report(self, value: float, step: int) -> None: ...
+
+    def should_prune(self) -> bool: ...
+
+
+class Pruning(Callback):
+    """Reports a metric of every epoch to a trial, and ends the fit when the trial is not worth going on with.
+
+    Afterwards ``pruned`` says whether it was; whoever made the trial then raises ``optuna.TrialPruned`` or tells the
+    study.
+
+    Args:
+        trial: of the study, such as an ``optuna.Trial``.
+        metric: a key of ``state.metrics``.
+        may_end: False only reports.
+    """
+
+    order = 9  # after the epoch is recorded, before early stopping may end the fit
+
+    def __init__(self, trial: Reports, metric: str = "valid_loss", *, may_end: bool = True) -> None:
+        self.trial, self.metric, self.may_end = trial, metric, may_end
+        self.pruned = False
+
+    def before_fit(self, state: TrainState) -> None:
+        """Start anew."""
+        self.pruned = False
+
+    def after_epoch(self, state: TrainState) -> None:
+        """Report, and ask."""
+        if self.metric not in state.metrics:
+            raise ConfigError(f"Pruning watches {self.metric!r}, but the metrics are {', '.join(state.metrics)}.")
+        self.trial.report(state.metrics[self.metric], state.epoch)
+        if self.may_end and self.trial.should_prune():
+            self.pruned = True
+            raise CancelFit
+
+
+class Deadline(Callback):
+    """Ends the fit after the batch in which a moment is over; ``over`` says whether that happened.
+
+    Args:
+        at: of ``time.monotonic()``; None for never.
+    """
+
+    order = 8
+
+    def __init__(self, at: float | None) -> None:
+        self.at = at
+        self.over = False
+
+    def after_batch(self, state: TrainState) -> None:
+        """Look at the clock."""
+        if self.at is not None and state.training and time.monotonic() > self.at:
+            self.over = True
+            raise CancelFit
+
+
+class TimeBudget(Callback):
+    """Ends the fit within ``seconds``: the last epoch is left early, validated, and no other follows.
+
+    Schedules that go by ``state.progress`` are at their end by then, if the epochs of the fit are not over before. The
+    time of the validation is that of the one before; in the first epoch it is not known yet and comes on top. A step
+    that has begun is finished.
+
+    Args:
+        seconds: of the whole fit; of one that is resumed, those of its parts together.
+        clock: gives seconds.
+    Raises:
+        ConfigError: ``seconds`` is not above 0.
+    """
+
+    order = 105  # after Checkpoints, which is to save the last epoch, and before StopOnSignal
+    chooses = False
+
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        if not seconds > 0:
+            raise ConfigError(f"seconds must be above 0, got {seconds}.")
+        self.seconds, self.clock = seconds, clock
+        self._started = self._batch_ended = self._train_ended = 0.0
+        self._earlier = self._validation = self._step = self._share = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the fit so far, with those before it was resumed."""
+        return self._earlier + self.clock() - self._started
+
+    def state_dict(self) -> dict[str, Any]:
+        """How much of the time is gone."""
+        return {
+            "elapsed": self.elapsed,
+            "validation": self._validation,
+            "step": self._step,
+            "share": self._share,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Time between the parts of a fit does not count."""
+        self._started = self.clock()
+        self._earlier, self._validation = state["elapsed"], state["validation"]
+        self._step, self._share = state["step"], state["share"]
+
+    def before_fit(self, state: TrainState) -> None:
+        """Start the clock."""
+        self._started = self.clock()
+        self._earlier = self._validation = self._step = self._share = 0.0
+
+    def before_train(self, state: TrainState) -> None:
+        """The time of a validation is gone, or that of the fit before it was resumed."""
+        self._batch_ended = self.elapsed
+        self._set_share(state)
+
+    def after_batch(self, state: TrainState) -> None:
+        """Leave the training rows if that was the last step, else set the share for the next one."""
+        if not state.training:
+            return
+        now = self.elapsed
+        self._step, self._batch_ended = now - self._batch_ended, now
+        if self._share == 1 or self._share_at(now) >= 1:
+            self._share = 1.0
+            raise CancelTrain
+        self._set_share(state)
+
+    def after_train(self, state: TrainState) -> None:
+        """The validation begins."""
+        self._train_ended = self.elapsed
+
+    def after_epoch(self, state: TrainState) -> None:
+        """The validation is over; was it the last?"""
+        self._validation = self.elapsed - self._train_ended
+        if self._share == 1 or self._share_at(self.elapsed + self._step / 2) >= 1:
+            raise CancelFit
+
+    def _set_share(self, state: TrainState) -> None:
+        """For the next step; it is the last one if that ends nearer to the time than another after it would."""
+        is_last = self._share_at(self._batch_ended + 1.5 * self._step) >= 1
+        state.time_share = self._share = 1.0 if is_last else max(self._share, self._share_at(self._batch_ended))
+
+    def _share_at(self, elapsed: float) -> float:
+        training = self.seconds - self._validation
+        return min(elapsed / training, 1.0) if training > 0 else 1.0
+
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class SecondSignal(KeyboardInterrupt):
+    """A further signal, which ends the process at once."""
+
+
+@contextmanager
+def interruptible() -> Iterator[list[str]]:
+    """Let SIGTERM and SIGHUP interrupt the block at once, as Ctrl-C does; the second signal is a ``SecondSignal``.
+
+    For work whose results are written whole or not at all, so that nothing is lost but what was not written yet. The
+    signals have their former effect again after the block. Does nothing outside of the main thread, where Python
+    allows no handlers.
+
+    Yields:
+        The names of the signals that came, filled while the block runs.
+    Raises:
+        KeyboardInterrupt: a signal came. It is no ``Exception``, so that no clause that repairs or skips a damaged
+            photo takes it for one.
+    """
+    came: list[str] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(signal.Signals(number).name)
+        raise SecondSignal if len(came) > 1 else KeyboardInterrupt
+
+    former = _listen(interrupt)
+    try:
+        yield came
+    finally:
+        _restore(former)
+
+
+def _listen(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Handle all of ``SIGNALS`` but those that are ignored, for nohup is to stay nohup; the former handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def _restore(former: dict[int, Any]) -> None:
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+class StopOnSignal(Callback):
+    """Raises ``Stopped`` after the batch in which SIGTERM, SIGHUP or Ctrl-C arrived; the second one ends at once.
+
+    ``Checkpoints`` in the same fit saves before that. A signal during validation waits for the end of the epoch, and so
+    does one in a fit over PyTorch's DataLoader, which cannot be resumed in the middle of an epoch. The signals have
+    their former effect again when the fit is over. Does nothing outside of the main thread, where Python allows none.
+
+    Args:
+        advice: added to the message, such as the command that goes on.
+    """
+
+    order = 110  # after Checkpoints
+    chooses = changes = False
+
+    def __init__(self, advice: str = "") -> None:
+        self.advice = advice
+        self._former: dict[int, Any] = {}
+
+    def before_fit(self, state: TrainState) -> None:
+        """Listen."""
+
+        def ask_to_stop(number: int, frame: FrameType | None) -> None:
+            if state.stop_requested:
+                raise SecondSignal
+            state.stop_requested = signal.Signals(number).name
+
+        self._former = _listen(ask_to_stop)
+
+    def after_batch(self, state: TrainState) -> None:
+        """Stop here if the fit can be gone on with from here."""
+        if state.stop_requested and state.training and has_position(state.loader):
+            raise Stopped(
+                f"stopped by {state.stop_requested} after batch {state.batch} of {state.steps_per_epoch} of epoch "
+                f"{state.epoch + 1}.{self._advice()}"
+            )
+
+    def after_epoch(self, state: TrainState) -> None:
+        """Stop here."""
+        if state.stop_requested:
+            raise Stopped(f"stopped by {state.stop_requested} after epoch {state.epoch + 1}.{self._advice()}")
+
+    def after_fit(self, state: TrainState) -> None:
+        """A signal that came while the result was saved is not lost."""
+        if state.stop_requested:
+            raise Stopped(f"stopped by {state.stop_requested} at the end of the training.{self._advice()}")
+
+    def close(self, state: TrainState) -> None:
+        """The signals do again what they did."""
+        _restore(self._former)
+        self._former = {}
+
+    def _advice(self) -> str:
+        return f" {self.advice}" if self.advice else ""

@@ -5,11 +5,9 @@ from typing import Any, Generic, TypeVar
 
 from mixfit.errors import ConfigError
 from mixfit.hooks.activation_stats import QUANTILES, ActivationStats
-from mixfit.hooks.branches import MIXED_BRANCHES
 from mixfit.hooks.gradient_stats import GradientStats
-from mixfit.hooks.select import Layers
-from mixfit.training.callback import Callback
-from mixfit.training.state import TrainState
+from mixfit.hooks.hook import MIXED_BRANCHES, Layers
+from mixfit.training.callback import Callback, TrainState
 
 Stats = TypeVar("Stats", ActivationStats, GradientStats)
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from mixfit.errors import ConfigError
 from mixfit.files import explained, json_numbers, write_file
-from mixfit.training.callback import Callback
-from mixfit.training.state import TrainState
+from mixfit.training.callback import Callback, TrainState
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from mixfit.errors import ConfigError
-from mixfit.suggest import did_you_mean
-from mixfit.training.callback import Callback
+from mixfit.errors import ConfigError, did_you_mean
+from mixfit.training.callback import Callback, TrainState
 from mixfit.training.schedule import Shape, one_cycle, one_cycle_momentum
-from mixfit.training.state import TrainState
 
 
 class Schedule(Callback):

@@ -1,18 +1,160 @@
-"""The bookkeeping of every optimiser: groups, steps, state that can be saved.
-
-An optimiser is a list of pieces, which run in order over all parameters of a group at once (``torch._foreach_*``). A
-statistic remembers something of each parameter, a stepper changes the parameters. A subclass says which pieces and with
-which numbers. Group dictionaries have PyTorch's form, so schedules work with either kind."""
+"""What every optimiser is made of: groups and steps, statistics that remember gradients, steppers of the weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
-from mixfit.training.optimizer.cohort import Cohort, Update, blocks, joined, regroup
+
+HALF = (torch.float16, torch.bfloat16)
+NUMBERS_A_BLOCK = 2**19
+"""2 MB in float32, and Adam holds five lists of them; a larger tensor is a block by itself."""
+
+
+class Cohort:
+    """Parallel lists, one place for each parameter, and what is known of all of them together.
+
+    Args:
+        parameters: that took part in the same steps.
+        block: cohorts of one block only are joined, see ``blocks``.
+    """
+
+    def __init__(self, parameters: list[Tensor], block: int) -> None:
+        self.parameters, self.block = parameters, block
+        self.numbers: dict[str, float] = {"count": 0}
+        """``count`` of the steps taken, and what else is one number for all."""
+        self.tensors: dict[str, list[Tensor]] = {}
+        """What is remembered of each parameter, in its shape; in float32 for parameters of 16 bits."""
+
+    @property
+    def past(self) -> tuple[object, ...]:
+        """Equal for cohorts that can be joined."""
+        return (self.block, *self.numbers.items(), *self.tensors)
+
+    def take(self, places: list[int]) -> "Cohort":
+        """The parameters at these places, as a cohort of their own."""
+        part = Cohort([self.parameters[i] for i in places], self.block)
+        part.numbers = dict(self.numbers)
+        part.tensors = {name: [tensors[i] for i in places] for name, tensors in self.tensors.items()}
+        return part
+
+    def join(self, other: "Cohort") -> None:
+        """Add the parameters of a cohort with the same past."""
+        self.parameters.extend(other.parameters)
+        for name, tensors in self.tensors.items():
+            tensors.extend(other.tensors[name])
+
+    def split(self) -> dict[bool, "Cohort"]:
+        """Those with a gradient under True, those without under False; the cohort itself when it need not be split."""
+        having: list[int] = []
+        lacking: list[int] = []
+        for place, parameter in enumerate(self.parameters):
+            (lacking if parameter.grad is None else having).append(place)
+        if not (having and lacking):
+            return {bool(having): self}
+        return {True: self.take(having), False: self.take(lacking)}
+
+
+def regroup(cohorts: list[Cohort]) -> tuple[list[Cohort], list[Cohort]]:
+    """The parameters that have a gradient and those that have none, in as few cohorts as possible."""
+    moving: list[Cohort] = []
+    resting: list[Cohort] = []
+    for cohort in cohorts:
+        for has_gradients, part in cohort.split().items():
+            (moving if has_gradients else resting).append(part)
+    return joined(moving), joined(resting)
+
+
+def joined(cohorts: list[Cohort]) -> list[Cohort]:
+    """The same parameters, those with the same past in one cohort."""
+    found: dict[tuple[object, ...], Cohort] = {}
+    for cohort in cohorts:
+        same = found.setdefault(cohort.past, cohort)
+        if same is not cohort:
+            same.join(cohort)
+    return list(found.values())
+
+
+def blocks(parameters: list[Tensor]) -> list[int]:
+    """A number for each parameter: those with the same number are changed together.
+
+    They are of one device and one kind of number. On a CPU they are also few enough to stay in its cache from one piece
+    of a step to the next, and for the memory of intermediate results to be used again; a GPU wants all at once."""
+    found: list[int] = []
+    kind, filled = None, 0
+    for parameter in parameters:
+        new_kind = (parameter.device, parameter.dtype)
+        filled += parameter.numel()
+        full = parameter.device.type == "cpu" and filled > NUMBERS_A_BLOCK
+        if new_kind != kind or full:
+            found.append(found[-1] + 1 if found else 0)
+            kind, filled = new_kind, parameter.numel()
+        else:
+            found.append(found[-1])
+    return found
+
+
+class Update:
+    """One step of one cohort: what its pieces read and change. All lists run parallel.
+
+    Args:
+        cohort: all of its parameters have a gradient.
+    Raises:
+        ConfigError: a gradient is sparse or of another kind of number than its parameter.
+    """
+
+    def __init__(self, cohort: Cohort) -> None:
+        self._cohort = cohort
+        cohort.numbers["count"] += 1
+        grads = [checked_gradient(parameter) for parameter in cohort.parameters]
+        # 16 bits are too few for running means: 0.999 * v + 0.001 * g**2 would round to v.
+        self._halves = [i for i, parameter in enumerate(cohort.parameters) if parameter.dtype in HALF]
+        self.parameters: list[Tensor] = list(cohort.parameters)
+        """Changed in place."""
+        for i in self._halves:
+            self.parameters[i], grads[i] = self.parameters[i].float(), grads[i].float()
+        self.direction = grads
+        """What is to be subtracted: the gradients, until a piece puts other tensors here. Never changed in place."""
+        self.numbers = cohort.numbers
+
+    @property
+    def count(self) -> int:
+        """Steps of these parameters, this one included."""
+        return int(self.numbers["count"])
+
+    def remembered(self, name: str, start: Callable[[Tensor], Tensor] = torch.zeros_like) -> list[Tensor]:
+        """Tensors that stay from step to step; ``start`` makes the first of each from its parameter."""
+        tensors = self._cohort.tensors
+        if name not in tensors:
+            tensors[name] = [start(parameter) for parameter in self.parameters]
+        return tensors[name]
+
+    def finish(self) -> None:
+        """Round what was computed in float32 for parameters of 16 bits."""
+        if self._halves:
+            targets = [self._cohort.parameters[i] for i in self._halves]
+            torch._foreach_copy_(targets, [self.parameters[i] for i in self._halves])
+
+
+def checked_gradient(parameter: Tensor) -> Tensor:
+    """The gradient, dense and of the parameter's kind of number.
+
+    Raises:
+        ConfigError: it is not."""
+    grad = parameter.grad
+    assert grad is not None
+    if grad.layout is not torch.strided or grad.dtype != parameter.dtype:
+        kind = "sparse" if grad.layout is not torch.strided else str(grad.dtype)
+        raise ConfigError(
+            f"The gradient of a parameter {tuple(parameter.shape)} of {parameter.dtype} is {kind}; the optimisers take "
+            "dense gradients of the parameter's own kind, so make its layer without sparse=True."
+        )
+    return grad
+
 
 ParamGroup = dict[str, Any]
 Parameters = Iterable[nn.Parameter] | Iterable[ParamGroup]
@@ -177,3 +319,147 @@ def _check_settings(group: ParamGroup) -> None:
     for name, share in shares.items():
         if not 0 <= share < 1:
             raise ConfigError(f"{name} must be in [0, 1), got {share}.")
+
+
+@dataclass(slots=True)
+class Momentum:
+    """A velocity, ``v = momentum * v + g``, becomes the direction (Polyak 1964)."""
+
+    momentum: float
+
+    def __call__(self, update: Update) -> None:
+        """Gather speed; without momentum nothing is remembered."""
+        if not self.momentum:
+            return
+        velocity = update.remembered("momentum")
+        torch._foreach_mul_(velocity, self.momentum)
+        torch._foreach_add_(velocity, update.direction)
+        update.direction = velocity
+
+
+@dataclass(slots=True)
+class Average:
+    """The running mean of the gradient under a name: ``m = beta * m + (1 - beta) * g``."""
+
+    name: str
+    beta: float
+
+    def __call__(self, update: Update) -> None:
+        """Take the gradient in."""
+        torch._foreach_lerp_(update.remembered(self.name), update.direction, 1 - self.beta)
+
+
+@dataclass(slots=True)
+class AverageSquare:
+    """The running mean of the squared gradient, ``v = beta * v + (1 - beta) * g**2``, under the name ``square``."""
+
+    beta: float
+
+    def __call__(self, update: Update) -> None:
+        """Take the squared gradient in."""
+        squares = update.remembered("square")
+        torch._foreach_mul_(squares, self.beta)
+        torch._foreach_addcmul_(squares, update.direction, update.direction, 1 - self.beta)
+
+
+@dataclass(slots=True)
+class L2:
+    """Adds ``weight_decay * p`` to the gradient, as if half the squared length of the weights were in the loss."""
+
+    weight_decay: float
+
+    def __call__(self, update: Update) -> None:
+        """Leaves the gradient itself alone."""
+        if self.weight_decay:
+            update.direction = list(torch._foreach_add(update.direction, update.parameters, alpha=self.weight_decay))
+
+
+@dataclass(slots=True)
+class Decay:
+    """Shrinks the parameters by a share, apart from the gradient (Loshchilov and Hutter 2017, arXiv:1711.05101)."""
+
+    share: float
+
+    def __call__(self, update: Update) -> None:
+        """``p -= share * p``."""
+        if self.share:
+            torch._foreach_mul_(update.parameters, 1 - self.share)
+
+
+@dataclass(slots=True)
+class Descend:
+    """``p -= lr * direction``."""
+
+    lr: float
+
+    def __call__(self, update: Update) -> None:
+        """One step downhill."""
+        torch._foreach_add_(update.parameters, update.direction, alpha=-self.lr)
+
+
+@dataclass(slots=True)
+class DivideByRoot:
+    """``direction / (sqrt(square) + eps)``: long steps where gradients are small."""
+
+    eps: float
+
+    def __call__(self, update: Update) -> None:
+        """Needs ``AverageSquare`` before it."""
+        denominators = _roots(update, self.eps)
+        update.direction = list(torch._foreach_div(update.direction, denominators))
+
+
+@dataclass(slots=True)
+class RootStep:
+    """``DivideByRoot`` and ``Descend`` in one pass over the memory."""
+
+    lr: float
+    eps: float
+
+    def __call__(self, update: Update) -> None:
+        """``p -= lr * direction / (sqrt(square) + eps)``."""
+        torch._foreach_addcdiv_(update.parameters, update.direction, _roots(update, self.eps), -self.lr)
+
+
+@dataclass(slots=True)
+class AdamStep:
+    """``p -= lr * mean / (sqrt(square) + eps)``, both corrected for their start at 0 (Kingma and Ba, arXiv:1412.6980).
+
+    Needs ``Average("mean", betas[0])`` and ``AverageSquare(betas[1])`` before it."""
+
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+
+    def __call__(self, update: Update) -> None:
+        """Both sides of the fraction are multiplied by the second correction, which spares a pass over the memory."""
+        start1, start2 = corrections(update, self.betas)
+        denominators = _roots(update, self.eps * start2)
+        torch._foreach_addcdiv_(update.parameters, update.remembered("mean"), denominators, -self.lr * start2 / start1)
+
+
+@dataclass(slots=True)
+class AdamDirection:
+    """Adam's direction without its step, for optimisers that change its length."""
+
+    betas: tuple[float, float]
+    eps: float
+
+    def __call__(self, update: Update) -> None:
+        """As ``AdamStep``."""
+        start1, start2 = corrections(update, self.betas)
+        directions = list(torch._foreach_div(update.remembered("mean"), _roots(update, self.eps * start2)))
+        torch._foreach_mul_(directions, start2 / start1)
+        update.direction = directions
+
+
+def corrections(update: Update, betas: tuple[float, float]) -> tuple[float, float]:
+    """The shares of the mean, and of the root of the mean square, that a running mean from 0 has reached by now."""
+    beta1, beta2 = betas
+    return 1 - beta1**update.count, (1 - beta2**update.count) ** 0.5
+
+
+def _roots(update: Update, eps: float) -> list[Tensor]:
+    roots = list(torch._foreach_sqrt(update.remembered("square")))
+    torch._foreach_add_(roots, eps)
+    return roots

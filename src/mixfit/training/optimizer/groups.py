@@ -1,12 +1,15 @@
-"""Parameter groups: which parameters learn how fast, and which of them decay."""
+"""Parameter groups, which parameters learn how fast and which of them decay, and the clipping of gradients."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
 from mixfit.nn.freezing import NORMS, has_only_norms
+from mixfit.training.optimizer.base import HALF
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _SEQUENCES = (nn.Sequential, nn.ModuleList)
@@ -132,3 +135,29 @@ def _not_decaying(model: nn.Module) -> set[int]:
                 kept.add(id(parameter))
         kept |= {id(parameter) for name, parameter in module.named_parameters() if name in named}
     return kept
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+    """Scale all gradients by one factor, so that together they are at most ``max_norm`` long (arXiv:1211.5063).
+
+    Args:
+        parameters: those without a gradient do not count.
+        max_norm: in the unit of the gradients; ``math.inf`` only measures.
+    Returns:
+        Their length before, float32 or float64 ``()``, on their device: nothing waits for the GPU.
+    Raises:
+        ConfigError: ``max_norm`` is not above 0.
+    """
+    if not max_norm > 0:
+        raise ConfigError(f"max_norm must be above 0, got {max_norm}.")
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not grads:
+        return torch.zeros(())
+    # Sums of squares overflow in 16 bits.
+    lengths = torch._foreach_norm([grad.float() if grad.dtype in HALF else grad for grad in grads])
+    norm = torch.linalg.vector_norm(torch.stack([length.to(grads[0].device) for length in lengths]))
+    if max_norm < math.inf:
+        # Multiplied also when nothing is to be cut: whether it is, is known only on the device.
+        torch._foreach_mul_(grads, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm

@@ -1,0 +1,1 @@
+"""The automatic whole: inspect, fit, resume, tune."""

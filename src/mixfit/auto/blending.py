@@ -1,0 +1,478 @@
+"""Fit all models of a preset over folds, blend them, and decide whether the photos are worth it.
+
+In: data with features of their photos. Out: ``Blended``: the predictor, what each model is worth, and the choice with
+its reason."""
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from mixfit.auto.kept_models import RunKeeper
+from mixfit.auto.presets import plan_for
+from mixfit.config import ModelConfig, TrainConfig, parse_duration
+from mixfit.data.columns.preprocess import TablePreprocessor
+from mixfit.data.dataset import FeatureTable
+from mixfit.data.load import MixedData
+from mixfit.data.ties import COPIES_TIE_NONE
+from mixfit.ensemble.blend import Blend, ModelPredictions, blend, gain, row_losses
+from mixfit.ensemble.calibration import FIFTHS, fifths
+from mixfit.ensemble.cross_fit import (
+    VALIDATION,
+    FittedFolds,
+    Fitting,
+    OutOfTimeError,
+    cross_fit,
+    fit_folds,
+    photo_means,
+)
+from mixfit.ensemble.intervals import (
+    ClassUncertainty,
+    NumberUncertainty,
+    Uncertainty,
+    class_uncertainty,
+    number_uncertainty,
+)
+from mixfit.ensemble.photo_rule import PhotoRule, judge_photos
+from mixfit.errors import ConfigError, Diverged
+from mixfit.models.encoding import EncodedRows, RowEncoder
+from mixfit.models.threads import SMALL, one_thread
+from mixfit.nn.image import ImageEncoder
+from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
+from mixfit.runs.report.content import Coverage, LeaderboardLine, LevelCoverage
+from mixfit.runs.results import BLEND, LEVEL, LEVELS, PHOTO_BLEND, TABLE_BLEND, Contest
+
+_FEWEST_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blended:
+    """What came of trying many models."""
+
+    predictor: BlendPredictor
+    contest: Contest
+    rows: np.ndarray
+    """Positions of the rows that are judged out of fold."""
+    number: np.ndarray
+    """Fold that predicts each of ``rows``."""
+    fit_rows: list[np.ndarray]
+    """Positions of the rows that each fold fits on."""
+    out_of_fold: dict[str, np.ndarray]
+    """Predictions of ``rows`` in the unit of the target, or probabilities, by model; the blends are among them."""
+    test: dict[str, np.ndarray]
+    """The same for the test rows."""
+    seconds: dict[str, float]
+    history: pd.DataFrame
+    """Of the network that was trained last; empty when there was none."""
+    left_out: list[str]
+    """Why models are missing, one sentence each."""
+    scaled_test: np.ndarray
+    """The blend's predictions of the test rows in the scale of the target, or its calibrated probabilities."""
+
+    def covered(self, mixed: MixedData, level: float) -> np.ndarray:
+        """Whether the truth of each test row is in its interval, or in its set of classes, bool ``(rows,)``."""
+        rows = mixed.split.test
+        truth, uncertainty = mixed.arrays.target.numpy()[rows], self.predictor.uncertainty
+        if isinstance(uncertainty, ClassUncertainty):
+            return uncertainty.sets(self.scaled_test, level)[np.arange(len(rows)), truth]
+        low, high = self._scaled_interval(uncertainty, mixed, level)
+        return (low <= truth) & (truth <= high)
+
+    def interval(self, mixed: MixedData, level: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """Lower and upper ends of the test rows in the unit of the target; None for classes, or of too few rows."""
+        uncertainty = self.predictor.uncertainty
+        if isinstance(uncertainty, ClassUncertainty) or not len(mixed.split.test):
+            return None
+        try:
+            low, high = self._scaled_interval(uncertainty, mixed, level)
+        except ConfigError:  # so few rows in the folds, or so few that weigh
+            return None
+        return mixed.target.decode(low), mixed.target.decode(high)
+
+    def level_coverage(self, mixed: MixedData, levels: tuple[float, ...]) -> list[LevelCoverage]:
+        """How often intervals or sets hold the truth of all test rows; a level that the folds cannot tell is absent."""
+        rows, uncertainty = mixed.split.test, self.predictor.uncertainty
+        found = []
+        for level in levels if len(rows) else ():
+            try:
+                inside = self.covered(mixed, level)
+            except ConfigError:  # so few rows in the folds
+                continue
+            if isinstance(uncertainty, ClassUncertainty):
+                sizes = uncertainty.sets(self.scaled_test, level).sum(1)
+                width = float(np.average(sizes, weights=_test_weight(mixed)))
+            else:
+                ends = self.interval(mixed, level)
+                assert ends is not None
+                width = float(np.median(ends[1] - ends[0]))
+            share = _share(inside, _test_weight(mixed))
+            found.append(
+                LevelCoverage(level=level, count=len(rows), inside=int(inside.sum()), width=width, share=share)
+            )
+        return found
+
+    def judged_contest(self, mixed: MixedData, coverage: list[Coverage], history_of: str) -> Contest:
+        """The contest with what the test rows say of intervals or sets, and which network the history is of."""
+        return replace(
+            self.contest,
+            coverage=coverage,
+            levels=self.level_coverage(mixed, LEVELS),
+            interval=self.interval(mixed, LEVEL),
+            history_of=history_of,
+        )
+
+    def _scaled_interval(
+        self, uncertainty: NumberUncertainty, mixed: MixedData, level: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        encoded = _encoded(mixed, uncertainty.encoder, mixed.split.test, photos=self.predictor.photos)
+        return uncertainty.interval(self.scaled_test, encoded, level)
+
+    def coverage(self, mixed: MixedData, level: float) -> list[Coverage]:
+        """How often intervals or sets hold the truth of test rows: of all, without a photo, by fifths of prediction."""
+        rows = mixed.split.test
+        if not len(rows):
+            return []
+        try:
+            inside = self.covered(mixed, level)
+        except ConfigError:  # so few rows in the folds, or so few that weigh
+            return []
+        parts = {"all": np.ones(len(rows), dtype=bool)}
+        if mixed.photos is not None:
+            parts["without a photo"] = ~mixed.photos.readable(mixed.photo_failures)[rows].any(axis=1)
+        if mixed.target.classes is None:
+            place = fifths(self.scaled_test)
+            parts |= {name: place == number for number, name in enumerate(FIFTHS)}
+        weight = _test_weight(mixed)
+        return [
+            Coverage(
+                rows=name,
+                count=int(part.sum()),
+                inside=int(inside[part].sum()),
+                share=_share(inside[part], None if weight is None else weight[part]),
+            )
+            for name, part in parts.items()
+            if part.any()
+        ]
+
+
+def train_blend(
+    mixed: MixedData,
+    *,
+    image: ImageEncoder | None,
+    model: ModelConfig,
+    train: TrainConfig,
+    console: Console,
+    keeper: RunKeeper | None = None,
+    lightgbm: bool | None = None,
+) -> Blended:
+    """Fit, choose and put together.
+
+    Args:
+        mixed: with features in place of pixels where the backbone is frozen.
+        image: the encoder that made the features; None for a table without photos.
+        model, train: settings of networks; ``train.preset`` says what is tried.
+        keeper: keeps what is fitted, so that a stopped run can go on; by default nothing is kept.
+        lightgbm: whether LightGBM may be tried; None where it is installed.
+    """
+    started = time.perf_counter()
+    plan = plan_for(mixed, train, lightgbm=lightgbm)
+    choosing = keeper is not None and any(callback.chooses for callback in keeper.callbacks)
+    folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing)
+    backbone = image.backbone if image is not None and isinstance(mixed.source, FeatureTable) else None
+    budget = None if train.time is None else parse_duration(train.time)
+    judged = _Judged.of(folds)
+    on_features = mixed.photos is None or isinstance(mixed.source, FeatureTable)
+    fittings: list[Fitting] = []
+    left_out: list[str] = [] if on_features else ["simple models of photos: the image network is not a frozen one"]
+    told = any(COPIES_TIE_NONE in note for note in mixed.notes)
+    notes = [note for note in folds.notes if note not in mixed.notes and not (told and COPIES_TIE_NONE in note)]
+    if choosing:
+        notes.append(
+            f"a callback may choose by validation rows, so the networks of each fold train on {1 - VALIDATION:.0%} of "
+            "its rows"
+        )
+    for note in notes:
+        console.print(f" warning: {note}", markup=False)
+    for number, candidate in enumerate(plan.candidates):
+        most = None
+        if budget is not None:
+            remaining = budget - (time.perf_counter() - started)
+            if number and remaining < _FEWEST_SECONDS:
+                left_out.append(f"{candidate.name}: the time was over")
+                continue
+            networks = sum(other.kind == "network" for other in plan.candidates[number:])
+            if keeper is not None:
+                keeper.seconds = max(_FEWEST_SECONDS, remaining / max(networks, 1)) / folds.count
+            if number and candidate.kind != "network":  # the training of a network itself ends in time
+                most = remaining
+        on_pixels = candidate.kind == "network" and candidate.photos and (candidate.tuned or backbone is None)
+        small = len(folds.rows) <= SMALL and not on_pixels
+        with _status(console, f" {candidate.name} ..."), one_thread() if small else nullcontext():
+            if candidate.tuned:  # nothing before it needs the photos decoded
+                folds = folds.with_pixels(mixed.pixel_source)
+                judged = replace(judged, folds=folds)
+            untuned = replace(candidate, tuned=False)
+            begin_at = next((other for other in fittings if candidate.tuned and other.candidate == untuned), None)
+            try:
+                fitting = cross_fit(
+                    candidate,
+                    folds,
+                    model=model,
+                    train=plan.train,
+                    backbone=backbone,
+                    keeper=keeper,
+                    begin_at=begin_at,
+                    seconds=most,
+                )
+            except (Diverged, OutOfTimeError) as error:
+                left_out.append(f"{candidate.name}: {error}")
+                continue
+        fittings.append(fitting)
+        mean, error_of_mean = judged.loss(fitting)
+        console.print(
+            f"   {candidate.name:<34}{mean:9.4f} +- {error_of_mean:.4f}{fitting.seconds:9.1f} s", markup=False
+        )
+    for sentence in left_out:
+        console.print(f" left out: {sentence}", markup=False)
+    with one_thread() if len(folds.rows) <= SMALL else nullcontext():
+        chosen = _choose(fittings, judged)
+        predictor = _predictor(mixed, image, model, folds, fittings, chosen.blend, judged)
+        history = pd.DataFrame() if keeper is None else keeper.history
+        return _blended(mixed, predictor, fittings, judged, chosen, history, [*notes, *left_out])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """The rows whose out-of-fold predictions are judged: all of dealt folds, the later ones of folds in time."""
+
+    folds: FittedFolds
+    mask: np.ndarray
+    """Which of ``folds.rows`` they are."""
+    truth: np.ndarray
+    number: np.ndarray
+    """Fold of each."""
+    unit: np.ndarray
+    """Rows of one unit count as one where it is asked what is noise."""
+    weight: np.ndarray | None
+
+    @classmethod
+    def of(cls, folds: FittedFolds) -> "_Judged":
+        mask = folds.plan.judged
+        return cls(
+            folds=folds,
+            mask=mask,
+            truth=folds.truth[mask],
+            number=folds.number[mask],
+            unit=folds.plan.unit[mask],
+            weight=None if folds.weight is None else folds.weight[mask],
+        )
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Positions in the table."""
+        return self.folds.rows[self.mask]
+
+    def predictions(self, fitting: Fitting) -> np.ndarray:
+        """Of a model, at cross-fitted temperatures."""
+        return fitting.honest(self.folds.number)[self.mask]
+
+    def loss(self, fitting: Fitting) -> tuple[float, float]:
+        """Mean loss and its standard error."""
+        return self.mean(row_losses(self.truth, self.predictions(fitting)))
+
+    def mean(self, losses: np.ndarray) -> tuple[float, float]:
+        """Mean of losses of the rows, and its standard error."""
+        return _shown_loss(losses, self.unit, self.weight)
+
+    def blend(self, fittings: list[Fitting]) -> Blend:
+        """The blend of some models, what is said of it for these rows alone."""
+        models = {
+            one.candidate.name: ModelPredictions(
+                raw=one.predictions, temperatures=one.temperatures, temperature=one.temperature
+            )
+            for one in fittings
+        }
+        folds = self.folds
+        found = blend(folds.truth, models, folds.number, learns_from=folds.plan.learns_from, weight=folds.weight)
+        return replace(
+            found,
+            losses=found.losses[self.mask],
+            predictions=found.predictions[self.mask],
+            calibrated=found.calibrated[self.mask],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """The blend that predicts, that of the table alone, and why."""
+
+    blend: Blend
+    table: Blend
+    reason: str
+    rule: PhotoRule | None = None
+    """What the folds tell of the photos; None where no model sees any."""
+    refused: Blend | None = None
+    """That with photos, where the blend that predicts does without them: what they would add can be told from it."""
+
+
+def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
+    """Blend with and without photos, and let the rule choose; see ``judge_photos``."""
+    of_table = [fitting for fitting in fittings if not fitting.candidate.photos]
+    table = judged.blend(of_table)
+    if len(of_table) == len(fittings):
+        return _Choice(blend=table, table=table, reason=f"The blend is {_listed(table)}.")
+    both = judged.blend(fittings)
+    rule = judge_photos(
+        table.losses,
+        both.losses,
+        judged.number,
+        judged.unit,
+        weight=judged.weight,
+        fit_rows=np.array([len(rows) for rows in judged.folds.plan.fit]),
+        columns=len(of_table) > 1,  # than the constant
+    )
+    chosen = both if rule.use else table
+    selection = "As it was chosen by them, its out-of-fold figures are selection scores."
+    reason = f"{rule.why} The blend is {_listed(chosen)}. {selection}"
+    return _Choice(blend=chosen, table=table, reason=reason, rule=rule, refused=None if rule.use else both)
+
+
+def _listed(found: Blend) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in sorted(found.shares.items(), key=lambda one: -one[1]))
+
+
+def _predictor(
+    mixed: MixedData,
+    image: ImageEncoder | None,
+    model: ModelConfig,
+    folds: FittedFolds,
+    fittings: list[Fitting],
+    chosen: Blend,
+    judged: _Judged,
+) -> BlendPredictor:
+    """Those models that have a share, what they need, and how sure they are."""
+    by_name = {fitting.candidate.name: fitting for fitting in fittings}
+    photos = any(by_name[name].candidate.photos for name in chosen.shares)
+    photo_encoder = None
+    if photos and image is not None and isinstance(mixed.source, FeatureTable):
+        photo_encoder = PhotoEncoder(encoder=image, config=model, image_size=mixed.image_size)
+    preprocessor = TablePreprocessor.fit(mixed.frame.iloc[folds.rows], mixed.schema, folds.weight)
+    return BlendPredictor(
+        shares=chosen.shares,
+        folds=[
+            FoldModels(encoder=fold.encoder, models={name: by_name[name].fitted[place] for name in chosen.shares})
+            for place, fold in enumerate(folds.predicting)
+        ],
+        temperatures={name: by_name[name].temperature for name in chosen.shares},
+        photos=photos,
+        photo_encoder=photo_encoder,
+        uncertainty=_uncertainty(mixed, judged, preprocessor, chosen, photos=photos),
+        schema=mixed.schema,
+        preprocessor=preprocessor,
+        target=mixed.target,
+        crop=mixed.crop,
+        image_size=mixed.image_size,
+    )
+
+
+def _uncertainty(
+    mixed: MixedData, judged: _Judged, preprocessor: TablePreprocessor, chosen: Blend, *, photos: bool
+) -> Uncertainty:
+    if mixed.target.classes is not None:
+        return class_uncertainty(judged.truth, chosen.predictions, judged.weight, calibrated=chosen.calibrated)
+    encoder = RowEncoder.fit(mixed.frame.iloc[judged.folds.rows], mixed.schema, preprocessor, judged.folds.weight)
+    encoded = _encoded(mixed, encoder, judged.rows, photos=photos)
+    others = [mask[judged.mask] for mask in judged.folds.plan.learns_from]
+    return number_uncertainty(
+        judged.truth, chosen.predictions, encoded, encoder, judged.number, judged.weight, others=others
+    )
+
+
+def _encoded(mixed: MixedData, encoder: RowEncoder, rows: np.ndarray, *, photos: bool) -> EncodedRows:
+    """Rows of the table as a predictor sees them."""
+    return encoder.encode(mixed.frame.iloc[rows], photo_means(mixed, rows) if photos else None)
+
+
+def _blended(
+    mixed: MixedData,
+    predictor: BlendPredictor,
+    fittings: list[Fitting],
+    judged: _Judged,
+    chosen: _Choice,
+    history: pd.DataFrame,
+    left_out: list[str],
+) -> Blended:
+    """Leaderboard and predictions of every model, in the unit of the target."""
+    test_rows = mixed.split.test
+    on_test = {fitting.candidate.name: fitting.mean(judged.folds, test_rows) for fitting in fittings}
+    out_of_fold = {fitting.candidate.name: judged.predictions(fitting) for fitting in fittings}
+    blends = [(TABLE_BLEND, chosen.table), (BLEND, chosen.blend)]
+    refused = [] if chosen.refused is None else [(PHOTO_BLEND, chosen.refused)]
+    for name, found in [*blends, *refused]:
+        out_of_fold[name] = found.calibrated if name == BLEND else found.predictions
+        on_test[name] = np.sum([share * on_test[model] for model, share in found.shares.items()], axis=0)
+    lines = []
+    for fitting in fittings:
+        mean, error = judged.loss(fitting)
+        name = fitting.candidate.name
+        lines.append(
+            LeaderboardLine(
+                model=name,
+                photos=fitting.candidate.photos,
+                loss=mean,
+                error=error,
+                share=chosen.blend.shares.get(name, 0.0),
+                seconds=fitting.seconds,
+            )
+        )
+    for name, found in blends:
+        mean, error = judged.mean(found.losses)
+        photos = name == BLEND and predictor.photos
+        lines.append(LeaderboardLine(model=name, photos=photos, loss=mean, error=error, share=None, seconds=None))
+    scaled_test = predictor.uncertainty.calibrated(on_test[BLEND])
+    on_test[BLEND] = scaled_test
+
+    def shown(values: np.ndarray) -> np.ndarray:
+        return values if mixed.target.classes is not None else mixed.target.decode(values)
+
+    return Blended(
+        predictor=predictor,
+        contest=Contest(
+            leaderboard=sorted(lines, key=lambda line: line.loss),
+            choice=chosen.reason,
+            folds=judged.folds.plan.describe(),
+            photos=chosen.rule,
+        ),
+        rows=judged.rows,
+        number=judged.number,
+        fit_rows=[fold.fit_rows for fold in judged.folds.folds],
+        out_of_fold={name: shown(values) for name, values in out_of_fold.items()},
+        test={name: shown(values) for name, values in on_test.items()},
+        seconds={fitting.candidate.name: fitting.seconds for fitting in fittings},
+        history=history,
+        left_out=left_out,
+        scaled_test=scaled_test,
+    )
+
+
+def _test_weight(mixed: MixedData) -> np.ndarray | None:
+    weight = None if mixed.arrays.weight is None else mixed.arrays.weight.numpy()[mixed.split.test]
+    return weight if weight is not None and weight.any() else None
+
+
+def _share(inside: np.ndarray, weight: np.ndarray | None) -> float | None:
+    return None if weight is None or not weight.any() else float(np.average(inside, weights=weight))
+
+
+def _status(console: Console, text: str) -> AbstractContextManager[object]:
+    """A line on a terminal that goes away."""
+    return console.status(text) if console.is_terminal and not console.quiet else nullcontext()
+
+
+def _shown_loss(losses: np.ndarray, groups: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:
+    """Mean loss and its standard error."""
+    found = gain(losses, np.zeros_like(losses), groups, weight)
+    return found.mean, found.error

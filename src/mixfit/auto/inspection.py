@@ -1,0 +1,278 @@
+"""``mixfit inspect``: what each column is taken for, and what is missing, broken or suspicious, before any training."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from mixfit.config import DataConfig, TrainConfig
+from mixfit.console import PlainConsole
+from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows
+from mixfit.data.checks.copies import equal_photos, near_photos, row_copies
+from mixfit.data.checks.photos import PhotoScan, scan_photos
+from mixfit.data.checks.table import (
+    SHUFFLES,
+    Finding,
+    Pairing,
+    class_balance,
+    compare_with_shuffled,
+    far_values,
+    parts_of,
+    torn_ids,
+)
+from mixfit.data.columns.schema import Schema, suspicious_columns
+from mixfit.data.columns.target import without_weightless
+from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint
+from mixfit.data.load import doubts, infer_configured, prepare_target, require_rows, split_usable, weight_column
+from mixfit.data.photos.find import Photos, find_photos
+from mixfit.data.photos.records import Cache
+from mixfit.data.split import describe_times
+from mixfit.data.table.read import read_as_configured
+from mixfit.data.ties import Ties
+from mixfit.errors import DataError
+from mixfit.files import new_folder, write_file
+from mixfit.predictor import unreadable_photos
+from mixfit.runs.folder import new_run_folder, run_name
+from mixfit.runs.report.content import Check, InspectContent, PhotoStatistics
+from mixfit.runs.report.inspect_page import write_inspect
+
+_SIGNIFICANT = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class _PhotoReview:
+    statistics: list[PhotoStatistics]
+    bad: list[BadInput]
+    photos: Photos | None
+    scan: PhotoScan | None
+
+
+def inspect_table(
+    path: Path,
+    *,
+    target: str,
+    config: DataConfig,
+    out: Path | None = None,
+    as_json: bool = False,
+    console: Console | None = None,
+) -> int:
+    """Print the roles and the checks, write ``inspect.html`` and ``schema.json``; the exit code: 3 with errors, else 0.
+
+    Beside them stands ``fingerprint.json``, by which ``train --schema`` tells whether the data have changed since.
+
+    Args:
+        out: a new folder; by default ``runs/<table>-<target>-inspect-NNN``.
+        as_json: print one JSON object and nothing else.
+    """
+    console = Console(quiet=True) if as_json else console or PlainConsole()
+    frame, table_format = read_as_configured(path, config.text)
+    require_rows(frame, path, 2)  # a single row shows no roles
+    frame, weightless = without_weightless(frame, weight_column(config, None))
+    schema = infer_configured(frame, target, config)
+    root = config.images or path.parent
+    review = _review_photos(frame, schema, root, Cache.configured(config))
+    findings = [Finding("warning", doubt) for doubt in doubts(table_format)]
+    if weightless:
+        findings.append(Finding("note", f"{_count(len(weightless), 'row')} of weight 0 left out of everything"))
+    findings += _findings(frame, schema, config, review, root)
+    checks = [Check(level=finding.level, text=finding.text) for finding in findings]
+
+    def say(text: str) -> None:
+        console.print(text, markup=False)
+
+    rows = len(frame) + len(weightless)
+    say(f"{path}  {rows} rows x {len(frame.columns)} columns  {table_format.describe()}    images root: {root}")
+    _print_schema(console, schema)
+    for photos in review.statistics:
+        states = f"{photos.readable} readable, {photos.broken} broken, {photos.missing} rows without"
+        say(f" photos in {photos.column}: {states}")
+    for check in checks:
+        say(f" {check.level}: {check.text}")
+    content = InspectContent(
+        table_name=run_name(path, target),
+        format_text=table_format.describe(),
+        schema=schema,
+        checks=checks,
+        photos=review.statistics,
+        bad_inputs=[*weightless, *review.bad],
+        next_command=f"mixfit train {path if not path.is_absolute() else path.name} --target {target}",
+    )
+    fingerprint = Fingerprint.of(path, review.photos)
+    folder = _write(content, schema, fingerprint, path, target, out)
+    counts = {level: sum(check.level == level for check in checks) for level in ("note", "warning", "error")}
+    found = f"{_count(counts['warning'], 'warning')}, {_count(counts['error'], 'error')}"
+    say(f" checks: {found}  ->  {folder / 'inspect.html'}, {folder / 'schema.json'}")
+    if as_json:
+        print(json.dumps(_as_json(content, path, folder, counts, fingerprint), ensure_ascii=False, allow_nan=False))
+    return DataError.exit_code if counts["error"] else 0
+
+
+def _as_json(
+    content: InspectContent, path: Path, folder: Path, counts: dict[str, int], fingerprint: Fingerprint
+) -> dict[str, Any]:
+    """All that the page shows, for programs."""
+    return {
+        "table": str(path),
+        "format": content.format_text,
+        "fingerprint": asdict(fingerprint),
+        **content.schema.to_dict(),
+        "photos": [asdict(statistics) for statistics in content.photos],
+        "checks": [asdict(check) for check in content.checks],
+        "counts": counts,
+        "bad_inputs": [asdict(record) for record in content.bad_inputs],
+        "page": str(folder / "inspect.html"),
+        "schema": str(folder / "schema.json"),
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _write(
+    content: InspectContent, schema: Schema, fingerprint: Fingerprint, path: Path, target: str, out: Path | None
+) -> Path:
+    """Write the files into a new folder."""
+    if out is None:
+        folder = new_run_folder(Path("runs"), f"{run_name(path, target)}-inspect")
+        _write_files(folder, content, schema, fingerprint)
+        return folder
+    with new_folder(out) as temporary:
+        _write_files(temporary, content, schema, fingerprint)
+    return out
+
+
+def _write_files(folder: Path, content: InspectContent, schema: Schema, fingerprint: Fingerprint) -> None:
+    write_inspect(content, folder / "inspect.html")
+    write_file(folder / "schema.json", json.dumps(schema.to_dict(), indent=1, ensure_ascii=False))
+    write_file(folder / FINGERPRINT_FILE, json.dumps(asdict(fingerprint), indent=1))
+
+
+def _print_schema(console: Console, schema: Schema) -> None:
+    table = Table(box=None, pad_edge=True, show_edge=False)
+    for heading in ("column", "role", "why"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("missing", justify="right")
+    table.add_column("notes", overflow="fold")
+    shown = schema.columns if len(schema.columns) <= 60 else schema.columns[:60]
+    for column in shown:
+        role = "TARGET" if column.role == "target" else column.role
+        cells = (column.name, role, column.reason, str(column.missing), column.note)
+        # Column names are text, never markup.
+        table.add_row(*(cell.replace("[", "\\[") for cell in cells))
+    console.print(table)
+    if len(shown) < len(schema.columns):
+        console.print(f" ... and {len(schema.columns) - len(shown)} more columns, all in schema.json")
+
+
+def _review_photos(frame: pd.DataFrame, schema: Schema, root: Path, cache: Cache | None) -> _PhotoReview:
+    """Look at every photo: what is broken, and what each looks like from afar."""
+    columns = schema.names("image")
+    if not columns:
+        return _PhotoReview([], [], None, None)
+    photos = find_photos(frame, columns, root)
+    scan = scan_photos(photos.files, cache)
+    bad = photos.bad + unreadable_photos(frame, photos, scan.problems)
+    bad = in_table_rows(bad, frame.index.to_numpy(dtype=np.int64))
+    return _PhotoReview([_statistics(name, photos, scan.problems) for name in columns], bad, photos, scan)
+
+
+def _statistics(column: str, photos: Photos, failures: dict[int, str]) -> PhotoStatistics:
+    """Files, each once however many rows name it."""
+    block = photos.slots[:, [name == column for name in photos.slot_columns]]
+    files = np.unique(block[block >= 0]).tolist()
+    damaged = sum(file in failures for file in files)
+    return PhotoStatistics(
+        column=column,
+        readable=len(files) - damaged,
+        broken=damaged + len({record.value for record in photos.bad if record.column == column}),
+        missing=photos.missing_cells[column],
+    )
+
+
+def _findings(
+    frame: pd.DataFrame, schema: Schema, config: DataConfig, review: _PhotoReview, root: Path
+) -> list[Finding]:
+    """What a person should know before training; an error would stop the training."""
+    findings = [Finding("warning", line) for line in suspicious_columns(schema)]
+    parts = np.full(len(frame), "", dtype=object)
+    try:
+        found = split_usable(frame, schema, config, TrainConfig().seed, Ties(frame, schema, review.photos, review.scan))
+        split, bad = found.split, found.bad
+        findings += [Finding("warning", note) for note in found.notes]
+        parts = parts_of(split, len(frame))
+        if config.split_time is not None:
+            times = describe_times(frame[config.split_time], split.parts())
+            findings.append(Finding("note", f"split by {config.split_time}: {times}"))
+        bad += prepare_target(frame, schema, split).bad
+        if bad:
+            bad = in_table_rows(bad, frame.index.to_numpy(dtype=np.int64))
+            findings.append(Finding("warning", f"target: {describe_bad(bad)}"))
+    except DataError as error:
+        findings.append(Finding("error", str(error)))
+    features = [c for role in ("number", "category", "date", "image") for c in schema.names(role)]
+    if not features:
+        findings.append(Finding("error", "No column is left to learn from: set a role, as in --set zipcode=category."))
+    if review.bad:
+        findings.append(Finding("warning", f"photos: {describe_bad(review.bad)}"))
+    findings += torn_ids(frame, schema, parts)
+    findings += row_copies(frame, schema, parts)
+    findings += class_balance(frame, schema, parts)
+    findings += far_values(frame, schema)
+    if review.photos is not None and review.scan is not None:
+        findings += _no_photos(review.photos, root)
+        findings += equal_photos(frame, schema, review.photos, review.scan.content, parts)
+        told = {finding.text for finding in findings}
+        findings += [f for f in near_photos(frame, review.photos, review.scan, parts) if f.text not in told]
+        findings += _pairing(frame, schema, review.photos, review.scan)
+    return findings
+
+
+def _no_photos(photos: Photos, root: Path) -> list[Finding]:
+    """A wrong folder: cells name photos, and not one of them is there."""
+    if photos.files or not photos.bad:
+        return []
+    text = f"not one photo was found in the folder {root}, of {len(photos.bad):,} that cells name; "
+    return [Finding("error", text + "name the folder that the paths start from with --images DIR")]
+
+
+def _pairing(frame: pd.DataFrame, schema: Schema, photos: Photos, scan: PhotoScan) -> list[Finding]:
+    """For each image column, whether its photos go with their rows."""
+    findings: list[Finding] = []
+    if not scan.decoded.any():
+        return findings
+    for column in schema.names("image"):
+        files = photos.slots[:, photos.slot_columns.index(column)]  # the first photo of a cell stands for all
+        found = compare_with_shuffled(
+            scan.small, np.where((files >= 0) & scan.decoded[files], files, -1), frame, schema
+        )
+        if found is not None:
+            findings.append(_describe_pairing(column, found))
+    return findings
+
+
+def _describe_pairing(column: str, found: Pairing) -> Finding:
+    if found.own <= _SIGNIFICANT:
+        return Finding(
+            "note",
+            f"{column}: the photos go with their rows; shuffled between {found.rows:,} rows, their colours and the "
+            f"table have less in common (p = {found.own:.3f})",
+        )
+    least = 1.0 / (1 + SHUFFLES)
+    for share, neighbour in ((found.next_row, "before"), (found.previous_row, "after")):
+        if share <= least:
+            return Finding(
+                "warning",
+                f"{column}: the photos fit the row {neighbour} theirs (p = {share:.3f}) but not their own "
+                f"(p = {found.own:.2f}); has the column slipped by one row?",
+            )
+    return Finding(
+        "note",
+        f"{column}: a coarse look at colours finds nothing that ties the photos to their rows (p = {found.own:.2f}); "
+        "that is common and no proof of a mistake: check a few rows by eye",
+    )

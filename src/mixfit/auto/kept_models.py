@@ -1,0 +1,348 @@
+"""What a run has fitted already, as files of its folder, so that one that was stopped need not begin anew.
+
+In: fitted models, one for each candidate and fold. Out: the same, read again, and what watches those to come.
+
+Each model is a safetensors file with a manifest beside it, which is written last: the sha256 of what was written, and
+of which candidate, which rows and which settings it is. What is not just that is fitted again, and the run says so."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from mixfit.ensemble.cross_fit import Watch
+from mixfit.errors import DataError, Diverged
+from mixfit.files import explained, is_there, read_file, write_file
+from mixfit.models.candidate import read_fitted
+from mixfit.models.fold import Candidate, Fitted, Fold
+from mixfit.training.callback import Callback
+from mixfit.training.callbacks.checkpoint import Checkpoints
+from mixfit.training.callbacks.control import StopOnSignal, TimeBudget
+from mixfit.training.callbacks.displays import JsonLines
+from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
+from mixfit.training.callbacks.recorder import Recorder
+from mixfit.training.checkpoint import Snapshot, newest_checkpoint
+
+FORMAT = 2
+"""Raised whenever what is kept is to be read in another way."""
+_LARGEST_MANIFEST, _LARGEST_HISTORY = 10_000, 100_000_000
+"""Bytes; ours have less than a thousand, and a hundred for each epoch."""
+
+
+class BelongsTo(Callback):
+    """Writes into each checkpoint of a fit of which model, rows and settings it is.
+
+    Args:
+        key: equal only for the same fit; ``of`` reads it from a checkpoint.
+    """
+
+    chooses = changes = False
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def state_dict(self) -> dict[str, Any]:
+        """The key."""
+        return {"key": self.key}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Whoever resumes a fit looks at ``of`` before it begins."""
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> str:
+        """The key of the fit that a checkpoint is of; "" when it has none."""
+        return str(snapshot.callbacks.get(cls.__name__, {}).get("key", ""))
+
+
+@dataclass
+class RunKeeper:
+    """Keeps each fitted model as a file of the run folder, and watches the trainings of networks.
+
+    Args:
+        folder: of the run.
+        save_every: shortest time between two checkpoints of a network, in seconds.
+        callbacks: of the user, for every network.
+        stop_message: how to go on after a signal.
+        settings: a digest of all settings and data that decide what a model becomes.
+    """
+
+    folder: Path
+    save_every: float
+    console: Console
+    callbacks: Sequence[Callback]
+    stop_message: str
+    settings: str = ""
+    seconds: float | None = None
+    """The most that the training of a network may take."""
+
+    def __post_init__(self) -> None:
+        self.history_of = ""
+        """Which network ``history`` is of."""
+        self.notes: list[str] = []
+        """What of the folder could not be used, one sentence each."""
+        self._history_file = Path()
+        self._rows: list[tuple[str, str]] = []
+        """Of each fold, for networks, which may leave some of its rows to validation, and for all others."""
+        self._callbacks = callbacks_digest(self.callbacks)
+        with explained(self.folder, None):
+            (self.folder / "candidates").mkdir(exist_ok=True)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Of the last network, also where it was fitted before the run was stopped; empty when there was none."""
+        return pd.read_csv(self._history_file) if self.history_of else pd.DataFrame()
+
+    def _path(self, candidate: Candidate, fold: int) -> Path:
+        return self.folder / "candidates" / f"{candidate.name.replace(', ', '-').replace(' ', '_')}-{fold + 1}"
+
+    def begin(self, folds: Sequence[tuple[Fold, np.ndarray]]) -> None:
+        """Note the rows that each fold fits on, and the positions of those that it judges; see ``Keeper``."""
+        self._rows = [(_rows_of(fold, judged, network=True), _rows_of(fold, judged)) for fold, judged in folds]
+
+    def load(self, candidate: Candidate, fold: int, backbone: nn.Module | None) -> Fitted | None:
+        """What was kept, if it is whole and of this candidate, these rows and these settings."""
+        folder = self._path(candidate, fold)
+        model, manifest = folder.with_suffix(".safetensors"), folder.with_suffix(".json")
+        if not is_there(model) and not is_there(manifest):
+            return None
+        try:
+            content = self._checked(candidate, fold)
+            found = _read_model(content, backbone)
+        except DataError as error:
+            self._note(candidate, fold, f"what was kept of it {error}; it is fitted again")
+            return None
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a process that was killed while keeping it
+        self._note_history(candidate, fold)
+        return found
+
+    def watch(self, candidate: Candidate, fold: int) -> Watch:
+        """Callbacks of a training, and where it goes on."""
+        if candidate.kind != "network":
+            return Watch()
+        folder = self._path(candidate, fold)
+        with explained(folder, None):
+            folder.mkdir(exist_ok=True)
+        for callback in self.callbacks:
+            if isinstance(callback, JsonLines):
+                callback.model = self._shown(candidate, fold)
+        key = json.dumps(self._identity(candidate, fold))
+        callbacks: list[Callback] = [
+            Recorder(folder),
+            NanGuard(),
+            OutOfMemoryGuard(console=self.console),
+            BelongsTo(key),
+            *([] if self.seconds is None else [TimeBudget(self.seconds)]),
+            Checkpoints(folder / "checkpoints", "train_loss", mode="min", seconds=self.save_every),
+            *self.callbacks,
+            StopOnSignal(self.stop_message),
+        ]
+        return Watch(callbacks=callbacks, snapshot=self._snapshot(candidate, fold, key))
+
+    def keep(self, candidate: Candidate, fold: int, fitted: Fitted) -> None:
+        """Write what was fitted; the checkpoints of its training are of no more use.
+
+        Raises:
+            Diverged: it has numbers that are not finite.
+        """
+        folder = self._path(candidate, fold)
+        model, manifest = folder.with_suffix(".safetensors"), folder.with_suffix(".json")
+        tensors = {name: tensor.contiguous() for name, tensor in fitted.tensors().items()}
+        bad = _not_finite(tensors)
+        if bad:
+            raise Diverged(f"fold {fold + 1}: {bad} is not finite")
+        content = save_tensors(tensors, metadata={"description": json.dumps(fitted.describe())})
+        for path in (model, manifest):
+            if path.is_dir() and not path.is_symlink():  # nothing of ours, and no file could take its place
+                with explained(path, None):
+                    shutil.rmtree(path)
+        write_file(model, content)
+        write_file(manifest, self._manifest(candidate, fold, content))
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        self._note_history(candidate, fold)
+
+    def _identity(self, candidate: Candidate, fold: int) -> dict[str, Any]:
+        """What must be equal for a model to be the one that would be fitted now."""
+        for_networks, for_others = self._rows[fold]
+        own = {"rows": for_others}
+        if candidate.kind == "network":  # no other model has callbacks or validation rows
+            own = {"callbacks": self._callbacks, "rows": for_networks}
+        return {"format": FORMAT, "model": asdict(candidate), **own, "settings": self.settings}
+
+    def _manifest(self, candidate: Candidate, fold: int, content: bytes) -> bytes:
+        history = self._path(candidate, fold) / "history.csv"
+        sums = {
+            "bytes": len(content),
+            "sha256": _sha256(content),
+            "history": _sha256(_read(history, most=_LARGEST_HISTORY)) if history.is_file() else None,
+        }
+        return json.dumps(self._identity(candidate, fold) | sums, indent=1).encode()
+
+    def _checked(self, candidate: Candidate, fold: int) -> bytes:
+        """The bytes of a kept model.
+
+        Raises:
+            DataError: with the end of a sentence that says what is wrong with them.
+        """
+        folder = self._path(candidate, fold)
+        said = _read(folder.with_suffix(".json"), most=_LARGEST_MANIFEST)
+        try:
+            known = json.loads(said)
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DataError("has a damaged manifest") from error
+        if not isinstance(known, dict):
+            raise DataError("has a damaged manifest")
+        wrong = {
+            "format": "was written by another version of mixfit",
+            "model": "is of another model",
+            "callbacks": "was trained with other callbacks, or other settings of them",
+            "rows": "was fitted on other rows",
+            "settings": "was fitted with other settings or data",
+        }
+        for name, value in self._identity(candidate, fold).items():
+            if known.get(name) != value:
+                raise DataError(wrong[name])
+        size = known.get("bytes")
+        if not isinstance(size, int):
+            raise DataError("has a damaged manifest")
+        content = _read(folder.with_suffix(".safetensors"), most=size)
+        if said != self._manifest(candidate, fold, content):
+            raise DataError("is damaged: its sha256 or that of its history is not the one in the manifest")
+        return content
+
+    def _snapshot(self, candidate: Candidate, fold: int, key: str) -> Snapshot | None:
+        """The newest checkpoint of this very training, if there is one."""
+        try:
+            snapshot = newest_checkpoint(self._path(candidate, fold) / "checkpoints")
+        except DataError as error:
+            self._note(candidate, fold, f"its training begins anew, as no checkpoint is whole ({error})")
+            return None
+        if snapshot is None:
+            return None
+        if BelongsTo.of(snapshot) != key:
+            self._note(
+                candidate,
+                fold,
+                "its training begins anew, as its checkpoints are of another model, other rows, other settings or "
+                "other callbacks",
+            )
+            return None
+        if snapshot.note:
+            self._note(candidate, fold, f"{snapshot.note} Going on from the checkpoint before it")
+        return snapshot
+
+    def _note(self, candidate: Candidate, fold: int, text: str) -> None:
+        told = text.replace(f"{self.folder}{os.sep}", "")  # a report is shown around, and names no folder of a machine
+        sentence = f"{self._shown(candidate, fold)}: {told}."
+        self.notes.append(sentence)
+        self.console.print(f" warning: {sentence}", markup=False)
+
+    def _note_history(self, candidate: Candidate, fold: int) -> None:
+        file = self._path(candidate, fold) / "history.csv"
+        if file.is_file():
+            self.history_of, self._history_file = self._shown(candidate, fold), file
+
+    def _shown(self, candidate: Candidate, fold: int) -> str:
+        return f"{candidate.name}, fold {fold + 1}"
+
+
+def _read(path: Path, *, most: int) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        DataError: with the end of a sentence that says why not.
+    """
+    try:
+        return read_file(path, most=most)
+    except DataError as error:
+        raise DataError(f"cannot be used: {str(error).removesuffix('.')}") from error
+
+
+def _read_model(content: bytes, backbone: nn.Module | None) -> Fitted:
+    """A kept model from its bytes.
+
+    Raises:
+        DataError: they are those of no model.
+    """
+    try:
+        tensors = load_tensors(content)
+        # The first eight bytes are the length of the header, which is JSON.
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        description = json.loads(header["__metadata__"]["description"])
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
+        raise DataError(f"cannot be read: {error!r}") from error
+    bad = _not_finite(tensors)
+    if bad:
+        raise DataError(f"is damaged: {bad} is not finite")
+    return read_fitted(description, tensors, backbone)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def callbacks_digest(callbacks: Sequence[Callback]) -> str:
+    """A digest of those that may change a training, in the order in which they act, with their settings."""
+    acting = sorted((callback for callback in callbacks if callback.changes), key=lambda callback: callback.order)
+    said = [[type(callback).__name__, _said(callback.settings_dict())] for callback in acting]
+    return _sha256(json.dumps(said).encode())
+
+
+def _said(value: Any) -> Any:
+    """A setting as JSON can say it: of what it cannot say, the name of its function or class."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case list() | tuple():
+            return [_said(part) for part in value]
+        case dict():
+            return {str(name): _said(part) for name, part in value.items()}
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            held = {field.name: _said(getattr(value, field.name)) for field in fields(value)}
+            return [type(value).__name__, held]
+        case set() | frozenset():
+            return sorted(map(str, value))
+        case np.generic() | np.ndarray() | Tensor():
+            return value.tolist()
+        case torch.dtype() | torch.device() | Enum():
+            return str(value)
+        case partial():
+            return [_said(value.func), _said(value.args), _said(value.keywords)]
+        case _:
+            return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _rows_of(fold: Fold, judged: np.ndarray, *, network: bool = False) -> str:
+    """A digest of the rows that a fold fits on and judges, with their targets and weights, and of its seed."""
+    split = fold.data.split
+    parts = [fold.fit_rows, judged, fold.truth, fold.weight, *([split.train, split.valid] if network else [])]
+    digest = hashlib.sha256(f"{fold.seed} {fold.classes}".encode())
+    for part in parts:
+        digest.update(b"none" if part is None else f"{part.dtype} {part.shape} ".encode() + part.tobytes())
+    return digest.hexdigest()
+
+
+def _not_finite(tensors: dict[str, Tensor]) -> str:
+    """The first tensor that has a number that is not finite; "" where all are.
+
+    Thresholds of trees may be infinite, as in: everything that is there goes to the left."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            bad = tensor.isnan() if name.endswith(".threshold") else ~tensor.isfinite()
+            if bool(bad.any()):
+                return name
+    return ""

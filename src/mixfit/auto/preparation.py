@@ -1,0 +1,189 @@
+"""What a training needs before its first step: the data, the settings that were left open, the network.
+
+In: a table and settings. Out: ``Prepared``, with what a person must know of the data. For ``recipe`` and ``tuning``."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.data.checks.copies import equal_photos, row_copies
+from mixfit.data.checks.photos import equal_files
+from mixfit.data.checks.table import class_balance, find_clusters, parts_of, torn_ids
+from mixfit.data.columns.schema import Schema, suspicious_columns
+from mixfit.data.dataset import FeatureTable
+from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint, read_fingerprint
+from mixfit.data.load import MixedData, load_data
+from mixfit.data.transforms.augment import augmentation
+from mixfit.ensemble.cross_fit import photo_means
+from mixfit.errors import ConfigError
+from mixfit.nn.build import is_frozen
+from mixfit.nn.model import MixedInputModel
+from mixfit.training.build import build_model, precompute_features, sized_for
+from mixfit.training.choose import check_loss, choose_optimizer, loss_for
+from mixfit.training.device import default_device, settle_arithmetic
+from mixfit.training.loss import Loss
+
+_VARIED, _LEAST_COLUMNS = 0.5, 3
+"""Share of the rows that have different numbers in a column, and how many such columns tell rows that lie together."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds of each part of a run."""
+
+    started: float = field(default_factory=time.perf_counter)
+
+    def lap(self) -> float:
+        """Seconds since the last call, or since the beginning."""
+        now = time.perf_counter()
+        seconds, self.started = now - self.started, now
+        return seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Data and settings of a run before anything is trained."""
+
+    table: Path
+    data: MixedData
+    network: MixedInputModel
+    loss: Loss
+    data_config: DataConfig
+    model_config: ModelConfig
+    train_config: TrainConfig
+    fingerprint: Fingerprint
+    known: Schema | None
+    """Roles that were given."""
+
+    @property
+    def images(self) -> Path:
+        """Folder that the photo paths start from."""
+        return self.data_config.images or self.table.parent
+
+
+def prepare(
+    table: Path,
+    *,
+    target: str,
+    data: DataConfig,
+    model: ModelConfig,
+    train: TrainConfig,
+    schema: Schema | str | Path | None,
+    console: Console,
+) -> Prepared:
+    """Read the data, and settle what the settings leave open.
+
+    The weights are drawn from PyTorch's global generators, from which the training then goes on: who prepares a run
+    surrounds all of it with ``seeded``."""
+    model_config = replace(model, freeze_backbone=is_frozen(model))
+    data_config, train_config = data, train
+    check_augmentation(train_config, model_config)
+    known = Schema.load(schema) if isinstance(schema, str | Path) else schema
+    task = data_config.task if known is None else known.task
+    if task is not None:
+        check_loss(train_config.loss, task)  # before the table is read, where that is possible
+    mixed = load_data(
+        table,
+        target=target,
+        config=data_config,
+        schema=known,
+        batch_size=train_config.batch_size,
+        seed=train_config.seed,
+        transforms=augmentation(train_config.augment),
+        device=default_device(),
+        warn=lambda text: console.print(f" {text}", markup=False),
+        progress=console.is_terminal and not console.quiet,
+    )
+    data_config = replace(data_config, image_size=mixed.image_size)
+    loss = loss_for(mixed, train_config.loss)
+    chosen = choose_optimizer(train_config)
+    train_config = replace(train_config, lr=chosen.lr, weight_decay=chosen.weight_decay)
+    if train_config.preset == "network":  # a blend's folds choose by the rows of each, unless a size was asked for
+        train_config = replace(train_config, batch_size=mixed.batch_size)
+    model_config = sized_for(mixed, model_config)
+    if mixed.photos is not None:
+        model_config = settle_arithmetic(model_config, torch.device(mixed.device))
+    return Prepared(
+        table=table,
+        data=mixed,
+        network=build_model(mixed, model_config).to(mixed.device),
+        loss=loss,
+        data_config=data_config,
+        model_config=model_config,
+        train_config=train_config,
+        fingerprint=Fingerprint.of(table, mixed.photos),
+        known=known,
+    )
+
+
+def check_augmentation(train: TrainConfig, model: ModelConfig) -> None:
+    """Refuse changes of photos that no network would see.
+
+    Raises:
+        ConfigError: the image network is frozen, its features being computed once."""
+    if train.augment != "none" and model.freeze_backbone and not model.train_blocks:
+        raise ConfigError(
+            f"--augment {train.augment} needs an image network that is trained on pixels: "
+            "add --no-freeze-backbone, --train-blocks or --backbone small_resnet."
+        )
+
+
+def with_features(mixed: MixedData, network: MixedInputModel, console: Console) -> MixedData:
+    """Run a frozen backbone once over all photos."""
+    if network.image is None or not network.image.frozen:
+        return mixed
+    clock = Clock()
+    mixed = precompute_features(mixed, network, progress=console.is_terminal and not console.quiet)
+    if isinstance(mixed.source, FeatureTable):
+        console.print(f" image features of {len(mixed.source.readable):,} photos in {clock.lap():.1f} s")
+    return mixed
+
+
+def warnings_of(mixed: MixedData) -> list[str]:
+    """What a person must know before trusting the scores."""
+    lines = [*mixed.notes, *suspicious_columns(mixed.schema)]
+    parts = parts_of(mixed.split, len(mixed.frame))
+    findings = torn_ids(mixed.frame, mixed.schema, parts) + row_copies(mixed.frame, mixed.schema, parts)
+    findings += class_balance(mixed.frame, mixed.schema, parts)
+    if mixed.photos is not None:
+        content = equal_files(mixed.photos.files)
+        findings += equal_photos(mixed.frame, mixed.schema, mixed.photos, content, parts)
+        if not mixed.photos.files:
+            lines.append("not one photo was found; see bad_inputs.csv and --images")
+    return lines + [finding.text for finding in findings if finding.level == "warning"]
+
+
+def unnamed_groups(mixed: MixedData) -> list[str]:
+    """Whether rows lie in groups that no column names, by their numbers or by features of their photos."""
+    used = np.sort(np.concatenate([mixed.split.train, mixed.split.valid, mixed.split.test]))
+    one_each = used[np.unique(mixed.ties.joined(used).unit, return_index=True)[1]]
+    classes = None if mixed.target.classes is None else mixed.arrays.target.numpy()
+    photos = photo_means(mixed)
+    numbers = mixed.arrays.numeric.numpy()
+    varied = [len(np.unique(column)) > _VARIED * len(one_each) for column in numbers[one_each].T]
+    places = {"their numbers": (one_each, numbers[:, varied])} if sum(varied) >= _LEAST_COLUMNS else {}
+    if photos.values is not None:
+        places["their photos"] = (one_each[photos.seen[one_each]], photos.values)
+    found = []
+    for what, (rows, values) in places.items():
+        clusters = find_clusters(values[rows], None if classes is None else classes[rows])
+        if clusters is not None:
+            found.append(
+                f"the rows seem to come in groups that no column names: by {what}, {clusters.share:.0%} of them are "
+                f"far nearer to some others than expected by chance, in groups of about {clusters.size}; if the rows "
+                "of a group show one thing, folds and split tear it: add a column that names it, and --set COLUMN=group"
+            )
+    return found
+
+
+def changes_since_inspection(now: Fingerprint, schema: Schema | str | Path | None) -> list[str]:
+    """What is no longer as it was when ``inspect`` wrote the schema."""
+    if not isinstance(schema, str | Path):
+        return []
+    then = read_fingerprint(Path(schema).parent / FINGERPRINT_FILE)
+    return [] if then is None else now.changes_since(then, "the inspection")

@@ -1,0 +1,549 @@
+"""The automatic whole: from a table to a run folder with a trained model, its baselines and a report."""
+
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from mixfit.auto.blending import train_blend
+from mixfit.auto.kept_models import BelongsTo, RunKeeper, callbacks_digest
+from mixfit.auto.preparation import (
+    Clock,
+    Prepared,
+    changes_since_inspection,
+    prepare,
+    unnamed_groups,
+    warnings_of,
+    with_features,
+)
+from mixfit.auto.presets import unused_settings
+from mixfit.config import DataConfig, ModelConfig, TrainConfig, parse_duration, read_config
+from mixfit.console import PlainConsole
+from mixfit.data.checks.copies import COPY_LEFT_OUT
+from mixfit.data.columns.schema import Schema
+from mixfit.data.fingerprint import read_fingerprint
+from mixfit.data.load import MixedData
+from mixfit.data.split import Split, describe_times
+from mixfit.diagnostics.doctor import Doctor, prepare_doctors
+from mixfit.errors import ConfigError, DataError, Stopped
+from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
+from mixfit.evaluation.facts import facts_of_blend, model_facts
+from mixfit.evaluation.scores import JudgedSplit, Rows, headline_for, metrics_for, score
+from mixfit.files import is_there, json_numbers, said_by
+from mixfit.nn.model import MixedInputModel
+from mixfit.predictor import Predictor
+from mixfit.predictor.card import CoverageFacts
+from mixfit.runs.folder import (
+    began_with_lightgbm,
+    changed_versions,
+    locked,
+    new_run_folder,
+    note_resumption,
+    run_name,
+    settings_digest,
+    write_settings,
+    write_split,
+)
+from mixfit.runs.results import (
+    BLEND,
+    JUDGED,
+    LEVEL,
+    Run,
+    compare_blends,
+    compare_with_table,
+    departure_of,
+    judged_rows,
+    our_name,
+    say_end,
+    truth_of,
+    unreadable,
+)
+from mixfit.runs.results_files import write_results
+from mixfit.seeding import seeded
+from mixfit.training.callback import Callback
+from mixfit.training.callbacks.checkpoint import Checkpoints
+from mixfit.training.callbacks.control import EarlyStopping, SecondSignal, StopOnSignal, TimeBudget, interruptible
+from mixfit.training.callbacks.displays import ProgressLines
+from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
+from mixfit.training.callbacks.recorder import Recorder
+from mixfit.training.checkpoint import Snapshot, newest_checkpoint
+from mixfit.training.choose import choose_optimizer
+from mixfit.training.learner import Learner
+from mixfit.training.loss import mse
+from mixfit.training.metrics import evaluate
+
+
+def fit(
+    table: str | Path,
+    *,
+    target: str,
+    data: DataConfig | None = None,
+    model: ModelConfig | None = None,
+    train: TrainConfig | None = None,
+    schema: Schema | str | Path | None = None,
+    out: str | Path = "runs",
+    console: Console | None = None,
+    callbacks: Sequence[Callback] = (),
+    command: str | None = None,
+) -> Run:
+    """Train on a table and its photos; write the run folder ``out/<table>-<target>-NNN``.
+
+    Args:
+        table: a CSV, TSV, Parquet, Feather or JSON Lines file; photo paths in it start from its folder.
+        target: the column to predict.
+        data, model, train: settings; the defaults suit a laptop.
+        schema: roles that are known already; from the ``schema.json`` that ``inspect`` wrote it is also known what the
+            data were then, and a warning says when they have changed.
+        out: where run folders are made.
+        console: where progress is written, by default standard output; ``Console(quiet=True)`` for silence.
+        callbacks: further ones of the training, such as ``TensorBoard``, or ``Doctor``, whose findings on the one
+            network (``preset="network"``) are reported.
+        command: what the report says started the run; by default this call.
+    Raises:
+        ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
+        Stopped: a signal came; all of the training is saved, and ``resume`` goes on.
+    """
+    console, table, train = console or PlainConsole(), Path(table), train or TrainConfig()
+    _check_doctor(callbacks, train)
+    with seeded(train.seed):
+        prepared = prepare(
+            table,
+            target=target,
+            data=data or DataConfig(),
+            model=model or ModelConfig(),
+            train=train,
+            schema=schema,
+            console=console,
+        )
+        folder = new_run_folder(Path(out), run_name(table, target))
+        advice = _resume_command(folder, callbacks)
+        with locked(folder), _stoppable(folder, advice):
+            settings = _write_settings(folder, prepared)
+            warnings = [*warnings_of(prepared.data), *changes_since_inspection(prepared.fingerprint, schema)]
+            command = command or f"mixfit.fit({table.name!r}, target={target!r})"
+            return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, advice)
+
+
+def resume(
+    run: str | Path,
+    *,
+    table: str | Path | None = None,
+    force: bool = False,
+    console: Console | None = None,
+    callbacks: Sequence[Callback] = (),
+    command: str | None = None,
+) -> Run:
+    """Go on with a run that was stopped or killed, to the bit as if it had not been.
+
+    A run that was stopped before anything was saved begins anew; of one that was finished the results are written
+    again. To the bit means: on the same machine, with the same versions and number of threads.
+
+    Args:
+        run: its folder.
+        table: where the table is now; by default where it was.
+        force: go on though the table or its photos have changed, or the files are not those of this run.
+        console, callbacks, command: as for ``fit``; with all callbacks that the run began with and that may change a
+            training: networks of presets that had others are fitted again, and the one network is refused.
+    Raises:
+        ConfigError, DataError, ResourceError, Diverged, Stopped: as ``fit``; and when the data are not those of then.
+    """
+    folder, console = Path(run), console or PlainConsole()
+    settings_file = folder / "config.toml"
+    if not is_there(settings_file):
+        raise ConfigError(f"{folder} is not a run folder: it has no config.toml.")
+    with said_by(settings_file):
+        said = read_config(settings_file)
+    advice = _resume_command(folder, callbacks, table=table, force=force)
+    table = said.table if table is None else Path(table)
+    if table is None or said.target is None:
+        raise DataError(f"{settings_file} does not say the table and the target.")
+    _check_doctor(callbacks, said.train)
+    schema = folder / "schema.json"
+    with locked(folder), _stoppable(folder, advice), seeded(said.train.seed):
+        with said_by(settings_file):
+            prepared = prepare(
+                table,
+                target=said.target,
+                # the roles, also those that were set, are in the schema, unless a kill came before it was written
+                data=replace(said.data, roles={}, ignore=(), task=None) if is_there(schema) else said.data,
+                model=said.model,
+                train=said.train,
+                schema=schema if is_there(schema) else said.schema,
+                console=console,
+            )
+        prepared = replace(prepared, data_config=said.data)
+        snapshot = newest_checkpoint(folder / "checkpoints")
+        begun = snapshot is not None or _count_kept(folder) > 0
+        # what was killed before it was written is written now, and where nothing was fitted there is nothing to compare
+        warnings = _differences(folder, prepared, force=force) if begun or _has_environment(folder) else []
+        settings = _write_settings(folder, prepared)
+        key, _, begun_with = ("" if snapshot is None else BelongsTo.of(snapshot)).partition(" ")
+        if snapshot is not None and key != _digest(prepared) and not force:
+            raise DataError(
+                f"{folder}/checkpoints has the weights of another network: its settings, data or seed are not those of "
+                "this run. Put the right ones back, or remove that folder to train anew."
+            )
+        if snapshot is not None and not snapshot.finished and begun_with != callbacks_digest(callbacks):
+            if not force:
+                raise ConfigError(
+                    f"{folder} was begun with other callbacks, or other settings of them: give those that it began "
+                    "with to mixfit.resume(..., callbacks=[...])."
+                )
+            warnings.append("From here on the training has other callbacks than it began with.")
+        if snapshot is not None and snapshot.note:
+            warnings.append(f"{snapshot.note} Going on from the checkpoint before it.")
+        _say_where(console, folder, snapshot, len(prepared.data.train))
+        if force:
+            note_resumption(folder, warnings)
+        warnings = [*warnings_of(prepared.data), *warnings]
+        command = command or f"mixfit.resume({folder.name!r})"
+        return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, advice, snapshot)
+
+
+def _check_doctor(callbacks: Sequence[Callback], train: TrainConfig) -> None:
+    """Refuse a doctor who would have many networks to watch, and report on none."""
+    if train.preset != "network" and any(isinstance(one, Doctor) for one in callbacks):
+        raise ConfigError(
+            f"A doctor examines the training of one network, and the preset {train.preset} trains many models: "
+            "use the preset network with it."
+        )
+
+
+@contextmanager
+def _stoppable(folder: Path, advice: str) -> Iterator[None]:
+    """Turn a signal between two trainings into a sentence that says what is saved where, and how to go on.
+
+    While a network is trained, ``StopOnSignal`` ends it after the batch.
+
+    Raises:
+        Stopped: one signal came.
+        KeyboardInterrupt: a second one came, or the first before the settings were saved.
+    """
+    with interruptible() as came:
+        try:
+            yield
+        except SecondSignal:
+            raise SecondSignal(f"interrupted. {_saved(folder)} {advice}") from None
+        except KeyboardInterrupt:
+            if not (folder / "config.toml").is_file():
+                raise
+            raise Stopped(f"stopped by {came[0] if came else 'SIGINT'}. {_saved(folder)} {advice}") from None
+
+
+def _saved(folder: Path) -> str:
+    """What of a run is in its folder already, as a sentence."""
+    kept = _count_kept(folder)
+    if kept:
+        return f"{kept} fitted model{'' if kept == 1 else 's'} of folds and all settings are saved in {folder}."
+    if (folder / "checkpoints").is_dir():
+        return f"The training and all settings are saved in {folder}."
+    return f"Nothing was fitted yet; the settings are saved in {folder}."
+
+
+def _count_kept(folder: Path) -> int:
+    return len(list((folder / "candidates").glob("*.safetensors")))
+
+
+def _has_environment(folder: Path) -> bool:
+    return (folder / "environment.json").exists()
+
+
+def _digest(prepared: Prepared) -> str:
+    return settings_digest(
+        prepared.data.schema,
+        prepared.data_config,
+        prepared.model_config,
+        prepared.train_config,
+        prepared.fingerprint,
+    )
+
+
+def _write_settings(folder: Path, prepared: Prepared) -> dict[str, object]:
+    return write_settings(
+        folder,
+        prepared.table,
+        prepared.data.schema.target,
+        prepared.data.schema,
+        prepared.data_config,
+        prepared.model_config,
+        prepared.train_config,
+        prepared.fingerprint,
+        given=prepared.known,
+    )
+
+
+def _train_and_judge(
+    folder: Path,
+    prepared: Prepared,
+    settings: dict[str, object],
+    warnings: list[str],
+    console: Console,
+    command: str,
+    callbacks: Sequence[Callback],
+    advice: str,
+    snapshot: Snapshot | None = None,
+) -> Run:
+    """Train, or go on with it, and write all that a run folder holds."""
+    train_config, network = prepared.train_config, prepared.network
+    _write_split(folder, prepared.data)
+    _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings)
+    clock = Clock()
+    mixed = with_features(prepared.data, network, console)
+    unnamed = unnamed_groups(mixed)
+    for line in unnamed:
+        console.print(f" warning: {line}", markup=False)
+    warnings = [*warnings, *unnamed]
+    if train_config.preset != "network":
+        return _blend_and_judge(
+            folder, prepared, mixed, settings, warnings, unnamed, console, command, callbacks, advice
+        )
+    recorder = _train(folder, prepared, mixed, console, callbacks, advice, snapshot)
+    seconds = {our_name(mixed): clock.lap()}
+    ours = {name: _predict(network, mixed, name) for name in JUDGED}
+    predictor = _save(folder, network, mixed, prepared.model_config, ours)  # before anything else can fail
+    baselines = [boosted_trees(mixed, seed=train_config.seed), constant(mixed)]
+    seconds |= {baseline.name: baseline.seconds for baseline in baselines}
+    judged = {name: judged_rows(mixed, name, ours[name], baselines) for name in JUDGED}
+    run = Run(
+        folder=folder,
+        predictor=predictor,
+        scores={name: score(rows, metrics_for(mixed.schema.task, mixed.target)) for name, rows in judged.items()},
+        comparison=compare_with_table(mixed, judged),
+        departure=departure_of(mixed, judged, our_name(mixed), "validation", unnamed=unnamed),
+        history=recorder.history,
+        bad=[*mixed.bad, *unreadable(mixed)],
+        doctor=next((one for one in callbacks if isinstance(one, Doctor)), None),
+    )
+    write_results(run, mixed, judged, seconds, settings, command, warnings, images=prepared.images)
+    say_end(console, run, prepared.table, mixed, prepared.data_config)
+    return run
+
+
+def _blend_and_judge(
+    folder: Path,
+    prepared: Prepared,
+    mixed: MixedData,
+    settings: dict[str, object],
+    warnings: list[str],
+    unnamed: list[str],
+    console: Console,
+    command: str,
+    callbacks: Sequence[Callback],
+    advice: str,
+) -> Run:
+    """Try many models over folds, and write all that a run folder holds."""
+    unused = unused_settings(mixed, prepared.data_config, prepared.model_config, prepared.train_config)
+    for line in unused:
+        console.print(f" warning: {line}", markup=False)
+    save_every = prepared.train_config.save_every
+    keeper = RunKeeper(folder, save_every, console, callbacks, advice, settings=_digest(prepared))
+    found = train_blend(
+        mixed,
+        image=prepared.network.image,
+        model=prepared.model_config,
+        train=prepared.train_config,
+        console=console,
+        keeper=keeper,
+        lightgbm=began_with_lightgbm(folder),
+    )
+    # Every row of the folds was predicted by models that did not see it, so all of them may judge.
+    fitted_on = np.sort(np.concatenate([mixed.split.train, mixed.split.valid]))
+    judging = replace(mixed, split=Split(train=fitted_on, valid=found.rows, test=mixed.split.test))
+    constants: dict[JudgedSplit, dict[str, np.ndarray]] = {
+        "valid": constants_of_folds(mixed, found.number, found.fit_rows),
+        "test": constants_of_folds(
+            mixed,
+            np.zeros(len(mixed.split.test), dtype=np.int64),
+            [np.unique(np.concatenate([found.rows, *found.fit_rows]))],
+        ),
+    }
+    headline = headline_for(mixed.schema.task, mixed.target).name
+    predictions: dict[JudgedSplit, dict[str, np.ndarray]] = {"valid": found.out_of_fold, "test": found.test}
+    judged: dict[JudgedSplit, Rows] = {
+        name: Rows(
+            name,
+            truth_of(judging, name),
+            by_model | {CONSTANT: constants[name][headline]},
+            by_metric={CONSTANT: constants[name]},
+            weight=judging.weights(name),
+        )
+        for name, by_model in predictions.items()
+    }
+    metrics = metrics_for(mixed.schema.task, mixed.target)
+    scores = {name: score(rows, metrics) for name, rows in judged.items()}
+    coverage = found.coverage(mixed, LEVEL)
+    predictor = replace(
+        found.predictor,
+        metrics={name: json_numbers(by_model[BLEND]) for name, by_model in scores.items()},
+        facts=facts_of_blend(
+            judging,
+            judged,
+            BLEND,
+            [CoverageFacts(**asdict(one), level=LEVEL) for one in coverage],
+            photos=found.contest.photos,
+        ),
+    )
+    _save_model(folder, predictor)
+    run = Run(
+        folder=folder,
+        predictor=predictor,
+        scores=scores,
+        comparison=compare_blends(judging, judged, photos=predictor.photos),
+        departure=departure_of(judging, judged, BLEND, "out-of-fold", unnamed=unnamed),
+        history=found.history,
+        bad=[*mixed.bad, *unreadable(mixed)],
+        contest=found.judged_contest(mixed, coverage, keeper.history_of),
+    )
+    warnings = [*warnings, *unused, *keeper.notes, *found.left_out]
+    write_results(run, judging, judged, found.seconds, settings, command, warnings, images=prepared.images)
+    say_end(console, run, prepared.table, judging, prepared.data_config)
+    return run
+
+
+def _write_split(folder: Path, mixed: MixedData) -> None:
+    """Which rows of the table are in which part; those of weight 0 are in none."""
+    split = Split(*(mixed.row_numbers[rows] for rows in mixed.split.parts().values()))
+    write_split(folder, split, len(mixed.frame) + mixed.weightless)
+
+
+def _train(
+    folder: Path,
+    prepared: Prepared,
+    mixed: MixedData,
+    console: Console,
+    callbacks: Sequence[Callback],
+    advice: str,
+    snapshot: Snapshot | None,
+) -> Recorder:
+    """Train until the validation loss no longer improves; the best weights stay in the network."""
+    recorder, config = Recorder(folder), prepared.train_config
+    chosen = choose_optimizer(config)
+    headline = headline_for(mixed.schema.task, mixed.target)
+    learner = Learner(
+        prepared.network,
+        mixed,
+        loss=prepared.loss,
+        optimizer=chosen.make,
+        metrics=metrics_for(mixed.schema.task, mixed.target),
+        callbacks=[
+            recorder,
+            ProgressLines(headline.name, console=console),
+            EarlyStopping("valid_loss", mode="min", patience=config.patience),
+            NanGuard(),
+            OutOfMemoryGuard(console=console),
+            BelongsTo(f"{_digest(prepared)} {callbacks_digest(callbacks)}"),
+            *([] if config.time is None else [TimeBudget(parse_duration(config.time))]),
+            Checkpoints(folder / "checkpoints", "valid_loss", mode="min", seconds=config.save_every),
+            *callbacks,
+            StopOnSignal(advice),
+        ],
+        weight_decay=chosen.weight_decay,
+    )
+    prepare_doctors(learner)
+    fit_epochs = learner.fit_one_cycle if chosen.one_cycle else learner.fit
+    fit_epochs(config.epochs, chosen.lr, resume=snapshot)
+    return recorder
+
+
+def _resume_command(
+    folder: Path, callbacks: Sequence[Callback], *, table: str | Path | None = None, force: bool = False
+) -> str:
+    """What is typed to go on, with the flags and the callbacks of this call that have to be given again."""
+    if any(one.changes for one in callbacks):  # no command line can give them
+        again = ", ".join(f"{type(one).__name__}(...)" for one in callbacks if one.changes or isinstance(one, Doctor))
+        place = "" if table is None else f", table={str(table)!r}"
+        return (
+            f"Go on in Python, with the same callbacks: mixfit.resume({str(folder)!r}{place}"
+            f"{', force=True' * force}, callbacks=[{again}])"
+        )
+    moved = "" if table is None else f"{shlex.quote(str(table))} "
+    flags = " --force" * force + " --doctor" * any(isinstance(one, Doctor) for one in callbacks)
+    return f"Go on with: mixfit train {moved}--resume {shlex.quote(str(folder))}{flags}"
+
+
+def _predict(network: MixedInputModel, mixed: MixedData, split: JudgedSplit) -> np.ndarray:
+    """Predictions of the network in the unit of the target, or probabilities; none for a split without rows."""
+    if not len(mixed.split.of(split)):
+        return np.zeros((0,) if mixed.target.classes is None else (0, len(mixed.target.classes)))
+    outputs, _ = Learner(network, mixed, loss=mse).predict(mixed.rows(split))
+    return mixed.target.decode(outputs.float().numpy())
+
+
+def _save(
+    folder: Path,
+    network: MixedInputModel,
+    mixed: MixedData,
+    config: ModelConfig,
+    ours: dict[JudgedSplit, np.ndarray],
+) -> Predictor:
+    """Write the model folder, with our own metrics in it."""
+    metrics = metrics_for(mixed.schema.task, mixed.target)
+    truth: dict[JudgedSplit, np.ndarray] = {name: truth_of(mixed, name) for name in ours}
+    found = {str(name): evaluate(metrics, truth[name], values, mixed.weights(name)) for name, values in ours.items()}
+    facts = model_facts(mixed, truth, ours, out_of_fold=False)
+    predictor = replace(Predictor.from_training(network, mixed, config, metrics=found), facts=facts)
+    _save_model(folder, predictor)
+    return predictor
+
+
+def _save_model(folder: Path, predictor: Predictor) -> None:
+    if (folder / "model").exists():  # of a run that is resumed when it was finished, which makes it again
+        shutil.rmtree(folder / "model")
+    predictor.save(folder / "model")
+
+
+def _differences(folder: Path, now: Prepared, *, force: bool) -> list[str]:
+    """What is no longer as it was when the run began.
+
+    Raises:
+        DataError: the table or its photos have changed, and it is not forced.
+    """
+    then = read_fingerprint(folder / "environment.json")
+    changed = [] if then is None else now.fingerprint.changes_since(then, "this run")
+    if changed and not force:
+        raise DataError(f"{'; '.join(changed)}: train anew, or resume with --force.")
+    return changed + changed_versions(folder)
+
+
+def _say_where(console: Console, folder: Path, snapshot: Snapshot | None, batches: int) -> None:
+    fitted = _count_kept(folder)
+    if fitted:
+        text = f"going on: {fitted} models of folds are fitted already"
+    elif snapshot is None:
+        text = "nothing was saved yet: beginning anew"
+    elif snapshot.finished:
+        text = "the training was finished: writing its results again"
+    else:
+        text = f"resuming at epoch {snapshot.epoch + 1}, batch {snapshot.batch + 1} of {batches}"
+    console.print(f" {text}", markup=False)
+
+
+def _say_start(
+    console: Console, folder: Path, mixed: MixedData, config: TrainConfig, data: DataConfig, warnings: list[str]
+) -> None:
+    split = mixed.split
+    threads = f" ({torch.get_num_threads()} threads)" if mixed.device.type == "cpu" else ""
+    console.print(
+        f" run {folder}   device {mixed.device}{threads}   seed {config.seed}   "
+        f"{len(split.train)} train / {len(split.valid)} valid / {len(split.test)} test",
+        markup=False,
+    )
+    if data.split_time is not None:
+        times = describe_times(mixed.frame[data.split_time], split.parts())
+        console.print(f" split by {data.split_time}: {times}", markup=False)
+    if mixed.weightless:
+        console.print(
+            f" {mixed.weightless} row{'' if mixed.weightless == 1 else 's'} of weight 0: left out of everything"
+        )
+    if data.dedup:
+        copies = sum(record.action == COPY_LEFT_OUT for record in mixed.bad)
+        rows = len(split.train) + len(split.valid) + copies
+        console.print(f" {copies} of {rows} training and validation rows are copies of held-back rows: left out")
+    for line in warnings:
+        console.print(f" warning: {line}", markup=False)

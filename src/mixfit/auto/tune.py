@@ -1,0 +1,613 @@
+"""``mixfit tune``: what a search may change, its book-keeping in a folder that several processes may share, and one
+short training for each trial."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
+
+import pandas as pd
+from rich.console import Console
+
+from mixfit.auto.preparation import Prepared, prepare, with_features
+from mixfit.config import Augmentation, DataConfig, Fusion, ModelConfig, TrainConfig, parse_duration
+from mixfit.console import PlainConsole
+from mixfit.data.columns.schema import Schema
+from mixfit.data.fingerprint import Fingerprint
+from mixfit.data.transforms.augment import augmentation
+from mixfit.errors import ConfigError, Diverged, ResourceError, Stopped
+from mixfit.evaluation.scores import headline_for, metrics_for
+from mixfit.files import explained, write_file
+from mixfit.runs.folder import run_name, settings_toml
+from mixfit.seeding import seeded
+from mixfit.training.build import build_model
+from mixfit.training.callbacks.control import Deadline, EarlyStopping, Pruning, interruptible
+from mixfit.training.callbacks.recorder import Recorder
+from mixfit.training.choose import choose_optimizer
+from mixfit.training.learner import Learner
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages.journal._file import BaseJournalFileLock
+
+
+@runtime_checkable
+class Suggests(Protocol):
+    """What is needed of a trial; ``optuna.Trial`` has it."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int: ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """The settings around which to search; learning rate, weight decay and sizes are not None."""
+
+    model: ModelConfig
+    train: TrainConfig
+    photos: bool
+    """Whether the table has photos: fusion and the dropouts of photos are searched then."""
+    pixels: bool
+    """Whether the image network is trained on pixels: augmentation is searched then."""
+
+    def suggest(self, trial: Suggests) -> tuple[ModelConfig, TrainConfig]:
+        """The settings of a trial."""
+        model, train = self.model, self.train
+        assert train.lr is not None
+        assert train.weight_decay is not None
+        train = replace(train, lr=trial.suggest_float("lr", train.lr / 10, train.lr * 10, log=True))
+        if self.train.weight_decay:
+            decay = self.train.weight_decay
+            train = replace(train, weight_decay=trial.suggest_float("weight_decay", decay / 10, decay * 10, log=True))
+        model = replace(model, dropout=trial.suggest_float("dropout", 0.0, max(0.5, model.dropout)))
+        model = replace(model, tabular_hidden=self._hidden(trial))
+        model = replace(model, encoding_dim=_size(trial, "encoding_dim", model.encoding_dim))
+        if model.tabular == "tabm":
+            model = replace(model, members=_size(trial, "members", model.members, least=2, growth=2))
+        if self.photos:
+            model = replace(
+                model,
+                fusion=trial.suggest_categorical("fusion", get_args(Fusion)),
+                modality_dropout=trial.suggest_float("modality_dropout", 0.0, max(0.3, model.modality_dropout)),
+                image_dropout=trial.suggest_float("image_dropout", 0.0, max(0.7, model.image_dropout)),
+            )
+        if self.pixels:
+            train = replace(train, augment=trial.suggest_categorical("augment", get_args(Augmentation)))
+        return model, train
+
+    def start(self) -> dict[str, Any]:
+        """The point of the space at which it begins: the parameters that give its own settings."""
+        own = {
+            "lr": self.train.lr,
+            "weight_decay": self.train.weight_decay,
+            "dropout": self.model.dropout,
+            "layers": len(self._widths),
+            "width": max(self._widths, default=1),
+            "encoding_dim": self.model.encoding_dim,
+            "members": self.model.members,
+            "fusion": self.model.fusion,
+            "modality_dropout": self.model.modality_dropout,
+            "image_dropout": self.model.image_dropout,
+            "augment": self.train.augment,
+        }
+        asked = _Names()
+        self.suggest(asked)
+        return {name: own[name] for name in asked.names}
+
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        assert self.model.tabular_hidden is not None
+        return self.model.tabular_hidden
+
+    def _hidden(self, trial: Suggests) -> tuple[int, ...]:
+        """Widths of the hidden layers: in proportion to those at the start, the last of them repeated."""
+        if not self._widths:
+            return ()
+        layers = trial.suggest_int("layers", 1, max(4, len(self._widths)))
+        widths = (*self._widths, *[self._widths[-1]] * layers)[:layers]
+        if self.model.tabular == "resnet":  # its width is encoding_dim
+            return widths
+        widest = max(self._widths)
+        width = _size(trial, "width", widest)
+        return tuple(max(1, round(part * width / widest)) for part in widths)
+
+
+class _Names:
+    """Stands in for a trial, to find out what is asked for."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.names.append(name)
+        return low
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        self.names.append(name)
+        return low
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.names.append(name)
+        return choices[0]
+
+
+def _size(trial: Suggests, name: str, start: int, *, least: int = 4, growth: int = 4) -> int:
+    """From a quarter of ``start`` to ``growth`` times as much."""
+    return trial.suggest_int(name, min(start, max(least, start // 4)), start * growth, log=True)
+
+
+try:
+    import optuna
+    from optuna.storages.journal import (
+        JournalFileBackend,
+        JournalFileOpenLock,
+        JournalFileSymlinkLock,
+        JournalStorage,
+    )
+    from optuna.trial import FrozenTrial, TrialState
+except ImportError as error:
+    raise ResourceError("mixfit tune needs Optuna, which is not installed: pip install 'mixfit[tune]'.") from error
+
+
+NAME = "mixfit"
+OVER = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class Study:
+    """A search in ``folder``; made anew, or gone on with.
+
+    Args:
+        folder: with ``study.log``.
+        target: column that is predicted.
+        fingerprint: of the table and its photos.
+        settings: all that must be alike for trials to be compared, by name.
+        seed: of the search; every process that takes part draws from it in its own way.
+        trials: how many are wanted, for the choice of when to begin guessing well.
+        epochs: most epochs of a trial.
+    Raises:
+        ConfigError: the folder holds a search with another target, other data or other settings.
+        ResourceError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        target: str,
+        fingerprint: Fingerprint,
+        settings: Mapping[str, Any],
+        seed: int,
+        trials: int,
+        epochs: int,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.folder = folder
+        with explained(folder, None):
+            (folder / "processes").mkdir(parents=True, exist_ok=True)
+            process = _claim_number(folder / "processes")
+            log = folder / "study.log"
+            _cut_torn_end(log)
+            storage = JournalStorage(JournalFileBackend(str(log), lock_obj=_lock(log)))
+        sampler = optuna.samplers.TPESampler(
+            seed=(seed * 1_000_003 + process) % 2**32, n_startup_trials=max(4, trials // 4), constant_liar=True
+        )
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 6))
+        with self.turn():
+            self.study = optuna.create_study(
+                storage=storage,
+                study_name=NAME,
+                sampler=sampler,
+                pruner=pruner,
+                direction="minimize",
+                load_if_exists=True,
+            )
+            facts = {"target": target, "data": asdict(fingerprint), "settings": dict(settings)}
+            known = self.study.user_attrs
+            if "target" in known:
+                self._check(known, target, fingerprint, settings)
+            else:
+                for key, value in facts.items():
+                    self.study.set_user_attr(key, value)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Only one process at a time is inside."""
+        lock = _lock(self.folder / "turn")
+        lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def next_trial(self, wanted: int, start: Mapping[str, Any]) -> "optuna.Trial | None":
+        """The next trial, the first of all being at ``start``; None when ``wanted`` are done or under way.
+
+        Trials of processes that are gone without a word are given up."""
+        with self.turn():
+            for other in self.trials():
+                if other.state is TrialState.RUNNING and not _is_alive(other.user_attrs.get("process", "")):
+                    self.study.tell(other.number, state=TrialState.FAIL)
+            if sum(other.state in (*OVER, TrialState.RUNNING) for other in self.trials()) >= wanted:
+                return None
+            if not self.has_begun():
+                self.study.enqueue_trial(dict(start), user_attrs={"defaults": True})
+            trial = self.study.ask()
+            trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
+            return trial
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials so far, in the order in which they began."""
+        return self.study.get_trials(deepcopy=False)
+
+    def has_begun(self) -> bool:
+        """Whether the first trial, with the settings around which to search, is over or under way."""
+        return any(trial.user_attrs.get("defaults") and trial.state is not TrialState.FAIL for trial in self.trials())
+
+    def done(self) -> int:
+        """Trials that are over, not counting those that were interrupted."""
+        return sum(trial.state in OVER for trial in self.trials())
+
+    def best(self) -> FrozenTrial | None:
+        """The finished trial with the lowest value; the earliest of equal ones."""
+        finished = [trial for trial in self.trials() if trial.state is TrialState.COMPLETE]
+        return min(finished, key=lambda trial: trial.value or 0.0, default=None)
+
+    def write_table(self) -> None:
+        """Write ``trials.csv``: one row for each trial."""
+        rows = [
+            {
+                "trial": trial.number,
+                "state": trial.state.name.lower(),
+                "valid_loss": trial.value if trial.state is TrialState.COMPLETE else None,
+                **{key: value for key, value in trial.user_attrs.items() if key != "process"},
+                **trial.params,
+            }
+            for trial in self.trials()
+        ]
+        write_file(self.folder / "trials.csv", pd.DataFrame(rows).to_csv(index=False))
+
+    def _check(
+        self, known: Mapping[str, Any], target: str, fingerprint: Fingerprint, settings: Mapping[str, Any]
+    ) -> None:
+        advice = "choose another --out, or remove that folder"
+        if known["target"] != target:
+            raise ConfigError(
+                f"The search in {self.folder} is for the target {known['target']!r}, not {target!r}: {advice}."
+            )
+        then = Fingerprint.from_dict(known["data"])
+        changes = [] if then is None else fingerprint.changes_since(then, "the beginning of the search")
+        if changes:
+            raise ConfigError(f"The search in {self.folder} cannot go on, as {changes[0]}: {advice}.")
+        before = known["settings"]
+        for key in sorted({*before, *settings}):
+            if before.get(key) != settings.get(key):
+                raise ConfigError(
+                    f"The search in {self.folder} began with {key} {before.get(key)!r}, now it is "
+                    f"{settings.get(key)!r}: {advice}."
+                )
+
+
+def _lock(path: Path) -> "BaseJournalFileLock":
+    """Links need special rights on Windows."""
+    return JournalFileOpenLock(str(path)) if os.name == "nt" else JournalFileSymlinkLock(str(path))
+
+
+def _cut_torn_end(log: Path) -> None:
+    """Remove a last line that a power cut or a full disk left half; whatever is added to it would be lost, too."""
+    lock = _lock(log)
+    lock.acquire()  # the journal's own: nobody is writing now
+    try:
+        with log.open("ab+") as file:
+            file.seek(0)
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
+def _claim_number(folder: Path) -> int:
+    """How many processes have taken part before this one."""
+    number = 0
+    while True:
+        try:
+            (folder / f"{number:04d}").touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+        else:
+            return number
+
+
+def _is_alive(process: str) -> bool:
+    """Whether ``host:number`` may still be working; of another machine that cannot be told."""
+    host, _, number = process.rpartition(":")
+    if host != socket.gethostname() or os.name == "nt":  # on Windows asking would end it
+        return bool(host)
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+BEST = "best.toml"
+_NOT_COMPARED = (
+    *("data.cache", "data.cache_gb", "model.memory_format", "model.precision", "train.save_every"),
+    *("data.roles", "data.ignore", "data.task"),
+)
+"""Settings that trials of one search may differ in: they decide how fast it goes, or all of them is in the schema."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """A search so far."""
+
+    folder: Path
+    trials: int
+    """That are over, those that were ended early included."""
+    loss: float
+    """Lowest validation loss."""
+    settings: Path
+    """``best.toml``, for ``mixfit train --config``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """All that a trial needs."""
+
+    prepared: Prepared
+    """Its data carry features, where those are computed once."""
+    space: Space
+    study: Study
+    schema: Path | None
+    deadline: float | None
+    console: Console
+
+
+def tune(
+    table: str | Path,
+    *,
+    target: str,
+    trials: int = 20,
+    seconds: float | None = None,
+    data: DataConfig | None = None,
+    model: ModelConfig | None = None,
+    train: TrainConfig | None = None,
+    schema: str | Path | None = None,
+    out: str | Path = "tune",
+    console: Console | None = None,
+) -> Tuning:
+    """Search for settings with a lower validation loss; the first trial has the given ones.
+
+    The folder ``out/<table>-<target>`` keeps the search: the same call goes on with it, also after an interrupt, and
+    several processes may take part at the same time. It holds ``study.log``, ``trials.csv`` and ``best.toml``.
+
+    Args:
+        table, target, schema: as for ``fit``.
+        trials: how many there shall be in all; those that were interrupted do not count.
+        seconds: after which no more are begun, and one that runs is given up; the first always ends. By default
+            ``train.time``, which is of the whole search and not of each trial.
+        data, model, train: where the search begins; ``train.seed`` is also that of the search.
+        out: where the folders of searches are made.
+        console: where progress is written.
+    Raises:
+        ConfigError: the folder holds a search for another target, in other data or around other settings.
+        ResourceError: Optuna is not installed.
+    """
+    began, console, table = time.monotonic(), console or PlainConsole(), Path(table)
+    train = train or TrainConfig()
+    if seconds is None and train.time is not None:
+        seconds = parse_duration(train.time)
+    if trials < 1:
+        raise ConfigError(f"trials must be at least 1, got {trials}.")
+    with seeded(train.seed):
+        prepared = prepare(
+            table,
+            target=target,
+            data=data or DataConfig(),
+            model=model or ModelConfig(),
+            train=replace(train, time=None, preset="network"),
+            schema=schema,
+            console=console,
+        )
+    study = _open_study(prepared, Path(out), trials)
+    has_photos = prepared.data.photos is not None
+    is_trained = not prepared.model_config.freeze_backbone or prepared.model_config.train_blocks > 0
+    mixed = with_features(prepared.data, prepared.network, console)
+    search = _Search(
+        prepared=replace(prepared, data=mixed),
+        space=Space(
+            model=prepared.model_config,
+            train=prepared.train_config,
+            photos=has_photos,
+            pixels=has_photos and is_trained,
+        ),
+        study=study,
+        schema=None if schema is None else Path(schema),
+        deadline=None if seconds is None else began + seconds,
+        console=console,
+    )
+    headline = headline_for(mixed.schema.task, mixed.target).name
+    console.print(
+        f" search {study.folder}   {study.done()} of {trials} trials done   "
+        f"{len(mixed.split.train)} train / {len(mixed.split.valid)} valid rows",
+        markup=False,
+    )
+    console.print(f" trial  valid_loss{headline:>11}  epochs       s  settings", markup=False)
+    with _stoppable(search, trials):
+        while search.deadline is None or time.monotonic() < search.deadline or not study.has_begun():
+            trial = study.next_trial(trials, search.space.start())
+            if trial is None:
+                break
+            _run_trial(search, trial, headline)
+            _write_best(search)
+    return _finish(search, headline)
+
+
+@contextmanager
+def _stoppable(search: _Search, trials: int) -> Iterator[None]:
+    """Say how to go on when a signal ends the search; the running trial is given up.
+
+    Raises:
+        Stopped: one signal came.
+        KeyboardInterrupt: a second one came while the first was heeded.
+    """
+    with interruptible() as came:
+        try:
+            yield
+        except KeyboardInterrupt:
+            done = f"stopped after {search.study.done()} of {trials} trials; the same command goes on"
+            search.console.print(f" {done}", markup=False)
+            if len(came) == 1:
+                raise Stopped(
+                    f"stopped by {came[0]}. The search is saved in {search.study.folder}, and the same command goes on "
+                    "with it."
+                ) from None
+            raise
+
+
+def _open_study(prepared: Prepared, out: Path, trials: int) -> Study:
+    """Of this table and target, around these settings."""
+    target, train = prepared.data.schema.target, prepared.train_config
+    return Study(
+        out / run_name(prepared.table, target),
+        target=target,
+        fingerprint=prepared.fingerprint,
+        settings=_compared(prepared.data_config, prepared.model_config, train, prepared.data.schema),
+        seed=train.seed,
+        trials=trials,
+        epochs=train.epochs,
+    )
+
+
+def _compared(data: DataConfig, model: ModelConfig, train: TrainConfig, schema: Schema) -> dict[str, Any]:
+    """What all trials of a search have in common, as texts by name."""
+    sections = {"data": asdict(data), "model": asdict(model), "train": asdict(train)}
+    named = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    roles = {"task": schema.task, **{f"role of {column.name}": column.role for column in schema.columns}}
+    return {key: str(value) for key, value in (named | roles).items() if key not in _NOT_COMPARED}
+
+
+def _run_trial(search: _Search, trial: "optuna.Trial", headline: str) -> None:
+    """Train with the settings of a trial, and tell the study how it went."""
+    from optuna.trial import TrialState
+
+    study, defaults = search.study, bool(trial.user_attrs.get("defaults"))
+    began, recorder = time.perf_counter(), Recorder()
+    pruning, stopping = Pruning(trial, may_end=not defaults), None
+    deadline = Deadline(None if defaults else search.deadline)
+    state, problem = TrialState.COMPLETE, ""
+    try:
+        model, train = search.space.suggest(trial)
+        stopping = EarlyStopping("valid_loss", mode="min", patience=train.patience)
+        _train(search, model, train, [recorder, pruning, stopping, deadline])
+    except (Diverged, ResourceError) as error:  # such settings are no good, which the study is to learn from
+        state, problem = TrialState.PRUNED, str(error)
+    except BaseException:
+        study.study.tell(trial, state=TrialState.FAIL)
+        raise
+    if deadline.over:
+        study.study.tell(trial, state=TrialState.FAIL)
+        return
+    if pruning.pruned:
+        state = TrialState.PRUNED
+    records = recorder.records
+    best = min(records, key=lambda record: record["valid_loss"], default={})
+    facts = {
+        headline: best.get(headline, float("nan")),
+        "epochs": len(records),
+        "seconds": round(time.perf_counter() - began, 2),
+        **({"problem": problem} if problem else {}),
+    }
+    for key, value in facts.items():
+        trial.set_user_attr(key, value)
+    values = best.get("valid_loss") if state is TrialState.COMPLETE else None
+    frozen = study.study.tell(trial, values, state=state)
+    study.write_table()
+    search.console.print(_line(frozen, headline), markup=False)
+
+
+def _train(search: _Search, model: ModelConfig, train: TrainConfig, callbacks: list[Any]) -> None:
+    """Exactly as ``mixfit train`` does it, so that the best settings give there what they gave here."""
+    chosen = choose_optimizer(train)
+    mixed = replace(search.prepared.data, transforms=tuple(augmentation(train.augment)))
+    with seeded(train.seed):
+        learner = Learner(
+            build_model(mixed, model).to(mixed.device),
+            mixed,
+            loss=search.prepared.loss,
+            optimizer=chosen.make,
+            metrics=metrics_for(mixed.schema.task, mixed.target),
+            callbacks=callbacks,
+            weight_decay=chosen.weight_decay,
+        )
+        (learner.fit_one_cycle if chosen.one_cycle else learner.fit)(train.epochs, chosen.lr)
+
+
+def _write_best(search: _Search) -> None:
+    """Write the best settings so far, complete, for ``mixfit train --config``."""
+    best = search.study.best()
+    if best is None:
+        return
+    model, train = search.space.suggest(_Fixed(best.params))
+    text = settings_toml(
+        search.prepared.table,
+        search.prepared.data.schema.target,
+        search.prepared.data_config,
+        model,
+        train,
+        schema=search.schema,
+    )
+    write_file(search.study.folder / BEST, text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """A trial that is over, asked once more for its settings."""
+
+    params: dict[str, Any]
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self.params[name]
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return self.params[name]
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return self.params[name]
+
+
+def _finish(search: _Search, headline: str) -> Tuning:
+    study, console = search.study, search.console
+    best = study.best()
+    if best is None or best.value is None:
+        raise Diverged(
+            f"Not one of {study.done()} trials came to its end: train once with a smaller --lr, and search around that."
+        )
+    _write_best(search)
+    defaults = next((trial for trial in study.trials() if trial.user_attrs.get("defaults") and trial.value), None)
+    compared = "" if defaults is None else f" (where the search began: {defaults.value:.4g})"
+    console.print(f" best   trial {best.number}: valid_loss {best.value:.4g}{compared}", markup=False)
+    console.print(f" trials {study.folder / 'trials.csv'}", markup=False)
+    console.print(f" next   mixfit train --config {study.folder / BEST}", markup=False)
+    return Tuning(folder=study.folder, trials=study.done(), loss=best.value, settings=study.folder / BEST)
+
+
+def _line(trial: "optuna.trial.FrozenTrial", headline: str) -> str:
+    facts = trial.user_attrs
+    value = trial.state.name.lower() if trial.value is None or trial.state.name != "COMPLETE" else f"{trial.value:.4g}"
+    settings = "  ".join(
+        f"{key} {part:.2g}" if isinstance(part, float) else f"{key} {part}" for key, part in trial.params.items()
+    )
+    return (
+        f" {trial.number:>5}  {value:>10}{facts[headline]:>11.4g}  {facts['epochs']:>6}  {facts['seconds']:>6.1f}  "
+        f"{'as given: ' if facts.get('defaults') else ''}{settings}"
+    )

@@ -1,1 +1,0 @@
-"""Models that compete for a table with photos, and the blend of them that predicts."""

@@ -1,0 +1,235 @@
+"""Rows and photos that are in a table more than once: what to say of them, and which to leave out of training.
+
+In: a table, its schema, the split and the photos. Out: ``Finding``, or a split whose training rows are no copies of
+rows that judge. Rows of a few categories may be equal by chance: a copy is only what chance can hardly explain."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int64, Shaped
+
+from mixfit.config import Role
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.checks.photos import PhotoScan, equal_files, near_duplicates
+from mixfit.data.checks.table import Finding, parts_of
+from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.values import plain_cells_problem, to_keys, to_numbers
+from mixfit.data.photos.cells import photo_name
+from mixfit.data.photos.find import Photos
+from mixfit.data.split import Split
+from mixfit.errors import DataError
+
+COPY_LEFT_OUT = "copy left out of training"
+"""The action in the record of a row that ``without_copies`` leaves out."""
+
+_NOT_CELLS: tuple[Role, ...] = ("split", "ignored", "group", "weight")
+_EXAMPLES = 3
+_SEVERAL = 20  # different numbers; fewer may be levels
+
+
+def row_copies(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
+    """Rows that are equal but for the split, and rows that are equal but for ignored columns (ids) too."""
+    exact, certain = _equal_cells(frame, schema, _NOT_CELLS[:1]), _no_chance(frame, schema, _NOT_CELLS)
+    loose = equal_rows(frame, schema)
+    findings = _copies(frame, np.where(certain, exact, -1), parts, "")
+    if (by_chance := (exact >= 0) & ~certain).any():
+        equal = int(by_chance.sum()) - len(np.unique(exact[by_chance]))
+        text = f"{equal:,} rows equal an earlier row; with so few different cells that may be chance"
+        findings.append(Finding("note", text))
+    # Groups of rows that are all equal with their ids have been told above.
+    versions = pd.Series(np.where(exact >= 0, exact, -1 - np.arange(len(frame)))).groupby(loose).nunique()
+    loose[np.isin(loose, versions.index[versions.to_numpy() < 2])] = -1
+    return findings + _copies(frame, loose, parts, " but for ignored columns")
+
+
+def equal_photos(
+    frame: pd.DataFrame,
+    schema: Schema,
+    photos: Photos,
+    content: Int64[np.ndarray, " files"],
+    parts: Shaped[np.ndarray, " rows"],
+) -> list[Finding]:
+    """Photos that several rows share, byte for byte, within the split and across it.
+
+    Args:
+        content: of ``equal_files``.
+    """
+    users = _shared(photos, content)
+    if not len(users):
+        return []
+    codes, rows = users["photo"].to_numpy(), users["row"].to_numpy()
+    torn = _torn(codes, parts[rows])
+    count, first = int(codes.max()) + 1, rows[codes == 0][:2]
+    mixed = int(_comes_with_different_targets(frame, schema, users).sum())
+    named = frame.index[first]
+    text = f"{_photos(count)} (equal bytes) by {len(np.unique(rows)):,} rows, the first by rows {named[0]}"
+    text += f" and {named[1]}" + (f"; {mixed} of these photos come with different targets" if mixed else "")
+    return [_leak_or_note(text, torn, "of these photos are")]
+
+
+def near_photos(
+    frame: pd.DataFrame, photos: Photos, scan: PhotoScan, parts: Shaped[np.ndarray, " rows"]
+) -> list[Finding]:
+    """Pairs of photos in two rows that look nearly the same, within the split and across it; what was not looked at."""
+    pairs, unseen = near_duplicates(scan)
+    findings = [Finding("warning", text) for text in unseen]
+    rows, places = np.nonzero(photos.slots >= 0)
+    first_row = np.full(len(photos.files), -1, dtype=np.int64)
+    first_row[photos.slots[rows, places][::-1]] = rows[::-1]
+    pairs = pairs[(first_row[pairs] >= 0).all(axis=1) & (first_row[pairs[:, 0]] != first_row[pairs[:, 1]])]
+    if len(pairs):
+        sides = parts[first_row[pairs]]
+        torn = int(((sides[:, 0] != sides[:, 1]) & (sides != "").all(axis=1)).sum())
+        text = f"{len(pairs):,} pairs of photos look nearly the same: {_pair_examples(frame, photos, first_row, pairs)}"
+        findings.append(_leak_or_note(text, torn, "of these pairs are"))
+    return findings
+
+
+def without_copies(
+    frame: pd.DataFrame, schema: Schema, split: Split, photos: Photos | None
+) -> tuple[Split, list[BadInput]]:
+    """Leave training rows out that are copies of validation or test rows, and validation rows that are copies of test
+    rows, as the folds of a preset fit on both; one record for each.
+
+    A row is a copy when it equals such a row but for ids, or when it shares a photo (equal bytes) with one and every
+    row with that photo has the same target: a picture that stands for "no photo" is no copy.
+
+    Raises:
+        DataError: no training row is left, or of some validation rows none.
+    """
+    parts = parts_of(split, len(frame))
+    items = [(equal_rows(frame, schema), np.arange(len(frame)), "equals")]
+    if photos is not None:
+        users = _shared(photos, equal_files(photos.files))
+        users = users[~_comes_with_different_targets(frame, schema, users)[users["photo"].to_numpy()]]
+        items.append((users["photo"].to_numpy(), users["row"].to_numpy(), "has a photo of"))
+    reasons: dict[int, str] = {}
+    for codes, rows, what in items:
+        for row, other in _held_back_twin(codes, rows, parts).items():
+            reasons.setdefault(row, f"{what} row {frame.index[other]}, which is in {parts[other]}")
+    kept = {name: rows[~np.isin(rows, list(reasons))] for name, rows in split.parts().items()}
+    for name, called, judging in (("train", "training", "validation or test"), ("valid", "validation", "test")):
+        if len(split.parts()[name]) and not len(kept[name]):
+            raise DataError(
+                f"All {len(split.parts()[name])} {called} rows are copies of {judging} rows: leave --dedup out, or "
+                "split the rows another way."
+            )
+    records = [
+        BadInput(row=row, column="", value="", problem=reasons[row], action=COPY_LEFT_OUT) for row in sorted(reasons)
+    ]
+    return Split(**kept), records
+
+
+def _held_back_twin(
+    codes: Int64[np.ndarray, " items"], rows: Int64[np.ndarray, " items"], parts: Shaped[np.ndarray, " rows"]
+) -> Mapping[int, int]:
+    """For each training row whose group has a validation or test row, and each validation row whose group has a test
+    row, the first such row; code -1 is no group."""
+    sides, grouped = parts[rows], codes >= 0
+    found: dict[int, int] = {}
+    for side, judging in (("train", ["valid", "test"]), ("valid", ["test"])):
+        held = grouped & np.isin(sides, judging)
+        first = pd.Series(rows[held]).groupby(codes[held]).min()
+        copies = grouped & (sides == side) & np.isin(codes, first.index)
+        found |= dict(zip(rows[copies].tolist(), first.loc[codes[copies]].tolist(), strict=True))
+    return found
+
+
+def _copies(
+    frame: pd.DataFrame, groups: Int64[np.ndarray, " rows"], parts: Shaped[np.ndarray, " rows"], but: str
+) -> list[Finding]:
+    if not (groups >= 0).any():
+        return []
+    copies = int((groups >= 0).sum()) - len(np.unique(groups[groups >= 0]))
+    first = frame.index[groups == groups[groups >= 0][0]][:2]
+    what = f"{copies:,} rows are copies of earlier rows" if copies > 1 else "1 row is a copy of an earlier row"
+    text = f"{what}{but}, the first is row {first[1]}, of row {first[0]}"
+    return [_leak_or_note(text, _torn(groups, parts), "of the copied rows are")]
+
+
+def equal_rows(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
+    """For each row the number of its group of rows that are equal but for ids, -1 where there is none.
+
+    Rows that may be equal by chance count as different."""
+    return np.where(_no_chance(frame, schema, _NOT_CELLS), _equal_cells(frame, schema, _NOT_CELLS), -1)
+
+
+def equal_features(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
+    """The same for rows that are equal in all that a model sees of them, whatever their target is."""
+    passed_over = (*_NOT_CELLS, "target")
+    return np.where(_no_chance(frame, schema, passed_over), _equal_cells(frame, schema, passed_over), -1)
+
+
+def _equal_cells(frame: pd.DataFrame, schema: Schema, passed_over: Sequence[Role]) -> Int64[np.ndarray, " rows"]:
+    """For each row the number of its group of equal rows, -1 where it is alone; columns of some roles do not count."""
+    columns = {
+        c.name: _hashable(frame[c.name]) for c in schema.columns if c.role not in passed_over and c.name in frame
+    }
+    cells = pd.DataFrame(columns).reset_index(drop=True)
+    codes, twice = np.full(len(frame), -1, dtype=np.int64), cells.duplicated(keep=False).to_numpy()
+    if columns and twice.any():
+        codes[twice] = cells[twice].groupby(list(cells.columns), dropna=False, sort=False).ngroup().to_numpy()
+    return codes
+
+
+def _hashable(column: pd.Series) -> pd.Series:
+    """Lists and the like as text; plain cells and bytes as they are."""
+    return column if plain_cells_problem(column) in (None, "bytes") else column.map(repr)
+
+
+def _no_chance(frame: pd.DataFrame, schema: Schema, passed_over: Sequence[Role]) -> Bool[np.ndarray, " rows"]:
+    """Rows that can hardly be equal to another by chance: they have a photo, or numbers seldom repeat.
+
+    In a table of many copies numbers repeat too, but then they repeat together: as many as there are different rows."""
+    numbers = schema.names("number")
+    numbers += [schema.target] if schema.task == "regression" and "target" not in passed_over else []
+    most = max((len(np.unique(to_numbers(frame[name]).values)) for name in numbers), default=0)
+    codes = _equal_cells(frame, schema, passed_over)
+    different = int((codes < 0).sum()) + len(np.unique(codes[codes >= 0]))
+    if most > 0.5 * len(frame) or most > max(0.9 * different, _SEVERAL):
+        return np.ones(len(frame), dtype=bool)
+    return frame[schema.names("image")].notna().any(axis=1).to_numpy(dtype=bool)
+
+
+def _shared(photos: Photos, content: Int64[np.ndarray, " files"]) -> pd.DataFrame:
+    """Photos in more than one row: columns ``photo``, numbered from 0 by first use, and ``row``."""
+    rows, places = np.nonzero(photos.slots >= 0)
+    users = pd.DataFrame({"photo": content[photos.slots[rows, places]], "row": rows}).drop_duplicates()
+    users = users[users["photo"].duplicated(keep=False)]
+    return users.assign(photo=np.asarray(pd.factorize(users["photo"])[0], dtype=np.int64))
+
+
+def _comes_with_different_targets(
+    frame: pd.DataFrame, schema: Schema, users: pd.DataFrame
+) -> Bool[np.ndarray, " photos"]:
+    """Whether the rows of each shared photo disagree about the target."""
+    keys = to_keys(frame[schema.target]).iloc[users["row"]]
+    return (keys.groupby(users["photo"].to_numpy()).nunique() > 1).to_numpy(dtype=bool)
+
+
+def _torn(codes: Int64[np.ndarray, " items"], parts: Shaped[np.ndarray, " items"]) -> int:
+    """How many groups have members in more than one part; members in none do not count."""
+    counted = (codes >= 0) & (parts != "")
+    sides = pd.Series(parts[counted]).groupby(codes[counted]).nunique()
+    return int((sides > 1).sum())
+
+
+def _leak_or_note(text: str, torn: int, what: str) -> Finding:
+    if not torn:
+        return Finding("note", text)
+    return Finding("warning", f"{text}; {torn:,} {what} on two sides of the split, so the scores will look too good")
+
+
+def _photos(count: int) -> str:
+    return f"{count:,} photos are used" if count > 1 else "1 photo is used"
+
+
+def _pair_examples(
+    frame: pd.DataFrame, photos: Photos, rows: Int64[np.ndarray, " photos"], pairs: Int64[np.ndarray, "pairs 2"]
+) -> str:
+    names = [
+        " and ".join(f"{photo_name(photos.files[file])} (row {frame.index[rows[file]]})" for file in pair)
+        for pair in pairs[:_EXAMPLES].tolist()
+    ]
+    return "; ".join(names)

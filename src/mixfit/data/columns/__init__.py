@@ -1,0 +1,1 @@
+"""What each column is, and from its cells to arrays."""

@@ -1,0 +1,1 @@
+"""Photos: found, decoded, and kept so that each is decoded once."""

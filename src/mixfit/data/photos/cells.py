@@ -1,0 +1,135 @@
+"""Photos that stand in the table itself: the bytes of an image file, or those bytes as base64 text.
+
+In: cells. Out: the bytes of the photo, whether a column holds such cells, and how to name them to a person.
+Decodes no pixel: what is inside is for ``images``. A ``data:`` URL is refused like every other URL."""
+
+import base64
+import binascii
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mixfit.data.photos.decode import ImageError
+
+BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD", "SUkqA", "TU0AK", "Qk")
+"""What the base64 text of a JPEG, PNG, WEBP, GIF, TIFF or BMP file begins with."""
+SHORTEST_BASE64 = 40
+"""Characters; no photo is smaller, and a shorter text that begins so is a name."""
+
+_SAMPLE = 200  # cells; enough for a share
+_FORMATS = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "GIF": b"GIF8", "BMP": b"BM"}
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def photo_format(data: bytes) -> str | None:
+    """The format whose first bytes these are, or None.
+
+    >>> photo_format(b"GIF89a..."), photo_format(b"a,b,c")
+    ('GIF', None)
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[:4] in _TIFF_STARTS:
+        return "TIFF"
+    return next((name for name, start in _FORMATS.items() if data.startswith(start)), None)
+
+
+def is_base64_photo(text: str) -> bool:
+    """Whether a text begins like the base64 of a photo; the rest may still be damaged.
+
+    >>> is_base64_photo("/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwM"), is_base64_photo("/9j/a.jpg")
+    (True, False)
+    """
+    if len(text) < SHORTEST_BASE64 or not text.startswith(BASE64_STARTS):
+        return False
+    try:
+        return photo_format(base64.b64decode(text[:32], validate=True)) is not None
+    except binascii.Error:
+        return False
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of a base64 text; blanks and line ends in it do not matter.
+
+    Raises:
+        ImageError: it is cut off or holds other characters.
+    """
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise ImageError("is damaged or cut off base64 text") from None
+
+
+def is_bytes_column(column: pd.Series) -> bool:
+    """Whether the cells, missing ones aside, are bytes."""
+    if isinstance(column.dtype, pd.ArrowDtype):
+        return "binary" in str(column.dtype.pyarrow_dtype)
+    if not pd.api.types.is_object_dtype(column.dtype):
+        return False
+    kinds = {type(cell) for cell in column[column.notna().to_numpy(dtype=bool)]}
+    return bool(kinds) and kinds <= {bytes, bytearray}
+
+
+def bytes_columns(frame: pd.DataFrame) -> list[str]:
+    """Names of the columns whose cells are bytes."""
+    return [name for name in frame.columns if is_bytes_column(frame[name])]
+
+
+def holds_contents(column: pd.Series) -> bool:
+    """Whether every cell, missing ones aside, is a photo rather than the name of one: no images folder is needed."""
+    if is_bytes_column(column):
+        return True
+    cells = column.dropna()
+    return bool(len(cells)) and all(isinstance(cell, str) and is_base64_photo(cell.strip()) for cell in cells)
+
+
+def content_share(column: pd.Series) -> tuple[float, str]:
+    """Share of the cells that begin like a photo, and how: "JPEG bytes", "base64 text of PNG files"."""
+    cells = column.dropna()
+    cells = cells.iloc[:: max(1, len(cells) // _SAMPLE)]
+    if is_bytes_column(column):
+        formats, kind = [photo_format(bytes(cell)) for cell in cells], "bytes of {} files"
+    elif not (pd.api.types.is_string_dtype(column.dtype) or pd.api.types.is_object_dtype(column.dtype)):
+        return 0.0, ""
+    else:
+        texts = [str(cell).split(";", 1)[0].strip() for cell in cells]
+        starts = [base64.b64decode(text[:32]) if is_base64_photo(text) else b"" for text in texts]
+        formats, kind = [photo_format(start) for start in starts], "base64 text of {} files"
+    known = [name for name in formats if name is not None]
+    if not known:
+        return 0.0, ""
+    names, counts = np.unique(known, return_counts=True)
+    return len(known) / len(formats), kind.format(names[counts.argmax()])
+
+
+def no_photos_reason(kind: str, share: float) -> str:
+    """Why a column of containers or bytes cannot be used, given the type of its cells and ``content_share``."""
+    if share:
+        return f"only {share:.0%} of the cells are photos, the others are other {kind}"
+    return f"cells are of type {kind}, not plain values{' or photos' if 'b' in kind[:6] else ''}"
+
+
+def bytes_of_struct(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The photos of a column as Hugging Face's datasets write it, a struct of ``bytes`` and ``path``."""
+    if not pa.types.is_struct(column.type) or {field.name for field in column.type} != {"bytes", "path"}:
+        return column
+    return pc.struct_field(column, "bytes")
+
+
+def shown_cell(cell: object) -> str:
+    """A cell for a message or a list, never the contents of a photo."""
+    if isinstance(cell, bytes | bytearray):
+        return f"{len(cell):,} bytes"
+    text = str(cell)
+    if is_base64_photo(text.strip()):
+        return f"{text[:12]}... ({len(text):,} characters of base64)"
+    # Half a surrogate pair could be written to no file.
+    return text[:200].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def photo_name(source: Path | bytes) -> str:
+    """How to name a photo in a message."""
+    return f"the photo of {len(source):,} bytes" if isinstance(source, bytes) else source.name

@@ -1,0 +1,122 @@
+"""Features of photos that a frozen network computed once: kept in the cache folder for all later runs.
+
+In: photo files, what identifies the network, and the features of those that are not there yet.
+Out: float32 ``(photos, d)``. Knows nothing of networks: their identity is a text that the caller made."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from mixfit.config import Crop
+from mixfit.data.dataset import FeatureTable
+from mixfit.data.photos.records import Cache, RecordStore
+from mixfit.data.photos.store import decoder_name, lasting_problems, photo_keys
+from mixfit.errors import ResourceError
+
+
+class FeatureStore:
+    """Features of some photos by one network, ``4 * d`` bytes a photo (5 kB for d = 1,280).
+
+    Args:
+        files: the photos.
+        network: identifies weights, architecture and arithmetic: equal texts, equal features.
+        d: numbers per photo.
+        size, crop, follow_links: how the photos were brought to the network, see ``ImageFiles``.
+        cache: the folder, its limit, and who is told when it cannot be used.
+    """
+
+    def __init__(
+        self,
+        files: tuple[Path | bytes, ...],
+        *,
+        network: str,
+        d: int,
+        size: int,
+        crop: Crop,
+        cache: Cache,
+        follow_links: bool = True,
+    ) -> None:
+        self.files, self.cache, self.d, self.follow_links = files, cache, d, follow_links
+        self.keys = photo_keys(files, follow_links=follow_links)
+        identity = hashlib.sha256(f"{network}\n{decoder_name(size, crop)}".encode()).hexdigest()[:16]
+        self.store = RecordStore(
+            cache.folder / f"features-{d}-{size}px-{identity}", shape=(d,), dtype=np.float32, about="features"
+        )
+        self._writable = False
+
+    def load(self) -> tuple[FeatureTable, Int64[np.ndarray, " missing"]]:
+        """What is there, and the numbers of the photos that are not; damaged records are among these."""
+        values, readable = torch.zeros(len(self.keys), self.d), torch.zeros(len(self.keys), dtype=torch.bool)
+        table = FeatureTable(values, readable, {})
+        return table, self._load_into(table, np.arange(len(self.keys)))
+
+    def _load_into(self, table: FeatureTable, numbers: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " missing"]:
+        """Fill in what is there of some photos; gives those that are not."""
+        found = self.store.fetch([self.keys[number] for number in numbers.tolist()])
+        there = torch.from_numpy(numbers[found.positions])
+        table.values[there] = torch.from_numpy(found.records)
+        table.readable[there] = True
+        table.failures.update({int(numbers[position]): text for position, text in found.problems.items()})
+        return numbers[found.missing]
+
+    @contextmanager
+    def filling(self) -> Iterator[tuple[FeatureTable, Int64[np.ndarray, " missing"]]]:
+        """``load``, and while the block runs, ``add``; where the cache cannot be written, ``add`` does nothing.
+
+        The block puts what is missing into the table. Of several links to one photo only the first is missing; the
+        others have the same in the end."""
+        table, missing = self.load()
+        first = {self.keys[number]: number for number in reversed(missing.tolist())}
+        links = [(number, first[key]) for number in missing.tolist() if (key := self.keys[number])]
+        missing = np.array(
+            [n for n in missing.tolist() if not self.keys[n] or first[self.keys[n]] == n], dtype=np.int64
+        )
+        with ExitStack() as stack:
+            if len(missing):
+                try:
+                    self.cache.check_room(len(missing) * self.store.record_bytes)
+                    waiting = f"Another process is filling the cache {self.store.folder}; waiting for it."
+                    stack.enter_context(self.store.writing(waiting=partial(self.cache.warn, waiting)))
+                    self._writable = True
+                    missing = self._load_into(table, missing)  # another process may have added some meanwhile
+                except ResourceError as error:
+                    self._give_up(error)
+            try:
+                yield table, missing
+            finally:
+                self._writable = False
+        for number, other in links:
+            table.values[number], table.readable[number] = table.values[other], table.readable[other]
+            if other in table.failures:
+                table.failures[number] = table.failures[other]
+
+    def add(
+        self, numbers: Int64[np.ndarray, " photos"], values: Float32[Tensor, "photos d"], problems: dict[int, str]
+    ) -> None:
+        """Keep the features of photos, and of those among them that could not be read, why."""
+        if not self._writable:
+            return
+        now = photo_keys([self.files[number] for number in numbers], follow_links=self.follow_links)
+        same = [self.keys[number] == key != "" for number, key in zip(numbers.tolist(), now, strict=True)]
+        unchanged = dict(zip(numbers.tolist(), same, strict=True))
+        kept = {
+            self.keys[number]: place
+            for place, number in enumerate(numbers.tolist())
+            if unchanged[number] and number not in problems
+        }
+        texts = {self.keys[n]: text for n, text in lasting_problems(problems).items() if unchanged.get(n)}
+        try:
+            self.store.append(list(kept), values.numpy()[list(kept.values())], texts)
+        except ResourceError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: ResourceError) -> None:
+        self._writable = False
+        self.cache.warn(f"{error} Image features are not kept for the next run.")

@@ -1,0 +1,503 @@
+"""The cache folder, and records of fixed size in it that are found again by text keys."""
+
+import json
+import os
+import shutil
+import sqlite3
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt32
+
+from mixfit.config import DataConfig
+from mixfit.errors import ResourceError
+from mixfit.files import explained, write_file
+
+if sys.platform != "win32":
+    import fcntl
+
+DESCRIPTION, INDEX, RECORDS, LOCK = "mixfit-store.json", "index.sqlite", "records.bin", "lock"
+_TABLE = "CREATE TABLE records (key TEXT PRIMARY KEY, place INTEGER UNIQUE, crc INTEGER, problem TEXT)"
+_KEYS_PER_QUERY = 500
+# These say something of the disk or of other processes; every other error of SQLite says that the index is damaged.
+_PASSING = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Found:
+    """What a store holds for some keys, in the order of the keys."""
+
+    places: Int64[np.ndarray, " keys"]
+    """Which record; -1 where there is none."""
+    checksums: UInt32[np.ndarray, " keys"]
+    problems: dict[int, str]
+    """Position of a key in the query -> why there is no record of it and never will be."""
+
+    @property
+    def missing(self) -> Int64[np.ndarray, " missing"]:
+        """Positions of the keys of which nothing is known."""
+        unknown = self.places < 0
+        unknown[list(self.problems)] = False
+        return np.flatnonzero(unknown)
+
+
+class ReadRecords(NamedTuple):
+    """What became of some records that were asked for; neither of the two means that the disk failed this time."""
+
+    ok: Bool[np.ndarray, " records"]
+    """Was copied."""
+    lost: Bool[np.ndarray, " records"]
+    """The file ends before the record does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fetched:
+    """Records of some keys; positions are those of the keys in the query."""
+
+    positions: Int64[np.ndarray, " records"]
+    """Of the keys whose records are there, undamaged."""
+    records: np.ndarray
+    """``(records, *shape)``."""
+    problems: dict[int, str]
+    """As in ``Found``."""
+    missing: Int64[np.ndarray, " missing"]
+    """Positions of the keys of which nothing is known; damaged records are among these."""
+
+
+class RecordStore:
+    """A folder of records of one shape. May be pickled, and used on in forked processes and in threads.
+
+    Args:
+        folder: made by the first ``append``; nothing is written before.
+        shape, dtype: of one record.
+        about: one line for people who look into the folder.
+    """
+
+    def __init__(self, folder: Path, *, shape: tuple[int, ...], dtype: type[np.generic], about: str = "") -> None:
+        self.folder, self.shape, self.about = folder, shape, about
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.record_bytes = int(np.prod(shape)) * self.dtype.itemsize
+
+    def find(self, keys: Sequence[str]) -> Found:
+        """Look up which keys are there. A store that cannot be read, or is no store, has none.
+
+        Returns:
+            Places for ``read``; rows of the index that point beyond the end of the records count as not there."""
+        places = np.full(len(keys), -1, dtype=np.int64)
+        checksums = np.zeros(len(keys), dtype=np.uint32)
+        problems: dict[int, str] = {}
+        rows: dict[str, tuple[int | None, int, str | None]] = {}
+        count = 0
+        with suppress(sqlite3.Error, OSError), closing(self._connect(write=False)) as index:
+            for start in range(0, len(keys) if self._described() else 0, _KEYS_PER_QUERY):
+                part = keys[start : start + _KEYS_PER_QUERY]
+                query = f"SELECT key, place, crc, problem FROM records WHERE key IN ({','.join('?' * len(part))})"
+                rows |= {key: (place, crc, problem) for key, place, crc, problem in index.execute(query, part)}
+            count = _file_size(self.folder / RECORDS) // self.record_bytes
+        for position, key in enumerate(keys):
+            place, crc, problem = rows.get(key, (None, 0, None))
+            if isinstance(place, int) and isinstance(crc, int) and 0 <= place < count:
+                places[position], checksums[position] = place, crc & 0xFFFFFFFF
+            elif isinstance(problem, str) and crc == zlib.crc32(problem.encode(), zlib.crc32(key.encode())):
+                problems[position] = problem
+        return Found(places=places, checksums=checksums, problems=problems)
+
+    def fetch(self, keys: Sequence[str]) -> Fetched:
+        """Look up keys and read their records; those that are damaged are forgotten."""
+        found = self.find(keys)
+        stored = np.flatnonzero(found.places >= 0)
+        records = np.empty((len(stored), *self.shape), dtype=self.dtype)
+        read, lost = self.reader().read(found.places[stored], records)
+        for row, position in enumerate(stored.tolist()):
+            if read[row] and not matches(keys[position], records[row], int(found.checksums[position])):
+                read[row], lost[row] = False, True
+        gone = stored[lost]
+        self.forget([keys[position] for position in gone.tolist()], found.places[gone], found.checksums[gone])
+        return Fetched(
+            positions=stored[read],
+            records=records if read.all() else records[read],
+            problems=found.problems,
+            missing=np.sort(np.concatenate([found.missing, stored[~read]])),
+        )
+
+    @contextmanager
+    def writing(self, *, waiting: Callable[[], None] | None = None, patience: float = 60.0) -> Iterator[None]:
+        """Be the only writer while the block runs; ``append`` is for inside such a block only.
+
+        Args:
+            waiting: called once if another writer has to be waited for.
+            patience: seconds after which a writer that adds no records is no longer waited for.
+        Raises:
+            ResourceError: the folder cannot be made or written, or another process holds the store and does nothing.
+        """
+        if sys.platform == "win32":
+            raise ResourceError(f"The cache in {self.folder} needs file locks that Windows does not have.")
+        with lock(self.folder, waiting=waiting, patience=patience):
+            with _disk_errors(self.folder):
+                self._repair()
+            yield
+
+    def append(
+        self, keys: Sequence[str], records: np.ndarray, problems: dict[str, str] | None = None
+    ) -> tuple[Int64[np.ndarray, " keys"], UInt32[np.ndarray, " keys"]]:
+        """Add records, all of them or none; a key that is there already points to its new record from now on.
+
+        Args:
+            keys: one for each record.
+            records: ``(keys, *shape)``.
+            problems: keys that have no record -> why.
+        Returns:
+            Place and checksum of each record.
+        Raises:
+            ResourceError: the disk is full or cannot be written.
+        """
+        records = np.ascontiguousarray(records, dtype=self.dtype).reshape(len(keys), *self.shape)
+        data = records.reshape(-1).view(np.uint8).data
+        crcs = [_checksum(key, record) for key, record in zip(keys, records, strict=True)]
+        bad = [(key, None, _checksum(key, text.encode()), text) for key, text in (problems or {}).items()]
+        with _disk_errors(self.folder, len(data)), closing(self._connect(write=True)) as index:
+            index.execute("BEGIN IMMEDIATE")
+            (first,) = index.execute("SELECT COALESCE(MAX(place) + 1, 0) FROM records").fetchone()
+            # Behind all that is in the file, be it committed or not: a reader may know of more than the index does.
+            first = max(first, -(-_file_size(self.folder / RECORDS) // self.record_bytes))
+            if len(data):
+                self._write(first * self.record_bytes, data)
+            places = range(first, first + len(keys))
+            rows = [*zip(keys, places, crcs, [None] * len(keys), strict=True), *bad]
+            index.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", rows)
+            index.execute("COMMIT")
+        return np.arange(first, first + len(keys)), np.array(crcs, dtype=np.uint32)
+
+    def forget(self, keys: Sequence[str], places: Int64[np.ndarray, " keys"], checksums: np.ndarray) -> None:
+        """Have damaged records made anew by the next writer; their places are never used again.
+
+        Only where the index still says of a key what ``find`` said: another process may have made the record anew."""
+        rows = zip(keys, places.tolist(), checksums.tolist(), strict=True)
+        update = "UPDATE records SET key = 'damaged ' || place WHERE key = ? AND place = ? AND crc & 4294967295 = ?"
+        with suppress(sqlite3.Error, OSError), closing(self._connect(write=True)) as index:
+            index.executemany(update, list(rows))
+
+    def reader(self) -> "RecordReader":
+        """Read-only access to the records that are there now."""
+        return RecordReader(self.folder / RECORDS, shape=self.shape, dtype=self.dtype)
+
+    @property
+    def _description(self) -> dict[str, object]:
+        return {"about": self.about, "shape": list(self.shape), "dtype": self.dtype.name}
+
+    def _described(self) -> bool:
+        """Whether the folder says that it holds such records."""
+        with suppress(FileNotFoundError, ValueError):
+            return bool(json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8")) == self._description)
+        return False
+
+    def _connect(self, *, write: bool) -> sqlite3.Connection:
+        """A connection for one operation: one that is kept must not be used on in a forked process.
+
+        Reading opens for writing where that is allowed, to roll back what a killed writer left. SQLite need not wait
+        for the disk, see the module."""
+        uri = f"{(self.folder / INDEX).absolute().as_uri()}?mode={'rwc' if write else 'rw'}"
+        connection = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    def _repair(self) -> None:
+        """Start anew where the index is missing or damaged, names records that are not there, or is of other ones.
+
+        The old files are unlinked, never written over: a reader that has them open keeps the records it knows."""
+        if self._described() and self._index_is_whole():
+            return
+        for name in (INDEX, f"{INDEX}-journal", RECORDS):
+            (self.folder / name).unlink(missing_ok=True)
+        write_file(self.folder / DESCRIPTION, json.dumps(self._description))
+        with closing(self._connect(write=True)) as index:
+            index.execute(_TABLE)
+
+    def _index_is_whole(self) -> bool:
+        """Whether it is such an index, undamaged, and every record it names is in the file."""
+        count = _file_size(self.folder / RECORDS) // self.record_bytes
+        try:
+            with closing(self._connect(write=True)) as index:
+                schema = index.execute("SELECT sql FROM sqlite_master WHERE name = 'records'").fetchone()
+                if schema != (_TABLE,) or index.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                    return False
+                query = "SELECT COUNT(*) FROM records WHERE place < 0 OR place >= ?"
+                return bool(index.execute(query, (count,)).fetchone() == (0,))
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING:
+                raise
+            return False
+
+    def _write(self, offset: int, data: memoryview) -> None:
+        """Reserve the space, then fill it: a full disk is found out before anything is written."""
+        descriptor = os.open(self.folder / RECORDS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, offset, len(data))
+            written = 0
+            while written < len(data):
+                written += os.pwrite(descriptor, data[written:], offset + written)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(descriptor, offset)  # no committed record lies behind: readers never look there
+            raise
+        finally:
+            os.close(descriptor)
+
+
+class RecordReader:
+    """Reads records by place, from any thread or process, without a lock."""
+
+    def __init__(self, path: Path, *, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.shape, self.dtype = path, shape, dtype
+        self._record_bytes = int(np.prod(shape)) * dtype.itemsize
+        self._opened: list[int] = []
+
+    def read(self, places: Int64[np.ndarray, " records"], out: np.ndarray) -> ReadRecords:
+        """Copy records into ``out``, C-contiguous ``(records, *shape)``."""
+        if out.shape != (len(places), *self.shape) or out.dtype != self.dtype or not out.flags.c_contiguous:
+            raise ValueError(f"out must be contiguous {self.dtype} {(len(places), *self.shape)}, got {out.shape}")
+        ok, lost = np.zeros((2, len(places)), dtype=np.bool_)
+        size, rows = self._record_bytes, out.reshape(-1).view(np.uint8).reshape(len(places), self._record_bytes)
+        with suppress(OSError):
+            descriptor = self._descriptor()
+            for position, place in enumerate(places.tolist()):
+                with suppress(OSError):  # of this record alone, perhaps
+                    ok[position] = os.preadv(descriptor, [rows[position]], place * size) == size
+                    lost[position] = not ok[position]
+        return ReadRecords(ok, lost)
+
+    def _descriptor(self) -> int:
+        if not self._opened:
+            # Of threads that come here at once, all use the first in the list; the others are closed with this object.
+            self._opened.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+        return self._opened[0]
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_opened": []}
+
+    def __del__(self) -> None:
+        for descriptor in getattr(self, "_opened", ()):
+            with suppress(OSError, TypeError):
+                os.close(descriptor)
+
+
+@contextmanager
+def lock(folder: Path, *, waiting: Callable[[], None] | None = None, patience: float = 60.0) -> Iterator[None]:
+    """Keep other writers out of a store while the block runs; arguments and errors as in ``RecordStore.writing``."""
+    if sys.platform == "win32":
+        raise ResourceError(f"The cache in {folder} needs file locks that Windows does not have.")
+    path, size, since = folder / LOCK, -1, time.monotonic()
+    while True:
+        with explained(folder, None):
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                break
+            os.close(descriptor)  # someone cleared the cache in between: that was the lock of a removed store
+        except FileNotFoundError:
+            os.close(descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            if waiting is not None and patience > 0:
+                waiting()
+                waiting = None
+            with suppress(OSError):
+                if (now := _file_size(folder / RECORDS)) != size:
+                    size, since = now, time.monotonic()
+            if time.monotonic() - since >= patience:
+                raise ResourceError(
+                    f"Another process holds the cache in {folder} and has added nothing for {patience:.0f} s."
+                ) from None
+            time.sleep(0.1)
+        except OSError as error:  # some network file systems know no locks
+            os.close(descriptor)
+            raise ResourceError(f"The cache in {folder} cannot be locked: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        # Closing alone gives the lock back only when no process that was forked meanwhile has the file open, too.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _file_size(path: Path) -> int:
+    """In bytes, 0 if there is none; another ``OSError`` passes through, because it says nothing of the file."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def matches(key: str, record: np.ndarray, checksum: int) -> bool:
+    """Whether a record is the one that was stored under this key."""
+    return _checksum(key, record) == checksum
+
+
+def _checksum(key: str, record: np.ndarray | bytes) -> int:
+    # The key comes first, so that a damaged index that swaps two records is noticed, too.
+    data = record if isinstance(record, bytes) else record.reshape(-1).view(np.uint8).data
+    return zlib.crc32(data, zlib.crc32(key.encode()))
+
+
+@contextmanager
+def _disk_errors(folder: Path, size: int | None = None) -> Iterator[None]:
+    """What SQLite and the system say of a disk that is full or read-only, as a ResourceError with the sizes."""
+    with explained(folder / RECORDS, size):
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OSError(None, str(error)) from error
+
+
+OWN_FILES = (RECORDS, INDEX, f"{INDEX}-journal", LOCK, DESCRIPTION)
+_RESERVE_BYTES, _RESERVE_SHARE = 1_000_000_000, 0.05
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """A cache folder and how it may be used."""
+
+    folder: Path
+    limit_bytes: int
+    warn: Callable[[str], None] = _warn
+    """Gets a sentence when the cache cannot be used; the work goes on without it."""
+    progress: bool = False
+    """Show a bar while photos are decoded, if there is a terminal."""
+
+    @classmethod
+    def configured(
+        cls, config: DataConfig, *, warn: Callable[[str], None] | None = None, progress: bool = False
+    ) -> "Cache | None":
+        """The cache that the settings ask for; None if they ask for none."""
+        if config.cache_gb == 0:
+            return None
+        folder = default_folder() if config.cache is None else config.cache
+        return cls(folder=folder, limit_bytes=int(config.cache_gb * 1e9), warn=warn or _warn, progress=progress)
+
+    def check_room(self, needed: int) -> None:
+        """Refuse what would not fit, before anything is written.
+
+        Raises:
+            ResourceError: the limit or the free space of the disk is too small for ``needed`` more bytes.
+        """
+        used = sum(store.bytes for store in list_stores(self.folder))
+        if used + needed > self.limit_bytes:
+            raise ResourceError(
+                f"The cache {self.folder} would need {needed:,} bytes more than the {used:,} it holds, and its limit "
+                f"is {self.limit_bytes:,}: raise it with --cache-gb, or clear it with mixfit cache --clear."
+            )
+        with suppress(OSError):
+            disk = shutil.disk_usage(_existing_parent(self.folder))
+            if needed + min(_RESERVE_BYTES, disk.total * _RESERVE_SHARE) > disk.free:
+                raise ResourceError(
+                    f"The cache {self.folder} needs {needed:,} bytes, and the disk has {disk.free:,} free: "
+                    "make room, or choose a folder on another disk with --cache."
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFolder:
+    """One store in the cache."""
+
+    folder: Path
+    records: int
+    bytes: int
+
+
+def default_folder() -> Path:
+    """``MIXFIT_CACHE``, or ``mixfit`` in the user's folder for caches."""
+    if chosen := os.environ.get("MIXFIT_CACHE"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "mixfit" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "mixfit"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The specification of XDG_CACHE_HOME says that relative paths are to be ignored.
+    return (base if base.is_absolute() else Path.home() / ".cache") / "mixfit"
+
+
+def list_stores(folder: Path) -> list[StoreFolder]:
+    """The stores in a cache folder by name; other folders and links are passed over."""
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [
+        StoreFolder(
+            folder=path, records=_count(path / INDEX), bytes=sum(_disk_bytes(path / name) for name in OWN_FILES)
+        )
+        for path in inside
+        if not path.is_symlink() and (path / DESCRIPTION).is_file()
+    ]
+
+
+def clear(folder: Path) -> tuple[list[StoreFolder], list[StoreFolder]]:
+    """Remove all stores that no process is writing to. Files that are not ours stay, and folders with such files, too.
+
+    A process that is reading a store goes on with it; its disk space is free when that process ends.
+
+    Returns:
+        The stores that were removed and those that were in use.
+    Raises:
+        ResourceError: a file cannot be removed.
+    """
+    removed, kept = [], []
+    for store in list_stores(folder):
+        try:
+            with lock(store.folder, patience=0.0):
+                for name in OWN_FILES:
+                    (store.folder / name).unlink(missing_ok=True)
+        except ResourceError:
+            kept.append(store)
+            continue
+        except OSError as error:
+            raise ResourceError(f"{store.folder} cannot be removed: {error.strerror}.") from error
+        removed.append(store)
+        with suppress(OSError):  # not empty
+            store.folder.rmdir()
+    with suppress(OSError):
+        folder.rmdir()
+    return removed, kept
+
+
+def _count(index: Path) -> int:
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(index.absolute().as_uri() + "?mode=rw", uri=True)) as database,
+    ):
+        return int(database.execute("SELECT COUNT(*) FROM records").fetchone()[0])
+    return 0
+
+
+def _disk_bytes(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _existing_parent(folder: Path) -> Path:
+    absolute = folder.absolute()
+    return next(path for path in (absolute, *absolute.parents) if path.exists())

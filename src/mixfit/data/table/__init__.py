@@ -1,0 +1,1 @@
+"""Files of tables to frames and back."""

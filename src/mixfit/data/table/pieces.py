@@ -1,0 +1,175 @@
+"""A table read piece by piece: each piece has the dtypes that its columns have in the whole table.
+
+In: a table file. Out: ``TablePieces``. Parquet is read from the disk a piece at a time. Other kinds are read whole and
+cut: the encoding, the separator and the decimal mark of a text table are found out from all of it. Knows nothing of
+roles or predictions."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from mixfit.config import TextConfig
+from mixfit.data.photos.cells import bytes_columns
+from mixfit.data.table.read import (
+    LARGEST_EXACT,
+    UNREADABLE,
+    asked_format,
+    checked_names,
+    damaged,
+    parquet_pieces,
+    read_as_configured,
+)
+from mixfit.errors import DataError
+
+SCANNED = 131_072
+"""Rows at a time of the columns that are read first, to learn their dtypes."""
+_kinds = pa.types
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TablePieces:
+    """Iterate over it, as often as needed, for frames whose rows are numbered from 0."""
+
+    rows: int
+    """Of the whole table."""
+    types: Mapping[str, pa.DataType]
+    """What is in columns whose cells are Python objects, which a piece without a cell could not tell."""
+    bytes_columns: tuple[str, ...]
+    """Columns whose cells are bytes."""
+    size: int
+    """Rows of a piece, the last one aside."""
+    path: Path
+    frame: pd.DataFrame | None
+    """The whole table, where it had to be read whole."""
+    settled: Mapping[str, str]
+    """dtypes of columns that would differ from piece to piece."""
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        if self.frame is not None:
+            for start in range(0, self.rows, self.size):
+                yield self.frame.iloc[start : start + self.size].reset_index(drop=True)
+            return
+        yield from _of_size(self._from_disk(), self.size)
+
+    def _from_disk(self) -> Iterator[pd.DataFrame]:
+        """Of any length: a piece may end with its row group."""
+        for piece in parquet_pieces(self.path, None, rows=self.size):
+            for name, dtype in self.settled.items():
+                piece[name] = _brought_to(piece[name], dtype)
+            yield piece
+
+
+def table_pieces(path: Path, config: TextConfig, *, most_rows: int, most_bytes: int, multiple: int = 1) -> TablePieces:
+    """Open a table.
+
+    Args:
+        path: a table of any kind.
+        config: how a text table is written.
+        most_rows, most_bytes: of a piece; bytes as they are in a Parquet file before compression, on average.
+        multiple: the rows of a piece are a multiple of this, which is also the least.
+    Raises: as ``read_as_configured``, for Parquet in part while the pieces are read.
+    """
+    size = max(most_rows // multiple, 1) * multiple
+    if asked_format(path, config).kind != "parquet":
+        frame, _ = read_as_configured(path, config)
+        return TablePieces(
+            rows=len(frame),
+            types={name: pa.array(frame[name]).type for name in frame if frame[name].dtype == object},
+            bytes_columns=tuple(bytes_columns(frame)),
+            size=size,
+            path=path,
+            frame=frame,
+            settled={},
+        )
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            about, schema = file.metadata, file.schema_arrow
+            bytes_of_all = sum(about.row_group(group).total_byte_size for group in range(file.num_row_groups))
+    except UNREADABLE as error:
+        raise damaged(path, "parquet", error) from None
+    if not about.num_rows:
+        raise DataError(f"{path} has a header but no data rows; at least 1 is needed.")
+    kinds = {name: _stored(field.type) for name, field in zip(checked_names(schema.names, path), schema, strict=True)}
+    fitting = int(most_bytes * about.num_rows / max(bytes_of_all, 1))
+    changing = partial(parquet_pieces, path, rows=SCANNED)
+    types = {name: known for name, kind in kinds.items() if (known := _type_of_objects(kind)) is not None}
+    return TablePieces(
+        rows=about.num_rows,
+        types=types,
+        bytes_columns=tuple(name for name, kind in types.items() if _kinds.is_binary(kind)),
+        size=min(size, max(fitting // multiple, 1) * multiple),
+        path=path,
+        frame=None,
+        settled=_settled([changing([name]) for name, kind in kinds.items() if _may_change(kind)]),
+    )
+
+
+def _of_size(frames: Iterator[pd.DataFrame], size: int) -> Iterator[pd.DataFrame]:
+    """The same rows in frames of ``size``, the last one aside."""
+    waiting: list[pd.DataFrame] = []
+    lacking = size
+    for frame in frames:
+        while len(frame) >= lacking:
+            yield pd.concat([*waiting, frame.iloc[:lacking]], ignore_index=True)
+            frame, waiting, lacking = frame.iloc[lacking:], [], size
+        if len(frame):
+            waiting.append(frame)
+            lacking -= len(frame)
+    if waiting:
+        yield pd.concat(waiting, ignore_index=True)
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    """The type of the cells of a column whose levels are kept apart."""
+    return kind.value_type if _kinds.is_dictionary(kind) else kind
+
+
+def _may_change(kind: pa.DataType) -> bool:
+    """Whether a piece without missing cells has another dtype than one with some."""
+    return _kinds.is_integer(kind) or _kinds.is_boolean(kind)
+
+
+def _type_of_objects(kind: pa.DataType) -> pa.DataType | None:
+    """What cells that pandas has as Python objects are written as; None for all other columns."""
+    if _kinds.is_boolean(kind):
+        return pa.bool_()
+    if _kinds.is_time(kind):
+        return pa.time64("us")
+    binary = (_kinds.is_binary, _kinds.is_large_binary, _kinds.is_fixed_size_binary, _kinds.is_binary_view)
+    # A struct that can be read at all holds a photo.
+    return pa.binary() if _kinds.is_struct(kind) or any(is_kind(kind) for is_kind in binary) else None
+
+
+def _settled(columns: list[Iterator[pd.DataFrame]]) -> dict[str, str]:
+    """The dtypes of the whole of columns of integers and truth values that have missing cells; each is read once."""
+    found = {}
+    for pieces in columns:
+        dtypes: set[str] = set()
+        large, name = False, ""
+        for piece in pieces:
+            name = str(piece.columns[0])
+            column = piece[name]
+            dtypes.add(str(column.dtype))
+            if column.dtype.kind in "iu":
+                large |= max(-int(column.min()), int(column.max())) > LARGEST_EXACT
+        if "object" in dtypes:
+            found[name] = "object"
+        elif "str" in dtypes or ("float64" in dtypes and large):
+            found[name] = "str"
+        elif "float64" in dtypes:
+            found[name] = "float64"
+    return found
+
+
+def _brought_to(column: pd.Series, dtype: str) -> pd.Series:
+    """The same cells in another dtype; float64, which holds whole numbers and gaps, becomes text without a point."""
+    if dtype == "str" and column.dtype.kind in "iuf":
+        cells = [None if np.isnan(cell) else str(int(cell)) for cell in column.to_numpy()]
+        return pd.Series(cells, dtype="str")
+    return column.astype(dtype)

@@ -1,0 +1,232 @@
+"""Writing a table for people and other programs: CSV, TSV, Parquet or JSON Lines, whole or not at all.
+
+In: a DataFrame, or one piece after the other. Out: a file. In CSV and TSV a text that a spreadsheet would run as a
+formula is made harmless. The index is not written. Knows nothing of predictions or of what the columns mean."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from mixfit.data.photos.cells import bytes_columns
+from mixfit.errors import ConfigError, DataError, ResourceError
+from mixfit.files import new_file, write_file
+
+EXTENSIONS = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson")
+PARQUET = (".parquet", ".pq")
+# Spreadsheets run a cell that begins so as a formula (OWASP, "CSV Injection").
+_FORMULA = r"[=+\-@\t\r]"
+_PLAIN_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+
+
+def check_writable_kind(path: Path) -> None:
+    """Refuse early what ``write_table`` would refuse after all the work is done.
+
+    Raises:
+        ConfigError: unknown extension.
+        ResourceError: the folder does not exist.
+    """
+    if path.suffix.lower() not in EXTENSIONS:
+        raise ConfigError(f"{path} is of no kind that can be written; its name must end in {', '.join(EXTENSIONS)}.")
+    if not path.parent.is_dir():
+        raise ResourceError(f"{path} cannot be written: there is no folder {path.parent}.")
+
+
+def write_table(frame: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
+    """Write a table in the format that the extension names; an existing file is replaced in one step.
+
+    Missing cells and empty texts are both written as nothing in CSV and TSV. There, a text cell or column name that
+    begins with one of = + - @ tab or carriage return gets a leading apostrophe, unless it is a plain number ("-5",
+    "+1.5"). Columns of numbers, Parquet and JSON Lines are never touched. JSON has no NaN and no infinity: null.
+
+    Args:
+        raw: write texts in CSV and TSV as they are.
+    Raises:
+        ConfigError: unknown extension.
+        DataError: two columns have the same name, or a column cannot be written in that format.
+        ResourceError: the folder is missing or cannot be written, or the disk is full; an existing file stays.
+    """
+    check_writable_kind(path)
+    content = io.BytesIO()  # whole before the file is touched, so that a message can say how many bytes it needs
+    with _pieces_in(content, path, raw=raw, types={}) as write:
+        write(frame)
+    write_file(path, content.getbuffer())
+
+
+@contextmanager
+def new_table(
+    path: Path, *, raw: bool = False, types: Mapping[str, pa.DataType] | None = None
+) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """``write_table`` piece by piece: call what this gives with one frame after the other.
+
+    All have the columns of the first, with the same dtypes. The file is there when the block has ended without an
+    error; until then it grows in the same folder under another name, and no more than a piece is in memory. A Parquet
+    file has a row group for each piece.
+
+    Args:
+        types: of columns whose dtype does not say what is in them; without it, the first piece must.
+    Raises: as ``write_table``, each piece when it is written.
+    """
+    check_writable_kind(path)
+    with new_file(path) as file, _pieces_in(file, path, raw=raw, types=types or {}) as write:
+        yield write
+
+
+@contextmanager
+def _pieces_in(
+    file: io.BufferedIOBase, path: Path, *, raw: bool, types: Mapping[str, pa.DataType]
+) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """``path`` says the format, and is for messages."""
+    if path.suffix.lower() in PARQUET:
+        with _ParquetPieces(file, types) as pieces:
+            yield lambda frame: _write_piece(frame, path, pieces.write)
+    else:
+        texts = _TextPieces(file, path.suffix.lower(), raw=raw)
+        yield lambda frame: _write_piece(frame, path, texts.write)
+
+
+def _write_piece(frame: pd.DataFrame, path: Path, write: Callable[[pd.DataFrame], None]) -> None:
+    frame = frame.set_axis([str(name) for name in frame.columns], axis="columns")
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"{path} is not written: the column name {twice!r} occurs more than once; rename one.")
+    if path.suffix.lower() not in PARQUET and (held := bytes_columns(frame)):
+        raise DataError(
+            f"{path} is not written: {len(held)} columns hold bytes, the first is {held[0]!r}; text has no place for "
+            "them: leave them out, or write a .parquet file."
+        )
+    try:
+        write(frame)
+    except UnicodeEncodeError:
+        raise DataError(f"{path} is not written: a text is no valid Unicode (half a surrogate pair).") from None
+    except _UnwritableError as error:
+        raise DataError(f"{path} is not written: {error}; convert that column.") from None
+
+
+class _UnwritableError(Exception):
+    """A column holds what the kind of file has no place for."""
+
+
+@contextmanager
+def _cells_told() -> Iterator[None]:
+    """Say of an error of a library that writes cells what it says; only its calls stand here."""
+    try:
+        yield
+    except UnicodeEncodeError:
+        raise
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise _UnwritableError(" ".join(map(str, error.args))) from None
+
+
+class _TextPieces:
+    """CSV, TSV and JSON Lines; the header is written once."""
+
+    def __init__(self, file: io.BufferedIOBase, extension: str, *, raw: bool) -> None:
+        self.file, self.extension, self.raw = file, extension, raw
+        self.header = True
+
+    def write(self, frame: pd.DataFrame) -> None:
+        if self.extension in (".csv", ".tsv"):
+            separator = "," if self.extension == ".csv" else "\t"
+            texts = frame if self.raw else _without_formulas(frame)
+            self.file.write(_delimited(texts, separator, header=self.header))
+            self.header = False
+        else:
+            self.file.write(_json_lines(frame))
+
+
+class _ParquetPieces:
+    """Row groups of one schema, that of the first piece."""
+
+    def __init__(self, file: io.BufferedIOBase, types: Mapping[str, pa.DataType]) -> None:
+        self.file, self.types = file, types
+        self.writer: pyarrow.parquet.ParquetWriter | None = None
+
+    def __enter__(self) -> "_ParquetPieces":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.writer is None:
+            return
+        if kind is None:
+            self.writer.close()
+            return
+        with suppress(Exception):  # what is closed is thrown away, and the first error is the one to tell
+            self.writer.close()
+        self.writer.is_open = False
+
+    def write(self, frame: pd.DataFrame) -> None:
+        schema = None if self.writer is None else self.writer.schema
+        with _cells_told():
+            table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+        if self.writer is None:
+            for place, name in enumerate(table.schema.names):
+                if name in self.types and table.schema.field(place).type != self.types[name]:
+                    with _cells_told():
+                        table = table.set_column(place, name, table.column(place).cast(self.types[name]))
+            with _cells_told():
+                self.writer = pyarrow.parquet.ParquetWriter(self.file, table.schema)
+        with _cells_told():
+            self.writer.write_table(table)
+
+
+def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before every text that a spreadsheet would run, column names included."""
+    frame = frame.copy(deep=False)
+    for name in frame.columns:
+        column = frame[name]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            column = column.astype(column.cat.categories.dtype)
+        if pd.api.types.is_string_dtype(column.dtype) or pd.api.types.is_object_dtype(column.dtype):
+            frame[name] = column.mask(_is_formula(column), "'" + column.astype("str"))
+    names = pd.Series(frame.columns, dtype="str")
+    return frame.set_axis(names.mask(_is_formula(names), "'" + names), axis="columns")
+
+
+def _is_formula(texts: pd.Series) -> pd.Series:
+    """True for text cells that a spreadsheet would run; numbers and missing cells among them are False."""
+    if pd.api.types.is_object_dtype(texts.dtype):
+        texts = texts.where([isinstance(cell, str) for cell in texts]).astype("str")
+    starts = texts.str.match(_FORMULA, na=False).astype(bool)
+    return starts & ~texts.str.fullmatch(_PLAIN_NUMBER, na=False).astype(bool)
+
+
+def _delimited(frame: pd.DataFrame, separator: str, *, header: bool) -> bytes:
+    buffer = io.StringIO(newline="")
+    # Python's csv writer leaves a carriage return without quotes, where readers take it for the end of the line.
+    quoting = csv.QUOTE_NONNUMERIC if _has_carriage_return(frame) else csv.QUOTE_MINIMAL
+    frame.to_csv(buffer, sep=separator, index=False, header=header, lineterminator="\n", quoting=quoting)
+    return buffer.getvalue().encode()
+
+
+def _has_carriage_return(frame: pd.DataFrame) -> bool:
+    texts = frame.select_dtypes(include=["str", "object", "category"])
+    columns = [pd.Series(frame.columns, dtype="str"), *(texts[name].astype("str") for name in texts.columns)]
+    return any(column.str.contains("\r", regex=False, na=False).any() for column in columns)
+
+
+def _json_lines(frame: pd.DataFrame) -> bytes:
+    names = list(frame.columns)
+    columns = [_json_cells(frame[name]) for name in names]
+    rows = [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    with _cells_told():
+        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _json_cells(column: pd.Series) -> list[Any]:
+    """Cells as JSON has them: full precision, points in time as ISO 8601 texts, nothing that is not finite."""
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        column = column.map(lambda moment: moment.isoformat(), na_action="ignore")
+    present = column.notna()
+    if pd.api.types.is_float_dtype(column.dtype):
+        present &= np.isfinite(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    return column.astype(object).where(present, None).tolist()

@@ -1,0 +1,1 @@
+"""Models fitted over folds, their blend, its intervals and its calibration."""

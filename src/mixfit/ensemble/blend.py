@@ -1,0 +1,237 @@
+"""From the out-of-fold predictions of several models to the shares of a blend, and to what it is worth.
+
+Shares are found by greedy selection with replacement (Caruana et al. 2004): again and again the model is added whose
+addition helps most. Then they are shrunk towards the best single model, as far as this helps on folds that the shares
+were not found on. All that is said of the blend is cross-fitted: what is applied to the predictions of a fold
+(temperatures, shares, shrinkage) is learnt from the rows that the fold may learn from, and from nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from mixfit.ensemble.intervals import best_temperature, tempered
+
+_ADDITIONS = 40
+_SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_UNKNOWN_SHRINKAGE = 0.5
+"""Where there is but one fold to learn from."""
+_LEAST_PROBABILITY = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blend:
+    """Shares of models, and what each row was predicted and lost by parameters of other folds."""
+
+    shares: dict[str, float]
+    """From all rows, for new ones: above 0; they sum to 1."""
+    losses: Float[np.ndarray, " rows"]
+    """Squared errors of scaled numbers, or log-losses of ``calibrated``; nan for rows that are not judged."""
+    predictions: np.ndarray
+    """Out of fold, cross-fitted; nan for rows that are not judged."""
+    calibrated: np.ndarray
+    """Probabilities at a temperature that is cross-fitted, too; numbers as they are."""
+    shrinkage: float
+    """How far the shares were moved to the best single model: 0 not at all, 1 wholly."""
+
+
+def row_losses(truth: np.ndarray, predictions: np.ndarray) -> Float[np.ndarray, " rows"]:
+    """Squared errors of numbers ``(rows,)``, or minus the logarithm of the true class's probability."""
+    if predictions.ndim == 1:
+        return (predictions - truth) ** 2
+    chosen = np.clip(predictions[np.arange(len(truth)), truth], _LEAST_PROBABILITY, 1.0)
+    return -np.log(chosen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPredictions:
+    """Of one model, out of fold."""
+
+    raw: np.ndarray
+    """Scaled numbers ``(rows,)`` or probabilities ``(rows, classes)``."""
+    temperatures: Float[np.ndarray, " folds"] | None = None
+    """Of each fold, learnt from the rows that it may learn from; None for numbers."""
+    temperature: float = 1.0
+    """Learnt from all rows."""
+
+    def temperature_of(self, fold: int) -> float:
+        """For the predictions of a fold."""
+        return 1.0 if self.temperatures is None else float(self.temperatures[fold])
+
+    def at(self, rows: np.ndarray, temperature: float) -> np.ndarray:
+        """Predictions of some rows at a temperature."""
+        return self.raw[rows] if self.raw.ndim == 1 else tempered(self.raw[rows], temperature)
+
+
+def blend(
+    truth: np.ndarray,
+    models: dict[str, ModelPredictions],
+    fold: Int64[np.ndarray, " rows"],
+    *,
+    learns_from: Sequence[Bool[np.ndarray, " rows"]] | None = None,
+    weight: np.ndarray | None = None,
+) -> Blend:
+    """Find the shares.
+
+    Args:
+        truth: scaled numbers or class indices.
+        models: by name.
+        fold: which predicted each row; -1 for none.
+        learns_from: for each fold, the rows whose predictions may decide what is applied to its own; by default those
+            of all other folds. A fold that may learn from none is not judged.
+        weight: how much each row counts.
+    """
+    if learns_from is None:
+        learns_from = [(fold >= 0) & (fold != number) for number in range(int(fold.max()) + 1)]
+    counts = np.ones(len(truth)) if weight is None else weight
+    learner = _Learner(truth, models, fold, learns_from, counts)
+    honest = np.full_like(next(iter(models.values())).raw, np.nan, dtype=np.float64)
+    calibrated = honest.copy()
+    for number, rows in enumerate(learns_from):
+        if not rows.any():
+            continue
+        judged = fold == number
+        temperatures = [model.temperature_of(number) for model in models.values()]
+        learnt = learner.learn(rows, temperatures)
+        honest[judged] = learner.blended(judged, temperatures, learnt.shares)
+        calibrated[judged] = honest[judged]
+        if honest.ndim == 2:
+            calibrated[judged] = tempered(honest[judged], learner.temperature(learnt, temperatures))
+    final = learner.learn(fold >= 0, [model.temperature for model in models.values()])
+    losses = np.full(len(truth), np.nan)
+    known = ~np.isnan(honest).reshape(len(truth), -1).any(axis=1)
+    losses[known] = row_losses(truth[known], calibrated[known])
+    return Blend(
+        shares={name: float(share) for name, share in zip(models, final.shares, strict=True) if share > 0},
+        losses=losses,
+        predictions=honest,
+        calibrated=calibrated,
+        shrinkage=final.shrinkage,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Learnt:
+    """What some rows say of how to blend."""
+
+    shares: Float[np.ndarray, " models"]
+    shrinkage: float
+    held_out: list[tuple[Bool[np.ndarray, " rows"], Float[np.ndarray, " models"]]]
+    """Rows of each fold among them, and the shares that the others' rows say."""
+
+
+class _Learner:
+    """Learns shares from any part of the rows.
+
+    The loss of a blend depends on one number of each model and row: its prediction, or its probability of the true
+    class, as the shares mix these as they mix all classes."""
+
+    def __init__(
+        self,
+        truth: np.ndarray,
+        models: dict[str, ModelPredictions],
+        fold: Int64[np.ndarray, " rows"],
+        learns_from: Sequence[Bool[np.ndarray, " rows"]],
+        counts: Float[np.ndarray, " rows"],
+    ) -> None:
+        self.truth, self.models, self.fold = truth, list(models.values()), fold
+        self.learns_from, self.counts = learns_from, counts
+
+    def learn(self, rows: Bool[np.ndarray, " rows"], temperatures: list[float]) -> _Learnt:
+        """Shares from ``rows``, of models at these temperatures, with the shrinkage that is best across their folds."""
+        stacked = np.full((len(self.models), len(self.truth)), np.nan)
+        for place, (model, temperature) in enumerate(zip(self.models, temperatures, strict=True)):
+            found = model.at(rows, temperature)
+            stacked[place, rows] = found if found.ndim == 1 else found[np.arange(len(found)), self.truth[rows]]
+        parts = []
+        for number in np.unique(self.fold[rows]):
+            inside, others = rows & (self.fold == number), rows & self.learns_from[number]
+            if others.any():
+                parts.append((inside, *self._shares(stacked, others)))
+        tries = []
+        for shrinkage in _SHRINKAGES if parts else ():
+            total = sum(
+                (self._losses(((1 - shrinkage) * found + shrinkage * single) @ stacked[:, inside], inside)
+                * self.counts[inside]).sum()
+                for inside, found, single in parts
+            )  # fmt: skip
+            tries.append((float(total), shrinkage))
+        shrinkage = min(tries)[1] if tries else _UNKNOWN_SHRINKAGE
+        found, single = self._shares(stacked, rows)
+        return _Learnt(
+            shares=(1 - shrinkage) * found + shrinkage * single,
+            shrinkage=shrinkage,
+            held_out=[(inside, (1 - shrinkage) * a + shrinkage * b) for inside, a, b in parts],
+        )
+
+    def blended(
+        self, rows: Bool[np.ndarray, " rows"], temperatures: list[float], shares: Float[np.ndarray, " models"]
+    ) -> np.ndarray:
+        """Predictions of the blend for some rows."""
+        parts = zip(self.models, temperatures, shares.tolist(), strict=True)
+        return np.sum([share * model.at(rows, temperature) for model, temperature, share in parts if share], axis=0)
+
+    def temperature(self, learnt: _Learnt, temperatures: list[float]) -> float:
+        """That of a blend's probabilities, from rows that its shares were not learnt from."""
+        if not learnt.held_out:
+            return 1.0
+        found = [self.blended(rows, temperatures, shares) for rows, shares in learnt.held_out]
+        truth = np.concatenate([self.truth[rows] for rows, _ in learnt.held_out])
+        counts = np.concatenate([self.counts[rows] for rows, _ in learnt.held_out])
+        return best_temperature(truth, np.concatenate(found), counts)
+
+    def _losses(self, mixed: np.ndarray, rows: Bool[np.ndarray, " rows"]) -> np.ndarray:
+        """Of rows by one number each; ``mixed`` may have further axes before the rows."""
+        if self.models[0].raw.ndim == 1:
+            return (mixed - self.truth[rows]) ** 2
+        return -np.log(np.clip(mixed, _LEAST_PROBABILITY, 1.0))
+
+    def _shares(self, stacked: np.ndarray, rows: Bool[np.ndarray, " rows"]) -> tuple[np.ndarray, np.ndarray]:
+        """Greedy shares on some rows, and those of the best single model."""
+        some, counts = stacked[:, rows], self.counts[rows] / self.counts[rows].sum()
+        alone = self._losses(some, rows) @ counts
+        single = np.zeros(len(some))
+        single[int(np.argmin(alone))] = 1.0
+        times, total = single.copy(), single @ some
+        best, best_times = float(alone.min()), times.copy()
+        for added in range(1, _ADDITIONS):
+            losses = self._losses((total + some) / (added + 1), rows) @ counts
+            choice = int(np.argmin(losses))
+            times[choice] += 1
+            total = total + some[choice]
+            if losses[choice] < best:
+                best, best_times = float(losses[choice]), times.copy()
+        return best_times / best_times.sum(), single
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """How much less the mean loss of one is than that of another, on the same rows."""
+
+    mean: float
+    error: float
+    """Standard error of the mean, over rows, or over groups where rows belong together."""
+
+
+def gain(
+    before: Float[np.ndarray, " rows"],
+    after: Float[np.ndarray, " rows"],
+    group: Int64[np.ndarray, " rows"],
+    weight: np.ndarray | None = None,
+) -> Gain:
+    """Of ``after`` over ``before``, in mean loss.
+
+    Args:
+        group: rows with the same number count as one.
+    """
+    counts = np.ones(len(before)) if weight is None else weight
+    total = counts.sum()
+    difference = (before - after) * counts
+    mean = float(difference.sum() / total)
+    _, number = np.unique(group, return_inverse=True)
+    residual = np.bincount(number, weights=difference - mean * counts)
+    groups = len(residual)
+    if groups < 2:
+        return Gain(mean=mean, error=float("inf"))
+    return Gain(mean=mean, error=float(np.sqrt((residual**2).sum() * groups / (groups - 1)) / total))

@@ -1,0 +1,423 @@
+"""Where in the photos of a row a model looks: Grad-CAM, gradients of the output with respect to pixels, and pictures
+of both."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixfit.errors import ConfigError
+from mixfit.hooks.hook import Call, Hook, Hooks, evaluating, find_layer
+from mixfit.seeding import seeded
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import PIL.Image
+
+
+Direction = Literal["up", "down", "both"]
+"""Heat is where the photo raises the output, where it lowers it, or where it does either."""
+Target = int | Int64[Tensor, " batch"] | None
+"""Which class is explained, one for all rows or one for each; None for the predicted one, and for numbers."""
+
+
+@runtime_checkable
+class PhotoInputs(Protocol):
+    """The fields of a batch that are read here; ``mixfit.Inputs`` has them."""
+
+    images: Tensor | None
+    features: Tensor | None
+    image_mask: Tensor | None
+    normalized: bool
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: list[int]) -> "PhotoInputs": ...
+
+
+def pixels_of(
+    xb: PhotoInputs,
+) -> tuple[Float[Tensor, "batch photos 3 height width"], Bool[Tensor, "batch photos"]]:
+    """Pixels as floats that nobody else holds, 0 where there is no photo; and where there is one.
+
+    Raises:
+        ConfigError: the batch has features in place of pixels."""
+    if xb.images is None:
+        if xb.features is not None:
+            raise ConfigError(
+                "The batch has features of the photos in place of pixels, and a feature has no place in the photo: "
+                "give a batch with pixels, as from data that precompute_features has not changed."
+            )
+        return torch.zeros(len(xb), 0, 3, 0, 0), torch.zeros(len(xb), 0, dtype=torch.bool)
+    mask = xb.image_mask
+    if mask is None:
+        mask = torch.zeros(xb.images.shape[:2], dtype=torch.bool, device=xb.images.device)
+    pixels = xb.images.detach()
+    pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    return pixels.masked_fill(~mask[:, :, None, None, None], 0), mask
+
+
+def with_pixels(xb: PhotoInputs, pixels: Tensor | None) -> PhotoInputs:
+    """The same rows with other pixels, and nothing in their place."""
+    changed = copy.copy(xb)
+    changed.images, changed.features = pixels, None
+    return changed
+
+
+def chosen_output(y: Float[Tensor, "batch ..."], target: Target) -> Float[Tensor, " batch"]:
+    """The output of each row that is to be explained.
+
+    Args:
+        y: of the model, ``(batch,)`` or ``(batch, classes)``.
+    Raises:
+        ConfigError: ``target`` is no class of the model."""
+    if y.ndim == 1:
+        if target is not None:
+            raise ConfigError("The model predicts a number, which has no classes: leave out the target.")
+        return y
+    classes = y.shape[1]
+    index = y.argmax(1) if target is None else torch.as_tensor(target, device=y.device).expand(len(y))
+    if not bool(((index >= 0) & (index < classes)).all()):
+        wrong = int(index[(index < 0) | (index >= classes)][0])
+        raise ConfigError(f"The target must be a class from 0 to {classes - 1}, got {wrong}.")
+    return y.gather(1, index[:, None])[:, 0]
+
+
+def directed(values: Tensor, direction: Direction) -> Tensor:
+    """What of an influence counts as heat, at least 0."""
+    match direction:
+        case "up":
+            return values.clamp(min=0)
+        case "down":
+            return (-values).clamp(min=0)
+        case "both":
+            return values.abs()
+
+
+def grad_cam(
+    model: nn.Module,
+    xb: PhotoInputs,
+    layer: str | nn.Module | None = None,
+    target: Target = None,
+    *,
+    direction: Direction | None = None,
+) -> Float[Tensor, "batch photos height width"]:
+    """Heat of each photo by Grad-CAM (Selvaraju et al. 2016, arXiv:1610.02391).
+
+    The channels of a layer's feature map are summed, each weighed by the mean of the output's gradient over its places;
+    the sum is brought to the size of the photo. Works for a frozen image encoder, too, also where the model was trained
+    on features that were computed once: they are computed from the pixels here. The graph of the encoder over all
+    photos of the batch is in memory for a moment, so give it small batches.
+
+    Args:
+        model: ``xb -> (batch,)`` or ``(batch, classes)``.
+        xb: rows with pixels.
+        layer: of the image encoder, or its name in the model; by default ``last_feature_map``.
+        target: which class, one for all rows or one for each; by default the predicted one. None for numbers.
+        direction: by default "up" for classes and "both" for numbers.
+    Returns:
+        In [0, 1] on the CPU or where the model is. 1 is the hottest place in the photos of a row, so that its photos
+        can be compared; 0 everywhere where there is no photo.
+    Raises:
+        ConfigError: the batch has features in place of pixels, the model has no such layer, or the layer keeps no
+            places; or ``target`` is not a class of the model.
+    """
+    pixels, mask = pixels_of(xb)
+    heat = pixels.new_zeros(*mask.shape, *pixels.shape[3:])
+    if not mask.any():
+        return heat
+    layer = last_feature_map(model, xb) if layer is None else layer
+    module = find_layer(model, layer) if isinstance(layer, str) else layer
+    outputs = _Outputs()
+    with evaluating(model), torch.enable_grad(), Hook(module, outputs.keep):
+        y = model(with_pixels(xb, pixels.requires_grad_()))
+        maps = _feature_map(outputs.get(""), model, mask, pixels)
+        if maps is None:
+            raise ConfigError(
+                f"The layer {_name_of(model, module)} gives no feature map of the photos: choose a layer of the image "
+                "encoder whose output is (photos, channels, height, width) or (photos, tokens, channels)."
+            )
+        (gradient,) = torch.autograd.grad(chosen_output(y, target).sum(), outputs[""], allow_unused=True)
+    if gradient is None:
+        return heat
+    slopes = _feature_map(gradient, model, mask, pixels)
+    assert slopes is not None
+    cam = (slopes.mean((2, 3), keepdim=True) * maps).detach().sum(1).float()
+    coarse = cam.new_zeros(*mask.shape, *cam.shape[1:])
+    coarse[mask] = directed(cam, direction or ("up" if y.ndim == 2 else "both"))
+    heat = F.interpolate(coarse, size=heat.shape[2:], mode="bilinear", align_corners=False)
+    highest = heat.amax((1, 2, 3), keepdim=True)
+    return torch.where(highest > 0, heat / highest, 0.0).clamp(0, 1)
+
+
+def last_feature_map(model: nn.Module, xb: PhotoInputs) -> str:
+    """The name of the last layer of the image encoder whose output still has places, several of them.
+
+    What the output does not depend on at any place is passed over, such as the tokens of a transformer's last layer
+    but the one that is read.
+
+    Raises:
+        ConfigError: the model has no image encoder, no row has a photo, or no layer has places.
+    """
+    encoder = getattr(model, "image", None)
+    if not isinstance(encoder, nn.Module):
+        raise ConfigError("The model has no image encoder, so there is nothing to see in photos.")
+    pixels, mask = pixels_of(xb)
+    if not mask.any():
+        raise ConfigError("None of the rows has a photo, so that no layer can be found by looking at one.")
+    one = xb[[int(mask.any(1).nonzero()[0])]]
+    pixels, mask = pixels_of(one)
+    outputs = _Outputs()
+    within = set(encoder.modules())
+    with evaluating(model), torch.enable_grad(), Hooks(model, outputs.keep, lambda _, module: module in within):
+        y = model(with_pixels(one, pixels.requires_grad_()))
+        found = {name: output for name, output in outputs.items() if _has_places(output, model, mask, pixels)}
+        if not found:
+            raise ConfigError("No layer of the image encoder has an output with places in the photo, so name no layer.")
+        gradients = torch.autograd.grad(chosen_output(y, None).sum(), list(found.values()), allow_unused=True)
+    for name, gradient in reversed(list(zip(found, gradients, strict=True))):
+        slopes = None if gradient is None else _feature_map(gradient, model, mask, pixels)
+        if slopes is not None and slopes.any():
+            return name
+    return list(found)[-1]
+
+
+class _Outputs(dict[str, Tensor]):
+    """What layers gave, in the order in which they ended."""
+
+    def keep(self, call: Call) -> Tensor | None:
+        """For a hook. What goes on is a copy, as the next layer may change it in place."""
+        if not isinstance(call.output, Tensor) or not call.output.requires_grad:
+            return None
+        self.pop(call.name, None)  # a layer that is used twice stands where it was used last
+        self[call.name] = call.output
+        return call.output.clone()
+
+
+def _feature_map(
+    output: Tensor | None, model: nn.Module, mask: Tensor, pixels: Tensor
+) -> Float[Tensor, "n channels h w"] | None:
+    """A layer's output with its channels before its places; None if it has no places."""
+    photos, height, width = int(mask.sum()), *pixels.shape[3:]
+    if output is None or len(output) != photos:
+        return None
+
+    def fits(h: int, w: int) -> bool:
+        return round(h * width / height) == w
+
+    if output.ndim == 4:
+        if fits(*output.shape[2:]):
+            return output
+        return output.permute(0, 3, 1, 2) if fits(*output.shape[1:3]) else None
+    if output.ndim != 3:
+        return None
+    backbone = getattr(getattr(model, "image", None), "backbone", None)
+    first = int(getattr(backbone, "num_prefix_tokens", 0))  # timm's name for tokens that are no place
+    tokens = output.shape[1] - first
+    h = round((tokens * height / width) ** 0.5) if tokens > 0 else 0
+    if h == 0 or tokens % h or not fits(h, tokens // h):
+        return None
+    return output[:, first:].transpose(1, 2).reshape(photos, output.shape[2], h, tokens // h)
+
+
+def _has_places(output: Tensor, model: nn.Module, mask: Tensor, pixels: Tensor) -> bool:
+    maps = _feature_map(output, model, mask, pixels)
+    return maps is not None and maps.shape[2] * maps.shape[3] > 1
+
+
+def _name_of(model: nn.Module, layer: nn.Module) -> str:
+    return next((name for name, module in model.named_modules() if module is layer), type(layer).__name__)
+
+
+Method = Literal["plain", "smooth", "integrated"]
+_AT_A_TIME = 16
+"""Copies of a row that go through the model together."""
+_NOISE = 0.1
+_BRIGHT = 0.99
+
+
+def input_gradients(
+    model: nn.Module,
+    xb: PhotoInputs,
+    target: Target = None,
+    *,
+    method: Method = "plain",
+    samples: int = 32,
+    seed: int = 0,
+) -> Float[Tensor, "batch photos 3 height width"]:
+    """The gradient of the output with respect to each pixel of each photo; 0 where there is no photo.
+
+    Works for a frozen image encoder, too.
+
+    Args:
+        model: ``xb -> (batch,)`` or ``(batch, classes)``.
+        xb: rows with pixels.
+        target: which class, one for all rows or one for each; by default the predicted one. None for numbers.
+        method: "plain"; "smooth", the mean over ``samples`` copies with noise of standard deviation 0.1 in the unit of
+            the pixels (SmoothGrad, Smilkov et al. 2017, arXiv:1706.03825); or "integrated", along ``samples`` steps
+            from mid-grey to the photo, times the way (Sundararajan et al. 2017, arXiv:1703.01365), whose sum is the
+            difference that the photos make to the output.
+        seed: of the noise; the global generator is left as it is.
+    Returns:
+        Output per unit of a pixel, pixels being in [0, 1] unless the batch is normalised; for "integrated", output.
+    Raises:
+        ConfigError: the batch has features in place of pixels, ``target`` is no class of the model, or captum is not
+            installed and "smooth" or "integrated" is wanted.
+    """
+    pixels, mask = pixels_of(xb)
+    if not mask.any():
+        return pixels
+    with evaluating(model), torch.enable_grad():
+        y = model(with_pixels(xb, pixels.requires_grad_()))
+        output = chosen_output(y, target)
+        if method == "plain":
+            (gradient,) = torch.autograd.grad(output.sum(), pixels, allow_unused=True)
+            return torch.zeros_like(pixels) if gradient is None else gradient
+        if target is None and y.ndim == 2:
+            target = y.argmax(1)  # of the row as it is, not of each changed copy
+        bare, result = with_pixels(xb, None), torch.zeros_like(pixels)
+        for row in mask.any(1).nonzero()[:, 0].tolist():
+            of_copies = _output_of_copies(model, bare, row, target)
+            there = mask[row][None, :, None, None, None]
+            one = pixels[row : row + 1].detach()
+            grey = torch.full_like(one, 0.0 if xb.normalized else 0.5)
+            result[row] = (_captum(of_copies, one, grey, method, samples, seed) * there)[0]
+    return result.detach()
+
+
+def pixel_heat(
+    gradients: Float[Tensor, "batch photos 3 height width"], *, direction: Direction = "both"
+) -> Float[Tensor, "batch photos height width"]:
+    """Heat in [0, 1] of gradients: the sum over the colours, 1 for the hottest hundredth of a row's pixels.
+
+    A few pixels often have gradients many times larger than all others, which would leave a picture dark."""
+    heat = directed(gradients, direction).sum(2)
+    for row in heat:
+        hot = row[row.flatten(1).amax(1) > 0] if row.numel() else row
+        # A photo without heat, such as one that is not there, does not count among the pixels.
+        scale = hot.flatten().kthvalue(max(1, int(_BRIGHT * hot.numel()))).values if hot.numel() else row.new_ones(())
+        scale = scale if scale > 0 else hot.amax()
+        row /= scale
+    return heat.clamp(0, 1)
+
+
+def _output_of_copies(
+    model: nn.Module, bare: PhotoInputs, row: int, target: Target
+) -> Callable[[Float[Tensor, "copies photos 3 height width"]], Float[Tensor, " copies"]]:
+    """The output of one row with other pixels, many times."""
+    only = target if target is None or isinstance(target, int) else int(target[row])
+
+    def outputs(pixels: Tensor) -> Tensor:
+        return chosen_output(model(with_pixels(bare[[row] * len(pixels)], pixels)), only)
+
+    return outputs
+
+
+def _captum(
+    outputs: Callable[[Tensor], Tensor], pixels: Tensor, grey: Tensor, method: Method, samples: int, seed: int
+) -> Tensor:
+    try:
+        from captum import attr
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"Gradients of the method {method} need captum: pip install mixfit[explain]; or take the plain ones."
+        ) from error
+    match method:
+        case "smooth":
+            with seeded(seed):
+                found: Any = attr.NoiseTunnel(attr.Saliency(outputs)).attribute(
+                    pixels.requires_grad_(),
+                    nt_type="smoothgrad",
+                    nt_samples=samples,
+                    nt_samples_batch_size=min(samples, _AT_A_TIME),
+                    stdevs=_NOISE,
+                    abs=False,
+                )
+        case "integrated":
+            found = attr.IntegratedGradients(outputs).attribute(
+                pixels.requires_grad_(),
+                baselines=grey,
+                n_steps=samples,
+                internal_batch_size=_AT_A_TIME,
+            )
+        case "plain":
+            raise AssertionError("taken without captum")
+        case _:
+            raise ConfigError(f"There is no method {method!r}: methods are plain, smooth and integrated.")
+    return found
+
+
+_GREY = (0.299, 0.587, 0.114)
+"""How bright red, green and blue are (ITU-R BT.601)."""
+_INCHES = 1.9
+
+
+def overlay(
+    photo: UInt8[Tensor, "3 height width"] | Float[Tensor, "3 height width"],
+    heat: Float[Tensor, "height width"],
+    *,
+    colours: str = "turbo",
+    opacity: float = 0.6,
+) -> "PIL.Image.Image":
+    """Heat over the photo: the photo in grey, coloured where it is warm.
+
+    Args:
+        photo: uint8 in 0..255, or float in [0, 1].
+        heat: in [0, 1]; the colour's opacity grows with it.
+        colours: name of a matplotlib colormap.
+        opacity: of the hottest place, in [0, 1].
+    """
+    import matplotlib
+    from PIL import Image
+
+    shades = np.asarray(_floats(photo).permute(1, 2, 0)) @ np.array(_GREY)
+    warmth = np.asarray(heat.detach().cpu().float().clamp(0, 1))
+    colour = matplotlib.colormaps[colours](warmth)[..., :3]
+    # The square root: also what is half as warm is to be seen.
+    share = opacity * np.sqrt(warmth)[..., None]
+    mixed = (1 - share) * shades[..., None] + share * colour
+    return Image.fromarray((255 * mixed).round().clip(0, 255).astype(np.uint8))
+
+
+def heat_figure(
+    photos: Sequence[UInt8[Tensor, "3 height width"] | Float[Tensor, "3 height width"]],
+    heats: Sequence[Float[Tensor, "height width"]],
+    titles: Sequence[str] | None = None,
+    *,
+    title: str = "",
+    colours: str = "turbo",
+) -> "matplotlib.figure.Figure":
+    """All photos of a row in one line, each with its heat below; an empty figure with a note for a row without any.
+
+    Args:
+        photos, heats: as for ``overlay``, one each.
+        titles: above each photo.
+        title: above all.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_INCHES * max(1, len(photos)), 2 * _INCHES + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=9, parse_math=False)
+    if not photos:
+        figure.text(0.5, 0.5, "no photo", ha="center", va="center")
+        return figure
+    grid = figure.subplots(2, len(photos), squeeze=False)
+    for place, (photo, heat) in enumerate(zip(photos, heats, strict=True)):
+        grid[0, place].imshow(_floats(photo).permute(1, 2, 0).numpy())
+        grid[1, place].imshow(overlay(photo, heat, colours=colours))
+        grid[0, place].set_axis_off()
+        grid[1, place].set_axis_off()
+        if titles is not None:
+            grid[0, place].set_title(titles[place], fontsize=8, parse_math=False)
+    return figure
+
+
+def _floats(photo: Tensor) -> Tensor:
+    """On the CPU, in [0, 1]."""
+    photo = photo.detach().cpu()
+    return photo / 255 if photo.dtype == torch.uint8 else photo.float().clamp(0, 1)

@@ -1,0 +1,1 @@
+"""The models that compete for a table with photos."""

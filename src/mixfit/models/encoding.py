@@ -1,0 +1,224 @@
+"""What simple models see of rows: numbers, categories, the beginnings of codes, and what their photos look like.
+
+In: raw rows of a table and the features of their photos. Out: ``EncodedRows``; the state is pure JSON.
+All is learnt from the rows that are handed to ``fit``, which are the training rows of one fold."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Float32, Int64
+
+from mixfit.data.columns.preprocess import CategoryColumn, TablePreprocessor
+from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.values import to_keys
+from mixfit.data.dataset import FeatureTable
+from mixfit.errors import DataError
+from mixfit.files import Within, from_plain, shown
+from mixfit.weighted import taken, weighted_mean
+
+_SHORTEST_CODE = 3
+_CODE_SHARE = 0.9
+_FEWEST_LEVELS = 10
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotoMeans:
+    """What the photos of each row look like, which is the same for all folds."""
+
+    values: Float32[np.ndarray, "rows d"] | None
+    """Mean of the features of the row's readable photos, 0 where there are none; None without features."""
+    seen: Bool[np.ndarray, " rows"]
+    """Whether the row has a readable photo."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedRows:
+    """Some rows as simple models see them."""
+
+    numeric: Float32[np.ndarray, "rows numeric"]
+    categorical: Int64[np.ndarray, "rows categorical"]
+    prefixes: Int64[np.ndarray, "rows prefixes"]
+    """Level of the beginnings of each code, from 1; 0 = unseen."""
+    photos: Float32[np.ndarray, "rows d"] | None
+    """Mean of the features of the row's readable photos, 0 where there are none."""
+    seen: Bool[np.ndarray, " rows"]
+    """Whether the row has a readable photo."""
+
+    def __len__(self) -> int:
+        return len(self.numeric)
+
+    def take(self, rows: Int64[np.ndarray, " some"]) -> "EncodedRows":
+        """Those rows, in that order."""
+        return EncodedRows(
+            numeric=self.numeric[rows],
+            categorical=self.categorical[rows],
+            prefixes=self.prefixes[rows],
+            photos=None if self.photos is None else self.photos[rows],
+            seen=self.seen[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixColumn:
+    """The first ``length`` characters of a column of codes such as postal codes, whose beginnings mean regions."""
+
+    length: int
+    category: CategoryColumn
+
+    @classmethod
+    def fit(cls, name: str, column: pd.Series, length: int) -> "PrefixColumn":
+        """Learn from the training rows."""
+        return cls(length=length, category=CategoryColumn.fit(name, to_keys(column).str[:length]))
+
+    def apply(self, column: pd.Series) -> Int64[np.ndarray, " rows"]:
+        """Level from 1, or 0 = missing or unseen."""
+        return self.category.apply(to_keys(column).str[: self.length])[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowEncoder:
+    """All that was learnt from the training rows of one fold, without their target."""
+
+    preprocessor: TablePreprocessor
+    prefixes: tuple[PrefixColumn, ...]
+
+    @classmethod
+    def fit(
+        cls,
+        frame: pd.DataFrame,
+        schema: Schema,
+        preprocessor: TablePreprocessor | None = None,
+        weight: Float[np.ndarray, " rows"] | None = None,
+    ) -> "RowEncoder":
+        """Learn from the training rows.
+
+        Args:
+            preprocessor: fitted on the same rows already; None fits one.
+            weight: how much each row counts, in any unit.
+        """
+        found = TablePreprocessor.fit(frame, schema, weight) if preprocessor is None else preprocessor
+        prefixes = [
+            PrefixColumn.fit(name, frame[name], length)
+            for name in schema.names("category")
+            for length in _prefix_lengths(frame[name], weight)
+        ]
+        return cls(preprocessor=found, prefixes=tuple(prefixes))
+
+    @property
+    def numeric(self) -> int:
+        """Columns of numbers."""
+        return len(self.preprocessor.numeric_names)
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """Levels of each category and then of each prefix, level 0 included."""
+        return (*self.preprocessor.cardinalities, *(len(prefix.category.levels) + 1 for prefix in self.prefixes))
+
+    def encode(
+        self,
+        frame: pd.DataFrame,
+        photos: PhotoMeans | None = None,
+        *,
+        arrays: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> EncodedRows:
+        """Encode any rows.
+
+        Args:
+            photos: of the same rows, by ``mean_features``; None when there are none.
+            arrays: numeric and categorical arrays of these rows by the same preprocessor, where they are known.
+        """
+        if arrays is None:
+            found = self.preprocessor.transform(frame)
+            arrays = found.numeric, found.categorical
+        prefixes = [prefix.apply(frame[prefix.category.name]) for prefix in self.prefixes]
+        return EncodedRows(
+            numeric=arrays[0],
+            categorical=arrays[1],
+            prefixes=np.stack(prefixes, axis=1) if prefixes else np.zeros((len(frame), 0), dtype=np.int64),
+            photos=None if photos is None else photos.values,
+            seen=np.zeros(len(frame), dtype=bool) if photos is None else photos.seen,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """State for JSON."""
+        prefixes = [
+            {
+                "length": prefix.length,
+                "name": prefix.category.name,
+                "levels": list(prefix.category.levels),
+                "rare": list(prefix.category.rare),
+            }
+            for prefix in self.prefixes
+        ]
+        return {"preprocessor": self.preprocessor.to_dict(), "prefixes": prefixes}
+
+    @classmethod
+    def from_dict(cls, state: Any) -> "RowEncoder":
+        """Read what ``to_dict`` gave.
+
+        Raises:
+            DataError: it is something else, or there are beginnings of a column that is no category.
+        """
+        saved: _Saved = from_plain(_Saved, state, "the encoder", finite=True)
+        preprocessor = TablePreprocessor.from_dict(saved.preprocessor)
+        known = set(preprocessor.categorical_names)
+        prefixes = []
+        for one in saved.prefixes:
+            if one.name not in known or len(set(one.levels)) != len(one.levels):
+                raise DataError(f"the beginnings of the codes of {shown(one.name)!r} are damaged")
+            category = CategoryColumn(name=one.name, levels=one.levels, rare=one.rare)
+            prefixes.append(PrefixColumn(length=one.length, category=category))
+        return cls(preprocessor=preprocessor, prefixes=tuple(prefixes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SavedPrefix:
+    """A ``PrefixColumn`` in JSON."""
+
+    length: Annotated[int, Within(1, 1000)]
+    name: str
+    levels: tuple[str, ...]
+    rare: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """A ``RowEncoder`` in JSON."""
+
+    preprocessor: dict[str, Any]
+    prefixes: tuple[_SavedPrefix, ...]
+
+
+def mean_features(
+    rows: int, slots: Int64[np.ndarray, "rows photos"] | None, features: FeatureTable | None
+) -> PhotoMeans:
+    """The mean features of each row's readable photos, and whether it has any."""
+    if slots is None or features is None:
+        return PhotoMeans(values=None, seen=np.zeros(rows, dtype=bool))
+    values, readable = features.values.numpy(), features.readable.numpy()
+    total = np.zeros((rows, values.shape[1]), dtype=np.float32)
+    count = np.zeros(rows, dtype=np.float32)
+    for place in slots.T:  # one place at a time: all places together would be a copy of all features
+        there = np.flatnonzero(place >= 0)
+        there = there[readable[place[there]]]
+        total[there] += values[place[there]]
+        count[there] += 1
+    total /= np.maximum(count, 1)[:, None]
+    return PhotoMeans(values=total, seen=count > 0)
+
+
+def _prefix_lengths(column: pd.Series, weight: Float[np.ndarray, " rows"] | None) -> range:
+    """Lengths of the beginnings of codes: nearly all cells are digits of one length, as postal codes are."""
+    keys = to_keys(column)
+    there = keys.notna().to_numpy(dtype=bool)
+    keys, counts = keys[there], taken(weight, there)
+    if not len(keys) or keys.nunique() < _FEWEST_LEVELS:
+        return range(0)
+    lengths = keys.str.len().to_numpy(dtype=np.int64)
+    typical = int(np.bincount(lengths, weights=counts).argmax())
+    alike = (lengths == typical) & keys.str.fullmatch(r"\d+").to_numpy(dtype=bool)
+    enough = weighted_mean(alike, counts) >= _CODE_SHARE - _ROUNDING
+    return range(2, typical) if typical >= _SHORTEST_CODE and enough else range(0)

@@ -1,0 +1,258 @@
+"""Kernel ridge regression over a sum of kernels, whose shares are found by leaving out one row at a time.
+
+A row is like another one in its numbers, in its categories and their beginnings, and in what its photos show; how much
+each likeness counts is learnt. It is the mean of a Gaussian process (Rasmussen and Williams 2006, chapter 2) and for
+some hundred rows the strongest simple model there is; time grows with the cube of the rows.
+
+In: ``EncodedRows`` and components of the training rows. Out: ``KernelModel``, which holds these."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from mixfit.data.ties import units_by_size
+from mixfit.errors import DataError
+from mixfit.models.mixed import distinct
+from mixfit.models.saved import saved_array, saved_number
+
+MOST_ROWS = 3_000
+"""Training rows from which on it takes too long."""
+_SEARCHED_ROWS = 600
+"""The shares are searched on so many rows at most; the strength is found, and the rest solved, on all."""
+_STRENGTHS = np.logspace(-3, 2, 16)
+_FACTORS = (0.1, 0.3, 3.0, 10.0)
+_ROUNDS = 2
+_NUMBER_REACH, _PHOTO_REACH = 0.3, 0.3  # times the mean squared distance from the middle
+# Names of the kernels, as in saved models.
+LINEAR_NUMBERS, NEAR_NUMBERS, LEVELS, PHOTOS = "numbers, linear", "numbers, near", "levels", "photos"
+LEVELS_AND_NUMBERS, PHOTOS_AND_LEVELS = "levels and numbers", "photos and levels"
+_NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likeness:
+    """Rows as the kernels take them."""
+
+    numbers: Float[np.ndarray, "rows numbers"]
+    levels: Int64[np.ndarray, "rows levels"]
+    photos: Float[np.ndarray, "rows components"]
+    """No column leaves the photos out."""
+
+    def take(self, rows: Int64[np.ndarray, " some"]) -> "Likeness":
+        """Those rows, in that order."""
+        return Likeness(numbers=self.numbers[rows], levels=self.levels[rows], photos=self.photos[rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelModel:
+    """``bias + sum over kernels and training rows of share * kernel(row, training row) * dual``."""
+
+    train: Likeness
+    dual: Float[np.ndarray, " train"]
+    shares: dict[str, float]
+    """What each kernel counts, the scale that brings its mean diagonal to 1 included."""
+    bias: float
+
+    def predict(self, rows: Likeness) -> Float[np.ndarray, " rows"]:
+        """float64 numbers."""
+        return _total(_kernels(rows, self.train), self.shares) @ self.dual + self.bias
+
+    def predict_mixed(
+        self,
+        cells: Likeness,
+        photos: Float[np.ndarray, "galleries components"],
+        cells_of: Int64[np.ndarray, " rows"],
+        photos_of: Int64[np.ndarray, " rows"],
+    ) -> Float[np.ndarray, " rows"]:
+        """As ``predict``, for rows that are put together from table parts and photo parts.
+
+        A product of two kernels, summed over the training rows, is for all pairs of their arguments one product of
+        matrices. So kernels are worked out for distinct arguments alone, which are far fewer than rows.
+
+        Args:
+            cells: the table parts, without photos.
+            photos: components of the photo parts.
+            cells_of, photos_of: which parts each row is put together from.
+        """
+        first, number_of = distinct(cells.numbers)
+        numbers = _of_numbers(cells.numbers[first], self.train.numbers)
+        first, level_of = distinct(cells.levels)
+        levels = _of_levels(cells.levels[first], self.train.levels)
+        looks = _of_photos(photos, self.train.photos)
+
+        def weighed(name: str, kernel: np.ndarray) -> np.ndarray:
+            """The kernel times what each training row counts."""
+            return kernel * (self.shares[name] * self.dual)
+
+        total = np.full(len(cells_of), self.bias)
+        for name, kernel in numbers.items():
+            total += weighed(name, kernel).sum(axis=1)[number_of][cells_of]
+        for name, kernel in levels.items():
+            total += weighed(name, kernel).sum(axis=1)[level_of][cells_of]
+        for name, kernel in looks.items():
+            total += weighed(name, kernel).sum(axis=1)[photos_of]
+        if LEVELS_AND_NUMBERS in self.shares:
+            pairs = weighed(LEVELS_AND_NUMBERS, levels[LEVELS]) @ numbers[NEAR_NUMBERS].T
+            total += pairs[level_of, number_of][cells_of]
+        if PHOTOS_AND_LEVELS in self.shares:
+            pairs = weighed(PHOTOS_AND_LEVELS, levels[LEVELS]) @ looks[PHOTOS].T
+            total += pairs[level_of[cells_of], photos_of]
+        return total
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything, for safetensors."""
+        return {
+            "numbers": torch.from_numpy(np.ascontiguousarray(self.train.numbers)),
+            "levels": torch.from_numpy(np.ascontiguousarray(self.train.levels)),
+            "photos": torch.from_numpy(np.ascontiguousarray(self.train.photos)),
+            "dual": torch.from_numpy(self.dual),
+            "bias": torch.tensor([self.bias], dtype=torch.float64),
+            **{f"share.{name}": torch.tensor([share], dtype=torch.float64) for name, share in self.shares.items()},
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "KernelModel":
+        """Read what ``tensors`` gave.
+
+        Raises:
+            DataError: it is something else.
+        """
+        dual = saved_array(tensors, "dual", None)
+        train = Likeness(
+            numbers=saved_array(tensors, "numbers", len(dual), None),
+            levels=saved_array(tensors, "levels", len(dual), None, kind="int"),
+            photos=saved_array(tensors, "photos", len(dual), None),
+        )
+        names = sorted(name.removeprefix("share.") for name in tensors if name.startswith("share."))
+        if names != sorted(_names(train)):
+            raise DataError("the kernels are not those of its columns")
+        shares = {name: saved_number(tensors, f"share.{name}") for name in names}
+        return cls(train=train, dual=dual, shares=shares, bias=saved_number(tensors, "bias"))
+
+
+def fit_kernels(
+    rows: Likeness,
+    truth: Float[np.ndarray, " rows"],
+    weight: Float[np.ndarray, " rows"] | None = None,
+    *,
+    unit: Int64[np.ndarray, " rows"] | None = None,
+    seed: int = 0,
+) -> KernelModel:
+    """Find the shares and the strength with the least squared error when each row is predicted from the others.
+
+    Rows of one ``unit`` (a group, copies) are left out together: from its twin any row is predicted well.
+
+    ``weight`` says how much each row counts, in the fit and in that error, in any unit. A row is left out with its
+    whole weight, and how far a kernel reaches is told by the rows, whatever they weigh: two equal rows are not quite
+    one of weight 2."""
+    truth = truth.astype(np.float64)
+    counts = np.ones(len(truth)) if weight is None else weight / weight.mean()
+    bias = float(np.average(truth, weights=counts))
+    # With weights, the errors are those of rows times the root of their weight, and so is everything else.
+    roots = np.sqrt(counts)
+    goal = (truth - bias) * roots
+    some = np.sort(np.random.default_rng(seed).permutation(len(truth))[:_SEARCHED_ROWS])
+    kernels = _kernels(rows.take(some), rows.take(some))
+    scales = {name: len(some) / max(float(np.trace(kernel)), 1e-12) for name, kernel in kernels.items()}
+    searched = {name: kernel * scales[name] * roots[some, None] * roots[some] for name, kernel in kernels.items()}
+
+    shares = dict.fromkeys(kernels, 1.0)
+    units = np.arange(len(truth)) if unit is None else unit
+    few, all_ = units_by_size(units[some]), units_by_size(units)
+    least = _left_out(_total(searched, shares), goal[some], few)[0]
+    for _ in range(_ROUNDS):
+        for name in kernels:
+            for factor in _FACTORS:
+                tried = shares | {name: shares[name] * factor}
+                error = _left_out(_total(searched, tried), goal[some], few)[0]
+                if error < least:
+                    least, shares = error, tried
+    shares = {name: share * scales[name] for name, share in shares.items()}
+    matrix = _total(_kernels(rows, rows), shares) * roots[:, None] * roots
+    _, strength = _left_out(matrix, goal, all_)
+    dual = np.linalg.solve(matrix + strength * np.eye(len(truth)), goal) * roots
+    return KernelModel(train=rows, dual=dual, shares=shares, bias=bias)
+
+
+def _total(kernels: dict[str, np.ndarray], shares: dict[str, float]) -> np.ndarray:
+    total = np.zeros_like(next(iter(kernels.values())))
+    for name, kernel in kernels.items():
+        total += shares[name] * kernel
+    return total
+
+
+def _left_out(matrix: np.ndarray, goal: np.ndarray, units: list[np.ndarray]) -> tuple[float, float]:
+    """The mean squared error of units that are predicted from all others, and the strength that makes it least."""
+    values, vectors = np.linalg.eigh(matrix)
+    turned = vectors.T @ goal
+    squares = vectors**2 if units[0].shape[1] == 1 else None
+    tries = []
+    for strength in _STRENGTHS:
+        inverse = 1 / (np.maximum(values, 0) + strength)
+        dual, total = vectors @ (turned * inverse), 0.0
+        for rows in units:
+            if rows.shape[1] == 1:
+                assert squares is not None  # single rows come first
+                error = dual[rows[:, 0]] / (squares[rows[:, 0]] @ inverse)
+            else:
+                some = vectors[rows]
+                error = np.linalg.solve((some * inverse) @ some.transpose(0, 2, 1), dual[rows][..., None])
+            total += float((error**2).sum())
+        tries.append((total / len(goal), float(strength)))
+    return min(tries)
+
+
+def _kernels(rows: Likeness, train: Likeness) -> dict[str, Float[np.ndarray, "rows train"]]:
+    """One matrix for each kind of likeness that these columns allow."""
+    found = _of_numbers(rows.numbers, train.numbers) | _of_levels(rows.levels, train.levels)
+    if LEVELS in found and NEAR_NUMBERS in found:
+        found[LEVELS_AND_NUMBERS] = found[LEVELS] * found[NEAR_NUMBERS]
+    found |= _of_photos(rows.photos, train.photos)
+    if PHOTOS in found and LEVELS in found:
+        found[PHOTOS_AND_LEVELS] = found[PHOTOS] * found[LEVELS]
+    return found or {_NOTHING: np.zeros((len(rows.numbers), len(train.numbers)))}
+
+
+def _names(rows: Likeness) -> list[str]:
+    """Of the kernels that such columns allow, see ``_kernels``."""
+    numbers, levels, photos = (part.shape[1] > 0 for part in (rows.numbers, rows.levels, rows.photos))
+    known = {
+        LINEAR_NUMBERS: numbers,
+        NEAR_NUMBERS: numbers,
+        LEVELS: levels,
+        LEVELS_AND_NUMBERS: levels and numbers,
+        PHOTOS: photos,
+        PHOTOS_AND_LEVELS: photos and levels,
+        _NOTHING: not (numbers or levels or photos),
+    }
+    return [name for name, there in known.items() if there]
+
+
+def _of_numbers(numbers: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]:
+    if not train.shape[1]:
+        return {}
+    return {LINEAR_NUMBERS: numbers @ train.T, NEAR_NUMBERS: _near(numbers, train, _NUMBER_REACH)}
+
+
+def _of_levels(levels: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]:
+    """How many known levels are the same."""
+    if not train.shape[1]:
+        return {}
+    same = np.zeros((len(levels), len(train)))
+    for column, trained in zip(levels.T, train.T, strict=True):
+        same += (column[:, None] == trained) & (column[:, None] > 0)
+    return {LEVELS: same}
+
+
+def _of_photos(photos: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]:
+    return {PHOTOS: _near(photos, train, _PHOTO_REACH)} if train.shape[1] else {}
+
+
+def _near(rows: np.ndarray, train: np.ndarray, reach: float) -> np.ndarray:
+    """``exp(-distance^2 / ...)``: 1 for equal rows, and the less the farther, in units of the training rows' spread."""
+    spread = max(float(train.var(axis=0).sum()), 1e-12)
+    distance = (rows**2).sum(axis=1)[:, None] + (train**2).sum(axis=1) - 2 * rows @ train.T
+    return np.exp(-np.maximum(distance, 0) * reach / spread)

@@ -1,0 +1,257 @@
+"""Ridge regression and logistic regression on numbers, categories as indicators, and components of photos.
+
+In: a design matrix of the training rows. Out: ``LinearModel``, a few arrays."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from scipy.special import softmax
+from torch import Tensor
+
+from mixfit.data.ties import units_by_size
+from mixfit.models.encoding import EncodedRows
+from mixfit.models.saved import saved_array, saved_classes
+from mixfit.weighted import taken, weighted_mean, weighted_quantile
+
+RIDGE_STRENGTHS = np.logspace(-5, 1, 19)
+"""Times the sum of the weights: what a strength means depends neither on their unit nor on how many rows there are."""
+INVERSE_STRENGTHS = (0.5, 5.0, 50.0, 500.0, 5_000.0, 50_000.0)
+"""Of logistic regression, divided by the sum of the weights, as those of ridge regression are multiplied with it."""
+_CLASSES_AT_ONCE = 10_000_000
+"""Most numbers of a logistic regression (classes times columns times rows) for which every strength is tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearModel:
+    """``columns @ weights + bias``; of classes the softmax of that."""
+
+    weights: Float[np.ndarray, "columns outputs"]
+    bias: Float[np.ndarray, " outputs"]
+    classes: int
+    """0 for a number."""
+
+    def predict(self, columns: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows ..."]:
+        """float64 numbers ``(rows,)``, or probabilities ``(rows, classes)``."""
+        return self.linked(columns.astype(np.float64) @ self.weights)
+
+    def linked(self, sums: Float[np.ndarray, "rows outputs"]) -> Float[np.ndarray, "rows ..."]:
+        """What ``predict`` makes of ``columns @ weights``, which may be added up from parts."""
+        raw = sums + self.bias
+        if not self.classes:
+            return raw[:, 0]
+        return softmax(raw, axis=1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything, for safetensors."""
+        return {
+            "weights": torch.from_numpy(np.ascontiguousarray(self.weights)),
+            "bias": torch.from_numpy(np.ascontiguousarray(self.bias)),
+            "classes": torch.tensor([self.classes]),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "LinearModel":
+        """Read what ``tensors`` gave.
+
+        Raises:
+            DataError: it is something else.
+        """
+        classes = saved_classes(tensors)
+        outputs = max(classes, 1)
+        weights, bias = saved_array(tensors, "weights", None, outputs), saved_array(tensors, "bias", outputs)
+        return cls(weights=weights, bias=bias, classes=classes)
+
+
+def find_knots(
+    numeric: Float32[np.ndarray, "rows numeric"], weight: np.ndarray | None = None
+) -> Float[np.ndarray, "3 numeric"]:
+    """Where the effect of a number may change its slope: the weighted quartiles of the training rows."""
+    if not len(numeric):
+        return np.zeros((3, numeric.shape[1]))
+    return weighted_quantile(numeric, (0.25, 0.5, 0.75), weight)
+
+
+def design_width(
+    numeric: int, cardinalities: tuple[int, ...], knots: int, components: int | None, *, table: bool
+) -> int:
+    """How many columns ``design_matrix`` gives; arguments as there, as sizes."""
+    width = numeric * (1 + knots) + sum(count - 1 for count in cardinalities) if table else 0
+    return width + (0 if components is None else components + 1)
+
+
+def design_matrix(
+    rows: EncodedRows,
+    cardinalities: tuple[int, ...],
+    knots: Float[np.ndarray, "3 numeric"],
+    components: Float[np.ndarray, "rows components"] | None = None,
+    *,
+    table: bool = True,
+) -> Float[np.ndarray, "rows columns"]:
+    """Numbers, what they exceed each knot by, an indicator for each level of each category and prefix but level 0,
+    components of the photos, and "has a photo".
+
+    Args:
+        cardinalities: of the categories and then of the prefixes, level 0 included.
+        knots: of ``find_knots``; no rows of them for plain numbers.
+        components: of the photos; None leaves the photos out.
+        table: False leaves the table out.
+    """
+    parts: list[np.ndarray] = []
+    if table:
+        numbers = rows.numeric.astype(np.float64)
+        parts += [numbers, *(np.maximum(numbers - knot, 0) for knot in knots)]
+        levels = np.concatenate([rows.categorical, rows.prefixes], axis=1)
+        for column, count in zip(levels.T, cardinalities, strict=True):
+            indicators = np.zeros((len(rows), count))
+            indicators[np.arange(len(rows)), column] = 1.0
+            parts.append(indicators[:, 1:])
+    if components is not None:
+        parts += [components, rows.seen[:, None].astype(np.float64)]
+    return np.concatenate([np.zeros((len(rows), 0)), *parts], axis=1)
+
+
+def fit_ridge(
+    columns: Float[np.ndarray, "rows columns"],
+    truth: Float[np.ndarray, " rows"],
+    weight: np.ndarray | None = None,
+    *,
+    unit: Int64[np.ndarray, " rows"] | None = None,
+    strengths: Float[np.ndarray, " strengths"] = RIDGE_STRENGTHS,
+) -> LinearModel:
+    """Ridge regression, of the strength that is best by leaving out one unit at a time.
+
+    Of a given strength the model of a row of weight 2 is that of two equal rows. Its choice is not quite: a row is left
+    out with its whole weight, and of two equal rows that are no unit the other one stays.
+
+    Args:
+        weight: how much each row counts, in the fit and in the error of the choice, in any unit.
+        unit: of each row, those of a group or copies; by default each row is one.
+        strengths: to choose from, see ``RIDGE_STRENGTHS``.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    if not columns.shape[1]:
+        return LinearModel(weights=np.zeros((0, 1)), bias=np.array([weighted_mean(truth, weight)]), classes=0)
+    counts = None if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
+    tried, goal = strengths * len(truth), truth.astype(np.float64)
+    if unit is not None and len(np.unique(unit)) < len(unit):
+        tried = np.array([_strength_over_units(columns, goal, counts, tried, units_by_size(unit))])
+    found = RidgeCV(tried).fit(columns, goal, counts)
+    return LinearModel(weights=found.coef_.reshape(-1, 1), bias=np.atleast_1d(found.intercept_), classes=0)
+
+
+def _strength_over_units(
+    columns: Float[np.ndarray, "rows columns"],
+    goal: Float[np.ndarray, " rows"],
+    counts: np.ndarray | None,
+    strengths: np.ndarray,
+    units: list[Int64[np.ndarray, "_ _"]],
+) -> float:
+    """The strength with the least squared error of units that are predicted from all others.
+
+    With the hat matrix H, the errors of a unit that is left out are (1 - H of the unit)^-1 times its residuals."""
+    roots = np.ones(len(goal)) if counts is None else np.sqrt(counts)
+    # Rows times the root of their weight; the intercept is a column of its own, on which the others do not depend.
+    constant = roots / np.linalg.norm(roots)
+    scaled, target = columns * roots[:, None], goal * roots
+    left, sizes, _ = np.linalg.svd(scaled - np.outer(constant, constant @ scaled), full_matrices=False)
+    target = target - constant * (constant @ target)
+    turned, tries = left.T @ target, []
+    for strength in strengths.tolist():
+        kept = sizes**2 / (sizes**2 + strength)
+        residual, total = target - left @ (kept * turned), 0.0
+        for rows in units:
+            root = np.concatenate([left[rows] * np.sqrt(kept), constant[rows][..., None]], axis=2)
+            errors, turn = residual[rows][..., None], root.transpose(0, 2, 1)
+            if root.shape[1] <= root.shape[2]:
+                errors = np.linalg.solve(np.eye(root.shape[1]) - root @ turn, errors)
+            else:  # by the identity of Woodbury, in the number of columns rather than of rows
+                errors = errors + root @ np.linalg.solve(np.eye(root.shape[2]) - turn @ root, turn @ errors)
+            total += float((errors**2).sum())
+        tries.append((total, strength))
+    return min(tries)[1]
+
+
+def fit_logistic(
+    columns: Float[np.ndarray, "rows columns"],
+    truth: np.ndarray,
+    *,
+    classes: int,
+    weight: np.ndarray | None = None,
+    unit: Int64[np.ndarray, " rows"] | None = None,
+    seed: int = 0,
+    strengths: tuple[float, ...] = INVERSE_STRENGTHS,
+) -> LinearModel:
+    """Logistic regression, of the strength that has the least log-loss on a fifth of the rows, then fitted on all.
+
+    Of a given strength the model of a row of weight 2 is that of two equal rows; the fifth is one of rows.
+
+    Args:
+        weight: how much each row counts, in any unit.
+        unit: of each row, those of a group or copies, which that fifth holds whole; by default each row is one.
+        seed: of the choice of that fifth.
+        strengths: to choose from, see ``INVERSE_STRENGTHS``.
+    """
+    from sklearn.metrics import log_loss
+
+    seen, codes = np.unique(truth, return_inverse=True)
+    if len(seen) < 2 or not columns.shape[1]:
+        share = np.bincount(truth, weights=weight, minlength=classes) / (len(truth) if weight is None else weight.sum())
+        bias = np.log(np.maximum(share, 1e-9))
+        return LinearModel(weights=np.zeros((columns.shape[1], classes)), bias=bias, classes=classes)
+    if len(seen) * columns.size > _CLASSES_AT_ONCE:
+        strengths = strengths[1:4] or strengths
+    judging = _every_fifth(codes, np.random.default_rng(seed), unit)
+    fitting = ~judging
+    tries = []
+    for strength in strengths:
+        model = _logistic(columns[fitting], codes[fitting], strength, taken(weight, fitting))
+        found = np.full((int(judging.sum()), len(seen)), 1e-9)
+        found[:, model.classes_] = model.predict_proba(columns[judging])
+        found /= found.sum(axis=1, keepdims=True)
+        judged = log_loss(codes[judging], found, labels=range(len(seen)), sample_weight=taken(weight, judging))
+        tries.append(judged)
+    model = _logistic(columns, codes, strengths[int(np.argmin(tries))], weight)
+    weights, bias = np.zeros((columns.shape[1], classes)), np.full(classes, -30.0)
+    if len(seen) == 2:  # scikit-learn keeps one row for two classes
+        weights[:, seen[1]], bias[seen] = model.coef_[0], (0.0, model.intercept_[0])
+    else:
+        weights[:, seen], bias[seen] = model.coef_.T, model.intercept_
+    return LinearModel(weights=weights, bias=bias, classes=classes)
+
+
+def _logistic(columns: np.ndarray, codes: np.ndarray, strength: float, weight: np.ndarray | None) -> Any:
+    """scikit-learn's model; its own strength is relative to the sum of the losses of rows."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # cut short is good enough to be judged
+        counts = None if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
+        return LogisticRegression(C=strength / len(codes), max_iter=200).fit(columns, codes, counts)
+
+
+def _every_fifth(codes: np.ndarray, rng: np.random.Generator, unit: np.ndarray | None) -> np.ndarray:
+    """A mask of about a fifth of the rows of each class, never all rows of one; units whole where there are enough."""
+    if unit is not None and len(np.unique(unit)) < len(unit):
+        of_unit = np.unique(unit, return_inverse=True)[1]
+        order = rng.permutation(int(of_unit.max()) + 1)
+        parts = min(5, len(order))
+        mask = (order % parts == parts - 1)[of_unit]
+        if set(codes[~mask].tolist()) == set(codes.tolist()) and mask.any():
+            return mask
+    order = np.lexsort((rng.random(len(codes)), codes))
+    place = np.empty(len(codes), dtype=np.int64)
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    place[order] = np.arange(len(codes)) - np.repeat(starts, np.diff([*starts, len(codes)]))
+    mask = place % 5 == 4
+    if not mask.any():  # small classes only: one row of the largest
+        largest = np.flatnonzero(codes == np.bincount(codes).argmax())
+        mask[largest[-1]] = len(largest) > 1
+    if not mask.any():
+        mask[0] = True
+    return mask

@@ -1,0 +1,314 @@
+"""From a number to several: what lets a network of linear layers bend where a table bends, and where it bends."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from torch import Tensor, nn
+
+from mixfit.errors import ConfigError, DataError
+from mixfit.weighted import weighted_quantile
+
+_NARROWEST = 1e-6
+"""Share of a column's range that a bin has at least: slopes of narrower ones would amplify rounding errors."""
+
+
+def compute_bins(
+    numeric: Float[np.ndarray, "rows columns"] | Float[Tensor, "rows columns"],
+    *,
+    bins: int = 48,
+    target: Shaped[np.ndarray, " targets"] | Shaped[Tensor, " targets"] | None = None,
+    min_rows: int = 16,
+    weight: Float[np.ndarray, " rows"] | None = None,
+) -> list[Float[Tensor, " edges"]]:
+    """Edges of the bins of each column, from its smallest to its largest value (arXiv:2203.05556, section 3.2).
+
+    Without a target they are quantiles, so that bins hold about equally many rows; equal quantiles of a column with few
+    distinct values are one edge. With a target they are the thresholds of a decision tree that predicts it from the
+    column alone, so that bends are where the target changes. A constant column gets one bin of width 1.
+
+    Args:
+        numeric: training rows alone, finite, as ``TablePreprocessor`` gives them.
+        bins: the most that a column gets; fewer when there are fewer rows.
+        target: floating point for a number, integers for classes; None for quantiles.
+        min_rows: training rows in each bin at least; for the tree alone.
+        weight: how much each row counts, above 0, in any unit. Quantiles and the errors of the tree are weighted;
+            ``bins`` and ``min_rows`` stay numbers of rows, whatever these weigh.
+    Returns:
+        For each column its edges, increasing, at least 2, float64 on the CPU.
+    Raises:
+        ConfigError: ``bins`` or ``min_rows`` is below 1, or ``target`` has another number of rows.
+        DataError: there are no rows, or a number is not finite.
+    """
+    values, truth = _to_numpy(numeric).astype(np.float64), None if target is None else _to_numpy(target)
+    if bins < 1 or min_rows < 1:
+        raise ConfigError(f"bins and min_rows must be at least 1, got {bins} and {min_rows}.")
+    if not len(values):
+        raise DataError("there are no training rows to compute bins from.")
+    wrong = np.flatnonzero(~np.isfinite(values).all(axis=0))
+    if len(wrong):
+        raise DataError(
+            f"{len(wrong)} of {values.shape[1]} number columns are not finite in every training row, the first is "
+            f"column {wrong[0]}: fill them first, as TablePreprocessor does."
+        )
+    bins = min(bins, max(1, len(values) - 1))
+    if truth is not None and len(truth) != len(values):
+        raise ConfigError(f"target has {len(truth)} rows, but numeric has {len(values)}.")
+    if truth is None:
+        found = list(weighted_quantile(values, np.linspace(0, 1, bins + 1).tolist(), weight).T)
+    else:
+        found = [_tree_edges(column, truth, bins, min_rows, weight) for column in values.T]
+    return [torch.from_numpy(_increasing(edges)) for edges in found]
+
+
+def placeholder_bins(counts: Sequence[int]) -> list[Float[Tensor, " edges"]]:
+    """Edges 0, 1, ... for columns with so many bins: for a network whose saved state brings the real ones."""
+    return [torch.arange(count + 1, dtype=torch.float64) for count in counts]
+
+
+def _tree_edges(
+    column: Float[np.ndarray, " rows"],
+    truth: Shaped[np.ndarray, " rows"],
+    bins: int,
+    min_rows: int,
+    weight: Float[np.ndarray, " rows"] | None,
+) -> Float[np.ndarray, " edges"]:
+    """Ends of the column and the thresholds of a tree with ``bins`` leaves at most."""
+    thresholds: Float[np.ndarray, " splits"] = np.zeros(0)
+    if bins > 1:
+        kind = DecisionTreeRegressor if np.issubdtype(truth.dtype, np.floating) else DecisionTreeClassifier
+        grown = kind(max_leaf_nodes=bins, min_samples_leaf=min_rows, random_state=0)
+        tree = grown.fit(column[:, None], truth, sample_weight=weight).tree_
+        thresholds = tree.threshold[tree.children_left != tree.children_right]
+    return np.concatenate([[column.min(), column.max()], thresholds])
+
+
+def _increasing(edges: Float[np.ndarray, " edges"]) -> Float[np.ndarray, " distinct"]:
+    """Sorted, each at least the narrowest width from the next; both ends stay."""
+    edges = np.unique(edges)
+    first, last = edges[0], edges[-1]
+    narrowest = _NARROWEST * max(last - first, abs(first), abs(last))
+    if last - first <= narrowest:
+        return np.array([first, first + 1])
+    kept = [first]
+    for edge in edges[1:-1]:
+        if edge - kept[-1] > narrowest and last - edge > narrowest:
+            kept.append(edge)
+    return np.array([*kept, last])
+
+
+def _to_numpy(values: Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."]) -> Shaped[np.ndarray, "..."]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+
+
+@runtime_checkable
+class NumericEmbedding(Protocol):
+    """What every embedding here is, besides an ``nn.Module``."""
+
+    widths: tuple[int, ...]
+    """Places of each column in the result."""
+
+    def __call__(self, numeric: Tensor) -> Tensor: ...
+
+
+class RawNumbers(nn.Module):
+    """The numbers as they are."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.widths = (1,) * columns
+
+    def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch d"]:
+        """``numeric``."""
+        return numeric
+
+
+class LinearEmbedding(nn.Module):
+    """A line through each place: ``weight * number + bias``, with a ReLU if ``activation``."""
+
+    def __init__(self, columns: int, d: int, *, activation: bool) -> None:
+        super().__init__()
+        _check_width(d)
+        self.widths, self.activation = (d,) * columns, activation
+        self.weight = nn.Parameter(torch.empty(columns, d).uniform_(-(d**-0.5), d**-0.5))
+        self.bias = nn.Parameter(torch.empty(columns, d).uniform_(-(d**-0.5), d**-0.5))
+
+    def no_weight_decay(self) -> set[str]:
+        """The embedding, for ``parameter_groups``; the authors' program spares it, too."""
+        return {"weight"}
+
+    def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch d"]:
+        """Each column by itself."""
+        x = torch.addcmul(self.bias, self.weight, numeric[:, :, None])
+        return (x.relu() if self.activation else x).flatten(1)
+
+
+class PeriodicEmbedding(nn.Module):
+    """Cosines and sines of learned frequencies, then a linear layer: PL, with ReLU PLR; ``lite``: PLR-lite.
+
+    Args:
+        columns: how many numbers there are.
+        d: width of each column's embedding.
+        frequencies: of each column.
+        scale: standard deviation of the frequencies at the start. The most important setting: too large a scale
+            makes neighbouring values strangers.
+        activation: whether a ReLU follows.
+        lite: one linear layer for all columns in place of one for each (Gorishniy et al. 2023, arXiv:2307.14338).
+    Raises:
+        ConfigError: ``d``, ``frequencies`` or ``scale`` is not above 0.
+    """
+
+    def __init__(
+        self,
+        columns: int,
+        d: int = 24,
+        *,
+        frequencies: int = 48,
+        scale: float = 0.01,
+        activation: bool = True,
+        lite: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_width(d)
+        if frequencies < 1 or not scale > 0:
+            raise ConfigError(f"frequencies and scale must be above 0, got {frequencies} and {scale}.")
+        self.widths, self.activation = (d,) * columns, activation
+        self.frequency = nn.Parameter(torch.empty(columns, frequencies))
+        # Without extreme values, as the authors' later code does.
+        nn.init.trunc_normal_(self.frequency, std=scale, a=-3 * scale, b=3 * scale)
+        self.linear = nn.Linear(2 * frequencies, d) if lite else ColumnLinear(columns, 2 * frequencies, d)
+
+    def no_weight_decay(self) -> set[str]:
+        """The frequencies, for ``parameter_groups``; the authors' program spares them, too."""
+        return {"frequency"}
+
+    def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch d"]:
+        """Each column by itself."""
+        angle = 2 * math.pi * self.frequency * numeric[:, :, None]
+        x = self.linear(torch.cat([angle.cos(), angle.sin()], dim=2))
+        return (x.relu() if self.activation else x).flatten(1)
+
+
+class ColumnLinear(nn.Module):
+    """A linear layer for each column: ``(batch, columns, d_in) -> (batch, columns, d_out)``."""
+
+    def __init__(self, columns: int, d_in: int, d_out: int, *, bias: bool = True) -> None:
+        super().__init__()
+        bound = max(d_in, 1) ** -0.5
+        self.weight = nn.Parameter(torch.empty(columns, d_in, d_out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(columns, d_out).uniform_(-bound, bound)) if bias else None
+
+    def forward(self, x: Float[Tensor, "batch columns d_in"]) -> Float[Tensor, "batch columns d_out"]:
+        """Each column by its own layer."""
+        x = (x.transpose(0, 1) @ self.weight).transpose(0, 1)
+        return x if self.bias is None else x + self.bias
+
+
+class _Bins(nn.Module):
+    """Piecewise-linear encoding, padded with zeros to the largest number of bins: ``(batch, columns, bins)``.
+
+    For a number in its bin b, places before b hold 1, those after it 0, and b how far through its bin the number is.
+    Below the first edge the first place goes under 0, above the last edge the last one goes over 1: so numbers outside
+    the training range stay distinct. The edges are buffers: they are saved, moved and exported with the network."""
+
+    left: Tensor
+    width: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+    def __init__(self, bins: Sequence[Tensor]) -> None:
+        super().__init__()
+        _check_bins(bins)
+        self.counts = tuple(len(edges) - 1 for edges in bins)
+        shape = (len(bins), max(self.counts, default=0))
+        # The padding is clamped to 0 from both sides.
+        self.register_buffer("left", torch.zeros(shape))
+        self.register_buffer("width", torch.ones(shape))
+        # Not saved: they hold infinities, and follow from the number of bins.
+        self.register_buffer("lowest", torch.zeros(shape), persistent=False)
+        self.register_buffer("highest", torch.zeros(shape), persistent=False)
+        for column, (edges, count) in enumerate(zip(bins, self.counts, strict=True)):
+            self.left[column, :count] = edges[:-1]
+            self.width[column, :count] = edges.diff()
+            self.highest[column, :count] = 1.0
+            self.lowest[column, 0] = -torch.inf
+            self.highest[column, count - 1] = torch.inf
+
+    def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns bins"]:
+        """Exactly 0 and 1 at the edges: the difference comes first, so nothing cancels."""
+        return ((numeric[:, :, None] - self.left) / self.width).clamp(self.lowest, self.highest)
+
+
+class PiecewiseLinearEncoding(nn.Module):
+    """Each number as its place on a ladder of bins (section 3.2); nothing is learned.
+
+    Args:
+        bins: of ``compute_bins``.
+    Raises:
+        ConfigError: the edges of a column are fewer than 2, not finite or not increasing.
+    """
+
+    places: Tensor
+
+    def __init__(self, bins: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.encode = _Bins(bins)
+        self.widths = self.encode.counts
+        padded = max(self.widths, default=0)
+        places = [column * padded + bin_ for column, count in enumerate(self.widths) for bin_ in range(count)]
+        # An index, not a mask: the size of the result is then known when the network is exported.
+        self.register_buffer("places", torch.tensor(places, dtype=torch.int64))
+
+    def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch d"]:
+        """Each column by itself, without padding."""
+        return self.encode(numeric).flatten(1)[:, self.places]
+
+
+class PiecewiseLinearEmbedding(nn.Module):
+    """A linear layer for each column after the piecewise-linear encoding.
+
+    Args:
+        bins: of ``compute_bins``.
+        d: width of each column's embedding.
+        activation: whether a ReLU follows the layer.
+        version: "A" as in the paper; "B" (with TabM, arXiv:2410.24210) adds a linear embedding and starts the bends
+            at 0: the network begins linear in the numbers and learns to bend, which suits small tables.
+    Raises:
+        ConfigError: ``d`` is below 1, or the edges of a column are fewer than 2, not finite or not increasing.
+    """
+
+    def __init__(
+        self, bins: Sequence[Tensor], d: int, *, activation: bool = False, version: Literal["A", "B"] = "B"
+    ) -> None:
+        super().__init__()
+        _check_width(d)
+        self.widths, self.activation = (d,) * len(bins), activation
+        self.encode = _Bins(bins)
+        self.straight = LinearEmbedding(len(bins), d, activation=False) if version == "B" else None
+        self.linear = ColumnLinear(len(bins), max(self.encode.counts, default=0), d, bias=version == "A")
+        if version == "B":
+            nn.init.zeros_(self.linear.weight)
+
+    def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch d"]:
+        """Each column by itself."""
+        x = self.linear(self.encode(numeric))
+        x = (x.relu() if self.activation else x).flatten(1)
+        return x if self.straight is None else x + self.straight(numeric)
+
+
+def _check_width(d: int) -> None:
+    if d < 1:
+        raise ConfigError(f"the width d of an embedding must be at least 1, got {d}.")
+
+
+def _check_bins(bins: Sequence[Tensor]) -> None:
+    for column, edges in enumerate(bins):
+        if edges.ndim != 1 or len(edges) < 2 or not edges.isfinite().all() or not (edges.diff() > 0).all():
+            raise ConfigError(
+                f"the bins of number column {column} need at least 2 edges, finite and increasing, got "
+                f"{edges.tolist()}: take them from compute_bins."
+            )

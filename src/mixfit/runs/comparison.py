@@ -1,0 +1,413 @@
+"""Finished runs side by side: scores on the test rows that all of them held back, and settings that differ.
+
+In: run folders of one table and one target. Out: ``RunComparison``; ``report/compare_page.py`` lays it out.
+A row that any of the runs trained on, or chose its best epoch by, is never used."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64
+from rich.console import Console
+
+from mixfit.console import PlainConsole
+from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.target import judging_weights, usable_rows
+from mixfit.data.fingerprint import Fingerprint, read_fingerprint
+from mixfit.data.photos.records import Cache
+from mixfit.errors import ConfigError, DataError
+from mixfit.evaluation.bootstrap import FEWEST_UNITS, Difference, PairedScores, paired_scores
+from mixfit.evaluation.groups import groups_if_known
+from mixfit.evaluation.scores import headline_for, metrics_for
+from mixfit.files import is_there, json_numbers
+from mixfit.predictor import Predictor
+from mixfit.runs.report.compare_page import CompareContent, write_compare
+from mixfit.runs.report.predictions_file import read_predictions
+from mixfit.runs.scoring import load_run, read_table_of_run, run_config, run_settings, split_of_run
+from mixfit.training.metrics import metric_text
+
+FEW_ROWS = 20
+"""Fewer common rows, or groups of rows that belong together, are warned of."""
+# Where things are, which is not how a run was made.
+_NO_SETTINGS = ("table", "target", "schema", "data.cache", "data.cache_gb", "data.images")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunComparison:
+    """What ``compare_runs`` found."""
+
+    target: str
+    scores: PairedScores
+    test_rows: dict[str, int]
+    """How many rows each run held back."""
+    settings: dict[str, tuple[str, ...]]
+    """By name: the value of each run, "" where it is not set; only those that differ."""
+    warnings: tuple[str, ...]
+
+    def sentences(self) -> list[str]:
+        """What came out by the headline metric, a sentence for each run but the first."""
+        return [_sentence(self.scores, one) for one in self.scores.of_headline()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, without nan."""
+        scores = self.scores
+        return {
+            "target": self.target,
+            "split": "test",
+            "rows": scores.rows,
+            "headline": scores.headline.name,
+            "runs": [
+                {
+                    "run": one.name,
+                    "test_rows": self.test_rows[one.name],
+                    **json_numbers(one.metrics),
+                    **json_numbers({f"{name}_ci95_low": ends[0] for name, ends in one.intervals.items()}),
+                    **json_numbers({f"{name}_ci95_high": ends[1] for name, ends in one.intervals.items()}),
+                }
+                for one in scores.standings
+            ],
+            "differences": [
+                {
+                    "run": one.name,
+                    "against": scores.standings[0].name,
+                    "metric": one.metric,
+                    **json_numbers({"difference": one.value, "ci95_low": one.low, "ci95_high": one.high}),
+                    "finding": one.finding,
+                }
+                for one in scores.differences
+            ],
+            "settings": self.settings,
+            "verdict": self.sentences(),
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HeldBack:
+    """The test rows of a run, and what it predicts for them."""
+
+    rows: Int64[np.ndarray, " rows"]
+    truth: np.ndarray
+    values: np.ndarray
+    groups: Int64[np.ndarray, " rows"] | None
+    """Which rows belong together, as this run was told."""
+    weight: np.ndarray | None
+    """How much each row counts, as this run was told."""
+
+
+def compare_runs(
+    runs: Sequence[Path],
+    *,
+    out: Path = Path("compare.html"),
+    table: Path | None = None,
+    images: Path | None = None,
+    cache: Cache | None = None,
+    console: Console | None = None,
+) -> RunComparison:
+    """Compare the first run with all others, print what came out and write a page.
+
+    Args:
+        runs: folders of runs that were trained on the same table with the same target.
+        out: the page.
+        table: where the table is now; by default where the runs say.
+        images: folder that the photo paths start from; by default that of the runs.
+        cache: where image features are looked up and kept.
+    Raises:
+        ConfigError: there are fewer than two runs, or they cannot be compared.
+        DataError: the table is not the one of the runs, or something in a run folder is damaged.
+    """
+    console = console or PlainConsole()
+    if len(runs) < 2:
+        raise ConfigError(f"compare needs two runs or more, got {len(runs)}: mixfit compare RUN RUN")
+    names = unique_names([run.resolve().name for run in runs])
+    predictors = [load_run(run) for run in runs]
+    for run in runs:
+        if not is_there(run / "config.toml"):
+            raise ConfigError(f"{run} is not a run folder: it has no config.toml, which says how its rows were split.")
+    _check_alike(runs, predictors)
+    saved = [_read_saved(run, one) for run, one in zip(runs, predictors, strict=True)]
+    tables = [
+        None if table is None and not _needs_table(one, kept) else _read_table(run, table)
+        for run, one, kept in zip(runs, predictors, saved, strict=True)
+    ]
+    held = {
+        name: _held_back(run, one, kept, frame, images=images, cache=cache)
+        for name, run, one, kept, frame in zip(names, runs, predictors, saved, tables, strict=True)
+    }
+    rows, truth, predictions = _in_common(held)
+    together = _together(held, rows)
+    schema, target = predictors[0].schema, predictors[0].target
+    metrics = metrics_for(schema.task, target)
+    headline, (weight, doubt) = headline_for(schema.task, target), _weight(held, rows)
+    scores = paired_scores(truth, predictions, metrics, headline, together=together, weight=weight)
+    found = RunComparison(
+        target=schema.target,
+        scores=scores,
+        test_rows={name: len(one.rows) for name, one in held.items()},
+        settings=differing_settings(runs),
+        warnings=(*_warnings(held, scores), *filter(None, [doubt])),
+    )
+    write_compare(_content(found), out)
+    for line in _lines(found):
+        console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
+    console.print(f" page {out}", markup=False)
+    return found
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The same names with a number behind those that were there before.
+
+    >>> unique_names(["a-001", "b-001", "a-001"])
+    ['a-001', 'b-001', 'a-001 (2)']
+    """
+    found: list[str] = []
+    for name in names:
+        number, free = 1, name
+        while free in found:
+            number += 1
+            free = f"{name} ({number})"
+        found.append(free)
+    return found
+
+
+def differing_settings(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
+    """Settings by section and name whose values are not the same in all ``config.toml``, and roles that differ."""
+    flat = [_flat(run_config(run)) | _roles(run) for run in runs]
+    names = sorted({name for settings in flat for name in settings})
+    values = {name: tuple(settings.get(name, "") for settings in flat) for name in names}
+    return {name: shown for name, shown in values.items() if len(set(shown)) > 1}
+
+
+def _check_alike(runs: Sequence[Path], predictors: Sequence[Predictor]) -> None:
+    """Refuse runs whose predictions are not of the same thing."""
+    prints = [read_fingerprint(run / "environment.json") for run in runs]
+    for run, found in zip(runs, prints, strict=True):
+        if found is None:
+            raise DataError(f"{run}/environment.json does not say which table the run was trained on: train it anew.")
+    first, model, origin = runs[0], predictors[0], prints[0]
+    for run, other, found in zip(runs[1:], predictors[1:], prints[1:], strict=True):
+        differs = None
+        if other.schema.target != model.schema.target:
+            differs = f"the target {other.schema.target!r}", f"{model.schema.target!r}"
+        elif other.schema.task != model.schema.task:
+            differs = f"the task {other.schema.task}", f"{model.schema.task}"
+        elif other.target.classes != model.target.classes:
+            counts = [len(one.target.classes or ()) for one in (other, model)]
+            differs = f"other classes ({counts[0]} of them)", f"its own {counts[1]}"
+        if differs:
+            raise ConfigError(f"{run} has {differs[0]} and {first} has {differs[1]}: compare runs of the same target.")
+        assert found is not None
+        assert origin is not None
+        if found.table_sha256 != origin.table_sha256:
+            raise ConfigError(f"{run} was trained on another table than {first}: compare runs of the same table.")
+
+
+def _read_saved(run: Path, predictor: Predictor) -> _HeldBack | None:
+    """Test rows as they were predicted at the end of the training; None where that was not kept."""
+    path = run / "predictions_test.parquet"
+    if not is_there(path):
+        return None
+    try:
+        found = read_predictions(path, predictor.target.classes or ())
+    except DataError as error:
+        raise DataError(f"{error} Remove it to have these rows predicted again.") from error
+    values = found.prediction if found.probabilities is None else found.probabilities
+    return _HeldBack(rows=found.row, truth=found.truth, values=values, groups=found.groups, weight=found.weight)
+
+
+def _needs_table(predictor: Predictor, saved: _HeldBack | None) -> bool:
+    """Whether there are no saved predictions, or they do not say which rows belong together or what these weigh."""
+    if saved is None:
+        return True
+    roles = ((saved.groups, "group"), (saved.weight, "weight"))
+    return any(told is None and predictor.schema.names(role) for told, role in roles)  # type: ignore[arg-type]
+
+
+def _read_table(run: Path, given: Path | None) -> tuple[Path, pd.DataFrame]:
+    """The table of a run, as it was in training."""
+    path = run_settings(run).table if given is None else given
+    if path is None or not path.is_file():
+        raise ConfigError(f"The table of {run} is not at {path} (any more): say where it is with --table.")
+    then = read_fingerprint(run / "environment.json")
+    if then is None or Fingerprint.of(path, None).table_sha256 != then.table_sha256:
+        raise DataError(f"{path} is not the table that {run} was trained on: its bytes differ.")
+    return path, read_table_of_run(run, path)
+
+
+def _held_back(
+    run: Path,
+    predictor: Predictor,
+    saved: _HeldBack | None,
+    table: tuple[Path, pd.DataFrame] | None,
+    *,
+    images: Path | None,
+    cache: Cache | None,
+) -> _HeldBack:
+    """From the file in the run folder, or predicted again."""
+    if table is None:
+        assert saved is not None
+        return saved
+    place, frame = table
+    if saved is not None:
+        if len(saved.rows) and saved.rows.max() >= len(frame):
+            raise DataError(f"{run}/predictions_test.parquet is damaged: it has rows that {place} does not have.")
+        groups = groups_if_known(frame.iloc[saved.rows], predictor.schema) if saved.groups is None else saved.groups
+        weight = judging_weights(frame, predictor.schema, saved.rows) if saved.weight is None else saved.weight
+        return replace(saved, groups=groups, weight=weight)
+    column = frame[predictor.schema.target]
+    usable, _ = usable_rows(frame, predictor.schema, 1.0)
+    rows = split_of_run(run, frame, predictor.schema, usable).test
+    truth = predictor.target.truth(column.iloc[rows])
+    if predictor.target.classes is not None:
+        rows, truth = rows[truth >= 0], truth[truth >= 0]
+    folder = images or run_settings(run).data.images or place.parent
+    found = predictor.predictions(frame.iloc[rows], images=folder, cache=cache)
+    groups = groups_if_known(frame.iloc[rows], predictor.schema)
+    weight = judging_weights(frame, predictor.schema, rows)
+    return _HeldBack(rows=rows, truth=truth, values=found.values, groups=groups, weight=weight)
+
+
+def _in_common(
+    held: dict[str, _HeldBack],
+) -> tuple[Int64[np.ndarray, " rows"], np.ndarray, dict[str, np.ndarray]]:
+    """Rows that every run held back, their truth, and the predictions of each run."""
+    first, *others = held.values()
+    rows = first.rows
+    for other in others:
+        rows = np.intersect1d(rows, other.rows)
+    if not len(rows):
+        counts = ", ".join(f"{len(one.rows)} of {name}" for name, one in held.items())
+        raise ConfigError(
+            f"No row was held back by all runs (test rows: {counts}), so none can judge them: train them with the same "
+            "--seed, --test and --split-time."
+        )
+    places = {name: pd.Index(one.rows).get_indexer(rows) for name, one in held.items()}
+    predictions = {name: one.values[places[name]] for name, one in held.items()}
+    return rows, next(iter(held.values())).truth[next(iter(places.values()))], predictions
+
+
+def _together(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"] | None:
+    """Which of the common rows belong together, by any run that was told so, whichever comes first; None by none.
+
+    Of several columns of groups it is the one with the fewest, whose intervals are the most careful."""
+    told = [one.groups[pd.Index(one.rows).get_indexer(rows)] for one in held.values() if one.groups is not None]
+    return min(told, key=lambda groups: (len(np.unique(groups)), pd.factorize(groups)[0].tolist()), default=None)
+
+
+def _weight(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> tuple[np.ndarray | None, str]:
+    """What the common rows weigh, as the first run was told that knows; and what to say where others were told else."""
+    told = {
+        name: None if one.weight is None else one.weight[pd.Index(one.rows).get_indexer(rows)].astype(np.float64)
+        for name, one in held.items()
+    }
+    chosen, weight = next(((name, one) for name, one in told.items() if one is not None), ("", None))
+    if weight is None:
+        return None, ""
+    others = [one for name, one in told.items() if name != chosen]
+    if all(one is not None and np.allclose(one / one.mean(), weight / weight.mean()) for one in others):
+        return weight, ""
+    return weight, f"Not all runs were told the same weights: the rows are weighted as {chosen} was told."
+
+
+def _warnings(held: dict[str, _HeldBack], scores: PairedScores) -> list[str]:
+    warnings, rows = [], scores.rows
+    most = max(len(one.rows) for one in held.values())
+    if rows < most:
+        warnings.append(
+            f"The runs were split differently: only {rows} of up to {most} test rows were held back by all of them."
+        )
+    if scores.drawn < FEW_ROWS:
+        drawn = f"{rows} rows" if scores.drawn == rows else f"{rows} rows in {scores.drawn} groups"
+        unless = "" if scores.drawn < FEWEST_UNITS else ", unless they differ much"
+        warnings.append(f"{drawn} are too few to tell models apart{unless}.")
+    if len(held) > 2:
+        warnings.append("The best of several runs looks better than it is: judge it on other rows.")
+    return warnings
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested sections as ``train.lr``; of a path that is absolute only the name."""
+    found: dict[str, str] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if name in _NO_SETTINGS:
+            continue
+        if isinstance(value, dict):
+            found |= _flat(value, f"{name}.")
+        else:
+            hidden = isinstance(value, str) and Path(value).is_absolute()
+            found[name] = Path(value).name if hidden else _text(value)
+    return found
+
+
+def _roles(run: Path) -> dict[str, str]:
+    """What each column was used as."""
+    path = run / "schema.json"
+    columns = Schema.load(path).columns if is_there(path) else ()
+    return {f"role of {column.name}": column.role for column in columns}
+
+
+def _sentence(scores: PairedScores, one: Difference) -> str:
+    first = scores.standings[0]
+    mine = next(standing for standing in scores.standings if standing.name == one.name).metrics[one.metric]
+    numbers = (
+        f"{one.metric} {mine:.4g} against {first.metrics[one.metric]:.4g}, "
+        f"a difference of {one.value:+.3g} (95 % CI {one.low:+.3g} to {one.high:+.3g})"
+    )
+    match one.finding:
+        case "unknown":
+            return f"{one.metric} cannot be compared on these rows: {one.name} and {first.name} stay untold apart."
+        case "equal":
+            return f"{one.name} is exactly as good as {first.name}: {one.metric} {mine:.4g}."
+        case "within noise":
+            lead = "ahead of" if (one.value > 0) == scores.headline.higher_is_better else "behind"
+            where = "level with" if one.value == 0 else lead
+            return f"{one.name} is {where} {first.name}, but within noise: {numbers}."
+        case finding:
+            return f"{one.name} is {finding} than {first.name}, beyond noise: {numbers}."
+
+
+def _lines(found: RunComparison) -> list[str]:
+    """For a terminal."""
+    scores = found.scores
+    names = list(scores.standings[0].metrics)
+    width = max(24, *(len(one.name) + 2 for one in scores.standings))
+    lines = [
+        f" {scores.rows} test rows that all runs held back",
+        f"   {'':<{width}}" + "".join(f"{n:>19}" for n in names),
+    ]
+    for one in scores.standings:
+        lines.append(f"   {one.name:<{width}}" + "".join(f"{metric_text(one.metrics[name]):>19}" for name in names))
+    lines.append(f" differences to {scores.standings[0].name}, with 95 % intervals of pairs")
+    for difference in scores.differences:
+        interval = f"{metric_text(difference.low)} to {metric_text(difference.high)}"
+        lines.append(
+            f"   {difference.name:<{width}}{difference.metric:>19}{metric_text(difference.value):>12}   {interval:<26}"
+            f"{difference.finding}"
+        )
+    if found.settings:
+        lines.append(" settings that differ")
+        lines += [
+            f"   {name:<{width}}{' | '.join(value or '-' for value in values)}"
+            for name, values in found.settings.items()
+        ]
+    return [*lines, *(f" {one}" for one in found.sentences()), *(f" warning: {one}" for one in found.warnings)]
+
+
+def _content(found: RunComparison) -> CompareContent:
+    return CompareContent(
+        target=found.target,
+        scores=found.scores,
+        sentences=found.sentences(),
+        settings=found.settings,
+        warnings=found.warnings,
+        test_rows=found.test_rows,
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)

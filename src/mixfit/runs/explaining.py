@@ -1,0 +1,177 @@
+"""``mixfit explain``: from a finished run and rows of its table to a page and JSON on why it predicts what it does."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64
+from rich.console import Console
+
+from mixfit.config import TextConfig
+from mixfit.console import PlainConsole
+from mixfit.data.columns.target import usable_rows
+from mixfit.data.fingerprint import Fingerprint, read_fingerprint
+from mixfit.data.photos.records import Cache
+from mixfit.data.split import split_labels
+from mixfit.errors import ConfigError
+from mixfit.evaluation.explain import BACKGROUND, Explanation, check_rows, explain, typical_rows
+from mixfit.evaluation.photo_heat import PhotoHeat, photo_heat
+from mixfit.files import explained, write_file
+from mixfit.predictor import Predictor
+from mixfit.predictor.blend import BlendPredictor
+from mixfit.runs.report.explain_page import SHOWN_ROWS, ExplainContent, write_explain
+from mixfit.runs.report.explanation_view import error_text, size_text
+from mixfit.runs.report.render import percent
+from mixfit.runs.scoring import load_run, no_photos_warning, read_table_of_run, run_settings, split_of_run
+
+LEAST_SHARE = 0.1
+"""Photos are shown with their heat where they have this share of the sizes of a row's parts."""
+_LISTED = 10
+_HEAT = "Beside photos with a part that matters: where the model looks in them, warmer is more (Grad-CAM{})."
+
+
+def explain_run(
+    run: Path,
+    *,
+    rows: Sequence[int] | None = None,
+    n: int | None = None,
+    table: Path | None = None,
+    images: Path | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    text: TextConfig | None = None,
+    cache: Cache | None = None,
+    console: Console | None = None,
+) -> Explanation:
+    """Explain rows of a run's table, print which columns matter most, and write ``explain.html`` and ``explain.json``.
+
+    Args:
+        run: run folder, or model folder if ``table`` is given.
+        rows: their numbers, from 0.
+        n: in place of ``rows``: so many of the test rows, of the validation rows of a run without test rows, or of all
+            rows of another table without a split, chosen by ``seed``.
+        table: by default the one that the run was trained on.
+        images: folder that the photo paths start from, by default that of the run, or the table's.
+        out: folder for both files, by default the run folder.
+        text: how a text table is written, by default as in training.
+        cache: where image features are looked up and kept; by default nowhere.
+    Raises:
+        ConfigError: both or none of ``rows`` and ``n`` are given, a row is not in the table, the table is not known, or
+            ``seed`` is negative.
+        DataError: the table cannot be read, or lacks a column that the model needs.
+        ResourceError: the folder cannot be made, or the files cannot be written.
+    """
+    console, predictor = console or PlainConsole(), load_run(run)
+    if (rows is None) == (n is None):
+        raise ConfigError("Say which rows to explain with --rows 3,17, or how many with --n 200.")
+    if n is not None and n < 1:
+        raise ConfigError(f"--n must be at least 1 row, got {n}.")
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, got {seed}.")
+    folder = run if out is None else out
+    if table is None:
+        table = run_settings(run).table
+        if table is None:
+            raise ConfigError(f"{run} does not say which table it was trained on: name one with --table.")
+        if not table.is_file():
+            raise ConfigError(f"The table {table} of the run is not there: say where it is now with --table.")
+    frame = read_table_of_run(run, table, text)
+    then = read_fingerprint(run / "environment.json")
+    same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
+    images = images or (run_settings(run).data.images if same_table else None) or table.parent
+    train, test, part = _train_and_test(run, frame, predictor, same_table=same_table)
+    if rows is not None:
+        check_rows(rows, len(frame))
+        chosen, how = list(rows), "chosen by number"
+    else:
+        assert n is not None
+        drawn = np.random.default_rng(seed).permutation(test)[:n]
+        chosen, how = np.sort(drawn).tolist(), f"drawn from {len(test):,} {part}"
+    photos = predictor.raw_rows(frame.iloc[chosen], images=images).photos
+    if photos is not None and photos.bad and not (photos.slots >= 0).any():
+        console.print(no_photos_warning(len(photos.bad), images), markup=False)
+    with explained(folder, None):  # before the work, so that none is lost
+        folder.mkdir(parents=True, exist_ok=True)
+    background = frame.iloc[train[typical_rows(frame.iloc[train], predictor, BACKGROUND, seed=seed)]]
+    found = explain(predictor, frame, images=images, rows=chosen, background=background, seed=seed, cache=cache)
+    heat, note = _heat_of(predictor, frame, found, images)
+    _say(console, table, found, how)
+    content = ExplainContent(
+        run_name=run.resolve().name,
+        table_name=table.name,
+        explanation=found,
+        chosen=how,
+        heat={one.row: one for one in heat},
+        heat_note=note,
+    )
+    write_file(folder / "explain.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+    write_explain(content, folder / "explain.html")
+    console.print(f" page    {folder / 'explain.html'}", markup=False)
+    return found
+
+
+def _train_and_test(
+    run: Path, frame: pd.DataFrame, predictor: Predictor, *, same_table: bool
+) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"], str]:
+    """Rows to compare with, rows to draw from, and what these are: of another table, without a split, all are both."""
+    schema, every = predictor.schema, np.arange(len(frame))
+    if schema.target not in frame.columns:
+        return every, every, "rows"
+    if same_table:
+        usable, _ = usable_rows(frame, schema, 1.0)
+        split = split_of_run(run, frame, schema, usable)
+        if len(split.test):
+            return split.train, split.test, "test rows"
+        # The models of a blend were fitted on them in all folds but one.
+        return (
+            split.train,
+            split.valid,
+            "rows of the folds" if isinstance(predictor, BlendPredictor) else "validation rows",
+        )
+    given = [name for name in schema.names("split") if name in frame.columns]
+    if not given:
+        return every, every, "rows"
+    labels = split_labels(frame[given[0]])
+    train, test = np.flatnonzero(labels == "train"), np.flatnonzero(labels == "test")
+    train = train if len(train) else every
+    return (train, test, "test rows") if len(test) else (train, every, "rows")
+
+
+def _heat_of(
+    predictor: Predictor, frame: pd.DataFrame, found: Explanation, images: Path
+) -> tuple[list[PhotoHeat], str]:
+    """Heat of the photos that matter among the rows that the page shows, and what to say of it."""
+    if not found.is_photo.any():
+        return [], ""
+    sizes = np.abs(found.parts[:SHOWN_ROWS])
+    share = sizes[:, found.is_photo] / np.maximum(sizes.sum(axis=1, keepdims=True), 1e-300)
+    matters = dict(zip(found.rows[:SHOWN_ROWS].tolist(), (share >= LEAST_SHARE).tolist(), strict=True))
+    asked = [row for row, columns in matters.items() if any(columns)]
+    if not asked:
+        return [], "No photo has a tenth of what moves any of these rows, so none is shown."
+    try:
+        heat = photo_heat(predictor, frame, images=images, rows=asked)
+    except ConfigError as error:
+        return [], str(error)
+    names = [name for name, photo in zip(found.columns, found.is_photo, strict=True) if photo]
+    kept = [one.of_columns([name for name, yes in zip(names, matters[one.row], strict=True) if yes]) for one in heat]
+    return kept, _HEAT.format(", of the networks of the blend" if isinstance(predictor, BlendPredictor) else "")
+
+
+def _say(console: Console, table: Path, found: Explanation, how: str) -> None:
+    """The columns that matter most, for a terminal."""
+    kind = "exact" if found.exact else f"from {found.orders * found.background} orders"
+    counts = f"{len(found.rows)} rows {how}, against {found.background} background rows"
+    console.print(f" {table}   {counts}; Shapley values, {kind}", markup=False)
+    mean, error = found.importance
+    for place in np.argsort(-mean, kind="stable")[:_LISTED]:
+        size, wrong = float(mean[place]), error_text(float(mean[place]), float(error[place]), found.scale)
+        name = f"{found.columns[place]}{' (photos)' if found.is_photo[place] else ''}"
+        about = f" +- {wrong}" if wrong else ""
+        console.print(f"   {name:<36}{size_text(size, found.scale):>14}{about}", markup=False, highlight=False)
+    share, wrong_share = found.photo_share
+    if found.is_photo.any() and not found.is_photo.all() and not np.isnan(share):
+        about = "" if np.isnan(wrong_share) else f" (+- {percent(wrong_share)})"
+        console.print(f"   table {percent(1 - share)}, photos {percent(share)}{about}", markup=False, highlight=False)

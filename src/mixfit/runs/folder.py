@@ -1,0 +1,271 @@
+"""The run folder: its name, and the files in it that say how the run was made."""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import tomli_w
+import torch
+
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.data.columns.schema import Schema
+from mixfit.data.fingerprint import Fingerprint
+from mixfit.data.split import Split
+from mixfit.data.table.read import saved_columns
+from mixfit.errors import DataError, ResourceError
+from mixfit.files import explained, from_plain, is_there, read_json, shown, write_file
+from mixfit.models.lightgbm_trees import lightgbm_is_installed
+from mixfit.training.device import default_device
+
+if sys.platform != "win32":
+    import fcntl
+
+SPLIT = "split.parquet"
+_NOT_INSTALLED = "not installed"
+
+
+def run_name(table: Path, target: str) -> str:
+    """``houses-price`` for ``houses/table.csv`` and the target price: safe as a folder's name everywhere."""
+    stem = table.name.split(".")[0]
+    if stem.lower() in {"table", "data", "train", "dataset"}:
+        stem = table.resolve().parent.name or stem
+    return "-".join("".join(c if c.isalnum() or c in "_-" else "_" for c in part)[:60] for part in (stem, target))
+
+
+def new_run_folder(out: Path, name: str) -> Path:
+    """Make ``out/name-001`` or the next free number; an existing folder is never used again."""
+    with explained(out, None):
+        out.mkdir(parents=True, exist_ok=True)
+        numbers = (path.name.removeprefix(f"{name}-") for path in out.glob(f"{name}-*"))
+        taken = [int(number) for number in numbers if number.isdecimal()]
+        number = max(taken, default=0) + 1
+        while True:
+            folder = out / f"{name}-{number:03d}"
+            try:
+                folder.mkdir()
+            except FileExistsError:  # another run was faster
+                number += 1
+            else:
+                return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing into a run folder; a process that dies lets it go.
+
+    Raises:
+        ResourceError: another process is at work there, or the folder cannot be written.
+    """
+    path = folder / ".lock"
+    descriptor = _open_locked(path)
+    try:
+        with explained(path, None):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _open_locked(path: Path) -> int:
+    """The descriptor of a lock file that is ours, and still the one of that name."""
+    while True:
+        with explained(path, None):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if sys.platform == "win32":  # no other process is noticed there
+            return descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise ResourceError(
+                f"{path.parent} is in use by process {owner}: wait for it to end, or stop it with: kill {owner}"
+            ) from None
+        if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
+            return descriptor
+        os.close(descriptor)  # its owner removed it before we had it
+
+
+def write_settings(
+    folder: Path,
+    table: Path,
+    target: str,
+    schema: Schema,
+    data: DataConfig,
+    model: ModelConfig,
+    train: TrainConfig,
+    fingerprint: Fingerprint,
+    *,
+    given: Schema | None = None,
+) -> dict[str, object]:
+    """Write those of config.toml, schema.json and environment.json that are not there; give the settings back.
+
+    ``mixfit train --config`` takes the config.toml; a schema that was given is then the copy in this folder. A process
+    may be killed between two of the files: with a config.toml the run can begin anew, and so it comes first, but for a
+    schema that it names."""
+    kept = None if given is None else folder / "schema.json"
+    environment = {**describe_environment(), "arguments": sys.argv[1:], **asdict(fingerprint)}
+    files = {
+        "config.toml": settings_toml(table, target, data, model, train, schema=kept),
+        "schema.json": json.dumps(schema.to_dict(), indent=1, ensure_ascii=False),
+        "environment.json": json.dumps(environment, indent=1),
+    }
+    first = "config.toml" if given is None else "schema.json"
+    for name in sorted(files, key=lambda name: name != first):
+        if not (folder / name).exists():
+            write_file(folder / name, files[name])
+    return shown_settings(data, model, train) | {"table_sha256": fingerprint.table_sha256}
+
+
+def settings_toml(
+    table: Path, target: str, data: DataConfig, model: ModelConfig, train: TrainConfig, *, schema: Path | None = None
+) -> str:
+    """A file for ``mixfit train --config``, with all that it needs to repeat a training."""
+    kept = {} if schema is None else {"schema": str(schema)}
+    return tomli_w.dumps({"table": str(table), "target": target, **kept, **_sections(data, model, train)})
+
+
+def shown_settings(data: DataConfig, model: ModelConfig, train: TrainConfig) -> dict[str, object]:
+    """All settings by section and name, for a page that is shown around: without absolute paths."""
+    sections = _sections(data, model, train)
+    shown = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+    folders = {"data.images": data.images, "data.cache": data.cache}
+    return shown | {name: shown_path(path) for name, path in folders.items() if path}
+
+
+def settings_digest(
+    schema: Schema, data: DataConfig, model: ModelConfig, train: TrainConfig, fingerprint: Fingerprint
+) -> str:
+    """A sha256 of all settings and data that decide what the models of a run become.
+
+    Where photos lie is not among them, as the fingerprint is of the photos themselves, nor are caches and the time
+    between two savings."""
+    settings = _sections(data, model, train)
+    for section, name in (("data", "images"), ("data", "cache"), ("data", "cache_gb"), ("train", "save_every")):
+        settings[section].pop(name, None)
+    decisive = {"settings": settings, "schema": schema.to_dict(), "data": asdict(fingerprint)}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def changed_versions(folder: Path) -> list[str]:
+    """What of this machine is no longer as ``environment.json`` of a run says; one sentence, or none."""
+    then = _environment_of(folder)
+    if then is None:
+        return [f"{folder}/environment.json cannot be read: it is not known where the run began"]
+    changed = [
+        f"{name} was {shown(then[name])}, is {now}"
+        for name, now in describe_environment().items()
+        if then.get(name, now) != now
+    ]
+    return [f"the result may differ from that of an undisturbed run: {'; '.join(changed)}"] if changed else []
+
+
+def began_with_lightgbm(folder: Path) -> bool | None:
+    """Whether LightGBM was installed when a run began, which tries the same models when it goes on; None = unknown."""
+    then = _environment_of(folder)
+    return None if then is None else then.get("lightgbm", _NOT_INSTALLED) != _NOT_INSTALLED
+
+
+def write_split(folder: Path, split: Split, rows: int) -> None:
+    """Keep which rows trained and judged, in ``split.parquet``: what is asked of the run later is asked of the same.
+
+    Args:
+        rows: of the table.
+    """
+    parts = np.full(rows, "", dtype=object)
+    for name, positions in split.parts().items():
+        parts[positions] = name
+    content = io.BytesIO()
+    pd.DataFrame({"part": pd.Series(parts, dtype="category")}).to_parquet(content)
+    write_file(folder / SPLIT, content.getvalue())
+
+
+def read_split(folder: Path, rows: int) -> Split | None:
+    """What ``write_split`` kept of a table with so many rows; None where the run is from before there was such a file.
+
+    Raises:
+        DataError: the file is damaged, or of a table with another number of rows.
+    """
+    path = folder / SPLIT
+    if not is_there(path):
+        return None
+    column = saved_columns(path, ["part"])["part"]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    texts = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    parts = np.array(column.to_pylist() if texts else [None], dtype=object)
+    known = {name: np.flatnonzero(parts == name).astype(np.int64) for name in ("train", "valid", "test", "")}
+    if sum(map(len, known.values())) != len(parts):
+        raise DataError(f"{path} is damaged: a row is in a part that there is not.")
+    if len(parts) != rows:
+        raise DataError(f"{path} is of a table with {len(parts)} rows, and this one has {rows}: train again.")
+    return Split(train=known["train"], valid=known["valid"], test=known["test"])
+
+
+def _environment_of(folder: Path) -> dict[str, Any] | None:
+    """What ``environment.json`` of a run says; None if it is not there or damaged."""
+    try:
+        return from_plain(dict[str, Any], read_json(folder / "environment.json"))
+    except DataError:
+        return None
+
+
+def note_resumption(folder: Path, differences: list[str]) -> None:
+    """Add to ``environment.json`` that a run was resumed by force, and in spite of what."""
+    path, facts = folder / "environment.json", _environment_of(folder) or {}
+    before = from_plain(list[Any], facts.get("resumed_by_force", []), str(path))
+    facts["resumed_by_force"] = [*before, differences]
+    write_file(path, json.dumps(facts, indent=1))
+
+
+def _sections(data: DataConfig, model: ModelConfig, train: TrainConfig) -> dict[str, dict[str, Any]]:
+    return {"data": _plain(asdict(data)), "model": _plain(asdict(model)), "train": _plain(asdict(train))}
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """What TOML can say: no None, no Path, no tuple."""
+    return {key: _plain_value(value) for key, value in settings.items() if value is not None}
+
+
+def _plain_value(value: Any) -> Any:
+    match value:
+        case dict():
+            return _plain(value)
+        case tuple():
+            return list(value)
+        case Path():
+            return str(value)
+        case _:
+            return value
+
+
+def describe_environment() -> dict[str, str]:
+    """Versions and machine, without names of people or folders."""
+    packages = ("mixfit", "torch", "timm", "numpy", "pandas", "pillow", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+        "device": str(default_device()),
+        **{package: version(package) for package in packages},
+        "lightgbm": version("lightgbm") if lightgbm_is_installed() else _NOT_INSTALLED,
+    }
+
+
+def shown_path(path: Path) -> str:
+    """A path for a page that is shown around: never an absolute one."""
+    return str(path) if not path.is_absolute() else path.name

@@ -1,0 +1,163 @@
+"""Figures of a finished run for a notebook: what its report shows, as matplotlib figures.
+
+In: a run folder. Out: figures; each is made from the files of the folder, as the report is."""
+
+import base64
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mixfit.ensemble.calibration import judged_probability, reliability
+from mixfit.errors import ConfigError
+from mixfit.runs.report.answer import compared_scores
+from mixfit.runs.report.confusion import confusion_counts, row_shares
+from mixfit.runs.report.content import ReportContent
+from mixfit.runs.report.parts import split_name, value_of
+from mixfit.runs.report.rows_view import prediction_facts
+from mixfit.runs.report.saved import read_content
+
+_MOST_NAMES = 20
+
+
+def plot_scores(folder: Path) -> Figure:
+    """The headline metric of the models that are compared, with 95 % intervals."""
+    content = read_content(folder)
+    scores = compared_scores(content)[::-1]  # the best on top
+    figure = Figure(figsize=(7, 1.2 + 0.4 * len(scores)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, score in enumerate(scores):
+        value, colour = value_of(content, score), "C0" if score.kind == "ours" else "0.5"
+        low, high = score.intervals.get(content.headline_metric, (value, value))
+        axes.plot([low, high], [place, place], color=colour, linewidth=4, alpha=0.4, solid_capstyle="butt")
+        axes.plot([value], [place], "o", color=colour)
+    axes.set_yticks(range(len(scores)), [_text(score.model) for score in scores])
+    direction = "higher" if content.higher_is_better else "lower"
+    axes.set_xlabel(f"{content.headline_metric} of the {content.predicted_split} rows, {direction} is better")
+    return figure
+
+
+def plot_loss(folder: Path) -> Figure:
+    """Training and validation loss by epoch.
+
+    Raises:
+        ConfigError: no network was trained.
+    """
+    content = read_content(folder)
+    if content.history.empty:
+        raise ConfigError(f"No network was trained in {folder}, so there is no loss by epoch.")
+    figure, axes = _axes("epoch", "loss")
+    for name, label in (("train_loss", "training rows"), ("valid_loss", "validation rows")):
+        if name in content.history:
+            axes.plot(content.history["epoch"], content.history[name], marker="o", markersize=3, label=label)
+    axes.set_title(_text(content.history_of), fontsize="medium")
+    axes.legend()
+    return figure
+
+
+def plot_predictions(folder: Path) -> Figure:
+    """Predicted against true values, or the confusion matrix with the share of each true class."""
+    content = read_content(folder)
+    if content.schema.task != "regression":
+        return _confusion(content)
+    figure, axes = _axes(f"true {_text(content.target)}", "predicted")
+    axes.plot(content.truth, content.prediction, "o", markersize=4, alpha=0.5, markeredgewidth=0)
+    if content.log_scale:
+        axes.set(xscale="log", yscale="log")
+    axes.axline(
+        (float(np.min(content.truth)),) * 2, (float(np.max(content.truth)) + 1e-9,) * 2, color="0.5", linewidth=1
+    )
+    axes.set_title(
+        f"{len(content.truth):,} {split_name(content, content.predicted_split).lower()} rows", fontsize="medium"
+    )
+    return figure
+
+
+def _confusion(content: ReportContent) -> Figure:
+    classes = len(content.classes)
+    counts = confusion_counts(content.truth.astype(np.int64), content.prediction.astype(np.int64), classes)
+    side = min(10.0, 3.0 + 0.45 * min(classes, _MOST_NAMES))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(row_shares(counts), cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    if classes > _MOST_NAMES:
+        return figure
+    names = [_text(name) for name in content.classes]
+    axes.set_xticks(range(classes), names, rotation=45, ha="right")
+    axes.set_yticks(range(classes), names)
+    shares = row_shares(counts)
+    for row, column in np.argwhere(counts > 0).tolist():
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=colour)
+    return figure
+
+
+def plot_calibration(folder: Path) -> Figure:
+    """Of classes how often came true what was so probable; of numbers how often intervals hold the truth.
+
+    Raises:
+        ConfigError: there are neither probabilities nor intervals.
+    """
+    content = read_content(folder)
+    if content.probabilities is not None:
+        bins = reliability(
+            *judged_probability(content.truth.astype(np.int64), content.probabilities), weight=content.weight
+        )
+        x, y = [one.predicted for one in bins], [one.observed for one in bins]
+        figure, axes = _axes("predicted probability", "came true")
+    elif content.levels:
+        x, y = [one.level for one in content.levels], [one.held for one in content.levels]
+        figure, axes = _axes("made to hold the truth", "hold it")
+    else:
+        raise ConfigError(f"{folder} has one network of a number, which knows no intervals: train with --preset quick.")
+    axes.plot([0, 1], [0, 1], color="0.5", linewidth=1)
+    axes.plot(x, y, marker="o")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    return figure
+
+
+def show_worst(folder: Path, count: int = 6) -> Figure:
+    """The rows with the largest errors: photos, truth and prediction, and what is unusual about them.
+
+    Raises:
+        ConfigError: ``count`` is below 1, or no prediction was wrong.
+    """
+    if count < 1:
+        raise ConfigError(f"count must be at least 1, got {count}.")
+    content = read_content(folder)
+    rows = content.worst[:count]
+    if not rows or content.predicted_rows is None:
+        raise ConfigError(f"No prediction of {folder} was wrong.")
+    figure = Figure(figsize=(9, 2.1 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), 2, squeeze=False, width_ratios=[1, 2])
+    for (picture, text), row in zip(grid, rows, strict=True):
+        for axes in (picture, text):
+            axes.set_axis_off()
+        source = next((content.photo_files[one.file] for one in row.photos if one.file in content.photo_files), None)
+        if source is None:
+            picture.text(0.5, 0.5, "no photo", ha="center", va="center", color="0.5")
+        else:
+            picture.imshow(np.asarray(Image.open(BytesIO(base64.b64decode(source.partition(",")[2])))))
+        place = int(np.flatnonzero(content.predicted_rows == row.row)[0])
+        facts = [f"{name}: {value}" for name, value in prediction_facts(content, place)]
+        lines = [f"Row {row.row}", *facts, *row.reasons[:3]]
+        text.text(0, 0.95, "\n".join(map(_text, lines)), va="top", fontsize="small", wrap=True)
+    return figure
+
+
+def _text(text: str) -> str:
+    """A name of the table for matplotlib, which takes what stands between dollars for mathematics."""
+    cut = text if len(text) <= 100 else text[:99] + "…"
+    return cut.replace("$", r"\$")
+
+
+def _axes(x: str, y: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    return figure, axes

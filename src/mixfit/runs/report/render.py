@@ -1,0 +1,170 @@
+"""Templates to one HTML file: the Jinja2 environment, how numbers and texts are written, and the atomic write.
+
+In: a template's name and its values. Out: a page. Knows nothing of what a page is about."""
+
+import math
+import os
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.columns.schema import Schema
+from mixfit.errors import ResourceError
+
+LONGEST_TEXT = 200
+"""Characters of one name, cell or note that a page shows."""
+SHOWN_BAD_INPUTS = 50
+SHOWN_PROBLEMS = 20
+SHOWN_COLUMNS = 500
+
+# Control characters are invalid in HTML, lone surrogates (odd file names) cannot be written as UTF-8, and
+# direction overrides would let a name rearrange the text around it.
+_UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def number(value: float | int | None) -> str:
+    """Write a number for reading down a column: about four digits, thousands separated, "n/a" for nan.
+
+    >>> [number(value) for value in (351_234.5, 61.25, 0.22417, -0.004, 2.5e-6, 97, float("nan"))]
+    ['351,234', '61.25', '0.2242', '-0.0040', '2.5e-06', '97', 'n/a']
+    """
+    if value is None:
+        return ""
+    if math.isnan(value):
+        return "n/a"
+    size = abs(value)
+    if isinstance(value, int) or size >= 1e15 or not math.isfinite(value):
+        return f"{value:,}" if size < 1e15 else f"{value:.4g}"
+    if 0 < size < 0.001:
+        return f"{value:.3g}"
+    decimals = 4 if size < 1 else max(0, 3 - math.floor(math.log10(size)))
+    return f"{value:,.{decimals}f}"
+
+
+def ends_text(ends: tuple[float, float]) -> str:
+    """Write the two ends of an interval with as many decimals as the larger needs.
+
+    >>> ends_text((0.000463, 0.0262)), ends_text((-9.5, 1250.0)), ends_text((float("nan"), float("nan")))
+    ('0.0005 to 0.0262', '-10 to 1,250', 'n/a')
+    """
+    low, high = ends
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "n/a"
+    larger = max(abs(low), abs(high))
+    if not 0.001 <= larger < 1e15:
+        return f"{number(low)} to {number(high)}"
+    decimals = len(number(float(larger)).partition(".")[2])
+    return f"{low:,.{decimals}f} to {high:,.{decimals}f}"
+
+
+def plain(value: float | int | None) -> str:
+    """Write a number that is never compared digit by digit, such as a time: no trailing zeros.
+
+    >>> [plain(value) for value in (12.0, 0.001, 7, None, float("nan"))]
+    ['12', '0.001', '7', '', 'n/a']
+    """
+    if value is None:
+        return ""
+    return "n/a" if math.isnan(value) else f"{value:.4g}"
+
+
+def percent(share: float | int) -> str:
+    """Write a share in [0, 1] so that only all is "100 %" and only nothing is "0 %".
+
+    >>> [percent(share) for share in (0.0, 0.001, 0.5, 0.999, 1.0)]
+    ['0 %', '<1 %', '50 %', '>99 %', '100 %']
+    """
+    if 0.0 < share < 0.01:
+        return "<1 %"
+    if 0.99 < share < 1.0:
+        return ">99 %"
+    return f"{share:.0%}".replace("%", " %")
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun.
+
+    >>> plural(1, "row"), plural(2_000, "row")
+    ('1 row', '2,000 rows')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def short(text: str) -> str:
+    """Cut a text after ``LONGEST_TEXT`` characters."""
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+def _showable(value: Any) -> Any:
+    """Applied to every value that a template writes, before it is escaped."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return _UNSHOWABLE.sub("\ufffd", value)
+
+
+def schema_view(schema: Schema) -> dict[str, Any]:
+    """The schema as the macro ``schema_table`` wants it: the columns to show and how many there are of each role."""
+    roles = Counter(str(column.role) for column in schema.columns)
+    return {
+        "columns": schema.columns[:SHOWN_COLUMNS],
+        "total": len(schema.columns),
+        "roles": [f"{count:,} {role}" for role, count in roles.most_common()],
+        "rows": schema.rows,
+    }
+
+
+def bad_input_view(records: list[BadInput]) -> dict[str, Any]:
+    """Bad inputs as the macro ``bad_input_tables`` wants them: counts, and the first ones in full."""
+    groups = Counter((record.problem, record.column, record.action) for record in records)
+    return {
+        "total": len(records),
+        "rows": len({record.row for record in records}),
+        "problems": [(*group, count) for group, count in groups.most_common(SHOWN_PROBLEMS)],
+        "problem_total": len(groups),
+        "first": records[:SHOWN_BAD_INPUTS],
+    }
+
+
+def render(template: str, values: dict[str, Any]) -> str:
+    """Fill a template of this package; every value is escaped unless it is ``Markup``."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    """Templates are compiled once."""
+    environment = Environment(
+        loader=PackageLoader("mixfit.runs.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_showable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, plain=plain, percent=percent, short=short, ends=ends_text)
+    environment.globals.update(plural=plural)
+    return environment
+
+
+def write_page(page: str, path: Path) -> None:
+    """Write a page as UTF-8 so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        ResourceError: the folder is absent, the disk is full, or the file may not be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(page, encoding="utf-8", newline="\n")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ResourceError(
+            f"The page {path} cannot be written ({error.strerror}); check that its folder exists, may be written to "
+            "and has space left."
+        ) from error

@@ -1,0 +1,434 @@
+"""A finished run applied to a table: ``evaluate`` where the truth is known, ``predict`` where it is not."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from mixfit.config import TextConfig
+from mixfit.console import PlainConsole
+from mixfit.data.bad_inputs import BadCounts, BadInput, describe_bad, in_table_rows
+from mixfit.data.checks.copies import without_copies
+from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.target import judging_weights, usable_rows, without_weightless
+from mixfit.data.fingerprint import Fingerprint, read_fingerprint
+from mixfit.data.load import unknown_class
+from mixfit.data.photos.find import find_photos
+from mixfit.data.photos.records import Cache
+from mixfit.data.split import Split, split_labels, split_rows
+from mixfit.data.table.pieces import table_pieces
+from mixfit.data.table.read import asked_format, read_as_configured
+from mixfit.data.table.write import PARQUET, check_writable_kind, new_table
+from mixfit.errors import ConfigError, DataError, unknown_column
+from mixfit.evaluation.bootstrap import bootstrap_interval
+from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, label_column
+from mixfit.evaluation.scores import metrics_for
+from mixfit.files import Share, Within, from_plain, is_there, json_numbers, read_toml, said_by, write_file
+from mixfit.predictor import BATCH, Predictions, Predictor
+from mixfit.runs.folder import read_split
+from mixfit.training.metrics import evaluate
+
+SplitChoice = Literal["train", "valid", "test", "all"]
+BadRows = Literal["mark", "drop", "fail"]
+PIECE, PIECE_BYTES = 32_768, 2**26
+"""Most rows that are predicted at a time, and most bytes that they have in a Parquet table."""
+# What was done to rows that are broken, rather than merely new (an unseen category) or incomplete.
+_BROKEN = ("photo masked", "cell treated as missing")
+
+
+def load_run(run: Path) -> Predictor:
+    """The predictor of a run folder, or of a model folder itself.
+
+    Raises:
+        ConfigError: there is no such folder, or its training never finished.
+    """
+    if not run.is_dir():
+        places = [run.parent, Path("runs")]
+        known = sorted({str(path) for place in places for path in place.glob("*-[0-9][0-9][0-9]") if path.is_dir()})
+        raise ConfigError(f"There is no run folder {run}; the runs there are: {', '.join(known[-5:]) or 'none'}.")
+    if is_there(run / "mixfit.json"):
+        return Predictor.load(run)
+    if not is_there(run / "config.toml"):
+        raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
+    if not is_there(run / "model"):
+        raise ConfigError(
+            f"{run} holds no finished model; its training was stopped before the end. Go on with: "
+            f"mixfit train --resume {run}"
+        )
+    return Predictor.load(run / "model")
+
+
+def evaluate_table(
+    run: Path,
+    table: Path,
+    *,
+    split: SplitChoice | None = None,
+    images: Path | None = None,
+    out: Path | None = None,
+    by: Sequence[str] = (),
+    text: TextConfig | None = None,
+    cache: Cache | None = None,
+    console: Console | None = None,
+) -> dict[str, float]:
+    """Metrics of a run on rows whose target is known, printed with 95 % intervals and written as JSON.
+
+    Rows are weighted where the table has the column of weights that the run was trained with; see ``judging_weights``.
+
+    Args:
+        split: by default ``test`` for the table that the run was trained on, all rows of any other.
+        images: folder that the photo paths start from, by default the table's.
+        out: JSON file, by default ``metrics-SPLIT.json`` in the run folder.
+        by: columns by whose values the metrics are given too.
+        text: how a text table is written, by default found out.
+        cache: where image features are looked up and kept; by default nowhere.
+    Raises:
+        ConfigError: the table lacks the target, or its rows cannot be told into splits.
+        DataError: no row of that split has a target.
+    """
+    predictor, console = load_run(run), console or PlainConsole()
+    frame = read_table_of_run(run, table, text)
+    name = predictor.schema.target
+    if name not in frame.columns:
+        raise unknown_column(name, frame.columns)
+    for column in by:
+        if column not in frame.columns:
+            raise unknown_column(column, frame.columns)
+    then = read_fingerprint(run / "environment.json")
+    same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
+    chosen = split or ("test" if same_table else "all")
+    images = images or (run_settings(run).data.images if same_table else None) or table.parent
+    usable, left_out = usable_rows(frame, predictor.schema, 1.0)
+    if chosen == "all":
+        rows = np.flatnonzero(usable)
+    else:
+        rows = _rows_of(run, table, frame, predictor, usable, chosen, images=images, same_table=same_table)
+    rows, unknown = _with_known_classes(predictor, frame[name], rows)
+    if not len(rows):
+        raise DataError(f"{table} has no {chosen} row whose target the model knows.")
+    truth = predictor.target.truth(frame[name].iloc[rows])
+    weight = judging_weights(frame, predictor.schema, rows)
+    found = predictor.predictions(frame.iloc[rows], images=images, cache=cache)
+    metrics = metrics_for(predictor.schema.task, predictor.target)
+    values = evaluate(metrics, truth, found.values, weight)
+    together = groups_if_known(frame.iloc[rows], predictor.schema)
+    intervals = {
+        metric.name: bootstrap_interval(metric, truth, found.values, groups=together, weight=weight)
+        for metric in metrics
+    }
+    judge = judge_for(predictor.schema.task, predictor.target, truth)
+    tables = [
+        group_table(
+            column,
+            label_column(frame.iloc[rows], column, predictor.schema, images=images, bad=found.bad),
+            truth,
+            found.values,
+            metrics,
+            judge,
+            together=together,
+            weight=weight,
+        )
+        for column in dict.fromkeys(by)
+    ]
+
+    console.print(f" {table}   {chosen} rows: {len(rows)}", markup=False)
+    for column in predictor.schema.names("weight"):
+        said = "weights the rows" if weight is not None else "is not in the table: all rows count alike"
+        console.print(f" {column!r} {said}", markup=False)
+    if not same_table and _is_table_of_run(run, table):
+        console.print(
+            f" warning: {table} is the table of this run, changed since: most of its rows may be ones it learned from",
+            markup=False,
+        )
+    if then is not None and (same_table or chosen != "all"):
+        _warn_of_changes(console, then, table, frame, predictor, images, same_table=same_table)
+    for metric_name, value in values.items():
+        low, high = intervals[metric_name]
+        interval = "n/a" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
+        console.print(f"   {metric_name:<20}{'n/a' if np.isnan(value) else f'{value:.6g}':>14}   95 % CI {interval}")
+    for table_of_groups in tables:
+        for line in table_of_groups.lines():
+            console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
+    bad = [*left_out, *unknown, *in_table_rows(found.bad, rows)]
+    _warn_of_no_photos(console, found, images)
+    if bad:
+        console.print(f" {describe_bad(bad)}", markup=False)
+    lows = json_numbers({f"{key}_ci95_low": low for key, (low, _) in intervals.items()})
+    highs = json_numbers({f"{key}_ci95_high": high for key, (_, high) in intervals.items()})
+    path = (run / f"metrics-{chosen}.json") if out is None else out
+    about = {"split": chosen, "rows": len(rows), "weighted": weight is not None}
+    written: dict[str, Any] = about | json_numbers(values) | lows | highs
+    if tables:
+        written["by"] = {table_of_groups.column: table_of_groups.to_dict() for table_of_groups in tables}
+    write_file(path, json.dumps(written, indent=1, ensure_ascii=False))
+    console.print(f" metrics {path}", markup=False)
+    return values
+
+
+def predict_table(
+    run: Path,
+    table: Path,
+    *,
+    out: Path,
+    images: Path | None = None,
+    bad_rows: BadRows = "mark",
+    raw_csv: bool = False,
+    text: TextConfig | None = None,
+    cache: Cache | None = None,
+    interval: float | None = None,
+    console: Console | None = None,
+) -> None:
+    """Predict the rows of a table and write them to ``out`` with all their columns, the predictions and a status.
+
+    Rows are predicted and written ``PIECE`` at a time, fewer where they are long. A Parquet table is read so too, and
+    may be larger than the memory; tables of other kinds are read whole. ``out`` is there when all is written.
+
+    Args:
+        images: folder that the photo paths start from, by default the table's.
+        bad_rows: mark rows with broken cells or photos in the status, drop them, or refuse the table.
+        raw_csv: leave text cells that a spreadsheet would run as formulas as they are.
+        text: how a text table is written, by default found out.
+        cache: where image features are looked up and kept; by default nowhere.
+        interval: share of rows whose truth shall be inside their interval or set, see ``Predictor.predict``.
+    Raises:
+        DataError: a column that the model needs is missing, or ``bad_rows="fail"`` and there are such rows.
+    """
+    started, console = time.perf_counter(), console or PlainConsole()
+    check_writable_kind(out)
+    predictor = load_run(run)
+    images = images or table.parent
+    # Whole batches: a row has the same neighbours as in the whole table, and so the same bits.
+    pieces = table_pieces(table, text or TextConfig(), most_rows=PIECE, most_bytes=PIECE_BYTES, multiple=BATCH)
+    held = [] if out.suffix.lower() in PARQUET else pieces.bytes_columns
+    counts = _Counts()
+    with new_table(out, raw=raw_csv, types=pieces.types) as write:
+        for piece in pieces:
+            found = predictor.predictions(piece, images=images, cache=cache, first_row=counts.rows, interval=interval)
+            broken = counts.add(found)
+            if broken and bad_rows == "fail":
+                faults = [record for record in found.bad if record.action in _BROKEN]
+                seen = f"{'' if counts.rows == pieces.rows else 'the first '}{counts.rows}"
+                raise DataError(f"{len(broken)} of {seen} rows are broken: {describe_bad(faults)}.")
+            columns = predictor.as_frame(found, piece.index)
+            columns = columns.rename(columns=lambda name, taken=piece.columns: _free_name(name, taken))
+            written = pd.concat([piece, columns], axis=1)
+            write(written.drop(columns=[*held], index=broken if bad_rows == "drop" else []))
+    if held:
+        listed = ", ".join(held)
+        console.print(
+            f" left out of {out}: {listed} (bytes; a .parquet file keeps them)", highlight=False, markup=False
+        )
+    dropped, seconds = " (dropped)" if bad_rows == "drop" else "", time.perf_counter() - started
+    console.print(
+        f" {counts.rows} rows: {counts.ok} ok, {counts.no_photo} without photo, {counts.noted} with a new category, "
+        f"{counts.broken} with broken cells or photos{dropped} -> status column   {seconds:.1f} s",
+        highlight=False,
+    )
+    if counts.bad.first is not None:
+        console.print(f" {counts.bad.describe()}", markup=False)
+    _warn_of_no_photos(console, counts, images)
+    console.print(f" written {out}", markup=False)
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What is told of all pieces together."""
+
+    rows: int = 0
+    ok: int = 0
+    no_photo: int = 0
+    broken: int = 0
+    photos_named: int = 0
+    photos_found: int = 0
+    bad: BadCounts = field(default_factory=BadCounts)
+
+    @property
+    def noted(self) -> int:
+        """Rows with something in their status that is no fault: a category that no training row has."""
+        return self.rows - self.ok - self.no_photo - self.broken
+
+    def add(self, found: Predictions) -> list[int]:
+        """Count the next piece, whose rows are numbered on from those so far; gives the broken ones within it."""
+        broken = sorted({record.row - self.rows for record in found.bad if record.action in _BROKEN})
+        self.rows += len(found.status)
+        self.ok += found.status.count("ok")
+        self.no_photo += found.status.count("no photo")
+        self.broken += len(broken)
+        self.photos_named += found.photos_named
+        self.photos_found += found.photos_found
+        self.bad.add(found.bad)
+        return broken
+
+
+def _free_name(name: str, taken: pd.Index) -> str:
+    """A name that no column has yet: predictions of an earlier run may be in the table."""
+    while name in taken:
+        name += "_mixfit"
+    return name
+
+
+def _warn_of_no_photos(console: Console, found: "Predictions | _Counts", images: Path) -> None:
+    """A wrong folder masks every photo, which is allowed but hardly ever meant."""
+    if found.photos_named and not found.photos_found:
+        console.print(no_photos_warning(found.photos_named, images), markup=False)
+
+
+def no_photos_warning(named: int, images: Path) -> str:
+    """What is printed where not one photo that the rows name is there."""
+    return f" warning: not one of {named} photos was found below {images}; set the folder with --images"
+
+
+def _with_known_classes(predictor: Predictor, column: pd.Series, rows: np.ndarray) -> tuple[np.ndarray, list[BadInput]]:
+    """The rows whose class the model was trained on, and one record for each other, as in training."""
+    if predictor.target.classes is None:
+        return rows, []
+    known = predictor.target.truth(column.iloc[rows]) >= 0
+    return rows[known], [unknown_class(column, int(row)) for row in rows[~known]]
+
+
+def _rows_of(
+    run: Path,
+    table: Path,
+    frame: pd.DataFrame,
+    predictor: Predictor,
+    usable: np.ndarray,
+    split: Literal["train", "valid", "test"],
+    *,
+    images: Path,
+    same_table: bool,
+) -> np.ndarray:
+    """Positions of the rows of a split that have a target."""
+    positions = np.flatnonzero(usable)
+    given = predictor.schema.names("split")
+    for name in given:
+        if name not in frame.columns:
+            raise unknown_column(name, frame.columns)
+    if same_table:
+        found = split_of_run(run, frame, predictor.schema, usable)
+        if split == "train" and run_settings(run).data.dedup and read_split(run, len(frame)) is None:
+            columns = predictor.schema.names("image")
+            photos = find_photos(frame, columns, images) if columns else None
+            found, _ = without_copies(frame, predictor.schema, found, photos)
+        return found.of(split)
+    if not given:
+        raise ConfigError(
+            f"The {split} rows were chosen from the table that the run was trained on, and {table} is another one: "
+            "use --split all."
+        )
+    return positions[split_labels(frame[given[0]].iloc[positions]) == split]
+
+
+def split_of_run(run: Path, frame: pd.DataFrame, schema: Schema, usable: np.ndarray) -> Split:
+    """How the rows of a run's own table were split; positions are those in ``frame``.
+
+    Args:
+        usable: which rows have a target, see ``usable_rows``.
+    """
+    kept = read_split(run, len(frame))
+    if kept is not None:
+        return Split(*(rows[usable[rows]] for rows in kept.parts().values()))
+    said, positions, path = run_settings(run), np.flatnonzero(usable), run / "config.toml"
+    known = {"valid": said.data.valid, "test": said.data.test, "seed": said.train.seed}
+    missing = [name for name, value in known.items() if value is None]
+    if said.data.valid is None or said.data.test is None or said.train.seed is None:
+        raise DataError(f"{path} does not say {' and '.join(missing)}, so that its rows cannot be split.")
+    with said_by(path):
+        found = split_rows(
+            frame.iloc[positions],
+            schema,
+            valid=said.data.valid,
+            test=said.data.test,
+            seed=said.train.seed,
+            time=said.data.split_time,
+        )
+    return Split(train=positions[found.train], valid=positions[found.valid], test=positions[found.test])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DataSettings:
+    """What is needed of the section ``[data]``."""
+
+    valid: Share | None = None
+    test: Share | None = None
+    split_time: str | None = None
+    dedup: bool = False
+    images: Path | None = None
+    """The folder that the photo paths start from, if it was set."""
+    text: TextConfig = field(default_factory=TextConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TrainSettings:
+    """What is needed of the section ``[train]``."""
+
+    seed: Annotated[int, Within(0, 2**32 - 1)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What ``config.toml`` of a run says of its table and its rows; a model folder alone says nothing."""
+
+    table: Path | None = None
+    data: _DataSettings = field(default_factory=_DataSettings)
+    train: _TrainSettings = field(default_factory=_TrainSettings)
+
+
+def run_settings(run: Path) -> RunSettings:
+    """Read them.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    return from_plain(RunSettings, run_config(run), str(run / "config.toml"))
+
+
+def run_config(run: Path) -> dict[str, Any]:
+    """All settings of a run as they are written; a model folder alone has none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = run / "config.toml"
+    return read_toml(path) if is_there(path) else {}
+
+
+def read_table_of_run(run: Path, table: Path, text: TextConfig | None = None) -> pd.DataFrame:
+    """A table as that of a run was written, or as ``text`` says.
+
+    Raises: as ``read_as_configured``; DataError also where the run says what no table can be.
+    """
+    if text is None:
+        text = run_settings(run).data.text
+        asked_format(table, TextConfig())  # what is wrong with the table itself
+        with said_by(run / "config.toml"):
+            asked_format(table, text)
+    return read_as_configured(table, text)[0]
+
+
+def _is_table_of_run(run: Path, table: Path) -> bool:
+    """Whether the run was trained on the file of this name, whatever is in it now."""
+    known = run_settings(run).table
+    return known is not None and known.resolve() == table.resolve()
+
+
+def _warn_of_changes(
+    console: Console,
+    then: Fingerprint,
+    table: Path,
+    frame: pd.DataFrame,
+    predictor: Predictor,
+    images: Path,
+    *,
+    same_table: bool,
+) -> None:
+    """Say what is not as it was in training; of another table only that it is another."""
+    columns = predictor.schema.names("image")
+    frame, _ = without_weightless(frame, next(iter(predictor.schema.names("weight")), None))
+    photos = find_photos(frame, columns, images) if same_table and columns else None
+    for change in Fingerprint.of(table, photos).changes_since(then, "training")[: None if same_table else 1]:
+        console.print(f" warning: {change}", markup=False)

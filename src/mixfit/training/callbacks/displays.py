@@ -1,0 +1,477 @@
+"""Callbacks that show how training goes: on a terminal, in a notebook, as JSON lines, in TensorBoard; where its time
+goes."""
+
+import html
+import json
+import math
+import time
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from mixfit.console import PlainConsole
+from mixfit.errors import ConfigError, ResourceError
+from mixfit.files import json_numbers
+from mixfit.hooks.hook import Hook
+from mixfit.training.callback import Callback, Method, TrainState
+
+
+class EpochTimes(Callback):
+    """Base of the displays: speed, share of the time spent waiting for data, and how long it will still take.
+
+    Whoever overrides an event calls that of this class first."""
+
+    chooses = changes = False
+
+    def __init__(self) -> None:
+        self._fit_started = self._epoch_started = self._batch_ended = self._waited = self._train_seconds = 0.0
+        self._rows_before = 0
+        self._progress_before = -1.0
+
+    def before_fit(self, state: TrainState) -> None:
+        """Start the clock of the fit."""
+        self._fit_started, self._progress_before = time.perf_counter(), -1.0
+
+    def before_epoch(self, state: TrainState) -> None:
+        """Start the clocks of the epoch; one that is resumed has rows behind it already."""
+        if self._progress_before < 0:
+            self._progress_before = state.progress
+        self._epoch_started = self._batch_ended = time.perf_counter()
+        self._waited, self._rows_before = 0.0, state.rows_seen
+
+    def before_batch(self, state: TrainState) -> None:
+        """The time since the last batch was spent waiting for data."""
+        if state.training:
+            self._waited += time.perf_counter() - self._batch_ended
+
+    def after_batch(self, state: TrainState) -> None:
+        """Wait for data from here."""
+        self._batch_ended = time.perf_counter()
+
+    def after_train(self, state: TrainState) -> None:
+        """Stop the clock of the training rows."""
+        self._train_seconds = max(time.perf_counter() - self._epoch_started, 1e-9)
+
+    @property
+    def fit_seconds(self) -> float:
+        """Since the fit, or the rest of it that is resumed, began."""
+        return time.perf_counter() - self._fit_started
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Since the epoch began."""
+        return time.perf_counter() - self._epoch_started
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the time of the training rows in which there was nothing to do."""
+        return self._waited / self._train_seconds
+
+    def rows_per_second(self, state: TrainState) -> float:
+        """Training rows of this epoch by their time."""
+        return (state.rows_seen - self._rows_before) / self._train_seconds
+
+    def seconds_left(self, state: TrainState) -> float:
+        """Until the end of the fit, if it goes on as it went so far; validation included."""
+        done = state.progress - self._progress_before
+        return self.fit_seconds * (1 - state.progress) / done if done > 0 else float("nan")
+
+
+class ProgressLines(EpochTimes):
+    """One line per epoch: losses, one metric, learning rate, seconds, rows/s and the share of time spent on data.
+
+    Args:
+        metric: a key of ``state.metrics`` to show beside the losses.
+        console: where to write; by default standard output. On a terminal a bar shows the running epoch and the time
+            that the whole fit will still take.
+    """
+
+    def __init__(self, metric: str | None = None, *, console: Console | None = None) -> None:
+        super().__init__()
+        self.metric = metric
+        self.console = PlainConsole() if console is None else console
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def before_fit(self, state: TrainState) -> None:
+        """Write the header."""
+        super().before_fit(state)
+        metric = "" if self.metric is None else f"{self.metric:>11}"
+        self.console.print(f" epoch      train      valid{metric}         lr       s    rows/s  wait%", highlight=False)
+        if self.console.is_terminal:
+            columns = (
+                TextColumn(" epoch {task.fields[epoch]}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._task = self._bar.add_task("", total=state.steps, epoch=1)
+            self._bar.start()
+
+    def after_batch(self, state: TrainState) -> None:
+        """Move the bar."""
+        super().after_batch(state)
+        if self._bar is not None and state.training:
+            self._bar.update(self._task, completed=state.step, epoch=state.epoch + 1)
+
+    def after_epoch(self, state: TrainState) -> None:
+        """Write the line."""
+        metrics = state.metrics
+        metric = "" if self.metric is None else f"{short_number(metrics.get(self.metric, math.nan)):>11}"
+        self.console.print(
+            f" {state.epoch + 1:>5} {short_number(metrics['train_loss']):>10} "
+            f"{short_number(metrics.get('valid_loss', math.nan)):>10}{metric} "
+            f"{state.optimizer.param_groups[0]['lr']:>10.1e} {self.epoch_seconds:>7.1f} "
+            f"{self.rows_per_second(state):>9,.0f} {100 * self.wait_share:>6.0f}",
+            highlight=False,
+        )
+
+    def close(self, state: TrainState) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def short_number(value: float) -> str:
+    """At most ten characters, whatever the size of the number."""
+    return "n/a" if math.isnan(value) else f"{value:.4g}"
+
+
+_REFRESH = 0.5
+"""Seconds between two changes of the running line."""
+
+
+class NotebookProgress(ProgressLines):
+    """A table that grows by a row per epoch, with a running line below it; outside of a notebook ``ProgressLines``.
+
+    Args:
+        metric: a key of ``state.metrics`` to show beside the losses.
+        console: outside of a notebook, where to write.
+    """
+
+    def __init__(self, metric: str | None = None, *, console: Console | None = None) -> None:
+        super().__init__(metric, console=console)
+        self._handle: Any = None
+        self._html: Any = None
+        self._rows: list[str] = []
+        self._due = 0.0
+
+    def before_fit(self, state: TrainState) -> None:
+        """Show the header."""
+        self._rows, self._due, self._handle = [], 0.0, None
+        display = _display()
+        if display is None:
+            super().before_fit(state)
+            return
+        super(ProgressLines, self).before_fit(state)
+        self._html = display.HTML
+        self._handle = display.display(self._html(self._table("")), display_id=True)
+
+    def after_batch(self, state: TrainState) -> None:
+        """Change the running line now and then."""
+        super().after_batch(state)
+        if self._handle is not None and state.training and time.monotonic() >= self._due:
+            self._due = time.monotonic() + _REFRESH
+            left = duration(self.seconds_left(state))
+            self._show(f"epoch {state.epoch + 1}, step {state.step:,} of {state.steps:,}, {left} left")
+
+    def after_epoch(self, state: TrainState) -> None:
+        """Add the row."""
+        if self._handle is None:
+            super().after_epoch(state)
+            return
+        metrics = state.metrics
+        cells = [f"{state.epoch + 1}", *(short_number(metrics.get(n, math.nan)) for n in ("train_loss", "valid_loss"))]
+        if self.metric is not None:
+            cells.append(short_number(metrics.get(self.metric, math.nan)))
+        cells += [f"{state.optimizer.param_groups[0]['lr']:.1e}", f"{self.epoch_seconds:.1f}"]
+        cells += [f"{self.rows_per_second(state):,.0f}", f"{100 * self.wait_share:.0f}"]
+        self._rows.append(_row("td", cells))
+        self._show(f"{duration(self.seconds_left(state))} left")
+
+    def close(self, state: TrainState) -> None:
+        """Leave the table alone."""
+        super().close(state)
+        if self._handle is not None:
+            self._show("")
+            self._handle = None
+
+    def _show(self, note: str) -> None:
+        self._handle.update(self._html(self._table(note)))
+
+    def _table(self, note: str) -> str:
+        metric = [] if self.metric is None else [html.escape(self.metric)]
+        header = _row("th", ["epoch", "train", "valid", *metric, "lr", "s", "rows/s", "wait%"])
+        return f"<table>{header}{''.join(self._rows)}</table>{f'<p>{note}</p>' if note else ''}"
+
+
+def duration(seconds: float) -> str:
+    """In its largest unit, at most five characters.
+
+    >>> [duration(seconds) for seconds in (9.4, 100.0, 5000.0, 1e6, float("nan"))]
+    ['9s', '1.7m', '1.4h', '11.6d', '?']
+    """
+    if not math.isfinite(seconds):
+        return "?"
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def _row(kind: str, cells: list[str]) -> str:
+    return f"<tr>{''.join(f'<{kind}>{cell}</{kind}>' for cell in cells)}</tr>"
+
+
+def _display() -> Any:
+    """The module that shows things in the notebook that runs us; None if there is no notebook."""
+    try:
+        import IPython
+        from IPython import display
+    except ImportError:
+        return None
+    return display if getattr(IPython.get_ipython(), "kernel", None) is not None else None
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Anything that takes text, such as an open file."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
+class JsonLines(EpochTimes):
+    """One JSON object a line: ``{"event": "start", ...}``, one ``"epoch"`` each, and ``"end"``, after an error too.
+
+    An epoch has epoch (from 1), step, lr, metrics, rows_per_second, wait_share, seconds, and the seconds_left of the
+    fit. What is not finite is null. ``"end"`` has the error, null if there was none. Of several networks the
+    lines name theirs, which is what ``model`` says.
+
+    Args:
+        stream: such as ``sys.stdout`` or an open file; flushed after each line, and not closed.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
+        self.model = ""
+        """Which of several networks the next fit trains; "" when there is but one."""
+
+    def before_fit(self, state: TrainState) -> None:
+        """The first line."""
+        super().before_fit(state)
+        self._write({"event": "start", "epochs": state.epochs, "steps": state.steps})
+
+    def after_epoch(self, state: TrainState) -> None:
+        """One line."""
+        speeds = {
+            "rows_per_second": round(self.rows_per_second(state), 1),
+            "wait_share": round(self.wait_share, 4),
+            "seconds": round(self.epoch_seconds, 4),
+            "seconds_left": round(self.seconds_left(state), 1),
+        }
+        self._write(
+            {
+                "event": "epoch",
+                "epoch": state.epoch + 1,
+                "step": state.step,
+                "lr": state.optimizer.param_groups[0]["lr"],
+                "metrics": json_numbers(state.metrics),
+                **json_numbers(speeds),
+            }
+        )
+
+    def after_fit(self, state: TrainState) -> None:
+        """The last line."""
+        self._end(state, None)
+
+    def on_error(self, state: TrainState) -> None:
+        """The last line."""
+        self._end(state, f"{type(state.error).__name__}: {state.error}")
+
+    def _end(self, state: TrainState, error: str | None) -> None:
+        seconds = round(self.fit_seconds, 4)
+        self._write({"event": "end", "epoch": state.epoch + 1, "step": state.step, "seconds": seconds, "error": error})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        line |= {"model": self.model} if self.model else {}
+        self.stream.write(json.dumps(line, allow_nan=False) + "\n")
+        self.stream.flush()
+
+
+class TensorBoard(Callback):
+    """Writes loss and rate of every step, and all metrics of every epoch; all over the steps done.
+
+    Look at them with ``tensorboard --logdir FOLDER``. What a fit that is resumed does again replaces what it did.
+
+    Args:
+        folder: of this one fit; created if needed.
+        every: steps after which the losses are fetched from their device and written.
+    Raises:
+        ConfigError: ``every`` is below 1.
+        ResourceError: TensorBoard is not installed.
+    """
+
+    order = -9  # as the recorder, before the callbacks that may end the fit
+    chooses = changes = False
+
+    def __init__(self, folder: Path, *, every: int = 50) -> None:
+        if every < 1:
+            raise ConfigError(f"every must be at least 1 step, got {every}.")
+        if find_spec("tensorboard") is None:
+            raise ResourceError("TensorBoard is not installed; install it with: pip install 'mixfit[track]'")
+        self.folder, self.every = folder, every
+        self._writer: Any = None
+        self._losses: list[Tensor] = []
+        self._steps: list[tuple[int, float, float]] = []
+
+    def before_fit(self, state: TrainState) -> None:
+        """Forget what an earlier fit had not written."""
+        self._losses, self._steps = [], []
+
+    def before_epoch(self, state: TrainState) -> None:
+        """Open the file, now that it is known at which step the fit begins."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder), purge_step=state.step + 1 if state.step else None)
+
+    def after_step(self, state: TrainState) -> None:
+        """Note the step with its time."""
+        self._losses.append(state.loss.detach())
+        self._steps.append((state.step, state.optimizer.param_groups[0]["lr"], time.time()))
+        if len(self._losses) >= self.every:
+            self._write_steps()
+
+    def after_epoch(self, state: TrainState) -> None:
+        """Write the metrics."""
+        self._write_steps()
+        for name, value in state.metrics.items():
+            self._writer.add_scalar(f"epoch/{name}", value, state.step)
+        self._writer.flush()
+
+    def close(self, state: TrainState) -> None:
+        """Close the file, and end the thread that writes it."""
+        if self._writer is not None:
+            self._write_steps()
+            self._writer.close()
+            self._writer = None
+
+    def _write_steps(self) -> None:
+        if not self._losses:
+            return
+        losses = torch.stack(self._losses).double().cpu().tolist()
+        for loss, (step, lr, moment) in zip(losses, self._steps, strict=True):
+            self._writer.add_scalar("step/loss", loss, step, moment)
+            self._writer.add_scalar("step/lr", lr, step, moment)
+        self._losses, self._steps = [], []
+
+
+PARTS = ("data", "forward", "loss", "backward", "step", "callbacks", "validation", "other")
+_ENDS = {
+    "before_batch": "data",
+    "after_prediction": "forward",
+    "after_loss": "loss",
+    "after_backward": "backward",
+    "after_step": "step",
+    # what was raised in a callback is its time until the event of the cancelling
+    "after_cancel_batch": "callbacks",
+    "after_cancel_train": "callbacks",
+    "after_cancel_epoch": "callbacks",
+    "after_cancel_fit": "callbacks",
+}
+
+
+class Profiler(Callback):
+    """Measures the parts of a step between its events, and writes a small table when the fit is over.
+
+    Waiting for data includes forgetting the gradients, ``validation`` all of it. A GPU works on while Python goes
+    ahead: its time is found where Python waits for it, unless ``synchronize`` makes it wait after each part.
+
+    Args:
+        synchronize: wait for the device at each event, which makes the fit slower and the table right.
+        console: where to write; by default standard output.
+    """
+
+    chooses = changes = False
+
+    def __init__(self, *, synchronize: bool = False, console: Console | None = None) -> None:
+        self.synchronize = synchronize
+        self.console = PlainConsole() if console is None else console
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._last = 0.0
+        self._event = ""
+        self._steps = self._first_step = 0
+        self._hook: Hook | None = None
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per part: seconds, their share of the fit, and microseconds a step."""
+        seconds = pd.Series(self.seconds)
+        total = max(sum(self.seconds.values()), 1e-12)
+        columns = {"seconds": seconds, "share": seconds / total, "us_a_step": 1e6 * seconds / max(self._steps, 1)}
+        return pd.DataFrame(columns)
+
+    def watch(self, event: str, methods: list[Method]) -> list[Method]:
+        """Look at the clock before and after the callbacks of each event."""
+        return methods if event == "close" else [partial(self._begin, event), *methods, self._end]
+
+    def before_fit(self, state: TrainState) -> None:
+        """Start anew."""
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._steps, self._first_step, self._last = 0, -1, time.perf_counter()
+        self._hook = Hook(state.model, lambda _call: self._forward_begins(state), "pre-forward")
+        self._hook.place()
+
+    def before_epoch(self, state: TrainState) -> None:
+        """A resumed fit does not begin at step 0."""
+        if self._first_step < 0:
+            self._first_step = state.step
+
+    def after_step(self, state: TrainState) -> None:
+        """Count."""
+        self._steps = state.step - self._first_step
+
+    def after_fit(self, state: TrainState) -> None:
+        """Write the table."""
+        self.console.print(f" {'part':<12}{'seconds':>10}{'share':>8}{'us/step':>12}", highlight=False)
+        for part, row in self.table.iterrows():
+            self.console.print(
+                f" {part!s:<12}{row['seconds']:>10.3f}{row['share']:>8.1%}{row['us_a_step']:>12,.1f}", highlight=False
+            )
+
+    def close(self, state: TrainState) -> None:
+        """Take the hook from the model."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def _begin(self, event: str, state: TrainState) -> None:
+        self._pass_on(_ENDS.get(event, "other") if state.training else "validation", state)
+        self._event = event
+
+    def _end(self, state: TrainState) -> None:
+        self._pass_on("callbacks", state)
+
+    def _forward_begins(self, state: TrainState) -> None:
+        """Between two parts of a batch, where no event tells the backward of one from the forward of the next."""
+        if state.training and self._event == "after_loss":
+            self._pass_on("backward", state)
+
+    def _pass_on(self, part: str, state: TrainState) -> None:
+        if self.synchronize and state.loss_sum.device.type != "cpu":
+            torch.accelerator.synchronize()
+        now = time.perf_counter()
+        self.seconds[part] += now - self._last
+        self._last = now

@@ -1,0 +1,92 @@
+"""The blend of out-of-fold predictions: never far from the best of its models, and honest about itself."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixfit.ensemble.blend import Blend, ModelPredictions, gain, row_losses
+from mixfit.ensemble.blend import blend as blend_models
+
+
+def blend(truth: np.ndarray, predictions: dict[str, np.ndarray], fold: np.ndarray, **options: Any) -> Blend:
+    models = {name: ModelPredictions(raw=values) for name, values in predictions.items()}
+    return blend_models(truth, models, fold, **options)
+
+
+def noisy(truth: np.ndarray, noise: float, seed: int) -> np.ndarray:
+    return truth + noise * np.random.default_rng(seed).normal(size=len(truth))
+
+
+def test_two_independent_models_are_blended_and_a_useless_one_is_left_out() -> None:
+    truth = np.random.default_rng(0).normal(size=600)
+    predictions = {"a": noisy(truth, 0.5, 1), "b": noisy(truth, 0.5, 2), "useless": noisy(truth * 0, 1.0, 3)}
+    found = blend(truth, predictions, np.arange(600) % 5)
+    assert set(found.shares) >= {"a", "b"}
+    assert found.shares.get("useless", 0.0) < 0.06
+    assert sum(found.shares.values()) == pytest.approx(1.0)
+    assert found.losses.mean() < 0.7 * row_losses(truth, predictions["a"]).mean()
+
+
+def test_a_single_model_has_the_whole_share() -> None:
+    truth = np.arange(20.0)
+    found = blend(truth, {"a": truth + 1}, np.arange(20) % 5)
+    assert found.shares == {"a": 1.0}
+    np.testing.assert_allclose(found.losses, 1.0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 6))
+def test_the_honest_loss_is_hardly_worse_than_that_of_the_best_model(seed: int, models: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=200)
+    predictions = {str(k): noisy(truth, rng.uniform(0.2, 2.0), seed + k + 1) for k in range(models)}
+    found = blend(truth, predictions, np.arange(200) % 5)
+    best = min(row_losses(truth, values).mean() for values in predictions.values())
+    assert found.losses.mean() <= best * 1.1
+
+
+def test_the_honest_loss_does_not_see_the_rows_that_it_is_of() -> None:
+    """Random models look useful by chance on the rows that chose them, and on others they do not."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=60)
+    predictions = {str(number): 0.5 * rng.normal(size=60) for number in range(200)}
+    predictions["mean"] = np.zeros(60)
+    found = blend(truth, predictions, np.arange(60) % 5)
+    chosen = sum(share * predictions[name] for name, share in found.shares.items())
+    assert row_losses(truth, np.asarray(chosen)).mean() <= found.losses.mean()
+    assert found.losses.mean() > 0.8 * (truth**2).mean()
+
+
+def test_classes_are_blended_by_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 300)
+    good = np.full((300, 3), 0.2)
+    good[np.arange(300), truth] = 0.6
+    flat = np.full((300, 3), 1 / 3)
+    found = blend(truth, {"flat": flat, "good": good}, np.arange(300) % 5)
+    assert found.shares == {"good": 1.0}
+    np.testing.assert_allclose(row_losses(truth, found.predictions), -np.log(0.6))
+    assert (found.losses < 0.05).all()  # at its temperature it is as sure as it may be
+
+
+def test_weights_decide_which_rows_matter() -> None:
+    truth = np.zeros(100)
+    first, second = np.zeros(100), np.zeros(100)
+    first[50:], second[:50] = 1.0, 1.0  # each is right on one half
+    weight = np.where(np.arange(100) < 50, 1.0, 1e-6)
+    assert blend(truth, {"first": first, "second": second}, np.arange(100) % 5, weight=weight).shares == {"first": 1.0}
+
+
+def test_the_gain_has_the_standard_error_of_a_mean_over_groups() -> None:
+    rng = np.random.default_rng(0)
+    before, after = rng.random(40), rng.random(40)
+    found = gain(before, after, np.arange(40))
+    difference = before - after
+    assert found.mean == pytest.approx(difference.mean())
+    assert found.error == pytest.approx(difference.std(ddof=1) / np.sqrt(40))
+    twice = gain(np.repeat(before, 2), np.repeat(after, 2), np.repeat(np.arange(40), 2))
+    assert twice.error == pytest.approx(found.error)
+    assert gain(before, after, np.zeros(40, dtype=np.int64)).error == float("inf")

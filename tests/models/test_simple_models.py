@@ -1,0 +1,243 @@
+"""Linear models, kernel ridge, components and the encoding of rows, each against a reference of its own."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import DotProduct
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+
+from mixfit.data.columns.schema import Column, Schema
+from mixfit.data.dataset import FeatureTable
+from mixfit.models.components import Components
+from mixfit.models.encoding import EncodedRows, RowEncoder, mean_features
+from mixfit.models.kernels import KernelModel, Likeness, fit_kernels
+from mixfit.models.linear import (
+    INVERSE_STRENGTHS,
+    RIDGE_STRENGTHS,
+    LinearModel,
+    design_matrix,
+    find_knots,
+    fit_logistic,
+    fit_ridge,
+)
+
+
+def some_rows(rows: int = 200, seed: int = 0) -> EncodedRows:
+    rng = np.random.default_rng(seed)
+    return EncodedRows(
+        numeric=rng.normal(size=(rows, 3)).astype(np.float32),
+        categorical=rng.integers(0, 4, (rows, 1)),
+        prefixes=rng.integers(0, 3, (rows, 1)),
+        photos=rng.normal(size=(rows, 8)).astype(np.float32),
+        seen=rng.random(rows) > 0.2,
+    )
+
+
+def test_the_design_matrix_has_indicators_knots_and_components() -> None:
+    rows = some_rows(5)
+    knots = find_knots(rows.numeric)
+    components = np.arange(10.0).reshape(5, 2)
+    matrix = design_matrix(rows, (4, 3), knots, components)
+    assert matrix.shape == (5, 3 + 9 + 3 + 2 + 2 + 1)
+    np.testing.assert_allclose(matrix[:, :3], rows.numeric)
+    np.testing.assert_allclose(matrix[:, 3:6], np.maximum(rows.numeric - knots[0], 0), atol=1e-6)
+    indicators = matrix[:, 12:15]
+    np.testing.assert_array_equal(indicators.sum(axis=1), rows.categorical[:, 0] > 0)
+    np.testing.assert_array_equal(matrix[:, -3:-1], components)
+    np.testing.assert_array_equal(matrix[:, -1], rows.seen)
+    assert design_matrix(rows, (4, 3), knots, components, table=False).shape == (5, 3)
+
+
+def test_ridge_is_that_of_scikit_learn() -> None:
+    rows = some_rows()
+    matrix = design_matrix(rows, (4, 3), find_knots(rows.numeric))
+    truth = matrix[:, 0] - 2 * matrix[:, 12] + np.random.default_rng(1).normal(size=len(matrix))
+    weight = np.random.default_rng(2).uniform(0.5, 2, len(matrix))
+    strengths = RIDGE_STRENGTHS * len(matrix)
+    expected = RidgeCV(strengths).fit(matrix, truth, weight / weight.mean()).predict(matrix)
+    model = fit_ridge(matrix, truth, weight)
+    np.testing.assert_allclose(model.predict(matrix), expected)
+    np.testing.assert_array_equal(LinearModel.from_tensors(model.tensors()).predict(matrix), model.predict(matrix))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_logistic_regression_is_that_of_scikit_learn_at_one_of_its_strengths(classes: int) -> None:
+    rows = some_rows()
+    matrix = design_matrix(rows, (4, 3), find_knots(rows.numeric))
+    truth = np.digitize(matrix[:, 0] + 0.5 * matrix[:, 12], [0.0, 0.8][: classes - 1])
+    found = fit_logistic(matrix, truth, classes=classes).predict(matrix)
+    distances = [
+        np.abs(LogisticRegression(C=c / 200, max_iter=200).fit(matrix, truth).predict_proba(matrix) - found).max()
+        for c in INVERSE_STRENGTHS
+    ]
+    assert min(distances) < 1e-8
+
+
+def test_a_class_without_rows_and_a_single_class_are_predicted_all_the_same() -> None:
+    rows = some_rows()
+    matrix = design_matrix(rows, (4, 3), find_knots(rows.numeric))
+    truth = np.where(matrix[:, 0] > 0, 2, 0)
+    found = fit_logistic(matrix, truth, classes=4).predict(matrix)
+    assert found.shape == (200, 4)
+    assert found[:, [1, 3]].max() < 1e-6
+    assert (found.argmax(axis=1) == truth).mean() > 0.9
+    alone = fit_logistic(matrix, np.zeros(200, dtype=np.int64), classes=2).predict(matrix)
+    assert (alone[:, 0] > 0.99).all()
+
+
+def likeness(rows: int, seed: int, photos: int = 4) -> Likeness:
+    rng = np.random.default_rng(seed)
+    return Likeness(
+        numbers=rng.normal(size=(rows, 2)),
+        levels=rng.integers(0, 5, (rows, 1)),
+        photos=rng.normal(size=(rows, photos)),
+    )
+
+
+def test_kernel_ridge_is_the_mean_of_a_gaussian_process() -> None:
+    rows, new = likeness(80, 0), likeness(20, 1)
+    rows = Likeness(numbers=rows.numbers, levels=rows.levels[:, :0], photos=rows.photos[:, :0])
+    new = Likeness(numbers=new.numbers, levels=new.levels[:, :0], photos=new.photos[:, :0])
+    truth = rows.numbers @ [1.0, -2.0] + 0.1 * np.random.default_rng(2).normal(size=80)
+    model = fit_kernels(rows, truth)
+    only_linear = KernelModel(
+        train=rows,
+        dual=np.linalg.solve(rows.numbers @ rows.numbers.T + 0.5 * np.eye(80), truth - truth.mean()),
+        shares={"numbers, linear": 1.0, "numbers, near": 0.0},
+        bias=float(truth.mean()),
+    )
+    process = GaussianProcessRegressor(DotProduct(0.0, "fixed"), alpha=0.5, optimizer=None)
+    process.fit(rows.numbers, truth - truth.mean())
+    np.testing.assert_allclose(only_linear.predict(new), process.predict(new.numbers) + truth.mean())
+    assert np.abs(model.predict(new) - new.numbers @ [1.0, -2.0]).max() < 0.3
+
+
+def test_kernel_ridge_learns_interactions_and_comes_back_from_its_tensors() -> None:
+    rows, new = likeness(400, 0), likeness(100, 1)
+
+    def truth_of(some: Likeness) -> np.ndarray:
+        return np.where(some.levels[:, 0] > 2, some.numbers[:, 0], -some.numbers[:, 0]) + some.photos[:, 0]
+
+    model = fit_kernels(rows, truth_of(rows))
+    error = ((model.predict(new) - truth_of(new)) ** 2).mean() / truth_of(new).var()
+    assert error < 0.25
+    again = KernelModel.from_tensors(model.tensors())
+    np.testing.assert_array_equal(again.predict(new), model.predict(new))
+
+
+def test_rows_of_weight_nothing_do_not_matter_to_kernel_ridge() -> None:
+    rows, new = likeness(120, 0), likeness(10, 1)
+    truth = rows.numbers[:, 0].copy()
+    weight = np.ones(120)
+    weight[100:] = 1e-9
+    spoiled = truth.copy()
+    spoiled[100:] = 50.0
+    found = fit_kernels(rows, spoiled, weight).predict(new)
+    assert np.abs(found - new.numbers[:, 0]).max() < 0.5
+
+
+def test_components_are_those_of_pca_scaled_by_the_first_and_rows_without_photo_are_its_middle() -> None:
+    rows = some_rows()
+    assert rows.photos is not None
+    found = Components.fit(rows.photos, rows.seen, most=3, seed=0)
+    reference = PCA(3).fit(rows.photos[rows.seen].astype(np.float64))
+    expected = reference.transform(rows.photos[rows.seen])
+    expected /= expected[:, 0].std()
+    np.testing.assert_allclose(np.abs(found.apply(rows.photos, rows.seen)[rows.seen]), np.abs(expected), atol=1e-4)
+    assert not found.apply(rows.photos, rows.seen)[~rows.seen].any()
+    nothing = Components.fit(rows.photos, np.zeros(len(rows), dtype=bool), most=3, seed=0)
+    assert nothing.apply(rows.photos, rows.seen).shape == (len(rows), 0)
+
+
+def test_the_mean_of_features_passes_over_unreadable_and_missing_photos() -> None:
+    features = FeatureTable(torch.tensor([[1.0], [3.0], [100.0]]), torch.tensor([True, True, False]))
+    slots = np.array([[0, 1], [1, 2], [2, -1], [-1, -1]])
+    found = mean_features(4, slots, features)
+    assert found.values is not None
+    np.testing.assert_array_equal(found.values[:, 0], [2.0, 3.0, 0.0, 0.0])
+    np.testing.assert_array_equal(found.seen, [True, True, False, False])
+
+
+def schema_of_codes() -> Schema:
+    columns = (
+        Column(name="zip", role="category", reason="set", missing=0),
+        Column(name="kind", role="category", reason="set", missing=0),
+        Column(name="y", role="target", reason="set", missing=0),
+    )
+    return Schema(columns=columns, task="regression", task_reason="set", rows=24)
+
+
+def test_codes_have_prefixes_whose_unseen_ends_are_known_by_their_beginning() -> None:
+    zips = [f"{90 + number % 3}{number % 4}{number:02d}" for number in range(12)] * 2
+    frame = pd.DataFrame({"zip": zips, "kind": ["a", "b"] * 12, "y": range(24)})
+    encoder = RowEncoder.fit(frame, schema_of_codes())
+    assert [prefix.length for prefix in encoder.prefixes] == [2, 3, 4]
+    new = encoder.encode(pd.DataFrame({"zip": ["90099", "77777"], "kind": ["a", "c"], "y": [0, 0]}))
+    np.testing.assert_array_equal(new.categorical[:, 0], [0, 0])  # neither zip was seen
+    assert new.prefixes[0, 0] > 0
+    assert not new.prefixes[1].any()
+    again = RowEncoder.from_dict(encoder.to_dict())
+    np.testing.assert_array_equal(again.encode(frame).prefixes, encoder.encode(frame).prefixes)
+    assert again.cardinalities == encoder.cardinalities
+
+
+def test_the_strength_of_ridge_regression_is_the_best_when_whole_units_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    columns, unit = rng.normal(size=(80, 10)), rng.integers(0, 25, 80)
+    truth, weight = columns[:, 0] + rng.normal(size=25)[unit] + 0.3 * rng.normal(size=80), rng.uniform(0.5, 2, 80)
+    strengths = np.array([1e-4, 1e-2, 1.0, 10.0])
+
+    def left_out(strength: float) -> float:
+        total = 0.0
+        for number in np.unique(unit):
+            rest = unit != number
+            counts = weight[rest] / weight.mean()
+            model = Ridge(alpha=strength * 80).fit(columns[rest], truth[rest], counts)
+            total += float((weight[~rest] * (truth[~rest] - model.predict(columns[~rest])) ** 2).sum())
+        return total
+
+    best = min(strengths.tolist(), key=left_out)
+    found = fit_ridge(columns, truth, weight, unit=unit, strengths=strengths)
+    expected = fit_ridge(columns, truth, weight, strengths=np.array([best]))
+    np.testing.assert_allclose(found.weights, expected.weights)
+
+
+@pytest.mark.parametrize("kind", ["ridge", "kernels"])
+def test_a_model_of_things_measured_many_times_does_not_remember_each(kind: str) -> None:
+    """Leaving out one row at a time, its siblings would tell its value, and no strength would be too weak."""
+    rng = np.random.default_rng(1)
+    thing, place, own = np.repeat(np.arange(80), 6), rng.normal(size=(80, 5)), rng.normal(size=80)
+    columns = place[thing] + 0.02 * rng.normal(size=(480, 5))
+    truth, fit = own[thing] - own.mean(), thing < 60
+    wide = np.concatenate([columns, np.tanh(3 * columns @ rng.normal(size=(5, 120)))], axis=1)
+
+    def loss(unit: np.ndarray | None) -> float:
+        if kind == "ridge":
+            predicted = fit_ridge(wide[fit], truth[fit], unit=unit).predict(wide[~fit])
+        else:
+            rows = Likeness(numbers=columns, levels=np.zeros((480, 0), np.int64), photos=np.zeros((480, 0)))
+            model = fit_kernels(rows.take(np.flatnonzero(fit)), truth[fit], unit=unit)
+            predicted = model.predict(rows.take(np.flatnonzero(~fit)))
+        return float(((truth[~fit] - predicted) ** 2).mean())
+
+    honest = loss(thing[fit])
+    assert honest < 1.3 * float((truth[~fit] ** 2).mean())
+    assert loss(None) > 1.5 * honest
+
+
+def test_the_fifth_that_chooses_a_logistic_regression_holds_whole_units() -> None:
+    rng = np.random.default_rng(0)
+    thing = np.repeat(np.arange(80), 6)
+    columns = rng.normal(size=(80, 5))[thing] + 0.02 * rng.normal(size=(480, 5))
+    wide = np.concatenate([columns, np.tanh(columns @ rng.normal(size=(5, 60)))], axis=1)
+    truth, fit = rng.integers(0, 2, 80)[thing], thing < 60
+
+    def loss(unit: np.ndarray | None) -> float:
+        model = fit_logistic(wide[fit], truth[fit], classes=2, unit=unit)
+        return float(-np.log(model.predict(wide[~fit])[np.arange(120), truth[~fit]]).mean())
+
+    assert loss(thing[fit]) < 0.8
+    assert loss(None) > 1.2 * loss(thing[fit])

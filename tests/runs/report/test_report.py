@@ -1,0 +1,384 @@
+"""The report of a run: it shows what it was given, as text, in one file that asks for nothing from outside."""
+
+import itertools
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from report_content import BARE, CONTENTS, PIXEL, content, gain, shown_row
+from sklearn.metrics import confusion_matrix
+
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.columns.schema import Column
+from mixfit.errors import ResourceError
+from mixfit.runs.report.confusion import binned_shares, confusion_counts, most_confused
+from mixfit.runs.report.content import ColumnPart, Coverage, DataFacts, Diagnosis, Distribution, ModelExplanation, Score
+from mixfit.runs.report.page import report_page, write_report
+
+IMG = "<img src=x onerror=alert(1)>"
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """A parsed page: its tags, the text a reader sees, and whether every tag is closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        self.text = " ".join(self.texts)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.texts.append(" ".join(data.split()))
+
+    def values(self, attribute: str) -> list[str]:
+        return [str(attributes[attribute]) for _, attributes in self.tags if attribute in attributes]
+
+
+@pytest.mark.parametrize("case", CONTENTS)
+def test_the_page_is_sound_small_and_self_contained(case: str) -> None:
+    source = report_page(CONTENTS[case])
+    page = Page(source)
+    assert page.open == []
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert len(source.encode()) < 1_000_000
+    assert not {"script", "link", "iframe", "base", "form", "object"} & {tag for tag, _ in page.tags}
+    outside = source.replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1999/xlink", "")
+    assert not re.search(r"https?://|@import|//www", outside)
+    assert all(source.startswith("data:image/jpeg;base64,") for source in page.values("src"))
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert all((image["alt"] or "").startswith("Photo ") for image in images)
+    headers = [attributes for tag, attributes in page.tags if tag == "th"]
+    assert all(header.get("scope") in ("row", "col", "rowgroup") for header in headers)
+    assert source.count("<main>") == source.count("<h1>") == 1
+    assert '<html lang="en">' in source
+    links = page.values("href") + page.values("xlink:href")
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert all(target in ids for value in page.values("aria-labelledby") for target in value.split())
+
+
+def test_scripts_and_requests_are_forbidden() -> None:
+    metas = [attributes for tag, attributes in Page(report_page(content())).tags if tag == "meta"]
+    policy = [meta["content"] for meta in metas if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+
+
+def test_every_score_is_shown() -> None:
+    text = Page(report_page(content())).text
+    for expected in ("12,346", "0.7124", "23,457", "0.5000", "11,222", "-0.0040", "21,987", "3.142", "1.2"):
+        assert expected in text.split()
+
+
+def test_what_the_doctor_found_is_shown_where_one_was_asked() -> None:
+    asked = replace(content(), diagnoses=[Diagnosis(name="photos carry nothing", sentence=f"Of {IMG}.", fix="Look.")])
+    page = Page(report_page(asked))
+    assert "Photos carry nothing. Of" in page.text
+    assert IMG in page.text
+    assert "#doctor" in page.values("href")
+    assert "found nothing wrong" in Page(report_page(replace(asked, diagnoses=[]))).text
+    assert "No doctor watched this training" in Page(report_page(content())).text
+
+
+def test_a_metric_that_is_nan_is_not_available() -> None:
+    text = Page(report_page(CONTENTS["nan"])).text
+    assert text.split().count("n/a") >= 4
+    assert "nan" not in text.split()
+    assert "No finite value was recorded." in text
+
+
+@pytest.mark.parametrize("classes", [0, 3, 30])
+def test_f45_markup_in_names_is_shown_as_text(classes: int) -> None:
+    hostile = replace(
+        content("multiclass" if classes else "regression", classes),
+        title=f"title {IMG}",
+        target=f"target {IMG}",
+        verdict=f"verdict {IMG}",
+        warnings=[f"warning {IMG}"],
+        classes=tuple(f"{i} {IMG}" for i in range(classes)),
+        headline_metric=f"metric {IMG}",
+        scores=[Score(model=f"model {IMG}", kind="ours", split="test", metrics={f"metric {IMG}": 1.0})],
+        history=content().history.rename(columns={"rmse": f"metric {IMG}"}),
+        schema=replace(
+            content("multiclass" if classes else "regression").schema,
+            columns=(Column(name=f"c {IMG}", role="number", reason=f"why {IMG}", missing=0, note=f"note {IMG}"),),
+        ),
+        bad_inputs=[BadInput(row=0, column=f"bc {IMG}", value=f"v {IMG}", problem=f"p {IMG}", action=f"a {IMG}")],
+        settings={f"key {IMG}": f"value {IMG}"},
+        environment={f"where {IMG}": f"what {IMG}"},
+        fingerprint={f"print {IMG}": f"mark {IMG}"},
+        command=f"command {IMG}",
+        data=DataFacts(
+            distributions=[
+                Distribution(
+                    column=f"c {IMG}", kind="levels", labels=[f"level {IMG}"], counts=[2], summary=f"sum {IMG}"
+                )
+            ],
+            samples=[],
+            notes=[f"datum {IMG}"],
+        ),
+        worst=[
+            replace(
+                shown_row(2, f"photo {IMG}"),
+                cells=[(f"cell {IMG}", f"content {IMG}")],
+                reasons=[f"reason {IMG}"],
+                part=f"part {IMG}",
+            )
+        ],
+        photos=replace(gain(-0.1, 0.2), with_name=f"both {IMG}", without_name=f"one {IMG}"),
+        coverage=[Coverage(rows=f"covered {IMG}", count=2, inside=1, share=0.5)],
+    )
+    source = report_page(hostile)
+    page = Page(source)
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert [(image["src"], image["alt"]) for image in images] == [(PIXEL, f"Photo 1 of row 2: photo {IMG}")]
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    shown = ["title", "target", "verdict", "warning", "model", "metric", "c", "why", "note", "bc", "v", "p", "a", "key"]
+    shown += ["print", "mark", "level", "sum", "datum", "cell", "content", "reason", "part", "both", "one", "covered"]
+    for name in [*shown, "value", "where", "what", "command"]:
+        assert f"{name} {IMG}" in page.text
+    if classes == 3:
+        assert f"2 {IMG}" in page.text
+
+
+def test_dollars_and_backslashes_are_not_mathematics() -> None:
+    name = r"$\frac{x}$ and $y_1$"
+    odd = replace(
+        content("multiclass", 2),
+        classes=(name, "b"),
+        target=name,
+        headline_metric=name,
+        history=content().history.rename(columns={"rmse": name}),
+    )
+    assert Page(report_page(odd)).text.count(name) >= 4
+
+
+def test_characters_that_cannot_be_written_are_replaced(tmp_path: Path) -> None:
+    odd = replace(content(), target="a\x00b\u202ec\udcff", title="日本語 é")
+    write_report(odd, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "a\ufffdb\ufffdc\ufffd" in text
+    assert "日本語 é" in text
+
+
+def test_f05_a_huge_name_is_cut() -> None:
+    long = replace(content(), target="x" * 10_000, title="y" * 10_000)
+    source = report_page(long)
+    assert "x" * 199 + "…" in source
+    assert "x" * 201 not in source
+    assert "y" * 201 not in source
+
+
+def test_the_same_content_gives_the_same_bytes_whatever_the_settings_of_matplotlib(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    for case in ("regression", "99 classes"):
+        write_report(CONTENTS[case], tmp_path / "first.html")
+        with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "lines.linewidth": 9}):
+            write_report(CONTENTS[case], tmp_path / "second.html")
+        assert (tmp_path / "first.html").read_bytes() == (tmp_path / "second.html").read_bytes()
+    assert dict(matplotlib.rcParams) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.html", "second.html"]
+
+
+def test_a_folder_that_is_absent_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"report\.html cannot be written .* check that its folder exists"):
+        write_report(content(), tmp_path / "absent" / "report.html")
+
+
+def test_the_table_alone_being_better_is_said() -> None:
+    ours, table = 0.30, 0.25
+    scores = [
+        Score(model="both", kind="ours", split="test", metrics={"rmse": ours}),
+        Score(model="trees", kind="table", split="test", metrics={"rmse": table}),
+        Score(model="weak net", kind="table", split="test", metrics={"rmse": 0.9}),
+        Score(model="unknown", kind="table", split="test", metrics={"rmse": float("nan")}),
+    ]
+    sentence = "A model of the table alone does better on the test rows: trees reaches rmse 0.2500, both 0.3000."
+    assert sentence in Page(report_page(replace(content(), scores=scores))).text
+    higher = replace(content(), scores=scores[:2], higher_is_better=True)
+    assert "A model of the table alone does better" not in report_page(higher)
+
+
+@pytest.mark.parametrize("table", [0.30, 0.31])
+def test_no_banner_when_the_model_is_as_good_as_the_table(table: float) -> None:
+    scores = [
+        Score(model="both", kind="ours", split="test", metrics={"rmse": 0.30}),
+        Score(model="trees", kind="table", split="test", metrics={"rmse": table}),
+    ]
+    assert "A model of the table alone does better" not in report_page(replace(content(), scores=scores))
+
+
+def test_validation_rows_judge_when_there_is_no_test_value() -> None:
+    scores = [
+        Score(model="both", kind="ours", split="test", metrics={"rmse": float("nan")}),
+        Score(model="trees", kind="table", split="test", metrics={"rmse": 0.1}),
+        Score(model="both", kind="ours", split="valid", metrics={"rmse": 0.3}),
+        Score(model="trees", kind="table", split="valid", metrics={"rmse": 0.2}),
+    ]
+    assert "does better on the validation rows" in report_page(replace(content(), scores=scores))
+
+
+def test_bad_inputs_are_counted_and_the_first_are_named() -> None:
+    text = Page(report_page(CONTENTS["5,000 bad inputs"])).text
+    assert "5,000 problems in 5,000 rows" in text
+    assert "49.jpg" in text
+    assert "50.jpg" not in text
+    assert "Nothing was broken" in report_page(content())
+
+
+def test_the_sentence_about_errors_holds() -> None:
+    truth = np.array([100.0, 200.0, 300.0, 400.0, 500.0])
+    prediction = truth + np.array([1.0, -2.0, 3.0, -40.0, 50.0])
+    text = Page(report_page(replace(content(), truth=truth, prediction=prediction, **BARE))).text
+    assert "Half of the 5 test predictions are within 3.000 of the truth." in text
+    assert "100 % 50.00" in " ".join(text.split())
+
+
+def test_confusion_counts_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    truth, prediction = rng.integers(0, 7, 500), rng.integers(0, 7, 500)
+    expected = confusion_matrix(truth, prediction, labels=range(7))
+    np.testing.assert_array_equal(confusion_counts(truth, prediction, 7), expected)
+    off = expected - np.diag(np.diag(expected))
+    pairs = most_confused(truth, prediction, classes=7, limit=5)
+    assert [pair.count for pair in pairs] == sorted(off.ravel(), reverse=True)[:5]
+    assert all(off[pair.truth, pair.prediction] == pair.count for pair in pairs)
+    assert all(pair.share == pytest.approx(pair.count / expected[pair.truth].sum()) for pair in pairs)
+
+
+def test_a_binned_matrix_loses_no_row() -> None:
+    truth = np.arange(1_000)
+    shares = binned_shares(truth, truth, classes=1_000, limit=200)
+    np.testing.assert_array_equal(shares, np.eye(200))
+
+
+def test_classes_that_the_model_does_not_know_are_counted() -> None:
+    odd = replace(
+        content("multiclass", 3),
+        truth=np.array([0, 1, -1, 5]),
+        prediction=np.array([0, 2, 1, 1]),
+        probabilities=None,
+        **BARE,
+    )
+    text = Page(report_page(odd)).text
+    assert "1 of 2 test rows (50 %) are given the right class." in text
+    assert "2 rows of a class that the model does not know are not shown." in text
+
+
+def test_each_cell_of_the_matrix_shows_share_and_count() -> None:
+    truth, prediction = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
+    source = report_page(replace(content("binary", 2), truth=truth, prediction=prediction, probabilities=None, **BARE))
+    cells = re.findall(r'<td class="cell([^"]*)" style="--share: ([\d.]+)">([^<]*)(?:<small>(\d+)</small>)?', source)
+    assert cells == [
+        (" right", "0.667", "67 %", "2"),
+        ("", "0.333", "33 %", "1"),
+        (" zero", "0.000", "0", ""),
+        (" right", "1.000", "100 %", "1"),
+    ]
+
+
+HELP = "The photos help: they lower the out-of-fold loss by 12.0 %"
+NO_CLAIM = "The photos are used because they lowered the out-of-fold loss by 3.0 %"
+ON = "On the 60 test rows rmse is 0.2000 with photos and 0.2500 without"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "claim", "tail"),
+    [
+        (0.01, 0.09, True, ""),
+        (-0.01, 0.11, True, "These rows alone are within noise."),
+        (-0.11, -0.01, True, "On these rows the photos make it worse."),
+        (0.01, 0.09, False, "These rows alone are beyond noise, but a claim is made by the out-of-fold rows only."),
+        (-0.01, 0.11, False, ""),
+        (float("nan"), float("nan"), False, "so few rows have no interval."),
+    ],
+)
+def test_only_the_rule_claims_and_the_test_rows_are_told_beside_it(
+    low: float, high: float, claim: bool, tail: str
+) -> None:
+    page = Page(report_page(replace(content(), photos=gain(low, high, claim=claim))))
+    text = " ".join(page.text.split())
+    assert (HELP if claim else NO_CLAIM) in text
+    assert "The test rows played no part in that choice." in text
+    assert ON in text
+    assert tail in text
+    assert ("The photos help:" in text) == claim
+    assert "#photos" in page.values("href")
+
+
+def test_a_model_of_the_table_alone_is_told_and_one_network_is_not_its_own_twin() -> None:
+    assert "The photos are not used: they lower" in report_page(replace(content(), photos=gain(-0.1, 0.1, used=False)))
+    assert "That is another kind of model" in report_page(replace(content(), photos=gain(0.1, 0.2, same_kind=False)))
+    assert "#photos" not in Page(report_page(replace(content(), photos=None))).values("href")
+
+
+def test_the_first_screen_has_the_interval_and_the_compared_models_the_best_first() -> None:
+    page = report_page(content())
+    text = Page(page).text
+    assert "lower is better; 95 % interval 11,111 to 13,131" in " ".join(text.split())
+    first = page.index('<tr class="ours"><th scope="row">mixfit (table + photos)</th>')
+    assert first < page.index('<th scope="row">boosted trees</th>')
+
+
+def test_a_row_shows_truth_prediction_and_what_is_unusual() -> None:
+    subject = content()
+    text = " ".join(Page(report_page(subject)).text.split())
+    row = text[text.index("Row 4 ") :]
+    expected = [f"{subject.truth[2]:,.0f}", f"{subject.prediction[2]:,.0f}", "area is 12, above all training rows"]
+    assert all(part in row for part in expected)
+    assert "gone.jpg cannot be read" in row
+    assert "and 2 more photos" in row
+
+
+def test_reliability_counts_all_rows() -> None:
+    page = report_page(content("binary", 2))
+    table = page[page.index("Probability of the class class 1") :]
+    counts = re.findall(r'</th><td class="num">(\d+)</td>', table[: table.index("</table>")])
+    assert sum(map(int, counts)) == 60
+
+
+def test_an_explanation_has_its_place() -> None:
+    parts = [
+        ColumnPart(name="<b>area</b>", photo=False, mean=0.4, error=0.1),
+        ColumnPart(name="front", photo=True, mean=0.1, error=math.nan),
+    ]
+    found = ModelExplanation(
+        target="price",
+        scale="number",
+        columns=parts,
+        photo_share=0.25,
+        photo_share_error=math.nan,
+        interaction=0.05,
+        rows=1,
+        background=16,
+        exact=True,
+        orders=0,
+    )
+    page = Page(report_page(replace(content(), explanation=found)))
+    assert "<b>area</b>" in page.text
+    assert "photos 25 %" in page.text
+    assert "#explanation" in page.values("href")
+    assert "#explanation" not in Page(report_page(content())).values("href")
