@@ -34,7 +34,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from mixfit.auto.blending import train_blend
 from mixfit.auto.presets import plan_for
-from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
+from mixfit.choices import Role
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.folds import k_folds
 from mixfit.data.load import MixedData, load_data, prepare_target
 from mixfit.data.split import Split

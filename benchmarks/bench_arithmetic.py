@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from mixfit.data.photos.store import ImageFiles
 from mixfit.nn.backbones import LITE0, SMALL_RESNET, make_backbone
-from mixfit.training.device import FASTER_IN_BFLOAT16, has_bfloat16
+from mixfit.training.arithmetic import FASTER_IN_BFLOAT16, has_bfloat16
 
 LEVELS = {
     "own": {},

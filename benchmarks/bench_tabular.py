@@ -27,7 +27,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, r2_score, roc_auc_score
 from torch import Tensor
 
-from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
+from mixfit.choices import Role
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.training.build import build_model
 from mixfit.training.callbacks.control import EarlyStopping

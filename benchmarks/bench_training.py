@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixfit.data.batch import Inputs
-from mixfit.data.dataset import MixedDataset
+from mixfit.data.dataset import ImageSource, MixedDataset
 from mixfit.data.loader import DataLoader
 from mixfit.data.photos.records import Cache
-from mixfit.data.photos.store import ImageSource, open_image_store
+from mixfit.data.photos.store import open_image_store
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse

@@ -66,7 +66,7 @@ TOLD = """
 import sys, pytest
 class Told:
     def pytest_sessionstart(self):  # not before: pytest wants to load what it watches
-        from mixfit.training import device as arithmetic
+        from mixfit.training import arithmetic
         arithmetic.has_bfloat16 = lambda: {}
 sys.exit(pytest.main(sys.argv[1:], plugins=[Told()]))
 """

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
+from mixfit.choices import Role
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import load_data
 from mixfit.data.split import Split

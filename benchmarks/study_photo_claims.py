@@ -23,7 +23,8 @@ import pandas as pd
 import torch
 from scipy.stats import t as student
 
-from mixfit.config import DataConfig, ModelConfig, Role, TrainConfig
+from mixfit.choices import Role
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.photos.find import Photos

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from mixfit.auto.preparation import check_augmentation
 from mixfit.auto.recipe import Run, fit
-from mixfit.config import Augmentation, ModelConfig, TrainConfig
+from mixfit.choices import Augmentation
+from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.table.read import read_table
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError

@@ -16,7 +16,8 @@ from mixfit.auto import blending, presets
 from mixfit.auto.blending import RunKeeper
 from mixfit.auto.presets import Plan, plan_for
 from mixfit.auto.recipe import Run, fit, resume
-from mixfit.config import Preset, TrainConfig
+from mixfit.choices import Preset
+from mixfit.config import TrainConfig
 from mixfit.data.columns.target import ClassTarget
 from mixfit.data.load import MixedData, load_data
 from mixfit.errors import ConfigError, Stopped

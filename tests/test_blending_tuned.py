@@ -20,7 +20,8 @@ from mixfit.auto import blending
 from mixfit.auto.blending import RunKeeper
 from mixfit.auto.presets import Plan, plan_for
 from mixfit.auto.recipe import Run, fit, resume
-from mixfit.config import ModelConfig, Preset, TrainConfig
+from mixfit.choices import Preset
+from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.photos.records import Cache
 from mixfit.ensemble.cross_fit import FittedFolds, Fitting, cross_fit, fit_folds

@@ -12,8 +12,9 @@ from conftest import QUICK_MODEL
 from rich.console import Console
 
 from mixfit.auto.recipe import fit
+from mixfit.choices import LossName, OptimizerName
 from mixfit.cli import main
-from mixfit.config import DataConfig, LossName, ModelConfig, OptimizerName, TrainConfig
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.columns.infer import infer_schema
 from mixfit.data.table.read import read_table
 from mixfit.demo import DEMO_TARGET

@@ -17,7 +17,7 @@ from faults.command_line import Page, mixfit
 from rich.console import Console
 
 from mixfit.auto.recipe import Run, fit
-from mixfit.config import Role
+from mixfit.choices import Role
 from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.table.read import read_table

@@ -9,15 +9,8 @@ import pytest
 from test_cli import in_process
 
 from mixfit.auto.recipe import Run
-from mixfit.config import (
-    DataConfig,
-    ModelConfig,
-    TextConfig,
-    TrainConfig,
-    describe_settings,
-    field_sentences,
-    read_config,
-)
+from mixfit.config import DataConfig, ModelConfig, TextConfig, TrainConfig
+from mixfit.config_file import describe_settings, field_sentences, read_config
 from mixfit.errors import ConfigError
 
 

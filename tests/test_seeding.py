@@ -16,7 +16,7 @@ from rich.console import Console
 
 import mixfit
 from mixfit.auto.recipe import Run
-from mixfit.config import Preset
+from mixfit.choices import Preset
 from mixfit.demo import DEMO_TARGET, demo_place, demo_truth, write_demo
 from mixfit.seeding import random_states, seeded
 

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from mixfit.hooks.hook import Hooks as Hooks
     from mixfit.hooks.hook import modules as modules
     from mixfit.hooks.sequential import HookedSequential as HookedSequential
+    from mixfit.nn.bins import compute_bins as compute_bins
     from mixfit.nn.export import export_model as export_model
     from mixfit.nn.freezing import freeze as freeze
     from mixfit.nn.freezing import unfreeze as unfreeze
@@ -85,7 +86,6 @@ if TYPE_CHECKING:
     from mixfit.nn.init import lsuv as lsuv
     from mixfit.nn.model import MixedInputModel as MixedInputModel
     from mixfit.nn.numbers import PiecewiseLinearEmbedding as PiecewiseLinearEmbedding
-    from mixfit.nn.numbers import compute_bins as compute_bins
     from mixfit.nn.summary import summary as summary
     from mixfit.nn.tabular import TabM as TabM
     from mixfit.nn.tabular import TabularEncoder as TabularEncoder
@@ -256,6 +256,7 @@ _HOME = {
         "modules",
     ),
     "mixfit.hooks.sequential": ("HookedSequential",),
+    "mixfit.nn.bins": ("compute_bins",),
     "mixfit.nn.export": ("export_model",),
     "mixfit.nn.freezing": (
         "freeze",
@@ -276,10 +277,7 @@ _HOME = {
         "lsuv",
     ),
     "mixfit.nn.model": ("MixedInputModel",),
-    "mixfit.nn.numbers": (
-        "PiecewiseLinearEmbedding",
-        "compute_bins",
-    ),
+    "mixfit.nn.numbers": ("PiecewiseLinearEmbedding",),
     "mixfit.nn.summary": ("summary",),
     "mixfit.nn.tabular": (
         "TabM",

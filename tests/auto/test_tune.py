@@ -15,7 +15,8 @@ from test_cli import in_process
 
 from mixfit.auto.recipe import fit
 from mixfit.auto.tune import Tuning, tune
-from mixfit.config import DataConfig, ModelConfig, TrainConfig, read_config
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.config_file import read_config
 from mixfit.errors import ConfigError, Diverged
 
 MODEL = ModelConfig(tabular="mlp", numbers="plain", tabular_hidden=(8,), encoding_dim=8)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_split import numbers, schema_of, sides
 
-from mixfit.config import Task
+from mixfit.choices import Task
 from mixfit.data.folds import Folds, k_folds
 from mixfit.data.split import latest_part
 from mixfit.errors import ConfigError, DataError

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, features
 from torch.utils.data import DataLoader, Dataset
 
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.data.photos.decode import read_image
 from mixfit.data.photos.find import store
 from mixfit.data.photos.records import Cache

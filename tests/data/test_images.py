@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.data.photos.decode import ImageError, check_file, image_header, read_image
 from mixfit.data.photos.find import decode as images
 from mixfit.errors import ConfigError, DataError

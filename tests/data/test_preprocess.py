@@ -14,7 +14,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
-from mixfit.config import Role
+from mixfit.choices import Role
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Column, Schema
 from mixfit.errors import DataError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.config import Role, Task
+from mixfit.choices import Role, Task
 from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.split import SPLIT_ALIASES, Split, split_rows
 from mixfit.errors import ConfigError, DataError

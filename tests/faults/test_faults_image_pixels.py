@@ -15,7 +15,7 @@ from photo_files import KINDS, chunk, drawing, encoded, exif, png, tiff
 from PIL import Image
 
 from mixfit.auto.recipe import Run
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.data.load import load_data
 from mixfit.data.photos.decode import image_header, read_image
 from mixfit.data.photos.find import find_photos

@@ -14,7 +14,8 @@ from conftest import quick_fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.config import DataConfig, Role
+from mixfit.choices import Role
+from mixfit.config import DataConfig
 from mixfit.data.checks.table import parts_of
 from mixfit.data.columns.infer import infer_schema
 from mixfit.data.columns.preprocess import TablePreprocessor

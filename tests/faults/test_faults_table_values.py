@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.config import Role
+from mixfit.choices import Role
 from mixfit.data.columns.infer import SUSPICIOUS, infer_schema
 from mixfit.data.columns.preprocess import TableArrays, TablePreprocessor
 from mixfit.data.columns.schema import Column, Schema

@@ -7,7 +7,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from mixfit.config import Fusion, ModelConfig, Numbers, Tabular
+from mixfit.choices import Fusion, Numbers, Tabular
+from mixfit.config import ModelConfig
 from mixfit.data.batch import Inputs
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.freezing import freeze

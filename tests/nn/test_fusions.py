@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mixfit.config import Fusion, ModelConfig
+from mixfit.choices import Fusion
+from mixfit.config import ModelConfig
 from mixfit.data.batch import Inputs
 from mixfit.errors import ConfigError
 from mixfit.nn.build import ModelShape, make_model

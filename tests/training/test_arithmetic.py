@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mixfit.auto.recipe import Run
-from mixfit.config import ModelConfig, read_config
-from mixfit.training.device import has_bfloat16, settle_arithmetic
+from mixfit.config import ModelConfig
+from mixfit.config_file import read_config
+from mixfit.training.arithmetic import has_bfloat16, settle_arithmetic
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from mixfit.config import LossName, OptimizerName, Task, TrainConfig
+from mixfit.choices import LossName, OptimizerName, Task
+from mixfit.config import TrainConfig
 from mixfit.data.columns.target import ClassTarget, RegressionTarget
 from mixfit.errors import ConfigError
 from mixfit.training.choose import LOSSES_OF_CLASSES, LOSSES_OF_NUMBERS, choose_loss, choose_optimizer

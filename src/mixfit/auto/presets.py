@@ -3,7 +3,8 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, assert_never
 
-from mixfit.config import DataConfig, ModelConfig, Preset, TrainConfig
+from mixfit.choices import Preset
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
 from mixfit.models.fold import Candidate

@@ -23,7 +23,8 @@ from mixfit.auto.preparation import (
     with_features,
 )
 from mixfit.auto.presets import unused_settings
-from mixfit.config import DataConfig, ModelConfig, TrainConfig, parse_duration, read_config
+from mixfit.config import DataConfig, ModelConfig, TrainConfig, parse_duration
+from mixfit.config_file import read_config
 from mixfit.console import PlainConsole
 from mixfit.data.checks.copies import COPY_LEFT_OUT
 from mixfit.data.columns.schema import Schema

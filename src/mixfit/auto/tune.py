@@ -14,7 +14,8 @@ import pandas as pd
 from rich.console import Console
 
 from mixfit.auto.preparation import Prepared, prepare, with_features
-from mixfit.config import Augmentation, DataConfig, Fusion, ModelConfig, TrainConfig, parse_duration
+from mixfit.choices import Augmentation, Fusion
+from mixfit.config import DataConfig, ModelConfig, TrainConfig, parse_duration
 from mixfit.console import PlainConsole
 from mixfit.data.columns.schema import Schema
 from mixfit.data.fingerprint import Fingerprint

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 import mixfit
-from mixfit import config as config_file
+from mixfit import config_file
 from mixfit.cli.cache import cache
 from mixfit.cli.compare import compare
 from mixfit.cli.evaluate import evaluate

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from mixfit.config import ROLES, DataConfig, Role
+from mixfit.choices import ROLES, Role
+from mixfit.config import DataConfig
 from mixfit.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from mixfit import config as config_file
+from mixfit import config_file
 from mixfit.cli.flags import Flat, SetRoles, with_roles
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 

@@ -5,15 +5,35 @@ Imports nothing from ``nn`` or ``training``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from mixfit.data.batch import Batch, Inputs
-from mixfit.data.photos.store import ImageSource
 from mixfit.errors import DataError
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Square photos by number."""
+
+    @property
+    def size(self) -> int:
+        """Height and width of every photo in pixels."""
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """What is wrong with each photo that was asked for and could not be read, by number."""
+
+    def __len__(self) -> int: ...
+
+    def read(
+        self, indices: Int64[np.ndarray, " photos"]
+    ) -> tuple[UInt8[torch.Tensor, "photos 3 size size"], Bool[torch.Tensor, " photos"]]:
+        """Fetch photos; see ``ImageFiles.read``."""
 
 
 @dataclass(frozen=True, slots=True)

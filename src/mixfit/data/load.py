@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mixfit.config import Crop, DataConfig, Role
+from mixfit.choices import Crop, Role
+from mixfit.config import DataConfig
 from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.batch_picture import batch_figure
 from mixfit.data.checks.copies import without_copies
@@ -22,12 +23,12 @@ from mixfit.data.columns.infer import infer_schema
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import WEIGHTLESS, Target, fit_target, row_weights, usable_rows, without_weightless
-from mixfit.data.dataset import FeatureTable, MixedDataset
+from mixfit.data.dataset import FeatureTable, ImageSource, MixedDataset
 from mixfit.data.folds import Folds
 from mixfit.data.loader import DataLoader
 from mixfit.data.photos.find import Photos, find_photos, needs_folder
 from mixfit.data.photos.records import Cache
-from mixfit.data.photos.store import ImageFiles, ImageSource, open_image_store, typical_side
+from mixfit.data.photos.store import ImageFiles, open_image_store, typical_side
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, Times, split_labels, split_rows
 from mixfit.data.table.read import TableFormat, read_as_configured

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.columns.preprocess import TablePreprocessor
-from mixfit.data.dataset import FeatureTable
+from mixfit.data.dataset import FeatureTable, ImageSource
 from mixfit.data.folds import Folds
 from mixfit.data.load import MixedData, default_batch_size
-from mixfit.data.photos.store import ImageSource
 from mixfit.data.split import Split
 from mixfit.ensemble.intervals import best_temperature, tempered
 from mixfit.models.candidate import fit_candidate, read_fitted

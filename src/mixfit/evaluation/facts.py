@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64
 
-from mixfit.config import Role
+from mixfit.choices import Role
 from mixfit.data.columns.values import is_day_first, to_numbers, to_times
 from mixfit.data.load import MixedData
 from mixfit.ensemble.photo_rule import PhotoRule

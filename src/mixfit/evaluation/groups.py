@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64
 
-from mixfit.config import Role, Task
+from mixfit.choices import Role, Task
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import Target

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from mixfit.config import Task
+from mixfit.choices import Task
 from mixfit.data.columns.target import Target
 from mixfit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
 from mixfit.training.metrics import (

@@ -9,9 +9,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-from mixfit.data.dataset import FeatureTable
+from mixfit.data.dataset import FeatureTable, ImageSource
 from mixfit.data.load import MixedData
-from mixfit.data.photos.store import ImageSource
 from mixfit.models.components import Components
 from mixfit.models.encoding import EncodedRows, RowEncoder
 from mixfit.models.mixed import MixedRows

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mixfit.config import Fusion as FusionName
+from mixfit.choices import Fusion as FusionName
 from mixfit.nn.tabular import MLPBlock
 
 

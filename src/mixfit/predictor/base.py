@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mixfit.config import Crop, ModelConfig
+from mixfit.choices import Crop
+from mixfit.config import ModelConfig
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.preprocess import TableArrays, TablePreprocessor, require_columns
 from mixfit.data.columns.schema import Schema

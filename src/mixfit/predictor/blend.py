@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mixfit.config import ModelConfig
-from mixfit.data.dataset import FeatureTable
+from mixfit.data.dataset import FeatureTable, ImageSource
 from mixfit.data.photos.records import Cache
-from mixfit.data.photos.store import ImageFiles, ImageSource, open_image_store
+from mixfit.data.photos.store import ImageFiles, open_image_store
 from mixfit.ensemble.intervals import (
     ClassUncertainty,
     NumberUncertainty,

@@ -16,7 +16,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import mixfit
-from mixfit.config import Crop, Role
+from mixfit.choices import Crop, Role
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import target_from_dict

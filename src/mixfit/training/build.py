@@ -12,17 +12,17 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from mixfit.config import ModelConfig
-from mixfit.data.dataset import FeatureTable
+from mixfit.data.dataset import FeatureTable, ImageSource
 from mixfit.data.load import MixedData
 from mixfit.data.photos.features import FeatureStore
 from mixfit.data.photos.records import Cache
-from mixfit.data.photos.store import ImageFiles, ImageSource
+from mixfit.data.photos.store import ImageFiles
 from mixfit.errors import ConfigError
+from mixfit.nn.bins import compute_bins
 from mixfit.nn.build import ModelShape, make_model, with_sizes
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.init import Scaled, Stage, lsuv, start_at_target
 from mixfit.nn.model import MixedInputModel
-from mixfit.nn.numbers import compute_bins
 from mixfit.seeding import seeded
 from mixfit.weighted import weighted_mean
 

@@ -10,7 +10,8 @@ from typing import assert_never
 
 import numpy as np
 
-from mixfit.config import LossName, OptimizerName, Task, TrainConfig
+from mixfit.choices import LossName, OptimizerName, Task
+from mixfit.config import TrainConfig
 from mixfit.data.load import MixedData
 from mixfit.errors import ConfigError
 from mixfit.training.loss import CrossEntropy, Focal, Loss, balanced_class_weights, cross_entropy, huber, mae, mse

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64, Shaped
 
-from mixfit.config import Role
+from mixfit.choices import Role
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.checks.photos import PhotoScan, equal_files, near_duplicates
 from mixfit.data.checks.table import Finding, parts_of

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64
 
-from mixfit.config import ROLES, TASKS, Role, Task
+from mixfit.choices import ROLES, TASKS, Role, Task
 from mixfit.data.columns.facts import (
     TEXT_LEVELS,
     Facts,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mixfit.config import ROLES, TASKS, Role, Task
+from mixfit.choices import ROLES, TASKS, Role, Task
 from mixfit.errors import DataError, did_you_mean
 from mixfit.files import read_json
 

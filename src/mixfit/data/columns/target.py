@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
-from mixfit.config import Task
+from mixfit.choices import Task
 from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.values import Moments, moments, to_keys, to_numbers

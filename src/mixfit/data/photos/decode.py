@@ -39,7 +39,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.errors import ConfigError, DataError
 
 MAX_PIXELS = 89_478_485

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.photos.records import Cache, RecordStore
 from mixfit.data.photos.store import decoder_name, lasting_problems, photo_keys

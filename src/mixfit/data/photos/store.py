@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import PIL
@@ -19,30 +19,10 @@ from PIL import features
 from rich.console import Console
 from rich.progress import track
 
-from mixfit.config import Crop
+from mixfit.choices import Crop
 from mixfit.data.photos.decode import ImageError, image_header, read_image
 from mixfit.data.photos.records import Cache, Found, RecordStore, matches
 from mixfit.errors import ConfigError, ResourceError
-
-
-@runtime_checkable
-class ImageSource(Protocol):
-    """Square photos by number."""
-
-    @property
-    def size(self) -> int:
-        """Height and width of every photo in pixels."""
-
-    @property
-    def failures(self) -> dict[int, str]:
-        """What is wrong with each photo that was asked for and could not be read, by number."""
-
-    def __len__(self) -> int: ...
-
-    def read(
-        self, indices: Int64[np.ndarray, " photos"]
-    ) -> tuple[UInt8[torch.Tensor, "photos 3 size size"], Bool[torch.Tensor, " photos"]]:
-        """Fetch photos; see ``ImageFiles.read``."""
 
 
 class ImageFiles:

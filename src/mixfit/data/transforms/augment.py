@@ -8,7 +8,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixfit.config import Augmentation
+from mixfit.choices import Augmentation
 from mixfit.data.transforms.transform import (
     Pixels,
     PixelTransform,

@@ -1,0 +1,233 @@
+"""Settings in a TOML file: read, laid under the flags of the command line, and printed with their explanations.
+
+The form is that of a run folder's ``config.toml``: ``table``, ``target`` and perhaps ``schema``, then the sections
+``[data]``, ``[model]`` and ``[train]`` with the fields of the configuration. What a file does not say has its default.
+Imports nothing that takes long to load."""
+
+import ast
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tomli_w
+from cyclopts import App, ArgumentCollection, Token
+
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.errors import ConfigError, DataError, did_you_mean
+from mixfit.files import read_toml
+
+SECTIONS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+TOP = ("table", "target", "schema")
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a configuration file says."""
+
+    table: Path | None
+    """As it was written: a relative path starts from the current folder, as one that is typed does."""
+    target: str | None
+    schema: Path | None
+    """A schema.json with the roles of the columns, from the current folder."""
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+
+
+def read_config(path: Path) -> Settings:
+    """Read a configuration file and check all of it.
+
+    Raises:
+        ConfigError: there is no such file, it is not TOML, or a section, key, type or value is wrong; the sentence has
+            the file and the key.
+    """
+    said = _read_toml(path)
+    _check_names(path, "", said, [*TOP, *SECTIONS])
+    built = {name: _build(path, name, config, said.get(name, {})) for name, config in SECTIONS.items()}
+    table, schema = (_convert(path, name, Path, said[name]) if name in said else None for name in ("table", "schema"))
+    target = _convert(path, "target", str, said["target"]) if "target" in said else None
+    return Settings(table=table, target=target, schema=schema, **built)
+
+
+def lay_under(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Give every argument that was not typed the value of the file behind ``--config``; one of ``App(config=...)``.
+
+    Roles of the file come before those of ``--set``, which win column by column."""
+    by_name = {argument.field_info.name: argument for argument in arguments if not argument.keys}
+    if "config" not in by_name or not by_name["config"].tokens:
+        return
+    path = Path(by_name["config"].tokens[-1].value)
+    read_config(path)
+    said = _read_toml(path)
+    roles = said.get("data", {}).pop("roles", {})
+    given: dict[tuple[str, ...], Any] = {(key,): said[key] for key in TOP if key in said}
+    for section, config in SECTIONS.items():
+        given |= _leaves(path, section, config, said.get(section, {}))
+    for argument in arguments:
+        place = argument.keys or (argument.field_info.name,)
+        if place in given and not argument.children and not argument.has_tokens:
+            argument.append(_token(given[place], path))
+    if "set_" in by_name:
+        texts = [f"{column}={role}" for column, role in roles.items()]
+        texts += [token.value for token in by_name["set_"].tokens]
+        by_name["set_"].tokens = [Token(keyword="--set", value=text, index=at) for at, text in enumerate(texts)]
+
+
+def describe_settings() -> str:
+    """All settings with their defaults and explanations, as a TOML file that ``read_config`` accepts."""
+    lines = [
+        "# All settings of mixfit train with their defaults; what begins with #: has none and may be set.",
+        "# Use: mixfit train --config FILE; flags win over the file. Paths start from the current folder.",
+        '#: table = "TABLE"',
+        '#: target = "COLUMN"',
+    ]
+    for name, config in SECTIONS.items():
+        lines += ["", f"# {inspect.getdoc(config)}", f"[{name}]"]
+        lines += _described(name, config)
+    return "\n".join(lines) + "\n"
+
+
+def field_sentences(config: type) -> dict[str, str]:
+    """The docstring of each field of a class, which Python itself does not keep."""
+    (body,) = ast.parse(inspect.getsource(config)).body
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for statement, after in zip(body.body, body.body[1:], strict=False):
+        match statement, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = inspect.cleandoc(text)
+    return found
+
+
+def _described(section: str, config: type) -> Iterator[str]:
+    """The lines of a section; its own sections come last, as TOML wants it."""
+    hints, sentences = get_type_hints(config), field_sentences(config)
+    inner = []
+    for field in fields(config):
+        hint, default = hints[field.name], _default(field)
+        if is_dataclass(hint) or get_origin(hint) is dict:
+            inner.append((field.name, hint))
+            continue
+        choices = get_args(hint) if get_origin(hint) is Literal else ()
+        told = all(choice in sentences[field.name] for choice in choices)
+        yield f"# {sentences[field.name]}" + ("" if told else f" One of {', '.join(choices)}.")
+        yield f"#: {field.name} = {_example(hint)}" if default is None else _line(field.name, default)
+    for name, hint in inner:
+        yield from ("", f"# {sentences[name]}")
+        if is_dataclass(hint):
+            assert isinstance(hint, type)
+            yield f"[{section}.{name}]"
+            yield from _described(f"{section}.{name}", hint)
+        else:
+            yield from (f"#: [{section}.{name}]", f"#: COLUMN = {_example(get_args(hint)[1])}")
+
+
+def _line(name: str, value: Any) -> str:
+    return tomli_w.dumps({name: list(value) if isinstance(value, tuple) else value}).strip()
+
+
+def _example(hint: Any) -> str:
+    """What a value could look like."""
+    kind = _without_none(hint)
+    if get_origin(kind) is Literal:
+        return " or ".join(f'"{choice}"' for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        inner = _example(get_args(kind)[0])
+        return f"[{inner}, {inner}]"
+    return {bool: "true or false", int: "1", float: "1.0", str: '"TEXT"', Path: '"PATH"'}[kind]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return read_toml(path)
+    except DataError as error:
+        raise ConfigError(f"The configuration file {error}") from error
+
+
+def _build(path: Path, section: str, config: type, said: Any) -> Any:
+    """The configuration of one section."""
+    if not isinstance(said, dict):
+        raise ConfigError(f"{path}: {section} must be a section [{section}], got {said!r}.")
+    _check_names(path, section, said, _field_names(config))
+    hints = get_type_hints(config)
+    values = {key: _convert(path, f"[{section}] {key}", hints[key], value) for key, value in said.items()}
+    try:
+        return config(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: [{section}] {error}") from error
+
+
+def _check_names(path: Path, section: str, said: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name, value in said.items():
+        if name in known:
+            continue
+        kind = f"section [{name}]" if isinstance(value, dict) and not section else f"key {name!r}"
+        place = f" in [{section}]" if section else ""
+        home = next((other for other, config in SECTIONS.items() if name in _field_names(config)), None)
+        hint = f" It belongs to [{home}]." if home else did_you_mean(name, known)
+        raise ConfigError(f"{path}: there is no {kind}{place}.{hint} There are: {', '.join(known)}.")
+
+
+def _convert(path: Path, place: str, hint: Any, value: Any) -> Any:
+    """A value of TOML as the type of its field."""
+    kind = _without_none(hint)
+    match get_origin(kind) or kind:
+        case found if found is Literal:
+            choices = get_args(kind)
+            if value in choices:
+                return value
+            close = did_you_mean(value, choices) if isinstance(value, str) else ""
+            raise ConfigError(f"{path}: {place} must be one of {', '.join(choices)}, got {value!r}.{close}")
+        case found if found is tuple and isinstance(value, list):
+            return tuple(_convert(path, place, get_args(kind)[0], part) for part in value)
+        case found if found is dict and isinstance(value, dict):
+            inner = get_args(kind)[1]
+            return {key: _convert(path, f"{place}.{key}", inner, part) for key, part in value.items()}
+        case found if found in (tuple, dict):
+            raise ConfigError(f"{path}: {place} must be {'a list' if found is tuple else 'a section'}, got {value!r}.")
+        case found if is_dataclass(found):
+            return _build(path, place.removeprefix("[").replace("] ", "."), kind, value)
+        case found:
+            wanted = {Path: str, float: float | int}.get(found, found)
+            if isinstance(value, wanted) and isinstance(value, bool) == (found is bool):
+                return found(value)
+            raise ConfigError(f"{path}: {place} must be {_KINDS[found]}, got {value!r}.")
+
+
+def _leaves(path: Path, section: str, config: type, said: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Converted values by the keys under which cyclopts has them, such as ``("text", "sep")``."""
+    found: dict[tuple[str, ...], Any] = {}
+    hints = get_type_hints(config)
+    for key, value in said.items():
+        if is_dataclass(hints[key]):
+            assert isinstance(hints[key], type)
+            found |= {(key, *inner): leaf for inner, leaf in _leaves(path, section, hints[key], value).items()}
+        else:
+            found[key,] = _convert(path, f"[{section}] {key}", hints[key], value)
+    return found
+
+
+def _token(value: Any, path: Path) -> Token:
+    """Texts are converted as if they were typed, all else is the value itself."""
+    if isinstance(value, str):
+        return Token(value=value, source=str(path))
+    return Token(implicit_value=value, source=str(path))
+
+
+def _without_none(hint: Any) -> Any:
+    if get_origin(hint) in (Union, UnionType):
+        (kind,) = (part for part in get_args(hint) if part is not type(None))
+        return kind
+    return hint
+
+
+def _field_names(config: type) -> list[str]:
+    return [field.name for field in fields(config)]
+
+
+def _default(field: "Field[Any]") -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
