@@ -27,10 +27,10 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset
 
 from mixfit.data.batch import Batch
-from mixfit.data.dataset import MixedDataset
+from mixfit.data.dataset import ImageSource, MixedDataset
 from mixfit.data.loader import DataLoader
 from mixfit.data.photos.records import Cache
-from mixfit.data.photos.store import ImageFiles, ImageSource, open_image_store
+from mixfit.data.photos.store import ImageFiles, open_image_store
 from mixfit.data.sampler import ShuffledSampler
 from mixfit.data.transforms.transform import Transform
 from mixfit.seeding import RowRandom

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from mixfit.data.checks import photos as duplicates
 from mixfit.data.checks.photos import PhotoScan, difference_hash, near_duplicates, scan_photos
-from mixfit.data.checks.table import photos as duplicates
 from mixfit.data.photos.decode import ImageHeader
 from mixfit.data.photos.records import RECORDS, Cache, list_stores
 

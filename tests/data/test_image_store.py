@@ -16,13 +16,13 @@ from PIL import Image, features
 from torch.utils.data import DataLoader, Dataset
 
 from mixfit.choices import Crop
+from mixfit.data.dataset import ImageSource
+from mixfit.data.photos import store
 from mixfit.data.photos.decode import read_image
-from mixfit.data.photos.find import store
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.store import (
     DECODER_VERSION,
     ImageFiles,
-    ImageSource,
     ImageStore,
     decoder_name,
     open_image_store,

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from mixfit.choices import Crop
+from mixfit.data.photos import decode as images
 from mixfit.data.photos.decode import ImageError, check_file, image_header, read_image
-from mixfit.data.photos.find import decode as images
 from mixfit.errors import ConfigError, DataError
 
 

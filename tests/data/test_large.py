@@ -16,8 +16,9 @@ from PIL import Image
 from mixfit.config import DataConfig, ModelConfig
 from mixfit.data.columns.values import to_keys
 from mixfit.data.load import load_data
+from mixfit.data.table import large
 from mixfit.data.table.large import load_large, sample_rows
-from mixfit.data.table.read import large, parquet_pieces, read_table
+from mixfit.data.table.read import parquet_pieces, read_table
 from mixfit.errors import ConfigError, DataError
 from mixfit.predictor import Predictor
 from mixfit.training.build import build_model

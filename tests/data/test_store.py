@@ -16,9 +16,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from mixfit.choices import Crop
+from mixfit.data.dataset import ImageSource
+from mixfit.data.photos import store
 from mixfit.data.photos.decode import read_image
-from mixfit.data.photos.find import store
-from mixfit.data.photos.store import ImageFiles, ImageSource, typical_side
+from mixfit.data.photos.store import ImageFiles, typical_side
 from mixfit.errors import ConfigError
 
 

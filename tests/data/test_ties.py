@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mixfit.config import DataConfig
-from mixfit.data.checks.table import photos as duplicates
+from mixfit.data.checks import photos as duplicates
 from mixfit.data.columns.infer import infer_schema
 from mixfit.data.load import load_data
 from mixfit.data.photos.find import find_photos

@@ -12,7 +12,7 @@ import torch
 from limits import files_of_at_most
 from PIL import Image
 
-from mixfit.data.photos.find import store as image_store
+from mixfit.data.photos import store as image_store
 from mixfit.data.photos.records import INDEX, RECORDS, Cache, clear, list_stores
 from mixfit.data.photos.store import ImageFiles, ImageStore, open_image_store
 

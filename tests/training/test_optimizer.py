@@ -24,8 +24,8 @@ from mixfit.training.optimizer import (
     RMSProp,
     ScheduleFreeAdamW,
     clip_gradients,
-    cohort,
 )
+from mixfit.training.optimizer import base as cohort
 
 Make = Callable[..., Any]
 
