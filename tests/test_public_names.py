@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -48,16 +49,47 @@ def test_the_check_of_modules_can_fail() -> None:
     assert "torch" in loaded_after("import mixfit; mixfit.Learner")
 
 
-@pytest.mark.parametrize("name", mixfit.__all__)
-def test_every_public_name_resolves_and_is_documented(name: str) -> None:
-    value = getattr(mixfit, name)
+PACKAGES = (mixfit, mixfit.data, mixfit.nn, mixfit.training, mixfit.hooks)
+PUBLIC = [(package, name) for package in PACKAGES for name in package.__all__]
+
+
+@pytest.mark.parametrize(("package", "name"), PUBLIC, ids=lambda part: getattr(part, "__name__", part))
+def test_every_public_name_resolves_and_is_documented(package: ModuleType, name: str) -> None:
+    value = getattr(package, name)
     assert name == "__version__" or value.__doc__
 
 
+def test_what_a_user_needs_fits_on_one_page() -> None:
+    assert len(mixfit.__all__) < 80
+
+
+def test_names_at_the_top_are_those_of_the_parts() -> None:
+    for package in PACKAGES[1:]:
+        for name in set(package.__all__) & set(mixfit.__all__):
+            assert getattr(mixfit, name) is getattr(package, name), name
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'mixfit' has no attribute 'Lerner'"):
+    with pytest.raises(AttributeError, match="No mixfit attribute Lerner"):
         mixfit.Lerner  # noqa: B018
+    assert not hasattr(mixfit.training, "Lerner")
 
 
-def test_public_names_are_listed() -> None:
-    assert set(mixfit.__all__) <= set(dir(mixfit))
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_public_names_are_listed(package: ModuleType) -> None:
+    assert set(package.__all__) <= set(dir(package))
+
+
+def test_without_the_extras_every_public_name_is_there() -> None:
+    extras = ("captum", "catboost", "lightgbm", "optuna", "playwright", "tensorboard")
+    lines = [
+        "import sys",
+        f"sys.modules.update(dict.fromkeys({extras!r}))",  # an import of one is a ModuleNotFoundError now
+        *(f"from {package.__name__} import *" for package in PACKAGES),
+        f"import {', '.join(package.__name__ for package in PACKAGES)}",
+        *(
+            f"assert all(hasattr({package.__name__}, name) for name in {package.__name__}.__all__)"
+            for package in PACKAGES
+        ),
+    ]
+    assert "mixfit" in loaded_after("\n".join(lines))

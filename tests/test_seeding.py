@@ -62,13 +62,13 @@ def gradients(example: Example) -> torch.Tensor:
     pytest.importorskip("captum")
     model = mixfit.build_model(example.data, mixfit.ModelConfig(backbone="small_resnet"), seed=0)
     xb, _ = next(iter(example.data.valid))
-    return mixfit.input_gradients(model, xb[[0, 1]], method="smooth", samples=4, seed=3)
+    return mixfit.hooks.input_gradients(model, xb[[0, 1]], method="smooth", samples=4, seed=3)
 
 
 def augmented(example: Example) -> torch.Tensor:
     model = mixfit.build_model(example.data, mixfit.ModelConfig(backbone="small_resnet"), seed=0).eval()
     xb, _ = next(iter(example.data.valid))
-    return mixfit.augmented_outputs(model, xb, [mixfit.RandomHorizontalFlip()], copies=2, seed=3).detach()
+    return mixfit.training.augmented_outputs(model, xb, [mixfit.data.RandomHorizontalFlip()], copies=2, seed=3).detach()
 
 
 def trained(example: Example, preset: Preset = "network") -> dict[str, torch.Tensor]:
@@ -98,11 +98,11 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 CASES: dict[str, Callable[[Example], Any]] = {
-    "BalancedSampler": lambda e: order(mixfit.BalancedSampler(np.arange(20) % 3, 4, seed=3)),
-    "GroupedSampler": lambda e: order(mixfit.GroupedSampler(np.arange(20) % 3, 4, seed=3)),
-    "SequentialSampler": lambda e: order(mixfit.SequentialSampler(20, 4, seed=3)),
-    "ShuffledSampler": lambda e: order(mixfit.ShuffledSampler(20, 4, seed=3)),
-    "WeightedSampler": lambda e: order(mixfit.WeightedSampler(np.ones(20), 4, seed=3)),
+    "BalancedSampler": lambda e: order(mixfit.data.BalancedSampler(np.arange(20) % 3, 4, seed=3)),
+    "GroupedSampler": lambda e: order(mixfit.data.GroupedSampler(np.arange(20) % 3, 4, seed=3)),
+    "SequentialSampler": lambda e: order(mixfit.data.SequentialSampler(20, 4, seed=3)),
+    "ShuffledSampler": lambda e: order(mixfit.data.ShuffledSampler(20, 4, seed=3)),
+    "WeightedSampler": lambda e: order(mixfit.data.WeightedSampler(np.ones(20), 4, seed=3)),
     "augmented_outputs": augmented,
     "build_model": lambda e: mixfit.build_model(e.data, QUICK_MODEL, seed=3).state_dict(),
     "explain": lambda e: (
@@ -113,7 +113,7 @@ CASES: dict[str, Callable[[Example], Any]] = {
     "input_gradients": gradients,
     "k_folds": lambda e: [split.valid.tolist() for split in mixfit.k_folds(e.frame, e.data.schema, 3, 3)],
     "load_data": lambda e: mixfit.load_data(e.table, target=DEMO_TARGET, seed=3).split.test.tolist(),
-    "load_large": lambda e: mixfit.load_large(e.numbers, target="y", seed=3).split.test.tolist(),
+    "load_large": lambda e: mixfit.data.load_large(e.numbers, target="y", seed=3).split.test.tolist(),
     "resume": resumed,
     "split_rows": lambda e: mixfit.split_rows(e.frame, e.data.schema, seed=3).test.tolist(),
     "tune": tuned,

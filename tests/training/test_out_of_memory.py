@@ -166,10 +166,10 @@ rows = TensorDataset(torch.randn(512, 2), torch.randn(512))
 few = TensorDataset(torch.randn(8, 2), torch.randn(8))
 learner = mixfit.Learner(Wide(), Loaders(DataLoader(rows, batch_size=512), DataLoader(few, batch_size=8)),
     loss=mixfit.mse, optimizer=mixfit.SGD, device="cpu")
-learner.fit(1, 1e-4, callbacks=[mixfit.GradientAccumulation(16)])  # threads and their memory are there now
+learner.fit(1, 1e-4, callbacks=[mixfit.training.GradientAccumulation(16)])  # threads and their memory are there now
 size = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmSize"))) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size + 75_000_000, size + 75_000_000))
-guard = mixfit.OutOfMemoryGuard()
+guard = mixfit.training.OutOfMemoryGuard()
 learner.fit(1, 1e-4, callbacks=[guard])
 """
 

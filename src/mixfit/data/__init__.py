@@ -1,1 +1,5 @@
 """Part 1: from a table and photos to batches ``(xb, yb)``."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -78,7 +78,9 @@ def shown_pixels(xb: Inputs, data: "MixedData") -> UInt8[Tensor, "batch photos 3
     if xb.normalized:
         used = next((transform for transform in data.transforms if isinstance(transform, Normalize)), None)
         if used is None:
-            raise ConfigError("The photos are normalised, but not by mixfit.Normalize: no picture of them can be made.")
+            raise ConfigError(
+                "The photos are normalised, but not by mixfit.data.Normalize: no picture of them can be made."
+            )
         mean, std = (torch.tensor(values)[:, None, None] for values in (used.mean, used.std))
         images = images * std + mean
     return (images * 255).round().clamp(0, 255).to(torch.uint8)

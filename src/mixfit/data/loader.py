@@ -197,7 +197,8 @@ class DataLoader:
         if not isinstance(sampler, Sampler):
             raise ConfigError(
                 f"DataLoader wants a sampler of mixfit, such as ShuffledSampler, and got {type(sampler).__name__}; for "
-                "one of PyTorch's use torch.utils.data.DataLoader with batch_sampler=... and collate_fn=mixfit.collate."
+                "one of PyTorch's use torch.utils.data.DataLoader with batch_sampler=... and "
+                "collate_fn=mixfit.data.collate."
             )
         if sampler.population is not None and sampler.population > len(dataset):
             raise ConfigError(

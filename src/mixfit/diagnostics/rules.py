@@ -277,9 +277,9 @@ def stretches(seen: Observed) -> list[Finding]:
                 sentence=f"On the way back through the {len(run)} layers from {last.layer} to {first.layer} ({branch}) "
                 f"the gradients become {times:,.0f} times {'smaller' if vanishes else 'larger'}.",
                 evidence={"first": first.size, "last": last.size, "times": times, "layers": len(run)},
-                fix="Initialise with mixfit.init_weights or mixfit.lsuv, and add norms or shortcuts."
+                fix="Initialise with mixfit.nn.init_weights or mixfit.nn.lsuv, and add norms or shortcuts."
                 if vanishes
-                else "Initialise with mixfit.init_weights or mixfit.lsuv, and clip gradients.",
+                else "Initialise with mixfit.nn.init_weights or mixfit.nn.lsuv, and clip gradients.",
             )
         )
     return found

@@ -1,0 +1,12 @@
+from .activation_stats import ActivationStats as ActivationStats
+from .extract import extract as extract
+from .gradient_stats import GradientStats as GradientStats
+from .heat import grad_cam as grad_cam
+from .heat import heat_figure as heat_figure
+from .heat import input_gradients as input_gradients
+from .heat import overlay as overlay
+from .heat import pixel_heat as pixel_heat
+from .hook import Hook as Hook
+from .hook import Hooks as Hooks
+from .hook import modules as modules
+from .sequential import HookedSequential as HookedSequential
