@@ -2,6 +2,7 @@ from . import data as data
 from . import hooks as hooks
 from . import nn as nn
 from . import training as training
+from .auto.inspection import Inspection as Inspection
 from .auto.inspection import inspect_table as inspect_table
 from .auto.recipe import fit as fit
 from .auto.recipe import resume as resume

@@ -1,8 +1,9 @@
 """``mixfit inspect``: what each column is taken for, and what is missing, broken or suspicious, before any training."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from mixfit.data.photos.find import Photos, find_photos
 from mixfit.data.photos.records import Cache
 from mixfit.data.split import describe_times
 from mixfit.data.table.read import read_as_configured
+from mixfit.data.table.write import write_table
 from mixfit.data.ties import Ties
 from mixfit.errors import DataError
 from mixfit.files import new_folder, write_file
@@ -52,24 +54,91 @@ class _PhotoReview:
     scan: PhotoScan | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What is known of a table before any training, and where it was written."""
+
+    table: str
+    """The file, or "DataFrame"."""
+    content: InspectContent
+    fingerprint: Fingerprint
+    folder: Path
+    """It has ``inspect.html``, ``schema.json`` and ``fingerprint.json``."""
+
+    @property
+    def schema(self) -> Schema:
+        """What each column is taken for, and why."""
+        return self.content.schema
+
+    @property
+    def checks(self) -> list[Check]:
+        """What is missing, broken or suspicious: notes, warnings and errors."""
+        return self.content.checks
+
+    def count(self, level: str) -> int:
+        """How many checks have a level: note, warning or error."""
+        return sum(check.level == level for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that the page shows, for programs."""
+        return {
+            "table": self.table,
+            "format": self.content.format_text,
+            "fingerprint": asdict(self.fingerprint),
+            **self.schema.to_dict(),
+            "photos": [asdict(statistics) for statistics in self.content.photos],
+            "checks": [asdict(check) for check in self.checks],
+            "counts": {level: self.count(level) for level in ("note", "warning", "error")},
+            "bad_inputs": [asdict(record) for record in self.content.bad_inputs],
+            "page": str(self.folder / "inspect.html"),
+            "schema": str(self.folder / "schema.json"),
+        }
+
+
 def inspect_table(
-    path: Path,
+    table: str | Path | pd.DataFrame,
     *,
     target: str,
-    config: DataConfig,
-    out: Path | None = None,
-    as_json: bool = False,
+    config: DataConfig | None = None,
+    images: str | Path | None = None,
+    out: str | Path | None = None,
     console: Console | None = None,
-) -> int:
-    """Print the roles and the checks, write ``inspect.html`` and ``schema.json``; the exit code: 3 with errors, else 0.
+) -> Inspection:
+    """Print the roles and the checks; write ``inspect.html`` and ``schema.json``.
 
     Beside them stands ``fingerprint.json``, by which ``train --schema`` tells whether the data have changed since.
 
     Args:
+        table: a CSV, TSV, Parquet, Feather or JSON Lines file, or a DataFrame.
+        target: the column that is to be predicted.
+        config: settings of the data, as for a training.
+        images: folder that the photo paths start from, wins over ``config.images``; by default the table's folder, and
+            for a DataFrame the working directory.
         out: a new folder; by default ``runs/<table>-<target>-inspect-NNN``.
-        as_json: print one JSON object and nothing else.
+        console: where it is printed, by default standard output; ``Console(quiet=True)`` for silence.
+    Raises:
+        ConfigError, DataError, ResourceError: the table cannot be looked at.
     """
-    console = Console(quiet=True) if as_json else console or PlainConsole()
+    config = config or DataConfig()
+    if images is not None:
+        config = replace(config, images=Path(images))
+    out, console = None if out is None else Path(out), console or PlainConsole()
+    if not isinstance(table, pd.DataFrame):
+        path = Path(table)
+        command = f"mixfit train {path if not path.is_absolute() else path.name} --target {target}"
+        return _inspect(path, str(path), target, config, out, console, command)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "dataframe.parquet"
+        write_table(table, path)
+        command = f"mixfit.fit(frame, target={target!r})"
+        return _inspect(
+            path, "DataFrame", target, replace(config, images=config.images or Path()), out, console, command
+        )
+
+
+def _inspect(
+    path: Path, shown: str, target: str, config: DataConfig, out: Path | None, console: Console, command: str
+) -> Inspection:
     frame, table_format = read_as_configured(path, config.text)
     require_rows(frame, path, 2)  # a single row shows no roles
     frame, weightless = without_weightless(frame, weight_column(config, None))
@@ -86,7 +155,7 @@ def inspect_table(
         console.print(text, markup=False)
 
     rows = len(frame) + len(weightless)
-    say(f"{path}  {rows} rows x {len(frame.columns)} columns  {table_format.describe()}    images root: {root}")
+    say(f"{shown}  {rows} rows x {len(frame.columns)} columns  {table_format.describe()}    images root: {root}")
     _print_schema(console, schema)
     for photos in review.statistics:
         states = f"{photos.readable} readable, {photos.broken} broken, {photos.missing} rows without"
@@ -100,34 +169,14 @@ def inspect_table(
         checks=checks,
         photos=review.statistics,
         bad_inputs=[*weightless, *review.bad],
-        next_command=f"mixfit train {path if not path.is_absolute() else path.name} --target {target}",
+        next_command=command,
     )
     fingerprint = Fingerprint.of(path, review.photos)
     folder = _write(content, schema, fingerprint, path, target, out)
-    counts = {level: sum(check.level == level for check in checks) for level in ("note", "warning", "error")}
-    found = f"{_count(counts['warning'], 'warning')}, {_count(counts['error'], 'error')}"
-    say(f" checks: {found}  ->  {folder / 'inspect.html'}, {folder / 'schema.json'}")
-    if as_json:
-        print(json.dumps(_as_json(content, path, folder, counts, fingerprint), ensure_ascii=False, allow_nan=False))
-    return DataError.exit_code if counts["error"] else 0
-
-
-def _as_json(
-    content: InspectContent, path: Path, folder: Path, counts: dict[str, int], fingerprint: Fingerprint
-) -> dict[str, Any]:
-    """All that the page shows, for programs."""
-    return {
-        "table": str(path),
-        "format": content.format_text,
-        "fingerprint": asdict(fingerprint),
-        **content.schema.to_dict(),
-        "photos": [asdict(statistics) for statistics in content.photos],
-        "checks": [asdict(check) for check in content.checks],
-        "counts": counts,
-        "bad_inputs": [asdict(record) for record in content.bad_inputs],
-        "page": str(folder / "inspect.html"),
-        "schema": str(folder / "schema.json"),
-    }
+    found = Inspection(table=shown, content=content, fingerprint=fingerprint, folder=folder)
+    counts = f"{_count(found.count('warning'), 'warning')}, {_count(found.count('error'), 'error')}"
+    say(f" checks: {counts}  ->  {folder / 'inspect.html'}, {folder / 'schema.json'}")
+    return found
 
 
 def _count(number: int, noun: str) -> str:

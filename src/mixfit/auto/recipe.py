@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from rich.console import Console
 
@@ -31,6 +32,7 @@ from mixfit.data.columns.schema import Schema
 from mixfit.data.fingerprint import read_fingerprint
 from mixfit.data.load import MixedData
 from mixfit.data.split import Split, describe_times
+from mixfit.data.table.write import write_table
 from mixfit.diagnostics.doctor import Doctor, prepare_doctors
 from mixfit.errors import ConfigError, DataError, Stopped
 from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
@@ -79,11 +81,15 @@ from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.metrics import evaluate
 
+KEPT_TABLE = "table.parquet"
+"""The rows of a run that was made of a DataFrame, in its folder."""
+
 
 def fit(
-    table: str | Path,
+    table: str | Path | pd.DataFrame,
     *,
     target: str,
+    images: str | Path | None = None,
     data: DataConfig | None = None,
     model: ModelConfig | None = None,
     train: TrainConfig | None = None,
@@ -96,8 +102,11 @@ def fit(
     """Train on a table and its photos; write the run folder ``out/<table>-<target>-NNN``.
 
     Args:
-        table: a CSV, TSV, Parquet, Feather or JSON Lines file; photo paths in it start from its folder.
+        table: a CSV, TSV, Parquet, Feather or JSON Lines file; or a DataFrame, which is kept as ``table.parquet`` in
+            the run folder, so that the run can be resumed, evaluated and explained.
         target: the column to predict.
+        images: folder that the photo paths start from, wins over ``data.images``; by default the table's folder, and
+            for a DataFrame the working directory.
         data, model, train: settings; the defaults suit a laptop.
         schema: roles that are known already; from the ``schema.json`` that ``inspect`` wrote it is also known what the
             data were then, and a warning says when they have changed.
@@ -110,24 +119,39 @@ def fit(
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
         Stopped: a signal came; all of the training is saved, and ``resume`` goes on.
     """
-    console, table, train = console or PlainConsole(), Path(table), train or TrainConfig()
+    console, data, train = console or PlainConsole(), data or DataConfig(), train or TrainConfig()
     _check_doctor(callbacks, train)
+    if images is not None:
+        data = replace(data, images=Path(images))
     with seeded(train.seed):
-        prepared = prepare(
-            table,
-            target=target,
-            data=data or DataConfig(),
-            model=model or ModelConfig(),
-            train=train,
-            schema=schema,
-            console=console,
-        )
-        folder = new_run_folder(Path(out), run_name(table, target))
+        folder = None
+        try:
+            if isinstance(table, pd.DataFrame):
+                folder = new_run_folder(Path(out), run_name(Path("dataframe"), target))
+                path, data = folder / KEPT_TABLE, replace(data, images=data.images or Path())
+                write_table(table, path)
+                command = command or f"mixfit.fit(frame, target={target!r})"
+            else:
+                path = Path(table)
+            prepared = prepare(
+                path,
+                target=target,
+                data=data,
+                model=model or ModelConfig(),
+                train=train,
+                schema=schema,
+                console=console,
+            )
+        except BaseException:
+            if folder is not None:
+                shutil.rmtree(folder)  # it has nothing but the caller's own rows
+            raise
+        folder = folder or new_run_folder(Path(out), run_name(path, target))
         advice = _resume_command(folder, callbacks)
         with locked(folder), _stoppable(folder, advice):
             settings = _write_settings(folder, prepared)
             warnings = [*warnings_of(prepared.data), *changes_since_inspection(prepared.fingerprint, schema)]
-            command = command or f"mixfit.fit({table.name!r}, target={target!r})"
+            command = command or f"mixfit.fit({path.name!r}, target={target!r})"
             return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, advice)
 
 

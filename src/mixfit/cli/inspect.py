@@ -1,10 +1,12 @@
 """``mixfit inspect``: look at a table before anything is trained."""
 
+import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 from mixfit.cli.flags import Flat, SetRoles, Switch, with_roles
 from mixfit.config import DataConfig
+from mixfit.errors import DataError
 
 
 def inspect(
@@ -31,6 +33,12 @@ def inspect(
     json
         Print one JSON object and nothing else.
     """
+    from rich.console import Console
+
     from mixfit.auto.inspection import inspect_table
 
-    raise SystemExit(inspect_table(table, target=target, config=with_roles(data, set_), out=out, as_json=json))
+    quiet = Console(quiet=True) if json else None
+    found = inspect_table(table, target=target, config=with_roles(data, set_), out=out, console=quiet)
+    if json:
+        print(json_module.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False))
+    raise SystemExit(DataError.exit_code if found.count("error") else 0)

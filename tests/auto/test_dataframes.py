@@ -1,0 +1,52 @@
+"""The automatic whole takes a DataFrame where it takes a file."""
+
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import mixfit
+from mixfit.demo import write_demo
+
+QUIET = Console(quiet=True)
+SMALL = mixfit.TrainConfig(preset="network", epochs=1, seed=1)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_demo(tmp_path_factory.mktemp("vases"))
+
+
+def test_a_frame_gives_the_run_of_its_file_and_keeps_its_rows(table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table).head(120).drop(columns="photos")
+    frame.to_parquet(tmp_path / "same.parquet")
+    of_frame = mixfit.fit(frame, target="price", train=SMALL, out=tmp_path / "a", console=QUIET)
+    of_file = mixfit.fit(tmp_path / "same.parquet", target="price", train=SMALL, out=tmp_path / "b", console=QUIET)
+    found, wanted = (run.predictor.predict(frame) for run in (of_frame, of_file))
+    np.testing.assert_array_equal(found["prediction"], wanted["prediction"])
+    kept = mixfit.read_table(of_frame.folder / "table.parquet")
+    pd.testing.assert_frame_equal(kept, mixfit.read_table(tmp_path / "same.parquet"))
+    assert mixfit.resume(of_frame.folder, console=QUIET).scores == of_frame.scores
+
+
+def test_a_frame_that_cannot_be_used_leaves_no_folder(table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table)
+    with pytest.raises(mixfit.ConfigError, match="prise"):
+        mixfit.fit(frame, target="prise", images=table.parent, train=SMALL, out=tmp_path / "runs", console=QUIET)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_frame_is_inspected_as_its_file(table: Path, tmp_path: Path) -> None:
+    frame, text = pd.read_csv(table), StringIO()
+    of_file = mixfit.inspect_table(table, target="price", out=tmp_path / "a", console=QUIET)
+    console = Console(file=text, width=200)
+    of_frame = mixfit.inspect_table(frame, target="price", images=table.parent, out=tmp_path / "b", console=console)
+    assert {one.name: one.role for one in of_frame.schema.columns} == {
+        one.name: one.role for one in of_file.schema.columns
+    }
+    assert of_frame.checks == of_file.checks
+    assert (tmp_path / "b" / "inspect.html").is_file()
+    assert text.getvalue().startswith(f"DataFrame  {len(frame)} rows")
