@@ -1,4 +1,4 @@
-"""Which memory format and number type suit an image network on a processor? The table in ``training/arithmetic.py``.
+"""Which memory format and number type suit an image network on a processor? The table in ``training/choose.py``.
 
 Photos a second for each way to compute, on one thread, by the time of the processor, which others on the machine
 disturb least: the best of interleaved rounds. The levels of instructions below the machine's own are had by what
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from mixfit.data.photos.store import ImageFiles
 from mixfit.nn.backbones import LITE0, SMALL_RESNET, make_backbone
-from mixfit.training.arithmetic import FASTER_IN_BFLOAT16, has_bfloat16
+from mixfit.training.choose import FASTER_IN_BFLOAT16, has_bfloat16
 
 LEVELS = {
     "own": {},

@@ -23,10 +23,10 @@ from mixfit.data.loader import DataLoader
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.training.callbacks.displays import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.callbacks.schedule import OneCycle
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import AdamW
+from mixfit.training.schedule import OneCycle
 
 NUMBERS, CATEGORIES, LEVELS, BATCH = 10, 5, 50, 1024
 

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.displays import ProgressLines
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.callbacks.schedule import OneCycle
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.metrics import MAE
+from mixfit.training.schedule import OneCycle
 
 
 class Flat(nn.Module):

@@ -4,7 +4,7 @@ Runs test files under each way to compute, in a process of its own, and prints a
 Tests run with one arithmetic on every machine (``tests/fixed_arithmetic.py``); here each variable is set to something
 else, so that what passes has the margin that other processors need. Levels below the machine's own are those of
 ``ATEN_CPU_CAPABILITY`` (PyTorch), ``ONEDNN_MAX_CPU_ISA`` (oneDNN), MKL and OpenBLAS. "bfloat16" means that
-``training/arithmetic.py`` is told that the processor has, or has not, instructions for it; processes that tests start
+``training/choose.py`` is told that the processor has, or has not, instructions for it; processes that tests start
 are not told so.
 Run: python benchmarks/check_machines.py [--way NAME]... [TEST FILE ...]; by default all ways and all that trains"""
 

@@ -31,9 +31,8 @@ from mixfit.training.callbacks.averaging import ExponentialMovingAverage, Stocha
 from mixfit.training.callbacks.control import EarlyStopping
 from mixfit.training.callbacks.displays import JsonLines
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.callbacks.schedule import OneCycle, Schedule
 from mixfit.training.callbacks.steps import GradientAccumulation, GradientClipping, MixedPrecision
-from mixfit.training.schedule import Cosine, Linear
+from mixfit.training.schedule import Cosine, Linear, OneCycle, Schedule
 
 LINEAR, TREES, NETWORK = (Candidate(kind=kind) for kind in ("linear", "trees", "network"))  # type: ignore[arg-type]
 

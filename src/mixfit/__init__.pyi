@@ -62,7 +62,6 @@ from .training.callbacks.checkpoint import Checkpoints as Checkpoints
 from .training.callbacks.control import EarlyStopping as EarlyStopping
 from .training.callbacks.displays import ProgressLines as ProgressLines
 from .training.callbacks.recorder import Recorder as Recorder
-from .training.callbacks.schedule import OneCycle as OneCycle
 from .training.learner import Learner as Learner
 from .training.loss import cross_entropy as cross_entropy
 from .training.loss import huber as huber
@@ -71,5 +70,6 @@ from .training.loss import mse as mse
 from .training.metrics import Metric as Metric
 from .training.optimizer import SGD as SGD
 from .training.optimizer import AdamW as AdamW
+from .training.schedule import OneCycle as OneCycle
 
 __version__: str

@@ -9,7 +9,7 @@ import torch
 from mixfit.auto.recipe import Run
 from mixfit.config import ModelConfig
 from mixfit.config_file import read_config
-from mixfit.training.arithmetic import has_bfloat16, settle_arithmetic
+from mixfit.training.choose import has_bfloat16, settle_arithmetic
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -14,11 +14,11 @@ from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.errors import ConfigError, DataError, Diverged
 from mixfit.training.callback import EVENTS, Callback, CancelBatch, CancelEpoch, CancelFit, TrainState
 from mixfit.training.callbacks.control import EarlyStopping
-from mixfit.training.callbacks.schedule import OneCycle
 from mixfit.training.learner import Learner
 from mixfit.training.loss import cross_entropy, mse
 from mixfit.training.metrics import ACCURACY, MAE
 from mixfit.training.optimizer import SGD, AdamW, ScheduleFreeAdamW
+from mixfit.training.schedule import OneCycle
 
 X = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
 Y = X @ torch.tensor([1.0, -2.0, 0.5]) + 0.3

@@ -10,7 +10,6 @@ from torch import nn
 
 from mixfit.errors import ConfigError
 from mixfit.training.callback import Callback, TrainState
-from mixfit.training.callbacks.schedule import OneCycle, Schedule, numbers
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import SGD, AdamW, Muon, ScheduleFreeAdamW
@@ -19,10 +18,13 @@ from mixfit.training.schedule import (
     Cosine,
     Exponential,
     Linear,
+    OneCycle,
     Polynomial,
+    Schedule,
     Shape,
     cosine_with_restarts,
     joined,
+    numbers,
     one_cycle,
     one_cycle_momentum,
     warm_up,

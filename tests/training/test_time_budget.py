@@ -9,8 +9,8 @@ from mixfit.training.callback import Callback, TrainState
 from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import StopOnSignal, TimeBudget
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.callbacks.schedule import OneCycle
 from mixfit.training.checkpoint import newest_checkpoint
+from mixfit.training.schedule import OneCycle
 
 
 class Clock(Callback):

@@ -23,9 +23,8 @@ from mixfit.ensemble.cross_fit import photo_means
 from mixfit.errors import ConfigError
 from mixfit.nn.build import is_frozen
 from mixfit.nn.model import MixedInputModel
-from mixfit.training.arithmetic import settle_arithmetic
 from mixfit.training.build import build_model, precompute_features, sized_for
-from mixfit.training.choose import check_loss, choose_optimizer, loss_for
+from mixfit.training.choose import check_loss, choose_optimizer, loss_for, settle_arithmetic
 from mixfit.training.device import default_device
 from mixfit.training.loss import Loss
 

@@ -24,8 +24,6 @@ from .callbacks.guards import OutOfMemoryGuard as OutOfMemoryGuard
 from .callbacks.inspect import WatchActivations as WatchActivations
 from .callbacks.inspect import WatchGradients as WatchGradients
 from .callbacks.recorder import Recorder as Recorder
-from .callbacks.schedule import OneCycle as OneCycle
-from .callbacks.schedule import Schedule as Schedule
 from .callbacks.steps import GradientAccumulation as GradientAccumulation
 from .callbacks.steps import GradientClipping as GradientClipping
 from .callbacks.steps import MixedPrecision as MixedPrecision
@@ -59,6 +57,8 @@ from .optimizer import ScheduleFreeAdamW as ScheduleFreeAdamW
 from .optimizer import clip_gradients as clip_gradients
 from .optimizer import layer_rates as layer_rates
 from .optimizer import parameter_groups as parameter_groups
+from .schedule import OneCycle as OneCycle
+from .schedule import Schedule as Schedule
 from .schedule import cosine_with_restarts as cosine_with_restarts
 from .schedule import joined as joined
 from .schedule import one_cycle as one_cycle

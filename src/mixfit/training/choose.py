@@ -1,19 +1,22 @@
-"""Loss and optimizer by name, with the settings that suit each.
+"""What the names of a configuration stand for: a loss, an optimizer with the rates that suit it, an arithmetic.
 
-In: the names of a ``TrainConfig`` and what is known of the target. Out: a ``Loss``, and a function that makes an
-optimizer. Whoever builds a ``Learner`` by hand passes those themselves and needs nothing from here."""
+In: a ``TrainConfig`` or ``ModelConfig`` and what is known of the target. Out: a ``Loss``, a function that makes an
+optimizer, a configuration without "auto". Whoever builds a ``Learner`` by hand needs nothing from here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import assert_never
 
 import numpy as np
+import torch
 
 from mixfit.choices import LossName, OptimizerName, Task
-from mixfit.config import TrainConfig
+from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.load import MixedData
 from mixfit.errors import ConfigError
+from mixfit.nn.backbones import SMALL_RESNET
+from mixfit.nn.build import is_frozen
 from mixfit.training.loss import CrossEntropy, Focal, Loss, balanced_class_weights, cross_entropy, huber, mae, mse
 from mixfit.training.optimizer import LAMB, SGD, Adam, AdamW, Lion, Muon, Optimizer, RMSProp, ScheduleFreeAdamW
 
@@ -137,3 +140,40 @@ def choose_loss(name: LossName, task: Task, class_counts: Sequence[int | float] 
             return Focal()
         case _:
             assert_never(name)
+
+
+FASTER_IN_BFLOAT16 = (SMALL_RESNET, "resnet", "convnext", "vit_")
+"""How the names of networks begin that learn faster in bfloat16."""
+_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+
+
+def settle_arithmetic(config: ModelConfig, device: torch.device) -> ModelConfig:
+    """Replace "auto" in a configuration by the memory format and number type that suit the network and this processor.
+
+    A fixed table, measured by ``benchmarks/bench_arithmetic.py`` (docs/LOG.md): channels-last is nowhere slower beyond
+    noise; bfloat16 is faster where the processor has instructions for it and the network consists of full convolutions
+    or matrix products, and the depthwise convolutions of the EfficientNet and MobileNet families have none. The size of
+    the photos changes neither. The choice goes into the run's configuration: a run that is repeated from it computes
+    the same bytes.
+
+    A frozen network computes in float32: in bfloat16 its features point elsewhere (a cosine down to .989 on photos),
+    and they are computed only once. A network on a GPU does too, where ``MixedPrecision`` chooses, and so does any
+    network that was not measured.
+
+    Returns:
+        The configuration without "auto". Settings that were given stay as they are.
+    """
+    learns = not is_frozen(config) and config.backbone.startswith(FASTER_IN_BFLOAT16)
+    coarse = learns and device.type == "cpu" and has_bfloat16()
+    return replace(
+        config,
+        memory_format="channels_last" if config.memory_format == "auto" else config.memory_format,
+        precision=("bfloat16" if coarse else "float32") if config.precision == "auto" else config.precision,
+    )
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16, and PyTorch is not told to do without (``ATEN_CPU_CAPABILITY``)."""
+    here = torch.cpu.get_capabilities()
+    level = torch.backends.cpu.get_cpu_capability()
+    return level.startswith("AVX512") and any(here.get(name, False) for name in _INSTRUCTIONS)

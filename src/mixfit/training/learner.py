@@ -1,5 +1,8 @@
-"""Worker processes of PyTorch's DataLoader that are gone: one sentence in place of whatever breaks by it."""
+"""The Learner: the loop of a training on one screen, with everything else done by callbacks.
 
+In: a model, loaders, a loss and an optimizer. Out: a trained model. Knows nothing of tables, columns or folders."""
+
+import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mixfit.data.dataset import FeatureTable
 from mixfit.errors import ConfigError, DataError, Diverged, ResourceError
+from mixfit.nn.freezing import freeze, unfreeze
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.callback import (
     Batches,
@@ -23,43 +28,16 @@ from mixfit.training.callback import (
     TrainingData,
     TrainState,
 )
-from mixfit.training.callbacks.schedule import OneCycle
 from mixfit.training.checkpoint import Snapshot, restore
 from mixfit.training.device import default_device, is_out_of_memory
-from mixfit.training.fine_tune import fine_tune
 from mixfit.training.loss import Loss, PerMember
-from mixfit.training.lr_find import RateSearch, find_rate
+from mixfit.training.lr_find import RateFinder, RateSearch, preserved
 from mixfit.training.metrics import Metric, evaluate
 from mixfit.training.optimizer import AdamW, parameter_groups
+from mixfit.training.schedule import OneCycle
 
 if TYPE_CHECKING:
     from mixfit.training.callbacks.recorder import Recorder
-
-
-_HANDLER = 5.0
-"""Seconds within which PyTorch's handler has heard of a worker's end; it would raise in the caller's code later."""
-
-
-@contextmanager
-def lost_workers_told(loader: object) -> Iterator[None]:
-    """Say in one sentence that a worker process of PyTorch's DataLoader is gone.
-
-    PyTorch's handler of SIGCHLD raises a RuntimeError wherever Python happens to be, also in a callback, and the pipe
-    to the worker may break before that."""
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        has_workers = getattr(loader, "num_workers", 0) > 0
-        lost = isinstance(error, ConnectionError | EOFError) or "DataLoader worker" in str(error)
-        if not (has_workers and lost):
-            raise
-        if not isinstance(error, RuntimeError):
-            with suppress(RuntimeError):
-                time.sleep(_HANDLER)
-        raise ResourceError(
-            f"A worker of the DataLoader was killed, perhaps for want of memory ({str(error).splitlines()[0]}): "
-            "use fewer workers or smaller batches; num_workers=0 shows where it happens."
-        ) from error
 
 
 class Learner:
@@ -148,7 +126,7 @@ class Learner:
             loss_sum=torch.zeros((), device=self.device),  # on the device: no waiting for the GPU at every step
         )
         events = Events([*self.callbacks, *callbacks], state)
-        with lost_workers_told(self.data.train):
+        with _lost_workers_told(self.data.train):
             self._run(state, events, resume)
         return state
 
@@ -199,7 +177,34 @@ class Learner:
         Raises:
             ConfigError: the model has no image network, or the batches carry features in place of pixels.
         """
-        return fine_tune(self, epochs, lr, head_epochs=head_epochs, backbone_rate=backbone_rate, callbacks=callbacks)
+        image = self.model.image if isinstance(self.model, MixedInputModel) else None
+        if image is None:
+            raise ConfigError(
+                "fine_tune is for a model with an image network, and this one has none: use fit_one_cycle."
+            )
+        if isinstance(getattr(self.data, "source", None), FeatureTable):
+            raise ConfigError(
+                "The batches carry features of the frozen image network, which nothing can train: give the Learner the "
+                "data from before precompute_features."
+            )
+        if epochs < 1 or head_epochs < 0:
+            raise ConfigError(f"epochs must be at least 1 and head_epochs at least 0, got {epochs} and {head_epochs}.")
+        if not backbone_rate > 0:
+            raise ConfigError(f"backbone_rate must be above 0, got {backbone_rate}.")
+        learns = [(parameter, parameter.requires_grad) for parameter in image.backbone.parameters()]
+        try:
+            if head_epochs:
+                freeze(image.backbone)
+                self.fit_one_cycle(head_epochs, lr, callbacks=callbacks)
+            unfreeze(image.backbone)
+            whole = copy.copy(self)
+            whole.rates = {"image.backbone": backbone_rate, **(self.rates or {})}
+            return whole.fit_one_cycle(epochs, lr, callbacks=callbacks)
+        except BaseException:
+            for parameter, flag in learns:
+                parameter.requires_grad_(flag)
+            self.model.eval()
+            raise
 
     @property
     def recorder(self) -> "Recorder":
@@ -221,9 +226,18 @@ class Learner:
             steps: of the search; a training set with fewer batches is gone through repeatedly.
             callbacks: of the search; those of the learner rest.
         Raises:
+            ConfigError: the rates do not grow from above 0, or there are too few steps.
+            DataError: there are no training rows.
             Diverged: the loss is not finite from the beginning.
         """
-        return find_rate(self, start=start, end=end, steps=steps, callbacks=callbacks)
+        finder = RateFinder(start, end, steps)
+        if not len(self.data.train):
+            raise DataError("There are no training rows.")
+        trial = copy.copy(self)
+        trial.callbacks = ()
+        with preserved(self.model, (self.data.train, self.data.valid)):
+            trial.fit(-(-steps // len(self.data.train)), 1.0, callbacks=[finder, *callbacks])
+        return finder.found()
 
     def validate(self, loader: Batches | None = None) -> dict[str, float]:
         """Loss and metrics over ``loader`` (by default ``data.valid``), without any callback.
@@ -232,14 +246,14 @@ class Learner:
             Diverged: an output of the model is not finite."""
         state = TrainState(model=self.model, optimizer=None, loss_function=self.loss, epochs=0, steps_per_epoch=0)
         loader = self.data.valid if loader is None else loader
-        with lost_workers_told(loader):
+        with _lost_workers_told(loader):
             self._validate(state, Events([], state), loader)
         return state.metrics
 
     def predict(self, loader: Batches) -> tuple[Tensor, Tensor]:
         """Raw outputs and targets of all rows in the order of ``loader``, on the CPU."""
         self.model.eval()
-        with torch.inference_mode(), lost_workers_told(loader):
+        with torch.inference_mode(), _lost_workers_told(loader):
             pairs = [(self.model(xb), yb) for xb, yb in self._moved(loader)]
         if not pairs:
             raise DataError("There are no rows to predict.")
@@ -426,3 +440,29 @@ class _Cancellable:
             return False
         self.events.fire(self.event)
         return True
+
+
+_HANDLER = 5.0
+"""Seconds within which PyTorch's handler has heard of a worker's end; it would raise in the caller's code later."""
+
+
+@contextmanager
+def _lost_workers_told(loader: object) -> Iterator[None]:
+    """Say in one sentence that a worker process of PyTorch's DataLoader is gone.
+
+    PyTorch's handler of SIGCHLD raises a RuntimeError wherever Python happens to be, also in a callback, and the pipe
+    to the worker may break before that."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        has_workers = getattr(loader, "num_workers", 0) > 0
+        lost = isinstance(error, ConnectionError | EOFError) or "DataLoader worker" in str(error)
+        if not (has_workers and lost):
+            raise
+        if not isinstance(error, RuntimeError):
+            with suppress(RuntimeError):
+                time.sleep(_HANDLER)
+        raise ResourceError(
+            f"A worker of the DataLoader was killed, perhaps for want of memory ({str(error).splitlines()[0]}): "
+            "use fewer workers or smaller batches; num_workers=0 shows where it happens."
+        ) from error

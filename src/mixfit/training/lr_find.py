@@ -1,4 +1,6 @@
-"""Putting back all that a trial training changes: weights, modes, gradients, random states, places of loaders."""
+"""The learning-rate finder: a callback that tries growing rates, what it saw, and a trial that leaves no trace.
+
+``Learner.lr_find`` puts them together."""
 
 import copy
 import math
@@ -11,78 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixfit.errors import ConfigError, DataError, Diverged
+from mixfit.errors import ConfigError, Diverged
 from mixfit.seeding import random_states, set_random_states
 from mixfit.training.callback import Callback, CancelEpoch, CancelFit, TrainState
 from mixfit.training.schedule import Exponential
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from mixfit.training.learner import Learner
-
-
-@contextmanager
-def preserved(model: nn.Module, loaders: Iterable[Any] = ()) -> Iterator[None]:
-    """Leave everything as it was found when the block ends, also by an error.
-
-    That is: parameters, buffers (those that are not saved, too), which of them learn, gradients, the mode of every
-    module, the random states of Python, NumPy and PyTorch on every device, and where the loaders stand in their epoch.
-    """
-    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    buffers = [
-        (module, name, buffer)
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
-    ]
-    kept = _copies([*(parameter for parameter, _, _ in parameters), *(buffer for _, _, buffer in buffers)])
-    modes = [(module, module.training) for module in model.modules()]
-    places = [_place(loader) for loader in loaders]
-    randomness = random_states()
-    for parameter, _, _ in parameters:
-        parameter.grad = None  # set aside rather than copied: an optimizer may zero gradients in place
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, value in kept:
-                tensor.copy_(value)
-        for module, name, buffer in buffers:
-            setattr(module, name, buffer)  # some modules put new tensors in place of their buffers
-        for parameter, learns, gradient in parameters:
-            parameter.requires_grad_(learns)
-            parameter.grad = gradient
-        for module, mode in modes:
-            module.training = mode
-        for restore in places:
-            restore()
-        set_random_states(randomness)
-
-
-def _copies(tensors: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    return [(tensor, tensor.detach().clone()) for tensor in tensors]
-
-
-def _place(loader: Any) -> Any:
-    """A function that puts a loader back to where it stands now."""
-    bookmark = getattr(loader, "bookmark", None)
-    return _foreign_place(loader) if bookmark is None else bookmark()
-
-
-def _foreign_place(loader: Any) -> Any:
-    """PyTorch's loaders draw their orders from a generator, others may have a ``state_dict``."""
-    sampler = getattr(loader, "sampler", None)
-    found = [getattr(part, "generator", None) for part in (loader, sampler, getattr(loader, "batch_sampler", None))]
-    generators = [(it, it.get_state()) for it in found if isinstance(it, torch.Generator)]
-    state = copy.deepcopy(loader.state_dict()) if hasattr(loader, "load_state_dict") else None
-
-    def restore() -> None:
-        for generator, value in generators:
-            generator.set_state(value)
-        if state is not None:
-            loader.load_state_dict(state)
-
-    return restore
 
 
 MINIMUM_STEPS = 10
@@ -170,11 +107,17 @@ class RateFinder(Callback):
     Args:
         start, end: first and last factor of the rate that each group has when the fit begins.
         steps: how many steps there are between them.
+    Raises:
+        ConfigError: the rates do not grow from above 0, or there are too few steps.
     """
 
     order = -20
 
     def __init__(self, start: float, end: float, steps: int) -> None:
+        if not 0 < start < end:
+            raise ConfigError(f"The rates must grow from start to end, both above 0, got {start} and {end}.")
+        if steps < MINIMUM_STEPS:
+            raise ConfigError(f"steps must be at least {MINIMUM_STEPS}, got {steps}.")
         self.shape, self.steps = Exponential(start, end), steps
         self.rates: list[float] = []
         self.losses: list[float] = []
@@ -213,35 +156,24 @@ class RateFinder(Callback):
         """Nobody asks for the validation loss."""
         raise CancelEpoch
 
+    def found(self) -> RateSearch:
+        """What was seen.
 
-def find_rate(
-    learner: "Learner", *, start: float, end: float, steps: int, callbacks: Sequence[Callback] = ()
-) -> RateSearch:
-    """See ``Learner.lr_find``."""
-    if not 0 < start < end:
-        raise ConfigError(f"The rates must grow from start to end, both above 0, got {start} and {end}.")
-    if steps < MINIMUM_STEPS:
-        raise ConfigError(f"steps must be at least {MINIMUM_STEPS}, got {steps}.")
-    if not len(learner.data.train):
-        raise DataError("There are no training rows.")
-    finder = RateFinder(start, end, steps)
-    trial = copy.copy(learner)
-    trial.callbacks = ()
-    with preserved(learner.model, (learner.data.train, learner.data.valid)):
-        trial.fit(-(-steps // len(learner.data.train)), 1.0, callbacks=[finder, *callbacks])
-    if not finder.losses:
-        raise Diverged(
-            "The loss of the first batch is not finite before any step was taken: look for values that are not finite "
-            "in the inputs or in the weights."
-        )
-    if len(finder.losses) < MINIMUM_STEPS:
-        raise Diverged(
-            f"The loss is no longer finite after {len(finder.losses)} steps, at the rate {finder.rates[-1]:.1e}: "
-            f"search from a smaller start than {start:g}."
-        )
-    return RateSearch(
-        rates=tuple(finder.rates), losses=tuple(finder.losses), smoothed=tuple(smooth(finder.losses, steps))
-    )
+        Raises:
+            Diverged: the loss is not finite from the beginning.
+        """
+        if not self.losses:
+            raise Diverged(
+                "The loss of the first batch is not finite before any step was taken: look for values that are not "
+                "finite in the inputs or in the weights."
+            )
+        if len(self.losses) < MINIMUM_STEPS:
+            raise Diverged(
+                f"The loss is no longer finite after {len(self.losses)} steps, at the rate {self.rates[-1]:.1e}: "
+                f"search from a smaller start than {self.shape.start:g}."
+            )
+        smoothed = tuple(smooth(self.losses, self.steps))
+        return RateSearch(rates=tuple(self.rates), losses=tuple(self.losses), smoothed=smoothed)
 
 
 def smooth(losses: Sequence[float], steps: int) -> list[float]:
@@ -252,3 +184,66 @@ def smooth(losses: Sequence[float], steps: int) -> list[float]:
     values = np.minimum(values, values[: max(MINIMUM_STEPS, len(values) // 4)].max())
     weights = np.exp(-0.5 * ((places[:, None] - places) / max(1.0, 0.04 * steps)) ** 2)
     return [float(value) for value in weights @ values / weights.sum(1)]
+
+
+@contextmanager
+def preserved(model: nn.Module, loaders: Iterable[Any] = ()) -> Iterator[None]:
+    """Leave everything as it was found when the block ends, also by an error.
+
+    That is: parameters, buffers (those that are not saved, too), which of them learn, gradients, the mode of every
+    module, the random states of Python, NumPy and PyTorch on every device, and where the loaders stand in their epoch.
+    """
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    buffers = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
+    ]
+    kept = _copies([*(parameter for parameter, _, _ in parameters), *(buffer for _, _, buffer in buffers)])
+    modes = [(module, module.training) for module in model.modules()]
+    places = [_place(loader) for loader in loaders]
+    randomness = random_states()
+    for parameter, _, _ in parameters:
+        parameter.grad = None  # set aside rather than copied: an optimizer may zero gradients in place
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in kept:
+                tensor.copy_(value)
+        for module, name, buffer in buffers:
+            setattr(module, name, buffer)  # some modules put new tensors in place of their buffers
+        for parameter, learns, gradient in parameters:
+            parameter.requires_grad_(learns)
+            parameter.grad = gradient
+        for module, mode in modes:
+            module.training = mode
+        for restore in places:
+            restore()
+        set_random_states(randomness)
+
+
+def _copies(tensors: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return [(tensor, tensor.detach().clone()) for tensor in tensors]
+
+
+def _place(loader: Any) -> Any:
+    """A function that puts a loader back to where it stands now."""
+    bookmark = getattr(loader, "bookmark", None)
+    return _foreign_place(loader) if bookmark is None else bookmark()
+
+
+def _foreign_place(loader: Any) -> Any:
+    """PyTorch's loaders draw their orders from a generator, others may have a ``state_dict``."""
+    sampler = getattr(loader, "sampler", None)
+    found = [getattr(part, "generator", None) for part in (loader, sampler, getattr(loader, "batch_sampler", None))]
+    generators = [(it, it.get_state()) for it in found if isinstance(it, torch.Generator)]
+    state = copy.deepcopy(loader.state_dict()) if hasattr(loader, "load_state_dict") else None
+
+    def restore() -> None:
+        for generator, value in generators:
+            generator.set_state(value)
+        if state is not None:
+            loader.load_state_dict(state)
+
+    return restore
