@@ -216,12 +216,11 @@ def one_real(name: str, size: int, seed: int) -> dict[str, float]:
     assert model.image is not None
     backbone = model.image.backbone
     data = precompute_features(data, model)
-    pixels = data.pixel_source
     learnable, test = np.sort(np.concatenate([data.split.train, data.split.valid])), data.split.test
-    assert pixels is not None
     assert data.photos is not None
-    assert isinstance(data.source, FeatureTable)
-    slots = data.photos.slots
+    slots, pixels, frozen = data.photos.slots, data.photos.pixels, data.photos.features
+    assert pixels is not None
+    assert frozen is not None
 
     def fitted(fitting: Fitting, place: int) -> FeatureTable:
         network = fitting.fitted[place]
@@ -252,13 +251,13 @@ def one_real(name: str, size: int, seed: int) -> dict[str, float]:
         own = np.unique(slots[folds.rows[folds.number == place]])
         values[own[own >= 0]] = table.values[own[own >= 0]]
     features = {
-        "frozen": data.source,
+        "frozen": frozen,
         "leaky": fitted(fits["one"], 0),
-        "cross-fitted": FeatureTable(values, data.source.readable, data.source.failures),
+        "cross-fitted": FeatureTable(values, frozen.readable, frozen.failures),
     }
     truth, found = data.arrays.target.numpy()[test], {}
     for kind, table in features.items():
-        with_table = replace(everything, source=table)
+        with_table = everything.with_features(table)
         fold = make_fold(with_table, learnable, photo_means(with_table), seed=seed)
         for second in ("linear", "trees"):
             model_of_both = fit_candidate(Candidate(kind=second, photos=True), fold, model=settings, train=training)

@@ -26,8 +26,7 @@ from scipy.stats import t as student
 from mixfit.choices import Role
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
-from mixfit.data.load import MixedData, load_data
-from mixfit.data.photos.find import Photos
+from mixfit.data.load import MixedData, TablePhotos, load_data
 from mixfit.ensemble.blend import Blend, ModelPredictions, blend, row_losses
 from mixfit.ensemble.cross_fit import FittedFolds, Fitting, cross_fit, fit_folds
 from mixfit.ensemble.intervals import tempered
@@ -97,13 +96,17 @@ def draw(seed: int, share: float, further: int) -> tuple[MixedData, str]:
     if weighted:
         frame["importance"], roles["importance"] = rng.uniform(0.5, 2.0, rows).round(2), "weight"
     data = load_data(frame, target="y", config=DataConfig(roles=roles), seed=seed)
-    photos = Photos(
-        files=(b"",) * rows, slots=np.arange(rows)[:, None], slot_columns=("photo",), bad=[], missing_cells={}
+    photos = TablePhotos(
+        files=(b"",) * rows,
+        slots=np.arange(rows)[:, None],
+        slot_columns=("photo",),
+        bad=[],
+        missing_cells={},
+        features=FeatureTable(torch.from_numpy(features.astype(np.float32)), torch.ones(rows, dtype=torch.bool)),
     )
-    source = FeatureTable(torch.from_numpy(features.astype(np.float32)), torch.ones(rows, dtype=torch.bool))
     told_of = {"groups": grouped, "weights": weighted, "heavy tails": heavy}
     words = ["number" if number else "classes", *(word for word, there in told_of.items() if there)]
-    return replace(data, photos=photos, source=source), ", ".join(words)
+    return replace(data, photos=photos), ", ".join(words)
 
 
 def judge(seed: int, share: float = 0.0, *, held_out: bool = False) -> Found:

@@ -62,7 +62,7 @@ class Workshop:
         network = build_model(data, QUICK_MODEL, seed=0)
         assert network.image is not None
         mixed = precompute_features(data, network)
-        dealt = fit_folds(mixed, folds, seed=0).with_pixels(data.source)  # type: ignore[arg-type]
+        dealt = fit_folds(mixed, folds, seed=0).with_pixels(data.photos.pixels)  # type: ignore[union-attr]
         return cls(data=data, mixed=mixed, image=network.image, folds=dealt, model=QUICK_MODEL)
 
     def blend(self, candidates: Sequence[Candidate], *, epochs: int = 1, photos: bool = True) -> BlendPredictor:

@@ -97,7 +97,7 @@ def loaded(table: Path, model_config: ModelConfig) -> tuple[MixedData, torch.nn.
 def tuned_fit(
     data: MixedData, backbone: torch.nn.Module, model: ModelConfig, epochs: int
 ) -> tuple[FittedFolds, Fitting]:
-    folds = fit_folds(data, 2, seed=0).with_pixels(data.pixel_source)
+    folds = fit_folds(data, 2, seed=0).with_pixels(data.photos.pixels)  # type: ignore[union-attr]
     train = TrainConfig(epochs=epochs)
     before = cross_fit(UNTUNED, folds, model=model, train=train, backbone=backbone)
     return folds, cross_fit(TUNED, folds, model=model, train=train, backbone=backbone, begin_at=before)

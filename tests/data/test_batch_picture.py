@@ -94,5 +94,5 @@ def test_photos_that_somebody_else_normalised_are_refused(demo_table: Path) -> N
     xb, _ = next(iter(mixed.train))
     assert xb.images is not None
     strange = replace(xb, images=xb.images.float(), normalized=True)
-    with pytest.raises(ConfigError, match=r"normalised, but not by mixfit\.Normalize"):
-        shown_pixels(strange, mixed)
+    with pytest.raises(ConfigError, match=r"normalised, but not by mixfit\.data\.Normalize"):
+        shown_pixels(strange, mixed.transforms)

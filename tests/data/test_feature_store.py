@@ -279,10 +279,12 @@ def test_a_frozen_run_stores_no_pixels_and_a_warm_one_reads_no_file(
 ) -> None:
     model = build_model(data, ModelConfig(), seed=0)
     cold = batches(precompute_features(data, model))
-    assert data.cache is not None
-    assert [store.folder.name.split("-")[0] for store in list_stores(data.cache.folder)] == ["copies", "features"]
+    assert data.photos is not None
+    assert data.photos.cache is not None
+    stores = list_stores(data.photos.cache.folder)
+    assert [store.folder.name.split("-")[0] for store in stores] == ["copies", "features"]
     monkeypatch.setattr("mixfit.data.photos.store.read_image", pytest.fail)
-    again = replace(data, batch_size=data.batch_size)  # a new object whose loaders start anew
+    again = replace(data, photos=replace(data.photos))  # a new object, which opens the cache anew
     warm = batches(precompute_features(again, model))
     assert all(torch.equal(a, b) for a, b in zip(cold, warm, strict=True))
 
@@ -290,10 +292,12 @@ def test_a_frozen_run_stores_no_pixels_and_a_warm_one_reads_no_file(
 def test_batches_of_pixels_are_the_same_cold_warm_and_without_a_cache(
     data: MixedData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without = batches(replace(data, cache=None))
-    cold = batches(replace(data))
+    photos = data.photos
+    assert photos is not None
+    without = batches(replace(data, photos=replace(photos, cache=None)))
+    cold = batches(replace(data, photos=replace(photos)))  # a new object, which opens the cache anew
     monkeypatch.setattr("mixfit.data.photos.store.read_image", pytest.fail)
-    warm = batches(replace(data))
+    warm = batches(replace(data, photos=replace(photos)))
     assert len(without) == len(cold) == len(warm)
     for a, b, c in zip(without, cold, warm, strict=True):
         assert torch.equal(a, b)

@@ -197,8 +197,10 @@ def test_shuffled_labels(data: MixedData) -> None:
 
 
 def with_features(data: MixedData, change: Callable[[Tensor], Tensor]) -> MixedData:
-    assert isinstance(data.source, FeatureTable)
-    return data.with_features(FeatureTable(change(data.source.values), data.source.readable, {}))
+    assert data.photos is not None
+    features = data.photos.features
+    assert features is not None
+    return data.with_features(FeatureTable(change(features.values), features.readable, {}))
 
 
 def test_photos_that_are_all_the_same(data: MixedData) -> None:
@@ -216,10 +218,11 @@ def rise_without_photos(doctor: Doctor) -> float:
 
 
 def test_photos_of_other_rows(data: MixedData) -> None:
-    assert isinstance(data.source, FeatureTable)
+    assert data.photos is not None
+    assert data.photos.features is not None
     doctors = []
     for deal in range(12):
-        order = torch.randperm(len(data.source.values), generator=torch.Generator().manual_seed(deal))
+        order = torch.randperm(len(data.photos.features.values), generator=torch.Generator().manual_seed(deal))
         doctors.append(watched(with_features(data, lambda values, order=order: values[order])))
     found = [named(doctor) for doctor in doctors]
     assert all(names in ([], ["photos carry nothing"]) for names in found), found

@@ -290,7 +290,8 @@ def test_f27_a_link_or_fifo_put_in_place_of_a_photo_after_the_scan_is_refused(tm
         (tmp_path / "root" / f"{name}.jpg").unlink()
     (tmp_path / "root" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     os.mkfifo(tmp_path / "root" / "fifo.jpg")
-    for source in (data.source, data.photo_source):  # from the files, and by way of the cache
+    assert data.photos is not None
+    for source in (data.photos.decoder, data.photos.pixels):  # from the files, and by way of the cache
         assert isinstance(source, ImageFiles | ImageStore)
         pixels, ok = source.read(np.arange(3))
         assert ok.tolist() == [True, False, False]

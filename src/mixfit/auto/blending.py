@@ -15,7 +15,6 @@ from mixfit.auto.kept_models import RunKeeper
 from mixfit.auto.presets import plan_for
 from mixfit.config import ModelConfig, TrainConfig, parse_duration
 from mixfit.data.columns.preprocess import TablePreprocessor
-from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
 from mixfit.data.ties import COPIES_TIE_NONE
 from mixfit.ensemble.blend import Blend, ModelPredictions, blend, gain, row_losses
@@ -181,10 +180,11 @@ def train_blend(
     plan = plan_for(mixed, train, lightgbm=lightgbm)
     choosing = keeper is not None and any(callback.chooses for callback in keeper.callbacks)
     folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing)
-    backbone = image.backbone if image is not None and isinstance(mixed.source, FeatureTable) else None
+    features = None if mixed.photos is None else mixed.photos.features
+    backbone = image.backbone if image is not None and features is not None else None
     budget = None if train.time is None else parse_duration(train.time)
     judged = _Judged.of(folds)
-    on_features = mixed.photos is None or isinstance(mixed.source, FeatureTable)
+    on_features = mixed.photos is None or features is not None
     fittings: list[Fitting] = []
     left_out: list[str] = [] if on_features else ["simple models of photos: the image network is not a frozen one"]
     told = any(COPIES_TIE_NONE in note for note in mixed.notes)
@@ -211,8 +211,8 @@ def train_blend(
         on_pixels = candidate.kind == "network" and candidate.photos and (candidate.tuned or backbone is None)
         small = len(folds.rows) <= SMALL and not on_pixels
         with _status(console, f" {candidate.name} ..."), one_thread() if small else nullcontext():
-            if candidate.tuned:  # nothing before it needs the photos decoded
-                folds = folds.with_pixels(mixed.pixel_source)
+            if candidate.tuned and mixed.photos is not None:  # nothing before it needs the photos decoded
+                folds = folds.with_pixels(mixed.photos.pixels)
                 judged = replace(judged, folds=folds)
             untuned = replace(candidate, tuned=False)
             begin_at = next((other for other in fittings if candidate.tuned and other.candidate == untuned), None)
@@ -357,7 +357,7 @@ def _predictor(
     by_name = {fitting.candidate.name: fitting for fitting in fittings}
     photos = any(by_name[name].candidate.photos for name in chosen.shares)
     photo_encoder = None
-    if photos and image is not None and isinstance(mixed.source, FeatureTable):
+    if photos and image is not None and mixed.photos is not None and mixed.photos.features is not None:
         photo_encoder = PhotoEncoder(encoder=image, config=model, image_size=mixed.image_size)
     preprocessor = TablePreprocessor.fit(mixed.frame.iloc[folds.rows], mixed.schema, folds.weight)
     return BlendPredictor(

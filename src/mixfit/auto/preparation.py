@@ -15,7 +15,6 @@ from mixfit.data.checks.copies import equal_photos, row_copies
 from mixfit.data.checks.photos import equal_files
 from mixfit.data.checks.table import class_balance, find_clusters, parts_of, torn_ids
 from mixfit.data.columns.schema import Schema, suspicious_columns
-from mixfit.data.dataset import FeatureTable
 from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint, read_fingerprint
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.transforms.augment import augmentation
@@ -139,8 +138,8 @@ def with_features(mixed: MixedData, network: MixedInputModel, console: Console) 
         return mixed
     clock = Clock()
     mixed = precompute_features(mixed, network, progress=console.is_terminal and not console.quiet)
-    if isinstance(mixed.source, FeatureTable):
-        console.print(f" image features of {len(mixed.source.readable):,} photos in {clock.lap():.1f} s")
+    if mixed.photos is not None and mixed.photos.features is not None:
+        console.print(f" image features of {len(mixed.photos.features.readable):,} photos in {clock.lap():.1f} s")
     return mixed
 
 

@@ -5,7 +5,6 @@ from typing import Any, assert_never
 
 from mixfit.choices import Preset
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
-from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
 from mixfit.models.fold import Candidate
 from mixfit.models.kernels import MOST_ROWS
@@ -55,7 +54,7 @@ def plan_for(data: MixedData, train: TrainConfig, *, lightgbm: bool | None = Non
     match preset:
         case "quick":
             # The same network without photos, so that what photos are said to add is not what a network adds.
-            twin = replace(table, light=isinstance(data.source, FeatureTable))
+            twin = replace(table, light=data.photos is not None and data.photos.features is not None)
             tried = [*simple, twin, both] if data.photos is not None else [*simple, table]
         case "balanced":
             tried = [*simple, *further, table, both]
@@ -105,7 +104,7 @@ def unused_settings(mixed: MixedData, data: DataConfig, model: ModelConfig, trai
             f"valid={data.valid:g} has little effect: the folds of preset {preset} take training and validation rows "
             "alike"
         )
-    on_features = isinstance(mixed.source, FeatureTable)
+    on_features = mixed.photos is not None and mixed.photos.features is not None
     if model.tabular == "tabm" and all(takes_mlp(candidate, on_features=on_features) for candidate in networks):
         found += [
             f"{name}={getattr(model, name)} has no effect: no network of preset {preset} is a TabM on these data"
@@ -124,9 +123,9 @@ def _can_learn(candidate: Candidate, data: MixedData, folds: int) -> bool:
     columns = data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1]
     if (candidate.photos and data.photos is None) or (candidate.table and not columns):
         return False
-    if candidate.photos and candidate.kind != "network" and not isinstance(data.source, FeatureTable):
+    if candidate.photos and data.photos is not None and candidate.kind != "network" and data.photos.features is None:
         return False  # there are only pixels
-    if candidate.tuned and (data.pixels is None or not isinstance(data.source, FeatureTable)):
+    if candidate.tuned and (data.photos is None or data.photos.decoder is None or data.photos.features is None):
         return False  # networks learn from pixels anyway, or there are only features
     if candidate.kind == "lightgbm":
         return len(data.target.classes or ()) <= _MOST_CLASSES_OF_LIGHTGBM

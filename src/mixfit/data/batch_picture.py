@@ -1,9 +1,9 @@
 """A picture of training rows: their photos as the network sees them, with the cells of the table below.
 
-In: data that are ready to train on. Out: a matplotlib figure, which a notebook shows by itself."""
+In: a batch, and the table that its rows are of. Out: a matplotlib figure, which a notebook shows by itself."""
 
 import textwrap
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,37 +13,31 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from mixfit.data.batch import Inputs
-from mixfit.data.dataset import FeatureTable
-from mixfit.data.loader import DataLoader
-from mixfit.data.sampler import ShuffledSampler
-from mixfit.data.transforms.transform import Normalize
+from mixfit.data.columns.schema import Schema
+from mixfit.data.transforms.transform import Normalize, Transform
 from mixfit.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from mixfit.data.load import MixedData
 
 _COLUMNS = 4
 _CELLS, _WIDTH = 6, 26
 """Most cells of a row that are written below its photos, and letters in a line."""
 
 
-def batch_figure(data: "MixedData", rows: int = 8) -> "Figure":
-    """See ``MixedData.show_batch``."""
+def batch_figure(xb: Inputs, frame: pd.DataFrame, schema: Schema, transforms: Sequence[Transform]) -> "Figure":
+    """A panel for each row of a batch.
+
+    Args:
+        xb: on the CPU.
+        frame: the table, whose index numbers its rows for people.
+        schema: of the table.
+        transforms: that the photos went through.
+    """
     from matplotlib.figure import Figure
 
-    if rows < 1:
-        raise ConfigError(f"rows must be at least 1, got {rows}.")
-    rows = min(rows, len(data.split.train))
-    if isinstance(data.source, FeatureTable):  # the network sees features; a person wants to see photos
-        data = replace(data, source=data.pixel_source)
-    sampler = ShuffledSampler(len(data.split.train), rows, seed=data.seed)
-    loader = DataLoader(
-        data.dataset("train"), sampler, transforms=data.transforms, training=True, device="cpu", prefetch=0
-    )
-    xb, _ = next(iter(loader))
-    pixels = None if xb.images is None else shown_pixels(xb, data)
+    rows = len(xb)
+    pixels = None if xb.images is None else shown_pixels(xb, transforms)
     across = min(_COLUMNS, rows)
     down = -(-rows // across)
     figure = Figure(figsize=(2.7 * across, 4.1 * down), layout="constrained")
@@ -58,14 +52,14 @@ def batch_figure(data: "MixedData", rows: int = 8) -> "Figure":
         else:
             above.text(0.5, 0.5, "no photo", ha="center", va="center", color="0.5", transform=above.transAxes)
         row = int(xb.rows[place])
-        target, cells = _words(data, row)
+        target, cells = _words(frame.iloc[row], schema)
         # A "$" in a cell is a dollar, not the beginning of a formula.
-        above.set_title(f"row {data.row_numbers[row]}\n{target}", fontsize=9, parse_math=False)
+        above.set_title(f"row {frame.index[row]}\n{target}", fontsize=9, parse_math=False)
         below.text(0.02, 1.0, cells, va="top", fontsize=8, transform=below.transAxes, parse_math=False)
     return figure
 
 
-def shown_pixels(xb: Inputs, data: "MixedData") -> UInt8[Tensor, "batch photos 3 height width"]:
+def shown_pixels(xb: Inputs, transforms: Sequence[Transform]) -> UInt8[Tensor, "batch photos 3 height width"]:
     """The photos of a batch as pixels in 0..255, whatever scale the network sees them in.
 
     Raises:
@@ -76,7 +70,7 @@ def shown_pixels(xb: Inputs, data: "MixedData") -> UInt8[Tensor, "batch photos 3
     if images.dtype == torch.uint8:
         return images
     if xb.normalized:
-        used = next((transform for transform in data.transforms if isinstance(transform, Normalize)), None)
+        used = next((transform for transform in transforms if isinstance(transform, Normalize)), None)
         if used is None:
             raise ConfigError(
                 "The photos are normalised, but not by mixfit.data.Normalize: no picture of them can be made."
@@ -86,15 +80,12 @@ def shown_pixels(xb: Inputs, data: "MixedData") -> UInt8[Tensor, "batch photos 3
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _words(data: "MixedData", row: int) -> tuple[str, str]:
+def _words(cells: pd.Series, schema: Schema) -> tuple[str, str]:
     """The target, and the first cells that the network sees, one a line."""
-    cells = data.frame.iloc[row]
-    used = [column.name for column in data.schema.columns if column.role in ("number", "category", "date")]
+    used = [column.name for column in schema.columns if column.role in ("number", "category", "date")]
     lines = [_line(name, cells[name]) for name in used[:_CELLS]]
     more = len(used) - _CELLS
-    return _line(data.schema.target, cells[data.schema.target]), "\n".join(
-        [*lines, *([f"and {more} more"] * (more > 0))]
-    )
+    return _line(schema.target, cells[schema.target]), "\n".join([*lines, *([f"and {more} more"] * (more > 0))])
 
 
 def _line(name: str, cell: object) -> str:

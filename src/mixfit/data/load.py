@@ -4,7 +4,7 @@ In: a table and what is known of its columns. Out: ``MixedData`` with ``.train``
 whose statistics come from the training rows alone. Imports nothing from ``nn`` or ``training``."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +71,42 @@ class PreparedTarget:
     """One record for each row that the split lost."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TablePhotos(Photos):
+    """The photos of a table that is ready to train on: which row has which, their pixels and their features."""
+
+    decoder: ImageSource | None = None
+    """Reads the files, see ``pixels``; None where features alone are known."""
+    features: FeatureTable | None = None
+    """Of a frozen image network, computed once; batches carry them in place of pixels."""
+    cache: Cache | None = None
+    """Where decoded photos and features are kept from run to run; None to keep none."""
+
+    @classmethod
+    def found(cls, photos: Photos, *, size: int, crop: Crop, cache: Cache | None) -> "TablePhotos":
+        """Photos that ``find_photos`` gave, with ``size`` pixels a side."""
+        same = {field.name: getattr(photos, field.name) for field in fields(photos)}
+        return cls(**same, decoder=ImageFiles(photos.files, size=size, crop=crop, follow_links=False), cache=cache)
+
+    @cached_property
+    def pixels(self) -> ImageSource | None:
+        """The pixels of all photos, decoded once into the cache if there is one.
+
+        Decoding starts when this is used first, so that it never happens when all features are known already."""
+        if self.cache is None or not isinstance(self.decoder, ImageFiles):
+            return self.decoder
+        return open_image_store(self.decoder, size=self.decoder.size, crop=self.decoder.crop, cache=self.cache)
+
+    @property
+    def inputs(self) -> ImageSource | FeatureTable | None:
+        """What batches take: features where there are such, else pixels."""
+        return self.pixels if self.features is None else self.features
+
+    def on_pixels(self) -> "TablePhotos":
+        """The same without features."""
+        return replace(self, features=None)
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MixedData:
     """A table with photos, split and ready to train on: ``for xb, yb in data.train``."""
@@ -83,14 +119,8 @@ class MixedData:
     preprocessor: TablePreprocessor
     target: Target
     arrays: Arrays
-    photos: Photos | None
-    """Which photos each row has; None when there is no image column."""
-    source: ImageSource | FeatureTable | None
-    """Where pixels or features come from; pixels by way of ``cache``, see ``photo_source``."""
-    pixels: ImageSource | None = None
-    """Where pixels come from when ``source`` has features; by way of ``cache``, see ``pixel_source``."""
-    cache: Cache | None = None
-    """Where decoded photos and features are kept from run to run; None to keep none."""
+    photos: TablePhotos | None
+    """Which photos each row has, with their pixels and features; None when there is no image column."""
     bad: list[BadInput]
     """Cells and rows that were repaired or left out, and photos whose file cannot be used; by row of the table."""
     image_size: int
@@ -144,27 +174,11 @@ class MixedData:
         """The test rows in the order of the table."""
         return self.rows("test")
 
-    @cached_property
-    def photo_source(self) -> ImageSource | FeatureTable | None:
-        """What batches take photos from: ``source``, whose files are decoded once into the cache if there is one.
-
-        Decoding starts when this is used first, so that it never happens when all features are known already."""
-        return self.source if isinstance(self.source, FeatureTable) else self._decoded(self.source)
-
-    @cached_property
-    def pixel_source(self) -> ImageSource | None:
-        """The pixels of all photos, also where batches take features; decoded once into the cache if there is one."""
-        return self._decoded(self.pixels) if isinstance(self.source, FeatureTable) else self._decoded(self.source)
-
-    def _decoded(self, source: ImageSource | None) -> ImageSource | None:
-        if self.cache is None or not isinstance(source, ImageFiles):
-            return source
-        return open_image_store(source, size=source.size, crop=source.crop, cache=self.cache)
-
     @property
     def photo_failures(self) -> dict[int, str]:
         """What is wrong with each photo that was needed so far and could not be read, by number."""
-        return {} if self.photo_source is None else self.photo_source.failures
+        inputs = None if self.photos is None else self.photos.inputs
+        return {} if inputs is None else inputs.failures
 
     def folds(self, k: int, *, seed: int) -> Folds:
         """Folds of the training and validation rows, forward in time where the table is split by time.
@@ -196,19 +210,35 @@ class MixedData:
             rows=rows,
             slots=None if arrays.slots is None else arrays.slots[rows],
             columns=None if self.photos is None else torch.from_numpy(self.photos.columns),
-            photos=self.photo_source,
+            photos=None if self.photos is None else self.photos.inputs,
             weight=None if arrays.weight is None else arrays.weight[rows],
             numbers=torch.from_numpy(self.row_numbers[self.split.of(name)]),
         )
 
     def show_batch(self, rows: int = 8) -> "Figure":
         """A picture of a few training rows: photos as the network sees them, augmented and all, target and cells."""
-        return batch_figure(self, rows)
+        if rows < 1:
+            raise ConfigError(f"rows must be at least 1, got {rows}.")
+        rows = min(rows, len(self.split.train))
+        # Where the network sees features, a person wants to see photos.
+        seen = self if self.photos is None else replace(self, photos=self.photos.on_pixels())
+        sampler = ShuffledSampler(len(self.split.train), rows, seed=self.seed)
+        transforms = self.transforms
+        loader = DataLoader(
+            seen.dataset("train"), sampler, transforms=transforms, training=True, device="cpu", prefetch=0
+        )
+        xb, _ = next(iter(loader))
+        return batch_figure(xb, self.frame, self.schema, transforms)
 
     def with_features(self, features: FeatureTable) -> "MixedData":
-        """The same data whose batches carry ``features`` in place of pixels."""
-        pixels = self.pixels if isinstance(self.source, FeatureTable) else self.source
-        return replace(self, source=features, pixels=pixels)
+        """The same data whose batches carry ``features`` in place of pixels.
+
+        Raises:
+            ConfigError: the table has no photos.
+        """
+        if self.photos is None:
+            raise ConfigError("The table has no image column, so there are no photos to have features.")
+        return replace(self, photos=replace(self.photos, features=features))
 
     def _loader(self, name: SplitName, sampler: ShuffledSampler | SequentialSampler, *, training: bool) -> DataLoader:
         return DataLoader(
@@ -285,9 +315,7 @@ def load_data(
             slots=None if photos is None else torch.from_numpy(photos.slots),
             weight=goal.weight,
         ),
-        photos=photos,
-        source=None if photos is None else ImageFiles(photos.files, size=size, crop=config.crop, follow_links=False),
-        cache=cache,
+        photos=None if photos is None else TablePhotos.found(photos, size=size, crop=config.crop, cache=cache),
         bad=[
             *weightless,
             *in_table_rows(

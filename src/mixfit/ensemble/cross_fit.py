@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.columns.preprocess import TablePreprocessor
-from mixfit.data.dataset import FeatureTable, ImageSource
+from mixfit.data.dataset import ImageSource
 from mixfit.data.folds import Folds
 from mixfit.data.load import MixedData, default_batch_size
 from mixfit.data.split import Split
@@ -181,7 +181,7 @@ def photo_means(data: MixedData, rows: np.ndarray | None = None) -> PhotoMeans:
     """What the photos of some rows look like, by default of all, if there are features."""
     chosen = np.arange(len(data.frame)) if rows is None else rows
     slots = None if data.photos is None else data.photos.slots[chosen]
-    return mean_features(len(chosen), slots, data.source if isinstance(data.source, FeatureTable) else None)
+    return mean_features(len(chosen), slots, None if data.photos is None else data.photos.features)
 
 
 def make_fold(
@@ -209,7 +209,7 @@ def make_fold(
         encoded=encoder.encode(data.frame, photos, arrays=(arrays.numeric, arrays.categorical)),
         slots=None if data.photos is None else data.photos.slots,
         columns=None if data.photos is None else data.photos.columns,
-        source=data.photo_source,
+        source=None if data.photos is None else data.photos.inputs,
     )
     nothing = np.zeros(0, dtype=np.int64)
     train, valid = (fit_rows, nothing) if network_rows is None else network_rows

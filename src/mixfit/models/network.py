@@ -163,7 +163,7 @@ def restricted(data: MixedData, *, table: bool, photos: bool) -> MixedData:
     if photos:
         return replace(data, arrays=arrays, preprocessor=preprocessor)
     arrays = replace(arrays, slots=None)
-    return replace(data, arrays=arrays, preprocessor=preprocessor, photos=None, source=None)
+    return replace(data, arrays=arrays, preprocessor=preprocessor, photos=None)
 
 
 def fit_network(
@@ -185,8 +185,8 @@ def fit_network(
     data = restricted(fold.data, table=candidate.table, photos=candidate.photos)
     if train_config.batch_size is not None:  # else the one that suits the rows of the fold
         data = replace(data, batch_size=train_config.batch_size)
-    if candidate.tuned:
-        data = replace(data, source=fold.rows.pixels, cache=None)
+    if candidate.tuned and data.photos is not None:
+        data = replace(data, photos=replace(data.photos, decoder=fold.rows.pixels, features=None, cache=None))
     if takes_mlp(candidate, on_features=backbone is not None) and model_config.tabular == "tabm":
         model_config = replace(model_config, tabular="mlp")
     config = sized_for(data, model_config)

@@ -119,7 +119,7 @@ def build_model(data: MixedData, config: ModelConfig | None = None, *, seed: int
 def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bool = False) -> MixedData:
     """Run the frozen backbone once over every photo; the result's batches carry the features in place of pixels.
 
-    Features that an earlier run left in ``data.cache`` are not computed again. All are held in memory, 4 bytes a
+    Features that an earlier run left in ``data.photos.cache`` are not computed again. All are held in memory, 4 bytes a
     number: 5 kB a photo for the default backbone, half a gigabyte for 100,000 photos.
 
     Raises:
@@ -127,7 +127,8 @@ def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bo
     """
     if model.image is None or not model.image.frozen:
         raise ConfigError("Features can be computed once only for a frozen image encoder.")
-    if data.source is None or isinstance(data.source, FeatureTable):
+    photos = data.photos
+    if photos is None or photos.decoder is None or photos.features is not None:
         return data
     if data.transforms:
         raise ConfigError(
@@ -135,9 +136,9 @@ def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bo
             "without them, or train the image encoder on pixels."
         )
     store = None
-    if data.cache is not None and isinstance(data.source, ImageFiles):
-        store = open_feature_store(model.image, data.source, data.cache)
-    return data.with_features(encode_photos(model.image, data.source, store=store, progress=progress))
+    if photos.cache is not None and isinstance(photos.decoder, ImageFiles):
+        store = open_feature_store(model.image, photos.decoder, photos.cache)
+    return data.with_features(encode_photos(model.image, photos.decoder, store=store, progress=progress))
 
 
 def open_feature_store(encoder: ImageEncoder, source: ImageFiles, cache: Cache) -> FeatureStore:

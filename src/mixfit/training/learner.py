@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixfit.data.dataset import FeatureTable
 from mixfit.errors import ConfigError, DataError, Diverged, ResourceError
 from mixfit.nn.freezing import freeze, unfreeze
 from mixfit.nn.model import MixedInputModel
@@ -182,7 +181,7 @@ class Learner:
             raise ConfigError(
                 "fine_tune is for a model with an image network, and this one has none: use fit_one_cycle."
             )
-        if isinstance(getattr(self.data, "source", None), FeatureTable):
+        if getattr(getattr(self.data, "photos", None), "features", None) is not None:
             raise ConfigError(
                 "The batches carry features of the frozen image network, which nothing can train: give the Learner the "
                 "data from before precompute_features."

@@ -91,7 +91,6 @@ class LargeTable:
             target=self.target,
             arrays=arrays,
             photos=None,
-            source=None,
             bad=[],
             image_size=NO_PHOTOS_SIZE,
             crop="squash",
