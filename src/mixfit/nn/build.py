@@ -1,6 +1,6 @@
 """The network of a configuration, for data of a shape."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, assert_never
 
@@ -12,9 +12,9 @@ from mixfit.errors import ConfigError, DataError
 from mixfit.files import Within, shown
 from mixfit.nn.backbones import Backbone, has_pretrained_weights, make_backbone
 from mixfit.nn.freezing import unfreeze_last
-from mixfit.nn.fusion import make_fusion
+from mixfit.nn.fusion import Fusion, make_fusion
 from mixfit.nn.image import ImageEncoder
-from mixfit.nn.model import MixedInputModel, TableEncoder
+from mixfit.nn.model import MixedInputModel, PhotoEncoder, TableEncoder
 from mixfit.nn.numbers import (
     LinearEmbedding,
     NumericEmbedding,
@@ -80,7 +80,13 @@ def is_frozen(config: ModelConfig) -> bool:
 
 
 def make_model(
-    shape: ModelShape, config: ModelConfig, *, pretrained: bool = True, backbone: Backbone | None = None
+    shape: ModelShape,
+    config: ModelConfig,
+    *,
+    pretrained: bool = True,
+    backbone: Backbone | None = None,
+    image_encoder: PhotoEncoder | None = None,
+    fusion: Callable[[int, int], Fusion] | None = None,
 ) -> MixedInputModel:
     """Build the network of a configuration for data of a shape.
 
@@ -89,21 +95,31 @@ def make_model(
 
     Args:
         pretrained: False leaves the backbone's random weights, for when saved ones are loaded anyway.
-        backbone: one that is there already, for photos."""
+        backbone: one that is there already, for photos.
+        image_encoder: one of your own, in place of the configuration's.
+        fusion: called with the widths of the table's and of the photos' encoding, in place of the configuration's.
+    Raises:
+        ConfigError: there are no photos for an image encoder or a fusion of your own.
+    """
     config = with_sizes(config, rows=0, numeric=shape.numeric)
     tabular, members = _table_encoder(shape, config)
     if not shape.photos:
+        if image_encoder is not None or fusion is not None:
+            raise ConfigError("The table has no photos, so it needs neither an image encoder nor a fusion.")
         return MixedInputModel(tabular, None, None, outputs=shape.outputs, members=members)
-    if backbone is None:
-        backbone = _backbone_of(config, shape.image_size, pretrained=pretrained)
-    image = _image_encoder(shape, config, backbone, query_dim=tabular.out_dim)
-    fusion = make_fusion(
-        config.fusion, tabular.out_dim, image.out_dim, out_dim=config.encoding_dim, dropout=config.dropout
-    )
+    if image_encoder is None:
+        if backbone is None:
+            backbone = _backbone_of(config, shape.image_size, pretrained=pretrained)
+        image_encoder = _image_encoder(shape, config, backbone, query_dim=tabular.out_dim)
+    widths = tabular.out_dim, image_encoder.out_dim
+    if fusion is None:
+        joined = make_fusion(config.fusion, *widths, out_dim=config.encoding_dim, dropout=config.dropout)
+    else:
+        joined = fusion(*widths)
     return MixedInputModel(
         tabular,
-        image,
-        fusion,
+        image_encoder,
+        joined,
         outputs=shape.outputs,
         members=members,
         auxiliary=config.auxiliary_heads,

@@ -1,6 +1,6 @@
 """The mixed-input network: encoders, fusion, head."""
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,32 @@ class TableEncoder(Protocol):
     def __call__(self, numeric: Tensor, categorical: Tensor, mix: Mix | None = None) -> Tensor: ...
 
 
+@runtime_checkable
+class PhotoEncoder(Protocol):
+    """What a model needs of an image encoder, an ``nn.Module``; ``ImageEncoder`` is one, around any backbone.
+
+    Called with the photos of a batch: ``images``, uint8 or float ``(batch, photos, 3, height, width)``, or None where
+    there are none; ``features`` ``(batch, photos, d)`` or None, for encoders whose features are computed once; ``mask``
+    bool ``(batch, photos)``, False where there is no photo; ``mix``, the partners of a mixed batch or None; ``column``
+    int64 ``(batch, photos)``, the image column of each photo; ``query`` ``(batch, d_table)``, the encoding of the
+    table; and whether the pixels are ``normalized`` already. Gives ``(batch, out_dim)``, also for rows without photos.
+    """
+
+    out_dim: int
+
+    def __call__(
+        self,
+        images: Tensor | None,
+        features: Tensor | None,
+        mask: Tensor,
+        mix: Mix | None = None,
+        *,
+        column: Tensor | None = None,
+        query: Tensor | None = None,
+        normalized: bool = False,
+    ) -> Tensor: ...
+
+
 class MixedInputModel(nn.Module):
     """Table encoder and image encoder, joined by a fusion, and a linear head.
 
@@ -58,7 +84,8 @@ class MixedInputModel(nn.Module):
 
     Args:
         tabular: ``(batch, numeric), (batch, categorical) -> (batch, d_table)``, or ``(batch, members, d_table)``.
-        image: photos of a row -> ``(batch, d_image)``; None for a table without photos.
+        image: an ``ImageEncoder``, or any module that ``PhotoEncoder`` describes: photos of a row ->
+            ``(batch, d_image)``; None for a table without photos.
         fusion: ``(batch, d_table), (batch, d_image) -> (batch, d)``; None exactly when ``image`` is None.
         outputs: 1 for a number, else the number of classes, or what else the loss needs.
         members: of the ensemble; 1 for none.
@@ -68,13 +95,14 @@ class MixedInputModel(nn.Module):
         mean: of the members' several outputs: of the probabilities of classes, or of the outputs themselves, for losses
             such as ``Quantiles`` and ``ordinal``, whose outputs are no logits of classes.
     Raises:
-        ConfigError: only one of image encoder and fusion is given.
+        ConfigError: only one of image encoder and fusion is given, or rows shall lose photos before an image encoder
+            that is no ``ImageEncoder``.
     """
 
     def __init__(
         self,
         tabular: TableEncoder,
-        image: ImageEncoder | None,
+        image: PhotoEncoder | None,
         fusion: Fusion | None,
         *,
         outputs: int,
@@ -86,7 +114,13 @@ class MixedInputModel(nn.Module):
         super().__init__()
         if (image is None) != (fusion is None):
             raise ConfigError("An image encoder needs a fusion and the other way round: give both or neither.")
-        self.tabular, self.image, self.fusion = tabular, image, fusion
+        if modality_dropout and image is not None and not isinstance(image, ImageEncoder):
+            raise ConfigError(
+                "modality_dropout needs an ImageEncoder, which knows what stands for no photo: leave it at 0, or drop "
+                "photos inside your own image encoder."
+            )
+        self.tabular, self.fusion = tabular, fusion
+        self.image: Any = image  # what has to do with its backbone is for an ImageEncoder alone
         self.outputs, self.members, self.modality_dropout = outputs, members, modality_dropout
         self.mean: Literal["probabilities", "outputs"] = mean
         self.head = _head(members, tabular.out_dim if fusion is None else fusion.out_dim, outputs)
@@ -135,8 +169,7 @@ class MixedInputModel(nn.Module):
             parts = [self._joined(self.tabular(*_table_of(tables[some])), None) for some in every]
             return torch.cat(parts)[table_of]
         table = torch.cat([self.tabular(*_table_of(tables[some])) for some in every])
-        asked = self.image.pool.query is not None
-        photos = None if asked else self._photos(galleries, table)
+        photos = None if self._asks else self._photos(galleries, table)
         joined = []
         for some, others in zip(torch.split(table_of, rows), torch.split(photos_of, rows), strict=True):
             seen = self._photos(galleries[others], table[some]) if photos is None else photos[others]
@@ -157,6 +190,11 @@ class MixedInputModel(nn.Module):
             y = y[:, 0]
         return y[..., 0] if self.outputs == 1 else y
 
+    @property
+    def _asks(self) -> bool:
+        """Whether the encoding of the photos depends on the table's; nobody knows of an encoder that is not ours."""
+        return not isinstance(self.image, ImageEncoder) or self.image.pool.query is not None
+
     def _photos(self, xb: MixedInputs, table: Tensor) -> Tensor:
         """The encoding of each row's photos, ``(batch, d_image)``."""
         assert self.image is not None
@@ -170,10 +208,10 @@ class MixedInputModel(nn.Module):
             mask,
             mix,
             column=xb.image_column,
-            query=query if self.image.pool.query is not None else None,
+            query=query if self._asks else None,
             normalized=xb.normalized,
         )
-        if self.training and self.modality_dropout:
+        if self.training and self.modality_dropout and isinstance(self.image, ImageEncoder):
             lost = torch.rand(len(photos), 1, device=photos.device) < self.modality_dropout
             photos = torch.where(lost, self.image.pool.no_photo, photos)
         return photos

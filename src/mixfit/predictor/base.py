@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from mixfit.choices import Crop
 from mixfit.config import ModelConfig
@@ -26,12 +27,10 @@ from mixfit.data.photos.records import Cache
 from mixfit.data.photos.store import ImageFiles
 from mixfit.errors import ConfigError
 from mixfit.models.mixed import Mixture
-from mixfit.nn.model import MixedInputModel
+from mixfit.nn.build import ModelShape
 from mixfit.predictor.card import ModelFacts, model_card
+from mixfit.predictor.folder import Kind, SavedModel, named_in_errors, read_folder
 from mixfit.training.device import default_device
-
-if TYPE_CHECKING:
-    from mixfit.predictor.network import NetworkPredictor
 
 BATCH = 64
 """Rows that go through a network at a time."""
@@ -89,10 +88,16 @@ Mixer = Callable[[Mixture], np.ndarray]
 natural logarithms of numbers in that unit where the model was fitted on logarithms."""
 
 
+OwnNetwork = nn.Module | Callable[[ModelShape, ModelConfig, dict[str, Any]], nn.Module]
+"""A network that was not made by mixfit, or a function that makes it from what was saved, see ``Predictor.load``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Predictor(ABC):
     """A trained model with the schema, the preprocessing and the target's scale that belong to it."""
 
+    kinds: ClassVar[tuple[Kind, ...]]
+    """Of the folders that this class writes and reads."""
     schema: Schema
     preprocessor: TablePreprocessor
     target: Target
@@ -133,29 +138,59 @@ class Predictor(ABC):
             ResourceError: the folder exists or cannot be written.
         """
 
+    @classmethod
+    @abstractmethod
+    def read(cls, content: SavedModel, *, model: OwnNetwork | None = None) -> "Predictor":
+        """Read what ``save`` wrote.
+
+        Args:
+            model: see ``load``.
+        Raises:
+            DataError: it is something else.
+            ConfigError: ``model`` is missing, is not wanted, or is not the network that was saved.
+        """
+
     @staticmethod
-    def load(folder: str | Path) -> "Predictor":
+    def load(folder: str | Path, *, model: OwnNetwork | None = None) -> "Predictor":
         """Read a model folder; nothing in it is executed.
 
+        Args:
+            folder: of a model, or of the run that made it.
+            model: the network, where it is one of your own: a module of the same architecture, or a function
+                ``build(shape, config, settings)`` that makes it. ``shape`` (``mixfit.nn.ModelShape``) is what the data
+                decided: numbers of columns, levels, outputs; ``config`` the ``ModelConfig`` for ``build_model``;
+                ``settings`` what ``from_training`` was given. The saved weights are put into it.
         Raises:
             DataError: a file is missing or damaged, or a newer mixfit wrote it.
+            ConfigError: ``model`` is missing, is not wanted, or is not the network that was saved.
         """
-        from mixfit.predictor.folder import load_predictor
+        content = read_folder(Path(folder))
+        with named_in_errors(content.folder):
+            return _reader(content.described.kind).read(content, model=model)
 
-        return load_predictor(Path(folder))
-
-    @staticmethod
+    @classmethod
     def from_training(
-        model: MixedInputModel,
+        cls,
+        model: nn.Module,
         data: MixedData,
         config: ModelConfig | None = None,
         *,
+        settings: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Mapping[str, float]] | None = None,
-    ) -> "NetworkPredictor":
-        """Put together a network and what it was trained on, see ``NetworkPredictor.of``."""
-        from mixfit.predictor.network import NetworkPredictor
+    ) -> "Predictor":
+        """Put together a network and what it was trained on.
 
-        return NetworkPredictor.of(model, data, config, metrics=metrics)
+        Args:
+            model: of ``build_model``, or any module ``xb -> (batch,)`` or ``(batch, classes)``.
+            config: what the model was built with.
+            settings: of a network of your own, anything that JSON can hold: ``load`` hands them to the function that
+                makes it. ``{}`` for one without settings; None for a network that mixfit made from ``config`` alone.
+            metrics: by split and name, for the model card.
+        Raises:
+            ConfigError: without ``settings``, the model was built in another way, so that it could not be loaded again;
+                or the settings are nothing that JSON can hold.
+        """
+        return _reader("network").from_training(model, data, config, settings=settings, metrics=metrics)
 
     def predict(
         self,
@@ -263,6 +298,11 @@ class Predictor(ABC):
             licence=licence,
             weights_sha256=weights_sha256,
         )
+
+
+def _reader(kind: Kind) -> type[Predictor]:
+    """The class whose folders are of a kind; ``mixfit.predictor`` has imported them all."""
+    return next(one for one in Predictor.__subclasses__() if kind in one.kinds)
 
 
 def number_or_logarithm(target: Target, scaled: np.ndarray) -> np.ndarray:

@@ -32,9 +32,9 @@ from mixfit.models.saved import below
 from mixfit.nn.backbones import Backbone
 from mixfit.nn.build import ModelShape, make_model, make_saved_backbone
 from mixfit.nn.image import ImageEncoder
-from mixfit.predictor.base import Mixer, ModelOutput, Predictor, RawRows, number_or_logarithm
+from mixfit.predictor.base import Mixer, ModelOutput, OwnNetwork, Predictor, RawRows, number_or_logarithm
 from mixfit.predictor.card import licence_of
-from mixfit.predictor.folder import Described, check_columns, save_folder
+from mixfit.predictor.folder import SavedModel, check_columns, save_folder
 from mixfit.training.build import all_features
 
 _ENCODER = "encoder."
@@ -67,6 +67,7 @@ class FoldModels:
 class BlendPredictor(Predictor):
     """The mean over folds of a weighted mean of models, in the scale of the target or of probabilities."""
 
+    kinds = ("blend",)
     shares: dict[str, float]
     """By the name of the candidate; they sum to 1."""
     temperatures: dict[str, float]
@@ -240,13 +241,11 @@ class BlendPredictor(Predictor):
         return next((one.config for one in models if isinstance(one, FittedNetwork) and one.shape.photos), None)
 
     @classmethod
-    def read(cls, described: Described, said: dict[str, Any], tensors: Mapping[str, Tensor]) -> "BlendPredictor":
-        """Read what ``save`` wrote.
-
-        Raises:
-            DataError: it is something else.
-        """
-        common = described.common()
+    def read(cls, content: SavedModel, *, model: OwnNetwork | None = None) -> "BlendPredictor":
+        """See ``Predictor``."""
+        if model is not None:
+            raise ConfigError(f"{content.folder} holds a blend, whose models mixfit makes again: leave out model=.")
+        said, tensors, common = content.said, content.tensors, content.described.common()
         mine: _Saved = from_plain(_Saved, said, "mixfit.json", finite=True)
         classes = len(common["target"].classes or ())
         photo_encoder = backbone = features = None

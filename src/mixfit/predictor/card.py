@@ -13,6 +13,7 @@ from mixfit.files import from_plain
 from mixfit.nn.backbones import has_pretrained_weights
 
 LICENCE = "Image network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0)."
+OWN_LICENCE = "The network is not mixfit's: whose weights it began with, and under which licence, is not known here."
 FROM_SCRATCH = "All weights began at random: none of somebody else's are in this model."
 _SHOWN_COLUMNS, _SHOWN_GROUPS, _LONGEST = 60, 20, 80
 

@@ -4,7 +4,8 @@ In: tensors and a description. Out: ``model.safetensors``, ``mixfit.json`` with 
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,6 @@ from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import target_from_dict
 from mixfit.errors import DataError
 from mixfit.files import first_line, from_plain, is_there, new_folder, read_file, read_json, write_file
-from mixfit.predictor.base import Predictor
 from mixfit.predictor.card import ModelFacts
 
 FORMAT_VERSION = 3
@@ -56,11 +56,14 @@ def save_folder(
         write_file(temporary / "README.md", card(digest))
 
 
+Kind = Literal["network", "own network", "blend"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
     """What ``mixfit.json`` says of a model of any kind."""
 
-    kind: Literal["network", "blend"] = "network"
+    kind: Kind = "network"
     schema: dict[str, Any]
     preprocessor: dict[str, Any]
     target: dict[str, Any]
@@ -105,34 +108,49 @@ def check_columns(preprocessor: TablePreprocessor, schema: Schema) -> None:
             raise DataError(f"the columns of role {role} are not those of the schema")
 
 
-def load_predictor(folder: Path) -> Predictor:
-    """Read a model folder of any kind.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedModel:
+    """What a model folder holds."""
+
+    folder: Path
+    described: Described
+    said: dict[str, Any]
+    """All of ``mixfit.json``."""
+    tensors: dict[str, Tensor]
+
+
+def read_folder(folder: Path) -> SavedModel:
+    """Read a model folder of any kind, or that of a run.
 
     Raises:
         DataError: a file is missing or damaged, or a newer mixfit wrote it.
     """
-    from mixfit.predictor.blend import BlendPredictor
-    from mixfit.predictor.network import NetworkPredictor
-
     if not is_there(folder / "mixfit.json") and is_there(folder / "model" / "mixfit.json"):
         folder = folder / "model"  # of a run folder
     if not is_there(folder / "mixfit.json"):
         raise DataError(f"{folder} is not a model folder: it has no mixfit.json.")
-    said, weights = _read_folder(folder)
+    said, weights = _checked(folder)
     try:
         tensors = load_tensors(weights)
-        described: Described = from_plain(Described, said, "mixfit.json")
-        read = BlendPredictor.read if described.kind == "blend" else NetworkPredictor.read
-        return read(described, said, tensors)
     except SafetensorError as error:
         raise DataError(f"{folder}/model.safetensors is damaged: {first_line(error)}. Train again.") from error
+    with named_in_errors(folder):
+        described: Described = from_plain(Described, said, "mixfit.json")
+    return SavedModel(folder=folder, described=described, said=said, tensors=tensors)
+
+
+@contextmanager
+def named_in_errors(folder: Path) -> Iterator[None]:
+    """Say of a ``DataError`` which file does not fit the weights."""
+    try:
+        yield
     except DataError as error:
         raise DataError(
             f"{folder}/mixfit.json does not describe these weights: {str(error).rstrip('.')}. Train again."
         ) from error
 
 
-def _read_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
+def _checked(folder: Path) -> tuple[dict[str, Any], bytes]:
     """The description and the weights of a model folder, which belong together."""
     said = read_json(folder / "mixfit.json")
     version = said.get("format_version") if isinstance(said, dict) else None

@@ -1,5 +1,6 @@
-"""A predictor that is one network."""
+"""A predictor that is one network: made by mixfit from a configuration, or a module of the user's own."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
 from mixfit.config import ModelConfig
 from mixfit.data.dataset import FeatureTable, MixedDataset
@@ -22,13 +23,14 @@ from mixfit.data.transforms.transform import RandomHorizontalFlip
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import from_plain, json_numbers
 from mixfit.models.encoding import RowEncoder
-from mixfit.models.mixed import Gallery, Mixture, mix_rows
+from mixfit.models.mixed import Gallery, MixedRows, Mixture, mix_rows
 from mixfit.models.network import mixed_outputs
-from mixfit.nn.build import ModelShape, make_model, make_saved_model
+from mixfit.nn.build import ModelShape, check_state, make_model, make_saved_model
+from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
-from mixfit.predictor.base import BATCH, Mixer, ModelOutput, Predictor, RawRows, number_or_logarithm
-from mixfit.predictor.card import licence_of
-from mixfit.predictor.folder import Described, save_folder
+from mixfit.predictor.base import BATCH, Mixer, ModelOutput, OwnNetwork, Predictor, RawRows, number_or_logarithm
+from mixfit.predictor.card import OWN_LICENCE, licence_of
+from mixfit.predictor.folder import SavedModel, save_folder
 from mixfit.training.build import CHUNK, all_features, model_shape, sized_for
 from mixfit.training.tta import augmented_outputs
 
@@ -39,39 +41,35 @@ _WIDEST_CATEGORY = 32
 class NetworkPredictor(Predictor):
     """One trained network."""
 
-    model: MixedInputModel
+    kinds = ("network", "own network")
+    model: nn.Module
     shape: ModelShape
     config: ModelConfig
+    settings: Mapping[str, Any] | None = None
+    """Of a network of the user's own; None for one that ``config`` makes."""
 
     @classmethod
-    def of(
+    def from_training(
         cls,
-        model: MixedInputModel,
+        model: nn.Module,
         data: MixedData,
         config: ModelConfig | None = None,
         *,
+        settings: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Mapping[str, float]] | None = None,
     ) -> "NetworkPredictor":
-        """Put together what was trained.
-
-        Args:
-            config: what the model was built with.
-        Raises:
-            ConfigError: the model was built in another way, so that it could not be loaded again.
-        """
+        """See ``Predictor``."""
         config = sized_for(data, ModelConfig() if config is None else config)
         shape = model_shape(data, config)
-        expected = make_model(shape, config, pretrained=False).state_dict()
-        found = model.state_dict()
-        if {k: v.shape for k, v in expected.items()} != {k: v.shape for k, v in found.items()}:
-            raise ConfigError(
-                "The model was not built by build_model with this configuration, so it could not be loaded again: "
-                "pass the ModelConfig that it was built with; of a network of your own save the state_dict instead."
-            )
+        if settings is None:
+            _require_made_from(model, shape, config)
+        else:
+            _require_json(settings)
         return cls(
             model=model,
             shape=shape,
             config=config,
+            settings=settings,
             schema=data.schema,
             preprocessor=data.preprocessor,
             target=data.target,
@@ -82,7 +80,7 @@ class NetworkPredictor(Predictor):
 
     @property
     def uses_photos(self) -> bool:
-        """Whether the network has an image encoder."""
+        """Whether the network is given photos."""
         return self.shape.photos
 
     def outputs(
@@ -118,28 +116,48 @@ class NetworkPredictor(Predictor):
         )
 
     def mixer(self, rows: RawRows, *, device: torch.device, cache: Cache | None = None) -> Mixer:
-        """See ``Predictor``; each photo goes through the image encoder once, frozen or not."""
+        """See ``Predictor``; each photo goes once through an ``ImageEncoder``, frozen or not."""
         self.model.to(device).eval()
         slots = columns = features = None
-        if self.model.image is not None and rows.files is not None and rows.photos is not None:
+        ours = self.model if isinstance(self.model, MixedInputModel) else None
+        if ours is not None and not isinstance(ours.image, ImageEncoder | None):
+            ours = None
+        if self.uses_photos and rows.files is not None and rows.photos is not None:
             slots, columns = rows.photos.slots, rows.photos.columns
-            features = all_features(self.model.image, rows.files, cache)
+            features = None if ours is None else all_features(ours.image, rows.files, cache)
         encoder = RowEncoder(preprocessor=self.preprocessor, prefixes=())
         encoded = encoder.encode(rows.frame, arrays=(rows.arrays.numeric, rows.arrays.categorical))
 
         def mix(mixture: Mixture) -> np.ndarray:
             mixed = mix_rows(mixture, encoded, encoder, Gallery.of(mixture, slots, columns, features))
-            found = mixed_outputs(self.model, mixed.numeric, mixed.categorical, mixed).numpy()
+            if ours is not None:
+                found = mixed_outputs(ours, mixed.numeric, mixed.categorical, mixed).numpy()
+            else:
+                found = self._outputs_of_mixed(mixed, rows.files, device)
             return self.target.decode(found) if self.target.classes else number_or_logarithm(self.target, found)
 
         return mix
 
     def _features_or_files(self, files: ImageFiles, cache: Cache | None) -> ImageFiles | FeatureTable:
         """Features by a frozen network, each photo once; pixels for one that is not, or for too few without a cache."""
-        encoder = self.model.image
-        if encoder is None or not encoder.frozen or (cache is None and len(files) < CHUNK):
+        encoder = self.model.image if isinstance(self.model, MixedInputModel) else None
+        if not isinstance(encoder, ImageEncoder) or not encoder.frozen or (cache is None and len(files) < CHUNK):
             return files
         return all_features(encoder, files, cache)
+
+    def _outputs_of_mixed(self, mixed: MixedRows, files: ImageFiles | None, device: torch.device) -> np.ndarray:
+        """Of a network of which nothing is known but that it takes batches: each mixed row goes through all of it."""
+        gallery = mixed.gallery
+        dataset = MixedDataset(
+            numeric=torch.from_numpy(mixed.numeric[mixed.table_of]),
+            categorical=torch.from_numpy(mixed.categorical[mixed.table_of]),
+            target=torch.zeros(len(mixed.table_of)),
+            rows=torch.arange(len(mixed.table_of)),
+            slots=None if files is None else torch.from_numpy(gallery.slots[mixed.photos_of]),
+            columns=None if files is None else torch.from_numpy(gallery.columns),
+            photos=files,
+        )
+        return self._run(DataLoader(dataset, SequentialSampler(len(dataset), BATCH), device=device), 0)[0]
 
     def _run(self, loader: DataLoader, augmentations: int) -> np.ndarray:
         """Raw outputs of all rows, float32 ``(1 + augmentations, rows)`` or ``(1 + augmentations, rows, classes)``."""
@@ -157,8 +175,9 @@ class NetworkPredictor(Predictor):
         Raises:
             ResourceError: the folder exists or cannot be written.
         """
+        own = self.settings is not None
         description = {
-            "kind": "network",
+            "kind": self.kinds[own],
             "model": self.config.to_dict(),
             "shape": asdict(self.shape),
             "crop": self.crop,
@@ -167,20 +186,18 @@ class NetworkPredictor(Predictor):
             "target": self.target.to_dict(),
             "metrics": self.metrics,
             "facts": None if self.facts is None else self.facts.to_dict(),
+            **({"settings": dict(self.settings)} if self.settings is not None else {}),
         }
-        licence = licence_of(self.config if self.shape.photos else None)
-        card = partial(self.model_card, notes=["One network."], licence=licence)
+        licence = OWN_LICENCE if own else licence_of(self.config if self.shape.photos else None)
+        notes = ["One network, not made by mixfit: loading it needs the code that makes it." if own else "One network."]
+        card = partial(self.model_card, notes=notes, licence=licence)
         save_folder(Path(folder), self.model.state_dict(), description, card)
 
     @classmethod
-    def read(cls, described: Described, said: dict[str, Any], tensors: dict[str, Tensor]) -> "NetworkPredictor":
-        """Read what ``save`` wrote.
-
-        Raises:
-            DataError: it is something else.
-        """
-        common = described.common()
-        mine: _Saved = from_plain(_Saved, said, "mixfit.json", finite=True)
+    def read(cls, content: SavedModel, *, model: OwnNetwork | None = None) -> "NetworkPredictor":
+        """See ``Predictor``."""
+        common = content.described.common()
+        mine: _Saved = from_plain(_Saved, content.said, "mixfit.json", finite=True)
         earlier = {"category_width": _WIDEST_CATEGORY}  # of models from before this could be chosen
         config, shape = ModelConfig.from_dict(earlier | mine.model), mine.shape
         preprocessor, schema, target = common["preprocessor"], common["schema"], common["target"]
@@ -190,8 +207,22 @@ class NetworkPredictor(Predictor):
             shape.photos and shape.image_columns != images
         ):
             raise DataError("the shape of the network is not that of the columns and the target")
-        model = make_saved_model(shape, config, tensors)
-        return cls(model=model.eval(), shape=shape, config=config, image_size=shape.image_size, **common)
+        settings = None
+        if content.described.kind == "own network":
+            settings = mine.settings or {}
+            network = _own_network(content, model, shape, config, settings)
+        elif model is None:
+            network = make_saved_model(shape, config, content.tensors)
+        else:
+            raise ConfigError(f"{content.folder} holds a network that mixfit makes again by itself: leave out model=.")
+        return cls(
+            model=network.eval(),
+            shape=shape,
+            config=config,
+            settings=settings,
+            image_size=shape.image_size,
+            **common,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,3 +231,64 @@ class _Saved:
 
     model: dict[str, Any]
     shape: ModelShape
+    settings: dict[str, Any] | None = None
+
+
+def _require_made_from(model: nn.Module, shape: ModelShape, config: ModelConfig) -> None:
+    """Refuse a network that a configuration does not make again: with other tensors, or with layers of other types.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    expected = make_model(shape, config, pretrained=False)
+    if _layers_of(model) != _layers_of(expected) or _shapes_of(model) != _shapes_of(expected):
+        raise ConfigError(
+            "The model was not built by build_model with this configuration, so it could not be loaded again: "
+            "pass the ModelConfig that it was built with; or, for a network with parts of your own, its settings as "
+            "settings={...}, which Predictor.load hands to the function that makes it."
+        )
+
+
+def _layers_of(model: nn.Module) -> dict[str, type[nn.Module]]:
+    return {name: type(module) for name, module in model.named_modules()}
+
+
+def _shapes_of(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def _require_json(settings: Mapping[str, Any]) -> None:
+    try:
+        same = json.loads(json.dumps(dict(settings), allow_nan=False)) == dict(settings)
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise ConfigError(
+            "The settings of a network must be what JSON can hold: texts, finite numbers, booleans, None, lists, and "
+            f"dictionaries with texts as keys; got {settings!r:.200}."
+        )
+
+
+def _own_network(
+    content: SavedModel, model: OwnNetwork | None, shape: ModelShape, config: ModelConfig, settings: dict[str, Any]
+) -> nn.Module:
+    """The caller's network with the saved weights.
+
+    Raises:
+        ConfigError: there is none, or it is not that which was saved.
+    """
+    if model is None:
+        raise ConfigError(
+            f"The network in {content.folder} has parts that are not mixfit's, and a folder names no code: "
+            "pass Predictor.load(folder, model=...) the module, or the function build(shape, config, settings) of it."
+        )
+    network = model if isinstance(model, nn.Module) else model(shape, config, settings)
+    try:
+        check_state(content.tensors, network.state_dict())
+    except DataError as error:
+        raise ConfigError(
+            f"The network given as model= is not the one in {content.folder}: {error}. "
+            "Make it as it was made to be trained."
+        ) from error
+    network.load_state_dict(content.tensors)
+    return network

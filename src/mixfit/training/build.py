@@ -1,10 +1,10 @@
 """The network that suits some data, its first state, and the features of its frozen part computed once."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,9 +20,10 @@ from mixfit.data.photos.store import ImageFiles
 from mixfit.errors import ConfigError
 from mixfit.nn.bins import compute_bins
 from mixfit.nn.build import ModelShape, make_model, with_sizes
+from mixfit.nn.fusion import Fusion
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.init import Scaled, Stage, lsuv, start_at_target
-from mixfit.nn.model import MixedInputModel
+from mixfit.nn.model import MixedInputModel, PhotoEncoder
 from mixfit.seeding import seeded
 from mixfit.weighted import weighted_mean
 
@@ -59,7 +60,7 @@ def start_well(model: MixedInputModel, data: MixedData, *, scale: Sequence[Part]
 
 def _stages(model: MixedInputModel, scale: Sequence[Part]) -> list[Stage]:
     stages = []
-    if model.image is not None and "branches" in scale:
+    if isinstance(model.image, ImageEncoder) and "branches" in scale:
         assert isinstance(model.tabular, nn.Module)
         stages.append(Stage("table", model.tabular, model.tabular.last_layers))
         stages.append(Stage("photos", model.image, model.image.last_layers))
@@ -103,15 +104,43 @@ def sized_for(data: MixedData, config: ModelConfig) -> ModelConfig:
     return with_sizes(config, rows=len(data.split.train), numeric=data.arrays.numeric.shape[1])
 
 
-def build_model(data: MixedData, config: ModelConfig | None = None, *, seed: int | None = None) -> MixedInputModel:
+def build_model(
+    data: MixedData | ModelShape,
+    config: ModelConfig | None = None,
+    *,
+    seed: int | None = None,
+    image_encoder: PhotoEncoder | None = None,
+    fusion: Callable[[int, int], Fusion] | None = None,
+) -> MixedInputModel:
     """A mixed-input network for ``data``, whose first prediction is the mean of the training rows.
 
     By default TabM with piecewise-linear embeddings of the numbers, of a width that suits the number of rows.
     With ``seed`` the weights are drawn from it, and PyTorch's global generators are left as they were; without they are
-    drawn from these. What is random in training, such as dropout, comes from the global generators in either case."""
+    drawn from these. What is random in training, such as dropout, comes from the global generators in either case.
+
+    A part of your own takes the place of that of the configuration. Save such a network with
+    ``Predictor.from_training(model, data, config, settings={...})``, and load it with
+    ``Predictor.load(folder, model=build)``, whose ``build(shape, config, settings)`` calls this function again.
+
+    Args:
+        data: what ``load_data`` gave; or only the ``ModelShape`` of such data, when saved weights are loaded anyway.
+        config: of the parts that are not your own.
+        image_encoder: a module ``(images, features, mask, mix, column=, query=, normalized=) -> (batch, out_dim)`` with
+            that ``out_dim``, see ``PhotoEncoder``. For a backbone of your own, which sees one photo at a time, put it
+            into an ``ImageEncoder``.
+        fusion: a class or function that makes one, given the widths of the table's and of the photos' encoding: a
+            module ``(batch, d_table) or (batch, members, d_table), (batch, d_image) -> (batch, [members,] out_dim)``
+            with that ``out_dim``.
+    Raises:
+        ConfigError: the table has no photos for an image encoder or a fusion.
+    """
+    config = ModelConfig() if config is None else config
+    own: Any = {"image_encoder": image_encoder, "fusion": fusion}
     with nullcontext() if seed is None else seeded(seed):
-        config = sized_for(data, ModelConfig() if config is None else config)
-        model = make_model(model_shape(data, config), config)
+        if isinstance(data, ModelShape):
+            return make_model(data, config, pretrained=False, **own)
+        config = sized_for(data, config)
+        model = make_model(model_shape(data, config), config, **own)
         start_well(model, data)
     return model
 
@@ -125,7 +154,7 @@ def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bo
     Raises:
         ConfigError: the model has no image encoder, its backbone is not frozen, or the data have transforms.
     """
-    if model.image is None or not model.image.frozen:
+    if not isinstance(model.image, ImageEncoder) or not model.image.frozen:
         raise ConfigError("Features can be computed once only for a frozen image encoder.")
     photos = data.photos
     if photos is None or photos.decoder is None or photos.features is not None:

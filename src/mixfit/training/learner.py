@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mixfit.errors import ConfigError, DataError, Diverged, ResourceError
 from mixfit.nn.freezing import freeze, unfreeze
+from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.callback import (
     Batches,
@@ -177,7 +178,7 @@ class Learner:
             ConfigError: the model has no image network, or the batches carry features in place of pixels.
         """
         image = self.model.image if isinstance(self.model, MixedInputModel) else None
-        if image is None:
+        if not isinstance(image, ImageEncoder):
             raise ConfigError(
                 "fine_tune is for a model with an image network, and this one has none: use fit_one_cycle."
             )
