@@ -186,7 +186,7 @@ def test_a_folder_of_the_first_format_is_read(
 
 def test_a_description_of_an_unknown_kind_is_refused(copied: Path) -> None:
     rewrite(copied, kind="oracle")
-    with pytest.raises(DataError, match=r"mixfit\.json\.kind must be one of network, blend"):
+    with pytest.raises(DataError, match=r"mixfit\.json\.kind must be one of network, own network, blend"):
         Predictor.load(copied)
 
 
