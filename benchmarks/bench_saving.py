@@ -15,7 +15,7 @@ from rich.console import Console
 
 import mixfit
 from mixfit.demo import DEMO_TARGET, write_demo
-from mixfit.training.callbacks.checkpoint import Checkpoints
+from mixfit.training.checkpoint import Checkpoints
 
 
 def main(epochs: int) -> None:

@@ -14,9 +14,8 @@ from mixfit.data.loader import DataLoader
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.errors import Stopped
 from mixfit.training.callback import Callback, TrainState
-from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping, StopOnSignal
-from mixfit.training.checkpoint import newest_checkpoint
+from mixfit.training.checkpoint import Checkpoints, newest_checkpoint
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import AdamW

@@ -58,10 +58,10 @@ from .training.build import build_model as build_model
 from .training.build import precompute_features as precompute_features
 from .training.callback import Callback as Callback
 from .training.callback import TrainState as TrainState
-from .training.callbacks.checkpoint import Checkpoints as Checkpoints
 from .training.callbacks.control import EarlyStopping as EarlyStopping
 from .training.callbacks.displays import ProgressLines as ProgressLines
 from .training.callbacks.recorder import Recorder as Recorder
+from .training.checkpoint import Checkpoints as Checkpoints
 from .training.learner import Learner as Learner
 from .training.loss import cross_entropy as cross_entropy
 from .training.loss import huber as huber

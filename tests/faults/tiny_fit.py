@@ -12,11 +12,10 @@ from small_fits import loaders as loaders
 from torch import nn
 
 from mixfit.training.callback import Callback
-from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping, StopOnSignal
 from mixfit.training.callbacks.guards import NanGuard
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.checkpoint import newest_checkpoint
+from mixfit.training.checkpoint import Checkpoints, newest_checkpoint
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 

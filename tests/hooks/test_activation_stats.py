@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixfit.errors import ConfigError
-from mixfit.hooks.activation_stats import Activations, ActivationStats, Output
+from mixfit.hooks.activation_stats import Activations, ActivationStats, Output, Scheme, measure
 from mixfit.hooks.hook import Call, Hooks
-from mixfit.hooks.timeline import Scheme, measure
 
 
 class Shared(nn.Module):

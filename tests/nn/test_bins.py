@@ -12,8 +12,7 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
 from mixfit.errors import ConfigError, DataError
-from mixfit.nn.bins import compute_bins, placeholder_bins
-from mixfit.nn.numbers import PiecewiseLinearEncoding
+from mixfit.nn.numbers import PiecewiseLinearEncoding, compute_bins, placeholder_bins
 
 RANDOM = np.random.default_rng(0)
 NUMBERS = np.column_stack(

@@ -10,8 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
-from mixfit.nn.bins import compute_bins
-from mixfit.nn.numbers import LinearEmbedding, PeriodicEmbedding, PiecewiseLinearEmbedding, PiecewiseLinearEncoding
+from mixfit.nn.numbers import (
+    LinearEmbedding,
+    PeriodicEmbedding,
+    PiecewiseLinearEmbedding,
+    PiecewiseLinearEncoding,
+    compute_bins,
+)
 
 RANDOM = np.random.default_rng(1)
 TRAIN = np.column_stack([RANDOM.normal(size=200), RANDOM.integers(0, 4, 200), RANDOM.random(200) < 0.2])

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from mixfit.data.batch import Mix
 from mixfit.errors import ConfigError
-from mixfit.nn.bins import compute_bins, placeholder_bins
 from mixfit.nn.numbers import (
     LinearEmbedding,
     NumericEmbedding,
@@ -18,6 +17,8 @@ from mixfit.nn.numbers import (
     PiecewiseLinearEmbedding,
     PiecewiseLinearEncoding,
     RawNumbers,
+    compute_bins,
+    placeholder_bins,
 )
 from mixfit.nn.tabular import ColumnEmbedding, TabM, TabularEncoder, TabularResNet
 from mixfit.nn.tabular import Mix as AnyMix

@@ -12,9 +12,8 @@ from mixfit.errors import ConfigError
 from mixfit.nn.freezing import freeze, unfreeze
 from mixfit.training.callback import Callback, CancelEpoch, TrainState
 from mixfit.training.callbacks.averaging import Averaging, ExponentialMovingAverage, StochasticWeightAveraging
-from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
-from mixfit.training.checkpoint import load_weights, read_checkpoint
+from mixfit.training.checkpoint import Checkpoints, load_weights, read_checkpoint
 from mixfit.training.optimizer import SGD, ScheduleFreeAdamW
 
 

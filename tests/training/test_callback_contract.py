@@ -29,7 +29,6 @@ from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.diagnostics.doctor import Doctor
 from mixfit.training.callback import EVENTS, Callback, CancelBatch, CancelEpoch, CancelFit, CancelTrain, TrainState
 from mixfit.training.callbacks.averaging import ExponentialMovingAverage, StochasticWeightAveraging
-from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import SIGNALS, Deadline, EarlyStopping, Pruning, StopOnSignal, TimeBudget
 from mixfit.training.callbacks.displays import (
     EpochTimes,
@@ -43,7 +42,7 @@ from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
 from mixfit.training.callbacks.inspect import WatchActivations, WatchGradients
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.steps import GradientAccumulation, GradientClipping, MixedPrecision
-from mixfit.training.checkpoint import join_tensors, split_tensors
+from mixfit.training.checkpoint import Checkpoints, join_tensors, split_tensors
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import SGD

@@ -13,9 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mixfit.errors import DataError
 from mixfit.training.callback import Callback, TrainState
-from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping
-from mixfit.training.checkpoint import load_weights, newest_checkpoint, read_checkpoint, write_last
+from mixfit.training.checkpoint import Checkpoints, load_weights, newest_checkpoint, read_checkpoint, write_last
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import SGD

@@ -15,10 +15,9 @@ from torch.utils.data import TensorDataset
 
 from mixfit.errors import ConfigError, Stopped
 from mixfit.training.callback import Callback, TrainState
-from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping, StopOnSignal
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.checkpoint import newest_checkpoint
+from mixfit.training.checkpoint import Checkpoints, newest_checkpoint
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import LAMB, SGD, Adam, AdamW, Lion, Muon, RMSProp, ScheduleFreeAdamW

@@ -6,10 +6,9 @@ from small_fits import StopAt, learner, loaders, net
 
 from mixfit.errors import ConfigError, Stopped
 from mixfit.training.callback import Callback, TrainState
-from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import StopOnSignal, TimeBudget
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.checkpoint import newest_checkpoint
+from mixfit.training.checkpoint import Checkpoints, newest_checkpoint
 from mixfit.training.schedule import OneCycle
 
 

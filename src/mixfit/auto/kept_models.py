@@ -31,12 +31,11 @@ from mixfit.files import explained, is_there, read_file, write_file
 from mixfit.models.candidate import read_fitted
 from mixfit.models.fold import Candidate, Fitted, Fold
 from mixfit.training.callback import Callback
-from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import StopOnSignal, TimeBudget
 from mixfit.training.callbacks.displays import JsonLines
 from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.checkpoint import Snapshot, newest_checkpoint
+from mixfit.training.checkpoint import Checkpoints, Snapshot, newest_checkpoint
 
 FORMAT = 2
 """Raised whenever what is kept is to be read in another way."""

@@ -70,12 +70,11 @@ from mixfit.runs.results import (
 from mixfit.runs.results_files import write_results
 from mixfit.seeding import seeded
 from mixfit.training.callback import Callback
-from mixfit.training.callbacks.checkpoint import Checkpoints
 from mixfit.training.callbacks.control import EarlyStopping, SecondSignal, StopOnSignal, TimeBudget, interruptible
 from mixfit.training.callbacks.displays import ProgressLines
 from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.checkpoint import Snapshot, newest_checkpoint
+from mixfit.training.checkpoint import Checkpoints, Snapshot, newest_checkpoint
 from mixfit.training.choose import choose_optimizer
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse

@@ -37,267 +37,14 @@ from mixfit.training.lr_find import RateSearch, preserved
 if TYPE_CHECKING:
     from mixfit.training.learner import Learner
 
-
-def frozen_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters that do not learn, and buffers of modules of which no parameter does, by name; no counters."""
-    found = {name: parameter.detach() for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    for name, module in model.named_modules():
-        if is_frozen_module(module):
-            found.update(module.named_buffers(prefix=name))
-    return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
-
-
-class FrozenWatch:
-    """Copies of the frozen tensors of a model, as much memory as they have themselves."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self._then = {name: tensor.clone() for name, tensor in frozen_tensors(model).items()}
-
-    def changes(self) -> dict[str, float]:
-        """Relative change of those that were frozen then, are so now, and are others all the same."""
-        found = {}
-        for name, now in frozen_tensors(self.model).items():
-            then = self._then.get(name)
-            if then is not None and then.shape == now.shape and not torch.equal(then, now):
-                moved = (now.double() - then.double()).norm() / then.double().norm().clamp(min=1e-12)
-                found[name] = min(float(moved), 1e12)  # of what was 0
-        return found
-
-
 GATE_END = 4.6
 """The input of a sigmoid from which on it is within 1 % of an end of its range."""
 _ACTIVATIONS = ("ReLU", "SiLU", "GELU", "Sigmoid", "Tanh", "LeakyReLU", "ELU", "Hardswish", "Mish")
 _TABLES = (nn.Embedding, nn.EmbeddingBag)  # rows that no example has get no gradient
-
-
-def layer_gradients(model: nn.Module, stats: GradientStats) -> tuple[LayerGradient, ...]:
-    """Of the matrices and kernels that learn, and of their biases, in the order of registration."""
-    total, found = stats.total(), []
-    modules = dict(model.named_modules())
-    for name, parameter in model.named_parameters():
-        layer, _, own = name.rpartition(".")
-        told, weight = total.get(Part("parameter", name)), getattr(modules[layer], "weight", None)
-        if told is None or own not in ("weight", "bias") or isinstance(modules[layer], _TABLES):
-            continue
-        if not isinstance(weight, Tensor) or weight.ndim < 2 or not parameter.requires_grad:
-            continue
-        size = told.gradient / math.sqrt(parameter.numel()) if math.isfinite(told.gradient) else 0.0
-        found.append(LayerGradient(layer=layer, branch=branch_of(name), bias=own == "bias", size=size))
-    return tuple(found)
-
-
-def part_motions(model: nn.Module, stats: GradientStats) -> tuple[PartMotion, ...]:
-    """Of the branches in which something learns."""
-    learning = {branch_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
-    found = []
-    for part, told in stats.total().items():
-        if part.kind != "branch" or part.name not in learning:
-            continue
-        weights = [record.weight for record in stats.over_time(part) if math.isfinite(record.weight)]
-        found.append(
-            PartMotion(
-                branch=part.name,
-                gradient=told.gradient if math.isfinite(told.gradient) else 0.0,
-                ratio=told.ratio if math.isfinite(told.ratio) else None,
-                growth=weights[-1] / weights[0] if weights and weights[0] else None,
-                broken=told.broken,
-            )
-        )
-    return tuple(found)
-
-
-def fusion_units(stats: ActivationStats) -> tuple[UnitShares, ...]:
-    """Of the layers of the fusion."""
-    return tuple(_shares(stats, output) for output in stats.outputs if output.layer.split(".")[0] == "fusion")
-
-
-def _shares(stats: ActivationStats, output: Output) -> UnitShares:
-    told = stats.over_time(output)
-    told = [record for record in told[len(told) // 2 :] if record.values]
-    values = sum(record.values for record in told)
-
-    def mean(numbers: list[tuple[float, int]]) -> float:
-        return sum(number * weight for number, weight in numbers) / values if values else 0.0
-
-    ends = [(record.saturated, record.values) for record in told if record.saturated is not None]
-    saturated = mean(ends) if ends else None
-    if output.layer.endswith("gate") and output.kind == "Linear":  # what it gives goes through a sigmoid
-        saturated = _beyond(stats, output)
-    return UnitShares(
-        layer=str(output),
-        saturated=saturated,
-        dead_units=mean([(record.dead_units, record.values) for record in told]),
-        near_zero=mean([(record.near_zero, record.values) for record in told]),
-        activation=output.kind in _ACTIVATIONS,
-    )
-
-
-def _beyond(stats: ActivationStats, output: Output) -> float:
-    """Share of the values beyond ``GATE_END`` in the second half of the steps."""
-    histogram = stats.histogram(output)
-    counts = histogram.counts[len(histogram.counts) // 2 :].sum(0)
-    inside = (histogram.edges[:-1] >= -GATE_END) & (histogram.edges[1:] <= GATE_END)
-    return float(counts[~inside].sum() / max(counts.sum(), 1))
-
-
 DEALS = 3
 """How often photos are dealt out anew; the mean over them is less noisy than one."""
-
-
-@dataclass(slots=True)
-class Pooled:
-    """What was seen of the validation rows of one epoch."""
-
-    rows: int = 0
-    table: list[Tensor] = field(default_factory=list)
-    """Squared move of each row's outputs, ``(batch,)``."""
-    effects: dict[int, list[Tensor]] = field(default_factory=dict)
-    """The same of each image column."""
-    gains: dict[int, list[Tensor]] = field(default_factory=dict)
-    """Rise of each row's loss."""
-    differ: dict[int, bool] = field(default_factory=dict)
-    first: dict[int, Tensor] = field(default_factory=dict)
-    """The input of one photo of each column, that others are compared with."""
-    encodings: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """Of table ``(rows, d)`` and photos ``(rows, d)``, of rows with photos."""
-
-    def columns(self) -> tuple[PhotoColumn, ...]:
-        """Of each image column."""
-        found = []
-        for column in sorted(self.gains):
-            gain = torch.cat(self.gains[column])
-            error = float(gain.std() / len(gain) ** 0.5) if len(gain) > 1 else 0.0
-            effect = float(torch.cat(self.effects[column]).mean().sqrt())
-            differ = self.differ.get(column, True)
-            found.append(
-                PhotoColumn(effect=effect, gain=float(gain.mean()), error=error, rows=len(gain), differ=differ)
-            )
-        return tuple(found)
-
-    def table_effect(self) -> float | None:
-        """Of all cells together."""
-        return float(torch.cat(self.table).mean().sqrt()) if self.table else None
-
-    def spread(self) -> Encodings | None:
-        """Of what met in the fusion."""
-        if not self.encodings:
-            return None
-        table, photos = (torch.cat(list(parts)).double() for parts in zip(*self.encodings, strict=True))
-        if len(table) < 2:
-            return None
-        size = float(photos.square().mean().sqrt())
-        return Encodings(table=_spread(table), photos=_spread(photos), photos_size=size)
-
-
-def look(model: nn.Module, loss: Loss, xb: Inputs, yb: Tensor, output: Tensor, pooled: Pooled, *, seed: int) -> None:
-    """Deal photos and cells of a batch out anew, and note what comes of it; no global random number is drawn."""
-    generator = torch.Generator().manual_seed(seed)
-    before, count = _losses(loss, output, yb), len(yb)
-    pooled.rows += count
-    order = torch.randperm(count, generator=generator).to(yb.device)
-    pooled.table.append(_moved(model(with_cells_of(xb, order)), output))
-    if xb.image_mask is None:
-        return
-    for column in range(columns_of(xb)):
-        there = photos_of(xb, column)
-        rows = there.any(1).nonzero()[:, 0]
-        if len(rows) < 2:
-            continue
-        _compare(xb, there, column, pooled)
-        effects, gains = [], []
-        for _ in range(DEALS):
-            order = torch.arange(count, device=yb.device)
-            # Each row gets another's: a turn of the shuffled rows by one leaves none in its place.
-            shuffled = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
-            order[shuffled] = shuffled.roll(1)
-            dealt = model(with_photos_of(xb, order, column))
-            effects.append(_moved(dealt, output)[rows])
-            gains.append((_losses(loss, dealt, yb) - before)[rows])
-        pooled.effects.setdefault(column, []).append(torch.stack(effects).mean(0))
-        pooled.gains.setdefault(column, []).append(torch.stack(gains).mean(0))
-
-
-def columns_of(xb: Inputs) -> int:
-    """How many image columns the photos of a batch come from."""
-    if xb.image_column is None or xb.image_mask is None or not xb.image_mask.any():
-        return 1
-    return int(xb.image_column[xb.image_mask].max()) + 1
-
-
-def photos_of(xb: Inputs, column: int) -> Tensor:
-    """Where there are photos of one column, bool ``(batch, photos)``."""
-    assert xb.image_mask is not None
-    return xb.image_mask if xb.image_column is None else xb.image_mask & (xb.image_column == column)
-
-
-def with_cells_of(xb: Inputs, order: Tensor) -> Inputs:
-    """The rows with the numbers and categories of others, and their own photos."""
-    return replace(xb, numeric=xb.numeric[order], categorical=xb.categorical[order])
-
-
-def with_photos_of(xb: Inputs, order: Tensor, column: int) -> Inputs:
-    """The rows with the photos of others in one column; all else is their own.
-
-    The others' photos stand behind the row's own, of which those of the column are masked: so rows may have different
-    numbers of photos in different places."""
-    theirs = photos_of(xb, column)[order]
-    own = xb.image_mask & ~photos_of(xb, column) if xb.image_mask is not None else theirs
-
-    def join(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else torch.cat([tensor, tensor[order]], dim=1)
-
-    return replace(
-        xb,
-        images=join(xb.images),
-        features=join(xb.features),
-        image_mask=torch.cat([own, theirs], dim=1),
-        image_column=join(xb.image_column),
-    )
-
-
-def _compare(xb: Inputs, there: Tensor, column: int, pooled: Pooled) -> None:
-    """Whether the photos of a column differ from the first one."""
-    pixels = xb.features if xb.images is None else xb.images
-    if pixels is None:
-        return
-    photos = pixels[there]
-    first = pooled.first.setdefault(column, photos[0].clone())
-    pooled.differ[column] = pooled.differ.get(column, False) or bool((photos != first).any())
-
-
-def _moved(dealt: Tensor, output: Tensor) -> Tensor:
-    """Squared distance of each row's outputs; of logits, of what makes a difference between classes."""
-    difference = (dealt - output).float()
-    if difference.ndim > 1:
-        difference = difference - difference.mean(-1, keepdim=True)
-    return difference.reshape(len(output), -1).square().mean(1)
-
-
-def _losses(loss: Loss, output: Tensor, yb: Tensor) -> Tensor:
-    """Of each row, ``(batch,)``; a loss gives the mean of rows only, so each is asked for alone."""
-    return torch.stack([loss(output[row : row + 1], yb[row : row + 1]) for row in range(len(yb))]).float()
-
-
-def _spread(vectors: Tensor) -> float:
-    return float(vectors.var(0).mean().sqrt())
-
-
-@dataclass(slots=True)
-class _Log:
-    """What was noted of one fit."""
-
-    epochs: list[Epoch] = field(default_factory=list)
-    targets: list[Tensor] = field(default_factory=list)
-    """Of the training rows, batch by batch of the first epoch."""
-    changes: dict[str, float] = field(default_factory=dict)
-    steps: int = 0
-    peaks: tuple[float, float] = (0.0, 0.0)
-    constants: list[Tensor] | None = None
-    constant_sums: list[float] = field(default_factory=list)
-    """Loss of each constant on the validation rows of this epoch so far."""
-    validated: int = 0
-    """Validation rows of this epoch so far."""
+USUAL_RATE = 1e-3
+SEARCH_STEPS = 100
 
 
 class Doctor(Callback):
@@ -508,10 +255,6 @@ def _epoch(saved: dict[str, Any]) -> Epoch:
     )
 
 
-USUAL_RATE = 1e-3
-SEARCH_STEPS = 100
-
-
 def examine(learner: "Learner", *, epochs: int = 5, lr: float | None = None) -> tuple[Finding, ...]:
     """What is wrong with this training, in plain language; nothing if it is healthy.
 
@@ -553,3 +296,255 @@ def photo_columns(learner: "Learner") -> tuple[str, ...]:
     """Names of the image columns, if the data say them."""
     schema = getattr(learner.data, "schema", None)
     return () if schema is None else tuple(schema.names("image"))
+
+
+@dataclass(slots=True)
+class _Log:
+    """What was noted of one fit."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+    """Of the training rows, batch by batch of the first epoch."""
+    changes: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    peaks: tuple[float, float] = (0.0, 0.0)
+    constants: list[Tensor] | None = None
+    constant_sums: list[float] = field(default_factory=list)
+    """Loss of each constant on the validation rows of this epoch so far."""
+    validated: int = 0
+    """Validation rows of this epoch so far."""
+
+
+@dataclass(slots=True)
+class Pooled:
+    """What was seen of the validation rows of one epoch."""
+
+    rows: int = 0
+    table: list[Tensor] = field(default_factory=list)
+    """Squared move of each row's outputs, ``(batch,)``."""
+    effects: dict[int, list[Tensor]] = field(default_factory=dict)
+    """The same of each image column."""
+    gains: dict[int, list[Tensor]] = field(default_factory=dict)
+    """Rise of each row's loss."""
+    differ: dict[int, bool] = field(default_factory=dict)
+    first: dict[int, Tensor] = field(default_factory=dict)
+    """The input of one photo of each column, that others are compared with."""
+    encodings: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Of table ``(rows, d)`` and photos ``(rows, d)``, of rows with photos."""
+
+    def columns(self) -> tuple[PhotoColumn, ...]:
+        """Of each image column."""
+        found = []
+        for column in sorted(self.gains):
+            gain = torch.cat(self.gains[column])
+            error = float(gain.std() / len(gain) ** 0.5) if len(gain) > 1 else 0.0
+            effect = float(torch.cat(self.effects[column]).mean().sqrt())
+            differ = self.differ.get(column, True)
+            found.append(
+                PhotoColumn(effect=effect, gain=float(gain.mean()), error=error, rows=len(gain), differ=differ)
+            )
+        return tuple(found)
+
+    def table_effect(self) -> float | None:
+        """Of all cells together."""
+        return float(torch.cat(self.table).mean().sqrt()) if self.table else None
+
+    def spread(self) -> Encodings | None:
+        """Of what met in the fusion."""
+        if not self.encodings:
+            return None
+        table, photos = (torch.cat(list(parts)).double() for parts in zip(*self.encodings, strict=True))
+        if len(table) < 2:
+            return None
+        size = float(photos.square().mean().sqrt())
+        return Encodings(table=_spread(table), photos=_spread(photos), photos_size=size)
+
+
+def _spread(vectors: Tensor) -> float:
+    return float(vectors.var(0).mean().sqrt())
+
+
+def look(model: nn.Module, loss: Loss, xb: Inputs, yb: Tensor, output: Tensor, pooled: Pooled, *, seed: int) -> None:
+    """Deal photos and cells of a batch out anew, and note what comes of it; no global random number is drawn."""
+    generator = torch.Generator().manual_seed(seed)
+    before, count = _losses(loss, output, yb), len(yb)
+    pooled.rows += count
+    order = torch.randperm(count, generator=generator).to(yb.device)
+    pooled.table.append(_moved(model(with_cells_of(xb, order)), output))
+    if xb.image_mask is None:
+        return
+    for column in range(columns_of(xb)):
+        there = photos_of(xb, column)
+        rows = there.any(1).nonzero()[:, 0]
+        if len(rows) < 2:
+            continue
+        _compare(xb, there, column, pooled)
+        effects, gains = [], []
+        for _ in range(DEALS):
+            order = torch.arange(count, device=yb.device)
+            # Each row gets another's: a turn of the shuffled rows by one leaves none in its place.
+            shuffled = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
+            order[shuffled] = shuffled.roll(1)
+            dealt = model(with_photos_of(xb, order, column))
+            effects.append(_moved(dealt, output)[rows])
+            gains.append((_losses(loss, dealt, yb) - before)[rows])
+        pooled.effects.setdefault(column, []).append(torch.stack(effects).mean(0))
+        pooled.gains.setdefault(column, []).append(torch.stack(gains).mean(0))
+
+
+def columns_of(xb: Inputs) -> int:
+    """How many image columns the photos of a batch come from."""
+    if xb.image_column is None or xb.image_mask is None or not xb.image_mask.any():
+        return 1
+    return int(xb.image_column[xb.image_mask].max()) + 1
+
+
+def photos_of(xb: Inputs, column: int) -> Tensor:
+    """Where there are photos of one column, bool ``(batch, photos)``."""
+    assert xb.image_mask is not None
+    return xb.image_mask if xb.image_column is None else xb.image_mask & (xb.image_column == column)
+
+
+def with_cells_of(xb: Inputs, order: Tensor) -> Inputs:
+    """The rows with the numbers and categories of others, and their own photos."""
+    return replace(xb, numeric=xb.numeric[order], categorical=xb.categorical[order])
+
+
+def with_photos_of(xb: Inputs, order: Tensor, column: int) -> Inputs:
+    """The rows with the photos of others in one column; all else is their own.
+
+    The others' photos stand behind the row's own, of which those of the column are masked: so rows may have different
+    numbers of photos in different places."""
+    theirs = photos_of(xb, column)[order]
+    own = xb.image_mask & ~photos_of(xb, column) if xb.image_mask is not None else theirs
+
+    def join(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else torch.cat([tensor, tensor[order]], dim=1)
+
+    return replace(
+        xb,
+        images=join(xb.images),
+        features=join(xb.features),
+        image_mask=torch.cat([own, theirs], dim=1),
+        image_column=join(xb.image_column),
+    )
+
+
+def _compare(xb: Inputs, there: Tensor, column: int, pooled: Pooled) -> None:
+    """Whether the photos of a column differ from the first one."""
+    pixels = xb.features if xb.images is None else xb.images
+    if pixels is None:
+        return
+    photos = pixels[there]
+    first = pooled.first.setdefault(column, photos[0].clone())
+    pooled.differ[column] = pooled.differ.get(column, False) or bool((photos != first).any())
+
+
+def _moved(dealt: Tensor, output: Tensor) -> Tensor:
+    """Squared distance of each row's outputs; of logits, of what makes a difference between classes."""
+    difference = (dealt - output).float()
+    if difference.ndim > 1:
+        difference = difference - difference.mean(-1, keepdim=True)
+    return difference.reshape(len(output), -1).square().mean(1)
+
+
+def _losses(loss: Loss, output: Tensor, yb: Tensor) -> Tensor:
+    """Of each row, ``(batch,)``; a loss gives the mean of rows only, so each is asked for alone."""
+    return torch.stack([loss(output[row : row + 1], yb[row : row + 1]) for row in range(len(yb))]).float()
+
+
+def layer_gradients(model: nn.Module, stats: GradientStats) -> tuple[LayerGradient, ...]:
+    """Of the matrices and kernels that learn, and of their biases, in the order of registration."""
+    total, found = stats.total(), []
+    modules = dict(model.named_modules())
+    for name, parameter in model.named_parameters():
+        layer, _, own = name.rpartition(".")
+        told, weight = total.get(Part("parameter", name)), getattr(modules[layer], "weight", None)
+        if told is None or own not in ("weight", "bias") or isinstance(modules[layer], _TABLES):
+            continue
+        if not isinstance(weight, Tensor) or weight.ndim < 2 or not parameter.requires_grad:
+            continue
+        size = told.gradient / math.sqrt(parameter.numel()) if math.isfinite(told.gradient) else 0.0
+        found.append(LayerGradient(layer=layer, branch=branch_of(name), bias=own == "bias", size=size))
+    return tuple(found)
+
+
+def part_motions(model: nn.Module, stats: GradientStats) -> tuple[PartMotion, ...]:
+    """Of the branches in which something learns."""
+    learning = {branch_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    found = []
+    for part, told in stats.total().items():
+        if part.kind != "branch" or part.name not in learning:
+            continue
+        weights = [record.weight for record in stats.over_time(part) if math.isfinite(record.weight)]
+        found.append(
+            PartMotion(
+                branch=part.name,
+                gradient=told.gradient if math.isfinite(told.gradient) else 0.0,
+                ratio=told.ratio if math.isfinite(told.ratio) else None,
+                growth=weights[-1] / weights[0] if weights and weights[0] else None,
+                broken=told.broken,
+            )
+        )
+    return tuple(found)
+
+
+def fusion_units(stats: ActivationStats) -> tuple[UnitShares, ...]:
+    """Of the layers of the fusion."""
+    return tuple(_shares(stats, output) for output in stats.outputs if output.layer.split(".")[0] == "fusion")
+
+
+def _shares(stats: ActivationStats, output: Output) -> UnitShares:
+    told = stats.over_time(output)
+    told = [record for record in told[len(told) // 2 :] if record.values]
+    values = sum(record.values for record in told)
+
+    def mean(numbers: list[tuple[float, int]]) -> float:
+        return sum(number * weight for number, weight in numbers) / values if values else 0.0
+
+    ends = [(record.saturated, record.values) for record in told if record.saturated is not None]
+    saturated = mean(ends) if ends else None
+    if output.layer.endswith("gate") and output.kind == "Linear":  # what it gives goes through a sigmoid
+        saturated = _beyond(stats, output)
+    return UnitShares(
+        layer=str(output),
+        saturated=saturated,
+        dead_units=mean([(record.dead_units, record.values) for record in told]),
+        near_zero=mean([(record.near_zero, record.values) for record in told]),
+        activation=output.kind in _ACTIVATIONS,
+    )
+
+
+def _beyond(stats: ActivationStats, output: Output) -> float:
+    """Share of the values beyond ``GATE_END`` in the second half of the steps."""
+    histogram = stats.histogram(output)
+    counts = histogram.counts[len(histogram.counts) // 2 :].sum(0)
+    inside = (histogram.edges[:-1] >= -GATE_END) & (histogram.edges[1:] <= GATE_END)
+    return float(counts[~inside].sum() / max(counts.sum(), 1))
+
+
+class FrozenWatch:
+    """Copies of the frozen tensors of a model, as much memory as they have themselves."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._then = {name: tensor.clone() for name, tensor in frozen_tensors(model).items()}
+
+    def changes(self) -> dict[str, float]:
+        """Relative change of those that were frozen then, are so now, and are others all the same."""
+        found = {}
+        for name, now in frozen_tensors(self.model).items():
+            then = self._then.get(name)
+            if then is not None and then.shape == now.shape and not torch.equal(then, now):
+                moved = (now.double() - then.double()).norm() / then.double().norm().clamp(min=1e-12)
+                found[name] = min(float(moved), 1e12)  # of what was 0
+        return found
+
+
+def frozen_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters that do not learn, and buffers of modules of which no parameter does, by name; no counters."""
+    found = {name: parameter.detach() for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    for name, module in model.named_modules():
+        if is_frozen_module(module):
+            found.update(module.named_buffers(prefix=name))
+    return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}

@@ -19,11 +19,18 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import PIL.Image
 
-
 Direction = Literal["up", "down", "both"]
 """Heat is where the photo raises the output, where it lowers it, or where it does either."""
 Target = int | Int64[Tensor, " batch"] | None
 """Which class is explained, one for all rows or one for each; None for the predicted one, and for numbers."""
+Method = Literal["plain", "smooth", "integrated"]
+_AT_A_TIME = 16
+"""Copies of a row that go through the model together."""
+_NOISE = 0.1
+_BRIGHT = 0.99
+_GREY = (0.299, 0.587, 0.114)
+"""How bright red, green and blue are (ITU-R BT.601)."""
+_INCHES = 1.9
 
 
 @runtime_checkable
@@ -38,65 +45,6 @@ class PhotoInputs(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: list[int]) -> "PhotoInputs": ...
-
-
-def pixels_of(
-    xb: PhotoInputs,
-) -> tuple[Float[Tensor, "batch photos 3 height width"], Bool[Tensor, "batch photos"]]:
-    """Pixels as floats that nobody else holds, 0 where there is no photo; and where there is one.
-
-    Raises:
-        ConfigError: the batch has features in place of pixels."""
-    if xb.images is None:
-        if xb.features is not None:
-            raise ConfigError(
-                "The batch has features of the photos in place of pixels, and a feature has no place in the photo: "
-                "give a batch with pixels, as from data that precompute_features has not changed."
-            )
-        return torch.zeros(len(xb), 0, 3, 0, 0), torch.zeros(len(xb), 0, dtype=torch.bool)
-    mask = xb.image_mask
-    if mask is None:
-        mask = torch.zeros(xb.images.shape[:2], dtype=torch.bool, device=xb.images.device)
-    pixels = xb.images.detach()
-    pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
-    return pixels.masked_fill(~mask[:, :, None, None, None], 0), mask
-
-
-def with_pixels(xb: PhotoInputs, pixels: Tensor | None) -> PhotoInputs:
-    """The same rows with other pixels, and nothing in their place."""
-    changed = copy.copy(xb)
-    changed.images, changed.features = pixels, None
-    return changed
-
-
-def chosen_output(y: Float[Tensor, "batch ..."], target: Target) -> Float[Tensor, " batch"]:
-    """The output of each row that is to be explained.
-
-    Args:
-        y: of the model, ``(batch,)`` or ``(batch, classes)``.
-    Raises:
-        ConfigError: ``target`` is no class of the model."""
-    if y.ndim == 1:
-        if target is not None:
-            raise ConfigError("The model predicts a number, which has no classes: leave out the target.")
-        return y
-    classes = y.shape[1]
-    index = y.argmax(1) if target is None else torch.as_tensor(target, device=y.device).expand(len(y))
-    if not bool(((index >= 0) & (index < classes)).all()):
-        wrong = int(index[(index < 0) | (index >= classes)][0])
-        raise ConfigError(f"The target must be a class from 0 to {classes - 1}, got {wrong}.")
-    return y.gather(1, index[:, None])[:, 0]
-
-
-def directed(values: Tensor, direction: Direction) -> Tensor:
-    """What of an influence counts as heat, at least 0."""
-    match direction:
-        case "up":
-            return values.clamp(min=0)
-        case "down":
-            return (-values).clamp(min=0)
-        case "both":
-            return values.abs()
 
 
 def grad_cam(
@@ -187,60 +135,6 @@ def last_feature_map(model: nn.Module, xb: PhotoInputs) -> str:
     return list(found)[-1]
 
 
-class _Outputs(dict[str, Tensor]):
-    """What layers gave, in the order in which they ended."""
-
-    def keep(self, call: Call) -> Tensor | None:
-        """For a hook. What goes on is a copy, as the next layer may change it in place."""
-        if not isinstance(call.output, Tensor) or not call.output.requires_grad:
-            return None
-        self.pop(call.name, None)  # a layer that is used twice stands where it was used last
-        self[call.name] = call.output
-        return call.output.clone()
-
-
-def _feature_map(
-    output: Tensor | None, model: nn.Module, mask: Tensor, pixels: Tensor
-) -> Float[Tensor, "n channels h w"] | None:
-    """A layer's output with its channels before its places; None if it has no places."""
-    photos, height, width = int(mask.sum()), *pixels.shape[3:]
-    if output is None or len(output) != photos:
-        return None
-
-    def fits(h: int, w: int) -> bool:
-        return round(h * width / height) == w
-
-    if output.ndim == 4:
-        if fits(*output.shape[2:]):
-            return output
-        return output.permute(0, 3, 1, 2) if fits(*output.shape[1:3]) else None
-    if output.ndim != 3:
-        return None
-    backbone = getattr(getattr(model, "image", None), "backbone", None)
-    first = int(getattr(backbone, "num_prefix_tokens", 0))  # timm's name for tokens that are no place
-    tokens = output.shape[1] - first
-    h = round((tokens * height / width) ** 0.5) if tokens > 0 else 0
-    if h == 0 or tokens % h or not fits(h, tokens // h):
-        return None
-    return output[:, first:].transpose(1, 2).reshape(photos, output.shape[2], h, tokens // h)
-
-
-def _has_places(output: Tensor, model: nn.Module, mask: Tensor, pixels: Tensor) -> bool:
-    maps = _feature_map(output, model, mask, pixels)
-    return maps is not None and maps.shape[2] * maps.shape[3] > 1
-
-
-def _name_of(model: nn.Module, layer: nn.Module) -> str:
-    return next((name for name, module in model.named_modules() if module is layer), type(layer).__name__)
-
-
-Method = Literal["plain", "smooth", "integrated"]
-_AT_A_TIME = 16
-"""Copies of a row that go through the model together."""
-_NOISE = 0.1
-_BRIGHT = 0.99
-
-
 def input_gradients(
     model: nn.Module,
     xb: PhotoInputs,
@@ -306,57 +200,6 @@ def pixel_heat(
     return heat.clamp(0, 1)
 
 
-def _output_of_copies(
-    model: nn.Module, bare: PhotoInputs, row: int, target: Target
-) -> Callable[[Float[Tensor, "copies photos 3 height width"]], Float[Tensor, " copies"]]:
-    """The output of one row with other pixels, many times."""
-    only = target if target is None or isinstance(target, int) else int(target[row])
-
-    def outputs(pixels: Tensor) -> Tensor:
-        return chosen_output(model(with_pixels(bare[[row] * len(pixels)], pixels)), only)
-
-    return outputs
-
-
-def _captum(
-    outputs: Callable[[Tensor], Tensor], pixels: Tensor, grey: Tensor, method: Method, samples: int, seed: int
-) -> Tensor:
-    try:
-        from captum import attr
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"Gradients of the method {method} need captum: pip install mixfit[explain]; or take the plain ones."
-        ) from error
-    match method:
-        case "smooth":
-            with seeded(seed):
-                found: Any = attr.NoiseTunnel(attr.Saliency(outputs)).attribute(
-                    pixels.requires_grad_(),
-                    nt_type="smoothgrad",
-                    nt_samples=samples,
-                    nt_samples_batch_size=min(samples, _AT_A_TIME),
-                    stdevs=_NOISE,
-                    abs=False,
-                )
-        case "integrated":
-            found = attr.IntegratedGradients(outputs).attribute(
-                pixels.requires_grad_(),
-                baselines=grey,
-                n_steps=samples,
-                internal_batch_size=_AT_A_TIME,
-            )
-        case "plain":
-            raise AssertionError("taken without captum")
-        case _:
-            raise ConfigError(f"There is no method {method!r}: methods are plain, smooth and integrated.")
-    return found
-
-
-_GREY = (0.299, 0.587, 0.114)
-"""How bright red, green and blue are (ITU-R BT.601)."""
-_INCHES = 1.9
-
-
 def overlay(
     photo: UInt8[Tensor, "3 height width"] | Float[Tensor, "3 height width"],
     heat: Float[Tensor, "height width"],
@@ -415,6 +258,158 @@ def heat_figure(
         if titles is not None:
             grid[0, place].set_title(titles[place], fontsize=8, parse_math=False)
     return figure
+
+
+def pixels_of(
+    xb: PhotoInputs,
+) -> tuple[Float[Tensor, "batch photos 3 height width"], Bool[Tensor, "batch photos"]]:
+    """Pixels as floats that nobody else holds, 0 where there is no photo; and where there is one.
+
+    Raises:
+        ConfigError: the batch has features in place of pixels."""
+    if xb.images is None:
+        if xb.features is not None:
+            raise ConfigError(
+                "The batch has features of the photos in place of pixels, and a feature has no place in the photo: "
+                "give a batch with pixels, as from data that precompute_features has not changed."
+            )
+        return torch.zeros(len(xb), 0, 3, 0, 0), torch.zeros(len(xb), 0, dtype=torch.bool)
+    mask = xb.image_mask
+    if mask is None:
+        mask = torch.zeros(xb.images.shape[:2], dtype=torch.bool, device=xb.images.device)
+    pixels = xb.images.detach()
+    pixels = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    return pixels.masked_fill(~mask[:, :, None, None, None], 0), mask
+
+
+def with_pixels(xb: PhotoInputs, pixels: Tensor | None) -> PhotoInputs:
+    """The same rows with other pixels, and nothing in their place."""
+    changed = copy.copy(xb)
+    changed.images, changed.features = pixels, None
+    return changed
+
+
+def chosen_output(y: Float[Tensor, "batch ..."], target: Target) -> Float[Tensor, " batch"]:
+    """The output of each row that is to be explained.
+
+    Args:
+        y: of the model, ``(batch,)`` or ``(batch, classes)``.
+    Raises:
+        ConfigError: ``target`` is no class of the model."""
+    if y.ndim == 1:
+        if target is not None:
+            raise ConfigError("The model predicts a number, which has no classes: leave out the target.")
+        return y
+    classes = y.shape[1]
+    index = y.argmax(1) if target is None else torch.as_tensor(target, device=y.device).expand(len(y))
+    if not bool(((index >= 0) & (index < classes)).all()):
+        wrong = int(index[(index < 0) | (index >= classes)][0])
+        raise ConfigError(f"The target must be a class from 0 to {classes - 1}, got {wrong}.")
+    return y.gather(1, index[:, None])[:, 0]
+
+
+def directed(values: Tensor, direction: Direction) -> Tensor:
+    """What of an influence counts as heat, at least 0."""
+    match direction:
+        case "up":
+            return values.clamp(min=0)
+        case "down":
+            return (-values).clamp(min=0)
+        case "both":
+            return values.abs()
+
+
+class _Outputs(dict[str, Tensor]):
+    """What layers gave, in the order in which they ended."""
+
+    def keep(self, call: Call) -> Tensor | None:
+        """For a hook. What goes on is a copy, as the next layer may change it in place."""
+        if not isinstance(call.output, Tensor) or not call.output.requires_grad:
+            return None
+        self.pop(call.name, None)  # a layer that is used twice stands where it was used last
+        self[call.name] = call.output
+        return call.output.clone()
+
+
+def _feature_map(
+    output: Tensor | None, model: nn.Module, mask: Tensor, pixels: Tensor
+) -> Float[Tensor, "n channels h w"] | None:
+    """A layer's output with its channels before its places; None if it has no places."""
+    photos, height, width = int(mask.sum()), *pixels.shape[3:]
+    if output is None or len(output) != photos:
+        return None
+
+    def fits(h: int, w: int) -> bool:
+        return round(h * width / height) == w
+
+    if output.ndim == 4:
+        if fits(*output.shape[2:]):
+            return output
+        return output.permute(0, 3, 1, 2) if fits(*output.shape[1:3]) else None
+    if output.ndim != 3:
+        return None
+    backbone = getattr(getattr(model, "image", None), "backbone", None)
+    first = int(getattr(backbone, "num_prefix_tokens", 0))  # timm's name for tokens that are no place
+    tokens = output.shape[1] - first
+    h = round((tokens * height / width) ** 0.5) if tokens > 0 else 0
+    if h == 0 or tokens % h or not fits(h, tokens // h):
+        return None
+    return output[:, first:].transpose(1, 2).reshape(photos, output.shape[2], h, tokens // h)
+
+
+def _has_places(output: Tensor, model: nn.Module, mask: Tensor, pixels: Tensor) -> bool:
+    maps = _feature_map(output, model, mask, pixels)
+    return maps is not None and maps.shape[2] * maps.shape[3] > 1
+
+
+def _name_of(model: nn.Module, layer: nn.Module) -> str:
+    return next((name for name, module in model.named_modules() if module is layer), type(layer).__name__)
+
+
+def _output_of_copies(
+    model: nn.Module, bare: PhotoInputs, row: int, target: Target
+) -> Callable[[Float[Tensor, "copies photos 3 height width"]], Float[Tensor, " copies"]]:
+    """The output of one row with other pixels, many times."""
+    only = target if target is None or isinstance(target, int) else int(target[row])
+
+    def outputs(pixels: Tensor) -> Tensor:
+        return chosen_output(model(with_pixels(bare[[row] * len(pixels)], pixels)), only)
+
+    return outputs
+
+
+def _captum(
+    outputs: Callable[[Tensor], Tensor], pixels: Tensor, grey: Tensor, method: Method, samples: int, seed: int
+) -> Tensor:
+    try:
+        from captum import attr
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"Gradients of the method {method} need captum: pip install mixfit[explain]; or take the plain ones."
+        ) from error
+    match method:
+        case "smooth":
+            with seeded(seed):
+                found: Any = attr.NoiseTunnel(attr.Saliency(outputs)).attribute(
+                    pixels.requires_grad_(),
+                    nt_type="smoothgrad",
+                    nt_samples=samples,
+                    nt_samples_batch_size=min(samples, _AT_A_TIME),
+                    stdevs=_NOISE,
+                    abs=False,
+                )
+        case "integrated":
+            found = attr.IntegratedGradients(outputs).attribute(
+                pixels.requires_grad_(),
+                baselines=grey,
+                n_steps=samples,
+                internal_batch_size=_AT_A_TIME,
+            )
+        case "plain":
+            raise AssertionError("taken without captum")
+        case _:
+            raise ConfigError(f"There is no method {method!r}: methods are plain, smooth and integrated.")
+    return found
 
 
 def _floats(photo: Tensor) -> Tensor:

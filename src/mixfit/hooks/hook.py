@@ -13,114 +13,9 @@ from torch.utils.hooks import RemovableHandle
 
 from mixfit.errors import NAMES_SHOWN, ConfigError, did_you_mean
 
-
-def tensors_in(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Each tensor with its place, in order: "" alone, else such as "[0]" or ".hidden[2]"; anything else is left out.
-
-    >>> import torch
-    >>> [place for place, _ in tensors_in((torch.ones(1), {"h": [torch.ones(2), None]}))]
-    ['[0]', '[1][h][0]']
-    """
-    if isinstance(value, Tensor):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from tensors_in(part, f"{path}[{key}]")
-    elif isinstance(value, list | tuple):
-        for place, part in enumerate(value):
-            yield from tensors_in(part, f"{path}[{place}]")
-    elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from tensors_in(getattr(value, field.name), f"{path}.{field.name}")
-
-
 Predicate = Callable[[str, nn.Module], bool]
 LayerChoice = str | nn.Module | type[nn.Module] | Predicate
 Layers = LayerChoice | Sequence[LayerChoice]
-
-
-def select_layers(model: nn.Module, layers: Layers | None = None) -> dict[str, nn.Module]:
-    """The chosen modules by name, each once, in the order of their registration.
-
-    Args:
-        layers: a name ("" is the model itself), a module, a type, a predicate ``(name, module) -> bool``, or a sequence
-            of these; None for all modules without children.
-    Raises:
-        ConfigError: a name or module is not in the model, or nothing was chosen."""
-    if layers is None:
-        layers = is_leaf
-    wanted = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
-    chosen = {id(module) for layer in wanted for module in _those_of(model, layer)}
-    found = {name: module for name, module in model.named_modules() if id(module) in chosen}
-    if not found:
-        raise ConfigError(f"No layer of {type(model).__name__} was chosen: it has {_listed(model)}.")
-    return found
-
-
-def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The module of a name, "" being the model itself.
-
-    Raises:
-        ConfigError: there is none; the message says which there are."""
-    # All names, a shared module's others too.
-    known = dict(model.named_modules(remove_duplicate=False))
-    if name not in known:
-        raise ConfigError(
-            f"{type(model).__name__} has no layer {name!r}.{did_you_mean(name, known)} layers: {_listed(model)}"
-        )
-    return known[name]
-
-
-def is_leaf(_name: str, module: nn.Module) -> bool:
-    """Whether a module has no children."""
-    return not any(True for _ in module.children())
-
-
-def _those_of(model: nn.Module, layer: LayerChoice) -> Iterator[nn.Module]:
-    if isinstance(layer, str):
-        yield find_layer(model, layer)
-    elif isinstance(layer, nn.Module):
-        if not any(module is layer for module in model.modules()):
-            raise ConfigError(f"This {type(layer).__name__} is no layer of {type(model).__name__}.")
-        yield layer
-    elif isinstance(layer, type):
-        yield from (module for module in model.modules() if isinstance(module, layer))
-    else:
-        yield from (module for name, module in model.named_modules() if layer(name, module))
-
-
-def _listed(model: nn.Module) -> str:
-    names = [name for name, _ in model.named_modules() if name]
-    more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more if names else "none"
-
-
-MIXED_BRANCHES: Mapping[str, str] = {
-    "tabular": "table",
-    "image": "photos",
-    "fusion": "fusion and head",
-    "head": "fusion and head",
-    "auxiliary": "fusion and head",
-}
-"""Of a ``MixedInputModel``: beginnings of names, and the branch of what begins so."""
-
-
-def branch_of(name: str, branches: Mapping[str, str] = MIXED_BRANCHES) -> str:
-    """The branch of a name; where none is given, the first part of the name, which is a child of the model.
-
-    >>> branch_of("image.backbone.conv1"), branch_of("encoder.0.weight"), branch_of("")
-    ('photos', 'encoder', '')
-    >>> branch_of("encoder.0.weight", {"encoder": "words", "encoder.0": "letters"})
-    'letters'
-    """
-    parts = name.split(".")
-    for end in range(len(parts), 0, -1):  # the longest beginning that is given
-        beginning = ".".join(parts[:end])
-        if beginning in branches:
-            return branches[beginning]
-    return parts[0]
-
-
 Event = Literal["pre-forward", "forward", "backward"]
 
 
@@ -267,6 +162,108 @@ def _register(name: str, module: nn.Module, function: Function, event: Event) ->
 def as_tuple(gradients: Any) -> tuple[Any, ...]:
     """PyTorch gives one gradient alone, or several in a tuple."""
     return gradients if isinstance(gradients, tuple) else (gradients,)
+
+
+def select_layers(model: nn.Module, layers: Layers | None = None) -> dict[str, nn.Module]:
+    """The chosen modules by name, each once, in the order of their registration.
+
+    Args:
+        layers: a name ("" is the model itself), a module, a type, a predicate ``(name, module) -> bool``, or a sequence
+            of these; None for all modules without children.
+    Raises:
+        ConfigError: a name or module is not in the model, or nothing was chosen."""
+    if layers is None:
+        layers = is_leaf
+    wanted = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
+    chosen = {id(module) for layer in wanted for module in _those_of(model, layer)}
+    found = {name: module for name, module in model.named_modules() if id(module) in chosen}
+    if not found:
+        raise ConfigError(f"No layer of {type(model).__name__} was chosen: it has {_listed(model)}.")
+    return found
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """The module of a name, "" being the model itself.
+
+    Raises:
+        ConfigError: there is none; the message says which there are."""
+    # All names, a shared module's others too.
+    known = dict(model.named_modules(remove_duplicate=False))
+    if name not in known:
+        raise ConfigError(
+            f"{type(model).__name__} has no layer {name!r}.{did_you_mean(name, known)} layers: {_listed(model)}"
+        )
+    return known[name]
+
+
+def _those_of(model: nn.Module, layer: LayerChoice) -> Iterator[nn.Module]:
+    if isinstance(layer, str):
+        yield find_layer(model, layer)
+    elif isinstance(layer, nn.Module):
+        if not any(module is layer for module in model.modules()):
+            raise ConfigError(f"This {type(layer).__name__} is no layer of {type(model).__name__}.")
+        yield layer
+    elif isinstance(layer, type):
+        yield from (module for module in model.modules() if isinstance(module, layer))
+    else:
+        yield from (module for name, module in model.named_modules() if layer(name, module))
+
+
+def _listed(model: nn.Module) -> str:
+    names = [name for name, _ in model.named_modules() if name]
+    more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more if names else "none"
+
+
+def is_leaf(_name: str, module: nn.Module) -> bool:
+    """Whether a module has no children."""
+    return not any(True for _ in module.children())
+
+
+MIXED_BRANCHES: Mapping[str, str] = {
+    "tabular": "table",
+    "image": "photos",
+    "fusion": "fusion and head",
+    "head": "fusion and head",
+    "auxiliary": "fusion and head",
+}
+"""Of a ``MixedInputModel``: beginnings of names, and the branch of what begins so."""
+
+
+def branch_of(name: str, branches: Mapping[str, str] = MIXED_BRANCHES) -> str:
+    """The branch of a name; where none is given, the first part of the name, which is a child of the model.
+
+    >>> branch_of("image.backbone.conv1"), branch_of("encoder.0.weight"), branch_of("")
+    ('photos', 'encoder', '')
+    >>> branch_of("encoder.0.weight", {"encoder": "words", "encoder.0": "letters"})
+    'letters'
+    """
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):  # the longest beginning that is given
+        beginning = ".".join(parts[:end])
+        if beginning in branches:
+            return branches[beginning]
+    return parts[0]
+
+
+def tensors_in(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Each tensor with its place, in order: "" alone, else such as "[0]" or ".hidden[2]"; anything else is left out.
+
+    >>> import torch
+    >>> [place for place, _ in tensors_in((torch.ones(1), {"h": [torch.ones(2), None]}))]
+    ['[0]', '[1][h][0]']
+    """
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from tensors_in(part, f"{path}[{key}]")
+    elif isinstance(value, list | tuple):
+        for place, part in enumerate(value):
+            yield from tensors_in(part, f"{path}[{place}]")
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from tensors_in(getattr(value, field.name), f"{path}.{field.name}")
 
 
 Kind = Literal["leaf", "inner", "all"] | type[nn.Module] | tuple[type[nn.Module], ...] | Predicate

@@ -34,6 +34,7 @@ _QUANTITIES = {
     "weight": "norm of the weights",
     "update": "norm of the update",
 }
+_LINEAR = 0.25  # below this size the scale of values is even, as the default bins are
 
 
 def plot_histograms(
@@ -311,9 +312,6 @@ def plot_agreement(stats: GradientStats) -> "Figure":
     axes.axhline(0.0, color=_MUTED, linewidth=0.9)
     axes.set_ylim(-1.05, 1.05)
     return figure
-
-
-_LINEAR = 0.25  # below this size the scale of values is even, as the default bins are
 
 
 def _require(found: Sequence[Any]) -> None:

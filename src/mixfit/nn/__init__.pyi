@@ -1,4 +1,3 @@
-from .bins import compute_bins as compute_bins
 from .build import ModelShape as ModelShape
 from .export import export_model as export_model
 from .freezing import freeze as freeze
@@ -16,6 +15,7 @@ from .init import lsuv as lsuv
 from .model import MixedInputModel as MixedInputModel
 from .model import PhotoEncoder as PhotoEncoder
 from .numbers import PiecewiseLinearEmbedding as PiecewiseLinearEmbedding
+from .numbers import compute_bins as compute_bins
 from .summary import summary as summary
 from .tabular import TabM as TabM
 from .tabular import TabularEncoder as TabularEncoder

@@ -17,53 +17,22 @@ from torch.nn import functional as F
 
 from mixfit.errors import ConfigError, DataError, ResourceError
 
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (He et al. 2015, arXiv:1512.03385); halves the picture for stride 2."""
-
-    def __init__(self, d_in: int, d_out: int, *, stride: int) -> None:
-        super().__init__()
-        last_norm = nn.BatchNorm2d(d_out)
-        self.body = nn.Sequential(
-            nn.Conv2d(d_in, d_out, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(d_out),
-            nn.ReLU(),
-            nn.Conv2d(d_out, d_out, 3, padding=1, bias=False),
-            last_norm,
-        )
-        same = d_in == d_out and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Conv2d(d_in, d_out, 1, stride, bias=False)
-        # Each block starts as its shortcut alone, which keeps the first steps calm (arXiv:1706.02677).
-        nn.init.zeros_(last_norm.weight)
-
-    def forward(self, x: Float[Tensor, "n d_in h w"]) -> Float[Tensor, "n d_out h2 w2"]:
-        """Add what the convolutions found to the shortcut."""
-        return F.relu(self.body(x) + self.shortcut(x))
-
-
-class SmallResNet(nn.Module):
-    """A residual network of about 0.7 million parameters that learns from scratch: photos -> ``(n, num_features)``."""
-
-    def __init__(self, widths: tuple[int, ...] = (32, 64, 128)) -> None:
-        super().__init__()
-        self.num_features = widths[-1]
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
-        )
-        ends = (widths[0], *widths)
-        blocks: list[nn.Module] = []
-        for d_in, d_out in itertools.pairwise(ends):
-            blocks += [ResidualBlock(d_in, d_out, stride=2), ResidualBlock(d_out, d_out, stride=1)]
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """Mean of the last feature map over all places."""
-        return self.blocks(self.stem(x)).mean((2, 3))
-
-
 LITE0 = "tf_efficientnet_lite0"
 SMALL_RESNET = "small_resnet"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+# EfficientNet-Lite0 repeats these numbers of blocks per stage; timm counts blocks within stages.
+_STAGE_SIZES = (1, 2, 2, 3, 3, 4, 1)
+_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+# The first block has no expansion, so timm's names for its layers start one earlier.
+_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_OTHER_BLOCKS = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
 
 
 class Backbone(NamedTuple):
@@ -198,21 +167,6 @@ def lite0_weights() -> dict[str, Tensor]:
     return {_timm_key(key): value for key, value in weights.items() if not key.startswith("_fc.")}
 
 
-# EfficientNet-Lite0 repeats these numbers of blocks per stage; timm counts blocks within stages.
-_STAGE_SIZES = (1, 2, 2, 3, 3, 4, 1)
-_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-# The first block has no expansion, so timm's names for its layers start one earlier.
-_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_OTHER_BLOCKS = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-
-
 def _timm_key(key: str) -> str:
     match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
     if match is None:
@@ -225,3 +179,46 @@ def _timm_key(key: str) -> str:
         block -= _STAGE_SIZES[stage]
         stage += 1
     return f"blocks.{stage}.{block}.{names[layer]}.{tensor}"
+
+
+class SmallResNet(nn.Module):
+    """A residual network of about 0.7 million parameters that learns from scratch: photos -> ``(n, num_features)``."""
+
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 128)) -> None:
+        super().__init__()
+        self.num_features = widths[-1]
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, widths[0], 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+        )
+        ends = (widths[0], *widths)
+        blocks: list[nn.Module] = []
+        for d_in, d_out in itertools.pairwise(ends):
+            blocks += [ResidualBlock(d_in, d_out, stride=2), ResidualBlock(d_out, d_out, stride=1)]
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Mean of the last feature map over all places."""
+        return self.blocks(self.stem(x)).mean((2, 3))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2015, arXiv:1512.03385); halves the picture for stride 2."""
+
+    def __init__(self, d_in: int, d_out: int, *, stride: int) -> None:
+        super().__init__()
+        last_norm = nn.BatchNorm2d(d_out)
+        self.body = nn.Sequential(
+            nn.Conv2d(d_in, d_out, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(d_out),
+            nn.ReLU(),
+            nn.Conv2d(d_out, d_out, 3, padding=1, bias=False),
+            last_norm,
+        )
+        same = d_in == d_out and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(d_in, d_out, 1, stride, bias=False)
+        # Each block starts as its shortcut alone, which keeps the first steps calm (arXiv:1706.02677).
+        nn.init.zeros_(last_norm.weight)
+
+    def forward(self, x: Float[Tensor, "n d_in h w"]) -> Float[Tensor, "n d_out h2 w2"]:
+        """Add what the convolutions found to the shortcut."""
+        return F.relu(self.body(x) + self.shortcut(x))

@@ -9,7 +9,6 @@ from .callback import CancelTrain as CancelTrain
 from .callback import TrainState as TrainState
 from .callbacks.averaging import ExponentialMovingAverage as ExponentialMovingAverage
 from .callbacks.averaging import StochasticWeightAveraging as StochasticWeightAveraging
-from .callbacks.checkpoint import Checkpoints as Checkpoints
 from .callbacks.control import EarlyStopping as EarlyStopping
 from .callbacks.control import Pruning as Pruning
 from .callbacks.control import StopOnSignal as StopOnSignal
@@ -27,6 +26,7 @@ from .callbacks.recorder import Recorder as Recorder
 from .callbacks.steps import GradientAccumulation as GradientAccumulation
 from .callbacks.steps import GradientClipping as GradientClipping
 from .callbacks.steps import MixedPrecision as MixedPrecision
+from .checkpoint import Checkpoints as Checkpoints
 from .checkpoint import load_weights as load_weights
 from .checkpoint import newest_checkpoint as newest_checkpoint
 from .checkpoint import read_checkpoint as read_checkpoint

@@ -18,90 +18,23 @@ from mixfit.data.photos.features import FeatureStore
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.store import ImageFiles
 from mixfit.errors import ConfigError
-from mixfit.nn.bins import compute_bins
 from mixfit.nn.build import ModelShape, make_model, with_sizes
 from mixfit.nn.fusion import Fusion
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.init import Scaled, Stage, lsuv, start_at_target
 from mixfit.nn.model import MixedInputModel, PhotoEncoder
+from mixfit.nn.numbers import compute_bins
 from mixfit.seeding import seeded
 from mixfit.weighted import weighted_mean
 
 Part = Literal["branches", "output"]
 _UNSEEN = 1e-3
 """Share of the first prediction that is spread evenly: a class may be in no training row of a fold."""
-
-
-def start_well(model: MixedInputModel, data: MixedData, *, scale: Sequence[Part] = ()) -> list[Scaled]:
-    """Let a new model predict the mean of the training rows, and give parts of it unit variance for the first batch.
-
-    Args:
-        scale: "branches" for the encodings of table and photos where they meet, "output" for the predictions.
-    Returns:
-        What was scaled, in the order of the model; print it to see which branch was too loud.
-    """
-    scaled: list[Scaled] = []
-    if scale:
-        xb, _ = next(iter(data.train))
-        data.train.set_epoch(0)  # the batch was only looked at
-        xb = xb.to(model.head.weight.device)
-        with torch.no_grad():
-            scaled = lsuv(model, lambda: model(xb), _stages(model, scale))
-    rows = data.split.train
-    target, weight = data.arrays.target.numpy()[rows], data.weights("train")
-    if data.target.classes is None:
-        start_at_target(model.head, mean=weighted_mean(target, weight))
-    else:
-        shares = np.bincount(target, weights=weight, minlength=data.target.outputs)
-        shares = (1 - _UNSEEN) * shares / shares.sum() + _UNSEEN / len(shares)
-        start_at_target(model.head, class_share=shares.tolist())
-    return scaled
-
-
-def _stages(model: MixedInputModel, scale: Sequence[Part]) -> list[Stage]:
-    stages = []
-    if isinstance(model.image, ImageEncoder) and "branches" in scale:
-        assert isinstance(model.tabular, nn.Module)
-        stages.append(Stage("table", model.tabular, model.tabular.last_layers))
-        stages.append(Stage("photos", model.image, model.image.last_layers))
-    if "output" in scale:
-        stages.append(Stage("output", model.head, (model.head,), centre=True))
-    return stages
-
-
 CHUNK = 16
 """Photos that go through the network at a time, always just so many: fewer may come out with other bits."""
 ENCODER_VERSION = 1
 """Raise this when features change in a way that ``encoder_identity`` does not notice."""
 _READ = 4 * CHUNK
-
-
-def model_shape(data: MixedData, config: ModelConfig) -> ModelShape:
-    """What the data decide about their model; bins are computed from the training rows, if the configuration asks."""
-    bins: tuple[tuple[float, ...], ...] = ()
-    if config.numbers == "piecewise":
-        rows = torch.as_tensor(np.asarray(data.split.train))
-        edges = compute_bins(
-            data.arrays.numeric[rows],
-            bins=config.bins,
-            target=data.arrays.target[rows],
-            weight=data.weights("train"),
-        )
-        bins = tuple(tuple(column.tolist()) for column in edges)
-    return ModelShape(
-        numeric=data.arrays.numeric.shape[1],
-        cardinalities=tuple(data.preprocessor.cardinalities),
-        photos=data.photos is not None,
-        outputs=data.target.outputs,
-        image_size=data.image_size,
-        image_columns=max(1, len(data.schema.names("image"))),
-        bins=bins,
-    )
-
-
-def sized_for(data: MixedData, config: ModelConfig) -> ModelConfig:
-    """The configuration with the sizes that suit the data where it leaves them open."""
-    return with_sizes(config, rows=len(data.split.train), numeric=data.arrays.numeric.shape[1])
 
 
 def build_model(
@@ -145,6 +78,71 @@ def build_model(
     return model
 
 
+def model_shape(data: MixedData, config: ModelConfig) -> ModelShape:
+    """What the data decide about their model; bins are computed from the training rows, if the configuration asks."""
+    bins: tuple[tuple[float, ...], ...] = ()
+    if config.numbers == "piecewise":
+        rows = torch.as_tensor(np.asarray(data.split.train))
+        edges = compute_bins(
+            data.arrays.numeric[rows],
+            bins=config.bins,
+            target=data.arrays.target[rows],
+            weight=data.weights("train"),
+        )
+        bins = tuple(tuple(column.tolist()) for column in edges)
+    return ModelShape(
+        numeric=data.arrays.numeric.shape[1],
+        cardinalities=tuple(data.preprocessor.cardinalities),
+        photos=data.photos is not None,
+        outputs=data.target.outputs,
+        image_size=data.image_size,
+        image_columns=max(1, len(data.schema.names("image"))),
+        bins=bins,
+    )
+
+
+def sized_for(data: MixedData, config: ModelConfig) -> ModelConfig:
+    """The configuration with the sizes that suit the data where it leaves them open."""
+    return with_sizes(config, rows=len(data.split.train), numeric=data.arrays.numeric.shape[1])
+
+
+def start_well(model: MixedInputModel, data: MixedData, *, scale: Sequence[Part] = ()) -> list[Scaled]:
+    """Let a new model predict the mean of the training rows, and give parts of it unit variance for the first batch.
+
+    Args:
+        scale: "branches" for the encodings of table and photos where they meet, "output" for the predictions.
+    Returns:
+        What was scaled, in the order of the model; print it to see which branch was too loud.
+    """
+    scaled: list[Scaled] = []
+    if scale:
+        xb, _ = next(iter(data.train))
+        data.train.set_epoch(0)  # the batch was only looked at
+        xb = xb.to(model.head.weight.device)
+        with torch.no_grad():
+            scaled = lsuv(model, lambda: model(xb), _stages(model, scale))
+    rows = data.split.train
+    target, weight = data.arrays.target.numpy()[rows], data.weights("train")
+    if data.target.classes is None:
+        start_at_target(model.head, mean=weighted_mean(target, weight))
+    else:
+        shares = np.bincount(target, weights=weight, minlength=data.target.outputs)
+        shares = (1 - _UNSEEN) * shares / shares.sum() + _UNSEEN / len(shares)
+        start_at_target(model.head, class_share=shares.tolist())
+    return scaled
+
+
+def _stages(model: MixedInputModel, scale: Sequence[Part]) -> list[Stage]:
+    stages = []
+    if isinstance(model.image, ImageEncoder) and "branches" in scale:
+        assert isinstance(model.tabular, nn.Module)
+        stages.append(Stage("table", model.tabular, model.tabular.last_layers))
+        stages.append(Stage("photos", model.image, model.image.last_layers))
+    if "output" in scale:
+        stages.append(Stage("output", model.head, (model.head,), centre=True))
+    return stages
+
+
 def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bool = False) -> MixedData:
     """Run the frozen backbone once over every photo; the result's batches carry the features in place of pixels.
 
@@ -170,17 +168,11 @@ def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bo
     return data.with_features(encode_photos(model.image, photos.decoder, store=store, progress=progress))
 
 
-def open_feature_store(encoder: ImageEncoder, source: ImageFiles, cache: Cache) -> FeatureStore:
-    """Where the features of these photos by this network are kept."""
-    return FeatureStore(
-        source.files,
-        network=encoder_identity(encoder, source.size),
-        d=encoder.num_features,
-        size=source.size,
-        crop=source.crop,
-        cache=cache,
-        follow_links=source.follow_links,
-    )
+def all_features(encoder: ImageEncoder, files: ImageFiles, cache: Cache | None) -> FeatureTable:
+    """Features of files, those that the cache knows from there."""
+    if cache is None:
+        return encode_photos(encoder, files)
+    return encode_photos(encoder, files, store=open_feature_store(encoder, files, cache), progress=cache.progress)
 
 
 def encode_photos(
@@ -209,11 +201,17 @@ def encode_photos(
     return FeatureTable(table.values, table.readable, dict(sorted(table.failures.items())))
 
 
-def all_features(encoder: ImageEncoder, files: ImageFiles, cache: Cache | None) -> FeatureTable:
-    """Features of files, those that the cache knows from there."""
-    if cache is None:
-        return encode_photos(encoder, files)
-    return encode_photos(encoder, files, store=open_feature_store(encoder, files, cache), progress=cache.progress)
+def open_feature_store(encoder: ImageEncoder, source: ImageFiles, cache: Cache) -> FeatureStore:
+    """Where the features of these photos by this network are kept."""
+    return FeatureStore(
+        source.files,
+        network=encoder_identity(encoder, source.size),
+        d=encoder.num_features,
+        size=source.size,
+        crop=source.crop,
+        cache=cache,
+        follow_links=source.follow_links,
+    )
 
 
 def encoder_identity(encoder: ImageEncoder, size: int) -> str:
@@ -239,10 +237,6 @@ def encoder_identity(encoder: ImageEncoder, size: int) -> str:
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
 def _encode(encoder: ImageEncoder, pixels: Tensor) -> Tensor:
     """Features on the CPU, with the same bits for a photo however many others come with it."""
     encoder.eval()
@@ -255,6 +249,10 @@ def _encode(encoder: ImageEncoder, pixels: Tensor) -> Tensor:
         with torch.inference_mode():
             features.append(encoder.encode(images.to(encoder.pixel_mean.device))[: len(part)].float().cpu().clone())
     return torch.cat(features)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _chunks(numbers: np.ndarray, size: int) -> Iterator[np.ndarray]:

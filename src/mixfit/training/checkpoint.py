@@ -1,15 +1,17 @@
-"""All that a fit needs to continue to the bit, and the folder that holds it: safetensors and JSON with a manifest of
-sha256 sums, put in place by renaming."""
+"""Checkpoints: a callback that saves a fit while it runs, what a fit needs to be resumed to the bit, and its folder.
+
+The folder holds safetensors and JSON with a manifest of sha256 sums, and is put in place by renaming."""
 
 import hashlib
 import json
 import math
 import shutil
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +22,17 @@ from torch import Tensor, nn
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import explained, flush_folder, json_numbers, read_file, write_file
 from mixfit.seeding import random_states, set_random_states
-from mixfit.training.callback import TrainState
+from mixfit.training.callback import Callback, TrainState
+
+SHARE = 0.05
+"""The most of a fit's time that saving takes."""
+LAST, PREVIOUS, BEST = "last", "previous", "best"
+FILES = WEIGHTS, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
+FORMAT = 1
+"""Raised whenever an older version could not read what is written."""
+_LARGEST_MANIFEST, _LARGEST_FILE = 10_000, 2**36
+"""Bytes; our manifests have a few hundred."""
+_NOT_IN_JSON = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,27 +79,97 @@ class Snapshot:
             raise ConfigError(f"The saved optimizer does not fit this one: {error}.") from error
 
 
-def put_weights(weights: dict[str, Tensor], model: nn.Module) -> None:
-    """Put saved weights into a model of the same architecture.
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The weights of the best epoch so far."""
 
+    weights: dict[str, Tensor]
+    epoch: int
+    """Counted from 1."""
+    step: int
+    metrics: dict[str, float]
+
+
+class Checkpoints(Callback):
+    """Saves ``last`` and ``best`` into a folder, see ``write_last`` and ``write_best``.
+
+    ``last`` is all of the fit, in the middle of an epoch too; ``best`` the weights of the epoch with the best metric.
+    They are written at most every ``seconds``, less often where writing takes long, and always when the fit ends or is
+    asked to stop. A process that is killed loses what it learned since the last writing.
+
+    Args:
+        folder: where ``last/`` and ``best/`` are made; created if needed.
+        metric: a key of ``state.metrics`` that says which epoch is best.
+        mode: which direction is better.
+        seconds: shortest time between two writings; 0 writes after every batch.
     Raises:
-        DataError: they are those of another network; nothing is changed then.
+        ConfigError: ``seconds`` is below 0.
     """
-    ours = model.state_dict()
-    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    strange = (weights.keys() - ours.keys()) | (trainable - weights.keys())
-    if strange:
-        raise DataError(
-            f"The checkpoint holds the weights of another network: {len(strange)} names differ, "
-            f"the first is {min(strange)}."
-        )
-    for name, tensor in weights.items():
-        if tensor.shape != ours[name].shape:
-            raise DataError(
-                f"The checkpoint holds the weights of another network: {name} is {tuple(tensor.shape)} there and "
-                f"{tuple(ours[name].shape)} here."
-            )
-    model.load_state_dict(weights, strict=False)
+
+    order = 100  # after the others, whose state is to be that after the batch or the epoch
+
+    def __init__(
+        self, folder: Path, metric: str = "valid_loss", *, mode: Literal["min", "max"], seconds: float = 15.0
+    ) -> None:
+        if not seconds >= 0:
+            raise ConfigError(f"seconds must be at least 0, got {seconds}.")
+        self.folder, self.metric, self.seconds = folder, metric, seconds
+        self.sign = 1.0 if mode == "min" else -1.0
+        self.best = math.inf
+        self.seconds_saving = 0.0
+        """Time spent on saving in this fit."""
+        self._waiting: Best | None = None
+        self._due = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """An epoch of the resumed fit must be better than those before it."""
+        self.best = state["best"]
+
+    def before_fit(self, state: TrainState) -> None:
+        """Start anew; the first batch is saved at once."""
+        self.best, self._waiting, self._due, self.seconds_saving = math.inf, None, 0.0, 0.0
+
+    def after_batch(self, state: TrainState) -> None:
+        """Write when the last writing is long enough ago."""
+        if state.training and (time.monotonic() >= self._due or state.stop_requested) and has_position(state.loader):
+            self._write_last(state, epoch_is_over=False)
+
+    def after_epoch(self, state: TrainState) -> None:
+        """Remember a better epoch; write when the last writing is long enough ago."""
+        value = self.sign * state.metrics.get(self.metric, math.nan)  # nan is never better
+        if value < self.best:
+            self.best = value
+            self._waiting = Best(judged_tensors(state), state.epoch + 1, state.step, dict(state.metrics))
+        if time.monotonic() >= self._due or state.stop_requested:
+            self._write_last(state, epoch_is_over=True)
+
+    def after_fit(self, state: TrainState) -> None:
+        """Write the result."""
+        self._write_last(state, epoch_is_over=True, finished=True)
+
+    def close(self, state: TrainState) -> None:
+        """Write the best epoch if it waits, also after an error."""
+        self._write_best()
+
+    def _write_last(self, state: TrainState, *, epoch_is_over: bool, finished: bool = False) -> None:
+        started = time.monotonic()
+        if not all(bool(tensor.isfinite().all()) for tensor in changing_tensors(state.model).values()):
+            self._due = started + self.seconds
+            return  # the last good one is kept
+        self._write_best()  # first: a resumed fit does not see that epoch again
+        write_last(self.folder, take(state, epoch_is_over=epoch_is_over, finished=finished))
+        took = time.monotonic() - started
+        self.seconds_saving += took
+        self._due = time.monotonic() + max(self.seconds, took / SHARE if self.seconds else 0.0)
+
+    def _write_best(self) -> None:
+        if self._waiting is not None:
+            write_best(self.folder, self._waiting)
+            self._waiting = None
 
 
 def take(state: TrainState, *, epoch_is_over: bool, finished: bool = False) -> Snapshot:
@@ -150,6 +232,29 @@ def restore(snapshot: Snapshot, state: TrainState) -> None:
     set_random_states(snapshot.random)
 
 
+def put_weights(weights: dict[str, Tensor], model: nn.Module) -> None:
+    """Put saved weights into a model of the same architecture.
+
+    Raises:
+        DataError: they are those of another network; nothing is changed then.
+    """
+    ours = model.state_dict()
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    strange = (weights.keys() - ours.keys()) | (trainable - weights.keys())
+    if strange:
+        raise DataError(
+            f"The checkpoint holds the weights of another network: {len(strange)} names differ, "
+            f"the first is {min(strange)}."
+        )
+    for name, tensor in weights.items():
+        if tensor.shape != ours[name].shape:
+            raise DataError(
+                f"The checkpoint holds the weights of another network: {name} is {tuple(tensor.shape)} there and "
+                f"{tuple(ours[name].shape)} here."
+            )
+    model.load_state_dict(weights, strict=False)
+
+
 def changing_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters that learn and all buffers: what training can change. A frozen backbone is not copied."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
@@ -174,26 +279,6 @@ def _named(callbacks: Sequence[Any]) -> dict[str, Any]:
 def _states_of(callbacks: Sequence[Any]) -> dict[str, dict[str, Any]]:
     states = {name: callback.state_dict() for name, callback in _named(callbacks).items()}
     return {name: state for name, state in states.items() if state}
-
-
-LAST, PREVIOUS, BEST = "last", "previous", "best"
-FILES = WEIGHTS, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
-FORMAT = 1
-"""Raised whenever an older version could not read what is written."""
-_LARGEST_MANIFEST, _LARGEST_FILE = 10_000, 2**36
-"""Bytes; our manifests have a few hundred."""
-_NOT_IN_JSON = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The weights of the best epoch so far."""
-
-    weights: dict[str, Tensor]
-    epoch: int
-    """Counted from 1."""
-    step: int
-    metrics: dict[str, float]
 
 
 def write_last(folder: Path, snapshot: Snapshot) -> None:

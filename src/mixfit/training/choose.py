@@ -24,6 +24,9 @@ LOSSES_OF_NUMBERS: tuple[LossName, ...] = ("mse", "mae", "huber")
 LOSSES_OF_CLASSES: tuple[LossName, ...] = ("cross_entropy", "balanced", "smooth", "focal")
 SMOOTHING = 0.1
 """Share of the truth that ``smooth`` spreads over all classes."""
+FASTER_IN_BFLOAT16 = (SMALL_RESNET, "resnet", "convnext", "vit_")
+"""How the names of networks begin that learn faster in bfloat16."""
+_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +143,6 @@ def choose_loss(name: LossName, task: Task, class_counts: Sequence[int | float] 
             return Focal()
         case _:
             assert_never(name)
-
-
-FASTER_IN_BFLOAT16 = (SMALL_RESNET, "resnet", "convnext", "vit_")
-"""How the names of networks begin that learn faster in bfloat16."""
-_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
 def settle_arithmetic(config: ModelConfig, device: torch.device) -> ModelConfig:

@@ -20,28 +20,48 @@ from mixfit.data.transforms.transform import (
 from mixfit.errors import ConfigError
 
 Padding = Literal["zeros", "border", "reflection"]
+OPERATIONS = (
+    "identity",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "rotate",
+    "brightness",
+    "saturation",
+    "contrast",
+    "sharpness",
+    "posterize",
+    "solarize",
+    "auto_contrast",
+    "equalize",
+)
+"""The wide space of the paper."""
+_NUMBER = {name: number for number, name in enumerate(OPERATIONS)}
+_STRENGTHS = 31
+# Red, green, blue -> luma and two chroma axes (NTSC's YIQ); the chroma rows add up to 0, so that grey stays grey.
+_TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], dtype=torch.float64)
+_FROM_YIQ = torch.linalg.inv(_TO_YIQ)
+# Parts of a colour matrix: the luma, the chroma, and the chroma turned by a quarter.
+_LUMA = _FROM_YIQ[:, :1] @ _TO_YIQ[:1]
+_CHROMA = _FROM_YIQ[:, 1:] @ _TO_YIQ[1:]
+_TURNED = _FROM_YIQ[:, 1:] @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64) @ _TO_YIQ[1:]
 
 
-def warp(pixels: Pixels, matrix: Float[Tensor, "rows 2 3"], padding: Padding) -> Pixels:
-    """Take the pixel at ``(x, y)``, in pixels from the photo's centre, from ``matrix @ (x, y, 1)`` of the old photo.
-
-    ``padding`` says what lies outside: black, the nearest border pixel, or the mirrored photo."""
-    height, width = pixels.shape[-2:]
-    m = matrix.to(pixels.dtype)[:, None, None]
-    x = torch.arange(width, device=pixels.device, dtype=pixels.dtype) - (width - 1) / 2
-    y = (torch.arange(height, device=pixels.device, dtype=pixels.dtype) - (height - 1) / 2)[:, None]
-    # Written out rather than as a matrix product, whose rounding may depend on the number of rows.
-    source_x = m[..., 0, 0] * x + m[..., 0, 1] * y + m[..., 0, 2]
-    source_y = m[..., 1, 0] * x + m[..., 1, 1] * y + m[..., 1, 2]
-    grid = torch.stack([source_x * (2 / width), source_y * (2 / height)], dim=-1)
-    # The photos of a row share a grid, as if they were channels of one picture.
-    sampled = F.grid_sample(pixels.flatten(1, 2), grid, mode="bilinear", padding_mode=padding, align_corners=False)
-    return sampled.reshape(pixels.shape)
-
-
-def matrices(a: Tensor, b: Tensor, c: Tensor, d: Tensor, x: Tensor, y: Tensor) -> Float64[Tensor, "rows 2 3"]:
-    """One matrix ``[[a, b, x], [c, d, y]]`` for each row, from the entries ``(rows,)``."""
-    return torch.stack([a, b, x, c, d, y], dim=1).reshape(-1, 2, 3)
+def augmentation(name: Augmentation) -> tuple[Transform, ...]:
+    """Transforms that keep the meaning of everyday photos; all of them are for training only."""
+    match name:
+        case "none":
+            return ()
+        case "flip":
+            return (RandomHorizontalFlip(),)
+        case "standard":
+            crop, turn = RandomResizedCrop(scale=(0.5, 1.0)), RandomAffine(degrees=8.0, p=0.5)
+            return (RandomHorizontalFlip(), crop, turn, ColorJitter(), RandomErasing(p=0.1))
+        case "trivial":
+            return (RandomHorizontalFlip(), TrivialAugment())
+        case _:
+            assert_never(name)
 
 
 class RandomResizedCrop(PixelTransform):
@@ -128,49 +148,6 @@ class RandomAffine(PixelTransform):
         return warp(pixels, matrices(a, b, c, d, -a * across - b * down, -c * across - d * down), self.padding)
 
 
-# Red, green, blue -> luma and two chroma axes (NTSC's YIQ); the chroma rows add up to 0, so that grey stays grey.
-_TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], dtype=torch.float64)
-_FROM_YIQ = torch.linalg.inv(_TO_YIQ)
-# Parts of a colour matrix: the luma, the chroma, and the chroma turned by a quarter.
-_LUMA = _FROM_YIQ[:, :1] @ _TO_YIQ[:1]
-_CHROMA = _FROM_YIQ[:, 1:] @ _TO_YIQ[1:]
-_TURNED = _FROM_YIQ[:, 1:] @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64) @ _TO_YIQ[1:]
-
-
-def recolour(
-    pixels: Pixels,
-    *,
-    brightness: Float64[Tensor, " rows"] | float = 1.0,
-    contrast: Float64[Tensor, " rows"] | float = 1.0,
-    saturation: Float64[Tensor, " rows"] | float = 1.0,
-    hue: Float64[Tensor, " rows"] | float = 0.0,
-) -> Pixels:
-    """Change brightness, then contrast about the photo's mean grey, then saturation and hue about each pixel's grey.
-
-    Factors of 1 and a hue of 0 change nothing; ``hue`` is in turns (0.5 gives the opposite colours).
-
-    # NOTE[DIFF] Nothing is cut off at 0 and 255 between the steps, and hue turns the chroma at constant luma rather
-    than through HSV, so that all is one matrix."""
-    rows, device = len(pixels), pixels.device
-    brightness, contrast, saturation, hue = (
-        torch.as_tensor(value, dtype=torch.float64, device=device).expand(rows)[:, None, None]
-        for value in (brightness, contrast, saturation, hue)
-    )
-    luma, chroma, turned = (part.to(device) for part in (_LUMA, _CHROMA, _TURNED))
-    angle = 2 * math.pi * hue
-    gain = (contrast * brightness)[..., None]
-    matrix = luma + saturation * (angle.cos() * chroma + angle.sin() * turned)
-    # In float64 the sum of whole numbers is exact, whatever order they are added in.
-    means = pixels.sum((3, 4), dtype=torch.float64) / (pixels.shape[3] * pixels.shape[4])
-    grey = (means * _TO_YIQ[0].to(device)).sum(2)
-    offset = ((1 - contrast) * brightness)[..., 0] * grey
-    scaled = (matrix[:, None] * gain).float()
-    result = offset.float()[:, :, None, None, None].expand_as(pixels)
-    for channel in range(3):
-        result = result + scaled[..., channel][:, :, :, None, None] * pixels[:, :, channel : channel + 1]
-    return result
-
-
 class ColorJitter(PixelTransform):
     """Random brightness, contrast, saturation and hue, the same for all photos of a row.
 
@@ -247,48 +224,6 @@ class RandomErasing(PixelTransform):
         ratio = between(uniform[:, 1], math.log(self.ratio[0]), math.log(self.ratio[1])).exp()
         box = boxes(area, ratio, uniform[:, 2:], *pixels.shape[-2:])
         return pixels.masked_fill(box[:, None, None], self.value)
-
-
-def boxes(area: Tensor, ratio: Tensor, place: Tensor, height: int, width: int) -> Tensor:
-    """Rectangles that lie inside the photo, bool ``(rows, height, width)``.
-
-    Args:
-        area: share of the photo ``(rows,)``; met up to whole pixels, and unless the rectangle would not fit.
-        ratio: width / height relative to the photo's own ``(rows,)``.
-        place: uniform numbers in [0, 1) ``(rows, 2)``: how far to the right and how far down.
-    """
-    across = _between_ends((area * ratio).sqrt(), place[:, 0], width)
-    down = _between_ends((area / ratio).sqrt(), place[:, 1], height)
-    return across[:, None, :] & down[:, :, None]
-
-
-def _between_ends(share: Tensor, place: Tensor, size: int) -> Tensor:
-    """Whole pixels of one axis that the rectangle covers, bool ``(rows, size)``."""
-    length = (share.clamp(max=1) * size).round()
-    start = (place * (size - length + 1)).floor()
-    at = torch.arange(size, device=share.device)
-    return (at >= start[:, None]) & (at < (start + length)[:, None])
-
-
-OPERATIONS = (
-    "identity",
-    "shear_x",
-    "shear_y",
-    "translate_x",
-    "translate_y",
-    "rotate",
-    "brightness",
-    "saturation",
-    "contrast",
-    "sharpness",
-    "posterize",
-    "solarize",
-    "auto_contrast",
-    "equalize",
-)
-"""The wide space of the paper."""
-_NUMBER = {name: number for number, name in enumerate(OPERATIONS)}
-_STRENGTHS = 31
 
 
 class TrivialAugment(PixelTransform):
@@ -391,17 +326,78 @@ def _as_uint8(pixels: Pixels) -> Tensor:
     return pixels.round().clamp(0, 255).to(torch.uint8)
 
 
-def augmentation(name: Augmentation) -> tuple[Transform, ...]:
-    """Transforms that keep the meaning of everyday photos; all of them are for training only."""
-    match name:
-        case "none":
-            return ()
-        case "flip":
-            return (RandomHorizontalFlip(),)
-        case "standard":
-            crop, turn = RandomResizedCrop(scale=(0.5, 1.0)), RandomAffine(degrees=8.0, p=0.5)
-            return (RandomHorizontalFlip(), crop, turn, ColorJitter(), RandomErasing(p=0.1))
-        case "trivial":
-            return (RandomHorizontalFlip(), TrivialAugment())
-        case _:
-            assert_never(name)
+def warp(pixels: Pixels, matrix: Float[Tensor, "rows 2 3"], padding: Padding) -> Pixels:
+    """Take the pixel at ``(x, y)``, in pixels from the photo's centre, from ``matrix @ (x, y, 1)`` of the old photo.
+
+    ``padding`` says what lies outside: black, the nearest border pixel, or the mirrored photo."""
+    height, width = pixels.shape[-2:]
+    m = matrix.to(pixels.dtype)[:, None, None]
+    x = torch.arange(width, device=pixels.device, dtype=pixels.dtype) - (width - 1) / 2
+    y = (torch.arange(height, device=pixels.device, dtype=pixels.dtype) - (height - 1) / 2)[:, None]
+    # Written out rather than as a matrix product, whose rounding may depend on the number of rows.
+    source_x = m[..., 0, 0] * x + m[..., 0, 1] * y + m[..., 0, 2]
+    source_y = m[..., 1, 0] * x + m[..., 1, 1] * y + m[..., 1, 2]
+    grid = torch.stack([source_x * (2 / width), source_y * (2 / height)], dim=-1)
+    # The photos of a row share a grid, as if they were channels of one picture.
+    sampled = F.grid_sample(pixels.flatten(1, 2), grid, mode="bilinear", padding_mode=padding, align_corners=False)
+    return sampled.reshape(pixels.shape)
+
+
+def matrices(a: Tensor, b: Tensor, c: Tensor, d: Tensor, x: Tensor, y: Tensor) -> Float64[Tensor, "rows 2 3"]:
+    """One matrix ``[[a, b, x], [c, d, y]]`` for each row, from the entries ``(rows,)``."""
+    return torch.stack([a, b, x, c, d, y], dim=1).reshape(-1, 2, 3)
+
+
+def recolour(
+    pixels: Pixels,
+    *,
+    brightness: Float64[Tensor, " rows"] | float = 1.0,
+    contrast: Float64[Tensor, " rows"] | float = 1.0,
+    saturation: Float64[Tensor, " rows"] | float = 1.0,
+    hue: Float64[Tensor, " rows"] | float = 0.0,
+) -> Pixels:
+    """Change brightness, then contrast about the photo's mean grey, then saturation and hue about each pixel's grey.
+
+    Factors of 1 and a hue of 0 change nothing; ``hue`` is in turns (0.5 gives the opposite colours).
+
+    # NOTE[DIFF] Nothing is cut off at 0 and 255 between the steps, and hue turns the chroma at constant luma rather
+    than through HSV, so that all is one matrix."""
+    rows, device = len(pixels), pixels.device
+    brightness, contrast, saturation, hue = (
+        torch.as_tensor(value, dtype=torch.float64, device=device).expand(rows)[:, None, None]
+        for value in (brightness, contrast, saturation, hue)
+    )
+    luma, chroma, turned = (part.to(device) for part in (_LUMA, _CHROMA, _TURNED))
+    angle = 2 * math.pi * hue
+    gain = (contrast * brightness)[..., None]
+    matrix = luma + saturation * (angle.cos() * chroma + angle.sin() * turned)
+    # In float64 the sum of whole numbers is exact, whatever order they are added in.
+    means = pixels.sum((3, 4), dtype=torch.float64) / (pixels.shape[3] * pixels.shape[4])
+    grey = (means * _TO_YIQ[0].to(device)).sum(2)
+    offset = ((1 - contrast) * brightness)[..., 0] * grey
+    scaled = (matrix[:, None] * gain).float()
+    result = offset.float()[:, :, None, None, None].expand_as(pixels)
+    for channel in range(3):
+        result = result + scaled[..., channel][:, :, :, None, None] * pixels[:, :, channel : channel + 1]
+    return result
+
+
+def boxes(area: Tensor, ratio: Tensor, place: Tensor, height: int, width: int) -> Tensor:
+    """Rectangles that lie inside the photo, bool ``(rows, height, width)``.
+
+    Args:
+        area: share of the photo ``(rows,)``; met up to whole pixels, and unless the rectangle would not fit.
+        ratio: width / height relative to the photo's own ``(rows,)``.
+        place: uniform numbers in [0, 1) ``(rows, 2)``: how far to the right and how far down.
+    """
+    across = _between_ends((area * ratio).sqrt(), place[:, 0], width)
+    down = _between_ends((area / ratio).sqrt(), place[:, 1], height)
+    return across[:, None, :] & down[:, :, None]
+
+
+def _between_ends(share: Tensor, place: Tensor, size: int) -> Tensor:
+    """Whole pixels of one axis that the rectangle covers, bool ``(rows, size)``."""
+    length = (share.clamp(max=1) * size).round()
+    start = (place * (size - length + 1)).floor()
+    at = torch.arange(size, device=share.device)
+    return (at >= start[:, None]) & (at < (start + length)[:, None])

@@ -12,6 +12,9 @@ from mixfit.data.batch import Batch, Inputs
 from mixfit.errors import ConfigError
 from mixfit.seeding import RowRandom
 
+Pixels = Float[Tensor, "rows photos 3 height width"]
+"""float32, 0..255."""
+
 
 class Transform:
     """Base: changes nothing. ``train_only`` transforms are skipped when the loader is not for training."""
@@ -21,18 +24,6 @@ class Transform:
     def __call__(self, batch: Batch, random: RowRandom) -> Batch:
         """``(xb, yb)`` -> ``(xb, yb)``, new or the same; the given batch is never written to."""
         return batch
-
-
-def require_plain(transform: Transform, xb: Inputs) -> None:
-    """Refuse pixels that are already normalised or mixed.
-
-    Raises:
-        ConfigError: they are.
-    """
-    if xb.normalized or xb.mix is not None:
-        raise ConfigError(
-            f"{type(transform).__name__} must come before {'Normalize' if xb.normalized else 'MixUp and CutMix'}."
-        )
 
 
 class Compose(Transform):
@@ -77,8 +68,39 @@ class RandomHorizontalFlip(Transform):
         return replace(xb, images=images), yb
 
 
-Pixels = Float[Tensor, "rows photos 3 height width"]
-"""float32, 0..255."""
+class Normalize(Transform):
+    """``(pixel / 255 - mean) / std`` per channel, as float32; at training and at prediction.
+
+    The batch is marked ``normalized``: the models of ``nn`` then leave its pixels as they are, so nothing is scaled
+    twice. Batches without pixels pass through.
+
+    Args:
+        mean, std: of red, green and blue, for pixels in [0, 1].
+    Raises:
+        ConfigError: ``mean`` or ``std`` has not three numbers, or a ``std`` is not above 0; when called, the batch is
+            normalised already.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
+            raise ConfigError(f"mean and std must be three numbers each, std above 0, got {mean} and {std}.")
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def __call__(self, batch: Batch, random: RowRandom) -> Batch:
+        """Scale all photos; draws no random numbers."""
+        xb, yb = batch
+        if xb.images is None:
+            return batch
+        if xb.normalized:
+            raise ConfigError("These pixels are normalised already: use Normalize once.")
+        images = xb.images
+        unit = 255.0 if images.dtype == torch.uint8 else 1.0
+        # One multiplication and one addition: (x / unit - mean) / std.
+        factor = torch.tensor([1 / (unit * std) for std in self.std], device=images.device)[:, None, None]
+        shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device)
+        # From uint8 the conversion is a copy already, which may be changed in place.
+        scaled = images.float().mul_(factor) if images.dtype == torch.uint8 else images.mul(factor)
+        return replace(xb, images=scaled.add_(shift[:, None, None]), normalized=True), yb
 
 
 class PixelTransform(Transform):
@@ -128,9 +150,16 @@ class PixelTransform(Transform):
         return replace(xb, images=images), yb
 
 
-def between(uniform: Tensor, low: float, high: float) -> Tensor:
-    """Uniform numbers in [0, 1) -> uniform numbers in [low, high)."""
-    return low + (high - low) * uniform
+def require_plain(transform: Transform, xb: Inputs) -> None:
+    """Refuse pixels that are already normalised or mixed.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if xb.normalized or xb.mix is not None:
+        raise ConfigError(
+            f"{type(transform).__name__} must come before {'Normalize' if xb.normalized else 'MixUp and CutMix'}."
+        )
 
 
 def require_range(name: str, values: tuple[float, float]) -> None:
@@ -144,36 +173,6 @@ def require_range(name: str, values: tuple[float, float]) -> None:
         raise ConfigError(f"{name} must be two rising numbers from 0 on, got {values}.")
 
 
-class Normalize(Transform):
-    """``(pixel / 255 - mean) / std`` per channel, as float32; at training and at prediction.
-
-    The batch is marked ``normalized``: the models of ``nn`` then leave its pixels as they are, so nothing is scaled
-    twice. Batches without pixels pass through.
-
-    Args:
-        mean, std: of red, green and blue, for pixels in [0, 1].
-    Raises:
-        ConfigError: ``mean`` or ``std`` has not three numbers, or a ``std`` is not above 0; when called, the batch is
-            normalised already.
-    """
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
-            raise ConfigError(f"mean and std must be three numbers each, std above 0, got {mean} and {std}.")
-        self.mean, self.std = tuple(mean), tuple(std)
-
-    def __call__(self, batch: Batch, random: RowRandom) -> Batch:
-        """Scale all photos; draws no random numbers."""
-        xb, yb = batch
-        if xb.images is None:
-            return batch
-        if xb.normalized:
-            raise ConfigError("These pixels are normalised already: use Normalize once.")
-        images = xb.images
-        unit = 255.0 if images.dtype == torch.uint8 else 1.0
-        # One multiplication and one addition: (x / unit - mean) / std.
-        factor = torch.tensor([1 / (unit * std) for std in self.std], device=images.device)[:, None, None]
-        shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device)
-        # From uint8 the conversion is a copy already, which may be changed in place.
-        scaled = images.float().mul_(factor) if images.dtype == torch.uint8 else images.mul(factor)
-        return replace(xb, images=scaled.add_(shift[:, None, None]), normalized=True), yb
+def between(uniform: Tensor, low: float, high: float) -> Tensor:
+    """Uniform numbers in [0, 1) -> uniform numbers in [low, high)."""
+    return low + (high - low) * uniform

@@ -22,6 +22,22 @@ from mixfit.files import json_numbers
 from mixfit.hooks.hook import Hook
 from mixfit.training.callback import Callback, Method, TrainState
 
+_REFRESH = 0.5
+"""Seconds between two changes of the running line."""
+PARTS = ("data", "forward", "loss", "backward", "step", "callbacks", "validation", "other")
+_ENDS = {
+    "before_batch": "data",
+    "after_prediction": "forward",
+    "after_loss": "loss",
+    "after_backward": "backward",
+    "after_step": "step",
+    # what was raised in a callback is its time until the event of the cancelling
+    "after_cancel_batch": "callbacks",
+    "after_cancel_train": "callbacks",
+    "after_cancel_epoch": "callbacks",
+    "after_cancel_fit": "callbacks",
+}
+
 
 class EpochTimes(Callback):
     """Base of the displays: speed, share of the time spent waiting for data, and how long it will still take.
@@ -141,15 +157,6 @@ class ProgressLines(EpochTimes):
             self._bar = None
 
 
-def short_number(value: float) -> str:
-    """At most ten characters, whatever the size of the number."""
-    return "n/a" if math.isnan(value) else f"{value:.4g}"
-
-
-_REFRESH = 0.5
-"""Seconds between two changes of the running line."""
-
-
 class NotebookProgress(ProgressLines):
     """A table that grows by a row per epoch, with a running line below it; outside of a notebook ``ProgressLines``.
 
@@ -212,34 +219,6 @@ class NotebookProgress(ProgressLines):
         metric = [] if self.metric is None else [html.escape(self.metric)]
         header = _row("th", ["epoch", "train", "valid", *metric, "lr", "s", "rows/s", "wait%"])
         return f"<table>{header}{''.join(self._rows)}</table>{f'<p>{note}</p>' if note else ''}"
-
-
-def duration(seconds: float) -> str:
-    """In its largest unit, at most five characters.
-
-    >>> [duration(seconds) for seconds in (9.4, 100.0, 5000.0, 1e6, float("nan"))]
-    ['9s', '1.7m', '1.4h', '11.6d', '?']
-    """
-    if not math.isfinite(seconds):
-        return "?"
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f}{unit}"
-    return f"{seconds:.0f}s"
-
-
-def _row(kind: str, cells: list[str]) -> str:
-    return f"<tr>{''.join(f'<{kind}>{cell}</{kind}>' for cell in cells)}</tr>"
-
-
-def _display() -> Any:
-    """The module that shows things in the notebook that runs us; None if there is no notebook."""
-    try:
-        import IPython
-        from IPython import display
-    except ImportError:
-        return None
-    return display if getattr(IPython.get_ipython(), "kernel", None) is not None else None
 
 
 @runtime_checkable
@@ -378,21 +357,6 @@ class TensorBoard(Callback):
         self._losses, self._steps = [], []
 
 
-PARTS = ("data", "forward", "loss", "backward", "step", "callbacks", "validation", "other")
-_ENDS = {
-    "before_batch": "data",
-    "after_prediction": "forward",
-    "after_loss": "loss",
-    "after_backward": "backward",
-    "after_step": "step",
-    # what was raised in a callback is its time until the event of the cancelling
-    "after_cancel_batch": "callbacks",
-    "after_cancel_train": "callbacks",
-    "after_cancel_epoch": "callbacks",
-    "after_cancel_fit": "callbacks",
-}
-
-
 class Profiler(Callback):
     """Measures the parts of a step between its events, and writes a small table when the fit is over.
 
@@ -475,3 +439,36 @@ class Profiler(Callback):
         now = time.perf_counter()
         self.seconds[part] += now - self._last
         self._last = now
+
+
+def short_number(value: float) -> str:
+    """At most ten characters, whatever the size of the number."""
+    return "n/a" if math.isnan(value) else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """In its largest unit, at most five characters.
+
+    >>> [duration(seconds) for seconds in (9.4, 100.0, 5000.0, 1e6, float("nan"))]
+    ['9s', '1.7m', '1.4h', '11.6d', '?']
+    """
+    if not math.isfinite(seconds):
+        return "?"
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def _row(kind: str, cells: list[str]) -> str:
+    return f"<tr>{''.join(f'<{kind}>{cell}</{kind}>' for cell in cells)}</tr>"
+
+
+def _display() -> Any:
+    """The module that shows things in the notebook that runs us; None if there is no notebook."""
+    try:
+        import IPython
+        from IPython import display
+    except ImportError:
+        return None
+    return display if getattr(IPython.get_ipython(), "kernel", None) is not None else None

@@ -12,6 +12,8 @@ from mixfit.errors import ConfigError, Diverged
 from mixfit.training.callback import Callback, CancelBatch, TrainState
 from mixfit.training.optimizer import clip_gradients
 
+_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 class GradientClipping(Callback):
     """Shortens gradients before the step: all together to a length, each number to a largest size, or both in turn.
@@ -103,14 +105,6 @@ class GradientAccumulation(Callback):
     def before_fit(self, state: TrainState) -> None:
         """Say it to the loop; a fit that is resumed goes on with the parts it had."""
         state.parts = self.parts
-
-
-def learning_parameters(state: TrainState) -> list[Tensor]:
-    """Those that the optimizer moves."""
-    return [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-
-
-_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class MixedPrecision(Callback):
@@ -205,6 +199,11 @@ class MixedPrecision(Callback):
     def _set_scale(self, scale: float, state: TrainState) -> None:
         self.scale, self.good_steps = scale, 0
         state.loss_scale = scale
+
+
+def learning_parameters(state: TrainState) -> list[Tensor]:
+    """Those that the optimizer moves."""
+    return [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
 
 
 def _are_finite(grads: list[Tensor]) -> bool:
