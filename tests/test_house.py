@@ -3,6 +3,7 @@
 Every import counts, also those inside functions and those for type checkers alone; ``lint-imports`` checks the layers
 on the same graph."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -61,3 +62,11 @@ def test_imports_point_down(graph: grimp.ImportGraph) -> None:
             if above != below and level[above] >= level[below]:
                 wrong.append(f"{module} -> {imported}")
     assert wrong == []
+
+
+def test_the_core_is_read_in_an_afternoon() -> None:
+    guide = ROOT / "docs" / "guide" / "README.md"
+    files = re.findall(r"\]\(([^)]+\.py)\)", guide.read_text(encoding="utf-8"))
+    lines = sum(len((guide.parent / file).read_text(encoding="utf-8").splitlines()) for file in files)
+    assert f"in {len(set(files))} files" in guide.read_text(encoding="utf-8")
+    assert lines < 6_000
