@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
 from mixfit.errors import ConfigError, DataError
-from mixfit.nn.numbers import PiecewiseLinearEncoding, compute_bins, placeholder_bins
+from mixfit.nn.numbers import PiecewiseLinearEncoding, compute_bins
 
 RANDOM = np.random.default_rng(0)
 NUMBERS = np.column_stack(
@@ -107,10 +107,6 @@ def test_a_flag_is_left_as_it_is() -> None:
     flag = np.array([[0.0], [1.0], [1.0], [0.0]])
     assert compute_bins(flag)[0].tolist() == [0, 1]
     assert PiecewiseLinearEncoding(compute_bins(flag))(torch.from_numpy(flag)).tolist() == flag.tolist()
-
-
-def test_placeholders_have_the_counts() -> None:
-    assert [len(edges) - 1 for edges in placeholder_bins([1, 4])] == [1, 4]
 
 
 def test_numbers_that_cannot_be_binned_are_refused() -> None:

@@ -18,7 +18,6 @@ from mixfit.nn.numbers import (
     PiecewiseLinearEncoding,
     RawNumbers,
     compute_bins,
-    placeholder_bins,
 )
 from mixfit.nn.tabular import ColumnEmbedding, TabM, TabularEncoder, TabularResNet
 from mixfit.nn.tabular import Mix as AnyMix
@@ -131,8 +130,8 @@ def test_a_batch_of_one_can_be_trained_on(make: Encoder, columns: tuple[int, tup
 def test_a_saved_state_brings_weights_and_bins(make: Encoder, name: str) -> None:
     columns = COLUMNS[0]
     model = made(make, columns, name).eval()
-    counts = [len(edges) - 1 for edges in compute_bins(TRAIN, bins=5)]
-    other = make(*columns, embedding(name, 3, bins=placeholder_bins(counts))).eval()
+    placeholders = [torch.arange(len(edges), dtype=torch.float64) for edges in compute_bins(TRAIN, bins=5)]
+    other = make(*columns, embedding(name, 3, bins=placeholders)).eval()
     assert not torch.equal(other(*rows(columns)), model(*rows(columns)))
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(*rows(columns)), model(*rows(columns)))

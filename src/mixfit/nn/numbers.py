@@ -275,11 +275,6 @@ def compute_bins(
     return [torch.from_numpy(_increasing(edges)) for edges in found]
 
 
-def placeholder_bins(counts: Sequence[int]) -> list[Float[Tensor, " edges"]]:
-    """Edges 0, 1, ... for columns with so many bins: for a network whose saved state brings the real ones."""
-    return [torch.arange(count + 1, dtype=torch.float64) for count in counts]
-
-
 def _tree_edges(
     column: Float[np.ndarray, " rows"],
     truth: Shaped[np.ndarray, " rows"],
