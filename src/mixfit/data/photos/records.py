@@ -36,6 +36,139 @@ _PASSING = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
 }
+OWN_FILES = (RECORDS, INDEX, f"{INDEX}-journal", LOCK, DESCRIPTION)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """A cache folder and how it may be used."""
+
+    folder: Path
+    limit_bytes: int
+    warn: Callable[[str], None] = _warn
+    """Gets a sentence when the cache cannot be used; the work goes on without it."""
+    progress: bool = False
+    """Show a bar while photos are decoded, if there is a terminal."""
+
+    @classmethod
+    def configured(
+        cls, config: DataConfig, *, warn: Callable[[str], None] | None = None, progress: bool = False
+    ) -> "Cache | None":
+        """The cache that the settings ask for; None if they ask for none."""
+        if config.cache_gb == 0:
+            return None
+        folder = default_folder() if config.cache is None else config.cache
+        return cls(folder=folder, limit_bytes=int(config.cache_gb * 1e9), warn=warn or _warn, progress=progress)
+
+    def check_room(self, needed: int) -> None:
+        """Refuse what would not fit, before anything is written.
+
+        Raises:
+            ResourceError: the limit or the free space of the disk is too small for ``needed`` more bytes.
+        """
+        used = sum(store.bytes for store in list_stores(self.folder))
+        if used + needed > self.limit_bytes:
+            raise ResourceError(
+                f"The cache {self.folder} would need {needed:,} bytes more than the {used:,} it holds, and its limit "
+                f"is {self.limit_bytes:,}: raise it with --cache-gb, or clear it with mixfit cache --clear."
+            )
+        with suppress(OSError):
+            disk = shutil.disk_usage(_existing_parent(self.folder))
+            if needed + min(_RESERVE_BYTES, disk.total * _RESERVE_SHARE) > disk.free:
+                raise ResourceError(
+                    f"The cache {self.folder} needs {needed:,} bytes, and the disk has {disk.free:,} free: "
+                    "make room, or choose a folder on another disk with --cache."
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFolder:
+    """One store in the cache."""
+
+    folder: Path
+    records: int
+    bytes: int
+
+
+def default_folder() -> Path:
+    """``MIXFIT_CACHE``, or ``mixfit`` in the user's folder for caches."""
+    if chosen := os.environ.get("MIXFIT_CACHE"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "mixfit" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "mixfit"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The specification of XDG_CACHE_HOME says that relative paths are to be ignored.
+    return (base if base.is_absolute() else Path.home() / ".cache") / "mixfit"
+
+
+def list_stores(folder: Path) -> list[StoreFolder]:
+    """The stores in a cache folder by name; other folders and links are passed over."""
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [
+        StoreFolder(
+            folder=path, records=_count(path / INDEX), bytes=sum(_disk_bytes(path / name) for name in OWN_FILES)
+        )
+        for path in inside
+        if not path.is_symlink() and (path / DESCRIPTION).is_file()
+    ]
+
+
+def clear(folder: Path) -> tuple[list[StoreFolder], list[StoreFolder]]:
+    """Remove all stores that no process is writing to. Files that are not ours stay, and folders with such files, too.
+
+    A process that is reading a store goes on with it; its disk space is free when that process ends.
+
+    Returns:
+        The stores that were removed and those that were in use.
+    Raises:
+        ResourceError: a file cannot be removed.
+    """
+    removed, kept = [], []
+    for store in list_stores(folder):
+        try:
+            with lock(store.folder, patience=0.0):
+                for name in OWN_FILES:
+                    (store.folder / name).unlink(missing_ok=True)
+        except ResourceError:
+            kept.append(store)
+            continue
+        except OSError as error:
+            raise ResourceError(f"{store.folder} cannot be removed: {error.strerror}.") from error
+        removed.append(store)
+        with suppress(OSError):  # not empty
+            store.folder.rmdir()
+    with suppress(OSError):
+        folder.rmdir()
+    return removed, kept
+
+
+def _count(index: Path) -> int:
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(index.absolute().as_uri() + "?mode=rw", uri=True)) as database,
+    ):
+        return int(database.execute("SELECT COUNT(*) FROM records").fetchone()[0])
+    return 0
+
+
+def _disk_bytes(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _existing_parent(folder: Path) -> Path:
+    absolute = folder.absolute()
+    return next(path for path in (absolute, *absolute.parents) if path.exists())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,6 +210,43 @@ class Fetched:
     """As in ``Found``."""
     missing: Int64[np.ndarray, " missing"]
     """Positions of the keys of which nothing is known; damaged records are among these."""
+
+
+class RecordReader:
+    """Reads records by place, from any thread or process, without a lock."""
+
+    def __init__(self, path: Path, *, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.shape, self.dtype = path, shape, dtype
+        self._record_bytes = int(np.prod(shape)) * dtype.itemsize
+        self._opened: list[int] = []
+
+    def read(self, places: Int64[np.ndarray, " records"], out: np.ndarray) -> ReadRecords:
+        """Copy records into ``out``, C-contiguous ``(records, *shape)``."""
+        if out.shape != (len(places), *self.shape) or out.dtype != self.dtype or not out.flags.c_contiguous:
+            raise ValueError(f"out must be contiguous {self.dtype} {(len(places), *self.shape)}, got {out.shape}")
+        ok, lost = np.zeros((2, len(places)), dtype=np.bool_)
+        size, rows = self._record_bytes, out.reshape(-1).view(np.uint8).reshape(len(places), self._record_bytes)
+        with suppress(OSError):
+            descriptor = self._descriptor()
+            for position, place in enumerate(places.tolist()):
+                with suppress(OSError):  # of this record alone, perhaps
+                    ok[position] = os.preadv(descriptor, [rows[position]], place * size) == size
+                    lost[position] = not ok[position]
+        return ReadRecords(ok, lost)
+
+    def _descriptor(self) -> int:
+        if not self._opened:
+            # Of threads that come here at once, all use the first in the list; the others are closed with this object.
+            self._opened.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+        return self._opened[0]
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_opened": []}
+
+    def __del__(self) -> None:
+        for descriptor in getattr(self, "_opened", ()):
+            with suppress(OSError, TypeError):
+                os.close(descriptor)
 
 
 class RecordStore:
@@ -260,43 +430,6 @@ class RecordStore:
             os.close(descriptor)
 
 
-class RecordReader:
-    """Reads records by place, from any thread or process, without a lock."""
-
-    def __init__(self, path: Path, *, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.path, self.shape, self.dtype = path, shape, dtype
-        self._record_bytes = int(np.prod(shape)) * dtype.itemsize
-        self._opened: list[int] = []
-
-    def read(self, places: Int64[np.ndarray, " records"], out: np.ndarray) -> ReadRecords:
-        """Copy records into ``out``, C-contiguous ``(records, *shape)``."""
-        if out.shape != (len(places), *self.shape) or out.dtype != self.dtype or not out.flags.c_contiguous:
-            raise ValueError(f"out must be contiguous {self.dtype} {(len(places), *self.shape)}, got {out.shape}")
-        ok, lost = np.zeros((2, len(places)), dtype=np.bool_)
-        size, rows = self._record_bytes, out.reshape(-1).view(np.uint8).reshape(len(places), self._record_bytes)
-        with suppress(OSError):
-            descriptor = self._descriptor()
-            for position, place in enumerate(places.tolist()):
-                with suppress(OSError):  # of this record alone, perhaps
-                    ok[position] = os.preadv(descriptor, [rows[position]], place * size) == size
-                    lost[position] = not ok[position]
-        return ReadRecords(ok, lost)
-
-    def _descriptor(self) -> int:
-        if not self._opened:
-            # Of threads that come here at once, all use the first in the list; the others are closed with this object.
-            self._opened.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
-        return self._opened[0]
-
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_opened": []}
-
-    def __del__(self) -> None:
-        for descriptor in getattr(self, "_opened", ()):
-            with suppress(OSError, TypeError):
-                os.close(descriptor)
-
-
 @contextmanager
 def lock(folder: Path, *, waiting: Callable[[], None] | None = None, patience: float = 60.0) -> Iterator[None]:
     """Keep other writers out of a store while the block runs; arguments and errors as in ``RecordStore.writing``."""
@@ -367,137 +500,4 @@ def _disk_errors(folder: Path, size: int | None = None) -> Iterator[None]:
             raise OSError(None, str(error)) from error
 
 
-OWN_FILES = (RECORDS, INDEX, f"{INDEX}-journal", LOCK, DESCRIPTION)
 _RESERVE_BYTES, _RESERVE_SHARE = 1_000_000_000, 0.05
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=2)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cache:
-    """A cache folder and how it may be used."""
-
-    folder: Path
-    limit_bytes: int
-    warn: Callable[[str], None] = _warn
-    """Gets a sentence when the cache cannot be used; the work goes on without it."""
-    progress: bool = False
-    """Show a bar while photos are decoded, if there is a terminal."""
-
-    @classmethod
-    def configured(
-        cls, config: DataConfig, *, warn: Callable[[str], None] | None = None, progress: bool = False
-    ) -> "Cache | None":
-        """The cache that the settings ask for; None if they ask for none."""
-        if config.cache_gb == 0:
-            return None
-        folder = default_folder() if config.cache is None else config.cache
-        return cls(folder=folder, limit_bytes=int(config.cache_gb * 1e9), warn=warn or _warn, progress=progress)
-
-    def check_room(self, needed: int) -> None:
-        """Refuse what would not fit, before anything is written.
-
-        Raises:
-            ResourceError: the limit or the free space of the disk is too small for ``needed`` more bytes.
-        """
-        used = sum(store.bytes for store in list_stores(self.folder))
-        if used + needed > self.limit_bytes:
-            raise ResourceError(
-                f"The cache {self.folder} would need {needed:,} bytes more than the {used:,} it holds, and its limit "
-                f"is {self.limit_bytes:,}: raise it with --cache-gb, or clear it with mixfit cache --clear."
-            )
-        with suppress(OSError):
-            disk = shutil.disk_usage(_existing_parent(self.folder))
-            if needed + min(_RESERVE_BYTES, disk.total * _RESERVE_SHARE) > disk.free:
-                raise ResourceError(
-                    f"The cache {self.folder} needs {needed:,} bytes, and the disk has {disk.free:,} free: "
-                    "make room, or choose a folder on another disk with --cache."
-                )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreFolder:
-    """One store in the cache."""
-
-    folder: Path
-    records: int
-    bytes: int
-
-
-def default_folder() -> Path:
-    """``MIXFIT_CACHE``, or ``mixfit`` in the user's folder for caches."""
-    if chosen := os.environ.get("MIXFIT_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "mixfit" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "mixfit"
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The specification of XDG_CACHE_HOME says that relative paths are to be ignored.
-    return (base if base.is_absolute() else Path.home() / ".cache") / "mixfit"
-
-
-def list_stores(folder: Path) -> list[StoreFolder]:
-    """The stores in a cache folder by name; other folders and links are passed over."""
-    try:
-        inside = sorted(folder.iterdir())
-    except OSError:
-        return []
-    return [
-        StoreFolder(
-            folder=path, records=_count(path / INDEX), bytes=sum(_disk_bytes(path / name) for name in OWN_FILES)
-        )
-        for path in inside
-        if not path.is_symlink() and (path / DESCRIPTION).is_file()
-    ]
-
-
-def clear(folder: Path) -> tuple[list[StoreFolder], list[StoreFolder]]:
-    """Remove all stores that no process is writing to. Files that are not ours stay, and folders with such files, too.
-
-    A process that is reading a store goes on with it; its disk space is free when that process ends.
-
-    Returns:
-        The stores that were removed and those that were in use.
-    Raises:
-        ResourceError: a file cannot be removed.
-    """
-    removed, kept = [], []
-    for store in list_stores(folder):
-        try:
-            with lock(store.folder, patience=0.0):
-                for name in OWN_FILES:
-                    (store.folder / name).unlink(missing_ok=True)
-        except ResourceError:
-            kept.append(store)
-            continue
-        except OSError as error:
-            raise ResourceError(f"{store.folder} cannot be removed: {error.strerror}.") from error
-        removed.append(store)
-        with suppress(OSError):  # not empty
-            store.folder.rmdir()
-    with suppress(OSError):
-        folder.rmdir()
-    return removed, kept
-
-
-def _count(index: Path) -> int:
-    with (
-        suppress(sqlite3.Error),
-        closing(sqlite3.connect(index.absolute().as_uri() + "?mode=rw", uri=True)) as database,
-    ):
-        return int(database.execute("SELECT COUNT(*) FROM records").fetchone()[0])
-    return 0
-
-
-def _disk_bytes(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_size
-    return 0
-
-
-def _existing_parent(folder: Path) -> Path:
-    absolute = folder.absolute()
-    return next(path for path in (absolute, *absolute.parents) if path.exists())

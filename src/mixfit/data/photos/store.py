@@ -24,6 +24,12 @@ from mixfit.data.photos.decode import ImageError, image_header, read_image
 from mixfit.data.photos.records import Cache, Found, RecordStore, matches
 from mixfit.errors import ConfigError, ResourceError
 
+DECODER_VERSION = 1
+"""Raise this whenever ``images.read_image`` gives other pixels than before for any file."""
+_CHUNK_BYTES = 16_000_000
+# These may be gone on the next attempt though the file stays the same.
+_PASSING_PROBLEMS = ("is missing", "cannot be read", "does not fit into the memory", "has become a symbolic link")
+
 
 class ImageFiles:
     """Photos decoded from their files whenever they are asked for, in several threads.
@@ -146,58 +152,8 @@ class ImageFiles:
         return problems
 
 
-def typical_side(files: Sequence[Path | bytes], sample: int = 64) -> int:
-    """Estimate how large photos are: the median shorter side in pixels over evenly spaced files.
-
-    Reads headers only; files that cannot be read are passed over. 224 when none can."""
-    chosen = np.linspace(0, len(files) - 1, min(sample, len(files))).round().astype(np.int64)
-    sides = []
-    for index in chosen.tolist():
-        with suppress(ImageError):
-            header = image_header(files[index])
-            sides.append(min(header.width, header.height))
-    return int(np.median(sides)) if sides else 224
-
-
 def _usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-DECODER_VERSION = 1
-"""Raise this whenever ``images.read_image`` gives other pixels than before for any file."""
-_CHUNK_BYTES = 16_000_000
-# These may be gone on the next attempt though the file stays the same.
-_PASSING_PROBLEMS = ("is missing", "cannot be read", "does not fit into the memory", "has become a symbolic link")
-
-
-def photo_keys(files: Sequence[Path | bytes], *, follow_links: bool = True) -> list[str]:
-    """What tells photos apart: a digest of resolved path, size and time of change, or of the bytes in a table's cell.
-
-    "" for a file that is not there, or is a link that is not to be followed."""
-    resolved: dict[str, str] = {}
-    keys = []
-    for file in files:
-        if isinstance(file, bytes):
-            keys.append(hashlib.sha256(file).hexdigest())
-            continue
-        folder, name = os.path.split(file)
-        if folder not in resolved:
-            resolved[folder] = os.path.realpath(folder)
-        keys.append(_photo_key(os.path.join(resolved[folder], name), follow_links))  # noqa: PTH118 - five times as fast
-    return keys
-
-
-def decoder_name(size: int, crop: Crop) -> str:
-    """What decides the pixels of a photo besides its file, as part of a folder name."""
-    # Pillow's own code resizes; these libraries decode, and another build of the same Pillow may come with others.
-    libraries = [f"{name} {features.version(name)}" for name in ("libjpeg_turbo", "jpg", "webp", "libtiff", "zlib")]
-    digest = hashlib.sha256("\n".join(libraries).encode()).hexdigest()[:8]
-    return f"{size}px-{crop}-{DECODER_VERSION}-pillow-{PIL.__version__}-{digest}"
-
-
-def lasting_problems(problems: dict[int, str]) -> dict[int, str]:
-    """Those that stay as long as the file stays the same, and may be remembered."""
-    return {number: text for number, text in problems.items() if not text.startswith(_PASSING_PROBLEMS)}
 
 
 class ImageStore:
@@ -371,6 +327,23 @@ def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Ca
     return np.concatenate(written)
 
 
+def photo_keys(files: Sequence[Path | bytes], *, follow_links: bool = True) -> list[str]:
+    """What tells photos apart: a digest of resolved path, size and time of change, or of the bytes in a table's cell.
+
+    "" for a file that is not there, or is a link that is not to be followed."""
+    resolved: dict[str, str] = {}
+    keys = []
+    for file in files:
+        if isinstance(file, bytes):
+            keys.append(hashlib.sha256(file).hexdigest())
+            continue
+        folder, name = os.path.split(file)
+        if folder not in resolved:
+            resolved[folder] = os.path.realpath(folder)
+        keys.append(_photo_key(os.path.join(resolved[folder], name), follow_links))  # noqa: PTH118 - five times as fast
+    return keys
+
+
 def _photo_key(path: str, follow_links: bool) -> str:  # noqa: FBT001
     with suppress(OSError, ValueError):
         status = os.lstat(path)
@@ -382,3 +355,29 @@ def _photo_key(path: str, follow_links: bool) -> str:  # noqa: FBT001
         identity = b"%s\0%d\0%d" % (os.fsencode(path), status.st_size, status.st_mtime_ns)
         return hashlib.blake2b(identity, digest_size=16).hexdigest()
     return ""
+
+
+def decoder_name(size: int, crop: Crop) -> str:
+    """What decides the pixels of a photo besides its file, as part of a folder name."""
+    # Pillow's own code resizes; these libraries decode, and another build of the same Pillow may come with others.
+    libraries = [f"{name} {features.version(name)}" for name in ("libjpeg_turbo", "jpg", "webp", "libtiff", "zlib")]
+    digest = hashlib.sha256("\n".join(libraries).encode()).hexdigest()[:8]
+    return f"{size}px-{crop}-{DECODER_VERSION}-pillow-{PIL.__version__}-{digest}"
+
+
+def lasting_problems(problems: dict[int, str]) -> dict[int, str]:
+    """Those that stay as long as the file stays the same, and may be remembered."""
+    return {number: text for number, text in problems.items() if not text.startswith(_PASSING_PROBLEMS)}
+
+
+def typical_side(files: Sequence[Path | bytes], sample: int = 64) -> int:
+    """Estimate how large photos are: the median shorter side in pixels over evenly spaced files.
+
+    Reads headers only; files that cannot be read are passed over. 224 when none can."""
+    chosen = np.linspace(0, len(files) - 1, min(sample, len(files))).round().astype(np.int64)
+    sides = []
+    for index in chosen.tolist():
+        with suppress(ImageError):
+            header = image_header(files[index])
+            sides.append(min(header.width, header.height))
+    return int(np.median(sides)) if sides else 224
