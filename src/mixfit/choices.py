@@ -15,13 +15,13 @@ Crop = Literal["squash", "center", "pad"]
 Fusion = Literal["concat", "gated", "film", "attention", "late"]
 """How the encodings of the table and of the photos are joined, see ``nn/fusion.py``."""
 Tabular = Literal["mlp", "resnet", "tabm"]
-"""The network of the table, see ``nn/tabular.py``, ``nn/tabular_resnet.py`` and ``nn/tabm.py``."""
+"""The network of the table, see ``nn/tabular.py``."""
 Numbers = Literal["plain", "linear", "periodic", "piecewise"]
-"""How a number is embedded, see ``nn/numeric_embeddings.py``."""
+"""How a number is embedded, see ``nn/numbers.py``."""
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Augmentation = Literal["none", "flip", "standard", "trivial"]
-"""Random changes of the photos of training rows, see ``data/augment.py``."""
+"""Random changes of the photos of training rows, see ``data/transforms/augment.py``."""
 OptimizerName = Literal[
     "adamw", "sgd", "momentum", "nesterov", "rmsprop", "adam", "lamb", "lion", "muon", "schedule_free"
 ]

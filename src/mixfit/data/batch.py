@@ -17,7 +17,7 @@ from mixfit.errors import ConfigError, DataError
 
 @dataclass(slots=True, kw_only=True)
 class Mix:
-    """What each row of a mixed batch got from its partner and cannot be blended before the model: see ``data/mix.py``.
+    """What each row of a mixed batch got from its partner and cannot be blended before the model, see ``MixUp``.
 
     It names no neighbours, so that rows of a mixed batch can still be taken out of it."""
 

@@ -15,7 +15,7 @@ class Finding:
     """One fault of a training."""
 
     name: str
-    """Of the kind of fault, such as "dead image branch"; always one of ``diagnose.NAMES``."""
+    """Of the kind of fault, such as "dead image branch"; always one of ``rules.NAMES``."""
     sentence: str
     """What is wrong, with the numbers that matter."""
     evidence: Mapping[str, int | float]

@@ -69,7 +69,7 @@ def embedding_size(levels: int) -> int:
 class ColumnEmbedding(nn.Module):
     """Numbers by a numeric embedding, categories by one embedding each.
 
-    Level 0 stands for missing, unseen and too rare categories (``data/preprocess.py``), and is learned like any other.
+    Level 0 stands for missing, unseen and too rare categories, see ``TablePreprocessor``; it is learned like any other.
 
     In a mixed batch the embedded columns of a row are blended with its partner's, numbers as well as categories. The
     mean of two numbers is a third number, which lies in a bin that neither row is in; the blend of two encodings says

@@ -1,7 +1,7 @@
 """Photos that stand in the table itself: the bytes of an image file, or those bytes as base64 text.
 
 In: cells. Out: the bytes of the photo, whether a column holds such cells, and how to name them to a person.
-Decodes no pixel: what is inside is for ``images``. A ``data:`` URL is refused like every other URL."""
+Decodes no pixel: what is inside is for ``decode.py``. A ``data:`` URL is refused like every other URL."""
 
 import base64
 import binascii

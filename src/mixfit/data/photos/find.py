@@ -2,7 +2,7 @@
 
 In: the image columns of a table, which hold paths, bytes or base64 text, and the folder that paths are relative to.
 Out: ``Photos``: the unique files, an index of them for every row, and one record for every photo that was refused.
-Asks the file system about each file once and opens none; what is inside them is for ``images``.
+Asks the file system about each file once and opens none; what is inside them is for ``decode.py``.
 A cell is text from a stranger: it never leads outside the images folder."""
 
 import hashlib

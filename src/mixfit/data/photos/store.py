@@ -25,7 +25,7 @@ from mixfit.data.photos.records import Cache, Found, RecordStore, matches
 from mixfit.errors import ConfigError, ResourceError
 
 DECODER_VERSION = 1
-"""Raise this whenever ``images.read_image`` gives other pixels than before for any file."""
+"""Raise this whenever ``read_image`` gives other pixels than before for any file."""
 _CHUNK_BYTES = 16_000_000
 # These may be gone on the next attempt though the file stays the same.
 _PASSING_PROBLEMS = ("is missing", "cannot be read", "does not fit into the memory", "has become a symbolic link")
@@ -40,7 +40,7 @@ class ImageFiles:
     Args:
         files: one photo each.
         size: height and width of the result in pixels.
-        crop: how a photo becomes square, see ``images.Crop``.
+        crop: how a photo becomes square, see ``mixfit.choices.Crop``.
         threads: decoding threads; None for one per CPU that this process may use, at most 16.
         follow_links: False for files that ``find_photos`` gave: such a one is no link, unless it was put there since.
     Raises:
