@@ -101,7 +101,7 @@ def commands_for(name: str) -> list[str]:
     """The commands that read a file of a run folder."""
     if name.startswith("model/"):
         return ["predict", "evaluate", "explain", "compare"]
-    if name.startswith("report_files/") or name in ("report.json", "history.csv", "bad_inputs.csv", "metrics.jsonl"):
+    if name.startswith("report_files/") or name in ("results.json", "report.json", "history.csv", "bad_inputs.csv"):
         return ["report"]
     if name == "split.parquet":
         return ["evaluate", "explain"]

@@ -9,18 +9,9 @@ import pandas as pd
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.schema import Column, Schema
 from mixfit.ensemble.photo_rule import PhotoRule
-from mixfit.runs.report.content import (
-    Coverage,
-    DataFacts,
-    Difference,
-    Distribution,
-    LevelCoverage,
-    PhotoGain,
-    ReportContent,
-    Score,
-    ShownPhoto,
-    ShownRow,
-)
+from mixfit.evaluation.result import Contest, Difference, LeaderboardLine, Part, PhotoGain, Result, Score
+from mixfit.predictor.card import Coverage
+from mixfit.runs.report.content import DataFacts, Distribution, ReportContent, ShownPhoto, ShownRow
 
 
 def columns(*names: str) -> tuple[Column, ...]:
@@ -70,19 +61,75 @@ def photo_rule(*, claim: bool, use: bool) -> PhotoRule:
     )
 
 
-def gain(low: float, high: float, *, used: bool = True, same_kind: bool = True, claim: bool | None = None) -> PhotoGain:
-    """What photos add; ``claim`` by default as the interval of the test rows has it."""
-    found = Difference(
-        split="test", rows=60, groups=None, with_photos=0.2, without=0.25, gain=0.05, interval=(low, high)
+OURS, TABLE = "mixfit (table + photos)", "boosted trees"
+COVERAGE = [
+    Coverage(rows="all", count=60, inside=53, level=0.9, width=1234.5),
+    Coverage(rows="without a photo", count=9, inside=8, level=0.9),
+]
+
+
+def contest(rule: PhotoRule | None = None, coverage: list[Coverage] = COVERAGE) -> Contest:
+    line = LeaderboardLine(model="linear, table", photos=False, loss=0.25, error=0.01, share=1.0, seconds=0.5)
+    return Contest(leaderboard=[line], choice="It was chosen.", photos=rule, coverage=coverage)
+
+
+def difference(low: float, high: float, metric: str = "rmse") -> Difference:
+    """By which the model of the table is worse, in a metric that is lower for better ones."""
+    return Difference(
+        model=OURS, against=TABLE, metric=metric, value=-0.05, low=-high, high=-low, finding="within noise"
     )
-    return PhotoGain(
-        differences=[found, replace(found, split="valid", rows=300)],
-        with_name="ours",
-        without_name="table",
-        same_kind=same_kind,
-        used=used,
-        rule=photo_rule(claim=low > 0 if claim is None else claim, use=used) if same_kind else None,
+
+
+def result(
+    *,
+    scores: list[Score] | None = None,
+    valid: list[Score] | None = None,
+    task: str = "regression",
+    headline: str = "rmse",
+    rows: int = 60,
+    differences: list[Difference] | None = None,
+    photos: PhotoGain | None = None,
+    competed: Contest | None = None,
+    **others: Any,
+) -> Result:
+    """Of two models on test and validation rows."""
+    differences = differences or [difference(-0.01, 0.11, headline)]
+    errors = [(0.5, 3.0), (1.0, 50.0)] if task == "regression" else []
+    parts = [
+        Part(split="test", rows=rows, groups=None, scores=scores or [], differences=differences, errors=errors),
+        Part(split="valid", rows=rows, groups=None, scores=valid or scores or [], differences=differences),
+    ]
+    return Result(
+        **{
+            "target": "price",
+            "task": task,
+            "headline": headline,
+            "rows": {"train": rows, "valid": rows, "test": rows},
+            "ours": OURS,
+            "against": TABLE,
+            "parts": parts,
+            "photos": photos,
+            "contest": competed,
+            **others,
+        }
     )
+
+
+def two_scores(ours: dict[str, float], table: dict[str, float]) -> list[Score]:
+    return [
+        Score(
+            model=OURS,
+            kind="ours",
+            metrics=ours,
+            intervals={"rmse": (11_111.0, 13_131.0)} if "rmse" in ours else {},
+            median_error=3.0,
+        ),
+        Score(model=TABLE, kind="table", metrics=table, seconds=1.25),
+    ]
+
+
+def gain(*, same_kind: bool = True, used: bool = True) -> PhotoGain:
+    return PhotoGain(with_photos=OURS, without=TABLE, same_kind=same_kind, used=used)
 
 
 def content(task: str = "regression", classes: int = 0, rows: int = 60) -> ReportContent:
@@ -96,44 +143,38 @@ def content(task: str = "regression", classes: int = 0, rows: int = 60) -> Repor
         truth = rng.lognormal(12, 1, rows)
         prediction = truth * rng.lognormal(0, 0.2, rows)
         probabilities = None
-    scores = [
-        Score(
-            model="mixfit (table + photos)",
-            kind="ours",
-            split="test",
-            metrics={"rmse": 12345.6, "r2": 0.71239},
-            intervals={"rmse": (11_111.0, 13_131.0), "r2": (float("nan"), float("nan"))},
-        ),
-        Score(model="boosted trees", kind="table", split="test", metrics={"rmse": 23456.7, "r2": 0.5}, seconds=1.25),
-        Score(model="mixfit (table + photos)", kind="ours", split="valid", metrics={"rmse": 11222.4, "r2": -0.004}),
-        Score(model="boosted trees", kind="table", split="valid", metrics={"rmse": 21987.1, "r2": 3.14159}),
-    ]
+    if task == "regression":
+        test = two_scores({"rmse": 12345.6, "r2": 0.71239}, {"rmse": 23456.7, "r2": 0.5})
+        valid = two_scores({"rmse": 11222.4, "r2": -0.004}, {"rmse": 21987.1, "r2": 3.14159})
+    else:
+        test = two_scores({"accuracy": 0.7, "log_loss": 0.5}, {"accuracy": 0.6, "log_loss": 0.6})
+        valid = two_scores({"accuracy": 0.71, "log_loss": 0.51}, {"accuracy": 0.61, "log_loss": 0.61})
+    found = result(
+        scores=test,
+        valid=valid,
+        task=task,
+        headline="rmse" if task == "regression" else "accuracy",
+        rows=rows,
+        photos=gain(),
+        competed=contest(photo_rule(claim=False, use=True)),
+    )
     epochs = np.arange(1, 6)
     return ReportContent(
         title="Houses",
-        target="price",
+        result=found,
         schema=Schema(columns=columns("area", "price"), task=task, task_reason="floats", rows=rows * 3),  # type: ignore[arg-type]
-        rows={"train": rows, "valid": rows, "test": rows},
-        headline_metric="rmse",
-        higher_is_better=False,
-        verdict="The photos help.",
-        scores=scores,
         history=pd.DataFrame(
             {"epoch": epochs, "train_loss": 1 / epochs, "valid_loss": 2 / epochs, "rmse": 9e4 / epochs}
         ),
-        predicted_split="test",
         truth=truth,
         prediction=prediction,
         predicted_rows=np.arange(rows) * 2,
         probabilities=probabilities,
         interval=None if classes else (prediction * 0.9, prediction * 1.1),
         classes=tuple(f"class {i}" for i in range(classes)),
-        photos=gain(-0.01, 0.11),
         data=data_facts(),
         worst=[shown_row(2), shown_row(4)],
         photo_files={"row-0-0.jpg": PIXEL},
-        levels=[LevelCoverage(level=0.9, count=60, inside=53, width=1234.5)],
-        coverage=[Coverage(rows="all", count=60, inside=53)],
         settings={"lr": "0.001", "epochs": "5"},
         fingerprint={"SHA-256 of the table": "0123abcd"},
         environment={"torch": "2.14.1"},
@@ -159,13 +200,19 @@ CONTENTS = {
     "5,000 classes": content("multiclass", 5_000, 9_000),
     "one epoch": replace(content(), history=content().history.head(1)),
     "no epoch": replace(content(), history=pd.DataFrame()),
-    "no test rows": replace(content(), rows={"train": 9, "valid": 4, "test": 0}, predicted_split="valid"),
-    "no predictions": replace(content(), truth=np.empty(0), prediction=np.empty(0), scores=[], rows={}, **BARE),
+    "no test rows": replace(
+        content(), result=replace(content().result, rows={"train": 9, "valid": 4}, parts=content().result.parts[1:])
+    ),
+    "no predictions": replace(content(), truth=np.empty(0), prediction=np.empty(0), **BARE),
     "equal truth": replace(content(), truth=np.full(3, 7.0), prediction=np.full(3, 7.0), **BARE),
-    "bare": replace(content(), **BARE, photos=None, data=None, levels=[], coverage=[]),
+    "bare": replace(content(), **BARE, result=replace(content().result, photos=None, contest=None), data=None),
     "nan": replace(
         content(),
-        scores=[replace(score, metrics={"rmse": float("nan")}) for score in content().scores],
+        result=result(
+            scores=two_scores({"rmse": float("nan"), "r2": float("nan")}, {"rmse": float("nan"), "r2": 0.5}),
+            differences=[replace(difference(float("nan"), float("nan")), value=float("nan"), finding="unknown")],
+            photos=gain(),
+        ),
         history=content().history.assign(valid_loss=float("nan"), rmse=float("inf")),
         truth=np.array([1.0, np.nan, 2.0]),
         prediction=np.array([1.0, 2.0, np.inf]),

@@ -42,7 +42,7 @@ def without_results(patch: pytest.MonkeyPatch) -> list[list[str]]:
     reported: list[list[str]] = []
 
     def write_results(*arguments: Any, **_: Any) -> None:
-        reported.append(arguments[6])
+        reported.append(arguments[5])
 
     patch.setattr(recipe, "write_results", write_results)
     return reported

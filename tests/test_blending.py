@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ from mixfit.ensemble.cross_fit import OutOfTimeError, cross_fit, fit_folds
 from mixfit.errors import ConfigError, DataError, Stopped
 from mixfit.models.candidate import Candidate, Fitted
 from mixfit.predictor.blend import BlendPredictor
-from mixfit.runs.results import BLEND, TABLE_BLEND
+from mixfit.runs.results import BLEND, LEVEL, TABLE_BLEND
 from mixfit.runs.scoring import evaluate_table
 from mixfit.training.build import build_model, precompute_features
 from mixfit.training.callbacks.displays import JsonLines
@@ -55,14 +55,14 @@ def test_every_model_and_both_blends_are_scored(run: Run) -> None:
     assert isinstance(run.predictor, BlendPredictor)
     page = (run.folder / "report.html").read_text()
     assert "Leaderboard" in page
-    assert "Out of fold, 76 rows" in page
+    assert "Out-of-fold, 76 rows" in page
     assert "Validation" not in page
     assert run.contest is not None
     assert run.contest.photos is not None
     assert run.contest.choice.startswith(run.contest.photos.why)
-    without = "The blend of the table columns alone has mape"
-    assert (without in run.comparison.verdict) == run.predictor.uses_photos == run.contest.photos.use
-    everything, *parts = run.contest.coverage
+    without = "The table columns alone: MAPE"
+    assert (without in run.result.verdict) == run.predictor.uses_photos == run.contest.photos.use
+    everything, *parts = [one for one in run.contest.coverage if one.level == LEVEL]
     fifths = [part for part in parts if part.rows in FIFTHS]
     assert everything.rows == "all"
     assert [part.rows for part in fifths] == list(FIFTHS)
@@ -107,8 +107,11 @@ def test_coverage_counts_rows_by_their_weight() -> None:
     mixed = load_data(frame, target="y", config=DataConfig(roles={"w": "weight"}, test=0.3))
     rows = mixed.split.test
     inside = rng.random(len(rows)) < 0.6
-    blended = SimpleNamespace(covered=lambda mixed, level: inside, scaled_test=frame["x"].to_numpy()[rows])
-    everything, *fifths = Blended.coverage(cast("Any", blended), mixed, 0.9)
+    blended: Any = SimpleNamespace(covered=lambda mixed, level: inside, scaled_test=frame["x"].to_numpy()[rows])
+    blended._kinds_of_rows = lambda mixed: Blended._kinds_of_rows(blended, mixed)
+    blended._width = lambda mixed, level: 1.0
+    half, everything, *fifths = Blended.coverage(blended, mixed, 0.9, (0.5, 0.9))
+    assert (half.level, half.held) == (0.5, everything.held)
     weight = frame["w"].to_numpy()[rows]
     assert everything.held == pytest.approx(weight[inside].sum() / weight.sum())
     assert (everything.inside, everything.count) == (inside.sum(), len(rows))

@@ -95,7 +95,7 @@ def test_a_run_does_not_differ_from_itself(pair: list[Path], tmp_path: Path) -> 
     found = compare_runs([pair[0], pair[0]], out=tmp_path / "c.html", console=QUIET)
     assert {one.finding for one in found.scores.differences} == {"equal"}
     assert {(one.value, one.low, one.high) for one in found.scores.differences} == {(0.0, 0.0, 0.0)}
-    assert [one.name for one in found.scores.standings] == ["first-001", "first-001 (2)"]
+    assert [one.model for one in found.scores.scores] == ["first-001", "first-001 (2)"]
     assert found.settings == {}
     assert "All settings are the same." in (tmp_path / "c.html").read_text()
 
@@ -103,7 +103,7 @@ def test_a_run_does_not_differ_from_itself(pair: list[Path], tmp_path: Path) -> 
 def test_scores_are_those_of_the_run_itself(pair: list[Path], quick_run: Run, tmp_path: Path) -> None:
     found = compare_runs(pair, out=tmp_path / "c.html", console=QUIET)
     ours = quick_run.scores["test"]["mixfit, table and photos"]
-    assert found.scores.standings[0].metrics == pytest.approx(ours, rel=1e-5)
+    assert found.scores.scores[0].metrics == pytest.approx(ours, rel=1e-5)
 
 
 def test_saved_predictions_are_used_and_need_no_table(
@@ -117,7 +117,7 @@ def test_saved_predictions_are_used_and_need_no_table(
         keep_predictions(run, rows, frame["price"].iloc[rows].to_numpy(dtype=float), predicted.to_numpy())
     monkeypatch.setattr("mixfit.runs.comparison.read_table_of_run", pytest.fail)
     saved = compare_runs(pair, out=tmp_path / "c.html", console=QUIET)
-    for one, other in zip(again.scores.standings, saved.scores.standings, strict=True):
+    for one, other in zip(again.scores.scores, saved.scores.scores, strict=True):
         assert one.metrics == pytest.approx(other.metrics)
 
 
@@ -128,7 +128,7 @@ def test_only_rows_that_all_runs_held_back_are_used(pair: list[Path], tmp_path: 
     keep_predictions(pair[1], second, truth[second], truth[second] + np.where(second >= 40, 1000.0, 2.0))
     found = compare_runs(pair, out=tmp_path / "c.html", console=QUIET)
     assert found.scores.rows == 20
-    assert [one.metrics["mae"] for one in found.scores.standings] == pytest.approx([1.0, 2.0])
+    assert [one.metrics["mae"] for one in found.scores.scores] == pytest.approx([1.0, 2.0])
     assert found.test_rows == {"first-001": 30, "second-001": 40}
     assert "only 20 of up to 40 test rows were held back by all of them" in found.warnings[0]
 
@@ -172,7 +172,7 @@ def test_rows_belong_together_if_any_run_was_told_so(
     assert there.drawn == back.drawn == frame["vase_id"].iloc[rows].nunique()
     for one, other in zip(there.differences, back.differences, strict=True):
         assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
-    assert there.standings == back.standings[::-1]
+    assert there.scores == back.scores[::-1]
 
 
 def test_saved_groups_need_no_table_and_few_of_them_are_warned_of(pair: list[Path], tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_evaluate_by_columns(
     arguments = ("evaluate", quick_run.folder, demo_table, "--split", "all", "--out", out, "--cache-gb", 0)
     code, printed = mixfit(capsys, *arguments, "--by", "maker", "--by", "photos", "--by", "listed_on")
     assert code == 0, printed
-    assert "by maker, worst first by mape" in printed
+    assert "by maker, worst first by MAPE" in printed
     assert "without a photo" in printed
     found = json.loads(out.read_text())
     assert list(found["by"]) == ["maker", "photos", "listed_on"]

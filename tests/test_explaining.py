@@ -17,8 +17,7 @@ from mixfit.cli import main
 from mixfit.config import TrainConfig
 from mixfit.demo import DEMO_TARGET
 from mixfit.evaluation.explain import Explanation
-from mixfit.runs.report.explain_page import ExplainContent, explain_page
-from mixfit.runs.report.explanation_view import explanation_view, model_explanation
+from mixfit.runs.report.explain_page import ExplainContent, explain_page, explanation_view, model_explanation
 
 NASTY = "<b>maker</b> & {{ 7*7 }}"
 

@@ -49,13 +49,13 @@ def test_an_id_that_repeats_is_kept_whole_by_folds_and_without_it_the_run_says_f
     tmp_path: Path,
 ) -> None:
     honest = run(objects(), tmp_path / "honest")
-    assert honest.departure == ""
+    assert honest.result.departure == ""
     assert honest.scores["valid"][BLEND]["r2"] < 0.5
     torn = run(objects(), tmp_path / "torn", roles={"object_id": "ignored"})
     assert torn.scores["valid"][BLEND]["r2"] > 0.8
     assert torn.scores["test"][BLEND]["r2"] < 0.3
     assert re.match(
-        r"The test mae of [\d.]+ is worse than the out-of-fold estimate of [\d.]+, beyond noise", torn.verdict
+        r"The test MAE of [\d.]+ is worse than the out-of-fold estimate of [\d.]+, beyond noise", torn.verdict
     )
     assert "groups that no column names" in torn.verdict
     report = (torn.folder / "report.html").read_text(encoding="utf-8")

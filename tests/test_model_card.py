@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,16 +18,17 @@ from markdown_it import MarkdownIt
 from mixfit.auto.recipe import Run
 from mixfit.config import ModelConfig
 from mixfit.data.columns.schema import Column, Schema
-from mixfit.data.load import load_data
+from mixfit.data.load import MixedData, load_data
 from mixfit.data.table.read import read_table
 from mixfit.errors import DataError
 from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.facts import model_facts, rows_with_photo
+from mixfit.evaluation.result import Contest
 from mixfit.files import json_numbers
 from mixfit.nn.backbones import LITE0
 from mixfit.predictor import Predictor
 from mixfit.predictor.card import FROM_SCRATCH, LICENCE, ModelFacts, ScoreFacts, WeakGroup, code, licence_of, model_card
-from mixfit.runs.results import truth_of
+from mixfit.runs.results import BLEND, CONSTANT, result_of, rows_of, truth_of
 from mixfit.training.metrics import R2_LOG, REGRESSION_METRICS
 
 HOSTILE = "<img src=x onerror=alert(1)> [a](http://b) | `x` ``` www.a.com a@b.com # *b*"
@@ -51,7 +53,7 @@ def test_the_card_of_a_run_has_all_its_parts(quick_run: Run, demo_table: Path) -
         assert f"## {heading}\n" in card
     frame, rows = read_table(demo_table), len(pd.read_parquet(quick_run.folder / "predictions_valid.parquet"))
     heights = pd.to_numeric(frame["height_cm"])
-    assert f"| validation | {rows} | mae | {quick_run.scores['valid']['mixfit, table and photos']['mae']:.4g} |" in card
+    assert f"| validation | {rows} | MAE | {quick_run.scores['valid']['mixfit, table and photos']['mae']:.4g} |" in card
     assert f"| test | {quick_run.predictor.facts.scores[-1].count} | " in card  # type: ignore[union-attr]
     assert "| `maker` | category | " in card
     assert LICENCE in card
@@ -96,7 +98,7 @@ def test_weak_groups_and_what_has_no_value_are_told() -> None:
     scores = (ScoreFacts(rows="test", count=20, metric="auc", value=None, low=None, high=None),)
     weak = (WeakGroup(column="maker", value="b", rows=31, error=0.5, rest=0.2),)
     card = card_of(replace(FACTS, scores=scores, weak=weak, groups=4, error="log_loss", judged_rows="out of fold"))
-    assert "| test | 20 | auc | n/a | n/a to n/a |" in card
+    assert "| test | 20 | ROC AUC | n/a | n/a to n/a |" in card
     assert "Of 4 groups of rows, by category and by photos, 1 is predicted worse than the rest beyond noise" in card
     assert "| `maker` | `b` | 31 | 0.5 | 0.2 |" in card
     assert "none is predicted worse than the rest beyond noise" in card_of(replace(FACTS, groups=4))
@@ -142,17 +144,25 @@ def test_licences_are_those_of_the_weights() -> None:
     assert fetched.endswith("weights of timm's model hub; licence: apache-2.0.")
 
 
+def facts_of_blend(mixed: MixedData, ours: dict[Any, np.ndarray]) -> ModelFacts:
+    """Of a blend that predicts so."""
+    judged = {split: rows_of(mixed, split, {BLEND: values, CONSTANT: values}, {}) for split, values in ours.items()}
+    return model_facts(
+        mixed, result_of(mixed, judged, seconds={}, contest=Contest(leaderboard=[], choice="")), judged["valid"]
+    )
+
+
 def test_groups_that_are_predicted_worse_are_found(demo_table: Path) -> None:
     mixed = load_data(demo_table, target="price", image_size=32)
     everything = np.sort(np.concatenate(list(mixed.split.parts().values())))
     mixed = replace(mixed, split=replace(mixed.split, valid=everything))
-    truth = {"valid": truth_of(mixed, "valid"), "test": truth_of(mixed, "test")}
+    truth: dict[Any, np.ndarray] = {"valid": truth_of(mixed, "valid"), "test": truth_of(mixed, "test")}
     makers = mixed.frame["maker"].to_numpy()[everything]
     largest = pd.Series(makers).value_counts().index[0]
     random = np.random.default_rng(0)
     noise = 1 + random.normal(scale=np.where(makers == largest, 0.8, 0.05))
     ours = {"valid": truth["valid"] * noise, "test": truth["test"]}
-    facts = model_facts(mixed, truth, ours, out_of_fold=True)  # type: ignore[arg-type]
+    facts = facts_of_blend(mixed, ours)
     assert [(one.column, one.value) for one in facts.weak] == [("maker", largest)]
     assert facts.weak[0].rows == (makers == largest).sum()
     assert facts.weak[0].error > 5 * facts.weak[0].rest
@@ -163,6 +173,6 @@ def test_groups_that_are_predicted_worse_are_found(demo_table: Path) -> None:
         low, high = bootstrap_interval(metric, truth[split], ours[split])
         assert {"low": score.low, "high": score.high} == json_numbers({"low": low, "high": high})
     even = {"valid": truth["valid"] * 1.1, "test": truth["test"]}
-    assert model_facts(mixed, truth, even, out_of_fold=True).weak == ()  # type: ignore[arg-type]
+    assert facts_of_blend(mixed, even).weak == ()
     assert mixed.photos is not None
     assert (rows_with_photo(mixed, everything) == (mixed.photos.slots[everything] >= 0).any(1)).all()

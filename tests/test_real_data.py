@@ -13,7 +13,7 @@ from mixfit.auto.recipe import Run, fit
 from mixfit.config import DataConfig
 from mixfit.data.columns.values import to_keys, to_numbers
 from mixfit.data.table.read import read_table
-from mixfit.evaluation.scores import metrics_for
+from mixfit.evaluation.result import metrics_for
 from mixfit.runs.scoring import evaluate_table, load_run, predict_table
 from mixfit.training.metrics import evaluate
 

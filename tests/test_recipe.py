@@ -33,6 +33,7 @@ FILES = {
     "predictions_valid.parquet",
     "predictions_test.parquet",
     "report.json",
+    "results.json",
     "report_files",
     "report.html",
     "bad_inputs.csv",

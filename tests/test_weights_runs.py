@@ -145,7 +145,7 @@ def test_runs_are_compared_by_weight(folder: Path, runs: dict[str, Run], tmp_pat
     found = compare_runs(
         [runs["junk"].folder, again.folder], out=tmp_path / "compare.html", console=Console(quiet=True)
     )
-    for run, standing in zip((runs["junk"], again), found.scores.standings, strict=True):
+    for run, standing in zip((runs["junk"], again), found.scores.scores, strict=True):
         assert standing.metrics[MAE.name] == pytest.approx(run.scores["test"][BLEND]["mae"], rel=1e-6)
     assert not any("weights" in warning for warning in found.warnings)
 

@@ -13,7 +13,7 @@ from mixfit.config import DataConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.split import Split
 from mixfit.evaluation.baselines import CONSTANT, best_constant, boosted_trees, constant
-from mixfit.evaluation.scores import Rows, metrics_for, score
+from mixfit.evaluation.result import Rows, judge, metrics_for
 from mixfit.runs.results import judged_rows
 from mixfit.training.metrics import LOG_LOSS, MAE, MAPE, R2, R2_LOG, RMSE, Metric, evaluate
 
@@ -123,7 +123,7 @@ def test_each_metric_has_its_constant(frame: pd.DataFrame) -> None:
 
 def evaluate_constant(rows: Rows) -> dict[str, float]:
     """Its row of the scores."""
-    return score(rows, (MAE, MAPE, RMSE, R2))[CONSTANT]
+    return judge(rows, (MAE, MAPE, RMSE, R2)).score(CONSTANT).metrics
 
 
 @pytest.mark.parametrize("metric", [MAE, MAPE, RMSE, R2, R2_LOG, LOG_LOSS])

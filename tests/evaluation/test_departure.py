@@ -9,7 +9,7 @@ import pytest
 from mixfit.config import DataConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.evaluation.departure import causes_of_departure, departure
-from mixfit.evaluation.scores import Rows
+from mixfit.evaluation.result import Rows, Score, judge
 from mixfit.training.metrics import MAE, R2
 
 ROWS = 200
@@ -26,10 +26,10 @@ def data_of(frame: pd.DataFrame, **options: Any) -> MixedData:
     return load_data(frame, target="y", config=DataConfig(**options))
 
 
-def rows(split: str, error: float, count: int = 60, seed: int = 0) -> Rows:
+def score(error: float, count: int = 60, seed: int = 0) -> Score:
     truth = np.random.default_rng(seed).normal(size=count)
     errors = error * np.random.default_rng(seed + 1).normal(size=count)
-    return Rows(split, truth, {"model": truth + errors})  # type: ignore[arg-type]
+    return judge(Rows("test", truth, {"model": truth + errors}), (MAE, R2)).score("model")
 
 
 @pytest.mark.parametrize("metric", [MAE, R2])
@@ -37,12 +37,10 @@ def test_a_worse_and_a_better_test_are_told_and_noise_is_not(metric: Any) -> Non
     data = data_of(table())
 
     def said(promised: float, found: float) -> str:
-        return departure(
-            data, rows("valid", promised), rows("test", found, seed=5), metric, "model", where="out-of-fold"
-        )
+        return departure(data, score(promised), score(found, seed=5), metric, where="out-of-fold")
 
     worse = said(0.2, 1.0)
-    assert worse.startswith(f"The test {metric.name} of ")
+    assert worse.startswith(f"The test {metric.label} of ")
     assert "is worse than the out-of-fold estimate of" in worse
     assert "add such a column, and --set COLUMN=group" in worse  # there is no cause in this table
     assert "is better than the out-of-fold estimate of" in said(1.0, 0.2)
@@ -52,16 +50,13 @@ def test_a_worse_and_a_better_test_are_told_and_noise_is_not(metric: Any) -> Non
 def test_equal_levels_are_seldom_told_apart() -> None:
     data = data_of(table())
     false = sum(
-        departure(data, rows("valid", 0.5, 100, seed), rows("test", 0.5, 60, seed + 500), MAE, "model", where="") != ""
-        for seed in range(100)
+        departure(data, score(0.5, 100, seed), score(0.5, 60, seed + 500), MAE, where="") != "" for seed in range(100)
     )
     assert false <= 5
 
 
 def test_too_few_rows_say_nothing() -> None:
-    assert (
-        departure(data_of(table()), rows("valid", 0.1), rows("test", 9.0, 5), MAE, "model", where="out-of-fold") == ""
-    )
+    assert departure(data_of(table()), score(0.1), score(9.0, 5), MAE, where="out-of-fold") == ""
 
 
 def test_a_table_without_a_cause_has_none() -> None:

@@ -33,6 +33,7 @@ FILES = (
     "schema.json",
     "environment.json",
     "report.json",
+    "results.json",
     "report_files/",
     "history.csv",
     "bad_inputs.csv",

@@ -4,6 +4,7 @@ In: data with features of their photos. Out: ``Blended``: the predictor, what ea
 its reason."""
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -37,12 +38,13 @@ from mixfit.ensemble.intervals import (
 )
 from mixfit.ensemble.photo_rule import PhotoRule, judge_photos
 from mixfit.errors import ConfigError, Diverged
+from mixfit.evaluation.result import Contest, LeaderboardLine
 from mixfit.models.encoding import EncodedRows, RowEncoder
 from mixfit.models.threads import SMALL, one_thread
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
-from mixfit.runs.report.content import Coverage, LeaderboardLine, LevelCoverage
-from mixfit.runs.results import BLEND, LEVEL, LEVELS, PHOTO_BLEND, TABLE_BLEND, Contest
+from mixfit.predictor.card import Coverage
+from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND
 
 _FEWEST_SECONDS = 1.0
 
@@ -91,70 +93,56 @@ class Blended:
             return None
         return mixed.target.decode(low), mixed.target.decode(high)
 
-    def level_coverage(self, mixed: MixedData, levels: tuple[float, ...]) -> list[LevelCoverage]:
-        """How often intervals or sets hold the truth of all test rows; a level that the folds cannot tell is absent."""
-        rows, uncertainty = mixed.split.test, self.predictor.uncertainty
-        found = []
-        for level in levels if len(rows) else ():
-            try:
-                inside = self.covered(mixed, level)
-            except ConfigError:  # so few rows in the folds
-                continue
-            if isinstance(uncertainty, ClassUncertainty):
-                sizes = uncertainty.sets(self.scaled_test, level).sum(1)
-                width = float(np.average(sizes, weights=_test_weight(mixed)))
-            else:
-                ends = self.interval(mixed, level)
-                assert ends is not None
-                width = float(np.median(ends[1] - ends[0]))
-            share = _share(inside, _test_weight(mixed))
-            found.append(
-                LevelCoverage(level=level, count=len(rows), inside=int(inside.sum()), width=width, share=share)
-            )
-        return found
-
-    def judged_contest(self, mixed: MixedData, coverage: list[Coverage], history_of: str) -> Contest:
-        """The contest with what the test rows say of intervals or sets, and which network the history is of."""
-        return replace(
-            self.contest,
-            coverage=coverage,
-            levels=self.level_coverage(mixed, LEVELS),
-            interval=self.interval(mixed, LEVEL),
-            history_of=history_of,
-        )
-
     def _scaled_interval(
         self, uncertainty: NumberUncertainty, mixed: MixedData, level: float
     ) -> tuple[np.ndarray, np.ndarray]:
         encoded = _encoded(mixed, uncertainty.encoder, mixed.split.test, photos=self.predictor.photos)
         return uncertainty.interval(self.scaled_test, encoded, level)
 
-    def coverage(self, mixed: MixedData, level: float) -> list[Coverage]:
-        """How often intervals or sets hold the truth of test rows: of all, without a photo, by fifths of prediction."""
-        rows = mixed.split.test
-        if not len(rows):
-            return []
-        try:
-            inside = self.covered(mixed, level)
-        except ConfigError:  # so few rows in the folds, or so few that weigh
-            return []
-        parts = {"all": np.ones(len(rows), dtype=bool)}
+    def coverage(self, mixed: MixedData, level: float, levels: Sequence[float]) -> list[Coverage]:
+        """How often intervals or sets hold the truth of test rows: of all at each of ``levels``, and at ``level`` of
+        those without a photo and by fifths of prediction; a level that the folds cannot tell is absent."""
+        rows, weight, found = mixed.split.test, _test_weight(mixed), []
+        for one in levels if len(rows) else ():
+            try:
+                inside = self.covered(mixed, one)
+            except ConfigError:  # so few rows in the folds, or so few that weigh
+                continue
+            parts = {"all": np.ones(len(rows), dtype=bool)}
+            if one == level:
+                parts |= self._kinds_of_rows(mixed)
+            found += [
+                Coverage(
+                    rows=name,
+                    count=int(part.sum()),
+                    inside=int(inside[part].sum()),
+                    level=one,
+                    share=_share(inside[part], None if weight is None else weight[part]),
+                    width=self._width(mixed, one) if name == "all" else None,
+                )
+                for name, part in parts.items()
+                if part.any()
+            ]
+        return found
+
+    def _kinds_of_rows(self, mixed: MixedData) -> dict[str, np.ndarray]:
+        """Which test rows are without a photo, and in each fifth of prediction."""
+        parts = {}
         if mixed.photos is not None:
-            parts["without a photo"] = ~mixed.photos.readable(mixed.photo_failures)[rows].any(axis=1)
+            parts["without a photo"] = ~mixed.photos.readable(mixed.photo_failures)[mixed.split.test].any(axis=1)
         if mixed.target.classes is None:
             place = fifths(self.scaled_test)
             parts |= {name: place == number for number, name in enumerate(FIFTHS)}
-        weight = _test_weight(mixed)
-        return [
-            Coverage(
-                rows=name,
-                count=int(part.sum()),
-                inside=int(inside[part].sum()),
-                share=_share(inside[part], None if weight is None else weight[part]),
-            )
-            for name, part in parts.items()
-            if part.any()
-        ]
+        return parts
+
+    def _width(self, mixed: MixedData, level: float) -> float:
+        """Median width of the intervals, or mean number of classes in a set."""
+        uncertainty = self.predictor.uncertainty
+        if isinstance(uncertainty, ClassUncertainty):
+            return float(np.average(uncertainty.sets(self.scaled_test, level).sum(1), weights=_test_weight(mixed)))
+        ends = self.interval(mixed, level)
+        assert ends is not None
+        return float(np.median(ends[1] - ends[0]))
 
 
 def train_blend(

@@ -40,8 +40,7 @@ from mixfit.errors import DataError
 from mixfit.files import new_folder, write_file
 from mixfit.predictor import unreadable_photos
 from mixfit.runs.folder import new_run_folder, run_name
-from mixfit.runs.report.content import Check, InspectContent, PhotoStatistics
-from mixfit.runs.report.inspect_page import write_inspect
+from mixfit.runs.report.inspect_page import Check, InspectContent, PhotoStatistics, write_inspect
 
 _SIGNIFICANT = 0.01
 

@@ -4,7 +4,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +36,11 @@ from mixfit.data.table.write import write_table
 from mixfit.diagnostics.doctor import Doctor, prepare_doctors
 from mixfit.errors import ConfigError, DataError, Stopped
 from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
-from mixfit.evaluation.facts import facts_of_blend, model_facts
-from mixfit.evaluation.scores import JudgedSplit, Rows, headline_for, metrics_for, score
+from mixfit.evaluation.facts import model_facts
+from mixfit.evaluation.result import JudgedSplit, Result, Rows, headline_for, metrics_for
 from mixfit.files import is_there, json_numbers, said_by
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor
-from mixfit.predictor.card import CoverageFacts
 from mixfit.runs.folder import (
     began_with_lightgbm,
     changed_versions,
@@ -54,20 +53,18 @@ from mixfit.runs.folder import (
     write_split,
 )
 from mixfit.runs.results import (
-    BLEND,
     JUDGED,
     LEVEL,
+    LEVELS,
     Run,
-    compare_blends,
-    compare_with_table,
-    departure_of,
     judged_rows,
     our_name,
+    result_of,
+    rows_of,
     say_end,
-    truth_of,
     unreadable,
+    write_results,
 )
-from mixfit.runs.results_files import write_results
 from mixfit.seeding import seeded
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.control import EarlyStopping, SecondSignal, StopOnSignal, TimeBudget, interruptible
@@ -78,7 +75,6 @@ from mixfit.training.checkpoint import Checkpoints, Snapshot, newest_checkpoint
 from mixfit.training.choose import choose_optimizer
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
-from mixfit.training.metrics import evaluate
 
 KEPT_TABLE = "table.parquet"
 """The rows of a run that was made of a DataFrame, in its folder."""
@@ -330,22 +326,21 @@ def _train_and_judge(
     recorder = _train(folder, prepared, mixed, console, callbacks, advice, snapshot)
     seconds = {our_name(mixed): clock.lap()}
     ours = {name: _predict(network, mixed, name) for name in JUDGED}
-    predictor = _save(folder, network, mixed, prepared.model_config, ours)  # before anything else can fail
     baselines = [boosted_trees(mixed, seed=train_config.seed), constant(mixed)]
     seconds |= {baseline.name: baseline.seconds for baseline in baselines}
     judged = {name: judged_rows(mixed, name, ours[name], baselines) for name in JUDGED}
+    result = result_of(mixed, judged, seconds=seconds, unnamed=unnamed)
+    predictor = Predictor.from_training(network, mixed, prepared.model_config)
     run = Run(
         folder=folder,
-        predictor=predictor,
-        scores={name: score(rows, metrics_for(mixed.schema.task, mixed.target)) for name, rows in judged.items()},
-        comparison=compare_with_table(mixed, judged),
-        departure=departure_of(mixed, judged, our_name(mixed), "validation", unnamed=unnamed),
+        predictor=_save_model(folder, predictor, mixed, result, judged),
+        result=result,
         history=recorder.history,
         bad=[*mixed.bad, *unreadable(mixed)],
         doctor=next((one for one in callbacks if isinstance(one, Doctor)), None),
     )
-    write_results(run, mixed, judged, seconds, settings, command, warnings, images=prepared.images)
-    say_end(console, run, prepared.table, mixed, prepared.data_config)
+    write_results(run, mixed, judged, settings, command, warnings, images=prepared.images)
+    say_end(console, run, prepared.table, prepared.data_config)
     return run
 
 
@@ -390,43 +385,34 @@ def _blend_and_judge(
     headline = headline_for(mixed.schema.task, mixed.target).name
     predictions: dict[JudgedSplit, dict[str, np.ndarray]] = {"valid": found.out_of_fold, "test": found.test}
     judged: dict[JudgedSplit, Rows] = {
-        name: Rows(
+        name: rows_of(
+            judging,
             name,
-            truth_of(judging, name),
             by_model | {CONSTANT: constants[name][headline]},
             by_metric={CONSTANT: constants[name]},
-            weight=judging.weights(name),
         )
         for name, by_model in predictions.items()
     }
-    metrics = metrics_for(mixed.schema.task, mixed.target)
-    scores = {name: score(rows, metrics) for name, rows in judged.items()}
-    coverage = found.coverage(mixed, LEVEL)
-    predictor = replace(
-        found.predictor,
-        metrics={name: json_numbers(by_model[BLEND]) for name, by_model in scores.items()},
-        facts=facts_of_blend(
-            judging,
-            judged,
-            BLEND,
-            [CoverageFacts(**asdict(one), level=LEVEL) for one in coverage],
-            photos=found.contest.photos,
-        ),
+    contest = replace(found.contest, coverage=found.coverage(mixed, LEVEL, LEVELS), history_of=keeper.history_of)
+    result = result_of(
+        judging,
+        judged,
+        seconds=found.seconds,
+        contest=contest,
+        uses_photos=found.predictor.photos,
+        unnamed=unnamed,
     )
-    _save_model(folder, predictor)
     run = Run(
         folder=folder,
-        predictor=predictor,
-        scores=scores,
-        comparison=compare_blends(judging, judged, photos=predictor.photos),
-        departure=departure_of(judging, judged, BLEND, "out-of-fold", unnamed=unnamed),
+        predictor=_save_model(folder, found.predictor, judging, result, judged),
+        result=result,
         history=found.history,
         bad=[*mixed.bad, *unreadable(mixed)],
-        contest=found.judged_contest(mixed, coverage, keeper.history_of),
     )
     warnings = [*warnings, *unused, *keeper.notes, *found.left_out]
-    write_results(run, judging, judged, found.seconds, settings, command, warnings, images=prepared.images)
-    say_end(console, run, prepared.table, judging, prepared.data_config)
+    interval = found.interval(mixed, LEVEL)
+    write_results(run, judging, judged, settings, command, warnings, images=prepared.images, interval=interval)
+    say_end(console, run, prepared.table, prepared.data_config)
     return run
 
 
@@ -499,27 +485,19 @@ def _predict(network: MixedInputModel, mixed: MixedData, split: JudgedSplit) -> 
     return mixed.target.decode(outputs.float().numpy())
 
 
-def _save(
-    folder: Path,
-    network: MixedInputModel,
-    mixed: MixedData,
-    config: ModelConfig,
-    ours: dict[JudgedSplit, np.ndarray],
+def _save_model(
+    folder: Path, predictor: Predictor, mixed: MixedData, result: Result, judged: dict[JudgedSplit, Rows]
 ) -> Predictor:
-    """Write the model folder, with our own metrics in it."""
-    metrics = metrics_for(mixed.schema.task, mixed.target)
-    truth: dict[JudgedSplit, np.ndarray] = {name: truth_of(mixed, name) for name in ours}
-    found = {str(name): evaluate(metrics, truth[name], values, mixed.weights(name)) for name, values in ours.items()}
-    facts = model_facts(mixed, truth, ours, out_of_fold=False)
-    predictor = replace(Predictor.from_training(network, mixed, config, metrics=found), facts=facts)
-    _save_model(folder, predictor)
-    return predictor
-
-
-def _save_model(folder: Path, predictor: Predictor) -> None:
+    """Write the model folder, with its figures in it."""
+    predictor = replace(
+        predictor,
+        metrics={split: json_numbers(by_model[result.ours]) for split, by_model in result.scores.items()},
+        facts=model_facts(mixed, result, judged["valid"]),
+    )
     if (folder / "model").exists():  # of a run that is resumed when it was finished, which makes it again
         shutil.rmtree(folder / "model")
     predictor.save(folder / "model")
+    return predictor
 
 
 def _differences(folder: Path, now: Prepared, *, force: bool) -> list[str]:

@@ -21,7 +21,7 @@ from mixfit.data.columns.schema import Schema
 from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.transforms.augment import augmentation
 from mixfit.errors import ConfigError, Diverged, ResourceError, Stopped
-from mixfit.evaluation.scores import headline_for, metrics_for
+from mixfit.evaluation.result import headline_for, metrics_for
 from mixfit.files import explained, write_file
 from mixfit.runs.folder import run_name, settings_toml
 from mixfit.seeding import seeded

@@ -124,7 +124,7 @@ def _say_run(run: "Run", *, as_json: bool) -> None:
             "event": "run",
             "folder": str(run.folder),
             "report": report,
-            "verdict": run.comparison.verdict,
+            "verdict": run.result.verdict,
         }
         if run.doctor is not None:
             line["findings"] = [asdict(finding) for finding in run.doctor.findings()]

@@ -20,7 +20,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 from mixfit.data.load import MixedData
 from mixfit.data.split import SplitName
-from mixfit.evaluation.scores import headline_for, metrics_for
+from mixfit.evaluation.result import headline_for, metrics_for
 from mixfit.models.candidate import class_frequencies
 from mixfit.training.metrics import MAE, MAPE, R2_LOG, Metric
 from mixfit.weighted import weighted_mean, weighted_median

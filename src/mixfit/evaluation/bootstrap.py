@@ -1,9 +1,8 @@
-"""How sure a metric is: the percentile bootstrap (Efron 1979) over rows, or over groups where rows belong together; and
-whether differences of models on the same rows are beyond noise."""
+"""How sure a metric is: the percentile bootstrap (Efron 1979) over rows, or over groups where rows belong together."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -21,7 +20,6 @@ from mixfit.training.metrics import (
     RMSE,
     Metric,
     Weight,
-    evaluate,
 )
 from mixfit.weighted import taken
 
@@ -153,69 +151,62 @@ _NUMBERS = 2_000_000  # counts that are held at a time
 _NOTHING = (float("nan"), float("nan"))
 
 
-def bootstrap_interval(
+def bootstrap_values(
     metric: Metric,
     truth: np.ndarray,
     prediction: np.ndarray,
     *,
-    level: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
     groups: Int64[np.ndarray, " rows"] | None = None,
     weight: Weight = None,
-) -> tuple[float, float]:
-    """Lower and upper end of the interval of ``metric``.
+) -> Values:
+    """``metric`` of each resample, nan where it cannot be computed; of the same rows, groups and seed the same draws.
 
-    Both are nan where it cannot be computed, of fewer than ``FEWEST_UNITS`` rows or groups, and where it ``is_slow``.
+    None at all of fewer than ``FEWEST_UNITS`` rows or groups, and where it ``is_slow``.
 
     Args:
         truth: ``(rows,)``; prediction: ``(rows,)`` or ``(rows, classes)``.
-        level: share of resamples between the two ends.
         groups: rows with the same number are drawn together; by default each row is drawn alone.
         weight: how much each row counts in the metric, see ``Metric.value``; rows of weight 0 are not there.
     """
     if is_slow(metric, prediction):
+        return np.empty(0)
+    counted = np.arange(len(truth)) if weight is None else np.flatnonzero(weight > 0)
+    if len(counted) < FEWEST_UNITS:
+        return np.empty(0)
+    draws = _Draws(len(counted), resamples, seed, None if groups is None else groups[counted])
+    if draws.units < FEWEST_UNITS:
+        return np.empty(0)
+    return _values(metric, truth[counted], prediction[counted], draws, taken(weight, counted))
+
+
+def ends_of(values: Values, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of what resamples gave, those that are nan left out; nan where there are no others.
+
+    Args:
+        level: share of resamples between the two ends.
+    """
+    known = values[~np.isnan(values)]
+    if not len(known):
         return _NOTHING
-    counted = _counted(weight, len(truth))
-    truth, prediction, weight = truth[counted], prediction[counted], taken(weight, counted)
-    return _interval(
-        lambda draws: _values(metric, truth, prediction, draws, weight),
-        len(truth),
-        level,
-        resamples,
-        seed,
-        None if groups is None else groups[counted],
-    )
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_interval(
+    metric: Metric, truth: np.ndarray, prediction: np.ndarray, *, level: float = 0.95, **options: Any
+) -> tuple[float, float]:
+    """Lower and upper end of the interval of ``metric``; arguments as for ``bootstrap_values`` and ``ends_of``."""
+    return ends_of(bootstrap_values(metric, truth, prediction, **options), level)
 
 
 def bootstrap_difference(
-    metric: Metric,
-    truth: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    *,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    groups: Int64[np.ndarray, " rows"] | None = None,
-    weight: Weight = None,
+    metric: Metric, truth: np.ndarray, first: np.ndarray, second: np.ndarray, *, level: float = 0.95, **options: Any
 ) -> tuple[float, float]:
     """Interval of ``metric(first) - metric(second)`` over the same draws; nan as for ``bootstrap_interval``."""
-
-    if is_slow(metric, first):
-        return _NOTHING
-    counted = _counted(weight, len(truth))
-    truth, first, second, weight = truth[counted], first[counted], second[counted], taken(weight, counted)
-
-    def values(draws: "_Draws") -> np.ndarray:
-        return _values(metric, truth, first, draws, weight) - _values(metric, truth, second, draws, weight)
-
-    return _interval(values, len(truth), level, resamples, seed, None if groups is None else groups[counted])
-
-
-def _counted(weight: Weight, rows: int) -> np.ndarray:
-    """Positions of the rows that count."""
-    return np.arange(rows) if weight is None else np.flatnonzero(weight > 0)
+    values = [bootstrap_values(metric, truth, one, **options) for one in (first, second)]
+    return ends_of(values[0] - values[1], level)
 
 
 def is_slow(metric: Metric, prediction: np.ndarray) -> bool:
@@ -261,135 +252,8 @@ def _values(
     return np.array(found)
 
 
-def _interval(
-    values: Callable[[_Draws], np.ndarray],
-    rows: int,
-    level: float,
-    resamples: int,
-    seed: int,
-    groups: Int64[np.ndarray, " rows"] | None,
-) -> tuple[float, float]:
-    if rows < FEWEST_UNITS:
-        return _NOTHING
-    draws = _Draws(rows, resamples, seed, groups)
-    if draws.units < FEWEST_UNITS:
-        return _NOTHING
-    found = values(draws)
-    found = found[~np.isnan(found)]
-    if not len(found):
-        return _NOTHING
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def rows_of_groups(groups: Int64[np.ndarray, " rows"]) -> list[Int64[np.ndarray, " _"]] | None:
     """Positions of the rows of each group; None where every row is a group of its own."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order])) + 1
     return None if len(starts) + 1 >= len(groups) else np.split(order, starts)
-
-
-Finding = Literal["better", "worse", "within noise", "equal", "unknown"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """The metrics of one model."""
-
-    name: str
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    """95 % bootstrap intervals; nan where they cannot be computed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """A metric of a model minus that of the first one."""
-
-    name: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    """Ends of the paired 95 % interval."""
-    finding: Finding
-    """Better or worse when the interval leaves 0 out; unknown where it cannot be computed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairedScores:
-    """All models beside each other."""
-
-    rows: int
-    drawn: int
-    """What the bootstrap draws: rows, or groups of rows that belong together."""
-    metrics: tuple[Metric, ...]
-    headline: Metric
-    """One of them, which comes first in what is said."""
-    standings: tuple[Standing, ...]
-    differences: tuple[Difference, ...]
-    """Of every model but the first, metric by metric."""
-
-    def of_headline(self) -> list[Difference]:
-        """One difference for each model but the first."""
-        return [one for one in self.differences if one.metric == self.headline.name]
-
-
-def paired_scores(
-    truth: np.ndarray,
-    predictions: Mapping[str, np.ndarray],
-    metrics: Sequence[Metric],
-    headline: Metric,
-    *,
-    together: Int64[np.ndarray, " rows"] | None = None,
-    weight: Weight = None,
-) -> PairedScores:
-    """Score all models and compare each with the first.
-
-    Args:
-        truth: ``(rows,)``; predictions: by model, ``(rows,)`` or ``(rows, classes)``.
-        headline: one of ``metrics``, which comes first in what is said.
-        together: rows with the same number are drawn together; None draws each row on its own.
-        weight: how much each row counts in the metrics; None for all alike.
-    """
-    standings = [
-        Standing(
-            name=name,
-            metrics=evaluate(metrics, truth, prediction, weight),
-            intervals={
-                metric.name: bootstrap_interval(metric, truth, prediction, groups=together, weight=weight)
-                for metric in metrics
-            },
-        )
-        for name, prediction in predictions.items()
-    ]
-    (first, base), *others = predictions.items()
-    values = {standing.name: standing.metrics for standing in standings}
-    differences = []
-    for name, prediction in others:
-        for metric in metrics:
-            low, high = bootstrap_difference(metric, truth, prediction, base, groups=together, weight=weight)
-            value = values[name][metric.name] - values[first][metric.name]
-            finding = _finding(value, low, high, higher_is_better=metric.higher_is_better)
-            differences.append(
-                Difference(name=name, metric=metric.name, value=value, low=low, high=high, finding=finding)
-            )
-    members = None if together is None else rows_of_groups(together)
-    return PairedScores(
-        rows=len(truth),
-        drawn=len(truth if members is None else members),
-        metrics=tuple(metrics),
-        headline=headline,
-        standings=tuple(standings),
-        differences=tuple(differences),
-    )
-
-
-def _finding(value: float, low: float, high: float, *, higher_is_better: bool) -> Finding:
-    if np.isnan(value) or np.isnan(low):
-        return "unknown"
-    if value == low == high == 0:
-        return "equal"
-    if low <= 0 <= high:
-        return "within noise"
-    return "better" if (low > 0) == higher_is_better else "worse"

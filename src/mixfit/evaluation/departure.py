@@ -16,8 +16,7 @@ from mixfit.data.load import MixedData
 from mixfit.data.split import Times
 from mixfit.ensemble.cross_fit import photo_means
 from mixfit.errors import DataError
-from mixfit.evaluation.bootstrap import bootstrap_interval
-from mixfit.evaluation.scores import Rows
+from mixfit.evaluation.result import Score
 from mixfit.training.metrics import Metric, metric_text
 
 _NOISE = 2.576
@@ -31,27 +30,27 @@ _EXAMPLES = 3
 
 
 def departure(
-    mixed: MixedData, promised: Rows, test: Rows, metric: Metric, model: str, *, where: str, known: Sequence[str] = ()
+    mixed: MixedData, promised: Score, test: Score, metric: Metric, *, where: str, known: Sequence[str] = ()
 ) -> str:
     """The sentence that the test rows are predicted beyond noise better or worse than promised; "" where they are not.
 
     Args:
         mixed: with the split that the rows were judged by.
-        promised, test: with the groups of their rows.
+        promised, test: of the delivered model, with an interval of the metric.
         metric: the headline.
-        model: whose predictions are meant.
         where: what the estimate is called, "out-of-fold".
         known: causes that were found before.
     """
-    values, errors = zip(*(_level(rows, metric, model) for rows in (promised, test)), strict=True)
-    beyond = abs(values[1] - values[0]) > _NOISE * np.hypot(*errors)
+    values = [score.metrics[metric.name] for score in (promised, test)]
+    errors = [(high - low) / (2 * 1.96) for low, high in (one.interval(metric.name) for one in (promised, test))]
+    beyond = abs(values[1] - values[0]) > _NOISE * np.hypot(errors[0], errors[1])
     if not beyond:  # also where one is unknown
         return ""
     better = (values[1] > values[0]) == metric.higher_is_better
     causes = [*known, *causes_of_departure(mixed)]
     because = f"Likely causes: {'; '.join(causes)}." if causes else _NO_CAUSE
     return (
-        f"The test {metric.name} of {metric_text(values[1])} is {'better' if better else 'worse'} than the {where} "
+        f"The test {metric.label} of {metric_text(values[1])} is {'better' if better else 'worse'} than the {where} "
         f"estimate of {metric_text(values[0])}, beyond noise (two-sided 1 % test). {because}"
     )
 
@@ -60,15 +59,6 @@ _NO_CAUSE = (
     "No group, copy, time or shifted column was found that explains it; rows may belong together by something that no "
     "column names: add such a column, and --set COLUMN=group."
 )
-
-
-def _level(rows: Rows, metric: Metric, model: str) -> tuple[float, float]:
-    """The metric and its standard error, nan where there is none."""
-    if not len(rows.truth):
-        return float("nan"), float("nan")
-    prediction = rows.predictions[model]
-    low, high = bootstrap_interval(metric, rows.truth, prediction, groups=rows.groups, weight=rows.weight)
-    return metric.value(rows.truth, prediction, rows.weight), (high - low) / (2 * 1.96)
 
 
 def causes_of_departure(mixed: MixedData) -> list[str]:

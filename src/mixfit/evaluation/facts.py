@@ -1,9 +1,6 @@
 """What a model card tells of a finished training: data, scores with intervals, and groups that are predicted worse.
 
-In: the data and our predictions of the rows that judge. Out: ``ModelFacts``, plain values."""
-
-from collections.abc import Sequence
-from dataclasses import replace
+In: the data, the result, and our predictions of the rows that judge. Out: ``ModelFacts``, plain values."""
 
 import numpy as np
 import pandas as pd
@@ -12,8 +9,6 @@ from jaxtyping import Bool, Int64
 from mixfit.choices import Role
 from mixfit.data.columns.values import is_day_first, to_numbers, to_times
 from mixfit.data.load import MixedData
-from mixfit.ensemble.photo_rule import PhotoRule
-from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.groups import (
     LEVEL,
     SMALL,
@@ -25,64 +20,41 @@ from mixfit.evaluation.groups import (
     row_errors,
     weak_groups,
 )
-from mixfit.evaluation.scores import JudgedSplit, Rows, metrics_for
+from mixfit.evaluation.result import JudgedSplit, Part, Result, Rows
 from mixfit.files import json_numbers
-from mixfit.predictor.card import ColumnFacts, CoverageFacts, ModelFacts, ScoreFacts, WeakGroup
-from mixfit.training.metrics import ACCURACY, evaluate
+from mixfit.predictor.card import ColumnFacts, ModelFacts, ScoreFacts, WeakGroup
+from mixfit.training.metrics import ACCURACY
 from mixfit.weighted import taken, weighted_mean
 
 _ROLES: tuple[Role, ...] = ("number", "category", "date", "image", "group", "weight")
 
 
-def model_facts(
-    mixed: MixedData,
-    truth: dict[JudgedSplit, np.ndarray],
-    ours: dict[JudgedSplit, np.ndarray],
-    *,
-    out_of_fold: bool,
-    coverage: tuple[CoverageFacts, ...] = (),
-) -> ModelFacts:
-    """Compute them.
+def model_facts(mixed: MixedData, result: Result, judged: Rows) -> ModelFacts:
+    """What a card tells of the model that a run delivers.
 
     Args:
-        mixed: its splits are those that ``truth`` and ``ours`` are of; a blend's training rows judge too, out of fold.
-        truth, ours: true and predicted values of the validation and test rows.
-        out_of_fold: whether the validation rows are those of all folds.
-        coverage: of intervals, where the model knows some.
+        mixed: with the split that the result is of; a blend's training rows judge too, out of fold.
+        judged: the validation rows, or those of all folds.
     """
-    called: dict[JudgedSplit, str] = {"valid": "out of fold" if out_of_fold else "validation", "test": "test"}
-    checked, weak, error = _weak(mixed, truth["valid"], ours["valid"])
+    called: dict[JudgedSplit, str] = {
+        "valid": "validation" if result.contest is None else "out of fold",
+        "test": "test",
+    }
+    checked, weak, error = _weak(mixed, judged.truth, judged.predictions[result.ours])
+    contest = result.contest
+    parts = sorted(result.parts, key=lambda part: list(called).index(part.split))
     return ModelFacts(
         training_rows=len(mixed.split.train),
         test_rows=len(mixed.split.test),
         columns=tuple(_columns(mixed)),
-        scores=tuple(
-            score for split, name in called.items() for score in _scores(mixed, split, name, truth[split], ours[split])
-        ),
-        coverage=coverage,
+        scores=tuple(score for part in parts for score in _scores(part, result.ours, called[part.split])),
+        coverage=tuple(one for one in contest.coverage if one.level == result.coverage_level) if contest else (),
         error=error,
         judged_rows=called["valid"],
         groups=checked,
         weak=tuple(weak),
+        photos="" if contest is None or contest.photos is None else contest.photos.why,
     )
-
-
-def facts_of_blend(
-    mixed: MixedData,
-    judged: dict[JudgedSplit, Rows],
-    model: str,
-    coverage: Sequence[CoverageFacts],
-    photos: PhotoRule | None = None,
-) -> ModelFacts:
-    """``model_facts`` of one of the models that ``judged`` has predictions of, with how often its intervals hold.
-
-    Args:
-        coverage: by kind of row.
-        photos: what the folds tell of them."""
-    truth = {split: rows.truth for split, rows in judged.items()}
-    ours = {split: rows.predictions[model] for split, rows in judged.items()}
-    facts = model_facts(mixed, truth, ours, out_of_fold=True, coverage=tuple(coverage))
-    return replace(facts, photos="" if photos is None else photos.why)
 
 
 def rows_with_photo(mixed: MixedData, rows: Int64[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
@@ -121,19 +93,13 @@ def _seen(cells: pd.Series, role: Role) -> tuple[float, str]:
     return missing, ""
 
 
-def _scores(mixed: MixedData, split: JudgedSplit, name: str, truth: np.ndarray, ours: np.ndarray) -> list[ScoreFacts]:
-    """Every metric with its interval; none of a split without rows."""
-    if not len(truth):
-        return []
-    metrics = metrics_for(mixed.schema.task, mixed.target)
-    together = groups_if_known(mixed.frame.iloc[mixed.split.of(split)], mixed.schema)
-    weight = mixed.weights(split)
-    values = evaluate(metrics, truth, ours, weight)
-    found = []
-    for metric in metrics:
-        low, high = bootstrap_interval(metric, truth, ours, groups=together, weight=weight)
-        said = json_numbers({"value": values[metric.name], "low": low, "high": high})
-        found.append(ScoreFacts(rows=name, count=len(truth), metric=metric.name, **said))
+def _scores(part: Part, ours: str, name: str) -> list[ScoreFacts]:
+    """Every metric with its interval."""
+    score, found = part.score(ours), []
+    for metric, value in score.metrics.items():
+        low, high = score.interval(metric)
+        said = json_numbers({"value": value, "low": low, "high": high})
+        found.append(ScoreFacts(rows=name, count=part.rows, metric=metric, **said))
     return found
 
 

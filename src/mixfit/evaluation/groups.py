@@ -22,9 +22,9 @@ from mixfit.data.photos.find import find_photos
 from mixfit.data.split import group_of_row
 from mixfit.errors import ConfigError, unknown_column
 from mixfit.evaluation.bootstrap import bootstrap_interval, rows_of_groups
-from mixfit.evaluation.scores import headline_for
+from mixfit.evaluation.result import headline_for
 from mixfit.files import json_numbers
-from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, Weight, evaluate, metric_text
+from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, Weight, evaluate, metric_label, metric_text
 from mixfit.weighted import taken
 
 SMALL = 20
@@ -57,7 +57,7 @@ class Group:
     intervals: dict[str, tuple[float, float]]
     """95 % bootstrap intervals of the metrics; nan where they cannot be computed."""
     small: bool
-    """It has fewer than ``SMALL`` rows: its figures say little."""
+    """It has fewer than ``SMALL`` rows: its figures are unreliable."""
     weak: bool
     """Its mean error is beyond noise higher than that of all other rows."""
     rest: float
@@ -78,11 +78,11 @@ class GroupTable:
         """The table in plain text, with what it warns of."""
         names = list(self.groups[0].metrics) if self.groups else []
         others = [name for name in names if name != self.judge.name]
-        widths = {name: max(len(name), 9) + 2 for name in others}
+        widths = {name: max(len(metric_label(name)), 9) + 2 for name in others}
         found = [
-            f" by {_shown(self.column)}, worst first by {self.judge.name}",
-            f"   {'value':<28}{'rows':>7}{self.judge.name:>13}   {'95 % CI':<22}"
-            + "".join(f"{name:>{widths[name]}}" for name in others),
+            f" by {_shown(self.column)}, worst first by {metric_label(self.judge.name)}",
+            f"   {'value':<28}{'rows':>7}{metric_label(self.judge.name):>13}   {'95 % CI':<22}"
+            + "".join(f"{metric_label(name):>{widths[name]}}" for name in others),
         ]
         for group in self.groups:
             low, high = group.intervals[self.judge.name]
@@ -99,7 +99,7 @@ class GroupTable:
             found.append(f" {weak} {are} predicted worse than the other rows, beyond noise")
         if small:
             have = "group has" if small == 1 else "groups have"
-            found.append(f" warning: {small} {have} fewer than {SMALL} rows, whose figures say little")
+            found.append(f" warning: {small} {have} fewer than {SMALL} rows, whose figures are unreliable")
         return found
 
     def to_dict(self) -> dict[str, Any]:

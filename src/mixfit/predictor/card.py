@@ -5,12 +5,13 @@ categories and files come from a stranger's table: they stand in code spans, whe
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from mixfit.config import ModelConfig
 from mixfit.data.columns.schema import Schema
-from mixfit.files import from_plain
+from mixfit.files import Count, Share, Within, from_plain
 from mixfit.nn.backbones import has_pretrained_weights
+from mixfit.training.metrics import metric_label
 
 LICENCE = "Image network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0)."
 OWN_LICENCE = "The network is not mixfit's: whose weights it began with, and under which licence, is not known here."
@@ -44,15 +45,25 @@ class ScoreFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CoverageFacts:
-    """How often intervals, or sets of classes, held the truth of test rows."""
+class Coverage:
+    """How often intervals, or sets of classes, hold the truth of test rows."""
 
     rows: str
-    count: int
-    inside: int
-    level: float
-    share: float | None = None
+    """Which rows: "all", "without a photo", "lowest fifth by prediction"."""
+    count: Annotated[int, Within(1)]
+    inside: Count
+    level: Share
+    """Share of rows that they are made to hold."""
+    share: Share | None = None
     """Of the rows' weight that is inside; None where all count alike."""
+    width: float | None = None
+    """Median width of the intervals in the unit of the target, or mean number of classes in a set; None where it was
+    not measured."""
+
+    @property
+    def held(self) -> float:
+        """Share of the rows whose truth is inside, by weight where they have weights."""
+        return self.inside / self.count if self.share is None else self.share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +87,7 @@ class ModelFacts:
     test_rows: int
     columns: tuple[ColumnFacts, ...]
     scores: tuple[ScoreFacts, ...]
-    coverage: tuple[CoverageFacts, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
     error: str = ""
     """By which error groups were judged: "mape", "share of wrong classes"."""
     judged_rows: str = ""
@@ -189,18 +200,20 @@ def _data(facts: ModelFacts) -> list[str]:
 
 def _metrics(facts: ModelFacts, *, classes: Sequence[str] | None) -> list[str]:
     rows = [
-        [one.rows, f"{one.count:,}", one.metric, _number(one.value), f"{_number(one.low)} to {_number(one.high)}"]
+        [
+            one.rows,
+            f"{one.count:,}",
+            metric_label(one.metric),
+            _number(one.value),
+            f"{_number(one.low)} to {_number(one.high)}",
+        ]
         for one in facts.scores
     ]
     kind = "Intervals" if classes is None else "Sets of classes"
     heading = ["rows", "count", "metric", "value", "95 % interval"]
     found = ["## Metrics", "On rows that the model did not learn from.", _table(heading, rows)]
     if facts.coverage:
-        kept = [
-            [one.rows, f"{one.count:,}", f"{one.inside:,}", f"{100 * share:.1f} %"]
-            for one in facts.coverage
-            for share in [one.inside / max(one.count, 1) if one.share is None else one.share]
-        ]
+        kept = [[one.rows, f"{one.count:,}", f"{one.inside:,}", f"{100 * one.held:.1f} %"] for one in facts.coverage]
         found += [
             f"{kind} at {facts.coverage[0].level:.0%}: how often they hold the truth of test rows.",
             _table(["test rows", "count", "held", "coverage"], kept),
@@ -212,7 +225,7 @@ def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: 
     lines = ["## Limits"]
     if facts is not None and facts.groups:
         where = f"{facts.groups} groups of rows, by category{' and by photos' if photos else ''}"
-        judged = f"{facts.error} on {facts.judged_rows} rows"
+        judged = f"{metric_label(facts.error)} on {facts.judged_rows} rows"
         if not facts.weak:
             lines.append(f"Of {where}, none is predicted worse than the rest beyond noise ({judged}).")
         else:

@@ -20,15 +20,15 @@ from mixfit.data.columns.target import judging_weights, usable_rows
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.photos.records import Cache
 from mixfit.errors import ConfigError, DataError
-from mixfit.evaluation.bootstrap import FEWEST_UNITS, Difference, PairedScores, paired_scores
+from mixfit.evaluation.bootstrap import FEWEST_UNITS
 from mixfit.evaluation.groups import groups_if_known
-from mixfit.evaluation.scores import headline_for, metrics_for
+from mixfit.evaluation.result import Part, Rows, difference_sentence, headline_for, judge, metrics_for
 from mixfit.files import is_there, json_numbers
 from mixfit.predictor import Predictor
 from mixfit.runs.report.compare_page import CompareContent, write_compare
-from mixfit.runs.report.predictions_file import read_predictions
+from mixfit.runs.report.saved import read_predictions
 from mixfit.runs.scoring import load_run, read_table_of_run, run_config, run_settings, split_of_run
-from mixfit.training.metrics import metric_text
+from mixfit.training.metrics import metric_label, metric_text
 
 FEW_ROWS = 20
 """Fewer common rows, or groups of rows that belong together, are warned of."""
@@ -41,7 +41,10 @@ class RunComparison:
     """What ``compare_runs`` found."""
 
     target: str
-    scores: PairedScores
+    headline: str
+    """Name of the metric that the sentences are about."""
+    scores: Part
+    """Of all runs on the test rows that all of them held back, and the differences to the first."""
     test_rows: dict[str, int]
     """How many rows each run held back."""
     settings: dict[str, tuple[str, ...]]
@@ -50,7 +53,8 @@ class RunComparison:
 
     def sentences(self) -> list[str]:
         """What came out by the headline metric, a sentence for each run but the first."""
-        return [_sentence(self.scores, one) for one in self.scores.of_headline()]
+        told = [one for one in self.scores.differences if one.metric == self.headline]
+        return [difference_sentence(self.scores, one, one.model, one.against) for one in told]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, without nan."""
@@ -59,21 +63,21 @@ class RunComparison:
             "target": self.target,
             "split": "test",
             "rows": scores.rows,
-            "headline": scores.headline.name,
+            "headline": self.headline,
             "runs": [
                 {
-                    "run": one.name,
-                    "test_rows": self.test_rows[one.name],
+                    "run": one.model,
+                    "test_rows": self.test_rows[one.model],
                     **json_numbers(one.metrics),
-                    **json_numbers({f"{name}_ci95_low": ends[0] for name, ends in one.intervals.items()}),
-                    **json_numbers({f"{name}_ci95_high": ends[1] for name, ends in one.intervals.items()}),
+                    **json_numbers({f"{name}_ci95_low": one.interval(name)[0] for name in one.metrics}),
+                    **json_numbers({f"{name}_ci95_high": one.interval(name)[1] for name in one.metrics}),
                 }
-                for one in scores.standings
+                for one in scores.scores
             ],
             "differences": [
                 {
-                    "run": one.name,
-                    "against": scores.standings[0].name,
+                    "run": one.model,
+                    "against": one.against,
                     "metric": one.metric,
                     **json_numbers({"difference": one.value, "ci95_low": one.low, "ci95_high": one.high}),
                     "finding": one.finding,
@@ -142,10 +146,12 @@ def compare_runs(
     together = _together(held, rows)
     schema, target = predictors[0].schema, predictors[0].target
     metrics = metrics_for(schema.task, target)
-    headline, (weight, doubt) = headline_for(schema.task, target), _weight(held, rows)
-    scores = paired_scores(truth, predictions, metrics, headline, together=together, weight=weight)
+    weight, doubt = _weight(held, rows)
+    pairs = {(name, names[0]): metrics for name in names[1:]}
+    scores = judge(Rows("test", truth, predictions, groups=together, weight=weight), metrics, pairs=pairs)
     found = RunComparison(
         target=schema.target,
+        headline=headline_for(schema.task, target).name,
         scores=scores,
         test_rows={name: len(one.rows) for name, one in held.items()},
         settings=differing_settings(runs),
@@ -313,7 +319,7 @@ def _weight(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> tup
     return weight, f"Not all runs were told the same weights: the rows are weighted as {chosen} was told."
 
 
-def _warnings(held: dict[str, _HeldBack], scores: PairedScores) -> list[str]:
+def _warnings(held: dict[str, _HeldBack], scores: Part) -> list[str]:
     warnings, rows = [], scores.rows
     most = max(len(one.rows) for one in held.values())
     if rows < most:
@@ -351,43 +357,23 @@ def _roles(run: Path) -> dict[str, str]:
     return {f"role of {column.name}": column.role for column in columns}
 
 
-def _sentence(scores: PairedScores, one: Difference) -> str:
-    first = scores.standings[0]
-    mine = next(standing for standing in scores.standings if standing.name == one.name).metrics[one.metric]
-    numbers = (
-        f"{one.metric} {mine:.4g} against {first.metrics[one.metric]:.4g}, "
-        f"a difference of {one.value:+.3g} (95 % CI {one.low:+.3g} to {one.high:+.3g})"
-    )
-    match one.finding:
-        case "unknown":
-            return f"{one.metric} cannot be compared on these rows: {one.name} and {first.name} stay untold apart."
-        case "equal":
-            return f"{one.name} is exactly as good as {first.name}: {one.metric} {mine:.4g}."
-        case "within noise":
-            lead = "ahead of" if (one.value > 0) == scores.headline.higher_is_better else "behind"
-            where = "level with" if one.value == 0 else lead
-            return f"{one.name} is {where} {first.name}, but within noise: {numbers}."
-        case finding:
-            return f"{one.name} is {finding} than {first.name}, beyond noise: {numbers}."
-
-
 def _lines(found: RunComparison) -> list[str]:
     """For a terminal."""
-    scores = found.scores
-    names = list(scores.standings[0].metrics)
-    width = max(24, *(len(one.name) + 2 for one in scores.standings))
+    scores = found.scores.scores
+    names = list(scores[0].metrics)
+    width = max(24, *(len(one.model) + 2 for one in scores))
     lines = [
-        f" {scores.rows} test rows that all runs held back",
-        f"   {'':<{width}}" + "".join(f"{n:>19}" for n in names),
+        f" {found.scores.rows} test rows that all runs held back",
+        f"   {'':<{width}}" + "".join(f"{metric_label(name):>19}" for name in names),
     ]
-    for one in scores.standings:
-        lines.append(f"   {one.name:<{width}}" + "".join(f"{metric_text(one.metrics[name]):>19}" for name in names))
-    lines.append(f" differences to {scores.standings[0].name}, with 95 % intervals of pairs")
-    for difference in scores.differences:
+    for one in scores:
+        lines.append(f"   {one.model:<{width}}" + "".join(f"{metric_text(one.metrics[name]):>19}" for name in names))
+    lines.append(f" differences to {scores[0].model}, with paired 95 % intervals")
+    for difference in found.scores.differences:
         interval = f"{metric_text(difference.low)} to {metric_text(difference.high)}"
         lines.append(
-            f"   {difference.name:<{width}}{difference.metric:>19}{metric_text(difference.value):>12}   {interval:<26}"
-            f"{difference.finding}"
+            f"   {difference.model:<{width}}{metric_label(difference.metric):>19}{metric_text(difference.value):>12}"
+            f"   {interval:<26}{difference.finding}"
         )
     if found.settings:
         lines.append(" settings that differ")
@@ -401,6 +387,7 @@ def _lines(found: RunComparison) -> list[str]:
 def _content(found: RunComparison) -> CompareContent:
     return CompareContent(
         target=found.target,
+        headline=found.headline,
         scores=found.scores,
         sentences=found.sentences(),
         settings=found.settings,

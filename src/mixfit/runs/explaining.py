@@ -21,8 +21,7 @@ from mixfit.evaluation.photo_heat import PhotoHeat, photo_heat
 from mixfit.files import explained, write_file
 from mixfit.predictor import Predictor
 from mixfit.predictor.blend import BlendPredictor
-from mixfit.runs.report.explain_page import SHOWN_ROWS, ExplainContent, write_explain
-from mixfit.runs.report.explanation_view import error_text, size_text
+from mixfit.runs.report.explain_page import SHOWN_ROWS, ExplainContent, error_text, size_text, write_explain
 from mixfit.runs.report.render import percent
 from mixfit.runs.scoring import load_run, no_photos_warning, read_table_of_run, run_settings, split_of_run
 

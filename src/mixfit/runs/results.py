@@ -1,9 +1,10 @@
-"""What a training gave: its scores beside those of the baselines, in words and in figures.
+"""A finished run: its result, and all that is written and said of it.
 
-In: predictions of several models for the same rows. Out: ``Run``; what is written of it is for ``results_files``."""
+In: predictions of several models for the rows that judge. Out: ``Run``; the files of the run folder that ``mixfit
+report`` needs to write the page again, the page, and the end of what the terminal shows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,34 @@ import pandas as pd
 from rich.console import Console
 
 from mixfit.config import DataConfig
-from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows
+from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows, write_bad_inputs
+from mixfit.data.fingerprint import read_fingerprint
 from mixfit.data.load import MixedData
 from mixfit.diagnostics.doctor import Doctor
-from mixfit.ensemble.photo_rule import PhotoRule
+from mixfit.diagnostics.findings import Finding
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
 from mixfit.evaluation.departure import departure
-from mixfit.evaluation.scores import Comparison, JudgedSplit, Rows, compare, headline_for
+from mixfit.evaluation.explain import LEAST_BACKGROUND, affordable_background, explain, explained_columns, typical_rows
+from mixfit.evaluation.result import (
+    Contest,
+    JudgedSplit,
+    ModelKind,
+    PhotoGain,
+    Result,
+    Rows,
+    headline_for,
+    judge,
+    metrics_for,
+    write_result,
+)
+from mixfit.files import explained, write_file
 from mixfit.predictor import Predictor, unreadable_photos
-from mixfit.runs.report.content import Coverage, LeaderboardLine, LevelCoverage
-from mixfit.training.metrics import metric_text
+from mixfit.runs.folder import describe_environment
+from mixfit.runs.report.content import Diagnosis, ModelExplanation, ReportFacts, Watched
+from mixfit.runs.report.data import Unusual, describe_data, sample_rows, small_pictures, worst_rows
+from mixfit.runs.report.explain_page import model_explanation
+from mixfit.runs.report.saved import BAD, HISTORY, predictions_frame, write_facts, write_predictions
+from mixfit.training.metrics import Metric, metric_label, metric_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,28 +58,21 @@ LEVEL = 0.9
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Those at which it is told whether they do."""
 JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contest:
-    """How the models of a blend competed."""
-
-    leaderboard: list[LeaderboardLine]
-    """The best first."""
-    choice: str
-    """Why this of all models predicts, in plain words."""
-    folds: str = ""
-    """What "out of fold" means where it is not every row; "" where it is."""
-    photos: PhotoRule | None = None
-    """What the folds tell of the photos, which ``choice`` says; None where no model sees any."""
-    coverage: list[Coverage] = field(default_factory=list)
-    """How often intervals or sets at ``LEVEL`` hold the truth of test rows."""
-    levels: list[LevelCoverage] = field(default_factory=list)
-    """The same at each of ``LEVELS``."""
-    interval: tuple[np.ndarray, np.ndarray] | None = None
-    """Lower and upper ends at ``LEVEL`` of the test rows, in the unit of the target; None for classes."""
-    history_of: str = ""
-    """Which network the history of the run is of; "" when none was trained."""
+_KINDS: dict[str, ModelKind] = {
+    OURS: "ours",
+    OURS_TABLE_ONLY: "ours",
+    BLEND: "ours",
+    BOOSTED_TREES: "table",
+    TABLE_BLEND: "table",
+    TREES: "table",
+    PHOTO_BLEND: "photos",
+    CONSTANT: "constant",
+}
+EXPLAINED_ROWS, BACKGROUND_ROWS = 24, 16
+"""Enough to tell the columns that matter; ``mixfit explain`` takes as many as are asked for."""
+EXPLAINED_COLUMNS = 100
+"""With more columns a training does not wait for explanations, which take about a second a row and more."""
+_PARTS = {"valid": "validation rows", "test": "test rows"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -69,18 +81,23 @@ class Run:
 
     folder: Path
     predictor: Predictor
-    scores: dict[JudgedSplit, dict[str, dict[str, float]]]
-    """Split -> model -> metric -> value in the target's unit."""
-    comparison: Comparison
+    result: Result
+    """All figures: of every model, with intervals, differences and coverage."""
     history: pd.DataFrame
     """One row per epoch."""
     bad: list[BadInput]
-    contest: Contest | None = None
-    """How the models of a blend competed; None for one network."""
-    departure: str = ""
-    """That the test rows are predicted better or worse than the other judged rows promise, and why; "" if not."""
     doctor: Doctor | None = None
     """Who watched the training, if one was asked."""
+
+    @property
+    def scores(self) -> dict[JudgedSplit, dict[str, dict[str, float]]]:
+        """Split -> model -> metric -> value in the target's unit, of the splits that have rows."""
+        return self.result.scores
+
+    @property
+    def contest(self) -> Contest | None:
+        """How the models of a blend competed; None for one network."""
+        return self.result.contest
 
     def __repr__(self) -> str:
         """In a line: where it is, and what it showed."""
@@ -89,7 +106,7 @@ class Run:
     @property
     def verdict(self) -> str:
         """What the run showed, in plain words; first of all whether the test bears out what the other rows promise."""
-        return " ".join(filter(None, [self.departure, self.comparison.verdict]))
+        return " ".join(filter(None, [self.result.departure, self.result.verdict]))
 
     def plot_scores(self) -> "Figure":
         """The headline metric of the models that are compared, with 95 % intervals."""
@@ -114,7 +131,7 @@ class Run:
         return plot_predictions(self.folder)
 
     def plot_calibration(self) -> "Figure":
-        """How often what is so and so probable comes true, or how often intervals hold the truth.
+        """The calibration curve of classes, or the empirical coverage of intervals.
 
         Raises:
             ConfigError: one network of a number has neither.
@@ -144,55 +161,101 @@ def truth_of(mixed: MixedData, split: JudgedSplit) -> np.ndarray:
     return mixed.target.truth(mixed.frame[mixed.schema.target].iloc[mixed.split.of(split)])
 
 
-def judged_rows(mixed: MixedData, split: JudgedSplit, ours: np.ndarray, baselines: list[Baseline]) -> Rows:
-    """Predictions of the network and of the baselines for a split."""
-    others = {baseline.name: baseline.predictions[split] for baseline in baselines}
-    by_metric = {baseline.name: baseline.by_metric[split] for baseline in baselines if baseline.by_metric}
+def rows_of(
+    mixed: MixedData,
+    split: JudgedSplit,
+    predictions: Mapping[str, np.ndarray],
+    by_metric: Mapping[str, Mapping[str, np.ndarray]],
+) -> Rows:
+    """The rows of a split that judge, with their weights and the units that they belong to (groups and copies).
+
+    Args:
+        predictions, by_metric: as for ``Rows``.
+    """
+    unit = mixed.ties.joined(mixed.split.of(split)).unit
+    grouped = bool(mixed.schema.names("group")) or len(np.unique(unit)) < len(unit)
     return Rows(
         split,
         truth_of(mixed, split),
-        {our_name(mixed): ours, **others},
+        predictions,
+        groups=unit if grouped else None,
         weight=mixed.weights(split),
         by_metric=by_metric,
     )
 
 
-def final_rows(judged: dict[JudgedSplit, Rows]) -> Rows:
-    """The test rows, or the validation rows where there is no test."""
-    return judged["test"] if len(judged["test"].truth) else judged["valid"]
+def judged_rows(mixed: MixedData, split: JudgedSplit, ours: np.ndarray, baselines: Sequence[Baseline]) -> Rows:
+    """Predictions of the network and of the baselines for a split."""
+    predictions = {our_name(mixed): ours} | {baseline.name: baseline.predictions[split] for baseline in baselines}
+    by_metric = {baseline.name: baseline.by_metric[split] for baseline in baselines if baseline.by_metric}
+    return rows_of(mixed, split, predictions, by_metric)
 
 
-def with_groups(mixed: MixedData, rows: Rows) -> Rows:
-    """The same rows, with the units that they belong to (groups and copies) where there are such."""
-    unit = mixed.ties.joined(mixed.split.of(rows.split)).unit
-    grouped = bool(mixed.schema.names("group")) or len(np.unique(unit)) < len(unit)
-    return replace(rows, groups=unit) if grouped else rows
+def result_of(
+    mixed: MixedData,
+    judged: Mapping[JudgedSplit, Rows],
+    *,
+    seconds: Mapping[str, float],
+    contest: Contest | None = None,
+    uses_photos: bool = True,
+    unnamed: Sequence[str] = (),
+) -> Result:
+    """All figures of a run: of every model all metrics, of those that are compared intervals and differences too.
 
-
-def compare_with_table(mixed: MixedData, judged: dict[JudgedSplit, Rows]) -> Comparison:
-    """The verdict on the rows that judge at the end."""
-    headline = headline_for(mixed.schema.task, mixed.target)
-    return compare(
-        with_groups(mixed, final_rows(judged)),
-        headline,
-        our_name(mixed),
-        BOOSTED_TREES,
-        constant=CONSTANT,
-        with_photos=mixed.photos is not None,
+    Args:
+        mixed: with the split that ``judged`` was judged by.
+        judged: predictions of every model for the rows that judge.
+        seconds: time of the fit of each model.
+        contest: of the models of a blend; None of one network.
+        uses_photos: whether the model that the run delivers does.
+        unnamed: warnings of groups that no column names.
+    """
+    headline, metrics = headline_for(mixed.schema.task, mixed.target), metrics_for(mixed.schema.task, mixed.target)
+    names = set(judged["valid"].predictions)
+    gain = None
+    if contest is None:
+        ours, against = our_name(mixed), BOOSTED_TREES
+        if mixed.photos is not None:
+            gain = PhotoGain(with_photos=ours, without=BOOSTED_TREES, same_kind=False, used=True)
+    else:
+        ours, against = BLEND, TREES if TREES in names else CONSTANT
+        if mixed.photos is not None and TABLE_BLEND in names:
+            with_photos = PHOTO_BLEND if PHOTO_BLEND in names else BLEND
+            gain = PhotoGain(with_photos=with_photos, without=TABLE_BLEND, same_kind=True, used=uses_photos)
+    pairs = {(ours, against): (headline,)} | ({(gain.with_photos, gain.without): (headline,)} if gain else {})
+    compared: dict[str, Sequence[Metric]] = {name: (headline,) for name in _KINDS if name in names} | {ours: metrics}
+    parts = [
+        judge(
+            judged[split],
+            metrics,
+            kinds=_KINDS,
+            intervals=compared,
+            pairs=pairs,
+            relative=mixed.target.log,
+            seconds=seconds,
+        )
+        for split in reversed(JUDGED)
+        if len(judged[split].truth)
+    ]
+    departs = ""
+    if len(parts) == len(JUDGED):
+        known = ["the rows seem to come in groups that no column names (see the warning)"] if unnamed else []
+        test, promised = (part.score(ours) for part in parts)
+        where = "validation" if contest is None else "out-of-fold"
+        departs = departure(mixed, promised, test, headline, where=where, known=known)
+    return Result(
+        target=mixed.schema.target,
+        task=mixed.schema.task,
+        headline=headline.name,
+        rows={"train": len(mixed.split.train), "valid": len(mixed.split.valid), "test": len(mixed.split.test)},
+        ours=ours,
+        against=against,
+        parts=parts,
+        photos=gain,
+        contest=contest,
+        coverage_level=LEVEL,
+        departure=departs,
     )
-
-
-def compare_blends(mixed: MixedData, judged: dict[JudgedSplit, Rows], *, photos: bool) -> Comparison:
-    """The verdict on the rows that judge at the end: the blend against boosted trees, and against a constant."""
-    rows, headline = with_groups(mixed, final_rows(judged)), headline_for(mixed.schema.task, mixed.target)
-    against = TREES if TREES in rows.predictions else CONSTANT
-    # Boosted trees are another recipe, not the same without photos: whether these help, the rule of the folds says.
-    found = compare(rows, headline, BLEND, against, constant=CONSTANT, with_photos=False, called="blend")
-    if not photos:
-        return found
-    without = headline.value(rows.truth, rows.predictions[TABLE_BLEND], rows.weight)
-    said = f"The blend of the table columns alone has {headline.name} {without:.3g} on the same rows."
-    return Comparison(f"{found.verdict} {said}", loses=found.loses)
 
 
 def unreadable(mixed: MixedData) -> list[BadInput]:
@@ -202,38 +265,36 @@ def unreadable(mixed: MixedData) -> list[BadInput]:
     return in_table_rows(unreadable_photos(mixed.frame, mixed.photos, mixed.photo_failures), mixed.row_numbers)
 
 
-def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: DataConfig) -> None:
+def say_end(console: Console, run: Run, table: Path, config: DataConfig) -> None:
     """Print the scores, the verdict, and what to do next."""
-    contest = run.contest
+    result, contest = run.result, run.result.contest
 
     def say(text: str) -> None:
         console.print(text, markup=False)
 
-    if run.departure:
-        say(f" {run.departure}")
+    if result.departure:
+        say(f" {result.departure}")
     if contest is None:
         best = run.history.loc[run.history["valid_loss"].idxmin()]
         say(f" best epoch {best['epoch']:.0f} of {len(run.history)}")
     else:
+        kind = "intervals" if result.task == "regression" else "sets"
         say(f" {contest.choice}")
         if contest.folds:
             say(f" {contest.folds}")
-        if len(mixed.split.test) and not contest.coverage:
-            say(f" too few rows (or too few that weigh) are judged out of fold for {LEVEL:.0%} intervals or sets")
-        for part in contest.coverage[:1]:
-            kind = "intervals" if mixed.target.classes is None else "sets"
+        held = [one for one in contest.coverage if one.level == LEVEL]
+        if result.rows["test"] and not held:
+            say(f" too few calibration rows (or too few with a weight) for {LEVEL:.0%} intervals or sets")
+        for part in held[:1]:
             say(f" {LEVEL:.0%} {kind} hold the truth of {part.inside} of {part.count} test rows")
-    for split, by_model in run.scores.items():
-        if not len(mixed.split.of(split)):
-            continue
-        names = list(next(iter(by_model.values())))
-        heading = split if contest is None else {"valid": "out of fold"}.get(split, split)
-        say(f" {heading:<34}" + "".join(f"{name:>18}" for name in names))
-        for model, values in by_model.items():
-            if contest is not None and model not in (BLEND, TABLE_BLEND, TREES, CONSTANT):
-                continue  # all are in the report
-            say(f"   {model:<32}" + "".join(f"{metric_text(values[name]):>18}" for name in names))
-    say(f" {run.comparison.verdict}")
+    for judged in reversed(result.parts):
+        names = list(judged.scores[0].metrics)
+        say(f" {result.part_name(judged.split):<34}" + "".join(f"{metric_label(name):>18}" for name in names))
+        for score in judged.scores:
+            if contest is None or score.model in (BLEND, TABLE_BLEND, TREES, CONSTANT):  # all are in the report
+                say(f"   {score.model:<32}" + "".join(f"{metric_text(score.metrics[name]):>18}" for name in names))
+    say(f" {result.answer} {result.answer_of_constant}")
+    say(f" {result.verdict}")
     if run.doctor is not None:
         findings = run.doctor.findings()
         say(f" doctor  {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
@@ -245,16 +306,127 @@ def say_end(console: Console, run: Run, table: Path, mixed: MixedData, config: D
     images = f" --images {config.images}" if config.images is not None else ""
     say(f" next    mixfit predict {run.folder} NEW.csv -o out.csv{images}")
     say(f"         mixfit explain {run.folder} --n 50")
-    if len(mixed.split.test):
+    if result.rows["test"]:
         say(f"         mixfit evaluate {run.folder} {table} --split test{images}")
 
 
-def departure_of(
-    mixed: MixedData, judged: dict[JudgedSplit, Rows], model: str, where: str, *, unnamed: Sequence[str]
-) -> str:
-    """See ``departure``; ``unnamed`` are warnings of groups that no column names."""
-    known = ["the rows seem to come in groups that no column names (see the warning)"] if unnamed else []
-    promised, test = (with_groups(mixed, judged[name]) for name in JUDGED)
-    return departure(
-        mixed, promised, test, headline_for(mixed.schema.task, mixed.target), model, where=where, known=known
+def write_results(
+    run: Run,
+    mixed: MixedData,
+    judged: Mapping[JudgedSplit, Rows],
+    settings: dict[str, object],
+    command: str,
+    warnings: list[str],
+    *,
+    images: Path,
+    interval: tuple[np.ndarray, np.ndarray] | None = None,
+) -> None:
+    """Write the result, predictions, bad inputs, what the report shows, and the report.
+
+    Args:
+        mixed: with the split that ``judged`` was judged by.
+        judged: predictions of every model for the rows that judge.
+        images: folder that the photo paths start from.
+        interval: lower and upper ends at ``LEVEL`` of the test rows, in the unit of the target.
+    """
+    # matplotlib takes a second, which a misspelt flag should not wait for
+    from mixfit.runs.report.page import rewrite_report
+
+    result = run.result
+    ours, final = result.ours, judged[result.final.split]
+    others = [name for name in final.predictions if name != ours and name in _KINDS]
+    with explained(run.folder, None):
+        write_bad_inputs(run.bad, run.folder / BAD)
+    for split in JUDGED:
+        ends = interval if split == "test" else None
+        numbers = mixed.row_numbers[mixed.split.of(split)]
+        frame = predictions_frame(judged[split], numbers, ours, others, mixed.target.classes, ends)
+        write_predictions(frame, run.folder / f"predictions_{split}.parquet")
+    if len(run.history):
+        write_file(run.folder / HISTORY, run.history.to_csv(index=False))
+    write_result(run.folder, result)
+    part = "rows of the folds" if result.contest is not None and final.split == "valid" else _PARTS[final.split]
+    worst = worst_rows(
+        mixed,
+        Unusual(mixed, run.bad),
+        mixed.split.of(final.split),
+        final.truth,
+        final.predictions[ours],
+        part=part,
+        interval=interval if final.split == "test" else None,
+        level=LEVEL,
     )
+    shown, photos = small_pictures(mixed, [*worst, *sample_rows(mixed)])
+    facts = ReportFacts(
+        title=run.folder.name.rpartition("-")[0],
+        diagnoses=None if run.doctor is None else list(map(_diagnosis, run.doctor.findings())),
+        watched=None if run.doctor is None else _watched(run.doctor),
+        explanation=explanation_of(run.predictor, mixed, images),
+        explanation_note=_why_unexplained(run.predictor),
+        data=describe_data(mixed, shown[len(worst) :]),
+        worst=shown[: len(worst)],
+        classes=mixed.target.classes or (),
+        log_scale=mixed.target.log,
+        warnings=warnings,
+        command=command,
+        settings={name: str(value) for name, value in settings.items() if name != "table_sha256"},
+        environment=describe_environment(),
+        fingerprint=_fingerprint(run.folder),
+    )
+    write_facts(run.folder, facts, photos)
+    rewrite_report(run.folder)
+
+
+def explanation_of(predictor: Predictor, mixed: MixedData, images: Path) -> ModelExplanation | None:
+    """What moves the predictions of some test rows, against some training rows, chosen by the seed of the data.
+
+    None where there is nothing to explain, or too many columns."""
+    judged = mixed.split.test if len(mixed.split.test) else mixed.split.valid
+    table, photos = explained_columns(predictor)
+    if not len(judged) or not 1 <= len(table) + len(photos) <= EXPLAINED_COLUMNS:
+        return None
+    rows = np.sort(np.random.default_rng(mixed.seed).permutation(judged)[:EXPLAINED_ROWS])
+    train = mixed.frame.iloc[mixed.split.train]
+    background = train.iloc[typical_rows(train, predictor, BACKGROUND_ROWS, seed=mixed.seed)]
+    found = explain(
+        predictor,
+        mixed.frame,
+        images=images,
+        rows=rows.tolist(),
+        background=background,
+        seed=mixed.seed,
+        cache=mixed.cache,
+    )
+    return model_explanation(replace(found, rows=mixed.row_numbers[found.rows]))
+
+
+def _why_unexplained(predictor: Predictor) -> str:
+    columns = sum(map(len, explained_columns(predictor)))
+    if columns <= EXPLAINED_COLUMNS:
+        return ""
+    said = f"The model sees {columns:,} columns; with more than {EXPLAINED_COLUMNS} this is not computed in training."
+    if affordable_background(columns, LEAST_BACKGROUND) < LEAST_BACKGROUND:
+        return said
+    return f"{said} Some rows can be explained afterwards: mixfit explain RUN --n 10."
+
+
+def _fingerprint(folder: Path) -> dict[str, str]:
+    """By which it can be told whether other data are the same."""
+    found = read_fingerprint(folder / "environment.json")
+    if found is None:
+        return {}
+    return {
+        "SHA-256 of the table": found.table_sha256,
+        "SHA-256 of sizes and times of the photos": found.photos_sha256,
+        "photos": f"{found.photos:,}",
+    }
+
+
+def _diagnosis(finding: Finding) -> Diagnosis:
+    return Diagnosis(name=finding.name, sentence=finding.sentence, fix=finding.fix)
+
+
+def _watched(doctor: Doctor) -> Watched:
+    from mixfit.runs.report.watched import watched
+
+    return watched(doctor.activations.stats, doctor.gradients.stats)

@@ -26,13 +26,12 @@ from mixfit.data.table.pieces import table_pieces
 from mixfit.data.table.read import asked_format, read_as_configured
 from mixfit.data.table.write import PARQUET, check_writable_kind, new_table
 from mixfit.errors import ConfigError, DataError, unknown_column
-from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, label_column
-from mixfit.evaluation.scores import metrics_for
+from mixfit.evaluation.result import Rows, judge, metrics_for
 from mixfit.files import Share, Within, from_plain, is_there, json_numbers, read_toml, said_by, write_file
 from mixfit.predictor import BATCH, Predictions, Predictor
 from mixfit.runs.folder import read_split
-from mixfit.training.metrics import evaluate
+from mixfit.training.metrics import metric_label
 
 SplitChoice = Literal["train", "valid", "test", "all"]
 BadRows = Literal["mark", "drop", "fail"]
@@ -115,13 +114,10 @@ def evaluate_table(
     weight = judging_weights(frame, predictor.schema, rows)
     found = predictor.predictions(frame.iloc[rows], images=images, cache=cache)
     metrics = metrics_for(predictor.schema.task, predictor.target)
-    values = evaluate(metrics, truth, found.values, weight)
     together = groups_if_known(frame.iloc[rows], predictor.schema)
-    intervals = {
-        metric.name: bootstrap_interval(metric, truth, found.values, groups=together, weight=weight)
-        for metric in metrics
-    }
-    judge = judge_for(predictor.schema.task, predictor.target, truth)
+    judged = Rows("test", truth, {"ours": found.values}, groups=together, weight=weight)
+    (score,) = judge(judged, metrics).scores
+    by_error = judge_for(predictor.schema.task, predictor.target, truth)
     tables = [
         group_table(
             column,
@@ -129,7 +125,7 @@ def evaluate_table(
             truth,
             found.values,
             metrics,
-            judge,
+            by_error,
             together=together,
             weight=weight,
         )
@@ -147,10 +143,11 @@ def evaluate_table(
         )
     if then is not None and (same_table or chosen != "all"):
         _warn_of_changes(console, then, table, frame, predictor, images, same_table=same_table)
-    for metric_name, value in values.items():
-        low, high = intervals[metric_name]
+    for name_of_metric, value in score.metrics.items():
+        low, high = score.interval(name_of_metric)
         interval = "n/a" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
-        console.print(f"   {metric_name:<20}{'n/a' if np.isnan(value) else f'{value:.6g}':>14}   95 % CI {interval}")
+        shown = "n/a" if np.isnan(value) else f"{value:.6g}"
+        console.print(f"   {metric_label(name_of_metric):<20}{shown:>14}   95 % CI {interval}", markup=False)
     for table_of_groups in tables:
         for line in table_of_groups.lines():
             console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
@@ -158,16 +155,16 @@ def evaluate_table(
     _warn_of_no_photos(console, found, images)
     if bad:
         console.print(f" {describe_bad(bad)}", markup=False)
-    lows = json_numbers({f"{key}_ci95_low": low for key, (low, _) in intervals.items()})
-    highs = json_numbers({f"{key}_ci95_high": high for key, (_, high) in intervals.items()})
+    lows = json_numbers({f"{key}_ci95_low": score.interval(key)[0] for key in score.metrics})
+    highs = json_numbers({f"{key}_ci95_high": score.interval(key)[1] for key in score.metrics})
     path = (run / f"metrics-{chosen}.json") if out is None else out
     about = {"split": chosen, "rows": len(rows), "weighted": weight is not None}
-    written: dict[str, Any] = about | json_numbers(values) | lows | highs
+    written: dict[str, Any] = about | json_numbers(score.metrics) | lows | highs
     if tables:
         written["by"] = {table_of_groups.column: table_of_groups.to_dict() for table_of_groups in tables}
     write_file(path, json.dumps(written, indent=1, ensure_ascii=False))
     console.print(f" metrics {path}", markup=False)
-    return values
+    return score.metrics
 
 
 def predict_table(

@@ -30,6 +30,8 @@ class Metric:
     name: str
     function: Callable[..., float]
     higher_is_better: bool
+    label: str = ""
+    """As people write it, in headings and sentences; by default the name."""
 
     def value(self, truth: Truth, prediction: Prediction, weight: Weight = None) -> float:
         """The measure of these predictions; nan where no row counts.
@@ -163,16 +165,27 @@ def _weighted_area(scores: np.ndarray, positive: np.ndarray, weight: np.ndarray)
     return float((inside * below).sum() / (inside.sum() * outside.sum()))
 
 
-MAE = Metric("mae", _mae, higher_is_better=False)
-RMSE = Metric("rmse", _rmse, higher_is_better=False)
-R2 = Metric("r2", _r2, higher_is_better=True)
-R2_LOG = Metric("r2_log", _r2_log, higher_is_better=True)
-MAPE = Metric("mape", _mape, higher_is_better=False)
+MAE = Metric("mae", _mae, higher_is_better=False, label="MAE")
+RMSE = Metric("rmse", _rmse, higher_is_better=False, label="RMSE")
+R2 = Metric("r2", _r2, higher_is_better=True, label="R²")
+R2_LOG = Metric("r2_log", _r2_log, higher_is_better=True, label="R² (log)")
+MAPE = Metric("mape", _mape, higher_is_better=False, label="MAPE")
 ACCURACY = Metric("accuracy", _accuracy, higher_is_better=True)
-BALANCED_ACCURACY = Metric("balanced_accuracy", _balanced_accuracy, higher_is_better=True)
-MACRO_F1 = Metric("macro_f1", _macro_f1, higher_is_better=True)
-LOG_LOSS = Metric("log_loss", _log_loss, higher_is_better=False)
-AUC = Metric("auc", _auc, higher_is_better=True)
+BALANCED_ACCURACY = Metric("balanced_accuracy", _balanced_accuracy, higher_is_better=True, label="balanced accuracy")
+MACRO_F1 = Metric("macro_f1", _macro_f1, higher_is_better=True, label="macro F1")
+LOG_LOSS = Metric("log_loss", _log_loss, higher_is_better=False, label="log loss")
+AUC = Metric("auc", _auc, higher_is_better=True, label="ROC AUC")
 
 REGRESSION_METRICS = (MAE, RMSE, R2, MAPE)
 CLASSIFICATION_METRICS = (ACCURACY, BALANCED_ACCURACY, MACRO_F1, LOG_LOSS, AUC)
+METRICS = {metric.name: metric for metric in (*REGRESSION_METRICS, R2_LOG, *CLASSIFICATION_METRICS)}
+"""All that a run reports, by name."""
+
+
+def metric_label(name: str) -> str:
+    """A metric as people write it; one that is not among ``METRICS`` by its own name.
+
+    >>> metric_label("r2_log"), metric_label("mine")
+    ('R² (log)', 'mine')
+    """
+    return (METRICS[name].label if name in METRICS else "") or name

@@ -6,23 +6,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mixfit.evaluation.bootstrap import PairedScores, paired_scores
+from mixfit.evaluation.result import Part, Rows, judge
 from mixfit.runs.report.compare_page import CompareContent, compare_page
-from mixfit.training.metrics import CLASSIFICATION_METRICS, LOG_LOSS, MAE, REGRESSION_METRICS
+from mixfit.training.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS
 
 IMG = "<img src=x onerror=alert(1)>"
 RANDOM = np.random.default_rng(0)
 
 
-def scores(*names: str) -> PairedScores:
+def scores(*names: str) -> Part:
     truth = RANDOM.lognormal(size=50)
     predictions = {name: truth * np.exp(0.1 * (1 + place) * RANDOM.normal(size=50)) for place, name in enumerate(names)}
-    return paired_scores(truth, predictions, REGRESSION_METRICS, MAE)
+    pairs = {(name, names[0]): REGRESSION_METRICS for name in names[1:]}
+    return judge(Rows("test", truth, predictions), REGRESSION_METRICS, pairs=pairs)
 
 
 def content(*names: str) -> CompareContent:
     return CompareContent(
         target="price",
+        headline="mae",
         scores=scores(*names),
         sentences=["b is worse than a."],
         settings={"train.lr": ("0.001", "")},
@@ -74,9 +76,13 @@ def test_the_best_value_stands_out_by_the_direction_of_its_metric() -> None:
 
 def test_what_cannot_be_computed_is_said() -> None:
     truth, probabilities = np.zeros(30, dtype=np.int64), RANDOM.dirichlet(np.ones(2), 30)
-    nothing = paired_scores(truth, {"a": probabilities, "b": probabilities}, CLASSIFICATION_METRICS, LOG_LOSS)
-    page = compare_page(replace(content("a", "b"), scores=nothing, settings={}))
-    assert math.isnan(nothing.standings[0].metrics["auc"])
+    nothing = judge(
+        Rows("test", truth, {"a": probabilities, "b": probabilities}),
+        CLASSIFICATION_METRICS,
+        pairs={("b", "a"): CLASSIFICATION_METRICS},
+    )
+    page = compare_page(replace(content("a", "b"), headline="log_loss", scores=nothing, settings={}))
+    assert math.isnan(nothing.scores[0].metrics["auc"])
     assert "n/a" in page
     assert "cannot be told" in page
     assert "All settings are the same." in page
@@ -85,5 +91,5 @@ def test_what_cannot_be_computed_is_said() -> None:
 @pytest.mark.parametrize("drawn", [10, 50])
 def test_rows_of_groups_are_told(drawn: int) -> None:
     one = content("a", "b")
-    page = compare_page(replace(one, scores=replace(one.scores, drawn=drawn)))
+    page = compare_page(replace(one, scores=replace(one.scores, groups=None if drawn == 50 else drawn)))
     assert ("in 10 groups" in page) == (drawn == 10)

@@ -8,8 +8,7 @@ import pytest
 
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.schema import Column, Schema
-from mixfit.runs.report.content import Check, InspectContent, PhotoStatistics
-from mixfit.runs.report.inspect_page import inspect_page, write_inspect
+from mixfit.runs.report.inspect_page import Check, InspectContent, PhotoStatistics, inspect_page, write_inspect
 
 IMG = "<img src=x onerror=alert(1)>"
 

@@ -10,15 +10,31 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from report_content import BARE, CONTENTS, PIXEL, content, gain, shown_row
+from report_content import (
+    BARE,
+    CONTENTS,
+    OURS,
+    PIXEL,
+    TABLE,
+    content,
+    contest,
+    difference,
+    gain,
+    photo_rule,
+    result,
+    shown_row,
+    two_scores,
+)
 from sklearn.metrics import confusion_matrix
 
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.schema import Column
 from mixfit.errors import ResourceError
-from mixfit.runs.report.confusion import binned_shares, confusion_counts, most_confused
-from mixfit.runs.report.content import ColumnPart, Coverage, DataFacts, Diagnosis, Distribution, ModelExplanation, Score
+from mixfit.evaluation.result import LeaderboardLine, Score
+from mixfit.predictor.card import Coverage
+from mixfit.runs.report.content import ColumnPart, DataFacts, Diagnosis, Distribution, ModelExplanation
 from mixfit.runs.report.page import report_page, write_report
+from mixfit.runs.report.views import binned_shares, confusion_counts, most_confused
 
 IMG = "<img src=x onerror=alert(1)>"
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -89,7 +105,7 @@ def test_scripts_and_requests_are_forbidden() -> None:
 
 def test_every_score_is_shown() -> None:
     text = Page(report_page(content())).text
-    for expected in ("12,346", "0.7124", "23,457", "0.5000", "11,222", "-0.0040", "21,987", "3.142", "1.2"):
+    for expected in ("12,346", "0.7124", "23,457", "0.5000", "11,222", "-0.0040", "21,987", "3.142"):
         assert expected in text.split()
 
 
@@ -100,7 +116,7 @@ def test_what_the_doctor_found_is_shown_where_one_was_asked() -> None:
     assert IMG in page.text
     assert "#doctor" in page.values("href")
     assert "found nothing wrong" in Page(report_page(replace(asked, diagnoses=[]))).text
-    assert "No doctor watched this training" in Page(report_page(content())).text
+    assert "doctor" not in Page(report_page(content())).text
 
 
 def test_a_metric_that_is_nan_is_not_available() -> None:
@@ -110,17 +126,70 @@ def test_a_metric_that_is_nan_is_not_available() -> None:
     assert "No finite value was recorded." in text
 
 
+def test_sections_that_have_nothing_to_show_are_left_out() -> None:
+    full, bare = Page(report_page(content())), Page(report_page(CONTENTS["bare"]))
+    assert {"#photos", "#worst", "#calibration"} <= set(full.values("href"))
+    assert not {"#photos", "#worst", "#calibration", "#doctor", "#bad-inputs"} & set(bare.values("href"))
+    assert "#curves" not in Page(report_page(CONTENTS["no epoch"])).values("href")
+    assert "#predictions" not in Page(report_page(CONTENTS["no predictions"])).values("href")
+
+
+def test_headings_are_as_people_write_them_and_the_unit_is_said() -> None:
+    page = Page(report_page(content()))
+    assert {"RMSE", "R²"} <= set(page.text.split())
+    assert not {"rmse", "r2"} & set(page.text.split())
+    assert "RMSE are in the unit of price." in page.text or "RMSE is in the unit of price." in page.text
+    text = Page(report_page(content("binary", 2))).text
+    assert "log loss" in text
+    assert "log_loss" not in text
+
+
+def test_the_answer_comes_before_the_contents_and_ignored_columns_are_named_with_it() -> None:
+    ignored = Column(name="id", role="ignored", reason="an identifier", missing=0)
+    subject = content()
+    subject = replace(subject, schema=replace(subject.schema, columns=(*subject.schema.columns, ignored)))
+    page = report_page(subject)
+    line = "Not used: id (an identifier)."
+    assert page.index(subject.result.answer) < page.index(line) < page.index("<nav")
+    assert "Not used:" not in report_page(content())
+
+
 @pytest.mark.parametrize("classes", [0, 3, 30])
 def test_f45_markup_in_names_is_shown_as_text(classes: int) -> None:
+    subject = content("multiclass" if classes else "regression", classes)
     hostile = replace(
-        content("multiclass" if classes else "regression", classes),
+        subject,
         title=f"title {IMG}",
-        target=f"target {IMG}",
-        verdict=f"verdict {IMG}",
+        result=replace(
+            subject.result,
+            target=f"target {IMG}",
+            departure=f"departure {IMG}",
+            ours=f"both {IMG}",
+            against=f"one {IMG}",
+            parts=[
+                replace(
+                    part,
+                    scores=[replace(part.scores[0], model=f"both {IMG}"), replace(part.scores[1], model=f"one {IMG}")],
+                    differences=[replace(part.differences[0], model=f"both {IMG}", against=f"one {IMG}")],
+                )
+                for part in subject.result.parts
+            ],
+            photos=replace(gain(), with_photos=f"both {IMG}", without=f"one {IMG}"),
+            contest=replace(
+                contest(photo_rule(claim=False, use=True)),
+                coverage=[
+                    Coverage(rows="all", count=2, inside=1, level=0.9, width=1.0),
+                    Coverage(rows=f"covered {IMG}", count=2, inside=1, level=0.9, share=0.5),
+                ],
+                folds=f"folds {IMG}",
+                history_of=f"history {IMG}",
+                leaderboard=[
+                    LeaderboardLine(model=f"place {IMG}", photos=True, loss=1.0, error=0.1, share=None, seconds=None)
+                ],
+            ),
+        ),
         warnings=[f"warning {IMG}"],
         classes=tuple(f"{i} {IMG}" for i in range(classes)),
-        headline_metric=f"metric {IMG}",
-        scores=[Score(model=f"model {IMG}", kind="ours", split="test", metrics={f"metric {IMG}": 1.0})],
         history=content().history.rename(columns={"rmse": f"metric {IMG}"}),
         schema=replace(
             content("multiclass" if classes else "regression").schema,
@@ -148,15 +217,30 @@ def test_f45_markup_in_names_is_shown_as_text(classes: int) -> None:
                 part=f"part {IMG}",
             )
         ],
-        photos=replace(gain(-0.1, 0.2), with_name=f"both {IMG}", without_name=f"one {IMG}"),
-        coverage=[Coverage(rows=f"covered {IMG}", count=2, inside=1, share=0.5)],
     )
     source = report_page(hostile)
     page = Page(source)
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert [(image["src"], image["alt"]) for image in images] == [(PIXEL, f"Photo 1 of row 2: photo {IMG}")]
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
-    shown = ["title", "target", "verdict", "warning", "model", "metric", "c", "why", "note", "bc", "v", "p", "a", "key"]
+    shown = [
+        "title",
+        "target",
+        "departure",
+        "warning",
+        "metric",
+        "folds",
+        "history",
+        "place",
+        "c",
+        "why",
+        "note",
+        "bc",
+        "v",
+        "p",
+        "a",
+        "key",
+    ]
     shown += ["print", "mark", "level", "sum", "datum", "cell", "content", "reason", "part", "both", "one", "covered"]
     for name in [*shown, "value", "where", "what", "command"]:
         assert f"{name} {IMG}" in page.text
@@ -169,15 +253,14 @@ def test_dollars_and_backslashes_are_not_mathematics() -> None:
     odd = replace(
         content("multiclass", 2),
         classes=(name, "b"),
-        target=name,
-        headline_metric=name,
+        result=replace(content("multiclass", 2).result, target=name),
         history=content().history.rename(columns={"rmse": name}),
     )
     assert Page(report_page(odd)).text.count(name) >= 4
 
 
 def test_characters_that_cannot_be_written_are_replaced(tmp_path: Path) -> None:
-    odd = replace(content(), target="a\x00b\u202ec\udcff", title="日本語 é")
+    odd = replace(content(), result=replace(content().result, target="a\x00b\u202ec\udcff"), title="日本語 é")
     write_report(odd, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "a\ufffdb\ufffdc\ufffd" in text
@@ -185,7 +268,7 @@ def test_characters_that_cannot_be_written_are_replaced(tmp_path: Path) -> None:
 
 
 def test_f05_a_huge_name_is_cut() -> None:
-    long = replace(content(), target="x" * 10_000, title="y" * 10_000)
+    long = replace(content(), result=replace(content().result, target="x" * 10_000), title="y" * 10_000)
     source = report_page(long)
     assert "x" * 199 + "…" in source
     assert "x" * 201 not in source
@@ -208,37 +291,32 @@ def test_a_folder_that_is_absent_is_one_sentence(tmp_path: Path) -> None:
         write_report(content(), tmp_path / "absent" / "report.html")
 
 
+def scored(ours: float, table: float, *others: Score, metric: str = "rmse") -> list[Score]:
+    found = two_scores({metric: ours}, {metric: table})
+    return [*(replace(one, intervals={}) for one in found), *others]
+
+
 def test_the_table_alone_being_better_is_said() -> None:
-    ours, table = 0.30, 0.25
-    scores = [
-        Score(model="both", kind="ours", split="test", metrics={"rmse": ours}),
-        Score(model="trees", kind="table", split="test", metrics={"rmse": table}),
-        Score(model="weak net", kind="table", split="test", metrics={"rmse": 0.9}),
-        Score(model="unknown", kind="table", split="test", metrics={"rmse": float("nan")}),
+    others = [
+        Score(model="weak net", kind="table", metrics={"rmse": 0.9}),
+        Score(model="unknown", kind="table", metrics={"rmse": float("nan")}),
     ]
-    sentence = "A model of the table alone does better on the test rows: trees reaches rmse 0.2500, both 0.3000."
-    assert sentence in Page(report_page(replace(content(), scores=scores))).text
-    higher = replace(content(), scores=scores[:2], higher_is_better=True)
-    assert "A model of the table alone does better" not in report_page(higher)
+    found = replace(content(), result=result(scores=scored(0.30, 0.25, *others)))
+    sentence = f"A model of the table alone does better on the test rows: {TABLE} reaches RMSE 0.2500, {OURS} 0.3000."
+    assert sentence in Page(report_page(found)).text
+    higher = result(scores=scored(0.30, 0.25, metric="r2"), headline="r2", differences=[difference(0.0, 0.1, "r2")])
+    assert "A model of the table alone does better" not in report_page(replace(content(), result=higher))
 
 
 @pytest.mark.parametrize("table", [0.30, 0.31])
 def test_no_banner_when_the_model_is_as_good_as_the_table(table: float) -> None:
-    scores = [
-        Score(model="both", kind="ours", split="test", metrics={"rmse": 0.30}),
-        Score(model="trees", kind="table", split="test", metrics={"rmse": table}),
-    ]
-    assert "A model of the table alone does better" not in report_page(replace(content(), scores=scores))
+    found = replace(content(), result=result(scores=scored(0.30, table)))
+    assert "A model of the table alone does better" not in report_page(found)
 
 
 def test_validation_rows_judge_when_there_is_no_test_value() -> None:
-    scores = [
-        Score(model="both", kind="ours", split="test", metrics={"rmse": float("nan")}),
-        Score(model="trees", kind="table", split="test", metrics={"rmse": 0.1}),
-        Score(model="both", kind="ours", split="valid", metrics={"rmse": 0.3}),
-        Score(model="trees", kind="table", split="valid", metrics={"rmse": 0.2}),
-    ]
-    assert "does better on the validation rows" in report_page(replace(content(), scores=scores))
+    found = result(scores=scored(float("nan"), 0.1), valid=scored(0.3, 0.2))
+    assert "does better on the validation rows" in report_page(replace(content(), result=found))
 
 
 def test_bad_inputs_are_counted_and_the_first_are_named() -> None:
@@ -249,12 +327,10 @@ def test_bad_inputs_are_counted_and_the_first_are_named() -> None:
     assert "Nothing was broken" in report_page(content())
 
 
-def test_the_sentence_about_errors_holds() -> None:
-    truth = np.array([100.0, 200.0, 300.0, 400.0, 500.0])
-    prediction = truth + np.array([1.0, -2.0, 3.0, -40.0, 50.0])
-    text = Page(report_page(replace(content(), truth=truth, prediction=prediction, **BARE))).text
-    assert "Half of the 5 test predictions are within 3.000 of the truth." in text
-    assert "100 % 50.00" in " ".join(text.split())
+def test_the_errors_are_those_of_the_result() -> None:
+    text = " ".join(Page(report_page(content())).text.split())
+    assert "Half of the test predictions are within 3 of the truth." in text
+    assert "Off by at most 100 % 50.00" in text
 
 
 def test_confusion_counts_agree_with_scikit_learn() -> None:
@@ -284,7 +360,6 @@ def test_classes_that_the_model_does_not_know_are_counted() -> None:
         **BARE,
     )
     text = Page(report_page(odd)).text
-    assert "1 of 2 test rows (50 %) are given the right class." in text
     assert "2 rows of a class that the model does not know are not shown." in text
 
 
@@ -302,24 +377,35 @@ def test_each_cell_of_the_matrix_shows_share_and_count() -> None:
 
 HELP = "The photos help: they lower the out-of-fold loss by 12.0 %"
 NO_CLAIM = "The photos are used because they lowered the out-of-fold loss by 3.0 %"
-ON = "On the 60 test rows rmse is 0.2000 with photos and 0.2500 without"
+ON = "Test, 60 rows 12,346 23,457 0.0500"
 
 
 @pytest.mark.parametrize(
     ("low", "high", "claim", "tail"),
     [
         (0.01, 0.09, True, ""),
-        (-0.01, 0.11, True, "These rows alone are within noise."),
-        (-0.11, -0.01, True, "On these rows the photos make it worse."),
-        (0.01, 0.09, False, "These rows alone are beyond noise, but a claim is made by the out-of-fold rows only."),
+        (-0.01, 0.11, True, "The difference on the test rows alone is within noise."),
+        (-0.11, -0.01, True, "On the test rows the photos make it worse."),
+        (
+            0.01,
+            0.09,
+            False,
+            "The difference on the test rows is beyond noise, but a claim is made by the out-of-fold rows only.",
+        ),
         (-0.01, 0.11, False, ""),
-        (float("nan"), float("nan"), False, "so few rows have no interval."),
+        (float("nan"), float("nan"), False, "For the test rows there is no interval"),
     ],
 )
 def test_only_the_rule_claims_and_the_test_rows_are_told_beside_it(
     low: float, high: float, claim: bool, tail: str
 ) -> None:
-    page = Page(report_page(replace(content(), photos=gain(low, high, claim=claim))))
+    subject = content()
+    found = replace(
+        subject.result,
+        contest=contest(photo_rule(claim=claim, use=True)),
+        parts=[replace(part, differences=[difference(low, high)]) for part in subject.result.parts],
+    )
+    page = Page(report_page(replace(subject, result=found)))
     text = " ".join(page.text.split())
     assert (HELP if claim else NO_CLAIM) in text
     assert "The test rows played no part in that choice." in text
@@ -330,15 +416,20 @@ def test_only_the_rule_claims_and_the_test_rows_are_told_beside_it(
 
 
 def test_a_model_of_the_table_alone_is_told_and_one_network_is_not_its_own_twin() -> None:
-    assert "The photos are not used: they lower" in report_page(replace(content(), photos=gain(-0.1, 0.1, used=False)))
-    assert "That is another kind of model" in report_page(replace(content(), photos=gain(0.1, 0.2, same_kind=False)))
-    assert "#photos" not in Page(report_page(replace(content(), photos=None))).values("href")
+    subject = content()
+    refused = replace(subject.result, photos=gain(used=False), contest=contest(photo_rule(claim=False, use=False)))
+    assert "The photos are not used: they lower" in report_page(replace(subject, result=refused))
+    network = replace(subject.result, photos=gain(same_kind=False), contest=None)
+    assert "another kind of model" in report_page(replace(subject, result=network))
+    without = replace(subject, result=replace(subject.result, photos=None))
+    assert "#photos" not in Page(report_page(without)).values("href")
 
 
 def test_the_first_screen_has_the_interval_and_the_compared_models_the_best_first() -> None:
     page = report_page(content())
     text = Page(page).text
-    assert "lower is better; 95 % interval 11,111 to 13,131" in " ".join(text.split())
+    assert "RMSE on 60 test rows, lower is better" in text
+    assert "11,111 to 13,131" in " ".join(text.split())
     first = page.index('<tr class="ours"><th scope="row">mixfit (table + photos)</th>')
     assert first < page.index('<th scope="row">boosted trees</th>')
 

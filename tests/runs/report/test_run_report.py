@@ -1,7 +1,6 @@
 """The report of real runs: its numbers are those of the files beside it, and it names no folder and no person."""
 
 import getpass
-import json
 import re
 import shutil
 import socket
@@ -21,11 +20,13 @@ from mixfit.cli import _run as run_command
 from mixfit.config import DataConfig, TrainConfig
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError
-from mixfit.evaluation.scores import headline_for, metrics_for
-from mixfit.runs.report.explanation_view import size_text
+from mixfit.evaluation.result import headline_for, metrics_for, read_result
+from mixfit.runs.report.explain_page import size_text
 from mixfit.runs.report.render import ends_text, number
 from mixfit.runs.report.saved import read_content
-from mixfit.runs.results import BLEND, OURS, TABLE_BLEND, TREES
+from mixfit.runs.report.views import coverage_by_level
+from mixfit.runs.results import TABLE_BLEND, TREES
+from mixfit.training.metrics import METRICS, metric_label
 
 
 class Tables(HTMLParser):
@@ -68,46 +69,40 @@ def any_run(request: pytest.FixtureRequest) -> Run:
     return run
 
 
-def lines(run: Run) -> list[dict[str, object]]:
-    found = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [line for line in found if "model" in line]
-
-
 def page_of(run: Run) -> str:
     return (run.folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_every_score_of_the_page_is_that_of_metrics_jsonl(any_run: Run) -> None:
-    table = Tables(page_of(any_run)).with_heading("Model", next(iter(next(iter(any_run.scores["test"].values())))))
-    heading, shown, split = table[0], {}, ""
+def test_every_score_of_the_page_is_that_of_the_result(any_run: Run) -> None:
+    saved = read_result(any_run.folder)
+    names = list(saved.final.scores[0].metrics)
+    table = Tables(page_of(any_run)).with_heading("Model", metric_label(names[0]))
+    assert table[0][1 : 1 + len(names)] == [metric_label(name) for name in names]
+    shown, split = {}, ""
     for row in table[1:]:
         if len(row) == 1:
             split = "test" if row[0].startswith("Test") else "valid"
         else:
-            shown[split, row[0]] = {name: cell.split("|")[0] for name, cell in zip(heading[1:], row[1:], strict=True)}
-    written = lines(any_run)
-    assert len(written) == len(shown) == sum(len(by_model) for by_model in any_run.scores.values())
-    for line in written:
-        cells = shown[str(line["split"]), str(line["model"])]
-        assert isinstance(line["metrics"], dict)
-        for name, value in line["metrics"].items():
-            assert cells[name] == number(float("nan") if value is None else value)
-            assert any_run.scores[line["split"]][line["model"]][name] == pytest.approx(value, nan_ok=True)  # type: ignore[index]
+            shown[split, row[0]] = [cell.split("|")[0] for cell in row[1 : 1 + len(names)]]
+    assert len(shown) == sum(len(part.scores) for part in saved.parts)
+    for part in saved.parts:
+        for score in part.scores:
+            assert shown[part.split, score.model] == [number(value) for value in score.metrics.values()]
+            assert any_run.scores[part.split][score.model] == pytest.approx(score.metrics, nan_ok=True)
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
-def test_our_scores_are_those_of_the_predictions_file(any_run: Run, split: str) -> None:
+def test_our_scores_are_those_of_the_predictions_file(any_run: Run, split: Any) -> None:
     content = read_content(any_run.folder)
     target = any_run.predictor.target
     frame = pd.read_parquet(any_run.folder / f"predictions_{split}.parquet")
-    ours = next(line for line in lines(any_run) if line["split"] == split and line["model"] in (OURS, BLEND))
+    ours = content.result.scores[split][content.result.ours]
     truth, prediction = frame["truth"].to_numpy(), frame["prediction"].to_numpy()
     if target.classes is not None:
         truth = np.array([target.classes.index(name) for name in truth])
         prediction = frame[[f"probability_{name}" for name in target.classes]].to_numpy()
-    assert isinstance(ours["metrics"], dict)
     for metric in metrics_for(content.schema.task, target):
-        assert ours["metrics"][metric.name] == pytest.approx(metric.function(truth, prediction), nan_ok=True)
+        assert ours[metric.name] == pytest.approx(metric.function(truth, prediction), nan_ok=True)
 
 
 def test_the_compared_models_have_their_predictions_too(blend_run: Run, class_run: Run) -> None:
@@ -124,36 +119,37 @@ def test_the_compared_models_have_their_predictions_too(blend_run: Run, class_ru
         assert found["log_loss"] == pytest.approx(-np.log(chance).mean(), rel=1e-6)
 
 
-def test_intervals_and_what_the_photos_add_are_those_of_report_json(any_run: Run) -> None:
+def test_intervals_and_what_the_photos_add_are_those_of_the_result(any_run: Run) -> None:
     content, text = read_content(any_run.folder), " ".join(" ".join(Tables(page_of(any_run)).text).split())
-    metric = headline_for(content.schema.task, any_run.predictor.target).name
-    assert content.headline_metric == metric
-    ours = next(score for score in content.scores if score.kind == "ours" and score.split == "test")
+    found, metric = content.result, headline_for(content.schema.task, any_run.predictor.target).name
+    assert found.headline == metric
+    ours = found.final.score(found.ours)
     low, high = ours.intervals[metric]
     assert low <= ours.metrics[metric] <= high
-    assert f"95 % interval {ends_text((low, high))}" in text
-    assert content.photos is not None
-    found = content.photos.differences[0]
-    sign = 1 if content.higher_is_better else -1
-    assert found.gain == pytest.approx(sign * (found.with_photos - found.without))
-    assert found.interval[0] <= found.gain + 1e-9
-    assert found.gain <= found.interval[1] + 1e-9
-    assert f"is {number(found.gain)}, 95 % interval {ends_text(found.interval)}" in text
-    by_model = any_run.scores["test"]
-    assert found.with_photos == by_model[content.photos.with_name][metric]
-    assert found.without == by_model[content.photos.without_name][metric]
-    assert (found.groups is not None) == ("pair" in content.schema.names("group"))
+    assert ends_text((low, high)) in text
+    assert found.answer in text
+    gain = found.photos
+    assert gain is not None
+    values = [any_run.scores["test"][name][metric] for name in (gain.with_photos, gain.without)]
+    better, low, high = found.final.difference(gain.with_photos, gain.without, metric).gain
+    assert better == pytest.approx((values[0] - values[1]) * (1 if METRICS[metric].higher_is_better else -1))
+    assert low <= better + 1e-9
+    assert better <= high + 1e-9
+    rows = Tables(page_of(any_run)).with_heading("Rows", "With photos")
+    assert rows[1][1:] == [*map(number, [*values, better]), ends_text((low, high))]
+    assert (found.final.groups is not None) == ("pair" in content.schema.names("group"))
 
 
 def test_coverage_is_that_of_the_predictions_file(blend_run: Run) -> None:
     frame = pd.read_parquet(blend_run.folder / "predictions_test.parquet")
     inside = int(frame["truth"].between(frame["lower"], frame["upper"]).sum())
     content = read_content(blend_run.folder)
-    level = next(one for one in content.levels if one.level == content.coverage_level)
+    levels = coverage_by_level(content.result)
+    level = next(one for one in levels if one.level == content.result.coverage_level)
     assert (level.inside, level.count) == (inside, len(frame))
     assert level.width == pytest.approx((frame["upper"] - frame["lower"]).median())
     assert f"hold the truth of {inside:,} of {len(frame):,} test rows" in page_of(blend_run)
-    assert [one.level for one in content.levels] == [0.5, 0.8, 0.9, 0.95]
+    assert [one.level for one in levels] == [0.5, 0.8, 0.9, 0.95]
 
 
 def test_the_worst_rows_are_the_largest_errors_of_the_predictions_file(blend_run: Run) -> None:
@@ -178,7 +174,7 @@ def test_the_report_is_written_again_without_table_and_photos(
     assert "report.html" in capsys.readouterr().out
     assert (copy / "report.html").read_bytes() == (blend_run.folder / "report.html").read_bytes()
     assert run_command(["report", str(tmp_path)]) == 2
-    assert "holds no report.json" in capsys.readouterr().err
+    assert "holds no results.json" in capsys.readouterr().err
 
 
 def test_names_with_markup_are_shown_as_text(class_run: Run) -> None:
@@ -202,6 +198,7 @@ def test_names_with_markup_are_shown_as_text(class_run: Run) -> None:
 
 def test_no_folder_no_person_and_no_machine_is_named(any_run: Run, demo_table: Path) -> None:
     shown = page_of(any_run) + (any_run.folder / "report.json").read_text(encoding="utf-8")
+    shown += (any_run.folder / "results.json").read_text(encoding="utf-8")
     shown = re.sub(r"base64,[A-Za-z0-9+/=\\s]+", "", shown)
     for secret in (any_run.folder.parent, demo_table.parent, Path.home(), Path.cwd()):
         assert str(secret) not in shown
@@ -246,13 +243,13 @@ def test_without_test_rows_the_others_judge(preset: Any, target: str, demo_table
         console=Console(quiet=True),
     )
     content = read_content(run.folder)
-    assert content.predicted_split == "valid"
+    assert content.result.final.split == "valid"
     assert len(content.truth) == len(pd.read_parquet(run.folder / "predictions_valid.parquet"))
     assert len(pd.read_parquet(run.folder / "predictions_test.parquet")) == 0
     assert content.worst[0].part == ("validation rows" if preset == "network" else "rows of the folds")
-    assert content.levels == []
-    assert content.photos is not None
-    assert [one.split for one in content.photos.differences] == ["valid"]
+    assert coverage_by_level(content.result) == []
+    assert content.result.photos is not None
+    assert [part.split for part in content.result.parts] == ["valid"]
 
 
 def test_what_moves_the_predictions_is_what_explain_finds(any_run: Run) -> None:

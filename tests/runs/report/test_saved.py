@@ -18,7 +18,7 @@ from report_content import content, shown_row
 
 from mixfit.data.bad_inputs import BadInput, write_bad_inputs
 from mixfit.errors import ConfigError, DataError
-from mixfit.evaluation.scores import Rows
+from mixfit.evaluation.result import Rows, write_result
 from mixfit.files import from_plain, to_plain
 from mixfit.runs.report.content import (
     Diagnosis,
@@ -26,13 +26,17 @@ from mixfit.runs.report.content import (
     LayerValues,
     ReportContent,
     ReportFacts,
-    Score,
     StepLine,
     Watched,
 )
 from mixfit.runs.report.page import report_page, rewrite_report
-from mixfit.runs.report.predictions_file import predictions_frame, write_predictions
-from mixfit.runs.report.saved import read_content, read_facts, write_facts, write_scores
+from mixfit.runs.report.saved import (
+    predictions_frame,
+    read_content,
+    read_facts,
+    write_facts,
+    write_predictions,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +123,7 @@ def write_run(folder: Path, subject: ReportContent) -> ReportContent:
     subject.history.to_csv(folder / "history.csv", index=False)
     write_bad_inputs(subject.bad_inputs, folder / "bad_inputs.csv")
     write_facts(folder, facts, {"row-0-0.jpg": JPEG})
+    write_result(folder, subject.result)
     return read_content(folder)
 
 
@@ -152,8 +157,10 @@ def test_a_small_picture_that_is_gone_or_lies_outside_is_not_shown(tmp_path: Pat
         (lambda path: path.unlink(), ConfigError, r"holds no report\.json.*mixfit train --resume"),
         (lambda path: path.write_text("{"), DataError, r"report\.json is damaged"),
         (lambda path: path.write_text("[]"), DataError, r"report\.json is not what a training writes"),
-        (lambda path: path.write_text('{"version": 99}'), DataError, "version newer than 1"),
-        (lambda path: path.write_text('{"version": 1}'), DataError, r"report\.json lacks 'title'"),
+        (lambda path: path.write_text('{"version": 99}'), DataError, "version newer than 2"),
+        (lambda path: path.write_text('{"version": 2}'), DataError, r"report\.json lacks 'title'"),
+        (lambda path: path.write_text('{"version": 1}'), DataError, r"is of an older mixfit\. .*mixfit train --resume"),
+        (lambda path: path.with_name("results.json").unlink(), ConfigError, r"holds no results\.json.*older mixfit"),
         (lambda path: (path.parent / "predictions_test.parquet").unlink(), DataError, "cannot be read: No such file"),
         (
             lambda path: (path.parent / "predictions_test.parquet").write_text("x"),
@@ -175,29 +182,6 @@ def test_a_folder_that_lacks_something_is_one_sentence(
 def test_no_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no run folder"):
         read_facts(tmp_path / "absent")
-
-
-def test_scores_come_behind_the_epochs_once(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"epoch": 1, "valid_loss": 2.0}\n')
-    score = Score(model="m", kind="ours", split="test", metrics={"mae": 1.5, "r2": float("nan")}, seconds=2.0)
-    for _ in range(2):
-        write_scores(tmp_path, [score])
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {"epoch": 1, "valid_loss": 2.0},
-        {"split": "test", "model": "m", "metrics": {"mae": 1.5, "r2": None}, "seconds": 2.0},
-    ]
-
-
-def test_drawings_of_an_earlier_version_are_left_out_with_a_sentence(tmp_path: Path) -> None:
-    write_run(tmp_path, replace(content(), diagnoses=[]))
-    path = tmp_path / "report.json"
-    said = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(said | {"pictures": [{"heading": "h", "caption": "c"}]}), encoding="utf-8")
-    (tmp_path / "report_files" / "picture-0.svg").write_text('<svg onload="alert(1)"/>')
-    page = rewrite_report(tmp_path).read_text(encoding="utf-8")
-    assert "Drawings that an earlier version kept in this folder are not shown." in page
-    assert "onload" not in page
 
 
 @pytest.mark.parametrize(
@@ -251,19 +235,26 @@ def test_a_report_of_20_000_rows_is_written_in_20_seconds(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "text"),
+    ("name", "change", "text"),
     [
-        ({"levels": [{"level": 0.9, "count": 0, "inside": 0, "width": 1.0}]}, r"levels\[0\]\.count must be at least 1"),
-        ({"coverage": [{"rows": "all", "count": 0, "inside": 0}]}, r"coverage\[0\]\.count must be at least 1"),
-        ({"coverage": [{"rows": "all", "count": 1, "inside": 2}]}, "more rows are inside"),
-        ({"coverage_level": 2}, "coverage_level must be from 0 to 1"),
-        ({"rows": {"train": True}}, "rows.train is bool"),
+        (
+            "contest",
+            {"coverage": [{"rows": "all", "count": 0, "inside": 0, "level": 0.9}]},
+            r"\.count must be at least 1",
+        ),
+        ("contest", {"coverage": [{"rows": "all", "count": 1, "inside": 2, "level": 0.9}]}, "more rows are inside"),
+        ("contest", {"coverage": [{"rows": "all", "count": 1, "inside": 1, "level": 2}]}, "level must be from 0 to 1"),
+        ("rows", {"train": True}, "rows.train is bool"),
     ],
 )
-def test_numbers_that_do_not_belong_together_are_told(tmp_path: Path, change: dict[str, object], text: str) -> None:
+def test_numbers_that_do_not_belong_together_are_told(
+    tmp_path: Path, name: str, change: dict[str, object], text: str
+) -> None:
     write_run(tmp_path, content())
-    path = tmp_path / "report.json"
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    path = tmp_path / "results.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    said[name] |= change
+    path.write_text(json.dumps(said), encoding="utf-8")
     with pytest.raises(DataError, match=text):
         rewrite_report(tmp_path)
 

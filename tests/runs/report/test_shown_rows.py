@@ -10,9 +10,7 @@ from PIL import Image
 
 from mixfit.config import DataConfig
 from mixfit.data.load import MixedData, load_data
-from mixfit.runs.report.data_facts import describe_data
-from mixfit.runs.report.shown_rows import sample_rows, small_pictures, worst_places, worst_rows
-from mixfit.runs.report.unusual import Unusual
+from mixfit.runs.report.data import Unusual, describe_data, sample_rows, small_pictures, worst_places, worst_rows
 
 ROWS = 200
 ODD = 190  # the first of the test rows

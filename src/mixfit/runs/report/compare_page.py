@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from mixfit.evaluation.bootstrap import FEWEST_UNITS, PairedScores
+from mixfit.evaluation.bootstrap import FEWEST_UNITS
+from mixfit.evaluation.result import Part
 from mixfit.runs.report.render import render, write_page
+from mixfit.training.metrics import METRICS, metric_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +36,9 @@ class CompareContent:
     """All that the page shows."""
 
     target: str
-    scores: PairedScores
+    headline: str
+    """Name of the metric that the figure shows."""
+    scores: Part
     sentences: list[str]
     """What came out, one for each run but the first."""
     settings: Mapping[str, tuple[str, ...]]
@@ -55,21 +59,23 @@ def write_compare(content: CompareContent, path: Path) -> None:
 
 def compare_page(content: CompareContent) -> str:
     """Lay out the comparison as one HTML page."""
-    scores = content.scores
-    names = [standing.name for standing in scores.standings]
+    part, higher = content.scores, METRICS[content.headline].higher_is_better
+    names = [score.model for score in part.scores]
     letters = dict(zip(names, _letters(len(names)), strict=True))
+    metrics = list(part.scores[0].metrics)
     values: dict[str, Any] = {
         "content": content,
         "sections": _SECTIONS,
         "letters": letters,
         "first": names[0],
-        "metric_names": [metric.name for metric in scores.metrics],
-        "direction": "higher is better" if scores.headline.higher_is_better else "lower is better",
-        "best": _best(scores),
+        "headline": metric_label(content.headline),
+        "labels": {name: metric_label(name) for name in metrics},
+        "direction": "higher is better" if higher else "lower is better",
+        "best": {name: best for name in metrics if (best := _best(part, name)) is not None},
         "words": _WORDS,
         "fewest": FEWEST_UNITS,
-        "grouped": [(name, [one for one in scores.differences if one.name == name]) for name in names[1:]],
-        "figure": _figure(scores, letters),
+        "grouped": [(name, [one for one in part.differences if one.model == name]) for name in names[1:]],
+        "figure": _figure(content, letters),
     }
     return render("compare.html.j2", values)
 
@@ -80,21 +86,23 @@ def _letters(count: int) -> list[str]:
     return [alphabet[i % 26] + (f"{i // 26 + 1}" if i >= 26 else "") for i in range(count)]
 
 
-def _best(scores: PairedScores) -> dict[str, float]:
-    """By metric the best value, to stand out; none where all are equal."""
-    found = {}
-    for metric in scores.metrics:
-        known = [one.metrics[metric.name] for one in scores.standings if np.isfinite(one.metrics[metric.name])]
-        if len(set(known)) > 1:
-            found[metric.name] = max(known) if metric.higher_is_better else min(known)
-    return found
+def _best(part: Part, metric: str) -> float | None:
+    """The best value of a metric, to stand out; None where all are equal."""
+    known = [one.metrics[metric] for one in part.scores if np.isfinite(one.metrics[metric])]
+    if len(set(known)) < 2:
+        return None
+    return max(known) if METRICS[metric].higher_is_better else min(known)
 
 
-def _figure(scores: PairedScores, letters: Mapping[str, str]) -> Markup | None:
+def _figure(content: CompareContent, letters: Mapping[str, str]) -> Markup | None:
     """The differences of the headline metric with their intervals; None where none can be computed."""
     from mixfit.runs.report.figures import ACCENT, MUTED, inline
 
-    shown = [one for one in scores.of_headline() if np.isfinite([one.value, one.low, one.high]).all()]
+    told = [one for one in content.scores.differences if one.metric == content.headline]
+    shown, label = (
+        [one for one in told if np.isfinite([one.value, one.low, one.high]).all()],
+        metric_label(content.headline),
+    )
     if not shown:
         return None
     first = next(iter(letters.values()))
@@ -108,13 +116,13 @@ def _figure(scores: PairedScores, letters: Mapping[str, str]) -> Markup | None:
         for place, one in enumerate(shown):
             axes.plot([one.low, one.high], [place, place], color=ACCENT, linewidth=2.2, solid_capstyle="round")
             axes.plot(one.value, place, "o", color=ACCENT, markersize=7)
-        axes.set_yticks(range(len(shown)), [letters[one.name] for one in shown])
+        axes.set_yticks(range(len(shown)), [letters[one.model] for one in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.set_xlabel(f"{scores.headline.name} minus that of {first}")
+        axes.set_xlabel(f"{label} minus that of {first}")
         axes.grid(visible=False, axis="y")
         axes.tick_params(length=0)
         axes.locator_params(axis="x", nbins=6)
         return figure
 
-    described = "; ".join(f"{letters[one.name]} {one.value:.3g} ({one.low:.3g} to {one.high:.3g})" for one in shown)
-    return inline("differences-figure", f"Differences of {scores.headline.name} to {first}: {described}", draw)
+    described = "; ".join(f"{letters[one.model]} {one.value:.3g} ({one.low:.3g} to {one.high:.3g})" for one in shown)
+    return inline("differences-figure", f"Differences of {label} to {first}: {described}", draw)

@@ -144,11 +144,11 @@ def reliability_figure(
     observed: Float[np.ndarray, " bins"],
     counts: Float[np.ndarray, " bins"],
 ) -> Markup:
-    """Draw how often came true what was so probable; dots as large as their rows are many. Values in [0, 1]."""
+    """Draw a calibration curve, observed over predicted; larger dots have more rows. Values in [0, 1]."""
     with _settings(name):
         figure = Figure(figsize=SQUARE)
         axes = figure.subplots()
-        axes.set(xlabel="predicted probability", ylabel="came true", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        axes.set(xlabel="predicted probability", ylabel="observed share", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axes.set_aspect("equal")
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, zorder=1)
         axes.plot(predicted, observed, color=ACCENT, linewidth=1.2, zorder=2)

@@ -3,12 +3,51 @@
 In: ``InspectContent``. Out: one HTML file without script or reference to anything outside, the same bytes for the same
 content."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from mixfit.runs.report.content import InspectContent
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.columns.schema import Schema
 from mixfit.runs.report.render import bad_input_view, plural, render, schema_view, write_page
 
 _SECTIONS = [("checks", "Checks"), ("columns", "Columns"), ("photos", "Photos"), ("bad-inputs", "Missing or broken")]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One finding about a table; a note is worth knowing, an error stands in the way of training."""
+
+    level: Literal["note", "warning", "error"]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhotoStatistics:
+    """The photos that one image column names."""
+
+    column: str
+    readable: int
+    """Files that decode."""
+    broken: int
+    """Files that are absent or do not decode."""
+    missing: int
+    """Empty cells, in rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InspectContent:
+    """All that the page of ``mixfit inspect`` shows."""
+
+    table_name: str
+    format_text: str
+    """How the file was read: "utf-8, comma"."""
+    schema: Schema
+    checks: list[Check] = field(default_factory=list)
+    photos: list[PhotoStatistics] = field(default_factory=list)
+    bad_inputs: list[BadInput] = field(default_factory=list)
+    next_command: str = ""
+    """What to type next, if there is anything to suggest."""
 
 
 def write_inspect(content: InspectContent, path: Path) -> None:

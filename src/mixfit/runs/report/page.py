@@ -8,27 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from mixfit.runs.report.answer import answer_card, beaten_by_table, best_first, photos_view
-from mixfit.runs.report.calibration_view import calibration_view
+from mixfit.runs.report import views
 from mixfit.runs.report.content import ReportContent
-from mixfit.runs.report.curves import curves, history_rows
-from mixfit.runs.report.explanation_view import explanation_view
-from mixfit.runs.report.parts import SPLIT_NAMES, scores_of, split_heading
-from mixfit.runs.report.predictions_view import predictions_view
+from mixfit.runs.report.explain_page import explanation_view
 from mixfit.runs.report.render import bad_input_view, render, schema_view, write_page
-from mixfit.runs.report.rows_view import distribution_view, row_view
 from mixfit.runs.report.saved import read_content
 from mixfit.runs.report.watched import watched_pictures
+from mixfit.training.metrics import MAE, RMSE, metric_label
 
 _SECTIONS = [
-    ("result", "Result"),
     ("photos", "What the photos add"),
-    ("leaderboard", "Leaderboard"),
-    ("scores", "Scores"),
+    ("models", "Models"),
     ("data", "The data"),
     ("curves", "Learning curves"),
     ("predictions", "Predictions"),
-    ("calibration", "How sure it is"),
+    ("calibration", "Calibration"),
     ("worst", "Worst rows"),
     ("explanation", "What moves the predictions"),
     ("doctor", "Findings of the doctor"),
@@ -60,49 +54,62 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 
 def report_page(content: ReportContent) -> str:
-    """Lay out the report as one HTML page."""
-    shown = {"valid": "in folds", "test": "test"} if content.leaderboard else {n: n for n in ("train", "valid", "test")}
-    counts = [f"{content.rows[split]:,} {name}" for split, name in shown.items() if split in content.rows]
-    metric_names = list(dict.fromkeys(name for score in content.scores for name in score.metrics))
-    photos, calibration = photos_view(content), calibration_view(content)
-    present = {
-        "photos": photos is not None,
-        "leaderboard": bool(content.leaderboard),
-        "calibration": calibration["probabilities"] is not None or bool(content.levels),
-        "worst": bool(content.worst),
-        "explanation": content.explanation is not None or bool(content.explanation_note),
-    }
+    """Lay out the report as one HTML page; a section that has nothing to show is left out."""
+    result = content.result
+    contest, calibration = result.contest, views.calibration_view(content)
+    shown = {"train": "training", "valid": "validation", "test": "test"}
+    if contest is not None:
+        shown = {"valid": "in folds", "test": "test"}
+    metrics = list(result.final.scores[0].metrics)
+    in_unit = [metric_label(name) for name in metrics if name in (MAE.name, RMSE.name)]
     distributions = [] if content.data is None else content.data.distributions
     values: dict[str, Any] = {
         "content": content,
-        "sections": [one for one in _SECTIONS if present.get(one[0], True)],
-        "task": "a number" if content.schema.task == "regression" else f"one of {len(content.classes):,} classes",
-        "row_text": f"{' / '.join(counts)} rows" if counts else "",
-        "direction": "higher is better" if content.higher_is_better else "lower is better",
-        "cautions": [text for text in (beaten_by_table(content),) if text],
-        "card": answer_card(content),
-        "photos": photos,
+        "result": result,
+        "regression": result.task == "regression",
+        "task": "a number" if result.task == "regression" else f"one of {len(content.classes):,} classes",
+        "row_text": " / ".join(
+            f"{result.rows[split]:,} {name}" for split, name in shown.items() if split in result.rows
+        ),
+        "unused": views.unused_columns(content),
+        "cautions": [text for text in (views.beaten_by_table(result),) if text],
+        "card": views.answer_view(result),
+        "photos": views.photos_view(result),
+        "leaderboard": [] if contest is None else contest.leaderboard,
         "calibration": calibration,
-        "has_calibration": present["calibration"],
-        "metric_names": metric_names,
-        "has_nan": any(np.isnan(value) for score in content.scores for value in score.metrics.values()),
-        "has_seconds": any(score.seconds is not None for score in content.scores),
-        "has_intervals": any(score.intervals for score in content.scores),
+        "metrics": metrics,
+        "labels": {name: metric_label(name) for name in metrics},
+        "in_unit": f"{' and '.join(in_unit)} {'is' if len(in_unit) == 1 else 'are'} in the unit of" if in_unit else "",
+        "has_nan": any(
+            np.isnan(value) for part in result.parts for one in part.scores for value in one.metrics.values()
+        ),
+        "has_seconds": contest is None and any(one.seconds is not None for one in result.final.scores),
         "score_groups": [
-            {"heading": split_heading(content, split), "scores": best_first(content, scores_of(content, split))}
-            for split in SPLIT_NAMES
-            if scores_of(content, split) and content.rows.get(split) != 0
+            {"heading": views.part_heading(result, part), "scores": views.best_first(result, part.scores)}
+            for part in result.parts
         ],
-        "curves": curves(content),
-        "history_columns": [str(name) for name in content.history.columns],
-        "history_rows": history_rows(content.history),
-        "predictions": predictions_view(content),
+        "curves": views.curves(content),
+        "history_columns": [views.history_heading(str(name)) for name in content.history.columns],
+        "history_rows": views.history_rows(content.history),
+        "predictions": views.predictions_view(content),
         "schema": schema_view(content.schema),
-        "distributions": {one.column: distribution_view(one) for one in distributions},
-        "samples": [] if content.data is None else [row_view(content, row) for row in content.data.samples],
-        "worst": [row_view(content, row) for row in content.worst],
+        "distributions": {one.column: views.distribution_view(one) for one in distributions},
+        "samples": [] if content.data is None else [views.row_view(content, row) for row in content.data.samples],
+        "worst": [views.row_view(content, row) for row in content.worst],
         "bad": bad_input_view(content.bad_inputs),
         "pictures": [] if content.watched is None else watched_pictures(content.watched),
         "explanation": None if content.explanation is None else explanation_view(content.explanation),
     }
+    present = {
+        "photos": values["photos"] is not None,
+        "curves": bool(values["curves"]),
+        "predictions": bool(values["predictions"]["rows"]),
+        "calibration": calibration["probabilities"] is not None or bool(calibration["levels"]),
+        "worst": bool(content.worst),
+        "explanation": content.explanation is not None or bool(content.explanation_note),
+        "doctor": content.diagnoses is not None,
+        "bad-inputs": bool(content.bad_inputs),
+    }
+    values["present"] = {name: present.get(name, True) for name, _ in _SECTIONS}
+    values["sections"] = [one for one in _SECTIONS if values["present"][one[0]]]
     return render("report.html.j2", values)

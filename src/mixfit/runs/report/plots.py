@@ -13,30 +13,30 @@ from PIL import Image
 
 from mixfit.ensemble.calibration import judged_probability, reliability
 from mixfit.errors import ConfigError
-from mixfit.runs.report.answer import compared_scores
-from mixfit.runs.report.confusion import confusion_counts, row_shares
+from mixfit.evaluation.result import read_result
 from mixfit.runs.report.content import ReportContent
-from mixfit.runs.report.parts import split_name, value_of
-from mixfit.runs.report.rows_view import prediction_facts
 from mixfit.runs.report.saved import read_content
+from mixfit.runs.report.views import compared_scores, confusion_counts, coverage_by_level, prediction_facts, row_shares
+from mixfit.training.metrics import METRICS, metric_label
 
 _MOST_NAMES = 20
 
 
 def plot_scores(folder: Path) -> Figure:
     """The headline metric of the models that are compared, with 95 % intervals."""
-    content = read_content(folder)
-    scores = compared_scores(content)[::-1]  # the best on top
+    result = read_result(folder)
+    scores = compared_scores(result)[::-1]  # the best on top
     figure = Figure(figsize=(7, 1.2 + 0.4 * len(scores)), layout="constrained")
     axes = figure.add_subplot()
     for place, score in enumerate(scores):
-        value, colour = value_of(content, score), "C0" if score.kind == "ours" else "0.5"
-        low, high = score.intervals.get(content.headline_metric, (value, value))
+        value, colour = score.metrics[result.headline], "C0" if score.kind == "ours" else "0.5"
+        low, high = score.intervals.get(result.headline, (value, value))
         axes.plot([low, high], [place, place], color=colour, linewidth=4, alpha=0.4, solid_capstyle="butt")
         axes.plot([value], [place], "o", color=colour)
     axes.set_yticks(range(len(scores)), [_text(score.model) for score in scores])
-    direction = "higher" if content.higher_is_better else "lower"
-    axes.set_xlabel(f"{content.headline_metric} of the {content.predicted_split} rows, {direction} is better")
+    direction = "higher" if METRICS[result.headline].higher_is_better else "lower"
+    rows = f"{result.part_name(result.final.split)} rows"
+    axes.set_xlabel(f"{metric_label(result.headline)} of the {rows}, {direction} is better")
     return figure
 
 
@@ -53,7 +53,9 @@ def plot_loss(folder: Path) -> Figure:
     for name, label in (("train_loss", "training rows"), ("valid_loss", "validation rows")):
         if name in content.history:
             axes.plot(content.history["epoch"], content.history[name], marker="o", markersize=3, label=label)
-    axes.set_title(_text(content.history_of), fontsize="medium")
+    axes.set_title(
+        _text("" if content.result.contest is None else content.result.contest.history_of), fontsize="medium"
+    )
     axes.legend()
     return figure
 
@@ -63,7 +65,7 @@ def plot_predictions(folder: Path) -> Figure:
     content = read_content(folder)
     if content.schema.task != "regression":
         return _confusion(content)
-    figure, axes = _axes(f"true {_text(content.target)}", "predicted")
+    figure, axes = _axes(f"true {_text(content.result.target)}", "predicted")
     axes.plot(content.truth, content.prediction, "o", markersize=4, alpha=0.5, markeredgewidth=0)
     if content.log_scale:
         axes.set(xscale="log", yscale="log")
@@ -71,7 +73,7 @@ def plot_predictions(folder: Path) -> Figure:
         (float(np.min(content.truth)),) * 2, (float(np.max(content.truth)) + 1e-9,) * 2, color="0.5", linewidth=1
     )
     axes.set_title(
-        f"{len(content.truth):,} {split_name(content, content.predicted_split).lower()} rows", fontsize="medium"
+        f"{len(content.truth):,} {content.result.part_name(content.result.final.split)} rows", fontsize="medium"
     )
     return figure
 
@@ -97,7 +99,7 @@ def _confusion(content: ReportContent) -> Figure:
 
 
 def plot_calibration(folder: Path) -> Figure:
-    """Of classes how often came true what was so probable; of numbers how often intervals hold the truth.
+    """The calibration curve of classes; of numbers the empirical coverage of intervals.
 
     Raises:
         ConfigError: there are neither probabilities nor intervals.
@@ -108,10 +110,10 @@ def plot_calibration(folder: Path) -> Figure:
             *judged_probability(content.truth.astype(np.int64), content.probabilities), weight=content.weight
         )
         x, y = [one.predicted for one in bins], [one.observed for one in bins]
-        figure, axes = _axes("predicted probability", "came true")
-    elif content.levels:
-        x, y = [one.level for one in content.levels], [one.held for one in content.levels]
-        figure, axes = _axes("made to hold the truth", "hold it")
+        figure, axes = _axes("predicted probability", "observed share")
+    elif levels := coverage_by_level(content.result):
+        x, y = [one.level for one in levels], [one.held for one in levels]
+        figure, axes = _axes("nominal coverage", "empirical coverage")
     else:
         raise ConfigError(f"{folder} has one network of a number, which knows no intervals: train with --preset quick.")
     axes.plot([0, 1], [0, 1], color="0.5", linewidth=1)

@@ -1,46 +1,48 @@
-"""What a run folder keeps for its report: ``report.json``, small pictures in ``report_files``, scores in
-``metrics.jsonl``; beside predictions, history, schema and bad inputs it is all that the page shows.
+"""What a run folder keeps for its report: ``report.json``, small pictures in ``report_files``, and the predictions of
+the rows that judge; beside result, history, schema and bad inputs it is all that the page shows.
 
-In: ``ReportFacts`` and pictures. Out: the files, and from them ``ReportContent``: nothing outside of the folder is
-needed, so that a report can be written again when the table and its photos are elsewhere or gone."""
+In: ``ReportFacts``, predictions and pictures. Out: the files, and from them ``ReportContent``: nothing outside of the
+folder is needed, so that a report can be written again when the table and its photos are elsewhere or gone."""
 
 import base64
+import io
 import json
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from jaxtyping import Float, Int64
 
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.decode import ImageError, image_header
-from mixfit.errors import ConfigError, DataError
+from mixfit.data.table.read import saved_columns
+from mixfit.errors import DataError
+from mixfit.evaluation.result import RESULTS, Rows, read_result, read_versioned
 from mixfit.files import (
     explained,
     from_plain,
     is_there,
-    json_numbers,
-    parse_json,
     read_csv,
     read_file,
-    read_json,
-    read_text,
     shown,
     to_plain,
     write_file,
 )
-from mixfit.runs.report.content import ReportContent, ReportFacts, Score
-from mixfit.runs.report.predictions_file import read_predictions
+from mixfit.runs.report.content import ReportContent, ReportFacts
 from mixfit.runs.report.watched import check_watched
 
-VERSION = 1
-FACTS, FILES, METRICS, HISTORY, BAD = "report.json", "report_files", "metrics.jsonl", "history.csv", "bad_inputs.csv"
+VERSION = 2
+FACTS, FILES, HISTORY, BAD = "report.json", "report_files", "history.csv", "bad_inputs.csv"
 _MOST_PHOTO = 2**22  # bytes
+PROBABILITY = "probability_"
+OF_MODEL, TRUE_CLASS = "prediction: ", "probability of the truth: "
+"""Before the name of a model that ours is compared with."""
 
 
 def write_facts(folder: Path, facts: ReportFacts, photos: Mapping[str, bytes]) -> None:
@@ -60,36 +62,14 @@ def write_facts(folder: Path, facts: ReportFacts, photos: Mapping[str, bytes]) -
     write_file(folder / FACTS, text.encode("utf-8", "backslashreplace"))
 
 
-def write_scores(folder: Path, scores: list[Score]) -> None:
-    """Append a line for each model and part to ``metrics.jsonl``, behind those of the epochs; older ones go."""
-    path = folder / METRICS
-    lines = read_text(path).splitlines() if is_there(path) else []
-    kept = [line for line in lines if _is_of_epoch(line)]
-    for score in scores:
-        line: dict[str, object] = {"split": score.split, "model": score.model, "metrics": json_numbers(score.metrics)}
-        if score.seconds is not None:
-            line["seconds"] = score.seconds
-        kept.append(json.dumps(line, ensure_ascii=False))
-    write_file(path, "".join(line + "\n" for line in kept))
-
-
-def _is_of_epoch(line: str) -> bool:
-    """Of a line that a killed process left half nothing is kept."""
-    try:
-        said = parse_json(line, METRICS)
-    except DataError:
-        return False
-    return isinstance(said, dict) and "epoch" in said
-
-
 def read_facts(folder: Path) -> ReportFacts:
     """Read ``report.json`` of a run folder.
 
     Raises:
         ConfigError: there is none.
-        DataError: it is damaged, or a newer mixfit wrote it.
+        DataError: it is damaged, or another version of mixfit wrote it.
     """
-    return from_plain(ReportFacts, _read_json(folder), FACTS)
+    return from_plain(ReportFacts, read_versioned(folder, FACTS, VERSION), FACTS)
 
 
 def read_content(folder: Path) -> ReportContent:
@@ -99,15 +79,17 @@ def read_content(folder: Path) -> ReportContent:
         ConfigError: the folder is none of a finished run.
         DataError: a file of it is damaged.
     """
-    said = _read_json(folder)
-    facts: ReportFacts = from_plain(ReportFacts, said, FACTS)
+    result, facts = read_result(folder), read_facts(folder)
     _check(facts)
     schema = Schema.load(folder / "schema.json")
     if (schema.task == "regression") != (not facts.classes):
         raise DataError(f"{FACTS} is damaged: its classes are not those of a task {schema.task}.")
-    found = read_predictions(folder / f"predictions_{facts.predicted_split}.parquet", facts.classes)
+    if (result.target, result.task) != (schema.target, schema.task):
+        raise DataError(f"{RESULTS} is damaged: it is not of the target of {folder / 'schema.json'}.")
+    found = read_predictions(folder / f"predictions_{result.final.split}.parquet", facts.classes)
     return ReportContent(
         **{one.name: getattr(facts, one.name) for one in fields(ReportFacts)},
+        result=result,
         schema=schema,
         history=_history(folder / HISTORY),
         truth=found.truth,
@@ -116,7 +98,6 @@ def read_content(folder: Path) -> ReportContent:
         probabilities=found.probabilities,
         interval=found.interval,
         weight=found.weight,
-        older_pictures=bool(said.get("pictures")),
         photo_files=_photo_files(folder, facts),
         bad_inputs=_bad_inputs(folder / BAD),
     )
@@ -128,9 +109,6 @@ def _check(facts: ReportFacts) -> None:
     Raises:
         DataError: they do not.
     """
-    inside = [*((one.inside, one.count) for one in facts.coverage), *((one.inside, one.count) for one in facts.levels)]
-    if any(some > count for some, count in inside):
-        raise DataError(f"{FACTS} is damaged: more rows are inside of intervals than there are.")
     for one in [] if facts.data is None else facts.data.distributions:
         if len(one.labels) != len(one.counts):
             raise DataError(f"{FACTS} is damaged: {len(one.labels)} labels for {len(one.counts)} counts.")
@@ -138,24 +116,6 @@ def _check(facts: ReportFacts) -> None:
         raise DataError(f"{FACTS} is damaged: its classes are not different ones.")
     if facts.watched is not None:
         check_watched(facts.watched)
-
-
-def _read_json(folder: Path) -> dict[str, object]:
-    path = folder / FACTS
-    if not folder.is_dir():
-        raise ConfigError(f"There is no run folder {folder}.")
-    if not is_there(path):
-        raise ConfigError(
-            f"{folder} holds no {FACTS}: its training was stopped before the end, or an older mixfit made it. "
-            f"Go on with: mixfit train --resume {folder}"
-        )
-    said = read_json(path)
-    version = said.get("version") if isinstance(said, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise DataError(f"{path} is not what a training writes: it has no version.")
-    if version > VERSION:
-        raise DataError(f"{path} has a version newer than {VERSION}: read it with a newer mixfit.")
-    return from_plain(dict[str, Any], said, FACTS)
 
 
 def _history(path: Path) -> pd.DataFrame:
@@ -201,3 +161,138 @@ def _photo_files(folder: Path, facts: ReportFacts) -> dict[str, str]:
             raise DataError(f"{path} is damaged: it is no JPEG.")
         found[name] = "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
     return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedPredictions:
+    """What a file of predictions holds of our model."""
+
+    row: Int64[np.ndarray, " rows"]
+    truth: np.ndarray
+    """Numbers, or class indices, ``(rows,)``."""
+    prediction: np.ndarray
+    """The same."""
+    probabilities: np.ndarray | None
+    """``(rows, classes)``; None for numbers."""
+    interval: tuple[np.ndarray, np.ndarray] | None
+    groups: Int64[np.ndarray, " rows"] | None = None
+    """Number of the group of each row, where rows belong together."""
+    weight: Float[np.ndarray, " rows"] | None = None
+    """How much each row counts; None for all alike."""
+
+
+def predictions_frame(
+    rows: Rows,
+    positions: np.ndarray,
+    ours: str,
+    others: list[str],
+    classes: tuple[str, ...] | None,
+    interval: tuple[np.ndarray, np.ndarray] | None = None,
+) -> pd.DataFrame:
+    """Row number, group where rows belong together, weight where rows have one, truth, our prediction with its interval
+    or its probabilities, and the predictions of other models.
+
+    Args:
+        positions: of the rows in the table, ``(rows,)``.
+    """
+    columns: dict[str, np.ndarray] = {"row": positions}
+    if rows.groups is not None:
+        columns["group"] = rows.groups
+    if rows.weight is not None:
+        columns["weight"] = rows.weight
+    found = rows.predictions[ours]
+    if classes is None:
+        columns |= {"truth": rows.truth, "prediction": found}
+        if interval is not None:
+            columns["lower"], columns["upper"] = interval
+        return pd.DataFrame(columns | {OF_MODEL + name: rows.predictions[name] for name in others})
+    names = np.array(classes)
+    columns |= {"truth": names[rows.truth], "prediction": names[found.argmax(1)]}
+    columns |= {PROBABILITY + name: found[:, place] for place, name in enumerate(classes)}
+    for name in others:
+        theirs = rows.predictions[name]
+        columns[OF_MODEL + name] = names[theirs.argmax(1)]
+        columns[TRUE_CLASS + name] = theirs[np.arange(len(theirs)), rows.truth]
+    return pd.DataFrame(columns)
+
+
+def write_predictions(frame: pd.DataFrame, path: Path) -> None:
+    """Write the file whole or not at all."""
+    content = io.BytesIO()  # pyarrow itself opens no path whose letters the locale does not have
+    frame.to_parquet(content)
+    write_file(path, content.getvalue())
+
+
+def read_predictions(path: Path, classes: tuple[str, ...]) -> SavedPredictions:
+    """Read what of our model was written.
+
+    Args:
+        classes: names by index; empty for numbers.
+    Raises:
+        DataError: the file is missing, damaged, or not of these classes.
+    """
+    needed = ["row", "truth", "prediction", *(PROBABILITY + name for name in classes)]
+    frame = saved_columns(path, needed, ["group", "weight", "lower", "upper"])
+    row = _whole(frame, "row", path)
+    if len(np.unique(row)) != len(row):
+        raise DataError(f"{path} is damaged: a row is there twice.")
+    groups = _whole(frame, "group", path) if "group" in frame.column_names else None
+    weight = _finite(frame, "weight", path).astype(np.float32) if "weight" in frame.column_names else None
+    if weight is not None and not (np.isfinite(weight).all() and (weight > 0).all()):
+        raise DataError(f"{path} is damaged: a weight is not above 0.")
+    if not classes:
+        interval = None
+        if {"lower", "upper"} & set(frame.column_names):
+            interval = _finite(frame, "lower", path), _finite(frame, "upper", path)
+        return SavedPredictions(
+            row=row,
+            truth=_finite(frame, "truth", path),
+            prediction=_finite(frame, "prediction", path),
+            probabilities=None,
+            interval=interval,
+            groups=groups,
+            weight=weight,
+        )
+    probabilities = [_finite(frame, PROBABILITY + name, path) for name in classes]
+    return SavedPredictions(
+        row=row,
+        truth=_number_of_class(frame, "truth", classes, path),
+        prediction=_number_of_class(frame, "prediction", classes, path),
+        probabilities=np.clip(np.stack(probabilities, axis=1), 0, 1),
+        interval=None,
+        groups=groups,
+        weight=weight,
+    )
+
+
+def _whole(table: pa.Table, name: str, path: Path) -> Int64[np.ndarray, " rows"]:
+    """Whole numbers from 0."""
+    column = table[name]
+    if not pa.types.is_integer(column.type) or column.null_count:
+        raise DataError(f"{path} is damaged: column {name!r} is not one of whole numbers.")
+    values = column.to_numpy()
+    if len(values) and not 0 <= values.min() <= values.max() < 2**53:
+        raise DataError(f"{path} is damaged: column {name!r} has a number that is no number of a row or a group.")
+    return values.astype(np.int64)
+
+
+def _finite(table: pa.Table, name: str, path: Path) -> np.ndarray:
+    """Finite numbers as float64."""
+    kind = None if name not in table.column_names else table[name].type
+    if kind is None or not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise DataError(f"{path} is damaged: column {shown(name)!r} is not one of numbers.")
+    values = np.asarray(table[name].to_numpy(), dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"{path} is damaged: column {shown(name)!r} is not finite.")
+    return values
+
+
+def _number_of_class(table: pa.Table, name: str, classes: tuple[str, ...], path: Path) -> Int64[np.ndarray, " rows"]:
+    """Classes by their number."""
+    column, kinds = table[name], pa.types
+    if not (kinds.is_string(column.type) or kinds.is_large_string(column.type)):
+        raise DataError(f"{path} is damaged: column {name!r} is not one of classes.")
+    numbers = pd.Index(classes, dtype="str").get_indexer(pd.Index(column.to_pandas(), dtype="str"))
+    if (numbers < 0).any():
+        raise DataError(f"{path} is not a file of predictions of this run: column {name!r} has other classes.")
+    return numbers.astype(np.int64)

@@ -1,0 +1,548 @@
+"""What a run showed: metrics of its models on rows that they were not fitted on, with 95 % intervals, the paired
+differences of models, and the coverage of intervals.
+
+In: the truth of rows, and what each model predicts for them. Out: ``Result``: computed once when a training ends, kept
+as ``results.json``, and read from there by terminal, report, model card and notebook. ``compare`` and ``evaluate``
+judge other rows in the same way: a ``Part`` each."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mixfit.choices import Task
+from mixfit.data.columns.target import Target
+from mixfit.ensemble.photo_rule import PhotoRule
+from mixfit.errors import ConfigError, DataError
+from mixfit.evaluation.bootstrap import bootstrap_values, ends_of, rows_of_groups
+from mixfit.files import Count, Share, from_plain, is_there, read_json, to_plain, write_file
+from mixfit.predictor.card import Coverage
+from mixfit.training.metrics import (
+    ACCURACY,
+    AUC,
+    CLASSIFICATION_METRICS,
+    MAE,
+    MAPE,
+    METRICS,
+    R2_LOG,
+    REGRESSION_METRICS,
+    Metric,
+    metric_label,
+    metric_text,
+)
+from mixfit.weighted import weighted_quantile
+
+JudgedSplit = Literal["valid", "test"]
+SplitName = Literal["train", "valid", "test"]
+ModelKind = Literal["ours", "table", "photos", "constant", "candidate"]
+Finding = Literal["better", "worse", "within noise", "equal", "unknown"]
+RESULTS = "results.json"
+VERSION = 1
+ERROR_SHARES = (0.5, 0.8, 0.9, 0.95, 1.0)
+"""Shares of the rows for which the largest error is told."""
+_UNKNOWN = (float("nan"), float("nan"))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows that judge: their true target and what each model predicts for them."""
+
+    split: JudgedSplit
+    truth: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+    """By model; numbers ``(rows,)`` or probabilities ``(rows, classes)``."""
+    groups: np.ndarray | None = None
+    """Number of the group of each row, where rows belong together; intervals are then those over groups."""
+    weight: np.ndarray | None = None
+    """How much each row counts in every metric; None for all alike."""
+    by_metric: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    """By model and metric, where a model predicts otherwise for another metric: a constant, see ``baselines``."""
+
+    def of(self, model: str, metric: Metric) -> np.ndarray:
+        """What a model predicts where it is judged by this metric."""
+        return self.by_metric.get(model, {}).get(metric.name, self.predictions[model])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """How well one model predicts some rows."""
+
+    model: str
+    kind: ModelKind
+    """What it is: "ours" is the model that the run delivers, "table" one without photos that it is compared with,
+    "photos" the same model with photos where the delivered one does without, "candidate" one that competed for a share
+    in it."""
+    metrics: dict[str, float]
+    """Name -> value in the unit of the target; nan where it cannot be computed."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Name -> ends of the 95 % interval, by bootstrap; of some metrics or of none."""
+    median_error: float | None = None
+    """Half of the predictions are off by no more; None for classes and for candidates."""
+    median_relative_error: float | None = None
+    """The same relative to the truth, 0.18 is 18 %; of amounts above 0 only."""
+    seconds: float | None = None
+    """Time of the fit; None where it is unknown."""
+
+    def interval(self, metric: str) -> tuple[float, float]:
+        """Ends of the 95 % interval of a metric; nan where there is none."""
+        return self.intervals.get(metric, _UNKNOWN)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """A metric of one model minus that of another on the same rows."""
+
+    model: str
+    against: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    """Ends of the paired 95 % interval."""
+    finding: Finding
+    """Better or worse where the interval leaves 0 out; unknown where it cannot be computed."""
+
+    @property
+    def gain(self) -> tuple[float, float, float]:
+        """The difference and its ends with the sign turned so that above 0 the first model is better."""
+        if METRICS[self.metric].higher_is_better:
+            return self.value, self.low, self.high
+        return -self.value, -self.high, -self.low
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """Models on the same rows."""
+
+    split: JudgedSplit
+    rows: Count
+    groups: Count | None
+    """What the bootstrap draws where rows belong together; None where it draws rows."""
+    scores: list[Score]
+    differences: list[Difference]
+    errors: list[tuple[Share, float]] = field(default_factory=list)
+    """Of the delivered model of a number: share of the rows, and by how much these are off at most."""
+
+    @property
+    def drawn(self) -> int:
+        """Rows, or groups of rows that are drawn together."""
+        return self.rows if self.groups is None else self.groups
+
+    def score(self, model: str) -> Score:
+        """That of one model."""
+        return next(one for one in self.scores if one.model == model)
+
+    def difference(self, model: str, against: str, metric: str) -> Difference:
+        """That of two models."""
+        asked = (model, against, metric)
+        return next(one for one in self.differences if (one.model, one.against, one.metric) == asked)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeaderboardLine:
+    """What one of the models that competed is worth on rows it did not see."""
+
+    model: str
+    photos: bool
+    """Whether it sees them."""
+    loss: float
+    """Mean over rows that were predicted out of fold: squared error of the scaled target, or log loss."""
+    error: float
+    """Standard error of that mean, over rows, or over groups where rows belong together."""
+    share: float | None
+    """In the blend that predicts; None for a blend."""
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contest:
+    """How the models of a blend competed."""
+
+    leaderboard: list[LeaderboardLine]
+    """The best first."""
+    choice: str
+    """Why this of all models predicts, in plain words."""
+    folds: str = ""
+    """What "out of fold" means where it is not every row; "" where it is."""
+    photos: PhotoRule | None = None
+    """What the folds tell of the photos, which ``choice`` says; None where no model sees any."""
+    coverage: list[Coverage] = field(default_factory=list)
+    """How often intervals or sets hold the truth of test rows: of all at several levels, and by kind of row at one."""
+    history_of: str = ""
+    """Which network the history of the run is of; "" when none was trained."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhotoGain:
+    """Which two models tell what the photos add, by their difference in the headline metric."""
+
+    with_photos: str
+    without: str
+    same_kind: bool
+    """Both are made in the same way, but for the photos."""
+    used: bool
+    """Whether the model that the run delivers sees photos."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """All figures of a run."""
+
+    target: str
+    task: Task
+    headline: str
+    """Name of the metric that comes first."""
+    rows: dict[SplitName, Count]
+    """Rows used in each part; those of a blend judge out of fold and are trained on."""
+    ours: str
+    """The model that the run delivers."""
+    against: str
+    """That which it is compared with in the verdict."""
+    parts: list[Part]
+    """Those that have rows, the test before the other."""
+    photos: PhotoGain | None = None
+    """None for a table without photos, or where nothing was compared."""
+    contest: Contest | None = None
+    """None of one network."""
+    coverage_level: Share = 0.9
+    """Of the intervals that a report shows."""
+    departure: str = ""
+    """That the test rows are predicted better or worse than the other judged rows promise, and why; "" if not."""
+
+    @property
+    def final(self) -> Part:
+        """The test rows, or those of the folds or of the validation where there is no test."""
+        return self.parts[0]
+
+    @property
+    def scores(self) -> dict[JudgedSplit, dict[str, dict[str, float]]]:
+        """Split -> model -> metric -> value."""
+        return {part.split: {one.model: one.metrics for one in part.scores} for part in self.parts}
+
+    def part_name(self, split: SplitName) -> str:
+        """What the rows of a part are called: each row of the folds was predicted by models that did not see it."""
+        if split == "valid":
+            return "validation" if self.contest is None else "out-of-fold"
+        return split
+
+    @property
+    def answer(self) -> str:
+        """How good the model is, for a reader who knows no metric."""
+        part = self.final
+        ours, rows = part.score(self.ours), self.part_name(part.split)
+        if self.task != "regression":
+            return f"Right for {_of_100(ours)} of 100 {rows} rows."
+        if ours.median_error is None:
+            return ""
+        within = f"alf of the {rows} predictions are within {_rounded_up(ours.median_error)} of the truth."
+        if ours.median_relative_error is None:
+            return f"H{within}"
+        return f"Typically off by {share_text(ours.median_relative_error)}; h{within}"
+
+    @property
+    def answer_of_constant(self) -> str:
+        """How good the best prediction is that is the same for every row; "" where it is not known."""
+        constant = next((one for one in self.final.scores if one.kind == "constant"), None)
+        if constant is None:
+            return ""
+        if self.task != "regression":
+            return f"The most frequent class alone: {_of_100(constant)} of 100."
+        if constant.median_error is None:
+            return ""
+        lead = "The best constant for all rows:"
+        if constant.median_relative_error is None:
+            return f"{lead} half within {_rounded_up(constant.median_error)}."
+        return f"{lead} typically off by {share_text(constant.median_relative_error)}."
+
+    @property
+    def verdict(self) -> str:
+        """What the run showed by the headline metric, with the paired interval of the difference."""
+        return self.findings(values=True)
+
+    def findings(self, *, values: bool) -> str:
+        """The verdict; without the values of the two models where these stand beside it."""
+        part = self.final
+        found = part.difference(self.ours, self.against, self.headline)
+        called = "blend" if self.contest is not None else "mixed model" if self.photos is not None else "network"
+        against = self.against.removesuffix(" only").replace(", ", " on the ").replace("constant", "a constant")
+        where = f"{part.split} " if values else ""
+        said = [difference_sentence(part, found, f"The {called}", against, where=where, values=values)]
+        if self.contest is None and self.photos is not None and found.gain[0] < 0:
+            worse = found.finding == "worse"
+            said.append(f"Prefer {against} here." if worse else "The photos have not shown their worth.")
+        if values and self.contest is not None and self.photos is not None and self.photos.used:
+            alone = part.score(self.photos.without).metrics[self.headline]
+            said.append(f"The table columns alone: {metric_label(self.headline)} {metric_text(alone)}.")
+        constant = next((one for one in part.scores if one.kind == "constant"), None)
+        if constant is not None:
+            mine, nothing = part.score(self.ours).metrics[self.headline], constant.metrics[self.headline]
+            lead = (mine - nothing) * (1 if METRICS[self.headline].higher_is_better else -1)
+            if lead <= 0:
+                how = "just as good" if lead == 0 else "better"
+                said.append(f"A constant is {how} ({metric_text(nothing)}): nothing useful was learned for these rows.")
+        return " ".join(said)
+
+
+def metrics_for(task: Task, target: Target) -> tuple[Metric, ...]:
+    """What is reported for a kind of target; R2 of the logarithm too where the model is fitted on it."""
+    if task != "regression":
+        return CLASSIFICATION_METRICS
+    return (*REGRESSION_METRICS, R2_LOG) if target.log else REGRESSION_METRICS
+
+
+def headline_for(task: Task, target: Target) -> Metric:
+    """The one metric that comes first: relative error for skewed amounts, absolute error for other numbers."""
+    if task == "binary":
+        return AUC
+    if task == "multiclass":
+        return ACCURACY
+    return MAPE if target.log else MAE
+
+
+def judge(
+    rows: Rows,
+    metrics: Sequence[Metric],
+    *,
+    kinds: Mapping[str, ModelKind] | None = None,
+    intervals: Mapping[str, Sequence[Metric]] | None = None,
+    pairs: Mapping[tuple[str, str], Sequence[Metric]] | None = None,
+    relative: bool = False,
+    seconds: Mapping[str, float] | None = None,
+) -> Part:
+    """Score all models; each metric of each model is resampled at most once, for its interval and its differences.
+
+    Args:
+        rows: at least one.
+        kinds: by model, "candidate" by default.
+        intervals: by model, the metrics that have an interval; by default all of all.
+        pairs: by a model and the one that it is compared with, the metrics of which differences are told.
+        relative: whether errors are told relative to the truth too.
+        seconds: by model, see ``Score``.
+    """
+    kinds, seconds = kinds or {}, seconds or {}
+    intervals = dict.fromkeys(rows.predictions, metrics) if intervals is None else intervals
+    resampled: dict[tuple[str, str], np.ndarray] = {}
+
+    def values(model: str, metric: Metric) -> np.ndarray:
+        if (model, metric.name) not in resampled:
+            resampled[model, metric.name] = bootstrap_values(
+                metric, rows.truth, rows.of(model, metric), groups=rows.groups, weight=rows.weight
+            )
+        return resampled[model, metric.name]
+
+    scores = []
+    for model in rows.predictions:
+        kind = kinds.get(model, "candidate")
+        ends = {metric.name: ends_of(values(model, metric)) for metric in intervals.get(model, ())}
+        absolute, relative_error = (
+            (None, None) if kind == "candidate" else _median_errors(rows, model, relative=relative)
+        )
+        scores.append(
+            Score(
+                model=model,
+                kind=kind,
+                metrics={
+                    metric.name: metric.value(rows.truth, rows.of(model, metric), rows.weight) for metric in metrics
+                },
+                intervals={name: pair for name, pair in ends.items() if not np.isnan(pair).any()},
+                median_error=absolute,
+                median_relative_error=relative_error,
+                seconds=seconds.get(model),
+            )
+        )
+    by_model = {one.model: one for one in scores}
+    differences = []
+    for (model, against), compared in (pairs or {}).items():
+        for metric in compared:
+            low, high = ends_of(values(model, metric) - values(against, metric))
+            value = by_model[model].metrics[metric.name] - by_model[against].metrics[metric.name]
+            finding = _finding(value, low, high, higher_is_better=metric.higher_is_better)
+            differences.append(
+                Difference(
+                    model=model, against=against, metric=metric.name, value=value, low=low, high=high, finding=finding
+                )
+            )
+    ours = next((one.model for one in scores if one.kind == "ours"), None)
+    members = None if rows.groups is None else rows_of_groups(rows.groups)
+    return Part(
+        split=rows.split,
+        rows=len(rows.truth),
+        groups=None if members is None else len(members),
+        scores=scores,
+        differences=differences,
+        errors=[] if ours is None else _largest_errors(rows, ours),
+    )
+
+
+def difference_sentence(
+    part: Part, found: Difference, model: str, against: str, *, where: str = "", values: bool = True
+) -> str:
+    """Which of two models is better, by how much, and whether that is beyond noise.
+
+    Args:
+        model, against: what they are called; the sentence begins with the first.
+        where: what stands before the metric, "test ".
+        values: say those of both models too.
+    """
+    label = f"{where}{metric_label(found.metric)}"
+    mine, theirs = (part.score(name).metrics[found.metric] for name in (found.model, found.against))
+    on = f" on {part.rows} row{'' if part.rows == 1 else 's'}"
+    if np.isnan(found.value):
+        return f"{model} and {against} cannot be compared: there is no {label}{on}."
+    numbers = f"{label} {metric_text(mine)} against {metric_text(theirs)}{on}, " if values else f"{label}, "
+    numbers += "a difference of"
+    if found.finding == "equal":
+        return f"{model} is exactly as good as {against}{on}."
+    lead = "ahead of" if found.gain[0] > 0 else "behind" if found.gain[0] < 0 else "level with"
+    if found.finding == "unknown":
+        return f"{model} is {lead} {against}, on too few rows for an interval: {numbers} {found.value:+.3g}."
+    numbers += f" {found.value:+.3g} (95 % CI {found.low:+.3g} to {found.high:+.3g})"
+    if found.finding == "within noise":
+        return f"{model} is {lead} {against}, but within noise: {numbers}."
+    return f"{model} is {found.finding} than {against}, beyond noise: {numbers}."
+
+
+def share_text(share: float) -> str:
+    """A share in per cent, with the digits that matter.
+
+    >>> [share_text(share) for share in (0.1834, 0.0042, 1.21, float("nan"))]
+    ['18 %', '0.42 %', '121 %', 'n/a']
+    """
+    if np.isnan(share):
+        return "n/a"
+    return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.2g} %"
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write ``results.json`` of a run folder."""
+    text = json.dumps({"version": VERSION, **to_plain(result)}, indent=1, ensure_ascii=False)
+    write_file(folder / RESULTS, text.encode("utf-8", "backslashreplace"))
+
+
+def read_result(folder: Path) -> Result:
+    """Read ``results.json`` of a run folder.
+
+    Raises:
+        ConfigError: there is none.
+        DataError: it is damaged, or a newer mixfit wrote it.
+    """
+    found: Result = from_plain(Result, read_versioned(folder, RESULTS, VERSION), RESULTS)
+    fault = _fault(found)
+    if fault:
+        raise DataError(f"{folder / RESULTS} is damaged: {fault}.")
+    return found
+
+
+def read_versioned(folder: Path, name: str, version: int) -> dict[str, Any]:
+    """A JSON file that a training leaves in its run folder.
+
+    Args:
+        version: the one that is read; older and newer ones are refused.
+    Raises:
+        ConfigError: there is none.
+        DataError: it is damaged, or another version of mixfit wrote it.
+    """
+    path, again = folder / name, f"Write its results anew with: mixfit train --resume {folder}"
+    if not folder.is_dir():
+        raise ConfigError(f"There is no run folder {folder}.")
+    if not is_there(path):
+        raise ConfigError(
+            f"{folder} holds no {name}: its training was stopped before the end, or an older mixfit made it. {again}"
+        )
+    said = read_json(path)
+    found = said.get("version") if isinstance(said, dict) else None
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise DataError(f"{path} is not what a training writes: it has no version.")
+    if found > version:
+        raise DataError(f"{path} has a version newer than {version}: read it with a newer mixfit.")
+    if found < version:
+        raise DataError(f"{path} is of an older mixfit. {again}")
+    return from_plain(dict[str, Any], said, name)
+
+
+def _fault(found: Result) -> str:
+    """What does not belong together; "" where all does."""
+    if not found.parts or len({part.split for part in found.parts}) < len(found.parts):
+        return "it has no rows that judge, or twice the same"
+    if any(one.inside > one.count for one in ([] if found.contest is None else found.contest.coverage)):
+        return "more rows are inside of intervals than there are"
+    pairs = [(found.ours, found.against)]
+    if found.photos is not None:
+        pairs.append((found.photos.with_photos, found.photos.without))
+    for part in found.parts:
+        scores = {one.model: one for one in part.scores}
+        names = set(next(iter(scores.values())).metrics) if scores else set()
+        if not names <= set(METRICS) or any(set(one.metrics) != names for one in part.scores):
+            return "a metric is unknown, or not of every model"
+        if found.headline not in names or not {name for pair in pairs for name in pair} <= set(scores):
+            return "it lacks the headline metric or a model that is compared"
+        if len(scores) < len(part.scores) or any(one.metric not in METRICS for one in part.differences):
+            return "a model is there twice, or a metric is unknown"
+        known = {(one.model, one.against) for one in part.differences if one.metric == found.headline}
+        if not set(pairs) <= known:
+            return "it lacks a difference"
+    return ""
+
+
+def _of_100(score: Score) -> str:
+    """How many of 100 rows get the right class; never all or none where it is not."""
+    share = score.metrics[ACCURACY.name]
+    if np.isnan(share):
+        return "n/a"
+    if 0 < share < 0.005:
+        return "fewer than 1"
+    return "more than 99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
+
+
+def _rounded_up(value: float) -> str:
+    """Three digits that are no less than the value, so that what is said to be within them is.
+
+    >>> _rounded_up(9.7641), _rounded_up(0.5), _rounded_up(12_341.0)
+    ('9.77', '0.5', '12,400')
+    """
+    if not np.isfinite(value) or value <= 0:
+        return metric_text(value)
+    step = 10.0 ** (np.floor(np.log10(value)) - 2)
+    shown = float(f"{np.ceil(round(value / step, 6)) * step:.3g}")
+    return f"{shown:,.0f}" if shown >= 10_000 else f"{shown:.3g}"
+
+
+def _median_errors(rows: Rows, model: str, *, relative: bool) -> tuple[float | None, float | None]:
+    """Half of the predictions are off by no more, and the same relative to the truth; None for classes."""
+    found = rows.predictions[model]
+    if found.ndim == 2 or not _counts(rows):
+        return None, None
+    with np.errstate(over="ignore"):
+        errors = np.abs(found - rows.truth)
+        (median,) = weighted_quantile(errors, (0.5,), rows.weight)
+        if not relative or (rows.truth == 0).any():
+            return float(median), None
+        (share,) = weighted_quantile(errors / np.abs(rows.truth), (0.5,), rows.weight)
+    return float(median), float(share)
+
+
+def _counts(rows: Rows) -> bool:
+    """Whether any row does."""
+    return bool(len(rows.truth)) if rows.weight is None else bool(rows.weight.any())
+
+
+def _largest_errors(rows: Rows, model: str) -> list[tuple[Share, float]]:
+    found = rows.predictions[model]
+    if found.ndim == 2 or not _counts(rows):
+        return []
+    with np.errstate(over="ignore"):
+        distances = weighted_quantile(np.abs(found - rows.truth), ERROR_SHARES, rows.weight)
+    return list(zip(ERROR_SHARES, distances.tolist(), strict=True))
+
+
+def _finding(value: float, low: float, high: float, *, higher_is_better: bool) -> Finding:
+    if np.isnan(value) or np.isnan(low):
+        return "unknown"
+    if value == low == high == 0:
+        return "equal"
+    if low <= 0 <= high:
+        return "within noise"
+    return "better" if (low > 0) == higher_is_better else "worse"

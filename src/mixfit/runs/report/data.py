@@ -1,0 +1,469 @@
+"""What a report shows of the data: how the values of each column are spread, a few rows as they stand in the table, and
+the rows with the largest errors with what is unusual about them.
+
+In: the data of a training and predictions. Out: ``DataFacts``, ``ShownRow``s, and small JPEGs of their photos. What is
+unusual is told by simple checks against the training rows: none proves why a prediction failed."""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.checks.photos import equal_files
+from mixfit.data.columns.target import wants_log
+from mixfit.data.columns.values import is_day_first, to_keys, to_numbers, to_times
+from mixfit.data.load import MixedData
+from mixfit.data.photos.cells import photo_name, shown_cell
+from mixfit.data.photos.decode import ImageError, read_image
+from mixfit.evaluation.facts import rows_with_photo
+from mixfit.runs.report.content import DataFacts, Distribution, ShownPhoto, ShownRow
+from mixfit.runs.report.figures import compact
+from mixfit.runs.report.render import percent, plural
+
+MOST_COLUMNS = 30
+BINS, LEVELS, DATE_BINS = 16, 5, 12
+LONGEST_LEVEL = 40
+MOST_REASONS = 6
+_RARE = 2  # training rows that a level is in
+_FEWEST = 50  # training rows, before "rare" says anything
+_EDGE = 0.01  # share of the training rows beyond a value
+SAMPLES, WORST = 4, 8
+MOST_PHOTOS, MOST_CELLS = 4, 12
+SIDE, QUALITY = 240, 72
+"""Longer side of a small picture in pixels, and its quality as a JPEG: about 8 kB each."""
+
+
+def describe_data(mixed: MixedData, samples: list[ShownRow]) -> DataFacts:
+    """Distributions of the target and of the columns in use, as far as they can be read beside each other."""
+    schema = mixed.schema
+    used = [c.name for c in schema.columns if c.role in ("number", "category", "date", "image", "group", "split")]
+    names = [schema.target, *used]
+    shown = [_distribution(mixed, name) for name in names[:MOST_COLUMNS]]
+    notes = []
+    if len(names) > MOST_COLUMNS:
+        notes.append(f"The values of the target and of the first {MOST_COLUMNS - 1} columns in use are drawn.")
+    if mixed.arrays.weight is not None:
+        notes.append("Rows are counted here, whatever they weigh; all metrics are weighted.")
+    if mixed.photos is not None:
+        readable = len(mixed.photos.files) - len(mixed.photo_failures)
+        absent = sum(record.action == "photo masked" for record in mixed.photos.bad)
+        without = int((~rows_with_photo(mixed, np.arange(len(mixed.frame)))).sum())
+        notes.append(
+            f"{readable:,} different photos were read; {len(mixed.photo_failures):,} could not be decoded; "
+            f"{plural(absent, 'cell')} named photos that are not there; {without:,} of {len(mixed.frame):,} rows have "
+            "none."
+        )
+    return DataFacts(distributions=[one for one in shown if one is not None], samples=samples, notes=notes)
+
+
+def _distribution(mixed: MixedData, name: str) -> Distribution | None:
+    role = next(column.role for column in mixed.schema.columns if column.name == name)
+    if role == "image":
+        return _photo_counts(mixed, name)
+    if name not in mixed.frame:
+        return None
+    column = mixed.frame[name]
+    if role == "number" or (role == "target" and mixed.schema.task == "regression"):
+        return _numbers(name, to_numbers(column).values)
+    if role == "date":
+        return _dates(name, column)
+    return _levels(name, to_keys(column))
+
+
+def _numbers(name: str, values: np.ndarray) -> Distribution | None:
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    low, middle, high = (float(value) for value in np.quantile(values, [0, 0.5, 1]))
+    distinct = len(np.unique(values))
+    log = distinct > 2 and wants_log(values)
+    scaled = np.log(values) if log else values
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.ptp(scaled)):  # too far apart for bins of equal width
+            return None
+    counts, bounds = np.histogram(scaled, bins=min(BINS, distinct))
+    edges = np.exp(bounds) if log else bounds
+    summary = f"{compact_number(low)} to {compact_number(high)}, median {compact_number(middle)}"
+    return Distribution(
+        column=name,
+        kind="numbers",
+        labels=[f"{compact_number(a)} to {compact_number(b)}" for a, b in pairwise(edges)],
+        counts=[int(count) for count in counts],
+        summary=summary + (" (log scale)" if log else ""),
+    )
+
+
+def compact_number(value: float) -> str:
+    """A number of a table in few characters: whole ones as they are, others to four digits.
+
+    >>> [compact_number(value) for value in (2019.0, 21_500.0, 5.93512, 4e12)]
+    ['2019', '21,500', '5.935', '4e+12']
+    """
+    value = float(value)
+    if abs(value) < 1e6 and value == int(value):
+        return f"{int(value):,}" if abs(value) >= 1e4 else f"{int(value)}"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else compact(float(f"{value:.4g}"))
+
+
+def _dates(name: str, column: pd.Series) -> Distribution | None:
+    times, _ = to_times(column, day_first=is_day_first(column))
+    known = times[~np.isnat(times)].astype("datetime64[s]").astype(np.int64)
+    if not len(known):
+        return None
+    counts, edges = np.histogram(known, bins=min(DATE_BINS, len(np.unique(known))))
+    days = [str(np.datetime64(int(edge), "s").astype("datetime64[D]")) for edge in edges]
+    return Distribution(
+        column=name,
+        kind="dates",
+        labels=[f"{a} to {b}" for a, b in pairwise(days)],
+        counts=[int(count) for count in counts],
+        summary=f"{days[0]} to {days[-1]}",
+    )
+
+
+def _levels(name: str, keys: pd.Series) -> Distribution | None:
+    counted = keys.dropna().value_counts()
+    if not len(counted):
+        return None
+    top = counted.sort_index(kind="stable").sort_values(ascending=False, kind="stable").head(LEVELS)
+    return Distribution(
+        column=name,
+        kind="levels",
+        labels=[_cut(str(level)) for level in top.index],
+        counts=[int(count) for count in top],
+        summary=f"{len(counted):,} different",
+        others=int(counted.sum() - top.sum()),
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_LEVEL else text[: LONGEST_LEVEL - 1] + "…"
+
+
+def _photo_counts(mixed: MixedData, name: str) -> Distribution | None:
+    assert mixed.photos is not None
+    mine = np.array([column == name for column in mixed.photos.slot_columns])
+    number = mixed.photos.readable(mixed.photo_failures)[:, mine].sum(axis=1)
+    counts = np.bincount(number)
+    shown = np.flatnonzero(counts)[:LEVELS].tolist()
+    return Distribution(
+        column=name,
+        kind="photos",
+        labels=["no photo" if one == 0 else f"{one} photo{'s' if one > 1 else ''}" for one in shown],
+        counts=[int(counts[one]) for one in shown],
+        summary="photos a row",
+        others=int(len(number) - counts[shown].sum()),
+    )
+
+
+class Unusual:
+    """Knows the training rows, and compares others with them.
+
+    Args:
+        mixed: the data; ``split.train`` are the rows that were learned from.
+        bad: every record of the run.
+    """
+
+    def __init__(self, mixed: MixedData, bad: list[BadInput]) -> None:
+        self.mixed, self.train = mixed, mixed.split.train
+        self._bad: dict[int, list[BadInput]] = defaultdict(list)
+        for record in bad:
+            self._bad[record.row].append(record)
+
+    @cached_property
+    def _learned(self) -> frozenset[int]:
+        """Rows of the folds judge and are learned from: without test rows a row is not to be compared with itself."""
+        return frozenset(self.train.tolist())
+
+    def about(self, row: int) -> list[str]:
+        """Sentences about the row at a position, at most ``MOST_REASONS``; what is broken comes first."""
+        number = int(self.mixed.row_numbers[row])
+        found = [f"{one.column}: {one.problem} ({one.action})" for one in self._bad[number]]
+        found += [*self._photo(row), *self._target(row), *self._numbers(row), *self._levels(row), *self._empty(row)]
+        return found[:MOST_REASONS]
+
+    def _photo(self, row: int) -> list[str]:
+        if self.mixed.photos is None:
+            return []
+        if not self._with_photo[row]:
+            share = float(self._with_photo[self.train].mean())
+            said = f"it has no photo that can be read; {percent(share)} of the training rows have one"
+            return [said] if share else []
+        return self._shared_photo(row)
+
+    @cached_property
+    def _readable(self) -> np.ndarray:
+        """Which slots of the rows hold a photo that could be read."""
+        assert self.mixed.photos is not None
+        return self.mixed.photos.readable(self.mixed.photo_failures)
+
+    @cached_property
+    def _with_photo(self) -> np.ndarray:
+        return np.asarray(self._readable.any(axis=1))
+
+    def _shared_photo(self, row: int) -> list[str]:
+        """Another row with the same photo and another target."""
+        photos = self.mixed.photos
+        assert photos is not None
+        truth = self._targets
+        for place in np.flatnonzero(self._readable[row]):
+            equal = _equal_to(photos.files, int(photos.slots[row, place]), self._sizes)
+            rows = np.flatnonzero(np.isin(photos.slots, equal).any(axis=1))
+            known = [int(other) for other in rows if other != row and pd.notna(truth.iloc[other])]
+            others = [other for other in known if truth.iloc[other] != truth.iloc[row]]
+            if others:
+                said = f"{self.mixed.schema.target}, {_quoted(truth.iloc[others[0]])}"
+                return [f"row {self.mixed.row_numbers[others[0]]} has the same photo with another {said}"]
+        return []
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        photos = self.mixed.photos
+        assert photos is not None
+        return np.array([_size(file) for file in photos.files], dtype=np.int64)
+
+    @cached_property
+    def _targets(self) -> pd.Series:
+        return to_keys(self.mixed.frame[self.mixed.schema.target])
+
+    def _target(self, row: int) -> list[str]:
+        name, classes = self.mixed.schema.target, self.mixed.target.classes
+        if classes is None:
+            return self._number(name, row)
+        mine = self._targets.iloc[row]
+        share = float((self._targets.iloc[self.train] == mine).mean())
+        wanted = 0.5 / len(classes)
+        if share >= wanted:
+            return []
+        rows = int((self._targets.iloc[self.train] == mine).sum())
+        return [f"its class {_quoted(mine)} is rare: {rows:,} of {len(self.train):,} training rows"]
+
+    def _numbers(self, row: int) -> list[str]:
+        return [text for name in self.mixed.schema.names("number") for text in self._number(name, row)]
+
+    def _number(self, name: str, row: int) -> list[str]:
+        values, known = self._columns[name]
+        value = values[row]
+        if not np.isfinite(value) or not len(known):
+            return []
+        if row in self._learned:  # it is compared with the others
+            known = np.delete(known, np.searchsorted(known, value))
+        if not len(known):
+            return []
+        if not known[0] <= value <= known[-1]:
+            above = f"above all training rows (at most {compact_number(known[-1])})"
+            where = above if value > known[-1] else f"below all training rows (at least {compact_number(known[0])})"
+        else:
+            where = self._at_the_edge(value, known)
+        return [f"{name} is {compact_number(value)}, {where}"] if where else []
+
+    @staticmethod
+    def _at_the_edge(value: float, known: np.ndarray) -> str:
+        """How a number lies that few training rows reach; "" for others, and where numbers are few or repeat."""
+        if len(known) < _FEWEST or len(np.unique(known)) < _FEWEST:
+            return ""
+        if len(known) - np.searchsorted(known, value, side="left") <= _EDGE * len(known):
+            return "higher than in nearly all training rows"
+        if np.searchsorted(known, value, side="right") <= _EDGE * len(known):
+            return "lower than in nearly all training rows"
+        return ""
+
+    @cached_property
+    def _columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """All values of each column of numbers, and the sorted ones of the training rows."""
+        schema = self.mixed.schema
+        names = [*schema.names("number"), *([schema.target] if schema.task == "regression" else [])]
+        found = {}
+        for name in names:
+            values = to_numbers(self.mixed.frame[name]).values
+            known = values[self.train]
+            found[name] = values, np.sort(known[np.isfinite(known)])
+        return found
+
+    def _levels(self, row: int) -> list[str]:
+        found = []
+        for name, (keys, counts) in self._keys.items():
+            level = keys.iloc[row]
+            if pd.isna(level):
+                continue
+            other = row in self._learned
+            rows = int(counts.get(level, 0)) - other
+            if rows == 0:
+                if not any(one.column == name for one in self._bad[row]):  # it is said there
+                    found.append(f"{name} is {_quoted(level)}, which no {'other ' * other}training row has")
+            elif rows <= _RARE and len(self.train) >= _FEWEST:
+                found.append(f"{name} is {_quoted(level)}, as in only {rows} training row{'s' if rows > 1 else ''}")
+        return found
+
+    @cached_property
+    def _keys(self) -> dict[str, tuple[pd.Series, pd.Series]]:
+        """All levels of each category, and how many training rows have them."""
+        columns = {name: to_keys(self.mixed.frame[name]) for name in self.mixed.schema.names("category")}
+        return {name: (keys, keys.iloc[self.train].value_counts()) for name, keys in columns.items()}
+
+    def _empty(self, row: int) -> list[str]:
+        found = []
+        for name, (values, known) in self._columns.items():
+            share = 1 - len(known) / max(len(self.train), 1)
+            if np.isnan(values[row]) and share < 0.1:
+                often = f"in {percent(share)} of the training rows" if share else "in no training row"
+                found.append(f"{name} is missing, as {often}")
+        return found
+
+
+def _quoted(level: object) -> str:
+    text = str(level)
+    return repr(text if len(text) <= 60 else text[:59] + "…")
+
+
+def _size(file: Path | bytes) -> int:
+    if isinstance(file, bytes):
+        return len(file)
+    try:
+        return os.stat(file).st_size  # noqa: PTH116 - pathlib takes twice the time, and there are many photos
+    except OSError:
+        return -1
+
+
+def _equal_to(files: Sequence[Path | bytes], number: int, sizes: np.ndarray) -> list[int]:
+    """Numbers of the files with the bytes of one, that one too; only files of its size are read."""
+    alike = [number, *(other for other in np.flatnonzero(sizes == sizes[number]).tolist() if other != number)]
+    first = equal_files([files[other] for other in alike])
+    return [other for other, same in zip(alike, first == first[0], strict=True) if same]
+
+
+def sample_rows(mixed: MixedData, *, seed: int = 0) -> list[ShownRow]:
+    """A few training rows; where there are photos, rows that have some."""
+    rows = mixed.split.train
+    seen = rows_with_photo(mixed, rows)
+    rows = rows[seen] if seen.any() else rows
+    chosen = np.random.default_rng(seed).choice(rows, size=min(SAMPLES, len(rows)), replace=False)
+    return [_shown_row(mixed, int(row), "training rows", [], with_target=True) for row in np.sort(chosen)]
+
+
+def worst_places(truth: np.ndarray, prediction: np.ndarray, *, log: bool) -> np.ndarray:
+    """Places of the rows with the largest errors, the worst first; right predictions are never among them.
+
+    Args:
+        truth: numbers, or class indices, ``(rows,)``.
+        prediction: numbers ``(rows,)``, or probabilities ``(rows, classes)``: then the less probable the truth, the
+            worse.
+        log: judge a number by its ratio to the truth.
+    """
+    if prediction.ndim == 2:
+        error = 1.0 - prediction[np.arange(len(truth)), truth]
+        error = np.where(prediction.argmax(1) == truth, -1.0, error)
+    elif log and len(truth) and min(truth.min(), prediction.min()) > 0:
+        error = np.abs(np.log(prediction) - np.log(truth))
+    else:
+        error = np.abs(prediction - truth)
+    order = np.argsort(-error, kind="stable")[:WORST]
+    return order[error[order] > 0]
+
+
+def worst_rows(
+    mixed: MixedData,
+    unusual: Unusual,
+    positions: np.ndarray,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    part: str,
+    interval: tuple[np.ndarray, np.ndarray] | None = None,
+    level: float = 0.9,
+) -> list[ShownRow]:
+    """The rows with the largest errors, each with what is unusual about it.
+
+    Args:
+        positions: of the rows in the table, ``(rows,)``.
+        truth, prediction: as for ``worst_places``.
+        part: what the rows are called.
+        interval: lower and upper ends at ``level``.
+    """
+    found = []
+    for place in worst_places(truth, prediction, log=mixed.target.log).tolist():
+        row = int(positions[place])
+        reasons = unusual.about(row)
+        if interval is not None:
+            reasons = [*_beyond(truth[place], interval[0][place], interval[1][place], level), *reasons]
+        found.append(_shown_row(mixed, row, part, reasons, with_target=False))
+    return found
+
+
+def _beyond(truth: float, low: float, high: float, level: float) -> list[str]:
+    if low <= truth <= high:
+        return []
+    return [f"the truth lies {'above' if truth > high else 'below'} the {percent(level)} interval of the row"]
+
+
+def _shown_row(mixed: MixedData, row: int, part: str, reasons: list[str], *, with_target: bool) -> ShownRow:
+    schema = mixed.schema
+    names = [*([schema.target] if with_target else []), *schema.names("group")]
+    names += [c.name for c in schema.columns if c.role in ("number", "category", "date")]
+    cells = [(name, _cell(mixed, name, row)) for name in names[:MOST_CELLS]]
+    photos = _photos_of_row(mixed, row)
+    return ShownRow(
+        row=int(mixed.row_numbers[row]),
+        part=part,
+        cells=cells,
+        photos=photos[:MOST_PHOTOS],
+        more_photos=max(0, len(photos) - MOST_PHOTOS),
+        reasons=reasons,
+    )
+
+
+def _cell(mixed: MixedData, name: str, row: int) -> str:
+    """The cell as the table has it; of a number with many digits those that matter."""
+    cell = to_keys(mixed.frame[name].iloc[[row]]).iloc[0]
+    return "" if cell != cell else shown_cell(cell)  # only nan is not itself
+
+
+def _photos_of_row(mixed: MixedData, row: int) -> list[ShownPhoto]:
+    """Photos that the row names and that exist; those that cannot be read have no file."""
+    if mixed.photos is None:
+        return []
+    found = []
+    for place, number in enumerate(mixed.photos.slots[row].tolist()):
+        if number >= 0:
+            name = photo_name(mixed.photos.files[number])
+            file = "" if number in mixed.photo_failures else f"row-{row}-{place}.jpg"
+            found.append(ShownPhoto(name=name, file=file))
+    return found
+
+
+def small_pictures(mixed: MixedData, rows: list[ShownRow]) -> tuple[list[ShownRow], dict[str, bytes]]:
+    """JPEGs of the photos that are shown; a photo that has gone meanwhile has no file in the rows that come back."""
+    pictures: dict[str, bytes] = {}
+    shown = []
+    for row in rows:
+        photos = []
+        for photo in row.photos:
+            content = pictures.get(photo.file) or _small(mixed, photo)
+            if content is not None:
+                pictures[photo.file] = content
+            photos.append(photo if content is not None else replace(photo, file=""))
+        shown.append(replace(row, photos=photos))
+    return shown, pictures
+
+
+def _small(mixed: MixedData, photo: ShownPhoto) -> bytes | None:
+    if not photo.file or mixed.photos is None:
+        return None
+    row, place = (int(part) for part in photo.file.removesuffix(".jpg").split("-")[1:])
+    try:
+        image = Image.fromarray(read_image(mixed.photos.files[mixed.photos.slots[row, place]], follow_links=False))
+    except ImageError:
+        return None
+    image.thumbnail((SIDE, SIDE))
+    content = BytesIO()
+    image.save(content, format="JPEG", quality=QUALITY)
+    return content.getvalue()

@@ -1,0 +1,549 @@
+"""What the sections of a report show: values, sentences, figures, and places on a scale from 0 to 100.
+
+In: ``ReportContent``. Out: what the templates lay out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int, Shaped
+from markupsafe import Markup
+
+from mixfit.ensemble.calibration import calibration_error, chance_range, judged_probability, reliability
+from mixfit.evaluation.result import Part, Result, Score
+from mixfit.predictor.card import Coverage
+from mixfit.runs.report import figures
+from mixfit.runs.report.content import Distribution, ReportContent, ShownRow
+from mixfit.runs.report.render import ends_text, number, percent, plain, plural, short
+from mixfit.training.metrics import METRICS, metric_label
+
+SHOWN_EPOCHS = 500
+LARGEST_MATRIX = 20
+"""Classes of a confusion matrix that is shown in full."""
+SHOWN_PAIRS = 20
+LARGEST_HEAT_MAP = 200
+_ALONE = 1.05
+"""Classes in a set in the mean, below which it is as good as the predicted class alone."""
+_BAR, _HEIGHT = 7, 30  # of a histogram, in units of its drawing
+_IGNORED = 8
+
+
+def part_heading(result: Result, part: Part) -> str:
+    """The name of a part with the number of its rows."""
+    return f"{result.part_name(part.split).capitalize()}, {plural(part.rows, 'row')}"
+
+
+def best_first(result: Result, scores: Sequence[Score]) -> list[Score]:
+    """By the headline metric; those whose value is unknown come last."""
+    sign = -1.0 if METRICS[result.headline].higher_is_better else 1.0
+    return sorted(scores, key=lambda score: np.nan_to_num(sign * score.metrics[result.headline], nan=np.inf))
+
+
+def compared_scores(result: Result) -> list[Score]:
+    """The scores of the models that are compared, on the rows that judge, the best first."""
+    # Without photos in it, the delivered blend is that of the table.
+    gain = result.photos
+    twin = gain.without if gain is not None and gain.same_kind and not gain.used else ""
+    return best_first(result, [one for one in result.final.scores if one.kind != "candidate" and one.model != twin])
+
+
+def answer_view(result: Result) -> dict[str, Any]:
+    """The headline metric of the models that are compared, and where it lies between the ends of a scale."""
+    scores, part = compared_scores(result), result.final
+    ends = [end for one in scores for end in (one.metrics[result.headline], *one.interval(result.headline))]
+    finite = [end for end in ends if np.isfinite(end)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    direction = "higher is better" if METRICS[result.headline].higher_is_better else "lower is better"
+    return {
+        "answer": result.answer,
+        "constant": result.answer_of_constant,
+        "verdict": " ".join(filter(None, [result.departure, result.findings(values=False)])),
+        "heading": f"{metric_label(result.headline)} on {plural(part.rows, f'{result.part_name(part.split)} row')}, "
+        f"{direction}",
+        "has_intervals": any(result.headline in one.intervals for one in scores),
+        "lines": [_line(result, score, low, high) for score in scores],
+        "units": "rows" if part.groups is None else "groups",
+    }
+
+
+def _line(result: Result, score: Score, low: float, high: float) -> dict[str, Any]:
+    """One model: its value, its interval, and where they lie between the ends of the scale."""
+    value, (left, right) = score.metrics[result.headline], score.interval(result.headline)
+    room = high - low
+
+    def place(number_: float) -> float:
+        return round(100 * (number_ - low) / room, 2) if room > 0 else 50.0
+
+    drawn = np.isfinite(value)
+    return {
+        "model": score.model,
+        "ours": score.kind == "ours",
+        "value": value,
+        "interval": (left, right) if np.isfinite(left) else None,
+        "dot": place(value) if drawn else None,
+        "left": place(left) if np.isfinite(left) else None,
+        "width": round(place(right) - place(left), 2) if np.isfinite(left) and room > 0 else 0,
+    }
+
+
+def beaten_by_table(result: Result) -> str:
+    """The sentence that a model without photos is better than the delivered one; "" when none is, or none is known.
+
+    Judged on the first part of which the values are known: the test rows, or the validation rows."""
+    sign = 1.0 if METRICS[result.headline].higher_is_better else -1.0
+    for part in result.parts:
+        known = [score for score in part.scores if np.isfinite(score.metrics[result.headline])]
+        ours = [score for score in known if score.kind == "ours"]
+        table = [score for score in known if score.kind == "table"]
+        if not ours or not table:
+            continue
+        best = max(table, key=lambda score: sign * score.metrics[result.headline])
+        if sign * best.metrics[result.headline] <= sign * ours[0].metrics[result.headline]:
+            return ""
+        return (
+            f"A model of the table alone does better on the {result.part_name(part.split)} rows: "
+            f"{short(best.model)} reaches {metric_label(result.headline)} {number(best.metrics[result.headline])}, "
+            f"{short(ours[0].model)} {number(ours[0].metrics[result.headline])}."
+        )
+    return ""
+
+
+def photos_view(result: Result) -> dict[str, Any] | None:
+    """What the photos add: the decision, and the difference on each part; None where nothing was compared."""
+    gain = result.photos
+    if gain is None:
+        return None
+    lines = []
+    for part in result.parts:
+        found = part.difference(gain.with_photos, gain.without, result.headline)
+        better, low, high = found.gain
+        lines.append(
+            {
+                "part": part_heading(result, part),
+                "groups": part.groups,
+                "with_photos": part.score(gain.with_photos).metrics[result.headline],
+                "without": part.score(gain.without).metrics[result.headline],
+                "gain": better,
+                "interval": (low, high),
+            }
+        )
+    rule = None if result.contest is None else result.contest.photos
+    return {
+        "sentences": _photo_sentences(result),
+        "lines": lines,
+        "with_name": gain.with_photos,
+        "without_name": gain.without,
+        "units": "rows" if result.final.groups is None else "groups",
+        "by_rule": rule is not None,
+    }
+
+
+def _photo_sentences(result: Result) -> list[str]:
+    """What was decided of the photos by the folds, and what the final rows say to it.
+
+    That photos help is said by the rule alone: an interval of the test rows neither makes nor withdraws that claim."""
+    gain = result.photos
+    assert gain is not None
+    if not gain.same_kind:
+        how = "--preset quick fits the same models with and without photos"
+        return [f"Compared is {gain.without}, another kind of model: {how}."]
+    rule = None if result.contest is None else result.contest.photos
+    said = [] if rule is None else [rule.why]
+    _, low, high = result.final.difference(gain.with_photos, gain.without, result.headline).gain
+    rows, claim = f"the {result.part_name(result.final.split)} rows", rule is not None and rule.claim
+    if np.isnan(low):
+        said.append(f"For {rows} there is no interval: they are too few, or the metric cannot be computed.")
+    elif high < 0:
+        said.append(f"On {rows} the photos {'make' if gain.used else 'would have made'} it worse.")
+    elif claim and low <= 0:
+        said.append(f"The difference on {rows} alone is within noise.")
+    elif rule is not None and not claim and low > 0:
+        said.append(f"The difference on {rows} is beyond noise, but a claim is made by the out-of-fold rows only.")
+    return said
+
+
+def unused_columns(content: ReportContent) -> str:
+    """The ignored columns and why each is, in a line; "" where there are none."""
+    ignored = [column for column in content.schema.columns if column.role == "ignored"]
+    if not ignored:
+        return ""
+    named = [f"{short(one.name)} ({short(one.reason)})" if one.reason else short(one.name) for one in ignored]
+    more = f"; and {len(named) - _IGNORED} more, listed below" if len(named) > _IGNORED else ""
+    return f"Not used: {'; '.join(named[:_IGNORED])}{more}."
+
+
+def _numbers(history: pd.DataFrame, name: str) -> Float[np.ndarray, " epochs"]:
+    return pd.to_numeric(history[name], errors="coerce").to_numpy(dtype=np.float64)
+
+
+def curves(content: ReportContent) -> list[dict[str, str | Markup]]:
+    """Train and validation loss, and the headline metric where the history has it."""
+    history, metric = content.history, content.result.headline
+    if history.empty:
+        return []
+    epochs = _numbers(history, "epoch") if "epoch" in history else np.arange(1.0, len(history) + 1)
+    colours = {"train": figures.ACCENT, "valid": figures.SECOND}
+    losses = [(part, colours[part], f"{part}_loss") for part in ("train", "valid")]
+    metrics = [("train", figures.ACCENT, f"train_{metric}"), ("valid", figures.SECOND, f"valid_{metric}")]
+    if f"valid_{metric}" not in history:
+        metrics = [("valid", figures.SECOND, metric)]
+    plans: list[tuple[str, str, list[tuple[str, str, str]], Callable[..., Any]]] = [
+        ("curve-loss", "Loss", losses, np.nanargmin),
+        (
+            "curve-metric",
+            metric_label(metric),
+            metrics,
+            np.nanargmax if METRICS[metric].higher_is_better else np.nanargmin,
+        ),
+    ]
+    found: list[dict[str, str | Markup]] = []
+    for name, heading, wanted, best_of in plans:
+        lines = [(label, colour, _numbers(history, column)) for label, colour, column in wanted if column in history]
+        if not lines:
+            continue
+        judged = np.where(np.isfinite(lines[-1][2]), lines[-1][2], np.nan)
+        mark, caption = None, "No finite value was recorded."
+        if not np.isnan(judged).all():
+            best = int(best_of(judged))
+            mark = float(epochs[best])
+            caption = (
+                f"Best {'validation' if lines[-1][0] == 'valid' else 'training'} value {number(float(judged[best]))}, "
+                f"in epoch {plain(mark)} of {plain(float(epochs[-1]))} (dotted)."
+            )
+        svg = figures.line_figure(name, f"{heading} by epoch. {caption}", epochs, lines, mark=mark)
+        found.append({"heading": heading, "svg": svg, "caption": caption})
+    return found
+
+
+def history_heading(name: str) -> str:
+    """A column of the history as people write it.
+
+    >>> history_heading("valid_mae"), history_heading("train_loss"), history_heading("lr")
+    ('validation MAE', 'training loss', 'learning rate')
+    """
+    for start, called in (("train_", "training "), ("valid_", "validation ")):
+        if name.startswith(start):
+            return called + metric_label(name.removeprefix(start))
+    return {"lr": "learning rate", "seconds": "seconds"}.get(name, metric_label(name))
+
+
+def history_rows(history: pd.DataFrame) -> list[list[str]]:
+    """The first epochs as texts, row by row."""
+    shown = history.head(SHOWN_EPOCHS)
+    columns = [[plain(float(value)) for value in _numbers(shown, name)] for name in shown.columns]
+    return [list(cells) for cells in zip(*columns, strict=True)]
+
+
+def calibration_view(content: ReportContent) -> dict[str, Any]:
+    """Reliability of probabilities; of intervals how often they hold the truth."""
+    return {
+        "probabilities": _probabilities(content),
+        "levels": coverage_by_level(content.result),
+        "coverage": _kinds_of_rows(content.result),
+        "sentences": _interval_sentences(content.result),
+    }
+
+
+def _probabilities(content: ReportContent) -> dict[str, Any] | None:
+    if content.probabilities is None or not len(content.truth):
+        return None
+    bins = reliability(
+        *judged_probability(content.truth.astype(np.int64), content.probabilities), weight=content.weight
+    )
+    error = calibration_error(bins)
+    what = f"class {short(content.classes[1])}" if len(content.classes) == 2 else "predicted class"
+    part = content.result.part_name(content.result.final.split)
+    caption = (
+        f"n = {len(content.truth):,} {part} rows; on the line probabilities are exact. Larger dots have more rows."
+    )
+    title = f"Calibration curve of the {what}. {caption}"
+    return {
+        "what": what,
+        "error": error,
+        "bins": bins,
+        "caption": caption,
+        "svg": figures.reliability_figure(
+            "reliability-figure",
+            title,
+            np.array([one.predicted for one in bins]),
+            np.array([one.observed for one in bins]),
+            np.array([one.count for one in bins], dtype=np.float64),
+        ),
+        "sentence": (
+            f"The probability of the {what} is off by {number(error)} on average over "
+            f"{plural(len(content.truth), f'{part} row')} (expected calibration error; 0 is exact)."
+        ),
+    }
+
+
+def coverage_by_level(result: Result) -> list[Coverage]:
+    """Of all test rows, by level."""
+    return [] if result.contest is None else [one for one in result.contest.coverage if one.rows == "all"]
+
+
+def _kinds_of_rows(result: Result) -> list[dict[str, Any]]:
+    """Coverage by kind of row, with what chance alone does to exact intervals of so many rows."""
+    found = []
+    for part in [] if result.contest is None else result.contest.coverage:
+        if part.level != result.coverage_level or part.rows == "all":
+            continue
+        low, high = chance_range(part.count, part.level)
+        found.append(
+            {
+                "rows": part.rows,
+                "held": part.held,
+                "chance": f"{100 * low:.0f} to {100 * high:.0f} %",
+                "count": f"{part.inside:,} of {part.count:,}",
+            }
+        )
+    return found
+
+
+def _interval_sentences(result: Result) -> list[str]:
+    """The empirical coverage of intervals or sets, and whether it differs from the nominal one beyond chance."""
+    chosen = [one for one in coverage_by_level(result) if one.level == result.coverage_level]
+    if not chosen:
+        return []
+    found = chosen[0]
+    regression = result.task == "regression"
+    what = "intervals" if regression else "sets of classes"
+    share, width = found.held, float("nan") if found.width is None else found.width
+    error = np.sqrt(found.level * (1 - found.level) / found.count)
+    if abs(share - found.level) <= 2 * error:
+        verdict = "as often as they should, within noise"
+    else:
+        verdict = "less often than they should" if share < found.level else "more often than they need to"
+    size = (
+        f"half of them are at most {number(width)} wide"
+        if regression
+        else f"they have {number(width)} classes on average"
+    )
+    if not regression and share > found.level and width < _ALONE:
+        verdict += ", as a set has one class at least and that alone is right so often"
+    by_weight = "" if found.share is None else " by weight"
+    held = f"{found.inside:,} of {found.count:,} test rows ({percent(share)}{by_weight})"
+    return [f"The {percent(found.level)} {what} hold the truth of {held}, {verdict}; {size}."]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfusedPair:
+    """Rows of one class that were predicted as another."""
+
+    truth: int
+    prediction: int
+    count: int
+    share: float
+    """Of the rows whose truth is this class, in (0, 1]."""
+
+
+def known_rows(
+    truth: Shaped[np.ndarray, " rows"], prediction: Shaped[np.ndarray, " rows"], classes: int
+) -> tuple[Int[np.ndarray, " known"], Int[np.ndarray, " known"]]:
+    """Keep the rows whose two indices are in [0, classes); nan and unknown classes fall out."""
+    known = (truth >= 0) & (truth < classes) & (prediction >= 0) & (prediction < classes)
+    return truth[known].astype(np.int64), prediction[known].astype(np.int64)
+
+
+def confusion_counts(
+    truth: Int[np.ndarray, " rows"], prediction: Int[np.ndarray, " rows"], classes: int
+) -> Int[np.ndarray, "classes classes"]:
+    """Count rows by (truth, prediction).
+
+    >>> confusion_counts(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    return np.bincount(truth * classes + prediction, minlength=classes * classes).reshape(classes, classes)
+
+
+def row_shares(counts: Int[np.ndarray, "truth prediction"]) -> Float[np.ndarray, "truth prediction"]:
+    """Divide each row of counts by its sum; a row without counts is all 0."""
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def most_confused(
+    truth: Int[np.ndarray, " rows"], prediction: Int[np.ndarray, " rows"], *, classes: int, limit: int
+) -> list[ConfusedPair]:
+    """The pairs that occur most often, never more than ``limit``; equal counts in the order of the class indices.
+
+    Works on the pairs that occur, so that ten thousand classes need no matrix.
+    """
+    totals = np.bincount(truth, minlength=classes)
+    wrong = truth != prediction
+    codes, counts = np.unique(truth[wrong] * classes + prediction[wrong], return_counts=True)
+    order = np.lexsort((codes, -counts))[:limit]
+    return [
+        ConfusedPair(
+            truth=int(code // classes),
+            prediction=int(code % classes),
+            count=int(count),
+            share=float(count / totals[code // classes]),
+        )
+        for code, count in zip(codes[order], counts[order], strict=True)
+    ]
+
+
+def binned_shares(
+    truth: Int[np.ndarray, " rows"], prediction: Int[np.ndarray, " rows"], *, classes: int, limit: int
+) -> Float[np.ndarray, "bins bins"]:
+    """The confusion matrix normalised by row, neighbouring classes put together when there are more than ``limit``."""
+    bins = min(classes, limit)
+    return row_shares(confusion_counts(truth * bins // classes, prediction * bins // classes, bins))
+
+
+def predictions_view(content: ReportContent) -> dict[str, Any]:
+    """Figure, sentences and tables of the predicted rows."""
+    if len(content.truth) == 0:
+        return {"rows": 0}
+    return _number_predictions(content) if content.schema.task == "regression" else _class_predictions(content)
+
+
+def _number_predictions(content: ReportContent) -> dict[str, Any]:
+    """Predicted against true values, with how far off they are in words."""
+    truth, prediction = content.truth.astype(np.float64), content.prediction.astype(np.float64)
+    finite = np.isfinite(truth) & np.isfinite(prediction)
+    part, total = content.result.part_name(content.result.final.split), len(truth)
+    view: dict[str, Any] = {"kind": "numbers", "rows": total, "sentences": [], "svg": None, "caption": ""}
+    if not finite.all():
+        view["sentences"].append(f"{plural(int((~finite).sum()), 'row')} without a finite value are not shown.")
+    truth, prediction = truth[finite], prediction[finite]
+    if len(truth) == 0:
+        return view
+    errors = content.result.final.errors  # half of the rows are in the answer
+    view["errors"] = [(percent(share), distance) for share, distance in errors if share > 0.5]
+    drawn = (truth > 0) & (prediction > 0) if content.log_scale else np.ones(len(truth), dtype=bool)
+    if not drawn.any():
+        return view
+    look = "darker where there are many" if drawn.sum() > figures.MOST_DOTS else "one dot per row"
+    view["caption"] = f"n = {int(drawn.sum()):,} {part} rows, {look}; on the line a prediction is exact."
+    if not drawn.all():
+        view["caption"] += f" {plural(int((~drawn).sum()), 'row')} at or below 0 have no place on logarithmic axes."
+    title = f"Predicted against true values. {view['caption']}"
+    view["svg"] = figures.scatter_figure(
+        "predictions-figure", title, truth[drawn], prediction[drawn], log_scale=content.log_scale
+    )
+    return view
+
+
+def _class_predictions(content: ReportContent) -> dict[str, Any]:
+    """The confusion matrix, or the worst pairs and a picture when there are more than ``LARGEST_MATRIX`` classes."""
+    classes, names, total = len(content.classes), content.classes, len(content.truth)
+    truth, prediction = known_rows(content.truth, content.prediction, classes)
+    part = content.result.part_name(content.result.final.split)
+    view: dict[str, Any] = {"rows": total, "classes": names, "sentences": []}
+    if len(truth) < total:
+        view["sentences"].append(
+            f"{plural(total - len(truth), 'row')} of a class that the model does not know are not shown."
+        )
+    if classes <= LARGEST_MATRIX:
+        counts = confusion_counts(truth, prediction, classes)
+        return view | {"kind": "matrix", "matrix": _matrix(names, counts)}
+    pairs = most_confused(truth, prediction, classes=classes, limit=SHOWN_PAIRS)
+    caption = (
+        f"n = {len(truth):,} {part} rows, {classes:,} classes in the order of their names; each row of the picture is "
+        "one true class and adds up to 100 %. On the diagonal the prediction is right."
+    )
+    title = f"Confusion matrix of {classes} classes. {caption}"
+    heat = binned_shares(truth, prediction, classes=classes, limit=LARGEST_HEAT_MAP)
+    return view | {
+        "kind": "pairs",
+        "pairs": [(names[pair.truth], names[pair.prediction], pair.count, pair.share) for pair in pairs],
+        "svg": figures.heat_figure("predictions-figure", title, heat),
+        "caption": caption,
+    }
+
+
+def _matrix(names: tuple[str, ...], counts: np.ndarray) -> list[dict[str, Any]]:
+    shares = row_shares(counts)
+    return [
+        {
+            "name": name,
+            "total": int(counts[i].sum()),
+            "cells": [
+                {"count": int(counts[i, j]), "share": float(shares[i, j]), "right": i == j} for j in range(len(names))
+            ],
+        }
+        for i, name in enumerate(names)
+    ]
+
+
+def row_view(content: ReportContent, row: ShownRow) -> dict[str, Any]:
+    """One row with its photos, and what was predicted for it where that is known."""
+    view: dict[str, Any] = {
+        "row": row.row,
+        "part": row.part,
+        "cells": row.cells,
+        "reasons": row.reasons,
+        "more_photos": row.more_photos,
+        "photos": [
+            {
+                "name": photo.name,
+                "source": content.photo_files.get(photo.file, ""),
+                "alt": f"Photo {place} of row {row.row}: {short(photo.name)}",
+            }
+            for place, photo in enumerate(row.photos, start=1)
+        ],
+        "facts": [],
+    }
+    places = [] if content.predicted_rows is None else np.flatnonzero(content.predicted_rows == row.row).tolist()
+    if places:
+        view["facts"] = prediction_facts(content, places[0])
+    return view
+
+
+def prediction_facts(content: ReportContent, place: int) -> list[tuple[str, str]]:
+    """Truth and prediction of one row in words.
+
+    Args:
+        place: of the row among the predicted ones.
+    """
+    truth, prediction = content.truth[place], content.prediction[place]
+    if content.schema.task == "regression":
+        facts = [("Truth", number(float(truth))), ("Predicted", number(float(prediction)))]
+        if content.interval is not None:
+            low, high = (float(ends[place]) for ends in content.interval)
+            facts.append((f"{percent(content.result.coverage_level)} interval", ends_text((low, high))))
+        return facts
+    said = []
+    for name, index in (("Truth", int(truth)), ("Predicted", int(prediction))):
+        given = "" if content.probabilities is None else probability(float(content.probabilities[place][index]))
+        said.append((name, content.classes[index] + (f", given {given}" if given else "")))
+    return said
+
+
+def probability(share: float) -> str:
+    """A probability in per cent, to a tenth where that matters.
+
+    >>> probability(0.523), probability(0.0042), probability(0.00001), probability(0.9996)
+    ('52 %', '0.4 %', '<0.1 %', '>99.9 %')
+    """
+    if share < 0.001:
+        return "<0.1 %"
+    if share > 0.999:
+        return ">99.9 %"
+    return f"{share:.1%}".replace("%", " %") if share < 0.01 or share > 0.99 else f"{share:.0%}".replace("%", " %")
+
+
+def distribution_view(found: Distribution) -> dict[str, Any]:
+    """A histogram as rectangles, or the most frequent levels with bars."""
+    total = sum(found.counts) + found.others
+    view: dict[str, Any] = {"kind": found.kind, "summary": found.summary}
+    if found.kind in ("levels", "photos"):
+        longest = max(found.counts, default=1)
+        view["levels"] = [
+            {"label": label, "count": count, "share": count / max(total, 1), "width": round(100 * count / longest, 1)}
+            for label, count in zip(found.labels, found.counts, strict=True)
+        ]
+        view["others"] = found.others
+        return view
+    highest = max(found.counts, default=1)
+    heights = [round(_HEIGHT * count / highest, 1) if count else 0.0 for count in found.counts]
+    heights = [max(height, 0.8) if count else 0.0 for height, count in zip(heights, found.counts, strict=True)]
+    view["bars"] = [
+        {"x": place * _BAR, "y": round(_HEIGHT - height, 1), "height": height, "text": f"{label}: {count:,}"}
+        for place, (height, label, count) in enumerate(zip(heights, found.labels, found.counts, strict=True))
+    ]
+    view["width"], view["height"], view["bar"] = max(1, len(heights)) * _BAR, _HEIGHT, _BAR - 1
+    view["alt"] = f"{found.summary}; most rows lie in {found.labels[int(np.argmax(found.counts))]}" if heights else ""
+    return view
