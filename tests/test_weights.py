@@ -139,7 +139,7 @@ def calibration(frame: pd.DataFrame, weight: np.ndarray | None) -> Any:
 def groups(frame: pd.DataFrame, weight: np.ndarray | None) -> Any:
     labels = label_rows(frame["town"], "category", "regression")
     found = group_table("town", labels, frame["price"].to_numpy(), frame["own"].to_numpy(), [MAE], MAE, weight=weight)
-    return sorted((one.value, one.metrics["mae"], one.rest) for one in found.groups)
+    return sorted((one.score.model, one.score.metrics["mae"], one.rest) for one in found.groups)
 
 
 def intervals(frame: pd.DataFrame, weight: np.ndarray | None) -> Any:

@@ -135,15 +135,15 @@ def test_metrics_of_a_group_are_those_of_its_rows() -> None:
     table = group_table("c", labels, truth, probabilities, CLASSIFICATION_METRICS, ACCURACY)
     assert sum(group.rows for group in table.groups) == 300
     for group in table.groups:
-        rows = labels.of_row == labels.names.index(group.value)
+        rows = labels.of_row == labels.names.index(group.score.model)
         chosen = probabilities[rows].argmax(1)
-        assert group.metrics["accuracy"] == pytest.approx(sk.accuracy_score(truth[rows], chosen))
-        assert group.metrics["macro_f1"] == pytest.approx(sk.f1_score(truth[rows], chosen, average="macro"))
-        assert group.metrics["log_loss"] == pytest.approx(sk.log_loss(truth[rows], probabilities[rows]))
+        assert group.score.metrics["accuracy"] == pytest.approx(sk.accuracy_score(truth[rows], chosen))
+        assert group.score.metrics["macro_f1"] == pytest.approx(sk.f1_score(truth[rows], chosen, average="macro"))
+        assert group.score.metrics["log_loss"] == pytest.approx(sk.log_loss(truth[rows], probabilities[rows]))
         assert group.rest == pytest.approx(sk.accuracy_score(truth[~rows], probabilities[~rows].argmax(1)))
-        low, high = group.intervals["accuracy"]
-        assert low <= group.metrics["accuracy"] <= high
-    assert table.groups[0].metrics["accuracy"] <= table.groups[1].metrics["accuracy"]
+        low, high = group.score.interval("accuracy")
+        assert low <= group.score.metrics["accuracy"] <= high
+    assert table.groups[0].score.metrics["accuracy"] <= table.groups[1].score.metrics["accuracy"]
 
 
 def test_the_worst_comes_first_and_small_groups_come_last() -> None:
@@ -152,7 +152,7 @@ def test_the_worst_comes_first_and_small_groups_come_last() -> None:
     labels = Labels(names=("a", "b", "c", "tiny"), of_row=np.repeat(np.arange(4), [30, 30, 30, 5]))
     noise = RANDOM.normal(scale=0.3, size=95)
     table = group_table("c", labels, truth, truth + errors + noise, REGRESSION_METRICS, MAE)
-    assert [group.value for group in table.groups] == ["b", "c", "a", "tiny"]
+    assert [group.score.model for group in table.groups] == ["b", "c", "a", "tiny"]
     assert [group.weak for group in table.groups] == [True, False, False, False]
     assert [group.small for group in table.groups] == [False, False, False, True]
     lines = table.lines()
@@ -249,6 +249,6 @@ def test_evaluate_gives_the_same_for_a_single_group_as_for_all_rows() -> None:
     (group,) = group_table(
         "c", Labels(names=("all",), of_row=np.zeros(60, dtype=np.int64)), truth, prediction, REGRESSION_METRICS, MAE
     ).groups
-    assert group.metrics == evaluate(REGRESSION_METRICS, truth, prediction)
+    assert group.score.metrics == evaluate(REGRESSION_METRICS, truth, prediction)
     assert not group.weak
     assert math.isnan(group.rest)

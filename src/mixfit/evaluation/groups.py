@@ -21,10 +21,9 @@ from mixfit.data.columns.values import is_day_first, to_keys, to_numbers, to_tim
 from mixfit.data.photos.find import find_photos
 from mixfit.data.split import group_of_row
 from mixfit.errors import ConfigError, unknown_column
-from mixfit.evaluation.bootstrap import bootstrap_interval, rows_of_groups
-from mixfit.evaluation.result import headline_for
-from mixfit.files import json_numbers
-from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, Weight, evaluate, metric_label, metric_text
+from mixfit.evaluation.bootstrap import rows_of_groups
+from mixfit.evaluation.result import Rows, Score, headline_for, judge
+from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, Weight, metric_label, metric_text
 from mixfit.weighted import taken
 
 SMALL = 20
@@ -51,11 +50,9 @@ class Labels:
 class Group:
     """Rows that have something in common, and how well they are predicted."""
 
-    value: str
+    score: Score
+    """Of these rows, under the value that they have in common."""
     rows: int
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    """95 % bootstrap intervals of the metrics; nan where they cannot be computed."""
     small: bool
     """It has fewer than ``SMALL`` rows: its figures are unreliable."""
     weak: bool
@@ -76,7 +73,7 @@ class GroupTable:
 
     def lines(self) -> list[str]:
         """The table in plain text, with what it warns of."""
-        names = list(self.groups[0].metrics) if self.groups else []
+        names = list(self.groups[0].score.metrics) if self.groups else []
         others = [name for name in names if name != self.judge.name]
         widths = {name: max(len(metric_label(name)), 9) + 2 for name in others}
         found = [
@@ -85,12 +82,12 @@ class GroupTable:
             + "".join(f"{metric_label(name):>{widths[name]}}" for name in others),
         ]
         for group in self.groups:
-            low, high = group.intervals[self.judge.name]
+            judged, (low, high) = group.score.metrics[self.judge.name], group.score.interval(self.judge.name)
             interval = "n/a" if np.isnan(low) else f"{metric_text(low)} to {metric_text(high)}"
-            values = [f"{metric_text(group.metrics[name]):>{widths[name]}}" for name in others]
+            values = [f"{metric_text(group.score.metrics[name]):>{widths[name]}}" for name in others]
             mark = "   WEAK" if group.weak else "   small" if group.small else ""
             found.append(
-                f"   {_shown(group.value):<28}{group.rows:>7}{metric_text(group.metrics[self.judge.name]):>13}   "
+                f"   {_shown(group.score.model):<28}{group.rows:>7}{metric_text(judged):>13}   "
                 f"{interval:<22}" + "".join(values) + mark
             )
         weak, small = sum(group.weak for group in self.groups), sum(group.small for group in self.groups)
@@ -104,14 +101,10 @@ class GroupTable:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, without nan."""
-        groups = []
-        for group in self.groups:
-            low = {f"{name}_ci95_low": ends[0] for name, ends in group.intervals.items()}
-            high = {f"{name}_ci95_high": ends[1] for name, ends in group.intervals.items()}
-            metrics = json_numbers(group.metrics | low | high)
-            groups.append(
-                {"value": group.value, "rows": group.rows, "small": group.small, "weak": group.weak} | metrics
-            )
+        groups = [
+            {"value": one.score.model, "rows": one.rows, "small": one.small, "weak": one.weak} | one.score.to_flat()
+            for one in self.groups
+        ]
         return {"judged_by": self.judge.name, "groups": groups}
 
 
@@ -214,7 +207,7 @@ def group_table(
     truth: np.ndarray,
     prediction: np.ndarray,
     metrics: Sequence[Metric],
-    judge: Metric,
+    by_error: Metric,
     *,
     together: Int64[np.ndarray, " rows"] | None = None,
     weight: Weight = None,
@@ -224,34 +217,28 @@ def group_table(
     Args:
         column: what the groups are of, for messages.
         truth: ``(rows,)``; prediction: ``(rows,)`` or ``(rows, classes)``.
-        judge: by which groups are ordered and called weak, see ``judge_for``.
+        by_error: by which groups are ordered and called weak, see ``judge_for``.
         together: rows with the same number are not independent: they are drawn, and counted, together.
         weight: how much each row counts in the metrics; None for all alike. Numbers of rows are not weighted.
     """
     alone = np.arange(len(truth)) if together is None else together
-    weak = weak_groups(labels, row_errors(judge, truth, prediction), together=together, weight=weight)
+    weak = weak_groups(labels, row_errors(by_error, truth, prediction), together=together, weight=weight)
     found = []
     for number, name in enumerate(labels.names):
         rows, others = np.flatnonzero(labels.of_row == number), np.flatnonzero(labels.of_row != number)
+        inside = Rows("test", truth[rows], {name: prediction[rows]}, groups=alone[rows], weight=taken(weight, rows))
         found.append(
             Group(
-                value=name,
+                score=judge(inside, metrics).score(name),
                 rows=len(rows),
-                metrics=evaluate(metrics, truth[rows], prediction[rows], taken(weight, rows)),
-                intervals={
-                    metric.name: bootstrap_interval(
-                        metric, truth[rows], prediction[rows], groups=alone[rows], weight=taken(weight, rows)
-                    )
-                    for metric in metrics
-                },
                 small=len(rows) < SMALL,
                 weak=number in weak,
-                rest=judge.value(truth[others], prediction[others], taken(weight, others)),
+                rest=by_error.value(truth[others], prediction[others], taken(weight, others)),
             )
         )
-    sign = -1 if judge.higher_is_better else 1
-    found.sort(key=lambda group: (group.small, -sign * group.metrics[judge.name]))
-    return GroupTable(column=column, judge=judge, groups=tuple(found))
+    sign = -1 if by_error.higher_is_better else 1
+    found.sort(key=lambda group: (group.small, -sign * group.score.metrics[by_error.name]))
+    return GroupTable(column=column, judge=by_error, groups=tuple(found))
 
 
 def weak_groups(

@@ -18,7 +18,7 @@ from mixfit.data.columns.target import Target
 from mixfit.ensemble.photo_rule import PhotoRule
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import bootstrap_values, ends_of, rows_of_groups
-from mixfit.files import Count, Share, from_plain, is_there, read_json, to_plain, write_file
+from mixfit.files import Count, Share, from_plain, is_there, json_numbers, read_json, to_plain, write_file
 from mixfit.predictor.card import Coverage
 from mixfit.training.metrics import (
     ACCURACY,
@@ -89,6 +89,12 @@ class Score:
     def interval(self, metric: str) -> tuple[float, float]:
         """Ends of the 95 % interval of a metric; nan where there is none."""
         return self.intervals.get(metric, _UNKNOWN)
+
+    def to_flat(self) -> dict[str, float | None]:
+        """Metrics and the ends of their intervals for JSON, nan as None: "mae", "mae_ci95_low", "mae_ci95_high"."""
+        ends = {name: self.interval(name) for name in self.metrics}
+        lows = {f"{name}_ci95_low": low for name, (low, _) in ends.items()}
+        return json_numbers(self.metrics | lows | {f"{name}_ci95_high": high for name, (_, high) in ends.items()})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,6 @@
 """Finished runs side by side: scores on the test rows that all of them held back, and settings that differ.
 
-In: run folders of one table and one target. Out: ``RunComparison``; ``report/compare_page.py`` lays it out.
+In: run folders of one table and one target. Out: ``RunComparison``, which ``report/compare_page.py`` lays out.
 A row that any of the runs trained on, or chose its best epoch by, is never used."""
 
 import json
@@ -22,10 +22,10 @@ from mixfit.data.photos.records import Cache
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import FEWEST_UNITS
 from mixfit.evaluation.groups import groups_if_known
-from mixfit.evaluation.result import Part, Rows, difference_sentence, headline_for, judge, metrics_for
-from mixfit.files import is_there, json_numbers
+from mixfit.evaluation.result import Part, Rows, headline_for, judge, metrics_for
+from mixfit.files import is_there
 from mixfit.predictor import Predictor
-from mixfit.runs.report.compare_page import CompareContent, write_compare
+from mixfit.runs.report.compare_page import RunComparison, write_compare
 from mixfit.runs.report.saved import read_predictions
 from mixfit.runs.scoring import load_run, read_table_of_run, run_config, run_settings, split_of_run
 from mixfit.training.metrics import metric_label, metric_text
@@ -34,60 +34,6 @@ FEW_ROWS = 20
 """Fewer common rows, or groups of rows that belong together, are warned of."""
 # Where things are, which is not how a run was made.
 _NO_SETTINGS = ("table", "target", "schema", "data.cache", "data.cache_gb", "data.images")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunComparison:
-    """What ``compare_runs`` found."""
-
-    target: str
-    headline: str
-    """Name of the metric that the sentences are about."""
-    scores: Part
-    """Of all runs on the test rows that all of them held back, and the differences to the first."""
-    test_rows: dict[str, int]
-    """How many rows each run held back."""
-    settings: dict[str, tuple[str, ...]]
-    """By name: the value of each run, "" where it is not set; only those that differ."""
-    warnings: tuple[str, ...]
-
-    def sentences(self) -> list[str]:
-        """What came out by the headline metric, a sentence for each run but the first."""
-        told = [one for one in self.scores.differences if one.metric == self.headline]
-        return [difference_sentence(self.scores, one, one.model, one.against) for one in told]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON, without nan."""
-        scores = self.scores
-        return {
-            "target": self.target,
-            "split": "test",
-            "rows": scores.rows,
-            "headline": self.headline,
-            "runs": [
-                {
-                    "run": one.model,
-                    "test_rows": self.test_rows[one.model],
-                    **json_numbers(one.metrics),
-                    **json_numbers({f"{name}_ci95_low": one.interval(name)[0] for name in one.metrics}),
-                    **json_numbers({f"{name}_ci95_high": one.interval(name)[1] for name in one.metrics}),
-                }
-                for one in scores.scores
-            ],
-            "differences": [
-                {
-                    "run": one.model,
-                    "against": one.against,
-                    "metric": one.metric,
-                    **json_numbers({"difference": one.value, "ci95_low": one.low, "ci95_high": one.high}),
-                    "finding": one.finding,
-                }
-                for one in scores.differences
-            ],
-            "settings": self.settings,
-            "verdict": self.sentences(),
-            "warnings": list(self.warnings),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +103,7 @@ def compare_runs(
         settings=differing_settings(runs),
         warnings=(*_warnings(held, scores), *filter(None, [doubt])),
     )
-    write_compare(_content(found), out)
+    write_compare(found, out)
     for line in _lines(found):
         console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
     console.print(f" page {out}", markup=False)
@@ -382,18 +328,6 @@ def _lines(found: RunComparison) -> list[str]:
             for name, values in found.settings.items()
         ]
     return [*lines, *(f" {one}" for one in found.sentences()), *(f" warning: {one}" for one in found.warnings)]
-
-
-def _content(found: RunComparison) -> CompareContent:
-    return CompareContent(
-        target=found.target,
-        headline=found.headline,
-        scores=found.scores,
-        sentences=found.sentences(),
-        settings=found.settings,
-        warnings=found.warnings,
-        test_rows=found.test_rows,
-    )
 
 
 def _text(value: Any) -> str:

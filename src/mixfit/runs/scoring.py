@@ -28,7 +28,7 @@ from mixfit.data.table.write import PARQUET, check_writable_kind, new_table
 from mixfit.errors import ConfigError, DataError, unknown_column
 from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, label_column
 from mixfit.evaluation.result import Rows, judge, metrics_for
-from mixfit.files import Share, Within, from_plain, is_there, json_numbers, read_toml, said_by, write_file
+from mixfit.files import Share, Within, from_plain, is_there, read_toml, said_by, write_file
 from mixfit.predictor import BATCH, Predictions, Predictor
 from mixfit.runs.folder import read_split
 from mixfit.training.metrics import metric_label
@@ -155,11 +155,9 @@ def evaluate_table(
     _warn_of_no_photos(console, found, images)
     if bad:
         console.print(f" {describe_bad(bad)}", markup=False)
-    lows = json_numbers({f"{key}_ci95_low": score.interval(key)[0] for key in score.metrics})
-    highs = json_numbers({f"{key}_ci95_high": score.interval(key)[1] for key in score.metrics})
     path = (run / f"metrics-{chosen}.json") if out is None else out
     about = {"split": chosen, "rows": len(rows), "weighted": weight is not None}
-    written: dict[str, Any] = about | json_numbers(score.metrics) | lows | highs
+    written: dict[str, Any] = about | score.to_flat()
     if tables:
         written["by"] = {table_of_groups.column: table_of_groups.to_dict() for table_of_groups in tables}
     write_file(path, json.dumps(written, indent=1, ensure_ascii=False))

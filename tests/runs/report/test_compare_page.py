@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mixfit.evaluation.result import Part, Rows, judge
-from mixfit.runs.report.compare_page import CompareContent, compare_page
+from mixfit.runs.report.compare_page import RunComparison, compare_page
 from mixfit.training.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS
 
 IMG = "<img src=x onerror=alert(1)>"
@@ -21,12 +21,11 @@ def scores(*names: str) -> Part:
     return judge(Rows("test", truth, predictions), REGRESSION_METRICS, pairs=pairs)
 
 
-def content(*names: str) -> CompareContent:
-    return CompareContent(
+def content(*names: str) -> RunComparison:
+    return RunComparison(
         target="price",
         headline="mae",
         scores=scores(*names),
-        sentences=["b is worse than a."],
         settings={"train.lr": ("0.001", "")},
         warnings=("Few rows.",),
         test_rows=dict.fromkeys(names, 50),
@@ -35,7 +34,15 @@ def content(*names: str) -> CompareContent:
 
 def test_runs_stand_side_by_side() -> None:
     page = compare_page(content("a", "b"))
-    for expected in ("2 runs compared", "50 test rows", "b is worse than a.", "Few rows.", "train.lr", "0.001", "<svg"):
+    for expected in (
+        "2 runs compared",
+        "50 test rows",
+        "b is worse than a, beyond noise: MAE",
+        "Few rows.",
+        "train.lr",
+        "0.001",
+        "<svg",
+    ):
         assert expected in page
     assert "<strong>A</strong> a" in page
     assert "<strong>B</strong> b" in page
@@ -50,7 +57,7 @@ def test_the_same_content_is_the_same_page() -> None:
 
 def test_many_runs_have_letters_of_their_own() -> None:
     names = [f"run {number}" for number in range(28)]
-    page = compare_page(replace(content(*names), sentences=[]))
+    page = compare_page(content(*names))
     assert "<strong>Z</strong> run 25" in page
     assert "<strong>B2</strong> run 27" in page
 
@@ -60,7 +67,6 @@ def test_f45_markup_in_names_is_text_on_the_compare_page() -> None:
     hostile = replace(
         content(*names),
         target=IMG,
-        sentences=[f"s {IMG}"],
         settings={f"k {IMG}": (f"v {IMG}", IMG)},
         warnings=(f"w {IMG}",),
     )

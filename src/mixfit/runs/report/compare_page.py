@@ -1,6 +1,6 @@
 """The page of ``mixfit compare``: several runs side by side.
 
-In: ``CompareContent``. Out: one HTML file without script or reference to anything outside.
+In: ``RunComparison``. Out: one HTML file without script or reference to anything outside.
 Figures name the runs by letters, which stand beside their names in every table."""
 
 import string
@@ -13,7 +13,8 @@ import numpy as np
 from markupsafe import Markup
 
 from mixfit.evaluation.bootstrap import FEWEST_UNITS
-from mixfit.evaluation.result import Part
+from mixfit.evaluation.result import Part, difference_sentence
+from mixfit.files import json_numbers
 from mixfit.runs.report.render import render, write_page
 from mixfit.training.metrics import METRICS, metric_label
 
@@ -32,23 +33,58 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompareContent:
-    """All that the page shows."""
+class RunComparison:
+    """What ``compare_runs`` found: all that its page shows."""
 
     target: str
     headline: str
-    """Name of the metric that the figure shows."""
+    """Name of the metric that the sentences are about."""
     scores: Part
-    sentences: list[str]
-    """What came out, one for each run but the first."""
-    settings: Mapping[str, tuple[str, ...]]
-    """Settings that differ, with the value of each run; "" where it is not set."""
-    warnings: tuple[str, ...]
-    test_rows: Mapping[str, int]
+    """Of all runs on the test rows that all of them held back, and the differences to the first."""
+    test_rows: dict[str, int]
     """How many rows each run held back."""
+    settings: dict[str, tuple[str, ...]]
+    """By name: the value of each run, "" where it is not set; only those that differ."""
+    warnings: tuple[str, ...]
+
+    def sentences(self) -> list[str]:
+        """What came out by the headline metric, a sentence for each run but the first."""
+        told = [one for one in self.scores.differences if one.metric == self.headline]
+        return [difference_sentence(self.scores, one, one.model, one.against) for one in told]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, without nan."""
+        scores = self.scores
+        return {
+            "target": self.target,
+            "split": "test",
+            "rows": scores.rows,
+            "headline": self.headline,
+            "runs": [
+                {
+                    "run": one.model,
+                    "test_rows": self.test_rows[one.model],
+                    **one.to_flat(),
+                }
+                for one in scores.scores
+            ],
+            "differences": [
+                {
+                    "run": one.model,
+                    "against": one.against,
+                    "metric": one.metric,
+                    **json_numbers({"difference": one.value, "ci95_low": one.low, "ci95_high": one.high}),
+                    "finding": one.finding,
+                }
+                for one in scores.differences
+            ],
+            "settings": self.settings,
+            "verdict": self.sentences(),
+            "warnings": list(self.warnings),
+        }
 
 
-def write_compare(content: CompareContent, path: Path) -> None:
+def write_compare(content: RunComparison, path: Path) -> None:
     """Write the page of a comparison, replacing an older one.
 
     Raises:
@@ -57,7 +93,7 @@ def write_compare(content: CompareContent, path: Path) -> None:
     write_page(compare_page(content), path)
 
 
-def compare_page(content: CompareContent) -> str:
+def compare_page(content: RunComparison) -> str:
     """Lay out the comparison as one HTML page."""
     part, higher = content.scores, METRICS[content.headline].higher_is_better
     names = [score.model for score in part.scores]
@@ -65,6 +101,7 @@ def compare_page(content: CompareContent) -> str:
     metrics = list(part.scores[0].metrics)
     values: dict[str, Any] = {
         "content": content,
+        "sentences": content.sentences(),
         "sections": _SECTIONS,
         "letters": letters,
         "first": names[0],
@@ -94,7 +131,7 @@ def _best(part: Part, metric: str) -> float | None:
     return max(known) if METRICS[metric].higher_is_better else min(known)
 
 
-def _figure(content: CompareContent, letters: Mapping[str, str]) -> Markup | None:
+def _figure(content: RunComparison, letters: Mapping[str, str]) -> Markup | None:
     """The differences of the headline metric with their intervals; None where none can be computed."""
     from mixfit.runs.report.figures import ACCENT, MUTED, inline
 
