@@ -1,7 +1,7 @@
-"""The report's figures, as SVG that stands inside the page and takes its colours and fonts from the page's CSS.
+"""The figures of a run: for a notebook, and as SVG that takes its colours and fonts from the CSS of the page around it.
 
-In: arrays. Out: ``Markup`` of one ``<svg>``. Shows no name from the user's table: the page writes those around the
-figure, as HTML. Never touches pyplot or matplotlib's settings outside of one call."""
+In: arrays. Out: a matplotlib figure, or ``Markup`` of one ``<svg>``. Shows no name from the user's table: the
+page writes those around the figure, as HTML. Never touches pyplot or matplotlib's settings outside of one call."""
 
 import io
 import math
@@ -66,48 +66,38 @@ def compact(value: float | int) -> str:
 
 
 def line_figure(
-    name: str,
-    title: str,
     x: Float[np.ndarray, " epochs"],
     lines: Sequence[tuple[str, str, Float[np.ndarray, " epochs"]]],
     *,
     mark: float | None = None,
-) -> Markup:
+) -> Figure:
     """Draw one line per (label, colour, values) over epochs.
 
     Args:
-        name: unique in the page, becomes part of the ids.
-        title: what the figure shows, for readers who cannot see it.
         x: epoch numbers; values that are not finite leave a gap.
         mark: an epoch to draw a vertical line at.
     """
-    with _settings(name):
-        figure = Figure(figsize=WIDE)
-        axes = figure.subplots()
-        if mark is not None:
-            axes.axvline(mark, color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)))
-        for label, colour, values in lines:
-            finite = np.where(np.isfinite(values), values, np.nan)
-            # A dot per epoch while they can be told apart; a single epoch has no line at all.
-            dots = "o" if len(x) <= 30 else ""
-            axes.plot(x, finite, color=colour, linewidth=1.8, marker=dots, markersize=3.5, label=label)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-        _format_ticks(axes)
-        axes.grid(visible=False, axis="x")
-        if len(lines) > 1:
-            figure.legend(loc="outside upper left", ncols=len(lines), borderaxespad=0.1, handlelength=1.4)
-        return _svg(figure, name, title)
+    figure = Figure(figsize=WIDE, layout="constrained")
+    axes = figure.subplots()
+    if mark is not None:
+        axes.axvline(mark, color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)))
+    for label, colour, values in lines:
+        finite = np.where(np.isfinite(values), values, np.nan)
+        # A dot per epoch while they can be told apart; a single epoch has no line at all.
+        dots = "o" if len(x) <= 30 else ""
+        axes.plot(x, finite, color=colour, linewidth=1.8, marker=dots, markersize=3.5, label=label)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    _format_ticks(axes)
+    axes.grid(visible=False, axis="x")
+    if len(lines) > 1:
+        figure.legend(loc="outside upper left", ncols=len(lines), borderaxespad=0.1, handlelength=1.4)
+    return figure
 
 
 def scatter_figure(
-    name: str,
-    title: str,
-    truth: Float[np.ndarray, " rows"],
-    prediction: Float[np.ndarray, " rows"],
-    *,
-    log_scale: bool,
-) -> Markup:
+    truth: Float[np.ndarray, " rows"], prediction: Float[np.ndarray, " rows"], *, log_scale: bool
+) -> Figure:
     """Draw predicted against true values: dots, or hexagons that are darker where rows are many (above ``MOST_DOTS``).
 
     Args:
@@ -116,72 +106,73 @@ def scatter_figure(
     both = np.concatenate([truth, prediction])
     low, high = _padded(float(both.min()), float(both.max()), log_scale=log_scale)
     scale = "log" if log_scale else "linear"
-    with _settings(name):
-        figure = Figure(figsize=SQUARE)
-        axes = figure.subplots()
-        axes.set(xscale=scale, yscale=scale, xlabel="true", ylabel="predicted")
-        axes.set_aspect("equal")
-        axes.plot([low, high], [low, high], color=MUTED, linewidth=1.0, zorder=1)
-        if len(truth) > MOST_DOTS:
-            _hexagons(axes, truth, prediction, low, high, log_scale=log_scale)
-        else:
-            axes.plot(truth, prediction, "o", color=ACCENT, alpha=0.45, markersize=4.5, markeredgewidth=0, zorder=2)
-        axes.set(xlim=(low, high), ylim=(low, high))
+    figure = Figure(figsize=SQUARE, layout="constrained")
+    axes = figure.subplots()
+    axes.set(xscale=scale, yscale=scale, xlabel="true", ylabel="predicted")
+    axes.set_aspect("equal")
+    axes.plot([low, high], [low, high], color=MUTED, linewidth=1.0, zorder=1)
+    if len(truth) > MOST_DOTS:
+        _hexagons(axes, truth, prediction, low, high, log_scale=log_scale)
+    else:
+        axes.plot(truth, prediction, "o", color=ACCENT, alpha=0.45, markersize=4.5, markeredgewidth=0, zorder=2)
+    axes.set(xlim=(low, high), ylim=(low, high))
+    for axis in (axes.xaxis, axes.yaxis):
         if log_scale:
-            _log_ticks(axes.xaxis, low, high)
-            _log_ticks(axes.yaxis, low, high)
+            _log_ticks(axis, low, high)
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-            axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-        _format_ticks(axes)
-        return _svg(figure, name, title)
+            axis.set_major_locator(MaxNLocator(nbins=5))
+    _format_ticks(axes)
+    return figure
 
 
-def reliability_figure(
-    name: str,
-    title: str,
-    predicted: Float[np.ndarray, " bins"],
-    observed: Float[np.ndarray, " bins"],
-    counts: Float[np.ndarray, " bins"],
-) -> Markup:
-    """Draw a calibration curve, observed over predicted; larger dots have more rows. Values in [0, 1]."""
-    with _settings(name):
-        figure = Figure(figsize=SQUARE)
-        axes = figure.subplots()
-        axes.set(xlabel="predicted probability", ylabel="observed share", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-        axes.set_aspect("equal")
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, zorder=1)
-        axes.plot(predicted, observed, color=ACCENT, linewidth=1.2, zorder=2)
-        axes.scatter(
-            predicted, observed, s=18 + 240 * counts / max(counts.max(), 1), color=ACCENT, alpha=0.75, zorder=3
-        )
-        _format_ticks(axes)
-        return _svg(figure, name, title)
+def calibration_figure(
+    x: Sequence[float], y: Sequence[float], counts: Sequence[int], *, labels: tuple[str, str]
+) -> Figure:
+    """Draw observed over predicted shares, in [0, 1]; dots of larger counts are larger."""
+    figure = Figure(figsize=SQUARE, layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    axes.set_aspect("equal")
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, zorder=1)
+    axes.plot(x, y, color=ACCENT, linewidth=1.2, zorder=2)
+    axes.scatter(x, y, s=[18 + 240 * count / max(*counts, 1) for count in counts], color=ACCENT, alpha=0.75, zorder=3)
+    _format_ticks(axes)
+    return figure
 
 
-def heat_figure(name: str, title: str, shares: Float[np.ndarray, "bins bins"]) -> Markup:
+def heat_figure(shares: Float[np.ndarray, "bins bins"]) -> Figure:
     """Draw a confusion matrix normalised by row, values in [0, 1], without names."""
+    figure = Figure(figsize=SQUARE, layout="constrained")
+    axes = figure.subplots()
+    # Nothing is transparent, so that the page's background shows; one rare mistake is still visible.
+    pixels = np.empty((*shares.shape, 4))
+    pixels[...] = to_rgba("#3f82c4")
+    pixels[..., 3] = np.where(shares > 0, 0.25 + 0.75 * shares, 0.0)
+    axes.imshow(pixels, interpolation="nearest")
+    axes.grid(visible=False)
+    axes.set(xlabel="predicted class", ylabel="true class", xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=RULE)
+    return figure
+
+
+def svg(name: str, title: str, draw: Callable[[], Figure]) -> Markup:
+    """A figure of this module for the page.
+
+    Args:
+        name: unique in the page, becomes part of the ids.
+        title: what the figure shows, for readers who cannot see it.
+        draw: makes it; whatever it raises is passed on.
+    """
     with _settings(name):
-        figure = Figure(figsize=SQUARE)
-        axes = figure.subplots()
-        # Nothing is transparent, so that the page's background shows; one rare mistake is still visible.
-        pixels = np.empty((*shares.shape, 4))
-        pixels[...] = to_rgba("#3f82c4")
-        pixels[..., 3] = np.where(shares > 0, 0.25 + 0.75 * shares, 0.0)
-        axes.imshow(pixels, interpolation="nearest")
-        axes.grid(visible=False)
-        axes.set(xlabel="predicted class", ylabel="true class", xticks=[], yticks=[])
-        for spine in axes.spines.values():
-            spine.set(visible=True, color=RULE)
-        return _svg(figure, name, title)
+        return _svg(draw(), name, title)
 
 
 def inline(name: str, title: str, draw: Callable[[], Figure]) -> Markup:
     """A figure that is drawn elsewhere, in the manner of ours.
 
     Args:
-        name, title: as for ``line_figure``.
-        draw: makes it; whatever it raises is passed on."""
+        name, title, draw: as for ``svg``."""
     with _settings(name):
         fonts: Any = {
             key: matplotlib.rcParamsDefault[key] for key in ("font.size", "axes.labelsize", "text.parse_math")

@@ -5,7 +5,6 @@ In: a run folder. Out: figures; each is made from the files of the folder, as th
 import base64
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,9 +13,17 @@ from PIL import Image
 from mixfit.ensemble.calibration import judged_probability, reliability
 from mixfit.errors import ConfigError
 from mixfit.evaluation.result import read_result
+from mixfit.runs.report import figures
 from mixfit.runs.report.content import ReportContent
 from mixfit.runs.report.saved import read_content
-from mixfit.runs.report.views import compared_scores, confusion_counts, coverage_by_level, prediction_facts, row_shares
+from mixfit.runs.report.views import (
+    calibration_curve,
+    compared_scores,
+    confusion_counts,
+    coverage_by_level,
+    prediction_facts,
+    row_shares,
+)
 from mixfit.training.metrics import METRICS, metric_label
 
 _MOST_NAMES = 20
@@ -47,16 +54,14 @@ def plot_loss(folder: Path) -> Figure:
         ConfigError: no network was trained.
     """
     content = read_content(folder)
-    if content.history.empty:
+    history, contest = content.history, content.result.contest
+    if history.empty:
         raise ConfigError(f"No network was trained in {folder}, so there is no loss by epoch.")
-    figure, axes = _axes("epoch", "loss")
-    for name, label in (("train_loss", "training rows"), ("valid_loss", "validation rows")):
-        if name in content.history:
-            axes.plot(content.history["epoch"], content.history[name], marker="o", markersize=3, label=label)
-    axes.set_title(
-        _text("" if content.result.contest is None else content.result.contest.history_of), fontsize="medium"
-    )
-    axes.legend()
+    wanted = (("training rows", figures.ACCENT, "train_loss"), ("validation rows", figures.SECOND, "valid_loss"))
+    lines = [(label, colour, history[name].to_numpy()) for label, colour, name in wanted if name in history]
+    figure = figures.line_figure(history["epoch"].to_numpy(dtype=np.float64), lines)
+    figure.axes[0].set_ylabel("loss")
+    figure.axes[0].set_title(_text("" if contest is None else contest.history_of), fontsize="medium")
     return figure
 
 
@@ -65,16 +70,12 @@ def plot_predictions(folder: Path) -> Figure:
     content = read_content(folder)
     if content.schema.task != "regression":
         return _confusion(content)
-    figure, axes = _axes(f"true {_text(content.result.target)}", "predicted")
-    axes.plot(content.truth, content.prediction, "o", markersize=4, alpha=0.5, markeredgewidth=0)
-    if content.log_scale:
-        axes.set(xscale="log", yscale="log")
-    axes.axline(
-        (float(np.min(content.truth)),) * 2, (float(np.max(content.truth)) + 1e-9,) * 2, color="0.5", linewidth=1
-    )
-    axes.set_title(
-        f"{len(content.truth):,} {content.result.part_name(content.result.final.split)} rows", fontsize="medium"
-    )
+    truth, prediction = content.truth, content.prediction
+    drawn = (truth > 0) & (prediction > 0) if content.log_scale else np.ones(len(truth), dtype=bool)
+    figure = figures.scatter_figure(truth[drawn], prediction[drawn], log_scale=content.log_scale)
+    rows = f"{len(content.truth):,} {content.result.part_name(content.result.final.split)} rows"
+    figure.axes[0].set_xlabel(f"true {_text(content.result.target)}")
+    figure.axes[0].set_title(rows, fontsize="medium")
     return figure
 
 
@@ -106,20 +107,17 @@ def plot_calibration(folder: Path) -> Figure:
     """
     content = read_content(folder)
     if content.probabilities is not None:
-        bins = reliability(
-            *judged_probability(content.truth.astype(np.int64), content.probabilities), weight=content.weight
-        )
-        x, y = [one.predicted for one in bins], [one.observed for one in bins]
-        figure, axes = _axes("predicted probability", "observed share")
-    elif levels := coverage_by_level(content.result):
-        x, y = [one.level for one in levels], [one.held for one in levels]
-        figure, axes = _axes("nominal coverage", "empirical coverage")
-    else:
+        judged = judged_probability(content.truth.astype(np.int64), content.probabilities)
+        return calibration_curve(reliability(*judged, weight=content.weight))
+    levels = coverage_by_level(content.result)
+    if not levels:
         raise ConfigError(f"{folder} has one network of a number, which knows no intervals: train with --preset quick.")
-    axes.plot([0, 1], [0, 1], color="0.5", linewidth=1)
-    axes.plot(x, y, marker="o")
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    return figure
+    return figures.calibration_figure(
+        [one.level for one in levels],
+        [one.held for one in levels],
+        [one.count for one in levels],
+        labels=("nominal coverage", "empirical coverage"),
+    )
 
 
 def show_worst(folder: Path, count: int = 6) -> Figure:
@@ -155,11 +153,3 @@ def _text(text: str) -> str:
     """A name of the table for matplotlib, which takes what stands between dollars for mathematics."""
     cut = text if len(text) <= 100 else text[:99] + "…"
     return cut.replace("$", r"\$")
-
-
-def _axes(x: str, y: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    return figure, axes

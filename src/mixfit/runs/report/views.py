@@ -4,14 +4,16 @@ In: ``ReportContent``. Out: what the templates lay out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from mixfit.ensemble.calibration import calibration_error, chance_range, judged_probability, reliability
+from mixfit.ensemble.calibration import Bin, calibration_error, chance_range, judged_probability, reliability
 from mixfit.evaluation.result import Part, Result, Score
 from mixfit.predictor.card import Coverage
 from mixfit.runs.report import figures
@@ -212,7 +214,9 @@ def curves(content: ReportContent) -> list[dict[str, str | Markup]]:
                 f"Best {'validation' if lines[-1][0] == 'valid' else 'training'} value {number(float(judged[best]))}, "
                 f"in epoch {plain(mark)} of {plain(float(epochs[-1]))} (dotted)."
             )
-        svg = figures.line_figure(name, f"{heading} by epoch. {caption}", epochs, lines, mark=mark)
+        svg = figures.svg(
+            name, f"{heading} by epoch. {caption}", partial(figures.line_figure, epochs, lines, mark=mark)
+        )
         found.append({"heading": heading, "svg": svg, "caption": caption})
     return found
 
@@ -246,6 +250,16 @@ def calibration_view(content: ReportContent) -> dict[str, Any]:
     }
 
 
+def calibration_curve(bins: Sequence[Bin]) -> Figure:
+    """Of probabilities how often they were right."""
+    return figures.calibration_figure(
+        [one.predicted for one in bins],
+        [one.observed for one in bins],
+        [one.count for one in bins],
+        labels=("predicted probability", "observed share"),
+    )
+
+
 def _probabilities(content: ReportContent) -> dict[str, Any] | None:
     if content.probabilities is None or not len(content.truth):
         return None
@@ -264,13 +278,7 @@ def _probabilities(content: ReportContent) -> dict[str, Any] | None:
         "error": error,
         "bins": bins,
         "caption": caption,
-        "svg": figures.reliability_figure(
-            "reliability-figure",
-            title,
-            np.array([one.predicted for one in bins]),
-            np.array([one.observed for one in bins]),
-            np.array([one.count for one in bins], dtype=np.float64),
-        ),
+        "svg": figures.svg("reliability-figure", title, partial(calibration_curve, bins)),
         "sentence": (
             f"The probability of the {what} is off by {number(error)} on average over "
             f"{plural(len(content.truth), f'{part} row')} (expected calibration error; 0 is exact)."
@@ -420,8 +428,10 @@ def _number_predictions(content: ReportContent) -> dict[str, Any]:
     if not drawn.all():
         view["caption"] += f" {plural(int((~drawn).sum()), 'row')} at or below 0 have no place on logarithmic axes."
     title = f"Predicted against true values. {view['caption']}"
-    view["svg"] = figures.scatter_figure(
-        "predictions-figure", title, truth[drawn], prediction[drawn], log_scale=content.log_scale
+    view["svg"] = figures.svg(
+        "predictions-figure",
+        title,
+        partial(figures.scatter_figure, truth[drawn], prediction[drawn], log_scale=content.log_scale),
     )
     return view
 
@@ -449,7 +459,7 @@ def _class_predictions(content: ReportContent) -> dict[str, Any]:
     return view | {
         "kind": "pairs",
         "pairs": [(names[pair.truth], names[pair.prediction], pair.count, pair.share) for pair in pairs],
-        "svg": figures.heat_figure("predictions-figure", title, heat),
+        "svg": figures.svg("predictions-figure", title, partial(figures.heat_figure, heat)),
         "caption": caption,
     }
 
