@@ -158,10 +158,8 @@ def test_the_verdict_says_who_wins() -> None:
     found = outcome(noisy(1.0), noisy(0.1))
     assert found.verdict.startswith("The mixed model is worse than table, beyond noise: test MAE 0.")
     assert "Prefer table here." in found.verdict
-    low, high = found.final.differences[0].low, found.final.differences[0].high
-    assert (
-        f"a difference of {found.final.differences[0].value:+.3g} (95 % CI {low:+.3g} to {high:+.3g})" in found.verdict
-    )
+    (one,) = found.final.differences
+    assert f"the difference is {one.value:+.3g} (95 % CI {one.low:+.3g} to {one.high:+.3g})" in found.verdict
 
 
 def test_a_difference_within_noise_is_called_so() -> None:

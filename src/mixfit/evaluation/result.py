@@ -398,14 +398,14 @@ def difference_sentence(
     on = f" on {part.rows} row{'' if part.rows == 1 else 's'}"
     if np.isnan(found.value):
         return f"{model} and {against} cannot be compared: there is no {label}{on}."
-    numbers = f"{label} {metric_text(mine)} against {metric_text(theirs)}{on}, " if values else f"{label}, "
-    numbers += "a difference of"
     if found.finding == "equal":
         return f"{model} is exactly as good as {against}{on}."
+    numbers = f"{label} {metric_text(mine)} against {metric_text(theirs)}{on}, " if values else ""
+    numbers += f"the difference{'' if values else f' in {label}'} is {found.value:+.3g}"
     lead = "ahead of" if found.gain[0] > 0 else "behind" if found.gain[0] < 0 else "level with"
     if found.finding == "unknown":
-        return f"{model} is {lead} {against}, on too few rows for an interval: {numbers} {found.value:+.3g}."
-    numbers += f" {found.value:+.3g} (95 % CI {found.low:+.3g} to {found.high:+.3g})"
+        return f"{model} is {lead} {against}, on too few rows for an interval: {numbers}."
+    numbers += f" (95 % CI {found.low:+.3g} to {found.high:+.3g})"
     if found.finding == "within noise":
         return f"{model} is {lead} {against}, but within noise: {numbers}."
     return f"{model} is {found.finding} than {against}, beyond noise: {numbers}."
