@@ -139,7 +139,10 @@ def test_licences_are_those_of_the_weights() -> None:
     assert licence_of(ModelConfig(backbone=LITE0)) == LICENCE
     assert licence_of(ModelConfig(backbone="small_resnet")) == f"Image network: `small_resnet`. {FROM_SCRATCH}"
     given = licence_of(ModelConfig(backbone="resnet18", backbone_weights=Path("/home/someone/w.safetensors")))
-    assert given == "Image network: `resnet18`, begun with the weights of `w.safetensors`: their licence is not known."
+    assert (
+        given
+        == "Image network: `resnet18`, initialised with the weights of `w.safetensors`: their licence is not known."
+    )
     fetched = licence_of(ModelConfig(backbone="resnet18.a1_in1k", allow_download=True))
     assert fetched.endswith("weights of timm's model hub; licence: apache-2.0.")
 

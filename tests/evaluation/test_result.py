@@ -170,7 +170,7 @@ def test_a_difference_within_noise_is_called_so() -> None:
     options: dict[str, Any] = {"truth": classes, "metrics": (ACCURACY,), "split": "valid"}
     behind = outcome(worse, good, **options).verdict
     assert "is behind table, but within noise: valid accuracy" in behind
-    assert "The photos have not shown their worth." in behind
+    assert "The photos did not improve it here." in behind
     assert "is ahead of table, but within noise" in outcome(good, worse, **options).verdict
 
 

@@ -109,7 +109,7 @@ def _later(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list[str]:
     """Whether the target drifts in time, and columns of dates by which nearly all test rows come after the others."""
     found = []
     if mixed.split_time is not None:
-        found.append(f"the rows are split by {mixed.split_time!r}, and what is to be learnt may change with time")
+        found.append(f"the rows are split by {mixed.split_time!r}, and the relation may change with time")
     for name in mixed.schema.names("date") if mixed.split_time is None else ():
         cells = mixed.frame[name].iloc[np.concatenate([rest, test])]
         try:

@@ -1,6 +1,6 @@
 """What a model card tells of a finished training: data, scores with intervals, and groups that are predicted worse.
 
-In: the data, the result, and our predictions of the rows that judge. Out: ``ModelFacts``, plain values."""
+In: the data, the result, and our predictions of validation and test rows. Out: ``ModelFacts``, plain values."""
 
 import numpy as np
 import pandas as pd

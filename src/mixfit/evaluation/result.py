@@ -48,7 +48,7 @@ _UNKNOWN = (float("nan"), float("nan"))
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows that judge: their true target and what each model predicts for them."""
+    """Rows that models are judged by: their true target and what each model predicts for them."""
 
     split: JudgedSplit
     truth: np.ndarray
@@ -165,7 +165,7 @@ class LeaderboardLine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contest:
-    """How the models of a blend competed."""
+    """How the models of a blend were compared."""
 
     leaderboard: list[LeaderboardLine]
     """The best first."""
@@ -278,7 +278,7 @@ class Result:
         said = [difference_sentence(part, found, f"The {called}", against, where=where, values=values)]
         if self.contest is None and self.photos is not None and found.gain[0] < 0:
             worse = found.finding == "worse"
-            said.append(f"Prefer {against} here." if worse else "The photos have not shown their worth.")
+            said.append(f"Prefer {against} here." if worse else "The photos did not improve it here.")
         if values and self.contest is not None and self.photos is not None and self.photos.used:
             alone = part.score(self.photos.without).metrics[self.headline]
             said.append(f"The table columns alone: {metric_label(self.headline)} {metric_text(alone)}.")
@@ -451,7 +451,7 @@ def read_versioned(folder: Path, name: str, version: int) -> dict[str, Any]:
         ConfigError: there is none.
         DataError: it is damaged, or another version of mixfit wrote it.
     """
-    path, again = folder / name, f"Write its results anew with: mixfit train --resume {folder}"
+    path, again = folder / name, f"Write its results again with: mixfit train --resume {folder}"
     if not folder.is_dir():
         raise ConfigError(f"There is no run folder {folder}.")
     if not is_there(path):
@@ -472,7 +472,7 @@ def read_versioned(folder: Path, name: str, version: int) -> dict[str, Any]:
 def _fault(found: Result) -> str:
     """What does not belong together; "" where all does."""
     if not found.parts or len({part.split for part in found.parts}) < len(found.parts):
-        return "it has no rows that judge, or twice the same"
+        return "it has no part, or one of them twice"
     if any(one.inside > one.count for one in ([] if found.contest is None else found.contest.coverage)):
         return "more rows are inside of intervals than there are"
     pairs = [(found.ours, found.against)]

@@ -15,7 +15,7 @@ from mixfit.training.metrics import metric_label
 
 LICENCE = "Image network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0)."
 OWN_LICENCE = "The network is not mixfit's: whose weights it began with, and under which licence, is not known here."
-FROM_SCRATCH = "All weights began at random: none of somebody else's are in this model."
+FROM_SCRATCH = "All weights were initialised at random: there are no pretrained weights in this model."
 _SHOWN_COLUMNS, _SHOWN_GROUPS, _LONGEST = 60, 20, 80
 
 
@@ -117,8 +117,8 @@ def licence_of(config: ModelConfig | None) -> str:
     if config is None:
         return FROM_SCRATCH
     if config.backbone_weights is not None:
-        file = code(config.backbone_weights.name)
-        return f"Image network: {code(config.backbone)}, begun with the weights of {file}: their licence is not known."
+        begun = f"Image network: {code(config.backbone)}, initialised with the weights of"
+        return f"{begun} {code(config.backbone_weights.name)}: their licence is not known."
     if has_pretrained_weights(config.backbone):
         return LICENCE
     if not config.allow_download:
@@ -127,7 +127,9 @@ def licence_of(config: ModelConfig | None) -> str:
 
     found = get_pretrained_cfg(config.backbone)
     licence = getattr(found, "license", None) or "not stated there"
-    return f"Image network: {code(config.backbone)}, begun with the weights of timm's model hub; licence: {licence}."
+    return (
+        f"Image network: {code(config.backbone)}, initialised with the weights of timm's model hub; licence: {licence}."
+    )
 
 
 def model_card(
@@ -178,7 +180,7 @@ def _intended_use() -> list[str]:
         ),
         (
             "Not for rows of another source or a later time before `mixfit evaluate` has shown how good it is there; "
-            "not for telling what causes what, as it knows only what goes together; and not for decisions about people "
+            "not for causal conclusions, as it knows associations only; and not for decisions about people "
             "without somebody who can overrule it."
         ),
     ]
@@ -211,7 +213,7 @@ def _metrics(facts: ModelFacts, *, classes: Sequence[str] | None) -> list[str]:
     ]
     kind = "Intervals" if classes is None else "Sets of classes"
     heading = ["rows", "count", "metric", "value", "95 % interval"]
-    found = ["## Metrics", "On rows that the model did not learn from.", _table(heading, rows)]
+    found = ["## Metrics", "On rows that the model was not trained on.", _table(heading, rows)]
     if facts.coverage:
         kept = [[one.rows, f"{one.count:,}", f"{one.inside:,}", f"{100 * one.held:.1f} %"] for one in facts.coverage]
         found += [
@@ -255,7 +257,7 @@ def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: 
     if photos:
         inputs.append("A photo that is missing or cannot be read is left out, and the status of the row says so.")
     if classes is not None:
-        inputs.append("It has no answer but its classes: a row of another kind gets one of them all the same.")
+        inputs.append("It can only answer with its classes: a row of another kind gets one of them all the same.")
     return [*lines, "\n".join(f"- {line}" for line in inputs)]
 
 

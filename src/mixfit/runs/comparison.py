@@ -139,7 +139,7 @@ def _check_alike(runs: Sequence[Path], predictors: Sequence[Predictor]) -> None:
     prints = [read_fingerprint(run / "environment.json") for run in runs]
     for run, found in zip(runs, prints, strict=True):
         if found is None:
-            raise DataError(f"{run}/environment.json does not say which table the run was trained on: train it anew.")
+            raise DataError(f"{run}/environment.json does not say which table the run was trained on: train it again.")
     first, model, origin = runs[0], predictors[0], prints[0]
     for run, other, found in zip(runs[1:], predictors[1:], prints[1:], strict=True):
         differs = None
@@ -262,7 +262,7 @@ def _weight(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> tup
     others = [one for name, one in told.items() if name != chosen]
     if all(one is not None and np.allclose(one / one.mean(), weight / weight.mean()) for one in others):
         return weight, ""
-    return weight, f"Not all runs were told the same weights: the rows are weighted as {chosen} was told."
+    return weight, f"Not all runs have the same weights: the rows are weighted as in {chosen}."
 
 
 def _warnings(held: dict[str, _HeldBack], scores: Part) -> list[str]:

@@ -149,7 +149,7 @@ def _heat_of(
     matters = dict(zip(found.rows[:SHOWN_ROWS].tolist(), (share >= LEAST_SHARE).tolist(), strict=True))
     asked = [row for row, columns in matters.items() if any(columns)]
     if not asked:
-        return [], "No photo has a tenth of what moves any of these rows, so none is shown."
+        return [], "No photo contributes a tenth to any of these predictions, so none is shown."
     try:
         heat = photo_heat(predictor, frame, images=images, rows=asked)
     except ConfigError as error:

@@ -1,6 +1,6 @@
 """A finished run: its result, and all that is written and said of it.
 
-In: predictions of several models for the rows that judge. Out: ``Run``; the files of the run folder that ``mixfit
+In: predictions of several models for validation and test rows. Out: ``Run``; the files of the run folder that ``mixfit
 report`` needs to write the page again, the page, and the end of what the terminal shows."""
 
 from collections.abc import Mapping, Sequence
@@ -50,13 +50,13 @@ OURS = "mixfit, table and photos"
 OURS_TABLE_ONLY = "mixfit, table only"
 BLEND, TABLE_BLEND = "mixfit, blend", "blend, table only"
 PHOTO_BLEND = "blend, with photos"
-"""The blend with photos where the one that predicts does without them."""
+"""The blend with photos, where the delivered one does without them."""
 TREES = "boosted trees, table"
-"""The candidate that a blend is compared with in words."""
+"""The candidate that a blend is compared with in the verdict."""
 LEVEL = 0.9
-"""Share of rows whose truth the intervals of a report shall hold."""
+"""Nominal coverage of the intervals of a report."""
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-"""Those at which it is told whether they do."""
+"""Those at which the empirical coverage is computed."""
 JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
 _KINDS: dict[str, ModelKind] = {
     OURS: "ours",
@@ -69,7 +69,7 @@ _KINDS: dict[str, ModelKind] = {
     CONSTANT: "constant",
 }
 EXPLAINED_ROWS, BACKGROUND_ROWS = 24, 16
-"""Enough to tell the columns that matter; ``mixfit explain`` takes as many as are asked for."""
+"""Enough to see which columns matter; ``mixfit explain`` takes as many as are asked for."""
 EXPLAINED_COLUMNS = 100
 """With more columns a training does not wait for explanations, which take about a second a row and more."""
 _PARTS = {"valid": "validation rows", "test": "test rows"}
@@ -96,7 +96,7 @@ class Run:
 
     @property
     def contest(self) -> Contest | None:
-        """How the models of a blend competed; None for one network."""
+        """How the models of a blend were compared; None for one network."""
         return self.result.contest
 
     def __repr__(self) -> str:
@@ -105,7 +105,7 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """What the run showed, in plain words; first of all whether the test bears out what the other rows promise."""
+        """What the run showed, in plain words; first whether the test agrees with the estimate of the other rows."""
         return " ".join(filter(None, [self.result.departure, self.result.verdict]))
 
     def plot_scores(self) -> "Figure":
@@ -125,7 +125,7 @@ class Run:
         return plot_loss(self.folder)
 
     def plot_predictions(self) -> "Figure":
-        """Predicted against true values, or the confusion matrix, of the rows that judge."""
+        """Predicted against true values, or the confusion matrix, of the test rows."""
         from mixfit.runs.report.plots import plot_predictions
 
         return plot_predictions(self.folder)
@@ -167,7 +167,7 @@ def rows_of(
     predictions: Mapping[str, np.ndarray],
     by_metric: Mapping[str, Mapping[str, np.ndarray]],
 ) -> Rows:
-    """The rows of a split that judge, with their weights and the units that they belong to (groups and copies).
+    """The rows of a split, with their weights and the units that they belong to (groups and copies).
 
     Args:
         predictions, by_metric: as for ``Rows``.
@@ -204,7 +204,7 @@ def result_of(
 
     Args:
         mixed: with the split that ``judged`` was judged by.
-        judged: predictions of every model for the rows that judge.
+        judged: predictions of every model for validation (or out-of-fold) and test rows.
         seconds: time of the fit of each model.
         contest: of the models of a blend; None of one network.
         uses_photos: whether the model that the run delivers does.
@@ -325,7 +325,7 @@ def write_results(
 
     Args:
         mixed: with the split that ``judged`` was judged by.
-        judged: predictions of every model for the rows that judge.
+        judged: predictions of every model for validation (or out-of-fold) and test rows.
         images: folder that the photo paths start from.
         interval: lower and upper ends at ``LEVEL`` of the test rows, in the unit of the target.
     """

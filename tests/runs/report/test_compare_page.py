@@ -90,7 +90,7 @@ def test_what_cannot_be_computed_is_said() -> None:
     page = compare_page(replace(content("a", "b"), headline="log_loss", scores=nothing, settings={}))
     assert math.isnan(nothing.scores[0].metrics["auc"])
     assert "n/a" in page
-    assert "cannot be told" in page
+    assert "cannot be computed" in page
     assert "All settings are the same." in page
 
 

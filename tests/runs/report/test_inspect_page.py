@@ -47,7 +47,7 @@ def test_all_that_was_found_is_shown() -> None:
 def test_errors_come_before_warnings_and_decide_the_verdict() -> None:
     page = inspect_page(content())
     assert page.index("The target is constant.") < page.index("2 rows are equal.")
-    assert "Not ready: 1 error must be mended before training. There is also 1 warning." in page
+    assert "Not ready: 1 error must be fixed before training. There is also 1 warning." in page
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_errors_come_before_warnings_and_decide_the_verdict() -> None:
     [
         ([], "Ready to train: nothing stands out."),
         ([Check(level="warning", text="a")] * 2, "Ready to train, with 2 warnings to read first."),
-        ([Check(level="error", text="a")] * 2, "Not ready: 2 errors must be mended before training."),
+        ([Check(level="error", text="a")] * 2, "Not ready: 2 errors must be fixed before training."),
     ],
 )
 def test_the_verdict_counts(checks: list[Check], verdict: str) -> None:

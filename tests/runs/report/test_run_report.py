@@ -211,7 +211,7 @@ def test_no_folder_no_person_and_no_machine_is_named(any_run: Run, demo_table: P
 def test_a_run_gives_its_figures(any_run: Run) -> None:
     figures = [any_run.plot_scores(), any_run.plot_predictions(), any_run.plot_loss(), any_run.show_worst(2)]
     if any_run.contest is None:
-        with pytest.raises(ConfigError, match="knows no intervals"):
+        with pytest.raises(ConfigError, match="has no intervals"):
             any_run.plot_calibration()
     else:
         figures.append(any_run.plot_calibration())

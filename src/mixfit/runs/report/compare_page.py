@@ -28,7 +28,7 @@ _WORDS = {
     "worse": "worse",
     "within noise": "within noise",
     "equal": "exactly equal",
-    "unknown": "cannot be told",
+    "unknown": "cannot be computed",
 }
 
 

@@ -52,7 +52,7 @@ def describe_data(mixed: MixedData, samples: list[ShownRow]) -> DataFacts:
     if len(names) > MOST_COLUMNS:
         notes.append(f"The values of the target and of the first {MOST_COLUMNS - 1} columns in use are drawn.")
     if mixed.arrays.weight is not None:
-        notes.append("Rows are counted here, whatever they weigh; all metrics are weighted.")
+        notes.append("Counts of rows ignore the weights; all metrics are weighted.")
     if mixed.photos is not None:
         readable = len(mixed.photos.files) - len(mixed.photo_failures)
         absent = sum(record.action == "photo masked" for record in mixed.photos.bad)
@@ -402,7 +402,7 @@ def worst_rows(
 def _beyond(truth: float, low: float, high: float, level: float) -> list[str]:
     if low <= truth <= high:
         return []
-    return [f"the truth lies {'above' if truth > high else 'below'} the {percent(level)} interval of the row"]
+    return [f"the truth is {'above' if truth > high else 'below'} the {percent(level)} interval of the row"]
 
 
 def _shown_row(mixed: MixedData, row: int, part: str, reasons: list[str], *, with_target: bool) -> ShownRow:

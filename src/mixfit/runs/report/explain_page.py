@@ -160,8 +160,8 @@ def _how(found: ModelExplanation) -> str:
     against = plural(found.background, "background row")
     return (
         f"Shapley values over {plural(found.rows, 'row')}, each against {against} that are typical of the table; "
-        f"{how}. Behind ± is one standard error, from {error}. Columns that tell the same, such as the height and the "
-        "weight of a thing, share what they tell in a way that only the model knows."
+        f"{how}. Behind ± is one standard error, from {error}. Columns with the same information, such as the height "
+        "and the weight of a thing, share their contribution in a way that depends on the model."
     )
 
 

@@ -77,7 +77,7 @@ def _verdict(content: InspectContent) -> str:
     warnings = sum(check.level == "warning" for check in content.checks)
     if errors:
         others = f" There {'is' if warnings == 1 else 'are'} also {plural(warnings, 'warning')}." if warnings else ""
-        return f"Not ready: {plural(errors, 'error')} must be mended before training.{others}"
+        return f"Not ready: {plural(errors, 'error')} must be fixed before training.{others}"
     if warnings:
         return f"Ready to train, with {plural(warnings, 'warning')} to read first."
     return "Ready to train: nothing stands out."

@@ -111,7 +111,7 @@ def plot_calibration(folder: Path) -> Figure:
         return calibration_curve(reliability(*judged, weight=content.weight))
     levels = coverage_by_level(content.result)
     if not levels:
-        raise ConfigError(f"{folder} has one network of a number, which knows no intervals: train with --preset quick.")
+        raise ConfigError(f"{folder} has one network of a number, which has no intervals: train with --preset quick.")
     return figures.calibration_figure(
         [one.level for one in levels],
         [one.held for one in levels],

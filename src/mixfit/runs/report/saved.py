@@ -1,5 +1,5 @@
 """What a run folder keeps for its report: ``report.json``, small pictures in ``report_files``, and the predictions of
-the rows that judge; beside result, history, schema and bad inputs it is all that the page shows.
+validation and test rows; beside result, history, schema and bad inputs it is all that the page shows.
 
 In: ``ReportFacts``, predictions and pictures. Out: the files, and from them ``ReportContent``: nothing outside of the
 folder is needed, so that a report can be written again when the table and its photos are elsewhere or gone."""

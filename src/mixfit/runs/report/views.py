@@ -27,7 +27,7 @@ LARGEST_MATRIX = 20
 SHOWN_PAIRS = 20
 LARGEST_HEAT_MAP = 200
 _ALONE = 1.05
-"""Classes in a set in the mean, below which it is as good as the predicted class alone."""
+"""Mean number of classes in a set, below which it is as good as the predicted class alone."""
 _BAR, _HEIGHT = 7, 30  # of a histogram, in units of its drawing
 _IGNORED = 8
 
@@ -44,7 +44,7 @@ def best_first(result: Result, scores: Sequence[Score]) -> list[Score]:
 
 
 def compared_scores(result: Result) -> list[Score]:
-    """The scores of the models that are compared, on the rows that judge, the best first."""
+    """The scores of the models that are compared, on the final rows, the best first."""
     # Without photos in it, the delivered blend is that of the table.
     gain = result.photos
     twin = gain.without if gain is not None and gain.same_kind and not gain.used else ""
@@ -329,7 +329,7 @@ def _interval_sentences(result: Result) -> list[str]:
         else f"they have {number(width)} classes on average"
     )
     if not regression and share > found.level and width < _ALONE:
-        verdict += ", as a set has one class at least and that alone is right so often"
+        verdict += ", as a set has at least one class, which alone is right this often"
     by_weight = "" if found.share is None else " by weight"
     held = f"{found.inside:,} of {found.count:,} test rows ({percent(share)}{by_weight})"
     return [f"The {percent(found.level)} {what} hold the truth of {held}, {verdict}; {size}."]

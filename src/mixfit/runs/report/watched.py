@@ -1,4 +1,4 @@
-"""Pictures of what the layers of a network gave and got while it trained, for the page.
+"""Pictures of the outputs and gradients of the layers of a network while it trained, for the page.
 
 In: statistics of hooks. Out: ``Watched``, the numbers, which a run folder keeps; and from these values with an
 ``<svg>`` each, drawn anew whenever the page is written, so that no drawing is ever read from a folder."""
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 PANELS = 6
-"""Histograms that can be read beside each other."""
+"""Most histograms that are shown."""
 ROWS = 60
-"""Layers that can be read below each other."""
+"""Most layers that are shown."""
 _SHOWN = ("SiLU", "ReLU", "GELU", "Sigmoid", "Tanh")
 _MOST_COLUMNS, _MOST_BINS, _MOST_LINES = 1_000, 1_000, 100
 
@@ -120,7 +120,7 @@ def watched_pictures(seen: Watched) -> list[Picture]:
         (
             bool(seen.dead_units),
             "Dead units",
-            "Share of the units of each layer that give nothing for a whole batch, step by step.",
+            "Share of the units of each layer whose output is zero for a whole batch, step by step.",
             lambda: draw_shares(
                 [one.title for one in seen.dead_units],
                 spans,
@@ -137,7 +137,7 @@ def watched_pictures(seen: Watched) -> list[Picture]:
         (
             bool(seen.modalities),
             "Gradients of the modalities",
-            "How strongly the loss speaks to the table's vector and to that of the photos.",
+            "Norms of the gradients of the loss towards the encodings of the table and of the photos.",
             lambda: draw_lines(list(map(_line, seen.modalities)), MODALITIES),
         ),
     ]
