@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from bootstrap_ends import bootstrap_interval
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -21,7 +22,6 @@ from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.table.read import read_table
 from mixfit.errors import DataError
-from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.facts import model_facts, rows_with_photo
 from mixfit.evaluation.result import Contest
 from mixfit.files import json_numbers

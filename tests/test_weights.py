@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bootstrap_ends import bootstrap_difference, bootstrap_interval
 
 from mixfit.config import DataConfig, ModelConfig
 from mixfit.data.columns.infer import infer_schema
@@ -17,7 +18,7 @@ from mixfit.data.columns.values import moments
 from mixfit.data.load import load_data
 from mixfit.data.split import strata_of_rows
 from mixfit.ensemble.calibration import calibration_error, reliability
-from mixfit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval, resampled
+from mixfit.evaluation.bootstrap import resampled
 from mixfit.evaluation.groups import group_table, label_rows
 from mixfit.models.components import Components
 from mixfit.models.encoding import RowEncoder

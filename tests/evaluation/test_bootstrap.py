@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from bootstrap_ends import bootstrap_difference, bootstrap_interval
 
 from mixfit.ensemble.calibration import calibration_error, judged_probability, reliability
-from mixfit.evaluation.bootstrap import FEWEST_UNITS, _values, bootstrap_difference, bootstrap_interval, resampled
+from mixfit.evaluation.bootstrap import FEWEST_UNITS, _values, resampled
 from mixfit.training.metrics import (
     ACCURACY,
     AUC,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from bootstrap_ends import bootstrap_interval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
@@ -15,7 +16,6 @@ from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.columns.target import ClassTarget, RegressionTarget
 from mixfit.errors import ConfigError
-from mixfit.evaluation.bootstrap import bootstrap_interval
 from mixfit.evaluation.groups import (
     MISSING,
     MOST_GROUPS,

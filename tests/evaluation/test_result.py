@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bootstrap_ends import bootstrap_difference, bootstrap_interval
 from small_runs import small_fit, small_table
 
 from mixfit.auto.recipe import resume
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation import bootstrap, departure, groups, result
-from mixfit.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
 from mixfit.evaluation.result import (
     RESULTS,
     Difference,
