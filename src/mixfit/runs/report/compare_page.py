@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_SECTIONS = [("result", "Result"), ("metrics", "Metrics"), ("differences", "Differences"), ("settings", "Settings")]
+_SECTIONS = [("metrics", "Metrics"), ("differences", "Differences"), ("settings", "Settings")]
 _WORDS = {
     "better": "better",
     "worse": "worse",

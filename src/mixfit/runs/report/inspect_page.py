@@ -11,7 +11,7 @@ from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.schema import Schema
 from mixfit.runs.report.render import bad_input_view, plural, render, schema_view, write_page
 
-_SECTIONS = [("checks", "Checks"), ("columns", "Columns"), ("photos", "Photos"), ("bad-inputs", "Missing or broken")]
+_SECTIONS = [("columns", "Columns"), ("photos", "Photos"), ("bad-inputs", "Missing or broken")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
