@@ -395,7 +395,7 @@ def explanation_of(predictor: Predictor, mixed: MixedData, images: Path) -> Mode
         rows=rows.tolist(),
         background=background,
         seed=mixed.seed,
-        cache=mixed.cache,
+        cache=None if mixed.photos is None else mixed.photos.cache,
     )
     return model_explanation(replace(found, rows=mixed.row_numbers[found.rows]))
 
