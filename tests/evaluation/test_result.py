@@ -234,6 +234,10 @@ def test_weighted_rows_count_by_their_weight_in_the_answer() -> None:
     truth, ours = np.zeros(3), np.array([1.0, 2.0, 3.0])
     part = judge(Rows("test", truth, {"m": ours}, weight=np.array([1.0, 1.0, 8.0])), (MAE,), kinds={"m": "ours"})
     assert part.score("m").median_error == 3.0
+    assert part.weighted
+    found = outcome(noisy(0.1), noisy(1.0))
+    weighted = replace(found, parts=[replace(found.final, weighted=True)])
+    assert weighted.answer.startswith("Half of the test predictions (by weight) are within ")
 
 
 @pytest.fixture(scope="module")

@@ -131,6 +131,8 @@ class Part:
     differences: list[Difference]
     errors: list[tuple[Share, float]] = field(default_factory=list)
     """Of the delivered model of a number: share of the rows, and by how much these are off at most."""
+    weighted: bool = False
+    """Whether rows count by weights in all of it."""
 
     @property
     def drawn(self) -> int:
@@ -238,12 +240,12 @@ class Result:
     def answer(self) -> str:
         """How good the model is, for a reader who knows no metric."""
         part = self.final
-        ours, rows = part.score(self.ours), self.part_name(part.split)
+        ours, rows, by = part.score(self.ours), self.part_name(part.split), " (by weight)" if part.weighted else ""
         if self.task != "regression":
-            return f"Right for {_of_100(ours)} of 100 {rows} rows."
+            return f"Right for {_of_100(ours)} of 100 {rows} rows{by}."
         if ours.median_error is None:
             return ""
-        within = f"alf of the {rows} predictions are within {_rounded_up(ours.median_error)} of the truth."
+        within = f"alf of the {rows} predictions{by} are within {_rounded_up(ours.median_error)} of the truth."
         if ours.median_relative_error is None:
             return f"H{within}"
         return f"Typically off by {share_text(ours.median_relative_error)}; h{within}"
@@ -380,6 +382,7 @@ def judge(
         scores=scores,
         differences=differences,
         errors=[] if ours is None else _largest_errors(rows, ours),
+        weighted=rows.weight is not None,
     )
 
 
