@@ -7,7 +7,7 @@ squared error on the scale that is fitted (log price for houses), log-loss for s
 "against the table" compares the blend with the blend of those of its models that see no photo, on the same folds.
 "twins" are that blend and the best model of photos alone: in how many repeats is the blend no worse than the better of
 them by more than a standard error over the folds?
-Needs the extra ``boost``, and catboost where it is to be compared, which it is up to 20 classes. Every fold is written
+Needs catboost where it is to be compared, which it is up to 20 classes. Every fold is written
 into FOLDER and not run again when it is there, so that several processes may share the sets and one command prints all;
 empty it after a change.
 Run: MIXFIT_DATA=... python benchmarks/bench_accuracy.py PRESET FOLDER [set[:repeats[:folds]] ...]"""
@@ -41,7 +41,7 @@ from mixfit.data.load import MixedData, load_data, prepare_target
 from mixfit.data.split import Split
 from mixfit.ensemble.calibration import FIFTHS, fifths
 from mixfit.ensemble.cross_fit import make_fold, photo_means
-from mixfit.models.components import Components
+from mixfit.models.model import Components, looks
 from mixfit.nn.image import ImageEncoder
 from mixfit.runs.results import BLEND, TABLE_BLEND
 from mixfit.training.build import build_model, precompute_features
@@ -145,9 +145,9 @@ class Results:
     """Rows whose interval holds the truth, and all rows, by which rows."""
     used_photos: int = 0
     sees_photos: dict[str, bool] = field(default_factory=dict)
-    """Whether a candidate does."""
+    """Whether a model does."""
     table_too: dict[str, bool] = field(default_factory=dict)
-    """Whether a candidate sees the table."""
+    """Whether a model sees the table."""
 
     def add(self, model: str, error: float, seconds: float = 0.0) -> None:
         """One fold of one model."""
@@ -201,7 +201,6 @@ def run_fold(data: MixedData, image: ImageEncoder, preset: str, seed: int) -> Re
         model=replace(ModelConfig(), freeze_backbone=True),
         train=TrainConfig(**settings),
         console=Console(quiet=True),
-        lightgbm=False,  # it is an extra, which most do not have
     )
     seconds = time.perf_counter() - start
     for name, predictions in blended.test.items():
@@ -209,9 +208,9 @@ def run_fold(data: MixedData, image: ImageEncoder, preset: str, seed: int) -> Re
         took = seconds if name == BLEND else blended.seconds.get(name, 0.0)
         results.add(name, error_of(data, truth, scaled), took)
     results.used_photos = int(blended.predictor.photos)
-    for candidate in plan_for(data, TrainConfig(**settings), lightgbm=False).candidates:
-        results.sees_photos[candidate.name] = candidate.photos
-        results.table_too[candidate.name] = candidate.table
+    for one in plan_for(data, TrainConfig(**settings)).models:
+        results.sees_photos[one.name] = looks(one.sees)
+        results.table_too[one.name] = "table" in one.sees or not one.sees
     covered, seen = blended.covered(data, LEVEL), photo_means(data).seen[data.split.test]
     results.cover("all", covered)
     results.cover("without photo", covered[~seen])

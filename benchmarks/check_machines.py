@@ -24,7 +24,6 @@ ROOT = Path(__file__).parents[1]
 TRAINING = (
     "tests/evaluation/test_heat_on_vase.py",
     "tests/test_blending.py",
-    "tests/test_blending_lightgbm.py",
     "tests/test_blending_tuned.py",
     "tests/test_recipe.py",
     "tests/test_augmented_runs.py",

@@ -90,19 +90,19 @@ def begun(run: Path) -> None:
 
 def interrupted(table: Path, out: Path) -> tuple[int, str]:
     """Ctrl-C between two simple models."""
-    real, calls = cross_fit.fit_candidate, [0]
+    real, calls = cross_fit.fit_model, [0]
 
-    def fit_candidate(*arguments: object, **settings: object) -> object:
+    def fit_model(*arguments: object, **settings: object) -> object:
         calls[0] += 1
         if calls[0] == 9:
             signal.raise_signal(signal.SIGINT)
         return real(*arguments, **settings)  # type: ignore[arg-type]
 
-    cross_fit.fit_candidate = fit_candidate  # type: ignore[assignment]
+    cross_fit.fit_model = fit_model  # type: ignore[assignment]
     try:
         return train(table, out)
     finally:
-        cross_fit.fit_candidate = real
+        cross_fit.fit_model = real
 
 
 class Sizes(Callback):

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,13 +33,11 @@ from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import load_data
 from mixfit.data.split import Split
 from mixfit.ensemble.blend import row_losses
-from mixfit.ensemble.cross_fit import Fitting, cross_fit, fit_folds, make_fold, photo_means
-from mixfit.models.candidate import fit_candidate
-from mixfit.models.components import Components
-from mixfit.models.fold import Candidate
-from mixfit.models.linear import fit_logistic, fit_ridge
-from mixfit.models.network import FittedNetwork
-from mixfit.models.trees import grow_trees
+from mixfit.ensemble.cross_fit import Fitting, cross_fit, fit_folds, fit_model, make_fold, photo_means
+from mixfit.models.linear import Linear, fit_logistic, fit_ridge
+from mixfit.models.model import BOTH, PIXELS, TABLE, Components, Model
+from mixfit.models.network import FittedNetwork, Network
+from mixfit.models.trees import BoostedTrees, grow_trees
 from mixfit.nn.backbones import SmallResNet
 from mixfit.training.build import build_model, encode_photos, precompute_features
 
@@ -201,8 +200,8 @@ SETS: dict[str, tuple[str, tuple[str, ...], dict[str, Role]]] = {
     "covid_xray": ("covid19", ("split", "x_id"), {"patient_id": "group"}),
     "houses": ("price", ("split", "house_id"), {}),
 }
-TUNED = Candidate(kind="network", photos=True, tuned=True)
-UNTUNED = replace(TUNED, tuned=False)
+TUNED, UNTUNED = Network(sees=TABLE | PIXELS, tuned=True), Network(sees=BOTH)
+SECOND: dict[str, Model] = {"linear": Linear(sees=BOTH), "trees": BoostedTrees(sees=BOTH)}
 
 
 def one_real(name: str, size: int, seed: int) -> dict[str, float]:
@@ -214,7 +213,7 @@ def one_real(name: str, size: int, seed: int) -> dict[str, float]:
     settings, training = ModelConfig(freeze_backbone=True), TrainConfig(epochs=20)
     model = build_model(data, settings, seed=seed)
     assert model.image is not None
-    backbone = model.image.backbone
+    shared: Any = {"config": settings, "train": training, "backbone": model.image.backbone}
     data = precompute_features(data, model)
     learnable, test = np.sort(np.concatenate([data.split.train, data.split.valid])), data.split.test
     assert data.photos is not None
@@ -242,8 +241,8 @@ def one_real(name: str, size: int, seed: int) -> dict[str, float]:
     ).with_pixels(pixels)
     fits: dict[str, Fitting] = {}
     for kind, dealt in (("one", whole), ("folds", folds)):
-        before = cross_fit(UNTUNED, dealt, model=settings, train=training, backbone=backbone)
-        fits[kind] = cross_fit(TUNED, dealt, model=settings, train=training, backbone=backbone, begin_at=before)
+        before = cross_fit(replace(UNTUNED, **shared), dealt)
+        fits[kind] = cross_fit(replace(TUNED, **shared), dealt, begin_at=before)
         fits["frozen"] = before  # in the end that of the folds
     tables = [fitted(fits["folds"], place) for place in range(FOLDS)]
     values = torch.stack([table.values for table in tables]).mean(0)
@@ -259,9 +258,8 @@ def one_real(name: str, size: int, seed: int) -> dict[str, float]:
     for kind, table in features.items():
         with_table = everything.with_features(table)
         fold = make_fold(with_table, learnable, photo_means(with_table), seed=seed)
-        for second in ("linear", "trees"):
-            model_of_both = fit_candidate(Candidate(kind=second, photos=True), fold, model=settings, train=training)
-            losses = row_losses(truth, model_of_both.predict(fold.rows.take(test)))
+        for second, of_both in SECOND.items():
+            losses = row_losses(truth, fit_model(of_both, fold).predict(fold.rows.take(test)))
             found[f"{second}, {kind}"] = float(losses.mean())
     before, after = (fits[kind].mean(folds, test) for kind in ("frozen", "folds"))
     networks = {"network, frozen": before, "network": after, "mean of both networks": (before + after) / 2}

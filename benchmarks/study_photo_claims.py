@@ -24,24 +24,25 @@ import torch
 from scipy.stats import t as student
 
 from mixfit.choices import Role
-from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.config import DataConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData, TablePhotos, load_data
 from mixfit.ensemble.blend import Blend, ModelPredictions, blend, row_losses
 from mixfit.ensemble.cross_fit import FittedFolds, Fitting, cross_fit, fit_folds
 from mixfit.ensemble.intervals import tempered
 from mixfit.ensemble.photo_rule import LEAST_GAIN, LEVEL, judge_photos
-from mixfit.models.fold import Candidate
-from mixfit.models.threads import one_thread
+from mixfit.models.linear import Constant, Linear
+from mixfit.models.model import BOTH, PHOTOS, looks, one_thread
+from mixfit.models.trees import BoostedTrees
 
 FOLDS, HELD_OUT, WIDTH, FACTORS = 5, 4_000, 24, 12
 TRIED = (
-    Candidate(kind="constant"),
-    Candidate(kind="linear"),
-    Candidate(kind="linear", table=False, photos=True),
-    Candidate(kind="linear", photos=True),
-    Candidate(kind="trees"),
-    Candidate(kind="trees", photos=True),
+    Constant(),
+    Linear(),
+    Linear(sees=PHOTOS),
+    Linear(sees=BOTH),
+    BoostedTrees(),
+    BoostedTrees(sees=BOTH),
 )
 RULES = ("before", "uncorrected", "between folds", "judge_photos")
 
@@ -113,11 +114,9 @@ def judge(seed: int, share: float = 0.0, *, held_out: bool = False) -> Found:
     """Fit all models on the folds of a set, blend them with and without photos, and ask each rule."""
     data, kind = draw(seed, share, HELD_OUT if held_out else 40)
     folds = fit_folds(data, FOLDS, seed=seed)
-    fittings = {
-        one: cross_fit(one, folds, model=ModelConfig(), train=TrainConfig(preset="quick", seed=seed)) for one in TRIED
-    }
+    fittings = {one: cross_fit(one, folds) for one in TRIED}
     blends = [
-        _blended(folds, [fitting for fitting in fittings.values() if photos or not fitting.candidate.photos])
+        _blended(folds, [fitting for fitting in fittings.values() if photos or not looks(fitting.model.sees)])
         for photos in (False, True)
     ]
     before, after = (found.losses for found in blends)
@@ -152,7 +151,7 @@ def _tempered(fitting: Fitting, predictions: np.ndarray) -> np.ndarray:
 def _blended(folds: FittedFolds, fittings: list[Fitting]) -> Blend:
     """As the recipe blends them."""
     models = {
-        one.candidate.name: ModelPredictions(
+        one.model.name: ModelPredictions(
             raw=one.predictions, temperatures=one.temperatures, temperature=one.temperature
         )
         for one in fittings

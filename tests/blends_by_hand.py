@@ -1,9 +1,9 @@
-"""Blends of chosen candidates on a small example with two image columns and a column of codes, without a contest."""
+"""Blends of chosen models on a small example with two image columns and a column of codes, without a contest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,25 +11,22 @@ from conftest import QUICK_MODEL
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
-from mixfit.ensemble.cross_fit import FittedFolds, fit_folds
+from mixfit.ensemble.cross_fit import FittedFolds, fit_folds, fit_model
 from mixfit.ensemble.intervals import ClassUncertainty, Scores, number_uncertainty
-from mixfit.models.candidate import Candidate, fit_candidate
 from mixfit.models.encoding import RowEncoder
-from mixfit.models.fold import Kind
+from mixfit.models.kernels import KernelRidge
+from mixfit.models.linear import Constant, Linear
+from mixfit.models.model import BOTH, PHOTOS, PIXELS, TABLE, Model
+from mixfit.models.network import Network
+from mixfit.models.trees import BoostedTrees
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.training.build import build_model, precompute_features
 
-BOOSTED: tuple[Kind, ...] = ("trees", "lightgbm") if find_spec("lightgbm") else ("trees",)
-KINDS: tuple[Kind, ...] = ("linear", "kernels", *BOOSTED, "network")
-EVERY_KIND = (
-    Candidate(kind="constant"),
-    *(
-        Candidate(kind=kind, table=table, photos=photos)
-        for kind in KINDS
-        for table, photos in ((True, False), (False, True), (True, True))
-    ),
-    Candidate(kind="network", photos=True, tuned=True),
+EVERY_KIND: tuple[Model, ...] = (
+    Constant(),
+    *(kind(sees=sees) for kind in (Linear, KernelRidge, BoostedTrees, Network) for sees in (TABLE, PHOTOS, BOTH)),
+    Network(sees=TABLE | PIXELS, tuned=True),
 )
 
 
@@ -65,17 +62,13 @@ class Workshop:
         dealt = fit_folds(mixed, folds, seed=0).with_pixels(data.photos.pixels)  # type: ignore[union-attr]
         return cls(data=data, mixed=mixed, image=network.image, folds=dealt, model=QUICK_MODEL)
 
-    def blend(self, candidates: Sequence[Candidate], *, epochs: int = 1, photos: bool = True) -> BlendPredictor:
+    def blend(self, models: Sequence[Model], *, epochs: int = 1, photos: bool = True) -> BlendPredictor:
         """All with the same share."""
-        train = TrainConfig(epochs=epochs)
+        settings: dict[str, Any] = {"config": self.model, "train": TrainConfig(epochs=epochs)}
+        settings["backbone"] = self.image.backbone
+        models = [replace(one, **settings) if isinstance(one, Network) else one for one in models]
         mixed, folds = self.mixed, self.folds
-        fitted = [
-            {
-                one.name: fit_candidate(one, fold, model=self.model, train=train, backbone=self.image.backbone)
-                for one in candidates
-            }
-            for fold in folds.folds
-        ]
+        fitted = [{one.name: fit_model(one, fold) for one in models} for fold in folds.folds]
         encoder = RowEncoder.fit(mixed.frame.iloc[folds.rows], mixed.schema)
         if mixed.target.classes is None:
             encoded = encoder.encode(mixed.frame.iloc[folds.rows])
@@ -83,11 +76,12 @@ class Workshop:
         else:
             uncertainty = ClassUncertainty(temperature=1.3, scores=Scores.of(np.linspace(0, 1, 50)))
         return BlendPredictor(
-            shares={one.name: 1 / len(candidates) for one in candidates},
-            temperatures={one.name: 1.0 if mixed.target.classes is None else 0.8 for one in candidates},
+            shares={one.name: 1 / len(models) for one in models},
+            sees={one.name: one.sees for one in models},
+            temperatures={one.name: 1.0 if mixed.target.classes is None else 0.8 for one in models},
             folds=[
-                FoldModels(encoder=fold.encoder, models=models)
-                for fold, models in zip(folds.folds, fitted, strict=True)
+                FoldModels(encoder=fold.encoder, layout=fold.rows.layout, models=those)
+                for fold, those in zip(folds.folds, fitted, strict=True)
             ],
             photos=photos,
             photo_encoder=PhotoEncoder(encoder=self.image, config=self.model, image_size=mixed.image_size),

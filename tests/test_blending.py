@@ -26,7 +26,8 @@ from mixfit.demo import DEMO_TARGET
 from mixfit.ensemble.calibration import FIFTHS
 from mixfit.ensemble.cross_fit import OutOfTimeError, cross_fit, fit_folds
 from mixfit.errors import ConfigError, DataError, Stopped
-from mixfit.models.candidate import Candidate, Fitted
+from mixfit.models.model import FittedModel, Model
+from mixfit.models.trees import BoostedTrees
 from mixfit.predictor.blend import BlendPredictor
 from mixfit.runs.results import BLEND, LEVEL, TABLE_BLEND
 from mixfit.runs.scoring import evaluate_table
@@ -126,11 +127,11 @@ class _StoppedAfter:
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def __call__(self, keeper: RunKeeper, candidate: Candidate, fold: int, fitted: Fitted) -> None:
+    def __call__(self, keeper: RunKeeper, model: Model, fold: int, fitted: FittedModel) -> None:
         self.count -= 1
         if self.count < 0:
             raise Stopped("stopped for the test")
-        _KEEP(keeper, candidate, fold, fitted)
+        _KEEP(keeper, model, fold, fitted)
 
 
 _KEEP = RunKeeper.keep
@@ -288,9 +289,8 @@ def test_when_the_time_is_over_models_are_left_out_and_named(
 def test_no_fold_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
     data = load_data(made_table(tmp_path / "t", rows=60), target="y", config=replace(GROUPED, ignore=("photo",)))
     folds = fit_folds(data, 3, seed=0)
-    settings: dict[str, Any] = {"model": QUICK_MODEL, "train": QUICK}
     with pytest.raises(OutOfTimeError, match=r"the time was over after [0-2] of 3 folds"):
-        cross_fit(Candidate(kind="trees"), folds, seconds=0.0, **settings)
+        cross_fit(BoostedTrees(), folds, seconds=0.0)
 
 
 def test_lines_for_programs_name_the_network(tmp_path: Path) -> None:

@@ -26,14 +26,14 @@ from mixfit.data.load import MixedData, load_data
 from mixfit.data.photos.records import Cache
 from mixfit.ensemble.cross_fit import FittedFolds, Fitting, cross_fit, fit_folds
 from mixfit.errors import ConfigError, Stopped
-from mixfit.models.fold import Candidate
-from mixfit.models.network import FittedNetwork
+from mixfit.models.linear import Constant
+from mixfit.models.model import BOTH, PHOTOS, PIXELS, TABLE, Model
+from mixfit.models.network import FittedNetwork, Network
 from mixfit.predictor.blend import BlendPredictor
 from mixfit.training.build import build_model, precompute_features
 
 QUIET = Console(quiet=True)
-TUNED = Candidate(kind="network", photos=True, tuned=True)
-UNTUNED = replace(TUNED, tuned=False)
+TUNED, UNTUNED = Network(sees=TABLE | PIXELS, tuned=True), Network(sees=BOTH)
 CONFIG = replace(QUICK_DATA, roles={"pair": "group"})
 BACKBONE = "test_resnet"
 
@@ -72,11 +72,11 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the preset the networks that see photos, in two folds; a constant stands for the table."""
 
-    def plan(data: MixedData, train: TrainConfig, *, lightgbm: bool | None) -> Plan:
-        whole = plan_for(data, train, lightgbm=lightgbm)
-        assert whole.candidates[-1] == TUNED
-        wanted = (Candidate(kind="constant"), UNTUNED, TUNED)
-        return replace(whole, candidates=tuple(one for one in whole.candidates if one in wanted), folds=2)
+    def plan(data: MixedData, train: TrainConfig, **settings: Any) -> Plan:
+        whole = plan_for(data, train, **settings)
+        assert whole.models[-1] == TUNED
+        wanted = (Constant(), UNTUNED, TUNED)
+        return replace(whole, models=tuple(one for one in whole.models if one in wanted), folds=2)
 
     monkeypatch.setattr(blending, "plan_for", plan)
 
@@ -98,9 +98,9 @@ def tuned_fit(
     data: MixedData, backbone: torch.nn.Module, model: ModelConfig, epochs: int
 ) -> tuple[FittedFolds, Fitting]:
     folds = fit_folds(data, 2, seed=0).with_pixels(data.photos.pixels)  # type: ignore[union-attr]
-    train = TrainConfig(epochs=epochs)
-    before = cross_fit(UNTUNED, folds, model=model, train=train, backbone=backbone)
-    return folds, cross_fit(TUNED, folds, model=model, train=train, backbone=backbone, begin_at=before)
+    settings: dict[str, Any] = {"config": model, "train": TrainConfig(epochs=epochs), "backbone": backbone}
+    before = cross_fit(replace(UNTUNED, **settings), folds)
+    return folds, cross_fit(replace(TUNED, **settings), folds, begin_at=before)
 
 
 def mean_loss(folds: FittedFolds, fitting: Fitting) -> float:
@@ -113,17 +113,17 @@ def test_only_preset_best_tries_it_last_and_where_the_backbone_is_frozen(
     assert TUNED.name == "tuned network, table and photos"
     data, _ = loaded(table, model_config)
     presets: tuple[Preset, ...] = ("quick", "balanced", "best")
-    plans = [plan_for(data, TrainConfig(preset=preset)).candidates for preset in presets]
-    assert [[one for one in plan if one.tuned] for plan in plans] == [[], [], [TUNED]]
+    plans = [plan_for(data, TrainConfig(preset=preset)).models for preset in presets]
+    assert [[one for one in plan if isinstance(one, Network) and one.tuned] for plan in plans] == [[], [], [TUNED]]
     assert plans[2][-1] == TUNED
-    assert set(plans[2]) - set(plans[1]) == {TUNED, Candidate(kind="network", table=False, photos=True)}
+    assert set(plans[2]) - set(plans[1]) == {TUNED, Network(sees=PHOTOS)}
     on_pixels = load_data(table, target="y", config=CONFIG, seed=0)
-    assert TUNED not in plan_for(on_pixels, TrainConfig(preset="best")).candidates
+    assert TUNED not in plan_for(on_pixels, TrainConfig(preset="best")).models
     photos_alone = replace(CONFIG, ignore=("x", "pair"), roles={})
     alone = precompute_features(
         load_data(table, target="y", config=photos_alone, seed=0), build_model(data, model_config, seed=0)
     )
-    assert plan_for(alone, TrainConfig(preset="best")).candidates[-1].name == "tuned network, photos"
+    assert plan_for(alone, TrainConfig(preset="best")).models[-1].name == "tuned network, photos"
 
 
 @pytest.mark.usefixtures("few_models")
@@ -146,9 +146,9 @@ def test_it_is_saved_repeated_and_resumed_with_the_same_bytes(
     again = best_fit(table, tmp_path / "two", model_config)
     watch = RunKeeper.watch
 
-    def stopped(keeper: RunKeeper, candidate: Candidate, fold: int) -> Any:
-        found = watch(keeper, candidate, fold)
-        if not (candidate.tuned and fold == 1):
+    def stopped(keeper: RunKeeper, model: Model, fold: int) -> Any:
+        found = watch(keeper, model, fold)
+        if not (model == TUNED and fold == 1):
             return found
         return replace(found, callbacks=[*found.callbacks[:-1], StopAt(3), found.callbacks[-1]])
 
@@ -190,12 +190,12 @@ def test_the_backbone_of_each_fold_changes_in_its_last_blocks_alone(table: Path,
     assert isinstance(first, FittedNetwork)
     assert isinstance(second, FittedNetwork)
     assert first.changed
-    kept = {name for name in first.tensors() if name.startswith("image.backbone.")}
+    kept = {name for name in first.state()[0] if name.startswith("image.backbone.")}
     assert kept == set(first.changed)
     assert 0 < len(kept) < len(before)
     assert not any("running" in name or "num_batches" in name for name in kept)
     assert set(second.changed or ()) == kept
-    assert not all(torch.equal(first.tensors()[name], second.tensors()[name]) for name in kept)
+    assert not all(np.array_equal(first.state()[0][name], second.state()[0][name]) for name in kept)
     features_alone = folds.folds[0].rows
     with pytest.raises(ConfigError, match="needs pixels beside features"):
         first.predict(replace(features_alone, pixels=None))

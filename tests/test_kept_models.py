@@ -1,4 +1,4 @@
-"""What a run keeps of a model is used only where it is whole, and of this candidate, these rows and these settings."""
+"""What a run keeps of a model is used only where it is whole, and of this model, these rows and these settings."""
 
 import hashlib
 import io
@@ -24,8 +24,11 @@ from mixfit.auto.kept_models import RunKeeper, callbacks_digest
 from mixfit.auto.recipe import resume
 from mixfit.config import TrainConfig
 from mixfit.errors import ConfigError, DataError, Diverged, Stopped
-from mixfit.models.candidate import FittedConstant
-from mixfit.models.fold import Candidate
+from mixfit.models.linear import Constant, FittedConstant
+from mixfit.models.linear import Linear as LinearRegression
+from mixfit.models.model import Layout, Model
+from mixfit.models.network import Network
+from mixfit.models.trees import BoostedTrees
 from mixfit.training.callback import Callback, TrainState
 from mixfit.training.callbacks.averaging import ExponentialMovingAverage, StochasticWeightAveraging
 from mixfit.training.callbacks.control import EarlyStopping
@@ -34,7 +37,9 @@ from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.steps import GradientAccumulation, GradientClipping, MixedPrecision
 from mixfit.training.schedule import Cosine, Linear, OneCycle, Schedule
 
-LINEAR, TREES, NETWORK = (Candidate(kind=kind) for kind in ("linear", "trees", "network"))  # type: ignore[arg-type]
+LINEAR, TREES, NETWORK = LinearRegression(), BoostedTrees(), Network()
+LAYOUT = Layout(numeric=2, cardinalities=(4,), categories=1, features=None, image_columns=0, classes=0)
+"""Of ``small_table``."""
 
 
 @dataclass
@@ -74,35 +79,33 @@ def places(content: bytes, count: int) -> Iterator[int]:
     yield from sorted({*range(min(16, len(content))), *np.linspace(0, len(content) - 1, count).astype(int).tolist()})
 
 
-@pytest.mark.parametrize("candidate", [LINEAR, TREES, NETWORK])
+@pytest.mark.parametrize("model", [LINEAR, TREES, NETWORK])
 @pytest.mark.parametrize("kind", ["model", "manifest", "history"])
-def test_one_flipped_bit_anywhere_is_noticed_and_told(
-    copied: tuple[Path, RunKeeper], candidate: Candidate, kind: str
-) -> None:
+def test_one_flipped_bit_anywhere_is_noticed_and_told(copied: tuple[Path, RunKeeper], model: Model, kind: str) -> None:
     folder, keeper = copied
-    base = folder / "candidates" / f"{candidate.kind.replace('trees', 'boosted_trees')}-table-2"
+    base = folder / "candidates" / f"{model.name.replace(', ', '-').replace(' ', '_')}-2"
     path = {"model": base.with_suffix(".safetensors"), "manifest": base.with_suffix(".json")}.get(
         kind, base / "history.csv"
     )
-    if kind == "history" and candidate is not NETWORK:
+    if kind == "history" and model is not NETWORK:
         assert not path.exists()
         return
     content = path.read_bytes()
-    assert keeper.load(candidate, 1, None) is not None
+    assert keeper.load(model, 1, LAYOUT) is not None
     tried = 0
     for place in places(content, 150):
         damaged = bytearray(content)
         damaged[place] ^= 1 << (place % 8)
         path.write_bytes(damaged)
         keeper.notes.clear()
-        assert keeper.load(candidate, 1, None) is None, place
+        assert keeper.load(model, 1, LAYOUT) is None, place
         (note,) = keeper.notes
-        assert note.startswith(f"{candidate.name}, fold 2: what was kept of it ")
+        assert note.startswith(f"{model.name}, fold 2: what was kept of it ")
         assert note.endswith("; it is fitted again.")
         tried += 1
     assert tried >= min(150, len(content))
     path.write_bytes(content)
-    assert keeper.load(candidate, 1, None) is not None
+    assert keeper.load(model, 1, LAYOUT) is not None
 
 
 def _cut(path: Path) -> None:
@@ -150,16 +153,16 @@ def test_what_is_no_kept_model_is_fitted_again_and_takes_its_place(
     copied: tuple[Path, RunKeeper], damage: str, suffix: str
 ) -> None:
     folder, keeper = copied
-    fitted = keeper.load(LINEAR, 0, None)
+    fitted = keeper.load(LINEAR, 0, LAYOUT)
     assert fitted is not None
     path = folder / "candidates" / f"linear-table-1{suffix}"
     DAMAGES[damage](path)
-    assert keeper.load(LINEAR, 0, None) is None
+    assert keeper.load(LINEAR, 0, LAYOUT) is None
     (note,) = keeper.notes
     assert note.startswith("linear, table, fold 1: ")
     keeper.keep(LINEAR, 0, fitted)
     keeper.notes.clear()
-    assert keeper.load(LINEAR, 0, None) is not None
+    assert keeper.load(LINEAR, 0, LAYOUT) is not None
     assert keeper.notes == []
 
 
@@ -167,7 +170,7 @@ def test_what_is_no_kept_model_is_fitted_again_and_takes_its_place(
 def test_a_history_that_is_none_is_fitted_again(copied: tuple[Path, RunKeeper], damage: str) -> None:
     folder, keeper = copied
     DAMAGES[damage](folder / "candidates" / "network-table-3" / "history.csv")
-    assert keeper.load(NETWORK, 2, None) is None
+    assert keeper.load(NETWORK, 2, LAYOUT) is None
     (note,) = keeper.notes
     assert note.startswith("network, table, fold 3: ")
 
@@ -176,7 +179,7 @@ def test_numbers_that_are_not_finite_are_neither_kept_nor_read(copied: tuple[Pat
     folder, keeper = copied
     broken = FittedConstant(value=np.array([np.nan]), classes=0)
     with pytest.raises(Diverged, match="fold 1: value is not finite"):
-        keeper.keep(Candidate(kind="constant"), 0, broken)
+        keeper.keep(Constant(), 0, broken)
     path = folder / "candidates" / "linear-table-1.safetensors"
     tensors = load_tensors(path.read_bytes())
     tensors["model.weights"][1] = torch.inf
@@ -186,7 +189,7 @@ def test_numbers_that_are_not_finite_are_neither_kept_nor_read(copied: tuple[Pat
     manifest = path.with_suffix(".json")
     said = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(said | {"sha256": hashlib.sha256(content).hexdigest()}, indent=1))
-    assert keeper.load(LINEAR, 0, None) is None
+    assert keeper.load(LINEAR, 0, LAYOUT) is None
     assert "model.weights is not finite" in keeper.notes[0]
 
 
@@ -278,10 +281,10 @@ def test_what_is_kept_is_used_where_nothing_is_wrong(
     folder, _ = copied
     reported = without_results(monkeypatch)
 
-    def fit_candidate(*_: Any, **__: Any) -> None:
+    def fit_model(*_: Any, **__: Any) -> None:
         raise AssertionError("all models are there")
 
-    monkeypatch.setattr("mixfit.ensemble.cross_fit.fit_candidate", fit_candidate)
+    monkeypatch.setattr("mixfit.ensemble.cross_fit.fit_model", fit_model)
     resume(folder, console=QUIET)
     assert model_bytes(folder) == finished.model
     assert not [line for line in reported[0] if "fold" in line]

@@ -20,9 +20,9 @@ from mixfit.data.split import strata_of_rows
 from mixfit.ensemble.calibration import calibration_error, reliability
 from mixfit.evaluation.bootstrap import resampled
 from mixfit.evaluation.groups import group_table, label_rows
-from mixfit.models.components import Components
 from mixfit.models.encoding import RowEncoder
 from mixfit.models.linear import find_knots, fit_logistic, fit_ridge
+from mixfit.models.model import Components
 from mixfit.nn.numbers import compute_bins
 from mixfit.training.build import build_model
 from mixfit.training.learner import Learner

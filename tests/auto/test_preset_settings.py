@@ -18,10 +18,10 @@ from mixfit.cli import main
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, default_batch_size
 from mixfit.ensemble import cross_fit
+from mixfit.ensemble.cross_fit import Fold
 from mixfit.errors import ConfigError
-from mixfit.models.fold import Candidate, Fold
-from mixfit.models.network import fit_network
-from mixfit.seeding import seeded
+from mixfit.models.model import Model, as_tensors, looks
+from mixfit.models.network import Network
 from mixfit.training.callback import Callback, TrainState
 
 
@@ -33,28 +33,26 @@ class Stop(BaseException):
 class Seen:
     """What a preset hands to a network."""
 
-    candidate: Candidate
+    network: Network
     fold: Fold
-    backbone: Any
 
     def tensors(self, model: ModelConfig, train: TrainConfig) -> dict[str, Tensor]:
-        with seeded(self.fold.seed):
-            found = fit_network(self.candidate, self.fold, model, train, self.backbone, [], None)
-        return {name: tensor.clone() for name, tensor in found.tensors().items()}
+        ready = replace(self.network, config=model, train=train, callbacks=[])
+        return as_tensors(cross_fit.fit_model(ready, self.fold).state()[0], "network")
 
 
 def seen_by_a_network(run: Callable[[], Any], *, photos: bool = False) -> Seen:
     """Run a preset up to the first training of a network, with photos or of the table alone."""
-    real, seen = cross_fit.fit_candidate, []
+    real, seen = cross_fit.fit_model, []
 
-    def fit_candidate(candidate: Candidate, fold: Fold, **settings: Any) -> Any:
-        if candidate.kind != "network" or candidate.photos != photos:
-            return real(candidate, fold, **settings)
-        seen.append(Seen(candidate, fold, settings["backbone"]))
+    def fit_model(model: Model, fold: Fold) -> Any:
+        if not isinstance(model, Network) or looks(model.sees) != photos:
+            return real(model, fold)
+        seen.append(Seen(model, fold))
         raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_fit, "fit_candidate", fit_candidate)
+        patch.setattr(cross_fit, "fit_model", fit_model)
         with pytest.raises(Stop):
             run()
     return seen[0]
@@ -247,13 +245,14 @@ def test_a_batch_size_that_was_asked_for_is_used_shown_and_resumed_with(
 def test_the_command_line_hands_the_batch_size_on(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_results(monkeypatch)
     seen: set[Any] = set()
-    real = cross_fit.fit_candidate
+    real = cross_fit.fit_model
 
-    def fit_candidate(*arguments: Any, **settings: Any) -> Any:
-        seen.add(settings["train"].batch_size)
-        return real(*arguments, **settings)
+    def fit_model(model: Model, fold: Fold) -> Any:
+        if isinstance(model, Network):
+            seen.add(model.train.batch_size)
+        return real(model, fold)
 
-    monkeypatch.setattr(cross_fit, "fit_candidate", fit_candidate)
+    monkeypatch.setattr(cross_fit, "fit_model", fit_model)
     arguments = ["train", str(table), "--target", "y", "--out", str(tmp_path), "--preset", "quick", "--epochs", "1"]
     with pytest.raises((SystemExit, AttributeError, FileNotFoundError)):
         main([*arguments, "--batch-size", "7", "--cache-gb", "0", "--tabular", "mlp"])

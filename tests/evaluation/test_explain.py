@@ -18,14 +18,16 @@ from mixfit.demo import DEMO_TARGET, demo_truth, write_demo
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.explain import Exact, Explanation, Plan, explain, explained_columns, typical_rows
 from mixfit.evaluation.photo_heat import photo_heat
-from mixfit.models.candidate import Candidate
+from mixfit.models.kernels import KernelRidge
+from mixfit.models.linear import Constant, Linear
 from mixfit.models.mixed import Mixture
+from mixfit.models.model import BOTH, Model
 from mixfit.predictor import Predictor
 from mixfit.predictor.blend import BlendPredictor
 from mixfit.training.build import build_model
 
-KINDS = [candidate.name for candidate in EVERY_KIND]
-BOTH = Candidate(kind="kernels", photos=True)
+KINDS = [model.name for model in EVERY_KIND]
+KERNELS = KernelRidge(sees=BOTH)
 
 
 @pytest.fixture(scope="module")
@@ -84,23 +86,23 @@ def alone(predictor: BlendPredictor, name: str) -> BlendPredictor:
 
 
 @pytest.mark.parametrize(
-    ("task", "candidate"),
+    ("task", "model"),
     [
-        pytest.param(task, candidate, id=f"{task}-{name}")
+        pytest.param(task, model, id=f"{task}-{name}")
         for task in ("of_numbers", "of_classes")
-        for candidate, name in zip(EVERY_KIND, KINDS, strict=True)
-        if task == "of_numbers" or candidate.kind != "kernels"  # kernel ridge regression is for numbers
+        for model, name in zip(EVERY_KIND, KINDS, strict=True)
+        if task == "of_numbers" or not isinstance(model, KernelRidge)  # kernel ridge regression is for numbers
     ],
 )
 def test_mixed_rows_are_predicted_as_the_same_rows_in_a_table(
-    task: str, candidate: Candidate, frame: pd.DataFrame, images: Path, request: pytest.FixtureRequest
+    task: str, model: Model, frame: pd.DataFrame, images: Path, request: pytest.FixtureRequest
 ) -> None:
-    predictor = alone(request.getfixturevalue(task), candidate.name)
+    predictor = alone(request.getfixturevalue(task), model.name)
     mixture, raw = random_mixture(predictor, frame, seed=1)
     mix = predictor.mixer(predictor.raw_rows(frame, images=images), device=torch.device("cpu"))
     expected = in_the_scale_of_parts(predictor, raw, images)
     np.testing.assert_allclose(mix(mixture), expected, atol=2e-5)
-    if candidate.kind != "constant":
+    if not isinstance(model, Constant):
         assert np.ptp(expected, axis=0).max() > 1e-4
 
 
@@ -165,7 +167,7 @@ def test_parts_are_the_shapley_values_of_predictions_of_tables(
     frame: pd.DataFrame, images: Path, of_numbers: BlendPredictor
 ) -> None:
     """One after another: every coalition as a table of its own, and the sum over subsets from the textbook."""
-    predictor = alone(of_numbers, BOTH.name)
+    predictor = alone(of_numbers, KERNELS.name)
     table, photos = explained_columns(predictor)
     names, background = [*table, *photos], frame.iloc[[20, 41]]
     found = explain(predictor, frame, images=images, rows=[7], background=background)
@@ -215,7 +217,7 @@ def test_what_a_model_does_not_look_at_has_no_part(
 
 def test_equal_columns_have_equal_parts(frame: pd.DataFrame, images: Path) -> None:
     twice = frame.assign(again=frame["height_cm"])
-    predictor = Workshop.of(twice, images, DEMO_TARGET).blend([Candidate(kind="linear", photos=True)])
+    predictor = Workshop.of(twice, images, DEMO_TARGET).blend([Linear(sees=BOTH)])
     found = explain(predictor, twice, images=images, rows=[0, 9], background=5)
     height, again = (found.parts[:, found.columns.index(name)] for name in ("height_cm", "again"))
     np.testing.assert_allclose(height, again, atol=1e-8)
@@ -290,7 +292,7 @@ def test_parts_of_the_example_are_those_that_its_prices_are_made_of(tmp_path: Pa
     frame["photos"] = frame["photos"].str.split(";").str[0]  # half as many to look at
     workshop = Workshop.of(frame, table.parent, DEMO_TARGET, size=128, folds=5)
     one_fold = replace(workshop, folds=replace(workshop.folds, folds=workshop.folds.folds[:1]))
-    predictor = one_fold.blend([BOTH])
+    predictor = one_fold.blend([KERNELS])
     unseen = np.flatnonzero(~np.isin(np.arange(rows), workshop.folds.folds[0].fit_rows))
     complete = unseen[frame.iloc[unseen].notna().all(axis=1)][:60]
     background = frame.iloc[workshop.folds.folds[0].fit_rows]

@@ -58,7 +58,7 @@ IN_A_PRESET = [
     *itertools.product(
         [
             "mixfit.data.load:split_rows",
-            "mixfit.models.candidate:design_matrix",
+            "mixfit.models.linear:design_matrix",
             "mixfit.ensemble.cross_fit:make_fold",
             "mixfit.config:parse_duration",
         ],

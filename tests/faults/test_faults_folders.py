@@ -20,10 +20,9 @@ from safetensors.torch import load_file
 
 from mixfit.errors import DataError
 from mixfit.files import read_csv, read_file, read_json, read_toml
-from mixfit.models.candidate import check_fits, read_fitted
 from mixfit.models.encoding import RowEncoder
-from mixfit.models.saved import below
-from mixfit.models.tree_model import TreeModel
+from mixfit.models.model import Layout, as_arrays, model_named
+from mixfit.models.ours import our_models
 from mixfit.predictor import Predictor
 
 FILES = (
@@ -132,10 +131,13 @@ NETWORK = ("folds", 0, "models", "network, table")
         ((*NETWORK, "model", "members"), 2**16),
         (("photo_encoder", "backbone"), "../../etc/passwd"),
         (("photo_encoder", "encoding_dim"), 2**60),
-        (("folds", 0, "models", "linear, table", "cardinalities"), [2, 2]),
-        (("folds", 0, "models", "linear, table", "table"), False),
-        (("folds", 0, "models", "kernel ridge, table", "table"), False),
-        (("folds", 0, "models", "boosted trees, table", "table"), False),
+        (("folds", 0, "models", "linear, table", "tensors"), "fold0.model1."),
+        (("folds", 0, "models", "linear, table", "tensors"), 0),
+        (("folds", 0, "models", "kernel ridge, table", "tensors"), "fold0.model0."),
+        (("folds", 0, "models", "boosted trees, table", "tensors"), "fold"),
+        ((*NETWORK, "table"), False),
+        ((*NETWORK, "own_backbone"), True),
+        ((*NETWORK, "tuned"), True),
         (("photo_encoder", "backbone"), "resnet18"),
         (("photos",), False),
     ],
@@ -152,19 +154,20 @@ def test_values_that_do_not_fit_the_rest_are_refused(keys: tuple[str | int, ...]
         ("constant", ["value"]),
         ("linear, table and photos", ["knots", "model.weights", "model.bias", "components.mean", "components.axes"]),
         ("kernel ridge, table and photos", ["model.numbers", "model.levels", "model.photos", "model.dual"]),
-        ("boosted trees, table", ["model.value", "model.left", "model.feature", "model.roots", "model.order"]),
-        ("LightGBM, table and photos", ["model.codes", "model.code_lengths", "model.threshold", "model.flags"]),
+        ("boosted trees, table", ["text"]),
+        ("boosted trees, table and photos", ["components.mean", "components.axes", "text"]),
         ("network, table", ["head.weight", "head.bias"]),
     ],
 )
 def test_a_tensor_cut_to_half_or_not_finite_is_refused(name: str, tensors: list[str], run: Path) -> None:
-    pytest.importorskip("lightgbm")
     fold = json.loads((run / "model" / "mixfit.json").read_text())["folds"][0]
     encoder, described = RowEncoder.from_dict(fold["encoder"]), fold["models"][name]
-    whole = below(load_file(run / "model" / "model.safetensors"), described["tensors"])
+    prefix, tensors_of_all = described["tensors"], load_file(run / "model" / "model.safetensors")
+    whole = {key.removeprefix(prefix): tensor for key, tensor in tensors_of_all.items() if key.startswith(prefix)}
+    layout = Layout.of(encoder, features=1280, image_columns=1, classes=0)
 
     def read(changed: dict[str, torch.Tensor]) -> None:
-        check_fits(read_fitted(described, whole | changed, None), encoder, classes=0, features=1280)
+        model_named(name, our_models()).load(as_arrays(whole | changed), described, layout)
 
     read({})
     for tensor in tensors:
@@ -185,29 +188,6 @@ def test_a_tensor_cut_to_half_or_not_finite_is_refused(name: str, tensors: list[
             pytest.fail(f"{tensor} is read: {harm}")
 
 
-def test_trees_that_share_nodes_are_refused() -> None:
-    """Each walk both ways would go through the last node of 40 diamonds 2**40 times."""
-    count = 41
-    tensors = {
-        "value": np.zeros(count),
-        "threshold": np.zeros(count),
-        "feature": np.zeros(count, np.int64),
-        "left": np.minimum(np.arange(count) + 1, count - 1),
-        "right": np.minimum(np.arange(count) + 1, count - 1),
-        "flags": np.array([0] * (count - 1) + [1], np.uint8),
-        "bitset": np.zeros(count, np.int64),
-        "bitsets": np.zeros((0, 8), np.int64),
-        "roots": np.zeros((1, 1), np.int64),
-        "baseline": np.zeros(1),
-        "codes": np.array([-2]),
-        "code_lengths": np.array([1]),
-        "order": np.array([0]),
-        "classes": np.array([0]),
-    }
-    with pytest.raises(DataError, match="a node is below two others"):
-        TreeModel.from_tensors({name: torch.from_numpy(values) for name, values in tensors.items()})
-
-
 @pytest.mark.parametrize("command", ["predict", "evaluate", "explain", "compare"])
 def test_a_bug_of_ours_is_not_told_as_a_damaged_folder(
     command: str, subjects: list[Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -215,7 +195,7 @@ def test_a_bug_of_ours_is_not_told_as_a_damaged_folder(
     def broken(*_: object, **__: object) -> None:
         raise TypeError("a bug")
 
-    for place in ("RowEncoder.from_dict", "check_fits", "uncertainty_from_dict", "read_fitted"):
+    for place in ("RowEncoder.from_dict", "model_named", "uncertainty_from_dict", "our_models"):
         with monkeypatch.context() as patch:
             patch.setattr(f"mixfit.predictor.blend.{place}", broken)
             ending = end_of(command, subjects[0], subjects[0].run, tmp_path)

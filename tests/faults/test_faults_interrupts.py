@@ -72,8 +72,8 @@ def raising(real: Callable[..., Any], numbers: tuple[signal.Signals, ...], *, ca
 
 PLACES: dict[str, tuple[object, str, int, bool]] = {
     "features": (recipe, "with_features", 1, False),
-    "first model": (cross_fit, "fit_candidate", 1, False),
-    "a simple model": (cross_fit, "fit_candidate", 8, True),
+    "first model": (cross_fit, "fit_model", 1, False),
+    "a simple model": (cross_fit, "fit_model", 8, True),
     "between a model and its manifest": (RunKeeper, "_manifest", 4, False),
     "between two networks": (RunKeeper, "watch", 23, True),
     "the blend": (BlendPredictor, "__init__", 1, False),
@@ -133,8 +133,8 @@ def test_the_second_signal_ends_at_once_and_says_the_same(
 ) -> None:
     without_results(monkeypatch)
     with monkeypatch.context() as patch:
-        twice = raising(cross_fit.fit_candidate, (signal.SIGINT, signal.SIGINT), call=3, after=False)
-        patch.setattr(cross_fit, "fit_candidate", twice)
+        twice = raising(cross_fit.fit_model, (signal.SIGINT, signal.SIGINT), call=3, after=False)
+        patch.setattr(cross_fit, "fit_model", twice)
         with pytest.raises(SecondSignal, match=r"^interrupted\. 2 fitted models of folds .* --resume"):
             small_fit(table, tmp_path)
     (run,) = tmp_path.iterdir()
@@ -147,13 +147,13 @@ def test_signals_that_are_ignored_stay_ignored(
 ) -> None:
     without_results(monkeypatch)
     former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-    real = cross_fit.fit_candidate
+    real = cross_fit.fit_model
 
     def hang_up(*arguments: Any, **named: Any) -> Any:
         signal.raise_signal(signal.SIGHUP)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(cross_fit, "fit_candidate", hang_up)
+    monkeypatch.setattr(cross_fit, "fit_model", hang_up)
     try:
         assert model_bytes(small_fit(table, tmp_path).folder) == whole
     finally:
@@ -278,8 +278,8 @@ def test_the_command_line_ends_with_75_between_two_models_and_says_how_to_go_on(
 def test_a_second_signal_is_130_with_the_same_sentence(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    twice = raising(cross_fit.fit_candidate, (signal.SIGTERM, signal.SIGTERM), call=2, after=False)
-    monkeypatch.setattr(cross_fit, "fit_candidate", twice)
+    twice = raising(cross_fit.fit_model, (signal.SIGTERM, signal.SIGTERM), call=2, after=False)
+    monkeypatch.setattr(cross_fit, "fit_model", twice)
     with pytest.raises(SystemExit) as stop:
         main(["train", str(table), "--target", "y", "--out", str(tmp_path), "--preset", "quick", "--cache-gb", "0"])
     assert stop.value.code == 130

@@ -11,7 +11,6 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 
 from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.dataset import FeatureTable
-from mixfit.models.components import Components
 from mixfit.models.encoding import EncodedRows, RowEncoder, mean_features
 from mixfit.models.kernels import KernelModel, Likeness, fit_kernels
 from mixfit.models.linear import (
@@ -23,6 +22,7 @@ from mixfit.models.linear import (
     fit_logistic,
     fit_ridge,
 )
+from mixfit.models.model import Components
 
 
 def some_rows(rows: int = 200, seed: int = 0) -> EncodedRows:
@@ -60,7 +60,7 @@ def test_ridge_is_that_of_scikit_learn() -> None:
     expected = RidgeCV(strengths).fit(matrix, truth, weight / weight.mean()).predict(matrix)
     model = fit_ridge(matrix, truth, weight)
     np.testing.assert_allclose(model.predict(matrix), expected)
-    np.testing.assert_array_equal(LinearModel.from_tensors(model.tensors()).predict(matrix), model.predict(matrix))
+    np.testing.assert_array_equal(LinearModel.read(model.arrays()).predict(matrix), model.predict(matrix))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -124,7 +124,7 @@ def test_kernel_ridge_learns_interactions_and_comes_back_from_its_tensors() -> N
     model = fit_kernels(rows, truth_of(rows))
     error = ((model.predict(new) - truth_of(new)) ** 2).mean() / truth_of(new).var()
     assert error < 0.25
-    again = KernelModel.from_tensors(model.tensors())
+    again = KernelModel.read(model.arrays(), (2, 1, 4))
     np.testing.assert_array_equal(again.predict(new), model.predict(new))
 
 

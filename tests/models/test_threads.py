@@ -4,7 +4,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from mixfit.models.threads import one_thread
+from mixfit.models.model import one_thread
 
 
 def test_threads_are_as_before_after_the_block_also_after_an_error() -> None:

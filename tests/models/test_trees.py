@@ -1,91 +1,241 @@
-"""Boosted trees as arrays against scikit-learn's own predictions."""
+"""Boosted trees: what LightGBM predicts, the same bytes, and a text that is read only where it is one of trees."""
 
-from dataclasses import replace
+import random
+import re
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mixfit.errors import DataError
-from mixfit.models.tree_model import LEAF, TreeModel
-from mixfit.models.trees import grow_trees
+from mixfit.errors import DataError, ResourceError
+from mixfit.models.trees import TreeModel, checked_text, grow_trees, lightgbm
+
+LEVELS = (40, 255)  # as many as a column of categories may have
+SMALL: dict[str, Any] = {
+    "num_leaves": 15,
+    "min_data_in_leaf": 2,
+    "min_data_per_group": 2,
+    "cat_smooth": 1,
+    "verbosity": -1,
+}
 
 
-def columns_with_levels(rows: int = 300, seed: int = 0) -> np.ndarray:
+def columns_with_levels(rows: int = 300, seed: int = 0, *, missing: float = 0.0) -> np.ndarray:
+    """Numbers, one of them mostly 0, and levels, of which the last ones are frequent."""
     rng = np.random.default_rng(seed)
-    levels = rng.integers(0, 40, (rows, 2)).astype(np.float64)
-    return np.concatenate([rng.normal(size=(rows, 3)), levels], axis=1)
+    numbers = rng.normal(size=(rows, 4))
+    numbers[:, 2] *= rng.random(rows) < 0.3
+    numbers[rng.random((rows, 4)) < missing] = np.nan
+    return np.concatenate([numbers, *(np.ceil(count * rng.random((rows, 1)) ** 0.3) - 1 for count in LEVELS)], axis=1)
 
 
 def truth_of(columns: np.ndarray, classes: int) -> np.ndarray:
-    score = columns[:, 0] + np.isin(columns[:, 3], [3, 9, 33]) - 0.5 * (columns[:, 4] > 20)
+    score = np.nan_to_num(columns[:, 0], nan=1.0) + np.nan_to_num(columns[:, 2], nan=-2.0)
+    score += np.isin(columns[:, 4], [3, 9, 33, 37, 39]) - (columns[:, 5] % 2)
     if not classes:
         return score
     return np.digitize(score, np.quantile(score, np.linspace(0, 1, classes + 1)[1:-1]))
 
 
-@pytest.mark.parametrize("classes", [0, 2, 4])
-def test_predictions_are_those_of_scikit_learn(classes: int) -> None:
-    columns = columns_with_levels()
-    truth = truth_of(columns, classes)
-    model = grow_trees(columns, truth, levels=(40, 40), classes=classes, rounds=20)
-    kind = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
-    categorical = [False] * 3 + [True] * 2
-    reference = kind(max_iter=20, early_stopping=False, random_state=0, categorical_features=categorical)
-    reference.fit(columns, truth)
-    new = columns_with_levels(seed=1)
-    expected = reference.predict_proba(new) if classes else reference.predict(new)
-    np.testing.assert_allclose(model.predict(new), expected, atol=1e-10)
-    again = TreeModel.from_tensors(model.tensors())
+def strange_columns(seed: int) -> np.ndarray:
+    """New rows with what no training row has."""
+    columns, rng = columns_with_levels(600, seed + 1000, missing=0.1), np.random.default_rng(seed)
+    columns[::5, 4], columns[1::5, 4] = -1, 10_000
+    columns[::3, 5] = rng.choice([-7.0, 256.0, 300.0, np.nan], len(columns[::3]))
+    columns[::4, :4] = rng.choice([0.0, -0.0, 1e300, -1e300, np.inf, -np.inf, 1e-36], (len(columns[::4]), 4))
+    return columns
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    seed=st.integers(0, 999),
+    classes=st.sampled_from([0, 2, 4]),
+    missing=st.sampled_from([0.0, 0.1]),
+    use_missing=st.booleans(),
+)
+def test_predictions_are_those_of_lightgbm(seed: int, classes: int, missing: float, use_missing: bool) -> None:
+    columns = columns_with_levels(900, seed, missing=missing)
+    task = {0: {"objective": "regression"}, 2: {"objective": "binary"}}.get(
+        classes, {"objective": "multiclass", "num_class": classes}
+    )
+    chosen = SMALL | task | {"use_missing": use_missing}
+    library = lightgbm()
+    data = library.Dataset(columns, truth_of(columns, classes), categorical_feature=[4, 5], params=chosen)
+    booster = library.train(chosen, data, 5)
+    text = booster.model_to_string().encode()
+    assert b"cat_threshold" in text
+    model = TreeModel.of(text, np.arange(classes), columns=6, classes=classes)
+    for new in (columns, strange_columns(seed)):
+        expected, found = np.asarray(booster.predict(new)), model.predict(new)
+        np.testing.assert_allclose(found[:, 1] if classes == 2 else found, expected, rtol=1e-9, atol=1e-12)
+    again = TreeModel.read(model.arrays(), columns=6, classes=classes)
+    assert again.text == model.text
     np.testing.assert_array_equal(again.predict(new), model.predict(new))
 
 
-def test_columns_of_many_levels_are_taken_as_numbers_and_unseen_levels_predicted() -> None:
-    rng = np.random.default_rng(0)
-    columns = np.stack([rng.integers(0, 400, 500), rng.integers(1, 5, 500)], axis=1).astype(np.float64)
-    model = grow_trees(columns, columns[:, 0] / 400, levels=(401, 9), classes=0, rounds=20)
-    assert np.corrcoef(model.predict(columns), columns[:, 0])[0, 1] > 0.99
-    unseen = np.array([[200.0, 8.0], [200.0, 0.0]])
-    assert np.isfinite(model.predict(unseen)).all()
+@pytest.mark.parametrize("other", [{"zero_as_missing": True}, {"linear_tree": True}])
+def test_trees_that_mean_something_else_are_refused(other: dict[str, Any]) -> None:
+    columns, library = columns_with_levels(), lightgbm()
+    chosen = SMALL | {"objective": "regression"} | other
+    booster = library.train(chosen, library.Dataset(columns, truth_of(columns, 0), params=chosen), 3)
+    with pytest.raises(DataError, match=r"in a way that mixfit does not know|a tree of the text is none"):
+        checked_text(booster.model_to_string().encode(), columns=6, outputs=1)
 
 
-def test_classes_that_no_row_has_are_improbable_but_there() -> None:
+@pytest.mark.parametrize("classes", [0, 2, 4])
+def test_new_rows_are_predicted_well_and_permuted_labels_teach_nothing(classes: int) -> None:
+    columns, new = columns_with_levels(600), columns_with_levels(600, seed=1)
+    truth, expected = truth_of(columns, classes), truth_of(new, classes)
+    permuted = np.random.default_rng(2).permutation(truth)
+    losses = []
+    for labels in (truth, permuted):
+        found = grow_trees(columns, labels, levels=LEVELS, classes=classes, rounds=40).predict(new)
+        losses.append(-np.log(found[np.arange(600), expected]).mean() if classes else ((found - expected) ** 2).mean())
+    chance = np.log(classes) if classes else expected.var()
+    assert losses[0] < 0.75 * chance
+    assert losses[1] > 0.97 * chance
+
+
+def test_the_same_bytes_again_and_with_two_threads() -> None:
+    columns, before = columns_with_levels(6000), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 1, 2):
+            torch.set_num_threads(threads)
+            model = grow_trees(columns, truth_of(columns, 0), levels=LEVELS, classes=0, rounds=20, seed=3)
+            found.append((model.text, model.predict(columns).tobytes()))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("known", [(1, 3), (0, 2, 4), (2,)])
+def test_classes_that_no_row_has_are_improbable_but_there(known: tuple[int, ...]) -> None:
     columns = columns_with_levels()
-    truth = np.where(columns[:, 0] > 0, 3, 1)
-    found = grow_trees(columns, truth, levels=(40, 40), classes=5, rounds=10).predict(columns)
+    truth = np.array(known)[truth_of(columns, len(known)) if len(known) > 1 else np.zeros(300, np.int64)]
+    model = grow_trees(columns, truth, levels=LEVELS, classes=5, rounds=30)
+    found = model.predict(columns)
     assert found.shape == (300, 5)
     np.testing.assert_allclose(found.sum(axis=1), 1)
-    assert found[:, [0, 2, 4]].max() < 1e-6
-    assert (found.argmax(axis=1) == truth).mean() > 0.95
+    assert found[:, [number for number in range(5) if number not in known]].max() < 1e-6
+    assert (found.argmax(axis=1) == truth).mean() > 0.8
+    assert model.predict(columns[:0]).shape == (0, 5)
 
 
-def test_no_rows_and_many_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_count_by_their_weight_whatever_its_unit() -> None:
+    rng = np.random.default_rng(0)
+    columns, truth, weight = np.zeros((200, 1)), rng.normal(size=200), rng.random(200).astype(np.float32)
+    alike = grow_trees(columns, truth, levels=(), classes=0, weight=weight, rounds=5).predict(columns)
+    np.testing.assert_allclose(alike, np.average(truth, weights=weight), rtol=1e-5)
+    columns = columns_with_levels(200)
+    weighted, scaled, equal = (
+        grow_trees(columns, truth, levels=LEVELS, classes=0, weight=counts, rounds=20).predict(columns)
+        for counts in (weight, 1024 * weight, None)
+    )
+    np.testing.assert_allclose(scaled, weighted, rtol=1e-5)
+    assert np.abs(equal - weighted).max() > 0.1
+
+
+def test_columns_of_many_levels_are_taken_as_numbers() -> None:
+    rng = np.random.default_rng(0)
+    columns = np.stack([rng.integers(0, 400, 500), rng.integers(1, 5, 500)], axis=1).astype(np.float64)
+    model = grow_trees(columns, columns[:, 0] / 400, levels=(401, 9), classes=0, rounds=50)
+    assert np.corrcoef(model.predict(columns), columns[:, 0])[0, 1] > 0.99
+    assert b"cat_threshold" not in model.text
+    assert np.isfinite(model.predict(np.array([[200.0, 8.0], [200.0, 0.0]]))).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 12])
+def test_too_few_rows_for_a_split_are_one_leaf(rows: int) -> None:
+    columns = columns_with_levels(rows)
+    found = grow_trees(columns, np.arange(rows, dtype=np.float64), levels=LEVELS, classes=0, rounds=3)
+    np.testing.assert_allclose(found.predict(columns_with_levels()), (rows - 1) / 2, atol=1e-6)
+
+
+def a_model(classes: int = 0) -> TreeModel:
     columns = columns_with_levels()
-    model = grow_trees(columns, truth_of(columns, 0), levels=(40, 40), classes=0, rounds=10)
-    assert model.predict(columns[:0]).shape == (0,)
-    whole = model.predict(columns)
-    monkeypatch.setattr("mixfit.models.tree_model._BLOCK", 70)  # seven rows at a time
-    np.testing.assert_array_equal(model.predict(columns), whole)
+    return grow_trees(columns, truth_of(columns, classes), levels=LEVELS, classes=classes, rounds=6)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "text"),
+    ("name", "values", "text"),
     [
-        ("left", 10**6, "points to where there is none"),
-        ("right", 0, "below two others, or in a circle"),
-        ("right", 2, "below two others, or in a circle"),
-        ("feature", 99, "points to where there is none"),
-        ("feature", -1, "'feature' has a number out of its range"),
-        ("value", np.nan, "'value' is not finite"),
-        ("flags", 255, "'flags' has a number out of its range"),
+        ("left_child", "1 1", "a node is below two others, in a circle, or not there"),
+        ("right_child", "0 0", "a node is below two others, in a circle, or not there"),
+        ("left_child", "-9 1000000", "a node is below two others, in a circle, or not there"),
+        ("split_feature", "99 0", "ask for a column that is not there"),
+        ("split_feature", "-1 0", "ask for a column that is not there"),
+        ("threshold", "nan 0", "a tree of the text is none"),
+        ("leaf_value", "0 inf", "a tree of the text is none"),
+        ("leaf_value", "0", "a tree of the text is none"),
+        ("decision_type", "255 0", "in a way that mixfit does not know"),
+        ("decision_type", "1 1", "split by categories that they do not have"),
+        ("num_cat", "2", "split by categories that they do not have"),
+        ("num_leaves", "1000000000", "a tree of the text is none"),
+        ("num_leaves", "x", "the text of the trees is damaged"),
     ],
 )
-def test_damaged_trees_are_refused(name: str, value: float, text: str) -> None:
-    columns = columns_with_levels()
-    model = grow_trees(columns, truth_of(columns, 0), levels=(40, 40), classes=0, rounds=3)
-    damaged = model.nodes[name].copy()
-    damaged[model.nodes["flags"] & LEAF == 0] = value
-    tensors = replace(model, nodes=model.nodes | {name: damaged}).tensors()
+def test_damaged_trees_are_refused(name: str, values: str, text: str) -> None:
+    said = a_model().text.decode()
+
+    def damaged(found: re.Match[str]) -> str:
+        given, old = values.split(), found[2].split()
+        return f"{found[1]}={' '.join(given + old[len(given) :] if len(given) > 1 else given)}"
+
+    changed = re.sub(rf"^({name})=(.*)$", damaged, said, count=1, flags=re.MULTILINE)
+    assert changed != said
     with pytest.raises(DataError, match=text):
-        TreeModel.from_tensors({key: torch.clone(tensor) for key, tensor in tensors.items()})
+        TreeModel.of(changed.encode(), np.zeros(0, np.int64), columns=6, classes=0)
+
+
+def test_trees_that_share_nodes_are_refused() -> None:
+    """Each walk would go through the last node of 40 diamonds 2**40 times."""
+    inner = 40
+    below = " ".join(str(number) for number in [*range(1, inner), -1])
+    lines = [f"num_leaves={inner + 1}", "num_cat=0", f"left_child={below}", f"right_child={below}"]
+    lines += [f"{name}={' '.join(['0'] * inner)}" for name in ("split_feature", "threshold", "decision_type")]
+    lines += [f"leaf_value={' '.join(['0'] * (inner + 1))}", "is_linear=0", "shrinkage=1"]
+    with pytest.raises(DataError, match="a node is below two others"):
+        checked_text("\n".join(["Tree=0", *lines, "end of trees"]).encode(), columns=1, outputs=1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rng=st.randoms(use_true_random=False), classes=st.sampled_from([0, 4]))
+def test_a_text_with_other_bytes_is_refused_or_predicts_finite_numbers(rng: random.Random, classes: int) -> None:
+    text = bytearray(MODELS[classes].text)
+    for _ in range(rng.randint(1, 4)):
+        place, length = rng.randrange(len(text)), rng.choice([1, 1, 5, 200])
+        text[place : place + length] = rng.choice([b"", b"9", b"-", b"1e308 ", b"\n", b"Tree=1\n", bytes(text[:300])])
+    try:
+        model = TreeModel.of(bytes(text), np.arange(classes), columns=6, classes=classes)
+    except DataError:
+        return
+    assert model.predict(strange_columns(0)).shape[0] == 600
+
+
+MODELS = {classes: a_model(classes) for classes in (0, 4)}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "text"),
+    [
+        ({"classes": np.array([0, 0])}, "the classes of the trees are not those of the target"),
+        ({"classes": np.array([0, 9])}, "'classes' has a number out of its range"),
+        ({"classes": np.zeros(0, np.int64)}, "the classes of the trees are not those of the target"),
+        ({"text": np.zeros(0, np.uint8)}, "the text of the trees is damaged"),
+        ({"text": np.zeros(5)}, "the tensor 'text' holds float64 in place of uint8"),
+    ],
+)
+def test_other_arrays_are_refused(arrays: dict[str, np.ndarray], text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        TreeModel.read(MODELS[4].arrays() | arrays, columns=6, classes=4)
+
+
+def test_without_the_library_the_user_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(ResourceError, match=r"cannot be loaded \(.*\): install the system's OpenMP library \(apt-get"):
+        grow_trees(np.zeros((3, 1)), np.zeros(3), levels=(), classes=0)

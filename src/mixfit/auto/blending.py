@@ -40,7 +40,7 @@ from mixfit.ensemble.photo_rule import PhotoRule, judge_photos
 from mixfit.errors import ConfigError, Diverged
 from mixfit.evaluation.result import Contest, LeaderboardLine
 from mixfit.models.encoding import EncodedRows, RowEncoder
-from mixfit.models.threads import SMALL, one_thread
+from mixfit.models.model import SMALL, Model, Trainable, looks, one_thread
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.predictor.card import Coverage
@@ -153,7 +153,7 @@ def train_blend(
     train: TrainConfig,
     console: Console,
     keeper: RunKeeper | None = None,
-    lightgbm: bool | None = None,
+    models: Sequence[Model] = (),
 ) -> Blended:
     """Fit, choose and put together.
 
@@ -162,19 +162,22 @@ def train_blend(
         image: the encoder that made the features; None for a table without photos.
         model, train: settings of networks; ``train.preset`` says what is tried.
         keeper: keeps what is fitted, so that a stopped run can go on; by default nothing is kept.
-        lightgbm: whether LightGBM may be tried; None where it is installed.
+        models: of the user, which join those of the preset.
     """
     started = time.perf_counter()
-    plan = plan_for(mixed, train, lightgbm=lightgbm)
-    choosing = keeper is not None and any(callback.chooses for callback in keeper.callbacks)
-    folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing)
     features = None if mixed.photos is None else mixed.photos.features
     backbone = image.backbone if image is not None and features is not None else None
+    plan = plan_for(mixed, train, model=model, backbone=backbone, models=models)
+    if keeper is not None:
+        keeper.check_models([one.name for one in models])
+    choosing = keeper is not None and any(callback.chooses for callback in keeper.callbacks)
+    folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing)
     budget = None if train.time is None else parse_duration(train.time)
     judged = _Judged.of(folds)
     on_features = mixed.photos is None or features is not None
     fittings: list[Fitting] = []
-    left_out: list[str] = [] if on_features else ["simple models of photos: the image network is not a frozen one"]
+    left_out = list(plan.left_out)
+    left_out += [] if on_features else ["simple models of photos: the image network is not a frozen one"]
     told = any(COPIES_TIE_NONE in note for note in mixed.notes)
     notes = [note for note in folds.notes if note not in mixed.notes and not (told and COPIES_TIE_NONE in note)]
     if choosing:
@@ -184,45 +187,33 @@ def train_blend(
         )
     for note in notes:
         console.print(f" warning: {note}", markup=False)
-    for number, candidate in enumerate(plan.candidates):
+    for number, one in enumerate(plan.models):
         most = None
         if budget is not None:
             remaining = budget - (time.perf_counter() - started)
             if number and remaining < _FEWEST_SECONDS:
-                left_out.append(f"{candidate.name}: the time was over")
+                left_out.append(f"{one.name}: the time was over")
                 continue
-            networks = sum(other.kind == "network" for other in plan.candidates[number:])
+            trainings = sum(isinstance(other, Trainable) for other in plan.models[number:])
             if keeper is not None:
-                keeper.seconds = max(_FEWEST_SECONDS, remaining / max(networks, 1)) / folds.count
-            if number and candidate.kind != "network":  # the training of a network itself ends in time
+                keeper.seconds = max(_FEWEST_SECONDS, remaining / max(trainings, 1)) / folds.count
+            if number and not isinstance(one, Trainable):  # a training itself ends in time
                 most = remaining
-        on_pixels = candidate.kind == "network" and candidate.photos and (candidate.tuned or backbone is None)
-        small = len(folds.rows) <= SMALL and not on_pixels
-        with _status(console, f" {candidate.name} ..."), one_thread() if small else nullcontext():
-            if candidate.tuned and mixed.photos is not None:  # nothing before it needs the photos decoded
+        small = len(folds.rows) <= SMALL and "pixels" not in one.sees
+        with _status(console, f" {one.name} ..."), one_thread() if small else nullcontext():
+            if "pixels" in one.sees and mixed.photos is not None:  # nothing before it needs the photos decoded
                 folds = folds.with_pixels(mixed.photos.pixels)
                 judged = replace(judged, folds=folds)
-            untuned = replace(candidate, tuned=False)
-            begin_at = next((other for other in fittings if candidate.tuned and other.candidate == untuned), None)
+            begins = one.begins_with if isinstance(one, Trainable) else None
+            begin_at = next((other for other in fittings if other.model.name == begins), None)
             try:
-                fitting = cross_fit(
-                    candidate,
-                    folds,
-                    model=model,
-                    train=plan.train,
-                    backbone=backbone,
-                    keeper=keeper,
-                    begin_at=begin_at,
-                    seconds=most,
-                )
+                fitting = cross_fit(one, folds, keeper=keeper, begin_at=begin_at, seconds=most)
             except (Diverged, OutOfTimeError) as error:
-                left_out.append(f"{candidate.name}: {error}")
+                left_out.append(f"{one.name}: {error}")
                 continue
         fittings.append(fitting)
         mean, error_of_mean = judged.loss(fitting)
-        console.print(
-            f"   {candidate.name:<34}{mean:9.4f} +- {error_of_mean:.4f}{fitting.seconds:9.1f} s", markup=False
-        )
+        console.print(f"   {one.name:<34}{mean:9.4f} +- {error_of_mean:.4f}{fitting.seconds:9.1f} s", markup=False)
     for sentence in left_out:
         console.print(f" left out: {sentence}", markup=False)
     with one_thread() if len(folds.rows) <= SMALL else nullcontext():
@@ -278,7 +269,7 @@ class _Judged:
     def blend(self, fittings: list[Fitting]) -> Blend:
         """The blend of some models, what is said of it for these rows alone."""
         models = {
-            one.candidate.name: ModelPredictions(
+            one.model.name: ModelPredictions(
                 raw=one.predictions, temperatures=one.temperatures, temperature=one.temperature
             )
             for one in fittings
@@ -308,7 +299,7 @@ class _Choice:
 
 def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
     """Blend with and without photos, and let the rule choose; see ``judge_photos``."""
-    of_table = [fitting for fitting in fittings if not fitting.candidate.photos]
+    of_table = [fitting for fitting in fittings if not looks(fitting.model.sees)]
     table = judged.blend(of_table)
     if len(of_table) == len(fittings):
         return _Choice(blend=table, table=table, reason=f"The blend is {_listed(table)}.")
@@ -342,16 +333,21 @@ def _predictor(
     judged: _Judged,
 ) -> BlendPredictor:
     """Those models that have a share, what they need, and how sure they are."""
-    by_name = {fitting.candidate.name: fitting for fitting in fittings}
-    photos = any(by_name[name].candidate.photos for name in chosen.shares)
+    by_name = {fitting.model.name: fitting for fitting in fittings}
+    photos = any(looks(by_name[name].model.sees) for name in chosen.shares)
     photo_encoder = None
     if photos and image is not None and mixed.photos is not None and mixed.photos.features is not None:
         photo_encoder = PhotoEncoder(encoder=image, config=model, image_size=mixed.image_size)
     preprocessor = TablePreprocessor.fit(mixed.frame.iloc[folds.rows], mixed.schema, folds.weight)
     return BlendPredictor(
         shares=chosen.shares,
+        sees={name: by_name[name].model.sees for name in chosen.shares},
         folds=[
-            FoldModels(encoder=fold.encoder, models={name: by_name[name].fitted[place] for name in chosen.shares})
+            FoldModels(
+                encoder=fold.encoder,
+                layout=fold.rows.layout,
+                models={name: by_name[name].fitted[place] for name in chosen.shares},
+            )
             for place, fold in enumerate(folds.predicting)
         ],
         temperatures={name: by_name[name].temperature for name in chosen.shares},
@@ -395,8 +391,8 @@ def _blended(
 ) -> Blended:
     """Leaderboard and predictions of every model, in the unit of the target."""
     test_rows = mixed.split.test
-    on_test = {fitting.candidate.name: fitting.mean(judged.folds, test_rows) for fitting in fittings}
-    out_of_fold = {fitting.candidate.name: judged.predictions(fitting) for fitting in fittings}
+    on_test = {fitting.model.name: fitting.mean(judged.folds, test_rows) for fitting in fittings}
+    out_of_fold = {fitting.model.name: judged.predictions(fitting) for fitting in fittings}
     blends = [(TABLE_BLEND, chosen.table), (BLEND, chosen.blend)]
     refused = [] if chosen.refused is None else [(PHOTO_BLEND, chosen.refused)]
     for name, found in [*blends, *refused]:
@@ -405,11 +401,11 @@ def _blended(
     lines = []
     for fitting in fittings:
         mean, error = judged.loss(fitting)
-        name = fitting.candidate.name
+        name = fitting.model.name
         lines.append(
             LeaderboardLine(
                 model=name,
-                photos=fitting.candidate.photos,
+                photos=looks(fitting.model.sees),
                 loss=mean,
                 error=error,
                 share=chosen.blend.shares.get(name, 0.0),
@@ -439,7 +435,7 @@ def _blended(
         fit_rows=[fold.fit_rows for fold in judged.folds.folds],
         out_of_fold={name: shown(values) for name, values in out_of_fold.items()},
         test={name: shown(values) for name, values in on_test.items()},
-        seconds={fitting.candidate.name: fitting.seconds for fitting in fittings},
+        seconds={fitting.model.name: fitting.seconds for fitting in fittings},
         history=history,
         left_out=left_out,
         scaled_test=scaled_test,

@@ -1,16 +1,16 @@
 """What a run has fitted already, as files of its folder, so that one that was stopped need not begin anew.
 
-In: fitted models, one for each candidate and fold. Out: the same, read again, and what watches those to come.
+In: fitted models, one for each model and fold. Out: the same, read again, and what watches those to come.
 
-Each model is a safetensors file with a manifest beside it, which is written last: the sha256 of what was written, and
-of which candidate, which rows and which settings it is. What is not just that is fitted again, and the run says so."""
+Each is a safetensors file with a manifest beside it, which is written last: the sha256 of what was written, and of
+which model, which rows and which settings it is. What is not just that is fitted again, and the run says so."""
 
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -23,13 +23,12 @@ from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixfit.ensemble.cross_fit import Watch
-from mixfit.errors import DataError, Diverged
-from mixfit.files import explained, is_there, read_file, write_file
-from mixfit.models.candidate import read_fitted
-from mixfit.models.fold import Candidate, Fitted, Fold
+from mixfit.ensemble.cross_fit import Fold, Watch
+from mixfit.errors import ConfigError, DataError, Diverged
+from mixfit.files import explained, is_there, read_file, read_json, write_file
+from mixfit.models.model import FittedModel, Layout, Model, Trainable, as_arrays, as_tensors
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.control import StopOnSignal, TimeBudget
 from mixfit.training.callbacks.displays import JsonLines
@@ -37,7 +36,7 @@ from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.checkpoint import Checkpoints, Snapshot, newest_checkpoint
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever what is kept is to be read in another way."""
 _LARGEST_MANIFEST, _LARGEST_HISTORY = 10_000, 100_000_000
 """Bytes; ours have less than a thousand, and a hundred for each epoch."""
@@ -106,40 +105,57 @@ class RunKeeper:
         """Of the last network, also where it was fitted before the run was stopped; empty when there was none."""
         return pd.read_csv(self._history_file) if self.history_of else pd.DataFrame()
 
-    def _path(self, candidate: Candidate, fold: int) -> Path:
-        return self.folder / "candidates" / f"{candidate.name.replace(', ', '-').replace(' ', '_')}-{fold + 1}"
+    def check_models(self, names: Sequence[str]) -> None:
+        """Note the models of the user that the run tries, or compare them with those that it began with.
+
+        Raises:
+            ConfigError: they are others.
+        """
+        file = self.folder / "candidates" / "models.json"
+        then = read_json(file) if is_there(file) else []
+        if then != list(names) and (is_there(file) or any((self.folder / "candidates").glob("*.json"))):
+            said = ", ".join(map(str, then)) if isinstance(then, list) and then else "none"
+            raise ConfigError(
+                f"{self.folder} was begun with other models of yours ({said}): give those that it began with to "
+                "mixfit.resume(..., models=[...])."
+            )
+        if names:
+            write_file(file, json.dumps(list(names)))
+
+    def _path(self, model: Model, fold: int) -> Path:
+        return self.folder / "candidates" / f"{model.name.replace(', ', '-').replace(' ', '_')}-{fold + 1}"
 
     def begin(self, folds: Sequence[tuple[Fold, np.ndarray]]) -> None:
         """Note the rows that each fold fits on, and the positions of those that it judges; see ``Keeper``."""
         self._rows = [(_rows_of(fold, judged, network=True), _rows_of(fold, judged)) for fold, judged in folds]
 
-    def load(self, candidate: Candidate, fold: int, backbone: nn.Module | None) -> Fitted | None:
-        """What was kept, if it is whole and of this candidate, these rows and these settings."""
-        folder = self._path(candidate, fold)
-        model, manifest = folder.with_suffix(".safetensors"), folder.with_suffix(".json")
-        if not is_there(model) and not is_there(manifest):
+    def load(self, model: Model, fold: int, layout: Layout) -> FittedModel | None:
+        """What was kept, if it is whole and of this model, these rows and these settings."""
+        folder = self._path(model, fold)
+        weights, manifest = _file(folder, ".safetensors"), _file(folder, ".json")
+        if not is_there(weights) and not is_there(manifest):
             return None
         try:
-            content = self._checked(candidate, fold)
-            found = _read_model(content, backbone)
+            content = self._checked(model, fold)
+            found = _read_model(content, model, layout)
         except DataError as error:
-            self._note(candidate, fold, f"what was kept of it {error}; it is fitted again")
+            self._note(model, fold, f"what was kept of it {error}; it is fitted again")
             return None
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a process that was killed while keeping it
-        self._note_history(candidate, fold)
+        self._note_history(model, fold)
         return found
 
-    def watch(self, candidate: Candidate, fold: int) -> Watch:
+    def watch(self, model: Model, fold: int) -> Watch:
         """Callbacks of a training, and where it goes on."""
-        if candidate.kind != "network":
+        if not isinstance(model, Trainable):
             return Watch()
-        folder = self._path(candidate, fold)
+        folder = self._path(model, fold)
         with explained(folder, None):
             folder.mkdir(exist_ok=True)
         for callback in self.callbacks:
             if isinstance(callback, JsonLines):
-                callback.model = self._shown(candidate, fold)
-        key = json.dumps(self._identity(candidate, fold))
+                callback.model = self._shown(model, fold)
+        key = json.dumps(self._identity(model, fold))
         callbacks: list[Callback] = [
             Recorder(folder),
             NanGuard(),
@@ -150,55 +166,56 @@ class RunKeeper:
             *self.callbacks,
             StopOnSignal(self.stop_message),
         ]
-        return Watch(callbacks=callbacks, snapshot=self._snapshot(candidate, fold, key))
+        return Watch(callbacks=callbacks, snapshot=self._snapshot(model, fold, key))
 
-    def keep(self, candidate: Candidate, fold: int, fitted: Fitted) -> None:
+    def keep(self, model: Model, fold: int, fitted: FittedModel) -> None:
         """Write what was fitted; the checkpoints of its training are of no more use.
 
         Raises:
             Diverged: it has numbers that are not finite.
         """
-        folder = self._path(candidate, fold)
-        model, manifest = folder.with_suffix(".safetensors"), folder.with_suffix(".json")
-        tensors = {name: tensor.contiguous() for name, tensor in fitted.tensors().items()}
+        folder = self._path(model, fold)
+        weights, manifest = _file(folder, ".safetensors"), _file(folder, ".json")
+        arrays, config = fitted.state()
+        tensors = as_tensors(arrays, model.name)
         bad = _not_finite(tensors)
         if bad:
             raise Diverged(f"fold {fold + 1}: {bad} is not finite")
-        content = save_tensors(tensors, metadata={"description": json.dumps(fitted.describe())})
-        for path in (model, manifest):
+        content = save_tensors(tensors, metadata={"description": json.dumps(config)})
+        for path in (weights, manifest):
             if path.is_dir() and not path.is_symlink():  # nothing of ours, and no file could take its place
                 with explained(path, None):
                     shutil.rmtree(path)
-        write_file(model, content)
-        write_file(manifest, self._manifest(candidate, fold, content))
+        write_file(weights, content)
+        write_file(manifest, self._manifest(model, fold, content))
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        self._note_history(candidate, fold)
+        self._note_history(model, fold)
 
-    def _identity(self, candidate: Candidate, fold: int) -> dict[str, Any]:
+    def _identity(self, model: Model, fold: int) -> dict[str, Any]:
         """What must be equal for a model to be the one that would be fitted now."""
         for_networks, for_others = self._rows[fold]
         own = {"rows": for_others}
-        if candidate.kind == "network":  # no other model has callbacks or validation rows
+        if isinstance(model, Trainable):  # no other model has callbacks or validation rows
             own = {"callbacks": self._callbacks, "rows": for_networks}
-        return {"format": FORMAT, "model": asdict(candidate), **own, "settings": self.settings}
+        return {"format": FORMAT, "model": _said(model), **own, "settings": self.settings}
 
-    def _manifest(self, candidate: Candidate, fold: int, content: bytes) -> bytes:
-        history = self._path(candidate, fold) / "history.csv"
+    def _manifest(self, model: Model, fold: int, content: bytes) -> bytes:
+        history = self._path(model, fold) / "history.csv"
         sums = {
             "bytes": len(content),
             "sha256": _sha256(content),
             "history": _sha256(_read(history, most=_LARGEST_HISTORY)) if history.is_file() else None,
         }
-        return json.dumps(self._identity(candidate, fold) | sums, indent=1).encode()
+        return json.dumps(self._identity(model, fold) | sums, indent=1).encode()
 
-    def _checked(self, candidate: Candidate, fold: int) -> bytes:
+    def _checked(self, model: Model, fold: int) -> bytes:
         """The bytes of a kept model.
 
         Raises:
             DataError: with the end of a sentence that says what is wrong with them.
         """
-        folder = self._path(candidate, fold)
-        said = _read(folder.with_suffix(".json"), most=_LARGEST_MANIFEST)
+        folder = self._path(model, fold)
+        said = _read(_file(folder, ".json"), most=_LARGEST_MANIFEST)
         try:
             known = json.loads(said)
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -212,51 +229,51 @@ class RunKeeper:
             "rows": "was fitted on other rows",
             "settings": "was fitted with other settings or data",
         }
-        for name, value in self._identity(candidate, fold).items():
+        for name, value in self._identity(model, fold).items():
             if known.get(name) != value:
                 raise DataError(wrong[name])
         size = known.get("bytes")
         if not isinstance(size, int):
             raise DataError("has a damaged manifest")
-        content = _read(folder.with_suffix(".safetensors"), most=size)
-        if said != self._manifest(candidate, fold, content):
+        content = _read(_file(folder, ".safetensors"), most=size)
+        if said != self._manifest(model, fold, content):
             raise DataError("is damaged: its sha256 or that of its history is not the one in the manifest")
         return content
 
-    def _snapshot(self, candidate: Candidate, fold: int, key: str) -> Snapshot | None:
+    def _snapshot(self, model: Model, fold: int, key: str) -> Snapshot | None:
         """The newest checkpoint of this very training, if there is one."""
         try:
-            snapshot = newest_checkpoint(self._path(candidate, fold) / "checkpoints")
+            snapshot = newest_checkpoint(self._path(model, fold) / "checkpoints")
         except DataError as error:
-            self._note(candidate, fold, f"its training begins anew, as no checkpoint is whole ({error})")
+            self._note(model, fold, f"its training begins anew, as no checkpoint is whole ({error})")
             return None
         if snapshot is None:
             return None
         if BelongsTo.of(snapshot) != key:
             self._note(
-                candidate,
+                model,
                 fold,
                 "its training begins anew, as its checkpoints are of another model, other rows, other settings or "
                 "other callbacks",
             )
             return None
         if snapshot.note:
-            self._note(candidate, fold, f"{snapshot.note} Going on from the checkpoint before it")
+            self._note(model, fold, f"{snapshot.note} Going on from the checkpoint before it")
         return snapshot
 
-    def _note(self, candidate: Candidate, fold: int, text: str) -> None:
+    def _note(self, model: Model, fold: int, text: str) -> None:
         told = text.replace(f"{self.folder}{os.sep}", "")  # a report is shown around, and names no folder of a machine
-        sentence = f"{self._shown(candidate, fold)}: {told}."
+        sentence = f"{self._shown(model, fold)}: {told}."
         self.notes.append(sentence)
         self.console.print(f" warning: {sentence}", markup=False)
 
-    def _note_history(self, candidate: Candidate, fold: int) -> None:
-        file = self._path(candidate, fold) / "history.csv"
+    def _note_history(self, model: Model, fold: int) -> None:
+        file = self._path(model, fold) / "history.csv"
         if file.is_file():
-            self.history_of, self._history_file = self._shown(candidate, fold), file
+            self.history_of, self._history_file = self._shown(model, fold), file
 
-    def _shown(self, candidate: Candidate, fold: int) -> str:
-        return f"{candidate.name}, fold {fold + 1}"
+    def _shown(self, model: Model, fold: int) -> str:
+        return f"{model.name}, fold {fold + 1}"
 
 
 def _read(path: Path, *, most: int) -> bytes:
@@ -271,7 +288,12 @@ def _read(path: Path, *, most: int) -> bytes:
         raise DataError(f"cannot be used: {str(error).removesuffix('.')}") from error
 
 
-def _read_model(content: bytes, backbone: nn.Module | None) -> Fitted:
+def _file(folder: Path, suffix: str) -> Path:
+    """Beside a folder, of its name, which may hold a dot."""
+    return folder.with_name(folder.name + suffix)
+
+
+def _read_model(content: bytes, model: Model, layout: Layout) -> FittedModel:
     """A kept model from its bytes.
 
     Raises:
@@ -281,13 +303,13 @@ def _read_model(content: bytes, backbone: nn.Module | None) -> Fitted:
         tensors = load_tensors(content)
         # The first eight bytes are the length of the header, which is JSON.
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        description = json.loads(header["__metadata__"]["description"])
+        config = json.loads(header["__metadata__"]["description"])
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
         raise DataError(f"cannot be read: {error!r}") from error
     bad = _not_finite(tensors)
     if bad:
         raise DataError(f"is damaged: {bad} is not finite")
-    return read_fitted(description, tensors, backbone)
+    return model.load(as_arrays(tensors), config, layout)
 
 
 def _sha256(content: bytes) -> str:
@@ -311,7 +333,7 @@ def _said(value: Any) -> Any:
         case dict():
             return {str(name): _said(part) for name, part in value.items()}
         case _ if is_dataclass(value) and not isinstance(value, type):
-            held = {field.name: _said(getattr(value, field.name)) for field in fields(value)}
+            held = {field.name: _said(getattr(value, field.name)) for field in fields(value) if field.compare}
             return [type(value).__name__, held]
         case set() | frozenset():
             return sorted(map(str, value))
@@ -321,6 +343,8 @@ def _said(value: Any) -> Any:
             return str(value)
         case partial():
             return [_said(value.func), _said(value.args), _said(value.keywords)]
+        case _ if isinstance(value, Model) and not isinstance(value, type):
+            return [type(value).__qualname__, _said(vars(value)) if hasattr(value, "__dict__") else {}]
         case _:
             return getattr(value, "__qualname__", type(value).__qualname__)
 
@@ -336,12 +360,8 @@ def _rows_of(fold: Fold, judged: np.ndarray, *, network: bool = False) -> str:
 
 
 def _not_finite(tensors: dict[str, Tensor]) -> str:
-    """The first tensor that has a number that is not finite; "" where all are.
-
-    Thresholds of trees may be infinite, as in: everything that is there goes to the left."""
+    """The first tensor that has a number that is not finite; "" where all are."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point():
-            bad = tensor.isnan() if name.endswith(".threshold") else ~tensor.isfinite()
-            if bool(bad.any()):
-                return name
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            return name
     return ""

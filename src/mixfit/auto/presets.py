@@ -1,84 +1,133 @@
 """Which models are tried for a table: a preset's list, without those that could not learn from these data."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, assert_never
+
+from torch import nn
 
 from mixfit.choices import Preset
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData
-from mixfit.models.fold import Candidate
-from mixfit.models.kernels import MOST_ROWS
-from mixfit.models.lightgbm_trees import lightgbm_is_installed
-from mixfit.models.network import TUNED_EPOCHS, takes_mlp
+from mixfit.errors import ConfigError
+from mixfit.models.kernels import MOST_ROWS, KernelRidge
+from mixfit.models.linear import Constant, Linear
+from mixfit.models.model import BOTH, PHOTOS, PIXELS, TABLE, Model, looks
+from mixfit.models.network import TUNED_EPOCHS, Network
+from mixfit.models.ours import our_models
+from mixfit.models.trees import BoostedTrees
+from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND
 
 _FOLDS = {"quick": 5, "balanced": 5, "best": 10}
 _LIGHT_FROM = 4_000
 """Rows above which an ensemble of networks of the table would take most of the time."""
-_MOST_CLASSES_OF_LIGHTGBM = 20
-"""Each class has trees of its own: of more classes it learns little in a minute a fold."""
 _MOST_EPOCHS = {"quick": 20, "balanced": 20, "best": 40}
-_TABLE, _PHOTOS, _BOTH = {"table": True, "photos": False}, {"table": False, "photos": True}, {"photos": True}
+_NAME = re.compile(r"[\w][\w ,.()+-]{0,79}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is tried, the fastest first."""
+    """What is tried, the fastest first, and then the models of the user."""
 
-    candidates: tuple[Candidate, ...]
+    models: tuple[Model, ...]
     train: TrainConfig
     """Settings of the networks."""
     folds: int
+    left_out: tuple[str, ...] = ()
+    """Models of the user that cannot learn from the data, one sentence each."""
 
 
-def plan_for(data: MixedData, train: TrainConfig, *, lightgbm: bool | None = None) -> Plan:
+def plan_for(
+    data: MixedData,
+    train: TrainConfig,
+    *,
+    model: ModelConfig | None = None,
+    backbone: nn.Module | None = None,
+    models: Sequence[Model] = (),
+) -> Plan:
     """The models of a preset that suit the data.
 
     Args:
-        lightgbm: whether LightGBM may be among them; None where it is installed.
+        model: settings of the networks, by default the default ones.
+        backbone: the frozen one that made the features of the photos.
+        models: of the user, which join those of the preset.
+    Raises:
+        ConfigError: one of these is no model, or has a name that it cannot have.
     """
+    check_models(models, train)
     preset: Preset = train.preset
-    lightgbm = lightgbm_is_installed() if lightgbm is None else lightgbm
-    simple = [
-        Candidate(kind="linear", **_TABLE),
-        Candidate(kind="linear", **_PHOTOS),
-        Candidate(kind="linear", **_BOTH),
-        Candidate(kind="kernels", **_TABLE),
-        Candidate(kind="kernels", **_BOTH),
-        Candidate(kind="trees", **_TABLE),
-        Candidate(kind="trees", **_BOTH),
-    ]
-    boosted = [Candidate(kind="lightgbm", **_TABLE), Candidate(kind="lightgbm", **_BOTH)] if lightgbm else []
-    further = [*boosted, Candidate(kind="kernels", **_PHOTOS)]
-    light = preset != "best" and len(data.split.train) + len(data.split.valid) > _LIGHT_FROM
-    table, both = Candidate(kind="network", light=light, **_TABLE), Candidate(kind="network", **_BOTH)
+    folds = _FOLDS.get(preset, 0)
+    train = replace(train, epochs=min(train.epochs, _MOST_EPOCHS.get(preset, train.epochs)))
+    settings: Any = {"config": ModelConfig() if model is None else model, "train": train, "backbone": backbone}
+    rows = len(data.split.train) + len(data.split.valid)
+    on_photos = PIXELS if data.photos is None or data.photos.features is None else PHOTOS
+    light = preset != "best" and rows > _LIGHT_FROM
+    table, both = Network(sees=TABLE, light=light, **settings), Network(sees=TABLE | on_photos, **settings)
+    linear, trees = (Linear(), Linear(sees=PHOTOS), Linear(sees=BOTH)), (BoostedTrees(), BoostedTrees(sees=BOTH))
+    small = data.target.classes is None and rows * (folds - 1) <= MOST_ROWS * folds
+    kernels = (KernelRidge(), KernelRidge(sees=BOTH)) if small else ()
+    kernels_of_photos = (KernelRidge(sees=PHOTOS),) if small else ()
+    tried: tuple[Model, ...]
     match preset:
         case "quick":
             # The same network without photos, so that what photos are said to add is not what a network adds.
-            twin = replace(table, light=data.photos is not None and data.photos.features is not None)
-            tried = [*simple, twin, both] if data.photos is not None else [*simple, table]
+            twin = replace(table, light=on_photos == PHOTOS) if data.photos is not None else table
+            tried = (*linear, *kernels, *trees, twin, both)
         case "balanced":
-            tried = [*simple, *further, table, both]
+            tried = (*linear, *kernels, *trees, *kernels_of_photos, table, both)
         case "best":
             has_table = bool(data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1])
-            tuned = Candidate(kind="network", table=has_table, photos=True, tuned=True)
-            photos = Candidate(kind="network", **_PHOTOS)
-            tried = [*simple, *further, table, both, photos, tuned]
+            # Without a frozen backbone networks learn from pixels anyway; without pixels there is nothing to tune on.
+            tunable = on_photos == PHOTOS and data.photos is not None and data.photos.decoder is not None
+            sees = TABLE | PIXELS if has_table else PIXELS
+            tuned = (Network(sees=sees, tuned=True, **settings),) if tunable else ()
+            photos = Network(sees=on_photos, **settings)
+            tried = (*linear, *kernels, *trees, *kernels_of_photos, table, both, photos, *tuned)
         case "network":
-            tried = []
+            tried = ()
         case _:
             assert_never(preset)
-    folds = _FOLDS.get(preset, 0)
-    epochs = min(train.epochs, _MOST_EPOCHS.get(preset, train.epochs))
-    found = [Candidate(kind="constant"), *(candidate for candidate in tried if _can_learn(candidate, data, folds))]
-    return Plan(candidates=tuple(found), train=replace(train, epochs=epochs), folds=folds)
+    reasons = {one.name: _why_not(one, data) for one in (*tried, *models)}
+    return Plan(
+        models=(Constant(), *(one for one in (*tried, *models) if not reasons[one.name])),
+        train=train,
+        folds=folds,
+        left_out=tuple(f"{one.name}: {reasons[one.name]}" for one in models if reasons[one.name]),
+    )
+
+
+def check_models(models: Sequence[Model], train: TrainConfig) -> None:
+    """Refuse what cannot join the models of a preset.
+
+    Raises:
+        ConfigError: with the first of them.
+    """
+    if models and train.preset == "network":
+        raise ConfigError("models=[...] join those of a preset, and the preset network trains one network alone.")
+    taken = {BLEND, TABLE_BLEND, PHOTO_BLEND, *(one.name for one in our_models())}
+    for one in models:
+        if not isinstance(one, Model) or isinstance(one, type):
+            raise ConfigError(f"{one!r} is no model: it needs name, sees, fit and load, see mixfit.Model.")
+        if not isinstance(one.name, str) or not _NAME.fullmatch(one.name):
+            raise ConfigError(
+                f"A model cannot have the name {one.name!r}: take letters, digits, spaces and , . ( ) + -"
+            )
+        if one.name in taken:
+            raise ConfigError(f"There are two models of the name {one.name!r}: give one of them another name.")
+        if not isinstance(one.sees, frozenset) or not one.sees <= {"table", "photos", "pixels"}:
+            raise ConfigError(
+                f"The model {one.name!r} sees {one.sees!r}, which is no frozenset of table, photos, pixels."
+            )
+        taken.add(one.name)
 
 
 def unused_settings(mixed: MixedData, data: DataConfig, model: ModelConfig, train: TrainConfig) -> list[str]:
     """Settings that are not the default ones and that a preset of many models does not, or not wholly, follow.
 
     One sentence each. All others it follows as one network does; which those are, a test of every field knows."""
-    tried, preset = plan_for(mixed, train).candidates, train.preset
-    networks = [candidate for candidate in tried if candidate.kind == "network"]
+    tried, preset = plan_for(mixed, train).models, train.preset
+    networks = [one for one in tried if isinstance(one, Network)]
     found = []
     if not _is_default(train, "patience"):
         found.append(
@@ -86,7 +135,7 @@ def unused_settings(mixed: MixedData, data: DataConfig, model: ModelConfig, trai
             "as no row is left over to stop them by"
         )
     most = _MOST_EPOCHS.get(preset, train.epochs)
-    tuned = any(candidate.tuned for candidate in networks)
+    tuned = any(one.tuned for one in networks)
     if not _is_default(train, "epochs") and train.epochs > (TUNED_EPOCHS if tuned else most):
         found.append(
             f"epochs={train.epochs}: the networks of preset {preset} train {most} epochs at most"
@@ -104,8 +153,7 @@ def unused_settings(mixed: MixedData, data: DataConfig, model: ModelConfig, trai
             f"valid={data.valid:g} has little effect: the folds of preset {preset} take training and validation rows "
             "alike"
         )
-    on_features = mixed.photos is not None and mixed.photos.features is not None
-    if model.tabular == "tabm" and all(takes_mlp(candidate, on_features=on_features) for candidate in networks):
+    if model.tabular == "tabm" and all(one.takes_mlp for one in networks):
         found += [
             f"{name}={getattr(model, name)} has no effect: no network of preset {preset} is a TabM on these data"
             for name in ("members", "category_width")
@@ -118,18 +166,13 @@ def _is_default(settings: Any, name: str) -> bool:
     return any(field.name == name and getattr(settings, name) == field.default for field in fields(settings))
 
 
-def _can_learn(candidate: Candidate, data: MixedData, folds: int) -> bool:
-    """Whether there is what the model sees, and not so much of it that the model takes for ever."""
+def _why_not(model: Model, data: MixedData) -> str:
+    """Why there is nothing for a model to learn from; "" where there is."""
     columns = data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1]
-    if (candidate.photos and data.photos is None) or (candidate.table and not columns):
-        return False
-    if candidate.photos and data.photos is not None and candidate.kind != "network" and data.photos.features is None:
-        return False  # there are only pixels
-    if candidate.tuned and (data.photos is None or data.photos.decoder is None or data.photos.features is None):
-        return False  # networks learn from pixels anyway, or there are only features
-    if candidate.kind == "lightgbm":
-        return len(data.target.classes or ()) <= _MOST_CLASSES_OF_LIGHTGBM
-    if candidate.kind == "kernels":
-        rows = len(data.split.train) + len(data.split.valid)
-        return data.target.classes is None and rows * (folds - 1) <= MOST_ROWS * folds
-    return True
+    if "table" in model.sees and not columns:
+        return "there are no table columns"
+    if looks(model.sees) and data.photos is None:
+        return "there are no photos"
+    if "photos" in model.sees and data.photos is not None and data.photos.features is None:
+        return "the image network is not a frozen one, so there are no features of photos"
+    return ""

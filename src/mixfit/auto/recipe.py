@@ -23,7 +23,7 @@ from mixfit.auto.preparation import (
     warnings_of,
     with_features,
 )
-from mixfit.auto.presets import unused_settings
+from mixfit.auto.presets import check_models, unused_settings
 from mixfit.config import DataConfig, ModelConfig, TrainConfig, parse_duration
 from mixfit.config_file import read_config
 from mixfit.console import PlainConsole
@@ -39,10 +39,10 @@ from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, const
 from mixfit.evaluation.facts import model_facts
 from mixfit.evaluation.result import JudgedSplit, Result, Rows, headline_for, metrics_for
 from mixfit.files import is_there, json_numbers, said_by
+from mixfit.models.model import Model
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor
 from mixfit.runs.folder import (
-    began_with_lightgbm,
     changed_versions,
     locked,
     new_run_folder,
@@ -92,6 +92,7 @@ def fit(
     out: str | Path = "runs",
     console: Console | None = None,
     callbacks: Sequence[Callback] = (),
+    models: Sequence[Model] = (),
     command: str | None = None,
 ) -> Run:
     """Train on a table and its photos; write the run folder ``out/<table>-<target>-NNN``.
@@ -109,6 +110,9 @@ def fit(
         console: where progress is written, by default standard output; ``Console(quiet=True)`` for silence.
         callbacks: further ones of the training, such as ``TensorBoard``, or ``Doctor``, whose findings on the one
             network (``preset="network"``) are reported.
+        models: of yours, see ``mixfit.Model``: they join those of the preset, are fitted after them on the same folds,
+            stand in the leaderboard, and have a share of the blend if this lowers its out-of-fold loss. Hand them to
+            ``resume`` and ``Predictor.load``, too.
         command: what the report says started the run; by default this call.
     Raises:
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
@@ -116,6 +120,7 @@ def fit(
     """
     console, data, train = console or PlainConsole(), data or DataConfig(), train or TrainConfig()
     _check_doctor(callbacks, train)
+    check_models(models, train)
     if images is not None:
         data = replace(data, images=Path(images))
     with seeded(train.seed):
@@ -142,12 +147,12 @@ def fit(
                 shutil.rmtree(folder)  # it has nothing but the caller's own rows
             raise
         folder = folder or new_run_folder(Path(out), run_name(path, target))
-        advice = _resume_command(folder, callbacks)
+        advice = _resume_command(folder, callbacks, models)
         with locked(folder), _stoppable(folder, advice):
             settings = _write_settings(folder, prepared)
             warnings = [*warnings_of(prepared.data), *changes_since_inspection(prepared.fingerprint, schema)]
             command = command or f"mixfit.fit({path.name!r}, target={target!r})"
-            return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, advice)
+            return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, models, advice)
 
 
 def resume(
@@ -157,6 +162,7 @@ def resume(
     force: bool = False,
     console: Console | None = None,
     callbacks: Sequence[Callback] = (),
+    models: Sequence[Model] = (),
     command: str | None = None,
 ) -> Run:
     """Go on with a run that was stopped or killed, to the bit as if it had not been.
@@ -168,8 +174,9 @@ def resume(
         run: its folder.
         table: where the table is now; by default where it was.
         force: go on though the table or its photos have changed, or the files are not those of this run.
-        console, callbacks, command: as for ``fit``; with all callbacks that the run began with and that may change a
-            training: networks of presets that had others are fitted again, and the one network is refused.
+        console, callbacks, models, command: as for ``fit``; with the models that the run began with, and with all
+            callbacks that may change a training: networks of presets that had others are fitted again, and the one
+            network is refused.
     Raises:
         ConfigError, DataError, ResourceError, Diverged, Stopped: as ``fit``; and when the data are not those of then.
     """
@@ -179,11 +186,12 @@ def resume(
         raise ConfigError(f"{folder} is not a run folder: it has no config.toml.")
     with said_by(settings_file):
         said = read_config(settings_file)
-    advice = _resume_command(folder, callbacks, table=table, force=force)
+    advice = _resume_command(folder, callbacks, models, table=table, force=force)
     table = said.table if table is None else Path(table)
     if table is None or said.target is None:
         raise DataError(f"{settings_file} does not say the table and the target.")
     _check_doctor(callbacks, said.train)
+    check_models(models, said.train)
     schema = folder / "schema.json"
     with locked(folder), _stoppable(folder, advice), seeded(said.train.seed):
         with said_by(settings_file):
@@ -223,7 +231,9 @@ def resume(
             note_resumption(folder, warnings)
         warnings = [*warnings_of(prepared.data), *warnings]
         command = command or f"mixfit.resume({folder.name!r})"
-        return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, advice, snapshot)
+        return _train_and_judge(
+            folder, prepared, settings, warnings, console, command, callbacks, models, advice, snapshot
+        )
 
 
 def _check_doctor(callbacks: Sequence[Callback], train: TrainConfig) -> None:
@@ -306,6 +316,7 @@ def _train_and_judge(
     console: Console,
     command: str,
     callbacks: Sequence[Callback],
+    models: Sequence[Model],
     advice: str,
     snapshot: Snapshot | None = None,
 ) -> Run:
@@ -321,7 +332,7 @@ def _train_and_judge(
     warnings = [*warnings, *unnamed]
     if train_config.preset != "network":
         return _blend_and_judge(
-            folder, prepared, mixed, settings, warnings, unnamed, console, command, callbacks, advice
+            folder, prepared, mixed, settings, warnings, unnamed, console, command, callbacks, models, advice
         )
     recorder = _train(folder, prepared, mixed, console, callbacks, advice, snapshot)
     seconds = {our_name(mixed): clock.lap()}
@@ -354,6 +365,7 @@ def _blend_and_judge(
     console: Console,
     command: str,
     callbacks: Sequence[Callback],
+    models: Sequence[Model],
     advice: str,
 ) -> Run:
     """Try many models over folds, and write all that a run folder holds."""
@@ -369,7 +381,7 @@ def _blend_and_judge(
         train=prepared.train_config,
         console=console,
         keeper=keeper,
-        lightgbm=began_with_lightgbm(folder),
+        models=models,
     )
     # Every row of the folds was predicted by models that did not see it, so all of them may judge.
     fitted_on = np.sort(np.concatenate([mixed.split.train, mixed.split.valid]))
@@ -462,15 +474,27 @@ def _train(
 
 
 def _resume_command(
-    folder: Path, callbacks: Sequence[Callback], *, table: str | Path | None = None, force: bool = False
+    folder: Path,
+    callbacks: Sequence[Callback],
+    models: Sequence[Model] = (),
+    *,
+    table: str | Path | None = None,
+    force: bool = False,
 ) -> str:
     """What is typed to go on, with the flags and the callbacks of this call that have to be given again."""
-    if any(one.changes for one in callbacks):  # no command line can give them
-        again = ", ".join(f"{type(one).__name__}(...)" for one in callbacks if one.changes or isinstance(one, Doctor))
+    acting = [one for one in callbacks if one.changes or isinstance(one, Doctor)]
+    if models or any(one.changes for one in callbacks):  # no command line can give them
+        given = {"callbacks": acting, "models": models}
+        again = [
+            f", {name}=[{', '.join(f'{type(one).__name__}(...)' for one in them)}]"
+            for name, them in given.items()
+            if them
+        ]
+        what = " and ".join(name for name, them in given.items() if them)
         place = "" if table is None else f", table={str(table)!r}"
         return (
-            f"Go on in Python, with the same callbacks: mixfit.resume({str(folder)!r}{place}"
-            f"{', force=True' * force}, callbacks=[{again}])"
+            f"Go on in Python, with the same {what}: mixfit.resume({str(folder)!r}{place}"
+            f"{', force=True' * force}{''.join(again)})"
         )
     moved = "" if table is None else f"{shlex.quote(str(table))} "
     flags = " --force" * force + " --doctor" * any(isinstance(one, Doctor) for one in callbacks)

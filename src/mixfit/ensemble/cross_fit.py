@@ -1,42 +1,91 @@
-"""Every candidate on every fold: predictions of rows by models that did not see them.
+"""Every model on every fold: predictions of rows by fitted models that did not see them.
 
-In: data, folds and candidates. Out: for each candidate its fitted models, one a fold, and its out-of-fold predictions.
+In: data, folds and models. Out: for each model what was fitted, one a fold, and its out-of-fold predictions.
 Preprocessing is fitted anew in every fold; features of the frozen backbone know nothing of the target, and are shared.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.dataset import ImageSource
 from mixfit.data.folds import Folds
 from mixfit.data.load import MixedData, default_batch_size
 from mixfit.data.split import Split
 from mixfit.ensemble.intervals import best_temperature, tempered
-from mixfit.models.candidate import fit_candidate, read_fitted
+from mixfit.errors import ConfigError, Diverged
 from mixfit.models.encoding import PhotoMeans, RowEncoder, mean_features
-from mixfit.models.fold import Candidate, Fitted, Fold, RowsToPredict
-from mixfit.models.network import FittedNetwork
+from mixfit.models.model import Components, FittedModel, Layout, Model, Rows, Trainable, TrainingRows
 from mixfit.training.callback import Callback
 from mixfit.training.checkpoint import Snapshot
 
 VALIDATION = 0.15
 """Share of a fold's fit rows that callbacks may choose by, where there are such."""
+_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """What models are fitted on; all that is fitted comes from ``fit_rows`` alone."""
+
+    data: MixedData
+    """With features in place of pixels, preprocessed by ``encoder.preprocessor``; its training and validation rows
+    are those of networks, and among ``fit_rows``."""
+    fit_rows: np.ndarray
+    """Positions of the rows to fit on."""
+    unit: np.ndarray
+    """Of each of them; what is chosen by leaving rows out leaves out whole units."""
+    encoder: RowEncoder
+    rows: Rows
+    """All rows of the table."""
+    seed: int
+    components: dict[int, Components] = field(default_factory=dict, repr=False)
+    """Of the photos of the rows to fit on, once models have asked for them."""
+
+    @property
+    def training(self) -> TrainingRows:
+        """The rows to fit on."""
+        rows = self.rows
+        return TrainingRows(
+            encoded=rows.encoded.take(self.fit_rows),
+            layout=rows.layout,
+            slots=None if rows.slots is None else rows.slots[self.fit_rows],
+            columns=rows.columns,
+            source=rows.source,
+            pixels=rows.pixels,
+            unit=self.unit,
+            data=self.data,
+            found=self.components,
+        )
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """Scaled numbers or class indices of the rows to fit on."""
+        return self.data.arrays.target.numpy()[self.fit_rows]
+
+    @cached_property
+    def weight(self) -> np.ndarray | None:
+        """How much each row to fit on counts."""
+        return None if self.data.arrays.weight is None else self.data.arrays.weight.numpy()[self.fit_rows]
+
+    @property
+    def classes(self) -> int:
+        """0 for a number."""
+        return self.rows.layout.classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitting:
-    """A candidate that was fitted on every fold."""
+    """A model that was fitted on every fold."""
 
-    candidate: Candidate
-    fitted: list[Fitted]
+    model: Model
+    fitted: list[FittedModel]
     """Those that predict new rows: one a fold, or where folds go forward in time one of all rows."""
     predictions: np.ndarray
     """Of the rows of all folds, each by the model that did not see it: ``(rows,)`` or ``(rows, classes)``, as the
@@ -45,7 +94,7 @@ class Fitting:
     """Of the probabilities of each fold, from the rows it may learn from; 1 for a number."""
     temperature: float
     """From all rows, for new ones."""
-    fitted_on_fold: list[Fitted]
+    fitted_on_fold: list[FittedModel]
     """One a fold, and after them that of all rows where there is one."""
     seconds: float
 
@@ -70,7 +119,7 @@ class Fitting:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedFolds:
-    """Folds with what is fitted on the rows of each, the same for all candidates."""
+    """Folds with what is fitted on the rows of each, the same for all models."""
 
     plan: Folds
     folds: list[Fold]
@@ -125,7 +174,7 @@ class Watch:
 
 
 class OutOfTimeError(Exception):
-    """A candidate took longer than it may."""
+    """A model took longer than it may."""
 
 
 @runtime_checkable
@@ -137,18 +186,18 @@ class Keeper(Protocol):
 
         What is kept is used for these rows alone."""
 
-    def load(self, candidate: Candidate, fold: int, backbone: nn.Module | None) -> Fitted | None:
+    def load(self, model: Model, fold: int, layout: Layout) -> FittedModel | None:
         """What was kept, or None."""
 
-    def watch(self, candidate: Candidate, fold: int) -> Watch:
-        """What watches the training of a network."""
+    def watch(self, model: Model, fold: int) -> Watch:
+        """What watches the training of a ``Trainable`` model."""
 
-    def keep(self, candidate: Candidate, fold: int, fitted: Fitted) -> None:
+    def keep(self, model: Model, fold: int, fitted: FittedModel) -> None:
         """Write down what was fitted."""
 
 
 def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = False) -> FittedFolds:
-    """Fit what the candidates share on the rows of each fold of ``data.folds``.
+    """Fit what the models share on the rows of each fold of ``data.folds``.
 
     Args:
         data: with features in place of pixels, if it has photos.
@@ -193,7 +242,7 @@ def make_fold(
     unit: np.ndarray | None = None,
     network_rows: tuple[np.ndarray, ...] | None = None,
 ) -> Fold:
-    """Fit all that the candidates of one fold share on the rows to fit on.
+    """Fit all that the models of one fold share on the rows to fit on.
 
     Args:
         photos: those of all rows.
@@ -205,8 +254,14 @@ def make_fold(
     preprocessor = TablePreprocessor.fit(data.frame.iloc[fit_rows], data.schema, weight)
     arrays = preprocessor.transform(data.frame)
     encoder = RowEncoder.fit(data.frame.iloc[fit_rows], data.schema, preprocessor, weight)
-    rows = RowsToPredict(
+    rows = Rows(
         encoded=encoder.encode(data.frame, photos, arrays=(arrays.numeric, arrays.categorical)),
+        layout=Layout.of(
+            encoder,
+            features=None if photos.values is None else photos.values.shape[1],
+            image_columns=len(data.schema.names("image")),
+            classes=len(data.target.classes or ()),
+        ),
         slots=None if data.photos is None else data.photos.slots,
         columns=None if data.photos is None else data.photos.columns,
         source=None if data.photos is None else data.photos.inputs,
@@ -228,53 +283,47 @@ def make_fold(
 
 
 def cross_fit(
-    candidate: Candidate,
+    model: Model,
     folds: FittedFolds,
     *,
-    model: ModelConfig,
-    train: TrainConfig,
-    backbone: nn.Module | None = None,
     keeper: Keeper | None = None,
     begin_at: Fitting | None = None,
     seconds: float | None = None,
 ) -> Fitting:
-    """Fit a candidate on every fold, and let it predict the rows that it did not see.
+    """Fit a model on every fold, and let it predict the rows that it did not see.
 
     Args:
-        begin_at: networks on features of the same folds, where the training of tuned ones begins.
+        begin_at: what was fitted on the same folds, where the training of a ``Trainable`` one begins.
         seconds: after which no further fold is begun.
     Raises:
         OutOfTimeError: the time was over before the last fold.
+        ConfigError: it gives something else than predictions.
+        Diverged: its predictions are not finite.
     """
     started = time.perf_counter()
     if keeper is not None:
         every = [*folds.folds, *([] if folds.final is None else [folds.final])]
         keeper.begin([(fold, folds.rows[folds.number == place]) for place, fold in enumerate(every)])
 
-    def fitted_on(place: int, fold: Fold) -> Fitted:
+    def fitted_on(place: int, fold: Fold) -> FittedModel:
         if seconds is not None and time.perf_counter() - started > seconds:
             raise OutOfTimeError(f"the time was over after {place} of {folds.count} folds")
-        found = None if keeper is None else keeper.load(candidate, place, backbone)
+        found = None if keeper is None else keeper.load(model, place, fold.rows.layout)
         if found is not None:
             return found
-        watch = Watch() if keeper is None else keeper.watch(candidate, place)
-        before = None if begin_at is None else begin_at.fitted_on_fold[place]
-        found = fit_candidate(
-            candidate,
-            fold,
-            model=model,
-            train=train,
-            backbone=backbone,
-            callbacks=watch.callbacks,
-            snapshot=watch.snapshot,
-            start=before if isinstance(before, FittedNetwork) else None,
-        )
+        ready = model
+        if isinstance(ready, Trainable):
+            watch = Watch() if keeper is None else keeper.watch(model, place)
+            start = None if begin_at is None else begin_at.fitted_on_fold[place]
+            ready = ready.ready(start, watch.callbacks, watch.snapshot)
+        found = fit_model(ready, fold)
         # What is read again may have another layout in memory, and with it other last bits of its predictions:
         # a run that goes on must not differ from one that was never stopped.
-        tensors = _copies(found.tensors())
-        found = read_fitted(found.describe(), tensors, backbone)
+        arrays, config = found.state()
+        arrays = {name: np.array(values, order="C") for name, values in arrays.items()}
+        found = model.load(arrays, config, fold.rows.layout)
         if keeper is not None:
-            keeper.keep(candidate, place, found)
+            keeper.keep(model, place, found)
         return found
 
     each = [fitted_on(place, fold) for place, fold in enumerate(folds.folds)]
@@ -282,6 +331,7 @@ def cross_fit(
     for place, (model_of_fold, fold) in enumerate(zip(each, folds.folds, strict=True)):
         judged = np.flatnonzero(folds.number == place)
         values = model_of_fold.predict(fold.rows.take(folds.rows[judged]))
+        _check_predictions(model, values, len(judged), fold.classes)
         if predictions is None:
             predictions = np.full((len(folds.rows), *values.shape[1:]), np.nan)
         predictions[judged] = values
@@ -289,12 +339,12 @@ def cross_fit(
     if folds.final is not None:
         each.append(fitted_on(folds.count, folds.final))
     temperatures, temperature = np.ones(folds.count), 1.0
-    if predictions.ndim == 2 and candidate.kind != "constant":  # frequencies of classes are to stay just that
+    if predictions.ndim == 2 and model.sees:  # frequencies of classes, by what sees nothing, are to stay just that
         # A network may know much and be far too sure of it, which would keep it out of every blend of probabilities.
         temperatures = np.array([_temperature(folds, predictions, mask) for mask in folds.plan.learns_from])
         temperature = _temperature(folds, predictions, folds.number >= 0)
     return Fitting(
-        candidate=candidate,
+        model=model,
         fitted=each[-len(folds.predicting) :],
         fitted_on_fold=each,
         predictions=predictions,
@@ -312,5 +362,17 @@ def _temperature(folds: FittedFolds, predictions: np.ndarray, rows: np.ndarray) 
     return best_temperature(folds.truth[rows], predictions[rows], weight)
 
 
-def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+def fit_model(model: Model, fold: Fold) -> FittedModel:
+    """Fit a model on the rows of a fold."""
+    return model.fit(fold.training, fold.truth, fold.weight, fold.seed)
+
+
+def _check_predictions(model: Model, values: np.ndarray, rows: int, classes: int) -> None:
+    """Whether a model gives what it should, as one of a user may not."""
+    expected = (rows, classes) if classes else (rows,)
+    if values.shape != expected:
+        raise ConfigError(f"The model {model.name!r} predicts an array of shape {values.shape} in place of {expected}.")
+    if not np.isfinite(values).all():
+        raise Diverged("a prediction is not finite")
+    if classes and (values.min() < 0 or np.abs(values.sum(axis=1) - 1).max() > _ROUNDING):
+        raise ConfigError(f"The model {model.name!r} predicts probabilities below 0, or that do not sum to 1.")

@@ -19,16 +19,14 @@ from math import ceil
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int64
 from scipy.special import softmax
-from torch import Tensor
 
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import Within, from_plain
 from mixfit.models.encoding import EncodedRows, RowEncoder
 from mixfit.models.linear import LinearModel, design_matrix, design_width, find_knots
-from mixfit.models.saved import below, saved_array, saved_number
+from mixfit.models.model import saved_array, saved_number
 from mixfit.weighted import weighted_median, weighted_quantile
 
 _MOST_SCORES = 2_000
@@ -95,24 +93,21 @@ class Scores:
         share = min(level * (self.rows + 1) / self.rows, 1.0)
         return float(self.values[np.searchsorted(self.shares, share - _ROUNDING)])
 
-    def tensors(self, prefix: str) -> dict[str, Tensor]:
+    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
         """Everything, under names that begin so."""
-        return {
-            f"{prefix}.values": torch.from_numpy(self.values),
-            f"{prefix}.shares": torch.from_numpy(self.shares),
-            f"{prefix}.rows": torch.tensor([self.rows], dtype=torch.float64),
-        }
+        found = {"values": self.values, "shares": self.shares, "rows": np.array([self.rows], dtype=np.float64)}
+        return {f"{prefix}.{name}": values for name, values in found.items()}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], prefix: str) -> "Scores":
-        """Read what ``tensors`` gave.
+    def read(cls, arrays: dict[str, np.ndarray], prefix: str) -> "Scores":
+        """Read what ``arrays`` gave.
 
         Raises:
             DataError: it is something else.
         """
-        values = saved_array(tensors, f"{prefix}.values", None, low=0)
-        shares = saved_array(tensors, f"{prefix}.shares", len(values), low=0, high=1)
-        rows = saved_number(tensors, f"{prefix}.rows")
+        values = saved_array(arrays, f"{prefix}.values", None, low=0)
+        shares = saved_array(arrays, f"{prefix}.shares", len(values), low=0, high=1)
+        rows = saved_number(arrays, f"{prefix}.rows")
         if rows < 0 or (np.diff(values) < 0).any() or (np.diff(shares) < 0).any():
             raise DataError(f"{prefix} are not the scores of rows")
         if bool(len(values)) != bool(rows) or (len(values) and shares[-1] != 1):
@@ -184,18 +179,13 @@ class NumberUncertainty:
             half *= self.spread.predict(encoded, self.encoder, scaled)
         return scaled - half, scaled + half
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Its arrays."""
-        found = {
-            "edges": torch.from_numpy(self.edges),
-            **self.scores.tensors("scores"),
-            **self.without_photo.tensors("without_photo"),
-        }
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of its numbers but those of ``describe``."""
+        found = {"edges": self.edges, **self.scores.arrays("scores"), **self.without_photo.arrays("without_photo")}
         for place, scores in enumerate(self.by_prediction):
-            found |= scores.tensors(f"part{place}")
+            found |= scores.arrays(f"part{place}")
         if self.spread is not None:
-            found |= {f"spread.{name}": tensor for name, tensor in self.spread.model.tensors().items()}
-            found["spread.knots"] = torch.from_numpy(self.spread.knots)
+            found |= self.spread.model.arrays("spread.") | {"spread.knots": self.spread.knots}
         return found
 
     def describe(self) -> dict[str, Any]:
@@ -228,9 +218,9 @@ class ClassUncertainty:
         inside[np.arange(len(calibrated)), calibrated.argmax(1)] = True
         return inside
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Its arrays."""
-        return self.scores.tensors("scores")
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of its numbers but those of ``describe``."""
+        return self.scores.arrays("scores")
 
     def describe(self) -> dict[str, Any]:
         """The rest, for JSON."""
@@ -333,34 +323,32 @@ def best_temperature(
     return float(_TEMPERATURES[min(near, key=loss)])
 
 
-def uncertainty_from_dict(description: dict[str, Any], tensors: dict[str, Tensor]) -> Uncertainty:
-    """Read what ``describe`` and ``tensors`` gave.
+def uncertainty_from_dict(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Uncertainty:
+    """Read what ``describe`` and ``arrays`` gave.
 
     Raises:
         DataError: it is something else.
     """
-    if "scores" in tensors:
+    if "scores" in arrays:
         raise DataError("its intervals are of an older kind, which could be useless")
     said: _Saved = from_plain(_Saved, description, "the uncertainty", finite=True)
-    scores = Scores.from_tensors(tensors, "scores")
+    scores = Scores.read(arrays, "scores")
     if not len(scores.values):
         raise DataError("the uncertainty has no scores")
     if said.kind == "class":
         return ClassUncertainty(temperature=said.temperature, scores=scores)
     encoder = RowEncoder.from_dict(said.encoder)
-    spread = None if said.spread is None else _read_spread(said.spread, below(tensors, "spread."), encoder)
-    edges = saved_array(tensors, "edges", None)
+    spread = None if said.spread is None else _read_spread(said.spread, arrays, encoder)
+    edges = saved_array(arrays, "edges", None)
     if (np.diff(edges) < 0).any():
         raise DataError("the edges of its intervals are not in order")
     return NumberUncertainty(
         encoder=encoder,
         spread=spread,
         scores=scores,
-        without_photo=Scores.from_tensors(tensors, "without_photo"),
+        without_photo=Scores.read(arrays, "without_photo"),
         edges=edges,
-        by_prediction=tuple(
-            Scores.from_tensors(tensors, f"part{place}") for place in range(len(edges) + 1) if len(edges)
-        ),
+        by_prediction=tuple(Scores.read(arrays, f"part{place}") for place in range(len(edges) + 1) if len(edges)),
     )
 
 
@@ -383,9 +371,9 @@ class _Saved:
     spread: _SavedSpread | None = None
 
 
-def _read_spread(said: _SavedSpread, tensors: dict[str, Tensor], encoder: RowEncoder) -> Spread:
-    model = LinearModel.from_tensors(tensors)
-    knots = saved_array(tensors, "knots", None, 1 + encoder.numeric)
+def _read_spread(said: _SavedSpread, arrays: dict[str, np.ndarray], encoder: RowEncoder) -> Spread:
+    model = LinearModel.read(arrays, "spread.")
+    knots = saved_array(arrays, "spread.knots", None, 1 + encoder.numeric)
     if (
         model.classes
         or said.low > said.high

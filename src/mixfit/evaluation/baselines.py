@@ -21,7 +21,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from mixfit.data.load import MixedData
 from mixfit.data.split import SplitName
 from mixfit.evaluation.result import headline_for, metrics_for
-from mixfit.models.candidate import class_frequencies
+from mixfit.models.linear import class_frequencies
 from mixfit.training.metrics import MAE, MAPE, R2_LOG, Metric
 from mixfit.weighted import weighted_mean, weighted_median
 
@@ -98,7 +98,7 @@ def best_constant(data: MixedData, metric: Metric, rows: Int64[np.ndarray, " fit
 def boosted_trees(data: MixedData, *, seed: int = 0) -> Baseline:
     """scikit-learn's HistGradientBoosting by default settings but without early stopping, on the table alone.
 
-    Weights count as in ``grow_trees``."""
+    Weights count in gradients and leaves, not in bins, nor in how many rows a leaf holds at least."""
     start = time.perf_counter()
     levels = np.array(data.preprocessor.cardinalities, dtype=np.int64)
     categorical = np.concatenate([np.zeros(data.arrays.numeric.shape[1], dtype=bool), levels <= _MOST_LEVELS])

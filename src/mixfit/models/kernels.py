@@ -4,20 +4,34 @@ A row is like another one in its numbers, in its categories and their beginnings
 each likeness counts is learnt. It is the mean of a Gaussian process (Rasmussen and Williams 2006, chapter 2) and for
 some hundred rows the strongest simple model there is; time grows with the cube of the rows.
 
-In: ``EncodedRows`` and components of the training rows. Out: ``KernelModel``, which holds these."""
+In: encoded rows of one fold. Out: ``KernelModel``, which holds these."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
 
 from mixfit.data.ties import units_by_size
 from mixfit.errors import DataError
-from mixfit.models.mixed import distinct
-from mixfit.models.saved import saved_array, saved_number
+from mixfit.models.encoding import EncodedRows
+from mixfit.models.mixed import MixedRows, distinct
+from mixfit.models.model import (
+    TABLE,
+    Components,
+    Layout,
+    Rows,
+    Sees,
+    State,
+    TrainingRows,
+    name_of,
+    saved_array,
+    saved_number,
+)
 
+COMPONENTS = 120
+"""Directions of the photos' features that the kernels see."""
 MOST_ROWS = 3_000
 """Training rows from which on it takes too long."""
 _SEARCHED_ROWS = 600
@@ -40,6 +54,17 @@ class Likeness:
     levels: Int64[np.ndarray, "rows levels"]
     photos: Float[np.ndarray, "rows components"]
     """No column leaves the photos out."""
+
+    @classmethod
+    def of(cls, encoded: EncodedRows, components: Components | None, *, table: bool) -> "Likeness":
+        """Of encoded rows, with or without their table."""
+        nothing = np.zeros((len(encoded), 0))
+        levels = [encoded.categorical, encoded.prefixes] if table else [nothing.astype(np.int64)]
+        return cls(
+            numbers=encoded.numeric.astype(np.float64) if table else nothing,
+            levels=np.concatenate(levels, axis=1),
+            photos=nothing if components is None else components.of(encoded),
+        )
 
     def take(self, rows: Int64[np.ndarray, " some"]) -> "Likeness":
         """Those rows, in that order."""
@@ -102,35 +127,91 @@ class KernelModel:
             total += pairs[level_of[cells_of], photos_of]
         return total
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything, for safetensors."""
-        return {
-            "numbers": torch.from_numpy(np.ascontiguousarray(self.train.numbers)),
-            "levels": torch.from_numpy(np.ascontiguousarray(self.train.levels)),
-            "photos": torch.from_numpy(np.ascontiguousarray(self.train.photos)),
-            "dual": torch.from_numpy(self.dual),
-            "bias": torch.tensor([self.bias], dtype=torch.float64),
-            **{f"share.{name}": torch.tensor([share], dtype=torch.float64) for name, share in self.shares.items()},
-        }
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything, by name."""
+        train = self.train
+        found = {"numbers": train.numbers, "levels": train.levels, "photos": train.photos, "dual": self.dual}
+        found |= {"bias": np.array([self.bias])}
+        found |= {f"share.{name}": np.array([share]) for name, share in self.shares.items()}
+        return {f"model.{name}": values for name, values in found.items()}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> "KernelModel":
-        """Read what ``tensors`` gave.
+    def read(cls, arrays: Mapping[str, np.ndarray], widths: tuple[int, int, int]) -> "KernelModel":
+        """Read what ``arrays`` gave.
 
+        Args:
+            widths: columns of numbers, levels and photos.
         Raises:
             DataError: it is something else.
         """
-        dual = saved_array(tensors, "dual", None)
+        dual = saved_array(arrays, "model.dual", None)
         train = Likeness(
-            numbers=saved_array(tensors, "numbers", len(dual), None),
-            levels=saved_array(tensors, "levels", len(dual), None, kind="int"),
-            photos=saved_array(tensors, "photos", len(dual), None),
+            numbers=saved_array(arrays, "model.numbers", len(dual), widths[0]),
+            levels=saved_array(arrays, "model.levels", len(dual), widths[1], kind="int", low=0),
+            photos=saved_array(arrays, "model.photos", len(dual), widths[2]),
         )
-        names = sorted(name.removeprefix("share.") for name in tensors if name.startswith("share."))
+        names = sorted(name.removeprefix("model.share.") for name in arrays if name.startswith("model.share."))
         if names != sorted(_names(train)):
             raise DataError("the kernels are not those of its columns")
-        shares = {name: saved_number(tensors, f"share.{name}") for name in names}
-        return cls(train=train, dual=dual, shares=shares, bias=saved_number(tensors, "bias"))
+        shares = {name: saved_number(arrays, f"model.share.{name}") for name in names}
+        return cls(train=train, dual=dual, shares=shares, bias=saved_number(arrays, "model.bias"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelRidge:
+    """Kernel ridge regression of a number; its time grows with the cube of the rows, see ``MOST_ROWS``."""
+
+    sees: Sees = TABLE
+
+    @property
+    def name(self) -> str:
+        """See ``Model``."""
+        return name_of("kernel ridge", self.sees)
+
+    def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> "FittedKernels":
+        """See ``Model``."""
+        table = "table" in self.sees
+        components = rows.components(COMPONENTS, weight, seed) if "photos" in self.sees else None
+        likeness = Likeness.of(rows.encoded, components, table=table)
+        model = fit_kernels(likeness, truth, weight, unit=rows.unit, seed=seed)
+        return FittedKernels(table=table, components=components, model=model)
+
+    def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedKernels":
+        """See ``Model``."""
+        table = "table" in self.sees
+        components = Components.read(arrays, layout) if "photos" in self.sees else None
+        counts = np.array(layout.cardinalities if table else (), dtype=np.int64)
+        widths = (table * layout.numeric, len(counts), 0 if components is None else len(components.axes))
+        model = KernelModel.read(arrays, widths)
+        if layout.classes or (model.train.levels >= counts).any():
+            raise DataError("a kernel ridge regression does not fit the columns or the target")
+        return FittedKernels(table=table, components=components, model=model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedKernels:
+    """A ``KernelModel`` and how its columns are made."""
+
+    table: bool
+    components: Components | None
+    model: KernelModel
+
+    def predict(self, rows: Rows) -> np.ndarray:
+        """See ``FittedModel``."""
+        return self.model.predict(Likeness.of(rows.encoded, self.components, table=self.table))
+
+    def predict_mixed(self, rows: MixedRows) -> np.ndarray:
+        """See ``PredictsMixed``; put together row by row, an explanation takes six times as long (docs/LOG.md)."""
+        cells = Likeness.of(rows.tables, None, table=self.table)
+        if self.components is None:
+            return self.model.predict(cells)[rows.table_of]
+        if not self.table:
+            return self.model.predict(Likeness.of(rows.photos, self.components, table=False))[rows.photos_of]
+        return self.model.predict_mixed(cells, self.components.of(rows.photos), rows.table_of, rows.photos_of)
+
+    def state(self) -> State:
+        """See ``FittedModel``."""
+        return self.model.arrays() | ({} if self.components is None else self.components.arrays()), {}
 
 
 def fit_kernels(

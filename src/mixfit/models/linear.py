@@ -1,21 +1,36 @@
-"""Ridge regression and logistic regression on numbers, categories as indicators, and components of photos.
+"""The simplest models: a constant, and ridge or logistic regression on numbers, categories as indicators, and
+components of photos.
 
-In: a design matrix of the training rows. Out: ``LinearModel``, a few arrays."""
+In: encoded rows of one fold. Out: a few arrays."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int64
 from scipy.special import softmax
-from torch import Tensor
 
 from mixfit.data.ties import units_by_size
+from mixfit.errors import DataError
 from mixfit.models.encoding import EncodedRows
-from mixfit.models.saved import saved_array, saved_classes
+from mixfit.models.model import (
+    TABLE,
+    Components,
+    Layout,
+    Rows,
+    Sees,
+    State,
+    TrainingRows,
+    name_of,
+    saved_array,
+    saved_classes,
+)
 from mixfit.weighted import taken, weighted_mean, weighted_quantile
+
+COMPONENTS = 60
+"""Directions of the photos' features that a linear model sees."""
 
 RIDGE_STRENGTHS = np.logspace(-5, 1, 19)
 """Times the sum of the weights: what a strength means depends neither on their unit nor on how many rows there are."""
@@ -45,25 +60,136 @@ class LinearModel:
             return raw[:, 0]
         return softmax(raw, axis=1)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything, for safetensors."""
-        return {
-            "weights": torch.from_numpy(np.ascontiguousarray(self.weights)),
-            "bias": torch.from_numpy(np.ascontiguousarray(self.bias)),
-            "classes": torch.tensor([self.classes]),
-        }
+    def arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
+        """Everything, by names that begin so."""
+        found = {"weights": self.weights, "bias": self.bias, "classes": np.array([self.classes], dtype=np.int64)}
+        return {prefix + name: values for name, values in found.items()}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> "LinearModel":
-        """Read what ``tensors`` gave.
+    def read(cls, arrays: Mapping[str, np.ndarray], prefix: str = "") -> "LinearModel":
+        """Read what ``arrays`` gave.
 
         Raises:
             DataError: it is something else.
         """
-        classes = saved_classes(tensors)
+        classes = saved_classes(arrays, prefix)
         outputs = max(classes, 1)
-        weights, bias = saved_array(tensors, "weights", None, outputs), saved_array(tensors, "bias", outputs)
-        return cls(weights=weights, bias=bias, classes=classes)
+        weights = saved_array(arrays, f"{prefix}weights", None, outputs)
+        return cls(weights=weights, bias=saved_array(arrays, f"{prefix}bias", outputs), classes=classes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """The weighted mean of numbers, or the frequencies of classes: the best constant for the loss of the leaderboard.
+
+    Those for other metrics are in ``evaluation.baselines``."""
+
+    name: str = "constant"
+    sees: Sees = frozenset()
+
+    def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> "FittedConstant":
+        """See ``Model``."""
+        classes = rows.layout.classes
+        if not classes:
+            return FittedConstant(value=np.array([np.average(truth, weights=weight)]), classes=0)
+        return FittedConstant(value=class_frequencies(truth, weight, classes), classes=classes)
+
+    def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedConstant":
+        """See ``Model``."""
+        return FittedConstant(value=saved_array(arrays, "value", max(layout.classes, 1)), classes=layout.classes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedConstant:
+    """The same for every row."""
+
+    value: np.ndarray
+    """``(1,)``, or the frequencies of the classes."""
+    classes: int
+
+    def predict(self, rows: Rows) -> np.ndarray:
+        """See ``FittedModel``."""
+        many = np.repeat(self.value[None], len(rows), axis=0)
+        return many if self.classes else many[:, 0]
+
+    def state(self) -> State:
+        """See ``FittedModel``."""
+        return {"value": self.value}, {}
+
+
+def class_frequencies(labels: np.ndarray, weight: np.ndarray | None, classes: int) -> np.ndarray:
+    """Weighted shares of the classes ``(classes,)``; one that is not among the labels has nearly none."""
+    counts = np.bincount(labels, weights=weight, minlength=classes) + 1e-6
+    return counts / counts.sum()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """Ridge regression, or logistic regression for classes; see ``design_matrix`` for its columns."""
+
+    sees: Sees = TABLE
+
+    @property
+    def name(self) -> str:
+        """See ``Model``."""
+        return name_of("linear", self.sees)
+
+    def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> "FittedLinear":
+        """See ``Model``."""
+        encoded, layout = rows.encoded, rows.layout
+        knots = find_knots(encoded.numeric, weight)
+        components = rows.components(COMPONENTS, weight, seed) if "photos" in self.sees else None
+        columns = design_matrix(
+            encoded,
+            layout.cardinalities,
+            knots,
+            None if components is None else components.of(encoded),
+            table="table" in self.sees,
+        )
+        if layout.classes:
+            model = fit_logistic(columns, truth, classes=layout.classes, weight=weight, unit=rows.unit, seed=seed)
+        else:
+            model = fit_ridge(columns, truth, weight, unit=rows.unit)
+        return FittedLinear(
+            table="table" in self.sees,
+            components=components,
+            cardinalities=layout.cardinalities,
+            knots=knots,
+            model=model,
+        )
+
+    def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedLinear":
+        """See ``Model``."""
+        table, cardinalities = "table" in self.sees, layout.cardinalities
+        components = Components.read(arrays, layout) if "photos" in self.sees else None
+        knots, model = saved_array(arrays, "knots", None, layout.numeric), LinearModel.read(arrays, "model.")
+        directions = None if components is None else len(components.axes)
+        width = design_width(layout.numeric, cardinalities, len(knots), directions, table=table)
+        if len(model.weights) != width or model.classes != layout.classes:
+            raise DataError("a linear model does not fit the columns, the photos or the classes")
+        return FittedLinear(table=table, components=components, cardinalities=cardinalities, knots=knots, model=model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedLinear:
+    """A ``LinearModel`` and how its columns are made."""
+
+    table: bool
+    components: Components | None
+    cardinalities: tuple[int, ...]
+    knots: np.ndarray
+    model: LinearModel
+
+    def predict(self, rows: Rows) -> np.ndarray:
+        """See ``FittedModel``."""
+        encoded = rows.encoded
+        components = None if self.components is None else self.components.of(encoded)
+        return self.model.predict(design_matrix(encoded, self.cardinalities, self.knots, components, table=self.table))
+
+    def state(self) -> State:
+        """See ``FittedModel``."""
+        components = {} if self.components is None else self.components.arrays()
+        return self.model.arrays("model.") | components | {"knots": self.knots}, {}
 
 
 def find_knots(

@@ -1,8 +1,8 @@
-"""Networks among the candidates: on features of the frozen backbone, on pixels, or with its last blocks tuned."""
+"""Networks among the models: on features of the frozen backbone, on pixels, or with its last blocks tuned."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +15,18 @@ from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.load import MixedData
 from mixfit.data.loader import DataLoader
+from mixfit.data.photos.records import Cache
+from mixfit.data.photos.store import ImageFiles
 from mixfit.data.sampler import SequentialSampler
 from mixfit.errors import ConfigError, DataError
-from mixfit.files import Within, from_plain
-from mixfit.models.encoding import RowEncoder
-from mixfit.models.fold import Candidate, Fold, RowsToPredict
+from mixfit.files import from_plain
 from mixfit.models.mixed import MixedRows
+from mixfit.models.model import TABLE, FittedModel, Layout, Rows, Sees, State, TrainingRows, looks, name_of
 from mixfit.nn.build import ModelShape, make_saved_model
 from mixfit.nn.freezing import blocks, freeze
 from mixfit.nn.model import MixedInputModel
-from mixfit.training.build import build_model, model_shape, sized_for
+from mixfit.seeding import seeded
+from mixfit.training.build import all_features, build_model, model_shape, sized_for
 from mixfit.training.callback import Callback
 from mixfit.training.checkpoint import Snapshot
 from mixfit.training.choose import choose_optimizer, loss_for
@@ -41,6 +43,132 @@ _TUNED_RATE, _TUNED_BACKBONE_RATE = 0.3, 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A mixed-input network; ``sees`` says whether it takes features of the photos, or the pixels.
+
+    Settings of the run are no part of what a network is compared by: its keeper knows them."""
+
+    sees: Sees = TABLE
+    tuned: bool = False
+    """It learns from pixels beside features, and with it the last blocks of the backbone that is frozen elsewhere."""
+    light: bool = False
+    """An MLP in the place of an ensemble of the table, for when that would take too long."""
+    config: ModelConfig = field(default_factory=ModelConfig, compare=False, repr=False)
+    train: TrainConfig = field(default_factory=TrainConfig, compare=False, repr=False)
+    backbone: nn.Module | None = field(default=None, compare=False, repr=False)
+    """The frozen one that made the features, which all networks on features share; None without."""
+    callbacks: Sequence[Callback] = field(default=(), compare=False, repr=False)
+    snapshot: Snapshot | None = field(default=None, compare=False, repr=False)
+    """Where the training goes on."""
+    start: "FittedNetwork | None" = field(default=None, compare=False, repr=False)
+    """Of a tuned network: that which was fitted on features of the same rows, from which it goes on."""
+
+    @property
+    def name(self) -> str:
+        """See ``Model``."""
+        return name_of("tuned network" if self.tuned else "network", self.sees)
+
+    @property
+    def takes_mlp(self) -> bool:
+        """Whether it has an MLP in the place of a TabM for its table.
+
+        Beside features of photos an MLP does better than an ensemble, in half the time (docs/LOG.md)."""
+        return self.light or ("table" in self.sees and (self.tuned or "photos" in self.sees))
+
+    @property
+    def begins_with(self) -> str | None:
+        """See ``Trainable``."""
+        features = frozenset("photos" if part == "pixels" else part for part in self.sees)
+        return name_of("network", features) if self.tuned else None
+
+    def ready(self, start: FittedModel | None, callbacks: Sequence[Callback], snapshot: Snapshot | None) -> "Network":
+        """See ``Trainable``."""
+        begin = start if isinstance(start, FittedNetwork) else None
+        return replace(self, start=begin, callbacks=callbacks, snapshot=snapshot)
+
+    def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> "FittedNetwork":
+        """See ``Model``; truth and weight are those of ``rows.data``, which may leave some rows to callbacks."""
+        with seeded(seed):
+            return self._fit(rows)
+
+    def _fit(self, rows: TrainingRows) -> "FittedNetwork":
+        """Train; weights, and what is random in training, come from PyTorch's global generators."""
+        config, train, backbone = self.config, self.train, self.backbone
+        data = restricted(rows.data, table="table" in self.sees, photos=looks(self.sees))
+        if train.batch_size is not None:  # else the one that suits the rows of the fold
+            data = replace(data, batch_size=train.batch_size)
+        if self.tuned and data.photos is not None:
+            data = replace(data, photos=replace(data.photos, decoder=rows.pixels, features=None, cache=None))
+        if self.takes_mlp and config.tabular == "tabm":
+            config = replace(config, tabular="mlp")
+        config = sized_for(data, config)
+        if self.tuned and backbone is not None:
+            free = min(_TUNED_BLOCKS, len(blocks(backbone)))
+            config = replace(config, freeze_backbone=True, train_blocks=free)
+        network = build_model(data, config)
+        if self.tuned:
+            _begin_at(network, backbone, self.start)
+        elif "photos" in self.sees:
+            share_backbone(network, backbone)
+        chosen = choose_optimizer(train)
+        rate = _TUNED_RATE if self.tuned and self.start is not None else 1.0
+        learner = Learner(
+            network,
+            data,
+            loss=loss_for(data, train.loss),
+            optimizer=chosen.make,
+            callbacks=self.callbacks,
+            weight_decay=chosen.weight_decay,
+            rates={_BACKBONE.rstrip("."): _TUNED_BACKBONE_RATE} if self.tuned else None,
+            device=data.device,
+        )
+        fit_epochs: Callable[..., Any] = learner.fit_one_cycle if chosen.one_cycle else learner.fit
+        epochs = min(train.epochs, TUNED_EPOCHS) if self.tuned else train.epochs
+        fit_epochs(epochs, rate * chosen.lr, resume=self.snapshot)
+        return FittedNetwork(
+            model=network.eval(),
+            shape=model_shape(data, config),
+            config=config,
+            table="table" in self.sees,
+            classes=rows.layout.classes,
+            own_backbone="pixels" in self.sees,
+            changed=_changed(network, backbone) if self.tuned and backbone is not None else None,
+        )
+
+    def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedNetwork":
+        """See ``Model``."""
+        said: _Saved = from_plain(_Saved, config, "a network", finite=True)
+        tensors, changed = {name: torch.from_numpy(values) for name, values in arrays.items()}, None
+        shared = None if said.own_backbone else self.backbone
+        if said.tuned:
+            if self.backbone is None or not said.shape.photos:
+                raise DataError("there is no shared backbone for a tuned network")
+            changed = tuple(name for name in tensors if name.startswith(_BACKBONE))
+            tensors = {_BACKBONE + name: tensor for name, tensor in self.backbone.state_dict().items()} | tensors
+        shape, table = said.shape, "table" in self.sees
+        columns = (layout.numeric, layout.cardinalities[: layout.categories]) if table else (0, ())
+        if (shape.numeric, shape.cardinalities, shape.outputs) != (*columns, max(layout.classes, 1)):
+            raise DataError("the columns or the outputs of a network are not those of its shape")
+        pixels = "pixels" in self.sees
+        if (said.table, said.tuned, said.own_backbone, shape.photos) != (table, self.tuned, pixels, looks(self.sees)):
+            raise DataError(f"a network is not what {self.name!r} is")
+        if shape.photos and (shape.image_columns != layout.image_columns or (shared is None and not said.own_backbone)):
+            raise DataError("the photos of a network are not those of its shape")
+        network = make_saved_model(shape, said.model, tensors, shared)
+        if network.image is not None and shared is not None and network.image.num_features != layout.features:
+            raise DataError("the image network of a network is not that of the photos")
+        return FittedNetwork(
+            model=network.eval(),
+            shape=shape,
+            config=said.model,
+            table=table,
+            classes=layout.classes,
+            own_backbone=said.own_backbone,
+            changed=changed,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FittedNetwork:
     """A network on features of the frozen backbone, which the whole blend has but once, or on pixels."""
 
@@ -54,9 +182,11 @@ class FittedNetwork:
     changed: tuple[str, ...] | None = None
     """Tensors of a backbone of its own that are not those of the shared one, where it began; None: it did not."""
 
-    def predict(self, rows: RowsToPredict) -> np.ndarray:
-        """See ``Fitted``."""
+    def predict(self, rows: Rows) -> np.ndarray:
+        """See ``FittedModel``."""
         encoded = rows.encoded
+        if rows.device is not None:
+            self.model.to(rows.device)
         device = next(self.model.head.parameters()).device
         numeric, categorical = torch.from_numpy(encoded.numeric), torch.from_numpy(encoded.categorical)
         if not self.table:
@@ -81,40 +211,30 @@ class FittedNetwork:
         found = torch.cat([torch.zeros((0, self.classes) if self.classes else (0,)), *outputs])
         return (found.softmax(1) if self.classes else found).numpy()
 
-    def takes(self, encoder: RowEncoder, features: int | None) -> bool:
-        """Whether it was made for the columns of an encoder, and for photo features of this width."""
-        preprocessor, shape = encoder.preprocessor, self.shape
-        columns = (encoder.numeric, preprocessor.cardinalities) if self.table else (0, ())
-        image = self.model.image
-        return (shape.numeric, shape.cardinalities) == columns and (
-            image is None or self.own_backbone or image.num_features == features
-        )
+    def own_features(self, photos: ImageFiles, cache: Cache | None, device: torch.device) -> FeatureTable | None:
+        """See ``HasImageNetwork``."""
+        image = self.model.to(device).image
+        return all_features(image, photos, cache) if image is not None and self.own_backbone else None
 
     def predict_mixed(self, rows: MixedRows) -> np.ndarray:
-        """See ``Fitted``; a network on pixels wants features of its own image encoder."""
+        """See ``PredictsMixed``; a network on pixels wants features of its own image encoder."""
         numeric, categorical = rows.numeric, rows.categorical
         if not self.table:
             numeric, categorical = numeric[:, :0], categorical[:, :0]
         found = mixed_outputs(self.model, numeric, categorical, rows)
         return (found.softmax(1) if self.classes else found).numpy()
 
-    def tensors(self) -> dict[str, Tensor]:
-        """See ``Fitted``; without what the backbone that is shared has."""
-        state = self.model.state_dict()
-        return {
-            name: tensor.detach().cpu()
-            for name, tensor in state.items()
+    def state(self) -> State:
+        """See ``FittedModel``; without what the backbone that is shared has."""
+        arrays = {
+            name: tensor.detach().cpu().numpy()
+            for name, tensor in self.model.state_dict().items()
             if not name.startswith(_BACKBONE) or (self.own_backbone and (self.changed is None or name in self.changed))
         }
-
-    def describe(self) -> dict[str, Any]:
-        """See ``Fitted``."""
-        return {
-            "kind": "network",
+        return arrays, {
             "shape": asdict(self.shape),
             "model": self.config.to_dict(),
             "table": self.table,
-            "classes": self.classes,
             "own_backbone": self.own_backbone,
             "tuned": self.changed is not None,
         }
@@ -166,72 +286,7 @@ def restricted(data: MixedData, *, table: bool, photos: bool) -> MixedData:
     return replace(data, arrays=arrays, preprocessor=preprocessor, photos=None)
 
 
-def fit_network(
-    candidate: Candidate,
-    fold: Fold,
-    model_config: ModelConfig,
-    train_config: TrainConfig,
-    backbone: nn.Module | None,
-    callbacks: Sequence[Callback],
-    snapshot: Snapshot | None,
-    start: "FittedNetwork | None" = None,
-) -> FittedNetwork:
-    """Train a network on the rows of a fold; its weights, and what is random in training, come from PyTorch's global
-    generators.
-
-    Args:
-        start: of a tuned network: the one that was fitted on features of the same rows, from which it goes on.
-    """
-    data = restricted(fold.data, table=candidate.table, photos=candidate.photos)
-    if train_config.batch_size is not None:  # else the one that suits the rows of the fold
-        data = replace(data, batch_size=train_config.batch_size)
-    if candidate.tuned and data.photos is not None:
-        data = replace(data, photos=replace(data.photos, decoder=fold.rows.pixels, features=None, cache=None))
-    if takes_mlp(candidate, on_features=backbone is not None) and model_config.tabular == "tabm":
-        model_config = replace(model_config, tabular="mlp")
-    config = sized_for(data, model_config)
-    if candidate.tuned and backbone is not None:
-        free = min(_TUNED_BLOCKS, len(blocks(backbone)))
-        config = replace(config, freeze_backbone=True, train_blocks=free)
-    network = build_model(data, config)
-    if candidate.tuned:
-        _begin_at(network, backbone, start)
-    else:
-        share_backbone(network, backbone)
-    chosen = choose_optimizer(train_config)
-    rate = _TUNED_RATE if candidate.tuned and start is not None else 1.0
-    learner = Learner(
-        network,
-        data,
-        loss=loss_for(data, train_config.loss),
-        optimizer=chosen.make,
-        callbacks=callbacks,
-        weight_decay=chosen.weight_decay,
-        rates={_BACKBONE.rstrip("."): _TUNED_BACKBONE_RATE} if candidate.tuned else None,
-        device=data.device,
-    )
-    fit_epochs: Callable[..., Any] = learner.fit_one_cycle if chosen.one_cycle else learner.fit
-    epochs = min(train_config.epochs, TUNED_EPOCHS) if candidate.tuned else train_config.epochs
-    fit_epochs(epochs, rate * chosen.lr, resume=snapshot)
-    return FittedNetwork(
-        model=network.eval(),
-        shape=model_shape(data, config),
-        config=config,
-        table=candidate.table,
-        classes=fold.classes,
-        own_backbone=candidate.photos and (candidate.tuned or backbone is None),
-        changed=_changed(network, backbone) if candidate.tuned and backbone is not None else None,
-    )
-
-
-def takes_mlp(candidate: Candidate, *, on_features: bool) -> bool:
-    """Whether a network has an MLP in the place of a TabM for its table.
-
-    Beside features of photos an MLP does better than an ensemble, in half the time (docs/LOG.md)."""
-    return candidate.light or (candidate.photos and candidate.table and on_features)
-
-
-def _begin_at(network: MixedInputModel, backbone: nn.Module | None, start: "FittedNetwork | None") -> None:
+def _begin_at(network: MixedInputModel, backbone: nn.Module | None, start: FittedNetwork | None) -> None:
     """Give a network copies of the shared backbone and of all else that was trained on its features.
 
     What lies around the backbone is in place before the backbone learns, whose features are bent less by it
@@ -255,38 +310,13 @@ def _changed(network: MixedInputModel, backbone: nn.Module) -> tuple[str, ...]:
     return tuple(_BACKBONE + name for name in now if not torch.equal(now[name].cpu(), before[name].cpu()))
 
 
-def read_network(description: dict[str, Any], tensors: dict[str, Tensor], backbone: nn.Module | None) -> FittedNetwork:
-    """See ``read_fitted``."""
-    said: _Saved = from_plain(_Saved, description, "a network", finite=True)
-    changed = None
-    if said.tuned:
-        if backbone is None or not said.shape.photos:
-            raise DataError("there is no shared backbone for a tuned network")
-        changed = tuple(name for name in tensors if name.startswith(_BACKBONE))
-        tensors = {_BACKBONE + name: tensor for name, tensor in backbone.state_dict().items()} | tensors
-    own = said.own_backbone or said.tuned
-    if said.shape.outputs != max(said.classes, 1) or (said.shape.photos and backbone is None and not own):
-        raise DataError("the outputs or the photos of a network are not those of its shape")
-    network = make_saved_model(said.shape, said.model, tensors, None if own else backbone)
-    return FittedNetwork(
-        model=network.eval(),
-        shape=said.shape,
-        config=said.model,
-        table=said.table,
-        classes=said.classes,
-        own_backbone=said.own_backbone,
-        changed=changed,
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Saved:
-    """What ``describe`` gives."""
+    """What ``FittedNetwork.state`` says beside arrays."""
 
     shape: ModelShape
     model: ModelConfig
     table: bool
-    classes: Annotated[int, Within(0, 10**6)]
     own_backbone: bool
     tuned: bool = False
 

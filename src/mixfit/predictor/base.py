@@ -27,6 +27,7 @@ from mixfit.data.photos.records import Cache
 from mixfit.data.photos.store import ImageFiles
 from mixfit.errors import ConfigError
 from mixfit.models.mixed import Mixture
+from mixfit.models.model import Model
 from mixfit.nn.build import ModelShape
 from mixfit.predictor.card import ModelFacts, model_card
 from mixfit.predictor.folder import Kind, SavedModel, named_in_errors, read_folder
@@ -140,18 +141,18 @@ class Predictor(ABC):
 
     @classmethod
     @abstractmethod
-    def read(cls, content: SavedModel, *, model: OwnNetwork | None = None) -> "Predictor":
+    def read(cls, content: SavedModel, *, model: OwnNetwork | None = None, models: Sequence[Model] = ()) -> "Predictor":
         """Read what ``save`` wrote.
 
         Args:
-            model: see ``load``.
+            model, models: see ``load``.
         Raises:
             DataError: it is something else.
             ConfigError: ``model`` is missing, is not wanted, or is not the network that was saved.
         """
 
     @staticmethod
-    def load(folder: str | Path, *, model: OwnNetwork | None = None) -> "Predictor":
+    def load(folder: str | Path, *, model: OwnNetwork | None = None, models: Sequence[Model] = ()) -> "Predictor":
         """Read a model folder; nothing in it is executed.
 
         Args:
@@ -160,13 +161,15 @@ class Predictor(ABC):
                 ``build(shape, config, settings)`` that makes it. ``shape`` (``mixfit.nn.ModelShape``) is what the data
                 decided: numbers of columns, levels, outputs; ``config`` the ``ModelConfig`` for ``build_model``;
                 ``settings`` what ``from_training`` was given. The saved weights are put into it.
+            models: of a blend, those of your own that ``fit(..., models=[...])`` was given; mixfit's are known.
         Raises:
-            DataError: a file is missing or damaged, or a newer mixfit wrote it.
+            DataError: a file is missing or damaged, a newer mixfit wrote it, or it has a model of your own that is not
+                among ``models``.
             ConfigError: ``model`` is missing, is not wanted, or is not the network that was saved.
         """
         content = read_folder(Path(folder))
         with named_in_errors(content.folder):
-            return _reader(content.described.kind).read(content, model=model)
+            return _reader(content.described.kind).read(content, model=model, models=models)
 
     @classmethod
     def from_training(

@@ -23,12 +23,23 @@ from mixfit.ensemble.intervals import (
 )
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import Share, Within, from_plain
-from mixfit.models.candidate import FittedSimple, check_fits, read_fitted
 from mixfit.models.encoding import PhotoMeans, RowEncoder, mean_features
-from mixfit.models.fold import Fitted, RowsToPredict
 from mixfit.models.mixed import Gallery, Mixture, mix_rows
+from mixfit.models.model import (
+    FittedModel,
+    HasImageNetwork,
+    Layout,
+    Model,
+    Rows,
+    Sees,
+    as_arrays,
+    as_tensors,
+    looks,
+    model_named,
+    predict_mixed,
+)
 from mixfit.models.network import FittedNetwork
-from mixfit.models.saved import below
+from mixfit.models.ours import our_models
 from mixfit.nn.backbones import Backbone
 from mixfit.nn.build import ModelShape, make_model, make_saved_backbone
 from mixfit.nn.image import ImageEncoder
@@ -59,8 +70,10 @@ class FoldModels:
     """What was fitted on the rows of one fold."""
 
     encoder: RowEncoder
-    models: dict[str, Fitted]
-    """By the name of the candidate; only those that have a share."""
+    layout: Layout
+    """Of the rows by this encoder."""
+    models: dict[str, FittedModel]
+    """By name; only those that have a share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +82,11 @@ class BlendPredictor(Predictor):
 
     kinds = ("blend",)
     shares: dict[str, float]
-    """By the name of the candidate; they sum to 1."""
+    """By the name of the model; they sum to 1."""
+    sees: dict[str, Sees]
+    """What each of them looks at."""
     temperatures: dict[str, float]
-    """Of each candidate's probabilities; 1 for numbers."""
+    """Of each model's probabilities; 1 for numbers."""
     folds: Sequence[FoldModels]
     photos: bool
     """Whether a model with a share sees photos."""
@@ -83,12 +98,6 @@ class BlendPredictor(Predictor):
     def uses_photos(self) -> bool:
         """Whether a model with a share sees photos."""
         return self.photos
-
-    @property
-    def _tuned(self) -> bool:
-        """Whether a network with a share has tuned the backbone."""
-        models = (model for fold in self.folds for model in fold.models.values())
-        return any(isinstance(model, FittedNetwork) and model.changed is not None for model in models)
 
     def outputs(
         self,
@@ -110,7 +119,8 @@ class BlendPredictor(Predictor):
             self.photo_encoder.encoder.to(device)
             source = self.photo_encoder.features(rows.files, cache)
         pixels: ImageSource | None = None
-        if rows.files is not None and self._tuned:
+        beside = isinstance(source, FeatureTable) and any("pixels" in sees for sees in self.sees.values())
+        if rows.files is not None and beside:
             pixels, size, crop = rows.files, rows.files.size, rows.files.crop
             if cache is not None:  # the network of every fold reads all photos
                 pixels = open_image_store(rows.files, size=size, crop=crop, cache=cache)
@@ -137,21 +147,21 @@ class BlendPredictor(Predictor):
         """The blend in the scale of the target ``(rows,)``, or probabilities before calibration.
 
         Args:
-            pixels: beside features, for tuned networks.
+            pixels: for models that see them.
         """
         means, photos = _photo_means(rows, source), rows.photos
         blended = _Blended(self, len(rows.frame))
         for fold in self.folds:
-            seen = RowsToPredict(
+            seen = Rows(
                 encoded=fold.encoder.encode(rows.frame, means),
+                layout=fold.layout,
                 slots=None if photos is None else photos.slots,
                 columns=None if photos is None else photos.columns,
                 source=source,
                 pixels=pixels,
+                device=device,
             )
             for name, model in fold.models.items():
-                if isinstance(model, FittedNetwork):
-                    model.model.to(device)
                 blended.add(name, model.predict(seen))
         return blended.total
 
@@ -166,10 +176,10 @@ class BlendPredictor(Predictor):
                 features = self.photo_encoder.features(rows.files, cache)
         for place, fold in enumerate(self.folds):
             for name, model in fold.models.items():
-                if isinstance(model, FittedNetwork):
-                    image = model.model.to(device).image
-                    if image is not None and model.own_backbone and rows.files is not None:
-                        own[place, name] = all_features(image, rows.files, cache)
+                if isinstance(model, HasImageNetwork) and rows.files is not None:
+                    found = model.own_features(rows.files, cache, device)
+                    if found is not None:
+                        own[place, name] = found
         encoded = [fold.encoder.encode(rows.frame) for fold in self.folds]
 
         def mix(mixture: Mixture) -> np.ndarray:
@@ -180,7 +190,7 @@ class BlendPredictor(Predictor):
                 for name, model in fold.models.items():
                     seen = own.get((place, name))
                     its = mixed if seen is None else replace(mixed, gallery=replace(gallery, features=seen))
-                    blended.add(name, model.predict_mixed(its))
+                    blended.add(name, predict_mixed(model, self.sees[name], its, fold.layout, rows.files))
             found = self.uncertainty.calibrated(blended.total)
             return found if self.target.classes else number_or_logarithm(self.target, found)
 
@@ -198,13 +208,14 @@ class BlendPredictor(Predictor):
             described = {}
             for number, (name, model) in enumerate(fold.models.items()):
                 prefix = f"fold{place}.model{number}."
-                tensors |= {prefix + key: tensor for key, tensor in model.tensors().items()}
-                described[name] = {"tensors": prefix, **model.describe()}
+                arrays, config = model.state()
+                tensors |= {prefix + key: tensor for key, tensor in as_tensors(arrays, name).items()}
+                described[name] = {**config, "tensors": prefix}
             folds.append({"encoder": fold.encoder.to_dict(), "models": described})
         encoder = self.photo_encoder
         if encoder is not None:
             tensors |= {_ENCODER + name: tensor for name, tensor in encoder.encoder.backbone.state_dict().items()}
-        tensors |= {_UNCERTAINTY + name: tensor for name, tensor in self.uncertainty.tensors().items()}
+        tensors |= as_tensors({_UNCERTAINTY + name: values for name, values in self.uncertainty.arrays().items()}, "")
         description = {
             "kind": "blend",
             "shares": self.shares,
@@ -241,7 +252,9 @@ class BlendPredictor(Predictor):
         return next((one.config for one in models if isinstance(one, FittedNetwork) and one.shape.photos), None)
 
     @classmethod
-    def read(cls, content: SavedModel, *, model: OwnNetwork | None = None) -> "BlendPredictor":
+    def read(
+        cls, content: SavedModel, *, model: OwnNetwork | None = None, models: Sequence[Model] = ()
+    ) -> "BlendPredictor":
         """See ``Predictor``."""
         if model is not None:
             raise ConfigError(f"{content.folder} holds a blend, whose models mixfit makes again: leave out model=.")
@@ -250,30 +263,36 @@ class BlendPredictor(Predictor):
         classes = len(common["target"].classes or ())
         photo_encoder = backbone = features = None
         if mine.photo_encoder is not None:
-            photo_encoder = _read_encoder(mine.photo_encoder, mine.image_size, below(tensors, _ENCODER))
+            weights = {name.removeprefix(_ENCODER): t for name, t in tensors.items() if name.startswith(_ENCODER)}
+            photo_encoder = _read_encoder(mine.photo_encoder, mine.image_size, weights)
             backbone, features = photo_encoder.encoder.backbone, photo_encoder.encoder.num_features
         shares = mine.shares
         if not mine.folds or set(mine.temperatures) != set(shares) or abs(sum(shares.values()) - 1) > 1e-6:
             raise DataError("the shares are not those of its models")
+        known = {name: model_named(name, [*our_models(backbone), *models]) for name in shares}
+        if any(looks(model.sees) for model in known.values()) != mine.photos:
+            raise DataError("whether the blend sees photos is not what its models see")
         folds = []
         for saved in mine.folds:
             if set(saved.models) != set(shares):
                 raise DataError("the models of a fold are not those that have a share")
             encoder = RowEncoder.from_dict(saved.encoder)
             check_columns(encoder.preprocessor, common["schema"])
-            models = {}
-            for name, state in saved.models.items():
-                models[name] = read_fitted(state, below(tensors, str(state.get("tensors"))), backbone)
-                check_fits(models[name], encoder, classes=classes, features=features)
-                _check_photos(models[name], mine, len(common["schema"].names("image")))
-            folds.append(FoldModels(encoder=encoder, models=models))
-        uncertainty = uncertainty_from_dict(mine.uncertainty, below(tensors, _UNCERTAINTY))
+            images = len(common["schema"].names("image"))
+            layout = Layout.of(encoder, features=features, image_columns=images, classes=classes)
+            fitted = {
+                name: known[name].load(as_arrays(tensors, str(state.get("tensors"))), state, layout)
+                for name, state in saved.models.items()
+            }
+            folds.append(FoldModels(encoder=encoder, layout=layout, models=fitted))
+        uncertainty = uncertainty_from_dict(mine.uncertainty, as_arrays(tensors, _UNCERTAINTY))
         if isinstance(uncertainty, ClassUncertainty) != (classes > 0):
             raise DataError("the uncertainty is not that of the target")
         if isinstance(uncertainty, NumberUncertainty):
             check_columns(uncertainty.encoder.preprocessor, common["schema"])
         return cls(
             shares=shares,
+            sees={name: model.sees for name, model in known.items()},
             temperatures=mine.temperatures,
             folds=folds,
             photos=mine.photos,
@@ -303,20 +322,6 @@ class _Saved:
     photo_encoder: ModelConfig | None
     image_size: Annotated[int, Within(1, 1024)]
     uncertainty: dict[str, Any]
-
-
-def _check_photos(fitted: Fitted, said: _Saved, columns: int) -> None:
-    """Whether photos come to a model as it was fitted on them.
-
-    Raises:
-        DataError: they do not.
-    """
-    sees = isinstance(fitted, FittedNetwork) and fitted.shape.photos
-    sees |= isinstance(fitted, FittedSimple) and fitted.components is not None
-    if sees and not said.photos:
-        raise DataError("a model sees photos, and the blend does not")
-    if isinstance(fitted, FittedNetwork) and fitted.shape.photos and fitted.shape.image_columns != columns:
-        raise DataError("the image columns of a network are not those of the schema")
 
 
 def _read_encoder(config: ModelConfig, image_size: int, tensors: Mapping[str, Tensor]) -> PhotoEncoder:

@@ -23,6 +23,7 @@ from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import target_from_dict
 from mixfit.errors import DataError
 from mixfit.files import first_line, from_plain, is_there, new_folder, read_file, read_json, write_file
+from mixfit.models.model import UnknownModelError
 from mixfit.predictor.card import ModelFacts
 
 FORMAT_VERSION = 3
@@ -144,6 +145,8 @@ def named_in_errors(folder: Path) -> Iterator[None]:
     """Say of a ``DataError`` which file does not fit the weights."""
     try:
         yield
+    except UnknownModelError as error:
+        raise UnknownModelError(f"{folder}: {error}") from error
     except DataError as error:
         raise DataError(
             f"{folder}/mixfit.json does not describe these weights: {str(error).rstrip('.')}. Train again."

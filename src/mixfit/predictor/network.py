@@ -1,7 +1,7 @@
 """A predictor that is one network: made by mixfit from a configuration, or a module of the user's own."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from mixfit.errors import ConfigError, DataError
 from mixfit.files import from_plain, json_numbers
 from mixfit.models.encoding import RowEncoder
 from mixfit.models.mixed import Gallery, MixedRows, Mixture, mix_rows
+from mixfit.models.model import Model
 from mixfit.models.network import mixed_outputs
 from mixfit.nn.build import ModelShape, check_state, make_model, make_saved_model
 from mixfit.nn.image import ImageEncoder
@@ -194,7 +195,9 @@ class NetworkPredictor(Predictor):
         save_folder(Path(folder), self.model.state_dict(), description, card)
 
     @classmethod
-    def read(cls, content: SavedModel, *, model: OwnNetwork | None = None) -> "NetworkPredictor":
+    def read(
+        cls, content: SavedModel, *, model: OwnNetwork | None = None, models: Sequence[Model] = ()
+    ) -> "NetworkPredictor":
         """See ``Predictor``."""
         common = content.described.common()
         mine: _Saved = from_plain(_Saved, content.said, "mixfit.json", finite=True)

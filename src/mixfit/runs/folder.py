@@ -26,14 +26,12 @@ from mixfit.data.split import Split
 from mixfit.data.table.read import saved_columns
 from mixfit.errors import DataError, ResourceError
 from mixfit.files import explained, from_plain, is_there, read_json, shown, write_file
-from mixfit.models.lightgbm_trees import lightgbm_is_installed
 from mixfit.training.device import default_device
 
 if sys.platform != "win32":
     import fcntl
 
 SPLIT = "split.parquet"
-_NOT_INSTALLED = "not installed"
 
 
 def run_name(table: Path, target: str) -> str:
@@ -174,12 +172,6 @@ def changed_versions(folder: Path) -> list[str]:
     return [f"the result may differ from that of an undisturbed run: {'; '.join(changed)}"] if changed else []
 
 
-def began_with_lightgbm(folder: Path) -> bool | None:
-    """Whether LightGBM was installed when a run began, which tries the same models when it goes on; None = unknown."""
-    then = _environment_of(folder)
-    return None if then is None else then.get("lightgbm", _NOT_INSTALLED) != _NOT_INSTALLED
-
-
 def write_split(folder: Path, split: Split, rows: int) -> None:
     """Keep which rows trained and judged, in ``split.parquet``: what is asked of the run later is asked of the same.
 
@@ -255,14 +247,13 @@ def _plain_value(value: Any) -> Any:
 
 def describe_environment() -> dict[str, str]:
     """Versions and machine, without names of people or folders."""
-    packages = ("mixfit", "torch", "timm", "numpy", "pandas", "pillow", "scikit-learn")
+    packages = ("mixfit", "torch", "timm", "numpy", "pandas", "pillow", "scikit-learn", "lightgbm")
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "threads": str(torch.get_num_threads()),
         "device": str(default_device()),
         **{package: version(package) for package in packages},
-        "lightgbm": version("lightgbm") if lightgbm_is_installed() else _NOT_INSTALLED,
     }
 
 
