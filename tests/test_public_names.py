@@ -49,7 +49,7 @@ def test_the_check_of_modules_can_fail() -> None:
     assert "torch" in loaded_after("import mixfit; mixfit.Learner")
 
 
-PACKAGES = (mixfit, mixfit.data, mixfit.nn, mixfit.training, mixfit.hooks)
+PACKAGES = (mixfit, mixfit.data, mixfit.nn, mixfit.training, mixfit.models, mixfit.hooks)
 PUBLIC = [(package, name) for package in PACKAGES for name in package.__all__]
 
 

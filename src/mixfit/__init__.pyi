@@ -1,5 +1,6 @@
 from . import data as data
 from . import hooks as hooks
+from . import models as models
 from . import nn as nn
 from . import training as training
 from .auto.inspection import Inspection as Inspection
@@ -41,6 +42,7 @@ from .hooks.heat import grad_cam as grad_cam
 from .hooks.hook import Hook as Hook
 from .hooks.hook import Hooks as Hooks
 from .hooks.sequential import HookedSequential as HookedSequential
+from .models.model import Model as Model
 from .nn.export import export_model as export_model
 from .nn.fusion import ConcatFusion as ConcatFusion
 from .nn.fusion import GatedFusion as GatedFusion

@@ -1,1 +1,5 @@
-"""The models that compete for a table with photos."""
+"""What competes: mixfit's own models, and the protocol by which one of yours joins them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

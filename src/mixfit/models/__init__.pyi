@@ -1,0 +1,14 @@
+from .encoding import EncodedRows as EncodedRows
+from .kernels import KernelRidge as KernelRidge
+from .linear import Constant as Constant
+from .linear import Linear as Linear
+from .model import FittedModel as FittedModel
+from .model import Layout as Layout
+from .model import Model as Model
+from .model import Rows as Rows
+from .model import Sees as Sees
+from .model import State as State
+from .model import TrainingRows as TrainingRows
+from .model import saved_array as saved_array
+from .network import Network as Network
+from .trees import BoostedTrees as BoostedTrees
