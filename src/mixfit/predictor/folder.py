@@ -26,8 +26,9 @@ from mixfit.files import first_line, from_plain, is_there, new_folder, read_file
 from mixfit.models.model import UnknownModelError
 from mixfit.predictor.card import ModelFacts
 
-FORMAT_VERSION = 3
-"""Of what is written now; 1 had one network only, and is read still, and 2 had blends whose intervals are refused."""
+FORMAT_VERSION = 4
+"""Of what is written now. 1 had one network only, and is read still; of blends, those of 2 are refused for their
+intervals, and those of 3 that hold boosted trees for these."""
 _MOST_WEIGHTS = 2**34  # bytes
 
 
