@@ -210,10 +210,10 @@ def test_the_answer_holds_for_the_rows_that_it_is_about() -> None:
     assert within == pytest.approx(np.median(errors), rel=0.01)
     assert said.startswith(f"Typically off by {100 * np.median(ratios):.2g} %; half of the test predictions are within")
     alone = np.median(np.abs(1 / AMOUNTS - 1))
-    assert found.answer_of_constant == f"The best constant for all rows: typically off by {100 * alone:.0f} %."
+    assert found.answer_of_constant == f"Predicting the same for every row: typically off by {100 * alone:.0f} %."
     absolute = outcome(noisy(0.1), noisy(1.0), constant=np.zeros(400))
     assert absolute.answer.startswith("Half of the test predictions are within ")
-    assert absolute.answer_of_constant.startswith("The best constant for all rows: half within ")
+    assert absolute.answer_of_constant.startswith("Predicting the same for every row: half within ")
     assert found.final.errors[0][1] == pytest.approx(np.median(errors))
     assert found.final.errors[-1] == (1.0, errors.max())
 

@@ -260,7 +260,7 @@ class Result:
             return f"The most frequent class alone: {_of_100(constant)} of 100."
         if constant.median_error is None:
             return ""
-        lead = "The best constant for all rows:"
+        lead = "Predicting the same for every row:"
         if constant.median_relative_error is None:
             return f"{lead} half within {_rounded_up(constant.median_error)}."
         return f"{lead} typically off by {share_text(constant.median_relative_error)}."
