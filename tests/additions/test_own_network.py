@@ -1,5 +1,5 @@
-"""Parts of a network that were written outside mixfit, each in one file: they train, are saved, loaded and
-explained like ours, through the public door alone and without a change to mixfit."""
+"""Parts of a network that were written outside mixfit, each in one file: they train, are saved, loaded,
+explained and exported like ours, through the public door alone and without a change to mixfit."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +110,16 @@ def test_its_predictions_are_explained_by_parts_that_sum_to_them(
     value = np.log(predicted) if found.scale != "number" else predicted
     np.testing.assert_allclose(found.value, value, rtol=1e-4)
     np.testing.assert_allclose(found.parts.sum(1), found.value - found.base, atol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["image encoder", "fusion"])
+def test_it_is_exported(part: str, data: mixfit.data.MixedData) -> None:
+    make, settings = PARTS[part]
+    model = make(data, CONFIG, settings).eval()
+    xb, _ = next(iter(data.valid))
+    program = mixfit.nn.export_model(model, xb).module()
+    fields = ("numeric", "categorical", "images", "image_mask", "image_column")
+    torch.testing.assert_close(program(**{name: getattr(xb, name) for name in fields}), model(xb))
 
 
 def test_without_the_code_it_is_refused_in_one_sentence(trained: Trained) -> None:
