@@ -102,10 +102,6 @@ class TablePhotos(Photos):
         """What batches take: features where there are such, else pixels."""
         return self.pixels if self.features is None else self.features
 
-    def on_pixels(self) -> "TablePhotos":
-        """The same without features."""
-        return replace(self, features=None)
-
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MixedData:
@@ -221,7 +217,7 @@ class MixedData:
             raise ConfigError(f"rows must be at least 1, got {rows}.")
         rows = min(rows, len(self.split.train))
         # Where the network sees features, a person wants to see photos.
-        seen = self if self.photos is None else replace(self, photos=self.photos.on_pixels())
+        seen = self if self.photos is None else replace(self, photos=replace(self.photos, features=None))
         sampler = ShuffledSampler(len(self.split.train), rows, seed=self.seed)
         transforms = self.transforms
         loader = DataLoader(
