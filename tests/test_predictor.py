@@ -19,6 +19,7 @@ from mixfit.data.transforms.transform import RandomHorizontalFlip
 from mixfit.errors import ConfigError, DataError, ResourceError
 from mixfit.predictor import Predictor
 from mixfit.predictor import network as predictor_module
+from mixfit.predictor.folder import FORMAT_VERSION
 from mixfit.training.build import build_model, precompute_features
 
 
@@ -153,7 +154,7 @@ def test_weights_of_another_shape_are_refused(copied: Path) -> None:
 
 def test_a_newer_format_and_damaged_descriptions_are_refused(copied: Path) -> None:
     rewrite(copied, format_version=99)
-    with pytest.raises(DataError, match="has a newer format than 3, which this mixfit reads: install a newer mixfit"):
+    with pytest.raises(DataError, match=f"newer format than {FORMAT_VERSION}, which this mixfit reads"):
         Predictor.load(copied)
     (copied / "mixfit.json").write_text("{")
     with pytest.raises(DataError, match=r"mixfit\.json is damaged"):
