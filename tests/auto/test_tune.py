@@ -256,8 +256,7 @@ def test_without_optuna_it_is_said_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)  # type: ignore[arg-type]
-    for name in ("mixfit.auto.tune", "mixfit.auto.tune"):
-        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "mixfit.auto.study", raising=False)
     code, _, errors = in_process(capsys, "tune", "t.csv", "--target", "y")
     assert code == 4
     assert errors == "mixfit: mixfit tune needs Optuna, which is not installed: pip install 'mixfit[tune]'.\n"

@@ -1,16 +1,12 @@
-"""``mixfit tune``: what a search may change, its book-keeping in a folder that several processes may share, and one
-short training for each trial."""
+"""``mixfit tune``: what a search may change, and one short training for each trial."""
 
-import os
-import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 
-import pandas as pd
 from rich.console import Console
 
 from mixfit.auto.preparation import Prepared, prepare, with_features
@@ -18,11 +14,10 @@ from mixfit.choices import Augmentation, Fusion
 from mixfit.config import DataConfig, ModelConfig, TrainConfig, parse_duration
 from mixfit.console import PlainConsole
 from mixfit.data.columns.schema import Schema
-from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.transforms.augment import augmentation
 from mixfit.errors import ConfigError, Diverged, ResourceError, Stopped
 from mixfit.evaluation.result import headline_for, metrics_for
-from mixfit.files import explained, write_file
+from mixfit.files import write_file
 from mixfit.runs.folder import run_name, settings_toml
 from mixfit.seeding import seeded
 from mixfit.training.build import build_model
@@ -33,7 +28,8 @@ from mixfit.training.learner import Learner
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages.journal._file import BaseJournalFileLock
+
+    from mixfit.auto.study import Study
 
 
 @runtime_checkable
@@ -144,201 +140,6 @@ def _size(trial: Suggests, name: str, start: int, *, least: int = 4, growth: int
     return trial.suggest_int(name, min(start, max(least, start // 4)), start * growth, log=True)
 
 
-try:
-    import optuna
-    from optuna.storages.journal import (
-        JournalFileBackend,
-        JournalFileOpenLock,
-        JournalFileSymlinkLock,
-        JournalStorage,
-    )
-    from optuna.trial import FrozenTrial, TrialState
-except ImportError as error:
-    raise ResourceError("mixfit tune needs Optuna, which is not installed: pip install 'mixfit[tune]'.") from error
-
-
-NAME = "mixfit"
-OVER = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-class Study:
-    """A search in ``folder``; made anew, or gone on with.
-
-    Args:
-        folder: with ``study.log``.
-        target: column that is predicted.
-        fingerprint: of the table and its photos.
-        settings: all that must be alike for trials to be compared, by name.
-        seed: of the search; every process that takes part draws from it in its own way.
-        trials: how many are wanted, for the choice of when to begin guessing well.
-        epochs: most epochs of a trial.
-    Raises:
-        ConfigError: the folder holds a search with another target, other data or other settings.
-        ResourceError: the folder cannot be written.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        target: str,
-        fingerprint: Fingerprint,
-        settings: Mapping[str, Any],
-        seed: int,
-        trials: int,
-        epochs: int,
-    ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.folder = folder
-        with explained(folder, None):
-            (folder / "processes").mkdir(parents=True, exist_ok=True)
-            process = _claim_number(folder / "processes")
-            log = folder / "study.log"
-            _cut_torn_end(log)
-            storage = JournalStorage(JournalFileBackend(str(log), lock_obj=_lock(log)))
-        sampler = optuna.samplers.TPESampler(
-            seed=(seed * 1_000_003 + process) % 2**32, n_startup_trials=max(4, trials // 4), constant_liar=True
-        )
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 6))
-        with self.turn():
-            self.study = optuna.create_study(
-                storage=storage,
-                study_name=NAME,
-                sampler=sampler,
-                pruner=pruner,
-                direction="minimize",
-                load_if_exists=True,
-            )
-            facts = {"target": target, "data": asdict(fingerprint), "settings": dict(settings)}
-            known = self.study.user_attrs
-            if "target" in known:
-                self._check(known, target, fingerprint, settings)
-            else:
-                for key, value in facts.items():
-                    self.study.set_user_attr(key, value)
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Only one process at a time is inside."""
-        lock = _lock(self.folder / "turn")
-        lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def next_trial(self, wanted: int, start: Mapping[str, Any]) -> "optuna.Trial | None":
-        """The next trial, the first of all being at ``start``; None when ``wanted`` are done or under way.
-
-        Trials of processes that are gone without a word are given up."""
-        with self.turn():
-            for other in self.trials():
-                if other.state is TrialState.RUNNING and not _is_alive(other.user_attrs.get("process", "")):
-                    self.study.tell(other.number, state=TrialState.FAIL)
-            if sum(other.state in (*OVER, TrialState.RUNNING) for other in self.trials()) >= wanted:
-                return None
-            if not self.has_begun():
-                self.study.enqueue_trial(dict(start), user_attrs={"defaults": True})
-            trial = self.study.ask()
-            trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
-            return trial
-
-    def trials(self) -> list[FrozenTrial]:
-        """All trials so far, in the order in which they began."""
-        return self.study.get_trials(deepcopy=False)
-
-    def has_begun(self) -> bool:
-        """Whether the first trial, with the settings around which to search, is over or under way."""
-        return any(trial.user_attrs.get("defaults") and trial.state is not TrialState.FAIL for trial in self.trials())
-
-    def done(self) -> int:
-        """Trials that are over, not counting those that were interrupted."""
-        return sum(trial.state in OVER for trial in self.trials())
-
-    def best(self) -> FrozenTrial | None:
-        """The finished trial with the lowest value; the earliest of equal ones."""
-        finished = [trial for trial in self.trials() if trial.state is TrialState.COMPLETE]
-        return min(finished, key=lambda trial: trial.value or 0.0, default=None)
-
-    def write_table(self) -> None:
-        """Write ``trials.csv``: one row for each trial."""
-        rows = [
-            {
-                "trial": trial.number,
-                "state": trial.state.name.lower(),
-                "valid_loss": trial.value if trial.state is TrialState.COMPLETE else None,
-                **{key: value for key, value in trial.user_attrs.items() if key != "process"},
-                **trial.params,
-            }
-            for trial in self.trials()
-        ]
-        write_file(self.folder / "trials.csv", pd.DataFrame(rows).to_csv(index=False))
-
-    def _check(
-        self, known: Mapping[str, Any], target: str, fingerprint: Fingerprint, settings: Mapping[str, Any]
-    ) -> None:
-        advice = "choose another --out, or remove that folder"
-        if known["target"] != target:
-            raise ConfigError(
-                f"The search in {self.folder} is for the target {known['target']!r}, not {target!r}: {advice}."
-            )
-        then = Fingerprint.from_dict(known["data"])
-        changes = [] if then is None else fingerprint.changes_since(then, "the beginning of the search")
-        if changes:
-            raise ConfigError(f"The search in {self.folder} cannot go on, as {changes[0]}: {advice}.")
-        before = known["settings"]
-        for key in sorted({*before, *settings}):
-            if before.get(key) != settings.get(key):
-                raise ConfigError(
-                    f"The search in {self.folder} began with {key} {before.get(key)!r}, now it is "
-                    f"{settings.get(key)!r}: {advice}."
-                )
-
-
-def _lock(path: Path) -> "BaseJournalFileLock":
-    """Links need special rights on Windows."""
-    return JournalFileOpenLock(str(path)) if os.name == "nt" else JournalFileSymlinkLock(str(path))
-
-
-def _cut_torn_end(log: Path) -> None:
-    """Remove a last line that a power cut or a full disk left half; whatever is added to it would be lost, too."""
-    lock = _lock(log)
-    lock.acquire()  # the journal's own: nobody is writing now
-    try:
-        with log.open("ab+") as file:
-            file.seek(0)
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
-    finally:
-        lock.release()
-
-
-def _claim_number(folder: Path) -> int:
-    """How many processes have taken part before this one."""
-    number = 0
-    while True:
-        try:
-            (folder / f"{number:04d}").touch(exist_ok=False)
-        except FileExistsError:
-            number += 1
-        else:
-            return number
-
-
-def _is_alive(process: str) -> bool:
-    """Whether ``host:number`` may still be working; of another machine that cannot be told."""
-    host, _, number = process.rpartition(":")
-    if host != socket.gethostname() or os.name == "nt":  # on Windows asking would end it
-        return bool(host)
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 BEST = "best.toml"
 _NOT_COMPARED = (
     *("data.cache", "data.cache_gb", "model.memory_format", "model.precision", "train.save_every"),
@@ -367,7 +168,7 @@ class _Search:
     prepared: Prepared
     """Its data carry features, where those are computed once."""
     space: Space
-    study: Study
+    study: "Study"
     schema: Path | None
     deadline: float | None
     console: Console
@@ -403,6 +204,8 @@ def tune(
         ConfigError: the folder holds a search for another target, in other data or around other settings.
         ResourceError: Optuna is not installed.
     """
+    import mixfit.auto.study  # noqa: F401  a missing extra is told before the table is read
+
     began, console, table = time.monotonic(), console or PlainConsole(), Path(table)
     train = train or TrainConfig()
     if seconds is None and train.time is not None:
@@ -475,8 +278,10 @@ def _stoppable(search: _Search, trials: int) -> Iterator[None]:
             raise
 
 
-def _open_study(prepared: Prepared, out: Path, trials: int) -> Study:
+def _open_study(prepared: Prepared, out: Path, trials: int) -> "Study":
     """Of this table and target, around these settings."""
+    from mixfit.auto.study import Study
+
     target, train = prepared.data.schema.target, prepared.train_config
     return Study(
         out / run_name(prepared.table, target),
