@@ -5,7 +5,7 @@ Every model sees the same training rows of a repeated random split (patients sta
 judge. Scores, higher is better: R2 of the scaled target (log price for houses) for numbers, ROC-AUC for two classes,
 minus log-loss for more (accuracy beside it). "within noise": the paired difference to the best mean is below two
 standard errors. Random splits share rows, so standard errors over splits are somewhat too small.
-Needs the extra ``boost`` for LightGBM. Run: MIXFIT_DATA=... python benchmarks/bench_tabular.py [splits] [set ...]"""
+Run: MIXFIT_DATA=... python benchmarks/bench_tabular.py [splits] [set ...]"""
 
 import importlib.metadata
 import os

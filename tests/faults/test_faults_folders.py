@@ -131,7 +131,7 @@ NETWORK = ("folds", 0, "models", "network, table")
         ((*NETWORK, "model", "members"), 2**16),
         (("photo_encoder", "backbone"), "../../etc/passwd"),
         (("photo_encoder", "encoding_dim"), 2**60),
-        (("folds", 0, "models", "linear, table", "tensors"), "fold0.model1."),
+        (("folds", 0, "models", "linear, table", "tensors"), "fold0.model2."),
         (("folds", 0, "models", "linear, table", "tensors"), 0),
         (("folds", 0, "models", "kernel ridge, table", "tensors"), "fold0.model0."),
         (("folds", 0, "models", "boosted trees, table", "tensors"), "fold"),
