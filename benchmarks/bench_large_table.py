@@ -1,8 +1,8 @@
 """Memory and time of turning a Parquet table into arrays: ten numbers, a date, three categories and a target a row.
 
 Each size runs in a process of its own; its peak of resident memory, less what the imports took, is divided by the
-rows. The arrays themselves take 4 bytes a numeric and 8 bytes a categorical output. With --whole, the same through
-``load_data``, which holds the whole frame. Run: python benchmarks/bench_large_table.py [--whole] [ROWS ...]"""
+rows. The arrays themselves take 4 bytes a numeric and 8 bytes a categorical output. With --whole, the
+whole frame is held. Run: python benchmarks/bench_large_table.py [--whole] [ROWS ...]"""
 
 import resource
 import subprocess
@@ -43,16 +43,12 @@ def write_table(path: Path, rows: int) -> None:
 
 def measure(path: Path, *, whole: bool) -> None:
     """Load in this process and print one line."""
-    from mixfit.data.load import load_data
-    from mixfit.data.table.large import load_large
+    from mixfit.data import load
 
+    load.LARGE = 2**60 if whole else 2**20
     before, started = _peak(), time.perf_counter()
-    if whole:
-        mixed = load_data(path, target="y")
-        numeric, categorical = mixed.arrays.numeric.numpy(), mixed.arrays.categorical.numpy()
-    else:
-        table = load_large(path, target="y")
-        numeric, categorical = table.numeric, table.categorical
+    mixed = load.load_data(path, target="y")
+    numeric, categorical = mixed.arrays.numeric.numpy(), mixed.arrays.categorical.numpy()
     seconds, rows = time.perf_counter() - started, len(numeric)
     grown, held = _peak() - before, (numeric.nbytes + categorical.nbytes) / rows
     print(

@@ -113,7 +113,6 @@ CASES: dict[str, Callable[[Example], Any]] = {
     "input_gradients": gradients,
     "k_folds": lambda e: [split.valid.tolist() for split in mixfit.k_folds(e.frame, e.data.schema, 3, 3)],
     "load_data": lambda e: mixfit.load_data(e.table, target=DEMO_TARGET, seed=3).split.test.tolist(),
-    "load_large": lambda e: mixfit.data.load_large(e.numbers, target="y", seed=3).split.test.tolist(),
     "resume": resumed,
     "split_rows": lambda e: mixfit.split_rows(e.frame, e.data.schema, seed=3).test.tolist(),
     "tune": tuned,

@@ -4,11 +4,12 @@ Imports nothing, so that networks and training need not load the command line's 
 
 from typing import Literal, get_args
 
-Role = Literal["number", "category", "date", "image", "target", "group", "split", "weight", "ignored"]
-"""What a column is used as."""
+Role = str
+"""What a column is used as: a kind of column, see ``data/columns/kinds.py``, or one of ``OTHER_ROLES``."""
+OTHER_ROLES: tuple[Role, ...] = ("target", "group", "split", "weight", "ignored")
+"""Roles of columns that models do not see."""
 Task = Literal["regression", "binary", "multiclass"]
 """What is predicted: a number, one of two classes, one of several."""
-ROLES: tuple[Role, ...] = get_args(Role)
 TASKS: tuple[Task, ...] = get_args(Task)
 Crop = Literal["squash", "center", "pad"]
 """How a photo becomes square: "squash" ignores the aspect ratio, "center" cuts the longer side, "pad" adds mid-grey."""

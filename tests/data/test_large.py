@@ -1,4 +1,4 @@
-"""Tables read by row groups and columns: the same arrays as from a whole frame."""
+"""Tables that are trained on in pieces: the same arrays as from a whole frame."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,11 +13,13 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from mixfit.cli import main
 from mixfit.config import DataConfig, ModelConfig
+from mixfit.data import load
 from mixfit.data.columns.values import to_keys
-from mixfit.data.load import load_data
-from mixfit.data.table import large
-from mixfit.data.table.large import load_large, sample_rows
+from mixfit.data.load import MixedData, load_data
+from mixfit.data.table import pieces
+from mixfit.data.table.pieces import sample_rows
 from mixfit.data.table.read import parquet_pieces, read_table
 from mixfit.errors import ConfigError, DataError
 from mixfit.predictor import Predictor
@@ -26,6 +28,27 @@ from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 
 ROWS = 1_000
+
+
+def in_pieces(path: Path, monkeypatch: pytest.MonkeyPatch, *, piece: int = 150, **settings: Any) -> MixedData:
+    """As ``load_data`` of a table that is too large to be held as a frame."""
+    with monkeypatch.context() as patch:
+        patch.setattr(load, "LARGE", 10**6)
+        patch.setattr(load, "bytes_of_parquet", lambda path: 10**7)
+        patch.setattr(load, "PIECE", piece)
+        return load_data(path, target="y", **settings)
+
+
+def assert_same(found: MixedData, whole: MixedData) -> None:
+    assert found.preprocessor == whole.preprocessor
+    assert found.target == whole.target
+    for name in ("numeric", "categorical", "target", "weight"):
+        left, right = getattr(found.arrays, name), getattr(whole.arrays, name)
+        assert (left is None) == (right is None)
+        assert left is None or left.numpy().tobytes() == right.numpy().tobytes()
+    for part in ("train", "valid", "test"):
+        assert found.split.parts()[part].tolist() == whole.split.parts()[part].tolist()
+    assert found.row_numbers.tolist() == whole.row_numbers.tolist()
 
 
 @pytest.fixture
@@ -66,31 +89,37 @@ def test_pieces_hold_the_cells_of_the_whole_table(path: Path, piece: int) -> Non
 
 @pytest.mark.parametrize("piece", [64, 150, 10_000])
 def test_arrays_are_those_of_the_whole_frame(path: Path, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large, "PIECE", piece)
-    found, whole = load_large(path, target="y"), load_data(path, target="y")
+    found, whole = in_pieces(path, monkeypatch, piece=piece), load_data(path, target="y")
     assert found.schema.to_dict() == whole.schema.to_dict()
-    assert found.preprocessor == whole.preprocessor
-    assert found.numeric.tobytes() == whole.arrays.numeric.numpy().tobytes()
-    assert found.categorical.tobytes() == whole.arrays.categorical.numpy().tobytes()
-    assert found.encoded.tobytes() == whole.arrays.target.numpy().tobytes()
-    for name in ("train", "valid", "test"):
-        assert found.split.of(name).tolist() == whole.split.of(name).tolist()
+    assert_same(found, whole)
     assert 3 not in found.split.train
+    assert [(one.row, one.column, one.problem) for one in found.bad] == [
+        (one.row, one.column, one.problem) for one in whole.bad
+    ]
+    assert any("read in pieces" in note for note in found.notes)
+    assert not any("read in pieces" in note for note in whole.notes)
 
 
-def test_only_a_sample_of_training_rows_is_learnt_from(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = load_large(path, target="y")
-    monkeypatch.setattr(large, "SAMPLE", 300)
-    found = load_large(path, target="y", schema=exact.schema)
-    assert found.preprocessor != exact.preprocessor
-    assert np.abs(found.numeric - exact.numeric).mean() < 0.1
-    frame = read_table(path).iloc[found.split.train]
-    everywhere = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, 300).round().astype(int))]
-    assert found.preprocessor == type(found.preprocessor).fit(everywhere, exact.schema)
+def test_folds_are_those_of_the_whole_frame(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, whole = (data.folds(3, seed=0) for data in (in_pieces(path, monkeypatch), load_data(path, target="y")))
+    np.testing.assert_array_equal(found.number, whole.number)
+
+
+def test_broken_cells_are_counted_and_text_dates_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"y": rng.normal(size=400), "x": [f"{value:.6f}" for value in rng.normal(size=400)]})
+    days = zip(rng.integers(1, 29, 400), rng.integers(1, 13, 400), strict=True)
+    frame["sold"] = [f"{day}/{month}/2020" for day, month in days]
+    frame.loc[390, ["x", "sold"]] = ["12 sqft", "soon"]
+    frame.to_parquet(tmp_path / "t.parquet")
+    config = DataConfig(roles={"x": "number"})
+    found = in_pieces(tmp_path / "t.parquet", monkeypatch, config=config)
+    assert_same(found, load_data(tmp_path / "t.parquet", target="y", config=config))
+    assert {(one.row, one.column) for one in found.bad} == {(390, "x"), (390, "sold")}
 
 
 def test_columns_that_no_role_needs_are_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    schema = load_large(path, target="y").schema
+    schema = load_data(path, target="y").schema
     asked: list[list[str] | None] = []
     original = parquet_pieces
 
@@ -98,10 +127,11 @@ def test_columns_that_no_role_needs_are_not_read(path: Path, monkeypatch: pytest
         asked.append(columns)
         return original(path, columns, rows=rows)
 
-    monkeypatch.setattr(large, "parquet_pieces", noted)
-    load_large(path, target="y", schema=schema)
-    assert asked[0] == ["y"]
+    monkeypatch.setattr(pieces, "parquet_pieces", noted)
+    found = in_pieces(path, monkeypatch, schema=schema)
+    assert asked
     assert all(names is not None and "prose" not in names for names in asked)
+    assert "prose" not in found.table
 
 
 def test_sampled_rows_are_evenly_spaced(path: Path) -> None:
@@ -120,40 +150,33 @@ def test_mistakes_end_in_one_sentence(path: Path, tmp_path: Path) -> None:
         list(parquet_pieces(tmp_path / "cut.parquet", None, rows=10))
 
 
-def test_weights_are_those_of_the_whole_frame(path: Path) -> None:
-    assert load_large(path, target="y").weight is None
+def test_weights_are_those_of_the_whole_frame(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert in_pieces(path, monkeypatch).arrays.weight is None
     config = DataConfig(roles={"rooms": "weight"})
     frame = read_table(path)
     frame["rooms"] = frame["rooms"].fillna(2)
     frame.to_parquet(path)
-    found, whole = load_large(path, target="y", config=config), load_data(path, target="y", config=config)
-    assert found.weight is not None
-    assert whole.arrays.weight is not None
-    assert found.weight.tobytes() == whole.arrays.weight.numpy().tobytes()
-    assert found.weight[found.split.train].mean() == pytest.approx(1, abs=1e-6)
+    found, whole = in_pieces(path, monkeypatch, config=config), load_data(path, target="y", config=config)
+    assert found.arrays.weight is not None
+    assert_same(found, whole)
+    assert found.arrays.weight.numpy()[found.split.train].mean() == pytest.approx(1, abs=1e-6)
 
 
 def test_rows_of_weight_0_are_not_learnt_from(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in ``load_data``: also where a sample is all that is looked at."""
-    monkeypatch.setattr(large, "SAMPLE", 300)
+    """As where the whole frame is read."""
     config, draw = DataConfig(roles={"w": "weight"}), np.random.default_rng(0)
     frame = read_table(path).assign(w=draw.integers(0, 3, ROWS))
     frame = frame.astype({"kind": "str", "area": "float64"})
     junk = (frame["w"] == 0).to_numpy()
     frame.loc[junk, ["y", "area", "kind"]] = [1e6, -1e9, "never"]
     frame.to_parquet(tmp_path / "junk.parquet")
-    frame[~junk].reset_index(drop=True).to_parquet(tmp_path / "clean.parquet")
-    found, wanted = (load_large(tmp_path / f"{name}.parquet", target="y", config=config) for name in ("junk", "clean"))
-    assert replace(found.schema, rows=0) == replace(wanted.schema, rows=0)
-    assert found.preprocessor == wanted.preprocessor
-    assert found.target == wanted.target
-    kept = np.flatnonzero(~junk)
-    for name, rows in wanted.split.parts().items():
-        np.testing.assert_array_equal(found.split.parts()[name], kept[rows])
-    assert found.weight is not None
-    assert wanted.weight is not None
-    np.testing.assert_array_equal(found.weight[kept], wanted.weight)
-    np.testing.assert_array_equal(found.numeric[kept], wanted.numeric)
+    found, whole = (
+        in_pieces(tmp_path / "junk.parquet", monkeypatch, config=config),
+        load_data(tmp_path / "junk.parquet", target="y", config=config),
+    )
+    assert replace(found.schema, rows=0) == replace(whole.schema, rows=0)
+    assert_same(found, whole)
+    assert found.weightless == junk.sum()
 
 
 @pytest.fixture
@@ -179,7 +202,7 @@ def test_only_a_few_cells_of_bytes_are_read(with_photos: Path, monkeypatch: pyte
                 read[name] += len(piece) if name in piece else 0
             yield piece
 
-    monkeypatch.setattr(large, "parquet_pieces", counted)
+    monkeypatch.setattr(pieces, "parquet_pieces", counted)
     frame = sample_rows(with_photos, 1_000)
     assert list(frame.columns) == ["photo", "x", "other", "y"]
     assert len(frame) == 1_000
@@ -188,21 +211,34 @@ def test_only_a_few_cells_of_bytes_are_read(with_photos: Path, monkeypatch: pyte
     assert frame["photo"].iloc[0] != frame["photo"].iloc[-1]
 
 
-def test_image_columns_are_refused(with_photos: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"has 2 image columns, the first is 'photo', and .* has no photos: use load_d"
-    ):
-        load_large(with_photos, target="y")
-    found = load_large(with_photos, target="y", config=DataConfig(ignore=("photo", "other")))
-    assert found.numeric.shape[0] == 2_000
+def test_photos_in_a_table_of_pieces_are_refused(with_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"has .* GB and 2 columns of photos, the first is 'photo': write the photos"):
+        in_pieces(with_photos, monkeypatch)
+    found = in_pieces(with_photos, monkeypatch, config=DataConfig(ignore=("photo", "other")))
+    assert len(found.arrays.numeric) == 2_000
 
 
-def test_a_large_table_trains_and_its_predictor_answers_for_raw_rows(path: Path) -> None:
-    table = load_large(path, target="y")
-    data = table.data(batch_size=64)
+def test_photos_that_a_table_of_pieces_names_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    frame = pd.DataFrame({"photo": [f"{row % 40}.png" for row in range(80)], "y": rng.normal(size=80)})
+    frame.loc[7, "photo"] = None
+    frame.to_parquet(tmp_path / "t.parquet")
+    found, whole = in_pieces(tmp_path / "t.parquet", monkeypatch), load_data(tmp_path / "t.parquet", target="y")
+    assert_same(found, whole)
+    assert found.photos is not None
+    assert whole.photos is not None
+    assert found.photos.files == whole.photos.files
+    np.testing.assert_array_equal(found.photos.slots, whole.photos.slots)
+
+
+def test_a_large_table_trains_and_its_predictor_answers_for_raw_rows(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = in_pieces(path, monkeypatch, batch_size=64)
     config = ModelConfig(tabular_hidden=(8,), encoding_dim=8)
     model = build_model(data, config, seed=0)
-    assert data.arrays.numeric.data_ptr() == table.numeric.ctypes.data  # no second copy
     before = Learner(model, data, loss=mse).validate()["valid_loss"]
     Learner(model, data, loss=mse).fit(3, lr=1e-2)
     learner = Learner(model, data, loss=mse)
@@ -211,3 +247,19 @@ def test_a_large_table_trains_and_its_predictor_answers_for_raw_rows(path: Path)
     frame = read_table(path).iloc[data.split.test]
     answers = Predictor.from_training(model, data, config).predict(frame)["prediction"]
     np.testing.assert_allclose(answers, data.target.decode(outputs.numpy()), rtol=1e-5)
+
+
+def test_train_reads_a_large_table_from_the_command_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(name: str) -> pd.DataFrame:
+        flags = ["--preset", "quick", "--epochs", "1", "--out", str(path.parent / name)]
+        with pytest.raises(SystemExit) as left:
+            main(["train", str(path), "--target", "y", *flags])
+        assert not left.value.code
+        return pd.read_parquet(next((path.parent / name).iterdir()) / "predictions_test.parquet")
+
+    whole = train("whole")
+    monkeypatch.setattr(load, "LARGE", 1)
+    pd.testing.assert_frame_equal(train("pieces"), whole)
+    assert "read in pieces" in capsys.readouterr().out

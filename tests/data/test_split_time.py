@@ -15,9 +15,9 @@ from test_split import numbers, schema_of, sides
 
 from mixfit.cli import main
 from mixfit.config import DataConfig
+from mixfit.data import load
 from mixfit.data.load import load_data
 from mixfit.data.split import Split, describe_times, split_rows, time_ranks
-from mixfit.data.table.large import load_large
 from mixfit.errors import ConfigError, DataError
 
 
@@ -213,7 +213,9 @@ def test_the_times_of_the_parts_are_described() -> None:
     assert describe_times(column, {**parts, "test": np.array([], dtype=np.int64)}).endswith("valid 1999 to 2000")
 
 
-def test_a_split_column_that_was_only_guessed_gives_way_and_one_that_was_set_does_not(tmp_path: Path) -> None:
+def test_a_split_column_that_was_only_guessed_gives_way_and_one_that_was_set_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frame = numbers(60).assign(x=np.arange(60.0)[::-1], year=np.arange(60) // 3, split=["train", "valid", "test"] * 20)
     frame["fold"] = frame["split"]
     frame.to_parquet(tmp_path / "t.parquet")
@@ -224,9 +226,11 @@ def test_a_split_column_that_was_only_guessed_gives_way_and_one_that_was_set_doe
     assert reasons == dict.fromkeys(["split", "fold"], "a split, but the rows are split by 'year'")
     assert data.split.test.tolist() == list(range(51, 60))
     assert data.split.valid.tolist() == list(range(42, 51))
-    large = load_large(tmp_path / "t.parquet", target="y", config=config)
-    assert large.split.test.tolist() == data.split.test.tolist()
-    assert large.schema == data.schema
+    monkeypatch.setattr(load, "LARGE", 1)
+    in_pieces = load_data(tmp_path / "t.parquet", target="y", config=config)
+    assert in_pieces.table.in_pieces
+    assert in_pieces.split.test.tolist() == data.split.test.tolist()
+    assert in_pieces.schema == data.schema
     with pytest.raises(ConfigError, match="--split-time year and --set split=split exclude each other"):
         load_data(frame, target="y", config=DataConfig(split_time="year", roles={"split": "split"}))
 

@@ -338,7 +338,7 @@ def _predictor(
     photo_encoder = None
     if photos and image is not None and mixed.photos is not None and mixed.photos.features is not None:
         photo_encoder = PhotoEncoder(encoder=image, config=model, image_size=mixed.image_size)
-    preprocessor = TablePreprocessor.fit(mixed.frame.iloc[folds.rows], mixed.schema, folds.weight)
+    preprocessor = TablePreprocessor.fit(mixed.table.select(folds.rows), mixed.schema, folds.weight)
     return BlendPredictor(
         shares=chosen.shares,
         sees={name: by_name[name].model.sees for name in chosen.shares},
@@ -367,7 +367,7 @@ def _uncertainty(
 ) -> Uncertainty:
     if mixed.target.classes is not None:
         return class_uncertainty(judged.truth, chosen.predictions, judged.weight, calibrated=chosen.calibrated)
-    encoder = RowEncoder.fit(mixed.frame.iloc[judged.folds.rows], mixed.schema, preprocessor, judged.folds.weight)
+    encoder = RowEncoder.fit(mixed.table.select(judged.folds.rows), mixed.schema, preprocessor, judged.folds.weight)
     encoded = _encoded(mixed, encoder, judged.rows, photos=photos)
     others = [mask[judged.mask] for mask in judged.folds.plan.learns_from]
     return number_uncertainty(
@@ -377,7 +377,7 @@ def _uncertainty(
 
 def _encoded(mixed: MixedData, encoder: RowEncoder, rows: np.ndarray, *, photos: bool) -> EncodedRows:
     """Rows of the table as a predictor sees them."""
-    return encoder.encode(mixed.frame.iloc[rows], photo_means(mixed, rows) if photos else None)
+    return encoder.encode(mixed.table.select(rows), photo_means(mixed, rows) if photos else None)
 
 
 def _blended(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as Grid
 
 from mixfit.config import DataConfig, TrainConfig
 from mixfit.console import PlainConsole
@@ -26,6 +26,7 @@ from mixfit.data.checks.table import (
     parts_of,
     torn_ids,
 )
+from mixfit.data.columns.cells import Table
 from mixfit.data.columns.schema import Schema, suspicious_columns
 from mixfit.data.columns.target import without_weightless
 from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint
@@ -140,21 +141,20 @@ def _inspect(
 ) -> Inspection:
     frame, table_format = read_as_configured(path, config.text)
     require_rows(frame, path, 2)  # a single row shows no roles
-    frame, weightless = without_weightless(frame, weight_column(config, None))
-    schema = infer_configured(frame, target, config)
+    rows, weightless = without_weightless(Table(frame), weight_column(config, None))
+    schema = infer_configured(rows, target, config)
     root = config.images or path.parent
-    review = _review_photos(frame, schema, root, Cache.configured(config))
+    review = _review_photos(rows, schema, root, Cache.configured(config))
     findings = [Finding("warning", doubt) for doubt in doubts(table_format)]
     if weightless:
         findings.append(Finding("note", f"{_count(len(weightless), 'row')} of weight 0 left out of everything"))
-    findings += _findings(frame, schema, config, review, root)
+    findings += _findings(rows, schema, config, review, root)
     checks = [Check(level=finding.level, text=finding.text) for finding in findings]
 
     def say(text: str) -> None:
         console.print(text, markup=False)
 
-    rows = len(frame) + len(weightless)
-    say(f"{shown}  {rows} rows x {len(frame.columns)} columns  {table_format.describe()}    images root: {root}")
+    say(f"{shown}  {len(frame)} rows x {len(frame.columns)} columns  {table_format.describe()}    images root: {root}")
     _print_schema(console, schema)
     for photos in review.statistics:
         states = f"{photos.readable} readable, {photos.broken} broken, {photos.missing} rows without"
@@ -202,7 +202,7 @@ def _write_files(folder: Path, content: InspectContent, schema: Schema, fingerpr
 
 
 def _print_schema(console: Console, schema: Schema) -> None:
-    table = Table(box=None, pad_edge=True, show_edge=False)
+    table = Grid(box=None, pad_edge=True, show_edge=False)
     for heading in ("column", "role", "why"):
         table.add_column(heading, overflow="fold")
     table.add_column("missing", justify="right")
@@ -218,15 +218,15 @@ def _print_schema(console: Console, schema: Schema) -> None:
         console.print(f" ... and {len(schema.columns) - len(shown)} more columns, all in schema.json")
 
 
-def _review_photos(frame: pd.DataFrame, schema: Schema, root: Path, cache: Cache | None) -> _PhotoReview:
+def _review_photos(table: Table, schema: Schema, root: Path, cache: Cache | None) -> _PhotoReview:
     """Look at every photo: what is broken, and what each looks like from afar."""
     columns = schema.names("image")
     if not columns:
         return _PhotoReview([], [], None, None)
-    photos = find_photos(frame, columns, root)
+    photos = find_photos(table.frame, columns, root)
     scan = scan_photos(photos.files, cache)
-    bad = photos.bad + unreadable_photos(frame, photos, scan.problems)
-    bad = in_table_rows(bad, frame.index.to_numpy(dtype=np.int64))
+    bad = photos.bad + unreadable_photos(table, photos, scan.problems)
+    bad = in_table_rows(bad, table.index.to_numpy(dtype=np.int64))
     return _PhotoReview([_statistics(name, photos, scan.problems) for name in columns], bad, photos, scan)
 
 
@@ -243,41 +243,39 @@ def _statistics(column: str, photos: Photos, failures: dict[int, str]) -> PhotoS
     )
 
 
-def _findings(
-    frame: pd.DataFrame, schema: Schema, config: DataConfig, review: _PhotoReview, root: Path
-) -> list[Finding]:
+def _findings(table: Table, schema: Schema, config: DataConfig, review: _PhotoReview, root: Path) -> list[Finding]:
     """What a person should know before training; an error would stop the training."""
     findings = [Finding("warning", line) for line in suspicious_columns(schema)]
-    parts = np.full(len(frame), "", dtype=object)
+    parts = np.full(len(table), "", dtype=object)
     try:
-        found = split_usable(frame, schema, config, TrainConfig().seed, Ties(frame, schema, review.photos, review.scan))
+        found = split_usable(table, schema, config, TrainConfig().seed, Ties(table, schema, review.photos, review.scan))
         split, bad = found.split, found.bad
         findings += [Finding("warning", note) for note in found.notes]
-        parts = parts_of(split, len(frame))
+        parts = parts_of(split, len(table))
         if config.split_time is not None:
-            times = describe_times(frame[config.split_time], split.parts())
+            times = describe_times(table[config.split_time], split.parts())
             findings.append(Finding("note", f"split by {config.split_time}: {times}"))
-        bad += prepare_target(frame, schema, split).bad
+        bad += prepare_target(table, schema, split).bad
         if bad:
-            bad = in_table_rows(bad, frame.index.to_numpy(dtype=np.int64))
+            bad = in_table_rows(bad, table.index.to_numpy(dtype=np.int64))
             findings.append(Finding("warning", f"target: {describe_bad(bad)}"))
     except DataError as error:
         findings.append(Finding("error", str(error)))
-    features = [c for role in ("number", "category", "date", "image") for c in schema.names(role)]
+    features = schema.inputs
     if not features:
         findings.append(Finding("error", "No column is left to learn from: set a role, as in --set zipcode=category."))
     if review.bad:
         findings.append(Finding("warning", f"photos: {describe_bad(review.bad)}"))
-    findings += torn_ids(frame, schema, parts)
-    findings += row_copies(frame, schema, parts)
-    findings += class_balance(frame, schema, parts)
-    findings += far_values(frame, schema)
+    findings += torn_ids(table, schema, parts)
+    findings += row_copies(table, schema, parts)
+    findings += class_balance(table, schema, parts)
+    findings += far_values(table, schema)
     if review.photos is not None and review.scan is not None:
         findings += _no_photos(review.photos, root)
-        findings += equal_photos(frame, schema, review.photos, review.scan.content, parts)
+        findings += equal_photos(table, schema, review.photos, review.scan.content, parts)
         told = {finding.text for finding in findings}
-        findings += [f for f in near_photos(frame, review.photos, review.scan, parts) if f.text not in told]
-        findings += _pairing(frame, schema, review.photos, review.scan)
+        findings += [f for f in near_photos(table, review.photos, review.scan, parts) if f.text not in told]
+        findings += _pairing(table, schema, review.photos, review.scan)
     return findings
 
 
@@ -289,7 +287,7 @@ def _no_photos(photos: Photos, root: Path) -> list[Finding]:
     return [Finding("error", text + "name the folder that the paths start from with --images DIR")]
 
 
-def _pairing(frame: pd.DataFrame, schema: Schema, photos: Photos, scan: PhotoScan) -> list[Finding]:
+def _pairing(table: Table, schema: Schema, photos: Photos, scan: PhotoScan) -> list[Finding]:
     """For each image column, whether its photos go with their rows."""
     findings: list[Finding] = []
     if not scan.decoded.any():
@@ -297,7 +295,7 @@ def _pairing(frame: pd.DataFrame, schema: Schema, photos: Photos, scan: PhotoSca
     for column in schema.names("image"):
         files = photos.slots[:, photos.slot_columns.index(column)]  # the first photo of a cell stands for all
         found = compare_with_shuffled(
-            scan.small, np.where((files >= 0) & scan.decoded[files], files, -1), frame, schema
+            scan.small, np.where((files >= 0) & scan.decoded[files], files, -1), table, schema
         )
         if found is not None:
             findings.append(_describe_pairing(column, found))

@@ -146,12 +146,12 @@ def with_features(mixed: MixedData, network: MixedInputModel, console: Console) 
 def warnings_of(mixed: MixedData) -> list[str]:
     """What a person must know before trusting the scores."""
     lines = [*mixed.notes, *suspicious_columns(mixed.schema)]
-    parts = parts_of(mixed.split, len(mixed.frame))
-    findings = torn_ids(mixed.frame, mixed.schema, parts) + row_copies(mixed.frame, mixed.schema, parts)
-    findings += class_balance(mixed.frame, mixed.schema, parts)
+    parts = parts_of(mixed.split, len(mixed.table))
+    findings = torn_ids(mixed.table, mixed.schema, parts) + row_copies(mixed.table, mixed.schema, parts)
+    findings += class_balance(mixed.table, mixed.schema, parts)
     if mixed.photos is not None:
         content = equal_files(mixed.photos.files)
-        findings += equal_photos(mixed.frame, mixed.schema, mixed.photos, content, parts)
+        findings += equal_photos(mixed.table, mixed.schema, mixed.photos, content, parts)
         if not mixed.photos.files:
             lines.append("not one photo was found; see bad_inputs.csv and --images")
     return lines + [finding.text for finding in findings if finding.level == "warning"]

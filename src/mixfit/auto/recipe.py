@@ -431,7 +431,7 @@ def _blend_and_judge(
 def _write_split(folder: Path, mixed: MixedData) -> None:
     """Which rows of the table are in which part; those of weight 0 are in none."""
     split = Split(*(mixed.row_numbers[rows] for rows in mixed.split.parts().values()))
-    write_split(folder, split, len(mixed.frame) + mixed.weightless)
+    write_split(folder, split, len(mixed.table) + mixed.weightless)
 
 
 def _train(
@@ -561,7 +561,7 @@ def _say_start(
         markup=False,
     )
     if data.split_time is not None:
-        times = describe_times(mixed.frame[data.split_time], split.parts())
+        times = describe_times(mixed.table[data.split_time], split.parts())
         console.print(f" split by {data.split_time}: {times}", markup=False)
     if mixed.weightless:
         console.print(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from mixfit.choices import ROLES, Role
+from mixfit.choices import Role
 from mixfit.config import DataConfig
 from mixfit.errors import ConfigError, did_you_mean
 
@@ -23,15 +23,16 @@ Switch = Parameter(negative=())
 
 def with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
     """Add the roles of ``--set COLUMN=ROLE`` to the configuration."""
+    from mixfit.data.columns.schema import ROLES
+
     pairs: dict[str, Role] = {}
     for text in set_:
         column, equals, role = text.rpartition("=")
         if not equals or not column:
             raise ConfigError(f"--set wants COLUMN=ROLE, for instance --set zipcode=category, got {text!r}.")
-        known = next((name for name in ROLES if name == role), None)
-        if known is None:
+        if role not in ROLES:
             raise ConfigError(f"no role {role!r}.{did_you_mean(role, ROLES)} roles: {', '.join(ROLES)}")
-        pairs[column] = known
+        pairs[column] = role
     return replace(DataConfig() if data is None else data, roles=pairs)
 
 

@@ -21,7 +21,6 @@ from .sampler import ShardedSampler as ShardedSampler
 from .sampler import ShuffledSampler as ShuffledSampler
 from .sampler import WeightedSampler as WeightedSampler
 from .split import split_rows as split_rows
-from .table.large import load_large as load_large
 from .table.read import read_table as read_table
 from .transforms.augment import ColorJitter as ColorJitter
 from .transforms.augment import RandomAffine as RandomAffine

@@ -82,7 +82,7 @@ def shown_pixels(xb: Inputs, transforms: Sequence[Transform]) -> UInt8[Tensor, "
 
 def _words(cells: pd.Series, schema: Schema) -> tuple[str, str]:
     """The target, and the first cells that the network sees, one a line."""
-    used = [column.name for column in schema.columns if column.role in ("number", "category", "date")]
+    used = schema.features
     lines = [_line(name, cells[name]) for name in used[:_CELLS]]
     more = len(used) - _CELLS
     return _line(schema.target, cells[schema.target]), "\n".join([*lines, *([f"and {more} more"] * (more > 0))])

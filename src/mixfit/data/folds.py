@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64, Shaped
 
+from mixfit.data.columns.cells import Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.split import (
     MINIMUM_ROWS,
@@ -61,7 +62,7 @@ class Folds:
     @classmethod
     def dealt(
         cls,
-        frame: pd.DataFrame,
+        table: pd.DataFrame | Table,
         schema: Schema,
         rows: Int64[np.ndarray, " rows"],
         unit: Int64[np.ndarray, " rows"],
@@ -74,7 +75,7 @@ class Folds:
         A class with one row, or in one unit, is missing from the rows that the fold of that unit fits on.
 
         Args:
-            frame: the table.
+            table: all rows.
             rows: positions in it, ascending; all have a usable target.
             unit: of each of ``rows``.
         Raises:
@@ -83,7 +84,7 @@ class Folds:
         """
         _check(k, seed, len(rows))
         rng = np.random.default_rng(seed)
-        strata, classes = strata_of_rows(frame.iloc[rows], schema), schema.task != "regression"
+        strata, classes = strata_of_rows(Table.of(table).select(rows), schema), schema.task != "regression"
         units = Units.shuffled(unit, strata, rng, classes=classes)
         count = len(units.order)
         if count < k:
@@ -107,7 +108,7 @@ class Folds:
     @classmethod
     def forward(
         cls,
-        frame: pd.DataFrame,
+        table: pd.DataFrame | Table,
         schema: Schema,
         rows: Int64[np.ndarray, " rows"],
         unit: Int64[np.ndarray, " rows"],
@@ -129,7 +130,7 @@ class Folds:
             ConfigError, DataError: as ``dealt`` and ``Times``; also when no two blocks have rows before them.
         """
         _check(k, 0, len(rows))
-        times = Times.of(frame[time].iloc[rows])
+        times = Times.of(Table.of(table).select(rows)[time])
         blocks = forward_blocks(times, unit, k, gap=times.length(gap), least=_LEAST_FIT_ROWS)
         number = blocks.number
         learns = tuple(
@@ -148,7 +149,7 @@ class Folds:
             number=number,
             fit=tuple(rows[mask] for mask in blocks.fit),
             learns_from=learns,
-            strata=strata_of_rows(frame.iloc[rows], schema),
+            strata=strata_of_rows(Table.of(table).select(rows), schema),
             classes=schema.task != "regression",
             times=times,
             gap=times.length(gap),
@@ -224,7 +225,7 @@ def _check(k: int, seed: int, rows: int) -> None:
 
 
 def k_folds(
-    frame: pd.DataFrame,
+    table: pd.DataFrame | Table,
     schema: Schema,
     k: int = 5,
     seed: int = 0,
@@ -237,7 +238,7 @@ def k_folds(
     and never dealt; without such a column ``test`` is empty.
 
     Args:
-        frame: rows in any order that all have a usable target; positions in the result count from its first row.
+        table: rows in any order that all have a usable target; positions in the result count from its first row.
         schema: says which columns are target, group and split.
         k: number of folds, at least 2.
         seed: another seed, another deal.
@@ -246,13 +247,14 @@ def k_folds(
         ConfigError, DataError: as ``Folds.dealt``; the split column holds an unknown word, or a group set by hand is
             in test and elsewhere.
     """
-    unit = group_of_row(frame, schema) if unit is None else unit
-    is_test = np.zeros(len(frame), dtype=bool)
+    table = Table.of(table)
+    unit = group_of_row(table, schema) if unit is None else unit
+    is_test = np.zeros(len(table), dtype=bool)
     if names := schema.names("split"):
-        is_test = split_labels(frame[names[0]]) == "test"
+        is_test = split_labels(table[names[0]]) == "test"
         sides = np.where(is_test, "test", "folds").astype(object)
-        check_groups(frame, schema, names[0], sides)
+        check_groups(table, schema, names[0], sides)
     rows = np.flatnonzero(~is_test)
-    folds = Folds.dealt(frame, schema, rows, unit[rows], k, seed=seed)
+    folds = Folds.dealt(table, schema, rows, unit[rows], k, seed=seed)
     test = np.flatnonzero(is_test).astype(np.int64)
     return [Split(train=folds.fit[place], valid=folds.predicts(place), test=test) for place in range(k)]

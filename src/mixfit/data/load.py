@@ -14,11 +14,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mixfit.choices import Crop, Role
+from mixfit.choices import Crop
 from mixfit.config import DataConfig
 from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.batch_picture import batch_figure
 from mixfit.data.checks.copies import without_copies
+from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.infer import infer_schema
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
@@ -31,7 +32,8 @@ from mixfit.data.photos.records import Cache
 from mixfit.data.photos.store import ImageFiles, open_image_store, typical_side
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, Times, split_labels, split_rows
-from mixfit.data.table.read import TableFormat, read_as_configured
+from mixfit.data.table.pieces import PIECE, bytes_of_parquet, sample_rows, table_pieces
+from mixfit.data.table.read import TableFormat, asked_format, read_as_configured
 from mixfit.data.ties import Ties
 from mixfit.data.transforms.transform import Transform
 from mixfit.errors import ConfigError, DataError, unknown_column
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
 
 _MOST_SHARED = 0.5
 """Of the rows before the test: where more have an id of a test row, ids come back at all times."""
+LARGE = 2**30
+"""A Parquet table whose cells take more bytes than this before compression is read in pieces."""
+SAMPLED = 100_000
+"""Rows that the roles of such a table are found from."""
 NO_PHOTOS_SIZE = 224
 """Image size of a table without photos: pixels a side of those that the backbone knows."""
 
@@ -107,11 +113,11 @@ class TablePhotos(Photos):
 class MixedData:
     """A table with photos, split and ready to train on: ``for xb, yb in data.train``."""
 
-    frame: pd.DataFrame
-    """Rows of weight 0 are not in it; its index has the numbers that the others have in the table."""
+    table: Table
+    """Its cells are read once; rows of weight 0 are not in it, and its index has the numbers of the others."""
     schema: Schema
     split: Split
-    """Positions in ``frame``; rows without target are in none of the three."""
+    """Positions in ``table``; rows without target are in none of the three."""
     preprocessor: TablePreprocessor
     target: Target
     arrays: Arrays
@@ -136,18 +142,23 @@ class MixedData:
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(rows)} {name}" for name, rows in self.split.parts().items())
-        roles: tuple[Role, ...] = ("number", "category", "date", "image")
-        columns = ", ".join(f"{len(self.schema.names(role))} {role}" for role in roles if self.schema.names(role))
+        counts = {kind.role: len(self.schema.names(kind.role)) for kind in self.schema.kinds}
+        columns = ", ".join(f"{count} {role}" for role, count in counts.items() if count)
         return f"MixedData(target {self.schema.target!r}, {self.schema.task}; rows: {parts}; columns: {columns})"
 
     @property
+    def frame(self) -> pd.DataFrame:
+        """The rows of ``table`` as they came."""
+        return self.table.frame
+
+    @property
     def row_numbers(self) -> np.ndarray:
-        """The number in the table of each row of ``frame``, for people: int64 ``(rows,)``."""
-        return self.frame.index.to_numpy(dtype=np.int64)
+        """The number in the file of each row of ``table``, for people: int64 ``(rows,)``."""
+        return self.table.index.to_numpy(dtype=np.int64)
 
     @property
     def weightless(self) -> int:
-        """How many rows of the table are not in ``frame``, as they weigh 0."""
+        """How many rows of the file are not in ``table``, as they weigh 0."""
         return sum(record.action == WEIGHTLESS for record in self.bad)
 
     def weights(self, name: SplitName) -> np.ndarray | None:
@@ -182,14 +193,12 @@ class MixedData:
         Raises:
             ConfigError, DataError: see ``Folds``.
         """
-        if self.frame.shape[1] < len(self.schema.columns):
-            raise ConfigError("Folds need the whole table: read it with load_data.")
         rows = np.sort(np.concatenate([self.split.train, self.split.valid]))
         unit = self.ties.joined(rows, share=1 / k).unit
         k = min(k, len(np.unique(unit)))
         if self.split_time is None:
-            return Folds.dealt(self.frame, self.schema, rows, unit, k, seed=seed)
-        return Folds.forward(self.frame, self.schema, rows, unit, k, time=self.split_time, gap=self.gap)
+            return Folds.dealt(self.table, self.schema, rows, unit, k, seed=seed)
+        return Folds.forward(self.table, self.schema, rows, unit, k, time=self.split_time, gap=self.gap)
 
     def rows(self, name: SplitName) -> DataLoader:
         """The rows of a split in the order of the table, without the transforms of training."""
@@ -282,31 +291,36 @@ def load_data(
         config = replace(config, images=Path(images))
     if image_size is not None:
         config = replace(config, image_size=image_size)
-    frame, root, notes = _read(table, config)
+    if schema is not None:
+        _check_given(schema, target, config)
+    read, root, notes, schema = _read(table, config, target, schema)
     # First of all, so that whatever is found out or counted comes from rows that count.
-    frame, weightless = without_weightless(frame, weight_column(config, schema))
-    schema = _schema(frame, target, config, schema)
-    photos = _find_photos(frame, schema, root)
+    rows, weightless = without_weightless(read, weight_column(config, schema))
+    schema = infer_configured(rows, target, config) if schema is None else schema
+    for column in schema.columns:
+        if column.role != "ignored" and column.name not in rows:
+            raise unknown_column(column.name, rows.names)
+    photos = _find_photos(rows.frame, schema, root)
     cache = Cache.configured(config, warn=warn, progress=progress)
-    found = split_usable(frame, schema, config, seed, Ties(frame, schema, photos, cache=cache))
+    found = split_usable(rows, schema, config, seed, Ties(rows, schema, photos, cache=cache))
     split, bad = found.split, found.bad
     if config.dedup:
-        split, copies = without_copies(frame, schema, split, photos)
+        split, copies = without_copies(rows, schema, split, photos)
         bad += copies
-    goal = prepare_target(frame, schema, split)
+    goal = prepare_target(rows, schema, split)
     weight = None if goal.weight is None else goal.weight.numpy()
-    preprocessor = TablePreprocessor.fit(frame.iloc[split.train], schema, taken(weight, split.train))
-    table_arrays = preprocessor.transform(frame)
+    preprocessor = TablePreprocessor.fit(rows.select(split.train), schema, taken(weight, split.train))
+    arrays = preprocessor.transform(rows)
     size = _choose_image_size(photos) if config.image_size is None else config.image_size
     return MixedData(
-        frame=frame,
+        table=rows,
         schema=schema,
         split=goal.split,
         preprocessor=preprocessor,
         target=goal.scale,
         arrays=Arrays(
-            numeric=torch.from_numpy(table_arrays.numeric),
-            categorical=torch.from_numpy(table_arrays.categorical),
+            numeric=torch.from_numpy(arrays.numeric),
+            categorical=torch.from_numpy(arrays.categorical),
             target=torch.from_numpy(goal.encoded),
             slots=None if photos is None else torch.from_numpy(photos.slots),
             weight=goal.weight,
@@ -315,8 +329,8 @@ def load_data(
         bad=[
             *weightless,
             *in_table_rows(
-                [*bad, *goal.bad, *table_arrays.repaired, *([] if photos is None else photos.bad)],
-                frame.index.to_numpy(dtype=np.int64),
+                [*bad, *goal.bad, *arrays.repaired, *([] if photos is None else photos.bad)],
+                rows.index.to_numpy(dtype=np.int64),
             ),
         ],
         image_size=size,
@@ -343,14 +357,46 @@ def default_batch_size(training_rows: int) -> int:
     return int(min(256, max(16, 2 ** round(np.log2(max(training_rows, 1) / 20)))))
 
 
-def _read(table: str | Path | pd.DataFrame, config: DataConfig) -> tuple[pd.DataFrame, Path | None, tuple[str, ...]]:
-    """The table with rows numbered from 0, the folder its photo paths start from, and doubts about its format."""
+def _read(
+    table: str | Path | pd.DataFrame, config: DataConfig, target: str, schema: Schema | None
+) -> tuple[Table, Path | None, tuple[str, ...], Schema | None]:
+    """The table with rows numbered from 0, the folder its photo paths start from, doubts about its format, and the
+    schema, where it is known already or had to be found out first."""
     if isinstance(table, pd.DataFrame):
-        return table.reset_index(drop=True), config.images, ()
+        return Table(table.reset_index(drop=True)), config.images, (), schema
     path = Path(table)
+    if asked_format(path, config.text).kind == "parquet" and bytes_of_parquet(path) > LARGE:
+        return _read_in_pieces(path, config, target, schema)
     frame, table_format = read_as_configured(path, config.text)
     require_rows(frame, path)
-    return frame, config.images or path.parent, doubts(table_format)
+    return Table(frame), config.images or path.parent, doubts(table_format), schema
+
+
+def _read_in_pieces(
+    path: Path, config: DataConfig, target: str, schema: Schema | None
+) -> tuple[Table, Path, tuple[str, ...], Schema]:
+    """As ``_read``, of a Parquet table whose frame might not fit into memory: roles are found from evenly spaced rows,
+    and only the columns that have one are read, a piece at a time, into typed arrays.
+
+    Raises:
+        ConfigError: photos are in the table itself.
+    """
+    if schema is None:
+        schema = infer_configured(sample_rows(path, SAMPLED, weight=weight_column(config, None)), target, config)
+    numbers = {name for kind, name in schema.table_columns if kind.orders}
+    numbers |= {*schema.names("weight"), *([schema.target] if schema.task == "regression" else [])}
+    known = [column.name for column in schema.columns if column.role != "ignored" or column.name == config.split_time]
+    pieces = table_pieces(path, config.text, most_rows=PIECE, most_bytes=LARGE, columns=known)
+    if held := [name for name in schema.names("image") if name in pieces.bytes_columns]:
+        raise ConfigError(
+            f"The table has {bytes_of_parquet(path) / 1e9:.1f} GB and {len(held)} columns of photos, the first is "
+            f"{held[0]!r}: write the photos to files and name these in the table, or set the role to ignored."
+        )
+    note = (
+        f"the table has {pieces.rows:,} rows and is read in pieces: its roles are found from {schema.rows:,} evenly "
+        "spaced rows, and copies of rows are not looked for"
+    )
+    return Table.of_pieces(pieces, numbers), config.images or path.parent, (note,), schema
 
 
 def doubts(table_format: TableFormat) -> tuple[str, ...]:
@@ -370,30 +416,26 @@ def require_rows(frame: pd.DataFrame, path: Path, count: int = MINIMUM_ROWS) -> 
         raise DataError(f"{path} has {rows}; at least {MINIMUM_ROWS} are needed to train and judge.")
 
 
-def _schema(frame: pd.DataFrame, target: str, config: DataConfig, given: Schema | None) -> Schema:
-    """The inferred schema, or the given one when it fits the table and nothing contradicts it."""
-    if given is None:
-        return infer_configured(frame, target, config)
+def _check_given(schema: Schema, target: str, config: DataConfig) -> None:
+    """Refuse a given schema that the settings contradict."""
     if config.roles or config.ignore or config.task is not None:
         raise ConfigError("The schema says all roles and the task: edit it, and leave --set, --ignore and --task out.")
-    if given.target != target:
-        raise ConfigError(f"The schema has the target {given.target!r}, not {target!r}: make a schema for that target.")
-    for column in given.columns:
-        if column.role != "ignored" and column.name not in frame.columns:
-            raise unknown_column(column.name, frame.columns)
-    return given
+    if schema.target != target:
+        raise ConfigError(
+            f"The schema has the target {schema.target!r}, not {target!r}: make a schema for that target."
+        )
 
 
-def infer_configured(frame: pd.DataFrame, target: str, config: DataConfig) -> Schema:
+def infer_configured(table: pd.DataFrame | Table, target: str, config: DataConfig) -> Schema:
     """Find the roles as ``infer_schema`` does; in a split by time, what looks like a split column is ignored.
 
     Raises:
         ConfigError, DataError: as ``infer_schema``; also when a column is set to be the split of a split by time.
     """
-    set_aside: list[str] = []
+    table, set_aside = Table.of(table), list[str]()
     while True:
         ignore = (*config.ignore, *set_aside)
-        schema = infer_schema(frame, target, roles=config.roles, ignore=ignore, task=config.task)
+        schema = infer_schema(table, target, roles=config.roles, ignore=ignore, task=config.task)
         found = schema.names("split")
         if config.split_time is None or not found:
             break
@@ -420,20 +462,21 @@ class UsableSplit:
     """What could not be kept together, one sentence each."""
 
 
-def split_usable(frame: pd.DataFrame, schema: Schema, config: DataConfig, seed: int, ties: Ties) -> UsableSplit:
-    """Split the rows that have a target; positions are those in ``frame``.
+def split_usable(table: pd.DataFrame | Table, schema: Schema, config: DataConfig, seed: int, ties: Ties) -> UsableSplit:
+    """Split the rows that have a target; positions are those in ``table``.
 
     Raises:
         DataError: too few rows have a target, or they cannot be split.
     """
-    usable, bad = usable_rows(frame, schema, config.max_missing_target)
+    table = Table.of(table)
+    usable, bad = usable_rows(table, schema, config.max_missing_target)
     positions = np.flatnonzero(usable)
-    drawn = not schema.names("split") or not _has_validation(frame[schema.names("split")[0]].iloc[positions])
+    drawn = not schema.names("split") or not _has_validation(table[schema.names("split")[0]].select(positions))
     notes: tuple[str, ...] = ()
 
     def split(unit: np.ndarray | None) -> Split:
         inner = split_rows(
-            frame.iloc[positions],
+            table.select(positions),
             schema,
             valid=config.valid,
             test=config.test,
@@ -448,28 +491,28 @@ def split_usable(frame: pd.DataFrame, schema: Schema, config: DataConfig, seed: 
         return UsableSplit(split=split(None), bad=bad, ties=ties, notes=notes)
     joined = ties.joined(positions)
     if config.split_time is not None:
-        ties, notes = _in_time(frame, schema, config, positions, ties)
+        ties, notes = _in_time(table, schema, config, positions, ties)
         joined = ties.joined(positions)
     found = split(joined.unit)
     if config.split_time is not None:
-        bad = bad + _left_out_in_time(frame, config, positions, found)
+        bad = bad + _left_out_in_time(table, config, positions, found)
     return UsableSplit(split=found, bad=bad, ties=ties, notes=notes + joined.notes)
 
 
-def _has_validation(column: pd.Series) -> bool:
-    return bool(column.notna().all()) and bool((split_labels(column) == "valid").any())
+def _has_validation(column: Cells) -> bool:
+    return bool(column.column.notna().all()) and bool((split_labels(column) == "valid").any())
 
 
 def _in_time(
-    frame: pd.DataFrame, schema: Schema, config: DataConfig, positions: np.ndarray, ties: Ties
+    table: Table, schema: Schema, config: DataConfig, positions: np.ndarray, ties: Ties
 ) -> tuple[Ties, tuple[str, ...]]:
     """Ties without ids that come back at all times: kept apart, they would leave hardly a row before the test.
 
     Only ids that were found, not groups that were set by hand."""
     assert config.split_time is not None
-    if config.split_time not in frame.columns:
+    if config.split_time not in table:
         return ties, ()  # told where the rows are split
-    value = Times.of(frame[config.split_time].iloc[positions]).value
+    value = Times.of(table[config.split_time].select(positions)).value
     latest = value >= np.quantile(value, 1 - max(config.test, 0.05))
     found = [column.name for column in schema.columns if column.found_group]
     spanning = [name for name in found if _share_of(ties.groups[name][positions], latest) > _MOST_SHARED]
@@ -488,20 +531,20 @@ def _share_of(codes: np.ndarray, latest: np.ndarray) -> float:
     return float(np.isin(codes[~latest & (codes >= 0)], codes[latest]).sum() / max((~latest).sum(), 1))
 
 
-def _left_out_in_time(frame: pd.DataFrame, config: DataConfig, positions: np.ndarray, split: Split) -> list[BadInput]:
+def _left_out_in_time(table: Table, config: DataConfig, positions: np.ndarray, split: Split) -> list[BadInput]:
     """One record for each row that could only be used by learning from it what is to be judged."""
     name = str(config.split_time)
     rest = np.setdiff1d(positions, np.concatenate([split.train, split.valid, split.test]))
     if not len(rest):
         return []
-    every = Times.of(frame[name].iloc[positions])
+    every = Times.of(table[name].select(positions))
     value = pd.Series(every.value, index=positions)
     start = value[split.test].min() - every.length(config.gap)
     return [
         BadInput(
             row=int(row),
             column=name,
-            value=str(frame[name].iloc[row])[:200],
+            value=str(table[name].column.iloc[row])[:200],
             problem="in the gap before the test rows"
             if value[row] >= start
             else "belongs to a group, or is a copy, of a later row that is tested",
@@ -511,15 +554,16 @@ def _left_out_in_time(frame: pd.DataFrame, config: DataConfig, positions: np.nda
     ]
 
 
-def prepare_target(frame: pd.DataFrame, schema: Schema, split: Split) -> PreparedTarget:
+def prepare_target(table: pd.DataFrame | Table, schema: Schema, split: Split) -> PreparedTarget:
     """Learn the target from the training rows, and check all that can stand in the way of training on them.
 
     Raises:
         DataError: there is nothing to learn, no validation row can be judged, or a weight is none.
     """
-    column = frame[schema.target]
-    weight = row_weights(frame, schema, split.train)
-    scale = fit_target(column.iloc[split.train], schema.task, taken(weight, split.train))
+    table = Table.of(table)
+    column = table[schema.target]
+    weight = row_weights(table, schema, split.train)
+    scale = fit_target(column.select(split.train), schema.task, taken(weight, split.train))
     encoded = np.nan_to_num(scale.encode(column))
     judged, bad = _without_unknown_classes(split, encoded, column, scale)
     tensor = None if weight is None else torch.from_numpy(weight)
@@ -527,7 +571,7 @@ def prepare_target(frame: pd.DataFrame, schema: Schema, split: Split) -> Prepare
 
 
 def _without_unknown_classes(
-    split: Split, encoded: np.ndarray, column: pd.Series, target: Target
+    split: Split, encoded: np.ndarray, column: Cells, target: Target
 ) -> tuple[Split, list[BadInput]]:
     """Rows to judge whose class no training row has cannot be judged: left out, one record each."""
     if target.classes is None:
@@ -540,7 +584,7 @@ def _without_unknown_classes(
             f"All {len(split.valid)} validation rows have a class that no training row has: split the rows another way."
         )
     judged = np.concatenate([split.valid, split.test])
-    return known, [unknown_class(column, int(row)) for row in np.sort(judged[encoded[judged] < 0])]
+    return known, [unknown_class(column.column, int(row)) for row in np.sort(judged[encoded[judged] < 0])]
 
 
 def unknown_class(column: pd.Series, row: int) -> BadInput:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64, Num, Shaped
 
+from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
-from mixfit.data.columns.values import is_day_first, plain_cells_problem, to_keys, to_numbers, to_times
 from mixfit.errors import ConfigError, DataError, unknown_column
 
 
@@ -23,18 +23,17 @@ class Times:
     dates: bool
 
     @classmethod
-    def of(cls, column: pd.Series) -> "Times":
+    def of(cls, column: pd.Series | Cells) -> "Times":
         """Read a column of dates or of numbers, whichever more of its cells are.
 
         Raises:
             ConfigError: the cells are no plain values.
             DataError: a cell is neither a date nor a finite number, or is empty.
         """
-        nested = plain_cells_problem(column)
-        if nested is not None:
-            raise ConfigError(f"column {column.name!r} cannot split by time: its cells are of type {nested}.")
-        times, _ = to_times(column, day_first=is_day_first(column))
-        numbers = to_numbers(column).values
+        column = Cells.of(column)
+        if column.nested is not None:
+            raise ConfigError(f"column {column.name!r} cannot split by time: its cells are of type {column.nested}.")
+        times, numbers = column.dates().times, column.numbers.values
         # Years are both, and 2020 is in order either way; a column of dates has hardly a cell that is a number.
         are_dates = bool(np.isnan(numbers).sum() > np.isnat(times).sum())
         unknown = np.isnat(times) if are_dates else np.isnan(numbers)
@@ -45,7 +44,7 @@ class Times:
             )
         if unknown.any():
             first = int(unknown.argmax())
-            cell = to_keys(column).iloc[first]
+            cell = column.keys.iloc[first]
             label = column.index[first]
             row = int(label) if isinstance(label, int | np.integer) else first
             raise DataError(
@@ -79,7 +78,7 @@ class Times:
 
 
 def parts_by_time(
-    column: pd.Series,
+    column: pd.Series | Cells,
     units: Int64[np.ndarray, " rows"],
     *,
     valid: float,
@@ -104,6 +103,7 @@ def parts_by_time(
         DataError: a row has no time (it might be from the future), there are too few different times, or no row
             before the test is left to train on.
     """
+    column = Cells.of(column)
     times = Times.of(column)
     parts = np.full(len(column), "train", dtype=object)
     wanted = 1 + (valid > 0) + (test > 0)
@@ -158,14 +158,14 @@ def _start(values: Num[np.ndarray, " rows"], rows: float, allowed: Num[np.ndarra
     return float(allowed[int(np.abs(later - rows).argmin())])
 
 
-def _too_few_times(column: pd.Series, times: int, parts: int) -> DataError:
+def _too_few_times(column: Cells, times: int, parts: int) -> DataError:
     return DataError(
         f"column {column.name!r} has {times} different times, and {parts} parts are to be split by it: "
         "choose another column, or split by chance."
     )
 
 
-def _nothing_before(column: pd.Series, parts: Shaped[np.ndarray, " rows"], what: str) -> DataError:
+def _nothing_before(column: Cells, parts: Shaped[np.ndarray, " rows"], what: str) -> DataError:
     return DataError(
         f"the rows before the test leave nothing to {what}: {(parts == 'shared').sum()} belong to a group or are a "
         f"copy of a test row, {(parts == 'gap').sum()} are in the gap before the test by {column.name!r}; set the "
@@ -210,17 +210,18 @@ def forward_blocks(
     return Blocks(number, tuple(fit))
 
 
-def time_ranks(column: pd.Series) -> Int64[np.ndarray, " rows"]:
+def time_ranks(column: pd.Series | Cells) -> Int64[np.ndarray, " rows"]:
     """Place of each row's time among the different times of a column, from 0; raises as ``Times.of``."""
     return np.unique(Times.of(column).value, return_inverse=True)[1].astype(np.int64)
 
 
-def describe_times(column: pd.Series, parts: Mapping[str, Int64[np.ndarray, " rows"]]) -> str:
+def describe_times(column: pd.Series | Cells, parts: Mapping[str, Int64[np.ndarray, " rows"]]) -> str:
     """From when to when each part goes, for a person: "train 1927 to 1996, valid 1997, test 1998 to 2000"."""
-    texts, spans = to_keys(column), []
+    column = Cells.of(column)
+    texts, spans = column.keys, []
     chosen = {name: rows for name, rows in parts.items() if len(rows)}
     every = np.concatenate(list(chosen.values()))
-    ranks = pd.Series(time_ranks(column.iloc[every]), index=every)
+    ranks = pd.Series(time_ranks(column.select(every)), index=every)
     for name, rows in chosen.items():
         first, last = (texts.iloc[int(row)] for row in (ranks.loc[rows].idxmin(), ranks.loc[rows].idxmax()))
         spans.append(f"{name} {first}" if first == last else f"{name} {first} to {last}")
@@ -269,7 +270,7 @@ class Split:
 
 
 def split_rows(
-    frame: pd.DataFrame,
+    table: pd.DataFrame | Table,
     schema: Schema,
     *,
     valid: float = 0.15,
@@ -287,7 +288,7 @@ def split_rows(
     gives up a drawn share ``valid`` of its training rows.
 
     Args:
-        frame: rows in any order; positions in the result count from its first row.
+        table: rows in any order; positions in the result count from its first row.
         schema: says which columns are target, group and split.
         valid: share of rows in [0, 1) that choose the best epoch.
         test: share of rows in [0, 1) held back; not used when there is a split column.
@@ -300,41 +301,43 @@ def split_rows(
         DataError: there are fewer than 10 rows, the split column holds an unknown word or no training rows, a group
             that was set by hand is on two sides of the split column, or a row has no time.
     """
+    table = Table.of(table)
     if not (valid >= 0 and test >= 0 and valid + test < 1):
         raise ConfigError(f"valid and test must be shares that leave rows to train, got {valid} and {test}.")
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, got {seed}.")
-    if len(frame) < MINIMUM_ROWS:
+    if len(table) < MINIMUM_ROWS:
         raise DataError(
-            f"the table has {len(frame)} usable rows; at least {MINIMUM_ROWS} are needed to train and judge."
+            f"the table has {len(table)} usable rows; at least {MINIMUM_ROWS} are needed to train and judge."
         )
-    unit = group_of_row(frame, schema) if unit is None else unit
+    unit = group_of_row(table, schema) if unit is None else unit
     names = schema.names("split")
     if time is not None:
-        _check_time(frame, schema, time)
-        return _as_split(parts_by_time(frame[time], unit, valid=valid, test=test, gap=gap))
-    strata, classes = strata_of_rows(frame, schema), schema.task != "regression"
+        _check_time(table, schema, time)
+        return _as_split(parts_by_time(table[time], unit, valid=valid, test=test, gap=gap))
+    strata, classes = strata_of_rows(table, schema), schema.task != "regression"
     rng = np.random.default_rng(seed)
     if not names:
         return _as_split(draw(unit, strata, classes=classes, valid=valid, test=test, rng=rng))
-    parts = split_labels(frame[names[0]])
+    parts = split_labels(table[names[0]])
     if not (parts == "train").any():
-        name = frame[names[0]].name
+        name = names[0]
         raise DataError(f"no row is marked train in the split column {name!r}: there is nothing to train on.")
-    check_groups(frame, schema, names[0], parts)
+    check_groups(table, schema, names[0], parts)
     if valid > 0 and not (parts == "valid").any():
         train = np.flatnonzero(parts == "train")
         parts[train] = draw(unit[train], strata[train], classes=classes, valid=valid, test=0.0, rng=rng)
     return _as_split(parts)
 
 
-def split_labels(column: pd.Series) -> Shaped[np.ndarray, " rows"]:
+def split_labels(column: pd.Series | Cells) -> Shaped[np.ndarray, " rows"]:
     """``train``, ``valid`` or ``test`` for each cell of a split column, as an array of objects.
 
     Raises:
         DataError: a cell is empty or holds another word.
     """
-    keys = to_keys(column)
+    column = Cells.of(column)
+    keys = column.keys
     labels = keys.str.lower().map(SPLIT_ALIASES)
     wrong = np.flatnonzero(labels.isna())
     if len(wrong):
@@ -353,9 +356,9 @@ def groups_on_two_sides(group_keys: pd.Series, parts: Shaped[np.ndarray, " rows"
     return [str(name) for name in counts.index[counts.to_numpy() > 1]]
 
 
-def _check_time(frame: pd.DataFrame, schema: Schema, time: str) -> None:
-    if time not in frame.columns:
-        raise unknown_column(time, frame.columns)
+def _check_time(table: Table, schema: Schema, time: str) -> None:
+    if time not in table:
+        raise unknown_column(time, table.names)
     if time == schema.target:
         raise ConfigError(f"column {time!r} is the target, so the rows cannot be split by it; choose another column.")
     if given := schema.names("split"):
@@ -364,7 +367,7 @@ def _check_time(frame: pd.DataFrame, schema: Schema, time: str) -> None:
         )
 
 
-def check_groups(frame: pd.DataFrame, schema: Schema, split_name: str, parts: Shaped[np.ndarray, " rows"]) -> None:
+def check_groups(table: Table, schema: Schema, split_name: str, parts: Shaped[np.ndarray, " rows"]) -> None:
     """Refuse a given split that tears groups apart which were set by hand; of others ``infer_schema`` warns.
 
     Raises:
@@ -373,7 +376,7 @@ def check_groups(frame: pd.DataFrame, schema: Schema, split_name: str, parts: Sh
     for column in schema.columns:
         if column.role != "group" or column.found_group:
             continue
-        torn = groups_on_two_sides(to_keys(frame[column.name]), parts)
+        torn = groups_on_two_sides(table[column.name].keys, parts)
         if torn:
             raise DataError(
                 f"{len(torn)} groups of column {column.name!r} are in more than one part of the split {split_name!r}, "
@@ -381,7 +384,7 @@ def check_groups(frame: pd.DataFrame, schema: Schema, split_name: str, parts: Sh
             )
 
 
-def _row(column: pd.Series, position: int) -> int:
+def _row(column: Cells, position: int) -> int:
     """The row as the user counts it: the caller may have left rows out, but keeps their numbers as index."""
     label = column.index[position]
     return int(label) if isinstance(label, int | np.integer) else position
@@ -391,19 +394,19 @@ def _as_split(parts: Shaped[np.ndarray, " rows"]) -> Split:
     return Split(*(np.flatnonzero(parts == name).astype(np.int64) for name in _PARTS))
 
 
-def group_of_row(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
+def group_of_row(table: pd.DataFrame | Table, schema: Schema) -> Int64[np.ndarray, " rows"]:
     """Number of the group of each row; a row without group is a group of its own.
 
     Where several columns are groups, rows that share any of them belong together, and so on along the chain."""
+    table = Table.of(table)
     if not schema.names("group"):
-        return np.arange(len(frame))
-    return joined_keys([to_keys(frame[name]) for name in schema.names("group")])
+        return np.arange(len(table))
+    return joined_codes([table[name].levels.codes for name in schema.names("group")])
 
 
-def joined_keys(columns: Sequence[pd.Series]) -> Int64[np.ndarray, " rows"]:
-    """Number of the connected component of each row, where equal keys of a column connect; missing ones do not."""
-    coded = [np.asarray(pd.factorize(column)[0], dtype=np.int64) for column in columns]
-    return connected(len(columns[0]), [(np.flatnonzero(codes >= 0), codes[codes >= 0]) for codes in coded])
+def joined_codes(columns: Sequence[Int64[np.ndarray, " rows"]]) -> Int64[np.ndarray, " rows"]:
+    """Number of the connected component of each row, where equal codes of a column connect; -1 does not."""
+    return connected(len(columns[0]), [(np.flatnonzero(codes >= 0), codes[codes >= 0]) for codes in columns])
 
 
 def connected(
@@ -428,17 +431,18 @@ def connected(
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def strata_of_rows(frame: pd.DataFrame, schema: Schema) -> Float[np.ndarray, " rows"]:
+def strata_of_rows(table: pd.DataFrame | Table, schema: Schema) -> Float[np.ndarray, " rows"]:
     """What is to be spread evenly: the class as a number, or the rank of the target in [0, 1).
 
     With weights a rank is the weight of all rows below, and half of that of the equal ones: a row of weight 2 moves the
     others as two rows would. A row whose weight is not usable counts as the mean of the others do."""
-    column = frame[schema.target]
+    table = Table.of(table)
+    goal = table[schema.target]
     if schema.task == "regression":
-        values = pd.Series(to_numbers(column).values)
-        weighted = [name for name in schema.names("weight") if name in frame.columns]
+        values = pd.Series(goal.numbers.values)
+        weighted = [name for name in schema.names("weight") if name in table]
         if weighted:
-            weights = to_numbers(frame[weighted[0]]).values
+            weights = table[weighted[0]].numbers.values
             usable = weights > 0
             counts = weights / weights[usable].max(initial=1e-300)
             counts[~usable] = counts[usable].mean() if usable.any() else 1.0
@@ -447,7 +451,7 @@ def strata_of_rows(frame: pd.DataFrame, schema: Schema) -> Float[np.ndarray, " r
             # Rounded, so that another unit of the weights moves no row across the edge of a tenth.
             return np.round((np.cumsum(mass) - mass / 2)[place] / mass.sum(), 9)
         return (values.rank(method="average", na_option="top").to_numpy() - 0.5) / len(values)
-    return np.array(pd.factorize(to_keys(column), sort=True)[0], dtype=np.float64)
+    return np.array(pd.factorize(goal.keys, sort=True)[0], dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int64
 
 from mixfit.data.checks.copies import equal_features, equal_rows
 from mixfit.data.checks.photos import PhotoScan, near_duplicates, scan_photos
+from mixfit.data.columns.cells import Table
 from mixfit.data.columns.schema import Schema
-from mixfit.data.columns.values import to_keys
 from mixfit.data.photos.cells import photo_name
 from mixfit.data.photos.find import Photos
 from mixfit.data.photos.records import Cache
@@ -51,7 +51,7 @@ class Ties:
     row ties nothing.
 
     Args:
-        frame: the table; where columns of the features are missing, as of a table too large to hold, equal rows are
+        table: the rows; where columns of the features are missing, as of a table too large to hold, equal rows are
             not looked for.
         photos: which photos the rows have; None leaves them out.
         scan: of the files of ``photos``, if there is one already.
@@ -60,28 +60,28 @@ class Ties:
 
     def __init__(
         self,
-        frame: pd.DataFrame,
+        table: pd.DataFrame | Table,
         schema: Schema,
         photos: Photos | None = None,
         scan: PhotoScan | None = None,
         cache: Cache | None = None,
     ) -> None:
-        self.frame, self.schema, self.photos, self._scan, self._cache = frame, schema, photos, scan, cache
+        self.table, self.schema, self.photos, self._scan, self._cache = Table.of(table), schema, photos, scan, cache
 
     @cached_property
     def groups(self) -> dict[str, Int64[np.ndarray, " rows"]]:
         """Group of each row by group column, -1 where the cell is empty."""
-        names = [name for name in self.schema.names("group") if name in self.frame]
-        return {name: np.asarray(pd.factorize(to_keys(self.frame[name]))[0], dtype=np.int64) for name in names}
+        names = [name for name in self.schema.names("group") if name in self.table]
+        return {name: self.table[name].levels.codes for name in names}
 
     @cached_property
     def copies(self) -> "Copies":
         """Equal rows, and photos that rows share."""
-        frame, schema, found = self.frame, self.schema, []
-        if all(name in frame for role in ("number", "category", "date", "image") for name in schema.names(role)):
+        table, schema, found = self.table, self.schema, []
+        if not table.in_pieces and all(name in table for name in schema.inputs):
             for what, codes in (
-                ("equal rows", equal_rows(frame, schema)),
-                ("rows of equal cells", equal_features(frame, schema)),
+                ("equal rows", equal_rows(table, schema)),
+                ("rows of equal cells", equal_features(table, schema)),
             ):
                 rows = np.flatnonzero(codes >= 0)
                 kept, number = np.unique(codes[rows], return_inverse=True)
@@ -97,11 +97,11 @@ class Ties:
             copy.append(number + len(about))
             about += described
         copies = Copies(np.concatenate(row), np.concatenate(copy), tuple(about), unseen=unseen)
-        return copies.without_placeholders(strata_of_rows(frame, schema), classes=schema.task != "regression")
+        return copies.without_placeholders(strata_of_rows(table, schema), classes=schema.task != "regression")
 
     def without(self, groups: Sequence[str]) -> "Ties":
         """The same, but that some group columns tie nothing."""
-        found = Ties(self.frame, self.schema, self.photos, self._scan, self._cache)
+        found = Ties(self.table, self.schema, self.photos, self._scan, self._cache)
         found.groups = {name: codes for name, codes in self.groups.items() if name not in groups}
         if "copies" in self.__dict__:
             found.copies = self.copies
@@ -114,13 +114,13 @@ class Ties:
             rows: positions in the table; what else is in the table joins none of them.
             share: of the rows, the most that copies may join beyond the largest group among them.
         """
-        rows = np.arange(len(self.frame)) if rows is None else rows
+        rows = np.arange(len(self.table)) if rows is None else rows
         columns = [codes[rows] for codes in self.groups.values()]
         firm = connected(len(rows), [(np.flatnonzero(codes >= 0), codes[codes >= 0]) for codes in columns])
         copies = self.copies
         if not len(copies.row):
             return Joined(firm, copies.unseen + copies.placeholders)
-        place = np.full(len(self.frame), -1, dtype=np.int64)
+        place = np.full(len(self.table), -1, dtype=np.int64)
         place[rows] = np.arange(len(rows))
         inside = place[copies.row] >= 0
         members = Copies(place[copies.row[inside]], copies.copy[inside], copies.about)

@@ -228,7 +228,7 @@ def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = Fals
 
 def photo_means(data: MixedData, rows: np.ndarray | None = None) -> PhotoMeans:
     """What the photos of some rows look like, by default of all, if there are features."""
-    chosen = np.arange(len(data.frame)) if rows is None else rows
+    chosen = np.arange(len(data.table)) if rows is None else rows
     slots = None if data.photos is None else data.photos.slots[chosen]
     return mean_features(len(chosen), slots, None if data.photos is None else data.photos.features)
 
@@ -251,11 +251,12 @@ def make_fold(
             default all and none.
     """
     weight = None if data.arrays.weight is None else data.arrays.weight.numpy()[fit_rows]
-    preprocessor = TablePreprocessor.fit(data.frame.iloc[fit_rows], data.schema, weight)
-    arrays = preprocessor.transform(data.frame)
-    encoder = RowEncoder.fit(data.frame.iloc[fit_rows], data.schema, preprocessor, weight)
+    fitted_on = data.table.select(fit_rows)
+    preprocessor = TablePreprocessor.fit(fitted_on, data.schema, weight)
+    arrays = preprocessor.arrays(data.table)
+    encoder = RowEncoder.fit(fitted_on, data.schema, preprocessor, weight)
     rows = Rows(
-        encoded=encoder.encode(data.frame, photos, arrays=(arrays.numeric, arrays.categorical)),
+        encoded=encoder.encode(data.table, photos, arrays=arrays),
         layout=Layout.of(
             encoder,
             features=None if photos.values is None else photos.values.shape[1],
@@ -272,9 +273,7 @@ def make_fold(
         data,
         split=Split(train=train, valid=valid, test=nothing),
         preprocessor=preprocessor,
-        arrays=replace(
-            data.arrays, numeric=torch.from_numpy(arrays.numeric), categorical=torch.from_numpy(arrays.categorical)
-        ),
+        arrays=replace(data.arrays, numeric=torch.from_numpy(arrays[0]), categorical=torch.from_numpy(arrays[1])),
         batch_size=default_batch_size(len(fit_rows)),
         seed=seed,
     )

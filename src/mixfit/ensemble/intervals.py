@@ -22,6 +22,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from scipy.special import softmax
 
+from mixfit.data.columns.kind import Kind
+from mixfit.data.columns.kinds import KINDS
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import Within, from_plain
 from mixfit.models.encoding import EncodedRows, RowEncoder
@@ -323,8 +325,13 @@ def best_temperature(
     return float(_TEMPERATURES[min(near, key=loss)])
 
 
-def uncertainty_from_dict(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Uncertainty:
+def uncertainty_from_dict(
+    description: dict[str, Any], arrays: dict[str, np.ndarray], kinds: tuple[Kind, ...] = KINDS
+) -> Uncertainty:
     """Read what ``describe`` and ``arrays`` gave.
+
+    Args:
+        kinds: what columns can be.
 
     Raises:
         DataError: it is something else.
@@ -337,7 +344,7 @@ def uncertainty_from_dict(description: dict[str, Any], arrays: dict[str, np.ndar
         raise DataError("the uncertainty has no scores")
     if said.kind == "class":
         return ClassUncertainty(temperature=said.temperature, scores=scores)
-    encoder = RowEncoder.from_dict(said.encoder)
+    encoder = RowEncoder.from_dict(said.encoder, kinds)
     spread = None if said.spread is None else _read_spread(said.spread, arrays, encoder)
     edges = saved_array(arrays, "edges", None)
     if (np.diff(edges) < 0).any():

@@ -85,7 +85,7 @@ def best_constant(data: MixedData, metric: Metric, rows: Int64[np.ndarray, " fit
     if data.target.classes is not None:
         labels = data.arrays.target.numpy()[rows]
         return class_frequencies(labels, weight, len(data.target.classes))[None]
-    truth = data.target.truth(data.frame[data.schema.target].iloc[rows])
+    truth = data.target.truth(data.table[data.schema.target].select(rows))
     if metric in (MAE, MAPE):
         return np.array([weighted_median(truth, weight)])
     if metric is R2_LOG:

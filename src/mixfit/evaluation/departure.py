@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from mixfit.data.columns.cells import Table
 from mixfit.data.columns.facts import id_reason
 from mixfit.data.columns.schema import Schema
-from mixfit.data.columns.values import plain_cells_problem, to_keys
 from mixfit.data.load import MixedData
 from mixfit.data.split import Times
 from mixfit.ensemble.cross_fit import photo_means
@@ -70,21 +70,21 @@ def causes_of_departure(mixed: MixedData) -> list[str]:
     drift = mixed.target.classes is None and abs(area - 0.5) > _LEAST_AREA - 0.5 + 3 / np.sqrt(12 * len(test))
     return [
         *([f"the target itself is {'higher' if area > 0.5 else 'lower'} in the test rows"] if drift else []),
-        *_shared_ids(mixed.frame, mixed.schema, rest, test),
+        *_shared_ids(mixed.table, mixed.schema, rest, test),
         *_shared_copies(mixed, rest, test),
         *_later(mixed, rest, test),
         *_shifted(mixed, rest, test),
     ]
 
 
-def _shared_ids(frame: pd.DataFrame, schema: Schema, rest: np.ndarray, test: np.ndarray) -> list[str]:
+def _shared_ids(table: Table, schema: Schema, rest: np.ndarray, test: np.ndarray) -> list[str]:
     found = []
     for column in schema.columns:
         if column.role not in ("group", "ignored") or (column.role == "ignored" and not id_reason(column.name)):
             continue
-        if plain_cells_problem(frame[column.name]) is not None:
+        if column.name not in table or table[column.name].nested is not None:
             continue
-        keys = to_keys(frame[column.name])
+        keys = table[column.name].keys
         shared = keys.iloc[test].dropna().isin(keys.iloc[rest])
         repeated = keys.iloc[rest].dropna().duplicated(keep=False)
         if column.role == "ignored" and repeated.any():
@@ -111,7 +111,7 @@ def _later(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list[str]:
     if mixed.split_time is not None:
         found.append(f"the rows are split by {mixed.split_time!r}, and the relation may change with time")
     for name in mixed.schema.names("date") if mixed.split_time is None else ():
-        cells = mixed.frame[name].iloc[np.concatenate([rest, test])]
+        cells = mixed.table[name].select(np.concatenate([rest, test]))
         try:
             value = Times.of(cells).value
         except DataError:  # a cell is empty
@@ -152,11 +152,11 @@ def _shifted(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list[str]:
 
 def _columns(mixed: MixedData, rows: np.ndarray) -> tuple[list[str], Float[np.ndarray, "rows columns"]]:
     """What a model sees, each number under the name of its column."""
-    processor, frame = mixed.preprocessor, mixed.frame
+    processor = mixed.preprocessor
     names = [repr(name) for name in (*processor.numeric_sources, *processor.categorical_names)]
     values = [mixed.arrays.numeric.numpy()[rows]]
     for name in processor.categorical_names:  # coded anew: that training rows lack a level is no shift of the test
-        keys = to_keys(frame[name]).iloc[rows]
+        keys = mixed.table[name].keys.iloc[rows]
         common = keys.where(keys.groupby(keys).transform("size") >= _COMMON)
         values.append(pd.factorize(common, sort=True)[0].astype(np.float64)[:, None])
     photos = photo_means(mixed, rows)

@@ -16,6 +16,8 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64
 
+from mixfit.data.columns.cells import Table
+from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.cells import photo_name, shown_cell
 from mixfit.data.photos.records import Cache
 from mixfit.errors import ConfigError, DataError, did_you_mean
@@ -345,12 +347,12 @@ class Explanation:
 
 def explain(
     predictor: Predictor,
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | Table,
     *,
     images: str | Path | None = None,
     rows: Sequence[int] | None = None,
     target: str | None = None,
-    background: pd.DataFrame | int = BACKGROUND,
+    background: pd.DataFrame | Table | int = BACKGROUND,
     seed: int = 0,
     device: torch.device | str | None = None,
     cache: Cache | None = None,
@@ -375,8 +377,9 @@ def explain(
     """
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, got {seed}.")
-    chosen = list(range(len(frame))) if rows is None else list(rows)
-    check_rows(chosen, len(frame))
+    every = Table.of(frame)
+    chosen = list(range(len(every))) if rows is None else list(rows)
+    check_rows(chosen, len(every))
     classes = predictor.target.classes
     fixed = None if target is None else _class_number(target, classes)
     table, photos = explained_columns(predictor)
@@ -384,19 +387,20 @@ def explain(
     if not names:
         raise ConfigError("The model sees no column, so that its prediction has no parts.")
     if isinstance(background, int):
-        background = frame.iloc[typical_rows(frame, predictor, background, seed=seed)]
-    if not chosen or not len(background):
-        raise ConfigError(f"There is nothing to explain: {len(chosen)} rows, and {len(background)} to compare with.")
-    background = _affordable(background, predictor, len(names), seed)
-    plan = Plan.of(table, photos, len(background), seed=seed)
-    asked = frame.iloc[chosen].reset_index(drop=True)
-    needed = [name for role in ("number", "category", "date", "image") for name in predictor.schema.names(role)]
-    _require(frame, background, needed)
-    together = pd.concat([asked[needed], background[needed]], ignore_index=True)
-    raw = predictor.raw_rows(together, images=images)
+        others = every.select(typical_rows(every, predictor, background, seed=seed))
+    else:
+        others = Table.of(background)
+    if not chosen or not len(others):
+        raise ConfigError(f"There is nothing to explain: {len(chosen)} rows, and {len(others)} to compare with.")
+    others = _affordable(others, predictor, len(names), seed)
+    plan = Plan.of(table, photos, len(others), seed=seed)
+    asked = every.select(np.array(chosen, dtype=np.int64))
+    needed = predictor.schema.inputs
+    _require(every, others, needed)
+    raw = predictor.raw_rows(asked.and_then(others, needed), images=images)
     place = default_device() if device is None else torch.device(device)
     mix = predictor.mixer(raw, device=place, cache=cache)
-    alike = _cell_codes(raw, table, photos)
+    alike = _cell_codes(raw, predictor.schema, table, photos)
     found = []
     for number in range(len(chosen)):
         mixture, mixed_of = plan.mixture(number, len(chosen), alike[len(chosen) :] == alike[number])
@@ -410,7 +414,10 @@ def explain(
         is_photo=np.arange(len(names)) >= len(table),
         rows=np.array(chosen, dtype=np.int64),
         cells=tuple(
-            (*(_shown(asked[name].iloc[place]) for name in table), *(_photo_names(raw, place, name) for name in photos))
+            (
+                *(_shown(asked[name].column.iloc[place]) for name in table),
+                *(_photo_names(raw, place, name) for name in photos),
+            )
             for place in range(len(chosen))
         ),
         predictions=tuple(
@@ -426,7 +433,7 @@ def explain(
         photos=np.array([one.photos for one in found]),
         interaction=np.array([one.interaction for one in found]),
         exact=plan.exact,
-        background=len(background),
+        background=len(others),
         orders=plan.orders,
     )
 
@@ -434,12 +441,11 @@ def explain(
 def explained_columns(predictor: Predictor) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns that have parts: those of the table, and the image columns of a model that looks at photos."""
     schema = predictor.schema
-    table = [column.name for column in schema.columns if column.role in ("number", "category", "date")]
-    return tuple(table), tuple(schema.names("image")) if predictor.uses_photos else ()
+    return tuple(schema.features), tuple(schema.names("image")) if predictor.uses_photos else ()
 
 
 def typical_rows(
-    frame: pd.DataFrame, predictor: Predictor, count: int, *, seed: int = 0
+    table: pd.DataFrame | Table, predictor: Predictor, count: int, *, seed: int = 0
 ) -> Int64[np.ndarray, " background"]:
     """Rows to compare with: one at random from each of ``count`` equal ranges of the target, where it is known of any.
 
@@ -447,9 +453,10 @@ def typical_rows(
     if count < 1:
         raise ConfigError(f"At least one background row is needed, got {count}.")
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(frame))
-    if predictor.schema.target in frame.columns:
-        truth = predictor.target.truth(frame[predictor.schema.target].iloc[order])
+    table = Table.of(table)
+    order = rng.permutation(len(table))
+    if predictor.schema.target in table:
+        truth = predictor.target.truth(table[predictor.schema.target].select(order))
         known = np.isfinite(truth) if predictor.target.classes is None else truth >= 0
         if known.any():
             order = order[known][np.argsort(truth[known], kind="stable")]
@@ -457,7 +464,7 @@ def typical_rows(
     return np.array([int(rng.choice(part)) for part in ranges], dtype=np.int64)
 
 
-def _affordable(background: pd.DataFrame, predictor: Predictor, columns: int, seed: int) -> pd.DataFrame:
+def _affordable(background: Table, predictor: Predictor, columns: int, seed: int) -> Table:
     """As many of the background rows as so many columns leave room for."""
     count = affordable_background(columns, len(background))
     if count < min(LEAST_BACKGROUND, len(background)):
@@ -467,7 +474,7 @@ def _affordable(background: pd.DataFrame, predictor: Predictor, columns: int, se
         )
     if count == len(background):
         return background
-    return background.iloc[typical_rows(background, predictor, count, seed=seed)]
+    return background.select(typical_rows(background, predictor, count, seed=seed))
 
 
 def check_rows(rows: Sequence[int], count: int) -> None:
@@ -516,9 +523,11 @@ def _explain_row(plan: Plan, values: np.ndarray, fixed: int | None) -> _Row:
     )
 
 
-def _cell_codes(raw: RawRows, table: tuple[str, ...], photos: tuple[str, ...]) -> Int64[np.ndarray, "rows columns"]:
+def _cell_codes(
+    raw: RawRows, schema: Schema, table: tuple[str, ...], photos: tuple[str, ...]
+) -> Int64[np.ndarray, "rows columns"]:
     """Equal numbers in a column stand for equal cells, or for the same photos."""
-    codes = [pd.factorize(raw.frame[name].astype("str"))[0] for name in table]
+    codes = [kind.values(raw.table[name]) for name in table if (kind := schema.kind_of(name))]
     for number in range(len(photos)):
         assert raw.photos is not None  # or the model would have no image columns
         codes.append(distinct(raw.photos.slots[:, raw.photos.columns == number])[1])
@@ -534,11 +543,11 @@ def _class_number(target: str, classes: tuple[str, ...] | None) -> int:
     return classes.index(target)
 
 
-def _require(frame: pd.DataFrame, background: pd.DataFrame, needed: list[str]) -> None:
-    for name, held in (("table", frame), ("background", background)):
-        missing = [column for column in needed if column not in held.columns]
+def _require(table: Table, background: Table, needed: list[str]) -> None:
+    for name, held in (("table", table), ("background", background)):
+        missing = [column for column in needed if column not in held]
         if missing:
-            hint = did_you_mean(missing[0], map(str, held.columns))
+            hint = did_you_mean(missing[0], map(str, held.names))
             raise DataError(f"The {name} has no column {missing[0]!r}, which the model needs.{hint}")
 
 

@@ -3,11 +3,10 @@
 In: the data, the result, and our predictions of validation and test rows. Out: ``ModelFacts``, plain values."""
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Int64
 
-from mixfit.choices import Role
-from mixfit.data.columns.values import is_day_first, to_numbers, to_times
+from mixfit.data.columns.category import Category
+from mixfit.data.columns.number import Number
 from mixfit.data.load import MixedData
 from mixfit.evaluation.groups import (
     LEVEL,
@@ -25,8 +24,6 @@ from mixfit.files import json_numbers
 from mixfit.predictor.card import ColumnFacts, ModelFacts, ScoreFacts, WeakGroup
 from mixfit.training.metrics import ACCURACY
 from mixfit.weighted import taken, weighted_mean
-
-_ROLES: tuple[Role, ...] = ("number", "category", "date", "image", "group", "weight")
 
 
 def model_facts(mixed: MixedData, result: Result, judged: Rows) -> ModelFacts:
@@ -66,31 +63,15 @@ def rows_with_photo(mixed: MixedData, rows: Int64[np.ndarray, " rows"]) -> Bool[
 
 def _columns(mixed: MixedData) -> list[ColumnFacts]:
     """Of the training rows, in the order of the table; counted, not weighted."""
-    rows = mixed.frame.iloc[mixed.split.train]
+    rows, schema = mixed.table.select(mixed.split.train), mixed.schema
     found = []
-    for column in mixed.schema.columns:
-        if column.role not in _ROLES:
+    for column in schema.columns:
+        if column.name not in (*schema.inputs, *schema.names("group"), *schema.names("weight")):
             continue
-        missing, seen = _seen(rows[column.name], column.role)
+        kind = schema.kind_of(column.name) or (Number() if column.role == "weight" else Category())
+        missing, seen = kind.describe(rows[column.name])
         found.append(ColumnFacts(name=column.name, role=column.role, missing=missing, seen=seen))
     return found
-
-
-def _seen(cells: pd.Series, role: Role) -> tuple[float, str]:
-    """Share of the cells without a usable value, and what the others are."""
-    if role in ("number", "weight"):
-        values = to_numbers(cells).values
-        known = values[~np.isnan(values)]
-        return float(np.isnan(values).mean()), f"{known.min():.6g} to {known.max():.6g}" if len(known) else ""
-    if role == "date":
-        times, _ = to_times(cells, day_first=is_day_first(cells))
-        days = times[~np.isnat(times)].astype("datetime64[D]")
-        return float(np.isnat(times).mean()), f"{days.min()} to {days.max()}" if len(days) else ""
-    missing = float(cells.isna().mean())
-    if role in ("category", "group"):
-        count = cells.astype("str").nunique() if cells.dtype == object else cells.nunique()
-        return missing, f"{count:,} value{'' if count == 1 else 's'}"
-    return missing, ""
 
 
 def _scores(part: Part, ours: str, name: str) -> list[ScoreFacts]:
@@ -106,17 +87,17 @@ def _scores(part: Part, ours: str, name: str) -> list[ScoreFacts]:
 def _weak(mixed: MixedData, truth: np.ndarray, ours: np.ndarray) -> tuple[int, list[WeakGroup], str]:
     """How many groups were judged, those that are weak, the worst first, and by which error."""
     rows = mixed.split.valid
-    frame = mixed.frame.iloc[rows]
+    table = mixed.table.select(rows)
     judge = judge_for(mixed.schema.task, mixed.target, truth)
     errors, weight = row_errors(judge, truth, ours), mixed.weights("valid")
     tables: dict[str, Labels] = {
-        name: label_rows(frame[name], "category", mixed.schema.task) for name in mixed.schema.names("category")
+        name: label_rows(table[name], "category", mixed.schema.task) for name in mixed.schema.names("category")
     }
     if mixed.photos is not None:
         tables["photos"] = photo_labels(rows_with_photo(mixed, rows))
     # A column of one value has no rest that it could be worse than.
     tables = {name: labels for name, labels in tables.items() if len(labels.names) > 1}
-    together = groups_if_known(frame, mixed.schema)
+    together = groups_if_known(table, mixed.schema)
     checked, found = 0, []
     for name, labels in tables.items():
         checked += int((np.bincount(labels.of_row) >= SMALL).sum())

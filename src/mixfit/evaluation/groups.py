@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Int64
 
 from mixfit.choices import Role, Task
 from mixfit.data.bad_inputs import BadInput
+from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import Target
-from mixfit.data.columns.values import is_day_first, to_keys, to_numbers, to_times
 from mixfit.data.photos.find import find_photos
 from mixfit.data.split import group_of_row
 from mixfit.errors import ConfigError, unknown_column
@@ -133,13 +133,14 @@ def row_errors(judge: Metric, truth: np.ndarray, prediction: np.ndarray) -> Floa
     raise ConfigError(f"{judge.name} is no mean over rows, so no group of rows can be judged by it.")
 
 
-def groups_if_known(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"] | None:
+def groups_if_known(table: pd.DataFrame | Table, schema: Schema) -> Int64[np.ndarray, " rows"] | None:
     """Which rows belong together, where the table says so; a table to judge may lack that column."""
     names = schema.names("group")
-    return group_of_row(frame, schema) if names and names[0] in frame.columns else None
+    table = Table.of(table)
+    return group_of_row(table, schema) if names and names[0] in table else None
 
 
-def label_rows(column: pd.Series, role: Role, task: Task) -> Labels:
+def label_rows(column: pd.Series | Cells, role: Role, task: Task) -> Labels:
     """Groups of the rows by a column: its categories, fifths of its numbers, or the years of its dates.
 
     A missing cell, or one that is no number or date where the others are, is in a group of its own; numbers with few
@@ -150,18 +151,19 @@ def label_rows(column: pd.Series, role: Role, task: Task) -> Labels:
         role: what the column is used as.
         task: decides what a target holds.
     """
+    column = Cells.of(column)
     if role == "date" or pd.api.types.is_datetime64_any_dtype(column.dtype):
-        times, _ = to_times(column, day_first=is_day_first(column))
+        times = column.dates().times
         years = pd.Series(times.astype("datetime64[Y]").astype(np.int64) + 1970).mask(np.isnat(times))
         return _by_value(years.astype("Int64").astype("str").mask(np.isnat(times)), numeric=True)
     as_number = role == "number" or (role == "target" and task == "regression")
     if as_number or (role in ("ignored", "group", "weight") and _looks_numeric(column)):
         return _by_number(column)
-    return _by_value(to_keys(column).reset_index(drop=True), numeric=False)
+    return _by_value(column.keys.reset_index(drop=True), numeric=False)
 
 
 def label_column(
-    frame: pd.DataFrame, column: str, schema: Schema, *, images: Path, bad: Sequence[BadInput] = ()
+    table: pd.DataFrame | Table, column: str, schema: Schema, *, images: Path, bad: Sequence[BadInput] = ()
 ) -> Labels:
     """Groups of the rows by any column of their table, for an image column by whether there is a photo.
 
@@ -171,12 +173,13 @@ def label_column(
     Raises:
         ConfigError: there is no such column.
     """
-    if column not in frame.columns:
-        raise unknown_column(column, frame.columns)
+    table = Table.of(table)
+    if column not in table:
+        raise unknown_column(column, table.names)
     role: Role = next((one.role for one in schema.columns if one.name == column), "ignored")
     if role == "image":
-        return label_photos(frame, column, images, bad)
-    return label_rows(frame[column], role, schema.task)
+        return label_photos(table.frame, column, images, bad)
+    return label_rows(table[column], role, schema.task)
 
 
 def label_photos(frame: pd.DataFrame, column: str, images: Path, bad: Sequence[BadInput] = ()) -> Labels:
@@ -267,16 +270,16 @@ def weak_groups(
     ]
 
 
-def _looks_numeric(column: pd.Series) -> bool:
+def _looks_numeric(column: Cells) -> bool:
     """Whether nearly all cells are numbers, and too many different ones to be codes of something."""
-    values = to_numbers(column).values
-    known, there = values[~np.isnan(values)], int(to_keys(column).notna().sum())
+    values = column.numbers.values
+    known, there = values[~np.isnan(values)], int((column.levels.codes >= 0).sum())
     return there > 0 and len(known) >= 0.9 * there and len(np.unique(known)) > SMALL
 
 
-def _by_number(column: pd.Series) -> Labels:
+def _by_number(column: Cells) -> Labels:
     """Fifths of the rows by value, or each value where there are few."""
-    values = to_numbers(column).values
+    values = column.numbers.values
     known = np.isfinite(values)
     distinct = np.unique(values[known])
     if len(distinct) <= _FEW_VALUES:

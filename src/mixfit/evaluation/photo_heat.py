@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mixfit.data.batch import Inputs
+from mixfit.data.columns.cells import Table
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.loader import DataLoader
 from mixfit.data.photos.cells import photo_name
@@ -78,7 +79,7 @@ class PhotoHeat:
 
 def photo_heat(
     predictor: Predictor,
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | Table,
     *,
     images: str | Path | None = None,
     rows: Sequence[int] | None = None,
@@ -119,8 +120,8 @@ def photo_heat(
         )
     chosen = list(range(len(frame))) if rows is None else list(rows)
     check_rows(chosen, len(frame))
-    frame = frame.iloc[chosen].reset_index(drop=True)
-    new, predictions = predictor.raw_rows(frame, images=images), predictor.predict(frame, images=images, device=device)
+    table = Table.of(frame).select(np.array(chosen, dtype=np.int64))
+    new, predictions = predictor.raw_rows(table, images=images), predictor.predict(table, images=images, device=device)
     said = predictions["prediction"].tolist()
     assert new.photos is not None
     explained = None
@@ -131,7 +132,7 @@ def photo_heat(
     place = default_device() if device is None else torch.device(device)
     loaders = [
         DataLoader(
-            network.dataset(_as_seen_by(network, new), new.files), SequentialSampler(len(frame), BATCH), device=place
+            network.dataset(_as_seen_by(network, new), new.files), SequentialSampler(len(table), BATCH), device=place
         )
         for network in networks
     ]
@@ -187,7 +188,7 @@ def _of_fold(predictor: BlendPredictor, fold: FoldModels, name: str) -> NetworkP
     assert isinstance(fitted, FittedNetwork)
     return NetworkPredictor(
         schema=predictor.schema,
-        preprocessor=fold.encoder.preprocessor if fitted.table else TablePreprocessor((), (), ()),
+        preprocessor=fold.encoder.preprocessor if fitted.table else TablePreprocessor(),
         target=predictor.target,
         crop=predictor.crop,
         image_size=predictor.image_size,
@@ -199,7 +200,7 @@ def _of_fold(predictor: BlendPredictor, fold: FoldModels, name: str) -> NetworkP
 
 def _as_seen_by(network: NetworkPredictor, rows: RawRows) -> RawRows:
     """The rows by the network's own preprocessor."""
-    return replace(rows, arrays=network.preprocessor.transform(rows.frame))
+    return replace(rows, arrays=network.preprocessor.transform(rows.table))
 
 
 def _mean_heat(

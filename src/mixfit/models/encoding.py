@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int64
 
-from mixfit.data.columns.preprocess import CategoryColumn, TablePreprocessor
+from mixfit.data.columns.category import CategoryColumn
+from mixfit.data.columns.cells import Cells, Table
+from mixfit.data.columns.kind import Kind
+from mixfit.data.columns.kinds import KINDS
+from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
-from mixfit.data.columns.values import to_keys
 from mixfit.data.dataset import FeatureTable
 from mixfit.errors import DataError
 from mixfit.files import Within, from_plain, shown
@@ -69,13 +72,13 @@ class PrefixColumn:
     category: CategoryColumn
 
     @classmethod
-    def fit(cls, name: str, column: pd.Series, length: int) -> "PrefixColumn":
+    def fit(cls, cells: Cells, length: int) -> "PrefixColumn":
         """Learn from the training rows."""
-        return cls(length=length, category=CategoryColumn.fit(name, to_keys(column).str[:length]))
+        return cls(length=length, category=CategoryColumn.of(cells.name, cells.levels.cut(length)))
 
-    def apply(self, column: pd.Series) -> Int64[np.ndarray, " rows"]:
+    def apply(self, cells: Cells) -> Int64[np.ndarray, " rows"]:
         """Level from 1, or 0 = missing or unseen."""
-        return self.category.apply(to_keys(column).str[: self.length])[0]
+        return self.category.index(cells.levels.cut(self.length))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +91,7 @@ class RowEncoder:
     @classmethod
     def fit(
         cls,
-        frame: pd.DataFrame,
+        table: pd.DataFrame | Table,
         schema: Schema,
         preprocessor: TablePreprocessor | None = None,
         weight: Float[np.ndarray, " rows"] | None = None,
@@ -99,11 +102,12 @@ class RowEncoder:
             preprocessor: fitted on the same rows already; None fits one.
             weight: how much each row counts, in any unit.
         """
-        found = TablePreprocessor.fit(frame, schema, weight) if preprocessor is None else preprocessor
+        table = Table.of(table)
+        found = TablePreprocessor.fit(table, schema, weight) if preprocessor is None else preprocessor
         prefixes = [
-            PrefixColumn.fit(name, frame[name], length)
+            PrefixColumn.fit(table[name], length)
             for name in schema.names("category")
-            for length in _prefix_lengths(frame[name], weight)
+            for length in _prefix_lengths(table[name], weight)
         ]
         return cls(preprocessor=found, prefixes=tuple(prefixes))
 
@@ -119,7 +123,7 @@ class RowEncoder:
 
     def encode(
         self,
-        frame: pd.DataFrame,
+        table: pd.DataFrame | Table,
         photos: PhotoMeans | None = None,
         *,
         arrays: tuple[np.ndarray, np.ndarray] | None = None,
@@ -130,16 +134,16 @@ class RowEncoder:
             photos: of the same rows, by ``mean_features``; None when there are none.
             arrays: numeric and categorical arrays of these rows by the same preprocessor, where they are known.
         """
+        table = Table.of(table)
         if arrays is None:
-            found = self.preprocessor.transform(frame)
-            arrays = found.numeric, found.categorical
-        prefixes = [prefix.apply(frame[prefix.category.name]) for prefix in self.prefixes]
+            arrays = self.preprocessor.arrays(table)
+        prefixes = [prefix.apply(table[prefix.category.name]) for prefix in self.prefixes]
         return EncodedRows(
             numeric=arrays[0],
             categorical=arrays[1],
-            prefixes=np.stack(prefixes, axis=1) if prefixes else np.zeros((len(frame), 0), dtype=np.int64),
+            prefixes=np.stack(prefixes, axis=1) if prefixes else np.zeros((len(table), 0), dtype=np.int64),
             photos=None if photos is None else photos.values,
-            seen=np.zeros(len(frame), dtype=bool) if photos is None else photos.seen,
+            seen=np.zeros(len(table), dtype=bool) if photos is None else photos.seen,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,14 +160,14 @@ class RowEncoder:
         return {"preprocessor": self.preprocessor.to_dict(), "prefixes": prefixes}
 
     @classmethod
-    def from_dict(cls, state: Any) -> "RowEncoder":
+    def from_dict(cls, state: Any, kinds: tuple[Kind, ...] = KINDS) -> "RowEncoder":
         """Read what ``to_dict`` gave.
 
         Raises:
             DataError: it is something else, or there are beginnings of a column that is no category.
         """
         saved: _Saved = from_plain(_Saved, state, "the encoder", finite=True)
-        preprocessor = TablePreprocessor.from_dict(saved.preprocessor)
+        preprocessor = TablePreprocessor.from_dict(saved.preprocessor, kinds)
         known = set(preprocessor.categorical_names)
         prefixes = []
         for one in saved.prefixes:
@@ -210,15 +214,15 @@ def mean_features(
     return PhotoMeans(values=total, seen=count > 0)
 
 
-def _prefix_lengths(column: pd.Series, weight: Float[np.ndarray, " rows"] | None) -> range:
+def _prefix_lengths(cells: Cells, weight: Float[np.ndarray, " rows"] | None) -> range:
     """Lengths of the beginnings of codes: nearly all cells are digits of one length, as postal codes are."""
-    keys = to_keys(column)
-    there = keys.notna().to_numpy(dtype=bool)
-    keys, counts = keys[there], taken(weight, there)
-    if not len(keys) or keys.nunique() < _FEWEST_LEVELS:
+    levels = cells.levels
+    there = levels.codes >= 0
+    codes, counts = levels.codes[there], taken(weight, there)
+    if len(np.unique(codes)) < _FEWEST_LEVELS:
         return range(0)
-    lengths = keys.str.len().to_numpy(dtype=np.int64)
+    lengths = levels.names.str.len().to_numpy(dtype=np.int64)[codes]
     typical = int(np.bincount(lengths, weights=counts).argmax())
-    alike = (lengths == typical) & keys.str.fullmatch(r"\d+").to_numpy(dtype=bool)
-    enough = weighted_mean(alike, counts) >= _CODE_SHARE - _ROUNDING
+    digits = np.asarray(levels.names.str.fullmatch(r"\d+"), dtype=bool)[codes]
+    enough = weighted_mean((lengths == typical) & digits, counts) >= _CODE_SHARE - _ROUNDING
     return range(2, typical) if typical >= _SHORTEST_CODE and enough else range(0)

@@ -279,7 +279,7 @@ def restricted(data: MixedData, *, table: bool, photos: bool) -> MixedData:
     arrays, preprocessor = data.arrays, data.preprocessor
     if not table:
         arrays = replace(arrays, numeric=arrays.numeric[:, :0], categorical=arrays.categorical[:, :0])
-        preprocessor = TablePreprocessor((), (), ())
+        preprocessor = TablePreprocessor()
     if photos:
         return replace(data, arrays=arrays, preprocessor=preprocessor)
     arrays = replace(arrays, slots=None)

@@ -17,7 +17,10 @@ from torch import nn
 from mixfit.choices import Crop
 from mixfit.config import ModelConfig
 from mixfit.data.bad_inputs import BadInput
-from mixfit.data.columns.preprocess import TableArrays, TablePreprocessor, require_columns
+from mixfit.data.columns.cells import Table, require_columns
+from mixfit.data.columns.kind import Kind as ColumnKind
+from mixfit.data.columns.kinds import KINDS
+from mixfit.data.columns.preprocess import TableArrays, TablePreprocessor
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import Target
 from mixfit.data.load import MixedData
@@ -63,7 +66,8 @@ class Predictions:
 class RawRows:
     """Rows that were read, before any model sees them."""
 
-    frame: pd.DataFrame
+    table: Table
+    """Each cell is read once for all models."""
     arrays: TableArrays
     """By the predictor's own preprocessor."""
     photos: Photos | None
@@ -152,7 +156,13 @@ class Predictor(ABC):
         """
 
     @staticmethod
-    def load(folder: str | Path, *, model: OwnNetwork | None = None, models: Sequence[Model] = ()) -> "Predictor":
+    def load(
+        folder: str | Path,
+        *,
+        model: OwnNetwork | None = None,
+        models: Sequence[Model] = (),
+        kinds: tuple[ColumnKind, ...] = KINDS,
+    ) -> "Predictor":
         """Read a model folder; nothing in it is executed.
 
         Args:
@@ -162,12 +172,13 @@ class Predictor(ABC):
                 decided: numbers of columns, levels, outputs; ``config`` the ``ModelConfig`` for ``build_model``;
                 ``settings`` what ``from_training`` was given. The saved weights are put into it.
             models: of a blend, those of your own that ``fit(..., models=[...])`` was given; mixfit's are known.
+            kinds: what its columns can be, where some are of a kind of your own: ``(*KINDS, MyKind())``.
         Raises:
             DataError: a file is missing or damaged, a newer mixfit wrote it, or it has a model of your own that is not
                 among ``models``.
             ConfigError: ``model`` is missing, is not wanted, or is not the network that was saved.
         """
-        content = read_folder(Path(folder))
+        content = read_folder(Path(folder), kinds)
         with named_in_errors(content.folder):
             return _reader(content.described.kind).read(content, model=model, models=models)
 
@@ -197,7 +208,7 @@ class Predictor(ABC):
 
     def predict(
         self,
-        frame: pd.DataFrame,
+        frame: pd.DataFrame | Table,
         *,
         images: str | Path | None = None,
         device: torch.device | str | None = None,
@@ -241,7 +252,7 @@ class Predictor(ABC):
 
     def predictions(
         self,
-        frame: pd.DataFrame,
+        frame: pd.DataFrame | Table,
         *,
         images: str | Path | None = None,
         device: torch.device | str | None = None,
@@ -255,37 +266,37 @@ class Predictor(ABC):
         ``cache`` is where features of a frozen image network are looked up and kept; they are the same without it.
         Rows are counted from ``first_row``, for a frame that is a piece of a table."""
         rows = self.raw_rows(frame, images=images, first_row=first_row)
-        frame, arrays, photos = rows.frame, rows.arrays, rows.photos
+        photos = rows.photos
         place = default_device() if device is None else torch.device(device)
         found = self.outputs(rows, device=place, cache=cache, augmentations=augmentations, interval=interval)
-        bad = list(arrays.repaired)
+        bad = list(rows.arrays.repaired)
         if photos is not None:
-            bad += photos.bad + unreadable_photos(frame, photos, found.failures)
+            bad += photos.bad + unreadable_photos(rows.table, photos, found.failures)
         slots = None if photos is None else photos.slots
         named = 0 if photos is None else int((photos.slots >= 0).sum()) + len(photos.bad)
         masked = sum(record.action == "photo masked" for record in bad)
-        status = _row_status(len(frame), slots, bad)
+        status = _row_status(len(rows.table), slots, bad)
         if first_row:
             bad = [replace(record, row=record.row + first_row) for record in bad]
         return Predictions(found.values, status, bad, named, named - masked, found.interval, found.sets)
 
-    def raw_rows(self, frame: pd.DataFrame, *, images: str | Path | None = None, first_row: int = 0) -> RawRows:
+    def raw_rows(self, frame: pd.DataFrame | Table, *, images: str | Path | None = None, first_row: int = 0) -> RawRows:
         """Read rows; arguments as for ``predictions``.
 
         Raises:
             DataError: a column that the model needs is missing.
             ConfigError: the model uses photos, and ``images`` does not say where they are."""
-        frame = frame.reset_index(drop=True)
-        require_columns(frame, [n for role in ("number", "category", "date", "image") for n in self.schema.names(role)])
-        arrays = self.preprocessor.transform(frame)
+        table = Table.of(frame)
+        require_columns(table, self.schema.inputs)
+        arrays = self.preprocessor.transform(table)
         photos = files = None
         if self.uses_photos:
             columns = self.schema.names("image")
-            if images is None and needs_folder(frame, columns):
+            if images is None and needs_folder(table.frame, columns):
                 raise ConfigError("This model uses photos: say with images=FOLDER where the paths in the table start.")
-            photos = find_photos(frame, columns, Path(images or ""))
+            photos = find_photos(table.frame.reset_index(drop=True), columns, Path(images or ""))
             files = ImageFiles(photos.files, size=self.image_size, crop=self.crop, follow_links=False)
-        return RawRows(frame=frame, arrays=arrays, photos=photos, files=files, first_row=first_row)
+        return RawRows(table=table, arrays=arrays, photos=photos, files=files, first_row=first_row)
 
     def model_card(self, weights_sha256: str, *, notes: Sequence[str], licence: str) -> str:
         """What the folder holds, for a person who finds it; see ``predictor/card.py``."""
@@ -314,14 +325,14 @@ def number_or_logarithm(target: Target, scaled: np.ndarray) -> np.ndarray:
     return np.log(values) if target.log else values
 
 
-def unreadable_photos(frame: pd.DataFrame, photos: Photos, failures: Mapping[int, str]) -> list[BadInput]:
+def unreadable_photos(table: Table, photos: Photos, failures: Mapping[int, str]) -> list[BadInput]:
     """One record for each place whose photo could not be decoded; ``failures`` is by number of the file."""
     places = np.argwhere(np.isin(photos.slots, list(failures)))
     return [
         BadInput(
             row=int(row),
             column=photos.slot_columns[place],
-            value=shown_cell(frame[photos.slot_columns[place]].iloc[row]),
+            value=shown_cell(table[photos.slot_columns[place]].column.iloc[row]),
             problem=f"{photo_name(photos.files[file])} {failures[file]}",
             action="photo masked",
         )

@@ -132,7 +132,7 @@ class BlendPredictor(Predictor):
             return found
         if isinstance(self.uncertainty, ClassUncertainty):
             return replace(found, sets=self.uncertainty.sets(calibrated, interval))
-        encoded = self.uncertainty.encoder.encode(rows.frame, _photo_means(rows, source))
+        encoded = self.uncertainty.encoder.encode(rows.table, _photo_means(rows, source))
         low, high = self.uncertainty.interval(scaled, encoded, interval)
         return replace(found, interval=(self.target.decode(low), self.target.decode(high)))
 
@@ -150,10 +150,10 @@ class BlendPredictor(Predictor):
             pixels: for models that see them.
         """
         means, photos = _photo_means(rows, source), rows.photos
-        blended = _Blended(self, len(rows.frame))
+        blended = _Blended(self, len(rows.table))
         for fold in self.folds:
             seen = Rows(
-                encoded=fold.encoder.encode(rows.frame, means),
+                encoded=fold.encoder.encode(rows.table, means),
                 layout=fold.layout,
                 slots=None if photos is None else photos.slots,
                 columns=None if photos is None else photos.columns,
@@ -180,7 +180,7 @@ class BlendPredictor(Predictor):
                     found = model.own_features(rows.files, cache, device)
                     if found is not None:
                         own[place, name] = found
-        encoded = [fold.encoder.encode(rows.frame) for fold in self.folds]
+        encoded = [fold.encoder.encode(rows.table) for fold in self.folds]
 
         def mix(mixture: Mixture) -> np.ndarray:
             blended = _Blended(self, len(mixture.table_of))
@@ -258,7 +258,7 @@ class BlendPredictor(Predictor):
         """See ``Predictor``."""
         if model is not None:
             raise ConfigError(f"{content.folder} holds a blend, whose models mixfit makes again: leave out model=.")
-        said, tensors, common = content.said, content.tensors, content.described.common()
+        said, tensors, common = content.said, content.tensors, content.described.common(content.kinds)
         mine: _Saved = from_plain(_Saved, said, "mixfit.json", finite=True)
         classes = len(common["target"].classes or ())
         photo_encoder = backbone = features = None
@@ -276,7 +276,7 @@ class BlendPredictor(Predictor):
         for saved in mine.folds:
             if set(saved.models) != set(shares):
                 raise DataError("the models of a fold are not those that have a share")
-            encoder = RowEncoder.from_dict(saved.encoder)
+            encoder = RowEncoder.from_dict(saved.encoder, content.kinds)
             check_columns(encoder.preprocessor, common["schema"])
             images = len(common["schema"].names("image"))
             layout = Layout.of(encoder, features=features, image_columns=images, classes=classes)
@@ -285,7 +285,7 @@ class BlendPredictor(Predictor):
                 for name, state in saved.models.items()
             }
             folds.append(FoldModels(encoder=encoder, layout=layout, models=fitted))
-        uncertainty = uncertainty_from_dict(mine.uncertainty, as_arrays(tensors, _UNCERTAINTY))
+        uncertainty = uncertainty_from_dict(mine.uncertainty, as_arrays(tensors, _UNCERTAINTY), content.kinds)
         if isinstance(uncertainty, ClassUncertainty) != (classes > 0):
             raise DataError("the uncertainty is not that of the target")
         if isinstance(uncertainty, NumberUncertainty):
@@ -357,4 +357,4 @@ def make_photo_encoder(config: ModelConfig, image_size: int, *, backbone: Backbo
 
 def _photo_means(rows: RawRows, source: ImageFiles | FeatureTable | None) -> PhotoMeans:
     features = source if isinstance(source, FeatureTable) else None
-    return mean_features(len(rows.frame), None if rows.photos is None else rows.photos.slots, features)
+    return mean_features(len(rows.table), None if rows.photos is None else rows.photos.slots, features)

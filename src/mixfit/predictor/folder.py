@@ -17,7 +17,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import mixfit
-from mixfit.choices import Crop, Role
+from mixfit.choices import Crop
+from mixfit.data.columns.kind import Kind as ColumnKind
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import target_from_dict
@@ -73,14 +74,14 @@ class Described:
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     facts: ModelFacts | None = None
 
-    def common(self) -> dict[str, Any]:
-        """Arguments of a predictor of any kind.
+    def common(self, kinds: tuple[ColumnKind, ...]) -> dict[str, Any]:
+        """Arguments of a predictor of any kind, whose columns are of some of these kinds.
 
         Raises:
             DataError: they do not belong together.
         """
-        schema, target = Schema.from_dict(self.schema), target_from_dict(self.target)
-        preprocessor = TablePreprocessor.from_dict(self.preprocessor)
+        schema, target = Schema.from_dict(self.schema, kinds), target_from_dict(self.target)
+        preprocessor = TablePreprocessor.from_dict(self.preprocessor, kinds)
         check_columns(preprocessor, schema)
         if (schema.task == "regression") != (target.classes is None):
             raise DataError("the task is not that of the target")
@@ -100,13 +101,10 @@ def check_columns(preprocessor: TablePreprocessor, schema: Schema) -> None:
     Raises:
         DataError: it is not.
     """
-    found: dict[Role, list[str]] = {
-        "number": [column.name for column in preprocessor.numbers],
-        "date": [column.name for column in preprocessor.dates],
-        "category": [column.name for column in preprocessor.categories],
-    }
-    for role, names in found.items():
-        if names != schema.names(role):
+    found = [(column.role, column.name) for column in preprocessor.columns]
+    wanted = [(kind.role, name) for kind, name in schema.table_columns]
+    for role in dict.fromkeys(role for role, _ in (*wanted, *found)):
+        if [one for one in found if one[0] == role] != [one for one in wanted if one[0] == role]:
             raise DataError(f"the columns of role {role} are not those of the schema")
 
 
@@ -119,10 +117,15 @@ class SavedModel:
     said: dict[str, Any]
     """All of ``mixfit.json``."""
     tensors: dict[str, Tensor]
+    kinds: tuple[ColumnKind, ...]
+    """What its columns can be."""
 
 
-def read_folder(folder: Path) -> SavedModel:
+def read_folder(folder: Path, kinds: tuple[ColumnKind, ...]) -> SavedModel:
     """Read a model folder of any kind, or that of a run.
+
+    Args:
+        kinds: what its columns can be.
 
     Raises:
         DataError: a file is missing or damaged, or a newer mixfit wrote it.
@@ -138,7 +141,7 @@ def read_folder(folder: Path) -> SavedModel:
         raise DataError(f"{folder}/model.safetensors is damaged: {first_line(error)}. Train again.") from error
     with named_in_errors(folder):
         described: Described = from_plain(Described, said, "mixfit.json")
-    return SavedModel(folder=folder, described=described, said=said, tensors=tensors)
+    return SavedModel(folder=folder, described=described, said=said, tensors=tensors, kinds=kinds)
 
 
 @contextmanager

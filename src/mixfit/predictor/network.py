@@ -98,14 +98,14 @@ class NetworkPredictor(Predictor):
             raise ConfigError("One network alone knows no intervals: leave them out, or train with --preset quick.")
         self.model.to(device).eval()
         source = rows.files if rows.files is None or augmentations else self._features_or_files(rows.files, cache)
-        loader = DataLoader(self.dataset(rows, source), SequentialSampler(len(rows.frame), BATCH), device=device)
+        loader = DataLoader(self.dataset(rows, source), SequentialSampler(len(rows.table), BATCH), device=device)
         found = self._run(loader, augmentations)
         values = np.mean([self.target.decode(version) for version in found], axis=0)
         return ModelOutput(values=values, failures={} if source is None else source.failures)
 
     def dataset(self, rows: RawRows, source: ImageFiles | FeatureTable | None) -> MixedDataset:
         """The rows as the network takes them, with pixels or features."""
-        photos, count = rows.photos, len(rows.frame)
+        photos, count = rows.photos, len(rows.table)
         return MixedDataset(
             numeric=torch.from_numpy(rows.arrays.numeric),
             categorical=torch.from_numpy(rows.arrays.categorical),
@@ -127,7 +127,7 @@ class NetworkPredictor(Predictor):
             slots, columns = rows.photos.slots, rows.photos.columns
             features = None if ours is None else all_features(ours.image, rows.files, cache)
         encoder = RowEncoder(preprocessor=self.preprocessor, prefixes=())
-        encoded = encoder.encode(rows.frame, arrays=(rows.arrays.numeric, rows.arrays.categorical))
+        encoded = encoder.encode(rows.table, arrays=(rows.arrays.numeric, rows.arrays.categorical))
 
         def mix(mixture: Mixture) -> np.ndarray:
             mixed = mix_rows(mixture, encoded, encoder, Gallery.of(mixture, slots, columns, features))
@@ -199,7 +199,7 @@ class NetworkPredictor(Predictor):
         cls, content: SavedModel, *, model: OwnNetwork | None = None, models: Sequence[Model] = ()
     ) -> "NetworkPredictor":
         """See ``Predictor``."""
-        common = content.described.common()
+        common = content.described.common(content.kinds)
         mine: _Saved = from_plain(_Saved, content.said, "mixfit.json", finite=True)
         earlier = {"category_width": _WIDEST_CATEGORY}  # of models from before this could be chosen
         config, shape = ModelConfig.from_dict(earlier | mine.model), mine.shape

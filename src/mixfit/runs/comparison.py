@@ -176,7 +176,7 @@ def _needs_table(predictor: Predictor, saved: _HeldBack | None) -> bool:
     if saved is None:
         return True
     roles = ((saved.groups, "group"), (saved.weight, "weight"))
-    return any(told is None and predictor.schema.names(role) for told, role in roles)  # type: ignore[arg-type]
+    return any(told is None and predictor.schema.names(role) for told, role in roles)
 
 
 def _read_table(run: Path, given: Path | None) -> tuple[Path, pd.DataFrame]:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Int64
 from rich.console import Console
 
 from mixfit.config import TextConfig
 from mixfit.console import PlainConsole
+from mixfit.data.columns.cells import Table
 from mixfit.data.columns.target import usable_rows
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.photos.records import Cache
@@ -80,7 +80,8 @@ def explain_run(
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
     images = images or (run_settings(run).data.images if same_table else None) or table.parent
-    train, test, part = _train_and_test(run, frame, predictor, same_table=same_table)
+    cells = Table(frame)
+    train, test, part = _train_and_test(run, cells, predictor, same_table=same_table)
     if rows is not None:
         check_rows(rows, len(frame))
         chosen, how = list(rows), "chosen by number"
@@ -88,14 +89,14 @@ def explain_run(
         assert n is not None
         drawn = np.random.default_rng(seed).permutation(test)[:n]
         chosen, how = np.sort(drawn).tolist(), f"drawn from {len(test):,} {part}"
-    photos = predictor.raw_rows(frame.iloc[chosen], images=images).photos
+    photos = predictor.raw_rows(cells.select(np.array(chosen, dtype=np.int64)), images=images).photos
     if photos is not None and photos.bad and not (photos.slots >= 0).any():
         console.print(no_photos_warning(len(photos.bad), images), markup=False)
     with explained(folder, None):  # before the work, so that none is lost
         folder.mkdir(parents=True, exist_ok=True)
-    background = frame.iloc[train[typical_rows(frame.iloc[train], predictor, BACKGROUND, seed=seed)]]
-    found = explain(predictor, frame, images=images, rows=chosen, background=background, seed=seed, cache=cache)
-    heat, note = _heat_of(predictor, frame, found, images)
+    background = cells.select(train[typical_rows(cells.select(train), predictor, BACKGROUND, seed=seed)])
+    found = explain(predictor, cells, images=images, rows=chosen, background=background, seed=seed, cache=cache)
+    heat, note = _heat_of(predictor, cells, found, images)
     _say(console, table, found, how)
     content = ExplainContent(
         run_name=run.resolve().name,
@@ -112,15 +113,15 @@ def explain_run(
 
 
 def _train_and_test(
-    run: Path, frame: pd.DataFrame, predictor: Predictor, *, same_table: bool
+    run: Path, table: Table, predictor: Predictor, *, same_table: bool
 ) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"], str]:
     """Rows to compare with, rows to draw from, and what these are: of another table, without a split, all are both."""
-    schema, every = predictor.schema, np.arange(len(frame))
-    if schema.target not in frame.columns:
+    schema, every = predictor.schema, np.arange(len(table))
+    if schema.target not in table:
         return every, every, "rows"
     if same_table:
-        usable, _ = usable_rows(frame, schema, 1.0)
-        split = split_of_run(run, frame, schema, usable)
+        usable, _ = usable_rows(table, schema, 1.0)
+        split = split_of_run(run, table, schema, usable)
         if len(split.test):
             return split.train, split.test, "test rows"
         # The models of a blend were fitted on them in all folds but one.
@@ -129,18 +130,16 @@ def _train_and_test(
             split.valid,
             "rows of the folds" if isinstance(predictor, BlendPredictor) else "validation rows",
         )
-    given = [name for name in schema.names("split") if name in frame.columns]
+    given = [name for name in schema.names("split") if name in table]
     if not given:
         return every, every, "rows"
-    labels = split_labels(frame[given[0]])
+    labels = split_labels(table[given[0]])
     train, test = np.flatnonzero(labels == "train"), np.flatnonzero(labels == "test")
     train = train if len(train) else every
     return (train, test, "test rows") if len(test) else (train, every, "rows")
 
 
-def _heat_of(
-    predictor: Predictor, frame: pd.DataFrame, found: Explanation, images: Path
-) -> tuple[list[PhotoHeat], str]:
+def _heat_of(predictor: Predictor, table: Table, found: Explanation, images: Path) -> tuple[list[PhotoHeat], str]:
     """Heat of the photos that matter among the rows that the page shows, and what to say of it."""
     if not found.is_photo.any():
         return [], ""
@@ -151,7 +150,7 @@ def _heat_of(
     if not asked:
         return [], "No photo contributes a tenth to any of these predictions, so none is shown."
     try:
-        heat = photo_heat(predictor, frame, images=images, rows=asked)
+        heat = photo_heat(predictor, table, images=images, rows=asked)
     except ConfigError as error:
         return [], str(error)
     names = [name for name, photo in zip(found.columns, found.is_photo, strict=True) if photo]

@@ -158,7 +158,7 @@ def our_name(mixed: MixedData) -> str:
 
 def truth_of(mixed: MixedData, split: JudgedSplit) -> np.ndarray:
     """The true target of a split, in its unit or as class numbers."""
-    return mixed.target.truth(mixed.frame[mixed.schema.target].iloc[mixed.split.of(split)])
+    return mixed.target.truth(mixed.table[mixed.schema.target].select(mixed.split.of(split)))
 
 
 def rows_of(
@@ -262,7 +262,7 @@ def unreadable(mixed: MixedData) -> list[BadInput]:
     """Photos whose file is there but could not be decoded."""
     if mixed.photos is None:
         return []
-    return in_table_rows(unreadable_photos(mixed.frame, mixed.photos, mixed.photo_failures), mixed.row_numbers)
+    return in_table_rows(unreadable_photos(mixed.table, mixed.photos, mixed.photo_failures), mixed.row_numbers)
 
 
 def say_end(console: Console, run: Run, table: Path, config: DataConfig) -> None:
@@ -386,11 +386,11 @@ def explanation_of(predictor: Predictor, mixed: MixedData, images: Path) -> Mode
     if not len(judged) or not 1 <= len(table) + len(photos) <= EXPLAINED_COLUMNS:
         return None
     rows = np.sort(np.random.default_rng(mixed.seed).permutation(judged)[:EXPLAINED_ROWS])
-    train = mixed.frame.iloc[mixed.split.train]
-    background = train.iloc[typical_rows(train, predictor, BACKGROUND_ROWS, seed=mixed.seed)]
+    train = mixed.table.select(mixed.split.train)
+    background = train.select(typical_rows(train, predictor, BACKGROUND_ROWS, seed=mixed.seed))
     found = explain(
         predictor,
-        mixed.frame,
+        mixed.table,
         images=images,
         rows=rows.tolist(),
         background=background,

@@ -15,6 +15,7 @@ from mixfit.config import TextConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadCounts, BadInput, describe_bad, in_table_rows
 from mixfit.data.checks.copies import without_copies
+from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import judging_weights, usable_rows, without_weightless
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
@@ -102,26 +103,27 @@ def evaluate_table(
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
     chosen = split or ("test" if same_table else "all")
     images = images or (run_settings(run).data.images if same_table else None) or table.parent
-    usable, left_out = usable_rows(frame, predictor.schema, 1.0)
+    cells = Table(frame)
+    usable, left_out = usable_rows(cells, predictor.schema, 1.0)
     if chosen == "all":
         rows = np.flatnonzero(usable)
     else:
         rows = _rows_of(run, table, frame, predictor, usable, chosen, images=images, same_table=same_table)
-    rows, unknown = _with_known_classes(predictor, frame[name], rows)
+    rows, unknown = _with_known_classes(predictor, cells[name], rows)
     if not len(rows):
         raise DataError(f"{table} has no {chosen} row whose target the model knows.")
-    truth = predictor.target.truth(frame[name].iloc[rows])
-    weight = judging_weights(frame, predictor.schema, rows)
-    found = predictor.predictions(frame.iloc[rows], images=images, cache=cache)
+    truth = predictor.target.truth(cells[name].select(rows))
+    weight = judging_weights(cells, predictor.schema, rows)
+    found = predictor.predictions(cells.select(rows), images=images, cache=cache)
     metrics = metrics_for(predictor.schema.task, predictor.target)
-    together = groups_if_known(frame.iloc[rows], predictor.schema)
+    together = groups_if_known(cells.select(rows), predictor.schema)
     judged = Rows("test", truth, {"ours": found.values}, groups=together, weight=weight)
     (score,) = judge(judged, metrics).scores
     by_error = judge_for(predictor.schema.task, predictor.target, truth)
     tables = [
         group_table(
             column,
-            label_column(frame.iloc[rows], column, predictor.schema, images=images, bad=found.bad),
+            label_column(cells.select(rows), column, predictor.schema, images=images, bad=found.bad),
             truth,
             found.values,
             metrics,
@@ -278,12 +280,12 @@ def no_photos_warning(named: int, images: Path) -> str:
     return f" warning: not one of {named} photos was found below {images}; set the folder with --images"
 
 
-def _with_known_classes(predictor: Predictor, column: pd.Series, rows: np.ndarray) -> tuple[np.ndarray, list[BadInput]]:
+def _with_known_classes(predictor: Predictor, column: Cells, rows: np.ndarray) -> tuple[np.ndarray, list[BadInput]]:
     """The rows whose class the model was trained on, and one record for each other, as in training."""
     if predictor.target.classes is None:
         return rows, []
-    known = predictor.target.truth(column.iloc[rows]) >= 0
-    return rows[known], [unknown_class(column, int(row)) for row in rows[~known]]
+    known = predictor.target.truth(column.select(rows)) >= 0
+    return rows[known], [unknown_class(column.column, int(row)) for row in rows[~known]]
 
 
 def _rows_of(
@@ -318,13 +320,13 @@ def _rows_of(
     return positions[split_labels(frame[given[0]].iloc[positions]) == split]
 
 
-def split_of_run(run: Path, frame: pd.DataFrame, schema: Schema, usable: np.ndarray) -> Split:
-    """How the rows of a run's own table were split; positions are those in ``frame``.
+def split_of_run(run: Path, table: pd.DataFrame | Table, schema: Schema, usable: np.ndarray) -> Split:
+    """How the rows of a run's own table were split; positions are those in ``table``.
 
     Args:
         usable: which rows have a target, see ``usable_rows``.
     """
-    kept = read_split(run, len(frame))
+    kept = read_split(run, len(table))
     if kept is not None:
         return Split(*(rows[usable[rows]] for rows in kept.parts().values()))
     said, positions, path = run_settings(run), np.flatnonzero(usable), run / "config.toml"
@@ -334,7 +336,7 @@ def split_of_run(run: Path, frame: pd.DataFrame, schema: Schema, usable: np.ndar
         raise DataError(f"{path} does not say {' and '.join(missing)}, so that its rows cannot be split.")
     with said_by(path):
         found = split_rows(
-            frame.iloc[positions],
+            Table.of(table).select(positions),
             schema,
             valid=said.data.valid,
             test=said.data.test,
@@ -423,7 +425,7 @@ def _warn_of_changes(
 ) -> None:
     """Say what is not as it was in training; of another table only that it is another."""
     columns = predictor.schema.names("image")
-    frame, _ = without_weightless(frame, next(iter(predictor.schema.names("weight")), None))
-    photos = find_photos(frame, columns, images) if same_table and columns else None
+    rows, _ = without_weightless(frame, next(iter(predictor.schema.names("weight")), None))
+    photos = find_photos(rows.frame, columns, images) if same_table and columns else None
     for change in Fingerprint.of(table, photos).changes_since(then, "training")[: None if same_table else 1]:
         console.print(f" warning: {change}", markup=False)

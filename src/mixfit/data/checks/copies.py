@@ -13,8 +13,8 @@ from mixfit.choices import Role
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.checks.photos import PhotoScan, equal_files, near_duplicates
 from mixfit.data.checks.table import Finding, parts_of
+from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
-from mixfit.data.columns.values import plain_cells_problem, to_keys, to_numbers
 from mixfit.data.photos.cells import photo_name
 from mixfit.data.photos.find import Photos
 from mixfit.data.split import Split
@@ -28,23 +28,24 @@ _EXAMPLES = 3
 _SEVERAL = 20  # different numbers; fewer may be levels
 
 
-def row_copies(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
+def row_copies(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
     """Rows that are equal but for the split, and rows that are equal but for ignored columns (ids) too."""
-    exact, certain = _equal_cells(frame, schema, _NOT_CELLS[:1]), _no_chance(frame, schema, _NOT_CELLS)
-    loose = equal_rows(frame, schema)
-    findings = _copies(frame, np.where(certain, exact, -1), parts, "")
+    table = Table.of(table)
+    exact, certain = _equal_cells(table, schema, _NOT_CELLS[:1]), _no_chance(table, schema, _NOT_CELLS)
+    loose = equal_rows(table, schema)
+    findings = _copies(table, np.where(certain, exact, -1), parts, "")
     if (by_chance := (exact >= 0) & ~certain).any():
         equal = int(by_chance.sum()) - len(np.unique(exact[by_chance]))
         text = f"{equal:,} rows equal an earlier row; with so few different cells that may be chance"
         findings.append(Finding("note", text))
     # Groups of rows that are all equal with their ids have been told above.
-    versions = pd.Series(np.where(exact >= 0, exact, -1 - np.arange(len(frame)))).groupby(loose).nunique()
+    versions = pd.Series(np.where(exact >= 0, exact, -1 - np.arange(len(table)))).groupby(loose).nunique()
     loose[np.isin(loose, versions.index[versions.to_numpy() < 2])] = -1
-    return findings + _copies(frame, loose, parts, " but for ignored columns")
+    return findings + _copies(table, loose, parts, " but for ignored columns")
 
 
 def equal_photos(
-    frame: pd.DataFrame,
+    table: pd.DataFrame | Table,
     schema: Schema,
     photos: Photos,
     content: Int64[np.ndarray, " files"],
@@ -55,23 +56,25 @@ def equal_photos(
     Args:
         content: of ``equal_files``.
     """
+    table = Table.of(table)
     users = _shared(photos, content)
     if not len(users):
         return []
     codes, rows = users["photo"].to_numpy(), users["row"].to_numpy()
     torn = _torn(codes, parts[rows])
     count, first = int(codes.max()) + 1, rows[codes == 0][:2]
-    mixed = int(_comes_with_different_targets(frame, schema, users).sum())
-    named = frame.index[first]
+    mixed = int(_comes_with_different_targets(table, schema, users).sum())
+    named = table.index[first]
     text = f"{_photos(count)} (equal bytes) by {len(np.unique(rows)):,} rows, the first by rows {named[0]}"
     text += f" and {named[1]}" + (f"; {mixed} of these photos come with different targets" if mixed else "")
     return [_leak_or_note(text, torn, "of these photos are")]
 
 
 def near_photos(
-    frame: pd.DataFrame, photos: Photos, scan: PhotoScan, parts: Shaped[np.ndarray, " rows"]
+    table: pd.DataFrame | Table, photos: Photos, scan: PhotoScan, parts: Shaped[np.ndarray, " rows"]
 ) -> list[Finding]:
     """Pairs of photos in two rows that look nearly the same, within the split and across it; what was not looked at."""
+    table = Table.of(table)
     pairs, unseen = near_duplicates(scan)
     findings = [Finding("warning", text) for text in unseen]
     rows, places = np.nonzero(photos.slots >= 0)
@@ -81,13 +84,13 @@ def near_photos(
     if len(pairs):
         sides = parts[first_row[pairs]]
         torn = int(((sides[:, 0] != sides[:, 1]) & (sides != "").all(axis=1)).sum())
-        text = f"{len(pairs):,} pairs of photos look nearly the same: {_pair_examples(frame, photos, first_row, pairs)}"
+        text = f"{len(pairs):,} pairs of photos look nearly the same: {_pair_examples(table, photos, first_row, pairs)}"
         findings.append(_leak_or_note(text, torn, "of these pairs are"))
     return findings
 
 
 def without_copies(
-    frame: pd.DataFrame, schema: Schema, split: Split, photos: Photos | None
+    table: pd.DataFrame | Table, schema: Schema, split: Split, photos: Photos | None
 ) -> tuple[Split, list[BadInput]]:
     """Leave training rows out that are copies of validation or test rows, and validation rows that are copies of test
     rows, as the folds of a preset fit on both; one record for each.
@@ -98,16 +101,17 @@ def without_copies(
     Raises:
         DataError: no training row is left, or of some validation rows none.
     """
-    parts = parts_of(split, len(frame))
-    items = [(equal_rows(frame, schema), np.arange(len(frame)), "equals")]
+    table = Table.of(table)
+    parts = parts_of(split, len(table))
+    items = [(equal_rows(table, schema), np.arange(len(table)), "equals")]
     if photos is not None:
         users = _shared(photos, equal_files(photos.files))
-        users = users[~_comes_with_different_targets(frame, schema, users)[users["photo"].to_numpy()]]
+        users = users[~_comes_with_different_targets(table, schema, users)[users["photo"].to_numpy()]]
         items.append((users["photo"].to_numpy(), users["row"].to_numpy(), "has a photo of"))
     reasons: dict[int, str] = {}
     for codes, rows, what in items:
         for row, other in _held_back_twin(codes, rows, parts).items():
-            reasons.setdefault(row, f"{what} row {frame.index[other]}, which is in {parts[other]}")
+            reasons.setdefault(row, f"{what} row {table.index[other]}, which is in {parts[other]}")
     kept = {name: rows[~np.isin(rows, list(reasons))] for name, rows in split.parts().items()}
     for name, called, judging in (("train", "training", "validation or test"), ("valid", "validation", "test")):
         if len(split.parts()[name]) and not len(kept[name]):
@@ -137,59 +141,61 @@ def _held_back_twin(
 
 
 def _copies(
-    frame: pd.DataFrame, groups: Int64[np.ndarray, " rows"], parts: Shaped[np.ndarray, " rows"], but: str
+    table: Table, groups: Int64[np.ndarray, " rows"], parts: Shaped[np.ndarray, " rows"], but: str
 ) -> list[Finding]:
     if not (groups >= 0).any():
         return []
     copies = int((groups >= 0).sum()) - len(np.unique(groups[groups >= 0]))
-    first = frame.index[groups == groups[groups >= 0][0]][:2]
+    first = table.index[groups == groups[groups >= 0][0]][:2]
     what = f"{copies:,} rows are copies of earlier rows" if copies > 1 else "1 row is a copy of an earlier row"
     text = f"{what}{but}, the first is row {first[1]}, of row {first[0]}"
     return [_leak_or_note(text, _torn(groups, parts), "of the copied rows are")]
 
 
-def equal_rows(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
+def equal_rows(table: pd.DataFrame | Table, schema: Schema) -> Int64[np.ndarray, " rows"]:
     """For each row the number of its group of rows that are equal but for ids, -1 where there is none.
 
     Rows that may be equal by chance count as different."""
-    return np.where(_no_chance(frame, schema, _NOT_CELLS), _equal_cells(frame, schema, _NOT_CELLS), -1)
+    table = Table.of(table)
+    return np.where(_no_chance(table, schema, _NOT_CELLS), _equal_cells(table, schema, _NOT_CELLS), -1)
 
 
-def equal_features(frame: pd.DataFrame, schema: Schema) -> Int64[np.ndarray, " rows"]:
+def equal_features(table: pd.DataFrame | Table, schema: Schema) -> Int64[np.ndarray, " rows"]:
     """The same for rows that are equal in all that a model sees of them, whatever their target is."""
-    passed_over = (*_NOT_CELLS, "target")
-    return np.where(_no_chance(frame, schema, passed_over), _equal_cells(frame, schema, passed_over), -1)
+    table, passed_over = Table.of(table), (*_NOT_CELLS, "target")
+    return np.where(_no_chance(table, schema, passed_over), _equal_cells(table, schema, passed_over), -1)
 
 
-def _equal_cells(frame: pd.DataFrame, schema: Schema, passed_over: Sequence[Role]) -> Int64[np.ndarray, " rows"]:
+def _equal_cells(table: Table, schema: Schema, passed_over: Sequence[Role]) -> Int64[np.ndarray, " rows"]:
     """For each row the number of its group of equal rows, -1 where it is alone; columns of some roles do not count."""
     columns = {
-        c.name: _hashable(frame[c.name]) for c in schema.columns if c.role not in passed_over and c.name in frame
+        c.name: _hashable(table[c.name]) for c in schema.columns if c.role not in passed_over and c.name in table
     }
     cells = pd.DataFrame(columns).reset_index(drop=True)
-    codes, twice = np.full(len(frame), -1, dtype=np.int64), cells.duplicated(keep=False).to_numpy()
+    codes, twice = np.full(len(table), -1, dtype=np.int64), cells.duplicated(keep=False).to_numpy()
     if columns and twice.any():
         codes[twice] = cells[twice].groupby(list(cells.columns), dropna=False, sort=False).ngroup().to_numpy()
     return codes
 
 
-def _hashable(column: pd.Series) -> pd.Series:
+def _hashable(cells: Cells) -> pd.Series:
     """Lists and the like as text; plain cells and bytes as they are."""
-    return column if plain_cells_problem(column) in (None, "bytes") else column.map(repr)
+    return cells.column if cells.nested in (None, "bytes") else cells.column.map(repr)
 
 
-def _no_chance(frame: pd.DataFrame, schema: Schema, passed_over: Sequence[Role]) -> Bool[np.ndarray, " rows"]:
+def _no_chance(table: Table, schema: Schema, passed_over: Sequence[Role]) -> Bool[np.ndarray, " rows"]:
     """Rows that can hardly be equal to another by chance: they have a photo, or numbers seldom repeat.
 
     In a table of many copies numbers repeat too, but then they repeat together: as many as there are different rows."""
     numbers = schema.names("number")
     numbers += [schema.target] if schema.task == "regression" and "target" not in passed_over else []
-    most = max((len(np.unique(to_numbers(frame[name]).values)) for name in numbers), default=0)
-    codes = _equal_cells(frame, schema, passed_over)
+    most = max((len(np.unique(table[name].numbers.values)) for name in numbers), default=0)
+    codes = _equal_cells(table, schema, passed_over)
     different = int((codes < 0).sum()) + len(np.unique(codes[codes >= 0]))
-    if most > 0.5 * len(frame) or most > max(0.9 * different, _SEVERAL):
-        return np.ones(len(frame), dtype=bool)
-    return frame[schema.names("image")].notna().any(axis=1).to_numpy(dtype=bool)
+    if most > 0.5 * len(table) or most > max(0.9 * different, _SEVERAL):
+        return np.ones(len(table), dtype=bool)
+    there = [table[name].column.notna().to_numpy(dtype=bool) for name in schema.names("image")]
+    return np.any(there, axis=0) if there else np.zeros(len(table), dtype=bool)
 
 
 def _shared(photos: Photos, content: Int64[np.ndarray, " files"]) -> pd.DataFrame:
@@ -200,12 +206,10 @@ def _shared(photos: Photos, content: Int64[np.ndarray, " files"]) -> pd.DataFram
     return users.assign(photo=np.asarray(pd.factorize(users["photo"])[0], dtype=np.int64))
 
 
-def _comes_with_different_targets(
-    frame: pd.DataFrame, schema: Schema, users: pd.DataFrame
-) -> Bool[np.ndarray, " photos"]:
+def _comes_with_different_targets(table: Table, schema: Schema, users: pd.DataFrame) -> Bool[np.ndarray, " photos"]:
     """Whether the rows of each shared photo disagree about the target."""
-    keys = to_keys(frame[schema.target]).iloc[users["row"]]
-    return (keys.groupby(users["photo"].to_numpy()).nunique() > 1).to_numpy(dtype=bool)
+    codes = pd.Series(table[schema.target].levels.codes[users["row"]])
+    return (codes.where(codes >= 0).groupby(users["photo"].to_numpy()).nunique() > 1).to_numpy(dtype=bool)
 
 
 def _torn(codes: Int64[np.ndarray, " items"], parts: Shaped[np.ndarray, " items"]) -> int:
@@ -226,10 +230,10 @@ def _photos(count: int) -> str:
 
 
 def _pair_examples(
-    frame: pd.DataFrame, photos: Photos, rows: Int64[np.ndarray, " photos"], pairs: Int64[np.ndarray, "pairs 2"]
+    table: Table, photos: Photos, rows: Int64[np.ndarray, " photos"], pairs: Int64[np.ndarray, "pairs 2"]
 ) -> str:
     names = [
-        " and ".join(f"{photo_name(photos.files[file])} (row {frame.index[rows[file]]})" for file in pair)
+        " and ".join(f"{photo_name(photos.files[file])} (row {table.index[rows[file]]})" for file in pair)
         for pair in pairs[:_EXAMPLES].tolist()
     ]
     return "; ".join(names)

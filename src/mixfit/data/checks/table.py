@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int64, Shaped, UInt8
 
+from mixfit.data.columns.cells import Table
 from mixfit.data.columns.facts import id_reason
 from mixfit.data.columns.schema import Schema
-from mixfit.data.columns.values import plain_cells_problem, to_keys, to_numbers
+from mixfit.data.columns.values import Numbers
 from mixfit.data.split import Split, groups_on_two_sides
 
 RATIO = 10
@@ -42,11 +43,11 @@ def parts_of(split: Split, rows: int) -> Shaped[np.ndarray, " rows"]:
     return parts
 
 
-def class_balance(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
+def class_balance(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
     """Classes that are much rarer than others, hardly there to learn, or never there to judge."""
     if schema.task == "regression":
         return []
-    keys = to_keys(frame[schema.target])
+    keys = Table.of(table)[schema.target].keys
     counts = keys.value_counts()
     findings = []
     if counts.iloc[0] >= RATIO * counts.iloc[-1]:
@@ -72,16 +73,16 @@ def class_balance(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray,
     return findings
 
 
-def torn_ids(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
+def torn_ids(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
     """Ids in ignored columns that a drawn split has put on two sides; ``infer_schema`` looks at given splits."""
     if schema.names("split"):
         return []
-    findings = []
+    table, findings = Table.of(table), []
     drawn = parts != ""
     for name in schema.names("ignored"):
-        if not id_reason(name) or plain_cells_problem(frame[name]) is not None:
+        if name not in table or not id_reason(name) or table[name].nested is not None:
             continue
-        keys = to_keys(frame[name])[drawn]
+        keys = table[name].keys[drawn]
         torn = groups_on_two_sides(keys, parts[drawn])
         if not torn:
             continue
@@ -98,12 +99,12 @@ def torn_ids(frame: pd.DataFrame, schema: Schema, parts: Shaped[np.ndarray, " ro
     return findings
 
 
-def far_values(frame: pd.DataFrame, schema: Schema) -> list[Finding]:
+def far_values(table: pd.DataFrame | Table, schema: Schema) -> list[Finding]:
     """Numbers far outside all others, such as -999 for "unknown" or a slip of the decimal point."""
     names = schema.names("number") + ([schema.target] if schema.task == "regression" else [])
-    findings = []
+    table, findings = Table.of(table), []
     for name in names:
-        values = to_numbers(frame[name]).values
+        values = table[name].numbers.values
         for side in (1.0, -1.0):
             far = _far_above(side * values)
             if far.any():
@@ -114,7 +115,7 @@ def far_values(frame: pd.DataFrame, schema: Schema) -> list[Finding]:
                     Finding(
                         "warning",
                         f"{name}: {shown} far outside the others ({rest.min():g} to {rest.max():g}), such as "
-                        f"{values[row]:g} in row {frame.index[row]}: a slip, another unit, or a word for missing?",
+                        f"{values[row]:g} in row {table.index[row]}: a slip, another unit, or a word for missing?",
                     )
                 )
     return findings
@@ -163,7 +164,7 @@ class Pairing:
 def compare_with_shuffled(
     pictures: UInt8[np.ndarray, "pictures side side 3"],
     picture_of_row: Int64[np.ndarray, " rows"],
-    frame: pd.DataFrame,
+    table: pd.DataFrame | Table,
     schema: Schema,
 ) -> Pairing | None:
     """Compare the association of photos and rows with that of shuffled photos; None where there is too little to tell.
@@ -173,7 +174,7 @@ def compare_with_shuffled(
     Args:
         pictures: small pictures in any order, perhaps of other columns too.
         picture_of_row: which of them the photo of each row is; -1 where the row has none.
-        frame: the rows.
+        table: the rows.
         schema: which of their cells to compare with.
     """
     rows, rng = np.flatnonzero(picture_of_row >= 0), np.random.default_rng(0)
@@ -181,10 +182,10 @@ def compare_with_shuffled(
         rows = np.sort(rng.choice(rows, MOST_ROWS, replace=False))
     if len(rows) < LEAST_ROWS:
         return None
-    cells = table_features(frame.iloc[rows], schema)
+    cells = table_features(Table.of(table).select(rows), schema)
     if not cells.shape[1]:
         return None
-    own_next_previous = np.concatenate([picture_of_row[(rows + shift) % len(frame)] for shift in (0, 1, -1)])
+    own_next_previous = np.concatenate([picture_of_row[(rows + shift) % len(table)] for shift in (0, 1, -1)])
     colours = _standardised(_coarse(pictures[own_next_previous]), own_next_previous >= 0)
     own, after, before = colours.reshape(3, len(rows), -1)
     orders = np.stack([rng.permutation(len(rows)) for _ in range(SHUFFLES)])
@@ -196,19 +197,20 @@ def compare_with_shuffled(
     return Pairing(own=share(own), next_row=share(after), previous_row=share(before), rows=len(rows))
 
 
-def table_features(frame: pd.DataFrame, schema: Schema) -> Float32[np.ndarray, "rows features"]:
+def table_features(table: pd.DataFrame | Table, schema: Schema) -> Float32[np.ndarray, "rows features"]:
     """Numbers and the frequent levels of categories and classes, each with mean 0 and standard deviation 1."""
-    blocks: list[np.ndarray] = []
+    table, blocks = Table.of(table), list[np.ndarray]()
     for column in schema.columns:
-        if column.role == "number" or (column.role == "target" and schema.task == "regression"):
-            values = pd.Series(to_numbers(frame[column.name]).values).rank().to_numpy()  # ranks: no outlier decides
-            blocks.append(values[:, None])
-        elif column.role in ("category", "target"):
-            keys = to_keys(frame[column.name])
+        if column.role not in ("number", "category", "target"):
+            continue
+        if isinstance(found := schema.typed(table, column.name), Numbers):
+            blocks.append(pd.Series(found.values).rank().to_numpy()[:, None])  # ranks: no outlier decides
+        else:
+            keys = table[column.name].keys
             levels = keys.value_counts().index[:_LEVELS]
             blocks.append(keys.to_numpy(dtype=object)[:, None] == levels.to_numpy(dtype=object)[None, :])
     if not blocks:
-        return np.zeros((len(frame), 0), dtype=np.float32)
+        return np.zeros((len(table), 0), dtype=np.float32)
     values = np.concatenate([block.astype(np.float32) for block in blocks], axis=1)
     return _standardised(values, np.ones(len(values), dtype=bool))
 

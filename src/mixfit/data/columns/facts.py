@@ -5,12 +5,14 @@ In: a column, or two. Out: counts, shares and short reasons. Decides no role its
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float
 
-from mixfit.data.columns.values import Numbers, is_day_first, to_keys, to_numbers, to_times
+from mixfit.data.columns.cells import Cells
+from mixfit.data.columns.values import MISSING_WORDS, Dates, Levels, Numbers, dates_of_levels, show_day_first
 
 ID_WORDS = frozenset(["id", "uuid", "guid"])
 CODE_WORDS = frozenset(
@@ -19,27 +21,46 @@ CODE_WORDS = frozenset(
 TEXT_LEVELS = 20
 """Up to so many different cells are levels of a category, however few rows there are."""
 
+UNIQUE_ROWS = 10
+"""With fewer rows, "all cells differ" says nothing."""
+
 _TEXT_SHARE = 0.5
+_DATE_SHARE = 0.9  # of the cells must be dates
 _IMAGE_ENDING = r"(?i)(\.(?:jpe?g|png|webp|bmp|gif|tiff?))$"
 _SAMPLE = 20_000  # cells; enough for a share
+Cut = TypeVar("Cut", pd.Series, np.ndarray)
 
 
 @dataclass(frozen=True)
 class Facts:
     """A column and what can be counted in it; each count is made when first asked for."""
 
-    name: str
-    column: pd.Series
+    cells: Cells
 
-    @cached_property
+    @property
+    def name(self) -> str:
+        """Of the column."""
+        return self.cells.name
+
+    @property
+    def column(self) -> pd.Series:
+        """The cells as they came."""
+        return self.cells.column
+
+    @property
     def keys(self) -> pd.Series:
         """Canonical keys, NaN = empty."""
-        return to_keys(self.column)
+        return self.cells.keys
 
-    @cached_property
+    @property
     def numbers(self) -> Numbers:
         """The column as numbers."""
-        return to_numbers(self.column)
+        return self.cells.numbers
+
+    @property
+    def dates(self) -> Dates:
+        """The column as dates."""
+        return self.cells.dates()
 
     @cached_property
     def finite(self) -> Float[np.ndarray, " cells"]:
@@ -54,17 +75,17 @@ class Facts:
     @cached_property
     def count(self) -> int:
         """Cells that are not empty."""
-        return int(self.keys.notna().sum())
+        return int((self.cells.levels.codes >= 0).sum())
+
+    @cached_property
+    def counts(self) -> pd.Series:
+        """How often each key is there, the most frequent first."""
+        return self.keys.value_counts()
 
     @cached_property
     def distinct(self) -> int:
         """Different keys."""
-        return int(self.keys.nunique())
-
-    @cached_property
-    def times(self) -> tuple[Shaped[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
-        """The column as dates (NaT = none), and the cells that hold something else."""
-        return to_times(self.column, day_first=is_day_first(self.column))
+        return len(self.counts)
 
     @cached_property
     def distinct_numbers(self) -> int:
@@ -89,7 +110,31 @@ class Facts:
     @cached_property
     def boolean(self) -> bool:
         """All cells are true or false, as words or typed."""
-        return bool(self.count) and bool(self.keys.dropna().isin(["True", "False"]).all())
+        return bool(self.count) and bool(self.counts.index.isin(["True", "False"]).all())
+
+    @property
+    def numeric(self) -> bool:
+        """Every cell that is not empty or infinite is a number, and is not typed as a level."""
+        return bool(len(self.finite)) and self.stray == 0 and not isinstance(self.cells.dtype, pd.CategoricalDtype)
+
+    @property
+    def mostly_numeric(self) -> bool:
+        """More cells are numbers than are something else."""
+        return len(self.finite) > self.stray and not isinstance(self.cells.dtype, pd.CategoricalDtype)
+
+    @cached_property
+    def date_reason(self) -> str:
+        """Why the column is one of dates: its type, texts, or digits under a name that says "date"; empty if it is
+        none."""
+        if pd.api.types.is_datetime64_any_dtype(self.cells.dtype) or isinstance(self.cells.dtype, pd.PeriodDtype):
+            return "typed as dates"
+        if self.boolean:
+            return ""
+        if self.numeric:
+            return "digits such as 20200131" if _digits_of_dates(self) else ""
+        if self.mostly_numeric or date_share(self) < _DATE_SHARE:
+            return ""
+        return f"dates such as {short(next(key for key in self.keys.dropna() if key.lower() not in MISSING_WORDS))}"
 
     @cached_property
     def number_kind(self) -> str:
@@ -142,13 +187,41 @@ def image_share(fact: Facts) -> tuple[float, str]:
     return (len(endings) / len(names), str(endings.mode().iloc[0])) if len(endings) else (0.0, "")
 
 
+def counts_rows(fact: Facts) -> bool:
+    """Whether the cells are 0, 1, 2, ... or 1, 2, 3, ..."""
+    if len(fact.column) < UNIQUE_ROWS or len(fact.finite) < len(fact.column):
+        return False
+    return bool(fact.finite[0] in (0, 1) and (np.diff(fact.finite) == 1).all())
+
+
+def _digits_of_dates(fact: Facts) -> bool:
+    """8 digits each, which a date could be written as, and the name says that it is."""
+    if not fact.whole or "date" not in name_words(fact.name) or id_reason(fact.name):
+        return False
+    return bool(fact.counts.index.str.fullmatch("[12][0-9]{7}").all()) and not fact.dates.unparsable.any()
+
+
+def infinite_note(fact: Facts) -> str:
+    """How many cells are infinite."""
+    infinite = int(fact.numbers.infinite.sum())
+    return f"{infinite} of {len(fact.column)} cells are infinite, treated as missing" if infinite else ""
+
+
+def short(text: str) -> str:
+    """A cell in quotes, shortened."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
 def date_share(fact: Facts) -> float:
     """Share of the cells, missing words aside, that are dates."""
-    cells = _sample(fact.keys.dropna())
-    times, unparsable = to_times(cells, day_first=is_day_first(cells))
-    dates = int((~np.isnat(times)).sum())
-    return dates / max(dates + int(unparsable.sum()), 1)
+    levels = fact.cells.levels
+    there = _sample(levels.codes[levels.codes >= 0])
+    used, codes = np.unique(there, return_inverse=True)
+    sample = Levels(codes, levels.names[used])
+    found = dates_of_levels(sample, day_first=show_day_first(sample))
+    dates = int((~np.isnat(found.times)).sum())
+    return dates / max(dates + int(found.unparsable.sum()), 1)
 
 
-def _sample(cells: pd.Series) -> pd.Series:
-    return cells.iloc[:: max(1, len(cells) // _SAMPLE)]
+def _sample(cells: Cut) -> Cut:
+    return cells[:: max(1, len(cells) // _SAMPLE)]

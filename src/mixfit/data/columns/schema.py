@@ -6,11 +6,14 @@ Does not look at data: how roles are found out is in ``infer``."""
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixfit.choices import ROLES, TASKS, Role, Task
+from mixfit.choices import OTHER_ROLES, TASKS, Role, Task
+from mixfit.data.columns.cells import Table, Typed
+from mixfit.data.columns.kind import Kind
+from mixfit.data.columns.kinds import KINDS
 from mixfit.errors import DataError, did_you_mean
 from mixfit.files import read_json
 
@@ -50,6 +53,8 @@ class Schema:
     task_reason: str
     rows: int
     """Number of rows of the table that the roles were found in."""
+    kinds: tuple[Kind, ...] = field(default=KINDS, repr=False, compare=False)
+    """What its columns can be."""
 
     @property
     def target(self) -> str:
@@ -59,6 +64,40 @@ class Schema:
     def names(self, role: Role) -> list[str]:
         """Names of the columns with this role, in the order of the table."""
         return [column.name for column in self.columns if column.role == role]
+
+    @property
+    def table_columns(self) -> list[tuple[Kind, str]]:
+        """What models get as arrays: the columns of each kind, in the order of the arrays."""
+        return [(kind, name) for kind in self.kinds if kind.state is not None for name in self.names(kind.role)]
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of all columns that models see, photos included; by kind."""
+        return [name for kind in self.kinds for name in self.names(kind.role)]
+
+    @property
+    def features(self) -> list[str]:
+        """Names of those that models get as arrays, in the order of the table."""
+        found = {name for _, name in self.table_columns}
+        return [column.name for column in self.columns if column.name in found]
+
+    def kind_of(self, name: str) -> Kind | None:
+        """Of a column; None for one that models do not see."""
+        role = next((column.role for column in self.columns if column.name == name), "ignored")
+        return next((kind for kind in self.kinds if kind.role == role), None)
+
+    @property
+    def used(self) -> list[str]:
+        """Names of the columns that are not ignored, the target aside, in the order of the table."""
+        return [column.name for column in self.columns if column.role not in ("ignored", "target")]
+
+    def typed(self, table: Table, name: str) -> Typed:
+        """A column as its kind reads it; a target of numbers and weights as numbers, all others as levels."""
+        kind, cells = self.kind_of(name), table[name]
+        if kind is not None:
+            return kind.parse(cells)
+        numbers = (*self.names("weight"), *([self.target] if self.task == "regression" else []))
+        return cells.numbers if name in numbers else cells.levels
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, texts and integers, ready for JSON."""
@@ -70,8 +109,11 @@ class Schema:
         }
 
     @classmethod
-    def from_dict(cls, data: Any) -> "Schema":
+    def from_dict(cls, data: Any, kinds: tuple[Kind, ...] | None = KINDS) -> "Schema":
         """Read what ``to_dict`` gave, possibly edited by hand.
+
+        Args:
+            kinds: what its columns can be; None takes any role, for a schema that is only shown.
 
         Raises:
             DataError: a key is missing, unknown or of the wrong type, a role or task does not exist, two columns have
@@ -80,7 +122,7 @@ class Schema:
         _check_keys(data, {"task": str, "task_reason": str, "rows": int, "columns": list}, where="the schema")
         if data["task"] not in TASKS:
             raise DataError(f"the schema has the task {data['task']!r}; it must be one of {', '.join(TASKS)}.")
-        columns = tuple(_column_from_dict(entry, place) for place, entry in enumerate(data["columns"]))
+        columns = tuple(_column_from_dict(entry, place, kinds) for place, entry in enumerate(data["columns"]))
         twice = [name for name, count in Counter(column.name for column in columns).items() if count > 1]
         if twice:
             raise DataError(f"the schema has {len(twice)} column names more than once, the first is {twice[0]!r}.")
@@ -90,7 +132,9 @@ class Schema:
                 listed = f": {', '.join(map(repr, names))}" if names else ""
                 wanted = "exactly" if role == "target" else "at most"
                 raise DataError(f"the schema has {len(names)} columns with role {role}{listed}; it needs {wanted} one.")
-        return cls(columns=columns, task=data["task"], task_reason=data["task_reason"], rows=data["rows"])
+        return cls(
+            columns=columns, task=data["task"], task_reason=data["task_reason"], rows=data["rows"], kinds=kinds or KINDS
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the schema as JSON, made to be read and edited."""
@@ -98,26 +142,36 @@ class Schema:
         Path(path).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> "Schema":
-        """Read a ``schema.json``.
+    def load(cls, path: str | Path, kinds: tuple[Kind, ...] | None = KINDS) -> "Schema":
+        """Read a ``schema.json``; ``kinds`` as for ``from_dict``.
 
         Raises:
             DataError: the file cannot be read, is no JSON, or is not a schema.
         """
         data = read_json(Path(path))
         try:
-            return cls.from_dict(data)
+            return cls.from_dict(data, kinds)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 
 
-def _column_from_dict(entry: Any, place: int) -> Column:
+def roles_of(kinds: tuple[Kind, ...]) -> tuple[Role, ...]:
+    """Every role that a column can have."""
+    return (*(kind.role for kind in kinds), *OTHER_ROLES)
+
+
+ROLES = roles_of(KINDS)
+"""Those that there are where nothing else is said."""
+
+
+def _column_from_dict(entry: Any, place: int, kinds: tuple[Kind, ...] | None) -> Column:
     where = f"column {place} of the schema"
     _check_keys(entry, {"name": str, "role": str, "reason": str, "missing": int, "note": str}, where=where)
-    if entry["role"] not in ROLES:
-        hint = did_you_mean(entry["role"], ROLES)
+    roles = roles_of(kinds or ())
+    if kinds is not None and entry["role"] not in roles:
+        hint = did_you_mean(entry["role"], roles)
         raise DataError(
-            f"{where}, {entry['name']!r}, has the unknown role {entry['role']!r}.{hint} roles: {', '.join(ROLES)}"
+            f"{where}, {entry['name']!r}, has the unknown role {entry['role']!r}.{hint} roles: {', '.join(roles)}"
         )
     return Column(**entry)
 

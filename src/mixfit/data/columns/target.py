@@ -4,7 +4,7 @@ In: the target column of the training rows. Out: scaled numbers or class indices
 Imports nothing from ``nn`` or ``training``; fitted on whatever rows are handed in, so hand in training rows only."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from mixfit.choices import Task
 from mixfit.data.bad_inputs import BadInput, in_table_rows
+from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
-from mixfit.data.columns.values import Moments, moments, to_keys, to_numbers
+from mixfit.data.columns.values import Moments, moments, standardise, to_numbers
 from mixfit.errors import DataError
 from mixfit.files import from_plain
 from mixfit.weighted import taken
@@ -23,6 +24,10 @@ WEIGHTLESS = "row of weight 0 left out"
 _LARGEST = float(np.finfo(np.float64).max)
 _LARGEST_EXPONENT = 700.0  # exp(709.8) is beyond float64
 _LARGEST_SCALED = 1e30  # within float32, and its square too is no surprise to anybody
+
+
+Column: TypeAlias = pd.Series | Cells
+"""Cells of a target, as they came or read already."""
 
 
 @runtime_checkable
@@ -41,13 +46,13 @@ class Target(Protocol):
     def log(self) -> bool:
         """True when the network is trained on the logarithm."""
 
-    def encode(self, column: pd.Series) -> Shaped[np.ndarray, " rows"]:
+    def encode(self, column: Column) -> Shaped[np.ndarray, " rows"]:
         """What the network is trained on: float32 (nan = missing) or int64 class index (-1 = missing or unseen)."""
 
     def decode(self, outputs: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "rows ..."]:
         """Raw outputs as float64: numbers in the target's unit, or probabilities that sum to 1."""
 
-    def truth(self, column: pd.Series) -> Shaped[np.ndarray, " rows"]:
+    def truth(self, column: Column) -> Shaped[np.ndarray, " rows"]:
         """The column as metrics want it: float64 numbers exactly as they are (nan = missing), or class indices."""
 
     def decode_truth(self, encoded: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " rows"]:
@@ -66,7 +71,7 @@ class RegressionTarget:
     std: float
 
     @classmethod
-    def fit(cls, train_values: pd.Series, weight: Float[np.ndarray, " rows"] | None = None) -> "RegressionTarget":
+    def fit(cls, train_values: Column, weight: Float[np.ndarray, " rows"] | None = None) -> "RegressionTarget":
         """Learn the scale from the training rows; missing cells are passed over.
 
         Args:
@@ -74,18 +79,17 @@ class RegressionTarget:
         Raises:
             DataError: no cell is a number, or all numbers are the same.
         """
-        values = to_numbers(train_values).values
+        cells = Cells.of(train_values)
+        values = cells.numbers.values
         finite = np.isfinite(values)
         values, weight = values[finite], taken(weight, finite)
         if not len(values):
-            raise DataError(
-                f"none of the {len(train_values)} training rows has a number as target {train_values.name!r}."
-            )
+            raise DataError(f"none of the {len(cells)} training rows has a number as target {cells.name!r}.")
         log = wants_log(values, weight)
         found = moments(np.log(values) if log else values, weight)
         if found.std == 0:
             raise DataError(
-                f"the target {train_values.name!r} is {values[0]:g} in all {len(values)} training rows: "
+                f"the target {cells.name!r} is {values[0]:g} in all {len(values)} training rows: "
                 "there is nothing to learn; choose another target."
             )
         return cls(log=log, mean=found.mean, std=found.std)
@@ -100,9 +104,9 @@ class RegressionTarget:
         """One number."""
         return 1
 
-    def encode(self, column: pd.Series) -> Float[np.ndarray, " rows"]:
+    def encode(self, column: Column) -> Float[np.ndarray, " rows"]:
         """float32 z-scores, nan where missing; under a logarithm, numbers that are not above 0 count as -10."""
-        values = to_numbers(column).values
+        values = Cells.of(column).numbers.values
         if not self.log:
             scaled = standardise(values, Moments(self.mean, self.std, 0.0))
         else:
@@ -119,9 +123,9 @@ class RegressionTarget:
             return np.exp(np.clip(values, -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
         return np.clip(values, -_LARGEST, _LARGEST)
 
-    def truth(self, column: pd.Series) -> Float[np.ndarray, " rows"]:
+    def truth(self, column: Column) -> Float[np.ndarray, " rows"]:
         """The numbers of the column, not rounded by scaling and back."""
-        return to_numbers(column).values
+        return Cells.of(column).numbers.values
 
     def decode_truth(self, encoded: Shaped[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
         """The numbers themselves, as ``decode``."""
@@ -139,17 +143,19 @@ class ClassTarget:
     classes: tuple[str, ...]
 
     @classmethod
-    def fit(cls, train_values: pd.Series) -> "ClassTarget":
+    def fit(cls, train_values: Column) -> "ClassTarget":
         """Learn the classes of the training rows; missing cells are passed over.
 
         Raises:
             DataError: there are fewer than two classes.
         """
-        keys = to_keys(train_values).dropna().unique().tolist()
+        cells = Cells.of(train_values)
+        levels = cells.levels
+        keys = levels.names[pd.unique(levels.codes[levels.codes >= 0])].tolist()
         if len(keys) < 2:
             only = f"only the class {keys[0]!r}" if keys else "no class at all"
             raise DataError(
-                f"the {len(train_values)} training rows have {only} in the target {train_values.name!r}; "
+                f"the {len(cells)} training rows have {only} in the target {cells.name!r}; "
                 "at least 2 classes are needed."
             )
         return cls(sort_classes(keys))
@@ -164,9 +170,11 @@ class ClassTarget:
         """Classes have no logarithm."""
         return False
 
-    def encode(self, column: pd.Series) -> Int64[np.ndarray, " rows"]:
+    def encode(self, column: Column) -> Int64[np.ndarray, " rows"]:
         """int64 index into ``classes``, -1 where missing or not seen in training."""
-        return pd.Index(self.classes, dtype="str").get_indexer(to_keys(column)).astype(np.int64)
+        levels = Cells.of(column).levels
+        places = pd.Index(self.classes, dtype="str").get_indexer(levels.names).astype(np.int64)
+        return np.append(places, -1)[levels.codes]
 
     def decode(self, outputs: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "rows ..."]:
         """Probabilities from logits (softmax), float64."""
@@ -174,7 +182,7 @@ class ClassTarget:
         powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return powers / powers.sum(axis=-1, keepdims=True)
 
-    def truth(self, column: pd.Series) -> Int64[np.ndarray, " rows"]:
+    def truth(self, column: Column) -> Int64[np.ndarray, " rows"]:
         """Class indices, -1 where missing or unseen."""
         return self.encode(column)
 
@@ -188,7 +196,7 @@ class ClassTarget:
 
 
 def fit_target(
-    train_values: pd.Series, task: Task, weight: Float[np.ndarray, " rows"] | None = None
+    train_values: Column, task: Task, weight: Float[np.ndarray, " rows"] | None = None
 ) -> RegressionTarget | ClassTarget:
     """Fit the target that suits the task on the training rows.
 
@@ -222,7 +230,7 @@ def target_from_dict(data: Any) -> RegressionTarget | ClassTarget:
 
 
 def usable_rows(
-    frame: pd.DataFrame, schema: Schema, max_missing: float = 0.05
+    table: pd.DataFrame | Table, schema: Schema, max_missing: float = 0.05
 ) -> tuple[Bool[np.ndarray, " rows"], list[BadInput]]:
     """Which rows have a target to learn from, and one record for each that has none.
 
@@ -232,41 +240,41 @@ def usable_rows(
     Raises:
         DataError: more than the share ``max_missing`` of the other rows, or all of them, have no usable target.
     """
-    counted, without_weight = counted_rows(frame, next(iter(schema.names("weight")), None))
+    table = Table.of(table)
+    counted, without_weight = counted_rows(table, next(iter(schema.names("weight")), None))
     if without_weight:
         positions = np.flatnonzero(counted)
-        usable = np.zeros(len(frame), dtype=bool)
-        inner, missing = _with_target(frame.iloc[positions], schema, max_missing)
+        usable = np.zeros(len(table), dtype=bool)
+        inner, missing = _with_target(table.select(positions), schema, max_missing)
         usable[positions[inner]] = True
         return usable, sorted([*without_weight, *in_table_rows(missing, positions)], key=lambda record: record.row)
-    return _with_target(frame, schema, max_missing)
+    return _with_target(table, schema, max_missing)
 
 
-def _with_target(
-    frame: pd.DataFrame, schema: Schema, max_missing: float
-) -> tuple[Bool[np.ndarray, " rows"], list[BadInput]]:
+def _with_target(table: Table, schema: Schema, max_missing: float) -> tuple[Bool[np.ndarray, " rows"], list[BadInput]]:
     """See ``usable_rows``; for rows that all count."""
-    column = frame[schema.target]
+    cells = table[schema.target]
     if schema.task == "regression":
-        numbers = to_numbers(column)
+        numbers = cells.numbers
         usable = np.isfinite(numbers.values)
         problem = np.where(numbers.unparsable, "target is not a number", "target is missing")
         problem[numbers.infinite] = "target is infinite"
     else:
-        keys = to_keys(column)
-        infinite = pd.api.types.is_float_dtype(column.dtype) & keys.isin(["inf", "-inf"]).to_numpy(dtype=bool)
-        usable = keys.notna().to_numpy(dtype=bool) & ~infinite
+        levels = cells.levels
+        words = pd.api.types.is_float_dtype(cells.dtype) & levels.names.isin(["inf", "-inf"])
+        infinite = np.append(words, np.False_)[levels.codes]
+        usable = (levels.codes >= 0) & ~infinite
         problem = np.where(infinite, "target is infinite", "target is missing")
     bad = np.flatnonzero(~usable)
-    if len(bad) > max_missing * len(frame) or len(bad) == len(frame):
-        share = min(1.0, np.ceil(len(bad) / max(len(frame), 1) * 100) / 100)
+    if len(bad) > max_missing * len(cells) or len(bad) == len(cells):
+        share = min(1.0, np.ceil(len(bad) / max(len(cells), 1) * 100) / 100)
         wanted = "a number" if schema.task == "regression" else "a class"
         cure = "check the column" if share == 1 else f"--max-missing-target {share:g} leaves those rows out"
         raise DataError(
-            f"{len(bad)} of {len(frame)} cells of the target {schema.target!r} are not {wanted}, "
-            f"the first in row {column.index[bad[0]] if len(bad) else 0}; {cure}."
+            f"{len(bad)} of {len(cells)} cells of the target {schema.target!r} are not {wanted}, "
+            f"the first in row {cells.index[bad[0]] if len(bad) else 0}; {cure}."
         )
-    cells = column.iloc[bad].astype(object)
+    shown = cells.column.iloc[bad].astype(object)
     return usable, [
         BadInput(
             row=int(row),
@@ -275,11 +283,11 @@ def _with_target(
             problem=str(problem[row]),
             action="row left out",
         )
-        for row, cell in zip(bad, cells, strict=True)
+        for row, cell in zip(bad, shown, strict=True)
     ]
 
 
-def counted_rows(frame: pd.DataFrame, column: str | None) -> tuple[Bool[np.ndarray, " rows"], list[BadInput]]:
+def counted_rows(table: pd.DataFrame | Table, column: str | None) -> tuple[Bool[np.ndarray, " rows"], list[BadInput]]:
     """Which rows have another weight than 0, and one record for each of the others, which leave with all they hold.
 
     Args:
@@ -287,32 +295,34 @@ def counted_rows(frame: pd.DataFrame, column: str | None) -> tuple[Bool[np.ndarr
     Raises:
         DataError: no row counts.
     """
-    if column is None or column not in frame.columns:
-        return np.ones(len(frame), dtype=bool), []
-    counted = to_numbers(frame[column]).values != 0
-    if len(frame) and not counted.any():
-        raise DataError(f"All {len(frame)} weights in column {column!r} are 0, so that no row counts.")
+    table = Table.of(table)
+    if column is None or column not in table:
+        return np.ones(len(table), dtype=bool), []
+    counted = table[column].numbers.values != 0
+    if len(table) and not counted.any():
+        raise DataError(f"All {len(table)} weights in column {column!r} are 0, so that no row counts.")
     return counted, [
         BadInput(row=int(row), column=column, value="0", problem="weight is 0", action=WEIGHTLESS)
         for row in np.flatnonzero(~counted)
     ]
 
 
-def without_weightless(frame: pd.DataFrame, column: str | None) -> tuple[pd.DataFrame, list[BadInput]]:
+def without_weightless(table: pd.DataFrame | Table, column: str | None) -> tuple[Table, list[BadInput]]:
     """The rows of a table that count, and one record for each other.
 
     Args:
-        frame: with rows numbered from 0.
+        table: with rows numbered from 0.
         column: as for ``counted_rows``.
     Returns:
-        A frame whose index has the numbers that its rows had in the table.
+        A table whose index has the numbers that its rows had; nothing that is found out of it comes from the others.
     """
-    counted, records = counted_rows(frame, column)
-    return (frame[counted] if records else frame), records
+    table = Table.of(table)
+    counted, records = counted_rows(table, column)
+    return (Table(table.frame[counted]) if records else table), records
 
 
 def row_weights(
-    frame: pd.DataFrame, schema: Schema, training_rows: Int64[np.ndarray, " train"]
+    table: pd.DataFrame | Table, schema: Schema, training_rows: Int64[np.ndarray, " train"]
 ) -> Float32[np.ndarray, " rows"] | None:
     """Weights with a mean of 1 over the training rows; rows that only judge may lack one and then weigh 1.
 
@@ -321,7 +331,7 @@ def row_weights(
     rare category is, how far a mean may be wrong) counts rows.
 
     Args:
-        frame: without rows of weight 0 among the training rows, see ``counted_rows``.
+        table: without rows of weight 0 among the training rows, see ``counted_rows``.
     Returns:
         None if no column has the role.
     Raises:
@@ -330,12 +340,13 @@ def row_weights(
     names = schema.names("weight")
     if not names:
         return None
-    values = to_numbers(frame[names[0]]).values
+    table = Table.of(table)
+    values = table[names[0]].numbers.values
     wrong = training_rows[~(values[training_rows] >= 0)]
     if len(wrong):
         raise DataError(
             f"{len(wrong)} of {len(training_rows)} training rows have a weight in column {names[0]!r} that is missing, "
-            f"negative or no number, the first is row {frame.index[wrong[0]]}; give each a weight of at least 0."
+            f"negative or no number, the first is row {table.index[wrong[0]]}; give each a weight of at least 0."
         )
     largest = values[training_rows].max()  # the sum of huge weights would overflow
     scaled = values / largest
@@ -345,19 +356,20 @@ def row_weights(
 
 
 def judging_weights(
-    frame: pd.DataFrame, schema: Schema, rows: Int64[np.ndarray, " rows"]
+    table: pd.DataFrame | Table, schema: Schema, rows: Int64[np.ndarray, " rows"]
 ) -> Float32[np.ndarray, " rows"] | None:
     """Weights of rows that a finished model is judged by, with a mean of 1; a row without one counts as 1.
 
     Returns:
         None if no column has the role, or if the table lacks it.
     """
-    names = [name for name in schema.names("weight") if name in frame.columns]
+    table = Table.of(table).select(rows)
+    names = [name for name in schema.names("weight") if name in table]
     if not names:
         return None
-    values = to_numbers(frame[names[0]].iloc[rows]).values
+    values = table[names[0]].numbers.values
     usable = values >= 0
-    known = frame.iloc[rows[usable]]
+    known = table.select(np.flatnonzero(usable))
     weights = np.ones(len(rows), dtype=np.float32)
     if len(known) and values[usable].any():
         found = row_weights(known, schema, np.arange(len(known)))
@@ -380,11 +392,3 @@ def sort_classes(keys: list[str]) -> tuple[str, ...]:
     if np.isfinite(values).all():
         return tuple(key for _, key in sorted(zip(values.tolist(), keys, strict=True)))
     return tuple(sorted(keys))
-
-
-def standardise(values: Float[np.ndarray, " rows"], scale: Moments) -> Float[np.ndarray, " rows"]:
-    """z-scores without overflow on the way; all 0 (nan stays nan) where the standard deviation is 0."""
-    if scale.std == 0:
-        return values * 0.0
-    with np.errstate(over="ignore"):  # beyond float64 is clipped by the callers
-        return (values / 4 - scale.mean / 4) / (scale.std / 4)

@@ -72,6 +72,43 @@ class Numbers:
     infinite: Bool[np.ndarray, " rows"]
     """The part of ``unparsable`` that is infinite or beyond float64 ("inf", "1e400")."""
 
+    def take(self, rows: Int64[np.ndarray, " some"]) -> "Numbers":
+        """Those rows, in that order."""
+        return Numbers(self.values[rows], self.unparsable[rows], self.infinite[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """A column as levels of a category."""
+
+    codes: Int64[np.ndarray, " rows"]
+    """Index into ``names``, -1 where the cell is empty."""
+    names: pd.Index
+    """Canonical keys, dtype str, by first appearance in the whole table; some may have no row here."""
+
+    def take(self, rows: Int64[np.ndarray, " some"]) -> "Levels":
+        """Those rows, in that order."""
+        return Levels(self.codes[rows], self.names)
+
+    def cut(self, length: int) -> "Levels":
+        """By the first ``length`` characters of each level."""
+        codes, names = pd.factorize(self.names.str[:length])
+        return Levels(np.append(codes.astype(np.int64), -1)[self.codes], pd.Index(names, dtype="str"))
+
+
+@dataclass(frozen=True, eq=False)
+class Dates:
+    """A column as points in time."""
+
+    times: Shaped[np.ndarray, " rows"]
+    """datetime64[us] in UTC, NaT where the cell is missing or no date."""
+    unparsable: Bool[np.ndarray, " rows"]
+    """True where the cell holds something that is no date."""
+
+    def take(self, rows: Int64[np.ndarray, " some"]) -> "Dates":
+        """Those rows, in that order."""
+        return Dates(self.times[rows], self.unparsable[rows])
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -100,6 +137,14 @@ def moments(values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows
     if std <= 1e-13 or std * largest < np.finfo(np.float64).tiny:
         return Moments(mean * largest, 0.0, 0.0)
     return Moments(mean * largest, std * largest, weighted_mean((centred / std) ** 3, weight))
+
+
+def standardise(values: Float[np.ndarray, " rows"], scale: Moments) -> Float[np.ndarray, " rows"]:
+    """z-scores without overflow on the way; all 0 (nan stays nan) where the standard deviation is 0."""
+    if scale.std == 0:
+        return values * 0.0
+    with np.errstate(over="ignore"):  # beyond float64 is clipped by the callers
+        return (values / 4 - scale.mean / 4) / (scale.std / 4)
 
 
 def plain_cells_problem(column: pd.Series) -> str | None:
@@ -194,24 +239,38 @@ def to_times(
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         times = utc_times(column)
         return times, np.zeros(len(column), dtype=bool)
-    texts = _time_texts(column)
-    codes, levels = pd.factorize(texts)
-    times = np.append(_parse_times(pd.Series(levels, dtype="str"), day_first=day_first), np.datetime64("NaT"))[codes]
-    return times, np.isnat(times) & texts.notna().to_numpy(dtype=bool)
+    codes, names = pd.factorize(to_keys(column))
+    found = dates_of_levels(Levels(codes, pd.Index(names, dtype="str")), day_first=day_first)
+    return found.times, found.unparsable
+
+
+def dates_of_levels(levels: Levels, *, day_first: bool) -> Dates:
+    """As ``to_times``, of a column that was read as levels."""
+    texts = _time_texts(levels)
+    times = np.append(_parse_times(texts, day_first=day_first), np.datetime64("NaT"))
+    unparsable = np.append(np.isnat(times[:-1]) & texts.notna().to_numpy(dtype=bool), np.False_)
+    return Dates(times[levels.codes], unparsable[levels.codes])
 
 
 def is_day_first(column: pd.Series) -> bool:
     """True when any cell such as 31/1/2020 shows that the day stands first; otherwise months do, as in 1/31/2020."""
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return False
-    _, parts = _match(_time_texts(column).drop_duplicates(), _NUMERIC_DATE)
+    codes, names = pd.factorize(to_keys(column))
+    return show_day_first(Levels(codes, pd.Index(names, dtype="str")))
+
+
+def show_day_first(levels: Levels) -> bool:
+    """As ``is_day_first``, of a column that was read as levels; all names count."""
+    _, parts = _match(_time_texts(levels), _NUMERIC_DATE)
     shows = (_whole(parts, "first") > 12) & (_whole(parts, "second") <= 12) & ~_equal(parts["separator"], ".")
     return bool(shows.any())
 
 
-def _time_texts(column: pd.Series) -> pd.Series:
-    keys = to_keys(column).reset_index(drop=True)
-    return keys.mask(keys.str.lower().isin(MISSING_WORDS))
+def _time_texts(levels: Levels) -> pd.Series:
+    """The names of levels, those that mean "no value" missing."""
+    names = pd.Series(levels.names, dtype="str")
+    return names.mask(names.str.lower().isin(MISSING_WORDS))
 
 
 def _match(texts: pd.Series, form: str) -> tuple[Bool[np.ndarray, " rows"], dict[str, Any]]:

@@ -1,8 +1,8 @@
 """A table read piece by piece: each piece has the dtypes that its columns have in the whole table.
 
-In: a table file. Out: ``TablePieces``. Parquet is read from the disk a piece at a time. Other kinds are read whole and
-cut: the encoding, the separator and the decimal mark of a text table are found out from all of it. Knows nothing of
-roles or predictions."""
+In: a table file. Out: ``TablePieces``, which predictions are made of, and typed columns larger tables are trained on.
+Parquet is read from the disk a piece at a time. Other kinds are read whole and cut: the encoding, the separator and the
+decimal mark of a text table are found out from all of it. Knows nothing of roles or predictions."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
+from jaxtyping import Int64
 
 from mixfit.config import TextConfig
+from mixfit.data.columns.target import counted_rows
 from mixfit.data.photos.cells import bytes_columns
 from mixfit.data.table.read import (
     LARGEST_EXACT,
@@ -27,6 +29,10 @@ from mixfit.data.table.read import (
 )
 from mixfit.errors import DataError
 
+PIECE = 131_072
+"""Rows that are read at a time for typed columns."""
+FEW, GROUPS = 320, 32
+"""Most cells of a column of bytes that are looked at, and from how many row groups."""
 SCANNED = 131_072
 """Rows at a time of the columns that are read first, to learn their dtypes."""
 _kinds = pa.types
@@ -49,6 +55,8 @@ class TablePieces:
     """The whole table, where it had to be read whole."""
     settled: Mapping[str, str]
     """dtypes of columns that would differ from piece to piece."""
+    columns: list[str] | None = None
+    """Those that are read; None for all."""
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         if self.frame is not None:
@@ -59,13 +67,21 @@ class TablePieces:
 
     def _from_disk(self) -> Iterator[pd.DataFrame]:
         """Of any length: a piece may end with its row group."""
-        for piece in parquet_pieces(self.path, None, rows=self.size):
+        for piece in parquet_pieces(self.path, self.columns, rows=self.size):
             for name, dtype in self.settled.items():
                 piece[name] = _brought_to(piece[name], dtype)
             yield piece
 
 
-def table_pieces(path: Path, config: TextConfig, *, most_rows: int, most_bytes: int, multiple: int = 1) -> TablePieces:
+def table_pieces(
+    path: Path,
+    config: TextConfig,
+    *,
+    most_rows: int,
+    most_bytes: int,
+    multiple: int = 1,
+    columns: list[str] | None = None,
+) -> TablePieces:
     """Open a table.
 
     Args:
@@ -73,6 +89,7 @@ def table_pieces(path: Path, config: TextConfig, *, most_rows: int, most_bytes: 
         config: how a text table is written.
         most_rows, most_bytes: of a piece; bytes as they are in a Parquet file before compression, on average.
         multiple: the rows of a piece are a multiple of this, which is also the least.
+        columns: of a Parquet table those to read; None for all.
     Raises: as ``read_as_configured``, for Parquet in part while the pieces are read.
     """
     size = max(most_rows // multiple, 1) * multiple
@@ -95,7 +112,11 @@ def table_pieces(path: Path, config: TextConfig, *, most_rows: int, most_bytes: 
         raise damaged(path, "parquet", error) from None
     if not about.num_rows:
         raise DataError(f"{path} has a header but no data rows; at least 1 is needed.")
-    kinds = {name: _stored(field.type) for name, field in zip(checked_names(schema.names, path), schema, strict=True)}
+    kinds = {
+        name: _stored(field.type)
+        for name, field in zip(checked_names(schema.names, path), schema, strict=True)
+        if columns is None or name in columns
+    }
     fitting = int(most_bytes * about.num_rows / max(bytes_of_all, 1))
     changing = partial(parquet_pieces, path, rows=SCANNED)
     types = {name: known for name, kind in kinds.items() if (known := _type_of_objects(kind)) is not None}
@@ -106,8 +127,63 @@ def table_pieces(path: Path, config: TextConfig, *, most_rows: int, most_bytes: 
         size=min(size, max(fitting // multiple, 1) * multiple),
         path=path,
         frame=None,
+        columns=columns,
         settled=_settled([changing([name]) for name, kind in kinds.items() if _may_change(kind)]),
     )
+
+
+def bytes_of_parquet(path: Path) -> int:
+    """How many bytes the cells of a table take in a Parquet file before compression; 0 for what is none."""
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            return sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))
+    except UNREADABLE:
+        return 0
+
+
+def sample_rows(path: Path, count: int, *, weight: str | None = None) -> pd.DataFrame:
+    """At most ``count`` evenly spaced rows with all columns; rows that weigh 0 in the column ``weight`` do not count.
+
+    Cells of bytes may be photos, of which so many would be more than the memory holds: of such a column ``FEW`` cells
+    at most are read, from the starts of evenly spaced row groups, and repeated down the rows."""
+    with pyarrow.parquet.ParquetFile(path) as file:
+        total, groups, schema = file.metadata.num_rows, file.num_row_groups, file.schema_arrow
+    names = checked_names(schema.names, path)
+    counted = np.arange(total)
+    if weight in names:
+        cells = pd.concat(list(parquet_pieces(path, [weight], rows=PIECE)), ignore_index=True)
+        counted = np.flatnonzero(counted_rows(cells, weight)[0])
+    chosen = counted[np.linspace(0, len(counted) - 1, min(count, len(counted))).round().astype(np.int64)]
+    heavy = [name for name, field in zip(names, schema, strict=True) if _holds_bytes(field.type)]
+    plain = [name for name in names if name not in heavy] or None
+    frame = _rows(parquet_pieces(path, plain, rows=PIECE), np.unique(chosen))
+    if heavy and plain:
+        starts = np.unique(np.linspace(0, groups - 1, min(GROUPS, groups)).round().astype(np.int64)).tolist()
+        each = FEW // len(starts)
+        cells = pd.concat(
+            [next(parquet_pieces(path, heavy, rows=each, groups=[group])) for group in starts], ignore_index=True
+        )
+        repeated = cells.iloc[np.arange(len(frame)) * len(cells) // max(len(frame), 1)]
+        frame = pd.concat([frame, repeated.reset_index(drop=True)], axis=1)[names]
+    return frame
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether cells are bytes, or a struct that has such."""
+    if pa.types.is_struct(kind):
+        return any(_holds_bytes(field.type) for field in kind)
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(check(kind) for check in checks)
+
+
+def _rows(pieces: Iterator[pd.DataFrame], chosen: Int64[np.ndarray, " chosen"]) -> pd.DataFrame:
+    """The rows at these sorted positions."""
+    kept, place = [], 0
+    for piece in pieces:
+        start, end = np.searchsorted(chosen, [place, place + len(piece)])
+        kept.append(piece.iloc[chosen[start:end] - place])
+        place += len(piece)
+    return pd.concat(kept, ignore_index=True)
 
 
 def _of_size(frames: Iterator[pd.DataFrame], size: int) -> Iterator[pd.DataFrame]:

@@ -20,7 +20,7 @@ from PIL import Image
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.checks.photos import equal_files
 from mixfit.data.columns.target import wants_log
-from mixfit.data.columns.values import is_day_first, to_keys, to_numbers, to_times
+from mixfit.data.columns.values import Dates, Numbers
 from mixfit.data.load import MixedData
 from mixfit.data.photos.cells import photo_name, shown_cell
 from mixfit.data.photos.decode import ImageError, read_image
@@ -45,7 +45,7 @@ SIDE, QUALITY = 240, 72
 def describe_data(mixed: MixedData, samples: list[ShownRow]) -> DataFacts:
     """Distributions of the target and of the columns in use, as far as they can be read beside each other."""
     schema = mixed.schema
-    used = [c.name for c in schema.columns if c.role in ("number", "category", "date", "image", "group", "split")]
+    used = [name for name in schema.used if name not in schema.names("weight")]
     names = [schema.target, *used]
     shown = [_distribution(mixed, name) for name in names[:MOST_COLUMNS]]
     notes = []
@@ -56,27 +56,26 @@ def describe_data(mixed: MixedData, samples: list[ShownRow]) -> DataFacts:
     if mixed.photos is not None:
         readable = len(mixed.photos.files) - len(mixed.photo_failures)
         absent = sum(record.action == "photo masked" for record in mixed.photos.bad)
-        without = int((~rows_with_photo(mixed, np.arange(len(mixed.frame)))).sum())
+        without = int((~rows_with_photo(mixed, np.arange(len(mixed.table)))).sum())
         notes.append(
             f"{readable:,} different photos were read; {len(mixed.photo_failures):,} could not be decoded; "
-            f"{plural(absent, 'cell')} named photos that are not there; {without:,} of {len(mixed.frame):,} rows have "
+            f"{plural(absent, 'cell')} named photos that are not there; {without:,} of {len(mixed.table):,} rows have "
             "none."
         )
     return DataFacts(distributions=[one for one in shown if one is not None], samples=samples, notes=notes)
 
 
 def _distribution(mixed: MixedData, name: str) -> Distribution | None:
-    role = next(column.role for column in mixed.schema.columns if column.name == name)
-    if role == "image":
+    if name in mixed.schema.names("image"):
         return _photo_counts(mixed, name)
-    if name not in mixed.frame:
+    if name not in mixed.table:
         return None
-    column = mixed.frame[name]
-    if role == "number" or (role == "target" and mixed.schema.task == "regression"):
-        return _numbers(name, to_numbers(column).values)
-    if role == "date":
-        return _dates(name, column)
-    return _levels(name, to_keys(column))
+    match mixed.schema.typed(mixed.table, name):
+        case Numbers(values=values):
+            return _numbers(name, values)
+        case Dates(times=times):
+            return _dates(name, times)
+    return _levels(name, mixed.table[name].keys)
 
 
 def _numbers(name: str, values: np.ndarray) -> Distribution | None:
@@ -114,8 +113,7 @@ def compact_number(value: float) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else compact(float(f"{value:.4g}"))
 
 
-def _dates(name: str, column: pd.Series) -> Distribution | None:
-    times, _ = to_times(column, day_first=is_day_first(column))
+def _dates(name: str, times: np.ndarray) -> Distribution | None:
     known = times[~np.isnat(times)].astype("datetime64[s]").astype(np.int64)
     if not len(known):
         return None
@@ -233,7 +231,7 @@ class Unusual:
 
     @cached_property
     def _targets(self) -> pd.Series:
-        return to_keys(self.mixed.frame[self.mixed.schema.target])
+        return self.mixed.table[self.mixed.schema.target].keys
 
     def _target(self, row: int) -> list[str]:
         name, classes = self.mixed.schema.target, self.mixed.target.classes
@@ -284,7 +282,7 @@ class Unusual:
         names = [*schema.names("number"), *([schema.target] if schema.task == "regression" else [])]
         found = {}
         for name in names:
-            values = to_numbers(self.mixed.frame[name]).values
+            values = self.mixed.table[name].numbers.values
             known = values[self.train]
             found[name] = values, np.sort(known[np.isfinite(known)])
         return found
@@ -307,7 +305,7 @@ class Unusual:
     @cached_property
     def _keys(self) -> dict[str, tuple[pd.Series, pd.Series]]:
         """All levels of each category, and how many training rows have them."""
-        columns = {name: to_keys(self.mixed.frame[name]) for name in self.mixed.schema.names("category")}
+        columns = {name: self.mixed.table[name].keys for name in self.mixed.schema.names("category")}
         return {name: (keys, keys.iloc[self.train].value_counts()) for name, keys in columns.items()}
 
     def _empty(self, row: int) -> list[str]:
@@ -408,7 +406,7 @@ def _beyond(truth: float, low: float, high: float, level: float) -> list[str]:
 def _shown_row(mixed: MixedData, row: int, part: str, reasons: list[str], *, with_target: bool) -> ShownRow:
     schema = mixed.schema
     names = [*([schema.target] if with_target else []), *schema.names("group")]
-    names += [c.name for c in schema.columns if c.role in ("number", "category", "date")]
+    names += schema.features
     cells = [(name, _cell(mixed, name, row)) for name in names[:MOST_CELLS]]
     photos = _photos_of_row(mixed, row)
     return ShownRow(
@@ -423,7 +421,7 @@ def _shown_row(mixed: MixedData, row: int, part: str, reasons: list[str], *, wit
 
 def _cell(mixed: MixedData, name: str, row: int) -> str:
     """The cell as the table has it; of a number with many digits those that matter."""
-    cell = to_keys(mixed.frame[name].iloc[[row]]).iloc[0]
+    cell = mixed.table[name].keys.iloc[row]
     return "" if cell != cell else shown_cell(cell)  # only nan is not itself
 
 

@@ -81,7 +81,7 @@ def read_content(folder: Path) -> ReportContent:
     """
     result, facts = read_result(folder), read_facts(folder)
     _check(facts)
-    schema = Schema.load(folder / "schema.json")
+    schema = Schema.load(folder / "schema.json", kinds=None)
     if (schema.task == "regression") != (not facts.classes):
         raise DataError(f"{FACTS} is damaged: its classes are not those of a task {schema.task}.")
     if (result.target, result.task) != (schema.target, schema.task):

@@ -1,0 +1,153 @@
+"""Columns of numbers: z-scores, of the logarithm where amounts are skewed, and a flag where cells were missing."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from mixfit.choices import Role
+from mixfit.data.bad_inputs import BadInput
+from mixfit.data.columns.cells import Cells
+from mixfit.data.columns.facts import Facts, counts_rows, infinite_note
+from mixfit.data.columns.kind import ColumnArrays, Guess, Weight, bad_cells, joined, missing_numbers, refuse_if
+from mixfit.data.columns.values import Moments, Numbers, moments, standardise
+from mixfit.files import Within
+from mixfit.weighted import taken, weighted_median
+
+LARGEST_SCORE = 10.0
+FEW_VALUES = 20
+"""Whole numbers with up to so many different values may be levels or classes."""
+_LOG_ABOVE_SKEW = 2.0
+_OUTLIER = 6.0  # standard deviations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberState:
+    """What is learnt of one series of numbers."""
+
+    log: bool
+    """Take the signed log1p first: the values are skewed amounts."""
+    fill: float
+    """Median of the training rows, after the logarithm; stands in for missing cells."""
+    mean: float
+    std: Annotated[float, Within(0)]
+    """Population mean and standard deviation after filling; std 0 = constant, and then the output is always 0."""
+
+    @classmethod
+    def fit(
+        cls,
+        values: Float[np.ndarray, " rows"],
+        weight: Float[np.ndarray, " rows"] | None = None,
+        *,
+        may_log: bool = True,
+    ) -> "NumberState":
+        """Learn from training values, nan = missing."""
+        there = ~np.isnan(values)
+        seen, counts = values[there], taken(weight, there)
+        log = bool(may_log and len(seen) and seen.min() >= 0 and _is_tamed_by_log(seen, counts))
+        if log:
+            values, seen = np.log1p(values), np.log1p(seen)
+        fill = weighted_median(seen, counts) if len(seen) else 0.0
+        found = moments(np.where(there, values, fill), weight)
+        return cls(log=log, fill=fill, mean=found.mean, std=found.std)
+
+    def apply(self, values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
+        """Fill, scale and clip; nan = missing."""
+        if self.log:
+            values = np.sign(values) * np.log1p(np.abs(values))
+        filled = np.where(np.isnan(values), self.fill, values)
+        return np.clip(standardise(filled, Moments(self.mean, self.std, 0.0)), -LARGEST_SCORE, LARGEST_SCORE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberColumn:
+    """What was learnt of a column: its z-score, and a flag where training rows had missing cells."""
+
+    role: ClassVar[Role] = "number"
+    saved_as: ClassVar[str] = "numbers"
+    cardinality: ClassVar[int] = 0
+    name: str
+    scale: NumberState
+    flag: bool
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the output columns."""
+        return [self.name, f"{self.name} is missing"][: 1 + self.flag]
+
+    def transform(self, cells: Cells) -> ColumnArrays:
+        """The z-scores, and the flags."""
+        values = cells.numbers.values
+        flags = [np.isnan(values).astype(np.float64)] if self.flag else []
+        return ColumnArrays([self.scale.apply(values), *flags])
+
+    def problems(self, cells: Cells) -> list[BadInput]:
+        """Cells that are no finite number."""
+        found = cells.numbers
+        problem = np.where(found.infinite, "infinite", "not a number").astype(object)
+        return bad_cells(cells, found.unparsable, problem, "cell treated as missing")
+
+    def check(self) -> None:
+        """Its fields say all."""
+
+
+class Number:
+    """Amounts."""
+
+    role: Role = "number"
+    state = NumberColumn
+    nested = False
+    orders = levels = True
+
+    def parse(self, cells: Cells) -> Numbers:
+        """As numbers."""
+        return cells.numbers
+
+    def guess(self, fact: Facts) -> Guess | None:
+        """Any number."""
+        if not fact.numeric:
+            return None
+        if counts_rows(fact):
+            return Guess("ignored", "counts the rows", f"use: --set {fact.name}=number")
+        notes = [infinite_note(fact)]
+        scale = moments(fact.finite)
+        extreme = fact.finite[np.argmax(np.abs(fact.finite / 2 - scale.mean / 2))]
+        distance = abs(extreme / 2 - scale.mean / 2) / (scale.std / 2) if scale.std else 0.0
+        if distance > _OUTLIER:
+            notes.append(f"{'max' if extreme > scale.mean else 'min'} {extreme:.6g} = {distance:.1f} sd (kept)")
+        if fact.whole and 2 < fact.distinct_numbers <= FEW_VALUES:
+            notes.append("could be category")
+        several = fact.whole and fact.distinct_numbers <= len(fact.finite) / 2
+        detail = f", {fact.distinct_numbers} distinct" if several else ""
+        return Guess(self.role, f"{fact.number_kind}{detail}", joined(*notes))
+
+    def check(self, fact: Facts) -> str:
+        """How many cells are no numbers."""
+        refuse_if(not len(fact.finite), fact, self.role, "numbers", fact.numbers.unparsable)
+        bad, rows = fact.stray, len(fact.column)
+        return joined(f"{bad} of {rows} cells are not numbers, treated as missing" if bad else "", infinite_note(fact))
+
+    def missing(self, cells: Cells) -> int:
+        """Empty cells and words for missing."""
+        return missing_numbers(cells)
+
+    def fit(self, cells: Cells, weight: Weight) -> NumberColumn:
+        """Median, scale, and whether cells are missing."""
+        values = cells.numbers.values
+        return NumberColumn(name=cells.name, scale=NumberState.fit(values, weight), flag=bool(np.isnan(values).any()))
+
+    def describe(self, cells: Cells) -> tuple[float, str]:
+        """The range."""
+        values = cells.numbers.values
+        known = values[~np.isnan(values)]
+        return float(np.isnan(values).mean()), f"{known.min():.6g} to {known.max():.6g}" if len(known) else ""
+
+    def values(self, cells: Cells) -> Int64[np.ndarray, " rows"]:
+        """By number."""
+        return np.unique(cells.numbers.values, return_inverse=True)[1].astype(np.int64)
+
+
+def _is_tamed_by_log(values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"] | None) -> bool:
+    skew = moments(values, weight).skew
+    return skew > _LOG_ABOVE_SKEW and abs(moments(np.log1p(values), weight).skew) < skew
