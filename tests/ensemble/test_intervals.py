@@ -10,7 +10,6 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from mixfit.data.columns.schema import Column, Schema
 from mixfit.ensemble import intervals
@@ -67,7 +66,7 @@ def test_number_uncertainty_comes_back_from_its_description() -> None:
     encoder, found = fitted(200)
     frame, _ = uneven(50, 1)
     encoded = encoder.encode(frame)
-    again = uncertainty_from_dict(json.loads(json.dumps(found.describe())), found.tensors())
+    again = uncertainty_from_dict(json.loads(json.dumps(found.describe())), found.arrays())
     assert isinstance(again, NumberUncertainty)
     for ends, expected in zip(
         again.interval(np.zeros(50), encoded, 0.9), found.interval(np.zeros(50), encoded, 0.9), strict=True
@@ -119,7 +118,7 @@ def test_the_temperature_undoes_overconfidence_and_sets_hold_the_truth() -> None
     assert abs(sets[np.arange(3000), new_truth].mean() - 0.9) < 0.025
     assert sets.any(axis=1).all()
     assert 1 < sets.sum(axis=1).mean() < 3
-    again = uncertainty_from_dict(json.loads(json.dumps(found.describe())), found.tensors())
+    again = uncertainty_from_dict(json.loads(json.dumps(found.describe())), found.arrays())
     assert isinstance(again, ClassUncertainty)
     np.testing.assert_array_equal(again.sets(calibrated, 0.9), sets)
 
@@ -245,7 +244,7 @@ def test_every_fifth_of_the_predictions_is_covered_where_rows_suffice() -> None:
     inside = (low <= truth) & (truth <= high)
     for part in range(5):
         assert abs(inside[np.floor(predictions * 5) == part].mean() - 0.9) < 0.06
-    again = uncertainty_from_dict(json.loads(json.dumps(found.describe())), found.tensors())
+    again = uncertainty_from_dict(json.loads(json.dumps(found.describe())), found.arrays())
     assert isinstance(again, NumberUncertainty)
     np.testing.assert_array_equal(again.interval(predictions, encoder.encode(frame), 0.9), (low, high))
 
@@ -265,10 +264,10 @@ def weighted_number(weight: np.ndarray | None, rows: int = 700) -> tuple[RowEnco
 def same(one: NumberUncertainty | ClassUncertainty, other: NumberUncertainty | ClassUncertainty) -> None:
     """To the bit."""
     assert one.describe() == other.describe()
-    first, second = one.tensors(), other.tensors()
+    first, second = one.arrays(), other.arrays()
     assert set(first) == set(second)
-    for name, tensor in first.items():
-        np.testing.assert_array_equal(tensor.numpy(), second[name].numpy(), err_msg=name)
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name], err_msg=name)
 
 
 def test_rows_of_weight_0_leave_the_same_intervals_to_the_bit() -> None:
@@ -402,6 +401,6 @@ def test_a_spread_that_no_fold_can_fit_is_constant() -> None:
 )
 def test_other_scores_than_those_of_rows_are_refused(changed: dict[str, np.ndarray], message: str) -> None:
     _, found = fitted()
-    tensors = found.tensors() | {name: torch.from_numpy(values) for name, values in changed.items()}
+    arrays = found.arrays() | changed
     with pytest.raises(ValueError, match=message):
-        uncertainty_from_dict(found.describe(), tensors)
+        uncertainty_from_dict(found.describe(), arrays)
