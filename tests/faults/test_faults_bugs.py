@@ -107,7 +107,7 @@ def test_while_photos_are_decoded_and_batches_made(
 
 
 @pytest.mark.parametrize("error", BUGS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("place", ["mixfit.auto.kept_models:read_fitted", "mixfit.auto.kept_models:_not_finite"])
+@pytest.mark.parametrize("place", ["mixfit.auto.kept_models:as_arrays", "mixfit.auto.kept_models:_not_finite"])
 def test_while_kept_models_are_read(
     run: Run,
     tmp_path: Path,
