@@ -70,7 +70,7 @@ class DataConfig:
     """The table, its columns and its photos."""
 
     roles: Annotated[dict[str, Role], Parameter(parse=False)] = field(default_factory=dict)
-    """Roles that are set rather than inferred, by column."""
+    """Roles that are set, by column: number, category, date, image, group, split, weight or ignored."""
     ignore: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     """A column to leave out; give the flag once for each."""
     task: Task | None = None

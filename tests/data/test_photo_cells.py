@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from mixfit.auto.recipe import Run
+from mixfit.data.columns.cells import Table
 from mixfit.data.columns.infer import infer_schema
 from mixfit.data.load import load_data
 from mixfit.data.photos.cells import content_share, decode_base64, is_base64_photo, photo_format
@@ -111,7 +112,7 @@ def test_broken_contents_are_masked_and_named_without_their_contents(folder: Pat
     assert photos.bad[1].problem == "is a data: URL; keep only the base64 text behind its comma"
     source = ImageFiles(photos.files, size=16)
     source.read(np.arange(len(photos.files)))
-    found = unreadable_photos(frame, photos, source.failures)
+    found = unreadable_photos(Table.of(frame), photos, source.failures)
     assert [record.row for record in found] == [1, 2]
     assert found[0].value == f"{len(jpeg) // 2:,} bytes"
     assert found[0].problem.startswith(f"the photo of {len(jpeg) // 2:,} bytes is ")

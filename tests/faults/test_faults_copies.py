@@ -89,7 +89,7 @@ def test_f15_copies_across_the_split_are_a_warning_banner_and_dedup_leaves_them_
         [4, "equals row 55, which is in test"],
         [5, "has a photo of row 41, which is in valid"],
     ]
-    means = [Predictor.load(f"runs/t-y-00{number}/model").preprocessor.numbers[0].scale.mean for number in (1, 2)]
+    means = [Predictor.load(f"runs/t-y-00{number}/model").preprocessor.columns[0].scale.mean for number in (1, 2)]
     area = pd.read_csv("t.csv")["area"][:40]
     assert means == pytest.approx([area.mean(), area.drop(index=[3, 4, 5]).mean()])
     for name, rows in (("train", 37), ("test", 10)):

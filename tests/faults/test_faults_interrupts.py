@@ -75,7 +75,7 @@ PLACES: dict[str, tuple[object, str, int, bool]] = {
     "first model": (cross_fit, "fit_model", 1, False),
     "a simple model": (cross_fit, "fit_model", 8, True),
     "between a model and its manifest": (RunKeeper, "_manifest", 4, False),
-    "between two networks": (RunKeeper, "watch", 23, True),
+    "between two networks": (RunKeeper, "watch", 3, True),
     "the blend": (BlendPredictor, "__init__", 1, False),
     "before the model is saved": (recipe, "_save_model", 1, False),
     "the report": (recipe, "write_results", 1, False),

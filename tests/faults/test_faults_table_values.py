@@ -174,7 +174,7 @@ def test_f12_levels_are_kept_as_given() -> None:
     cells = ["NA", "None", "null", "007", "7", "7.0"]
     frame = pd.DataFrame({"c": [cells[i % 6] for i in range(ROWS)], "price": PRICE})
     preprocessor = preprocessor_of(frame, c="category")
-    assert preprocessor.categories[0].levels == ("007", "7", "NA", "None", "null")
+    assert preprocessor.columns[-1].levels == ("007", "7", "NA", "None", "null")
     assert preprocessor.transform(frame).repaired == []
 
 
@@ -237,7 +237,7 @@ def test_f12_true_and_false_are_the_same_levels_and_classes_in_every_format(tmp_
         assert preprocessor.transform(read).repaired == []
     assert all(other == found[0] for other in found)
     assert found[0][1].classes == ("False", "True")
-    assert found[0][0].categories[0].levels == ("False", "True")
+    assert found[0][0].columns[-1].levels == ("False", "True")
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

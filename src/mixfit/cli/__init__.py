@@ -2,6 +2,7 @@
 
 Heavy imports stay inside the commands, so that ``mixfit --help`` is there at once."""
 
+import io
 import os
 import sys
 import tempfile
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # OpenMP threads spin without end while they wait for each other, which on a busy machine wastes most of the time
     # (docs/LOG.md). Spinning briefly costs nothing on a quiet one. Must be set before torch loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without "²" shows "?" in its place
+            stream.reconfigure(errors="replace")
     sys.exit(_run(sys.argv[1:] if arguments is None else list(arguments)))
 
 

@@ -119,8 +119,9 @@ class MixedInputModel(nn.Module):
                 "modality_dropout needs an ImageEncoder, which knows what stands for no photo: leave it at 0, or drop "
                 "photos inside your own image encoder."
             )
-        self.tabular, self.fusion = tabular, fusion
+        self.tabular = tabular
         self.image: Any = image  # what has to do with its backbone is for an ImageEncoder alone
+        self.fusion = fusion
         self.outputs, self.members, self.modality_dropout = outputs, members, modality_dropout
         self.mean: Literal["probabilities", "outputs"] = mean
         self.head = _head(members, tabular.out_dim if fusion is None else fusion.out_dim, outputs)

@@ -32,6 +32,7 @@ from mixfit.nn.model import MixedInputModel
 from mixfit.predictor.base import BATCH, Mixer, ModelOutput, OwnNetwork, Predictor, RawRows, number_or_logarithm
 from mixfit.predictor.card import OWN_LICENCE, licence_of
 from mixfit.predictor.folder import SavedModel, save_folder
+from mixfit.seeding import seeded
 from mixfit.training.build import CHUNK, all_features, model_shape, sized_for
 from mixfit.training.tta import augmented_outputs
 
@@ -215,7 +216,8 @@ class NetworkPredictor(Predictor):
             settings = mine.settings or {}
             network = _own_network(content, model, shape, config, settings)
         elif model is None:
-            network = make_saved_model(shape, config, content.tensors)
+            with seeded(0):  # the first weights, which are replaced, are drawn from the global generators
+                network = make_saved_model(shape, config, content.tensors)
         else:
             raise ConfigError(f"{content.folder} holds a network that mixfit makes again by itself: leave out model=.")
         return cls(
@@ -243,7 +245,8 @@ def _require_made_from(model: nn.Module, shape: ModelShape, config: ModelConfig)
     Raises:
         ConfigError: it is one.
     """
-    expected = make_model(shape, config, pretrained=False)
+    with seeded(0):
+        expected = make_model(shape, config, pretrained=False)
     if _layers_of(model) != _layers_of(expected) or _shapes_of(model) != _shapes_of(expected):
         raise ConfigError(
             "The model was not built by build_model with this configuration, so it could not be loaded again: "

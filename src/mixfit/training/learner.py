@@ -462,7 +462,8 @@ def _lost_workers_told(loader: object) -> Iterator[None]:
         if not isinstance(error, RuntimeError):
             with suppress(RuntimeError):
                 time.sleep(_HANDLER)
+        said = next(iter(str(error).splitlines()), type(error).__name__)  # the end of a pipe has no words
         raise ResourceError(
-            f"A worker of the DataLoader was killed, perhaps for want of memory ({str(error).splitlines()[0]}): "
+            f"A worker of the DataLoader was killed, perhaps for want of memory ({said}): "
             "use fewer workers or smaller batches; num_workers=0 shows where it happens."
         ) from error

@@ -92,7 +92,7 @@ def test_a_truth_outside_of_its_interval_is_said_first(data: MixedData) -> None:
         data, Unusual(data, data.bad), rows, truth, truth + np.arange(len(rows)), part="test rows", interval=ends
     )
     assert [row.row for row in found] == rows[:1:-1].tolist()[:8]
-    assert all(row.reasons[0] == "the truth lies above the 90 % interval of the row" for row in found)
+    assert all(row.reasons[0] == "the truth is above the 90 % interval of the row" for row in found)
     assert not any(name == "price" for name, _ in found[0].cells)
 
 
