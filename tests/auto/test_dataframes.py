@@ -1,5 +1,6 @@
 """The automatic whole takes a DataFrame where it takes a file."""
 
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -50,3 +51,34 @@ def test_a_frame_is_inspected_as_its_file(table: Path, tmp_path: Path) -> None:
     assert of_frame.checks == of_file.checks
     assert (tmp_path / "b" / "inspect.html").is_file()
     assert text.getvalue().startswith(f"DataFrame  {len(frame)} rows")
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda frame: frame.head(0), r"^the DataFrame has a header but no data rows"),
+        (lambda frame: frame.head(1), r"^the DataFrame has 1 data row; at least 10"),
+        (lambda frame: frame.assign(maker=[{"a": 1}] * len(frame)), r"^the DataFrame: column 'maker' holds struct"),
+        (lambda frame: frame.assign(maker=1j), r"^the DataFrame is not written: .* column maker"),
+        (lambda frame: frame.set_axis(["vase_id", *frame.columns[:-2], "price"], axis=1), "occurs more than once"),
+    ],
+)
+def test_what_is_wrong_with_a_frame_is_said_of_the_frame(
+    change: Callable[[pd.DataFrame], pd.DataFrame], error: str, table: Path, tmp_path: Path
+) -> None:
+    frame = change(pd.read_csv(table))
+    with pytest.raises(mixfit.DataError, match=error):
+        mixfit.fit(frame, target="price", train=SMALL, out=tmp_path / "runs", console=QUIET)
+    with pytest.raises(mixfit.DataError, match=error):
+        mixfit.inspect_table(frame, target="price", out=tmp_path / "i", console=QUIET)
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_texts_and_numbers_beside_each_other_are_text_as_in_a_file(table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table).drop(columns="photos")
+    mixed = pd.Series([7, "x", None, 2.5] * (len(frame) // 4), dtype=object)
+    found = mixfit.inspect_table(frame.assign(maker=mixed), target="price", out=tmp_path / "a", console=QUIET)
+    frame.assign(maker=mixed).to_csv(tmp_path / "same.csv", index=False)
+    wanted = mixfit.inspect_table(tmp_path / "same.csv", target="price", out=tmp_path / "b", console=QUIET)
+    told = [[(one.name, one.role, one.missing) for one in each.schema.columns] for each in (found, wanted)]
+    assert told[0] == told[1]

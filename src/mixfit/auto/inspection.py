@@ -35,7 +35,7 @@ from mixfit.data.photos.find import Photos, find_photos
 from mixfit.data.photos.records import Cache
 from mixfit.data.split import describe_times
 from mixfit.data.table.read import read_as_configured
-from mixfit.data.table.write import write_table
+from mixfit.data.table.write import kept_frame
 from mixfit.data.ties import Ties
 from mixfit.errors import DataError
 from mixfit.files import new_folder, write_file
@@ -129,11 +129,9 @@ def inspect_table(
         return _inspect(path, str(path), target, config, out, console, command)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "dataframe.parquet"
-        write_table(table, path)
-        command = f"mixfit.fit(frame, target={target!r})"
-        return _inspect(
-            path, "DataFrame", target, replace(config, images=config.images or Path()), out, console, command
-        )
+        command, config = f"mixfit.fit(frame, target={target!r})", replace(config, images=config.images or Path())
+        with kept_frame(table, path):
+            return _inspect(path, "DataFrame", target, config, out, console, command)
 
 
 def _inspect(

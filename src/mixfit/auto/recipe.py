@@ -3,7 +3,7 @@
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from mixfit.data.columns.schema import Schema
 from mixfit.data.fingerprint import read_fingerprint
 from mixfit.data.load import MixedData
 from mixfit.data.split import Split, describe_times
-from mixfit.data.table.write import write_table
+from mixfit.data.table.write import kept_frame
 from mixfit.diagnostics.doctor import Doctor, prepare_doctors
 from mixfit.errors import ConfigError, DataError, Stopped
 from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
@@ -124,29 +124,29 @@ def fit(
     if images is not None:
         data = replace(data, images=Path(images))
     with seeded(train.seed):
-        folder = None
+        if isinstance(table, pd.DataFrame):
+            path = new_run_folder(Path(out), run_name(Path("dataframe"), target)) / KEPT_TABLE
+            data = replace(data, images=data.images or Path())
+            written: AbstractContextManager[None] = kept_frame(table, path)
+            command = command or f"mixfit.fit(frame, target={target!r})"
+        else:
+            path, written = Path(table), nullcontext()
         try:
-            if isinstance(table, pd.DataFrame):
-                folder = new_run_folder(Path(out), run_name(Path("dataframe"), target))
-                path, data = folder / KEPT_TABLE, replace(data, images=data.images or Path())
-                write_table(table, path)
-                command = command or f"mixfit.fit(frame, target={target!r})"
-            else:
-                path = Path(table)
-            prepared = prepare(
-                path,
-                target=target,
-                data=data,
-                model=model or ModelConfig(),
-                train=train,
-                schema=schema,
-                console=console,
-            )
+            with written:
+                prepared = prepare(
+                    path,
+                    target=target,
+                    data=data,
+                    model=model or ModelConfig(),
+                    train=train,
+                    schema=schema,
+                    console=console,
+                )
         except BaseException:
-            if folder is not None:
-                shutil.rmtree(folder)  # it has nothing but the caller's own rows
+            if isinstance(table, pd.DataFrame):
+                shutil.rmtree(path.parent)  # it has nothing but the caller's own rows
             raise
-        folder = folder or new_run_folder(Path(out), run_name(path, target))
+        folder = path.parent if isinstance(table, pd.DataFrame) else new_run_folder(Path(out), run_name(path, target))
         advice = _resume_command(folder, callbacks, models)
         with locked(folder), _stoppable(folder, advice):
             settings = _write_settings(folder, prepared)

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,34 @@ def write_table(frame: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
     with _pieces_in(content, path, raw=raw, types={}) as write:
         write(frame)
     write_file(path, content.getbuffer())
+
+
+@contextmanager
+def kept_frame(frame: pd.DataFrame, path: Path) -> Iterator[None]:
+    """Write a DataFrame as the Parquet file ``path``; what the block then says of the file is said of the DataFrame.
+
+    Columns that mix texts and numbers become text, as a file of text would hold them.
+
+    Raises:
+        ConfigError, DataError, ResourceError: as ``write_table``, and those of the block.
+    """
+    try:
+        write_table(_with_mixed_as_text(frame), path)
+        yield
+    except (ConfigError, DataError) as error:
+        raise type(error)(str(error).replace(str(path), "the DataFrame")) from error
+
+
+def _with_mixed_as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Texts in place of cells of columns in which texts and numbers stand beside each other."""
+    found = frame.copy(deep=False)
+    for place, kind in enumerate(frame.dtypes):
+        column = frame.iloc[:, place]
+        cells = column.dropna() if pd.api.types.is_object_dtype(kind) else ()
+        texts = sum(isinstance(cell, str) for cell in cells)
+        if 0 < texts < len(cells) and all(isinstance(cell, str | Number) for cell in cells):
+            found.isetitem(place, column.map(str, na_action="ignore"))
+    return found
 
 
 @contextmanager
