@@ -123,7 +123,7 @@ def _described(section: str, config: type) -> Iterator[str]:
             yield f"[{section}.{name}]"
             yield from _described(f"{section}.{name}", hint)
         else:
-            yield from (f"#: [{section}.{name}]", f"#: COLUMN = {_example(get_args(hint)[1])}")
+            yield from (f"#: [{section}.{name}]", '#: COLUMN = "ROLE"')
 
 
 def _line(name: str, value: Any) -> str:

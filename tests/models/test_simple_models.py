@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.dataset import FeatureTable
 from mixfit.models.encoding import EncodedRows, RowEncoder, mean_features
-from mixfit.models.kernels import KernelModel, Likeness, fit_kernels
+from mixfit.models.kernels import KernelModel, Similarity, fit_kernels
 from mixfit.models.linear import (
     INVERSE_STRENGTHS,
     RIDGE_STRENGTHS,
@@ -88,9 +88,9 @@ def test_a_class_without_rows_and_a_single_class_are_predicted_all_the_same() ->
     assert (alone[:, 0] > 0.99).all()
 
 
-def likeness(rows: int, seed: int, photos: int = 4) -> Likeness:
+def similarity(rows: int, seed: int, photos: int = 4) -> Similarity:
     rng = np.random.default_rng(seed)
-    return Likeness(
+    return Similarity(
         numbers=rng.normal(size=(rows, 2)),
         levels=rng.integers(0, 5, (rows, 1)),
         photos=rng.normal(size=(rows, photos)),
@@ -98,9 +98,9 @@ def likeness(rows: int, seed: int, photos: int = 4) -> Likeness:
 
 
 def test_kernel_ridge_is_the_mean_of_a_gaussian_process() -> None:
-    rows, new = likeness(80, 0), likeness(20, 1)
-    rows = Likeness(numbers=rows.numbers, levels=rows.levels[:, :0], photos=rows.photos[:, :0])
-    new = Likeness(numbers=new.numbers, levels=new.levels[:, :0], photos=new.photos[:, :0])
+    rows, new = similarity(80, 0), similarity(20, 1)
+    rows = Similarity(numbers=rows.numbers, levels=rows.levels[:, :0], photos=rows.photos[:, :0])
+    new = Similarity(numbers=new.numbers, levels=new.levels[:, :0], photos=new.photos[:, :0])
     truth = rows.numbers @ [1.0, -2.0] + 0.1 * np.random.default_rng(2).normal(size=80)
     model = fit_kernels(rows, truth)
     only_linear = KernelModel(
@@ -116,9 +116,9 @@ def test_kernel_ridge_is_the_mean_of_a_gaussian_process() -> None:
 
 
 def test_kernel_ridge_learns_interactions_and_comes_back_from_its_tensors() -> None:
-    rows, new = likeness(400, 0), likeness(100, 1)
+    rows, new = similarity(400, 0), similarity(100, 1)
 
-    def truth_of(some: Likeness) -> np.ndarray:
+    def truth_of(some: Similarity) -> np.ndarray:
         return np.where(some.levels[:, 0] > 2, some.numbers[:, 0], -some.numbers[:, 0]) + some.photos[:, 0]
 
     model = fit_kernels(rows, truth_of(rows))
@@ -129,7 +129,7 @@ def test_kernel_ridge_learns_interactions_and_comes_back_from_its_tensors() -> N
 
 
 def test_rows_of_weight_nothing_do_not_matter_to_kernel_ridge() -> None:
-    rows, new = likeness(120, 0), likeness(10, 1)
+    rows, new = similarity(120, 0), similarity(10, 1)
     truth = rows.numbers[:, 0].copy()
     weight = np.ones(120)
     weight[100:] = 1e-9
@@ -218,7 +218,7 @@ def test_a_model_of_things_measured_many_times_does_not_remember_each(kind: str)
         if kind == "ridge":
             predicted = fit_ridge(wide[fit], truth[fit], unit=unit).predict(wide[~fit])
         else:
-            rows = Likeness(numbers=columns, levels=np.zeros((480, 0), np.int64), photos=np.zeros((480, 0)))
+            rows = Similarity(numbers=columns, levels=np.zeros((480, 0), np.int64), photos=np.zeros((480, 0)))
             model = fit_kernels(rows.take(np.flatnonzero(fit)), truth[fit], unit=unit)
             predicted = model.predict(rows.take(np.flatnonzero(~fit)))
         return float(((truth[~fit] - predicted) ** 2).mean())

@@ -42,7 +42,7 @@ GATE_END = 4.6
 _ACTIVATIONS = ("ReLU", "SiLU", "GELU", "Sigmoid", "Tanh", "LeakyReLU", "ELU", "Hardswish", "Mish")
 _TABLES = (nn.Embedding, nn.EmbeddingBag)  # rows that no example has get no gradient
 DEALS = 3
-"""How often photos are dealt out anew; the mean over them is less noisy than one."""
+"""How often photos are permuted; the mean over them is less noisy than one."""
 USUAL_RATE = 1e-3
 SEARCH_STEPS = 100
 
@@ -365,7 +365,7 @@ def _spread(vectors: Tensor) -> float:
 
 
 def look(model: nn.Module, loss: Loss, xb: Inputs, yb: Tensor, output: Tensor, pooled: Pooled, *, seed: int) -> None:
-    """Deal photos and cells of a batch out anew, and note what comes of it; no global random number is drawn."""
+    """Permute photos and cells of a batch, and note what comes of it; no global random number is drawn."""
     generator = torch.Generator().manual_seed(seed)
     before, count = _losses(loss, output, yb), len(yb)
     pooled.rows += count
@@ -385,9 +385,9 @@ def look(model: nn.Module, loss: Loss, xb: Inputs, yb: Tensor, output: Tensor, p
             # Each row gets another's: a turn of the shuffled rows by one leaves none in its place.
             shuffled = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
             order[shuffled] = shuffled.roll(1)
-            dealt = model(with_photos_of(xb, order, column))
-            effects.append(_moved(dealt, output)[rows])
-            gains.append((_losses(loss, dealt, yb) - before)[rows])
+            permuted = model(with_photos_of(xb, order, column))
+            effects.append(_moved(permuted, output)[rows])
+            gains.append((_losses(loss, permuted, yb) - before)[rows])
         pooled.effects.setdefault(column, []).append(torch.stack(effects).mean(0))
         pooled.gains.setdefault(column, []).append(torch.stack(gains).mean(0))
 
@@ -440,9 +440,9 @@ def _compare(xb: Inputs, there: Tensor, column: int, pooled: Pooled) -> None:
     pooled.differ[column] = pooled.differ.get(column, False) or bool((photos != first).any())
 
 
-def _moved(dealt: Tensor, output: Tensor) -> Tensor:
+def _moved(permuted: Tensor, output: Tensor) -> Tensor:
     """Squared distance of each row's outputs; of logits, of what makes a difference between classes."""
-    difference = (dealt - output).float()
+    difference = (permuted - output).float()
     if difference.ndim > 1:
         difference = difference - difference.mean(-1, keepdim=True)
     return difference.reshape(len(output), -1).square().mean(1)

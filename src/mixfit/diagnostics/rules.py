@@ -123,7 +123,7 @@ def saturated_fusion(seen: Observed) -> list[Finding]:
 
 
 def useless_photos(seen: Observed) -> list[Finding]:
-    """Columns whose photos can be dealt out to other rows without harm, of a model that has learned something."""
+    """Columns whose photos can be permuted without harm, of a model that has learned something."""
     best = seen.best
     if best is None or not seen.learned or best.constant_loss is None or best.valid_loss is None:
         return []
@@ -149,7 +149,7 @@ BEATS = 0.98
 """A validation loss above this share of a constant's is none that beats it: among many epochs the lowest of pure noise
 comes this far below."""
 MEMORISED = 0.7
-"""A training loss below this share of a constant's was learned by heart where the validation loss never fell."""
+"""A training loss below this share of a constant's is overfitted where the validation loss never fell."""
 UNMOVED = 0.98
 """A training loss above this share of a constant's was not learned at all."""
 STEPS = 30
@@ -159,7 +159,7 @@ RISE = 0.2
 TAIL = 3
 """Over so many last epochs its mean is taken, as one epoch is noise."""
 FALL = 0.8
-"""... while the training loss fell to this share of what it was in the best epoch, or it is not learning by heart."""
+"""... while the training loss fell to this share of what it was in the best epoch, or it is not overfitting."""
 
 THAWED = "a frozen part changes"
 SHUFFLED = "labels look shuffled"

@@ -1,7 +1,7 @@
 """Kernel ridge regression over a sum of kernels, whose shares are found by leaving out one row at a time.
 
 A row is like another one in its numbers, in its categories and their beginnings, and in what its photos show; how much
-each likeness counts is learnt. It is the mean of a Gaussian process (Rasmussen and Williams 2006, chapter 2) and for
+each similarity counts is learnt. It is the mean of a Gaussian process (Rasmussen and Williams 2006, chapter 2) and for
 some hundred rows the strongest simple model there is; time grows with the cube of the rows.
 
 In: encoded rows of one fold. Out: ``KernelModel``, which holds these."""
@@ -47,7 +47,7 @@ _NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Likeness:
+class Similarity:
     """Rows as the kernels take them."""
 
     numbers: Float[np.ndarray, "rows numbers"]
@@ -56,7 +56,7 @@ class Likeness:
     """No column leaves the photos out."""
 
     @classmethod
-    def of(cls, encoded: EncodedRows, components: Components | None, *, table: bool) -> "Likeness":
+    def of(cls, encoded: EncodedRows, components: Components | None, *, table: bool) -> "Similarity":
         """Of encoded rows, with or without their table."""
         nothing = np.zeros((len(encoded), 0))
         levels = [encoded.categorical, encoded.prefixes] if table else [nothing.astype(np.int64)]
@@ -66,28 +66,28 @@ class Likeness:
             photos=nothing if components is None else components.of(encoded),
         )
 
-    def take(self, rows: Int64[np.ndarray, " some"]) -> "Likeness":
+    def take(self, rows: Int64[np.ndarray, " some"]) -> "Similarity":
         """Those rows, in that order."""
-        return Likeness(numbers=self.numbers[rows], levels=self.levels[rows], photos=self.photos[rows])
+        return Similarity(numbers=self.numbers[rows], levels=self.levels[rows], photos=self.photos[rows])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelModel:
     """``bias + sum over kernels and training rows of share * kernel(row, training row) * dual``."""
 
-    train: Likeness
+    train: Similarity
     dual: Float[np.ndarray, " train"]
     shares: dict[str, float]
     """What each kernel counts, the scale that brings its mean diagonal to 1 included."""
     bias: float
 
-    def predict(self, rows: Likeness) -> Float[np.ndarray, " rows"]:
+    def predict(self, rows: Similarity) -> Float[np.ndarray, " rows"]:
         """float64 numbers."""
         return _total(_kernels(rows, self.train), self.shares) @ self.dual + self.bias
 
     def predict_mixed(
         self,
-        cells: Likeness,
+        cells: Similarity,
         photos: Float[np.ndarray, "galleries components"],
         cells_of: Int64[np.ndarray, " rows"],
         photos_of: Int64[np.ndarray, " rows"],
@@ -145,7 +145,7 @@ class KernelModel:
             DataError: it is something else.
         """
         dual = saved_array(arrays, "model.dual", None)
-        train = Likeness(
+        train = Similarity(
             numbers=saved_array(arrays, "model.numbers", len(dual), widths[0]),
             levels=saved_array(arrays, "model.levels", len(dual), widths[1], kind="int", low=0),
             photos=saved_array(arrays, "model.photos", len(dual), widths[2]),
@@ -172,8 +172,8 @@ class KernelRidge:
         """See ``Model``."""
         table = "table" in self.sees
         components = rows.components(COMPONENTS, weight, seed) if "photos" in self.sees else None
-        likeness = Likeness.of(rows.encoded, components, table=table)
-        model = fit_kernels(likeness, truth, weight, unit=rows.unit, seed=seed)
+        similarity = Similarity.of(rows.encoded, components, table=table)
+        model = fit_kernels(similarity, truth, weight, unit=rows.unit, seed=seed)
         return FittedKernels(table=table, components=components, model=model)
 
     def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedKernels":
@@ -198,15 +198,15 @@ class FittedKernels:
 
     def predict(self, rows: Rows) -> np.ndarray:
         """See ``FittedModel``."""
-        return self.model.predict(Likeness.of(rows.encoded, self.components, table=self.table))
+        return self.model.predict(Similarity.of(rows.encoded, self.components, table=self.table))
 
     def predict_mixed(self, rows: MixedRows) -> np.ndarray:
         """See ``PredictsMixed``; put together row by row, an explanation takes six times as long (docs/LOG.md)."""
-        cells = Likeness.of(rows.tables, None, table=self.table)
+        cells = Similarity.of(rows.tables, None, table=self.table)
         if self.components is None:
             return self.model.predict(cells)[rows.table_of]
         if not self.table:
-            return self.model.predict(Likeness.of(rows.photos, self.components, table=False))[rows.photos_of]
+            return self.model.predict(Similarity.of(rows.photos, self.components, table=False))[rows.photos_of]
         return self.model.predict_mixed(cells, self.components.of(rows.photos), rows.table_of, rows.photos_of)
 
     def state(self) -> State:
@@ -215,7 +215,7 @@ class FittedKernels:
 
 
 def fit_kernels(
-    rows: Likeness,
+    rows: Similarity,
     truth: Float[np.ndarray, " rows"],
     weight: Float[np.ndarray, " rows"] | None = None,
     *,
@@ -286,8 +286,8 @@ def _left_out(matrix: np.ndarray, goal: np.ndarray, units: list[np.ndarray]) -> 
     return min(tries)
 
 
-def _kernels(rows: Likeness, train: Likeness) -> dict[str, Float[np.ndarray, "rows train"]]:
-    """One matrix for each kind of likeness that these columns allow."""
+def _kernels(rows: Similarity, train: Similarity) -> dict[str, Float[np.ndarray, "rows train"]]:
+    """One matrix for each kind of similarity that these columns allow."""
     found = _of_numbers(rows.numbers, train.numbers) | _of_levels(rows.levels, train.levels)
     if LEVELS in found and NEAR_NUMBERS in found:
         found[LEVELS_AND_NUMBERS] = found[LEVELS] * found[NEAR_NUMBERS]
@@ -297,7 +297,7 @@ def _kernels(rows: Likeness, train: Likeness) -> dict[str, Float[np.ndarray, "ro
     return found or {_NOTHING: np.zeros((len(rows.numbers), len(train.numbers)))}
 
 
-def _names(rows: Likeness) -> list[str]:
+def _names(rows: Similarity) -> list[str]:
     """Of the kernels that such columns allow, see ``_kernels``."""
     numbers, levels, photos = (part.shape[1] > 0 for part in (rows.numbers, rows.levels, rows.photos))
     known = {
