@@ -35,11 +35,13 @@ TRAINING = (
     "tests/test_readme.py",
     "tests/test_guide.py",
     "tests/test_same_bytes.py",
-    "tests/candidates",
+    "tests/auto",
+    "tests/diagnostics",
+    "tests/ensemble",
     "tests/evaluation",
     "tests/faults/test_faults_training.py",
+    "tests/models",
     "tests/training",
-    "tests/tuning",
 )
 """Files and folders with tests that train."""
 DEFAULT = {
