@@ -82,3 +82,73 @@ def test_texts_and_numbers_beside_each_other_are_text_as_in_a_file(table: Path, 
     wanted = mixfit.inspect_table(tmp_path / "same.csv", target="price", out=tmp_path / "b", console=QUIET)
     told = [[(one.name, one.role, one.missing) for one in each.schema.columns] for each in (found, wanted)]
     assert told[0] == told[1]
+
+
+@pytest.fixture(scope="module")
+def run_of_frame(table: Path, tmp_path_factory: pytest.TempPathFactory) -> mixfit.Run:
+    frame = pd.read_csv(table).head(150)
+    folder = tmp_path_factory.mktemp("runs")
+    return mixfit.fit(frame, target="price", images=table.parent, train=SMALL, out=folder, console=QUIET)
+
+
+def shuffled(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows in another order, under names that repeat."""
+    rows = np.random.default_rng(0).permutation(len(frame))
+    return frame.iloc[rows].set_axis(pd.Index([f"row {row // 2}" for row in rows], name="key"))
+
+
+@pytest.mark.parametrize("change", [lambda frame: frame.head(70), lambda frame: frame.head(1), shuffled])
+def test_a_frame_is_predicted_as_its_file(
+    change: Callable[[pd.DataFrame], pd.DataFrame], run_of_frame: mixfit.Run, table: Path, tmp_path: Path
+) -> None:
+    frame = change(pd.read_csv(table).tail(80).drop(columns="price"))
+    frame["maker"] = frame["maker"].astype("category")
+    given = frame.copy()
+    file, out = tmp_path / "new.parquet", tmp_path / "out.parquet"
+    frame.reset_index(drop=True).to_parquet(file)
+    found = mixfit.predict_table(run_of_frame.folder, frame, images=table.parent, console=QUIET)
+    of_file = mixfit.predict_table(str(run_of_frame.folder), str(file), images=str(table.parent), console=QUIET)
+    assert mixfit.predict_table(run_of_frame.folder, frame, out=out, images=table.parent, console=QUIET) is None
+    pd.testing.assert_frame_equal(frame, given)  # the caller's rows are left alone
+    pd.testing.assert_frame_equal(found[[*frame.columns]], frame)
+    assert [*found.columns] == [*frame.columns, "prediction", "status"]
+    for other in (of_file, pd.read_parquet(out)):
+        np.testing.assert_array_equal(found["prediction"], other["prediction"])
+        assert found["status"].to_list() == other["status"].to_list()
+    one = run_of_frame.predictor.predict(frame, images=table.parent)
+    pd.testing.assert_frame_equal(found[["prediction", "status"]], one)
+
+
+def test_broken_rows_of_a_frame_are_dropped_by_their_place(
+    run_of_frame: mixfit.Run, table: Path, tmp_path: Path
+) -> None:
+    frame = pd.read_csv(table).tail(20).set_axis([7] * 20)
+    frame["photos"] = frame["photos"].mask(np.arange(20) % 3 == 1, "none.png")
+    found = mixfit.predict_table(
+        run_of_frame.folder, frame, images=table.parent, bad_rows="drop", cache=None, console=QUIET
+    )
+    pd.testing.assert_frame_equal(found[[*frame.columns]], frame[np.arange(20) % 3 != 1])
+    with pytest.raises(mixfit.DataError, match="^7 of 20 rows are broken"):
+        mixfit.predict_table(run_of_frame.folder, frame, images=table.parent, bad_rows="fail", console=QUIET)
+
+
+def test_a_frame_is_evaluated_as_its_file(run_of_frame: mixfit.Run, table: Path, tmp_path: Path) -> None:
+    frame, said = pd.read_csv(table), StringIO()
+    console = Console(file=said, width=200)
+    own = mixfit.evaluate_table(run_of_frame.folder, frame.head(150), console=console, out=tmp_path / "own.json")
+    # the rows that the run held back; batches are other ones
+    assert own == pytest.approx(run_of_frame.scores["test"][run_of_frame.result.ours], rel=1e-6)
+    assert said.getvalue().startswith(" DataFrame   test rows: ")
+    new = frame.tail(60)
+    new.to_csv(tmp_path / "new.csv", index=False)
+    found, wanted = (
+        mixfit.evaluate_table(
+            run_of_frame.folder, rows, images=table.parent, by=["maker"], console=QUIET, out=tmp_path / "m.json"
+        )
+        for rows in (new, tmp_path / "new.csv")
+    )
+    assert found == wanted
+    with pytest.raises(mixfit.ConfigError, match="price"):
+        mixfit.evaluate_table(run_of_frame.folder, new.drop(columns="price"), console=QUIET)
+    with pytest.raises(mixfit.DataError, match="^the DataFrame has a header but no data rows"):
+        mixfit.evaluate_table(run_of_frame.folder, new.head(0), console=QUIET)

@@ -3,9 +3,10 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from mixfit.data.photos.records import Cache
 from mixfit.data.split import Split, split_labels, split_rows
 from mixfit.data.table.pieces import table_pieces
 from mixfit.data.table.read import asked_format, read_as_configured
-from mixfit.data.table.write import PARQUET, check_writable_kind, new_table
+from mixfit.data.table.write import PARQUET, check_writable_kind, new_table, table_file
 from mixfit.errors import ConfigError, DataError, unknown_column
 from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, label_column
 from mixfit.evaluation.result import Rows, judge, metrics_for
@@ -65,12 +66,12 @@ def load_run(run: Path) -> Predictor:
 
 
 def evaluate_table(
-    run: Path,
-    table: Path,
+    run: str | Path,
+    table: str | Path | pd.DataFrame,
     *,
     split: SplitChoice | None = None,
-    images: Path | None = None,
-    out: Path | None = None,
+    images: str | Path | None = None,
+    out: str | Path | None = None,
     by: Sequence[str] = (),
     text: TextConfig | None = None,
     cache: Cache | None = None,
@@ -81,17 +82,56 @@ def evaluate_table(
     Rows are weighted where the table has the column of weights that the run was trained with; see ``judging_weights``.
 
     Args:
+        run: folder of a run or of a model.
+        table: a file or a DataFrame, with the target.
         split: by default ``test`` for the table that the run was trained on, all rows of any other.
-        images: folder that the photo paths start from, by default the table's.
+        images: folder that the photo paths start from; by default the table's folder, and for a
+            DataFrame the working directory.
         out: JSON file, by default ``metrics-SPLIT.json`` in the run folder.
         by: columns by whose values the metrics are given too.
         text: how a text table is written, by default found out.
         cache: where image features are looked up and kept; by default nowhere.
+    Returns:
+        Each metric by its name.
     Raises:
         ConfigError: the table lacks the target, or its rows cannot be told into splits.
         DataError: no row of that split has a target.
     """
-    predictor, console = load_run(run), console or PlainConsole()
+    predictor, console = load_run(Path(run)), console or PlainConsole()
+    with table_file(table) as path:
+        shown = "DataFrame" if isinstance(table, pd.DataFrame) else str(path)
+        folder = Path() if isinstance(table, pd.DataFrame) else path.parent
+        return _evaluate(
+            predictor,
+            Path(run),
+            path,
+            shown,
+            split=split,
+            images=None if images is None else Path(images),
+            folder=folder,
+            out=None if out is None else Path(out),
+            by=by,
+            text=text,
+            cache=cache,
+            console=console,
+        )
+
+
+def _evaluate(
+    predictor: Predictor,
+    run: Path,
+    table: Path,
+    shown: str,
+    *,
+    split: SplitChoice | None,
+    images: Path | None,
+    folder: Path,
+    out: Path | None,
+    by: Sequence[str],
+    text: TextConfig | None,
+    cache: Cache | None,
+    console: Console,
+) -> dict[str, float]:
     frame = read_table_of_run(run, table, text)
     name = predictor.schema.target
     if name not in frame.columns:
@@ -102,7 +142,7 @@ def evaluate_table(
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
     chosen = split or ("test" if same_table else "all")
-    images = images or (run_settings(run).data.images if same_table else None) or table.parent
+    images = images or (run_settings(run).data.images if same_table else None) or folder
     cells = Table(frame)
     usable, left_out = usable_rows(cells, predictor.schema, 1.0)
     if chosen == "all":
@@ -134,13 +174,13 @@ def evaluate_table(
         for column in dict.fromkeys(by)
     ]
 
-    console.print(f" {table}   {chosen} rows: {len(rows)}", markup=False)
+    console.print(f" {shown}   {chosen} rows: {len(rows)}", markup=False)
     for column in predictor.schema.names("weight"):
         said = "weights the rows" if weight is not None else "is not in the table: all rows count alike"
         console.print(f" {column!r} {said}", markup=False)
     if not same_table and _is_table_of_run(run, table):
         console.print(
-            f" warning: {table} is the table of this run, changed since: most of its rows may be ones it learned from",
+            f" warning: {shown} is the table of this run, changed since: most of its rows may be ones it learned from",
             markup=False,
         )
     if then is not None and (same_table or chosen != "all"):
@@ -167,45 +207,89 @@ def evaluate_table(
     return score.metrics
 
 
+@overload
 def predict_table(
-    run: Path,
-    table: Path,
+    run: str | Path,
+    table: str | Path | pd.DataFrame,
     *,
-    out: Path,
-    images: Path | None = None,
+    out: None = None,
+    images: str | Path | None = None,
     bad_rows: BadRows = "mark",
     raw_csv: bool = False,
     text: TextConfig | None = None,
     cache: Cache | None = None,
     interval: float | None = None,
     console: Console | None = None,
-) -> None:
-    """Predict the rows of a table and write them to ``out`` with all their columns, the predictions and a status.
+) -> pd.DataFrame: ...
+
+
+@overload
+def predict_table(
+    run: str | Path,
+    table: str | Path | pd.DataFrame,
+    *,
+    out: str | Path,
+    images: str | Path | None = None,
+    bad_rows: BadRows = "mark",
+    raw_csv: bool = False,
+    text: TextConfig | None = None,
+    cache: Cache | None = None,
+    interval: float | None = None,
+    console: Console | None = None,
+) -> None: ...
+
+
+def predict_table(
+    run: str | Path,
+    table: str | Path | pd.DataFrame,
+    *,
+    out: str | Path | None = None,
+    images: str | Path | None = None,
+    bad_rows: BadRows = "mark",
+    raw_csv: bool = False,
+    text: TextConfig | None = None,
+    cache: Cache | None = None,
+    interval: float | None = None,
+    console: Console | None = None,
+) -> pd.DataFrame | None:
+    """Predict the rows of a table: all their columns, the predictions and a status, as a file or as a DataFrame.
 
     Rows are predicted and written ``PIECE`` at a time, fewer where they are long. A Parquet table is read so too, and
     may be larger than the memory; tables of other kinds are read whole. ``out`` is there when all is written.
 
     Args:
-        images: folder that the photo paths start from, by default the table's.
+        run: folder of a run or of a model.
+        table: a file, or a DataFrame.
+        out: the file to write, of the kind that its ending says; by default none.
+        images: folder that the photo paths start from; by default the table's folder, and for a
+            DataFrame the working directory.
         bad_rows: mark rows with broken cells or photos in the status, drop them, or refuse the table.
         raw_csv: leave text cells that a spreadsheet would run as formulas as they are.
         text: how a text table is written, by default found out.
         cache: where image features are looked up and kept; by default nowhere.
         interval: share of rows whose truth shall be inside their interval or set, see ``Predictor.predict``.
+    Returns:
+        The rows, where there is no ``out``; of a DataFrame with its own columns and index.
     Raises:
         DataError: a column that the model needs is missing, or ``bad_rows="fail"`` and there are such rows.
     """
     started, console = time.perf_counter(), console or PlainConsole()
-    check_writable_kind(out)
-    predictor = load_run(run)
-    images = images or table.parent
-    # Whole batches: a row has the same neighbours as in the whole table, and so the same bits.
-    pieces = table_pieces(table, text or TextConfig(), most_rows=PIECE, most_bytes=PIECE_BYTES, multiple=BATCH)
-    held = [] if out.suffix.lower() in PARQUET else pieces.bytes_columns
-    counts = _Counts()
-    with new_table(out, raw=raw_csv, types=pieces.types) as write:
+    path = None if out is None else Path(out)
+    if path is not None:
+        check_writable_kind(path)
+    predictor = load_run(Path(run))
+    kept: list[pd.DataFrame] = []
+    with ExitStack() as stack:
+        file = stack.enter_context(table_file(table))
+        folder = Path(images or (Path() if isinstance(table, pd.DataFrame) else file.parent))
+        # Whole batches: a row has the same neighbours as in the whole table, and so the same bits.
+        pieces = table_pieces(file, text or TextConfig(), most_rows=PIECE, most_bytes=PIECE_BYTES, multiple=BATCH)
+        held = [] if path is None or path.suffix.lower() in PARQUET else pieces.bytes_columns
+        write = kept.append if path is None else stack.enter_context(new_table(path, raw=raw_csv, types=pieces.types))
+        counts = _Counts()
         for piece in pieces:
-            found = predictor.predictions(piece, images=images, cache=cache, first_row=counts.rows, interval=interval)
+            start = counts.rows
+            found = predictor.predictions(piece, images=folder, cache=cache, first_row=start, interval=interval)
             broken = counts.add(found)
             if broken and bad_rows == "fail":
                 faults = [record for record in found.bad if record.action in _BROKEN]
@@ -213,12 +297,16 @@ def predict_table(
                 raise DataError(f"{len(broken)} of {seen} rows are broken: {describe_bad(faults)}.")
             columns = predictor.as_frame(found, piece.index)
             columns = columns.rename(columns=lambda name, taken=piece.columns: _free_name(name, taken))
+            if path is None and isinstance(table, pd.DataFrame):
+                piece = table.iloc[start : counts.rows]
+                columns.index = piece.index
             written = pd.concat([piece, columns], axis=1)
-            write(written.drop(columns=[*held], index=broken if bad_rows == "drop" else []))
+            left = np.delete(np.arange(len(written)), broken if bad_rows == "drop" else [])
+            write(written.drop(columns=[*held]).iloc[left])
     if held:
         listed = ", ".join(held)
         console.print(
-            f" left out of {out}: {listed} (bytes; a .parquet file keeps them)", highlight=False, markup=False
+            f" left out of {path}: {listed} (bytes; a .parquet file keeps them)", highlight=False, markup=False
         )
     dropped, seconds = " (dropped)" if bad_rows == "drop" else "", time.perf_counter() - started
     console.print(
@@ -228,8 +316,11 @@ def predict_table(
     )
     if counts.bad.first is not None:
         console.print(f" {counts.bad.describe()}", markup=False)
-    _warn_of_no_photos(console, counts, images)
-    console.print(f" written {out}", markup=False)
+    _warn_of_no_photos(console, counts, folder)
+    if path is not None:
+        console.print(f" written {path}", markup=False)
+        return None
+    return pd.concat(kept, ignore_index=not isinstance(table, pd.DataFrame))
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from numbers import Number
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,18 @@ def kept_frame(frame: pd.DataFrame, path: Path) -> Iterator[None]:
         yield
     except (ConfigError, DataError) as error:
         raise type(error)(str(error).replace(str(path), "the DataFrame")) from error
+
+
+@contextmanager
+def table_file(table: str | Path | pd.DataFrame) -> Iterator[Path]:
+    """The file of a table: its own, or for the block a temporary Parquet file of a DataFrame, see ``kept_frame``."""
+    if not isinstance(table, pd.DataFrame):
+        yield Path(table)
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "dataframe.parquet"
+        with kept_frame(table, path):
+            yield path
 
 
 def _with_mixed_as_text(frame: pd.DataFrame) -> pd.DataFrame:
