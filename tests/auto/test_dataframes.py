@@ -128,7 +128,7 @@ def test_broken_rows_of_a_frame_are_dropped_by_their_place(
         run_of_frame.folder, frame, images=table.parent, bad_rows="drop", cache=None, console=QUIET
     )
     pd.testing.assert_frame_equal(found[[*frame.columns]], frame[np.arange(20) % 3 != 1])
-    with pytest.raises(mixfit.DataError, match="^7 of 20 rows are broken"):
+    with pytest.raises(mixfit.DataError, match=r"^7 of 20 rows are broken"):
         mixfit.predict_table(run_of_frame.folder, frame, images=table.parent, bad_rows="fail", console=QUIET)
 
 
@@ -150,5 +150,5 @@ def test_a_frame_is_evaluated_as_its_file(run_of_frame: mixfit.Run, table: Path,
     assert found == wanted
     with pytest.raises(mixfit.ConfigError, match="price"):
         mixfit.evaluate_table(run_of_frame.folder, new.drop(columns="price"), console=QUIET)
-    with pytest.raises(mixfit.DataError, match="^the DataFrame has a header but no data rows"):
+    with pytest.raises(mixfit.DataError, match=r"^the DataFrame has a header but no data rows"):
         mixfit.evaluate_table(run_of_frame.folder, new.head(0), console=QUIET)
