@@ -43,3 +43,30 @@ def test_many_columns_are_explained_against_fewer_rows_and_a_thousand_are_too_ma
     wider = replace(predictor, schema=replace(predictor.schema, columns=columns))
     with pytest.raises(ConfigError, match=r"The model sees 1,100 columns, and each row would need more than 4,096 pre"):
         explain(wider, wide, rows=[0])
+
+
+@pytest.mark.parametrize("columns", [1, 3, 5, 6, 9, 10, 11, 40, 100])
+@pytest.mark.parametrize("most", [300, 1_024])
+def test_the_predictions_for_a_row_can_be_limited(columns: int, most: int) -> None:
+    count = affordable_background(columns, 16, most)
+    plan = Plan.of(tuple(f"x{number}" for number in range(columns)), (), max(count, 1), seed=0, most=most)
+    _, mixed_of = plan.mixture(0, 1, np.zeros((count, columns), dtype=bool))
+    assert 0 < len(mixed_of) <= most
+    assert plan.exact == (16 * (2**columns + 4) <= most)
+
+
+def test_few_predictions_give_the_same_parts_but_for_their_errors() -> None:
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(rng.normal(size=(60, 8)).round(3), columns=[f"x{number}" for number in range(8)])
+    table["y"] = table["x0"] * table["x1"] + table["x2"]
+    data = load_data(table, target="y")
+    predictor = Predictor.from_training(build_model(data, seed=0), data)
+    whole = explain(predictor, table, rows=[0, 1, 2], background=16)
+    few = explain(predictor, table, rows=[0, 1, 2], background=16, most_predictions=400)
+    assert (whole.exact, few.exact, few.background) == (True, False, 16)
+    np.testing.assert_allclose(few.parts.sum(1), few.value - few.base, atol=1e-5)
+    np.testing.assert_allclose(few.value, whole.value, atol=1e-6)
+    assert (np.abs(few.parts - whole.parts) <= 5 * np.hypot(few.errors, whole.errors) + 1e-6).all()
+    assert not np.allclose(few.parts, whole.parts)
+    with pytest.raises(ConfigError, match=r"8 columns, and each row would need more than 20 predictions: allow more"):
+        explain(predictor, table, rows=[0], background=16, most_predictions=20)

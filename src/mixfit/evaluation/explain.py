@@ -114,11 +114,21 @@ _CORNERS = 4
 """Mixed rows of each background row beside those of its design: nothing, the table, the photos and all of the row."""
 
 
-def affordable_background(columns: int, wanted: int) -> int:
-    """How many of the background rows that are wanted can have a pair of orders each, in ``SAMPLED_ROWS`` mixed rows.
+def affordable_background(columns: int, wanted: int, most: int | None = None) -> int:
+    """How many of the background rows that are wanted can have a pair of orders each.
 
-    All of them for at most ``MOST_EXACT`` columns, and none for thousands of columns."""
-    return wanted if columns <= MOST_EXACT else min(wanted, SAMPLED_ROWS // (2 * (columns + 1) + _CORNERS))
+    All of them where every coalition is looked at, and none for thousands of columns.
+
+    Args:
+        most: mixed rows for an explained row; None: as many as it takes for at most ``MOST_EXACT`` columns, and
+            ``SAMPLED_ROWS`` for more."""
+    if _is_exact(columns, wanted, most):
+        return wanted
+    return min(wanted, (most or SAMPLED_ROWS) // (2 * (columns + 1) + _CORNERS))
+
+
+def _is_exact(columns: int, background: int, most: int | None) -> bool:
+    return columns <= MOST_EXACT and (most is None or (2**columns + _CORNERS) * background <= most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,18 +156,21 @@ class Plan:
     """One for each background row."""
 
     @classmethod
-    def of(cls, table: tuple[str, ...], photos: tuple[str, ...], background: int, *, seed: int) -> "Plan":
-        """Every coalition for at most ``MOST_EXACT`` columns, else sampled orders, others for each background row.
+    def of(
+        cls, table: tuple[str, ...], photos: tuple[str, ...], background: int, *, seed: int, most: int | None = None
+    ) -> "Plan":
+        """Every coalition where it can be, else sampled orders, others for each background row.
 
         Args:
             background: at most ``affordable_background`` rows.
+            most: see there.
         """
         players = len(table) + len(photos)
-        if players <= MOST_EXACT:
+        if _is_exact(players, background, most):
             every = (Exact(players=players),) * background
             return cls(table=table, photos=photos, background=background, designs=every)
-        assert 0 < background <= affordable_background(players, background)
-        pairs = (SAMPLED_ROWS // background - _CORNERS) // (2 * (players + 1))
+        assert 0 < background <= affordable_background(players, background, most)
+        pairs = ((most or SAMPLED_ROWS) // background - _CORNERS) // (2 * (players + 1))
         rng = np.random.default_rng(seed)
         drawn = tuple(Sampled.draw(players, pairs, rng) for _ in range(background))
         return cls(table=table, photos=photos, background=background, designs=drawn)
@@ -356,6 +369,7 @@ def explain(
     seed: int = 0,
     device: torch.device | str | None = None,
     cache: Cache | None = None,
+    most_predictions: int | None = None,
 ) -> Explanation:
     """Explain the predictions of some rows.
 
@@ -370,6 +384,8 @@ def explain(
             were drawn one by one, as errors are from neighbours among them; or how many of ``frame`` to take.
         seed: of the choice of background rows and of sampled orders.
         cache: where image features are looked up and kept.
+        most_predictions: for each row; with fewer, orders of the columns are sampled where they would all be taken,
+            and errors are larger. By default as said above.
     Raises:
         ConfigError: ``rows`` or ``background`` are no rows, ``target`` is none of the classes, ``seed`` is negative,
             the model sees more than a thousand columns, or it uses photos and ``images`` does not say where they are.
@@ -392,8 +408,8 @@ def explain(
         others = Table.of(background)
     if not chosen or not len(others):
         raise ConfigError(f"There is nothing to explain: {len(chosen)} rows, and {len(others)} to compare with.")
-    others = _affordable(others, predictor, len(names), seed)
-    plan = Plan.of(table, photos, len(others), seed=seed)
+    others = _affordable(others, predictor, len(names), seed, most_predictions)
+    plan = Plan.of(table, photos, len(others), seed=seed, most=most_predictions)
     asked = every.select(np.array(chosen, dtype=np.int64))
     needed = predictor.schema.inputs
     _require(every, others, needed)
@@ -464,13 +480,14 @@ def typical_rows(
     return np.array([int(rng.choice(part)) for part in ranges], dtype=np.int64)
 
 
-def _affordable(background: Table, predictor: Predictor, columns: int, seed: int) -> Table:
+def _affordable(background: Table, predictor: Predictor, columns: int, seed: int, most: int | None) -> Table:
     """As many of the background rows as so many columns leave room for."""
-    count = affordable_background(columns, len(background))
+    count = affordable_background(columns, len(background), most)
     if count < min(LEAST_BACKGROUND, len(background)):
+        fix = "explain a model of at most a thousand columns" if most is None else "allow more"
         raise ConfigError(
-            f"The model sees {columns:,} columns, and each row would need more than {SAMPLED_ROWS:,} predictions: "
-            "explain a model of at most a thousand columns."
+            f"The model sees {columns:,} columns, and each row would need more than {most or SAMPLED_ROWS:,} "
+            f"predictions: {fix}."
         )
     if count == len(background):
         return background

@@ -68,8 +68,9 @@ _KINDS: dict[str, ModelKind] = {
     PHOTO_BLEND: "photos",
     CONSTANT: "constant",
 }
-EXPLAINED_ROWS, BACKGROUND_ROWS = 24, 16
-"""Enough to see which columns matter; ``mixfit explain`` takes as many as are asked for."""
+EXPLAINED_ROWS, BACKGROUND_ROWS, PREDICTIONS = 16, 16, 1_024
+"""Enough to see which columns matter, with at most so many predictions a row; ``mixfit explain`` takes as many as are
+asked for."""
 EXPLAINED_COLUMNS = 100
 """With more columns a training does not wait for explanations, which take about a second a row and more."""
 _PARTS = {"valid": "validation rows", "test": "test rows"}
@@ -396,6 +397,7 @@ def explanation_of(predictor: Predictor, mixed: MixedData, images: Path) -> Mode
         background=background,
         seed=mixed.seed,
         cache=None if mixed.photos is None else mixed.photos.cache,
+        most_predictions=PREDICTIONS,
     )
     return model_explanation(replace(found, rows=mixed.row_numbers[found.rows]))
 
