@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from types import ModuleType
@@ -93,3 +94,12 @@ def test_without_the_extras_every_public_name_is_there() -> None:
         ),
     ]
     assert "mixfit" in loaded_after("\n".join(lines))
+
+
+@pytest.mark.parametrize(("given", "wanted"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+@pytest.mark.parametrize("module", ["mixfit", "mixfit.data", "mixfit.training.learner"])
+def test_threads_spin_briefly_unless_told_otherwise(given: dict[str, str], wanted: str, module: str) -> None:
+    code = f"import os, sys, {module}; print(os.environ['GOMP_SPINCOUNT'])"
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{wanted}\n"

@@ -4,7 +4,13 @@
 ``mixfit.training``, ``mixfit.models`` and ``mixfit.hooks``; those used most are here, too. ``__init__.pyi`` lists the
 names, which load on first use (PEP 562): ``import mixfit`` itself loads neither torch nor pandas."""
 
+import os
+
 import lazy_loader
+
+# OpenMP threads spin without end while they wait for each other, which on a busy machine wastes most of the time
+# (docs/LOG.md). Spinning briefly costs nothing on a quiet one. It is read when torch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

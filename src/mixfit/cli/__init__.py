@@ -40,9 +40,6 @@ for command in (demo, inspect, train, tune, config, evaluate, compare, explain, 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    # OpenMP threads spin without end while they wait for each other, which on a busy machine wastes most of the time
-    # (docs/LOG.md). Spinning briefly costs nothing on a quiet one. Must be set before torch loads.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without "²" shows "?" in its place
             stream.reconfigure(errors="replace")
