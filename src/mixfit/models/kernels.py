@@ -34,8 +34,9 @@ COMPONENTS = 120
 """Directions of the photos' features that the kernels see."""
 MOST_ROWS = 3_000
 """Training rows from which on it takes too long."""
-_SEARCHED_ROWS = 600
-"""The shares are searched on so many rows at most; the strength is found, and the rest solved, on all."""
+_SEARCHED_ROWS, _STRENGTH_ROWS = 600, 1_000
+"""The shares, and the strength, are searched on so many rows at most; with these all rows are solved. An eigenvalue
+decomposition takes some thirty times as long as solving."""
 _STRENGTHS = np.logspace(-3, 2, 16)
 _FACTORS = (0.1, 0.3, 3.0, 10.0)
 _ROUNDS = 2
@@ -235,14 +236,15 @@ def fit_kernels(
     # With weights, the errors are those of rows times the root of their weight, and so is everything else.
     roots = np.sqrt(counts)
     goal = (truth - bias) * roots
-    some = np.sort(np.random.default_rng(seed).permutation(len(truth))[:_SEARCHED_ROWS])
+    drawn = np.random.default_rng(seed).permutation(len(truth))
+    some, more = np.sort(drawn[:_SEARCHED_ROWS]), np.sort(drawn[:_STRENGTH_ROWS])
     kernels = _kernels(rows.take(some), rows.take(some))
     scales = {name: len(some) / max(float(np.trace(kernel)), 1e-12) for name, kernel in kernels.items()}
     searched = {name: kernel * scales[name] * roots[some, None] * roots[some] for name, kernel in kernels.items()}
 
     shares = dict.fromkeys(kernels, 1.0)
     units = np.arange(len(truth)) if unit is None else unit
-    few, all_ = units_by_size(units[some]), units_by_size(units)
+    few, several = units_by_size(units[some]), units_by_size(units[more])
     least = _left_out(_total(searched, shares), goal[some], few)[0]
     for _ in range(_ROUNDS):
         for name in kernels:
@@ -253,7 +255,7 @@ def fit_kernels(
                     least, shares = error, tried
     shares = {name: share * scales[name] for name, share in shares.items()}
     matrix = _total(_kernels(rows, rows), shares) * roots[:, None] * roots
-    _, strength = _left_out(matrix, goal, all_)
+    _, strength = _left_out(matrix[np.ix_(more, more)], goal[more], several)
     dual = np.linalg.solve(matrix + strength * np.eye(len(truth)), goal) * roots
     return KernelModel(train=rows, dual=dual, shares=shares, bias=bias)
 
