@@ -48,11 +48,15 @@ MISTAKES = [
     (["train", "{table}", "--target", "price", "--lr", "nan"], 2, "lr must be above 0, got nan"),
     (["train", "{table}", "--target", "price", "--loss", "focal"], 2, "--loss focal is for classes, and the target"),
     (["train", "{table}", "--target", "price", "--optimizer", "adamax"], 2, "adamax"),
-    (["train", "{table}", "--target", "price", "--valid", "0.9", "--test", "0.2"], 2, "must leave rows to train"),
+    (["train", "{table}", "--target", "price", "--valid", "0.9", "--test", "0.2"], 2, "valid must be above 0"),
     (["train", "{table}", "--target", "price", "--backbone", "resnet1"], 2, "There is no backbone 'resnet1'"),
     (["train", "{table}", "--target", "price", "--ignore", "wieght_kg"], 2, "Did you mean 'weight_kg'"),
-    (["train", "{table}", "--target", "price", "--set", "maker"], 2, "--set wants COLUMN=ROLE"),
-    (["train", "{table}", "--target", "price", "--set", "maker=nmber"], 2, "no role 'nmber'. Did you mean 'number'"),
+    (["train", "{table}", "--target", "price", "--set", "maker"], 2, "--set must be COLUMN=ROLE"),
+    (
+        ["train", "{table}", "--target", "price", "--set", "maker=nmber"],
+        2,
+        "Unknown role 'nmber'. Did you mean 'number'",
+    ),
     (["train", "{table}", "--target", "vase_id"], 2, "vase_id"),
     (["train", "{table}", "--target", "price", "--images", "nowhere"], 3, "The images folder nowhere does not exist"),
     (["train", "nowhere.csv", "--target", "price"], 3, "nowhere.csv"),
@@ -159,7 +163,7 @@ def test_a_bug_of_ours_is_told_from_a_mistake(
     monkeypatch.setattr("mixfit.runs.scoring.predict_table", broken)
     code, _, errors = in_process(capsys, "predict", "run", demo_table, "-o", "x.csv")
     assert code == 1
-    assert "this is a bug of mixfit, not a mistake of yours" in errors
+    assert "this is a bug in mixfit, not your mistake" in errors
     (log,) = tmp_path.glob("mixfit-error-*.log")
     assert "ZeroDivisionError: of ours" in log.read_text()
 

@@ -56,15 +56,15 @@ def test_a_file_says_what_it_says_and_the_rest_has_its_default(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[trian]\n", r"there is no section \[trian\]\. Did you mean 'train'\? There are: table, target, schema, data"),
-        ("tabel = 'x'\n", "there is no key 'tabel'. Did you mean 'table'?"),
-        ("epochs = 3\n", r"there is no key 'epochs'\. It belongs to \[train\]"),
+        ("[trian]\n", r"unknown section \[trian\]\. Did you mean 'train'\? Known are: table, target, schema, data"),
+        ("tabel = 'x'\n", "unknown key 'tabel'. Did you mean 'table'?"),
+        ("epochs = 3\n", r"unknown key 'epochs'\. It belongs to \[train\]"),
         (
             "[train]\nepoch = 3\n",
-            r"there is no key 'epoch' in \[train\]\. Did you mean 'epochs'\? There are: preset, ep",
+            r"unknown key 'epoch' in \[train\]\. Did you mean 'epochs'\? Known are: preset, ep",
         ),
-        ("[model]\nepochs = 3\n", r"there is no key 'epochs' in \[model\]\. It belongs to \[train\]"),
-        ("[data.text]\nsepp = 'x'\n", r"there is no key 'sepp' in \[data\.text\]\. Did you mean 'sep'\?"),
+        ("[model]\nepochs = 3\n", r"unknown key 'epochs' in \[model\]\. It belongs to \[train\]"),
+        ("[data.text]\nsepp = 'x'\n", r"unknown key 'sepp' in \[data\.text\]\. Did you mean 'sep'\?"),
         ("[train]\nepochs = 'many'\n", r"\[train\] epochs must be a whole number, got 'many'"),
         ("[train]\nepochs = 3.5\n", r"\[train\] epochs must be a whole number, got 3\.5"),
         ("[train]\nepochs = true\n", r"\[train\] epochs must be a whole number, got True"),
@@ -80,7 +80,7 @@ def test_a_file_says_what_it_says_and_the_rest_has_its_default(tmp_path: Path) -
         ("train = 3\n", r"train must be a section \[train\], got 3"),
         ("target = 3\n", "target must be a text, got 3"),
         ("[train\n", "is damaged: "),
-        ("a = '\xff'", "is damaged: it is not written in UTF-8"),
+        ("a = '\xff'", "is damaged: it is not UTF-8"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_the_file_and_the_key(

@@ -53,4 +53,4 @@ def test_a_blend_is_not_examined(tmp_path: Path, capsys: pytest.CaptureFixture[s
     table = write_demo(tmp_path / "vases", rows=30)
     code = mixfit("train", str(table), "--target", "price", "--preset", "quick", "--doctor", "--out", str(tmp_path))
     assert code == 2
-    assert "--doctor examines the training of one network" in capsys.readouterr().err
+    assert "--doctor diagnoses the training of a single network" in capsys.readouterr().err

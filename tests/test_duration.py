@@ -13,5 +13,5 @@ def test_durations_are_read(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "10", "10 m", "m", "-5s", "0s", "5x", "1h-5m", "ten", "1.h", "nan", "1e3s"])
 def test_what_is_no_duration_is_one_sentence(text: str) -> None:
-    with pytest.raises(ConfigError, match="A duration is a number with s, m or h, such as 90s, 10m or 1h30m"):
+    with pytest.raises(ConfigError, match="A duration is a number above 0 with s, m or h, such as 90s, 10m or 1h30m"):
         parse_duration(text)

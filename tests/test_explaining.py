@@ -138,7 +138,7 @@ def test_another_table_is_its_own_background(
     ("arguments", "message"),
     [
         (["--rows", "3,90"], r"1 of 2 rows are not in the table of 90, as 90\."),
-        (["--rows", "three"], r"--rows wants numbers of rows with commas between them, such as 3,17, got 'three'\."),
+        (["--rows", "three"], r"--rows must be row numbers separated by commas, such as 3,17, got 'three'\."),
         ([], r"Say which rows to explain with --rows 3,17, or how many with --n 200\."),
         (["--rows", "1", "--n", "2"], r"Say which rows to explain with --rows 3,17, or how many with --n 200\."),
         (["--n", "0"], r"--n must be at least 1 row, got 0\."),

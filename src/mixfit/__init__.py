@@ -1,8 +1,8 @@
 """mixfit: train one model on table rows together with their photos.
 
-``mixfit.fit`` is the automatic whole. The parts that it is made of are in ``mixfit.data``, ``mixfit.nn``,
-``mixfit.training``, ``mixfit.models`` and ``mixfit.hooks``; those used most are here, too. ``__init__.pyi`` lists the
-names, which load on first use (PEP 562): ``import mixfit`` itself loads neither torch nor pandas."""
+``mixfit.fit`` runs the whole pipeline. Its parts are in ``mixfit.data``, ``mixfit.nn``, ``mixfit.training``,
+``mixfit.models`` and ``mixfit.hooks``; the most used ones are also exported here. ``__init__.pyi`` lists the names,
+which are loaded on first use (PEP 562): ``import mixfit`` itself loads neither torch nor pandas."""
 
 import os
 

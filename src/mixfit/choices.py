@@ -1,6 +1,6 @@
-"""The names that a setting can have, such as the fusions or the tasks, for type checker, command line and code alike.
+"""The allowed values of settings, such as fusions and tasks, shared by type checker, command line and code.
 
-Imports nothing, so that networks and training need not load the command line's library for them."""
+Imports nothing, so that networks and training do not load the command-line library."""
 
 from typing import Literal, get_args
 
@@ -12,9 +12,9 @@ Task = Literal["regression", "binary", "multiclass"]
 """What is predicted: a number, one of two classes, one of several."""
 TASKS: tuple[Task, ...] = get_args(Task)
 Crop = Literal["squash", "center", "pad"]
-"""How a photo becomes square: "squash" ignores the aspect ratio, "center" cuts the longer side, "pad" adds mid-grey."""
+"""How photos are made square: "squash" distorts them, "center" crops the longer side, "pad" adds mid-grey."""
 Fusion = Literal["concat", "gated", "film", "attention", "late"]
-"""How the encodings of the table and of the photos are joined, see ``nn/fusion.py``."""
+"""Fusion of the encodings of table and photos, see ``nn/fusion.py``."""
 Tabular = Literal["mlp", "resnet", "tabm"]
 """The network of the table, see ``nn/tabular.py``."""
 Numbers = Literal["plain", "linear", "periodic", "piecewise"]
@@ -22,12 +22,12 @@ Numbers = Literal["plain", "linear", "periodic", "piecewise"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Augmentation = Literal["none", "flip", "standard", "trivial"]
-"""Random changes of the photos of training rows, see ``data/transforms/augment.py``."""
+"""Augmentation of the photos of training rows, see ``data/transforms/augment.py``."""
 OptimizerName = Literal[
     "adamw", "sgd", "momentum", "nesterov", "rmsprop", "adam", "lamb", "lion", "muon", "schedule_free"
 ]
-"""What changes the weights, see ``training/optimizer``."""
+"""Optimizers, see ``training/optimizer``."""
 Preset = Literal["network", "quick", "balanced", "best"]
-"""What is tried: one network, or a blend of few, of several or of many models."""
+"""Models that are fitted: one network, or a blend of few, several or many models."""
 LossName = Literal["auto", "mse", "mae", "huber", "cross_entropy", "balanced", "smooth", "focal"]
-"""What is minimised: the first three after ``auto`` are for numbers, the others for classes."""
+"""Losses: the first three after ``auto`` are for regression, the others for classification."""

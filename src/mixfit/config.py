@@ -1,5 +1,4 @@
-"""The settings of a run: frozen dataclasses, each field explained once; TOML files of them, and the names that a
-setting can have."""
+"""The settings of a run: frozen dataclasses whose field docstrings are also the help texts."""
 
 import re
 from dataclasses import asdict, dataclass, field
@@ -38,15 +37,13 @@ def parse_duration(text: str) -> float:
     30.0
 
     Raises:
-        ConfigError: it is none, or it is 0.
+        ConfigError: ``text`` is not a duration, or is 0.
     """
     cleaned = text.strip().lower()
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", cleaned)
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
     if not parts or "".join(number + unit for number, unit in parts) != cleaned or not seconds > 0:
-        raise ConfigError(
-            f"A duration is a number with s, m or h, such as 90s, 10m or 1h30m, and above 0, got {text!r}."
-        )
+        raise ConfigError(f"A duration is a number above 0 with s, m or h, such as 90s, 10m or 1h30m, got {text!r}.")
     return seconds
 
 
@@ -55,14 +52,14 @@ _WIDEST, _MOST_LAYERS = 2**16, 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
-    """How a text table is written, where that cannot be told from the file."""
+    """The format of a text table, where detection fails."""
 
     sep: str | None = None
-    """Separator of cells in a text table: one character, or tab, comma, semicolon, pipe; by default found out."""
+    """Separator of a text table: one character, or tab, comma, semicolon, pipe; by default detected."""
     decimal: str | None = None
-    """Decimal mark in a text table: . or a comma; by default found out."""
+    """Decimal mark of a text table: . or a comma; by default detected."""
     encoding: str | None = None
-    """Encoding of a text table; by default found out."""
+    """Encoding of a text table; by default detected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,44 +67,46 @@ class DataConfig:
     """The table, its columns and its photos."""
 
     roles: Annotated[dict[str, Role], Parameter(parse=False)] = field(default_factory=dict)
-    """Roles that are set, by column: number, category, date, image, group, split, weight or ignored."""
+    """Roles by column, instead of the inferred ones: number, category, date, image, group, split, weight or ignored."""
     ignore: Annotated[tuple[str, ...], Parameter(negative=())] = ()
-    """A column to leave out; give the flag once for each."""
+    """Column to leave out; may be repeated."""
     task: Task | None = None
-    """What kind of target it is; by default told from its values."""
+    """Type of prediction task; by default inferred from the target's values."""
     images: Path | None = None
-    """Folder that the photo paths start from; by default the table's folder."""
+    """Folder that photo paths are relative to; by default the table's folder."""
     image_size: int | None = None
-    """Photos are brought to this many pixels a side; by default 128 for small photos, else 224."""
+    """Photos are resized to this side length in pixels; by default 128 for small photos, else 224."""
     crop: Crop = "squash"
-    """How a photo becomes square: squash it, cut its centre out, or pad it with grey."""
+    """How a photo is made square: squash it, crop its centre, or pad it with grey."""
     valid: float = 0.15
-    """Share of rows that choose the best epoch, where the table has no split column."""
+    """Share of validation rows, which choose the best epoch; ignored if there is a split column."""
     test: float = 0.15
-    """Share of rows held back for the test, where the table has no split column."""
+    """Share of test rows; ignored if there is a split column."""
     split_time: str | None = None
-    """Column of dates or numbers to split by: the latest rows are the test, those before them choose the best epoch."""
+    """Column of dates or numbers to split by: the latest rows are for the test, those before them for validation."""
     gap: str | None = None
-    """Time before the rows that judge in which no row is used: 30d, 12h, or a number where the times are numbers."""
+    """Time left out before validation and test rows with --split-time: 30d, 12h, or a number for numeric times."""
     dedup: bool = False
-    """Leave rows out of training and validation that are copies of rows that judge, or share a photo with one."""
+    """Leave out training and validation rows that are copies of validation or test rows, or share a photo with one."""
     max_missing_target: float = 0.05
-    """Rows without target are left out; training is refused when their share is larger than this."""
+    """Largest share of rows without a target, which are left out; above it, training is refused."""
     cache: Path | None = None
-    """Folder where decoded photos and their features are kept; by default MIXFIT_CACHE or the user's cache folder."""
+    """Cache folder of decoded photos and image features; by default MIXFIT_CACHE or the user's cache folder."""
     cache_gb: float = 20.0
-    """The most that the cache folder may hold, in gigabytes; 0 for no cache."""
+    """Largest size of the cache folder in gigabytes; 0 disables the cache."""
     text: Annotated[TextConfig, Parameter(name="*")] = TextConfig()
-    """How a text table is written."""
+    """The format of a text table."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
         if self.image_size is not None and not 32 <= self.image_size <= 1024:
             raise ConfigError(f"image_size must be from 32 to 1024, got {self.image_size}.")
         if not (0 < self.valid < 1 and 0 <= self.test < 1 and self.valid + self.test < 1):
-            raise ConfigError(f"valid and test must leave rows to train, got {self.valid} and {self.test}.")
+            raise ConfigError(
+                f"valid must be above 0, test at least 0, and their sum below 1, got {self.valid} and {self.test}."
+            )
         if self.gap is not None and self.split_time is None:
-            raise ConfigError(f"A gap of {self.gap} goes with a split by time: add --split-time COLUMN.")
+            raise ConfigError(f"gap={self.gap} needs a split by time: add --split-time COLUMN.")
         if not 0 <= self.cache_gb < float("inf"):
             raise ConfigError(f"cache_gb must be at least 0, got {self.cache_gb}.")
         if not 0 <= self.max_missing_target < 1:
@@ -121,43 +120,43 @@ class ModelConfig:
     backbone: str = "tf_efficientnet_lite0"
     """Image network: tf_efficientnet_lite0 (ImageNet weights), small_resnet (from scratch) or a timm model."""
     freeze_backbone: bool | None = None
-    """Keep the image network as it is, its features computed once per photo; by default if it has trained weights."""
+    """Freeze the image network and compute its features once per photo; by default if it is pretrained."""
     backbone_weights: Path | None = None
-    """A safetensors file with the image network's weights, under timm's names; by default those of its package."""
+    """Safetensors file with the image network's weights under timm's names; by default those of its package."""
     allow_download: bool = False
-    """Fetch the image network's weights from timm's model hub when no others are given."""
+    """Download the image network's weights from timm's model hub if no others are given."""
     train_blocks: int = 0
-    """How many of the last blocks of a frozen image network learn all the same."""
+    """Number of last blocks of a frozen image network that are still trained."""
     memory_format: MemoryFormat = "auto"
-    """Order of the image network's numbers in memory; "auto" is channels_last."""
+    """Memory format of the image network; "auto" is channels_last."""
     precision: Precision = "auto"
-    """Arithmetic of the image network; "auto" is bfloat16 where it learns faster with it on this processor."""
+    """Floating-point type of the image network; "auto" is bfloat16 where this processor trains faster with it."""
     fusion: Fusion = "concat"
-    """How table and photos are joined: side by side, gated, film (the table scales), attention, or late (averaged)."""
+    """Fusion of table and photos: concat, gated, film (the table scales), attention, or late (averaged)."""
     auxiliary_heads: bool = False
-    """In training also predict from the table alone and from the photos alone."""
+    """Also train heads that predict from the table alone and from the photos alone."""
     modality_dropout: float = 0.0
-    """Share of training rows that lose their photos in a batch."""
+    """Probability that a row's photos are dropped in training."""
     tabular: Tabular = "tabm"
-    """The table's network: mlp, resnet, or tabm (an ensemble of MLPs that share their weights)."""
+    """Network of the table: mlp, resnet, or tabm (an ensemble of MLPs that share weights)."""
     members: int = 32
-    """Members of the ensemble tabm."""
+    """Ensemble members of tabm."""
     numbers: Numbers = "piecewise"
-    """How numbers enter it: plain, linear, periodic, or piecewise (linear between bins of the training rows)."""
+    """Embedding of numbers: plain (none), linear, periodic, or piecewise (linear between bins of the training rows)."""
     category_width: int = 4
-    """Most places of an embedded category in TabM; wide ones learn rare categories by heart."""
+    """Largest embedding width of a category in TabM; wide embeddings overfit rare categories."""
     number_width: int | None = None
-    """Places of an embedded number; by default 16, and fewer where there are more than 32 columns of numbers."""
+    """Embedding width of a number; by default 16, less with more than 32 number columns."""
     bins: int = 48
-    """Most bins of a number that is embedded piecewise-linearly."""
+    """Largest number of bins of the piecewise embedding."""
     tabular_hidden: Annotated[tuple[int, ...] | None, Parameter(negative=())] = None
-    """Width of a hidden layer of the table's network, one flag for each layer; by default by the training rows."""
+    """Width of a hidden layer of the table's network, once per layer; by default set by the number of training rows."""
     encoding_dim: int = 64
-    """Width of the vectors that the table and the photos are encoded to."""
+    """Width of the encodings of the table and the photos."""
     dropout: float = 0.1
-    """Share of units left out in training."""
+    """Dropout probability."""
     image_dropout: float = 0.5
-    """Share of image features left out in training."""
+    """Dropout probability of image features."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -175,19 +174,21 @@ class ModelConfig:
         hidden = self.tabular_hidden or ()
         sizes = (self.members, self.encoding_dim, self.category_width, self.number_width or 1, *hidden)
         if max(sizes) > _WIDEST or len(hidden) > _MOST_LAYERS:
-            raise ConfigError(f"Widths and members are at most {_WIDEST:,}, layers of tabular_hidden {_MOST_LAYERS}.")
+            raise ConfigError(
+                f"Widths and members must be at most {_WIDEST:,}, and tabular_hidden at most {_MOST_LAYERS} layers."
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """State for JSON; of a file of weights its name alone, as what is saved has the weights themselves."""
+        """State for JSON; ``backbone_weights`` by its file name alone, as a saved model holds the weights."""
         weights = self.backbone_weights
         return asdict(self) | {"backbone_weights": None if weights is None else weights.name}
 
     @classmethod
     def from_dict(cls, state: Any) -> "ModelConfig":
-        """Read what ``to_dict`` gave.
+        """Read what ``to_dict`` returned.
 
         Raises:
-            DataError: it is something else.
+            DataError: ``state`` is not a valid configuration.
         """
         return from_plain(cls, state, "the configuration", finite=True)
 
@@ -197,29 +198,29 @@ class TrainConfig:
     """One training run."""
 
     preset: Preset = "balanced"
-    """What is tried: quick, balanced and best blend ever more models over folds of rows; network trains one."""
+    """Models to fit: quick, balanced and best cross-validate and blend ever more models; network trains one network."""
     epochs: int = 60
-    """Most passes over the training rows; one network ends sooner when it stops improving, blends at 20 or 40."""
+    """Most epochs; a single network stops early, networks of a blend train at most 20 or 40."""
     optimizer: OptimizerName = "adamw"
-    """What changes the weights; all but schedule_free, whose rate is constant, follow a one-cycle schedule."""
+    """Optimizer; all use a one-cycle schedule except schedule_free, whose rate is constant."""
     lr: float | None = None
-    """Peak learning rate of the chosen optimizer; by default one that suits it, 2e-3 for adamw."""
+    """Peak learning rate; the default depends on the optimizer, 2e-3 for adamw."""
     weight_decay: float | None = None
-    """Weight decay of the chosen optimizer; by default one that suits it, 0.05 for adamw."""
+    """Weight decay; the default depends on the optimizer, 0.05 for adamw."""
     loss: LossName = "auto"
-    """What is minimised: mse, mae, huber for numbers; cross_entropy, balanced, smooth, focal for classes."""
+    """Loss: mse, mae, huber for numbers; cross_entropy, balanced, smooth, focal for classes."""
     batch_size: int | None = None
-    """Rows in a batch; by default chosen from the number of training rows."""
+    """Rows per batch; by default set by the number of training rows."""
     patience: int = 15
-    """Epochs without a better validation loss after which training ends."""
+    """Epochs without a better validation loss before training stops."""
     seed: int = 0
-    """Of the split, the weights and the order of rows."""
+    """Random seed of the split, the initial weights and the order of rows."""
     augment: Augmentation = "none"
-    """Random changes of the photos in training: mirrored, a standard mixture, or TrivialAugment."""
+    """Photo augmentation in training: horizontal flips, a standard mixture, or TrivialAugment."""
     time: str | None = None
-    """The most time that training takes, such as 90s, 10m or 1h30m, once the features of the photos are there."""
+    """Time limit of training, such as 90s, 10m or 1h30m; computing image features is not included."""
     save_every: float = 15.0
-    """Shortest time between two savings of the training, in seconds; 0 saves after every batch."""
+    """Shortest time between checkpoints in seconds; 0 saves after every batch."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -242,7 +243,7 @@ class TrainConfig:
 
 
 def _check_choices(settings: Any) -> None:
-    """Refuse a text that is none of a field's choices; from the command line such a one does not come here."""
+    """Reject a value that is not one of a field's choices; the command line checks it earlier."""
     for name, hint in get_type_hints(type(settings)).items():
         kinds = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
         choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())

@@ -1,8 +1,8 @@
-"""Settings in a TOML file: read, laid under the flags of the command line, and printed with their explanations.
+"""Settings in a TOML file: read, used as defaults of the command-line flags, and printed with explanations.
 
-The form is that of a run folder's ``config.toml``: ``table``, ``target`` and perhaps ``schema``, then the sections
-``[data]``, ``[model]`` and ``[train]`` with the fields of the configuration. What a file does not say has its default.
-Imports nothing that takes long to load."""
+The format is that of a run folder's ``config.toml``: ``table``, ``target`` and optionally ``schema``, then the sections
+``[data]``, ``[model]`` and ``[train]`` with the fields of the configuration. Missing fields have their defaults.
+Imports nothing that is slow to load."""
 
 import ast
 import inspect
@@ -26,13 +26,13 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a configuration file says."""
+    """The content of a configuration file."""
 
     table: Path | None
-    """As it was written: a relative path starts from the current folder, as one that is typed does."""
+    """As written in the file; relative to the current folder."""
     target: str | None
     schema: Path | None
-    """A schema.json with the roles of the columns, from the current folder."""
+    """A schema.json with the roles of the columns, relative to the current folder."""
     data: DataConfig
     model: ModelConfig
     train: TrainConfig
@@ -42,8 +42,8 @@ def read_config(path: Path) -> Settings:
     """Read a configuration file and check all of it.
 
     Raises:
-        ConfigError: there is no such file, it is not TOML, or a section, key, type or value is wrong; the sentence has
-            the file and the key.
+        ConfigError: the file does not exist, is not TOML, or has a wrong section, key, type or value; the message
+            names the file and the key.
     """
     said = _read_toml(path)
     _check_names(path, "", said, [*TOP, *SECTIONS])
@@ -54,9 +54,9 @@ def read_config(path: Path) -> Settings:
 
 
 def lay_under(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Give every argument that was not typed the value of the file behind ``--config``; one of ``App(config=...)``.
+    """Give every argument that was not typed its value in the file of ``--config``; a hook for ``App(config=...)``.
 
-    Roles of the file come before those of ``--set``, which win column by column."""
+    ``--set`` overrides the file's roles column by column."""
     by_name = {argument.field_info.name: argument for argument in arguments if not argument.keys}
     if "config" not in by_name or not by_name["config"].tokens:
         return
@@ -80,8 +80,8 @@ def lay_under(app: App, commands: tuple[str, ...], arguments: ArgumentCollection
 def describe_settings() -> str:
     """All settings with their defaults and explanations, as a TOML file that ``read_config`` accepts."""
     lines = [
-        "# All settings of mixfit train with their defaults; what begins with #: has none and may be set.",
-        "# Use: mixfit train --config FILE; flags win over the file. Paths start from the current folder.",
+        "# All settings of mixfit train with their defaults; lines that begin with #: have no default.",
+        "# Use: mixfit train --config FILE; flags override the file. Paths are relative to the current folder.",
         '#: table = "TABLE"',
         '#: target = "COLUMN"',
     ]
@@ -104,7 +104,7 @@ def field_sentences(config: type) -> dict[str, str]:
 
 
 def _described(section: str, config: type) -> Iterator[str]:
-    """The lines of a section; its own sections come last, as TOML wants it."""
+    """The lines of a section; its subsections come last, as TOML requires."""
     hints, sentences = get_type_hints(config), field_sentences(config)
     inner = []
     for field in fields(config):
@@ -131,7 +131,7 @@ def _line(name: str, value: Any) -> str:
 
 
 def _example(hint: Any) -> str:
-    """What a value could look like."""
+    """An example value of a type."""
     kind = _without_none(hint)
     if get_origin(kind) is Literal:
         return " or ".join(f'"{choice}"' for choice in get_args(kind))
@@ -169,11 +169,11 @@ def _check_names(path: Path, section: str, said: Mapping[str, Any], known: Seque
         place = f" in [{section}]" if section else ""
         home = next((other for other, config in SECTIONS.items() if name in _field_names(config)), None)
         hint = f" It belongs to [{home}]." if home else did_you_mean(name, known)
-        raise ConfigError(f"{path}: there is no {kind}{place}.{hint} There are: {', '.join(known)}.")
+        raise ConfigError(f"{path}: unknown {kind}{place}.{hint} Known are: {', '.join(known)}.")
 
 
 def _convert(path: Path, place: str, hint: Any, value: Any) -> Any:
-    """A value of TOML as the type of its field."""
+    """Convert a TOML value to the type of its field."""
     kind = _without_none(hint)
     match get_origin(kind) or kind:
         case found if found is Literal:
@@ -199,7 +199,7 @@ def _convert(path: Path, place: str, hint: Any, value: Any) -> Any:
 
 
 def _leaves(path: Path, section: str, config: type, said: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
-    """Converted values by the keys under which cyclopts has them, such as ``("text", "sep")``."""
+    """Converted values by their keys in cyclopts, such as ``("text", "sep")``."""
     found: dict[tuple[str, ...], Any] = {}
     hints = get_type_hints(config)
     for key, value in said.items():
@@ -212,7 +212,7 @@ def _leaves(path: Path, section: str, config: type, said: Mapping[str, Any]) -> 
 
 
 def _token(value: Any, path: Path) -> Token:
-    """Texts are converted as if they were typed, all else is the value itself."""
+    """Strings are converted as if they were typed; other values are passed as they are."""
     if isinstance(value, str):
         return Token(value=value, source=str(path))
     return Token(implicit_value=value, source=str(path))

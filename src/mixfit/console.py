@@ -1,14 +1,14 @@
-"""The console that commands write to: plain long lines, no colouring of numbers, quiet when its reader goes away."""
+"""The console of the commands: no line wrapping, no colouring of numbers, quiet when its reader closes the pipe."""
 
 from rich.console import Console
 
 
 class PlainConsole(Console):
-    """Writes lines as they are; a closed pipe is a ``BrokenPipeError`` for the command line, not an exit of its own."""
+    """Writes unwrapped lines; a closed pipe raises ``BrokenPipeError`` instead of exiting."""
 
     def __init__(self) -> None:
         super().__init__(soft_wrap=True, highlight=False)
 
     def on_broken_pipe(self) -> None:
-        """Called by rich inside the handling of the error, which goes on its way."""
+        """Called by rich while it handles the error, which is raised again."""
         raise

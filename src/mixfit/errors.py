@@ -1,6 +1,6 @@
-"""The errors that mixfit raises on purpose; each knows the exit code of the command line.
+"""The errors that mixfit raises on purpose, each with its exit code of the command line.
 
-Every message says how many, which one (row, column, file) and what to do, in one sentence.
+Every message says how many, which one (row, column, file) and how to fix it, in one sentence.
 Imports nothing."""
 
 import difflib
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class MixfitError(Exception):
-    """Base of all errors raised on purpose; anything else that escapes is a bug of ours."""
+    """Base of all errors raised on purpose; any other exception is a bug in mixfit."""
 
     exit_code = 1
 
@@ -20,7 +20,7 @@ class ConfigError(MixfitError, ValueError):
 
 
 class DataError(MixfitError, ValueError):
-    """A table, photo or saved model that cannot be used as it is."""
+    """A table, photo or saved model that cannot be used."""
 
     exit_code = 3
 
@@ -38,7 +38,7 @@ class Diverged(MixfitError, ArithmeticError):  # noqa: N818 - named for what hap
 
 
 class Stopped(MixfitError):  # noqa: N818
-    """A signal ended the training in between; what was learned is saved."""
+    """A signal stopped the training, whose state is saved."""
 
     exit_code = 75
 
@@ -47,7 +47,7 @@ NAMES_SHOWN = 20
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Give " Did you mean 'price'?", or "" when nothing known is close; upper and lower case count as equal.
+    """Return " Did you mean 'price'?", or "" without a close match; upper and lower case count as equal.
 
     >>> did_you_mean("PRISE", ["area", "price"])
     " Did you mean 'price'?"
@@ -62,7 +62,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_column(name: str, known: Iterable[str]) -> ConfigError:
-    """Make the error for a column that the table does not have; the caller raises it.
+    """Return the error for a column that is not in the table; the caller raises it.
 
     >>> str(unknown_column("prise", ["area", "price"]))
     "no column 'prise'. Did you mean 'price'? columns: area, price"

@@ -1,9 +1,8 @@
-"""Writing files and folders so that a reader sees the old one or the new one, never a half; reading those that may
-come from a stranger.
+"""Atomic writes of files and folders, and safe reads of untrusted files.
 
-What is written: a temporary in the same folder is flushed to the disk and then renamed; the folder is flushed last
-(Pillai et al. 2014, "All File Systems Are Not Created Equal"). What is read: regular files of a bounded size, none of
-them a link to somewhere else; JSON and TOML without nan and without deep nesting."""
+Writing: a temporary file in the same folder is flushed to disk and then renamed; the folder is flushed last
+(Pillai et al. 2014, "All File Systems Are Not Created Equal"). Reading: only regular files of a bounded size that are
+not links to another folder; JSON and TOML without nan and without deep nesting."""
 
 import csv
 import io
@@ -25,39 +24,39 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from mixfit.errors import ConfigError, DataError, ResourceError
 
 MOST_TEXT = 2**26
-"""Bytes of a file of JSON, TOML or CSV that is read."""
+"""Largest size in bytes of a JSON, TOML or CSV file that is read."""
 MOST_NESTED = 40
-"""Levels of lists and dicts in each other."""
+"""Deepest nesting of lists and dicts."""
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything of this name, also what cannot be read, such as a link to nowhere."""
+    """Whether the path exists, even as something unreadable such as a broken link."""
     return os.path.lexists(path)
 
 
 def read_file(path: Path, *, inside: Path | None = None, most: int = MOST_TEXT) -> bytes:
-    """The content of a file of a folder that may come from a stranger.
+    """The content of a file in an untrusted folder.
 
     Args:
-        inside: folder that the file must lie in when links are followed; by default its own.
-        most: bytes that it may have.
+        inside: folder that the file must be in after links are resolved; by default its own.
+        most: largest size in bytes.
     Raises:
-        DataError: there is no such file, it is no regular file, it is larger, or a link leads elsewhere.
+        DataError: the file does not exist, is not a regular file, is too large, or is a link to another folder.
     """
     folder = Path(os.path.realpath(path.parent if inside is None else inside))
-    # Neither does a pipe without a writer wait for one, nor is a link followed that was put there since.
+    # Do not block on a pipe without a writer, nor follow a link created since the check.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
         place = Path(os.path.realpath(path, strict=True))
         if not place.is_relative_to(folder):
-            raise DataError(f"{path} is a link to outside of its folder: put the file itself there.")
+            raise DataError(f"{path} is a link out of its folder: replace it with the file itself.")
         descriptor = os.open(place, flags)
         try:
             about = os.fstat(descriptor)
             if not stat.S_ISREG(about.st_mode):
                 raise DataError(f"{path} is damaged: it is not a regular file.")
             if about.st_size > most:
-                raise DataError(f"{path} has {about.st_size:,} bytes; at most {most:,} are read.")
+                raise DataError(f"{path} has {about.st_size:,} bytes, more than the limit of {most:,}.")
             with open(descriptor, "rb", closefd=False) as file:
                 return file.read(about.st_size)
         finally:
@@ -71,16 +70,16 @@ def read_text(path: Path, *, inside: Path | None = None) -> str:
     try:
         return read_file(path, inside=inside).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is damaged: it is not written in UTF-8.") from error
+        raise DataError(f"{path} is damaged: it is not UTF-8.") from error
 
 
 def parse_json(text: str, name: object) -> Any:
-    """What a text of JSON says.
+    """Parse JSON.
 
     Args:
         name: of the file, for messages.
     Raises:
-        DataError: it is no JSON, has nan or infinity, or is nested more than ``MOST_NESTED`` times.
+        DataError: the text is not JSON, has nan or infinity, or is nested more than ``MOST_NESTED`` levels deep.
     """
     try:
         value = json.loads(text, parse_constant=_no_number)
@@ -90,12 +89,12 @@ def parse_json(text: str, name: object) -> Any:
 
 
 def read_json(path: Path, *, inside: Path | None = None) -> Any:
-    """What a file of JSON says; arguments and errors as for ``read_file`` and ``parse_json``."""
+    """Read a JSON file; arguments and errors as for ``read_file`` and ``parse_json``."""
     return parse_json(read_text(path, inside=inside), path)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a file of TOML says; errors as for ``read_file`` and ``parse_json``."""
+    """Read a TOML file; errors as for ``read_file`` and ``parse_json``."""
     try:
         found = tomllib.loads(read_text(path))
     except (ValueError, RecursionError) as error:
@@ -106,10 +105,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows of a file of CSV, every row as long as the header.
+    """The header and the rows of a CSV file, every row as long as the header.
 
     Raises:
-        DataError: as ``read_file``; a row is longer or shorter, or a name is there twice.
+        DataError: as ``read_file``; a row is longer or shorter than the header, or a column name is repeated.
     """
     try:
         header, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""), strict=True)) or [[]]
@@ -119,13 +118,13 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     if odd is not None:
         raise DataError(f"{path} is damaged: row {odd} has {len(rows[odd])} cells for {len(header)} columns.")
     if len(set(header)) != len(header):
-        raise DataError(f"{path} is damaged: a column is there twice.")
+        raise DataError(f"{path} is damaged: a column name is repeated.")
     return header, rows
 
 
 @contextmanager
 def said_by(path: Path) -> Iterator[None]:
-    """A setting that is refused comes from a file, so that this is damaged: nobody has typed it."""
+    """Report an invalid setting as damage of the file it was read from."""
     try:
         yield
     except ConfigError as error:
@@ -133,11 +132,11 @@ def said_by(path: Path) -> Iterator[None]:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"it has the number {name}")
+    raise ValueError(f"it contains {name}")
 
 
 def first_line(error: Exception) -> str:
-    """The reason of an error of a library, without a full stop at its end."""
+    """The first line of a library's error message, without a final full stop."""
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[0].rstrip(". ")
 
@@ -149,11 +148,11 @@ def _not_deep(value: Any, name: object) -> Any:
         if not level:
             return value
         level = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
-    raise DataError(f"{name} is damaged: it is nested more than {MOST_NESTED} times.")
+    raise DataError(f"{name} is damaged: it is nested more than {MOST_NESTED} levels deep.")
 
 
 def write_file(path: Path, content: bytes | memoryview | str) -> None:
-    """Write one file whole or not at all.
+    """Write a file atomically.
 
     Raises:
         ResourceError: the folder does not exist or cannot be written, or the disk is full.
@@ -169,7 +168,7 @@ def new_file(path: Path, *, size: int | None = None) -> Iterator[io.BufferedIOBa
 
     Args:
         path: replaced in one step if it exists.
-        size: bytes that will be written, for messages; None if that is not known.
+        size: bytes that will be written, for messages; None if unknown.
     Raises:
         ResourceError: the folder does not exist or cannot be written, or the disk is full.
     """
@@ -213,7 +212,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def explained(path: Path, size: int | None) -> Iterator[None]:
-    """Turn an OSError while writing ``path`` into a ResourceError that says the reason and the sizes."""
+    """Turn an OSError while writing ``path`` into a ResourceError with the reason and the sizes."""
     try:
         yield
     except OSError as error:
@@ -223,7 +222,7 @@ def explained(path: Path, size: int | None) -> Iterator[None]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make renames in ``folder`` survive a power cut."""
+    """Flush ``folder``, so that renames in it survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -246,7 +245,7 @@ def _umask() -> int:
 
 
 def json_numbers(values: Mapping[str, float | int]) -> dict[str, float | int | None]:
-    """JSON has neither nan nor infinity: None stands for both."""
+    """Replace nan and infinity, which JSON lacks, by None."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
@@ -269,7 +268,7 @@ Share = Annotated[float, Within(0, 1)]
 
 
 def to_plain(value: Any) -> Any:
-    """Dicts, lists, texts, numbers; None stands for nan and infinity, which JSON has not."""
+    """Convert to dicts, lists, strings and numbers; None replaces nan and infinity, which JSON lacks."""
     if is_dataclass(value):
         return {one.name: to_plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, dict):
@@ -282,14 +281,14 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: Any, value: Any, where: str = "it", *, finite: bool = False) -> Any:
-    """Read what ``to_plain`` gave. Keys that the dataclass does not know are passed over.
+    """Read the output of ``to_plain``. Unknown keys of a dataclass are ignored.
 
     Args:
         kind: a dataclass, or the type of one of its fields.
         where: place of the value, for messages.
-        finite: refuse the None that stands for nan.
+        finite: reject None where it stands for nan.
     Raises:
-        DataError: the value is something else, or out of its range; the sentence has the place.
+        DataError: the value has the wrong type or is out of range; the message names its place.
     """
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -336,11 +335,11 @@ def from_plain(kind: Any, value: Any, where: str = "it", *, finite: bool = False
         return Path(value)
     if kind is Any:
         return value
-    raise DataError(f"{where} is {type(value).__name__}, which it cannot be.")
+    raise DataError(f"{where} has the wrong type {type(value).__name__}.")
 
 
 def shown(text: object) -> str:
-    """A name out of a file, for a message of one line."""
+    """A name read from a file, safe to print on one line."""
     said = str(text)[:80]
     return said if said.isprintable() else ascii(said)
 
@@ -356,7 +355,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 def _dataclass(kind: Any, value: Any, where: str, *, finite: bool) -> Any:
     if not isinstance(value, dict):
-        raise DataError(f"{where} is {type(value).__name__}, which it cannot be.")
+        raise DataError(f"{where} has the wrong type {type(value).__name__}.")
     hints, found = _hints(kind), {}
     for one in fields(kind):
         if one.name in value:

@@ -1,4 +1,4 @@
-"""Random numbers: generators that belong to a row, states of the global generators, and seeds that leave them alone."""
+"""Random numbers: per-row generators, states of the global generators, and temporary seeds."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ from torch import Tensor
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """PyTorch's global generators begin from ``seed`` inside; afterwards all global generators are as they were before,
-    those of NumPy and Python too, which a training that is resumed sets."""
+    """Seed PyTorch's global generators inside the block; afterwards restore all global generators, those of NumPy and
+    Python too, as a resumed training sets them."""
     before = random_states()
     torch.manual_seed(seed)
     try:
@@ -25,7 +25,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def random_states() -> dict[str, Any]:
     """States of the global generators of PyTorch (every device), NumPy and Python."""
-    numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - not ours, but a callback may use it
+    numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - a callback may use it
     version, words, gauss = random.getstate()
     states: dict[str, Any] = {
         "torch": torch.get_rng_state(),
@@ -43,7 +43,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put back what ``random_states`` gave; generators of devices that are not here are left out."""
+    """Restore the states returned by ``random_states``; generators of devices that this machine lacks are skipped."""
     torch.set_rng_state(states["torch"])
     numpys = states["numpy"]
     key = numpys["state"]["key"].numpy().astype(np.uint32)
@@ -59,18 +59,18 @@ def set_random_states(states: dict[str, Any]) -> None:
             put_back(states[name])
 
 
-# The constants of SplitMix64 as signed 64-bit integers; int64 products wrap around, as the algorithm wants.
+# The constants of SplitMix64 as signed 64-bit integers; int64 products wrap around, as the algorithm requires.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
 class RowRandom:
-    """A source of uniform numbers for the rows of one batch.
+    """Uniform random numbers for the rows of one batch.
 
     Args:
-        seed: of the run.
-        epoch: so that each epoch differs.
+        seed: seed of the run.
+        epoch: number of the epoch, so that epochs differ.
         rows: int64 ``(batch,)`` positions in the table.
     """
 
@@ -82,7 +82,7 @@ class RowRandom:
         self._draws = 0
 
     def uniform(self, count: int = 1) -> Float[Tensor, "batch count"]:
-        """``count`` numbers in [0, 1) for each row, float64 where the device has it; every call gives new ones."""
+        """Draw ``count`` new numbers in [0, 1) per row, float64 where the device supports it."""
         draws = torch.arange(self._draws, self._draws + count, device=self._keys.device)
         self._draws += count
         bits = _mix(self._keys[:, None] + draws * _GOLDEN)

@@ -1,10 +1,10 @@
-"""Statistics of weighted rows: mean, median and quantiles, with one definition for rows with and without weights.
+"""Mean, median and quantiles, with one definition for weighted and unweighted rows.
 
-Each is a property of the weighted distribution alone: a row of weight 2 counts as two equal rows, a common factor of
-all weights changes nothing, and a row of weight 0 is not there. None stands for equal weights. NumPy's default quantile
-interpolates between ranks, so that it changes when every row is there twice; here a quantile is the inverse of the
-distribution function, and where that is a whole interval its middle (definition 2 of Hyndman and Fan 1996). The median
-is the usual one."""
+Each depends on the weighted distribution alone: a row of weight 2 counts as two equal rows, a common factor of all
+weights changes nothing, and a row of weight 0 is ignored. None means equal weights. NumPy's default quantile
+interpolates between ranks, so it changes when every row is duplicated; here a quantile is the inverse of the
+distribution function, or the midpoint where that is an interval (definition 2 of Hyndman and Fan 1996). The median is
+the usual one."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 _SAME = 1e-7
-"""Sums of weights that differ by less than this share of the total are equal: weights are kept as float32."""
+"""Sums of weights that differ by less than this share of the total count as equal: weights are float32."""
 
 Values = Float[np.ndarray, " rows"] | Float[np.ndarray, "rows columns"]
 Weight = Float[np.ndarray, " rows"]
@@ -24,7 +24,7 @@ def weighted_quantile(
     """Quantiles, those of each column for ``(rows, columns)``.
 
     Args:
-        values: finite; at least one row of a weight above 0.
+        values: finite; at least one row has a weight above 0.
         shares: in [0, 1].
         weight: at least 0, finite.
     Returns:
@@ -50,29 +50,29 @@ def weighted_quantile(
 
 
 def weighted_median(values: Float[np.ndarray, " rows"], weight: Weight | None = None) -> float:
-    """The median of finite values, of which there is at least one with a weight above 0."""
+    """The median of finite values; at least one has a weight above 0."""
     return float(weighted_quantile(values, (0.5,), weight)[0])
 
 
 def weighted_mean(
     values: Float[np.ndarray, " rows"] | Bool[np.ndarray, " rows"], weight: Weight | None = None
 ) -> float:
-    """The mean as float64, of truth values the share that is true; nan without a row of a weight above 0."""
+    """The mean as float64, for booleans the share of True; nan if no row has a weight above 0."""
     if not len(values) or (weight is not None and not weight.any()):
         return float("nan")
     return float(np.average(np.asarray(values, dtype=np.float64), weights=weight))
 
 
 def taken(weight: Weight | None, rows: np.ndarray) -> Float[np.ndarray, " taken"] | None:
-    """The weights of some rows, by positions or by a mask; None stays None."""
+    """The weights of the given positions or mask; None stays None."""
     return None if weight is None else weight[rows]
 
 
 def _around(sums: np.ndarray, share: float) -> tuple[int, int]:
-    """Places of the two values whose middle the quantile is; one place twice where it is that value.
+    """Positions of the two values whose midpoint is the quantile, equal where it is a single value.
 
     Args:
-        sums: of the weights of all rows up to each one, in the order of the values.
+        sums: cumulative weights in the order of the values.
     """
     same = _SAME * sums[-1]
     low = np.searchsorted(sums, share * sums[-1] - same, side="left")

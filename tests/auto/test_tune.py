@@ -266,7 +266,7 @@ def test_without_optuna_it_is_said_how_to_install_it(
     ("flags", "message"),
     [
         (["--trials", 0], "trials must be at least 1, got 0"),
-        (["--time", "soon"], "A duration is a number with s, m or h"),
+        (["--time", "soon"], "A duration is a number above 0 with s, m or h"),
         (["--target", "yy"], "no column 'yy'"),
     ],
 )

@@ -112,6 +112,6 @@ def test_the_command_shows_and_clears(cache: Cache, capsys: pytest.CaptureFixtur
         code, text, errors = output("--clear")
     assert code == 4
     assert "1 stores" in text
-    assert errors == "mixfit: 1 of the stores are in use and stay, the first is features-b.\n"
+    assert errors == "mixfit: 1 of the stores are in use and were kept, the first is features-b.\n"
     assert output("--clear")[0] == 0
     assert output()[1].splitlines()[1] == "   0 stores, 0.0 MB"

@@ -111,7 +111,7 @@ def test_a_gap_in_another_unit_is_refused(times: str, gap: str) -> None:
 
 
 def test_a_gap_without_a_split_by_time_is_refused() -> None:
-    with pytest.raises(ConfigError, match="A gap of 3d goes with a split by time: add --split-time COLUMN"):
+    with pytest.raises(ConfigError, match="gap=3d needs a split by time: add --split-time COLUMN"):
         DataConfig(gap="3d")
 
 

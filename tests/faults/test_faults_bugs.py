@@ -50,7 +50,7 @@ def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def assert_told_as_a_bug(found: tuple[int, str], error: Exception) -> None:
     code, said = found
-    assert (code, "this is a bug of mixfit, not a mistake of yours" in said) == (1, True), said
+    assert (code, "this is a bug in mixfit, not your mistake" in said) == (1, True), said
     assert type(error).__name__ in said
 
 

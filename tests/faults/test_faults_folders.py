@@ -234,16 +234,16 @@ def test_predictions_that_are_none_are_refused(
     ("read", "content", "text"),
     [
         (read_json, b"[" * 100_000, "is damaged"),
-        (read_json, b"[" * 41 + b"]" * 41, "nested more than 40 times"),
-        (read_json, b'{"a": NaN}', "it has the number NaN"),
-        (read_json, b"[-Infinity]", "it has the number -Infinity"),
+        (read_json, b"[" * 41 + b"]" * 41, "nested more than 40 levels deep"),
+        (read_json, b'{"a": NaN}', "it contains NaN"),
+        (read_json, b"[-Infinity]", "it contains -Infinity"),
         (read_json, b"9" * 5_000, "is damaged"),
         (read_json, b"\xff", "not written in UTF-8"),
         (read_toml, b"a = " + b"[" * 5_000, "is damaged"),
         (read_toml, b"a = " + b"9" * 5_000, "is damaged"),
         (read_toml, b"a = ", "is damaged"),
         (read_csv, b"a,b\n1\n", "row 0 has 1 cells for 2 columns"),
-        (read_csv, b"a,a\n1,2\n", "a column is there twice"),
+        (read_csv, b"a,a\n1,2\n", "a column name is repeated"),
         (read_csv, b'a,b\n1,"2\n', "is damaged"),
     ],
 )
@@ -272,16 +272,16 @@ def test_only_regular_files_of_a_folder_are_read(tmp_path: Path) -> None:
     (folder / "device").symlink_to("/dev/zero")
     os.mkfifo(folder / "pipe")
     for name, text in {
-        "outside": "is a link to outside of its folder",
+        "outside": "is a link out of its folder",
         "circle": "cannot be read",
-        "device": "is a link to outside of its folder",
+        "device": "is a link out of its folder",
         "pipe": "is not a regular file",
         "none": "No such file",
-        ".": "regular file|link to outside",
+        ".": "regular file|link out of",
     }.items():
         with pytest.raises(DataError, match=text):
             read_file(folder / name)
-    with pytest.raises(DataError, match="has 7 bytes; at most 6 are read"):
+    with pytest.raises(DataError, match="has 7 bytes, more than the limit of 6"):
         read_file(folder / "file", most=6)
 
 

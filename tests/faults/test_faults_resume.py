@@ -121,7 +121,7 @@ def test_f34_a_folder_that_is_none_and_flags_that_would_be_lost(
     assert (code, printed) == (2, f"mixfit: {tmp_path} is not a run folder: it has no config.toml.\n")
     code, printed = mixfit(capsys, "train", "--resume", stopped, "--epochs", "9")
     assert code == 2
-    assert "A resumed run has its settings in its folder: leave all flags but --force out." in printed
+    assert "A resumed run reads its settings from its folder: leave out all flags except --force." in printed
     code, printed = mixfit(capsys, "train")
     assert code == 2
     assert "needs a table and --target" in printed
@@ -208,4 +208,4 @@ def test_a_run_within_a_time_and_as_lines_of_json(
     assert Path(lines[-1]["report"]).is_file()
     code, printed = mixfit(capsys, "train", own_table, "--target", "price", "--time", "soon")
     assert code == 2
-    assert "A duration is a number with s, m or h" in printed
+    assert "A duration is a number above 0 with s, m or h" in printed

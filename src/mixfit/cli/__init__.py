@@ -1,6 +1,6 @@
-"""The command line: typed functions that hand over to the package; a user's mistake ends in one sentence.
+"""The command line: typed functions that hand over to the package; a user's mistake is reported in one sentence.
 
-Heavy imports stay inside the commands, so that ``mixfit --help`` is there at once."""
+Heavy imports stay inside the commands, so that ``mixfit --help`` starts fast."""
 
 import io
 import os
@@ -28,10 +28,10 @@ app = App(
     name="mixfit",
     version=mixfit.__version__,
     help="Train one model on table rows together with their photos.\n\nStart with: mixfit demo",
-    help_epilogue="Exit codes: 0 ok, 1 a bug of ours, 2 usage, 3 data, 4 resources, 5 diverged, "
-    "75 stopped with everything saved, 130 interrupted.",
+    help_epilogue="Exit codes: 0 ok, 1 bug in mixfit, 2 usage, 3 data, 4 resources, 5 diverged, "
+    "75 stopped and saved, 130 interrupted.",
     config=config_file.lay_under,
-    suppress_keyboard_interrupt=False,  # which would end with 130 and say nothing
+    suppress_keyboard_interrupt=False,  # cyclopts would exit with 130 and no message
 )
 
 for command in (demo, inspect, train, tune, config, evaluate, compare, explain, predict, report, cache):
@@ -39,7 +39,7 @@ for command in (demo, inspect, train, tune, config, evaluate, compare, explain, 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without "²" shows "?" in its place
             stream.reconfigure(errors="replace")
@@ -52,7 +52,7 @@ def _run(arguments: list[str]) -> int:
     except MixfitError as error:
         return _fail(str(error), error.exit_code)
     except CycloptsError as error:
-        # A wrong value that a dataclass refused arrives wrapped; its own sentence is the better one.
+        # A value that a dataclass rejected arrives wrapped; the original message is clearer.
         cause = error.__cause__
         if cause is not None and not isinstance(cause, MixfitError) and _came_through_mixfit(cause):
             return _report_bug()
@@ -62,7 +62,7 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         return _fail(str(interrupt) or "interrupted", 130)
     except BrokenPipeError:
-        # The reader of our output went away, as in `mixfit inspect ... | head`.
+        # The reader of our output has closed the pipe, as in `mixfit inspect ... | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception:
@@ -76,17 +76,16 @@ def _fail(message: str, code: int) -> int:
 
 
 def _came_through_mixfit(error: BaseException) -> bool:
-    """Whether our own code raised an error or called what did, and not only that of a library."""
+    """Whether mixfit's code is in the traceback, not only a library's."""
     modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(module == "mixfit" or module.startswith("mixfit.") for module in modules)
 
 
 def _report_bug() -> int:
-    """Keep the traceback out of the user's sight but not out of reach."""
+    """Write the traceback to a log file and print one sentence."""
     with tempfile.NamedTemporaryFile("w", prefix="mixfit-error-", suffix=".log", delete=False) as log:
         traceback.print_exc(file=log)
     return _fail(
-        f"this is a bug of mixfit, not a mistake of yours: {sys.exc_info()[1]!r}. "
-        f"Please report it together with {log.name}.",
+        f"this is a bug in mixfit, not your mistake: {sys.exc_info()[1]!r}. Please report it together with {log.name}.",
         1,
     )

@@ -1,4 +1,4 @@
-"""``mixfit cache``: what is kept of photos from run to run."""
+"""``mixfit cache``: the cache of decoded photos and image features."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,14 +8,14 @@ from mixfit.errors import ResourceError
 
 
 def cache(*, clear: Annotated[bool, Switch] = False, cache: Path | None = None) -> None:
-    """Show the decoded photos and image features that are kept from run to run, or remove them.
+    """Show or clear the cache of decoded photos and image features.
 
     Parameters
     ----------
     clear
-        Remove them; they are made anew when they are needed.
+        Clear the cache; its contents are recomputed when needed.
     cache
-        The folder; by default MIXFIT_CACHE or the user's cache folder.
+        The cache folder; by default MIXFIT_CACHE or the user's cache folder.
     """
     from mixfit.data.photos.records import clear as remove
     from mixfit.data.photos.records import default_folder, list_stores
@@ -27,4 +27,4 @@ def cache(*, clear: Annotated[bool, Switch] = False, cache: Path | None = None) 
         print(f"   {store.folder.name:<52}{store.records:>10,} photos{store.bytes / 1e6:>12,.1f} MB")
     print(f"   {len(stores)} stores, {sum(store.bytes for store in stores) / 1e6:,.1f} MB")
     if kept:
-        raise ResourceError(f"{len(kept)} of the stores are in use and stay, the first is {kept[0].folder.name}.")
+        raise ResourceError(f"{len(kept)} of the stores are in use and were kept, the first is {kept[0].folder.name}.")

@@ -1,4 +1,4 @@
-"""``mixfit compare``: finished runs side by side."""
+"""``mixfit compare``: compare finished runs."""
 
 import json as json_module
 import sys
@@ -18,24 +18,24 @@ def compare(
     cache: Path | None = None,
     cache_gb: float = 20.0,
 ) -> None:
-    """Compare finished runs of one table on the test rows that all of them held back.
+    """Compare finished runs of one table on the test rows that they have in common.
 
     Parameters
     ----------
     runs
-        Two run folders or more; all others are compared with the first.
+        Two or more run folders; each is compared with the first.
     out
-        The page to write.
+        HTML file to write.
     table
-        Where the table is now; by default where it was in training.
+        Path of the table; by default the path used in training.
     images
-        Folder that the photo paths start from; by default that of the training.
+        Folder that photo paths are relative to; by default the one used in training.
     json
         Print one JSON object and nothing else.
     cache
         Folder where image features are kept; by default MIXFIT_CACHE or the user's cache folder.
     cache_gb
-        The most that the cache folder may hold, in gigabytes; 0 for no cache.
+        Largest size of the cache folder in gigabytes; 0 disables the cache.
     """
     from rich.console import Console
 
@@ -45,6 +45,6 @@ def compare(
     if not json:
         compare_runs(runs, out=out, table=table, images=images, cache=kept)
         return
-    with redirect_stdout(sys.stderr):  # whatever else is to be said
+    with redirect_stdout(sys.stderr):  # warnings and progress must not mix with the JSON
         found = compare_runs(runs, out=out, table=table, images=images, cache=kept, console=Console(quiet=True))
     print(json_module.dumps({**found.to_dict(), "page": out.name}))

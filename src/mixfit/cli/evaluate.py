@@ -1,4 +1,4 @@
-"""``mixfit evaluate``: how well a finished run predicts a table."""
+"""``mixfit evaluate``: score a finished run on a table."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ def evaluate(
     cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,
 ) -> None:
-    """Score a trained model on the rows of a table that has the target.
+    """Score a trained model on a table that has the target column.
 
     Parameters
     ----------
@@ -28,17 +28,17 @@ def evaluate(
     table
         Table with the target column.
     split
-        Which rows; by default test for the table that the run was trained on, and all rows of any other.
+        Rows to score on; by default test for the table the run was trained on, and all for another table.
     images
-        Folder that the photo paths start from; by default the table's folder.
+        Folder that photo paths are relative to; by default the table's folder.
     out
         JSON file for the metrics; by default metrics-SPLIT.json in the run folder.
     by
-        Column by whose values the metrics are given too; may be given several times.
+        Column to group the metrics by; may be repeated.
     cache
         Folder where image features are kept; by default MIXFIT_CACHE or the user's cache folder.
     cache_gb
-        The most that the cache folder may hold, in gigabytes; 0 for no cache.
+        Largest size of the cache folder in gigabytes; 0 disables the cache.
     """
     from mixfit.runs.scoring import evaluate_table
 

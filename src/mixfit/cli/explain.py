@@ -1,4 +1,4 @@
-"""``mixfit explain``: why rows are predicted as they are, and which columns matter."""
+"""``mixfit explain``: explain predictions by the contributions of columns and photos."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,28 +21,28 @@ def explain(
     cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,
 ) -> None:
-    """Explain predictions by what each column and its photos add to them; write a page and JSON.
+    """Explain predictions with Shapley values of columns and photos; write an HTML page and a JSON file.
 
     Parameters
     ----------
     run
         Run folder, or model folder with --table.
     rows
-        Numbers of rows of the table, the first is 0: --rows 3,17.
+        Row numbers of the table, counted from 0: --rows 3,17.
     n
-        In place of rows: so many of the test rows, or where there are none of those that chose the model.
+        Instead of --rows: number of random test rows, or of validation or out-of-fold rows if there are no test rows.
     table
-        Where the table is, if it is not where it was, or another table.
+        Path of the table if it was moved, or another table.
     images
-        Folder that the photo paths start from; by default that of the run, or the table's.
+        Folder that photo paths are relative to; by default that of the run, or the table's folder.
     out
         Folder for explain.html and explain.json; by default the run folder.
     seed
-        Of the choice of rows.
+        Random seed for the choice of rows.
     cache
         Folder where image features are kept; by default MIXFIT_CACHE or the user's cache folder.
     cache_gb
-        The most that the cache folder may hold, in gigabytes; 0 for no cache.
+        Largest size of the cache folder in gigabytes; 0 disables the cache.
     """
     from mixfit.runs.explaining import explain_run
 
@@ -55,6 +55,4 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(
-            f"--rows wants numbers of rows with commas between them, such as 3,17, got {text!r}."
-        ) from None
+        raise ConfigError(f"--rows must be row numbers separated by commas, such as 3,17, got {text!r}.") from None

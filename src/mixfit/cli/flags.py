@@ -1,4 +1,4 @@
-"""Flags that several commands have, and what they mean."""
+"""Flags that several commands share."""
 
 import shlex
 import sys
@@ -29,15 +29,15 @@ def with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
     for text in set_:
         column, equals, role = text.rpartition("=")
         if not equals or not column:
-            raise ConfigError(f"--set wants COLUMN=ROLE, for instance --set zipcode=category, got {text!r}.")
+            raise ConfigError(f"--set must be COLUMN=ROLE, for instance --set zipcode=category, got {text!r}.")
         if role not in ROLES:
-            raise ConfigError(f"no role {role!r}.{did_you_mean(role, ROLES)} roles: {', '.join(ROLES)}")
+            raise ConfigError(f"Unknown role {role!r}.{did_you_mean(role, ROLES)} Roles: {', '.join(ROLES)}.")
         pairs[column] = role
     return replace(DataConfig() if data is None else data, roles=pairs)
 
 
 def configured_cache(folder: Path | None, limit: float) -> "Cache | None":
-    """The cache that --cache and --cache-gb ask for."""
+    """The cache described by --cache and --cache-gb."""
     from mixfit.data.photos.records import Cache
 
     settings = DataConfig(cache=folder, cache_gb=limit)
@@ -45,12 +45,12 @@ def configured_cache(folder: Path | None, limit: float) -> "Cache | None":
 
 
 def shown_command(arguments: list[str]) -> str:
-    """What was typed, for a page that is shown around: without absolute paths."""
+    """The command as typed, without absolute paths, as reports are shared."""
     return shlex.join(["mixfit", *map(_without_folders, arguments)])
 
 
 def _without_folders(word: str) -> str:
-    """A path that leads out of where one is by its last part alone, also behind ``--flag=``."""
+    """Shorten a path that leaves the current folder to its last part, also after ``--flag=``."""
     flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     path = Path(value)
     return f"{flag}{equals}{path.name if path.is_absolute() or '..' in path.parts else value}"

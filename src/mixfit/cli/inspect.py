@@ -1,4 +1,4 @@
-"""``mixfit inspect``: look at a table before anything is trained."""
+"""``mixfit inspect``: check a table before training."""
 
 import json as json_module
 from pathlib import Path
@@ -18,16 +18,16 @@ def inspect(
     json: Annotated[bool, Switch] = False,
     data: Annotated[DataConfig | None, Flat] = None,
 ) -> None:
-    """Show what each column is taken for, and what is missing, broken or suspicious.
+    """Show the inferred role of each column, and what is missing, broken or suspicious.
 
     Parameters
     ----------
     table
-        CSV, TSV, Parquet, Feather or JSON Lines; photo paths in it start from its folder.
+        CSV, TSV, Parquet, Feather or JSON Lines; photo paths are relative to its folder.
     target
         Column to predict.
     set_
-        COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
+        COLUMN=ROLE sets the role of a column: number, category, date, image, group, split, weight or ignored.
     out
         New folder for inspect.html and schema.json; by default one under runs/.
     json

@@ -22,7 +22,7 @@ def predict(
     cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,
 ) -> None:
-    """Predict new rows; the same columns come back with prediction and status.
+    """Predict new rows; the output has the same columns plus prediction and status.
 
     Parameters
     ----------
@@ -31,19 +31,19 @@ def predict(
     table
         Table with new rows; no target needed.
     out
-        File to write: CSV, TSV, Parquet or JSON Lines by its ending.
+        File to write; the extension sets the format: CSV, TSV, Parquet or JSON Lines.
     images
-        Folder that the photo paths start from; by default the table's folder.
+        Folder that photo paths are relative to; by default the table's folder.
     bad_rows
-        What to do with rows whose cells or photos are broken: mark them in the status, drop them, or fail.
+        How to handle rows with broken cells or photos: mark them in the status column, drop them, or fail.
     raw_csv
-        Write text cells that a spreadsheet would run as formulas as they are.
+        Do not escape text cells that a spreadsheet would run as formulas.
     interval
-        Share of rows, such as 0.9, whose truth shall lie between lower and upper, or in prediction_set.
+        Coverage of the prediction intervals (columns lower and upper) or sets (prediction_set), such as 0.9.
     cache
         Folder where image features are kept; by default MIXFIT_CACHE or the user's cache folder.
     cache_gb
-        The most that the cache folder may hold, in gigabytes; 0 for no cache.
+        Largest size of the cache folder in gigabytes; 0 disables the cache.
     """
     from mixfit.runs.scoring import predict_table
 

@@ -1,15 +1,15 @@
-"""``mixfit report``: the page of a finished run once more."""
+"""``mixfit report``: rewrite the report of a finished run."""
 
 from pathlib import Path
 
 
 def report(run: Path) -> None:
-    """Write the report of a finished run again, from the files in its folder alone.
+    """Rewrite the report of a finished run from the files in its folder.
 
     Parameters
     ----------
     run
-        Run folder; the table and its photos may be elsewhere by now, or gone.
+        Run folder; the table and its photos are not needed.
     """
     from mixfit.runs.report.page import rewrite_report
 

@@ -1,4 +1,4 @@
-"""``mixfit train`` and ``mixfit demo``: the automatic whole."""
+"""``mixfit train`` and ``mixfit demo``: the whole pipeline from table to report."""
 
 import json as json_module
 import sys
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def demo(*, out: Path = Path("mixfit-demo"), train: Annotated[TrainConfig | None, Flat] = None) -> None:
-    """Draw the embedded example, train on it and write a report.
+    """Generate the built-in example, train on it and write a report.
 
     Parameters
     ----------
     out
-        Folder for the example's table, its pictures and the run.
+        Folder for the example's table, its images and the run.
     """
     from mixfit.auto.recipe import fit
     from mixfit.demo import DEMO_TARGET, write_demo
 
-    print(f" drawing the example into {out}", flush=True)
+    print(f" writing the example to {out}", flush=True)
     fit(
         write_demo(out / "vases"),
         target=DEMO_TARGET,
@@ -57,33 +57,32 @@ def train(
     Parameters
     ----------
     table
-        CSV, TSV, Parquet, Feather or JSON Lines; photo paths in it start from its folder.
+        CSV, TSV, Parquet, Feather or JSON Lines; photo paths are relative to its folder.
     target
         Column to predict.
     resume
-        Run folder of a training that was stopped, to go on with it; it says all the settings itself.
+        Run folder of a stopped training to resume; all settings are read from it.
     force
-        Resume though the table or its photos have changed.
+        Resume even if the table or its photos have changed.
     set_
-        COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
+        COLUMN=ROLE sets the role of a column: number, category, date, image, group, split, weight or ignored.
     config
-        TOML file with settings, such as a run's config.toml; it may name table and target, and flags win over it.
+        TOML file with settings, such as a run's config.toml; it may also set table and target. Flags override it.
     schema
-        A schema.json, perhaps edited, to use in place of inferred roles.
+        A schema.json, possibly edited, used instead of inferred roles.
     out
-        Folder in which the run folder is made.
+        Folder in which the run folder is created.
     json
-        Print one JSON object a line, for other programs: the start, every epoch, the end, the run.
+        Print JSON Lines for other programs: start, each epoch, end, run.
     doctor
-        Watch the network (of --preset network) while it trains, and say what is wrong with it; to be given again
-        with --resume.
+        Diagnose the training of the network (needs --preset network); give it again with --resume.
     """
     from mixfit.auto import recipe
 
     spoken = _json_lines() if json else {}
     if doctor:
         if resume is None and (train or TrainConfig()).preset != "network":
-            raise ConfigError("--doctor examines the training of one network: give --preset network with it.")
+            raise ConfigError("--doctor diagnoses the training of a single network: add --preset network.")
         spoken["callbacks"] = [*spoken.get("callbacks", []), mixfit.Doctor()]
     if resume is not None:
         _refuse_settings(target, set_, config, schema, data, model, train)
@@ -109,7 +108,7 @@ def train(
 
 
 def _json_lines() -> dict[str, Any]:
-    """What makes a run speak to programs alone."""
+    """Arguments that make a run print JSON Lines only."""
     from rich.console import Console
 
     from mixfit.training.callbacks.displays import JsonLines
@@ -136,4 +135,4 @@ def _say_run(run: "Run", *, as_json: bool) -> None:
 
 def _refuse_settings(*given: object) -> None:
     if any(setting is not None and setting != () for setting in given):
-        raise ConfigError("A resumed run has its settings in its folder: leave all flags but --force out.")
+        raise ConfigError("A resumed run reads its settings from its folder: leave out all flags except --force.")

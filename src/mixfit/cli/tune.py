@@ -1,4 +1,4 @@
-"""``mixfit tune`` and ``mixfit config``: settings of a training."""
+"""``mixfit tune`` and ``mixfit config``: hyper-parameter search and settings of a training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,26 +21,26 @@ def tune(
     model: Annotated[ModelConfig | None, Flat] = None,
     train: Annotated[TrainConfig | None, Flat] = None,
 ) -> None:
-    """Search for better settings of train; the same command goes on with a search, also in several processes at once.
+    """Search for better hyper-parameters. The same command resumes a search; several processes can share one.
 
-    The time that --time gives is that of the search, after which no trial is begun and the running one is given up.
+    --time limits the whole search: when it is over, the running trial is abandoned and no further one starts.
 
     Parameters
     ----------
     table
-        CSV, TSV, Parquet, Feather or JSON Lines; photo paths in it start from its folder.
+        CSV, TSV, Parquet, Feather or JSON Lines; photo paths are relative to its folder.
     target
         Column to predict.
     trials
-        How many trainings there shall be in all; the first has the settings that are given here.
+        Total number of trials; the first uses the settings given here.
     set_
-        COLUMN=ROLE, to set a role: number, category, date, image, group, split, weight or ignored.
+        COLUMN=ROLE sets the role of a column: number, category, date, image, group, split, weight or ignored.
     config
-        TOML file with settings around which to search; flags win over it.
+        TOML file with the settings to search around; flags override it.
     schema
-        A schema.json, perhaps edited, to use in place of inferred roles.
+        A schema.json, possibly edited, used instead of inferred roles.
     out
-        Folder in which the search's folder is made; best.toml in there is for train --config.
+        Folder in which the search folder is created; use its best.toml with train --config.
     """
     from mixfit.auto.tune import tune as search
 
@@ -49,5 +49,5 @@ def tune(
 
 
 def config() -> None:
-    """Print all settings of train with their defaults and explanations, as a file for --config."""
+    """Print all settings of train with defaults and explanations, as a TOML file for --config."""
     print(config_file.describe_settings(), end="")
