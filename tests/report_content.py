@@ -43,7 +43,7 @@ def data_facts() -> DataFacts:
             ),
         ],
         samples=[shown_row(100)],
-        notes=["9 different photos were read."],
+        notes=["9 distinct photos were read."],
     )
 
 

@@ -74,7 +74,7 @@ def test_two_runs_are_compared_on_the_command_line(
     monkeypatch.chdir(tmp_path)
     code, printed = mixfit(capsys, "compare", *pair, "--cache-gb", 0)
     assert code == 0, printed
-    assert "test rows that all runs held back" in printed
+    assert "test rows common to all runs" in printed
     assert re.search(r"train\.epochs +3 \| 1\n", printed)
     assert re.search(r"train\.lr +\S+ \| 0\.0001\n", printed)
     assert re.search(r"second-001 is (worse|better|behind|ahead|level)", printed)
@@ -130,7 +130,7 @@ def test_only_rows_that_all_runs_held_back_are_used(pair: list[Path], tmp_path: 
     assert found.scores.rows == 20
     assert [one.metrics["mae"] for one in found.scores.scores] == pytest.approx([1.0, 2.0])
     assert found.test_rows == {"first-001": 30, "second-001": 40}
-    assert "only 20 of up to 40 test rows were held back by all of them" in found.warnings[0]
+    assert "only 20 of up to 40 test rows are common to all" in found.warnings[0]
 
 
 def grouped(run: Path, name: str) -> None:
@@ -180,11 +180,11 @@ def test_saved_groups_need_no_table_and_few_of_them_are_warned_of(pair: list[Pat
     for run in pair:
         grouped(run, "vase_id")
         (run / "config.toml").write_text(tomli_w.dumps({**run_config(run), "table": "gone.csv"}))
-    with pytest.raises(ConfigError, match=r"first-001 is not at gone\.csv \(any more\)"):
+    with pytest.raises(ConfigError, match=r"first-001 is not at gone\.csv"):
         compare_runs(pair, out=tmp_path / "c.html", console=QUIET)
     for count, warning in (
         (20, []),
-        (12, ["60 rows in 12 groups are too few to tell models apart, unless they differ much."]),
+        (12, ["60 rows in 12 groups are too few to tell models apart, unless the differences are large."]),
         (3, ["60 rows in 3 groups are too few to tell models apart."]),
     ):
         for run in pair:
@@ -223,15 +223,18 @@ def other_task(run: Path) -> None:
 REFUSALS = {
     "another table": (
         lambda run: edit_json(run / "environment.json", lambda state: state.update(table_sha256="0" * 64)),
-        r"second-001 was trained on another table than .*first-001: compare runs of the same table\.",
+        r"second-001 and .*first-001 were trained on different tables: compare runs of the same table\.",
     ),
-    "another target": (other_target, r"has the target 'worth' and .* has 'price': compare runs of the same target\."),
+    "another target": (
+        other_target,
+        r"has the target 'worth', but .* has 'price': compare runs with the same target\.",
+    ),
     "another task": (other_task, "the task is not that of the target"),
     "no common row": (
         no_common_row,
-        r"No row was held back by all runs \(test rows: 5 of first-001, 5 of second-001\).*the same --seed",
+        r"The runs have no test row in common \(test rows: 5 of first-001, 5 of second-001\).*the same --seed",
     ),
-    "no environment": (lambda run: (run / "environment.json").unlink(), "does not say which table the run was trained"),
+    "no environment": (lambda run: (run / "environment.json").unlink(), "does not name the table of the run"),
     "no settings": (lambda run: (run / "config.toml").unlink(), "is not a run folder: it has no config.toml"),
     "damaged settings": (
         lambda run: (run / "config.toml").write_text("[data\n"),
@@ -239,7 +242,7 @@ REFUSALS = {
     ),
     "a table that is gone": (
         lambda run: (run / "config.toml").write_text(tomli_w.dumps({**run_config(run), "table": "gone.csv"})),
-        r"second-001 is not at gone\.csv \(any more\): say where it is with --table\.",
+        r"second-001 is not at gone\.csv: give its path with --table\.",
     ),
     "damaged predictions": (
         lambda run: (run / "predictions_test.parquet").write_bytes(b"PAR1"),
@@ -247,7 +250,7 @@ REFUSALS = {
     ),
     "predictions of something else": (
         lambda run: pd.DataFrame({"a": [1]}).to_parquet(run / "predictions_test.parquet"),
-        r"predictions_test\.parquet is not what was written: it has no column 'row'\. Remove it to have",
+        r"predictions_test\.parquet is not what was written: it has no column 'row'\. Remove it to recompute",
     ),
 }
 
@@ -265,14 +268,14 @@ def test_one_run_alone_a_changed_table_and_a_page_that_cannot_be_written_are_ref
     pair: list[Path], demo_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, printed = mixfit(capsys, "compare", pair[0])
-    assert (code, printed) == (2, "mixfit: compare needs two runs or more, got 1: mixfit compare RUN RUN\n")
+    assert (code, printed) == (2, "mixfit: compare needs at least two runs, got 1: mixfit compare RUN RUN\n")
     changed = tmp_path / "changed.csv"
     changed.write_text(demo_table.read_text() + "\n")
-    with pytest.raises(DataError, match=r"is not the table that .* was trained on: its bytes differ"):
+    with pytest.raises(DataError, match=r"is not the table that .* was trained on: the contents differ"):
         compare_runs(pair, table=changed, out=tmp_path / "c.html", console=QUIET)
     with pytest.raises(ResourceError, match="cannot be written"):
         compare_runs(pair, out=tmp_path / "none" / "c.html", console=QUIET)
-    with pytest.raises(ConfigError, match="There is no run folder"):
+    with pytest.raises(ConfigError, match="does not exist"):
         compare_runs([pair[0], tmp_path / "none"], console=QUIET)
 
 

@@ -34,9 +34,9 @@ def test_the_findings_of_a_run_are_told_everywhere(tmp_path: Path, capsys: pytes
     assert page.count('href="#doctor"') == 1
     assert '<span class="level">Learning rate far off.</span> The learning rate 1.0e-07 is' in page
     headings = (
-        "Values of the layers over time",
+        "Outputs of the layers over time",
         "Dead units",
-        "Update divided by weight",
+        "Update-to-weight ratio",
         "Gradients of the modalities",
     )
     for number, heading in enumerate(headings):

@@ -55,7 +55,7 @@ def test_rows_are_explained_in_a_page_and_in_json(
     folder = nasty_run.folder
     assert run_cli("explain", folder, "--rows", "3,17,40", "--out", tmp_path) == 0
     said = capsys.readouterr().out
-    assert "3 rows chosen by number, against 32 background rows; Shapley values, exact" in said
+    assert "3 rows given by number, relative to 32 background rows; Shapley values, exact" in said
     assert re.search(rf"{re.escape(NASTY)} +\d", said)
     found = json.loads((tmp_path / "explain.json").read_text())
     assert [row["row"] for row in found["rows"]] == [3, 17, 40]
@@ -81,7 +81,7 @@ def test_photos_of_which_none_is_there_are_told(
     quick_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli("explain", quick_run.folder, "--rows", "3", "--images", tmp_path, "--out", tmp_path) == 0
-    assert "warning: not one of 2 photos was found below" in capsys.readouterr().out
+    assert "warning: none of the 2 photos was found in" in capsys.readouterr().out
     assert run_cli("explain", quick_run.folder, "--rows", "3", "--out", tmp_path) == 0
     assert "warning" not in capsys.readouterr().out
 
@@ -102,7 +102,7 @@ def test_so_many_test_rows_are_explained_where_the_run_is(quick_run: Run, capsys
     (quick_run.folder / "explain.html").unlink()
 
 
-@pytest.mark.parametrize(("preset", "part"), [("network", "validation rows"), ("quick", "rows of the folds")])
+@pytest.mark.parametrize(("preset", "part"), [("network", "validation rows"), ("quick", "out-of-fold rows")])
 def test_without_test_rows_it_says_which_rows_it_drew_from(
     preset: Any, part: str, demo_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,7 +116,7 @@ def test_without_test_rows_it_says_which_rows_it_drew_from(
         console=Console(quiet=True),
     )
     assert run_cli("explain", run.folder, "--n", "2") == 0
-    assert re.search(rf"2 rows drawn from \d+ {part}, against", capsys.readouterr().out)
+    assert re.search(rf"2 rows drawn from \d+ {part}, relative to", capsys.readouterr().out)
 
 
 def test_another_table_is_its_own_background(
@@ -126,11 +126,11 @@ def test_another_table_is_its_own_background(
     pd.read_csv(demo_table).drop(columns=DEMO_TARGET).head(20).to_csv(other, index=False)
     arguments = ["--table", other, "--images", demo_table.parent, "--out", tmp_path]
     assert run_cli("explain", quick_run.folder / "model", "--n", "3", *arguments) == 0
-    assert "3 rows drawn from 20 rows, against 20 background rows" in capsys.readouterr().out
+    assert "3 rows drawn from 20 rows, relative to 20 background rows" in capsys.readouterr().out
     without = (tmp_path / "explain.json").read_text()
     pd.read_csv(demo_table).assign(**{DEMO_TARGET: ""}).head(20).to_csv(other, index=False)  # not known yet
     assert run_cli("explain", quick_run.folder / "model", "--n", "3", *arguments) == 0
-    assert "3 rows drawn from 20 rows, against 20 background rows" in capsys.readouterr().out
+    assert "3 rows drawn from 20 rows, relative to 20 background rows" in capsys.readouterr().out
     assert (tmp_path / "explain.json").read_text() == without
 
 
@@ -139,9 +139,9 @@ def test_another_table_is_its_own_background(
     [
         (["--rows", "3,90"], r"1 of 2 rows are not in the table of 90, as 90\."),
         (["--rows", "three"], r"--rows must be row numbers separated by commas, such as 3,17, got 'three'\."),
-        ([], r"Say which rows to explain with --rows 3,17, or how many with --n 200\."),
-        (["--rows", "1", "--n", "2"], r"Say which rows to explain with --rows 3,17, or how many with --n 200\."),
-        (["--n", "0"], r"--n must be at least 1 row, got 0\."),
+        ([], r"Choose rows with --rows 3,17, or a number of rows with --n 200\."),
+        (["--rows", "1", "--n", "2"], r"Choose rows with --rows 3,17, or a number of rows with --n 200\."),
+        (["--n", "0"], r"--n must be at least 1, got 0\."),
         (["--n", "2", "--seed", "-1"], r"seed must be at least 0, got -1\."),
     ],
 )
@@ -167,13 +167,13 @@ def test_a_table_that_is_gone_or_unknown_is_told(
     quick_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli("explain", quick_run.folder / "model", "--n", "3") == 2
-    assert "does not say which table it was trained on: name one with --table." in capsys.readouterr().err
+    assert "does not name its table: give one with --table." in capsys.readouterr().err
     run = tmp_path / "run"
     run.mkdir()
     (run / "model").symlink_to(quick_run.folder / "model")
     (run / "config.toml").write_text('table = "gone.csv"\n')
     assert run_cli("explain", run, "--n", "3") == 2
-    assert "The table gone.csv of the run is not there: say where it is now with --table." in capsys.readouterr().err
+    assert "The run's table gone.csv does not exist: give its new path with --table." in capsys.readouterr().err
 
 
 def explanation(*, scale: str, photos: int, rows: int = 3, columns: int = 4) -> Explanation:
@@ -210,7 +210,7 @@ def test_a_page_can_be_laid_out_for_every_kind_of_explanation(scale: str, photos
     found = explanation(scale=scale, photos=photos, rows=rows)
     page = explain_page(ExplainContent(run_name="run", table_name="t.csv", explanation=found, chosen="by hand"))
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
-    assert "32 orders of the columns were sampled" in page
+    assert "estimated from 32 orders of the columns" in page
     assert ('class="halves"' in page) == (photos == 1)
     assert ("The first 24 of 40 rows are shown" in page) == (rows == 40)
 

@@ -104,7 +104,7 @@ def test_texts_are_written_with_the_same_bytes(
         pyarrow.parquet.write_table(table, dirty, row_group_size=11)
     said = predict(quick_run, dirty, whole, demo_table.parent)
     assert predict(quick_run, dirty, pieces, demo_table.parent, size=64) == said
-    assert "left out of out: bytes late (bytes; a .parquet file keeps them)" in said
+    assert "columns not in out: bytes late (bytes; use a .parquet file to keep them)" in said
     assert pieces.read_bytes() == whole.read_bytes()
     assert whole.read_text().count("prediction") == (ROWS if ending == ".jsonl" else 1)
 
@@ -190,6 +190,6 @@ def test_a_table_may_be_replaced_by_its_predictions(quick_run: Run, demo_table: 
 
 def test_a_wrong_folder_is_told_after_all_pieces(quick_run: Run, dirty: Path, tmp_path: Path) -> None:
     said = predict(quick_run, dirty, tmp_path / "o.csv", tmp_path, size=7)
-    assert said.count("photos was found below") == 1
+    assert said.count("photos was found in") == 1
     assert said == predict(quick_run, dirty, tmp_path / "o.csv", tmp_path)
     assert DEMO_TARGET in pd.read_csv(tmp_path / "o.csv").columns

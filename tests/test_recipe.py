@@ -84,7 +84,7 @@ def test_the_table_of_a_run_that_was_changed_is_told(quick_run: Run, demo_table:
         table.write_text("".join(rows[:count]), encoding="utf-8")
         console = Console(file=output, width=300)
         evaluate_table(run, table, images=demo_table.parent, out=tmp_path / "m.json", console=console)
-        assert ("is the table of this run, changed since" in output.getvalue()) == told
+        assert ("is the table of this run, but was changed" in output.getvalue()) == told
 
 
 def test_settings_that_do_not_say_the_split_are_refused(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_settings_that_do_not_say_the_split_are_refused(quick_run: Run, demo_tab
     shutil.copytree(quick_run.folder, run)
     (run / "config.toml").write_text("[model]\n", encoding="utf-8")
     (run / "split.parquet").unlink()  # as in a run of before there was such a file
-    with pytest.raises(DataError, match=r"config\.toml does not say valid and test and seed, so that its rows cannot"):
+    with pytest.raises(DataError, match=r"config\.toml lacks valid and test and seed, so the rows cannot"):
         evaluate_table(run, demo_table, split="test", console=Console(quiet=True))
 
 
@@ -200,7 +200,7 @@ def test_a_wrong_folder_of_photos_is_told(quick_run: Run, demo_table: Path, tmp_
         images=tmp_path,
         console=Console(file=output, width=250),
     )
-    assert f"photos was found below {tmp_path}; set the folder with --images" in output.getvalue()
+    assert f"photos was found in {tmp_path}; set the folder with --images" in output.getvalue()
 
 
 def test_held_back_rows_alone_can_be_evaluated(tmp_path: Path, demo_table: Path) -> None:

@@ -127,7 +127,7 @@ def test_evaluate_weights_the_rows_where_the_table_has_the_column(
     assert json.loads((tmp_path / "test.json").read_text())["weighted"] is True
     pd.read_csv(folder / "clean.csv").drop(columns="w").to_csv(tmp_path / "bare.csv", index=False)
     bare, text = _evaluated(runs["junk"], tmp_path / "bare.csv", tmp_path / "bare.json")
-    assert "'w' is not in the table: all rows count alike" in text
+    assert "'w' is not in the table: rows are unweighted" in text
     weighted, _ = _evaluated(runs["clean"], folder / "clean.csv", tmp_path / "all.json", split="all")
     assert bare != pytest.approx(weighted, rel=1e-6)
     assert json.loads((tmp_path / "bare.json").read_text())["weighted"] is False

@@ -335,7 +335,7 @@ def from_plain(kind: Any, value: Any, where: str = "it", *, finite: bool = False
         return Path(value)
     if kind is Any:
         return value
-    raise DataError(f"{where} has the wrong type {type(value).__name__}.")
+    raise DataError(f"{where} is {type(value).__name__}, which is the wrong type.")
 
 
 def shown(text: object) -> str:
@@ -355,7 +355,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 def _dataclass(kind: Any, value: Any, where: str, *, finite: bool) -> Any:
     if not isinstance(value, dict):
-        raise DataError(f"{where} has the wrong type {type(value).__name__}.")
+        raise DataError(f"{where} is {type(value).__name__}, which is the wrong type.")
     hints, found = _hints(kind), {}
     for one in fields(kind):
         if one.name in value:

@@ -206,7 +206,7 @@ def test_f25_predictions_are_the_same_from_paths_bytes_and_base64(
     predict_table(
         quick_run.folder, tmp_path / "bytes.parquet", out=tmp_path / "out.csv", console=Console(soft_wrap=True)
     )
-    assert f"{column} (bytes; a .parquet file keeps them)" in capsys.readouterr().out
+    assert f"{column} (bytes; use a .parquet file to keep them)" in capsys.readouterr().out
     written = pd.read_csv(tmp_path / "out.csv")
     assert column not in written.columns
     assert np.allclose(written["prediction"], found["path"]["prediction"])

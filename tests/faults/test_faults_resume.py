@@ -143,9 +143,7 @@ def test_f34_a_run_that_another_process_trains_is_refused_with_its_number(
     assert ready.wait(60)
     code, printed = mixfit(capsys, "train", "--resume", stopped)
     assert code == 4
-    assert (
-        f"{stopped} is in use by process {other.pid}: wait for it to end, or stop it with: kill {other.pid}" in printed
-    )
+    assert f"{stopped} is in use by process {other.pid}: wait for it, or stop it with: kill {other.pid}" in printed
     other.kill()  # its lock goes with it, although the file stays
     other.join()
     assert (stopped / ".lock").is_file()
@@ -190,7 +188,7 @@ def test_f40_another_architecture_is_refused_and_other_versions_are_a_warning(
     config.write_text(original)
     code, printed = mixfit(capsys, "train", "--resume", stopped)
     assert code == 0
-    assert "may differ from that of an undisturbed run: torch was 1.0, is" in printed
+    assert "may differ from that of an uninterrupted run: torch was 1.0, is" in printed
 
 
 def test_a_run_within_a_time_and_as_lines_of_json(

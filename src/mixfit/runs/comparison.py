@@ -1,7 +1,7 @@
-"""Finished runs side by side: scores on the test rows that all of them held back, and settings that differ.
+"""Comparison of finished runs: scores on their common test rows, and settings that differ.
 
 In: run folders of one table and one target. Out: ``RunComparison``, which ``report/compare_page.py`` lays out.
-A row that any of the runs trained on, or chose its best epoch by, is never used."""
+Training and validation rows of any of the runs are never used."""
 
 import json
 from collections.abc import Sequence
@@ -31,22 +31,22 @@ from mixfit.runs.scoring import load_run, read_table_of_run, run_config, run_set
 from mixfit.training.metrics import metric_label, metric_text
 
 FEW_ROWS = 20
-"""Fewer common rows, or groups of rows that belong together, are warned of."""
-# Where things are, which is not how a run was made.
+"""Number of common rows (or groups) below which a warning is given."""
+# Locations, which do not affect the result of a run.
 _NO_SETTINGS = ("table", "target", "schema", "data.cache", "data.cache_gb", "data.images")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _HeldBack:
-    """The test rows of a run, and what it predicts for them."""
+    """The test rows of a run and its predictions for them."""
 
     rows: Int64[np.ndarray, " rows"]
     truth: np.ndarray
     values: np.ndarray
     groups: Int64[np.ndarray, " rows"] | None
-    """Which rows belong together, as this run was told."""
+    """Groups of the rows, as set in this run."""
     weight: np.ndarray | None
-    """How much each row counts, as this run was told."""
+    """Weights of the rows, as set in this run."""
 
 
 def compare_runs(
@@ -58,26 +58,26 @@ def compare_runs(
     cache: Cache | None = None,
     console: Console | None = None,
 ) -> RunComparison:
-    """Compare the first run with all others, print what came out and write a page.
+    """Compare all other runs with the first one, print the result and write a page.
 
     Args:
-        runs: folders of runs that were trained on the same table with the same target.
+        runs: folders of runs trained on the same table with the same target.
         out: the page.
-        table: where the table is now; by default where the runs say.
-        images: folder that the photo paths start from; by default that of the runs.
-        cache: where image features are looked up and kept.
+        table: path of the table; by default that of the runs.
+        images: folder that photo paths are relative to; by default that of the runs.
+        cache: cache of image features.
     Raises:
         ConfigError: there are fewer than two runs, or they cannot be compared.
-        DataError: the table is not the one of the runs, or something in a run folder is damaged.
+        DataError: the table is not that of the runs, or a run folder is damaged.
     """
     console = console or PlainConsole()
     if len(runs) < 2:
-        raise ConfigError(f"compare needs two runs or more, got {len(runs)}: mixfit compare RUN RUN")
+        raise ConfigError(f"compare needs at least two runs, got {len(runs)}: mixfit compare RUN RUN")
     names = unique_names([run.resolve().name for run in runs])
     predictors = [load_run(run) for run in runs]
     for run in runs:
         if not is_there(run / "config.toml"):
-            raise ConfigError(f"{run} is not a run folder: it has no config.toml, which says how its rows were split.")
+            raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
     _check_alike(runs, predictors)
     saved = [_read_saved(run, one) for run, one in zip(runs, predictors, strict=True)]
     tables = [
@@ -111,7 +111,7 @@ def compare_runs(
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """The same names with a number behind those that were there before.
+    """Make names unique by appending a number to repeated ones.
 
     >>> unique_names(["a-001", "b-001", "a-001"])
     ['a-001', 'b-001', 'a-001 (2)']
@@ -127,7 +127,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 
 def differing_settings(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
-    """Settings by section and name whose values are not the same in all ``config.toml``, and roles that differ."""
+    """Settings of ``config.toml`` and column roles that differ between the runs."""
     flat = [_flat(run_config(run)) | _roles(run) for run in runs]
     names = sorted({name for settings in flat for name in settings})
     values = {name: tuple(settings.get(name, "") for settings in flat) for name in names}
@@ -135,11 +135,11 @@ def differing_settings(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
 
 
 def _check_alike(runs: Sequence[Path], predictors: Sequence[Predictor]) -> None:
-    """Refuse runs whose predictions are not of the same thing."""
+    """Refuse runs with different targets, tasks, classes or tables."""
     prints = [read_fingerprint(run / "environment.json") for run in runs]
     for run, found in zip(runs, prints, strict=True):
         if found is None:
-            raise DataError(f"{run}/environment.json does not say which table the run was trained on: train it again.")
+            raise DataError(f"{run}/environment.json does not name the table of the run: train it again.")
     first, model, origin = runs[0], predictors[0], prints[0]
     for run, other, found in zip(runs[1:], predictors[1:], prints[1:], strict=True):
         differs = None
@@ -149,30 +149,32 @@ def _check_alike(runs: Sequence[Path], predictors: Sequence[Predictor]) -> None:
             differs = f"the task {other.schema.task}", f"{model.schema.task}"
         elif other.target.classes != model.target.classes:
             counts = [len(one.target.classes or ()) for one in (other, model)]
-            differs = f"other classes ({counts[0]} of them)", f"its own {counts[1]}"
+            differs = f"{counts[0]} classes", f"{counts[1]} other classes"
         if differs:
-            raise ConfigError(f"{run} has {differs[0]} and {first} has {differs[1]}: compare runs of the same target.")
+            raise ConfigError(
+                f"{run} has {differs[0]}, but {first} has {differs[1]}: compare runs with the same target."
+            )
         assert found is not None
         assert origin is not None
         if found.table_sha256 != origin.table_sha256:
-            raise ConfigError(f"{run} was trained on another table than {first}: compare runs of the same table.")
+            raise ConfigError(f"{run} and {first} were trained on different tables: compare runs of the same table.")
 
 
 def _read_saved(run: Path, predictor: Predictor) -> _HeldBack | None:
-    """Test rows as they were predicted at the end of the training; None where that was not kept."""
+    """Test predictions saved at the end of training; None if not saved."""
     path = run / "predictions_test.parquet"
     if not is_there(path):
         return None
     try:
         found = read_predictions(path, predictor.target.classes or ())
     except DataError as error:
-        raise DataError(f"{error} Remove it to have these rows predicted again.") from error
+        raise DataError(f"{error} Remove it to recompute the predictions.") from error
     values = found.prediction if found.probabilities is None else found.probabilities
     return _HeldBack(rows=found.row, truth=found.truth, values=values, groups=found.groups, weight=found.weight)
 
 
 def _needs_table(predictor: Predictor, saved: _HeldBack | None) -> bool:
-    """Whether there are no saved predictions, or they do not say which rows belong together or what these weigh."""
+    """Whether there are no saved predictions, or they lack groups or weights."""
     if saved is None:
         return True
     roles = ((saved.groups, "group"), (saved.weight, "weight"))
@@ -183,10 +185,10 @@ def _read_table(run: Path, given: Path | None) -> tuple[Path, pd.DataFrame]:
     """The table of a run, as it was in training."""
     path = run_settings(run).table if given is None else given
     if path is None or not path.is_file():
-        raise ConfigError(f"The table of {run} is not at {path} (any more): say where it is with --table.")
+        raise ConfigError(f"The table of {run} is not at {path}: give its path with --table.")
     then = read_fingerprint(run / "environment.json")
     if then is None or Fingerprint.of(path, None).table_sha256 != then.table_sha256:
-        raise DataError(f"{path} is not the table that {run} was trained on: its bytes differ.")
+        raise DataError(f"{path} is not the table that {run} was trained on: the contents differ.")
     return path, read_table_of_run(run, path)
 
 
@@ -199,14 +201,14 @@ def _held_back(
     images: Path | None,
     cache: Cache | None,
 ) -> _HeldBack:
-    """From the file in the run folder, or predicted again."""
+    """Predictions from the file in the run folder, or recomputed."""
     if table is None:
         assert saved is not None
         return saved
     place, frame = table
     if saved is not None:
         if len(saved.rows) and saved.rows.max() >= len(frame):
-            raise DataError(f"{run}/predictions_test.parquet is damaged: it has rows that {place} does not have.")
+            raise DataError(f"{run}/predictions_test.parquet is damaged: it has rows that are not in {place}.")
         groups = groups_if_known(frame.iloc[saved.rows], predictor.schema) if saved.groups is None else saved.groups
         weight = judging_weights(frame, predictor.schema, saved.rows) if saved.weight is None else saved.weight
         return replace(saved, groups=groups, weight=weight)
@@ -226,7 +228,7 @@ def _held_back(
 def _in_common(
     held: dict[str, _HeldBack],
 ) -> tuple[Int64[np.ndarray, " rows"], np.ndarray, dict[str, np.ndarray]]:
-    """Rows that every run held back, their truth, and the predictions of each run."""
+    """Test rows common to all runs, their truth, and the predictions of each run."""
     first, *others = held.values()
     rows = first.rows
     for other in others:
@@ -234,7 +236,7 @@ def _in_common(
     if not len(rows):
         counts = ", ".join(f"{len(one.rows)} of {name}" for name, one in held.items())
         raise ConfigError(
-            f"No row was held back by all runs (test rows: {counts}), so none can judge them: train them with the same "
+            f"The runs have no test row in common (test rows: {counts}): train them with the same "
             "--seed, --test and --split-time."
         )
     places = {name: pd.Index(one.rows).get_indexer(rows) for name, one in held.items()}
@@ -243,15 +245,15 @@ def _in_common(
 
 
 def _together(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"] | None:
-    """Which of the common rows belong together, by any run that was told so, whichever comes first; None by none.
+    """Groups of the common rows from any run that has groups; None without groups.
 
-    Of several columns of groups it is the one with the fewest, whose intervals are the most careful."""
+    Of several groupings the one with the fewest groups is used, which gives the widest intervals."""
     told = [one.groups[pd.Index(one.rows).get_indexer(rows)] for one in held.values() if one.groups is not None]
     return min(told, key=lambda groups: (len(np.unique(groups)), pd.factorize(groups)[0].tolist()), default=None)
 
 
 def _weight(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> tuple[np.ndarray | None, str]:
-    """What the common rows weigh, as the first run was told that knows; and what to say where others were told else."""
+    """Weights of the common rows from the first run that has weights, and a warning if other runs differ."""
     told = {
         name: None if one.weight is None else one.weight[pd.Index(one.rows).get_indexer(rows)].astype(np.float64)
         for name, one in held.items()
@@ -262,27 +264,25 @@ def _weight(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> tup
     others = [one for name, one in told.items() if name != chosen]
     if all(one is not None and np.allclose(one / one.mean(), weight / weight.mean()) for one in others):
         return weight, ""
-    return weight, f"Not all runs have the same weights: the rows are weighted as in {chosen}."
+    return weight, f"The runs have different weights: the rows are weighted as in {chosen}."
 
 
 def _warnings(held: dict[str, _HeldBack], scores: Part) -> list[str]:
     warnings, rows = [], scores.rows
     most = max(len(one.rows) for one in held.values())
     if rows < most:
-        warnings.append(
-            f"The runs were split differently: only {rows} of up to {most} test rows were held back by all of them."
-        )
+        warnings.append(f"The runs were split differently: only {rows} of up to {most} test rows are common to all.")
     if scores.drawn < FEW_ROWS:
         drawn = f"{rows} rows" if scores.drawn == rows else f"{rows} rows in {scores.drawn} groups"
-        unless = "" if scores.drawn < FEWEST_UNITS else ", unless they differ much"
+        unless = "" if scores.drawn < FEWEST_UNITS else ", unless the differences are large"
         warnings.append(f"{drawn} are too few to tell models apart{unless}.")
     if len(held) > 2:
-        warnings.append("The best of several runs looks better than it is: judge it on other rows.")
+        warnings.append("The score of the best of several runs is optimistic: evaluate it on new rows.")
     return warnings
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested sections as ``train.lr``; of a path that is absolute only the name."""
+    """Flatten sections to names such as ``train.lr``; absolute paths are shortened to their name."""
     found: dict[str, str] = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"
@@ -297,19 +297,19 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _roles(run: Path) -> dict[str, str]:
-    """What each column was used as."""
+    """Role of each column."""
     path = run / "schema.json"
     columns = Schema.load(path).columns if is_there(path) else ()
     return {f"role of {column.name}": column.role for column in columns}
 
 
 def _lines(found: RunComparison) -> list[str]:
-    """For a terminal."""
+    """Lines for the terminal."""
     scores = found.scores.scores
     names = list(scores[0].metrics)
     width = max(24, *(len(one.model) + 2 for one in scores))
     lines = [
-        f" {found.scores.rows} test rows that all runs held back",
+        f" {found.scores.rows} test rows common to all runs",
         f"   {'':<{width}}" + "".join(f"{metric_label(name):>19}" for name in names),
     ]
     for one in scores:

@@ -1,4 +1,4 @@
-"""``mixfit explain``: from a finished run and rows of its table to a page and JSON on why it predicts what it does."""
+"""``mixfit explain``: explain predictions of a finished run, as a page and JSON."""
 
 import json
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ from mixfit.runs.report.render import percent
 from mixfit.runs.scoring import load_run, no_photos_warning, read_table_of_run, run_settings, split_of_run
 
 LEAST_SHARE = 0.1
-"""Photos are shown with their heat where they have this share of the sizes of a row's parts."""
+"""Smallest share of the photos in a row's total contribution for which heat maps are shown."""
 _LISTED = 10
-_HEAT = "Beside photos with a part that matters: where the model looks in them, warmer is more (Grad-CAM{})."
+_HEAT = "Heat maps show the regions that drive the prediction (Grad-CAM{}), for photos with a share of at least 10 %."
 
 
 def explain_run(
@@ -48,34 +48,34 @@ def explain_run(
 
     Args:
         run: run folder, or model folder if ``table`` is given.
-        rows: their numbers, from 0.
-        n: in place of ``rows``: so many of the test rows, of the validation rows of a run without test rows, or of all
-            rows of another table without a split, chosen by ``seed``.
-        table: by default the one that the run was trained on.
-        images: folder that the photo paths start from, by default that of the run, or the table's.
+        rows: row numbers, from 0.
+        n: instead of ``rows``: number of random test rows, of validation rows if the run has no test rows, or of
+            all rows of another table without a split.
+        table: by default that of the run.
+        images: folder that photo paths are relative to; by default that of the run, or the table's folder.
         out: folder for both files, by default the run folder.
-        text: how a text table is written, by default as in training.
-        cache: where image features are looked up and kept; by default nowhere.
+        text: format of a text table, by default as in training.
+        cache: cache of image features; by default none.
     Raises:
-        ConfigError: both or none of ``rows`` and ``n`` are given, a row is not in the table, the table is not known, or
-            ``seed`` is negative.
+        ConfigError: both or neither of ``rows`` and ``n`` are given, a row is not in the table, the table is unknown,
+            or ``seed`` is negative.
         DataError: the table cannot be read, or lacks a column that the model needs.
-        ResourceError: the folder cannot be made, or the files cannot be written.
+        ResourceError: the folder or the files cannot be written.
     """
     console, predictor = console or PlainConsole(), load_run(run)
     if (rows is None) == (n is None):
-        raise ConfigError("Say which rows to explain with --rows 3,17, or how many with --n 200.")
+        raise ConfigError("Choose rows with --rows 3,17, or a number of rows with --n 200.")
     if n is not None and n < 1:
-        raise ConfigError(f"--n must be at least 1 row, got {n}.")
+        raise ConfigError(f"--n must be at least 1, got {n}.")
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, got {seed}.")
     folder = run if out is None else out
     if table is None:
         table = run_settings(run).table
         if table is None:
-            raise ConfigError(f"{run} does not say which table it was trained on: name one with --table.")
+            raise ConfigError(f"{run} does not name its table: give one with --table.")
         if not table.is_file():
-            raise ConfigError(f"The table {table} of the run is not there: say where it is now with --table.")
+            raise ConfigError(f"The run's table {table} does not exist: give its new path with --table.")
     frame = read_table_of_run(run, table, text)
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
@@ -84,7 +84,7 @@ def explain_run(
     train, test, part = _train_and_test(run, cells, predictor, same_table=same_table)
     if rows is not None:
         check_rows(rows, len(frame))
-        chosen, how = list(rows), "chosen by number"
+        chosen, how = list(rows), "given by number"
     else:
         assert n is not None
         drawn = np.random.default_rng(seed).permutation(test)[:n]
@@ -92,7 +92,7 @@ def explain_run(
     photos = predictor.raw_rows(cells.select(np.array(chosen, dtype=np.int64)), images=images).photos
     if photos is not None and photos.bad and not (photos.slots >= 0).any():
         console.print(no_photos_warning(len(photos.bad), images), markup=False)
-    with explained(folder, None):  # before the work, so that none is lost
+    with explained(folder, None):  # fail before the computation, not after it
         folder.mkdir(parents=True, exist_ok=True)
     background = cells.select(train[typical_rows(cells.select(train), predictor, BACKGROUND, seed=seed)])
     found = explain(predictor, cells, images=images, rows=chosen, background=background, seed=seed, cache=cache)
@@ -115,7 +115,7 @@ def explain_run(
 def _train_and_test(
     run: Path, table: Table, predictor: Predictor, *, same_table: bool
 ) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " test"], str]:
-    """Rows to compare with, rows to draw from, and what these are: of another table, without a split, all are both."""
+    """Background rows, rows to draw from, and the name of the latter; both are all rows without a split."""
     schema, every = predictor.schema, np.arange(len(table))
     if schema.target not in table:
         return every, every, "rows"
@@ -124,11 +124,11 @@ def _train_and_test(
         split = split_of_run(run, table, schema, usable)
         if len(split.test):
             return split.train, split.test, "test rows"
-        # The models of a blend were fitted on them in all folds but one.
+        # These rows are out-of-fold rows for a blend.
         return (
             split.train,
             split.valid,
-            "rows of the folds" if isinstance(predictor, BlendPredictor) else "validation rows",
+            "out-of-fold rows" if isinstance(predictor, BlendPredictor) else "validation rows",
         )
     given = [name for name in schema.names("split") if name in table]
     if not given:
@@ -140,7 +140,7 @@ def _train_and_test(
 
 
 def _heat_of(predictor: Predictor, table: Table, found: Explanation, images: Path) -> tuple[list[PhotoHeat], str]:
-    """Heat of the photos that matter among the rows that the page shows, and what to say of it."""
+    """Heat maps of the photos with a large enough share, and a caption or the reason why there are none."""
     if not found.is_photo.any():
         return [], ""
     sizes = np.abs(found.parts[:SHOWN_ROWS])
@@ -148,7 +148,7 @@ def _heat_of(predictor: Predictor, table: Table, found: Explanation, images: Pat
     matters = dict(zip(found.rows[:SHOWN_ROWS].tolist(), (share >= LEAST_SHARE).tolist(), strict=True))
     asked = [row for row, columns in matters.items() if any(columns)]
     if not asked:
-        return [], "No photo contributes a tenth to any of these predictions, so none is shown."
+        return [], "The photos contribute less than 10 % to all of these predictions, so no heat maps are shown."
     try:
         heat = photo_heat(predictor, table, images=images, rows=asked)
     except ConfigError as error:
@@ -159,9 +159,9 @@ def _heat_of(predictor: Predictor, table: Table, found: Explanation, images: Pat
 
 
 def _say(console: Console, table: Path, found: Explanation, how: str) -> None:
-    """The columns that matter most, for a terminal."""
+    """Print the most important columns."""
     kind = "exact" if found.exact else f"from {found.orders * found.background} orders"
-    counts = f"{len(found.rows)} rows {how}, against {found.background} background rows"
+    counts = f"{len(found.rows)} rows {how}, relative to {found.background} background rows"
     console.print(f" {table}   {counts}; Shapley values, {kind}", markup=False)
     mean, error = found.importance
     for place in np.argsort(-mean, kind="stable")[:_LISTED]:

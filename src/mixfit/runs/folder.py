@@ -1,4 +1,4 @@
-"""The run folder: its name, and the files in it that say how the run was made."""
+"""The run folder: its name, and the files that record settings, split and environment."""
 
 import hashlib
 import io
@@ -35,7 +35,7 @@ SPLIT = "split.parquet"
 
 
 def run_name(table: Path, target: str) -> str:
-    """``houses-price`` for ``houses/table.csv`` and the target price: safe as a folder's name everywhere."""
+    """``houses-price`` for ``houses/table.csv`` and the target price: a valid folder name on all systems."""
     stem = table.name.split(".")[0]
     if stem.lower() in {"table", "data", "train", "dataset"}:
         stem = table.resolve().parent.name or stem
@@ -43,7 +43,7 @@ def run_name(table: Path, target: str) -> str:
 
 
 def new_run_folder(out: Path, name: str) -> Path:
-    """Make ``out/name-001`` or the next free number; an existing folder is never used again."""
+    """Create ``out/name-001``, or the next free number; existing folders are never reused."""
     with explained(out, None):
         out.mkdir(parents=True, exist_ok=True)
         numbers = (path.name.removeprefix(f"{name}-") for path in out.glob(f"{name}-*"))
@@ -53,7 +53,7 @@ def new_run_folder(out: Path, name: str) -> Path:
             folder = out / f"{name}-{number:03d}"
             try:
                 folder.mkdir()
-            except FileExistsError:  # another run was faster
+            except FileExistsError:  # another run has just created it
                 number += 1
             else:
                 return folder
@@ -61,10 +61,10 @@ def new_run_folder(out: Path, name: str) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing into a run folder; a process that dies lets it go.
+    """Lock a run folder against other processes; the lock is released when the process dies.
 
     Raises:
-        ResourceError: another process is at work there, or the folder cannot be written.
+        ResourceError: another process holds the lock, or the folder cannot be written.
     """
     path = folder / ".lock"
     descriptor = _open_locked(path)
@@ -79,11 +79,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _open_locked(path: Path) -> int:
-    """The descriptor of a lock file that is ours, and still the one of that name."""
+    """The descriptor of the lock file once we hold it and it still has that path."""
     while True:
         with explained(path, None):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if sys.platform == "win32":  # no other process is noticed there
+        if sys.platform == "win32":  # not locked there
             return descriptor
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,11 +91,11 @@ def _open_locked(path: Path) -> int:
             owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
             raise ResourceError(
-                f"{path.parent} is in use by process {owner}: wait for it to end, or stop it with: kill {owner}"
+                f"{path.parent} is in use by process {owner}: wait for it, or stop it with: kill {owner}"
             ) from None
         if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
             return descriptor
-        os.close(descriptor)  # its owner removed it before we had it
+        os.close(descriptor)  # its owner removed it before we held it
 
 
 def write_settings(
@@ -110,11 +110,11 @@ def write_settings(
     *,
     given: Schema | None = None,
 ) -> dict[str, object]:
-    """Write those of config.toml, schema.json and environment.json that are not there; give the settings back.
+    """Write config.toml, schema.json and environment.json where missing, and return the settings.
 
-    ``mixfit train --config`` takes the config.toml; a schema that was given is then the copy in this folder. A process
-    may be killed between two of the files: with a config.toml the run can begin anew, and so it comes first, but for a
-    schema that it names."""
+    ``mixfit train --config`` reads the config.toml, which names this folder's copy of a given schema. As the process
+    may be killed between two files, config.toml, which suffices to restart the run, is written first, or directly
+    after a schema that it names."""
     kept = None if given is None else folder / "schema.json"
     environment = {**describe_environment(), "arguments": sys.argv[1:], **asdict(fingerprint)}
     files = {
@@ -132,13 +132,13 @@ def write_settings(
 def settings_toml(
     table: Path, target: str, data: DataConfig, model: ModelConfig, train: TrainConfig, *, schema: Path | None = None
 ) -> str:
-    """A file for ``mixfit train --config``, with all that it needs to repeat a training."""
+    """The content of a file for ``mixfit train --config`` that repeats a training."""
     kept = {} if schema is None else {"schema": str(schema)}
     return tomli_w.dumps({"table": str(table), "target": target, **kept, **_sections(data, model, train)})
 
 
 def shown_settings(data: DataConfig, model: ModelConfig, train: TrainConfig) -> dict[str, object]:
-    """All settings by section and name, for a page that is shown around: without absolute paths."""
+    """All settings by section and name without absolute paths, as reports are shared."""
     sections = _sections(data, model, train)
     shown = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
     folders = {"data.images": data.images, "data.cache": data.cache}
@@ -148,10 +148,10 @@ def shown_settings(data: DataConfig, model: ModelConfig, train: TrainConfig) -> 
 def settings_digest(
     schema: Schema, data: DataConfig, model: ModelConfig, train: TrainConfig, fingerprint: Fingerprint
 ) -> str:
-    """A sha256 of all settings and data that decide what the models of a run become.
+    """A sha256 of all settings and data that affect the models of a run.
 
-    Where photos lie is not among them, as the fingerprint is of the photos themselves, nor are caches and the time
-    between two savings."""
+    The location of the photos is left out, as the fingerprint covers the photos themselves; so are caches and the
+    time between checkpoints."""
     settings = _sections(data, model, train)
     for section, name in (("data", "images"), ("data", "cache"), ("data", "cache_gb"), ("train", "save_every")):
         settings[section].pop(name, None)
@@ -160,23 +160,23 @@ def settings_digest(
 
 
 def changed_versions(folder: Path) -> list[str]:
-    """What of this machine is no longer as ``environment.json`` of a run says; one sentence, or none."""
+    """One sentence on how this environment differs from ``environment.json`` of a run; empty if it does not."""
     then = _environment_of(folder)
     if then is None:
-        return [f"{folder}/environment.json cannot be read: it is not known where the run began"]
+        return [f"{folder}/environment.json cannot be read: the environment of the run is unknown"]
     changed = [
         f"{name} was {shown(then[name])}, is {now}"
         for name, now in describe_environment().items()
         if then.get(name, now) != now
     ]
-    return [f"the result may differ from that of an undisturbed run: {'; '.join(changed)}"] if changed else []
+    return [f"the result may differ from that of an uninterrupted run: {'; '.join(changed)}"] if changed else []
 
 
 def write_split(folder: Path, split: Split, rows: int) -> None:
-    """Keep which rows trained and judged, in ``split.parquet``: what is asked of the run later is asked of the same.
+    """Write the training, validation and test rows to ``split.parquet`` for later evaluations.
 
     Args:
-        rows: of the table.
+        rows: number of rows of the table.
     """
     parts = np.full(rows, "", dtype=object)
     for name, positions in split.parts().items():
@@ -187,10 +187,10 @@ def write_split(folder: Path, split: Split, rows: int) -> None:
 
 
 def read_split(folder: Path, rows: int) -> Split | None:
-    """What ``write_split`` kept of a table with so many rows; None where the run is from before there was such a file.
+    """Read the file of ``write_split``; None if it does not exist, as in runs of older versions.
 
     Raises:
-        DataError: the file is damaged, or of a table with another number of rows.
+        DataError: the file is damaged, or the number of rows differs.
     """
     path = folder / SPLIT
     if not is_there(path):
@@ -202,14 +202,14 @@ def read_split(folder: Path, rows: int) -> Split | None:
     parts = np.array(column.to_pylist() if texts else [None], dtype=object)
     known = {name: np.flatnonzero(parts == name).astype(np.int64) for name in ("train", "valid", "test", "")}
     if sum(map(len, known.values())) != len(parts):
-        raise DataError(f"{path} is damaged: a row is in a part that there is not.")
+        raise DataError(f"{path} is damaged: it has an unknown part.")
     if len(parts) != rows:
-        raise DataError(f"{path} is of a table with {len(parts)} rows, and this one has {rows}: train again.")
+        raise DataError(f"{path} is of a table with {len(parts)} rows, but the table has {rows}: train again.")
     return Split(train=known["train"], valid=known["valid"], test=known["test"])
 
 
 def _environment_of(folder: Path) -> dict[str, Any] | None:
-    """What ``environment.json`` of a run says; None if it is not there or damaged."""
+    """Content of ``environment.json`` of a run; None if missing or damaged."""
     try:
         return from_plain(dict[str, Any], read_json(folder / "environment.json"))
     except DataError:
@@ -217,7 +217,7 @@ def _environment_of(folder: Path) -> dict[str, Any] | None:
 
 
 def note_resumption(folder: Path, differences: list[str]) -> None:
-    """Add to ``environment.json`` that a run was resumed by force, and in spite of what."""
+    """Record in ``environment.json`` that a run was resumed with --force, and the differences."""
     path, facts = folder / "environment.json", _environment_of(folder) or {}
     before = from_plain(list[Any], facts.get("resumed_by_force", []), str(path))
     facts["resumed_by_force"] = [*before, differences]
@@ -229,7 +229,7 @@ def _sections(data: DataConfig, model: ModelConfig, train: TrainConfig) -> dict[
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """What TOML can say: no None, no Path, no tuple."""
+    """Convert to values that TOML supports: no None, Path or tuple."""
     return {key: _plain_value(value) for key, value in settings.items() if value is not None}
 
 
@@ -246,7 +246,7 @@ def _plain_value(value: Any) -> Any:
 
 
 def describe_environment() -> dict[str, str]:
-    """Versions and machine, without names of people or folders."""
+    """Versions and machine, without names of users or folders."""
     packages = ("mixfit", "torch", "timm", "numpy", "pandas", "pillow", "scikit-learn", "lightgbm")
     return {
         "python": platform.python_version(),
@@ -258,5 +258,5 @@ def describe_environment() -> dict[str, str]:
 
 
 def shown_path(path: Path) -> str:
-    """A path for a page that is shown around: never an absolute one."""
+    """A path without absolute parts, as reports are shared."""
     return str(path) if not path.is_absolute() else path.name

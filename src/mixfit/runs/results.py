@@ -1,7 +1,7 @@
-"""A finished run: its result, and all that is written and said of it.
+"""A finished run: its result, files and terminal output.
 
 In: predictions of several models for validation and test rows. Out: ``Run``; the files of the run folder that ``mixfit
-report`` needs to write the page again, the page, and the end of what the terminal shows."""
+report`` reads, the report, and the last lines on the terminal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,13 +50,13 @@ OURS = "mixfit, table and photos"
 OURS_TABLE_ONLY = "mixfit, table only"
 BLEND, TABLE_BLEND = "mixfit, blend", "blend, table only"
 PHOTO_BLEND = "blend, with photos"
-"""The blend with photos, where the delivered one does without them."""
+"""The blend with photos if the delivered blend does not use them."""
 TREES = "boosted trees, table"
-"""The candidate that a blend is compared with in the verdict."""
+"""The model that a blend is compared with in the verdict."""
 LEVEL = 0.9
 """Nominal coverage of the intervals of a report."""
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-"""Those at which the empirical coverage is computed."""
+"""Levels at which the empirical coverage is computed."""
 JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
 _KINDS: dict[str, ModelKind] = {
     OURS: "ours",
@@ -69,10 +69,9 @@ _KINDS: dict[str, ModelKind] = {
     CONSTANT: "constant",
 }
 EXPLAINED_ROWS, BACKGROUND_ROWS, PREDICTIONS = 16, 16, 1_024
-"""Enough to see which columns matter, with at most so many predictions a row; ``mixfit explain`` takes as many as are
-asked for."""
+"""Enough to show which columns matter, with at most 1,024 predictions per row; ``mixfit explain`` takes any number."""
 EXPLAINED_COLUMNS = 100
-"""With more columns a training does not wait for explanations, which take about a second a row and more."""
+"""With more columns, training computes no explanations, as they take a second or more per row."""
 _PARTS = {"valid": "validation rows", "test": "test rows"}
 
 
@@ -83,30 +82,30 @@ class Run:
     folder: Path
     predictor: Predictor
     result: Result
-    """All figures: of every model, with intervals, differences and coverage."""
+    """Scores of every model, with intervals, differences and coverage."""
     history: pd.DataFrame
     """One row per epoch."""
     bad: list[BadInput]
     doctor: Doctor | None = None
-    """Who watched the training, if one was asked."""
+    """The training doctor, if there was one."""
 
     @property
     def scores(self) -> dict[JudgedSplit, dict[str, dict[str, float]]]:
-        """Split -> model -> metric -> value in the target's unit, of the splits that have rows."""
+        """Split -> model -> metric -> value in the target's unit, for the splits with rows."""
         return self.result.scores
 
     @property
     def contest(self) -> Contest | None:
-        """How the models of a blend were compared; None for one network."""
+        """Comparison of the models of a blend; None for a single network."""
         return self.result.contest
 
     def __repr__(self) -> str:
-        """In a line: where it is, and what it showed."""
+        """One line: the folder and the verdict."""
         return f"Run({str(self.folder)!r}: {self.verdict})"
 
     @property
     def verdict(self) -> str:
-        """What the run showed, in plain words; first whether the test agrees with the estimate of the other rows."""
+        """The result in plain words; first, whether the test score agrees with the out-of-fold or validation score."""
         return " ".join(filter(None, [self.result.departure, self.result.verdict]))
 
     def plot_scores(self) -> "Figure":
@@ -116,7 +115,7 @@ class Run:
         return plot_scores(self.folder)
 
     def plot_loss(self) -> "Figure":
-        """Training and validation loss of the network by epoch; of a blend of the one that was trained last.
+        """Training and validation loss by epoch; for a blend, of the network trained last.
 
         Raises:
             ConfigError: no network was trained.
@@ -135,14 +134,14 @@ class Run:
         """The calibration curve of classes, or the empirical coverage of intervals.
 
         Raises:
-            ConfigError: one network of a number has neither.
+            ConfigError: a single regression network has neither.
         """
         from mixfit.runs.report.plots import plot_calibration
 
         return plot_calibration(self.folder)
 
     def show_worst(self, count: int = 6) -> "Figure":
-        """The rows with the largest errors: their photos, the truth, the prediction and what is unusual about them.
+        """The rows with the largest errors: photos, truth, prediction and remarks.
 
         Raises:
             ConfigError: ``count`` is below 1, or no prediction was wrong.
@@ -153,7 +152,7 @@ class Run:
 
 
 def our_name(mixed: MixedData) -> str:
-    """What the network is called beside its baselines."""
+    """Name of the network in tables of scores."""
     return OURS if mixed.photos is not None else OURS_TABLE_ONLY
 
 
@@ -168,7 +167,7 @@ def rows_of(
     predictions: Mapping[str, np.ndarray],
     by_metric: Mapping[str, Mapping[str, np.ndarray]],
 ) -> Rows:
-    """The rows of a split, with their weights and the units that they belong to (groups and copies).
+    """The rows of a split, with their weights and units (groups and copies).
 
     Args:
         predictions, by_metric: as for ``Rows``.
@@ -201,15 +200,15 @@ def result_of(
     uses_photos: bool = True,
     unnamed: Sequence[str] = (),
 ) -> Result:
-    """All figures of a run: of every model all metrics, of those that are compared intervals and differences too.
+    """The result of a run: all metrics of every model, with intervals and differences for the compared models.
 
     Args:
-        mixed: with the split that ``judged`` was judged by.
+        mixed: with the split of ``judged``.
         judged: predictions of every model for validation (or out-of-fold) and test rows.
-        seconds: time of the fit of each model.
-        contest: of the models of a blend; None of one network.
-        uses_photos: whether the model that the run delivers does.
-        unnamed: warnings of groups that no column names.
+        seconds: fit time of each model.
+        contest: comparison of the models of a blend; None for a single network.
+        uses_photos: whether the delivered model uses photos.
+        unnamed: warnings about groups that no column identifies.
     """
     headline, metrics = headline_for(mixed.schema.task, mixed.target), metrics_for(mixed.schema.task, mixed.target)
     names = set(judged["valid"].predictions)
@@ -240,7 +239,7 @@ def result_of(
     ]
     departs = ""
     if len(parts) == len(JUDGED):
-        known = ["the rows seem to come in groups that no column names (see the warning)"] if unnamed else []
+        known = ["the rows appear to form groups that no column identifies (see the warning)"] if unnamed else []
         test, promised = (part.score(ours) for part in parts)
         where = "validation" if contest is None else "out-of-fold"
         departs = departure(mixed, promised, test, headline, where=where, known=known)
@@ -260,14 +259,14 @@ def result_of(
 
 
 def unreadable(mixed: MixedData) -> list[BadInput]:
-    """Photos whose file is there but could not be decoded."""
+    """Photos whose file exists but could not be decoded."""
     if mixed.photos is None:
         return []
     return in_table_rows(unreadable_photos(mixed.table, mixed.photos, mixed.photo_failures), mixed.row_numbers)
 
 
 def say_end(console: Console, run: Run, table: Path, config: DataConfig) -> None:
-    """Print the scores, the verdict, and what to do next."""
+    """Print the scores, the verdict and the next commands."""
     result, contest = run.result, run.result.contest
 
     def say(text: str) -> None:
@@ -285,9 +284,9 @@ def say_end(console: Console, run: Run, table: Path, config: DataConfig) -> None
             say(f" {contest.folds}")
         held = [one for one in contest.coverage if one.level == LEVEL]
         if result.rows["test"] and not held:
-            say(f" too few calibration rows (or too few with a weight) for {LEVEL:.0%} intervals or sets")
+            say(f" too few calibration rows (of a weight above 0) for {LEVEL:.0%} intervals or sets")
         for part in held[:1]:
-            say(f" {LEVEL:.0%} {kind} hold the truth of {part.inside} of {part.count} test rows")
+            say(f" {LEVEL:.0%} prediction {kind} contain the true value of {part.inside} of {part.count} test rows")
     for judged in reversed(result.parts):
         names = list(judged.scores[0].metrics)
         say(f" {result.part_name(judged.split):<34}" + "".join(f"{metric_label(name):>18}" for name in names))
@@ -322,15 +321,15 @@ def write_results(
     images: Path,
     interval: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
-    """Write the result, predictions, bad inputs, what the report shows, and the report.
+    """Write the result, predictions, bad inputs, the report's content and the report.
 
     Args:
-        mixed: with the split that ``judged`` was judged by.
+        mixed: with the split of ``judged``.
         judged: predictions of every model for validation (or out-of-fold) and test rows.
-        images: folder that the photo paths start from.
+        images: folder that photo paths are relative to.
         interval: lower and upper ends at ``LEVEL`` of the test rows, in the unit of the target.
     """
-    # matplotlib takes a second, which a misspelt flag should not wait for
+    # importing matplotlib takes a second, too long for a command line with a misspelt flag
     from mixfit.runs.report.page import rewrite_report
 
     result = run.result
@@ -346,7 +345,7 @@ def write_results(
     if len(run.history):
         write_file(run.folder / HISTORY, run.history.to_csv(index=False))
     write_result(run.folder, result)
-    part = "rows of the folds" if result.contest is not None and final.split == "valid" else _PARTS[final.split]
+    part = "out-of-fold rows" if result.contest is not None and final.split == "valid" else _PARTS[final.split]
     worst = worst_rows(
         mixed,
         Unusual(mixed, run.bad),
@@ -379,9 +378,9 @@ def write_results(
 
 
 def explanation_of(predictor: Predictor, mixed: MixedData, images: Path) -> ModelExplanation | None:
-    """What moves the predictions of some test rows, against some training rows, chosen by the seed of the data.
+    """Explain random test rows relative to background rows from the training rows, chosen by the seed of the data.
 
-    None where there is nothing to explain, or too many columns."""
+    None if there is nothing to explain, or with too many columns."""
     judged = mixed.split.test if len(mixed.split.test) else mixed.split.valid
     table, photos = explained_columns(predictor)
     if not len(judged) or not 1 <= len(table) + len(photos) <= EXPLAINED_COLUMNS:
@@ -406,14 +405,14 @@ def _why_unexplained(predictor: Predictor) -> str:
     columns = sum(map(len, explained_columns(predictor)))
     if columns <= EXPLAINED_COLUMNS:
         return ""
-    said = f"The model sees {columns:,} columns; with more than {EXPLAINED_COLUMNS} this is not computed in training."
+    said = f"Not computed during training, as the model uses {columns:,} columns (limit {EXPLAINED_COLUMNS})."
     if affordable_background(columns, LEAST_BACKGROUND) < LEAST_BACKGROUND:
         return said
-    return f"{said} Some rows can be explained afterwards: mixfit explain RUN --n 10."
+    return f"{said} To explain some rows: mixfit explain RUN --n 10."
 
 
 def _fingerprint(folder: Path) -> dict[str, str]:
-    """By which it can be told whether other data are the same."""
+    """Identifies the data."""
     found = read_fingerprint(folder / "environment.json")
     if found is None:
         return {}

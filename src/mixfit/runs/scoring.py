@@ -1,4 +1,4 @@
-"""A finished run applied to a table: ``evaluate`` where the truth is known, ``predict`` where it is not."""
+"""Apply a finished run to a table: ``evaluate`` with a known target, ``predict`` without."""
 
 import json
 import time
@@ -38,8 +38,8 @@ from mixfit.training.metrics import metric_label
 SplitChoice = Literal["train", "valid", "test", "all"]
 BadRows = Literal["mark", "drop", "fail"]
 PIECE, PIECE_BYTES = 32_768, 2**26
-"""Most rows that are predicted at a time, and most bytes that they have in a Parquet table."""
-# What was done to rows that are broken, rather than merely new (an unseen category) or incomplete.
+"""Largest number of rows predicted at a time, and of bytes for a Parquet table."""
+# Actions on rows that are broken, not merely incomplete or with an unseen category.
 _BROKEN = ("photo masked", "cell treated as missing")
 
 
@@ -47,20 +47,19 @@ def load_run(run: Path) -> Predictor:
     """The predictor of a run folder, or of a model folder itself.
 
     Raises:
-        ConfigError: there is no such folder, or its training never finished.
+        ConfigError: the folder does not exist, or its training has not finished.
     """
     if not run.is_dir():
         places = [run.parent, Path("runs")]
         known = sorted({str(path) for place in places for path in place.glob("*-[0-9][0-9][0-9]") if path.is_dir()})
-        raise ConfigError(f"There is no run folder {run}; the runs there are: {', '.join(known[-5:]) or 'none'}.")
+        raise ConfigError(f"The run folder {run} does not exist. Existing runs: {', '.join(known[-5:]) or 'none'}.")
     if is_there(run / "mixfit.json"):
         return Predictor.load(run)
     if not is_there(run / "config.toml"):
         raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
     if not is_there(run / "model"):
         raise ConfigError(
-            f"{run} holds no finished model; its training was stopped before the end. Go on with: "
-            f"mixfit train --resume {run}"
+            f"{run} has no finished model, as its training was stopped. Resume it with: mixfit train --resume {run}"
         )
     return Predictor.load(run / "model")
 
@@ -77,25 +76,25 @@ def evaluate_table(
     cache: Cache | None = None,
     console: Console | None = None,
 ) -> dict[str, float]:
-    """Metrics of a run on rows whose target is known, printed with 95 % intervals and written as JSON.
+    """Score a run on rows with a known target, print the metrics with 95 % intervals and write them as JSON.
 
-    Rows are weighted where the table has the column of weights that the run was trained with; see ``judging_weights``.
+    Rows are weighted if the table has the weight column of the training; see ``judging_weights``.
 
     Args:
         run: folder of a run or of a model.
         table: a file or a DataFrame, with the target.
-        split: by default ``test`` for the table that the run was trained on, all rows of any other.
-        images: folder that the photo paths start from; by default the table's folder, and for a
+        split: rows to score on; by default ``test`` for the table of the run, and all rows of another table.
+        images: folder that photo paths are relative to; by default the table's folder, and for a
             DataFrame the working directory.
         out: JSON file, by default ``metrics-SPLIT.json`` in the run folder.
-        by: columns by whose values the metrics are given too.
-        text: how a text table is written, by default found out.
-        cache: where image features are looked up and kept; by default nowhere.
+        by: columns to group the metrics by.
+        text: format of a text table, by default detected.
+        cache: cache of image features; by default none.
     Returns:
-        Each metric by its name.
+        Metrics by name.
     Raises:
-        ConfigError: the table lacks the target, or its rows cannot be told into splits.
-        DataError: no row of that split has a target.
+        ConfigError: the table lacks the target, or cannot be split.
+        DataError: no row of that split has a known target.
     """
     predictor, console = load_run(Path(run)), console or PlainConsole()
     with table_file(table) as path:
@@ -151,7 +150,7 @@ def _evaluate(
         rows = _rows_of(run, table, frame, predictor, usable, chosen, images=images, same_table=same_table)
     rows, unknown = _with_known_classes(predictor, cells[name], rows)
     if not len(rows):
-        raise DataError(f"{table} has no {chosen} row whose target the model knows.")
+        raise DataError(f"{table} has no {chosen} rows with a target that the model knows.")
     truth = predictor.target.truth(cells[name].select(rows))
     weight = judging_weights(cells, predictor.schema, rows)
     found = predictor.predictions(cells.select(rows), images=images, cache=cache)
@@ -176,11 +175,11 @@ def _evaluate(
 
     console.print(f" {shown}   {chosen} rows: {len(rows)}", markup=False)
     for column in predictor.schema.names("weight"):
-        said = "weights the rows" if weight is not None else "is not in the table: all rows count alike"
+        said = "weights the rows" if weight is not None else "is not in the table: rows are unweighted"
         console.print(f" {column!r} {said}", markup=False)
     if not same_table and _is_table_of_run(run, table):
         console.print(
-            f" warning: {shown} is the table of this run, changed since: most of its rows may be ones it learned from",
+            f" warning: {shown} is the table of this run, but was changed: most of its rows may be training rows",
             markup=False,
         )
     if then is not None and (same_table or chosen != "all"):
@@ -252,26 +251,26 @@ def predict_table(
     interval: float | None = None,
     console: Console | None = None,
 ) -> pd.DataFrame | None:
-    """Predict the rows of a table: all their columns, the predictions and a status, as a file or as a DataFrame.
+    """Predict the rows of a table: its columns, the predictions and a status, as a file or as a DataFrame.
 
-    Rows are predicted and written ``PIECE`` at a time, fewer where they are long. A Parquet table is read so too, and
-    may be larger than the memory; tables of other kinds are read whole. ``out`` is there when all is written.
+    Rows are predicted and written in pieces of at most ``PIECE`` rows. A Parquet table is also read in pieces and may
+    be larger than memory; other tables are read whole. ``out`` appears once everything is written.
 
     Args:
         run: folder of a run or of a model.
         table: a file, or a DataFrame.
-        out: the file to write, of the kind that its ending says; by default none.
-        images: folder that the photo paths start from; by default the table's folder, and for a
+        out: the file to write, its format set by the extension; by default none.
+        images: folder that photo paths are relative to; by default the table's folder, and for a
             DataFrame the working directory.
-        bad_rows: mark rows with broken cells or photos in the status, drop them, or refuse the table.
-        raw_csv: leave text cells that a spreadsheet would run as formulas as they are.
-        text: how a text table is written, by default found out.
-        cache: where image features are looked up and kept; by default nowhere.
-        interval: share of rows whose truth shall be inside their interval or set, see ``Predictor.predict``.
+        bad_rows: mark rows with broken cells or photos in the status, drop them, or fail.
+        raw_csv: do not escape text cells that a spreadsheet would run as formulas.
+        text: format of a text table, by default detected.
+        cache: cache of image features; by default none.
+        interval: coverage of prediction intervals or sets, see ``Predictor.predict``.
     Returns:
-        The rows, where there is no ``out``; of a DataFrame with its own columns and index.
+        The rows, if ``out`` is None; for a DataFrame with its columns and index.
     Raises:
-        DataError: a column that the model needs is missing, or ``bad_rows="fail"`` and there are such rows.
+        DataError: a column that the model needs is missing, or there are broken rows and ``bad_rows="fail"``.
     """
     started, console = time.perf_counter(), console or PlainConsole()
     path = None if out is None else Path(out)
@@ -282,7 +281,7 @@ def predict_table(
     with ExitStack() as stack:
         file = stack.enter_context(table_file(table))
         folder = Path(images or (Path() if isinstance(table, pd.DataFrame) else file.parent))
-        # Whole batches: a row has the same neighbours as in the whole table, and so the same bits.
+        # Whole batches, so that each row is predicted in the same batch as with the whole table: bit-identical results.
         pieces = table_pieces(file, text or TextConfig(), most_rows=PIECE, most_bytes=PIECE_BYTES, multiple=BATCH)
         held = [] if path is None or path.suffix.lower() in PARQUET else pieces.bytes_columns
         write = kept.append if path is None else stack.enter_context(new_table(path, raw=raw_csv, types=pieces.types))
@@ -306,7 +305,7 @@ def predict_table(
     if held:
         listed = ", ".join(held)
         console.print(
-            f" left out of {path}: {listed} (bytes; a .parquet file keeps them)", highlight=False, markup=False
+            f" columns not in {path}: {listed} (bytes; use a .parquet file to keep them)", highlight=False, markup=False
         )
     dropped, seconds = " (dropped)" if bad_rows == "drop" else "", time.perf_counter() - started
     console.print(
@@ -325,7 +324,7 @@ def predict_table(
 
 @dataclass(slots=True)
 class _Counts:
-    """What is told of all pieces together."""
+    """Counts over all pieces."""
 
     rows: int = 0
     ok: int = 0
@@ -337,11 +336,11 @@ class _Counts:
 
     @property
     def noted(self) -> int:
-        """Rows with something in their status that is no fault: a category that no training row has."""
+        """Rows whose status is not a fault: a category that no training row has."""
         return self.rows - self.ok - self.no_photo - self.broken
 
     def add(self, found: Predictions) -> list[int]:
-        """Count the next piece, whose rows are numbered on from those so far; gives the broken ones within it."""
+        """Count the next piece and return the positions of its broken rows."""
         broken = sorted({record.row - self.rows for record in found.bad if record.action in _BROKEN})
         self.rows += len(found.status)
         self.ok += found.status.count("ok")
@@ -354,25 +353,25 @@ class _Counts:
 
 
 def _free_name(name: str, taken: pd.Index) -> str:
-    """A name that no column has yet: predictions of an earlier run may be in the table."""
+    """An unused column name, as the table may contain predictions of an earlier run."""
     while name in taken:
         name += "_mixfit"
     return name
 
 
 def _warn_of_no_photos(console: Console, found: "Predictions | _Counts", images: Path) -> None:
-    """A wrong folder masks every photo, which is allowed but hardly ever meant."""
+    """Warn if no photo was found, as the folder is probably wrong."""
     if found.photos_named and not found.photos_found:
         console.print(no_photos_warning(found.photos_named, images), markup=False)
 
 
 def no_photos_warning(named: int, images: Path) -> str:
-    """What is printed where not one photo that the rows name is there."""
-    return f" warning: not one of {named} photos was found below {images}; set the folder with --images"
+    """The warning that no photo was found."""
+    return f" warning: none of the {named} photos was found in {images}; set the folder with --images"
 
 
 def _with_known_classes(predictor: Predictor, column: Cells, rows: np.ndarray) -> tuple[np.ndarray, list[BadInput]]:
-    """The rows whose class the model was trained on, and one record for each other, as in training."""
+    """The rows whose class the model knows, and one record for each other row, as in training."""
     if predictor.target.classes is None:
         return rows, []
     known = predictor.target.truth(column.select(rows)) >= 0
@@ -404,15 +403,12 @@ def _rows_of(
             found, _ = without_copies(frame, predictor.schema, found, photos)
         return found.of(split)
     if not given:
-        raise ConfigError(
-            f"The {split} rows were chosen from the table that the run was trained on, and {table} is another one: "
-            "use --split all."
-        )
+        raise ConfigError(f"{table} is not the table of the run, so it has no {split} rows: use --split all.")
     return positions[split_labels(frame[given[0]].iloc[positions]) == split]
 
 
 def split_of_run(run: Path, table: pd.DataFrame | Table, schema: Schema, usable: np.ndarray) -> Split:
-    """How the rows of a run's own table were split; positions are those in ``table``.
+    """The split of a run's own table, as positions in ``table``.
 
     Args:
         usable: which rows have a target, see ``usable_rows``.
@@ -424,7 +420,7 @@ def split_of_run(run: Path, table: pd.DataFrame | Table, schema: Schema, usable:
     known = {"valid": said.data.valid, "test": said.data.test, "seed": said.train.seed}
     missing = [name for name, value in known.items() if value is None]
     if said.data.valid is None or said.data.test is None or said.train.seed is None:
-        raise DataError(f"{path} does not say {' and '.join(missing)}, so that its rows cannot be split.")
+        raise DataError(f"{path} lacks {' and '.join(missing)}, so the rows cannot be split.")
     with said_by(path):
         found = split_rows(
             Table.of(table).select(positions),
@@ -439,27 +435,27 @@ def split_of_run(run: Path, table: pd.DataFrame | Table, schema: Schema, usable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DataSettings:
-    """What is needed of the section ``[data]``."""
+    """The settings needed of the section ``[data]``."""
 
     valid: Share | None = None
     test: Share | None = None
     split_time: str | None = None
     dedup: bool = False
     images: Path | None = None
-    """The folder that the photo paths start from, if it was set."""
+    """Folder that photo paths are relative to, if set."""
     text: TextConfig = field(default_factory=TextConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _TrainSettings:
-    """What is needed of the section ``[train]``."""
+    """The settings needed of the section ``[train]``."""
 
     seed: Annotated[int, Within(0, 2**32 - 1)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What ``config.toml`` of a run says of its table and its rows; a model folder alone says nothing."""
+    """Settings of ``config.toml`` that concern the table and its rows; a model folder has none."""
 
     table: Path | None = None
     data: _DataSettings = field(default_factory=_DataSettings)
@@ -467,7 +463,7 @@ class RunSettings:
 
 
 def run_settings(run: Path) -> RunSettings:
-    """Read them.
+    """Read ``RunSettings``.
 
     Raises:
         DataError: the file is damaged.
@@ -476,7 +472,7 @@ def run_settings(run: Path) -> RunSettings:
 
 
 def run_config(run: Path) -> dict[str, Any]:
-    """All settings of a run as they are written; a model folder alone has none.
+    """All settings of a run as in the file; a model folder has none.
 
     Raises:
         DataError: the file is damaged.
@@ -486,20 +482,20 @@ def run_config(run: Path) -> dict[str, Any]:
 
 
 def read_table_of_run(run: Path, table: Path, text: TextConfig | None = None) -> pd.DataFrame:
-    """A table as that of a run was written, or as ``text`` says.
+    """Read a table in the format of the run's table, or of ``text``.
 
-    Raises: as ``read_as_configured``; DataError also where the run says what no table can be.
+    Raises: as ``read_as_configured``; DataError also if the run's format is invalid.
     """
     if text is None:
         text = run_settings(run).data.text
-        asked_format(table, TextConfig())  # what is wrong with the table itself
+        asked_format(table, TextConfig())  # errors of the table itself
         with said_by(run / "config.toml"):
             asked_format(table, text)
     return read_as_configured(table, text)[0]
 
 
 def _is_table_of_run(run: Path, table: Path) -> bool:
-    """Whether the run was trained on the file of this name, whatever is in it now."""
+    """Whether the run was trained on the file of this path, whatever its content now."""
     known = run_settings(run).table
     return known is not None and known.resolve() == table.resolve()
 
@@ -514,7 +510,7 @@ def _warn_of_changes(
     *,
     same_table: bool,
 ) -> None:
-    """Say what is not as it was in training; of another table only that it is another."""
+    """Warn of changes since training; for another table only that it is another one."""
     columns = predictor.schema.names("image")
     rows, _ = without_weightless(frame, next(iter(predictor.schema.names("weight")), None))
     photos = find_photos(rows.frame, columns, images) if same_table and columns else None

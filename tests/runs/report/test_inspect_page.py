@@ -53,8 +53,8 @@ def test_errors_come_before_warnings_and_decide_the_verdict() -> None:
 @pytest.mark.parametrize(
     ("checks", "verdict"),
     [
-        ([], "Ready to train: nothing stands out."),
-        ([Check(level="warning", text="a")] * 2, "Ready to train, with 2 warnings to read first."),
+        ([], "Ready to train: no warnings."),
+        ([Check(level="warning", text="a")] * 2, "Ready to train; read 2 warnings first."),
         ([Check(level="error", text="a")] * 2, "Not ready: 2 errors must be fixed before training."),
     ],
 )
@@ -64,8 +64,8 @@ def test_the_verdict_counts(checks: list[Check], verdict: str) -> None:
 
 def test_a_table_without_photos_or_faults_says_so() -> None:
     page = inspect_page(replace(content(), photos=[], bad_inputs=[], next_command=""))
-    assert "No column names photos." in page
-    assert "Nothing was broken" in page
+    assert "There is no image column." in page
+    assert "Every cell and photo that is present could be read" in page
     assert 'id="next"' not in page
 
 

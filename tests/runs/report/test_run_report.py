@@ -148,7 +148,7 @@ def test_coverage_is_that_of_the_predictions_file(blend_run: Run) -> None:
     level = next(one for one in levels if one.level == content.result.coverage_level)
     assert (level.inside, level.count) == (inside, len(frame))
     assert level.width == pytest.approx((frame["upper"] - frame["lower"]).median())
-    assert f"hold the truth of {inside:,} of {len(frame):,} test rows" in page_of(blend_run)
+    assert f"contain the true value of {inside:,} of {len(frame):,} test rows" in page_of(blend_run)
     assert [one.level for one in levels] == [0.5, 0.8, 0.9, 0.95]
 
 
@@ -211,7 +211,7 @@ def test_no_folder_no_person_and_no_machine_is_named(any_run: Run, demo_table: P
 def test_a_run_gives_its_figures(any_run: Run) -> None:
     figures = [any_run.plot_scores(), any_run.plot_predictions(), any_run.plot_loss(), any_run.show_worst(2)]
     if any_run.contest is None:
-        with pytest.raises(ConfigError, match="has no intervals"):
+        with pytest.raises(ConfigError, match="has no prediction intervals"):
             any_run.plot_calibration()
     else:
         figures.append(any_run.plot_calibration())
@@ -228,7 +228,7 @@ def test_a_table_without_photos_says_nothing_of_them(demo_table: Path, tmp_path:
     frame.to_csv(tmp_path / "plain.csv", index=False)
     page = page_of(quick_fit(tmp_path / "plain.csv", DEMO_TARGET, tmp_path / "runs"))
     assert 'href="#photos"' not in page
-    assert "Some rows as they are in the table" in page
+    assert "Sample rows" in page
 
 
 @pytest.mark.parametrize(("preset", "target"), [("network", DEMO_TARGET), ("quick", DEMO_TARGET), ("quick", "maker")])
@@ -246,7 +246,7 @@ def test_without_test_rows_the_others_judge(preset: Any, target: str, demo_table
     assert content.result.final.split == "valid"
     assert len(content.truth) == len(pd.read_parquet(run.folder / "predictions_valid.parquet"))
     assert len(pd.read_parquet(run.folder / "predictions_test.parquet")) == 0
-    assert content.worst[0].part == ("validation rows" if preset == "network" else "rows of the folds")
+    assert content.worst[0].part == ("validation rows" if preset == "network" else "out-of-fold rows")
     assert coverage_by_level(content.result) == []
     assert content.result.photos is not None
     assert [part.split for part in content.result.parts] == ["valid"]
@@ -283,5 +283,5 @@ def test_a_training_on_very_many_columns_says_that_it_explains_nothing(tmp_path:
     assert read_content(run.folder).explanation is None
     text = " ".join(Tables(page_of(run)).text)
     assert "What moves the predictions" in text
-    assert "The model sees 101 columns; with more than 100 this is not computed in training." in text
+    assert "Not computed during training, as the model uses 101 columns (limit 100)." in text
     assert "mixfit explain RUN --n 10" in text

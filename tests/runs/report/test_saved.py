@@ -156,8 +156,8 @@ def test_a_small_picture_that_is_gone_or_lies_outside_is_not_shown(tmp_path: Pat
     [
         (lambda path: path.unlink(), ConfigError, r"holds no report\.json.*mixfit train --resume"),
         (lambda path: path.write_text("{"), DataError, r"report\.json is damaged"),
-        (lambda path: path.write_text("[]"), DataError, r"report\.json is not what a training writes"),
-        (lambda path: path.write_text('{"version": 99}'), DataError, "version newer than 2"),
+        (lambda path: path.write_text("[]"), DataError, r"report\.json is damaged: it has no version"),
+        (lambda path: path.write_text('{"version": 99}'), DataError, "newer version than 2"),
         (lambda path: path.write_text('{"version": 2}'), DataError, r"report\.json lacks 'title'"),
         (lambda path: path.write_text('{"version": 1}'), DataError, r"is of an older mixfit\. .*mixfit train --resume"),
         (lambda path: path.with_name("results.json").unlink(), ConfigError, r"holds no results\.json.*older mixfit"),
@@ -180,19 +180,19 @@ def test_a_folder_that_lacks_something_is_one_sentence(
 
 
 def test_no_folder_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="There is no run folder"):
+    with pytest.raises(ConfigError, match="does not exist"):
         read_facts(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"spans": [[2, 3], [0, 1]]}, "steps or edges do not rise"),
-        ({"edges": [0.0, 0.0, 1.0]}, "steps or edges do not rise"),
-        ({"spans": [[0, 1]]}, "do not belong together"),
-        ({"edges": [0.0, 1.0]}, "do not belong together"),
-        ({"ratios": [{"title": "a", "steps": [1.0], "values": []}]}, "do not belong together"),
-        ({"values": [to_plain(SEEN.values[0])] * 7}, "more layers than are shown"),
+        ({"spans": [[2, 3], [0, 1]]}, "steps or edges are not increasing"),
+        ({"edges": [0.0, 0.0, 1.0]}, "steps or edges are not increasing"),
+        ({"spans": [[0, 1]]}, "lengths are inconsistent"),
+        ({"edges": [0.0, 1.0]}, "lengths are inconsistent"),
+        ({"ratios": [{"title": "a", "steps": [1.0], "values": []}]}, "lengths are inconsistent"),
+        ({"values": [to_plain(SEEN.values[0])] * 7}, "too many layers"),
         ({"values": [to_plain(SEEN.values[0]) | {"counts": [[None, 1.0], [0.0, 2.0]]}]}, "numbers are missing"),
         ({"dead_units": [{"title": "a", "shares": [0.5, 1.5]}]}, r"shares\[1\] must be from 0 to 1"),
         ({"spans": [[0, 1], [True, 3]]}, "is bool"),
@@ -212,7 +212,7 @@ def test_what_the_doctor_saw_is_checked(change: dict[str, object], text: str, tm
     ("harm", "text"),
     [
         (lambda path: path.write_bytes(b"<svg/>"), r"row-0-0\.jpg is damaged"),
-        (lambda path: path.write_bytes(PNG), r"row-0-0\.jpg is damaged: it is no JPEG"),
+        (lambda path: path.write_bytes(PNG), r"row-0-0\.jpg is damaged: it is not a JPEG"),
         (lambda path: (path.unlink(), path.symlink_to("/etc/passwd")), "is a link out of its folder"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "is not a regular file"),
     ],

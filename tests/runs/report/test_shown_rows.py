@@ -49,10 +49,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> MixedData:
     [
         (0, "area is 99, above all training rows (at most 1"),
         (1, "kind: category not seen in training (treated as unknown)"),
-        (2, "it has no photo that can be read; 100 % of the training rows have one"),
-        (3, "row 7 has the same photo with another price, "),
+        (2, "no readable photo; 100 % of the training rows have one"),
+        (3, "row 7 has the same photo but another price, "),
         (4, "area is missing, as in no training row"),
-        (5, "kind is 'once', as in only 1 training row"),
+        (5, "kind is 'once', as in 1 training row only"),
     ],
 )
 def test_what_is_unusual_is_found(row: int, sentence: str, data: MixedData) -> None:
@@ -92,7 +92,7 @@ def test_a_truth_outside_of_its_interval_is_said_first(data: MixedData) -> None:
         data, Unusual(data, data.bad), rows, truth, truth + np.arange(len(rows)), part="test rows", interval=ends
     )
     assert [row.row for row in found] == rows[:1:-1].tolist()[:8]
-    assert all(row.reasons[0] == "the truth is above the 90 % interval of the row" for row in found)
+    assert all(row.reasons[0] == "the true value is above the 90 % prediction interval" for row in found)
     assert not any(name == "price" for name, _ in found[0].cells)
 
 
@@ -132,4 +132,4 @@ def test_distributions_count_every_row_that_has_a_value(data: MixedData) -> None
     assert by_name["area"].summary.startswith("10.0")
     assert by_name["day"].summary == "2024-01-01 to 2024-07-18"
     assert dict(zip(by_name["photo"].labels, by_name["photo"].counts, strict=True)) == {"no photo": 1, "1 photo": 199}
-    assert "1 of 200 rows have none" in facts.notes[0]
+    assert "1 of 200 rows have no photo" in facts.notes[0]

@@ -1,7 +1,7 @@
-"""The page of ``mixfit compare``: several runs side by side.
+"""The page of ``mixfit compare``.
 
-In: ``RunComparison``. Out: one HTML file without script or reference to anything outside.
-Figures name the runs by letters, which stand beside their names in every table."""
+In: ``RunComparison``. Out: one HTML file without script or external reference.
+Figures name the runs by letters, which every table explains."""
 
 import string
 from collections.abc import Mapping
@@ -34,21 +34,21 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunComparison:
-    """What ``compare_runs`` found: all that its page shows."""
+    """Result of ``compare_runs``: everything that its page shows."""
 
     target: str
     headline: str
-    """Name of the metric that the sentences are about."""
+    """Name of the metric that the sentences compare."""
     scores: Part
-    """Of all runs on the test rows that all of them held back, and the differences to the first."""
+    """Scores of all runs on their common test rows, and the differences to the first run."""
     test_rows: dict[str, int]
-    """How many rows each run held back."""
+    """Number of test rows of each run."""
     settings: dict[str, tuple[str, ...]]
-    """By name: the value of each run, "" where it is not set; only those that differ."""
+    """By name: the value in each run, "" if not set; only settings that differ."""
     warnings: tuple[str, ...]
 
     def sentences(self) -> list[str]:
-        """What came out by the headline metric, a sentence for each run but the first."""
+        """The comparison by the headline metric, one sentence for each run but the first."""
         told = [one for one in self.scores.differences if one.metric == self.headline]
         return [difference_sentence(self.scores, one, one.model, one.against) for one in told]
 
@@ -124,7 +124,7 @@ def _letters(count: int) -> list[str]:
 
 
 def _best(part: Part, metric: str) -> float | None:
-    """The best value of a metric, to stand out; None where all are equal."""
+    """The best value of a metric, shown in bold; None if all are equal."""
     known = [one.metrics[metric] for one in part.scores if np.isfinite(one.metrics[metric])]
     if len(set(known)) < 2:
         return None
@@ -132,7 +132,7 @@ def _best(part: Part, metric: str) -> float | None:
 
 
 def _figure(content: RunComparison, letters: Mapping[str, str]) -> Markup | None:
-    """The differences of the headline metric with their intervals; None where none can be computed."""
+    """The differences of the headline metric with their intervals; None if no difference can be computed."""
     from mixfit.runs.report.figures import ACCENT, MUTED, inline
 
     told = [one for one in content.scores.differences if one.metric == content.headline]

@@ -1,7 +1,7 @@
-"""What the report of a run shows beside its result, as plain values.
+"""The content of a run's report besides its result, as plain values.
 
-In: values that others computed. Out: ``ReportContent``, which the page lays out.
-Computes no metric and knows nothing of models, training or the run folder."""
+In: computed values. Out: ``ReportContent``, which the page lays out.
+Computes no metrics and does not depend on models, training or the run folder."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -21,7 +21,7 @@ Scale = Literal["number", "logarithm", "probability"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distribution:
-    """What values a column has."""
+    """The distribution of a column's values."""
 
     column: str
     kind: Literal["numbers", "dates", "levels", "photos"]
@@ -30,9 +30,9 @@ class Distribution:
     counts: list[Count]
     """Rows, in the order of ``labels``."""
     summary: str
-    """In words: "12 to 9,583, half of them below 1,800"."""
+    """Such as "12 to 9,583, median 1,800"."""
     others: Count = 0
-    """Rows with levels beyond those that are listed."""
+    """Number of rows with other levels than the listed ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,7 @@ class ShownPhoto:
 
     name: str
     file: str
-    """Of the small picture among the files of the report; "" where the photo could not be read."""
+    """Name of the thumbnail among the report's files; "" if the photo could not be read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,28 +53,28 @@ class ShownRow:
     part: str
     """"training rows", "test rows"."""
     cells: list[tuple[str, str]]
-    """Column and value as it is in the table; "" is a missing one."""
+    """Column and value in the table; "" if missing."""
     photos: list[ShownPhoto]
     more_photos: Count
-    """That are not shown."""
+    """Number of photos that are not shown."""
     reasons: list[str]
-    """What is unusual about it, one sentence each."""
+    """What is unusual about the row, one sentence each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFacts:
-    """What the data are."""
+    """Description of the data."""
 
     distributions: list[Distribution]
     """The target first."""
     samples: list[ShownRow]
     notes: list[str]
-    """What else is known of table and photos, one sentence each."""
+    """Further notes on table and photos, one sentence each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
-    """One fault of the training, in plain language."""
+    """One problem of the training, in plain language."""
 
     name: str
     sentence: str
@@ -83,20 +83,20 @@ class Diagnosis:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerValues:
-    """Where the values of a layer lie, step by step."""
+    """Histogram of a layer's outputs over time."""
 
     title: str
     counts: list[list[Annotated[float, Within(0, 1e18)]]]
-    """For each column of steps the values in each bin."""
+    """Number of values in each bin, for each column of steps."""
     mean: list[Annotated[float, Within(-1e300, 1e300)]]
-    """Of each column; nan where nothing was measured."""
+    """Mean of each column; nan if not measured."""
     broken: list[bool]
     """Whether an output was not finite."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerShares:
-    """The share of the units of a layer that give nothing, for each column of steps; nan where nothing was measured."""
+    """Share of dead units of a layer for each column of steps; nan if not measured."""
 
     title: str
     shares: list[Share]
@@ -113,23 +113,23 @@ class StepLine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Watched:
-    """What the doctor saw of the layers and the gradients of a network, as numbers that its pictures show."""
+    """The doctor's records of layers and gradients, as the numbers of its figures."""
 
     spans: list[tuple[Annotated[int, Within(0, 1e15)], Annotated[int, Within(0, 1e15)]]]
-    """First and last step of each column, rising."""
+    """First and last step of each column, increasing."""
     edges: list[Annotated[float, Within(-1e18, 1e18)]]
-    """Of the bins of ``values``, rising."""
+    """Edges of the bins of ``values``, increasing."""
     values: list[LayerValues]
     dead_units: list[LayerShares]
     ratios: list[StepLine]
     """Update divided by weight, of each part of the network."""
     modalities: list[StepLine]
-    """Norms of the gradients towards the table's encoding and that of the photos; none without photos."""
+    """Gradient norms of the encodings of table and photos; empty without photos."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """A figure that is drawn already."""
+    """A drawn figure."""
 
     heading: str
     caption: str
@@ -138,77 +138,77 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColumnPart:
-    """How far one column moves the predictions of some rows."""
+    """Mean absolute contribution of one column."""
 
     name: str
     photo: bool
     """Whether it is an image column."""
     mean: float
-    """Mean size of its part, in the scale of the explanation."""
+    """Mean absolute contribution, in the scale of the explanation."""
     error: float
     """Standard error of that mean over rows; nan for a single row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelExplanation:
-    """What moves the predictions of a model, as means over some rows; see ``mixfit.explain``."""
+    """Contributions of the columns, as means over some rows; see ``mixfit.explain``."""
 
     target: str
     scale: Scale
     columns: list[ColumnPart]
-    """The one that moves most first."""
+    """Sorted by contribution, the largest first."""
     photo_share: Share
-    """Of what moves the predictions; nan where nothing does."""
+    """Share of the photos in the total contribution; nan if all are 0."""
     photo_share_error: float
     interaction: float
-    """Mean size of what table and photos tell only together."""
+    """Mean absolute interaction of table and photos."""
     rows: Count
-    """Explained ones."""
+    """Number of explained rows."""
     background: Count
-    """Rows that they were compared with."""
+    """Number of background rows."""
     exact: bool
-    """Whether every combination of columns was tried; else ``orders`` of them were, for each background row."""
+    """Whether all combinations of columns were used; else ``orders`` random orders for each background row."""
     orders: Count
 
     @property
     def sees_photos(self) -> bool:
-        """Whether any column is one of images."""
+        """Whether any column is an image column."""
         return any(column.photo for column in self.columns)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportFacts:
-    """What a report shows beside the result, as plain values: what ``report.json`` of a run folder holds."""
+    """The content of ``report.json``: everything that a report shows besides the result."""
 
     title: str
     diagnoses: list[Diagnosis] | None = None
-    """What the doctor found in the training; None when none was asked."""
+    """Findings of the doctor; None without a doctor."""
     watched: Watched | None = None
-    """What it saw; None when none was asked."""
+    """Records of the doctor; None without a doctor."""
     explanation: ModelExplanation | None = None
-    """What moves the predictions; None where that was not computed."""
+    """Explanation of the model; None if not computed."""
     explanation_note: str = ""
-    """Why there is no explanation; "" where there is one, or nothing to say."""
+    """Why there is no explanation, or ""."""
     data: DataFacts | None = None
     worst: list[ShownRow] = field(default_factory=list)
-    """Of the predicted rows, the largest error first."""
+    """Rows with the largest errors, the worst first."""
     classes: tuple[str, ...] = ()
     """Names by class index; empty for regression."""
     log_scale: bool = False
     """Draw truth and prediction on logarithmic axes (regression)."""
     warnings: list[str] = field(default_factory=list)
-    """What the reader must know before trusting the numbers, one sentence each."""
+    """Warnings about the reliability of the scores, one sentence each."""
     command: str = ""
     """The command that started the run."""
     settings: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     fingerprint: dict[str, str] = field(default_factory=dict)
-    """By which it can be told whether other data are the same."""
+    """Identifies the data."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportContent(ReportFacts):
-    """All that the report of one training run shows."""
+    """Everything that the report of one run shows."""
 
     result: Result
     schema: Schema
@@ -219,14 +219,14 @@ class ReportContent(ReportFacts):
     prediction: Shaped[np.ndarray, " rows"]
     """Predicted values or class indices, in the order of ``truth``."""
     predicted_rows: Shaped[np.ndarray, " rows"] | None = None
-    """Position of each in the table."""
+    """Position of each row in the table."""
     probabilities: Shaped[np.ndarray, "rows classes"] | None = None
-    """Of the classes; None for regression."""
+    """Class probabilities; None for regression."""
     interval: tuple[np.ndarray, np.ndarray] | None = None
-    """Lower and upper ends at the coverage level of the result; None where there are none."""
+    """Lower and upper ends at the coverage level of the result; None without intervals."""
     weight: Shaped[np.ndarray, " rows"] | None = None
-    """How much each row counts; None for all alike."""
+    """Weights of the rows; None for equal weights."""
     photo_files: dict[str, str] = field(default_factory=dict)
-    """Small pictures as ``data:`` URIs, by the names that ``ShownPhoto.file`` has."""
+    """Thumbnails as ``data:`` URIs by ``ShownPhoto.file``."""
     bad_inputs: list[BadInput] = field(default_factory=list)
-    """Every record of the run; the page shows the first ones and counts them all."""
+    """All records of the run; the page shows the first ones and the counts of all."""

@@ -1,8 +1,8 @@
-"""What a report shows of the data: how the values of each column are spread, a few rows as they stand in the table, and
-the rows with the largest errors with what is unusual about them.
+"""The data section of a report: the distribution of each column, sample rows, and the rows with the largest errors with
+remarks on what is unusual about them.
 
-In: the data of a training and predictions. Out: ``DataFacts``, ``ShownRow``s, and small JPEGs of their photos. What is
-unusual is told by simple checks against the training rows: none proves why a prediction failed."""
+In: the data of a training and predictions. Out: ``DataFacts``, ``ShownRow``s, and thumbnails of their photos. Remarks
+come from simple comparisons with the training rows: they do not prove the cause of an error."""
 
 import os
 from collections import defaultdict
@@ -33,34 +33,33 @@ MOST_COLUMNS = 30
 BINS, LEVELS, DATE_BINS = 16, 5, 12
 LONGEST_LEVEL = 40
 MOST_REASONS = 6
-_RARE = 2  # training rows that a level is in
-_FEWEST = 50  # training rows, before "rare" says anything
-_EDGE = 0.01  # share of the training rows beyond a value
+_RARE = 2  # training rows with a rare level
+_FEWEST = 50  # fewest training rows for which "rare" is reported
+_EDGE = 0.01  # share of the training rows beyond an extreme value
 SAMPLES, WORST = 4, 8
 MOST_PHOTOS, MOST_CELLS = 4, 12
 SIDE, QUALITY = 240, 72
-"""Longer side of a small picture in pixels, and its quality as a JPEG: about 8 kB each."""
+"""Longer side of a thumbnail in pixels, and its JPEG quality: about 8 kB each."""
 
 
 def describe_data(mixed: MixedData, samples: list[ShownRow]) -> DataFacts:
-    """Distributions of the target and of the columns in use, as far as they can be read beside each other."""
+    """Distributions of the target and of the columns in use, at most ``MOST_COLUMNS``."""
     schema = mixed.schema
     used = [name for name in schema.used if name not in schema.names("weight")]
     names = [schema.target, *used]
     shown = [_distribution(mixed, name) for name in names[:MOST_COLUMNS]]
     notes = []
     if len(names) > MOST_COLUMNS:
-        notes.append(f"The values of the target and of the first {MOST_COLUMNS - 1} columns in use are drawn.")
+        notes.append(f"Distributions are shown for the target and the first {MOST_COLUMNS - 1} columns in use.")
     if mixed.arrays.weight is not None:
-        notes.append("Counts of rows ignore the weights; all metrics are weighted.")
+        notes.append("Row counts are unweighted; all metrics are weighted.")
     if mixed.photos is not None:
         readable = len(mixed.photos.files) - len(mixed.photo_failures)
         absent = sum(record.action == "photo masked" for record in mixed.photos.bad)
         without = int((~rows_with_photo(mixed, np.arange(len(mixed.table)))).sum())
         notes.append(
-            f"{readable:,} different photos were read; {len(mixed.photo_failures):,} could not be decoded; "
-            f"{plural(absent, 'cell')} named photos that are not there; {without:,} of {len(mixed.table):,} rows have "
-            "none."
+            f"{readable:,} distinct photos were read; {len(mixed.photo_failures):,} could not be decoded; "
+            f"{plural(absent, 'cell')} named missing photos; {without:,} of {len(mixed.table):,} rows have no photo."
         )
     return DataFacts(distributions=[one for one in shown if one is not None], samples=samples, notes=notes)
 
@@ -87,7 +86,7 @@ def _numbers(name: str, values: np.ndarray) -> Distribution | None:
     log = distinct > 2 and wants_log(values)
     scaled = np.log(values) if log else values
     with np.errstate(over="ignore"):
-        if not np.isfinite(np.ptp(scaled)):  # too far apart for bins of equal width
+        if not np.isfinite(np.ptp(scaled)):  # the range is too large for bins of equal width
             return None
     counts, bounds = np.histogram(scaled, bins=min(BINS, distinct))
     edges = np.exp(bounds) if log else bounds
@@ -102,7 +101,7 @@ def _numbers(name: str, values: np.ndarray) -> Distribution | None:
 
 
 def compact_number(value: float) -> str:
-    """A number of a table in few characters: whole ones as they are, others to four digits.
+    """A number in few characters: whole numbers in full, others to four digits.
 
     >>> [compact_number(value) for value in (2019.0, 21_500.0, 5.93512, 4e12)]
     ['2019', '21,500', '5.935', '4e+12']
@@ -164,11 +163,11 @@ def _photo_counts(mixed: MixedData, name: str) -> Distribution | None:
 
 
 class Unusual:
-    """Knows the training rows, and compares others with them.
+    """Compares rows with the training rows.
 
     Args:
-        mixed: the data; ``split.train`` are the rows that were learned from.
-        bad: every record of the run.
+        mixed: the data, with the training rows in ``split.train``.
+        bad: all records of the run.
     """
 
     def __init__(self, mixed: MixedData, bad: list[BadInput]) -> None:
@@ -179,11 +178,11 @@ class Unusual:
 
     @cached_property
     def _learned(self) -> frozenset[int]:
-        """Rows of the folds judge and are learned from: without test rows a row is not to be compared with itself."""
+        """The training rows: out-of-fold rows are among them, and a row is not compared with itself."""
         return frozenset(self.train.tolist())
 
     def about(self, row: int) -> list[str]:
-        """Sentences about the row at a position, at most ``MOST_REASONS``; what is broken comes first."""
+        """At most ``MOST_REASONS`` remarks on the row at a position, problems first."""
         number = int(self.mixed.row_numbers[row])
         found = [f"{one.column}: {one.problem} ({one.action})" for one in self._bad[number]]
         found += [*self._photo(row), *self._target(row), *self._numbers(row), *self._levels(row), *self._empty(row)]
@@ -194,13 +193,13 @@ class Unusual:
             return []
         if not self._with_photo[row]:
             share = float(self._with_photo[self.train].mean())
-            said = f"it has no photo that can be read; {percent(share)} of the training rows have one"
+            said = f"no readable photo; {percent(share)} of the training rows have one"
             return [said] if share else []
         return self._shared_photo(row)
 
     @cached_property
     def _readable(self) -> np.ndarray:
-        """Which slots of the rows hold a photo that could be read."""
+        """Which photo slots of the rows are readable."""
         assert self.mixed.photos is not None
         return self.mixed.photos.readable(self.mixed.photo_failures)
 
@@ -209,7 +208,7 @@ class Unusual:
         return np.asarray(self._readable.any(axis=1))
 
     def _shared_photo(self, row: int) -> list[str]:
-        """Another row with the same photo and another target."""
+        """Find another row with the same photo and a different target."""
         photos = self.mixed.photos
         assert photos is not None
         truth = self._targets
@@ -220,7 +219,7 @@ class Unusual:
             others = [other for other in known if truth.iloc[other] != truth.iloc[row]]
             if others:
                 said = f"{self.mixed.schema.target}, {_quoted(truth.iloc[others[0]])}"
-                return [f"row {self.mixed.row_numbers[others[0]]} has the same photo with another {said}"]
+                return [f"row {self.mixed.row_numbers[others[0]]} has the same photo but another {said}"]
         return []
 
     @cached_property
@@ -253,7 +252,7 @@ class Unusual:
         value = values[row]
         if not np.isfinite(value) or not len(known):
             return []
-        if row in self._learned:  # it is compared with the others
+        if row in self._learned:  # compare it with the others
             known = np.delete(known, np.searchsorted(known, value))
         if not len(known):
             return []
@@ -266,7 +265,7 @@ class Unusual:
 
     @staticmethod
     def _at_the_edge(value: float, known: np.ndarray) -> str:
-        """How a number lies that few training rows reach; "" for others, and where numbers are few or repeat."""
+        """Describe an extreme number; "" for others, and if there are few distinct values."""
         if len(known) < _FEWEST or len(np.unique(known)) < _FEWEST:
             return ""
         if len(known) - np.searchsorted(known, value, side="left") <= _EDGE * len(known):
@@ -277,7 +276,7 @@ class Unusual:
 
     @cached_property
     def _columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """All values of each column of numbers, and the sorted ones of the training rows."""
+        """All values of each number column, and the sorted values of the training rows."""
         schema = self.mixed.schema
         names = [*schema.names("number"), *([schema.target] if schema.task == "regression" else [])]
         found = {}
@@ -296,15 +295,15 @@ class Unusual:
             other = row in self._learned
             rows = int(counts.get(level, 0)) - other
             if rows == 0:
-                if not any(one.column == name for one in self._bad[row]):  # it is said there
+                if not any(one.column == name for one in self._bad[row]):  # reported there
                     found.append(f"{name} is {_quoted(level)}, which no {'other ' * other}training row has")
             elif rows <= _RARE and len(self.train) >= _FEWEST:
-                found.append(f"{name} is {_quoted(level)}, as in only {rows} training row{'s' if rows > 1 else ''}")
+                found.append(f"{name} is {_quoted(level)}, as in {rows} training row{'s' if rows > 1 else ''} only")
         return found
 
     @cached_property
     def _keys(self) -> dict[str, tuple[pd.Series, pd.Series]]:
-        """All levels of each category, and how many training rows have them."""
+        """All levels of each category column, and their counts in the training rows."""
         columns = {name: self.mixed.table[name].keys for name in self.mixed.schema.names("category")}
         return {name: (keys, keys.iloc[self.train].value_counts()) for name, keys in columns.items()}
 
@@ -333,14 +332,14 @@ def _size(file: Path | bytes) -> int:
 
 
 def _equal_to(files: Sequence[Path | bytes], number: int, sizes: np.ndarray) -> list[int]:
-    """Numbers of the files with the bytes of one, that one too; only files of its size are read."""
+    """Numbers of the files with the same bytes as one file, itself included; only files of the same size are read."""
     alike = [number, *(other for other in np.flatnonzero(sizes == sizes[number]).tolist() if other != number)]
     first = equal_files([files[other] for other in alike])
     return [other for other, same in zip(alike, first == first[0], strict=True) if same]
 
 
 def sample_rows(mixed: MixedData, *, seed: int = 0) -> list[ShownRow]:
-    """A few training rows; where there are photos, rows that have some."""
+    """A few training rows, preferably with photos."""
     rows = mixed.split.train
     seen = rows_with_photo(mixed, rows)
     rows = rows[seen] if seen.any() else rows
@@ -349,13 +348,13 @@ def sample_rows(mixed: MixedData, *, seed: int = 0) -> list[ShownRow]:
 
 
 def worst_places(truth: np.ndarray, prediction: np.ndarray, *, log: bool) -> np.ndarray:
-    """Places of the rows with the largest errors, the worst first; right predictions are never among them.
+    """Positions of the rows with the largest errors, the worst first, without correct predictions.
 
     Args:
         truth: numbers, or class indices, ``(rows,)``.
-        prediction: numbers ``(rows,)``, or probabilities ``(rows, classes)``: then the less probable the truth, the
-            worse.
-        log: judge a number by its ratio to the truth.
+        prediction: numbers ``(rows,)``, or probabilities ``(rows, classes)``: then the error is one minus the
+            probability of the true class.
+        log: use relative errors.
     """
     if prediction.ndim == 2:
         error = 1.0 - prediction[np.arange(len(truth)), truth]
@@ -379,12 +378,12 @@ def worst_rows(
     interval: tuple[np.ndarray, np.ndarray] | None = None,
     level: float = 0.9,
 ) -> list[ShownRow]:
-    """The rows with the largest errors, each with what is unusual about it.
+    """The rows with the largest errors, with remarks on what is unusual about them.
 
     Args:
         positions: of the rows in the table, ``(rows,)``.
         truth, prediction: as for ``worst_places``.
-        part: what the rows are called.
+        part: name of the rows.
         interval: lower and upper ends at ``level``.
     """
     found = []
@@ -400,7 +399,7 @@ def worst_rows(
 def _beyond(truth: float, low: float, high: float, level: float) -> list[str]:
     if low <= truth <= high:
         return []
-    return [f"the truth is {'above' if truth > high else 'below'} the {percent(level)} interval of the row"]
+    return [f"the true value is {'above' if truth > high else 'below'} the {percent(level)} prediction interval"]
 
 
 def _shown_row(mixed: MixedData, row: int, part: str, reasons: list[str], *, with_target: bool) -> ShownRow:
@@ -420,13 +419,13 @@ def _shown_row(mixed: MixedData, row: int, part: str, reasons: list[str], *, wit
 
 
 def _cell(mixed: MixedData, name: str, row: int) -> str:
-    """The cell as the table has it; of a number with many digits those that matter."""
+    """The cell of the table, numbers rounded."""
     cell = mixed.table[name].keys.iloc[row]
     return "" if cell != cell else shown_cell(cell)  # only nan is not itself
 
 
 def _photos_of_row(mixed: MixedData, row: int) -> list[ShownPhoto]:
-    """Photos that the row names and that exist; those that cannot be read have no file."""
+    """Existing photos of a row; unreadable ones have no file."""
     if mixed.photos is None:
         return []
     found = []
@@ -439,7 +438,7 @@ def _photos_of_row(mixed: MixedData, row: int) -> list[ShownPhoto]:
 
 
 def small_pictures(mixed: MixedData, rows: list[ShownRow]) -> tuple[list[ShownRow], dict[str, bytes]]:
-    """JPEGs of the photos that are shown; a photo that has gone meanwhile has no file in the rows that come back."""
+    """Thumbnails of the shown photos; photos deleted meanwhile have no file in the returned rows."""
     pictures: dict[str, bytes] = {}
     shown = []
     for row in rows:

@@ -1,7 +1,7 @@
-"""Why a model predicts what it does: the page of ``mixfit explain``, and its section in the report of a run.
+"""The page of ``mixfit explain``, and the explanation section in the report of a run.
 
-In: an ``Explanation`` and heat of photos, or ``ModelExplanation``. Out: one HTML file without script or reference to
-anything outside, the same bytes for the same content; what the macro ``explanation_of_model`` shows."""
+In: an ``Explanation`` and heat maps of photos, or ``ModelExplanation``. Out: one HTML file without script or external
+reference, the same bytes for the same content; values for the macro ``explanation_of_model``."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ _SECTIONS = [("model", "The model"), ("rows", "Row by row")]
 
 
 def model_explanation(found: Explanation) -> ModelExplanation:
-    """What the explanations of rows say of the model."""
+    """Summarise the explanations of rows over the model."""
     share, share_error = found.photo_share
     named = zip(found.columns, found.is_photo.tolist(), *(sizes.tolist() for sizes in found.importance), strict=True)
     columns = [ColumnPart(name=name, photo=photo, mean=mean, error=error) for name, photo, mean, error in named]
@@ -51,7 +51,7 @@ def model_explanation(found: Explanation) -> ModelExplanation:
 
 
 def explanation_view(found: ModelExplanation) -> dict[str, Any]:
-    """What an explanation says of the model, for the macro ``explanation_of_model``."""
+    """Values for the macro ``explanation_of_model``."""
     shown = found.columns[:SHOWN_COLUMNS]
     longest = max((column.mean + _known(column.error) for column in shown), default=0.0) or 1.0
     columns = [
@@ -67,7 +67,7 @@ def explanation_view(found: ModelExplanation) -> dict[str, Any]:
         }
         for column in shown
     ]
-    alone = "The model sees photos alone." if found.sees_photos else "The model looks at no photos."
+    alone = "The model uses photos only." if found.sees_photos else "The model uses no photos."
     return {
         "columns": columns,
         "left_out": max(0, len(found.columns) - SHOWN_COLUMNS),
@@ -80,7 +80,7 @@ def explanation_view(found: ModelExplanation) -> dict[str, Any]:
 
 
 def part_text(part: float, scale: Scale) -> str:
-    """Write a part of a prediction with its sign.
+    """Format a contribution to a prediction with its sign.
 
     >>> part_text(-0.25, "number"), part_text(0.123, "probability")
     ('-0.2500', '+12.3 points')
@@ -98,7 +98,7 @@ def part_text(part: float, scale: Scale) -> str:
 
 
 def size_text(size: float, scale: Scale) -> str:
-    """Write the size of a part.
+    """Format the size of a contribution.
 
     >>> size_text(0.25, "number"), size_text(0.1823, "logarithm"), size_text(0.123, "probability")
     ('0.2500', '20.0 %', '12.3 points')
@@ -107,7 +107,7 @@ def size_text(size: float, scale: Scale) -> str:
 
 
 def error_text(size: float, error: float, scale: Scale) -> str:
-    """A standard error in the unit of its size, near it for a logarithm; "" where it is not known."""
+    """A standard error in the unit of the contribution, approximated for logarithms; "" if unknown."""
     if math.isnan(error):
         return ""
     match scale:
@@ -144,24 +144,24 @@ def _reading(found: ModelExplanation) -> str:
         case "number":
             unit = f"in the unit of {found.target}"
         case "logarithm":
-            unit = f"in percent of {found.target}, as the model was fitted on logarithms: parts of a row multiply"
+            unit = f"in percent of {found.target}; the model is fitted to its logarithm, so contributions multiply"
         case "probability":
             unit = "in percentage points of the probability of the predicted class"
-    return f"How far each column moves a prediction from the typical one, on average, {unit}."
+    return f"Mean absolute contribution of each column to the predictions, {unit}."
 
 
 def _how(found: ModelExplanation) -> str:
     if found.exact:
-        how = "every combination of the columns was tried"
+        how = "computed exactly over all combinations of columns"
         error = "the choice of rows"
     else:
-        how = f"{plural(found.orders * found.background, 'order')} of the columns were sampled"
-        error = "the choice of rows; that of a row's own parts stands beside them"
+        how = f"estimated from {plural(found.orders * found.background, 'order')} of the columns"
+        error = "the choice of rows; contributions of single rows have their own"
     against = plural(found.background, "background row")
     return (
-        f"Shapley values over {plural(found.rows, 'row')}, each against {against} that are typical of the table; "
-        f"{how}. Behind ± is one standard error, from {error}. Columns with the same information, such as the height "
-        "and the weight of a thing, share their contribution in a way that depends on the model."
+        f"Shapley values of {plural(found.rows, 'row')}, each relative to {against} that are typical of the table, "
+        f"{how}. ± is one standard error due to {error}. Correlated columns, such as the height and the weight of an "
+        "object, share their contribution in a way that depends on the model."
     )
 
 
@@ -177,7 +177,7 @@ class ExplainContent:
     heat: Mapping[int, PhotoHeat] = field(default_factory=dict)
     """By row."""
     heat_note: str = ""
-    """What the heat is of, or why there is none."""
+    """Caption of the heat maps, or why there are none."""
 
 
 def write_explain(content: ExplainContent, path: Path) -> None:
@@ -225,8 +225,8 @@ def _row_view(found: Explanation, place: int, heat: PhotoHeat | None) -> dict[st
         else None,
         "total": part_text(total, scale),
         "sides": f"Table {part_text(float(found.table[place]), scale)}, photos "
-        f"{part_text(float(found.photos[place]), scale)}; both together "
-        f"{part_text(float(found.interaction[place]), scale)} beyond what each does alone."
+        f"{part_text(float(found.photos[place]), scale)}, "
+        f"{part_text(float(found.interaction[place]), scale)} interaction."
         if found.is_photo.any() and not found.is_photo.all()
         else "",
         "looks": [] if heat is None else _looks(heat),
@@ -241,7 +241,7 @@ def _part_view(found: Explanation, place: int, column: int, longest: float) -> d
         "cell": found.cells[place][column] or "missing",
         "photo": bool(found.is_photo[column]),
         "text": part_text(part, found.scale),
-        # Of exact parts it is the choice of background rows, which readers need not know of every part.
+        # For exact values the error comes from the choice of background rows, the same for all of them.
         "error": "" if found.exact else error_text(part, error, found.scale),
         "less": part < 0,
         "left": 50.0 if part >= 0 else round(50 - width, 1),
@@ -259,11 +259,11 @@ def _about(found: Explanation, place: int) -> str:
     if found.scale == "probability":
         return f"Probability of {found.explained[place]}: {percent(value)}, typically {percent(base)}."
     typical = math.exp(base) if found.scale == "logarithm" else base
-    return f"{found.target} is typically {number(typical)}, here predicted {number(float(found.predictions[place]))}."
+    return f"Typical {found.target}: {number(typical)}; predicted here: {number(float(found.predictions[place]))}."
 
 
 def _looks(heat: PhotoHeat) -> list[dict[str, str]]:
-    """The photos of a row with their heat, as pictures inside the page."""
+    """The photos of a row with their heat maps, embedded in the page."""
     several = len(set(heat.columns)) > 1
     return [
         {

@@ -1,7 +1,7 @@
-"""The figures of a run: for a notebook, and as SVG that takes its colours and fonts from the CSS of the page around it.
+"""The figures of a run: for notebooks, and as SVG that takes colours and fonts from the CSS of the page.
 
-In: arrays. Out: a matplotlib figure, or ``Markup`` of one ``<svg>``. Shows no name from the user's table: the
-page writes those around the figure, as HTML. Never touches pyplot or matplotlib's settings outside of one call."""
+In: arrays. Out: a matplotlib figure, or ``Markup`` of one ``<svg>``. Contains no names from the user's table: the
+page writes those as HTML. Never changes pyplot's or matplotlib's settings outside one call."""
 
 import io
 import math
@@ -25,7 +25,7 @@ INK, MUTED, RULE, ACCENT, SECOND = "#1c2226", "#59656e", "#d9dee2", "#1f5f99", "
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", ACCENT: "--accent", SECOND: "--second"}
 _SETTINGS: Any = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a "$" is a dollar
+    "text.parse_math": False,  # "$" is a literal dollar sign
     "font.size": 11.5,
     "axes.labelsize": 11.5,
     "axes.edgecolor": MUTED,
@@ -46,13 +46,13 @@ _SETTINGS: Any = {
     "legend.fontsize": 11.5,
     "figure.constrained_layout.use": True,
 }
-# Wide enough for two beside each other on a desk, and legible when one fills a telephone (about 350 px).
+# Two fit side by side on a desktop screen, and one is legible on a phone (about 350 px wide).
 WIDE, SQUARE = (4.7, 3.1), (4.7, 4.5)
 MOST_DOTS = 2_000
 
 
 def compact(value: float | int) -> str:
-    """Write the value of a tick in few characters.
+    """Format a tick value in few characters.
 
     >>> [compact(value) for value in (0.25, 1500, 20_000, 1.5e6, 4e9)]
     ['0.25', '1500', '20k', '1.5M', '4e+09']
@@ -83,7 +83,7 @@ def line_figure(
         axes.axvline(mark, color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)))
     for label, colour, values in lines:
         finite = np.where(np.isfinite(values), values, np.nan)
-        # A dot per epoch while they can be told apart; a single epoch has no line at all.
+        # Draw a dot per epoch if there are few; a single epoch has no line.
         dots = "o" if len(x) <= 30 else ""
         axes.plot(x, finite, color=colour, linewidth=1.8, marker=dots, markersize=3.5, label=label)
     axes.set_xlabel("epoch")
@@ -98,7 +98,7 @@ def line_figure(
 def scatter_figure(
     truth: Float[np.ndarray, " rows"], prediction: Float[np.ndarray, " rows"], *, log_scale: bool
 ) -> Figure:
-    """Draw predicted against true values: dots, or hexagons that are darker where rows are many (above ``MOST_DOTS``).
+    """Draw predicted against true values: dots, or above ``MOST_DOTS`` rows hexagons, darker with more rows.
 
     Args:
         truth, prediction: finite, at least one row; above 0 when ``log_scale``.
@@ -128,7 +128,7 @@ def scatter_figure(
 def calibration_figure(
     x: Sequence[float], y: Sequence[float], counts: Sequence[int], *, labels: tuple[str, str]
 ) -> Figure:
-    """Draw observed over predicted shares, in [0, 1]; dots of larger counts are larger."""
+    """Draw observed frequency over predicted probability, in [0, 1]; dot size grows with the count."""
     figure = Figure(figsize=SQUARE, layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
@@ -144,7 +144,7 @@ def heat_figure(shares: Float[np.ndarray, "bins bins"]) -> Figure:
     """Draw a confusion matrix normalised by row, values in [0, 1], without names."""
     figure = Figure(figsize=SQUARE, layout="constrained")
     axes = figure.subplots()
-    # Nothing is transparent, so that the page's background shows; one rare mistake is still visible.
+    # 0 is fully transparent, so the page's background shows; a single error is still visible.
     pixels = np.empty((*shares.shape, 4))
     pixels[...] = to_rgba("#3f82c4")
     pixels[..., 3] = np.where(shares > 0, 0.25 + 0.75 * shares, 0.0)
@@ -162,14 +162,14 @@ def svg(name: str, title: str, draw: Callable[[], Figure]) -> Markup:
     Args:
         name: unique in the page, becomes part of the ids.
         title: what the figure shows, for readers who cannot see it.
-        draw: makes it; whatever it raises is passed on.
+        draw: makes the figure; its exceptions propagate.
     """
     with _settings(name):
         return _svg(draw(), name, title)
 
 
 def inline(name: str, title: str, draw: Callable[[], Figure]) -> Markup:
-    """A figure that is drawn elsewhere, in the manner of ours.
+    """A figure drawn elsewhere, as SVG in the style of this module.
 
     Args:
         name, title, draw: as for ``svg``."""
@@ -177,15 +177,15 @@ def inline(name: str, title: str, draw: Callable[[], Figure]) -> Markup:
         fonts: Any = {
             key: matplotlib.rcParamsDefault[key] for key in ("font.size", "axes.labelsize", "text.parse_math")
         }
-        # Logarithmic scales write their powers as mathematics; no text in these figures is a user's. Only axes that
-        # ask for a colour behind them have one.
+        # Logarithmic scales need math text; these figures contain no user text. Only axes that set a background
+        # colour have one.
         matplotlib.rcParams.update(fonts | {"figure.facecolor": "none", "axes.facecolor": "none"})
         return _svg(draw(), name, title, transparent=False)
 
 
 @contextmanager
 def _settings(name: str) -> Iterator[None]:
-    """Ours over matplotlib's defaults, so that the reader's matplotlibrc changes no figure; all is put back after."""
+    """Apply our settings over matplotlib's defaults, ignoring the user's matplotlibrc; restore all after the block."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
@@ -194,7 +194,7 @@ def _settings(name: str) -> Iterator[None]:
 
 
 def _padded(low: float, high: float, *, log_scale: bool) -> tuple[float, float]:
-    """Limits a little wider than the values, also when all values are one."""
+    """Limits a little wider than the values, also if all values are equal."""
     if log_scale:
         room = (high / low) ** 0.05 if high > low else 2.0
         return low / room, high * room
@@ -225,7 +225,7 @@ def _hexagons(
         zorder=2,
     )
     counts = np.log1p(np.asarray(cells.get_array(), dtype=float))
-    # One colour whose opacity tells the count can follow the page's light and dark colours; a colour map cannot.
+    # A single colour with varying opacity works in light and dark mode; a colour map does not.
     colours = np.tile(to_rgba(ACCENT), (len(counts), 1))
     colours[:, 3] = np.round(0.15 + 0.85 * counts / counts.max(), 2)
     cells.set(array=None, facecolor=colours, edgecolor="none")
@@ -244,7 +244,7 @@ def _format_ticks(axes: Axes) -> None:
 
 
 def _svg(figure: Figure, name: str, title: str, *, transparent: bool = True) -> Markup:
-    """Make the figure an ``<svg>`` that scales with its place, has unique ids and says what it shows."""
+    """Convert the figure to an ``<svg>`` that scales with its container, with unique ids and a title."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing, transparent=transparent, dpi=200)

@@ -1,6 +1,6 @@
-"""The page of ``mixfit inspect``: what a table holds, before anything is trained.
+"""The page of ``mixfit inspect``.
 
-In: ``InspectContent``. Out: one HTML file without script or reference to anything outside, the same bytes for the same
+In: ``InspectContent``. Out: one HTML file without script or external reference, the same bytes for the same
 content."""
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _SECTIONS = [("columns", "Columns"), ("photos", "Photos"), ("bad-inputs", "Missi
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One finding about a table; a note is worth knowing, an error stands in the way of training."""
+    """One finding about a table; a note is for information, an error prevents training."""
 
     level: Literal["note", "warning", "error"]
     text: str
@@ -24,30 +24,30 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhotoStatistics:
-    """The photos that one image column names."""
+    """The photos of one image column."""
 
     column: str
     readable: int
     """Files that decode."""
     broken: int
-    """Files that are absent or do not decode."""
+    """Files that are missing or cannot be decoded."""
     missing: int
-    """Empty cells, in rows."""
+    """Number of rows with an empty cell."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InspectContent:
-    """All that the page of ``mixfit inspect`` shows."""
+    """Everything that the page of ``mixfit inspect`` shows."""
 
     table_name: str
     format_text: str
-    """How the file was read: "utf-8, comma"."""
+    """Format of the file: "utf-8, comma"."""
     schema: Schema
     checks: list[Check] = field(default_factory=list)
     photos: list[PhotoStatistics] = field(default_factory=list)
     bad_inputs: list[BadInput] = field(default_factory=list)
     next_command: str = ""
-    """What to type next, if there is anything to suggest."""
+    """Suggested next command, if any."""
 
 
 def write_inspect(content: InspectContent, path: Path) -> None:
@@ -79,5 +79,5 @@ def _verdict(content: InspectContent) -> str:
         others = f" There {'is' if warnings == 1 else 'are'} also {plural(warnings, 'warning')}." if warnings else ""
         return f"Not ready: {plural(errors, 'error')} must be fixed before training.{others}"
     if warnings:
-        return f"Ready to train, with {plural(warnings, 'warning')} to read first."
-    return "Ready to train: nothing stands out."
+        return f"Ready to train; read {plural(warnings, 'warning')} first."
+    return "Ready to train: no warnings."

@@ -1,7 +1,7 @@
 """The report of one training run.
 
-In: ``ReportContent``. Out: one HTML file without script or reference to anything outside, the same bytes for the same
-content. Shows only what the content holds: no date, path or name of its own."""
+In: ``ReportContent``. Out: one HTML file without script or external reference, the same bytes for the same content.
+Shows only the content: no date, path or name of its own."""
 
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,18 @@ _SECTIONS = [
     ("calibration", "Calibration"),
     ("worst", "Worst rows"),
     ("explanation", "What moves the predictions"),
-    ("doctor", "Findings of the doctor"),
+    ("doctor", "Training diagnostics"),
     ("bad-inputs", "Missing or broken"),
     ("reproduce", "How to reproduce"),
 ]
 
 
 def rewrite_report(folder: Path) -> Path:
-    """Write ``report.html`` of a run folder from the files in it; gives its path.
+    """Write ``report.html`` of a run folder from the files in it and return its path.
 
     Raises:
-        ConfigError: the folder is none of a finished run.
-        DataError: a file of it is damaged.
+        ConfigError: the folder is not that of a finished run.
+        DataError: a file in it is damaged.
         ResourceError: the page cannot be written.
     """
     path = folder / "report.html"
@@ -54,12 +54,12 @@ def write_report(content: ReportContent, path: Path) -> None:
 
 
 def report_page(content: ReportContent) -> str:
-    """Lay out the report as one HTML page; a section that has nothing to show is left out."""
+    """Lay out the report as one HTML page; empty sections are left out."""
     result = content.result
     contest, calibration = result.contest, views.calibration_view(content)
     shown = {"train": "training", "valid": "validation", "test": "test"}
     if contest is not None:
-        shown = {"valid": "in folds", "test": "test"}
+        shown = {"valid": "cross-validated", "test": "test"}
     metrics = list(result.final.scores[0].metrics)
     in_unit = [metric_label(name) for name in metrics if name in (MAE.name, RMSE.name)]
     distributions = [] if content.data is None else content.data.distributions

@@ -1,6 +1,6 @@
-"""Figures of a finished run for a notebook: what its report shows, as matplotlib figures.
+"""The report's figures of a finished run for notebooks.
 
-In: a run folder. Out: figures; each is made from the files of the folder, as the report is."""
+In: a run folder. Out: matplotlib figures made from the files in the folder."""
 
 import base64
 from io import BytesIO
@@ -100,7 +100,7 @@ def _confusion(content: ReportContent) -> Figure:
 
 
 def plot_calibration(folder: Path) -> Figure:
-    """The calibration curve of classes; of numbers the empirical coverage of intervals.
+    """The calibration curve for classes, or the empirical coverage of intervals for regression.
 
     Raises:
         ConfigError: there are neither probabilities nor intervals.
@@ -111,7 +111,9 @@ def plot_calibration(folder: Path) -> Figure:
         return calibration_curve(reliability(*judged, weight=content.weight))
     levels = coverage_by_level(content.result)
     if not levels:
-        raise ConfigError(f"{folder} has one network of a number, which has no intervals: train with --preset quick.")
+        raise ConfigError(
+            f"{folder} is a single regression network, which has no prediction intervals: train with --preset quick."
+        )
     return figures.calibration_figure(
         [one.level for one in levels],
         [one.held for one in levels],
@@ -131,7 +133,7 @@ def show_worst(folder: Path, count: int = 6) -> Figure:
     content = read_content(folder)
     rows = content.worst[:count]
     if not rows or content.predicted_rows is None:
-        raise ConfigError(f"No prediction of {folder} was wrong.")
+        raise ConfigError(f"All predictions of {folder} are correct.")
     figure = Figure(figsize=(9, 2.1 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), 2, squeeze=False, width_ratios=[1, 2])
     for (picture, text), row in zip(grid, rows, strict=True):
@@ -150,6 +152,6 @@ def show_worst(folder: Path, count: int = 6) -> Figure:
 
 
 def _text(text: str) -> str:
-    """A name of the table for matplotlib, which takes what stands between dollars for mathematics."""
+    """Escape dollar signs, which matplotlib would parse as math."""
     cut = text if len(text) <= 100 else text[:99] + "…"
     return cut.replace("$", r"\$")

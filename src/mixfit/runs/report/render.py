@@ -1,6 +1,6 @@
-"""Templates to one HTML file: the Jinja2 environment, how numbers and texts are written, and the atomic write.
+"""Rendering of HTML pages: the Jinja2 environment, formatting of numbers and texts, and the atomic write.
 
-In: a template's name and its values. Out: a page. Knows nothing of what a page is about."""
+In: a template's name and its values. Out: a page."""
 
 import math
 import os
@@ -18,7 +18,7 @@ from mixfit.data.columns.schema import Schema
 from mixfit.errors import ResourceError
 
 LONGEST_TEXT = 200
-"""Characters of one name, cell or note that a page shows."""
+"""Largest number of characters shown of a name, cell or note."""
 SHOWN_BAD_INPUTS = 50
 SHOWN_PROBLEMS = 20
 SHOWN_COLUMNS = 500
@@ -29,7 +29,7 @@ _UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069
 
 
 def number(value: float | int | None) -> str:
-    """Write a number for reading down a column: about four digits, thousands separated, "n/a" for nan.
+    """Format a number for a table column: about four digits, thousands separators, "n/a" for nan.
 
     >>> [number(value) for value in (351_234.5, 61.25, 0.22417, -0.004, 2.5e-6, 97, float("nan"))]
     ['351,234', '61.25', '0.2242', '-0.0040', '2.5e-06', '97', 'n/a']
@@ -48,7 +48,7 @@ def number(value: float | int | None) -> str:
 
 
 def ends_text(ends: tuple[float, float]) -> str:
-    """Write the two ends of an interval with as many decimals as the larger needs.
+    """Format the two ends of an interval with the decimals of the larger.
 
     >>> ends_text((0.000463, 0.0262)), ends_text((-9.5, 1250.0)), ends_text((float("nan"), float("nan")))
     ('0.0005 to 0.0262', '-10 to 1,250', 'n/a')
@@ -64,7 +64,7 @@ def ends_text(ends: tuple[float, float]) -> str:
 
 
 def plain(value: float | int | None) -> str:
-    """Write a number that is never compared digit by digit, such as a time: no trailing zeros.
+    """Format a number without trailing zeros, such as a time.
 
     >>> [plain(value) for value in (12.0, 0.001, 7, None, float("nan"))]
     ['12', '0.001', '7', '', 'n/a']
@@ -75,7 +75,7 @@ def plain(value: float | int | None) -> str:
 
 
 def percent(share: float | int) -> str:
-    """Write a share in [0, 1] so that only all is "100 %" and only nothing is "0 %".
+    """Format a share in [0, 1]; only exactly 1 is "100 %" and only exactly 0 is "0 %".
 
     >>> [percent(share) for share in (0.0, 0.001, 0.5, 0.999, 1.0)]
     ['0 %', '<1 %', '50 %', '>99 %', '100 %']
@@ -88,7 +88,7 @@ def percent(share: float | int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a count with its noun.
+    """Format a count with its noun.
 
     >>> plural(1, "row"), plural(2_000, "row")
     ('1 row', '2,000 rows')
@@ -109,7 +109,7 @@ def _showable(value: Any) -> Any:
 
 
 def schema_view(schema: Schema) -> dict[str, Any]:
-    """The schema as the macro ``schema_table`` wants it: the columns to show and how many there are of each role."""
+    """Values for the macro ``schema_table``: the columns to show and the number of columns of each role."""
     roles = Counter(str(column.role) for column in schema.columns)
     return {
         "columns": schema.columns[:SHOWN_COLUMNS],
@@ -120,7 +120,7 @@ def schema_view(schema: Schema) -> dict[str, Any]:
 
 
 def bad_input_view(records: list[BadInput]) -> dict[str, Any]:
-    """Bad inputs as the macro ``bad_input_tables`` wants them: counts, and the first ones in full."""
+    """Values for the macro ``bad_input_tables``: counts, and the first records in full."""
     groups = Counter((record.problem, record.column, record.action) for record in records)
     return {
         "total": len(records),
@@ -153,7 +153,7 @@ def _environment() -> Environment:
 
 
 def write_page(page: str, path: Path) -> None:
-    """Write a page as UTF-8 so that a reader sees the old file or the new one, never a part.
+    """Write a page atomically as UTF-8.
 
     Raises:
         ResourceError: the folder is absent, the disk is full, or the file may not be written.
@@ -165,6 +165,6 @@ def write_page(page: str, path: Path) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise ResourceError(
-            f"The page {path} cannot be written ({error.strerror}); check that its folder exists, may be written to "
-            "and has space left."
+            f"The page {path} cannot be written ({error.strerror}); check that its folder exists, is writable and "
+            "has free space."
         ) from error

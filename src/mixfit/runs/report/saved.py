@@ -1,8 +1,8 @@
-"""What a run folder keeps for its report: ``report.json``, small pictures in ``report_files``, and the predictions of
+"""The files of a run folder for its report: ``report.json``, thumbnails in ``report_files``, and the predictions of
 validation and test rows; beside result, history, schema and bad inputs it is all that the page shows.
 
-In: ``ReportFacts``, predictions and pictures. Out: the files, and from them ``ReportContent``: nothing outside of the
-folder is needed, so that a report can be written again when the table and its photos are elsewhere or gone."""
+In: ``ReportFacts``, predictions and pictures. Out: the files, and from them ``ReportContent``: nothing outside the
+folder is needed, so a report can be rewritten without the table and its photos."""
 
 import base64
 import io
@@ -42,7 +42,7 @@ FACTS, FILES, HISTORY, BAD = "report.json", "report_files", "history.csv", "bad_
 _MOST_PHOTO = 2**22  # bytes
 PROBABILITY = "probability_"
 OF_MODEL, TRUE_CLASS = "prediction: ", "probability of the truth: "
-"""Before the name of a model that ours is compared with."""
+"""Column prefixes for the models that ours is compared with."""
 
 
 def write_facts(folder: Path, facts: ReportFacts, photos: Mapping[str, bytes]) -> None:
@@ -83,9 +83,9 @@ def read_content(folder: Path) -> ReportContent:
     _check(facts)
     schema = Schema.load(folder / "schema.json", kinds=None)
     if (schema.task == "regression") != (not facts.classes):
-        raise DataError(f"{FACTS} is damaged: its classes are not those of a task {schema.task}.")
+        raise DataError(f"{FACTS} is damaged: its classes do not match the task {schema.task}.")
     if (result.target, result.task) != (schema.target, schema.task):
-        raise DataError(f"{RESULTS} is damaged: it is not of the target of {folder / 'schema.json'}.")
+        raise DataError(f"{RESULTS} is damaged: its target is not that of {folder / 'schema.json'}.")
     found = read_predictions(folder / f"predictions_{result.final.split}.parquet", facts.classes)
     return ReportContent(
         **{one.name: getattr(facts, one.name) for one in fields(ReportFacts)},
@@ -113,7 +113,7 @@ def _check(facts: ReportFacts) -> None:
         if len(one.labels) != len(one.counts):
             raise DataError(f"{FACTS} is damaged: {len(one.labels)} labels for {len(one.counts)} counts.")
     if len(set(facts.classes)) != len(facts.classes) or len(facts.classes) == 1:
-        raise DataError(f"{FACTS} is damaged: its classes are not different ones.")
+        raise DataError(f"{FACTS} is damaged: a class is repeated.")
     if facts.watched is not None:
         check_watched(facts.watched)
 
@@ -135,11 +135,11 @@ def _bad_inputs(path: Path) -> list[BadInput]:
         return []
     names, rows = read_csv(path)
     if sorted(names) != sorted(BadInput.__dataclass_fields__):
-        raise DataError(f"{path} is damaged: its columns are not those of bad inputs.")
+        raise DataError(f"{path} is damaged: it has the wrong columns.")
     found = [dict(zip(names, row, strict=True)) for row in rows]
     odd = [cells["row"] for cells in found if not (cells["row"].isdecimal() and len(cells["row"]) < 16)]
     if odd:
-        raise DataError(f"{path} is damaged: {shown(odd[0])!r} is no number of a row.")
+        raise DataError(f"{path} is damaged: {shown(odd[0])!r} is not a row number.")
     return [BadInput(**{**cells, "row": int(cells["row"])}) for cells in found]  # type: ignore[arg-type]
 
 
@@ -158,7 +158,7 @@ def _photo_files(folder: Path, facts: ReportFacts) -> dict[str, str]:
         except ImageError as error:
             raise DataError(f"{path} is damaged: it {error}.") from error
         if kind != "JPEG":
-            raise DataError(f"{path} is damaged: it is no JPEG.")
+            raise DataError(f"{path} is damaged: it is not a JPEG.")
         found[name] = "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
     return found
 
@@ -235,7 +235,7 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> SavedPredictions:
     frame = saved_columns(path, needed, ["group", "weight", "lower", "upper"])
     row = _whole(frame, "row", path)
     if len(np.unique(row)) != len(row):
-        raise DataError(f"{path} is damaged: a row is there twice.")
+        raise DataError(f"{path} is damaged: a row is repeated.")
     groups = _whole(frame, "group", path) if "group" in frame.column_names else None
     weight = _finite(frame, "weight", path).astype(np.float32) if "weight" in frame.column_names else None
     if weight is not None and not (np.isfinite(weight).all() and (weight > 0).all()):
@@ -269,10 +269,10 @@ def _whole(table: pa.Table, name: str, path: Path) -> Int64[np.ndarray, " rows"]
     """Whole numbers from 0."""
     column = table[name]
     if not pa.types.is_integer(column.type) or column.null_count:
-        raise DataError(f"{path} is damaged: column {name!r} is not one of whole numbers.")
+        raise DataError(f"{path} is damaged: column {name!r} does not hold whole numbers.")
     values = column.to_numpy()
     if len(values) and not 0 <= values.min() <= values.max() < 2**53:
-        raise DataError(f"{path} is damaged: column {name!r} has a number that is no number of a row or a group.")
+        raise DataError(f"{path} is damaged: column {name!r} has an invalid row or group number.")
     return values.astype(np.int64)
 
 
@@ -280,7 +280,7 @@ def _finite(table: pa.Table, name: str, path: Path) -> np.ndarray:
     """Finite numbers as float64."""
     kind = None if name not in table.column_names else table[name].type
     if kind is None or not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-        raise DataError(f"{path} is damaged: column {shown(name)!r} is not one of numbers.")
+        raise DataError(f"{path} is damaged: column {shown(name)!r} does not hold numbers.")
     values = np.asarray(table[name].to_numpy(), dtype=np.float64)
     if not np.isfinite(values).all():
         raise DataError(f"{path} is damaged: column {shown(name)!r} is not finite.")
@@ -291,8 +291,8 @@ def _number_of_class(table: pa.Table, name: str, classes: tuple[str, ...], path:
     """Classes by their number."""
     column, kinds = table[name], pa.types
     if not (kinds.is_string(column.type) or kinds.is_large_string(column.type)):
-        raise DataError(f"{path} is damaged: column {name!r} is not one of classes.")
+        raise DataError(f"{path} is damaged: column {name!r} does not hold classes.")
     numbers = pd.Index(classes, dtype="str").get_indexer(pd.Index(column.to_pandas(), dtype="str"))
     if (numbers < 0).any():
-        raise DataError(f"{path} is not a file of predictions of this run: column {name!r} has other classes.")
+        raise DataError(f"{path} is not of this run: column {name!r} has other classes.")
     return numbers.astype(np.int64)

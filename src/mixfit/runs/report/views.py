@@ -1,6 +1,6 @@
-"""What the sections of a report show: values, sentences, figures, and places on a scale from 0 to 100.
+"""Views of the report's sections: values, sentences, figures, and positions on a scale from 0 to 100.
 
-In: ``ReportContent``. Out: what the templates lay out."""
+In: ``ReportContent``. Out: values for the templates."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ LARGEST_MATRIX = 20
 SHOWN_PAIRS = 20
 LARGEST_HEAT_MAP = 200
 _ALONE = 1.05
-"""Mean number of classes in a set, below which it is as good as the predicted class alone."""
+"""Mean size of a prediction set below which it amounts to the predicted class alone."""
 _BAR, _HEIGHT = 7, 30  # of a histogram, in units of its drawing
 _IGNORED = 8
 
@@ -38,14 +38,14 @@ def part_heading(result: Result, part: Part) -> str:
 
 
 def best_first(result: Result, scores: Sequence[Score]) -> list[Score]:
-    """By the headline metric; those whose value is unknown come last."""
+    """Sort by the headline metric; unknown values come last."""
     sign = -1.0 if METRICS[result.headline].higher_is_better else 1.0
     return sorted(scores, key=lambda score: np.nan_to_num(sign * score.metrics[result.headline], nan=np.inf))
 
 
 def compared_scores(result: Result) -> list[Score]:
     """The scores of the models that are compared, on the final rows, the best first."""
-    # Without photos in it, the delivered blend is that of the table.
+    # If the delivered blend uses no photos, it is the blend of the table.
     gain = result.photos
     twin = gain.without if gain is not None and gain.same_kind and not gain.used else ""
     return best_first(result, [one for one in result.final.scores if one.kind != "candidate" and one.model != twin])
@@ -91,9 +91,9 @@ def _line(result: Result, score: Score, low: float, high: float) -> dict[str, An
 
 
 def beaten_by_table(result: Result) -> str:
-    """The sentence that a model without photos is better than the delivered one; "" when none is, or none is known.
+    """A warning that a model without photos is better than the delivered one; "" if there is none.
 
-    Judged on the first part of which the values are known: the test rows, or the validation rows."""
+    Compared on the first part with known values: the test rows, or the validation rows."""
     sign = 1.0 if METRICS[result.headline].higher_is_better else -1.0
     for part in result.parts:
         known = [score for score in part.scores if np.isfinite(score.metrics[result.headline])]
@@ -105,15 +105,15 @@ def beaten_by_table(result: Result) -> str:
         if sign * best.metrics[result.headline] <= sign * ours[0].metrics[result.headline]:
             return ""
         return (
-            f"A model of the table alone does better on the {result.part_name(part.split)} rows: "
-            f"{short(best.model)} reaches {metric_label(result.headline)} {number(best.metrics[result.headline])}, "
+            f"A model without photos is better on the {result.part_name(part.split)} rows: "
+            f"{short(best.model)} has {metric_label(result.headline)} {number(best.metrics[result.headline])}, "
             f"{short(ours[0].model)} {number(ours[0].metrics[result.headline])}."
         )
     return ""
 
 
 def photos_view(result: Result) -> dict[str, Any] | None:
-    """What the photos add: the decision, and the difference on each part; None where nothing was compared."""
+    """Effect of the photos: the decision, and the difference on each part; None if nothing was compared."""
     gain = result.photos
     if gain is None:
         return None
@@ -143,31 +143,31 @@ def photos_view(result: Result) -> dict[str, Any] | None:
 
 
 def _photo_sentences(result: Result) -> list[str]:
-    """What was decided of the photos by the folds, and what the final rows say to it.
+    """The decision about the photos from the folds, and the difference on the final rows.
 
-    That photos help is said by the rule alone: an interval of the test rows neither makes nor withdraws that claim."""
+    Only the rule claims that photos help: an interval on test rows neither makes nor withdraws that claim."""
     gain = result.photos
     assert gain is not None
     if not gain.same_kind:
         how = "--preset quick fits the same models with and without photos"
-        return [f"Compared is {gain.without}, another kind of model: {how}."]
+        return [f"The model without photos is of another kind, {gain.without}: {how}."]
     rule = None if result.contest is None else result.contest.photos
     said = [] if rule is None else [rule.why]
     _, low, high = result.final.difference(gain.with_photos, gain.without, result.headline).gain
     rows, claim = f"the {result.part_name(result.final.split)} rows", rule is not None and rule.claim
     if np.isnan(low):
-        said.append(f"For {rows} there is no interval: they are too few, or the metric cannot be computed.")
+        said.append(f"No interval on {rows}: too few rows, or the metric cannot be computed.")
     elif high < 0:
-        said.append(f"On {rows} the photos {'make' if gain.used else 'would have made'} it worse.")
+        said.append(f"On {rows}, the predictions {'are' if gain.used else 'would have been'} worse with photos.")
     elif claim and low <= 0:
         said.append(f"The difference on {rows} alone is within noise.")
     elif rule is not None and not claim and low > 0:
-        said.append(f"The difference on {rows} is beyond noise, but a claim is made by the out-of-fold rows only.")
+        said.append(f"The difference on {rows} is beyond noise, but only out-of-fold rows support such a claim.")
     return said
 
 
 def unused_columns(content: ReportContent) -> str:
-    """The ignored columns and why each is, in a line; "" where there are none."""
+    """One line with the ignored columns and the reasons; "" without ignored columns."""
     ignored = [column for column in content.schema.columns if column.role == "ignored"]
     if not ignored:
         return ""
@@ -181,7 +181,7 @@ def _numbers(history: pd.DataFrame, name: str) -> Float[np.ndarray, " epochs"]:
 
 
 def curves(content: ReportContent) -> list[dict[str, str | Markup]]:
-    """Train and validation loss, and the headline metric where the history has it."""
+    """Training and validation loss, and the headline metric if the history has it."""
     history, metric = content.history, content.result.headline
     if history.empty:
         return []
@@ -206,7 +206,7 @@ def curves(content: ReportContent) -> list[dict[str, str | Markup]]:
         if not lines:
             continue
         judged = np.where(np.isfinite(lines[-1][2]), lines[-1][2], np.nan)
-        mark, caption = None, "No finite value was recorded."
+        mark, caption = None, "No finite values were recorded."
         if not np.isnan(judged).all():
             best = int(best_of(judged))
             mark = float(epochs[best])
@@ -222,7 +222,7 @@ def curves(content: ReportContent) -> list[dict[str, str | Markup]]:
 
 
 def history_heading(name: str) -> str:
-    """A column of the history as people write it.
+    """A column name of the history in readable form.
 
     >>> history_heading("valid_mae"), history_heading("train_loss"), history_heading("lr")
     ('validation MAE', 'training loss', 'learning rate')
@@ -234,14 +234,14 @@ def history_heading(name: str) -> str:
 
 
 def history_rows(history: pd.DataFrame) -> list[list[str]]:
-    """The first epochs as texts, row by row."""
+    """The first epochs as strings, row by row."""
     shown = history.head(SHOWN_EPOCHS)
     columns = [[plain(float(value)) for value in _numbers(shown, name)] for name in shown.columns]
     return [list(cells) for cells in zip(*columns, strict=True)]
 
 
 def calibration_view(content: ReportContent) -> dict[str, Any]:
-    """Reliability of probabilities; of intervals how often they hold the truth."""
+    """Calibration of probabilities, and coverage of intervals or sets."""
     return {
         "probabilities": _probabilities(content),
         "levels": coverage_by_level(content.result),
@@ -251,12 +251,12 @@ def calibration_view(content: ReportContent) -> dict[str, Any]:
 
 
 def calibration_curve(bins: Sequence[Bin]) -> Figure:
-    """Of probabilities how often they were right."""
+    """Observed frequency over predicted probability."""
     return figures.calibration_figure(
         [one.predicted for one in bins],
         [one.observed for one in bins],
         [one.count for one in bins],
-        labels=("predicted probability", "observed share"),
+        labels=("predicted probability", "observed frequency"),
     )
 
 
@@ -269,9 +269,7 @@ def _probabilities(content: ReportContent) -> dict[str, Any] | None:
     error = calibration_error(bins)
     what = f"class {short(content.classes[1])}" if len(content.classes) == 2 else "predicted class"
     part = content.result.part_name(content.result.final.split)
-    caption = (
-        f"n = {len(content.truth):,} {part} rows; on the line probabilities are exact. Larger dots have more rows."
-    )
+    caption = f"n = {len(content.truth):,} {part} rows. The line is perfect calibration; larger dots have more rows."
     title = f"Calibration curve of the {what}. {caption}"
     return {
         "what": what,
@@ -280,19 +278,19 @@ def _probabilities(content: ReportContent) -> dict[str, Any] | None:
         "caption": caption,
         "svg": figures.svg("reliability-figure", title, partial(calibration_curve, bins)),
         "sentence": (
-            f"The probability of the {what} is off by {number(error)} on average over "
-            f"{plural(len(content.truth), f'{part} row')} (expected calibration error; 0 is exact)."
+            f"Expected calibration error of the {what}: {number(error)} over "
+            f"{plural(len(content.truth), f'{part} row')} (0 is perfect)."
         ),
     }
 
 
 def coverage_by_level(result: Result) -> list[Coverage]:
-    """Of all test rows, by level."""
+    """Coverage of all test rows by level."""
     return [] if result.contest is None else [one for one in result.contest.coverage if one.rows == "all"]
 
 
 def _kinds_of_rows(result: Result) -> list[dict[str, Any]]:
-    """Coverage by kind of row, with what chance alone does to exact intervals of so many rows."""
+    """Coverage by group of rows, with the range expected of exact intervals for that number of rows."""
     found = []
     for part in [] if result.contest is None else result.contest.coverage:
         if part.level != result.coverage_level or part.rows == "all":
@@ -316,23 +314,19 @@ def _interval_sentences(result: Result) -> list[str]:
         return []
     found = chosen[0]
     regression = result.task == "regression"
-    what = "intervals" if regression else "sets of classes"
+    what = "prediction intervals" if regression else "prediction sets"
     share, width = found.held, float("nan") if found.width is None else found.width
     error = np.sqrt(found.level * (1 - found.level) / found.count)
     if abs(share - found.level) <= 2 * error:
-        verdict = "as often as they should, within noise"
+        verdict = "as expected within noise"
     else:
-        verdict = "less often than they should" if share < found.level else "more often than they need to"
-    size = (
-        f"half of them are at most {number(width)} wide"
-        if regression
-        else f"they have {number(width)} classes on average"
-    )
+        verdict = "less than expected" if share < found.level else "more than expected"
+    size = f"median width {number(width)}" if regression else f"mean size {number(width)} classes"
     if not regression and share > found.level and width < _ALONE:
-        verdict += ", as a set has at least one class, which alone is right this often"
+        verdict += ", as a set has at least one class, and the predicted class alone is right this often"
     by_weight = "" if found.share is None else " by weight"
     held = f"{found.inside:,} of {found.count:,} test rows ({percent(share)}{by_weight})"
-    return [f"The {percent(found.level)} {what} hold the truth of {held}, {verdict}; {size}."]
+    return [f"The {percent(found.level)} {what} contain the true value of {held}, {verdict}; {size}."]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -343,13 +337,13 @@ class ConfusedPair:
     prediction: int
     count: int
     share: float
-    """Of the rows whose truth is this class, in (0, 1]."""
+    """Share of the rows of the true class, in (0, 1]."""
 
 
 def known_rows(
     truth: Shaped[np.ndarray, " rows"], prediction: Shaped[np.ndarray, " rows"], classes: int
 ) -> tuple[Int[np.ndarray, " known"], Int[np.ndarray, " known"]]:
-    """Keep the rows whose two indices are in [0, classes); nan and unknown classes fall out."""
+    """Keep the rows whose two indices are in [0, classes); nan and unknown classes are dropped."""
     known = (truth >= 0) & (truth < classes) & (prediction >= 0) & (prediction < classes)
     return truth[known].astype(np.int64), prediction[known].astype(np.int64)
 
@@ -373,9 +367,9 @@ def row_shares(counts: Int[np.ndarray, "truth prediction"]) -> Float[np.ndarray,
 def most_confused(
     truth: Int[np.ndarray, " rows"], prediction: Int[np.ndarray, " rows"], *, classes: int, limit: int
 ) -> list[ConfusedPair]:
-    """The pairs that occur most often, never more than ``limit``; equal counts in the order of the class indices.
+    """The most frequent pairs, at most ``limit``; ties in the order of the class indices.
 
-    Works on the pairs that occur, so that ten thousand classes need no matrix.
+    Counts only pairs that occur, so ten thousand classes need no matrix.
     """
     totals = np.bincount(truth, minlength=classes)
     wrong = truth != prediction
@@ -395,20 +389,20 @@ def most_confused(
 def binned_shares(
     truth: Int[np.ndarray, " rows"], prediction: Int[np.ndarray, " rows"], *, classes: int, limit: int
 ) -> Float[np.ndarray, "bins bins"]:
-    """The confusion matrix normalised by row, neighbouring classes put together when there are more than ``limit``."""
+    """The confusion matrix normalised by row, neighbouring classes merged if there are more than ``limit``."""
     bins = min(classes, limit)
     return row_shares(confusion_counts(truth * bins // classes, prediction * bins // classes, bins))
 
 
 def predictions_view(content: ReportContent) -> dict[str, Any]:
-    """Figure, sentences and tables of the predicted rows."""
+    """Figure, sentences and tables of the predictions."""
     if len(content.truth) == 0:
         return {"rows": 0}
     return _number_predictions(content) if content.schema.task == "regression" else _class_predictions(content)
 
 
 def _number_predictions(content: ReportContent) -> dict[str, Any]:
-    """Predicted against true values, with how far off they are in words."""
+    """Predicted against true values, with a table of errors."""
     truth, prediction = content.truth.astype(np.float64), content.prediction.astype(np.float64)
     finite = np.isfinite(truth) & np.isfinite(prediction)
     part, total = content.result.part_name(content.result.final.split), len(truth)
@@ -423,10 +417,10 @@ def _number_predictions(content: ReportContent) -> dict[str, Any]:
     drawn = (truth > 0) & (prediction > 0) if content.log_scale else np.ones(len(truth), dtype=bool)
     if not drawn.any():
         return view
-    look = "darker where there are many" if drawn.sum() > figures.MOST_DOTS else "one dot per row"
-    view["caption"] = f"n = {int(drawn.sum()):,} {part} rows, {look}; on the line a prediction is exact."
+    look = "darker cells have more rows" if drawn.sum() > figures.MOST_DOTS else "one dot per row"
+    view["caption"] = f"n = {int(drawn.sum()):,} {part} rows, {look}; the line is a perfect prediction."
     if not drawn.all():
-        view["caption"] += f" {plural(int((~drawn).sum()), 'row')} at or below 0 have no place on logarithmic axes."
+        view["caption"] += f" {plural(int((~drawn).sum()), 'row')} at or below 0 cannot be shown on logarithmic axes."
     title = f"Predicted against true values. {view['caption']}"
     view["svg"] = figures.svg(
         "predictions-figure",
@@ -437,22 +431,22 @@ def _number_predictions(content: ReportContent) -> dict[str, Any]:
 
 
 def _class_predictions(content: ReportContent) -> dict[str, Any]:
-    """The confusion matrix, or the worst pairs and a picture when there are more than ``LARGEST_MATRIX`` classes."""
+    """The confusion matrix, or with more than ``LARGEST_MATRIX`` classes the worst pairs and a heat map."""
     classes, names, total = len(content.classes), content.classes, len(content.truth)
     truth, prediction = known_rows(content.truth, content.prediction, classes)
     part = content.result.part_name(content.result.final.split)
     view: dict[str, Any] = {"rows": total, "classes": names, "sentences": []}
     if len(truth) < total:
         view["sentences"].append(
-            f"{plural(total - len(truth), 'row')} of a class that the model does not know are not shown."
+            f"{plural(total - len(truth), 'row')} of classes that are not in the training rows are not shown."
         )
     if classes <= LARGEST_MATRIX:
         counts = confusion_counts(truth, prediction, classes)
         return view | {"kind": "matrix", "matrix": _matrix(names, counts)}
     pairs = most_confused(truth, prediction, classes=classes, limit=SHOWN_PAIRS)
     caption = (
-        f"n = {len(truth):,} {part} rows, {classes:,} classes in the order of their names; each row of the picture is "
-        "one true class and adds up to 100 %. On the diagonal the prediction is right."
+        f"n = {len(truth):,} {part} rows, {classes:,} classes in alphabetical order; each row is a true class and "
+        "sums to 100 %. The diagonal holds correct predictions."
     )
     title = f"Confusion matrix of {classes} classes. {caption}"
     heat = binned_shares(truth, prediction, classes=classes, limit=LARGEST_HEAT_MAP)
@@ -479,7 +473,7 @@ def _matrix(names: tuple[str, ...], counts: np.ndarray) -> list[dict[str, Any]]:
 
 
 def row_view(content: ReportContent, row: ShownRow) -> dict[str, Any]:
-    """One row with its photos, and what was predicted for it where that is known."""
+    """One row with its photos, and its prediction if known."""
     view: dict[str, Any] = {
         "row": row.row,
         "part": row.part,
@@ -503,7 +497,7 @@ def row_view(content: ReportContent, row: ShownRow) -> dict[str, Any]:
 
 
 def prediction_facts(content: ReportContent, place: int) -> list[tuple[str, str]]:
-    """Truth and prediction of one row in words.
+    """Truth and prediction of one row as text.
 
     Args:
         place: of the row among the predicted ones.
@@ -555,5 +549,5 @@ def distribution_view(found: Distribution) -> dict[str, Any]:
         for place, (height, label, count) in enumerate(zip(heights, found.labels, found.counts, strict=True))
     ]
     view["width"], view["height"], view["bar"] = max(1, len(heights)) * _BAR, _HEIGHT, _BAR - 1
-    view["alt"] = f"{found.summary}; most rows lie in {found.labels[int(np.argmax(found.counts))]}" if heights else ""
+    view["alt"] = f"{found.summary}; most frequent {found.labels[int(np.argmax(found.counts))]}" if heights else ""
     return view

@@ -1,7 +1,7 @@
-"""Pictures of the outputs and gradients of the layers of a network while it trained, for the page.
+"""Figures of the outputs and gradients of a network's layers during training.
 
-In: statistics of hooks. Out: ``Watched``, the numbers, which a run folder keeps; and from these values with an
-``<svg>`` each, drawn anew whenever the page is written, so that no drawing is ever read from a folder."""
+In: statistics of hooks. Out: ``Watched``, the numbers kept in a run folder; and from these the ``<svg>`` figures, which
+are redrawn whenever the page is written, so that no drawing is read from a folder."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 
 PANELS = 6
-"""Most histograms that are shown."""
+"""Largest number of histograms."""
 ROWS = 60
-"""Most layers that are shown."""
+"""Largest number of layers in the figure of dead units."""
 _SHOWN = ("SiLU", "ReLU", "GELU", "Sigmoid", "Tanh")
 _MOST_COLUMNS, _MOST_BINS, _MOST_LINES = 1_000, 1_000, 100
 
 
 def watched(activations: ActivationStats, gradients: GradientStats) -> Watched:
-    """The numbers of all pictures; lists of what was not seen are empty."""
+    """The numbers of all figures; empty lists where nothing was recorded."""
     outputs = activations.outputs
     shown = spread([one for one in outputs if one.kind in _SHOWN] or outputs)
     panels = [panel_of(activations, one, f"{one}  {one.kind}") for one in shown]
@@ -65,16 +65,16 @@ def watched(activations: ActivationStats, gradients: GradientStats) -> Watched:
 
 
 def check_watched(seen: Watched) -> None:
-    """Numbers that belong together, and no more than can be drawn.
+    """Check that the numbers are consistent and can be drawn.
 
     Raises:
-        DataError: they do not, or there are more.
+        DataError: they are inconsistent or too many.
     """
     columns, bins = len(seen.spans), len(seen.edges) - 1
     steps = [step for span in seen.spans for step in span]
     lines = [*seen.ratios, *seen.modalities]
     if steps != sorted(steps) or any(b <= a for a, b in zip(seen.edges, seen.edges[1:], strict=False)):
-        raise DataError("what the doctor saw is damaged: steps or edges do not rise.")
+        raise DataError("the record of the doctor is damaged: steps or edges are not increasing.")
     if (
         any(len(one.mean) != columns or len(one.broken) != columns or len(one.counts) != columns for one in seen.values)
         or any(len(column) != bins for one in seen.values for column in one.counts)
@@ -82,26 +82,26 @@ def check_watched(seen: Watched) -> None:
         or any(len(line.steps) != len(line.values) or not line.steps for line in lines)
         or ((seen.values or seen.dead_units) and not columns)
     ):
-        raise DataError("what the doctor saw is damaged: its numbers do not belong together.")
+        raise DataError("the record of the doctor is damaged: its lengths are inconsistent.")
     if any(np.isnan(numbers).any() for one in seen.values for numbers in one.counts) or any(
         np.isnan(line.steps).any() for line in lines
     ):
-        raise DataError("what the doctor saw is damaged: numbers are missing.")
+        raise DataError("the record of the doctor is damaged: numbers are missing.")
     points = max((len(line.steps) for line in lines), default=0)
     if len(seen.values) > PANELS or len(seen.dead_units) > ROWS or len(lines) > _MOST_LINES:
-        raise DataError("what the doctor saw is damaged: it has more layers than are shown.")
+        raise DataError("the record of the doctor is damaged: it has too many layers.")
     if columns > _MOST_COLUMNS or bins > _MOST_BINS or points > _MOST_COLUMNS:
-        raise DataError("what the doctor saw is damaged: it has more columns than are kept.")
+        raise DataError("the record of the doctor is damaged: it has too many columns.")
 
 
 def watched_pictures(seen: Watched) -> list[Picture]:
-    """Histograms over time, dead units, ratios of update to weight, gradients of both modalities; what there is."""
+    """Histograms over time, dead units, update-to-weight ratios, gradients of both modalities, if recorded."""
     spans, edges = np.array(seen.spans, dtype=np.int64).reshape(-1, 2), np.array(seen.edges, dtype=np.float64)
     wanted: list[tuple[bool, str, str, Callable[[], Figure]]] = [
         (
             bool(seen.values),
-            "Values of the layers over time",
-            "Time goes to the right, values upwards; bright where many values are, the white line is their mean.",
+            "Outputs of the layers over time",
+            "x: time, y: value. Brighter means more values; the white line is the mean.",
             lambda: draw_histograms(
                 [
                     Panel(
@@ -120,7 +120,7 @@ def watched_pictures(seen: Watched) -> list[Picture]:
         (
             bool(seen.dead_units),
             "Dead units",
-            "Share of the units of each layer whose output is zero for a whole batch, step by step.",
+            "Share of units per layer whose output is zero for a whole batch, over time.",
             lambda: draw_shares(
                 [one.title for one in seen.dead_units],
                 spans,
@@ -130,14 +130,14 @@ def watched_pictures(seen: Watched) -> list[Picture]:
         ),
         (
             bool(seen.ratios),
-            "Update divided by weight",
-            "How much of its size a step changes the weights of each part by; about a thousandth is usual.",
+            "Update-to-weight ratio",
+            "Relative change of the weights of each part per step; about 0.001 is usual.",
             lambda: draw_lines(list(map(_line, seen.ratios)), "update / weight", mark=1e-3),
         ),
         (
             bool(seen.modalities),
             "Gradients of the modalities",
-            "Norms of the gradients of the loss towards the encodings of the table and of the photos.",
+            "Norms of the gradients of the loss with respect to the encodings of table and photos.",
             lambda: draw_lines(list(map(_line, seen.modalities)), MODALITIES),
         ),
     ]
