@@ -289,7 +289,7 @@ def test_when_the_time_is_over_models_are_left_out_and_named(
 def test_no_fold_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
     data = load_data(made_table(tmp_path / "t", rows=60), target="y", config=replace(GROUPED, ignore=("photo",)))
     folds = fit_folds(data, 3, seed=0)
-    with pytest.raises(OutOfTimeError, match=r"the time was over after [0-2] of 3 folds"):
+    with pytest.raises(OutOfTimeError, match=r"the time limit was reached after [0-2] of 3 folds"):
         cross_fit(BoostedTrees(), folds, seconds=0.0)
 
 

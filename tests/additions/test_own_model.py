@@ -118,7 +118,7 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "shape": (
         [OneColumn(trees=2, sees=OURS.sees)],
         {},
-        r"'extra trees' predicts an array of shape \(\d+, 1\) in place of",
+        r"'extra trees' returns predictions of shape \(\d+, 1\) instead of",
     ),
     "twice": ([OURS, OURS], {}, "There are two models of the name 'extra trees'"),
     "ours": ([replace(OURS, name="linear, table")], {}, "There are two models of the name 'linear, table'"),

@@ -191,4 +191,4 @@ def test_few_groups_are_fewer_folds_and_a_sentence(tmp_path: Path) -> None:
     data = load_data(frame, target="y")
     found = fit_folds(data, 10, seed=0)
     assert found.count == 7
-    assert "the rows are of 7 groups, so that there are 7 folds and not 10" in found.notes
+    assert "there are only 7 groups of rows, so 7 folds are used instead of 10" in found.notes

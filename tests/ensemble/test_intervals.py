@@ -126,7 +126,7 @@ def test_the_temperature_undoes_overconfidence_and_sets_hold_the_truth() -> None
 def test_a_level_that_so_few_rows_cannot_tell_is_refused_and_the_largest_that_they_can_is_given() -> None:
     encoder, found = fitted(20)
     encoded = encoder.encode(uneven(5, 1)[0])
-    with pytest.raises(ConfigError, match=r"20 rows out of fold are too few for intervals at 0\.99, which need 99"):
+    with pytest.raises(ConfigError, match=r"20 calibration rows are too few for intervals at level 0\.99, which nee"):
         found.interval(np.zeros(5), encoded, 0.99)
     low, high = found.interval(np.zeros(5), encoded, 20 / 21)
     spread = 1.0 if found.spread is None else found.spread.predict(encoded, encoder, np.zeros(5))
@@ -392,11 +392,11 @@ def test_a_spread_that_no_fold_can_fit_is_constant() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"scores": np.zeros(3)}, "its intervals are of an older kind"),
-        ({"scores.shares": np.zeros(1000)}, "scores are not all scores"),
-        ({"scores.values": np.arange(1000.0)[::-1].copy()}, "scores are not the scores of rows"),
+        ({"scores": np.zeros(3)}, "its intervals are of an older, unreliable kind"),
+        ({"scores.shares": np.zeros(1000)}, "scores are incomplete scores"),
+        ({"scores.values": np.arange(1000.0)[::-1].copy()}, "scores are not valid scores"),
         ({"edges": np.array([0.0, -1.0])}, "edges of its intervals are not in order"),
-        ({"without_photo.rows": np.array([5.0])}, "without_photo are not all scores of their rows"),
+        ({"without_photo.rows": np.array([5.0])}, "without_photo are incomplete scores"),
     ],
 )
 def test_other_scores_than_those_of_rows_are_refused(changed: dict[str, np.ndarray], message: str) -> None:

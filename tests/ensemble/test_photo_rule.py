@@ -139,14 +139,14 @@ APART = "The test rows played no part in that choice."
 SENTENCES = {
     (0.2, 0.5): f"The photos help: they lower {{by}} (400 rows; {{test}} < 0.001; a claim needs at least 8 %). {APART}",
     (0.03, 0.5): (
-        "The photos are used because they lowered {by}, but that is within noise (400 rows; {test} = 0.21): "
-        f"no claim that they help. {APART}"
+        "The photos are used because they lowered {by}, but this is within noise (400 rows; {test} = 0.21), "
+        f"so they are not claimed to help. {APART}"
     ),
     (0.03, 0.1): (
-        "The photos are used because they lowered {by}, but a claim needs at least 8 % (400 rows; {test} < 0.001): "
-        f"no claim that they help. {APART}"
+        "The photos are used because they lowered {by}, but a claim needs at least 8 % (400 rows; {test} < 0.001), "
+        f"so they are not claimed to help. {APART}"
     ),
-    (0.02, 0.5): "The photos are not used: they lower {by}, but that is within noise (400 rows; {test} = 0.30).",
+    (0.02, 0.5): "The photos are not used: they lower {by}, but this is within noise (400 rows; {test} = 0.30).",
     (-0.02, 0.5): "The photos are not used: they raise {by} (400 rows).",
     (0.0004, 0.0001): (
         "The photos are not used: they hardly change the out-of-fold loss relative to the table columns used "
@@ -167,15 +167,15 @@ def test_few_groups_and_photos_alone_have_sentences_of_their_own() -> None:
     few = judge_photos(before, after, FOLD, np.arange(400) // 50)
     assert few.use
     assert not few.claim
-    assert "but so few groups cannot be told from noise (400 rows in 8 groups): no claim" in few.why
+    assert "but there are too few groups for a test (400 rows in 8 groups), so they are not claimed" in few.why
     alone = judge_photos(before, after, FOLD, np.arange(400), columns=False)
     assert alone.why.startswith("The photos help: they lower the out-of-fold loss by 20.0 % relative to a constant (")
     useless = judge_photos(before, before * 1.1, FOLD, np.arange(400), columns=False)
     assert useless.use
     assert not useless.claim
     assert useless.why == (
-        "There are no table columns, so the photos alone predict: they raise the out-of-fold loss by 10.0 % relative "
-        "to a constant (400 rows). No claim that they help."
+        "The model uses only the photos, as there are no table columns: they raise the out-of-fold loss by 10.0 % "
+        "relative to a constant (400 rows). They are not claimed to help."
     )
 
 

@@ -66,10 +66,10 @@ def test_a_table_without_a_cause_has_none() -> None:
 
 def test_each_cause_is_named() -> None:
     frame = table(house_id=np.arange(ROWS) % 40)
-    assert causes_of_departure(data_of(frame)) == ["60 of 60 test rows have an id of 'house_id' in common with others"]
+    assert causes_of_departure(data_of(frame)) == ["60 of 60 test rows share a value of 'house_id' with other rows"]
     assert causes_of_departure(data_of(frame, roles={"house_id": "ignored"})) == [
-        "ids of 'house_id' repeat in 140 rows, and the folds do not keep them whole",
-        "60 of 60 test rows have an id of 'house_id' in common with others",
+        "values of 'house_id' repeat in 140 rows, and the folds do not keep them together",
+        "60 of 60 test rows share a value of 'house_id' with other rows",
     ]
     frame = table()
     frame.loc[[150, 160, 170], ["a", "b", "y"]] = frame.loc[[1, 2, 3], ["a", "b", "y"]].to_numpy()
@@ -79,7 +79,7 @@ def test_each_cause_is_named() -> None:
     frame = table()
     frame.loc[140:, "a"] += 2.0
     (cause,) = causes_of_departure(data_of(frame))
-    assert cause.startswith("the test rows differ from the others: a classifier tells them apart with an AUC of 0.")
+    assert cause.startswith("covariate shift: a classifier distinguishes test rows from the others with an AUC")
     assert cause.endswith("most by 'a'")
     frame = table()
     frame.loc[140:, "y"] += 2.0

@@ -337,7 +337,7 @@ def test_heat_of_a_blend_is_the_mean_over_its_networks(
     frame: pd.DataFrame, images: Path, of_classes: BlendPredictor
 ) -> None:
     blind = alone(of_classes, "linear, table and photos")
-    with pytest.raises(ConfigError, match="No network of this blend looks at photos, and other models have no heat"):
+    with pytest.raises(ConfigError, match="No network of this blend uses photos, and other models have no heat maps"):
         photo_heat(blind, frame, images=images, rows=[0])
     predictor = alone(of_classes, "network, table and photos")
     layer = "image.backbone.blocks.2"

@@ -41,7 +41,7 @@ def test_many_columns_are_explained_against_fewer_rows_and_a_thousand_are_too_ma
     np.testing.assert_allclose(found.parts.sum(1), found.value - found.base, atol=1e-5)
     columns = predictor.schema.columns * 10
     wider = replace(predictor, schema=replace(predictor.schema, columns=columns))
-    with pytest.raises(ConfigError, match=r"The model sees 1,100 columns, and each row would need more than 4,096 pre"):
+    with pytest.raises(ConfigError, match=r"The model uses 1,100 columns, and each row would need more than 4,096 pre"):
         explain(wider, wide, rows=[0])
 
 

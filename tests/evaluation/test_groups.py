@@ -156,7 +156,7 @@ def test_the_worst_comes_first_and_small_groups_come_last() -> None:
     assert [group.weak for group in table.groups] == [True, False, False, False]
     assert [group.small for group in table.groups] == [False, False, False, True]
     lines = table.lines()
-    assert "1 group is predicted worse than the other rows, beyond noise" in lines[-2]
+    assert "1 group is predicted significantly worse than the other rows" in lines[-2]
     assert f"warning: 1 group has fewer than {SMALL} rows" in lines[-1]
     assert table.to_dict()["groups"][0]["value"] == "b"
 
@@ -187,7 +187,7 @@ def test_errors_of_rows_average_to_the_metric(judge: object) -> None:
 
 
 def test_an_area_under_a_curve_judges_no_row() -> None:
-    with pytest.raises(ConfigError, match="auc is no mean over rows"):
+    with pytest.raises(ConfigError, match="auc is not a mean over rows"):
         row_errors(AUC, np.zeros(2), np.zeros((2, 2)))
 
 

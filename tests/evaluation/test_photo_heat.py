@@ -161,5 +161,5 @@ def test_mistakes_are_told(classes: NetworkPredictor, quick_run: Run, frame: pd.
         photo_heat(classes, frame)
     data = load_data(frame.drop(columns=["front", "detail"]), target="price")
     table_alone = Predictor.from_training(build_model(data, QUICK_MODEL, seed=0), data, QUICK_MODEL)
-    with pytest.raises(ConfigError, match=r"This model uses no photos, so there is nothing to see in them\."):
+    with pytest.raises(ConfigError, match=r"This model uses no photos, so it has no heat maps\."):
         photo_heat(table_alone, frame)

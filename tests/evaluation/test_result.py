@@ -170,7 +170,7 @@ def test_a_difference_within_noise_is_called_so() -> None:
     options: dict[str, Any] = {"truth": classes, "metrics": (ACCURACY,), "split": "valid"}
     behind = outcome(worse, good, **options).verdict
     assert "is behind table, but within noise: valid accuracy" in behind
-    assert "The photos did not improve it here." in behind
+    assert "The photos did not improve the predictions." in behind
     assert "is ahead of table, but within noise" in outcome(good, worse, **options).verdict
 
 
@@ -198,7 +198,7 @@ def test_a_constant_that_does_as_well_is_told(nothing: float, how: str | None) -
     if how is None:
         assert "constant" not in verdict
     else:
-        assert f"A constant is {how} ({nothing:.3g}): nothing useful was learned for these rows." in verdict
+        assert f"A constant is {how} ({nothing:.3g}): the model learned nothing useful for these rows." in verdict
 
 
 def test_the_answer_holds_for_the_rows_that_it_is_about() -> None:
@@ -289,10 +289,10 @@ def edited(folder: Path, change: Callable[[str], str]) -> None:
     ("change", "error", "text"),
     [
         (lambda _: "{", DataError, r"results\.json is damaged"),
-        (lambda _: "[]", DataError, r"results\.json is not what a training writes"),
-        (lambda text: text.replace('"version": 1', '"version": 99'), DataError, "version newer than 1"),
+        (lambda _: "[]", DataError, r"results\.json is damaged: it has no version"),
+        (lambda text: text.replace('"version": 1', '"version": 99'), DataError, "has a newer version than 1"),
         (lambda text: text.replace('"mae"', '"mine"'), DataError, "a metric is unknown"),
-        (lambda text: text.replace('"ours": "ours"', '"ours": "other"'), DataError, "a model that is compared"),
+        (lambda text: text.replace('"ours": "ours"', '"ours": "other"'), DataError, "a compared model is missing"),
         (lambda text: text.replace('"split": "test"', '"split": "both"'), DataError, "must be one of valid, test"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Models fitted over folds, their blend, its intervals and its calibration."""
+"""Cross-validation of models, their blend, prediction intervals and calibration."""

@@ -1,9 +1,9 @@
-"""From the out-of-fold predictions of several models to the shares of a blend, and to what it is worth.
+"""Blend weights ("shares") from the out-of-fold predictions of several models, and the score of the blend.
 
-Shares are found by greedy selection with replacement (Caruana et al. 2004): again and again the model is added whose
-addition helps most. Then they are shrunk towards the best single model, as far as this helps on folds that the shares
-were not found on. All that is said of the blend is cross-fitted: what is applied to the predictions of a fold
-(temperatures, shares, shrinkage) is learnt from the rows that the fold may learn from, and from nothing else."""
+Shares come from greedy selection with replacement (Caruana et al. 2004): in each step the model is added that lowers
+the loss most. Then they are shrunk towards the best single model, by the amount that is best on held-out folds. The
+score of the blend is cross-fitted: the parameters for the predictions of a fold (temperatures, shares, shrinkage)
+are learnt only from the rows that the fold may learn from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,24 +16,24 @@ from mixfit.ensemble.intervals import best_temperature, tempered
 _ADDITIONS = 40
 _SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _UNKNOWN_SHRINKAGE = 0.5
-"""Where there is but one fold to learn from."""
+"""Shrinkage if there is only one fold to learn from."""
 _LEAST_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blend:
-    """Shares of models, and what each row was predicted and lost by parameters of other folds."""
+    """Shares of models, with cross-fitted predictions and losses of the rows."""
 
     shares: dict[str, float]
-    """From all rows, for new ones: above 0; they sum to 1."""
+    """Learnt from all rows, for new rows: above 0, sum 1."""
     losses: Float[np.ndarray, " rows"]
-    """Squared errors of scaled numbers, or log-losses of ``calibrated``; nan for rows that are not judged."""
+    """Squared errors of scaled numbers, or log losses of ``calibrated``; nan for rows that are not scored."""
     predictions: np.ndarray
-    """Out of fold, cross-fitted; nan for rows that are not judged."""
+    """Cross-fitted out-of-fold predictions; nan for rows that are not scored."""
     calibrated: np.ndarray
-    """Probabilities at a temperature that is cross-fitted, too; numbers as they are."""
+    """Probabilities at a cross-fitted temperature; numbers unchanged."""
     shrinkage: float
-    """How far the shares were moved to the best single model: 0 not at all, 1 wholly."""
+    """Weight of the best single model in the shrinkage: 0 none, 1 full."""
 
 
 def row_losses(truth: np.ndarray, predictions: np.ndarray) -> Float[np.ndarray, " rows"]:
@@ -46,17 +46,17 @@ def row_losses(truth: np.ndarray, predictions: np.ndarray) -> Float[np.ndarray, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPredictions:
-    """Of one model, out of fold."""
+    """Out-of-fold predictions of one model."""
 
     raw: np.ndarray
     """Scaled numbers ``(rows,)`` or probabilities ``(rows, classes)``."""
     temperatures: Float[np.ndarray, " folds"] | None = None
-    """Of each fold, learnt from the rows that it may learn from; None for numbers."""
+    """Temperature of each fold, learnt from the rows that it may learn from; None for numbers."""
     temperature: float = 1.0
-    """Learnt from all rows."""
+    """Temperature learnt from all rows."""
 
     def temperature_of(self, fold: int) -> float:
-        """For the predictions of a fold."""
+        """The temperature for the predictions of a fold."""
         return 1.0 if self.temperatures is None else float(self.temperatures[fold])
 
     def at(self, rows: np.ndarray, temperature: float) -> np.ndarray:
@@ -72,15 +72,15 @@ def blend(
     learns_from: Sequence[Bool[np.ndarray, " rows"]] | None = None,
     weight: np.ndarray | None = None,
 ) -> Blend:
-    """Find the shares.
+    """Learn the shares.
 
     Args:
         truth: scaled numbers or class indices.
         models: by name.
-        fold: which predicted each row; -1 for none.
-        learns_from: for each fold, the rows whose predictions may decide what is applied to its own; by default those
-            of all other folds. A fold that may learn from none is not judged.
-        weight: how much each row counts.
+        fold: the fold that predicts each row; -1 for none.
+        learns_from: for each fold, the rows that its parameters may be learnt from; by default those of all other
+            folds. A fold without such rows is not scored.
+        weight: of each row.
     """
     if learns_from is None:
         learns_from = [(fold >= 0) & (fold != number) for number in range(int(fold.max()) + 1)]
@@ -113,19 +113,19 @@ def blend(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Learnt:
-    """What some rows say of how to blend."""
+    """Blend parameters learnt from some rows."""
 
     shares: Float[np.ndarray, " models"]
     shrinkage: float
     held_out: list[tuple[Bool[np.ndarray, " rows"], Float[np.ndarray, " models"]]]
-    """Rows of each fold among them, and the shares that the others' rows say."""
+    """Rows of each fold, and the shares learnt from the other folds."""
 
 
 class _Learner:
-    """Learns shares from any part of the rows.
+    """Learns shares from any subset of the rows.
 
-    The loss of a blend depends on one number of each model and row: its prediction, or its probability of the true
-    class, as the shares mix these as they mix all classes."""
+    The loss of a blend depends on one number per model and row: the prediction, or the probability of the true class,
+    as blending is linear."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class _Learner:
         self.learns_from, self.counts = learns_from, counts
 
     def learn(self, rows: Bool[np.ndarray, " rows"], temperatures: list[float]) -> _Learnt:
-        """Shares from ``rows``, of models at these temperatures, with the shrinkage that is best across their folds."""
+        """Learn shares from ``rows`` at these temperatures, with the shrinkage that is best across their folds."""
         stacked = np.full((len(self.models), len(self.truth)), np.nan)
         for place, (model, temperature) in enumerate(zip(self.models, temperatures, strict=True)):
             found = model.at(rows, temperature)
@@ -173,7 +173,7 @@ class _Learner:
         return np.sum([share * model.at(rows, temperature) for model, temperature, share in parts if share], axis=0)
 
     def temperature(self, learnt: _Learnt, temperatures: list[float]) -> float:
-        """That of a blend's probabilities, from rows that its shares were not learnt from."""
+        """Temperature of a blend's probabilities, from rows that its shares were not learnt from."""
         if not learnt.held_out:
             return 1.0
         found = [self.blended(rows, temperatures, shares) for rows, shares in learnt.held_out]
@@ -182,13 +182,13 @@ class _Learner:
         return best_temperature(truth, np.concatenate(found), counts)
 
     def _losses(self, mixed: np.ndarray, rows: Bool[np.ndarray, " rows"]) -> np.ndarray:
-        """Of rows by one number each; ``mixed`` may have further axes before the rows."""
+        """Losses of rows with one number each; ``mixed`` may have further axes before the rows."""
         if self.models[0].raw.ndim == 1:
             return (mixed - self.truth[rows]) ** 2
         return -np.log(np.clip(mixed, _LEAST_PROBABILITY, 1.0))
 
     def _shares(self, stacked: np.ndarray, rows: Bool[np.ndarray, " rows"]) -> tuple[np.ndarray, np.ndarray]:
-        """Greedy shares on some rows, and those of the best single model."""
+        """Greedy shares on some rows, and the one-hot shares of the best single model."""
         some, counts = stacked[:, rows], self.counts[rows] / self.counts[rows].sum()
         alone = self._losses(some, rows) @ counts
         single = np.zeros(len(some))
@@ -207,11 +207,11 @@ class _Learner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
-    """How much less the mean loss of one is than that of another, on the same rows."""
+    """Reduction of the mean loss from one model to another on the same rows."""
 
     mean: float
     error: float
-    """Standard error of the mean, over rows, or over groups where rows belong together."""
+    """Standard error of the mean over rows, or over groups."""
 
 
 def gain(
@@ -220,10 +220,10 @@ def gain(
     group: Int64[np.ndarray, " rows"],
     weight: np.ndarray | None = None,
 ) -> Gain:
-    """Of ``after`` over ``before``, in mean loss.
+    """Reduction of the mean loss from ``before`` to ``after``.
 
     Args:
-        group: rows with the same number count as one.
+        group: rows with the same number form one unit.
     """
     counts = np.ones(len(before)) if weight is None else weight
     total = counts.sum()

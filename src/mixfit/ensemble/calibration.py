@@ -1,7 +1,7 @@
-"""Whether probabilities and intervals mean what they say: how often what is 70 % probable comes true.
+"""Calibration of probabilities, and coverage of intervals.
 
-In: probabilities of rows and what was true. Out: counts by bins, and one number; by which rows, and how exactly, the
-coverage of intervals can be told. Knows nothing of figures or pages."""
+In: predicted probabilities and outcomes. Out: the bins of a calibration curve, and the expected calibration error;
+groups of rows, and the range expected by chance, for the coverage of intervals."""
 
 from dataclasses import dataclass
 
@@ -10,23 +10,23 @@ from jaxtyping import Bool, Float, Int64
 
 BINS = 10
 FIFTHS = tuple(f"{which} fifth by prediction" for which in ("lowest", "second", "third", "fourth", "highest"))
-"""Rows by predicted value. By true value even perfect intervals hold the truth of the extreme fifths less often."""
+"""Rows by predicted value. By true value, even perfect intervals cover the extreme fifths less often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """Rows whose probabilities are alike."""
+    """Rows with similar probabilities."""
 
     low: float
     high: float
     count: int
-    """Of rows, whatever they weigh."""
+    """Unweighted number of rows."""
     share: float
-    """Of all rows, by weight."""
+    """Weighted share of all rows."""
     predicted: float
-    """Mean of the probabilities, by weight."""
+    """Weighted mean of the predicted probabilities."""
     observed: float
-    """Share of the rows in which it came true, by weight."""
+    """Weighted observed frequency."""
 
 
 def reliability(
@@ -36,10 +36,10 @@ def reliability(
     bins: int = BINS,
     weight: Float[np.ndarray, " rows"] | None = None,
 ) -> list[Bin]:
-    """Bins of equal width that hold rows, from the least probable to the most.
+    """Non-empty bins of equal width, in increasing order.
 
     Args:
-        weight: how much each row counts, above 0, in any unit; None for all alike.
+        weight: of each row, above 0, in any unit; None for equal weights.
     """
     place = np.minimum((probability * bins).astype(np.int64), bins - 1)
     counts = np.bincount(place, minlength=bins)
@@ -61,16 +61,16 @@ def reliability(
 
 
 def calibration_error(bins: list[Bin]) -> float:
-    """Expected calibration error (Naeini et al. 2015): the mean distance of the two over rows, by weight."""
+    """Expected calibration error (Naeini et al. 2015): the weighted mean distance of predicted and observed."""
     return sum(one.share * abs(one.predicted - one.observed) for one in bins) if bins else float("nan")
 
 
 def judged_probability(
     truth: Int64[np.ndarray, " rows"], probabilities: Float[np.ndarray, "rows classes"]
 ) -> tuple[Float[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
-    """The probability that calibration is judged by, and whether it came true.
+    """The probability whose calibration is measured, and whether the event occurred.
 
-    Of two classes that of the second, which AUC takes as the positive one; of more that of the predicted class."""
+    For two classes that of the second, the positive class of AUC; for more classes that of the predicted class."""
     if probabilities.shape[1] == 2:
         return probabilities[:, 1].astype(np.float64), truth == 1
     best = probabilities.argmax(1)
@@ -78,7 +78,7 @@ def judged_probability(
 
 
 def fifths(predictions: Float[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"]:
-    """Place in ``FIFTHS`` of each row; rows of equal predictions stay together.
+    """Index of each row in ``FIFTHS``; rows with equal predictions stay together.
 
     >>> fifths(np.array([0.3, 0.1, 0.1, 9.0, 5.0]))
     array([2, 0, 0, 4, 3])
@@ -88,7 +88,7 @@ def fifths(predictions: Float[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"
 
 
 def chance_range(count: int, level: float) -> tuple[float, float]:
-    """Between which shares the coverage of so many rows is in 95 % of cases, where each is covered at this level.
+    """The 95 % range of the empirical coverage of ``count`` rows with this true coverage.
 
     >>> chance_range(20, 0.9)
     (0.75, 1.0)

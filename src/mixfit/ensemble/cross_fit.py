@@ -1,7 +1,7 @@
-"""Every model on every fold: predictions of rows by fitted models that did not see them.
+"""Cross-validation: fit models on folds and predict the out-of-fold rows.
 
-In: data, folds and models. Out: for each model what was fitted, one a fold, and its out-of-fold predictions.
-Preprocessing is fitted anew in every fold; features of the frozen backbone know nothing of the target, and are shared.
+In: data, folds and models. Out: the fitted models, one per fold, and their out-of-fold predictions.
+Preprocessing is fitted in each fold; features of the frozen backbone do not depend on the target and are shared.
 """
 
 import time
@@ -26,27 +26,27 @@ from mixfit.training.callback import Callback
 from mixfit.training.checkpoint import Snapshot
 
 VALIDATION = 0.15
-"""Share of a fold's fit rows that callbacks may choose by, where there are such."""
+"""Share of a fold's training rows held out for validation, if a callback chooses by it."""
 _ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """What models are fitted on; all that is fitted comes from ``fit_rows`` alone."""
+    """The data of one fold; everything is fitted on ``fit_rows`` only."""
 
     data: MixedData
-    """With features in place of pixels, preprocessed by ``encoder.preprocessor``; its training and validation rows
-    are those of networks, and among ``fit_rows``."""
+    """With features instead of pixels, preprocessed by ``encoder.preprocessor``; its training and validation rows are
+    those of networks, a subset of ``fit_rows``."""
     fit_rows: np.ndarray
     """Positions of the rows to fit on."""
     unit: np.ndarray
-    """Of each of them; what is chosen by leaving rows out leaves out whole units."""
+    """Unit of each of them; inner cross-validation holds out whole units."""
     encoder: RowEncoder
     rows: Rows
     """All rows of the table."""
     seed: int
     components: dict[int, Components] = field(default_factory=dict, repr=False)
-    """Of the photos of the rows to fit on, once models have asked for them."""
+    """Principal components of the photos of the training rows, computed on demand."""
 
     @property
     def training(self) -> TrainingRows:
@@ -71,31 +71,31 @@ class Fold:
 
     @cached_property
     def weight(self) -> np.ndarray | None:
-        """How much each row to fit on counts."""
+        """Weights of the rows to fit on."""
         return None if self.data.arrays.weight is None else self.data.arrays.weight.numpy()[self.fit_rows]
 
     @property
     def classes(self) -> int:
-        """0 for a number."""
+        """Number of classes; 0 for regression."""
         return self.rows.layout.classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitting:
-    """A model that was fitted on every fold."""
+    """A model fitted on every fold."""
 
     model: Model
     fitted: list[FittedModel]
-    """Those that predict new rows: one a fold, or where folds go forward in time one of all rows."""
+    """Models that predict new rows: one per fold, or with folds in time order one fitted on all rows."""
     predictions: np.ndarray
-    """Of the rows of all folds, each by the model that did not see it: ``(rows,)`` or ``(rows, classes)``, as the
-    models gave them; nan for rows that are only fitted on."""
+    """Out-of-fold predictions, ``(rows,)`` or ``(rows, classes)``, without temperature; nan for rows that are only
+    training rows."""
     temperatures: np.ndarray
-    """Of the probabilities of each fold, from the rows it may learn from; 1 for a number."""
+    """Temperature of each fold, from the rows it may learn from; 1 for regression."""
     temperature: float
-    """From all rows, for new ones."""
+    """Temperature from all rows, for new rows."""
     fitted_on_fold: list[FittedModel]
-    """One a fold, and after them that of all rows where there is one."""
+    """One model per fold, followed by the one fitted on all rows, if any."""
     seconds: float
 
     def honest(self, number: np.ndarray) -> np.ndarray:
@@ -111,7 +111,7 @@ class Fitting:
         return found
 
     def mean(self, folds: "FittedFolds", rows: np.ndarray) -> np.ndarray:
-        """Mean over the models of their predictions for any rows of the table, tempered."""
+        """Mean prediction of the models for any rows of the table, at the temperature."""
         pairs = zip(self.fitted, folds.predicting, strict=True)
         found = np.mean([model.predict(fold.rows.take(rows)) for model, fold in pairs], axis=0)
         return found if found.ndim == 1 else tempered(found, self.temperature)
@@ -119,18 +119,18 @@ class Fitting:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedFolds:
-    """Folds with what is fitted on the rows of each, the same for all models."""
+    """Folds with everything that is fitted per fold and shared by all models."""
 
     plan: Folds
     folds: list[Fold]
     final: Fold | None
-    """All rows, where the folds go forward in time and new rows come after them all."""
+    """A fold of all rows, if the folds are in time order and new rows are later than all of them."""
     truth: np.ndarray
     """Scaled numbers or class indices of ``rows``."""
     weight: np.ndarray | None
-    """How much each of ``rows`` counts."""
+    """Weights of ``rows``."""
     notes: tuple[str, ...] = ()
-    """Copies that would have tied too many rows together."""
+    """Warnings, such as of copies that would have merged too many rows into one group."""
 
     @property
     def rows(self) -> np.ndarray:
@@ -144,16 +144,16 @@ class FittedFolds:
 
     @property
     def count(self) -> int:
-        """How many folds there are."""
+        """Number of folds."""
         return len(self.folds)
 
     @property
     def predicting(self) -> list[Fold]:
-        """Those whose models predict new rows."""
+        """Folds whose models predict new rows."""
         return self.folds if self.final is None else [self.final]
 
     def with_pixels(self, pixels: ImageSource | None) -> "FittedFolds":
-        """The same folds, whose rows have pixels beside their features."""
+        """The same folds, with pixels in addition to features."""
 
         def seen(fold: Fold) -> Fold:
             return replace(fold, rows=replace(fold.rows, pixels=pixels))
@@ -167,47 +167,47 @@ class FittedFolds:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """What watches the training of one network, and where it goes on."""
+    """Callbacks of the training of one network, and the checkpoint to resume from."""
 
     callbacks: Sequence[Callback] = ()
     snapshot: Snapshot | None = None
 
 
 class OutOfTimeError(Exception):
-    """A model took longer than it may."""
+    """A model exceeded its time limit."""
 
 
 @runtime_checkable
 class Keeper(Protocol):
-    """Keeps what was fitted already, so that a run that was stopped need not fit it again."""
+    """Saves fitted models, so that a resumed run does not fit them again."""
 
     def begin(self, folds: Sequence[tuple[Fold, np.ndarray]]) -> None:
-        """Note the folds that are numbered in the other methods, each with the positions of the rows that it judges.
+        """Set the folds, each with the positions of its out-of-fold rows.
 
-        What is kept is used for these rows alone."""
+        Saved models are used only for the same rows."""
 
     def load(self, model: Model, fold: int, layout: Layout) -> FittedModel | None:
-        """What was kept, or None."""
+        """The saved model, or None."""
 
     def watch(self, model: Model, fold: int) -> Watch:
-        """What watches the training of a ``Trainable`` model."""
+        """Callbacks and checkpoint for the training of a ``Trainable`` model."""
 
     def keep(self, model: Model, fold: int, fitted: FittedModel) -> None:
-        """Write down what was fitted."""
+        """Save a fitted model."""
 
 
 def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = False) -> FittedFolds:
-    """Fit what the models share on the rows of each fold of ``data.folds``.
+    """Fit what the models share on the training rows of each fold of ``data.folds``.
 
     Args:
-        data: with features in place of pixels, if it has photos.
-        validation: cut a part out of the fit rows of each fold, for callbacks that choose by it. No network ever sees
-            the rows that its fold predicts.
+        data: with features instead of pixels, if it has photos.
+        validation: hold out validation rows from the training rows of each fold, for callbacks that choose by them.
+            No network ever sees the out-of-fold rows of its fold.
     """
     plan, photos = data.folds(count, seed=seed), photo_means(data)
     notes = data.ties.joined(plan.rows, share=1 / count).notes
     if plan.times is None and plan.count < count:
-        notes += (f"the rows are of {plan.count} groups, so that there are {plan.count} folds and not {count}",)
+        notes += (f"there are only {plan.count} groups of rows, so {plan.count} folds are used instead of {count}",)
 
     def fitted(place: int) -> Fold:
         fit_rows = plan.rows if place == plan.count else plan.fit[place]
@@ -227,7 +227,7 @@ def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = Fals
 
 
 def photo_means(data: MixedData, rows: np.ndarray | None = None) -> PhotoMeans:
-    """What the photos of some rows look like, by default of all, if there are features."""
+    """Mean photo features of some rows, by default of all; empty without features."""
     chosen = np.arange(len(data.table)) if rows is None else rows
     slots = None if data.photos is None else data.photos.slots[chosen]
     return mean_features(len(chosen), slots, None if data.photos is None else data.photos.features)
@@ -242,13 +242,12 @@ def make_fold(
     unit: np.ndarray | None = None,
     network_rows: tuple[np.ndarray, ...] | None = None,
 ) -> Fold:
-    """Fit all that the models of one fold share on the rows to fit on.
+    """Fit everything that the models of one fold share on its training rows.
 
     Args:
-        photos: those of all rows.
-        unit: of each of the rows to fit on; by default each is one.
-        network_rows: of the rows to fit on, those that networks train on and those that they are validated on; by
-            default all and none.
+        photos: of all rows.
+        unit: of each training row; by default each row is a unit.
+        network_rows: training and validation rows of networks, among the rows to fit on; by default all and none.
     """
     weight = None if data.arrays.weight is None else data.arrays.weight.numpy()[fit_rows]
     fitted_on = data.table.select(fit_rows)
@@ -289,14 +288,14 @@ def cross_fit(
     begin_at: Fitting | None = None,
     seconds: float | None = None,
 ) -> Fitting:
-    """Fit a model on every fold, and let it predict the rows that it did not see.
+    """Fit a model on every fold and predict the out-of-fold rows.
 
     Args:
-        begin_at: what was fitted on the same folds, where the training of a ``Trainable`` one begins.
-        seconds: after which no further fold is begun.
+        begin_at: a model fitted on the same folds, as the starting point of a ``Trainable`` model.
+        seconds: time limit after which no further fold is started.
     Raises:
-        OutOfTimeError: the time was over before the last fold.
-        ConfigError: it gives something else than predictions.
+        OutOfTimeError: the time limit was reached before the last fold.
+        ConfigError: the model does not return valid predictions.
         Diverged: its predictions are not finite.
     """
     started = time.perf_counter()
@@ -306,7 +305,7 @@ def cross_fit(
 
     def fitted_on(place: int, fold: Fold) -> FittedModel:
         if seconds is not None and time.perf_counter() - started > seconds:
-            raise OutOfTimeError(f"the time was over after {place} of {folds.count} folds")
+            raise OutOfTimeError(f"the time limit was reached after {place} of {folds.count} folds")
         found = None if keeper is None else keeper.load(model, place, fold.rows.layout)
         if found is not None:
             return found
@@ -316,8 +315,8 @@ def cross_fit(
             start = None if begin_at is None else begin_at.fitted_on_fold[place]
             ready = ready.ready(start, watch.callbacks, watch.snapshot)
         found = fit_model(ready, fold)
-        # What is read again may have another layout in memory, and with it other last bits of its predictions:
-        # a run that goes on must not differ from one that was never stopped.
+        # A loaded model may have another memory layout, which changes the last bits of its predictions. Loading it here
+        # too makes a resumed run identical to an uninterrupted one.
         arrays, config = found.state()
         arrays = {name: np.array(values, order="C") for name, values in arrays.items()}
         found = model.load(arrays, config, fold.rows.layout)
@@ -338,8 +337,8 @@ def cross_fit(
     if folds.final is not None:
         each.append(fitted_on(folds.count, folds.final))
     temperatures, temperature = np.ones(folds.count), 1.0
-    if predictions.ndim == 2 and model.sees:  # frequencies of classes, by what sees nothing, are to stay just that
-        # A network may know much and be far too sure of it, which would keep it out of every blend of probabilities.
+    if predictions.ndim == 2 and model.sees:  # the class frequencies of a constant stay unchanged
+        # An accurate but overconfident network would otherwise get no share in a blend of probabilities.
         temperatures = np.array([_temperature(folds, predictions, mask) for mask in folds.plan.learns_from])
         temperature = _temperature(folds, predictions, folds.number >= 0)
     return Fitting(
@@ -354,7 +353,7 @@ def cross_fit(
 
 
 def _temperature(folds: FittedFolds, predictions: np.ndarray, rows: np.ndarray) -> float:
-    """That of the least log-loss on some rows; 1 where there are none."""
+    """The temperature with the lowest log loss on some rows; 1 without rows."""
     if not rows.any():
         return 1.0
     weight = None if folds.weight is None else folds.weight[rows]
@@ -362,16 +361,18 @@ def _temperature(folds: FittedFolds, predictions: np.ndarray, rows: np.ndarray) 
 
 
 def fit_model(model: Model, fold: Fold) -> FittedModel:
-    """Fit a model on the rows of a fold."""
+    """Fit a model on the training rows of a fold."""
     return model.fit(fold.training, fold.truth, fold.weight, fold.seed)
 
 
 def _check_predictions(model: Model, values: np.ndarray, rows: int, classes: int) -> None:
-    """Whether a model gives what it should, as one of a user may not."""
+    """Check the predictions of a model, which may be a user's."""
     expected = (rows, classes) if classes else (rows,)
     if values.shape != expected:
-        raise ConfigError(f"The model {model.name!r} predicts an array of shape {values.shape} in place of {expected}.")
+        raise ConfigError(
+            f"The model {model.name!r} returns predictions of shape {values.shape} instead of {expected}."
+        )
     if not np.isfinite(values).all():
         raise Diverged("a prediction is not finite")
     if classes and (values.min() < 0 or np.abs(values.sum(axis=1) - 1).max() > _ROUNDING):
-        raise ConfigError(f"The model {model.name!r} predicts probabilities below 0, or that do not sum to 1.")
+        raise ConfigError(f"The model {model.name!r} returns probabilities that are negative or do not sum to 1.")

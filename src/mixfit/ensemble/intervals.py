@@ -1,17 +1,17 @@
-"""How sure a prediction is: conformal intervals for numbers, calibrated probabilities and sets for classes.
+"""Uncertainty of predictions: conformal intervals of numbers, calibrated probabilities and prediction sets of classes.
 
-All comes from out-of-fold predictions, each made by models that did not see the row. The interval of a row is its
-prediction plus or minus a quantile of the scaled errors, times the spread that is expected of such rows (normalised
-conformal prediction, Lei et al. 2018, arXiv:1604.04173; over folds as in Barber et al. 2021, arXiv:1905.02928). The
-spread comes from a ridge regression that never leaves the range of its own fitted values; it is the same for all rows
-where that is not worse out of fold. Where rows suffice, each fifth of the predictions has a quantile of its own
-(Mondrian conformal prediction, Vovk et al. 2003; by predicted value as in Boström and Johansson 2020), and so have rows
-without a photo. A set holds the classes whose probability is high enough that the true class is among them as often as
-asked (Sadinle et al. 2019, arXiv:1609.00451). The stored scores are numbers; levels are chosen when predicting.
+Everything is learnt from out-of-fold predictions. The interval of a row is its prediction plus or minus a quantile of
+the scaled errors, times the expected spread of the row (normalised conformal prediction, Lei et al. 2018,
+arXiv:1604.04173; over folds as in Barber et al. 2021, arXiv:1905.02928). The spread comes from a ridge regression
+clipped to the range of its fitted values, or is constant if that is not worse out of fold. With enough rows, each
+fifth of the predictions has its own quantile (Mondrian conformal prediction, Vovk et al. 2003; by predicted value as
+in Boström and Johansson 2020), and so have rows without a photo. A prediction set contains the classes with a
+probability above a threshold calibrated to the coverage (Sadinle et al. 2019, arXiv:1609.00451). Scores are stored;
+the level is chosen at prediction time.
 
-Weights are importances, not frequencies: a common factor of all weights changes nothing, and a row of weight 2 is one
-row that counts twice in every mean and share, not two rows. How many rows a quantile comes from, and so which levels it
-can tell, is their effective number (sum of weights)² / (sum of squared weights), of equal weights their number."""
+Weights are importance weights, not frequencies: a common factor changes nothing, and a row of weight 2 counts twice in
+means and shares, but is not two rows. The sample size of a quantile, which limits the possible levels, is the effective
+one, (sum of weights)² / (sum of squared weights)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,13 +33,13 @@ from mixfit.weighted import weighted_median, weighted_quantile
 
 _MOST_SCORES = 2_000
 _LEAST_PER_FIFTH = 100
-"""Rows of a fifth of the predictions, below which its own quantile would be too noisy."""
+"""Fewest rows per fifth of the predictions for separate quantiles."""
 _FEWEST_FITTED = 10
-"""Rows that a regression of spreads needs."""
+"""Fewest rows for a regression of the spread."""
 _SMALL_ERROR = 0.03
-"""Of the median error: below it, an error's logarithm says nothing."""
+"""Share of the median error below which logarithms of errors are not informative."""
 _STRENGTHS = np.logspace(-4, 1, 11)
-"""Of the ridge regression, beside correlations of its columns."""
+"""Penalties of the ridge regression on standardised columns."""
 _GATE_LEVELS = (0.8, 0.9, 0.95)
 _ROUNDING = 1e-9
 _LEAST_PROBABILITY = 1e-6
@@ -49,18 +49,18 @@ _TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(5.0), 81))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What calibration rows say of how far off predictions are: the distribution of their scores."""
+    """The distribution of the nonconformity scores of calibration rows."""
 
     values: Float[np.ndarray, " scores"]
-    """Sorted; thinned to quantiles where there are very many."""
+    """Sorted; thinned to quantiles if there are very many."""
     shares: Float[np.ndarray, " scores"]
-    """Share of the weight of all rows that is at most at each value; the last is 1."""
+    """Cumulative share of the weights at each value; the last is 1."""
     rows: float
-    """Effective number of the rows that they come from, see the module."""
+    """Effective number of rows, see the module."""
 
     @classmethod
     def of(cls, scores: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"] | None = None) -> "Scores":
-        """Those of some rows, perhaps of none.
+        """Build from the scores of some rows, possibly none.
 
         Args:
             weight: importances, above 0.
@@ -77,59 +77,59 @@ class Scores:
         return cls(values=values, shares=shares, rows=float(np.round(weight.sum() ** 2 / (weight**2).sum(), 6)))
 
     def suffice(self, level: float) -> bool:
-        """Whether so many rows can tell the score that ``level`` of new rows do not exceed."""
+        """Whether there are enough rows for the quantile at ``level``."""
         return level * (self.rows + 1) <= self.rows + _ROUNDING
 
     def quantile(self, level: float) -> float:
-        """The score that ``level`` of new rows do not exceed.
+        """The conformal quantile at ``level``.
 
         Raises:
-            ConfigError: the level is no share, or there are too few rows for it.
+            ConfigError: the level is not in (0, 1), or there are too few rows for it.
         """
         check_level(level)
         if not self.suffice(level):
             raise ConfigError(
-                f"{int(self.rows)} rows out of fold are too few for intervals at {level}, which need "
-                f"{ceil(level / (1 - level) - _ROUNDING)}: ask for at most {self.rows / (self.rows + 1):.4f}."
+                f"{int(self.rows)} calibration rows are too few for intervals at level {level}, which need "
+                f"{ceil(level / (1 - level) - _ROUNDING)}: use a level of at most {self.rows / (self.rows + 1):.4f}."
             )
         share = min(level * (self.rows + 1) / self.rows, 1.0)
         return float(self.values[np.searchsorted(self.shares, share - _ROUNDING)])
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """Everything, under names that begin so."""
+        """All arrays, with a prefix to their names."""
         found = {"values": self.values, "shares": self.shares, "rows": np.array([self.rows], dtype=np.float64)}
         return {f"{prefix}.{name}": values for name, values in found.items()}
 
     @classmethod
     def read(cls, arrays: dict[str, np.ndarray], prefix: str) -> "Scores":
-        """Read what ``arrays`` gave.
+        """Read the output of ``arrays``.
 
         Raises:
-            DataError: it is something else.
+            DataError: the arrays are invalid.
         """
         values = saved_array(arrays, f"{prefix}.values", None, low=0)
         shares = saved_array(arrays, f"{prefix}.shares", len(values), low=0, high=1)
         rows = saved_number(arrays, f"{prefix}.rows")
         if rows < 0 or (np.diff(values) < 0).any() or (np.diff(shares) < 0).any():
-            raise DataError(f"{prefix} are not the scores of rows")
+            raise DataError(f"{prefix} are not valid scores")
         if bool(len(values)) != bool(rows) or (len(values) and shares[-1] != 1):
-            raise DataError(f"{prefix} are not all scores of their rows")
+            raise DataError(f"{prefix} are incomplete scores")
         return cls(values=values, shares=shares, rows=rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """What error is expected of a row, up to a factor that all rows share."""
+    """Expected absolute error of a row, up to a common factor."""
 
     knots: Float[np.ndarray, "3 columns"]
-    """Of the numbers of the table and, last, of the prediction."""
+    """Knots of the numbers of the table and, last, of the prediction."""
     model: LinearModel
-    """The logarithm of the absolute error."""
+    """Predicts the logarithm of the absolute error."""
     low: float
     high: float
-    """Ends of the range that the model's values had on the rows that it was fitted on: it never leaves it."""
+    """Range of the model's fitted values; predictions are clipped to it."""
     table: bool
-    """Whether it sees the columns of the table, or the prediction and "has a photo" alone."""
+    """Whether it uses the columns of the table, or only the prediction and "has a photo"."""
 
     def predict(
         self, encoded: EncodedRows, encoder: RowEncoder, predictions: Float[np.ndarray, " rows"]
@@ -141,22 +141,22 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberUncertainty:
-    """Intervals of scaled numbers."""
+    """Prediction intervals of scaled numbers."""
 
     encoder: RowEncoder
     spread: Spread | None
-    """None: the same for every row."""
+    """None for a constant spread."""
     scores: Scores
-    """Of errors, each divided by its expected spread."""
+    """Scores: absolute errors divided by the expected spread."""
     without_photo: Scores
-    """Of those rows alone, which have quantiles of their own where they suffice; of none where no row has a photo."""
+    """Scores of rows without a photo, used for them if there are enough; empty if no row has a photo."""
     edges: Float[np.ndarray, " edges"]
-    """Between the parts of the rows by predicted value; none where rows do not suffice for parts."""
+    """Edges between the parts by predicted value; empty if there are too few rows for parts."""
     by_prediction: tuple[Scores, ...]
-    """Of each part, lowest predictions first, one more than edges; none where there are no parts."""
+    """Scores of each part, lowest predictions first, one more than edges; empty without parts."""
 
     def calibrated(self, scaled: np.ndarray) -> np.ndarray:
-        """Numbers are what they are."""
+        """Numbers are not changed."""
         return scaled
 
     def interval(
@@ -165,10 +165,10 @@ class NumberUncertainty:
         """Lower and upper end in the scale of the target.
 
         Args:
-            encoded: the rows by ``encoder``.
-            level: share of rows whose true number lies between the ends, in (0, 1).
+            encoded: the rows encoded by ``encoder``.
+            level: coverage, in (0, 1).
         Raises:
-            ConfigError: the level is no share, or there are too few calibration rows for it.
+            ConfigError: the level is not in (0, 1), or there are too few calibration rows for it.
         """
         half = np.full(len(scaled), self.scores.quantile(level))
         part = np.searchsorted(self.edges, scaled)
@@ -182,7 +182,7 @@ class NumberUncertainty:
         return scaled - half, scaled + half
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All of its numbers but those of ``describe``."""
+        """All arrays; ``describe`` has the rest."""
         found = {"edges": self.edges, **self.scores.arrays("scores"), **self.without_photo.arrays("without_photo")}
         for place, scores in enumerate(self.by_prediction):
             found |= scores.arrays(f"part{place}")
@@ -199,29 +199,29 @@ class NumberUncertainty:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassUncertainty:
-    """Calibrated probabilities, and sets of classes."""
+    """Calibrated probabilities, and prediction sets."""
 
     temperature: float
-    """Above 1: the blend was too sure; below 1: it was not sure enough."""
+    """Above 1: the blend was overconfident; below 1: underconfident."""
     scores: Scores
-    """Of 1 minus the calibrated probability of the true class."""
+    """Scores: 1 minus the calibrated probability of the true class."""
 
     def calibrated(self, probabilities: Float[np.ndarray, "rows classes"]) -> Float[np.ndarray, "rows classes"]:
         """Probabilities after temperature scaling (Guo et al. 2017, arXiv:1706.04599)."""
         return tempered(probabilities, self.temperature)
 
     def sets(self, calibrated: Float[np.ndarray, "rows classes"], level: float) -> Bool[np.ndarray, "rows classes"]:
-        """Which classes are in the set of each row; the most probable one always is.
+        """The prediction set of each row, which always contains the most probable class.
 
         Raises:
-            ConfigError: the level is no share, or there are too few calibration rows for it.
+            ConfigError: the level is not in (0, 1), or there are too few calibration rows for it.
         """
         inside = 1 - calibrated <= self.scores.quantile(level)
         inside[np.arange(len(calibrated)), calibrated.argmax(1)] = True
         return inside
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All of its numbers but those of ``describe``."""
+        """All arrays; ``describe`` has the rest."""
         return self.scores.arrays("scores")
 
     def describe(self) -> dict[str, Any]:
@@ -242,15 +242,15 @@ def number_uncertainty(
     *,
     others: Sequence[Bool[np.ndarray, " rows"]] | None = None,
 ) -> NumberUncertainty:
-    """Learn from out-of-fold predictions how large errors are, and of which rows.
+    """Learn prediction intervals from out-of-fold predictions.
 
     Args:
         truth, predictions: in the scale of the target.
-        encoded: the same rows by ``encoder``.
-        fold: of each row; the spread of a row is judged by a regression on the other folds.
+        encoded: the same rows encoded by ``encoder``.
+        fold: of each row; the spread of a row is predicted by a regression on the other folds.
         weight: importances of the rows, at least 0; a row of weight 0 counts for nothing.
         others: by fold, the rows that the spread of its rows may be fitted on; by default those of all other folds. A
-            fold without such rows, as the first one in time, is judged by a spread that is the same for all its rows.
+            fold without such rows, as the first one in time, gets a constant spread.
     """
     predictions = predictions.astype(np.float64)
     errors = np.abs(truth.astype(np.float64) - predictions)
@@ -287,11 +287,11 @@ def class_uncertainty(
     *,
     calibrated: Float[np.ndarray, "rows classes"] | None = None,
 ) -> ClassUncertainty:
-    """Find the temperature with the least log-loss, and how probable true classes are.
+    """Find the temperature with the lowest log loss, and the scores of the true classes.
 
     Args:
-        calibrated: the probabilities at temperatures that do not know the row, for the scores; by default at the
-            temperature that is found.
+        calibrated: the probabilities at cross-fitted temperatures, for the scores; by default at the temperature
+            that is found.
         weight: importances of the rows, at least 0; a row of weight 0 counts for nothing.
     """
     if weight is not None:
@@ -305,7 +305,7 @@ def class_uncertainty(
 
 
 def tempered(probabilities: Float[np.ndarray, "rows classes"], temperature: float) -> Float[np.ndarray, "rows classes"]:
-    """Probabilities whose logarithms are divided by the temperature: above 1 they become less sure."""
+    """Temperature scaling: divide log probabilities by the temperature; above 1 they become less confident."""
     return softmax(np.log(np.maximum(probabilities, 1e-12)) / temperature, axis=1)
 
 
@@ -314,7 +314,7 @@ def best_temperature(
     probabilities: Float[np.ndarray, "rows classes"],
     weight: np.ndarray | None = None,
 ) -> float:
-    """The temperature with the least log-loss, a mean by weight."""
+    """The temperature with the lowest weighted mean log loss."""
 
     def loss(place: int) -> float:
         chosen = tempered(probabilities, float(_TEMPERATURES[place]))[np.arange(len(truth)), truth]
@@ -328,16 +328,16 @@ def best_temperature(
 def uncertainty_from_dict(
     description: dict[str, Any], arrays: dict[str, np.ndarray], kinds: tuple[Kind, ...] = KINDS
 ) -> Uncertainty:
-    """Read what ``describe`` and ``arrays`` gave.
+    """Read the output of ``describe`` and ``arrays``.
 
     Args:
-        kinds: what columns can be.
+        kinds: known kinds of columns.
 
     Raises:
-        DataError: it is something else.
+        DataError: the content is invalid.
     """
     if "scores" in arrays:
-        raise DataError("its intervals are of an older kind, which could be useless")
+        raise DataError("its intervals are of an older, unreliable kind")
     said: _Saved = from_plain(_Saved, description, "the uncertainty", finite=True)
     scores = Scores.read(arrays, "scores")
     if not len(scores.values):
@@ -361,7 +361,7 @@ def uncertainty_from_dict(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SavedSpread:
-    """What ``describe`` gives of a spread."""
+    """The output of ``describe`` for a spread."""
 
     low: Annotated[float, Within(-700, 700)]
     high: Annotated[float, Within(-700, 700)]
@@ -370,7 +370,7 @@ class _SavedSpread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Saved:
-    """What ``describe`` gives."""
+    """The output of ``describe``."""
 
     kind: Literal["number", "class"]
     temperature: Annotated[float, Within(0.01, 100)] = 1.0
@@ -386,12 +386,12 @@ def _read_spread(said: _SavedSpread, arrays: dict[str, np.ndarray], encoder: Row
         or said.low > said.high
         or len(model.weights) != _spread_width(encoder, len(knots), table=said.table)
     ):
-        raise DataError("the spread of the intervals is not that of their columns")
+        raise DataError("the spread of the intervals does not match their columns")
     return Spread(knots=knots, model=model, low=said.low, high=said.high, table=said.table)
 
 
 def check_level(level: float) -> None:
-    """Refuse a level that is no share.
+    """Refuse a level outside (0, 1).
 
     Raises:
         ConfigError: it is not between 0 and 1.
@@ -412,11 +412,11 @@ def _best_spread(
     fitting: dict[int, np.ndarray],
     weight: np.ndarray,
 ) -> tuple[Spread | None, np.ndarray]:
-    """The spread that is best out of fold, and what it expects of each row, fitted without the row's fold.
+    """The spread that is best out of fold, and its out-of-fold predictions for each row.
 
-    Expected spreads are judged by the log-likelihood of Laplace's distribution, a proper score of the distribution of
-    errors, which is less noisy than that of one interval. The best one must beat a constant spread by more than a
-    standard error of the difference, and have the lower mean interval score too."""
+    Spreads are compared by the log-likelihood of the Laplace distribution, a proper score of the distribution of
+    errors that is less noisy than the score of one interval. The best spread must beat a constant one by more than one
+    standard error of the difference, and have a lower mean interval score too."""
     constant = np.ones(len(errors))
     logs = np.log(np.maximum(errors + _SMALL_ERROR * weighted_median(errors, weight), 1e-12))
     knots = find_knots(np.column_stack([encoded.numeric, predictions]).astype(np.float32), weight)
@@ -446,9 +446,9 @@ def _best_spread(
 def _expected(
     columns: np.ndarray, logs: np.ndarray, fold: np.ndarray, fitting: dict[int, np.ndarray], weight: np.ndarray
 ) -> np.ndarray:
-    """Logarithms of expected errors, each row's by a regression without its fold, ``(rows, strengths)``.
+    """Out-of-fold logarithms of expected errors, ``(rows, strengths)``.
 
-    No strengths where there is no fold with enough other rows; a fold without them gets the mean of the others."""
+    No strengths if no fold has enough other rows; a fold without enough gets the mean of the others."""
     found = np.full((len(logs), len(_STRENGTHS)), np.nan)
     for number, usable in fitting.items():
         if usable.sum() >= _FEWEST_FITTED:
@@ -464,16 +464,16 @@ def _expected(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RidgePath:
-    """Ridge regressions of several strengths on standardised columns, none of which leaves its range."""
+    """Ridge regressions of several strengths on standardised columns, clipped to their fitted range."""
 
     weights: Float[np.ndarray, "columns strengths"]
     bias: Float[np.ndarray, " strengths"]
     bounds: Float[np.ndarray, "2 strengths"]
-    """Least and greatest value on the rows it was fitted on."""
+    """Minimum and maximum of the fitted values."""
 
     @classmethod
     def fit(cls, columns: np.ndarray, logs: np.ndarray, weight: np.ndarray) -> "_RidgePath":
-        """On rows of a weight above 0."""
+        """Fit on rows of a weight above 0."""
         weight = weight / weight.sum()
         middle, level = weight @ columns, weight @ logs
         scale = np.sqrt(weight @ (columns - middle) ** 2)
@@ -497,13 +497,13 @@ class _RidgePath:
 
 
 def _laplace_losses(errors: np.ndarray, spreads: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Minus log-likelihoods of Laplace's distribution whose scale is the best multiple of the spread."""
+    """Negative log-likelihoods of a Laplace distribution whose scale is the best multiple of the spread."""
     factor = max(float(weight @ (errors / spreads)), 1e-12)
     return np.log(factor * spreads) + errors / (factor * spreads)
 
 
 def _interval_score(errors: np.ndarray, spreads: np.ndarray, weight: np.ndarray) -> float:
-    """Mean over levels of the interval score of intervals of these spreads (Gneiting and Raftery 2007)."""
+    """Mean interval score over levels (Gneiting and Raftery 2007)."""
     scores, total = Scores.of(errors / spreads, weight), 0.0
     for level in _GATE_LEVELS:
         half = (scores.quantile(level) if scores.suffice(level) else scores.values[-1]) * spreads
@@ -512,14 +512,14 @@ def _interval_score(errors: np.ndarray, spreads: np.ndarray, weight: np.ndarray)
 
 
 def _spread_width(encoder: RowEncoder, knots: int, *, table: bool) -> int:
-    """How many columns ``_spread_columns`` gives."""
+    """Number of columns of ``_spread_columns``."""
     return 2 + knots + design_width(encoder.numeric, encoder.cardinalities, knots, None, table=table)
 
 
 def _spread_columns(
     encoded: EncodedRows, encoder: RowEncoder, knots: np.ndarray, predictions: np.ndarray, *, table: bool
 ) -> Float[np.ndarray, "rows columns"]:
-    """The prediction, what it exceeds its knots by, "has a photo", and perhaps the columns of the table."""
+    """The prediction, its excess over its knots, "has a photo", and optionally the columns of the table."""
     own = predictions[:, None].astype(np.float64)
     parts = [own, np.maximum(own - knots[:, -1], 0), encoded.seen[:, None].astype(np.float64)]
     if table:

@@ -1,7 +1,7 @@
-"""Whether photos are used, and whether it may be said that they help: the one rule for both.
+"""The rule that decides whether photos are used, and whether they are claimed to help.
 
 In: the out-of-fold losses of two blends of the same models, without and with photos. Out: ``PhotoRule``, which
-terminal, report and model card read, and its sentence. Knows nothing of models, tables or metrics."""
+terminal, report and model card show."""
 
 import math
 from dataclasses import dataclass
@@ -11,42 +11,42 @@ from jaxtyping import Float, Int64
 from scipy.special import stdtr, stdtrit
 
 LEVEL = 0.05
-"""Of the one-sided test: how often chance alone may look as if photos helped."""
+"""Level of the one-sided test: the rate of false claims that photos help."""
 LEAST_GAIN = 0.08
-"""Share of the mean loss that photos must save to be said to help: 8 % of the squared error are 4 % of the RMSE.
-On 200 to 600 rows twice as much is told from noise four times out of five (``benchmarks/study_photo_claims.py``)."""
+"""Smallest relative reduction of the mean loss for a claim: 8 % of the squared error are 4 % of the RMSE.
+On 200 to 600 rows, twice as much is detected with a power of 80 % (``benchmarks/study_photo_claims.py``)."""
 _LEAST_USED = 0.001
-"""Less than this is shown as 0.0 %, and is not worth the photos of every row to be predicted."""
+"""Smallest relative reduction for using photos; less is shown as 0.0 % and does not justify their cost."""
 _FEWEST_GROUPS = 10
-"""Fewer tell nothing of their own spread."""
+"""Fewest groups for a test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotoRule:
-    """What out-of-fold losses tell of photos. All gains are relative to the mean loss without photos."""
+    """The decision about photos from out-of-fold losses. All gains are relative to the mean loss without photos."""
 
     claim: bool
-    """The photos help: more than chance explains, and enough to be worth having."""
+    """Whether the photos help: the gain is significant and large enough."""
     use: bool
-    """The blend with photos predicts. Milder than a claim: more than one standard error over rows is enough."""
+    """Whether the blend with photos is used. This needs less than a claim: a gain of one standard error over rows."""
     gain: float
-    """Share of the mean loss that is saved with photos; below 0 they cost."""
+    """Relative reduction of the mean loss with photos; negative if the loss rises."""
     error: float
-    """Standard error of ``gain`` over groups, corrected for the overlap of the rows that the folds were fitted on."""
+    """Standard error of ``gain`` over groups, corrected for the overlap of the folds' training rows."""
     p_value: float
-    """One-sided, that photos do not help; 1 where it cannot be told."""
+    """One-sided p-value of no gain; 1 if it cannot be computed."""
     least: float
-    """Lower end of the one-sided 95 % interval of ``gain``; nan where so few groups have none."""
+    """Lower end of the one-sided 95 % interval of ``gain``; nan with too few groups."""
     rows: int
-    """Rows that were judged out of fold."""
+    """Number of out-of-fold rows."""
     groups: int
-    """Groups that these rows form: as many as rows where each counts for itself."""
+    """Number of groups of these rows; equal to ``rows`` without groups."""
     columns: bool
-    """Whether there are table columns, which the gain is relative to; otherwise it is relative to a constant."""
+    """Whether the gain is relative to models of table columns; otherwise it is relative to a constant."""
 
     @property
     def why(self) -> str:
-        """The decision and what it stands on, in one or two sentences."""
+        """The decision and its reason in one or two sentences."""
         return _why(self)
 
 
@@ -60,23 +60,24 @@ def judge_photos(
     fit_rows: Int64[np.ndarray, " folds"] | None = None,
     columns: bool = True,
 ) -> PhotoRule:
-    """Decide by the losses of the same rows without photos, ``before``, and with them, ``after``.
+    """Decide by the losses of the same rows without photos, ``before``, and with photos, ``after``.
 
-    The mean difference has a standard error over groups. Errors of folds whose models were fitted on nearly the same
-    rows are alike, so the variance is multiplied by 1 plus the sum over folds of judged rows to rows fitted on: in
-    k equal folds by 1 + k / (k - 1), as in Nadeau and Bengio (2003, Machine Learning 52, 239-281), whose variance of a
-    mean over k folds, 1 / k + judged / fitted rows, it is. NOTE[DIFF]: theirs varies between folds; ours within, over
-    groups, of which there are many more than the 5 or 10 folds. Compared with Student's t.
+    The standard error of the mean difference is over groups. Models of different folds share most training rows, so
+    their errors are correlated, and the variance is multiplied by 1 plus the sum over folds of the ratio of test rows
+    to training rows: for k equal folds by 1 + k / (k - 1), as in Nadeau and Bengio (2003, Machine Learning 52,
+    239-281), whose variance of a mean over k folds is 1 / k + test / training rows. NOTE[DIFF]: theirs is the variance
+    between folds; ours is within folds over groups, of which there are many more than the 5 or 10 folds. The test
+    uses Student's t.
 
     Args:
-        before, after: squared errors or log-losses, each of a model that did not see the row or another of its group.
-        fold: number of the fold in which each row was judged, counted from 0.
-        group: rows with the same number count as one, as copies of each other do; in one fold or in several.
-        weight: how much each row counts, at least 0; rows of weight 0 do not.
-        fit_rows: how many rows the models of each fold were fitted on; by default all rows of other folds.
-        columns: whether ``before`` comes from models of table columns, and not from a constant.
+        before, after: out-of-fold squared errors or log losses; a row's group is never among the training rows.
+        fold: number of the fold of each row, from 0.
+        group: rows with the same number form one unit, such as copies; in one fold or in several.
+        weight: of each row, at least 0; rows of weight 0 are ignored.
+        fit_rows: number of training rows of each fold; by default all rows of other folds.
+        columns: whether ``before`` comes from models of table columns, not from a constant.
     Raises:
-        ValueError: ``fit_rows`` lacks a fold.
+        ValueError: ``fit_rows`` has too few folds.
     """
     counts = np.ones(len(before)) if weight is None else np.asarray(weight, dtype=np.float64)
     kept = counts > 0
@@ -107,7 +108,7 @@ def judge_photos(
 
 
 def _overlap(fold: np.ndarray, fit_rows: np.ndarray | None) -> float:
-    """Judged rows over rows fitted on, summed over folds."""
+    """Ratio of test rows to training rows, summed over folds."""
     judged = np.bincount(fold)
     fitted = len(fold) - judged if fit_rows is None else np.asarray(fit_rows)
     if len(fitted) < len(judged):
@@ -116,7 +117,7 @@ def _overlap(fold: np.ndarray, fit_rows: np.ndarray | None) -> float:
 
 
 def _independent(number: np.ndarray, counts: np.ndarray) -> float:
-    """How many groups of equal weight tell as much as these (Kish 1965)."""
+    """Effective number of groups (Kish 1965)."""
     each = np.bincount(number, weights=counts)
     return float(each.sum() ** 2 / (each**2).sum())
 
@@ -126,7 +127,7 @@ def _test(gain: float, error: float, groups: float) -> tuple[float, float]:
     if groups < _FEWEST_GROUPS:
         return 1.0, math.nan
     least = gain - float(stdtrit(groups - 1, 1 - LEVEL)) * error
-    if error == 0:  # not even rounding differs
+    if error == 0:  # all differences are equal
         return (0.0 if gain > 0 else 1.0), least
     return float(stdtr(groups - 1, -gain / error)), least
 
@@ -142,13 +143,13 @@ def _why(rule: PhotoRule) -> str:
     if rule.claim:
         return f"The photos help: they lower {by} ({test}; {needed}). {apart}"
     if math.isnan(rule.least):
-        doubt = f"so few {'rows' if alone else 'groups'} cannot be told from noise ({on})"
+        doubt = f"there are too few {'rows' if alone else 'groups'} for a test ({on})"
     elif rule.p_value > LEVEL:
-        doubt = f"that is within noise ({test})"
+        doubt = f"this is within noise ({test})"
     else:
         doubt = f"{needed} ({test})"
     if rule.columns and rule.use:
-        return f"The photos are used because they lowered {by}, but {doubt}: no claim that they help. {apart}"
+        return f"The photos are used because they lowered {by}, but {doubt}, so they are not claimed to help. {apart}"
     if abs(rule.gain) < _LEAST_USED:
         found = f"they hardly change the out-of-fold loss relative to {than} ({on})"
     elif rule.gain < 0:
@@ -156,7 +157,7 @@ def _why(rule: PhotoRule) -> str:
     else:
         found = f"they lower {by}, but {doubt}"
     if rule.use:
-        return f"There are no table columns, so the photos alone predict: {found}. No claim that they help."
+        return f"The model uses only the photos, as there are no table columns: {found}. They are not claimed to help."
     return f"The photos are not used: {found}."
 
 

@@ -1,1 +1,1 @@
-"""How good a model is, and compared with what."""
+"""Scores of models, comparisons and explanations."""

@@ -1,13 +1,12 @@
-"""Baselines on the same rows: what a prediction costs nothing, and what the table alone gives.
+"""Baselines on the same rows: a constant, and boosted trees on the table.
 
-Both are fitted on the training rows and give predictions in the unit of the target, as the network does.
+Both are fitted on the training rows and predict in the unit of the target, as the network does.
 
-A constant is the best one for the metric that it is judged by: what no model may be worse than. Predicted is the
-weighted median where MAE or MAPE judge (that of MAPE would be a median weighted by 1/|truth|, a low value that depends
-on the smallest truths), the weighted mean where RMSE or R² do, for the R² of the logarithm the mean of the logarithms,
-and the weighted frequencies of classes. So it is everywhere: in the scores of one network and of a preset, in the
-verdict, which is by the headline metric, and in the leaderboard of a preset, whose loss is the squared error on the
-scale that is fitted, or the log loss: its constant is the mean on that scale, or the frequencies."""
+The constant is optimal for each metric: the weighted median for MAE and MAPE (the optimum of MAPE would be a median
+weighted by 1/|truth|, a low value that depends on the smallest truths), the weighted mean for RMSE and R², the mean of
+the logarithms for the R² of the logarithm, and the weighted class frequencies. This holds for the scores of networks
+and presets, for the verdict, which uses the headline metric, and for the leaderboard of a preset, whose loss is the
+squared error on the fitted scale, or the log loss: its constant is the mean on that scale, or the frequencies."""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from mixfit.weighted import weighted_mean, weighted_median
 
 CONSTANT = "constant"
 BOOSTED_TREES = "boosted trees, table only"
-# HistGradientBoosting takes a column as categorical only up to this many levels.
+# HistGradientBoosting supports categorical columns of up to this many levels.
 _MOST_LEVELS = 255
 
 
@@ -39,7 +38,7 @@ class Baseline:
     predictions: dict[SplitName, np.ndarray]
     seconds: float
     by_metric: dict[SplitName, dict[str, np.ndarray]] = field(default_factory=dict)
-    """By split and metric, where what is predicted depends on the metric; ``predictions`` is for the headline."""
+    """By split and metric, if predictions depend on the metric; ``predictions`` is for the headline metric."""
 
 
 def constant(data: MixedData) -> Baseline:
@@ -60,7 +59,7 @@ def constant(data: MixedData) -> Baseline:
 def constants_of_folds(
     data: MixedData, number: Int64[np.ndarray, " rows"], fit_rows: Sequence[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """By metric: for each row the best constant of the rows that its fold fits on.
+    """By metric: for each row, the best constant of the training rows of its fold.
 
     Args:
         number: fold that predicts each row.
@@ -74,10 +73,10 @@ def constants_of_folds(
 
 
 def best_constant(data: MixedData, metric: Metric, rows: Int64[np.ndarray, " fitted"]) -> np.ndarray:
-    """What predicts best by a metric of all that is the same for every row.
+    """The constant prediction that is optimal for a metric.
 
     Args:
-        rows: positions of the rows that it is found on, with their weights.
+        rows: positions of the rows to fit on.
     Returns:
         float64 ``(1,)`` in the unit of the target, or ``(1, classes)``.
     """
@@ -89,23 +88,23 @@ def best_constant(data: MixedData, metric: Metric, rows: Int64[np.ndarray, " fit
     if metric in (MAE, MAPE):
         return np.array([weighted_median(truth, weight)])
     if metric is R2_LOG:
-        scaled = data.arrays.target.numpy()[rows]  # where numbers that have no logarithm have a place
+        scaled = data.arrays.target.numpy()[rows]  # defined also for numbers without a logarithm
         return data.target.decode(np.array([weighted_mean(scaled, weight)]))
-    largest = float(np.abs(truth).max()) or 1.0  # a sum of the largest numbers would overflow
+    largest = float(np.abs(truth).max()) or 1.0  # prevents overflow
     return np.array([weighted_mean(truth / largest, weight) * largest])
 
 
 def boosted_trees(data: MixedData, *, seed: int = 0) -> Baseline:
-    """scikit-learn's HistGradientBoosting by default settings but without early stopping, on the table alone.
+    """scikit-learn's HistGradientBoosting on the table, with default settings but without early stopping.
 
-    Weights count in gradients and leaves, not in bins, nor in how many rows a leaf holds at least."""
+    Weights affect gradients and leaf values, but neither bins nor the minimum number of rows per leaf."""
     start = time.perf_counter()
     levels = np.array(data.preprocessor.cardinalities, dtype=np.int64)
     categorical = np.concatenate([np.zeros(data.arrays.numeric.shape[1], dtype=bool), levels <= _MOST_LEVELS])
     settings: dict[str, Any] = {
         "random_state": seed,
         "categorical_features": categorical if categorical.any() else None,
-        # Early stopping gives up a stratified tenth of the rows, which fails for a class with one row.
+        # Early stopping holds out a stratified 10 % of the rows, which fails for a class with one row.
         "early_stopping": False,
     }
     truth, weight = _targets(data, "train"), _weights(data, "train")
@@ -117,7 +116,7 @@ def boosted_trees(data: MixedData, *, seed: int = 0) -> Baseline:
         classifier = HistGradientBoostingClassifier(**settings).fit(_features(data, "train"), truth, weight)
         predictions = {}
         for name in splits:
-            # Classes that the training rows lack have probability 0.
+            # Classes missing from the training rows have probability 0.
             full = np.zeros((len(data.split.of(name)), len(data.target.classes)))
             full[:, classifier.classes_] = _predict(classifier.predict_proba, data, name, len(classifier.classes_))
             predictions[name] = full
@@ -127,12 +126,12 @@ def boosted_trees(data: MixedData, *, seed: int = 0) -> Baseline:
 def _features(data: MixedData, name: SplitName) -> np.ndarray:
     rows = data.split.of(name)
     features = np.concatenate([data.arrays.numeric.numpy()[rows], data.arrays.categorical.numpy()[rows]], axis=1)
-    # A table of photos alone has no column; scikit-learn wants one.
+    # A table with only photos has no columns, but scikit-learn requires one.
     return features if features.shape[1] else np.zeros((len(rows), 1))
 
 
 def _predict(function: Any, data: MixedData, name: SplitName, classes: int | None = None) -> np.ndarray:
-    """scikit-learn refuses to predict no rows at all; an empty split is fine here."""
+    """Predict; unlike scikit-learn, also for an empty split."""
     if not len(data.split.of(name)):
         return np.zeros((0,) if classes is None else (0, classes), dtype=np.float32)
     return np.asarray(function(_features(data, name)), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""How sure a metric is: the percentile bootstrap (Efron 1979) over rows, or over groups where rows belong together."""
+"""Confidence intervals of metrics: the percentile bootstrap (Efron 1979) over rows, or over groups of rows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ class _Sums:
     """A metric as a function of sums over rows."""
 
     terms: Any
-    """What is added up, ``(rows, terms)``: an array, or a sparse matrix."""
+    """The terms to sum, ``(rows, terms)``: an array, or a sparse matrix."""
     finish: Callable[[np.ndarray], np.ndarray]
     """From the sums ``(resamples, terms)`` to the values ``(resamples,)``."""
 
 
 def resampled(metric: Metric, truth: np.ndarray, prediction: np.ndarray) -> Callable[[Counts], Values] | None:
-    """The function from counts to values of a metric, nan where it cannot be computed; None if there is no quick one.
+    """The function from counts to values of a metric, nan if it cannot be computed; None if there is no fast one.
 
     Args:
         truth, prediction: as ``Metric.function`` takes them, at least one row.
@@ -50,7 +50,7 @@ def resampled(metric: Metric, truth: np.ndarray, prediction: np.ndarray) -> Call
         return None
 
     def values(counts: Counts) -> Values:
-        with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is the nan of what cannot be computed
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 gives nan: cannot be computed
             return np.asarray(sums.finish(counts @ sums.terms), dtype=np.float64)
 
     return values
@@ -79,7 +79,7 @@ def _number_sums(metric: Metric, truth: np.ndarray, prediction: np.ndarray) -> _
 
 
 def _r2(truth: np.ndarray, prediction: np.ndarray) -> _Sums:
-    centred = truth - truth.mean()  # its squares then hold all digits that matter
+    centred = truth - truth.mean()  # avoids cancellation in the squares
     terms = np.stack([(prediction - truth) ** 2, centred, centred**2, np.ones(len(truth))], axis=1)
 
     def finish(sums: np.ndarray) -> np.ndarray:
@@ -126,7 +126,7 @@ def _class_sums(metric: Metric, truth: np.ndarray, probabilities: np.ndarray) ->
 
 
 def _area(truth: np.ndarray, probabilities: np.ndarray) -> Callable[[Counts], Values]:
-    """The chance that a row of class 1 has the higher probability than one of class 0; a tie counts half."""
+    """AUC: the probability that a row of class 1 is ranked above one of class 0; ties count half."""
     order = np.argsort(probabilities[:, 1], kind="stable")
     ranked = probabilities[order, 1]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))  # of rows with equal probabilities
@@ -145,9 +145,9 @@ def _area(truth: np.ndarray, probabilities: np.ndarray) -> Callable[[Counts], Va
 
 RESAMPLES = 1_000
 FEWEST_UNITS = 10
-"""Of fewer rows, or groups of rows that are drawn together, no interval is given: it would be far too narrow."""
-_SLOW_RESAMPLES = 300  # of metrics of one's own, which are computed one by one
-_NUMBERS = 2_000_000  # counts that are held at a time
+"""Fewest rows, or groups, for an interval: with fewer it would be far too narrow."""
+_SLOW_RESAMPLES = 300  # for custom metrics, which are computed one by one
+_NUMBERS = 2_000_000  # counts in memory at a time
 _NOTHING = (float("nan"), float("nan"))
 
 
@@ -161,14 +161,14 @@ def bootstrap_values(
     groups: Int64[np.ndarray, " rows"] | None = None,
     weight: Weight = None,
 ) -> Values:
-    """``metric`` of each resample, nan where it cannot be computed; of the same rows, groups and seed the same draws.
+    """``metric`` of each resample, nan if it cannot be computed; equal rows, groups and seed give equal resamples.
 
-    None at all of fewer than ``FEWEST_UNITS`` rows or groups, and where it ``is_slow``.
+    Empty for fewer than ``FEWEST_UNITS`` rows or groups, and if the metric ``is_slow``.
 
     Args:
         truth: ``(rows,)``; prediction: ``(rows,)`` or ``(rows, classes)``.
-        groups: rows with the same number are drawn together; by default each row is drawn alone.
-        weight: how much each row counts in the metric, see ``Metric.value``; rows of weight 0 are not there.
+        groups: rows with the same number are resampled together; by default rows are resampled.
+        weight: of each row in the metric, see ``Metric.value``; rows of weight 0 are ignored.
     """
     if is_slow(metric, prediction):
         return np.empty(0)
@@ -182,7 +182,7 @@ def bootstrap_values(
 
 
 def ends_of(values: Values, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of what resamples gave, those that are nan left out; nan where there are no others.
+    """The percentile interval of the resampled values without nan; nan if all are nan.
 
     Args:
         level: share of resamples between the two ends.
@@ -195,14 +195,14 @@ def ends_of(values: Values, level: float = 0.95) -> tuple[float, float]:
 
 
 def is_slow(metric: Metric, prediction: np.ndarray) -> bool:
-    """Whether no interval is given for the time it would take: of the area under the curve of more than two classes.
+    """Whether the bootstrap would take too long: for the AUC of more than two classes.
 
-    It ranks the rows anew in every resample, for each class."""
+    It ranks the rows in every resample, for each class."""
     return metric == AUC and prediction.ndim == 2 and prediction.shape[1] > 2
 
 
 class _Draws:
-    """Resamples as counts, the same whenever they are asked for."""
+    """Reproducible resamples as counts."""
 
     def __init__(self, rows: int, resamples: int, seed: int, groups: Int64[np.ndarray, " rows"] | None) -> None:
         self.rows, self.resamples, self.seed = rows, resamples, seed
@@ -238,7 +238,7 @@ def _values(
 
 
 def rows_of_groups(groups: Int64[np.ndarray, " rows"]) -> list[Int64[np.ndarray, " _"]] | None:
-    """Positions of the rows of each group; None where every row is a group of its own."""
+    """Positions of the rows of each group; None if every row is its own group."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order])) + 1
     return None if len(starts) + 1 >= len(groups) else np.split(order, starts)

@@ -1,7 +1,7 @@
-"""Whether the test rows are what the other judged rows promise, and if not, what may be the cause.
+"""Whether the test score agrees with the out-of-fold or validation score, and if not, likely causes.
 
-In: predictions of rows that the model has not seen, out of fold (or for validation) and for the test. Out: a sentence,
-or none. It says nothing of which is right: the test of other rows, or folds that keep too little apart."""
+In: scores on out-of-fold (or validation) rows and on test rows. Out: a sentence, or "". It does not decide which score
+is right: the test rows may differ, or the folds may share information."""
 
 from collections.abc import Sequence
 
@@ -20,11 +20,11 @@ from mixfit.evaluation.result import Score
 from mixfit.training.metrics import Metric, metric_text
 
 _NOISE = 2.576
-"""Standard errors that a difference must exceed: two-sided 1 %."""
+"""Critical value of the two-sided 1 % test."""
 _MOST_ROWS = 4_000
-"""Of each part, for the classifier that tells parts apart."""
+"""Largest number of rows of each part for the classifier that distinguishes the parts."""
 _LEAST_AREA = 0.6
-"""Area under the curve from which on a shift is worth a word, if it is beyond noise."""
+"""Smallest AUC for which a shift beyond noise is reported."""
 _COMPONENTS, _COMMON = 10, 10
 _EXAMPLES = 3
 
@@ -32,19 +32,19 @@ _EXAMPLES = 3
 def departure(
     mixed: MixedData, promised: Score, test: Score, metric: Metric, *, where: str, known: Sequence[str] = ()
 ) -> str:
-    """The sentence that the test rows are predicted beyond noise better or worse than promised; "" where they are not.
+    """A sentence if the test score differs from the estimate beyond noise; "" if not.
 
     Args:
-        mixed: with the split that the rows were judged by.
-        promised, test: of the delivered model, with an interval of the metric.
-        metric: the headline.
-        where: what the estimate is called, "out-of-fold".
-        known: causes that were found before.
+        mixed: with the split of the scored rows.
+        promised, test: scores of the delivered model, with an interval of the metric.
+        metric: the headline metric.
+        where: name of the estimate, "out-of-fold".
+        known: causes found earlier.
     """
     values = [score.metrics[metric.name] for score in (promised, test)]
     errors = [(high - low) / (2 * 1.96) for low, high in (one.interval(metric.name) for one in (promised, test))]
     beyond = abs(values[1] - values[0]) > _NOISE * np.hypot(errors[0], errors[1])
-    if not beyond:  # also where one is unknown
+    if not beyond:  # also if one is unknown
         return ""
     better = (values[1] > values[0]) == metric.higher_is_better
     causes = [*known, *causes_of_departure(mixed)]
@@ -56,13 +56,13 @@ def departure(
 
 
 _NO_CAUSE = (
-    "No group, copy, time or shifted column was found that explains it; rows may belong together by something that no "
-    "column names: add such a column, and --set COLUMN=group."
+    "No group, copy, time or shifted column explains it. There may be groups of related rows that no column "
+    "identifies: add such a column, and --set COLUMN=group."
 )
 
 
 def causes_of_departure(mixed: MixedData) -> list[str]:
-    """What sets the test rows apart from the others, or ties them together: a short text each."""
+    """Differences between the test rows and the others, and links between them: a short text each."""
     test = mixed.split.test
     rest = np.unique(np.concatenate([mixed.split.train, mixed.split.valid]))
     goal = mixed.arrays.target.numpy().astype(np.float64)
@@ -89,11 +89,11 @@ def _shared_ids(table: Table, schema: Schema, rest: np.ndarray, test: np.ndarray
         repeated = keys.iloc[rest].dropna().duplicated(keep=False)
         if column.role == "ignored" and repeated.any():
             found.append(
-                f"ids of {column.name!r} repeat in {repeated.sum():,} rows, and the folds do not keep them whole"
+                f"values of {column.name!r} repeat in {repeated.sum():,} rows, and the folds do not keep them together"
             )
         if shared.any():
             found.append(
-                f"{shared.sum():,} of {len(test):,} test rows have an id of {column.name!r} in common with others"
+                f"{shared.sum():,} of {len(test):,} test rows share a value of {column.name!r} with other rows"
             )
     return found
 
@@ -106,10 +106,10 @@ def _shared_copies(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list
 
 
 def _later(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list[str]:
-    """Whether the target drifts in time, and columns of dates by which nearly all test rows come after the others."""
+    """Split by time, and date columns by which nearly all test rows are later or earlier than the others."""
     found = []
     if mixed.split_time is not None:
-        found.append(f"the rows are split by {mixed.split_time!r}, and the relation may change with time")
+        found.append(f"the rows are split by {mixed.split_time!r}, and the relation to the target may change over time")
     for name in mixed.schema.names("date") if mixed.split_time is None else ():
         cells = mixed.table[name].select(np.concatenate([rest, test]))
         try:
@@ -126,7 +126,7 @@ def _later(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list[str]:
 
 
 def _shifted(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list[str]:
-    """What a small classifier of part against part finds, units kept whole; and the columns that shift most."""
+    """Covariate shift found by a small classifier over grouped folds, and the columns that shift most."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import GroupKFold, cross_val_predict
 
@@ -147,15 +147,17 @@ def _shifted(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list[str]:
     each = [max(area_, 1 - area_) for area_ in (_area(column, inside) for column in values.T)]
     most = [names[place] for place in np.argsort(-np.array(each), kind="stable") if each[place] > 0.5 + 3 * noise]
     where = f", most by {', '.join(dict.fromkeys(most[: 2 * _EXAMPLES]))}" if most else ""
-    return [f"the test rows differ from the others: a classifier tells them apart with an AUC of {area:.2f}{where}"]
+    return [f"covariate shift: a classifier distinguishes test rows from the others with an AUC of {area:.2f}{where}"]
 
 
 def _columns(mixed: MixedData, rows: np.ndarray) -> tuple[list[str], Float[np.ndarray, "rows columns"]]:
-    """What a model sees, each number under the name of its column."""
+    """The inputs of a model, each with the name of its column."""
     processor = mixed.preprocessor
     names = [repr(name) for name in (*processor.numeric_sources, *processor.categorical_names)]
     values = [mixed.arrays.numeric.numpy()[rows]]
-    for name in processor.categorical_names:  # coded anew: that training rows lack a level is no shift of the test
+    for (
+        name
+    ) in processor.categorical_names:  # recoded: a level missing from the training rows is not a shift of the test rows
         keys = mixed.table[name].keys.iloc[rows]
         common = keys.where(keys.groupby(keys).transform("size") >= _COMMON)
         values.append(pd.factorize(common, sort=True)[0].astype(np.float64)[:, None])
@@ -172,7 +174,7 @@ def _columns(mixed: MixedData, rows: np.ndarray) -> tuple[list[str], Float[np.nd
 
 
 def _area(values: Float[np.ndarray, " rows"], inside: Bool[np.ndarray, " rows"]) -> float:
-    """The chance that a row inside has the larger value than one outside; missing values are passed over."""
+    """AUC: the probability that a row inside has a larger value than one outside; missing values are ignored."""
     known = ~np.isnan(values)
     ranks = pd.Series(values[known]).rank().to_numpy()
     count = int(inside[known].sum())

@@ -1,8 +1,8 @@
 """Shapley values of a function of coalitions: exact for few players, from sampled orders for many.
 
-The Shapley value of a player is what it adds to the players before it, averaged over all orders in which they can come
-(Shapley 1953). In: which coalitions to look at, and the values that they have. Out: one number for each player, which
-add up to the value of all players minus that of none. Knows nothing of models, tables or photos."""
+The Shapley value of a player is its mean marginal contribution over all orders of the players (Shapley 1953).
+In: coalitions and their values. Out: one number for each player; their sum is the value of all players minus that of
+none. The columns of a table and its photos are the players."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from mixfit.predictor.base import RawRows
 from mixfit.training.device import default_device
 
 MOST_EXACT = 10
-"""Players up to which every coalition is looked at: 1,024 of them."""
+"""Largest number of players for exact values, over 1,024 coalitions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +45,14 @@ class Exact:
     def values(self, worth: Float[np.ndarray, "coalitions ..."]) -> Float[np.ndarray, "players ..."]:
         """Shapley values from the worth of ``coalitions``.
 
-        Without player ``p`` a coalition of ``s`` others counts ``1 / (players * C(players - 1, s))``: so often, in all
-        orders, ``p`` comes right after just these."""
+        A coalition of ``s`` players without ``p`` has weight ``1 / (players * C(players - 1, s))``: the share of orders
+        in which ``p`` directly follows exactly these players."""
         sizes = self.coalitions.sum(1)
         weight = np.array([1 / (self.players * comb(self.players - 1, s)) for s in range(self.players)])
         found = []
         for player in range(self.players):
             without = np.flatnonzero(~self.coalitions[:, player])
-            gains = worth[without + 2**player] - worth[without]  # exactly 0 for one who adds nothing
+            gains = worth[without + 2**player] - worth[without]  # exactly 0 for a player without effect
             found.append(np.tensordot(weight[sizes[without]], gains, axes=1))
         return np.stack(found)
 
@@ -65,20 +65,20 @@ class Sampled:
 
     @classmethod
     def draw(cls, players: int, pairs: int, rng: np.random.Generator) -> "Sampled":
-        """Draw ``pairs`` orders, each with its reverse: what a player adds early is set against what it adds late, and
-        the error is the less for it (antithetic sampling, Mitchell et al. 2022, arXiv:2104.12199)."""
+        """Draw ``pairs`` orders, each with its reverse, which reduces the variance (antithetic sampling, Mitchell et
+        al. 2022, arXiv:2104.12199)."""
         drawn = np.stack([rng.permutation(players) for _ in range(pairs)])
         return cls(orders=np.stack([drawn, drawn[:, ::-1]], axis=1).reshape(2 * pairs, players))
 
     @property
     def coalitions(self) -> Bool[np.ndarray, "coalitions players"]:
-        """For each order none, then one player more at a time, then all."""
+        """For each order: the empty coalition, then one more player at a time, then all."""
         place = np.argsort(self.orders, axis=1)
         joined = place[:, None, :] < np.arange(self.orders.shape[1] + 1)[None, :, None]
         return joined.reshape(-1, self.orders.shape[1])
 
     def values(self, worth: Float[np.ndarray, "coalitions ..."]) -> Float[np.ndarray, "players ..."]:
-        """Estimates from the worth of ``coalitions``: the mean over orders of what each player adds."""
+        """Estimates from the worth of ``coalitions``: the mean marginal contribution over orders."""
         orders, players = self.orders.shape
         gains = np.diff(worth.reshape(orders, players + 1, *worth.shape[1:]), axis=1)
         place = np.argsort(self.orders, axis=1)
@@ -99,8 +99,8 @@ def mean_and_error_in_order(
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """The mean over samples of successive strata, one of each, and its standard error, nan for a single sample.
 
-    The error is from the differences of neighbours (Wolter 2007, Introduction to Variance Estimation, chapter 8), as
-    what sets far strata apart moves no mean. Independent samples in any order have their usual error."""
+    The error is estimated from the differences of neighbours (Wolter 2007, Introduction to Variance Estimation, chapter
+    8), as differences between strata do not affect the variance of the mean. Also valid for independent samples."""
     count = len(parts)
     if count < 2:
         return mean_and_error(parts)
@@ -109,19 +109,19 @@ def mean_and_error_in_order(
 
 
 SAMPLED_ROWS = 4_096
-"""At most so many mixed rows are predicted for a row where orders are sampled."""
+"""Largest number of mixed rows that are predicted for a row if orders are sampled."""
 _CORNERS = 4
-"""Mixed rows of each background row beside those of its design: nothing, the table, the photos and all of the row."""
+"""Additional mixed rows of each background row: with nothing, the table, the photos and all of the explained row."""
 
 
 def affordable_background(columns: int, wanted: int, most: int | None = None) -> int:
-    """How many of the background rows that are wanted can have a pair of orders each.
+    """The number of background rows, at most ``wanted``, that can have a pair of orders each.
 
-    All of them where every coalition is looked at, and none for thousands of columns.
+    All if all coalitions are used, and 0 for thousands of columns.
 
     Args:
-        most: mixed rows for an explained row; None: as many as it takes for at most ``MOST_EXACT`` columns, and
-            ``SAMPLED_ROWS`` for more."""
+        most: largest number of mixed rows for an explained row; None for no limit with at most ``MOST_EXACT``
+            columns, and ``SAMPLED_ROWS`` with more."""
     if _is_exact(columns, wanted, most):
         return wanted
     return min(wanted, (most or SAMPLED_ROWS) // (2 * (columns + 1) + _CORNERS))
@@ -133,23 +133,23 @@ def _is_exact(columns: int, background: int, most: int | None) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowParts:
-    """What one row's prediction is made of, once for each background row; numbers in the scale of the prediction."""
+    """Contributions to one row's prediction relative to each background row, in the scale of the prediction."""
 
     columns: Float[np.ndarray, "background columns"]
     """Shapley values; they add up to the prediction minus that of the background row."""
     table: Float[np.ndarray, " background"]
-    """Shapley value of all table columns as one player beside the photos."""
+    """Shapley value of all table columns as one player, with the photos as the other."""
     photos: Float[np.ndarray, " background"]
     interaction: Float[np.ndarray, " background"]
-    """What table and photos of the row give together beyond what each gives alone."""
+    """Interaction of the row's table columns and photos."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Mixed rows, each of one coalition and one background row."""
+    """Mixed rows, one for each coalition and background row."""
 
     table: tuple[str, ...]
-    """Columns of the table; in coalitions they stand before the image columns."""
+    """Columns of the table; in coalitions they come before the image columns."""
     photos: tuple[str, ...]
     background: int
     designs: tuple[Exact | Sampled, ...]
@@ -159,7 +159,7 @@ class Plan:
     def of(
         cls, table: tuple[str, ...], photos: tuple[str, ...], background: int, *, seed: int, most: int | None = None
     ) -> "Plan":
-        """Every coalition where it can be, else sampled orders, others for each background row.
+        """All coalitions if possible, else orders sampled separately for each background row.
 
         Args:
             background: at most ``affordable_background`` rows.
@@ -177,12 +177,12 @@ class Plan:
 
     @property
     def exact(self) -> bool:
-        """Whether every coalition is looked at."""
+        """Whether all coalitions are used."""
         return isinstance(self.designs[0], Exact)
 
     @property
     def orders(self) -> int:
-        """How many orders are sampled for each background row; 0 for none."""
+        """Number of orders sampled for each background row; 0 if ``exact``."""
         design = self.designs[0]
         return len(design.orders) if isinstance(design, Sampled) else 0
 
@@ -198,14 +198,14 @@ class Plan:
     def mixture(
         self, row: int, first_background: int, same: Bool[np.ndarray, "background columns"]
     ) -> tuple[Mixture, Int64[np.ndarray, " rows"]]:
-        """The distinct mixed rows for one row, and which of them each row of the plan is.
+        """The distinct mixed rows for one row, and the index of each row of the plan among them.
 
         Args:
-            first_background: from here on the background rows stand one after another.
-            same: where a background row has the same cell, or the same photos, as the explained row.
+            first_background: position of the first background row; the others follow.
+            same: whether a background row has the same cell, or the same photos, as the explained row.
         """
         members, background = self._rows
-        # What is the same in both may as well be the row's own, and then so many mixed rows are one.
+        # Treat equal cells as the row's own, which makes many mixed rows identical.
         own = members | same[background]
         width = len(self.table)
         cells, table_of = _sources(own[:, :width], background, row, first_background)
@@ -221,11 +221,11 @@ class Plan:
         return mixture, mixed_of
 
     def prediction(self, values: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "1 ..."]:
-        """Of the explained row itself, from the values of its mixed rows."""
+        """Prediction of the explained row, from the values of its mixed rows."""
         return values[3:4]
 
     def parts(self, values: Float[np.ndarray, " rows"]) -> RowParts:
-        """From the values of a row's mixed rows."""
+        """Contributions from the values of a row's mixed rows."""
         by_background = values.reshape(self.background, -1)
         none, table, photos, both = by_background[:, :4].T
         columns = [design.values(worth) for design, worth in zip(self.designs, by_background[:, 4:], strict=True)]
@@ -245,7 +245,9 @@ def _sources(
     own: Bool[np.ndarray, "rows columns"], background: Int64[np.ndarray, " rows"], row: int, first_background: int
 ) -> tuple[Int64[np.ndarray, "parts columns"], Int64[np.ndarray, " rows"]]:
     """The row that each column of each distinct part comes from, and the part of each row."""
-    others = np.where(own.all(axis=1), 0, background)  # where all are the row's own, there is but one part
+    others = np.where(
+        own.all(axis=1), 0, background
+    )  # a part with only the row's own values does not depend on the background row
     packed = np.concatenate([np.packbits(own, axis=1), others[:, None].astype(">u4").view(np.uint8)], axis=1)
     first, part_of = distinct(packed)
     return np.where(own[first], row, first_background + others[first][:, None]), part_of
@@ -255,15 +257,15 @@ Scale = Literal["number", "logarithm", "probability"]
 BACKGROUND = 32
 """Background rows."""
 LEAST_BACKGROUND = 2
-"""Fewer say nothing of the error."""
+"""Fewest background rows for an error estimate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Explanation:
-    """The parts of the predictions of some rows, and what they say of the model.
+    """Shapley values of some rows, and their summary over the model.
 
-    Parts are in the unit of the target; of a number that the model was fitted on by its logarithm they are natural
-    logarithms of factors; of classes they are probabilities of the class that is explained."""
+    Contributions are in the unit of the target; if the model was fitted to the logarithm, they are natural logarithms
+    of factors; for classes they are probabilities of the explained class."""
 
     target: str
     scale: Scale
@@ -272,40 +274,40 @@ class Explanation:
     rows: Int64[np.ndarray, " rows"]
     """Positions in the table, from 0."""
     cells: tuple[tuple[str, ...], ...]
-    """What stands in the columns of each row, of photos the names of their files; "" where nothing does."""
+    """Cells of each row, file names for photos; "" if empty."""
     predictions: tuple[float | str, ...]
     """Numbers in the unit of the target, or classes."""
     explained: tuple[str, ...]
-    """The class that the parts of each row are about; "" for a number."""
+    """The explained class of each row; "" for regression."""
     value: Float[np.ndarray, " rows"]
-    """The prediction in the scale of the parts."""
+    """The prediction in the scale of the contributions."""
     base: Float[np.ndarray, " rows"]
-    """The mean prediction of the background rows in that scale; rows differ only in the class that is explained."""
+    """The mean prediction of the background rows in that scale; it depends on the row only by the explained class."""
     parts: Float[np.ndarray, "rows columns"]
-    """They add up to ``value - base``."""
+    """Contributions; their sum is ``value - base``."""
     errors: Float[np.ndarray, "rows columns"]
-    """Standard errors of the parts: how far another draw of the background rows, evenly over the target, and of the
-    orders where these are sampled, would move them."""
+    """Standard errors of the contributions due to the choice of background rows, stratified by target, and of orders
+    if these are sampled."""
     table: Float[np.ndarray, " rows"]
-    """The part of the whole table beside the photos, as two players; with ``photos`` it adds up to ``value - base``."""
+    """Contribution of all table columns, with the photos as the other player; ``table + photos = value - base``."""
     photos: Float[np.ndarray, " rows"]
     interaction: Float[np.ndarray, " rows"]
-    """What the row's table and photos give together beyond what each alone does; half of it is in each of the two."""
+    """Interaction of the row's table columns and photos; half of it is included in each of the two."""
     exact: bool
-    """Whether every coalition of columns was looked at; else orders were sampled."""
+    """Whether all coalitions of columns were used; else orders were sampled."""
     background: int
-    """Background rows."""
+    """Number of background rows."""
     orders: int
     """Orders sampled for each background row; 0 if ``exact``."""
 
     @property
     def importance(self) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " columns"]]:
-        """The mean size of each column's part over the rows, and its standard error (nan for a single row)."""
+        """Mean absolute contribution of each column over the rows, and its standard error (nan for a single row)."""
         return mean_and_error(np.abs(self.parts))
 
     @property
     def photo_share(self) -> tuple[float, float]:
-        """How much of the sizes of both parts, table and photos, are the photos', and its standard error."""
+        """Share of the photos in the absolute contributions of table and photos, and its standard error."""
         photos, whole = np.abs(self.photos), np.abs(self.photos) + np.abs(self.table)
         if not whole.sum() > 0:
             return float("nan"), float("nan")
@@ -315,12 +317,12 @@ class Explanation:
 
     @property
     def interaction_size(self) -> tuple[float, float]:
-        """The mean size of the interaction of table and photos, and its standard error."""
+        """Mean absolute interaction of table and photos, and its standard error."""
         mean, error = mean_and_error(np.abs(self.interaction))
         return float(mean), float(error)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, texts and numbers, ready for JSON; None for what is not known."""
+        """Plain dicts, lists, strings and numbers for JSON; None if unknown."""
         mean, error = self.importance
         rows = [
             {
@@ -373,22 +375,22 @@ def explain(
 ) -> Explanation:
     """Explain the predictions of some rows.
 
-    Exact for up to ten columns; for more, orders of the columns are sampled, and the more columns there are, the fewer
-    background rows are used, so that a row needs no more than 4,096 predictions: 32 rows up to 61 columns, 5 at 400.
+    Exact for up to ten columns. For more, orders of the columns are sampled, with fewer background rows the more
+    columns there are, so that a row needs at most 4,096 predictions: 32 background rows up to 61 columns, 5 at 400.
 
     Args:
         frame, images, device: as for ``Predictor.predict``.
         rows: positions in ``frame``, from 0; by default all.
-        target: the class to explain; by default the predicted one of each row. None for numbers.
-        background: rows to compare with, best of training, in the order of ``typical_rows`` or in any order if they
-            were drawn one by one, as errors are from neighbours among them; or how many of ``frame`` to take.
-        seed: of the choice of background rows and of sampled orders.
-        cache: where image features are looked up and kept.
-        most_predictions: for each row; with fewer, orders of the columns are sampled where they would all be taken,
-            and errors are larger. By default as said above.
+        target: the class to explain; by default the predicted one of each row. None for regression.
+        background: rows to compare with, preferably training rows, in the order of ``typical_rows`` or sampled
+            independently, as errors are estimated from neighbours; or their number, to take them from ``frame``.
+        seed: seed of the background rows and of the sampled orders.
+        cache: cache of image features.
+        most_predictions: limit per row; if it is too low for exact values, orders of the columns are sampled, with
+            larger errors. By default as above.
     Raises:
-        ConfigError: ``rows`` or ``background`` are no rows, ``target`` is none of the classes, ``seed`` is negative,
-            the model sees more than a thousand columns, or it uses photos and ``images`` does not say where they are.
+        ConfigError: ``rows`` or ``background`` is empty, ``target`` is not one of the classes, ``seed`` is negative,
+            the model has more than a thousand columns, or it uses photos and ``images`` is missing.
         DataError: a column that the model needs is missing.
     """
     if seed < 0:
@@ -401,13 +403,13 @@ def explain(
     table, photos = explained_columns(predictor)
     names = [*table, *photos]
     if not names:
-        raise ConfigError("The model sees no column, so that its prediction has no parts.")
+        raise ConfigError("The model uses no columns, so its predictions cannot be explained.")
     if isinstance(background, int):
         others = every.select(typical_rows(every, predictor, background, seed=seed))
     else:
         others = Table.of(background)
     if not chosen or not len(others):
-        raise ConfigError(f"There is nothing to explain: {len(chosen)} rows, and {len(others)} to compare with.")
+        raise ConfigError(f"Nothing to explain: {len(chosen)} rows, and {len(others)} background rows.")
     others = _affordable(others, predictor, len(names), seed, most_predictions)
     plan = Plan.of(table, photos, len(others), seed=seed, most=most_predictions)
     asked = every.select(np.array(chosen, dtype=np.int64))
@@ -455,7 +457,7 @@ def explain(
 
 
 def explained_columns(predictor: Predictor) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The columns that have parts: those of the table, and the image columns of a model that looks at photos."""
+    """The explained columns: those of the table, and the image columns if the model uses photos."""
     schema = predictor.schema
     return tuple(schema.features), tuple(schema.names("image")) if predictor.uses_photos else ()
 
@@ -463,9 +465,10 @@ def explained_columns(predictor: Predictor) -> tuple[tuple[str, ...], tuple[str,
 def typical_rows(
     table: pd.DataFrame | Table, predictor: Predictor, count: int, *, seed: int = 0
 ) -> Int64[np.ndarray, " background"]:
-    """Rows to compare with: one at random from each of ``count`` equal ranges of the target, where it is known of any.
+    """Background rows: a random row from each of ``count`` quantile ranges of the target, in the order of the target.
 
-    So few rows have nearly the mean prediction of all. The ranges come in order of the target."""
+    Stratified by the target, a few rows have nearly the mean prediction of all. Rows without a known target are used
+    only if no target is known."""
     if count < 1:
         raise ConfigError(f"At least one background row is needed, got {count}.")
     rng = np.random.default_rng(seed)
@@ -481,12 +484,12 @@ def typical_rows(
 
 
 def _affordable(background: Table, predictor: Predictor, columns: int, seed: int, most: int | None) -> Table:
-    """As many of the background rows as so many columns leave room for."""
+    """At most as many background rows as are affordable for this number of columns."""
     count = affordable_background(columns, len(background), most)
     if count < min(LEAST_BACKGROUND, len(background)):
-        fix = "explain a model of at most a thousand columns" if most is None else "allow more"
+        fix = "explain a model of at most a thousand columns" if most is None else "raise the limit"
         raise ConfigError(
-            f"The model sees {columns:,} columns, and each row would need more than {most or SAMPLED_ROWS:,} "
+            f"The model uses {columns:,} columns, and each row would need more than {most or SAMPLED_ROWS:,} "
             f"predictions: {fix}."
         )
     if count == len(background):
@@ -495,22 +498,22 @@ def _affordable(background: Table, predictor: Predictor, columns: int, seed: int
 
 
 def check_rows(rows: Sequence[int], count: int) -> None:
-    """Refuse rows that a table does not have.
+    """Refuse rows that are not in a table.
 
     Raises:
         ConfigError: with the first of them."""
     wrong = [row for row in rows if not 0 <= row < count]
     if wrong:
-        raise ConfigError(f"{len(wrong)} of {len(rows)} rows are not in the table of {count}, as {wrong[0]}.")
+        raise ConfigError(f"{len(wrong)} of {len(rows)} rows are not in the table of {count} rows, such as {wrong[0]}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
-    """As the fields of ``Explanation``, of one row."""
+    """The fields of ``Explanation`` for one row."""
 
     predicted: int
     number: int
-    """Of the class that is explained."""
+    """Index of the explained class."""
     value: float
     base: float
     parts: np.ndarray
@@ -521,7 +524,7 @@ class _Row:
 
 
 def _explain_row(plan: Plan, values: np.ndarray, fixed: int | None) -> _Row:
-    """Parts from the values of a row's mixed rows."""
+    """Contributions from the values of a row's mixed rows."""
     predicted = 0 if values.ndim == 1 else int(plan.prediction(values)[0].argmax())
     number = predicted if fixed is None else fixed
     of_class = values if values.ndim == 1 else values[:, number]
@@ -543,7 +546,7 @@ def _explain_row(plan: Plan, values: np.ndarray, fixed: int | None) -> _Row:
 def _cell_codes(
     raw: RawRows, schema: Schema, table: tuple[str, ...], photos: tuple[str, ...]
 ) -> Int64[np.ndarray, "rows columns"]:
-    """Equal numbers in a column stand for equal cells, or for the same photos."""
+    """Codes that are equal for equal cells, or for the same photos, of a column."""
     codes = [kind.values(raw.table[name]) for name in table if (kind := schema.kind_of(name))]
     for number in range(len(photos)):
         assert raw.photos is not None  # or the model would have no image columns
@@ -553,10 +556,10 @@ def _cell_codes(
 
 def _class_number(target: str, classes: tuple[str, ...] | None) -> int:
     if classes is None:
-        raise ConfigError("The model predicts a number, which has no classes: leave out the target.")
+        raise ConfigError("The model is a regression model without classes: leave out the target.")
     if target not in classes:
         hint = did_you_mean(target, classes)
-        raise ConfigError(f"The target {target!r} is none of the {len(classes)} classes of the model.{hint}")
+        raise ConfigError(f"The target {target!r} is not one of the model's {len(classes)} classes.{hint}")
     return classes.index(target)
 
 
@@ -569,17 +572,17 @@ def _require(table: Table, background: Table, needed: list[str]) -> None:
 
 
 def _shown(cell: object) -> str:
-    """A cell as people read it."""
+    """A cell as text."""
     return "" if cell is None or cell is pd.NA or cell is pd.NaT or cell != cell else shown_cell(cell)
 
 
 def _photo_names(raw: RawRows, row: int, column: str) -> str:
-    """The photos of a row in one of its image columns."""
+    """File names of a row's photos in an image column."""
     assert raw.photos is not None
     there = zip(raw.photos.slots[row].tolist(), raw.photos.slot_columns, strict=True)
     return "; ".join(photo_name(raw.photos.files[slot]) for slot, name in there if slot >= 0 and name == column)
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
-    """None in place of nan, which JSON has not."""
+    """Replace nan, which JSON lacks, by None."""
     return {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in values.items()}

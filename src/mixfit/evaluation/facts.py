@@ -1,4 +1,4 @@
-"""What a model card tells of a finished training: data, scores with intervals, and groups that are predicted worse.
+"""Facts for a model card: data, scores with intervals, and groups with worse predictions.
 
 In: the data, the result, and our predictions of validation and test rows. Out: ``ModelFacts``, plain values."""
 
@@ -27,11 +27,11 @@ from mixfit.weighted import taken, weighted_mean
 
 
 def model_facts(mixed: MixedData, result: Result, judged: Rows) -> ModelFacts:
-    """What a card tells of the model that a run delivers.
+    """Facts about the delivered model for its card.
 
     Args:
-        mixed: with the split that the result is of; a blend's training rows judge too, out of fold.
-        judged: the validation rows, or those of all folds.
+        mixed: with the split of the result.
+        judged: the validation or out-of-fold rows.
     """
     called: dict[JudgedSplit, str] = {
         "valid": "validation" if result.contest is None else "out of fold",
@@ -55,14 +55,14 @@ def model_facts(mixed: MixedData, result: Result, judged: Rows) -> ModelFacts:
 
 
 def rows_with_photo(mixed: MixedData, rows: Int64[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
-    """Whether each row has a photo that can be read."""
+    """Whether each row has a readable photo."""
     if mixed.photos is None:
         return np.zeros(len(rows), dtype=bool)
     return np.asarray(mixed.photos.readable(mixed.photo_failures)[rows].any(axis=1))
 
 
 def _columns(mixed: MixedData) -> list[ColumnFacts]:
-    """Of the training rows, in the order of the table; counted, not weighted."""
+    """Columns of the training rows in the order of the table; unweighted counts."""
     rows, schema = mixed.table.select(mixed.split.train), mixed.schema
     found = []
     for column in schema.columns:
@@ -85,7 +85,7 @@ def _scores(part: Part, ours: str, name: str) -> list[ScoreFacts]:
 
 
 def _weak(mixed: MixedData, truth: np.ndarray, ours: np.ndarray) -> tuple[int, list[WeakGroup], str]:
-    """How many groups were judged, those that are weak, the worst first, and by which error."""
+    """Number of tested groups, the weak ones, the worst first, and the error used."""
     rows = mixed.split.valid
     table = mixed.table.select(rows)
     judge = judge_for(mixed.schema.task, mixed.target, truth)
@@ -95,7 +95,7 @@ def _weak(mixed: MixedData, truth: np.ndarray, ours: np.ndarray) -> tuple[int, l
     }
     if mixed.photos is not None:
         tables["photos"] = photo_labels(rows_with_photo(mixed, rows))
-    # A column of one value has no rest that it could be worse than.
+    # A column with one value has no other rows to compare with.
     tables = {name: labels for name, labels in tables.items() if len(labels.names) > 1}
     together = groups_if_known(table, mixed.schema)
     checked, found = 0, []

@@ -1,8 +1,8 @@
-"""Metrics by the values of a column, and in which groups a model is worse than elsewhere.
+"""Metrics by the values of a column, and groups with worse predictions than the other rows.
 
 In: a column of some rows, their truth and a model's predictions. Out: one ``Group`` for each value, worst first.
-Whether a group is weak is decided by the mean error of its rows against that of all others, with Welch's t-test for
-groups of unequal spread (Welch 1947), at a level that is divided by the number of groups (Bonferroni)."""
+A group is weak if its mean error is higher than that of all other rows by Welch's t-test for unequal variances
+(Welch 1947), at a level divided by the number of groups (Bonferroni)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,19 +27,19 @@ from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, Weigh
 from mixfit.weighted import taken
 
 SMALL = 20
-"""Groups with fewer rows are marked, and never called weak."""
+"""Groups with fewer rows are marked as small and never called weak."""
 MOST_GROUPS = 40
-"""Further values, those with the fewest rows, are one group together."""
+"""Largest number of groups; the rarest values are merged into one group."""
 MISSING = "(missing)"
 WITH_PHOTO, WITHOUT_PHOTO = "with a photo", "without a photo"
 _BINS, _FEW_VALUES = 5, 10
 LEVEL = 0.05
-"""Chance of calling any of a column's groups weak where none is."""
+"""Probability of calling any group of a column weak if none is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """Which group each row is in."""
+    """The group of each row."""
 
     names: tuple[str, ...]
     of_row: Int64[np.ndarray, " rows"]
@@ -48,17 +48,17 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Rows that have something in common, and how well they are predicted."""
+    """A group of rows and its scores."""
 
     score: Score
-    """Of these rows, under the value that they have in common."""
+    """Scores on these rows, under the common value."""
     rows: int
     small: bool
-    """It has fewer than ``SMALL`` rows: its figures are unreliable."""
+    """Whether it has fewer than ``SMALL`` rows: its scores are unreliable."""
     weak: bool
-    """Its mean error is beyond noise higher than that of all other rows."""
+    """Whether its mean error is significantly higher than that of all other rows."""
     rest: float
-    """The judging metric of all other rows."""
+    """The metric ``GroupTable.judge`` on all other rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +67,12 @@ class GroupTable:
 
     column: str
     judge: Metric
-    """By which they are ordered, and called weak."""
+    """The metric used for the order and for the test of weak groups."""
     groups: tuple[Group, ...]
     """The worst first; small ones at the end."""
 
     def lines(self) -> list[str]:
-        """The table in plain text, with what it warns of."""
+        """The table as plain text, with warnings."""
         names = list(self.groups[0].score.metrics) if self.groups else []
         others = [name for name in names if name != self.judge.name]
         widths = {name: max(len(metric_label(name)), 9) + 2 for name in others}
@@ -93,10 +93,10 @@ class GroupTable:
         weak, small = sum(group.weak for group in self.groups), sum(group.small for group in self.groups)
         if weak:
             are = "group is" if weak == 1 else "groups are"
-            found.append(f" {weak} {are} predicted worse than the other rows, beyond noise")
+            found.append(f" {weak} {are} predicted significantly worse than the other rows")
         if small:
             have = "group has" if small == 1 else "groups have"
-            found.append(f" warning: {small} {have} fewer than {SMALL} rows, whose figures are unreliable")
+            found.append(f" warning: {small} {have} fewer than {SMALL} rows: unreliable scores")
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class GroupTable:
 
 
 def judge_for(task: Task, target: Target, truth: np.ndarray) -> Metric:
-    """The metric that groups are judged by: a mean over rows, as near to the headline as there is one."""
+    """The metric for comparing groups: a mean over rows, as close to the headline metric as possible."""
     if task == "binary":
         return LOG_LOSS
     headline = headline_for(task, target)
@@ -117,10 +117,10 @@ def judge_for(task: Task, target: Target, truth: np.ndarray) -> Metric:
 
 
 def row_errors(judge: Metric, truth: np.ndarray, prediction: np.ndarray) -> Float[np.ndarray, " rows"]:
-    """What each row adds to the judging metric; their mean is the metric, or for accuracy 1 minus it.
+    """The error of each row, whose mean is the metric, or for accuracy 1 minus it.
 
     Raises:
-        ConfigError: the metric is no mean over rows.
+        ConfigError: the metric is not a mean over rows.
     """
     if judge is ACCURACY:
         return (prediction.argmax(1) != truth).astype(np.float64)
@@ -130,11 +130,11 @@ def row_errors(judge: Metric, truth: np.ndarray, prediction: np.ndarray) -> Floa
         return np.abs(prediction - truth)
     if judge is MAPE:
         return np.abs((prediction - truth) / truth)
-    raise ConfigError(f"{judge.name} is no mean over rows, so no group of rows can be judged by it.")
+    raise ConfigError(f"{judge.name} is not a mean over rows, so groups cannot be compared by it.")
 
 
 def groups_if_known(table: pd.DataFrame | Table, schema: Schema) -> Int64[np.ndarray, " rows"] | None:
-    """Which rows belong together, where the table says so; a table to judge may lack that column."""
+    """Group number of each row; None without a group column, which a table to score may lack."""
     names = schema.names("group")
     table = Table.of(table)
     return group_of_row(table, schema) if names and names[0] in table else None
@@ -143,13 +143,13 @@ def groups_if_known(table: pd.DataFrame | Table, schema: Schema) -> Int64[np.nda
 def label_rows(column: pd.Series | Cells, role: Role, task: Task) -> Labels:
     """Groups of the rows by a column: its categories, fifths of its numbers, or the years of its dates.
 
-    A missing cell, or one that is no number or date where the others are, is in a group of its own; numbers with few
-    different values are a group each.
+    Missing cells, and cells that are not numbers or dates in such a column, are a group of their own; if a number
+    column has few distinct values, each is a group.
 
     Args:
         column: of any type, one cell a row.
-        role: what the column is used as.
-        task: decides what a target holds.
+        role: role of the column.
+        task: determines the type of a target.
     """
     column = Cells.of(column)
     if role == "date" or pd.api.types.is_datetime64_any_dtype(column.dtype):
@@ -165,13 +165,13 @@ def label_rows(column: pd.Series | Cells, role: Role, task: Task) -> Labels:
 def label_column(
     table: pd.DataFrame | Table, column: str, schema: Schema, *, images: Path, bad: Sequence[BadInput] = ()
 ) -> Labels:
-    """Groups of the rows by any column of their table, for an image column by whether there is a photo.
+    """Groups of the rows by any column of their table, for an image column with and without a photo.
 
     Args:
-        images: folder that photo paths start from.
+        images: folder that photo paths are relative to.
         bad: records of these rows, see ``label_photos``.
     Raises:
-        ConfigError: there is no such column.
+        ConfigError: the column does not exist.
     """
     table = Table.of(table)
     if column not in table:
@@ -183,7 +183,7 @@ def label_column(
 
 
 def label_photos(frame: pd.DataFrame, column: str, images: Path, bad: Sequence[BadInput] = ()) -> Labels:
-    """Rows with and without a photo of an image column that can be used.
+    """Rows with and without a usable photo in an image column.
 
     Args:
         bad: records of the same rows; those of photos that could not be decoded count as no photo.
@@ -199,7 +199,7 @@ def label_photos(frame: pd.DataFrame, column: str, images: Path, bad: Sequence[B
 
 
 def photo_labels(seen: Bool[np.ndarray, " rows"]) -> Labels:
-    """Rows with a photo and rows without one; a group that has no row is not there."""
+    """Rows with and without a photo; empty groups are left out."""
     codes, names = pd.factorize(np.where(seen, WITH_PHOTO, WITHOUT_PHOTO).astype(object), sort=True)
     return Labels(names=tuple(map(str, names)), of_row=codes.astype(np.int64))
 
@@ -218,11 +218,11 @@ def group_table(
     """Metrics of every group.
 
     Args:
-        column: what the groups are of, for messages.
+        column: name of the column, for messages.
         truth: ``(rows,)``; prediction: ``(rows,)`` or ``(rows, classes)``.
-        by_error: by which groups are ordered and called weak, see ``judge_for``.
-        together: rows with the same number are not independent: they are drawn, and counted, together.
-        weight: how much each row counts in the metrics; None for all alike. Numbers of rows are not weighted.
+        by_error: the metric for order and test, see ``judge_for``.
+        together: rows with the same number are dependent and form one unit.
+        weight: of each row in the metrics; None for equal weights. Row counts are unweighted.
     """
     alone = np.arange(len(truth)) if together is None else together
     weak = weak_groups(labels, row_errors(by_error, truth, prediction), together=together, weight=weight)
@@ -252,12 +252,12 @@ def weak_groups(
     weight: Weight = None,
     level: float = LEVEL,
 ) -> list[int]:
-    """Numbers of the groups whose mean error is beyond noise higher than that of all other rows; no small ones.
+    """Numbers of the groups, without small ones, whose mean error is significantly higher than that of all other rows.
 
     Args:
         errors: of each row, see ``row_errors``.
         together, weight: as for ``group_table``; a row of weight 2 is not as much evidence as two rows.
-        level: chance of calling any group weak where none is.
+        level: probability of calling any group weak if none is.
     """
     alone = np.arange(len(errors)) if together is None else together
     counts = np.ones(len(errors)) if weight is None else weight.astype(np.float64)
@@ -271,14 +271,14 @@ def weak_groups(
 
 
 def _looks_numeric(column: Cells) -> bool:
-    """Whether nearly all cells are numbers, and too many different ones to be codes of something."""
+    """Whether nearly all cells are numbers, with too many distinct values for codes."""
     values = column.numbers.values
     known, there = values[~np.isnan(values)], int((column.levels.codes >= 0).sum())
     return there > 0 and len(known) >= 0.9 * there and len(np.unique(known)) > SMALL
 
 
 def _by_number(column: Cells) -> Labels:
-    """Fifths of the rows by value, or each value where there are few."""
+    """Fifths of the rows by value, or one group per value if there are few."""
     values = column.numbers.values
     known = np.isfinite(values)
     distinct = np.unique(values[known])
@@ -295,7 +295,7 @@ def _by_number(column: Cells) -> Labels:
 
 
 def _by_value(keys: pd.Series, *, numeric: bool) -> Labels:
-    """A group for each key; beyond ``MOST_GROUPS`` those with the fewest rows are one."""
+    """A group for each key; beyond ``MOST_GROUPS`` the rarest are merged."""
     counts = keys.value_counts()
     order = sorted(counts.index, key=float) if numeric else sorted(counts.index)
     if len(order) > MOST_GROUPS:
@@ -329,7 +329,7 @@ def _is_worse(
         _mean(errors[part], together[part], counts[part]) for part in (rows, others)
     )
     spread = variance + rest_variance
-    # Errors that are all the same have means that differ by rounding alone.
+    # Means of equal errors differ only by rounding.
     if min(count, rest_count) < 2 or not mean - rest > 1e-12 * mean:
         return False
     if spread == 0:
@@ -341,7 +341,7 @@ def _is_worse(
 def _mean(
     errors: Float[np.ndarray, " rows"], together: Int64[np.ndarray, " rows"], counts: Float[np.ndarray, " rows"]
 ) -> tuple[float, float, int]:
-    """Weighted mean over rows, the variance of it over what is independent, and how many of these there are."""
+    """Weighted mean over rows, its variance over independent units, and the number of units."""
     if not counts.any():
         return float("nan"), float("nan"), 0
     mean = float(np.average(errors, weights=counts))
@@ -352,6 +352,6 @@ def _mean(
 
 
 def _shown(text: str) -> str:
-    """A name that cannot rearrange a terminal, and is not too long for its column."""
+    """A name without control characters, cut to the width of its column."""
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= 27 else text[:26] + "…"

@@ -1,6 +1,6 @@
-"""Where in the photos of a table's rows a trained model looks, from raw rows and a predictor.
+"""Heat maps of photos: the regions that drive a model's predictions, from raw rows and a predictor.
 
-In: a predictor, a table and the folder of its photos. Out: for each row its photos with their heat."""
+In: a predictor, a table and the folder of its photos. Out: for each row its photos with heat maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,30 +35,30 @@ if TYPE_CHECKING:
 
 HeatMethod = Literal["grad_cam", "gradients", "smooth", "integrated"]
 BATCH = 8
-"""Rows that go through the network at a time, whose graph is in memory as a whole."""
+"""Batch size, limited as the whole graph is kept in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PhotoHeat:
-    """The photos of a row that could be read, and where the model looks in them."""
+    """The readable photos of a row with their heat maps."""
 
     row: int
     """Position in the table, from 0."""
     prediction: float | str
     """A number in the target's unit, or a class."""
     explained: str
-    """The class that the heat is for; "" for a number."""
+    """The class that the heat map explains; "" for regression."""
     columns: tuple[str, ...]
     """The image column of each photo."""
     names: tuple[str, ...]
     """The name of each photo's file."""
     photos: UInt8[Tensor, "photos 3 size size"]
-    """As the network sees them."""
+    """Photos as input to the network."""
     heat: Float[Tensor, "photos size size"]
-    """In [0, 1]; 1 is the hottest place of the row."""
+    """In [0, 1]; 1 is the maximum over the row's photos."""
 
     def of_columns(self, columns: Sequence[str]) -> "PhotoHeat":
-        """Only the photos of some image columns."""
+        """Keep only the photos of some image columns."""
         places = [place for place, name in enumerate(self.columns) if name in columns]
         return replace(
             self,
@@ -69,7 +69,7 @@ class PhotoHeat:
         )
 
     def figure(self) -> "matplotlib.figure.Figure":
-        """All photos of the row with their heat; save it with ``figure.savefig("row.png")``."""
+        """All photos of the row with their heat maps; save it with ``figure.savefig("row.png")``."""
         said = f"{self.prediction:.6g}" if isinstance(self.prediction, float) else self.prediction
         why = f", heat for {self.explained}" if self.explained not in ("", said) else ""
         names = [f"{column}: {name}" for column, name in zip(self.columns, self.names, strict=True)]
@@ -89,23 +89,22 @@ def photo_heat(
     direction: Direction | None = None,
     device: torch.device | str | None = None,
 ) -> list[PhotoHeat]:
-    """Where the model looks in the photos of some rows.
+    """Heat maps of the photos of some rows.
 
-    Of a blend it is where that network looks which has the largest share of those that see photos: the mean over the
-    networks of all folds.
+    For a blend, the heat map is the mean over the networks of all folds of the photo model with the largest weight.
 
     Args:
         frame, images, device: as for ``Predictor.predict``.
         rows: positions in ``frame``, from 0; by default all.
         target: the class to explain; by default the predicted one. None for numbers.
         method: Grad-CAM, or gradients of the pixels, plain, smoothed or integrated (the last two need captum).
-        layer: for Grad-CAM, see there.
-        direction: heat where the photo raises the output, lowers it, or either; by default "up" for classes under
+        layer: see ``grad_cam``.
+        direction: show regions that raise the output, lower it, or both; by default "up" for classes with
             Grad-CAM, else "both".
     Returns:
-        One entry for each row of ``rows``, in their order; without photos for a row that has none that can be read.
+        One entry for each row of ``rows``, in their order; without photos if the row has no readable photo.
     Raises:
-        ConfigError: the model uses no photos or is a blend without a network that does, ``target`` is none of its
+        ConfigError: the model uses no photos or is a blend without a network that does, ``target`` is not one of its
             classes, ``rows`` are not in the table, or captum is needed and not installed.
         DataError: a column that the model needs is missing.
     """
@@ -114,9 +113,9 @@ def photo_heat(
     if target is not None and (classes is None or target not in classes):
         known = classes or ()
         raise ConfigError(
-            f"The target {target!r} is none of the {len(known)} classes of the model.{did_you_mean(target, known)}"
+            f"The target {target!r} is not one of the model's {len(known)} classes.{did_you_mean(target, known)}"
             if known
-            else "The model predicts a number, which has no classes: leave out the target."
+            else "The model is a regression model without classes: leave out the target."
         )
     chosen = list(range(len(frame))) if rows is None else list(rows)
     check_rows(chosen, len(frame))
@@ -162,13 +161,13 @@ def photo_heat(
 
 
 def looking_networks(predictor: Predictor) -> list[NetworkPredictor]:
-    """The networks whose heat is shown: the predictor itself, or those of all folds of a blend.
+    """The networks whose heat maps are shown: the predictor itself, or the networks of all folds of a blend.
 
     Raises:
-        ConfigError: nothing looks at photos, or no network does.
+        ConfigError: the model uses no photos, or no network does.
     """
     if not predictor.uses_photos:
-        raise ConfigError("This model uses no photos, so there is nothing to see in them.")
+        raise ConfigError("This model uses no photos, so it has no heat maps.")
     if isinstance(predictor, NetworkPredictor):
         return [predictor]
     assert isinstance(predictor, BlendPredictor)
@@ -176,14 +175,14 @@ def looking_networks(predictor: Predictor) -> list[NetworkPredictor]:
     looking = [name for name, model in members if isinstance(model, FittedNetwork) and model.model.image is not None]
     if not looking:
         raise ConfigError(
-            f"No network of this blend looks at photos, and other models have no heat: {', '.join(predictor.shares)}."
+            f"No network of this blend uses photos, and other models have no heat maps: {', '.join(predictor.shares)}."
         )
     name = max(looking, key=lambda name: predictor.shares[name])
     return [_of_fold(predictor, fold, name) for fold in predictor.folds]
 
 
 def _of_fold(predictor: BlendPredictor, fold: FoldModels, name: str) -> NetworkPredictor:
-    """A network of a blend as a predictor of its own."""
+    """A network of a blend as a predictor."""
     fitted = fold.models[name]
     assert isinstance(fitted, FittedNetwork)
     return NetworkPredictor(
@@ -199,14 +198,14 @@ def _of_fold(predictor: BlendPredictor, fold: FoldModels, name: str) -> NetworkP
 
 
 def _as_seen_by(network: NetworkPredictor, rows: RawRows) -> RawRows:
-    """The rows by the network's own preprocessor."""
+    """The rows transformed by the network's own preprocessor."""
     return replace(rows, arrays=network.preprocessor.transform(rows.table))
 
 
 def _mean_heat(
     heats: Float[Tensor, "networks batch photos height width"],
 ) -> Float[Tensor, "batch photos height width"]:
-    """Over networks; the hottest place of each row is 1 again."""
+    """Mean over networks, rescaled so that the maximum of each row is 1."""
     mean = heats.mean(0)
     highest = mean.amax((1, 2, 3), keepdim=True)
     return torch.where(highest > 0, mean / highest, 0.0).clamp(0, 1)
@@ -239,6 +238,6 @@ def _on_cpu(tensor: Tensor | None) -> Tensor:
 
 
 def _slots(photos: Photos, row: int, mask: Tensor) -> list[int]:
-    """The place in the table of each photo of a row that is there; in a batch they stand side by side."""
+    """Slot of each present photo of a row; in a batch they are consecutive."""
     filled = np.flatnonzero(photos.slots[row] >= 0)
     return filled[mask[: len(filled)].numpy()].tolist()

@@ -1,9 +1,9 @@
-"""What a run showed: metrics of its models on rows that they were not fitted on, with 95 % intervals, the paired
-differences of models, and the coverage of intervals.
+"""The result of a run: metrics on rows that the models were not fitted on, with 95 % intervals, paired differences of
+models, and coverage of prediction intervals.
 
-In: the truth of rows, and what each model predicts for them. Out: ``Result``: computed once when a training ends, kept
+In: the truth of rows and the predictions of each model. Out: ``Result``, computed once at the end of training, saved
 as ``results.json``, and read from there by terminal, report, model card and notebook. ``compare`` and ``evaluate``
-judge other rows in the same way: a ``Part`` each."""
+score other rows in the same way, as one ``Part``."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -42,56 +42,55 @@ Finding = Literal["better", "worse", "within noise", "equal", "unknown"]
 RESULTS = "results.json"
 VERSION = 1
 ERROR_SHARES = (0.5, 0.8, 0.9, 0.95, 1.0)
-"""Shares of the rows for which the largest error is told."""
+"""Quantile levels of the absolute error that are reported."""
 _UNKNOWN = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows that models are judged by: their true target and what each model predicts for them."""
+    """Rows that models are scored on: their true target and the predictions of each model."""
 
     split: JudgedSplit
     truth: np.ndarray
     predictions: Mapping[str, np.ndarray]
     """By model; numbers ``(rows,)`` or probabilities ``(rows, classes)``."""
     groups: np.ndarray | None = None
-    """Number of the group of each row, where rows belong together; intervals are then those over groups."""
+    """Group number of each row, if rows are grouped; intervals then resample groups."""
     weight: np.ndarray | None = None
-    """How much each row counts in every metric; None for all alike."""
+    """Weight of each row in every metric; None for equal weights."""
     by_metric: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
-    """By model and metric, where a model predicts otherwise for another metric: a constant, see ``baselines``."""
+    """By model and metric, if predictions depend on the metric, as for a constant, see ``baselines``."""
 
     def of(self, model: str, metric: Metric) -> np.ndarray:
-        """What a model predicts where it is judged by this metric."""
+        """Predictions of a model for scoring with this metric."""
         return self.by_metric.get(model, {}).get(metric.name, self.predictions[model])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """How well one model predicts some rows."""
+    """Scores of one model on some rows."""
 
     model: str
     kind: ModelKind
-    """What it is: "ours" is the model that the run delivers, "table" one without photos that it is compared with,
-    "photos" the same model with photos where the delivered one does without, "candidate" one that competed for a share
-    in it."""
+    """"ours" is the delivered model, "table" a model without photos that it is compared with, "photos" the same model
+    with photos if the delivered one does not use them, "candidate" a candidate for the blend."""
     metrics: dict[str, float]
-    """Name -> value in the unit of the target; nan where it cannot be computed."""
+    """Name -> value in the unit of the target; nan if it cannot be computed."""
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Name -> ends of the 95 % interval, by bootstrap; of some metrics or of none."""
+    """Name -> ends of the 95 % bootstrap interval, for some metrics or none."""
     median_error: float | None = None
-    """Half of the predictions are off by no more; None for classes and for candidates."""
+    """Median absolute error; None for classification and for candidates."""
     median_relative_error: float | None = None
-    """The same relative to the truth, 0.18 is 18 %; of amounts above 0 only."""
+    """Median error relative to the truth, 0.18 is 18 %; only for amounts above 0."""
     seconds: float | None = None
-    """Time of the fit; None where it is unknown."""
+    """Fit time; None if unknown."""
 
     def interval(self, metric: str) -> tuple[float, float]:
-        """Ends of the 95 % interval of a metric; nan where there is none."""
+        """Ends of the 95 % interval of a metric; nan if not computed."""
         return self.intervals.get(metric, _UNKNOWN)
 
     def to_flat(self) -> dict[str, float | None]:
-        """Metrics and the ends of their intervals for JSON, nan as None: "mae", "mae_ci95_low", "mae_ci95_high"."""
+        """Metrics and ends of their intervals for JSON, nan as None: "mae", "mae_ci95_low", "mae_ci95_high"."""
         ends = {name: self.interval(name) for name in self.metrics}
         lows = {f"{name}_ci95_low": low for name, (low, _) in ends.items()}
         return json_numbers(self.metrics | lows | {f"{name}_ci95_high": high for name, (_, high) in ends.items()})
@@ -109,11 +108,11 @@ class Difference:
     high: float
     """Ends of the paired 95 % interval."""
     finding: Finding
-    """Better or worse where the interval leaves 0 out; unknown where it cannot be computed."""
+    """"better" or "worse" if the interval excludes 0; "unknown" if it cannot be computed."""
 
     @property
     def gain(self) -> tuple[float, float, float]:
-        """The difference and its ends with the sign turned so that above 0 the first model is better."""
+        """The difference and its interval, signed so that above 0 the first model is better."""
         if METRICS[self.metric].higher_is_better:
             return self.value, self.low, self.high
         return -self.value, -self.high, -self.low
@@ -121,108 +120,108 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """Models on the same rows."""
+    """Scores of models on the same rows."""
 
     split: JudgedSplit
     rows: Count
     groups: Count | None
-    """What the bootstrap draws where rows belong together; None where it draws rows."""
+    """Number of groups that the bootstrap resamples; None if it resamples rows."""
     scores: list[Score]
     differences: list[Difference]
     errors: list[tuple[Share, float]] = field(default_factory=list)
-    """Of the delivered model of a number: share of the rows, and by how much these are off at most."""
+    """Level and quantile of the absolute error of the delivered model; empty for classification."""
     weighted: bool = False
-    """Whether rows count by weights in all of it."""
+    """Whether the metrics are weighted."""
 
     @property
     def drawn(self) -> int:
-        """Rows, or groups of rows that are drawn together."""
+        """Number of units that the bootstrap resamples: rows or groups."""
         return self.rows if self.groups is None else self.groups
 
     def score(self, model: str) -> Score:
-        """That of one model."""
+        """The score of a model."""
         return next(one for one in self.scores if one.model == model)
 
     def difference(self, model: str, against: str, metric: str) -> Difference:
-        """That of two models."""
+        """The difference of two models."""
         asked = (model, against, metric)
         return next(one for one in self.differences if (one.model, one.against, one.metric) == asked)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeaderboardLine:
-    """What one of the models that competed is worth on rows it did not see."""
+    """Out-of-fold loss of one model, and its weight in the blend."""
 
     model: str
     photos: bool
-    """Whether it sees them."""
+    """Whether the model uses photos."""
     loss: float
-    """Mean over rows that were predicted out of fold: squared error of the scaled target, or log loss."""
+    """Mean out-of-fold loss: squared error of the scaled target, or log loss."""
     error: float
-    """Standard error of that mean, over rows, or over groups where rows belong together."""
+    """Standard error of the mean over rows, or over groups if rows are grouped."""
     share: float | None
-    """In the blend that predicts; None for a blend."""
+    """Weight in the delivered blend; None for a blend."""
     seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contest:
-    """How the models of a blend were compared."""
+    """Comparison of the models of a blend."""
 
     leaderboard: list[LeaderboardLine]
     """The best first."""
     choice: str
-    """Why this of all models predicts, in plain words."""
+    """The reason for the choice, in plain words."""
     folds: str = ""
-    """What "out of fold" means where it is not every row; "" where it is."""
+    """Which rows are out-of-fold rows; "" if all are."""
     photos: PhotoRule | None = None
-    """What the folds tell of the photos, which ``choice`` says; None where no model sees any."""
+    """The decision about photos that ``choice`` explains; None if no model uses photos."""
     coverage: list[Coverage] = field(default_factory=list)
-    """How often intervals or sets hold the truth of test rows: of all at several levels, and by kind of row at one."""
+    """Coverage of prediction intervals or sets on test rows: of all rows at several levels, by group of rows at one."""
     history_of: str = ""
-    """Which network the history of the run is of; "" when none was trained."""
+    """The network whose history the run shows; "" if none was trained."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhotoGain:
-    """Which two models tell what the photos add, by their difference in the headline metric."""
+    """The two models whose difference in the headline metric is the effect of the photos."""
 
     with_photos: str
     without: str
     same_kind: bool
-    """Both are made in the same way, but for the photos."""
+    """Whether the models differ only in the photos."""
     used: bool
-    """Whether the model that the run delivers sees photos."""
+    """Whether the delivered model uses photos."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """All figures of a run."""
+    """All scores of a run."""
 
     target: str
     task: Task
     headline: str
-    """Name of the metric that comes first."""
+    """Name of the main metric."""
     rows: dict[SplitName, Count]
-    """Rows used in each part; those of a blend judge out of fold and are trained on."""
+    """Number of rows of each part; a blend's training rows are also its out-of-fold rows."""
     ours: str
-    """The model that the run delivers."""
+    """The delivered model."""
     against: str
-    """That which it is compared with in the verdict."""
+    """The model that it is compared with in the verdict."""
     parts: list[Part]
-    """Those that have rows, the test before the other."""
+    """Parts that have rows, test rows first."""
     photos: PhotoGain | None = None
-    """None for a table without photos, or where nothing was compared."""
+    """None for a table without photos, or if nothing was compared."""
     contest: Contest | None = None
-    """None of one network."""
+    """None for a single network."""
     coverage_level: Share = 0.9
-    """Of the intervals that a report shows."""
+    """Nominal coverage of the intervals in a report."""
     departure: str = ""
-    """That the test rows are predicted better or worse than the other judged rows promise, and why; "" if not."""
+    """A warning that the test score differs from the out-of-fold or validation score, with likely causes; or ""."""
 
     @property
     def final(self) -> Part:
-        """The test rows, or those of the folds or of the validation where there is no test."""
+        """Scores on the test rows, or without test rows on the out-of-fold or validation rows."""
         return self.parts[0]
 
     @property
@@ -231,14 +230,14 @@ class Result:
         return {part.split: {one.model: one.metrics for one in part.scores} for part in self.parts}
 
     def part_name(self, split: SplitName) -> str:
-        """What the rows of a part are called: each row of the folds was predicted by models that did not see it."""
+        """Name of the rows of a part: "test", "validation" or "out-of-fold"."""
         if split == "valid":
             return "validation" if self.contest is None else "out-of-fold"
         return split
 
     @property
     def answer(self) -> str:
-        """How good the model is, for a reader who knows no metric."""
+        """The quality of the model for readers without statistics."""
         part = self.final
         ours, rows, by = part.score(self.ours), self.part_name(part.split), " (by weight)" if part.weighted else ""
         if self.task != "regression":
@@ -252,7 +251,7 @@ class Result:
 
     @property
     def answer_of_constant(self) -> str:
-        """How good the best prediction is that is the same for every row; "" where it is not known."""
+        """The quality of the best constant prediction; "" if unknown."""
         constant = next((one for one in self.final.scores if one.kind == "constant"), None)
         if constant is None:
             return ""
@@ -267,11 +266,11 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """What the run showed by the headline metric, with the paired interval of the difference."""
+        """The comparison by the headline metric, with the paired interval of the difference."""
         return self.findings(values=True)
 
     def findings(self, *, values: bool) -> str:
-        """The verdict; without the values of the two models where these stand beside it."""
+        """The verdict, with or without the values of the two models."""
         part = self.final
         found = part.difference(self.ours, self.against, self.headline)
         called = "blend" if self.contest is not None else "mixed model" if self.photos is not None else "network"
@@ -280,7 +279,7 @@ class Result:
         said = [difference_sentence(part, found, f"The {called}", against, where=where, values=values)]
         if self.contest is None and self.photos is not None and found.gain[0] < 0:
             worse = found.finding == "worse"
-            said.append(f"Prefer {against} here." if worse else "The photos did not improve it here.")
+            said.append(f"Prefer {against} here." if worse else "The photos did not improve the predictions.")
         if values and self.contest is not None and self.photos is not None and self.photos.used:
             alone = part.score(self.photos.without).metrics[self.headline]
             said.append(f"The table columns alone: {metric_label(self.headline)} {metric_text(alone)}.")
@@ -290,19 +289,21 @@ class Result:
             lead = (mine - nothing) * (1 if METRICS[self.headline].higher_is_better else -1)
             if lead <= 0:
                 how = "just as good" if lead == 0 else "better"
-                said.append(f"A constant is {how} ({metric_text(nothing)}): nothing useful was learned for these rows.")
+                said.append(
+                    f"A constant is {how} ({metric_text(nothing)}): the model learned nothing useful for these rows."
+                )
         return " ".join(said)
 
 
 def metrics_for(task: Task, target: Target) -> tuple[Metric, ...]:
-    """What is reported for a kind of target; R2 of the logarithm too where the model is fitted on it."""
+    """The metrics of a task; with R² of the logarithm if the model is fitted to the logarithm."""
     if task != "regression":
         return CLASSIFICATION_METRICS
     return (*REGRESSION_METRICS, R2_LOG) if target.log else REGRESSION_METRICS
 
 
 def headline_for(task: Task, target: Target) -> Metric:
-    """The one metric that comes first: relative error for skewed amounts, absolute error for other numbers."""
+    """The main metric: relative error for skewed amounts, absolute for other numbers, AUC or accuracy for classes."""
     if task == "binary":
         return AUC
     if task == "multiclass":
@@ -320,14 +321,14 @@ def judge(
     relative: bool = False,
     seconds: Mapping[str, float] | None = None,
 ) -> Part:
-    """Score all models; each metric of each model is resampled at most once, for its interval and its differences.
+    """Score all models; each metric of each model is bootstrapped at most once, for its interval and its differences.
 
     Args:
         rows: at least one.
         kinds: by model, "candidate" by default.
-        intervals: by model, the metrics that have an interval; by default all of all.
-        pairs: by a model and the one that it is compared with, the metrics of which differences are told.
-        relative: whether errors are told relative to the truth too.
+        intervals: by model, the metrics with an interval; by default all metrics of all models.
+        pairs: by two models, the metrics to compare them by.
+        relative: whether to report errors relative to the truth too.
         seconds: by model, see ``Score``.
     """
     kinds, seconds = kinds or {}, seconds or {}
@@ -389,18 +390,18 @@ def judge(
 def difference_sentence(
     part: Part, found: Difference, model: str, against: str, *, where: str = "", values: bool = True
 ) -> str:
-    """Which of two models is better, by how much, and whether that is beyond noise.
+    """A sentence that says which of two models is better, by how much, and whether that is beyond noise.
 
     Args:
-        model, against: what they are called; the sentence begins with the first.
-        where: what stands before the metric, "test ".
-        values: say those of both models too.
+        model, against: names of the models; the sentence begins with the first.
+        where: prefix of the metric, "test ".
+        values: include the values of both models.
     """
     label = f"{where}{metric_label(found.metric)}"
     mine, theirs = (part.score(name).metrics[found.metric] for name in (found.model, found.against))
     on = f" on {part.rows} row{'' if part.rows == 1 else 's'}"
     if np.isnan(found.value):
-        return f"{model} and {against} cannot be compared: there is no {label}{on}."
+        return f"{model} and {against} cannot be compared: {label} cannot be computed{on}."
     if found.finding == "equal":
         return f"{model} is exactly as good as {against}{on}."
     numbers = f"{label} {metric_text(mine)} against {metric_text(theirs)}{on}, " if values else ""
@@ -415,7 +416,7 @@ def difference_sentence(
 
 
 def share_text(share: float) -> str:
-    """A share in per cent, with the digits that matter.
+    """A share in percent with two significant digits.
 
     >>> [share_text(share) for share in (0.1834, 0.0042, 1.21, float("nan"))]
     ['18 %', '0.42 %', '121 %', 'n/a']
@@ -435,8 +436,8 @@ def read_result(folder: Path) -> Result:
     """Read ``results.json`` of a run folder.
 
     Raises:
-        ConfigError: there is none.
-        DataError: it is damaged, or a newer mixfit wrote it.
+        ConfigError: the file does not exist.
+        DataError: it is damaged, or written by a newer mixfit.
     """
     found: Result = from_plain(Result, read_versioned(folder, RESULTS, VERSION), RESULTS)
     fault = _fault(found)
@@ -446,38 +447,36 @@ def read_result(folder: Path) -> Result:
 
 
 def read_versioned(folder: Path, name: str, version: int) -> dict[str, Any]:
-    """A JSON file that a training leaves in its run folder.
+    """Read a JSON file of a run folder.
 
     Args:
-        version: the one that is read; older and newer ones are refused.
+        version: the supported version; older and newer ones are refused.
     Raises:
-        ConfigError: there is none.
-        DataError: it is damaged, or another version of mixfit wrote it.
+        ConfigError: the file does not exist.
+        DataError: it is damaged, or written by another version of mixfit.
     """
-    path, again = folder / name, f"Write its results again with: mixfit train --resume {folder}"
+    path, again = folder / name, f"Recompute its results with: mixfit train --resume {folder}"
     if not folder.is_dir():
-        raise ConfigError(f"There is no run folder {folder}.")
+        raise ConfigError(f"The run folder {folder} does not exist.")
     if not is_there(path):
-        raise ConfigError(
-            f"{folder} holds no {name}: its training was stopped before the end, or an older mixfit made it. {again}"
-        )
+        raise ConfigError(f"{folder} has no {name}: its training was stopped, or it is of an older mixfit. {again}")
     said = read_json(path)
     found = said.get("version") if isinstance(said, dict) else None
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise DataError(f"{path} is not what a training writes: it has no version.")
+        raise DataError(f"{path} is damaged: it has no version.")
     if found > version:
-        raise DataError(f"{path} has a version newer than {version}: read it with a newer mixfit.")
+        raise DataError(f"{path} has a newer version than {version}: update mixfit.")
     if found < version:
         raise DataError(f"{path} is of an older mixfit. {again}")
     return from_plain(dict[str, Any], said, name)
 
 
 def _fault(found: Result) -> str:
-    """What does not belong together; "" where all does."""
+    """The first inconsistency; "" if there is none."""
     if not found.parts or len({part.split for part in found.parts}) < len(found.parts):
-        return "it has no part, or one of them twice"
+        return "a part is missing or repeated"
     if any(one.inside > one.count for one in ([] if found.contest is None else found.contest.coverage)):
-        return "more rows are inside of intervals than there are"
+        return "more rows are inside the intervals than there are rows"
     pairs = [(found.ours, found.against)]
     if found.photos is not None:
         pairs.append((found.photos.with_photos, found.photos.without))
@@ -485,19 +484,19 @@ def _fault(found: Result) -> str:
         scores = {one.model: one for one in part.scores}
         names = set(next(iter(scores.values())).metrics) if scores else set()
         if not names <= set(METRICS) or any(set(one.metrics) != names for one in part.scores):
-            return "a metric is unknown, or not of every model"
+            return "a metric is unknown, or missing for a model"
         if found.headline not in names or not {name for pair in pairs for name in pair} <= set(scores):
-            return "it lacks the headline metric or a model that is compared"
+            return "the headline metric or a compared model is missing"
         if len(scores) < len(part.scores) or any(one.metric not in METRICS for one in part.differences):
-            return "a model is there twice, or a metric is unknown"
+            return "a model is repeated, or a metric is unknown"
         known = {(one.model, one.against) for one in part.differences if one.metric == found.headline}
         if not set(pairs) <= known:
-            return "it lacks a difference"
+            return "a difference is missing"
     return ""
 
 
 def _of_100(score: Score) -> str:
-    """How many of 100 rows get the right class; never all or none where it is not."""
+    """Correct predictions of 100 rows; 0 and 100 only if exact."""
     share = score.metrics[ACCURACY.name]
     if np.isnan(share):
         return "n/a"
@@ -507,7 +506,7 @@ def _of_100(score: Score) -> str:
 
 
 def _rounded_up(value: float) -> str:
-    """Three digits that are no less than the value, so that what is said to be within them is.
+    """The value rounded up to three digits.
 
     >>> _rounded_up(9.7641), _rounded_up(0.5), _rounded_up(12_341.0)
     ('9.77', '0.5', '12,400')
@@ -520,7 +519,7 @@ def _rounded_up(value: float) -> str:
 
 
 def _median_errors(rows: Rows, model: str, *, relative: bool) -> tuple[float | None, float | None]:
-    """Half of the predictions are off by no more, and the same relative to the truth; None for classes."""
+    """Median absolute and relative error; None for classes."""
     found = rows.predictions[model]
     if found.ndim == 2 or not _counts(rows):
         return None, None
@@ -534,7 +533,7 @@ def _median_errors(rows: Rows, model: str, *, relative: bool) -> tuple[float | N
 
 
 def _counts(rows: Rows) -> bool:
-    """Whether any row does."""
+    """Whether any row has a weight above 0."""
     return bool(len(rows.truth)) if rows.weight is None else bool(rows.weight.any())
 
 
