@@ -55,7 +55,7 @@ def test_a_trained_image_network_learns_from_changed_photos(demo_table: Path, tm
 
 
 def test_a_frozen_image_network_cannot_be_augmented(demo_table: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--augment flip needs an image network that is trained on pixels"):
+    with pytest.raises(ConfigError, match="--augment flip needs an image network trained on pixels"):
         fit(demo_table, target=DEMO_TARGET, train=TrainConfig(augment="flip"), out=tmp_path, console=QUIET)
     assert not list(tmp_path.iterdir())
 

@@ -100,7 +100,7 @@ def test_one_flipped_bit_anywhere_is_noticed_and_told(copied: tuple[Path, RunKee
         keeper.notes.clear()
         assert keeper.load(model, 1, LAYOUT) is None, place
         (note,) = keeper.notes
-        assert note.startswith(f"{model.name}, fold 2: what was kept of it ")
+        assert note.startswith(f"{model.name}, fold 2: the saved model ")
         assert note.endswith("; it is fitted again.")
         tried += 1
     assert tried >= min(150, len(content))
@@ -226,7 +226,7 @@ def test_swapped_files_change_no_byte_of_the_model_and_are_told(
     assert len(told) == len(names)
     for new in names.values():
         place = new.rpartition("-")[2]
-        assert any(f", fold {place}: what was kept of it {why}" in line for line in told)
+        assert any(f", fold {place}: the saved model {why}" in line for line in told)
 
 
 @pytest.mark.parametrize(
@@ -355,11 +355,14 @@ def _pipes(checkpoints: Path, table: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (_other_fold, "begins anew, as its checkpoints are of another model, other rows, other settings or "),
-        (_other_run, "begins anew, as its checkpoints are of another model, other rows, other settings or "),
-        (_both_damaged, "begins anew, as no checkpoint is whole"),
-        (_last_damaged, "is damaged: its sha256 is not the one in MANIFEST.json. Going on from the checkpoint before"),
-        (_pipes, "begins anew, as no checkpoint is whole"),
+        (_other_fold, "restarts, as its checkpoints are of another model, other rows, other settings or "),
+        (_other_run, "restarts, as its checkpoints are of another model, other rows, other settings or "),
+        (_both_damaged, "restarts, as no checkpoint is intact"),
+        (
+            _last_damaged,
+            "is damaged: its sha256 is not the one in MANIFEST.json. Resuming from the previous checkpoint",
+        ),
+        (_pipes, "restarts, as no checkpoint is intact"),
     ],
 )
 def test_checkpoints_of_a_network_are_used_for_that_network_alone(
@@ -490,7 +493,7 @@ def test_with_other_callbacks_the_networks_are_fitted_again_and_no_other_model(
     assert len(told) == networks > 0
     assert all(
         line.startswith("network, ")
-        and "what was kept of it was trained with other callbacks, or other settings of them; it is" in line
+        and "the saved model was trained with other callbacks or callback settings; it is" in line
         for line in told
     )
     whole = finished.model if not went_on else None
@@ -508,7 +511,7 @@ def test_a_run_stopped_with_callbacks_names_them_and_goes_on_with_them_to_the_bi
         small_fit(finished.table, tmp_path / "runs", train=SAVING, callbacks=[average, clipping, StopAtBatch()])
     (run,) = (tmp_path / "runs").iterdir()
     again = f"mixfit.resume({str(run)!r}, callbacks=[ExponentialMovingAverage(...), GradientClipping(...)])"
-    assert str(stop.value).endswith(f"Go on in Python, with the same callbacks: {again}")
+    assert str(stop.value).endswith(f"Resume in Python with the same callbacks: {again}")
     other = shutil.copytree(run, tmp_path / run.name)
     reported.clear()
     resume(run, console=QUIET, callbacks=[average, clipping])
@@ -518,7 +521,7 @@ def test_a_run_stopped_with_callbacks_names_them_and_goes_on_with_them_to_the_bi
     reported.clear()
     resume(other, console=QUIET)
     assert model_bytes(other) == finished.model
-    assert any("fold 2: its training begins anew" in line and "other callbacks" in line for line in reported[0])
+    assert any("fold 2: its training restarts" in line and "other callbacks" in line for line in reported[0])
 
 
 def test_the_one_network_of_a_run_does_not_go_on_with_other_callbacks(
@@ -531,11 +534,11 @@ def test_the_one_network_of_a_run_does_not_go_on_with_other_callbacks(
     with pytest.raises(Stopped, match=r"mixfit\.resume\(.*callbacks=\[GradientClipping\(\.\.\.\)\]\)$"):
         small_fit(finished.table, tmp_path, train=replace(SAVING, preset="network"), callbacks=[clipping, stop])
     (run,) = tmp_path.iterdir()
-    with pytest.raises(ConfigError, match="was begun with other callbacks, or other settings of them: give those"):
+    with pytest.raises(ConfigError, match="was started with other callbacks or callback settings: pass the same"):
         resume(run, console=QUIET)
     forced = Path(shutil.copytree(run, tmp_path / "forced"))
     reported.clear()
     resume(forced, console=QUIET, force=True)
-    assert "From here on the training has other callbacks than it began with." in reported[0]
+    assert "From here on, the training uses other callbacks than before." in reported[0]
     resume(run, console=QUIET, callbacks=[clipping])
     resume(run, console=QUIET)  # it is finished: its results alone are written again

@@ -89,7 +89,9 @@ def test_a_resumed_run_reads_it_and_fits_another_one_again(run: mixfit.Run, tmp_
     same = resumed("same", NotFittedAgain(**vars(OURS)))
     assert weights(same.folder) == weights(run.folder)
     assert weights(resumed("other", replace(OURS, trees=41)).folder) != weights(run.folder)
-    with pytest.raises(mixfit.ConfigError, match=r"was begun with other models of yours \(extra trees\): give those"):
+    with pytest.raises(
+        mixfit.ConfigError, match=r"was started with other custom models \(extra trees\): pass the same"
+    ):
         mixfit.resume(run.folder, console=SETTINGS["console"])
 
 
@@ -120,12 +122,12 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         {},
         r"'extra trees' returns predictions of shape \(\d+, 1\) instead of",
     ),
-    "twice": ([OURS, OURS], {}, "There are two models of the name 'extra trees'"),
-    "ours": ([replace(OURS, name="linear, table")], {}, "There are two models of the name 'linear, table'"),
-    "name": ([replace(OURS, name="../x")], {}, "A model cannot have the name '../x'"),
-    "class": ([ExtraTrees], {}, "is no model: it needs name, sees, fit and load"),
-    "sees": ([replace(OURS, sees=frozenset({"sound"}))], {}, "which is no frozenset of table, photos, pixels"),  # type: ignore[arg-type]
-    "network": ([OURS], {"preset": "network"}, r"models=\[...\] join those of a preset, and the preset network"),
+    "twice": ([OURS, OURS], {}, "Two models have the name 'extra trees'"),
+    "ours": ([replace(OURS, name="linear, table")], {}, "Two models have the name 'linear, table'"),
+    "name": ([replace(OURS, name="../x")], {}, "'../x' is not a valid model name"),
+    "class": ([ExtraTrees], {}, "is not a model: it needs name, sees, fit and load"),
+    "sees": ([replace(OURS, sees=frozenset({"sound"}))], {}, "must be a frozenset of table, photos, pixels"),  # type: ignore[arg-type]
+    "network": ([OURS], {"preset": "network"}, r"models=\[...\] cannot be used with the preset network"),
 }
 
 

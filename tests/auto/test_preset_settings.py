@@ -151,7 +151,7 @@ def test_the_seed_is_followed(of_table: Seen) -> None:
 
 def test_augmentation_is_refused_where_no_network_sees_pixels(demo_table: Path, tmp_path: Path) -> None:
     train = replace(TRAIN, augment="flip")
-    with pytest.raises(ConfigError, match="--augment flip needs an image network that is trained on pixels"):
+    with pytest.raises(ConfigError, match="--augment flip needs an image network trained on pixels"):
         fit(demo_table, target="price", data=QUICK_DATA, model=MODEL, train=train, out=tmp_path, console=QUIET)
 
 
@@ -162,9 +162,9 @@ def test_augmentation_is_refused_where_no_network_sees_pixels(demo_table: Path, 
     ("settings", "sentence"),
     [
         ({"train": {"patience": 3}}, "patience=3 has no effect: the networks of preset quick train a fixed number"),
-        ({"train": {"epochs": 100}}, "epochs=100: the networks of preset quick train 20 epochs at most"),
-        ({"train": {"loss": "mae"}}, "loss=mae is minimised by networks alone: the other models of preset quick"),
-        ({"data": {"valid": 0.3}}, "valid=0.3 has little effect: the folds of preset quick take training and"),
+        ({"train": {"epochs": 100}}, "epochs=100: the networks of preset quick train at most 20 epochs"),
+        ({"train": {"loss": "mae"}}, "loss=mae affects only networks: the other models of preset quick"),
+        ({"data": {"valid": 0.3}}, "valid=0.3 has little effect: the folds of preset quick use training and"),
     ],
     ids=str,
 )
@@ -195,7 +195,7 @@ def test_settings_of_a_tabm_are_told_where_none_is_trained(of_table: Seen, with_
 def test_epochs_of_a_tuned_network_are_told(with_photos: Seen) -> None:
     train = replace(TRAIN, preset="best", epochs=30)
     found = unused_settings(with_photos.fold.data, DataConfig(), MODEL, train)
-    assert found == ["epochs=30: the networks of preset best train 40 epochs at most, a tuned one 4"]
+    assert found == ["epochs=30: the networks of preset best train at most 40 epochs, a fine-tuned one 4"]
 
 
 def test_what_is_told_is_printed_and_reported(

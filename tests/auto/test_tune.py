@@ -122,7 +122,7 @@ def test_an_interrupt_leaves_a_search_that_goes_on(
         interrupted_at(patched, fit_number)
         code, output, _ = in_process(capsys, *arguments)
     assert code == 130
-    assert f"stopped after {fit_number - 1} of 3 trials; the same command goes on" in output
+    assert f"stopped after {fit_number - 1} of 3 trials; the same command resumes the search" in output
     code, output, _ = in_process(capsys, *arguments)
     assert code == 0
     trials = trials_of(tmp_path / "numbers-y")
@@ -187,13 +187,13 @@ def test_another_search_in_the_same_folder_is_refused(table: Path, tmp_path: Pat
     copy = tmp_path / "numbers.csv"
     copy.write_bytes(table.read_bytes())
     search(copy, tmp_path, 1)
-    with pytest.raises(ConfigError, match=r"began with train\.epochs '3', now it is '4': choose another --out"):
+    with pytest.raises(ConfigError, match=r"was started with train\.epochs '3', not '4': choose another --out"):
         search(copy, tmp_path, 1, train=TrainConfig(epochs=4, patience=3))
-    with pytest.raises(ConfigError, match="began with role of a 'number', now it is 'ignored'"):
+    with pytest.raises(ConfigError, match="was started with role of a 'number', not 'ignored'"):
         search(copy, tmp_path, 1, data=DataConfig(roles={"a": "ignored"}))
     with copy.open("a") as file:
         file.write("1,2,3,4\n")
-    with pytest.raises(ConfigError, match="cannot go on, as the table is not the one of the beginning of the search"):
+    with pytest.raises(ConfigError, match="cannot be resumed, as the table is not the one of the start of the search"):
         search(copy, tmp_path, 1)
     (tmp_path / "numbers-y").rename(tmp_path / "numbers-c")
     with pytest.raises(ConfigError, match="is for the target 'y', not 'c': choose another --out"):
@@ -202,7 +202,7 @@ def test_another_search_in_the_same_folder_is_refused(table: Path, tmp_path: Pat
 
 def test_settings_that_diverge_do_not_end_the_search(table: Path, tmp_path: Path) -> None:
     train = TrainConfig(epochs=2, patience=2, optimizer="sgd", lr=1e30)
-    with pytest.raises(Diverged, match="Not one of 2 trials came to its end: train once with a smaller --lr"):
+    with pytest.raises(Diverged, match="None of the 2 trials finished: train once with a smaller --lr"):
         search(table, tmp_path, 2, train=train)
     trials = trials_of(tmp_path / "numbers-y")
     assert list(trials["state"]) == ["pruned", "pruned"]

@@ -89,7 +89,7 @@ def test_a_signal_while_a_resumed_run_reads_its_data_loses_nothing(
     run = small_fit(table, tmp_path).folder
     with monkeypatch.context() as patch:
         patch.setattr(recipe, "prepare", raising(recipe.prepare, (signal.SIGTERM,), call=1, after=False))
-        with pytest.raises(Stopped, match=r"^stopped by SIGTERM\. \d+ fitted models of folds and all settings"):
+        with pytest.raises(Stopped, match=r"^stopped by SIGTERM\. \d+ fitted fold models and all settings"):
             resume(run, console=QUIET)
     resume(run, console=QUIET)
     assert model_bytes(run) == whole
@@ -121,8 +121,8 @@ def test_a_signal_in_any_part_ends_with_75_and_the_run_goes_on_to_the_same_bytes
     assert stop.value.exit_code == 75
     (run,) = tmp_path.iterdir()
     kept = len(list((run / "candidates").glob("*.json")))
-    assert str(stop.value).endswith(f" saved in {run}. Go on with: mixfit train --resume {run}")
-    assert ("Nothing was fitted yet" in str(stop.value)) == (kept == 0)
+    assert str(stop.value).endswith(f" saved in {run}. Resume with: mixfit train --resume {run}")
+    assert ("No model has been fitted yet" in str(stop.value)) == (kept == 0)
     assert not (run / ".lock").exists()
     resume(run, console=QUIET)
     assert model_bytes(run) == whole
@@ -135,7 +135,7 @@ def test_the_second_signal_ends_at_once_and_says_the_same(
     with monkeypatch.context() as patch:
         twice = raising(cross_fit.fit_model, (signal.SIGINT, signal.SIGINT), call=3, after=False)
         patch.setattr(cross_fit, "fit_model", twice)
-        with pytest.raises(SecondSignal, match=r"^interrupted\. 2 fitted models of folds .* --resume"):
+        with pytest.raises(SecondSignal, match=r"^interrupted\. 2 fitted fold models .* --resume"):
             small_fit(table, tmp_path)
     (run,) = tmp_path.iterdir()
     resume(run, console=QUIET)
@@ -170,7 +170,7 @@ def test_a_moved_table_and_force_are_in_the_command_that_goes_on(
     monkeypatch.setattr(recipe, "_save_model", raising(recipe._save_model, (signal.SIGINT,), call=1, after=False))
     with pytest.raises(Stopped) as stop:
         resume(run, table=moved, force=True, console=QUIET)
-    assert str(stop.value).endswith(f"Go on with: mixfit train '{moved}' --resume {run} --force")
+    assert str(stop.value).endswith(f"Resume with: mixfit train '{moved}' --resume {run} --force")
 
 
 # --- kills while a run begins ---------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def test_the_command_line_ends_with_75_between_two_models_and_says_how_to_go_on(
     assert "Traceback" not in errors
     (run,) = tmp_path.iterdir()
     assert errors.startswith(f"mixfit: stopped by {number.name}. ")
-    assert errors.endswith(f"saved in {run}. Go on with: mixfit train --resume {run}\n")
+    assert errors.endswith(f"saved in {run}. Resume with: mixfit train --resume {run}\n")
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
 
@@ -285,8 +285,8 @@ def test_a_second_signal_is_130_with_the_same_sentence(
     assert stop.value.code == 130
     (run,) = tmp_path.iterdir()
     said = capsys.readouterr().err
-    assert said.startswith(f"mixfit: interrupted. 1 fitted model of folds and all settings are saved in {run}.")
-    assert said.endswith(f"Go on with: mixfit train --resume {run}\n")
+    assert said.startswith(f"mixfit: interrupted. 1 fitted fold model and all settings are saved in {run}.")
+    assert said.endswith(f"Resume with: mixfit train --resume {run}\n")
 
 
 def test_a_search_that_a_signal_ends_says_how_to_go_on(
@@ -301,7 +301,7 @@ def test_a_search_that_a_signal_ends_says_how_to_go_on(
         main([*arguments, "--tabular", "mlp", "--tabular-hidden", "8", "--epochs", "1"])
     assert stop.value.code == 75
     said = capsys.readouterr()
-    assert "stopped after 0 of 2 trials; the same command goes on" in said.out
+    assert "stopped after 0 of 2 trials; the same command resumes the search" in said.out
     assert "mixfit: stopped by SIGTERM. The search is saved in" in said.err
 
 

@@ -303,6 +303,6 @@ def test_f33_the_command_line_ends_with_its_code_and_leaves_no_process(
     assert "Traceback" not in errors
     if code == 75:
         (folder,) = tmp_path.glob("vases-price-*")
-        assert f"Go on with: mixfit train --resume {folder}" in errors
+        assert f"Resume with: mixfit train --resume {folder}" in errors
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)

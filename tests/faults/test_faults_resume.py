@@ -62,7 +62,7 @@ def stopped(
         patch.setattr(SignalAt, "step", 6)
         code, printed, run = train(capsys, own_table, tmp_path / "torn")
     assert code == 75
-    assert f"stopped by SIGTERM after batch 2 of 4 of epoch 2. Go on with: mixfit train --resume {run}" in printed
+    assert f"stopped by SIGTERM after batch 2 of 4 of epoch 2. Resume with: mixfit train --resume {run}" in printed
     assert not (run / "model").exists()
     return run
 
@@ -86,7 +86,7 @@ def test_f29_a_resumed_run_is_the_undisturbed_one_to_the_byte(
     before = (stopped / "model" / "model.safetensors").read_bytes()
     code, printed = mixfit(capsys, "train", "--resume", stopped)
     assert code == 0
-    assert "the training was finished: writing its results again" in printed
+    assert "the training is finished: rewriting its results" in printed
     assert (stopped / "model" / "model.safetensors").read_bytes() == before
 
 
@@ -97,7 +97,7 @@ def test_f29_a_run_that_saved_nothing_begins_anew(
     _, _, whole = train(capsys, own_table, tmp_path / "whole")
     code, printed = mixfit(capsys, "train", "--resume", stopped)
     assert code == 0
-    assert "nothing was saved yet: beginning anew" in printed
+    assert "nothing was saved yet: restarting" in printed
     assert (stopped / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
 
 
@@ -111,7 +111,7 @@ def test_f31_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     code, printed = mixfit(capsys, "train", "--resume", stopped)
     assert code == 0
     assert f"{stopped}/checkpoints/last/model.safetensors is damaged: its sha256" in printed
-    assert "Going on from the checkpoint before it." in printed
+    assert "Resuming from the previous checkpoint." in printed
 
 
 def test_f34_a_folder_that_is_none_and_flags_that_would_be_lost(
@@ -165,7 +165,10 @@ def test_f40_changed_data_are_refused_unless_forced_and_that_is_noted(
     own_table.write_text(text + "\n")
     code, printed = mixfit(capsys, "train", "--resume", stopped)
     assert code == 3
-    assert "the table is not the one of this run: its bytes differ: train anew, or resume with --force." in printed
+    assert (
+        "the table is not the one of this run: its bytes differ: start a new training, or resume with --force."
+        in printed
+    )
     code, printed = mixfit(capsys, "train", "--resume", stopped, "--force")
     assert code == 0
     assert "warning: the table is not the one of this run" in printed

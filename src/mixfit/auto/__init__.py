@@ -1,1 +1,1 @@
-"""The automatic whole: inspect, fit, resume, tune."""
+"""The whole pipeline: inspect, fit, resume, tune."""

@@ -1,6 +1,6 @@
-"""Fit all models of a preset over folds, blend them, and decide whether the photos are worth it.
+"""Cross-validate all models of a preset, blend them, and decide whether to use the photos.
 
-In: data with features of their photos. Out: ``Blended``: the predictor, what each model is worth, and the choice with
+In: data with features of their photos. Out: ``Blended``: the predictor, the score of each model, and the choice with
 its reason."""
 
 import time
@@ -51,30 +51,30 @@ _FEWEST_SECONDS = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Blended:
-    """What came of trying many models."""
+    """The result of fitting many models."""
 
     predictor: BlendPredictor
     contest: Contest
     rows: np.ndarray
-    """Positions of the rows that are judged out of fold."""
+    """Positions of the out-of-fold rows."""
     number: np.ndarray
     """Fold that predicts each of ``rows``."""
     fit_rows: list[np.ndarray]
-    """Positions of the rows that each fold fits on."""
+    """Positions of the training rows of each fold."""
     out_of_fold: dict[str, np.ndarray]
-    """Predictions of ``rows`` in the unit of the target, or probabilities, by model; the blends are among them."""
+    """Predictions of ``rows`` in the unit of the target, or probabilities, by model, including the blends."""
     test: dict[str, np.ndarray]
     """The same for the test rows."""
     seconds: dict[str, float]
     history: pd.DataFrame
-    """Of the network that was trained last; empty when there was none."""
+    """History of the network that was trained last; empty without a network."""
     left_out: list[str]
-    """Why models are missing, one sentence each."""
+    """Skipped models with the reason, one sentence each."""
     scaled_test: np.ndarray
-    """The blend's predictions of the test rows in the scale of the target, or its calibrated probabilities."""
+    """The blend's test predictions in the scale of the target, or its calibrated probabilities."""
 
     def covered(self, mixed: MixedData, level: float) -> np.ndarray:
-        """Whether the truth of each test row is in its interval, or in its set of classes, bool ``(rows,)``."""
+        """Whether the prediction interval or set of each test row contains the true value, bool ``(rows,)``."""
         rows = mixed.split.test
         truth, uncertainty = mixed.arrays.target.numpy()[rows], self.predictor.uncertainty
         if isinstance(uncertainty, ClassUncertainty):
@@ -83,13 +83,13 @@ class Blended:
         return (low <= truth) & (truth <= high)
 
     def interval(self, mixed: MixedData, level: float) -> tuple[np.ndarray, np.ndarray] | None:
-        """Lower and upper ends of the test rows in the unit of the target; None for classes, or of too few rows."""
+        """Prediction intervals of the test rows in the unit of the target; None for classes, or with too few rows."""
         uncertainty = self.predictor.uncertainty
         if isinstance(uncertainty, ClassUncertainty) or not len(mixed.split.test):
             return None
         try:
             low, high = self._scaled_interval(uncertainty, mixed, level)
-        except ConfigError:  # so few rows in the folds, or so few that weigh
+        except ConfigError:  # too few calibration rows, or too few with a weight
             return None
         return mixed.target.decode(low), mixed.target.decode(high)
 
@@ -100,13 +100,13 @@ class Blended:
         return uncertainty.interval(self.scaled_test, encoded, level)
 
     def coverage(self, mixed: MixedData, level: float, levels: Sequence[float]) -> list[Coverage]:
-        """How often intervals or sets hold the truth of test rows: of all at each of ``levels``, and at ``level`` of
-        those without a photo and by fifths of prediction; a level that the folds cannot tell is absent."""
+        """Empirical coverage on test rows: of all rows at each of ``levels``, and at ``level`` of rows without a photo
+        and by fifths of the prediction; levels with too few calibration rows are left out."""
         rows, weight, found = mixed.split.test, _test_weight(mixed), []
         for one in levels if len(rows) else ():
             try:
                 inside = self.covered(mixed, one)
-            except ConfigError:  # so few rows in the folds, or so few that weigh
+            except ConfigError:  # too few calibration rows, or too few with a weight
                 continue
             parts = {"all": np.ones(len(rows), dtype=bool)}
             if one == level:
@@ -126,7 +126,7 @@ class Blended:
         return found
 
     def _kinds_of_rows(self, mixed: MixedData) -> dict[str, np.ndarray]:
-        """Which test rows are without a photo, and in each fifth of prediction."""
+        """Masks of test rows without a photo, and in each fifth of the prediction."""
         parts = {}
         if mixed.photos is not None:
             parts["without a photo"] = ~mixed.photos.readable(mixed.photo_failures)[mixed.split.test].any(axis=1)
@@ -136,7 +136,7 @@ class Blended:
         return parts
 
     def _width(self, mixed: MixedData, level: float) -> float:
-        """Median width of the intervals, or mean number of classes in a set."""
+        """Median width of the intervals, or mean size of the prediction sets."""
         uncertainty = self.predictor.uncertainty
         if isinstance(uncertainty, ClassUncertainty):
             return float(np.average(uncertainty.sets(self.scaled_test, level).sum(1), weights=_test_weight(mixed)))
@@ -155,14 +155,14 @@ def train_blend(
     keeper: RunKeeper | None = None,
     models: Sequence[Model] = (),
 ) -> Blended:
-    """Fit, choose and put together.
+    """Fit the models of a preset, blend them and build the predictor.
 
     Args:
-        mixed: with features in place of pixels where the backbone is frozen.
-        image: the encoder that made the features; None for a table without photos.
-        model, train: settings of networks; ``train.preset`` says what is tried.
-        keeper: keeps what is fitted, so that a stopped run can go on; by default nothing is kept.
-        models: of the user, which join those of the preset.
+        mixed: with features instead of pixels if the backbone is frozen.
+        image: the encoder that computed the features; None for a table without photos.
+        model, train: settings of networks; ``train.preset`` selects the models.
+        keeper: saves fitted models, so that a stopped run can be resumed; by default nothing is saved.
+        models: the user's models, in addition to those of the preset.
     """
     started = time.perf_counter()
     features = None if mixed.photos is None else mixed.photos.features
@@ -177,13 +177,13 @@ def train_blend(
     on_features = mixed.photos is None or features is not None
     fittings: list[Fitting] = []
     left_out = list(plan.left_out)
-    left_out += [] if on_features else ["simple models of photos: the image network is not a frozen one"]
+    left_out += [] if on_features else ["simple models of photos: the image network is not frozen"]
     told = any(COPIES_TIE_NONE in note for note in mixed.notes)
     notes = [note for note in folds.notes if note not in mixed.notes and not (told and COPIES_TIE_NONE in note)]
     if choosing:
         notes.append(
-            f"a callback may choose by validation rows, so the networks of each fold train on {1 - VALIDATION:.0%} of "
-            "its rows"
+            f"a callback may use validation rows, so networks train on {1 - VALIDATION:.0%} of the training rows of "
+            "each fold"
         )
     for note in notes:
         console.print(f" warning: {note}", markup=False)
@@ -192,16 +192,16 @@ def train_blend(
         if budget is not None:
             remaining = budget - (time.perf_counter() - started)
             if number and remaining < _FEWEST_SECONDS:
-                left_out.append(f"{one.name}: the time was over")
+                left_out.append(f"{one.name}: the time limit was reached")
                 continue
             trainings = sum(isinstance(other, Trainable) for other in plan.models[number:])
             if keeper is not None:
                 keeper.seconds = max(_FEWEST_SECONDS, remaining / max(trainings, 1)) / folds.count
-            if number and not isinstance(one, Trainable):  # a training itself ends in time
+            if number and not isinstance(one, Trainable):  # a training observes its own time limit
                 most = remaining
         small = len(folds.rows) <= SMALL and "pixels" not in one.sees
         with _status(console, f" {one.name} ..."), one_thread() if small else nullcontext():
-            if "pixels" in one.sees and mixed.photos is not None:  # nothing before it needs the photos decoded
+            if "pixels" in one.sees and mixed.photos is not None:  # earlier models do not need decoded photos
                 folds = folds.with_pixels(mixed.photos.pixels)
                 judged = replace(judged, folds=folds)
             begins = one.begins_with if isinstance(one, Trainable) else None
@@ -215,7 +215,7 @@ def train_blend(
         mean, error_of_mean = judged.loss(fitting)
         console.print(f"   {one.name:<34}{mean:9.4f} +- {error_of_mean:.4f}{fitting.seconds:9.1f} s", markup=False)
     for sentence in left_out:
-        console.print(f" left out: {sentence}", markup=False)
+        console.print(f" skipped: {sentence}", markup=False)
     with one_thread() if len(folds.rows) <= SMALL else nullcontext():
         chosen = _choose(fittings, judged)
         predictor = _predictor(mixed, image, model, folds, fittings, chosen.blend, judged)
@@ -225,16 +225,16 @@ def train_blend(
 
 @dataclass(frozen=True, kw_only=True)
 class _Judged:
-    """The rows whose out-of-fold predictions are judged: all of dealt folds, the later ones of folds in time."""
+    """The rows whose out-of-fold predictions are scored: all rows of random folds, the later ones of folds in time."""
 
     folds: FittedFolds
     mask: np.ndarray
-    """Which of ``folds.rows`` they are."""
+    """Mask of these rows among ``folds.rows``."""
     truth: np.ndarray
     number: np.ndarray
     """Fold of each."""
     unit: np.ndarray
-    """Rows of one unit count as one where it is asked what is noise."""
+    """Rows of one unit are dependent: standard errors are over units."""
     weight: np.ndarray | None
 
     @classmethod
@@ -255,7 +255,7 @@ class _Judged:
         return self.folds.rows[self.mask]
 
     def predictions(self, fitting: Fitting) -> np.ndarray:
-        """Of a model, at cross-fitted temperatures."""
+        """Predictions of a model at cross-fitted temperatures."""
         return fitting.honest(self.folds.number)[self.mask]
 
     def loss(self, fitting: Fitting) -> tuple[float, float]:
@@ -267,7 +267,7 @@ class _Judged:
         return _shown_loss(losses, self.unit, self.weight)
 
     def blend(self, fittings: list[Fitting]) -> Blend:
-        """The blend of some models, what is said of it for these rows alone."""
+        """The blend of some models, with losses and predictions of these rows."""
         models = {
             one.model.name: ModelPredictions(
                 raw=one.predictions, temperatures=one.temperatures, temperature=one.temperature
@@ -286,19 +286,19 @@ class _Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class _Choice:
-    """The blend that predicts, that of the table alone, and why."""
+    """The chosen blend, the blend without photos, and the reason."""
 
     blend: Blend
     table: Blend
     reason: str
     rule: PhotoRule | None = None
-    """What the folds tell of the photos; None where no model sees any."""
+    """The decision about photos; None if no model uses photos."""
     refused: Blend | None = None
-    """That with photos, where the blend that predicts does without them: what they would add can be told from it."""
+    """The blend with photos if the chosen one does not use them, to show what they would add."""
 
 
 def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
-    """Blend with and without photos, and let the rule choose; see ``judge_photos``."""
+    """Blend with and without photos, and choose by ``judge_photos``."""
     of_table = [fitting for fitting in fittings if not looks(fitting.model.sees)]
     table = judged.blend(of_table)
     if len(of_table) == len(fittings):
@@ -314,7 +314,7 @@ def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
         columns=len(of_table) > 1,  # than the constant
     )
     chosen = both if rule.use else table
-    selection = "As it was chosen by them, its out-of-fold figures are selection scores."
+    selection = "It was chosen on these rows, so its out-of-fold scores are slightly optimistic."
     reason = f"{rule.why} The blend is {_listed(chosen)}. {selection}"
     return _Choice(blend=chosen, table=table, reason=reason, rule=rule, refused=None if rule.use else both)
 
@@ -332,7 +332,7 @@ def _predictor(
     chosen: Blend,
     judged: _Judged,
 ) -> BlendPredictor:
-    """Those models that have a share, what they need, and how sure they are."""
+    """The predictor of the models with a share, with its preprocessing and uncertainty."""
     by_name = {fitting.model.name: fitting for fitting in fittings}
     photos = any(looks(by_name[name].model.sees) for name in chosen.shares)
     photo_encoder = None
@@ -376,7 +376,7 @@ def _uncertainty(
 
 
 def _encoded(mixed: MixedData, encoder: RowEncoder, rows: np.ndarray, *, photos: bool) -> EncodedRows:
-    """Rows of the table as a predictor sees them."""
+    """Rows of the table encoded as for a predictor."""
     return encoder.encode(mixed.table.select(rows), photo_means(mixed, rows) if photos else None)
 
 
@@ -452,7 +452,7 @@ def _share(inside: np.ndarray, weight: np.ndarray | None) -> float | None:
 
 
 def _status(console: Console, text: str) -> AbstractContextManager[object]:
-    """A line on a terminal that goes away."""
+    """A temporary status line on a terminal."""
     return console.status(text) if console.is_terminal and not console.quiet else nullcontext()
 
 

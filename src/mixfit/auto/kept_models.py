@@ -1,9 +1,9 @@
-"""What a run has fitted already, as files of its folder, so that one that was stopped need not begin anew.
+"""Fitted models as files of the run folder, so that a stopped run can be resumed.
 
-In: fitted models, one for each model and fold. Out: the same, read again, and what watches those to come.
+In: fitted models, one for each model and fold. Out: the same models, loaded, and the callbacks for further trainings.
 
-Each is a safetensors file with a manifest beside it, which is written last: the sha256 of what was written, and of
-which model, which rows and which settings it is. What is not just that is fitted again, and the run says so."""
+Each is a safetensors file with a manifest that is written last: its sha256, model, rows and settings. If the manifest
+does not match, the model is fitted again with a warning."""
 
 import hashlib
 import json
@@ -37,16 +37,16 @@ from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.checkpoint import Checkpoints, Snapshot, newest_checkpoint
 
 FORMAT = 3
-"""Raised whenever what is kept is to be read in another way."""
+"""Increased whenever the format of the files changes."""
 _LARGEST_MANIFEST, _LARGEST_HISTORY = 10_000, 100_000_000
-"""Bytes; ours have less than a thousand, and a hundred for each epoch."""
+"""Limits in bytes; a manifest has less than a thousand, a history about a hundred per epoch."""
 
 
 class BelongsTo(Callback):
-    """Writes into each checkpoint of a fit of which model, rows and settings it is.
+    """Records the model, rows and settings of a fit in its checkpoints.
 
     Args:
-        key: equal only for the same fit; ``of`` reads it from a checkpoint.
+        key: unique to the fit; ``of`` reads it from a checkpoint.
     """
 
     chooses = changes = False
@@ -59,24 +59,24 @@ class BelongsTo(Callback):
         return {"key": self.key}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Whoever resumes a fit looks at ``of`` before it begins."""
+        """Nothing to load: ``of`` is checked before a fit is resumed."""
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> str:
-        """The key of the fit that a checkpoint is of; "" when it has none."""
+        """The key in a checkpoint; "" if it has none."""
         return str(snapshot.callbacks.get(cls.__name__, {}).get("key", ""))
 
 
 @dataclass
 class RunKeeper:
-    """Keeps each fitted model as a file of the run folder, and watches the trainings of networks.
+    """Saves each fitted model in the run folder, and provides callbacks for the training of networks.
 
     Args:
         folder: of the run.
         save_every: shortest time between two checkpoints of a network, in seconds.
-        callbacks: of the user, for every network.
-        stop_message: how to go on after a signal.
-        settings: a digest of all settings and data that decide what a model becomes.
+        callbacks: the user's, for every network.
+        stop_message: how to resume after a signal.
+        settings: a digest of all settings and data that affect the models.
     """
 
     folder: Path
@@ -86,37 +86,37 @@ class RunKeeper:
     stop_message: str
     settings: str = ""
     seconds: float | None = None
-    """The most that the training of a network may take."""
+    """Time limit for the training of a network."""
 
     def __post_init__(self) -> None:
         self.history_of = ""
-        """Which network ``history`` is of."""
+        """The network of ``history``."""
         self.notes: list[str] = []
-        """What of the folder could not be used, one sentence each."""
+        """Warnings about files that could not be used, one sentence each."""
         self._history_file = Path()
         self._rows: list[tuple[str, str]] = []
-        """Of each fold, for networks, which may leave some of its rows to validation, and for all others."""
+        """Digests of the rows of each fold, for networks, which may hold out validation rows, and for other models."""
         self._callbacks = callbacks_digest(self.callbacks)
         with explained(self.folder, None):
             (self.folder / "candidates").mkdir(exist_ok=True)
 
     @property
     def history(self) -> pd.DataFrame:
-        """Of the last network, also where it was fitted before the run was stopped; empty when there was none."""
+        """History of the last network, even if fitted before the run was stopped; empty without a network."""
         return pd.read_csv(self._history_file) if self.history_of else pd.DataFrame()
 
     def check_models(self, names: Sequence[str]) -> None:
-        """Note the models of the user that the run tries, or compare them with those that it began with.
+        """Record the user's models of the run, or compare them with the recorded ones.
 
         Raises:
-            ConfigError: they are others.
+            ConfigError: they differ.
         """
         file = self.folder / "candidates" / "models.json"
         then = read_json(file) if is_there(file) else []
         if then != list(names) and (is_there(file) or any((self.folder / "candidates").glob("*.json"))):
             said = ", ".join(map(str, then)) if isinstance(then, list) and then else "none"
             raise ConfigError(
-                f"{self.folder} was begun with other models of yours ({said}): give those that it began with to "
+                f"{self.folder} was started with other custom models ({said}): pass the same models to "
                 "mixfit.resume(..., models=[...])."
             )
         if names:
@@ -126,11 +126,11 @@ class RunKeeper:
         return self.folder / "candidates" / f"{model.name.replace(', ', '-').replace(' ', '_')}-{fold + 1}"
 
     def begin(self, folds: Sequence[tuple[Fold, np.ndarray]]) -> None:
-        """Note the rows that each fold fits on, and the positions of those that it judges; see ``Keeper``."""
+        """Record the training rows of each fold, and the positions of its out-of-fold rows; see ``Keeper``."""
         self._rows = [(_rows_of(fold, judged, network=True), _rows_of(fold, judged)) for fold, judged in folds]
 
     def load(self, model: Model, fold: int, layout: Layout) -> FittedModel | None:
-        """What was kept, if it is whole and of this model, these rows and these settings."""
+        """The saved model, if it is intact and of the same model, rows and settings."""
         folder = self._path(model, fold)
         weights, manifest = _file(folder, ".safetensors"), _file(folder, ".json")
         if not is_there(weights) and not is_there(manifest):
@@ -139,14 +139,14 @@ class RunKeeper:
             content = self._checked(model, fold)
             found = _read_model(content, model, layout)
         except DataError as error:
-            self._note(model, fold, f"what was kept of it {error}; it is fitted again")
+            self._note(model, fold, f"the saved model {error}; it is fitted again")
             return None
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of a process that was killed while keeping it
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # left by a process killed while saving
         self._note_history(model, fold)
         return found
 
     def watch(self, model: Model, fold: int) -> Watch:
-        """Callbacks of a training, and where it goes on."""
+        """Callbacks of a training, and its checkpoint."""
         if not isinstance(model, Trainable):
             return Watch()
         folder = self._path(model, fold)
@@ -169,10 +169,10 @@ class RunKeeper:
         return Watch(callbacks=callbacks, snapshot=self._snapshot(model, fold, key))
 
     def keep(self, model: Model, fold: int, fitted: FittedModel) -> None:
-        """Write what was fitted; the checkpoints of its training are of no more use.
+        """Save a fitted model and remove the checkpoints of its training.
 
         Raises:
-            Diverged: it has numbers that are not finite.
+            Diverged: it has values that are not finite.
         """
         folder = self._path(model, fold)
         weights, manifest = _file(folder, ".safetensors"), _file(folder, ".json")
@@ -183,7 +183,7 @@ class RunKeeper:
             raise Diverged(f"fold {fold + 1}: {bad} is not finite")
         content = save_tensors(tensors, metadata={"description": json.dumps(config)})
         for path in (weights, manifest):
-            if path.is_dir() and not path.is_symlink():  # nothing of ours, and no file could take its place
+            if path.is_dir() and not path.is_symlink():  # not ours, and it would block the file
                 with explained(path, None):
                     shutil.rmtree(path)
         write_file(weights, content)
@@ -192,7 +192,7 @@ class RunKeeper:
         self._note_history(model, fold)
 
     def _identity(self, model: Model, fold: int) -> dict[str, Any]:
-        """What must be equal for a model to be the one that would be fitted now."""
+        """What must match for a saved model to be used."""
         for_networks, for_others = self._rows[fold]
         own = {"rows": for_others}
         if isinstance(model, Trainable):  # no other model has callbacks or validation rows
@@ -209,10 +209,10 @@ class RunKeeper:
         return json.dumps(self._identity(model, fold) | sums, indent=1).encode()
 
     def _checked(self, model: Model, fold: int) -> bytes:
-        """The bytes of a kept model.
+        """The bytes of a saved model.
 
         Raises:
-            DataError: with the end of a sentence that says what is wrong with them.
+            DataError: with the end of a sentence on what is wrong.
         """
         folder = self._path(model, fold)
         said = _read(_file(folder, ".json"), most=_LARGEST_MANIFEST)
@@ -224,8 +224,8 @@ class RunKeeper:
             raise DataError("has a damaged manifest")
         wrong = {
             "format": "was written by another version of mixfit",
-            "model": "is of another model",
-            "callbacks": "was trained with other callbacks, or other settings of them",
+            "model": "belongs to another model",
+            "callbacks": "was trained with other callbacks or callback settings",
             "rows": "was fitted on other rows",
             "settings": "was fitted with other settings or data",
         }
@@ -237,15 +237,15 @@ class RunKeeper:
             raise DataError("has a damaged manifest")
         content = _read(_file(folder, ".safetensors"), most=size)
         if said != self._manifest(model, fold, content):
-            raise DataError("is damaged: its sha256 or that of its history is not the one in the manifest")
+            raise DataError("is damaged: its sha256, or that of its history, does not match the manifest")
         return content
 
     def _snapshot(self, model: Model, fold: int, key: str) -> Snapshot | None:
-        """The newest checkpoint of this very training, if there is one."""
+        """The newest checkpoint of this training, if any."""
         try:
             snapshot = newest_checkpoint(self._path(model, fold) / "checkpoints")
         except DataError as error:
-            self._note(model, fold, f"its training begins anew, as no checkpoint is whole ({error})")
+            self._note(model, fold, f"its training restarts, as no checkpoint is intact ({error})")
             return None
         if snapshot is None:
             return None
@@ -253,16 +253,16 @@ class RunKeeper:
             self._note(
                 model,
                 fold,
-                "its training begins anew, as its checkpoints are of another model, other rows, other settings or "
+                "its training restarts, as its checkpoints are of another model, other rows, other settings or "
                 "other callbacks",
             )
             return None
         if snapshot.note:
-            self._note(model, fold, f"{snapshot.note} Going on from the checkpoint before it")
+            self._note(model, fold, f"{snapshot.note} Resuming from the previous checkpoint")
         return snapshot
 
     def _note(self, model: Model, fold: int, text: str) -> None:
-        told = text.replace(f"{self.folder}{os.sep}", "")  # a report is shown around, and names no folder of a machine
+        told = text.replace(f"{self.folder}{os.sep}", "")  # reports are shared, so they contain no absolute paths
         sentence = f"{self._shown(model, fold)}: {told}."
         self.notes.append(sentence)
         self.console.print(f" warning: {sentence}", markup=False)
@@ -280,7 +280,7 @@ def _read(path: Path, *, most: int) -> bytes:
     """All bytes of a file.
 
     Raises:
-        DataError: with the end of a sentence that says why not.
+        DataError: with the end of a sentence on the reason.
     """
     try:
         return read_file(path, most=most)
@@ -289,15 +289,15 @@ def _read(path: Path, *, most: int) -> bytes:
 
 
 def _file(folder: Path, suffix: str) -> Path:
-    """Beside a folder, of its name, which may hold a dot."""
+    """A file next to a folder with the same name, which may contain a dot."""
     return folder.with_name(folder.name + suffix)
 
 
 def _read_model(content: bytes, model: Model, layout: Layout) -> FittedModel:
-    """A kept model from its bytes.
+    """Load a saved model from its bytes.
 
     Raises:
-        DataError: they are those of no model.
+        DataError: the bytes are not a valid model.
     """
     try:
         tensors = load_tensors(content)
@@ -317,14 +317,14 @@ def _sha256(content: bytes) -> str:
 
 
 def callbacks_digest(callbacks: Sequence[Callback]) -> str:
-    """A digest of those that may change a training, in the order in which they act, with their settings."""
+    """A digest of the callbacks that may change a training, in order of execution, with their settings."""
     acting = sorted((callback for callback in callbacks if callback.changes), key=lambda callback: callback.order)
     said = [[type(callback).__name__, _said(callback.settings_dict())] for callback in acting]
     return _sha256(json.dumps(said).encode())
 
 
 def _said(value: Any) -> Any:
-    """A setting as JSON can say it: of what it cannot say, the name of its function or class."""
+    """A setting for JSON; other values as the name of their function or class."""
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -350,7 +350,7 @@ def _said(value: Any) -> Any:
 
 
 def _rows_of(fold: Fold, judged: np.ndarray, *, network: bool = False) -> str:
-    """A digest of the rows that a fold fits on and judges, with their targets and weights, and of its seed."""
+    """A digest of a fold's training and out-of-fold rows, with targets, weights and seed."""
     split = fold.data.split
     parts = [fold.fit_rows, judged, fold.truth, fold.weight, *([split.train, split.valid] if network else [])]
     digest = hashlib.sha256(f"{fold.seed} {fold.classes}".encode())
@@ -360,7 +360,7 @@ def _rows_of(fold: Fold, judged: np.ndarray, *, network: bool = False) -> str:
 
 
 def _not_finite(tensors: dict[str, Tensor]) -> str:
-    """The first tensor that has a number that is not finite; "" where all are."""
+    """The name of the first tensor with a value that is not finite; "" if all are finite."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             return name

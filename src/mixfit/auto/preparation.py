@@ -1,6 +1,6 @@
-"""What a training needs before its first step: the data, the settings that were left open, the network.
+"""Preparation of a training: data, default settings, network.
 
-In: a table and settings. Out: ``Prepared``, with what a person must know of the data. For ``recipe`` and ``tuning``."""
+In: a table and settings. Out: ``Prepared``, and warnings about the data. For ``recipe`` and ``tune``."""
 
 import time
 from dataclasses import dataclass, field, replace
@@ -28,17 +28,17 @@ from mixfit.training.device import default_device
 from mixfit.training.loss import Loss
 
 _VARIED, _LEAST_COLUMNS = 0.5, 3
-"""Share of the rows that have different numbers in a column, and how many such columns tell rows that lie together."""
+"""Smallest share of distinct numbers in a column, and fewest such columns, for the detection of clusters."""
 
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds of each part of a run."""
+    """Measures the time of each part of a run."""
 
     started: float = field(default_factory=time.perf_counter)
 
     def lap(self) -> float:
-        """Seconds since the last call, or since the beginning."""
+        """Seconds since the last call, or since the start."""
         now = time.perf_counter()
         seconds, self.started = now - self.started, now
         return seconds
@@ -46,7 +46,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """Data and settings of a run before anything is trained."""
+    """Data and settings of a run before training."""
 
     table: Path
     data: MixedData
@@ -57,11 +57,11 @@ class Prepared:
     train_config: TrainConfig
     fingerprint: Fingerprint
     known: Schema | None
-    """Roles that were given."""
+    """The given schema, if any."""
 
     @property
     def images(self) -> Path:
-        """Folder that the photo paths start from."""
+        """Folder that photo paths are relative to."""
         return self.data_config.images or self.table.parent
 
 
@@ -75,17 +75,17 @@ def prepare(
     schema: Schema | str | Path | None,
     console: Console,
 ) -> Prepared:
-    """Read the data, and settle what the settings leave open.
+    """Read the data, and choose settings that were left open.
 
-    The weights are drawn from PyTorch's global generators, from which the training then goes on: who prepares a run
-    surrounds all of it with ``seeded``."""
+    The weights are initialised with PyTorch's global generators, which training then continues to use: callers wrap
+    the whole run in ``seeded``."""
     model_config = replace(model, freeze_backbone=is_frozen(model))
     data_config, train_config = data, train
     check_augmentation(train_config, model_config)
     known = Schema.load(schema) if isinstance(schema, str | Path) else schema
     task = data_config.task if known is None else known.task
     if task is not None:
-        check_loss(train_config.loss, task)  # before the table is read, where that is possible
+        check_loss(train_config.loss, task)  # before the table is read, if possible
     mixed = load_data(
         table,
         target=target,
@@ -102,7 +102,7 @@ def prepare(
     loss = loss_for(mixed, train_config.loss)
     chosen = choose_optimizer(train_config)
     train_config = replace(train_config, lr=chosen.lr, weight_decay=chosen.weight_decay)
-    if train_config.preset == "network":  # a blend's folds choose by the rows of each, unless a size was asked for
+    if train_config.preset == "network":  # each fold of a blend chooses its own batch size, unless it was set
         train_config = replace(train_config, batch_size=mixed.batch_size)
     model_config = sized_for(mixed, model_config)
     if mixed.photos is not None:
@@ -121,13 +121,13 @@ def prepare(
 
 
 def check_augmentation(train: TrainConfig, model: ModelConfig) -> None:
-    """Refuse changes of photos that no network would see.
+    """Refuse augmentation of photos without effect.
 
     Raises:
-        ConfigError: the image network is frozen, its features being computed once."""
+        ConfigError: the image network is frozen, so its features are computed once."""
     if train.augment != "none" and model.freeze_backbone and not model.train_blocks:
         raise ConfigError(
-            f"--augment {train.augment} needs an image network that is trained on pixels: "
+            f"--augment {train.augment} needs an image network trained on pixels: "
             "add --no-freeze-backbone, --train-blocks or --backbone small_resnet."
         )
 
@@ -144,7 +144,7 @@ def with_features(mixed: MixedData, network: MixedInputModel, console: Console) 
 
 
 def warnings_of(mixed: MixedData) -> list[str]:
-    """What a person must know before trusting the scores."""
+    """Warnings about the reliability of the scores."""
     lines = [*mixed.notes, *suspicious_columns(mixed.schema)]
     parts = parts_of(mixed.split, len(mixed.table))
     findings = torn_ids(mixed.table, mixed.schema, parts) + row_copies(mixed.table, mixed.schema, parts)
@@ -153,12 +153,12 @@ def warnings_of(mixed: MixedData) -> list[str]:
         content = equal_files(mixed.photos.files)
         findings += equal_photos(mixed.table, mixed.schema, mixed.photos, content, parts)
         if not mixed.photos.files:
-            lines.append("not one photo was found; see bad_inputs.csv and --images")
+            lines.append("no photo was found; see bad_inputs.csv and --images")
     return lines + [finding.text for finding in findings if finding.level == "warning"]
 
 
 def unnamed_groups(mixed: MixedData) -> list[str]:
-    """Whether rows lie in groups that no column names, by their numbers or by features of their photos."""
+    """Warnings if rows form clusters that no column identifies, by their numbers or by features of their photos."""
     used = np.sort(np.concatenate([mixed.split.train, mixed.split.valid, mixed.split.test]))
     one_each = used[np.unique(mixed.ties.joined(used).unit, return_index=True)[1]]
     classes = None if mixed.target.classes is None else mixed.arrays.target.numpy()
@@ -173,15 +173,16 @@ def unnamed_groups(mixed: MixedData) -> list[str]:
         clusters = find_clusters(values[rows], None if classes is None else classes[rows])
         if clusters is not None:
             found.append(
-                f"the rows seem to come in groups that no column names: by {what}, {clusters.share:.0%} of them are "
-                f"far nearer to some others than expected by chance, in groups of about {clusters.size}; if the rows "
-                "of a group show one thing, folds and split tear it: add a column that names it, and --set COLUMN=group"
+                f"the rows appear to form groups that no column identifies: by {what}, {clusters.share:.0%} are "
+                f"much closer to some others than expected by chance, in groups of about {clusters.size}; if the rows "
+                "of a group show the same object, add a column that identifies it, and --set COLUMN=group, to keep "
+                "groups together in folds and split"
             )
     return found
 
 
 def changes_since_inspection(now: Fingerprint, schema: Schema | str | Path | None) -> list[str]:
-    """What is no longer as it was when ``inspect`` wrote the schema."""
+    """Changes of the data since ``inspect`` wrote the schema."""
     if not isinstance(schema, str | Path):
         return []
     then = read_fingerprint(Path(schema).parent / FINGERPRINT_FILE)

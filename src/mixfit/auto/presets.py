@@ -1,4 +1,4 @@
-"""Which models are tried for a table: a preset's list, without those that could not learn from these data."""
+"""The models of each preset, without those that cannot learn from the data."""
 
 import re
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND
 
 _FOLDS = {"quick": 5, "balanced": 5, "best": 10}
 _LIGHT_FROM = 4_000
-"""Rows above which an ensemble of networks of the table would take most of the time."""
+"""Number of rows above which an ensemble of table networks would take most of the time."""
 _MOST_EPOCHS = {"quick": 20, "balanced": 20, "best": 40}
 _NAME = re.compile(r"[\w][\w ,.()+-]{0,79}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is tried, the fastest first, and then the models of the user."""
+    """The models to fit, the fastest first, then the user's models."""
 
     models: tuple[Model, ...]
     train: TrainConfig
     """Settings of the networks."""
     folds: int
     left_out: tuple[str, ...] = ()
-    """Models of the user that cannot learn from the data, one sentence each."""
+    """User models that cannot learn from the data, one sentence each."""
 
 
 def plan_for(
@@ -49,11 +49,11 @@ def plan_for(
     """The models of a preset that suit the data.
 
     Args:
-        model: settings of the networks, by default the default ones.
-        backbone: the frozen one that made the features of the photos.
-        models: of the user, which join those of the preset.
+        model: settings of the networks; by default the default ones.
+        backbone: the frozen backbone of the photo features.
+        models: the user's models, in addition to those of the preset.
     Raises:
-        ConfigError: one of these is no model, or has a name that it cannot have.
+        ConfigError: one of these is not a model, or has an invalid name.
     """
     check_models(models, train)
     preset: Preset = train.preset
@@ -71,14 +71,14 @@ def plan_for(
     tried: tuple[Model, ...]
     match preset:
         case "quick":
-            # The same network without photos, so that what photos are said to add is not what a network adds.
+            # The same network without photos, so that the effect of photos is not confounded with that of a network.
             twin = replace(table, light=on_photos == PHOTOS) if data.photos is not None else table
             tried = (*linear, *kernels, *trees, twin, both)
         case "balanced":
             tried = (*linear, *kernels, *trees, *kernels_of_photos, table, both)
         case "best":
             has_table = bool(data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1])
-            # Without a frozen backbone networks learn from pixels anyway; without pixels there is nothing to tune on.
+            # Without a frozen backbone, networks learn from pixels anyway; without pixels, nothing can be fine-tuned.
             tunable = on_photos == PHOTOS and data.photos is not None and data.photos.decoder is not None
             sees = TABLE | PIXELS if has_table else PIXELS
             tuned = (Network(sees=sees, tuned=True, **settings),) if tunable else ()
@@ -98,60 +98,60 @@ def plan_for(
 
 
 def check_models(models: Sequence[Model], train: TrainConfig) -> None:
-    """Refuse what cannot join the models of a preset.
+    """Refuse invalid user models.
 
     Raises:
-        ConfigError: with the first of them.
+        ConfigError: for the first invalid model.
     """
     if models and train.preset == "network":
-        raise ConfigError("models=[...] join those of a preset, and the preset network trains one network alone.")
+        raise ConfigError(
+            "models=[...] cannot be used with the preset network, which trains a single network: use another preset."
+        )
     taken = {BLEND, TABLE_BLEND, PHOTO_BLEND, *(one.name for one in our_models())}
     for one in models:
         if not isinstance(one, Model) or isinstance(one, type):
-            raise ConfigError(f"{one!r} is no model: it needs name, sees, fit and load, see mixfit.Model.")
+            raise ConfigError(f"{one!r} is not a model: it needs name, sees, fit and load, see mixfit.Model.")
         if not isinstance(one.name, str) or not _NAME.fullmatch(one.name):
-            raise ConfigError(
-                f"A model cannot have the name {one.name!r}: take letters, digits, spaces and , . ( ) + -"
-            )
+            raise ConfigError(f"{one.name!r} is not a valid model name: use letters, digits, spaces and , . ( ) + -")
         if one.name in taken:
-            raise ConfigError(f"There are two models of the name {one.name!r}: give one of them another name.")
+            raise ConfigError(f"Two models have the name {one.name!r}: rename one of them.")
         if not isinstance(one.sees, frozenset) or not one.sees <= {"table", "photos", "pixels"}:
             raise ConfigError(
-                f"The model {one.name!r} sees {one.sees!r}, which is no frozenset of table, photos, pixels."
+                f"sees of the model {one.name!r} must be a frozenset of table, photos, pixels, got {one.sees!r}."
             )
         taken.add(one.name)
 
 
 def unused_settings(mixed: MixedData, data: DataConfig, model: ModelConfig, train: TrainConfig) -> list[str]:
-    """Settings that are not the default ones and that a preset of many models does not, or not wholly, follow.
+    """Warnings about non-default settings that have no or little effect with a preset of many models.
 
-    One sentence each. All others it follows as one network does; which those are, a test of every field knows."""
+    One sentence each. All other settings work as for a single network, which a test checks for every field."""
     tried, preset = plan_for(mixed, train).models, train.preset
     networks = [one for one in tried if isinstance(one, Network)]
     found = []
     if not _is_default(train, "patience"):
         found.append(
-            f"patience={train.patience} has no effect: the networks of preset {preset} train a fixed number of epochs, "
-            "as no row is left over to stop them by"
+            f"patience={train.patience} has no effect: the networks of preset {preset} train a fixed number of epochs "
+            "without validation rows"
         )
     most = _MOST_EPOCHS.get(preset, train.epochs)
     tuned = any(one.tuned for one in networks)
     if not _is_default(train, "epochs") and train.epochs > (TUNED_EPOCHS if tuned else most):
         found.append(
-            f"epochs={train.epochs}: the networks of preset {preset} train {most} epochs at most"
-            + (f", a tuned one {TUNED_EPOCHS}" if tuned else "")
+            f"epochs={train.epochs}: the networks of preset {preset} train at most {most} epochs"
+            + (f", a fine-tuned one {TUNED_EPOCHS}" if tuned else "")
         )
     own = ("auto", "mse") if mixed.target.classes is None else ("auto", "cross_entropy")
     if train.loss not in own:
         judged = "squared error" if mixed.target.classes is None else "log loss"
         found.append(
-            f"loss={train.loss} is minimised by networks alone: the other models of preset {preset} and the weights of "
+            f"loss={train.loss} affects only networks: the other models of preset {preset} and the weights of "
             f"the ensemble minimise the {judged}"
         )
     if not _is_default(data, "valid"):
         found.append(
-            f"valid={data.valid:g} has little effect: the folds of preset {preset} take training and validation rows "
-            "alike"
+            f"valid={data.valid:g} has little effect: the folds of preset {preset} use training and validation rows "
+            "together"
         )
     if model.tabular == "tabm" and all(one.takes_mlp for one in networks):
         found += [
@@ -167,12 +167,12 @@ def _is_default(settings: Any, name: str) -> bool:
 
 
 def _why_not(model: Model, data: MixedData) -> str:
-    """Why there is nothing for a model to learn from; "" where there is."""
+    """Why a model cannot learn from the data; "" if it can."""
     columns = data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1]
     if "table" in model.sees and not columns:
         return "there are no table columns"
     if looks(model.sees) and data.photos is None:
         return "there are no photos"
     if "photos" in model.sees and data.photos is not None and data.photos.features is None:
-        return "the image network is not a frozen one, so there are no features of photos"
+        return "the image network is not frozen, so there are no photo features"
     return ""

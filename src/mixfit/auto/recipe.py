@@ -1,4 +1,4 @@
-"""The automatic whole: from a table to a run folder with a trained model, its baselines and a report."""
+"""The pipeline from a table to a run folder with a trained model, baselines and a report."""
 
 import shlex
 import shutil
@@ -77,7 +77,7 @@ from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 
 KEPT_TABLE = "table.parquet"
-"""The rows of a run that was made of a DataFrame, in its folder."""
+"""The rows of a run on a DataFrame, in its folder."""
 
 
 def fit(
@@ -98,25 +98,25 @@ def fit(
     """Train on a table and its photos; write the run folder ``out/<table>-<target>-NNN``.
 
     Args:
-        table: a CSV, TSV, Parquet, Feather or JSON Lines file; or a DataFrame, which is kept as ``table.parquet`` in
+        table: a CSV, TSV, Parquet, Feather or JSON Lines file; or a DataFrame, which is saved as ``table.parquet`` in
             the run folder, so that the run can be resumed, evaluated and explained.
         target: the column to predict.
-        images: folder that the photo paths start from, wins over ``data.images``; by default the table's folder, and
+        images: folder that photo paths are relative to, overrides ``data.images``; by default the table's folder, and
             for a DataFrame the working directory.
         data, model, train: settings; the defaults suit a laptop.
-        schema: roles that are known already; from the ``schema.json`` that ``inspect`` wrote it is also known what the
-            data were then, and a warning says when they have changed.
-        out: where run folders are made.
-        console: where progress is written, by default standard output; ``Console(quiet=True)`` for silence.
-        callbacks: further ones of the training, such as ``TensorBoard``, or ``Doctor``, whose findings on the one
-            network (``preset="network"``) are reported.
-        models: of yours, see ``mixfit.Model``: they join those of the preset, are fitted after them on the same folds,
-            stand in the leaderboard, and have a share of the blend if this lowers its out-of-fold loss. Hand them to
+        schema: known roles of the columns; with the ``schema.json`` of ``inspect``, a warning is given if the data
+            have changed since.
+        out: folder in which run folders are created.
+        console: where progress is written, by default standard output; ``Console(quiet=True)`` for none.
+        callbacks: further callbacks, such as ``TensorBoard``, or ``Doctor``, whose findings on a single network
+            (``preset="network"``) are reported.
+        models: your own models, see ``mixfit.Model``: they are fitted after those of the preset on the same folds,
+            appear in the leaderboard, and get a share of the blend if this lowers its out-of-fold loss. Pass them to
             ``resume`` and ``Predictor.load``, too.
-        command: what the report says started the run; by default this call.
+        command: the command shown in the report; by default this call.
     Raises:
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
-        Stopped: a signal came; all of the training is saved, and ``resume`` goes on.
+        Stopped: a signal stopped the run; everything is saved, and ``resume`` continues it.
     """
     console, data, train = console or PlainConsole(), data or DataConfig(), train or TrainConfig()
     _check_doctor(callbacks, train)
@@ -144,7 +144,7 @@ def fit(
                 )
         except BaseException:
             if isinstance(table, pd.DataFrame):
-                shutil.rmtree(path.parent)  # it has nothing but the caller's own rows
+                shutil.rmtree(path.parent)  # it contains only the caller's rows
             raise
         folder = path.parent if isinstance(table, pd.DataFrame) else new_run_folder(Path(out), run_name(path, target))
         advice = _resume_command(folder, callbacks, models)
@@ -165,20 +165,20 @@ def resume(
     models: Sequence[Model] = (),
     command: str | None = None,
 ) -> Run:
-    """Go on with a run that was stopped or killed, to the bit as if it had not been.
+    """Resume a stopped or killed run; the result is bit-identical to an uninterrupted run.
 
-    A run that was stopped before anything was saved begins anew; of one that was finished the results are written
-    again. To the bit means: on the same machine, with the same versions and number of threads.
+    A run that was stopped before anything was saved restarts; the results of a finished run are written again.
+    Bit-identical holds on the same machine, with the same versions and number of threads.
 
     Args:
         run: its folder.
-        table: where the table is now; by default where it was.
-        force: go on though the table or its photos have changed, or the files are not those of this run.
-        console, callbacks, models, command: as for ``fit``; with the models that the run began with, and with all
-            callbacks that may change a training: networks of presets that had others are fitted again, and the one
-            network is refused.
+        table: path of the table; by default unchanged.
+        force: resume even if the table or its photos have changed, or the files are not those of this run.
+        console, callbacks, models, command: as for ``fit``; pass the same models, and the same callbacks that may
+            change a training: with others, the networks of a preset are fitted again, and a single network is
+            refused.
     Raises:
-        ConfigError, DataError, ResourceError, Diverged, Stopped: as ``fit``; and when the data are not those of then.
+        ConfigError, DataError, ResourceError, Diverged, Stopped: as ``fit``; and if the data have changed.
     """
     folder, console = Path(run), console or PlainConsole()
     settings_file = folder / "config.toml"
@@ -189,7 +189,7 @@ def resume(
     advice = _resume_command(folder, callbacks, models, table=table, force=force)
     table = said.table if table is None else Path(table)
     if table is None or said.target is None:
-        raise DataError(f"{settings_file} does not say the table and the target.")
+        raise DataError(f"{settings_file} lacks the table or the target.")
     _check_doctor(callbacks, said.train)
     check_models(models, said.train)
     schema = folder / "schema.json"
@@ -198,7 +198,7 @@ def resume(
             prepared = prepare(
                 table,
                 target=said.target,
-                # the roles, also those that were set, are in the schema, unless a kill came before it was written
+                # the schema contains all roles, unless the run was killed before it was written
                 data=replace(said.data, roles={}, ignore=(), task=None) if is_there(schema) else said.data,
                 model=said.model,
                 train=said.train,
@@ -208,24 +208,24 @@ def resume(
         prepared = replace(prepared, data_config=said.data)
         snapshot = newest_checkpoint(folder / "checkpoints")
         begun = snapshot is not None or _count_kept(folder) > 0
-        # what was killed before it was written is written now, and where nothing was fitted there is nothing to compare
+        # files missing after a kill are written now; if nothing was fitted, there is nothing to compare
         warnings = _differences(folder, prepared, force=force) if begun or _has_environment(folder) else []
         settings = _write_settings(folder, prepared)
         key, _, begun_with = ("" if snapshot is None else BelongsTo.of(snapshot)).partition(" ")
         if snapshot is not None and key != _digest(prepared) and not force:
             raise DataError(
                 f"{folder}/checkpoints has the weights of another network: its settings, data or seed are not those of "
-                "this run. Put the right ones back, or remove that folder to train anew."
+                "this run. Restore the right checkpoints, or remove that folder to restart the training."
             )
         if snapshot is not None and not snapshot.finished and begun_with != callbacks_digest(callbacks):
             if not force:
                 raise ConfigError(
-                    f"{folder} was begun with other callbacks, or other settings of them: give those that it began "
-                    "with to mixfit.resume(..., callbacks=[...])."
+                    f"{folder} was started with other callbacks or callback settings: pass the same callbacks to "
+                    "mixfit.resume(..., callbacks=[...])."
                 )
-            warnings.append("From here on the training has other callbacks than it began with.")
+            warnings.append("From here on, the training uses other callbacks than before.")
         if snapshot is not None and snapshot.note:
-            warnings.append(f"{snapshot.note} Going on from the checkpoint before it.")
+            warnings.append(f"{snapshot.note} Resuming from the previous checkpoint.")
         _say_where(console, folder, snapshot, len(prepared.data.train))
         if force:
             note_resumption(folder, warnings)
@@ -237,23 +237,23 @@ def resume(
 
 
 def _check_doctor(callbacks: Sequence[Callback], train: TrainConfig) -> None:
-    """Refuse a doctor who would have many networks to watch, and report on none."""
+    """Refuse a doctor with a preset of many models, which it cannot diagnose."""
     if train.preset != "network" and any(isinstance(one, Doctor) for one in callbacks):
         raise ConfigError(
-            f"A doctor examines the training of one network, and the preset {train.preset} trains many models: "
-            "use the preset network with it."
+            f"A doctor diagnoses the training of a single network, but the preset {train.preset} trains many models: "
+            "use the preset network."
         )
 
 
 @contextmanager
 def _stoppable(folder: Path, advice: str) -> Iterator[None]:
-    """Turn a signal between two trainings into a sentence that says what is saved where, and how to go on.
+    """Turn a signal between two trainings into a sentence on what is saved where, and how to resume.
 
-    While a network is trained, ``StopOnSignal`` ends it after the batch.
+    During the training of a network, ``StopOnSignal`` stops it after the batch.
 
     Raises:
-        Stopped: one signal came.
-        KeyboardInterrupt: a second one came, or the first before the settings were saved.
+        Stopped: on one signal.
+        KeyboardInterrupt: on a second signal, or if the settings are not saved yet.
     """
     with interruptible() as came:
         try:
@@ -267,13 +267,13 @@ def _stoppable(folder: Path, advice: str) -> Iterator[None]:
 
 
 def _saved(folder: Path) -> str:
-    """What of a run is in its folder already, as a sentence."""
+    """A sentence on what is saved in the run folder."""
     kept = _count_kept(folder)
     if kept:
-        return f"{kept} fitted model{'' if kept == 1 else 's'} of folds and all settings are saved in {folder}."
+        return f"{kept} fitted fold model{'' if kept == 1 else 's'} and all settings are saved in {folder}."
     if (folder / "checkpoints").is_dir():
         return f"The training and all settings are saved in {folder}."
-    return f"Nothing was fitted yet; the settings are saved in {folder}."
+    return f"No model has been fitted yet; the settings are saved in {folder}."
 
 
 def _count_kept(folder: Path) -> int:
@@ -320,7 +320,7 @@ def _train_and_judge(
     advice: str,
     snapshot: Snapshot | None = None,
 ) -> Run:
-    """Train, or go on with it, and write all that a run folder holds."""
+    """Train or resume, and write the files of the run folder."""
     train_config, network = prepared.train_config, prepared.network
     _write_split(folder, prepared.data)
     _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings)
@@ -368,7 +368,7 @@ def _blend_and_judge(
     models: Sequence[Model],
     advice: str,
 ) -> Run:
-    """Try many models over folds, and write all that a run folder holds."""
+    """Cross-validate and blend many models, and write the files of the run folder."""
     unused = unused_settings(mixed, prepared.data_config, prepared.model_config, prepared.train_config)
     for line in unused:
         console.print(f" warning: {line}", markup=False)
@@ -383,7 +383,7 @@ def _blend_and_judge(
         keeper=keeper,
         models=models,
     )
-    # Every row of the folds was predicted by models that did not see it, so all of them may judge.
+    # All rows of the folds have out-of-fold predictions, so all are scored.
     fitted_on = np.sort(np.concatenate([mixed.split.train, mixed.split.valid]))
     judging = replace(mixed, split=Split(train=fitted_on, valid=found.rows, test=mixed.split.test))
     constants: dict[JudgedSplit, dict[str, np.ndarray]] = {
@@ -429,7 +429,7 @@ def _blend_and_judge(
 
 
 def _write_split(folder: Path, mixed: MixedData) -> None:
-    """Which rows of the table are in which part; those of weight 0 are in none."""
+    """Write the part of each row of the table; rows of weight 0 have none."""
     split = Split(*(mixed.row_numbers[rows] for rows in mixed.split.parts().values()))
     write_split(folder, split, len(mixed.table) + mixed.weightless)
 
@@ -443,7 +443,7 @@ def _train(
     advice: str,
     snapshot: Snapshot | None,
 ) -> Recorder:
-    """Train until the validation loss no longer improves; the best weights stay in the network."""
+    """Train until the validation loss no longer improves; the network keeps the best weights."""
     recorder, config = Recorder(folder), prepared.train_config
     chosen = choose_optimizer(config)
     headline = headline_for(mixed.schema.task, mixed.target)
@@ -481,9 +481,9 @@ def _resume_command(
     table: str | Path | None = None,
     force: bool = False,
 ) -> str:
-    """What is typed to go on, with the flags and the callbacks of this call that have to be given again."""
+    """The command to resume, with the flags and callbacks that must be given again."""
     acting = [one for one in callbacks if one.changes or isinstance(one, Doctor)]
-    if models or any(one.changes for one in callbacks):  # no command line can give them
+    if models or any(one.changes for one in callbacks):  # these cannot be given on the command line
         given = {"callbacks": acting, "models": models}
         again = [
             f", {name}=[{', '.join(f'{type(one).__name__}(...)' for one in them)}]"
@@ -493,16 +493,16 @@ def _resume_command(
         what = " and ".join(name for name, them in given.items() if them)
         place = "" if table is None else f", table={str(table)!r}"
         return (
-            f"Go on in Python, with the same {what}: mixfit.resume({str(folder)!r}{place}"
+            f"Resume in Python with the same {what}: mixfit.resume({str(folder)!r}{place}"
             f"{', force=True' * force}{''.join(again)})"
         )
     moved = "" if table is None else f"{shlex.quote(str(table))} "
     flags = " --force" * force + " --doctor" * any(isinstance(one, Doctor) for one in callbacks)
-    return f"Go on with: mixfit train {moved}--resume {shlex.quote(str(folder))}{flags}"
+    return f"Resume with: mixfit train {moved}--resume {shlex.quote(str(folder))}{flags}"
 
 
 def _predict(network: MixedInputModel, mixed: MixedData, split: JudgedSplit) -> np.ndarray:
-    """Predictions of the network in the unit of the target, or probabilities; none for a split without rows."""
+    """Predictions of the network in the unit of the target, or probabilities; empty for a split without rows."""
     if not len(mixed.split.of(split)):
         return np.zeros((0,) if mixed.target.classes is None else (0, len(mixed.target.classes)))
     outputs, _ = Learner(network, mixed, loss=mse).predict(mixed.rows(split))
@@ -512,39 +512,39 @@ def _predict(network: MixedInputModel, mixed: MixedData, split: JudgedSplit) -> 
 def _save_model(
     folder: Path, predictor: Predictor, mixed: MixedData, result: Result, judged: dict[JudgedSplit, Rows]
 ) -> Predictor:
-    """Write the model folder, with its figures in it."""
+    """Write the model folder with its scores."""
     predictor = replace(
         predictor,
         metrics={split: json_numbers(by_model[result.ours]) for split, by_model in result.scores.items()},
         facts=model_facts(mixed, result, judged["valid"]),
     )
-    if (folder / "model").exists():  # of a run that is resumed when it was finished, which makes it again
+    if (folder / "model").exists():  # of a finished run that is resumed
         shutil.rmtree(folder / "model")
     predictor.save(folder / "model")
     return predictor
 
 
 def _differences(folder: Path, now: Prepared, *, force: bool) -> list[str]:
-    """What is no longer as it was when the run began.
+    """Changes since the start of the run.
 
     Raises:
-        DataError: the table or its photos have changed, and it is not forced.
+        DataError: the table or its photos have changed, without ``force``.
     """
     then = read_fingerprint(folder / "environment.json")
     changed = [] if then is None else now.fingerprint.changes_since(then, "this run")
     if changed and not force:
-        raise DataError(f"{'; '.join(changed)}: train anew, or resume with --force.")
+        raise DataError(f"{'; '.join(changed)}: start a new training, or resume with --force.")
     return changed + changed_versions(folder)
 
 
 def _say_where(console: Console, folder: Path, snapshot: Snapshot | None, batches: int) -> None:
     fitted = _count_kept(folder)
     if fitted:
-        text = f"going on: {fitted} models of folds are fitted already"
+        text = f"resuming: {fitted} fold models are already fitted"
     elif snapshot is None:
-        text = "nothing was saved yet: beginning anew"
+        text = "nothing was saved yet: restarting"
     elif snapshot.finished:
-        text = "the training was finished: writing its results again"
+        text = "the training is finished: rewriting its results"
     else:
         text = f"resuming at epoch {snapshot.epoch + 1}, batch {snapshot.batch + 1} of {batches}"
     console.print(f" {text}", markup=False)
@@ -564,9 +564,7 @@ def _say_start(
         times = describe_times(mixed.table[data.split_time], split.parts())
         console.print(f" split by {data.split_time}: {times}", markup=False)
     if mixed.weightless:
-        console.print(
-            f" {mixed.weightless} row{'' if mixed.weightless == 1 else 's'} of weight 0: left out of everything"
-        )
+        console.print(f" {mixed.weightless} row{'' if mixed.weightless == 1 else 's'} of weight 0: ignored")
     if data.dedup:
         copies = sum(record.action == COPY_LEFT_OUT for record in mixed.bad)
         rows = len(split.train) + len(split.valid) + copies

@@ -1,7 +1,7 @@
-"""The book-keeping of a search, in a folder that several processes may share and any may go on with.
+"""The state of a hyper-parameter search, in a folder that several processes may share and resume.
 
-A thin layer over Optuna: one journal file, trials that are handed out one process at a time, and the check that all of
-them judge the same rows by the same measure."""
+A thin layer over Optuna: one journal file, trials handed out to one process at a time, and a check that all trials are
+scored on the same rows by the same metric."""
 
 import os
 import socket
@@ -37,16 +37,16 @@ OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Study:
-    """A search in ``folder``; made anew, or gone on with.
+    """A search in ``folder``; created or resumed.
 
     Args:
         folder: with ``study.log``.
-        target: column that is predicted.
+        target: column to predict.
         fingerprint: of the table and its photos.
-        settings: all that must be alike for trials to be compared, by name.
-        seed: of the search; every process that takes part draws from it in its own way.
-        trials: how many are wanted, for the choice of when to begin guessing well.
-        epochs: most epochs of a trial.
+        settings: settings that must be equal for trials to be comparable, by name.
+        seed: seed of the search, combined with the number of the process.
+        trials: total number of trials, which sets the number of random ones at the start.
+        epochs: maximum number of epochs of a trial.
     Raises:
         ConfigError: the folder holds a search with another target, other data or other settings.
         ResourceError: the folder cannot be written.
@@ -94,7 +94,7 @@ class Study:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Only one process at a time is inside."""
+        """A lock between processes."""
         lock = _lock(self.folder / "turn")
         lock.acquire()
         try:
@@ -103,9 +103,9 @@ class Study:
             lock.release()
 
     def next_trial(self, wanted: int, start: Mapping[str, Any]) -> "optuna.Trial | None":
-        """The next trial, the first of all being at ``start``; None when ``wanted`` are done or under way.
+        """The next trial, the very first one at ``start``; None when ``wanted`` are finished or running.
 
-        Trials of processes that are gone without a word are given up."""
+        Trials of dead processes are marked as failed."""
         with self.turn():
             for other in self.trials():
                 if other.state is TrialState.RUNNING and not _is_alive(other.user_attrs.get("process", "")):
@@ -119,19 +119,19 @@ class Study:
             return trial
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials so far, in the order in which they began."""
+        """All trials so far, in order of their start."""
         return self.study.get_trials(deepcopy=False)
 
     def has_begun(self) -> bool:
-        """Whether the first trial, with the settings around which to search, is over or under way."""
+        """Whether the first trial, with the given settings, is finished or running."""
         return any(trial.user_attrs.get("defaults") and trial.state is not TrialState.FAIL for trial in self.trials())
 
     def done(self) -> int:
-        """Trials that are over, not counting those that were interrupted."""
+        """Number of finished trials, without interrupted ones."""
         return sum(trial.state in OVER for trial in self.trials())
 
     def best(self) -> FrozenTrial | None:
-        """The finished trial with the lowest value; the earliest of equal ones."""
+        """The finished trial with the lowest value; the earliest among ties."""
         finished = [trial for trial in self.trials() if trial.state is TrialState.COMPLETE]
         return min(finished, key=lambda trial: trial.value or 0.0, default=None)
 
@@ -155,30 +155,30 @@ class Study:
         advice = "choose another --out, or remove that folder"
         if known["target"] != target:
             raise ConfigError(
-                f"The search in {self.folder} is for the target {known['target']!r}, not {target!r}: {advice}."
+                f"The search in {self.folder} has the target {known['target']!r}, not {target!r}: {advice}."
             )
         then = Fingerprint.from_dict(known["data"])
-        changes = [] if then is None else fingerprint.changes_since(then, "the beginning of the search")
+        changes = [] if then is None else fingerprint.changes_since(then, "the start of the search")
         if changes:
-            raise ConfigError(f"The search in {self.folder} cannot go on, as {changes[0]}: {advice}.")
+            raise ConfigError(f"The search in {self.folder} cannot be resumed, as {changes[0]}: {advice}.")
         before = known["settings"]
         for key in sorted({*before, *settings}):
             if before.get(key) != settings.get(key):
                 raise ConfigError(
-                    f"The search in {self.folder} began with {key} {before.get(key)!r}, now it is "
+                    f"The search in {self.folder} was started with {key} {before.get(key)!r}, not "
                     f"{settings.get(key)!r}: {advice}."
                 )
 
 
 def _lock(path: Path) -> "BaseJournalFileLock":
-    """Links need special rights on Windows."""
+    """Symbolic links need special rights on Windows."""
     return JournalFileOpenLock(str(path)) if os.name == "nt" else JournalFileSymlinkLock(str(path))
 
 
 def _cut_torn_end(log: Path) -> None:
-    """Remove a last line that a power cut or a full disk left half; whatever is added to it would be lost, too."""
+    """Remove an incomplete last line, left by a power failure or full disk, as text appended to it would be lost."""
     lock = _lock(log)
-    lock.acquire()  # the journal's own: nobody is writing now
+    lock.acquire()  # the journal's lock: no other process writes now
     try:
         with log.open("ab+") as file:
             file.seek(0)
@@ -189,7 +189,7 @@ def _cut_torn_end(log: Path) -> None:
 
 
 def _claim_number(folder: Path) -> int:
-    """How many processes have taken part before this one."""
+    """Number of processes that took part before this one."""
     number = 0
     while True:
         try:
@@ -201,9 +201,9 @@ def _claim_number(folder: Path) -> int:
 
 
 def _is_alive(process: str) -> bool:
-    """Whether ``host:number`` may still be working; of another machine that cannot be told."""
+    """Whether ``host:number`` may still be running; always true for another machine."""
     host, _, number = process.rpartition(":")
-    if host != socket.gethostname() or os.name == "nt":  # on Windows asking would end it
+    if host != socket.gethostname() or os.name == "nt":  # on Windows os.kill would end it
         return bool(host)
     try:
         os.kill(int(number), 0)

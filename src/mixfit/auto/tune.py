@@ -1,4 +1,4 @@
-"""``mixfit tune``: what a search may change, and one short training for each trial."""
+"""``mixfit tune``: the search space, and one short training per trial."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Suggests(Protocol):
-    """What is needed of a trial; ``optuna.Trial`` has it."""
+    """The methods needed of a trial, such as ``optuna.Trial``."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
 
@@ -45,14 +45,14 @@ class Suggests(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """The settings around which to search; learning rate, weight decay and sizes are not None."""
+    """The search space around given settings; learning rate, weight decay and sizes are not None."""
 
     model: ModelConfig
     train: TrainConfig
     photos: bool
-    """Whether the table has photos: fusion and the dropouts of photos are searched then."""
+    """Whether the table has photos: then fusion and photo dropouts are searched."""
     pixels: bool
-    """Whether the image network is trained on pixels: augmentation is searched then."""
+    """Whether the image network is trained on pixels: then augmentation is searched."""
 
     def suggest(self, trial: Suggests) -> tuple[ModelConfig, TrainConfig]:
         """The settings of a trial."""
@@ -80,7 +80,7 @@ class Space:
         return model, train
 
     def start(self) -> dict[str, Any]:
-        """The point of the space at which it begins: the parameters that give its own settings."""
+        """The starting point of the search: the parameters of the given settings."""
         own = {
             "lr": self.train.lr,
             "weight_decay": self.train.weight_decay,
@@ -104,7 +104,7 @@ class Space:
         return self.model.tabular_hidden
 
     def _hidden(self, trial: Suggests) -> tuple[int, ...]:
-        """Widths of the hidden layers: in proportion to those at the start, the last of them repeated."""
+        """Widths of the hidden layers: in proportion to the given ones, the last one repeated."""
         if not self._widths:
             return ()
         layers = trial.suggest_int("layers", 1, max(4, len(self._widths)))
@@ -117,7 +117,7 @@ class Space:
 
 
 class _Names:
-    """Stands in for a trial, to find out what is asked for."""
+    """A stub trial that records the names of the parameters."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -136,7 +136,7 @@ class _Names:
 
 
 def _size(trial: Suggests, name: str, start: int, *, least: int = 4, growth: int = 4) -> int:
-    """From a quarter of ``start`` to ``growth`` times as much."""
+    """Suggest a size from a quarter of ``start`` to ``growth`` times ``start``."""
     return trial.suggest_int(name, min(start, max(least, start // 4)), start * growth, log=True)
 
 
@@ -145,7 +145,7 @@ _NOT_COMPARED = (
     *("data.cache", "data.cache_gb", "model.memory_format", "model.precision", "train.save_every"),
     *("data.roles", "data.ignore", "data.task"),
 )
-"""Settings that trials of one search may differ in: they decide how fast it goes, or all of them is in the schema."""
+"""Settings that may differ between trials of one search: they affect only speed, or are part of the schema."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,7 @@ class Tuning:
 
     folder: Path
     trials: int
-    """That are over, those that were ended early included."""
+    """Number of finished trials, including pruned ones."""
     loss: float
     """Lowest validation loss."""
     settings: Path
@@ -163,10 +163,10 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
-    """All that a trial needs."""
+    """The data and settings of a trial."""
 
     prepared: Prepared
-    """Its data carry features, where those are computed once."""
+    """With image features, if these are computed once."""
     space: Space
     study: "Study"
     schema: Path | None
@@ -187,24 +187,24 @@ def tune(
     out: str | Path = "tune",
     console: Console | None = None,
 ) -> Tuning:
-    """Search for settings with a lower validation loss; the first trial has the given ones.
+    """Search for settings with a lower validation loss; the first trial has the given settings.
 
-    The folder ``out/<table>-<target>`` keeps the search: the same call goes on with it, also after an interrupt, and
-    several processes may take part at the same time. It holds ``study.log``, ``trials.csv`` and ``best.toml``.
+    The folder ``out/<table>-<target>`` stores the search: the same call resumes it, also after an interrupt, and
+    several processes may take part at the same time. It has ``study.log``, ``trials.csv`` and ``best.toml``.
 
     Args:
         table, target, schema: as for ``fit``.
-        trials: how many there shall be in all; those that were interrupted do not count.
-        seconds: after which no more are begun, and one that runs is given up; the first always ends. By default
-            ``train.time``, which is of the whole search and not of each trial.
-        data, model, train: where the search begins; ``train.seed`` is also that of the search.
-        out: where the folders of searches are made.
+        trials: total number of trials, without interrupted ones.
+        seconds: time limit of the search, after which no trial is started and the running one is abandoned; the
+            first one always finishes. By default ``train.time``, which applies to the whole search.
+        data, model, train: starting point of the search; ``train.seed`` is also its seed.
+        out: folder in which search folders are created.
         console: where progress is written.
     Raises:
-        ConfigError: the folder holds a search for another target, in other data or around other settings.
+        ConfigError: the folder holds a search with another target, other data or other settings.
         ResourceError: Optuna is not installed.
     """
-    import mixfit.auto.study  # noqa: F401  a missing extra is told before the table is read
+    import mixfit.auto.study  # noqa: F401  fails before the table is read if the extra is missing
 
     began, console, table = time.monotonic(), console or PlainConsole(), Path(table)
     train = train or TrainConfig()
@@ -258,28 +258,27 @@ def tune(
 
 @contextmanager
 def _stoppable(search: _Search, trials: int) -> Iterator[None]:
-    """Say how to go on when a signal ends the search; the running trial is given up.
+    """Say how to resume when a signal stops the search; the running trial is abandoned.
 
     Raises:
-        Stopped: one signal came.
-        KeyboardInterrupt: a second one came while the first was heeded.
+        Stopped: on one signal.
+        KeyboardInterrupt: on a second one.
     """
     with interruptible() as came:
         try:
             yield
         except KeyboardInterrupt:
-            done = f"stopped after {search.study.done()} of {trials} trials; the same command goes on"
+            done = f"stopped after {search.study.done()} of {trials} trials; the same command resumes the search"
             search.console.print(f" {done}", markup=False)
             if len(came) == 1:
                 raise Stopped(
-                    f"stopped by {came[0]}. The search is saved in {search.study.folder}, and the same command goes on "
-                    "with it."
+                    f"stopped by {came[0]}. The search is saved in {search.study.folder}; the same command resumes it."
                 ) from None
             raise
 
 
 def _open_study(prepared: Prepared, out: Path, trials: int) -> "Study":
-    """Of this table and target, around these settings."""
+    """The study of this table and target, around these settings."""
     from mixfit.auto.study import Study
 
     target, train = prepared.data.schema.target, prepared.train_config
@@ -295,7 +294,7 @@ def _open_study(prepared: Prepared, out: Path, trials: int) -> "Study":
 
 
 def _compared(data: DataConfig, model: ModelConfig, train: TrainConfig, schema: Schema) -> dict[str, Any]:
-    """What all trials of a search have in common, as texts by name."""
+    """Settings that all trials of a search have in common, as strings by name."""
     sections = {"data": asdict(data), "model": asdict(model), "train": asdict(train)}
     named = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
     roles = {"task": schema.task, **{f"role of {column.name}": column.role for column in schema.columns}}
@@ -303,7 +302,7 @@ def _compared(data: DataConfig, model: ModelConfig, train: TrainConfig, schema: 
 
 
 def _run_trial(search: _Search, trial: "optuna.Trial", headline: str) -> None:
-    """Train with the settings of a trial, and tell the study how it went."""
+    """Train with the settings of a trial, and report the result to the study."""
     from optuna.trial import TrialState
 
     study, defaults = search.study, bool(trial.user_attrs.get("defaults"))
@@ -315,7 +314,7 @@ def _run_trial(search: _Search, trial: "optuna.Trial", headline: str) -> None:
         model, train = search.space.suggest(trial)
         stopping = EarlyStopping("valid_loss", mode="min", patience=train.patience)
         _train(search, model, train, [recorder, pruning, stopping, deadline])
-    except (Diverged, ResourceError) as error:  # such settings are no good, which the study is to learn from
+    except (Diverged, ResourceError) as error:  # bad settings: the study learns from them
         state, problem = TrialState.PRUNED, str(error)
     except BaseException:
         study.study.tell(trial, state=TrialState.FAIL)
@@ -342,7 +341,7 @@ def _run_trial(search: _Search, trial: "optuna.Trial", headline: str) -> None:
 
 
 def _train(search: _Search, model: ModelConfig, train: TrainConfig, callbacks: list[Any]) -> None:
-    """Exactly as ``mixfit train`` does it, so that the best settings give there what they gave here."""
+    """Train exactly as ``mixfit train`` does, so that the best settings give the same result there."""
     chosen = choose_optimizer(train)
     mixed = replace(search.prepared.data, transforms=tuple(augmentation(train.augment)))
     with seeded(train.seed):
@@ -377,7 +376,7 @@ def _write_best(search: _Search) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Fixed:
-    """A trial that is over, asked once more for its settings."""
+    """A finished trial, to reconstruct its settings."""
 
     params: dict[str, Any]
 
@@ -396,11 +395,11 @@ def _finish(search: _Search, headline: str) -> Tuning:
     best = study.best()
     if best is None or best.value is None:
         raise Diverged(
-            f"Not one of {study.done()} trials came to its end: train once with a smaller --lr, and search around that."
+            f"None of the {study.done()} trials finished: train once with a smaller --lr, and search around that."
         )
     _write_best(search)
     defaults = next((trial for trial in study.trials() if trial.user_attrs.get("defaults") and trial.value), None)
-    compared = "" if defaults is None else f" (where the search began: {defaults.value:.4g})"
+    compared = "" if defaults is None else f" (given settings: {defaults.value:.4g})"
     console.print(f" best   trial {best.number}: valid_loss {best.value:.4g}{compared}", markup=False)
     console.print(f" trials {study.folder / 'trials.csv'}", markup=False)
     console.print(f" next   mixfit train --config {study.folder / BEST}", markup=False)
