@@ -197,5 +197,5 @@ def test_the_backbone_of_each_fold_changes_in_its_last_blocks_alone(table: Path,
     assert set(second.changed or ()) == kept
     assert not all(np.array_equal(first.state()[0][name], second.state()[0][name]) for name in kept)
     features_alone = folds.folds[0].rows
-    with pytest.raises(ConfigError, match="needs pixels beside features"):
+    with pytest.raises(ConfigError, match="needs both pixels and features"):
         first.predict(replace(features_alone, pixels=None))

@@ -59,7 +59,7 @@ def test_it_predicts_the_same_when_it_was_loaded_and_only_with_the_model(run: mi
     loaded = mixfit.Predictor.load(run.folder / "model", models=[OURS])
     pd.testing.assert_frame_equal(loaded.predict(frame), expected, check_exact=True)
     with pytest.raises(
-        mixfit.DataError, match=r"has the model 'extra trees', which is none of this mixfit's own: pass"
+        mixfit.DataError, match=r"has the model 'extra trees', which is not one of mixfit's own: pass"
     ):
         mixfit.Predictor.load(run.folder / "model")
 
@@ -144,4 +144,4 @@ def test_what_cannot_learn_from_the_table_is_left_out_and_told(
 ) -> None:
     settings = SETTINGS | {"console": None}
     mixfit.fit(spiral(tmp_path / "spiral"), out=tmp_path / "runs", models=[ExtraTrees()], **settings)
-    assert "left out: extra trees: there are no photos" in capsys.readouterr().out
+    assert "skipped: extra trees: there are no photos" in capsys.readouterr().out

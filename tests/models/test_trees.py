@@ -82,7 +82,7 @@ def test_trees_that_mean_something_else_are_refused(other: dict[str, Any]) -> No
     columns, library = columns_with_levels(), lightgbm()
     chosen = SMALL | {"objective": "regression"} | other
     booster = library.train(chosen, library.Dataset(columns, truth_of(columns, 0), params=chosen), 3)
-    with pytest.raises(DataError, match=r"in a way that mixfit does not know|a tree of the text is none"):
+    with pytest.raises(DataError, match=r"an unknown type of split|a tree of the text is invalid"):
         checked_text(booster.model_to_string().encode(), columns=6, outputs=1)
 
 
@@ -164,18 +164,18 @@ def a_model(classes: int = 0) -> TreeModel:
 @pytest.mark.parametrize(
     ("name", "values", "text"),
     [
-        ("left_child", "1 1", "a node is below two others, in a circle, or not there"),
-        ("right_child", "0 0", "a node is below two others, in a circle, or not there"),
-        ("left_child", "-9 1000000", "a node is below two others, in a circle, or not there"),
-        ("split_feature", "99 0", "ask for a column that is not there"),
-        ("split_feature", "-1 0", "ask for a column that is not there"),
-        ("threshold", "nan 0", "a tree of the text is none"),
-        ("leaf_value", "0 inf", "a tree of the text is none"),
-        ("leaf_value", "0", "a tree of the text is none"),
-        ("decision_type", "255 0", "in a way that mixfit does not know"),
-        ("decision_type", "1 1", "split by categories that they do not have"),
-        ("num_cat", "2", "split by categories that they do not have"),
-        ("num_leaves", "1000000000", "a tree of the text is none"),
+        ("left_child", "1 1", "a node has two parents, is in a cycle, or is missing"),
+        ("right_child", "0 0", "a node has two parents, is in a cycle, or is missing"),
+        ("left_child", "-9 1000000", "a node has two parents, is in a cycle, or is missing"),
+        ("split_feature", "99 0", "use a column that does not exist"),
+        ("split_feature", "-1 0", "use a column that does not exist"),
+        ("threshold", "nan 0", "a tree of the text is invalid"),
+        ("leaf_value", "0 inf", "a tree of the text is invalid"),
+        ("leaf_value", "0", "a tree of the text is invalid"),
+        ("decision_type", "255 0", "an unknown type of split"),
+        ("decision_type", "1 1", "split by categories that do not exist"),
+        ("num_cat", "2", "split by categories that do not exist"),
+        ("num_leaves", "1000000000", "a tree of the text is invalid"),
         ("num_leaves", "x", "the text of the trees is damaged"),
     ],
 )
@@ -199,7 +199,7 @@ def test_trees_that_share_nodes_are_refused() -> None:
     lines = [f"num_leaves={inner + 1}", "num_cat=0", f"left_child={below}", f"right_child={below}"]
     lines += [f"{name}={' '.join(['0'] * inner)}" for name in ("split_feature", "threshold", "decision_type")]
     lines += [f"leaf_value={' '.join(['0'] * (inner + 1))}", "is_linear=0", "shrinkage=1"]
-    with pytest.raises(DataError, match="a node is below two others"):
+    with pytest.raises(DataError, match="a node has two parents"):
         checked_text("\n".join(["Tree=0", *lines, "end of trees"]).encode(), columns=1, outputs=1)
 
 
@@ -223,9 +223,9 @@ MODELS = {classes: a_model(classes) for classes in (0, 4)}
 @pytest.mark.parametrize(
     ("arrays", "text"),
     [
-        ({"classes": np.array([0, 0])}, "the classes of the trees are not those of the target"),
-        ({"classes": np.array([0, 9])}, "'classes' has a number out of its range"),
-        ({"classes": np.zeros(0, np.int64)}, "the classes of the trees are not those of the target"),
+        ({"classes": np.array([0, 0])}, "the classes of the trees do not match the target"),
+        ({"classes": np.array([0, 9])}, "'classes' has values out of range"),
+        ({"classes": np.zeros(0, np.int64)}, "the classes of the trees do not match the target"),
         ({"text": np.zeros(0, np.uint8)}, "the text of the trees is damaged"),
         ({"text": np.zeros(5)}, "the tensor 'text' holds float64 in place of uint8"),
     ],

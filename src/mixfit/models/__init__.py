@@ -1,4 +1,4 @@
-"""What competes: mixfit's own models, and the protocol by which one of yours joins them."""
+"""mixfit's own models, and the protocol for custom models."""
 
 import lazy_loader
 

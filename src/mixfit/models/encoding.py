@@ -1,7 +1,7 @@
-"""What simple models see of rows: numbers, categories, the beginnings of codes, and what their photos look like.
+"""The inputs of simple models: numbers, categories, prefixes of codes, and photo features.
 
 In: raw rows of a table and the features of their photos. Out: ``EncodedRows``; the state is pure JSON.
-All is learnt from the rows that are handed to ``fit``, which are the training rows of one fold."""
+Everything is learnt from the rows passed to ``fit``, the training rows of one fold."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -29,24 +29,24 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotoMeans:
-    """What the photos of each row look like, which is the same for all folds."""
+    """Mean photo features of each row, the same for all folds."""
 
     values: Float32[np.ndarray, "rows d"] | None
-    """Mean of the features of the row's readable photos, 0 where there are none; None without features."""
+    """Mean features of the row's readable photos, 0 without any; None without features."""
     seen: Bool[np.ndarray, " rows"]
     """Whether the row has a readable photo."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedRows:
-    """Some rows as simple models see them."""
+    """Rows as inputs of simple models."""
 
     numeric: Float32[np.ndarray, "rows numeric"]
     categorical: Int64[np.ndarray, "rows categorical"]
     prefixes: Int64[np.ndarray, "rows prefixes"]
-    """Level of the beginnings of each code, from 1; 0 = unseen."""
+    """Level of each prefix of a code, from 1; 0 = unseen."""
     photos: Float32[np.ndarray, "rows d"] | None
-    """Mean of the features of the row's readable photos, 0 where there are none."""
+    """Mean features of the row's readable photos, 0 without any."""
     seen: Bool[np.ndarray, " rows"]
     """Whether the row has a readable photo."""
 
@@ -66,7 +66,7 @@ class EncodedRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefixColumn:
-    """The first ``length`` characters of a column of codes such as postal codes, whose beginnings mean regions."""
+    """The first ``length`` characters of a column of codes, such as postal codes, whose prefixes denote regions."""
 
     length: int
     category: CategoryColumn
@@ -83,7 +83,7 @@ class PrefixColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowEncoder:
-    """All that was learnt from the training rows of one fold, without their target."""
+    """Encoder learnt from the training rows of one fold, without the target."""
 
     preprocessor: TablePreprocessor
     prefixes: tuple[PrefixColumn, ...]
@@ -99,8 +99,8 @@ class RowEncoder:
         """Learn from the training rows.
 
         Args:
-            preprocessor: fitted on the same rows already; None fits one.
-            weight: how much each row counts, in any unit.
+            preprocessor: already fitted on the same rows; None fits one.
+            weight: of each row, in any unit.
         """
         table = Table.of(table)
         found = TablePreprocessor.fit(table, schema, weight) if preprocessor is None else preprocessor
@@ -131,8 +131,8 @@ class RowEncoder:
         """Encode any rows.
 
         Args:
-            photos: of the same rows, by ``mean_features``; None when there are none.
-            arrays: numeric and categorical arrays of these rows by the same preprocessor, where they are known.
+            photos: of the same rows, by ``mean_features``; None without photos.
+            arrays: numeric and categorical arrays of these rows by the same preprocessor, if known.
         """
         table = Table.of(table)
         if arrays is None:
@@ -161,10 +161,10 @@ class RowEncoder:
 
     @classmethod
     def from_dict(cls, state: Any, kinds: tuple[Kind, ...] = KINDS) -> "RowEncoder":
-        """Read what ``to_dict`` gave.
+        """Read the output of ``to_dict``.
 
         Raises:
-            DataError: it is something else, or there are beginnings of a column that is no category.
+            DataError: it is invalid, or has prefixes of a column that is not a category.
         """
         saved: _Saved = from_plain(_Saved, state, "the encoder", finite=True)
         preprocessor = TablePreprocessor.from_dict(saved.preprocessor, kinds)
@@ -172,7 +172,7 @@ class RowEncoder:
         prefixes = []
         for one in saved.prefixes:
             if one.name not in known or len(set(one.levels)) != len(one.levels):
-                raise DataError(f"the beginnings of the codes of {shown(one.name)!r} are damaged")
+                raise DataError(f"the prefixes of the codes of {shown(one.name)!r} are damaged")
             category = CategoryColumn(name=one.name, levels=one.levels, rare=one.rare)
             prefixes.append(PrefixColumn(length=one.length, category=category))
         return cls(preprocessor=preprocessor, prefixes=tuple(prefixes))
@@ -205,7 +205,7 @@ def mean_features(
     values, readable = features.values.numpy(), features.readable.numpy()
     total = np.zeros((rows, values.shape[1]), dtype=np.float32)
     count = np.zeros(rows, dtype=np.float32)
-    for place in slots.T:  # one place at a time: all places together would be a copy of all features
+    for place in slots.T:  # one slot at a time, to avoid a copy of all features
         there = np.flatnonzero(place >= 0)
         there = there[readable[place[there]]]
         total[there] += values[place[there]]
@@ -215,7 +215,7 @@ def mean_features(
 
 
 def _prefix_lengths(cells: Cells, weight: Float[np.ndarray, " rows"] | None) -> range:
-    """Lengths of the beginnings of codes: nearly all cells are digits of one length, as postal codes are."""
+    """Lengths of prefixes, if nearly all cells are digits of one length, as postal codes are."""
     levels = cells.levels
     there = levels.codes >= 0
     codes, counts = levels.codes[there], taken(weight, there)

@@ -1,10 +1,10 @@
-"""Kernel ridge regression over a sum of kernels, whose shares are found by leaving out one row at a time.
+"""Kernel ridge regression with a sum of kernels, whose weights are chosen by leave-one-out cross-validation.
 
-A row is like another one in its numbers, in its categories and their beginnings, and in what its photos show; how much
-each similarity counts is learnt. It is the mean of a Gaussian process (Rasmussen and Williams 2006, chapter 2) and for
-some hundred rows the strongest simple model there is; time grows with the cube of the rows.
+There are kernels for numbers, for categories and their prefixes, and for photos. The model is the mean of a Gaussian
+process (Rasmussen and Williams 2006, chapter 2) and the strongest simple model for some hundred rows; its time grows
+with the cube of the number of rows.
 
-In: encoded rows of one fold. Out: ``KernelModel``, which holds these."""
+In: encoded rows of one fold. Out: ``KernelModel``, which contains these rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,16 +31,16 @@ from mixfit.models.model import (
 )
 
 COMPONENTS = 120
-"""Directions of the photos' features that the kernels see."""
+"""Number of principal components of the photo features."""
 MOST_ROWS = 3_000
-"""Training rows from which on it takes too long."""
+"""Largest number of training rows; more would take too long."""
 _SEARCHED_ROWS, _STRENGTH_ROWS = 600, 1_000
-"""The shares, and the strength, are searched on so many rows at most; with these all rows are solved. An eigenvalue
-decomposition takes some thirty times as long as solving."""
+"""Largest numbers of rows for the search of the kernel weights, and of the penalty; the solution uses all rows. An
+eigenvalue decomposition takes some thirty times as long as solving."""
 _STRENGTHS = np.logspace(-3, 2, 16)
 _FACTORS = (0.1, 0.3, 3.0, 10.0)
 _ROUNDS = 2
-_NUMBER_REACH, _PHOTO_REACH = 0.3, 0.3  # times the mean squared distance from the middle
+_NUMBER_REACH, _PHOTO_REACH = 0.3, 0.3  # times the mean squared distance from the mean
 # Names of the kernels, as in saved models.
 LINEAR_NUMBERS, NEAR_NUMBERS, LEVELS, PHOTOS = "numbers, linear", "numbers, near", "levels", "photos"
 LEVELS_AND_NUMBERS, PHOTOS_AND_LEVELS = "levels and numbers", "photos and levels"
@@ -49,16 +49,16 @@ _NOTHING = "nothing"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Similarity:
-    """Rows as the kernels take them."""
+    """Inputs of the kernels."""
 
     numbers: Float[np.ndarray, "rows numbers"]
     levels: Int64[np.ndarray, "rows levels"]
     photos: Float[np.ndarray, "rows components"]
-    """No column leaves the photos out."""
+    """Without columns, photos are ignored."""
 
     @classmethod
     def of(cls, encoded: EncodedRows, components: Components | None, *, table: bool) -> "Similarity":
-        """Of encoded rows, with or without their table."""
+        """Build from encoded rows, with or without the table."""
         nothing = np.zeros((len(encoded), 0))
         levels = [encoded.categorical, encoded.prefixes] if table else [nothing.astype(np.int64)]
         return cls(
@@ -79,7 +79,7 @@ class KernelModel:
     train: Similarity
     dual: Float[np.ndarray, " train"]
     shares: dict[str, float]
-    """What each kernel counts, the scale that brings its mean diagonal to 1 included."""
+    """Weight of each kernel, including the scale that makes its mean diagonal 1."""
     bias: float
 
     def predict(self, rows: Similarity) -> Float[np.ndarray, " rows"]:
@@ -93,15 +93,15 @@ class KernelModel:
         cells_of: Int64[np.ndarray, " rows"],
         photos_of: Int64[np.ndarray, " rows"],
     ) -> Float[np.ndarray, " rows"]:
-        """As ``predict``, for rows that are put together from table parts and photo parts.
+        """As ``predict``, for rows made of table parts and photo parts.
 
-        A product of two kernels, summed over the training rows, is for all pairs of their arguments one product of
-        matrices. So kernels are worked out for distinct arguments alone, which are far fewer than rows.
+        A product of two kernels, summed over the training rows, is a matrix product over all pairs of arguments, so
+        kernels are computed only for distinct arguments, which are far fewer than rows.
 
         Args:
             cells: the table parts, without photos.
             photos: components of the photo parts.
-            cells_of, photos_of: which parts each row is put together from.
+            cells_of, photos_of: parts of each row.
         """
         first, number_of = distinct(cells.numbers)
         numbers = _of_numbers(cells.numbers[first], self.train.numbers)
@@ -110,7 +110,7 @@ class KernelModel:
         looks = _of_photos(photos, self.train.photos)
 
         def weighed(name: str, kernel: np.ndarray) -> np.ndarray:
-            """The kernel times what each training row counts."""
+            """The kernel times the dual coefficient of each training row."""
             return kernel * (self.shares[name] * self.dual)
 
         total = np.full(len(cells_of), self.bias)
@@ -129,7 +129,7 @@ class KernelModel:
         return total
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything, by name."""
+        """All arrays, by name."""
         train = self.train
         found = {"numbers": train.numbers, "levels": train.levels, "photos": train.photos, "dual": self.dual}
         found |= {"bias": np.array([self.bias])}
@@ -138,12 +138,12 @@ class KernelModel:
 
     @classmethod
     def read(cls, arrays: Mapping[str, np.ndarray], widths: tuple[int, int, int]) -> "KernelModel":
-        """Read what ``arrays`` gave.
+        """Read the output of ``arrays``.
 
         Args:
             widths: columns of numbers, levels and photos.
         Raises:
-            DataError: it is something else.
+            DataError: the arrays are invalid.
         """
         dual = saved_array(arrays, "model.dual", None)
         train = Similarity(
@@ -153,14 +153,14 @@ class KernelModel:
         )
         names = sorted(name.removeprefix("model.share.") for name in arrays if name.startswith("model.share."))
         if names != sorted(_names(train)):
-            raise DataError("the kernels are not those of its columns")
+            raise DataError("the kernels do not match the columns")
         shares = {name: saved_number(arrays, f"model.share.{name}") for name in names}
         return cls(train=train, dual=dual, shares=shares, bias=saved_number(arrays, "model.bias"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelRidge:
-    """Kernel ridge regression of a number; its time grows with the cube of the rows, see ``MOST_ROWS``."""
+    """Kernel ridge regression; its time grows with the cube of the number of rows, see ``MOST_ROWS``."""
 
     sees: Sees = TABLE
 
@@ -185,13 +185,13 @@ class KernelRidge:
         widths = (table * layout.numeric, len(counts), 0 if components is None else len(components.axes))
         model = KernelModel.read(arrays, widths)
         if layout.classes or (model.train.levels >= counts).any():
-            raise DataError("a kernel ridge regression does not fit the columns or the target")
+            raise DataError("a kernel ridge regression does not match the columns or the target")
         return FittedKernels(table=table, components=components, model=model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedKernels:
-    """A ``KernelModel`` and how its columns are made."""
+    """A ``KernelModel`` with the construction of its columns."""
 
     table: bool
     components: Components | None
@@ -202,7 +202,7 @@ class FittedKernels:
         return self.model.predict(Similarity.of(rows.encoded, self.components, table=self.table))
 
     def predict_mixed(self, rows: MixedRows) -> np.ndarray:
-        """See ``PredictsMixed``; put together row by row, an explanation takes six times as long (docs/LOG.md)."""
+        """See ``PredictsMixed``; row by row, an explanation takes six times as long (docs/LOG.md)."""
         cells = Similarity.of(rows.tables, None, table=self.table)
         if self.components is None:
             return self.model.predict(cells)[rows.table_of]
@@ -223,17 +223,16 @@ def fit_kernels(
     unit: Int64[np.ndarray, " rows"] | None = None,
     seed: int = 0,
 ) -> KernelModel:
-    """Find the shares and the strength with the least squared error when each row is predicted from the others.
+    """Choose kernel weights and penalty by the leave-one-out squared error.
 
-    Rows of one ``unit`` (a group, copies) are left out together: from its twin any row is predicted well.
+    Rows of one ``unit`` (a group, copies) are left out together, as a row is predicted too well from its copy.
 
-    ``weight`` says how much each row counts, in the fit and in that error, in any unit. A row is left out with its
-    whole weight, and how far a kernel reaches is told by the rows, whatever they weigh: two equal rows are not quite
-    one of weight 2."""
+    ``weight`` applies to the fit and to that error, in any unit. A row is left out with its whole weight, and kernel
+    widths are unweighted, so two equal rows are not exactly equivalent to one of weight 2."""
     truth = truth.astype(np.float64)
     counts = np.ones(len(truth)) if weight is None else weight / weight.mean()
     bias = float(np.average(truth, weights=counts))
-    # With weights, the errors are those of rows times the root of their weight, and so is everything else.
+    # With weights, rows are scaled by the root of their weight.
     roots = np.sqrt(counts)
     goal = (truth - bias) * roots
     drawn = np.random.default_rng(seed).permutation(len(truth))
@@ -268,7 +267,7 @@ def _total(kernels: dict[str, np.ndarray], shares: dict[str, float]) -> np.ndarr
 
 
 def _left_out(matrix: np.ndarray, goal: np.ndarray, units: list[np.ndarray]) -> tuple[float, float]:
-    """The mean squared error of units that are predicted from all others, and the strength that makes it least."""
+    """The mean leave-one-unit-out squared error, and the penalty that minimises it."""
     values, vectors = np.linalg.eigh(matrix)
     turned = vectors.T @ goal
     squares = vectors**2 if units[0].shape[1] == 1 else None
@@ -289,7 +288,7 @@ def _left_out(matrix: np.ndarray, goal: np.ndarray, units: list[np.ndarray]) -> 
 
 
 def _kernels(rows: Similarity, train: Similarity) -> dict[str, Float[np.ndarray, "rows train"]]:
-    """One matrix for each kind of similarity that these columns allow."""
+    """One matrix for each kernel that these columns allow."""
     found = _of_numbers(rows.numbers, train.numbers) | _of_levels(rows.levels, train.levels)
     if LEVELS in found and NEAR_NUMBERS in found:
         found[LEVELS_AND_NUMBERS] = found[LEVELS] * found[NEAR_NUMBERS]
@@ -300,7 +299,7 @@ def _kernels(rows: Similarity, train: Similarity) -> dict[str, Float[np.ndarray,
 
 
 def _names(rows: Similarity) -> list[str]:
-    """Of the kernels that such columns allow, see ``_kernels``."""
+    """Names of the kernels that such columns allow, see ``_kernels``."""
     numbers, levels, photos = (part.shape[1] > 0 for part in (rows.numbers, rows.levels, rows.photos))
     known = {
         LINEAR_NUMBERS: numbers,
@@ -321,7 +320,7 @@ def _of_numbers(numbers: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]
 
 
 def _of_levels(levels: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]:
-    """How many known levels are the same."""
+    """Number of equal known levels."""
     if not train.shape[1]:
         return {}
     same = np.zeros((len(levels), len(train)))
@@ -335,7 +334,7 @@ def _of_photos(photos: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _near(rows: np.ndarray, train: np.ndarray, reach: float) -> np.ndarray:
-    """``exp(-distance^2 / ...)``: 1 for equal rows, and the less the farther, in units of the training rows' spread."""
+    """Gaussian kernel ``exp(-distance^2 / ...)``, with distances relative to the spread of the training rows."""
     spread = max(float(train.var(axis=0).sum()), 1e-12)
     distance = (rows**2).sum(axis=1)[:, None] + (train**2).sum(axis=1) - 2 * rows @ train.T
     return np.exp(-np.maximum(distance, 0) * reach / spread)

@@ -30,47 +30,47 @@ from mixfit.models.model import (
 from mixfit.weighted import taken, weighted_mean, weighted_quantile
 
 COMPONENTS = 60
-"""Directions of the photos' features that a linear model sees."""
+"""Number of principal components of the photo features."""
 
 RIDGE_STRENGTHS = np.logspace(-5, 1, 19)
-"""Times the sum of the weights: what a strength means depends neither on their unit nor on how many rows there are."""
+"""Penalties, times the sum of the weights: independent of their unit and of the number of rows."""
 INVERSE_STRENGTHS = (0.5, 5.0, 50.0, 500.0, 5_000.0, 50_000.0)
-"""Of logistic regression, divided by the sum of the weights, as those of ridge regression are multiplied with it."""
+"""Inverse penalties of logistic regression, divided by the sum of the weights."""
 _CLASSES_AT_ONCE = 10_000_000
-"""Most numbers of a logistic regression (classes times columns times rows) for which every strength is tried."""
+"""Largest size of a logistic regression (classes times columns times rows) for which all penalties are tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearModel:
-    """``columns @ weights + bias``; of classes the softmax of that."""
+    """``columns @ weights + bias``; for classes with softmax."""
 
     weights: Float[np.ndarray, "columns outputs"]
     bias: Float[np.ndarray, " outputs"]
     classes: int
-    """0 for a number."""
+    """Number of classes; 0 for regression."""
 
     def predict(self, columns: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows ..."]:
         """float64 numbers ``(rows,)``, or probabilities ``(rows, classes)``."""
         return self.linked(columns.astype(np.float64) @ self.weights)
 
     def linked(self, sums: Float[np.ndarray, "rows outputs"]) -> Float[np.ndarray, "rows ..."]:
-        """What ``predict`` makes of ``columns @ weights``, which may be added up from parts."""
+        """Predictions from ``columns @ weights``, which may be a sum of parts."""
         raw = sums + self.bias
         if not self.classes:
             return raw[:, 0]
         return softmax(raw, axis=1)
 
     def arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
-        """Everything, by names that begin so."""
+        """All arrays, with a prefix to their names."""
         found = {"weights": self.weights, "bias": self.bias, "classes": np.array([self.classes], dtype=np.int64)}
         return {prefix + name: values for name, values in found.items()}
 
     @classmethod
     def read(cls, arrays: Mapping[str, np.ndarray], prefix: str = "") -> "LinearModel":
-        """Read what ``arrays`` gave.
+        """Read the output of ``arrays``.
 
         Raises:
-            DataError: it is something else.
+            DataError: the arrays are invalid.
         """
         classes = saved_classes(arrays, prefix)
         outputs = max(classes, 1)
@@ -80,9 +80,9 @@ class LinearModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constant:
-    """The weighted mean of numbers, or the frequencies of classes: the best constant for the loss of the leaderboard.
+    """The weighted mean of numbers, or the class frequencies: the best constant for the loss of the leaderboard.
 
-    Those for other metrics are in ``evaluation.baselines``."""
+    See ``evaluation.baselines`` for other metrics."""
 
     name: str = "constant"
     sees: Sees = frozenset()
@@ -101,7 +101,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedConstant:
-    """The same for every row."""
+    """A constant prediction."""
 
     value: np.ndarray
     """``(1,)``, or the frequencies of the classes."""
@@ -118,7 +118,7 @@ class FittedConstant:
 
 
 def class_frequencies(labels: np.ndarray, weight: np.ndarray | None, classes: int) -> np.ndarray:
-    """Weighted shares of the classes ``(classes,)``; one that is not among the labels has nearly none."""
+    """Weighted class frequencies ``(classes,)``; nearly 0 for a class without labels."""
     counts = np.bincount(labels, weights=weight, minlength=classes) + 1e-6
     return counts / counts.sum()
 
@@ -166,13 +166,13 @@ class Linear:
         directions = None if components is None else len(components.axes)
         width = design_width(layout.numeric, cardinalities, len(knots), directions, table=table)
         if len(model.weights) != width or model.classes != layout.classes:
-            raise DataError("a linear model does not fit the columns, the photos or the classes")
+            raise DataError("a linear model does not match the columns, the photos or the classes")
         return FittedLinear(table=table, components=components, cardinalities=cardinalities, knots=knots, model=model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedLinear:
-    """A ``LinearModel`` and how its columns are made."""
+    """A ``LinearModel`` with the construction of its columns."""
 
     table: bool
     components: Components | None
@@ -195,7 +195,7 @@ class FittedLinear:
 def find_knots(
     numeric: Float32[np.ndarray, "rows numeric"], weight: np.ndarray | None = None
 ) -> Float[np.ndarray, "3 numeric"]:
-    """Where the effect of a number may change its slope: the weighted quartiles of the training rows."""
+    """Knots of the piecewise-linear effects: the weighted quartiles of the training rows."""
     if not len(numeric):
         return np.zeros((3, numeric.shape[1]))
     return weighted_quantile(numeric, (0.25, 0.5, 0.75), weight)
@@ -204,7 +204,7 @@ def find_knots(
 def design_width(
     numeric: int, cardinalities: tuple[int, ...], knots: int, components: int | None, *, table: bool
 ) -> int:
-    """How many columns ``design_matrix`` gives; arguments as there, as sizes."""
+    """Number of columns of ``design_matrix``; same arguments, as sizes."""
     width = numeric * (1 + knots) + sum(count - 1 for count in cardinalities) if table else 0
     return width + (0 if components is None else components + 1)
 
@@ -217,12 +217,12 @@ def design_matrix(
     *,
     table: bool = True,
 ) -> Float[np.ndarray, "rows columns"]:
-    """Numbers, what they exceed each knot by, an indicator for each level of each category and prefix but level 0,
+    """Numbers, their excess over each knot, an indicator for each level of each category and prefix except level 0,
     components of the photos, and "has a photo".
 
     Args:
         cardinalities: of the categories and then of the prefixes, level 0 included.
-        knots: of ``find_knots``; no rows of them for plain numbers.
+        knots: of ``find_knots``; without rows for plain numbers.
         components: of the photos; None leaves the photos out.
         table: False leaves the table out.
     """
@@ -248,15 +248,15 @@ def fit_ridge(
     unit: Int64[np.ndarray, " rows"] | None = None,
     strengths: Float[np.ndarray, " strengths"] = RIDGE_STRENGTHS,
 ) -> LinearModel:
-    """Ridge regression, of the strength that is best by leaving out one unit at a time.
+    """Ridge regression with the penalty chosen by leave-one-unit-out cross-validation.
 
-    Of a given strength the model of a row of weight 2 is that of two equal rows. Its choice is not quite: a row is left
-    out with its whole weight, and of two equal rows that are no unit the other one stays.
+    For a given penalty, a row of weight 2 is equivalent to two equal rows. For the choice it is not quite: a row is
+    left out with its whole weight, while of two equal rows in different units one remains.
 
     Args:
-        weight: how much each row counts, in the fit and in the error of the choice, in any unit.
-        unit: of each row, those of a group or copies; by default each row is one.
-        strengths: to choose from, see ``RIDGE_STRENGTHS``.
+        weight: of each row, in the fit and in the cross-validation error, in any unit.
+        unit: of each row (a group, copies); by default each row is a unit.
+        strengths: candidate penalties, see ``RIDGE_STRENGTHS``.
     """
     from sklearn.linear_model import RidgeCV
 
@@ -277,11 +277,11 @@ def _strength_over_units(
     strengths: np.ndarray,
     units: list[Int64[np.ndarray, "_ _"]],
 ) -> float:
-    """The strength with the least squared error of units that are predicted from all others.
+    """The penalty with the lowest leave-one-unit-out squared error.
 
-    With the hat matrix H, the errors of a unit that is left out are (1 - H of the unit)^-1 times its residuals."""
+    With the hat matrix H, the errors of a left-out unit are (1 - H of the unit)^-1 times its residuals."""
     roots = np.ones(len(goal)) if counts is None else np.sqrt(counts)
-    # Rows times the root of their weight; the intercept is a column of its own, on which the others do not depend.
+    # Rows are scaled by the root of their weight; the intercept is a separate column, orthogonal to the others.
     constant = roots / np.linalg.norm(roots)
     scaled, target = columns * roots[:, None], goal * roots
     left, sizes, _ = np.linalg.svd(scaled - np.outer(constant, constant @ scaled), full_matrices=False)
@@ -295,7 +295,7 @@ def _strength_over_units(
             errors, turn = residual[rows][..., None], root.transpose(0, 2, 1)
             if root.shape[1] <= root.shape[2]:
                 errors = np.linalg.solve(np.eye(root.shape[1]) - root @ turn, errors)
-            else:  # by the identity of Woodbury, in the number of columns rather than of rows
+            else:  # by the Woodbury identity, of the size of columns instead of rows
                 errors = errors + root @ np.linalg.solve(np.eye(root.shape[2]) - turn @ root, turn @ errors)
             total += float((errors**2).sum())
         tries.append((total, strength))
@@ -312,15 +312,15 @@ def fit_logistic(
     seed: int = 0,
     strengths: tuple[float, ...] = INVERSE_STRENGTHS,
 ) -> LinearModel:
-    """Logistic regression, of the strength that has the least log-loss on a fifth of the rows, then fitted on all.
+    """Logistic regression with the penalty that has the lowest log loss on a held-out fifth, then fitted on all rows.
 
-    Of a given strength the model of a row of weight 2 is that of two equal rows; the fifth is one of rows.
+    For a given penalty, a row of weight 2 is equivalent to two equal rows; the held-out fifth is unweighted.
 
     Args:
-        weight: how much each row counts, in any unit.
-        unit: of each row, those of a group or copies, which that fifth holds whole; by default each row is one.
-        seed: of the choice of that fifth.
-        strengths: to choose from, see ``INVERSE_STRENGTHS``.
+        weight: of each row, in any unit.
+        unit: of each row (a group, copies), kept whole by the held-out fifth; by default each row is a unit.
+        seed: seed of the held-out fifth.
+        strengths: candidates, see ``INVERSE_STRENGTHS``.
     """
     from sklearn.metrics import log_loss
 
@@ -351,18 +351,18 @@ def fit_logistic(
 
 
 def _logistic(columns: np.ndarray, codes: np.ndarray, strength: float, weight: np.ndarray | None) -> Any:
-    """scikit-learn's model; its own strength is relative to the sum of the losses of rows."""
+    """scikit-learn's model, whose C is relative to the sum of the losses."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # cut short is good enough to be judged
+        warnings.simplefilter("ignore", ConvergenceWarning)  # good enough to compare penalties
         counts = None if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
         return LogisticRegression(C=strength / len(codes), max_iter=200).fit(columns, codes, counts)
 
 
 def _every_fifth(codes: np.ndarray, rng: np.random.Generator, unit: np.ndarray | None) -> np.ndarray:
-    """A mask of about a fifth of the rows of each class, never all rows of one; units whole where there are enough."""
+    """A mask of about a fifth of the rows of each class, never all rows of a class; units kept whole if possible."""
     if unit is not None and len(np.unique(unit)) < len(unit):
         of_unit = np.unique(unit, return_inverse=True)[1]
         order = rng.permutation(int(of_unit.max()) + 1)

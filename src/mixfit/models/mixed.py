@@ -1,8 +1,8 @@
-"""Rows that are put together from the cells and the photos of several others: what a model would predict if a row had
-the maker of one row and the photos of another.
+"""Mixed rows, made of the cells and photos of several rows: what would a model predict if a row had the maker of one
+row and the photos of another?
 
-Many such rows have the same table cells and differ in their photos, or the other way round. So both parts stand here
-but once, and a model does once for each what it can."""
+Many mixed rows share the same table cells or the same photos. So each distinct part is stored, and encoded by a model,
+only once."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ from mixfit.models.encoding import EncodedRows, PhotoMeans, RowEncoder, mean_fea
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """Which rows the parts of each mixed row come from."""
+    """The source rows of the parts of each mixed row."""
 
     cells: Int64[np.ndarray, "tables columns"]
-    """The row from which each column of a table part comes."""
+    """Source row of each column of a table part."""
     columns: tuple[str, ...]
     """Names of these columns."""
     photos: Int64[np.ndarray, "galleries places"]
-    """The row from which the photos of each image column come, the columns being numbered as in ``Photos.columns``."""
+    """Source row of the photos of each image column, columns numbered as in ``Photos.columns``."""
     table_of: Int64[np.ndarray, " rows"]
     """The table part of each mixed row."""
     photos_of: Int64[np.ndarray, " rows"]
@@ -32,7 +32,7 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedRows:
-    """Mixed rows by the encoder of one fold."""
+    """Mixed rows encoded by the encoder of one fold."""
 
     numeric: Float32[np.ndarray, "tables numeric"]
     categorical: Int64[np.ndarray, "tables categorical"]
@@ -57,7 +57,7 @@ class MixedRows:
 
     @property
     def photos(self) -> EncodedRows:
-        """Each photo part, as a row of a table without columns."""
+        """Each photo part, as a row without table columns."""
         means = self.gallery.means
         none = np.zeros((len(means.seen), 0), dtype=np.int64)
         return EncodedRows(
@@ -70,13 +70,13 @@ class Gallery:
     """The photo parts of mixed rows."""
 
     slots: Int64[np.ndarray, "galleries places"]
-    """Which photo of the features is in which place; -1 = none."""
+    """Number of the photo in each slot; -1 = none."""
     columns: Int64[np.ndarray, " places"]
-    """Which image column each place belongs to."""
+    """Image column of each slot."""
     features: FeatureTable | None
-    """Of the frozen network that all models share; None without one."""
+    """Features of the frozen network that all models share; None without one."""
     means: PhotoMeans
-    """Of these features."""
+    """Means of these features."""
 
     @classmethod
     def of(
@@ -86,10 +86,10 @@ class Gallery:
         columns: Int64[np.ndarray, " places"] | None,
         features: FeatureTable | None,
     ) -> "Gallery":
-        """Put photos together.
+        """Assemble the photo parts.
 
         Args:
-            slots, columns: of the rows that they come from; None when there are no photos.
+            slots, columns: of the source rows; None without photos.
         """
         count = len(mixture.photos)
         if slots is None or columns is None:
@@ -100,7 +100,7 @@ class Gallery:
 
 
 def mix_rows(mixture: Mixture, encoded: EncodedRows, encoder: RowEncoder, gallery: Gallery) -> MixedRows:
-    """Mix rows that an encoder has encoded; a cell brings all the numbers and levels that were made of it."""
+    """Mix encoded rows; a cell is mixed with all numbers and levels computed from it."""
     numeric, categorical = columns_of(encoder.preprocessor, mixture.columns)
     prefixes = np.array([mixture.columns.index(prefix.category.name) for prefix in encoder.prefixes], dtype=np.int64)
     return MixedRows(
@@ -116,14 +116,14 @@ def mix_rows(mixture: Mixture, encoded: EncodedRows, encoder: RowEncoder, galler
 def columns_of(
     preprocessor: TablePreprocessor, names: tuple[str, ...]
 ) -> tuple[Int64[np.ndarray, " numeric"], Int64[np.ndarray, " categorical"]]:
-    """The column of the table that each numeric and each categorical array column was made of, as a place in names."""
+    """Index in ``names`` of the source column of each numeric and each categorical array column."""
     numeric = [names.index(name) for name in preprocessor.numeric_sources]
     categorical = [names.index(name) for name in preprocessor.categorical_names]
     return np.array(numeric, dtype=np.int64), np.array(categorical, dtype=np.int64)
 
 
 def distinct(rows: np.ndarray) -> tuple[Int64[np.ndarray, " distinct"], Int64[np.ndarray, " rows"]]:
-    """Where each distinct row of an array stands first, and which of them each row is."""
+    """First position of each distinct row of an array, and the index of each row among the distinct ones."""
     if not rows.shape[1]:
         return np.zeros(min(len(rows), 1), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
     packed = np.ascontiguousarray(rows)

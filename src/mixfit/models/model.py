@@ -1,8 +1,8 @@
-"""What competes: the protocol of a model, the rows that it is fitted on and predicts, and what it leaves behind.
+"""The protocol of a model, the rows that it is fitted on and predicts, and its saved state.
 
-A model says what it ``sees`` of a row, is fitted on the encoded rows of one fold, and reads again what a fitted one has
-written down. It knows neither frames nor folds, folders or consoles. One of a user joins the models of a preset by
-``mixfit.fit(..., models=[...])``; it may learn from ``Rows.encoded`` alone, as all of ours but the networks do."""
+A model declares what it ``sees`` of a row, is fitted on the encoded rows of one fold, and loads the state of a fitted
+model. It does not depend on data frames, folds, folders or consoles. A custom model is added to those of a preset with
+``mixfit.fit(..., models=[...])``; it can learn from ``Rows.encoded`` alone, as all our models except networks do."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,10 +26,10 @@ from mixfit.training.callback import Callback
 from mixfit.training.checkpoint import Snapshot
 
 Part = Literal["table", "photos", "pixels"]
-"""What a model may see of a row: its cells, what the frozen image network makes of its photos, their pixels."""
+"""The inputs of a model: cells of the table, features of the photos from the frozen image network, pixels."""
 Sees = frozenset[Part]
 State = tuple[dict[str, np.ndarray], dict[str, Any]]
-"""Arrays of numbers by name, and what else is needed, for JSON: all that there is to a fitted model."""
+"""The full state of a fitted model: arrays of numbers by name, and other values for JSON."""
 TABLE: Sees = frozenset({"table"})
 PHOTOS: Sees = frozenset({"photos"})
 PIXELS: Sees = frozenset({"pixels"})
@@ -37,19 +37,19 @@ BOTH: Sees = TABLE | PHOTOS
 
 
 def looks(sees: Sees) -> bool:
-    """Whether photos are seen in any way."""
+    """Whether photos are used in any form."""
     return bool(sees & {"photos", "pixels"})
 
 
 def name_of(what: str, sees: Sees) -> str:
-    """As people read it, such as ``linear, table and photos``."""
+    """A readable name, such as ``linear, table and photos``."""
     seen = " and ".join([*["table"] * ("table" in sees), *["photos"] * looks(sees)])
     return f"{what}, {seen}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What the encoded rows of one fold look like, and what is predicted."""
+    """The shape of the encoded rows of one fold, and of the predictions."""
 
     numeric: int
     """Columns of ``EncodedRows.numeric``."""
@@ -58,15 +58,15 @@ class Layout:
     categories: int
     """Columns of ``categorical``."""
     features: int | None
-    """Columns of ``photos``; None where there are none."""
+    """Columns of ``photos``; None without photo features."""
     image_columns: int
-    """Columns of the table that name photos."""
+    """Number of image columns."""
     classes: int
-    """0 for a number."""
+    """Number of classes; 0 for regression."""
 
     @classmethod
     def of(cls, encoder: RowEncoder, *, features: int | None, image_columns: int, classes: int) -> "Layout":
-        """That of the rows of an encoder."""
+        """The layout of the rows of an encoder."""
         return cls(
             numeric=encoder.numeric,
             cardinalities=encoder.cardinalities,
@@ -79,21 +79,21 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Some rows by the encoder of one fold."""
+    """Rows encoded by the encoder of one fold."""
 
     encoded: EncodedRows
     """Numbers, levels of categories, and the mean features of the photos: arrays, one row each."""
     layout: Layout
     slots: Int64[np.ndarray, "rows places"] | None = None
-    """Number of the photo in each place, -1 = none; None without photos."""
+    """Number of the photo in each slot, -1 = none; None without photos."""
     columns: Int64[np.ndarray, " places"] | None = None
-    """Image column of each place."""
+    """Image column of each slot."""
     source: ImageSource | FeatureTable | None = None
-    """Features of the frozen image network by number of the photo, or pixels where there is none."""
+    """Features of the frozen image network by number of the photo, or pixels without a frozen one."""
     pixels: ImageSource | None = None
-    """Pixels beside features, for models that see them."""
+    """Pixels in addition to features, for models that use them."""
     device: torch.device | None = None
-    """Where networks predict; None: where they are."""
+    """Device on which networks predict; None for their current one."""
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -105,10 +105,10 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """Principal components of photo features: few directions that hold most of the differences.
+    """Principal components of photo features.
 
-    Learnt from the rows that have a photo, weighted as these are. The result is scaled so that the first component has
-    variance 1 and the others keep their proportion to it."""
+    Learnt from the rows with a photo, with their weights. The result is scaled so that the first component has variance
+    1 and the others keep their proportion to it."""
 
     mean: Float32[np.ndarray, " d"]
     axes: Float32[np.ndarray, "components d"]
@@ -123,12 +123,12 @@ class Components:
         seed: int,
         weight: Float[np.ndarray, " rows"] | None = None,
     ) -> "Components":
-        """Learn from the training rows with a photo; none of them are no directions.
+        """Learn from the training rows with a photo; without any, there are no components.
 
         Args:
-            most: directions; fewer where the rows differ in fewer.
-            seed: of the approximation that is used where there are many rows and many numbers.
-            weight: how much each row counts, in any unit.
+            most: largest number of components; fewer if the rank is lower.
+            seed: seed of the approximation for many rows and features.
+            weight: of each row, in any unit.
         """
         from sklearn.utils.extmath import randomized_svd, svd_flip
 
@@ -138,7 +138,7 @@ class Components:
         counts = np.ones(len(values)) if weight is None else weight[seen].astype(np.float64)
         counts /= counts.sum()
         mean = counts @ values
-        # Rows times the root of their share: the products of these columns are the weighted covariances.
+        # Scaled by the root of the weights, the products of columns are the weighted covariances.
         spread = (values - mean) * np.sqrt(counts)[:, None]
         if min(values.shape) <= _FEW:
             left, sizes, axes = np.linalg.svd(spread, full_matrices=False)
@@ -149,7 +149,7 @@ class Components:
         return cls(mean=mean.astype(np.float32), axes=(axes[real][:most] / sizes[0]).astype(np.float32))
 
     def first(self, count: int) -> "Components":
-        """Only the first ``count`` directions."""
+        """Only the first ``count`` components."""
         return Components(mean=self.mean, axes=self.axes[:count])
 
     def apply(
@@ -161,34 +161,34 @@ class Components:
         return values
 
     def of(self, encoded: EncodedRows) -> Float[np.ndarray, "rows components"]:
-        """float64 components of encoded rows; 0 where none of them has a photo."""
+        """float64 components of encoded rows; 0 without photos."""
         if encoded.photos is None:
             return np.zeros((len(encoded), len(self.axes)))
         return self.apply(encoded.photos, encoded.seen)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything, for the state of a model."""
+        """All arrays, for the state of a model."""
         return {"components.mean": self.mean, "components.axes": self.axes}
 
     @classmethod
     def read(cls, arrays: Mapping[str, np.ndarray], layout: Layout) -> "Components":
-        """Read what ``arrays`` gave.
+        """Read the output of ``arrays``.
 
         Raises:
-            DataError: it is something else, or not of the photos of these rows.
+            DataError: it is invalid, or does not match the photos of these rows.
         """
         if layout.features is None:
-            raise DataError("a model sees photos, and there are no features of photos")
+            raise DataError("a model uses photo features, but there are none")
         mean = saved_array(arrays, "components.mean", layout.features)
         return cls(mean=mean, axes=saved_array(arrays, "components.axes", None, layout.features))
 
 
 _MOST_COMPONENTS = 120
-"""As many as any of our models wants."""
+"""The largest number that any of our models uses."""
 _FEW = 600
-"""Up to so many rows, or numbers of each, the directions are exact."""
+"""Number of rows, or of features, up to which components are exact."""
 _ROUNDING = 1e-6
-"""A direction whose standard deviation is a smaller share of that of the first is made of rounding errors."""
+"""Components with a smaller standard deviation relative to the first are rounding errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,17 +196,16 @@ class TrainingRows(Rows):
     """The rows of one fold to fit on."""
 
     unit: Int64[np.ndarray, " rows"]
-    """Rows with the same number belong together (a group, copies): what is chosen by leaving rows out leaves out whole
-    units."""
+    """Rows with the same number form one unit (a group, copies): inner cross-validation holds out whole units."""
     data: MixedData
-    """The same rows as the Learner takes them, with those that callbacks may choose by; for networks."""
+    """The same rows for the Learner, with validation rows for callbacks; for networks."""
     found: dict[int, Components] = field(default_factory=dict, repr=False, compare=False)
-    """Components by seed, as soon as a model has asked for them."""
+    """Cache of components by seed."""
 
     def components(self, count: int, weight: Float[np.ndarray, " rows"] | None, seed: int) -> Components | None:
         """The first components of the photos; None without features.
 
-        They are found once for all models of the fold, which have the same weights."""
+        Computed once for all models of the fold, which have the same weights."""
         encoded = self.encoded
         if encoded.photos is None:
             return None
@@ -218,28 +217,28 @@ class TrainingRows(Rows):
 
 @runtime_checkable
 class FittedModel(Protocol):
-    """What was fitted on the rows of one fold."""
+    """A model fitted on the rows of one fold."""
 
     def predict(self, rows: Rows) -> np.ndarray:
         """float64: scaled numbers ``(rows,)``, or probabilities ``(rows, classes)``, which sum to 1."""
 
     def state(self) -> State:
-        """All that there is to it, for ``Model.load``: arrays of numbers without nan, and what JSON can say."""
+        """The full state, for ``Model.load``: arrays of numbers without nan, and values for JSON."""
 
 
 @runtime_checkable
 class Model(Protocol):
-    """A model that competes.
+    """A candidate for the blend.
 
-    What it is made with is best the fields of a dataclass: a resumed run fits it again when they have changed."""
+    Make its settings fields of a dataclass: a resumed run fits it again if they have changed."""
 
     @property
     def name(self) -> str:
-        """Which no other model of the run has; letters, digits, spaces and ``, . ( ) + -``."""
+        """Unique name within the run; letters, digits, spaces and ``, . ( ) + -``."""
 
     @property
     def sees(self) -> Sees:
-        """What it looks at; what it does not see may not change its predictions."""
+        """The inputs that it uses; others must not change its predictions."""
 
     def fit(
         self,
@@ -252,42 +251,42 @@ class Model(Protocol):
 
         Args:
             truth: scaled numbers, float32 ``(rows,)``, or class indices, int64 ``(rows,)``.
-            weight: how much each row counts, in any unit; None for all alike.
-            seed: of all that is random.
+            weight: of each row, in any unit; None for equal weights.
+            seed: seed for all randomness.
         """
 
     def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> FittedModel:
-        """Read what ``FittedModel.state`` gave, maybe out of a file of a stranger.
+        """Load the output of ``FittedModel.state``, possibly from an untrusted file.
 
         Args:
-            layout: of the rows that it will predict.
+            layout: of the rows to predict.
         Raises:
-            DataError: it is something else, or not for such rows.
+            DataError: the state is invalid, or does not match the layout.
         """
 
 
 @runtime_checkable
 class Trainable(Protocol):
-    """A model that learns step by step, and so can be watched, stopped and resumed."""
+    """A model that is trained in steps, with callbacks, and can be stopped and resumed."""
 
     @property
     def begins_with(self) -> str | None:
-        """Name of the model whose fitted one, of the same rows, it goes on from; None: it begins anew."""
+        """Name of the model whose weights, fitted on the same rows, are the starting point; None for none."""
 
     def ready(self, start: FittedModel | None, callbacks: Sequence[Callback], snapshot: Snapshot | None) -> Model:
         """The same model for one fit.
 
         Args:
-            start: from which it goes on, see ``begins_with``.
-            callbacks, snapshot: that watch its training, and where this goes on after it was stopped.
+            start: the fitted starting point, see ``begins_with``.
+            callbacks, snapshot: callbacks of its training, and the checkpoint to resume from.
         """
 
 
 @runtime_checkable
 class PredictsMixed(Protocol):
-    """A fitted model that does once for each part of mixed rows what it can, and so is many times faster on these.
+    """A fitted model that encodes each part of mixed rows once, which is many times faster.
 
-    Where there is no such method, ``predict_mixed`` puts every row together."""
+    Without this method, ``predict_mixed`` assembles every row."""
 
     def predict_mixed(self, rows: MixedRows) -> np.ndarray:
         """As ``FittedModel.predict``."""
@@ -295,16 +294,16 @@ class PredictsMixed(Protocol):
 
 @runtime_checkable
 class HasImageNetwork(Protocol):
-    """A fitted model that may have an image network of its own."""
+    """A fitted model that may have its own image network."""
 
     def own_features(self, photos: ImageFiles, cache: Cache | None, device: torch.device) -> FeatureTable | None:
-        """What its own image network makes of photos, for ``PredictsMixed``; None where it shares that of the blend."""
+        """Photo features of its own image network, for ``PredictsMixed``; None if it shares that of the blend."""
 
 
 def predict_mixed(
     fitted: FittedModel, sees: Sees, rows: MixedRows, layout: Layout, pixels: ImageSource | None = None
 ) -> np.ndarray:
-    """What any fitted model predicts for mixed rows: each distinct part once, where it sees but one of the two."""
+    """Predict mixed rows with any fitted model; if it uses only table or photos, each distinct part once."""
     if isinstance(fitted, PredictsMixed):
         return fitted.predict_mixed(rows)
     table_of, photos_of = rows.table_of, rows.photos_of
@@ -331,34 +330,34 @@ def predict_mixed(
 
 
 class UnknownModelError(DataError):
-    """A folder holds a model that is neither one of ours nor was passed."""
+    """A folder has a custom model that was not passed."""
 
 
 def model_named(name: str, models: Sequence[Model]) -> Model:
-    """The one of that name.
+    """The model of that name.
 
     Raises:
-        UnknownModelError: there is none.
+        UnknownModelError: it is not among ``models``.
     """
     for model in models:
         if model.name == name:
             return model
     raise UnknownModelError(
-        f"the blend has the model {shown(name)!r}, which is none of this mixfit's own: pass it as "
+        f"the blend has the model {shown(name)!r}, which is not one of mixfit's own: pass it as "
         "Predictor.load(folder, models=[...]), or train again."
     )
 
 
 SMALL = 20_000
-"""Rows up to which one thread is enough for models on a table and on features of photos."""
+"""Number of rows up to which one thread is enough for models on table and photo features."""
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch, BLAS and OpenMP take one thread inside, and as many as before afterwards.
+    """Restrict PyTorch, BLAS and OpenMP to one thread inside the block.
 
-    Many threads would wait for each other longer than they compute: the same results, on a busy machine many times
-    sooner, and the same bits whatever the number of threads of the machine."""
+    For small data, threads wait for each other longer than they compute; on a busy machine one thread is many times
+    faster, and results do not depend on the number of threads."""
     from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
@@ -385,37 +384,39 @@ def saved_array(
     low: float | int = -np.inf,
     high: float | int = np.inf,
 ) -> np.ndarray:
-    """One of the arrays of a saved model, out of a file that may be damaged or come from a stranger.
+    """An array of a saved model, checked as the file may be damaged or untrusted.
 
     Args:
-        shape: sizes; None for one that this array decides.
-        low, high: least and largest number.
+        shape: expected sizes; None for any.
+        low, high: range of the values.
     Raises:
-        DataError: it is missing, or is something else.
+        DataError: it is missing or invalid.
     """
     if name not in arrays:
-        raise DataError(f"there is no tensor {shown(name)!r}")
+        raise DataError(f"the tensor {shown(name)!r} is missing")
     values = arrays[name]
     if values.dtype not in _KINDS[kind]:
-        raise DataError(f"the tensor {shown(name)!r} holds {values.dtype} in place of {np.dtype(_KINDS[kind][0])}")
+        raise DataError(
+            f"the tensor {shown(name)!r} has the type {values.dtype} instead of {np.dtype(_KINDS[kind][0])}"
+        )
     found = values.shape
     if len(found) != len(shape) or any(want not in (None, size) for want, size in zip(shape, found, strict=True)):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise DataError(f"the tensor {shown(name)!r} has the shape {found} in place of ({wanted})")
+        raise DataError(f"the tensor {shown(name)!r} has the shape {found} instead of ({wanted})")
     if not np.isfinite(values).all():
         raise DataError(f"the tensor {shown(name)!r} is not finite")
     if values.size and not (low <= values.min() and values.max() <= high):
-        raise DataError(f"the tensor {shown(name)!r} has a number out of its range")
+        raise DataError(f"the tensor {shown(name)!r} has values out of range")
     return values
 
 
 def saved_number(arrays: Mapping[str, np.ndarray], name: str) -> float:
-    """An array of one number; errors as for ``saved_array``."""
+    """An array with one number; errors as for ``saved_array``."""
     return float(saved_array(arrays, name, 1)[0])
 
 
 def saved_classes(arrays: Mapping[str, np.ndarray], prefix: str = "") -> int:
-    """The array ``classes``: their number, 0 for a number; errors as for ``saved_array``."""
+    """The number of classes from the array ``classes``, 0 for regression; errors as for ``saved_array``."""
     classes = int(saved_array(arrays, f"{prefix}classes", 1, kind="int", low=0, high=10**6)[0])
     if classes == 1:
         raise DataError("there is only one class")
@@ -423,10 +424,10 @@ def saved_classes(arrays: Mapping[str, np.ndarray], prefix: str = "") -> int:
 
 
 def as_arrays(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, np.ndarray]:
-    """Tensors of a file whose names begin so, by the rest of their names.
+    """Tensors whose names start with ``prefix``, by the rest of their names.
 
     Raises:
-        DataError: they hold numbers that NumPy does not know, such as bfloat16.
+        DataError: a tensor has a type that NumPy lacks, such as bfloat16.
     """
     found = {}
     for name, tensor in tensors.items():
@@ -434,22 +435,20 @@ def as_arrays(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, np.n
             try:
                 found[name.removeprefix(prefix)] = tensor.numpy()
             except TypeError as error:
-                raise DataError(f"the tensor {shown(name)!r} holds {tensor.dtype}") from error
+                raise DataError(f"the tensor {shown(name)!r} has the type {tensor.dtype}") from error
     return found
 
 
 def as_tensors(arrays: Mapping[str, np.ndarray], model: str) -> dict[str, Tensor]:
-    """The arrays of a model as a file of safetensors takes them.
+    """The arrays of a model as tensors for safetensors.
 
     Raises:
-        ConfigError: ``state`` of the model gave something else than arrays of numbers.
+        ConfigError: ``state`` of the model did not return arrays of numbers.
     """
     found = {}
     for name, values in arrays.items():
         try:
             found[str(name)] = torch.from_numpy(np.array(values, order="C"))
         except TypeError as error:
-            raise ConfigError(
-                f"The state of the model {model!r} has {name!r}, which is no array of numbers."
-            ) from error
+            raise ConfigError(f"{name!r} in the state of the model {model!r} is not an array of numbers.") from error
     return found

@@ -1,4 +1,4 @@
-"""Networks among the models: on features of the frozen backbone, on pixels, or with its last blocks tuned."""
+"""Networks as models: on features of the frozen backbone, on pixels, or with its last blocks fine-tuned."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -35,33 +35,33 @@ from mixfit.training.learner import Learner
 _BACKBONE = "image.backbone."
 _BATCH = 64
 TUNED_EPOCHS = 4
-"""Most passes over the training rows on pixels."""
+"""Largest number of epochs on pixels."""
 _TUNED_BLOCKS = 2
-"""Last blocks of the backbone that learn."""
+"""Number of last blocks of the backbone that are trained."""
 _TUNED_RATE, _TUNED_BACKBONE_RATE = 0.3, 0.1
-"""Shares of the learning rate: of all that learns in tuning, and of that for the backbone."""
+"""Factors of the learning rate in fine-tuning: for everything, and additionally for the backbone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A mixed-input network; ``sees`` says whether it takes features of the photos, or the pixels.
+    """A mixed-input network; ``sees`` says whether it uses photo features or pixels.
 
-    Settings of the run are no part of what a network is compared by: its keeper knows them."""
+    The settings of the run are not compared between networks: the keeper compares them."""
 
     sees: Sees = TABLE
     tuned: bool = False
-    """It learns from pixels beside features, and with it the last blocks of the backbone that is frozen elsewhere."""
+    """Whether it is fine-tuned on pixels, including the last blocks of the backbone that is otherwise frozen."""
     light: bool = False
-    """An MLP in the place of an ensemble of the table, for when that would take too long."""
+    """Use an MLP instead of an ensemble for the table, if the latter would take too long."""
     config: ModelConfig = field(default_factory=ModelConfig, compare=False, repr=False)
     train: TrainConfig = field(default_factory=TrainConfig, compare=False, repr=False)
     backbone: nn.Module | None = field(default=None, compare=False, repr=False)
-    """The frozen one that made the features, which all networks on features share; None without."""
+    """The frozen backbone of the features, shared by all networks on features; None without."""
     callbacks: Sequence[Callback] = field(default=(), compare=False, repr=False)
     snapshot: Snapshot | None = field(default=None, compare=False, repr=False)
-    """Where the training goes on."""
+    """The checkpoint to resume from."""
     start: "FittedNetwork | None" = field(default=None, compare=False, repr=False)
-    """Of a tuned network: that which was fitted on features of the same rows, from which it goes on."""
+    """The starting point of a fine-tuned network: the one fitted on features of the same rows."""
 
     @property
     def name(self) -> str:
@@ -70,9 +70,9 @@ class Network:
 
     @property
     def takes_mlp(self) -> bool:
-        """Whether it has an MLP in the place of a TabM for its table.
+        """Whether it uses an MLP instead of TabM for the table.
 
-        Beside features of photos an MLP does better than an ensemble, in half the time (docs/LOG.md)."""
+        With photo features, an MLP is better than an ensemble, in half the time (docs/LOG.md)."""
         return self.light or ("table" in self.sees and (self.tuned or "photos" in self.sees))
 
     @property
@@ -87,15 +87,15 @@ class Network:
         return replace(self, start=begin, callbacks=callbacks, snapshot=snapshot)
 
     def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> "FittedNetwork":
-        """See ``Model``; truth and weight are those of ``rows.data``, which may leave some rows to callbacks."""
+        """See ``Model``; truth and weight are taken from ``rows.data``, which may hold out validation rows."""
         with seeded(seed):
             return self._fit(rows)
 
     def _fit(self, rows: TrainingRows) -> "FittedNetwork":
-        """Train; weights, and what is random in training, come from PyTorch's global generators."""
+        """Train; all randomness comes from PyTorch's global generators."""
         config, train, backbone = self.config, self.train, self.backbone
         data = restricted(rows.data, table="table" in self.sees, photos=looks(self.sees))
-        if train.batch_size is not None:  # else the one that suits the rows of the fold
+        if train.batch_size is not None:  # else the default for the rows of the fold
             data = replace(data, batch_size=train.batch_size)
         if self.tuned and data.photos is not None:
             data = replace(data, photos=replace(data.photos, decoder=rows.pixels, features=None, cache=None))
@@ -142,21 +142,21 @@ class Network:
         shared = None if said.own_backbone else self.backbone
         if said.tuned:
             if self.backbone is None or not said.shape.photos:
-                raise DataError("there is no shared backbone for a tuned network")
+                raise DataError("a fine-tuned network has no shared backbone")
             changed = tuple(name for name in tensors if name.startswith(_BACKBONE))
             tensors = {_BACKBONE + name: tensor for name, tensor in self.backbone.state_dict().items()} | tensors
         shape, table = said.shape, "table" in self.sees
         columns = (layout.numeric, layout.cardinalities[: layout.categories]) if table else (0, ())
         if (shape.numeric, shape.cardinalities, shape.outputs) != (*columns, max(layout.classes, 1)):
-            raise DataError("the columns or the outputs of a network are not those of its shape")
+            raise DataError("the columns or outputs of a network do not match its shape")
         pixels = "pixels" in self.sees
         if (said.table, said.tuned, said.own_backbone, shape.photos) != (table, self.tuned, pixels, looks(self.sees)):
-            raise DataError(f"a network is not what {self.name!r} is")
+            raise DataError(f"a network does not match the model {self.name!r}")
         if shape.photos and (shape.image_columns != layout.image_columns or (shared is None and not said.own_backbone)):
-            raise DataError("the photos of a network are not those of its shape")
+            raise DataError("the photos of a network do not match its shape")
         network = make_saved_model(shape, said.model, tensors, shared)
         if network.image is not None and shared is not None and network.image.num_features != layout.features:
-            raise DataError("the image network of a network is not that of the photos")
+            raise DataError("the image network of a network does not match the photos")
         return FittedNetwork(
             model=network.eval(),
             shape=shape,
@@ -170,7 +170,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedNetwork:
-    """A network on features of the frozen backbone, which the whole blend has but once, or on pixels."""
+    """A network on features of the frozen backbone, which the blend shares, or on pixels."""
 
     model: MixedInputModel
     shape: ModelShape
@@ -178,9 +178,9 @@ class FittedNetwork:
     table: bool
     classes: int
     own_backbone: bool
-    """It was trained on pixels, and so its backbone is like no other."""
+    """Whether it was trained on pixels, with its own backbone."""
     changed: tuple[str, ...] | None = None
-    """Tensors of a backbone of its own that are not those of the shared one, where it began; None: it did not."""
+    """Tensors of its backbone that differ from the shared one it was initialised with; None if it was not."""
 
     def predict(self, rows: Rows) -> np.ndarray:
         """See ``FittedModel``."""
@@ -194,7 +194,7 @@ class FittedNetwork:
         photos = rows.pixels if self.own_backbone and isinstance(rows.source, FeatureTable) else rows.source
         see = self.shape.photos and rows.slots is not None and rows.source is not None
         if see and photos is None:
-            raise ConfigError("A tuned network needs pixels beside features: hand both to it.")
+            raise ConfigError("A fine-tuned network needs both pixels and features.")
         dataset = MixedDataset(
             numeric=numeric,
             categorical=categorical,
@@ -217,7 +217,7 @@ class FittedNetwork:
         return all_features(image, photos, cache) if image is not None and self.own_backbone else None
 
     def predict_mixed(self, rows: MixedRows) -> np.ndarray:
-        """See ``PredictsMixed``; a network on pixels wants features of its own image encoder."""
+        """See ``PredictsMixed``; a network on pixels needs features of its own image encoder."""
         numeric, categorical = rows.numeric, rows.categorical
         if not self.table:
             numeric, categorical = numeric[:, :0], categorical[:, :0]
@@ -225,7 +225,7 @@ class FittedNetwork:
         return (found.softmax(1) if self.classes else found).numpy()
 
     def state(self) -> State:
-        """See ``FittedModel``; without what the backbone that is shared has."""
+        """See ``FittedModel``; without the tensors of the shared backbone."""
         arrays = {
             name: tensor.detach().cpu().numpy()
             for name, tensor in self.model.state_dict().items()
@@ -246,8 +246,8 @@ def mixed_outputs(
     """Raw outputs of a network for mixed rows, on the CPU.
 
     Args:
-        numeric, categorical: of the table parts, as the network takes them.
-        rows: with features of the network's image encoder, where it has one.
+        numeric, categorical: inputs of the table parts.
+        rows: with features of the network's image encoder, if it has one.
     """
     gallery, device = rows.gallery, next(model.head.parameters()).device
     tables = Inputs(
@@ -268,7 +268,7 @@ def mixed_outputs(
     if galleries.image_mask is None:
         galleries.image_mask = torch.zeros(len(galleries), 0, dtype=torch.bool)
     places = [torch.from_numpy(part).to(device) for part in (rows.table_of, rows.photos_of)]
-    if model.training:  # setting a mode takes longer than a small network
+    if model.training:  # setting a mode is slower than a small network
         model.eval()
     with torch.inference_mode():
         return model.forward_mixed(tables.to(device), galleries.to(device), *places).double().cpu()
@@ -287,15 +287,14 @@ def restricted(data: MixedData, *, table: bool, photos: bool) -> MixedData:
 
 
 def _begin_at(network: MixedInputModel, backbone: nn.Module | None, start: FittedNetwork | None) -> None:
-    """Give a network copies of the shared backbone and of all else that was trained on its features.
+    """Initialise a network with copies of the shared backbone and of the layers trained on its features.
 
-    What lies around the backbone is in place before the backbone learns, whose features are bent less by it
-    (Kumar et al. 2022, arXiv:2202.10054)."""
+    Training the other layers before the backbone distorts its features less (Kumar et al. 2022, arXiv:2202.10054)."""
     assert network.image is not None
     if backbone is not None:
         network.image.backbone.load_state_dict(backbone.state_dict())
-    # Few steps on few rows may leave statistics between those of then and of now, which fit no weights: the network
-    # is to begin as just that which was fitted on features.
+    # A few steps would leave BatchNorm statistics that fit neither the old nor the new weights, so the statistics stay
+    # those that the network on features was fitted with.
     freeze(*(m for m in network.image.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)))
     if start is not None:
         around = {name: t for name, t in start.model.state_dict().items() if not name.startswith(_BACKBONE)}
@@ -303,7 +302,7 @@ def _begin_at(network: MixedInputModel, backbone: nn.Module | None, start: Fitte
 
 
 def _changed(network: MixedInputModel, backbone: nn.Module) -> tuple[str, ...]:
-    """Tensors of the network's backbone that are no longer those of the shared one, by their name in the network."""
+    """Tensors of the network's backbone that differ from the shared one, by their name in the network."""
     assert network.image is not None
     before = backbone.state_dict()
     now = network.image.backbone.state_dict()
@@ -312,7 +311,7 @@ def _changed(network: MixedInputModel, backbone: nn.Module) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Saved:
-    """What ``FittedNetwork.state`` says beside arrays."""
+    """The values of ``FittedNetwork.state`` besides arrays."""
 
     shape: ModelShape
     model: ModelConfig
@@ -322,6 +321,6 @@ class _Saved:
 
 
 def share_backbone(network: MixedInputModel, backbone: nn.Module | None) -> None:
-    """Let a network use a backbone that is there already, so that many networks hold it but once."""
+    """Let a network use an existing backbone, so that networks share it."""
     if network.image is not None and backbone is not None:
         network.image.backbone = backbone

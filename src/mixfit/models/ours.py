@@ -1,4 +1,4 @@
-"""Every model that a preset may try, by which what a folder holds is read again."""
+"""All models of the presets, for loading saved ones."""
 
 from torch import nn
 
@@ -10,10 +10,10 @@ from mixfit.models.trees import BoostedTrees
 
 
 def our_models(backbone: nn.Module | None = None) -> tuple[Model, ...]:
-    """All of mixfit's own.
+    """All of mixfit's own models.
 
     Args:
-        backbone: the frozen one that makes the features of photos; None where networks see pixels alone."""
+        backbone: the frozen backbone of the photo features; None if networks use only pixels."""
     seen = (TABLE, PHOTOS, BOTH)
     pixels: tuple[Sees, ...] = (PIXELS, TABLE | PIXELS)
     on_photos = pixels if backbone is None else (PHOTOS, BOTH)

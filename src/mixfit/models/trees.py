@@ -1,7 +1,7 @@
-"""Boosted trees, grown and applied by LightGBM, and kept in its own text format.
+"""Gradient boosting with LightGBM, saved in its text format.
 
-In: encoded rows of one fold. Out: the trees as text, of which LightGBM is handed only what was checked first: its own
-reader believes all that it is told, and a walk through damaged trees need not end.
+In: encoded rows of one fold. Out: the trees as text, which is checked before LightGBM reads it: LightGBM does not check
+its input, and prediction with damaged trees may never end.
 See Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree", NeurIPS 2017."""
 
 from collections.abc import Iterable, Mapping
@@ -21,10 +21,10 @@ from mixfit.models.encoding import EncodedRows
 from mixfit.models.model import TABLE, Components, Layout, Rows, Sees, State, TrainingRows, name_of, saved_array
 
 COMPONENTS = 30
-"""Directions of the photos' features that the trees see."""
-_MOST_LEVELS = 255  # of a column that is taken as categorical
+"""Number of principal components of the photo features."""
+_MOST_LEVELS = 255  # of a categorical column
 _TREE_BUDGET = 2_000
-"""Most trees of a model: rounds times classes."""
+"""Largest number of trees of a model: rounds times classes."""
 _FEWEST_ROUNDS, _ROUNDS = 20, 200
 _SETTINGS: dict[str, Any] = {
     "learning_rate": 0.05,
@@ -32,36 +32,36 @@ _SETTINGS: dict[str, Any] = {
     "min_data_in_leaf": 10,
     "lambda_l2": 1.0,
     "deterministic": True,
-    "force_col_wise": True,  # else it takes the way that is faster at that moment
+    "force_col_wise": True,  # else LightGBM chooses by timing
     "verbosity": -1,
 }
 _IMPROBABLE = -30.0
-"""Log-odds of a class that no training row has."""
-_MOST_TREES, _MOST_LEAVES = 100_000, 1_000  # of a text that is read
+"""Log-odds of a class without training rows."""
+_MOST_TREES, _MOST_LEAVES = 100_000, 1_000  # limits for reading
 _CATEGORICAL = 1
 _DECISIONS = (0, 2, 8, 10, 1, 9)
-"""Kinds of splits: of a number, where nothing or nan is missing and goes to the right or the left; of a category."""
+"""Kinds of splits: numeric without missing values, numeric with nan to the right or left, and categorical."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeModel:
-    """Trees whose leaves add up to a number, or to the log-odds of classes."""
+    """Trees whose leaf values sum to a number, or to the log-odds of classes."""
 
     text: bytes
     """In LightGBM's format, as ``checked_text`` writes it."""
     seen: np.ndarray
-    """int64: the classes that training rows have, in ascending order; none for a number."""
+    """int64: the classes of the training rows, in ascending order; empty for regression."""
     classes: int
-    """0 for a number."""
+    """Number of classes; 0 for regression."""
     booster: Any
-    """LightGBM's, of that text."""
+    """LightGBM's booster of that text."""
 
     @classmethod
     def of(cls, text: bytes, seen: np.ndarray, *, columns: int, classes: int) -> "TreeModel":
-        """From a text in LightGBM's format.
+        """Load a text in LightGBM's format.
 
         Raises:
-            DataError: it is something else, or not of so many columns and classes.
+            DataError: it is invalid, or does not match the columns or classes.
         """
         checked = checked_text(text, columns=columns, outputs=len(seen) if len(seen) > 2 else 1)
         booster = lightgbm().Booster(model_str=checked.decode("ascii"))
@@ -81,19 +81,19 @@ class TreeModel:
         return softmax(found, axis=1)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything, by name."""
+        """All arrays, by name."""
         return {"text": np.frombuffer(self.text, dtype=np.uint8).copy(), "classes": self.seen}
 
     @classmethod
     def read(cls, arrays: Mapping[str, np.ndarray], *, columns: int, classes: int) -> "TreeModel":
-        """Read what ``arrays`` gave.
+        """Read the output of ``arrays``.
 
         Raises:
-            DataError: it is something else, or not of so many columns and classes.
+            DataError: it is invalid, or does not match the columns or classes.
         """
         seen = saved_array(arrays, "classes", None, kind="int", low=0, high=max(classes - 1, 0))
         if (np.diff(seen) <= 0).any() or bool(classes) != bool(len(seen)):
-            raise DataError("the classes of the trees are not those of the target")
+            raise DataError("the classes of the trees do not match the target")
         text = saved_array(arrays, "text", None, kind="byte").tobytes()
         return cls.of(text, seen, columns=columns, classes=classes)
 
@@ -127,11 +127,11 @@ class BoostedTrees:
     def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedTrees":
         """See ``Model``."""
         if "model.threshold" in arrays:
-            raise DataError("its boosted trees are kept in the way of an earlier mixfit, which this one does not read")
+            raise DataError("its boosted trees are in the format of an earlier mixfit, which is no longer supported")
         table = "table" in self.sees
         components = Components.read(arrays, layout) if "photos" in self.sees else None
         width = (0 if components is None else len(components.axes)) + table * (layout.numeric + layout.categories)
-        # A column of zeros stands for one that is not there, see ``_columns``.
+        # A column of zeros replaces missing columns, see ``_columns``.
         width += components is None and not (layout.numeric and table)
         model = TreeModel.read(arrays, columns=width, classes=layout.classes)
         return FittedTrees(table=table, components=components, model=model)
@@ -139,7 +139,7 @@ class BoostedTrees:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedTrees:
-    """A ``TreeModel`` and how its columns are made."""
+    """A ``TreeModel`` with the construction of its columns."""
 
     table: bool
     components: Components | None
@@ -155,7 +155,7 @@ class FittedTrees:
 
 
 def _columns(encoded: EncodedRows, components: Components | None, *, table: bool) -> np.ndarray:
-    """Components and numbers, then levels; trees want at least one column."""
+    """Components and numbers, then levels; at least one column, as LightGBM requires."""
     parts = [np.zeros((len(encoded), 1))] if components is None and not (table and encoded.numeric.shape[1]) else []
     parts += [] if components is None else [components.of(encoded)]
     parts += [encoded.numeric, encoded.categorical] if table else []
@@ -172,17 +172,17 @@ def grow_trees(
     rounds: int = _ROUNDS,
     seed: int = 0,
 ) -> TreeModel:
-    """Grow trees, which are the same whatever the number of threads.
+    """Fit trees, independently of the number of threads.
 
-    Weights count in gradients and leaves, not in the bins of the numbers, nor in how many rows a leaf holds at least.
+    Weights affect gradients and leaf values, but neither bins nor the minimum number of rows per leaf.
 
     Args:
         columns: numbers, and at the end one column of levels for each of ``levels``; nan = missing.
         truth: numbers, or class indices.
-        levels: how many levels each of the last columns has; columns of more than 255 are taken as numbers.
-        classes: of the target; 0 for a number.
-        weight: how much each row counts, in any unit.
-        rounds: trees for each output.
+        levels: number of levels of each of the last columns; columns with more than 255 are used as numbers.
+        classes: of the target; 0 for regression.
+        weight: of each row, in any unit.
+        rounds: trees per output.
     Raises:
         ResourceError: LightGBM cannot be loaded.
     """
@@ -191,7 +191,7 @@ def grow_trees(
     categorical = [numbers + place for place, count in enumerate(levels) if count <= _MOST_LEVELS]
     seen, labels = np.unique(truth, return_inverse=True) if classes else (np.zeros(0, np.int64), truth)
     if len(seen) == 1:
-        labels = np.ones(len(truth))  # of two classes the other one is 0
+        labels = np.ones(len(truth))  # for two classes, the first one is 0
     objective: dict[str, Any] = {"objective": "regression"} if not classes else {"objective": "binary"}
     if len(seen) > 2:
         objective = {"objective": "multiclass", "num_class": len(seen)}
@@ -199,7 +199,9 @@ def grow_trees(
     data = library.Dataset(
         columns,
         labels,
-        weight=None if weight is None else weight / weight.mean(),  # leaves are shrunk by a sum of weights
+        weight=None
+        if weight is None
+        else weight / weight.mean(),  # the regularisation of leaves depends on the sum of weights
         categorical_feature=categorical,
         params=settings,
     )
@@ -208,16 +210,16 @@ def grow_trees(
 
 
 def lightgbm() -> ModuleType:
-    """The library.
+    """Import LightGBM.
 
     Raises:
-        ResourceError: it, or what it needs of the system, is not installed.
+        ResourceError: it, or a system library that it needs, is not installed.
     """
     try:
         import lightgbm as library
     except (ImportError, OSError) as error:
         raise ResourceError(
-            f"LightGBM, which grows the boosted trees, cannot be loaded ({str(error).splitlines()[0]}): install the "
+            f"LightGBM, needed for boosted trees, cannot be loaded ({str(error).splitlines()[0]}): install the "
             "system's OpenMP library (apt-get install libgomp1, or brew install libomp) and pip install lightgbm."
         ) from error
     found: ModuleType = library
@@ -225,17 +227,17 @@ def lightgbm() -> ModuleType:
 
 
 def checked_text(text: bytes, *, columns: int, outputs: int) -> bytes:
-    """The trees of a text in LightGBM's format, written again from what was checked, and nothing else of it.
+    """Check a text in LightGBM's format, and rewrite it from the checked values only.
 
     Args:
-        columns: that the trees may ask for.
-        outputs: trees of a round.
+        columns: number of columns that the trees may use.
+        outputs: trees per round.
     Raises:
-        DataError: it is damaged, such as nodes that point to where there is none, or in a circle.
+        DataError: it is damaged, for instance by nodes that point to missing nodes or form a cycle.
     """
     try:
         trees = [_checked_tree(tree, columns) for tree in _trees(text.decode("ascii").splitlines())]
-    except DataError:  # is a ValueError, too
+    except DataError:  # it is a ValueError, too
         raise
     except (KeyError, ValueError, OverflowError) as error:
         raise DataError("the text of the trees is damaged") from error
@@ -258,7 +260,7 @@ def checked_text(text: bytes, *, columns: int, outputs: int) -> bytes:
 
 
 def _trees(lines: Iterable[str]) -> list[dict[str, str]]:
-    """What each tree of a text says, by name."""
+    """The entries of each tree of a text, by name."""
     trees: list[dict[str, str]] = []
     for line in lines:
         name, equals, value = line.partition("=")
@@ -274,33 +276,33 @@ def _trees(lines: Iterable[str]) -> list[dict[str, str]]:
 
 
 def _checked_tree(said: dict[str, str], columns: int) -> dict[str, list[int] | list[float]]:
-    """Every leaf and every split is in one place of the tree, and asks for a column that is there.
+    """Check that each leaf and split occurs once in the tree, and that splits use existing columns.
 
     Raises:
-        DataError, KeyError, ValueError, OverflowError: it is not so.
+        DataError, KeyError, ValueError, OverflowError: the tree is invalid.
     """
     leaves, sets = int(said["num_leaves"]), int(said["num_cat"])
     if not 1 <= leaves <= _MOST_LEAVES or not 0 <= sets < leaves or said["is_linear"] != "0":
-        raise DataError("a tree of the text is none")
+        raise DataError("a tree of the text is invalid")
     found: dict[str, Any] = {"num_leaves": [leaves], "num_cat": [sets]}
     if leaves > 1:
         for name in ("split_feature", "decision_type", "left_child", "right_child"):
             found[name] = _whole(said[name], leaves - 1)
         found["threshold"] = _finite(said["threshold"], leaves - 1)
         left, right = found["left_child"], found["right_child"]
-        # A split comes after the one that it is below; leaves are counted from -1 downwards.
+        # A split comes after its parent; leaves are numbered from -1 downwards.
         if sorted([*left, *right]) != [*range(-leaves, 0), *range(1, leaves - 1)] or any(
             0 <= child <= above for above, pair in enumerate(zip(left, right, strict=True)) for child in pair
         ):
-            raise DataError("the trees are no trees: a node is below two others, in a circle, or not there")
+            raise DataError("the trees are invalid: a node has two parents, is in a cycle, or is missing")
         if not all(0 <= feature < columns for feature in found["split_feature"]):
-            raise DataError("the trees ask for a column that is not there")
+            raise DataError("the trees use a column that does not exist")
         kinds = found["decision_type"]
         if not all(kind in _DECISIONS for kind in kinds):
-            raise DataError("the trees split in a way that mixfit does not know")
+            raise DataError("the trees have an unknown type of split")
         by_category = [number for number, kind in zip(found["threshold"], kinds, strict=True) if kind & _CATEGORICAL]
         if sorted(by_category) != list(range(sets)):
-            raise DataError("the trees split by categories that they do not have")
+            raise DataError("the trees split by categories that do not exist")
     found["leaf_value"] = _finite(said["leaf_value"], leaves)
     if sets:
         bounds = found["cat_boundaries"] = _whole(said["cat_boundaries"], sets + 1)
@@ -313,16 +315,16 @@ def _checked_tree(said: dict[str, str], columns: int) -> dict[str, list[int] | l
 
 
 def _whole(text: str, count: int) -> list[int]:
-    """So many whole numbers; errors as for ``_checked_tree``."""
+    """Parse ``count`` integers; errors as for ``_checked_tree``."""
     found = [int(part) for part in text.split()]
     if len(found) != count:
-        raise DataError("a tree of the text is none")
+        raise DataError("a tree of the text is invalid")
     return found
 
 
 def _finite(text: str, count: int) -> list[float]:
-    """So many finite numbers; errors as for ``_checked_tree``."""
+    """Parse ``count`` finite numbers; errors as for ``_checked_tree``."""
     found = [float(part) for part in text.split()]
     if len(found) != count or not all(map(isfinite, found)):
-        raise DataError("a tree of the text is none")
+        raise DataError("a tree of the text is invalid")
     return found
