@@ -71,7 +71,7 @@ def test_every_model_and_both_blends_are_scored(run: Run) -> None:
     assert sum(part.inside for part in fifths) == everything.inside
     assert "lowest fifth by prediction" in page
     assert "| highest fifth by prediction |" in (run.folder / "model" / "README.md").read_text()
-    assert "hold the truth of test rows" in page
+    assert "contain the true value of" in page
     assert "network, table and photos, fold 5" in page
     assert "kernel ridge, table and photos" in page
 
@@ -171,7 +171,7 @@ def test_shares_that_do_not_fit_the_models_are_refused(run: Run, tmp_path: Path)
     described = json.loads((copied / "mixfit.json").read_text())
     described["shares"] = {"an oracle": 1.0}
     (copied / "mixfit.json").write_text(json.dumps(described))
-    with pytest.raises(DataError, match=r"mixfit\.json does not describe these weights: the shares are not those of"):
+    with pytest.raises(DataError, match=r"mixfit\.json does not describe these weights: the shares do not match"):
         mixfit.Predictor.load(copied)
 
 
@@ -189,13 +189,15 @@ def test_intervals_come_with_predictions_when_they_are_asked_for(run: Run, demo_
 
 def test_one_network_alone_has_no_intervals(quick_run: Run, demo_table: Path) -> None:
     frame = pd.read_csv(demo_table, dtype=str)
-    with pytest.raises(ConfigError, match=r"One network alone knows no intervals: .* train with --preset quick"):
+    with pytest.raises(
+        ConfigError, match=r"A single network has no prediction intervals: .* train with --preset quick"
+    ):
         quick_run.predictor.predict(frame, images=demo_table.parent, interval=0.9)
 
 
 def test_a_blend_refuses_augmentations(run: Run, demo_table: Path) -> None:
     frame = pd.read_csv(demo_table, dtype=str)
-    with pytest.raises(ConfigError, match="leave augmentations out, or train with --preset network"):
+    with pytest.raises(ConfigError, match="leave out augmentations, or train with --preset network"):
         run.predictor.predict(frame, images=demo_table.parent, augmentations=2)
 
 

@@ -229,7 +229,7 @@ REFUSALS = {
         other_target,
         r"has the target 'worth', but .* has 'price': compare runs with the same target\.",
     ),
-    "another task": (other_task, "the task is not that of the target"),
+    "another task": (other_task, "the task does not match the target"),
     "no common row": (
         no_common_row,
         r"The runs have no test row in common \(test rows: 5 of first-001, 5 of second-001\).*the same --seed",

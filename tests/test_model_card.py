@@ -99,9 +99,11 @@ def test_weak_groups_and_what_has_no_value_are_told() -> None:
     weak = (WeakGroup(column="maker", value="b", rows=31, error=0.5, rest=0.2),)
     card = card_of(replace(FACTS, scores=scores, weak=weak, groups=4, error="log_loss", judged_rows="out of fold"))
     assert "| test | 20 | ROC AUC | n/a | n/a to n/a |" in card
-    assert "Of 4 groups of rows, by category and by photos, 1 is predicted worse than the rest beyond noise" in card
+    assert (
+        "Of 4 groups of rows, by category and by photos, 1 is predicted significantly worse than the other rows" in card
+    )
     assert "| `maker` | `b` | 31 | 0.5 | 0.2 |" in card
-    assert "none is predicted worse than the rest beyond noise" in card_of(replace(FACTS, groups=4))
+    assert "none is predicted significantly worse than the other rows" in card_of(replace(FACTS, groups=4))
     assert "No group of rows was large enough" in card_of(FACTS)
 
 
@@ -140,8 +142,7 @@ def test_licences_are_those_of_the_weights() -> None:
     assert licence_of(ModelConfig(backbone="small_resnet")) == f"Image network: `small_resnet`. {FROM_SCRATCH}"
     given = licence_of(ModelConfig(backbone="resnet18", backbone_weights=Path("/home/someone/w.safetensors")))
     assert (
-        given
-        == "Image network: `resnet18`, initialised with the weights of `w.safetensors`: their licence is not known."
+        given == "Image network: `resnet18`, initialised with the weights of `w.safetensors`: their licence is unknown."
     )
     fetched = licence_of(ModelConfig(backbone="resnet18.a1_in1k", allow_download=True))
     assert fetched.endswith("weights of timm's model hub; licence: apache-2.0.")

@@ -58,9 +58,7 @@ def test_it_predicts_the_same_when_it_was_loaded_and_only_with_the_model(run: mi
     expected = run.predictor.predict(frame)
     loaded = mixfit.Predictor.load(run.folder / "model", models=[OURS])
     pd.testing.assert_frame_equal(loaded.predict(frame), expected, check_exact=True)
-    with pytest.raises(
-        mixfit.DataError, match=r"has the model 'extra trees', which is not one of mixfit's own: pass"
-    ):
+    with pytest.raises(mixfit.DataError, match=r"has the model 'extra trees', which is not one of mixfit's own: pass"):
         mixfit.Predictor.load(run.folder / "model")
 
 

@@ -123,7 +123,7 @@ def test_it_is_exported(part: str, data: mixfit.data.MixedData) -> None:
 
 
 def test_without_the_code_it_is_refused_in_one_sentence(trained: Trained) -> None:
-    with pytest.raises(mixfit.ConfigError, match=r"not mixfit's, and a folder names no code: pass .*model="):
+    with pytest.raises(mixfit.ConfigError, match=r"is a custom network, whose code is not saved: pass .*model="):
         mixfit.Predictor.load(trained.folder)
 
 
@@ -158,7 +158,7 @@ def test_networks_of_mixfit_want_no_code(data: mixfit.data.MixedData, tmp_path: 
 @pytest.mark.parametrize("settings", [{"width": float("nan")}, {"layers": (1, 2)}, {"kind": nn.Linear}])
 def test_settings_that_json_cannot_hold_are_refused(data: mixfit.data.MixedData, settings: dict[Any, Any]) -> None:
     model = Whole(1, (), 1, 2)
-    with pytest.raises(mixfit.ConfigError, match="must be what JSON can hold"):
+    with pytest.raises(mixfit.ConfigError, match="must be JSON values"):
         mixfit.Predictor.from_training(model, data, CONFIG, settings=settings)
 
 

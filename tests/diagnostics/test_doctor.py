@@ -296,7 +296,7 @@ def test_the_last_watched_fit_is_judged_without_another_one(data: MixedData, mon
 
 
 def test_before_a_fit_there_is_nothing_to_judge() -> None:
-    with pytest.raises(ConfigError, match="The doctor has seen no fit yet"):
+    with pytest.raises(ConfigError, match="The doctor has not watched a fit yet"):
         Doctor().findings()
 
 

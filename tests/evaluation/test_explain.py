@@ -380,7 +380,7 @@ def test_mistakes_are_told(
         explain(predictor, frame, images=images, rows=[1], target="porcelain")
     with pytest.raises(DataError, match=r"The background has no column 'maker', which the model needs\."):
         explain(predictor, frame, images=images, rows=[1], background=frame.drop(columns="maker"))
-    with pytest.raises(ConfigError, match="say with images=FOLDER"):
+    with pytest.raises(ConfigError, match="pass images=FOLDER"):
         explain(predictor, frame, rows=[1])
     with pytest.raises(ConfigError, match=r"'porcelan' is none of the 4 classes of the model\. Did you mean"):
         explain(of_classes, frame, images=images, rows=[1], target="porcelan")

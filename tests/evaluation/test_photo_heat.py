@@ -157,7 +157,7 @@ def test_mistakes_are_told(classes: NetworkPredictor, quick_run: Run, frame: pd.
         photo_heat(quick_run.predictor, frame, images=images, target="porcelain")
     with pytest.raises(ConfigError, match=r"2 of 3 rows are not in the table of 90, as 90\."):
         photo_heat(classes, frame, images=images, rows=[3, 90, -1])
-    with pytest.raises(ConfigError, match="say with images=FOLDER where the paths in the table start"):
+    with pytest.raises(ConfigError, match="pass images=FOLDER, which the photo paths are relative to"):
         photo_heat(classes, frame)
     data = load_data(frame.drop(columns=["front", "detail"]), target="price")
     table_alone = Predictor.from_training(build_model(data, QUICK_MODEL, seed=0), data, QUICK_MODEL)

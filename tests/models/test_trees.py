@@ -227,7 +227,7 @@ MODELS = {classes: a_model(classes) for classes in (0, 4)}
         ({"classes": np.array([0, 9])}, "'classes' has values out of range"),
         ({"classes": np.zeros(0, np.int64)}, "the classes of the trees do not match the target"),
         ({"text": np.zeros(0, np.uint8)}, "the text of the trees is damaged"),
-        ({"text": np.zeros(5)}, "the tensor 'text' holds float64 in place of uint8"),
+        ({"text": np.zeros(5)}, "the tensor 'text' has the type float64 instead of uint8"),
     ],
 )
 def test_other_arrays_are_refused(arrays: dict[str, np.ndarray], text: str) -> None:

@@ -1,1 +1,1 @@
-"""The training doctor: what a watched training showed, and what is wrong with it, in plain language."""
+"""The training doctor: diagnoses problems of a training in plain language."""

@@ -1,4 +1,4 @@
-"""The training doctor: a callback that watches a fit and says what is wrong with it, and a short examination."""
+"""The training doctor: a callback that diagnoses a fit, and a short examination."""
 
 import copy
 import math
@@ -38,26 +38,26 @@ if TYPE_CHECKING:
     from mixfit.training.learner import Learner
 
 GATE_END = 4.6
-"""The input of a sigmoid from which on it is within 1 % of an end of its range."""
+"""The input from which a sigmoid is within 1 % of an end of its range."""
 _ACTIVATIONS = ("ReLU", "SiLU", "GELU", "Sigmoid", "Tanh", "LeakyReLU", "ELU", "Hardswish", "Mish")
-_TABLES = (nn.Embedding, nn.EmbeddingBag)  # rows that no example has get no gradient
+_TABLES = (nn.Embedding, nn.EmbeddingBag)  # unused rows get no gradient
 DEALS = 3
-"""How often photos are permuted; the mean over them is less noisy than one."""
+"""Number of permutations of photos to average over."""
 USUAL_RATE = 1e-3
 SEARCH_STEPS = 100
 
 
 class Doctor(Callback):
-    """Watches a fit; afterwards, also after one that broke, ``findings()`` says what is wrong, in plain language.
+    """Watches a fit; afterwards, also after an error, ``findings()`` describes problems in plain language.
 
-    It looks at activations and gradients in every ``every``-th step, and in each validation at up to ``rows`` rows, a
-    few times each, with the photos and the cells of other rows. The training is the same to the bit.
+    It measures activations and gradients at every ``every``-th step, and in each validation the permutation importance
+    of photos and cells on up to ``rows`` rows. The training stays bit-identical.
 
     Args:
-        every: steps from one look to the next.
-        rows: of the validation; 0 for none, which leaves out what is told from other rows' photos.
-        search: what ``Learner.lr_find`` saw, to judge the learning rate by.
-        photo_columns: names of the image columns, for the sentences.
+        every: steps between measurements.
+        rows: validation rows for permutation importance; 0 for none.
+        search: result of ``Learner.lr_find``, to check the learning rate.
+        photo_columns: names of the image columns, for messages.
     """
 
     order = 15  # as WatchGradients
@@ -82,24 +82,24 @@ class Doctor(Callback):
         self._log = _Log()
 
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong with the fit that runs, or with the last one; nothing if it is healthy.
+        """Problems of the running or the last fit; empty if there are none.
 
         Raises:
-            ConfigError: there was none."""
+            ConfigError: there was no fit."""
         return diagnose(self.observed())
 
     @property
     def watched(self) -> bool:
-        """Whether a fit was seen."""
+        """Whether there was a fit."""
         return self._model is not None
 
     def observed(self) -> Observed:
-        """What the findings are told from.
+        """The values that the findings are derived from.
 
         Raises:
-            ConfigError: no fit was seen."""
+            ConfigError: there was no fit."""
         if self._model is None:
-            raise ConfigError("The doctor has seen no fit yet: give it to one as a callback first.")
+            raise ConfigError("The doctor has not watched a fit yet: pass it to one as a callback first.")
         met = self.gradients.stats.modalities()
         return Observed(
             epochs=tuple(self._log.epochs),
@@ -115,7 +115,7 @@ class Doctor(Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that was seen so far."""
+        """All records so far."""
         return {
             "activations": self.activations.state_dict(),
             "gradients": self.gradients.state_dict(),
@@ -127,7 +127,7 @@ class Doctor(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with it."""
+        """Restore the records."""
         self.activations.load_state_dict(state["activations"])
         self.gradients.load_state_dict(state["gradients"])
         self._log.epochs = [_epoch(saved) for saved in state["epochs"]]
@@ -137,7 +137,7 @@ class Doctor(Callback):
         self._log.peaks, self._log.steps = (float(low), float(high)), int(state["steps"])
 
     def before_fit(self, state: TrainState) -> None:
-        """Forget an earlier fit, and hook the model."""
+        """Reset, and hook the model."""
         self._log = _Log()
         self._model, self._frozen = state.model, FrozenWatch(state.model)
         self.activations.before_fit(state)
@@ -146,18 +146,18 @@ class Doctor(Callback):
         self._hook = Hook(fusion, self._catch, "pre-forward") if isinstance(fusion, nn.Module) else None
 
     def before_batch(self, state: TrainState) -> None:
-        """In validation, look at what meets in the fusion."""
+        """In validation, record the inputs of the fusion."""
         self.gradients.before_batch(state)
         self._met = None
         if not state.training and self._hook is not None and self._pooled.rows < self.rows:
             self._hook.place()
 
     def after_prediction(self, state: TrainState) -> None:
-        """What met is there."""
+        """Keep the inputs of the fusion."""
         self._unhook()
 
     def after_loss(self, state: TrainState) -> None:
-        """Note the scale of the loss."""
+        """Record the scale of the loss."""
         self.gradients.after_loss(state)
 
     def after_backward(self, state: TrainState) -> None:
@@ -173,7 +173,7 @@ class Doctor(Callback):
         self._log.peaks = max(low, min(rates)), max(high, max(rates))
 
     def after_batch(self, state: TrainState) -> None:
-        """Collect the targets of the first epoch; look closer at a batch of the validation."""
+        """Collect the targets of the first epoch; compute permutation importance for a validation batch."""
         if state.training:
             if state.epoch == 0:
                 self._log.targets.append(state.yb.detach().cpu())
@@ -192,14 +192,14 @@ class Doctor(Callback):
         self._met = None
 
     def before_validate(self, state: TrainState) -> None:
-        """Begin with no rows; see whether what is frozen is as it was."""
+        """Reset the rows; check that frozen parts are unchanged."""
         self._pooled, self._met = Pooled(), None
         self._log.constants, self._log.validated = None, 0
         if self._frozen is not None:
             self._log.changes |= self._frozen.changes()
 
     def after_epoch(self, state: TrainState) -> None:
-        """Keep what this epoch showed."""
+        """Keep the records of this epoch."""
         pooled = self._pooled
         constants = [total / self._log.validated for total in self._log.constant_sums] if self._log.validated else []
         self._log.epochs.append(
@@ -215,7 +215,7 @@ class Doctor(Callback):
         self._pooled = Pooled()
 
     def close(self, state: TrainState) -> None:
-        """Take the hooks from the model."""
+        """Remove the hooks."""
         self.activations.close(state)
         self.gradients.close(state)
         self._unhook()
@@ -226,7 +226,7 @@ class Doctor(Callback):
             self._met = call.inputs[0], call.inputs[1]
 
     def _keep_encodings(self, xb: Inputs) -> None:
-        """Of rows with photos: the vector that stands for none is the same for all."""
+        """Rows with photos only: rows without photos share one vector."""
         assert self._met is not None
         if xb.image_mask is None:
             return
@@ -240,7 +240,7 @@ class Doctor(Callback):
 
 
 def _may_change(name: str, module: nn.Module) -> bool:
-    """The layers without children of parts that are not frozen: those that are cannot change."""
+    """Leaf layers of parts that are not frozen."""
     return is_leaf(name, module) and not is_frozen_module(module)
 
 
@@ -256,10 +256,10 @@ def _epoch(saved: dict[str, Any]) -> Epoch:
 
 
 def examine(learner: "Learner", *, epochs: int = 5, lr: float | None = None) -> tuple[Finding, ...]:
-    """What is wrong with this training, in plain language; nothing if it is healthy.
+    """Problems of this training in plain language; empty if there are none.
 
     If a ``Doctor`` among the callbacks has watched a fit, its findings; else those of a short training of
-    ``epochs`` at ``lr``, by default a found one, after which everything is as it was."""
+    ``epochs`` at ``lr``, by default from ``lr_find``, after which everything is restored."""
     watched = next((one for one in learner.callbacks if isinstance(one, Doctor) and one.watched), None)
     if watched is not None:
         return watched.findings()
@@ -269,15 +269,15 @@ def examine(learner: "Learner", *, epochs: int = 5, lr: float | None = None) -> 
     trial = copy.copy(learner)
     trial.callbacks = ()
     with preserved(learner.model, (learner.data.train, learner.data.valid)):
-        with suppress(Diverged):  # what was seen until then is what the findings are from
+        with suppress(Diverged):  # the findings use the records up to then
             trial.fit(epochs, lr or (max(found) if found else USUAL_RATE), callbacks=[doctor])
         return doctor.findings()
 
 
 def prepare_doctors(learner: "Learner") -> None:
-    """Tell each ``Doctor`` among the callbacks the names of the image columns and what a search for the rate finds.
+    """Give each ``Doctor`` among the callbacks the names of the image columns and the result of ``lr_find``.
 
-    The search leaves no trace."""
+    The search restores everything."""
     for one in learner.callbacks:
         if isinstance(one, Doctor):
             one.photo_columns = one.photo_columns or photo_columns(learner)
@@ -285,7 +285,7 @@ def prepare_doctors(learner: "Learner") -> None:
 
 
 def find_quietly(learner: "Learner", steps: int = SEARCH_STEPS) -> RateSearch | None:
-    """The search for the rate; None of a model with which there is nothing to search."""
+    """The result of ``lr_find``; None if it fails."""
     try:
         return learner.lr_find(steps=steps)
     except Diverged:
@@ -293,47 +293,47 @@ def find_quietly(learner: "Learner", steps: int = SEARCH_STEPS) -> RateSearch | 
 
 
 def photo_columns(learner: "Learner") -> tuple[str, ...]:
-    """Names of the image columns, if the data say them."""
+    """Names of the image columns, if the data have them."""
     schema = getattr(learner.data, "schema", None)
     return () if schema is None else tuple(schema.names("image"))
 
 
 @dataclass(slots=True)
 class _Log:
-    """What was noted of one fit."""
+    """Records of one fit."""
 
     epochs: list[Epoch] = field(default_factory=list)
     targets: list[Tensor] = field(default_factory=list)
-    """Of the training rows, batch by batch of the first epoch."""
+    """Targets of the training rows, batch by batch of the first epoch."""
     changes: dict[str, float] = field(default_factory=dict)
     steps: int = 0
     peaks: tuple[float, float] = (0.0, 0.0)
     constants: list[Tensor] | None = None
     constant_sums: list[float] = field(default_factory=list)
-    """Loss of each constant on the validation rows of this epoch so far."""
+    """Sum of the loss of each constant on the validation rows of this epoch so far."""
     validated: int = 0
-    """Validation rows of this epoch so far."""
+    """Number of validation rows of this epoch so far."""
 
 
 @dataclass(slots=True)
 class Pooled:
-    """What was seen of the validation rows of one epoch."""
+    """Records of the validation rows of one epoch."""
 
     rows: int = 0
     table: list[Tensor] = field(default_factory=list)
-    """Squared move of each row's outputs, ``(batch,)``."""
+    """Squared change of each row's outputs, ``(batch,)``."""
     effects: dict[int, list[Tensor]] = field(default_factory=dict)
-    """The same of each image column."""
+    """The same for each image column."""
     gains: dict[int, list[Tensor]] = field(default_factory=dict)
-    """Rise of each row's loss."""
+    """Increase of each row's loss."""
     differ: dict[int, bool] = field(default_factory=dict)
     first: dict[int, Tensor] = field(default_factory=dict)
-    """The input of one photo of each column, that others are compared with."""
+    """The input of one photo of each column, to compare others with."""
     encodings: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """Of table ``(rows, d)`` and photos ``(rows, d)``, of rows with photos."""
+    """Encodings of table ``(rows, d)`` and photos ``(rows, d)``, of rows with photos."""
 
     def columns(self) -> tuple[PhotoColumn, ...]:
-        """Of each image column."""
+        """Results of each image column."""
         found = []
         for column in sorted(self.gains):
             gain = torch.cat(self.gains[column])
@@ -346,11 +346,11 @@ class Pooled:
         return tuple(found)
 
     def table_effect(self) -> float | None:
-        """Of all cells together."""
+        """Results of all cells together."""
         return float(torch.cat(self.table).mean().sqrt()) if self.table else None
 
     def spread(self) -> Encodings | None:
-        """Of what met in the fusion."""
+        """Statistics of the inputs of the fusion."""
         if not self.encodings:
             return None
         table, photos = (torch.cat(list(parts)).double() for parts in zip(*self.encodings, strict=True))
@@ -365,7 +365,7 @@ def _spread(vectors: Tensor) -> float:
 
 
 def look(model: nn.Module, loss: Loss, xb: Inputs, yb: Tensor, output: Tensor, pooled: Pooled, *, seed: int) -> None:
-    """Permute photos and cells of a batch, and note what comes of it; no global random number is drawn."""
+    """Permute photos and cells of a batch and record the changes; uses no global random numbers."""
     generator = torch.Generator().manual_seed(seed)
     before, count = _losses(loss, output, yb), len(yb)
     pooled.rows += count
@@ -382,7 +382,7 @@ def look(model: nn.Module, loss: Loss, xb: Inputs, yb: Tensor, output: Tensor, p
         effects, gains = [], []
         for _ in range(DEALS):
             order = torch.arange(count, device=yb.device)
-            # Each row gets another's: a turn of the shuffled rows by one leaves none in its place.
+            # A cyclic shift of shuffled rows: every row gets the values of another one.
             shuffled = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
             order[shuffled] = shuffled.roll(1)
             permuted = model(with_photos_of(xb, order, column))
@@ -393,28 +393,28 @@ def look(model: nn.Module, loss: Loss, xb: Inputs, yb: Tensor, output: Tensor, p
 
 
 def columns_of(xb: Inputs) -> int:
-    """How many image columns the photos of a batch come from."""
+    """Number of image columns of a batch."""
     if xb.image_column is None or xb.image_mask is None or not xb.image_mask.any():
         return 1
     return int(xb.image_column[xb.image_mask].max()) + 1
 
 
 def photos_of(xb: Inputs, column: int) -> Tensor:
-    """Where there are photos of one column, bool ``(batch, photos)``."""
+    """Mask of the photos of one column, bool ``(batch, photos)``."""
     assert xb.image_mask is not None
     return xb.image_mask if xb.image_column is None else xb.image_mask & (xb.image_column == column)
 
 
 def with_cells_of(xb: Inputs, order: Tensor) -> Inputs:
-    """The rows with the numbers and categories of others, and their own photos."""
+    """The rows with permuted numbers and categories, and their own photos."""
     return replace(xb, numeric=xb.numeric[order], categorical=xb.categorical[order])
 
 
 def with_photos_of(xb: Inputs, order: Tensor, column: int) -> Inputs:
-    """The rows with the photos of others in one column; all else is their own.
+    """The rows with permuted photos in one column.
 
-    The others' photos stand behind the row's own, of which those of the column are masked: so rows may have different
-    numbers of photos in different places."""
+    The permuted photos are appended to the row's own, of which those of the column are masked, as rows may have
+    different numbers of photos."""
     theirs = photos_of(xb, column)[order]
     own = xb.image_mask & ~photos_of(xb, column) if xb.image_mask is not None else theirs
 
@@ -441,7 +441,7 @@ def _compare(xb: Inputs, there: Tensor, column: int, pooled: Pooled) -> None:
 
 
 def _moved(permuted: Tensor, output: Tensor) -> Tensor:
-    """Squared distance of each row's outputs; of logits, of what makes a difference between classes."""
+    """Squared distance of each row's outputs; for logits without their common shift."""
     difference = (permuted - output).float()
     if difference.ndim > 1:
         difference = difference - difference.mean(-1, keepdim=True)
@@ -449,12 +449,12 @@ def _moved(permuted: Tensor, output: Tensor) -> Tensor:
 
 
 def _losses(loss: Loss, output: Tensor, yb: Tensor) -> Tensor:
-    """Of each row, ``(batch,)``; a loss gives the mean of rows only, so each is asked for alone."""
+    """Loss of each row, ``(batch,)``; computed row by row, as a loss returns a mean."""
     return torch.stack([loss(output[row : row + 1], yb[row : row + 1]) for row in range(len(yb))]).float()
 
 
 def layer_gradients(model: nn.Module, stats: GradientStats) -> tuple[LayerGradient, ...]:
-    """Of the matrices and kernels that learn, and of their biases, in the order of registration."""
+    """Gradients of trainable matrices and kernels, and of their biases, in the order of registration."""
     total, found = stats.total(), []
     modules = dict(model.named_modules())
     for name, parameter in model.named_parameters():
@@ -470,7 +470,7 @@ def layer_gradients(model: nn.Module, stats: GradientStats) -> tuple[LayerGradie
 
 
 def part_motions(model: nn.Module, stats: GradientStats) -> tuple[PartMotion, ...]:
-    """Of the branches in which something learns."""
+    """Movements of the branches with trainable parameters."""
     learning = {branch_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
     found = []
     for part, told in stats.total().items():
@@ -490,7 +490,7 @@ def part_motions(model: nn.Module, stats: GradientStats) -> tuple[PartMotion, ..
 
 
 def fusion_units(stats: ActivationStats) -> tuple[UnitShares, ...]:
-    """Of the layers of the fusion."""
+    """Units of the layers of the fusion."""
     return tuple(_shares(stats, output) for output in stats.outputs if output.layer.split(".")[0] == "fusion")
 
 
@@ -504,7 +504,7 @@ def _shares(stats: ActivationStats, output: Output) -> UnitShares:
 
     ends = [(record.saturated, record.values) for record in told if record.saturated is not None]
     saturated = mean(ends) if ends else None
-    if output.layer.endswith("gate") and output.kind == "Linear":  # what it gives goes through a sigmoid
+    if output.layer.endswith("gate") and output.kind == "Linear":  # its output goes through a sigmoid
         saturated = _beyond(stats, output)
     return UnitShares(
         layer=str(output),
@@ -524,25 +524,25 @@ def _beyond(stats: ActivationStats, output: Output) -> float:
 
 
 class FrozenWatch:
-    """Copies of the frozen tensors of a model, as much memory as they have themselves."""
+    """Copies of the frozen tensors of a model."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._then = {name: tensor.clone() for name, tensor in frozen_tensors(model).items()}
 
     def changes(self) -> dict[str, float]:
-        """Relative change of those that were frozen then, are so now, and are others all the same."""
+        """Relative change of tensors that were and still are frozen, but changed."""
         found = {}
         for name, now in frozen_tensors(self.model).items():
             then = self._then.get(name)
             if then is not None and then.shape == now.shape and not torch.equal(then, now):
                 moved = (now.double() - then.double()).norm() / then.double().norm().clamp(min=1e-12)
-                found[name] = min(float(moved), 1e12)  # of what was 0
+                found[name] = min(float(moved), 1e12)  # if it was 0
         return found
 
 
 def frozen_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters that do not learn, and buffers of modules of which no parameter does, by name; no counters."""
+    """Frozen parameters, and buffers of modules with only frozen parameters, by name; without counters."""
     found = {name: parameter.detach() for name, parameter in model.named_parameters() if not parameter.requires_grad}
     for name, module in model.named_modules():
         if is_frozen_module(module):

@@ -1,4 +1,4 @@
-"""What a watched training showed, as plain values, and what the doctor says of it."""
+"""The records of a training as plain values, and the findings of the doctor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,23 +12,23 @@ from mixfit.training.lr_find import RateSearch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One fault of a training."""
+    """One problem of a training."""
 
     name: str
-    """Of the kind of fault, such as "dead image branch"; always one of ``rules.NAMES``."""
+    """The kind of problem, such as "dead image branch"; one of ``rules.NAMES``."""
     sentence: str
-    """What is wrong, with the numbers that matter."""
+    """The problem with its main numbers."""
     evidence: Mapping[str, int | float]
-    """All numbers that the judgement is from."""
+    """All numbers that the finding is based on."""
     fix: str
-    """What to try first, in one line."""
+    """The first thing to try, in one line."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.sentence} {self.fix}"
 
 
 def constant_outputs(targets: Tensor, output: Tensor) -> list[Tensor]:
-    """The best constants for the training targets in the form of a model's outputs, one row each; none where unknown.
+    """The best constants for the training targets as outputs of a model, one row each; empty if unknown.
 
     Args:
         targets: of the training rows, numbers or class indices ``(rows,)``.
@@ -36,61 +36,61 @@ def constant_outputs(targets: Tensor, output: Tensor) -> list[Tensor]:
     if not len(targets) or targets.ndim != 1:
         return []
     if output.ndim == 1 and targets.is_floating_point():
-        return [targets.mean()[None], targets.median()[None]]  # one for squared, one for absolute errors
+        return [targets.mean()[None], targets.median()[None]]  # for squared and for absolute errors
     if output.ndim == 2 and not targets.is_floating_point() and int(targets.max()) < output.shape[1]:
-        counts = torch.bincount(targets, minlength=output.shape[1]).double() + 1  # no class is impossible
+        counts = torch.bincount(targets, minlength=output.shape[1]).double() + 1  # avoids zero probabilities
         return [(counts / counts.sum()).log()[None].to(output.dtype)]
     return []
 
 
 def constant_losses(constants: list[Tensor], loss: Loss, output: Tensor, yb: Tensor) -> list[float]:
-    """The sum over the rows of a batch of the loss of each constant."""
+    """The loss of each constant, summed over the rows of a batch."""
     return [
         float(loss(constant.to(output.device).expand_as(output).contiguous(), yb)) * len(yb) for constant in constants
     ]
 
 
 SHOWN = 60
-"""Letters of a column's name in a sentence."""
+"""Largest length of a column's name in a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotoColumn:
-    """What the photos of one column do for the predictions of validation rows, told by giving rows each other's."""
+    """Permutation importance of the photos of one column on validation rows."""
 
     effect: float
-    """Root mean square of how far outputs move when rows get each other's photos."""
+    """Root mean square change of the outputs when photos are permuted."""
     gain: float
-    """Mean over rows of how much the loss rises then; at most 0 where the photos say nothing of their own row."""
+    """Mean increase of the loss when photos are permuted; at most 0 if the photos are uninformative."""
     error: float
     """Standard error of ``gain`` over the rows."""
     rows: int
-    """With photos, which these are the means of."""
+    """Number of rows with photos."""
     differ: bool
-    """Whether the inputs of the photos are not the same in all rows."""
+    """Whether the photos differ between rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encodings:
-    """How far the vectors that meet in the fusion vary from row to row, over validation rows that have photos."""
+    """Variation of the fusion's inputs over validation rows with photos."""
 
     table: float
-    """Root mean square over the numbers of the vector of its standard deviation over the rows."""
+    """Root mean square, over the entries of the vector, of the standard deviation over rows."""
     photos: float
     photos_size: float
-    """Root mean square of the photos' vectors themselves."""
+    """Root mean square of the photos' vectors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """One epoch; None for what could not be told."""
+    """Records of one epoch; None if not available."""
 
     train_loss: float | None = None
     valid_loss: float | None = None
     constant_loss: float | None = None
-    """Of the validation rows, when the same is predicted for all: the best constant of the training rows."""
+    """Validation loss of the best constant of the training rows."""
     table_effect: float | None = None
-    """Root mean square of how far outputs move when rows get each other's table cells."""
+    """Root mean square change of the outputs when table cells are permuted."""
     columns: tuple[PhotoColumn, ...] = ()
     encodings: Encodings | None = None
 
@@ -99,48 +99,48 @@ class Epoch:
 class LayerGradient:
     """The gradient of the weights of one layer, or of its biases.
 
-    Both are needed: where activations grow forwards as gradients grow backwards, as between ReLUs, the gradients of
-    the weights stay alike; those of the biases are what comes back, summed over the rows."""
+    Both are needed: if activations grow forwards as gradients grow backwards, as between ReLUs, the gradients of the
+    weights stay equal; those of the biases are the backpropagated gradients, summed over rows."""
 
     layer: str
     branch: str
     bias: bool
     size: float
-    """Root mean square of its numbers, mean over the steps; 0 where none came."""
+    """Root mean square of its entries, mean over steps; 0 without a gradient."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartMotion:
-    """How one branch of the model moved."""
+    """Parameter updates of one branch of the model."""
 
     branch: str
     gradient: float
-    """Mean norm; 0 where none came."""
+    """Mean gradient norm; 0 without gradients."""
     ratio: float | None
-    """Update / weight, mean over the steps; None where it never had both."""
+    """Update-to-weight ratio, mean over steps; None if not available."""
     growth: float | None
-    """Norm of the weights at the end / at the beginning."""
+    """Ratio of the final to the initial norm of the weights."""
     broken: int
-    """Steps with a gradient that is not finite."""
+    """Number of steps with a gradient that is not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitShares:
-    """What the units of a layer of the fusion did in the second half of the training; shares in [0, 1]."""
+    """Saturation of the units of a fusion layer in the second half of the training; shares in [0, 1]."""
 
     layer: str
     saturated: float | None
-    """Values at an end of the range of a sigmoid, a tanh or a gate; None where there is no end."""
+    """Share of values at an end of the range of a sigmoid, tanh or gate; None without such an end."""
     dead_units: float
-    """Units near zero for whole batches."""
+    """Share of units near zero for whole batches."""
     near_zero: float
     activation: bool
-    """Whether the layer is an activation, whose zeros mean something."""
+    """Whether the layer is an activation, whose zeros are meaningful."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """All that is judged."""
+    """All values that the rules use."""
 
     epochs: tuple[Epoch, ...] = ()
     steps: int = 0
@@ -150,14 +150,14 @@ class Observed:
     layers: tuple[LayerGradient, ...] = ()
     """In the order of registration."""
     parts: tuple[PartMotion, ...] = ()
-    """Those branches that have parameters which learn."""
+    """Branches with trainable parameters."""
     fusion: tuple[UnitShares, ...] = ()
     met: tuple[float, float] | None = None
-    """Norms of the gradients that came out of the fusion, mean over the steps: for the table's vector, the photos'."""
+    """Mean norms of the gradients with respect to the fusion's inputs: table, photos."""
     frozen_changes: Mapping[str, float] = field(default_factory=dict)
-    """Largest relative change of tensors of frozen parts, by name; only those that changed."""
+    """Largest relative change of frozen tensors, by name; only those that changed."""
     photo_columns: tuple[str, ...] = ()
-    """Names of the image columns, as far as they are known."""
+    """Names of the image columns, if known."""
 
     @property
     def best(self) -> Epoch | None:
@@ -167,12 +167,12 @@ class Observed:
 
     @property
     def learned(self) -> bool:
-        """Whether any epoch was better on the validation rows than a constant."""
+        """Whether any epoch was better than a constant on the validation rows."""
         best = self.best
         return best is not None and _below(best.valid_loss, best.constant_loss)
 
     def column_name(self, place: int) -> str:
-        """Of an image column, for a sentence."""
+        """Name of an image column for a sentence."""
         if place >= len(self.photo_columns):
             return f"column {place + 1}"
         name = self.photo_columns[place]

@@ -1,4 +1,4 @@
-"""From raw rows of a table to predictions, and all that this needs in one folder."""
+"""From raw rows of a table to predictions, saved as one folder."""
 
 from mixfit.predictor.base import BATCH, Predictions, Predictor, unreadable_photos
 from mixfit.predictor.blend import BlendPredictor

@@ -1,4 +1,4 @@
-"""The predictor: from raw rows of a table to predictions, whatever kind of model makes them.
+"""The predictor: from raw rows of a table to predictions, for any kind of model.
 
 In: a saved folder, or a trained model and the data it was trained on. Out: predictions with a status per row.
 A folder holds ``model.safetensors``, ``mixfit.json`` and ``README.md``: no pickle, nothing that runs code."""
@@ -37,9 +37,9 @@ from mixfit.predictor.folder import Kind, SavedModel, named_in_errors, read_fold
 from mixfit.training.device import default_device
 
 BATCH = 64
-"""Rows that go through a network at a time."""
+"""Batch size of networks."""
 SET_SEPARATOR = "; "
-"""Between the classes of a prediction set."""
+"""Separator of the classes of a prediction set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,75 +49,75 @@ class Predictions:
     values: np.ndarray
     """Numbers in the target's unit, float64 ``(rows,)``, or probabilities, float64 ``(rows, classes)``."""
     status: list[str]
-    """``ok``, or what was missing or repaired in the row."""
+    """``ok``, or the problems of the row."""
     bad: list[BadInput]
-    """Every cell and photo that was repaired or masked."""
+    """All cells and photos that were repaired or masked."""
     photos_named: int = 0
-    """Places in the rows that name a photo."""
+    """Number of photos named in the rows."""
     photos_found: int = 0
-    """Those of them whose photo could be read."""
+    """Number of those that could be read."""
     interval: tuple[np.ndarray, np.ndarray] | None = None
-    """Lower and upper ends in the target's unit, float64 ``(rows,)``; None when none were asked for."""
+    """Prediction intervals in the target's unit, float64 ``(rows,)`` each; None if not requested."""
     sets: np.ndarray | None = None
-    """Which classes are in the set of each row, bool ``(rows, classes)``; None when none were asked for."""
+    """Prediction sets, bool ``(rows, classes)``; None if not requested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRows:
-    """Rows that were read, before any model sees them."""
+    """Parsed rows, before encoding for a model."""
 
     table: Table
-    """Each cell is read once for all models."""
+    """Each cell is parsed once for all models."""
     arrays: TableArrays
-    """By the predictor's own preprocessor."""
+    """Arrays by the predictor's preprocessor."""
     photos: Photos | None
     files: ImageFiles | None
     first_row: int
-    """Number of the first of these rows in its table."""
+    """Number of the first row in its table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOutput:
-    """What a model makes of rows."""
+    """Predictions of a model for rows."""
 
     values: np.ndarray
     """As ``Predictions.values``."""
     failures: Mapping[int, str]
-    """What is wrong with each photo that could not be read, by number."""
+    """The problem of each unreadable photo, by number."""
     interval: tuple[np.ndarray, np.ndarray] | None = None
     sets: np.ndarray | None = None
 
 
 Mixer = Callable[[Mixture], np.ndarray]
 """Mixed rows -> probabilities, float64 ``(rows, classes)``, or numbers, float64 ``(rows,)``: in the target's unit, or
-natural logarithms of numbers in that unit where the model was fitted on logarithms."""
+their natural logarithms if the model was fitted to logarithms."""
 
 
 OwnNetwork = nn.Module | Callable[[ModelShape, ModelConfig, dict[str, Any]], nn.Module]
-"""A network that was not made by mixfit, or a function that makes it from what was saved, see ``Predictor.load``."""
+"""A custom network, or a function that builds it from the saved settings, see ``Predictor.load``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor(ABC):
-    """A trained model with the schema, the preprocessing and the target's scale that belong to it."""
+    """A trained model with its schema, preprocessing and target scale."""
 
     kinds: ClassVar[tuple[Kind, ...]]
-    """Of the folders that this class writes and reads."""
+    """Kinds of the folders that this class writes and reads."""
     schema: Schema
     preprocessor: TablePreprocessor
     target: Target
     crop: Crop
     image_size: int
-    """Pixels a side of the photos as the model sees them."""
+    """Side length in pixels of the photos as input to the model."""
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    """Per split."""
+    """Metrics by split."""
     facts: ModelFacts | None = None
-    """For the model card: what was known when the training ended; None of a model put together by hand."""
+    """Facts about the training for the model card; None for a manually assembled model."""
 
     @property
     @abstractmethod
     def uses_photos(self) -> bool:
-        """Whether the model looks at photos."""
+        """Whether the model uses photos."""
 
     @abstractmethod
     def outputs(
@@ -129,15 +129,15 @@ class Predictor(ABC):
         augmentations: int,
         interval: float | None = None,
     ) -> ModelOutput:
-        """What the model makes of rows; ``interval`` as in ``predict``."""
+        """Predict rows; ``interval`` as in ``predict``."""
 
     @abstractmethod
     def mixer(self, rows: RawRows, *, device: torch.device, cache: Cache | None = None) -> Mixer:
-        """Encode rows once, to predict any mixtures of their cells and photos."""
+        """Encode rows once, to predict any mixed rows of their cells and photos."""
 
     @abstractmethod
     def save(self, folder: str | Path) -> None:
-        """Write the model folder, whole or not at all.
+        """Write the model folder atomically.
 
         Raises:
             ResourceError: the folder exists or cannot be written.
@@ -146,13 +146,13 @@ class Predictor(ABC):
     @classmethod
     @abstractmethod
     def read(cls, content: SavedModel, *, model: OwnNetwork | None = None, models: Sequence[Model] = ()) -> "Predictor":
-        """Read what ``save`` wrote.
+        """Read the output of ``save``.
 
         Args:
             model, models: see ``load``.
         Raises:
-            DataError: it is something else.
-            ConfigError: ``model`` is missing, is not wanted, or is not the network that was saved.
+            DataError: the content is invalid.
+            ConfigError: ``model`` is missing, not needed, or not the saved network.
         """
 
     @staticmethod
@@ -163,20 +163,20 @@ class Predictor(ABC):
         models: Sequence[Model] = (),
         kinds: tuple[ColumnKind, ...] = KINDS,
     ) -> "Predictor":
-        """Read a model folder; nothing in it is executed.
+        """Load a model folder; nothing in it is executed.
 
         Args:
-            folder: of a model, or of the run that made it.
-            model: the network, where it is one of your own: a module of the same architecture, or a function
-                ``build(shape, config, settings)`` that makes it. ``shape`` (``mixfit.nn.ModelShape``) is what the data
-                decided: numbers of columns, levels, outputs; ``config`` the ``ModelConfig`` for ``build_model``;
-                ``settings`` what ``from_training`` was given. The saved weights are put into it.
-            models: of a blend, those of your own that ``fit(..., models=[...])`` was given; mixfit's are known.
-            kinds: what its columns can be, where some are of a kind of your own: ``(*KINDS, MyKind())``.
+            folder: of a model, or of its run.
+            model: a custom network: a module of the same architecture, or a function ``build(shape, config, settings)``
+                that returns it. ``shape`` (``mixfit.nn.ModelShape``) depends on the data: numbers of columns, levels,
+                outputs; ``config`` is the ``ModelConfig`` for ``build_model``; ``settings`` those passed to
+                ``from_training``. The saved weights are loaded into it.
+            models: custom models of a blend, as passed to ``fit(..., models=[...])``.
+            kinds: kinds of columns, with custom ones: ``(*KINDS, MyKind())``.
         Raises:
-            DataError: a file is missing or damaged, a newer mixfit wrote it, or it has a model of your own that is not
-                among ``models``.
-            ConfigError: ``model`` is missing, is not wanted, or is not the network that was saved.
+            DataError: a file is missing or damaged, is from a newer mixfit, or has a custom model that is not in
+                ``models``.
+            ConfigError: ``model`` is missing, not needed, or not the saved network.
         """
         content = read_folder(Path(folder), kinds)
         with named_in_errors(content.folder):
@@ -192,17 +192,17 @@ class Predictor(ABC):
         settings: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Mapping[str, float]] | None = None,
     ) -> "Predictor":
-        """Put together a network and what it was trained on.
+        """Make a predictor of a network and the data it was trained on.
 
         Args:
             model: of ``build_model``, or any module ``xb -> (batch,)`` or ``(batch, classes)``.
-            config: what the model was built with.
-            settings: of a network of your own, anything that JSON can hold: ``load`` hands them to the function that
-                makes it. ``{}`` for one without settings; None for a network that mixfit made from ``config`` alone.
+            config: the configuration of the model.
+            settings: settings of a custom network, as JSON values: ``load`` passes them to the function that builds
+                it. ``{}`` for none; None for a network that mixfit built from ``config`` alone.
             metrics: by split and name, for the model card.
         Raises:
-            ConfigError: without ``settings``, the model was built in another way, so that it could not be loaded again;
-                or the settings are nothing that JSON can hold.
+            ConfigError: without ``settings``, the model was built in another way, so it could not be loaded; or the
+                settings are not JSON values.
         """
         return _reader("network").from_training(model, data, config, settings=settings, metrics=metrics)
 
@@ -219,17 +219,17 @@ class Predictor(ABC):
 
         Args:
             frame: any columns in any order; cells and photos may be missing, categories unseen.
-            images: folder that the photo paths start from; needed when the model uses photos.
+            images: folder that photo paths are relative to; required if the model uses photos.
             device: by default the fastest of this machine.
-            augmentations: predict also from this many changed versions of the photos, and give the mean.
-            interval: share of rows in (0, 1) whose truth shall be inside: of ``lower`` and ``upper`` for a number, of
-                ``prediction_set`` for classes. A blend knows them, one network does not.
+            augmentations: number of augmented versions of the photos to average over (test-time augmentation).
+            interval: coverage in (0, 1) of prediction intervals (columns ``lower`` and ``upper``) or prediction sets
+                (``prediction_set``). Only blends have them, not single networks.
         Returns:
-            ``prediction`` (a number or a class), for classes ``probability_<class>`` too, what ``interval`` asks for,
+            ``prediction`` (a number or a class), for classes also ``probability_<class>``, the columns of ``interval``,
             and ``status``.
         Raises:
             DataError: a column that the model needs is missing.
-            ConfigError: there are no intervals, or the share is none.
+            ConfigError: there are no intervals, or ``interval`` is not in (0, 1).
         """
         found = self.predictions(frame, images=images, device=device, augmentations=augmentations, interval=interval)
         return self.as_frame(found, frame.index)
@@ -261,10 +261,10 @@ class Predictor(ABC):
         first_row: int = 0,
         interval: float | None = None,
     ) -> Predictions:
-        """As ``predict``, but as arrays and with the full account of bad inputs.
+        """As ``predict``, but as arrays and with all records of bad inputs.
 
-        ``cache`` is where features of a frozen image network are looked up and kept; they are the same without it.
-        Rows are counted from ``first_row``, for a frame that is a piece of a table."""
+        ``cache`` stores features of a frozen image network; results do not depend on it.
+        Rows are numbered from ``first_row``, for a frame that is a piece of a table."""
         rows = self.raw_rows(frame, images=images, first_row=first_row)
         photos = rows.photos
         place = default_device() if device is None else torch.device(device)
@@ -281,11 +281,11 @@ class Predictor(ABC):
         return Predictions(found.values, status, bad, named, named - masked, found.interval, found.sets)
 
     def raw_rows(self, frame: pd.DataFrame | Table, *, images: str | Path | None = None, first_row: int = 0) -> RawRows:
-        """Read rows; arguments as for ``predictions``.
+        """Parse rows; arguments as for ``predictions``.
 
         Raises:
             DataError: a column that the model needs is missing.
-            ConfigError: the model uses photos, and ``images`` does not say where they are."""
+            ConfigError: the model uses photos, but ``images`` is missing."""
         table = Table.of(frame)
         require_columns(table, self.schema.inputs)
         arrays = self.preprocessor.transform(table)
@@ -293,13 +293,13 @@ class Predictor(ABC):
         if self.uses_photos:
             columns = self.schema.names("image")
             if images is None and needs_folder(table.frame, columns):
-                raise ConfigError("This model uses photos: say with images=FOLDER where the paths in the table start.")
+                raise ConfigError("This model uses photos: pass images=FOLDER, which the photo paths are relative to.")
             photos = find_photos(table.frame.reset_index(drop=True), columns, Path(images or ""))
             files = ImageFiles(photos.files, size=self.image_size, crop=self.crop, follow_links=False)
         return RawRows(table=table, arrays=arrays, photos=photos, files=files, first_row=first_row)
 
     def model_card(self, weights_sha256: str, *, notes: Sequence[str], licence: str) -> str:
-        """What the folder holds, for a person who finds it; see ``predictor/card.py``."""
+        """The model card; see ``predictor/card.py``."""
         import mixfit
 
         return model_card(
@@ -315,18 +315,18 @@ class Predictor(ABC):
 
 
 def _reader(kind: Kind) -> type[Predictor]:
-    """The class whose folders are of a kind; ``mixfit.predictor`` has imported them all."""
+    """The predictor class of a kind of folder; ``mixfit.predictor`` imports all."""
     return next(one for one in Predictor.__subclasses__() if kind in one.kinds)
 
 
 def number_or_logarithm(target: Target, scaled: np.ndarray) -> np.ndarray:
-    """Scaled numbers as a ``Mixer`` gives them."""
+    """Scaled numbers as the output of a ``Mixer``."""
     values = target.decode(scaled)
     return np.log(values) if target.log else values
 
 
 def unreadable_photos(table: Table, photos: Photos, failures: Mapping[int, str]) -> list[BadInput]:
-    """One record for each place whose photo could not be decoded; ``failures`` is by number of the file."""
+    """One record for each photo that could not be decoded; ``failures`` is by number of the file."""
     places = np.argwhere(np.isin(photos.slots, list(failures)))
     return [
         BadInput(
@@ -342,7 +342,7 @@ def unreadable_photos(table: Table, photos: Photos, failures: Mapping[int, str])
 
 
 def _row_status(rows: int, slots: np.ndarray | None, bad: list[BadInput]) -> list[str]:
-    """``ok``, or everything that is amiss in a row."""
+    """``ok``, or all problems of a row."""
     notes: list[dict[str, None]] = [{} for _ in range(rows)]  # a dict keeps the order and drops repeats
     for record in bad:
         notes[record.row][f"{record.column}: {record.problem}"] = None

@@ -1,4 +1,4 @@
-"""A predictor that is a blend: the mean of several kinds of models, each fitted once for every fold of the rows."""
+"""The predictor of a blend: a weighted mean of several kinds of models, each fitted on every fold."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,49 +54,49 @@ _UNCERTAINTY = "uncertainty."
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoEncoder:
-    """The frozen network that turns photos into features, once for all models."""
+    """The frozen network that computes photo features for all models."""
 
     encoder: ImageEncoder
     config: ModelConfig
     image_size: int
 
     def features(self, files: ImageFiles, cache: Cache | None) -> FeatureTable:
-        """Features of photos, those that the cache knows from there."""
+        """Features of photos, from the cache if possible."""
         return all_features(self.encoder, files, cache)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldModels:
-    """What was fitted on the rows of one fold."""
+    """The models fitted on one fold."""
 
     encoder: RowEncoder
     layout: Layout
-    """Of the rows by this encoder."""
+    """Layout of rows encoded by this encoder."""
     models: dict[str, FittedModel]
-    """By name; only those that have a share."""
+    """By name; only models with a share."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlendPredictor(Predictor):
-    """The mean over folds of a weighted mean of models, in the scale of the target or of probabilities."""
+    """A blend: the mean over folds of a weighted mean of models, in the scale of the target or of probabilities."""
 
     kinds = ("blend",)
     shares: dict[str, float]
-    """By the name of the model; they sum to 1."""
+    """Weights by the name of the model, with sum 1."""
     sees: dict[str, Sees]
-    """What each of them looks at."""
+    """Inputs of each model."""
     temperatures: dict[str, float]
-    """Of each model's probabilities; 1 for numbers."""
+    """Temperature of each model's probabilities; 1 for regression."""
     folds: Sequence[FoldModels]
     photos: bool
-    """Whether a model with a share sees photos."""
+    """Whether a model with a share uses photos."""
     photo_encoder: PhotoEncoder | None
-    """None when no model sees photos, or those that do were trained on pixels."""
+    """None if no model uses photos, or only models trained on pixels do."""
     uncertainty: Uncertainty
 
     @property
     def uses_photos(self) -> bool:
-        """Whether a model with a share sees photos."""
+        """Whether a model with a share uses photos."""
         return self.photos
 
     def outputs(
@@ -108,11 +108,11 @@ class BlendPredictor(Predictor):
         augmentations: int,
         interval: float | None = None,
     ) -> ModelOutput:
-        """What the blend makes of rows."""
+        """Predict rows."""
         if augmentations:
             raise ConfigError(
-                "A blend predicts from features of the photos as they are: leave augmentations out, or train with "
-                "--preset network."
+                "A blend uses features of the unchanged photos, so test-time augmentation is not possible: leave out "
+                "augmentations, or train with --preset network."
             )
         source: ImageFiles | FeatureTable | None = rows.files
         if self.photo_encoder is not None and rows.files is not None:
@@ -147,7 +147,7 @@ class BlendPredictor(Predictor):
         """The blend in the scale of the target ``(rows,)``, or probabilities before calibration.
 
         Args:
-            pixels: for models that see them.
+            pixels: for models that use them.
         """
         means, photos = _photo_means(rows, source), rows.photos
         blended = _Blended(self, len(rows.table))
@@ -166,7 +166,7 @@ class BlendPredictor(Predictor):
         return blended.total
 
     def mixer(self, rows: RawRows, *, device: torch.device, cache: Cache | None = None) -> Mixer:
-        """See ``Predictor``; each photo goes once through each image network that there is."""
+        """See ``Predictor``; each photo goes once through each image network."""
         slots = columns = features = None
         own: dict[tuple[int, str], FeatureTable] = {}
         if rows.files is not None and rows.photos is not None:
@@ -197,7 +197,7 @@ class BlendPredictor(Predictor):
         return mix
 
     def save(self, folder: str | Path) -> None:
-        """Write the model folder, whole or not at all.
+        """Write the model folder atomically.
 
         Raises:
             ResourceError: the folder exists or cannot be written.
@@ -237,15 +237,15 @@ class BlendPredictor(Predictor):
 
     def _card_notes(self) -> list[str]:
         listed = ", ".join(f"{name} ({share:.0%})" for name, share in self.shares.items())
-        over = f"over {len(self.folds)} folds" if len(self.folds) > 1 else "fitted on all rows before the test"
+        over = f"over {len(self.folds)} folds" if len(self.folds) > 1 else "fitted on all rows before the test rows"
         notes = [f"A blend, {over}, of: {listed}."]
         if any("kernel" in name for name in self.shares):
-            notes.append("Kernel ridge regression holds the training rows themselves, as scaled numbers.")
+            notes.append("Kernel ridge regression contains the training rows, as scaled numbers.")
         return notes
 
     @property
     def _image_config(self) -> ModelConfig | None:
-        """Of the image network, shared or of each network its own; None without photos."""
+        """Licence of the image network, shared or separate for each network; None without photos."""
         if self.photo_encoder is not None:
             return self.photo_encoder.config
         models = (model for fold in self.folds for model in fold.models.values())
@@ -257,7 +257,7 @@ class BlendPredictor(Predictor):
     ) -> "BlendPredictor":
         """See ``Predictor``."""
         if model is not None:
-            raise ConfigError(f"{content.folder} holds a blend, whose models mixfit makes again: leave out model=.")
+            raise ConfigError(f"{content.folder} has a blend, whose models mixfit builds itself: leave out model=.")
         said, tensors, common = content.said, content.tensors, content.described.common(content.kinds)
         mine: _Saved = from_plain(_Saved, said, "mixfit.json", finite=True)
         classes = len(common["target"].classes or ())
@@ -268,14 +268,14 @@ class BlendPredictor(Predictor):
             backbone, features = photo_encoder.encoder.backbone, photo_encoder.encoder.num_features
         shares = mine.shares
         if not mine.folds or set(mine.temperatures) != set(shares) or abs(sum(shares.values()) - 1) > 1e-6:
-            raise DataError("the shares are not those of its models")
+            raise DataError("the shares do not match the models")
         known = {name: model_named(name, [*our_models(backbone), *models]) for name in shares}
         if any(looks(model.sees) for model in known.values()) != mine.photos:
-            raise DataError("whether the blend sees photos is not what its models see")
+            raise DataError("the blend and its models disagree on the use of photos")
         folds = []
         for saved in mine.folds:
             if set(saved.models) != set(shares):
-                raise DataError("the models of a fold are not those that have a share")
+                raise DataError("the models of a fold are not those with a share")
             encoder = RowEncoder.from_dict(saved.encoder, content.kinds)
             check_columns(encoder.preprocessor, common["schema"])
             images = len(common["schema"].names("image"))
@@ -287,7 +287,7 @@ class BlendPredictor(Predictor):
             folds.append(FoldModels(encoder=encoder, layout=layout, models=fitted))
         uncertainty = uncertainty_from_dict(mine.uncertainty, as_arrays(tensors, _UNCERTAINTY), content.kinds)
         if isinstance(uncertainty, ClassUncertainty) != (classes > 0):
-            raise DataError("the uncertainty is not that of the target")
+            raise DataError("the uncertainty does not match the target")
         if isinstance(uncertainty, NumberUncertainty):
             check_columns(uncertainty.encoder.preprocessor, common["schema"])
         return cls(
@@ -313,7 +313,7 @@ class _SavedFold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Saved:
-    """What ``mixfit.json`` says of a blend."""
+    """The entries of ``mixfit.json`` for a blend."""
 
     shares: dict[str, Share]
     temperatures: dict[str, Annotated[float, Within(0.01, 100)]]
@@ -333,7 +333,7 @@ def _read_encoder(config: ModelConfig, image_size: int, tensors: Mapping[str, Te
 
 
 class _Blended:
-    """The sum of what models predict, each by its share."""
+    """The weighted sum of predictions."""
 
     def __init__(self, predictor: BlendPredictor, rows: int) -> None:
         self.predictor, classes = predictor, predictor.target.classes
@@ -347,7 +347,7 @@ class _Blended:
 
 
 def make_photo_encoder(config: ModelConfig, image_size: int, *, backbone: Backbone) -> PhotoEncoder:
-    """The image encoder of a configuration without a table beside it; of what comes after its backbone the least."""
+    """The image encoder of a configuration without a table, with minimal layers after its backbone."""
     shape = ModelShape(numeric=0, cardinalities=(), photos=True, outputs=1, image_size=image_size)
     bare = replace(config, tabular="mlp", numbers="plain", fusion="concat", tabular_hidden=(1,), encoding_dim=1)
     encoder = make_model(shape, bare, pretrained=False, backbone=backbone).image

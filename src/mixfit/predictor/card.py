@@ -1,7 +1,7 @@
-"""The model card: what a model is for, what it was made from, how good it is, where it is weak, and how to check it.
+"""The model card: intended use, training data, metrics, weak groups, and how to verify the model.
 
-In: a predictor's schema and the facts that were computed when its training ended. Out: Markdown. Names of columns,
-categories and files come from a stranger's table: they stand in code spans, where nothing in them is a link or HTML."""
+In: a predictor's schema and the facts computed at the end of training. Out: Markdown. Names of columns, categories and
+files are untrusted: they are written as code spans, in which links and HTML have no effect."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,29 +14,29 @@ from mixfit.nn.backbones import has_pretrained_weights
 from mixfit.training.metrics import metric_label
 
 LICENCE = "Image network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0)."
-OWN_LICENCE = "The network is not mixfit's: whose weights it began with, and under which licence, is not known here."
-FROM_SCRATCH = "All weights were initialised at random: there are no pretrained weights in this model."
+OWN_LICENCE = "This is a custom network: the origin and the licence of its initial weights are unknown."
+FROM_SCRATCH = "All weights were initialised randomly: the model has no pretrained weights."
 _SHOWN_COLUMNS, _SHOWN_GROUPS, _LONGEST = 60, 20, 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnFacts:
-    """What the training rows had in a column."""
+    """A column in the training rows."""
 
     name: str
     role: str
     missing: float
     """Share of empty cells, in [0, 1]."""
     seen: str
-    """"3.5 to 80", "2021-01-04 to 2023-12-30", "14 values"; "" where there is nothing to say."""
+    """"3.5 to 80", "2021-01-04 to 2023-12-30", "14 values"; or ""."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreFacts:
-    """A metric on rows that the model did not see, with its 95 % bootstrap interval; None where it has no value."""
+    """A metric on validation, out-of-fold or test rows with its 95 % bootstrap interval; None if it has no value."""
 
     rows: str
-    """Which: "out of fold", "validation", "test"."""
+    """"out of fold", "validation" or "test"."""
     count: int
     metric: str
     value: float | None
@@ -46,29 +46,28 @@ class ScoreFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How often intervals, or sets of classes, hold the truth of test rows."""
+    """Coverage of prediction intervals or sets on test rows."""
 
     rows: str
-    """Which rows: "all", "without a photo", "lowest fifth by prediction"."""
+    """Group of rows: "all", "without a photo", "lowest fifth by prediction"."""
     count: Annotated[int, Within(1)]
     inside: Count
     level: Share
-    """Share of rows that they are made to hold."""
+    """Nominal coverage."""
     share: Share | None = None
-    """Of the rows' weight that is inside; None where all count alike."""
+    """Weighted empirical coverage; None without weights."""
     width: float | None = None
-    """Median width of the intervals in the unit of the target, or mean number of classes in a set; None where it was
-    not measured."""
+    """Median width of the intervals in the unit of the target, or mean size of the sets; None if not measured."""
 
     @property
     def held(self) -> float:
-        """Share of the rows whose truth is inside, by weight where they have weights."""
+        """Empirical coverage, weighted if there are weights."""
         return self.inside / self.count if self.share is None else self.share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeakGroup:
-    """Rows that are predicted worse than the others, beyond noise."""
+    """A group of rows with significantly worse predictions than the others."""
 
     column: str
     value: str
@@ -76,12 +75,12 @@ class WeakGroup:
     error: float
     """Mean error of these rows, see ``ModelFacts.error``."""
     rest: float
-    """Mean error of all others."""
+    """Mean error of all other rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What was known of a model when its training ended."""
+    """Facts about a model at the end of its training."""
 
     training_rows: int
     test_rows: int
@@ -89,14 +88,14 @@ class ModelFacts:
     scores: tuple[ScoreFacts, ...]
     coverage: tuple[Coverage, ...] = ()
     error: str = ""
-    """By which error groups were judged: "mape", "share of wrong classes"."""
+    """The error by which groups are compared: "mape", "share of wrong classes"."""
     judged_rows: str = ""
-    """On which rows."""
+    """The rows used to compare groups."""
     groups: int = 0
-    """How many groups were large enough to be judged."""
+    """Number of groups that were large enough."""
     weak: tuple[WeakGroup, ...] = field(default=())
     photos: str = ""
-    """What the folds tell of the photos; "" where it is not known."""
+    """The decision about photos; "" if unknown."""
 
     def to_dict(self) -> dict[str, Any]:
         """State for JSON."""
@@ -104,21 +103,21 @@ class ModelFacts:
 
     @classmethod
     def from_dict(cls, state: Any) -> "ModelFacts | None":
-        """Read what ``to_dict`` gave; None of a model that has none.
+        """Read the output of ``to_dict``; None for a model without facts.
 
         Raises:
-            DataError: it is something else.
+            DataError: the content is invalid.
         """
         return from_plain(ModelFacts | None, state, "the facts")
 
 
 def licence_of(config: ModelConfig | None) -> str:
-    """Whose weights an image network began with, and under which licence; None for a model without one."""
+    """Origin and licence of an image network's initial weights; None for a model without one."""
     if config is None:
         return FROM_SCRATCH
     if config.backbone_weights is not None:
         begun = f"Image network: {code(config.backbone)}, initialised with the weights of"
-        return f"{begun} {code(config.backbone_weights.name)}: their licence is not known."
+        return f"{begun} {code(config.backbone_weights.name)}: their licence is unknown."
     if has_pretrained_weights(config.backbone):
         return LICENCE
     if not config.allow_download:
@@ -147,10 +146,10 @@ def model_card(
 
     Args:
         version: of mixfit.
-        facts: None of a model that was put together by hand; the card then has no figures.
-        classes: that are predicted; None for a number.
-        photos: whether the model looks at them.
-        notes: on what kind of model it is.
+        facts: None for a manually assembled model; the card then has no metrics.
+        classes: None for regression.
+        photos: whether the model uses photos.
+        notes: on the kind of model.
         licence: see ``licence_of``.
         weights_sha256: of ``model.safetensors``.
     """
@@ -165,7 +164,7 @@ def model_card(
         *([] if facts is None else [*_data(facts), *_metrics(facts, classes=classes)]),
         *_limits(facts, classes=classes, photos=photos),
         "## Licence",
-        f"{licence} The licence of the training data is not known to mixfit: ask their owner before you pass this on.",
+        f"{licence} The licence of the training data is unknown to mixfit: ask their owner before sharing this model.",
         *_loading(weights_sha256, photos=photos),
     ]
     return "\n\n".join(parts) + "\n"
@@ -179,9 +178,9 @@ def _intended_use() -> list[str]:
             "same units."
         ),
         (
-            "Not for rows of another source or a later time before `mixfit evaluate` has shown how good it is there; "
-            "not for causal conclusions, as it knows associations only; and not for decisions about people "
-            "without somebody who can overrule it."
+            "Not for rows from another source or a later time without evaluating it there with `mixfit evaluate`; "
+            "not for causal conclusions, as it only learns associations; and not for decisions about people "
+            "without human oversight."
         ),
     ]
 
@@ -194,8 +193,8 @@ def _data(facts: ModelFacts) -> list[str]:
     ]
     return [
         "## Data",
-        f"{facts.training_rows:,} training rows; {facts.test_rows:,} rows were held back for the test.",
-        _table(["column", "used as", "seen in training", "missing"], rows),
+        f"{facts.training_rows:,} training rows; {facts.test_rows:,} test rows.",
+        _table(["column", "role", "values in training", "missing"], rows),
         *([f"{more} further columns are in `mixfit.json`."] if more > 0 else []),
     ]
 
@@ -211,14 +210,14 @@ def _metrics(facts: ModelFacts, *, classes: Sequence[str] | None) -> list[str]:
         ]
         for one in facts.scores
     ]
-    kind = "Intervals" if classes is None else "Sets of classes"
+    kind = "Prediction intervals" if classes is None else "Prediction sets"
     heading = ["rows", "count", "metric", "value", "95 % interval"]
-    found = ["## Metrics", "On rows that the model was not trained on.", _table(heading, rows)]
+    found = ["## Metrics", "On rows that were not used to fit the model.", _table(heading, rows)]
     if facts.coverage:
         kept = [[one.rows, f"{one.count:,}", f"{one.inside:,}", f"{100 * one.held:.1f} %"] for one in facts.coverage]
         found += [
-            f"{kind} at {facts.coverage[0].level:.0%}: how often they hold the truth of test rows.",
-            _table(["test rows", "count", "held", "coverage"], kept),
+            f"{kind} at {facts.coverage[0].level:.0%}: empirical coverage on test rows.",
+            _table(["test rows", "count", "covered", "coverage"], kept),
         ]
     return [*found, *filter(None, [facts.photos])]
 
@@ -229,10 +228,10 @@ def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: 
         where = f"{facts.groups} groups of rows, by category{' and by photos' if photos else ''}"
         judged = f"{metric_label(facts.error)} on {facts.judged_rows} rows"
         if not facts.weak:
-            lines.append(f"Of {where}, none is predicted worse than the rest beyond noise ({judged}).")
+            lines.append(f"Of {where}, none is predicted significantly worse than the other rows ({judged}).")
         else:
             are = "1 is" if len(facts.weak) == 1 else f"{len(facts.weak)} are"
-            lines.append(f"Of {where}, {are} predicted worse than the rest beyond noise ({judged}):")
+            lines.append(f"Of {where}, {are} predicted significantly worse than the other rows ({judged}):")
             rows = [
                 [
                     code(g.column, in_table=True),
@@ -243,21 +242,21 @@ def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: 
                 ]
                 for g in facts.weak[:_SHOWN_GROUPS]
             ]
-            lines.append(_table(["column", "value", "rows", "error", "error elsewhere"], rows))
+            lines.append(_table(["column", "value", "rows", "error", "error of other rows"], rows))
     elif facts is not None:
-        lines.append("No group of rows was large enough to tell whether the model is weak there.")
+        lines.append("No group of rows was large enough to test for weaknesses.")
     inputs = [
         (
-            "A number beyond what was seen in training is taken as it is, but as no more than 10 standard deviations "
-            "from the mean; nothing warns of it, and the prediction is a guess."
+            "Numbers outside the training range are clipped only at 10 standard deviations from the mean, without a "
+            "warning; such predictions are extrapolations."
         ),
-        "A category that no training row had counts as unknown, and the status of the row says so.",
-        "An empty cell counts as a middle value, and as missing where training rows had such cells too.",
+        "A category that does not occur in the training rows is treated as unknown; the status of the row says so.",
+        "A missing number is replaced by the median, and marked as missing if training rows had missing cells too.",
     ]
     if photos:
-        inputs.append("A photo that is missing or cannot be read is left out, and the status of the row says so.")
+        inputs.append("A photo that is missing or cannot be read is ignored; the status of the row says so.")
     if classes is not None:
-        inputs.append("It can only answer with its classes: a row of another kind gets one of them all the same.")
+        inputs.append("It predicts one of its classes even for a row of another class.")
     return [*lines, "\n".join(f"- {line}" for line in inputs)]
 
 
@@ -266,8 +265,8 @@ def _loading(weights_sha256: str, *, photos: bool) -> list[str]:
     return [
         "## Load and verify",
         (
-            "In this folder, the first command must print the sum below; loading checks it too, against `mixfit.json`, "
-            "and runs no code from the folder."
+            "The first command, run in this folder, must print the checksum below; loading also checks it against "
+            "`mixfit.json`, and runs no code from the folder."
         ),
         f"```sh\nsha256sum model.safetensors\n# {weights_sha256}\n```",
         (
@@ -278,7 +277,7 @@ def _loading(weights_sha256: str, *, photos: bool) -> list[str]:
 
 
 def code(text: str, *, in_table: bool = False) -> str:
-    """A stranger's text as a code span, in which Markdown has neither links nor HTML.
+    """Untrusted text as a code span, in which Markdown has neither links nor HTML.
 
     >>> code("a`b"), code("<img src=x> [a](http://b)")
     ('``a`b``', '`<img src=x> [a](http://b)`')

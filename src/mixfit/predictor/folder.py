@@ -1,4 +1,4 @@
-"""Model folders: written whole, read with everything checked.
+"""Model folders: written atomically, and checked completely when read.
 
 In: tensors and a description. Out: ``model.safetensors``, ``mixfit.json`` with the sha256 of the former, and a card."""
 
@@ -28,8 +28,8 @@ from mixfit.models.model import UnknownModelError
 from mixfit.predictor.card import ModelFacts
 
 FORMAT_VERSION = 4
-"""Of what is written now. 1 had one network only, and is read still; of blends, those of 2 are refused for their
-intervals, and those of 3 that hold boosted trees for these."""
+"""Current format. 1 had single networks only, and is still read; blends of format 2 are refused for their intervals,
+and blends of format 3 with boosted trees for these."""
 _MOST_WEIGHTS = 2**34  # bytes
 
 
@@ -39,12 +39,12 @@ def save_folder(
     """Write a model folder.
 
     Args:
-        card: makes the model card, given the sha256 of the weights.
+        card: function from the sha256 of the weights to the model card.
 
     Raises:
         ResourceError: the folder exists or cannot be written.
     """
-    # Clones: models of a blend may share memory, which safetensors refuses.
+    # Clone, as models of a blend may share memory, which safetensors refuses.
     copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     weights = save_tensors(copies)
     digest = hashlib.sha256(weights).hexdigest()
@@ -64,7 +64,7 @@ Kind = Literal["network", "own network", "blend"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """What ``mixfit.json`` says of a model of any kind."""
+    """The entries of ``mixfit.json`` for any kind of model."""
 
     kind: Kind = "network"
     schema: dict[str, Any]
@@ -75,16 +75,16 @@ class Described:
     facts: ModelFacts | None = None
 
     def common(self, kinds: tuple[ColumnKind, ...]) -> dict[str, Any]:
-        """Arguments of a predictor of any kind, whose columns are of some of these kinds.
+        """Arguments of a predictor, with these kinds of columns.
 
         Raises:
-            DataError: they do not belong together.
+            DataError: they are inconsistent.
         """
         schema, target = Schema.from_dict(self.schema, kinds), target_from_dict(self.target)
         preprocessor = TablePreprocessor.from_dict(self.preprocessor, kinds)
         check_columns(preprocessor, schema)
         if (schema.task == "regression") != (target.classes is None):
-            raise DataError("the task is not that of the target")
+            raise DataError("the task does not match the target")
         return {
             "schema": schema,
             "preprocessor": preprocessor,
@@ -96,21 +96,21 @@ class Described:
 
 
 def check_columns(preprocessor: TablePreprocessor, schema: Schema) -> None:
-    """Whether a preprocessor is of the columns of a schema.
+    """Check that a preprocessor matches the columns of a schema.
 
     Raises:
-        DataError: it is not.
+        DataError: it does not.
     """
     found = [(column.role, column.name) for column in preprocessor.columns]
     wanted = [(kind.role, name) for kind, name in schema.table_columns]
     for role in dict.fromkeys(role for role, _ in (*wanted, *found)):
         if [one for one in found if one[0] == role] != [one for one in wanted if one[0] == role]:
-            raise DataError(f"the columns of role {role} are not those of the schema")
+            raise DataError(f"the columns of role {role} do not match the schema")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedModel:
-    """What a model folder holds."""
+    """The content of a model folder."""
 
     folder: Path
     described: Described
@@ -118,17 +118,17 @@ class SavedModel:
     """All of ``mixfit.json``."""
     tensors: dict[str, Tensor]
     kinds: tuple[ColumnKind, ...]
-    """What its columns can be."""
+    """Known kinds of columns."""
 
 
 def read_folder(folder: Path, kinds: tuple[ColumnKind, ...]) -> SavedModel:
     """Read a model folder of any kind, or that of a run.
 
     Args:
-        kinds: what its columns can be.
+        kinds: known kinds of columns.
 
     Raises:
-        DataError: a file is missing or damaged, or a newer mixfit wrote it.
+        DataError: a file is missing or damaged, or from a newer mixfit.
     """
     if not is_there(folder / "mixfit.json") and is_there(folder / "model" / "mixfit.json"):
         folder = folder / "model"  # of a run folder
@@ -146,7 +146,7 @@ def read_folder(folder: Path, kinds: tuple[ColumnKind, ...]) -> SavedModel:
 
 @contextmanager
 def named_in_errors(folder: Path) -> Iterator[None]:
-    """Say of a ``DataError`` which file does not fit the weights."""
+    """Add to a ``DataError`` which file does not match the weights."""
     try:
         yield
     except UnknownModelError as error:
@@ -158,18 +158,16 @@ def named_in_errors(folder: Path) -> Iterator[None]:
 
 
 def _checked(folder: Path) -> tuple[dict[str, Any], bytes]:
-    """The description and the weights of a model folder, which belong together."""
+    """The description and the weights of a model folder, checked by sha256."""
     said = read_json(folder / "mixfit.json")
     version = said.get("format_version") if isinstance(said, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise DataError(f"{folder}/mixfit.json is damaged: its format_version is no whole number from 1.")
+        raise DataError(f"{folder}/mixfit.json is damaged: its format_version is not a positive integer.")
     if version > FORMAT_VERSION:
         raise DataError(
-            f"{folder} has a newer format than {FORMAT_VERSION}, which this mixfit reads: install a newer mixfit."
+            f"{folder} has a newer format than {FORMAT_VERSION}, the newest that this mixfit supports: update mixfit."
         )
     weights = read_file(folder / "model.safetensors", most=_MOST_WEIGHTS)
     if hashlib.sha256(weights).hexdigest() != said.get("weights_sha256"):
-        raise DataError(
-            f"{folder}/model.safetensors is damaged: its sha256 is not the one in mixfit.json. Copy it again."
-        )
+        raise DataError(f"{folder}/model.safetensors is damaged: its sha256 does not match mixfit.json. Copy it again.")
     return said, weights

@@ -1,4 +1,4 @@
-"""A predictor that is one network: made by mixfit from a configuration, or a module of the user's own."""
+"""The predictor of a single network: built by mixfit from a configuration, or a custom module."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class NetworkPredictor(Predictor):
     shape: ModelShape
     config: ModelConfig
     settings: Mapping[str, Any] | None = None
-    """Of a network of the user's own; None for one that ``config`` makes."""
+    """Settings of a custom network; None for one built from ``config``."""
 
     @classmethod
     def from_training(
@@ -82,7 +82,7 @@ class NetworkPredictor(Predictor):
 
     @property
     def uses_photos(self) -> bool:
-        """Whether the network is given photos."""
+        """Whether the network uses photos."""
         return self.shape.photos
 
     def outputs(
@@ -94,9 +94,11 @@ class NetworkPredictor(Predictor):
         augmentations: int,
         interval: float | None = None,
     ) -> ModelOutput:
-        """What the network makes of rows."""
+        """Predict rows."""
         if interval is not None:
-            raise ConfigError("One network alone knows no intervals: leave them out, or train with --preset quick.")
+            raise ConfigError(
+                "A single network has no prediction intervals: leave out interval, or train with --preset quick."
+            )
         self.model.to(device).eval()
         source = rows.files if rows.files is None or augmentations else self._features_or_files(rows.files, cache)
         loader = DataLoader(self.dataset(rows, source), SequentialSampler(len(rows.table), BATCH), device=device)
@@ -105,7 +107,7 @@ class NetworkPredictor(Predictor):
         return ModelOutput(values=values, failures={} if source is None else source.failures)
 
     def dataset(self, rows: RawRows, source: ImageFiles | FeatureTable | None) -> MixedDataset:
-        """The rows as the network takes them, with pixels or features."""
+        """The rows as inputs of the network, with pixels or features."""
         photos, count = rows.photos, len(rows.table)
         return MixedDataset(
             numeric=torch.from_numpy(rows.arrays.numeric),
@@ -141,14 +143,14 @@ class NetworkPredictor(Predictor):
         return mix
 
     def _features_or_files(self, files: ImageFiles, cache: Cache | None) -> ImageFiles | FeatureTable:
-        """Features by a frozen network, each photo once; pixels for one that is not, or for too few without a cache."""
+        """Features of a frozen network, each photo once; pixels if not frozen, or for few photos without a cache."""
         encoder = self.model.image if isinstance(self.model, MixedInputModel) else None
         if not isinstance(encoder, ImageEncoder) or not encoder.frozen or (cache is None and len(files) < CHUNK):
             return files
         return all_features(encoder, files, cache)
 
     def _outputs_of_mixed(self, mixed: MixedRows, files: ImageFiles | None, device: torch.device) -> np.ndarray:
-        """Of a network of which nothing is known but that it takes batches: each mixed row goes through all of it."""
+        """Mixer of a custom network: each mixed row goes through the whole network."""
         gallery = mixed.gallery
         dataset = MixedDataset(
             numeric=torch.from_numpy(mixed.numeric[mixed.table_of]),
@@ -172,7 +174,7 @@ class NetworkPredictor(Predictor):
         return torch.cat(outputs, dim=1).numpy()
 
     def save(self, folder: str | Path) -> None:
-        """Write the model folder, whole or not at all.
+        """Write the model folder atomically.
 
         Raises:
             ResourceError: the folder exists or cannot be written.
@@ -191,7 +193,7 @@ class NetworkPredictor(Predictor):
             **({"settings": dict(self.settings)} if self.settings is not None else {}),
         }
         licence = OWN_LICENCE if own else licence_of(self.config if self.shape.photos else None)
-        notes = ["One network, not made by mixfit: loading it needs the code that makes it." if own else "One network."]
+        notes = ["A custom network: loading it needs the code that builds it." if own else "A single network."]
         card = partial(self.model_card, notes=notes, licence=licence)
         save_folder(Path(folder), self.model.state_dict(), description, card)
 
@@ -202,7 +204,7 @@ class NetworkPredictor(Predictor):
         """See ``Predictor``."""
         common = content.described.common(content.kinds)
         mine: _Saved = from_plain(_Saved, content.said, "mixfit.json", finite=True)
-        earlier = {"category_width": _WIDEST_CATEGORY}  # of models from before this could be chosen
+        earlier = {"category_width": _WIDEST_CATEGORY}  # of models saved before this setting existed
         config, shape = ModelConfig.from_dict(earlier | mine.model), mine.shape
         preprocessor, schema, target = common["preprocessor"], common["schema"], common["target"]
         columns = len(preprocessor.numeric_names), preprocessor.cardinalities, target.outputs
@@ -210,16 +212,16 @@ class NetworkPredictor(Predictor):
         if (shape.numeric, shape.cardinalities, shape.outputs) != columns or (
             shape.photos and shape.image_columns != images
         ):
-            raise DataError("the shape of the network is not that of the columns and the target")
+            raise DataError("the shape of the network does not match the columns and the target")
         settings = None
         if content.described.kind == "own network":
             settings = mine.settings or {}
             network = _own_network(content, model, shape, config, settings)
         elif model is None:
-            with seeded(0):  # the first weights, which are replaced, are drawn from the global generators
+            with seeded(0):  # initial weights, replaced below, are drawn from the global generators
                 network = make_saved_model(shape, config, content.tensors)
         else:
-            raise ConfigError(f"{content.folder} holds a network that mixfit makes again by itself: leave out model=.")
+            raise ConfigError(f"{content.folder} has a network that mixfit builds itself: leave out model=.")
         return cls(
             model=network.eval(),
             shape=shape,
@@ -232,7 +234,7 @@ class NetworkPredictor(Predictor):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Saved:
-    """What ``mixfit.json`` says of one network."""
+    """The entries of ``mixfit.json`` for a single network."""
 
     model: dict[str, Any]
     shape: ModelShape
@@ -240,18 +242,18 @@ class _Saved:
 
 
 def _require_made_from(model: nn.Module, shape: ModelShape, config: ModelConfig) -> None:
-    """Refuse a network that a configuration does not make again: with other tensors, or with layers of other types.
+    """Refuse a network that cannot be rebuilt from its configuration: with other tensors, or other types of layers.
 
     Raises:
-        ConfigError: it is one.
+        ConfigError: it cannot.
     """
     with seeded(0):
         expected = make_model(shape, config, pretrained=False)
     if _layers_of(model) != _layers_of(expected) or _shapes_of(model) != _shapes_of(expected):
         raise ConfigError(
-            "The model was not built by build_model with this configuration, so it could not be loaded again: "
-            "pass the ModelConfig that it was built with; or, for a network with parts of your own, its settings as "
-            "settings={...}, which Predictor.load hands to the function that makes it."
+            "The model was not built by build_model with this configuration, so it could not be loaded: "
+            "pass its ModelConfig; or, for a custom network, its settings as "
+            "settings={...}, which Predictor.load passes to the function that builds it."
         )
 
 
@@ -270,31 +272,30 @@ def _require_json(settings: Mapping[str, Any]) -> None:
         same = False
     if not same:
         raise ConfigError(
-            "The settings of a network must be what JSON can hold: texts, finite numbers, booleans, None, lists, and "
-            f"dictionaries with texts as keys; got {settings!r:.200}."
+            "The settings of a network must be JSON values: strings, finite numbers, booleans, None, lists, and "
+            f"dictionaries with string keys; got {settings!r:.200}."
         )
 
 
 def _own_network(
     content: SavedModel, model: OwnNetwork | None, shape: ModelShape, config: ModelConfig, settings: dict[str, Any]
 ) -> nn.Module:
-    """The caller's network with the saved weights.
+    """The custom network with the saved weights.
 
     Raises:
-        ConfigError: there is none, or it is not that which was saved.
+        ConfigError: it is missing, or not the saved one.
     """
     if model is None:
         raise ConfigError(
-            f"The network in {content.folder} has parts that are not mixfit's, and a folder names no code: "
-            "pass Predictor.load(folder, model=...) the module, or the function build(shape, config, settings) of it."
+            f"The network in {content.folder} is a custom network, whose code is not saved: "
+            "pass the module, or a function build(shape, config, settings), as Predictor.load(folder, model=...)."
         )
     network = model if isinstance(model, nn.Module) else model(shape, config, settings)
     try:
         check_state(content.tensors, network.state_dict())
     except DataError as error:
         raise ConfigError(
-            f"The network given as model= is not the one in {content.folder}: {error}. "
-            "Make it as it was made to be trained."
+            f"The network given as model= is not the one in {content.folder}: {error}. Build it as for training."
         ) from error
     network.load_state_dict(content.tensors)
     return network
