@@ -91,7 +91,7 @@ class Problem:
 
     @property
     def outputs(self) -> int:
-        """1 for a number, else the number of classes."""
+        """1 for regression, else the number of classes."""
         return self.data.target.outputs
 
 

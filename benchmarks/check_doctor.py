@@ -247,7 +247,7 @@ FAULTS = [
     ),
     Case(
         fault="photos of other rows",
-        expected=("photos carry nothing",),
+        expected=("photos are uninformative",),
         table="fashion_products",
         config=SMALL,
         frame=mixed_up(),

@@ -49,7 +49,7 @@ MISTAKES = [
     (["train", "{table}", "--target", "price", "--loss", "focal"], 2, "--loss focal is for classes, and the target"),
     (["train", "{table}", "--target", "price", "--optimizer", "adamax"], 2, "adamax"),
     (["train", "{table}", "--target", "price", "--valid", "0.9", "--test", "0.2"], 2, "valid must be above 0"),
-    (["train", "{table}", "--target", "price", "--backbone", "resnet1"], 2, "There is no backbone 'resnet1'"),
+    (["train", "{table}", "--target", "price", "--backbone", "resnet1"], 2, "Unknown backbone 'resnet1'"),
     (["train", "{table}", "--target", "price", "--ignore", "wieght_kg"], 2, "Did you mean 'weight_kg'"),
     (["train", "{table}", "--target", "price", "--set", "maker"], 2, "--set must be COLUMN=ROLE"),
     (

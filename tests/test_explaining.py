@@ -137,7 +137,7 @@ def test_another_table_is_its_own_background(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rows", "3,90"], r"1 of 2 rows are not in the table of 90, as 90\."),
+        (["--rows", "3,90"], r"1 of 2 rows are not in the table of 90 rows, such as 90\."),
         (["--rows", "three"], r"--rows must be row numbers separated by commas, such as 3,17, got 'three'\."),
         ([], r"Choose rows with --rows 3,17, or a number of rows with --n 200\."),
         (["--rows", "1", "--n", "2"], r"Choose rows with --rows 3,17, or a number of rows with --n 200\."),

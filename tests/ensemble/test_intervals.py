@@ -336,7 +336,7 @@ def test_quantiles_follow_the_weights_and_levels_the_effective_number_of_rows() 
     few = Scores.of(np.arange(100.0), np.concatenate([np.ones(9), np.full(91, 1e-9)]))
     assert few.rows == pytest.approx(9.0, abs=1e-4)
     assert few.suffice(0.89)
-    with pytest.raises(ConfigError, match=r"too few for intervals at 0\.95, which need 19"):
+    with pytest.raises(ConfigError, match=r"too few for intervals at level 0\.95, which need 19"):
         few.quantile(0.95)
 
 

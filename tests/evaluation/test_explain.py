@@ -368,7 +368,7 @@ def test_mistakes_are_told(
     frame: pd.DataFrame, images: Path, of_numbers: BlendPredictor, of_classes: BlendPredictor
 ) -> None:
     predictor = of_numbers
-    with pytest.raises(ConfigError, match=r"1 of 2 rows are not in the table of 90, as 90\."):
+    with pytest.raises(ConfigError, match=r"1 of 2 rows are not in the table of 90 rows, such as 90\."):
         explain(predictor, frame, images=images, rows=[0, 90])
     with pytest.raises(ConfigError, match=r"seed must be at least 0, got -1\."):
         explain(predictor, frame, images=images, rows=[0], seed=-1)
@@ -382,5 +382,5 @@ def test_mistakes_are_told(
         explain(predictor, frame, images=images, rows=[1], background=frame.drop(columns="maker"))
     with pytest.raises(ConfigError, match="pass images=FOLDER"):
         explain(predictor, frame, rows=[1])
-    with pytest.raises(ConfigError, match=r"'porcelan' is none of the 4 classes of the model\. Did you mean"):
+    with pytest.raises(ConfigError, match=r"'porcelan' is not one of the model's 4 classes\. Did you mean"):
         explain(of_classes, frame, images=images, rows=[1], target="porcelan")

@@ -316,7 +316,7 @@ def test_a_result_without_a_part_or_a_difference_is_refused(tmp_path: Path) -> N
 def test_the_results_of_an_older_run_are_asked_for_in_a_sentence_and_resuming_writes_them(fitted: Any) -> None:
     run: Any = fitted[0]
     (run.folder / RESULTS).unlink()
-    with pytest.raises(ConfigError, match=r"holds no results\.json.*mixfit train --resume"):
+    with pytest.raises(ConfigError, match=r"has no results\.json.*mixfit train --resume"):
         read_result(run.folder)
     assert resume(run.folder, console=None).result.scores == run.scores
     assert read_result(run.folder).scores == run.scores

@@ -145,7 +145,7 @@ def test_the_width_of_a_backbone_is_measured(name: str) -> None:
 
 
 def test_a_backbone_that_cannot_take_the_size_is_refused() -> None:
-    with pytest.raises(ConfigError, match="test_vit cannot take photos of 100 x 100 pixels"):
+    with pytest.raises(ConfigError, match="test_vit does not support photos of 100 x 100 pixels"):
         make_backbone("test_vit", image_size=100)
 
 
@@ -174,14 +174,14 @@ def test_weights_from_a_file_are_those_of_the_network(tmp_path: Path) -> None:
 def test_weights_of_another_network_or_a_damaged_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({"other": torch.zeros(1)}, path)
-    with pytest.raises(ConfigError, match=r"are not those of mobilenetv3_small_050: \d+ of \d+ tensors are not in it"):
+    with pytest.raises(ConfigError, match=r"are not those of mobilenetv3_small_050: \d+ of \d+ tensors are missing"):
         make_backbone("mobilenetv3_small_050", image_size=64, weights=path)
     path.write_bytes(b"no tensors")
     with pytest.raises(DataError, match="cannot be read as safetensors"):
         make_backbone("mobilenetv3_small_050", image_size=64, weights=path)
     with pytest.raises(DataError, match="cannot be read as safetensors"):
         make_backbone("mobilenetv3_small_050", image_size=64, weights=tmp_path / "none.safetensors")
-    with pytest.raises(ConfigError, match="small_resnet learns from scratch"):
+    with pytest.raises(ConfigError, match="small_resnet is trained from scratch"):
         make_backbone(SMALL_RESNET, weights=path)
 
 
@@ -194,6 +194,6 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.Monkey
         return create(name, pretrained=False, num_classes=num_classes)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(ResourceError, match=r"cannot be fetched from the model hub \(no route to host\)"):
+    with pytest.raises(ResourceError, match=r"cannot be downloaded from the model hub \(no route to host\)"):
         make_backbone("mobilenetv3_small_050", image_size=64, allow_download=True)
     make_backbone("mobilenetv3_small_050", image_size=64)

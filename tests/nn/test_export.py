@@ -96,10 +96,10 @@ def test_a_saved_program_needs_no_class_of_mixfit() -> None:
 
 def test_rows_that_cannot_be_exported_are_refused() -> None:
     model, xb = model_of(TABLE), inputs(TABLE)
-    with pytest.raises(ConfigError, match="batch without rows cannot be exported: hand over at least one row"):
+    with pytest.raises(ConfigError, match="batch without rows cannot be exported: pass at least one row"):
         export_model(model, xb[:0])
     mix = Mix(share=torch.ones(5), own_numeric=xb.numeric, numeric=xb.numeric, categorical=xb.categorical)
-    with pytest.raises(ConfigError, match="mixed batch cannot be exported: hand over one without MixUp or CutMix"):
+    with pytest.raises(ConfigError, match="mixed batch cannot be exported: pass one without MixUp or CutMix"):
         export_model(model, replace(xb, mix=mix))
 
 

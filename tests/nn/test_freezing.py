@@ -64,7 +64,7 @@ def test_the_last_blocks_learn_and_no_other(encoder: ImageEncoder) -> None:
         unfreeze_last(backbone, count)
         assert names_that_learn(backbone) == names_in(backbone, *parts[len(parts) - count :])
         assert encoder.frozen == (count == 0)
-    with pytest.raises(ConfigError, match=f"has {len(parts)} blocks, so 0 to {len(parts)} can learn, not -1"):
+    with pytest.raises(ConfigError, match=f"has {len(parts)} blocks, so 0 to {len(parts)} can be trained, not -1"):
         unfreeze_last(backbone, -1)
 
 

@@ -126,7 +126,7 @@ def test_the_first_prediction_is_the_share_of_each_class(head: nn.Linear | Membe
 
 
 def test_the_target_of_a_head_must_be_told_in_one_way() -> None:
-    with pytest.raises(ConfigError, match="Give the mean of the target or the share of each class"):
+    with pytest.raises(ConfigError, match="Give either mean or class_share"):
         start_at_target(nn.Linear(2, 1))
     with pytest.raises(ConfigError, match="There are 2 classes and 3 outputs"):
         start_at_target(nn.Linear(2, 3), class_share=[0.5, 0.5])
@@ -182,5 +182,5 @@ def test_frozen_blocks_stay_still_and_the_last_ones_learn() -> None:
     changed = {name for name, t in model.image.backbone.state_dict().items() if not torch.equal(t, before[name])}
     assert changed
     assert all(name.startswith(("bn2", "conv_head")) for name in changed), changed
-    with pytest.raises(ConfigError, match=r"The backbone has \d+ blocks, so 0 to \d+ can learn, not 99"):
+    with pytest.raises(ConfigError, match=r"The backbone has \d+ blocks, so 0 to \d+ can be trained, not 99"):
         make_model(shape, replace(config, train_blocks=99))

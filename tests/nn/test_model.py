@@ -99,7 +99,7 @@ def test_a_backbone_is_frozen_exactly_if_it_has_trained_weights() -> None:
     assert is_frozen(ModelConfig())
     assert not is_frozen(ModelConfig(freeze_backbone=False))
     assert not is_frozen(ModelConfig(backbone="small_resnet"))
-    with pytest.raises(ConfigError, match="small_resnet starts from random weights"):
+    with pytest.raises(ConfigError, match="small_resnet has random initial weights"):
         is_frozen(ModelConfig(backbone="small_resnet", freeze_backbone=True))
 
 

@@ -23,7 +23,7 @@ def test_every_call_of_a_layer_has_a_line_with_its_shape_and_parameters() -> Non
     assert [line.shapes for line in found.layers] == ["(5, 8)", "(5, 8)", "(5, 2)", "(5, 2)"]
     assert (found.parameters, found.trainable) == (40 + 18, 18)
     assert found.flops == 2 * 5 * (4 * 8 + 8 * 2)
-    assert "58 parameters, 18 of them learn (31.0%)" in str(found)
+    assert "58 parameters, 18 trainable (31.0%)" in str(found)
 
 
 def test_the_model_is_left_as_it_was() -> None:

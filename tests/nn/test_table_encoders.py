@@ -207,7 +207,7 @@ def test_the_last_layers_scale_the_result(make: Encoder) -> None:
 
 
 def test_columns_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ConfigError, match="embedding of the numbers is for 2 columns, but there are 3"):
+    with pytest.raises(ConfigError, match="embedding of numbers has 2 columns, but there are 3"):
         ColumnEmbedding(3, (), numbers=RawNumbers(2))
     with pytest.raises(ConfigError, match="there are 1 category_widths for 2 category columns"):
         ColumnEmbedding(3, (4, 4), category_widths=(2,))

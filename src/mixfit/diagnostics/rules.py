@@ -1,5 +1,5 @@
-"""The doctor's rules: about branches and what joins them, gradients and steps, what was learned; and which findings
-are only consequences of others."""
+"""The doctor's rules on branches and fusion, gradients and steps, and learning; and which findings are only
+consequences of others."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,41 +8,41 @@ from itertools import pairwise
 from mixfit.diagnostics.findings import Finding, LayerGradient, Observed, PartMotion, PhotoColumn
 
 DEAD_SPREAD = 1e-3
-"""Photos' vectors that vary by less than this share of their size are one vector: a thousandth of the input of the
-fusion is below what weight noise and dropout do to it."""
+"""Smallest relative variation of the photos' vectors; less counts as constant: 0.1 % of the fusion's input is below the
+effect of weight noise and dropout."""
 DEAD_SIZE = 1e-3
-"""Vectors of this size or smaller are nothing beside others of size 1; ActivationStats takes it for near zero, too."""
+"""Vectors up to this size are negligible next to others of size 1; also "near zero" in ActivationStats."""
 LOUDER = 10.0
-"""The table is too loud when its vectors vary so many times as much as the photos' where the two meet: vectors are
-built to vary alike, and training changes that by small factors."""
+"""Ratio of the variation of the table's to the photos' vectors above which the table dominates: vectors are initialised
+with equal variance, and training changes that by small factors."""
 DOMINATION = 4.0
-"""... and when it moves the predictions so many times as far, or the fusion has made up for it. Alone it would not do:
-photos are often the weaker half, and useless ones are rightly ignored."""
+"""... if it also has this many times the effect on predictions, as the fusion may compensate for the scale. The effect
+alone is not enough: photos are often less informative, and useless ones are rightly ignored."""
 SATURATED = 0.8
-"""Share of the values at an end of a gate's range from which on hardly any gradient passes it."""
+"""Share of saturated values of a gate above which hardly any gradient passes."""
 NEAR_ZERO = 0.9
-"""Share of the outputs of an activation of the fusion that are near zero; a healthy ReLU has about half."""
+"""Share of near-zero outputs of a fusion activation that counts as dead; a healthy ReLU has about half."""
 ROWS = 30
-"""Validation rows with photos below which nothing is said of the photos' use: chance alone decides there."""
+"""Fewest validation rows with photos for a finding about their usefulness."""
 HELP = 0.1
-"""Photos whose use may, within two standard errors, be this share of all that the model has learned are not called
-useless, unless there is no sign of help at all, the loss being even lower with other rows' photos. Photos that help a
-little in few rows are thus mostly spared, and useless ones are named more often than not; a test that always names them
-would also blame every weak photo."""
+"""Photos whose gain may, within two standard errors, be this share of all that the model has learned are not called
+useless, unless the loss is even lower with permuted photos. So photos that help a little on few rows are mostly not
+reported, and useless ones are reported more often than not; a test that always detects them would also report every
+weak photo."""
 CERTAIN = 1.0
-"""... nor are those without which the loss rises by more than this many standard errors."""
+"""... nor are photos whose permutation increases the loss by more than this many standard errors."""
 
 DEAD = "dead image branch"
 DOMINATED = "the table dominates"
 STUCK = "saturated fusion"
-USELESS = "photos carry nothing"
+USELESS = "photos are uninformative"
 
 
 def dead_image_branch(seen: Observed) -> list[Finding]:
-    """The photos differ, but what the image branch makes of them does not; or it gets no gradient."""
+    """The photos differ, but the outputs of the image branch do not; or it gets no gradient."""
     last = seen.epochs[-1] if seen.epochs else None
     part = next((part for part in seen.parts if part.branch == "photos"), None)
-    fix = "Train anew with other first weights or a lower rate of the image branch, and look for a detach() in it."
+    fix = "Train again with other initial weights or a lower rate of the image branch, and look for a detach() in it."
     if part is not None and part.gradient == 0.0 and seen.steps:
         sentence = f"No gradient reached the image branch in {seen.steps} steps, so it learns nothing."
         return [Finding(name=DEAD, sentence=sentence, evidence={"gradient": 0.0, "steps": seen.steps}, fix=fix)]
@@ -52,10 +52,10 @@ def dead_image_branch(seen: Observed) -> list[Finding]:
     if found.photos > DEAD_SPREAD * found.photos_size and found.photos_size > DEAD_SIZE:
         return []
     if found.photos_size <= DEAD_SIZE:
-        sentence = f"The image branch gives nothing: its vectors have a size of {found.photos_size:.1g}."
+        sentence = f"The output of the image branch is near zero: its vectors have a size of {found.photos_size:.1g}."
     else:
         sentence = (
-            f"The image branch gives the same vector for all photos: it varies by {found.photos:.1g} from row to row "
+            f"The image branch outputs the same vector for all photos: over rows, it varies by {found.photos:.1g} "
             f"at a size of {found.photos_size:.2g}."
         )
     evidence = {"spread": found.photos, "size": found.photos_size}
@@ -63,11 +63,11 @@ def dead_image_branch(seen: Observed) -> list[Finding]:
 
 
 def dominated_by_table(seen: Observed) -> list[Finding]:
-    """The table's vector is so large that the photos' beside it makes little difference."""
+    """The table's vector is so large that the photos' vector has little effect."""
     best = seen.best
     if best is None or best.encodings is None or best.table_effect is None:
         return []
-    if not any(column.differ for column in best.columns):  # then there is nothing that it could drown
+    if not any(column.differ for column in best.columns):  # then photos have no information to dominate
         return []
     table, photos = best.encodings.table, best.encodings.photos
     effect = max(column.effect for column in best.columns)
@@ -79,9 +79,9 @@ def dominated_by_table(seen: Observed) -> list[Finding]:
     return [
         Finding(
             name=DOMINATED,
-            sentence=f"The table dominates the fusion {_round(table, photos)} to 1: so many times as much do its "
-            f"vectors vary as the photos'. Predictions move {_round(best.table_effect, effect)} times as far when rows "
-            "get each other's cells as when they get each other's photos.",
+            sentence=f"The table dominates the fusion: its vectors vary {_round(table, photos)} times as much as the "
+            f"photos'. Permuting table cells changes predictions {_round(best.table_effect, effect)} times as much "
+            "as permuting photos.",
             evidence=spreads | effects | gradients,
             fix="Give both branches unit variance first (start_well(model, data, scale=['branches'])), or train with "
             "auxiliary heads.",
@@ -99,17 +99,19 @@ def _round(a: float, b: float) -> str:
 
 
 def saturated_fusion(seen: Observed) -> list[Finding]:
-    """The layer whose units are stuck most."""
+    """The layer with the most saturated or dead units."""
     stuck = [layer for layer in seen.fusion if layer.saturated is not None and layer.saturated > SATURATED]
     silent = [layer for layer in seen.fusion if layer.activation and layer.near_zero > NEAR_ZERO]
     if stuck:
         worst = max(stuck, key=lambda layer: layer.saturated or 0.0)
         share = worst.saturated or 0.0
-        sentence = f"{share:.0%} of the values of {worst.layer} are at an end of their range, where no gradient passes."
+        sentence = f"{share:.0%} of the values of {worst.layer} are saturated, so they pass no gradient."
     elif silent:
         worst = max(silent, key=lambda layer: layer.near_zero)
         share = worst.near_zero
-        sentence = f"{share:.0%} of the values of {worst.layer} are near zero, and {worst.dead_units:.0%} of its units."
+        sentence = (
+            f"{share:.0%} of the values of {worst.layer} are near zero; {worst.dead_units:.0%} of its units are dead."
+        )
     else:
         return []
     return [
@@ -123,7 +125,7 @@ def saturated_fusion(seen: Observed) -> list[Finding]:
 
 
 def useless_photos(seen: Observed) -> list[Finding]:
-    """Columns whose photos can be permuted without harm, of a model that has learned something."""
+    """Columns whose photos can be permuted without loss, if the model has learned something."""
     best = seen.best
     if best is None or not seen.learned or best.constant_loss is None or best.valid_loss is None:
         return []
@@ -133,33 +135,33 @@ def useless_photos(seen: Observed) -> list[Finding]:
         name = seen.column_name(place)
         fix = f"Check the files of {name}, and compare with a training without it."
         if not column.differ:
-            sentence = f"All photos of {name} are the same picture, so they carry nothing."
+            sentence = f"All photos of {name} are identical, so they are uninformative."
         elif column.rows < ROWS or _may_help(column, learned):
             continue
         else:
             sentence = (
-                f"The photos of {name} carry nothing: when validation rows get each other's, the loss changes by "
-                f"{column.gain:+.2g} +- {column.error:.1g}, of {learned:.2g} that the model has learned."
+                f"The photos of {name} are uninformative: permuting them changes the validation loss by "
+                f"{column.gain:+.2g} +- {column.error:.1g}, while the model is {learned:.2g} better than a constant."
             )
         found.append(Finding(name=USELESS, sentence=sentence, evidence=evidence, fix=fix))
     return found
 
 
 BEATS = 0.98
-"""A validation loss above this share of a constant's is none that beats it: among many epochs the lowest of pure noise
-comes this far below."""
+"""A validation loss must be below this share of a constant's to beat it: with pure noise, the lowest of many epochs
+gets this low."""
 MEMORISED = 0.7
-"""A training loss below this share of a constant's is overfitted where the validation loss never fell."""
+"""A training loss below this share of a constant's is overfitting if the validation loss never fell."""
 UNMOVED = 0.98
-"""A training loss above this share of a constant's was not learned at all."""
+"""A training loss above this share of a constant's means that nothing was learned."""
 STEPS = 30
-"""Fewer steps prove nothing about what can be learned."""
+"""Fewest steps for a finding about learning."""
 RISE = 0.2
-"""The validation loss must have risen by this share of its lowest value: less comes and goes."""
+"""Overfitting: the validation loss has risen by this share of its lowest value; less is noise."""
 TAIL = 3
-"""Over so many last epochs its mean is taken, as one epoch is noise."""
+"""Number of last epochs to average over, as a single epoch is noisy."""
 FALL = 0.8
-"""... while the training loss fell to this share of what it was in the best epoch, or it is not overfitting."""
+"""... while the training loss fell to this share of its value in the best epoch."""
 
 THAWED = "a frozen part changes"
 SHUFFLED = "labels look shuffled"
@@ -167,7 +169,7 @@ OVERFIT = "over-fitting"
 
 
 def frozen_part_changes(seen: Observed) -> list[Finding]:
-    """Weights or statistics that are told not to learn, and do."""
+    """Weights or statistics that are frozen but change."""
     changes = seen.frozen_changes
     if not changes:
         return []
@@ -176,9 +178,9 @@ def frozen_part_changes(seen: Observed) -> list[Finding]:
     return [
         Finding(
             name=THAWED,
-            sentence=f"{len(changes)} tensors of frozen parts changed, {name} by {changes[name]:.2g} of its size.",
+            sentence=f"{len(changes)} tensors of frozen parts changed, {name} by a relative {changes[name]:.2g}.",
             evidence={"tensors": len(changes), "largest change": changes[name]},
-            fix="Keep the frozen part in evaluation mode (mixfit's freeze does), so that its BatchNorm rests."
+            fix="Keep the frozen part in evaluation mode (mixfit's freeze does), so that its BatchNorm stays fixed."
             if buffers
             else "Give the optimizer only parameters that learn, and look for code that writes to the weights.",
         )
@@ -186,7 +188,7 @@ def frozen_part_changes(seen: Observed) -> list[Finding]:
 
 
 def shuffled_labels(seen: Observed) -> list[Finding]:
-    """The validation rows are never predicted better than by a constant."""
+    """No epoch is better than a constant on the validation rows."""
     pairs = [(e.valid_loss, e.constant_loss) for e in seen.epochs if e.valid_loss is not None and e.constant_loss]
     losses = [epoch.train_loss for epoch in seen.epochs if epoch.train_loss is not None]
     if not pairs or not losses or seen.steps < STEPS:
@@ -197,8 +199,8 @@ def shuffled_labels(seen: Observed) -> list[Finding]:
     evidence = {"best validation loss": best, "constant": constant, "last training loss": losses[-1]}
     if losses[-1] < MEMORISED * constant:
         sentence = (
-            f"The training loss fell to {losses[-1]:.3g}, but no epoch predicts the validation rows better than a "
-            f"constant does ({best:.3g} against {constant:.3g}): what is learned says nothing of other rows."
+            f"The training loss fell to {losses[-1]:.3g}, but no epoch beats a constant on the validation rows "
+            f"({best:.3g} against {constant:.3g}): the model does not generalise."
         )
     elif losses[-1] > UNMOVED * constant:
         sentence = (
@@ -212,7 +214,7 @@ def shuffled_labels(seen: Observed) -> list[Finding]:
 
 
 def over_fitting(seen: Observed) -> list[Finding]:
-    """The epoch since which the validation loss rises while the training loss falls."""
+    """The epoch from which the validation loss rises while the training loss falls."""
     told = [(e.train_loss, e.valid_loss) for e in seen.epochs if e.train_loss is not None and e.valid_loss is not None]
     if len(told) <= TAIL or not seen.learned:
         return []
@@ -227,7 +229,7 @@ def over_fitting(seen: Observed) -> list[Finding]:
     return [
         Finding(
             name=OVERFIT,
-            sentence=f"Over-fitting since epoch {best + 1}: from there on the training loss fell from {before:.3g} "
+            sentence=f"Overfitting since epoch {best + 1}: since then, the training loss fell from {before:.3g} "
             f"to {after:.3g}, and the validation loss rose from {lowest:.3g} to {now:.3g}.",
             evidence={"epoch": best + 1, "lowest": lowest, "at the end": now, "train then": before, "train now": after},
             fix="Stop there (EarlyStopping), or use more dropout, weight decay, augmentation, or a smaller network.",
@@ -236,21 +238,22 @@ def over_fitting(seen: Observed) -> list[Finding]:
 
 
 STRETCH = 1e3
-"""From the first to the last of neighbouring layers, gradients that change by so much in one direction make one end
-learn a thousand times as slowly as the other; initialisations keep it within a factor of about ten."""
+"""Factor by which gradients change monotonically over consecutive layers for a finding: one end then learns a thousand
+times as slowly as the other; good initialisations stay within a factor of about ten."""
 STRETCH_LAYERS = 4
-"""Fewer layers show no direction: the size of a single gradient also depends on the kind of layer."""
+"""Fewest layers of such a run: the size of a single gradient also depends on the kind of layer."""
 STEADY = 0.7
-"""No single pair of layers may account for more than this share of the change, as a logarithm: a jump has another
-cause, such as a bias before a BatchNorm, whose gradient is 0 but for rounding."""
+"""Largest share of the log change between two neighbouring layers: a jump has another cause, such as a bias before a
+BatchNorm, whose gradient is 0 up to rounding."""
 LARGEST_RATIO = 0.3
-"""A step that changes the weights by a third, on average, forgets what was there; a hundredth is fast."""
+"""Mean update-to-weight ratio above which weights move too fast; 0.01 is fast already."""
 SMALLEST_RATIO = 1e-5
-"""With so small steps 10,000 of them change a weight by a tenth of its size."""
+"""Update-to-weight ratio below which weights stand still: 10,000 such steps change a weight by 10 %."""
 GROWTH = 10.0
-"""Weights that become so many times as large within a training are on their way out."""
+"""Growth of the weights within a training that counts as diverging."""
 FAR = 20.0
-"""So far from what the finder suggests a rate is looked at; it is off by up to 13 for good rates of some optimizers."""
+"""Smallest factor between the rate and the finder's suggestion for a finding; it is up to 13 for good rates of some
+optimizers."""
 
 VANISHING, EXPLODING = "vanishing gradients", "exploding gradients"
 DIVERGING, STANDING = "weights move too fast", "weights stand still"
@@ -258,7 +261,7 @@ RATE = "learning rate far off"
 
 
 def stretches(seen: Observed) -> list[Finding]:
-    """The stretch of layers of each branch over which gradients change most, in either direction."""
+    """The run of layers of each branch over which gradients change most, in either direction."""
     found = []
     for branch in dict.fromkeys(layer.branch for layer in seen.layers):
         runs = []
@@ -274,7 +277,7 @@ def stretches(seen: Observed) -> list[Finding]:
         found.append(
             Finding(
                 name=VANISHING if vanishes else EXPLODING,
-                sentence=f"On the way back through the {len(run)} layers from {last.layer} to {first.layer} ({branch}) "
+                sentence=f"Backwards through the {len(run)} layers from {last.layer} to {first.layer} ({branch}), "
                 f"the gradients become {times:,.0f} times {'smaller' if vanishes else 'larger'}.",
                 evidence={"first": first.size, "last": last.size, "times": times, "layers": len(run)},
                 fix="Initialise with mixfit.nn.init_weights or mixfit.nn.lsuv, and add norms or shortcuts."
@@ -291,13 +294,13 @@ def _times(run: Sequence[LayerGradient]) -> float:
 
 
 def _steadily(run: Sequence[LayerGradient]) -> bool:
-    """Whether the change is that of a stretch, not of one place."""
+    """Whether the change is spread over the run, not a single jump."""
     jumps = [abs(math.log(b.size / a.size)) for a, b in pairwise(run)]
     return max(jumps) <= STEADY * sum(jumps)
 
 
 def _monotone(layers: Sequence[LayerGradient]) -> Iterator[list[LayerGradient]]:
-    """The longest runs of neighbours over which the size only rises, or only falls."""
+    """The longest monotone runs of neighbouring layers."""
     run: list[LayerGradient] = []
     rising: bool | None = None
     for a, b in pairwise(layers):
@@ -311,7 +314,7 @@ def _monotone(layers: Sequence[LayerGradient]) -> Iterator[list[LayerGradient]]:
 
 
 def motion(seen: Observed) -> list[Finding]:
-    """The branch whose weights run away most, and those whose weights do not move."""
+    """The branch whose weights diverge most, and branches whose weights do not move."""
     fast = [part for part in seen.parts if _broken(part) or _ratio(part) > LARGEST_RATIO or _growth(part) > GROWTH]
     slow = [part for part in seen.parts if 0 < _ratio(part) < SMALLEST_RATIO and not part.broken]
     found = [_standing(part) for part in slow]
@@ -347,21 +350,21 @@ def _standing(part: PartMotion) -> Finding:
 
 def _diverging(part: PartMotion) -> Finding:
     if part.broken:
-        sentence = f"The gradients of the {part.branch} were not finite in {part.broken} of the steps looked at."
+        sentence = f"The gradients of the {part.branch} were not finite in {part.broken} of the measured steps."
     elif _ratio(part) > LARGEST_RATIO:
         sentence = f"A step changes the weights of the {part.branch} by {_ratio(part):.0%} of their size on average."
     else:
-        sentence = f"The weights of the {part.branch} have become {_growth(part):,.0f} times as large."
+        sentence = f"The weights of the {part.branch} have grown by a factor of {_growth(part):,.0f}."
     return Finding(
         name=DIVERGING,
         sentence=sentence,
         evidence=_evidence(part),
-        fix="Lower the learning rate (of this part, with rates=), clip gradients, and check its first weights.",
+        fix="Lower the learning rate (of this part, with rates=), clip gradients, and check its initial weights.",
     )
 
 
 def learning_rate(seen: Observed) -> list[Finding]:
-    """A rate far from the found one, if the search in its few steps came further than the training, too."""
+    """A rate far from the suggested one, if the search also reached a lower loss than the training."""
     if seen.search is None or not seen.steps:
         return []
     rates = seen.search.suggestions
@@ -376,11 +379,11 @@ def learning_rate(seen: Observed) -> list[Finding]:
         rate, times, direction = slowest, slowest / high, "above"
     else:
         return []
-    reached = f"; the training ended at a loss of {losses[-1]:.3g}, the search came to {lowest:.3g}" if losses else ""
+    reached = f"; the training ended at a loss of {losses[-1]:.3g}, the search reached {lowest:.3g}" if losses else ""
     return [
         Finding(
             name=RATE,
-            sentence=f"The learning rate {rate:.1e} is {times:,.0f} times {direction} what the finder suggests "
+            sentence=f"The learning rate {rate:.1e} is {times:,.0f} times {direction} the finder's suggestion "
             f"({low:.1e} to {high:.1e}){reached}.",
             evidence={"rate": rate, "low": low, "high": high, "lowest search loss": lowest},
             fix=f"Train with a learning rate of about {high if direction == 'below' else low:.0e}.",
@@ -411,11 +414,11 @@ EXPLAINED_BY: Mapping[str, tuple[str, ...]] = {
     SHUFFLED: (RATE, DIVERGING, STANDING, VANISHING, EXPLODING),
     OVERFIT: (SHUFFLED,),
 }
-"""A finding that follows from another one is left out beside it: who mends the cause mends it, too."""
+"""Findings that are consequences of another one are left out."""
 
 
 def diagnose(seen: Observed) -> tuple[Finding, ...]:
-    """What is wrong, causes before what they lead to; nothing for a healthy training."""
+    """Problems, causes before consequences; empty for a healthy training."""
     found = [finding for rule in RULES for finding in rule(seen)]
     names = {finding.name for finding in found}
     return tuple(one for one in found if not names.intersection(EXPLAINED_BY.get(one.name, ())))

@@ -1,4 +1,4 @@
-"""Part 2: own modules and the mixed-input network made of them. Knows nothing of tables, files or training."""
+"""Part 2: modules, and the mixed-input network built from them. Independent of tables, files and training."""
 
 import lazy_loader
 

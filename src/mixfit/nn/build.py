@@ -1,4 +1,4 @@
-"""The network of a configuration, for data of a shape."""
+"""Build the network of a configuration, for data of a given shape."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,37 +24,37 @@ from mixfit.nn.numbers import (
 from mixfit.nn.tabular import TabM, TabularEncoder, TabularResNet, embedding_size
 
 _NUMBER_WIDTH, _ALL_NUMBERS_WIDTH = 16, 512
-"""Most places of an embedded number, and of all of them together."""
+"""Largest embedding width of a number, and of all numbers together."""
 _NARROWEST_NUMBER = 4
 _LARGE_TABLE = 2_000
-"""Training rows from which on the table's network is wider."""
+"""Number of training rows from which the table's network is wider."""
 _BACKBONE = "image.backbone."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """What the data decide about a model; together with ``ModelConfig`` it rebuilds the network."""
+    """The properties of a model that depend on the data; with ``ModelConfig`` they define the network."""
 
     numeric: Annotated[int, Within(0, 10**6)]
     cardinalities: tuple[Annotated[int, Within(1, 10**8)], ...]
     photos: bool
     outputs: Annotated[int, Within(1, 10**6)]
-    """1 for a number, else the number of classes."""
+    """1 for regression, else the number of classes."""
     image_size: Annotated[int, Within(1, 1024)] = 224
-    """Pixels a side of the photos."""
+    """Side length of the photos in pixels."""
     image_columns: Annotated[int, Within(0, 10**6)] = 1
     """Image columns of the table."""
     bins: tuple[tuple[float, ...], ...] = ()
-    """Edges of the bins of each number column, for numbers that are embedded piecewise-linearly; else ()."""
+    """Edges of the bins of each number column, for piecewise-linear embeddings; else ()."""
 
 
 def with_sizes(config: ModelConfig, *, rows: int, numeric: int) -> ModelConfig:
-    """The configuration with the sizes that it leaves open: wider hidden layers for more rows, and embeddings of
-    numbers that are narrower the more columns there are, so that all together stay about as wide.
+    """The configuration with default sizes filled in: wider hidden layers for more rows, and narrower embeddings for
+    more number columns, so that the total width stays about constant.
 
     Args:
-        rows: of training.
-        numeric: number columns as the network sees them.
+        rows: number of training rows.
+        numeric: number columns of the network's input.
     """
     hidden, width = config.tabular_hidden, config.number_width
     if hidden is None:
@@ -65,16 +65,16 @@ def with_sizes(config: ModelConfig, *, rows: int, numeric: int) -> ModelConfig:
 
 
 def is_frozen(config: ModelConfig) -> bool:
-    """Whether the backbone stays as it is: unless the configuration says, exactly if it has trained weights.
+    """Whether the backbone is frozen: by default, exactly if it is pretrained.
 
     Raises:
-        ConfigError: random weights are to be kept.
+        ConfigError: a backbone with random weights would be frozen.
     """
     trained = has_pretrained_weights(config.backbone) or config.backbone_weights is not None or config.allow_download
     if config.freeze_backbone and not trained:
         raise ConfigError(
-            f"The backbone {config.backbone} starts from random weights, so freezing it would keep it useless: "
-            "leave --freeze-backbone out."
+            f"The backbone {config.backbone} has random initial weights, so it must not be frozen: "
+            "leave out --freeze-backbone."
         )
     return trained if config.freeze_backbone is None else config.freeze_backbone
 
@@ -88,18 +88,18 @@ def make_model(
     image_encoder: PhotoEncoder | None = None,
     fusion: Callable[[int, int], Fusion] | None = None,
 ) -> MixedInputModel:
-    """Build the network of a configuration for data of a shape.
+    """Build the network of a configuration for data of a given shape.
 
-    Weights are random (PyTorch's global generator), the backbone's are pretrained where there are such. Sizes that the
-    configuration leaves open are those of a small table, see ``with_sizes``.
+    Weights are random (PyTorch's global generator), except for pretrained backbones. Sizes that the configuration
+    leaves open are those for a small table, see ``with_sizes``.
 
     Args:
-        pretrained: False leaves the backbone's random weights, for when saved ones are loaded anyway.
-        backbone: one that is there already, for photos.
-        image_encoder: one of your own, in place of the configuration's.
-        fusion: called with the widths of the table's and of the photos' encoding, in place of the configuration's.
+        pretrained: False leaves random weights in the backbone, if saved ones are loaded later.
+        backbone: an existing backbone to use.
+        image_encoder: a custom encoder, instead of the configuration's.
+        fusion: called with the widths of the encodings of table and photos, instead of the configuration's.
     Raises:
-        ConfigError: there are no photos for an image encoder or a fusion of your own.
+        ConfigError: a custom image encoder or fusion is given, but there are no photos.
     """
     config = with_sizes(config, rows=0, numeric=shape.numeric)
     tabular, members = _table_encoder(shape, config)
@@ -130,15 +130,15 @@ def make_model(
 def make_saved_model(
     shape: ModelShape, config: ModelConfig, tensors: Mapping[str, Tensor], backbone: nn.Module | None = None
 ) -> MixedInputModel:
-    """The network of a configuration, with weights that were saved.
+    """Build the network of a configuration with saved weights.
 
-    Memory is only taken when the sizes of the configuration are those of the tensors.
+    Memory is only allocated if the sizes of the configuration match the tensors.
 
     Args:
-        tensors: finite; without those of the backbone where it is shared.
-        backbone: the shared one.
+        tensors: finite; without those of a shared backbone.
+        backbone: the shared backbone.
     Raises:
-        DataError: the tensors are not those of such a network.
+        DataError: the tensors do not match the network.
     """
     around = {name: tensor for name, tensor in tensors.items() if not name.startswith(_BACKBONE)}
     inside = {name.removeprefix(_BACKBONE): t for name, t in tensors.items() if name.startswith(_BACKBONE)}
@@ -146,10 +146,10 @@ def make_saved_model(
         ready = None
         if shape.photos and backbone is not None:
             ready = _as_backbone(backbone, tensors)
-            config = replace(config, train_blocks=0)  # what is shared stays as it is
+            config = replace(config, train_blocks=0)  # a shared backbone is not trained
         elif shape.photos:
             ready = make_saved_backbone(config, shape.image_size, inside)
-        with torch.device("meta"):  # sizes without numbers
+        with torch.device("meta"):  # shapes without memory
             sketch = make_model(shape, config, pretrained=False, backbone=ready)
         wanted = {name: tensor for name, tensor in sketch.state_dict().items() if not name.startswith(_BACKBONE)}
         check_state(around, wanted)
@@ -161,11 +161,11 @@ def make_saved_model(
 
 
 def make_saved_backbone(config: ModelConfig, image_size: int, tensors: Mapping[str, Tensor]) -> Backbone:
-    """The backbone of a configuration, with weights that were saved.
+    """Build the backbone of a configuration with saved weights.
 
     Raises:
-        ConfigError: there is no such backbone.
-        DataError: the tensors are not its own.
+        ConfigError: the backbone is unknown.
+        DataError: the tensors do not match it.
     """
     with torch.device("meta"):
         sketch = make_backbone(config.backbone, pretrained=False, num_features=1).module
@@ -176,30 +176,30 @@ def make_saved_backbone(config: ModelConfig, image_size: int, tensors: Mapping[s
 
 
 def check_state(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Whether tensors are those of a network: names, shapes, kinds, and that their numbers are finite.
+    """Check that tensors match a network in names, shapes and types, and are finite.
 
     Raises:
-        DataError: they are not.
+        DataError: they do not.
     """
     missing, extra = [name for name in wanted if name not in tensors], [name for name in tensors if name not in wanted]
     if missing or extra:
         first = shown([*missing, *extra][0])
         raise DataError(
-            f"{len(missing)} tensors of a network are missing and {len(extra)} too many, the first: {first}"
+            f"{len(missing)} tensors of a network are missing and {len(extra)} are unexpected, the first: {first}"
         )
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape or tensor.dtype != wanted[name].dtype:
             found, expected = (f"{tuple(one.shape)} {one.dtype}" for one in (tensor, wanted[name]))
-            raise DataError(f"the tensor {shown(name)} is {found} in place of {expected}")
+            raise DataError(f"the tensor {shown(name)} is {found} instead of {expected}")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise DataError(f"the tensor {shown(name)} is not finite")
 
 
 def _as_backbone(module: nn.Module, tensors: Mapping[str, Tensor]) -> Backbone:
-    """A shared backbone as part of a network with these tensors, which know how wide its features are."""
+    """A shared backbone as part of a network with these tensors, which determine the width of its features."""
     scale = tensors.get("image.project.0.weight")
     if scale is None or scale.ndim != 1:
-        raise DataError("the width of the features of the photos is not known")
+        raise DataError("the width of the photo features is unknown")
     cfg = getattr(module, "default_cfg", {"mean": (0.5,) * 3, "std": (0.25,) * 3})
     return Backbone(module, len(scale), cfg["mean"], cfg["std"])
 
@@ -261,8 +261,8 @@ def _numbers(shape: ModelShape, config: ModelConfig) -> NumericEmbedding | None:
         case "piecewise":
             if len(shape.bins) != shape.numeric:
                 raise ConfigError(
-                    f"There are bins for {len(shape.bins)} of {shape.numeric} number columns: build_model computes "
-                    "them from the training rows, compute_bins does it alone; or choose other numbers than piecewise."
+                    f"There are bins for {len(shape.bins)} of {shape.numeric} number columns: use build_model or "
+                    "compute_bins, to compute them from the training rows, or another embedding of numbers."
                 )
             return PiecewiseLinearEmbedding(
                 [torch.tensor(edges, dtype=torch.float64, device="cpu") for edges in shape.bins], width
@@ -282,7 +282,7 @@ def _image_encoder(shape: ModelShape, config: ModelConfig, backbone: Backbone, *
         frozen=is_frozen(config),
         columns=shape.image_columns,
         query_dim=query_dim if config.fusion == "attention" else 0,
-        # A run settles "auto" before its model is built; these are right everywhere.
+        # A run replaces "auto" before its model is built; these defaults work everywhere.
         memory_format="channels_last" if config.memory_format == "auto" else config.memory_format,
         precision="float32" if config.precision == "auto" else config.precision,
     )

@@ -1,4 +1,4 @@
-"""Export: a model as one program of tensors, which PyTorch saves, loads and runs where mixfit is not installed."""
+"""Export a model as a PyTorch program that runs without mixfit."""
 
 import copy
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ _PHOTO_FIELDS = ("images", "features", "image_mask", "image_column")
 def export_model(model: MixedInputModel, xb: MixedInputs) -> torch.export.ExportedProgram:
     """Trace a model in evaluation mode into a program for batches of any number of rows and photos.
 
-    The program takes by keyword the tensors that ``xb`` has: ``numeric``, ``categorical`` and, for photos, ``images``
-    or ``features``, ``image_mask`` and ``image_column``. It gives what the model gives in evaluation mode.
-    Every photo goes through the backbone, masked ones too; a batch without any may have no place for photos, but a
-    transformer of timm wants at least one, masked.
+    The program takes the tensors of ``xb`` by keyword: ``numeric``, ``categorical`` and, for photos, ``images``
+    or ``features``, ``image_mask`` and ``image_column``. It returns the model's output in evaluation mode.
+    Every photo goes through the backbone, masked ones too; a batch without photos may have no photo slots, but a
+    transformer of timm needs at least one, masked.
 
     >>> program = export_model(model, xb)                                  # doctest: +SKIP
     >>> torch.export.save(program, "model.pt2")                            # doctest: +SKIP
@@ -28,22 +28,22 @@ def export_model(model: MixedInputModel, xb: MixedInputs) -> torch.export.Export
     >>> run(numeric=xb.numeric, categorical=xb.categorical)                # doctest: +SKIP
 
     Args:
-        model: on any device; left as it is, and the program has weights of its own.
-        xb: a batch of at least one row, on the model's device. It fixes which fields there are, the type and the size
-            of pixels, and whether they are normalised already.
+        model: on any device; not changed, as the program copies the weights.
+        xb: a batch of at least one row, on the model's device. It fixes the fields, the type and the size of pixels,
+            and whether they are already normalised.
     Raises:
         ConfigError: the batch is mixed or has no rows.
     """
     if xb.mix is not None:
-        raise ConfigError("A mixed batch cannot be exported: hand over one without MixUp or CutMix.")
+        raise ConfigError("A mixed batch cannot be exported: pass one without MixUp or CutMix.")
     if not len(xb.numeric):
-        raise ConfigError("A batch without rows cannot be exported: hand over at least one row.")
+        raise ConfigError("A batch without rows cannot be exported: pass at least one row.")
     names = [name for name in _PHOTO_FIELDS if getattr(xb, name) is not None]
-    # Tracing takes a size of 1 for a constant, so there are two rows and two photos of each at least.
+    # Tracing treats a size of 1 as a constant, so use at least two rows and two photos.
     tensors = {name: _two(getattr(xb, name), photos=name in names) for name in ("numeric", "categorical", *names)}
     rows, photos = torch.export.Dim("rows"), torch.export.Dim("photos")
     sizes = {name: {0: rows, 1: photos} if name in names else {0: rows} for name in tensors}
-    # torch.export.save warns of every weight in channels_last; convolutions take these for pixels in that order, too.
+    # torch.export.save warns about every weight in channels_last; contiguous weights work with such pixels, too.
     own = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     program = _Program(own, normalized=xb.normalized).eval()
     with torch.no_grad():
@@ -94,7 +94,7 @@ class _Program(nn.Module):
 
 
 def _two(tensor: Tensor, *, photos: bool) -> Tensor:
-    """At least two rows, by repetition, and two photos of each, by zeros, which a mask takes for no photo."""
+    """At least two rows, by repetition, and two photos of each, by masked zeros."""
     if photos and tensor.shape[1] < 2:
         tensor = F.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, 2 - tensor.shape[1]))
     return tensor if len(tensor) > 1 else torch.cat([tensor, tensor])

@@ -1,4 +1,4 @@
-"""Freezing: which parts of a model learn, and in which order they are set free."""
+"""Freezing and gradual unfreezing of parts of a model."""
 
 from collections.abc import Sequence
 
@@ -13,27 +13,27 @@ NORMS = (
     nn.modules.batchnorm._BatchNorm,
     nn.modules.instancenorm._InstanceNorm,
 )
-"""Layers that scale what others give."""
+"""Normalisation layers."""
 
 
 def freeze(*modules: nn.Module) -> None:
-    """Make modules stay as they are: their parameters get no gradient, and they are in evaluation mode.
+    """Freeze modules: their parameters get no gradient, and they are in evaluation mode.
 
-    Evaluation mode keeps the statistics of BatchNorm still; ``keep_frozen_still`` holds it through ``train()``."""
+    Evaluation mode fixes the statistics of BatchNorm; ``keep_frozen_still`` restores it after ``train()``."""
     for module in modules:
         module.requires_grad_(requires_grad=False)
         module.eval()
 
 
 def unfreeze(*modules: nn.Module) -> None:
-    """Let modules learn, and put them into training mode."""
+    """Unfreeze modules, and put them into training mode."""
     for module in modules:
         module.requires_grad_(requires_grad=True)
         module.train()
 
 
 def is_frozen_module(module: nn.Module) -> bool:
-    """Whether there are parameters in it and none of them learns."""
+    """Whether the module has parameters, all of them frozen."""
     parameters = list(module.parameters())
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
@@ -48,17 +48,17 @@ def keep_frozen_still(model: nn.Module) -> None:
 
 
 def has_only_norms(module: nn.Module) -> bool:
-    """Whether all parameters of a module are those of norm layers."""
+    """Whether all parameters of a module belong to norm layers."""
     layers = [layer for layer in module.modules() if any(True for _ in layer.parameters(recurse=False))]
     return bool(layers) and all(isinstance(layer, NORMS) for layer in layers)
 
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:
-    """The parts of a backbone that are set free one after the other, from the pixels to the features.
+    """The blocks of a backbone for gradual unfreezing, from the pixels to the features.
 
-    A stage counts as one part: children with parameters, and where a child is a sequence its members. A norm belongs
-    to the part before it, as it has next to nothing to learn alone; parameters of the backbone itself, such as the
-    places of a transformer, belong to the first part."""
+    Blocks are children with parameters, or the members of a child that is a sequence. A norm belongs to the block
+    before it; parameters of the backbone itself, such as the position embeddings of a transformer, belong to the
+    first block."""
     found: list[list[nn.Module]] = []
     for child in backbone.children():
         members = list(child.children()) if isinstance(child, nn.Sequential) else [child]
@@ -77,19 +77,19 @@ def blocks(backbone: nn.Module) -> list[nn.Module]:
 
 
 def unfreeze_last(backbone: nn.Module, count: int) -> None:
-    """Freeze a backbone but for its last ``count`` blocks.
+    """Freeze a backbone except for its last ``count`` blocks.
 
     Raises:
-        ConfigError: it has not that many."""
+        ConfigError: it has fewer blocks."""
     parts = blocks(backbone)
     if not 0 <= count <= len(parts):
-        raise ConfigError(f"The backbone has {len(parts)} blocks, so 0 to {len(parts)} can learn, not {count}.")
+        raise ConfigError(f"The backbone has {len(parts)} blocks, so 0 to {len(parts)} can be trained, not {count}.")
     freeze(backbone)
     unfreeze(*parts[len(parts) - count :])
 
 
 def gradual(parts: Sequence[nn.Module], unfrozen: int) -> None:
-    """Gradual unfreezing (Howard and Ruder 2018, arXiv:1801.06146): only the last ``unfrozen`` of ``parts`` learn."""
+    """Gradual unfreezing (Howard and Ruder 2018, arXiv:1801.06146): train only the last ``unfrozen`` parts."""
     split = max(0, len(parts) - unfrozen)
     freeze(*parts[:split])
     unfreeze(*parts[split:])

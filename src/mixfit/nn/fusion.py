@@ -23,7 +23,7 @@ class Fusion(Protocol):
 
 
 class ConcatFusion(nn.Module):
-    """Both encodings side by side through one MLP block, with a linear path beside it."""
+    """Concatenation of both encodings through an MLP block, with a parallel linear path."""
 
     def __init__(self, tabular_dim: int, image_dim: int, *, out_dim: int, dropout: float) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class ConcatFusion(nn.Module):
 
 
 class GatedFusion(nn.Module):
-    """A gate between 0 and 1 for each number of the result: how much of it comes from the photos.
+    """A gate in [0, 1] for each output: the weight of the photos.
 
     Arevalo et al. 2017, arXiv:1702.01992."""
 
@@ -61,9 +61,9 @@ class GatedFusion(nn.Module):
 
 
 class FiLMFusion(nn.Module):
-    """The table scales and shifts what was seen in the photos.
+    """The table scales and shifts the encoding of the photos.
 
-    Perez et al. 2017 (FiLM), arXiv:1709.07871; for medical pictures with a table DAFT, arXiv:2107.05990. The scale
+    Perez et al. 2017 (FiLM), arXiv:1709.07871; for medical images with a table DAFT, arXiv:2107.05990. The scale
     starts at 1 and the shift at 0, so that the table's influence is learned."""
 
     def __init__(self, tabular_dim: int, image_dim: int, *, out_dim: int, dropout: float) -> None:
@@ -77,13 +77,13 @@ class FiLMFusion(nn.Module):
     def forward(
         self, tabular: Float[Tensor, "batch *members d_table"], image: Float[Tensor, "batch d_image"]
     ) -> Float[Tensor, "batch *members d"]:
-        """The changed encoding of the photos beside that of the table."""
+        """Concatenate the modulated encoding of the photos with that of the table."""
         scale, shift = self.scale_and_shift(tabular).chunk(2, dim=-1)
         return self.join(tabular, (1 + scale) * for_members(image, tabular) + shift)
 
 
 class LateFusion(nn.Module):
-    """Nothing is shared but the mean: under a linear head this is the average of a head for each modality."""
+    """Late fusion: with a linear head, the average of one head per modality."""
 
     def __init__(self, tabular_dim: int, image_dim: int, *, out_dim: int) -> None:
         super().__init__()
@@ -99,12 +99,12 @@ class LateFusion(nn.Module):
 
 
 def for_members(image: Tensor, tabular: Tensor) -> Tensor:
-    """The photos' encoding once for every member of the table's; as it is where it has members already."""
+    """Repeat the photos' encoding for every member of the table's, unless it has members already."""
     return image if image.ndim == tabular.ndim else image[:, None].expand(-1, tabular.shape[1], -1)
 
 
 def make_fusion(name: FusionName, tabular_dim: int, image_dim: int, *, out_dim: int, dropout: float) -> Fusion:
-    """The fusion of a name. "attention" differs in the pooling of the photos, not in how the vectors are joined."""
+    """Make a fusion by name. "attention" differs in the pooling of the photos, not in the fusion of the vectors."""
     match name:
         case "concat" | "attention":
             return ConcatFusion(tabular_dim, image_dim, out_dim=out_dim, dropout=dropout)

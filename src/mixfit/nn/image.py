@@ -12,16 +12,16 @@ from mixfit.nn.tabular import Mix, blend
 
 
 class AttentionPool(nn.Module):
-    """A weighted mean over the photos of a row that are there; a learned vector for a row without any.
+    """Attention pooling: a weighted mean over the photos of a row; a learned vector for a row without photos.
 
     The weights are a softmax over the photos (Ilse et al. 2018, arXiv:1802.04712). They start equal, so that training
-    starts from the plain mean. With ``query_dim`` the table asks: the weights then depend on the table's encoding, too,
-    which is cross-attention with one query and ``heads`` heads (Vaswani et al. 2017, arXiv:1706.03762).
+    starts from the plain mean. With ``query_dim``, the weights also depend on the table's encoding: cross-attention
+    with one query and ``heads`` heads (Vaswani et al. 2017, arXiv:1706.03762).
 
     Args:
         d: width of a photo's vector, divisible by ``heads``.
         query_dim: width of the query, 0 for none.
-        heads: parts of the vector that are weighted apart.
+        heads: parts of the vector with separate weights.
     """
 
     def __init__(self, d: int, *, query_dim: int = 0, heads: int = 4) -> None:
@@ -42,11 +42,11 @@ class AttentionPool(nn.Module):
         mask: Bool[Tensor, "batch photos"],
         query: Float[Tensor, "batch q"] | None = None,
     ) -> Float[Tensor, "batch d"]:
-        """What stands in masked places, NaN included, has no influence."""
+        """Pool; masked values, NaN included, have no influence."""
         x = x.masked_fill(~mask[:, :, None], 0)
         scores = self._scores(x, query).masked_fill(~mask[:, :, None], -torch.inf)
         any_photo = mask.any(1)
-        # A row without photos would be a softmax over nothing, NaN; its scores are set to 0 and its result is replaced.
+        # A softmax over no photos would be NaN: the scores are set to 0 and the result is replaced.
         weights = scores.masked_fill(~any_photo[:, None, None], 0).softmax(1)
         parts = x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads)
         pooled = (weights[..., None] * parts).sum(1).flatten(1)
@@ -68,19 +68,19 @@ _FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channe
 
 
 class ImageEncoder(nn.Module):
-    """One backbone for all photos of a row, then a projection, a tag of the column, and attention over the photos.
+    """A backbone for each photo, then a projection, a column embedding, and attention pooling over the photos.
 
     Args:
         backbone: float photos ``(n, 3, h, w)`` -> ``(n, num_features)``.
         num_features: width of the backbone's result.
-        mean, std: per channel, of pixels in [0, 1], as the backbone was trained with.
+        mean, std: per channel, of pixels in [0, 1], as in the backbone's training.
         out_dim: width of the result.
         dropout: of the projected features of each photo.
-        frozen: the backbone does not learn, and its BatchNorm statistics stay still.
-        columns: image columns of the table; the photos of each get a learned tag.
-        query_dim: width of the table's encoding that asks the photos (cross-attention); 0 for none.
-        memory_format: order of the backbone's numbers in memory, a matter of speed only.
-        precision: of the backbone's arithmetic; its result is float32 again.
+        frozen: the backbone is not trained, and its BatchNorm statistics are fixed.
+        columns: number of image columns; each has a learned embedding.
+        query_dim: width of the table's encoding as query for cross-attention; 0 for none.
+        memory_format: memory format of the backbone, which affects only speed.
+        precision: number type of the backbone; its result is converted to float32.
     """
 
     pixel_mean: Tensor
@@ -111,7 +111,7 @@ class ImageEncoder(nn.Module):
         self.project = nn.Sequential(
             nn.LayerNorm(num_features), nn.Dropout(dropout), nn.Linear(num_features, out_dim), nn.SiLU()
         )
-        # Tags start at 0: at first the photos of all columns are alike.
+        # Column embeddings start at 0, so at first all columns are treated alike.
         self.column_tag = nn.Parameter(torch.zeros(columns, out_dim)) if columns > 1 else None
         self.pool = AttentionPool(out_dim, query_dim=query_dim)
         if frozen:
@@ -120,7 +120,7 @@ class ImageEncoder(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """Whether no part of the backbone learns, so that a photo always has the same features."""
+        """Whether the whole backbone is frozen, so that a photo always has the same features."""
         return is_frozen_module(self.backbone)
 
     @property
@@ -129,11 +129,11 @@ class ImageEncoder(nn.Module):
         return (self.project[2],)
 
     def no_weight_decay(self) -> set[str]:
-        """The tags, which are embeddings of the columns, for ``parameter_groups``."""
+        """The column embeddings, for ``parameter_groups``."""
         return {"column_tag"}
 
     def train(self, mode: bool = True) -> "ImageEncoder":  # noqa: FBT001, FBT002 - PyTorch's signature
-        """What is frozen always stays in evaluation mode."""
+        """Set the mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         keep_frozen_still(self.backbone)
         return self
@@ -141,14 +141,14 @@ class ImageEncoder(nn.Module):
     def encode(
         self, images: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"], *, normalized: bool = False
     ) -> Float[Tensor, "n {self.num_features}"]:
-        """Features of single photos: uint8 in 0..255 or float in [0, 1]; ``normalized`` ones are taken as they are.
+        """Features of single photos: uint8 in 0..255 or float in [0, 1]; ``normalized`` ones are not normalised again.
 
-        A frozen backbone keeps no graph, unless the photos themselves ask for gradients."""
+        A frozen backbone builds no graph, unless the photos require gradients."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
         pixels = images if normalized else (images - self.pixel_mean) / self.pixel_std
         if not torch.compiler.is_exporting() and len(pixels) == 1 and self.training and not self.frozen:
-            # BatchNorm cannot take the variance of one value, which is what a single small photo comes down to.
+            # BatchNorm cannot compute the variance of a single value, which a single small photo may be reduced to.
             return self._backbone_features(pixels.repeat(2, 1, 1, 1))[:1]
         return self._backbone_features(pixels)
 
@@ -171,39 +171,39 @@ class ImageEncoder(nn.Module):
         query: Float[Tensor, "batch q"] | None = None,
         normalized: bool = False,
     ) -> Float[Tensor, "batch out"]:
-        """Encode each row by itself, from pixels or from features of this encoder's frozen backbone.
+        """Encode each row independently, from pixels or from features of this encoder's frozen backbone.
 
-        In a mixed batch what the row's own places pool to is blended with what the partner's places pool to: the same
-        places, whose photos are blended already, or others.
+        In a mixed batch, the pooled vector of the row's photo slots is blended with that of the partner's slots: the
+        same slots, whose photos are blended already, or others.
 
         Args:
-            mask: where there is a photo.
+            mask: True where there is a photo.
             mix: the partners of a mixed batch.
-            column: which image column each photo comes from; None for the first.
+            column: image column of each photo; None for the first.
             query: the table's encoding, for cross-attention.
-            normalized: the pixels are at the backbone's scale already.
+            normalized: whether the pixels are already normalised.
         """
         others = None if mix is None else mix.image_mask
         present = mask if others is None else mask | others
         if features is None:
             features = self._features(images, present, normalized=normalized)
-        else:  # 0 times NaN is NaN in the gradients, so it must not get as far as the pooling
+        else:  # 0 * NaN is NaN in the gradients, so NaN must be removed before the pooling
             features = features.masked_fill(~present[:, :, None], 0)
         x = self.project(features)
         if self.column_tag is not None:
-            # Not by index: the gradient of that is added up in the order in which threads come to it.
+            # Not by indexing, whose gradient is summed in a nondeterministic order of threads.
             x = x + (self.column_tag[0] if column is None else F.embedding(column, self.column_tag))
         pooled = self.pool(x, mask, query)
         return pooled if mix is None or others is None else blend(pooled, self.pool(x, others, query), mix.share)
 
     def _features(self, images: Tensor | None, present: Tensor, *, normalized: bool) -> Tensor:
-        """Features of the photos that are there, 0 elsewhere."""
+        """Features of the present photos, 0 elsewhere."""
         features = torch.zeros(*present.shape, self.num_features, device=present.device)
         if images is None:
             return features
-        if torch.compiler.is_exporting():  # an exported program cannot choose photos by what the mask holds
+        if torch.compiler.is_exporting():  # an exported program cannot select photos by the mask's values
             encoded = self.encode(images.flatten(0, 1), normalized=normalized)
-            # The width is said, not inferred: dividing by rows times photos would bind the program to their numbers.
+            # The width is explicit: inferring it would fix the numbers of rows and photos in the program.
             encoded = encoded.reshape(*images.shape[:2], self.num_features)
             return encoded.masked_fill(~present[:, :, None], 0)
         if present.any():

@@ -1,7 +1,7 @@
-"""Initialisation: weights by the activation that follows, and by the variance that one real batch shows.
+"""Initialisation of weights by the following activation, and by the variance on a real batch.
 
-Variance is the whole matter: a layer that doubles it makes a deep network explode, one that halves it makes the network
-deaf. ``init_weights`` gets it right for random inputs, ``lsuv`` for the inputs that are really there."""
+Layers should preserve the variance: if each doubles or halves it, the signal explodes or vanishes in a deep network.
+``init_weights`` achieves this for random inputs, ``lsuv`` for the actual inputs."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -29,13 +29,13 @@ _PASSED_OVER = (
 
 @torch.no_grad()
 def init_weights(module: nn.Module) -> None:
-    """Draw all weights of linear layers and convolutions anew, and set their biases to 0.
+    """Reinitialise all weights of linear layers and convolutions, and set their biases to 0.
 
-    A layer that feeds a ReLU is drawn after He et al. 2015 (arXiv:1502.01852), one that feeds SiLU or GELU so that its
-    second moment is kept, any other after Glorot and Bengio 2010. What follows a layer is told from its
-    ``nn.Sequential``, with norms and dropout between passed over. Deep stacks of SiLU or GELU need norms all the same:
-    unlike ReLU, these let no scale stand still. Weights that are 0 throughout are kept: these are ends of residual
-    branches. So is what is frozen: it could never learn from a new start."""
+    Layers before a ReLU use the initialisation of He et al. 2015 (arXiv:1502.01852), before SiLU or GELU one that
+    preserves the second moment, others that of Glorot and Bengio 2010. The following activation is found in the
+    layer's ``nn.Sequential``, skipping norms and dropout. Deep stacks of SiLU or GELU still need norms, as these,
+    unlike ReLU, have no fixed scale. All-zero weights are kept, as they end
+    residual branches, and so are frozen weights."""
     gains = dict(_gains(module))
     for layer in module.modules():
         if not isinstance(layer, nn.Linear | nn.Conv2d) or not layer.weight.requires_grad:
@@ -48,7 +48,7 @@ def init_weights(module: nn.Module) -> None:
         if layer in gains:
             layer.weight.normal_(std=gains[layer] / math.sqrt(fan_in))
         else:
-            # PyTorch's own function counts the places of all groups, though a place reaches those of its group alone.
+            # PyTorch's function counts the channels of all groups, though connections are within a group.
             groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
             fan_out = layer.weight[:, 0].numel() // groups
             layer.weight.normal_(std=math.sqrt(2 / (fan_in + fan_out)))
@@ -73,20 +73,20 @@ def _gains(module: nn.Module) -> Iterator[tuple[nn.Module, float]]:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A place in a model whose output is to have unit variance."""
+    """A point in a model whose output should have unit variance."""
 
     name: str
     module: nn.Module
-    """Its output is measured."""
+    """The module whose output is measured."""
     layers: tuple[nn.Module, ...]
-    """Layers with ``weight`` and maybe ``bias`` whose output it is, or the sum of their outputs: these are scaled."""
+    """Layers to scale, with ``weight`` and maybe ``bias``, whose output or sum of outputs it is."""
     centre: bool = False
-    """Whether the mean is made 0, too, by the bias of the first layer."""
+    """Whether to set the mean to 0, too, by the bias of the first layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """Mean and standard deviation of what one stage gives for the batch, before and after."""
+    """Mean and standard deviation of a stage's output on the batch, before and after."""
 
     name: str
     mean_before: float
@@ -99,21 +99,21 @@ class Scaled:
 def lsuv(
     model: nn.Module, run: Callable[[], object], stages: Sequence[Stage], *, tolerance: float = 0.02, attempts: int = 10
 ) -> list[Scaled]:
-    """Scale layers until each stage gives unit variance for one real batch.
+    """Scale layers until each stage has unit variance on one real batch.
 
     Layer-sequential unit variance (Mishkin and Matas 2015, arXiv:1511.06422). A model with several inputs needs it at
-    the end of every branch: the branch with the larger numbers would otherwise drown the others at the fusion.
+    the end of every branch, as a branch with larger values would dominate the fusion.
 
     Args:
-        model: put into evaluation mode while it is measured, so that dropout adds no noise; its modes are restored.
+        model: in evaluation mode during the measurement, so that dropout adds no noise; its modes are restored.
         run: calls the model on the batch.
-        stages: from the first to the last of the model.
-        tolerance: of the standard deviation, and of the mean where it is made 0.
-        attempts: measurements of each stage at most; more than one is needed where an activation follows.
+        stages: in the order of the model.
+        tolerance: of the standard deviation, and of the mean if it is set to 0.
+        attempts: largest number of measurements per stage; more than one is needed if an activation follows.
     Returns:
         One line for each stage.
     Raises:
-        ConfigError: a stage was not reached, or it gives no finite numbers.
+        ConfigError: a stage was not reached, or its output is not finite.
     """
     with evaluating(model):
         return [_scale(run, stage, tolerance, attempts) for stage in stages]
@@ -124,7 +124,7 @@ def _scale(run: Callable[[], object], stage: Stage, tolerance: float, attempts: 
     for _ in range(attempts):
         if abs(std - 1) < tolerance and (not stage.centre or abs(mean) < tolerance):
             break
-        if std < 1e-8:  # the same for every row: there is nothing to scale
+        if std < 1e-8:  # constant: there is nothing to scale
             break
         _shift_and_scale(stage, mean if stage.centre else 0.0, std)
         mean, std = _measure(run, stage)
@@ -148,7 +148,7 @@ def _measure(run: Callable[[], object], stage: Stage) -> tuple[float, float]:
     values = torch.cat([output.flatten() for output in seen]).double()
     mean, std = float(values.mean()), float(values.std()) if len(values) > 1 else 0.0
     if not (math.isfinite(mean) and math.isfinite(std)):
-        raise ConfigError(f"The part {stage.name} gives {mean} +- {std} for this batch: its inputs are not finite.")
+        raise ConfigError(f"The output of {stage.name} is {mean} +- {std} for this batch: its inputs are not finite.")
     return mean, std
 
 
@@ -156,16 +156,16 @@ def _measure(run: Callable[[], object], stage: Stage) -> tuple[float, float]:
 def start_at_target(
     head: nn.Linear | MemberLinear, *, mean: float | None = None, class_share: Sequence[float] | None = None
 ) -> None:
-    """Set the bias of the last layer so that the first prediction is the best constant one.
+    """Set the bias of the last layer so that the initial prediction is the best constant.
 
     Args:
         head: the last layer; every member of an ensemble gets the same bias.
-        mean: of the scaled target, for a number.
-        class_share: share of the training rows in each class, for classes; the bias becomes its logarithm.
+        mean: of the scaled target, for regression.
+        class_share: class frequencies of the training rows, for classes; the bias is their logarithm.
     Raises:
-        ConfigError: neither is given or both are, or there are not as many classes as outputs."""
+        ConfigError: neither or both are given, or the number of classes is not the number of outputs."""
     if (mean is None) == (class_share is None):
-        raise ConfigError("Give the mean of the target or the share of each class, one of the two.")
+        raise ConfigError("Give either mean or class_share.")
     if mean is not None:
         head.bias.fill_(mean)
     if class_share is None:

@@ -31,7 +31,7 @@ class MixedInputs(Protocol):
 
 
 class RowsOfInputs(MixedInputs, Protocol):
-    """Inputs of which some rows can be taken."""
+    """Inputs with row indexing."""
 
     def __getitem__(self, rows: Tensor) -> "RowsOfInputs": ...
 
@@ -53,11 +53,11 @@ class TableEncoder(Protocol):
 class PhotoEncoder(Protocol):
     """What a model needs of an image encoder, an ``nn.Module``; ``ImageEncoder`` is one, around any backbone.
 
-    Called with the photos of a batch: ``images``, uint8 or float ``(batch, photos, 3, height, width)``, or None where
-    there are none; ``features`` ``(batch, photos, d)`` or None, for encoders whose features are computed once; ``mask``
-    bool ``(batch, photos)``, False where there is no photo; ``mix``, the partners of a mixed batch or None; ``column``
-    int64 ``(batch, photos)``, the image column of each photo; ``query`` ``(batch, d_table)``, the encoding of the
-    table; and whether the pixels are ``normalized`` already. Gives ``(batch, out_dim)``, also for rows without photos.
+    Called with the photos of a batch: ``images``, uint8 or float ``(batch, photos, 3, height, width)``, or None;
+    ``features`` ``(batch, photos, d)`` or None, for encoders whose features are computed once; ``mask`` bool
+    ``(batch, photos)``, False for missing photos; ``mix``, the partners of a mixed batch or None; ``column`` int64
+    ``(batch, photos)``, the image column of each photo; ``query`` ``(batch, d_table)``, the encoding of the table; and
+    whether the pixels are already ``normalized``. Returns ``(batch, out_dim)``, also for rows without photos.
     """
 
     out_dim: int
@@ -78,25 +78,25 @@ class PhotoEncoder(Protocol):
 class MixedInputModel(nn.Module):
     """Table encoder and image encoder, joined by a fusion, and a linear head.
 
-    The table encoder may be an ensemble that gives a vector for each of its members. In training every member then has
-    a prediction of its own, to be judged on its own; in evaluation mode the model gives their mean (of probabilities
-    for classes, see ``mean``).
+    The table encoder may be an ensemble that returns a vector for each member. In training, every member then has its
+    own prediction and loss; in evaluation mode, the model returns their mean (of probabilities for classes, see
+    ``mean``).
 
     Args:
         tabular: ``(batch, numeric), (batch, categorical) -> (batch, d_table)``, or ``(batch, members, d_table)``.
         image: an ``ImageEncoder``, or any module that ``PhotoEncoder`` describes: photos of a row ->
             ``(batch, d_image)``; None for a table without photos.
         fusion: ``(batch, d_table), (batch, d_image) -> (batch, d)``; None exactly when ``image`` is None.
-        outputs: 1 for a number, else the number of classes, or what else the loss needs.
-        members: of the ensemble; 1 for none.
-        auxiliary: in training the table alone and the photos alone predict, too, through heads of their own, and are
-            judged like the whole, so that neither starves beside the other.
-        modality_dropout: share of the rows that lose all their photos, in training, in [0, 1).
-        mean: of the members' several outputs: of the probabilities of classes, or of the outputs themselves, for losses
-            such as ``Quantiles`` and ``ordinal``, whose outputs are no logits of classes.
+        outputs: 1 for regression, else the number of classes, or as the loss requires.
+        members: ensemble members; 1 for none.
+        auxiliary: in training, add heads that predict from the table alone and from the photos alone, with the same
+            loss, so that neither modality is neglected.
+        modality_dropout: probability that a row loses all its photos in training, in [0, 1).
+        mean: average class probabilities over members, or the outputs themselves, for losses such as ``Quantiles`` and
+            ``ordinal``, whose outputs are not class logits.
     Raises:
-        ConfigError: only one of image encoder and fusion is given, or rows shall lose photos before an image encoder
-            that is no ``ImageEncoder``.
+        ConfigError: only one of image encoder and fusion is given, or ``modality_dropout`` is used with an image
+            encoder that is not an ``ImageEncoder``.
     """
 
     def __init__(
@@ -113,10 +113,10 @@ class MixedInputModel(nn.Module):
     ) -> None:
         super().__init__()
         if (image is None) != (fusion is None):
-            raise ConfigError("An image encoder needs a fusion and the other way round: give both or neither.")
+            raise ConfigError("An image encoder and a fusion need each other: give both or neither.")
         if modality_dropout and image is not None and not isinstance(image, ImageEncoder):
             raise ConfigError(
-                "modality_dropout needs an ImageEncoder, which knows what stands for no photo: leave it at 0, or drop "
+                "modality_dropout needs an ImageEncoder, which has a vector for missing photos: leave it at 0, or drop "
                 "photos inside your own image encoder."
             )
         self.tabular = tabular
@@ -133,11 +133,11 @@ class MixedInputModel(nn.Module):
 
     @property
     def predictions_a_row(self) -> int:
-        """How many predictions training gives for each row: one for each member, thrice that with auxiliary heads."""
+        """Predictions per row in training: one per member, three times as many with auxiliary heads."""
         return self.members * (1 if self.auxiliary is None else 3)
 
     def train(self, mode: bool = True) -> "MixedInputModel":  # noqa: FBT001, FBT002 - PyTorch's signature
-        """What is frozen stays in evaluation mode."""
+        """Set the mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         keep_frozen_still(self)
         return self
@@ -157,13 +157,13 @@ class MixedInputModel(nn.Module):
     def forward_mixed(
         self, tables: RowsOfInputs, galleries: RowsOfInputs, table_of: Tensor, photos_of: Tensor, *, rows: int = 1024
     ) -> Tensor:
-        """As ``forward``, for rows that are put together from the table of one row and the photos of another.
+        """As ``forward``, for rows with the table of one row and the photos of another.
 
         Args:
-            tables, galleries: rows whose table, or whose photos, are looked at; each is encoded once, but photos that
-                the table asks about are encoded for every row.
+            tables, galleries: rows with the table parts, and with the photo parts; each is encoded once, but with
+                cross-attention photos are encoded for every row.
             table_of, photos_of: int64 ``(batch,)``: the parts of each row.
-            rows: that go through the network at a time.
+            rows: batch size.
         """
         every = torch.split(torch.arange(len(tables.numeric), device=tables.numeric.device), rows)
         if self.image is None:
@@ -178,14 +178,14 @@ class MixedInputModel(nn.Module):
         return torch.cat(joined)
 
     def _joined(self, table: Tensor, photos: Tensor | None) -> Tensor:
-        """Encodings of the table and of the photos -> what ``forward`` gives."""
+        """Encodings of the table and of the photos -> the output of ``forward``."""
         y = self.head(table if photos is None or self.fusion is None else self.fusion(table, photos))
         y = y if y.ndim == 3 else y[:, None]
         if not self.training:
             y = y[:, 0] if y.shape[1] == 1 else y.mean(1) if self.mean == "outputs" else ensemble_mean(y)
         elif self.auxiliary is not None and photos is not None:
             from_table, from_photos = self.auxiliary[0](table), self.auxiliary[1](photos)
-            # Each of the three counts alike, whatever the number of members.
+            # The three heads have equal weight, whatever the number of members.
             y = torch.cat([y, from_table.reshape(y.shape), from_photos[:, None].expand_as(y)], dim=1)
         elif y.shape[1] == 1:
             y = y[:, 0]
@@ -193,7 +193,7 @@ class MixedInputModel(nn.Module):
 
     @property
     def _asks(self) -> bool:
-        """Whether the encoding of the photos depends on the table's; nobody knows of an encoder that is not ours."""
+        """Whether the encoding of the photos may depend on the table's; assumed for custom encoders."""
         return not isinstance(self.image, ImageEncoder) or self.image.pool.query is not None
 
     def _photos(self, xb: MixedInputs, table: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a number to several: what lets a network of linear layers bend where a table bends, and where it bends.
+"""Embeddings of numbers, with which a network of linear layers can fit nonlinear effects of single columns.
 
 The edges of the bins of ``PiecewiseLinearEmbedding`` come from the training rows, see ``compute_bins``."""
 
@@ -15,21 +15,21 @@ from mixfit.errors import ConfigError, DataError
 from mixfit.weighted import weighted_quantile
 
 _NARROWEST = 1e-6
-"""Share of a column's range that a bin has at least: slopes of narrower ones would amplify rounding errors."""
+"""Smallest width of a bin relative to the column's range: narrower bins would amplify rounding errors."""
 
 
 @runtime_checkable
 class NumericEmbedding(Protocol):
-    """What every embedding here is, besides an ``nn.Module``."""
+    """The protocol of an embedding, an ``nn.Module``."""
 
     widths: tuple[int, ...]
-    """Places of each column in the result."""
+    """Embedding width of each column."""
 
     def __call__(self, numeric: Tensor) -> Tensor: ...
 
 
 class RawNumbers(nn.Module):
-    """The numbers as they are."""
+    """The unchanged numbers."""
 
     def __init__(self, columns: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class RawNumbers(nn.Module):
 
 
 class LinearEmbedding(nn.Module):
-    """A line through each place: ``weight * number + bias``, with a ReLU if ``activation``."""
+    """Linear embedding ``weight * number + bias``, with a ReLU if ``activation``."""
 
     def __init__(self, columns: int, d: int, *, activation: bool) -> None:
         super().__init__()
@@ -51,11 +51,11 @@ class LinearEmbedding(nn.Module):
         self.bias = nn.Parameter(torch.empty(columns, d).uniform_(-(d**-0.5), d**-0.5))
 
     def no_weight_decay(self) -> set[str]:
-        """The embedding, for ``parameter_groups``; the authors' program spares it, too."""
+        """The embedding, for ``parameter_groups``; the authors exclude it from decay, too."""
         return {"weight"}
 
     def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch d"]:
-        """Each column by itself."""
+        """Embed each column."""
         x = torch.addcmul(self.bias, self.weight, numeric[:, :, None])
         return (x.relu() if self.activation else x).flatten(1)
 
@@ -67,10 +67,10 @@ class PeriodicEmbedding(nn.Module):
         columns: how many numbers there are.
         d: width of each column's embedding.
         frequencies: of each column.
-        scale: standard deviation of the frequencies at the start. The most important setting: too large a scale
-            makes neighbouring values strangers.
+        scale: initial standard deviation of the frequencies. The most important setting: if it is too large,
+            neighbouring values have unrelated embeddings.
         activation: whether a ReLU follows.
-        lite: one linear layer for all columns in place of one for each (Gorishniy et al. 2023, arXiv:2307.14338).
+        lite: one linear layer for all columns instead of one for each (Gorishniy et al. 2023, arXiv:2307.14338).
     Raises:
         ConfigError: ``d``, ``frequencies`` or ``scale`` is not above 0.
     """
@@ -91,16 +91,16 @@ class PeriodicEmbedding(nn.Module):
             raise ConfigError(f"frequencies and scale must be above 0, got {frequencies} and {scale}.")
         self.widths, self.activation = (d,) * columns, activation
         self.frequency = nn.Parameter(torch.empty(columns, frequencies))
-        # Without extreme values, as the authors' later code does.
+        # Truncated, as in the authors' later code.
         nn.init.trunc_normal_(self.frequency, std=scale, a=-3 * scale, b=3 * scale)
         self.linear = nn.Linear(2 * frequencies, d) if lite else ColumnLinear(columns, 2 * frequencies, d)
 
     def no_weight_decay(self) -> set[str]:
-        """The frequencies, for ``parameter_groups``; the authors' program spares them, too."""
+        """The frequencies, for ``parameter_groups``; the authors exclude them from decay, too."""
         return {"frequency"}
 
     def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch d"]:
-        """Each column by itself."""
+        """Embed each column."""
         angle = 2 * math.pi * self.frequency * numeric[:, :, None]
         x = self.linear(torch.cat([angle.cos(), angle.sin()], dim=2))
         return (x.relu() if self.activation else x).flatten(1)
@@ -116,7 +116,7 @@ class ColumnLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(columns, d_out).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x: Float[Tensor, "batch columns d_in"]) -> Float[Tensor, "batch columns d_out"]:
-        """Each column by its own layer."""
+        """Apply each column's layer."""
         x = (x.transpose(0, 1) @ self.weight).transpose(0, 1)
         return x if self.bias is None else x + self.bias
 
@@ -124,8 +124,8 @@ class ColumnLinear(nn.Module):
 class _Bins(nn.Module):
     """Piecewise-linear encoding, padded with zeros to the largest number of bins: ``(batch, columns, bins)``.
 
-    For a number in its bin b, places before b hold 1, those after it 0, and b how far through its bin the number is.
-    Below the first edge the first place goes under 0, above the last edge the last one goes over 1: so numbers outside
+    For a number in bin b, entries before b are 1, those after it 0, and entry b is the relative position in the bin.
+    Below the first edge the first entry is negative, above the last edge the last one exceeds 1, so numbers outside
     the training range stay distinct. The edges are buffers: they are saved, moved and exported with the network."""
 
     left: Tensor
@@ -141,7 +141,7 @@ class _Bins(nn.Module):
         # The padding is clamped to 0 from both sides.
         self.register_buffer("left", torch.zeros(shape))
         self.register_buffer("width", torch.ones(shape))
-        # Not saved: they hold infinities, and follow from the number of bins.
+        # Not saved: they contain infinities, and follow from the number of bins.
         self.register_buffer("lowest", torch.zeros(shape), persistent=False)
         self.register_buffer("highest", torch.zeros(shape), persistent=False)
         for column, (edges, count) in enumerate(zip(bins, self.counts, strict=True)):
@@ -152,12 +152,12 @@ class _Bins(nn.Module):
             self.highest[column, count - 1] = torch.inf
 
     def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns bins"]:
-        """Exactly 0 and 1 at the edges: the difference comes first, so nothing cancels."""
+        """Exactly 0 and 1 at the edges, as the difference is computed first."""
         return ((numeric[:, :, None] - self.left) / self.width).clamp(self.lowest, self.highest)
 
 
 class PiecewiseLinearEncoding(nn.Module):
-    """Each number as its place on a ladder of bins (section 3.2); nothing is learned.
+    """Piecewise-linear encoding of each number (section 3.2), without parameters.
 
     Args:
         bins: of ``compute_bins``.
@@ -173,11 +173,11 @@ class PiecewiseLinearEncoding(nn.Module):
         self.widths = self.encode.counts
         padded = max(self.widths, default=0)
         places = [column * padded + bin_ for column, count in enumerate(self.widths) for bin_ in range(count)]
-        # An index, not a mask: the size of the result is then known when the network is exported.
+        # An index instead of a mask, so that the size of the result is known in an export.
         self.register_buffer("places", torch.tensor(places, dtype=torch.int64))
 
     def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch d"]:
-        """Each column by itself, without padding."""
+        """Encode each column, without padding."""
         return self.encode(numeric).flatten(1)[:, self.places]
 
 
@@ -188,8 +188,8 @@ class PiecewiseLinearEmbedding(nn.Module):
         bins: of ``compute_bins``.
         d: width of each column's embedding.
         activation: whether a ReLU follows the layer.
-        version: "A" as in the paper; "B" (with TabM, arXiv:2410.24210) adds a linear embedding and starts the bends
-            at 0: the network begins linear in the numbers and learns to bend, which suits small tables.
+        version: "A" as in the paper; "B" (with TabM, arXiv:2410.24210) adds a linear embedding and starts the piecewise
+            part at 0: the network starts linear in the numbers, which suits small tables.
     Raises:
         ConfigError: ``d`` is below 1, or the edges of a column are fewer than 2, not finite or not increasing.
     """
@@ -207,7 +207,7 @@ class PiecewiseLinearEmbedding(nn.Module):
             nn.init.zeros_(self.linear.weight)
 
     def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch d"]:
-        """Each column by itself."""
+        """Embed each column."""
         x = self.linear(self.encode(numeric))
         x = (x.relu() if self.activation else x).flatten(1)
         return x if self.straight is None else x + self.straight(numeric)
@@ -237,17 +237,17 @@ def compute_bins(
 ) -> list[Float[Tensor, " edges"]]:
     """Edges of the bins of each column, from its smallest to its largest value (arXiv:2203.05556, section 3.2).
 
-    Without a target they are quantiles, so that bins hold about equally many rows; equal quantiles of a column with few
-    distinct values are one edge. With a target they are the thresholds of a decision tree that predicts it from the
-    column alone, so that bends are where the target changes. A constant column gets one bin of width 1.
+    Without a target they are quantiles, so that bins have about equal numbers of rows; equal quantiles of a column with
+    few distinct values are merged. With a target they are the thresholds of a decision tree on that column, so that
+    edges are where the target changes. A constant column gets one bin of width 1.
 
     Args:
-        numeric: training rows alone, finite, as ``TablePreprocessor`` gives them.
-        bins: the most that a column gets; fewer when there are fewer rows.
-        target: floating point for a number, integers for classes; None for quantiles.
-        min_rows: training rows in each bin at least; for the tree alone.
-        weight: how much each row counts, above 0, in any unit. Quantiles and the errors of the tree are weighted;
-            ``bins`` and ``min_rows`` stay numbers of rows, whatever these weigh.
+        numeric: training rows only, finite, from ``TablePreprocessor``.
+        bins: largest number per column; fewer with fewer rows.
+        target: floating point for regression, integers for classes; None for quantiles.
+        min_rows: fewest training rows in each bin; only for the tree.
+        weight: of each row, above 0, in any unit. Quantiles and the errors of the tree are weighted;
+            ``bins`` and ``min_rows`` are unweighted.
     Returns:
         For each column its edges, increasing, at least 2, float64 on the CPU.
     Raises:
@@ -282,8 +282,8 @@ def _tree_edges(
     min_rows: int,
     weight: Float[np.ndarray, " rows"] | None,
 ) -> Float[np.ndarray, " edges"]:
-    """Ends of the column and the thresholds of a tree with ``bins`` leaves at most."""
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor  # takes a second, for this alone
+    """Range of the column and the thresholds of a tree with at most ``bins`` leaves."""
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor  # slow to import
 
     thresholds: Float[np.ndarray, " splits"] = np.zeros(0)
     if bins > 1:
@@ -295,7 +295,7 @@ def _tree_edges(
 
 
 def _increasing(edges: Float[np.ndarray, " edges"]) -> Float[np.ndarray, " distinct"]:
-    """Sorted, each at least the narrowest width from the next; both ends stay."""
+    """Sorted edges with at least the smallest distance; both ends are kept."""
     edges = np.unique(edges)
     first, last = edges[0], edges[-1]
     narrowest = _NARROWEST * max(last - first, abs(first), abs(last))

@@ -1,4 +1,4 @@
-"""What a model is made of: layers, shapes of their outputs, parameters, and the cost of a forward pass."""
+"""Summary of a model: layers, output shapes, parameters, and the cost of a forward pass."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +16,17 @@ class LayerLine:
     name: str
     kind: str
     shapes: str
-    """Of its outputs."""
+    """Shapes of its outputs."""
     parameters: int
     trainable: int
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A model on one batch; print it."""
+    """Summary of a model on one batch; print it."""
 
     layers: tuple[LayerLine, ...]
-    """In the order of execution; a layer that is called twice has two lines."""
+    """Layers in the order of execution; a layer that is called twice has two lines."""
     parameters: int
     trainable: int
     flops: int
@@ -48,19 +48,19 @@ class Summary:
         ]
         share = self.trainable / self.parameters if self.parameters else 0.0
         lines.append(
-            f"{self.parameters:,} parameters, {self.trainable:,} of them learn ({share:.1%}); "
-            f"{self.flops / max(self.rows, 1) / 1e6:,.2f} MFLOPs a row"
+            f"{self.parameters:,} parameters, {self.trainable:,} trainable ({share:.1%}); "
+            f"{self.flops / max(self.rows, 1) / 1e6:,.2f} MFLOPs per row"
         )
         return "\n".join(lines)
 
 
 def summary(model: nn.Module, xb: Any) -> Summary:
-    """Run a batch through a model and say what happens.
+    """Run a batch through a model and summarise it.
 
     Args:
-        xb: what the model is called with; its ``len`` is the number of rows.
+        xb: input of the model; its ``len`` is the number of rows.
     Returns:
-        A line for every leaf layer that was called. The model is left as it was, hooks and modes included."""
+        A line for every leaf layer that was called. The model is not changed, including hooks and modes."""
     from torch.utils.flop_counter import FlopCounterMode  # brings Triton with it: a tenth of a second
 
     lines: list[LayerLine] = []

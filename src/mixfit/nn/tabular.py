@@ -55,31 +55,30 @@ class MemberLinear(nn.Module):
 
 
 def ensemble_mean(y: Float[Tensor, "batch members outputs"]) -> Float[Tensor, "batch outputs"]:
-    """What an ensemble says: the mean of its numbers, or the logarithm of the mean of its class probabilities."""
+    """The mean of an ensemble's numbers, or the logarithm of the mean of its class probabilities."""
     if y.shape[2] == 1:
         return y.mean(1)
     return y.log_softmax(2).logsumexp(1) - math.log(y.shape[1])
 
 
 def embedding_size(levels: int) -> int:
-    """Width of a category's embedding: grows slowly with the number of levels, at most 32."""
+    """Embedding width of a category: grows slowly with the number of levels, at most 32."""
     return min(32, round(1.6 * levels**0.56))
 
 
 class ColumnEmbedding(nn.Module):
-    """Numbers by a numeric embedding, categories by one embedding each.
+    """Embeddings of numbers and of each category.
 
     Level 0 stands for missing, unseen and too rare categories, see ``TablePreprocessor``; it is learned like any other.
 
-    In a mixed batch the embedded columns of a row are blended with its partner's, numbers as well as categories. The
-    mean of two numbers is a third number, which lies in a bin that neither row is in; the blend of two encodings says
-    exactly what mixing means, this share of one and the rest of the other, whatever the embedding. For raw numbers both
-    are the same.
+    In a mixed batch, the embeddings of a row are blended with its partner's, for numbers and categories. The mean of
+    two numbers could lie in a bin of neither row, while the blend of two embeddings is the intended mixture for any
+    embedding. For raw numbers both are the same.
 
     Args:
-        numeric: how many number columns there are.
+        numeric: number of number columns.
         cardinalities: levels of each category column, the level 0 included.
-        numbers: embedding of the numbers; None to take them as they are.
+        numbers: embedding of the numbers; None for none.
         category_widths: of each category's embedding; None for ``embedding_size`` of its levels.
     Raises:
         ConfigError: ``numbers`` is for another number of columns, or ``category_widths`` has another length.
@@ -95,10 +94,8 @@ class ColumnEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         if numbers is not None and len(numbers.widths) != numeric:
-            raise ConfigError(
-                f"the embedding of the numbers is for {len(numbers.widths)} columns, but there are {numeric}."
-            )
-        # Without numbers an embedding may still have weights, shared by columns: they could never learn.
+            raise ConfigError(f"the embedding of numbers has {len(numbers.widths)} columns, but there are {numeric}.")
+        # Without numbers an embedding may still have weights, shared by columns, which would never be trained.
         self.numbers: NumericEmbedding = RawNumbers(numeric) if numbers is None or not numeric else numbers
         sizes = [embedding_size(levels) for levels in cardinalities] if category_widths is None else category_widths
         if len(sizes) != len(cardinalities):
@@ -107,9 +104,9 @@ class ColumnEmbedding(nn.Module):
         for embedding in embeddings:
             nn.init.normal_(embedding.weight, std=0.1)
         self.categories = nn.ModuleList(embeddings)
-        # A table of photos alone has no column; a constant stands in for it.
+        # A table with only photos has no columns; use a constant instead.
         self.widths = (*self.numbers.widths, *sizes) or (1,)
-        """Places of each column in the result."""
+        """Embedding width of each column."""
         self.out_dim = sum(self.widths)
 
     def forward(
@@ -118,7 +115,7 @@ class ColumnEmbedding(nn.Module):
         categorical: Int64[Tensor, "batch categorical"],
         mix: Mix | None = None,
     ) -> Float[Tensor, "batch d"]:
-        """Embed each row by itself; in a mixed batch blend it with its partner."""
+        """Embed each row; in a mixed batch blend it with its partner."""
         if mix is None:
             return self._embed(numeric, categorical)
         own = self._embed(mix.own_numeric, categorical)
@@ -131,18 +128,18 @@ class ColumnEmbedding(nn.Module):
 
 
 class TabularEncoder(nn.Module):
-    """Category embeddings and numbers through an MLP, with a linear path beside it.
+    """Category embeddings and numbers through an MLP, with a parallel linear path.
 
     The linear path (Cheng et al. 2016, "Wide & Deep Learning", arXiv:1606.07792) lets a small table be fitted as
     well as a linear model would.
 
     Args:
-        numeric: how many number columns there are.
+        numeric: number of number columns.
         cardinalities: levels of each category column, the level 0 (missing or unseen) included.
         hidden: width of each hidden layer.
         out_dim: width of the result.
-        dropout: share of units left out in training, in [0, 1).
-        numbers: embedding of the numbers; None to take them as they are.
+        dropout: dropout probability, in [0, 1).
+        numbers: embedding of the numbers; None for none.
     """
 
     def __init__(
@@ -175,7 +172,7 @@ class TabularEncoder(nn.Module):
         categorical: Int64[Tensor, "batch categorical"],
         mix: Mix | None = None,
     ) -> Float[Tensor, "batch d"]:
-        """Encode each row by itself; in a mixed batch its embedded columns are blended with the partner's."""
+        """Encode each row; in a mixed batch its embeddings are blended with the partner's."""
         x = self.columns(numeric, categorical, mix)
         return self.deep(x) + self.wide(x)
 
@@ -183,19 +180,19 @@ class TabularEncoder(nn.Module):
 class TabularResNet(nn.Module):
     """Gorishniy et al. 2021, "Revisiting Deep Learning Models for Tabular Data", arXiv:2106.11959.
 
-    NOTE[DIFF]: LayerNorm in place of BatchNorm, so that no row sees its neighbours in training either, a batch of one
-    can be trained on, and mixed rows do not blur the statistics.
+    NOTE[DIFF]: LayerNorm instead of BatchNorm, so that rows are independent in training too, a batch may have one row,
+    and mixed rows do not distort the statistics.
 
     Args:
-        numeric: how many number columns there are.
+        numeric: number of number columns.
         cardinalities: levels of each category column, the level 0 (missing or unseen) included.
         width: of the residual stream.
-        blocks: how many residual blocks there are.
+        blocks: number of residual blocks.
         hidden: width inside a block.
         out_dim: width of the result.
-        dropout: share of units inside a block left out in training, in [0, 1).
-        residual_dropout: share of a block's outputs left out in training, in [0, 1).
-        numbers: embedding of the numbers; None to take them as they are.
+        dropout: dropout probability inside a block, in [0, 1).
+        residual_dropout: dropout probability of a block's output, in [0, 1).
+        numbers: embedding of the numbers; None for none.
     """
 
     def __init__(
@@ -239,7 +236,7 @@ class TabularResNet(nn.Module):
         categorical: Int64[Tensor, "batch categorical"],
         mix: Mix | None = None,
     ) -> Float[Tensor, "batch d"]:
-        """Encode each row by itself; in a mixed batch its embedded columns are blended with the partner's."""
+        """Encode each row; in a mixed batch its embeddings are blended with the partner's."""
         x = self.first(self.columns(numeric, categorical, mix))
         for block in self.blocks:
             x = x + block(x)
@@ -247,7 +244,7 @@ class TabularResNet(nn.Module):
 
 
 TabMVariant = Literal["tabm", "mini"]
-"""Scales of each member before and after every layer, or before the first one alone."""
+"""Scales of each member before and after every layer, or only before the first one."""
 
 
 class ScaledLinear(nn.Module):
@@ -264,33 +261,33 @@ class ScaledLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(d_out).uniform_(-bound, bound).repeat(members, 1))
 
     def no_weight_decay(self) -> set[str]:
-        """The scales, for ``parameter_groups``: numbers one by one like those of a norm, and no matrix for ``Muon``.
+        """The scales, for ``parameter_groups``: elementwise like those of a norm, not a matrix for ``Muon``.
 
-        NOTE[DIFF]: in the authors' program they decay towards 0, together with the weight that they scale."""
+        NOTE[DIFF]: in the authors' program they decay towards 0, together with the weights that they scale."""
         return {"before", "after"}
 
     def forward(self, x: Float[Tensor, "batch members d_in"]) -> Float[Tensor, "batch members d_out"]:
-        """Each member's view of the shared layer."""
+        """Apply the shared layer with each member's scales."""
         return torch.addcmul(self.bias, (x * self.before) @ self.weight.T, self.after)
 
 
 class TabM(nn.Module):
-    """An ensemble of MLPs that gives a vector for each member and row.
+    """An ensemble of MLPs that returns a vector for each member and row.
 
-    What makes the members differ is the first scale, drawn at random; all later scales start at 1. Within a column of
-    several places it is the same number, so that a member sees whole columns louder or softer.
+    Members differ by the first scale, which is random; all later scales start at 1. It is constant within the embedding
+    of a column, so that a member scales whole columns.
 
     Args:
-        numeric: how many number columns there are.
+        numeric: number of number columns.
         cardinalities: levels of each category column, the level 0 (missing or unseen) included.
         members: of the ensemble, k in the paper.
         blocks: layers of each MLP, at least 1.
         width: of each layer, and of the result.
-        dropout: share of units left out in training, in [0, 1).
-        numbers: embedding of the numbers; None to take them as they are. ``PiecewiseLinearEmbedding`` is the best
+        dropout: dropout probability, in [0, 1).
+        numbers: embedding of the numbers; None for none. ``PiecewiseLinearEmbedding`` is the best
             on average over the paper's data sets.
-        variant: "tabm", or "mini" with the first scale alone.
-        wide: whether a linear path from the columns to the result, the same for all members, runs beside the MLPs.
+        variant: "tabm", or "mini" with only the first scale.
+        wide: whether to add a linear path from the columns to the result, shared by all members.
         category_widths: of each category's embedding; None for ``embedding_size`` of its levels.
     Raises:
         ConfigError: ``members`` or ``blocks`` is below 1.
@@ -316,7 +313,7 @@ class TabM(nn.Module):
         self.members, self.out_dim = members, width
         self.columns = ColumnEmbedding(numeric, cardinalities, numbers=numbers, category_widths=category_widths)
         d_in = self.columns.out_dim
-        # Signs where a column is one place, as without embeddings; else they would flip half of all embeddings.
+        # Random signs for columns without embeddings; signs would flip half of all embeddings.
         signs = isinstance(self.columns.numbers, RawNumbers)
         scales = _draw_scales(members, self.columns.widths, signs=signs)
         shared = variant == "mini"
@@ -347,7 +344,7 @@ class TabM(nn.Module):
         categorical: Int64[Tensor, "batch categorical"],
         mix: Mix | None = None,
     ) -> Float[Tensor, "batch members d"]:
-        """Encode each row by itself; in a mixed batch its embedded columns are blended with the partner's."""
+        """Encode each row; in a mixed batch its embeddings are blended with the partner's."""
         columns = self.columns(numeric, categorical, mix)
         x = columns[:, None].expand(-1, self.members, -1)
         if self.scale is not None:
@@ -358,7 +355,7 @@ class TabM(nn.Module):
 
 
 def _draw_scales(members: int, widths: Sequence[int], *, signs: bool) -> Float[Tensor, "members d"]:
-    """One random number for each member and column, repeated over the column's places: -1 or 1, or standard normal."""
+    """One random number per member and column, repeated over its embedding: -1 or 1, or standard normal."""
     drawn = torch.randn(members, len(widths))
     drawn = drawn.sign() if signs else drawn
     return drawn.repeat_interleave(torch.tensor(widths), dim=1, output_size=sum(widths))

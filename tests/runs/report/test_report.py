@@ -110,9 +110,11 @@ def test_every_score_is_shown() -> None:
 
 
 def test_what_the_doctor_found_is_shown_where_one_was_asked() -> None:
-    asked = replace(content(), diagnoses=[Diagnosis(name="photos carry nothing", sentence=f"Of {IMG}.", fix="Look.")])
+    asked = replace(
+        content(), diagnoses=[Diagnosis(name="photos are uninformative", sentence=f"Of {IMG}.", fix="Look.")]
+    )
     page = Page(report_page(asked))
-    assert "Photos carry nothing. Of" in page.text
+    assert "Photos are uninformative. Of" in page.text
     assert IMG in page.text
     assert "#doctor" in page.values("href")
     assert "found no problems" in Page(report_page(replace(asked, diagnoses=[]))).text

@@ -174,7 +174,7 @@ def test_the_report_is_written_again_without_table_and_photos(
     assert "report.html" in capsys.readouterr().out
     assert (copy / "report.html").read_bytes() == (blend_run.folder / "report.html").read_bytes()
     assert run_command(["report", str(tmp_path)]) == 2
-    assert "holds no results.json" in capsys.readouterr().err
+    assert "has no results.json" in capsys.readouterr().err
 
 
 def test_names_with_markup_are_shown_as_text(class_run: Run) -> None:

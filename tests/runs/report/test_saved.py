@@ -154,13 +154,13 @@ def test_a_small_picture_that_is_gone_or_lies_outside_is_not_shown(tmp_path: Pat
 @pytest.mark.parametrize(
     ("harm", "error", "text"),
     [
-        (lambda path: path.unlink(), ConfigError, r"holds no report\.json.*mixfit train --resume"),
+        (lambda path: path.unlink(), ConfigError, r"has no report\.json.*mixfit train --resume"),
         (lambda path: path.write_text("{"), DataError, r"report\.json is damaged"),
         (lambda path: path.write_text("[]"), DataError, r"report\.json is damaged: it has no version"),
         (lambda path: path.write_text('{"version": 99}'), DataError, "newer version than 2"),
         (lambda path: path.write_text('{"version": 2}'), DataError, r"report\.json lacks 'title'"),
         (lambda path: path.write_text('{"version": 1}'), DataError, r"is of an older mixfit\. .*mixfit train --resume"),
-        (lambda path: path.with_name("results.json").unlink(), ConfigError, r"holds no results\.json.*older mixfit"),
+        (lambda path: path.with_name("results.json").unlink(), ConfigError, r"has no results\.json.*older mixfit"),
         (lambda path: (path.parent / "predictions_test.parquet").unlink(), DataError, "cannot be read: No such file"),
         (
             lambda path: (path.parent / "predictions_test.parquet").write_text("x"),
