@@ -360,7 +360,7 @@ def _pipes(checkpoints: Path, table: Path, tmp_path: Path) -> None:
         (_both_damaged, "restarts, as no checkpoint is intact"),
         (
             _last_damaged,
-            "is damaged: its sha256 is not the one in MANIFEST.json. Resuming from the previous checkpoint",
+            "is damaged: its sha256 does not match MANIFEST.json. Resuming from the previous checkpoint",
         ),
         (_pipes, "restarts, as no checkpoint is intact"),
     ],

@@ -267,9 +267,9 @@ def test_f39_an_edited_checkpoint_is_refused_and_nothing_of_it_executed(tmp_path
         (last / "state.json").write_text(json.dumps(state | {"format": 99}))
     else:
         (last / "MANIFEST.json").unlink()
-    with pytest.raises(DataError, match=r"last(/\w+\.\w+ is damaged: its sha256| is not a whole checkpoint)"):
+    with pytest.raises(DataError, match=r"last(/\w+\.\w+ is damaged: its sha256| is not a complete checkpoint)"):
         read_checkpoint(last)
-    with pytest.raises(DataError, match=r"last(/\w+\.\w+ is damaged: its sha256| is not a whole checkpoint)"):
+    with pytest.raises(DataError, match=r"last(/\w+\.\w+ is damaged: its sha256| is not a complete checkpoint)"):
         load_weights(last, Net())
     assert not canary.exists()
 
@@ -283,7 +283,7 @@ def test_f39_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     files["state.json"] = json.dumps(facts | {"format": checkpoint_files.FORMAT + 1}).encode()
     checkpoint_files.write_whole(tmp_path / "newer", files)
     with pytest.raises(
-        DataError, match=r"newer has the format 2, and this version of mixfit reads up to 1: update mixfit"
+        DataError, match=r"newer has the format 2, but this version of mixfit supports up to 1: update mixfit"
     ):
         read_checkpoint(tmp_path / "newer")
 

@@ -108,7 +108,7 @@ def test_a_flipped_byte_and_another_network_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"model\.safetensors is damaged: its sha256"):
         load_weights(tmp_path / "last", network())
     weights.unlink()
-    with pytest.raises(DataError, match="is not a whole checkpoint"):
+    with pytest.raises(DataError, match="is not a complete checkpoint"):
         load_weights(tmp_path / "last", network())
 
 
@@ -148,7 +148,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_taken(tmp
     assert found.epoch == 2
     assert not found.finished
     flip_a_byte(tmp_path / "previous" / name)
-    with pytest.raises(DataError, match=r"No checkpoint of .* is whole: .*last.*previous"):
+    with pytest.raises(DataError, match=r"All checkpoints of .* are damaged: .*last.*previous"):
         newest_checkpoint(tmp_path)
 
 

@@ -43,7 +43,7 @@ def test_a_last_step_that_breaks_the_weights_ends_the_fit() -> None:
         callbacks=[epochs],
         device="cpu",
     )
-    with pytest.raises(Diverged, match="The outputs for 8 of 8 validation rows are not finite: the last step has"):
+    with pytest.raises(Diverged, match="The outputs for 8 of 8 validation rows are not finite, as the last step made"):
         learner.fit(1, 1e30)
     assert epochs.ended == 0  # nothing of it is recorded or saved
     with pytest.raises(Diverged, match="The outputs for 8 of 8"):

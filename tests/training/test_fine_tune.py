@@ -85,11 +85,11 @@ def test_without_epochs_of_the_head_all_is_free_at_once(data: MixedData) -> None
 
 
 def test_what_cannot_be_fine_tuned_is_one_sentence(data: MixedData) -> None:
-    with pytest.raises(ConfigError, match="a model with an image network, and this one has none: use fit_one_cycle"):
+    with pytest.raises(ConfigError, match="a model with an image network, which this one lacks: use fit_one_cycle"):
         Learner(Flat(), loaders(), loss=mse, device="cpu").fine_tune(1, 0.1)
     frozen = build_model(data, replace(MODEL, backbone="tf_efficientnet_lite0"), seed=0)
     features = precompute_features(data, frozen)
-    with pytest.raises(ConfigError, match="carry features of the frozen image network, which nothing can train"):
+    with pytest.raises(ConfigError, match="have precomputed features, so the image network cannot be trained"):
         Learner(frozen, features, loss=mse, device="cpu").fine_tune(1, 0.1)
     for settings, message in (
         ({"epochs": 0}, "epochs must be at least 1 and head_epochs at least 0, got 0 and 1"),

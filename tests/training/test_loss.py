@@ -70,7 +70,7 @@ def test_a_perfect_prediction_costs_nothing(loss: Loss) -> None:
 @pytest.mark.parametrize("loss", NUMBERS)
 @pytest.mark.parametrize("shape", [(5, 1), (1,), (4,)])
 def test_nothing_is_broadcast(loss: Loss, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"differ in shape; they must be equal, as nothing is broadcast"):
+    with pytest.raises(ConfigError, match=r"differ in shape; they must be equal, as losses do not broadcast"):
         loss(torch.zeros(shape), torch.zeros(5))
 
 

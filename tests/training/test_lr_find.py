@@ -235,7 +235,7 @@ def test_suggestions_of_a_curve_that_was_drawn() -> None:
 def test_a_curve_that_falls_nowhere_has_no_suggestion_but_a_picture() -> None:
     found = curve([1.0, 1.1, 1.2, 1.5, 1.9, 2.5, 3.0, 4.0, 5.0, 6.0])
     for name in ("steepest", "valley"):
-        with pytest.raises(ConfigError, match=r"fell nowhere between the rates 1\.0e-04 and 1\.8e-02: search from a"):
+        with pytest.raises(ConfigError, match=r"did not decrease between the rates 1\.0e-04 and 1\.8e-02: use a"):
             getattr(found, name)
     assert isinstance(found.plot(), Figure)
 
@@ -261,9 +261,9 @@ def broken(x: Tensor) -> Loaders:
 @pytest.mark.parametrize(
     ("make", "settings", "error", "message"),
     [
-        (loaders, {"start": 1.0, "end": 0.1}, ConfigError, r"grow from start to end, both above 0, got 1\.0 and 0\.1"),
+        (loaders, {"start": 1.0, "end": 0.1}, ConfigError, r"start must be above 0 and below end, got 1\.0 and 0\.1"),
         (loaders, {"steps": 3}, ConfigError, "steps must be at least 10, got 3"),
-        (lambda: broken(X * torch.nan), {}, Diverged, "loss of the first batch is not finite before any step"),
+        (lambda: broken(X * torch.nan), {}, Diverged, "loss of the first batch is not finite before the first step"),
         (
             loaders,
             {"start": 1e30, "end": 1e35},

@@ -52,7 +52,9 @@ def test_weighted_metrics_of_classes_equal_scikit_learns(classes: int) -> None:
 def test_a_metric_that_takes_no_weights_is_refused_where_rows_have_some(function: Callable[..., float]) -> None:
     own = Metric("own", function, higher_is_better=True)
     assert own.value(np.ones(2), np.ones(2)) == 1
-    with pytest.raises(ConfigError, match=r"the metric 'own' takes no weights, but the rows have some: .* weight=None"):
+    with pytest.raises(
+        ConfigError, match=r"the metric 'own' does not accept weights, but the rows have some: .* weight=None"
+    ):
         evaluate([own], np.ones(2), np.ones(2), np.ones(2))
 
 

@@ -59,7 +59,7 @@ def test_f36_after_the_last_time_the_fit_ends_with_advice() -> None:
     guard = OutOfMemoryGuard(times=2, console=quiet())
     with pytest.raises(
         ResourceError,
-        match=r"not enough for a batch of 16 rows in 4 parts \(CUDA .*\): train with a smaller batch size",
+        match=r"A batch of 16 rows in 4 parts does not fit in memory \(CUDA .*\): train with a smaller batch size",
     ):
         learner(guard, model=Small(2), data=loaders(16)).fit(1, 0.1)
     assert len(guard.lines) == 2

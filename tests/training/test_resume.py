@@ -166,6 +166,6 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"The saved optimizer does not fit this one"):
         run(tmp_path, torch.optim.SGD)
     with pytest.raises(
-        ConfigError, match=r"has the callbacks .*Checkpoints, EarlyStopping, .*, this one has .*EarlyStopping 2"
+        ConfigError, match=r"has the callbacks .*Checkpoints, EarlyStopping, .*, but this one has .*EarlyStopping 2"
     ):
         run(tmp_path, AdamW, EarlyStopping(mode="min", patience=3))

@@ -1,4 +1,4 @@
-"""The network that suits some data, its first state, and the features of its frozen part computed once."""
+"""Build a network for the data, initialise it, and compute the features of its frozen backbone once."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -29,11 +29,11 @@ from mixfit.weighted import weighted_mean
 
 Part = Literal["branches", "output"]
 _UNSEEN = 1e-3
-"""Share of the first prediction that is spread evenly: a class may be in no training row of a fold."""
+"""Share of a uniform distribution in the initial class probabilities, as a fold may lack a class."""
 CHUNK = 16
-"""Photos that go through the network at a time, always just so many: fewer may come out with other bits."""
+"""Batch size for features, always full, as results may depend on the batch size in the last bits."""
 ENCODER_VERSION = 1
-"""Raise this when features change in a way that ``encoder_identity`` does not notice."""
+"""Increase this when features change in a way that ``encoder_identity`` does not detect."""
 _READ = 4 * CHUNK
 
 
@@ -45,23 +45,23 @@ def build_model(
     image_encoder: PhotoEncoder | None = None,
     fusion: Callable[[int, int], Fusion] | None = None,
 ) -> MixedInputModel:
-    """A mixed-input network for ``data``, whose first prediction is the mean of the training rows.
+    """Build a mixed-input network for ``data``, whose initial prediction is the mean of the training rows.
 
     By default TabM with piecewise-linear embeddings of the numbers, of a width that suits the number of rows.
-    With ``seed`` the weights are drawn from it, and PyTorch's global generators are left as they were; without they are
-    drawn from these. What is random in training, such as dropout, comes from the global generators in either case.
+    With ``seed``, the weights are drawn from it and PyTorch's global generators are not changed; without, they are
+    drawn from these. Randomness in training, such as dropout, always comes from the global generators.
 
-    A part of your own takes the place of that of the configuration. Save such a network with
+    A custom part replaces that of the configuration. Save such a network with
     ``Predictor.from_training(model, data, config, settings={...})``, and load it with
     ``Predictor.load(folder, model=build)``, whose ``build(shape, config, settings)`` calls this function again.
 
     Args:
-        data: what ``load_data`` gave; or only the ``ModelShape`` of such data, when saved weights are loaded anyway.
-        config: of the parts that are not your own.
+        data: the output of ``load_data``; or only its ``ModelShape``, if saved weights are loaded later.
+        config: of the other parts.
         image_encoder: a module ``(images, features, mask, mix, column=, query=, normalized=) -> (batch, out_dim)`` with
-            that ``out_dim``, see ``PhotoEncoder``. For a backbone of your own, which sees one photo at a time, put it
-            into an ``ImageEncoder``.
-        fusion: a class or function that makes one, given the widths of the table's and of the photos' encoding: a
+            that ``out_dim``, see ``PhotoEncoder``. Wrap a custom backbone, which processes single photos, in an
+            ``ImageEncoder``.
+        fusion: a class or function that returns one, given the widths of the encodings of table and photos: a
             module ``(batch, d_table) or (batch, members, d_table), (batch, d_image) -> (batch, [members,] out_dim)``
             with that ``out_dim``.
     Raises:
@@ -79,7 +79,7 @@ def build_model(
 
 
 def model_shape(data: MixedData, config: ModelConfig) -> ModelShape:
-    """What the data decide about their model; bins are computed from the training rows, if the configuration asks."""
+    """The properties of a model that depend on the data; computes bins from the training rows, if needed."""
     bins: tuple[tuple[float, ...], ...] = ()
     if config.numbers == "piecewise":
         rows = torch.as_tensor(np.asarray(data.split.train))
@@ -102,22 +102,22 @@ def model_shape(data: MixedData, config: ModelConfig) -> ModelShape:
 
 
 def sized_for(data: MixedData, config: ModelConfig) -> ModelConfig:
-    """The configuration with the sizes that suit the data where it leaves them open."""
+    """The configuration with default sizes for the data filled in."""
     return with_sizes(config, rows=len(data.split.train), numeric=data.arrays.numeric.shape[1])
 
 
 def start_well(model: MixedInputModel, data: MixedData, *, scale: Sequence[Part] = ()) -> list[Scaled]:
-    """Let a new model predict the mean of the training rows, and give parts of it unit variance for the first batch.
+    """Let a new model predict the mean of the training rows, and scale parts of it to unit variance on the first batch.
 
     Args:
         scale: "branches" for the encodings of table and photos where they meet, "output" for the predictions.
     Returns:
-        What was scaled, in the order of the model; print it to see which branch was too loud.
+        The scaled stages, in the order of the model; print it to see which branch had a large variance.
     """
     scaled: list[Scaled] = []
     if scale:
         xb, _ = next(iter(data.train))
-        data.train.set_epoch(0)  # the batch was only looked at
+        data.train.set_epoch(0)  # undo taking the batch
         xb = xb.to(model.head.weight.device)
         with torch.no_grad():
             scaled = lsuv(model, lambda: model(xb), _stages(model, scale))
@@ -144,16 +144,16 @@ def _stages(model: MixedInputModel, scale: Sequence[Part]) -> list[Stage]:
 
 
 def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bool = False) -> MixedData:
-    """Run the frozen backbone once over every photo; the result's batches carry the features in place of pixels.
+    """Run the frozen backbone once over every photo; the result's batches have the features instead of pixels.
 
-    Features that an earlier run left in ``data.photos.cache`` are not computed again. All are held in memory, 4 bytes a
-    number: 5 kB a photo for the default backbone, half a gigabyte for 100,000 photos.
+    Features in ``data.photos.cache`` are not recomputed. All are held in memory, 4 bytes per number: 5 kB per photo for
+    the default backbone, half a gigabyte for 100,000 photos.
 
     Raises:
         ConfigError: the model has no image encoder, its backbone is not frozen, or the data have transforms.
     """
     if not isinstance(model.image, ImageEncoder) or not model.image.frozen:
-        raise ConfigError("Features can be computed once only for a frozen image encoder.")
+        raise ConfigError("Features can be precomputed only for a frozen image encoder.")
     photos = data.photos
     if photos is None or photos.decoder is None or photos.features is not None:
         return data
@@ -169,7 +169,7 @@ def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bo
 
 
 def all_features(encoder: ImageEncoder, files: ImageFiles, cache: Cache | None) -> FeatureTable:
-    """Features of files, those that the cache knows from there."""
+    """Features of files, from the cache if possible."""
     if cache is None:
         return encode_photos(encoder, files)
     return encode_photos(encoder, files, store=open_feature_store(encoder, files, cache), progress=cache.progress)
@@ -180,7 +180,7 @@ def encode_photos(
 ) -> FeatureTable:
     """Features of all photos of a source, float32 ``(files, num_features)`` on the CPU.
 
-    Only photos that ``store`` does not hold are read and encoded; their features are added to it."""
+    Only photos that are not in ``store`` are read and encoded; their features are added to it."""
     nothing = FeatureTable(
         torch.zeros(len(source), encoder.num_features), torch.zeros(len(source), dtype=torch.bool), {}
     )
@@ -202,7 +202,7 @@ def encode_photos(
 
 
 def open_feature_store(encoder: ImageEncoder, source: ImageFiles, cache: Cache) -> FeatureStore:
-    """Where the features of these photos by this network are kept."""
+    """The store of the features of these photos by this network."""
     return FeatureStore(
         source.files,
         network=encoder_identity(encoder, source.size),
@@ -215,10 +215,10 @@ def open_feature_store(encoder: ImageEncoder, source: ImageFiles, cache: Cache) 
 
 
 def encoder_identity(encoder: ImageEncoder, size: int) -> str:
-    """A digest of all that decides the features of a photo of ``size`` pixels a side.
+    """A digest of everything that affects the features of a photo with a side length of ``size`` pixels.
 
-    It covers what can be listed (weights, buffers, printed layers, versions, instruction set), and the features of one
-    chunk of noise, in which all the rest shows: settings that are not printed, and the code of the network."""
+    It covers weights, buffers, printed layers, versions and the instruction set, and the features of one chunk of
+    noise, which depend on everything else: settings that are not printed, and the code of the network."""
     digest = hashlib.sha256(repr(encoder.backbone).encode())
     tensors = {
         **dict(encoder.backbone.named_parameters(prefix="backbone")),
@@ -238,12 +238,12 @@ def encoder_identity(encoder: ImageEncoder, size: int) -> str:
 
 
 def _encode(encoder: ImageEncoder, pixels: Tensor) -> Tensor:
-    """Features on the CPU, with the same bits for a photo however many others come with it."""
+    """Features on the CPU, bit-identical for a photo whatever the number of others."""
     encoder.eval()
     features = []
     for start in range(0, len(pixels), CHUNK):
         part = pixels[start : start + CHUNK]
-        # Convolutions of few photos go through other routines than those of many, which round differently.
+        # Convolutions use other algorithms for small batches, which round differently.
         images = part.new_zeros(CHUNK, *part.shape[1:])
         images[: len(part)] = part
         with torch.inference_mode():

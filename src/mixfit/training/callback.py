@@ -25,18 +25,19 @@ class Batches(Protocol):
 
 @runtime_checkable
 class TargetScale(Protocol):
-    """Back to the unit that people know; the part of ``data.target.Target`` that needs no table."""
+    """Decoding of outputs and targets; the part of ``data.target.Target`` that needs no table."""
 
     def decode(self, outputs: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "rows ..."]:
         """Raw outputs as float64: numbers in the target's unit, or probabilities that sum to 1."""
 
     def decode_truth(self, encoded: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " rows"]:
-        """The targets of batches as metrics want them: numbers in the target's unit, or class indices."""
+        """The targets of batches for metrics: numbers in the target's unit, or class indices."""
 
 
 @runtime_checkable
 class TrainingData(Protocol):
-    """Batches of training and validation rows; ``target`` None leaves numbers as they are and makes logits shares."""
+    """Batches of training and validation rows; with ``target`` None, numbers are unchanged and logits become
+    probabilities."""
 
     @property
     def train(self) -> Batches: ...
@@ -50,11 +51,11 @@ class TrainingData(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class TrainState:
-    """The state of one fit. Fields are read and set by name; there is nothing hidden."""
+    """The state of one fit. Fields are read and set by name."""
 
     model: nn.Module
     optimizer: Any
-    """One of ours or any ``torch.optim.Optimizer``."""
+    """A mixfit optimizer or any ``torch.optim.Optimizer``."""
     loss_function: Loss
     epochs: int
     steps_per_epoch: int
@@ -65,47 +66,48 @@ class TrainState:
     epoch: int = 0
     """The current epoch, counted from 0."""
     batch: int = 0
-    """Training batches of this epoch that are done, the cancelled ones included."""
+    """Training batches of this epoch that are done, including cancelled ones."""
     step: int = 0
     """Optimiser steps finished so far in this fit."""
     time_share: float = 0.0
-    """Share of a time budget that is used up; 0 without one."""
+    """Used share of a time budget; 0 without one."""
     training: bool = False
     xb: Any = None
     yb: Any = None
     prediction: Any = None
-    """Of the current batch, or of its current part."""
+    """Output for the current batch, or for its current part."""
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
-    """Of the current batch; its graph is there up to ``after_loss``, in ``after_backward`` it is a mere number."""
+    """Loss of the current batch; with its graph up to ``after_loss``, detached in ``after_backward``."""
     parts: int = 1
-    """In how many parts a training batch goes through the model; their gradients add up to those of the whole batch."""
+    """Number of parts of a training batch (gradient accumulation), whose gradients sum to those of the whole batch."""
     loss_scale: float = 1.0
-    """The gradients are those of the loss times this number; who sets it divides them again in ``after_backward``."""
+    """Loss scale: gradients are those of the loss times this number; whoever sets it unscales them in
+    ``after_backward``."""
     arithmetic: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """Surrounds prediction and loss, such as ``lambda: torch.autocast("cuda")``."""
+    """Context of prediction and loss, such as ``lambda: torch.autocast("cuda")``."""
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
-    """Training losses of this epoch so far, times their rows."""
+    """Sum of the training losses of this epoch so far, times their rows."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Of the current epoch: train_loss, valid_loss and the metrics of the validation rows, in the target's unit."""
+    """Metrics of the current epoch: train_loss, valid_loss and the validation metrics, in the target's unit."""
     judged: Mapping[str, Tensor] = field(default_factory=dict)
-    """Tensors of the model by name that were others while ``metrics`` were found, such as averages; mostly none."""
+    """Tensors by name that replaced the model's in validation, such as averages; usually empty."""
     rows_seen: int = 0
     """Training rows of this epoch so far."""
     stop_requested: str = ""
-    """Why the fit is to end after this batch, with all of its state saved; empty to go on."""
+    """Why the fit is to stop after this batch, with its state saved; empty to continue."""
     error: BaseException | None = None
-    """What broke the fit, in ``on_error``."""
+    """The exception that ended the fit, in ``on_error``."""
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the whole fit, if nothing ends it early."""
+        """Optimiser steps of the whole fit, if it is not stopped early."""
         return self.epochs * self.steps_per_epoch
 
     @property
     def progress(self) -> float:
-        """Share of the training that is done, in [0, 1]: of its steps, or of its time budget if that is further on.
+        """Progress of the training in [0, 1]: share of its steps, or of its time budget if that is larger.
 
-        0 at the first step, 1 at the last; schedules read it."""
+        0 at the first step, 1 at the last; schedules use it."""
         return min(max(self.step / max(self.epochs * self.steps_per_epoch - 1, 1), self.time_share), 1.0)
 
 
@@ -113,121 +115,119 @@ Method = Callable[[TrainState], None]
 
 
 class CancelBatch(Exception):  # noqa: N818 - a signal, not an error
-    """Raise in a callback to leave the current batch."""
+    """Raise in a callback to skip the rest of the current batch."""
 
 
 class CancelTrain(Exception):  # noqa: N818
-    """Raise in a callback to leave out the training batches that this epoch still has; its validation follows."""
+    """Raise in a callback to skip the remaining training batches of this epoch; its validation follows."""
 
 
 class CancelEpoch(Exception):  # noqa: N818
-    """Raise in a callback to leave the current epoch."""
+    """Raise in a callback to skip the rest of the current epoch."""
 
 
 class CancelFit(Exception):  # noqa: N818
-    """Raise in a callback to end the training; what was learned is kept."""
+    """Raise in a callback to end the training; the current weights are kept."""
 
 
 class Callback:
     """Base of all callbacks: override the events of interest. Lower ``order`` runs earlier.
 
-    A callback that carries something from step to step also overrides ``state_dict`` and ``load_state_dict``, so that
-    a fit can be resumed."""
+    A callback with a state also overrides ``state_dict`` and ``load_state_dict``, so that a fit can be resumed."""
 
     order: int = 0
     chooses: bool = True
-    """Whether training may depend on what it sees of the validation rows; False for one that only tells or draws it.
+    """Whether training may depend on validation rows through this callback; False if it only reports.
 
-    Each fold of a preset trains its networks on all of its fit rows unless a callback chooses: then a part of these is
-    cut out for validation."""
+    Each fold of a preset trains its networks on all of its training rows, unless a callback chooses: then some of these
+    are held out for validation."""
     changes: bool = True
-    """Whether training may come out otherwise with it than without it; False for one that only tells, draws or saves.
+    """Whether the callback may change the training; False if it only reports or saves.
 
-    A network of a preset that was trained with others of these, or with other settings of them, is fitted again when
-    its run is resumed."""
+    If such callbacks or their settings have changed, networks of a preset are fitted again when the run is resumed."""
 
     def settings_dict(self) -> dict[str, Any]:
-        """What makes another one of the same class train otherwise; must not change during a fit.
+        """Settings that affect training; must not change during a fit.
 
-        By default those arguments of its constructor that it holds under the same name."""
+        By default the constructor arguments that are stored under the same name."""
         held = vars(self)
         return {name: held[name] for name in inspect.signature(type(self)).parameters if name in held}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed fit must know: tensors, and what JSON can say. Nothing for most."""
+        """State for resuming a fit: tensors and JSON values. Empty for most callbacks."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; called after ``before_fit``."""
+        """Restore the output of ``state_dict``; called after ``before_fit``."""
 
     def watch(self, event: str, methods: list[Method]) -> list[Method]:
-        """What is to be called at an event in place of ``methods``, the callbacks' in their order; asked once a fit.
+        """Replace the ``methods`` called at an event, in order of the callbacks; called once per fit.
 
-        For what looks at the callbacks themselves, such as a profiler."""
+        For callbacks that observe other callbacks, such as a profiler."""
         return methods
 
     def before_fit(self, state: TrainState) -> None:
         """Before the first epoch."""
 
     def before_epoch(self, state: TrainState) -> None:
-        """Before the training rows of an epoch, or before the rest of them where a fit is resumed in between."""
+        """Before the training rows of an epoch, or before the remaining ones if a fit is resumed within the epoch."""
 
     def before_train(self, state: TrainState) -> None:
         """The model is in training mode, the first batch not yet fetched."""
 
     def before_batch(self, state: TrainState) -> None:
-        """``xb`` and ``yb`` are there; in training and in validation."""
+        """``xb`` and ``yb`` are set; in training and in validation."""
 
     def after_prediction(self, state: TrainState) -> None:
-        """``prediction`` is there; in training and in validation. For each part of a batch that has ``parts``."""
+        """``prediction`` is set; in training and in validation. For each of the ``parts`` of a batch."""
 
     def after_loss(self, state: TrainState) -> None:
-        """``loss`` is there; in training and in validation. For each part of a batch that has ``parts``."""
+        """``loss`` is set; in training and in validation. For each of the ``parts`` of a batch."""
 
     def on_out_of_memory(self, state: TrainState) -> None:
-        """A training batch did not fit in the memory; it is tried again if a callback has raised ``parts``."""
+        """A training batch did not fit in memory; it is retried if a callback has increased ``parts``."""
 
     def after_backward(self, state: TrainState) -> None:
-        """Gradients are there, the step not yet taken."""
+        """Gradients are computed, before the optimiser step."""
 
     def after_step(self, state: TrainState) -> None:
-        """The parameters have changed, the gradients are still there."""
+        """After the optimiser step, before gradients are zeroed."""
 
     def after_batch(self, state: TrainState) -> None:
         """The batch is done; in training and in validation."""
 
     def after_train(self, state: TrainState) -> None:
-        """All training batches of the epoch are done; ``metrics["train_loss"]`` is there."""
+        """All training batches of the epoch are done; ``metrics["train_loss"]`` is set."""
 
     def before_validate(self, state: TrainState) -> None:
         """The model is in evaluation mode."""
 
     def after_validate(self, state: TrainState) -> None:
-        """The metrics of the validation rows are there."""
+        """The validation metrics are set."""
 
     def after_epoch(self, state: TrainState) -> None:
-        """All of an epoch is done."""
+        """The epoch is done."""
 
     def after_fit(self, state: TrainState) -> None:
-        """Training ended, by itself or by ``CancelFit``; not after an error."""
+        """Training ended, normally or by ``CancelFit``; not after an error."""
 
     def after_cancel_batch(self, state: TrainState) -> None:
-        """Some callback raised ``CancelBatch``."""
+        """A callback raised ``CancelBatch``."""
 
     def after_cancel_train(self, state: TrainState) -> None:
-        """Some callback raised ``CancelTrain``; ``after_train`` follows."""
+        """A callback raised ``CancelTrain``; ``after_train`` follows."""
 
     def after_cancel_epoch(self, state: TrainState) -> None:
-        """Some callback raised ``CancelEpoch``."""
+        """A callback raised ``CancelEpoch``."""
 
     def after_cancel_fit(self, state: TrainState) -> None:
-        """Some callback raised ``CancelFit``; ``after_fit`` follows."""
+        """A callback raised ``CancelFit``; ``after_fit`` follows."""
 
     def on_error(self, state: TrainState) -> None:
-        """Anything else was raised: ``state.error``."""
+        """Another exception was raised: ``state.error``."""
 
     def close(self, state: TrainState) -> None:
-        """Always, last: give back files, hooks and threads."""
+        """Always called last: release files, hooks and threads."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -266,7 +266,7 @@ class Events:
             method(self.state)
 
     def close(self) -> None:
-        """Close every callback, also when one of them fails; the first failure is raised at the end."""
+        """Close every callback, even if one of them fails; the first error is raised at the end."""
         failures: list[Exception] = []
         for method in self._methods["close"]:
             try:

@@ -1,6 +1,6 @@
-"""Checkpoints: a callback that saves a fit while it runs, what a fit needs to be resumed to the bit, and its folder.
+"""Checkpoints: a callback that saves a fit, the state for a bit-identical resumption, and its folder.
 
-The folder holds safetensors and JSON with a manifest of sha256 sums, and is put in place by renaming."""
+The folder has safetensors and JSON files with a manifest of sha256 sums, and is replaced by renaming."""
 
 import hashlib
 import json
@@ -25,25 +25,25 @@ from mixfit.seeding import random_states, set_random_states
 from mixfit.training.callback import Callback, TrainState
 
 SHARE = 0.05
-"""The most of a fit's time that saving takes."""
+"""Largest share of a fit's time spent on saving."""
 LAST, PREVIOUS, BEST = "last", "previous", "best"
 FILES = WEIGHTS, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 FORMAT = 1
-"""Raised whenever an older version could not read what is written."""
+"""Increased whenever older versions cannot read the files."""
 _LARGEST_MANIFEST, _LARGEST_FILE = 10_000, 2**36
-"""Bytes; our manifests have a few hundred."""
+"""Limit in bytes; manifests have a few hundred."""
 _NOT_IN_JSON = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The state of a fit at one moment. Its tensors are those in use, not copies: write or copy them at once."""
+    """The state of a fit. Its tensors are those in use, not copies: write or copy them immediately."""
 
     weights: dict[str, Tensor]
-    """What training can change of the model; frozen parameters are not in it."""
+    """Tensors of the model that training can change, without frozen parameters."""
     optimizer: dict[str, Any]
     callbacks: dict[str, dict[str, Any]]
-    """Of those that carry something, by class, with a number behind the second and further ones of a class."""
+    """States of callbacks by class, with a number for the second and further ones of a class."""
     loader: dict[str, Any] | None
     """Position in the training rows; None between two epochs."""
     random: dict[str, Any]
@@ -52,25 +52,25 @@ class Snapshot:
     epochs: int
     steps_per_epoch: int
     epoch: int
-    """Epochs that are finished."""
+    """Number of finished epochs."""
     batch: int
-    """Batches that are finished of the epoch after those."""
+    """Number of finished batches of the next epoch."""
     step: int
     rows_seen: int
     parts: int
     metrics: dict[str, float]
     finished: bool = False
-    """The fit is over, and the weights are what it gave."""
+    """Whether the fit is over; then the weights are its result."""
     note: str = ""
-    """Why an older checkpoint was read; empty for the newest."""
+    """Why an older checkpoint was used; empty for the newest."""
 
     def load_optimizer(self, optimizer: Any) -> None:
-        """Put the optimizer's state back.
+        """Restore the optimizer's state.
 
         Raises:
-            ConfigError: it is that of another kind of optimizer, or of other parameters.
+            ConfigError: it belongs to another kind of optimizer, or to other parameters.
         """
-        if not isinstance(optimizer, torch.optim.Optimizer):  # ours say themselves what does not fit
+        if not isinstance(optimizer, torch.optim.Optimizer):  # ours raise their own errors
             optimizer.load_state_dict(self.optimizer)
             return
         try:
@@ -94,19 +94,19 @@ class Checkpoints(Callback):
     """Saves ``last`` and ``best`` into a folder, see ``write_last`` and ``write_best``.
 
     ``last`` is all of the fit, in the middle of an epoch too; ``best`` the weights of the epoch with the best metric.
-    They are written at most every ``seconds``, less often where writing takes long, and always when the fit ends or is
-    asked to stop. A process that is killed loses what it learned since the last writing.
+    They are written at most every ``seconds``, less often if writing is slow, and always when the fit ends or is asked
+    to stop. A killed process loses the progress since the last checkpoint.
 
     Args:
-        folder: where ``last/`` and ``best/`` are made; created if needed.
-        metric: a key of ``state.metrics`` that says which epoch is best.
+        folder: where ``last/`` and ``best/`` are written; created if needed.
+        metric: a key of ``state.metrics`` that defines the best epoch.
         mode: which direction is better.
-        seconds: shortest time between two writings; 0 writes after every batch.
+        seconds: shortest time between checkpoints; 0 writes after every batch.
     Raises:
         ConfigError: ``seconds`` is below 0.
     """
 
-    order = 100  # after the others, whose state is to be that after the batch or the epoch
+    order = 100  # after the others, so that their state is complete
 
     def __init__(
         self, folder: Path, metric: str = "valid_loss", *, mode: Literal["min", "max"], seconds: float = 15.0
@@ -126,20 +126,20 @@ class Checkpoints(Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """An epoch of the resumed fit must be better than those before it."""
+        """Restore the best value so far."""
         self.best = state["best"]
 
     def before_fit(self, state: TrainState) -> None:
-        """Start anew; the first batch is saved at once."""
+        """Reset; the first batch is saved immediately."""
         self.best, self._waiting, self._due, self.seconds_saving = math.inf, None, 0.0, 0.0
 
     def after_batch(self, state: TrainState) -> None:
-        """Write when the last writing is long enough ago."""
+        """Write if the last checkpoint is old enough."""
         if state.training and (time.monotonic() >= self._due or state.stop_requested) and has_position(state.loader):
             self._write_last(state, epoch_is_over=False)
 
     def after_epoch(self, state: TrainState) -> None:
-        """Remember a better epoch; write when the last writing is long enough ago."""
+        """Keep a better epoch; write if the last checkpoint is old enough."""
         value = self.sign * state.metrics.get(self.metric, math.nan)  # nan is never better
         if value < self.best:
             self.best = value
@@ -152,14 +152,14 @@ class Checkpoints(Callback):
         self._write_last(state, epoch_is_over=True, finished=True)
 
     def close(self, state: TrainState) -> None:
-        """Write the best epoch if it waits, also after an error."""
+        """Write a pending best epoch, also after an error."""
         self._write_best()
 
     def _write_last(self, state: TrainState, *, epoch_is_over: bool, finished: bool = False) -> None:
         started = time.monotonic()
         if not all(bool(tensor.isfinite().all()) for tensor in changing_tensors(state.model).values()):
             self._due = started + self.seconds
-            return  # the last good one is kept
+            return  # keep the last good checkpoint
         self._write_best()  # first: a resumed fit does not see that epoch again
         write_last(self.folder, take(state, epoch_is_over=epoch_is_over, finished=finished))
         took = time.monotonic() - started
@@ -194,30 +194,28 @@ def take(state: TrainState, *, epoch_is_over: bool, finished: bool = False) -> S
 
 
 def has_position(loader: object) -> bool:
-    """Whether a fit over this loader can be stopped in the middle of an epoch; PyTorch's DataLoader cannot."""
+    """Whether a fit can be stopped within an epoch of this loader; not with PyTorch's DataLoader."""
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
 def restore(snapshot: Snapshot, state: TrainState) -> None:
-    """Make ``state`` what it was when the snapshot was taken.
+    """Restore ``state`` from a snapshot.
 
     Raises:
-        ConfigError: it is of a fit with other arguments, optimizer or callbacks.
+        ConfigError: the snapshot is of a fit with other arguments, optimizer or callbacks.
         DataError: it is of another model.
     """
     for name in ("epochs", "steps_per_epoch"):
         then, now = getattr(snapshot, name), getattr(state, name)
         if then != now:
-            raise ConfigError(
-                f"The fit to resume has {name}={then}, this one has {now}: resume with the same settings."
-            )
+            raise ConfigError(f"The fit to resume has {name}={then}, not {now}: resume with the same settings.")
     named = _named(state.callbacks)
     carrying = {name for name, callback in named.items() if callback.state_dict()}
     differing = carrying ^ snapshot.callbacks.keys()
     if differing:
         raise ConfigError(
             f"The fit to resume has the callbacks {', '.join(sorted(snapshot.callbacks)) or 'none'} with a state, "
-            f"this one has {', '.join(sorted(carrying)) or 'none'}: resume with the same callbacks."
+            f"but this one has {', '.join(sorted(carrying)) or 'none'}: resume with the same callbacks."
         )
     snapshot.load_optimizer(state.optimizer)
     put_weights(snapshot.weights, state.model)
@@ -233,10 +231,10 @@ def restore(snapshot: Snapshot, state: TrainState) -> None:
 
 
 def put_weights(weights: dict[str, Tensor], model: nn.Module) -> None:
-    """Put saved weights into a model of the same architecture.
+    """Load saved weights into a model of the same architecture.
 
     Raises:
-        DataError: they are those of another network; nothing is changed then.
+        DataError: they are of another network; the model is not changed then.
     """
     ours = model.state_dict()
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -256,13 +254,13 @@ def put_weights(weights: dict[str, Tensor], model: nn.Module) -> None:
 
 
 def changing_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters that learn and all buffers: what training can change. A frozen backbone is not copied."""
+    """Trainable parameters and all buffers: what training can change. A frozen backbone is not copied."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     return {name: tensor.detach() for name, tensor in model.state_dict().items() if name not in frozen}
 
 
 def judged_tensors(state: TrainState) -> dict[str, Tensor]:
-    """Copies of the ``changing_tensors`` that the metrics of this epoch speak of."""
+    """Copies of the ``changing_tensors`` that this epoch's metrics were computed with."""
     return {name: tensor.clone() for name, tensor in (changing_tensors(state.model) | dict(state.judged)).items()}
 
 
@@ -282,10 +280,10 @@ def _states_of(callbacks: Sequence[Any]) -> dict[str, dict[str, Any]]:
 
 
 def write_last(folder: Path, snapshot: Snapshot) -> None:
-    """Make this snapshot ``folder/last``; the one that was there becomes ``folder/previous``.
+    """Write this snapshot to ``folder/last``; the existing one becomes ``folder/previous``.
 
     Raises:
-        ResourceError: they cannot be written; ``last`` and ``previous`` are as they were.
+        ResourceError: it cannot be written; ``last`` and ``previous`` are unchanged.
     """
     last, previous, fresh = folder / LAST, folder / PREVIOUS, folder / f".{LAST}.new"
     rest = {field.name: getattr(snapshot, field.name) for field in fields(snapshot) if field.name != "weights"}
@@ -297,7 +295,7 @@ def write_last(folder: Path, snapshot: Snapshot) -> None:
     }
     write_whole(fresh, files)
     with explained(last, None):
-        if last.exists():  # else a process was killed between the next two lines, and the only one is the previous
+        if last.exists():  # it is missing if a process was killed between the next two lines
             shutil.rmtree(previous, ignore_errors=True)
             last.rename(previous)
         fresh.rename(last)
@@ -305,10 +303,10 @@ def write_last(folder: Path, snapshot: Snapshot) -> None:
 
 
 def write_best(folder: Path, found: Best) -> None:
-    """Make this ``folder/best``.
+    """Write this to ``folder/best``.
 
     Raises:
-        ResourceError: it cannot be written; ``best`` is as it was.
+        ResourceError: it cannot be written; ``best`` is unchanged.
     """
     best, old, fresh = folder / BEST, folder / f".{BEST}.old", folder / f".{BEST}.new"
     facts = {"format": FORMAT, "epoch": found.epoch, "step": found.step, "metrics": json_numbers(found.metrics)}
@@ -323,7 +321,7 @@ def write_best(folder: Path, found: Best) -> None:
 
 
 def read_checkpoint(folder: Path) -> Snapshot:
-    """One checkpoint folder, such as ``checkpoints/last``.
+    """Read a checkpoint folder, such as ``checkpoints/last``.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -332,20 +330,20 @@ def read_checkpoint(folder: Path) -> Snapshot:
     try:
         rest = join_tensors({key: value for key, value in state.items() if key != "format"}, tensors[TRAINING])
     except KeyError as error:
-        raise DataError(f"{folder} is not a whole checkpoint: {STATE} names the tensor {error}.") from error
+        raise DataError(f"{folder} is not a complete checkpoint: the tensor {error} of {STATE} is missing.") from error
     wanted = {field.name for field in fields(Snapshot)} - {"weights"}
     if rest.keys() != wanted:
-        raise DataError(f"{folder} is not a whole checkpoint: {STATE} has other entries than those of a fit.")
+        raise DataError(f"{folder} is not a complete checkpoint: {STATE} has unexpected entries.")
     return Snapshot(weights=tensors[WEIGHTS], **rest)
 
 
 def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
-    """Put the weights of ``last`` or ``best`` into a model of the same architecture.
+    """Load the weights of ``last`` or ``best`` into a model of the same architecture.
 
     Returns:
-        What is known of them: epoch, step and metrics among others.
+        Information on them, such as epoch, step and metrics.
     Raises:
-        DataError: a file is missing or damaged, or the weights are those of another network.
+        DataError: a file is missing or damaged, or the weights are of another network.
     """
     facts, tensors = _read_whole(folder, (WEIGHTS,))
     put_weights(tensors[WEIGHTS], model)
@@ -353,12 +351,12 @@ def load_weights(folder: Path, model: nn.Module) -> dict[str, Any]:
 
 
 def newest_checkpoint(folder: Path) -> Snapshot | None:
-    """The newest whole checkpoint of a run's checkpoint folder; its ``note`` says why an older one was taken.
+    """The newest complete checkpoint of a run's checkpoint folder; its ``note`` says why an older one was used.
 
     Returns:
-        None when none was saved yet.
+        None without a checkpoint.
     Raises:
-        DataError: those that are there are all damaged.
+        DataError: all checkpoints are damaged.
     """
     errors = []
     for name in (LAST, PREVIOUS):
@@ -371,38 +369,38 @@ def newest_checkpoint(folder: Path) -> Snapshot | None:
             continue
         return replace(snapshot, note=" ".join(errors))
     if errors:
-        raise DataError(f"No checkpoint of {folder} is whole: {' '.join(errors)} Train anew.")
+        raise DataError(f"All checkpoints of {folder} are damaged: {' '.join(errors)} Train again.")
     return None
 
 
 def _read_whole(folder: Path, wanted: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """The state of a checkpoint and the tensors of the wanted files, if all files are those that were written."""
+    """The state of a checkpoint and the tensors of the requested files, after checking all sums."""
     try:
         sums = json.loads(read_file(folder / "MANIFEST.json", most=_LARGEST_MANIFEST))
         if not isinstance(sums, dict) or not {STATE, *wanted} <= sums.keys() <= set(FILES):
-            raise DataError("MANIFEST.json names other files")
+            raise DataError("MANIFEST.json lists other files")
         files = {name: read_file(folder / name, most=_LARGEST_FILE) for name in sums}
     except (DataError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{folder} is not a whole checkpoint: {str(error).removesuffix('.')}.") from error
+        raise DataError(f"{folder} is not a complete checkpoint: {str(error).removesuffix('.')}.") from error
     damaged = [name for name, content in files.items() if hashlib.sha256(content).hexdigest() != sums[name]]
     if damaged:
-        raise DataError(f"{folder}/{damaged[0]} is damaged: its sha256 is not the one in MANIFEST.json.")
+        raise DataError(f"{folder}/{damaged[0]} is damaged: its sha256 does not match MANIFEST.json.")
     try:
         state = json.loads(files[STATE])
         tensors = {name: load_tensors(files[name]) for name in wanted}
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, SafetensorError) as error:
-        raise DataError(f"{folder} is not a whole checkpoint: {error!r}.") from error
+        raise DataError(f"{folder} is not a complete checkpoint: {error!r}.") from error
     version = state.get("format") if isinstance(state, dict) else None
     if version != FORMAT:
         raise DataError(
-            f"{folder} has the format {version}, and this version of mixfit reads up to {FORMAT}: update mixfit."
+            f"{folder} has the format {version}, but this version of mixfit supports up to {FORMAT}: update mixfit."
         )
     return state, tensors
 
 
 def write_whole(fresh: Path, files: dict[str, bytes]) -> None:
-    """A new folder with these files and the manifest of their sums, all flushed; or none."""
-    shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed
+    """Atomically write a new folder with these files and the manifest of their sums, all flushed."""
+    shutil.rmtree(fresh, ignore_errors=True)  # left by a killed process
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     size = sum(map(len, files.values()))
     with explained(fresh, size):
@@ -416,14 +414,14 @@ def write_whole(fresh: Path, files: dict[str, bytes]) -> None:
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies that share no memory, as safetensors wants them."""
+    """Contiguous copies that share no memory, as safetensors requires."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
 
 
 def split_tensors(state: Any, path: str = "") -> tuple[dict[str, Tensor], Any]:
-    """Tensors of a nested state by their path, and the rest with each tensor's path in its place."""
+    """Tensors of a nested state by their path, and the state with tensors replaced by their paths."""
     match state:
         case torch.Tensor():
             return _on_cpu({path: state}), {"tensor": path}
@@ -441,9 +439,9 @@ def split_tensors(state: Any, path: str = "") -> tuple[dict[str, Tensor], Any]:
 
 
 def join_tensors(rest: Any, tensors: dict[str, Tensor]) -> Any:
-    """The state that ``split_tensors`` took apart; tuples have become lists.
+    """Reassemble the state of ``split_tensors``; tuples have become lists.
 
-    JSON has made texts of integer keys: under those PyTorch's optimizers would find none of their state."""
+    Restores integer keys, which JSON converts to strings, as PyTorch's optimizers need them."""
     match rest:
         case {"tensor": str(path)} if len(rest) == 1:
             return tensors[path]

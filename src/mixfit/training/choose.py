@@ -1,7 +1,7 @@
-"""What the names of a configuration stand for: a loss, an optimizer with the rates that suit it, an arithmetic.
+"""Losses, optimizers with default rates, and number types by the names in a configuration.
 
-In: a ``TrainConfig`` or ``ModelConfig`` and what is known of the target. Out: a ``Loss``, a function that makes an
-optimizer, a configuration without "auto". Whoever builds a ``Learner`` by hand needs nothing from here."""
+In: a ``TrainConfig`` or ``ModelConfig`` and facts about the target. Out: a ``Loss``, a function that makes an
+optimizer, a configuration without "auto". Not needed to build a ``Learner`` by hand."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,15 +23,15 @@ from mixfit.training.optimizer import LAMB, SGD, Adam, AdamW, Lion, Muon, Optimi
 LOSSES_OF_NUMBERS: tuple[LossName, ...] = ("mse", "mae", "huber")
 LOSSES_OF_CLASSES: tuple[LossName, ...] = ("cross_entropy", "balanced", "smooth", "focal")
 SMOOTHING = 0.1
-"""Share of the truth that ``smooth`` spreads over all classes."""
+"""Label smoothing of ``smooth``."""
 FASTER_IN_BFLOAT16 = (SMALL_RESNET, "resnet", "convnext", "vit_")
-"""How the names of networks begin that learn faster in bfloat16."""
+"""Prefixes of the names of networks that train faster in bfloat16."""
 _INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An optimizer that is ready for ``Learner``, with the rates to give to it."""
+    """An optimizer for ``Learner`` with its rates."""
 
     make: Callable[..., Optimizer]
     """``(parameters, lr=...) -> optimizer``."""
@@ -40,11 +40,11 @@ class Choice:
     weight_decay: float
     """Of matrices and kernels: decoupled, but for sgd, momentum, nesterov, rmsprop and adam added to the gradient."""
     one_cycle: bool = True
-    """False for an optimizer whose rate must stay constant: ``Learner.fit`` rather than ``fit_one_cycle``."""
+    """False if the rate must stay constant: use ``Learner.fit`` instead of ``fit_one_cycle``."""
 
 
 def choose_optimizer(config: TrainConfig) -> Choice:
-    """The optimizer that the configuration names; rates it leaves open become those that suit that optimizer."""
+    """The optimizer of the configuration, with default rates filled in."""
     found = _suggested(config.optimizer)
     return Choice(
         make=found.make,
@@ -55,7 +55,7 @@ def choose_optimizer(config: TrainConfig) -> Choice:
 
 
 def _suggested(name: OptimizerName) -> Choice:
-    """Each with rates that did well with the default network on two tables, see ``docs/LOG.md``."""
+    """Optimizers with rates that worked well with the default network on two tables, see ``docs/LOG.md``."""
     match name:
         case "adamw":
             return Choice(AdamW, lr=2e-3, weight_decay=0.05)
@@ -76,31 +76,31 @@ def _suggested(name: OptimizerName) -> Choice:
         case "muon":
             return Choice(Muon, lr=5e-3, weight_decay=0.05)
         case "schedule_free":
-            # The average of the weights does what a falling rate does; a one-cycle rate beneath it would let the few
-            # steps near its peak, which weigh as the square of their rate, make up nearly all of the average.
+            # Averaging of the weights replaces a decreasing rate; with a one-cycle rate, the few steps near its peak,
+            # which are weighted by the square of the rate, would dominate the average.
             return Choice(partial(ScheduleFreeAdamW, warmup=100), lr=2e-2, weight_decay=0.05, one_cycle=False)
         case _:
             assert_never(name)
 
 
 def check_loss(name: LossName, task: Task) -> None:
-    """Refuse a loss of numbers for classes, and the other way round.
+    """Refuse a regression loss for classes, and vice versa.
 
     Raises:
-        ConfigError: it is one; the text names those that fit.
+        ConfigError: the loss does not fit the task; the message lists those that do.
     """
     fitting = LOSSES_OF_NUMBERS if task == "regression" else LOSSES_OF_CLASSES
     if name == "auto" or name in fitting:
         return
     kinds = ("classes", "a number") if task == "regression" else ("numbers", "a class")
     raise ConfigError(
-        f"--loss {name} is for {kinds[0]}, and the target is {kinds[1]} ({task}): "
+        f"--loss {name} is for {kinds[0]}, but the target is {kinds[1]} ({task}): "
         f"use {', '.join(fitting)} or auto, or set --task."
     )
 
 
 def loss_for(data: MixedData, name: LossName) -> Loss:
-    """``choose_loss`` for the target of these data, with the weights of the classes of their training rows."""
+    """``choose_loss`` for the target of these data, with class weights of the training rows."""
     if data.target.classes is None:
         return choose_loss(name, data.schema.task)
     truth = data.arrays.target.numpy()[data.split.train]
@@ -111,13 +111,13 @@ def loss_for(data: MixedData, name: LossName) -> Loss:
 def choose_loss(name: LossName, task: Task, class_counts: Sequence[int | float] = ()) -> Loss:
     """The loss of that name.
 
-    All of them train what ``Target.decode`` reads: a scaled number, of which ``mae`` finds the median rather than the
-    mean, or one logit a class, whose softmax is the prediction. After ``balanced`` these are the probabilities as if
-    all classes were equally frequent; after ``smooth`` and ``focal`` they are less sure than those of
-    ``cross_entropy``. ``ordinal`` and ``Quantiles`` need other outputs than the models of ``build_model`` have.
+    All of them train outputs for ``Target.decode``: a scaled number, the mean or with ``mae`` the median, or one logit
+    per class. With ``balanced``, probabilities are those for equally frequent classes; with ``smooth`` and ``focal``
+    they are less confident than with ``cross_entropy``. ``ordinal`` and ``Quantiles`` need other outputs than the
+    models of ``build_model`` have.
 
     Args:
-        name: ``auto`` is ``mse`` for a number and ``cross_entropy`` for classes.
+        name: ``auto`` is ``mse`` for regression and ``cross_entropy`` for classes.
         task: of the target.
         class_counts: training rows of each class, or the sums of their weights; for ``balanced``.
     Raises:
@@ -146,17 +146,16 @@ def choose_loss(name: LossName, task: Task, class_counts: Sequence[int | float] 
 
 
 def settle_arithmetic(config: ModelConfig, device: torch.device) -> ModelConfig:
-    """Replace "auto" in a configuration by the memory format and number type that suit the network and this processor.
+    """Replace "auto" in a configuration by the best memory format and number type for the network and this processor.
 
-    A fixed table, measured by ``benchmarks/bench_arithmetic.py`` (docs/LOG.md): channels-last is nowhere slower beyond
-    noise; bfloat16 is faster where the processor has instructions for it and the network consists of full convolutions
-    or matrix products, and the depthwise convolutions of the EfficientNet and MobileNet families have none. The size of
-    the photos changes neither. The choice goes into the run's configuration: a run that is repeated from it computes
-    the same bytes.
+    A fixed table, measured by ``benchmarks/bench_arithmetic.py`` (docs/LOG.md): channels-last is never significantly
+    slower; bfloat16 is faster if the processor has instructions for it and the network consists of full convolutions or
+    matrix products, but not for the depthwise convolutions of the EfficientNet and MobileNet families. The size of the
+    photos does not matter. The choice is saved in the run's configuration, so that a repeated run is bit-identical.
 
-    A frozen network computes in float32: in bfloat16 its features point elsewhere (a cosine down to .989 on photos),
-    and they are computed only once. A network on a GPU does too, where ``MixedPrecision`` chooses, and so does any
-    network that was not measured.
+    A frozen network uses float32: bfloat16 changes its features (cosine similarity down to .989 on photos), and they
+    are computed only once. So does a network on a GPU, where ``MixedPrecision`` chooses, and any network that was not
+    measured.
 
     Returns:
         The configuration without "auto". Settings that were given stay as they are.
@@ -171,7 +170,7 @@ def settle_arithmetic(config: ModelConfig, device: torch.device) -> ModelConfig:
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor computes in bfloat16, and PyTorch is not told to do without (``ATEN_CPU_CAPABILITY``)."""
+    """Whether the processor supports bfloat16, and it is not disabled in PyTorch (``ATEN_CPU_CAPABILITY``)."""
     here = torch.cpu.get_capabilities()
     level = torch.backends.cpu.get_cpu_capability()
     return level.startswith("AVX512") and any(here.get(name, False) for name in _INSTRUCTIONS)

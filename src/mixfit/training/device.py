@@ -1,4 +1,4 @@
-"""Where tensors live when nobody says: CUDA, then Apple's MPS, then the CPU; and whether memory could not be had."""
+"""The default device: CUDA, then Apple's MPS, then the CPU; and detection of out-of-memory errors."""
 
 import torch
 
@@ -21,7 +21,7 @@ def default_device() -> torch.device:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory could not be had: PyTorch says so with a class of its own on a GPU, and in words on a CPU."""
+    """Whether an error means out of memory: PyTorch has an error class for GPUs, but only a message for CPUs."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -1,6 +1,6 @@
-"""The Learner: the loop of a training on one screen, with everything else done by callbacks.
+"""The Learner: a short training loop, with everything else in callbacks.
 
-In: a model, loaders, a loss and an optimizer. Out: a trained model. Knows nothing of tables, columns or folders."""
+In: a model, loaders, a loss and an optimizer. Out: a trained model. Independent of tables, columns and folders."""
 
 import copy
 import math
@@ -51,7 +51,7 @@ class Learner:
             before_train
             for xb, yb in data.train:
                 before_batch
-                for part in (xb, yb):                      one part is the whole batch, unless a callback wants more
+                for part in (xb, yb):                      the whole batch, unless a callback sets parts
                     prediction = model(xb)                 after_prediction
                     loss = loss_function(prediction, yb)   after_loss
                     loss.backward()
@@ -67,15 +67,15 @@ class Learner:
         after_fit
 
     Args:
-        model: called with ``xb``; gives scaled targets ``(batch,)`` or logits ``(batch, classes)``.
+        model: called with ``xb``; returns scaled targets ``(batch,)`` or logits ``(batch, classes)``.
         data: ``train`` and ``valid`` loaders and the ``target`` scale.
-        loss: ``(prediction, yb)``, or ``(prediction, yb, weight)`` when the batches carry weights. Of a
-            ``MixedInputModel`` that gives several predictions for a row in training, each is judged by it on its own.
-        optimizer: a class, ours or PyTorch's, or any function ``(groups, lr=...) -> optimizer``; the
+        loss: ``(prediction, yb)``, or ``(prediction, yb, weight)`` if the batches have weights. If a
+            ``MixedInputModel`` returns several predictions per row in training, the loss applies to each.
+        optimizer: a class of mixfit or PyTorch, or any function ``(groups, lr=...) -> optimizer``; the
             groups are those of ``parameter_groups``.
-        metrics: of the validation rows, in the unit of the target.
-        callbacks: of every fit.
-        weight_decay: of matrices and kernels; biases, norms and embeddings do not decay. None: the optimizer's default.
+        metrics: for the validation rows, in the unit of the target.
+        callbacks: for every fit.
+        weight_decay: for matrices and kernels; biases, norms and embeddings do not decay. By default the optimizer's.
         rates: factors of the learning rate for parts of the model by name, see ``parameter_groups``.
         device: by default the fastest of this machine.
     """
@@ -105,12 +105,12 @@ class Learner:
         """Train for ``epochs`` passes over ``data.train`` at the learning rate ``lr``.
 
         Args:
-            resume: from ``read_checkpoint``, to go on to the bit where a fit with the same arguments was stopped.
+            resume: from ``read_checkpoint``, for a bit-identical continuation of a stopped fit with the same arguments.
         Raises:
             DataError: there are no training rows.
             ConfigError: ``resume`` is of a fit with other arguments, another model or other callbacks.
-            ResourceError: the memory is not enough for a batch.
-            Diverged: the mean training loss of an epoch is not finite, or the outputs for its validation rows are not.
+            ResourceError: a batch does not fit in memory.
+            Diverged: the mean training loss of an epoch or the outputs for its validation rows are not finite.
         """
         if not len(self.data.train):
             raise DataError("There are no training rows.")
@@ -123,7 +123,7 @@ class Learner:
             epochs=epochs,
             steps_per_epoch=len(self.data.train),
             loader=self.data.train,
-            loss_sum=torch.zeros((), device=self.device),  # on the device: no waiting for the GPU at every step
+            loss_sum=torch.zeros((), device=self.device),  # on the device, to avoid a synchronisation at every step
         )
         events = Events([*self.callbacks, *callbacks], state)
         with _lost_workers_told(self.data.train):
@@ -131,7 +131,7 @@ class Learner:
         return state
 
     def _run(self, state: TrainState, events: Events, resume: Snapshot | None) -> None:
-        """All epochs, and whatever happens, the end of all callbacks."""
+        """Run all epochs, and always close all callbacks."""
         try:
             with _Cancellable(events, CancelFit, "after_cancel_fit"):
                 events.fire("before_fit")
@@ -169,22 +169,20 @@ class Learner:
         backbone_rate: float = 0.1,
         callbacks: Sequence[Callback] = (),
     ) -> TrainState:
-        """One cycle of ``head_epochs`` with the image network's backbone frozen, then one of ``epochs`` with all free.
+        """One cycle of ``head_epochs`` with the image network's backbone frozen, then one of ``epochs`` without.
 
-        In the second cycle the backbone learns at ``backbone_rate`` times ``lr``, unless ``rates`` names parts of it.
-        Afterwards it is free; after an error or an interrupt, the same parameters learn as before the call.
+        In the second cycle the backbone learns at ``backbone_rate`` times ``lr``, unless ``rates`` has parts of it.
+        Afterwards it is unfrozen; after an error or an interrupt, the same parameters are trainable as before.
 
         Raises:
-            ConfigError: the model has no image network, or the batches carry features in place of pixels.
+            ConfigError: the model has no image network, or the batches have features instead of pixels.
         """
         image = self.model.image if isinstance(self.model, MixedInputModel) else None
         if not isinstance(image, ImageEncoder):
-            raise ConfigError(
-                "fine_tune is for a model with an image network, and this one has none: use fit_one_cycle."
-            )
+            raise ConfigError("fine_tune needs a model with an image network, which this one lacks: use fit_one_cycle.")
         if getattr(getattr(self.data, "photos", None), "features", None) is not None:
             raise ConfigError(
-                "The batches carry features of the frozen image network, which nothing can train: give the Learner the "
+                "The batches have precomputed features, so the image network cannot be trained: give the Learner the "
                 "data from before precompute_features."
             )
         if epochs < 1 or head_epochs < 0:
@@ -209,7 +207,7 @@ class Learner:
     @property
     def recorder(self) -> "Recorder":
         """The ``Recorder`` among the callbacks: ``learner.recorder.plot_loss()``; ``ConfigError`` if there is none."""
-        from mixfit.training.callbacks.recorder import Recorder  # it loads pandas, which training alone needs not
+        from mixfit.training.callbacks.recorder import Recorder  # it loads pandas, which training does not need
 
         found = next((callback for callback in self.callbacks if isinstance(callback, Recorder)), None)
         if found is None:
@@ -219,16 +217,16 @@ class Learner:
     def lr_find(
         self, *, start: float = 1e-6, end: float = 10.0, steps: int = 200, callbacks: Sequence[Callback] = ()
     ) -> RateSearch:
-        """Try growing learning rates in a short training, and leave everything as it was (arXiv:1506.01186).
+        """Learning-rate range test: a short training with increasing rates, then restore everything (arXiv:1506.01186).
 
         Args:
-            start, end: first and last rate; the search ends earlier when the loss explodes.
-            steps: of the search; a training set with fewer batches is gone through repeatedly.
-            callbacks: of the search; those of the learner rest.
+            start, end: first and last rate; the search ends early if the loss diverges.
+            steps: number of steps; repeats the training rows if there are fewer batches.
+            callbacks: for the search; those of the learner are not used.
         Raises:
-            ConfigError: the rates do not grow from above 0, or there are too few steps.
+            ConfigError: the rates are not increasing from above 0, or there are too few steps.
             DataError: there are no training rows.
-            Diverged: the loss is not finite from the beginning.
+            Diverged: the loss is not finite from the start.
         """
         finder = RateFinder(start, end, steps)
         if not len(self.data.train):
@@ -240,7 +238,7 @@ class Learner:
         return finder.found()
 
     def validate(self, loader: Batches | None = None) -> dict[str, float]:
-        """Loss and metrics over ``loader`` (by default ``data.valid``), without any callback.
+        """Loss and metrics over ``loader`` (by default ``data.valid``), without callbacks.
 
         Raises:
             Diverged: an output of the model is not finite."""
@@ -261,7 +259,7 @@ class Learner:
 
     def _epoch(self, state: TrainState, events: Events) -> None:
         state.training = True
-        if not state.batch:  # else it is gone on with
+        if not state.batch:  # else the epoch is resumed
             state.metrics, state.rows_seen = {}, 0
             state.loss_sum.zero_()
             set_epoch = getattr(self.data.train, "set_epoch", None)
@@ -269,7 +267,7 @@ class Learner:
                 set_epoch(state.epoch)
         events.fire("before_epoch")
         _switch(state, training=True)
-        state.optimizer.zero_grad()  # of an epoch that was cancelled
+        state.optimizer.zero_grad()  # a cancelled epoch may have left gradients
         events.fire("before_train")
         cancellable_batch = _Cancellable(events, CancelBatch, "after_cancel_batch")
         with _Cancellable(events, CancelTrain, "after_cancel_train"):
@@ -286,7 +284,7 @@ class Learner:
                     state.step += 1
                     events.fire("after_step")
                     events.fire("after_batch")
-                state.optimizer.zero_grad()  # after a cancelled batch too, whose gradients must not join the next one's
+                state.optimizer.zero_grad()  # also after a cancelled batch
         state.metrics["train_loss"] = state.loss_sum.item() / max(state.rows_seen, 1)
         if not math.isfinite(state.metrics["train_loss"]):
             raise Diverged(
@@ -298,7 +296,7 @@ class Learner:
         events.fire("after_epoch")
 
     def _gradients_in_memory(self, state: TrainState, events: Events) -> None:
-        """The gradients of the batch, in more parts as long as a callback finds more when the memory is not enough."""
+        """The gradients of the batch; if it does not fit in memory, in as many parts as a callback sets."""
         while True:
             parts = state.parts
             try:
@@ -310,7 +308,7 @@ class Learner:
                 events.fire("on_out_of_memory")
                 if state.parts == parts:
                     raise ResourceError(
-                        f"The memory is not enough for a batch of {len(state.yb)} rows in {parts} parts ({error}): "
+                        f"A batch of {len(state.yb)} rows in {parts} parts does not fit in memory ({error}): "
                         "train with a smaller batch size."
                     ) from error
 
@@ -345,7 +343,7 @@ class Learner:
         events.fire("after_loss")
 
     def _validate(self, state: TrainState, events: Events, loader: Batches) -> None:
-        """Fill ``state.metrics`` with valid_loss and the metrics; a loader without batches adds nothing."""
+        """Add valid_loss and the metrics to ``state.metrics``; nothing for a loader without batches."""
         state.training = False
         _switch(state, training=False)
         losses, outputs, targets, counts = [], [], [], []
@@ -385,7 +383,7 @@ class Learner:
 
 
 def _parts(state: TrainState) -> Iterator[tuple[slice, float]]:
-    """Rows of each part of the batch, and its share in the mean loss of the whole, which is one over rows."""
+    """Rows of each part of the batch, and its share in the mean loss."""
     rows = len(state.yb)
     size = -(-rows // state.parts)
     for start in range(0, rows, size):
@@ -399,17 +397,17 @@ def _backward(state: TrainState, share: float) -> None:
 
 
 def _require_finite(output: Tensor) -> None:
-    """The last step of an epoch may break weights whose loss was finite: no metric can judge that."""
+    """Check the outputs: the last step of an epoch may make weights non-finite although its loss was finite."""
     broken = int((~output.isfinite()).reshape(len(output), -1).any(1).sum())
     if broken:
         raise Diverged(
-            f"The outputs for {broken} of {len(output)} validation rows are not finite: the last step has broken the "
-            "weights; train again with a smaller learning rate, for instance a tenth of it."
+            f"The outputs for {broken} of {len(output)} validation rows are not finite, as the last step made weights "
+            "non-finite; train again with a smaller learning rate, for instance a tenth of it."
         )
 
 
 def _loss_of_each(model: nn.Module, loss: Loss) -> Loss:
-    """The loss for all predictions of a row, where the model gives more than one."""
+    """The loss over all predictions of a row, if the model returns several."""
     several = isinstance(model, MixedInputModel) and model.predictions_a_row > 1
     if not several or isinstance(loss, PerMember):
         return loss
@@ -417,7 +415,7 @@ def _loss_of_each(model: nn.Module, loss: Loss) -> Loss:
 
 
 def _switch(state: TrainState, *, training: bool) -> None:
-    """Model and optimizer into training or evaluation; some optimizers then put other weights into the model."""
+    """Set model and optimizer to training or evaluation; some optimizers then swap the weights."""
     state.model.train(training)
     switch = getattr(state.optimizer, "train" if training else "eval", None)
     if switch is not None:  # PyTorch's have none
@@ -425,9 +423,9 @@ def _switch(state: TrainState, *, training: bool) -> None:
 
 
 class _Cancellable:
-    """Turns a cancel signal raised inside into its event; may be entered again and again.
+    """Turns a cancel signal raised inside into its event; reusable.
 
-    A class, as ``contextmanager`` takes five times as long, which shows at every step of a small network."""
+    A class, as ``contextmanager`` is five times slower, which matters at every step of a small network."""
 
     def __init__(self, events: Events, cancel: type[Exception], event: str) -> None:
         self.events, self.cancel, self.event = events, cancel, event
@@ -443,15 +441,15 @@ class _Cancellable:
 
 
 _HANDLER = 5.0
-"""Seconds within which PyTorch's handler has heard of a worker's end; it would raise in the caller's code later."""
+"""Seconds to wait for PyTorch's handler to notice a worker's death; later it would raise in the caller's code."""
 
 
 @contextmanager
 def _lost_workers_told(loader: object) -> Iterator[None]:
-    """Say in one sentence that a worker process of PyTorch's DataLoader is gone.
+    """Report the death of a worker process of PyTorch's DataLoader in one sentence.
 
-    PyTorch's handler of SIGCHLD raises a RuntimeError wherever Python happens to be, also in a callback, and the pipe
-    to the worker may break before that."""
+    PyTorch's SIGCHLD handler raises a RuntimeError at any point, also in a callback, and the pipe to the worker may
+    break before that."""
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
@@ -464,6 +462,6 @@ def _lost_workers_told(loader: object) -> Iterator[None]:
                 time.sleep(_HANDLER)
         said = next(iter(str(error).splitlines()), type(error).__name__)  # the end of a pipe has no words
         raise ResourceError(
-            f"A worker of the DataLoader was killed, perhaps for want of memory ({said}): "
+            f"A worker of the DataLoader was killed, possibly by lack of memory ({said}): "
             "use fewer workers or smaller batches; num_workers=0 shows where it happens."
         ) from error

@@ -1,8 +1,8 @@
 """Losses: raw outputs and targets -> one number to minimise.
 
-Of numbers, quantiles, classes, ordered classes, and of the members of an ensemble. Losses without settings are
-functions; those with settings are frozen dataclasses, whose lower-case namesakes have the default settings: ``huber``
-is ``Huber()``. None of them broadcasts: ``(batch, 1)`` against ``(batch,)`` is an error, not a silent matrix."""
+For numbers, quantiles, classes, ordered classes, and the members of an ensemble. Losses without settings are functions;
+those with settings are frozen dataclasses, with lower-case instances of the default settings: ``huber`` is ``Huber()``.
+No loss broadcasts: ``(batch, 1)`` against ``(batch,)`` is an error."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from mixfit.errors import ConfigError
 
 @runtime_checkable
 class Loss(Protocol):
-    """``(prediction, target, weight) -> scalar``; ``weight`` is one number per row, or None for all alike."""
+    """``(prediction, target, weight) -> scalar``; ``weight`` is one number per row, or None for equal weights."""
 
     def __call__(self, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor: ...
 
@@ -30,8 +30,8 @@ def mean_of_rows(per_row: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return per_row.mean()
     require_same_shape("weight", weight, per_row)
-    # Divided by the number of rows, not by the sum of this batch's weights: what a row counts must not depend on its
-    # neighbours. Weights have a mean of 1 over the training rows.
+    # Divided by the number of rows, not by the sum of this batch's weights, so that a row's contribution does not
+    # depend on the other rows. Weights have a mean of 1 over the training rows.
     return (per_row * weight).mean()
 
 
@@ -43,7 +43,7 @@ def require_same_shape(name: str, prediction: Tensor, target: Tensor) -> None:
     if prediction.shape != target.shape:
         raise ConfigError(
             f"{name}: prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape; "
-            "they must be equal, as nothing is broadcast. (In training, tabm gives a prediction of each member: "
+            "they must be equal, as losses do not broadcast. (In training, tabm returns a prediction per member: "
             "wrap the loss in PerMember, as Learner does.)"
         )
 
@@ -64,12 +64,12 @@ def mae(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Ten
 
 @dataclass(frozen=True, slots=True)
 class Huber:
-    """Half the squared error up to ``delta``, linear beyond, which outliers bend less (Huber 1964).
+    """Half the squared error up to ``delta``, linear beyond, which is robust to outliers (Huber 1964).
 
     Args:
         delta: in the unit of the scaled target, above 0.
     Raises:
-        ConfigError: it is not.
+        ConfigError: ``delta`` is not above 0.
     """
 
     delta: float = 1.0
@@ -92,9 +92,9 @@ class Quantiles:
     """Pinball loss of several quantiles at once, the mean over them (Koenker and Bassett 1978).
 
     Args:
-        levels: of the quantiles, each in (0, 1); a model gives one output for each.
+        levels: of the quantiles, each in (0, 1); the model needs one output for each.
     Raises:
-        ConfigError: there is no level, or one is impossible.
+        ConfigError: there is no level, or one is invalid.
     """
 
     levels: tuple[float, ...] = (0.05, 0.5, 0.95)
@@ -116,9 +116,9 @@ class Quantiles:
 
 
 def binary_cross_entropy(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Negative log-likelihood of yes and no under one logit for each row.
+    """Binary cross-entropy with one logit per row.
 
-    ``(batch,)`` against ``(batch,)``, which holds 0 and 1, or probabilities of 1."""
+    ``(batch,)`` against ``(batch,)`` of 0 and 1, or probabilities of 1."""
     require_same_shape("binary_cross_entropy", prediction, target)
     per_row = F.binary_cross_entropy_with_logits(prediction, target.to(prediction.dtype), reduction="none")
     return mean_of_rows(per_row, weight)
@@ -129,12 +129,11 @@ class CrossEntropy:
     """Negative log-likelihood of the truth under softmax of the logits ``(batch, classes)``.
 
     Args:
-        class_weights: how much a row of each class counts, see ``balanced_class_weights``; None for all alike. Rows are
-            divided by their number, not by the sum of these weights.
-        smoothing: share of the truth that is spread over all classes, in [0, 1) (Szegedy et al. 2015,
-            arXiv:1512.00567).
+        class_weights: weight of the rows of each class, see ``balanced_class_weights``; None for equal weights. The sum
+            is divided by the number of rows, not by the sum of these weights.
+        smoothing: label smoothing, in [0, 1) (Szegedy et al. 2015, arXiv:1512.00567).
     Raises:
-        ConfigError: a weight is below 0, or ``smoothing`` is impossible.
+        ConfigError: a weight is below 0, or ``smoothing`` is invalid.
     """
 
     class_weights: tuple[float, ...] | None = None
@@ -160,11 +159,11 @@ class CrossEntropy:
 
 @dataclass(frozen=True, slots=True)
 class Focal:
-    """Cross-entropy in which rows that are already right count little (Lin et al. 2017, arXiv:1708.02002).
+    """Focal loss: cross-entropy with smaller weights for well-classified rows (Lin et al. 2017, arXiv:1708.02002).
 
     Args:
-        gamma: how little: the log-likelihood is multiplied by ``(1 - p) ** gamma``; 0 is cross-entropy.
-        class_weights: how much a row of each class counts (alpha in the paper); None for all alike.
+        gamma: the log-likelihood is multiplied by ``(1 - p) ** gamma``; 0 is cross-entropy.
+        class_weights: weight of the rows of each class (alpha in the paper); None for equal weights.
     Raises:
         ConfigError: ``gamma`` or a weight is below 0.
     """
@@ -181,7 +180,7 @@ class Focal:
         """``target`` holds class indices ``(batch,)``, or probabilities ``(batch, classes)``."""
         _require_classes("focal", prediction, target)
         log_p = prediction.log_softmax(1)
-        # 0 would have no gradient under a root, as which a gamma below 1 acts.
+        # Avoids the infinite gradient at 0 for gamma below 1.
         rest = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)
         per_class = -log_p * rest**self.gamma
         weights = _weights_for(prediction, self.class_weights)
@@ -193,7 +192,7 @@ class Focal:
 
 
 def balanced_class_weights(counts: Sequence[int | float]) -> tuple[float, ...]:
-    """Weights that give all classes the same sum, with a mean of 1 over the training rows.
+    """Weights with equal sums over classes, and a mean of 1 over the training rows.
 
     Args:
         counts: training rows of each class, or the sums of their weights.
@@ -234,16 +233,16 @@ cross_entropy = CrossEntropy()
 
 
 def ordinal(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Sum of the cross-entropies of "above class 0", "above class 1" and so on.
+    """Ordinal regression: sum of the cross-entropies of "above class 0", "above class 1" and so on.
 
-    Frank and Hall 2001; with one score and a bias for each step it is CORAL (Cao et al. 2019, arXiv:1901.07884).
+    Frank and Hall 2001; with one score and a bias per threshold it is CORAL (Cao et al. 2019, arXiv:1901.07884).
 
     Args:
-        prediction: logits ``(batch, classes - 1)``, one for each class but the last.
-        target: int64 ``(batch,)``, classes numbered in their order.
+        prediction: logits ``(batch, classes - 1)``, one for each class except the last.
+        target: int64 ``(batch,)``, ordered class indices.
         weight: ``(batch,)`` or None.
     Raises:
-        ConfigError: the shapes are others, or the target is not of integers.
+        ConfigError: the shapes are wrong, or the target is not of integers.
     """
     if prediction.ndim != 2 or target.shape != prediction.shape[:1] or target.is_floating_point():
         raise ConfigError(
@@ -258,7 +257,7 @@ def ordinal(prediction: Tensor, target: Tensor, weight: Tensor | None = None) ->
 def ordinal_probabilities(prediction: Tensor) -> Tensor:
     """Probabilities ``(batch, classes)`` from logits ``(batch, classes - 1)``.
 
-    "Above class 2" cannot be likelier than "above class 1": where the logits say so, the lower figure holds.
+    "Above class 2" cannot be more probable than "above class 1": if the logits contradict this, the minimum is used.
 
     >>> ordinal_probabilities(torch.zeros(1, 2))
     tensor([[0.5000, 0.0000, 0.5000]])
@@ -270,10 +269,10 @@ def ordinal_probabilities(prediction: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class PerMember:
-    """The mean of the members' losses, not the loss of the members' mean: members stay different from each other.
+    """The mean of the members' losses instead of the loss of their mean, which keeps the members diverse.
 
-    As TabM is trained (Gorishniy et al. 2024, arXiv:2410.24210). A prediction without members, as a model in evaluation
-    gives, is passed on as it is.
+    As in TabM (Gorishniy et al. 2024, arXiv:2410.24210). A prediction without members, as in evaluation, is passed to
+    the loss unchanged.
 
     Args:
         loss: of one member.

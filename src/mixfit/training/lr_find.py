@@ -1,6 +1,6 @@
-"""The learning-rate finder: a callback that tries growing rates, what it saw, and a trial that leaves no trace.
+"""The learning-rate finder: a callback that increases the rate, its result, and a context that restores everything.
 
-``Learner.lr_find`` puts them together."""
+``Learner.lr_find`` combines them."""
 
 import copy
 import math
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 
 
 MINIMUM_STEPS = 10
-"""Fewer losses show no curve."""
+"""Fewest losses for a curve."""
 EXPLOSION = 4.0
-"""The search ends when the running mean of the loss is this many times its lowest value."""
+"""The search ends if the running mean of the loss exceeds this multiple of its lowest value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateSearch:
-    """What a search for the learning rate saw; ``rates``, ``losses`` and ``smoothed`` have one number for each step."""
+    """Result of a learning-rate search; ``rates``, ``losses`` and ``smoothed`` have one number per step."""
 
     rates: tuple[float, ...]
-    """Learning rates, growing by the same factor at each step."""
+    """Learning rates, increasing by the same factor at each step."""
     losses: tuple[float, ...]
-    """Of the batch of each step, before the step was taken."""
+    """Loss of each batch, before its step."""
     smoothed: tuple[float, ...]
-    """The losses averaged over neighbouring steps, before and after alike, so that the curve is not late."""
+    """The losses averaged symmetrically over neighbouring steps, so that the curve is not delayed."""
 
     @property
     def steepest(self) -> float:
-        """The rate at which the smoothed loss falls fastest.
+        """The rate at which the smoothed loss decreases fastest.
 
         Raises:
-            ConfigError: the loss fell nowhere.
+            ConfigError: the loss did not decrease.
         """
         begin, bottom = self._fall()
         slopes = np.gradient(np.array(self.smoothed), np.log(self.rates))
@@ -52,10 +52,10 @@ class RateSearch:
 
     @property
     def valley(self) -> float:
-        """A rate in the middle of the fall that ends at the lowest smoothed loss: fast, with room before it explodes.
+        """A rate in the middle of the decrease to the lowest smoothed loss: fast, with a margin before divergence.
 
         Raises:
-            ConfigError: the loss fell nowhere.
+            ConfigError: the loss did not decrease.
         """
         begin, bottom = self._fall()
         middle = (self.smoothed[begin] + self.smoothed[bottom]) / 2
@@ -64,21 +64,21 @@ class RateSearch:
 
     @property
     def suggestions(self) -> tuple[float, ...]:
-        """``steepest`` and ``valley``; nothing where the loss fell nowhere."""
+        """``steepest`` and ``valley``; empty if the loss did not decrease."""
         try:
             return self.steepest, self.valley
         except ConfigError:
             return ()
 
     def plot(self) -> "Figure":
-        """Losses over rates, with both suggestions; a figure of its own that no window shows."""
+        """Losses over rates, with both suggestions; a figure without a window."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7, 4.3), layout="constrained")
         axes = figure.subplots()
         axes.plot(self.rates, self.losses, color="0.75", label="loss of each batch")
         axes.plot(self.rates, self.smoothed, color="C0", label="smoothed")
-        # A curve that falls nowhere is worth seeing all the more.
+        # Also plot a curve that does not decrease.
         suggestions = zip(("steepest", "valley"), self.suggestions, strict=False)
         for number, (name, rate) in enumerate(suggestions, start=1):
             axes.axvline(rate, color=f"C{number}", linestyle="--", label=f"{name} {rate:.1e}")
@@ -86,36 +86,36 @@ class RateSearch:
         axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
         if high > low:
             axes.set_ylim(low - 0.2 * (high - low), high + 0.5 * (high - low))
-        figure.legend(loc="outside upper center", ncols=4, frameon=False)  # inside it would hide some of the curve
+        figure.legend(loc="outside upper center", ncols=4, frameon=False)  # outside, so that it hides nothing
         return figure
 
     def _fall(self) -> tuple[int, int]:
-        """First and last step of the fall to the lowest smoothed loss."""
+        """First and last step of the decrease to the lowest smoothed loss."""
         bottom = int(np.argmin(self.smoothed))
         begin = int(np.argmax(self.smoothed[: bottom + 1]))
         if begin == bottom:
             raise ConfigError(
-                f"The loss fell nowhere between the rates {self.rates[0]:.1e} and {self.rates[-1]:.1e}: search from a "
-                "smaller start, with more steps, or with larger batches."
+                f"The loss did not decrease between the rates {self.rates[0]:.1e} and {self.rates[-1]:.1e}: use a "
+                "smaller start, more steps, or larger batches."
             )
         return begin, bottom
 
 
 class RateFinder(Callback):
-    """Makes the rate of every group grow from step to step, notes the losses, and ends the fit at its explosion.
+    """Increases the rate of every group at each step, records the losses, and stops the fit when the loss diverges.
 
     Args:
-        start, end: first and last factor of the rate that each group has when the fit begins.
-        steps: how many steps there are between them.
+        start, end: first and last factor of each group's initial rate.
+        steps: number of steps.
     Raises:
-        ConfigError: the rates do not grow from above 0, or there are too few steps.
+        ConfigError: the rates are not increasing from above 0, or there are too few steps.
     """
 
     order = -20
 
     def __init__(self, start: float, end: float, steps: int) -> None:
         if not 0 < start < end:
-            raise ConfigError(f"The rates must grow from start to end, both above 0, got {start} and {end}.")
+            raise ConfigError(f"start must be above 0 and below end, got {start} and {end}.")
         if steps < MINIMUM_STEPS:
             raise ConfigError(f"steps must be at least {MINIMUM_STEPS}, got {steps}.")
         self.shape, self.steps = Exponential(start, end), steps
@@ -125,7 +125,7 @@ class RateFinder(Callback):
         self._mean, self._lowest = 0.0, math.inf
 
     def before_fit(self, state: TrainState) -> None:
-        """Remember the rates of the groups; an optimizer's own warm-up would hide the rate that is tried."""
+        """Store the rates of the groups; disable an optimizer's own warm-up, which would change the tested rate."""
         self._peaks = [group["lr"] for group in state.optimizer.param_groups]
         for group in state.optimizer.param_groups:
             if "warmup" in group:
@@ -140,7 +140,7 @@ class RateFinder(Callback):
             group["lr"] = peak * self.rates[-1]
 
     def after_backward(self, state: TrainState) -> None:
-        """Note the loss; end the search before a step that could only make it worse."""
+        """Record the loss; stop before a step that would make it worse."""
         loss = float(state.loss.detach())
         if not math.isfinite(loss):
             self.rates.pop()
@@ -153,33 +153,33 @@ class RateFinder(Callback):
             raise CancelFit
 
     def after_train(self, state: TrainState) -> None:
-        """Nobody asks for the validation loss."""
+        """Skip the validation."""
         raise CancelEpoch
 
     def found(self) -> RateSearch:
-        """What was seen.
+        """The result.
 
         Raises:
-            Diverged: the loss is not finite from the beginning.
+            Diverged: the loss is not finite from the start.
         """
         if not self.losses:
             raise Diverged(
-                "The loss of the first batch is not finite before any step was taken: look for values that are not "
-                "finite in the inputs or in the weights."
+                "The loss of the first batch is not finite before the first step: check the inputs and the weights for "
+                "values that are not finite."
             )
         if len(self.losses) < MINIMUM_STEPS:
             raise Diverged(
                 f"The loss is no longer finite after {len(self.losses)} steps, at the rate {self.rates[-1]:.1e}: "
-                f"search from a smaller start than {self.shape.start:g}."
+                f"use a smaller start than {self.shape.start:g}."
             )
         smoothed = tuple(smooth(self.losses, self.steps))
         return RateSearch(rates=tuple(self.rates), losses=tuple(self.losses), smoothed=smoothed)
 
 
 def smooth(losses: Sequence[float], steps: int) -> list[float]:
-    """A mean of each loss and its neighbours, with weights that fall like a bell, 4 % of ``steps`` wide.
+    """Gaussian smoothing of the losses, 4 % of ``steps`` wide.
 
-    Losses above all of the first quarter count as the highest of those, or the explosion would reach back."""
+    Losses are clipped to the maximum of the first quarter, so that a divergence does not affect earlier steps."""
     values, places = np.array(losses), np.arange(len(losses))
     values = np.minimum(values, values[: max(MINIMUM_STEPS, len(values) // 4)].max())
     weights = np.exp(-0.5 * ((places[:, None] - places) / max(1.0, 0.04 * steps)) ** 2)
@@ -188,10 +188,10 @@ def smooth(losses: Sequence[float], steps: int) -> list[float]:
 
 @contextmanager
 def preserved(model: nn.Module, loaders: Iterable[Any] = ()) -> Iterator[None]:
-    """Leave everything as it was found when the block ends, also by an error.
+    """Restore everything after the block, also after an error.
 
-    That is: parameters, buffers (those that are not saved, too), which of them learn, gradients, the mode of every
-    module, the random states of Python, NumPy and PyTorch on every device, and where the loaders stand in their epoch.
+    That is: parameters, buffers (also unsaved ones), which parameters are trainable, gradients, the mode of every
+    module, the random states of Python, NumPy and PyTorch on every device, and the position of the loaders.
     """
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     buffers = [
@@ -204,7 +204,7 @@ def preserved(model: nn.Module, loaders: Iterable[Any] = ()) -> Iterator[None]:
     places = [_place(loader) for loader in loaders]
     randomness = random_states()
     for parameter, _, _ in parameters:
-        parameter.grad = None  # set aside rather than copied: an optimizer may zero gradients in place
+        parameter.grad = None  # detached instead of copied, as an optimizer may zero gradients in place
     try:
         yield
     finally:
@@ -212,7 +212,7 @@ def preserved(model: nn.Module, loaders: Iterable[Any] = ()) -> Iterator[None]:
             for tensor, value in kept:
                 tensor.copy_(value)
         for module, name, buffer in buffers:
-            setattr(module, name, buffer)  # some modules put new tensors in place of their buffers
+            setattr(module, name, buffer)  # some modules replace their buffers
         for parameter, learns, gradient in parameters:
             parameter.requires_grad_(learns)
             parameter.grad = gradient
@@ -228,13 +228,13 @@ def _copies(tensors: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 
 def _place(loader: Any) -> Any:
-    """A function that puts a loader back to where it stands now."""
+    """A function that restores the current position of a loader."""
     bookmark = getattr(loader, "bookmark", None)
     return _foreign_place(loader) if bookmark is None else bookmark()
 
 
 def _foreign_place(loader: Any) -> Any:
-    """PyTorch's loaders draw their orders from a generator, others may have a ``state_dict``."""
+    """PyTorch's loaders use a generator for their order, others may have a ``state_dict``."""
     sampler = getattr(loader, "sampler", None)
     found = [getattr(part, "generator", None) for part in (loader, sampler, getattr(loader, "batch_sampler", None))]
     generators = [(it, it.get_state()) for it in found if isinstance(it, torch.Generator)]

@@ -1,8 +1,8 @@
-"""Metrics: how good predictions are, in the units of the target.
+"""Metrics of predictions in the units of the target.
 
-Computed (mostly by scikit-learn) on all rows at once, so that unequal batches cannot bias them. What cannot be computed
-(R2 of one row, AUC of one class) is nan, never an invented number. scikit-learn and scipy take two seconds to load,
-and a training without metrics needs neither: they are imported where they are used."""
+Computed (mostly by scikit-learn) on all rows at once, so that unequal batches do not bias them. Metrics that cannot be
+computed (R2 of one row, AUC of one class) are nan. scikit-learn and scipy take two seconds to load and are imported
+only where they are used."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -21,25 +21,25 @@ Weight = Float[np.ndarray, " rows"] | None
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A named measure.
+    """A named metric.
 
     ``function(truth, prediction)`` gets numbers in the target's unit ``(rows,)``, or class indices ``(rows,)`` and
-    probabilities ``(rows, classes)``. Where rows have weights it gets them as a third argument, ``(rows,)``, above 0:
-    with them a row of weight 2 is to count as two rows, and a common factor of all is to change nothing."""
+    probabilities ``(rows, classes)``. If rows have weights, they are the third argument, ``(rows,)``, above 0: a row of
+    weight 2 should count as two rows, and a common factor should change nothing."""
 
     name: str
     function: Callable[..., float]
     higher_is_better: bool
     label: str = ""
-    """As people write it, in headings and sentences; by default the name."""
+    """Label for headings and sentences; by default the name."""
 
     def value(self, truth: Truth, prediction: Prediction, weight: Weight = None) -> float:
-        """The measure of these predictions; nan where no row counts.
+        """The metric of these predictions; nan if no row has a weight above 0.
 
         Args:
-            weight: how much each row counts, at least 0, in any unit; None for all alike.
+            weight: of each row, at least 0, in any unit; None for equal weights.
         Raises:
-            ConfigError: there are weights, and the function takes none.
+            ConfigError: there are weights, but the function does not accept them.
         """
         if weight is not None and not weight.all():
             counted = weight > 0
@@ -52,7 +52,7 @@ class Metric:
             inspect.signature(self.function).bind(truth, prediction, weight)
         except TypeError as error:
             raise ConfigError(
-                f"the metric {self.name!r} takes no weights, but the rows have some: give its function a third "
+                f"the metric {self.name!r} does not accept weights, but the rows have some: give its function a third "
                 "argument, weight=None."
             ) from error
         return float(self.function(truth, prediction, weight))
@@ -61,7 +61,7 @@ class Metric:
 def evaluate(
     metrics: Sequence[Metric], truth: Truth, prediction: Prediction, weight: Weight = None
 ) -> dict[str, float]:
-    """All metrics of these predictions; nan where there are no rows.
+    """All metrics of these predictions; nan without rows.
 
     Args:
         weight: as for ``Metric.value``.
@@ -70,7 +70,7 @@ def evaluate(
 
 
 def metric_text(value: float) -> str:
-    """Write a value for a terminal: four digits, thousands separated from 10,000 on, "n/a" for nan.
+    """Format a value for a terminal: four digits, thousands separators from 10,000 on, "n/a" for nan.
 
     >>> [metric_text(value) for value in (0.123456, 1234.5, 12345.6, float("nan"))]
     ['0.1235', '1234', '12,346', 'n/a']
@@ -135,10 +135,10 @@ def _log_loss(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = Non
 
 
 def _auc(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
-    """Area under the ROC curve; over several classes the mean of one against the rest, of classes that occur.
+    """Area under the ROC curve; for several classes the mean of one-vs-rest over classes that occur.
 
-    By the ranks of Mann and Whitney, for all classes at once: scikit-learn's function takes 100 classes one by one,
-    which costs half a second, and this runs once an epoch and hundreds of times in a bootstrap."""
+    By Mann-Whitney ranks for all classes at once: scikit-learn computes classes one by one, half a second for 100, and
+    this runs once per epoch and hundreds of times in a bootstrap."""
     from scipy.stats import rankdata
 
     columns = slice(1, 2) if probabilities.shape[1] == 2 else slice(None)
@@ -156,7 +156,7 @@ def _auc(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) ->
 
 
 def _weighted_area(scores: np.ndarray, positive: np.ndarray, weight: np.ndarray) -> float:
-    """The weighted share of pairs in which the positive row has the higher score; a tie counts half."""
+    """The weighted share of pairs in which the positive row has the higher score; ties count half."""
     counts = weight.astype(np.float64)
     _, place = np.unique(scores, return_inverse=True)
     inside = np.bincount(place, weights=counts * positive)
@@ -179,11 +179,11 @@ AUC = Metric("auc", _auc, higher_is_better=True, label="ROC AUC")
 REGRESSION_METRICS = (MAE, RMSE, R2, MAPE)
 CLASSIFICATION_METRICS = (ACCURACY, BALANCED_ACCURACY, MACRO_F1, LOG_LOSS, AUC)
 METRICS = {metric.name: metric for metric in (*REGRESSION_METRICS, R2_LOG, *CLASSIFICATION_METRICS)}
-"""All that a run reports, by name."""
+"""All metrics that a run reports, by name."""
 
 
 def metric_label(name: str) -> str:
-    """A metric as people write it; one that is not among ``METRICS`` by its own name.
+    """The label of a metric; by default its name.
 
     >>> metric_label("r2_log"), metric_label("mine")
     ('R² (log)', 'mine')
