@@ -137,7 +137,10 @@ class Overflowing(Net):
 @pytest.mark.parametrize(
     ("what", "cause"),
     [
-        ("weight", r"the step before has broken first\.weight, by a gradient of rows 0, 1, 2, 3, 4 and 3 more\."),
+        (
+            "weight",
+            r"the previous step made first\.weight non-finite, by a gradient of rows 0, 1, 2, 3, 4 and 3 more\.",
+        ),
         ("input", r"the input xb is not finite in row 2\."),
         ("target", r"the target is not finite in row 3\."),
         ("loss", r"the loss itself overflows for rows 0, 1, 2"),

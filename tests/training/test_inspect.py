@@ -96,9 +96,9 @@ def test_parts_of_a_batch_are_one_step() -> None:
 
 
 def test_before_a_fit_there_are_no_statistics() -> None:
-    with pytest.raises(ConfigError, match="WatchActivations has seen no fit yet"):
+    with pytest.raises(ConfigError, match="WatchActivations has not watched a fit yet"):
         WatchActivations().stats  # noqa: B018
-    with pytest.raises(ConfigError, match="WatchGradients has seen no fit yet"):
+    with pytest.raises(ConfigError, match="WatchGradients has not watched a fit yet"):
         WatchGradients().stats  # noqa: B018
     with pytest.raises(ConfigError, match=r"has no layer 'fist'\. Did you mean 'first'"):
         learner(WatchActivations("fist")).fit(1, 0.01)

@@ -142,7 +142,7 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, dtype: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"dtype": "float8"}, "MixedPrecision knows bfloat16 and float16, not 'float8'"),
+        ({"dtype": "float8"}, "MixedPrecision supports bfloat16 and float16, not 'float8'"),
         ({"dtype": "float16", "scale": 3.0}, r"scale must be a power of 2, and at least 1, got 3\.0"),
         ({"dtype": "float16", "growth": 0}, "growth must be at least 1 step, got 0"),
     ],

@@ -248,7 +248,7 @@ def test_a_schedule_free_model_is_its_average_in_evaluation() -> None:
     torch.testing.assert_close(between, 0.9 * average + 0.1 * fast[-1])
     optimizer.eval()
     assert torch.equal(next(model.parameters()), average)
-    with pytest.raises(ConfigError, match=r"hold their average, which takes no steps; call train\(\) before step\(\)"):
+    with pytest.raises(ConfigError, match=r"are set to their average; call train\(\) before step\(\)"):
         train(model, optimizer, 1)
     optimizer.train()
     assert torch.equal(next(model.parameters()), between)
@@ -339,7 +339,7 @@ def test_mistakes_are_refused() -> None:
     with pytest.raises(ConfigError, match="1 parameters are in more than one group"):
         SGD([weight, weight], lr=0.1)
     integers = nn.Parameter(torch.zeros(2, dtype=torch.int64), requires_grad=False)
-    with pytest.raises(ConfigError, match=r"A parameter \(2,\) of torch.int64 is not of floating point"):
+    with pytest.raises(ConfigError, match=r"A parameter \(2,\) of torch.int64 is not floating point"):
         SGD([integers], lr=0.1)
 
 

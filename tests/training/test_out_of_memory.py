@@ -48,7 +48,9 @@ def test_f36_a_fit_that_lacked_memory_learns_the_same(error: BaseException) -> N
     state = short.fit(3, 0.05)
     enough = learner(data=loaders(16), optimizer=SGD)
     enough.fit(3, 0.05)
-    assert guard.lines == [f"The batch of 16 rows did not fit: going on in {parts} parts." for parts in (2, 4)]
+    assert guard.lines == [
+        f"The batch of 16 rows did not fit in memory: continuing in {parts} parts." for parts in (2, 4)
+    ]
     assert console.file.getvalue().splitlines() == guard.lines  # type: ignore[attr-defined]
     assert state.parts == 4
     for a, b in zip(short.model.parameters(), enough.model.parameters(), strict=True):
@@ -108,7 +110,7 @@ def test_f36_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
         return LackAt(OutOfMemoryGuard(console=quiet()))
 
     callback = assert_resumes(tmp_path, make, stops=(9,))
-    assert callback.guard.lines == ["The batch of 8 rows did not fit: going on in 2 parts."]
+    assert callback.guard.lines == ["The batch of 8 rows did not fit in memory: continuing in 2 parts."]
 
 
 class LackAt(Callback):
@@ -180,4 +182,4 @@ def test_f36_a_process_that_really_runs_out_of_memory_goes_on_in_parts() -> None
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
     assert 1 <= len(lines) <= 3
-    assert lines[0] == "The batch of 512 rows did not fit: going on in 2 parts."
+    assert lines[0] == "The batch of 512 rows did not fit in memory: continuing in 2 parts."

@@ -63,9 +63,9 @@ def test_joined_shapes_follow_each_other() -> None:
 
 
 def test_fractions_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"must sum to 1, and 0\.5 \+ 0\.6 is 1\.1"):
+    with pytest.raises(ConfigError, match=r"must sum to 1, but 0\.5 \+ 0\.6 is 1\.1"):
         joined((0.5, Constant(1.0)), (0.6, Constant(1.0)))
-    with pytest.raises(ConfigError, match="must sum to 1, and nothing is 0"):
+    with pytest.raises(ConfigError, match="must sum to 1, but nothing is 0"):
         joined()
     with pytest.raises(ConfigError, match=r"above 0 and at most 1, got -0\.5"):
         joined((-0.5, Constant(1.0)), (1.5, Constant(1.0)))
@@ -94,7 +94,7 @@ def test_restarts_jump_up_and_may_grow_and_decay() -> None:
         (lambda: Exponential(0.0, 1.0), "ends above 0, got 0"),
         (lambda: Polynomial(0.0, 1.0, power=0.0), "power must be above 0"),
         (lambda: one_cycle(warmup=1.0), "warmup must be between 0 and 1, got 1"),
-        (lambda: one_cycle_momentum(0.85, 0.95), r"from high to low inside \[0, 1\), got 0.85 and 0.95"),
+        (lambda: one_cycle_momentum(0.85, 0.95), r"a pair \(high, low\) with 0 <= low <= high < 1, got 0.85 and 0.95"),
     ],
 )
 def test_impossible_shapes_are_refused(make: Any, message: str) -> None:
@@ -182,7 +182,7 @@ def test_a_key_that_no_group_has_is_refused_with_those_there_are() -> None:
     message = r"has 'wieght_decay'\. Did you mean 'weight_decay'\? A schedule can set .*lr, .*betas\.0, betas\.1"
     with pytest.raises(ConfigError, match=message):
         noted(Schedule("wieght_decay", Constant(1.0)), optimizer=AdamW)
-    with pytest.raises(ConfigError, match="momentum is 0 in every parameter group, so factors of it change nothing"):
+    with pytest.raises(ConfigError, match="momentum is 0 in every parameter group, so factors have no effect"):
         noted(Schedule("momentum", Constant(1.0)), optimizer=SGD)
 
 

@@ -1,8 +1,8 @@
-"""Schedules: hyper-parameters of the optimizer that change from step to step, and the shapes that they follow.
+"""Schedules of the optimizer's hyper-parameters, and their shapes.
 
-A shape is a plain function from the share of the training that is done, in [0, 1], to a value: any
-``Callable[[float], float]``. Those here can be joined one after the other. The callbacks ``Schedule`` and ``OneCycle``
-say what the value is of, and whether it is a factor or the value itself.
+A shape is a function from the progress of the training, in [0, 1], to a value: any ``Callable[[float], float]``.
+Shapes can be concatenated. The callbacks ``Schedule`` and ``OneCycle`` apply them to a hyper-parameter, as factors or
+as values.
 
 >>> shape = joined((0.25, Linear(0.0, 1.0)), (0.75, Cosine(1.0, 0.0)))
 >>> [round(shape(position), 3) for position in (0.0, 0.125, 0.25, 0.625, 1.0)]
@@ -63,7 +63,7 @@ class Cosine:
 
 @dataclass(frozen=True, slots=True)
 class Exponential:
-    """From ``start`` to ``end`` by the same factor in equal times; both must be above 0."""
+    """Exponential from ``start`` to ``end``; both must be above 0."""
 
     start: float
     end: float
@@ -79,7 +79,7 @@ class Exponential:
 
 @dataclass(frozen=True, slots=True)
 class Polynomial:
-    """From ``start`` to ``end``, where the way left is ``(1 - position) ** power`` of all."""
+    """Polynomial from ``start`` to ``end``: the remaining share of the difference is ``(1 - position) ** power``."""
 
     start: float
     end: float
@@ -96,7 +96,7 @@ class Polynomial:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Shapes one after the other, each over its fraction of the whole; made by ``joined``."""
+    """Concatenated shapes, each over its fraction of the training; made by ``joined``."""
 
     parts: tuple[tuple[float, Shape], ...]
 
@@ -107,10 +107,10 @@ class Joined:
             raise ConfigError(f"Every fraction of joined shapes must be above 0 and at most 1, got {wrong[0]}.")
         if not math.isclose(math.fsum(fractions), 1, abs_tol=1e-9):
             shown = " + ".join(map(str, fractions)) or "nothing"
-            raise ConfigError(f"The fractions of joined shapes must sum to 1, and {shown} is {math.fsum(fractions):g}.")
+            raise ConfigError(f"The fractions of joined shapes must sum to 1, but {shown} is {math.fsum(fractions):g}.")
 
     def __call__(self, position: float) -> float:
-        """The value at ``position``; where two shapes meet, the later one counts."""
+        """The value at ``position``; at a boundary, that of the later shape."""
         begin = 0.0
         for fraction, shape in self.parts[:-1]:
             if position < begin + fraction:
@@ -121,7 +121,7 @@ class Joined:
 
 
 def joined(*parts: tuple[float, Shape]) -> Joined:
-    """Shapes one after the other: ``joined((0.3, Linear(0, 1)), (0.7, Cosine(1, 0)))``.
+    """Concatenate shapes: ``joined((0.3, Linear(0, 1)), (0.7, Cosine(1, 0)))``.
 
     Raises:
         ConfigError: the fractions do not sum to 1.
@@ -130,12 +130,12 @@ def joined(*parts: tuple[float, Shape]) -> Joined:
 
 
 def warm_up(shape: Shape, share: float, *, start: float = 0.0) -> Joined:
-    """First a straight rise from ``start`` times the shape's first value to that value, then the shape.
+    """Linear warm-up from ``start`` times the shape's first value to that value, then the shape.
 
     Args:
-        shape: what follows; it is compressed into the rest of the time.
-        share: of the training that the rise takes, in (0, 1).
-        start: where the rise begins, as a share of the shape's first value.
+        shape: compressed into the rest of the training.
+        share: share of the training for the warm-up, in (0, 1).
+        start: first value as a share of the shape's first value.
     Raises:
         ConfigError: ``share`` is outside (0, 1).
     """
@@ -148,7 +148,7 @@ def one_cycle(*, warmup: float = 0.25, start: float = 0.04, end: float = 1e-4) -
     """From ``start`` up to 1 and down to ``end`` along cosines (Smith and Topin, arXiv:1708.07120).
 
     Args:
-        warmup: share of the training in which it rises, in (0, 1).
+        warmup: share of the training in which it increases, in (0, 1).
         start, end: first and last value.
     Raises:
         ConfigError: ``warmup`` is outside (0, 1).
@@ -158,25 +158,25 @@ def one_cycle(*, warmup: float = 0.25, start: float = 0.04, end: float = 1e-4) -
 
 
 def one_cycle_momentum(high: float, low: float, *, warmup: float = 0.25) -> Joined:
-    """From ``high`` down to ``low`` and back up, the other way round than ``one_cycle``'s rate.
+    """From ``high`` down to ``low`` and back up, opposite to the rate of ``one_cycle``.
 
     Raises:
         ConfigError: ``warmup`` is outside (0, 1), or not ``0 <= low <= high < 1``.
     """
     _check_share("warmup", warmup)
     if not 0 <= low <= high < 1:
-        raise ConfigError(f"momentum must go from high to low inside [0, 1), got {high} and {low}.")
+        raise ConfigError(f"momentum must be a pair (high, low) with 0 <= low <= high < 1, got {high} and {low}.")
     return joined((warmup, Cosine(high, low)), (1 - warmup, Cosine(low, high)))
 
 
 def cosine_with_restarts(cycles: int, *, end: float = 0.0, growth: float = 1.0, decay: float = 1.0) -> Joined:
-    """Falls from 1 to ``end`` along a cosine and jumps up again, ``cycles`` times (SGDR, arXiv:1608.03983).
+    """Cosine decay from 1 to ``end`` with warm restarts, ``cycles`` times (SGDR, arXiv:1608.03983).
 
     Args:
-        cycles: how many falls there are.
-        end: of every fall.
-        growth: how much longer each cycle is than the one before.
-        decay: how high each cycle begins, as a share of the one before.
+        cycles: number of cycles.
+        end: last value of every cycle.
+        growth: ratio of the length of a cycle to the previous one.
+        decay: ratio of the first value of a cycle to that of the previous one.
     Raises:
         ConfigError: ``cycles`` is below 1, or ``growth`` or ``decay`` not above 0.
     """
@@ -194,7 +194,7 @@ def _check_share(name: str, share: float) -> None:
 
 
 class Schedule(Callback):
-    """Sets one number of every parameter group of the optimizer before each training step.
+    """Sets a hyper-parameter of every parameter group of the optimizer before each training step.
 
     >>> restarts = Schedule("lr", cosine_with_restarts(3))
     >>> decay = Schedule("weight_decay", Linear(0.0, 0.1), gives="values")
@@ -202,11 +202,12 @@ class Schedule(Callback):
     Args:
         key: such as ``"lr"``, ``"weight_decay"`` or ``"momentum"``; ``"betas.0"`` is the first number of the pair
             ``betas``.
-        shape: from the share of the training that is done (``TrainState.progress``) to a number.
-        gives: ``"factors"`` of the number that each group has when the fit begins, so that groups with rates of their
-            own stay in proportion, or the ``"values"`` themselves, alike for all groups that have the key.
+        shape: from ``TrainState.progress`` to a number.
+        gives: ``"factors"`` of each group's initial value, which keeps the proportions between groups, or ``"values"``,
+            equal for all groups that have the key.
     Raises:
-        ConfigError: when the fit begins: no group has the key, or all have 0 where factors are given (but for lr).
+        ConfigError: at the start of the fit, no group has the key, or factors are used and all values are 0 (except
+            for lr).
     """
 
     chooses = False
@@ -214,10 +215,10 @@ class Schedule(Callback):
     def __init__(self, key: str, shape: Shape, *, gives: Literal["factors", "values"] = "factors") -> None:
         self.key, self.shape, self.gives = key, shape, gives
         self.first: list[float | None] = []
-        """The number of each group when the fit began; None for a group without it."""
+        """Initial value of each group; None for a group without it."""
 
     def before_fit(self, state: TrainState) -> None:
-        """Remember the number of each group."""
+        """Store the initial values."""
         groups = state.optimizer.param_groups
         self.first = [numbers(group).get(self.key) for group in groups]
         if all(value is None for value in self.first):
@@ -228,45 +229,46 @@ class Schedule(Callback):
             )
         if self.gives == "factors" and self.key != "lr" and not any(self.first):
             raise ConfigError(
-                f"{self.key} is 0 in every parameter group, so factors of it change nothing: "
+                f"{self.key} is 0 in every parameter group, so factors have no effect: "
                 'set it in the optimizer, or give "values".'
             )
 
     def before_batch(self, state: TrainState) -> None:
-        """Set the number for this step."""
+        """Set the value for this step."""
         if not state.training:
             return
         value, key, factors = self.shape(state.progress), self.key, self.gives == "factors"
         for group, first in zip(state.optimizer.param_groups, self.first, strict=True):
             if first is not None:
                 number = first * value if factors else value
-                if key in group:  # at once: this runs at every step
+                if key in group:  # the fast path, as this runs at every step
                     group[key] = number
                 else:
                     set_in_tuple(group, key, number)
 
     def state_dict(self) -> dict[str, Any]:
-        """The numbers that the factors are of."""
+        """The initial values."""
         return {"first": list(self.first)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state_dict()``."""
+        """Restore ``state_dict()``."""
         self.first = list(state["first"])
 
 
 class OneCycle(Callback):
-    """Learning rates rise from almost nothing to their peak and fall to nothing (Smith and Topin, arXiv:1708.07120).
+    """One-cycle schedule: learning rates increase to their peak and decrease to almost 0 (Smith and Topin,
+    arXiv:1708.07120).
 
-    The peak is the rate that each parameter group has when the fit begins; the epochs of the fit are one cycle.
+    The peak is each parameter group's initial rate; the epochs of the fit are one cycle.
 
     Args:
-        warmup: share of the steps in which the rate rises, in (0, 1).
+        warmup: share of the steps in which the rate increases, in (0, 1).
         start: first rate as a share of the peak.
         end: last rate as a share of the peak.
-        momentum: the highest and the lowest, such as ``(0.95, 0.85)``: momentum, or the first of the betas, falls while
-            the rate rises and rises while it falls. None leaves it as it is.
+        momentum: highest and lowest momentum (or first beta), such as ``(0.95, 0.85)``; it moves opposite to the rate.
+            None leaves it constant.
     Raises:
-        ConfigError: ``warmup`` or ``momentum`` is impossible, or the optimizer has no momentum.
+        ConfigError: ``warmup`` or ``momentum`` is invalid, or the optimizer has no momentum.
     """
 
     chooses = False
@@ -284,17 +286,17 @@ class OneCycle(Callback):
         self.schedules: list[Schedule] = [self.rate]
 
     def settings_dict(self) -> dict[str, Any]:
-        """What was made of the arguments."""
+        """The settings."""
         return {"rate": self.rate.shape, "momentum": self.momentum}
 
     def before_fit(self, state: TrainState) -> None:
-        """Remember the peak of each group."""
+        """Store the peak of each group."""
         self.schedules = [self.rate]
         if self.momentum is not None:
             known = {key for group in state.optimizer.param_groups for key in numbers(group)}
             keys = [key for key in ("momentum", "betas.0") if key in known]
             if not keys:
-                raise ConfigError("OneCycle has a momentum, but the optimizer has neither momentum nor betas.")
+                raise ConfigError("OneCycle sets the momentum, but the optimizer has neither momentum nor betas.")
             self.schedules += [Schedule(key, self.momentum, gives="values") for key in keys]
         for schedule in self.schedules:
             schedule.before_fit(state)
@@ -309,14 +311,14 @@ class OneCycle(Callback):
         return {schedule.key: schedule.state_dict() for schedule in self.schedules}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state_dict()``."""
+        """Restore ``state_dict()``."""
         for schedule in self.schedules:
             if schedule.key in state:
                 schedule.load_state_dict(state[schedule.key])
 
 
 def numbers(group: Mapping[str, Any]) -> dict[str, float]:
-    """What of a parameter group a schedule can set: its numbers, and those in tuples as ``"betas.0"``.
+    """The hyper-parameters of a group that a schedule can set: numbers, and those in tuples as ``"betas.0"``.
 
     >>> numbers({"params": [], "lr": 0.1, "betas": (0.9, 0.99), "amsgrad": False})
     {'lr': 0.1, 'betas.0': 0.9, 'betas.1': 0.99}
@@ -331,7 +333,7 @@ def numbers(group: Mapping[str, Any]) -> dict[str, float]:
 
 
 def set_in_tuple(group: dict[str, Any], key: str, value: float) -> None:
-    """Put a number where ``numbers`` found ``"betas.0"`` and the like."""
+    """Set a number by its name in ``numbers``, such as ``"betas.0"``."""
     name, _, place = key.rpartition(".")
     parts: Sequence[float] = group[name]
     group[name] = type(parts)(value if at == int(place) else part for at, part in enumerate(parts))  # type: ignore[call-arg]

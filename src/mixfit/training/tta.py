@@ -1,7 +1,7 @@
-"""Test-time augmentation: a row is also predicted from changed versions of its photos.
+"""Test-time augmentation: predict a row also from augmented versions of its photos.
 
-In: a model, a batch and transforms. Out: raw outputs of every version; how they are averaged is the caller's business,
-as probabilities and prices are averaged after decoding. Knows nothing of tables and targets."""
+In: a model, a batch and transforms. Out: raw outputs of every version; the caller averages them after decoding to
+probabilities or numbers in the target's unit."""
 
 from collections.abc import Sequence
 
@@ -18,16 +18,16 @@ from mixfit.seeding import RowRandom
 def augmented_outputs(
     model: nn.Module, xb: Inputs, transforms: Sequence[Transform], *, copies: int, seed: int = 0
 ) -> Float[Tensor, "versions batch ..."]:
-    """Raw outputs for the rows as they are, then for ``copies`` changed versions of their photos.
+    """Raw outputs for the original rows, then for ``copies`` augmented versions of their photos.
 
-    Every row is changed in the same ways, so that a prediction does not depend on where the row stands, nor on which
-    others are asked for. The model must be in evaluation mode.
+    Every row gets the same augmentations, so that a prediction does not depend on the position of the row or on other
+    rows. The model must be in evaluation mode.
 
     Args:
         model: ``xb -> (batch,)`` or ``(batch, classes)``.
-        transforms: changes of one row at a time; not MixUp or CutMix.
-        copies: how many changed versions, at least 0.
-        seed: of the changes.
+        transforms: augmentations of single rows; not MixUp or CutMix.
+        copies: number of augmented versions, at least 0.
+        seed: seed of the augmentations.
     Raises:
         ConfigError: ``copies`` is negative, or a transform mixes rows.
     """

@@ -1,6 +1,6 @@
-"""Averages of the weights: validated in place of the weights, and what the model ends with.
+"""Weight averaging: the averages are used for validation and are the final weights of the model.
 
-In training the model has its own weights; ``state.judged`` names the averages to whom keeps the best epoch."""
+In training the model has its own weights; ``state.judged`` passes them to callbacks that keep the best epoch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 class Averaging(Callback, ABC):
-    """Holds averages of tensors of the model, and swaps them in for the validation and at the end.
+    """Keeps averages of the model's tensors, and swaps them in for the validation and at the end.
 
-    Frozen parameters are not averaged; one that is set free later joins with its value of then."""
+    Frozen parameters are not averaged; a parameter unfrozen later joins with its value at that time."""
 
     order = -5  # before the callbacks that keep the best weights
     chooses = False
 
     def __init__(self) -> None:
         self.averages: dict[str, Tensor] = {}
-        """By the names of ``model.state_dict()``; empty until there is something to average."""
+        """Averages by the names of ``model.state_dict()``; empty before the first update."""
         self.count = 0
-        """How often something has joined the average."""
+        """Number of updates."""
         self._own: dict[str, Tensor] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages, and of how many weights they are."""
+        """The averages, and the number of updates."""
         return {"averages": self.averages, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on averaging."""
+        """Restore the averages."""
         self.averages = {str(name): average.clone() for name, average in state["averages"].items()}
         self.count = state["count"]
 
@@ -44,39 +44,39 @@ class Averaging(Callback, ABC):
         self.averages, self.count, self._own = {}, 0, None
 
     def before_epoch(self, state: TrainState) -> None:
-        """The model has its own weights, also after a validation that was cancelled."""
+        """Restore the model's own weights, also after a cancelled validation."""
         self._swap_out(state)
         state.judged = {}
-        if self.averages:  # those of a file are on the CPU
+        if self.averages:  # loaded ones are on the CPU
             tensors = state.model.state_dict()
             self.averages = {name: average.to(tensors[name].device) for name, average in self.averages.items()}
 
     def before_validate(self, state: TrainState) -> None:
-        """The model gets the averages."""
+        """Swap in the averages."""
         self.prepare(state)
         if self.averages:
             self._swap_in(state)
             state.judged = self.averages
 
     def after_validate(self, state: TrainState) -> None:
-        """The model gets its own weights back."""
+        """Restore the model's own weights."""
         self._swap_out(state)
 
     def after_fit(self, state: TrainState) -> None:
-        """The model ends with the averages."""
+        """Set the model to the averages."""
         self._swap_out(state)
         if self.averages:
             self._swap_in(state)
             self._own = None
 
     def close(self, state: TrainState) -> None:
-        """After an error too the model has its own weights."""
+        """Restore the model's own weights, also after an error."""
         self._swap_out(state)
         self._own = None
 
     @abstractmethod
     def prepare(self, state: TrainState) -> None:
-        """Make ``averages`` what is to be validated."""
+        """Prepare ``averages`` for the validation."""
 
     @torch.no_grad()
     def _swap_in(self, state: TrainState) -> None:
@@ -94,17 +94,17 @@ class Averaging(Callback, ABC):
 
 
 class ExponentialMovingAverage(Averaging):
-    """After each step ``average = decay * average + (1 - decay) * weights`` (Polyak averaging with a short memory).
+    """Exponential moving average: ``average = decay * average + (1 - decay) * weights`` after each step.
 
-    The weights jump about their goal at high learning rates; their average is nearer to it. Buffers are not averaged:
-    the statistics of a batch norm are running means already, and the model's own serve the averages too.
+    At high learning rates the weights fluctuate around an optimum, and their average is closer to it. Buffers are not
+    averaged: the statistics of batch norms are running means already, and are shared with the averages.
 
     Args:
-        decay: share of the average that stays at each step, in [0, 1): it remembers about ``1 / (1 - decay)`` steps.
-        warmup: at the n-th step the decay is at most ``(1 + n) / (10 + n)``, so that the first weights are soon
-            forgotten in a short fit too.
+        decay: weight of the average at each step, in [0, 1): it averages over about ``1 / (1 - decay)`` steps.
+        warmup: at the n-th step the decay is at most ``(1 + n) / (10 + n)``, so that the initial weights have little
+            influence in a short fit too.
     Raises:
-        ConfigError: ``decay`` is impossible.
+        ConfigError: ``decay`` is invalid.
     """
 
     def __init__(self, decay: float = 0.999, *, warmup: bool = True) -> None:
@@ -115,13 +115,13 @@ class ExponentialMovingAverage(Averaging):
         self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
 
     def before_epoch(self, state: TrainState) -> None:
-        """The lists of what is averaged are made anew: something may have been set free."""
+        """Rebuild the lists of averaged tensors, as parameters may have been unfrozen."""
         super().before_epoch(state)
         self._pairs = None
 
     @torch.no_grad()
     def after_step(self, state: TrainState) -> None:
-        """All parameters join at once."""
+        """Update all averages at once."""
         if self._pairs is None:
             learning = _learning(state.model)
             for name, parameter in learning.items():
@@ -139,23 +139,24 @@ class ExponentialMovingAverage(Averaging):
         """The averages are those of the last step."""
 
     def close(self, state: TrainState) -> None:
-        """Let the model go."""
+        """Release the model."""
         super().close(state)
         self._pairs = None
 
 
 class StochasticWeightAveraging(Averaging):
-    """The mean of the weights at the ends of the last epochs (Izmailov et al. 2018, arXiv:1803.05407).
+    """Stochastic weight averaging: the mean of the weights at the ends of the last epochs (Izmailov et al. 2018,
+    arXiv:1803.05407).
 
-    It lies in the middle of the wide flat region at whose border the weights of single epochs lie. A rate that stays
-    large at the end makes them differ; with one that falls to nothing there is little to average. The statistics of
-    batch norms belong to other weights than the mean; they are found anew by one pass over the training rows, in every
-    epoch that is averaged and only where the model has batch norms that learn.
+    It is near the centre of a wide flat region of the loss, while weights of single epochs are near its border. This
+    needs a large rate at the end; with a rate that decreases to 0, there is little to average. The statistics of batch
+    norms do not fit the mean weights; they are recomputed by a pass over the training rows in every averaged epoch, if
+    the model has trainable batch norms.
 
     Args:
-        start: share of the fit after which the weights at the end of an epoch join, in [0, 1).
+        start: share of the fit after which weights are averaged at the end of each epoch, in [0, 1).
     Raises:
-        ConfigError: ``start`` is impossible.
+        ConfigError: ``start`` is invalid.
     """
 
     def __init__(self, start: float = 0.75) -> None:
@@ -166,7 +167,7 @@ class StochasticWeightAveraging(Averaging):
 
     @torch.no_grad()
     def prepare(self, state: TrainState) -> None:
-        """The weights of this epoch join the mean, before they are validated."""
+        """Update the mean with the weights of this epoch, before the validation."""
         if state.progress < self.start:
             return
         learning = _learning(state.model)
@@ -188,7 +189,7 @@ class StochasticWeightAveraging(Averaging):
 
 
 def _learning(model: nn.Module) -> dict[str, Tensor]:
-    named = model.named_parameters(remove_duplicate=False)  # one that two layers share is saved under both names
+    named = model.named_parameters(remove_duplicate=False)  # shared parameters are saved under both names
     return {name: parameter for name, parameter in named if parameter.requires_grad}
 
 
@@ -198,7 +199,7 @@ def _copy(to: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 
 
 def _learning_norms(model: nn.Module) -> dict[str, _BatchNorm]:
-    """Batch norms that go by their batch in training; frozen ones do not."""
+    """Batch norms that use batch statistics in training, without frozen ones."""
     model.train()
     norms = {
         name: module
@@ -218,12 +219,12 @@ def _statistics(norms: dict[str, _BatchNorm]) -> dict[str, Tensor]:
 
 
 def _find_statistics(state: TrainState, norms: Sequence[_BatchNorm]) -> None:
-    """Means over all training batches; everything but the norms is in evaluation mode, so nothing is dropped out."""
+    """Recompute the statistics over all training batches; other modules are in evaluation mode, so without dropout."""
     momenta = [norm.momentum for norm in norms]
     try:
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # PyTorch's word for the mean of all batches
+            norm.momentum = None  # cumulative average over all batches
             norm.train()
         set_epoch = getattr(state.loader, "set_epoch", None)
         if set_epoch is not None:

@@ -17,7 +17,7 @@ from mixfit.training.checkpoint import has_position, judged_tensors
 
 
 class EarlyStopping(Callback):
-    """End training when a metric has not improved for ``patience`` epochs in a row; the best weights are put back.
+    """End training when a metric has not improved for ``patience`` epochs in a row, and restore the best weights.
 
     Args:
         metric: a key of ``state.metrics``, such as ``valid_loss``.
@@ -36,7 +36,7 @@ class EarlyStopping(Callback):
         self._weights: dict[str, Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The best epoch with its weights, and how many bad ones have followed."""
+        """The best epoch with its weights, and the number of epochs since."""
         return {
             "best": self.best,
             "best_epoch": self.best_epoch,
@@ -45,7 +45,7 @@ class EarlyStopping(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on waiting."""
+        """Restore the state."""
         self.best, self.best_epoch, self.bad_epochs = state["best"], state["best_epoch"], state["bad_epochs"]
         self._weights = dict(state["weights"])
 
@@ -54,7 +54,7 @@ class EarlyStopping(Callback):
         self.best, self.best_epoch, self.bad_epochs, self._weights = math.inf, -1, 0, {}
 
     def after_epoch(self, state: TrainState) -> None:
-        """Compare; remember the weights of a better epoch."""
+        """Compare; keep the weights of a better epoch."""
         if self.metric not in state.metrics:
             known = ", ".join(state.metrics)
             raise ConfigError(f"EarlyStopping watches {self.metric!r}, but the metrics are {known}.")
@@ -68,7 +68,7 @@ class EarlyStopping(Callback):
             raise CancelFit
 
     def after_fit(self, state: TrainState) -> None:
-        """Put the best weights back."""
+        """Restore the best weights."""
         if self._weights:
             state.model.load_state_dict(self._weights, strict=False)
 
@@ -79,7 +79,7 @@ class EarlyStopping(Callback):
 
 @runtime_checkable
 class Reports(Protocol):
-    """What is needed of a trial; ``optuna.Trial`` has it."""
+    """The methods needed of a trial, such as ``optuna.Trial``."""
 
     def report(self, value: float, step: int) -> None: ...
 
@@ -87,10 +87,9 @@ class Reports(Protocol):
 
 
 class Pruning(Callback):
-    """Reports a metric of every epoch to a trial, and ends the fit when the trial is not worth going on with.
+    """Reports a metric of every epoch to a trial, and ends the fit if the trial should be pruned.
 
-    Afterwards ``pruned`` says whether it was; whoever made the trial then raises ``optuna.TrialPruned`` or tells the
-    study.
+    Afterwards ``pruned`` says whether it was; the caller then raises ``optuna.TrialPruned`` or tells the study.
 
     Args:
         trial: of the study, such as an ``optuna.Trial``.
@@ -109,7 +108,7 @@ class Pruning(Callback):
         self.pruned = False
 
     def after_epoch(self, state: TrainState) -> None:
-        """Report, and ask."""
+        """Report, and check for pruning."""
         if self.metric not in state.metrics:
             raise ConfigError(f"Pruning watches {self.metric!r}, but the metrics are {', '.join(state.metrics)}.")
         self.trial.report(state.metrics[self.metric], state.epoch)
@@ -119,10 +118,10 @@ class Pruning(Callback):
 
 
 class Deadline(Callback):
-    """Ends the fit after the batch in which a moment is over; ``over`` says whether that happened.
+    """Ends the fit after the batch in which a deadline passes; ``over`` says whether that happened.
 
     Args:
-        at: of ``time.monotonic()``; None for never.
+        at: deadline as a value of ``time.monotonic()``; None for never.
     """
 
     order = 8
@@ -132,27 +131,27 @@ class Deadline(Callback):
         self.over = False
 
     def after_batch(self, state: TrainState) -> None:
-        """Look at the clock."""
+        """Check the deadline."""
         if self.at is not None and state.training and time.monotonic() > self.at:
             self.over = True
             raise CancelFit
 
 
 class TimeBudget(Callback):
-    """Ends the fit within ``seconds``: the last epoch is left early, validated, and no other follows.
+    """Ends the fit within ``seconds``: the last epoch is cut short and validated.
 
-    Schedules that go by ``state.progress`` are at their end by then, if the epochs of the fit are not over before. The
-    time of the validation is that of the one before; in the first epoch it is not known yet and comes on top. A step
-    that has begun is finished.
+    Schedules that use ``state.progress`` then reach their end, unless the epochs are finished earlier. The time of the
+    validation is estimated from the previous one; in the first epoch it is unknown and comes on top. A running step is
+    completed.
 
     Args:
-        seconds: of the whole fit; of one that is resumed, those of its parts together.
-        clock: gives seconds.
+        seconds: for the whole fit, including the time before it was resumed.
+        clock: returns seconds.
     Raises:
         ConfigError: ``seconds`` is not above 0.
     """
 
-    order = 105  # after Checkpoints, which is to save the last epoch, and before StopOnSignal
+    order = 105  # after Checkpoints, which saves the last epoch, and before StopOnSignal
     chooses = False
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -164,11 +163,11 @@ class TimeBudget(Callback):
 
     @property
     def elapsed(self) -> float:
-        """Seconds of the fit so far, with those before it was resumed."""
+        """Seconds of the fit so far, including those before it was resumed."""
         return self._earlier + self.clock() - self._started
 
     def state_dict(self) -> dict[str, Any]:
-        """How much of the time is gone."""
+        """The elapsed time."""
         return {
             "elapsed": self.elapsed,
             "validation": self._validation,
@@ -177,7 +176,7 @@ class TimeBudget(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Time between the parts of a fit does not count."""
+        """Restore the elapsed time; the time between stop and resumption does not count."""
         self._started = self.clock()
         self._earlier, self._validation = state["elapsed"], state["validation"]
         self._step, self._share = state["step"], state["share"]
@@ -188,12 +187,12 @@ class TimeBudget(Callback):
         self._earlier = self._validation = self._step = self._share = 0.0
 
     def before_train(self, state: TrainState) -> None:
-        """The time of a validation is gone, or that of the fit before it was resumed."""
+        """Update the progress with the time of the last validation, or of the fit before it was resumed."""
         self._batch_ended = self.elapsed
         self._set_share(state)
 
     def after_batch(self, state: TrainState) -> None:
-        """Leave the training rows if that was the last step, else set the share for the next one."""
+        """Skip the remaining training rows if that was the last step, else update the progress."""
         if not state.training:
             return
         now = self.elapsed
@@ -204,17 +203,17 @@ class TimeBudget(Callback):
         self._set_share(state)
 
     def after_train(self, state: TrainState) -> None:
-        """The validation begins."""
+        """Start timing the validation."""
         self._train_ended = self.elapsed
 
     def after_epoch(self, state: TrainState) -> None:
-        """The validation is over; was it the last?"""
+        """Stop timing the validation, and end the fit if the time is over."""
         self._validation = self.elapsed - self._train_ended
         if self._share == 1 or self._share_at(self.elapsed + self._step / 2) >= 1:
             raise CancelFit
 
     def _set_share(self, state: TrainState) -> None:
-        """For the next step; it is the last one if that ends nearer to the time than another after it would."""
+        """Progress for the next step; it is the last if it ends closer to the limit than one more step would."""
         is_last = self._share_at(self._batch_ended + 1.5 * self._step) >= 1
         state.time_share = self._share = 1.0 if is_last else max(self._share, self._share_at(self._batch_ended))
 
@@ -227,22 +226,21 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class SecondSignal(KeyboardInterrupt):
-    """A further signal, which ends the process at once."""
+    """A second signal, which ends the process immediately."""
 
 
 @contextmanager
 def interruptible() -> Iterator[list[str]]:
-    """Let SIGTERM and SIGHUP interrupt the block at once, as Ctrl-C does; the second signal is a ``SecondSignal``.
+    """Let SIGTERM and SIGHUP interrupt the block immediately, as Ctrl-C does; a second signal is a ``SecondSignal``.
 
-    For work whose results are written whole or not at all, so that nothing is lost but what was not written yet. The
-    signals have their former effect again after the block. Does nothing outside of the main thread, where Python
-    allows no handlers.
+    For work with atomic writes, so that only unwritten results are lost. The previous handlers are restored after the
+    block. Does nothing outside of the main thread, where Python allows no handlers.
 
     Yields:
-        The names of the signals that came, filled while the block runs.
+        The names of the received signals, filled while the block runs.
     Raises:
-        KeyboardInterrupt: a signal came. It is no ``Exception``, so that no clause that repairs or skips a damaged
-            photo takes it for one.
+        KeyboardInterrupt: on a signal. It is not an ``Exception``, so that handlers for damaged photos do not catch
+            it.
     """
     came: list[str] = []
 
@@ -258,7 +256,7 @@ def interruptible() -> Iterator[list[str]]:
 
 
 def _listen(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Handle all of ``SIGNALS`` but those that are ignored, for nohup is to stay nohup; the former handlers."""
+    """Handle ``SIGNALS`` except ignored ones, to respect nohup; returns the previous handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -271,14 +269,14 @@ def _restore(former: dict[int, Any]) -> None:
 
 
 class StopOnSignal(Callback):
-    """Raises ``Stopped`` after the batch in which SIGTERM, SIGHUP or Ctrl-C arrived; the second one ends at once.
+    """Raises ``Stopped`` after the batch in which SIGTERM, SIGHUP or Ctrl-C arrived; a second signal ends immediately.
 
-    ``Checkpoints`` in the same fit saves before that. A signal during validation waits for the end of the epoch, and so
-    does one in a fit over PyTorch's DataLoader, which cannot be resumed in the middle of an epoch. The signals have
-    their former effect again when the fit is over. Does nothing outside of the main thread, where Python allows none.
+    ``Checkpoints`` in the same fit saves before that. A signal during validation takes effect at the end of the epoch,
+    and so does one in a fit over PyTorch's DataLoader, which cannot be resumed within an epoch. The previous handlers
+    are restored after the fit. Does nothing outside of the main thread, where Python allows no handlers.
 
     Args:
-        advice: added to the message, such as the command that goes on.
+        advice: added to the message, such as the command to resume.
     """
 
     order = 110  # after Checkpoints
@@ -299,7 +297,7 @@ class StopOnSignal(Callback):
         self._former = _listen(ask_to_stop)
 
     def after_batch(self, state: TrainState) -> None:
-        """Stop here if the fit can be gone on with from here."""
+        """Stop here if the fit can be resumed from here."""
         if state.stop_requested and state.training and has_position(state.loader):
             raise Stopped(
                 f"stopped by {state.stop_requested} after batch {state.batch} of {state.steps_per_epoch} of epoch "
@@ -312,12 +310,12 @@ class StopOnSignal(Callback):
             raise Stopped(f"stopped by {state.stop_requested} after epoch {state.epoch + 1}.{self._advice()}")
 
     def after_fit(self, state: TrainState) -> None:
-        """A signal that came while the result was saved is not lost."""
+        """Raise for a signal that arrived while the result was saved."""
         if state.stop_requested:
             raise Stopped(f"stopped by {state.stop_requested} at the end of the training.{self._advice()}")
 
     def close(self, state: TrainState) -> None:
-        """The signals do again what they did."""
+        """Restore the previous handlers."""
         _restore(self._former)
         self._former = {}
 

@@ -1,5 +1,5 @@
-"""Callbacks that show how training goes: on a terminal, in a notebook, as JSON lines, in TensorBoard; where its time
-goes."""
+"""Callbacks that display the progress of training: on a terminal, in a notebook, as JSON Lines, in TensorBoard; and a
+profiler."""
 
 import html
 import json
@@ -23,7 +23,7 @@ from mixfit.hooks.hook import Hook
 from mixfit.training.callback import Callback, Method, TrainState
 
 _REFRESH = 0.5
-"""Seconds between two changes of the running line."""
+"""Seconds between updates of the status line."""
 PARTS = ("data", "forward", "loss", "backward", "step", "callbacks", "validation", "other")
 _ENDS = {
     "before_batch": "data",
@@ -31,7 +31,7 @@ _ENDS = {
     "after_loss": "loss",
     "after_backward": "backward",
     "after_step": "step",
-    # what was raised in a callback is its time until the event of the cancelling
+    # time until a cancel event belongs to the callback that raised it
     "after_cancel_batch": "callbacks",
     "after_cancel_train": "callbacks",
     "after_cancel_epoch": "callbacks",
@@ -40,9 +40,9 @@ _ENDS = {
 
 
 class EpochTimes(Callback):
-    """Base of the displays: speed, share of the time spent waiting for data, and how long it will still take.
+    """Base of the displays: speed, share of the time spent waiting for data, and remaining time.
 
-    Whoever overrides an event calls that of this class first."""
+    Subclasses that override an event call that of this class first."""
 
     chooses = changes = False
 
@@ -56,19 +56,19 @@ class EpochTimes(Callback):
         self._fit_started, self._progress_before = time.perf_counter(), -1.0
 
     def before_epoch(self, state: TrainState) -> None:
-        """Start the clocks of the epoch; one that is resumed has rows behind it already."""
+        """Start the clocks of the epoch; a resumed one has already processed some rows."""
         if self._progress_before < 0:
             self._progress_before = state.progress
         self._epoch_started = self._batch_ended = time.perf_counter()
         self._waited, self._rows_before = 0.0, state.rows_seen
 
     def before_batch(self, state: TrainState) -> None:
-        """The time since the last batch was spent waiting for data."""
+        """Count the time since the last batch as waiting for data."""
         if state.training:
             self._waited += time.perf_counter() - self._batch_ended
 
     def after_batch(self, state: TrainState) -> None:
-        """Wait for data from here."""
+        """Start waiting for data."""
         self._batch_ended = time.perf_counter()
 
     def after_train(self, state: TrainState) -> None:
@@ -77,25 +77,25 @@ class EpochTimes(Callback):
 
     @property
     def fit_seconds(self) -> float:
-        """Since the fit, or the rest of it that is resumed, began."""
+        """Seconds since the start of the fit, or since it was resumed."""
         return time.perf_counter() - self._fit_started
 
     @property
     def epoch_seconds(self) -> float:
-        """Since the epoch began."""
+        """Seconds since the start of the epoch."""
         return time.perf_counter() - self._epoch_started
 
     @property
     def wait_share(self) -> float:
-        """Share of the time of the training rows in which there was nothing to do."""
+        """Share of the training time spent waiting for data."""
         return self._waited / self._train_seconds
 
     def rows_per_second(self, state: TrainState) -> float:
-        """Training rows of this epoch by their time."""
+        """Training rows per second in this epoch."""
         return (state.rows_seen - self._rows_before) / self._train_seconds
 
     def seconds_left(self, state: TrainState) -> float:
-        """Until the end of the fit, if it goes on as it went so far; validation included."""
+        """Estimated seconds until the end of the fit, including validation."""
         done = state.progress - self._progress_before
         return self.fit_seconds * (1 - state.progress) / done if done > 0 else float("nan")
 
@@ -105,8 +105,8 @@ class ProgressLines(EpochTimes):
 
     Args:
         metric: a key of ``state.metrics`` to show beside the losses.
-        console: where to write; by default standard output. On a terminal a bar shows the running epoch and the time
-            that the whole fit will still take.
+        console: where to write; by default standard output. On a terminal a bar shows the progress of the epoch and the
+            remaining time of the fit.
     """
 
     def __init__(self, metric: str | None = None, *, console: Console | None = None) -> None:
@@ -133,7 +133,7 @@ class ProgressLines(EpochTimes):
             self._bar.start()
 
     def after_batch(self, state: TrainState) -> None:
-        """Move the bar."""
+        """Update the bar."""
         super().after_batch(state)
         if self._bar is not None and state.training:
             self._bar.update(self._task, completed=state.step, epoch=state.epoch + 1)
@@ -158,7 +158,7 @@ class ProgressLines(EpochTimes):
 
 
 class NotebookProgress(ProgressLines):
-    """A table that grows by a row per epoch, with a running line below it; outside of a notebook ``ProgressLines``.
+    """A table with a row per epoch, and a status line below it; outside of a notebook ``ProgressLines``.
 
     Args:
         metric: a key of ``state.metrics`` to show beside the losses.
@@ -184,7 +184,7 @@ class NotebookProgress(ProgressLines):
         self._handle = display.display(self._html(self._table("")), display_id=True)
 
     def after_batch(self, state: TrainState) -> None:
-        """Change the running line now and then."""
+        """Update the status line from time to time."""
         super().after_batch(state)
         if self._handle is not None and state.training and time.monotonic() >= self._due:
             self._due = time.monotonic() + _REFRESH
@@ -206,7 +206,7 @@ class NotebookProgress(ProgressLines):
         self._show(f"{duration(self.seconds_left(state))} left")
 
     def close(self, state: TrainState) -> None:
-        """Leave the table alone."""
+        """Remove the status line."""
         super().close(state)
         if self._handle is not None:
             self._show("")
@@ -223,7 +223,7 @@ class NotebookProgress(ProgressLines):
 
 @runtime_checkable
 class Stream(Protocol):
-    """Anything that takes text, such as an open file."""
+    """A text stream, such as an open file."""
 
     def write(self, text: str, /) -> object: ...
 
@@ -231,21 +231,21 @@ class Stream(Protocol):
 
 
 class JsonLines(EpochTimes):
-    """One JSON object a line: ``{"event": "start", ...}``, one ``"epoch"`` each, and ``"end"``, after an error too.
+    """JSON Lines: ``{"event": "start", ...}``, an ``"epoch"`` line per epoch, and ``"end"``, after an error too.
 
     An epoch has epoch (from 1), step, lr, metrics, rows_per_second, wait_share, seconds, and the seconds_left of the
-    fit. What is not finite is null. ``"end"`` has the error, null if there was none. Of several networks the
-    lines name theirs, which is what ``model`` says.
+    fit. Values that are not finite are null. ``"end"`` has the error, or null. With several networks, ``model`` names
+    the network.
 
     Args:
-        stream: such as ``sys.stdout`` or an open file; flushed after each line, and not closed.
+        stream: such as ``sys.stdout`` or an open file; flushed after each line, never closed.
     """
 
     def __init__(self, stream: Stream) -> None:
         super().__init__()
         self.stream = stream
         self.model = ""
-        """Which of several networks the next fit trains; "" when there is but one."""
+        """The network of the next fit; "" if there is only one."""
 
     def before_fit(self, state: TrainState) -> None:
         """The first line."""
@@ -290,13 +290,13 @@ class JsonLines(EpochTimes):
 
 
 class TensorBoard(Callback):
-    """Writes loss and rate of every step, and all metrics of every epoch; all over the steps done.
+    """Writes loss and rate of every step, and all metrics of every epoch, to TensorBoard.
 
-    Look at them with ``tensorboard --logdir FOLDER``. What a fit that is resumed does again replaces what it did.
+    View them with ``tensorboard --logdir FOLDER``. A resumed fit overwrites the steps that it repeats.
 
     Args:
         folder: of this one fit; created if needed.
-        every: steps after which the losses are fetched from their device and written.
+        every: number of steps between writes, which fetch the losses from their device.
     Raises:
         ConfigError: ``every`` is below 1.
         ResourceError: TensorBoard is not installed.
@@ -316,18 +316,18 @@ class TensorBoard(Callback):
         self._steps: list[tuple[int, float, float]] = []
 
     def before_fit(self, state: TrainState) -> None:
-        """Forget what an earlier fit had not written."""
+        """Discard unwritten values of an earlier fit."""
         self._losses, self._steps = [], []
 
     def before_epoch(self, state: TrainState) -> None:
-        """Open the file, now that it is known at which step the fit begins."""
+        """Open the file, once the first step is known."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(self.folder), purge_step=state.step + 1 if state.step else None)
 
     def after_step(self, state: TrainState) -> None:
-        """Note the step with its time."""
+        """Record the step with its time."""
         self._losses.append(state.loss.detach())
         self._steps.append((state.step, state.optimizer.param_groups[0]["lr"], time.time()))
         if len(self._losses) >= self.every:
@@ -341,7 +341,7 @@ class TensorBoard(Callback):
         self._writer.flush()
 
     def close(self, state: TrainState) -> None:
-        """Close the file, and end the thread that writes it."""
+        """Close the file, and stop its writer thread."""
         if self._writer is not None:
             self._write_steps()
             self._writer.close()
@@ -358,13 +358,13 @@ class TensorBoard(Callback):
 
 
 class Profiler(Callback):
-    """Measures the parts of a step between its events, and writes a small table when the fit is over.
+    """Measures the parts of a step between its events, and prints a small table after the fit.
 
-    Waiting for data includes forgetting the gradients, ``validation`` all of it. A GPU works on while Python goes
-    ahead: its time is found where Python waits for it, unless ``synchronize`` makes it wait after each part.
+    Waiting for data includes zeroing the gradients; ``validation`` is not split. A GPU runs asynchronously: its time is
+    counted where Python waits for it, unless ``synchronize`` waits after each part.
 
     Args:
-        synchronize: wait for the device at each event, which makes the fit slower and the table right.
+        synchronize: wait for the device at each event, which is slower but gives correct times.
         console: where to write; by default standard output.
     """
 
@@ -381,14 +381,14 @@ class Profiler(Callback):
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per part: seconds, their share of the fit, and microseconds a step."""
+        """One row per part: seconds, share of the fit, and microseconds per step."""
         seconds = pd.Series(self.seconds)
         total = max(sum(self.seconds.values()), 1e-12)
         columns = {"seconds": seconds, "share": seconds / total, "us_a_step": 1e6 * seconds / max(self._steps, 1)}
         return pd.DataFrame(columns)
 
     def watch(self, event: str, methods: list[Method]) -> list[Method]:
-        """Look at the clock before and after the callbacks of each event."""
+        """Measure the time before and after the callbacks of each event."""
         return methods if event == "close" else [partial(self._begin, event), *methods, self._end]
 
     def before_fit(self, state: TrainState) -> None:
@@ -399,7 +399,7 @@ class Profiler(Callback):
         self._hook.place()
 
     def before_epoch(self, state: TrainState) -> None:
-        """A resumed fit does not begin at step 0."""
+        """Store the first step, as a resumed fit does not start at 0."""
         if self._first_step < 0:
             self._first_step = state.step
 
@@ -416,7 +416,7 @@ class Profiler(Callback):
             )
 
     def close(self, state: TrainState) -> None:
-        """Take the hook from the model."""
+        """Remove the hook."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
@@ -429,7 +429,7 @@ class Profiler(Callback):
         self._pass_on("callbacks", state)
 
     def _forward_begins(self, state: TrainState) -> None:
-        """Between two parts of a batch, where no event tells the backward of one from the forward of the next."""
+        """Between two parts of a batch, where no event separates a backward pass from the next forward pass."""
         if state.training and self._event == "after_loss":
             self._pass_on("backward", state)
 
@@ -442,12 +442,12 @@ class Profiler(Callback):
 
 
 def short_number(value: float) -> str:
-    """At most ten characters, whatever the size of the number."""
+    """A number in at most ten characters."""
     return "n/a" if math.isnan(value) else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:
-    """In its largest unit, at most five characters.
+    """A duration in its largest unit, at most five characters.
 
     >>> [duration(seconds) for seconds in (9.4, 100.0, 5000.0, 1e6, float("nan"))]
     ['9s', '1.7m', '1.4h', '11.6d', '?']
@@ -465,7 +465,7 @@ def _row(kind: str, cells: list[str]) -> str:
 
 
 def _display() -> Any:
-    """The module that shows things in the notebook that runs us; None if there is no notebook."""
+    """IPython's display module in a notebook, else None."""
     try:
         import IPython
         from IPython import display

@@ -1,4 +1,4 @@
-"""Callbacks that guard a fit: a loss that is not finite ends it, a batch beyond the memory is taken in parts."""
+"""Callbacks that guard a fit: end it if the loss is not finite, and split batches that do not fit in memory."""
 
 import gc
 import math
@@ -20,7 +20,8 @@ Rows = Tensor | Sequence[int]
 
 
 class NanGuard(Callback):
-    """Raises ``Diverged`` before the step on the CPU, one step later on other devices, which it does not wait for.
+    """Raises ``Diverged`` if the loss is not finite: before the step on the CPU, one step later on other devices, to
+    avoid a synchronisation.
 
     The message names the rows, and the first layer, weight or input that is not finite."""
 
@@ -36,7 +37,7 @@ class NanGuard(Callback):
         self._before, self._flag = (), None
 
     def after_backward(self, state: TrainState) -> None:
-        """Judge the loss of this batch, or that of the one before."""
+        """Check the loss of this batch, or of the previous one."""
         loss = state.loss.detach()
         if loss.device.type == "cpu":
             broken = not math.isfinite(loss.item())
@@ -47,17 +48,17 @@ class NanGuard(Callback):
             raise Diverged(
                 f"The loss is no longer finite at step {state.step + 1} (epoch {state.epoch + 1}, batch "
                 f"{state.batch}): {_cause(state, _numbers(state, self._before))} "
-                "Train with a smaller learning rate, or look at those rows; the last good checkpoint is kept."
+                "Train with a smaller learning rate, or check those rows; the last good checkpoint is kept."
             )
-        self._before = _rows_of(state)  # left on its device: asked for in the one case alone
+        self._before = _rows_of(state)  # stays on its device, as it is only needed after a divergence
 
 
 def _cause(state: TrainState, rows_before: Sequence[int]) -> str:
-    """One sentence on the first thing that is not finite, in the order in which a step goes."""
+    """One sentence on the first thing that is not finite, in the order of a step."""
     weights = [name for name, weight in state.model.named_parameters() if not bool(weight.detach().isfinite().all())]
     if weights:
         more = f" and {len(weights) - 1} more" if len(weights) > 1 else ""
-        return f"the step before has broken {weights[0]}{more}, by a gradient of {_named(rows_before)}."
+        return f"the previous step made {weights[0]}{more} non-finite, by a gradient of {_named(rows_before)}."
     rows = _numbers(state, _rows_of(state))
     for name, tensor in _inputs(state.xb).items():
         broken = _broken_rows(tensor, len(rows))
@@ -75,7 +76,7 @@ def _cause(state: TrainState, rows_before: Sequence[int]) -> str:
 
 
 def _first_broken_layer(model: nn.Module, xb: Any, rows: int) -> tuple[str, nn.Module, list[int]] | None:
-    """The first module without children whose output is not finite, run again on the batch."""
+    """Rerun the batch to find the first leaf module whose output is not finite."""
     found: list[tuple[str, nn.Module, list[int]]] = []
 
     def look(call: Call) -> None:
@@ -83,14 +84,14 @@ def _first_broken_layer(model: nn.Module, xb: Any, rows: int) -> tuple[str, nn.M
             if not found and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 found.append((call.name, call.module, _broken_rows(tensor, rows)))
 
-    # The model itself comes last: it may break what no layer of it did.
+    # The model itself comes last, as its own code may produce such values.
     with Hooks(model, look), Hook(model, look, name="output"), torch.no_grad():
         model(xb)
     return found[0] if found else None
 
 
 def _broken_rows(tensor: Tensor, rows: int) -> list[int]:
-    """Which rows are not finite; none can be named where the first axis is not that of the rows."""
+    """The rows that are not finite; empty if the first axis is not that of the rows."""
     if not tensor.is_floating_point() or not tensor.ndim or len(tensor) != rows:
         return []
     broken = ~tensor.detach().isfinite().reshape(rows, -1).all(1)
@@ -105,13 +106,13 @@ def _inputs(xb: Any) -> dict[str, Tensor]:
 
 
 def _rows_of(state: TrainState) -> Rows:
-    """Table rows of the batch, or positions in it where the batches do not say which rows they are."""
+    """Table rows of the batch, or positions in the batch if unknown."""
     rows = getattr(state.xb, "rows", None)
     return range(len(state.yb)) if rows is None else rows
 
 
 def _numbers(state: TrainState, rows: Rows) -> list[int]:
-    """What people call the rows, who have the whole table."""
+    """The rows by their numbers in the table."""
     if not isinstance(rows, Tensor):
         return list(rows)
     named: Callable[[list[int]], list[int]] | None = getattr(getattr(state.loader, "dataset", None), "named", None)
@@ -126,18 +127,18 @@ def _named(rows: Sequence[int]) -> str:
 
 
 class OutOfMemoryGuard(Callback):
-    """Tries a training batch that did not fit again in twice as many parts, and goes on with so many.
+    """Retries a training batch that did not fit in memory in twice as many parts, also for the following batches.
 
-    The gradients are those of the whole batch; what looks at its rows together, such as a batch norm, sees a part.
+    The gradients are those of the whole batch; batch statistics, as in batch norms, are those of a part.
 
     Args:
-        times: how often the parts are doubled in a fit; after that the fit ends with a ``ResourceError``.
-        console: where one line for each is written; by default standard output.
+        times: how often the parts are doubled in a fit; then the fit ends with a ``ResourceError``.
+        console: where each doubling is reported; by default standard output.
     Raises:
         ConfigError: ``times`` is below 1.
     """
 
-    chooses = changes = False  # the gradients are the same, and each run has such a guard anyway
+    chooses = changes = False  # the gradients are the same, and every run has such a guard
 
     def __init__(self, times: int = 3, *, console: Console | None = None) -> None:
         if times < 1:
@@ -145,14 +146,14 @@ class OutOfMemoryGuard(Callback):
         self.times = times
         self.console = PlainConsole() if console is None else console
         self.lines: list[str] = []
-        """What was written."""
+        """The reported lines."""
 
     def state_dict(self) -> dict[str, Any]:
-        """How often it happened, by its lines."""
+        """The reported lines, which count the doublings."""
         return {"lines": self.lines}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the lines."""
         self.lines = list(state["lines"])
 
     def before_fit(self, state: TrainState) -> None:
@@ -160,12 +161,12 @@ class OutOfMemoryGuard(Callback):
         self.lines = []
 
     def on_out_of_memory(self, state: TrainState) -> None:
-        """Double the parts if it helps, and give back what the failed attempt holds."""
+        """Double the parts if possible, and release the memory of the failed attempt."""
         rows = len(state.yb)
         if len(self.lines) == self.times or state.parts >= rows:
             return
         state.parts *= 2
-        self.lines.append(f"The batch of {rows} rows did not fit: going on in {state.parts} parts.")
+        self.lines.append(f"The batch of {rows} rows did not fit in memory: continuing in {state.parts} parts.")
         self.console.print(self.lines[-1], highlight=False)
         error = sys.exception()
         if error is not None:

@@ -1,4 +1,4 @@
-"""Callbacks that look into the model while it trains: what its layers give, and what its gradients do."""
+"""Callbacks that record statistics of a model in training: outputs of its layers, and gradients."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -13,18 +13,18 @@ Stats = TypeVar("Stats", ActivationStats, GradientStats)
 
 
 class _Watching(Generic[Stats]):
-    """What both have in common: statistics that begin with a fit, are saved with it, and end their hooks with it."""
+    """Base class: statistics of a fit, saved with it, with hooks that are removed at its end."""
 
     _stats: Stats | None = None
 
     @property
     def stats(self) -> Stats:
-        """Of the fit that runs, or of the last one.
+        """Statistics of the running or the last fit.
 
         Raises:
-            ConfigError: there was none."""
+            ConfigError: there was no fit."""
         if self._stats is None:
-            raise ConfigError(f"{type(self).__name__} has seen no fit yet: give it to one as a callback first.")
+            raise ConfigError(f"{type(self).__name__} has not watched a fit yet: pass it to one as a callback first.")
         return self._stats
 
     def state_dict(self) -> dict[str, Any]:
@@ -32,17 +32,17 @@ class _Watching(Generic[Stats]):
         return {} if self._stats is None else self._stats.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Restore the statistics."""
         self.stats.load_state_dict(state)
 
     def close(self, state: TrainState) -> None:
-        """Take the hooks from the model."""
+        """Remove the hooks."""
         if self._stats is not None:
             self._stats.remove()
 
 
 class WatchActivations(_Watching[ActivationStats], Callback):
-    """Keeps ``ActivationStats`` of the training batches of a fit, in ``stats``; a resumed fit goes on with them.
+    """Records ``ActivationStats`` of the training batches of a fit, in ``stats``; a resumed fit continues them.
 
     Args:
         layers, every, columns, near_zero, quantiles, edges, sample, branches: as for ``ActivationStats``; steps are
@@ -75,13 +75,13 @@ class WatchActivations(_Watching[ActivationStats], Callback):
         }
 
     def before_fit(self, state: TrainState) -> None:
-        """Forget an earlier fit, and hook the model."""
+        """Reset, and hook the model."""
         self._stats = ActivationStats(state.model, self._layers, step=lambda: state.step, **self._settings)
         self._stats.place()
 
 
 class WatchGradients(_Watching[GradientStats], Callback):
-    """Keeps ``GradientStats`` of a fit, in ``stats``, before gradients are clipped; a resumed fit goes on with them.
+    """Records ``GradientStats`` of a fit, in ``stats``, before gradients are clipped; a resumed fit continues them.
 
     Args:
         every, columns, branches, fusion: as for ``GradientStats``.
@@ -107,17 +107,17 @@ class WatchGradients(_Watching[GradientStats], Callback):
         self._loss_scale = 1.0
 
     def before_fit(self, state: TrainState) -> None:
-        """Forget an earlier fit, and hook the fusion."""
+        """Reset, and hook the fusion."""
         self._stats = GradientStats(state.model, state.optimizer, step=lambda: state.step, **self._settings)
         self._stats.place()
 
     def before_batch(self, state: TrainState) -> None:
-        """Tell the hook of the fusion whether it is to look."""
+        """Activate the hook of the fusion for measured steps."""
         if state.training:
             self.stats.begin()
 
     def after_loss(self, state: TrainState) -> None:
-        """Note the scale of this loss, which may be another one once its gradients are there."""
+        """Record the scale of this loss, which may change before the gradients are measured."""
         self._loss_scale = state.loss_scale
 
     def after_backward(self, state: TrainState) -> None:

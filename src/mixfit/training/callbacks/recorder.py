@@ -1,4 +1,4 @@
-"""Writes down what happened, step by step and epoch by epoch."""
+"""Records the history of a training by step and by epoch."""
 
 import json
 import time
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Recorder(Callback):
-    """Keeps the loss and the rate of every step, and one record per epoch.
+    """Records the loss and the rate of every step, and one record per epoch.
 
     With a folder, appends the records to ``metrics.jsonl`` and writes ``history.csv`` at the end.
 
@@ -49,7 +49,7 @@ class Recorder(Callback):
         return pd.DataFrame({"loss": self.step_losses, "lr": self.step_rates})
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it."""
+        """All records."""
         self._flush()
         return {
             "records": self.records,
@@ -58,14 +58,14 @@ class Recorder(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Epochs that were recorded after the fit was saved are not in the file any more: they come again."""
+        """Restore the records; epochs recorded after the checkpoint are removed from the file, as they are repeated."""
         self.records = [dict(record) for record in state["records"]]
         self.step_losses, self.step_rates = array("d", state["losses"].tolist()), array("d", state["rates"].tolist())
         if self.folder is not None:
             write_file(self.folder / "metrics.jsonl", "".join(map(_line, self.records)))
 
     def before_fit(self, state: TrainState) -> None:
-        """Forget an earlier fit."""
+        """Reset."""
         self.records, self.step_losses, self.step_rates = [], array("d"), array("d")
         self._new_losses = []
         if self.folder is not None:
@@ -77,12 +77,12 @@ class Recorder(Callback):
         self._started = time.perf_counter()
 
     def after_step(self, state: TrainState) -> None:
-        """Note the step; the loss stays on its device until the epoch is over."""
+        """Record the step; the loss stays on its device until the end of the epoch."""
         self._new_losses.append(state.loss)
         self.step_rates.append(state.optimizer.param_groups[0]["lr"])
 
     def after_train(self, state: TrainState) -> None:
-        """Fetch the losses of the epoch."""
+        """Fetch the losses of the epoch from their device."""
         self._flush()
 
     def after_epoch(self, state: TrainState) -> None:
@@ -128,12 +128,12 @@ class Recorder(Callback):
         """Metrics of the validation rows, epoch by epoch; by default all.
 
         Raises:
-            ConfigError: there is no such metric."""
+            ConfigError: the metric does not exist."""
         known = [name for name in self.history if name not in ("epoch", "lr", "seconds", "train_loss", "valid_loss")]
         unknown = [name for name in names if name not in self.history]
         if unknown or not known:
             raise ConfigError(
-                f"No metric {unknown[0] if unknown else ''!r} was recorded; there are {', '.join(known)}."
+                f"No metric {unknown[0] if unknown else ''!r} was recorded; the metrics are {', '.join(known)}."
             )
         from matplotlib.figure import Figure
 

@@ -16,12 +16,12 @@ _TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class GradientClipping(Callback):
-    """Shortens gradients before the step: all together to a length, each number to a largest size, or both in turn.
+    """Clips gradients before the step, by norm, by value, or both in this order.
 
     Args:
-        max_norm: the most that all gradients together are long; None leaves the length alone.
-        max_value: the most that any number in them is away from 0; None leaves the numbers alone.
-        record: keep the length of every step, before anything is cut, in ``norms``.
+        max_norm: largest norm of all gradients together; None for no limit.
+        max_value: largest absolute value of any entry; None for no limit.
+        record: record the norm of every step before clipping in ``norms``.
     Raises:
         ConfigError: neither limit is given and nothing is recorded, or one is not above 0.
     """
@@ -41,24 +41,24 @@ class GradientClipping(Callback):
 
     @property
     def norms(self) -> list[float]:
-        """Length of the gradients of every step, in their unit, if it was asked for."""
+        """Norm of the gradients of every step, if recorded."""
         self._flush()
         return self._norms.tolist()
 
     def state_dict(self) -> dict[str, Any]:
-        """The lengths so far, if they are recorded."""
+        """The norms so far, if recorded."""
         return {"norms": torch.tensor(self.norms, dtype=torch.float64)} if self.record else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on recording."""
+        """Restore the norms."""
         self._norms, self._new_norms = array("d", state["norms"].tolist()), []
 
     def before_fit(self, state: TrainState) -> None:
-        """Forget an earlier fit."""
+        """Reset."""
         self._norms, self._new_norms = array("d"), []
 
     def after_backward(self, state: TrainState) -> None:
-        """Measure, then cut."""
+        """Measure, then clip."""
         parameters = learning_parameters(state)
         if self.max_norm is not None or self.record:
             norm = clip_gradients(parameters, math.inf if self.max_norm is None else self.max_norm)
@@ -70,11 +70,11 @@ class GradientClipping(Callback):
             torch._foreach_clamp_max_(grads, self.max_value)
 
     def after_train(self, state: TrainState) -> None:
-        """Fetch the lengths of the epoch from their device."""
+        """Fetch the norms of the epoch from their device."""
         self._flush()
 
     def close(self, state: TrainState) -> None:
-        """Fetch those of an epoch that was left."""
+        """Fetch the norms of a cancelled epoch."""
         self._flush()
 
     def _flush(self) -> None:
@@ -84,13 +84,12 @@ class GradientClipping(Callback):
 
 
 class GradientAccumulation(Callback):
-    """Sends each training batch through the model in parts, whose gradients add up to those of the whole batch.
+    """Gradient accumulation: each training batch is processed in parts, whose gradients sum to those of the batch.
 
-    For batches that do not fit in the memory. What looks at the rows of a batch together, such as a batch norm, sees
-    those of one part.
+    For batches that do not fit in memory. Batch statistics, as in batch norms, are those of a part.
 
     Args:
-        parts: into how many a batch is cut; the last one is smaller when they do not divide it.
+        parts: number of parts; the last one may be smaller.
     Raises:
         ConfigError: ``parts`` is below 1.
     """
@@ -103,32 +102,32 @@ class GradientAccumulation(Callback):
         self.parts = parts
 
     def before_fit(self, state: TrainState) -> None:
-        """Say it to the loop; a fit that is resumed goes on with the parts it had."""
+        """Set the parts; a resumed fit keeps its number of parts."""
         state.parts = self.parts
 
 
 class MixedPrecision(Callback):
-    """Prediction and loss under ``torch.autocast``: half the memory, and much faster where the device has it.
+    """Mixed precision with ``torch.autocast``: half the memory, and much faster on devices that support it.
 
-    bfloat16 has the range of float32 and needs no more than that. float16 has not: small gradients would become 0, so
-    the loss is multiplied by a scale and the gradients are divided by it. A step whose gradients overflow is left out
-    and halves the scale, ``growth`` steps without an overflow double it.
+    bfloat16 has the range of float32. With float16, small gradients would underflow, so the loss is multiplied by a
+    scale and the gradients are divided by it. A step with an overflow is skipped and halves the scale; ``growth`` steps
+    without an overflow double it.
 
     Args:
-        dtype: of the arithmetic, ``"bfloat16"`` or ``"float16"``; the weights stay as they are.
-        scale: first scale of float16, a power of 2 so that dividing by it changes no digit.
+        dtype: ``"bfloat16"`` or ``"float16"``; the weights are not converted.
+        scale: initial scale of float16, a power of 2, so that scaling is exact.
         growth: steps without an overflow after which the scale is doubled.
     Raises:
-        ConfigError: an argument is impossible.
-        Diverged: in a fit, gradients overflow at a scale of 1 too.
+        ConfigError: an argument is invalid.
+        Diverged: in a fit, gradients overflow even at a scale of 1.
     """
 
-    order = -100  # before all who look at gradients
+    order = -100  # before all callbacks that read gradients
     chooses = False
 
     def __init__(self, dtype: str, *, scale: float = 65536.0, growth: int = 2000) -> None:
         if dtype not in _TYPES:
-            raise ConfigError(f"MixedPrecision knows bfloat16 and float16, not {dtype!r}.")
+            raise ConfigError(f"MixedPrecision supports bfloat16 and float16, not {dtype!r}.")
         if not (1 <= scale < math.inf and math.frexp(scale)[0] == 0.5):
             raise ConfigError(f"scale must be a power of 2, and at least 1, got {scale}.")
         if growth < 1:
@@ -138,21 +137,21 @@ class MixedPrecision(Callback):
         self._former: Any = None
 
     def settings_dict(self) -> dict[str, Any]:
-        """With the first scale, not that of now."""
+        """Settings with the initial scale, not the current one."""
         return super().settings_dict() | {"scale": self.first_scale}
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale of float16, and how long it has been good."""
+        """The scale of float16, and the number of steps without an overflow."""
         if self.dtype == "bfloat16":
             return {}
         return {"scale": self.scale, "good_steps": self.good_steps, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with that scale."""
+        """Restore the scale."""
         self.scale, self.good_steps, self.skipped = state["scale"], state["good_steps"], state["skipped"]
 
     def before_fit(self, state: TrainState) -> None:
-        """Surround prediction and loss."""
+        """Set the autocast context."""
         self.scale, self.good_steps, self.skipped = self.first_scale, 0, 0
         self._former = state.arithmetic
         device, dtype = state.loss_sum.device.type, _TYPES[self.dtype]
@@ -163,12 +162,12 @@ class MixedPrecision(Callback):
         state.arithmetic = arithmetic
 
     def before_epoch(self, state: TrainState) -> None:
-        """The first scale, or that of the fit that is resumed."""
+        """Set the initial scale, or that of the resumed fit."""
         if self.dtype == "float16":
             state.loss_scale = self.scale
 
     def after_backward(self, state: TrainState) -> None:
-        """Divide the gradients by the scale, or leave the step out."""
+        """Unscale the gradients, or skip the step."""
         if self.dtype == "bfloat16":
             return
         grads = [parameter.grad for parameter in learning_parameters(state) if parameter.grad is not None]
@@ -180,7 +179,7 @@ class MixedPrecision(Callback):
                 self._set_scale(2 * self.scale, state)
             return
         if not bool(state.loss.isfinite()):
-            return  # not for the scale to cure: NanGuard's, or the end of the epoch's
+            return  # the loss itself is not finite: handled by NanGuard, or at the end of the epoch
         if self.scale == 1:
             raise Diverged(
                 f"The gradients of step {state.step + 1} (epoch {state.epoch + 1}, batch {state.batch}) overflow in "
@@ -191,7 +190,7 @@ class MixedPrecision(Callback):
         raise CancelBatch
 
     def close(self, state: TrainState) -> None:
-        """What surrounded them before."""
+        """Restore the previous context."""
         if self._former is not None:
             state.arithmetic, self._former = self._former, None
             state.loss_scale = 1.0
@@ -202,13 +201,13 @@ class MixedPrecision(Callback):
 
 
 def learning_parameters(state: TrainState) -> list[Tensor]:
-    """Those that the optimizer moves."""
+    """Gradients of the optimizer's parameters."""
     return [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
 
 
 def _are_finite(grads: list[Tensor]) -> bool:
-    """Whether all numbers are; waits for the device."""
+    """Whether all gradients are finite; synchronises with the device."""
     if not grads:
         return True
-    largest = torch._foreach_norm(grads, math.inf)  # nan wins over every number
+    largest = torch._foreach_norm(grads, math.inf)  # nan propagates
     return bool(torch.stack([size.float().to(grads[0].device) for size in largest]).isfinite().all())

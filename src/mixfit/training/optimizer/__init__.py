@@ -1,4 +1,4 @@
-"""Optimisers made of pieces that run in order: statistics remember gradients, steppers change parameters."""
+"""Optimisers made of pieces: statistics of gradients, and steppers that change parameters."""
 
 from mixfit.training.optimizer.base import Optimizer as Optimizer
 from mixfit.training.optimizer.base import ParamGroup as ParamGroup

@@ -1,4 +1,4 @@
-"""What every optimiser is made of: groups and steps, statistics that remember gradients, steppers of the weights."""
+"""The base of the optimisers: groups and steps, statistics of gradients, steppers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -12,44 +12,44 @@ from mixfit.errors import ConfigError
 
 HALF = (torch.float16, torch.bfloat16)
 NUMBERS_A_BLOCK = 2**19
-"""2 MB in float32, and Adam holds five lists of them; a larger tensor is a block by itself."""
+"""2 MB in float32, of which Adam has five lists; a larger tensor is its own block."""
 
 
 class Cohort:
-    """Parallel lists, one place for each parameter, and what is known of all of them together.
+    """Parameters with equal step counts, as parallel lists.
 
     Args:
-        parameters: that took part in the same steps.
-        block: cohorts of one block only are joined, see ``blocks``.
+        parameters: parameters that took part in the same steps.
+        block: only cohorts of the same block are merged, see ``blocks``.
     """
 
     def __init__(self, parameters: list[Tensor], block: int) -> None:
         self.parameters, self.block = parameters, block
         self.numbers: dict[str, float] = {"count": 0}
-        """``count`` of the steps taken, and what else is one number for all."""
+        """``count`` of steps, and other numbers shared by all."""
         self.tensors: dict[str, list[Tensor]] = {}
-        """What is remembered of each parameter, in its shape; in float32 for parameters of 16 bits."""
+        """State tensors of each parameter, in its shape; in float32 for 16-bit parameters."""
 
     @property
     def past(self) -> tuple[object, ...]:
-        """Equal for cohorts that can be joined."""
+        """Equal for cohorts that can be merged."""
         return (self.block, *self.numbers.items(), *self.tensors)
 
     def take(self, places: list[int]) -> "Cohort":
-        """The parameters at these places, as a cohort of their own."""
+        """The parameters at these positions, as a separate cohort."""
         part = Cohort([self.parameters[i] for i in places], self.block)
         part.numbers = dict(self.numbers)
         part.tensors = {name: [tensors[i] for i in places] for name, tensors in self.tensors.items()}
         return part
 
     def join(self, other: "Cohort") -> None:
-        """Add the parameters of a cohort with the same past."""
+        """Add the parameters of a cohort with the same history."""
         self.parameters.extend(other.parameters)
         for name, tensors in self.tensors.items():
             tensors.extend(other.tensors[name])
 
     def split(self) -> dict[bool, "Cohort"]:
-        """Those with a gradient under True, those without under False; the cohort itself when it need not be split."""
+        """Parameters with a gradient under True, others under False; the cohort itself if it need not be split."""
         having: list[int] = []
         lacking: list[int] = []
         for place, parameter in enumerate(self.parameters):
@@ -60,7 +60,7 @@ class Cohort:
 
 
 def regroup(cohorts: list[Cohort]) -> tuple[list[Cohort], list[Cohort]]:
-    """The parameters that have a gradient and those that have none, in as few cohorts as possible."""
+    """Split into parameters with and without a gradient, in as few cohorts as possible."""
     moving: list[Cohort] = []
     resting: list[Cohort] = []
     for cohort in cohorts:
@@ -70,7 +70,7 @@ def regroup(cohorts: list[Cohort]) -> tuple[list[Cohort], list[Cohort]]:
 
 
 def joined(cohorts: list[Cohort]) -> list[Cohort]:
-    """The same parameters, those with the same past in one cohort."""
+    """Merge cohorts with the same history."""
     found: dict[tuple[object, ...], Cohort] = {}
     for cohort in cohorts:
         same = found.setdefault(cohort.past, cohort)
@@ -80,10 +80,10 @@ def joined(cohorts: list[Cohort]) -> list[Cohort]:
 
 
 def blocks(parameters: list[Tensor]) -> list[int]:
-    """A number for each parameter: those with the same number are changed together.
+    """The block of each parameter: parameters of a block are updated together.
 
-    They are of one device and one kind of number. On a CPU they are also few enough to stay in its cache from one piece
-    of a step to the next, and for the memory of intermediate results to be used again; a GPU wants all at once."""
+    They have the same device and dtype. On a CPU, blocks are small enough to stay in its cache between the pieces of a
+    step and to reuse the memory of intermediate results; on a GPU all are updated at once."""
     found: list[int] = []
     kind, filled = None, 0
     for parameter in parameters:
@@ -99,59 +99,59 @@ def blocks(parameters: list[Tensor]) -> list[int]:
 
 
 class Update:
-    """One step of one cohort: what its pieces read and change. All lists run parallel.
+    """One step of one cohort: the parallel lists that its pieces read and change.
 
     Args:
         cohort: all of its parameters have a gradient.
     Raises:
-        ConfigError: a gradient is sparse or of another kind of number than its parameter.
+        ConfigError: a gradient is sparse or has another dtype than its parameter.
     """
 
     def __init__(self, cohort: Cohort) -> None:
         self._cohort = cohort
         cohort.numbers["count"] += 1
         grads = [checked_gradient(parameter) for parameter in cohort.parameters]
-        # 16 bits are too few for running means: 0.999 * v + 0.001 * g**2 would round to v.
+        # 16 bits are not enough for running means: 0.999 * v + 0.001 * g**2 would round to v.
         self._halves = [i for i, parameter in enumerate(cohort.parameters) if parameter.dtype in HALF]
         self.parameters: list[Tensor] = list(cohort.parameters)
         """Changed in place."""
         for i in self._halves:
             self.parameters[i], grads[i] = self.parameters[i].float(), grads[i].float()
         self.direction = grads
-        """What is to be subtracted: the gradients, until a piece puts other tensors here. Never changed in place."""
+        """The direction to subtract: the gradients, until a piece replaces them. Never changed in place."""
         self.numbers = cohort.numbers
 
     @property
     def count(self) -> int:
-        """Steps of these parameters, this one included."""
+        """Number of steps of these parameters, including this one."""
         return int(self.numbers["count"])
 
     def remembered(self, name: str, start: Callable[[Tensor], Tensor] = torch.zeros_like) -> list[Tensor]:
-        """Tensors that stay from step to step; ``start`` makes the first of each from its parameter."""
+        """Persistent state tensors; ``start`` creates the initial one from a parameter."""
         tensors = self._cohort.tensors
         if name not in tensors:
             tensors[name] = [start(parameter) for parameter in self.parameters]
         return tensors[name]
 
     def finish(self) -> None:
-        """Round what was computed in float32 for parameters of 16 bits."""
+        """Convert float32 results back for 16-bit parameters."""
         if self._halves:
             targets = [self._cohort.parameters[i] for i in self._halves]
             torch._foreach_copy_(targets, [self.parameters[i] for i in self._halves])
 
 
 def checked_gradient(parameter: Tensor) -> Tensor:
-    """The gradient, dense and of the parameter's kind of number.
+    """The gradient, dense and of the parameter's dtype.
 
     Raises:
-        ConfigError: it is not."""
+        ConfigError: it is sparse or has another dtype."""
     grad = parameter.grad
     assert grad is not None
     if grad.layout is not torch.strided or grad.dtype != parameter.dtype:
         kind = "sparse" if grad.layout is not torch.strided else str(grad.dtype)
         raise ConfigError(
-            f"The gradient of a parameter {tuple(parameter.shape)} of {parameter.dtype} is {kind}; the optimisers take "
-            "dense gradients of the parameter's own kind, so make its layer without sparse=True."
+            f"The gradient of a parameter {tuple(parameter.shape)} of {parameter.dtype} is {kind}; the optimisers need "
+            "dense gradients of the parameter's dtype, so make its layer without sparse=True."
         )
     return grad
 
@@ -162,19 +162,19 @@ Parameters = Iterable[nn.Parameter] | Iterable[ParamGroup]
 
 @runtime_checkable
 class Piece(Protocol):
-    """One part of a step: changes ``update.direction``, what is remembered, or the parameters."""
+    """One part of a step: changes ``update.direction``, the state, or the parameters."""
 
     def __call__(self, update: Update) -> None: ...
 
 
 class Optimizer(ABC):
-    """Base of the optimisers written here.
+    """Base of the optimisers.
 
     Args:
-        parameters: parameters, or groups ``{"params": [...], "lr": ...}`` whose settings win over the defaults.
-        defaults: settings of groups that do not say otherwise; they can be changed between steps.
+        parameters: parameters, or groups ``{"params": [...], "lr": ...}`` whose settings override the defaults.
+        defaults: default settings of groups; they can be changed between steps.
     Raises:
-        ConfigError: there are no parameters, one is given twice or not of floating point, or a setting is impossible.
+        ConfigError: there are no parameters, one is repeated or not floating point, or a setting is invalid.
     """
 
     def __init__(self, parameters: Parameters, **defaults: Any) -> None:
@@ -189,10 +189,10 @@ class Optimizer(ABC):
 
     @abstractmethod
     def pieces(self, group: ParamGroup) -> Sequence[Piece]:
-        """What a step of this group consists of, in order."""
+        """The pieces of a step of this group, in order."""
 
     def add_param_group(self, group: ParamGroup) -> None:
-        """Train further parameters too, such as those of a part that was just unfrozen."""
+        """Add parameters, such as those of a part that was just unfrozen."""
         group = {**self.defaults, **group, "params": list(group["params"])}
         _check_settings(group)
         known = {parameter for other in self.param_groups for parameter in other["params"]}
@@ -201,15 +201,13 @@ class Optimizer(ABC):
             raise ConfigError(f"{doubles} parameters are in more than one group.")
         for parameter in group["params"]:
             if not parameter.is_floating_point():
-                raise ConfigError(
-                    f"A parameter {tuple(parameter.shape)} of {parameter.dtype} is not of floating point."
-                )
+                raise ConfigError(f"A parameter {tuple(parameter.shape)} of {parameter.dtype} is not floating point.")
         self.param_groups.append(group)
         self._cohorts.append(_restored(group["params"], [{}] * len(group["params"])))
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for place, group in enumerate(self.param_groups):
             moving, resting = regroup(self._cohorts[place])
             self._cohorts[place] = moving + resting
@@ -221,7 +219,7 @@ class Optimizer(ABC):
                 update.finish()
 
     def zero_grad(self, *, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
+        """Set all gradients to None."""
         if set_to_none:
             for group in self.param_groups:
                 for parameter in group["params"]:
@@ -240,7 +238,7 @@ class Optimizer(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Settings of each group, and the state of each parameter by its position in the groups.
 
-        Tensors, numbers, texts and lists only, for safetensors and JSON; the tensors are those in use, not copies."""
+        Only tensors, numbers, strings and lists, for safetensors and JSON; the tensors are those in use, not copies."""
         positions = {id(p): i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
         groups = [{**group, "params": len(group["params"])} for group in self.param_groups]
         state = {
@@ -253,10 +251,10 @@ class Optimizer(ABC):
         return {"kind": type(self).__name__, "groups": groups, "state": dict(sorted(state.items()))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on, bit for bit, from ``state_dict()`` of such an optimizer over parameters of the same shapes and order.
+        """Restore ``state_dict()`` of the same kind of optimizer over parameters of the same shapes and order.
 
         Raises:
-            ConfigError: it is the state of another kind of optimizer or of other parameters; nothing is changed then.
+            ConfigError: it is of another kind of optimizer or of other parameters; nothing is changed then.
         """
         saved = {int(position): values for position, values in state["state"].items()}
         self._check_state(state["kind"], state["groups"], saved)
@@ -292,7 +290,7 @@ class Optimizer(ABC):
 
 
 def _restored(parameters: list[Tensor], states: list[dict[str, Any]]) -> list[Cohort]:
-    """Cohorts of parameters with these states; an empty one is that of a parameter before its first step."""
+    """Cohorts of parameters with these states; empty for a parameter before its first step."""
     cohorts: list[Cohort] = []
     for parameter, block, values in zip(parameters, blocks(parameters), states, strict=True):
         cohort = Cohort([parameter], block)
@@ -306,7 +304,7 @@ def _restored(parameters: list[Tensor], states: list[dict[str, Any]]) -> list[Co
 
 
 def _like(ours: object, saved: Any) -> Any:
-    """JSON knows no tuples."""
+    """Convert tuples to lists, for JSON."""
     return tuple(saved) if isinstance(ours, tuple) else saved
 
 
@@ -323,12 +321,12 @@ def _check_settings(group: ParamGroup) -> None:
 
 @dataclass(slots=True)
 class Momentum:
-    """A velocity, ``v = momentum * v + g``, becomes the direction (Polyak 1964)."""
+    """Momentum: the direction becomes the velocity ``v = momentum * v + g`` (Polyak 1964)."""
 
     momentum: float
 
     def __call__(self, update: Update) -> None:
-        """Gather speed; without momentum nothing is remembered."""
+        """Update the velocity; without momentum there is no state."""
         if not self.momentum:
             return
         velocity = update.remembered("momentum")
@@ -345,7 +343,7 @@ class Average:
     beta: float
 
     def __call__(self, update: Update) -> None:
-        """Take the gradient in."""
+        """Update the mean."""
         torch._foreach_lerp_(update.remembered(self.name), update.direction, 1 - self.beta)
 
 
@@ -356,7 +354,7 @@ class AverageSquare:
     beta: float
 
     def __call__(self, update: Update) -> None:
-        """Take the squared gradient in."""
+        """Update the mean square."""
         squares = update.remembered("square")
         torch._foreach_mul_(squares, self.beta)
         torch._foreach_addcmul_(squares, update.direction, update.direction, 1 - self.beta)
@@ -364,19 +362,19 @@ class AverageSquare:
 
 @dataclass(slots=True)
 class L2:
-    """Adds ``weight_decay * p`` to the gradient, as if half the squared length of the weights were in the loss."""
+    """L2 penalty: adds ``weight_decay * p`` to the gradient."""
 
     weight_decay: float
 
     def __call__(self, update: Update) -> None:
-        """Leaves the gradient itself alone."""
+        """Change the direction, not the gradient itself."""
         if self.weight_decay:
             update.direction = list(torch._foreach_add(update.direction, update.parameters, alpha=self.weight_decay))
 
 
 @dataclass(slots=True)
 class Decay:
-    """Shrinks the parameters by a share, apart from the gradient (Loshchilov and Hutter 2017, arXiv:1711.05101)."""
+    """Decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101)."""
 
     share: float
 
@@ -393,7 +391,7 @@ class Descend:
     lr: float
 
     def __call__(self, update: Update) -> None:
-        """One step downhill."""
+        """Take the step."""
         torch._foreach_add_(update.parameters, update.direction, alpha=-self.lr)
 
 
@@ -411,7 +409,7 @@ class DivideByRoot:
 
 @dataclass(slots=True)
 class RootStep:
-    """``DivideByRoot`` and ``Descend`` in one pass over the memory."""
+    """``DivideByRoot`` and ``Descend`` fused."""
 
     lr: float
     eps: float
@@ -432,7 +430,7 @@ class AdamStep:
     eps: float
 
     def __call__(self, update: Update) -> None:
-        """Both sides of the fraction are multiplied by the second correction, which spares a pass over the memory."""
+        """The fraction is expanded by the second correction, which saves a pass over the memory."""
         start1, start2 = corrections(update, self.betas)
         denominators = _roots(update, self.eps * start2)
         torch._foreach_addcdiv_(update.parameters, update.remembered("mean"), denominators, -self.lr * start2 / start1)
@@ -440,7 +438,7 @@ class AdamStep:
 
 @dataclass(slots=True)
 class AdamDirection:
-    """Adam's direction without its step, for optimisers that change its length."""
+    """Adam's direction without the step, for optimisers that rescale it."""
 
     betas: tuple[float, float]
     eps: float
@@ -454,7 +452,7 @@ class AdamDirection:
 
 
 def corrections(update: Update, betas: tuple[float, float]) -> tuple[float, float]:
-    """The shares of the mean, and of the root of the mean square, that a running mean from 0 has reached by now."""
+    """Bias corrections of the mean, and of the root mean square."""
     beta1, beta2 = betas
     return 1 - beta1**update.count, (1 - beta2**update.count) ** 0.5
 

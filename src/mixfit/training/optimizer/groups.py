@@ -1,4 +1,4 @@
-"""Parameter groups, which parameters learn how fast and which of them decay, and the clipping of gradients."""
+"""Parameter groups by learning rate and weight decay, and gradient clipping."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,20 +20,20 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Trainable parameters in groups of one learning rate and one weight decay each.
 
-    With ``weight_decay``, matrices and kernels decay; biases, norms and embeddings do not, nor what a module names in
-    its ``no_weight_decay()``, as those of timm do. All that does not decay is in groups of its own in any case; they
-    say ``"matrices": False``, which ``Muon`` reads.
+    With ``weight_decay``, matrices and kernels decay; biases, norms and embeddings do not, nor parameters listed in a
+    module's ``no_weight_decay()``, as in timm. Parameters without decay are always in separate groups with
+    ``"matrices": False``, which ``Muon`` reads.
 
     Args:
         model: frozen parameters are left out.
-        lr: learning rate of parameters that ``rates`` does not name.
-        weight_decay: of the parameters that decay; None leaves it to the optimizer, for all parameters alike.
-        rates: factors of ``lr`` by the beginning of a parameter's name, such as ``{"image": 0.1}``; the longest
-            that fits counts. ``layer_rates`` makes them for the layers of one part.
+        lr: learning rate of parameters not in ``rates``.
+        weight_decay: of the parameters that decay; None for the optimizer's default for all parameters.
+        rates: factors of ``lr`` by prefix of the parameter's name, such as ``{"image": 0.1}``; the longest match
+            applies. ``layer_rates`` computes them for the layers of a part.
     Returns:
         Groups ``{"params", "name", "lr"}``, with ``"weight_decay"`` if that is given.
     Raises:
-        ConfigError: a name in ``rates`` is that of no parameter, or a factor is below 0.
+        ConfigError: a name in ``rates`` matches no parameter, or a factor is below 0.
     """
     rates = rates or {}
     _check_rates(model, rates)
@@ -55,26 +55,26 @@ def parameter_groups(
 
 
 def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in at most two groups: those that decay, and biases, norms and embeddings, which do not."""
+    """Trainable parameters in at most two groups: with decay, and biases, norms and embeddings without."""
     groups = parameter_groups(model, 0.0, weight_decay=weight_decay)
     ordered = sorted(groups, key=lambda group: group["weight_decay"], reverse=True)
     return [{key: value for key, value in group.items() if key not in ("lr", "name")} for group in ordered]
 
 
 def layer_rates(model: nn.Module, part: str, factor: float) -> dict[str, float]:
-    """Rates of a part's layers, for ``parameter_groups``: 1 for the last, ``factor`` times as much for each before.
+    """Layer-wise rates of a part, for ``parameter_groups``: 1 for the last, times ``factor`` for each earlier one.
 
-    Early layers of a trained backbone know what is true of all photos and should change least (Howard and Ruder 2018,
+    Early layers of a pretrained backbone have general features and should change least (Howard and Ruder 2018,
     arXiv:1801.06146).
 
     Args:
-        model: that has the part.
+        model: the model with the part.
         part: name of a submodule whose children run in order, such as ``"image.backbone"``; "" for the model.
-            Sequences among them are opened; a norm belongs to the layer before it, and parameters of the part itself,
-            such as the places of a transformer, to the first layer.
+            Sequences are expanded; a norm belongs to the layer before it, and parameters of the part itself, such as
+            position embeddings of a transformer, to the first layer.
         factor: above 0 and at most 1.
     Raises:
-        ConfigError: there is no such part, it has no parameters, or ``factor`` is impossible.
+        ConfigError: the part does not exist, it has no parameters, or ``factor`` is invalid.
     """
     if not 0 < factor <= 1:
         raise ConfigError(f"factor must be above 0 and at most 1, got {factor}.")
@@ -97,7 +97,7 @@ def layer_rates(model: nn.Module, part: str, factor: float) -> dict[str, float]:
 
 
 def _layers(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """Children with parameters in their order, sequences opened; the module itself if it has none."""
+    """Children with parameters in order, sequences expanded; the module itself if it has none."""
     children = [(f"{name}.{key}" if name else key, child) for key, child in module.named_children()]
     if not children and any(True for _ in module.parameters()):
         yield name, module
@@ -109,7 +109,7 @@ def _layers(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _part_of(name: str, rates: Mapping[str, float]) -> str:
-    """The longest of the names in ``rates`` that a parameter's name begins with; "" if none does."""
+    """The longest prefix in ``rates`` of a parameter's name; "" if there is none."""
     return max((part for part in rates if f"{name}.".startswith(f"{part}.")), key=len, default="")
 
 
@@ -124,7 +124,7 @@ def _check_rates(model: nn.Module, rates: Mapping[str, float]) -> None:
 
 
 def _not_decaying(model: nn.Module) -> set[int]:
-    """Of biases, norms and embeddings; by identity, as parameters may be shared."""
+    """Ids of biases, norms and embeddings; by identity, as parameters may be shared."""
     kept: set[int] = set()
     for module in model.modules():
         exempt = getattr(module, "no_weight_decay", None)
@@ -139,13 +139,13 @@ def _not_decaying(model: nn.Module) -> set[int]:
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scale all gradients by one factor, so that together they are at most ``max_norm`` long (arXiv:1211.5063).
+    """Clip gradients by global norm (arXiv:1211.5063).
 
     Args:
-        parameters: those without a gradient do not count.
-        max_norm: in the unit of the gradients; ``math.inf`` only measures.
+        parameters: those without a gradient are ignored.
+        max_norm: largest norm of all gradients together; ``math.inf`` only measures.
     Returns:
-        Their length before, float32 or float64 ``()``, on their device: nothing waits for the GPU.
+        The norm before clipping, float32 or float64 ``()``, on their device, without synchronisation.
     Raises:
         ConfigError: ``max_norm`` is not above 0.
     """
@@ -158,6 +158,6 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     lengths = torch._foreach_norm([grad.float() if grad.dtype in HALF else grad for grad in grads])
     norm = torch.linalg.vector_norm(torch.stack([length.to(grads[0].device) for length in lengths]))
     if max_norm < math.inf:
-        # Multiplied also when nothing is to be cut: whether it is, is known only on the device.
+        # Multiply even if nothing is clipped, as only the device knows whether it is.
         torch._foreach_mul_(grads, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm

@@ -34,7 +34,7 @@ class SGD(Optimizer):
     Weight decay is added to the gradient, as in ``torch.optim.SGD``.
 
     Raises:
-        ConfigError: ``nesterov`` without ``momentum``, which would be plain descent."""
+        ConfigError: ``nesterov`` without ``momentum``."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class SGD(Optimizer):
 class RMSProp(Optimizer):
     """Gradients divided by the root of their running mean square (Hinton, Coursera lecture 6e, 2012).
 
-    As ``torch.optim.RMSprop``: ``alpha`` is the share of the mean square that stays at each step, ``eps`` is added
-    outside the root, weight decay is added to the gradient, momentum gathers what was divided."""
+    As ``torch.optim.RMSprop``: ``alpha`` is the decay of the mean square, ``eps`` is added outside the root, weight
+    decay is added to the gradient, momentum applies after the division."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class RMSProp(Optimizer):
 
 
 class Adam(Optimizer):
-    """Momentum and RMSProp together (Kingma and Ba 2014, arXiv:1412.6980); weight decay is added to the gradient."""
+    """Momentum and RMSProp combined (Kingma and Ba 2014, arXiv:1412.6980); weight decay is added to the gradient."""
 
     def __init__(
         self,
@@ -130,8 +130,8 @@ def adam_pieces(group: ParamGroup) -> Sequence[Piece]:
 class LAMB(Optimizer):
     """Layer-wise adaptive moments for large batches (You et al. 2019, arXiv:1904.00962).
 
-    Groups without weight decay, which hold biases and norms, take Adam's plain step unless ``always_adapt``: a bias
-    that starts at 0 would otherwise hardly move, as its step were as short as itself."""
+    Groups without weight decay, with biases and norms, use Adam's plain step unless ``always_adapt``: a bias that
+    starts at 0 would otherwise hardly move, as steps are proportional to its norm."""
 
     def __init__(
         self,
@@ -158,12 +158,12 @@ class LAMB(Optimizer):
 
 @dataclass(slots=True)
 class TrustRatio:
-    """Gives the direction of each tensor, weight decay included, the length of the tensor itself."""
+    """Rescales the direction of each tensor, including weight decay, to the norm of the tensor."""
 
     weight_decay: float
 
     def __call__(self, update: Update) -> None:
-        """A tensor or a direction of length 0 leaves the direction as it is. The ratios stay on the device."""
+        """A tensor or a direction of norm 0 leaves the direction unchanged. The ratios stay on the device."""
         directions = torch._foreach_add(update.direction, update.parameters, alpha=self.weight_decay)
         lengths = torch.stack(list(torch._foreach_norm(update.parameters)))
         wanted = torch.stack(list(torch._foreach_norm(directions)))
@@ -172,9 +172,9 @@ class TrustRatio:
 
 
 class Lion(Optimizer):
-    """Evolved sign momentum (Chen et al. 2023, arXiv:2302.06675); one mean to remember where Adam has two.
+    """Evolved sign momentum (Chen et al. 2023, arXiv:2302.06675); one state tensor instead of Adam's two.
 
-    Every number moves by exactly ``lr`` in a step, so ``lr`` should be 3 to 10 times smaller than AdamW's and
+    Every entry moves by exactly ``lr`` in a step, so ``lr`` should be 3 to 10 times smaller than AdamW's and
     ``weight_decay`` as much larger."""
 
     def __init__(
@@ -201,14 +201,14 @@ class SignStep:
     beta: float
 
     def __call__(self, update: Update) -> None:
-        """With the mean of the steps before."""
+        """Use the mean of the previous steps."""
         signs = torch._foreach_lerp(update.remembered("mean"), update.direction, 1 - self.beta)
         torch._foreach_sign_(signs)
         torch._foreach_add_(update.parameters, signs, alpha=-self.lr)
 
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the polynomial ``a x + b x**3 + c x**5``, chosen by Jordan et al. to lift small singular values quickly."""
+"""Coefficients of ``a x + b x**3 + c x**5``, chosen by Jordan et al. to increase small singular values quickly."""
 ITERATIONS = 5
 
 
@@ -216,18 +216,18 @@ class Muon(Optimizer):
     """Momentum orthogonalised by Newton-Schulz for 2-D weights, AdamW for all others.
 
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. A step of a matrix ``(rows, columns)`` is scaled
-    by ``0.2 * sqrt(max(rows, columns))``, which makes it about as long as AdamW's (Liu et al. 2025, arXiv:2502.16982),
-    so one learning rate and one weight decay serve both.
+    by ``0.2 * sqrt(max(rows, columns))``, which makes it about as large as AdamW's (Liu et al. 2025, arXiv:2502.16982),
+    so both use the same learning rate and weight decay.
 
-    A group given with ``"matrices": False`` is left to AdamW as a whole. Embeddings should be, and Jordan et al. leave
-    the output layer to AdamW, too. ``parameter_groups``, and with it ``Learner``, marks the groups of what does not
-    decay so, embeddings among them; the output layer it does not know.
+    A group with ``"matrices": False`` uses AdamW for all parameters. This is recommended for embeddings, and by Jordan
+    et al. also for the output layer. ``parameter_groups``, and so ``Learner``, sets it for groups without decay,
+    including embeddings, but not for the output layer.
 
     Args:
-        parameters: as for every optimizer; each given group becomes one of matrices and one of the others.
+        parameters: as for every optimizer; each group is split into matrices and others.
         lr: of both.
-        momentum: share of the running mean of a matrix's gradient that stays at each step.
-        nesterov: look ahead along that mean.
+        momentum: decay of the running mean of a matrix's gradient.
+        nesterov: whether to use Nesterov momentum.
         betas: of AdamW.
         eps: of AdamW.
         weight_decay: decoupled, of both.
@@ -249,7 +249,7 @@ class Muon(Optimizer):
         )
 
     def add_param_group(self, group: ParamGroup) -> None:
-        """Add the matrices of a group, and the other parameters as a group of their own."""
+        """Add the matrices of a group, and the other parameters as a separate group."""
         parameters = list(group["params"])
         matrices = [p for p in parameters if p.ndim == 2] if group.get("matrices", True) else []
         others = [p for p in parameters if not (p.ndim == 2 and group.get("matrices", True))]
@@ -273,11 +273,11 @@ class Muon(Optimizer):
 
 @dataclass(slots=True)
 class OrthogonalStep:
-    """Goes along the nearest matrix with equal singular values."""
+    """Takes a step along the nearest matrix with equal singular values."""
 
     lr: float
     ahead: float | None
-    """How far to look from the gradient towards its mean; None for the mean itself."""
+    """Nesterov interpolation from the gradient to its mean; None for the mean itself."""
 
     def __call__(self, update: Update) -> None:
         """Needs ``Average("momentum", ...)`` before it. Matrices of one shape are orthogonalised together."""
@@ -299,7 +299,7 @@ def orthogonalized(
 ) -> Float[Tensor, "matrices rows columns"]:
     """Matrices with the same singular vectors and all singular values between about 0.7 and 1.2.
 
-    Singular values far below the largest are lifted less. ``eps`` is the least length that a matrix is divided by."""
+    Singular values far below the largest are increased less. ``eps`` is a lower bound of the divisor."""
     a, b, c = COEFFICIENTS
     # The products are of the shorter side.
     tall = matrices.shape[1] > matrices.shape[2]
@@ -314,24 +314,24 @@ def orthogonalized(
 class ScheduleFreeAdamW(Optimizer):
     """AdamW without a schedule (Defazio et al. 2024, arXiv:2405.15682).
 
-    There are three points in place of one: ``fast`` takes the steps, ``average`` is the weighted mean of all points
-    that ``fast`` has been at, and gradients are taken between the two, ``betas[0]`` of the way from ``fast`` to
-    ``average``. In training the parameters are that point between; ``eval()`` puts the average into them, which is
-    what predicts best and is to be saved, and ``train()`` goes back. ``Learner`` calls both. Each is computed from
-    ``fast`` and ``average`` alone, so switching changes no bit of the training.
+    There are three points: ``fast`` takes the steps, ``average`` is the weighted mean of all points of ``fast``, and
+    gradients are computed at an interpolation, ``betas[0]`` of the way from ``fast`` to ``average``. In training, the
+    parameters are the interpolation; ``eval()`` sets them to the average, which predicts best and should be saved, and
+    ``train()`` restores the interpolation. ``Learner`` calls both. Each is computed from ``fast`` and ``average``
+    alone, so switching does not affect the training.
 
-    The rate is constant after ``warmup`` steps; a schedule on top of it is not needed. Running statistics of batch
-    norms are those of the point between, not of the average.
+    The rate is constant after ``warmup`` steps; no schedule is needed. Running statistics of batch norms are those of
+    the interpolation, not of the average.
     As in the authors' program, the correction of the mean square for its start at 0 does not enter the weights of the
     average (in the paper's algorithm it does).
 
     Args:
         parameters: as for every optimizer.
         lr: often larger than AdamW's, 1 to 10 times.
-        betas: share of the average in the point between, and Adam's second beta.
+        betas: share of the average in the interpolation, and Adam's second beta.
         eps: as Adam's.
-        weight_decay: of the point between.
-        warmup: steps in which the rate rises from 0.
+        weight_decay: applied at the interpolation.
+        warmup: number of steps in which the rate increases from 0.
     """
 
     def __init__(
@@ -349,19 +349,19 @@ class ScheduleFreeAdamW(Optimizer):
         )
 
     def pieces(self, group: ParamGroup) -> Sequence[Piece]:
-        """The mean square as in Adam; no mean, as the average of the weights does its work.
+        """The mean square as in Adam; no mean of gradients, as the averaging of weights replaces it.
 
         Raises:
             ConfigError: ``eval()`` was the last call."""
         if not group["training"]:
-            raise ConfigError("The parameters hold their average, which takes no steps; call train() before step().")
+            raise ConfigError("The parameters are set to their average; call train() before step().")
         beta1, beta2 = group["betas"]
         step = AveragedStep(group["lr"], beta1, beta2, group["eps"], group["weight_decay"], group["warmup"])
         return AverageSquare(beta2), step
 
     @torch.no_grad()
     def train(self) -> None:
-        """Put the point between ``fast`` and ``average`` into the parameters."""
+        """Set the parameters to the interpolation of ``fast`` and ``average``."""
         for group, cohorts in zip(self.param_groups, self._cohorts, strict=True):
             if not group["training"]:
                 for cohort in _started(cohorts):
@@ -371,7 +371,7 @@ class ScheduleFreeAdamW(Optimizer):
 
     @torch.no_grad()
     def eval(self) -> None:
-        """Put the average into the parameters."""
+        """Set the parameters to the average."""
         for group, cohorts in zip(self.param_groups, self._cohorts, strict=True):
             if group["training"]:
                 for cohort in _started(cohorts):
@@ -381,7 +381,7 @@ class ScheduleFreeAdamW(Optimizer):
 
 @dataclass(slots=True)
 class AveragedStep:
-    """Adam's step for ``fast``, which ``average`` and the parameters follow."""
+    """Adam's step for ``fast``, then update ``average`` and the parameters."""
 
     lr: float
     beta1: float
@@ -391,7 +391,7 @@ class AveragedStep:
     warmup: int
 
     def __call__(self, update: Update) -> None:
-        """A point weighs as much in the average as the square of its rate."""
+        """A point is weighted in the average by the square of its rate."""
         fast, average = update.remembered("fast", torch.clone), update.remembered("average", torch.clone)
         rate = self.lr * min(1.0, update.count / max(self.warmup, 1))
         start = (1 - self.beta2**update.count) ** 0.5
