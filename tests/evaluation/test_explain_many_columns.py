@@ -68,5 +68,5 @@ def test_few_predictions_give_the_same_parts_but_for_their_errors() -> None:
     np.testing.assert_allclose(few.value, whole.value, atol=1e-6)
     assert (np.abs(few.parts - whole.parts) <= 5 * np.hypot(few.errors, whole.errors) + 1e-6).all()
     assert not np.allclose(few.parts, whole.parts)
-    with pytest.raises(ConfigError, match=r"8 columns, and each row would need more than 20 predictions: allow more"):
+    with pytest.raises(ConfigError, match=r"8 columns, and each row would need more than 20 predictions: raise"):
         explain(predictor, table, rows=[0], background=16, most_predictions=20)
