@@ -193,7 +193,7 @@ def encode_photos(
             pixels, readable = source.read(chunk)
             features = _encode(encoder, pixels).masked_fill(~readable[:, None], 0)
             table.values[chunk], table.readable[chunk] = features, readable
-            failures = {} if readable.all() else source.failures  # sorted anew each time
+            failures = {} if readable.all() else source.failures  # sorted on each access
             unreadable = {number: failures[number] for number in chunk[~readable.numpy()].tolist()}
             table.failures.update(unreadable)
             if store is not None:

@@ -40,7 +40,7 @@ class Averaging(Callback, ABC):
         self.count = state["count"]
 
     def before_fit(self, state: TrainState) -> None:
-        """Start anew."""
+        """Reset."""
         self.averages, self.count, self._own = {}, 0, None
 
     def before_epoch(self, state: TrainState) -> None:

@@ -50,7 +50,7 @@ class EarlyStopping(Callback):
         self._weights = dict(state["weights"])
 
     def before_fit(self, state: TrainState) -> None:
-        """Start anew."""
+        """Reset."""
         self.best, self.best_epoch, self.bad_epochs, self._weights = math.inf, -1, 0, {}
 
     def after_epoch(self, state: TrainState) -> None:
@@ -104,7 +104,7 @@ class Pruning(Callback):
         self.pruned = False
 
     def before_fit(self, state: TrainState) -> None:
-        """Start anew."""
+        """Reset."""
         self.pruned = False
 
     def after_epoch(self, state: TrainState) -> None:

@@ -392,7 +392,7 @@ class Profiler(Callback):
         return methods if event == "close" else [partial(self._begin, event), *methods, self._end]
 
     def before_fit(self, state: TrainState) -> None:
-        """Start anew."""
+        """Reset."""
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._steps, self._first_step, self._last = 0, -1, time.perf_counter()
         self._hook = Hook(state.model, lambda _call: self._forward_begins(state), "pre-forward")

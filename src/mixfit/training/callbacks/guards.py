@@ -33,7 +33,7 @@ class NanGuard(Callback):
         self._flag: Tensor | None = None
 
     def before_fit(self, state: TrainState) -> None:
-        """Start anew."""
+        """Reset."""
         self._before, self._flag = (), None
 
     def after_backward(self, state: TrainState) -> None:
@@ -157,7 +157,7 @@ class OutOfMemoryGuard(Callback):
         self.lines = list(state["lines"])
 
     def before_fit(self, state: TrainState) -> None:
-        """Start anew."""
+        """Reset."""
         self.lines = []
 
     def on_out_of_memory(self, state: TrainState) -> None:
