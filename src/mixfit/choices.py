@@ -5,9 +5,9 @@ Imports nothing, so that networks and training do not load the command-line libr
 from typing import Literal, get_args
 
 Role = str
-"""What a column is used as: a kind of column, see ``data/columns/kinds.py``, or one of ``OTHER_ROLES``."""
+"""The role of a column: a kind of column, see ``data/columns/kinds.py``, or one of ``OTHER_ROLES``."""
 OTHER_ROLES: tuple[Role, ...] = ("target", "group", "split", "weight", "ignored")
-"""Roles of columns that models do not see."""
+"""Roles of columns that are not inputs of models."""
 Task = Literal["regression", "binary", "multiclass"]
 """What is predicted: a number, one of two classes, one of several."""
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -18,7 +18,7 @@ Fusion = Literal["concat", "gated", "film", "attention", "late"]
 Tabular = Literal["mlp", "resnet", "tabm"]
 """The network of the table, see ``nn/tabular.py``."""
 Numbers = Literal["plain", "linear", "periodic", "piecewise"]
-"""How a number is embedded, see ``nn/numbers.py``."""
+"""Embeddings of numbers, see ``nn/numbers.py``."""
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Augmentation = Literal["none", "flip", "standard", "trivial"]

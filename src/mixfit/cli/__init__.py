@@ -1,4 +1,4 @@
-"""The command line: typed functions that hand over to the package; a user's mistake is reported in one sentence.
+"""The command line: typed functions that call the package; a user's mistake is reported in one sentence.
 
 Heavy imports stay inside the commands, so that ``mixfit --help`` starts fast."""
 

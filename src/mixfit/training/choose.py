@@ -38,7 +38,7 @@ class Choice:
     lr: float
     """Peak of the one-cycle schedule, or the constant rate without one."""
     weight_decay: float
-    """Of matrices and kernels: decoupled, but for sgd, momentum, nesterov, rmsprop and adam added to the gradient."""
+    """For matrices and kernels: decoupled, or added to the gradient by sgd, momentum, nesterov, rmsprop and adam."""
     one_cycle: bool = True
     """False if the rate must stay constant: use ``Learner.fit`` instead of ``fit_one_cycle``."""
 

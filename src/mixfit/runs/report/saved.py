@@ -1,7 +1,7 @@
 """The files of a run folder for its report: ``report.json``, thumbnails in ``report_files``, and the predictions of
-validation and test rows; beside result, history, schema and bad inputs it is all that the page shows.
+validation and test rows; with result, history, schema and bad inputs, the page shows nothing else.
 
-In: ``ReportFacts``, predictions and pictures. Out: the files, and from them ``ReportContent``: nothing outside the
+In: ``ReportFacts``, predictions and thumbnails. Out: the files, and from them ``ReportContent``: nothing outside the
 folder is needed, so a report can be rewritten without the table and its photos."""
 
 import base64
@@ -46,10 +46,10 @@ OF_MODEL, TRUE_CLASS = "prediction: ", "probability of the truth: "
 
 
 def write_facts(folder: Path, facts: ReportFacts, photos: Mapping[str, bytes]) -> None:
-    """Write ``report.json`` and the pictures, in place of older ones.
+    """Write ``report.json`` and the thumbnails, replacing older ones.
 
     Args:
-        photos: small JPEGs by the names that the facts have for them.
+        photos: small JPEGs by their names in the facts.
     """
     files = folder / FILES
     text = json.dumps({"version": VERSION, **to_plain(facts)}, indent=1, ensure_ascii=False)
@@ -66,18 +66,18 @@ def read_facts(folder: Path) -> ReportFacts:
     """Read ``report.json`` of a run folder.
 
     Raises:
-        ConfigError: there is none.
-        DataError: it is damaged, or another version of mixfit wrote it.
+        ConfigError: the file does not exist.
+        DataError: it is damaged, or written by another version of mixfit.
     """
     return from_plain(ReportFacts, read_versioned(folder, FACTS, VERSION), FACTS)
 
 
 def read_content(folder: Path) -> ReportContent:
-    """All that the report of a run shows.
+    """Read everything that the report of a run shows.
 
     Raises:
-        ConfigError: the folder is none of a finished run.
-        DataError: a file of it is damaged.
+        ConfigError: the folder is not that of a finished run.
+        DataError: a file in it is damaged.
     """
     result, facts = read_result(folder), read_facts(folder)
     _check(facts)
@@ -104,10 +104,10 @@ def read_content(folder: Path) -> ReportContent:
 
 
 def _check(facts: ReportFacts) -> None:
-    """Numbers that belong together.
+    """Check the consistency of the facts.
 
     Raises:
-        DataError: they do not.
+        DataError: they are inconsistent.
     """
     for one in [] if facts.data is None else facts.data.distributions:
         if len(one.labels) != len(one.counts):
@@ -119,7 +119,7 @@ def _check(facts: ReportFacts) -> None:
 
 
 def _history(path: Path) -> pd.DataFrame:
-    """The numbers of the epochs; empty where there are none."""
+    """The history by epoch; empty if there is none."""
     if not is_there(path):
         return pd.DataFrame()
     names, rows = read_csv(path)
@@ -144,7 +144,7 @@ def _bad_inputs(path: Path) -> list[BadInput]:
 
 
 def _photo_files(folder: Path, facts: ReportFacts) -> dict[str, str]:
-    """Those of the small pictures that are there; a page without one says so."""
+    """Existing thumbnails; the page reports missing ones."""
     rows = [*facts.worst, *([] if facts.data is None else facts.data.samples)]
     names = {photo.file for row in rows for photo in row.photos if photo.file}
     found = {}
@@ -165,7 +165,7 @@ def _photo_files(folder: Path, facts: ReportFacts) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SavedPredictions:
-    """What a file of predictions holds of our model."""
+    """Predictions of our model in a file."""
 
     row: Int64[np.ndarray, " rows"]
     truth: np.ndarray
@@ -176,9 +176,9 @@ class SavedPredictions:
     """``(rows, classes)``; None for numbers."""
     interval: tuple[np.ndarray, np.ndarray] | None
     groups: Int64[np.ndarray, " rows"] | None = None
-    """Number of the group of each row, where rows belong together."""
+    """Group number of each row, if rows are grouped."""
     weight: Float[np.ndarray, " rows"] | None = None
-    """How much each row counts; None for all alike."""
+    """Weights of the rows; None for equal weights."""
 
 
 def predictions_frame(
@@ -189,8 +189,8 @@ def predictions_frame(
     classes: tuple[str, ...] | None,
     interval: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> pd.DataFrame:
-    """Row number, group where rows belong together, weight where rows have one, truth, our prediction with its interval
-    or its probabilities, and the predictions of other models.
+    """Columns: row number, group and weight if there are any, truth, our prediction with its interval or probabilities,
+    and the predictions of other models.
 
     Args:
         positions: of the rows in the table, ``(rows,)``.
@@ -217,14 +217,14 @@ def predictions_frame(
 
 
 def write_predictions(frame: pd.DataFrame, path: Path) -> None:
-    """Write the file whole or not at all."""
-    content = io.BytesIO()  # pyarrow itself opens no path whose letters the locale does not have
+    """Write the file atomically."""
+    content = io.BytesIO()  # pyarrow cannot open paths with characters outside the locale
     frame.to_parquet(content)
     write_file(path, content.getvalue())
 
 
 def read_predictions(path: Path, classes: tuple[str, ...]) -> SavedPredictions:
-    """Read what of our model was written.
+    """Read the predictions of our model.
 
     Args:
         classes: names by index; empty for numbers.
@@ -266,7 +266,7 @@ def read_predictions(path: Path, classes: tuple[str, ...]) -> SavedPredictions:
 
 
 def _whole(table: pa.Table, name: str, path: Path) -> Int64[np.ndarray, " rows"]:
-    """Whole numbers from 0."""
+    """Check and return non-negative integers."""
     column = table[name]
     if not pa.types.is_integer(column.type) or column.null_count:
         raise DataError(f"{path} is damaged: column {name!r} does not hold whole numbers.")
@@ -277,7 +277,7 @@ def _whole(table: pa.Table, name: str, path: Path) -> Int64[np.ndarray, " rows"]
 
 
 def _finite(table: pa.Table, name: str, path: Path) -> np.ndarray:
-    """Finite numbers as float64."""
+    """Check and return finite numbers as float64."""
     kind = None if name not in table.column_names else table[name].type
     if kind is None or not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise DataError(f"{path} is damaged: column {shown(name)!r} does not hold numbers.")
@@ -288,7 +288,7 @@ def _finite(table: pa.Table, name: str, path: Path) -> np.ndarray:
 
 
 def _number_of_class(table: pa.Table, name: str, classes: tuple[str, ...], path: Path) -> Int64[np.ndarray, " rows"]:
-    """Classes by their number."""
+    """Check and return class indices."""
     column, kinds = table[name], pa.types
     if not (kinds.is_string(column.type) or kinds.is_large_string(column.type)):
         raise DataError(f"{path} is damaged: column {name!r} does not hold classes.")
