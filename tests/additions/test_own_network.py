@@ -130,7 +130,7 @@ def test_without_the_code_it_is_refused_in_one_sentence(trained: Trained) -> Non
 def test_another_network_is_refused_in_one_sentence(trained: Trained, data: mixfit.data.MixedData) -> None:
     name, size = next(iter(trained.settings.items()))
     wider = trained.build(data, CONFIG, {name: size + 1})
-    with pytest.raises(mixfit.ConfigError, match=r"is not the one in .*: the tensor .* is \(.*\) .* in place of \("):
+    with pytest.raises(mixfit.ConfigError, match=r"is not the one in .*: the tensor .* is \(.*\) .* instead of \("):
         mixfit.Predictor.load(trained.folder, model=wider)
     with pytest.raises(mixfit.ConfigError, match=r"is not the one in .*: \d+ tensors .* missing and \d+ too many"):
         mixfit.Predictor.load(trained.folder, model=nn.Linear(2, 3))

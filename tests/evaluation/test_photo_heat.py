@@ -153,7 +153,7 @@ def test_mistakes_are_told(classes: NetworkPredictor, quick_run: Run, frame: pd.
     images = demo_table.parent
     with pytest.raises(ConfigError, match=r"'porcelan' is not one of the model's 4 classes\. Did you mean"):
         photo_heat(classes, frame, images=images, target="porcelan")
-    with pytest.raises(ConfigError, match=r"The model predicts a number, which has no classes: leave out the target\."):
+    with pytest.raises(ConfigError, match=r"The model is a regression model without classes: leave out the target\."):
         photo_heat(quick_run.predictor, frame, images=images, target="porcelain")
     with pytest.raises(ConfigError, match=r"2 of 3 rows are not in the table of 90 rows, such as 90\."):
         photo_heat(classes, frame, images=images, rows=[3, 90, -1])

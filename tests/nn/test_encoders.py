@@ -58,7 +58,7 @@ def test_features_of_masked_photos_spoil_no_gradient_not_even_nan() -> None:
 
 
 def test_an_unknown_backbone_is_refused_with_similar_names() -> None:
-    with pytest.raises(ConfigError, match=r"no backbone 'resnet1'.*Similar: .*resnet1"):
+    with pytest.raises(ConfigError, match=r"Unknown backbone 'resnet1'.*Similar: .*resnet1"):
         make_backbone("resnet1")
 
 

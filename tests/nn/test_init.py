@@ -112,7 +112,7 @@ def test_a_stage_that_is_not_used_or_not_finite_is_refused() -> None:
     net, spare = nn.Linear(2, 2), nn.Linear(2, 2)
     with pytest.raises(ConfigError, match="The part spare is not used"):
         lsuv(net, lambda: net(torch.ones(3, 2)), [Stage("spare", spare, (spare,))])
-    with pytest.raises(ConfigError, match=r"The part net gives nan .* its inputs are not finite"):
+    with pytest.raises(ConfigError, match=r"The output of net is nan .* its inputs are not finite"):
         lsuv(net, lambda: net(torch.full((3, 2), torch.nan)), [Stage("net", net, (net,))])
     assert net._forward_hooks == {}
 

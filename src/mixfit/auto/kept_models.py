@@ -224,7 +224,7 @@ class RunKeeper:
             raise DataError("has a damaged manifest")
         wrong = {
             "format": "was written by another version of mixfit",
-            "model": "belongs to another model",
+            "model": "is of another model",
             "callbacks": "was trained with other callbacks or callback settings",
             "rows": "was fitted on other rows",
             "settings": "was fitted with other settings or data",
