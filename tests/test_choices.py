@@ -97,7 +97,7 @@ def test_every_choice_trains_and_predicts_from_the_command_line(
 def test_a_loss_that_does_not_fit_leaves_no_run(data: DataConfig, plain_table: Path, tmp_path: Path) -> None:
     # Where the task is said, the table is not even read.
     table = plain_table if data.task is None else tmp_path / "nowhere.csv"
-    with pytest.raises(ConfigError, match="--loss huber is for numbers, and the target is a class"):
+    with pytest.raises(ConfigError, match="--loss huber is for numbers, but the target is a class"):
         fit(
             table,
             target="dear",
@@ -113,7 +113,7 @@ def test_a_loss_that_does_not_fit_the_schema_is_refused_before_the_table_is_read
     plain_table: Path, tmp_path: Path
 ) -> None:
     schema = plain_table.with_name(f"{DEMO_TARGET}.json")
-    with pytest.raises(ConfigError, match=r"--loss focal is for classes, and the target is a number"):
+    with pytest.raises(ConfigError, match=r"--loss focal is for classes, but the target is a number"):
         fit(tmp_path / "nowhere.csv", target=DEMO_TARGET, schema=schema, train=TrainConfig(loss="focal"), console=QUIET)
 
 

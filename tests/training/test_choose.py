@@ -64,7 +64,7 @@ def test_auto_is_the_plain_loss_of_the_task(task: Task) -> None:
 
 @pytest.mark.parametrize("name", LOSSES_OF_CLASSES)
 def test_losses_of_numbers_and_of_classes_are_not_mixed_up(name: LossName) -> None:
-    with pytest.raises(ConfigError, match=rf"--loss {name} is for classes, and the target is a number \(regression\)"):
+    with pytest.raises(ConfigError, match=rf"--loss {name} is for classes, but the target is a number \(regression\)"):
         choose_loss(name, "regression")
     for other in LOSSES_OF_NUMBERS:
         with pytest.raises(ConfigError, match=rf"--loss {other} is for numbers.*use cross_entropy, balanced, smooth"):

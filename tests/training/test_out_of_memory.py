@@ -69,7 +69,7 @@ def test_f36_after_the_last_time_the_fit_ends_with_advice() -> None:
 
 def test_f36_one_row_cannot_be_parted() -> None:
     guard = OutOfMemoryGuard(times=9, console=quiet())
-    with pytest.raises(ResourceError, match="a batch of 4 rows in 4 parts"):
+    with pytest.raises(ResourceError, match="A batch of 4 rows in 4 parts"):
         learner(guard, model=Small(0), data=loaders(4)).fit(1, 0.1)
 
 

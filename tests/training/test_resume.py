@@ -159,7 +159,7 @@ def test_pytorchs_loader_is_resumed_between_two_epochs(tmp_path: Path, *, shuffl
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run(tmp_path, AdamW, StopAt(7))
-    with pytest.raises(ConfigError, match="The fit to resume has epochs=4, this one has 5"):
+    with pytest.raises(ConfigError, match="The fit to resume has epochs=4, not 5"):
         run(tmp_path, AdamW, epochs=5)
     with pytest.raises(ConfigError, match="The saved optimizer is AdamW, this one is SGD"):
         run(tmp_path, SGD)
