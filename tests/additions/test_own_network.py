@@ -132,7 +132,9 @@ def test_another_network_is_refused_in_one_sentence(trained: Trained, data: mixf
     wider = trained.build(data, CONFIG, {name: size + 1})
     with pytest.raises(mixfit.ConfigError, match=r"is not the one in .*: the tensor .* is \(.*\) .* instead of \("):
         mixfit.Predictor.load(trained.folder, model=wider)
-    with pytest.raises(mixfit.ConfigError, match=r"is not the one in .*: \d+ tensors .* missing and \d+ are unexpected"):
+    with pytest.raises(
+        mixfit.ConfigError, match=r"is not the one in .*: \d+ tensors .* missing and \d+ are unexpected"
+    ):
         mixfit.Predictor.load(trained.folder, model=nn.Linear(2, 3))
 
 
