@@ -196,7 +196,7 @@ def test_another_search_in_the_same_folder_is_refused(table: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match="cannot be resumed, as the table is not the one of the start of the search"):
         search(copy, tmp_path, 1)
     (tmp_path / "numbers-y").rename(tmp_path / "numbers-c")
-    with pytest.raises(ConfigError, match="is for the target 'y', not 'c': choose another --out"):
+    with pytest.raises(ConfigError, match="has the target 'y', not 'c': choose another --out"):
         search(copy, tmp_path, 1, target="c")
 
 
