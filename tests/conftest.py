@@ -5,9 +5,11 @@ import os
 import tempfile
 from pathlib import Path
 
+import checked_types
 from fixed_arithmetic import fix_arithmetic
 
 fix_arithmetic()
+checked_types.install()
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
 # The user's own cache folder is never touched, by doctests and by processes that tests start neither.
 _CACHE = tempfile.TemporaryDirectory(prefix="mixfit-test-cache-")
