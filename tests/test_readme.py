@@ -1,5 +1,6 @@
 """Every code block of the README is run, in order, in one empty folder."""
 
+import json
 import os
 import re
 import shlex
@@ -30,24 +31,41 @@ def test_the_readme_has_only_blocks_that_are_run() -> None:
     assert len(BLOCKS) >= 4
 
 
+IN_ONE_PROCESS = """
+import json, sys
+from mixfit.cli import main
+
+commands, script = json.loads(sys.argv[1])
+for words in commands:
+    sys.argv = ["mixfit", *words]
+    try:
+        main()
+    except SystemExit as stop:
+        if stop.code:
+            sys.exit(f"mixfit {words} ended with {stop.code}")
+exec(script, {"__name__": "__main__"})
+"""
+"""Commands of mixfit and then a script, one after the other: each process of its own would load PyTorch anew."""
+
+
 @pytest.mark.timeout(600)
 def test_every_block_works(tmp_path: Path) -> None:
-    for language, block in BLOCKS:
-        if language == "python":
-            continue
-        for line in block.strip().splitlines():
-            words = shlex.split(line)
-            if words[0] == "make":
-                # These two are run by whoever tests: here only what they end in.
-                recipe = run(["make", "--no-print-directory", "--dry-run", "--always-make", *words[1:]], ROOT)
-                if words[1] == "demo":
-                    assert recipe.rstrip().endswith("mixfit demo")
-                    run(["mixfit", "demo"], tmp_path)
-            else:
-                run(words, tmp_path)
+    commands = []
+    for line in (line for language, block in BLOCKS if language == "bash" for line in block.strip().splitlines()):
+        words = shlex.split(line)
+        if words[0] == "make":
+            # These two are run by whoever tests: here only what they end in.
+            recipe = run(["make", "--no-print-directory", "--dry-run", "--always-make", *words[1:]], ROOT)
+            if words[1] == "demo":
+                assert recipe.rstrip().endswith("mixfit demo")
+                run(["mixfit", "demo"], tmp_path)
+        else:
+            assert words[0] == "mixfit"
+            commands.append(words[1:])
+    assert len(commands) >= 5
     script = "\n".join(block for language, block in BLOCKS if language == "python")
-    output = run([sys.executable, "-c", script], tmp_path)
-    assert "prediction" in output
+    output = run([sys.executable, "-c", IN_ONE_PROCESS, json.dumps([commands, script])], tmp_path)
+    assert "prediction" in output.splitlines()[-4]
     assert (tmp_path / "mixfit-demo" / "runs" / "vases-price-001" / "report.html").is_file()
     assert (tmp_path / "predictions.csv").is_file()
 
