@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from conftest import QUICK_MODEL
+from quick_runs import QUICK_MODEL
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data

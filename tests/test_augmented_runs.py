@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICK_DATA
+from quick_runs import QUICK_DATA
 from rich.console import Console
 
 from mixfit.auto.preparation import check_augmentation

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK_DATA, QUICK_MODEL
 from PIL import Image
+from quick_runs import QUICK_DATA, QUICK_MODEL
 from rich.console import Console
 
 import mixfit

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from conftest import QUICK_DATA, QUICK_MODEL
 from PIL import Image
+from quick_runs import QUICK_DATA, QUICK_MODEL
 from rich.console import Console
 from safetensors.torch import save_file
 from small_fits import StopAt

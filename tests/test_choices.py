@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICK_MODEL
+from quick_runs import QUICK_MODEL
 from rich.console import Console
 
 from mixfit.auto.recipe import fit

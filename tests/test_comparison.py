@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import tomli_w
-from conftest import QUICK_DATA, QUICK_MODEL, QUICK_TRAIN
 from faults.command_line import Page, mixfit
+from quick_runs import QUICK_DATA, QUICK_MODEL, QUICK_TRAIN
 from rich.console import Console
 
 from mixfit.auto.recipe import Run, fit

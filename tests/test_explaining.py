@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICK_DATA, QUICK_MODEL
+from quick_runs import QUICK_DATA, QUICK_MODEL
 from rich.console import Console
 
 from mixfit.auto.recipe import Run, fit

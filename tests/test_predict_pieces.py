@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from conftest import quick_fit
+from quick_runs import quick_fit
 from rich.console import Console
 
 from mixfit.auto.recipe import Run

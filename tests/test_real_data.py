@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICK_MODEL, QUICK_TRAIN
+from quick_runs import QUICK_MODEL, QUICK_TRAIN
 from rich.console import Console
 
 from mixfit.auto.recipe import Run, fit

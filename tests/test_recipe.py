@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK_DATA, quick_fit
 from PIL import Image
+from quick_runs import QUICK_DATA, quick_fit
 from rich.console import Console
 
 from mixfit.auto.recipe import Run, fit

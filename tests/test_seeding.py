@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK_MODEL
+from quick_runs import QUICK_MODEL
 from rich.console import Console
 
 import mixfit

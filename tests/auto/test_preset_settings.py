@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK_DATA
+from quick_runs import QUICK_DATA
 from small_runs import MODEL, QUIET, TRAIN, small_fit, small_table, without_results
 from torch import Tensor
 

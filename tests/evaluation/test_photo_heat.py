@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK_MODEL
 from PIL import Image
+from quick_runs import QUICK_MODEL
 
 from mixfit.auto.recipe import Run
 from mixfit.config import DataConfig

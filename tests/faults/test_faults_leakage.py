@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import quick_fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick_runs import quick_fit
 
 from mixfit.choices import Role
 from mixfit.config import DataConfig

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import QUICK, mixfit
 from safetensors.torch import load_file, save_file
 from tiny_fit import Loaders, Net, X, Y, loaders, same_bytes, tiny_fit
 from torch import Tensor, nn
@@ -194,7 +195,6 @@ def test_f38_a_last_batch_of_one_row_and_fewer_rows_than_a_batch(
 ) -> None:
     """An image network with batch norms, trained on pixels."""
     import pandas as pd
-    from command_line import mixfit
 
     table = pd.read_csv(demo_table).iloc[: rows + 12].copy()
     table["split"] = ["train"] * rows + ["valid"] * 6 + ["test"] * 6
@@ -314,33 +314,20 @@ def test_f43_200_tiny_epochs_hold_no_more_memory_and_files(tmp_path: Path) -> No
 
 
 SURROUNDINGS = {
-    "plain": {},
     "turkish": {"LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Kiritimati", "COLUMNS": "20", "NO_COLOR": "1"},
     "bare": {"LC_ALL": "C", "TZ": "", "TERM": "dumb", "PYTHONHASHSEED": "1", "PYTHONUTF8": "0"},
 }
 
 
-def test_f42_surroundings_change_no_byte(demo_table: Path, tmp_path: Path) -> None:
+def test_f42_surroundings_change_no_byte(demo_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # a folder with spaces and letters of other alphabets
     out = tmp_path / "läufe und ρυνς"
-    settings = [
-        "--preset",
-        "network",
-        "--epochs",
-        "2",
-        "--image-size",
-        "32",
-        "--tabular-hidden",
-        "16",
-        "--encoding-dim",
-        "8",
-    ]
-    weights = []
+    arguments = ["train", str(demo_table), "--target", "price", *QUICK, "--image-size", "32", "--out"]
+    code, printed = mixfit(capsys, *arguments, out / "here")
+    assert code == 0, printed
     for name, surroundings in SURROUNDINGS.items():
-        command = [sys.executable, "-m", "mixfit.cli", "train", str(demo_table), "--target", "price", *settings]
-        command += ["--out", str(out / name)]
+        command = [sys.executable, "-m", "mixfit.cli", *arguments, str(out / name)]
         done = subprocess.run(command, env=os.environ | surroundings, capture_output=True, timeout=200, check=False)
         assert done.returncode == 0, done.stderr.decode(errors="replace")
-        (run,) = (out / name).iterdir()
-        weights.append((run / "model" / "model.safetensors").read_bytes())
-    assert weights[0] == weights[1] == weights[2]
+    here, *others = (next((out / name).iterdir()) / "model" / "model.safetensors" for name in ("here", *SURROUNDINGS))
+    assert [other.read_bytes() == here.read_bytes() for other in others] == [True, True]

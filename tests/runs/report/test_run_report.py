@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import quick_fit
+from quick_runs import quick_fit
 from report_runs import IMG, SMALL
 from rich.console import Console
 
