@@ -30,7 +30,8 @@ def expected_bins(**settings: object) -> list[Tensor]:
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("bins", [2, 7, 48])
+@settings(deadline=None, max_examples=25)
+@given(bins=st.integers(2, 60))
 def test_quantile_bins_lie_between_the_same_values_as_those_of_the_reference(bins: int) -> None:
     """The reference interpolates between two values by their ranks; ours are one of them or their middle."""
     ours, theirs = compute_bins(NUMBERS, bins=bins), expected_bins(n_bins=bins)
@@ -44,32 +45,40 @@ def test_quantile_bins_lie_between_the_same_values_as_those_of_the_reference(bin
 
 
 @pytest.mark.parametrize("kind", ["number", "class"])
-def test_target_aware_bins_equal_the_reference(kind: str) -> None:
+@settings(deadline=None, max_examples=10)
+@given(bins=st.integers(2, 20), min_rows=st.integers(1, 40))
+def test_target_aware_bins_equal_the_reference(kind: str, bins: int, min_rows: int) -> None:
     score = np.sin(3 * NUMBERS[:, 0]) + NUMBERS[:, 2]
     target = score if kind == "number" else (score > 2).astype(np.int64)
-    ours = compute_bins(NUMBERS, bins=9, target=target, min_rows=5)
+    ours = compute_bins(NUMBERS, bins=bins, target=target, min_rows=min_rows)
     theirs = expected_bins(
-        n_bins=9,
-        tree_kwargs={"min_samples_leaf": 5, "random_state": 0},
+        n_bins=bins,
+        tree_kwargs={"min_samples_leaf": min_rows, "random_state": 0},
         y=torch.from_numpy(target),
         regression=kind == "number",
     )
     for found, wanted in zip(ours, theirs, strict=True):
         # The reference rounds thresholds to float32.
         torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
-    assert len(ours[0]) > 5
+    assert len(ours[0]) > min(bins, 300 // min_rows, 6) // 2
 
 
-def test_target_aware_bins_are_where_the_target_changes() -> None:
-    step = (NUMBERS[:, 1] > 2.5).astype(np.float64)
-    (edges,) = compute_bins(NUMBERS[:, 1:2], bins=2, target=step)
-    below, above = NUMBERS[NUMBERS[:, 1] <= 2.5, 1].max(), NUMBERS[NUMBERS[:, 1] > 2.5, 1].min()
+@settings(deadline=None, max_examples=25)
+@given(step=st.integers(16, 284))
+def test_target_aware_bins_are_where_the_target_changes(step: int) -> None:
+    values = np.sort(NUMBERS[:, 1])
+    (edges,) = compute_bins(NUMBERS[:, 1:2], bins=2, target=(NUMBERS[:, 1] >= values[step]).astype(np.float64))
     assert len(edges) == 3
-    assert below < edges[1] < above
+    assert values[step - 1] < edges[1] < values[step]
 
 
-def test_arrays_and_tensors_give_the_same_bins() -> None:
-    for found, wanted in zip(compute_bins(torch.from_numpy(NUMBERS)), compute_bins(NUMBERS), strict=True):
+@settings(deadline=None, max_examples=25)
+@given(rows=st.integers(1, 300), bins=st.integers(1, 48))
+def test_arrays_and_tensors_give_the_same_bins(rows: int, bins: int) -> None:
+    numbers = NUMBERS[:rows]
+    for found, wanted in zip(
+        compute_bins(torch.from_numpy(numbers), bins=bins), compute_bins(numbers, bins=bins), strict=True
+    ):
         assert torch.equal(found, wanted)
 
 
@@ -98,13 +107,16 @@ def test_any_finite_columns_give_bins_that_keep_values_finite_and_in_order(
         assert (column[order].sum(1).diff() >= -1e-4).all()
 
 
-def test_a_constant_column_and_a_single_row_get_one_bin() -> None:
-    assert [edges.tolist() for edges in compute_bins(np.full((5, 1), 3.0))] == [[3.0, 4.0]]
-    assert [edges.tolist() for edges in compute_bins(np.array([[2.0, 0.0]]))] == [[2.0, 3.0], [0.0, 1.0]]
+@given(value=st.integers(-1000, 1000), rows=st.integers(1, 9), columns=st.integers(1, 3))
+def test_a_constant_column_and_a_single_row_get_one_bin(value: int, rows: int, columns: int) -> None:
+    constant = np.full((rows, columns), float(value))
+    assert [edges.tolist() for edges in compute_bins(constant)] == [[value, value + 1.0]] * columns
+    assert [edges.tolist() for edges in compute_bins(np.array([[value, 0.0]]))] == [[value, value + 1.0], [0.0, 1.0]]
 
 
-def test_a_flag_is_left_as_it_is() -> None:
-    flag = np.array([[0.0], [1.0], [1.0], [0.0]])
+@given(st.lists(st.booleans(), min_size=2, max_size=40).filter(lambda flags: len(set(flags)) == 2))
+def test_a_flag_is_left_as_it_is(flags: list[bool]) -> None:
+    flag = np.array(flags, dtype=np.float64)[:, None]
     assert compute_bins(flag)[0].tolist() == [0, 1]
     assert PiecewiseLinearEncoding(compute_bins(flag))(torch.from_numpy(flag)).tolist() == flag.tolist()
 

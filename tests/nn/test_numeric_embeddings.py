@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import rtdl_num_embeddings as reference
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
@@ -22,6 +25,11 @@ RANDOM = np.random.default_rng(1)
 TRAIN = np.column_stack([RANDOM.normal(size=200), RANDOM.integers(0, 4, 200), RANDOM.random(200) < 0.2])
 BINS = compute_bins(TRAIN, bins=6)
 D = 5
+drawn = settings(deadline=None, max_examples=25)
+ROWS = arrays(np.float64, st.tuples(st.integers(1, 9), st.just(3)), elements=st.floats(-20, 20)).map(
+    lambda rows: torch.cat([torch.from_numpy(rows), numbers()])
+)
+"""Of the three columns: what was drawn, and what lies at the edges."""
 
 
 @pytest.fixture(autouse=True)
@@ -59,46 +67,61 @@ def give_piecewise_weights(ours: PiecewiseLinearEmbedding, theirs: nn.Module) ->
         ours.straight.load_state_dict(theirs.linear0.state_dict())
 
 
-@pytest.mark.parametrize("activation", [False, True])
-def test_linear_embeddings_equal_the_reference(activation: bool) -> None:
+@drawn
+@given(x=ROWS, activation=st.booleans())
+def test_linear_embeddings_equal_the_reference(x: Tensor, activation: bool) -> None:
     theirs = (reference.LinearReLUEmbeddings if activation else reference.LinearEmbeddings)(3, D)
     ours = LinearEmbedding(3, D, activation=activation)
     ours.load_state_dict((theirs.linear if activation else theirs).state_dict())
-    torch.testing.assert_close(ours(numbers()), theirs(numbers()).flatten(1), atol=1e-12, rtol=0)
+    torch.testing.assert_close(ours(x), theirs(x).flatten(1), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize(("lite", "activation"), [(False, False), (False, True), (True, True)])
-def test_periodic_embeddings_equal_the_reference(lite: bool, activation: bool) -> None:
+@drawn
+@given(
+    x=ROWS,
+    kind=st.sampled_from([(False, False), (False, True), (True, True)]),
+    frequencies=st.integers(1, 9),
+    scale=st.floats(0.01, 2),
+)
+def test_periodic_embeddings_equal_the_reference(
+    x: Tensor, kind: tuple[bool, bool], frequencies: int, scale: float
+) -> None:
+    lite, activation = kind
     theirs = reference.PeriodicEmbeddings(
-        3, D, n_frequencies=7, frequency_init_scale=0.5, lite=lite, activation=activation
+        3, D, n_frequencies=frequencies, frequency_init_scale=scale, lite=lite, activation=activation
     )
-    ours = PeriodicEmbedding(3, D, frequencies=7, scale=0.5, lite=lite, activation=activation)
+    ours = PeriodicEmbedding(3, D, frequencies=frequencies, scale=scale, lite=lite, activation=activation)
     ours.frequency.data.copy_(theirs.periodic.weight)
     ours.linear.load_state_dict(theirs.linear.state_dict())
-    torch.testing.assert_close(ours(numbers()), theirs(numbers()).flatten(1), atol=1e-12, rtol=0)
+    torch.testing.assert_close(ours(x), theirs(x).flatten(1), atol=1e-11, rtol=0)
 
 
-@pytest.mark.parametrize("columns", [(0, 1, 2), (0, 1), (0, 0)])
-def test_piecewise_linear_encoding_equals_the_reference(columns: tuple[int, ...]) -> None:
+@drawn
+@given(rows=ROWS, columns=st.lists(st.integers(0, 2), min_size=1, max_size=5))
+def test_piecewise_linear_encoding_equals_the_reference(rows: Tensor, columns: list[int]) -> None:
     bins = [BINS[column] for column in columns]
-    x = numbers()[:, list(columns)]
+    x = rows[:, columns]
     found, expected = PiecewiseLinearEncoding(bins)(x), reference.PiecewiseLinearEncoding(bins)(x)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("version", ["A", "B"])
-@pytest.mark.parametrize("activation", [False, True])
-def test_piecewise_linear_embeddings_equal_the_reference(version: str, activation: bool) -> None:
+@drawn
+@given(x=ROWS, activation=st.booleans())
+def test_piecewise_linear_embeddings_equal_the_reference(version: str, x: Tensor, activation: bool) -> None:
     theirs = reference.PiecewiseLinearEmbeddings(BINS, D, activation=activation, version=version)  # type: ignore[arg-type]
     ours = PiecewiseLinearEmbedding(BINS, D, activation=activation, version=version)  # type: ignore[arg-type]
     give_piecewise_weights(ours, theirs)
-    torch.testing.assert_close(ours(numbers()), theirs(numbers()).flatten(1), atol=1e-12, rtol=0)
+    torch.testing.assert_close(ours(x), theirs(x).flatten(1), atol=1e-11, rtol=0)
 
 
-def test_version_b_starts_as_a_line() -> None:
-    embed = PiecewiseLinearEmbedding(BINS, D)
+@drawn
+@given(x=ROWS, activation=st.booleans())
+def test_version_b_starts_as_a_line(x: Tensor, activation: bool) -> None:
+    embed = PiecewiseLinearEmbedding(BINS, D, activation=activation)
     assert embed.straight is not None
-    assert torch.equal(embed(numbers()), embed.straight(numbers()))
+    line = embed.straight(x)
+    assert torch.equal(embed(x), line)
 
 
 def test_the_encoding_is_a_ladder_and_exact_at_the_edges() -> None:

@@ -3,6 +3,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from mixfit.errors import ConfigError
@@ -19,25 +21,37 @@ from mixfit.training.metrics import (
     evaluate,
 )
 
-RANDOM = np.random.default_rng(0)
-TRUTH = RANDOM.integers(0, 3, 200)
-PROBABILITIES = RANDOM.dirichlet([1, 1, 1], 200)
+drawn = settings(deadline=None, max_examples=20)
+SEEDS = st.integers(0, 2**32)
 
 
-def test_classification_equals_scikit_learn() -> None:
-    found = evaluate(CLASSIFICATION_METRICS, TRUTH, PROBABILITIES)
-    label = PROBABILITIES.argmax(1)
-    assert found["accuracy"] == pytest.approx(sk.accuracy_score(TRUTH, label))
-    assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(TRUTH, label))
-    assert found["macro_f1"] == pytest.approx(sk.f1_score(TRUTH, label, average="macro"))
-    assert found["log_loss"] == pytest.approx(sk.log_loss(TRUTH, PROBABILITIES))
-    assert found["auc"] == pytest.approx(sk.roc_auc_score(TRUTH, PROBABILITIES, multi_class="ovr"))
+def classes_of(rng: np.random.Generator, classes: int, rows: int) -> np.ndarray:
+    """Class numbers, every class among them."""
+    return rng.permutation(np.concatenate([np.arange(classes), rng.integers(0, classes, rows)]))
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_weighted_metrics_of_classes_equal_scikit_learns(classes: int) -> None:
-    truth, weight = TRUTH % classes, RANDOM.uniform(0.1, 9, 200)
-    probabilities = RANDOM.dirichlet(np.ones(classes), 200).round(1) + 0.01
+@drawn
+@given(seed=SEEDS, classes=st.integers(3, 8), rows=st.integers(1, 200))
+def test_classification_equals_scikit_learn(seed: int, classes: int, rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = classes_of(rng, classes, rows)
+    probabilities = rng.dirichlet(np.ones(classes), len(truth))
+    found = evaluate(CLASSIFICATION_METRICS, truth, probabilities)
+    label, every = probabilities.argmax(1), range(classes)
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(truth, label))
+    assert found["balanced_accuracy"] == pytest.approx(sk.recall_score(truth, label, labels=every, average="macro"))
+    assert found["macro_f1"] == pytest.approx(sk.f1_score(truth, label, average="macro"))
+    assert found["log_loss"] == pytest.approx(sk.log_loss(truth, probabilities))
+    assert found["auc"] == pytest.approx(sk.roc_auc_score(truth, probabilities, multi_class="ovr"))
+
+
+@drawn
+@given(seed=SEEDS, classes=st.integers(2, 8), rows=st.integers(1, 200))
+def test_weighted_metrics_of_classes_equal_scikit_learns(seed: int, classes: int, rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = classes_of(rng, classes, rows)
+    weight = rng.uniform(0.1, 9, len(truth))
+    probabilities = rng.dirichlet(np.ones(classes), len(truth)).round(1) + 0.01
     probabilities /= probabilities.sum(1, keepdims=True)
     found, label = evaluate(CLASSIFICATION_METRICS, truth, probabilities, weight), probabilities.argmax(1)
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(truth, label, sample_weight=weight))
@@ -58,17 +72,21 @@ def test_a_metric_that_takes_no_weights_is_refused_where_rows_have_some(function
         evaluate([own], np.ones(2), np.ones(2), np.ones(2))
 
 
-@pytest.mark.parametrize("classes", [2, 3, 60])
-def test_auc_equals_scikit_learns_also_with_ties(classes: int) -> None:
-    truth = np.concatenate([np.arange(classes), RANDOM.integers(0, classes, 150)])
-    probabilities = RANDOM.dirichlet(np.ones(classes), len(truth)).round(1)
+@drawn
+@given(seed=SEEDS, classes=st.integers(2, 60), rows=st.integers(1, 150))
+def test_auc_equals_scikit_learns_also_with_ties(seed: int, classes: int, rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = classes_of(rng, classes, rows)
+    probabilities = rng.dirichlet(np.ones(classes), len(truth)).round(1)
     columns = [1] if classes == 2 else range(classes)
     expected = np.mean([sk.roc_auc_score(truth == label, probabilities[:, label]) for label in columns])
     assert AUC.function(truth, probabilities) == pytest.approx(expected, abs=1e-12)
 
 
-def test_regression_equals_scikit_learn() -> None:
-    truth, prediction = RANDOM.lognormal(size=(2, 100))
+@drawn
+@given(seed=SEEDS, rows=st.integers(2, 200), spread=st.floats(0.1, 3))
+def test_regression_equals_scikit_learn(seed: int, rows: int, spread: float) -> None:
+    truth, prediction = np.random.default_rng(seed).lognormal(sigma=spread, size=(2, rows))
     found = evaluate((*REGRESSION_METRICS, R2_LOG), truth, prediction)
     assert found["mae"] == pytest.approx(sk.mean_absolute_error(truth, prediction))
     assert found["rmse"] == pytest.approx(sk.root_mean_squared_error(truth, prediction))
@@ -94,5 +112,9 @@ def test_classes_that_do_not_occur_are_left_out() -> None:
     assert AUC.function(truth, probabilities) == pytest.approx(1.0)
 
 
-def test_a_certain_mistake_has_a_finite_log_loss() -> None:
-    assert math.isfinite(LOG_LOSS.function(np.array([0]), np.array([[0.0, 1.0]])))
+@given(st.integers(2, 9).flatmap(lambda classes: st.tuples(st.just(classes), st.permutations(range(classes)))))
+def test_a_certain_mistake_has_a_finite_log_loss(drawn: tuple[int, list[int]]) -> None:
+    classes, (label, said, *_) = drawn
+    loss = LOG_LOSS.function(np.array([label]), np.eye(classes)[[said]])
+    assert math.isfinite(loss)
+    assert loss > LOG_LOSS.function(np.array([label]), np.eye(classes)[[label]])

@@ -1,10 +1,13 @@
 """Shapes of schedules, and the callbacks that set hyper-parameters by them."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from test_learner import Flat, loaders
 from torch import nn
 
@@ -31,16 +34,18 @@ from mixfit.training.schedule import (
 )
 
 POSITIONS = [i / 40 for i in range(41)]
+VALUES = st.floats(1e-6, 1e3)
 
 
 @pytest.mark.parametrize("kind", [Linear, Cosine, Exponential, Polynomial])
-def test_a_shape_starts_and_ends_where_it_says_and_never_turns(kind: Any) -> None:
-    for start, end in ((0.3, 0.001), (0.001, 0.3)):
-        shape = kind(start, end)
-        assert shape(0.0) == pytest.approx(start)
-        assert shape(1.0) == pytest.approx(end)
-        values = [shape(position) for position in POSITIONS]
-        assert values in (sorted(values), sorted(values, reverse=True))
+@given(start=VALUES, end=VALUES)
+def test_a_shape_starts_and_ends_where_it_says_and_never_turns(kind: Any, start: float, end: float) -> None:
+    shape = kind(start, end)
+    assert shape(0.0) == pytest.approx(start)
+    assert shape(1.0) == pytest.approx(end)
+    values = [shape(position) for position in POSITIONS]
+    steps = [(after - before) * (1 if end > start else -1) for before, after in pairwise(values)]
+    assert min(steps) >= -1e-12 * max(start, end)  # as exact as floats are
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,15 @@ def test_a_shape_starts_and_ends_where_it_says_and_never_turns(kind: Any) -> Non
 )
 def test_the_middle_is_that_of_the_formula(shape: Shape, middle: float) -> None:
     assert shape(0.5) == pytest.approx(middle)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=8))
+def test_each_of_joined_shapes_has_its_share(parts: list[int]) -> None:
+    shape = joined(*((part / sum(parts), Linear(float(place), place + 0.5)) for place, part in enumerate(parts)))
+    for place, part in enumerate(parts):
+        begun = sum(parts[:place])
+        for share in (0.25, 0.5, 0.75):
+            assert shape((begun + share * part) / sum(parts)) == pytest.approx(place + share / 2)
 
 
 def test_joined_shapes_follow_each_other() -> None:
@@ -77,6 +91,22 @@ def test_a_warm_up_ends_at_the_first_value_of_what_follows() -> None:
     assert [shape(p) for p in (0.0, 0.125, 0.25, 0.625, 1.0)] == pytest.approx([0.4, 0.6, 0.8, 0.4, 0.0])
     with pytest.raises(ConfigError, match="share must be between 0 and 1, got 1"):
         warm_up(Constant(1.0), 1.0)
+
+
+@given(highest=VALUES, share=st.floats(0.05, 0.95), start=st.floats(0, 1))
+def test_a_warm_up_rises_to_what_follows_and_then_is_it(highest: float, share: float, start: float) -> None:
+    shape, follows = warm_up(Cosine(highest, 0.0), share, start=start), Cosine(highest, 0.0)
+    assert shape(0.0) == pytest.approx(start * highest)
+    for part in (0.0, 0.3, 1.0):
+        assert shape(min(1.0, share + part * (1 - share))) == pytest.approx(follows(part), abs=1e-9 * highest)
+
+
+@given(cycles=st.integers(1, 6), end=st.floats(0, 0.5), decay=st.floats(0.2, 1.0))
+def test_equal_restarts_begin_at_their_decayed_height_and_end_at_the_end(cycles: int, end: float, decay: float) -> None:
+    shape = cosine_with_restarts(cycles, end=end, decay=decay)
+    for cycle in range(cycles):
+        assert shape((cycle + 1e-9) / cycles) == pytest.approx(decay**cycle, abs=1e-6)
+    assert shape(1.0) == pytest.approx(end)
 
 
 def test_restarts_jump_up_and_may_grow_and_decay() -> None:
