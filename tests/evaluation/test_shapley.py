@@ -47,9 +47,10 @@ def test_exact_values_are_those_of_the_definition(players: int, seed: int) -> No
     assert found.sum() == pytest.approx(worth(everyone) - worth(~everyone), abs=1e-10)
 
 
-def test_every_coalition_is_there_once_from_none_to_all() -> None:
-    members = Exact(players=4).coalitions
-    assert len(np.unique(members, axis=0)) == 16
+@given(players=st.integers(1, 8))
+def test_every_coalition_is_there_once_from_none_to_all(players: int) -> None:
+    members = Exact(players=players).coalitions
+    assert len(np.unique(members, axis=0)) == len(members) == 2**players
     assert not members[0].any()
     assert members[-1].all()
 
@@ -64,32 +65,38 @@ def test_players_who_do_the_same_get_the_same_and_those_who_do_nothing_get_nothi
         assert found[0] == pytest.approx(found[1], abs=1e-12 if isinstance(design, Exact) else 0.5)
 
 
-def test_values_of_sums_are_sums_of_values_and_further_axes_are_kept() -> None:
-    design = Exact(players=3)
-    worth = np.random.default_rng(0).normal(size=(8, 2, 4))
+@settings(deadline=None, max_examples=25)
+@given(players=st.integers(1, 6), seed=st.integers(0, 10**6))
+def test_values_of_sums_are_sums_of_values_and_further_axes_are_kept(players: int, seed: int) -> None:
+    design = Exact(players=players)
+    worth = np.random.default_rng(seed).normal(size=(2**players, 2, 4))
     found = design.values(worth)
-    assert found.shape == (3, 2, 4)
+    assert found.shape == (players, 2, 4)
     np.testing.assert_allclose(found[:, 1, 2], design.values(worth[:, 1, 2]))
     np.testing.assert_allclose(design.values(worth.sum(axis=2)), found.sum(axis=2))
 
 
-def test_each_sampled_order_comes_with_its_reverse_and_adds_up() -> None:
-    design = Sampled.draw(7, 3, np.random.default_rng(0))
+@settings(deadline=None, max_examples=25)
+@given(players=st.integers(2, 9), pairs=st.integers(1, 5), seed=st.integers(0, 10**6))
+def test_each_sampled_order_comes_with_its_reverse_and_adds_up(players: int, pairs: int, seed: int) -> None:
+    design = Sampled.draw(players, pairs, np.random.default_rng(seed))
     np.testing.assert_array_equal(design.orders[1::2], design.orders[::2, ::-1])
-    worth = game(7, 1)
-    everyone = np.ones(7, dtype=bool)
+    worth = game(players, seed + 1)
+    everyone = np.ones(players, dtype=bool)
     found = design.values(worths(design, worth))
     assert found.sum() == pytest.approx(worth(everyone) - worth(~everyone), abs=1e-12)
 
 
-def test_antithetic_orders_are_exact_where_players_meet_in_pairs_alone() -> None:
-    rng = np.random.default_rng(0)
-    alone, together = rng.normal(size=9), rng.normal(size=(9, 9))
+@settings(deadline=None, max_examples=25)
+@given(players=st.integers(2, 12), seed=st.integers(0, 10**6))
+def test_antithetic_orders_are_exact_where_players_meet_in_pairs_alone(players: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    alone, together = rng.normal(size=players), rng.normal(size=(players, players))
 
     def worth(members: np.ndarray) -> float:
         return float(members @ alone + members @ together @ members)
 
-    design = Sampled.draw(9, 1, rng)
+    design = Sampled.draw(players, 1, rng)
     expected = alone + np.diag(together) + (together + together.T - 2 * np.diag(np.diag(together))).sum(axis=1) / 2
     np.testing.assert_allclose(design.values(worths(design, worth)), expected, atol=1e-12)
 

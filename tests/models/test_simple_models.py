@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
@@ -51,11 +53,17 @@ def test_the_design_matrix_has_indicators_knots_and_components() -> None:
     assert design_matrix(rows, (4, 3), knots, components, table=False).shape == (5, 3)
 
 
-def test_ridge_is_that_of_scikit_learn() -> None:
-    rows = some_rows()
+drawn = settings(deadline=None, max_examples=8)
+SEEDS = st.integers(0, 10**6)
+
+
+@drawn
+@given(seed=SEEDS, noise=st.floats(0.3, 3))
+def test_ridge_is_that_of_scikit_learn(seed: int, noise: float) -> None:
+    rows = some_rows(seed=seed)
     matrix = design_matrix(rows, (4, 3), find_knots(rows.numeric))
-    truth = matrix[:, 0] - 2 * matrix[:, 12] + np.random.default_rng(1).normal(size=len(matrix))
-    weight = np.random.default_rng(2).uniform(0.5, 2, len(matrix))
+    truth = matrix[:, 0] - 2 * matrix[:, 12] + noise * np.random.default_rng(seed + 1).normal(size=len(matrix))
+    weight = np.random.default_rng(seed + 2).uniform(0.5, 2, len(matrix))
     strengths = RIDGE_STRENGTHS * len(matrix)
     expected = RidgeCV(strengths).fit(matrix, truth, weight / weight.mean()).predict(matrix)
     model = fit_ridge(matrix, truth, weight)
@@ -139,16 +147,20 @@ def test_rows_of_weight_nothing_do_not_matter_to_kernel_ridge() -> None:
     assert np.abs(found - new.numbers[:, 0]).max() < 0.5
 
 
-def test_components_are_those_of_pca_scaled_by_the_first_and_rows_without_photo_are_its_middle() -> None:
-    rows = some_rows()
+@drawn
+@given(seed=SEEDS, most=st.integers(1, 5))
+def test_components_are_those_of_pca_scaled_by_the_first_and_rows_without_photo_are_its_middle(
+    seed: int, most: int
+) -> None:
+    rows = some_rows(seed=seed)
     assert rows.photos is not None
-    found = Components.fit(rows.photos, rows.seen, most=3, seed=0)
-    reference = PCA(3).fit(rows.photos[rows.seen].astype(np.float64))
+    found = Components.fit(rows.photos, rows.seen, most=most, seed=0)
+    reference = PCA(most).fit(rows.photos[rows.seen].astype(np.float64))
     expected = reference.transform(rows.photos[rows.seen])
     expected /= expected[:, 0].std()
     np.testing.assert_allclose(np.abs(found.apply(rows.photos, rows.seen)[rows.seen]), np.abs(expected), atol=1e-4)
     assert not found.apply(rows.photos, rows.seen)[~rows.seen].any()
-    nothing = Components.fit(rows.photos, np.zeros(len(rows), dtype=bool), most=3, seed=0)
+    nothing = Components.fit(rows.photos, np.zeros(len(rows), dtype=bool), most=most, seed=0)
     assert nothing.apply(rows.photos, rows.seen).shape == (len(rows), 0)
 
 

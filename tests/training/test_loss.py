@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from mixfit.errors import ConfigError
@@ -41,25 +43,36 @@ def example(loss: Loss, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(rows), torch.rand(rows)
 
 
+drawn = settings(deadline=None, max_examples=25)
+ROWS, COUNTS, SCALES = st.integers(1, 50), st.integers(2, 7), st.floats(0.01, 30)
+
+
 @pytest.mark.parametrize(("ours", "theirs"), [(mse, F.mse_loss), (mae, F.l1_loss), (huber, F.huber_loss)])
-def test_equals_pytorchs(ours: Loss, theirs: Loss) -> None:
-    prediction, target = torch.randn(2, 50)
+@drawn
+@given(rows=ROWS, scale=SCALES)
+def test_equals_pytorchs(ours: Loss, theirs: Loss, rows: int, scale: float) -> None:
+    prediction, target = scale * torch.randn(2, rows)
     torch.testing.assert_close(ours(prediction, target), theirs(prediction, target))
 
 
-def test_cross_entropy_equals_pytorchs() -> None:
-    logits, classes = torch.randn(50, 4), torch.randint(0, 4, (50,))
+@drawn
+@given(rows=ROWS, count=COUNTS, scale=SCALES)
+def test_cross_entropy_equals_pytorchs(rows: int, count: int, scale: float) -> None:
+    logits, classes = scale * torch.randn(rows, count), torch.randint(0, count, (rows,))
     torch.testing.assert_close(cross_entropy(logits, classes), F.cross_entropy(logits, classes))
 
 
-def test_cross_entropy_takes_probabilities() -> None:
-    logits, classes = torch.randn(50, 4), torch.randint(0, 4, (50,))
-    one_hot = F.one_hot(classes, 4).float()
+@drawn
+@given(rows=ROWS, count=COUNTS, scale=SCALES)
+def test_cross_entropy_takes_probabilities(rows: int, count: int, scale: float) -> None:
+    logits, classes = scale * torch.randn(rows, count), torch.randint(0, count, (rows,))
+    one_hot = F.one_hot(classes, count).float()
     torch.testing.assert_close(cross_entropy(logits, one_hot), cross_entropy(logits, classes))
-    soft = torch.rand(50, 4).softmax(1)
+    soft = torch.rand(rows, count).softmax(1)
     torch.testing.assert_close(cross_entropy(logits, soft), -(soft * logits.log_softmax(1)).sum(1).mean())
-    with pytest.raises(ConfigError, match=r"or probabilities \(batch, classes\), got \(50, 4\) and \(50, 3\)"):
-        cross_entropy(logits, soft[:, :3])
+    shapes = rf"got \({rows}, {count}\) and \({rows}, {count - 1}\)"
+    with pytest.raises(ConfigError, match=rf"or probabilities \(batch, classes\), {shapes}"):
+        cross_entropy(logits, soft[:, :-1])
 
 
 @pytest.mark.parametrize("loss", NUMBERS)
@@ -106,9 +119,10 @@ def test_losses_of_other_rows_are_refused(loss: Loss) -> None:
         loss(prediction, target, torch.ones(1))
 
 
-@pytest.mark.parametrize("delta", [0.3, 2.0])
-def test_huber_equals_pytorchs_at_its_delta(delta: float) -> None:
-    prediction, target = torch.randn(2, 50)
+@drawn
+@given(delta=st.floats(0.01, 9), rows=ROWS, scale=SCALES)
+def test_huber_equals_pytorchs_at_its_delta(delta: float, rows: int, scale: float) -> None:
+    prediction, target = scale * torch.randn(2, rows)
     expected = F.huber_loss(prediction, target, delta=delta)
     torch.testing.assert_close(Huber(delta)(prediction, target), expected)
 
