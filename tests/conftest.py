@@ -26,8 +26,21 @@ import pytest
 if TYPE_CHECKING:
     from mixfit.auto.recipe import Run
 
-LONGEST = ("test_readme.py", "test_faults_training.py", "test_faults_kills.py", "test_guide.py", "test_compile.py")
-"""Files that take a minute or more: begun first, so that no process is left alone with one at the end."""
+LONGEST = (
+    "test_guide.py",
+    "test_readme.py",
+    "test_faults_folders.py",
+    "test_compile.py",
+    "test_faults_interrupts.py",
+    "test_kept_models.py",
+    "test_faults_kills.py",
+    "test_explain.py",
+    "test_doctor.py",
+    "test_heat_on_vase.py",
+    "test_faults_training.py",
+)
+"""Files that take half a minute of a processor or more, the longest first, so that no process is left alone with one at
+the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
