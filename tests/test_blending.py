@@ -44,8 +44,9 @@ def blend_fit(table: Path, out: Path, target: str = DEMO_TARGET, **settings: Any
 
 
 @pytest.fixture(scope="module")
-def run(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return blend_fit(demo_table, tmp_path_factory.mktemp("blend"))
+def run(blend_run: Run) -> Run:
+    """What ``blend_fit`` gives of the small example."""
+    return blend_run
 
 
 def test_every_model_and_both_blends_are_scored(run: Run) -> None:
@@ -156,13 +157,14 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert resumed.scores == run.scores
 
 
-def test_a_damaged_kept_model_is_fitted_again(run: Run, demo_table: Path, tmp_path: Path) -> None:
-    other = blend_fit(demo_table, tmp_path)
-    kept = sorted((other.folder / "candidates").glob("*.safetensors"))
+def test_a_damaged_kept_model_is_fitted_again(run: Run, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run.folder, tmp_path / run.folder.name))
+    shutil.rmtree(other / "model")
+    kept = sorted((other / "candidates").glob("*.safetensors"))
     kept[3].write_bytes(kept[3].read_bytes()[:-20])
     kept[5].write_bytes(b"")
-    resume(other.folder, console=QUIET)
-    model = other.folder / "model" / "model.safetensors"
+    resume(other, console=QUIET)
+    model = other / "model" / "model.safetensors"
     assert model.read_bytes() == (run.folder / "model" / "model.safetensors").read_bytes()
 
 
