@@ -32,10 +32,12 @@ LONGEST = (
     "test_faults_folders.py",
     "test_compile.py",
     "test_faults_interrupts.py",
+    "test_export.py",
     "test_kept_models.py",
-    "test_faults_kills.py",
     "test_explain.py",
     "test_doctor.py",
+    "test_heat.py",
+    "test_faults_kills.py",
     "test_heat_on_vase.py",
     "test_faults_training.py",
 )
