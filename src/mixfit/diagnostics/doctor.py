@@ -223,7 +223,7 @@ class Doctor(Callback):
 
     def _catch(self, call: Call) -> None:
         if len(call.inputs) >= 2 and all(isinstance(tensor, Tensor) for tensor in call.inputs[:2]):
-            self._met = call.inputs[0], call.inputs[1]
+            self._met = call.inputs[0].detach().clone(), call.inputs[1].detach().clone()  # the fusion may change them
 
     def _keep_encodings(self, xb: Inputs) -> None:
         """Rows with photos only: rows without photos share one vector."""

@@ -53,11 +53,17 @@ def extract(
     if path.suffix != ".npy":
         raise ConfigError(f"The file of features must end in .npy, got {path.name}.")
     module = find_layer(model, layer)
-    seen: list[Call] = []
+    seen: list[dict[str, Tensor]] = []
     rows: list[np.ndarray] = []
     count, shape, dtype, batches = 0, (), np.dtype(np.float32), 0
     # Hooked are calls, not outputs: which tensor is meant can be judged once the pass is over.
-    with new_file(path) as file, Hook(module, seen.append, name=layer), evaluating(model), torch.inference_mode():
+
+    def keep(called: Call) -> None:
+        # Copies, and only of the call that is wanted: a later layer may change its output in place.
+        wanted = len(seen) == call
+        seen.append({name: tensor.clone() if wanted else tensor for name, tensor in tensors_in(called.output)})
+
+    with new_file(path) as file, Hook(module, keep, name=layer), evaluating(model), torch.inference_mode():
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
         for xb, yb in loader:
             seen.clear()
@@ -109,10 +115,10 @@ def _is_per_photo(layer: str, xb: Any) -> bool:
     return inside and getattr(xb, "image_mask", None) is not None
 
 
-def _chosen(seen: list[Call], layer: str, call: int, part: str) -> Tensor:
+def _chosen(seen: list[dict[str, Tensor]], layer: str, call: int, part: str) -> Tensor:
     if call >= len(seen):
         raise ConfigError(f"The layer {layer!r} runs {len(seen)} times in a pass: there is no call {call}.")
-    found = dict(tensors_in(seen[call].output))
+    found = seen[call]
     if part not in found:
         raise ConfigError(
             f"The output of {layer!r} has no part {part!r}; its parts are {', '.join(map(repr, found)) or 'none'}."

@@ -402,7 +402,8 @@ class FusionGradients:
         gradients: dict[int, Tensor] = {}
         for place, encoding in enumerate((table, photos)):
             encoding.register_hook(partial(gradients.__setitem__, place))  # type: ignore[no-untyped-call]
-        self._pending.append((table.detach(), photos.detach(), gradients))
+        # Copies: the fusion may change them in place.
+        self._pending.append((table.detach().clone(), photos.detach().clone(), gradients))
 
 
 def _pair_sums(table: Tensor, photos: Tensor, gradients: dict[int, Tensor]) -> Tensor:

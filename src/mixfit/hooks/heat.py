@@ -323,12 +323,13 @@ class _Outputs(dict[str, Tensor]):
     """What layers gave, in the order in which they ended."""
 
     def keep(self, call: Call) -> Tensor | None:
-        """For a hook. What goes on is a copy, as the next layer may change it in place."""
+        """For a hook. What is kept and what goes on are copies: the next layer may change its input in place, and the
+        model what the layer was given, which is its output where the layer does nothing."""
         if not isinstance(call.output, Tensor) or not call.output.requires_grad:
             return None
         self.pop(call.name, None)  # a layer that is used twice stands where it was used last
-        self[call.name] = call.output
-        return call.output.clone()
+        self[call.name] = kept = call.output.clone()
+        return kept.clone()
 
 
 def _feature_map(

@@ -21,7 +21,10 @@ Event = Literal["pre-forward", "forward", "backward"]
 
 @dataclass(slots=True)
 class Call:
-    """One call of a layer, or the way back through it."""
+    """One call of a layer, or the way back through it.
+
+    A later layer may change the tensors in place (``nn.ReLU(inplace=True)``): who keeps one beyond the hook keeps a
+    copy, ``tensor.clone()``."""
 
     name: str
     """Of the layer in its model, such as "image.backbone.conv1"; the model itself is ""."""

@@ -141,7 +141,8 @@ def _shift_and_scale(stage: Stage, mean: float, std: float) -> None:
 
 def _measure(run: Callable[[], object], stage: Stage) -> tuple[float, float]:
     seen: list[Tensor] = []
-    with Hook(stage.module, lambda call: seen.append(call.output)):
+    # A copy: what follows, such as ReLU(inplace=True), may change the output.
+    with Hook(stage.module, lambda call: seen.append(call.output.clone())):
         run()
     if not seen:
         raise ConfigError(f"The part {stage.name} is not used in the forward pass of this batch.")
