@@ -57,6 +57,7 @@ def test_rows_are_explained_in_a_page_and_in_json(
     said = capsys.readouterr().out
     assert "3 rows given by number, relative to 32 background rows; Shapley values, exact" in said
     assert re.search(rf"{re.escape(NASTY)} +\d", said)
+    assert "mean size of a column's part" in said
     found = json.loads((tmp_path / "explain.json").read_text())
     assert [row["row"] for row in found["rows"]] == [3, 17, 40]
     frame = pd.read_csv(folder.parent / "table.csv")
@@ -94,12 +95,13 @@ def test_so_many_test_rows_are_explained_where_the_run_is(quick_run: Run, capsys
     first = (quick_run.folder / "explain.json").read_text()
     assert run_cli("explain", quick_run.folder, "--n", "5") == 0
     assert (quick_run.folder / "explain.json").read_text() == first
+    assert (quick_run.folder / "explain-002.json").read_text() == first
     page = (quick_run.folder / "explain.html").read_text()
     looked = json.loads(first)["rows"]
     matters = [row for row in looked if abs(row["parts"]["photos"]) >= 0.1 * sum(map(abs, row["parts"].values()))]
     assert ("data:image/jpeg" in page) == bool(matters)
-    (quick_run.folder / "explain.json").unlink()
-    (quick_run.folder / "explain.html").unlink()
+    for path in quick_run.folder.glob("explain*"):
+        path.unlink()
 
 
 @pytest.mark.parametrize(("preset", "part"), [("network", "validation rows"), ("quick", "out-of-fold rows")])

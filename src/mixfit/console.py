@@ -1,6 +1,45 @@
 """The console of the commands: no line wrapping, no colouring of numbers, quiet when its reader closes the pipe."""
 
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+BEAT = 0.5
+"""Shortest time between two pictures of a bar, in seconds."""
+
+
+class Steady:
+    """Draws a bar when it has moved by a hundredth, not many times a second: a recorded terminal has few copies of it.
+
+    Args:
+        bar: made with ``auto_refresh=False``.
+    """
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar, self._shown, self._due = bar, -1, 0.0
+
+    def draw(self, share: float) -> None:
+        """Perhaps; ``share`` is how much is done, in [0, 1]."""
+        percent, now = int(100 * share), time.monotonic()
+        if percent != self._shown and now >= self._due:
+            self._shown, self._due = percent, now + BEAT
+            self.bar.refresh()
+
+
+def tracked(items: Iterable[Item], *, total: int, description: str, console: Console | None = None) -> Iterator[Item]:
+    """The items, with a bar on a terminal that goes away at the end."""
+    console = Console(stderr=True) if console is None else console
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
+        task, steady = bar.add_task(description, total=total), Steady(bar)
+        for number, item in enumerate(items):
+            steady.draw(number / max(total, 1))
+            yield item
+            bar.update(task, completed=number + 1)
 
 
 class PlainConsole(Console):

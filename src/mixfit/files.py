@@ -5,16 +5,19 @@ Writing: a temporary file in the same folder is flushed to disk and then renamed
 not links to another folder; JSON and TOML without nan and without deep nesting."""
 
 import csv
+import glob
 import io
 import json
 import math
 import os
+import secrets
 import shutil
 import stat
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +25,9 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mixfit.errors import ConfigError, DataError, ResourceError
+
+if sys.platform != "win32":
+    import fcntl
 
 MOST_TEXT = 2**26
 """Largest size in bytes of a JSON, TOML or CSV file that is read."""
@@ -173,19 +179,45 @@ def new_file(path: Path, *, size: int | None = None) -> Iterator[io.BufferedIOBa
         ResourceError: the folder does not exist or cannot be written, or the disk is full.
     """
     with explained(path, size):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
+        handle, temporary = _temporary(path)
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp's 0600 would lock out a server's user
+                os.fchmod(file.fileno(), 0o666 & ~_umask())  # 0600 would lock out a server's user
+                if temporary is None:
+                    temporary = _named(file.fileno(), path)
             temporary.replace(path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
             raise
         flush_folder(path.parent)
+
+
+def _temporary(path: Path) -> tuple[int, Path | None]:
+    """A file to write to beside ``path``: one without a name, of which a kill leaves nothing, where there are such."""
+    if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
+        with suppress(OSError):  # some file systems have none; what is wrong otherwise shows in the other way, too
+            return os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), None
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    return handle, Path(name)
+
+
+def _named(handle: int, path: Path) -> Path:
+    """Give a file without a name one, for the moment before it replaces ``path``: a link cannot replace a file."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        with suppress(FileExistsError):
+            # With a folder's descriptor, which an absolute path makes no use of, Python follows the link, else not.
+            os.link(f"/proc/self/fd/{handle}", temporary, src_dir_fd=handle, follow_symlinks=True)
+            return temporary
+
+
+def through_link(path: Path) -> Path:
+    """The file that a path which somebody typed leads to: a link stays a link, and what is behind it is written."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextmanager
@@ -199,7 +231,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise ResourceError(f"{path} exists already; choose another name or remove it.")
     with explained(path, None):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(path)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        held = _hold(temporary)
         try:
             yield temporary
             temporary.chmod(0o777 & ~_umask())
@@ -207,7 +241,35 @@ def new_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+        finally:
+            if held is not None:
+                os.close(held)
         flush_folder(path.parent)
+
+
+def _hold(folder: Path) -> int | None:
+    """Lock a folder for as long as this process lives; None where that cannot be done, or another one has it."""
+    if sys.platform == "win32":
+        return None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove temporary folders of ``path`` whose process was killed: nobody holds them any more."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        held = _hold(folder)
+        if held is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
 
 
 @contextmanager

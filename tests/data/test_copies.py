@@ -102,7 +102,8 @@ def test_equal_photos_are_told_with_what_they_may_mean(tmp_path: Path) -> None:
     assert found.level == "warning"
     assert found.text == (
         "1 photo is used (equal bytes) by 3 rows, the first by rows 1 and 2; 1 of these photos come with different "
-        "targets; 1 of these photos are on two sides of the split, so the scores will look too good"
+        "targets; 1 of these photos are on two sides of the split, so the scores will look too good: "
+        "rows 1 (train) and 26 (test)"
     )
 
 

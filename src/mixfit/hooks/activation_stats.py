@@ -168,6 +168,21 @@ class ActivationStats:
     ) -> None:
         self.remove()
 
+    def __str__(self) -> str:
+        """A line for each output over all steps: mean, spread, extremes, and the shares near zero and dead."""
+        total = self.total()
+        if not total:
+            return "no activations were seen yet: train, or call the model, while the statistics are placed"
+        width = max(len("output"), *(len(str(output)) for output in total))
+        lines = [f"{'output':<{width}}  {'mean':>9} {'sd':>9} {'min':>9} {'max':>9} {'near 0':>7} {'dead':>7}"]
+        for output, seen in total.items():
+            numbers = " ".join(f"{value:>9.3g}" for value in (seen.mean, seen.std, seen.minimum, seen.maximum))
+            shares = " ".join(f"{share:>7.1%}" for share in (seen.near_zero, seen.dead_units))
+            broken = f"  {seen.broken} not finite" if seen.broken else ""
+            lines.append(f"{output!s:<{width}}  {numbers} {shares}{broken}")
+        lines.append(f"steps {self._span()[0]} to {self._span()[1]}; sd: standard deviation; near 0 and dead: shares")
+        return "\n".join(lines)
+
     @property
     def outputs(self) -> list[Output]:
         """Those that were seen, in the order of their first calls."""

@@ -14,6 +14,7 @@ from mixfit.data.columns.cells import Table
 from mixfit.data.columns.target import usable_rows
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.photos.records import Cache
+from mixfit.data.photos.rule import images_root
 from mixfit.data.split import split_labels
 from mixfit.errors import ConfigError
 from mixfit.evaluation.explain import BACKGROUND, Explanation, check_rows, explain, typical_rows
@@ -28,6 +29,9 @@ from mixfit.runs.scoring import load_run, no_photos_warning, read_table_of_run, 
 LEAST_SHARE = 0.1
 """Smallest share of the photos in a row's total contribution for which heat maps are shown."""
 _LISTED = 10
+_MOST_PAGES = 1000
+_OF_COLUMNS = "Each number is the mean size of a column's part, up or down, over these rows."
+_OF_SIDES = "Here all columns of the table are taken as one, and all photos: what cancels within them is left out."
 _HEAT = "Heat maps show the regions that drive the prediction (Grad-CAM{}), for photos with a share of at least 10 %."
 
 
@@ -44,7 +48,8 @@ def explain_run(
     cache: Cache | None = None,
     console: Console | None = None,
 ) -> Explanation:
-    """Explain rows of a run's table, print which columns matter most, and write ``explain.html`` and ``explain.json``.
+    """Explain rows of a run's table, print which columns matter most, and write ``explain.html`` and ``explain.json``;
+    where there are such already, ``explain-002.html`` and so on.
 
     Args:
         run: run folder, or model folder if ``table`` is given.
@@ -79,7 +84,7 @@ def explain_run(
     frame = read_table_of_run(run, table, text)
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
-    images = images or (run_settings(run).data.images if same_table else None) or table.parent
+    images = images_root(images or (run_settings(run).data.images if same_table else None), table.parent)
     cells = Table(frame)
     train, test, part = _train_and_test(run, cells, predictor, same_table=same_table)
     if rows is not None:
@@ -106,10 +111,18 @@ def explain_run(
         heat={one.row: one for one in heat},
         heat_note=note,
     )
-    write_file(folder / "explain.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
-    write_explain(content, folder / "explain.html")
-    console.print(f" page    {folder / 'explain.html'}", markup=False)
+    name = _free_name(folder)
+    write_file(folder / f"{name}.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+    write_explain(content, folder / f"{name}.html")
+    console.print(f" page    {folder / f'{name}.html'}", markup=False)
     return found
+
+
+def _free_name(folder: Path) -> str:
+    """The next name of a page: an earlier one, of other rows perhaps, stays."""
+    names = ("explain", *(f"explain-{number:03d}" for number in range(2, _MOST_PAGES)))
+    taken = {path.stem for path in folder.glob("explain*")}
+    return next((name for name in names if name not in taken), names[-1])
 
 
 def _train_and_test(
@@ -169,7 +182,9 @@ def _say(console: Console, table: Path, found: Explanation, how: str) -> None:
         name = f"{found.columns[place]}{' (photos)' if found.is_photo[place] else ''}"
         about = f" +- {wrong}" if wrong else ""
         console.print(f"   {name:<36}{size_text(size, found.scale):>14}{about}", markup=False, highlight=False)
+    console.print(f"   {_OF_COLUMNS}", markup=False, highlight=False)
     share, wrong_share = found.photo_share
     if found.is_photo.any() and not found.is_photo.all() and not np.isnan(share):
         about = "" if np.isnan(wrong_share) else f" (+- {percent(wrong_share)})"
         console.print(f"   table {percent(1 - share)}, photos {percent(share)}{about}", markup=False, highlight=False)
+        console.print(f"   {_OF_SIDES}", markup=False, highlight=False)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
 from mixfit.config import ModelConfig
+from mixfit.console import PlainConsole, tracked
 from mixfit.data.dataset import FeatureTable, ImageSource
 from mixfit.data.load import MixedData
 from mixfit.data.photos.features import FeatureStore
@@ -143,7 +143,7 @@ def _stages(model: MixedInputModel, scale: Sequence[Part]) -> list[Stage]:
     return stages
 
 
-def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bool = False) -> MixedData:
+def precompute_features(data: MixedData, model: MixedInputModel, *, progress: bool = True) -> MixedData:
     """Run the frozen backbone once over every photo; the result's batches have the features instead of pixels.
 
     Features in ``data.photos.cache`` are not recomputed. All are held in memory, 4 bytes per number: 5 kB per photo for
@@ -188,7 +188,8 @@ def encode_photos(
     with nullcontext((nothing, everything)) if store is None else store.filling() as (table, missing):
         chunks = _chunks(missing, _READ)
         if progress and len(missing):
-            chunks = track(chunks, total=-(-len(missing) // _READ), description=" photos", transient=True)  # type: ignore[assignment]
+            count = -(-len(missing) // _READ)
+            chunks = tracked(chunks, total=count, description=" photos", console=PlainConsole())
         for chunk in chunks:
             pixels, readable = source.read(chunk)
             features = _encode(encoder, pixels).masked_fill(~readable[:, None], 0)

@@ -28,7 +28,7 @@ EXPLOSION = 4.0
 """The search ends if the running mean of the loss exceeds this multiple of its lowest value."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RateSearch:
     """Result of a learning-rate search; ``rates``, ``losses`` and ``smoothed`` have one number per step."""
 
@@ -69,6 +69,14 @@ class RateSearch:
             return self.steepest, self.valley
         except ConfigError:
             return ()
+
+    def __repr__(self) -> str:
+        """The suggestion in one line; the numbers behind it are in the fields."""
+        span = f"{len(self.rates)} steps from {self.rates[0]:.1e} to {self.rates[-1]:.1e}" if self.rates else "no steps"
+        if not self.suggestions:
+            return f"no learning rate to suggest: the loss fell nowhere ({span})"
+        steepest, valley = self.suggestions
+        return f"suggested learning rate {valley:.1e} (valley; steepest fall at {steepest:.1e}; {span})"
 
     def plot(self) -> "Figure":
         """Losses over rates, with both suggestions; a figure without a window."""

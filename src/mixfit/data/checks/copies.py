@@ -61,13 +61,13 @@ def equal_photos(
     if not len(users):
         return []
     codes, rows = users["photo"].to_numpy(), users["row"].to_numpy()
-    torn = _torn(codes, parts[rows])
+    torn = _torn(codes, rows, parts)
     count, first = int(codes.max()) + 1, rows[codes == 0][:2]
     mixed = int(_comes_with_different_targets(table, schema, users).sum())
     named = table.index[first]
     text = f"{_photos(count)} (equal bytes) by {len(np.unique(rows)):,} rows, the first by rows {named[0]}"
     text += f" and {named[1]}" + (f"; {mixed} of these photos come with different targets" if mixed else "")
-    return [_leak_or_note(text, torn, "of these photos are")]
+    return [_leak_or_note(text, torn, "of these photos are", table, parts)]
 
 
 def near_photos(
@@ -83,9 +83,9 @@ def near_photos(
     pairs = pairs[(first_row[pairs] >= 0).all(axis=1) & (first_row[pairs[:, 0]] != first_row[pairs[:, 1]])]
     if len(pairs):
         sides = parts[first_row[pairs]]
-        torn = int(((sides[:, 0] != sides[:, 1]) & (sides != "").all(axis=1)).sum())
+        torn = first_row[pairs[(sides[:, 0] != sides[:, 1]) & (sides != "").all(axis=1)]]
         text = f"{len(pairs):,} pairs of photos look nearly the same: {_pair_examples(table, photos, first_row, pairs)}"
-        findings.append(_leak_or_note(text, torn, "of these pairs are"))
+        findings.append(_leak_or_note(text, torn, "of these pairs are", table, parts))
     return findings
 
 
@@ -149,7 +149,8 @@ def _copies(
     first = table.index[groups == groups[groups >= 0][0]][:2]
     what = f"{copies:,} rows are copies of earlier rows" if copies > 1 else "1 row is a copy of an earlier row"
     text = f"{what}{but}, the first is row {first[1]}, of row {first[0]}"
-    return [_leak_or_note(text, _torn(groups, parts), "of the copied rows are")]
+    torn = _torn(groups, np.arange(len(groups)), parts)
+    return [_leak_or_note(text, torn, "of the copied rows are", table, parts)]
 
 
 def equal_rows(table: pd.DataFrame | Table, schema: Schema) -> Int64[np.ndarray, " rows"]:
@@ -212,17 +213,32 @@ def _comes_with_different_targets(table: Table, schema: Schema, users: pd.DataFr
     return (codes.where(codes >= 0).groupby(users["photo"].to_numpy()).nunique() > 1).to_numpy(dtype=bool)
 
 
-def _torn(codes: Int64[np.ndarray, " items"], parts: Shaped[np.ndarray, " items"]) -> int:
-    """How many groups have members in more than one part; members in none do not count."""
-    counted = (codes >= 0) & (parts != "")
-    sides = pd.Series(parts[counted]).groupby(codes[counted]).nunique()
-    return int((sides > 1).sum())
+def _torn(
+    codes: Int64[np.ndarray, " items"], rows: Int64[np.ndarray, " items"], parts: Shaped[np.ndarray, " rows"]
+) -> Int64[np.ndarray, "torn 2"]:
+    """Of each group that has members in more than one part, two rows on two sides; members in none do not count."""
+    members = pd.DataFrame({"code": codes, "row": rows, "part": parts[rows]})
+    members = members[(codes >= 0) & (members["part"] != "").to_numpy()]
+    one_each = members.drop_duplicates(["code", "part"])
+    one_each = one_each[one_each["code"].duplicated(keep=False)]
+    places = one_each.groupby("code", sort=False).cumcount()
+    return np.asarray(one_each[places < 2]["row"].to_numpy()[_in_pairs(one_each[places < 2]["code"])], dtype=np.int64)
 
 
-def _leak_or_note(text: str, torn: int, what: str) -> Finding:
-    if not torn:
+def _in_pairs(codes: pd.Series) -> Int64[np.ndarray, "pairs 2"]:
+    """Places of the two members of each code, codes in the order of their first members."""
+    return np.asarray(pd.factorize(codes)[0].argsort(kind="stable").reshape(-1, 2), dtype=np.int64)
+
+
+def _leak_or_note(
+    text: str, torn: Int64[np.ndarray, "torn 2"], what: str, table: Table, parts: Shaped[np.ndarray, " rows"]
+) -> Finding:
+    if not len(torn):
         return Finding("note", text)
-    return Finding("warning", f"{text}; {torn:,} {what} on two sides of the split, so the scores will look too good")
+    named = [" and ".join(f"{table.index[row]} ({parts[row]})" for row in pair) for pair in torn[:_EXAMPLES].tolist()]
+    more = f" and {len(torn) - _EXAMPLES:,} more" if len(torn) > _EXAMPLES else ""
+    leak = f"{len(torn):,} {what} on two sides of the split, so the scores will look too good"
+    return Finding("warning", f"{text}; {leak}: rows {'; '.join(named)}{more}")
 
 
 def _photos(count: int) -> str:

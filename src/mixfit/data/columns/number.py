@@ -115,7 +115,8 @@ class Number:
         extreme = fact.finite[np.argmax(np.abs(fact.finite / 2 - scale.mean / 2))]
         distance = abs(extreme / 2 - scale.mean / 2) / (scale.std / 2) if scale.std else 0.0
         if distance > _OUTLIER:
-            notes.append(f"{'max' if extreme > scale.mean else 'min'} {extreme:.6g} = {distance:.1f} sd (kept)")
+            end = "largest" if extreme > scale.mean else "smallest"
+            notes.append(f"the {end}, {extreme:.6g}, is {distance:.1f} standard deviations from the mean; it is kept")
         if fact.whole and 2 < fact.distinct_numbers <= FEW_VALUES:
             notes.append("could be category")
         several = fact.whole and fact.distinct_numbers <= len(fact.finite) / 2

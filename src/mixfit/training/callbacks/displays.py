@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from mixfit.console import PlainConsole
+from mixfit.console import PlainConsole, Steady
 from mixfit.errors import ConfigError, ResourceError
 from mixfit.files import json_numbers
 from mixfit.hooks.hook import Hook
@@ -114,6 +114,7 @@ class ProgressLines(EpochTimes):
         self.metric = metric
         self.console = PlainConsole() if console is None else console
         self._bar: Progress | None = None
+        self._steady: Steady | None = None
         self._task = TaskID(0)
 
     def before_fit(self, state: TrainState) -> None:
@@ -128,15 +129,17 @@ class ProgressLines(EpochTimes):
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
             )
-            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._bar = Progress(*columns, console=self.console, transient=True, auto_refresh=False)
+            self._steady = Steady(self._bar)
             self._task = self._bar.add_task("", total=state.steps, epoch=1)
             self._bar.start()
 
     def after_batch(self, state: TrainState) -> None:
         """Update the bar."""
         super().after_batch(state)
-        if self._bar is not None and state.training:
+        if self._bar is not None and self._steady is not None and state.training:
             self._bar.update(self._task, completed=state.step, epoch=state.epoch + 1)
+            self._steady.draw(state.step / max(state.steps, 1))
 
     def after_epoch(self, state: TrainState) -> None:
         """Write the line."""
