@@ -57,8 +57,6 @@ def test_a_renamed_column_is_one_clear_sentence(quick_run: Run, frame: pd.DataFr
     renamed = frame.rename(columns={"height_cm": "Height_cm"})
     with pytest.raises(DataError, match=r"no column 'height_cm'.*Did you mean 'Height_cm'"):
         quick_run.predictor.predict(renamed, images=demo_table.parent)
-    with pytest.raises(DataError, match="'photos'"):
-        quick_run.predictor.predict(frame.drop(columns="photos"), images=demo_table.parent)
 
 
 def test_unseen_categories_missing_cells_and_missing_photos_are_predicted_and_told(

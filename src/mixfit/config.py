@@ -73,7 +73,7 @@ class DataConfig:
     task: Task | None = None
     """Type of prediction task; by default inferred from the target's values."""
     images: Path | None = None
-    """Folder that photo paths are relative to; by default the table's folder."""
+    """Folder or .zip that photo paths are relative to, or a rule like images/{id}/*; by default the table's folder."""
     image_size: int | None = None
     """Photos are resized to this side length in pixels; by default 128 for small photos, else 224."""
     crop: Crop = "squash"

@@ -33,6 +33,8 @@ from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint
 from mixfit.data.load import doubts, infer_configured, prepare_target, require_rows, split_usable, weight_column
 from mixfit.data.photos.find import Photos, find_photos
 from mixfit.data.photos.records import Cache
+from mixfit.data.photos.rule import images_root
+from mixfit.data.photos.rules import unnamed_photos
 from mixfit.data.split import describe_times
 from mixfit.data.table.read import read_as_configured
 from mixfit.data.table.write import kept_frame
@@ -140,8 +142,8 @@ def _inspect(
     frame, table_format = read_as_configured(path, config.text)
     require_rows(frame, path, 2)  # a single row shows no roles
     rows, weightless = without_weightless(Table(frame), weight_column(config, None))
-    schema = infer_configured(rows, target, config)
-    root = config.images or path.parent
+    root = images_root(config.images, path.parent)
+    schema = infer_configured(rows, target, config, images=root)
     review = _review_photos(rows, schema, root, Cache.configured(config))
     findings = [Finding("warning", doubt) for doubt in doubts(table_format)]
     if weightless:
@@ -221,7 +223,7 @@ def _review_photos(table: Table, schema: Schema, root: Path, cache: Cache | None
     columns = schema.names("image")
     if not columns:
         return _PhotoReview([], [], None, None)
-    photos = find_photos(table.frame, columns, root)
+    photos = find_photos(table.frame, columns, root, schema.photos)
     scan = scan_photos(photos.files, cache)
     bad = photos.bad + unreadable_photos(table, photos, scan.problems)
     bad = in_table_rows(bad, table.index.to_numpy(dtype=np.int64))
@@ -268,6 +270,9 @@ def _findings(table: Table, schema: Schema, config: DataConfig, review: _PhotoRe
     findings += row_copies(table, schema, parts)
     findings += class_balance(table, schema, parts)
     findings += far_values(table, schema)
+    if not schema.names("image") and (unnamed := unnamed_photos(root)):
+        findings.append(Finding("warning", unnamed))
+    findings += [Finding("note", f"photos by {rule.reason}") for rule in schema.photos]
     if review.photos is not None and review.scan is not None:
         findings += _no_photos(review.photos, root)
         findings += equal_photos(table, schema, review.photos, review.scan.content, parts)

@@ -17,6 +17,8 @@ from mixfit.data.checks.table import class_balance, find_clusters, parts_of, tor
 from mixfit.data.columns.schema import Schema, suspicious_columns
 from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint, read_fingerprint
 from mixfit.data.load import MixedData, load_data
+from mixfit.data.photos.rule import images_root
+from mixfit.data.photos.rules import unnamed_photos
 from mixfit.data.transforms.augment import augmentation
 from mixfit.ensemble.cross_fit import photo_means
 from mixfit.errors import ConfigError
@@ -62,7 +64,7 @@ class Prepared:
     @property
     def images(self) -> Path:
         """Folder that photo paths are relative to."""
-        return self.data_config.images or self.table.parent
+        return images_root(self.data_config.images, self.table.parent)
 
 
 def prepare(
@@ -143,9 +145,11 @@ def with_features(mixed: MixedData, network: MixedInputModel, console: Console) 
     return mixed
 
 
-def warnings_of(mixed: MixedData) -> list[str]:
-    """Warnings about the reliability of the scores."""
+def warnings_of(mixed: MixedData, images: Path) -> list[str]:
+    """Warnings about the reliability of the scores, and of photos in the folder ``images`` that no column names."""
     lines = [*mixed.notes, *suspicious_columns(mixed.schema)]
+    if not mixed.schema.names("image") and (unnamed := unnamed_photos(images)):
+        lines.append(unnamed)
     parts = parts_of(mixed.split, len(mixed.table))
     findings = torn_ids(mixed.table, mixed.schema, parts) + row_copies(mixed.table, mixed.schema, parts)
     findings += class_balance(mixed.table, mixed.schema, parts)

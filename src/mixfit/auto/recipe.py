@@ -150,7 +150,10 @@ def fit(
         advice = _resume_command(folder, callbacks, models)
         with locked(folder), _stoppable(folder, advice):
             settings = _write_settings(folder, prepared)
-            warnings = [*warnings_of(prepared.data), *changes_since_inspection(prepared.fingerprint, schema)]
+            warnings = [
+                *warnings_of(prepared.data, prepared.images),
+                *changes_since_inspection(prepared.fingerprint, schema),
+            ]
             command = command or f"mixfit.fit({path.name!r}, target={target!r})"
             return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, models, advice)
 
@@ -229,7 +232,7 @@ def resume(
         _say_where(console, folder, snapshot, len(prepared.data.train))
         if force:
             note_resumption(folder, warnings)
-        warnings = [*warnings_of(prepared.data), *warnings]
+        warnings = [*warnings_of(prepared.data, prepared.images), *warnings]
         command = command or f"mixfit.resume({folder.name!r})"
         return _train_and_judge(
             folder, prepared, settings, warnings, console, command, callbacks, models, advice, snapshot
@@ -560,6 +563,8 @@ def _say_start(
         f"{len(split.train)} train / {len(split.valid)} valid / {len(split.test)} test",
         markup=False,
     )
+    for rule in mixed.schema.photos:
+        console.print(f" photos by {rule.reason}", markup=False)
     if data.split_time is not None:
         times = describe_times(mixed.table[data.split_time], split.parts())
         console.print(f" split by {data.split_time}: {times}", markup=False)

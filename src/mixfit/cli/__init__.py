@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
@@ -40,6 +41,7 @@ for command in (demo, inspect, train, tune, config, evaluate, compare, explain, 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its exit code."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damage is reported anyway
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without "²" shows "?" in its place
             stream.reconfigure(errors="replace")

@@ -37,11 +37,12 @@ def with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
 
 
 def configured_cache(folder: Path | None, limit: float) -> "Cache | None":
-    """The cache described by --cache and --cache-gb."""
+    """The cache described by --cache and --cache-gb, for commands that only predict: it waits for no other process."""
     from mixfit.data.photos.records import Cache
 
     settings = DataConfig(cache=folder, cache_gb=limit)
-    return Cache.configured(settings, warn=lambda text: print(f" {text}"), progress=sys.stdout.isatty())
+    found = Cache.configured(settings, warn=lambda text: print(f" {text}"), progress=sys.stdout.isatty())
+    return None if found is None else replace(found, wait=False)
 
 
 def shown_command(arguments: list[str]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixfit.data.photos.archive import ArchivedPhoto, PhotoSource
 from mixfit.data.photos.find import Photos
 from mixfit.errors import DataError
 from mixfit.files import Count, from_plain, read_json
@@ -36,7 +37,7 @@ class Fingerprint:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest, found, total = hashlib.sha256(), 0, 0
         for photo in () if photos is None else photos.files:
-            size, changed = (len(photo), 0) if isinstance(photo, bytes) else _size_and_time(photo)
+            size, changed = _size_and_time(photo)
             digest.update(f"{size} {changed}\n".encode())
             found, total = found + (size >= 0), total + max(size, 0)
         return cls(table_sha256=content, photos_sha256=digest.hexdigest(), photos=found, photo_bytes=total)
@@ -77,8 +78,10 @@ def read_fingerprint(path: Path) -> Fingerprint | None:
     return found if all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests) else None
 
 
-def _size_and_time(photo: Path) -> tuple[int, int]:
-    """In bytes and nanoseconds; -1 and 0 for a file that is gone."""
+def _size_and_time(photo: PhotoSource) -> tuple[int, int]:
+    """In bytes and nanoseconds (of an entry of an archive its checksum); -1 and 0 for a file that is gone."""
+    if not isinstance(photo, Path):
+        return len(photo), photo.crc if isinstance(photo, ArchivedPhoto) else 0
     try:
         found = photo.stat()
     except OSError:

@@ -29,6 +29,8 @@ from mixfit.data.folds import Folds
 from mixfit.data.loader import DataLoader
 from mixfit.data.photos.find import Photos, find_photos, needs_folder
 from mixfit.data.photos.records import Cache
+from mixfit.data.photos.rule import PhotoRule, images_root
+from mixfit.data.photos.rules import photo_rules
 from mixfit.data.photos.store import ImageFiles, open_image_store, typical_side
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, Times, split_labels, split_rows
@@ -264,7 +266,7 @@ def load_data(
     transforms: Sequence[Transform] = (),
     device: torch.device | str = "cpu",
     warn: Callable[[str], None] | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> MixedData:
     """Read a table, find out what its columns are, split the rows, fit on the training rows and build the loaders.
 
@@ -281,7 +283,7 @@ def load_data(
         transforms: applied to every batch.
         device: where the batches are put.
         warn: gets a sentence when the cache cannot be used; by default it becomes a Python warning.
-        progress: show a bar on the terminal while photos are decoded into the cache.
+        progress: show a bar while photos are decoded into the cache, if there is a terminal or a notebook.
     Raises:
         ConfigError: a column does not exist, or a setting is wrong.
         DataError: the table cannot be used as it is.
@@ -296,7 +298,7 @@ def load_data(
     read, root, notes, schema = _read(table, config, target, schema)
     # First of all, so that whatever is found out or counted comes from rows that count.
     rows, weightless = without_weightless(read, weight_column(config, schema))
-    schema = infer_configured(rows, target, config) if schema is None else schema
+    schema = infer_configured(rows, target, config, images=root) if schema is None else schema
     for column in schema.columns:
         if column.role != "ignored" and column.name not in rows:
             raise unknown_column(column.name, rows.names)
@@ -369,7 +371,7 @@ def _read(
         return _read_in_pieces(path, config, target, schema)
     frame, table_format = read_as_configured(path, config.text)
     require_rows(frame, path)
-    return Table(frame), config.images or path.parent, doubts(table_format), schema
+    return Table(frame), images_root(config.images, path.parent), doubts(table_format), schema
 
 
 def _read_in_pieces(
@@ -382,7 +384,8 @@ def _read_in_pieces(
         ConfigError: photos are in the table itself.
     """
     if schema is None:
-        schema = infer_configured(sample_rows(path, SAMPLED, weight=weight_column(config, None)), target, config)
+        sample = sample_rows(path, SAMPLED, weight=weight_column(config, None))
+        schema = infer_configured(sample, target, config, images=images_root(config.images, path.parent))
     numbers = {name for kind, name in schema.table_columns if kind.orders}
     numbers |= {*schema.names("weight"), *([schema.target] if schema.task == "regression" else [])}
     known = [column.name for column in schema.columns if column.role != "ignored" or column.name == config.split_time]
@@ -396,7 +399,7 @@ def _read_in_pieces(
         f"the table has {pieces.rows:,} rows and is read in pieces: its roles are found from {schema.rows:,} evenly "
         "spaced rows, and copies of rows are not looked for"
     )
-    return Table.of_pieces(pieces, numbers), config.images or path.parent, (note,), schema
+    return Table.of_pieces(pieces, numbers), images_root(config.images, path.parent), (note,), schema
 
 
 def doubts(table_format: TableFormat) -> tuple[str, ...]:
@@ -426,16 +429,24 @@ def _check_given(schema: Schema, target: str, config: DataConfig) -> None:
         )
 
 
-def infer_configured(table: pd.DataFrame | Table, target: str, config: DataConfig) -> Schema:
+def infer_configured(
+    table: pd.DataFrame | Table, target: str, config: DataConfig, *, images: Path | None = None
+) -> Schema:
     """Find the roles as ``infer_schema`` does; in a split by time, what looks like a split column is ignored.
+
+    Args:
+        images: where photos are looked for, to find out how columns name them, see ``photo_rules``.
 
     Raises:
         ConfigError, DataError: as ``infer_schema``; also when a column is set to be the split of a split by time.
     """
     table, set_aside = Table.of(table), list[str]()
+    rules: tuple[PhotoRule, ...] = ()
+    if images is not None and target in table:
+        rules = photo_rules(table.frame, images, target=target, roles=config.roles, ignore=config.ignore)
     while True:
         ignore = (*config.ignore, *set_aside)
-        schema = infer_schema(table, target, roles=config.roles, ignore=ignore, task=config.task)
+        schema = infer_schema(table, target, roles=config.roles, ignore=ignore, task=config.task, photos=rules)
         found = schema.names("split")
         if config.split_time is None or not found:
             break
@@ -607,7 +618,7 @@ def _find_photos(frame: pd.DataFrame, schema: Schema, root: Path | None) -> Phot
             f"The table has image columns ({', '.join(columns)}), but nothing says where its photos are: "
             "give their folder as images=."
         )
-    return find_photos(frame, columns, root or Path())
+    return find_photos(frame, columns, root or Path(), schema.photos)
 
 
 def _choose_image_size(photos: Photos | None) -> int:

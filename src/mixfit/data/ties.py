@@ -70,8 +70,9 @@ class Ties:
 
     @cached_property
     def groups(self) -> dict[str, Int64[np.ndarray, " rows"]]:
-        """Group of each row by group column, -1 where the cell is empty."""
-        names = [name for name in self.schema.names("group") if name in self.table]
+        """Group of each row by group column, and by ids that photos are named by; -1 where the cell is empty."""
+        ids = [rule.column for rule in self.schema.photos if rule.by_id]
+        names = [name for name in (*self.schema.names("group"), *ids) if name in self.table]
         return {name: self.table[name].levels.codes for name in names}
 
     @cached_property

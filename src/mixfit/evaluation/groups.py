@@ -19,6 +19,7 @@ from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import Target
 from mixfit.data.photos.find import find_photos
+from mixfit.data.photos.rule import PhotoRule
 from mixfit.data.split import group_of_row
 from mixfit.errors import ConfigError, unknown_column
 from mixfit.evaluation.bootstrap import rows_of_groups
@@ -178,17 +179,20 @@ def label_column(
         raise unknown_column(column, table.names)
     role: Role = next((one.role for one in schema.columns if one.name == column), "ignored")
     if role == "image":
-        return label_photos(table.frame, column, images, bad)
+        return label_photos(table.frame, column, images, bad, schema.photos)
     return label_rows(table[column], role, schema.task)
 
 
-def label_photos(frame: pd.DataFrame, column: str, images: Path, bad: Sequence[BadInput] = ()) -> Labels:
+def label_photos(
+    frame: pd.DataFrame, column: str, images: Path, bad: Sequence[BadInput] = (), rules: Sequence[PhotoRule] = ()
+) -> Labels:
     """Rows with and without a usable photo in an image column.
 
     Args:
         bad: records of the same rows; those of photos that could not be decoded count as no photo.
+        rules: how cells name photos.
     """
-    photos = find_photos(frame, [column], images)
+    photos = find_photos(frame, [column], images, rules)
     there = (photos.slots >= 0).sum(1)
     refused = {(record.row, record.value) for record in photos.bad}
     for record in bad:

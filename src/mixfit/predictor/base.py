@@ -287,14 +287,17 @@ class Predictor(ABC):
             DataError: a column that the model needs is missing.
             ConfigError: the model uses photos, but ``images`` is missing."""
         table = Table.of(frame)
-        require_columns(table, self.schema.inputs)
+        images_of = self.schema.names("image")
+        # Without its photos a row is predicted all the same, as one that has none.
+        require_columns(table, [name for name in self.schema.inputs if name not in images_of or name in table])
         arrays = self.preprocessor.transform(table)
         photos = files = None
         if self.uses_photos:
-            columns = self.schema.names("image")
-            if images is None and needs_folder(table.frame, columns):
+            if images is None and needs_folder(table.frame, images_of):
                 raise ConfigError("This model uses photos: pass images=FOLDER, which the photo paths are relative to.")
-            photos = find_photos(table.frame.reset_index(drop=True), columns, Path(images or ""))
+            photos = find_photos(
+                table.frame.reset_index(drop=True), images_of, Path(images or ""), self.schema.photos, absent=True
+            )
             files = ImageFiles(photos.files, size=self.image_size, crop=self.crop, follow_links=False)
         return RawRows(table=table, arrays=arrays, photos=photos, files=files, first_row=first_row)
 

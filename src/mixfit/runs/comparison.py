@@ -19,6 +19,7 @@ from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import judging_weights, usable_rows
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.photos.records import Cache
+from mixfit.data.photos.rule import images_root
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import FEWEST_UNITS
 from mixfit.evaluation.groups import groups_if_known
@@ -218,7 +219,7 @@ def _held_back(
     truth = predictor.target.truth(column.iloc[rows])
     if predictor.target.classes is not None:
         rows, truth = rows[truth >= 0], truth[truth >= 0]
-    folder = images or run_settings(run).data.images or place.parent
+    folder = images_root(images or run_settings(run).data.images, place.parent)
     found = predictor.predictions(frame.iloc[rows], images=folder, cache=cache)
     groups = groups_if_known(frame.iloc[rows], predictor.schema)
     weight = judging_weights(frame, predictor.schema, rows)

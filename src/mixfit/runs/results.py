@@ -3,6 +3,7 @@
 In: predictions of several models for validation and test rows. Out: ``Run``; the files of the run folder that ``mixfit
 report`` reads, the report, and the last lines on the terminal."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -303,7 +304,7 @@ def say_end(console: Console, run: Run, table: Path, config: DataConfig) -> None
     if run.bad:
         say(f" {describe_bad(run.bad)}; all listed in {run.folder / 'bad_inputs.csv'}")
     say(f" report  {run.folder / 'report.html'}")
-    images = f" --images {config.images}" if config.images is not None else ""
+    images = f" --images {shlex.quote(str(config.images))}" if config.images is not None else ""
     say(f" next    mixfit predict {run.folder} NEW.csv -o out.csv{images}")
     say(f"         mixfit explain {run.folder} --n 50")
     if result.rows["test"]:

@@ -23,14 +23,15 @@ from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.load import unknown_class
 from mixfit.data.photos.find import find_photos
 from mixfit.data.photos.records import Cache
+from mixfit.data.photos.rule import images_root
 from mixfit.data.split import Split, split_labels, split_rows
 from mixfit.data.table.pieces import table_pieces
 from mixfit.data.table.read import asked_format, read_as_configured
 from mixfit.data.table.write import PARQUET, check_writable_kind, new_table, table_file
-from mixfit.errors import ConfigError, DataError, unknown_column
+from mixfit.errors import ConfigError, DataError, did_you_mean, unknown_column
 from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, label_column
 from mixfit.evaluation.result import Rows, judge, metrics_for
-from mixfit.files import Share, Within, from_plain, is_there, read_toml, said_by, write_file
+from mixfit.files import Share, Within, from_plain, is_there, read_toml, said_by, through_link, write_file
 from mixfit.predictor import BATCH, Predictions, Predictor
 from mixfit.runs.folder import read_split
 from mixfit.training.metrics import metric_label
@@ -141,7 +142,7 @@ def _evaluate(
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
     chosen = split or ("test" if same_table else "all")
-    images = images or (run_settings(run).data.images if same_table else None) or folder
+    images = images_root(images or (run_settings(run).data.images if same_table else None), folder)
     cells = Table(frame)
     usable, left_out = usable_rows(cells, predictor.schema, 1.0)
     if chosen == "all":
@@ -193,10 +194,10 @@ def _evaluate(
         for line in table_of_groups.lines():
             console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
     bad = [*left_out, *unknown, *in_table_rows(found.bad, rows)]
-    _warn_of_no_photos(console, found, images)
+    _warn_of_no_photos(console, found, images, predictor, list(frame.columns))
     if bad:
         console.print(f" {describe_bad(bad)}", markup=False)
-    path = (run / f"metrics-{chosen}.json") if out is None else out
+    path = (run / f"metrics-{chosen}.json") if out is None else through_link(out)
     about = {"split": chosen, "rows": len(rows), "weighted": weight is not None}
     written: dict[str, Any] = about | score.to_flat()
     if tables:
@@ -273,23 +274,24 @@ def predict_table(
         DataError: a column that the model needs is missing, or there are broken rows and ``bad_rows="fail"``.
     """
     started, console = time.perf_counter(), console or PlainConsole()
-    path = None if out is None else Path(out)
+    path = None if out is None else through_link(Path(out))
     if path is not None:
         check_writable_kind(path)
     predictor = load_run(Path(run))
     kept: list[pd.DataFrame] = []
     with ExitStack() as stack:
         file = stack.enter_context(table_file(table))
-        folder = Path(images or (Path() if isinstance(table, pd.DataFrame) else file.parent))
+        beside = Path() if isinstance(table, pd.DataFrame) else file.parent
+        folder = images_root(None if images is None else Path(images), beside)
         # Whole batches, so that each row is predicted in the same batch as with the whole table: bit-identical results.
         pieces = table_pieces(file, text or TextConfig(), most_rows=PIECE, most_bytes=PIECE_BYTES, multiple=BATCH)
         held = [] if path is None or path.suffix.lower() in PARQUET else pieces.bytes_columns
         write = kept.append if path is None else stack.enter_context(new_table(path, raw=raw_csv, types=pieces.types))
-        counts = _Counts()
+        counts, known = _Counts(), list[str]()
         for piece in pieces:
             start = counts.rows
             found = predictor.predictions(piece, images=folder, cache=cache, first_row=start, interval=interval)
-            broken = counts.add(found)
+            broken, known = counts.add(found), list(piece.columns)
             if broken and bad_rows == "fail":
                 faults = [record for record in found.bad if record.action in _BROKEN]
                 seen = f"{'' if counts.rows == pieces.rows else 'the first '}{counts.rows}"
@@ -315,7 +317,8 @@ def predict_table(
     )
     if counts.bad.first is not None:
         console.print(f" {counts.bad.describe()}", markup=False)
-    _warn_of_no_photos(console, counts, folder)
+    if counts.rows:
+        _warn_of_no_photos(console, counts, folder, predictor, known)
     if path is not None:
         console.print(f" written {path}", markup=False)
         return None
@@ -359,10 +362,29 @@ def _free_name(name: str, taken: pd.Index) -> str:
     return name
 
 
-def _warn_of_no_photos(console: Console, found: "Predictions | _Counts", images: Path) -> None:
-    """Warn if no photo was found, as the folder is probably wrong."""
-    if found.photos_named and not found.photos_found:
+def _warn_of_no_photos(
+    console: Console, found: "Predictions | _Counts", images: Path, predictor: Predictor, columns: Sequence[str]
+) -> None:
+    """Warn if no photo was found, as the folder is probably wrong.
+
+    Args:
+        columns: of the table.
+    """
+    if found.photos_found or not predictor.uses_photos:
+        return
+    absent = [name for name in predictor.schema.names("image") if name not in columns]
+    if absent:
+        noun = "column" if len(absent) == 1 else "columns"
+        listed = ", ".join(map(repr, absent))
+        hint = did_you_mean(absent[0], columns)
+        text = f" warning: the table has no {noun} {listed} of photos: all rows are predicted without photos.{hint}"
+        console.print(text, markup=False)
+    elif found.photos_named:
         console.print(no_photos_warning(found.photos_named, images), markup=False)
+    else:
+        rules = "".join(f" by {rule.describe()}" for rule in predictor.schema.photos)
+        text = f" warning: no row has a photo (looked for below {images}{rules}): all are predicted without photos"
+        console.print(text, markup=False)
 
 
 def no_photos_warning(named: int, images: Path) -> str:
@@ -399,7 +421,7 @@ def _rows_of(
         found = split_of_run(run, frame, predictor.schema, usable)
         if split == "train" and run_settings(run).data.dedup and read_split(run, len(frame)) is None:
             columns = predictor.schema.names("image")
-            photos = find_photos(frame, columns, images) if columns else None
+            photos = find_photos(frame, columns, images, predictor.schema.photos) if columns else None
             found, _ = without_copies(frame, predictor.schema, found, photos)
         return found.of(split)
     if not given:
@@ -513,6 +535,10 @@ def _warn_of_changes(
     """Warn of changes since training; for another table only that it is another one."""
     columns = predictor.schema.names("image")
     rows, _ = without_weightless(frame, next(iter(predictor.schema.names("weight")), None))
-    photos = find_photos(rows.frame, columns, images) if same_table and columns else None
+    photos = (
+        find_photos(rows.frame, columns, images, predictor.schema.photos, absent=True)
+        if same_table and columns
+        else None
+    )
     for change in Fingerprint.of(table, photos).changes_since(then, "training")[: None if same_table else 1]:
         console.print(f" warning: {change}", markup=False)

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
-from rich.console import Console
-from rich.progress import track
 
-from mixfit.data.photos.decode import ImageError, image_header, read_image
+from mixfit.console import tracked
+from mixfit.data.photos.archive import ArchivedPhoto, ArchiveError, PhotoSource
+from mixfit.data.photos.decode import MAX_BYTES, ImageError, image_header, read_image
 from mixfit.data.photos.records import Cache, RecordStore
 from mixfit.data.photos.store import decoder_name, lasting_problems, photo_keys
 from mixfit.errors import ResourceError
 
 
-def equal_files(files: Sequence[Path | bytes]) -> Int64[np.ndarray, " files"]:
+def equal_files(files: Sequence[PhotoSource]) -> Int64[np.ndarray, " files"]:
     """For each photo the place of the first one with the same bytes: its own place, if there is none before it.
 
     What cannot be read, or is no photo by its header (a page of a web server under the name of a photo), equals
@@ -42,25 +42,27 @@ def equal_files(files: Sequence[Path | bytes]) -> Int64[np.ndarray, " files"]:
     return first
 
 
-def _size(source: Path | bytes) -> int:
+def _size(source: PhotoSource) -> int:
     """In bytes, -1 where there is nothing to be read any more."""
     try:
-        return len(source) if isinstance(source, bytes) else source.stat().st_size
+        return source.stat().st_size if isinstance(source, Path) else len(source)
     except OSError:
         return -1
 
 
-def _digest(source: Path | bytes) -> bytes | None:
+def _digest(source: PhotoSource) -> bytes | None:
     if isinstance(source, bytes):
         return hashlib.sha256(source).digest()
     try:
+        if isinstance(source, ArchivedPhoto):
+            return hashlib.sha256(source.read(MAX_BYTES)).digest()
         with source.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
+    except (OSError, ArchiveError):
         return None
 
 
-def _is_photo(source: Path | bytes) -> bool:
+def _is_photo(source: PhotoSource) -> bool:
     try:
         image_header(source)
     except ImageError:
@@ -106,7 +108,7 @@ class PhotoScan:
     hashes: UInt64[np.ndarray, " photos"]
 
 
-def scan_photos(files: Sequence[Path | bytes], cache: Cache | None = None) -> PhotoScan:
+def scan_photos(files: Sequence[PhotoSource], cache: Cache | None = None) -> PhotoScan:
     """Decode every photo, or evenly spaced ones where there are more than 50,000 or it would take many minutes.
 
     Which ones does not depend on what the cache holds: the same photos give the same scan.
@@ -130,9 +132,10 @@ def scan_photos(files: Sequence[Path | bytes], cache: Cache | None = None) -> Ph
             except ResourceError:  # the stores of pixels and features, which need far more room, tell of it
                 scan.store = None
         rest = scan.missing(chosen)
-        chunks: Iterable[np.ndarray] = [rest[start : start + _CHUNK] for start in range(0, len(rest), _CHUNK)]
+        pieces = [rest[start : start + _CHUNK] for start in range(0, len(rest), _CHUNK)]
+        chunks: Iterable[np.ndarray] = pieces
         if cache is not None and cache.progress:
-            chunks = track(chunks, description=" looking for copies", console=Console(stderr=True), transient=True)
+            chunks = tracked(pieces, total=len(pieces), description=" looking for copies")
         for chunk in chunks:
             list(pool.map(scan.look, chunk.tolist()))
             scan.keep(chunk.tolist())
@@ -145,7 +148,7 @@ def scan_photos(files: Sequence[Path | bytes], cache: Cache | None = None) -> Ph
 class _Scan:
     """What is known of photos while they are scanned, and where it is kept."""
 
-    def __init__(self, files: Sequence[Path | bytes], cache: Cache | None) -> None:
+    def __init__(self, files: Sequence[PhotoSource], cache: Cache | None) -> None:
         self.files, count = files, len(files)
         self.small, self.hashes = np.zeros((count, SMALL, SMALL, 3), dtype=np.uint8), np.zeros(count, dtype=np.uint64)
         self.costs = np.zeros(count, dtype=np.int64)
@@ -157,7 +160,7 @@ class _Scan:
         if cache is not None:
             folder = cache.folder / f"copies-{_RECORD_VERSION}-{decoder_name(SIDE, 'squash')}"
             about = "small pictures and hashes of photos"
-            self.store = RecordStore(folder, shape=(_RECORD,), dtype=np.uint8, about=about)
+            self.store = RecordStore(folder, shape=(_RECORD,), dtype=np.uint8, about=about, wait=cache.wait)
             self.keys = photo_keys(files)
 
     def fetch(self, places: Int64[np.ndarray, " places"]) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from mixfit.data.columns.cells import Cells
 from mixfit.data.columns.values import MISSING_WORDS, Dates, Levels, Numbers, dates_of_levels, show_day_first
+from mixfit.data.photos.tree import ENDINGS
 
 ID_WORDS = frozenset(["id", "uuid", "guid"])
 CODE_WORDS = frozenset(
@@ -26,7 +27,8 @@ UNIQUE_ROWS = 10
 
 _TEXT_SHARE = 0.5
 _DATE_SHARE = 0.9  # of the cells must be dates
-_IMAGE_ENDING = r"(?i)(\.(?:jpe?g|png|webp|bmp|gif|tiff?))$"
+_ENDINGS = "|".join(sorted(ENDINGS, key=len, reverse=True))
+_IMAGE_ENDING = rf"(?i)^(?![a-z][a-z0-9+.-]*://).*(\.(?:{_ENDINGS}))(?:[?#].*)?$"
 _SAMPLE = 20_000  # cells; enough for a share
 Cut = TypeVar("Cut", pd.Series, np.ndarray)
 
@@ -178,7 +180,8 @@ def code_reason(fact: Facts) -> str:
 
 
 def image_share(fact: Facts) -> tuple[float, str]:
-    """Share of the file names in the cells (several are separated by ";") that end like an image, and how most end."""
+    """Share of the file names in the cells (several are separated by ";") that end like an image, and how most end;
+    addresses in the web are no file names."""
     if not (pd.api.types.is_string_dtype(fact.column.dtype) or isinstance(fact.column.dtype, pd.CategoricalDtype)):
         return 0.0, ""
     names = _sample(fact.keys.dropna()).str.split(";").explode().str.strip()

@@ -21,6 +21,7 @@ from mixfit.data.columns.schema import REPEATED_IDS, SINGLE_ROLES, SUSPICIOUS_MA
 from mixfit.data.columns.target import wants_log
 from mixfit.data.columns.values import MISSING_WORDS, moments
 from mixfit.data.photos.cells import content_share, no_photos_reason
+from mixfit.data.photos.rule import PhotoRule
 from mixfit.data.split import SPLIT_ALIASES, groups_on_two_sides, joined_codes
 from mixfit.errors import ConfigError, DataError, did_you_mean, unknown_column
 
@@ -41,6 +42,7 @@ def infer_schema(
     roles: Mapping[str, Role] | None = None,
     ignore: Sequence[str] = (),
     task: Task | None = None,
+    photos: Sequence[PhotoRule] = (),
     kinds: tuple[Kind, ...] = KINDS,
 ) -> Schema:
     """Find the role of every column and the task.
@@ -51,6 +53,7 @@ def infer_schema(
         roles: roles that are set by hand.
         ignore: columns to leave out.
         task: by default told from the target: regression for floats and for integers with more than 20 distinct values.
+        photos: how cells of some columns name photos, which makes them image columns.
         kinds: what columns can be.
     Raises:
         ConfigError: a name, role or task does not exist, settings contradict each other, or a role cannot be had from
@@ -64,10 +67,13 @@ def infer_schema(
     facts = {name: Facts(table[name]) for name in table.names}
     split = _find_split(facts, chosen, target)
     by_role = {kind.role: kind for kind in kinds}
+    naming = {rule.column: Guess("image", rule.reason) for rule in photos}
     columns = []
     for name, fact in facts.items():
         if name == target:
             guess = Guess("target", task_reason, task_note)
+        elif name in naming:
+            guess = naming[name]
         elif name in chosen:
             guess = _check_role(fact, chosen[name], by_role)
         else:
@@ -90,7 +96,9 @@ def infer_schema(
             f"none of the {len(columns) - 1} columns beside the target {target!r} is left to predict from; "
             "set a role with --set COLUMN=number or --set COLUMN=category."
         )
-    return Schema(columns=tuple(columns), task=task, task_reason=task_reason, rows=len(table), kinds=kinds)
+    return Schema(
+        columns=tuple(columns), task=task, task_reason=task_reason, rows=len(table), photos=tuple(photos), kinds=kinds
+    )
 
 
 def _chosen_roles(

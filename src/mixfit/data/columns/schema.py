@@ -14,6 +14,7 @@ from mixfit.choices import OTHER_ROLES, TASKS, Role, Task
 from mixfit.data.columns.cells import Table, Typed
 from mixfit.data.columns.kind import Kind
 from mixfit.data.columns.kinds import KINDS
+from mixfit.data.photos.rule import PhotoRule
 from mixfit.errors import DataError, did_you_mean
 from mixfit.files import read_json
 
@@ -36,7 +37,7 @@ class Column:
     missing: int
     """Number of cells without a value."""
     note: str = ""
-    """"could be category", "max 9583 = 6.1 sd (kept)"; empty when there is nothing to say."""
+    """"could be category", "1 of 200 cells is infinite"; empty when there is nothing to say."""
 
     @property
     def found_group(self) -> bool:
@@ -53,6 +54,8 @@ class Schema:
     task_reason: str
     rows: int
     """Number of rows of the table that the roles were found in."""
+    photos: tuple[PhotoRule, ...] = ()
+    """How cells of image columns name photos, where they are not just paths, several separated by ";"."""
     kinds: tuple[Kind, ...] = field(default=KINDS, repr=False, compare=False)
     """What its columns can be."""
 
@@ -106,6 +109,7 @@ class Schema:
             "task_reason": self.task_reason,
             "rows": self.rows,
             "columns": [asdict(column) for column in self.columns],
+            **({"photos": [rule.to_dict() for rule in self.photos]} if self.photos else {}),
         }
 
     @classmethod
@@ -119,6 +123,8 @@ class Schema:
             DataError: a key is missing, unknown or of the wrong type, a role or task does not exist, two columns have
                 the same name, or there is not exactly one target.
         """
+        data = dict(data) if isinstance(data, dict) else data
+        photos = data.pop("photos", []) if isinstance(data, dict) else []
         _check_keys(data, {"task": str, "task_reason": str, "rows": int, "columns": list}, where="the schema")
         if data["task"] not in TASKS:
             raise DataError(f"the schema has the task {data['task']!r}; it must be one of {', '.join(TASKS)}.")
@@ -133,7 +139,12 @@ class Schema:
                 wanted = "exactly" if role == "target" else "at most"
                 raise DataError(f"the schema has {len(names)} columns with role {role}{listed}; it needs {wanted} one.")
         return cls(
-            columns=columns, task=data["task"], task_reason=data["task_reason"], rows=data["rows"], kinds=kinds or KINDS
+            columns=columns,
+            task=data["task"],
+            task_reason=data["task_reason"],
+            rows=data["rows"],
+            photos=_photo_rules(photos, columns),
+            kinds=kinds or KINDS,
         )
 
     def save(self, path: str | Path) -> None:
@@ -153,6 +164,20 @@ class Schema:
             return cls.from_dict(data, kinds)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
+
+
+def _photo_rules(entries: Any, columns: tuple[Column, ...]) -> tuple[PhotoRule, ...]:
+    """Rules of image columns, from JSON."""
+    if not isinstance(entries, list):
+        raise DataError(f"the schema: 'photos' must be list, got {type(entries).__name__}.")
+    rules = tuple(PhotoRule.from_dict(entry) for entry in entries)
+    image = [column.name for column in columns if column.role == "image"]
+    for rule in rules:
+        if rule.column not in image:
+            raise DataError(f"the schema has a rule for the photos of {rule.column!r}, which is no image column.")
+        if rule.column not in rule.columns:
+            raise DataError(f"the schema's rule {rule.pattern!r} for photos does not name its column {rule.column!r}.")
+    return rules
 
 
 def roles_of(kinds: tuple[Kind, ...]) -> tuple[Role, ...]:

@@ -5,13 +5,13 @@ Decodes no pixel: what is inside is for ``decode.py``. A ``data:`` URL is refuse
 
 import base64
 import binascii
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mixfit.data.photos.archive import PhotoSource
 from mixfit.data.photos.decode import ImageError
 
 BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD", "SUkqA", "TU0AK", "Qk")
@@ -130,6 +130,6 @@ def shown_cell(cell: object) -> str:
     return text[:200].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def photo_name(source: Path | bytes) -> str:
+def photo_name(source: PhotoSource) -> str:
     """How to name a photo in a message."""
     return f"the photo of {len(source):,} bytes" if isinstance(source, bytes) else source.name

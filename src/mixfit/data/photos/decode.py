@@ -2,7 +2,8 @@
 
 In: a path or the bytes of a JPEG, PNG, WEBP, BMP, GIF or TIFF file, told apart by content, never by name.
 Out: uint8 RGB pixels, or an ``ImageError`` that says in one clause what is wrong with the file.
-Keeps no global state (no Pillow switch is changed), so it may run in many threads.
+Keeps no global state (no Pillow switch is changed, only libtiff's messages are turned off), so it may run in many
+threads.
 Knows nothing of tables, tensors or models.
 
 How the pixels of each kind of file become RGB:
@@ -15,6 +16,7 @@ How the pixels of each kind of file become RGB:
   kept, 0..65,535 is divided by 257, and any other range is stretched to 0..255; NaN is black.
 - Of several frames or pages the first is read."""
 
+import ctypes
 import errno
 import os
 import re
@@ -23,13 +25,14 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import assert_never
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, _imaging
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ExifTags import Base as ExifTag
 from PIL.GifImagePlugin import GifImageFile
@@ -40,6 +43,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffI
 from PIL.WebPImagePlugin import WebPImageFile
 
 from mixfit.choices import Crop
+from mixfit.data.photos.archive import ArchivedPhoto, ArchiveError, PhotoSource
 from mixfit.errors import ConfigError, DataError
 
 MAX_PIXELS = 89_478_485
@@ -76,12 +80,12 @@ class ImageHeader:
 
 
 def read_image(
-    source: Path | bytes, *, size: int | None = None, crop: Crop = "squash", follow_links: bool = True
+    source: PhotoSource, *, size: int | None = None, crop: Crop = "squash", follow_links: bool = True
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Decode one photo to RGB, upright, and make it square when a size is given.
 
     Args:
-        source: a file, or the bytes of one; both give the same pixels.
+        source: a file, the bytes of one, or an entry of an archive; all give the same pixels.
         size: side of the square result in pixels; None keeps the photo's own width and height.
         crop: how a photo becomes square; without ``size`` it has no effect. Resizing is bicubic with antialias.
         follow_links: False refuses a file that is a symbolic link.
@@ -112,13 +116,13 @@ def read_image(
         return np.array((photo if size is None else _to_square(photo, size, crop)).convert("RGB"))
 
 
-def image_header(source: Path | bytes) -> ImageHeader:
+def image_header(source: PhotoSource) -> ImageHeader:
     """Read only the header of a photo, with the same checks of kind and size as ``read_image``; decodes no pixel.
 
     Raises:
         ImageError: the file is missing, empty, too large, not a photo, or its header is damaged."""
     with _problems_as_image_errors():
-        if isinstance(source, bytes):
+        if not isinstance(source, Path):
             return _header(BytesIO(_contents(source)))
         with _opened(source) as file:
             return _header(file)
@@ -185,6 +189,8 @@ def _problems_as_image_errors() -> Iterator[None]:
     """Turn what the system raises for a file into an ``ImageError``: what it says of the path, and want of memory."""
     try:
         yield
+    except ArchiveError as error:
+        raise ImageError(str(error)) from error
     except (OSError, MemoryError, UnicodeError) as error:
         raise ImageError(_problem(error)) from error
 
@@ -238,10 +244,13 @@ def _check_bytes(count: int) -> None:
         raise ImageError(f"has {count:,} bytes; files of at most {MAX_BYTES:,} bytes are read")
 
 
-def _contents(source: Path | bytes, *, follow_links: bool = True) -> bytes:
+def _contents(source: PhotoSource, *, follow_links: bool = True) -> bytes:
     if isinstance(source, bytes):
         _check_bytes(len(source))
         return source
+    if isinstance(source, ArchivedPhoto):
+        _check_bytes(len(source))
+        return source.read(MAX_BYTES)
     # Read whole rather than opened by Pillow, which may map the file: a file cut short while mapped kills the process.
     with _opened(source, follow_links=follow_links) as file:
         # One byte more than expected shows a file that grows. Asking for MAX_BYTES would map that much memory.
@@ -296,6 +305,8 @@ def _open(file: BytesIO | BufferedReader) -> ImageFile:
     thread-safe."""
     plugin = _plugin(file.read(64))
     file.seek(0)
+    if plugin is TiffImageFile:
+        _silence_libtiff()
     with _decoder_errors():
         image = plugin(file)
     width, height = image.size
@@ -304,6 +315,20 @@ def _open(file: BytesIO | BufferedReader) -> ImageFile:
     if max(width, height) > MAX_SIDE:
         raise ImageError(f"has {width} x {height} pixels; sides of at most {MAX_SIDE:,} pixels are read")
     return image
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Once in a process: libtiff writes a line to standard error for much that is wrong in a file, whoever asks.
+
+    What is wrong is in the ``ImageError`` anyway. Its handlers are reached through Pillow's own library, which is
+    linked with it; where that cannot be done the lines stay."""
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            set_handler = getattr(library, name)
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
 
 
 def _parse_exif(image: Image.Image) -> None:

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from mixfit.choices import Crop
 from mixfit.data.dataset import FeatureTable
+from mixfit.data.photos.archive import PhotoSource
 from mixfit.data.photos.records import Cache, RecordStore
 from mixfit.data.photos.store import decoder_name, lasting_problems, photo_keys
 from mixfit.errors import ResourceError
@@ -34,7 +34,7 @@ class FeatureStore:
 
     def __init__(
         self,
-        files: tuple[Path | bytes, ...],
+        files: tuple[PhotoSource, ...],
         *,
         network: str,
         d: int,
@@ -46,9 +46,8 @@ class FeatureStore:
         self.files, self.cache, self.d, self.follow_links = files, cache, d, follow_links
         self.keys = photo_keys(files, follow_links=follow_links)
         identity = hashlib.sha256(f"{network}\n{decoder_name(size, crop)}".encode()).hexdigest()[:16]
-        self.store = RecordStore(
-            cache.folder / f"features-{d}-{size}px-{identity}", shape=(d,), dtype=np.float32, about="features"
-        )
+        folder = cache.folder / f"features-{d}-{size}px-{identity}"
+        self.store = RecordStore(folder, shape=(d,), dtype=np.float32, about="features", wait=cache.wait)
         self._writable = False
 
     def load(self) -> tuple[FeatureTable, Int64[np.ndarray, " missing"]]:

@@ -2,12 +2,11 @@
 
 In: the image columns of a table, which hold paths, bytes or base64 text, and the folder that paths are relative to.
 Out: ``Photos``: the unique files, an index of them for every row, and one record for every photo that was refused.
-Asks the file system about each file once and opens none; what is inside them is for ``decode.py``.
+Asks the file system about each file once; what is inside them is for ``decode.py``. How a cell names photos is in
+``rule.py``.
 A cell is text from a stranger: it never leads outside the images folder."""
 
 import hashlib
-import os
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,21 +16,21 @@ import pandas as pd
 from jaxtyping import Bool, Int64
 
 from mixfit.data.bad_inputs import BadInput
+from mixfit.data.photos.archive import PhotoSource
 from mixfit.data.photos.cells import decode_base64, holds_contents, is_base64_photo, shown_cell
-from mixfit.data.photos.decode import ImageError, check_file
+from mixfit.data.photos.decode import ImageError
+from mixfit.data.photos.rule import PhotoRule, cell_text, hand_rule, split_images
+from mixfit.data.photos.tree import ARCHIVE_ENDING, Tree
 from mixfit.errors import ConfigError, DataError
-
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://|(file|data|https?):", re.IGNORECASE)
-_DATA_URL = re.compile("data:", re.IGNORECASE)
-_DRIVE = re.compile(r"[a-z]:[\\/]", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Photos:
     """The photos of a table. Slots are places for a photo in a row, the same for every row."""
 
-    files: tuple[Path | bytes, ...]
-    """Each usable photo once, in the order in which the rows use them: a resolved path, or the bytes of a file."""
+    files: tuple[PhotoSource, ...]
+    """Each usable photo once, in the order in which the rows use them: a resolved path, the bytes of a
+    file, or an entry of an archive."""
     slots: Int64[np.ndarray, "rows slots"]
     """Index into ``files``; -1 where the row has no photo or a refused one. One block of slots per image column, in
     column order; it is as wide as the most photos in one of its cells (at least 1), and cells fill it from the left."""
@@ -40,7 +39,7 @@ class Photos:
     bad: list[BadInput]
     """One record per refused photo, by row, then by slot."""
     missing_cells: dict[str, int]
-    """For each image column, how many cells name no photo at all; that is allowed."""
+    """For each image column, how many cells stand for no photo at all; that is allowed."""
 
     @property
     def columns(self) -> Int64[np.ndarray, " slots"]:
@@ -53,46 +52,61 @@ class Photos:
         return np.asarray((self.slots >= 0) & ~np.isin(self.slots, list(failures)))
 
 
-def find_photos(frame: pd.DataFrame, columns: Sequence[str], root: Path) -> Photos:
+def find_photos(
+    frame: pd.DataFrame,
+    columns: Sequence[str],
+    root: Path,
+    rules: Sequence[PhotoRule] = (),
+    *,
+    absent: bool = False,
+) -> Photos:
     """Find the photos that the cells of a table name.
 
-    A cell holds a path relative to ``root``, the bytes of a photo or such bytes as base64 text (of paths and base64
-    several, separated by ``;``), or nothing. Equal bytes count as one photo. Refused are URLs (``data:`` URLs too),
-    absolute paths, whatever leads outside ``root`` (also through a link), and what is missing, empty or no readable
-    file.
-    A path with backslashes is also tried with slashes.
+    A cell holds names of photos, the bytes of one or such bytes as base64 text, or nothing. Equal bytes count as one
+    photo. Refused are URLs (``data:`` URLs too), absolute paths, whatever leads outside ``root`` (also through a link),
+    and what is missing, empty or no readable file.
 
     Args:
         frame: a table; rows are counted by position, whatever its index.
         columns: its image columns.
-        root: the images folder; not looked at when no column names files.
+        root: the images folder or archive; behind it may stand a rule that wins, as in ``images/{id}/*``. Not looked at
+            when no column names files.
+        rules: how cells name photos; a column without one holds paths, several separated by ``;``.
+        absent: a column that is not in the table has no photos, instead of being refused.
     Raises:
         ConfigError: a column is not in the table.
-        DataError: ``root`` is not a folder."""
-    _check_arguments(frame, columns, root)
-    code_of_name: dict[str | bytes, int] = {}
-    blocks = [_name_codes(frame[column], code_of_name) for column in columns]
-    name_codes = np.concatenate([np.empty((len(frame), 0), dtype=np.int64), *blocks], axis=1)
+        DataError: ``root`` is not a folder, or an archive is refused."""
+    root, pattern = split_images(root)
+    by_column = {rule.column: rule for rule in rules}
+    if pattern and columns:
+        by_hand = hand_rule(pattern, [str(name) for name in frame.columns])
+        by_column[by_hand.column] = by_hand
+    _check_arguments(frame, columns, root, absent=absent)
+    found = _Found(Tree(root))
+    blocks = [
+        found.column(frame, by_column.get(column, PhotoRule.plain(column)))
+        if column in frame.columns
+        else np.full((len(frame), 1), -1, dtype=np.int64)
+        for column in columns
+    ]
+    codes = np.concatenate([np.empty((len(frame), 0), dtype=np.int64), *blocks], axis=1)
     slot_columns = [column for column, block in zip(columns, blocks, strict=True) for _ in range(block.shape[1])]
+    slots, order = _in_order_of_use(np.array([*found.file_of, -1], dtype=np.int64)[codes], len(found.files))
 
-    files, file_codes, problems = _locate_all(list(code_of_name), root)
-    slots, order = _in_order_of_use(file_codes[name_codes], len(files))
-
-    names = list(code_of_name)
-    rows, places = np.nonzero((name_codes >= 0) & (slots < 0))
-    refused = zip(rows.tolist(), places.tolist(), name_codes[rows, places].tolist(), strict=True)
+    rows, places = np.nonzero((codes >= 0) & (slots < 0))
+    refused = zip(rows.tolist(), places.tolist(), codes[rows, places].tolist(), strict=True)
     bad = [
         BadInput(
             row=row,
             column=slot_columns[place],
-            value=shown_cell(names[code]),
-            problem=problems[code],
+            value=shown_cell(found.problems[code][0]),
+            problem=found.problems[code][1],
             action="photo masked",
         )
         for row, place, code in refused
     ]
     return Photos(
-        files=tuple(files[index] for index in order.tolist()),
+        files=tuple(found.files[index] for index in order.tolist()),
         slots=slots,
         slot_columns=tuple(slot_columns),
         bad=bad,
@@ -103,95 +117,110 @@ def find_photos(frame: pd.DataFrame, columns: Sequence[str], root: Path) -> Phot
 
 
 def needs_folder(frame: pd.DataFrame, columns: Sequence[str]) -> bool:
-    """Whether any of the image columns names files, rather than holding photos."""
-    return any(not holds_contents(frame[column]) for column in columns)
+    """Whether any of the image columns that are there names files, rather than holding photos."""
+    return any(column in frame.columns and not holds_contents(frame[column]) for column in columns)
 
 
-def _check_arguments(frame: pd.DataFrame, columns: Sequence[str], root: Path) -> None:
+def _check_arguments(frame: pd.DataFrame, columns: Sequence[str], root: Path, *, absent: bool) -> None:
     for column in columns:
-        if column not in frame.columns:
+        if column not in frame.columns and not absent:
             raise ConfigError(
                 f"The table has no image column {column!r}; its columns are {', '.join(map(str, frame.columns))}."
             )
-    if needs_folder(frame, columns) and not root.is_dir():
+    archive = root.suffix.lower() == ARCHIVE_ENDING and root.is_file()
+    if needs_folder(frame, columns) and not root.is_dir() and not archive:
         raise DataError(
             f"The images folder {root} {'is not a folder' if root.exists() else 'does not exist'}; "
             "name the folder that the image paths are relative to with --images DIR."
         )
 
 
-def _name_codes(cells: pd.Series, code_of_name: dict[str | bytes, int]) -> Int64[np.ndarray, "rows slots"]:
-    """Split the cells of one column and give each distinct name a code, -1 where a cell has no more names."""
-    if cells.dtype == object:
-        # Not by map, whose result would be inferred to be text, which half a surrogate pair is not.
-        cells = pd.Series([bytes(cell) if isinstance(cell, bytearray) else cell for cell in cells], dtype=object)
-    codes, distinct = pd.factorize(cells)
-    split = [[code_of_name.setdefault(name, len(code_of_name)) for name in _names_in(cell)] for cell in distinct]
-    width = max([1, *map(len, split)])
-    # A missing cell has the code -1: it takes the last line, which stays empty.
-    lines = np.full((len(split) + 1, width), -1, dtype=np.int64)
-    for line, names in zip(lines, split, strict=False):
-        line[: len(names)] = names
-    return lines[codes]
+class _Found:
+    """The photos that names stand for, each name looked up once. A code stands for a photo, or for one refused."""
 
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.files: list[PhotoSource] = []
+        self.file_of: list[int] = []
+        """By code, -1 for a refused photo."""
+        self.problems: dict[int, tuple[str | bytes, str]] = {}
+        """By code the name of a refused photo, and what is wrong with it."""
+        self._number: dict[PhotoSource, int] = {}
+        self._code: dict[int, int] = {}
+        self._codes: dict[tuple[object, ...], list[int]] = {}
 
-def _names_in(cell: object) -> list[str | bytes]:
-    """The photos of one cell: bytes as they are, a text split at its semicolons; a data: URL has some of its own."""
-    if isinstance(cell, bytes):
-        return [cell] if cell else []
-    text = str(cell).strip()
-    return [text] if _DATA_URL.match(text) else [name for name in map(str.strip, text.split(";")) if name]
+    def column(self, frame: pd.DataFrame, rule: PhotoRule) -> Int64[np.ndarray, "rows slots"]:
+        """Codes of the photos of every cell, -1 where a cell has no more of them."""
+        cells = frame[rule.column]
+        others = [name for name in rule.columns if name != rule.column]
+        if others:
+            every = zip(*(frame[name] for name in (rule.column, *others)), strict=True)
+            cells = pd.Series(
+                [tuple(map(cell_text, row)) if cell_text(row[0]) else None for row in every], dtype=object
+            )
+        elif cells.dtype == object:
+            # Not by map, whose result would be inferred to be text, which half a surrogate pair is not.
+            cells = pd.Series([_hashable(cell) for cell in cells], dtype=object)
+        if cells.dtype == object:
+            codes, distinct = pd.factorize(_as_objects(cells))
+        else:
+            codes, distinct = pd.factorize(cells)
+        rule = rule.below(self.tree)
+        split = []
+        for cell in distinct:
+            beside = dict(zip(others, cell[1:], strict=True)) if others else {}
+            split.append(self._of_cell(rule, _hashable(cell[0]) if others else cell, beside))
+        width = max([1, *map(len, split)])
+        # A missing cell has the code -1: it takes the last line, which stays empty.
+        lines = np.full((len(split) + 1, width), -1, dtype=np.int64)
+        for line, found in zip(lines, split, strict=False):
+            line[: len(found)] = found
+        return lines[codes]
 
+    def _of_cell(self, rule: PhotoRule, cell: object, beside: dict[str, str]) -> list[int]:
+        if isinstance(cell, tuple):
+            return [code for one in cell for code in self._of_cell(rule, one, beside)]
+        found: list[int] = []
+        for name in ([cell] if cell else []) if isinstance(cell, bytes) else rule.names(cell):
+            key = (rule.column, name, *beside.values())
+            if key not in self._codes:
+                self._codes[key] = self._of_name(rule, name, beside)
+            found += self._codes[key]
+        return found
 
-def _locate_all(
-    names: list[str | bytes], root: Path
-) -> tuple[list[Path | bytes], Int64[np.ndarray, " codes"], dict[int, str]]:
-    """Look for each name once.
-
-    Returns:
-        The distinct files; for each name the index of its file or -1, with one more -1 at the end for the code of no
-        name; and for each refused name what is wrong with it."""
-    real_root = os.path.realpath(root)
-    files: list[Path | bytes] = []
-    code_of_file: dict[Path | bytes, int] = {}
-    problems: dict[int, str] = {}
-    file_codes = np.full(len(names) + 1, -1, dtype=np.int64)
-    for code, name in enumerate(names):
+    def _of_name(self, rule: PhotoRule, name: str | bytes, beside: dict[str, str]) -> list[int]:
         try:
             if isinstance(name, str) and not is_base64_photo(name):
-                file: Path | bytes = _locate(name, real_root)
-            else:
-                file = name if isinstance(name, bytes) else decode_base64(name)
+                return [self._add(file) for file in rule.find(self.tree, name, beside)]
+            return [self._add(name if isinstance(name, bytes) else decode_base64(name))]
         except ImageError as error:
-            problems[code] = str(error)
-        else:
-            key = hashlib.sha256(file).digest() if isinstance(file, bytes) else file
-            file_codes[code] = code_of_file.setdefault(key, len(files))
-            if file_codes[code] == len(files):
-                files.append(file)
-    return files, file_codes, problems
+            self.file_of.append(-1)
+            self.problems[len(self.file_of) - 1] = (name, str(error))
+            return [len(self.file_of) - 1]
+
+    def _add(self, file: PhotoSource) -> int:
+        key = hashlib.sha256(file).digest() if isinstance(file, bytes) else file
+        number = self._number.setdefault(key, len(self.files))
+        if number == len(self.files):
+            self.files.append(file)
+        if number not in self._code:
+            self._code[number] = len(self.file_of)
+            self.file_of.append(number)
+        return self._code[number]
 
 
-def _locate(name: str, real_root: str) -> Path:
-    """Resolve one name inside the root, or say in an ``ImageError`` why it is refused."""
-    if "\0" in name:
-        raise ImageError("has a NUL character in its name")
-    if not name.isprintable() and any(0xD800 <= ord(character) <= 0xDFFF for character in name):
-        raise ImageError("has a name that is no valid Unicode (half a surrogate pair)")
-    if _DATA_URL.match(name):
-        raise ImageError("is a data: URL; keep only the base64 text behind its comma")
-    if _URL.match(name):
-        raise ImageError("is a URL; only files in the images folder are read")
-    if name.startswith(("/", "\\")) or _DRIVE.match(name):
-        raise ImageError("is an absolute path; write it relative to the images folder")
-    path = os.path.realpath(os.path.join(real_root, name))  # noqa: PTH118 - pathlib takes a third of the whole time
-    if not (path + os.sep).startswith(os.path.join(real_root, "")):  # noqa: PTH118
-        raise ImageError("leads outside the images folder; name the right folder with --images DIR")
-    file = Path(path)
-    if "\\" in name and not file.exists():
-        return _locate(name.replace("\\", "/"), real_root)
-    check_file(file)
-    return file
+def _hashable(cell: object) -> object:
+    if isinstance(cell, bytearray):
+        return bytes(cell)
+    return tuple(cell) if isinstance(cell, list | np.ndarray) else cell
+
+
+def _as_objects(cells: pd.Series) -> pd.Series:
+    """Cells in an array that keeps a tuple as one cell."""
+    values = np.empty(len(cells), dtype=object)
+    for place, cell in enumerate(cells):
+        values[place] = cell
+    return pd.Series(values, dtype=object)
 
 
 def _in_order_of_use(

@@ -36,7 +36,13 @@ _PASSING = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
 }
+PATIENCE = 60.0
+"""Seconds that another process that adds nothing is waited for."""
 OWN_FILES = (RECORDS, INDEX, f"{INDEX}-journal", LOCK, DESCRIPTION)
+
+
+class InUse(ResourceError):  # noqa: N818 - named for what it finds
+    """Another process writes to a store."""
 
 
 def _warn(text: str) -> None:
@@ -53,6 +59,8 @@ class Cache:
     """Gets a sentence when the cache cannot be used; the work goes on without it."""
     progress: bool = False
     """Show a bar while photos are decoded, if there is a terminal."""
+    wait: bool = True
+    """Whether to wait for another process that fills the cache; else what it is about to add is computed, not kept."""
 
     @classmethod
     def configured(
@@ -138,9 +146,12 @@ def clear(folder: Path) -> tuple[list[StoreFolder], list[StoreFolder]]:
             with lock(store.folder, patience=0.0):
                 for name in OWN_FILES:
                     (store.folder / name).unlink(missing_ok=True)
-        except ResourceError:
+        except InUse:
             kept.append(store)
             continue
+        except ResourceError as error:
+            reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error)
+            raise ResourceError(f"{store.folder} cannot be removed: {reason}.") from error
         except OSError as error:
             raise ResourceError(f"{store.folder} cannot be removed: {error.strerror}.") from error
         removed.append(store)
@@ -256,10 +267,13 @@ class RecordStore:
         folder: made by the first ``append``; nothing is written before.
         shape, dtype: of one record.
         about: one line for people who look into the folder.
+        wait: for other processes, to write and to read; else what they hold is not written, and counts as not there.
     """
 
-    def __init__(self, folder: Path, *, shape: tuple[int, ...], dtype: type[np.generic], about: str = "") -> None:
-        self.folder, self.shape, self.about = folder, shape, about
+    def __init__(
+        self, folder: Path, *, shape: tuple[int, ...], dtype: type[np.generic], about: str = "", wait: bool = True
+    ) -> None:
+        self.folder, self.shape, self.about, self.wait = folder, shape, about, wait
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.record_bytes = int(np.prod(shape)) * self.dtype.itemsize
 
@@ -306,18 +320,19 @@ class RecordStore:
         )
 
     @contextmanager
-    def writing(self, *, waiting: Callable[[], None] | None = None, patience: float = 60.0) -> Iterator[None]:
+    def writing(self, *, waiting: Callable[[], None] | None = None, patience: float = PATIENCE) -> Iterator[None]:
         """Be the only writer while the block runs; ``append`` is for inside such a block only.
 
         Args:
             waiting: called once if another writer has to be waited for.
-            patience: seconds after which a writer that adds no records is no longer waited for.
+            patience: seconds after which a writer that adds no records is no longer waited for; 0 in a store that
+                does not wait.
         Raises:
             ResourceError: the folder cannot be made or written, or another process holds the store and does nothing.
         """
         if sys.platform == "win32":
             raise ResourceError(f"The cache in {self.folder} needs file locks that Windows does not have.")
-        with lock(self.folder, waiting=waiting, patience=patience):
+        with lock(self.folder, waiting=waiting, patience=patience if self.wait else 0.0):
             with _disk_errors(self.folder):
                 self._repair()
             yield
@@ -382,7 +397,7 @@ class RecordStore:
         Reading opens for writing where that is allowed, to roll back what a killed writer left. SQLite need not wait
         for the disk, see the module."""
         uri = f"{(self.folder / INDEX).absolute().as_uri()}?mode={'rwc' if write else 'rw'}"
-        connection = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+        connection = sqlite3.connect(uri, uri=True, timeout=30 if self.wait else 0, isolation_level=None)
         connection.execute("PRAGMA synchronous = OFF")
         return connection
 
@@ -431,7 +446,7 @@ class RecordStore:
 
 
 @contextmanager
-def lock(folder: Path, *, waiting: Callable[[], None] | None = None, patience: float = 60.0) -> Iterator[None]:
+def lock(folder: Path, *, waiting: Callable[[], None] | None = None, patience: float = PATIENCE) -> Iterator[None]:
     """Keep other writers out of a store while the block runs; arguments and errors as in ``RecordStore.writing``."""
     if sys.platform == "win32":
         raise ResourceError(f"The cache in {folder} needs file locks that Windows does not have.")
@@ -456,9 +471,8 @@ def lock(folder: Path, *, waiting: Callable[[], None] | None = None, patience: f
                 if (now := _file_size(folder / RECORDS)) != size:
                     size, since = now, time.monotonic()
             if time.monotonic() - since >= patience:
-                raise ResourceError(
-                    f"Another process holds the cache in {folder} and has added nothing for {patience:.0f} s."
-                ) from None
+                since_when = f" and has added nothing for {patience:.0f} s" if patience else ""
+                raise InUse(f"Another process holds the cache in {folder}{since_when}.") from None
             time.sleep(0.1)
         except OSError as error:  # some network file systems know no locks
             os.close(descriptor)

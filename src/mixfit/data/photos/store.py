@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ import PIL
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from PIL import features
-from rich.console import Console
-from rich.progress import track
 
 from mixfit.choices import Crop
+from mixfit.console import tracked
+from mixfit.data.photos.archive import ArchivedPhoto, PhotoSource
 from mixfit.data.photos.decode import ImageError, image_header, read_image
 from mixfit.data.photos.records import Cache, Found, RecordStore, matches
 from mixfit.errors import ConfigError, ResourceError
@@ -48,7 +47,7 @@ class ImageFiles:
 
     def __init__(
         self,
-        files: Sequence[Path | bytes],
+        files: Sequence[PhotoSource],
         *,
         size: int,
         crop: Crop = "squash",
@@ -190,7 +189,7 @@ class ImageStore:
         return len(self.source)
 
     @property
-    def files(self) -> tuple[Path | bytes, ...]:
+    def files(self) -> tuple[PhotoSource, ...]:
         """The photos' files."""
         return self.source.files
 
@@ -260,7 +259,7 @@ class ImageStore:
 
 
 def open_image_store(
-    files: Sequence[Path | bytes] | ImageFiles, *, size: int, crop: Crop = "squash", cache: Cache
+    files: Sequence[PhotoSource] | ImageFiles, *, size: int, crop: Crop = "squash", cache: Cache
 ) -> ImageStore | ImageFiles:
     """Decode the photos that the cache does not hold yet, in parallel threads, and open them all.
 
@@ -273,9 +272,8 @@ def open_image_store(
         cache: where the pixels are kept.
     """
     source = files if isinstance(files, ImageFiles) else ImageFiles(files, size=size, crop=crop)
-    store = RecordStore(
-        cache.folder / f"photos-{decoder_name(size, crop)}", shape=(3, size, size), dtype=np.uint8, about="photos"
-    )
+    folder = cache.folder / f"photos-{decoder_name(size, crop)}"
+    store = RecordStore(folder, shape=(3, size, size), dtype=np.uint8, about="photos", wait=cache.wait)
     keys = photo_keys(source.files, follow_links=source.follow_links)
     found, written = store.find(keys), None
     if len(_with_key(found.missing, keys)):
@@ -305,9 +303,10 @@ def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Ca
     with store.writing(waiting=say_waiting), ThreadPoolExecutor(1, thread_name_prefix="mixfit-cache") as writer:
         missing = _with_key(store.find(keys).missing, keys)
         size = max(16, _CHUNK_BYTES // store.record_bytes)
-        chunks: Iterable[np.ndarray] = [missing[start : start + size] for start in range(0, len(missing), size)]
+        pieces = [missing[start : start + size] for start in range(0, len(missing), size)]
+        chunks: Iterable[np.ndarray] = pieces
         if cache.progress:
-            chunks = track(chunks, description=" decoding photos", console=Console(stderr=True), transient=True)
+            chunks = tracked(pieces, total=len(pieces), description=" decoding photos")
         pending: Callable[[], object] = list
         written = [np.zeros(0, dtype=np.int64)]
         for chunk in chunks:
@@ -327,8 +326,9 @@ def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Ca
     return np.concatenate(written)
 
 
-def photo_keys(files: Sequence[Path | bytes], *, follow_links: bool = True) -> list[str]:
-    """What tells photos apart: a digest of resolved path, size and time of change, or of the bytes in a table's cell.
+def photo_keys(files: Sequence[PhotoSource], *, follow_links: bool = True) -> list[str]:
+    """What tells photos apart: a digest of resolved path, size and time of change (of an
+    archive, and the entry in it), or of the bytes in a table's cell.
 
     "" for a file that is not there, or is a link that is not to be followed."""
     resolved: dict[str, str] = {}
@@ -336,6 +336,11 @@ def photo_keys(files: Sequence[Path | bytes], *, follow_links: bool = True) -> l
     for file in files:
         if isinstance(file, bytes):
             keys.append(hashlib.sha256(file).hexdigest())
+            continue
+        if isinstance(file, ArchivedPhoto):
+            of_archive = _photo_key(str(file.archive), follow_links)
+            identity = f"{of_archive}\0{file.member}\0{file.start}\0{file.crc}"
+            keys.append(of_archive and hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest())
             continue
         folder, name = os.path.split(file)
         if folder not in resolved:
@@ -370,7 +375,7 @@ def lasting_problems(problems: dict[int, str]) -> dict[int, str]:
     return {number: text for number, text in problems.items() if not text.startswith(_PASSING_PROBLEMS)}
 
 
-def typical_side(files: Sequence[Path | bytes], sample: int = 64) -> int:
+def typical_side(files: Sequence[PhotoSource], sample: int = 64) -> int:
     """Estimate how large photos are: the median shorter side in pixels over evenly spaced files.
 
     Reads headers only; files that cannot be read are passed over. 224 when none can."""

@@ -22,6 +22,7 @@ from mixfit.data.checks.photos import equal_files
 from mixfit.data.columns.target import wants_log
 from mixfit.data.columns.values import Dates, Numbers
 from mixfit.data.load import MixedData
+from mixfit.data.photos.archive import PhotoSource
 from mixfit.data.photos.cells import photo_name, shown_cell
 from mixfit.data.photos.decode import ImageError, read_image
 from mixfit.evaluation.facts import rows_with_photo
@@ -322,8 +323,8 @@ def _quoted(level: object) -> str:
     return repr(text if len(text) <= 60 else text[:59] + "…")
 
 
-def _size(file: Path | bytes) -> int:
-    if isinstance(file, bytes):
+def _size(file: PhotoSource) -> int:
+    if not isinstance(file, Path):
         return len(file)
     try:
         return os.stat(file).st_size  # noqa: PTH116 - pathlib takes twice the time, and there are many photos
@@ -331,7 +332,7 @@ def _size(file: Path | bytes) -> int:
         return -1
 
 
-def _equal_to(files: Sequence[Path | bytes], number: int, sizes: np.ndarray) -> list[int]:
+def _equal_to(files: Sequence[PhotoSource], number: int, sizes: np.ndarray) -> list[int]:
     """Numbers of the files with the same bytes as one file, itself included; only files of the same size are read."""
     alike = [number, *(other for other in np.flatnonzero(sizes == sizes[number]).tolist() if other != number)]
     first = equal_files([files[other] for other in alike])

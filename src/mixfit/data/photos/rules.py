@@ -1,0 +1,389 @@
+"""Which rule a table's photos want: tried on the table's cells and the images folder, chosen by what it explains.
+
+In: a table, and the folder its photos may be in. Out: ``PhotoRule``s with their evidence. Columns that name photos come
+first; where there are none, ids that files or folders are named by. Two rules that explain equally much of different
+photos are refused: a person chooses with ``--images``. Each folder is listed once, and only so many of them."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mixfit.choices import Role
+from mixfit.data.photos.archive import ArchivedPhoto
+from mixfit.data.photos.cells import content_share
+from mixfit.data.photos.decode import ImageError
+from mixfit.data.photos.find import find_photos
+from mixfit.data.photos.rule import BETWEEN, Between, PhotoRule, cell_text, hand_rule, has_ending, is_list, split_images
+from mixfit.data.photos.tree import Folder, Place, Tree, spelt_alike
+from mixfit.errors import ConfigError, DataError
+
+PHOTO_SHARE = 0.9
+"""Of the names in a column's cells, how many must end as photos do, for the column to be one of photos."""
+EXPLAINED = 0.5
+"""Of the photos in a place, or of the ids of a column, how many a rule must explain."""
+LEAST_IDS = 0.1
+"""Of the ids of a column, how many must have photos where these are most of the photos in a place."""
+RIVAL = 0.8
+"""Of what the best rule explains, how much another must explain of other photos, for a person to be asked."""
+DEEPEST, MOST_ENTRIES, MOST_PLACES = 3, 200_000, 30
+"""Folders below the images folder that are looked through, names in all of them, and places that are tried."""
+FULL = 10
+"""Photos in a folder that no column names, from which on it is worth a word."""
+
+_SAMPLE, _FIRST, _SNIFFED = 300, 20, 5
+_PLAIN_ENOUGH = 0.95
+_LEADS_THROUGH = re.compile(r"(?![a-z][a-z0-9+.-]*://).*[^/\\][/\\]", re.IGNORECASE | re.DOTALL)
+_SEPARATOR = re.compile(r"[_\-. ]+")
+_MOST_PARTS = 6
+
+
+def photo_rules(
+    frame: pd.DataFrame, images: Path, *, target: str, roles: Mapping[str, Role], ignore: Collection[str] = ()
+) -> tuple[PhotoRule, ...]:
+    """The rules of a table; none for columns whose photos are found the plain way, or whose cells hold photos.
+
+    Args:
+        images: folder or archive, perhaps with a rule behind it, as in ``images/{id}/*``.
+        target, roles, ignore: what is known of the columns already.
+    Raises:
+        ConfigError: a rule by hand does not fit the table, or two rules explain equally much.
+    """
+    root, pattern = split_images(images)
+    names = [name for name in frame.columns if isinstance(name, str)]
+    if pattern:
+        rule = _checked(hand_rule(pattern, names), target, roles)
+        kept = _counted(replace(rule, pattern=_kept(images, root, pattern)), frame, images)
+        return (replace(kept, reason=f"{kept.reason}, set by hand"),)
+    if not root.exists():
+        return ()
+    free = [
+        name
+        for name in dict.fromkeys(names)
+        if name not in (target, *ignore) and roles.get(name, "image") == "image" and names.count(name) == 1
+    ]
+    columns = [column for name in free if (column := _Column.of(frame[name], name, chosen=roles.get(name) == "image"))]
+    tree = Tree(root)
+    named = [column for column in columns if column.chosen or column.names_photos or column.paths]
+    found = [_of_names(tree, column) for column in named]
+    # Who leaves out the column that names the photos wants none.
+    left_out = [name for name in names if roles.get(name) == "ignored" or name in ignore]
+    if not any(one.photos for one in found) and not any(_names_photos(frame[name], name) for name in left_out):
+        by_id = _of_ids(tree, [column for column in columns if not column.names_photos])
+        if by_id is not None:
+            return (_counted(by_id, frame, root),)
+    known = {column.name for column in named if column.names_photos}
+    rules = [one.rule for one in found if not one.rule.is_plain or (one.photos and one.rule.column not in known)]
+    return tuple(_counted(rule, frame, root) for rule in rules)
+
+
+def _names_photos(cells: pd.Series, name: str) -> bool:
+    column = _Column.of(cells, name, chosen=False) if isinstance(cells, pd.Series) else None
+    return column is not None and column.names_photos
+
+
+def unnamed_photos(images: Path) -> str:
+    """That a folder is full of photos, for a table that names none: a sentence, or an empty text."""
+    root, pattern = split_images(images)
+    if pattern or not root.is_dir():
+        return ""
+    counts: Counter[str] = Counter()
+    for seen in _survey(Tree(root)):
+        counts[seen.place[0] if seen.place else "."] += len(seen.photos)
+    if not counts or counts.most_common(1)[0][1] < FULL:
+        return ""
+    place, count = counts.most_common(1)[0]
+    shown = "the images folder itself" if place == "." else f"the folder {place}"
+    start = "" if place == "." else f"{place}/"
+    return (
+        f"{shown} beside the table has {count:,} photos, and no column of the table names them: say how they are named "
+        f"with --images '{start}{{COLUMN}}/*' or --images '{start}{{COLUMN}}.*'"
+    )
+
+
+def _kept(images: Path, root: Path, pattern: str) -> str:
+    """The pattern of a rule by hand with the folders before it, which are looked for beside a new table."""
+    folders = [root.name] if images.is_absolute() else [part for part in root.parts if part != ".."]
+    return "/".join([*filter(None, folders), pattern])
+
+
+def _checked(rule: PhotoRule, target: str, roles: Mapping[str, Role]) -> PhotoRule:
+    if rule.column == target:
+        raise ConfigError(
+            f"The rule {rule.pattern!r} names photos by the target {target!r}; new rows will not have it."
+        )
+    if (role := roles.get(rule.column, "image")) != "image":
+        together = "; rows of one id stay together anyway, so leave --set out" if role == "group" else ""
+        raise ConfigError(
+            f"column {rule.column!r} names photos by {rule.pattern!r}, so it cannot be {role} too{together}."
+        )
+    return rule
+
+
+def _counted(rule: PhotoRule, frame: pd.DataFrame, root: Path) -> PhotoRule:
+    """With what it explains of the whole table."""
+    found = find_photos(frame, [rule.column], root, [rule])
+    rows = int((found.slots >= 0).any(axis=1).sum())
+    counts = f"{len(found.files):,} photos in {rows:,} of {len(frame):,} rows"
+    return replace(rule, reason=f"{rule.describe()}: {counts}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column that may name photos."""
+
+    name: str
+    cells: list[object]
+    """Different ones, evenly spaced where there are many."""
+    chosen: bool
+    """By hand."""
+    between: tuple[Between, ...]
+    """What may stand between names, the likeliest first."""
+    names_photos: bool
+    """Whether its names end as photos do."""
+    paths: bool
+    """Whether they lead through folders, not those of a server in the web."""
+    keys: frozenset[str]
+    """All of its different cells, spelt alike."""
+    rows: int
+    """With a cell."""
+
+    @classmethod
+    def of(cls, cells: pd.Series, name: str, *, chosen: bool) -> "_Column | None":
+        kind = pd.api.types
+        if kind.is_bool_dtype(cells.dtype) or kind.is_datetime64_any_dtype(cells.dtype) or content_share(cells)[0] > 0:
+            return None
+        values = cells.dropna()
+        if kind.is_float_dtype(cells.dtype) and not (values % 1 == 0).all():
+            return None
+        if cells.dtype == object and not all(
+            isinstance(cell, str | int | float | list | np.ndarray) for cell in values
+        ):
+            return None
+        listed = cells.dtype == object and any(isinstance(cell, list | np.ndarray) for cell in values)
+        distinct = [cell for cell in (values if listed else pd.unique(values)) if cell_text(cell)]
+        sample = distinct[:: max(1, len(distinct) // _SAMPLE)]
+        shares = {between: _share(name, sample, between) for between in BETWEEN}
+        best = max(shares.values(), default=0.0)
+        likely = tuple(between for between in BETWEEN if shares[between] >= min(best, PHOTO_SHARE))
+        keys = frozenset() if listed else frozenset(spelt_alike(cell_text(cell)) for cell in distinct)
+        through = sum(isinstance(cell, str) and _LEADS_THROUGH.match(cell) is not None for cell in sample)
+        paths = 0 < PHOTO_SHARE * len(sample) <= through
+        return cls(name, sample, chosen, likely, best >= PHOTO_SHARE, paths, keys, len(values))
+
+    def rules(self, patterns: Sequence[str], *, tails: Sequence[bool]) -> Iterator[PhotoRule]:
+        """Every way to take the cells apart, for every pattern; ``{}`` in it is the column."""
+        for tail in tails:
+            for between in self.between:
+                for pattern in patterns:
+                    filled = pattern.replace("{}", f"{{{self.name}}}")
+                    yield PhotoRule(column=self.name, pattern=filled, between=between, tail=tail)
+
+
+def _share(column: str, cells: Sequence[object], between: Between) -> float:
+    """Of the names in cells, how many end as photos do; 0 where nothing in them stands between names so."""
+    mark = {"list": "[", " ": " "}.get(between, between)
+    if between != ";" and not any(
+        is_list(cell.strip()) if between == "list" else mark in cell.strip() for cell in cells if isinstance(cell, str)
+    ):
+        return 0.0
+    rule = PhotoRule(column=column, pattern="", between=between)
+    names = [name for cell in cells for name in rule.names(cell)]
+    return sum(map(has_ending, names)) / max(len(names), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What a rule explains of a sample of cells."""
+
+    rule: PhotoRule
+    names: int
+    found: int
+    """Of the names."""
+    photos: frozenset[Path | ArchivedPhoto]
+
+
+def _try(tree: Tree, rule: PhotoRule, cells: Sequence[object]) -> _Tried:
+    names = found = 0
+    photos: set[Path | ArchivedPhoto] = set()
+    for cell in cells:
+        for name in rule.names(cell):
+            names += 1
+            try:
+                seen = rule.find(tree, name)
+            except ImageError:
+                continue
+            found += bool(seen)
+            photos.update(seen)
+    return _Tried(rule, names, found, frozenset(photos))
+
+
+def _of_names(tree: Tree, column: _Column) -> _Tried:
+    """The rule of a column that names photos: the plain one, if it finds nearly all, else the one that finds most."""
+    ways = [_try(tree, rule, column.cells) for rule in column.rules(["{}"], tails=[False])]
+    plain = max(ways, key=lambda one: len(one.photos))
+    if plain.found >= _PLAIN_ENOUGH * plain.names:
+        return plain
+    survey = _survey(tree)
+    places, total = [seen.place for seen in survey], sum(len(seen.photos) for seen in survey)
+    above = dict.fromkeys(place[:length] for place in places for length in range(len(place) + 1))
+    starts = ["".join(f"{name}/" for name in place) for place in sorted(above, key=len)[:MOST_PLACES]]
+    patterns = [start + form for form in ("{}", "{}.*", "{}/*") for start in starts if not set(start) & set("{}*")]
+    tried = []
+    for rule in column.rules(patterns, tails=[False, True]):
+        if _try(tree, rule, column.cells[:: max(1, len(column.cells) // _FIRST)]).found:
+            one = _try(tree, rule, column.cells)
+            enough = one.found >= EXPLAINED * one.names or len(one.photos) >= max(FULL, EXPLAINED * total)
+            # Where most names lead to few photos, only the ends of the names are alike.
+            if enough and len(one.photos) >= EXPLAINED * one.found:
+                tried.append(one)
+    best = max(tried, key=lambda one: (len(one.photos), one.found), default=plain)
+    if len(best.photos) <= len(plain.photos):
+        return plain
+    for other in tried:
+        if len(other.photos) >= RIVAL * len(best.photos) and not other.photos & best.photos:
+            raise _ambiguous(best.rule, len(best.photos), other.rule, len(other.photos))
+    return best
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A place with photos."""
+
+    place: Place
+    photos: list[str]
+
+
+def _survey(tree: Tree) -> list[_Seen]:
+    """The places that have photos, the nearest first; not all of them where there are too many names."""
+    found, waiting, entries = list[_Seen](), list[Place]([()]), 0
+    for place in waiting:
+        try:
+            folder = tree.folder(place)
+        except DataError:  # an archive that is refused is no place of photos; who names it is told
+            continue
+        if folder is None:
+            continue
+        entries += len(folder.names)
+        if entries > MOST_ENTRIES:
+            break
+        if photos := _photos_in(tree, place, folder):
+            found.append(_Seen(place, photos))
+        if len(place) < DEEPEST:
+            waiting += [(*place, name) for name in folder.folders]
+    return found
+
+
+def _photos_in(tree: Tree, place: Place, folder: Folder) -> list[str]:
+    """Names of photos by their ending; where no file has such, by the first bytes of a few files."""
+    named = [name for name in folder.files if has_ending(name)]
+    first = folder.files[:_SNIFFED]
+    if named or not first or not all(tree.is_photo((*place, name)) for name in first):
+        return named
+    return folder.files
+
+
+@dataclass(frozen=True, slots=True)
+class _ById:
+    rule: PhotoRule
+    places: frozenset[Place]
+    """That its photos are in."""
+    photos: int
+    keys: int
+
+
+def _of_ids(tree: Tree, columns: Sequence[_Column]) -> PhotoRule | None:
+    """The rule by which files, or folders of files, are named by the cells of a column; None where there is none."""
+    seen = _survey(tree)
+    parents: dict[Place, list[_Seen]] = {}
+    for one in seen:
+        if one.place:
+            parents.setdefault(one.place[:-1], []).append(one)
+    found = []
+    for column in columns:
+        for one in seen:
+            counts = {_stem(name): 1 for name in one.photos}
+            found += _named_by(column, one.place, counts, {one.place}, file=True)
+        for place, inside in parents.items():
+            counts = {one.place[-1]: len(one.photos) for one in inside}
+            found += _named_by(column, place, counts, {one.place for one in inside}, file=False)
+    found.sort(key=lambda one: (-one.photos, -one.keys))
+    if not found:
+        return None
+    best = found[0]
+    for other in found[1:]:
+        if other.photos >= RIVAL * best.photos and not other.places & best.places:
+            raise _ambiguous(best.rule, best.photos, other.rule, other.photos)
+    return best.rule
+
+
+def _named_by(
+    column: _Column, place: Place, counts: Mapping[str, int], places: set[Place], *, file: bool
+) -> list[_ById]:
+    """The rule by which names have a column's cells in them, if it explains enough.
+
+    Args:
+        counts: photos by name of a folder, or by name of a file without its ending.
+        places: that all of these photos are in.
+    """
+    if len(column.keys) < 2:
+        return []
+    forms: dict[str, list[tuple[str, str, int]]] = {}  # what stands before the cell -> cells, what follows, photos
+    for name, count in counts.items():
+        for head, key, follows in _cuts(name):
+            if spelt_alike(key) in column.keys:
+                forms.setdefault(head, []).append((key, follows, count))
+                break
+    if not forms:
+        return []
+    head, matches = max(forms.items(), key=lambda item: sum(count for *_, count in item[1]))
+    photos, keys = sum(count for *_, count in matches), len({spelt_alike(key) for key, *_ in matches})
+    # Numbers of rooms, or of years, are names of a few photos by chance: either most cells must be different ones, as
+    # ids are, or most of them must have photos.
+    ids, known = len(column.keys) >= EXPLAINED * column.rows, keys / len(column.keys)
+    whole = photos >= EXPLAINED * sum(counts.values())
+    if keys < 2 or not ((known >= EXPLAINED and (ids or whole)) or (ids and whole and known >= LEAST_IDS)):
+        return []
+    end = _end({follow for _, follow, _ in matches}, file=file)
+    start = "".join(f"{name}/" for name in place)
+    pattern = f"{start}{head}{{{column.name}}}{end}{'' if file else '/*'}"
+    if any(mark in start + head for mark in "{}*"):
+        return []
+    return [_ById(PhotoRule(column=column.name, pattern=pattern), frozenset(places), photos, keys)]
+
+
+def _end(separators: set[str], *, file: bool) -> str:
+    """How a pattern goes on behind the cell, given what follows it in the names."""
+    if separators == {""}:
+        return ".*" if file else ""
+    return f"{separators.pop()}*" if len(separators) == 1 else "*"
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] if has_ending(name) else name
+
+
+def _cuts(name: str) -> Iterator[tuple[str, str, str]]:
+    """Ways to see a cell in a name: what stands before it, the cell, and the separator that follows; longest first.
+
+    >>> list(_cuts("IMG_12-1"))[:3]
+    [('', 'IMG_12-1', ''), ('', 'IMG_12', '-'), ('', 'IMG', '_')]
+    """
+    marks = [match.span() for match in _SEPARATOR.finditer(name)][:_MOST_PARTS]
+    for begin in (0, *(end for _, end in marks[:1])):
+        yield name[:begin], name[begin:], ""
+        for start, end in reversed(marks):
+            if start > begin:
+                yield name[:begin], name[begin:start], name[start:end]
+
+
+def _ambiguous(best: PhotoRule, photos: int, other: PhotoRule, others: int) -> ConfigError:
+    return ConfigError(
+        f"The photos can be found in two ways: {best.describe()} ({photos:,} photos) and {other.describe()} "
+        f"({others:,} photos). Choose one with --images '{best.pattern}' or --images '{other.pattern}'; "
+        f"--set {best.column}=ignored uses none."
+    )
