@@ -4,6 +4,7 @@ In: a folder, a number of rows and a seed. Out: ``table.csv`` and ``images/*.jpg
 and the truth behind every price, part by part, so that predictions and explanations can be checked against it.
 Only the table knows maker, material, size, age and date; only the photo shows glaze, painted bands and crack; and a
 crack ruins porcelain but hardly matters on earthenware, so the price needs both together.
+``write_messy_demo`` writes such vases as a shop exports them: texts, tags, currencies, units, a folder of photos each.
 Knows nothing of mixfit but its errors; numpy, pandas and Pillow are loaded only when a function is called."""
 
 import colorsys
@@ -120,6 +121,102 @@ def write_demo(folder: Path, *, rows: int = 600, seed: int = 0) -> Path:
     except OSError as error:
         raise ResourceError(f"The example cannot be written to {folder}: {error}. Choose another folder.") from error
     return path
+
+
+MESSY_ROWS = 300
+TAGS = {"boxed": 0.15, "gift": 0.05, "vintage": 0.10, "handmade": 0.0, "restored": -0.25, "free returns": 0.0}
+"""Of the messy example, and what each adds to the log price."""
+SIGNED = 0.20
+"""What the signature adds that only the description tells of."""
+COUNTRIES = ("Denmark", "Germany", "Japan", "Nigeria", "United Kingdom")
+
+
+def write_messy_demo(folder: Path, *, rows: int = MESSY_ROWS, seed: int = 0) -> Path:
+    """Write vases as a shop exports them to ``folder/listings.csv`` and ``folder/photos/<id>/``; return the path.
+
+    Free text, tags, lists, web addresses, currencies, units, percent, time stamps, words for no value, a column without
+    values; up to five photos in a folder for each id, some folders missing, and in them what computers leave behind.
+    The same arguments give the same bytes.
+
+    Args and errors as for ``write_demo``."""
+    import numpy as np
+
+    truth, rng = demo_truth(rows, seed), np.random.default_rng((seed, 5))
+    table = _listings(truth, rng)
+    content = table.to_csv(index=False, lineterminator="\n").encode()
+    path = folder / "listings.csv"
+    try:
+        _refuse_foreign_table(path, header=content.partition(b"\n")[0])
+        (folder / "photos").mkdir(parents=True, exist_ok=True)
+        looks = truth[list(_Look._fields)].itertuples(index=False, name=None)
+        for row, (number, look) in enumerate(zip(table["listing_id"], looks, strict=True)):
+            count = int(rng.integers(0, 6))
+            if count == 0:
+                continue
+            place = folder / "photos" / str(number)
+            place.mkdir(exist_ok=True)
+            for photo in range(count):
+                picture = _jpeg(_draw_photo(_Look(*look), detail=photo > 0, key=(seed, row * 8 + photo)))
+                ending = (".jpg", ".JPG", ".jpeg", ".jfif", "")[row % 5]
+                _write_if_different(place / f"IMG_{photo + 1}{ending}", picture)
+            if row % 9 == 0:
+                _write_if_different(place / "Thumbs.db", b"left behind")
+            if row % 50 == 3:
+                _write_if_different(place / "IMG_9.jpg", b"<html>404 Not Found</html>")
+        _write_if_different(path, content)
+    except OSError as error:
+        raise ResourceError(f"The example cannot be written to {folder}: {error}. Choose another folder.") from error
+    return path
+
+
+def _listings(truth: "pandas.DataFrame", rng: "numpy.random.Generator") -> "pandas.DataFrame":
+    """The table of the messy example."""
+    import json
+
+    import numpy as np
+    import pandas as pd
+
+    rows = len(truth)
+    tagged = {tag: rng.random(rows) < 0.3 for tag in TAGS}
+    signed = rng.random(rows) < 0.25
+    price = np.exp(truth["log_price"] + sum(TAGS[tag] * has for tag, has in tagged.items()) + SIGNED * signed)
+    tags = [[tag for tag, has in tagged.items() if has[row]] for row in range(rows)]
+    number = 40_000 + rng.permutation(9 * rows)[:rows]
+    new = (price * np.exp(0.3 * rng.standard_normal(rows)) * 2).to_numpy()
+    minutes = pd.to_timedelta(rng.integers(0, 1440, rows), unit="min")
+    table = pd.DataFrame(
+        {
+            "listing_id": number,
+            "listing_url": [f"https://vases.example/rooms/{one}" for one in number],
+            "title": [
+                f"{look.capitalize()} by {maker}, no. {one}"
+                for look, maker, one in zip(truth["shape"], truth["maker"], number, strict=True)
+            ],
+            "description": [
+                f"A vase of {material}. {'Signed' if sign else 'No mark'} below the foot. Ask for no. {one}!"
+                for material, sign, one in zip(truth["material"], signed, number, strict=True)
+            ],
+            "maker": truth["maker"],
+            "material": truth["material"],
+            "height": [f"{height:.1f} cm" for height in truth["height_cm"]],
+            "age": [f"{age:.0f} years" for age in truth["age_years"]],
+            "weight_kg": truth["weight_kg"],
+            "tags": [", ".join(some) for some in tags],
+            "ships_to": [
+                json.dumps(sorted(rng.choice(COUNTRIES, rng.integers(1, 4), replace=False))) for _ in range(rows)
+            ],
+            "price_when_new": [f"${one:,.2f}" for one in new],
+            "discount": [f"{one} %" for one in rng.integers(0, 40, rows)],
+            "listed_at": (truth["listed_on"] + minutes).dt.strftime("%Y-%m-%d %H:%M"),
+            "host_is_superhost": np.where(rng.random(rows) < 0.4, "t", "f"),
+            "review_score": [f"{one:.1f}" if one < 4.9 else "n/a" for one in rng.uniform(3, 5, rows)],
+            "license": "",
+            "currency": "EUR",
+            DEMO_TARGET: price.round(2),
+        }
+    )
+    table["weight_kg"] = table["weight_kg"].mask(rng.random(rows) < MISSING_SHARE)
+    return table
 
 
 def demo_truth(rows: int = 600, seed: int = 0) -> "pandas.DataFrame":

@@ -15,20 +15,27 @@ if TYPE_CHECKING:
     from mixfit.runs.results import Run
 
 
-def demo(*, out: Path = Path("mixfit-demo"), train: Annotated[TrainConfig | None, Flat] = None) -> None:
+def demo(
+    *,
+    out: Path = Path("mixfit-demo"),
+    messy: Annotated[bool, Switch] = False,
+    train: Annotated[TrainConfig | None, Flat] = None,
+) -> None:
     """Generate the built-in example, train on it and write a report.
 
     Parameters
     ----------
     out
         Folder for the example's table, its images and the run.
+    messy
+        Generate a messy export: free text, tags, currencies, units, and a folder of photos for each id.
     """
     from mixfit.auto.recipe import fit
-    from mixfit.demo import DEMO_TARGET, write_demo
+    from mixfit.demo import DEMO_TARGET, write_demo, write_messy_demo
 
     print(f" writing the example to {out}", flush=True)
     fit(
-        write_demo(out / "vases"),
+        write_messy_demo(out / "listings") if messy else write_demo(out / "vases"),
         target=DEMO_TARGET,
         train=train or TrainConfig(preset="quick"),
         out=out / "runs",
