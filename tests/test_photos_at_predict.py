@@ -41,7 +41,7 @@ def test_the_summary_says_that_there_are_no_photos(
         "has no column 'photos' of photos": frame.drop(columns="photos"),
         "Did you mean 'Photos'?": frame.rename(columns={"photos": "Photos"}),
         "no row has a photo": frame.assign(photos=None),
-        "not one of": frame.assign(photos="images/nowhere.jpg"),
+        "set the folder with --images": frame.assign(photos="images/nowhere.jpg"),
     }
     for text, new in said.items():
         new.to_csv(table, index=False)
