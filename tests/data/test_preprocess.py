@@ -19,7 +19,7 @@ from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Column, Schema
 from mixfit.errors import DataError
 
-DATES = pd.Series(["2020-01-31", "2021-12-25", None, "2019-06-15 12:00", "2020-02-30"], dtype="str")
+DATES = pd.Series(["2020-01-31", "2021-12-25", None, "2019-06-15 12:30", "2020-02-30"], dtype="str")
 
 
 def schema_of(**roles: Role) -> Schema:
@@ -112,7 +112,10 @@ def test_dates_become_calendar_parts() -> None:
     preprocessor = fitted(pd.DataFrame({"sold": DATES}), sold="date")
     assert preprocessor.numeric_names == tuple(
         f"sold {part}"
-        for part in ("year", "month", "day of week", "days elapsed", "season sine", "season cosine", "is missing")
+        for part in (
+            *("year", "month", "day", "day of week", "hour", "minute", "days elapsed", "season sine", "season cosine"),
+            *("week sine", "week cosine", "time sine", "time cosine", "is missing"),
+        )
     )
     found = preprocessor.transform(pd.DataFrame({"sold": DATES}))
     assert [(record.row, record.value, record.problem) for record in found.repaired] == [
@@ -120,16 +123,18 @@ def test_dates_become_calendar_parts() -> None:
     ]
     stamps = pd.to_datetime(DATES.iloc[[0, 1, 3]], format="ISO8601")
     median = stamps.sort_values().iloc[1]
-    parts = [stamps.dt.year, stamps.dt.month, stamps.dt.day_of_week, (stamps - median) / pd.Timedelta("1D")]
+    elapsed = (stamps - median) / pd.Timedelta("1D")
+    dates = stamps.dt
+    parts = [dates.year, dates.month, dates.day, dates.day_of_week, dates.hour, dates.minute, elapsed]
     for place, part in enumerate(parts):
         filled = np.full(5, np.median(part))
         filled[[0, 1, 3]] = part
         expected = (filled - filled.mean()) / (filled.std() or 1)
         np.testing.assert_allclose(found.numeric[:, place], expected, atol=1e-5)
     angle = (stamps.dt.day_of_year - 1) * 2 * np.pi / 365.25
-    np.testing.assert_allclose(found.numeric[[0, 1, 3], 4], np.sin(angle), atol=1e-6)
-    np.testing.assert_allclose(found.numeric[[0, 1, 3], 5], np.cos(angle), atol=1e-6)
-    assert found.numeric[[2, 4], 4:].tolist() == [[0, 0, 1], [0, 0, 1]]
+    np.testing.assert_allclose(found.numeric[[0, 1, 3], 7], np.sin(angle), atol=1e-6)
+    np.testing.assert_allclose(found.numeric[[0, 1, 3], 8], np.cos(angle), atol=1e-6)
+    assert found.numeric[[2, 4], 7:].tolist() == [[0, 0, 0, 0, 0, 0, 1]] * 2
 
 
 def test_day_first_is_learnt_in_training_and_kept() -> None:

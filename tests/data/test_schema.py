@@ -223,7 +223,7 @@ def test_roles_that_are_set_win_and_only_one_split_is_used() -> None:
     schema = infer_schema(frame, "price", roles={"a": "split", "b": "number", "w": "weight"}, ignore=["area"])
     assert schema.names("split") == ["a"]
     assert column_of(schema, "split").reason == "words of a split, but another column is the split"
-    assert column_of(schema, "b").note == "13 of 40 cells are not numbers, treated as missing"
+    assert column_of(schema, "b").note == "13 of 40 cells are not numbers, treated as missing, such as 'x'"
     assert schema.names("ignored") == ["area", "split"]
     assert schema.names("weight") == ["w"]
 

@@ -1,15 +1,17 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.feather
-import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.data.table.read import NumberStyle, TableFormat, detect_format, detect_style, normalise_numbers, read_table
+from mixfit.data.columns.cells import Table
+from mixfit.data.columns.form import Form, TextForm
+from mixfit.data.columns.values import to_numbers
+from mixfit.data.table.read import TableFormat, detect_format, read_table, settled
 
 Write = Callable[[str | bytes], Path]
 Cells = list[list[str | None]]
@@ -29,21 +31,18 @@ def cells(frame: pd.DataFrame) -> Cells:
     return [[None if pd.isna(cell) else cell for cell in row] for row in frame.to_numpy(dtype=object).tolist()]
 
 
-def csv_format(**changes: str | None) -> TableFormat:
-    values: dict[str, str | None] = {"encoding": None, "separator": None, "decimal": None, "thousands": None}
-    return TableFormat(kind="csv", **{**values, **changes})  # type: ignore[arg-type]
-
-
 def styled(columns: dict[str, list[str | None]], separator: str, decimal: str | None = None) -> tuple[str, str, bool]:
-    """What a column "x" becomes, the style in short, and whether there is a note."""
-    table = pa.table({name: pa.array(column, pa.large_string()) for name, column in columns.items()})
-    style, notes = detect_style(table, separator=separator, decimal=decimal)
-    changed = normalise_numbers(table, style)
-    return (
-        " ".join(str(cell) for cell in changed["x"].to_pylist()),
-        f"{style.decimal}{style.thousands or ''}",
-        bool(notes),
-    )
+    """What a column "x" is read as, text where most is no number; the style in short; and whether there is a note."""
+    frame = pd.DataFrame({name: pd.Series(column, dtype="str") for name, column in columns.items()})
+    table = Table(frame, TextForm(separator=separator, decimal=decimal))
+    found = settled(TableFormat(kind="csv", encoding=None, separator=separator, decimal=decimal), table)
+    numbers = table["x"].numbers
+    as_text = numbers.unparsable.sum() > (~np.isnan(numbers.values)).sum()
+    shown = [
+        str(cell) if as_text or cell is None or np.isnan(value) else f"{value:.10g}"
+        for cell, value in zip(columns["x"], numbers.values, strict=True)
+    ]
+    return " ".join(shown), f"{found.decimal}{found.thousands or ''}", bool(found.notes)
 
 
 @pytest.mark.parametrize(
@@ -52,9 +51,9 @@ def styled(columns: dict[str, list[str | None]], separator: str, decimal: str | 
         # In a table separated by commas, a comma in a number parts thousands.
         (["1,234", "12", "-1,234,567.5"], ",", ("1234 12 -1234567.5", ".,", False)),
         (["1,234", "12.5"], ",", ("1234 12.5", ".,", False)),
-        (["1,234", "1,23"], ",", ("1,234 1,23", ".", True)),
-        (["1,5", "2,25"], ",", ("1,5 2,25", ".", True)),
-        (["1,234", "x"], ",", ("1,234 x", ".", False)),
+        (["1,234", "1,23"], ",", ("1.234 1.23", ".", False)),
+        (["1,5", "2,25"], ",", ("1.5 2.25", ".", False)),
+        (["1,234", "x"], ",", ("1234 x", ".", False)),
         (["1.234.567", "1.234"], ",", ("1.234.567 1.234", ".", False)),
         # In the others a column must speak for one of the two.
         (["12,5", "7", None], ";", ("12.5 7 None", ",", False)),
@@ -66,8 +65,9 @@ def styled(columns: dict[str, list[str | None]], separator: str, decimal: str | 
         (["1,234", "2,345"], ";", ("1,234 2,345", ".", True)),
         (["1.234", "2.345"], ";", ("1.234 2.345", ".", False)),
         (["0.5", "12.25"], ";", ("0.5 12.25", ".", False)),
-        (["007", "7"], ";", ("007 7", ".", False)),
-        (["12,5", "12,5 m"], ";", ("12,5 12,5 m", ".", False)),
+        (["007", "7"], ";", ("7 7", ".", False)),
+        (["12,5", "12,5 m", "3 m"], ";", ("12.5 12.5 3", ",", False)),
+        (["12,5 m", "7 ft", "3 yd"], ";", ("12,5 m 7 ft 3 yd", ",", False)),
         (["1,2,3", "4,5"], ";", ("1,2,3 4,5", ".", False)),
         (["1,5", "2.5"], ";", ("1,5 2.5", ".", False)),
         (["a, b", "c. d"], ";", ("a, b c. d", ".", False)),
@@ -84,10 +84,11 @@ def test_signs_of_one_column(x: list[str | None], separator: str, expected: tupl
         (["1,234"], ["12,5"], ";", ("1.234", ",", False)),
         (["1,234"], ["12.5"], ";", ("1234", ".,", False)),
         (["1.234"], ["12,5"], ";", ("1234", ",.", False)),
-        (["12,5"], ["12.5"], ";", ("12,5", ".", True)),
+        (["12,5"], ["12.5"], ";", ("12.5", ".", False)),
+        (["1,234", None], ["12.5", "12,5"], ";", ("1,234 None", ".", True)),
         (["1,234"], ["12,5"], ",", ("1,234", ".", True)),
-        (["1.234"], ["12,5"], ",", ("1.234", ".", True)),
-        (["007,5"], ["12,5"], ";", ("007.5", ",", False)),
+        (["1.234"], ["12,5"], ",", ("1.234", ".", False)),
+        (["007,5"], ["12,5"], ";", ("7.5", ",", False)),
     ],
 )
 def test_another_column_settles_what_a_sign_means_or_casts_doubt_on_it(
@@ -103,7 +104,7 @@ def test_another_column_settles_what_a_sign_means_or_casts_doubt_on_it(
         (["1,234", "2,345"], ".", ("1234 2345", ".,", False)),
         (["1.234", "2.345"], ",", ("1234 2345", ",.", False)),
         (["1.234", "2.345"], ".", ("1.234 2.345", ".", False)),
-        (["12,5", "x"], ",", ("12,5 x", ",", False)),
+        (["12,5", "x", "y"], ",", ("12,5 x y", ",", False)),
         (["12.5", "1"], ",", ("12.5 1", ",", False)),
         (["12,5", "1"], ".", ("12,5 1", ".", False)),
     ],
@@ -114,7 +115,7 @@ def test_a_named_decimal_sign_settles_it(x: list[str | None], decimal: str, expe
 
 
 def test_the_first_cells_do_not_decide_for_the_column() -> None:
-    assert styled({"x": ["12,5"] * 2000 + ["x"]}, ";")[1:] == (".", False)
+    assert styled({"x": ["12,5"] * 2000 + [f"x{i}" for i in range(9)]}, ";")[1:] == (".", False)
     late = styled({"x": ["12"] * 2000 + ["12,5"]}, ";")
     assert late[0].endswith("12 12.5")
     assert late[1:] == (",", False)
@@ -134,17 +135,15 @@ def test_a_note_names_the_column_and_the_flag(write: Write) -> None:
     numbers=st.lists(st.floats(-1e15, 1e15) | st.integers(-(10**12), 10**12), min_size=1, max_size=8),
     decimal=st.sampled_from(".,"),
 )
-def test_numbers_survive_being_written_with_any_signs(numbers: list[float], decimal: str) -> None:
+def test_numbers_survive_being_written_with_any_signs(numbers: list[float], decimal: Literal[".", ","]) -> None:
     swap = str.maketrans(",.", ".,") if decimal == "," else {}
-    texts = [f"{number:,}".translate(swap) for number in numbers]
-    table = pa.table({"x": pa.array(texts, pa.large_string())})
-    style = NumberStyle(decimal=decimal, thousands="," if decimal == "." else ".")
-    assert [float(cell.as_py()) for cell in normalise_numbers(table, style)["x"]] == numbers
+    texts = pd.Series([f"{number:,}".translate(swap) for number in numbers], dtype="str")
+    assert to_numbers(texts, Form(decimal=decimal)).values.tolist() == numbers
 
 
-def test_a_found_format_reads_the_same_as_none(write: Write) -> None:
+def test_a_found_format_reads_the_same_as_none_and_cells_as_they_stand(write: Write) -> None:
     path = write("a;b;c\n1.234,5;1,5;007\n2,5;3;x\n")
     table_format = detect_format(path)
     assert table_format.describe() == "utf-8, semicolon, decimal comma, thousands point"
     assert read_table(path, table_format=table_format).equals(read_table(path))
-    assert cells(read_table(path)) == [["1234.5", "1.5", "007"], ["2.5", "3", "x"]]
+    assert cells(read_table(path)) == [["1.234,5", "1,5", "007"], ["2,5", "3", "x"]]

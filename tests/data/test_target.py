@@ -92,7 +92,7 @@ def test_a_constant_or_absent_number_is_refused() -> None:
 
 
 def test_classes_are_sorted_by_value_when_they_are_numbers() -> None:
-    assert ClassTarget.fit(pd.Series(["10", "9", "2.0", "10.0"])).classes == ("2", "9", "10")
+    assert ClassTarget.fit(pd.Series(["10", "9", "2.0", "10.0"])).classes == ("2.0", "9", "10")
     assert ClassTarget.fit(pd.Series(["10", "9", "x"])).classes == ("10", "9", "x")
     assert ClassTarget.fit(pd.Series([True, False])).classes == ("False", "True")
 

@@ -208,7 +208,7 @@ def test_f06_text_among_numbers_is_a_category_until_it_is_set(messy: Path) -> No
     assert "1 of 80 cells are not numbers: --set size=number makes them missing" in columns["size"]["note"]
     set_by_hand = json.loads((run_of(messy) / "schema.json").read_text())["columns"][1]
     assert (set_by_hand["role"], set_by_hand["missing"]) == ("number", 1)
-    assert set_by_hand["note"] == "1 of 80 cells are not numbers, treated as missing"
+    assert set_by_hand["note"] == "1 of 80 cells are not numbers, treated as missing, such as '12 sqft'"
 
 
 def test_f06_f07_f08_every_repaired_cell_and_lost_row_is_counted_in_the_report(messy: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mixfit.data.table.read import detect_format, read_table
+from mixfit.config import TextConfig
+from mixfit.data.table.read import detect_format, read_as_configured, read_table
 from mixfit.data.table.write import write_table
 from mixfit.errors import ConfigError, DataError
 
@@ -223,11 +224,11 @@ def test_f03_unknown_encodings(write: Write, named: str) -> None:
 @pytest.mark.parametrize(
     ("content", "described", "row"),
     [
-        ("a;b\n1,5;x, y\n2,25;z\n", "utf-8, semicolon, decimal comma", ["1.5", "x, y"]),
+        ("a;b\n1,5;x, y\n2,25;z\n", "utf-8, semicolon, decimal comma", ["1,5", "x, y"]),
         ("a\tb\n1.5\tx, y\n2\tz; u\n", "utf-8, tab", ["1.5", "x, y"]),
         ("a|b\n1|x\n2|y\n", "utf-8, pipe", ["1", "x"]),
-        ('a,b\n"1,234",x\n567,y\n', "utf-8, comma, thousands comma", ["1234", "x"]),
-        ("a;b\n1.234,50;x\n-7;y\n", "utf-8, semicolon, decimal comma, thousands point", ["1234.50", "x"]),
+        ('a,b\n"1,234",x\n567,y\n', "utf-8, comma, thousands comma", ["1,234", "x"]),
+        ("a;b\n1.234,50;x\n-7;y\n", "utf-8, semicolon, decimal comma, thousands point", ["1.234,50", "x"]),
     ],
 )
 def test_f04_signs_are_found_and_shown(write: Write, content: str, described: str, row: list[str]) -> None:
@@ -242,10 +243,10 @@ def test_f04_what_cannot_be_told_stays_text_and_is_noted_with_the_flag(write: Wr
     (note,) = detect_format(path).notes
     assert "the first is 'a' with cells like '1,234'" in note
     assert "--decimal" in note
-    for decimal, values in ((",", ["1.234", "5.678"]), (".", ["1234", "5678"])):
-        table_format = detect_format(path, decimal=decimal)
-        assert table_format.notes == ()
-        assert read_table(path, table_format=table_format)["a"].tolist() == values
+    for decimal, values in ((",", [1.234, 5.678]), (".", [1234, 5678])):
+        assert detect_format(path, decimal=decimal).notes == ()
+        table, _ = read_as_configured(path, TextConfig(decimal=decimal))
+        assert table["a"].numbers.values.tolist() == values
 
 
 def test_f04_decimal_commas_without_quotes_in_a_comma_file_are_ragged_and_point_to_sep(write: Write) -> None:

@@ -36,7 +36,7 @@ from mixfit.data.photos.records import Cache
 from mixfit.data.photos.rule import images_root
 from mixfit.data.photos.rules import unnamed_photos
 from mixfit.data.split import describe_times
-from mixfit.data.table.read import read_as_configured
+from mixfit.data.table.read import read_as_configured, settled
 from mixfit.data.table.write import kept_frame
 from mixfit.data.ties import Ties
 from mixfit.errors import DataError
@@ -139,11 +139,13 @@ def inspect_table(
 def _inspect(
     path: Path, shown: str, target: str, config: DataConfig, out: Path | None, console: Console, command: str
 ) -> Inspection:
-    frame, table_format = read_as_configured(path, config.text)
+    read, table_format = read_as_configured(path, config.text)
+    frame, table_format = read.frame, settled(table_format, read)
     require_rows(frame, path, 2)  # a single row shows no roles
-    rows, weightless = without_weightless(Table(frame), weight_column(config, None))
+    rows, weightless = without_weightless(read, weight_column(config, None))
     root = images_root(config.images, path.parent)
     schema = infer_configured(rows, target, config, images=root)
+    rows = schema.table(rows)
     review = _review_photos(rows, schema, root, Cache.configured(config))
     findings = [Finding("warning", doubt) for doubt in doubts(table_format)]
     if weightless:

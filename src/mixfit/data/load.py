@@ -35,7 +35,7 @@ from mixfit.data.photos.store import ImageFiles, open_image_store, typical_side
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, Times, split_labels, split_rows
 from mixfit.data.table.pieces import PIECE, bytes_of_parquet, sample_rows, table_pieces
-from mixfit.data.table.read import TableFormat, asked_format, read_as_configured
+from mixfit.data.table.read import TableFormat, asked_format, read_as_configured, settled
 from mixfit.data.ties import Ties
 from mixfit.data.transforms.transform import Transform
 from mixfit.errors import ConfigError, DataError, unknown_column
@@ -299,6 +299,7 @@ def load_data(
     # First of all, so that whatever is found out or counted comes from rows that count.
     rows, weightless = without_weightless(read, weight_column(config, schema))
     schema = infer_configured(rows, target, config, images=root) if schema is None else schema
+    rows = schema.table(rows)
     for column in schema.columns:
         if column.role != "ignored" and column.name not in rows:
             raise unknown_column(column.name, rows.names)
@@ -369,9 +370,9 @@ def _read(
     path = Path(table)
     if asked_format(path, config.text).kind == "parquet" and bytes_of_parquet(path) > LARGE:
         return _read_in_pieces(path, config, target, schema)
-    frame, table_format = read_as_configured(path, config.text)
-    require_rows(frame, path)
-    return Table(frame), images_root(config.images, path.parent), doubts(table_format), schema
+    read, table_format = read_as_configured(path, config.text, None if schema is None else schema.text)
+    require_rows(read.frame, path)
+    return read, images_root(config.images, path.parent), doubts(settled(table_format, read)), schema
 
 
 def _read_in_pieces(
@@ -399,7 +400,8 @@ def _read_in_pieces(
         f"the table has {pieces.rows:,} rows and is read in pieces: its roles are found from {schema.rows:,} evenly "
         "spaced rows, and copies of rows are not looked for"
     )
-    return Table.of_pieces(pieces, numbers), images_root(config.images, path.parent), (note,), schema
+    forms = {column.name: column.form for column in schema.columns}
+    return Table.of_pieces(pieces, numbers, forms), images_root(config.images, path.parent), (note,), schema
 
 
 def doubts(table_format: TableFormat) -> tuple[str, ...]:

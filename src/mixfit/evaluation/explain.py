@@ -395,7 +395,7 @@ def explain(
     """
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, got {seed}.")
-    every = Table.of(frame)
+    every = predictor.schema.table(frame)
     chosen = list(range(len(every))) if rows is None else list(rows)
     check_rows(chosen, len(every))
     classes = predictor.target.classes
@@ -407,7 +407,7 @@ def explain(
     if isinstance(background, int):
         others = every.select(typical_rows(every, predictor, background, seed=seed))
     else:
-        others = Table.of(background)
+        others = predictor.schema.table(background)
     if not chosen or not len(others):
         raise ConfigError(f"Nothing to explain: {len(chosen)} rows, and {len(others)} background rows.")
     others = _affordable(others, predictor, len(names), seed, most_predictions)
@@ -472,7 +472,7 @@ def typical_rows(
     if count < 1:
         raise ConfigError(f"At least one background row is needed, got {count}.")
     rng = np.random.default_rng(seed)
-    table = Table.of(table)
+    table = predictor.schema.table(table)
     order = rng.permutation(len(table))
     if predictor.schema.target in table:
         truth = predictor.target.truth(table[predictor.schema.target].select(order))

@@ -155,6 +155,9 @@ def label_rows(column: pd.Series | Cells, role: Role, task: Task) -> Labels:
     column = Cells.of(column)
     if role == "date" or pd.api.types.is_datetime64_any_dtype(column.dtype):
         times = column.dates().times
+        if column.clock:
+            hours = pd.Series(times.astype("datetime64[h]").astype(np.int64) % 24).mask(np.isnat(times))
+            return _by_value(hours.astype("Int64").astype("str").mask(np.isnat(times)), numeric=True)
         years = pd.Series(times.astype("datetime64[Y]").astype(np.int64) + 1970).mask(np.isnat(times))
         return _by_value(years.astype("Int64").astype("str").mask(np.isnat(times)), numeric=True)
     as_number = role == "number" or (role == "target" and task == "regression")

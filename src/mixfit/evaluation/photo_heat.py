@@ -119,7 +119,7 @@ def photo_heat(
         )
     chosen = list(range(len(frame))) if rows is None else list(rows)
     check_rows(chosen, len(frame))
-    table = Table.of(frame).select(np.array(chosen, dtype=np.int64))
+    table = predictor.schema.table(frame).select(np.array(chosen, dtype=np.int64))
     new, predictions = predictor.raw_rows(table, images=images), predictor.predict(table, images=images, device=device)
     said = predictions["prediction"].tolist()
     assert new.photos is not None

@@ -286,10 +286,11 @@ class Predictor(ABC):
         Raises:
             DataError: a column that the model needs is missing.
             ConfigError: the model uses photos, but ``images`` is missing."""
-        table = Table.of(frame)
+        table = self.schema.table(frame)
         images_of = self.schema.names("image")
         # Without its photos a row is predicted all the same, as one that has none.
         require_columns(table, [name for name in self.schema.inputs if name not in images_of or name in table])
+        self.schema.require_written(table)
         arrays = self.preprocessor.transform(table)
         photos = files = None
         if self.uses_photos:

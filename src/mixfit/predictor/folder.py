@@ -27,9 +27,10 @@ from mixfit.files import first_line, from_plain, is_there, new_folder, read_file
 from mixfit.models.model import UnknownModelError
 from mixfit.predictor.card import ModelFacts
 
-FORMAT_VERSION = 4
-"""Current format. 1 had single networks only, and is still read; blends of format 2 are refused for their intervals,
-and blends of format 3 with boosted trees for these."""
+FORMAT_VERSION = 5
+"""Current format. 1 had single networks only, and is still read; up to 4 the schema did not say how columns are
+written, so that each table is read by itself; blends of format 2 are refused for their intervals, and blends of format
+3 with boosted trees for these."""
 _MOST_WEIGHTS = 2**34  # bytes
 
 

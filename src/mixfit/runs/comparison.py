@@ -15,6 +15,7 @@ from jaxtyping import Int64
 from rich.console import Console
 
 from mixfit.console import PlainConsole
+from mixfit.data.columns.cells import Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import judging_weights, usable_rows
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
@@ -182,7 +183,7 @@ def _needs_table(predictor: Predictor, saved: _HeldBack | None) -> bool:
     return any(told is None and predictor.schema.names(role) for told, role in roles)
 
 
-def _read_table(run: Path, given: Path | None) -> tuple[Path, pd.DataFrame]:
+def _read_table(run: Path, given: Path | None) -> tuple[Path, Table]:
     """The table of a run, as it was in training."""
     path = run_settings(run).table if given is None else given
     if path is None or not path.is_file():
@@ -197,7 +198,7 @@ def _held_back(
     run: Path,
     predictor: Predictor,
     saved: _HeldBack | None,
-    table: tuple[Path, pd.DataFrame] | None,
+    table: tuple[Path, Table] | None,
     *,
     images: Path | None,
     cache: Cache | None,
@@ -206,23 +207,23 @@ def _held_back(
     if table is None:
         assert saved is not None
         return saved
-    place, frame = table
+    place, cells = table[0], predictor.schema.table(table[1])
     if saved is not None:
-        if len(saved.rows) and saved.rows.max() >= len(frame):
+        if len(saved.rows) and saved.rows.max() >= len(cells):
             raise DataError(f"{run}/predictions_test.parquet is damaged: it has rows that are not in {place}.")
-        groups = groups_if_known(frame.iloc[saved.rows], predictor.schema) if saved.groups is None else saved.groups
-        weight = judging_weights(frame, predictor.schema, saved.rows) if saved.weight is None else saved.weight
+        groups = groups_if_known(cells.select(saved.rows), predictor.schema) if saved.groups is None else saved.groups
+        weight = judging_weights(cells, predictor.schema, saved.rows) if saved.weight is None else saved.weight
         return replace(saved, groups=groups, weight=weight)
-    column = frame[predictor.schema.target]
-    usable, _ = usable_rows(frame, predictor.schema, 1.0)
-    rows = split_of_run(run, frame, predictor.schema, usable).test
-    truth = predictor.target.truth(column.iloc[rows])
+    column = cells[predictor.schema.target]
+    usable, _ = usable_rows(cells, predictor.schema, 1.0)
+    rows = split_of_run(run, cells, predictor.schema, usable).test
+    truth = predictor.target.truth(column.select(rows))
     if predictor.target.classes is not None:
         rows, truth = rows[truth >= 0], truth[truth >= 0]
     folder = images_root(images or run_settings(run).data.images, place.parent)
-    found = predictor.predictions(frame.iloc[rows], images=folder, cache=cache)
-    groups = groups_if_known(frame.iloc[rows], predictor.schema)
-    weight = judging_weights(frame, predictor.schema, rows)
+    found = predictor.predictions(cells.select(rows), images=folder, cache=cache)
+    groups = groups_if_known(cells.select(rows), predictor.schema)
+    weight = judging_weights(cells, predictor.schema, rows)
     return _HeldBack(rows=rows, truth=truth, values=found.values, groups=groups, weight=weight)
 
 

@@ -81,14 +81,13 @@ def explain_run(
             raise ConfigError(f"{run} does not name its table: give one with --table.")
         if not table.is_file():
             raise ConfigError(f"The run's table {table} does not exist: give its new path with --table.")
-    frame = read_table_of_run(run, table, text)
+    cells = predictor.schema.table(read_table_of_run(run, table, text, predictor.schema.text))
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
     images = images_root(images or (run_settings(run).data.images if same_table else None), table.parent)
-    cells = Table(frame)
     train, test, part = _train_and_test(run, cells, predictor, same_table=same_table)
     if rows is not None:
-        check_rows(rows, len(frame))
+        check_rows(rows, len(cells))
         chosen, how = list(rows), "given by number"
     else:
         assert n is not None

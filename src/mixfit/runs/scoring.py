@@ -17,6 +17,7 @@ from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadCounts, BadInput, describe_bad, in_table_rows
 from mixfit.data.checks.copies import without_copies
 from mixfit.data.columns.cells import Cells, Table
+from mixfit.data.columns.form import TextForm
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import judging_weights, usable_rows, without_weightless
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
@@ -132,7 +133,8 @@ def _evaluate(
     cache: Cache | None,
     console: Console,
 ) -> dict[str, float]:
-    frame = read_table_of_run(run, table, text)
+    cells = predictor.schema.table(read_table_of_run(run, table, text, predictor.schema.text))
+    frame = cells.frame
     name = predictor.schema.target
     if name not in frame.columns:
         raise unknown_column(name, frame.columns)
@@ -143,12 +145,11 @@ def _evaluate(
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
     chosen = split or ("test" if same_table else "all")
     images = images_root(images or (run_settings(run).data.images if same_table else None), folder)
-    cells = Table(frame)
     usable, left_out = usable_rows(cells, predictor.schema, 1.0)
     if chosen == "all":
         rows = np.flatnonzero(usable)
     else:
-        rows = _rows_of(run, table, frame, predictor, usable, chosen, images=images, same_table=same_table)
+        rows = _rows_of(run, table, cells, predictor, usable, chosen, images=images, same_table=same_table)
     rows, unknown = _with_known_classes(predictor, cells[name], rows)
     if not len(rows):
         raise DataError(f"{table} has no {chosen} rows with a target that the model knows.")
@@ -284,13 +285,21 @@ def predict_table(
         beside = Path() if isinstance(table, pd.DataFrame) else file.parent
         folder = images_root(None if images is None else Path(images), beside)
         # Whole batches, so that each row is predicted in the same batch as with the whole table: bit-identical results.
-        pieces = table_pieces(file, text or TextConfig(), most_rows=PIECE, most_bytes=PIECE_BYTES, multiple=BATCH)
+        pieces = table_pieces(
+            file,
+            text or TextConfig(),
+            most_rows=PIECE,
+            most_bytes=PIECE_BYTES,
+            multiple=BATCH,
+            learnt=predictor.schema.text,
+            least=0,
+        )
         held = [] if path is None or path.suffix.lower() in PARQUET else pieces.bytes_columns
         write = kept.append if path is None else stack.enter_context(new_table(path, raw=raw_csv, types=pieces.types))
         counts, known = _Counts(), list[str]()
-        for piece in pieces:
-            start = counts.rows
-            found = predictor.predictions(piece, images=folder, cache=cache, first_row=start, interval=interval)
+        for cells in pieces.read(predictor.schema.table):
+            start, piece = counts.rows, cells.frame.reset_index(drop=True)
+            found = predictor.predictions(cells, images=folder, cache=cache, first_row=start, interval=interval)
             broken, known = counts.add(found), list(piece.columns)
             if broken and bad_rows == "fail":
                 faults = [record for record in found.bad if record.action in _BROKEN]
@@ -403,7 +412,7 @@ def _with_known_classes(predictor: Predictor, column: Cells, rows: np.ndarray) -
 def _rows_of(
     run: Path,
     table: Path,
-    frame: pd.DataFrame,
+    cells: Table,
     predictor: Predictor,
     usable: np.ndarray,
     split: Literal["train", "valid", "test"],
@@ -415,18 +424,18 @@ def _rows_of(
     positions = np.flatnonzero(usable)
     given = predictor.schema.names("split")
     for name in given:
-        if name not in frame.columns:
-            raise unknown_column(name, frame.columns)
+        if name not in cells:
+            raise unknown_column(name, cells.names)
     if same_table:
-        found = split_of_run(run, frame, predictor.schema, usable)
-        if split == "train" and run_settings(run).data.dedup and read_split(run, len(frame)) is None:
+        found = split_of_run(run, cells, predictor.schema, usable)
+        if split == "train" and run_settings(run).data.dedup and read_split(run, len(cells)) is None:
             columns = predictor.schema.names("image")
-            photos = find_photos(frame, columns, images, predictor.schema.photos) if columns else None
-            found, _ = without_copies(frame, predictor.schema, found, photos)
+            photos = find_photos(cells.frame, columns, images, predictor.schema.photos) if columns else None
+            found, _ = without_copies(cells, predictor.schema, found, photos)
         return found.of(split)
     if not given:
         raise ConfigError(f"{table} is not the table of the run, so it has no {split} rows: use --split all.")
-    return positions[split_labels(frame[given[0]].iloc[positions]) == split]
+    return positions[split_labels(cells[given[0]].select(positions)) == split]
 
 
 def split_of_run(run: Path, table: pd.DataFrame | Table, schema: Schema, usable: np.ndarray) -> Split:
@@ -503,8 +512,8 @@ def run_config(run: Path) -> dict[str, Any]:
     return read_toml(path) if is_there(path) else {}
 
 
-def read_table_of_run(run: Path, table: Path, text: TextConfig | None = None) -> pd.DataFrame:
-    """Read a table in the format of the run's table, or of ``text``.
+def read_table_of_run(run: Path, table: Path, text: TextConfig | None = None, learnt: TextForm | None = None) -> Table:
+    """Read a table in the format of the run's table, or of ``text``; ``learnt`` as for ``read_as_configured``.
 
     Raises: as ``read_as_configured``; DataError also if the run's format is invalid.
     """
@@ -513,7 +522,7 @@ def read_table_of_run(run: Path, table: Path, text: TextConfig | None = None) ->
         asked_format(table, TextConfig())  # errors of the table itself
         with said_by(run / "config.toml"):
             asked_format(table, text)
-    return read_as_configured(table, text)[0]
+    return read_as_configured(table, text, learnt)[0]
 
 
 def _is_table_of_run(run: Path, table: Path) -> bool:

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from mixfit.choices import Role
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.cells import Cells
-from mixfit.data.columns.facts import TEXT_LEVELS, UNIQUE_ROWS, Facts, code_reason, counts_rows, short
+from mixfit.data.columns.facts import TEXT_LEVELS, UNIQUE_ROWS, Facts, code_reason, counts_rows, short, url_share
 from mixfit.data.columns.kind import ColumnArrays, Guess, Weight, bad_cells, empty_cells, joined
 from mixfit.data.columns.values import Levels
 from mixfit.errors import DataError
@@ -18,6 +18,7 @@ from mixfit.errors import DataError
 MIN_COUNT = 2
 """A category seen less often in training shares index 0 with the unseen, so that index 0 is trained."""
 _LONG_TEXT = 100  # characters
+_URLS = 0.9  # of the cells
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +100,13 @@ class Category:
         return guess
 
     def _unless_text_like(self, fact: Facts, reason: str) -> Guess:
-        """A category, or ignored when nearly every row has a level of its own or the cells are prose."""
-        use = f"use: --set {fact.name}=category"
+        """A category, or ignored when nearly every row has a level of its own or the cells are prose or addresses."""
         if fact.all_different and fact.count >= UNIQUE_ROWS:
-            return Guess("ignored", "every cell is different", use)
+            return Guess("ignored", f"every cell is different{', urls' if url_share(fact) > _URLS else ''}")
         long = fact.distinct > TEXT_LEVELS and fact.keys.str.len().median() > _LONG_TEXT
         if fact.text_like or long:
-            return Guess("ignored", f"{'long ' if long else ''}text with {fact.distinct} distinct values", use)
+            what = "urls" if url_share(fact) > _URLS else "long text" if long else "text"
+            return Guess("ignored", f"{what} with {fact.distinct} distinct values")
         return Guess(self.role, reason, self.check(fact))
 
     def check(self, fact: Facts) -> str:

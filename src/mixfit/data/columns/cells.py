@@ -1,10 +1,11 @@
 """A table whose cells are read once: each column as it came, and the typed arrays that were made of it.
 
-In: a DataFrame. Out: ``Table``, whose columns are ``Cells``. Each reading of a column (as numbers, as levels, as dates)
-is made when first asked for, for all rows of the table, and shared by all selections of its rows: folds, splits, checks
-and models select from it and convert nothing again."""
+In: a DataFrame, and how its columns are written where that is known. Out: ``Table``, whose columns are ``Cells``. Each
+reading of a column (as numbers, as levels, as dates) is made when first asked for, for all rows of the table, and
+shared by all selections of its rows: folds, splits, checks and models select from it and convert nothing again."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -13,6 +14,7 @@ import pandas as pd
 from jaxtyping import Int64
 
 from mixfit.data.columns import values
+from mixfit.data.columns.form import Form, Sign, TextForm, Texts, Vote, keys_of, vote
 from mixfit.data.columns.values import Dates, Levels, Numbers
 from mixfit.errors import DataError, did_you_mean
 
@@ -33,13 +35,18 @@ class Cells:
 
     Args:
         column: as it came, of any type.
+        form: how it is written; what that leaves open is learnt from the whole column.
+        learn: learns it; by default from the column alone.
     """
 
-    def __init__(self, column: pd.Series) -> None:
+    def __init__(
+        self, column: pd.Series, form: Form | None = None, learn: Callable[["Cells"], Form] | None = None
+    ) -> None:
         self._whole = column
         self._rows: np.ndarray | None = None
         self._read: dict[Any, Any] = {}
         self._taken: dict[Any, Any] = self._read
+        self._known, self._learn = form, learn
 
     @classmethod
     def of(cls, column: "pd.Series | Cells") -> "Cells":
@@ -48,7 +55,7 @@ class Cells:
 
     def select(self, rows: Int64[np.ndarray, " some"]) -> "Cells":
         """The same column for some rows, by position; what is read of either is read of the whole table once."""
-        found = Cells(self._whole)
+        found = Cells(self._whole, self._known, self._learn)
         found._rows = rows if self._rows is None else self._rows[rows]
         found._read, found._taken = self._read, {}
         return found
@@ -99,19 +106,80 @@ class Cells:
         """The same column for all rows of its table."""
         if self._rows is None:
             return self
-        found = Cells(self._whole)
+        found = Cells(self._whole, self._known, self._learn)
         found._read = found._taken = self._read
+        return found
+
+    @property
+    def texts(self) -> Texts:
+        """The different texts of the whole table's column."""
+        if "texts" not in self._read:
+            self._read["texts"] = values.texts_of(self._whole)
+        found: Texts = self._read["texts"]
+        return found
+
+    @property
+    def form(self) -> Form:
+        """How the column is written, as a model learnt it or as the whole table shows it."""
+        if "form" not in self._read:
+            known = self._known
+            if known is None or (not known.decimal and self.holds_texts):
+                typed = values.is_plain_number(self._whole)
+                if self._learn is None or typed:
+                    learnt = values.learn_form(self._whole, texts=None if typed else self.texts)
+                else:
+                    learnt = self._learn(self)
+                known = learnt if known is None else known.learnt_from(learnt)
+            self._read["form"] = known
+        found: Form = self._read["form"]
         return found
 
     @property
     def numbers(self) -> Numbers:
         """The cells as numbers, see ``to_numbers``."""
-        return self.read(_numbers)
+        return self._once(
+            (_numbers,), lambda whole: _numbers(whole._whole, whole._form_of_texts, texts=whole._texts_of_texts)
+        )
 
     @property
     def levels(self) -> Levels:
         """The cells as levels, see ``to_keys``."""
-        return self.read(_levels)
+        return self._once((_levels,), lambda whole: whole._whole_levels())
+
+    def _whole_levels(self) -> Levels:
+        if values.is_plain_number(self._whole):
+            found = values.lazy_levels(self._whole, None, None)
+        else:
+            found = values.lazy_levels(self._whole, self.form, self.texts)
+        return _levels(self._whole, self.form, texts=self.texts) if found is None else found
+
+    @property
+    def holds_texts(self) -> bool:
+        """Whether there are texts among the cells of the whole table."""
+        if "holds texts" not in self._read:
+            self._read["holds texts"] = values.holds_texts(self._whole)
+        return bool(self._read["holds texts"])
+
+    @property
+    def _form_of_texts(self) -> Form | None:
+        """What is typed as a number is not written in any way."""
+        return self.form if self.holds_texts else None
+
+    @property
+    def _texts_of_texts(self) -> Texts | None:
+        return self.texts if self.holds_texts else None
+
+    def written(self, keys: Sequence[str]) -> list[str]:
+        """For each canonical key the first cell of these rows that stands for it, as it is written."""
+        codes = self.texts.codes if self._rows is None else self.texts.codes[self._rows]
+        used = self.texts.names.iloc[pd.unique(codes[codes >= 0])]
+        own = keys_of(used, self.form.keys)
+        first = dict(zip(own.iloc[::-1], used.iloc[::-1], strict=True))
+        return [first.get(key, key) for key in keys]
+
+    def key_of(self, texts: Sequence[str]) -> pd.Index:
+        """The canonical keys of texts that are written as this column is."""
+        return pd.Index(keys_of(pd.Series(list(texts), dtype="str"), self.form.keys), dtype="str")
 
     @cached_property
     def keys(self) -> pd.Series:
@@ -130,9 +198,16 @@ class Cells:
     @property
     def day_first(self) -> bool:
         """Whether dates of the table are written with the day first, see ``is_day_first``."""
+        return not self.typed_dates and bool(self.order_of_dates)
+
+    @property
+    def order_of_dates(self) -> bool | None:
+        """As ``day_first``; None where no cell shows it, nor any of the table that a model was fitted on."""
         if "day first" not in self._read:
-            self._read["day first"] = not self._typed_dates and values.show_day_first(self._all.levels)
-        return bool(self._read["day first"])
+            known = None if self._known is None else self._known.day_first
+            self._read["day first"] = values.order_of_dates(self._all.levels) if known is None else known
+        found: bool | None = self._read["day first"]
+        return found
 
     def dates(self, *, day_first: bool | None = None) -> Dates:
         """The cells as dates, see ``to_times``.
@@ -140,13 +215,35 @@ class Cells:
         Args:
             day_first: what was found of the rows that a model was fitted on; by default as this table shows it.
         """
-        if self._typed_dates:
+        if self.typed_dates:
             return self.read(_dates)
-        first = self.day_first if day_first is None else day_first
-        return self._once(("dates", first), lambda whole: values.dates_of_levels(whole.levels, day_first=first))
+        first, clock = self.day_first if day_first is None else day_first, self.clock
+        return self._once(
+            ("dates", first), lambda whole: values.dates_of_levels(whole.levels, day_first=first, clock=clock)
+        )
 
     @property
-    def _typed_dates(self) -> bool:
+    def clock(self) -> bool:
+        """Whether the cells are times of the day, as 04:51."""
+        if "clock" not in self._read:
+            known = None if self._known is None else self._known.clock
+            may_be = not self.typed_dates and not values.is_plain_number(self._whole)
+            shown = known is None and may_be and values.are_clock_times(self.texts.names)
+            self._read["clock"] = shown if known is None else known
+        return bool(self._read["clock"])
+
+    @property
+    def zone(self) -> str:
+        """The time zone of the dates of the whole table: its name, "UTC", or "own" where cells differ."""
+        if "zone" not in self._read:
+            typed = self.typed_dates
+            found = values.zone_of_type(self.dtype) if typed else values.zone_of_dates(self._all.dates())
+            self._read["zone"] = found
+        return str(self._read["zone"])
+
+    @property
+    def typed_dates(self) -> bool:
+        """Whether the column is typed as dates."""
         return pd.api.types.is_datetime64_any_dtype(self._whole.dtype)
 
 
@@ -155,10 +252,15 @@ class Table:
 
     Args:
         frame: as it came; its index has the numbers that people know the rows by.
+        file: how the text file was written that it came from.
+        forms: how columns are written, as a model learnt it.
     """
 
-    def __init__(self, frame: pd.DataFrame) -> None:
+    def __init__(
+        self, frame: pd.DataFrame, file: TextForm | None = None, forms: Mapping[str, Form] | None = None
+    ) -> None:
         self._whole = frame
+        self.file, self.forms = file or TextForm(), forms or {}
         self._rows: np.ndarray | None = None
         self._every: dict[str, Cells] = {}
         self._cells: dict[str, Cells] = self._every
@@ -171,42 +273,127 @@ class Table:
         return table if isinstance(table, Table) else cls(table)
 
     @classmethod
-    def of_pieces(cls, pieces: Iterable[pd.DataFrame], numbers: Collection[str]) -> "Table":
+    def of_pieces(
+        cls, pieces: Iterable[pd.DataFrame], numbers: Collection[str], forms: Mapping[str, Form] | None = None
+    ) -> "Table":
         """A table that is larger than memory as it came: of each column only what it is read as is kept.
 
         Args:
             pieces: rows of the table in its order, with the same columns each; at least one.
             numbers: columns to keep as numbers. Typed dates are kept as such, and all others as levels.
+            forms: how columns are written.
         """
-        grown: dict[str, _Grown] = {}
+        grown, forms = dict[str, _Grown](), forms or {}
         for piece in pieces:
             for name in piece.columns:
                 if name not in grown:
                     dates = pd.api.types.is_datetime64_any_dtype(piece[name].dtype)
-                    grown[name] = _Grown(_numbers if name in numbers else _dates if dates else _levels)
+                    grown[name] = _Grown(_numbers if name in numbers else _dates if dates else _levels, forms.get(name))
                 grown[name].add(piece[name])
         cells = {name: one.cells(name) for name, one in grown.items()}
-        found = cls(pd.DataFrame({name: one.column for name, one in cells.items()}, copy=False))
+        found = cls(pd.DataFrame({name: one.column for name, one in cells.items()}, copy=False), forms=forms)
         found.in_pieces = True
         found._every.update(cells)
         return found
 
     def select(self, rows: Int64[np.ndarray, " some"]) -> "Table":
         """Some rows, by position; what is read of either is read of the whole table once."""
-        found = Table(self._whole)
+        found = Table(self._whole, self.file, self.forms)
         found._rows = rows if self._rows is None else self._rows[rows]
         found._every, found._cells, found.in_pieces = self._every, {}, self.in_pieces
         return found
+
+    def written(self, forms: Mapping[str, Form]) -> "Table":
+        """The same rows, their columns written as a model learnt; what was read under the same form is kept."""
+        changed = {
+            name
+            for name, form in forms.items()
+            if name in self._whole and self.forms.get(name) != form and not self._is_read_as(name, form)
+        }
+        if self.in_pieces or not changed:
+            return self
+        found = Table(self._whole, self.file, {**self.forms, **forms})
+        found._rows = self._rows
+        found._every.update({name: cells for name, cells in self._every.items() if name not in changed})
+        if self._rows is not None:
+            found._cells = {}
+        return found
+
+    def _is_read_as(self, name: str, form: Form) -> bool:
+        """Whether a column was read already, and in this form."""
+        if name not in self._every:
+            return False
+        cells = self._every[name]
+        if replace(form, day_first=None, clock=None) != cells.form:
+            return False
+        ordered = form.day_first is None or form.day_first == cells.order_of_dates
+        return ordered and (form.clock is None or form.clock == cells.clock)
+
+    @cached_property
+    def votes(self) -> dict[str, Vote]:
+        """What each column of texts says of the sign before fractions."""
+        found = {}
+        for name in dict.fromkeys(self._whole.columns):
+            if isinstance(self._whole[name], pd.Series) and self._of_all(name).holds_texts:
+                said = vote(self._of_all(name).texts, self._separator)
+                if said is not None:
+                    found[name] = said
+        return found
+
+    @property
+    def decimal(self) -> Sign:
+        """The sign before fractions in columns that do not show it: as named, or as the other columns show it.
+
+        Empty where they contradict each other, or where no column of a file that is not separated by commas shows
+        it."""
+        named = self.file.decimal
+        if named in (".", ","):
+            return "," if named == "," else "."
+        spoken = {said.decimal for said in self.votes.values()}
+        by_commas = self.file.separator in (",", None)
+        if "," in spoken and "." not in spoken and self.file.separator != ",":
+            return ","
+        if "," not in spoken and ("." in spoken or by_commas):
+            return "."
+        return ""
+
+    @property
+    def _separator(self) -> str | None:
+        """Of the file; it says nothing of points where the user names the decimal sign."""
+        return None if self.file.decimal else self.file.separator
+
+    @property
+    def undecided(self) -> dict[str, Vote]:
+        """Columns with commas that stay text, as they may stand before a fraction or part thousands."""
+        if self.decimal:
+            return {}
+        return {name: said for name, said in self.votes.items() if not said.decimal and "," in said.signs}
+
+    def _of_all(self, name: str) -> Cells:
+        """A column for all rows."""
+        if name not in self._every:
+            self._every[name] = Cells(self._whole[name], self.forms.get(name), self._learn)
+        return self._every[name]
+
+    def _learn(self, cells: Cells) -> Form:
+        return values.learn_form(
+            cells._whole,
+            self.decimal if cells.holds_texts else "",
+            forced=self.file.decimal is not None,
+            separator=self._separator,
+            texts=cells.texts,
+        )
 
     def and_then(self, other: "Table", names: Sequence[str]) -> "Table":
         """These rows and then those of another table, with the columns of both; of rows of one table nothing that was
         read is read again."""
         if other._whole is self._whole:
             every = [np.arange(len(one)) if one._rows is None else one._rows for one in (self, other)]
-            found = Table(self._whole)
+            found = Table(self._whole, self.file, self.forms)
             found._rows, found._every, found._cells = np.concatenate(every), self._every, {}
             return found
-        return Table(pd.concat([one.frame[list(names)] for one in (self, other)], ignore_index=True))
+        joined = pd.concat([one.frame[list(names)] for one in (self, other)], ignore_index=True)
+        return Table(joined, self.file, self.forms)
 
     def __len__(self) -> int:
         return len(self._whole) if self._rows is None else len(self._rows)
@@ -221,10 +408,9 @@ class Table:
             KeyError: there is none of that name.
         """
         if name not in self._cells:
-            if name not in self._every:
-                self._every[name] = Cells(self._whole[name])
+            whole = self._of_all(name)
             if self._rows is not None:
-                self._cells[name] = self._every[name].select(self._rows)
+                self._cells[name] = whole.select(self._rows)
         return self._cells[name]
 
     @property
@@ -246,12 +432,12 @@ class Table:
 class _Grown:
     """What the cells of a column are read as, piece by piece."""
 
-    def __init__(self, parse: Callable[[pd.Series], Typed]) -> None:
-        self.parse, self.parts, self.names = parse, list[Typed](), dict[str, int]()
+    def __init__(self, parse: Callable[..., Typed], form: Form | None) -> None:
+        self.parse, self.form, self.parts, self.names = parse, form, list[Typed](), dict[str, int]()
 
     def add(self, column: pd.Series) -> None:
         """The next piece; its levels get the numbers of those before them."""
-        found = self.parse(column)
+        found = self.parse(column) if self.parse is _dates else self.parse(column, self.form)
         if isinstance(found, Levels):
             number = [self.names.setdefault(name, len(self.names)) for name in found.names]
             found = Levels(np.array([*number, -1], dtype=np.int64)[found.codes], found.names[:0])
@@ -266,13 +452,16 @@ class _Grown:
             shown = pd.Series(pd.Categorical.from_codes(read.codes, categories=read.names), name=name)
         elif self.parse is _numbers:
             numbers = [part for part in parts if isinstance(part, Numbers)]
-            read = Numbers(*(np.concatenate([getattr(p, f) for p in numbers]) for f in _NUMBERS))
+            said = next((part.contradiction for part in numbers if part.contradiction), "")
+            arrays = [np.concatenate([getattr(part, one) for part in numbers]) for one in _NUMBERS]
+            read = Numbers(arrays[0], arrays[1], arrays[2], said)
             shown = pd.Series(read.values, name=name, copy=False)
         else:
             dates = [part for part in parts if isinstance(part, Dates)]
-            read = Dates(np.concatenate([p.times for p in dates]), np.concatenate([p.unparsable for p in dates]))
+            read = Dates(*(np.concatenate([getattr(p, f) for p in dates]) for f in ("times", "unparsable", "ahead")))
             shown = pd.Series(read.times, name=name, copy=False)
         found = Cells(shown)
+        found._read["form"] = self.form or Form()
         found._read[(self.parse,)] = read
         return found
 
@@ -299,12 +488,12 @@ _NOTHING = pd.Index([np.nan], dtype="str")
 _NUMBERS = ("values", "unparsable", "infinite")
 
 
-def _numbers(column: pd.Series) -> Numbers:
-    return values.to_numbers(column)
+def _numbers(column: pd.Series, form: Form | None = None, texts: Texts | None = None) -> Numbers:
+    return values.to_numbers(column, form, texts=texts)
 
 
-def _levels(column: pd.Series) -> Levels:
-    codes, names = pd.factorize(values.to_keys(column))
+def _levels(column: pd.Series, form: Form | None = None, texts: Texts | None = None) -> Levels:
+    codes, names = pd.factorize(values.to_keys(column, form, texts=texts))
     return Levels(np.asarray(codes, dtype=np.int64), _index(names))
 
 
@@ -313,4 +502,4 @@ def _index(names: Iterable[str]) -> pd.Index:
 
 
 def _dates(column: pd.Series) -> Dates:
-    return Dates(*values.to_times(column))
+    return values.typed_dates(column)

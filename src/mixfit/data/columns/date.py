@@ -1,25 +1,29 @@
-"""Columns of dates: calendar parts, the season as a point on a circle, and the days since a middle date."""
+"""Columns of dates and times of the day: parts of calendar and clock, points on circles, days since a middle date."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float, Int64, Shaped
+import pandas as pd
+from jaxtyping import Float, Int64
 
 from mixfit.choices import Role
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.cells import Cells
 from mixfit.data.columns.facts import Facts
-from mixfit.data.columns.kind import ColumnArrays, Guess, Weight, bad_cells, refuse_if
+from mixfit.data.columns.kind import ColumnArrays, Guess, Weight, bad_cells, joined, refuse_if
 from mixfit.data.columns.number import NumberState
-from mixfit.data.columns.values import Dates
+from mixfit.data.columns.values import OWN_ZONE, Dates, first_twofold
 from mixfit.errors import DataError
-from mixfit.files import Within
+from mixfit.files import Within, shown
 from mixfit.weighted import taken, weighted_median
 
-_DAY = np.timedelta64(1, "D")
+_DAY, _HOUR, _MINUTE = np.timedelta64(1, "D"), np.timedelta64(1, "h"), np.timedelta64(1, "m")
 _FURTHEST = 2**62  # microseconds, 146,000 years
-_PARTS = ("year", "month", "day of week", "days elapsed", "season sine", "season cosine", "is missing")
+_IF_VARYING = ("hour", "minute", "hours ahead of UTC")
+Part = Literal["year", "month", "day", "day of week", "hour", "minute", "hours ahead of UTC", "days elapsed"]
+Circle = Literal["season", "week", "time"]
+_EARLIER: tuple[Part, ...] = ("year", "month", "day of week", "days elapsed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,24 +38,29 @@ class DateColumn:
     origin: Annotated[int, Within(-_FURTHEST, _FURTHEST)]
     """Median of the training dates, microseconds since 1970."""
     scales: tuple[NumberState, ...]
-    """Of year, month, day of week and days elapsed."""
+    """Of each part."""
     flag: bool
+    parts: tuple[Part, ...] = _EARLIER
+    """Of the calendar and the clock; by default as before there were others."""
+    circles: tuple[Circle, ...] = ("season",)
+    """What comes back: the year, the week, the day; each is a point on a circle."""
+    zone: str = "UTC"
+    """Where the clocks hang that the parts are read from: that of the training rows, see ``Dates.in_zone``."""
 
     @property
     def outputs(self) -> list[str]:
         """Names of the output columns."""
-        return [f"{self.name} {part}" for part in _PARTS[: 6 + self.flag]]
+        circles = [f"{circle} {half}" for circle in self.circles for half in ("sine", "cosine")]
+        return [f"{self.name} {part}" for part in (*self.parts, *circles, *["is missing"][: self.flag])]
 
     def transform(self, cells: Cells) -> ColumnArrays:
-        """The parts of the calendar, the point on the circle, and the flags."""
-        times = cells.dates(day_first=self.day_first).times
-        parts = _calendar(times, self.origin)
-        scaled = [scale.apply(part) for scale, part in zip(self.scales, parts, strict=True)]
-        missing = np.isnat(times)
-        day_of_year = (times.astype("datetime64[D]") - times.astype("datetime64[Y]")) / _DAY
-        angle = np.where(missing, 0.0, day_of_year) * (2 * np.pi / 365.25)
-        circle = [np.where(missing, 0.0, np.sin(angle)), np.where(missing, 0.0, np.cos(angle))]
-        return ColumnArrays([*scaled, *circle, *([missing.astype(np.float64)] if self.flag else [])])
+        """The parts of the calendar, the points on the circles, and the flags."""
+        found = cells.dates(day_first=self.day_first)
+        parts = _calendar(found, self.zone, self.origin)
+        scaled = [scale.apply(parts[part]) for scale, part in zip(self.scales, self.parts, strict=True)]
+        missing = np.isnat(found.times)
+        circles = [turn for circle in self.circles for turn in _circle(found, self.zone, circle)]
+        return ColumnArrays([*scaled, *circles, *([missing.astype(np.float64)] if self.flag else [])])
 
     def problems(self, cells: Cells) -> list[BadInput]:
         """Cells that are no date."""
@@ -60,9 +69,14 @@ class DateColumn:
         )
 
     def check(self) -> None:
-        """Four scales."""
-        if len(self.scales) != 4:
-            raise DataError(f"a date has {len(self.scales)} scales in place of 4.")
+        """A scale for each part, and a zone that there is."""
+        if len(self.scales) != len(self.parts):
+            raise DataError(f"a date has {len(self.scales)} scales in place of {len(self.parts)}.")
+        if self.zone not in ("UTC", OWN_ZONE):
+            try:
+                pd.Timestamp(0, tz=self.zone)
+            except (KeyError, ValueError, OSError):
+                raise DataError(f"there is no time zone {shown(self.zone)!r}.") from None
 
 
 class Date:
@@ -88,8 +102,13 @@ class Date:
         return self._strays(fact)
 
     def _strays(self, fact: Facts) -> str:
+        """Cells that are no dates, and dates that could be of two days."""
         bad = int(fact.dates.unparsable.sum())
-        return f"{bad} of {len(fact.column)} cells are not dates, treated as missing" if bad else ""
+        notes = [f"{bad} of {len(fact.column)} cells are not dates, treated as missing" if bad else ""]
+        if not fact.cells.typed_dates and fact.cells.order_of_dates is None:
+            twofold = first_twofold(fact.cells.levels)
+            notes.append(f"{twofold!r} is read with the month first, as no cell shows the order" if twofold else "")
+        return joined(*notes)
 
     def missing(self, cells: Cells) -> int:
         """Empty cells and words for missing."""
@@ -101,27 +120,70 @@ class Date:
         there = ~np.isnat(times)
         seen = times[there].astype(np.int64)
         origin = round(weighted_median(seen.astype(np.float64), taken(weight, there))) if len(seen) else 0
-        scales = tuple(NumberState.fit(part, weight, may_log=False) for part in _calendar(times, origin))
+        every = _calendar(cells.dates(), cells.zone, origin)
+        varying = {part: len(np.unique(values[~np.isnan(values)])) > 1 for part, values in every.items()}
+        clock = varying["hour"] or varying["minute"]
+        usual = [] if cells.clock else [part for part in every if part not in _IF_VARYING]
+        parts = [part for part in every if part in usual or (part in _IF_VARYING and varying[part])]
+        turns: tuple[Circle, ...] = ("season", "week", "time")
         return DateColumn(
-            name=cells.name, day_first=cells.day_first, origin=origin, scales=scales, flag=not there.all()
+            name=cells.name,
+            day_first=cells.day_first,
+            origin=origin,
+            scales=tuple(NumberState.fit(every[part], weight, may_log=False) for part in parts),
+            flag=not there.all(),
+            parts=tuple(parts),
+            circles=turns[2:] if cells.clock else turns[: 2 + clock],
+            zone=cells.zone,
         )
 
     def describe(self, cells: Cells) -> tuple[float, str]:
         """The first and the last day."""
         times = cells.dates().times
-        days = times[~np.isnat(times)].astype("datetime64[D]")
-        return float(np.isnat(times).mean()), f"{days.min()} to {days.max()}" if len(days) else ""
+        known = times[~np.isnat(times)]
+        missing = float(np.isnat(times).mean())
+        if not len(known):
+            return missing, ""
+        if cells.clock:
+            return missing, " to ".join(str(end)[11:16] for end in (known.min(), known.max()))
+        days = known.astype("datetime64[D]")
+        return missing, f"{days.min()} to {days.max()}"
 
     def values(self, cells: Cells) -> Int64[np.ndarray, " rows"]:
         """By point in time."""
         return np.unique(cells.dates().times, return_inverse=True)[1].astype(np.int64)
 
 
-def _calendar(times: Shaped[np.ndarray, " rows"], origin: int) -> list[Float[np.ndarray, " rows"]]:
-    """Year, month, day of week (Monday = 0) and days since ``origin``; nan where there is no date."""
-    missing = np.isnat(times)
-    days = times.astype("datetime64[D]").astype(np.int64)
-    months = times.astype("datetime64[M]").astype(np.int64)
-    elapsed = (times - np.datetime64(origin, "us")) / _DAY
-    parts = [months // 12 + 1970, months % 12 + 1, (days + 3) % 7, elapsed]  # 1970-01-01 was a Thursday
-    return [np.where(missing, np.nan, part) for part in parts]
+def _calendar(dates: Dates, zone: str, origin: int) -> dict[Part, Float[np.ndarray, " rows"]]:
+    """Every part as the clocks of a zone show it: day of week from Monday = 0, minute with its seconds, and days since
+    ``origin``, whatever the zone; nan where there is no date."""
+    times, missing = dates.in_zone(zone), np.isnat(dates.times)
+    days = times.astype("datetime64[D]")
+    months = times.astype("datetime64[M]")
+    minutes = (times - days) / _MINUTE
+    months_passed = months.astype(np.int64)
+    parts: dict[Part, np.ndarray] = {
+        "year": months_passed // 12 + 1970,
+        "month": months_passed % 12 + 1,
+        "day": (days - months) / _DAY + 1,
+        "day of week": (days.astype(np.int64) + 3) % 7,  # 1970-01-01 was a Thursday
+        "hour": minutes // 60,
+        "minute": minutes % 60,
+        "hours ahead of UTC": (times - dates.times) / _HOUR,
+        "days elapsed": (dates.times - np.datetime64(origin, "us")) / _DAY,
+    }
+    return {part: np.where(missing, np.nan, values) for part, values in parts.items()}
+
+
+def _circle(dates: Dates, zone: str, circle: Circle) -> list[Float[np.ndarray, " rows"]]:
+    """Sine and cosine of where in the year, the week or the day a point in time is; 0 where there is no date."""
+    times, missing = dates.in_zone(zone), np.isnat(dates.times)
+    days = times.astype("datetime64[D]")
+    if circle == "season":
+        turn = (days - times.astype("datetime64[Y]")) / _DAY / 365.25
+    elif circle == "week":
+        turn = ((days.astype(np.int64) + 3) % 7) / 7
+    else:
+        turn = (times - days) / _DAY
+    angle = np.where(missing, 0.0, turn) * (2 * np.pi)
+    return [np.where(missing, 0.0, np.sin(angle)), np.where(missing, 0.0, np.cos(angle))]

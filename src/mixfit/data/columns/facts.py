@@ -12,7 +12,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from mixfit.data.columns.cells import Cells
-from mixfit.data.columns.values import MISSING_WORDS, Dates, Levels, Numbers, dates_of_levels, show_day_first
+from mixfit.data.columns.form import MISSING_WORDS
+from mixfit.data.columns.values import Dates, Levels, Numbers, dates_of_levels, show_day_first
 from mixfit.data.photos.tree import ENDINGS
 
 ID_WORDS = frozenset(["id", "uuid", "guid"])
@@ -25,10 +26,12 @@ TEXT_LEVELS = 20
 UNIQUE_ROWS = 10
 """With fewer rows, "all cells differ" says nothing."""
 
+_STRAY_SHARE = 0.05  # of the cells, that may be words in a column of numbers
 _TEXT_SHARE = 0.5
 _DATE_SHARE = 0.9  # of the cells must be dates
 _ENDINGS = "|".join(sorted(ENDINGS, key=len, reverse=True))
 _IMAGE_ENDING = rf"(?i)^(?![a-z][a-z0-9+.-]*://).*(\.(?:{_ENDINGS}))(?:[?#].*)?$"
+_MOST_WORDS = 20
 _SAMPLE = 20_000  # cells; enough for a share
 Cut = TypeVar("Cut", pd.Series, np.ndarray)
 
@@ -87,7 +90,8 @@ class Facts:
     @cached_property
     def distinct(self) -> int:
         """Different keys."""
-        return len(self.counts)
+        codes = self.cells.levels.codes
+        return len(np.unique(codes[codes >= 0]))
 
     @cached_property
     def distinct_numbers(self) -> int:
@@ -112,12 +116,28 @@ class Facts:
     @cached_property
     def boolean(self) -> bool:
         """All cells are true or false, as words or typed."""
+        if self.typed_numbers or (self.cells.holds_texts and len(self.finite)):
+            return False
         return bool(self.count) and bool(self.counts.index.isin(["True", "False"]).all())
 
     @property
+    def typed_numbers(self) -> bool:
+        """Typed as numbers, so that no cell is a word."""
+        return isinstance(self.cells.dtype, np.dtype) and self.cells.dtype.kind in "iuf"
+
+    @property
     def numeric(self) -> bool:
-        """Every cell that is not empty or infinite is a number, and is not typed as a level."""
-        return bool(len(self.finite)) and self.stray == 0 and not isinstance(self.cells.dtype, pd.CategoricalDtype)
+        """Every cell that is not empty or infinite is a number, up to a few of many, and is not typed as a level."""
+        return (
+            bool(len(self.finite))
+            and (self.stray == 0 or self._few_stray)
+            and not isinstance(self.cells.dtype, pd.CategoricalDtype)
+        )
+
+    @property
+    def _few_stray(self) -> bool:
+        """A few words among numbers that are amounts rather than levels."""
+        return self.stray <= _STRAY_SHARE * self.count and self.distinct_numbers > TEXT_LEVELS
 
     @property
     def mostly_numeric(self) -> bool:
@@ -132,19 +152,32 @@ class Facts:
             return "typed as dates"
         if self.boolean:
             return ""
+        if self.cells.clock:
+            return f"times of the day such as {short(self._first_word)}"
         if self.numeric:
             return "digits such as 20200131" if _digits_of_dates(self) else ""
         if self.mostly_numeric or date_share(self) < _DATE_SHARE:
             return ""
-        return f"dates such as {short(next(key for key in self.keys.dropna() if key.lower() not in MISSING_WORDS))}"
+        return f"dates such as {short(self._first_word)}"
+
+    @property
+    def _first_word(self) -> str:
+        """The first cell that has a value."""
+        return next(str(key) for key in self.keys.dropna() if key.lower() not in MISSING_WORDS)
 
     @cached_property
     def number_kind(self) -> str:
         """``integers`` or ``floats``, as the cells are written or the column is typed."""
         if pd.api.types.is_float_dtype(self.column.dtype):
             return "integers" if self.whole and self.count < len(self.column) else "floats"
-        written = self.column[np.isfinite(self.numbers.values)].astype("str").str.contains(r"[.eE]", regex=True)
-        return "floats" if not self.whole or written.any() else "integers"
+        if not self.whole or self.typed_numbers:
+            return "integers" if self.whole else "floats"
+        mark = "," if self.cells.holds_texts and self.cells.form.decimal == "," else "[.]"
+        written = self.column[np.isfinite(self.numbers.values)].astype("str")
+        written = written.str.contains(
+            rf"{mark}(?:[0-9]{{1,2}}|[0-9]{{4,}})?(?:[^0-9]|$)|[0-9][eE][+-]?[0-9]", regex=True
+        )
+        return "floats" if written.any() else "integers"
 
 
 def name_words(name: str) -> list[str]:
@@ -171,7 +204,9 @@ def code_reason(fact: Facts) -> str:
     """Why whole numbers are codes rather than amounts, or an empty text."""
     if CODE_WORDS & set(name_words(fact.name)):
         return "integers that look like codes"
-    keys = fact.keys.dropna()
+    if fact.typed_numbers and np.abs(fact.finite).max(initial=0.0) < 2**53:
+        return ""
+    keys = fact.cells.texts.names
     if keys.str.fullmatch("0[0-9]+").any():
         return "digits with leading zeros"
     if keys.str.fullmatch("-?[0-9]{16,}").any() and np.abs(fact.finite).max(initial=0.0) >= 2**53:
@@ -183,6 +218,8 @@ def image_share(fact: Facts) -> tuple[float, str]:
     """Share of the file names in the cells (several are separated by ";") that end like an image, and how most end;
     addresses in the web are no file names."""
     if not (pd.api.types.is_string_dtype(fact.column.dtype) or isinstance(fact.column.dtype, pd.CategoricalDtype)):
+        return 0.0, ""
+    if fact.numeric:
         return 0.0, ""
     names = _sample(fact.keys.dropna()).str.split(";").explode().str.strip()
     names = names[names.notna() & (names != "")]
@@ -204,10 +241,34 @@ def _digits_of_dates(fact: Facts) -> bool:
     return bool(fact.counts.index.str.fullmatch("[12][0-9]{7}").all()) and not fact.dates.unparsable.any()
 
 
+def stray_note(fact: Facts) -> str:
+    """How many cells are no numbers, and how such a cell looks."""
+    if not fact.stray:
+        return ""
+    first = fact.keys[fact.numbers.unparsable & ~fact.numbers.infinite].mode().iloc[0]
+    return f"{fact.stray} of {len(fact.column)} cells are not numbers, treated as missing, such as {short(str(first))}"
+
+
+def url_share(fact: Facts) -> float:
+    """Share of the cells that are addresses of web pages."""
+    cells = _sample(fact.keys.dropna())
+    return float(cells.str.match(r"(?i)(?:https?://|www\.)").mean()) if len(cells) else 0.0
+
+
 def infinite_note(fact: Facts) -> str:
     """How many cells are infinite."""
     infinite = int(fact.numbers.infinite.sum())
     return f"{infinite} of {len(fact.column)} cells are infinite, treated as missing" if infinite else ""
+
+
+def words_for_missing(fact: Facts) -> tuple[str, ...]:
+    """Words of a column of numbers that stand more than once in place of one, lower-cased: "on request"."""
+    if not fact.cells.holds_texts or not fact.numbers.unparsable.any():
+        return ()
+    stray = fact.numbers.unparsable & ~fact.numbers.infinite
+    counts = fact.keys[stray].str.lower().value_counts()
+    words = counts.index[(counts > 1) & ~counts.index.str.contains("[0-9]")]
+    return tuple(sorted(words[:_MOST_WORDS]))
 
 
 def short(text: str) -> str:

@@ -13,13 +13,14 @@ from jaxtyping import Bool, Float, Int64
 
 from mixfit.choices import TASKS, Role, Task
 from mixfit.data.columns.cells import Table
-from mixfit.data.columns.facts import Facts, id_reason, short
+from mixfit.data.columns.facts import Facts, id_reason, short, words_for_missing
+from mixfit.data.columns.form import MISSING_WORDS, Form
 from mixfit.data.columns.kind import Guess, Kind, empty_cells, joined, missing_numbers, refuse_if, refuse_nested
 from mixfit.data.columns.kinds import KINDS
 from mixfit.data.columns.number import FEW_VALUES
 from mixfit.data.columns.schema import REPEATED_IDS, SINGLE_ROLES, SUSPICIOUS_MARK, Column, Schema, roles_of
 from mixfit.data.columns.target import wants_log
-from mixfit.data.columns.values import MISSING_WORDS, moments
+from mixfit.data.columns.values import moments
 from mixfit.data.photos.cells import content_share, no_photos_reason
 from mixfit.data.photos.rule import PhotoRule
 from mixfit.data.split import SPLIT_ALIASES, groups_on_two_sides, joined_codes
@@ -89,7 +90,10 @@ def infer_schema(
             if kind is None
             else kind.missing(fact.cells)
         )
-        columns.append(Column(name=name, role=guess.role, reason=guess.reason, missing=missing, note=guess.note))
+        form = _form(fact, guess.role, numbers=numbers)
+        columns.append(
+            Column(name=name, role=guess.role, reason=guess.reason, missing=missing, note=guess.note, form=form)
+        )
     columns = _without_chains(table, columns)
     if not any(column.role in by_role for column in columns):
         raise DataError(
@@ -97,8 +101,24 @@ def infer_schema(
             "set a role with --set COLUMN=number or --set COLUMN=category."
         )
     return Schema(
-        columns=tuple(columns), task=task, task_reason=task_reason, rows=len(table), photos=tuple(photos), kinds=kinds
+        columns=tuple(columns),
+        task=task,
+        task_reason=task_reason,
+        rows=len(table),
+        text=table.file,
+        photos=tuple(photos),
+        kinds=kinds,
     )
+
+
+def _form(fact: Facts, role: Role, *, numbers: bool) -> Form:
+    """How a column is written, with what a later table need not show again."""
+    form = fact.cells.form
+    if numbers or role in ("number", "weight"):
+        return replace(form, missing=words_for_missing(fact))
+    if role == "date":
+        return replace(form, day_first=fact.cells.order_of_dates, clock=fact.cells.clock)
+    return form
 
 
 def _chosen_roles(
@@ -230,7 +250,9 @@ def _guess(fact: Facts, split: Facts | None, kinds: Sequence[Kind]) -> Guess:
         return Guess("split", f"values {'/'.join(parts)}", "used as given")
     if _looks_like_split(fact):
         return Guess("ignored", "words of a split, but another column is the split")
-    if not fact.count or fact.counts.index.str.lower().isin(MISSING_WORDS).all():
+    if not fact.count or (
+        not fact.typed_numbers and not len(fact.finite) and fact.counts.index.str.lower().isin(MISSING_WORDS).all()
+    ):
         return Guess("ignored", "no values at all")
     if fact.distinct == 1 and fact.count == len(fact.column):
         return Guess("ignored", f"one value only, {short(str(fact.counts.index[0]))}")

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from mixfit.choices import Role
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.cells import Cells
-from mixfit.data.columns.facts import Facts, counts_rows, infinite_note
+from mixfit.data.columns.facts import Facts, counts_rows, infinite_note, stray_note
 from mixfit.data.columns.kind import ColumnArrays, Guess, Weight, bad_cells, joined, missing_numbers, refuse_if
 from mixfit.data.columns.values import Moments, Numbers, moments, standardise
 from mixfit.files import Within
@@ -110,7 +110,7 @@ class Number:
             return None
         if counts_rows(fact):
             return Guess("ignored", "counts the rows", f"use: --set {fact.name}=number")
-        notes = [infinite_note(fact)]
+        notes = [stray_note(fact), infinite_note(fact)]
         scale = moments(fact.finite)
         extreme = fact.finite[np.argmax(np.abs(fact.finite / 2 - scale.mean / 2))]
         distance = abs(extreme / 2 - scale.mean / 2) / (scale.std / 2) if scale.std else 0.0
@@ -121,13 +121,12 @@ class Number:
             notes.append("could be category")
         several = fact.whole and fact.distinct_numbers <= len(fact.finite) / 2
         detail = f", {fact.distinct_numbers} distinct" if several else ""
-        return Guess(self.role, f"{fact.number_kind}{detail}", joined(*notes))
+        return Guess(self.role, f"{fact.number_kind}{_written(fact)}{detail}", joined(*notes))
 
     def check(self, fact: Facts) -> str:
         """How many cells are no numbers."""
         refuse_if(not len(fact.finite), fact, self.role, "numbers", fact.numbers.unparsable)
-        bad, rows = fact.stray, len(fact.column)
-        return joined(f"{bad} of {rows} cells are not numbers, treated as missing" if bad else "", infinite_note(fact))
+        return joined(stray_note(fact), infinite_note(fact))
 
     def missing(self, cells: Cells) -> int:
         """Empty cells and words for missing."""
@@ -147,6 +146,12 @@ class Number:
     def values(self, cells: Cells) -> Int64[np.ndarray, " rows"]:
         """By number."""
         return np.unique(cells.numbers.values, return_inverse=True)[1].astype(np.int64)
+
+
+def _written(fact: Facts) -> str:
+    """What is particular in how the cells are written: ", decimal comma, in sqft"."""
+    said = fact.cells.form.describe() if fact.cells.holds_texts else ""
+    return f", {said}" if said else ""
 
 
 def _is_tamed_by_log(values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"] | None) -> bool:

@@ -4,8 +4,8 @@ In: the training rows, once, to learn medians, scales and levels; then any rows 
 Out: ``TableArrays``, and a record of every cell that could not be used. The state is pure JSON.
 Imports nothing from ``nn`` or ``training``; leaves images and the target to others."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, Int64
 
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.cells import Table, require_columns
+from mixfit.data.columns.form import Form
 from mixfit.data.columns.kind import ColumnState, Kind
 from mixfit.data.columns.kinds import KINDS
 from mixfit.data.columns.schema import Schema
@@ -39,6 +40,8 @@ class TablePreprocessor:
 
     columns: tuple[ColumnState, ...] = ()
     """By kind, and then in the order of the table."""
+    forms: Mapping[str, Form] = field(default_factory=dict, compare=False, repr=False)
+    """How the columns are written, from the schema; a table that a schema has read already is left as it is."""
 
     @classmethod
     def fit(
@@ -52,11 +55,12 @@ class TablePreprocessor:
         Raises:
             DataError: a column of the schema is missing, or there are no rows.
         """
-        table, chosen = Table.of(table), schema.table_columns
+        table, chosen = schema.table(table), schema.table_columns
         require_columns(table, [name for _, name in chosen])
         if not len(table):
             raise DataError("there are no training rows to learn medians and levels from.")
-        return cls(tuple(kind.fit(table[name], weight) for kind, name in chosen))
+        states = tuple(kind.fit(table[name], weight) for kind, name in chosen)
+        return cls(states, {column.name: column.form for column in schema.columns})
 
     @property
     def names(self) -> list[str]:
@@ -90,6 +94,7 @@ class TablePreprocessor:
             DataError: a column that the model needs is missing, or is there twice.
         """
         table = Table.of(table)
+        table = table if table.forms else table.written(self.forms)
         return TableArrays(*self.arrays(table), self.problems(table))
 
     def arrays(self, table: Table) -> tuple[Float32[np.ndarray, "rows numeric"], Int64[np.ndarray, "rows categorical"]]:

@@ -6,17 +6,21 @@ Does not look at data: how roles are found out is in ``infer``."""
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mixfit.choices import OTHER_ROLES, TASKS, Role, Task
 from mixfit.data.columns.cells import Table, Typed
+from mixfit.data.columns.form import UNKNOWN, UNKNOWN_TEXT, Form, Sign, TextForm
 from mixfit.data.columns.kind import Kind
 from mixfit.data.columns.kinds import KINDS
+from mixfit.data.columns.values import Numbers
 from mixfit.data.photos.rule import PhotoRule
 from mixfit.errors import DataError, did_you_mean
-from mixfit.files import read_json
+from mixfit.files import from_plain, read_json
 
 SUSPICIOUS_MARK = "suspicious:"
 """How the note of a column begins that may give the target away."""
@@ -38,6 +42,8 @@ class Column:
     """Number of cells without a value."""
     note: str = ""
     """"could be category", "1 of 200 cells is infinite"; empty when there is nothing to say."""
+    form: Form = UNKNOWN
+    """How its cells are written, in this and in all later tables."""
 
     @property
     def found_group(self) -> bool:
@@ -56,6 +62,8 @@ class Schema:
     """Number of rows of the table that the roles were found in."""
     photos: tuple[PhotoRule, ...] = ()
     """How cells of image columns name photos, where they are not just paths, several separated by ";"."""
+    text: TextForm = UNKNOWN_TEXT
+    """How the text file was written that the roles were found in."""
     kinds: tuple[Kind, ...] = field(default=KINDS, repr=False, compare=False)
     """What its columns can be."""
 
@@ -94,6 +102,28 @@ class Schema:
         """Names of the columns that are not ignored, the target aside, in the order of the table."""
         return [column.name for column in self.columns if column.role not in ("ignored", "target")]
 
+    def table(self, table: pd.DataFrame | Table) -> Table:
+        """A table whose columns are read as those were that the roles were found in.
+
+        A decimal sign that the user names for this table, and did not for that one, is believed."""
+        table = Table.of(table)
+        forms = {column.name: column.form for column in self.columns}
+        if table.file.decimal in (".", ",") and table.file.decimal != self.text.decimal:
+            named: Sign = "," if table.file.decimal == "," else "."
+            forms = {name: replace(form, decimal=named) if form.decimal else form for name, form in forms.items()}
+        return table.written(forms)
+
+    def require_written(self, table: Table) -> None:
+        """Refuse a table whose numbers are written in another way than in training.
+
+        Raises:
+            DataError: names the column and the first such cell.
+        """
+        for _, name in self.table_columns:
+            typed = self.typed(table, name) if name in table else None
+            if isinstance(typed, Numbers) and typed.contradiction:
+                raise DataError(typed.contradiction)
+
     def typed(self, table: Table, name: str) -> Typed:
         """A column as its kind reads it; a target of numbers and weights as numbers, all others as levels."""
         kind, cells = self.kind_of(name), table[name]
@@ -104,11 +134,13 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, texts and integers, ready for JSON."""
+        text = _told(self.text)
         return {
             "task": self.task,
             "task_reason": self.task_reason,
             "rows": self.rows,
-            "columns": [asdict(column) for column in self.columns],
+            **({"text": text} if text else {}),
+            "columns": [_column_to_dict(column) for column in self.columns],
             **({"photos": [rule.to_dict() for rule in self.photos]} if self.photos else {}),
         }
 
@@ -125,7 +157,8 @@ class Schema:
         """
         data = dict(data) if isinstance(data, dict) else data
         photos = data.pop("photos", []) if isinstance(data, dict) else []
-        _check_keys(data, {"task": str, "task_reason": str, "rows": int, "columns": list}, where="the schema")
+        known = {"task": str, "task_reason": str, "rows": int, "columns": list}
+        _check_keys(data, known, {"text": dict}, where="the schema")
         if data["task"] not in TASKS:
             raise DataError(f"the schema has the task {data['task']!r}; it must be one of {', '.join(TASKS)}.")
         columns = tuple(_column_from_dict(entry, place, kinds) for place, entry in enumerate(data["columns"]))
@@ -144,6 +177,7 @@ class Schema:
             task_reason=data["task_reason"],
             rows=data["rows"],
             photos=_photo_rules(photos, columns),
+            text=from_plain(TextForm, data.get("text", {}), "the text of the schema"),
             kinds=kinds or KINDS,
         )
 
@@ -191,20 +225,42 @@ ROLES = roles_of(KINDS)
 
 def _column_from_dict(entry: Any, place: int, kinds: tuple[Kind, ...] | None) -> Column:
     where = f"column {place} of the schema"
-    _check_keys(entry, {"name": str, "role": str, "reason": str, "missing": int, "note": str}, where=where)
+    known = {"name": str, "role": str, "reason": str, "missing": int, "note": str}
+    _check_keys(entry, known, {"form": dict}, where=where)
     roles = roles_of(kinds or ())
     if kinds is not None and entry["role"] not in roles:
         hint = did_you_mean(entry["role"], roles)
         raise DataError(
             f"{where}, {entry['name']!r}, has the unknown role {entry['role']!r}.{hint} roles: {', '.join(roles)}"
         )
-    return Column(**entry)
+    form = from_plain(Form, entry.get("form", {}), f"the form of {where}")
+    return Column(**{**entry, "form": form})
 
 
-def _check_keys(data: Any, kinds: Mapping[str, type], *, where: str) -> None:
+def _column_to_dict(column: Column) -> dict[str, Any]:
+    """Without what is not known of its form, so that a schema stays short."""
+    found = asdict(column)
+    form = _told(column.form)
+    del found["form"]
+    return found | ({"form": form} if form else {})
+
+
+def _told(form: Form | TextForm) -> dict[str, Any]:
+    """The fields that differ from what they are where nothing is known."""
+    nothing = type(form)()
+    return {
+        one.name: list(told) if isinstance(told, tuple) else told
+        for one in fields(form)
+        if (told := getattr(form, one.name)) != getattr(nothing, one.name)
+    }
+
+
+def _check_keys(data: Any, needed: Mapping[str, type], optional: Mapping[str, type], *, where: str) -> None:
     if not isinstance(data, dict):
         raise DataError(f"{where} must be a JSON object, not {type(data).__name__}.")
-    missing, unknown = [key for key in kinds if key not in data], [key for key in data if key not in kinds]
+    kinds = {**needed, **{key: kind for key, kind in optional.items() if key in data}}
+    missing = [key for key in needed if key not in data]
+    unknown = [key for key in data if key not in kinds]
     if missing or unknown:
         problems = [f"lacks {', '.join(map(repr, missing))}"] if missing else []
         problems += (

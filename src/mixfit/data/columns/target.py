@@ -138,9 +138,10 @@ class RegressionTarget:
 
 @dataclass(frozen=True)
 class ClassTarget:
-    """One of several classes, known by their canonical keys; sorted, by value when all are numbers."""
+    """One of several classes; sorted, by value when all are numbers."""
 
     classes: tuple[str, ...]
+    """As they are written in the training rows."""
 
     @classmethod
     def fit(cls, train_values: Column) -> "ClassTarget":
@@ -158,7 +159,7 @@ class ClassTarget:
                 f"the {len(cells)} training rows have {only} in the target {cells.name!r}; "
                 "at least 2 classes are needed."
             )
-        return cls(sort_classes(keys))
+        return cls(tuple(cells.written(sort_classes(keys))))
 
     @property
     def outputs(self) -> int:
@@ -172,8 +173,9 @@ class ClassTarget:
 
     def encode(self, column: Column) -> Int64[np.ndarray, " rows"]:
         """int64 index into ``classes``, -1 where missing or not seen in training."""
-        levels = Cells.of(column).levels
-        places = pd.Index(self.classes, dtype="str").get_indexer(levels.names).astype(np.int64)
+        cells = Cells.of(column)
+        levels = cells.levels
+        places = cells.key_of(self.classes).get_indexer(levels.names).astype(np.int64)
         return np.append(places, -1)[levels.codes]
 
     def decode(self, outputs: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "rows ..."]:
@@ -240,7 +242,7 @@ def usable_rows(
     Raises:
         DataError: more than the share ``max_missing`` of the other rows, or all of them, have no usable target.
     """
-    table = Table.of(table)
+    table = schema.table(table)
     counted, without_weight = counted_rows(table, next(iter(schema.names("weight")), None))
     if without_weight:
         positions = np.flatnonzero(counted)
@@ -318,7 +320,7 @@ def without_weightless(table: pd.DataFrame | Table, column: str | None) -> tuple
     """
     table = Table.of(table)
     counted, records = counted_rows(table, column)
-    return (Table(table.frame[counted]) if records else table), records
+    return (Table(table.frame[counted], table.file, table.forms) if records else table), records
 
 
 def row_weights(
@@ -363,7 +365,7 @@ def judging_weights(
     Returns:
         None if no column has the role, or if the table lacks it.
     """
-    table = Table.of(table).select(rows)
+    table = schema.table(table).select(rows)
     names = [name for name in schema.names("weight") if name in table]
     if not names:
         return None

@@ -2,11 +2,15 @@
 
 In: one column of a DataFrame, of any type. Out: numpy arrays, or a column of keys.
 The same cell gives the same result whether it comes from a text file ("7.0"), from Parquet (7) or from Python (7.0).
+How a column of texts is written is decided for all of it, see ``form``, and kept for later tables.
 Knows nothing about roles, training or what is done with a cell that cannot be converted."""
 
 import re
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,21 +19,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int64, Shaped
 
-from mixfit.weighted import weighted_mean
-
-MISSING_WORDS = frozenset(
-    ["", "na", "n/a", "#n/a", "nan", "<na>", "nat", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown"]
+from mixfit.data.columns.form import (
+    DECIMAL,
+    MISSING_WORDS,
+    Form,
+    Sign,
+    Texts,
+    canonical_number,
+    decimal_text,
+    keys_of,
+    learn_keys,
+    learn_numbers,
+    read_numbers,
+    read_plain,
+    sign_name,
 )
-"""Stripped and lower-cased, these mean "no value" in a column of numbers or dates; in a category they are levels."""
+from mixfit.weighted import weighted_mean
 
 # Spelled out, because what counts as white space differs between text stored by Arrow and by Python.
 _BLANKS = " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2002\u2003\u2007\u2009\u200b\u202f\u3000\ufeff"
-_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
-_INFINITE = r"[+-]?(?:inf|infinity)"
-_WHOLE_WITH_POINT = r"-?(?:0|[1-9][0-9]*)\.0+"
-_DECIMAL = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)"
-_MOST_DIGITS = 17  # that a float can tell apart
-
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH_NAME = (
     r"(?P<month_name>(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
@@ -60,6 +68,16 @@ _DATE_FORMS = (
     "^" + _WEEKDAY + _MONTH_NAME + r"\.?\s+(?P<day>[0-9]{1,2})(?:st|nd|rd|th)?,?\s+(?P<year>[0-9]{4})" + _CLOCK + "$",
 )
 
+_TIME = r"(?P<hour>[0-9]{1,2})[:h.](?P<minute>[0-9]{2})(?::(?P<seconds>[0-9]{2})(?:[.,](?P<fraction>[0-9]{1,9}))?)?"
+_CLOCK_FORMS = (
+    "^" + _TIME.replace("[:h.]", "[:h]") + r"(?:\s*(?P<half>[AaPp])\.?[Mm]\.?)?(?:\s*(?:Uhr|uhr|h))?$",
+    "^" + _TIME.replace("[:h.]", "[.]") + r"\s*(?:(?P<half>[AaPp])\.?[Mm]\.?|[Uu]hr)$",
+    r"^(?P<hour>[0-9]{1,2})\s*(?P<half>[AaPp])\.?[Mm]\.?$",
+    r"^(?P<hour>[0-9]{1,2})\s*[Uu]hr$",
+)
+_CLOCK_HINT = r"[0-9]\s*(?:[:h]|[AaPp]\.?[Mm]|[.][0-9]{2}\s|[Uu]hr)"
+_CLOCK_SHARE = 0.9
+
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
@@ -71,10 +89,12 @@ class Numbers:
     """True where the cell holds something that is no finite number: a text, or infinity."""
     infinite: Bool[np.ndarray, " rows"]
     """The part of ``unparsable`` that is infinite or beyond float64 ("inf", "1e400")."""
+    contradiction: str = ""
+    """What to say where most of the cells that tell speak for another way of writing than that which was learnt."""
 
     def take(self, rows: Int64[np.ndarray, " some"]) -> "Numbers":
         """Those rows, in that order."""
-        return Numbers(self.values[rows], self.unparsable[rows], self.infinite[rows])
+        return Numbers(self.values[rows], self.unparsable[rows], self.infinite[rows], self.contradiction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +116,44 @@ class Levels:
         return Levels(np.append(codes.astype(np.int64), -1)[self.codes], pd.Index(names, dtype="str"))
 
 
+class LazyLevels(Levels):
+    """Levels whose names are made when first asked for: of most columns of numbers nobody asks.
+
+    Args:
+        codes: as for ``Levels``.
+        make: makes the names.
+    """
+
+    def __init__(self, codes: Int64[np.ndarray, " rows"], make: Callable[[], pd.Index]) -> None:
+        object.__setattr__(self, "codes", codes)
+        object.__setattr__(self, "make", cache(make))
+
+    @property
+    def names(self) -> pd.Index:
+        """As for ``Levels``."""
+        found: pd.Index = self.make()  # type: ignore[attr-defined]
+        return found
+
+    def take(self, rows: Int64[np.ndarray, " some"]) -> Levels:
+        """Those rows, in that order."""
+        return LazyLevels(self.codes[rows], self.make)  # type: ignore[attr-defined]
+
+
+def lazy_levels(column: pd.Series, form: Form | None, texts: Texts | None) -> Levels | None:
+    """Of a column of plain numbers, as ``to_keys`` would have it; None of any other."""
+    if is_plain_number(column):
+        codes, names = pd.factorize(column)
+        return LazyLevels(np.asarray(codes, dtype=np.int64), lambda: pd.Index(to_keys(pd.Series(names)), dtype="str"))
+    if texts is None or form is None or form.keys != "number" or len(set(read_plain(texts.names))) < len(texts.names):
+        return None
+    return LazyLevels(texts.codes, lambda: pd.Index(keys_of(texts.names, "number"), dtype="str"))
+
+
+def is_plain_number(column: pd.Series) -> bool:
+    """Whether a column is typed as numbers as numpy has them."""
+    return isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf"
+
+
 @dataclass(frozen=True, eq=False)
 class Dates:
     """A column as points in time."""
@@ -104,10 +162,25 @@ class Dates:
     """datetime64[us] in UTC, NaT where the cell is missing or no date."""
     unparsable: Bool[np.ndarray, " rows"]
     """True where the cell holds something that is no date."""
+    ahead: Int64[np.ndarray, " rows"]
+    """Minutes by which the clock of the cell's own time zone is ahead of UTC; 0 where it names none."""
 
     def take(self, rows: Int64[np.ndarray, " some"]) -> "Dates":
         """Those rows, in that order."""
-        return Dates(self.times[rows], self.unparsable[rows])
+        return Dates(self.times[rows], self.unparsable[rows], self.ahead[rows])
+
+    def in_zone(self, zone: str) -> Shaped[np.ndarray, " rows"]:
+        """What the clocks show in a time zone, datetime64[us]; of each cell's own with ``OWN_ZONE``."""
+        if zone == "UTC":
+            return self.times
+        if zone == OWN_ZONE:
+            return self.times + (self.ahead * 60_000_000).astype("timedelta64[us]")
+        local = pd.Series(self.times).dt.tz_localize("UTC").dt.tz_convert(zone).dt.tz_localize(None)
+        return local.to_numpy().astype("datetime64[us]")
+
+
+OWN_ZONE = "own"
+"""In place of the name of a time zone: that of each cell, as they differ."""
 
 
 @dataclass(frozen=True)
@@ -160,68 +233,115 @@ def plain_cells_problem(column: pd.Series) -> str | None:
     return next((kind.__name__ for kind in kinds if issubclass(kind, nested_kinds)), None)
 
 
-def to_numbers(column: pd.Series) -> Numbers:
+def texts_of(column: pd.Series) -> Texts:
+    """The different texts of a column; what is typed is written as Python and text files have it."""
+    codes, names = pd.factorize(_texts(column))
+    return Texts(np.asarray(codes, dtype=np.int64), pd.Series(names, dtype="str"))
+
+
+def learn_form(
+    column: pd.Series,
+    sign: Sign = ".",
+    *,
+    forced: bool = False,
+    separator: str | None = None,
+    texts: Texts | None = None,
+) -> Form:
+    """How the cells of a column are written; arguments as for ``learn_numbers``."""
+    if is_plain_number(column):
+        return Form(keys="number" if column.notna().any() else "each")
+    texts = texts_of(column) if texts is None else texts
+    numbers = learn_numbers(texts, sign, forced=forced, separator=separator) if holds_texts(column) else Form()
+    return replace(numbers, keys=learn_keys(texts))
+
+
+def unwrapped(column: pd.Series) -> pd.Series:
+    """A column of a type of Arrow's in the type of pandas that knows its cells, where it has one."""
+    if not isinstance(column.dtype, pd.ArrowDtype):
+        return column
+    kind, types = column.dtype.pyarrow_dtype, pa.types
+    if types.is_dictionary(kind):
+        return unwrapped(column.astype(pd.ArrowDtype(kind.value_type)))
+    if types.is_boolean(kind):
+        return column.astype("boolean")
+    if types.is_duration(kind):
+        return column.astype(f"timedelta64[{kind.unit}]")
+    if types.is_float16(kind):
+        return column.astype("float32")
+    if types.is_decimal(kind):
+        return column.astype(object)
+    if types.is_string_view(kind) or types.is_null(kind):
+        found = pa.array(column).cast(pa.large_string()).to_pandas()
+        return pd.Series(found.to_numpy(), index=column.index, name=column.name, dtype="str")
+    return column
+
+
+def holds_texts(column: pd.Series) -> bool:
+    """Whether the cells are texts, so that a way of writing numbers can be learnt of them."""
+    column = unwrapped(column)
+    dtype = column.cat.categories.dtype if isinstance(column.dtype, pd.CategoricalDtype) else column.dtype
+    if pd.api.types.is_object_dtype(dtype):
+        return any(isinstance(cell, str) for cell in column)
+    return bool(pd.api.types.is_string_dtype(dtype))
+
+
+def to_numbers(column: pd.Series, form: Form | None = None, *, texts: Texts | None = None) -> Numbers:
     """Numbers of a column: booleans are 0 and 1, durations are seconds, missing words are missing.
+
+    Args:
+        form: how the column is written; by default learnt from it.
+        texts: of the column, where they are known.
 
     >>> to_numbers(pd.Series(["7", "7.0", "n/a", "12 sqft", "1e400", "1_000"])).values.tolist()
     [7.0, 7.0, nan, nan, nan, nan]
+    >>> to_numbers(pd.Series(["$1,200", "$950", "on request"])).values.tolist()
+    [1200.0, 950.0, nan]
     """
-    kind = pd.api.types
+    kind, column = pd.api.types, unwrapped(column)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        levels, codes = to_numbers(pd.Series(column.cat.categories)), column.cat.codes.to_numpy()
+        levels, codes = to_numbers(pd.Series(column.cat.categories), form), column.cat.codes.to_numpy()
         return Numbers(
             np.append(levels.values, np.nan)[codes],
             np.append(levels.unparsable, np.False_)[codes],
             np.append(levels.infinite, np.False_)[codes],
+            levels.contradiction,
         )
     if kind.is_object_dtype(column.dtype):
-        return _numbers_of_objects(column)
+        return _numbers_of_objects(column, form, texts)
     if kind.is_timedelta64_dtype(column.dtype):
-        return _checked(column.dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan))
+        lengths = column.to_numpy()
+        parts = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[np.datetime_data(lengths.dtype)[0]]
+        return _checked(np.where(np.isnat(lengths), np.nan, lengths.astype(np.int64) / parts))
     if kind.is_complex_dtype(column.dtype) or not (
         kind.is_numeric_dtype(column.dtype) or kind.is_string_dtype(column.dtype)
     ):
         return _checked(np.full(len(column), np.nan), unparsable=column.notna().to_numpy(dtype=bool))
     if kind.is_string_dtype(column.dtype):
-        return _numbers_of_texts(_texts(column))
+        return _numbers_of_texts(column, form, texts)
     return _checked(column.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def to_keys(column: pd.Series) -> pd.Series:
+def to_keys(column: pd.Series, form: Form | None = None, *, texts: Texts | None = None) -> pd.Series:
     """Canonical category keys, dtype str, missing = NaN only for empty or blank cells; the index is kept.
 
-    A number that is written with a point or an exponent, and true or false, become what Python writes for them, so that
-    a text file, Parquet and JSON give the same key. Whole numbers and codes with leading zeros stay as they are.
+    Where all cells are numbers, or all true or false, and no two that are written differently would become one, the key
+    is what Python writes for them, so that a text file, Parquet and JSON give the same key. In any other column of
+    texts the key is the text.
+
+    Args:
+        form, texts: as for ``to_numbers``.
 
     >>> to_keys(pd.Series(["7.0", " 7", "007", "NA", ""])).tolist()
-    ['7', '7', '007', 'NA', nan]
+    ['7.0', '7', '007', 'NA', nan]
     >>> to_keys(pd.Series([7.0, 7.5, None])).tolist()
     ['7', '7.5', nan]
-    >>> to_keys(pd.Series(["7.50", "1e5", "TRUE"])).tolist()
-    ['7.5', '100000', 'True']
+    >>> to_keys(pd.Series(["7.50", "1e5", "12"])).tolist(), to_keys(pd.Series(["TRUE", "FALSE"])).tolist()
+    (['7.5', '100000', '12'], ['True', 'False'])
     """
-    texts = _texts(column)
-    whole = texts.str.fullmatch(_WHOLE_WITH_POINT).to_numpy(dtype=bool)
-    if whole.any():
-        texts = texts.mask(whole, texts.str.replace(r"\.0+$", "", regex=True))
-        texts = texts.mask(whole & (texts == "-0").to_numpy(dtype=bool), "0")
-    written_by_python = isinstance(column.dtype, np.dtype) and column.dtype.kind == "f"
-    decimal = texts.str.fullmatch(_DECIMAL).to_numpy(dtype=bool)
-    if decimal.any() and not written_by_python:
-        codes, levels = pd.factorize(texts[decimal])
-        texts[decimal] = np.array([_canonical(level) for level in levels], dtype=object)[codes]
-    texts = texts.mask(texts.isin(["true", "TRUE"]), "True").mask(texts.isin(["false", "FALSE"]), "False")
-    texts.index = column.index
-    return texts
-
-
-def _canonical(text: str) -> str:
-    """A number as Python writes it, without the point of a whole one; as it is where a float has too few digits."""
-    digits = re.sub("[^0-9]", "", re.split("[eE]", text)[0]).strip("0")
-    value = float(text)
-    if len(digits) > _MOST_DIGITS or not np.isfinite(value) or (value == 0 and digits):
-        return text
-    return "0" if value == 0 else repr(value).removesuffix(".0")
+    texts = texts_of(column) if texts is None else texts
+    keys = learn_keys(texts) if form is None else form.keys
+    names = keys_of(texts.names, keys).to_numpy(dtype=object)
+    return pd.Series(np.append(names, np.nan)[texts.codes], index=column.index, name=column.name, dtype="str")
 
 
 def to_times(
@@ -240,16 +360,54 @@ def to_times(
         times = utc_times(column)
         return times, np.zeros(len(column), dtype=bool)
     codes, names = pd.factorize(to_keys(column))
-    found = dates_of_levels(Levels(codes, pd.Index(names, dtype="str")), day_first=day_first)
+    levels = Levels(codes, pd.Index(names, dtype="str"))
+    found = dates_of_levels(levels, day_first=day_first, clock=are_clock_times(pd.Series(levels.names)))
     return found.times, found.unparsable
 
 
-def dates_of_levels(levels: Levels, *, day_first: bool) -> Dates:
-    """As ``to_times``, of a column that was read as levels."""
+def typed_dates(column: pd.Series) -> Dates:
+    """Of a column that is typed as dates."""
+    times = utc_times(column)
+    local = Dates(times, np.isnat(times), np.zeros(len(times), dtype=np.int64)).in_zone(zone_of_type(column.dtype))
+    ahead = np.where(np.isnat(times), 0, (local - times).astype(np.int64) // 60_000_000)
+    return Dates(times, np.zeros(len(times), dtype=bool), ahead)
+
+
+def zone_of_type(dtype: Any) -> str:
+    """The time zone of typed dates, "UTC" where there is none."""
+    zone = getattr(dtype.pyarrow_dtype, "tz", None) if isinstance(dtype, pd.ArrowDtype) else getattr(dtype, "tz", None)
+    return "UTC" if zone is None else str(zone)
+
+
+def zone_of_dates(dates: Dates) -> str:
+    """The time zone of dates that are written with one: fixed where it is the same in all cells."""
+    ahead = np.unique(dates.ahead[~np.isnat(dates.times)])
+    if len(ahead) > 1:
+        return OWN_ZONE
+    if not len(ahead) or ahead[0] == 0:
+        return "UTC"
+    hours, minutes = divmod(abs(int(ahead[0])), 60)
+    return f"UTC{'-' if ahead[0] < 0 else '+'}{hours:02d}:{minutes:02d}"
+
+
+def are_clock_times(names: pd.Series) -> bool:
+    """Whether different texts are times of the day such as 04:51 rather than points in time or durations."""
+    if not pc.any(pc.match_substring_regex(pa.array(names, pa.large_string()), _CLOCK_HINT)).as_py():
+        return False
+    texts = _time_texts(Levels(np.arange(len(names)), pd.Index(names))).dropna()
+    if not texts.str.contains(_CLOCK_HINT, regex=True).mean() >= _CLOCK_SHARE:
+        return False
+    times, _ = _parse_times(texts, day_first=False, clock=True)
+    return bool((~np.isnat(times)).mean() >= _CLOCK_SHARE)
+
+
+def dates_of_levels(levels: Levels, *, day_first: bool, clock: bool = False) -> Dates:
+    """As ``to_times``, of a column that was read as levels; times of the day are those of 1970-01-01."""
     texts = _time_texts(levels)
-    times = np.append(_parse_times(texts, day_first=day_first), np.datetime64("NaT"))
+    times, ahead = _parse_times(texts, day_first=day_first, clock=clock)
+    times, ahead = np.append(times, np.datetime64("NaT")), np.append(ahead, 0)
     unparsable = np.append(np.isnat(times[:-1]) & texts.notna().to_numpy(dtype=bool), np.False_)
-    return Dates(times[levels.codes], unparsable[levels.codes])
+    return Dates(times[levels.codes], unparsable[levels.codes], ahead[levels.codes])
 
 
 def is_day_first(column: pd.Series) -> bool:
@@ -262,9 +420,24 @@ def is_day_first(column: pd.Series) -> bool:
 
 def show_day_first(levels: Levels) -> bool:
     """As ``is_day_first``, of a column that was read as levels; all names count."""
+    return bool(order_of_dates(levels))
+
+
+def order_of_dates(levels: Levels) -> bool | None:
+    """Whether the day stands first in dates such as 31/1/2020; None where no cell shows it."""
     _, parts = _match(_time_texts(levels), _NUMERIC_DATE)
-    shows = (_whole(parts, "first") > 12) & (_whole(parts, "second") <= 12) & ~_equal(parts["separator"], ".")
-    return bool(shows.any())
+    first, second, plain = _whole(parts, "first"), _whole(parts, "second"), ~_equal(parts["separator"], ".")
+    if (plain & (first > 12) & (second <= 12)).any():
+        return True
+    return False if (plain & (second > 12) & (first <= 12)).any() else None
+
+
+def first_twofold(levels: Levels) -> str:
+    """The first date that is another day when day and month change places; empty where there is none."""
+    fits, parts = _match(_time_texts(levels), _NUMERIC_DATE)
+    first, second, plain = _whole(parts, "first"), _whole(parts, "second"), ~_equal(parts["separator"], ".")
+    twofold = np.flatnonzero(fits)[plain & (first != second) & (first <= 12) & (second <= 12)]
+    return str(levels.names[twofold[0]]) if len(twofold) else ""
 
 
 def _time_texts(levels: Levels) -> pd.Series:
@@ -302,19 +475,26 @@ def _equal(texts: Any, word: str) -> Bool[np.ndarray, " rows"]:
     return _equal_arrow(texts, word).to_numpy(zero_copy_only=False)
 
 
-def _parse_times(texts: pd.Series, *, day_first: bool) -> Shaped[np.ndarray, " rows"]:
-    times = np.full(len(texts), np.datetime64("NaT", "us"))
+def _parse_times(
+    texts: pd.Series, *, day_first: bool, clock: bool = False
+) -> tuple[Shaped[np.ndarray, " rows"], Int64[np.ndarray, " rows"]]:
+    """Points in time in UTC, and the minutes by which each cell's own zone is ahead."""
+    times, ahead = np.full(len(texts), np.datetime64("NaT", "us")), np.zeros(len(texts), dtype=np.int64)
     open_rows = np.arange(len(texts))
-    for form in _DATE_FORMS:
+    for form in _CLOCK_FORMS if clock else _DATE_FORMS:
         hit, parts = _match(texts.iloc[open_rows], form)
         if hit.any():
-            times[open_rows[hit]] = _assemble_times(parts, day_first=day_first)
+            times[open_rows[hit]], ahead[open_rows[hit]] = _assemble_times(parts, day_first=day_first)
             open_rows = open_rows[~hit]
-    return times
+    return times, np.where(np.isnat(times), 0, ahead)
 
 
-def _assemble_times(parts: dict[str, Any], *, day_first: bool) -> Shaped[np.ndarray, " rows"]:
-    """Times from the named groups of one date form; NaT where they name no day or hour that exists."""
+def _assemble_times(
+    parts: dict[str, Any], *, day_first: bool
+) -> tuple[Shaped[np.ndarray, " rows"], Int64[np.ndarray, " rows"]]:
+    """From the named groups of one date form; NaT where they name no day or hour that exists."""
+    if "year" not in parts:  # a time of the day
+        parts = {**parts, "year": pa.array(["1970"] * len(parts["hour"]), parts["hour"].type)}
     year, month, day = _whole(parts, "year"), _whole(parts, "month", 1), _whole(parts, "day", 1)
     if "month_name" in parts:
         short = pc.utf8_slice_codeunits(pc.utf8_lower(parts["month_name"]), 0, 3)
@@ -339,18 +519,19 @@ def _assemble_times(parts: dict[str, Any], *, day_first: bool) -> Shaped[np.ndar
     if "fraction" in parts:
         padded = pc.utf8_slice_codeunits(pc.utf8_rpad(parts["fraction"], 6, "0"), 0, 6)
         microseconds += _whole({"fraction": padded}, "fraction")
+    minutes_ahead = np.zeros(len(year), dtype=np.int64)
     if "zone_sign" in parts:
         zone_hour, zone_minute = _whole(parts, "zone_hour"), _whole(parts, "zone_minute")
         valid &= (zone_hour < 24) & (zone_minute < 60)
-        ahead = np.where(_equal(parts["zone_sign"], "-"), -1, 1)
-        microseconds -= ahead * (zone_hour * 60 + zone_minute) * 60_000_000
+        minutes_ahead = np.where(_equal(parts["zone_sign"], "-"), -1, 1) * (zone_hour * 60 + zone_minute)
+        microseconds -= minutes_ahead * 60_000_000
     times = days.astype("datetime64[us]") + microseconds.astype("timedelta64[us]")
-    return np.where(valid, times, np.datetime64("NaT", "us"))
+    return np.where(valid, times, np.datetime64("NaT", "us")), minutes_ahead
 
 
 def _texts(column: pd.Series) -> pd.Series:
     """Stripped text of every cell, dtype str, NaN where empty, index 0..rows - 1."""
-    column = column.reset_index(drop=True)
+    column = unwrapped(column.reset_index(drop=True))
     kind = pd.api.types
     if plain_cells_problem(column) is not None:
         column = column.astype(object)
@@ -368,6 +549,8 @@ def _texts(column: pd.Series) -> pd.Series:
     elif not isinstance(column.dtype, pd.StringDtype):
         codes, levels = pd.factorize(column)
         level_texts = pd.Series(levels).astype("str").to_numpy(dtype=object)
+        if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_integer_dtype(column.dtype):
+            level_texts = np.array([_canonical(str(text)) for text in level_texts], dtype=object)
         column = pd.Series(np.append(level_texts, np.nan)[codes], dtype="str")
     texts = column.astype("str").str.strip(_BLANKS)
     return texts.mask(texts == "")
@@ -392,40 +575,75 @@ def _texts_of_times(times: Shaped[np.ndarray, " rows"]) -> pd.Series:
 def _text(cell: Any) -> str:
     if isinstance(cell, str):
         return cell
+    if isinstance(cell, Decimal) and cell.is_finite():
+        return _canonical(decimal_text(cell))
+    if isinstance(cell, float):
+        return _canonical(str(cell))
+    if isinstance(cell, timedelta):
+        return str(pd.Timedelta(cell))
     if isinstance(cell, date):  # datetime and pandas' Timestamp are dates too
         return cell.isoformat().removesuffix("T00:00:00")
     return str(cell)
 
 
-def _numbers_of_texts(texts: pd.Series) -> Numbers:
-    matches = texts.str.fullmatch(_NUMBER).to_numpy(dtype=bool)
-    missing = (texts.isna() | texts.str.lower().isin(MISSING_WORDS)).to_numpy(dtype=bool)
-    values = np.full(len(texts), np.nan)
-    # Python's own float() rounds correctly, so a text and the number it was written from are the same bits.
-    values[matches] = np.fromiter(map(float, texts.to_numpy(dtype=object)[matches]), np.float64, int(matches.sum()))
-    values[texts.str.lower().str.fullmatch(_INFINITE).to_numpy(dtype=bool)] = np.inf
-    return _checked(values, unparsable=~missing & np.isnan(values))
+def _numbers_of_texts(column: pd.Series, form: Form | None, texts: Texts | None) -> Numbers:
+    texts = texts_of(column) if texts is None else texts
+    form = learn_numbers(texts, ".") if form is None else form
+    found = read_numbers(texts.names, form)
+    counts = np.bincount(texts.codes[texts.codes >= 0], minlength=len(texts.names))
+    said = ""
+    for wrong, right in ((found.other_unit, found.own_unit), (found.other_sign, found.same_sign)):
+        if counts[wrong].sum() > counts[right].sum():
+            said = _contradiction(column, texts, wrong, form, sign=wrong is found.other_sign)
+    values = np.append(found.values, np.nan)[texts.codes]
+    missing = np.append(found.missing, np.True_)[texts.codes]
+    return replace(_checked(values, unparsable=~missing & np.isnan(values)), contradiction=said)
 
 
-def _numbers_of_objects(column: pd.Series) -> Numbers:
+def _contradiction(
+    column: pd.Series, texts: Texts, wrong: Bool[np.ndarray, " texts"], form: Form, *, sign: bool
+) -> str:
+    """What to say of a table that is written in another way than that which a model learnt."""
+    cells = np.append(wrong, np.False_)[texts.codes]
+    row = int(cells.argmax())
+    where = f"{int(cells.sum())} of {len(cells)} cells, the first in row {column.index[row]}: {column.iloc[row]!r}"
+    if sign:
+        other = sign_name({".": ",", ",": "."}[form.decimal])
+        return (
+            f"column {column.name!r} has a decimal {other} in {where}, and had a decimal {sign_name(form.decimal)} in "
+            "training; write it as it was, or say --decimal"
+        )
+    had = f"{form.unit!r} beside its numbers" if form.unit else "nothing beside its numbers"
+    return f"column {column.name!r} has another unit in {where}, and had {had} in training; write it as it was."
+
+
+def _numbers_of_objects(column: pd.Series, form: Form | None, texts: Texts | None) -> Numbers:
     cells = column.to_numpy(dtype=object)
     is_text = np.fromiter((isinstance(cell, str) for cell in cells), bool, len(cells))
+    if is_text.all():
+        return _numbers_of_texts(column, form, texts)
     values = np.full(len(cells), np.nan)
-    texts = _numbers_of_texts(_texts(pd.Series(cells[is_text], dtype="str")))
-    values[is_text] = np.where(texts.infinite, np.inf, texts.values)
+    written = _numbers_of_texts(column[is_text].astype("str"), form, None)
+    values[is_text] = np.where(written.infinite, np.inf, written.values)
     values[~is_text] = [_number(cell) for cell in cells[~is_text]]
     unparsable = ~is_text & np.isnan(values) & column.notna().to_numpy(dtype=bool)
-    unparsable[is_text] = texts.unparsable
-    return _checked(values, unparsable=unparsable)
+    unparsable[is_text] = written.unparsable
+    return replace(_checked(values, unparsable=unparsable), contradiction=written.contradiction)
 
 
 def _number(cell: Any) -> float:
+    if isinstance(cell, timedelta):
+        return cell.total_seconds()
     try:
         return float(cell)
     except OverflowError:
         return float("inf")
     except (TypeError, ValueError):
         return float("nan")
+
+
+def _canonical(text: str) -> str:
+    return canonical_number(text) if re.fullmatch(DECIMAL, text) else text
 
 
 def _checked(values: Float[np.ndarray, " rows"], unparsable: Bool[np.ndarray, " rows"] | None = None) -> Numbers:

@@ -4,8 +4,8 @@ In: a table file. Out: ``TablePieces``, which predictions are made of, and typed
 Parquet is read from the disk a piece at a time. Other kinds are read whole and cut: the encoding, the separator and the
 decimal mark of a text table are found out from all of it. Knows nothing of roles or predictions."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +16,12 @@ import pyarrow.parquet
 from jaxtyping import Int64
 
 from mixfit.config import TextConfig
+from mixfit.data.columns.cells import Table
+from mixfit.data.columns.form import TextForm, decimal_text
 from mixfit.data.columns.target import counted_rows
 from mixfit.data.photos.cells import bytes_columns
 from mixfit.data.table.read import (
+    EXACT_DIGITS,
     LARGEST_EXACT,
     UNREADABLE,
     asked_format,
@@ -27,7 +30,6 @@ from mixfit.data.table.read import (
     parquet_pieces,
     read_as_configured,
 )
-from mixfit.errors import DataError
 
 PIECE = 131_072
 """Rows that are read at a time for typed columns."""
@@ -51,25 +53,36 @@ class TablePieces:
     size: int
     """Rows of a piece, the last one aside."""
     path: Path
-    frame: pd.DataFrame | None
+    table: Table | None
     """The whole table, where it had to be read whole."""
     settled: Mapping[str, str]
     """dtypes of columns that would differ from piece to piece."""
+    scales: Mapping[str, int] = field(default_factory=dict)
+    """Digits after the point of columns of decimals."""
     columns: list[str] | None = None
     """Those that are read; None for all."""
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
-        if self.frame is not None:
+        if self.table is not None:
             for start in range(0, self.rows, self.size):
-                yield self.frame.iloc[start : start + self.size].reset_index(drop=True)
+                yield self.table.frame.iloc[start : start + self.size].reset_index(drop=True)
             return
         yield from _of_size(self._from_disk(), self.size)
+
+    def read(self, read: Callable[[Table], Table]) -> Iterator[Table]:
+        """The pieces as tables; of a table that was read whole all cells are read by what ``read`` makes of it."""
+        if self.table is None:
+            yield from (read(Table(piece)) for piece in self)
+            return
+        whole = read(self.table)
+        for start in range(0, max(self.rows, 1), self.size):  # a table without rows has one piece, its header
+            yield whole.select(np.arange(start, min(start + self.size, self.rows)))
 
     def _from_disk(self) -> Iterator[pd.DataFrame]:
         """Of any length: a piece may end with its row group."""
         for piece in parquet_pieces(self.path, self.columns, rows=self.size):
             for name, dtype in self.settled.items():
-                piece[name] = _brought_to(piece[name], dtype)
+                piece[name] = _brought_to(piece[name], dtype, self.scales.get(name, 0))
             yield piece
 
 
@@ -81,6 +94,8 @@ def table_pieces(
     most_bytes: int,
     multiple: int = 1,
     columns: list[str] | None = None,
+    learnt: TextForm | None = None,
+    least: int = 1,
 ) -> TablePieces:
     """Open a table.
 
@@ -90,20 +105,12 @@ def table_pieces(
         most_rows, most_bytes: of a piece; bytes as they are in a Parquet file before compression, on average.
         multiple: the rows of a piece are a multiple of this, which is also the least.
         columns: of a Parquet table those to read; None for all.
+        learnt, least: as for ``read_as_configured``.
     Raises: as ``read_as_configured``, for Parquet in part while the pieces are read.
     """
     size = max(most_rows // multiple, 1) * multiple
     if asked_format(path, config).kind != "parquet":
-        frame, _ = read_as_configured(path, config)
-        return TablePieces(
-            rows=len(frame),
-            types={name: pa.array(frame[name]).type for name in frame if frame[name].dtype == object},
-            bytes_columns=tuple(bytes_columns(frame)),
-            size=size,
-            path=path,
-            frame=frame,
-            settled={},
-        )
+        return _read_whole(path, config, learnt, size, least)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             about, schema = file.metadata, file.schema_arrow
@@ -111,7 +118,7 @@ def table_pieces(
     except UNREADABLE as error:
         raise damaged(path, "parquet", error) from None
     if not about.num_rows:
-        raise DataError(f"{path} has a header but no data rows; at least 1 is needed.")
+        return _read_whole(path, config, learnt, size, least)
     kinds = {
         name: _stored(field.type)
         for name, field in zip(checked_names(schema.names, path), schema, strict=True)
@@ -126,9 +133,24 @@ def table_pieces(
         bytes_columns=tuple(name for name, kind in types.items() if _kinds.is_binary(kind)),
         size=min(size, max(fitting // multiple, 1) * multiple),
         path=path,
-        frame=None,
+        table=None,
         columns=columns,
+        scales={name: max(kind.scale, 0) for name, kind in kinds.items() if _kinds.is_decimal(kind)},
         settled=_settled([changing([name]) for name, kind in kinds.items() if _may_change(kind)]),
+    )
+
+
+def _read_whole(path: Path, config: TextConfig, learnt: TextForm | None, size: int, least: int) -> TablePieces:
+    table, _ = read_as_configured(path, config, learnt, least=least)
+    frame = table.frame
+    return TablePieces(
+        rows=len(frame),
+        types={name: pa.array(frame[name]).type for name in frame if frame[name].dtype == object},
+        bytes_columns=tuple(bytes_columns(frame)),
+        size=size,
+        path=path,
+        table=table,
+        settled={},
     )
 
 
@@ -208,7 +230,8 @@ def _stored(kind: pa.DataType) -> pa.DataType:
 
 def _may_change(kind: pa.DataType) -> bool:
     """Whether a piece without missing cells has another dtype than one with some."""
-    return _kinds.is_integer(kind) or _kinds.is_boolean(kind)
+    many_digits = _kinds.is_decimal(kind) and kind.precision > EXACT_DIGITS
+    return _kinds.is_integer(kind) or _kinds.is_boolean(kind) or many_digits
 
 
 def _type_of_objects(kind: pa.DataType) -> pa.DataType | None:
@@ -243,9 +266,10 @@ def _settled(columns: list[Iterator[pd.DataFrame]]) -> dict[str, str]:
     return found
 
 
-def _brought_to(column: pd.Series, dtype: str) -> pd.Series:
-    """The same cells in another dtype; float64, which holds whole numbers and gaps, becomes text without a point."""
+def _brought_to(column: pd.Series, dtype: str, scale: int) -> pd.Series:
+    """The same cells in another dtype; float64, which holds whole numbers and gaps or decimals of so many digits after
+    the point, becomes the text of these."""
     if dtype == "str" and column.dtype.kind in "iuf":
-        cells = [None if np.isnan(cell) else str(int(cell)) for cell in column.to_numpy()]
+        cells = [None if np.isnan(cell) else decimal_text(cell, scale) if scale else str(int(cell)) for cell in column]
         return pd.Series(cells, dtype="str")
     return column.astype(dtype)

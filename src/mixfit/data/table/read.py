@@ -1,20 +1,20 @@
 """Reading a table: CSV, TSV, Parquet, Feather or JSON Lines -> DataFrame, with one sentence when it cannot be used.
 
 In: a file. Out: its format and a DataFrame, rows numbered from 0, no cell interpreted: a text file gives columns of
-text, where "NA", "007" and "7.0" stay as they are; the typed formats keep their types. An empty text is a missing cell
-in all of them. Knows nothing of roles, targets, photos or splits."""
+text, where "NA", "007", "7.0" and "1.234,5" stay as they are; the typed formats keep their types. An empty text is a
+missing cell in all of them. Knows nothing of roles, targets, photos or splits."""
 
 import gzip
 import json
-import re
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +22,8 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from mixfit.config import TextConfig
-from mixfit.data.columns.values import MISSING_WORDS
+from mixfit.data.columns.cells import Table
+from mixfit.data.columns.form import TextForm, Vote, decimal_text
 from mixfit.data.photos.cells import bytes_of_struct
 from mixfit.data.table.text import read_cells, read_header, sniff_separator, to_utf8
 from mixfit.errors import ConfigError, DataError, did_you_mean
@@ -56,6 +57,9 @@ UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 _MOST_SAVED_BYTES, _MOST_SAVED_ROWS = 2**31, 20_000_000
 LARGEST_EXACT = 2**53
 """Beyond this, float64 no longer holds every integer."""
+_LARGEST_POWER = 22  # of ten that float64 holds exactly
+EXACT_DIGITS = 15
+"""So many decimal digits float64 always gives back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +72,19 @@ class TableFormat:
     separator: str | None
     """The one character between cells."""
     decimal: str | None
-    """The sign before a fraction, "." or ","."""
+    """The sign before a fraction, "." or ",": as it was asked for, or as ``settled`` found it."""
     thousands: str | None = None
-    """The sign that parts groups of three digits, "." or ",", None if there is none; counts only with ``decimal``."""
+    """The sign that parts groups of three digits, "." or ",", None if there is none."""
     guessed: bool = False
     """True if nothing in the file speaks for the encoding: it is not UTF-8 and has no byte order mark."""
     notes: tuple[str, ...] = ()
     """What could not be told about numbers, with the flag that tells it; to be shown to the user."""
+
+    def form(self, config: TextConfig) -> TextForm:
+        """What is kept of it for later tables."""
+        if self.kind != "csv":
+            return TextForm(encoding=self.encoding)
+        return TextForm(encoding=self.encoding, separator=self.separator, decimal=config.decimal)
 
     def describe(self) -> str:
         """Say the format in a few words.
@@ -91,17 +101,23 @@ class TableFormat:
         return ", ".join([encoding, separator, *decimal, *thousands])
 
 
-def read_as_configured(path: Path, config: TextConfig) -> tuple[pd.DataFrame, TableFormat]:
+def read_as_configured(
+    path: Path, config: TextConfig, learnt: TextForm | None = None, *, least: int = 1
+) -> tuple[Table, TableFormat]:
     """Find out the format and read the table in one pass over the file.
 
+    Args:
+        learnt: how the table was written that a model was trained on; another separator than that is only looked for
+            where it does not fit, and another encoding than UTF-8 only where no mark in the file says it.
+        least: rows that there must be.
     Raises: as ``detect_format`` and ``read_table``.
     """
     asked = asked_format(path, config)
     if asked.kind == "csv":
-        table, found = _read_text(path, asked, find_thousands=True)
+        cells, found = _read_text(path, asked, learnt or TextForm())
     else:
-        table, found = _read_typed(path, asked), asked
-    return _to_frame(table, path), found
+        cells, found = _read_typed(path, asked), asked
+    return Table(_to_frame(cells, path, rows=least), found.form(config)), found
 
 
 def detect_format(
@@ -110,21 +126,53 @@ def detect_format(
     """Find out how a table is stored: the kind by the file's extension, the rest from the whole of a text file.
 
     A ``separator`` (one character, or a word like "tab"), ``decimal`` ("." or ",") or ``encoding`` that is named is not
-    questioned. When ``decimal`` is named, the other sign parts thousands wherever a whole column fits that.
+    questioned.
 
     Raises:
         ConfigError: unknown extension or encoding, an impossible separator or decimal sign, or one for a typed format.
         DataError: the file is missing, no file, or a text table that cannot be read.
     """
-    asked = asked_format(path, TextConfig(sep=separator, decimal=decimal, encoding=encoding))
-    return _read_text(path, asked, find_thousands=True)[1] if asked.kind == "csv" else asked
+    config = TextConfig(sep=separator, decimal=decimal, encoding=encoding)
+    asked = asked_format(path, config)
+    if asked.kind != "csv":
+        return asked
+    cells, found = _read_text(path, asked, TextForm())
+    return settled(found, Table(_to_frame(cells, path, rows=0), found.form(config)))
+
+
+def settled(found: TableFormat, table: Table) -> TableFormat:
+    """The format with the signs in the numbers of a text table, and a note where they cannot be told.
+
+    A column speaks for one sign only if nearly all its cells are numbers that way and fewer are the other way: "12,5"
+    and "1.234.567" for the comma, "12.5" and "1,234,567" for the point; "1,234" alone speaks for neither, and is read
+    as the other columns say. In a table separated by commas that is with a point before fractions, unless another
+    column speaks for the comma. Where no column speaks or they disagree, such a column stays text.
+    """
+    if found.kind != "csv":
+        return found
+    decimal = table.decimal or "."
+    other = {".": ",", ",": "."}[decimal]
+    own = [said for said in table.votes.values() if said.decimal in ("", decimal)] if table.decimal else []
+    grouped = any(other in said.signs for said in own)
+    return replace(found, decimal=decimal, thousands=other if grouped else None, notes=_notes(table.undecided))
+
+
+def _notes(undecided: Mapping[str, Vote]) -> tuple[str, ...]:
+    if not undecided:
+        return ()
+    name, said = next(iter(undecided.items()))
+    text = (
+        f"{len(undecided)} columns stay text, the first is {name!r} with cells like {said.example!r}: their sign may "
+        "stand before a fraction or part thousands; say --decimal , or --decimal ."
+    )
+    return (text,)
 
 
 def read_table(path: Path, *, table_format: TableFormat | None = None) -> pd.DataFrame:
     """Read a table; its rows are numbered from 0 and its column names are stripped of blanks.
 
-    Text tables: every cell as ``str``, missing only where it is empty. Numbers with decimal commas or thousands signs
-    are rewritten ("1.234,5" to "1234.5"), see ``table_numbers``. A first column without a name becomes ``unnamed_0``.
+    Text tables: every cell as ``str``, as it stands there, missing only where it is empty. How its numbers are written
+    is found out where they are needed, see ``columns/form.py``. A first column without a name becomes ``unnamed_0``.
     Blank lines at the end are ignored. Typed tables keep their types, except that an integer column becomes text
     when float64 or int64 could not hold it, and so does a JSON column whose cells have different types.
 
@@ -140,7 +188,7 @@ def read_table(path: Path, *, table_format: TableFormat | None = None) -> pd.Dat
         table_format = TableFormat(kind=_kind_of(path), encoding=None, separator=None, decimal=None, thousands=None)
     _check_settings(table_format, path)
     if table_format.kind == "csv":
-        table, _ = _read_text(path, table_format, find_thousands=False)
+        table, _ = _read_text(path, table_format, TextForm())
     else:
         table = _read_typed(path, table_format)
     return _to_frame(table, path)
@@ -196,6 +244,26 @@ def saved_columns(path: Path, needed: Sequence[str], optional: Sequence[str] = (
         raise damaged(path, "parquet", error) from error
 
 
+def _as_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Decimals of up to 15 digits as the nearest float64, which Arrow's own cast misses by a bit in some."""
+    near, scale = column.cast(pa.float64()), column.type.scale
+    if not 0 < scale <= _LARGEST_POWER:
+        return near
+    values = near.to_numpy()
+    with np.errstate(invalid="ignore"):
+        exact = np.round(values * 10.0**scale) / 10.0**scale  # both are whole numbers that float64 holds
+    return pa.chunked_array([pa.array(exact, mask=np.asarray(column.is_null()))])
+
+
+def _fits_float(column: pa.ChunkedArray) -> bool:
+    """Whether float64 can tell all decimals of a column apart: none has more than 15 digits."""
+    if column.type.precision <= EXACT_DIGITS:
+        return True
+    ends = pc.min_max(column).as_py()
+    largest = 0 if ends["min"] is None else max(-ends["min"], ends["max"])
+    return bool(largest < 10 ** (EXACT_DIGITS - column.type.scale))
+
+
 def damaged(path: Path, kind: str, error: Exception) -> DataError:
     """What to say of a file that pyarrow cannot read."""
     reason = str(error).splitlines()[0] if str(error) else "no reason given"
@@ -221,9 +289,10 @@ def _read_typed(path: Path, table_format: TableFormat) -> pa.Table:
     return _read_arrow(path, table_format.kind)
 
 
-def _to_frame(table: pa.Table, path: Path) -> pd.DataFrame:
+def _to_frame(table: pa.Table, path: Path, *, rows: int = 1) -> pd.DataFrame:
+    """Args: ``rows`` at least."""
     names = checked_names(table.column_names, path)
-    if table.num_rows == 0:
+    if table.num_rows < rows:
         raise DataError(f"{path} has a header but no data rows; at least 1 is needed.")
     columns = [_plain(column, name, path) for name, column in zip(names, table.columns, strict=True)]
     return pa.table(columns, names=names).to_pandas(ignore_metadata=True, date_as_object=False)
@@ -290,34 +359,17 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _read_text(path: Path, asked: TableFormat, *, find_thousands: bool) -> tuple[pa.Table, TableFormat]:
-    """The cells, and the format with everything found out that was left open.
-
-    Args:
-        find_thousands: find the thousands sign even if ``asked.decimal`` is set.
-    """
-    data, encoding, guessed = to_utf8(_read_bytes(path), asked.encoding, path)
+def _read_text(path: Path, asked: TableFormat, learnt: TextForm) -> tuple[pa.Table, TableFormat]:
+    """The cells, and the format with the encoding and the separator found out where they were left open."""
+    data, encoding, guessed = to_utf8(_read_bytes(path), asked.encoding, path, fallback=learnt.encoding)
     if not data or data.isspace():
         raise DataError(f"{path} is empty; a header and at least 1 data row are needed.")
     by_name = "\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else None
-    separator = asked.separator or by_name or sniff_separator(data)
+    separator = asked.separator or by_name or sniff_separator(data, prefer=learnt.separator)
     header = read_header(data, separator, path)
     names = checked_names(header.names, path)
     table = read_cells(data, header, separator, path).rename_columns(names)
-    if asked.decimal is None or find_thousands:
-        style, notes = detect_style(table, separator=separator, decimal=asked.decimal)
-    else:
-        style, notes = NumberStyle(decimal=asked.decimal, thousands=asked.thousands), asked.notes
-    found = replace(
-        asked,
-        encoding=encoding,
-        separator=separator,
-        decimal=style.decimal,
-        thousands=style.thousands,
-        guessed=guessed,
-        notes=notes,
-    )
-    return normalise_numbers(table, style), found
+    return table, replace(asked, encoding=encoding, separator=separator, guessed=guessed)
 
 
 def checked_names(names: list[str], path: Path) -> list[str]:
@@ -419,7 +471,13 @@ def _plain(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
     if kind.is_nested(column.type):
         raise DataError(f"{path}: column {name!r} holds {column.type} cells; flatten it, or leave the column out.")
     if kind.is_decimal(column.type):
-        return column.cast(pa.float64())
+        if _fits_float(column):
+            return _as_floats(column)
+        return pa.chunked_array([[None if cell is None else decimal_text(cell) for cell in column.to_pylist()]])
+    if kind.is_float16(column.type):
+        return column.cast(pa.float32())
+    if kind.is_run_end_encoded(column.type):
+        return _plain(pa.chunked_array([pc.run_end_decode(part) for part in column.chunks]), name, path)
     if kind.is_null(column.type):
         return column.cast(pa.large_string())
     if kind.is_integer(column.type) and column.null_count:
@@ -430,104 +488,3 @@ def _plain(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
         empty = pc.equal(column, "")
         return pc.if_else(empty, pa.scalar(None, column.type), column) if pc.any(empty).as_py() else column
     return column
-
-
-# Enough to tell a column of text at once, without a look at all its cells.
-HEAD_ROWS = 1000
-_MISSING = "|".join(sorted(re.escape(word) for word in MISSING_WORDS if word))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NumberStyle:
-    """How the numbers of a table are written."""
-
-    decimal: str = "."
-    """The sign before the fraction, "." or ","."""
-    thousands: str | None = None
-    """The other of the two, if it parts groups of three digits."""
-
-
-def detect_style(table: pa.Table, *, separator: str, decimal: str | None = None) -> tuple[NumberStyle, tuple[str, ...]]:
-    """Give the style of a table of text columns, and a note for the user when it cannot be told.
-
-    A column speaks for one sign only if all its cells are numbers that way and not the other way: "12,5" and
-    "1.234.567" for the comma, "12.5" and "1,234,567" for the point; "1,234" alone speaks for neither. In a table
-    separated by commas the decimal sign is the point, and "1,234" (in quotes there) has thousands, unless another
-    column speaks for the comma. In other tables the columns decide; when none speaks or they disagree, no cell is
-    changed.
-
-    Args:
-        separator: what separates the cells.
-        decimal: the decimal sign, if the user named it; the other one then parts thousands.
-    """
-    with_comma = [name for name in table.column_names if _contains(table[name], ",")]
-    with_point = [name for name in table.column_names if _contains(table[name], ".")]
-    if decimal is not None:
-        other = "," if decimal == "." else "."
-        marked = with_comma if other == "," else with_point
-        grouped = any(_fits(table[name], decimal, other) for name in marked)
-        return NumberStyle(decimal=decimal, thousands=other if grouped else None), ()
-    if separator == ",":
-        with_point = []  # a point is the decimal sign there, whatever it looks like
-    marked = list(dict.fromkeys([*with_comma, *with_point]))
-    as_comma = [name for name in marked if _fits(table[name], ",", ".")]
-    if not as_comma and not any(_fits(table[name], ".", ",") for name in with_comma):
-        return NumberStyle(), ()
-    as_point = [name for name in marked if _fits(table[name], ".", ",")]
-    for_comma = [name for name in as_comma if name not in as_point]
-    for_point = separator == "," or any(name not in as_comma for name in as_point)
-    if for_comma and not for_point:
-        return NumberStyle(decimal=",", thousands="." if set(as_comma) & set(with_point) else None), ()
-    if for_point and not for_comma:
-        return NumberStyle(thousands="," if set(as_point) & set(with_comma) else None), ()
-    doubtful = for_comma + [name for name in as_comma if name in with_comma and name not in for_comma]
-    return NumberStyle(), (_note(table, doubtful),) if doubtful else ()
-
-
-def normalise_numbers(table: pa.Table, style: NumberStyle) -> pa.Table:
-    """Give the table with "." as the only sign in the columns whose cells are all numbers of that style.
-
-    Cells are missing, a word for missing ("n/a", which stays), or a number; any other cell leaves its column as it is.
-    """
-    if style == NumberStyle():
-        return table
-    for position, name in enumerate(table.column_names):
-        column = table[name]
-        if any(_contains(column, sign) for sign in {",", style.thousands or ","}) and _fits(
-            column, style.decimal, style.thousands
-        ):
-            is_number = pc.match_substring_regex(column, "[0-9]")  # "n/a" and "." are no numbers
-            changed = column
-            if style.thousands is not None:
-                changed = pc.replace_substring(changed, style.thousands, "")
-            changed = pc.replace_substring(changed, style.decimal, ".")
-            table = table.set_column(position, name, pc.if_else(is_number, changed, column))
-    return table
-
-
-def _contains(column: pa.ChunkedArray, sign: str) -> bool:
-    """True if a cell has the sign between two digits; the plain search comes first because it is ten times as fast."""
-    with_sign = column.filter(pc.match_substring(column, sign))
-    pattern = f"[0-9]{re.escape(sign)}[0-9]"
-    return any(pc.any(pc.match_substring_regex(part, pattern)).as_py() for part in _head_and_rest(with_sign))
-
-
-def _fits(column: pa.ChunkedArray, decimal: str, thousands: str | None) -> bool:
-    """True if every cell is missing or a number with these signs."""
-    groups = rf"[1-9][0-9]{{0,2}}(?:{re.escape(thousands)}[0-9]{{3}})+|" if thousands else ""
-    number = rf"[+-]?(?:{groups}[0-9]+)(?:{re.escape(decimal)}[0-9]+)?(?:[eE][+-]?[0-9]+)?"
-    pattern = rf"\A(?:{number}|(?i:{_MISSING}))\z"
-    return all(pc.all(pc.match_substring_regex(part, pattern), min_count=0).as_py() for part in _head_and_rest(column))
-
-
-def _head_and_rest(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    return column.slice(0, HEAD_ROWS), column.slice(HEAD_ROWS)
-
-
-def _note(table: pa.Table, names: list[str]) -> str:
-    column = table[names[0]]
-    example = column.filter(pc.match_substring_regex(column, "[0-9][.,][0-9]"))[0].as_py()
-    return (
-        f"{len(names)} columns stay text, the first is {names[0]!r} with cells like {example!r}: their sign may stand "
-        "before a fraction or part thousands; say --decimal , or --decimal ."
-    )

@@ -50,12 +50,14 @@ class Header:
     """Lines of the file up to there."""
 
 
-def to_utf8(data: bytes, encoding: str | None, path: Path) -> tuple[bytes, str, bool]:
+def to_utf8(data: bytes, encoding: str | None, path: Path, *, fallback: str | None = None) -> tuple[bytes, str, bool]:
     """Give the text as UTF-8 without byte order mark, the name of its encoding, and whether that was guessed.
 
     Without ``encoding``: the byte order mark decides; else strict UTF-8 over the whole file; else cp1252 (latin-1 where
     even that has no character), which is a guess, since any bytes are valid there.
 
+    Args:
+        fallback: the encoding of an earlier table of the same kind, in place of that guess.
     Raises:
         ConfigError: there is no such encoding.
         DataError: the bytes are not valid in ``encoding``, or there are NUL characters.
@@ -63,6 +65,8 @@ def to_utf8(data: bytes, encoding: str | None, path: Path) -> tuple[bytes, str, 
     guessed = False
     if encoding is None:
         encoding, guessed = _detect_encoding(data)
+        if guessed and fallback is not None and _is_valid(data, fallback):
+            encoding, guessed = fallback, False
     try:
         if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
             data = data.decode(encoding).encode("utf-8")
@@ -83,8 +87,12 @@ def to_utf8(data: bytes, encoding: str | None, path: Path) -> tuple[bytes, str, 
     return data, encoding, guessed
 
 
-def sniff_separator(data: bytes) -> str:
-    """Give the separator under which most of the first records are as wide as the header; a comma for one column."""
+def sniff_separator(data: bytes, *, prefer: str | None = None) -> str:
+    """Give the separator under which most of the first records are as wide as the header; a comma for one column.
+
+    Args:
+        prefer: the one that is right if it parts all the first records into as many cells as the header.
+    """
     best, best_score = ",", (0.0, 0)
     for separator in SEPARATORS:
         widths: list[int] = []
@@ -95,6 +103,8 @@ def sniff_separator(data: bytes) -> str:
         if not widths or widths[0] < 2:
             continue
         score = (widths.count(widths[0]) / len(widths), widths[0])
+        if separator == prefer and score[0] == 1:
+            return separator
         if score > best_score:
             best, best_score = separator, score
     return best
@@ -159,6 +169,14 @@ def _detect_encoding(data: bytes) -> tuple[str, bool]:
     except UnicodeDecodeError:
         return "latin-1", True
     return "cp1252", True
+
+
+def _is_valid(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except (LookupError, UnicodeError):
+        return False
+    return True
 
 
 def _is_utf8(data: bytes) -> bool:

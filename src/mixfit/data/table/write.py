@@ -92,10 +92,15 @@ def table_file(table: str | Path | pd.DataFrame) -> Iterator[Path]:
 
 
 def _with_mixed_as_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """Texts in place of cells of columns in which texts and numbers stand beside each other."""
+    """Texts in place of cells of columns in which texts and numbers stand beside each other, and of types that no file
+    has."""
     found = frame.copy(deep=False)
     for place, kind in enumerate(frame.dtypes):
         column = frame.iloc[:, place]
+        if isinstance(kind, pd.SparseDtype):
+            found.isetitem(place, column.sparse.to_dense())
+        elif isinstance(kind, pd.PeriodDtype | pd.IntervalDtype):
+            found.isetitem(place, column.astype("str").where(column.notna()))
         cells = column.dropna() if pd.api.types.is_object_dtype(kind) else ()
         texts = sum(isinstance(cell, str) for cell in cells)
         if 0 < texts < len(cells) and all(isinstance(cell, str | Number) for cell in cells):

@@ -1,0 +1,520 @@
+"""How the cells of a column are written: learnt from the whole column, kept in the schema, applied to later tables.
+
+In: the different texts of a column, and what the rest of its table says. Out: ``Form``, and what each text says as a
+number under it. Decides for whole columns, never for a cell: a comma means the same in all of them."""
+
+import re
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float, Int64
+
+Sign = Literal["", ".", ","]
+Keys = Literal["each", "text", "number", "truth"]
+
+MISSING_WORDS = frozenset(
+    ["", "na", "n/a", "#n/a", "nan", "<na>", "nat", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown"]
+)
+"""Stripped and lower-cased, these mean "no value" in a column of numbers or dates; in a category they are levels."""
+PLAIN = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+"""A number as programs write it."""
+INFINITE = r"[+-]?(?:inf|infinity)"
+WHOLE = r"-?(?:0|[1-9][0-9]*)"
+WHOLE_WITH_POINT = rf"{WHOLE}\.0+"
+DECIMAL = rf"{WHOLE}(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)"
+
+_MOST_DIGITS = 17  # that a float can tell apart
+_READABLE = 0.9
+"""Of the texts with digits, that a table's sign or a unit must explain."""
+_SPACES = " \u00a0\u2007\u2009\u202f"
+_SPACE = f"[{_SPACES}]*"
+_APOSTROPHES = "'\u2019"
+_DASHES = "\u2013\u2014"
+_MINUS = "\\-\u2212"  # within a class of a regular expression
+_CODES = (
+    "AED|ARS|AUD|BGN|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|HKD|HUF|IDR|ILS|INR|JPY|KES|KRW|MAD|MXN|MYR|NGN|NOK"
+    "|NZD|PEN|PHP|PKR|PLN|RON|RSD|RUB|SAR|SEK|SGD|THB|TRY|TWD|UAH|USD|VND|ZAR"
+)
+_BEFORE = rf"(?:[A-Z]{{0,3}}\p{{Sc}}|(?i:{_CODES}|rs\.?|kr\.?|fr\.|zł))"
+_MONEY = rf"\p{{Sc}}|\b(?i:{_CODES}|rs|kr|fr|zł)\b"
+_CORE = rf"[.,]?[0-9](?:[0-9.,{_APOSTROPHES}{_SPACES}]*[0-9])?[.,]?"
+_AFTER = (
+    rf"(?:-?[^0-9\s.,:_{_APOSTROPHES}()+{_MINUS}/][^0-9():]*?(?:[0-9]|[^0-9():\s])?"
+    r"|/\s?[0-9]+|/\s?[^\s0-9][^0-9():]*)"
+)
+_PARTS = (
+    rf"^(?P<open>\()?(?P<sign>[+{_MINUS}])?{_SPACE}(?P<before>{_BEFORE})?{_SPACE}(?P<second>[+{_MINUS}])?"
+    rf"(?P<core>{_CORE})(?P<exponent>[eE][+-]?[0-9]+)?(?:(?P<scale>[kKM]|bn|mn)\b)?(?:[.,][-{_DASHES}]{{1,2}})?{_SPACE}"
+    rf"(?P<after>{_AFTER})?(?P<close>\))?$"
+)
+_TRUE, _FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
+_LENGTHS = {"week": 604_800.0, "day": 86_400.0, "hour": 3_600.0, "minute": 60.0, "second": 1.0}
+_AMOUNT = r"[0-9]+(?:[.,][0-9]+)?"
+_WORDS = {
+    "week": "w|wks?|weeks?|wochen?",
+    "day": "d|days?|tage?n?",
+    "hour": "h|hrs?|hours?|std|stunden?",
+    "minute": "m|mins?|minutes?|minuten?",
+    "second": "s|secs?|seconds?|sekunden?",
+}
+_DURATIONS = (
+    (
+        r"^(?P<sign>-)?(?:(?P<day>[0-9]+)\s*(?:d|days?|tage?)[,\s]\s*)?"
+        r"\+?(?P<first>[0-9]+):(?P<second>[0-5][0-9])(?::(?P<third>[0-5][0-9](?:[.,][0-9]+)?))?$"
+    ),
+    "^(?P<sign>-)?"
+    + "".join(rf"(?:(?P<{name}>{_AMOUNT})\s*(?:{words})\b\.?[,\s]*)?" for name, words in _WORDS.items())
+    + "$",
+    "^(?P<sign>-)?"
+    + "".join(rf"(?:(?P<{name}>{_AMOUNT})\s*{name[0]})?" for name in _WORDS)  # 1h30m
+    + "$",
+    (
+        rf"^(?P<sign>-)?p(?:(?P<day>{_AMOUNT})d)?(?:t(?:(?P<hour>{_AMOUNT})h)?(?:(?P<minute>{_AMOUNT})m)?"
+        rf"(?:(?P<second>{_AMOUNT})s)?)?$"
+    ),
+)
+_POWERS = str.maketrans("\u00b2\u00b3", "23")
+_SCALES = {"k": 1e3, "K": 1e3, "M": 1e6, "mn": 1e6, "bn": 1e9}
+
+
+def _style(decimal: str, grouping: str) -> str:
+    """Numbers with this sign before the fraction, and with or without groups of three digits."""
+    two = rf"|[1-9][0-9]?(?:{grouping}[0-9]{{2}})+{grouping}[0-9]{{3}}"  # lakh and crore
+    groups = "|".join(
+        rf"[1-9][0-9]{{0,2}}(?:{one}[0-9]{{3}})+" for one in (grouping, f"[{_SPACES}]", f"[{_APOSTROPHES}]")
+    )
+    fraction = rf"(?:{decimal}[0-9]*)?" if decimal == r"\." else rf"(?:{decimal}[0-9]+)?"
+    return rf"^(?:{groups}{two if grouping == ',' else ''}|[0-9]+)?{fraction}$"
+
+
+_STYLES: dict[str, str] = {".": _style(r"\.", ","), ",": _style(",", r"\.")}
+_NAMES = {".": "point", ",": "comma"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextForm:
+    """How a text table is written; None where that is not known, or there is no such thing."""
+
+    encoding: str | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    """The sign before fractions, where the user named it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How the cells of one column are written."""
+
+    decimal: Sign = ""
+    """The sign before fractions; the other one, blanks and apostrophes part groups of digits. Empty where no cell nor
+    any other column has shown it: then each table is read as it shows itself."""
+    unit: str = ""
+    """What stands around the numbers, as in most cells: "$", "sqft", "%"."""
+    scaled: bool = False
+    """Whether 2k means 2000, and 3M three millions."""
+    duration: Literal["", "h:m", "m:s"] = ""
+    """Whether the cells are durations, which are read as seconds, and what 12:30 means among them."""
+    keys: Keys = "each"
+    """What makes two cells the same level: the text; the number that all cells are; true or false; or, as in folders
+    of mixfit before this was learnt, whatever each cell for itself looks like."""
+    day_first: bool | None = None
+    """Whether 1/2/2020 is in February; None where no cell shows it."""
+    clock: bool | None = None
+    """Whether dates are times of the day, as 04:51; None of a column that is none of dates."""
+    missing: tuple[str, ...] = ()
+    """Words of this column, lower-cased, that mean "no value" beside those that always do."""
+
+    def learnt_from(self, other: "Form") -> "Form":
+        """This form, and of another what is not known here."""
+        if self.decimal:
+            return self
+        return replace(self, decimal=other.decimal, unit=other.unit, scaled=other.scaled, duration=other.duration)
+
+    def describe(self) -> str:
+        """What is particular in how numbers are written: "decimal comma, in sqft"."""
+        said = ["decimal comma"] if self.decimal == "," else []
+        said += [f"durations ({self.duration}) in seconds"] if self.duration else []
+        said += [f"in {self.unit}"] if self.unit else []
+        return ", ".join(said)
+
+
+UNKNOWN, UNKNOWN_TEXT = Form(), TextForm()
+"""Nothing is known."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Texts:
+    """The different texts of a column, stripped of blanks around them."""
+
+    codes: Int64[np.ndarray, " rows"]
+    """Index into ``names``, -1 where the cell is empty."""
+    names: pd.Series
+    """dtype str, by first appearance."""
+
+    def take(self, rows: Int64[np.ndarray, " some"]) -> "Texts":
+        """Those rows, in that order."""
+        return Texts(self.codes[rows], self.names)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Readings:
+    """Texts taken apart as numbers; one entry for each text."""
+
+    core: pa.Array
+    """Digits and signs, empty where the text is no number at all."""
+    sign: Float[np.ndarray, " texts"]
+    exponent: pa.Array
+    scale: pa.Array
+    unit: np.ndarray
+    """As it stands there, object array of texts."""
+    fits: dict[str, Bool[np.ndarray, " texts"]]
+    """By decimal sign, whether the text is a number under it."""
+
+    @classmethod
+    def of(cls, names: pd.Series) -> "Readings":
+        """Take texts apart."""
+        cells = _arrow(names)
+        found = pc.extract_regex(cells, _PARTS)
+        there = found.is_valid().to_numpy(zero_copy_only=False)
+        blank = pa.scalar("", pa.large_string())
+        parts = {
+            field.name: pc.if_else(found.is_valid(), pc.cast(column, pa.large_string()), blank)
+            for field, column in zip(found.type, found.flatten(), strict=True)
+        }
+        text = {name: parts[name].to_numpy(zero_copy_only=False) for name in ("open", "sign", "second", "close")}
+        there &= (text["open"] == "(") == (text["close"] == ")")
+        there &= (text["sign"] == "") | (text["second"] == "")
+        negative = np.isin(text["sign"] + text["second"], ["-", "\u2212"]) | (text["open"] == "(")
+        core = pc.if_else(pa.array(there), pc.utf8_trim(parts["core"], _SPACES), blank)
+        before, after = parts["before"].to_numpy(zero_copy_only=False), parts["after"].to_numpy(zero_copy_only=False)
+        exponential = pc.equal(parts["exponent"], "").to_numpy(zero_copy_only=False)
+        there &= ~(exponential & np.isin(after, ["e", "E"]))
+        fits = {sign: there & _matches(core, pattern) for sign, pattern in _STYLES.items()}
+        digits = _matches(core, "[0-9]")
+        return cls(
+            core=core,
+            sign=np.where(negative, -1.0, 1.0),
+            exponent=parts["exponent"],
+            scale=parts["scale"],
+            unit=np.where(before == "", after, np.where(after == "", before, before + " " + after)),
+            fits={sign: fit & digits for sign, fit in fits.items()},
+        )
+
+    def values(self, decimal: str) -> Float[np.ndarray, " texts"]:
+        """What the texts that fit say, nan for all others; without their scale."""
+        other = {".": ",", ",": "."}[decimal]
+        plain = pc.replace_substring_regex(self.core, f"[{_SPACES}{_APOSTROPHES}{other}]", "")
+        plain = pc.replace_substring(plain, decimal, ".") if decimal != "." else plain
+        plain = pc.binary_join_element_wise(plain, self.exponent, pa.scalar("", pa.large_string()))
+        texts = plain.to_numpy(zero_copy_only=False)
+        values = np.full(len(texts), np.nan)
+        fit = self.fits[decimal]
+        values[fit] = np.fromiter(map(float, texts[fit]), np.float64, int(fit.sum()))
+        return values * self.sign
+
+    def factors(self) -> Float[np.ndarray, " texts"]:
+        """What k and M stand for, 1 where there is none."""
+        found: Float[np.ndarray, " texts"] = np.ones(len(self.sign))
+        scale = self.scale.to_numpy(zero_copy_only=False)
+        for name, factor in _SCALES.items():
+            found[scale == name] = factor
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote:
+    """What a column says of the sign before fractions in its table."""
+
+    decimal: Sign
+    """Empty where its cells are numbers both ways."""
+    signs: frozenset[str]
+    """Those that stand between digits."""
+    example: str
+    """A cell with a sign."""
+
+
+def vote(texts: Texts, separator: str | None) -> Vote | None:
+    """Look at a column; None where it has no numbers with signs, or is none of numbers.
+
+    Args:
+        separator: of the cells of the file: where that is a comma, points alone are never taken for groups.
+    """
+    names = texts.names[~said_missing(texts.names)]
+    signs = _matches(_arrow(names), "[0-9][.,][0-9]")
+    if not signs.any():
+        return None
+    comma, point = _fits_both(names)
+    with_comma = _matches(_arrow(names), "[0-9],[0-9]")
+    if separator == ",":
+        comma = comma & (with_comma | ~signs)
+    best = max(int(comma.sum()), int(point.sum()))
+    digits = int(_matches(_arrow(names), "[0-9]").sum())
+    if best < _READABLE * digits or digits < _READABLE * len(names):
+        return None
+    speaks: Sign = "," if comma.sum() > point.sum() else "." if point.sum() > comma.sum() else ""
+    with_point = _matches(_arrow(names), r"[0-9]\.[0-9]")
+    there = frozenset(sign for sign, found in ((",", with_comma), (".", with_point)) if found.any())
+    return Vote(decimal=speaks, signs=there, example=str(names[signs].iloc[0]))
+
+
+def _fits_both(names: pd.Series) -> tuple[Bool[np.ndarray, " texts"], Bool[np.ndarray, " texts"]]:
+    """Which texts are numbers with a comma before the fraction, and which with a point."""
+    cells = _arrow(names)
+    plain = _matches(cells, f"^(?:{PLAIN})$")
+    if not plain.all():
+        found = Readings.of(names)
+        return found.fits[","], found.fits["."]
+    return _matches(cells, r"^[+-]?(?:[0-9]+|[1-9][0-9]{0,2}(?:\.[0-9]{3})+)(?:[eE][+-]?[0-9]+)?$"), plain
+
+
+def said_missing(names: pd.Series, words: tuple[str, ...] = ()) -> Bool[np.ndarray, " texts"]:
+    """Which texts mean that there is no value."""
+    lower = pc.utf8_lower(_arrow(names))
+    known = pa.array([*MISSING_WORDS, *words], lower.type)
+    found: Bool[np.ndarray, " texts"] = pc.is_in(lower, known).to_numpy(zero_copy_only=False)
+    return found
+
+
+def learn_keys(texts: Texts) -> Keys:
+    """What makes two cells of a column the same level: numbers and truth values only where all cells are such, and no
+    two that are written differently would become one, other than 7 and 7.0."""
+    names = texts.names[~said_missing(texts.names)]
+    if not len(names):
+        return "each"
+    if names.isin([*_TRUE, *_FALSE]).all():
+        return "truth" if names.str.lower().is_unique else "text"
+    cells = _arrow(names)
+    if not _matches(cells, f"^(?:{WHOLE}|{DECIMAL}|(?i:{INFINITE}))$").all():
+        return "text"
+    if len(set(map(float, names))) == len(names):  # numbers that differ have keys that differ
+        return "number"
+    whole = names.str.fullmatch(f"{WHOLE}|{WHOLE_WITH_POINT}").all()  # 7 and 7.0 are one, 1.1 and 1.10 may be two
+    return "number" if whole or keys_of(names, "number").is_unique else "text"
+
+
+def keys_of(names: pd.Series, keys: Keys) -> pd.Series:
+    """The canonical key of each text, see ``Form.keys``: what Python writes for a number or a truth value."""
+    if keys == "text" or not len(names):
+        return names
+    found = names
+    if keys != "truth":
+        written = names.str.fullmatch(DECIMAL).to_numpy(dtype=bool)
+        if written.any():
+            found = found.copy()
+            found[written] = [canonical_number(text) for text in names[written]]
+    if keys in ("truth", "each"):
+        found = found.mask(found.isin(_TRUE), "True").mask(found.isin(_FALSE), "False")
+    return found
+
+
+def decimal_text(cell: Decimal | float, digits: int | None = None) -> str:
+    """A decimal without exponent and zeros at its end.
+
+    Args:
+        digits: after the point, of a float that stands for a decimal.
+    """
+    text = f"{cell:f}" if digits is None else f"{cell:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def canonical_number(text: str) -> str:
+    """A number as Python writes it, without the point of a whole one; as it is where a float has too few digits."""
+    if re.fullmatch(WHOLE_WITH_POINT, text):
+        whole = text.split(".")[0]
+        return "0" if whole == "-0" else whole
+    digits = re.sub("[^0-9]", "", re.split("[eE]", text)[0]).strip("0")
+    value = float(text)
+    if len(digits) > _MOST_DIGITS or not np.isfinite(value) or (value == 0 and digits):
+        return text
+    return "0" if value == 0 else repr(value).removesuffix(".0")
+
+
+def learn_numbers(texts: Texts, sign: Sign, *, forced: bool = False, separator: str | None = None) -> Form:
+    """How the numbers of a column are written; decided by the most of its texts.
+
+    Args:
+        sign: what the table says of the sign before fractions, empty where it says nothing.
+        forced: it was named by the user, and no column has another.
+        separator: as for ``vote``.
+    """
+    names = texts.names[~said_missing(texts.names)]
+    cells = _arrow(names)
+    plain = _matches(cells, f"^(?:{PLAIN})$")
+    if plain.all() and not _matches(cells, r"\.").any():
+        return Form(decimal=sign if len(names) else "")
+    if plain.all() and sign != ",":
+        return Form(decimal=".")
+    found = Readings.of(names)
+    comma, point = found.fits[","], found.fits["."]
+    if separator == ",":
+        comma = comma & (_matches(cells, ",") | ~_matches(cells, r"\."))
+    counts = {",": int(comma.sum()), ".": int(point.sum())}
+    if forced and sign and not (plain.all() and not counts[sign]):
+        decimal: Sign = sign
+    elif counts[","] == counts["."]:
+        signs = _matches(found.core, "[.,]") & (comma | point)
+        decimal = sign or ("." if plain[signs].all() else "")
+        if not forced and (money := _sign_of_money(found, signs)):
+            decimal = money
+    else:
+        decimal = "," if counts[","] > counts["."] else "."
+    if not decimal:
+        return Form()
+    fits = comma if decimal == "," else point
+    unit, scaled = _unit(found, fits)
+    own = fits & np.isin([unit_key(one) for one in found.unit], ["", unit_key(unit)])
+    if own.sum() <= len(names) / 2:  # a column of other things, some of which are numbers
+        return Form(decimal=sign or ".", duration=_duration(names))
+    return Form(decimal=decimal, unit=unit, scaled=scaled)
+
+
+def _duration(names: pd.Series) -> Literal["", "h:m", "m:s"]:
+    """What durations mean, if nearly all texts are such."""
+    if (~np.isnan(_seconds(names, "h:m"))).mean() < _READABLE:
+        return ""
+    three = _matches(_arrow(names), r"[0-9]:[0-9]+:[0-9]")
+    two = _matches(_arrow(names), r"^-?[0-9]+:[0-9]+$")
+    return "m:s" if three.any() and two.any() else "h:m"
+
+
+def _seconds(names: pd.Series, two: str) -> Float[np.ndarray, " texts"]:
+    """Durations in seconds, nan for all other texts; ``two`` says what 12:30 means."""
+    values = np.full(len(names), np.nan)
+    for pattern in _DURATIONS:
+        found = pc.extract_regex(_arrow(names.str.lower()), pattern)
+        there = found.is_valid().to_numpy(zero_copy_only=False)
+        if not there.any():
+            continue
+        parts = {
+            field.name: _amounts(column.filter(pa.array(there)))
+            for field, column in zip(found.type, found.flatten(), strict=True)
+        }
+        sign = np.where(np.isnan(parts.pop("sign")), 1.0, -1.0)
+        said = ~np.isnan(np.stack(list(parts.values())))
+        if "first" in parts:
+            short = np.isnan(parts["third"]) & (two == "m:s")
+            first, second, third = (parts.pop(name) for name in ("first", "second", "third"))
+            parts["hour"], parts["minute"] = np.where(short, 0.0, first), np.where(short, first, second)
+            parts["second"] = np.where(short, second, third)
+        total = sum(_LENGTHS[name] * np.nan_to_num(amount) for name, amount in parts.items())
+        values[there] = np.where(said.any(axis=0), sign * total, np.nan)
+    return values
+
+
+def _amounts(texts: pa.Array) -> Float[np.ndarray, " texts"]:
+    """Digits as numbers, nan where there are none; a sign of minus is 1."""
+    cells = texts.to_numpy(zero_copy_only=False)
+    return np.array([float(cell.replace(",", ".")) if cell not in ("", "-") else len(cell) or np.nan for cell in cells])
+
+
+def _sign_of_money(found: Readings, signs: Bool[np.ndarray, " texts"]) -> Sign:
+    """Amounts of money have no three digits after the sign before fractions: so it is the other one."""
+    if not signs.any() or 2 * _matches(pa.array(found.unit[signs].astype(str)), _MONEY).sum() <= signs.sum():
+        return ""
+    core = found.core.filter(pa.array(signs))
+    points, commas = _matches(core, r"\.").any(), _matches(core, ",").any()
+    return "," if points and not commas else "." if commas and not points else ""
+
+
+def _unit(found: Readings, fits: Bool[np.ndarray, " texts"]) -> tuple[str, bool]:
+    """What stands around most numbers, and whether k and M are factors."""
+    scale = found.scale.to_numpy(zero_copy_only=False) != ""
+    units = pd.Series(found.unit[fits], dtype="str")
+    there = units[units != ""]
+    if 2 * len(there) <= fits.sum():
+        return "", bool(2 * (scale & fits).sum() > fits.sum())
+    kinds = there.map(unit_key)
+    most = kinds.mode().iloc[0]
+    if (kinds == most).sum() < _READABLE * len(there):
+        return "", False
+    shown = str(there[kinds == most].mode().iloc[0])
+    money = _matches(pa.array([shown]), _MONEY)[0]
+    return shown, bool(money or 2 * (scale & fits).sum() > fits.sum())
+
+
+def unit_key(unit: str) -> str:
+    """Equal for spellings of one unit: "Beds" and "bed", "sq. ft." and "sq.ft"."""
+    found = "".join(unit.split()).casefold().rstrip(".").translate(_POWERS)
+    return found[:-1] if len(found) > 3 and found.endswith("s") else found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NumberTexts:
+    """What the texts of a column say as numbers."""
+
+    values: Float[np.ndarray, " texts"]
+    """nan where a text is no number in this form; may be infinite."""
+    missing: Bool[np.ndarray, " texts"]
+    other_sign: Bool[np.ndarray, " texts"]
+    """No number here, but one if the other sign stood before fractions."""
+    same_sign: Bool[np.ndarray, " texts"]
+    """A number here, and none if the other sign stood before fractions."""
+    other_unit: Bool[np.ndarray, " texts"]
+    """A number with something else around it."""
+    own_unit: Bool[np.ndarray, " texts"]
+    """A number with nothing or the column's own around it."""
+
+
+def read_numbers(names: pd.Series, form: Form) -> NumberTexts:
+    """Read texts as numbers of this form."""
+    nothing = np.zeros(len(names), dtype=bool)
+    missing = said_missing(names, form.missing)
+    values = np.full(len(names), np.nan)
+    cells = _arrow(names)
+    plain = _matches(cells, f"^(?:{PLAIN})$")
+    if form.decimal == ",":
+        plain = plain & ~_matches(cells, r"\.")
+    # Python's own float() rounds correctly, so a text and the number it was written from are the same bits.
+    values[plain] = np.fromiter(map(float, names.to_numpy(dtype=object)[plain]), np.float64, int(plain.sum()))
+    if plain.all():
+        return NumberTexts(values, missing, nothing, nothing, nothing, ~np.isnan(values))
+    values[_matches(cells, f"^(?i:{INFINITE})$")] = np.inf
+    if form.duration:
+        values = np.where(missing, np.nan, _seconds(names, form.duration))
+        return NumberTexts(values, missing, nothing, nothing, nothing, ~np.isnan(values))
+    rest = np.flatnonzero(np.isnan(values) & ~missing)
+    other_sign, other_unit = nothing.copy(), nothing.copy()
+    if not len(rest) or not form.decimal:
+        return NumberTexts(values, missing, other_sign, nothing, other_unit, ~np.isnan(values))
+    found = Readings.of(names.iloc[rest])
+    fits, others = found.fits[form.decimal], found.fits[{".": ",", ",": "."}[form.decimal]]
+    keys = np.array([unit_key(unit) for unit in found.unit], dtype=object)
+    own = (keys == "") | (keys == unit_key(form.unit))
+    factors = found.factors()
+    right = own & ((factors == 1) | form.scaled)
+    values[rest] = np.where(fits & right, found.values(form.decimal) * np.where(form.scaled, factors, 1.0), np.nan)
+    other_sign[rest] = others & ~fits
+    other_unit[rest] = fits & ~right
+    same_sign = nothing.copy()
+    same_sign[rest] = fits & ~others
+    if form.decimal == ".":
+        same_sign |= plain & _matches(_arrow(names), r"\.[0-9]{1,2}$|\.[0-9]{4,}$|^0\.")
+    return NumberTexts(values, missing, other_sign, same_sign, other_unit, ~np.isnan(values))
+
+
+def read_plain(names: pd.Series) -> list[float | str]:
+    """Numbers of texts that are such as programs write them, and all others as they are."""
+    plain = _matches(_arrow(names), f"^(?:{PLAIN})$")
+    return [float(text) if number else text for text, number in zip(names, plain, strict=True)]
+
+
+def sign_name(decimal: str) -> str:
+    """In words."""
+    return _NAMES[decimal]
+
+
+def _arrow(texts: pd.Series) -> pa.Array:
+    cells = pa.array(texts, pa.large_string())
+    return cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+
+
+def _matches(cells: pa.Array, pattern: str) -> Bool[np.ndarray, " texts"]:
+    found: Bool[np.ndarray, " texts"] = pc.fill_null(
+        pc.match_substring_regex(cells, pattern), fill_value=False
+    ).to_numpy(zero_copy_only=False)
+    return found
