@@ -219,7 +219,7 @@ def image_share(fact: Facts) -> tuple[float, str]:
     addresses in the web are no file names."""
     if not (pd.api.types.is_string_dtype(fact.column.dtype) or isinstance(fact.column.dtype, pd.CategoricalDtype)):
         return 0.0, ""
-    if fact.numeric:
+    if fact.numeric and not fact.cells.form.unit:  # 7.jpg may be taken for seven of a unit
         return 0.0, ""
     names = _sample(fact.keys.dropna()).str.split(";").explode().str.strip()
     names = names[names.notna() & (names != "")]
