@@ -341,3 +341,23 @@ def test_with_permuted_labels_no_model_is_better_than_a_constant(tmp_path: Path,
     assert min(losses.values()) > 0.95 * constant
     best = honest.contest.leaderboard[0]
     assert best.loss < 0.7 * constant  # with the true labels there is much to learn
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_scores_of_classes_are_those_of_the_saved_model(classes: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(classes)
+    x = rng.normal(size=(150, 3))
+    drawn = (x[:, 0] + rng.normal(size=150)).argsort().argsort() * classes // 150
+    frame = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": [f"class {code}" for code in drawn]})
+    train = mixfit.TrainConfig(preset="quick", epochs=2)
+    run = mixfit.fit(frame, target="y", train=train, out=tmp_path, console=QUIET)
+    predictor = mixfit.Predictor.load(run.folder)
+    assert isinstance(predictor, BlendPredictor)
+    assert len(predictor.folds) > 1
+    assert any(temperature != 1 for temperature in predictor.temperatures.values())
+    kept = pd.read_parquet(run.folder / "predictions_test.parquet")
+    found = predictor.predict(frame.iloc[kept["row"]])
+    names = [f"probability_class {code}" for code in range(classes)]
+    np.testing.assert_allclose(found[names], kept[names], rtol=1e-6)
+    scores = evaluate_table(run.folder, frame, split="test", out=tmp_path / "scores.json", console=QUIET)
+    assert scores == pytest.approx(run.scores["test"][BLEND], rel=1e-6)

@@ -111,10 +111,10 @@ class Fitting:
         return found
 
     def mean(self, folds: "FittedFolds", rows: np.ndarray) -> np.ndarray:
-        """Mean prediction of the models for any rows of the table, at the temperature."""
+        """Mean prediction of the models for any rows of the table, each at the temperature, as in ``BlendPredictor``."""
         pairs = zip(self.fitted, folds.predicting, strict=True)
-        found = np.mean([model.predict(fold.rows.take(rows)) for model, fold in pairs], axis=0)
-        return found if found.ndim == 1 else tempered(found, self.temperature)
+        found = [model.predict(fold.rows.take(rows)) for model, fold in pairs]
+        return np.mean([one if one.ndim == 1 else tempered(one, self.temperature) for one in found], axis=0)
 
 
 @dataclass(frozen=True, kw_only=True)
