@@ -361,3 +361,5 @@ def test_the_scores_of_classes_are_those_of_the_saved_model(classes: int, tmp_pa
     np.testing.assert_allclose(found[names], kept[names], rtol=1e-6)
     scores = evaluate_table(run.folder, frame, split="test", out=tmp_path / "scores.json", console=QUIET)
     assert scores == pytest.approx(run.scores["test"][BLEND], rel=1e-6)
+    for split in ("valid", "test"):  # without photos both blends are one, and both are calibrated
+        assert run.scores[split][TABLE_BLEND] == pytest.approx(run.scores[split][BLEND], rel=1e-9)

@@ -115,6 +115,8 @@ def test_a_frame_is_predicted_as_its_file(
     for other in (of_file, pd.read_parquet(out)):
         np.testing.assert_array_equal(found["prediction"], other["prediction"])
         assert found["status"].to_list() == other["status"].to_list()
+    same = mixfit.predict_table(run_of_frame, frame, images=table.parent, console=QUIET)  # a run stands for its folder
+    pd.testing.assert_frame_equal(same, found)
     one = run_of_frame.predictor.predict(frame, images=table.parent)
     pd.testing.assert_frame_equal(found[["prediction", "status"]], one)
 
@@ -152,3 +154,13 @@ def test_a_frame_is_evaluated_as_its_file(run_of_frame: mixfit.Run, table: Path,
         mixfit.evaluate_table(run_of_frame.folder, new.drop(columns="price"), console=QUIET)
     with pytest.raises(mixfit.DataError, match=r"^the DataFrame has a header but no data rows"):
         mixfit.evaluate_table(run_of_frame.folder, new.head(0), console=QUIET)
+
+
+def test_a_training_without_one_of_its_photos_is_refused(table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table)
+    named = int(frame["photos"].dropna().str.count(";").sum() + frame["photos"].notna().sum())
+    with pytest.raises(mixfit.DataError, match=rf"^not one photo was found in .*, of {named} .*--ignore photos"):
+        mixfit.fit(frame, target="price", images=tmp_path, train=SMALL, out=tmp_path / "runs", console=QUIET)
+    unnamed = frame.assign(photos=None)
+    run = mixfit.fit(unnamed, target="price", train=SMALL, out=tmp_path / "runs", console=QUIET)
+    assert not run.predictor.uses_photos

@@ -396,8 +396,15 @@ def _blended(
     blends = [(TABLE_BLEND, chosen.table), (BLEND, chosen.blend)]
     refused = [] if chosen.refused is None else [(PHOTO_BLEND, chosen.refused)]
     for name, found in [*blends, *refused]:
-        out_of_fold[name] = found.calibrated if name == BLEND else found.predictions
-        on_test[name] = np.sum([share * on_test[model] for model, share in found.shares.items()], axis=0)
+        out_of_fold[name] = found.calibrated
+        raw = np.sum([share * on_test[model] for model, share in found.shares.items()], axis=0)
+        if name == BLEND:
+            on_test[name] = predictor.uncertainty.calibrated(raw)
+        elif mixed.target.classes is None:
+            on_test[name] = raw
+        else:
+            uncertainty = class_uncertainty(judged.truth, found.predictions, judged.weight, calibrated=found.calibrated)
+            on_test[name] = uncertainty.calibrated(raw)
     lines = []
     for fitting in fittings:
         mean, error = judged.loss(fitting)
@@ -416,8 +423,6 @@ def _blended(
         mean, error = judged.mean(found.losses)
         photos = name == BLEND and predictor.photos
         lines.append(LeaderboardLine(model=name, photos=photos, loss=mean, error=error, share=None, seconds=None))
-    scaled_test = predictor.uncertainty.calibrated(on_test[BLEND])
-    on_test[BLEND] = scaled_test
 
     def shown(values: np.ndarray) -> np.ndarray:
         return values if mixed.target.classes is not None else mixed.target.decode(values)
@@ -438,7 +443,7 @@ def _blended(
         seconds={fitting.model.name: fitting.seconds for fitting in fittings},
         history=history,
         left_out=left_out,
-        scaled_test=scaled_test,
+        scaled_test=on_test[BLEND],
     )
 
 

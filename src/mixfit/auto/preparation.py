@@ -2,6 +2,7 @@
 
 In: a table and settings. Out: ``Prepared``, and warnings about the data. For ``recipe`` and ``tune``."""
 
+import shlex
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from mixfit.data.photos.rule import images_root
 from mixfit.data.photos.rules import unnamed_photos
 from mixfit.data.transforms.augment import augmentation
 from mixfit.ensemble.cross_fit import photo_means
-from mixfit.errors import ConfigError
+from mixfit.errors import ConfigError, DataError
 from mixfit.nn.build import is_frozen
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.build import build_model, precompute_features, sized_for
@@ -100,6 +101,12 @@ def prepare(
         warn=lambda text: console.print(f" {text}", markup=False),
         progress=console.is_terminal and not console.quiet,
     )
+    if mixed.photos is not None and not mixed.photos.files and mixed.photos.bad:
+        columns = " ".join(f"--ignore {shlex.quote(name)}" for name in mixed.schema.names("image"))
+        raise DataError(
+            f"not one photo was found in {data_config.images or table.parent}, of {len(mixed.photos.bad):,} that cells "
+            f"name: set the folder with --images DIR (in Python images=DIR), or train without photos by {columns}."
+        )
     data_config = replace(data_config, image_size=mixed.image_size)
     loss = loss_for(mixed, train_config.loss)
     chosen = choose_optimizer(train_config)
@@ -157,7 +164,7 @@ def warnings_of(mixed: MixedData, images: Path) -> list[str]:
         content = equal_files(mixed.photos.files)
         findings += equal_photos(mixed.table, mixed.schema, mixed.photos, content, parts)
         if not mixed.photos.files:
-            lines.append("no photo was found; see bad_inputs.csv and --images")
+            lines.append("the cells of the image columns are empty: no row has a photo")
     return lines + [finding.text for finding in findings if finding.level == "warning"]
 
 

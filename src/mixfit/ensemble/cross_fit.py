@@ -111,7 +111,7 @@ class Fitting:
         return found
 
     def mean(self, folds: "FittedFolds", rows: np.ndarray) -> np.ndarray:
-        """Mean prediction of the models for any rows of the table, each at the temperature, as in ``BlendPredictor``."""
+        """Mean prediction of the models for any rows of the table, each at the temperature as in a predictor."""
         pairs = zip(self.fitted, folds.predicting, strict=True)
         found = [model.predict(fold.rows.take(rows)) for model, fold in pairs]
         return np.mean([one if one.ndim == 1 else tempered(one, self.temperature) for one in found], axis=0)

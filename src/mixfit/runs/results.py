@@ -100,6 +100,10 @@ class Run:
         """Comparison of the models of a blend; None for a single network."""
         return self.result.contest
 
+    def __fspath__(self) -> str:
+        """A run stands for its folder: ``mixfit.predict_table(run, rows)``."""
+        return str(self.folder)
+
     def __repr__(self) -> str:
         """One line: the folder and the verdict."""
         return f"Run({str(self.folder)!r}: {self.verdict})"

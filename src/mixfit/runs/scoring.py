@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal, overload
 
@@ -67,7 +68,7 @@ def load_run(run: Path) -> Predictor:
 
 
 def evaluate_table(
-    run: str | Path,
+    run: str | PathLike[str],
     table: str | Path | pd.DataFrame,
     *,
     split: SplitChoice | None = None,
@@ -210,7 +211,7 @@ def _evaluate(
 
 @overload
 def predict_table(
-    run: str | Path,
+    run: str | PathLike[str],
     table: str | Path | pd.DataFrame,
     *,
     out: None = None,
@@ -226,7 +227,7 @@ def predict_table(
 
 @overload
 def predict_table(
-    run: str | Path,
+    run: str | PathLike[str],
     table: str | Path | pd.DataFrame,
     *,
     out: str | Path,
@@ -241,7 +242,7 @@ def predict_table(
 
 
 def predict_table(
-    run: str | Path,
+    run: str | PathLike[str],
     table: str | Path | pd.DataFrame,
     *,
     out: str | Path | None = None,

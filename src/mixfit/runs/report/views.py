@@ -91,7 +91,7 @@ def _line(result: Result, score: Score, low: float, high: float) -> dict[str, An
 
 
 def beaten_by_table(result: Result) -> str:
-    """A warning that a model without photos is better than the delivered one; "" if there is none.
+    """A warning that a model of the table alone is better than the delivered one; "" if there is none.
 
     Compared on the first part with known values: the test rows, or the validation rows."""
     sign = 1.0 if METRICS[result.headline].higher_is_better else -1.0
@@ -104,8 +104,11 @@ def beaten_by_table(result: Result) -> str:
         best = max(table, key=lambda score: sign * score.metrics[result.headline])
         if sign * best.metrics[result.headline] <= sign * ours[0].metrics[result.headline]:
             return ""
+        lines = [] if result.contest is None else result.contest.leaderboard
+        without = any(line.model == ours[0].model and not line.photos for line in lines)
+        which = "Another model" if without else "A model without photos"
         return (
-            f"A model without photos is better on the {result.part_name(part.split)} rows: "
+            f"{which} is better on the {result.part_name(part.split)} rows: "
             f"{short(best.model)} has {metric_label(result.headline)} {number(best.metrics[result.headline])}, "
             f"{short(ours[0].model)} {number(ours[0].metrics[result.headline])}."
         )
