@@ -82,15 +82,6 @@ def test_types_that_pandas_keeps_as_objects_become_plain_ones(tmp_path: Path) ->
     assert cells(frame[["price", "empty"]]) == [[1.5, None], [None, "x"]]
 
 
-@pytest.mark.parametrize("column", [pa.array([[1]]), pa.array([{"a": 1}])])
-def test_cells_that_are_no_single_value_are_refused(tmp_path: Path, column: pa.Array) -> None:
-    pa.parquet.write_table(pa.table({"ok": [1], "bad": column}), tmp_path / "t.parquet")
-    with pytest.raises(
-        DataError, match=r"t\.parquet: column 'bad' holds .* cells; flatten it, or leave the column out"
-    ):
-        read_table(tmp_path / "t.parquet")
-
-
 @pytest.mark.parametrize(("name", "kind"), [("t.parquet", "parquet"), ("t.feather", "feather")])
 def test_damaged_typed_tables_are_refused(tmp_path: Path, name: str, kind: str) -> None:
     path, frame = tmp_path / name, pd.DataFrame({"a": range(1000)})
@@ -145,8 +136,6 @@ def test_a_json_column_of_any_values_keeps_what_they_say(tmp_path: Path, column:
 @pytest.mark.parametrize(
     ("record", "text"),
     [
-        ({"a": {"b": 1}}, "column 'a' holds an object in row 1; flatten it"),
-        ({"a": [1]}, "column 'a' holds a list in row 1; flatten it"),
         ("{'a': 1}", "line 2 is not a JSON object: Expecting property name"),
         ('{"a": 1', "line 2 is not a JSON object"),
         ('{"a": 1, "a": 2}', "line 2 is not a JSON object: a key occurs more than once"),

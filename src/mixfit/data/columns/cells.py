@@ -91,6 +91,10 @@ class Cells:
         """
         return self._once((parse, *settings.items()), lambda whole: parse(whole._whole, **settings))
 
+    def read_levels(self, parse: Callable[..., Read], **settings: str) -> Read:
+        """As ``read``, of the levels of the cells: what is made of a text is made once for all cells that hold it."""
+        return self._once((parse, *settings.items()), lambda whole: parse(whole.levels, **settings))
+
     def _once(self, key: Any, make: Callable[["Cells"], Read]) -> Read:
         """What ``make`` makes of the whole column, those rows of it."""
         if key not in self._taken:

@@ -5,6 +5,8 @@ The same cell gives the same result whether it comes from a text file ("7.0"), f
 How a column of texts is written is decided for all of it, see ``form``, and kept for later tables.
 Knows nothing about roles, training or what is done with a cell that cannot be converted."""
 
+import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -77,6 +79,7 @@ _CLOCK_FORMS = (
 )
 _CLOCK_HINT = r"[0-9]\s*(?:[:h]|[AaPp]\.?[Mm]|[.][0-9]{2}\s|[Uu]hr)"
 _CLOCK_SHARE = 0.9
+_LONGEST_TYPE = 60  # characters
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,13 +227,19 @@ def plain_cells_problem(column: pd.Series) -> str | None:
     """The type name of the first cell that is a container or a file's bytes rather than a plain value, else None."""
     if isinstance(column.dtype, pd.ArrowDtype) and column.dtype.kind == "O":
         arrow_type = str(column.dtype.pyarrow_dtype)
-        nested = arrow_type.startswith(("list", "large_list", "fixed_size", "struct", "map", "binary", "large_binary"))
-        return arrow_type if nested else None
+        kind = column.dtype.pyarrow_dtype
+        nested = pa.types.is_nested(kind) or arrow_type.startswith(("fixed_size", "binary", "large_binary"))
+        return _shortened(arrow_type) if nested else None
     if not pd.api.types.is_object_dtype(column.dtype):
         return None
     kinds = pd.Series([type(cell) for cell in column], dtype=object).unique()
     nested_kinds = (list, tuple, set, frozenset, dict, bytes, bytearray, np.ndarray, pd.Series, pd.DataFrame)
     return next((kind.__name__ for kind in kinds if issubclass(kind, nested_kinds)), None)
+
+
+def _shortened(arrow_type: str) -> str:
+    """A type for a message; that of an object may name a hundred fields."""
+    return arrow_type if len(arrow_type) <= _LONGEST_TYPE else f"{arrow_type[: _LONGEST_TYPE - 3]}..."
 
 
 def texts_of(column: pd.Series) -> Texts:
@@ -534,13 +543,13 @@ def _texts(column: pd.Series) -> pd.Series:
     column = unwrapped(column.reset_index(drop=True))
     kind = pd.api.types
     if plain_cells_problem(column) is not None:
-        column = column.astype(object)
+        column = pd.Series(python_cells(column), dtype=object)
     if isinstance(column.dtype, pd.CategoricalDtype):
         levels = _texts(pd.Series(column.cat.categories)).to_numpy(dtype=object)
         column = pd.Series(np.append(levels, np.nan)[column.cat.codes.to_numpy()], dtype="str")
     elif kind.is_object_dtype(column.dtype):
         missing = column.isna().to_numpy(dtype=bool)
-        cells = [np.nan if gone else _text(cell) for cell, gone in zip(column, missing, strict=True)]
+        cells = [np.nan if gone else text_of(cell) for cell, gone in zip(column, missing, strict=True)]
         column = pd.Series(cells, dtype="str")
     elif kind.is_datetime64_any_dtype(column.dtype):
         column = _texts_of_times(utc_times(column))
@@ -572,9 +581,12 @@ def _texts_of_times(times: Shaped[np.ndarray, " rows"]) -> pd.Series:
     return texts.mask(np.isnat(times)).str.replace(r"\.0+$", "", regex=True).str.replace("T00:00:00", "", regex=False)
 
 
-def _text(cell: Any) -> str:
+def text_of(cell: Any) -> str:
+    """A cell as a text file would have it; a list as JSON of the texts of its items."""
     if isinstance(cell, str):
         return cell
+    if isinstance(cell, list | tuple | set | frozenset | np.ndarray):
+        return _text_of_list(cell)
     if isinstance(cell, Decimal) and cell.is_finite():
         return _canonical(decimal_text(cell))
     if isinstance(cell, float):
@@ -584,6 +596,41 @@ def _text(cell: Any) -> str:
     if isinstance(cell, date):  # datetime and pandas' Timestamp are dates too
         return cell.isoformat().removesuffix("T00:00:00")
     return str(cell)
+
+
+def _text_of_list(cell: Any) -> str:
+    items = json_value(cell)
+    plain = not any(isinstance(item, list | dict) for item in items)
+    return json.dumps([text_of(item) for item in items if item is not None] if plain else items, ensure_ascii=False)
+
+
+def json_value(cell: Any) -> Any:
+    """A cell with what JSON has a place for: containers of any kind as lists and objects, sets in a fixed order, None
+    for what is not finite, and text for all else."""
+    if isinstance(cell, dict):
+        return {text_of(key): json_value(part) for key, part in cell.items()}
+    if isinstance(cell, np.ndarray | pd.Series | np.generic):
+        return json_value(cell.tolist())
+    if isinstance(cell, set | frozenset):
+        return [json_value(part) for part in sorted(cell, key=str)]
+    if isinstance(cell, list | tuple):
+        return [json_value(part) for part in cell]
+    if isinstance(cell, float):
+        return cell if math.isfinite(cell) else None
+    return cell if cell is None or isinstance(cell, str | int) else text_of(cell)
+
+
+def json_text(cell: Any) -> str:
+    """A container as JSON."""
+    return json.dumps(json_value(cell), ensure_ascii=False)
+
+
+def python_cells(column: pd.Series) -> list[Any]:
+    """Cells as Python objects, missing ones None; pandas would make floats of whole numbers within Arrow's lists."""
+    if isinstance(column.dtype, pd.ArrowDtype):
+        found: list[Any] = pa.array(column).to_pylist()
+        return found
+    return column.astype(object).where(column.notna(), None).tolist()
 
 
 def _numbers_of_texts(column: pd.Series, form: Form | None, texts: Texts | None) -> Numbers:

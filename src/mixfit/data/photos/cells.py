@@ -66,7 +66,7 @@ def decode_base64(text: str) -> bytes:
 def is_bytes_column(column: pd.Series) -> bool:
     """Whether the cells, missing ones aside, are bytes."""
     if isinstance(column.dtype, pd.ArrowDtype):
-        return "binary" in str(column.dtype.pyarrow_dtype)
+        return "binary" in str(column.dtype.pyarrow_dtype) and not pa.types.is_nested(column.dtype.pyarrow_dtype)
     if not pd.api.types.is_object_dtype(column.dtype):
         return False
     kinds = {type(cell) for cell in column[column.notna().to_numpy(dtype=bool)]}
@@ -114,9 +114,12 @@ def no_photos_reason(kind: str, share: float) -> str:
 
 def bytes_of_struct(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The photos of a column as Hugging Face's datasets write it, a struct of ``bytes`` and ``path``."""
-    if not pa.types.is_struct(column.type) or {field.name for field in column.type} != {"bytes", "path"}:
-        return column
-    return pc.struct_field(column, "bytes")
+    return pc.struct_field(column, "bytes") if is_photo_struct(column.type) else column
+
+
+def is_photo_struct(kind: pa.DataType) -> bool:
+    """Whether cells are photos as ``bytes_of_struct`` reads them."""
+    return pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
 
 
 def shown_cell(cell: object) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mixfit.choices import Role
+from mixfit.data.columns.values import plain_cells_problem
 from mixfit.data.photos.archive import ArchivedPhoto
 from mixfit.data.photos.cells import content_share
 from mixfit.data.photos.decode import ImageError
@@ -156,6 +157,8 @@ class _Column:
     def of(cls, cells: pd.Series, name: str, *, chosen: bool) -> "_Column | None":
         kind = pd.api.types
         if kind.is_bool_dtype(cells.dtype) or kind.is_datetime64_any_dtype(cells.dtype) or content_share(cells)[0] > 0:
+            return None
+        if isinstance(cells.dtype, pd.ArrowDtype) and plain_cells_problem(cells) is not None:
             return None
         values = cells.dropna()
         if kind.is_float_dtype(cells.dtype) and not (values % 1 == 0).all():

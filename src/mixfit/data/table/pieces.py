@@ -19,7 +19,8 @@ from mixfit.config import TextConfig
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.form import TextForm, decimal_text
 from mixfit.data.columns.target import counted_rows
-from mixfit.data.photos.cells import bytes_columns
+from mixfit.data.photos.cells import bytes_columns, is_photo_struct
+from mixfit.data.table.nested import is_list_of_plain
 from mixfit.data.table.read import (
     EXACT_DIGITS,
     LARGEST_EXACT,
@@ -241,8 +242,9 @@ def _type_of_objects(kind: pa.DataType) -> pa.DataType | None:
     if _kinds.is_time(kind):
         return pa.time64("us")
     binary = (_kinds.is_binary, _kinds.is_large_binary, _kinds.is_fixed_size_binary, _kinds.is_binary_view)
-    # A struct that can be read at all holds a photo.
-    return pa.binary() if _kinds.is_struct(kind) or any(is_kind(kind) for is_kind in binary) else None
+    if is_list_of_plain(kind):
+        return pa.list_(pa.string())
+    return pa.binary() if is_photo_struct(kind) or any(is_kind(kind) for is_kind in binary) else None
 
 
 def _settled(columns: list[Iterator[pd.DataFrame]]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from mixfit.config import TextConfig
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.form import TextForm, Vote, decimal_text
 from mixfit.data.photos.cells import bytes_of_struct
+from mixfit.data.table.nested import array_of, is_list_of_plain, kept, lists_of_text
 from mixfit.data.table.text import read_cells, read_header, sniff_separator, to_utf8
 from mixfit.errors import ConfigError, DataError, did_you_mean
 from mixfit.files import read_file, shown
@@ -174,14 +175,15 @@ def read_table(path: Path, *, table_format: TableFormat | None = None) -> pd.Dat
     Text tables: every cell as ``str``, as it stands there, missing only where it is empty. How its numbers are written
     is found out where they are needed, see ``columns/form.py``. A first column without a name becomes ``unnamed_0``.
     Blank lines at the end are ignored. Typed tables keep their types, except that an integer column becomes text
-    when float64 or int64 could not hold it, and so does a JSON column whose cells have different types.
+    when float64 or int64 could not hold it, and so does a JSON column whose cells have different types. Cells that are
+    lists of plain values become lists of text; objects, maps and lists of these keep Arrow's type.
 
     Args:
         table_format: how the file is stored; by default found out.
     Raises:
         ConfigError: unknown extension or encoding, or an impossible separator or decimal sign.
         DataError: the file is missing, no file, empty, damaged or without data rows; rows are longer or shorter than
-            the header; column names are empty, equal or too long; or cells hold lists or objects.
+            the header; or column names are empty, equal or too long.
     """
     _check_file(path)
     if table_format is None:
@@ -294,8 +296,18 @@ def _to_frame(table: pa.Table, path: Path, *, rows: int = 1) -> pd.DataFrame:
     names = checked_names(table.column_names, path)
     if table.num_rows < rows:
         raise DataError(f"{path} has a header but no data rows; at least 1 is needed.")
-    columns = [_plain(column, name, path) for name, column in zip(names, table.columns, strict=True)]
-    return pa.table(columns, names=names).to_pandas(ignore_metadata=True, date_as_object=False)
+    columns = [_plain(column) for column in table.columns]
+    frame = pa.table(columns, names=names).to_pandas(
+        ignore_metadata=True, date_as_object=False, types_mapper=_type_of_nested
+    )
+    for name, column in zip(names, columns, strict=True):
+        if is_list_of_plain(column.type):
+            frame[name] = pd.Series(lists_of_text(column), dtype=object)
+    return frame
+
+
+def _type_of_nested(kind: pa.DataType) -> pd.ArrowDtype | None:
+    return pd.ArrowDtype(kind) if pa.types.is_nested(kind) else None
 
 
 def _check_file(path: Path) -> None:
@@ -428,7 +440,14 @@ def _read_json_lines(path: Path, encoding: str | None) -> pa.Table:
             if not isinstance(records[-1], dict):
                 raise DataError(f"{path}: line {number} is not a JSON object but {line[:40].decode(errors='replace')}.")
     names = list(dict.fromkeys(name for record in records for name in record))
-    columns = [_json_column([record.get(name) for record in records], name, path) for name in names]
+    columns = []
+    for name in names:
+        try:
+            columns.append(array_of([record.get(name) for record in records]))
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{path}: column {name!r} holds text that is no valid Unicode (half a surrogate pair)."
+            ) from None
     return pa.table(columns, names=names)
 
 
@@ -439,24 +458,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def _json_column(cells: list[Any], name: str, path: Path) -> pa.Array:
-    for row, cell in enumerate(cells):
-        if isinstance(cell, (dict, list)):
-            kind = "an object" if isinstance(cell, dict) else "a list"
-            raise DataError(f"{path}: column {name!r} holds {kind} in row {row}; flatten it, or leave the column out.")
-    try:
-        return pa.array(cells)
-    except (pa.ArrowException, OverflowError):
-        # Cells of different types, or numbers too large: each as it would stand in a text table.
-        texts = [cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells]
-        return pa.array(texts, pa.large_string())
-    except UnicodeEncodeError:
-        raise DataError(
-            f"{path}: column {name!r} holds text that is no valid Unicode (half a surrogate pair)."
-        ) from None
-
-
-def _plain(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The column in one of the types that pandas has without objects where possible; "" becomes missing."""
     kind = pa.types
     if kind.is_dictionary(column.type):
@@ -469,7 +471,7 @@ def _plain(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
         column = column.cast(pa.large_binary())
         return pc.if_else(pc.equal(pc.binary_length(column), 0), pa.scalar(None, column.type), column)
     if kind.is_nested(column.type):
-        raise DataError(f"{path}: column {name!r} holds {column.type} cells; flatten it, or leave the column out.")
+        return column if is_list_of_plain(column.type) else kept(column)
     if kind.is_decimal(column.type):
         if _fits_float(column):
             return _as_floats(column)
@@ -477,7 +479,7 @@ def _plain(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
     if kind.is_float16(column.type):
         return column.cast(pa.float32())
     if kind.is_run_end_encoded(column.type):
-        return _plain(pa.chunked_array([pc.run_end_decode(part) for part in column.chunks]), name, path)
+        return _plain(pa.chunked_array([pc.run_end_decode(part) for part in column.chunks]))
     if kind.is_null(column.type):
         return column.cast(pa.large_string())
     if kind.is_integer(column.type) and column.null_count:

@@ -18,7 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
+from mixfit.data.columns.values import json_text, json_value, plain_cells_problem, python_cells
 from mixfit.data.photos.cells import bytes_columns
+from mixfit.data.table.nested import from_python
 from mixfit.errors import ConfigError, DataError, ResourceError
 from mixfit.files import new_file, write_file
 
@@ -67,7 +69,8 @@ def write_table(frame: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
 def kept_frame(frame: pd.DataFrame, path: Path) -> Iterator[None]:
     """Write a DataFrame as the Parquet file ``path``; what the block then says of the file is said of the DataFrame.
 
-    Columns that mix texts and numbers become text, as a file of text would hold them.
+    Columns that mix texts and numbers become text, as a file of text would hold them, and so do containers of which no
+    file has the type.
 
     Raises:
         ConfigError, DataError, ResourceError: as ``write_table``, and those of the block.
@@ -105,6 +108,8 @@ def _with_mixed_as_text(frame: pd.DataFrame) -> pd.DataFrame:
         texts = sum(isinstance(cell, str) for cell in cells)
         if 0 < texts < len(cells) and all(isinstance(cell, str | Number) for cell in cells):
             found.isetitem(place, column.map(str, na_action="ignore"))
+        elif (plain := from_python(column)) is not column:
+            found.isetitem(place, plain)
     return found
 
 
@@ -183,7 +188,8 @@ class _TextPieces:
     def write(self, frame: pd.DataFrame) -> None:
         if self.extension in (".csv", ".tsv"):
             separator = "," if self.extension == ".csv" else "\t"
-            texts = frame if self.raw else _without_formulas(frame)
+            plain = _without_containers(frame)
+            texts = plain if self.raw else _without_formulas(plain)
             self.file.write(_delimited(texts, separator, header=self.header))
             self.header = False
         else:
@@ -223,6 +229,17 @@ class _ParquetPieces:
                 self.writer = pyarrow.parquet.ParquetWriter(self.file, table.schema)
         with _cells_told():
             self.writer.write_table(table)
+
+
+def _without_containers(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with lists and objects as JSON."""
+    frame = frame.copy(deep=False)
+    for place in range(frame.shape[1]):
+        column = frame.iloc[:, place]
+        if plain_cells_problem(column) is not None:
+            texts = [None if cell is None else json_text(cell) for cell in python_cells(column)]
+            frame.isetitem(place, pd.Series(texts, index=frame.index, dtype="str"))
+    return frame
 
 
 def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
@@ -271,6 +288,8 @@ def _json_lines(frame: pd.DataFrame) -> bytes:
 
 def _json_cells(column: pd.Series) -> list[Any]:
     """Cells as JSON has them: full precision, points in time as ISO 8601 texts, nothing that is not finite."""
+    if plain_cells_problem(column) is not None:
+        return [json_value(cell) for cell in python_cells(column)]
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         column = column.map(lambda moment: moment.isoformat(), na_action="ignore")
     present = column.notna()
