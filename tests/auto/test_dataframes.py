@@ -73,6 +73,16 @@ def test_what_is_wrong_with_a_frame_is_said_of_the_frame(
     assert not list((tmp_path / "runs").iterdir())
 
 
+@pytest.mark.parametrize("cell", [{"a": 1}, {}, {1: [2]}, [{"a": 1}], [["a"]], (1.5, {"a": 2})])
+def test_objects_in_a_frame_are_ignored_with_the_reason(cell: object, table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table)
+    frame["maker"] = pd.Series([None if row == 3 else cell for row in range(len(frame))], dtype=object)
+    found = mixfit.inspect_table(frame, target="price", images=table.parent, out=tmp_path / "i", console=QUIET)
+    maker = next(column for column in found.schema.columns if column.name == "maker")
+    assert (maker.role, maker.missing) == ("ignored", 1)
+    assert maker.reason
+
+
 def test_texts_and_numbers_beside_each_other_are_text_as_in_a_file(table: Path, tmp_path: Path) -> None:
     frame = pd.read_csv(table).drop(columns="photos")
     mixed = pd.Series([7, "x", None, 2.5] * (len(frame) // 4), dtype=object)

@@ -192,6 +192,19 @@ def with_photos(tmp_path: Path) -> Path:
     return tmp_path / "photos.parquet"
 
 
+def test_tags_and_objects_are_read_as_in_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    words = np.array(["wifi", "pool", "sauna", "lift", "shed"])
+    tags = [None if row % 50 == 0 else words[rng.random(5) < 0.4].tolist() for row in range(ROWS)]
+    objects = [{"row": row, "tags": cell} for row, cell in enumerate(tags)]
+    columns = {"x": rng.normal(size=ROWS), "tags": tags, "text": list(map(str, tags)), "object": objects}
+    table = pa.table({**columns, "y": rng.normal(size=ROWS)})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet", row_group_size=150)
+    found, whole = in_pieces(tmp_path / "t.parquet", monkeypatch), load_data(tmp_path / "t.parquet", target="y")
+    assert found.schema.names("tags") == ["tags", "text"]
+    assert_same(found, whole)
+
+
 def test_only_a_few_cells_of_bytes_are_read(with_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = {"x": 0, "photo": 0}
     original = parquet_pieces

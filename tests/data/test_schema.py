@@ -157,7 +157,7 @@ def test_schema_files(tmp_path: Path) -> None:
         ("x", cycle("NA", "null"), "ignored", "no values at all"),
         ("x", [f"words {i % 30}" for i in range(ROWS)], "ignored", "text with 30 distinct values"),
         ("x", [f"{'long ' * 30}{i % 21}" for i in range(ROWS)], "ignored", "long text with 21 distinct"),
-        ("x", cycle([1], [2]), "ignored", "cells are of type list, not plain values"),
+        ("x", cycle({"a": 1}, {}), "ignored", "cells are of type dict, not plain values"),
         ("x", cycle("a.jpg", "b/c.PNG;d.webp", None), "image", "paths that end in .jpg; 13 cells name several photos"),
         ("x", cycle("a.doc", "b.jpg"), "category", "text, 2 distinct"),
         ("Fold", cycle("train", "Val", "TEST"), "split", "values train/valid/test; used as given"),

@@ -5,11 +5,13 @@ from mixfit.data.columns.date import Date
 from mixfit.data.columns.image import Image
 from mixfit.data.columns.kind import Kind
 from mixfit.data.columns.number import Number
+from mixfit.data.columns.tags import Tags
 
 KINDS: tuple[Kind, ...] = (
     Number(),
     Date(),
     Category(),
+    Tags(),
     Image(),
 )
 """In the order of the arrays that models get. The role of a column is guessed by the last that takes it for its own."""

@@ -19,6 +19,7 @@ from PIL import Image
 
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.checks.photos import equal_files
+from mixfit.data.columns.tags import Tagged
 from mixfit.data.columns.target import wants_log
 from mixfit.data.columns.values import Dates, Numbers
 from mixfit.data.load import MixedData
@@ -75,6 +76,8 @@ def _distribution(mixed: MixedData, name: str) -> Distribution | None:
             return _numbers(name, values)
         case Dates(times=times):
             return _dates(name, times)
+        case Tagged() as found:
+            return _levels(name, pd.Series(found.tags.repeat(found.rows_of_tags)))
     return _levels(name, mixed.table[name].keys)
 
 
