@@ -46,7 +46,7 @@ MISTAKES = [
     (["train", "{table}", "--target", "price", "--epochs", "many"], 2, "many"),
     (["train", "{table}", "--target", "price", "--epochs", "0"], 2, "epochs must be at least 1, got 0"),
     (["train", "{table}", "--target", "price", "--lr", "nan"], 2, "lr must be above 0, got nan"),
-    (["train", "{table}", "--target", "price", "--loss", "focal"], 2, "--loss focal is for classes, and the target"),
+    (["train", "{table}", "--target", "price", "--loss", "focal"], 2, "--loss focal is for classes, but the target"),
     (["train", "{table}", "--target", "price", "--optimizer", "adamax"], 2, "adamax"),
     (["train", "{table}", "--target", "price", "--valid", "0.9", "--test", "0.2"], 2, "valid must be above 0"),
     (["train", "{table}", "--target", "price", "--backbone", "resnet1"], 2, "Unknown backbone 'resnet1'"),

@@ -57,7 +57,7 @@ def test_an_id_that_repeats_is_kept_whole_by_folds_and_without_it_the_run_says_f
     assert re.match(
         r"The test MAE of [\d.]+ is worse than the out-of-fold estimate of [\d.]+, beyond noise", torn.verdict
     )
-    assert "groups that no column names" in torn.verdict
+    assert "groups that no column identifies" in torn.verdict
     report = (torn.folder / "report.html").read_text(encoding="utf-8")
     assert "is worse than the out-of-fold estimate of" in report
     assert honest.scores["test"][BLEND]["rmse"] < torn.scores["test"][BLEND]["rmse"]

@@ -372,11 +372,11 @@ def test_mistakes_are_told(
         explain(predictor, frame, images=images, rows=[0, 90])
     with pytest.raises(ConfigError, match=r"seed must be at least 0, got -1\."):
         explain(predictor, frame, images=images, rows=[0], seed=-1)
-    with pytest.raises(ConfigError, match=r"nothing to explain: 0 rows, and 32 to compare with"):
+    with pytest.raises(ConfigError, match=r"Nothing to explain: 0 rows, and 32 background rows"):
         explain(predictor, frame, images=images, rows=[])
     with pytest.raises(ConfigError, match=r"At least one background row is needed, got 0\."):
         explain(predictor, frame, images=images, rows=[1], background=0)
-    with pytest.raises(ConfigError, match="The model predicts a number, which has no classes"):
+    with pytest.raises(ConfigError, match="The model is a regression model without classes: leave out the target"):
         explain(predictor, frame, images=images, rows=[1], target="porcelain")
     with pytest.raises(DataError, match=r"The background has no column 'maker', which the model needs\."):
         explain(predictor, frame, images=images, rows=[1], background=frame.drop(columns="maker"))

@@ -238,7 +238,7 @@ def test_predictions_that_are_none_are_refused(
         (read_json, b'{"a": NaN}', "it contains NaN"),
         (read_json, b"[-Infinity]", "it contains -Infinity"),
         (read_json, b"9" * 5_000, "is damaged"),
-        (read_json, b"\xff", "not written in UTF-8"),
+        (read_json, b"\xff", "is not UTF-8"),
         (read_toml, b"a = " + b"[" * 5_000, "is damaged"),
         (read_toml, b"a = " + b"9" * 5_000, "is damaged"),
         (read_toml, b"a = ", "is damaged"),

@@ -132,7 +132,7 @@ def test_f54_the_default_weights_are_those_that_were_looked_at(monkeypatch: pyte
     monkeypatch.setattr(backbones.torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
     content = bytearray(fake.read_bytes())
     fake.write_bytes(content[:-1])
-    with pytest.raises(DataError, match="install that package again"):
+    with pytest.raises(DataError, match="reinstall that package"):
         lite0_weights()
     fake.unlink()
     with pytest.raises(DataError, match="cannot be read: No such file"):

@@ -549,11 +549,13 @@ def _fill_empty_parts(
     valid: float,
     test: float,
 ) -> None:
-    """With few or large groups a wanted part may be empty: give it the smallest one of train."""
-    for name, share in (("valid", valid), ("test", test)):
-        train = np.flatnonzero(part == "train")
-        if share > 0 and not (part == name).any() and len(train) > 1:
-            part[train[np.lexsort((shuffled[train], sizes[train]))[0]]] = name
+    """With few or large groups a wanted part may be empty: give it the smallest group of train, or of the other part
+    where train has only one."""
+    for name, other, share in (("valid", "test", valid), ("test", "valid", test)):
+        for donor in ("train", other):
+            groups = np.flatnonzero(part == donor)
+            if share > 0 and not (part == name).any() and len(groups) > 1:
+                part[groups[np.lexsort((shuffled[groups], sizes[groups]))[0]]] = name
     for name, share in (("valid", valid), ("test", test)):
         if share > 0 and not (part == name).any():
             raise DataError(

@@ -235,8 +235,9 @@ def _leak_or_note(
 ) -> Finding:
     if not len(torn):
         return Finding("note", text)
-    named = [" and ".join(f"{table.index[row]} ({parts[row]})" for row in pair) for pair in torn[:_EXAMPLES].tolist()]
-    more = f" and {len(torn) - _EXAMPLES:,} more" if len(torn) > _EXAMPLES else ""
+    pairs = list(dict.fromkeys(map(tuple, torn.tolist())))  # the same two rows may share several photos
+    named = [" and ".join(f"{table.index[row]} ({parts[row]})" for row in pair) for pair in pairs[:_EXAMPLES]]
+    more = f" and {len(pairs) - _EXAMPLES:,} more" if len(pairs) > _EXAMPLES else ""
     leak = f"{len(torn):,} {what} on two sides of the split, so the scores will look too good"
     return Finding("warning", f"{text}; {leak}: rows {'; '.join(named)}{more}")
 
