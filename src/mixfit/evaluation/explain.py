@@ -567,7 +567,7 @@ def _require(table: Table, background: Table, needed: list[str]) -> None:
     for name, held in (("table", table), ("background", background)):
         missing = [column for column in needed if column not in held]
         if missing:
-            hint = did_you_mean(missing[0], map(str, held.names))
+            hint = did_you_mean(missing[0], [str(one) for one in held.names if one not in needed])
             raise DataError(f"The {name} has no column {missing[0]!r}, which the model needs.{hint}")
 
 

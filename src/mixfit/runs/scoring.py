@@ -54,7 +54,8 @@ def load_run(run: Path) -> Predictor:
     """
     if not run.is_dir():
         places = [run.parent, Path("runs")]
-        known = sorted({str(path) for place in places for path in place.glob("*-[0-9][0-9][0-9]") if path.is_dir()})
+        found = (path for place in places for path in place.glob("*-[0-9][0-9][0-9]"))
+        known = sorted({str(path) for path in found if (path / "config.toml").is_file()})
         raise ConfigError(f"The run folder {run} does not exist. Existing runs: {', '.join(known[-5:]) or 'none'}.")
     if is_there(run / "mixfit.json"):
         return Predictor.load(run)

@@ -481,8 +481,9 @@ def require_columns(table: pd.DataFrame | Table, needed: Sequence[str]) -> None:
     if missing:
         noun = "column" if len(missing) == 1 else "columns"
         listed = ", ".join(map(repr, missing))
-        hint = did_you_mean(missing[0], map(str, names))
-        raise DataError(f"the table has no {noun} {listed}, which the model needs.{hint}")
+        hint = did_you_mean(missing[0], [str(name) for name in names if name not in needed])
+        fix = hint or " Add it, with empty cells where it is not known."
+        raise DataError(f"the table has no {noun} {listed}, which the model needs.{fix}")
     twice = [name for name in needed if names.count(name) > 1]
     if twice:
         raise DataError(f"the table has {names.count(twice[0])} columns named {twice[0]!r}; leave one of them out.")
