@@ -168,7 +168,10 @@ def test_a_frame_is_evaluated_as_its_file(run_of_frame: mixfit.Run, table: Path,
 def test_a_training_without_one_of_its_photos_is_refused(table: Path, tmp_path: Path) -> None:
     frame = pd.read_csv(table)
     named = int(frame["photos"].dropna().str.count(";").sum() + frame["photos"].notna().sum())
-    with pytest.raises(mixfit.DataError, match=rf"^not one photo was found in .*, of {named} .*--ignore photos"):
+    with pytest.raises(
+        mixfit.DataError,
+        match=rf"^not one photo was found in .*, of {named} that cells name \(the first is missing\): .*--ignore photos",
+    ):
         mixfit.fit(frame, target="price", images=tmp_path, train=SMALL, out=tmp_path / "runs", console=QUIET)
     unnamed = frame.assign(photos=None)
     run = mixfit.fit(unnamed, target="price", train=SMALL, out=tmp_path / "runs", console=QUIET)

@@ -105,7 +105,8 @@ def prepare(
         columns = " ".join(f"--ignore {shlex.quote(name)}" for name in mixed.schema.names("image"))
         raise DataError(
             f"not one photo was found in {data_config.images or table.parent}, of {len(mixed.photos.bad):,} that cells "
-            f"name: set the folder with --images DIR (in Python images=DIR), or train without photos by {columns}."
+            f"name (the first {mixed.photos.bad[0].problem}): set the folder with --images DIR (in Python images=DIR), "
+            f"or train without photos by {columns}."
         )
     data_config = replace(data_config, image_size=mixed.image_size)
     loss = loss_for(mixed, train_config.loss)
