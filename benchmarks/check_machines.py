@@ -67,8 +67,8 @@ TOLD = """
 import sys, pytest
 class Told:
     def pytest_sessionstart(self):  # not before: pytest wants to load what it watches
-        from mixfit.training import arithmetic
-        arithmetic.has_bfloat16 = lambda: {}
+        from mixfit.training import choose
+        choose.has_bfloat16 = lambda: {}
 sys.exit(pytest.main(sys.argv[1:], plugins=[Told()]))
 """
 
