@@ -339,7 +339,8 @@ def test_images_start_from_where_one_is_or_from_the_table(tmp_path: Path, monkey
     assert images_root(None, at) == Path("shop")
     assert images_root(Path("images/{id}/*"), at) == Path("shop/images/{id}/*")
     assert images_root(Path("shop/images/{id}/*"), at) == Path("shop/images/{id}/*")
-    assert images_root(Path("nowhere"), at) == Path("nowhere")
+    with pytest.raises(DataError, match="The images folder nowhere does not exist"):
+        images_root(Path("nowhere"), at)
 
 
 def test_addresses_in_the_web_are_no_photos(tmp_path: Path) -> None:
@@ -397,3 +398,11 @@ def test_photos_of_an_archive_are_read_where_they_are(tmp_path: Path) -> None:
         )
         == ROWS
     )
+
+
+@pytest.mark.parametrize("images", ["nowhere", "nowhere/{number}/*", "nowhere/deeper"])
+def test_a_folder_that_is_not_there_is_refused_for_any_table(images: str, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    pd.DataFrame({"number": range(40), "x": np.arange(40) % 7 / 3, "y": np.arange(40) / 9}).to_csv(table, index=False)
+    with pytest.raises(DataError, match=r"^The images folder nowhere[a-z/]* does not exist"):
+        load_data(table, target="y", config=DataConfig(images=Path(images)))

@@ -18,7 +18,7 @@ import numpy as np
 from mixfit.data.photos.archive import ArchivedPhoto
 from mixfit.data.photos.decode import ImageError
 from mixfit.data.photos.tree import ARCHIVE_ENDING, ENDINGS, Folder, Part, Place, Tree, Wanted, composed
-from mixfit.errors import ConfigError, unknown_column
+from mixfit.errors import ConfigError, DataError, unknown_column
 from mixfit.files import from_plain
 
 Between = Literal[";", ",", "|", " ", "list"]
@@ -209,11 +209,19 @@ def split_images(images: Path) -> tuple[Path, str]:
 
 def images_root(images: Path | None, folder: Path) -> Path:
     """Where photos are looked for: at ``images``, from the working directory or else from the table's folder; by
-    default in the table's folder. What follows a pattern's folder stays."""
+    default in the table's folder. What follows a pattern's folder stays.
+
+    Raises:
+        DataError: there is no such folder, whether or not a column turns out to name photos."""
     if images is None:
         return folder
-    beside = folder / images
-    return images if split_images(images)[0].exists() or not split_images(beside)[0].exists() else beside
+    for place in (images, folder / images):
+        if split_images(place)[0].exists():
+            return place
+    raise DataError(
+        f"The images folder {split_images(images)[0]} does not exist; name the folder that the image paths are "
+        "relative to with --images DIR."
+    )
 
 
 def cell_text(cell: object) -> str:
