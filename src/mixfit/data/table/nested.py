@@ -3,6 +3,7 @@
 In: such a column, from Parquet, Feather, JSON Lines or Python. Out: Python lists of text where its cells are lists of
 plain values, and Arrow's own type for all others, which models cannot use. Knows nothing of roles."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,8 +76,16 @@ def array_of(cells: Sequence[Any]) -> pa.Array:
 
 
 def texts_of_cells(cells: Sequence[Any]) -> list[str | None]:
-    """Each cell as it would stand in a text table: what is no text as JSON."""
-    return [cell if cell is None or isinstance(cell, str) else json_text(cell) for cell in cells]
+    """Each cell as it would stand in a text table: what is no text as JSON, NaN as missing, infinity as its word."""
+    return [None if cell is None or cell != cell else _cell_text(cell) for cell in cells]
+
+
+def _cell_text(cell: Any) -> str:
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, float) and math.isinf(cell):
+        return "Infinity" if cell > 0 else "-Infinity"
+    return json_text(cell)
 
 
 def from_python(column: pd.Series) -> pd.Series:
