@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -40,11 +41,11 @@ from mixfit.ensemble.photo_rule import PhotoRule, judge_photos
 from mixfit.errors import ConfigError, Diverged
 from mixfit.evaluation.result import Contest, LeaderboardLine
 from mixfit.models.encoding import EncodedRows, RowEncoder
-from mixfit.models.model import SMALL, Model, Trainable, looks, one_thread
+from mixfit.models.model import SMALL, Model, Trainable, looks, one_thread, reads
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.predictor.card import Coverage
-from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND
+from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND, TEXT_BLEND
 
 _FEWEST_SECONDS = 1.0
 
@@ -286,37 +287,57 @@ class _Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class _Choice:
-    """The chosen blend, the blend without photos, and the reason."""
+    """The chosen blend, those that it is compared with, and the reason."""
 
     blend: Blend
     table: Blend
+    """Of the models without photos and without text."""
     reason: str
+    text: Blend | None = None
+    """Of the models without photos; None without columns of text."""
+    photos: Blend | None = None
+    """Of all models; None if none uses photos."""
+    text_rule: PhotoRule | None = None
     rule: PhotoRule | None = None
-    """The decision about photos; None if no model uses photos."""
-    refused: Blend | None = None
-    """The blend with photos if the chosen one does not use them, to show what they would add."""
+    """The decision about photos."""
+
+    @property
+    def named(self) -> list[tuple[str, Blend]]:
+        """All blends with their names, the delivered one by its own alone unless it is that of the table."""
+        text = [] if self.text is None or self.text is self.blend else [(TEXT_BLEND, self.text)]
+        photos = [] if self.photos is None or self.photos is self.blend else [(PHOTO_BLEND, self.photos)]
+        return [(TABLE_BLEND, self.table), *text, (BLEND, self.blend), *photos]
 
 
 def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
-    """Blend with and without photos, and choose by ``judge_photos``."""
-    of_table = [fitting for fitting in fittings if not looks(fitting.model.sees)]
-    table = judged.blend(of_table)
-    if len(of_table) == len(fittings):
-        return _Choice(blend=table, table=table, reason=f"The blend is {_listed(table)}.")
-    both = judged.blend(fittings)
-    rule = judge_photos(
-        table.losses,
-        both.losses,
-        judged.number,
-        judged.unit,
-        weight=judged.weight,
-        fit_rows=np.array([len(rows) for rows in judged.folds.plan.fit]),
-        columns=len(of_table) > 1,  # than the constant
+    """Blend without text and photos, with text, and with both, and choose by ``judge_photos``."""
+    of_cells = [fitting for fitting in fittings if not looks(fitting.model.sees)]
+    of_table = [fitting for fitting in of_cells if not reads(fitting.model.sees)]
+    table = chosen = judged.blend(of_table)
+    text = photos = text_rule = rule = None
+    fit_rows = np.array([len(rows) for rows in judged.folds.plan.fit])
+    judging = partial(judge_photos, fold=judged.number, group=judged.unit, weight=judged.weight, fit_rows=fit_rows)
+    if len(of_cells) > len(of_table):
+        text = judged.blend(of_cells)
+        columns = len(of_table) > 1  # than the constant
+        text_rule = judging(table.losses, text.losses, columns=columns, what="text")
+        chosen = text if text_rule.use else table
+    if len(fittings) > len(of_cells):
+        photos = judged.blend(fittings)
+        before = table if text is None else text
+        rule = judging(before.losses, photos.losses, columns=len(of_cells) > 1, beside_text=text is not None)
+        chosen = photos if rule.use else chosen
+    whys = [one.why for one in (text_rule, rule) if one is not None]
+    selection = ["It was chosen on these rows, so its out-of-fold scores are slightly optimistic."] if whys else []
+    return _Choice(
+        blend=chosen,
+        table=table,
+        reason=" ".join([*whys, f"The blend is {_listed(chosen)}.", *selection]),
+        text=text,
+        photos=photos,
+        text_rule=text_rule,
+        rule=rule,
     )
-    chosen = both if rule.use else table
-    selection = "It was chosen on these rows, so its out-of-fold scores are slightly optimistic."
-    reason = f"{rule.why} The blend is {_listed(chosen)}. {selection}"
-    return _Choice(blend=chosen, table=table, reason=reason, rule=rule, refused=None if rule.use else both)
 
 
 def _listed(found: Blend) -> str:
@@ -335,6 +356,7 @@ def _predictor(
     """The predictor of the models with a share, with its preprocessing and uncertainty."""
     by_name = {fitting.model.name: fitting for fitting in fittings}
     photos = any(looks(by_name[name].model.sees) for name in chosen.shares)
+    texts = any(reads(by_name[name].model.sees) for name in chosen.shares)
     photo_encoder = None
     if photos and image is not None and mixed.photos is not None and mixed.photos.features is not None:
         photo_encoder = PhotoEncoder(encoder=image, config=model, image_size=mixed.image_size)
@@ -344,7 +366,7 @@ def _predictor(
         sees={name: by_name[name].model.sees for name in chosen.shares},
         folds=[
             FoldModels(
-                encoder=fold.encoder,
+                encoder=fold.encoder if texts else replace(fold.encoder, text=None),
                 layout=fold.rows.layout,
                 models={name: by_name[name].fitted[place] for name in chosen.shares},
             )
@@ -393,9 +415,8 @@ def _blended(
     test_rows = mixed.split.test
     on_test = {fitting.model.name: fitting.mean(judged.folds, test_rows) for fitting in fittings}
     out_of_fold = {fitting.model.name: judged.predictions(fitting) for fitting in fittings}
-    blends = [(TABLE_BLEND, chosen.table), (BLEND, chosen.blend)]
-    refused = [] if chosen.refused is None else [(PHOTO_BLEND, chosen.refused)]
-    for name, found in [*blends, *refused]:
+    blends = chosen.named
+    for name, found in blends:
         out_of_fold[name] = found.calibrated
         raw = np.sum([share * on_test[model] for model, share in found.shares.items()], axis=0)
         if name == BLEND:
@@ -420,6 +441,8 @@ def _blended(
             )
         )
     for name, found in blends:
+        if name == PHOTO_BLEND:  # it was refused
+            continue
         mean, error = judged.mean(found.losses)
         photos = name == BLEND and predictor.photos
         lines.append(LeaderboardLine(model=name, photos=photos, loss=mean, error=error, share=None, seconds=None))
@@ -434,6 +457,7 @@ def _blended(
             choice=chosen.reason,
             folds=judged.folds.plan.describe(),
             photos=chosen.rule,
+            text=chosen.text_rule,
         ),
         rows=judged.rows,
         number=judged.number,

@@ -13,7 +13,7 @@ from mixfit.data.load import MixedData
 from mixfit.errors import ConfigError
 from mixfit.models.kernels import MOST_ROWS, KernelRidge
 from mixfit.models.linear import Constant, Linear
-from mixfit.models.model import BOTH, PHOTOS, PIXELS, TABLE, Model, looks
+from mixfit.models.model import PARTS, PHOTOS, PIXELS, TABLE, TEXT, Model, Sees, looks
 from mixfit.models.network import TUNED_EPOCHS, Network
 from mixfit.models.ours import our_models
 from mixfit.models.trees import BoostedTrees
@@ -63,27 +63,36 @@ def plan_for(
     rows = len(data.split.train) + len(data.split.valid)
     on_photos = PIXELS if data.photos is None or data.photos.features is None else PHOTOS
     light = preset != "best" and rows > _LIGHT_FROM
-    table, both = Network(sees=TABLE, light=light, **settings), Network(sees=TABLE | on_photos, **settings)
-    linear, trees = (Linear(), Linear(sees=PHOTOS), Linear(sees=BOTH)), (BoostedTrees(), BoostedTrees(sees=BOTH))
+    has_table = bool(data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1])
+    # With text, every model is also fitted to table and text, to tell what each part adds.
+    texts = bool(data.schema.names("text"))
+    cells: tuple[Sees, ...] = (*[TABLE] * has_table, *[TABLE | TEXT if has_table else TEXT] * texts) or (TABLE,)
+    table, both = Network(sees=TABLE, light=light, **settings), Network(sees=cells[-1] | on_photos, **settings)
+    seen: tuple[Sees, ...] = (*cells, cells[-1] | PHOTOS)
+    of_texts = (Linear(sees=TEXT),) if texts and has_table else ()
+    linear = (*(Linear(sees=sees) for sees in cells), *of_texts, Linear(sees=PHOTOS), Linear(sees=cells[-1] | PHOTOS))
+    trees = tuple(BoostedTrees(sees=sees) for sees in seen)
     small = data.target.classes is None and rows * (folds - 1) <= MOST_ROWS * folds
-    kernels = (KernelRidge(), KernelRidge(sees=BOTH)) if small else ()
+    kernels = tuple(KernelRidge(sees=sees) for sees in seen) if small else ()
     kernels_of_photos = (KernelRidge(sees=PHOTOS),) if small else ()
     tried: tuple[Model, ...]
     match preset:
         case "quick":
             # The same network without photos, so that the effect of photos is not confounded with that of a network.
-            twin = replace(table, light=on_photos == PHOTOS) if data.photos is not None else table
-            tried = (*linear, *kernels, *trees, twin, both)
+            alike = data.photos is not None and on_photos == PHOTOS
+            twins = tuple(replace(table, sees=sees, light=light or alike) for sees in cells)
+            tried = (*linear, *kernels, *trees, *twins, both)
         case "balanced":
-            tried = (*linear, *kernels, *trees, *kernels_of_photos, table, both)
+            tables = tuple(replace(table, sees=sees) for sees in cells)
+            tried = (*linear, *kernels, *trees, *kernels_of_photos, *tables, both)
         case "best":
-            has_table = bool(data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1])
             # Without a frozen backbone, networks learn from pixels anyway; without pixels, nothing can be fine-tuned.
             tunable = on_photos == PHOTOS and data.photos is not None and data.photos.decoder is not None
-            sees = TABLE | PIXELS if has_table else PIXELS
+            sees = cells[-1] | PIXELS if has_table or texts else PIXELS
             tuned = (Network(sees=sees, tuned=True, **settings),) if tunable else ()
             photos = Network(sees=on_photos, **settings)
-            tried = (*linear, *kernels, *trees, *kernels_of_photos, table, both, photos, *tuned)
+            tables = tuple(replace(table, sees=one) for one in cells)
+            tried = (*linear, *kernels, *trees, *kernels_of_photos, *tables, both, photos, *tuned)
         case "network":
             tried = ()
         case _:
@@ -115,9 +124,9 @@ def check_models(models: Sequence[Model], train: TrainConfig) -> None:
             raise ConfigError(f"{one.name!r} is not a valid model name: use letters, digits, spaces and , . ( ) + -")
         if one.name in taken:
             raise ConfigError(f"Two models have the name {one.name!r}: rename one of them.")
-        if not isinstance(one.sees, frozenset) or not one.sees <= {"table", "photos", "pixels"}:
+        if not isinstance(one.sees, frozenset) or not one.sees <= set(PARTS):
             raise ConfigError(
-                f"sees of the model {one.name!r} must be a frozenset of table, photos, pixels, got {one.sees!r}."
+                f"sees of the model {one.name!r} must be a frozenset of {', '.join(PARTS)}, got {one.sees!r}."
             )
         taken.add(one.name)
 
@@ -171,6 +180,8 @@ def _why_not(model: Model, data: MixedData) -> str:
     columns = data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1]
     if "table" in model.sees and not columns:
         return "there are no table columns"
+    if "text" in model.sees and not data.schema.names("text"):
+        return "there are no columns of text"
     if looks(model.sees) and data.photos is None:
         return "there are no photos"
     if "photos" in model.sees and data.photos is not None and data.photos.features is None:

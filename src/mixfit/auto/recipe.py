@@ -415,6 +415,7 @@ def _blend_and_judge(
         seconds=found.seconds,
         contest=contest,
         uses_photos=found.predictor.photos,
+        uses_text=found.predictor.uses_text,
         unnamed=unnamed,
     )
     run = Run(

@@ -63,6 +63,8 @@ class Arrays:
     target: Tensor
     slots: Tensor | None
     weight: Tensor | None
+    text: Tensor | None = None
+    text_mask: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mixfit.data.columns.preprocess import TablePreprocessor
+from mixfit.data.columns.text_features import TextFeatures
 from mixfit.data.dataset import ImageSource
 from mixfit.data.folds import Folds
 from mixfit.data.load import MixedData, default_batch_size
@@ -253,9 +254,17 @@ def make_fold(
     fitted_on = data.table.select(fit_rows)
     preprocessor = TablePreprocessor.fit(fitted_on, data.schema, weight)
     arrays = preprocessor.arrays(data.table)
-    encoder = RowEncoder.fit(fitted_on, data.schema, preprocessor, weight)
+    unit = np.arange(len(fit_rows)) if unit is None else unit
+    text = own_text = None
+    if texts := data.schema.names("text"):
+        truth, classes = data.arrays.target.numpy()[fit_rows], len(data.target.classes or ())
+        text, own_text = TextFeatures.fit(fitted_on, texts, truth, classes=classes, weight=weight, unit=unit, seed=seed)
+    encoder = RowEncoder.fit(fitted_on, data.schema, preprocessor, weight, text=text)
+    encoded = encoder.encode(data.table, photos, arrays=arrays)
+    if encoded.text is not None:
+        encoded.text[fit_rows] = own_text
     rows = Rows(
-        encoded=encoder.encode(data.table, photos, arrays=arrays),
+        encoded=encoded,
         layout=Layout.of(
             encoder,
             features=None if photos.values is None else photos.values.shape[1],
@@ -272,11 +281,16 @@ def make_fold(
         data,
         split=Split(train=train, valid=valid, test=nothing),
         preprocessor=preprocessor,
-        arrays=replace(data.arrays, numeric=torch.from_numpy(arrays[0]), categorical=torch.from_numpy(arrays[1])),
+        arrays=replace(
+            data.arrays,
+            numeric=torch.from_numpy(arrays[0]),
+            categorical=torch.from_numpy(arrays[1]),
+            text=None if encoded.text is None else torch.from_numpy(encoded.text),
+            text_mask=None if encoded.text_seen is None else torch.from_numpy(encoded.text_seen),
+        ),
         batch_size=default_batch_size(len(fit_rows)),
         seed=seed,
     )
-    unit = np.arange(len(fit_rows)) if unit is None else unit
     return Fold(data=fold_data, fit_rows=fit_rows, unit=unit, encoder=encoder, rows=rows, seed=seed)
 
 

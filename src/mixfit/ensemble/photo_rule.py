@@ -1,10 +1,11 @@
-"""The rule that decides whether photos are used, and whether they are claimed to help.
+"""The rule that decides whether photos, or texts, are used, and whether they are claimed to help.
 
 In: the out-of-fold losses of two blends of the same models, without and with photos. Out: ``PhotoRule``, which
 terminal, report and model card show."""
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -43,6 +44,9 @@ class PhotoRule:
     """Number of groups of these rows; equal to ``rows`` without groups."""
     columns: bool
     """Whether the gain is relative to models of table columns; otherwise it is relative to a constant."""
+    what: Literal["photos", "text"] = "photos"
+    beside_text: bool = False
+    """Whether the models that the gain is relative to see columns of text too."""
 
     @property
     def why(self) -> str:
@@ -59,6 +63,8 @@ def judge_photos(
     weight: np.ndarray | None = None,
     fit_rows: Int64[np.ndarray, " folds"] | None = None,
     columns: bool = True,
+    what: Literal["photos", "text"] = "photos",
+    beside_text: bool = False,
 ) -> PhotoRule:
     """Decide by the losses of the same rows without photos, ``before``, and with photos, ``after``.
 
@@ -76,6 +82,7 @@ def judge_photos(
         weight: of each row, at least 0; rows of weight 0 are ignored.
         fit_rows: number of training rows of each fold; by default all rows of other folds.
         columns: whether ``before`` comes from models of table columns, not from a constant.
+        what, beside_text: as for ``PhotoRule``.
     Raises:
         ValueError: ``fit_rows`` has too few folds.
     """
@@ -104,6 +111,8 @@ def judge_photos(
         rows=len(before),
         groups=groups,
         columns=columns,
+        what=what,
+        beside_text=beside_text,
     )
 
 
@@ -136,29 +145,34 @@ def _why(rule: PhotoRule) -> str:
     alone = rule.groups == rule.rows
     on = f"{rule.rows:,} rows" if alone else f"{rule.rows:,} rows in {rule.groups:,} groups"
     test = f"{on}; one-sided {100 * LEVEL:.0f} % test, p {_p(rule.p_value)}"
-    than = "the table columns used" if rule.columns else "a constant"
+    without = "on table and text alone" if rule.beside_text else f"without {rule.what}"
+    than = f"the same models {without}" if rule.columns else "a constant"
     by = f"the out-of-fold loss by {100 * abs(rule.gain):.1f} % relative to {than}"
     needed = f"a claim needs at least {100 * LEAST_GAIN:.0f} %"
     apart = "The test rows played no part in that choice."
+    several = rule.what == "photos"
+    they, are, end = ("they", "are", "") if several else ("it", "is", "s")
     if rule.claim:
-        return f"The photos help: they lower {by} ({test}; {needed}). {apart}"
+        return f"The {rule.what} help{end}: {they} lower{end} {by} ({test}; {needed}). {apart}"
     if math.isnan(rule.least):
         doubt = f"there are too few {'rows' if alone else 'groups'} for a test ({on})"
     elif rule.p_value > LEVEL:
         doubt = f"this is within noise ({test})"
     else:
         doubt = f"{needed} ({test})"
+    claimed = f"{they} {are} not claimed to help"
     if rule.columns and rule.use:
-        return f"The photos are used because they lowered {by}, but {doubt}, so they are not claimed to help. {apart}"
+        return f"The {rule.what} {are} used because {they} lowered {by}, but {doubt}, so {claimed}. {apart}"
     if abs(rule.gain) < _LEAST_USED:
-        found = f"they hardly change the out-of-fold loss relative to {than} ({on})"
+        found = f"{they} hardly change{end} the out-of-fold loss relative to {than} ({on})"
     elif rule.gain < 0:
-        found = f"they raise {by} ({on})"
+        found = f"{they} raise{end} {by} ({on})"
     else:
-        found = f"they lower {by}, but {doubt}"
+        found = f"{they} lower{end} {by}, but {doubt}"
     if rule.use:
-        return f"The model uses only the photos, as there are no table columns: {found}. They are not claimed to help."
-    return f"The photos are not used: {found}."
+        lead = f"The model uses only the {rule.what}, as there are no table columns"
+        return f"{lead}: {found}. {claimed[0].upper()}{claimed[1:]}."
+    return f"The {rule.what} {are} not used: {found}."
 
 
 def _p(value: float) -> str:

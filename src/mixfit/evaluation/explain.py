@@ -459,7 +459,9 @@ def explain(
 def explained_columns(predictor: Predictor) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The explained columns: those of the table, and the image columns if the model uses photos."""
     schema = predictor.schema
-    return tuple(schema.features), tuple(schema.names("image")) if predictor.uses_photos else ()
+    texts = schema.names("text") if predictor.uses_text else []
+    cells = [column.name for column in schema.columns if column.name in {*schema.features, *texts}]
+    return tuple(cells), tuple(schema.names("image")) if predictor.uses_photos else ()
 
 
 def typical_rows(

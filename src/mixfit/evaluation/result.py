@@ -37,7 +37,7 @@ from mixfit.weighted import weighted_quantile
 
 JudgedSplit = Literal["valid", "test"]
 SplitName = Literal["train", "valid", "test"]
-ModelKind = Literal["ours", "table", "photos", "constant", "candidate"]
+ModelKind = Literal["ours", "table", "text", "photos", "constant", "candidate"]
 Finding = Literal["better", "worse", "within noise", "equal", "unknown"]
 RESULTS = "results.json"
 VERSION = 1
@@ -72,7 +72,8 @@ class Score:
 
     model: str
     kind: ModelKind
-    """"ours" is the delivered model, "table" a model without photos that it is compared with, "photos" the same model
+    """"ours" is the delivered model, "table" a model without photos that it is compared with, "text" one
+    of table and text, "photos" the same model
     with photos if the delivered one does not use them, "candidate" a candidate for the blend."""
     metrics: dict[str, float]
     """Name -> value in the unit of the target; nan if it cannot be computed."""
@@ -176,6 +177,8 @@ class Contest:
     """Which rows are out-of-fold rows; "" if all are."""
     photos: PhotoRule | None = None
     """The decision about photos that ``choice`` explains; None if no model uses photos."""
+    text: PhotoRule | None = None
+    """The same about columns of text; the photos are then judged beside the text."""
     coverage: list[Coverage] = field(default_factory=list)
     """Coverage of prediction intervals or sets on test rows: of all rows at several levels, by group of rows at one."""
     history_of: str = ""
@@ -192,6 +195,19 @@ class PhotoGain:
     """Whether the models differ only in the photos."""
     used: bool
     """Whether the delivered model uses photos."""
+    beside_text: bool = False
+    """Whether both models use columns of text."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextGain:
+    """The two blends whose difference in the headline metric is the effect of the columns of text; neither uses
+    photos."""
+
+    with_text: str
+    without: str
+    used: bool
+    """Whether the delivered model uses text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,6 +228,8 @@ class Result:
     """Parts that have rows, test rows first."""
     photos: PhotoGain | None = None
     """None for a table without photos, or if nothing was compared."""
+    text: TextGain | None = None
+    """None for a table without columns of text, or a single network."""
     contest: Contest | None = None
     """None for a single network."""
     coverage_level: Share = 0.9

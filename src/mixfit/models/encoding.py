@@ -1,8 +1,9 @@
-"""The inputs of simple models: numbers, categories, prefixes of codes, and photo features.
+"""The inputs of simple models: numbers, categories, prefixes of codes, and features of texts and photos.
 
-In: raw rows of a table and the features of their photos. Out: ``EncodedRows``; the state is pure JSON.
+In: raw rows of a table and the features of their photos. Out: ``EncodedRows``; the state is JSON, and arrays for texts.
 Everything is learnt from the rows passed to ``fit``, the training rows of one fold."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from mixfit.data.columns.kind import Kind
 from mixfit.data.columns.kinds import KINDS
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.text_features import TextFeatures
 from mixfit.data.dataset import FeatureTable
 from mixfit.errors import DataError
 from mixfit.files import Within, from_plain, shown
@@ -49,9 +51,21 @@ class EncodedRows:
     """Mean features of the row's readable photos, 0 without any."""
     seen: Bool[np.ndarray, " rows"]
     """Whether the row has a readable photo."""
+    text: Float32[np.ndarray, "rows columns d"] | None = None
+    """Features of each column of text, see ``TextFeatures``: first the scores of a linear model; 0 without a text."""
+    text_seen: Bool[np.ndarray, "rows columns"] | None = None
+    """Whether the cell has a text."""
 
     def __len__(self) -> int:
         return len(self.numeric)
+
+    @property
+    def text_columns(self) -> Float32[np.ndarray, "rows features"]:
+        """All features of texts side by side, followed by whether each text is there; no columns without texts."""
+        if self.text is None or self.text_seen is None:
+            return np.zeros((len(self), 0), dtype=np.float32)
+        flat = self.text.reshape(len(self), self.text.shape[1] * self.text.shape[2])
+        return np.concatenate([flat, self.text_seen.astype(np.float32)], axis=1)
 
     def take(self, rows: Int64[np.ndarray, " some"]) -> "EncodedRows":
         """Those rows, in that order."""
@@ -61,6 +75,8 @@ class EncodedRows:
             prefixes=self.prefixes[rows],
             photos=None if self.photos is None else self.photos[rows],
             seen=self.seen[rows],
+            text=None if self.text is None else self.text[rows],
+            text_seen=None if self.text_seen is None else self.text_seen[rows],
         )
 
 
@@ -83,10 +99,11 @@ class PrefixColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowEncoder:
-    """Encoder learnt from the training rows of one fold, without the target."""
+    """Encoder learnt from the training rows of one fold; only that of texts uses the target."""
 
     preprocessor: TablePreprocessor
     prefixes: tuple[PrefixColumn, ...]
+    text: TextFeatures | None = None
 
     @classmethod
     def fit(
@@ -95,12 +112,15 @@ class RowEncoder:
         schema: Schema,
         preprocessor: TablePreprocessor | None = None,
         weight: Float[np.ndarray, " rows"] | None = None,
+        *,
+        text: TextFeatures | None = None,
     ) -> "RowEncoder":
         """Learn from the training rows.
 
         Args:
             preprocessor: already fitted on the same rows; None fits one.
             weight: of each row, in any unit.
+            text: fitted on the same rows; None ignores columns of text.
         """
         table = Table.of(table)
         found = TablePreprocessor.fit(table, schema, weight) if preprocessor is None else preprocessor
@@ -109,7 +129,7 @@ class RowEncoder:
             for name in schema.names("category")
             for length in _prefix_lengths(table[name], weight)
         ]
-        return cls(preprocessor=found, prefixes=tuple(prefixes))
+        return cls(preprocessor=found, prefixes=tuple(prefixes), text=text)
 
     @property
     def numeric(self) -> int:
@@ -138,16 +158,19 @@ class RowEncoder:
         if arrays is None:
             arrays = self.preprocessor.arrays(table)
         prefixes = [prefix.apply(table[prefix.category.name]) for prefix in self.prefixes]
+        text = None if self.text is None else self.text.apply(table)
         return EncodedRows(
             numeric=arrays[0],
             categorical=arrays[1],
             prefixes=np.stack(prefixes, axis=1) if prefixes else np.zeros((len(table), 0), dtype=np.int64),
             photos=None if photos is None else photos.values,
             seen=np.zeros(len(table), dtype=bool) if photos is None else photos.seen,
+            text=None if text is None else text[0],
+            text_seen=None if text is None else text[1],
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """State for JSON."""
+        """The part of the state that is JSON."""
         prefixes = [
             {
                 "length": prefix.length,
@@ -157,11 +180,18 @@ class RowEncoder:
             }
             for prefix in self.prefixes
         ]
-        return {"preprocessor": self.preprocessor.to_dict(), "prefixes": prefixes}
+        text = {} if self.text is None else {"text": self.text.to_dict()}
+        return {"preprocessor": self.preprocessor.to_dict(), "prefixes": prefixes, **text}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The part of the state that is arrays: that of texts."""
+        return {} if self.text is None else {f"text.{name}": values for name, values in self.text.arrays().items()}
 
     @classmethod
-    def from_dict(cls, state: Any, kinds: tuple[Kind, ...] = KINDS) -> "RowEncoder":
-        """Read the output of ``to_dict``.
+    def from_dict(
+        cls, state: Any, kinds: tuple[Kind, ...] = KINDS, arrays: Mapping[str, np.ndarray] | None = None
+    ) -> "RowEncoder":
+        """Read the output of ``to_dict`` and ``arrays``.
 
         Raises:
             DataError: it is invalid, or has prefixes of a column that is not a category.
@@ -175,7 +205,11 @@ class RowEncoder:
                 raise DataError(f"the prefixes of the codes of {shown(one.name)!r} are damaged")
             category = CategoryColumn(name=one.name, levels=one.levels, rare=one.rare)
             prefixes.append(PrefixColumn(length=one.length, category=category))
-        return cls(preprocessor=preprocessor, prefixes=tuple(prefixes))
+        text = None
+        if saved.text is not None:
+            own = {name.removeprefix("text."): values for name, values in (arrays or {}).items()}
+            text = TextFeatures.read(saved.text, own)
+        return cls(preprocessor=preprocessor, prefixes=tuple(prefixes), text=text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +228,7 @@ class _Saved:
 
     preprocessor: dict[str, Any]
     prefixes: tuple[_SavedPrefix, ...]
+    text: dict[str, Any] | None = None
 
 
 def mean_features(

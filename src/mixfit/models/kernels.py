@@ -57,12 +57,15 @@ class Similarity:
     """Without columns, photos are ignored."""
 
     @classmethod
-    def of(cls, encoded: EncodedRows, components: Components | None, *, table: bool) -> "Similarity":
-        """Build from encoded rows, with or without the table."""
+    def of(
+        cls, encoded: EncodedRows, components: Components | None, *, table: bool, text: bool = False
+    ) -> "Similarity":
+        """Build from encoded rows, with or without the table and the texts, whose features are numbers like others."""
         nothing = np.zeros((len(encoded), 0))
+        numbers = [encoded.numeric] * table + [encoded.text_columns] * text
         levels = [encoded.categorical, encoded.prefixes] if table else [nothing.astype(np.int64)]
         return cls(
-            numbers=encoded.numeric.astype(np.float64) if table else nothing,
+            numbers=np.concatenate([nothing, *numbers], axis=1).astype(np.float64),
             levels=np.concatenate(levels, axis=1),
             photos=nothing if components is None else components.of(encoded),
         )
@@ -171,22 +174,23 @@ class KernelRidge:
 
     def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> "FittedKernels":
         """See ``Model``."""
-        table = "table" in self.sees
+        table, text = "table" in self.sees, "text" in self.sees
         components = rows.components(COMPONENTS, weight, seed) if "photos" in self.sees else None
-        similarity = Similarity.of(rows.encoded, components, table=table)
+        similarity = Similarity.of(rows.encoded, components, table=table, text=text)
         model = fit_kernels(similarity, truth, weight, unit=rows.unit, seed=seed)
-        return FittedKernels(table=table, components=components, model=model)
+        return FittedKernels(table=table, text=text, components=components, model=model)
 
     def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedKernels":
         """See ``Model``."""
-        table = "table" in self.sees
+        table, text = "table" in self.sees, "text" in self.sees
         components = Components.read(arrays, layout) if "photos" in self.sees else None
         counts = np.array(layout.cardinalities if table else (), dtype=np.int64)
-        widths = (table * layout.numeric, len(counts), 0 if components is None else len(components.axes))
+        numbers = table * layout.numeric + text * layout.text_features
+        widths = (numbers, len(counts), 0 if components is None else len(components.axes))
         model = KernelModel.read(arrays, widths)
         if layout.classes or (model.train.levels >= counts).any():
             raise DataError("a kernel ridge regression does not match the columns or the target")
-        return FittedKernels(table=table, components=components, model=model)
+        return FittedKernels(table=table, text=text, components=components, model=model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,19 +198,20 @@ class FittedKernels:
     """A ``KernelModel`` with the construction of its columns."""
 
     table: bool
+    text: bool
     components: Components | None
     model: KernelModel
 
     def predict(self, rows: Rows) -> np.ndarray:
         """See ``FittedModel``."""
-        return self.model.predict(Similarity.of(rows.encoded, self.components, table=self.table))
+        return self.model.predict(Similarity.of(rows.encoded, self.components, table=self.table, text=self.text))
 
     def predict_mixed(self, rows: MixedRows) -> np.ndarray:
         """See ``PredictsMixed``; row by row, an explanation takes six times as long (docs/LOG.md)."""
-        cells = Similarity.of(rows.tables, None, table=self.table)
+        cells = Similarity.of(rows.tables, None, table=self.table, text=self.text)
         if self.components is None:
             return self.model.predict(cells)[rows.table_of]
-        if not self.table:
+        if not (self.table or self.text):
             return self.model.predict(Similarity.of(rows.photos, self.components, table=False))[rows.photos_of]
         return self.model.predict_mixed(cells, self.components.of(rows.photos), rows.table_of, rows.photos_of)
 

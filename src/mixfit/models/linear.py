@@ -1,5 +1,5 @@
 """The simplest models: a constant, and ridge or logistic regression on numbers, categories as indicators, and
-components of photos.
+features of texts and components of photos.
 
 In: encoded rows of one fold. Out: a few arrays."""
 
@@ -145,6 +145,7 @@ class Linear:
             knots,
             None if components is None else components.of(encoded),
             table="table" in self.sees,
+            text="text" in self.sees,
         )
         if layout.classes:
             model = fit_logistic(columns, truth, classes=layout.classes, weight=weight, unit=rows.unit, seed=seed)
@@ -152,6 +153,7 @@ class Linear:
             model = fit_ridge(columns, truth, weight, unit=rows.unit)
         return FittedLinear(
             table="table" in self.sees,
+            text="text" in self.sees,
             components=components,
             cardinalities=layout.cardinalities,
             knots=knots,
@@ -160,14 +162,17 @@ class Linear:
 
     def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedLinear":
         """See ``Model``."""
-        table, cardinalities = "table" in self.sees, layout.cardinalities
+        table, text, cardinalities = "table" in self.sees, "text" in self.sees, layout.cardinalities
         components = Components.read(arrays, layout) if "photos" in self.sees else None
         knots, model = saved_array(arrays, "knots", None, layout.numeric), LinearModel.read(arrays, "model.")
         directions = None if components is None else len(components.axes)
         width = design_width(layout.numeric, cardinalities, len(knots), directions, table=table)
+        width += text * layout.text_features
         if len(model.weights) != width or model.classes != layout.classes:
             raise DataError("a linear model does not match the columns, the photos or the classes")
-        return FittedLinear(table=table, components=components, cardinalities=cardinalities, knots=knots, model=model)
+        return FittedLinear(
+            table=table, text=text, components=components, cardinalities=cardinalities, knots=knots, model=model
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +180,7 @@ class FittedLinear:
     """A ``LinearModel`` with the construction of its columns."""
 
     table: bool
+    text: bool
     components: Components | None
     cardinalities: tuple[int, ...]
     knots: np.ndarray
@@ -184,7 +190,8 @@ class FittedLinear:
         """See ``FittedModel``."""
         encoded = rows.encoded
         components = None if self.components is None else self.components.of(encoded)
-        return self.model.predict(design_matrix(encoded, self.cardinalities, self.knots, components, table=self.table))
+        columns = design_matrix(encoded, self.cardinalities, self.knots, components, table=self.table, text=self.text)
+        return self.model.predict(columns)
 
     def state(self) -> State:
         """See ``FittedModel``."""
@@ -216,15 +223,16 @@ def design_matrix(
     components: Float[np.ndarray, "rows components"] | None = None,
     *,
     table: bool = True,
+    text: bool = False,
 ) -> Float[np.ndarray, "rows columns"]:
     """Numbers, their excess over each knot, an indicator for each level of each category and prefix except level 0,
-    components of the photos, and "has a photo".
+    features of texts, components of the photos, and "has a photo".
 
     Args:
         cardinalities: of the categories and then of the prefixes, level 0 included.
         knots: of ``find_knots``; without rows for plain numbers.
         components: of the photos; None leaves the photos out.
-        table: False leaves the table out.
+        table, text: whether to take the table, and the features of its texts.
     """
     parts: list[np.ndarray] = []
     if table:
@@ -235,6 +243,8 @@ def design_matrix(
             indicators = np.zeros((len(rows), count))
             indicators[np.arange(len(rows)), column] = 1.0
             parts.append(indicators[:, 1:])
+    if text:
+        parts.append(rows.text_columns.astype(np.float64))
     if components is not None:
         parts += [components, rows.seen[:, None].astype(np.float64)]
     return np.concatenate([np.zeros((len(rows), 0)), *parts], axis=1)

@@ -7,7 +7,7 @@ only once."""
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.dataset import FeatureTable
@@ -37,6 +37,8 @@ class MixedRows:
     numeric: Float32[np.ndarray, "tables numeric"]
     categorical: Int64[np.ndarray, "tables categorical"]
     prefixes: Int64[np.ndarray, "tables prefixes"]
+    text: Float32[np.ndarray, "tables texts d"] | None
+    text_seen: Bool[np.ndarray, "tables texts"] | None
     gallery: "Gallery"
     table_of: Int64[np.ndarray, " rows"]
     photos_of: Int64[np.ndarray, " rows"]
@@ -53,6 +55,8 @@ class MixedRows:
             prefixes=self.prefixes,
             photos=None,
             seen=np.zeros(len(self.numeric), dtype=bool),
+            text=self.text,
+            text_seen=self.text_seen,
         )
 
     @property
@@ -100,13 +104,17 @@ class Gallery:
 
 
 def mix_rows(mixture: Mixture, encoded: EncodedRows, encoder: RowEncoder, gallery: Gallery) -> MixedRows:
-    """Mix encoded rows; a cell is mixed with all numbers and levels computed from it."""
+    """Mix encoded rows; a cell is mixed with all that is computed from it."""
     numeric, categorical = columns_of(encoder.preprocessor, mixture.columns)
     prefixes = np.array([mixture.columns.index(prefix.category.name) for prefix in encoder.prefixes], dtype=np.int64)
+    texts = [] if encoder.text is None else [mixture.columns.index(name) for name in encoder.text.names]
+    text = np.array(texts, dtype=np.int64)
     return MixedRows(
         numeric=_gather(encoded.numeric, mixture.cells, numeric),
         categorical=_gather(encoded.categorical, mixture.cells, categorical),
         prefixes=_gather(encoded.prefixes, mixture.cells, prefixes),
+        text=None if encoded.text is None else _gather(encoded.text, mixture.cells, text),
+        text_seen=None if encoded.text_seen is None else _gather(encoded.text_seen, mixture.cells, text),
         gallery=gallery,
         table_of=mixture.table_of,
         photos_of=mixture.photos_of,

@@ -7,7 +7,7 @@ model. It does not depend on data frames, folds, folders or consoles. A custom m
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,15 +25,23 @@ from mixfit.models.mixed import MixedRows
 from mixfit.training.callback import Callback
 from mixfit.training.checkpoint import Snapshot
 
-Part = Literal["table", "photos", "pixels"]
-"""The inputs of a model: cells of the table, features of the photos from the frozen image network, pixels."""
+Part = Literal["table", "text", "photos", "pixels"]
+"""The inputs of a model: cells of the table, its columns of text, features of the photos from the frozen image network,
+pixels."""
+PARTS: tuple[Part, ...] = get_args(Part)
 Sees = frozenset[Part]
 State = tuple[dict[str, np.ndarray], dict[str, Any]]
 """The full state of a fitted model: arrays of numbers by name, and other values for JSON."""
 TABLE: Sees = frozenset({"table"})
+TEXT: Sees = frozenset({"text"})
 PHOTOS: Sees = frozenset({"photos"})
 PIXELS: Sees = frozenset({"pixels"})
 BOTH: Sees = TABLE | PHOTOS
+
+
+def reads(sees: Sees) -> bool:
+    """Whether texts are used."""
+    return "text" in sees
 
 
 def looks(sees: Sees) -> bool:
@@ -42,9 +50,9 @@ def looks(sees: Sees) -> bool:
 
 
 def name_of(what: str, sees: Sees) -> str:
-    """A readable name, such as ``linear, table and photos``."""
-    seen = " and ".join([*["table"] * ("table" in sees), *["photos"] * looks(sees)])
-    return f"{what}, {seen}"
+    """A readable name, such as ``linear, table and photos`` and ``linear, table, text and photos``."""
+    seen = [*["table"] * ("table" in sees), *["text"] * ("text" in sees), *["photos"] * looks(sees)]
+    return f"{what}, " + " and ".join([*filter(None, [", ".join(seen[:-1])]), *seen[-1:]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +71,13 @@ class Layout:
     """Number of image columns."""
     classes: int
     """Number of classes; 0 for regression."""
+    text: tuple[int, int] = (0, 0)
+    """Columns of text, and the number of features of each."""
+
+    @property
+    def text_features(self) -> int:
+        """Columns of ``EncodedRows.text_columns``."""
+        return self.text[0] * (self.text[1] + 1)
 
     @classmethod
     def of(cls, encoder: RowEncoder, *, features: int | None, image_columns: int, classes: int) -> "Layout":
@@ -74,6 +89,7 @@ class Layout:
             features=features,
             image_columns=image_columns,
             classes=classes,
+            text=(0, 0) if encoder.text is None else (len(encoder.text.columns), encoder.text.width),
         )
 
 
@@ -303,11 +319,11 @@ class HasImageNetwork(Protocol):
 def predict_mixed(
     fitted: FittedModel, sees: Sees, rows: MixedRows, layout: Layout, pixels: ImageSource | None = None
 ) -> np.ndarray:
-    """Predict mixed rows with any fitted model; if it uses only table or photos, each distinct part once."""
+    """Predict mixed rows with any fitted model; each distinct part once for one that sees only photos, or none."""
     if isinstance(fitted, PredictsMixed):
         return fitted.predict_mixed(rows)
     table_of, photos_of = rows.table_of, rows.photos_of
-    match looks(sees), "table" in sees:
+    match looks(sees), bool(sees & {"table", "text"}):
         case False, _:
             table_of, back = np.arange(len(rows.numeric)), table_of
             photos_of = np.zeros_like(table_of)

@@ -4,7 +4,7 @@ from torch import nn
 
 from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import Constant, Linear
-from mixfit.models.model import BOTH, PHOTOS, PIXELS, TABLE, Model, Sees
+from mixfit.models.model import PHOTOS, PIXELS, TABLE, TEXT, Model, Sees
 from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
 
@@ -14,12 +14,13 @@ def our_models(backbone: nn.Module | None = None) -> tuple[Model, ...]:
 
     Args:
         backbone: the frozen backbone of the photo features; None if networks use only pixels."""
-    seen = (TABLE, PHOTOS, BOTH)
-    pixels: tuple[Sees, ...] = (PIXELS, TABLE | PIXELS)
-    on_photos = pixels if backbone is None else (PHOTOS, BOTH)
+    cells: tuple[Sees, ...] = (TABLE, TEXT, TABLE | TEXT)
+    seen: tuple[Sees, ...] = (*cells, PHOTOS, *(sees | PHOTOS for sees in cells))
+    pixels: tuple[Sees, ...] = (PIXELS, *(sees | PIXELS for sees in cells))
+    on_photos = pixels if backbone is None else (PHOTOS, *(sees | PHOTOS for sees in cells))
     return (
         Constant(),
         *(kind(sees=sees) for kind in (Linear, KernelRidge, BoostedTrees) for sees in seen),
-        *(Network(sees=sees, backbone=backbone) for sees in (TABLE, *on_photos)),
+        *(Network(sees=sees, backbone=backbone) for sees in (*cells, *on_photos)),
         *(Network(sees=sees, backbone=backbone, tuned=True) for sees in pixels),
     )

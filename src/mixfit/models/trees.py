@@ -100,7 +100,7 @@ class TreeModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoostedTrees:
-    """LightGBM on components of the photos, numbers and categories."""
+    """LightGBM on components of the photos, features of texts, numbers and categories."""
 
     sees: Sees = TABLE
 
@@ -114,7 +114,7 @@ class BoostedTrees:
         layout, table = rows.layout, "table" in self.sees
         components = rows.components(COMPONENTS, weight, seed) if "photos" in self.sees else None
         model = grow_trees(
-            _columns(rows.encoded, components, table=table),
+            _columns(rows.encoded, components, table=table, text="text" in self.sees),
             truth,
             levels=layout.cardinalities[: layout.categories] if table else (),
             classes=layout.classes,
@@ -122,7 +122,7 @@ class BoostedTrees:
             rounds=max(_FEWEST_ROUNDS, min(_ROUNDS, _TREE_BUDGET // max(layout.classes, 1))),
             seed=seed,
         )
-        return FittedTrees(table=table, components=components, model=model)
+        return FittedTrees(table=table, text="text" in self.sees, components=components, model=model)
 
     def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedTrees":
         """See ``Model``."""
@@ -131,10 +131,11 @@ class BoostedTrees:
         table = "table" in self.sees
         components = Components.read(arrays, layout) if "photos" in self.sees else None
         width = (0 if components is None else len(components.axes)) + table * (layout.numeric + layout.categories)
+        width += ("text" in self.sees) * layout.text_features
         # A column of zeros replaces missing columns, see ``_columns``.
         width += components is None and not (layout.numeric and table)
         model = TreeModel.read(arrays, columns=width, classes=layout.classes)
-        return FittedTrees(table=table, components=components, model=model)
+        return FittedTrees(table=table, text="text" in self.sees, components=components, model=model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,22 +143,24 @@ class FittedTrees:
     """A ``TreeModel`` with the construction of its columns."""
 
     table: bool
+    text: bool
     components: Components | None
     model: TreeModel
 
     def predict(self, rows: Rows) -> np.ndarray:
         """See ``FittedModel``."""
-        return self.model.predict(_columns(rows.encoded, self.components, table=self.table))
+        return self.model.predict(_columns(rows.encoded, self.components, table=self.table, text=self.text))
 
     def state(self) -> State:
         """See ``FittedModel``."""
         return self.model.arrays() | ({} if self.components is None else self.components.arrays()), {}
 
 
-def _columns(encoded: EncodedRows, components: Components | None, *, table: bool) -> np.ndarray:
+def _columns(encoded: EncodedRows, components: Components | None, *, table: bool, text: bool) -> np.ndarray:
     """Components and numbers, then levels; at least one column, as LightGBM requires."""
     parts = [np.zeros((len(encoded), 1))] if components is None and not (table and encoded.numeric.shape[1]) else []
     parts += [] if components is None else [components.of(encoded)]
+    parts += [encoded.text_columns] if text else []
     parts += [encoded.numeric, encoded.categorical] if table else []
     return np.concatenate(parts, axis=1).astype(np.float64)
 

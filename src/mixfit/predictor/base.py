@@ -119,6 +119,11 @@ class Predictor(ABC):
     def uses_photos(self) -> bool:
         """Whether the model uses photos."""
 
+    @property
+    def uses_text(self) -> bool:
+        """Whether the model uses columns of text."""
+        return False
+
     @abstractmethod
     def outputs(
         self,

@@ -37,6 +37,7 @@ from mixfit.models.model import (
     looks,
     model_named,
     predict_mixed,
+    reads,
 )
 from mixfit.models.network import FittedNetwork
 from mixfit.models.ours import our_models
@@ -98,6 +99,11 @@ class BlendPredictor(Predictor):
     def uses_photos(self) -> bool:
         """Whether a model with a share uses photos."""
         return self.photos
+
+    @property
+    def uses_text(self) -> bool:
+        """Whether a model with a share uses columns of text."""
+        return any(reads(sees) for sees in self.sees.values())
 
     def outputs(
         self,
@@ -211,6 +217,8 @@ class BlendPredictor(Predictor):
                 arrays, config = model.state()
                 tensors |= {prefix + key: tensor for key, tensor in as_tensors(arrays, name).items()}
                 described[name] = {**config, "tensors": prefix}
+            of_encoder = {f"fold{place}.{name}": values for name, values in fold.encoder.arrays().items()}
+            tensors |= as_tensors(of_encoder, "")
             folds.append({"encoder": fold.encoder.to_dict(), "models": described})
         encoder = self.photo_encoder
         if encoder is not None:
@@ -273,11 +281,14 @@ class BlendPredictor(Predictor):
         if any(looks(model.sees) for model in known.values()) != mine.photos:
             raise DataError("the blend and its models disagree on the use of photos")
         folds = []
-        for saved in mine.folds:
+        for place, saved in enumerate(mine.folds):
             if set(saved.models) != set(shares):
                 raise DataError("the models of a fold are not those with a share")
-            encoder = RowEncoder.from_dict(saved.encoder, content.kinds)
+            encoder = RowEncoder.from_dict(saved.encoder, content.kinds, as_arrays(tensors, f"fold{place}."))
             check_columns(encoder.preprocessor, common["schema"])
+            texts = [] if encoder.text is None else encoder.text.names
+            if texts != (common["schema"].names("text") if any(reads(model.sees) for model in known.values()) else []):
+                raise DataError("the texts of an encoder do not match the schema and the models")
             images = len(common["schema"].names("image"))
             layout = Layout.of(encoder, features=features, image_columns=images, classes=classes)
             fitted = {

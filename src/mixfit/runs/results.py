@@ -29,6 +29,7 @@ from mixfit.evaluation.result import (
     PhotoGain,
     Result,
     Rows,
+    TextGain,
     headline_for,
     judge,
     metrics_for,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 OURS = "mixfit, table and photos"
 OURS_TABLE_ONLY = "mixfit, table only"
 BLEND, TABLE_BLEND = "mixfit, blend", "blend, table only"
+TEXT_BLEND = "blend, table and text"
 PHOTO_BLEND = "blend, with photos"
 """The blend with photos if the delivered blend does not use them."""
 TREES = "boosted trees, table"
@@ -65,6 +67,7 @@ _KINDS: dict[str, ModelKind] = {
     BLEND: "ours",
     BOOSTED_TREES: "table",
     TABLE_BLEND: "table",
+    TEXT_BLEND: "text",
     TREES: "table",
     PHOTO_BLEND: "photos",
     CONSTANT: "constant",
@@ -203,6 +206,7 @@ def result_of(
     seconds: Mapping[str, float],
     contest: Contest | None = None,
     uses_photos: bool = True,
+    uses_text: bool = False,
     unnamed: Sequence[str] = (),
 ) -> Result:
     """The result of a run: all metrics of every model, with intervals and differences for the compared models.
@@ -212,22 +216,34 @@ def result_of(
         judged: predictions of every model for validation (or out-of-fold) and test rows.
         seconds: fit time of each model.
         contest: comparison of the models of a blend; None for a single network.
-        uses_photos: whether the delivered model uses photos.
+        uses_photos, uses_text: whether the delivered model uses photos, and columns of text.
         unnamed: warnings about groups that no column identifies.
     """
     headline, metrics = headline_for(mixed.schema.task, mixed.target), metrics_for(mixed.schema.task, mixed.target)
     names = set(judged["valid"].predictions)
-    gain = None
+    gain = text = None
     if contest is None:
         ours, against = our_name(mixed), BOOSTED_TREES
         if mixed.photos is not None:
             gain = PhotoGain(with_photos=ours, without=BOOSTED_TREES, same_kind=False, used=True)
     else:
         ours, against = BLEND, TREES if TREES in names else CONSTANT
+        if contest.text is not None:
+            with_text = TEXT_BLEND if TEXT_BLEND in names else BLEND
+            text = TextGain(with_text=with_text, without=TABLE_BLEND, used=uses_text)
         if mixed.photos is not None and TABLE_BLEND in names:
             with_photos = PHOTO_BLEND if PHOTO_BLEND in names else BLEND
-            gain = PhotoGain(with_photos=with_photos, without=TABLE_BLEND, same_kind=True, used=uses_photos)
+            without = TABLE_BLEND if text is None else text.with_text
+            if with_photos != without:
+                gain = PhotoGain(
+                    with_photos=with_photos,
+                    without=without,
+                    same_kind=True,
+                    used=uses_photos,
+                    beside_text=text is not None,
+                )
     pairs = {(ours, against): (headline,)} | ({(gain.with_photos, gain.without): (headline,)} if gain else {})
+    pairs |= {(text.with_text, text.without): (headline,)} if text else {}
     compared: dict[str, Sequence[Metric]] = {name: (headline,) for name in _KINDS if name in names} | {ours: metrics}
     parts = [
         judge(
@@ -257,6 +273,7 @@ def result_of(
         against=against,
         parts=parts,
         photos=gain,
+        text=text,
         contest=contest,
         coverage_level=LEVEL,
         departure=departs,
@@ -296,7 +313,8 @@ def say_end(console: Console, run: Run, table: Path, config: DataConfig) -> None
         names = list(judged.scores[0].metrics)
         say(f" {result.part_name(judged.split):<34}" + "".join(f"{metric_label(name):>18}" for name in names))
         for score in judged.scores:
-            if contest is None or score.model in (BLEND, TABLE_BLEND, TREES, CONSTANT):  # all are in the report
+            # All are in the report.
+            if contest is None or score.model in (BLEND, TABLE_BLEND, TEXT_BLEND, TREES, CONSTANT):
                 say(f"   {score.model:<32}" + "".join(f"{metric_text(score.metrics[name]):>18}" for name in names))
     say(f" {result.answer} {result.answer_of_constant}")
     say(f" {result.verdict}")

@@ -1,0 +1,457 @@
+"""Numbers for texts: a linear model's score, principal components of TF-IDF, and the number of words.
+
+In: the words of each text column, and the target of the training rows of a fold. Out: ``TextFeatures``, which turns any
+rows into ``(rows, text columns, d)``; the state is JSON and arrays. Everything is learnt from the training rows.
+
+A text becomes its words, pairs of neighbouring words and character n-grams, weighted by TF-IDF (Salton and Buckley
+1988, Information Processing & Management 24, 513-523; character n-grams are for inflected languages, spelling mistakes
+and scripts without spaces). A ridge regression on them gives the score. The training rows get the scores of models that
+were fitted without them, so that other models do not trust the score more than it deserves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Float32, Int64
+
+from mixfit.data.columns.cells import Table
+from mixfit.data.columns.words import Words, to_words
+from mixfit.errors import DataError
+from mixfit.files import Within, from_plain, shown
+
+COMPONENTS = 24
+"""Principal components of each column."""
+MOST_SCORES = 24
+"""Scores of each column: one for a number or for two classes, one per class for more, and of many classes the
+directions in which their scores differ most."""
+_MOST_WORDS, _MOST_PAIRS, _MOST_GRAMS = 12_000, 8_000, 12_000
+_LEAST_ROWS = 2
+"""Training rows that must hold a word, pair or n-gram."""
+_EXACT_ROWS = 2_500
+"""Number of training rows up to which the ridge regression is solved exactly; above, by conjugate gradients."""
+_SEARCHED_ROWS = 600
+"""Largest number of rows for the choice of the penalty; it hardly depends on the number of rows."""
+_INNER_FOLDS = 5
+_STRENGTHS = np.logspace(-1.5, 2, 15)
+_TOLERANCE, _STEPS = 1e-3, 200  # of the conjugate gradients
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ColumnFeatures:
+    """What was learnt of one column of text."""
+
+    name: str
+    words: tuple[str, ...]
+    pairs: tuple[str, ...]
+    """Two neighbouring words with a space between."""
+    grams: tuple[str, ...]
+    mean: float
+    std: float
+    """Of the logarithm of one more than the number of words."""
+    rarity: Float32[np.ndarray, " terms"]
+    """Inverse document frequency of each word, pair and n-gram."""
+    projection: Float32[np.ndarray, "terms outputs"]
+    """Scores, and then components, of each term."""
+
+    def apply(self, words: Words) -> Float32[np.ndarray, "rows d"]:
+        """Features of any rows; 0 without a text."""
+        used, codes = np.unique(words.codes[words.codes >= 0], return_inverse=True)
+        terms = _weighed(_counts(words, used, self), self.rarity, len(self.words) + len(self.pairs))
+        return self._of_terms(terms, words, used, codes)
+
+    def _of_terms(self, terms: Any, words: Words, used: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Features of rows from the weighted terms of their texts, ``used``."""
+        sizes = np.log1p(words.sizes[used])
+        values = np.zeros((len(words.codes), self.projection.shape[1] + 1), dtype=np.float32)
+        there = words.codes >= 0
+        values[there, :-1] = (terms @ self.projection)[codes]
+        values[there, -1] = ((sizes - self.mean) / (self.std or 1.0) * bool(self.std))[codes]
+        return values
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextFeatures:
+    """What was learnt of all columns of text of a table."""
+
+    columns: tuple[ColumnFeatures, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns."""
+        return [column.name for column in self.columns]
+
+    @property
+    def width(self) -> int:
+        """Features of each column."""
+        return self.columns[0].projection.shape[1] + 1 if self.columns else 0
+
+    @property
+    def scores(self) -> int:
+        """How many of them are scores: the first."""
+        return max(0, self.width - 1 - COMPONENTS)
+
+    @classmethod
+    def fit(
+        cls,
+        table: Table,
+        names: Sequence[str],
+        truth: np.ndarray,
+        *,
+        classes: int,
+        weight: Float[np.ndarray, " rows"] | None = None,
+        unit: Int64[np.ndarray, " rows"] | None = None,
+        seed: int = 0,
+    ) -> tuple["TextFeatures", Float32[np.ndarray, "rows columns d"]]:
+        """Learn from the training rows.
+
+        Args:
+            names: the columns of text.
+            truth: scaled numbers, or class indices, of these rows.
+            classes: number of classes; 0 for regression.
+            weight: of each row, in any unit.
+            unit: rows with the same number (a group, copies) are held out together; by default each row is a unit.
+            seed: of the inner folds, and of an approximation for many rows.
+        Returns:
+            What was learnt, and the features of these rows with the scores of models that did not see them.
+        """
+        goals = _goals(truth, classes, weight)
+        counts = np.ones(len(truth)) if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
+        fold = _inner_folds(np.arange(len(truth)) if unit is None else unit, seed)
+        fitted = [_fit_column(name, table[name].read_levels(to_words), goals, counts, fold, seed) for name in names]
+        own = [values for _, values in fitted]
+        return cls(columns=tuple(column for column, _ in fitted)), _stacked(own, len(truth))
+
+    def apply(self, table: pd.DataFrame | Table) -> tuple[Float32[np.ndarray, "rows columns d"], np.ndarray]:
+        """Features of any rows, and a mask ``(rows, columns)`` of the cells that have a text."""
+        table = Table.of(table)
+        words = [table[column.name].read_levels(to_words) for column in self.columns]
+        values = [column.apply(one) for column, one in zip(self.columns, words, strict=True)]
+        return _stacked(values, len(table)), _there(words, len(table))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The part of the state that is JSON."""
+        return {
+            "columns": [
+                {
+                    "name": one.name,
+                    "words": list(one.words),
+                    "pairs": list(one.pairs),
+                    "grams": list(one.grams),
+                    "mean": one.mean,
+                    "std": one.std,
+                }
+                for one in self.columns
+            ]
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The part of the state that is arrays."""
+        found: dict[str, np.ndarray] = {}
+        for place, one in enumerate(self.columns):
+            found |= {f"{place}.rarity": one.rarity, f"{place}.projection": one.projection}
+        return found
+
+    @classmethod
+    def read(cls, state: Any, arrays: Mapping[str, np.ndarray]) -> "TextFeatures":
+        """Read the output of ``to_dict`` and ``arrays``.
+
+        Raises:
+            DataError: it is invalid.
+        """
+        saved: _Saved = from_plain(_Saved, state, "the texts", finite=True)
+        columns = []
+        for place, one in enumerate(saved.columns):
+            terms = [*one.words, *one.pairs, *one.grams]
+            where = f"the text column {shown(one.name)!r}"
+            if any(len(set(part)) != len(part) for part in (one.words, one.pairs, one.grams)):
+                raise DataError(f"{where} has a term twice")
+            rarity, projection = (arrays.get(f"{place}.{key}") for key in ("rarity", "projection"))
+            if rarity is None or projection is None:
+                raise DataError(f"{where} lacks an array")
+            fits = rarity.shape == (len(terms),) and projection.ndim == 2 and len(projection) == len(terms)
+            fits = fits and COMPONENTS < projection.shape[1] <= COMPONENTS + MOST_SCORES
+            if not fits or {rarity.dtype, projection.dtype} != {np.dtype(np.float32)}:
+                raise DataError(f"the arrays of {where} do not match its {len(terms)} terms")
+            if not (np.isfinite(rarity).all() and np.isfinite(projection).all()):
+                raise DataError(f"the arrays of {where} are not finite")
+            columns.append(
+                ColumnFeatures(
+                    name=one.name,
+                    words=one.words,
+                    pairs=one.pairs,
+                    grams=one.grams,
+                    mean=one.mean,
+                    std=one.std,
+                    rarity=rarity,
+                    projection=projection,
+                )
+            )
+        if len({one.name for one in columns}) != len(columns) or len({c.projection.shape[1] for c in columns}) > 1:
+            raise DataError("the text columns do not match each other")
+        return cls(columns=tuple(columns))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SavedColumn:
+    """A ``ColumnFeatures`` in JSON."""
+
+    name: str
+    words: tuple[str, ...]
+    pairs: tuple[str, ...]
+    grams: tuple[str, ...]
+    mean: float
+    std: Annotated[float, Within(0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """``TextFeatures`` in JSON."""
+
+    columns: tuple[_SavedColumn, ...]
+
+
+def _stacked(values: list[Float32[np.ndarray, "rows d"]], rows: int) -> Float32[np.ndarray, "rows columns d"]:
+    return np.stack(values, axis=1) if values else np.zeros((rows, 0, 0), dtype=np.float32)
+
+
+def _there(words: list[Words], rows: int) -> Bool[np.ndarray, "rows columns"]:
+    there = [np.append(one.sizes > 0, np.False_)[one.codes] for one in words]
+    return np.stack(there, axis=1) if there else np.zeros((rows, 0), dtype=bool)
+
+
+def _goals(truth: np.ndarray, classes: int, weight: np.ndarray | None) -> Float[np.ndarray, "rows scores"]:
+    """What the scores predict: numbers, or an indicator per class, without their mean."""
+    if not classes:
+        found = truth.astype(np.float64)[:, None]
+    elif classes == 2:
+        found = (truth == 1).astype(np.float64)[:, None]
+    else:
+        found = np.eye(classes)[truth]
+    return found - np.average(found, axis=0, weights=weight)
+
+
+def _inner_folds(unit: Int64[np.ndarray, " rows"], seed: int) -> Int64[np.ndarray, " rows"]:
+    """Number of the inner fold of each row; units stay whole."""
+    _, of_unit = np.unique(unit, return_inverse=True)
+    units = int(of_unit.max(initial=-1)) + 1
+    dealt = np.random.default_rng(seed).permutation(units) % _INNER_FOLDS
+    return dealt[of_unit].astype(np.int64)
+
+
+def _fit_column(
+    name: str,
+    words: Words,
+    goals: Float[np.ndarray, "rows goals"],
+    counts: Float[np.ndarray, " rows"],
+    fold: Int64[np.ndarray, " rows"],
+    seed: int,
+) -> tuple[ColumnFeatures, Float32[np.ndarray, "rows d"]]:
+    """Learn one column; also the features of these rows with scores of models that did not see them."""
+    used, codes = np.unique(words.codes[words.codes >= 0], return_inverse=True)
+    there = words.codes >= 0
+    rows_of_texts = np.bincount(codes, minlength=len(used))
+    chosen = _choose_terms(name, words, used, rows_of_texts)
+    sizes = np.log1p(words.sizes[words.codes[there]])
+    mean, std = (float(sizes.mean()), float(sizes.std())) if len(sizes) else (0.0, 0.0)
+    found = _counts(words, used, chosen)
+    texts = int(rows_of_texts.sum())
+    rows_of_terms = (found > 0).T @ rows_of_texts
+    rarity = (np.log((1 + texts) / (1 + rows_of_terms)) + 1).astype(np.float32)
+    of_texts = _weighed(found, rarity, len(chosen.words) + len(chosen.pairs))
+    terms = of_texts[codes]
+
+    scores = min(goals.shape[1], MOST_SCORES)
+    projection = np.zeros((terms.shape[1], scores + COMPONENTS))
+    held_out = np.zeros((len(words.codes), scores))
+    if min(terms.shape):
+        weights, without = _ridge(terms, goals[there], counts[there], fold[there], seed)
+        if goals.shape[1] > scores:
+            turn = np.linalg.svd(terms @ weights, full_matrices=False)[2][:scores].T
+            weights, without = weights @ turn, without @ turn
+        axes = _components(terms, seed)
+        projection[:, :scores], projection[:, scores : scores + len(axes)] = weights, axes.T
+        held_out[there] = without
+    column = ColumnFeatures(
+        name=name,
+        words=chosen.words,
+        pairs=chosen.pairs,
+        grams=chosen.grams,
+        mean=mean,
+        std=std if std > _ROUNDING else 0.0,
+        rarity=rarity,
+        projection=projection.astype(np.float32),
+    )
+    own = column._of_terms(of_texts, words, used, codes)
+    own[:, :scores] = held_out
+    return column, own
+
+
+def _choose_terms(
+    name: str, words: Words, used: Int64[np.ndarray, " used"], rows_of_texts: Int64[np.ndarray, " used"]
+) -> ColumnFeatures:
+    """The words, pairs and n-grams that most training rows hold."""
+    text, token = _tokens(words, used)
+    of_word = _rows_with(text, token, len(words.vocabulary), rows_of_texts)
+    kept_words = _most_frequent(of_word, _MOST_WORDS)
+    of_gram = np.asarray(words.grams.T @ of_word).ravel() if len(of_word) else np.zeros(0)
+    kept_grams = _most_frequent(of_gram, _MOST_GRAMS)
+    first, second, where = _neighbours(text, token)
+    names, pair = np.unique(first * max(len(words.vocabulary), 1) + second, return_inverse=True)
+    kept_pairs = _most_frequent(_rows_with(where, pair, len(names), rows_of_texts), _MOST_PAIRS)
+    vocabulary = words.vocabulary
+    return ColumnFeatures(
+        name=name,
+        words=tuple(vocabulary[kept_words]),
+        pairs=tuple(
+            f"{vocabulary[one // len(vocabulary)]} {vocabulary[one % len(vocabulary)]}" for one in names[kept_pairs]
+        ),
+        grams=tuple(words.gram_names[kept_grams]),
+        mean=0.0,
+        std=0.0,
+        rarity=np.zeros(0, dtype=np.float32),
+        projection=np.zeros((0, 0), dtype=np.float32),
+    )
+
+
+def _tokens(words: Words, used: np.ndarray) -> tuple[Int64[np.ndarray, " tokens"], Int64[np.ndarray, " tokens"]]:
+    """The words of some texts: index in ``used``, and in the vocabulary."""
+    sizes, starts = words.sizes[used], words.starts[used]
+    text = np.repeat(np.arange(len(used)), sizes)
+    place = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return text, words.tokens[np.repeat(starts, sizes) + place]
+
+
+def _neighbours(text: np.ndarray, token: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each two neighbouring words of a text, and the text."""
+    same = text[1:] == text[:-1]
+    return token[:-1][same], token[1:][same], text[1:][same]
+
+
+def _rows_with(text: np.ndarray, term: np.ndarray, terms: int, rows_of_texts: np.ndarray) -> np.ndarray:
+    """How many rows have each term."""
+    pairs = np.unique(text * max(terms, 1) + term)
+    return np.bincount(pairs % max(terms, 1), weights=rows_of_texts[pairs // max(terms, 1)], minlength=terms)
+
+
+def _most_frequent(rows: np.ndarray, most: int) -> Int64[np.ndarray, " kept"]:
+    """Those that enough rows have, at most so many, in the order of the table."""
+    enough = np.flatnonzero(rows >= _LEAST_ROWS)
+    return np.sort(enough[np.argsort(-rows[enough], kind="stable")[:most]])
+
+
+def _counts(words: Words, used: Int64[np.ndarray, " used"], known: ColumnFeatures) -> Any:
+    """How often some texts have each known word, pair and n-gram: CSR ``(used, terms)``, float32."""
+    from scipy.sparse import csr_matrix, hstack
+
+    text, token = _tokens(words, used)
+    known_words = pd.Index(known.words, dtype="str")
+    place = known_words.get_indexer(words.vocabulary)[token] if len(token) else token
+
+    def counted(texts: np.ndarray, terms: np.ndarray, count: int) -> Any:
+        ones = np.ones(len(terms), dtype=np.float32)
+        return csr_matrix((ones, (texts, terms)), shape=(len(used), count), dtype=np.float32)
+
+    of_words = counted(text[place >= 0], place[place >= 0], len(known.words))
+    halves = pd.Index([half for pair in known.pairs for half in pair.split(" ")], dtype="str")
+    keys, parts = pd.factorize(halves)
+    keys, parts = keys.reshape(-1, 2).astype(np.int64), pd.Index(parts, dtype="str")
+    own = parts.get_indexer(words.vocabulary)[token] if len(token) else token
+    first, second, where = _neighbours(text, own)
+    both = (first >= 0) & (second >= 0)
+    of_pair = pd.Index(keys[:, 0] * len(parts) + keys[:, 1]).get_indexer(first[both] * len(parts) + second[both])
+    of_pairs = counted(where[both][of_pair >= 0], of_pair[of_pair >= 0], len(known.pairs))
+    every = counted(text, token, len(words.vocabulary))
+    gram = words.gram_names.get_indexer(pd.Index(known.grams, dtype="str"))
+    of_grams = csr_matrix((len(used), len(known.grams)), dtype=np.float32)
+    if (gram >= 0).any():
+        chosen = csr_matrix(
+            (np.ones((gram >= 0).sum(), dtype=np.float32), (gram[gram >= 0], np.flatnonzero(gram >= 0))),
+            shape=(len(words.gram_names), len(known.grams)),
+        )
+        of_grams = every @ (words.grams.astype(np.float32) @ chosen)
+    return hstack([of_words, of_pairs, of_grams], format="csr", dtype=np.float32)
+
+
+def _weighed(counts: Any, rarity: Float32[np.ndarray, " terms"], words: int) -> Any:
+    """TF-IDF: words with pairs, and n-grams, each scaled to length 1."""
+    from scipy.sparse import hstack
+    from sklearn.preprocessing import normalize
+
+    found = counts.copy()
+    found.data = (1 + np.log(found.data)) * rarity[found.indices]
+    parts = [normalize(found[:, :words]), normalize(found[:, words:])]
+    return hstack(parts, format="csr", dtype=np.float32)
+
+
+def _components(terms: Any, seed: int) -> Float[np.ndarray, "components terms"]:
+    """The first principal axes, uncentred, scaled so that the first component has a mean square of 1."""
+    from sklearn.utils.extmath import randomized_svd
+
+    most = min(COMPONENTS, *terms.shape)
+    _, sizes, axes = randomized_svd(terms, most, n_iter=4, random_state=seed, flip_sign=True)
+    real = sizes > _ROUNDING * max(float(sizes[0]), _ROUNDING)
+    scaled: np.ndarray = axes[real] * np.sqrt(terms.shape[0]) / max(float(sizes[0]), _ROUNDING)
+    return scaled
+
+
+def _ridge(
+    terms: Any,
+    goals: Float[np.ndarray, "rows goals"],
+    counts: Float[np.ndarray, " rows"],
+    fold: Int64[np.ndarray, " rows"],
+    seed: int,
+) -> tuple[Float[np.ndarray, "terms goals"], Float[np.ndarray, "rows goals"]]:
+    """Ridge regression without intercept at the penalty that is best over the inner folds; its weights, and the
+    prediction for each row by the model that was fitted without its inner fold."""
+    from scipy.sparse import diags
+
+    roots = np.sqrt(counts)
+    scaled, aims = (diags(roots) @ terms).tocsr(), goals * roots[:, None]
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(goals))[:_SEARCHED_ROWS])
+    near = (scaled[drawn] @ scaled[drawn].T).toarray().astype(np.float64)
+    strength = _best_strength(near, aims[drawn], fold[drawn])
+    without = np.zeros(goals.shape)
+    if len(goals) <= _EXACT_ROWS:
+        near = (scaled @ scaled.T).toarray().astype(np.float64)
+        for number in np.unique(fold):
+            rows = fold != number
+            dual = _solved(near[np.ix_(rows, rows)], aims[rows], strength)
+            without[~rows] = near[np.ix_(~rows, rows)] @ dual / roots[~rows, None]
+        return scaled.T @ _solved(near, aims, strength), without
+    for number in np.unique(fold):
+        rows = fold != number
+        without[~rows] = terms[~rows] @ _descended(scaled[rows], aims[rows], strength)
+    return _descended(scaled, aims, strength), without
+
+
+def _best_strength(
+    near: Float[np.ndarray, "rows rows"], aims: Float[np.ndarray, "rows goals"], fold: Int64[np.ndarray, " rows"]
+) -> float:
+    """The penalty with the lowest squared error over the inner folds, from the products of rows."""
+    errors = np.zeros(len(_STRENGTHS))
+    for number in np.unique(fold):
+        rows = fold != number
+        values, vectors = np.linalg.eigh(near[np.ix_(rows, rows)])
+        turned, seen = vectors.T @ aims[rows], near[np.ix_(~rows, rows)] @ vectors
+        for place, strength in enumerate(_STRENGTHS):
+            found = seen @ (turned / (np.maximum(values, 0) + strength)[:, None])
+            errors[place] += ((found - aims[~rows]) ** 2).sum()
+    return float(_STRENGTHS[errors.argmin()])
+
+
+def _solved(near: Float[np.ndarray, "rows rows"], aims: Float[np.ndarray, "rows goals"], strength: float) -> np.ndarray:
+    from scipy.linalg import solve
+
+    found: np.ndarray = solve(near + strength * np.eye(len(near)), aims, assume_a="pos")
+    return found
+
+
+def _descended(terms: Any, aims: Float[np.ndarray, "rows goals"], strength: float) -> np.ndarray:
+    from sklearn.linear_model import Ridge
+
+    model = Ridge(strength, fit_intercept=False, solver="sparse_cg", tol=_TOLERANCE, max_iter=_STEPS)
+    found: np.ndarray = model.fit(terms, aims).coef_
+    return found.T.reshape(terms.shape[1], aims.shape[1])
