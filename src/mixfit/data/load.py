@@ -24,6 +24,7 @@ from mixfit.data.columns.infer import infer_schema
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import WEIGHTLESS, Target, fit_target, row_weights, usable_rows, without_weightless
+from mixfit.data.columns.text_features import TextFeatures
 from mixfit.data.dataset import FeatureTable, ImageSource, MixedDataset
 from mixfit.data.folds import Folds
 from mixfit.data.loader import DataLoader
@@ -141,6 +142,8 @@ class MixedData:
     """Which rows belong together."""
     split_time: str | None = None
     """The column that the rows are split by, where they go forward in time."""
+    text: TextFeatures | None = None
+    """What was learnt of the columns of text; None without any."""
     gap: str | None = None
     """Time before the rows that judge in which no row is used."""
 
@@ -314,8 +317,22 @@ def load_data(
         bad += copies
     goal = prepare_target(rows, schema, split)
     weight = None if goal.weight is None else goal.weight.numpy()
-    preprocessor = TablePreprocessor.fit(rows.select(split.train), schema, taken(weight, split.train))
+    fitted_on, fit_weight = rows.select(split.train), taken(weight, split.train)
+    preprocessor = TablePreprocessor.fit(fitted_on, schema, fit_weight)
     arrays = preprocessor.transform(rows)
+    text = values = mask = None
+    if texts := schema.names("text"):
+        text, own = TextFeatures.fit(
+            fitted_on,
+            texts,
+            goal.encoded[split.train],
+            classes=len(goal.scale.classes or ()),
+            weight=fit_weight,
+            unit=found.ties.joined(split.train).unit,
+            seed=seed,
+        )
+        values, mask = text.apply(rows)
+        values[split.train] = own
     size = _choose_image_size(photos) if config.image_size is None else config.image_size
     return MixedData(
         table=rows,
@@ -329,7 +346,10 @@ def load_data(
             target=torch.from_numpy(goal.encoded),
             slots=None if photos is None else torch.from_numpy(photos.slots),
             weight=goal.weight,
+            text=None if values is None else torch.from_numpy(values),
+            text_mask=None if mask is None else torch.from_numpy(mask),
         ),
+        text=text,
         photos=None if photos is None else TablePhotos.found(photos, size=size, crop=config.crop, cache=cache),
         bad=[
             *weightless,

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mixfit.config import ModelConfig
+from mixfit.data.columns.text_features import TextFeatures
 from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.load import MixedData
 from mixfit.data.loader import DataLoader
@@ -24,7 +25,7 @@ from mixfit.errors import ConfigError, DataError
 from mixfit.files import from_plain, json_numbers
 from mixfit.models.encoding import RowEncoder
 from mixfit.models.mixed import Gallery, MixedRows, Mixture, mix_rows
-from mixfit.models.model import Model
+from mixfit.models.model import Model, as_arrays, as_tensors
 from mixfit.models.network import mixed_outputs
 from mixfit.nn.build import ModelShape, check_state, make_model, make_saved_model
 from mixfit.nn.image import ImageEncoder
@@ -37,6 +38,7 @@ from mixfit.training.build import CHUNK, all_features, model_shape, sized_for
 from mixfit.training.tta import augmented_outputs
 
 _WIDEST_CATEGORY = 32
+_TEXT = "text_features."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,8 @@ class NetworkPredictor(Predictor):
     config: ModelConfig
     settings: Mapping[str, Any] | None = None
     """Settings of a custom network; None for one built from ``config``."""
+    text: TextFeatures | None = None
+    """Features of the columns of text; None without any."""
 
     @classmethod
     def from_training(
@@ -77,6 +81,7 @@ class NetworkPredictor(Predictor):
             target=data.target,
             crop=data.crop,
             image_size=shape.image_size,
+            text=data.text,
             metrics={split: json_numbers(values) for split, values in (metrics or {}).items()},
         )
 
@@ -84,6 +89,11 @@ class NetworkPredictor(Predictor):
     def uses_photos(self) -> bool:
         """Whether the network uses photos."""
         return self.shape.photos
+
+    @property
+    def uses_text(self) -> bool:
+        """Whether the network gets features of texts."""
+        return self.text is not None
 
     def outputs(
         self,
@@ -109,6 +119,7 @@ class NetworkPredictor(Predictor):
     def dataset(self, rows: RawRows, source: ImageFiles | FeatureTable | None) -> MixedDataset:
         """The rows as inputs of the network, with pixels or features."""
         photos, count = rows.photos, len(rows.table)
+        text, mask = (None, None) if self.text is None else map(torch.from_numpy, self.text.apply(rows.table))
         return MixedDataset(
             numeric=torch.from_numpy(rows.arrays.numeric),
             categorical=torch.from_numpy(rows.arrays.categorical),
@@ -117,6 +128,8 @@ class NetworkPredictor(Predictor):
             slots=None if photos is None else torch.from_numpy(photos.slots),
             columns=None if photos is None else torch.from_numpy(photos.columns),
             photos=source,
+            text=text,
+            text_mask=mask,
         )
 
     def mixer(self, rows: RawRows, *, device: torch.device, cache: Cache | None = None) -> Mixer:
@@ -129,7 +142,7 @@ class NetworkPredictor(Predictor):
         if self.uses_photos and rows.files is not None and rows.photos is not None:
             slots, columns = rows.photos.slots, rows.photos.columns
             features = None if ours is None else all_features(ours.image, rows.files, cache)
-        encoder = RowEncoder(preprocessor=self.preprocessor, prefixes=())
+        encoder = RowEncoder(preprocessor=self.preprocessor, prefixes=(), text=self.text)
         encoded = encoder.encode(rows.table, arrays=(rows.arrays.numeric, rows.arrays.categorical))
 
         def mix(mixture: Mixture) -> np.ndarray:
@@ -160,6 +173,8 @@ class NetworkPredictor(Predictor):
             slots=None if files is None else torch.from_numpy(gallery.slots[mixed.photos_of]),
             columns=None if files is None else torch.from_numpy(gallery.columns),
             photos=files,
+            text=None if mixed.text is None else torch.from_numpy(mixed.text[mixed.table_of]),
+            text_mask=None if mixed.text_seen is None else torch.from_numpy(mixed.text_seen[mixed.table_of]),
         )
         return self._run(DataLoader(dataset, SequentialSampler(len(dataset), BATCH), device=device), 0)[0]
 
@@ -191,11 +206,13 @@ class NetworkPredictor(Predictor):
             "metrics": self.metrics,
             "facts": None if self.facts is None else self.facts.to_dict(),
             **({"settings": dict(self.settings)} if self.settings is not None else {}),
+            **({"text": self.text.to_dict()} if self.text is not None else {}),
         }
+        arrays = {} if self.text is None else {_TEXT + name: one for name, one in self.text.arrays().items()}
         licence = OWN_LICENCE if own else licence_of(self.config if self.shape.photos else None)
         notes = ["A custom network: loading it needs the code that builds it." if own else "A single network."]
         card = partial(self.model_card, notes=notes, licence=licence)
-        save_folder(Path(folder), self.model.state_dict(), description, card)
+        save_folder(Path(folder), {**self.model.state_dict(), **as_tensors(arrays, "")}, description, card)
 
     @classmethod
     def read(
@@ -213,13 +230,17 @@ class NetworkPredictor(Predictor):
             shape.photos and shape.image_columns != images
         ):
             raise DataError("the shape of the network does not match the columns and the target")
+        tensors = {name: tensor for name, tensor in content.tensors.items() if not name.startswith(_TEXT)}
+        text = None if mine.text is None else TextFeatures.read(mine.text, as_arrays(content.tensors, _TEXT))
+        if ([] if text is None else text.names) != schema.names("text"):
+            raise DataError("the texts do not match the schema")
         settings = None
         if content.described.kind == "own network":
             settings = mine.settings or {}
-            network = _own_network(content, model, shape, config, settings)
+            network = _own_network(content.folder, tensors, model, shape, config, settings)
         elif model is None:
             with seeded(0):  # initial weights, replaced below, are drawn from the global generators
-                network = make_saved_model(shape, config, content.tensors)
+                network = make_saved_model(shape, config, tensors)
         else:
             raise ConfigError(f"{content.folder} has a network that mixfit builds itself: leave out model=.")
         return cls(
@@ -228,6 +249,7 @@ class NetworkPredictor(Predictor):
             config=config,
             settings=settings,
             image_size=shape.image_size,
+            text=text,
             **common,
         )
 
@@ -239,6 +261,7 @@ class _Saved:
     model: dict[str, Any]
     shape: ModelShape
     settings: dict[str, Any] | None = None
+    text: dict[str, Any] | None = None
 
 
 def _require_made_from(model: nn.Module, shape: ModelShape, config: ModelConfig) -> None:
@@ -278,7 +301,12 @@ def _require_json(settings: Mapping[str, Any]) -> None:
 
 
 def _own_network(
-    content: SavedModel, model: OwnNetwork | None, shape: ModelShape, config: ModelConfig, settings: dict[str, Any]
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor],
+    model: OwnNetwork | None,
+    shape: ModelShape,
+    config: ModelConfig,
+    settings: dict[str, Any],
 ) -> nn.Module:
     """The custom network with the saved weights.
 
@@ -287,15 +315,15 @@ def _own_network(
     """
     if model is None:
         raise ConfigError(
-            f"The network in {content.folder} is a custom network, whose code is not saved: "
+            f"The network in {folder} is a custom network, whose code is not saved: "
             "pass the module, or a function build(shape, config, settings), as Predictor.load(folder, model=...)."
         )
     network = model if isinstance(model, nn.Module) else model(shape, config, settings)
     try:
-        check_state(content.tensors, network.state_dict())
+        check_state(tensors, network.state_dict())
     except DataError as error:
         raise ConfigError(
-            f"The network given as model= is not the one in {content.folder}: {error}. Build it as for training."
+            f"The network given as model= is not the one in {folder}: {error}. Build it as for training."
         ) from error
-    network.load_state_dict(content.tensors)
+    network.load_state_dict(tensors)
     return network

@@ -55,6 +55,8 @@ class ColumnFeatures:
     """Inverse document frequency of each word, pair and n-gram."""
     projection: Float32[np.ndarray, "terms outputs"]
     """Scores, and then components, of each term."""
+    middle: Float32[np.ndarray, " outputs"]
+    """Their mean over the training rows, which is taken off."""
 
     def apply(self, words: Words) -> Float32[np.ndarray, "rows d"]:
         """Features of any rows; 0 without a text."""
@@ -67,7 +69,7 @@ class ColumnFeatures:
         sizes = np.log1p(words.sizes[used])
         values = np.zeros((len(words.codes), self.projection.shape[1] + 1), dtype=np.float32)
         there = words.codes >= 0
-        values[there, :-1] = (terms @ self.projection)[codes]
+        values[there, :-1] = (terms @ self.projection - self.middle)[codes]
         values[there, -1] = ((sizes - self.mean) / (self.std or 1.0) * bool(self.std))[codes]
         return values
 
@@ -151,7 +153,8 @@ class TextFeatures:
         """The part of the state that is arrays."""
         found: dict[str, np.ndarray] = {}
         for place, one in enumerate(self.columns):
-            found |= {f"{place}.rarity": one.rarity, f"{place}.projection": one.projection}
+            arrays = {"rarity": one.rarity, "projection": one.projection, "middle": one.middle}
+            found |= {f"{place}.{name}": values for name, values in arrays.items()}
         return found
 
     @classmethod
@@ -168,14 +171,15 @@ class TextFeatures:
             where = f"the text column {shown(one.name)!r}"
             if any(len(set(part)) != len(part) for part in (one.words, one.pairs, one.grams)):
                 raise DataError(f"{where} has a term twice")
-            rarity, projection = (arrays.get(f"{place}.{key}") for key in ("rarity", "projection"))
-            if rarity is None or projection is None:
+            rarity, projection, middle = (arrays.get(f"{place}.{key}") for key in ("rarity", "projection", "middle"))
+            if rarity is None or projection is None or middle is None:
                 raise DataError(f"{where} lacks an array")
             fits = rarity.shape == (len(terms),) and projection.ndim == 2 and len(projection) == len(terms)
             fits = fits and COMPONENTS < projection.shape[1] <= COMPONENTS + MOST_SCORES
-            if not fits or {rarity.dtype, projection.dtype} != {np.dtype(np.float32)}:
+            fits = fits and middle.shape == projection.shape[1:]
+            if not fits or {one.dtype for one in (rarity, projection, middle)} != {np.dtype(np.float32)}:
                 raise DataError(f"the arrays of {where} do not match its {len(terms)} terms")
-            if not (np.isfinite(rarity).all() and np.isfinite(projection).all()):
+            if not all(np.isfinite(one).all() for one in (rarity, projection, middle)):
                 raise DataError(f"the arrays of {where} are not finite")
             columns.append(
                 ColumnFeatures(
@@ -187,6 +191,7 @@ class TextFeatures:
                     std=one.std,
                     rarity=rarity,
                     projection=projection,
+                    middle=middle,
                 )
             )
         if len({one.name for one in columns}) != len(columns) or len({c.projection.shape[1] for c in columns}) > 1:
@@ -283,6 +288,7 @@ def _fit_column(
         std=std if std > _ROUNDING else 0.0,
         rarity=rarity,
         projection=projection.astype(np.float32),
+        middle=(_mean(terms, counts[there]) @ projection if len(codes) else projection.sum(axis=0)).astype(np.float32),
     )
     own = column._of_terms(of_texts, words, used, codes)
     own[:, :scores] = held_out
@@ -313,6 +319,7 @@ def _choose_terms(
         std=0.0,
         rarity=np.zeros(0, dtype=np.float32),
         projection=np.zeros((0, 0), dtype=np.float32),
+        middle=np.zeros(0, dtype=np.float32),
     )
 
 
@@ -377,13 +384,13 @@ def _counts(words: Words, used: Int64[np.ndarray, " used"], known: ColumnFeature
 
 def _weighed(counts: Any, rarity: Float32[np.ndarray, " terms"], words: int) -> Any:
     """TF-IDF: words with pairs, and n-grams, each scaled to length 1."""
-    from scipy.sparse import hstack
-    from sklearn.preprocessing import normalize
+    from scipy.sparse import csr_matrix
 
-    found = counts.copy()
-    found.data = (1 + np.log(found.data)) * rarity[found.indices]
-    parts = [normalize(found[:, :words]), normalize(found[:, words:])]
-    return hstack(parts, format="csr", dtype=np.float32)
+    weights = (1 + np.log(counts.data)) * rarity[counts.indices]
+    row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    block = 2 * row + (counts.indices >= words)
+    lengths = np.sqrt(np.bincount(block, weights=weights**2, minlength=2 * counts.shape[0]))
+    return csr_matrix(((weights / lengths[block]).astype(np.float32), counts.indices, counts.indptr), counts.shape)
 
 
 def _components(terms: Any, seed: int) -> Float[np.ndarray, "components terms"]:
@@ -404,54 +411,96 @@ def _ridge(
     fold: Int64[np.ndarray, " rows"],
     seed: int,
 ) -> tuple[Float[np.ndarray, "terms goals"], Float[np.ndarray, "rows goals"]]:
-    """Ridge regression without intercept at the penalty that is best over the inner folds; its weights, and the
-    prediction for each row by the model that was fitted without its inner fold."""
-    from scipy.sparse import diags
+    """Ridge regression at the penalty that is best over the inner folds: its weights, and the prediction for each row by
+    the model that was fitted without its inner fold.
 
-    roots = np.sqrt(counts)
-    scaled, aims = (diags(roots) @ terms).tocsr(), goals * roots[:, None]
+    Predictions are relative to the mean of the rows that a model was fitted on, without its intercept: the mean of four
+    fifths of the rows would tell that of the others."""
     drawn = np.sort(np.random.default_rng(seed).permutation(len(goals))[:_SEARCHED_ROWS])
-    near = (scaled[drawn] @ scaled[drawn].T).toarray().astype(np.float64)
-    strength = _best_strength(near, aims[drawn], fold[drawn])
+    near = (terms[drawn] @ terms[drawn].T).toarray().astype(np.float64)
+    strength = _best_strength(near, goals[drawn], counts[drawn], fold[drawn])
     without = np.zeros(goals.shape)
-    if len(goals) <= _EXACT_ROWS:
-        near = (scaled @ scaled.T).toarray().astype(np.float64)
-        for number in np.unique(fold):
-            rows = fold != number
-            dual = _solved(near[np.ix_(rows, rows)], aims[rows], strength)
-            without[~rows] = near[np.ix_(~rows, rows)] @ dual / roots[~rows, None]
-        return scaled.T @ _solved(near, aims, strength), without
+    exact = len(goals) <= _EXACT_ROWS
+    near = (terms @ terms.T).toarray().astype(np.float64) if exact else near
     for number in np.unique(fold):
         rows = fold != number
-        without[~rows] = terms[~rows] @ _descended(scaled[rows], aims[rows], strength)
-    return _descended(scaled, aims, strength), without
+        if not rows.any():  # a single group
+            continue
+        if exact:
+            inside, across, aims = _around_mean(near, goals, counts, rows)
+            without[~rows] = across @ _solved(inside, aims, counts[rows], strength)
+        else:
+            weights = _descended(terms[rows], goals[rows], counts[rows], strength)
+            without[~rows] = terms[~rows] @ weights - _mean(terms[rows], counts[rows]) @ weights
+    if not exact:
+        return _descended(terms, goals, counts, strength), without
+    everything = np.ones(len(goals), dtype=bool)
+    inside, _, aims = _around_mean(near, goals, counts, everything)
+    dual = _solved(inside, aims, counts, strength)
+    share = (counts / counts.sum())[:, None]
+    return terms.T @ (dual - share * dual.sum(axis=0)), without
+
+
+def _mean(terms: Any, counts: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " terms"]:
+    """The weighted mean of the rows."""
+    found: np.ndarray = terms.T @ (counts / counts.sum())
+    return found
+
+
+def _around_mean(
+    near: Float[np.ndarray, "every every"],
+    goals: Float[np.ndarray, "every goals"],
+    counts: Float[np.ndarray, " every"],
+    rows: Bool[np.ndarray, " every"],
+) -> tuple[Float[np.ndarray, "rows rows"], Float[np.ndarray, "others rows"], Float[np.ndarray, "rows goals"]]:
+    """Products of some rows with each other, and of the others with them, and their goals, around their mean."""
+    share = counts[rows] / counts[rows].sum()
+    inside, across = near[np.ix_(rows, rows)], near[np.ix_(~rows, rows)]
+    mean = inside @ share
+    total = share @ mean
+    around = across - (across @ share)[:, None] - mean + total
+    return inside - mean - mean[:, None] + total, around, goals[rows] - share @ goals[rows]
 
 
 def _best_strength(
-    near: Float[np.ndarray, "rows rows"], aims: Float[np.ndarray, "rows goals"], fold: Int64[np.ndarray, " rows"]
+    near: Float[np.ndarray, "rows rows"],
+    goals: Float[np.ndarray, "rows goals"],
+    counts: Float[np.ndarray, " rows"],
+    fold: Int64[np.ndarray, " rows"],
 ) -> float:
     """The penalty with the lowest squared error over the inner folds, from the products of rows."""
     errors = np.zeros(len(_STRENGTHS))
     for number in np.unique(fold):
         rows = fold != number
-        values, vectors = np.linalg.eigh(near[np.ix_(rows, rows)])
-        turned, seen = vectors.T @ aims[rows], near[np.ix_(~rows, rows)] @ vectors
+        if not rows.any():
+            continue
+        inside, across, aims = _around_mean(near, goals, counts, rows)
+        roots = np.sqrt(counts[rows])[:, None]
+        values, vectors = np.linalg.eigh(inside * roots * roots.T)
+        turned, seen = vectors.T @ (aims * roots), across @ (roots * vectors)
         for place, strength in enumerate(_STRENGTHS):
             found = seen @ (turned / (np.maximum(values, 0) + strength)[:, None])
-            errors[place] += ((found - aims[~rows]) ** 2).sum()
+            errors[place] += (((found - goals[~rows]) ** 2).sum(axis=1) * counts[~rows]).sum()
     return float(_STRENGTHS[errors.argmin()])
 
 
-def _solved(near: Float[np.ndarray, "rows rows"], aims: Float[np.ndarray, "rows goals"], strength: float) -> np.ndarray:
+def _solved(
+    near: Float[np.ndarray, "rows rows"],
+    aims: Float[np.ndarray, "rows goals"],
+    counts: Float[np.ndarray, " rows"],
+    strength: float,
+) -> Float[np.ndarray, "rows goals"]:
     from scipy.linalg import solve
 
-    found: np.ndarray = solve(near + strength * np.eye(len(near)), aims, assume_a="pos")
+    found: np.ndarray = solve(near + np.diag(strength / counts), aims, assume_a="pos")
     return found
 
 
-def _descended(terms: Any, aims: Float[np.ndarray, "rows goals"], strength: float) -> np.ndarray:
+def _descended(
+    terms: Any, goals: Float[np.ndarray, "rows goals"], counts: Float[np.ndarray, " rows"], strength: float
+) -> Float[np.ndarray, "terms goals"]:
     from sklearn.linear_model import Ridge
 
-    model = Ridge(strength, fit_intercept=False, solver="sparse_cg", tol=_TOLERANCE, max_iter=_STEPS)
-    found: np.ndarray = model.fit(terms, aims).coef_
-    return found.T.reshape(terms.shape[1], aims.shape[1])
+    model = Ridge(strength, solver="sparse_cg", tol=_TOLERANCE, max_iter=_STEPS)
+    found: np.ndarray = model.fit(terms, goals, counts).coef_
+    return found.reshape(goals.shape[1], terms.shape[1]).T
