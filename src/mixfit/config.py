@@ -136,7 +136,7 @@ class ModelConfig:
     auxiliary_heads: bool = False
     """Also train heads that predict from the table alone and from the photos alone."""
     modality_dropout: float = 0.0
-    """Probability that a row's photos are dropped in training."""
+    """Probability that a row's photos are dropped in training, and, independently, that its texts are."""
     tabular: Tabular = "tabm"
     """Network of the table: mlp, resnet, or tabm (an ensemble of MLPs that share weights)."""
     members: int = 32
@@ -152,7 +152,7 @@ class ModelConfig:
     tabular_hidden: Annotated[tuple[int, ...] | None, Parameter(negative=())] = None
     """Width of a hidden layer of the table's network, once per layer; by default set by the number of training rows."""
     encoding_dim: int = 64
-    """Width of the encodings of the table and the photos."""
+    """Width of the encodings of the table, the texts and the photos."""
     dropout: float = 0.1
     """Dropout probability."""
     image_dropout: float = 0.5

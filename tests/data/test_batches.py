@@ -139,6 +139,37 @@ def test_rows_without_any_photo_field_join_rows_with_photos() -> None:
     assert joined.image_column.tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
+def test_texts_are_fetched_with_their_rows_and_joined_with_rows_without_any() -> None:
+    text, mask = torch.randn(5, 2, 3), torch.tensor([[1, 1], [0, 1], [0, 0], [1, 0], [1, 1]]).bool()
+    data = replace(dataset(), text=text, text_mask=mask)
+    xb, _ = data.__getitems__([4, 1])
+    assert xb.text is not None
+    assert xb.text_mask is not None
+    assert torch.equal(xb.text, text[[4, 1]])
+    assert torch.equal(xb.text_mask, mask[[4, 1]])
+    one, _ = collate([data[4], data[1]])
+    assert torch.equal(one.text, xb.text)
+    assert torch.equal(one.text_mask, xb.text_mask)
+    plain, _ = dataset().__getitems__([0, 2, 3])
+    for parts in ([plain, xb], [xb, plain]):
+        joined = concatenate(parts)
+        assert joined.text is not None
+        assert joined.text_mask is not None
+        assert joined.text_mask.tolist() == [
+            row for part in parts for row in ([[False] * 2] * 3 if part is plain else [[True] * 2, [False, True]])
+        ]
+        assert torch.equal(joined.text[joined.text_mask], xb.text[xb.text_mask])
+        assert torch.equal(joined.rows, torch.cat([part.rows for part in parts]))
+    assert concatenate([plain, plain]).text is None
+
+
+def test_texts_without_their_mask_are_refused() -> None:
+    with pytest.raises(DataError, match="needs both text and text_mask, or neither"):
+        replace(dataset(), text=torch.zeros(5, 2, 3))
+    with pytest.raises(DataError, match="needs both text and text_mask, or neither"):
+        replace(dataset(), text_mask=torch.ones(5, 2, dtype=torch.bool))
+
+
 def test_rows_with_and_without_weight_are_not_joined() -> None:
     weighted, _ = dataset(weight=torch.rand(5)).__getitems__([0])
     with pytest.raises(DataError, match="1 of 2 parts have no weight"):

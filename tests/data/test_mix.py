@@ -26,10 +26,11 @@ ROWS, PHOTOS, CLASSES, SIDE = 8, 2, 3, 32
 MASK = torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1], [0, 0], [1, 0], [1, 1]]).bool()
 
 COLUMN = torch.arange(2).expand(8, 2).where(MASK, 0)
+NO_PHOTOS = ("table", "text")
 
 
 def batch(kind: str = "uint8", *, classes: bool = False, weight: bool = False) -> Batch:
-    """``kind``: uint8 or float pixels, features, or table."""
+    """``kind``: uint8 or float pixels, features, table, or text: a table with texts; where there is none is NaN."""
     g = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (ROWS, PHOTOS, 3, SIDE, SIDE), dtype=torch.uint8, generator=g)
     target = torch.arange(ROWS) % CLASSES if classes else torch.randn(ROWS, generator=g)
@@ -39,18 +40,25 @@ def batch(kind: str = "uint8", *, classes: bool = False, weight: bool = False) -
         rows=torch.arange(ROWS) + 50,
         images=pixels if kind == "uint8" else pixels.float() / 255 if kind == "float" else None,
         features=torch.randn(ROWS, PHOTOS, 128, generator=g) if kind == "features" else None,
-        image_mask=None if kind == "table" else MASK,
-        image_column=None if kind == "table" else COLUMN,
+        image_mask=None if kind in NO_PHOTOS else MASK,
+        image_column=None if kind in NO_PHOTOS else COLUMN,
         weight=torch.rand(ROWS, generator=g) + 0.1 if weight else None,
     )
+    if kind == "text":
+        text = torch.randn(ROWS, 2, 5, generator=g)
+        xb = replace(xb, text=text.masked_fill(~MASK[:, :, None], torch.nan), text_mask=MASK)
     return xb, target
 
 
 def network(kind: str, *, outputs: int = 1) -> MixedInputModel:
     torch.manual_seed(1)
     config = ModelConfig(backbone="small_resnet", tabular="mlp", numbers="plain", tabular_hidden=(8,), encoding_dim=6)
-    shape = ModelShape(numeric=3, cardinalities=(4, 4), photos=kind != "table", outputs=outputs)
+    shape = ModelShape(numeric=3, cardinalities=(4, 4), photos=kind not in NO_PHOTOS, outputs=outputs)
+    if kind == "text":
+        shape = replace(shape, text_columns=2, text_width=5)
     model = make_model(shape, config).eval()
+    if model.text is not None:
+        nn.init.normal_(model.text.no_text)
     if model.image is not None:
         nn.init.normal_(model.image.pool.no_photo)  # zero would hide what rows without photo get
     return model
@@ -62,6 +70,7 @@ MIXES: list[tuple[Callable[..., BatchMix], str]] = [
     (MixUp, "float"),
     (MixUp, "features"),
     (MixUp, "table"),
+    (MixUp, "text"),
     (CutMix, "uint8"),
     (CutMix, "float"),
 ]
@@ -122,6 +131,21 @@ def test_embeddings_are_blended_and_the_linear_network_commutes_with_mixup() -> 
     assert not torch.allclose(numbers_alone, expected, atol=1e-2), "levels left unmixed would show"
 
 
+def test_the_encodings_of_texts_are_blended_also_where_only_one_of_the_two_rows_has_a_text() -> None:
+    """Their weight in the row is its share, whichever columns of the two rows have a text."""
+    encoder = network("text").text
+    assert encoder is not None
+    (xb, yb), share = batch("text"), torch.linspace(0, 1, ROWS)
+    assert xb.text is not None
+    encoded = encoder(xb.text, MASK)
+    for partner in (PARTNER, PARTNER.roll(1), PARTNER.roll(3)):
+        done, _ = MixUp().mix((xb, yb), partner, share, torch.zeros(ROWS, 0, dtype=torch.float64))
+        assert done.text is not None
+        assert done.text_mask is not None
+        ours = encoder(done.text, done.text_mask, done.mix)
+        torch.testing.assert_close(ours, share[:, None] * encoded + (1 - share[:, None]) * encoded[partner])
+
+
 @pytest.mark.parametrize("kind", ["float", "uint8", "features"])
 def test_a_linear_image_network_commutes_with_mixup_however_many_photos_each_row_has(kind: str) -> None:
     """The row's photos count with its share, no more and no less; so does the target."""
@@ -143,7 +167,7 @@ def test_a_linear_image_network_commutes_with_mixup_however_many_photos_each_row
         torch.testing.assert_close(ours, expected, atol=0.02 if kind == "uint8" else 1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("make", "kind"), [(make, kind) for make, kind in MIXES if kind != "table"])
+@pytest.mark.parametrize(("make", "kind"), [(make, kind) for make, kind in MIXES if kind not in NO_PHOTOS])
 def test_photos_in_other_places_than_the_partners_stay_whole_and_count_with_their_share(
     make: Callable[..., BatchMix], kind: str
 ) -> None:
@@ -328,6 +352,15 @@ def test_rows_can_be_taken_out_of_a_mixed_batch_and_moved() -> None:
     moved = done.to("meta")
     assert moved.mix is not None
     assert moved.mix.share.device.type == moved.mix.categorical.device.type == "meta"
+    texts, _ = MixUp(1.0)(batch("text"), RowRandom(0, 0, xb.rows))
+    reader = network("text")
+    with torch.inference_mode():
+        torch.testing.assert_close(reader(texts[[5, 2]]), reader(texts)[[5, 2]])
+    moved = texts.to("meta")
+    assert {name: tensor.device.type for name, tensor in moved.tensors().items()}["text_mask"] == "meta"
+    assert moved.mix is not None
+    assert moved.mix.text is not None
+    assert moved.mix.text.device.type == "meta"
     with pytest.raises(ConfigError, match="Join batches before they are mixed"):
         concatenate([done, done])
 

@@ -24,14 +24,17 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "auxiliary_heads": (False, True),
     "image_columns": (1, 3),
     "memory_format": ("channels_last", "contiguous"),
+    "texts": (0, 2),
 }
 """``photos``: the features of a frozen network, a table without photos, or the pixels for a network that learns.
 
-Where several would do, the first value is taken: the quick one."""
+``texts``: how many text columns the table has. Where several would do, the first value is taken: the quick one."""
 SIZE = 16
 """Pixels a side: the small network's last map is then a single place."""
 FEATURES = 128
 """Width of the features of the small network."""
+TEXT_WIDTH = 4
+"""Numbers that describe a text."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,14 @@ class Case:
     auxiliary_heads: bool
     image_columns: int
     memory_format: Any
+    texts: int
 
     def __str__(self) -> str:
         numeric, cardinalities = self.columns
         heads = "auxiliary" if self.auxiliary_heads else "one-head"
         return (
             f"{self.fusion}-{self.tabular}-{self.numbers}-{self.photos}-{numeric}+{len(cardinalities)}-"
-            f"{self.outputs}-{heads}-{self.image_columns}-{self.memory_format}"
+            f"{self.outputs}-{heads}-{self.image_columns}-{self.memory_format}-{self.texts}"
         )
 
 
@@ -93,6 +97,8 @@ def model_of(case: Case, *, seed: int = 0, **settings: Any) -> MixedInputModel:
         image_size=SIZE,
         image_columns=case.image_columns,
         bins=((-1.0, 0.0, 0.5, 1.0),) * numeric if case.numbers == "piecewise" else (),
+        text_columns=case.texts,
+        text_width=TEXT_WIDTH if case.texts else 0,
     )
     config = ModelConfig(
         backbone="small_resnet",
@@ -119,7 +125,7 @@ def model_of(case: Case, *, seed: int = 0, **settings: Any) -> MixedInputModel:
 
 
 def inputs(case: Case, rows: int = 5, photos: int = 3, *, seed: int = 0) -> Inputs:
-    """Rows of which the first has no photo; the others have some."""
+    """Rows of which the first has no photo and no text; the others have some."""
     numeric, cardinalities = case.columns
     generator = torch.Generator().manual_seed(seed)
     levels = [torch.randint(0, count, (rows,), generator=generator) for count in cardinalities]
@@ -128,6 +134,12 @@ def inputs(case: Case, rows: int = 5, photos: int = 3, *, seed: int = 0) -> Inpu
         categorical=torch.stack(levels, dim=1) if levels else torch.zeros(rows, 0, dtype=torch.int64),
         rows=torch.arange(rows),
     )
+    if case.texts:
+        texts = torch.Generator().manual_seed(seed + 1)
+        present = torch.rand(rows, case.texts, generator=texts) < 0.6
+        if rows > 1:
+            present[:1], present[1:, :1] = False, True
+        table = replace(table, text=torch.randn(rows, case.texts, TEXT_WIDTH, generator=texts), text_mask=present)
     if case.photos == "none":
         return table
     mask = torch.rand(rows, photos, generator=generator) < 0.6

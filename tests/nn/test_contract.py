@@ -16,6 +16,7 @@ from mixfit.data.batch import Inputs
 
 every_model = pytest.mark.parametrize("case", CASES, ids=str)
 every_model_of_photos = pytest.mark.parametrize("case", PHOTO_CASES, ids=str)
+every_model_of_texts = pytest.mark.parametrize("case", [case for case in CASES if case.texts], ids=str)
 
 
 def test_every_pair_of_options_is_in_a_case() -> None:
@@ -52,7 +53,7 @@ def test_a_row_does_not_see_its_neighbours(case: Case) -> None:
     together = model(xb)
     assert together.shape == ((5,) if case.outputs == 1 else (5, case.outputs))
     close(together, torch.cat([model(xb[[row]]) for row in range(5)]))
-    if case.photos != "none" or case.columns != (0, ()):
+    if case.photos != "none" or case.texts or case.columns != (0, ()):
         assert not torch.allclose(together[1:], together[:1], atol=1e-4), "rows that look alike would hide mistakes"
 
 
@@ -98,6 +99,46 @@ def test_a_row_without_photo_is_predicted_from_the_learned_vector(case: Case) ->
     close(after[1:], before[1:])
 
 
+def spoiled_texts(xb: Inputs, value: float) -> Inputs:
+    """Something else in place of every text that is not there."""
+    assert xb.text is not None
+    assert xb.text_mask is not None
+    return replace(xb, text=xb.text.masked_fill(~xb.text_mask[:, :, None], value))
+
+
+@every_model_of_texts
+def test_masked_texts_have_no_influence_not_even_nan(case: Case) -> None:
+    model, xb = model_of(case).eval(), inputs(case)
+    assert xb.text_mask is not None
+    assert 0 < xb.text_mask.sum() < xb.text_mask.numel()
+    expected = model(xb)
+    assert torch.equal(model(spoiled_texts(xb, torch.nan)), expected)
+    assert torch.equal(model(spoiled_texts(xb, 1e6)), expected)
+    model.train()
+    learn = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.numel()]
+    batches = (xb, spoiled_texts(xb, torch.nan))
+    clean, dirty = (torch.autograd.grad(model(batch).square().sum(), learn) for batch in batches)
+    for found, expected in zip(dirty, clean, strict=True):
+        close(found, expected)
+
+
+@every_model_of_texts
+def test_a_row_without_text_is_predicted_from_the_learned_vector(case: Case) -> None:
+    model, xb = model_of(case).eval(), inputs(case)
+    assert model.text is not None
+    assert xb.text_mask is not None
+    all_masked = model(replace(xb, text_mask=torch.zeros_like(xb.text_mask)))
+    close(model(replace(xb, text=None, text_mask=None)), all_masked)
+    before = model(xb)
+    close(all_masked[0], before[0])
+    assert not torch.allclose(all_masked[1:], before[1:], atol=1e-4)
+    with torch.no_grad():
+        model.text.no_text.add_(torch.randn_like(model.text.no_text))
+    after = model(xb)
+    assert not torch.allclose(after[0], before[0], atol=1e-4), "the first row has no text"
+    close(after[1:], before[1:])
+
+
 @every_model_of_photos
 def test_photos_and_the_table_both_count(case: Case) -> None:
     model, xb = model_of(case).eval(), inputs(case)
@@ -108,6 +149,8 @@ def test_photos_and_the_table_both_count(case: Case) -> None:
         changed.append(replace(xb, categorical=(xb.categorical + 1) % 3))
     if case.image_columns > 1 and xb.image_column is not None:
         changed.append(replace(xb, image_column=(xb.image_column + 1) % case.image_columns))
+    if xb.text is not None:
+        changed.append(replace(xb, text=xb.text + 1))
     for other in changed:
         assert (model(other)[1:] - model(xb)[1:]).abs().max() > 1e-5
 

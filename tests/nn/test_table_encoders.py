@@ -216,7 +216,7 @@ def test_columns_that_do_not_fit_are_refused() -> None:
 def test_a_mix_of_other_code_is_a_mix() -> None:
     """The encoder asks for fields, not for a class."""
     mixed, categorical, mix = partners(COLUMNS[0], torch.full((ROWS,), 0.5))
-    fields = ("share", "own_numeric", "numeric", "categorical", "image_mask")
+    fields = ("share", "own_numeric", "numeric", "categorical", "image_mask", "text", "text_mask")
     same = SimpleNamespace(**{name: getattr(mix, name) for name in fields})
     model = made(mlp, COLUMNS[0]).eval()
     torch.testing.assert_close(model(mixed, categorical, same), model(mixed, categorical, mix))

@@ -32,17 +32,16 @@ class Mix:
     image_mask: Bool[Tensor, "batch photos"] | None = None
     """Places of the partner's photos, as ``Inputs.image_mask`` has those of the row's own: the same places where the
     photos are blended, others where they stand whole behind the row's own."""
+    text: Float32[Tensor, "batch texts d_text"] | None = None
+    """Texts of the partner, as ``Inputs.text``; the model blends the encodings."""
+    text_mask: Bool[Tensor, "batch texts"] | None = None
+    """Which text columns of the partner have a text."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Mix":
         """``function`` of every tensor."""
-        mask = None if self.image_mask is None else function(self.image_mask)
-        return Mix(
-            share=function(self.share),
-            own_numeric=function(self.own_numeric),
-            numeric=function(self.numeric),
-            categorical=function(self.categorical),
-            image_mask=mask,
-        )
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: None if value is None else function(value) for name, value in values.items()}
+        return Mix(**changed)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +64,10 @@ class Inputs:
     """Which image column of the table each photo is from, counted from 0; 0 where ``image_mask`` is False.
 
     None = all from the first."""
+    text: Float32[Tensor, "batch texts d_text"] | None = None
+    """Numbers that describe the text in each text column; arbitrary where ``text_mask`` is False."""
+    text_mask: Bool[Tensor, "batch texts"] | None = None
+    """False = the cell has no text. None exactly where ``text`` is None: the data have no text columns."""
     weight: Float32[Tensor, " batch"] | None = None
     """Weight of each row in the loss."""
     mix: Mix | None = None
@@ -104,7 +107,8 @@ Batch = tuple[Inputs, Tensor]
 
 
 def concatenate(parts: Sequence[Inputs]) -> Inputs:
-    """Rows of all parts in order; rows with fewer photos are padded with masked ones.
+    """Rows of all parts in order; rows with fewer photos are padded with masked ones, and so are the texts of parts
+    without any.
 
     Raises:
         ConfigError: a part is mixed already, or only some are normalised."""
@@ -126,6 +130,14 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
             ]
         )
 
+    def join_text(name: str) -> Tensor | None:
+        tensors = [getattr(part, name) for part in parts]
+        known = next((tensor for tensor in tensors if tensor is not None), None)
+        if known is None:
+            return None
+        pairs = zip(parts, tensors, strict=True)
+        return torch.cat([known.new_zeros(len(part), *known.shape[1:]) if t is None else t for part, t in pairs])
+
     weights = [part.weight for part in parts if part.weight is not None]
     if 0 < len(weights) < len(parts):
         raise DataError(f"{len(parts) - len(weights)} of {len(parts)} parts have no weight, the others have.")
@@ -137,6 +149,8 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
         features=join("features"),
         image_mask=join("image_mask"),
         image_column=join("image_column"),
+        text=join_text("text"),
+        text_mask=join_text("text_mask"),
         weight=torch.cat(weights) if weights else None,
         normalized=parts[0].normalized,
     )

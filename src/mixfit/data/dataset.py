@@ -55,7 +55,8 @@ class MixedDataset:
     many in one gather. Both give ``(Inputs, target)``.
 
     Raises:
-        DataError: the arrays have different numbers of rows.
+        DataError: the arrays have different numbers of rows, or only one of slots and photos, or of text and
+            text_mask, is given.
     """
 
     numeric: Float32[Tensor, "rows numeric"]
@@ -72,17 +73,24 @@ class MixedDataset:
     weight: Float32[Tensor, " rows"] | None = None
     numbers: Int64[Tensor, " rows"] | None = None
     """What messages call each row, where ``rows`` are positions among those that count; None = ``rows``."""
+    text: Float32[Tensor, "rows texts d_text"] | None = None
+    """Numbers that describe the text in each text column; arbitrary where ``text_mask`` is False."""
+    text_mask: Bool[Tensor, "rows texts"] | None = None
+    """False = the cell has no text."""
 
     def __post_init__(self) -> None:
         """Check the lengths once, so that fetching need not."""
         arrays = {"numeric": self.numeric, "categorical": self.categorical, "target": self.target, "rows": self.rows}
         optional = {"slots": self.slots, "weight": self.weight, "numbers": self.numbers}
+        optional |= {"text": self.text, "text_mask": self.text_mask}
         arrays |= {name: array for name, array in optional.items() if array is not None}
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"All arrays of a dataset need the same number of rows, got {lengths}.")
         if (self.slots is None) != (self.photos is None):
             raise DataError("A dataset needs both slots and photos, or neither.")
+        if (self.text is None) != (self.text_mask is None):
+            raise DataError("A dataset needs both text and text_mask, or neither.")
         places = 0 if self.slots is None else self.slots.shape[1]
         if self.columns is not None and len(self.columns) != places:
             raise DataError(f"columns must name the image column of {places} places, got {len(self.columns)}.")
@@ -101,6 +109,8 @@ class MixedDataset:
             numeric=self.numeric.index_select(0, chosen),
             categorical=self.categorical.index_select(0, chosen),
             rows=self.rows.index_select(0, chosen),
+            text=None if self.text is None else self.text.index_select(0, chosen),
+            text_mask=None if self.text_mask is None else self.text_mask.index_select(0, chosen),
             weight=None if self.weight is None else self.weight.index_select(0, chosen),
         )
         if self.slots is not None and self.photos is not None:

@@ -65,6 +65,7 @@ class Arrays:
     slots: Tensor | None
     weight: Tensor | None
     text: Tensor | None = None
+    """float32 ``(rows, text columns, d)``, see ``Inputs.text``; None without text columns."""
     text_mask: Tensor | None = None
 
 
@@ -225,6 +226,8 @@ class MixedData:
             photos=None if self.photos is None else self.photos.inputs,
             weight=None if arrays.weight is None else arrays.weight[rows],
             numbers=torch.from_numpy(self.row_numbers[self.split.of(name)]),
+            text=None if arrays.text is None else arrays.text[rows],
+            text_mask=None if arrays.text_mask is None else arrays.text_mask[rows],
         )
 
     def show_batch(self, rows: int = 8) -> "Figure":

@@ -406,8 +406,10 @@ def photos_of(xb: Inputs, column: int) -> Tensor:
 
 
 def with_cells_of(xb: Inputs, order: Tensor) -> Inputs:
-    """The rows with permuted numbers and categories, and their own photos."""
-    return replace(xb, numeric=xb.numeric[order], categorical=xb.categorical[order])
+    """The rows with permuted numbers, categories and texts, and their own photos."""
+    text = None if xb.text is None else xb.text[order]
+    mask = None if xb.text_mask is None else xb.text_mask[order]
+    return replace(xb, numeric=xb.numeric[order], categorical=xb.categorical[order], text=text, text_mask=mask)
 
 
 def with_photos_of(xb: Inputs, order: Tensor, column: int) -> Inputs:

@@ -225,6 +225,8 @@ def is_leaf(_name: str, module: nn.Module) -> bool:
 
 MIXED_BRANCHES: Mapping[str, str] = {
     "tabular": "table",
+    "text": "text",
+    "text_fusion": "fusion and head",
     "image": "photos",
     "fusion": "fusion and head",
     "head": "fusion and head",

@@ -22,6 +22,7 @@ from mixfit.nn.numbers import (
     PiecewiseLinearEmbedding,
 )
 from mixfit.nn.tabular import TabM, TabularEncoder, TabularResNet, embedding_size
+from mixfit.nn.text import TextEncoder
 
 _NUMBER_WIDTH, _ALL_NUMBERS_WIDTH = 16, 512
 """Largest embedding width of a number, and of all numbers together."""
@@ -46,6 +47,10 @@ class ModelShape:
     """Image columns of the table."""
     bins: tuple[tuple[float, ...], ...] = ()
     """Edges of the bins of each number column, for piecewise-linear embeddings; else ()."""
+    text_columns: Annotated[int, Within(0, 10**4)] = 0
+    """Text columns of the table."""
+    text_width: Annotated[int, Within(0, 10**5)] = 0
+    """Numbers that describe the text of a cell; 0 exactly without text columns."""
 
 
 def with_sizes(config: ModelConfig, *, rows: int, numeric: int) -> ModelConfig:
@@ -99,14 +104,23 @@ def make_model(
         image_encoder: a custom encoder, instead of the configuration's.
         fusion: called with the widths of the encodings of table and photos, instead of the configuration's.
     Raises:
-        ConfigError: a custom image encoder or fusion is given, but there are no photos.
+        ConfigError: a custom image encoder or fusion is given, but there are no photos; or only one of
+            ``text_columns`` and ``text_width`` is 0.
     """
     config = with_sizes(config, rows=0, numeric=shape.numeric)
     tabular, members = _table_encoder(shape, config)
     if not shape.photos:
         if image_encoder is not None or fusion is not None:
             raise ConfigError("The table has no photos, so it needs neither an image encoder nor a fusion.")
-        return MixedInputModel(tabular, None, None, outputs=shape.outputs, members=members)
+        return MixedInputModel(
+            tabular,
+            None,
+            None,
+            outputs=shape.outputs,
+            members=members,
+            modality_dropout=config.modality_dropout,
+            text=_text_encoder(shape, config),
+        )
     if image_encoder is None:
         if backbone is None:
             backbone = _backbone_of(config, shape.image_size, pretrained=pretrained)
@@ -124,6 +138,7 @@ def make_model(
         members=members,
         auxiliary=config.auxiliary_heads,
         modality_dropout=config.modality_dropout,
+        text=_text_encoder(shape, config),
     )
 
 
@@ -247,6 +262,12 @@ def _table_encoder(shape: ModelShape, config: ModelConfig) -> tuple[TableEncoder
             return tabm, config.members
         case _:
             assert_never(config.tabular)
+
+
+def _text_encoder(shape: ModelShape, config: ModelConfig) -> TextEncoder | None:
+    if shape.text_columns == shape.text_width == 0:
+        return None
+    return TextEncoder(shape.text_columns, shape.text_width, out_dim=config.encoding_dim, dropout=config.dropout)
 
 
 def _numbers(shape: ModelShape, config: ModelConfig) -> NumericEmbedding | None:

@@ -12,13 +12,15 @@ from mixfit.nn.model import MixedInputModel, MixedInputs
 from mixfit.nn.tabular import Mix
 
 _PHOTO_FIELDS = ("images", "features", "image_mask", "image_column")
+_TEXT_FIELDS = ("text", "text_mask")
 
 
 def export_model(model: MixedInputModel, xb: MixedInputs) -> torch.export.ExportedProgram:
     """Trace a model in evaluation mode into a program for batches of any number of rows and photos.
 
-    The program takes the tensors of ``xb`` by keyword: ``numeric``, ``categorical`` and, for photos, ``images``
-    or ``features``, ``image_mask`` and ``image_column``. It returns the model's output in evaluation mode.
+    The program takes the tensors of ``xb`` by keyword: ``numeric``, ``categorical``, for texts ``text`` and
+    ``text_mask``, and for photos ``images`` or ``features``, ``image_mask`` and ``image_column``. It returns the
+    model's output in evaluation mode.
     Every photo goes through the backbone, masked ones too; a batch without photos may have no photo slots, but a
     transformer of timm needs at least one, masked.
 
@@ -40,7 +42,8 @@ def export_model(model: MixedInputModel, xb: MixedInputs) -> torch.export.Export
         raise ConfigError("A batch without rows cannot be exported: pass at least one row.")
     names = [name for name in _PHOTO_FIELDS if getattr(xb, name) is not None]
     # Tracing treats a size of 1 as a constant, so use at least two rows and two photos.
-    tensors = {name: _two(getattr(xb, name), photos=name in names) for name in ("numeric", "categorical", *names)}
+    table = ["numeric", "categorical", *(name for name in _TEXT_FIELDS if getattr(xb, name) is not None)]
+    tensors = {name: _two(getattr(xb, name), photos=name in names) for name in (*table, *names)}
     rows, photos = torch.export.Dim("rows"), torch.export.Dim("photos")
     sizes = {name: {0: rows, 1: photos} if name in names else {0: rows} for name in tensors}
     # torch.export.save warns about every weight in channels_last; contiguous weights work with such pixels, too.
@@ -60,6 +63,8 @@ class _Tensors:
     features: Tensor | None
     image_mask: Tensor | None
     image_column: Tensor | None
+    text: Tensor | None
+    text_mask: Tensor | None
     normalized: bool
     mix: Mix | None = None
 
@@ -79,6 +84,8 @@ class _Program(nn.Module):
         features: Tensor | None = None,
         image_mask: Tensor | None = None,
         image_column: Tensor | None = None,
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
     ) -> Tensor:
         return self.model(
             _Tensors(
@@ -88,6 +95,8 @@ class _Program(nn.Module):
                 features=features,
                 image_mask=image_mask,
                 image_column=image_column,
+                text=text,
+                text_mask=text_mask,
                 normalized=self.normalized,
             )
         )

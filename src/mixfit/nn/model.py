@@ -1,4 +1,4 @@
-"""The mixed-input network: encoders, fusion, head."""
+"""The mixed-input network: encoders of the table, its texts and the photos, fusion, head."""
 
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
 from mixfit.nn.freezing import keep_frozen_still
-from mixfit.nn.fusion import Fusion
+from mixfit.nn.fusion import ConcatFusion, Fusion
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.summary import Summary, summary
 from mixfit.nn.tabular import MemberLinear, Mix, ensemble_mean
+from mixfit.nn.text import TextEncoder
 
 
 @runtime_checkable
@@ -23,6 +24,8 @@ class MixedInputs(Protocol):
     features: Tensor | None
     image_mask: Tensor | None
     image_column: Tensor | None
+    text: Tensor | None
+    text_mask: Tensor | None
     normalized: bool
 
     @property
@@ -78,6 +81,10 @@ class PhotoEncoder(Protocol):
 class MixedInputModel(nn.Module):
     """Table encoder and image encoder, joined by a fusion, and a linear head.
 
+    Texts are cells of the table: with a ``text`` encoder, their encoding is first joined to that of the table, by a
+    ``ConcatFusion`` of the table's width (``text_fusion``). Everything behind it, the fusion with photos,
+    cross-attention and auxiliary heads, takes the result as the encoding of the table.
+
     The table encoder may be an ensemble that returns a vector for each member. In training, every member then has its
     own prediction and loss; in evaluation mode, the model returns their mean (of probabilities for classes, see
     ``mean``).
@@ -91,9 +98,11 @@ class MixedInputModel(nn.Module):
         members: ensemble members; 1 for none.
         auxiliary: in training, add heads that predict from the table alone and from the photos alone, with the same
             loss, so that neither modality is neglected.
-        modality_dropout: probability that a row loses all its photos in training, in [0, 1).
+        modality_dropout: probability that a row loses all its photos in training, in [0, 1); and, independently of
+            them, all its texts.
         mean: average class probabilities over members, or the outputs themselves, for losses such as ``Quantiles`` and
             ``ordinal``, whose outputs are not class logits.
+        text: texts of a row -> ``(batch, d_text)``; None for a table without texts.
     Raises:
         ConfigError: only one of image encoder and fusion is given, or ``modality_dropout`` is used with an image
             encoder that is not an ``ImageEncoder``.
@@ -110,6 +119,7 @@ class MixedInputModel(nn.Module):
         auxiliary: bool = False,
         modality_dropout: float = 0.0,
         mean: Literal["probabilities", "outputs"] = "probabilities",
+        text: TextEncoder | None = None,
     ) -> None:
         super().__init__()
         if (image is None) != (fusion is None):
@@ -121,6 +131,12 @@ class MixedInputModel(nn.Module):
             )
         self.tabular = tabular
         self.image: Any = image  # what has to do with its backbone is for an ImageEncoder alone
+        self.text = text
+        self.text_fusion = (
+            None
+            if text is None
+            else ConcatFusion(tabular.out_dim, text.out_dim, out_dim=tabular.out_dim, dropout=text.dropout)
+        )
         self.fusion = fusion
         self.outputs, self.members, self.modality_dropout = outputs, members, modality_dropout
         self.mean: Literal["probabilities", "outputs"] = mean
@@ -150,8 +166,12 @@ class MixedInputModel(nn.Module):
         """Scaled target ``(batch,)``, or logits ``(batch, classes)``.
 
         In training, with members or auxiliary heads, one for each: ``(batch, members)`` or
-        ``(batch, members, classes)``."""
-        table = self.tabular(xb.numeric, xb.categorical, xb.mix)
+        ``(batch, members, classes)``.
+
+        Raises:
+            ConfigError: the batch has only one of ``text`` and ``text_mask``.
+        """
+        table = self._table(xb)
         return self._joined(table, None if self.image is None else self._photos(xb, table))
 
     def forward_mixed(
@@ -160,16 +180,16 @@ class MixedInputModel(nn.Module):
         """As ``forward``, for rows with the table of one row and the photos of another.
 
         Args:
-            tables, galleries: rows with the table parts, and with the photo parts; each is encoded once, but with
-                cross-attention photos are encoded for every row.
+            tables, galleries: rows with the table parts, texts included, and with the photo parts; each is encoded
+                once, but with cross-attention photos are encoded for every row.
             table_of, photos_of: int64 ``(batch,)``: the parts of each row.
             rows: batch size.
         """
         every = torch.split(torch.arange(len(tables.numeric), device=tables.numeric.device), rows)
         if self.image is None:
-            parts = [self._joined(self.tabular(*_table_of(tables[some])), None) for some in every]
+            parts = [self._joined(self._table(tables[some]), None) for some in every]
             return torch.cat(parts)[table_of]
-        table = torch.cat([self.tabular(*_table_of(tables[some])) for some in every])
+        table = torch.cat([self._table(tables[some]) for some in every])
         photos = None if self._asks else self._photos(galleries, table)
         joined = []
         for some, others in zip(torch.split(table_of, rows), torch.split(photos_of, rows), strict=True):
@@ -196,6 +216,22 @@ class MixedInputModel(nn.Module):
         """Whether the encoding of the photos may depend on the table's; assumed for custom encoders."""
         return not isinstance(self.image, ImageEncoder) or self.image.pool.query is not None
 
+    def _table(self, xb: MixedInputs) -> Tensor:
+        """The encoding of each row's cells, texts included: ``(batch, d_table)`` or ``(batch, members, d_table)``."""
+        table = self.tabular(xb.numeric, xb.categorical, xb.mix)
+        if self.text is None or self.text_fusion is None:
+            return table
+        text, mask, mix = xb.text, xb.text_mask, xb.mix
+        if (text is None) != (mask is None):
+            raise ConfigError("A batch needs both text and text_mask, or neither.")
+        if text is None or mask is None:
+            text, mask, mix = *self.text.none(table), None
+        encoded = self.text(text, mask, mix)
+        if self.training and self.modality_dropout:
+            lost = torch.rand(len(encoded), 1, device=encoded.device) < self.modality_dropout
+            encoded = torch.where(lost, self.text.no_text, encoded)
+        return self.text_fusion(table, encoded)
+
     def _photos(self, xb: MixedInputs, table: Tensor) -> Tensor:
         """The encoding of each row's photos, ``(batch, d_image)``."""
         assert self.image is not None
@@ -216,10 +252,6 @@ class MixedInputModel(nn.Module):
             lost = torch.rand(len(photos), 1, device=photos.device) < self.modality_dropout
             photos = torch.where(lost, self.image.pool.no_photo, photos)
         return photos
-
-
-def _table_of(xb: MixedInputs) -> tuple[Tensor, Tensor]:
-    return xb.numeric, xb.categorical
 
 
 def _head(members: int, d: int, outputs: int) -> nn.Linear | MemberLinear:

@@ -23,6 +23,8 @@ class Mix(Protocol):
     numeric: Tensor
     categorical: Tensor
     image_mask: Tensor | None
+    text: Tensor | None
+    text_mask: Tensor | None
 
 
 def blend(

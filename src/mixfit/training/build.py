@@ -98,6 +98,8 @@ def model_shape(data: MixedData, config: ModelConfig) -> ModelShape:
         image_size=data.image_size,
         image_columns=max(1, len(data.schema.names("image"))),
         bins=bins,
+        text_columns=0 if data.arrays.text is None else data.arrays.text.shape[1],
+        text_width=0 if data.arrays.text is None else data.arrays.text.shape[2],
     )
 
 
@@ -110,7 +112,7 @@ def start_well(model: MixedInputModel, data: MixedData, *, scale: Sequence[Part]
     """Let a new model predict the mean of the training rows, and scale parts of it to unit variance on the first batch.
 
     Args:
-        scale: "branches" for the encodings of table and photos where they meet, "output" for the predictions.
+        scale: "branches" for the encodings of table, texts and photos where they meet, "output" for the predictions.
     Returns:
         The scaled stages, in the order of the model; print it to see which branch had a large variance.
     """
@@ -134,10 +136,14 @@ def start_well(model: MixedInputModel, data: MixedData, *, scale: Sequence[Part]
 
 def _stages(model: MixedInputModel, scale: Sequence[Part]) -> list[Stage]:
     stages = []
-    if isinstance(model.image, ImageEncoder) and "branches" in scale:
+    photos = model.image if isinstance(model.image, ImageEncoder) else None
+    if "branches" in scale and (photos is not None or model.text is not None):
         assert isinstance(model.tabular, nn.Module)
         stages.append(Stage("table", model.tabular, model.tabular.last_layers))
-        stages.append(Stage("photos", model.image, model.image.last_layers))
+        if model.text is not None:
+            stages.append(Stage("text", model.text, model.text.last_layers))
+        if photos is not None:
+            stages.append(Stage("photos", photos, photos.last_layers))
     if "output" in scale:
         stages.append(Stage("output", model.head, (model.head,), centre=True))
     return stages

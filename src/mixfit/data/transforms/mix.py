@@ -9,6 +9,8 @@ weight shaped like a picture meets every input. Here one share per row, float32 
   however many there are, and no photo is blended with emptiness;
 - numbers: blended; a model that embeds numbers blends the embeddings of both rows' numbers (``Inputs.mix``);
 - categories: the batch carries the partner's levels (``Inputs.mix``), and the model blends the embeddings;
+- texts: the batch carries the partner's (``Inputs.mix``), and the model blends the encodings of both rows' texts. The
+  vectors themselves cannot be blended, as one row may have a text where the other has none;
 - targets: blended numbers, or a probability for each class;
 - weights: blended; targets by share times weight, so that a row of weight 0 teaches nothing through its partner.
 
@@ -94,6 +96,8 @@ class BatchMix(Transform):
                 numeric=other.numeric,
                 categorical=other.categorical,
                 image_mask=partners_mask,
+                text=other.text,
+                text_mask=other.text_mask,
             ),
         )
         if xb.weight is None or other.weight is None:
