@@ -187,13 +187,14 @@ def _of_fold(predictor: BlendPredictor, fold: FoldModels, name: str) -> NetworkP
     assert isinstance(fitted, FittedNetwork)
     return NetworkPredictor(
         schema=predictor.schema,
-        preprocessor=fold.encoder.preprocessor if fitted.table else TablePreprocessor(),
+        preprocessor=fold.encoder.preprocessor if "table" in fitted.sees else TablePreprocessor(),
         target=predictor.target,
         crop=predictor.crop,
         image_size=predictor.image_size,
         model=fitted.model,
         shape=fitted.shape,
         config=fitted.config,
+        text=fold.encoder.text if "text" in fitted.sees else None,
     )
 
 

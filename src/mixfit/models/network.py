@@ -20,8 +20,9 @@ from mixfit.data.photos.store import ImageFiles
 from mixfit.data.sampler import SequentialSampler
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import from_plain
+from mixfit.models.encoding import EncodedRows
 from mixfit.models.mixed import MixedRows
-from mixfit.models.model import TABLE, FittedModel, Layout, Rows, Sees, State, TrainingRows, looks, name_of
+from mixfit.models.model import TABLE, FittedModel, Layout, Rows, Sees, State, TrainingRows, looks, name_of, reads
 from mixfit.nn.build import ModelShape, make_saved_model
 from mixfit.nn.freezing import blocks, freeze
 from mixfit.nn.model import MixedInputModel
@@ -44,7 +45,7 @@ _TUNED_RATE, _TUNED_BACKBONE_RATE = 0.3, 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A mixed-input network; ``sees`` says whether it uses photo features or pixels.
+    """A mixed-input network; ``sees`` says whether it uses texts, and photo features or pixels.
 
     The settings of the run are not compared between networks: the keeper compares them."""
 
@@ -94,7 +95,7 @@ class Network:
     def _fit(self, rows: TrainingRows) -> "FittedNetwork":
         """Train; all randomness comes from PyTorch's global generators."""
         config, train, backbone = self.config, self.train, self.backbone
-        data = restricted(rows.data, table="table" in self.sees, photos=looks(self.sees))
+        data = restricted(rows.data, self.sees)
         if train.batch_size is not None:  # else the default for the rows of the fold
             data = replace(data, batch_size=train.batch_size)
         if self.tuned and data.photos is not None:
@@ -129,7 +130,7 @@ class Network:
             model=network.eval(),
             shape=model_shape(data, config),
             config=config,
-            table="table" in self.sees,
+            sees=self.sees,
             classes=rows.layout.classes,
             own_backbone="pixels" in self.sees,
             changed=_changed(network, backbone) if self.tuned and backbone is not None else None,
@@ -147,7 +148,9 @@ class Network:
             tensors = {_BACKBONE + name: tensor for name, tensor in self.backbone.state_dict().items()} | tensors
         shape, table = said.shape, "table" in self.sees
         columns = (layout.numeric, layout.cardinalities[: layout.categories]) if table else (0, ())
-        if (shape.numeric, shape.cardinalities, shape.outputs) != (*columns, max(layout.classes, 1)):
+        texts = layout.text if reads(self.sees) else (0, 0)
+        found = (shape.numeric, shape.cardinalities, shape.text_columns, shape.text_width, shape.outputs)
+        if found != (*columns, *texts, max(layout.classes, 1)):
             raise DataError("the columns or outputs of a network do not match its shape")
         pixels = "pixels" in self.sees
         if (said.table, said.tuned, said.own_backbone, shape.photos) != (table, self.tuned, pixels, looks(self.sees)):
@@ -161,7 +164,7 @@ class Network:
             model=network.eval(),
             shape=shape,
             config=said.model,
-            table=table,
+            sees=self.sees,
             classes=layout.classes,
             own_backbone=said.own_backbone,
             changed=changed,
@@ -175,7 +178,7 @@ class FittedNetwork:
     model: MixedInputModel
     shape: ModelShape
     config: ModelConfig
-    table: bool
+    sees: Sees
     classes: int
     own_backbone: bool
     """Whether it was trained on pixels, with its own backbone."""
@@ -188,9 +191,7 @@ class FittedNetwork:
         if rows.device is not None:
             self.model.to(rows.device)
         device = next(self.model.head.parameters()).device
-        numeric, categorical = torch.from_numpy(encoded.numeric), torch.from_numpy(encoded.categorical)
-        if not self.table:
-            numeric, categorical = numeric[:, :0], categorical[:, :0]
+        numeric, categorical, text, mask = _cells_of(encoded, self.sees)
         photos = rows.pixels if self.own_backbone and isinstance(rows.source, FeatureTable) else rows.source
         see = self.shape.photos and rows.slots is not None and rows.source is not None
         if see and photos is None:
@@ -203,6 +204,8 @@ class FittedNetwork:
             slots=torch.from_numpy(rows.slots) if see and rows.slots is not None else None,
             columns=torch.from_numpy(rows.columns) if see and rows.columns is not None else None,
             photos=photos if see else None,
+            text=text,
+            text_mask=mask,
         )
         loader = DataLoader(dataset, SequentialSampler(len(encoded), _BATCH), device=device)
         self.model.eval()
@@ -218,10 +221,7 @@ class FittedNetwork:
 
     def predict_mixed(self, rows: MixedRows) -> np.ndarray:
         """See ``PredictsMixed``; a network on pixels needs features of its own image encoder."""
-        numeric, categorical = rows.numeric, rows.categorical
-        if not self.table:
-            numeric, categorical = numeric[:, :0], categorical[:, :0]
-        found = mixed_outputs(self.model, numeric, categorical, rows)
+        found = mixed_outputs(self.model, rows, self.sees)
         return (found.softmax(1) if self.classes else found).numpy()
 
     def state(self) -> State:
@@ -234,26 +234,37 @@ class FittedNetwork:
         return arrays, {
             "shape": asdict(self.shape),
             "model": self.config.to_dict(),
-            "table": self.table,
+            "table": "table" in self.sees,
             "own_backbone": self.own_backbone,
             "tuned": self.changed is not None,
         }
 
 
-def mixed_outputs(
-    model: MixedInputModel, numeric: np.ndarray, categorical: np.ndarray, rows: MixedRows
-) -> Float64[Tensor, "rows ..."]:
+def _cells_of(encoded: EncodedRows, sees: Sees) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Numbers, categories, texts and their mask, those that a network sees."""
+    numeric, categorical = torch.from_numpy(encoded.numeric), torch.from_numpy(encoded.categorical)
+    if "table" not in sees:
+        numeric, categorical = numeric[:, :0], categorical[:, :0]
+    if not reads(sees) or encoded.text is None or encoded.text_seen is None:
+        return numeric, categorical, None, None
+    return numeric, categorical, torch.from_numpy(encoded.text), torch.from_numpy(encoded.text_seen)
+
+
+def mixed_outputs(model: MixedInputModel, rows: MixedRows, sees: Sees) -> Float64[Tensor, "rows ..."]:
     """Raw outputs of a network for mixed rows, on the CPU.
 
     Args:
-        numeric, categorical: inputs of the table parts.
         rows: with features of the network's image encoder, if it has one.
+        sees: which of the table parts it uses.
     """
     gallery, device = rows.gallery, next(model.head.parameters()).device
+    numeric, categorical, text, mask = _cells_of(rows.tables, sees)
     tables = Inputs(
-        numeric=torch.from_numpy(numeric),
-        categorical=torch.from_numpy(categorical),
+        numeric=numeric,
+        categorical=categorical,
         rows=torch.arange(len(numeric)),
+        text=text,
+        text_mask=mask,
     )
     dataset = MixedDataset(
         numeric=tables.numeric.new_zeros(len(gallery.slots), 0),
@@ -274,13 +285,15 @@ def mixed_outputs(
         return model.forward_mixed(tables.to(device), galleries.to(device), *places).double().cpu()
 
 
-def restricted(data: MixedData, *, table: bool, photos: bool) -> MixedData:
-    """The same data without the columns of the table, or without the photos."""
+def restricted(data: MixedData, sees: Sees) -> MixedData:
+    """The same data without what a network does not see: columns of the table, texts, or photos."""
     arrays, preprocessor = data.arrays, data.preprocessor
-    if not table:
+    if "table" not in sees:
         arrays = replace(arrays, numeric=arrays.numeric[:, :0], categorical=arrays.categorical[:, :0])
         preprocessor = TablePreprocessor()
-    if photos:
+    if not reads(sees):
+        arrays = replace(arrays, text=None, text_mask=None)
+    if looks(sees):
         return replace(data, arrays=arrays, preprocessor=preprocessor)
     arrays = replace(arrays, slots=None)
     return replace(data, arrays=arrays, preprocessor=preprocessor, photos=None)

@@ -25,7 +25,7 @@ from mixfit.errors import ConfigError, DataError
 from mixfit.files import from_plain, json_numbers
 from mixfit.models.encoding import RowEncoder
 from mixfit.models.mixed import Gallery, MixedRows, Mixture, mix_rows
-from mixfit.models.model import Model, as_arrays, as_tensors
+from mixfit.models.model import TABLE, TEXT, Model, as_arrays, as_tensors
 from mixfit.models.network import mixed_outputs
 from mixfit.nn.build import ModelShape, check_state, make_model, make_saved_model
 from mixfit.nn.image import ImageEncoder
@@ -148,7 +148,7 @@ class NetworkPredictor(Predictor):
         def mix(mixture: Mixture) -> np.ndarray:
             mixed = mix_rows(mixture, encoded, encoder, Gallery.of(mixture, slots, columns, features))
             if ours is not None:
-                found = mixed_outputs(ours, mixed.numeric, mixed.categorical, mixed).numpy()
+                found = mixed_outputs(ours, mixed, TABLE | TEXT).numpy()
             else:
                 found = self._outputs_of_mixed(mixed, rows.files, device)
             return self.target.decode(found) if self.target.classes else number_or_logarithm(self.target, found)

@@ -411,8 +411,8 @@ def _ridge(
     fold: Int64[np.ndarray, " rows"],
     seed: int,
 ) -> tuple[Float[np.ndarray, "terms goals"], Float[np.ndarray, "rows goals"]]:
-    """Ridge regression at the penalty that is best over the inner folds: its weights, and the prediction for each row by
-    the model that was fitted without its inner fold.
+    """Ridge regression at the penalty that is best over the inner folds: its weights, and the prediction for each row
+    by the model that was fitted without its inner fold.
 
     Predictions are relative to the mean of the rows that a model was fitted on, without its intercept: the mean of four
     fifths of the rows would tell that of the others."""
