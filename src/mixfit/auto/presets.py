@@ -79,7 +79,7 @@ def plan_for(
     match preset:
         case "quick":
             # The same network without photos, so that the effect of photos is not confounded with that of a network.
-            alike = data.photos is not None and on_photos == PHOTOS
+            alike = texts or (data.photos is not None and on_photos == PHOTOS)
             twins = tuple(replace(table, sees=sees, light=light or alike) for sees in cells)
             tried = (*linear, *kernels, *trees, *twins, both)
         case "balanced":

@@ -73,8 +73,8 @@ class Network:
     def takes_mlp(self) -> bool:
         """Whether it uses an MLP instead of TabM for the table.
 
-        With photo features, an MLP is better than an ensemble, in half the time (docs/LOG.md)."""
-        return self.light or ("table" in self.sees and (self.tuned or "photos" in self.sees))
+        With photo features or texts, an MLP is better than an ensemble, in half the time (docs/LOG.md)."""
+        return self.light or ("table" in self.sees and (self.tuned or bool(self.sees & {"photos", "text"})))
 
     @property
     def begins_with(self) -> str | None:
