@@ -51,9 +51,9 @@ class EncodedRows:
     """Mean features of the row's readable photos, 0 without any."""
     seen: Bool[np.ndarray, " rows"]
     """Whether the row has a readable photo."""
-    text: Float32[np.ndarray, "rows columns d"] | None = None
+    text: Float32[np.ndarray, "rows texts width"] | None = None
     """Features of each column of text, see ``TextFeatures``: first the scores of a linear model; 0 without a text."""
-    text_seen: Bool[np.ndarray, "rows columns"] | None = None
+    text_seen: Bool[np.ndarray, "rows texts"] | None = None
     """Whether the cell has a text."""
 
     def __len__(self) -> int:

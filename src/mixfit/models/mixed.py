@@ -37,7 +37,7 @@ class MixedRows:
     numeric: Float32[np.ndarray, "tables numeric"]
     categorical: Int64[np.ndarray, "tables categorical"]
     prefixes: Int64[np.ndarray, "tables prefixes"]
-    text: Float32[np.ndarray, "tables texts d"] | None
+    text: Float32[np.ndarray, "tables texts width"] | None
     text_seen: Bool[np.ndarray, "tables texts"] | None
     gallery: "Gallery"
     table_of: Int64[np.ndarray, " rows"]

@@ -58,7 +58,7 @@ class ColumnFeatures:
     middle: Float32[np.ndarray, " outputs"]
     """Their mean over the training rows, which is taken off."""
 
-    def apply(self, words: Words) -> Float32[np.ndarray, "rows d"]:
+    def apply(self, words: Words) -> Float32[np.ndarray, "rows width"]:
         """Features of any rows; 0 without a text."""
         used, codes = np.unique(words.codes[words.codes >= 0], return_inverse=True)
         terms = _weighed(_counts(words, used, self), self.rarity, len(self.words) + len(self.pairs))
@@ -106,7 +106,7 @@ class TextFeatures:
         weight: Float[np.ndarray, " rows"] | None = None,
         unit: Int64[np.ndarray, " rows"] | None = None,
         seed: int = 0,
-    ) -> tuple["TextFeatures", Float32[np.ndarray, "rows columns d"]]:
+    ) -> tuple["TextFeatures", Float32[np.ndarray, "rows texts width"]]:
         """Learn from the training rows.
 
         Args:
@@ -126,7 +126,7 @@ class TextFeatures:
         own = [values for _, values in fitted]
         return cls(columns=tuple(column for column, _ in fitted)), _stacked(own, len(truth))
 
-    def apply(self, table: pd.DataFrame | Table) -> tuple[Float32[np.ndarray, "rows columns d"], np.ndarray]:
+    def apply(self, table: pd.DataFrame | Table) -> tuple[Float32[np.ndarray, "rows texts width"], np.ndarray]:
         """Features of any rows, and a mask ``(rows, columns)`` of the cells that have a text."""
         table = Table.of(table)
         words = [table[column.name].read_levels(to_words) for column in self.columns]
@@ -218,11 +218,11 @@ class _Saved:
     columns: tuple[_SavedColumn, ...]
 
 
-def _stacked(values: list[Float32[np.ndarray, "rows d"]], rows: int) -> Float32[np.ndarray, "rows columns d"]:
+def _stacked(values: list[Float32[np.ndarray, "rows width"]], rows: int) -> Float32[np.ndarray, "rows texts width"]:
     return np.stack(values, axis=1) if values else np.zeros((rows, 0, 0), dtype=np.float32)
 
 
-def _there(words: list[Words], rows: int) -> Bool[np.ndarray, "rows columns"]:
+def _there(words: list[Words], rows: int) -> Bool[np.ndarray, "rows texts"]:
     there = [np.append(one.sizes > 0, np.False_)[one.codes] for one in words]
     return np.stack(there, axis=1) if there else np.zeros((rows, 0), dtype=bool)
 
@@ -253,7 +253,7 @@ def _fit_column(
     counts: Float[np.ndarray, " rows"],
     fold: Int64[np.ndarray, " rows"],
     seed: int,
-) -> tuple[ColumnFeatures, Float32[np.ndarray, "rows d"]]:
+) -> tuple[ColumnFeatures, Float32[np.ndarray, "rows width"]]:
     """Learn one column; also the features of these rows with scores of models that did not see them."""
     used, codes = np.unique(words.codes[words.codes >= 0], return_inverse=True)
     there = words.codes >= 0
