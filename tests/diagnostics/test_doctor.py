@@ -18,7 +18,7 @@ from mixfit.data.batch import Inputs
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
 from mixfit.demo import write_demo
-from mixfit.diagnostics.doctor import Doctor, with_photos_of
+from mixfit.diagnostics.doctor import Doctor, with_cells_of, with_photos_of
 from mixfit.diagnostics.findings import Epoch, LayerGradient, Observed, PhotoColumn, constant_losses, constant_outputs
 from mixfit.diagnostics.rules import EXPLAINED_BY, HELP, NAMES, diagnose
 from mixfit.errors import ConfigError, Diverged
@@ -371,3 +371,21 @@ def test_over_fitting_says_since_when() -> None:
 def test_every_finding_has_a_rule_and_consequences_are_known_names() -> None:
     assert set(EXPLAINED_BY) | {cause for causes in EXPLAINED_BY.values() for cause in causes} <= set(NAMES)
     assert diagnose(Observed()) == ()
+
+
+def test_texts_are_permuted_with_the_other_cells() -> None:
+    mask = torch.tensor([[True, False], [False, False], [True, True]])
+    xb = Inputs(
+        numeric=torch.arange(3.0)[:, None],
+        categorical=torch.arange(3)[:, None],
+        rows=torch.arange(3),
+        features=torch.randn(3, 1, 2),
+        image_mask=torch.ones(3, 1, dtype=torch.bool),
+        text=torch.randn(3, 2, 4),
+        text_mask=mask,
+    )
+    order = torch.tensor([2, 0, 1])
+    found = with_cells_of(xb, order)
+    for name in ("numeric", "categorical", "text", "text_mask"):
+        assert torch.equal(getattr(found, name), getattr(xb, name)[order])
+    assert found.features is xb.features

@@ -12,7 +12,7 @@ from torch._inductor import config
 needs_a_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler, g++ or clang++"
 )
-TRACED = next(case for case in CASES if case.photos == "features" and case.columns[0])
+TRACED = next(case for case in CASES if case.photos == "features" and case.columns[0] and case.texts)
 """Of one kind, as tracing the pixels of an image network takes more than a minute."""
 COMPILED = next(case for case in CASES if case.photos == "none" and case.tabular == "tabm" and case.columns[0])
 """Of one kind only: compiling takes 20 seconds of a processor."""
