@@ -55,7 +55,8 @@ def test_its_photos_are_found_and_its_free_text_is_not_taken_for_levels(listings
     assert roles["maker"] == roles["material"] == "category"
     assert roles["weight_kg"] == "number"
     ignored = {name for name, role in roles.items() if role == "ignored"}
-    assert {"listing_url", "title", "description", "license", "currency"} <= ignored
+    assert {"listing_url", "license", "currency"} <= ignored
+    assert schema.names("text") == ["title", "description"]
     (rule,) = schema.photos
     assert rule.pattern == "photos/{listing_id}/*"
     photos = find_photos(table, ["listing_id"], listings.parent, schema.photos)

@@ -67,7 +67,7 @@ class DataConfig:
     """The table, its columns and its photos."""
 
     roles: Annotated[dict[str, Role], Parameter(parse=False)] = field(default_factory=dict)
-    """Roles by column, not inferred: number, category, date, tags, image, group, split, weight or ignored."""
+    """Roles by column, not inferred: number, category, date, text, tags, image, group, split, weight or ignored."""
     ignore: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     """Column to leave out; may be repeated."""
     task: Task | None = None

@@ -367,7 +367,8 @@ EXPECTED: dict[str, tuple[str, str, dict[str, str]]] = {
         "imdb_rating",
         "regression",
         {
-            "ignored": "movie_id title",
+            "ignored": "movie_id",
+            "text": "title",
             "image": "image",
             "number": "year release_month production_budget us_gross running_time_min is_action is_childrens is_comedy "
             "is_drama is_horror is_romance is_scifi is_thriller",

@@ -26,6 +26,7 @@ from mixfit.data.checks.table import (
     parts_of,
     torn_ids,
 )
+from mixfit.data.checks.texts import text_findings, text_statistics
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.schema import Schema, suspicious_columns
 from mixfit.data.columns.target import without_weightless
@@ -89,6 +90,7 @@ class Inspection:
             "fingerprint": asdict(self.fingerprint),
             **self.schema.to_dict(),
             "photos": [asdict(statistics) for statistics in self.content.photos],
+            "texts": [asdict(statistics) for statistics in self.content.texts],
             "checks": [asdict(check) for check in self.checks],
             "counts": {level: self.count(level) for level in ("note", "warning", "error")},
             "bad_inputs": [asdict(record) for record in self.content.bad_inputs],
@@ -146,6 +148,7 @@ def _inspect(
     root = images_root(config.images, path.parent)
     schema = infer_configured(rows, target, config, images=root)
     rows = schema.table(rows)
+    texts = text_statistics(rows, schema)
     review = _review_photos(rows, schema, root, Cache.configured(config))
     findings = [Finding("warning", doubt) for doubt in doubts(table_format)]
     if weightless:
@@ -161,6 +164,10 @@ def _inspect(
     for photos in review.statistics:
         states = f"{photos.readable} readable, {photos.broken} broken, {photos.missing} rows without"
         say(f" photos in {photos.column}: {states}")
+    for one in texts:
+        say(f" texts in {one.column}: {one.describe()}")
+        if one.sample:
+            say(f"   {one.sample}")
     for check in checks:
         say(f" {check.level}: {check.text}")
     content = InspectContent(
@@ -169,6 +176,7 @@ def _inspect(
         schema=schema,
         checks=checks,
         photos=review.statistics,
+        texts=texts,
         bad_inputs=[*weightless, *review.bad],
         next_command=command,
     )
@@ -270,6 +278,7 @@ def _findings(table: Table, schema: Schema, config: DataConfig, review: _PhotoRe
         findings.append(Finding("warning", f"photos: {describe_bad(review.bad)}"))
     findings += torn_ids(table, schema, parts)
     findings += row_copies(table, schema, parts)
+    findings += text_findings(table, schema, parts)
     findings += class_balance(table, schema, parts)
     findings += far_values(table, schema)
     if not schema.names("image") and (unnamed := unnamed_photos(root)):

@@ -80,7 +80,7 @@ def infer_schema(
         else:
             guess = _guess(fact, facts[split] if split is not None else None, kinds)
         kind = by_role.get(guess.role)
-        if kind is not None and kind.state is not None and gives_away(fact, kind, goal, task):
+        if kind is not None and (kind.state is not None or not kind.nested) and gives_away(fact, kind, goal, task):
             guess = guess._replace(note=joined(SUSPICIOUS, guess.note))
         numbers = name == target and task == "regression"
         missing = (

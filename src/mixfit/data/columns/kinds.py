@@ -6,11 +6,13 @@ from mixfit.data.columns.image import Image
 from mixfit.data.columns.kind import Kind
 from mixfit.data.columns.number import Number
 from mixfit.data.columns.tags import Tags
+from mixfit.data.columns.text import Text
 
 KINDS: tuple[Kind, ...] = (
     Number(),
     Date(),
     Category(),
+    Text(),
     Tags(),
     Image(),
 )

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from mixfit.data.bad_inputs import BadInput
+from mixfit.data.checks.texts import TextStatistics
 from mixfit.data.columns.schema import Schema
 from mixfit.runs.report.render import bad_input_view, plural, render, schema_view, write_page
 
-_SECTIONS = [("columns", "Columns"), ("photos", "Photos"), ("bad-inputs", "Missing or broken")]
+_SECTIONS = [("columns", "Columns"), ("texts", "Texts"), ("photos", "Photos"), ("bad-inputs", "Missing or broken")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,7 @@ class InspectContent:
     schema: Schema
     checks: list[Check] = field(default_factory=list)
     photos: list[PhotoStatistics] = field(default_factory=list)
+    texts: list[TextStatistics] = field(default_factory=list)
     bad_inputs: list[BadInput] = field(default_factory=list)
     next_command: str = ""
     """Suggested next command, if any."""
@@ -63,13 +65,19 @@ def inspect_page(content: InspectContent) -> str:
     """Lay out the findings as one HTML page."""
     values = {
         "content": content,
-        "sections": _SECTIONS + ([("next", "Next")] if content.next_command else []),
+        "sections": _sections(content),
         "verdict": _verdict(content),
         "checks": sorted(content.checks, key=lambda check: ["error", "warning", "note"].index(check.level)),
         "schema": schema_view(content.schema),
         "bad": bad_input_view(content.bad_inputs),
     }
     return render("inspect.html.j2", values)
+
+
+def _sections(content: InspectContent) -> list[tuple[str, str]]:
+    """Those that the page has, with their headings."""
+    left_out = [] if content.texts else ["texts"]
+    return [one for one in _SECTIONS if one[0] not in left_out] + ([("next", "Next")] if content.next_command else [])
 
 
 def _verdict(content: InspectContent) -> str:
