@@ -21,7 +21,7 @@ from mixfit.runs.results import Run
 from mixfit.runs.scoring import evaluate_table
 from mixfit.training.build import build_model, precompute_features
 
-GOOD, BAD = "signed rare superb perfect provenance".split(), "repaired common scratched copy faded".split()
+GOOD, BAD = ["signed", "rare", "superb", "perfect", "provenance"], ["repaired", "common", "scratched", "copy", "faded"]
 FILLER = [f"word{number}" for number in range(80)]
 ROWS = 300
 
@@ -173,7 +173,7 @@ def text_table(folder: Path, *, classes: bool = False, permuted: bool = False, r
 
 
 @pytest.mark.parametrize("classes", [False, True])
-def test_text_alone_is_enough(tmp_path: Path, classes: bool) -> None:  # noqa: FBT001
+def test_text_alone_is_enough(tmp_path: Path, classes: bool) -> None:
     table = text_table(tmp_path, classes=classes)
     run = small_fit(table, tmp_path / "runs")
     assert run.contest is not None

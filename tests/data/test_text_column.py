@@ -21,7 +21,8 @@ from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.infer import SUSPICIOUS, infer_schema
 from mixfit.data.columns.kinds import KINDS
 from mixfit.data.columns.schema import Column, Schema
-from mixfit.data.columns.text import LONGEST, Text, text_lengths
+from mixfit.data.columns.text import Text, text_lengths
+from mixfit.data.columns.words import MOST_CHARACTERS
 from mixfit.data.split import Split
 from mixfit.errors import ConfigError, DataError
 
@@ -415,7 +416,7 @@ def test_as_many_rows_are_told_as_share_a_text_with_a_training_row(
 
 
 def test_cells_that_are_too_long_to_be_read_whole_are_told() -> None:
-    cells = [*LONG[:20], "word " * LONGEST, "a" * LONGEST, "b" * (LONGEST + 1)]
+    cells = [*LONG[:20], "word " * MOST_CHARACTERS, "a" * MOST_CHARACTERS, "b" * (MOST_CHARACTERS + 1)]
     assert findings(cells, ["train"] * len(cells)) == [
         (
             "note: x: 2 cells have more than 50,000 characters, of which only the first 50,000 are read; the "

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Int64, Shaped
 from mixfit.data.checks.table import Finding
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
-from mixfit.data.columns.text import LONGEST, text_lengths
+from mixfit.data.columns.text import text_lengths
+from mixfit.data.columns.words import MOST_CHARACTERS
 
 COPIED_WORDS, COPIED_CHARACTERS = 20, 40
 """Equal texts at least as long are no chance; characters are those of scripts without blanks between words."""
@@ -92,7 +93,7 @@ def text_findings(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.
         cut = _is_cut(table[name])
         if cut.any():
             count = f"{cut.sum():,} cells have" if cut.sum() > 1 else "1 cell has"
-            text = f"{name}: {count} more than {LONGEST:,} characters, of which only the first {LONGEST:,} are read"
+            text = f"{name}: {count} more than {MOST_CHARACTERS:,} characters, of which only the first {MOST_CHARACTERS:,} are read"
             findings.append(Finding("note", f"{text}; the first is in row {table.index[int(cut.argmax())]}"))
     return findings
 
@@ -129,5 +130,5 @@ def _leak(
 def _is_cut(cells: Cells) -> Bool[np.ndarray, " rows"]:
     """Cells with more characters than are read."""
     levels = cells.levels
-    long = np.asarray(levels.names.str.len().to_numpy(), dtype=np.float64) > LONGEST
+    long = np.asarray(levels.names.str.len().to_numpy(), dtype=np.float64) > MOST_CHARACTERS
     return np.append(long, np.False_)[levels.codes]

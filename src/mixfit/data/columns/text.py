@@ -18,10 +18,8 @@ from mixfit.choices import Role
 from mixfit.data.columns.cells import Cells
 from mixfit.data.columns.facts import TEXT_LEVELS, UNIQUE_ROWS, Facts, id_reason, name_words, url_share
 from mixfit.data.columns.kind import ColumnState, Guess, Weight, empty_cells, refuse_nested
-from mixfit.data.columns.values import Levels
+from mixfit.data.columns.words import MOST_CHARACTERS, Words, to_words
 
-LONGEST = 50_000
-"""Characters of a cell that are read."""
 PROSE_WORDS = 6
 """A median of so many words makes texts of cells that are not addresses, even where some cells repeat."""
 
@@ -131,9 +129,9 @@ class Text:
     state = None
     nested = orders = levels = False
 
-    def parse(self, cells: Cells) -> Levels:
-        """As levels."""
-        return cells.levels
+    def parse(self, cells: Cells) -> Words:
+        """As words."""
+        return cells.read_levels(to_words)
 
     def guess(self, fact: Facts) -> Guess | None:
         """Words that differ from cell to cell; names, addresses and the like are told from them, and ignored."""
@@ -254,7 +252,7 @@ def text_lengths(cells: Cells) -> tuple[str, Int64[np.ndarray, " rows"]]:
     levels = cells.levels
     used, codes = np.unique(levels.codes, return_inverse=True)
     texts = pa.array(levels.names[used[used >= 0]].astype("str"), pa.large_string())
-    texts = pc.utf8_slice_codeunits(texts, 0, LONGEST)
+    texts = pc.utf8_slice_codeunits(texts, 0, MOST_CHARACTERS)
     signs = _counted(texts, f"[{_UNSPACED}]")
     words = _counted(pc.replace_substring_regex(texts, f"[{_UNSPACED}]", " "), r"\S*[\p{L}\p{N}]\S*")
     rows = np.bincount(codes, minlength=len(used))[used >= 0]
