@@ -45,7 +45,10 @@ _EDGES = re.compile(r"^\W+|\W+$")
 _CODE = re.compile(r"[@_\\=]|://|\w\.\w{2,}")
 _MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _FILE = re.compile(r"(?:\S+|.*\w)\.[a-zA-Z][a-z0-9A-Z]{1,4}|(?:/|[A-Za-z]:\\)[^\n]+")
-_POSTCODE = re.compile(r"\b[0-9]{2,4}[ -][0-9]{2,4}\b")
+_POSTCODE = re.compile(r"\b(?:[0-9]{2,4}[ -][0-9]{2,4}|[A-Z]{1,2}[0-9][0-9A-Z]? [0-9][A-Z]{2})\b")  # 61-668, S6 3DX
+_HOUSE = re.compile(
+    r"(?!(?:19|20)[0-9]{2}\b)[0-9]{1,5}[a-z]?\b.*|.*\s(?!(?:19|20)[0-9]{2}$)[0-9]{1,4}[a-z]?[.]?", re.DOTALL
+)
 _RUN = re.compile("[0-9]+")
 
 
@@ -62,13 +65,14 @@ _ARTICLES = _words("the an der die das le la les el los las il lo os as")  # bef
 _PARTICLES = _words("de del della di da dos du des la van von der den ter zu af bin ibn al el ben y e")
 _FIRMS = _words(
     "inc ltd ltda llc llp plc corp co company group holdings sons limited gmbh mbh ag kg ohg sa sas sarl srl spa bv nv "
-    "ab hb oy as aps sl slu pty pvt şti aş oo spj sc оао ооо зао αε οε"  # noqa: RUF001
+    "ab hb oy as aps sl slu pty pvt "
+    "şti aş oo spj sc sro doo jdoo kft zrt snc asa tbk оао ооо зао αε οε"  # noqa: RUF001
 )
 _FIRM_SIGNS = re.compile(r"有限公司|株式会社|有限会社|合同会社|주식회사|유한회사|\(주\)|บริษัท|(?i:công ty|tập đoàn)")
 _STREETS = _words(
     "st street ave avenue rd road blvd boulevard ln lane dr drive court way hwy highway square apt rue chemin via "
-    "viale piazza corso calle avenida plaza paseo carrer rua travessa praça largo ul ulica aleja plac ул пр nagar "
-    "đường phố phường"
+    "viale piazza corso calle avenida plaza paseo carrer rua travessa praça largo ul ulica aleja plac ул вул пр nagar "
+    "utca tér jl bulevardul đường phố phường"
 )
 _STREET_ENDS = (
     *("straße", "strasse", "str", "weg", "platz", "allee", "gasse", "straat", "laan", "gatan", "vägen", "veien"),
@@ -108,6 +112,8 @@ class _Wording:
     """Of the words of letters: those of up to three capitals."""
     addresses: float
     """Cells with a number and a street, or two numbers and a comma."""
+    houses: float
+    """Cells that begin or end with a number that is no year."""
     function: float
     """Cells with a word that titles have and names have not."""
     cased: float
@@ -120,6 +126,14 @@ class _Wording:
     """Cells that begin or end as names of companies do."""
     come_back: float
     """Of the words, particles aside: those that several cells have."""
+
+    @property
+    def is_address(self) -> bool:
+        """Streets with numbers: told by their words, or by a number at an edge of words that hardly come back."""
+        if self.numbers < _MOST:
+            return False
+        names = self.function < _WORDED and self.come_back < _COME_BACK and self.capitalised > 1 - _TEMPLATE
+        return self.addresses >= _MOST / 2 or (names and self.words < PROSE_WORDS and self.houses >= _MOST)
 
 
 class Text:
@@ -147,10 +161,10 @@ class Text:
             return None  # they differ in their numbers alone
         if found.words < PROSE_WORDS and max(found.codes, found.initials) > _VARIED:
             return None
+        if found.is_address:
+            return self._ignored(fact, "addresses") if _is_varied(fact) else None
         if found.words < _SHORTEST:
             return self._guess_words(fact, texts, found)
-        if found.addresses >= _MOST / 2 and found.numbers >= _MOST:
-            return self._ignored(fact, "addresses") if _is_varied(fact) else None
         if found.firms >= _FIRM_SHARE and found.words < PROSE_WORDS + 2:
             return self._ignored(fact, "names of companies") if _is_varied(fact) else None
         if found.words >= PROSE_WORDS:
@@ -164,7 +178,7 @@ class Text:
 
     def _guess_words(self, fact: Facts, texts: list[str], found: _Wording) -> Guess | None:
         """Single words: texts only where they are put together of others."""
-        if not _is_varied(fact) or found.words < 1:
+        if not _is_varied(fact) or found.words < 1 or found.numbers > _VARIED:
             return None
         if _are_compounds(texts):
             return Guess(self.role, self._reason(fact, "compound words"))
@@ -318,6 +332,7 @@ def _wording(texts: Sequence[str]) -> _Wording:
         codes=codes / max(codes + words, 1),
         initials=sum(len(word) < 4 and word.isupper() for row in rows for word in row.words) / max(len(every), 1),
         addresses=sum(map(_is_address, texts, rows)) / count,
+        houses=sum(_HOUSE.fullmatch(text) is not None for text in texts) / count,
         function=sum(row.titled for row in rows) / count,
         cased=len(mixed) / count,
         capitalised=sum(row.capitalised for row in mixed) / max(len(mixed), 1),
