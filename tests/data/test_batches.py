@@ -171,7 +171,7 @@ def test_lengths_that_differ_are_refused() -> None:
             rows=torch.arange(5),
             slots=SLOTS,
         )
-    with pytest.raises(DataError, match="columns must name the image column of 3 places, got 2"):
+    with pytest.raises(DataError, match="columns must give the image column of each of 3 places, got 2"):
         replace(dataset(DrawnPhotos(6)), columns=torch.tensor([0, 1]))
 
 

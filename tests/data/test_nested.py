@@ -143,11 +143,11 @@ def test_json_cells_of_different_types_are_lists_of_text_or_text(
 OBJECTS: list[tuple[str, list[Any], str]] = [
     ("an object", [{"name": f"a{i}", "stars": i % 5} for i in range(ROWS)], "cells are of type struct"),
     ("objects that differ", [{"a": 1} if i % 2 else {"b": "x"} for i in range(ROWS)], "cells are of type struct"),
-    ("deep", [[[f"a{i}"]] for i in range(ROWS)], "objects, or lists of objects or of lists"),
-    ("lists of objects", [[{"date": "2020"}] for _ in range(ROWS)], "objects, or lists of objects or of lists"),
-    ("vectors", [[i + 0.25, i + 0.5] for i in range(ROWS)], "lists of 48 items that hardly repeat"),
-    ("names of photos", [[f"{i}.jpg"] for i in range(ROWS)], "lists of names of photos"),
-    ("empty lists", [[] for _ in range(ROWS)], "lists without an item"),
+    ("deep", [[[f"a{i}"]] for i in range(ROWS)], "objects, or lists of objects or lists"),
+    ("lists of objects", [[{"date": "2020"}] for _ in range(ROWS)], "objects, or lists of objects or lists"),
+    ("vectors", [[i + 0.25, i + 0.5] for i in range(ROWS)], "lists of 48 items that rarely repeat"),
+    ("names of photos", [[f"{i}.jpg"] for i in range(ROWS)], "lists of photo names"),
+    ("empty lists", [[] for _ in range(ROWS)], "empty lists"),
     (
         "objects of one key with different cells",
         [{"a": 1 if i % 2 else "x"} for i in range(ROWS)],

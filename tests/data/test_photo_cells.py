@@ -79,7 +79,7 @@ def test_every_format_is_told_by_its_first_bytes_and_by_its_base64(folder: Path)
 def test_names_and_prose_are_no_photos(text: str) -> None:
     assert not is_base64_photo(text) or photo_format(base64.b64decode(text[:32])) == "JPEG"
     if "." in text:
-        with pytest.raises(DataError, match="is damaged or cut off base64 text"):
+        with pytest.raises(DataError, match="is damaged or truncated base64 text"):
             decode_base64(text)
 
 
@@ -108,8 +108,8 @@ def test_broken_contents_are_masked_and_named_without_their_contents(folder: Pat
     frame = pd.DataFrame({"photo": cells})
     photos = find_photos(frame, ["photo"], folder)
     assert [record.row for record in photos.bad] == [3, 4]
-    assert photos.bad[0].problem == "is damaged or cut off base64 text"
-    assert photos.bad[1].problem == "is a data: URL; keep only the base64 text behind its comma"
+    assert photos.bad[0].problem == "is damaged or truncated base64 text"
+    assert photos.bad[1].problem == "is a data: URL; keep only the base64 text after the comma"
     source = ImageFiles(photos.files, size=16)
     source.read(np.arange(len(photos.files)))
     found = unreadable_photos(Table.of(frame), photos, source.failures)
