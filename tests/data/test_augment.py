@@ -363,7 +363,7 @@ def test_normalize_gives_what_the_model_would_make_of_the_pixels() -> None:
         theirs = tv.normalize(pixels, list(mean), list(std)).unflatten(0, (12, 3))
         assert done.normalized
         torch.testing.assert_close(images_of(done), theirs, atol=1e-5, rtol=1e-5)
-        with pytest.raises(ConfigError, match="use Normalize once"):
+        with pytest.raises(ConfigError, match="use Normalize only once"):
             run(Normalize(mean, std), (done, given[1]))
         assert done[[1, 2]].normalized, "rows taken out keep the mark"
         with pytest.raises(ConfigError, match="Concatenate batches before they are mixed or normalised"):

@@ -141,7 +141,7 @@ def test_rows_without_any_photo_field_join_rows_with_photos() -> None:
 
 def test_rows_with_and_without_weight_are_not_joined() -> None:
     weighted, _ = dataset(weight=torch.rand(5)).__getitems__([0])
-    with pytest.raises(DataError, match="1 of 2 parts have no weight"):
+    with pytest.raises(DataError, match="1 of 2 parts have no row weights"):
         concatenate([weighted, dataset().__getitems__([1])[0]])
 
 

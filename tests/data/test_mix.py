@@ -381,7 +381,7 @@ def test_gradients_reach_both_embeddings() -> None:
 def test_mixing_is_for_training_and_happens_once() -> None:
     given = batch("uint8")
     assert Compose([MixUp(), CutMix()]).for_prediction().transforms == ()
-    with pytest.raises(ConfigError, match="mixed already"):
+    with pytest.raises(ConfigError, match="already mixed"):
         Compose([MixUp(), CutMix()])(given, RowRandom(0, 0, given[0].rows))
 
 

@@ -377,7 +377,7 @@ def test_statistics_go_on_from_what_was_saved() -> None:
     assert after.total() == whole.total()
     assert after.latest() == whole.latest()
     assert all(after.over_time(output) == whole.over_time(output) for output in whole.outputs)
-    with pytest.raises(ConfigError, match="The saved statistics have 4 columns, these 8"):
+    with pytest.raises(ConfigError, match="The saved statistics have 4 columns, but these have 8"):
         ActivationStats(net, columns=8).load_state_dict(before.state_dict())
     with pytest.raises(ConfigError, match="The saved statistics have 94 numbers per column, but these have 90"):
         ActivationStats(net, columns=4, quantiles=[0.5]).load_state_dict(before.state_dict())
