@@ -144,7 +144,9 @@ def test_mistakes_are_told_and_leave_no_file(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="cannot be written: No such file or directory"):
         extract(model, "head", batches(ORDER), tmp_path / "missing" / "f.npy")
     unequal = [(torch.ones(2, 3), torch.ones(2)), (torch.ones(2, 5), torch.ones(2))]
-    with pytest.raises(DataError, match=r"has shape \(5,\) for row 2 and \(3,\) for row 0: all rows must have the same"):
+    with pytest.raises(
+        DataError, match=r"has shape \(5,\) for row 2 and \(3,\) for row 0: all rows must have the same"
+    ):
         extract(nn.Sequential(nn.Identity()), "0", unequal, path)
     assert list(tmp_path.iterdir()) == []
 
