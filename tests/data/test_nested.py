@@ -195,7 +195,9 @@ def test_objects_that_no_file_has_are_kept_as_text(cells: list[Any], tmp_path: P
 def test_only_a_role_that_objects_cannot_take_is_refused(role: str, tmp_path: Path) -> None:
     pa.parquet.write_table(table(pa.array([{"a": i} for i in range(ROWS)])), tmp_path / "t.parquet")
     frame = read_table(tmp_path / "t.parquet")
-    with pytest.raises(ConfigError, match=f"'nested' cannot be {role}: its cells are of type struct<a: int64>"):
+    with pytest.raises(
+        ConfigError, match=f"'nested' cannot have the role {role}: its cells are of type struct<a: int64>"
+    ):
         column_of(frame, nested=role)
     with pytest.raises(ConfigError, match="the target 'nested' holds cells of type struct<a: int64>"):
         infer_schema(frame, "nested")

@@ -141,7 +141,7 @@ def test_roles_of_bytes(folder: Path) -> None:
     assert reasons["blob"] == "cells are of type bytes, not plain values or photos"
     assert reasons["mostly"] == "only 67% of the cells are photos, the others are other bytes"
     assert infer_schema(frame, "y", roles={"mostly": "image"}).names("image") == ["raw", "text", "mostly"]
-    with pytest.raises(ConfigError, match="column 'blob' cannot be image: its cells are of type bytes"):
+    with pytest.raises(ConfigError, match="column 'blob' cannot have the role image: its cells are of type bytes"):
         infer_schema(frame, "y", roles={"blob": "image"})
     loaded = load_data(frame, target="y", image_size=32, batch_size=8)
     xb, _ = next(iter(loaded.train))

@@ -323,7 +323,7 @@ def test_a_rule_by_hand_finds_a_new_table_s_photos_beside_it(tmp_path: Path) -> 
         ("images/{house}/*", "no column 'house'"),
         ("images/*", "names no column"),
         ("images/{y}/*", "uses the target 'y'"),
-        ("images/{group}/*", "'group' names photos .* cannot be group too"),
+        ("images/{group}/*", "'group' names photos .* cannot have the role group"),
     ],
 )
 def test_a_rule_that_does_not_fit_is_a_config_error(tmp_path: Path, pattern: str, match: str) -> None:

@@ -243,7 +243,11 @@ def test_rows_in_pieces_are_read_as_the_whole() -> None:
 
 def test_a_role_by_hand_says_what_it_finds_or_refuses() -> None:
     assert column_of(["a", "b"] * 20, extras="tags").note == "2 tags, most frequent: 'a' (20), 'b' (20)"
-    with pytest.raises(ConfigError, match=r"'extras' cannot be tags: 0 of 40 cells are not tags and 0 are empty"):
+    with pytest.raises(
+        ConfigError, match=r"'extras' cannot have the role tags: 0 of 40 cells are not tags and 0 are empty"
+    ):
         schema_of([[]] * 40, extras="tags")
-    with pytest.raises(ConfigError, match=r"'extras' cannot be tags: 40 of 40 cells are not tags .* row 0 is '\[\["):
+    with pytest.raises(
+        ConfigError, match=r"'extras' cannot have the role tags: 40 of 40 cells are not tags .* row 0 is '\[\["
+    ):
         schema_of([[["a"]]] * 40, extras="tags")
