@@ -133,7 +133,7 @@ def test_weights_of_any_size_are_shares(scale: float) -> None:
 
 @pytest.mark.parametrize("wrong", [-1.0, np.nan, np.inf])
 def test_weights_that_are_none_are_refused(wrong: float) -> None:
-    with pytest.raises(ConfigError, match=r"1 of 3 sampling weights are negative or not finite, .* of row 1"):
+    with pytest.raises(ConfigError, match=r"1 of 3 sampling weights are negative or not finite, .* in row 1"):
         WeightedSampler(np.array([1.0, wrong, 2.0]), 2)
     with pytest.raises(ConfigError, match="All sampling weights are 0"):
         WeightedSampler(np.zeros(3), 2)

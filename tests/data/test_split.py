@@ -84,7 +84,7 @@ def test_rows_without_group_are_their_own_group() -> None:
 
 
 def test_two_groups_cannot_be_split_in_three() -> None:
-    with pytest.raises(DataError, match="2 groups cannot fill train, valid and test"):
+    with pytest.raises(DataError, match="2 groups cannot be split into train, valid and test"):
         split_rows(numbers(20).assign(g=np.arange(20) % 2), schema_of(g="group"))
 
 
