@@ -208,7 +208,7 @@ def test_wrong_columns_are_refused() -> None:
     }.items():
         with pytest.raises(ConfigError, match=message):
             split_rows(frame, schema_of(), time=time)
-    with pytest.raises(ConfigError, match="cannot be split both by time .* and by the split column 'split'"):
+    with pytest.raises(ConfigError, match=r"cannot be split both by time .* and by the split column 'split'"):
         split_rows(frame, schema_of(split="split"), time="year")
 
 

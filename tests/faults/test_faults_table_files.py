@@ -123,9 +123,9 @@ def test_f02_all_rows_longer_than_the_header(write: Write) -> None:
         ('a,b\n1,2\n3,"4\n5,6\n', "the quote opened in the row of line 3 is not closed; close it, and double"),
         ('a,"b\n1,2\n', "the quote opened in the row of line 1 is not closed"),
         ('a,b\n"' + "x\n" * 70_000, r"line 2 is not closed \(or a cell has more than \d+ characters\)"),
-        ('a,b\n1,"x\n2,y\n3,"z\n4,w\n', "in lines 2 to 4 text follows a closing quote; close every quoted cell"),
-        ('a,b\n1,"x" y\n', "in lines 2 to 2 text follows a closing quote"),
-        ('"a" x,b\n1,2\n', "in lines 1 to 1 text follows a closing quote"),
+        ('a,b\n1,"x\n2,y\n3,"z\n4,w\n', "in lines 2 to 4, text follows a closing quote; close every quoted cell"),
+        ('a,b\n1,"x" y\n', "in lines 2 to 2, text follows a closing quote"),
+        ('"a" x,b\n1,2\n', "in lines 1 to 1, text follows a closing quote"),
     ],
 )
 def test_f02_quotes_that_would_swallow_rows(write: Write, content: str, text: str) -> None:
