@@ -120,7 +120,7 @@ def test_second_call_mends_what_is_damaged_and_leaves_the_rest(tmp_path: Path) -
 
 def test_a_table_of_somebody_else_is_kept(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ConfigError, match=r"table\.csv exists and is no example of mixfit, so it is kept"):
+    with pytest.raises(ConfigError, match=r"table\.csv exists and is not an example of mixfit, so it is kept"):
         write_demo(tmp_path, rows=2)
     assert contents(tmp_path) == {"table.csv": b"a,b\n1,2\n"}
 

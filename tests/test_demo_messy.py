@@ -31,7 +31,7 @@ def test_same_seed_same_bytes_and_nothing_of_another_is_written_over(tmp_path: P
     assert contents[0] == contents[1] != contents[2]
     (tmp_path / "d").mkdir()
     (tmp_path / "d/listings.csv").write_text("my,own\n1,2\n")
-    with pytest.raises(ConfigError, match="no example of mixfit"):
+    with pytest.raises(ConfigError, match="is not an example of mixfit"):
         write_messy_demo(tmp_path / "d", rows=9)
 
 

@@ -269,7 +269,7 @@ def test_a_setting_that_was_changed_since_refits_all_and_a_forced_table_too(
     reported.clear()
     frame = pd.read_csv(finished.table)
     frame.iloc[::-1].to_csv(tmp_path / "table.csv", index=False)
-    with pytest.raises(DataError, match="the table is not the one of this run"):
+    with pytest.raises(DataError, match="the table has changed since this run"):
         resume(folder, table=tmp_path / "table.csv", console=QUIET)
     resume(folder, table=tmp_path / "table.csv", force=True, console=QUIET)
     assert sum("fitted again" in line for line in reported[0]) == count

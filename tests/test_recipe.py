@@ -261,6 +261,6 @@ def test_a_class_that_no_training_row_has_is_left_out_and_told(demo_table: Path,
     run = quick_fit(tmp_path / "table.csv", "kind", tmp_path / "runs")
     left_out = [record for record in run.bad if record.column == "kind"]
     assert [(record.row, record.problem) for record in left_out] == [
-        (row, "class is in no training row") for row in (40, 80)
+        (row, "class not in the training rows") for row in (40, 80)
     ]
     assert len(pd.read_parquet(run.folder / "predictions_valid.parquet")) == 29

@@ -64,7 +64,7 @@ def test_every_form_of_a_table_gives_the_same_run(form: str, run: mixfit.Run, tm
     found = fitted(form, tmp_path)
     roles = {column.name: (column.role, column.reason) for column in found.predictor.schema.columns}
     assert roles["amenities"][0] == "tags"
-    assert roles["amenities"][1].startswith("lists of tags: 4 tags, most often ")
+    assert roles["amenities"][1].startswith("lists of tags: 4 tags, most frequent: ")
     assert roles["host"][0] == "ignored"
     assert roles["host"][1].startswith("cells are of type struct<name: string, stays: list<")
     np.testing.assert_array_equal(
@@ -115,7 +115,7 @@ def test_a_role_can_be_set_by_a_flag_and_in_a_file(tmp_path: Path, capsys: pytes
         assert code == 0
         found = next(column for column in json.loads(out)["columns"] if column["name"] == "amenities")
         assert found["role"] == flags[1].split("=")[1]
-        assert ("5 tags, most often 'pool' (27)" in found["note"]) == (found["role"] == "tags")
+        assert ("5 tags, most frequent: 'pool' (27)" in found["note"]) == (found["role"] == "tags")
     run_flags = ["--config", tmp_path / "run.toml", "--epochs", "1", "--out", tmp_path / "runs"]
     code, _, said = in_process(capsys, "train", table, "--target", "y", "--preset", "network", *run_flags)
     assert code == 0, said

@@ -1,11 +1,11 @@
-"""The embedded example: hand-made vases for sale, each a table row with zero, one or two drawn photos.
+"""The built-in example: simulated sales of hand-made vases, each a table row with zero, one or two drawn photos.
 
-In: a folder, a number of rows and a seed. Out: ``table.csv`` and ``images/*.jpg``, the same bytes for the same seed;
-and the truth behind every price, part by part, so that predictions and explanations can be checked against it.
-Only the table knows maker, material, size, age and date; only the photo shows glaze, painted bands and crack; and a
-crack ruins porcelain but hardly matters on earthenware, so the price needs both together.
-``write_messy_demo`` writes such vases as a shop exports them: texts, tags, currencies, units, a folder of photos each.
-Knows nothing of mixfit but its errors; numpy, pandas and Pillow are loaded only when a function is called."""
+In: a folder, a number of rows and a seed. Out: ``table.csv`` and ``images/*.jpg``, identical for the same seed, and the
+true components of every price, so that predictions and explanations can be compared with them.
+Maker, material, size, age and date are only in the table; glaze, painted bands and cracks are only in the photos. A
+crack ruins porcelain but hardly matters on earthenware: an interaction of photo and table.
+``write_messy_demo`` writes vases like the export of a shop: texts, tags, currencies, units, a folder of photos per id.
+Uses nothing of mixfit but its errors; numpy, pandas and Pillow are imported only when a function is called."""
 
 import colorsys
 import io
@@ -45,8 +45,8 @@ class _Glaze(NamedTuple):
 
 _Kind = _Maker | _Material | _Glaze
 
-# Effects and costs are in units of log price: an effect of 0.10 makes a vase about 10 % dearer, a cost of 1.20 takes
-# away 1 - exp(-1.20) = 70 % of its price. Shares are probabilities.
+# Effects and costs are on the scale of the log price: an effect of 0.10 raises the price by about 10 %, a cost of 1.20
+# lowers it by 1 - exp(-1.20) = 70 %. Shares are probabilities.
 MEDIAN_PRICE = 75.0
 NOISE = 0.12
 MAKERS = {
@@ -74,13 +74,13 @@ MAX_BANDS, BAND_EFFECT = 3, 0.15
 CRACKED_SHARE = 0.30
 TYPICAL_HEIGHT, HEIGHT_SPREAD, HEIGHT_EFFECT = 28.0, 0.38, 0.90  # cm; effect per unit of log height
 TYPICAL_AGE, AGE_EFFECT = 40.0, 0.007  # years; effect per year
-FIRST_DAY, DAYS, YEAR_EFFECT = "2023-01-02", 1000, 0.06  # effect per year that the sale is later
+FIRST_DAY, DAYS, YEAR_EFFECT = "2023-01-02", 1000, 0.06  # effect per year of the sale date
 MISSING_SHARE, NO_PHOTO_SHARE, TWO_PHOTOS_SHARE = 0.02, 0.03, 0.35
 
 FRONT, DETAIL = "_front.jpg", "_detail.jpg"
 SIZE = 96  # pixels
-SCALE = 3  # shapes are drawn this much larger and averaged down, for smooth edges
-SHAPES = {  # half width at equal steps from rim to foot, as a share of the widest
+SCALE = 3  # shapes are drawn larger by this factor and then downsampled, for smooth edges
+SHAPES = {  # half widths at equal steps from rim to foot, relative to the largest
     "bottle": (0.36, 0.28, 0.28, 0.44, 0.84, 1.00, 0.98, 0.82, 0.58),
     "jar": (0.60, 0.62, 0.86, 0.98, 1.00, 0.96, 0.86, 0.72, 0.58),
     "tulip": (0.92, 0.70, 0.58, 0.66, 0.88, 1.00, 0.94, 0.70, 0.52),
@@ -93,17 +93,17 @@ def write_demo(folder: Path, *, rows: int = 600, seed: int = 0) -> Path:
     """Write the example to ``folder/table.csv`` and ``folder/images/*.jpg``; return the path of the table.
 
     The columns are ``vase_id``, ``maker``, ``material``, ``height_cm``, ``age_years``, ``weight_kg``, ``listed_on`` (a
-    day), ``photos`` (one path, two joined by ``;``, or empty) and ``price`` (euros). About 2 % of ``height_cm``, 2 % of
-    ``age_years`` and 3 % of ``photos`` are empty. The same arguments give the same bytes. Files that are already right
-    are not written again, an older example is overwritten, and nothing is ever deleted.
+    date), ``photos`` (one path, two separated by ``;``, or empty) and ``price`` (euros). About 2 % of ``height_cm``,
+    2 % of ``age_years`` and 3 % of ``photos`` are empty. The same arguments give identical files. Files that are
+    already correct are not rewritten, an older example is overwritten, and nothing is deleted.
 
     Args:
-        folder: created when missing.
+        folder: created if missing.
         rows: number of vases, at least 1.
         seed: at least 0.
 
     Raises:
-        ConfigError: ``rows`` or ``seed`` is too small, or ``folder`` holds a ``table.csv`` that is no example of ours.
+        ConfigError: ``rows`` or ``seed`` is too small, or ``folder`` has a ``table.csv`` that is not such an example.
         ResourceError: a file cannot be written."""
     truth = demo_truth(rows, seed)
     table = _observed_table(truth, seed)
@@ -125,20 +125,20 @@ def write_demo(folder: Path, *, rows: int = 600, seed: int = 0) -> Path:
 
 MESSY_ROWS = 300
 TAGS = {"boxed": 0.15, "gift": 0.05, "vintage": 0.10, "handmade": 0.0, "restored": -0.25, "free returns": 0.0}
-"""Of the messy example, and what each adds to the log price."""
+"""Tags of the messy example, and the effect of each on the log price."""
 SIGNED = 0.20
-"""What the signature adds that only the description tells of."""
+"""Effect of a signature, which is only mentioned in the description."""
 COUNTRIES = ("Denmark", "Germany", "Japan", "Nigeria", "United Kingdom")
 
 
 def write_messy_demo(folder: Path, *, rows: int = MESSY_ROWS, seed: int = 0) -> Path:
-    """Write vases as a shop exports them to ``folder/listings.csv`` and ``folder/photos/<id>/``; return the path.
+    """Write vases like the export of a shop to ``folder/listings.csv`` and ``folder/photos/<id>/``; return the path.
 
-    Free text, tags, lists, web addresses, currencies, units, percent, time stamps, words for no value, a column without
-    values; up to five photos in a folder for each id, some folders missing, and in them what computers leave behind.
-    The same arguments give the same bytes.
+    The table has free text, tags, lists, URLs, currencies, units, percentages, timestamps, missing-value markers and an
+    empty column; there are up to five photos in a folder per id, some missing folders, and some system files in them.
+    The same arguments give identical files.
 
-    Args and errors as for ``write_demo``."""
+    Arguments and errors as for ``write_demo``."""
     import numpy as np
 
     truth, rng = demo_truth(rows, seed), np.random.default_rng((seed, 5))
@@ -220,17 +220,17 @@ def _listings(truth: "pandas.DataFrame", rng: "numpy.random.Generator") -> "pand
 
 
 def demo_truth(rows: int = 600, seed: int = 0) -> "pandas.DataFrame":
-    """What each price is made of, in the order of the rows of the example with the same arguments.
+    """The components of each price, for the rows of the example with the same arguments.
 
-    ``base``, ``table_part``, ``photo_part``, ``interaction`` and ``noise`` add up to ``log_price``, the natural log of
-    euros before rounding to cents. Over all vases that could be drawn the four parts after ``base`` have mean 0 and no
-    correlation; given only the complete table row the expected log price is ``base + table_part``, given only what the
-    photo shows it is ``base + photo_part``. The other columns are the attributes with nothing missing: ``maker``,
-    ``material``, ``height_cm``, ``age_years``, ``weight_kg``, ``listed_on`` (of the table), ``glaze``, ``bands``,
-    ``cracked`` (of the photo) and ``shape`` (of the photo, without effect; nor has ``weight_kg`` any of its own).
+    ``base``, ``table_part``, ``photo_part``, ``interaction`` and ``noise`` sum to ``log_price``, the natural logarithm
+    of the price in euros before rounding. In the population, the four components after ``base`` have mean 0 and are
+    uncorrelated; given the complete table row only, the expected log price is ``base + table_part``; given the contents
+    of the photo only, it is ``base + photo_part``. The other columns are the complete attributes: ``maker``,
+    ``material``, ``height_cm``, ``age_years``, ``weight_kg``, ``listed_on`` (in the table), ``glaze``, ``bands``,
+    ``cracked`` and ``shape`` (in the photo). ``shape`` has no effect, and ``weight_kg`` none beyond that of height.
 
     Raises:
-        ConfigError: ``rows`` is below 1 or ``seed`` below 0."""
+        ConfigError: ``rows`` is below 1 or ``seed`` is below 0."""
     import numpy as np
 
     if rows < 1 or seed < 0:
@@ -245,7 +245,7 @@ def demo_truth(rows: int = 600, seed: int = 0) -> "pandas.DataFrame":
     truth["table_part"] = (
         _centred_effect(truth["maker"], MAKERS)
         + _centred_effect(truth["material"], MATERIALS)
-        # What is known of the cost of a crack before anyone has looked at the vase.
+        # The expected cost of a crack given the material only.
         - CRACKED_SHARE * extra_cost
         + HEIGHT_EFFECT * np.log(truth["height_cm"] / TYPICAL_HEIGHT)
         + AGE_EFFECT * (truth["age_years"] - TYPICAL_AGE)
@@ -261,9 +261,9 @@ def demo_truth(rows: int = 600, seed: int = 0) -> "pandas.DataFrame":
 
 
 def demo_place(row: int, seed: int = 0, *, detail: bool = False, rows: int = 600) -> "numpy.ndarray":
-    """Where the vase is in a photo of the example, bool ``(SIZE, SIZE)``: all that it says of the price is there.
+    """Mask of the vase in a photo of the example, bool ``(SIZE, SIZE)``: the only region that is related to the price.
 
-    ``rows`` and ``seed`` are those of the example; ``detail`` asks for the second photo that a row may have."""
+    ``rows`` and ``seed`` are those of the example; ``detail`` selects the second photo that a row may have."""
     import numpy as np
 
     look = _Look(*demo_truth(rows, seed).loc[row, list(_Look._fields)])
@@ -272,7 +272,7 @@ def demo_place(row: int, seed: int = 0, *, detail: bool = False, rows: int = 600
 
 
 def _centred_effect(column: "pandas.Series", kinds: Mapping[str, _Kind]) -> "pandas.Series":
-    """The effect of each row's kind, less its mean over all vases that could be drawn."""
+    """The effect of each row's level, minus the population mean."""
     mean = sum(kind.share * kind.effect for kind in kinds.values())
     return column.map({name: kind.effect - mean for name, kind in kinds.items()}).astype(float)
 
@@ -304,7 +304,7 @@ def _draw_attributes(rows: int, rng: "numpy.random.Generator") -> "pandas.DataFr
 
 
 def _observed_table(truth: "pandas.DataFrame", seed: int) -> "pandas.DataFrame":
-    """The table as a seller has it: an id, cells missing, photo files instead of what they show, a rounded price."""
+    """The observed table: with an id, missing cells, photo paths instead of their contents, and a rounded price."""
     import numpy as np
 
     rng = np.random.default_rng((seed, 2))
@@ -328,7 +328,7 @@ def _refuse_foreign_table(path: Path, header: bytes) -> None:
         return
     with path.open("rb") as file:
         if file.readline().rstrip() != header:
-            raise ConfigError(f"{path} exists and is no example of mixfit, so it is kept; choose another folder.")
+            raise ConfigError(f"{path} exists and is not an example of mixfit, so it is kept; choose another folder.")
 
 
 def _write_if_different(path: Path, content: bytes) -> None:
@@ -343,7 +343,7 @@ def _jpeg(photo: "PIL.Image.Image") -> bytes:
 
 
 class _Look(NamedTuple):
-    """What a photo shows of a vase."""
+    """The attributes of a vase that a photo shows."""
 
     glaze: str
     bands: int
@@ -352,7 +352,7 @@ class _Look(NamedTuple):
 
 
 class _Body(NamedTuple):
-    """Where a vase stands in the picture; lengths in pixels of the large drawing."""
+    """Position and shape of a vase in the image; lengths in pixels of the enlarged drawing."""
 
     centre: float
     top: float
@@ -361,7 +361,7 @@ class _Body(NamedTuple):
     profile: tuple[float, ...]
 
     def edge(self, depth: float) -> tuple[float, float]:
-        """Height in the picture and half width at ``depth``, 0 = rim and 1 = foot."""
+        """Vertical position in the image and half width at ``depth``, 0 = rim and 1 = foot."""
         steps = len(self.profile) - 1
         left = min(int(depth * steps), steps - 1)
         part = depth * steps - left
@@ -380,7 +380,7 @@ class _Body(NamedTuple):
 
 
 def _draw_photo(look: _Look, *, detail: bool, key: tuple[int, int]) -> "PIL.Image.Image":
-    """One photo, RGB, ``SIZE`` x ``SIZE``; ``key`` seeds what differs without meaning: place, light, background."""
+    """One photo, RGB, ``SIZE`` x ``SIZE``; ``key`` seeds the irrelevant variation: position, light, background."""
     import numpy as np
     from PIL import Image, ImageDraw, ImageFilter
 
@@ -407,7 +407,7 @@ def _draw_photo(look: _Look, *, detail: bool, key: tuple[int, int]) -> "PIL.Imag
 
 
 def _stand(look: _Look, rng: "numpy.random.Generator", *, detail: bool) -> _Body:
-    """Where the vase stands in a photo."""
+    """Position and shape of the vase in a photo."""
     full, zoom = SIZE * SCALE, 1.45 if detail else 1.0
     height = full * zoom * rng.uniform(0.66, 0.80)
     return _Body(
@@ -425,7 +425,7 @@ def _rgb(colour: tuple[float, float, float]) -> tuple[int, int, int]:
 
 
 def _silhouette(body: _Body, shape: str) -> "PIL.Image.Image":
-    """255 where the vase is, at the size of the large drawing."""
+    """A mask with 255 inside the vase, at the size of the enlarged drawing."""
     from PIL import Image, ImageDraw
 
     mask = Image.new("L", (SIZE * SCALE, SIZE * SCALE))
@@ -445,7 +445,7 @@ def _silhouette(body: _Body, shape: str) -> "PIL.Image.Image":
 
 
 def _draw_decoration(draw: "PIL.ImageDraw.ImageDraw", body: _Body, look: _Look, rng: "numpy.random.Generator") -> None:
-    """Bands, crack and mouth, in flat colour; may run over the edge of the vase, the silhouette cuts it."""
+    """Draw bands, crack and mouth in flat colours; they may exceed the vase, because the silhouette masks them."""
     for band in range(look.bands):
         depth = 0.46 + 0.15 * band
         thick = 0.075 * body.height
@@ -468,7 +468,7 @@ def _draw_decoration(draw: "PIL.ImageDraw.ImageDraw", body: _Body, look: _Look, 
 
 
 def _lit(paint: "PIL.Image.Image", body: _Body, light: float, rng: "numpy.random.Generator") -> "PIL.Image.Image":
-    """Round the flat paint: a cylinder lit from one side, with a highlight of the glaze."""
+    """Shade the flat paint like a cylinder that is lit from one side, with a highlight on the glaze."""
     import numpy as np
     from PIL import Image
 
@@ -486,7 +486,7 @@ def _lit(paint: "PIL.Image.Image", body: _Body, light: float, rng: "numpy.random
 
 
 def _vignette(scene: "PIL.Image.Image", rng: "numpy.random.Generator") -> "PIL.Image.Image":
-    """Light that falls off from a spot on the wall."""
+    """Darken the background with the distance from a bright spot."""
     import numpy as np
     from PIL import Image
 

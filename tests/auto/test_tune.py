@@ -193,7 +193,7 @@ def test_another_search_in_the_same_folder_is_refused(table: Path, tmp_path: Pat
         search(copy, tmp_path, 1, data=DataConfig(roles={"a": "ignored"}))
     with copy.open("a") as file:
         file.write("1,2,3,4\n")
-    with pytest.raises(ConfigError, match="cannot be resumed, as the table is not the one of the start of the search"):
+    with pytest.raises(ConfigError, match="cannot be resumed, as the table has changed since the start of the search"):
         search(copy, tmp_path, 1)
     (tmp_path / "numbers-y").rename(tmp_path / "numbers-c")
     with pytest.raises(ConfigError, match="has the target 'y', not 'c': choose another --out"):

@@ -168,7 +168,7 @@ def test_augmentation_after_normalize_or_mixup_is_refused(transform: Transform) 
 def test_wrong_settings_are_refused() -> None:
     wrong: list[tuple[Callable[[], Transform], str]] = [
         (lambda: RandomErasing(p=-0.1), "p must be between 0 and 1, got -0.1"),
-        (lambda: RandomResizedCrop(scale=(0.9, 0.5)), "scale must be two rising numbers from 0 on"),
+        (lambda: RandomResizedCrop(scale=(0.9, 0.5)), "scale must be two increasing numbers of at least 0"),
         (lambda: RandomResizedCrop(scale=(0.5, 2.0)), r"scale must lie in \(0, 1\] and ratio above 0"),
         (lambda: RandomAffine(degrees=-1.0), "degrees and translate must be at least 0"),
         (lambda: RandomAffine(shear=90.0), "shear from 0 to below 90"),
@@ -363,10 +363,10 @@ def test_normalize_gives_what_the_model_would_make_of_the_pixels() -> None:
         theirs = tv.normalize(pixels, list(mean), list(std)).unflatten(0, (12, 3))
         assert done.normalized
         torch.testing.assert_close(images_of(done), theirs, atol=1e-5, rtol=1e-5)
-        with pytest.raises(ConfigError, match="use Normalize once"):
+        with pytest.raises(ConfigError, match="use Normalize only once"):
             run(Normalize(mean, std), (done, given[1]))
         assert done[[1, 2]].normalized, "rows taken out keep the mark"
-        with pytest.raises(ConfigError, match="Join batches before they are mixed or normalised"):
+        with pytest.raises(ConfigError, match="Concatenate batches before they are mixed or normalised"):
             concatenate([done, given[0]])
     assert not Normalize(mean, std).train_only
 

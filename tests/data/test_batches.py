@@ -172,7 +172,7 @@ def test_texts_without_their_mask_are_refused() -> None:
 
 def test_rows_with_and_without_weight_are_not_joined() -> None:
     weighted, _ = dataset(weight=torch.rand(5)).__getitems__([0])
-    with pytest.raises(DataError, match="1 of 2 parts have no weight"):
+    with pytest.raises(DataError, match="1 of 2 parts have no row weights"):
         concatenate([weighted, dataset().__getitems__([1])[0]])
 
 
@@ -202,7 +202,7 @@ def test_lengths_that_differ_are_refused() -> None:
             rows=torch.arange(5),
             slots=SLOTS,
         )
-    with pytest.raises(DataError, match="columns must name the image column of 3 places, got 2"):
+    with pytest.raises(DataError, match="columns must give the image column of each of 3 places, got 2"):
         replace(dataset(DrawnPhotos(6)), columns=torch.tensor([0, 1]))
 
 

@@ -155,7 +155,7 @@ def test_any_two_moments_that_differ_by_a_minute_or_more_look_different(moments:
 
 def test_dates_that_could_be_of_two_days_are_told() -> None:
     schema, _ = fitted([f"{1 + i % 12}/{1 + i % 11}/2020" for i in range(ROWS)])
-    assert "is read with the month first, as no cell shows the order" in schema.columns[0].note
+    assert "is read as month first, because no cell shows the order" in schema.columns[0].note
     schema, _ = fitted([f"{1 + i % 12}/{1 + i % 28}/2020" for i in range(ROWS)])
     assert schema.columns[0].note == ""
 
@@ -164,7 +164,7 @@ def test_a_damaged_zone_is_refused() -> None:
     _, fit = fitted(TIMES)
     state = fit.to_dict()
     state["dates"][0]["zone"] = "Mars/Olympus"
-    with pytest.raises(DataError, match="there is no time zone 'Mars/Olympus'"):
+    with pytest.raises(DataError, match="the time zone 'Mars/Olympus' does not exist"):
         TablePreprocessor.from_dict(state)
 
 

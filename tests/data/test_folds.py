@@ -48,7 +48,7 @@ def test_f17_groups_are_dealt_whole(groups: list[int | None], k: int, seed: int,
     frame = pd.DataFrame({"y": target, "g": column})
     count = column.nunique() + column.isna().sum()
     if count < k:
-        with pytest.raises(DataError, match=f"{count} groups cannot be dealt into {k} folds"):
+        with pytest.raises(DataError, match=f"{count} groups are too few for {k} folds"):
             k_folds(frame, schema_of(task, g="group"), k, seed)
         return
     fold_of_row = np.full(rows, -1)
@@ -112,7 +112,7 @@ def test_wrong_arguments_are_refused() -> None:
         k_folds(numbers(20), schema_of(), 1)
     with pytest.raises(ConfigError, match="seed must be at least 0, got -1"):
         k_folds(numbers(20), schema_of(), 3, -1)
-    with pytest.raises(DataError, match="there are 9 rows to deal into folds; at least 10"):
+    with pytest.raises(DataError, match="there are 9 rows to split into folds; at least 10"):
         k_folds(numbers(9), schema_of())
 
 
@@ -131,7 +131,7 @@ def test_folds_that_go_forward_fit_on_the_past_and_on_other_groups(
     try:
         folds = Folds.forward(frame, schema_of(), every, groups, k, time="t", gap=gap)
     except DataError as error:
-        assert "cannot be judged forward in time by 't'" in str(error)  # noqa: PT017 - one way or the other
+        assert "cannot be cross-validated forward in time by 't'" in str(error)  # noqa: PT017 - one way or the other
         return
     assert folds.count <= k
     for place in range(folds.count):

@@ -259,6 +259,6 @@ def test_a_schema_of_an_earlier_mixfit_reads_each_cell_for_itself() -> None:
 def test_advice_never_makes_categories_of_prose_or_addresses() -> None:
     prose = [f"A bright flat number {i} near the river" for i in range(ROWS)]
     urls = [f"https://example.org/rooms/{i}" for i in range(ROWS)]
-    for cells, reason in ((prose, "every cell is different"), (urls, "every cell is different, urls")):
+    for cells, reason in ((prose, "every cell is different"), (urls, "every cell is different, URLs")):
         column = schema_of(cells).columns[0]
         assert (column.role, column.reason, column.note) == ("ignored", reason, "")

@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_decoded_on_the_fly_with_the_same_bytes(
     assert isinstance(photos, ImageFiles)
     assert torch.equal(photos.read(np.arange(12))[0], ImageFiles(files, size=16).read(np.arange(12))[0])
     (text,) = told
-    assert f"would need 9,216 bytes more than the 0 it holds, and its limit is {limit:,}" in text
+    assert f"holds 0 bytes and would need 9,216 more, but its limit is {limit:,}" in text
     assert "mixfit cache --clear" in text
     assert not (tmp_path / "cache").exists()
 
@@ -164,7 +164,7 @@ def test_a_full_disk_is_said_before_anything_is_written(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(total=10_000, free=9_000))
     assert isinstance(open_image_store(files, size=16, cache=cache_in(tmp_path, told=told)), ImageFiles)
-    assert "needs 9,216 bytes, and the disk has 9,000 free" in told[0]
+    assert "needs 9,216 bytes, but the disk has 9,000 free" in told[0]
     assert not (tmp_path / "cache").exists()
 
 

@@ -225,7 +225,9 @@ def test_only_a_few_cells_of_bytes_are_read(with_photos: Path, monkeypatch: pyte
 
 
 def test_photos_in_a_table_of_pieces_are_refused(with_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"has .* GB and 2 columns of photos, the first is 'photo': write the photos"):
+    with pytest.raises(
+        ConfigError, match=r"has .* GB and 2 columns that hold photos, the first is 'photo': write the photos"
+    ):
         in_pieces(with_photos, monkeypatch)
     found = in_pieces(with_photos, monkeypatch, config=DataConfig(ignore=("photo", "other")))
     assert len(found.arrays.numeric) == 2_000

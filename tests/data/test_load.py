@@ -142,7 +142,7 @@ def test_messages_have_the_rows_of_the_table_though_rows_of_weight_0_have_left(f
             target="price",
             config=replace(config, roles={"w": "weight", "split": "split"}),
         )
-    with pytest.raises(DataError, match="All 60 weights in column 'w' are 0, so that no row counts"):
+    with pytest.raises(DataError, match="All 60 weights in column 'w' are 0; some rows need a weight above 0"):
         load_data(frame.assign(w=0), target="price", config=config)
 
 
@@ -152,7 +152,7 @@ def test_a_schema_that_does_not_fit_is_refused(frame: pd.DataFrame) -> None:
         load_data(frame, target="area", schema=schema)
     with pytest.raises(ConfigError, match="no column 'town'"):
         load_data(frame.drop(columns="town"), target="price", schema=schema)
-    with pytest.raises(ConfigError, match="The schema says all roles and the task"):
+    with pytest.raises(ConfigError, match="The schema sets all roles and the task"):
         load_data(frame, target="price", schema=schema, config=DataConfig(ignore=("town",)))
     assert load_data(frame, target="price", schema=schema).schema == schema
 
@@ -165,7 +165,7 @@ def test_settings_of_the_call_are_checked_like_those_of_the_configuration(frame:
 
 def test_photos_of_a_frame_need_a_folder(frame: pd.DataFrame, tmp_path: Path) -> None:
     with_photos = frame.assign(photo=[f"{row}.jpg" for row in range(60)])
-    with pytest.raises(ConfigError, match=r"image columns \(photo\).*give their folder as images="):
+    with pytest.raises(ConfigError, match=r"image columns \(photo\).*set it with images="):
         load_data(with_photos, target="price")
     data = load_data(with_photos, target="price", images=tmp_path)
     assert {record.problem for record in data.bad} == {"is missing"}

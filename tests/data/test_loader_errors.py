@@ -38,7 +38,7 @@ def test_f35_an_error_while_fetching_names_row_and_file(prefetch: int) -> None:
     source = SlowPhotos(2 * ROWS)
     source.broken = {21: OSError("disk gone")}
     batches = loader(photo_rows(source), prefetch=prefetch)
-    message = r"Could not fetch row 110, photos.20\.jpg, photos.21\.jpg: OSError: disk gone"
+    message = r"Could not read row 110, photos.20\.jpg, photos.21\.jpg: OSError: disk gone"
     with pytest.raises(DataError, match=message) as caught:
         list(batches)
     assert isinstance(caught.value.__cause__, OSError)
@@ -62,7 +62,7 @@ def test_batches_before_the_broken_one_arrive(prefetch: int) -> None:
 @pytest.mark.parametrize("prefetch", [0, 3])
 @pytest.mark.parametrize("error", [KeyError("age"), StopIteration(), ValueError("bad")])
 def test_an_error_of_a_foreign_dataset_names_the_row(prefetch: int, error: Exception) -> None:
-    with pytest.raises(DataError, match=f"Could not fetch row 17: {type(error).__name__}"):
+    with pytest.raises(DataError, match=f"Could not read row 17: {type(error).__name__}"):
         list(loader(Foreign(error), prefetch=prefetch))
 
 
@@ -81,7 +81,7 @@ def test_an_error_of_the_whole_batch_names_its_rows() -> None:
         def __getitem__(self, index: int) -> tuple[Tensor, int]:
             return torch.ones(2), index
 
-    message = "one of 4 rows from row 0 on .each alone can be fetched.: RuntimeError: too many"
+    message = "one of 4 rows starting at row 0 .each can be read alone.: RuntimeError: too many"
     with pytest.raises(DataError, match=message):
         list(DataLoader(Whole(KeyError()), SequentialSampler(ROWS, BATCH)))
 
@@ -141,7 +141,7 @@ def samplers_of_too_many_rows() -> list[Sampler]:
 
 @pytest.mark.parametrize("sampler", samplers_of_too_many_rows(), ids=lambda sampler: type(sampler).__name__)
 def test_a_sampler_of_more_rows_than_the_dataset_has_is_refused(sampler: Sampler) -> None:
-    with pytest.raises(ConfigError, match=f"The sampler is for {ROWS + 1} rows, and the dataset has {ROWS}: make"):
+    with pytest.raises(ConfigError, match=f"The sampler is for {ROWS + 1} rows, but the dataset has {ROWS}: create"):
         DataLoader(photo_rows(), sampler)
 
 

@@ -361,7 +361,7 @@ def test_rows_can_be_taken_out_of_a_mixed_batch_and_moved() -> None:
     assert moved.mix is not None
     assert moved.mix.text is not None
     assert moved.mix.text.device.type == "meta"
-    with pytest.raises(ConfigError, match="Join batches before they are mixed"):
+    with pytest.raises(ConfigError, match="Concatenate batches before they are mixed"):
         concatenate([done, done])
 
 
@@ -414,7 +414,7 @@ def test_gradients_reach_both_embeddings() -> None:
 def test_mixing_is_for_training_and_happens_once() -> None:
     given = batch("uint8")
     assert Compose([MixUp(), CutMix()]).for_prediction().transforms == ()
-    with pytest.raises(ConfigError, match="mixed already"):
+    with pytest.raises(ConfigError, match="already mixed"):
         Compose([MixUp(), CutMix()])(given, RowRandom(0, 0, given[0].rows))
 
 
@@ -424,10 +424,10 @@ def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"p must be between 0 and 1, got 2\.0"):
         CutMix(p=2.0)
     random = RowRandom(0, 0, torch.arange(ROWS))
-    with pytest.raises(ConfigError, match=r"classes=None, but the target is of type torch\.int64: say classes="):
+    with pytest.raises(ConfigError, match=r"classes=None, but the target has dtype torch\.int64: set classes="):
         MixUp()(batch(classes=True), random)
-    with pytest.raises(ConfigError, match=r"MixUp was made with classes=3, but the target is of type torch\.float32"):
+    with pytest.raises(ConfigError, match=r"MixUp was created with classes=3, but the target has dtype torch\.float32"):
         MixUp(classes=3)(batch(), random)
     for kind in ("features", "table"):
-        with pytest.raises(ConfigError, match="CutMix cuts pixels, and this batch has none: use MixUp"):
+        with pytest.raises(ConfigError, match="CutMix needs pixels, but this batch has none: use MixUp"):
             CutMix()(batch(kind), random)

@@ -143,11 +143,11 @@ def test_json_cells_of_different_types_are_lists_of_text_or_text(
 OBJECTS: list[tuple[str, list[Any], str]] = [
     ("an object", [{"name": f"a{i}", "stars": i % 5} for i in range(ROWS)], "cells are of type struct"),
     ("objects that differ", [{"a": 1} if i % 2 else {"b": "x"} for i in range(ROWS)], "cells are of type struct"),
-    ("deep", [[[f"a{i}"]] for i in range(ROWS)], "objects, or lists of objects or of lists"),
-    ("lists of objects", [[{"date": "2020"}] for _ in range(ROWS)], "objects, or lists of objects or of lists"),
-    ("vectors", [[i + 0.25, i + 0.5] for i in range(ROWS)], "lists of 48 items that hardly repeat"),
-    ("names of photos", [[f"{i}.jpg"] for i in range(ROWS)], "lists of names of photos"),
-    ("empty lists", [[] for _ in range(ROWS)], "lists without an item"),
+    ("deep", [[[f"a{i}"]] for i in range(ROWS)], "objects, or lists of objects or lists"),
+    ("lists of objects", [[{"date": "2020"}] for _ in range(ROWS)], "objects, or lists of objects or lists"),
+    ("vectors", [[i + 0.25, i + 0.5] for i in range(ROWS)], "lists of 48 items that rarely repeat"),
+    ("names of photos", [[f"{i}.jpg"] for i in range(ROWS)], "lists of photo names"),
+    ("empty lists", [[] for _ in range(ROWS)], "empty lists"),
     (
         "objects of one key with different cells",
         [{"a": 1 if i % 2 else "x"} for i in range(ROWS)],
@@ -195,7 +195,9 @@ def test_objects_that_no_file_has_are_kept_as_text(cells: list[Any], tmp_path: P
 def test_only_a_role_that_objects_cannot_take_is_refused(role: str, tmp_path: Path) -> None:
     pa.parquet.write_table(table(pa.array([{"a": i} for i in range(ROWS)])), tmp_path / "t.parquet")
     frame = read_table(tmp_path / "t.parquet")
-    with pytest.raises(ConfigError, match=f"'nested' cannot be {role}: its cells are of type struct<a: int64>"):
+    with pytest.raises(
+        ConfigError, match=f"'nested' cannot have the role {role}: its cells are of type struct<a: int64>"
+    ):
         column_of(frame, nested=role)
     with pytest.raises(ConfigError, match="the target 'nested' holds cells of type struct<a: int64>"):
         infer_schema(frame, "nested")

@@ -79,7 +79,7 @@ def test_every_format_is_told_by_its_first_bytes_and_by_its_base64(folder: Path)
 def test_names_and_prose_are_no_photos(text: str) -> None:
     assert not is_base64_photo(text) or photo_format(base64.b64decode(text[:32])) == "JPEG"
     if "." in text:
-        with pytest.raises(DataError, match="is damaged or cut off base64 text"):
+        with pytest.raises(DataError, match="is damaged or truncated base64 text"):
             decode_base64(text)
 
 
@@ -108,8 +108,8 @@ def test_broken_contents_are_masked_and_named_without_their_contents(folder: Pat
     frame = pd.DataFrame({"photo": cells})
     photos = find_photos(frame, ["photo"], folder)
     assert [record.row for record in photos.bad] == [3, 4]
-    assert photos.bad[0].problem == "is damaged or cut off base64 text"
-    assert photos.bad[1].problem == "is a data: URL; keep only the base64 text behind its comma"
+    assert photos.bad[0].problem == "is damaged or truncated base64 text"
+    assert photos.bad[1].problem == "is a data: URL; keep only the base64 text after the comma"
     source = ImageFiles(photos.files, size=16)
     source.read(np.arange(len(photos.files)))
     found = unreadable_photos(Table.of(frame), photos, source.failures)
@@ -141,7 +141,7 @@ def test_roles_of_bytes(folder: Path) -> None:
     assert reasons["blob"] == "cells are of type bytes, not plain values or photos"
     assert reasons["mostly"] == "only 67% of the cells are photos, the others are other bytes"
     assert infer_schema(frame, "y", roles={"mostly": "image"}).names("image") == ["raw", "text", "mostly"]
-    with pytest.raises(ConfigError, match="column 'blob' cannot be image: its cells are of type bytes"):
+    with pytest.raises(ConfigError, match="column 'blob' cannot have the role image: its cells are of type bytes"):
         infer_schema(frame, "y", roles={"blob": "image"})
     loaded = load_data(frame, target="y", image_size=32, batch_size=8)
     xb, _ = next(iter(loaded.train))

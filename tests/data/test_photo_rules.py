@@ -273,7 +273,7 @@ def test_a_name_that_could_be_two_files_is_refused(tmp_path: Path) -> None:
     photos = find_photos(pd.DataFrame({"photo": ["A.jpg", "a.jpg"]}), ["photo"], tmp_path)
     assert [file.name for file in photos.files] == ["A.jpg"]
     (record,) = photos.bad
-    assert record.problem == "could be 2 files, 'A.jpg' and 'a.JPG': write the name as the file has it"
+    assert record.problem == "matches 2 files, 'A.jpg' and 'a.JPG': write the exact file name"
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_the_rule_is_kept_in_the_schema(tmp_path: Path) -> None:
     assert Schema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
     assert "photos" not in infer_schema(frame, "y").to_dict()
     damaged = schema.to_dict() | {"photos": [{"column": "size", "pattern": "{size}"}]}
-    with pytest.raises(DataError, match="'size', which is no image column"):
+    with pytest.raises(DataError, match="'size', which is not an image column"):
         Schema.from_dict(damaged)
 
 
@@ -322,8 +322,8 @@ def test_a_rule_by_hand_finds_a_new_table_s_photos_beside_it(tmp_path: Path) -> 
     [
         ("images/{house}/*", "no column 'house'"),
         ("images/*", "names no column"),
-        ("images/{y}/*", "by the target 'y'"),
-        ("images/{group}/*", "'group' names photos .* cannot be group too"),
+        ("images/{y}/*", "uses the target 'y'"),
+        ("images/{group}/*", "'group' names photos .* cannot have the role group"),
     ],
 )
 def test_a_rule_that_does_not_fit_is_a_config_error(tmp_path: Path, pattern: str, match: str) -> None:

@@ -40,8 +40,8 @@ def test_half_a_surrogate_pair_is_a_wrong_name_not_an_error(root: Path) -> None:
     photos = find_photos(table(photo=pd.Series(names, dtype=object)), ["photo"], root)
     assert photos.slots.tolist() == [[0], [-1], [-1], [-1]]
     assert [record.problem for record in photos.bad] == [
-        "has a name that is no valid Unicode (half a surrogate pair)",
-        "has a name that is no valid Unicode (half a surrogate pair)",
+        "has a name that is not valid Unicode (half a surrogate pair)",
+        "has a name that is not valid Unicode (half a surrogate pair)",
         "is missing",
     ]
     assert [record.value for record in photos.bad] == ["images/\\ud800.jpg", "\\udcff", "\U0001f600.jpg"]

@@ -133,7 +133,7 @@ def test_weights_of_any_size_are_shares(scale: float) -> None:
 
 @pytest.mark.parametrize("wrong", [-1.0, np.nan, np.inf])
 def test_weights_that_are_none_are_refused(wrong: float) -> None:
-    with pytest.raises(ConfigError, match=r"1 of 3 sampling weights are negative or not finite, .* of row 1"):
+    with pytest.raises(ConfigError, match=r"1 of 3 sampling weights are negative or not finite, .* in row 1"):
         WeightedSampler(np.array([1.0, wrong, 2.0]), 2)
     with pytest.raises(ConfigError, match="All sampling weights are 0"):
         WeightedSampler(np.zeros(3), 2)
@@ -262,9 +262,9 @@ def test_a_shard_is_resumed_in_the_middle_of_an_epoch() -> None:
 
 
 def test_ranks_that_cannot_all_have_rows_are_refused() -> None:
-    with pytest.raises(ConfigError, match="3 ranks cannot share batches of 2 out of 9 rows"):
+    with pytest.raises(ConfigError, match="Batches of 2 out of 9 rows cannot be divided over 3 ranks"):
         ShardedSampler(SequentialSampler(9, 2), rank=0, ranks=3)
-    with pytest.raises(ConfigError, match="3 ranks cannot share batches of 8 out of 2 rows"):
+    with pytest.raises(ConfigError, match="Batches of 8 out of 2 rows cannot be divided over 3 ranks"):
         ShardedSampler(SequentialSampler(2, 8), rank=0, ranks=3)
     with pytest.raises(ConfigError, match="rank must be from 0 to 1, got 2"):
         ShardedSampler(SequentialSampler(9, 4), rank=2, ranks=2)

@@ -89,7 +89,7 @@ def edit(state: dict[str, Any], *path: Any, value: Any) -> dict[str, Any]:
             "'area', has the unknown role 'numbr'. Did you mean 'number'",
         ),
         (edit(saved(), "columns", 0, "rol", value="x"), "column 0 of the schema has the unknown key 'rol'"),
-        (edit(saved(), "columns", 0, "name", value="split"), "1 column names more than once, the first is 'split'"),
+        (edit(saved(), "columns", 0, "name", value="split"), "1 duplicate column names, the first is 'split'"),
         (
             edit(saved(), "columns", 0, "role", value="target"),
             "2 columns with role target: 'area', 'price'; it needs exactly",
@@ -131,7 +131,7 @@ def test_schema_files(tmp_path: Path) -> None:
     ("name", "cells", "role", "evidence"),
     [
         ("x", RNG.normal(size=ROWS), "number", "floats"),
-        ("rooms", cycle(1, 2, 3), "number", "integers, 3 distinct; could be category"),
+        ("rooms", cycle(1, 2, 3), "number", "integers, 3 distinct; could be a category"),
         ("flag", cycle(0, 1, 1), "number", "integers, 2 distinct"),
         ("year", cycle("2019", "2020", "n/a"), "number", "integers, 2 distinct"),
         (
@@ -151,7 +151,7 @@ def test_schema_files(tmp_path: Path) -> None:
         ("phone", list(range(5550000, 5550000 + ROWS)), "ignored", "every cell is different"),
         ("house_id", list(range(7, 7 + ROWS)), "ignored", "unique integer, name ends in _id"),
         ("HouseID", [f"h{i}" for i in range(ROWS)], "ignored", "unique text, name ends in _id"),
-        ("Unnamed: 0", list(range(ROWS)), "ignored", "counts the rows; use: --set Unnamed: 0=number"),
+        ("Unnamed: 0", list(range(ROWS)), "ignored", "numbers the rows; to use it: --set Unnamed: 0=number"),
         ("x", cycle(5), "ignored", "one value only, '5'"),
         ("x", cycle(None), "ignored", "no values at all"),
         ("x", cycle("NA", "null"), "ignored", "no values at all"),
@@ -242,14 +242,20 @@ def test_roles_that_are_set_win_and_only_one_split_is_used() -> None:
         ({"roles": {"area": "weight", "x": "weight"}}, "2 columns have the role weight: 'area', 'x'"),
         ({"roles": {"price": "number"}}, "column 'price' is the target, so it cannot be number too"),
         ({"ignore": ["price"]}, "column 'price' is the target, so it cannot be ignored too"),
-        ({"roles": {"x": "image"}}, "column 'x' cannot be image: 40 of 40 cells are not paths of image files"),
+        (
+            {"roles": {"x": "image"}},
+            "column 'x' cannot have the role image: 40 of 40 cells are not paths of image files",
+        ),
         (
             {"roles": {"x": "number"}},
-            "column 'x' cannot be number: 40 of 40 cells are not numbers .* the first in row 0 is 'a'",
+            "column 'x' cannot have the role number: 40 of 40 cells are not numbers .* the first in row 0 is 'a'",
         ),
-        ({"roles": {"x": "date"}}, "column 'x' cannot be date: 40 of 40 cells are not dates"),
-        ({"roles": {"x": "weight"}}, "column 'x' cannot be weight"),
-        ({"roles": {"nested": "category"}}, "column 'nested' cannot be category: its cells are of type list"),
+        ({"roles": {"x": "date"}}, "column 'x' cannot have the role date: 40 of 40 cells are not dates"),
+        ({"roles": {"x": "weight"}}, "column 'x' cannot have the role weight"),
+        (
+            {"roles": {"nested": "category"}},
+            "column 'nested' cannot have the role category: its cells are of type list",
+        ),
         ({"target": "x", "task": "binary"}, "task binary needs 2 classes, the target 'x' has 3"),
         ({"target": "nested"}, "the target 'nested' holds cells of type list"),
         ({"target": "name"}, "'name' has 40 distinct values in 40 rows: neither numbers nor classes that repeat"),
@@ -399,7 +405,7 @@ def test_evidence_in_real_tables() -> None:
     schema = infer_schema(pd.read_csv(root / "covid_xray" / "table.csv", dtype="str"), "covid19")
     assert column_of(schema, "patient_id").note.startswith("145 ids repeat; the split keeps each on one side, and so")
     schema = infer_schema(pd.read_csv(root / "houses" / "table.csv", dtype="str"), "price")
-    assert column_of(schema, "zipcode").note == "49 levels, 31 seen < 5x"
+    assert column_of(schema, "zipcode").note == "49 levels, 31 in fewer than 5 rows"
     assert column_of(schema, "house_id").reason == "unique integer, name ends in _id"
     schema = infer_schema(pd.read_csv(root / "movies" / "table.csv", dtype="str"), "imdb_rating")
     assert column_of(schema, "director").reason == "text, 320 distinct"

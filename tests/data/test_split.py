@@ -84,7 +84,7 @@ def test_rows_without_group_are_their_own_group() -> None:
 
 
 def test_two_groups_cannot_be_split_in_three() -> None:
-    with pytest.raises(DataError, match="2 groups cannot fill train, valid and test"):
+    with pytest.raises(DataError, match="2 groups cannot be split into train, valid and test"):
         split_rows(numbers(20).assign(g=np.arange(20) % 2), schema_of(g="group"))
 
 
@@ -188,7 +188,7 @@ def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(DataError, match="the table has 9 usable rows; at least 10"):
         split_rows(numbers(9), schema_of())
     for shares in ({"valid": -0.1}, {"valid": 0.6, "test": 0.4}, {"test": float("nan")}):
-        with pytest.raises(ConfigError, match="valid and test must be shares that leave rows to train"):
+        with pytest.raises(ConfigError, match="valid and test must be at least 0 and sum to less than 1"):
             split_rows(numbers(20), schema_of(), **shares)
     with pytest.raises(ConfigError, match="seed must be at least 0, got -1"):
         split_rows(numbers(20), schema_of(), seed=-1)

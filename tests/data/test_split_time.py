@@ -57,13 +57,15 @@ def test_f17_no_row_that_is_used_knows_a_group_of_the_test(rows: list[tuple[int,
     alone = pd.Series(-1 - np.arange(len(rows)))
     group = frame["g"].astype("float64").fillna(alone).to_numpy()
     if frame["t"].nunique() < 2 + (test > 0):
-        with pytest.raises(DataError, match=rf"column 't' has \d different times, and {2 + (test > 0)} parts"):
+        with pytest.raises(
+            DataError, match=rf"column 't' has \d different times, too few for a split into {2 + (test > 0)} parts"
+        ):
             by_time(frame, 0.2, test, g="group")
         return
     try:
         split = by_time(frame, 0.2, test, g="group")
     except DataError as error:
-        assert "the rows before the test leave nothing to" in str(error)  # noqa: PT017 - one way or the other
+        assert "leaves no rows for" in str(error)  # noqa: PT017 - one way or the other
         return
     parts, times = sides_or_none(split, len(rows)), frame["t"].to_numpy()
     used = np.isin(parts, ["train", "valid"])
@@ -105,7 +107,7 @@ def test_rows_in_the_gap_before_the_test_are_left_out_and_named() -> None:
 @pytest.mark.parametrize(("times", "gap"), [("dates", "10"), ("dates", "soon"), ("dates", "-1d"), ("numbers", "10d")])
 def test_a_gap_in_another_unit_is_refused(times: str, gap: str) -> None:
     column = pd.date_range("2020-01-01", periods=30) if times == "dates" else np.arange(30)
-    wanted = "a duration such as 30d, 12h or 2w" if times == "dates" else "a number, such as 3, as the times are"
+    wanted = "a duration such as 30d, 12h or 2w" if times == "dates" else "a number such as 3, as the times are"
     with pytest.raises(ConfigError, match=f"The gap of a split by time must be {wanted}.*; got '{gap}'"):
         split_rows(numbers(30).assign(t=column), schema_of(), time="t", gap=gap)
 
@@ -121,8 +123,8 @@ def test_ids_that_come_back_at_all_times_do_not_purge_the_past() -> None:
     frame = numbers(200).assign(t=np.arange(200), store_id=np.arange(200) % 12, x=rng.normal(size=200))
     data = load_data(frame, target="y", config=DataConfig(split_time="t"))
     assert len(data.split.train) + len(data.split.valid) + len(data.split.test) == 200
-    assert any("ids of 'store_id' come back at all times" in note for note in data.notes)
-    with pytest.raises(DataError, match="170 belong to a group or are a copy of a test row"):
+    assert any("ids of 'store_id' recur over the whole time span" in note for note in data.notes)
+    with pytest.raises(DataError, match="170 share a group with a test row or are a copy of one"):
         load_data(frame, target="y", config=DataConfig(split_time="t", roles={"store_id": "group"}))
 
 
@@ -176,9 +178,12 @@ def test_neither_the_seed_nor_the_order_of_rows_matters() -> None:
     [
         (["2020-01-01"] * 18 + ["", "soon"], "2 of 20 cells of column 't' hold no time .* first in row 18 is empty"),
         ([*range(19), "soon"], "1 of 20 cells of column 't' hold no time to split by, the first in row 19 is 'soon'"),
-        ([*range(19), float("inf")], "1 of 20 cells of column 't' hold no time .* may be from the future: fill"),
-        (["never"] * 20, "none of the 20 cells of column 't' is a date or a number to split by"),
-        ([1] * 10 + [2] * 10, "column 't' has 2 different times, and 3 parts are to be split by it"),
+        (
+            [*range(19), float("inf")],
+            "1 of 20 cells of column 't' hold no time .* may be later than the test rows: fill",
+        ),
+        (["never"] * 20, "none of the 20 cells of column 't' is a date or a number, so the rows cannot be split by it"),
+        ([1] * 10 + [2] * 10, "column 't' has 2 different times, too few for a split into 3 parts"),
     ],
 )
 def test_rows_without_a_time_and_too_few_times_are_refused(cells: list[Any], message: str) -> None:
@@ -199,11 +204,11 @@ def test_wrong_columns_are_refused() -> None:
     for time, message in {
         "yaer": "no column 'yaer'. Did you mean 'year'",
         "y": "column 'y' is the target",
-        "cells": "column 'cells' cannot split by time: its cells are of type list",
+        "cells": "the rows cannot be split by time by column 'cells': its cells are of type list",
     }.items():
         with pytest.raises(ConfigError, match=message):
             split_rows(frame, schema_of(), time=time)
-    with pytest.raises(ConfigError, match="cannot be split by 'year' and by the split column 'split' too"):
+    with pytest.raises(ConfigError, match=r"cannot be split both by time .* and by the split column 'split'"):
         split_rows(frame, schema_of(split="split"), time="year")
 
 

@@ -109,7 +109,7 @@ def test_the_mode_is_what_the_umask_gives_and_no_temporary_stays(tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["t.xlsx", "t", "t.csv.gz"])
 def test_an_unknown_extension_lists_the_known_ones(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match=r"no kind that can be written; its name must end in \.csv, .*\.ndjson"):
+    with pytest.raises(ConfigError, match=r"has no supported extension; the name must end in \.csv, .*\.ndjson"):
         write_table(pd.DataFrame({"a": [1]}), tmp_path / name)
 
 
@@ -125,9 +125,9 @@ def test_equal_column_names_are_refused(tmp_path: Path, extension: str, names: l
     [
         (".parquet", ["a", 1], "column x.*; convert that column"),
         (".jsonl", ["a", float("inf")], "not JSON compliant.*; convert that column"),
-        (".csv", ["a", "\ud800"], "no valid Unicode"),
-        (".jsonl", ["a", "\ud800"], "no valid Unicode"),
-        (".parquet", ["a", "\ud800"], "no valid Unicode"),
+        (".csv", ["a", "\ud800"], "not valid Unicode"),
+        (".jsonl", ["a", "\ud800"], "not valid Unicode"),
+        (".parquet", ["a", "\ud800"], "not valid Unicode"),
     ],
 )
 def test_cells_that_the_format_cannot_hold_are_refused(
@@ -140,7 +140,7 @@ def test_cells_that_the_format_cannot_hold_are_refused(
 
 
 def test_a_missing_folder_is_a_resource_error(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match=r"no/t\.csv cannot be written: there is no folder"):
+    with pytest.raises(ResourceError, match=r"no/t\.csv cannot be written: the folder .* does not exist"):
         write_table(pd.DataFrame({"a": [1]}), tmp_path / "no" / "t.csv")
 
 

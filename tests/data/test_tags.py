@@ -76,7 +76,7 @@ def test_every_spelling_is_found_and_is_the_same(spelling: str) -> None:
     cells = [SPELLINGS[spelling](row) for row in tags]
     found = column_of(cells)
     assert found.role == "tags", found.reason
-    assert "9 tags, most often 'wifi' (153), 'hot tub' (141)" in found.reason
+    assert "9 tags, most frequent: 'wifi' (153), 'hot tub' (141)" in found.reason
     names, arrays = arrays_of(cells)
     wanted, numbers = arrays_of(tags)
     assert names.numeric_names == wanted.numeric_names
@@ -130,7 +130,7 @@ NO_TAGS: dict[str, list[Any]] = {
     "objects as text": [json.dumps({"a": i % 3, "b": [1]}) for i in range(ROWS)],
     "ids": [f"a{i},b{i}" for i in range(ROWS)],
     "ids in braces": [f"{{{RANDOM.choice(LAST)}-{RANDOM.choice(FIRST)}}}" for _ in range(ROWS)],
-    "lists of names of photos": [str([f"{i}.jpg", f"{i}b.jpg"]) for i in range(ROWS)],
+    "lists of photo names": [str([f"{i}.jpg", f"{i}b.jpg"]) for i in range(ROWS)],
     "remarks in brackets": [("[sic]", "plain")[i % 4 > 0] for i in range(ROWS)],
 }
 
@@ -147,8 +147,8 @@ def test_a_few_cells_that_are_no_tags_are_missing_and_told() -> None:
     assert (found.role, found.note) == ("tags", "2 of 200 cells are not tags, treated as missing")
     fitted, arrays = arrays_of(cells)
     assert [(record.row, record.problem) for record in arrays.repaired] == [
-        (3, "no list of tags"),
-        (8, "no list of tags"),
+        (3, "not a list of tags"),
+        (8, "not a list of tags"),
     ]
     assert fitted.numeric_names[-1] == "extras is missing"
     assert np.flatnonzero(arrays.numeric[:, -1]).tolist() == [3, 8]
@@ -211,8 +211,8 @@ def test_the_state_is_saved_and_reads_every_spelling(spelling: str) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"tags": ["a", "a"]}, "there is a tag twice"),
-        ({"tags": ["a"], "others": ["a"]}, "there is a tag twice"),
+        ({"tags": ["a", "a"]}, "a tag occurs twice"),
+        ({"tags": ["a"], "others": ["a"]}, "a tag occurs twice"),
         ({"tags": "ab"}, "wrong type"),
         ({"between": "and"}, r"must be one of list"),
         ({"flag": 1}, "wrong type"),
@@ -242,8 +242,12 @@ def test_rows_in_pieces_are_read_as_the_whole() -> None:
 
 
 def test_a_role_by_hand_says_what_it_finds_or_refuses() -> None:
-    assert column_of(["a", "b"] * 20, extras="tags").note == "2 tags, most often 'a' (20), 'b' (20)"
-    with pytest.raises(ConfigError, match=r"'extras' cannot be tags: 0 of 40 cells are not tags and 0 are empty"):
+    assert column_of(["a", "b"] * 20, extras="tags").note == "2 tags, most frequent: 'a' (20), 'b' (20)"
+    with pytest.raises(
+        ConfigError, match=r"'extras' cannot have the role tags: 0 of 40 cells are not tags and 0 are empty"
+    ):
         schema_of([[]] * 40, extras="tags")
-    with pytest.raises(ConfigError, match=r"'extras' cannot be tags: 40 of 40 cells are not tags .* row 0 is '\[\["):
+    with pytest.raises(
+        ConfigError, match=r"'extras' cannot have the role tags: 40 of 40 cells are not tags .* row 0 is '\[\["
+    ):
         schema_of([[["a"]]] * 40, extras="tags")

@@ -125,7 +125,7 @@ def test_features_computed_once_cannot_be_explained_but_the_same_rows_with_pixel
     data = load_data(demo_table, target="price", image_size=32)
     model = build_model(data, QUICK_MODEL, seed=0)
     xb, _ = next(iter(precompute_features(data, model).valid))
-    with pytest.raises(ConfigError, match="has features of the photos in place of pixels"):
+    with pytest.raises(ConfigError, match="has features of the photos instead of pixels"):
         grad_cam(model, xb)
     pixels, _ = next(iter(data.valid))
     with torch.no_grad():

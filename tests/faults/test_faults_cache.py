@@ -162,9 +162,7 @@ def test_f32_a_full_disk_ends_in_one_sentence_and_nothing_half_written(
     assert torch.equal(pixels, expected)
     assert len(told) == 1
     assert "cannot be written" in told[0]
-    assert told[0].endswith(
-        "bytes are free there. Photos that are not in the cache are decoded whenever they are needed."
-    )
+    assert told[0].endswith("bytes are free there. Photos that are not in the cache are decoded on every access.")
     records = next((tmp_path / "cache").iterdir()) / RECORDS
     assert not records.exists() or records.stat().st_size % (3 * SIZE * SIZE) == 0
     assert torch.equal(read_all(photos, tmp_path / "cache"), expected)

@@ -130,14 +130,16 @@ def test_f27_data_that_change_after_inspect_and_after_training_are_told(run: Run
     Path("8.png").write_bytes(b"no photo any more")
     code, printed = run(*train)
     assert code == 0, printed
-    warning = f"the photos changed since the inspection: 60 files of {seen['photo_bytes']:,} bytes then, 59 files of"
+    warning = (
+        f"the photos have changed since the inspection: 60 files with {seen['photo_bytes']:,} bytes then, 59 files with"
+    )
     assert warning in printed
     assert warning in Path("runs/t-y-002/report.html").read_text()
     assert pd.read_csv("runs/t-y-002/bad_inputs.csv")["row"].tolist() == [7, 8]
     assert "2 x photo masked" in printed
 
     _, printed = run("evaluate", "runs/t-y-001", "t.csv", "--split", "test")
-    assert "warning: the photos changed since training: 60 files of" in printed
+    assert "warning: the photos have changed since training: 60 files with" in printed
     _, printed = run("evaluate", "runs/t-y-002", "t.csv", "--split", "test")
     assert "warning" not in printed
 
@@ -148,10 +150,10 @@ def test_f27_a_photo_of_the_same_size_and_a_table_of_other_bytes_are_changes(run
     found = Path("9.png").stat()
     os.utime("9.png", ns=(found.st_atime_ns, found.st_mtime_ns + 1_000_000_000))
     _, printed = run("evaluate", "runs/t-y-001", "t.csv", "--split", "valid")
-    assert "warning: the photos changed since training: 60 files of" in printed
+    assert "warning: the photos have changed since training: 60 files with" in printed
     Path("u.csv").write_text(Path("t.csv").read_text() + "100.0,5.0,3.png,test\n")
     _, printed = run("evaluate", "runs/t-y-001", "u.csv", "--split", "test")
-    assert "warning: the table is not the one of training: its bytes differ" in printed
+    assert "warning: the table has changed since training: its bytes differ" in printed
     _, printed = run("evaluate", "runs/t-y-001", "u.csv")
     assert "warning" not in printed, "another table is scored whole, which is no mistake"
 

@@ -166,14 +166,14 @@ def test_f40_changed_data_are_refused_unless_forced_and_that_is_noted(
     code, printed = mixfit(capsys, "train", "--resume", stopped)
     assert code == 3
     assert (
-        "the table is not the one of this run: its bytes differ: start a new training, or resume with --force."
+        "the table has changed since this run: its bytes differ: start a new training, or resume with --force."
         in printed
     )
     code, printed = mixfit(capsys, "train", "--resume", stopped, "--force")
     assert code == 0
-    assert "warning: the table is not the one of this run" in printed
+    assert "warning: the table has changed since this run" in printed
     (forced,) = json.loads((stopped / "environment.json").read_text())["resumed_by_force"]
-    assert "the table is not the one of this run: its bytes differ" in forced
+    assert "the table has changed since this run: its bytes differ" in forced
 
 
 def test_f40_another_architecture_is_refused_and_other_versions_are_a_warning(

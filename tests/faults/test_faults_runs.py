@@ -74,7 +74,7 @@ def run_of(folder: Path) -> Path:
     [
         ("", "t.csv is empty; a header and at least 1 data row are needed"),
         ("a,y\n", "t.csv has a header but no data rows; at least 1 is needed"),
-        ("a,y\n1,2\n", "t.csv has 1 data row; at least 10 are needed to train and judge"),
+        ("a,y\n1,2\n", "t.csv has 1 data row; at least 10 are needed for training and evaluation"),
     ],
     ids=["empty", "header only", "one row"],
 )
@@ -99,10 +99,13 @@ def test_f01_a_few_rows_are_inspected_but_not_trained_on(
     monkeypatch.chdir(tmp_path)
     Path("t.csv").write_text("a,y\n" + "".join(f"{i % 3},{i / 4}\n" for i in range(9)))
     code, printed = mixfit(capsys, "train", "t.csv", "--target", "y")
-    assert (code, printed) == (3, "mixfit: t.csv has 9 data rows; at least 10 are needed to train and judge.\n")
+    assert (code, printed) == (
+        3,
+        "mixfit: t.csv has 9 data rows; at least 10 are needed for training and evaluation.\n",
+    )
     code, printed = mixfit(capsys, "inspect", "t.csv", "--target", "y")
     assert code == 3
-    assert "error: the table has 9 usable rows; at least 10 are needed to train and judge." in printed
+    assert "error: the table has 9 usable rows; at least 10 are needed for training and evaluation." in printed
 
 
 def test_f02_ragged_rows_end_every_command_with_3(messy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +118,7 @@ def test_f02_ragged_rows_end_every_command_with_3(messy: Path, capsys: pytest.Ca
     ):
         code, printed = mixfit(capsys, *command)
         assert code == 3
-        assert "7 of 27 rows do not have the header's 2 cells: line 22 has 3, line 23 has 3, line 24" in printed
+        assert "7 of 27 rows do not have 2 cells like the header: line 22 has 3, line 23 has 3, line 24" in printed
         assert "line 26 has 3, ..." in printed
         assert not Path("no.csv").exists()
 
@@ -205,7 +208,7 @@ def test_f05_names_of_typed_tables_are_refused_too(kind: str, messy: Path, capsy
 def test_f06_text_among_numbers_is_a_category_until_it_is_set(messy: Path) -> None:
     columns = {column["name"]: column for column in json.loads((messy / "seen/schema.json").read_text())["columns"]}
     assert columns["size"]["role"] == "category"
-    assert "1 of 80 cells are not numbers: --set size=number makes them missing" in columns["size"]["note"]
+    assert "1 of 80 cells are not numbers: --set size=number treats them as missing" in columns["size"]["note"]
     set_by_hand = json.loads((run_of(messy) / "schema.json").read_text())["columns"][1]
     assert (set_by_hand["role"], set_by_hand["missing"]) == ("number", 1)
     assert set_by_hand["note"] == "1 of 80 cells are not numbers, treated as missing, such as '12 sqft'"

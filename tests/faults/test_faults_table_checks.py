@@ -58,7 +58,7 @@ def test_a_table_in_order_gives_no_alarm(inspect: Inspect, tmp_path: Path) -> No
     code, found, errors = inspect(with_photos(tmp_path, plain_table()))
     assert (code, errors) == (0, "")
     assert found["counts"] == {"note": 1, "warning": 0, "error": 0}
-    assert texts(found)[0].startswith("photo: the photos go with their rows; shuffled between 120 rows")
+    assert texts(found)[0].startswith("photo: the photos match their rows; image colours are associated with the table")
     assert found["photos"] == [{"column": "photo", "readable": ROWS, "broken": 0, "missing": 0}]
     assert {column["name"]: column["role"] for column in found["columns"]}["photo"] == "image"
     assert Path(found["page"]).is_file()
@@ -197,10 +197,10 @@ def test_photos_that_slipped_by_one_row_are_noticed(inspect: Inspect, tmp_path: 
     frame = with_photos(tmp_path, plain_table())
     _, found, _ = inspect(frame.assign(photo=np.roll(frame["photo"], 1)))
     (text,) = texts(found, "warning")
-    assert text.startswith("photo: the photos fit the row before theirs (p = 0.001) but not their own")
+    assert text.startswith("photo: the photos match the row before theirs (p = 0.001) but not their own")
     _, found, _ = inspect(frame.assign(photo=np.random.default_rng(3).permutation(frame["photo"])))
     (text,) = texts(found, "note")
-    assert "finds nothing that ties the photos to their rows" in text
+    assert "no association between image colours and the table was found" in text
 
 
 def test_f21_photos_cut_off_anywhere_are_found_by_inspect(inspect: Inspect, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_f19_not_one_photo_is_an_error_that_names_the_folder(inspect: Inspect, t
     code, found, errors = inspect(frame, "y", "--images", "elsewhere")
     assert (code, errors) == (3, "")
     (text,) = texts(found, "error")
-    assert text.startswith("not one photo was found in the folder elsewhere, of 120 that cells name; name the folder")
+    assert text.startswith("none of the 120 photos named in cells was found in the folder elsewhere; set the folder")
     assert text.endswith("--images DIR")
     assert found["photos"] == [{"column": "photo", "readable": 0, "broken": ROWS, "missing": 0}]
 

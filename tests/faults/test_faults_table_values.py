@@ -51,7 +51,7 @@ def test_f06_mixed_numbers_and_text() -> None:
     frame = pd.DataFrame({"area": cells, "price": PRICE})
     found = column_of(infer_schema(frame, "price"), "area")
     assert found.role == "category"
-    assert "25 of 100 cells are not numbers: --set area=number makes them missing" in found.note
+    assert "25 of 100 cells are not numbers: --set area=number treats them as missing" in found.note
     assert column_of(infer_schema(frame.assign(area=cells[:4] + ["7"] * 96), "price"), "area").role == "category"
     schema = infer_schema(frame, "price", roles={"area": "number"})
     assert column_of(schema, "area").missing == 25

@@ -101,7 +101,7 @@ class Poisoned(Dataset[Any]):
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_f35_an_error_in_a_thread_names_the_row_and_leaves_no_thread(tmp_path: Path, prefetch: int) -> None:
     data = Loaders(DataLoader(Poisoned(), SequentialSampler(38, 8), prefetch=prefetch), loaders().valid)
-    with pytest.raises(DataError, match=r"Could not fetch row 17: OSError: the disk says no"):
+    with pytest.raises(DataError, match=r"Could not read row 17: OSError: the disk says no"):
         tiny_fit(tmp_path, data=data)
 
 

@@ -377,9 +377,9 @@ def test_statistics_go_on_from_what_was_saved() -> None:
     assert after.total() == whole.total()
     assert after.latest() == whole.latest()
     assert all(after.over_time(output) == whole.over_time(output) for output in whole.outputs)
-    with pytest.raises(ConfigError, match="The saved statistics have 4 columns, these 8"):
+    with pytest.raises(ConfigError, match="The saved statistics have 4 columns, but these have 8"):
         ActivationStats(net, columns=8).load_state_dict(before.state_dict())
-    with pytest.raises(ConfigError, match="The saved statistics have 94 numbers a column, these 90"):
+    with pytest.raises(ConfigError, match="The saved statistics have 94 numbers per column, but these have 90"):
         ActivationStats(net, columns=4, quantiles=[0.5]).load_state_dict(before.state_dict())
 
 
@@ -387,13 +387,13 @@ def test_wrong_settings_are_told() -> None:
     net = model()
     with pytest.raises(ConfigError, match="every must be at least 1, got 0"):
         ActivationStats(net, every=0)
-    with pytest.raises(ConfigError, match="columns must be an even number from 2 on, got 3"):
+    with pytest.raises(ConfigError, match="columns must be an even number of at least 2, got 3"):
         ActivationStats(net, columns=3)
     with pytest.raises(ConfigError, match="sample must be at least 1 or None, got 0"):
         ActivationStats(net, sample=0)
     with pytest.raises(ConfigError, match=r"quantiles must be in \[0, 1\], got 0.5, 2.0"):
         ActivationStats(net, quantiles=[0.5, 2.0])
-    with pytest.raises(ConfigError, match="edges must be at least two rising numbers"):
+    with pytest.raises(ConfigError, match="edges must be at least two increasing numbers"):
         ActivationStats(net, edges=[1.0, 0.0])
     with pytest.raises(ConfigError, match="Did you mean 'second'"):
         ActivationStats(net, "secnd")

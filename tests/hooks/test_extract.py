@@ -64,7 +64,7 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     model.head.eval()
     extract(model, "head", batches(ORDER), tmp_path / "f.npy")
     assert (model.training, model.head.training, model.encoder[1].training) == (True, False, True)
-    with pytest.raises(ConfigError, match="for 5 rows, not one output for each"):
+    with pytest.raises(ConfigError, match="for 5 rows; it must have one entry per row"):
         extract(model, "lstm", batches(ORDER), tmp_path / "f.npy", part="[1][0]")
     assert (model.training, model.head.training) == (True, False)
     assert not any(module._forward_hooks for module in model.modules())
@@ -129,9 +129,11 @@ def test_mistakes_are_told_and_leave_no_file(tmp_path: Path) -> None:
     model, path = Net(), tmp_path / "f.npy"
     with pytest.raises(ConfigError, match=r"Net has no layer 'encodr'\. Did you mean 'encoder'\? layers: encoder, enc"):
         extract(model, "encodr", batches(ORDER), path)
-    with pytest.raises(ConfigError, match=r"The layer 'spare' runs 0 times in a pass: there is no call 0\."):
+    with pytest.raises(
+        ConfigError, match=r"The layer 'spare' is called 0 times per forward pass: there is no call 0\."
+    ):
         extract(model, "spare", batches(ORDER), path)
-    with pytest.raises(ConfigError, match=r"The layer 'head' runs 2 times in a pass: there is no call 2\."):
+    with pytest.raises(ConfigError, match=r"The layer 'head' is called 2 times per forward pass: there is no call 2\."):
         extract(model, "head", batches(ORDER), path, call=2)
     with pytest.raises(ConfigError, match=r"'lstm' has no part ''; its parts are '\[0\]', '\[1\]\[0\]', '\[1\]\[1\]'"):
         extract(model, "lstm", batches(ORDER), path)
@@ -142,7 +144,9 @@ def test_mistakes_are_told_and_leave_no_file(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="cannot be written: No such file or directory"):
         extract(model, "head", batches(ORDER), tmp_path / "missing" / "f.npy")
     unequal = [(torch.ones(2, 3), torch.ones(2)), (torch.ones(2, 5), torch.ones(2))]
-    with pytest.raises(DataError, match=r"gives \(5,\) for row 2 and \(3,\) for row 0: all rows must have the same"):
+    with pytest.raises(
+        DataError, match=r"has shape \(5,\) for row 2 and \(3,\) for row 0: all rows must have the same"
+    ):
         extract(nn.Sequential(nn.Identity()), "0", unequal, path)
     assert list(tmp_path.iterdir()) == []
 

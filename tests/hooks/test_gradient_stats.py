@@ -290,7 +290,7 @@ def test_statistics_go_on_from_what_was_saved() -> None:
     assert whole.latest() == cut.latest()
     assert whole.modalities_over_time() == cut.modalities_over_time()
     assert whole.latest_modalities() == cut.latest_modalities()
-    with pytest.raises(ConfigError, match="of other parameters, groups or branches than this model's"):
+    with pytest.raises(ConfigError, match="belong to a model with other parameters, groups or branches"):
         GradientStats(nn.Linear(2, 2), columns=4).load_state_dict(whole.state_dict())
 
 

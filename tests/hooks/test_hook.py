@@ -254,7 +254,7 @@ def test_layers_are_chosen_by_name_type_or_predicate(layers: Layers | None, name
 def test_layers_are_chosen_as_modules() -> None:
     model = network()
     assert list(select_layers(model, [model[3], model[0]])) == ["0", "3"]
-    with pytest.raises(ConfigError, match=r"This Linear is no layer of Sequential\."):
+    with pytest.raises(ConfigError, match=r"This Linear is not a layer of this Sequential\."):
         select_layers(model, nn.Linear(1, 1))
 
 
@@ -262,7 +262,7 @@ def test_a_layer_that_is_not_there_is_told_with_those_that_are() -> None:
     model = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
     with pytest.raises(ConfigError, match=r"no layer 'encodr'\. Did you mean 'encoder'\? layers: encoder, head$"):
         Hooks(model, nothing, "encodr")
-    with pytest.raises(ConfigError, match=r"No layer of ModuleDict was chosen: it has encoder, head\."):
+    with pytest.raises(ConfigError, match=r"No layer of ModuleDict was selected; its layers are encoder, head\."):
         Hooks(model, nothing, nn.Conv2d)
     with pytest.raises(ConfigError, match=r"layers: 0, 1, 2, .*, 19, and 10 more$"):
         find_layer(nn.Sequential(*(nn.ReLU() for _ in range(30))), "x")

@@ -117,14 +117,14 @@ def test_there_is_no_picture_of_nothing() -> None:
     net = nn.Sequential(nn.Linear(2, 2))
     empty, gradients = ActivationStats(net), GradientStats(net)
     for plot in (plot_histograms, plot_shares, plot_spread):
-        with pytest.raises(ConfigError, match="There are no statistics to draw yet"):
+        with pytest.raises(ConfigError, match="There are no statistics to plot yet"):
             plot(empty)
     for plot in (plot_gradients, plot_modalities, plot_agreement):
-        with pytest.raises(ConfigError, match="There are no statistics to draw yet"):
+        with pytest.raises(ConfigError, match="There are no statistics to plot yet"):
             plot(gradients)
     with empty:
         net(torch.ones(1, 2))
-    with pytest.raises(ConfigError, match="There are no statistics to draw yet"):
+    with pytest.raises(ConfigError, match="There are no statistics to plot yet"):
         plot_shares(empty, "saturated")
     drawn(plot_histograms(empty))
 

@@ -327,21 +327,25 @@ def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     model, xb = model_of(classes).eval(), pixels_for(classes)
     with pytest.raises(ConfigError, match=r"The target must be a class from 0 to 2, got 3\."):
         grad_cam(model, xb, target=3)
-    with pytest.raises(ConfigError, match=r"The model predicts a number, which has no classes: leave out the target\."):
+    with pytest.raises(ConfigError, match=r"The model predicts a number, which has no classes: omit the target\."):
         input_gradients(model_of(number), pixels_for(number), target=0)
     with pytest.raises(ConfigError, match=r"has no layer 'image\.backbone\.block'\. Did you mean 'image\.backbone"):
         grad_cam(model, xb, "image.backbone.block")
-    with pytest.raises(ConfigError, match=r"The layer image\.project gives no feature map of the photos: choose a lay"):
+    with pytest.raises(ConfigError, match=r"The output of the layer image\.project is not a feature map: choose a lay"):
         grad_cam(model, xb, "image.project")
     features = replace(xb, images=None, features=torch.zeros(5, 3, 128))
-    with pytest.raises(ConfigError, match="has features of the photos in place of pixels, and a feature has no place"):
+    with pytest.raises(
+        ConfigError, match="has features of the photos instead of pixels, and features have no location"
+    ):
         grad_cam(model, features)
     with pytest.raises(ConfigError, match="The model has no image encoder"):
         grad_cam(nn.Linear(1, 1), xb)
     with pytest.raises(ConfigError, match="None of the rows has a photo"):
         last_feature_map(model, xb[[0]])
     monkeypatch.setitem(__import__("sys").modules, "captum", None)
-    with pytest.raises(ConfigError, match=r"smooth need captum: pip install mixfit\[explain\]; or take the plain"):
+    with pytest.raises(
+        ConfigError, match=r"smooth needs captum: pip install mixfit\[explain\], or use the method plain"
+    ):
         input_gradients(model, xb, method="smooth")
     assert grad_cam(model, xb).any(), "Grad-CAM needs nothing that is not there"
 
@@ -351,7 +355,7 @@ def test_an_encoder_without_places_is_told() -> None:
     model, xb = model_of(case).eval(), pixels_for(case)
     assert model.image is not None
     model.image.backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, model.image.num_features))
-    with pytest.raises(ConfigError, match="No layer of the image encoder has an output with places in the photo"):
+    with pytest.raises(ConfigError, match="No layer output of the image encoder has spatial dimensions"):
         grad_cam(model, xb)
     assert input_gradients(model, xb).any()
 

@@ -1,4 +1,4 @@
-"""``mixfit inspect``: what each column is taken for, and what is missing, broken or suspicious, before any training."""
+"""``mixfit inspect``: the inferred role of each column, and missing, broken or suspicious data, before any training."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -59,31 +59,31 @@ class _PhotoReview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """What is known of a table before any training, and where it was written."""
+    """The results of inspecting a table before training, and the folder they were written to."""
 
     table: str
     """The file, or "DataFrame"."""
     content: InspectContent
     fingerprint: Fingerprint
     folder: Path
-    """It has ``inspect.html``, ``schema.json`` and ``fingerprint.json``."""
+    """The folder with ``inspect.html``, ``schema.json`` and ``fingerprint.json``."""
 
     @property
     def schema(self) -> Schema:
-        """What each column is taken for, and why."""
+        """The role of each column, and the reason."""
         return self.content.schema
 
     @property
     def checks(self) -> list[Check]:
-        """What is missing, broken or suspicious: notes, warnings and errors."""
+        """Missing, broken or suspicious data: notes, warnings and errors."""
         return self.content.checks
 
     def count(self, level: str) -> int:
-        """How many checks have a level: note, warning or error."""
+        """Number of checks with a level: note, warning or error."""
         return sum(check.level == level for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
-        """All that the page shows, for programs."""
+        """The contents of the page, for programs."""
         return {
             "table": self.table,
             "format": self.content.format_text,
@@ -110,18 +110,18 @@ def inspect_table(
 ) -> Inspection:
     """Print the roles and the checks; write ``inspect.html`` and ``schema.json``.
 
-    Beside them stands ``fingerprint.json``, by which ``train --schema`` tells whether the data have changed since.
+    ``fingerprint.json`` is written as well; ``train --schema`` uses it to detect changes of the data.
 
     Args:
         table: a CSV, TSV, Parquet, Feather or JSON Lines file, or a DataFrame.
-        target: the column that is to be predicted.
-        config: settings of the data, as for a training.
-        images: folder that the photo paths start from, wins over ``config.images``; by default the table's folder, and
+        target: the column to predict.
+        config: settings of the data, as for training.
+        images: folder that photo paths are relative to, overrides ``config.images``; by default the table's folder, and
             for a DataFrame the working directory.
         out: a new folder; by default ``runs/<table>-<target>-inspect-NNN``.
-        console: where it is printed, by default standard output; ``Console(quiet=True)`` for silence.
+        console: where to print, by default standard output; ``Console(quiet=True)`` for silence.
     Raises:
-        ConfigError, DataError, ResourceError: the table cannot be looked at.
+        ConfigError, DataError, ResourceError: the table cannot be inspected.
     """
     config = config or DataConfig()
     if images is not None:
@@ -143,7 +143,7 @@ def _inspect(
 ) -> Inspection:
     read, table_format = read_as_configured(path, config.text)
     frame, table_format = read.frame, settled(table_format, read)
-    require_rows(frame, path, 2)  # a single row shows no roles
+    require_rows(frame, path, 2)  # roles cannot be inferred from a single row
     rows, weightless = without_weightless(read, weight_column(config, None))
     root = images_root(config.images, path.parent)
     schema = infer_configured(rows, target, config, images=root)
@@ -152,7 +152,7 @@ def _inspect(
     review = _review_photos(rows, schema, root, Cache.configured(config))
     findings = [Finding("warning", doubt) for doubt in doubts(table_format)]
     if weightless:
-        findings.append(Finding("note", f"{_count(len(weightless), 'row')} of weight 0 left out of everything"))
+        findings.append(Finding("note", f"{_count(len(weightless), 'row')} of weight 0 left out"))
     findings += _findings(rows, schema, config, review, root)
     checks = [Check(level=finding.level, text=finding.text) for finding in findings]
 
@@ -162,7 +162,7 @@ def _inspect(
     say(f"{shown}  {len(frame)} rows x {len(frame.columns)} columns  {table_format.describe()}    images root: {root}")
     _print_schema(console, schema)
     for photos in review.statistics:
-        states = f"{photos.readable} readable, {photos.broken} broken, {photos.missing} rows without"
+        states = f"{photos.readable} readable, {photos.broken} broken, {photos.missing} rows without photos"
         say(f" photos in {photos.column}: {states}")
     for one in texts:
         say(f" texts in {one.column}: {one.describe()}")
@@ -229,7 +229,7 @@ def _print_schema(console: Console, schema: Schema) -> None:
 
 
 def _review_photos(table: Table, schema: Schema, root: Path, cache: Cache | None) -> _PhotoReview:
-    """Look at every photo: what is broken, and what each looks like from afar."""
+    """Scan every photo for problems, and for the checks of its contents."""
     columns = schema.names("image")
     if not columns:
         return _PhotoReview([], [], None, None)
@@ -241,7 +241,7 @@ def _review_photos(table: Table, schema: Schema, root: Path, cache: Cache | None
 
 
 def _statistics(column: str, photos: Photos, failures: dict[int, str]) -> PhotoStatistics:
-    """Files, each once however many rows name it."""
+    """Counts of distinct photo files, whatever the number of rows that name them."""
     block = photos.slots[:, [name == column for name in photos.slot_columns]]
     files = np.unique(block[block >= 0]).tolist()
     damaged = sum(file in failures for file in files)
@@ -254,7 +254,7 @@ def _statistics(column: str, photos: Photos, failures: dict[int, str]) -> PhotoS
 
 
 def _findings(table: Table, schema: Schema, config: DataConfig, review: _PhotoReview, root: Path) -> list[Finding]:
-    """What a person should know before training; an error would stop the training."""
+    """Notes, warnings and errors before training; an error would prevent training."""
     findings = [Finding("warning", line) for line in suspicious_columns(schema)]
     parts = np.full(len(table), "", dtype=object)
     try:
@@ -273,7 +273,7 @@ def _findings(table: Table, schema: Schema, config: DataConfig, review: _PhotoRe
         findings.append(Finding("error", str(error)))
     features = schema.inputs
     if not features:
-        findings.append(Finding("error", "No column is left to learn from: set a role, as in --set zipcode=category."))
+        findings.append(Finding("error", "There are no feature columns: set a role, as in --set zipcode=category."))
     if review.bad:
         findings.append(Finding("warning", f"photos: {describe_bad(review.bad)}"))
     findings += torn_ids(table, schema, parts)
@@ -294,20 +294,20 @@ def _findings(table: Table, schema: Schema, config: DataConfig, review: _PhotoRe
 
 
 def _no_photos(photos: Photos, root: Path) -> list[Finding]:
-    """A wrong folder: cells name photos, and not one of them is there."""
+    """An error if cells name photos but none of them exists, so that the folder is probably wrong."""
     if photos.files or not photos.bad:
         return []
-    text = f"not one photo was found in the folder {root}, of {len(photos.bad):,} that cells name; "
-    return [Finding("error", text + "name the folder that the paths start from with --images DIR")]
+    text = f"none of the {len(photos.bad):,} photos named in cells was found in the folder {root}; "
+    return [Finding("error", text + "set the folder that the paths are relative to with --images DIR")]
 
 
 def _pairing(table: Table, schema: Schema, photos: Photos, scan: PhotoScan) -> list[Finding]:
-    """For each image column, whether its photos go with their rows."""
+    """For each image column, test whether its photos match their rows."""
     findings: list[Finding] = []
     if not scan.decoded.any():
         return findings
     for column in schema.names("image"):
-        files = photos.slots[:, photos.slot_columns.index(column)]  # the first photo of a cell stands for all
+        files = photos.slots[:, photos.slot_columns.index(column)]  # only the first photo of each cell is tested
         found = compare_with_shuffled(
             scan.small, np.where((files >= 0) & scan.decoded[files], files, -1), table, schema
         )
@@ -320,19 +320,19 @@ def _describe_pairing(column: str, found: Pairing) -> Finding:
     if found.own <= _SIGNIFICANT:
         return Finding(
             "note",
-            f"{column}: the photos go with their rows; shuffled between {found.rows:,} rows, their colours and the "
-            f"table have less in common (p = {found.own:.3f})",
+            f"{column}: the photos match their rows; image colours are associated with the table "
+            f"(permutation test over {found.rows:,} rows, p = {found.own:.3f})",
         )
     least = 1.0 / (1 + SHUFFLES)
     for share, neighbour in ((found.next_row, "before"), (found.previous_row, "after")):
         if share <= least:
             return Finding(
                 "warning",
-                f"{column}: the photos fit the row {neighbour} theirs (p = {share:.3f}) but not their own "
-                f"(p = {found.own:.2f}); has the column slipped by one row?",
+                f"{column}: the photos match the row {neighbour} theirs (p = {share:.3f}) but not their own "
+                f"(p = {found.own:.2f}); the column may be shifted by one row: check a few rows by eye",
             )
     return Finding(
         "note",
-        f"{column}: a coarse look at colours finds nothing that ties the photos to their rows (p = {found.own:.2f}); "
-        "that is common and no proof of a mistake: check a few rows by eye",
+        f"{column}: no association between image colours and the table was found (p = {found.own:.2f}); "
+        "this is common and does not prove a mismatch: check a few rows by eye",
     )

@@ -1,6 +1,6 @@
-"""A batch: some rows as tensors, batch axis first; one row is a batch of one.
+"""A batch: rows as tensors, batch axis first; a single row is a batch of one.
 
-In: rows of a dataset. Out: ``(xb, yb)``. Imports nothing from ``nn`` or ``training``."""
+In: items of a dataset. Out: ``(xb, yb)``. Imports nothing from ``nn`` or ``training``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,28 +17,28 @@ from mixfit.errors import ConfigError, DataError
 
 @dataclass(slots=True, kw_only=True)
 class Mix:
-    """What each row of a mixed batch got from its partner and cannot be blended before the model, see ``MixUp``.
+    """The parts of each row's partner that only the model can blend, see ``MixUp``.
 
-    It names no neighbours, so that rows of a mixed batch can still be taken out of it."""
+    It holds values, not positions of other rows, so that rows can still be selected from a mixed batch."""
 
     share: Float32[Tensor, " batch"]
-    """Weight of the row itself, in [0, 1]; the partner has the rest."""
+    """Mixing weight of the row itself, in [0, 1]; that of the partner is 1 minus this."""
     own_numeric: Float32[Tensor, "batch numeric"]
-    """Numbers of the row itself; ``Inputs.numeric`` is the blend, for networks that take raw numbers."""
+    """Numeric features of the row itself; ``Inputs.numeric`` is the blend, for networks without number embeddings."""
     numeric: Float32[Tensor, "batch numeric"]
-    """Numbers of the partner; a network that embeds numbers blends the embeddings."""
+    """Numeric features of the partner; a network that embeds numbers blends the embeddings."""
     categorical: Int64[Tensor, "batch categorical"]
-    """Levels of the partner; the model blends the embeddings."""
+    """Category levels of the partner; the model blends the embeddings."""
     image_mask: Bool[Tensor, "batch photos"] | None = None
-    """Places of the partner's photos, as ``Inputs.image_mask`` has those of the row's own: the same places where the
-    photos are blended, others where they stand whole behind the row's own."""
+    """Places of the partner's photos, as ``Inputs.image_mask`` marks those of the row itself: the same places if the
+    photos are blended, separate places after the row's own photos if they are not."""
     text: Float32[Tensor, "batch texts d_text"] | None = None
     """Texts of the partner, as ``Inputs.text``; the model blends the encodings."""
     text_mask: Bool[Tensor, "batch texts"] | None = None
     """Which text columns of the partner have a text."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Mix":
-        """``function`` of every tensor."""
+        """Apply ``function`` to every tensor."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed: dict[str, Any] = {name: None if value is None else function(value) for name, value in values.items()}
         return Mix(**changed)
@@ -46,24 +46,24 @@ class Mix:
 
 @dataclass(slots=True, kw_only=True)
 class Inputs:
-    """What the model sees of some rows: ``xb``."""
+    """The model inputs for a batch of rows: ``xb``."""
 
     numeric: Float32[Tensor, "batch numeric"]
-    """Scaled numbers, no NaN."""
+    """Scaled numeric features, without NaN."""
     categorical: Int64[Tensor, "batch categorical"]
-    """Level of each category; 0 = missing or unseen."""
+    """Index of the category level; 0 = missing or unseen."""
     rows: Int64[Tensor, " batch"]
-    """Position of each row in its table, for messages and per-row randomness."""
+    """Position of each row in its table, for messages and for random numbers per row."""
     images: UInt8[Tensor, "batch photos 3 height width"] | Float32[Tensor, "batch photos 3 height width"] | None = None
-    """uint8 in 0..255, or float32: in [0, 1] unless ``normalized``; arbitrary where ``image_mask`` is False."""
+    """uint8 in 0..255, or float32 in [0, 1] (any range if ``normalized``); undefined where ``image_mask`` is False."""
     features: Float32[Tensor, "batch photos d"] | None = None
-    """Output of the frozen image encoder, in place of ``images``."""
+    """Output of the frozen image encoder, instead of ``images``."""
     image_mask: Bool[Tensor, "batch photos"] | None = None
-    """False = there is no photo in this place. None = the data have no photos at all."""
+    """False = no photo in this place. None = the data have no photos at all."""
     image_column: Int64[Tensor, "batch photos"] | None = None
-    """Which image column of the table each photo is from, counted from 0; 0 where ``image_mask`` is False.
+    """The image column of the table that each photo is from, counted from 0; 0 where ``image_mask`` is False.
 
-    None = all from the first."""
+    None = all photos are from the first image column."""
     text: Float32[Tensor, "batch texts d_text"] | None = None
     """Numbers that describe the text in each text column; arbitrary where ``text_mask`` is False."""
     text_mask: Bool[Tensor, "batch texts"] | None = None
@@ -73,13 +73,13 @@ class Inputs:
     mix: Mix | None = None
     """Set by ``MixUp`` and ``CutMix``."""
     normalized: bool = False
-    """Set by ``Normalize``: the pixels have the backbone's scale, and the model does not scale them again."""
+    """Set by ``Normalize``: the pixels already have the scale of the backbone, so the model does not scale them."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> "Inputs":
-        """The chosen rows (a slice, a list or an index tensor), still a batch."""
+        """Select rows by a slice, a list or an index tensor; the result is a batch, too."""
         return self._map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Inputs":
@@ -89,11 +89,11 @@ class Inputs:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Inputs":
-        """All tensors in page-locked memory, so that copies to a GPU need not wait."""
+        """All tensors in page-locked memory, so that copies to a GPU can be asynchronous."""
         return self._map(Tensor.pin_memory)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The fields that are tensors and are there."""
+        """The fields that hold tensors, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
@@ -107,13 +107,13 @@ Batch = tuple[Inputs, Tensor]
 
 
 def concatenate(parts: Sequence[Inputs]) -> Inputs:
-    """Rows of all parts in order; rows with fewer photos are padded with masked ones, and so are the texts of parts
-    without any.
+    """The rows of all parts in order; rows with fewer photos are padded with masked places, and so are the texts of
+    parts without any.
 
     Raises:
-        ConfigError: a part is mixed already, or only some are normalised."""
+        ConfigError: a part is already mixed, or only some are normalised."""
     if any(part.mix is not None or part.normalized != parts[0].normalized for part in parts):
-        raise ConfigError("Join batches before they are mixed or normalised, not after.")
+        raise ConfigError("Concatenate batches before they are mixed or normalised, not after.")
     photos = max((part.image_mask.shape[1] for part in parts if part.image_mask is not None), default=0)
 
     def join(name: str) -> Tensor | None:
@@ -121,7 +121,7 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
         known = next((tensor for tensor in tensors if tensor is not None), None)
         if known is None:
             return None
-        # A part without the field has no photos there: padding alone.
+        # A part without the field has no photos: only padding.
         nothing = known[:0, :0]
         return torch.cat(
             [
@@ -140,7 +140,7 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
 
     weights = [part.weight for part in parts if part.weight is not None]
     if 0 < len(weights) < len(parts):
-        raise DataError(f"{len(parts) - len(weights)} of {len(parts)} parts have no weight, the others have.")
+        raise DataError(f"{len(parts) - len(weights)} of {len(parts)} parts have no row weights, but the others do.")
     return Inputs(
         numeric=torch.cat([part.numeric for part in parts]),
         categorical=torch.cat([part.categorical for part in parts]),
@@ -162,10 +162,10 @@ def _pad_photos(tensor: Tensor, photos: int) -> Tensor:
 
 
 def collate(items: Batch | Sequence[Any]) -> tuple[Any, Tensor]:
-    """Items of a dataset -> one batch.
+    """Combine items of a dataset into one batch.
 
-    A dataset with ``__getitems__`` may hand over a whole batch, which passes through. Items of our datasets
-    are concatenated and padded; items of any other PyTorch dataset go through PyTorch's own collate."""
+    A whole batch, as a dataset with ``__getitems__`` may return, is passed through. Items of mixfit's datasets are
+    concatenated and padded; items of other PyTorch datasets go through PyTorch's ``default_collate``."""
     if isinstance(items, tuple):
         xb, yb = items
         return xb, yb

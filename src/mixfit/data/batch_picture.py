@@ -1,6 +1,6 @@
-"""A picture of training rows: their photos as the network sees them, with the cells of the table below.
+"""A figure of training rows: their photos as the network sees them, with cells of the table below.
 
-In: a batch, and the table that its rows are of. Out: a matplotlib figure, which a notebook shows by itself."""
+In: a batch, and the table that its rows come from. Out: a matplotlib figure, which a notebook displays."""
 
 import textwrap
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 _COLUMNS = 4
 _CELLS, _WIDTH = 6, 26
-"""Most cells of a row that are written below its photos, and letters in a line."""
+"""Number of cells shown below the photos of a row, and characters per line."""
 
 
 def batch_figure(xb: Inputs, frame: pd.DataFrame, schema: Schema, transforms: Sequence[Transform]) -> "Figure":
     """A panel for each row of a batch.
 
     Args:
-        xb: on the CPU.
-        frame: the table, whose index numbers its rows for people.
+        xb: the batch, on the CPU.
+        frame: the table; its index holds the row numbers to show.
         schema: of the table.
-        transforms: that the photos went through.
+        transforms: the transforms that were applied to the photos.
     """
     from matplotlib.figure import Figure
 
@@ -60,10 +60,10 @@ def batch_figure(xb: Inputs, frame: pd.DataFrame, schema: Schema, transforms: Se
 
 
 def shown_pixels(xb: Inputs, transforms: Sequence[Transform]) -> UInt8[Tensor, "batch photos 3 height width"]:
-    """The photos of a batch as pixels in 0..255, whatever scale the network sees them in.
+    """The photos of a batch as pixels in 0..255, whatever the scale in the batch.
 
     Raises:
-        ConfigError: they were normalised by another transform than ``Normalize``, so that it is not known how.
+        ConfigError: they were normalised by a transform other than ``Normalize``, which cannot be inverted.
     """
     images = xb.images
     assert images is not None
@@ -73,7 +73,7 @@ def shown_pixels(xb: Inputs, transforms: Sequence[Transform]) -> UInt8[Tensor, "
         used = next((transform for transform in transforms if isinstance(transform, Normalize)), None)
         if used is None:
             raise ConfigError(
-                "The photos are normalised, but not by mixfit.data.Normalize: no picture of them can be made."
+                "The photos are normalised, but not by mixfit.data.Normalize, so they cannot be displayed."
             )
         mean, std = (torch.tensor(values)[:, None, None] for values in (used.mean, used.std))
         images = images * std + mean
@@ -81,7 +81,7 @@ def shown_pixels(xb: Inputs, transforms: Sequence[Transform]) -> UInt8[Tensor, "
 
 
 def _words(cells: pd.Series, schema: Schema) -> tuple[str, str]:
-    """The target, and the first cells that the network sees, one a line."""
+    """The target, and the first features, one per line."""
     used = schema.features
     lines = [_line(name, cells[name]) for name in used[:_CELLS]]
     more = len(used) - _CELLS

@@ -1,6 +1,6 @@
-"""The dataset: rows of preprocessed arrays together with their photos.
+"""The dataset: preprocessed rows of a table together with their photos.
 
-In: arrays of ``TablePreprocessor`` and ``Photos``. Out: ``(Inputs, target)`` of one row or of many.
+In: the arrays of ``TablePreprocessor``, and ``Photos``. Out: ``(Inputs, target)`` for one row or for many.
 Imports nothing from ``nn`` or ``training``."""
 
 from collections.abc import Sequence
@@ -18,41 +18,41 @@ from mixfit.errors import DataError
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Square photos by number."""
+    """Square photos, accessed by number."""
 
     @property
     def size(self) -> int:
-        """Height and width of every photo in pixels."""
+        """Height and width of every photo, in pixels."""
 
     @property
     def failures(self) -> dict[int, str]:
-        """What is wrong with each photo that was asked for and could not be read, by number."""
+        """For each photo that was requested and could not be read: its number and the reason."""
 
     def __len__(self) -> int: ...
 
     def read(
         self, indices: Int64[np.ndarray, " photos"]
     ) -> tuple[UInt8[torch.Tensor, "photos 3 size size"], Bool[torch.Tensor, " photos"]]:
-        """Fetch photos; see ``ImageFiles.read``."""
+        """Read photos; see ``ImageFiles.read``."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureTable:
-    """Features of a frozen image encoder, computed once per photo."""
+    """Features from a frozen image encoder, computed once per photo."""
 
     values: Float32[Tensor, "files d"]
     readable: Bool[Tensor, " files"]
     """False where the photo could not be read; its features are zero."""
     failures: dict[int, str] = field(default_factory=dict)
-    """What is wrong with each photo that could not be read."""
+    """For each photo that could not be read: its number and the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedDataset:
-    """Rows of a table with their photos; the photos are read on access.
+    """Rows of a table with their photos; photos are read on access.
 
-    ``dataset[i]`` is a batch of one row, ``dataset.__getitems__(indices)`` (PyTorch's batched protocol) a batch of
-    many in one gather. Both give ``(Inputs, target)``.
+    ``dataset[i]`` returns a batch of one row; ``dataset.__getitems__(indices)`` (PyTorch's batched protocol) gathers
+    many rows in one call. Both return ``(Inputs, target)``.
 
     Raises:
         DataError: the arrays have different numbers of rows, or only one of slots and photos, or of text and
@@ -66,34 +66,34 @@ class MixedDataset:
     rows: Int64[Tensor, " rows"]
     """Position of each row in its table."""
     slots: Int64[Tensor, "rows photos"] | None = None
-    """Which photo of the source is in which place of the row; -1 = none."""
+    """Number of the photo in each place of the row; -1 = no photo."""
     columns: Int64[Tensor, " places"] | None = None
-    """Which image column each place belongs to, counted from 0; None = all to the first."""
+    """Image column of each place, counted from 0; None = all places belong to the first."""
     photos: ImageSource | FeatureTable | None = None
     weight: Float32[Tensor, " rows"] | None = None
     numbers: Int64[Tensor, " rows"] | None = None
-    """What messages call each row, where ``rows`` are positions among those that count; None = ``rows``."""
+    """Row numbers for messages, if they differ from ``rows`` because rows of weight 0 were dropped; None = ``rows``."""
     text: Float32[Tensor, "rows texts d_text"] | None = None
     """Numbers that describe the text in each text column; arbitrary where ``text_mask`` is False."""
     text_mask: Bool[Tensor, "rows texts"] | None = None
     """False = the cell has no text."""
 
     def __post_init__(self) -> None:
-        """Check the lengths once, so that fetching need not."""
+        """Check the lengths once, here, instead of at every access."""
         arrays = {"numeric": self.numeric, "categorical": self.categorical, "target": self.target, "rows": self.rows}
         optional = {"slots": self.slots, "weight": self.weight, "numbers": self.numbers}
         optional |= {"text": self.text, "text_mask": self.text_mask}
         arrays |= {name: array for name, array in optional.items() if array is not None}
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) > 1:
-            raise DataError(f"All arrays of a dataset need the same number of rows, got {lengths}.")
+            raise DataError(f"All arrays of a dataset must have the same number of rows, got {lengths}.")
         if (self.slots is None) != (self.photos is None):
             raise DataError("A dataset needs both slots and photos, or neither.")
         if (self.text is None) != (self.text_mask is None):
             raise DataError("A dataset needs both text and text_mask, or neither.")
         places = 0 if self.slots is None else self.slots.shape[1]
         if self.columns is not None and len(self.columns) != places:
-            raise DataError(f"columns must name the image column of {places} places, got {len(self.columns)}.")
+            raise DataError(f"columns must give the image column of each of {places} places, got {len(self.columns)}.")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -103,7 +103,7 @@ class MixedDataset:
         return self.__getitems__([range(len(self))[index]])
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray | Tensor) -> Batch:
-        """The rows ``indices`` in that order; an int64 array or tensor is used as it is."""
+        """The rows ``indices``, in that order; an int64 array or tensor is used without conversion."""
         chosen = indices if isinstance(indices, Tensor) else torch.as_tensor(np.asarray(indices, dtype=np.int64))
         inputs = Inputs(
             numeric=self.numeric.index_select(0, chosen),
@@ -120,14 +120,14 @@ class MixedDataset:
         return inputs, self.target.index_select(0, chosen)
 
     def named(self, rows: Sequence[int]) -> list[int]:
-        """What messages call some rows of batches."""
+        """Row numbers for messages, given ``rows`` of batches."""
         if self.numbers is None:
             return list(rows)
         known = dict(zip(self.rows.tolist(), self.numbers.tolist(), strict=True))
         return [known[row] for row in rows]
 
     def describe(self, index: int) -> str:
-        """Which row of the table this is, and which photo files it has, for messages."""
+        """The row number and the photo files of one item, for messages."""
         row = f"row {int((self.rows if self.numbers is None else self.numbers)[index])}"
         files = getattr(self.photos, "files", None)
         if self.slots is None or files is None:
@@ -136,14 +136,15 @@ class MixedDataset:
 
 
 def _add_photos(inputs: Inputs, slots: Tensor, columns: Tensor, photos: ImageSource | FeatureTable) -> None:
-    """Fill in pixels or features: each row's photos side by side from the left, as many places as the fullest row has.
+    """Add pixels or features: the photos of each row are left-aligned, and there are as many places as the row with the
+    most photos needs.
 
-    So a row's own photos are in the same places whatever its neighbours are, and none of its places is in vain."""
+    The places of a row's photos therefore do not depend on the other rows of the batch, and padding is minimal."""
     present, columns = slots >= 0, columns.expand_as(slots)
     if not present.all():
         order = (~present).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(present.sum(1).max())]
         slots, present, columns = slots.gather(1, order), present.gather(1, order), columns.gather(1, order)
-    # Where every place is filled, what was fetched already is the batch: no copy of the pixels is made.
+    # If every place is filled, the photos as read already form the batch, and the pixels are not copied.
     full = bool(present.all())
     files = slots.flatten() if full else slots[present]
     if isinstance(photos, FeatureTable):

@@ -1,7 +1,7 @@
-"""Whether a table and its photos are still what they were: a short text for each, equal while nothing changes.
+"""Detect changes of a table or its photos: a short fingerprint of each, equal as long as nothing changes.
 
-In: the table's file and its photos. Out: ``Fingerprint``. Photos are told apart by size and time of change, as reading
-them all would take as long as training does; a copy of a folder that loses the times counts as changed."""
+In: the table's file and its photos. Out: ``Fingerprint``. Photos are compared by size and modification time, because
+reading them all would take as long as training; a copy of a folder with new modification times counts as changed."""
 
 import hashlib
 import re
@@ -16,23 +16,24 @@ from mixfit.errors import DataError
 from mixfit.files import Count, from_plain, read_json
 
 FINGERPRINT_FILE = "fingerprint.json"
-"""Where ``mixfit inspect`` writes it, beside the schema."""
+"""Name of the file that ``mixfit inspect`` writes beside the schema."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """Of a table and the photos that it names."""
+    """Fingerprint of a table and of the photos that it names."""
 
     table_sha256: str
     photos_sha256: str
-    """Of size and time of change of every file in the order of use; photos in the table itself count by the table."""
+    """Digest of size and modification time of every photo file, in order of use; photos stored in the table itself are
+    covered by ``table_sha256``."""
     photos: Count
-    """Files that were there."""
+    """Number of photo files found."""
     photo_bytes: Count
 
     @classmethod
     def of(cls, table: Path, photos: Photos | None) -> "Fingerprint":
-        """Look at the files now."""
+        """Compute it from the files as they are now."""
         with table.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest, found, total = hashlib.sha256(), 0, 0
@@ -44,7 +45,7 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Fingerprint | None":
-        """What ``dataclasses.asdict`` gave, perhaps among other things; None when it is not there or damaged."""
+        """Read the result of ``dataclasses.asdict``; other keys are ignored. None if it is absent or damaged."""
         match data:
             case {
                 "table_sha256": str(table),
@@ -56,20 +57,20 @@ class Fingerprint:
         return None
 
     def changes_since(self, then: "Fingerprint", when: str) -> list[str]:
-        """What is no longer as it was, one sentence each; none when all is equal."""
+        """What has changed, one sentence each; empty if nothing has."""
         changed = []
         if self.table_sha256 != then.table_sha256:
-            changed.append(f"the table is not the one of {when}: its bytes differ")
+            changed.append(f"the table has changed since {when}: its bytes differ")
         if self.photos_sha256 != then.photos_sha256:
             changed.append(
-                f"the photos changed since {when}: {then.photos:,} files of {then.photo_bytes:,} bytes then, "
-                f"{self.photos:,} files of {self.photo_bytes:,} bytes now"
+                f"the photos have changed since {when}: {then.photos:,} files with {then.photo_bytes:,} bytes then, "
+                f"{self.photos:,} files with {self.photo_bytes:,} bytes now"
             )
         return changed
 
 
 def read_fingerprint(path: Path) -> Fingerprint | None:
-    """The one that a JSON file holds; None when there is no such file, or it says something else."""
+    """Read a fingerprint from a JSON file; None if there is no such file, or it holds something else."""
     try:
         found = from_plain(Fingerprint, read_json(path))
     except DataError:
@@ -79,7 +80,7 @@ def read_fingerprint(path: Path) -> Fingerprint | None:
 
 
 def _size_and_time(photo: PhotoSource) -> tuple[int, int]:
-    """In bytes and nanoseconds (of an entry of an archive its checksum); -1 and 0 for a file that is gone."""
+    """In bytes and nanoseconds (checksum instead of time for an entry of an archive); -1 and 0 for a missing file."""
     if not isinstance(photo, Path):
         return len(photo), photo.crc if isinstance(photo, ArchivedPhoto) else 0
     try:

@@ -1,7 +1,8 @@
-"""Which rows fit and which judge: the one place that decides it, for every model and everything that is said of one.
+"""Cross-validation folds: which rows each model is fitted on, and which it predicts. Every model uses the same folds.
 
-In: rows that have a target, the unit that each belongs to, and for folds that go forward their times. Out: ``Folds``.
-Units stay whole, classes and the range of a number are spread evenly, and nothing is fitted on its future."""
+In: rows with a target, the unit of each row, and for folds forward in time their times. Out: ``Folds``.
+Units are never split, folds are stratified by class or by the range of the target, and no row is predicted from later
+rows."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,35 +30,35 @@ from mixfit.data.split import (
 from mixfit.errors import ConfigError, DataError
 
 _LEAST_FIT_ROWS = 5
-"""With fewer rows before it, a block of a split by time is not predicted."""
+"""A block of a split by time is predicted only if at least this many rows precede it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Folds:
-    """Which rows each fold fits on, and which it predicts.
+    """The rows that each fold is fitted on, and the rows that it predicts.
 
-    Dealt folds predict every row once. Folds that go forward in time predict blocks of later rows: the first rows are
-    only fitted on, and the first block that is predicted is only learnt from, since nothing before it says how
-    predictions are to be blended or calibrated."""
+    Random folds predict every row once. Folds forward in time predict blocks of later rows: the first rows are only
+    used for fitting, and the predictions of the first block are only used to fit blend weights and calibration, because
+    there are no earlier out-of-fold predictions to fit those on."""
 
     rows: Int64[np.ndarray, " rows"]
     """Positions in the table, ascending."""
     unit: Int64[np.ndarray, " rows"]
-    """Rows of one unit are a group or copies of each other, see ``Ties``."""
+    """Rows of one unit belong to the same group or are copies of each other, see ``Ties``."""
     number: Int64[np.ndarray, " rows"]
-    """The fold that predicts each row; -1 for rows that are only fitted on."""
+    """The fold that predicts each row; -1 for rows that are only used for fitting."""
     fit: tuple[Int64[np.ndarray, " _"], ...]
-    """Positions in the table of the rows that each fold fits on."""
+    """Positions in the table of the rows that each fold is fitted on."""
     learns_from: tuple[Bool[np.ndarray, " rows"], ...]
-    """For each fold, which rows' predictions may decide what is done with its own: shares of a blend, temperatures,
-    the spread of errors. Rows of other folds, or of earlier ones; none of its units."""
+    """For each fold, the rows whose predictions may be used to post-process its own: blend weights, temperatures, the
+    distribution of errors. These are rows of other folds, or of earlier ones, and share no unit with the fold."""
     strata: Float[np.ndarray, " rows"]
     """Class of each row, or rank of its target in [0, 1)."""
     classes: bool
     times: Times | None = None
-    """Of ``rows``, where the folds go forward in time."""
+    """Times of ``rows``, for folds forward in time."""
     gap: float = 0.0
-    """Between fit rows and what they predict, in the unit of ``times``."""
+    """Gap between the rows fitted on and the rows predicted, in the unit of ``times``."""
 
     @classmethod
     def dealt(
@@ -70,14 +71,14 @@ class Folds:
         *,
         seed: int,
     ) -> "Folds":
-        """Deal units into ``k`` folds of which each is predicted by models of the others.
+        """Assign units at random to ``k`` folds; each fold is predicted by models fitted on the others.
 
-        A class with one row, or in one unit, is missing from the rows that the fold of that unit fits on.
+        A class that occurs in one unit only is absent from the rows that the fold of that unit is fitted on.
 
         Args:
             table: all rows.
-            rows: positions in it, ascending; all have a usable target.
-            unit: of each of ``rows``.
+            rows: positions in the table, ascending; all rows must have a usable target.
+            unit: the unit of each of ``rows``.
         Raises:
             ConfigError: ``k`` is less than 2, or the seed is negative.
             DataError: there are fewer than 10 rows or fewer than ``k`` units.
@@ -88,9 +89,7 @@ class Folds:
         units = Units.shuffled(unit, strata, rng, classes=classes)
         count = len(units.order)
         if count < k:
-            raise DataError(
-                f"{count} groups cannot be dealt into {k} folds: take fewer folds, or another group column."
-            )
+            raise DataError(f"{count} groups are too few for {k} folds: use fewer folds, or another group column.")
         fold_of_unit = np.empty(count, dtype=np.int64)
         fold_of_unit[units.order] = (np.arange(count) + rng.integers(k)) % k
         number = fold_of_unit[units.of_row]
@@ -117,17 +116,17 @@ class Folds:
         time: str,
         gap: str | None = None,
     ) -> "Folds":
-        """Cut rows into blocks in the order of time; each is predicted by models of the rows before it.
+        """Divide the rows into blocks in time order; each block is predicted by models fitted on earlier rows.
 
-        Fit rows lie before the start of their block minus the gap, and share no unit with it; a unit may be in
-        several blocks.
+        The rows that a block's model is fitted on precede the start of the block by more than the gap, and share no
+        unit with it; a unit may be in several blocks.
 
         Args:
-            k: blocks that are predicted, where there are so many different times.
+            k: number of blocks to predict, if there are that many different times.
             time: column of dates or numbers.
-            gap: a duration, or a number where the times are numbers.
+            gap: a duration, or a number if the times are numbers.
         Raises:
-            ConfigError, DataError: as ``dealt`` and ``Times``; also when no two blocks have rows before them.
+            ConfigError, DataError: as ``dealt`` and ``Times``; also if fewer than two blocks have rows before them.
         """
         _check(k, 0, len(rows))
         times = Times.of(Table.of(table).select(rows)[time])
@@ -139,9 +138,9 @@ class Folds:
         )
         if not any(mask.any() for mask in learns):
             raise DataError(
-                f"the {len(rows)} rows before the test cannot be judged forward in time by {time!r}: fewer than two "
-                f"blocks have {_LEAST_FIT_ROWS} earlier rows of other groups; set the group column to another role "
-                "with --set, choose a smaller gap, or split by chance."
+                f"the {len(rows)} rows before the test rows cannot be cross-validated forward in time by {time!r}: "
+                f"fewer than two blocks have {_LEAST_FIT_ROWS} earlier rows of other groups; set the group column to "
+                "another role with --set, choose a smaller gap, or use a random split."
             )
         return cls(
             rows=rows,
@@ -162,7 +161,7 @@ class Folds:
 
     @property
     def judged(self) -> Bool[np.ndarray, " rows"]:
-        """Rows whose predictions, and whatever is made of them, owe nothing to the row or to its future."""
+        """Rows whose predictions, and whatever is derived from them, use neither the row itself nor later rows."""
         can = np.array([mask.any() for mask in self.learns_from])
         return (self.number >= 0) & can[self.number]
 
@@ -171,11 +170,11 @@ class Folds:
         return self.rows[self.number == place]
 
     def validation(self, place: int, share: float, *, seed: int) -> tuple[Int64[np.ndarray, " _"], ...]:
-        """Cut a part that may choose the best epoch out of the rows that a fold fits on: (fit, validation).
+        """Hold out validation rows, for early stopping, from the rows that a fold is fitted on: (fit, validation).
 
-        By the rules of the folds: units whole and classes spread, or the latest rows, the gap before them and their
-        units left out. Where so few units or times allow no such part, rows are drawn. ``place`` may be ``count``, for
-        a fit on all rows."""
+        The rules of the folds apply: whole units and stratified classes, or the latest rows, without the gap before
+        them and without their units. If there are too few units or times for that, single rows are drawn. ``place`` may
+        be ``count``, for the fit on all rows."""
         rows = self.rows if place == self.count else self.fit[place]
         inside = np.isin(self.rows, rows)
         unit, strata = self.unit[inside], self.strata[inside]
@@ -202,16 +201,16 @@ class Folds:
         return rows, rows[:0]
 
     def describe(self) -> str:
-        """In a sentence, what "out of fold" means where it is not every row; "" where it is."""
+        """What "out of fold" means if it does not cover every row, in a few sentences; "" if it does."""
         if self.times is None:
             return ""
         judged, first = self.judged, int((self.number < 0).sum())
         return (
-            f"The folds go forward in time: {judged.sum():,} of {len(self.rows):,} rows are judged, each by models of "
-            f"earlier rows; {first:,} are only fitted on, and {len(judged) - judged.sum() - first:,} only decide how "
-            "the models are blended. For the test and for new rows the models are fitted again on all rows before the "
-            "test. Intervals come from the errors of the judged rows: their coverage of later rows is reported, not "
-            "promised."
+            f"The folds go forward in time: {judged.sum():,} of {len(self.rows):,} rows are scored, each by models "
+            f"fitted on earlier rows; {first:,} are only used for fitting, and "
+            f"{len(judged) - judged.sum() - first:,} only for the blend weights. For the test rows and for new rows "
+            "the models are refitted on all rows before the test rows. Intervals are based on the errors of the scored "
+            "rows: their coverage on later rows is measured, not guaranteed."
         )
 
 
@@ -221,7 +220,7 @@ def _check(k: int, seed: int, rows: int) -> None:
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, got {seed}.")
     if rows < MINIMUM_ROWS:
-        raise DataError(f"there are {rows} rows to deal into folds; at least {MINIMUM_ROWS} are needed.")
+        raise DataError(f"there are {rows} rows to split into folds; at least {MINIMUM_ROWS} are needed.")
 
 
 def k_folds(
@@ -232,20 +231,20 @@ def k_folds(
     *,
     unit: Int64[np.ndarray, " rows"] | None = None,
 ) -> list[Split]:
-    """Deal rows into ``k`` folds; in the i-th split the i-th fold is ``valid`` and the others are ``train``.
+    """Assign rows to ``k`` folds; in the i-th split, the i-th fold is ``valid`` and the others are ``train``.
 
-    Each row is in ``valid`` of exactly one split. Rows that a split column marks as test are ``test`` of every split
-    and never dealt; without such a column ``test`` is empty.
+    Each row is in ``valid`` of exactly one split. Rows that a split column marks as test are ``test`` in every split
+    and in no fold; without such a column ``test`` is empty.
 
     Args:
         table: rows in any order that all have a usable target; positions in the result count from its first row.
-        schema: says which columns are target, group and split.
+        schema: which columns are target, group and split.
         k: number of folds, at least 2.
-        seed: another seed, another deal.
-        unit: of each row, which stay whole, see ``Ties.joined``; by default the groups.
+        seed: of the random assignment.
+        unit: the unit of each row; units are never split, see ``Ties.joined``. By default the groups.
     Raises:
-        ConfigError, DataError: as ``Folds.dealt``; the split column holds an unknown word, or a group set by hand is
-            in test and elsewhere.
+        ConfigError, DataError: as ``Folds.dealt``; also if the split column holds an unknown label, or a group set by
+            the user has both test and other rows.
     """
     table = Table.of(table)
     unit = group_of_row(table, schema) if unit is None else unit

@@ -1,7 +1,7 @@
-"""From a table to loaders: the whole data path in one call.
+"""From a table to data loaders in one call.
 
-In: a table and what is known of its columns. Out: ``MixedData`` with ``.train``, ``.valid`` and ``.test``,
-whose statistics come from the training rows alone. Imports nothing from ``nn`` or ``training``."""
+In: a table and what is known about its columns. Out: ``MixedData`` with ``.train``, ``.valid`` and ``.test``;
+preprocessing is fitted on the training rows only. Imports nothing from ``nn`` or ``training``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_SHARED = 0.5
-"""Of the rows before the test: where more have an id of a test row, ids come back at all times."""
+"""If more than this share of the rows before the test rows have an id of a test row, ids are not kept apart."""
 LARGE = 2**30
-"""A Parquet table whose cells take more bytes than this before compression is read in pieces."""
+"""A Parquet table with more uncompressed bytes than this is read in pieces."""
 SAMPLED = 100_000
-"""Rows that the roles of such a table are found from."""
+"""Number of rows from which the roles of such a table are inferred."""
 NO_PHOTOS_SIZE = 224
-"""Image size of a table without photos: pixels a side of those that the backbone knows."""
+"""Image size in pixels for a table without photos: the one the backbone was trained with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,28 +75,28 @@ class PreparedTarget:
 
     scale: Target
     encoded: np.ndarray
-    """What the network is trained on; 0 where the target is missing."""
+    """The target as the network is trained on it; 0 where it is missing."""
     split: Split
-    """Without the rows to judge whose class no training row has."""
+    """Without validation and test rows whose class does not occur in the training rows."""
     weight: Tensor | None
     bad: list[BadInput]
-    """One record for each row that the split lost."""
+    """One record for each row removed from the split."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TablePhotos(Photos):
-    """The photos of a table that is ready to train on: which row has which, their pixels and their features."""
+    """The photos of a table that is ready to train on: the photos of each row, their pixels and their features."""
 
     decoder: ImageSource | None = None
-    """Reads the files, see ``pixels``; None where features alone are known."""
+    """Reads the files, see ``pixels``; None if only features are known."""
     features: FeatureTable | None = None
-    """Of a frozen image network, computed once; batches carry them in place of pixels."""
+    """Features of a frozen image network, computed once; batches contain them instead of pixels."""
     cache: Cache | None = None
-    """Where decoded photos and features are kept from run to run; None to keep none."""
+    """Where decoded photos and features are kept between runs; None to keep none."""
 
     @classmethod
     def found(cls, photos: Photos, *, size: int, crop: Crop, cache: Cache | None) -> "TablePhotos":
-        """Photos that ``find_photos`` gave, with ``size`` pixels a side."""
+        """The result of ``find_photos``, to be resized to ``size`` pixels per side."""
         same = {field.name: getattr(photos, field.name) for field in fields(photos)}
         return cls(**same, decoder=ImageFiles(photos.files, size=size, crop=crop, follow_links=False), cache=cache)
 
@@ -104,14 +104,14 @@ class TablePhotos(Photos):
     def pixels(self) -> ImageSource | None:
         """The pixels of all photos, decoded once into the cache if there is one.
 
-        Decoding starts when this is used first, so that it never happens when all features are known already."""
+        Decoding starts on first use, so it is skipped if all features are known already."""
         if self.cache is None or not isinstance(self.decoder, ImageFiles):
             return self.decoder
         return open_image_store(self.decoder, size=self.decoder.size, crop=self.decoder.crop, cache=self.cache)
 
     @property
     def inputs(self) -> ImageSource | FeatureTable | None:
-        """What batches take: features where there are such, else pixels."""
+        """The source for batches: features if available, otherwise pixels."""
         return self.pixels if self.features is None else self.features
 
 
@@ -120,17 +120,17 @@ class MixedData:
     """A table with photos, split and ready to train on: ``for xb, yb in data.train``."""
 
     table: Table
-    """Its cells are read once; rows of weight 0 are not in it, and its index has the numbers of the others."""
+    """The rows of weight above 0; the index holds their row numbers in the file. Cells are parsed once."""
     schema: Schema
     split: Split
-    """Positions in ``table``; rows without target are in none of the three."""
+    """Positions in ``table``; rows without a target are in none of the three parts."""
     preprocessor: TablePreprocessor
     target: Target
     arrays: Arrays
     photos: TablePhotos | None
-    """Which photos each row has, with their pixels and features; None when there is no image column."""
+    """The photos of each row, with their pixels and features; None if there is no image column."""
     bad: list[BadInput]
-    """Cells and rows that were repaired or left out, and photos whose file cannot be used; by row of the table."""
+    """Cells and rows that were repaired or left out, and photos that cannot be used; with row numbers of the file."""
     image_size: int
     crop: Crop
     batch_size: int
@@ -138,15 +138,15 @@ class MixedData:
     transforms: tuple[Transform, ...] = ()
     device: torch.device
     notes: tuple[str, ...] = ()
-    """What could not be told for certain of the table: how it is written, which rows belong together."""
+    """What is uncertain about the table: its format, or which rows belong together."""
     ties: Ties
     """Which rows belong together."""
     split_time: str | None = None
-    """The column that the rows are split by, where they go forward in time."""
+    """The column of a split by time."""
     text: TextFeatures | None = None
     """What was learnt of the columns of text; None without any."""
     gap: str | None = None
-    """Time before the rows that judge in which no row is used."""
+    """Time before the first test row in which no row is used."""
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(rows)} {name}" for name, rows in self.split.parts().items())
@@ -156,26 +156,26 @@ class MixedData:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The rows of ``table`` as they came."""
+        """The rows of ``table``, unprocessed."""
         return self.table.frame
 
     @property
     def row_numbers(self) -> np.ndarray:
-        """The number in the file of each row of ``table``, for people: int64 ``(rows,)``."""
+        """The row number in the file of each row of ``table``: int64 ``(rows,)``."""
         return self.table.index.to_numpy(dtype=np.int64)
 
     @property
     def weightless(self) -> int:
-        """How many rows of the file are not in ``table``, as they weigh 0."""
+        """Number of rows of the file that are not in ``table`` because their weight is 0."""
         return sum(record.action == WEIGHTLESS for record in self.bad)
 
     def weights(self, name: SplitName) -> np.ndarray | None:
-        """How much each row of a split counts, float32 with a mean of 1 over the training rows; None for all alike."""
+        """Weights of the rows of a part, float32, with a mean of 1 over the training rows; None for equal weights."""
         return None if self.arrays.weight is None else self.arrays.weight.numpy()[self.split.of(name)]
 
     @cached_property
     def train(self) -> DataLoader:
-        """The training rows, shuffled anew in every epoch."""
+        """The training rows, reshuffled in every epoch."""
         sampler = ShuffledSampler(len(self.split.train), self.batch_size, seed=self.seed)
         return self._loader("train", sampler, training=True)
 
@@ -191,12 +191,12 @@ class MixedData:
 
     @property
     def photo_failures(self) -> dict[int, str]:
-        """What is wrong with each photo that was needed so far and could not be read, by number."""
+        """For each photo that was needed so far and could not be read: its number and the reason."""
         inputs = None if self.photos is None else self.photos.inputs
         return {} if inputs is None else inputs.failures
 
     def folds(self, k: int, *, seed: int) -> Folds:
-        """Folds of the training and validation rows, forward in time where the table is split by time.
+        """Folds of the training and validation rows; forward in time if the table is split by time.
 
         Raises:
             ConfigError, DataError: see ``Folds``.
@@ -209,11 +209,11 @@ class MixedData:
         return Folds.forward(self.table, self.schema, rows, unit, k, time=self.split_time, gap=self.gap)
 
     def rows(self, name: SplitName) -> DataLoader:
-        """The rows of a split in the order of the table, without the transforms of training."""
+        """The rows of a part in the order of the table, without the transforms for training."""
         return self._loader(name, SequentialSampler(len(self.split.of(name)), self.batch_size), training=False)
 
     def dataset(self, name: SplitName) -> MixedDataset:
-        """The rows of a split, one by one or many at a time."""
+        """The rows of a part, as a dataset."""
         rows = torch.from_numpy(self.split.of(name))
         arrays = self.arrays
         return MixedDataset(
@@ -231,11 +231,11 @@ class MixedData:
         )
 
     def show_batch(self, rows: int = 8) -> "Figure":
-        """A picture of a few training rows: photos as the network sees them, augmented and all, target and cells."""
+        """A figure of a few training rows: photos as the network sees them (augmented), target and cells."""
         if rows < 1:
             raise ConfigError(f"rows must be at least 1, got {rows}.")
         rows = min(rows, len(self.split.train))
-        # Where the network sees features, a person wants to see photos.
+        # Show photos even if the network uses features.
         seen = self if self.photos is None else replace(self, photos=replace(self.photos, features=None))
         sampler = ShuffledSampler(len(self.split.train), rows, seed=self.seed)
         transforms = self.transforms
@@ -246,13 +246,13 @@ class MixedData:
         return batch_figure(xb, self.frame, self.schema, transforms)
 
     def with_features(self, features: FeatureTable) -> "MixedData":
-        """The same data whose batches carry ``features`` in place of pixels.
+        """The same data with batches that contain ``features`` instead of pixels.
 
         Raises:
             ConfigError: the table has no photos.
         """
         if self.photos is None:
-            raise ConfigError("The table has no image column, so there are no photos to have features.")
+            raise ConfigError("The table has no image column, so there are no photos to compute features of.")
         return replace(self, photos=replace(self.photos, features=features))
 
     def _loader(self, name: SplitName, sampler: ShuffledSampler | SequentialSampler, *, training: bool) -> DataLoader:
@@ -276,24 +276,24 @@ def load_data(
     warn: Callable[[str], None] | None = None,
     progress: bool = True,
 ) -> MixedData:
-    """Read a table, find out what its columns are, split the rows, fit on the training rows and build the loaders.
+    """Read a table, infer the column roles, split the rows, fit the preprocessing on the training rows, build loaders.
 
     Args:
-        table: a CSV, TSV, Parquet, Feather or JSON Lines file, or a DataFrame (then ``images`` must say where photos
-            are, if there are any).
+        table: a CSV, TSV, Parquet, Feather or JSON Lines file, or a DataFrame (which needs ``images`` if its photos are
+            files).
         target: the column to predict.
-        config: everything else about the columns and photos.
-        schema: roles that are known already, instead of inferred ones; ``config`` must then set none.
-        images: folder that the photo paths start from, wins over ``config.images``; by default the table's folder.
-        image_size: pixels a side, wins over ``config.image_size``.
-        batch_size: rows in a batch; by default about a twentieth of the training rows, from 16 to 256.
+        config: all other settings of columns and photos.
+        schema: known column roles, used instead of inferred ones; ``config`` must not set roles then.
+        images: folder that photo paths are relative to, overrides ``config.images``; by default the table's folder.
+        image_size: pixels per side, overrides ``config.image_size``.
+        batch_size: rows per batch; by default about a twentieth of the training rows, from 16 to 256.
         seed: of the split and of the order of rows.
         transforms: applied to every batch.
-        device: where the batches are put.
-        warn: gets a sentence when the cache cannot be used; by default it becomes a Python warning.
-        progress: show a bar while photos are decoded into the cache, if there is a terminal or a notebook.
+        device: where the batches are moved.
+        warn: called with a sentence if the cache cannot be used; by default a Python warning is issued.
+        progress: show a progress bar while photos are decoded into the cache, in a terminal or notebook.
     Raises:
-        ConfigError: a column does not exist, or a setting is wrong.
+        ConfigError: a column does not exist, or a setting is invalid.
         DataError: the table cannot be used as it is.
     """
     config = DataConfig() if config is None else config
@@ -304,7 +304,7 @@ def load_data(
     if schema is not None:
         _check_given(schema, target, config)
     read, root, notes, schema = _read(table, config, target, schema)
-    # First of all, so that whatever is found out or counted comes from rows that count.
+    # First, so that rows of weight 0 influence neither inference nor counts.
     rows, weightless = without_weightless(read, weight_column(config, schema))
     schema = infer_configured(rows, target, config, images=root) if schema is None else schema
     rows = schema.table(rows)
@@ -375,21 +375,21 @@ def load_data(
 
 
 def weight_column(config: DataConfig, schema: Schema | None) -> str | None:
-    """The column of the weights, which is known before all other roles: it is never guessed."""
+    """The weight column; it is known before all other roles, because it is never inferred."""
     set_by_hand = [name for name, role in config.roles.items() if role == "weight"]
     return next(iter(set_by_hand if schema is None else schema.names("weight")), None)
 
 
 def default_batch_size(training_rows: int) -> int:
-    """The power of two next to a twentieth of the rows, from 16 to 256."""
+    """The power of two closest to a twentieth of the rows, from 16 to 256."""
     return int(min(256, max(16, 2 ** round(np.log2(max(training_rows, 1) / 20)))))
 
 
 def _read(
     table: str | Path | pd.DataFrame, config: DataConfig, target: str, schema: Schema | None
 ) -> tuple[Table, Path | None, tuple[str, ...], Schema | None]:
-    """The table with rows numbered from 0, the folder its photo paths start from, doubts about its format, and the
-    schema, where it is known already or had to be found out first."""
+    """The table with rows numbered from 0, the folder that its photo paths are relative to, notes on its format, and
+    the schema if it is already known or had to be inferred first."""
     if isinstance(table, pd.DataFrame):
         return Table(table.reset_index(drop=True)), config.images, (), schema
     path = Path(table)
@@ -403,11 +403,11 @@ def _read(
 def _read_in_pieces(
     path: Path, config: DataConfig, target: str, schema: Schema | None
 ) -> tuple[Table, Path, tuple[str, ...], Schema]:
-    """As ``_read``, of a Parquet table whose frame might not fit into memory: roles are found from evenly spaced rows,
-    and only the columns that have one are read, a piece at a time, into typed arrays.
+    """As ``_read``, for a Parquet table that might not fit into memory: roles are inferred from evenly spaced rows, and
+    only the columns with a role are read, one piece at a time, into typed arrays.
 
     Raises:
-        ConfigError: photos are in the table itself.
+        ConfigError: photos are stored in the table itself.
     """
     if schema is None:
         sample = sample_rows(path, SAMPLED, weight=weight_column(config, None))
@@ -418,54 +418,54 @@ def _read_in_pieces(
     pieces = table_pieces(path, config.text, most_rows=PIECE, most_bytes=LARGE, columns=known)
     if held := [name for name in schema.names("image") if name in pieces.bytes_columns]:
         raise ConfigError(
-            f"The table has {bytes_of_parquet(path) / 1e9:.1f} GB and {len(held)} columns of photos, the first is "
-            f"{held[0]!r}: write the photos to files and name these in the table, or set the role to ignored."
+            f"The table has {bytes_of_parquet(path) / 1e9:.1f} GB and {len(held)} columns that hold photos, the first "
+            f"is {held[0]!r}: write the photos to files and store their paths in the table, or set the role to ignored."
         )
     note = (
-        f"the table has {pieces.rows:,} rows and is read in pieces: its roles are found from {schema.rows:,} evenly "
-        "spaced rows, and copies of rows are not looked for"
+        f"the table has {pieces.rows:,} rows and is read in pieces: column roles are inferred from {schema.rows:,} "
+        "evenly spaced rows, and duplicate rows are not detected"
     )
     forms = {column.name: column.form for column in schema.columns}
     return Table.of_pieces(pieces, numbers, forms), images_root(config.images, path.parent), (note,), schema
 
 
 def doubts(table_format: TableFormat) -> tuple[str, ...]:
-    """What of a table's format was guessed or cannot be told, with the flag that says it."""
+    """What was guessed or is uncertain about a table's format, with the option that sets it."""
     guessed = f"the encoding {table_format.encoding} is a guess; see --encoding"
     return (*table_format.notes, *([guessed] if table_format.guessed else []))
 
 
 def require_rows(frame: pd.DataFrame, path: Path, count: int = MINIMUM_ROWS) -> None:
-    """Refuse a table with fewer than ``count`` rows before anything stranger is said of so few.
+    """Check that the table has at least ``count`` rows, before other checks give less helpful messages.
 
     Raises:
-        DataError: names the file, and the rows that are needed to train.
+        DataError: names the file, and the number of rows needed.
     """
     if len(frame) < count:
         rows = "1 data row" if len(frame) == 1 else f"{len(frame)} data rows"
-        raise DataError(f"{path} has {rows}; at least {MINIMUM_ROWS} are needed to train and judge.")
+        raise DataError(f"{path} has {rows}; at least {MINIMUM_ROWS} are needed for training and evaluation.")
 
 
 def _check_given(schema: Schema, target: str, config: DataConfig) -> None:
-    """Refuse a given schema that the settings contradict."""
+    """Check that the settings do not contradict a given schema."""
     if config.roles or config.ignore or config.task is not None:
-        raise ConfigError("The schema says all roles and the task: edit it, and leave --set, --ignore and --task out.")
+        raise ConfigError("The schema sets all roles and the task: edit it, and omit --set, --ignore and --task.")
     if schema.target != target:
         raise ConfigError(
-            f"The schema has the target {schema.target!r}, not {target!r}: make a schema for that target."
+            f"The schema has the target {schema.target!r}, not {target!r}: create a schema for that target."
         )
 
 
 def infer_configured(
     table: pd.DataFrame | Table, target: str, config: DataConfig, *, images: Path | None = None
 ) -> Schema:
-    """Find the roles as ``infer_schema`` does; in a split by time, what looks like a split column is ignored.
+    """Infer the roles with ``infer_schema``; with a split by time, columns that look like a split column are ignored.
 
     Args:
-        images: where photos are looked for, to find out how columns name them, see ``photo_rules``.
+        images: where photos are searched for, to infer how columns name them, see ``photo_rules``.
 
     Raises:
-        ConfigError, DataError: as ``infer_schema``; also when a column is set to be the split of a split by time.
+        ConfigError, DataError: as ``infer_schema``; also if a split column is set together with a split by time.
     """
     table, set_aside = Table.of(table), list[str]()
     rules: tuple[PhotoRule, ...] = ()
@@ -478,7 +478,9 @@ def infer_configured(
         if config.split_time is None or not found:
             break
         if "split" in config.roles.values():
-            raise ConfigError(f"--split-time {config.split_time} and --set {found[0]}=split exclude each other.")
+            raise ConfigError(
+                f"--split-time {config.split_time} and --set {found[0]}=split exclude each other; use one of them."
+            )
         set_aside += found
     reason = f"a split, but the rows are split by {config.split_time!r}"
     return replace(
@@ -489,19 +491,19 @@ def infer_configured(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsableSplit:
-    """How the rows that have a target were split."""
+    """The split of the rows that have a target."""
 
     split: Split
     bad: list[BadInput]
     """One record for each row that is in no part."""
     ties: Ties
-    """Those that the split has kept."""
+    """The relations between rows that the split respects."""
     notes: tuple[str, ...]
-    """What could not be kept together, one sentence each."""
+    """Rows that could not be kept together, one sentence each."""
 
 
 def split_usable(table: pd.DataFrame | Table, schema: Schema, config: DataConfig, seed: int, ties: Ties) -> UsableSplit:
-    """Split the rows that have a target; positions are those in ``table``.
+    """Split the rows that have a target; positions refer to ``table``.
 
     Raises:
         DataError: too few rows have a target, or they cannot be split.
@@ -544,12 +546,12 @@ def _has_validation(column: Cells) -> bool:
 def _in_time(
     table: Table, schema: Schema, config: DataConfig, positions: np.ndarray, ties: Ties
 ) -> tuple[Ties, tuple[str, ...]]:
-    """Ties without ids that come back at all times: kept apart, they would leave hardly a row before the test.
+    """Ties without ids that recur over the whole time span: keeping those together would leave few training rows.
 
-    Only ids that were found, not groups that were set by hand."""
+    This applies to inferred ids only, not to groups set by the user."""
     assert config.split_time is not None
     if config.split_time not in table:
-        return ties, ()  # told where the rows are split
+        return ties, ()  # the split itself reports this error
     value = Times.of(table[config.split_time].select(positions)).value
     latest = value >= np.quantile(value, 1 - max(config.test, 0.05))
     found = [column.name for column in schema.columns if column.found_group]
@@ -558,19 +560,20 @@ def _in_time(
         return ties, ()
     listed = ", ".join(map(repr, spanning))
     note = (
-        f"ids of {listed} come back at all times, so the split by {config.split_time!r} and its folds do not keep them "
-        f"apart: models may know their past; --set {spanning[0]}=group does, for ids that will be new"
+        f"ids of {listed} recur over the whole time span, so the split by {config.split_time!r} and its folds do not "
+        f"keep the rows of an id together: models may have seen earlier rows of it; if new rows will have new ids, use "
+        f"--set {spanning[0]}=group"
     )
     return ties.without(spanning), (note,)
 
 
 def _share_of(codes: np.ndarray, latest: np.ndarray) -> float:
-    """Of the earlier rows, how many have an id that the latest rows have."""
+    """Share of the earlier rows whose id also occurs in the latest rows."""
     return float(np.isin(codes[~latest & (codes >= 0)], codes[latest]).sum() / max((~latest).sum(), 1))
 
 
 def _left_out_in_time(table: Table, config: DataConfig, positions: np.ndarray, split: Split) -> list[BadInput]:
-    """One record for each row that could only be used by learning from it what is to be judged."""
+    """One record for each row that is left out because it would leak information about the test rows."""
     name = str(config.split_time)
     rest = np.setdiff1d(positions, np.concatenate([split.train, split.valid, split.test]))
     if not len(rest):
@@ -585,7 +588,7 @@ def _left_out_in_time(table: Table, config: DataConfig, positions: np.ndarray, s
             value=str(table[name].column.iloc[row])[:200],
             problem="in the gap before the test rows"
             if value[row] >= start
-            else "belongs to a group, or is a copy, of a later row that is tested",
+            else "in the same group as a later test row, or a copy of one",
             action="row left out",
         )
         for row in rest
@@ -593,10 +596,10 @@ def _left_out_in_time(table: Table, config: DataConfig, positions: np.ndarray, s
 
 
 def prepare_target(table: pd.DataFrame | Table, schema: Schema, split: Split) -> PreparedTarget:
-    """Learn the target from the training rows, and check all that can stand in the way of training on them.
+    """Fit the target on the training rows, and check that training is possible.
 
     Raises:
-        DataError: there is nothing to learn, no validation row can be judged, or a weight is none.
+        DataError: the target is constant, no validation row can be evaluated, or a weight is invalid.
     """
     table = Table.of(table)
     column = table[schema.target]
@@ -611,7 +614,7 @@ def prepare_target(table: pd.DataFrame | Table, schema: Schema, split: Split) ->
 def _without_unknown_classes(
     split: Split, encoded: np.ndarray, column: Cells, target: Target
 ) -> tuple[Split, list[BadInput]]:
-    """Rows to judge whose class no training row has cannot be judged: left out, one record each."""
+    """Remove validation and test rows whose class does not occur in the training rows; one record each."""
     if target.classes is None:
         return split, []
     known = Split(
@@ -619,19 +622,19 @@ def _without_unknown_classes(
     )
     if not len(known.valid):
         raise DataError(
-            f"All {len(split.valid)} validation rows have a class that no training row has: split the rows another way."
+            f"All {len(split.valid)} validation rows have a class that no training row has: use another split."
         )
     judged = np.concatenate([split.valid, split.test])
     return known, [unknown_class(column.column, int(row)) for row in np.sort(judged[encoded[judged] < 0])]
 
 
 def unknown_class(column: pd.Series, row: int) -> BadInput:
-    """The record of a row that cannot be judged, its class being in no training row."""
+    """The record of a row that cannot be evaluated because no training row has its class."""
     return BadInput(
         row=row,
         column=str(column.name),
         value=str(column.iloc[row])[:200],
-        problem="class is in no training row",
+        problem="class not in the training rows",
         action="row left out",
     )
 
@@ -642,14 +645,13 @@ def _find_photos(frame: pd.DataFrame, schema: Schema, root: Path | None) -> Phot
         return None
     if root is None and needs_folder(frame, columns):
         raise ConfigError(
-            f"The table has image columns ({', '.join(columns)}), but nothing says where its photos are: "
-            "give their folder as images=."
+            f"The table has image columns ({', '.join(columns)}), but no images folder is given: set it with images=."
         )
     return find_photos(frame, columns, root or Path(), schema.photos)
 
 
 def _choose_image_size(photos: Photos | None) -> int:
-    """Small photos hold no more than 128 pixels show; the backbone's own 224 costs three times as much."""
+    """128 pixels are enough for small photos; the backbone's default of 224 costs three times as much."""
     if photos is None or not photos.files:
         return NO_PHOTOS_SIZE
     return 128 if typical_side(photos.files) <= 160 else 224

@@ -1,4 +1,4 @@
-"""The loader: ``for xb, yb in loader:`` is one epoch; batches are made ahead and copied to a device."""
+"""The loader: ``for xb, yb in loader:`` is one epoch; batches are prefetched and copied to a device."""
 
 import copy
 import threading
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 @runtime_checkable
 class Dataset(Protocol):
-    """How an item is fetched. ``__getitems__(list[int])``, PyTorch's batched protocol, is used when it is there."""
+    """A map-style dataset. ``__getitems__(list[int])``, PyTorch's batched protocol, is used if it exists."""
 
     def __len__(self) -> int: ...
 
@@ -33,33 +33,34 @@ class Dataset(Protocol):
 
 
 class _Job(NamedTuple):
-    """One batch to be made."""
+    """One batch to be prepared."""
 
     indices: np.ndarray
     epoch: int
     position: dict[str, Any]
-    """State of the sampler once this batch is handed out."""
+    """State of the sampler after this batch has been returned."""
 
 
 class DataLoader:
-    """Fetches the batches that the sampler names.
+    """Loads the batches that the sampler selects.
 
-    The batches are the same, byte for byte, whatever ``prefetch`` and ``threads`` are.
+    The batches are identical, byte for byte, for any ``prefetch`` and ``threads``.
 
     Args:
-        dataset: where the rows come from.
-        sampler: which rows form a batch. To move it, call the loader's own ``set_epoch`` or ``load_state_dict``.
+        dataset: the rows.
+        sampler: which rows form a batch. To change its position, call ``set_epoch`` or ``load_state_dict`` of the
+            loader, not of the sampler.
         transforms: applied to each batch of ``Inputs`` in order, on ``device``.
-        training: False leaves out the transforms that are for training only.
-        device: where the batches are put.
+        training: False skips the transforms that are for training only.
+        device: where the batches are moved.
         collate_function: items -> ``(xb, yb)``.
-        prefetch: how many batches are made ahead in background threads; 0 starts no thread. By default 2 for photos
-            that are to be decoded or copied to another device, and 0 for tables, features and decoded photos on the
-            CPU, where handing over to a thread costs more than it saves, and for foreign datasets, which may not
-            expect threads.
-        threads: how many batches are made at the same time.
+        prefetch: number of batches prepared ahead in background threads; 0 starts no thread. By default 2 for photos
+            that must be decoded or copied to another device; 0 for tables, features and decoded photos on the CPU,
+            where a thread costs more than it saves, and for datasets of other libraries, which may not be thread-safe.
+        threads: number of batches prepared at the same time.
     Raises:
-        ConfigError: ``prefetch`` is below 0, ``threads`` below 1, or the sampler is for more rows than the dataset has.
+        ConfigError: ``prefetch`` is below 0, ``threads`` is below 1, or the sampler is for more rows than the dataset
+            has.
     """
 
     def __init__(
@@ -80,13 +81,13 @@ class DataLoader:
             raise ConfigError(f"threads must be at least 1, got {threads}; prefetch=0 uses none.")
         if not isinstance(sampler, Sampler):
             raise ConfigError(
-                f"DataLoader wants a sampler of mixfit, such as ShuffledSampler, and got {type(sampler).__name__}; for "
-                "one of PyTorch's use torch.utils.data.DataLoader with batch_sampler=... and "
-                "collate_fn=mixfit.data.collate."
+                "DataLoader needs a sampler of mixfit, such as ShuffledSampler, but got "
+                f"{type(sampler).__name__}; for a PyTorch sampler, use torch.utils.data.DataLoader with "
+                "batch_sampler=... and collate_fn=mixfit.data.collate."
             )
         if sampler.population is not None and sampler.population > len(dataset):
             raise ConfigError(
-                f"The sampler is for {sampler.population} rows, and the dataset has {len(dataset)}: make the sampler "
+                f"The sampler is for {sampler.population} rows, but the dataset has {len(dataset)}: create the sampler "
                 "for this dataset."
             )
         self.dataset, self.sampler, self.training = dataset, sampler, training
@@ -95,8 +96,8 @@ class DataLoader:
         self.transform = Compose(transforms) if training else Compose(transforms).for_prediction()
         self.prefetch = _default_prefetch(dataset, self.device) if prefetch is None else prefetch
         self.threads = threads
-        # Of an iteration that has begun and not ended: its epoch, and the sampler's state after the batches handed out.
-        # The sampler itself is further on by the batches made ahead.
+        # For an unfinished iteration: its epoch, and the sampler's state after the batches returned so far. The sampler
+        # itself is ahead by the prefetched batches.
         self._under_way: tuple[int, dict[str, Any]] | None = None
 
     def __len__(self) -> int:
@@ -104,13 +105,14 @@ class DataLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        """One epoch; one that was left early is started anew.
+        """One epoch; an epoch that was left early starts again from its beginning.
 
         Raises:
-            MixfitError: an item cannot be fetched, or a batch not collated or transformed. What the caller's dataset,
-                collate function or transforms raise and is no ``MixfitError`` already becomes a ``DataError``, as does
-                an ``OSError`` of any; the message names the row and its files, or the rows of the batch, and the cause
-                is chained. Other errors of mixfit's own dataset and transforms are bugs and stay what they are.
+            MixfitError: an item cannot be read, or a batch cannot be collated or transformed. Any exception from the
+                caller's dataset, collate function or transforms, and any ``OSError``, becomes a ``DataError`` unless it
+                is a ``MixfitError`` already; the message names the row and its files, or the rows of the batch, and the
+                cause is chained. Other exceptions from mixfit's own dataset and transforms are bugs and are not
+                converted.
         """
         if self._under_way is not None:
             self.sampler.set_epoch(self._under_way[0])
@@ -123,23 +125,23 @@ class DataLoader:
         self._under_way = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch."""
+        """Move to the start of an epoch."""
         self._under_way = None
         self.sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands, by the batches handed out; ``load_state_dict`` goes on with the next one."""
+        """The position after the batches returned so far; ``load_state_dict`` resumes with the next one."""
         return self.sampler.state_dict() if self._under_way is None else dict(self._under_way[1])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next iteration goes on from ``state``."""
+        """Resume from ``state`` in the next iteration."""
         self._under_way = None
         self.sampler.load_state_dict(state)
 
     def bookmark(self) -> Callable[[], None]:
-        """A function that puts the loader back to where it stands now.
+        """Return a function that restores the current position of the loader.
 
-        Unlike ``load_state_dict``, which goes on in the middle of an epoch: one that was left will start anew."""
+        Unlike ``load_state_dict``, which resumes in the middle of an epoch, an unfinished epoch starts again."""
         here, sampler = dict(vars(self)), copy.copy(vars(self.sampler))
 
         def restore() -> None:
@@ -153,7 +155,7 @@ class DataLoader:
             yield _Job(indices, epoch, self.sampler.state_dict())
 
     def _make(self, job: _Job) -> tuple[dict[str, Any], np.ndarray, Any, Tensor]:
-        """What of a batch can be made without another device; runs in a thread when prefetching."""
+        """The part of the work that needs no other device; runs in a thread when prefetching."""
         items = self._fetch(job.indices)
         rows = _table_rows(self.dataset, job.indices)
         ours = self.collate_function is collate and isinstance(self.dataset, MixedDataset)
@@ -166,7 +168,7 @@ class DataLoader:
         return job.position, rows, xb, yb
 
     def _transformed(self, xb: Any, yb: Tensor, epoch: int, rows: np.ndarray) -> tuple[Any, Tensor]:
-        if not self.transform.transforms or not isinstance(xb, Inputs):  # ours do not apply to a foreign dataset
+        if not self.transform.transforms or not isinstance(xb, Inputs):  # mixfit's transforms need Inputs
             return xb, yb
         ours = all(type(one).__module__.startswith("mixfit.") for one in self.transform.transforms)
         with _naming_rows("transform", rows, ours=ours):
@@ -174,7 +176,7 @@ class DataLoader:
 
     def _fetch(self, indices: np.ndarray) -> Any:
         if isinstance(self.dataset, MixedDataset):
-            chosen: Any = indices  # taken as it is: a list of Python integers would cost more than the gather
+            chosen: Any = indices  # not converted: a list of Python integers would cost more than the gather
         else:
             chosen = indices.tolist()
         try:
@@ -185,24 +187,24 @@ class DataLoader:
         except Exception as error:
             inside = bool(((indices >= 0) & (indices < len(self.dataset))).all())
             if inside and isinstance(self.dataset, MixedDataset) and not isinstance(error, MixfitError | OSError):
-                raise  # a fault of ours and of no row
+                raise  # a bug of mixfit, not a problem of a row
             raise fetch_error(self.dataset, indices.tolist(), error) from error
 
 
 def in_order(
     jobs: Iterable[Job], work: Callable[[Job], Result], *, ahead: int, threads: int = 1
 ) -> Generator[Result, None, None]:
-    """``map(work, jobs)``, but while one result is in use the next ``ahead`` are already in the making.
+    """``map(work, jobs)``, but the next ``ahead`` results are computed in the background while one is in use.
 
-    ``jobs`` is iterated in the caller's thread. Whatever ``work`` raises is raised here, in its turn. When the
-    iteration ends, by itself, by an error, by ``close`` or as garbage, jobs not begun are dropped, those begun are
-    waited for and the threads are gone; another thread than the one that began it does not wait for them.
+    ``jobs`` is iterated in the caller's thread. An exception from ``work`` is raised here, in the order of the jobs.
+    When the iteration ends (by exhaustion, an exception, ``close`` or garbage collection), pending jobs are cancelled
+    and running ones are waited for, unless it ends in a thread other than the one that started it.
 
     Args:
-        jobs: taken ``ahead`` before their results are.
+        jobs: consumed up to ``ahead`` items before their results.
         work: called in any of the threads, several calls at a time.
-        ahead: 0 works in the caller's thread and starts no other.
-        threads: at most, and never more than ``ahead``.
+        ahead: number of results computed in advance; 0 runs in the caller's thread and starts no other.
+        threads: number of threads, limited to ``ahead``.
 
     >>> list(in_order([1, 2, 3], lambda x: x * x, ahead=2))
     [1, 4, 9]
@@ -221,12 +223,12 @@ def in_order(
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # The garbage collector may end the iteration from within any thread: one of these, or one that they wait for.
+        # Garbage collection may end the iteration in any thread: one of the workers, or one that they wait for.
         pool.shutdown(wait=threading.current_thread() is owner, cancel_futures=True)
 
 
 def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
-    """Batches from the CPU -> on ``device``; for CUDA they should be in pinned memory."""
+    """Move batches from the CPU to ``device``; for CUDA they should be in pinned memory."""
     match device.type:
         case "cpu":
             yield from batches
@@ -238,9 +240,9 @@ def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
 
 
 def _copied_ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
-    """The copy of the next batch is under way while one is in use.
+    """Copy the next batch while the current one is in use.
 
-    A copy in the stream of the computation would wait for that computation; these have a stream of their own."""
+    The copies have their own CUDA stream: in the stream of the computation, a copy would wait for the computation."""
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def start(batch: Any) -> tuple[Any, torch.cuda.Event]:
@@ -251,7 +253,7 @@ def _copied_ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]
         current = torch.cuda.current_stream(device)
         current.wait_event(copied)
         for tensor in tensors_of(moved):
-            tensor.record_stream(current)  # its memory came from the other stream: keep it until this one is done
+            tensor.record_stream(current)  # allocated in the other stream: keep the memory until this stream is done
         return moved
 
     under_way: tuple[Any, torch.cuda.Event] | None = None
@@ -264,7 +266,7 @@ def _copied_ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]
 
 
 def move(value: Any, device: torch.device | str, *, non_blocking: bool = False) -> Any:
-    """A tensor, ``Inputs``, or a list, tuple or dictionary of such, on ``device``; anything else as it is."""
+    """Move a tensor, ``Inputs``, or a list, tuple or dictionary of these to ``device``; return anything else as is."""
     if isinstance(value, Tensor | Inputs):
         return value.to(device, non_blocking=non_blocking)
     if isinstance(value, Mapping):
@@ -275,7 +277,7 @@ def move(value: Any, device: torch.device | str, *, non_blocking: bool = False) 
 
 
 def pin(value: Any) -> Any:
-    """The same in page-locked memory, from where a GPU copies by itself while the CPU goes on."""
+    """As ``move``, but to page-locked memory, from which copies to a GPU are asynchronous."""
     if isinstance(value, Tensor | Inputs):
         return value.pin_memory()
     if isinstance(value, Mapping):
@@ -286,7 +288,7 @@ def pin(value: Any) -> Any:
 
 
 def _like(value: list[Any] | tuple[Any, ...], parts: list[Any]) -> Any:
-    """The parts in the same kind of sequence; a named tuple takes them one by one."""
+    """The parts in a sequence of the same type, which may be a named tuple."""
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*parts)
     return tuple(parts) if isinstance(value, tuple) else parts
@@ -306,9 +308,9 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
 
 
 def fetch_error(dataset: Dataset, indices: Sequence[int], error: Exception) -> MixfitError:
-    """Say which row could not be fetched: the first that fails again when it is alone.
+    """An exception that names the row that could not be read: the first that fails again when it is read alone.
 
-    A ``MixfitError`` keeps its type; anything else becomes a ``DataError``."""
+    A ``MixfitError`` keeps its type; any other exception becomes a ``DataError``."""
     beyond = [index for index in indices if index >= len(dataset)]
     if beyond:
         return DataError(f"The sampler asked for row {beyond[0]} of a dataset that has {len(dataset)} rows.")
@@ -319,16 +321,16 @@ def fetch_error(dataset: Dataset, indices: Sequence[int], error: Exception) -> M
             place, error = _describe(dataset, index), again
             break
     else:
-        place = f"one of {len(indices)} rows from {_describe(dataset, indices[0])} on (each alone can be fetched)"
-    return _as_mixfit_error(f"Could not fetch {place}", error)
+        place = f"one of {len(indices)} rows starting at {_describe(dataset, indices[0])} (each can be read alone)"
+    return _as_mixfit_error(f"Could not read {place}", error)
 
 
 @contextmanager
 def _naming_rows(doing: str, rows: np.ndarray, *, ours: bool) -> Iterator[None]:
-    """Say of an error which rows the batch was of.
+    """Add the row numbers of the batch to the message of an exception.
 
     Args:
-        ours: the code that runs is mixfit's own, so that anything but a ``MixfitError`` is a fault of ours."""
+        ours: the code is mixfit's own, so that any exception other than a ``MixfitError`` is a bug."""
     try:
         yield
     except MemoryError:
@@ -348,7 +350,7 @@ def _as_mixfit_error(what: str, error: Exception) -> MixfitError:
 
 
 def _table_rows(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
-    """What messages call the rows."""
+    """Row numbers for messages."""
     if not isinstance(dataset, MixedDataset):
         return indices
     return (dataset.rows if dataset.numbers is None else dataset.numbers).numpy()[indices]
@@ -361,5 +363,5 @@ def _describe(dataset: Dataset, index: int) -> str:
 def _default_prefetch(dataset: Dataset, device: torch.device) -> int:
     if not isinstance(dataset, MixedDataset) or isinstance(dataset.photos, FeatureTable | None):
         return 0
-    is_decoded = getattr(dataset.photos, "is_complete", False)  # an ImageStore's, which is not imported for this
+    is_decoded = getattr(dataset.photos, "is_complete", False)  # attribute of ImageStore, checked without importing it
     return 0 if is_decoded and device.type == "cpu" else 2

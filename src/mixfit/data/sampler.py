@@ -1,5 +1,5 @@
-"""Samplers: which rows form a batch, in which order; also by weight, balanced over classes, grouped by the number of
-photos, and shared between ranks."""
+"""Samplers: which rows form a batch, and in which order: sequential, shuffled, weighted, balanced over classes, grouped
+by the number of photos, or sharded over ranks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,13 @@ from mixfit.errors import ConfigError
 
 
 class Sampler(ABC):
-    """Cuts an order of rows into batches.
+    """Divides an order of rows into batches.
 
     Args:
-        rows: how many rows there are.
+        rows: number of rows in an epoch.
         batch_size: rows per batch; the last batch of an epoch may be smaller.
-        seed: of all orders of this sampler.
-        drop_last: leave out a last batch that is not full.
+        seed: of the random order.
+        drop_last: drop the last batch if it is not full.
     """
 
     def __init__(self, rows: int, batch_size: int, *, seed: int = 0, drop_last: bool = False) -> None:
@@ -34,7 +34,7 @@ class Sampler(ABC):
 
     @property
     def population(self) -> int | None:
-        """How many rows the dataset must have, all indices being below this number; None if that is not known."""
+        """Number of rows that the dataset must have (all indices are below it); None if unknown."""
         return None
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class Sampler(ABC):
         return full if self.drop_last or not rest else full + 1
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """One epoch from its start, or from where ``load_state_dict`` put it; a finished epoch starts the next."""
+        """One epoch, from its start or from the position of ``load_state_dict``; at its end the next epoch begins."""
         start, self._resume_at = self._resume_at, 0
         order = self.order()
         for batch in range(start, len(self)):
@@ -56,25 +56,25 @@ class Sampler(ABC):
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch."""
+        """Move to the start of an epoch."""
         self.epoch, self.batches_given, self._resume_at = epoch, 0, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Where this sampler is: the epoch and the batches given in it."""
+        """The position of this sampler: the epoch, and the number of batches returned in it."""
         return {"epoch": self.epoch, "batches_given": self.batches_given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next iteration goes on from ``state``."""
+        """Resume from ``state`` in the next iteration."""
         self.set_epoch(state["epoch"])
         self.batches_given = self._resume_at = state["batches_given"]
 
 
 class SequentialSampler(Sampler):
-    """Rows in the order of the table, every epoch alike."""
+    """Rows in the order of the table, in every epoch."""
 
     @property
     def population(self) -> int:
-        """All rows, each once."""
+        """The number of rows."""
         return self.rows
 
     def order(self) -> np.ndarray:
@@ -83,11 +83,11 @@ class SequentialSampler(Sampler):
 
 
 class ShuffledSampler(Sampler):
-    """Every row once an epoch, in an order drawn from ``(seed, epoch)``."""
+    """Every row once per epoch, in a random order that depends on ``(seed, epoch)``."""
 
     @property
     def population(self) -> int:
-        """All rows, each once."""
+        """The number of rows."""
         return self.rows
 
     def order(self) -> np.ndarray:
@@ -96,14 +96,14 @@ class ShuffledSampler(Sampler):
 
 
 class WeightedSampler(Sampler):
-    """Draws rows with replacement, each in proportion to its weight.
+    """Draws rows with replacement, with probability proportional to their weight.
 
-    A row drawn twice in an epoch is augmented alike both times, as augmentation depends on (seed, epoch, row).
+    A row drawn twice in an epoch is augmented identically, because augmentation depends on (seed, epoch, row).
 
     Args:
-        weights: one per row, at least 0; they need not add up to 1.
+        weights: one per row, at least 0; they need not sum to 1.
         batch_size: rows per batch.
-        draws: rows in an epoch; by default as many as there are weights.
+        draws: rows in an epoch; by default the number of weights.
         seed, drop_last: as in ``Sampler``.
     Raises:
         ConfigError: a weight is negative or not finite, or all are 0.
@@ -124,17 +124,17 @@ class WeightedSampler(Sampler):
         if len(wrong):
             raise ConfigError(
                 f"{len(wrong)} of {len(weights)} sampling weights are negative or not finite, "
-                f"the first is {weights[wrong[0]]} of row {wrong[0]}."
+                f"the first is {weights[wrong[0]]} in row {wrong[0]}."
             )
         if self.rows and not weights.any():
             raise ConfigError("All sampling weights are 0, so no row can be drawn.")
-        # Divided by the largest first, so that the sum of huge weights stays finite.
+        # Divided by the largest weight first, so that the sum of huge weights stays finite.
         scaled = weights.astype(np.float64) / max(float(weights.max(initial=0)), np.finfo(np.float64).tiny)
         self.probabilities = scaled / max(scaled.sum(), np.finfo(np.float64).tiny)
 
     @property
     def population(self) -> int:
-        """As many rows as there are weights."""
+        """The number of weights."""
         return len(self.probabilities)
 
     def order(self) -> np.ndarray:
@@ -146,17 +146,17 @@ class WeightedSampler(Sampler):
 
 
 class BalancedSampler(Sampler):
-    """Rows of rare classes more often: every class that occurs gets the same share of an epoch.
+    """Oversamples rare classes: every class that occurs gets the same share of an epoch.
 
-    Within a class rows are taken evenly: with three times as many draws as rows each row comes three times, with a
-    third as many each row comes at most once and other rows have their turn in other epochs (systematic sampling).
+    Within a class, rows are drawn by systematic sampling: with three times as many draws as rows, each row is drawn
+    three times; with a third as many, each row is drawn at most once, and different rows are drawn in other epochs.
 
     Args:
         classes: int64 class of each row.
         batch_size: rows per batch.
-        strength: 1 for equal shares, 0 for the shares that the table has, in between for a compromise
-            (shares in proportion to ``count ** (1 - strength)``).
-        draws: rows in an epoch; by default as many as there are rows.
+        strength: 1 for equal shares, 0 for the class frequencies of the table; between these, shares are proportional
+            to ``count ** (1 - strength)``.
+        draws: rows in an epoch; by default the number of rows.
         seed, drop_last: as in ``Sampler``.
     Raises:
         ConfigError: ``strength`` is outside [0, 1].
@@ -182,11 +182,11 @@ class BalancedSampler(Sampler):
 
     @property
     def population(self) -> int:
-        """As many rows as there are classes."""
+        """The number of rows in ``classes``."""
         return len(self.classes)
 
     def order(self) -> np.ndarray:
-        """Each row floor or ceil of its expected number of times, in random order."""
+        """Each row as often as its expected count, rounded up or down, in random order."""
         if not self.rows:
             return np.zeros(0, dtype=np.int64)
         generator = np.random.default_rng([self.seed, self.epoch])
@@ -199,13 +199,13 @@ class BalancedSampler(Sampler):
 
 
 class GroupedSampler(Sampler):
-    """Every row once an epoch, in batches of rows with the same number of photos, so that little is padded.
+    """Every row once per epoch, in batches of rows with the same number of photos, so that padding is minimal.
 
-    Only at the borders between two numbers of photos does a batch hold both. Rows are shuffled within their number,
-    and batches come in random order.
+    A batch mixes different numbers of photos only at the boundary between two groups. Rows are shuffled within each
+    group, and the order of the batches is random.
 
     Args:
-        photo_counts: int64 number of photos of each row.
+        photo_counts: int64 number of photos in each row.
         batch_size, seed, drop_last: as in ``Sampler``.
     """
 
@@ -217,7 +217,7 @@ class GroupedSampler(Sampler):
 
     @property
     def population(self) -> int:
-        """As many rows as there are photo counts."""
+        """The number of rows in ``photo_counts``."""
         return len(self.photo_counts)
 
     def order(self) -> np.ndarray:
@@ -225,8 +225,8 @@ class GroupedSampler(Sampler):
         generator = np.random.default_rng([self.seed, self.epoch])
         shuffled = generator.permutation(self.rows)
         grouped = shuffled[np.argsort(self.photo_counts[shuffled], kind="stable")]
-        # The batch that is not full should not always hold the rows with most photos. Moved by whole batches, as else
-        # the rows with most photos would share a batch with those that have fewest.
+        # Rotated, so that the incomplete batch does not always hold the rows with most photos; by whole batches, so
+        # that rows with the most and the fewest photos do not share a batch.
         count = self.rows // self.batch_size
         grouped = np.roll(grouped, int(generator.integers(count + 1)) * self.batch_size)
         full = count * self.batch_size
@@ -235,19 +235,19 @@ class GroupedSampler(Sampler):
 
 
 class ShardedSampler(Sampler):
-    """The part of one rank: every batch of ``sampler`` is dealt out to all ranks.
+    """The share of one rank: every batch of ``sampler`` is divided over all ranks.
 
-    Ranks are disjoint, together they have exactly the rows of ``sampler``, and each has equally many batches with at
-    least one row, so that none waits for another. ``batch_size`` of ``sampler`` is the one over all ranks: the
-    gradients of ``ranks`` processes add up to those of one process with the same sampler. Where the last batch has
-    fewer rows than there are ranks, it joins the batch before it.
+    The ranks are disjoint, together have exactly the rows of ``sampler``, and have the same number of batches, each
+    with at least one row, so that no rank waits for another. ``batch_size`` of ``sampler`` is the total over all ranks:
+    the gradients of ``ranks`` processes sum to those of a single process with the same sampler. A last batch with fewer
+    rows than ranks is merged into the batch before it.
 
     Args:
-        sampler: which rows, for all ranks together.
-        rank: of this process, from 0.
-        ranks: how many processes there are.
+        sampler: the rows of all ranks together.
+        rank: number of this process, from 0.
+        ranks: number of processes.
     Raises:
-        ConfigError: there are fewer rows in a batch, or in the epoch, than ranks.
+        ConfigError: a batch, or the epoch, has fewer rows than there are ranks.
     """
 
     def __init__(self, sampler: Sampler, *, rank: int, ranks: int) -> None:
@@ -255,19 +255,19 @@ class ShardedSampler(Sampler):
             raise ConfigError(f"rank must be from 0 to {ranks - 1}, got {rank}.")
         if 0 < min(sampler.batch_size, sampler.rows) < ranks:
             raise ConfigError(
-                f"{ranks} ranks cannot share batches of {sampler.batch_size} out of {sampler.rows} rows: "
-                "each needs at least one row of every batch."
+                f"Batches of {sampler.batch_size} out of {sampler.rows} rows cannot be divided over {ranks} ranks: "
+                "each rank needs at least one row of every batch."
             )
         super().__init__(sampler.rows, sampler.batch_size, seed=sampler.seed, drop_last=sampler.drop_last)
         self.sampler, self.rank, self.ranks = sampler, rank, ranks
 
     @property
     def population(self) -> int | None:
-        """That of the sampler it divides."""
+        """That of ``sampler``."""
         return self.sampler.population
 
     def order(self) -> np.ndarray:
-        """The order of all ranks together."""
+        """The order of ``sampler``, for all ranks together."""
         self.sampler.set_epoch(self.epoch)
         return self.sampler.order()
 

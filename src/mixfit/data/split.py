@@ -1,4 +1,4 @@
-"""Train, validation and test rows: given, drawn or by time, decided before anything is fitted."""
+"""Training, validation and test rows: given by a column, random or by time, determined before anything is fitted."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from mixfit.errors import ConfigError, DataError, unknown_column
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Times:
-    """When each row is."""
+    """The time of each row."""
 
     value: Num[np.ndarray, " rows"]
     """Microseconds since 1970, or the numbers of the column."""
@@ -24,23 +24,25 @@ class Times:
 
     @classmethod
     def of(cls, column: pd.Series | Cells) -> "Times":
-        """Read a column of dates or of numbers, whichever more of its cells are.
+        """Read a column as dates or as numbers, whichever fits more of its cells.
 
         Raises:
-            ConfigError: the cells are no plain values.
+            ConfigError: the cells are not plain values.
             DataError: a cell is neither a date nor a finite number, or is empty.
         """
         column = Cells.of(column)
         if column.nested is not None:
-            raise ConfigError(f"column {column.name!r} cannot split by time: its cells are of type {column.nested}.")
+            raise ConfigError(
+                f"the rows cannot be split by time by column {column.name!r}: its cells are of type {column.nested}."
+            )
         times, numbers = column.dates().times, column.numbers.values
-        # Years are both, and 2020 is in order either way; a column of dates has hardly a cell that is a number.
+        # Years such as 2020 parse as both, in the same order; in a column of dates few other cells parse as numbers.
         are_dates = bool(np.isnan(numbers).sum() > np.isnat(times).sum())
         unknown = np.isnat(times) if are_dates else np.isnan(numbers)
         if unknown.all():
             raise DataError(
-                f"none of the {len(column)} cells of column {column.name!r} is a date or a number to split by; choose "
-                "another column."
+                f"none of the {len(column)} cells of column {column.name!r} is a date or a number, so the rows cannot "
+                "be split by it; choose another column."
             )
         if unknown.any():
             first = int(unknown.argmax())
@@ -49,24 +51,24 @@ class Times:
             row = int(label) if isinstance(label, int | np.integer) else first
             raise DataError(
                 f"{unknown.sum()} of {len(column)} cells of column {column.name!r} hold no time to split by, the first "
-                f"in row {row} {'is empty' if pd.isna(cell) else f'is {cell[:40]!r}'}; such a row may be from the "
-                "future: fill the cells in, or leave these rows out of the table."
+                f"in row {row} {'is empty' if pd.isna(cell) else f'is {cell[:40]!r}'}; such a row may be later than "
+                "the test rows: fill in the cells, or remove these rows from the table."
             )
         return cls(times.astype("datetime64[us]").astype(np.int64) if are_dates else numbers, are_dates)
 
     def take(self, rows: Int64[np.ndarray, " some"]) -> "Times":
-        """Those of some rows."""
+        """The times of the given rows."""
         return Times(self.value[rows], self.dates)
 
     def length(self, gap: str | None) -> float:
-        """How long a gap is, in the unit of ``value``; 0 for none.
+        """The length of a gap in the unit of ``value``; 0 for None.
 
         Raises:
-            ConfigError: it is no duration for dates, no number for numbers, or negative.
+            ConfigError: it is not a duration (for dates) or a number (for numbers), or it is negative.
         """
         if gap is None:
             return 0.0
-        wanted = "a duration such as 30d, 12h or 2w" if self.dates else "a number, such as 3, as the times are numbers"
+        wanted = "a duration such as 30d, 12h or 2w" if self.dates else "a number such as 3, as the times are numbers"
         try:
             days = re.sub(r"(?<=\d)\s*[dw]\b", lambda unit: unit.group().upper(), gap)  # pandas takes D and W
             found = pd.Timedelta(days) / pd.Timedelta(microseconds=1) if self.dates else float(gap)
@@ -87,21 +89,21 @@ def parts_by_time(
 ) -> Shaped[np.ndarray, " rows"]:
     """``train``, ``valid`` or ``test`` for each row: the latest are test, those before them valid, the rest train.
 
-    Equal times stay in one part, so that the shares are met as nearly as whole times allow. An earlier row that
-    belongs to the unit of a test row is ``shared``, and one in the gap before the test is ``gap``: both are left out,
-    as whoever learns from them knows something of the test rows, and whoever is judged on them has learnt from their
-    future. Between train and valid a unit goes with its latest row.
+    Rows with equal times stay in one part, so the shares are met as closely as that allows. An earlier row of the same
+    unit as a test row is ``shared``, and a row in the gap before the test rows is ``gap``: both are left out, because
+    training on them would leak information about the test rows, and validating on them would use models trained on
+    later rows. Between train and valid, a unit follows its latest row.
 
     Args:
-        column: dates or numbers; whichever more of its cells are.
-        units: number of the unit of each row; all different where no rows belong together.
-        valid: share of rows that choose the best epoch, 0 for none.
-        test: share of rows that judge, 0 for none.
+        column: dates or numbers, whichever fits more of its cells.
+        units: number of the unit of each row; all different if no rows belong together.
+        valid: share of validation rows, 0 for none.
+        test: share of test rows, 0 for none.
         gap: time before the first test row in which no row is used.
     Raises:
-        ConfigError: the cells are no plain values, or the gap is none.
-        DataError: a row has no time (it might be from the future), there are too few different times, or no row
-            before the test is left to train on.
+        ConfigError: the cells are not plain values, or the gap is invalid.
+        DataError: a row has no time (it might be later than the test rows), there are too few different times, or no
+            row before the test rows is left for training.
     """
     column = Cells.of(column)
     times = Times.of(column)
@@ -124,21 +126,21 @@ def parts_by_time(
         np.maximum.at(latest, unit, times.value[left].astype(np.float64))
         latest_of_row = latest[unit]
         if len(np.unique(latest_of_row)) < 2:
-            raise _nothing_before(column, parts, "train and validation")
+            raise _nothing_before(column, parts, "training and validation")
         start = _start(latest_of_row, valid * len(column), np.unique(latest_of_row)[1:])
         parts[left[latest_of_row >= start]] = "valid"
     if not (parts == "train").any():
-        raise _nothing_before(column, parts, "train")
+        raise _nothing_before(column, parts, "training")
     return parts
 
 
 def latest_part(
     times: Times, units: Int64[np.ndarray, " rows"], share: float, *, gap: float
 ) -> Shaped[np.ndarray, " rows"]:
-    """``valid`` for the latest rows, ``train`` for those before them, "" for what gap and shared units leave out.
+    """``valid`` for the latest rows, ``train`` for those before them, "" for rows in the gap or in shared units.
 
     Args:
-        share: of the rows, that are to be the latest part.
+        share: share of rows in the latest part.
         gap: in the unit of ``times``.
     """
     different = np.unique(times.value)
@@ -153,46 +155,46 @@ def latest_part(
 
 
 def _start(values: Num[np.ndarray, " rows"], rows: float, allowed: Num[np.ndarray, " times"]) -> float:
-    """The time from which on the number of rows is nearest to ``rows``, among those allowed."""
+    """The allowed start time for which the number of rows from then on is closest to ``rows``."""
     later = len(values) - np.searchsorted(np.sort(values), allowed, side="left")
     return float(allowed[int(np.abs(later - rows).argmin())])
 
 
 def _too_few_times(column: Cells, times: int, parts: int) -> DataError:
     return DataError(
-        f"column {column.name!r} has {times} different times, and {parts} parts are to be split by it: "
-        "choose another column, or split by chance."
+        f"column {column.name!r} has {times} different times, too few for a split into {parts} parts: "
+        "choose another column, or use a random split."
     )
 
 
 def _nothing_before(column: Cells, parts: Shaped[np.ndarray, " rows"], what: str) -> DataError:
     return DataError(
-        f"the rows before the test leave nothing to {what}: {(parts == 'shared').sum()} belong to a group or are a "
-        f"copy of a test row, {(parts == 'gap').sum()} are in the gap before the test by {column.name!r}; set the "
-        "group column to another role with --set, choose a smaller gap, or split by chance."
+        f"the split by {column.name!r} leaves no rows for {what}: of the rows before the test rows, "
+        f"{(parts == 'shared').sum()} share a group with a test row or are a copy of one, and {(parts == 'gap').sum()} "
+        "are in the gap; set the group column to another role with --set, choose a smaller gap, or use a random split."
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blocks:
-    """Folds that go forward in time: each block is judged by models of rows before it."""
+    """Folds forward in time: each block is predicted by models fitted on earlier rows."""
 
     number: Int64[np.ndarray, " rows"]
-    """Block of each row, from 0; -1 for rows that are only fitted on."""
+    """Block of each row, from 0; -1 for rows that are only used for fitting."""
     fit: tuple[Bool[np.ndarray, " rows"], ...]
-    """Rows that may be fitted on for each block: before its start and the gap, of no unit that is in it."""
+    """For each block, the rows to fit on: those before its start and the gap that share no unit with it."""
 
 
 def forward_blocks(
     times: Times, units: Int64[np.ndarray, " rows"], count: int, *, gap: float = 0.0, least: int = 1
 ) -> Blocks:
-    """Cut rows into blocks of as nearly equal size as whole times allow; the first two shares are only fitted on.
+    """Divide rows into ``count`` + 2 blocks of nearly equal size; the first two are only used for fitting.
 
     Args:
-        units: rows of one unit may be in several blocks, but the fit rows of a block have none of its units.
-        count: blocks, where there are so many different times.
-        gap: between fit rows and block, in the unit of ``times``.
-        least: fit rows that a block needs; one with fewer is only fitted on.
+        units: rows of one unit may be in several blocks, but a block shares no unit with the rows it is fitted on.
+        count: number of blocks to predict, if there are that many different times.
+        gap: between the rows to fit on and the block, in the unit of ``times``.
+        least: number of rows to fit on that a block needs; a block with fewer is only used for fitting.
     """
     order = np.sort(times.value)
     wanted = [round(len(order) * (2 + place) / (count + 2)) for place in range(count)]
@@ -211,12 +213,12 @@ def forward_blocks(
 
 
 def time_ranks(column: pd.Series | Cells) -> Int64[np.ndarray, " rows"]:
-    """Place of each row's time among the different times of a column, from 0; raises as ``Times.of``."""
+    """Rank of each row's time among the different times of a column, from 0; raises as ``Times.of``."""
     return np.unique(Times.of(column).value, return_inverse=True)[1].astype(np.int64)
 
 
 def describe_times(column: pd.Series | Cells, parts: Mapping[str, Int64[np.ndarray, " rows"]]) -> str:
-    """From when to when each part goes, for a person: "train 1927 to 1996, valid 1997, test 1998 to 2000"."""
+    """The time span of each part, for messages: "train 1927 to 1996, valid 1997, test 1998 to 2000"."""
     column = Cells.of(column)
     texts, spans = column.keys, []
     chosen = {name: rows for name, rows in parts.items() if len(rows)}
@@ -245,7 +247,7 @@ SPLIT_ALIASES: dict[str, SplitName] = {
     "hold-out": "test",
     "hold_out": "test",
 }
-"""Lower-case words of a split column, and what they mean."""
+"""Labels of a split column, in lower case, and the part that each stands for."""
 
 MINIMUM_ROWS = 10
 _TARGET_BINS = 10
@@ -254,7 +256,7 @@ _PARTS: tuple[SplitName, ...] = ("train", "valid", "test")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Positions of rows, int64, sorted; no row is in two parts."""
+    """Row positions, int64, sorted; no row is in two parts."""
 
     train: Int64[np.ndarray, " train"]
     valid: Int64[np.ndarray, " valid"]
@@ -265,7 +267,7 @@ class Split:
         return self.parts()[name]
 
     def parts(self) -> dict[str, Int64[np.ndarray, " rows"]]:
-        """The rows of every part by its name."""
+        """The rows of each part, by name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
 
@@ -280,35 +282,35 @@ def split_rows(
     gap: str | None = None,
     unit: Int64[np.ndarray, " rows"] | None = None,
 ) -> Split:
-    """Split rows that all have a usable target: by time, by the split column where there is one, or by a seeded draw.
+    """Split rows that all have a usable target: by time, by the split column if there is one, or at random.
 
-    By time the latest rows are test and those before them valid, see ``parts_by_time``; a row that cannot be used
-    without knowing of the test rows is in no part. The draw keeps units whole and spreads classes (or tenths of a
-    numeric target) evenly; every class with two rows or more has one in train. A split column without validation rows
-    gives up a drawn share ``valid`` of its training rows.
+    By time, the latest rows are test and those before them valid, see ``parts_by_time``; a row that would leak
+    information about the test rows is in no part. The random split keeps units whole and is stratified by class (or by
+    decile of a numeric target); every class with two rows or more has one in train. If the split column marks no
+    validation rows, a random share ``valid`` of its training rows is used for validation.
 
     Args:
         table: rows in any order; positions in the result count from its first row.
-        schema: says which columns are target, group and split.
-        valid: share of rows in [0, 1) that choose the best epoch.
-        test: share of rows in [0, 1) held back; not used when there is a split column.
-        seed: another seed, another draw.
+        schema: which columns are target, group and split.
+        valid: share of validation rows, in [0, 1).
+        test: share of test rows, in [0, 1); ignored if there is a split column.
+        seed: of the random split.
         time: column of dates or numbers to split by; the schema must not have a split column then.
         gap: time before the first test row in which no row is used.
-        unit: of each row: which are drawn together, see ``Ties.joined``; by default the groups.
+        unit: the unit of each row; units are never split, see ``Ties.joined``. By default the groups.
     Raises:
-        ConfigError: the shares leave nothing to train on, the seed is negative, or ``time`` cannot split the rows.
-        DataError: there are fewer than 10 rows, the split column holds an unknown word or no training rows, a group
-            that was set by hand is on two sides of the split column, or a row has no time.
+        ConfigError: the shares leave no training rows, the seed is negative, or the rows cannot be split by ``time``.
+        DataError: there are fewer than 10 rows, the split column holds an unknown label or no training rows, a group
+            that was set by the user is in more than one part of the split column, or a row has no time.
     """
     table = Table.of(table)
     if not (valid >= 0 and test >= 0 and valid + test < 1):
-        raise ConfigError(f"valid and test must be shares that leave rows to train, got {valid} and {test}.")
+        raise ConfigError(f"valid and test must be at least 0 and sum to less than 1, got {valid} and {test}.")
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, got {seed}.")
     if len(table) < MINIMUM_ROWS:
         raise DataError(
-            f"the table has {len(table)} usable rows; at least {MINIMUM_ROWS} are needed to train and judge."
+            f"the table has {len(table)} usable rows; at least {MINIMUM_ROWS} are needed for training and evaluation."
         )
     unit = group_of_row(table, schema) if unit is None else unit
     names = schema.names("split")
@@ -322,7 +324,7 @@ def split_rows(
     parts = split_labels(table[names[0]])
     if not (parts == "train").any():
         name = names[0]
-        raise DataError(f"no row is marked train in the split column {name!r}: there is nothing to train on.")
+        raise DataError(f"no row is marked train in the split column {name!r}, so there are no training rows.")
     check_groups(table, schema, names[0], parts)
     if valid > 0 and not (parts == "valid").any():
         train = np.flatnonzero(parts == "train")
@@ -334,7 +336,7 @@ def split_labels(column: pd.Series | Cells) -> Shaped[np.ndarray, " rows"]:
     """``train``, ``valid`` or ``test`` for each cell of a split column, as an array of objects.
 
     Raises:
-        DataError: a cell is empty or holds another word.
+        DataError: a cell is empty or holds an unknown label.
     """
     column = Cells.of(column)
     keys = column.keys
@@ -351,7 +353,7 @@ def split_labels(column: pd.Series | Cells) -> Shaped[np.ndarray, " rows"]:
 
 
 def groups_on_two_sides(group_keys: pd.Series, parts: Shaped[np.ndarray, " rows"]) -> list[str]:
-    """Groups, sorted, that have rows in more than one part; rows without a group are passed over."""
+    """Groups, sorted, with rows in more than one part; rows without a group are skipped."""
     counts = pd.Series(parts, index=group_keys.to_numpy()).groupby(level=0, sort=True).nunique()
     return [str(name) for name in counts.index[counts.to_numpy() > 1]]
 
@@ -363,15 +365,15 @@ def _check_time(table: Table, schema: Schema, time: str) -> None:
         raise ConfigError(f"column {time!r} is the target, so the rows cannot be split by it; choose another column.")
     if given := schema.names("split"):
         raise ConfigError(
-            f"the rows cannot be split by {time!r} and by the split column {given[0]!r} too; choose one of them."
+            f"the rows cannot be split both by time ({time!r}) and by the split column {given[0]!r}; choose one."
         )
 
 
 def check_groups(table: Table, schema: Schema, split_name: str, parts: Shaped[np.ndarray, " rows"]) -> None:
-    """Refuse a given split that tears groups apart which were set by hand; of others ``infer_schema`` warns.
+    """Check that a given split keeps together the groups set by the user; for inferred groups ``infer_schema`` warns.
 
     Raises:
-        DataError: how many groups, and the first.
+        DataError: how many groups are split, and the first of them.
     """
     for column in schema.columns:
         if column.role != "group" or column.found_group:
@@ -385,7 +387,7 @@ def check_groups(table: Table, schema: Schema, split_name: str, parts: Shaped[np
 
 
 def _row(column: Cells, position: int) -> int:
-    """The row as the user counts it: the caller may have left rows out, but keeps their numbers as index."""
+    """The row number in the user's table: the caller may have dropped rows, but keeps the row numbers as index."""
     label = column.index[position]
     return int(label) if isinstance(label, int | np.integer) else position
 
@@ -395,9 +397,9 @@ def _as_split(parts: Shaped[np.ndarray, " rows"]) -> Split:
 
 
 def group_of_row(table: pd.DataFrame | Table, schema: Schema) -> Int64[np.ndarray, " rows"]:
-    """Number of the group of each row; a row without group is a group of its own.
+    """Number of the group of each row; a row without a group is a group of its own.
 
-    Where several columns are groups, rows that share any of them belong together, and so on along the chain."""
+    With several group columns, groups are connected components: rows that share a value of any column, transitively."""
     table = Table.of(table)
     if not schema.names("group"):
         return np.arange(len(table))
@@ -405,7 +407,7 @@ def group_of_row(table: pd.DataFrame | Table, schema: Schema) -> Int64[np.ndarra
 
 
 def joined_codes(columns: Sequence[Int64[np.ndarray, " rows"]]) -> Int64[np.ndarray, " rows"]:
-    """Number of the connected component of each row, where equal codes of a column connect; -1 does not."""
+    """Number of the connected component of each row; equal codes in a column connect rows, except -1."""
     return connected(len(columns[0]), [(np.flatnonzero(codes >= 0), codes[codes >= 0]) for codes in columns])
 
 
@@ -415,8 +417,8 @@ def connected(
     """Number of the connected component of each item, from 0.
 
     Args:
-        items: how many there are.
-        links: pairs of an item and the number of a link, from 0; items of one link are connected.
+        items: number of items.
+        links: pairs of an item and the number of a link, from 0; items with the same link are connected.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -432,10 +434,10 @@ def connected(
 
 
 def strata_of_rows(table: pd.DataFrame | Table, schema: Schema) -> Float[np.ndarray, " rows"]:
-    """What is to be spread evenly: the class as a number, or the rank of the target in [0, 1).
+    """The values to stratify by: the class as a number, or the rank of the target in [0, 1).
 
-    With weights a rank is the weight of all rows below, and half of that of the equal ones: a row of weight 2 moves the
-    others as two rows would. A row whose weight is not usable counts as the mean of the others do."""
+    With weights, a rank is the total weight of the rows below plus half the weight of the tied rows, as a share of all:
+    a row of weight 2 counts like two rows. A row without a usable weight gets the mean of the others."""
     table = Table.of(table)
     goal = table[schema.target]
     if schema.task == "regression":
@@ -448,7 +450,7 @@ def strata_of_rows(table: pd.DataFrame | Table, schema: Schema) -> Float[np.ndar
             counts[~usable] = counts[usable].mean() if usable.any() else 1.0
             _, place = np.unique(values.to_numpy(), return_inverse=True)
             mass = np.bincount(place, weights=counts)
-            # Rounded, so that another unit of the weights moves no row across the edge of a tenth.
+            # Rounded, so that rescaling the weights moves no row into another decile.
             return np.round((np.cumsum(mass) - mass / 2)[place] / mass.sum(), 9)
         return (values.rank(method="average", na_option="top").to_numpy() - 0.5) / len(values)
     return np.array(pd.factorize(goal.keys, sort=True)[0], dtype=np.float64)
@@ -456,7 +458,7 @@ def strata_of_rows(table: pd.DataFrame | Table, schema: Schema) -> Float[np.ndar
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """What is drawn or dealt whole: groups, and rows without one."""
+    """Units, which are never split: groups, and single rows without a group."""
 
     of_row: Int64[np.ndarray, " rows"]
     """Number of the unit that each row belongs to."""
@@ -464,7 +466,7 @@ class Units:
     strata: Float[np.ndarray, " units"]
     random: Float[np.ndarray, " units"]
     order: Int64[np.ndarray, " units"]
-    """Units by stratum, then by size up to a factor of two, then at random: neighbours are alike."""
+    """Units by stratum, then by size up to a factor of two, then at random, so that neighbours are similar."""
 
     @classmethod
     def shuffled(
@@ -475,7 +477,7 @@ class Units:
         *,
         classes: bool,
     ) -> "Units":
-        """Put units in order; ``strata`` are classes, or ranks of a numeric target in [0, 1)."""
+        """Sort units, at random within strata; ``strata`` are classes, or ranks of a numeric target in [0, 1)."""
         _, of_row, sizes = np.unique(groups, return_inverse=True, return_counts=True)
         strata_of_unit = _strata_of_units(strata, of_row, sizes, classes=classes)
         random = rng.random(len(sizes))
@@ -492,7 +494,7 @@ def draw(
     test: float,
     rng: np.random.Generator,
 ) -> Shaped[np.ndarray, " rows"]:
-    """The part of each row, groups whole: sorted by stratum and size, every k-th is taken from a random start."""
+    """The part of each row, with whole groups: a systematic sample of the units, sorted by stratum and size."""
     units = Units.shuffled(groups, strata, rng, classes=classes)
     order, sizes, unit_of_row = units.order, units.sizes, units.of_row
     eligible = np.ones(len(sizes), dtype=bool)
@@ -501,7 +503,7 @@ def draw(
         starts = np.flatnonzero(np.diff(units.strata[first], prepend=-np.inf))
         eligible[first[starts]] = False
     quotas = [share * len(groups) for share in (valid, test) if share > 0]
-    eligible &= sizes <= max(min(quotas, default=0.0), 1.0)  # a giant would unbalance the part it falls into
+    eligible &= sizes <= max(min(quotas, default=0.0), 1.0)  # a larger unit would exceed the share of its part
     order = order[eligible[order]]
     inflation = sizes.sum() / max(sizes[order].sum(), 1)
     test_share, valid_share = test * inflation, valid * inflation
@@ -526,7 +528,7 @@ def _strata_of_units(
     *,
     classes: bool,
 ) -> Float[np.ndarray, " units"]:
-    """A group's most frequent class, or the tenth that its mean rank is in."""
+    """The most frequent class of each group, or the decile of its mean rank."""
     if classes:
         counts = pd.DataFrame({"unit": unit_of_row, "stratum": strata}).value_counts(sort=False).reset_index()
         counts = counts.sort_values(["unit", "count", "stratum"], ascending=[True, False, True])
@@ -536,7 +538,7 @@ def _strata_of_units(
 
 
 def _every_kth(count: int, share: float, rng: np.random.Generator) -> Shaped[np.ndarray, " count"]:
-    """Mask of evenly spaced positions that hold a share of them, from a random start."""
+    """Mask that selects a share of the positions, evenly spaced from a random start."""
     steps = np.floor(np.arange(count + 1) * share + rng.random())
     return np.diff(steps) > 0
 
@@ -549,8 +551,8 @@ def _fill_empty_parts(
     valid: float,
     test: float,
 ) -> None:
-    """With few or large groups a wanted part may be empty: give it the smallest group of train, or of the other part
-    where train has only one."""
+    """Move groups into parts that are still empty, as happens with few or large groups: the smallest group of train, or
+    of the other part if train has only one group."""
     for name, other, share in (("valid", "test", valid), ("test", "valid", test)):
         for donor in ("train", other):
             groups = np.flatnonzero(part == donor)
@@ -559,8 +561,8 @@ def _fill_empty_parts(
     for name, share in (("valid", valid), ("test", test)):
         if share > 0 and not (part == name).any():
             raise DataError(
-                f"{len(part)} group{'' if len(part) == 1 else 's'} cannot fill {_listed(valid, test)}; at least "
-                f"{1 + (valid > 0) + (test > 0)} are needed, or another group column."
+                f"{len(part)} group{'' if len(part) == 1 else 's'} cannot be split into {_listed(valid, test)}; at "
+                f"least {1 + (valid > 0) + (test > 0)} groups are needed: choose another group column."
             )
 
 
@@ -571,6 +573,6 @@ def _listed(valid: float, test: float) -> str:
 def _bring_classes_back(
     parts: Shaped[np.ndarray, " rows"], strata: Float[np.ndarray, " rows"], unit_of_row: Int64[np.ndarray, " rows"]
 ) -> None:
-    """Give train one group of each class that it lacks."""
+    """Move one group of each class that train lacks into train."""
     for lacking in np.setdiff1d(strata, strata[parts == "train"]):
         parts[unit_of_row == unit_of_row[np.flatnonzero(strata == lacking)[0]]] = "train"

@@ -1,7 +1,7 @@
-"""Which rows belong together: by a group column or a repeated id, or because one is a copy of the other.
+"""Which rows belong together: by a group column, a repeated id, or because they are copies of each other.
 
-In: a table, its schema and its photos. Out: ``Ties``, from which any part of the rows gets its units: rows
-of one unit are fitted on together or judged together, never one by the other. Splits nothing itself."""
+In: a table, its schema and its photos. Out: ``Ties``, which gives the units of any selection of rows: a unit is never
+split between training and evaluation. Does not split rows itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,41 +21,42 @@ from mixfit.data.photos.records import Cache
 from mixfit.data.split import connected, strata_of_rows
 
 COPIES_TIE_NONE = "would join more than"
-"""Words of the note on copies that join nothing."""
+"""Part of the note on copies that join no rows."""
 LARGEST_CHAIN = 0.2
-"""Share of the rows that copies may join, where no number of folds says another."""
+"""Largest share of the rows that copies may join into one unit, unless a number of folds implies another."""
 _FEW_ROWS, _AS_DIFFERENT = 5, 0.75
-"""A photo of more rows ties none if their targets spread by more than this share of the spread of all."""
+"""A photo in more rows than this is taken for a placeholder if the standard deviation of their targets exceeds this
+share of that of all rows."""
 _EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Joined:
-    """Some rows, and the unit that each belongs to."""
+    """The unit of each row of a selection."""
 
     unit: Int64[np.ndarray, " rows"]
-    """Numbered from 0; a row that nothing ties to another is a unit of its own."""
+    """Numbered from 0; a row that is not related to any other is a unit of its own."""
     notes: tuple[str, ...] = ()
-    """What was not looked at, and copies that tie nothing as they would tie too many rows: one sentence each."""
+    """What was not examined, and copies that were ignored because they would join too many rows: one sentence each."""
 
     @property
     def count(self) -> int:
-        """How many units there are."""
+        """Number of units."""
         return int(self.unit.max(initial=-1)) + 1
 
 
 class Ties:
-    """What ties the rows of a table together; looked for when first asked for, which scans all photos.
+    """Relations between the rows of a table; computed on first use, which scans all photos.
 
-    A group ties its rows whatever its size. Copies do so up to a share of the rows: a placeholder photo in every fifth
-    row ties nothing.
+    A group joins its rows whatever its size. Copies join rows only up to a share of the table: a placeholder photo in
+    every fifth row joins none.
 
     Args:
-        table: the rows; where columns of the features are missing, as of a table too large to hold, equal rows are
-            not looked for.
-        photos: which photos the rows have; None leaves them out.
-        scan: of the files of ``photos``, if there is one already.
-        cache: of what a scan found out about photos.
+        table: the rows; if feature columns are missing, as for a table too large for memory, equal rows are not
+            searched for.
+        photos: the photos of the rows; None ignores photos.
+        scan: of the files of ``photos``, if one is available.
+        cache: of the results of photo scans.
     """
 
     def __init__(
@@ -70,14 +71,14 @@ class Ties:
 
     @cached_property
     def groups(self) -> dict[str, Int64[np.ndarray, " rows"]]:
-        """Group of each row by group column, and by ids that photos are named by; -1 where the cell is empty."""
+        """Group of each row, for each group column and each id column that photos are named by; -1 for empty cells."""
         ids = [rule.column for rule in self.schema.photos if rule.by_id]
         names = [name for name in (*self.schema.names("group"), *ids) if name in self.table]
         return {name: self.table[name].levels.codes for name in names}
 
     @cached_property
     def copies(self) -> "Copies":
-        """Equal rows, and photos that rows share."""
+        """Equal rows, and photos that several rows share."""
         table, schema, found = self.table, self.schema, []
         if not table.in_pieces and all(name in table for name in schema.inputs):
             for what, codes in (
@@ -101,7 +102,7 @@ class Ties:
         return copies.without_placeholders(strata_of_rows(table, schema), classes=schema.task != "regression")
 
     def without(self, groups: Sequence[str]) -> "Ties":
-        """The same, but that some group columns tie nothing."""
+        """The same without some of the group columns."""
         found = Ties(self.table, self.schema, self.photos, self._scan, self._cache)
         found.groups = {name: codes for name, codes in self.groups.items() if name not in groups}
         if "copies" in self.__dict__:
@@ -112,8 +113,8 @@ class Ties:
         """The units of some rows, by default of all: connected components of groups and copies.
 
         Args:
-            rows: positions in the table; what else is in the table joins none of them.
-            share: of the rows, the most that copies may join beyond the largest group among them.
+            rows: positions in the table; other rows of the table do not connect them.
+            share: largest share of the rows that copies may join, beyond the largest group among them.
         """
         rows = np.arange(len(self.table)) if rows is None else rows
         columns = [codes[rows] for codes in self.groups.values()]
@@ -131,21 +132,21 @@ class Ties:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Copies:
-    """Rows that are copies of each other in one way or another."""
+    """Rows that are copies of each other, in whole or in part."""
 
     row: Int64[np.ndarray, " pairs"]
-    """Row of each pair of a row and a copy that it has a part in."""
+    """Row of each pair of a row and the set of copies that it belongs to."""
     copy: Int64[np.ndarray, " pairs"]
-    """Number of that copy."""
+    """Number of that set of copies."""
     about: tuple[str, ...]
-    """What is equal in each copy."""
+    """What the rows of each set have in common."""
     placeholders: tuple[str, ...] = ()
-    """What is said of copies that were left out as no copies, one sentence each."""
+    """Notes on shared photos that were ignored as placeholders, one sentence each."""
     unseen: tuple[str, ...] = ()
-    """What was not looked at, so that there may be more copies: one sentence each."""
+    """What was not examined, so that there may be more copies: one sentence each."""
 
     def without_placeholders(self, strata: Float[np.ndarray, " rows"], *, classes: bool) -> "Copies":
-        """Leave out photos of more than a few rows whose targets differ as those of all rows: a picture of nothing.
+        """Remove photos that are shared by many rows whose targets vary as much as those of all rows: placeholders.
 
         Args:
             strata: class of each row, or rank of its target in [0, 1).
@@ -159,11 +160,14 @@ class Copies:
         kept = ~np.isin(self.copy, other)
         named = ", ".join(f"{self.about[number]} in {counts[number]:,} rows" for number in other[:_EXAMPLES])
         more = f" and {len(other) - _EXAMPLES:,} more" if len(other) > _EXAMPLES else ""
-        text = f"taken for placeholders, which tie no rows, as their targets differ as much as all: {named}{more}"
+        text = (
+            "treated as placeholders, which join no rows, because the targets vary as much as in all rows: "
+            f"{named}{more}"
+        )
         return Copies(self.row[kept], self.copy[kept], self.about, (text,), self.unseen)
 
     def notes(self, let_go: Int64[np.ndarray, " copies"], rows: int, share: float) -> tuple[str, ...]:
-        """What is said of copies that join nothing, as with them more than a share of the rows would be one."""
+        """Notes on copies that join no rows, because they would join more than ``share`` of the rows."""
         if not len(let_go):
             return ()
         counts = np.bincount(self.copy, minlength=len(self.about))
@@ -173,20 +177,20 @@ class Copies:
         verbs = ("copy", "joins") if len(largest) == 1 else ("copies", "join")
         text = (
             f"{len(largest):,} {verbs[0]} {COPIES_TIE_NONE} {share:.0%} of the {rows:,} rows, and therefore "
-            f"{verbs[1]} none (a placeholder?): {', '.join(named)}{more}"
+            f"{verbs[1]} none (possibly a placeholder): {', '.join(named)}{more}"
         )
         return (text,)
 
 
 def units_by_size(unit: Int64[np.ndarray, " rows"]) -> list[Int64[np.ndarray, "units size"]]:
-    """Positions of the rows of each unit, units of one size together."""
+    """Positions of the rows of each unit; units of equal size form one array."""
     order = np.argsort(unit, kind="stable")
     _, starts, sizes = np.unique(unit[order], return_index=True, return_counts=True)
     return [order[starts[sizes == size, None] + np.arange(size)] for size in np.unique(sizes).tolist()]
 
 
 def _as_all(strata: Float[np.ndarray, " rows"], rows: Int64[np.ndarray, " some"], classes: bool) -> bool:  # noqa: FBT001
-    """Whether the targets of some rows are about as different as those of all rows."""
+    """Whether the targets of the given rows vary about as much as those of all rows."""
     if classes:
         shares = [pd.Series(values).value_counts(normalize=True).iloc[0] for values in (strata[rows], strata)]
         return bool(shares[0] < shares[1] + 0.5 * (1 - shares[1]))
@@ -196,15 +200,15 @@ def _as_all(strata: Float[np.ndarray, " rows"], rows: Int64[np.ndarray, " some"]
 def _photo_copies(
     photos: Photos, scan: PhotoScan
 ) -> tuple[list[tuple[np.ndarray, np.ndarray, list[str]]], tuple[str, ...]]:
-    """Rows that share a photo, byte for byte, and rows whose photos look nearly the same, as chains of these.
+    """Rows that share a photo, byte for byte, and rows connected by near-duplicate photos.
 
-    Also what was not looked at."""
+    Also notes on what was not examined."""
     rows, places = np.nonzero(photos.slots >= 0)
     files = photos.slots[rows, places]
     found = [_used_twice(photos, rows, files, scan.content[files], "photo")]
     pairs, unseen = near_duplicates(scan)
     if len(pairs):
-        # Of photos with equal bytes only the first is in a pair.
+        # Of several photos with equal bytes, only the first is in ``pairs``.
         alike = connected(len(photos.files), [(pairs.T.reshape(-1), np.tile(np.arange(len(pairs)), 2))])
         found.append(_used_twice(photos, rows, files, alike[scan.content[files]], "photos like"))
     return found, unseen
@@ -213,7 +217,7 @@ def _photo_copies(
 def _used_twice(
     photos: Photos, rows: np.ndarray, files: np.ndarray, codes: np.ndarray, what: str
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Rows and numbers of those codes that several rows have, each described by the first photo with it."""
+    """Rows and numbers of the codes that several rows share; each code is described by its first photo."""
     users = pd.DataFrame({"code": codes, "row": rows, "file": files}).drop_duplicates(["code", "row"])
     users = users[users["code"].duplicated(keep=False)]
     first = users.drop_duplicates("code").sort_values("code")
@@ -224,14 +228,14 @@ def _used_twice(
 def _chains(
     firm: Int64[np.ndarray, " rows"], members: Copies, limit: float
 ) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " let_go"]]:
-    """Join groups by copies; where that joins too many rows, the largest copies of the chain are let go of.
+    """Join groups by copies; where that would join too many rows, the largest sets of copies are ignored.
 
     Args:
         firm: group of each row, numbered from 0.
         members: rows of copies.
-        limit: of rows.
+        limit: largest number of rows to join.
     Returns:
-        The unit of each row, and the copies that join nothing.
+        The unit of each row, and the sets of copies that were ignored.
     """
     sizes, copies = np.bincount(firm), len(members.about)
     pairs = np.unique(np.stack([firm[members.row], members.copy], axis=1), axis=0)

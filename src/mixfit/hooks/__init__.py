@@ -1,6 +1,6 @@
-"""Looking into a model: hooks that never stay, the layers in the order they run, statistics, pictures, features.
+"""Inspecting a model: hooks that are always removed, layers in execution order, statistics, plots, features.
 
-Knows PyTorch only: nothing of ``nn``, ``data`` or ``training``, which build on it."""
+Depends on PyTorch only, not on ``nn``, ``data`` or ``training``, which build on it."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""Statistics of what the layers of a model give while it trains, in the same memory however long that is.
+"""Statistics of the outputs of a model's layers during training, in memory that does not grow with its length.
 
-``ActivationStats`` looks; ``Output``, ``Activations`` and ``Histogram`` are plain records of what it saw. Below it are
-the numbers of one output, measured on its device (``measure``), and how those of many are kept together (``Pool``)."""
+``ActivationStats`` measures; ``Output``, ``Activations`` and ``Histogram`` are plain records of its results. Below are
+the statistics of one output, computed on its device (``measure``), and their accumulation over many (``Pool``)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ from mixfit.hooks.hook import MIXED_BRANCHES, Call, Hook, Hooks, Layers, branch_
 from mixfit.hooks.timeline import Timeline
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
-_MOST_SERIES = 16  # of one layer: further calls and parts are pooled into the last one, so that memory is bounded
-_MOST_WAITING = 16  # passes whose numbers wait on a GPU
+_MOST_SERIES = 16  # per layer: further calls and parts are pooled into the last one, so that memory is bounded
+_MOST_WAITING = 16  # passes whose statistics stay on the GPU before they are copied
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One of the outputs of a layer in a pass: what its statistics are told apart by."""
+    """Identifies one output of a layer in a forward pass."""
 
     layer: str
-    """Its name in the model."""
+    """Name of the layer in the model."""
     call: int = 0
-    """Which of the calls of this layer in one pass, from 0: 1 is the second place of a shared ReLU."""
+    """Number of the call of this layer in one pass, from 0: 1 is the second use of a shared ReLU."""
     part: str = ""
-    """Which tensor of an output that has several, such as "[0]" or "[hidden]"; else ""."""
+    """The tensor within an output with several tensors, such as "[0]" or "[hidden]"; otherwise ""."""
     branch: str = ""
-    """Of the model, such as "table", "photos", "fusion and head"."""
+    """Branch of the model, such as "table", "photos" or "fusion and head"."""
     kind: str = ""
     """Type of the layer."""
 
@@ -47,67 +47,66 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """Statistics of the values that came out of one or several outputs in some steps; NaN where there were none."""
+    """Statistics of the values of one or several outputs over some steps; NaN if there were none."""
 
     first_step: int
     last_step: int
     outputs: int
-    """How many tensors were measured."""
+    """Number of tensors that were measured."""
     broken: int
-    """How many were left out of all that follows, because not all of their values are finite."""
+    """Number of tensors that are excluded from the following statistics because not all values are finite."""
     values: int
     mean: float
     std: float
-    """Over all values, not corrected for their number."""
+    """Population standard deviation over all values."""
     minimum: float
     maximum: float
     near_zero: float
-    """Share of the values, in [0, 1]."""
+    """Share of the values near zero, in [0, 1]."""
     saturated: float | None
-    """Share of the values near an end of the layer's range, such as 0.99 of a sigmoid; None where there is no end."""
+    """Share of the values near a bound of the layer's range, such as 0.99 for a sigmoid; None if it has no bound."""
     dead_units: float
-    """Share of the units of which every value in a batch is near zero, mean over the batches."""
+    """Share of the units with all values of a batch near zero, mean over the batches."""
     quantiles: dict[float, float]
-    """Mean over the outputs of the quantiles of each."""
+    """Quantiles of each output, mean over the outputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How many values were in which bin in which steps."""
+    """Number of values per bin and column of steps."""
 
     edges: Float64[np.ndarray, " edges"]
     counts: Float64[np.ndarray, "columns bins"]
-    """In values; where an output is larger than the sample, these are estimates."""
+    """Numbers of values; estimates if an output is larger than the sample."""
     spans: Int64[np.ndarray, "columns 2"]
     """First and last step of each column."""
 
 
-_Seen = tuple[Output, int, int, bool, Tensor]  # its values, its units, whether it can be saturated, what was measured
+_Seen = tuple[Output, int, int, bool, Tensor]  # values, units, whether it can be saturated, measurements
 
 
 class ActivationStats:
-    """Mean, spread, extremes, quantiles, histograms, dead and saturated units of the outputs of layers, over time.
+    """Mean, std, extremes, quantiles, histograms, dead and saturated units of the outputs of layers, over time.
 
-    Used as a context manager around training, or placed and removed. Every ``every``-th pass through the model is
-    looked at; in between, one hook counts. The numbers stay on the device and come over together, and no random number
-    is drawn: the training is the same to the bit.
+    Use it as a context manager around training, or with ``place`` and ``remove``. Every ``every``-th forward pass is
+    measured; in between, a single hook counts passes. Statistics stay on the device and are copied together, and no
+    random numbers are drawn, so training is bitwise unchanged.
 
     Args:
         model: every call of it is a pass.
         layers: as for ``Hooks``; by default all modules without children.
-        every: look at every so many steps, the first one included.
-        columns: an even number; the steps are kept in at most so many columns, in which old ones are merged as they
-            become many.
-        near_zero: values up to this size are near zero.
-        quantiles: in [0, 1], of each output.
-        edges: of the bins of the histogram, rising; by default 81 bins up to 1,000 on either side of 0.
-        sample: quantiles and histograms are of at most so many values of an output, evenly spread; None for all. The
-            other statistics are always of all.
-        branches: beginnings of names and the branch they belong to; else the first part of the name is the branch.
-        training_only: leave out the passes in evaluation mode.
-        step: gives the number of the current step; by default the passes are counted.
+        every: measure every ``every``-th step, starting with the first.
+        columns: maximum number of columns that the steps are stored in, an even number; old columns are merged.
+        near_zero: values with an absolute value up to this are near zero.
+        quantiles: quantiles to compute for each output, in [0, 1].
+        edges: of the histogram bins, increasing; by default 81 bins from -1,000 to 1,000.
+        sample: quantiles and histograms use at most this many values of an output, evenly spaced; None for all. The
+            other statistics always use all values.
+        branches: prefixes of layer names and their branch; otherwise the first part of the name is the branch.
+        training_only: skip passes in evaluation mode.
+        step: returns the number of the current step; by default the passes are counted.
     Raises:
-        ConfigError: a number is out of its range, or a layer is not in the model.
+        ConfigError: a number is out of range, or a layer is not in the model.
     """
 
     def __init__(
@@ -134,7 +133,7 @@ class ActivationStats:
         self.every, self.branches, self.training_only = every, branches, training_only
         edges = default_edges() if edges is None else tuple(map(float, edges))
         if len(edges) < 2 or any(b <= a for a, b in pairwise(edges)):
-            raise ConfigError("edges must be at least two rising numbers.")
+            raise ConfigError("edges must be at least two increasing numbers.")
         self.scheme = Scheme(near_zero, tuple(quantiles), tuple(edges), sample)
         self.timeline = Timeline(columns)
         self._step = step
@@ -150,11 +149,11 @@ class ActivationStats:
         self._waiting: list[tuple[int, list[_Seen]]] = []
 
     def place(self) -> None:
-        """Begin to look, where no ``with`` block can span the training."""
+        """Register the hooks, if a ``with`` block cannot span the training."""
         self._before.place()
 
     def remove(self) -> None:
-        """Look no longer; the statistics stay."""
+        """Remove the hooks; the statistics are kept."""
         self._leave_pass()
         self._before.remove()
         self._fetch()
@@ -169,10 +168,10 @@ class ActivationStats:
         self.remove()
 
     def __str__(self) -> str:
-        """A line for each output over all steps: mean, spread, extremes, and the shares near zero and dead."""
+        """A line per output over all steps: mean, std, extremes, share of near-zero values and of dead units."""
         total = self.total()
         if not total:
-            return "no activations were seen yet: train, or call the model, while the statistics are placed"
+            return "no activations recorded yet: train, or call the model, while the statistics are enabled"
         width = max(len("output"), *(len(str(output)) for output in total))
         lines = [f"{'output':<{width}}  {'mean':>9} {'sd':>9} {'min':>9} {'max':>9} {'near 0':>7} {'dead':>7}"]
         for output, seen in total.items():
@@ -185,27 +184,27 @@ class ActivationStats:
 
     @property
     def outputs(self) -> list[Output]:
-        """Those that were seen, in the order of their first calls."""
+        """The recorded outputs, in the order of their first calls."""
         self._fetch()
         return list(self._pools)
 
     def total(self) -> dict[Output, Activations]:
-        """Each output over all steps."""
+        """Statistics of each output over all steps."""
         self._fetch()
         span = self._span()
         return {output: activations(pool.over(0), self.scheme.quantiles, *span) for output, pool in self._pools.items()}
 
     def latest(self) -> dict[Output, Activations]:
-        """Each output in the last step in which it was looked at."""
+        """Statistics of each output in the last step in which it was measured."""
         self._fetch()
         shares = self.scheme.quantiles
         return {output: activations(pool, shares, step, step) for output, (step, pool) in self._latest.items()}
 
     def over_time(self, output: Output) -> list[Activations]:
-        """One output, column by column.
+        """Statistics of one output, by column.
 
         Raises:
-            ConfigError: it is none of ``outputs``."""
+            ConfigError: it is not one of ``outputs``."""
         pool = self._pool_of(output)
         return [
             activations(pool[column], self.scheme.quantiles, int(first), int(last))
@@ -216,12 +215,12 @@ class ActivationStats:
         self._fetch()
         if output not in self._pools:
             raise ConfigError(
-                f"There are no statistics of {output!r}: take one of .outputs, of which there are {len(self._pools)}."
+                f"There are no statistics of {output!r}: use one of the {len(self._pools)} outputs in .outputs."
             )
         return self._pools[output]
 
     def by_branch(self) -> dict[str, Activations]:
-        """The outputs of each branch pooled, over all steps."""
+        """Statistics of each branch, pooled over its outputs and all steps."""
         self._fetch()
         together: dict[str, list[Pool]] = {}
         for output, pool in self._pools.items():
@@ -233,10 +232,10 @@ class ActivationStats:
         }
 
     def histogram(self, output: Output) -> Histogram:
-        """Of one output, column by column.
+        """The histogram of one output, by column.
 
         Raises:
-            ConfigError: it is none of ``outputs``."""
+            ConfigError: it is not one of ``outputs``."""
         pool = self._pool_of(output)
         spans = self.timeline.spans
         first = FIRST_QUANTILE + len(self.scheme.quantiles)
@@ -244,12 +243,12 @@ class ActivationStats:
         return Histogram(np.array(self.scheme.edges), counts, spans)
 
     def state_dict(self) -> dict[str, Any]:
-        """All statistics; the same size whatever the number of steps."""
+        """All statistics; the size does not depend on the number of steps."""
         outputs = self.outputs
         kept = stacked([self._pools[output] for output in outputs]) if outputs else Pool.empty((0,), 0)
         latest = stacked([self._latest[output][1] for output in outputs]) if outputs else Pool.empty((0,), 0)
         return {
-            # Lists: names of layers such as "0" would come back from a file as numbers.
+            # Lists, because layer names such as "0" would be read from a file as numbers.
             "outputs": [[o.layer, o.call, o.part, o.branch, o.kind] for o in outputs],
             "latest_steps": [self._latest[output][0] for output in outputs],
             "timeline": self.timeline.state_dict(),
@@ -259,16 +258,19 @@ class ActivationStats:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the statistics that ``state_dict`` gave.
+        """Restore the statistics of ``state_dict``.
 
         Raises:
-            ConfigError: they were kept with other settings."""
+            ConfigError: they were recorded with other settings."""
         sums, moments, latest_sums, latest_moments = (
             state[name][key].double().numpy().copy() for name in ("kept", "latest") for key in ("sums", "moments")
         )
         numbers = self._numbers()
         if len(state["outputs"]) and sums.shape[-1] != numbers:
-            raise ConfigError(f"The saved statistics have {sums.shape[-1]} numbers a column, these {numbers}.")
+            raise ConfigError(
+                f"The saved statistics have {sums.shape[-1]} numbers per column, but these have {numbers}; use the "
+                "same settings."
+            )
         self.timeline.load_state_dict(state["timeline"])
         outputs = [Output(*fields) for fields in state["outputs"]]
         self._waiting, self._passes = [], int(state["passes"])
@@ -280,8 +282,8 @@ class ActivationStats:
             self._series[output.layer] = self._series.get(output.layer, 0) + 1
 
     def _begin(self, call: Call) -> None:
-        """A pass begins: hook the layers if it is to be looked at."""
-        self._leave_pass()  # one that an error has ended counts as nothing
+        """Start of a pass: register the hooks on the layers if it is measured."""
+        self._leave_pass()  # a pass that was ended by an error is discarded
         if self.training_only and not call.module.training:
             return
         self._now = self._passes if self._step is None else self._step()
@@ -289,7 +291,7 @@ class ActivationStats:
         if self._now % self.every == 0:
             self._calls.clear()
             self._layers.place()
-            self._after.place()  # last: the model itself may be one of the layers
+            self._after.place()  # registered last, because the model itself may be one of the layers
 
     def _end(self, call: Call) -> None:
         if self._pass:
@@ -316,7 +318,7 @@ class ActivationStats:
                 self._pass.append((output, tensor.numel(), units_of(tensor), limits is not None, measured))
 
     def _kept_as(self, output: Output) -> Output:
-        """The output whose statistics these are: the last one of a layer that has too many."""
+        """The output to store statistics under: the last one of a layer that has too many."""
         if output in self._pools:
             return output
         count = self._series.get(output.layer, 0)
@@ -327,7 +329,7 @@ class ActivationStats:
         return output
 
     def _fetch(self) -> None:
-        """Bring all that waits on a device over at once, and keep it."""
+        """Copy all pending statistics from the device at once, and store them."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -354,7 +356,7 @@ class ActivationStats:
                 self._latest[output] = step, stacked([before[1], new]).over(0) if before and same else new
 
     def _numbers(self) -> int:
-        """How many numbers are summed for each column."""
+        """Number of sums per column."""
         return FIRST_QUANTILE + len(self.scheme.quantiles) + len(self.scheme.edges) - 1
 
     def _span(self) -> tuple[int, int]:
@@ -363,7 +365,7 @@ class ActivationStats:
 
 
 def activations(pool: "Pool", shares: Sequence[float], first_step: int, last_step: int) -> Activations:
-    """The record of a pool of one place, whose quantiles are those of ``shares``."""
+    """The record of a pool with one place; ``shares`` are the levels of its quantiles."""
     sums, moments = pool.sums, pool.moments
     outputs, values, units, limited = (float(sums[place]) for place in (OUTPUTS, COUNT, UNITS, LIMITED))
     nothing = float("nan")
@@ -389,9 +391,9 @@ def activations(pool: "Pool", shares: Sequence[float], first_step: int, last_ste
 
 
 def default_edges(bins: int = 81, *, linear: float = 0.25, top: float = 1000.0) -> tuple[float, ...]:
-    """Edges of bins that are even where values are below ``linear`` in size, and grow with the value beyond.
+    """Edges of bins with equal width for absolute values below ``linear``, and increasing width beyond.
 
-    They are those of the inverse hyperbolic sine, from ``-top`` to ``top``; an odd number has 0 in the middle of one.
+    They are equally spaced on the asinh scale, from ``-top`` to ``top``; for an odd number, one bin is centred on 0.
 
     >>> [round(edge, 2) for edge in default_edges(5)]
     [-1000.0, -27.46, -0.73, 0.73, 27.46, 1000.0]
@@ -401,10 +403,10 @@ def default_edges(bins: int = 81, *, linear: float = 0.25, top: float = 1000.0) 
 
 
 def saturation(module: nn.Module) -> tuple[float, float] | None:
-    """Outputs up to the first and from the second number on are saturated: within 1 % of an end of the range.
+    """Thresholds of saturation, within 1 % of the bounds of the range: outputs below the first or above the second.
 
-    There the activation is flat, and its input gets hardly a gradient. None for a layer whose range has no end; the
-    flat half of ReLU is told as near zero."""
+    There the activation is flat, and the gradient of its input is close to 0. None for a layer without bounds; the
+    flat half of ReLU is reported as near zero instead."""
     match module:
         case nn.Sigmoid() | nn.Hardsigmoid():
             return 0.01, 0.99
@@ -420,12 +422,12 @@ def saturation(module: nn.Module) -> tuple[float, float] | None:
 
 
 def units_of(x: Tensor) -> int:
-    """How many units an output has: channels of a picture (axis 1 of 4 or more), else the last axis; 1 of a vector."""
+    """Number of units of an output: channels of an image (axis 1 of 4 or more), else the last axis; 1 for a vector."""
     return 1 if x.ndim < 2 else x.shape[1 if x.ndim > 3 else -1]
 
 
 def sampled(n: int, most: int | None) -> int:
-    """How many of ``n`` values are in the sample."""
+    """Number of values in the sample of ``n`` values."""
     return n if most is None or n <= most else ceil(n / _stride(n, most))
 
 
@@ -436,24 +438,24 @@ _PIECE = 2**18  # values; 1 MB
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How outputs are measured; values that are compared with each other are measured alike."""
+    """Settings of the measurement, the same for all outputs that are compared."""
 
     near_zero: float
-    """Values up to this size are near zero; a unit whose values in a batch all are is dead there."""
+    """Absolute values up to this are near zero; a unit is dead in a batch if all its values are near zero."""
     quantiles: tuple[float, ...]
     edges: tuple[float, ...]
-    """Of the histogram; values beyond the ends are counted in the bins at the ends."""
+    """Edges of the histogram bins; values outside are counted in the first or last bin."""
     sample: int | None
-    """Quantiles and histogram are of at most so many values of an output, evenly spread over it; None for all."""
+    """Quantiles and histogram use at most this many values of an output, evenly spaced; None for all."""
 
 
 @torch.no_grad()
 def measure(x: Tensor, scheme: Scheme, limits: tuple[float, float] | None) -> Tensor:
-    """Mean, sum of squares about it, extremes, counts, quantiles, histogram of an output that is not empty.
+    """Mean, sum of squared deviations, extremes, counts, quantiles and histogram of a non-empty output.
 
     Returns:
-        float64 (float32 on devices without it): ``MOMENTS``, the quantiles, ``COUNTS``, and how many values of the
-        sample are below each inner edge. Quantiles are of the sample, too; "dead" counts units, the others values."""
+        float64 (float32 on devices without float64): ``MOMENTS``, the quantiles, ``COUNTS``, and the number of sampled
+        values below each inner edge. Quantiles are of the sample, too; "dead" counts units, the others count values."""
     x = x.detach()
     if x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()
@@ -470,10 +472,10 @@ def measure(x: Tensor, scheme: Scheme, limits: tuple[float, float] | None) -> Te
 
 
 def _moments(x: Tensor, near_zero: float, exact: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """``MOMENTS``, number of values near zero, largest size in each unit.
+    """``MOMENTS``, number of values near zero, largest absolute value of each unit.
 
-    The squares are summed about a mean: without one, all digits would be lost where the mean is large. On a CPU it goes
-    in pieces that fit its cache: fresh memory for intermediate results of a large output takes longer than the
+    Squares are summed about the mean, to avoid cancellation if the mean is large. On a CPU, large outputs are processed
+    in pieces that fit into its cache, because allocating memory for intermediate results would take longer than the
     arithmetic. The pieces are pooled like batches."""
     unit = 1 if x.ndim > 3 else x.ndim - 1
     axes = [axis for axis in range(x.ndim) if axis != unit] if x.ndim > 1 else list(range(x.ndim))
@@ -505,7 +507,7 @@ def _moments(x: Tensor, near_zero: float, exact: torch.dtype) -> tuple[Tensor, T
 def _places(
     quantiles: tuple[float, ...], n: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the quantiles among ``n`` sorted values: the value below, the one above, and the weight of that."""
+    """Positions of quantiles among ``n`` sorted values: the lower one, the upper one, and the weight of the upper."""
     places = [share * (n - 1) for share in quantiles]
     below = [int(place) for place in places]
     return (
@@ -516,14 +518,14 @@ def _places(
 
 
 def _sample(x: Tensor, most: int | None) -> Tensor:
-    """Values evenly spread over an output, the same places each time: random ones would change a training."""
+    """Evenly spaced values of an output, always at the same positions: random positions would change the training."""
     flat = x.permute(sorted(range(x.ndim), key=x.stride, reverse=True)).reshape(-1)  # no copy of channels-last outputs
     return flat if most is None or len(flat) <= most else flat[:: _stride(len(flat), most)]
 
 
 @lru_cache(maxsize=256)
 def _stride(n: int, most: int) -> int:
-    """Of the sample; it shares no factor with any axis, so that every channel and every place has its turn."""
+    """Stride of the sample; it has no common factor with any axis, so that all channels and positions are sampled."""
     stride = ceil(n / most)
     while gcd(stride, n) > 1:
         stride += 1
@@ -536,7 +538,7 @@ def _edges(edges: tuple[float, ...], dtype: torch.dtype, device: torch.device) -
 
 
 OUTPUTS, BROKEN, LIMITED, UNITS, COUNT = range(5)
-"""Places in ``sums``: outputs measured, outputs not finite, values with limits of saturation, units, values."""
+"""Indices into ``sums``: outputs measured, outputs not finite, values that can be saturated, units, values."""
 _FIRST_COUNT = 5
 NEAR_ZERO, SATURATED, DEAD = range(_FIRST_COUNT, _FIRST_COUNT + len(COUNTS))
 FIRST_QUANTILE = DEAD + 1
@@ -545,24 +547,24 @@ MEAN, M2, MINIMUM, MAXIMUM = range(len(MOMENTS))
 
 @dataclass(slots=True)
 class Pool:
-    """Statistics of any number of places, such as columns of time; the last axis holds the numbers of one place."""
+    """Statistics of any number of places, such as columns of steps; the last axis holds the values of one place."""
 
     sums: Float64[np.ndarray, "*places sums"]
     moments: Float64[np.ndarray, "*places 4"]
 
     @classmethod
     def empty(cls, places: tuple[int, ...], sums: int) -> "Pool":
-        """Of nothing; ``sums`` numbers are summed for each place."""
+        """An empty pool with ``sums`` sums per place."""
         moments = np.zeros((*places, len(MOMENTS)))
         moments[..., MINIMUM], moments[..., MAXIMUM] = np.inf, -np.inf
         return cls(np.zeros((*places, sums)), moments)
 
     def __getitem__(self, place: int | slice) -> "Pool":
-        """A view of a place, or of some of them."""
+        """A view of one place or of several."""
         return Pool(self.sums[place], self.moments[place])
 
     def over(self, axis: int) -> "Pool":
-        """All places along an axis as one."""
+        """Pool all places along an axis."""
         sums = self.sums.sum(axis)
         counts = self.sums[..., COUNT]
         count = np.maximum(counts.sum(axis), 1)
@@ -573,7 +575,7 @@ class Pool:
         return Pool(sums, np.stack([mean, m2, *extremes], axis=-1))
 
     def add(self, place: int, other: "Pool") -> None:
-        """Pool one place with another pool's only one; what ``over`` does for many, in plain numbers."""
+        """Pool one place with the only place of another pool; like ``over``, but for two."""
         moments, new = self.moments[place], other.moments
         before, count = float(self.sums[place, COUNT]), float(other.sums[COUNT])
         self.sums[place] += other.sums
@@ -586,7 +588,7 @@ class Pool:
             moments[MAXIMUM] = max(moments[MAXIMUM], new[MAXIMUM])
 
     def merge_pairs(self) -> None:
-        """Places 0 and 1 become 0, 2 and 3 become 1, and so on; the second half is empty then."""
+        """Merge places 0 and 1 to 0, 2 and 3 to 1, and so on; the second half is empty afterwards."""
         half = len(self.sums) // 2
         pairs = Pool(self.sums.reshape(half, 2, -1), self.moments.reshape(half, 2, -1)).over(1)
         rest = Pool.empty((half,), self.sums.shape[-1])
@@ -595,19 +597,19 @@ class Pool:
 
 
 def stacked(pools: list[Pool]) -> Pool:
-    """Several of one shape, along a new first axis."""
+    """Stack pools of equal shape along a new first axis."""
     return Pool(np.stack([pool.sums for pool in pools]), np.stack([pool.moments for pool in pools]))
 
 
 def pool_of(
     measured: Float64[np.ndarray, " numbers"], *, count: int, units: int, limited: bool, quantiles: int, sample: int
 ) -> Pool:
-    """The pool of one output that was measured (see ``measure``); where it is not finite, that alone is counted.
+    """The pool of one measured output (see ``measure``); an output that is not finite is only counted.
 
     Args:
-        count, sample: values of the output, and of its sample.
-        limited: whether the layer's range has an end to be saturated at.
-        quantiles: how many were measured."""
+        count, sample: number of values of the output, and of its sample.
+        limited: whether the layer's range has bounds, so that it can be saturated.
+        quantiles: number of quantiles."""
     shares = measured[len(MOMENTS) : len(MOMENTS) + quantiles]
     counts = measured[len(MOMENTS) + quantiles : len(MOMENTS) + quantiles + len(COUNTS)]
     ends = measured[len(MOMENTS) + quantiles + len(COUNTS) :]
@@ -622,6 +624,6 @@ def pool_of(
     bins = sums[FIRST_QUANTILE + quantiles :]
     bins[:-1], bins[-1] = ends, sample
     bins[1:] -= ends
-    bins *= count / sample  # the histogram counts values
+    bins *= count / sample  # scale from the sample to all values
     pool.moments[:] = measured[: len(MOMENTS)]
     return pool

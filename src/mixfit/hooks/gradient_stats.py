@@ -1,4 +1,4 @@
-"""Statistics of gradients as plain records, to be read by people and by callbacks."""
+"""Statistics of gradients as plain records, for users and for callbacks."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,80 +19,81 @@ from mixfit.hooks.timeline import Columns, Timeline
 SUMS = ("steps", "broken", "gradient", "updates", "weight", "update", "ratio")
 LARGEST = ("gradient", "ratio")
 MODALITY_SUMS = ("steps", "table", "photos", "cosines", "cosine", "agreements", "agreement")
-_MOST_WAITING = 16  # steps whose numbers wait on a GPU
+_MOST_WAITING = 16  # steps whose statistics stay on the GPU before they are copied
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some parameters of a model, whose gradients are looked at together."""
+    """A set of parameters of a model, whose gradients are summarised together."""
 
     kind: Literal["all", "group", "branch", "parameter"]
-    """A group of the optimizer, a branch of the model such as "table", or a single tensor."""
+    """Name of a parameter group, of a branch such as "table", or of a single tensor."""
     name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """Of a part in some steps; a norm is that of all numbers of the part, the square root of the sum of their squares.
+    """Gradient statistics of a part over some steps; norms are Euclidean norms over all parameters of the part.
 
-    Means are over the steps; NaN where nothing was measured."""
+    Means are over the steps; NaN if nothing was measured."""
 
     first_step: int
     last_step: int
     steps: int
     broken: int
-    """Steps that were left out, because a gradient was not finite."""
+    """Number of steps that were excluded because a gradient was not finite."""
     gradient: float
-    """Mean norm, before any clipping where the callback measures it."""
+    """Mean norm of the gradient, before clipping if measured by the callback."""
     largest_gradient: float
     weight: float
     """Mean norm of the weights before the step."""
     update: float
-    """Mean norm of what the step added to them."""
+    """Mean norm of the update."""
     ratio: float
-    """Mean of update / weight; where a network learns well it is often about 1e-3."""
+    """Mean of update / weight; often about 1e-3 if a network learns well."""
     largest_ratio: float
 
 
 @dataclass(frozen=True, slots=True)
 class Modalities:
-    """The gradients that come out of the fusion, towards the encoding of the table and towards that of the photos."""
+    """Gradients that the encodings of table and photos receive from the fusion."""
 
     first_step: int
     last_step: int
     steps: int
     table: float
-    """Mean norm of the gradient of the table's encoding, of all rows of a batch together."""
+    """Mean norm of the gradient with respect to the table encoding, over all rows of a batch together."""
     photos: float
-    """The same of the photos."""
+    """The same for the photo encoding."""
     cosine: float | None
-    """Mean over the steps of the cosine between the two, number by number; None where the encodings differ in width.
+    """Mean over the steps of the cosine similarity of the two gradients; None if the encodings differ in width.
 
-    It says something where the fusion adds the encodings or gates between them, so that their places correspond."""
+    Meaningful if the fusion adds the encodings or gates between them, so that their components correspond."""
     agreement: float | None
-    """Mean cosine between the rows' two sums of gradient times encoding, in [-1, 1].
+    """Mean cosine similarity, over the rows, of gradient times encoding for the two modalities, in [-1, 1].
 
-    Such a sum is how far, to first order, the loss of the row is raised by the encoding. 1: on every row both
-    modalities help, or both harm; -1: where one helps the other harms. For encodings of any width."""
+    Gradient times encoding, summed for each row, is the first-order effect of the encoding on the loss of the row. 1:
+    on every row both modalities reduce the loss, or both increase it; -1: they have opposite effects. Defined for
+    encodings of any width."""
 
 
 class GradientStats:
-    """Norms of gradients, ratios of update to weight, and what each modality gets through the fusion, over time.
+    """Norms of gradients, ratios of update to weight, and gradients of each modality at the fusion, over time.
 
-    In a loop of your own: a ``with`` block around it, ``after_backward()`` when the gradients are there and
-    ``after_step()`` when the step is taken. Every ``every``-th step is looked at; for it the weights are copied once.
+    In your own loop: put it in a ``with`` block, call ``after_backward()`` after the backward pass and ``after_step()``
+    after the optimizer step. Every ``every``-th step is measured; for these steps, the weights are copied once.
 
     Args:
-        model: whose parameters are looked at.
-        optimizer: whose ``param_groups`` are parts, by their "name" where they have one.
-        every: look at every so many steps, the first one included.
-        columns: an even number; the steps are kept in at most so many columns, in which old ones are merged.
-        branches: beginnings of names and the branch they belong to; else the first part of the name is the branch.
+        model: the model with these parameters.
+        optimizer: its ``param_groups`` are parts, named by their "name" if they have one.
+        every: measure every ``every``-th step, starting with the first.
+        columns: maximum number of columns that the steps are stored in, an even number; old columns are merged.
+        branches: prefixes of parameter names and their branch; otherwise the first part of the name is the branch.
         fusion: name of the layer that is called with the encodings of table and photos; "" for none. By default
-            "fusion" where there is one.
-        step: gives the number of the current step; by default the calls of ``after_backward`` are counted.
+            "fusion" if there is one.
+        step: returns the number of the current step; by default the calls of ``after_backward`` are counted.
     Raises:
-        ConfigError: a number is out of its range, or there is no such layer.
+        ConfigError: a number is out of range, or there is no such layer.
     """
 
     def __init__(
@@ -127,17 +128,17 @@ class GradientStats:
 
     @property
     def parts(self) -> list[Part]:
-        """All parameters, the groups of the optimizer, the branches, and each parameter."""
+        """All parts: all parameters together, the optimizer groups, the branches, and each single parameter."""
         return list(self._parts)
 
     def place(self) -> None:
-        """Begin to look at the fusion, where no ``with`` block can span the training."""
+        """Register the hooks on the fusion, if a ``with`` block cannot span the training."""
         self._want()
         if self._fusion is not None:
             self._fusion.hook.place()
 
     def remove(self) -> None:
-        """Look no longer; the statistics stay."""
+        """Remove the hooks; the statistics are kept."""
         if self._fusion is not None:
             self._fusion.hook.remove()
             self._fusion.forget()
@@ -155,10 +156,10 @@ class GradientStats:
 
     @torch.no_grad()
     def after_backward(self, *, loss_scale: float = 1.0) -> None:
-        """The gradients are there.
+        """Call this after the backward pass.
 
         Args:
-            loss_scale: by which the loss was multiplied, if those of the parameters are divided again already."""
+            loss_scale: factor by which the loss was scaled, if the gradients of the parameters are already unscaled."""
         self._settle()
         now = self._now()
         self._backwards += 1
@@ -179,7 +180,7 @@ class GradientStats:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """The step is taken, the weights have changed."""
+        """Call this after the optimizer step."""
         moving, before = self._moving, self._before
         if moving is not None and before is not None:
             now = [self._parameters[name].detach() for name in moving.names]
@@ -188,13 +189,13 @@ class GradientStats:
             self._settle()
 
     def begin(self) -> None:
-        """A batch begins: where ``step`` is given, it says now whether this one is looked at."""
+        """Call this at the start of a batch: if ``step`` is given, it decides whether this batch is measured."""
         if self._fusion is not None:
             self._fusion.forget()
         self._want()
 
     def total(self) -> dict[Part, Gradients]:
-        """Each part over all steps."""
+        """Statistics of each part over all steps."""
         self._fetch()
         return {
             part: gradients(kept.sums.sum(0), kept.largest.max(0), *self._span())
@@ -202,7 +203,7 @@ class GradientStats:
         }
 
     def latest(self) -> dict[Part, Gradients]:
-        """Each part in the last step in which it was looked at."""
+        """Statistics of each part in the last step in which it was measured."""
         self._fetch()
         return {
             part: gradients(kept.sums[0], kept.largest[0], self._latest[part], self._latest[part])
@@ -211,7 +212,7 @@ class GradientStats:
         }
 
     def over_time(self, part: Part) -> list[Gradients]:
-        """One part, column by column."""
+        """Statistics of one part, by column."""
         self._fetch()
         kept = self._columns[part]
         return [
@@ -220,18 +221,18 @@ class GradientStats:
         ]
 
     def modalities(self) -> Modalities:
-        """What came through the fusion, over all steps."""
+        """Gradients at the fusion, over all steps."""
         self._fetch()
         return modalities(self._modalities.sums.sum(0), *self._span())
 
     def latest_modalities(self) -> Modalities | None:
-        """What came through the fusion in the last step that was looked at."""
+        """Gradients at the fusion in the last step that was measured."""
         self._fetch()
         step = self._latest_met
         return None if step < 0 else modalities(self._latest_modalities, step, step)
 
     def modalities_over_time(self) -> list[Modalities]:
-        """What came through the fusion, column by column."""
+        """Gradients at the fusion, by column."""
         self._fetch()
         return [
             modalities(self._modalities.sums[column], int(first), int(last))
@@ -239,7 +240,7 @@ class GradientStats:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """All statistics; the same size whatever the number of steps."""
+        """All statistics; the size does not depend on the number of steps."""
         self._fetch()
         return {
             "parts": [[part.kind, part.name] for part in self._parts],
@@ -255,12 +256,12 @@ class GradientStats:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the statistics that ``state_dict`` gave.
+        """Restore the statistics of ``state_dict``.
 
         Raises:
-            ConfigError: they are of other parameters, or of another number of columns."""
+            ConfigError: they belong to other parameters, or have another number of columns."""
         if [[part.kind, part.name] for part in self._parts] != [list(part) for part in state["parts"]]:
-            raise ConfigError("The saved statistics are of other parameters, groups or branches than this model's.")
+            raise ConfigError("The saved statistics belong to a model with other parameters, groups or branches.")
         self.timeline.load_state_dict(state["timeline"])
         _load(self._columns, state["columns"])
         _load(self._latest_columns, state["latest"])
@@ -279,7 +280,7 @@ class GradientStats:
             self._fusion.wanted = self._now() % self.every == 0
 
     def _settle(self) -> None:
-        """The step in hand is complete, with or without an update."""
+        """Complete the current step, with or without an update."""
         if self._moving is not None:
             self._waiting.append(self._moving)
             on_cpu = self._moving.gradients.device.type == "cpu"
@@ -288,7 +289,7 @@ class GradientStats:
                 self._fetch()
 
     def _fetch(self) -> None:
-        """Bring all that waits on a device over at once, and keep it."""
+        """Copy all pending statistics from the device at once, and store them."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -359,30 +360,30 @@ def modalities(sums: Float64[np.ndarray, " sums"], first_step: int, last_step: i
 
 
 class FusionGradients:
-    """Hooks the two encodings that a fusion joins, and sums up their gradients until they are taken.
+    """Hooks on the two encodings that a fusion joins; their gradients are accumulated until they are read.
 
-    Nothing is added to the graph, which keeps the training the same to the bit; so what auxiliary heads send to an
-    encoding is in its gradient, too.
+    Nothing is added to the graph, so training is bitwise unchanged; therefore gradients from auxiliary heads are
+    included.
 
     Args:
-        fusion: called with the encoding of the table and that of the photos by position, batch axis first.
+        fusion: called with the table encoding and the photo encoding as positional arguments, batch axis first.
     """
 
     def __init__(self, fusion: nn.Module) -> None:
         self.hook = Hook(fusion, self._catch, "pre-forward")
         self.wanted = False
-        """Whether the next passes are looked at."""
+        """Whether the next passes are measured."""
         self._pending: list[tuple[Tensor, Tensor, dict[int, Tensor]]] = []
 
     def forget(self) -> None:
-        """What was caught so far."""
+        """Discard what was recorded so far."""
         self._pending = []
 
     def take(self) -> Tensor | None:
-        """Norms of both, their cosine, the agreement of the rows; NaN for what is not there. None if nothing came.
+        """Both norms, their cosine, and the agreement of the rows; NaN if undefined. None if nothing was recorded.
 
         Returns:
-            float64 ``(4,)`` (float32 on devices without it), on the device."""
+            float64 ``(4,)`` (float32 on devices without float64), on the device."""
         sums = [_pair_sums(*pair) for pair in self._pending if len(pair[2]) == 2]
         self.forget()
         if not sums:
@@ -407,7 +408,7 @@ class FusionGradients:
 
 
 def _pair_sums(table: Tensor, photos: Tensor, gradients: dict[int, Tensor]) -> Tensor:
-    """Squares and products of the gradients, and of their rows' products with the encodings."""
+    """Squares and products of the gradients, and of gradient times encoding for each row."""
     exact = torch.float32 if table.device.type == "mps" else torch.float64
     to_table, to_photos = gradients[0].to(exact), gradients[1].to(exact)
     rows_table = (to_table * table).flatten(1).sum(1)
@@ -423,7 +424,7 @@ def _pair_sums(table: Tensor, photos: Tensor, gradients: dict[int, Tensor]) -> T
 
 
 class _Step:
-    """What was measured in one step, on the device."""
+    """The measurements of one step, on the device."""
 
     def __init__(self, step: int, names: list[str], gradients: Tensor, *, met: Tensor | None) -> None:
         self.step, self.names, self.gradients, self.met = step, names, gradients, met
@@ -431,7 +432,7 @@ class _Step:
         self.updates: Tensor | None = None
 
     def numbers(self) -> Tensor:
-        """Norms of gradients, and of weights and updates if there was a step; then four of the modalities."""
+        """Norms of gradients, of weights and updates if there was an update, then four values for the modalities."""
         met = self.gradients.new_full((4,), math.nan) if self.met is None else self.met
         norms = [norm for norm in (self.gradients, self.weights, self.updates) if norm is not None]
         return torch.cat([*norms, met])
@@ -477,13 +478,13 @@ def _values(gradient: Tensor | None) -> Tensor:
 def _sums(
     norms: Float64[np.ndarray, " norms"],
 ) -> tuple[Float64[np.ndarray, " sums"], Float64[np.ndarray, " largest"]]:
-    """Of one part in one step, from its norms of gradient, weight and update."""
+    """Statistics of one part in one step, from its norms of gradient, weight and update."""
     if not np.isfinite(norms).all():
         return np.array([0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]), np.zeros(len(LARGEST))
     if len(norms) == 1:
         return np.array([1.0, 0.0, norms[0], 0.0, 0.0, 0.0, 0.0]), np.array([norms[0], 0.0])
     gradient, weight, update = norms
-    if not weight:  # a part that begins as nothing has no ratio yet
+    if not weight:  # the ratio is undefined while all weights are 0
         return np.array([1.0, 0.0, gradient, 0.0, 0.0, 0.0, 0.0]), np.array([gradient, 0.0])
     ratio = update / weight
     return np.array([1.0, 0.0, gradient, 1.0, weight, update, ratio]), np.array([gradient, ratio])

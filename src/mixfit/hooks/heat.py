@@ -1,5 +1,4 @@
-"""Where in the photos of a row a model looks: Grad-CAM, gradients of the output with respect to pixels, and pictures
-of both."""
+"""Heat maps of photos: Grad-CAM, gradients of the output with respect to pixels, and figures of both."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -20,22 +19,22 @@ if TYPE_CHECKING:
     import PIL.Image
 
 Direction = Literal["up", "down", "both"]
-"""Heat is where the photo raises the output, where it lowers it, or where it does either."""
+"""Whether heat marks regions that increase the output ("up"), decrease it ("down"), or either ("both")."""
 Target = int | Int64[Tensor, " batch"] | None
-"""Which class is explained, one for all rows or one for each; None for the predicted one, and for numbers."""
+"""The class to explain, one for all rows or one for each; None for the predicted class, and for regression."""
 Method = Literal["plain", "smooth", "integrated"]
 _AT_A_TIME = 16
-"""Copies of a row that go through the model together."""
+"""Number of copies of a row in one batch."""
 _NOISE = 0.1
 _BRIGHT = 0.99
 _GREY = (0.299, 0.587, 0.114)
-"""How bright red, green and blue are (ITU-R BT.601)."""
+"""Luma of red, green and blue (ITU-R BT.601)."""
 _INCHES = 1.9
 
 
 @runtime_checkable
 class PhotoInputs(Protocol):
-    """The fields of a batch that are read here; ``mixfit.Inputs`` has them."""
+    """The fields of a batch that are needed here; ``mixfit.Inputs`` has them."""
 
     images: Tensor | None
     features: Tensor | None
@@ -55,25 +54,26 @@ def grad_cam(
     *,
     direction: Direction | None = None,
 ) -> Float[Tensor, "batch photos height width"]:
-    """Heat of each photo by Grad-CAM (Selvaraju et al. 2016, arXiv:1610.02391).
+    """Heat map of each photo by Grad-CAM (Selvaraju et al. 2016, arXiv:1610.02391).
 
-    The channels of a layer's feature map are summed, each weighed by the mean of the output's gradient over its places;
-    the sum is brought to the size of the photo. Works for a frozen image encoder, too, also where the model was trained
-    on features that were computed once: they are computed from the pixels here. The graph of the encoder over all
-    photos of the batch is in memory for a moment, so give it small batches.
+    The channels of a layer's feature map are summed, each weighted by the spatial mean of the output's gradient; the
+    sum is resized to the size of the photo. This also works with a frozen image encoder, and with a model trained on
+    precomputed features, which are computed from the pixels here. The graph of the encoder over all photos of the batch
+    is kept in memory, so use small batches.
 
     Args:
         model: ``xb -> (batch,)`` or ``(batch, classes)``.
         xb: rows with pixels.
         layer: of the image encoder, or its name in the model; by default ``last_feature_map``.
-        target: which class, one for all rows or one for each; by default the predicted one. None for numbers.
-        direction: by default "up" for classes and "both" for numbers.
+        target: the class to explain, one for all rows or one for each; by default the predicted one. None for
+            regression.
+        direction: by default "up" for classes and "both" for regression.
     Returns:
-        In [0, 1] on the CPU or where the model is. 1 is the hottest place in the photos of a row, so that its photos
-        can be compared; 0 everywhere where there is no photo.
+        Heat in [0, 1], on the device of the model. 1 is the hottest location over all photos of a row, so that its
+        photos can be compared; 0 everywhere if there is no photo.
     Raises:
-        ConfigError: the batch has features in place of pixels, the model has no such layer, or the layer keeps no
-            places; or ``target`` is not a class of the model.
+        ConfigError: the batch has features instead of pixels, the model has no such layer, the output of the layer has
+            no spatial dimensions, or ``target`` is not a class of the model.
     """
     pixels, mask = pixels_of(xb)
     heat = pixels.new_zeros(*mask.shape, *pixels.shape[3:])
@@ -87,7 +87,7 @@ def grad_cam(
         maps = _feature_map(outputs.get(""), model, mask, pixels)
         if maps is None:
             raise ConfigError(
-                f"The layer {_name_of(model, module)} gives no feature map of the photos: choose a layer of the image "
+                f"The output of the layer {_name_of(model, module)} is not a feature map: choose a layer of the image "
                 "encoder whose output is (photos, channels, height, width) or (photos, tokens, channels)."
             )
         (gradient,) = torch.autograd.grad(chosen_output(y, target).sum(), outputs[""], allow_unused=True)
@@ -104,20 +104,20 @@ def grad_cam(
 
 
 def last_feature_map(model: nn.Module, xb: PhotoInputs) -> str:
-    """The name of the last layer of the image encoder whose output still has places, several of them.
+    """The name of the last layer of the image encoder whose output has spatial dimensions larger than 1.
 
-    What the output does not depend on at any place is passed over, such as the tokens of a transformer's last layer
-    but the one that is read.
+    Layers whose spatial locations do not influence the output are skipped, such as the last layer of a transformer of
+    which only one token is used.
 
     Raises:
-        ConfigError: the model has no image encoder, no row has a photo, or no layer has places.
+        ConfigError: the model has no image encoder, no row has a photo, or no layer has spatial dimensions.
     """
     encoder = getattr(model, "image", None)
     if not isinstance(encoder, nn.Module):
-        raise ConfigError("The model has no image encoder, so there is nothing to see in photos.")
+        raise ConfigError("The model has no image encoder, so there are no heat maps; use a model with photos.")
     pixels, mask = pixels_of(xb)
     if not mask.any():
-        raise ConfigError("None of the rows has a photo, so that no layer can be found by looking at one.")
+        raise ConfigError("None of the rows has a photo, which is needed to find a layer; pass rows with photos.")
     one = xb[[int(mask.any(1).nonzero()[0])]]
     pixels, mask = pixels_of(one)
     outputs = _Outputs()
@@ -126,7 +126,7 @@ def last_feature_map(model: nn.Module, xb: PhotoInputs) -> str:
         y = model(with_pixels(one, pixels.requires_grad_()))
         found = {name: output for name, output in outputs.items() if _has_places(output, model, mask, pixels)}
         if not found:
-            raise ConfigError("No layer of the image encoder has an output with places in the photo, so name no layer.")
+            raise ConfigError("No layer output of the image encoder has spatial dimensions: use input_gradients.")
         gradients = torch.autograd.grad(chosen_output(y, None).sum(), list(found.values()), allow_unused=True)
     for name, gradient in reversed(list(zip(found, gradients, strict=True))):
         slopes = None if gradient is None else _feature_map(gradient, model, mask, pixels)
@@ -144,24 +144,25 @@ def input_gradients(
     samples: int = 32,
     seed: int = 0,
 ) -> Float[Tensor, "batch photos 3 height width"]:
-    """The gradient of the output with respect to each pixel of each photo; 0 where there is no photo.
+    """The gradient of the output with respect to each pixel of each photo; 0 if there is no photo.
 
-    Works for a frozen image encoder, too.
+    This also works with a frozen image encoder.
 
     Args:
         model: ``xb -> (batch,)`` or ``(batch, classes)``.
         xb: rows with pixels.
-        target: which class, one for all rows or one for each; by default the predicted one. None for numbers.
+        target: the class to explain, one for all rows or one for each; by default the predicted one. None for
+            regression.
         method: "plain"; "smooth", the mean over ``samples`` copies with noise of standard deviation 0.1 in the unit of
-            the pixels (SmoothGrad, Smilkov et al. 2017, arXiv:1706.03825); or "integrated", along ``samples`` steps
-            from mid-grey to the photo, times the way (Sundararajan et al. 2017, arXiv:1703.01365), whose sum is the
-            difference that the photos make to the output.
-        seed: of the noise; the global generator is left as it is.
+            the pixels (SmoothGrad, Smilkov et al. 2017, arXiv:1706.03825); or "integrated" (integrated gradients,
+            Sundararajan et al. 2017, arXiv:1703.01365), with ``samples`` steps from a mid-grey baseline to the photo,
+            whose sum is the effect of the photos on the output.
+        seed: of the noise; the global generator is not used.
     Returns:
-        Output per unit of a pixel, pixels being in [0, 1] unless the batch is normalised; for "integrated", output.
+        Output per unit of a pixel (pixels are in [0, 1] unless the batch is normalised); for "integrated", output.
     Raises:
-        ConfigError: the batch has features in place of pixels, ``target`` is no class of the model, or captum is not
-            installed and "smooth" or "integrated" is wanted.
+        ConfigError: the batch has features instead of pixels, ``target`` is not a class of the model, or "smooth" or
+            "integrated" is requested but captum is not installed.
     """
     pixels, mask = pixels_of(xb)
     if not mask.any():
@@ -173,7 +174,7 @@ def input_gradients(
             (gradient,) = torch.autograd.grad(output.sum(), pixels, allow_unused=True)
             return torch.zeros_like(pixels) if gradient is None else gradient
         if target is None and y.ndim == 2:
-            target = y.argmax(1)  # of the row as it is, not of each changed copy
+            target = y.argmax(1)  # of the original row, not of each modified copy
         bare, result = with_pixels(xb, None), torch.zeros_like(pixels)
         for row in mask.any(1).nonzero()[:, 0].tolist():
             of_copies = _output_of_copies(model, bare, row, target)
@@ -187,13 +188,13 @@ def input_gradients(
 def pixel_heat(
     gradients: Float[Tensor, "batch photos 3 height width"], *, direction: Direction = "both"
 ) -> Float[Tensor, "batch photos height width"]:
-    """Heat in [0, 1] of gradients: the sum over the colours, 1 for the hottest hundredth of a row's pixels.
+    """Heat in [0, 1] from gradients: the sum over the colour channels, clipped to 1 at the 99th percentile of a row.
 
-    A few pixels often have gradients many times larger than all others, which would leave a picture dark."""
+    Without clipping, a few pixels with very large gradients would leave the rest of the heat map dark."""
     heat = directed(gradients, direction).sum(2)
     for row in heat:
         hot = row[row.flatten(1).amax(1) > 0] if row.numel() else row
-        # A photo without heat, such as one that is not there, does not count among the pixels.
+        # The percentile excludes photos without heat, such as missing ones.
         scale = hot.flatten().kthvalue(max(1, int(_BRIGHT * hot.numel()))).values if hot.numel() else row.new_ones(())
         scale = scale if scale > 0 else hot.amax()
         row /= scale
@@ -207,13 +208,13 @@ def overlay(
     colours: str = "turbo",
     opacity: float = 0.6,
 ) -> "PIL.Image.Image":
-    """Heat over the photo: the photo in grey, coloured where it is warm.
+    """Overlay a heat map on the photo: the photo in grey, coloured where the heat is high.
 
     Args:
         photo: uint8 in 0..255, or float in [0, 1].
-        heat: in [0, 1]; the colour's opacity grows with it.
+        heat: in [0, 1]; the opacity of the colour increases with it.
         colours: name of a matplotlib colormap.
-        opacity: of the hottest place, in [0, 1].
+        opacity: at a heat of 1, in [0, 1].
     """
     import matplotlib
     from PIL import Image
@@ -221,7 +222,7 @@ def overlay(
     shades = np.asarray(_floats(photo).permute(1, 2, 0)) @ np.array(_GREY)
     warmth = np.asarray(heat.detach().cpu().float().clamp(0, 1))
     colour = matplotlib.colormaps[colours](warmth)[..., :3]
-    # The square root: also what is half as warm is to be seen.
+    # The square root makes regions of medium heat visible, too.
     share = opacity * np.sqrt(warmth)[..., None]
     mixed = (1 - share) * shades[..., None] + share * colour
     return Image.fromarray((255 * mixed).round().clip(0, 255).astype(np.uint8))
@@ -235,12 +236,12 @@ def heat_figure(
     title: str = "",
     colours: str = "turbo",
 ) -> "matplotlib.figure.Figure":
-    """All photos of a row in one line, each with its heat below; an empty figure with a note for a row without any.
+    """The photos of a row side by side, each with its heat map below; for a row without photos, a note.
 
     Args:
-        photos, heats: as for ``overlay``, one each.
+        photos, heats: as for ``overlay``, one heat map per photo.
         titles: above each photo.
-        title: above all.
+        title: above the figure.
     """
     from matplotlib.figure import Figure
 
@@ -263,15 +264,15 @@ def heat_figure(
 def pixels_of(
     xb: PhotoInputs,
 ) -> tuple[Float[Tensor, "batch photos 3 height width"], Bool[Tensor, "batch photos"]]:
-    """Pixels as floats that nobody else holds, 0 where there is no photo; and where there is one.
+    """A copy of the pixels as floats, 0 if there is no photo; and the mask of the photos.
 
     Raises:
-        ConfigError: the batch has features in place of pixels."""
+        ConfigError: the batch has features instead of pixels."""
     if xb.images is None:
         if xb.features is not None:
             raise ConfigError(
-                "The batch has features of the photos in place of pixels, and a feature has no place in the photo: "
-                "give a batch with pixels, as from data that precompute_features has not changed."
+                "The batch has features of the photos instead of pixels, and features have no location in the photo: "
+                "pass a batch with pixels, from data without precomputed features."
             )
         return torch.zeros(len(xb), 0, 3, 0, 0), torch.zeros(len(xb), 0, dtype=torch.bool)
     mask = xb.image_mask
@@ -283,22 +284,22 @@ def pixels_of(
 
 
 def with_pixels(xb: PhotoInputs, pixels: Tensor | None) -> PhotoInputs:
-    """The same rows with other pixels, and nothing in their place."""
+    """The same rows with other pixels, and without features."""
     changed = copy.copy(xb)
     changed.images, changed.features = pixels, None
     return changed
 
 
 def chosen_output(y: Float[Tensor, "batch ..."], target: Target) -> Float[Tensor, " batch"]:
-    """The output of each row that is to be explained.
+    """The output to explain, for each row.
 
     Args:
-        y: of the model, ``(batch,)`` or ``(batch, classes)``.
+        y: output of the model, ``(batch,)`` or ``(batch, classes)``.
     Raises:
-        ConfigError: ``target`` is no class of the model."""
+        ConfigError: ``target`` is not a class of the model."""
     if y.ndim == 1:
         if target is not None:
-            raise ConfigError("The model predicts a number, which has no classes: leave out the target.")
+            raise ConfigError("The model predicts a number, which has no classes: omit the target.")
         return y
     classes = y.shape[1]
     index = y.argmax(1) if target is None else torch.as_tensor(target, device=y.device).expand(len(y))
@@ -309,7 +310,7 @@ def chosen_output(y: Float[Tensor, "batch ..."], target: Target) -> Float[Tensor
 
 
 def directed(values: Tensor, direction: Direction) -> Tensor:
-    """What of an influence counts as heat, at least 0."""
+    """The part of an influence that counts as heat, at least 0."""
     match direction:
         case "up":
             return values.clamp(min=0)
@@ -320,14 +321,14 @@ def directed(values: Tensor, direction: Direction) -> Tensor:
 
 
 class _Outputs(dict[str, Tensor]):
-    """What layers gave, in the order in which they ended."""
+    """Outputs of layers, in the order in which their calls ended."""
 
     def keep(self, call: Call) -> Tensor | None:
-        """For a hook. What is kept and what goes on are copies: the next layer may change its input in place, and the
-        model what the layer was given, which is its output where the layer does nothing."""
+        """The function of a hook. The kept output and the returned one are copies: the next layer may change its input
+        in place, and the model may change the input of the layer, which is also its output if it is an identity."""
         if not isinstance(call.output, Tensor) or not call.output.requires_grad:
             return None
-        self.pop(call.name, None)  # a layer that is used twice stands where it was used last
+        self.pop(call.name, None)  # a layer that is used twice is listed at its last call
         self[call.name] = kept = call.output.clone()
         return kept.clone()
 
@@ -335,7 +336,7 @@ class _Outputs(dict[str, Tensor]):
 def _feature_map(
     output: Tensor | None, model: nn.Module, mask: Tensor, pixels: Tensor
 ) -> Float[Tensor, "n channels h w"] | None:
-    """A layer's output with its channels before its places; None if it has no places."""
+    """The output of a layer with channels before spatial dimensions; None if it has no spatial dimensions."""
     photos, height, width = int(mask.sum()), *pixels.shape[3:]
     if output is None or len(output) != photos:
         return None
@@ -350,7 +351,7 @@ def _feature_map(
     if output.ndim != 3:
         return None
     backbone = getattr(getattr(model, "image", None), "backbone", None)
-    first = int(getattr(backbone, "num_prefix_tokens", 0))  # timm's name for tokens that are no place
+    first = int(getattr(backbone, "num_prefix_tokens", 0))  # timm's name for tokens without a location
     tokens = output.shape[1] - first
     h = round((tokens * height / width) ** 0.5) if tokens > 0 else 0
     if h == 0 or tokens % h or not fits(h, tokens // h):
@@ -370,7 +371,7 @@ def _name_of(model: nn.Module, layer: nn.Module) -> str:
 def _output_of_copies(
     model: nn.Module, bare: PhotoInputs, row: int, target: Target
 ) -> Callable[[Float[Tensor, "copies photos 3 height width"]], Float[Tensor, " copies"]]:
-    """The output of one row with other pixels, many times."""
+    """A function that computes the output of one row for many versions of its pixels."""
     only = target if target is None or isinstance(target, int) else int(target[row])
 
     def outputs(pixels: Tensor) -> Tensor:
@@ -386,7 +387,7 @@ def _captum(
         from captum import attr
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"Gradients of the method {method} need captum: pip install mixfit[explain]; or take the plain ones."
+            f"The method {method} needs captum: pip install mixfit[explain], or use the method plain."
         ) from error
     match method:
         case "smooth":
@@ -407,9 +408,9 @@ def _captum(
                 internal_batch_size=_AT_A_TIME,
             )
         case "plain":
-            raise AssertionError("taken without captum")
+            raise AssertionError("handled without captum")
         case _:
-            raise ConfigError(f"There is no method {method!r}: methods are plain, smooth and integrated.")
+            raise ConfigError(f"There is no method {method!r}: the methods are plain, smooth and integrated.")
     return found
 
 

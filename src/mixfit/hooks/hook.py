@@ -1,5 +1,5 @@
-"""Hooks as context managers: a function that is called at layers of a model, for the length of a ``with`` block; which
-layers are meant, and in which order they run."""
+"""Hooks as context managers: a function that is called at layers of a model within a ``with`` block; selecting layers,
+and listing them in execution order."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,29 +21,29 @@ Event = Literal["pre-forward", "forward", "backward"]
 
 @dataclass(slots=True)
 class Call:
-    """One call of a layer, or the way back through it.
+    """One call of a layer, or its backward pass.
 
-    A later layer may change the tensors in place (``nn.ReLU(inplace=True)``): who keeps one beyond the hook keeps a
-    copy, ``tensor.clone()``."""
+    A later layer may change the tensors in place (``nn.ReLU(inplace=True)``): to keep one beyond the hook, keep a copy,
+    ``tensor.clone()``."""
 
     name: str
-    """Of the layer in its model, such as "image.backbone.conv1"; the model itself is ""."""
+    """Name of the layer in its model, such as "image.backbone.conv1"; "" for the model itself."""
     module: nn.Module
     inputs: tuple[Any, ...]
-    """What the layer was called with by position; in "backward" the gradients for that, None where there is none."""
+    """The positional arguments of the layer; in "backward" the gradients with respect to them, which may be None."""
     output: Any = None
-    """What it gave; nothing yet in "pre-forward". In "backward" the tuple of the gradients that come in for it."""
+    """The output; None in "pre-forward". In "backward" the tuple of the gradients with respect to the output."""
     keywords: dict[str, Any] = field(default_factory=dict)
-    """What it was called with by name; empty in "backward"."""
+    """The keyword arguments of the layer; empty in "backward"."""
 
 
 Function = Callable[[Call], Any]
-"""Called at a layer. What it returns, unless None, takes the place of the output ("forward"), of the tuple of inputs
-("pre-forward"), or of the tuple of gradients for the inputs ("backward")."""
+"""Called at a layer. A return value other than None replaces the output ("forward"), the tuple of inputs
+("pre-forward"), or the tuple of gradients with respect to the inputs ("backward")."""
 
 
 class _Placed:
-    """Hooks that are on their modules between the first entry and the last exit."""
+    """Hooks that are registered on their modules between the first entry and the last exit."""
 
     def __init__(self, layers: Mapping[str, nn.Module], function: Function, event: Event) -> None:
         self._layers, self._function, self._event = layers, function, event
@@ -52,20 +52,20 @@ class _Placed:
 
     @property
     def placed(self) -> bool:
-        """Whether they are on their modules now."""
+        """Whether the hooks are currently registered."""
         return self._depth > 0
 
     def place(self) -> None:
-        """Put them on, where no ``with`` block can span their use; placed twice, they are called once all the same."""
+        """Register the hooks, if a ``with`` block cannot span their use; repeated calls register them only once."""
         if not self._depth:
-            with ExitStack() as handles:  # takes off those that are on, should one of them fail
+            with ExitStack() as handles:  # removes those already registered if one of them fails
                 for name, module in self._layers.items():
                     handles.enter_context(_register(name, module, self._function, self._event))
                 self._handles = handles.pop_all()
         self._depth += 1
 
     def remove(self) -> None:
-        """Take them off, however often they were placed; nothing happens where there are none."""
+        """Remove the hooks, however often they were registered; does nothing if there are none."""
         self._depth = 0
         self._handles.close()
 
@@ -79,14 +79,14 @@ class _Placed:
 
 
 class Hook(_Placed):
-    """A function at one module.
+    """A hook on one module.
 
     Args:
         module: any module of any model.
-        function: called with each ``Call``; what it returns, unless None, replaces output or gradients.
-        event: "forward" after the module, "pre-forward" before it, "backward" when its gradients are there. A module
-            whose output is changed in place afterwards (``nn.ReLU(inplace=True)``) refuses "backward": PyTorch says
-            so. Hook that ReLU in its place.
+        function: called with each ``Call``; a return value other than None replaces output or gradients.
+        event: "forward" after the module, "pre-forward" before it, "backward" when its gradients are computed.
+            PyTorch raises an error for "backward" if the output is changed in place afterwards
+            (``nn.ReLU(inplace=True)``); use a hook on that ReLU instead.
         name: for ``Call.name``.
 
     >>> import torch
@@ -109,16 +109,16 @@ class Hook(_Placed):
 
 
 class Hooks(_Placed):
-    """A function at many layers of a model.
+    """Hooks on several layers of a model.
 
     Args:
-        model: whose layers are hooked.
-        function: called with each ``Call`` of each of them; what it returns, unless None, replaces output or gradients.
+        model: the model with these layers.
+        function: called with each ``Call`` of each layer; a return value other than None replaces output or gradients.
         layers: a name, a module, a type, a predicate ``(name, module) -> bool``, or a sequence of these; by default all
             modules without children.
         event: see ``Hook``.
     Raises:
-        ConfigError: a name or module is not in the model, or nothing was chosen.
+        ConfigError: a name or module is not in the model, or no layer was selected.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
@@ -132,7 +132,7 @@ class Hooks(_Placed):
         self, model: nn.Module, function: Function, layers: Layers | None = None, event: Event = "forward"
     ) -> None:
         self.layers = select_layers(model, layers)
-        """The chosen modules by name."""
+        """The selected modules by name."""
         super().__init__(self.layers, function, event)
 
     def __enter__(self) -> "Hooks":
@@ -159,38 +159,38 @@ def _register(name: str, module: nn.Module, function: Function, event: Event) ->
                 lambda module, inputs, outputs: function(Call(name, module, as_tuple(inputs), as_tuple(outputs)))
             )
         case _:
-            raise ConfigError(f"There is no hook {event!r}: events are pre-forward, forward and backward.")
+            raise ConfigError(f"There is no hook event {event!r}: the events are pre-forward, forward and backward.")
 
 
 def as_tuple(gradients: Any) -> tuple[Any, ...]:
-    """PyTorch gives one gradient alone, or several in a tuple."""
+    """Convert to a tuple: PyTorch passes a single gradient, or several in a tuple."""
     return gradients if isinstance(gradients, tuple) else (gradients,)
 
 
 def select_layers(model: nn.Module, layers: Layers | None = None) -> dict[str, nn.Module]:
-    """The chosen modules by name, each once, in the order of their registration.
+    """The selected modules by name, each once, in the order of their registration.
 
     Args:
         layers: a name ("" is the model itself), a module, a type, a predicate ``(name, module) -> bool``, or a sequence
             of these; None for all modules without children.
     Raises:
-        ConfigError: a name or module is not in the model, or nothing was chosen."""
+        ConfigError: a name or module is not in the model, or no layer was selected."""
     if layers is None:
         layers = is_leaf
     wanted = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
     chosen = {id(module) for layer in wanted for module in _those_of(model, layer)}
     found = {name: module for name, module in model.named_modules() if id(module) in chosen}
     if not found:
-        raise ConfigError(f"No layer of {type(model).__name__} was chosen: it has {_listed(model)}.")
+        raise ConfigError(f"No layer of {type(model).__name__} was selected; its layers are {_listed(model)}.")
     return found
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The module of a name, "" being the model itself.
+    """The module with a name; "" is the model itself.
 
     Raises:
-        ConfigError: there is none; the message says which there are."""
-    # All names, a shared module's others too.
+        ConfigError: there is none; the message lists the names."""
+    # All names, including the additional names of shared modules.
     known = dict(model.named_modules(remove_duplicate=False))
     if name not in known:
         raise ConfigError(
@@ -204,7 +204,7 @@ def _those_of(model: nn.Module, layer: LayerChoice) -> Iterator[nn.Module]:
         yield find_layer(model, layer)
     elif isinstance(layer, nn.Module):
         if not any(module is layer for module in model.modules()):
-            raise ConfigError(f"This {type(layer).__name__} is no layer of {type(model).__name__}.")
+            raise ConfigError(f"This {type(layer).__name__} is not a layer of this {type(model).__name__}.")
         yield layer
     elif isinstance(layer, type):
         yield from (module for module in model.modules() if isinstance(module, layer))
@@ -232,11 +232,11 @@ MIXED_BRANCHES: Mapping[str, str] = {
     "head": "fusion and head",
     "auxiliary": "fusion and head",
 }
-"""Of a ``MixedInputModel``: beginnings of names, and the branch of what begins so."""
+"""Prefixes of the layer names of a ``MixedInputModel``, and the branch that each belongs to."""
 
 
 def branch_of(name: str, branches: Mapping[str, str] = MIXED_BRANCHES) -> str:
-    """The branch of a name; where none is given, the first part of the name, which is a child of the model.
+    """The branch of a layer name; if no prefix matches, the first part of the name, which is a child of the model.
 
     >>> branch_of("image.backbone.conv1"), branch_of("encoder.0.weight"), branch_of("")
     ('photos', 'encoder', '')
@@ -244,7 +244,7 @@ def branch_of(name: str, branches: Mapping[str, str] = MIXED_BRANCHES) -> str:
     'letters'
     """
     parts = name.split(".")
-    for end in range(len(parts), 0, -1):  # the longest beginning that is given
+    for end in range(len(parts), 0, -1):  # the longest matching prefix
         beginning = ".".join(parts[:end])
         if beginning in branches:
             return branches[beginning]
@@ -252,7 +252,7 @@ def branch_of(name: str, branches: Mapping[str, str] = MIXED_BRANCHES) -> str:
 
 
 def tensors_in(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Each tensor with its place, in order: "" alone, else such as "[0]" or ".hidden[2]"; anything else is left out.
+    """Each tensor with its path, in order: "" for a single tensor, otherwise for instance "[0]" or ".hidden[2]".
 
     >>> import torch
     >>> [place for place, _ in tensors_in((torch.ones(1), {"h": [torch.ones(2), None]}))]
@@ -276,34 +276,34 @@ Kind = Literal["leaf", "inner", "all"] | type[nn.Module] | tuple[type[nn.Module]
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A module that has run."""
+    """A module that was called."""
 
     name: str
-    """In the model; the first one where it has several. The model itself is ""."""
+    """Name in the model, the first one if it has several; "" for the model itself."""
     module: nn.Module
     calls: int
-    """How often it ran in one forward pass."""
+    """How often it was called in one forward pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerCall:
-    """One of the calls of a module in a forward pass."""
+    """One call of a module in a forward pass."""
 
     name: str
     module: nn.Module
     number: int
-    """Which of the calls of this module it is, from 0."""
+    """Number of the call of this module, from 0."""
 
 
 def modules(model: nn.Module, xb: Any, kind: Kind = "leaf") -> list[Layer]:
-    """The modules that a forward pass runs, each once, in the order in which they begin: outer before inner.
+    """The modules that a forward pass calls, each once, in the order in which they start: outer before inner.
 
     Args:
-        xb: what the model is called with, once, in evaluation mode and without gradients; the modes are restored.
-        kind: modules without children ("leaf"), with some ("inner"), "all", those of a type or of a tuple of types, or
-            of a predicate ``(name, module) -> bool``.
+        xb: the input for a single call of the model, in evaluation mode and without gradients; the modes are restored.
+        kind: modules without children ("leaf"), with children ("inner"), "all", those of a type or of a tuple of types,
+            or those that satisfy a predicate ``(name, module) -> bool``.
     Returns:
-        A module with several names or several calls is there once; a module that the pass leaves out is not there."""
+        Modules with several names or several calls occur once; modules that are not called do not occur."""
     counts: dict[str, int] = {}
     found: dict[str, nn.Module] = {}
     for call in calls(model, xb, kind):
@@ -313,7 +313,7 @@ def modules(model: nn.Module, xb: Any, kind: Kind = "leaf") -> list[Layer]:
 
 
 def calls(model: nn.Module, xb: Any, kind: Kind = "leaf") -> list[LayerCall]:
-    """Every call that a forward pass makes, in order: a ReLU that is used in two places is there twice.
+    """All module calls of a forward pass, in order: a ReLU that is used in two places occurs twice.
 
     Args:
         xb, kind: as for ``modules``."""
@@ -326,7 +326,7 @@ def calls(model: nn.Module, xb: Any, kind: Kind = "leaf") -> list[LayerCall]:
         seen.append(LayerCall(call.name, call.module, number))
 
     chosen = _predicate(kind)
-    # All are hooked, so that a kind of which the model has none gives an empty list.
+    # All modules are hooked, so that a kind that does not occur gives an empty list.
     with Hooks(model, note, lambda _name, _module: True, "pre-forward"), evaluating(model), torch.no_grad():
         model(xb)
     return [call for call in seen if chosen(call.name, call.module)]
@@ -334,7 +334,7 @@ def calls(model: nn.Module, xb: Any, kind: Kind = "leaf") -> list[LayerCall]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every module has its own mode again."""
+    """Evaluation mode; afterwards the mode of every module is restored."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

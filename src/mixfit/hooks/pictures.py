@@ -1,6 +1,6 @@
-"""Pictures of statistics over time, one question each, as matplotlib figures that touch no global state.
+"""Figures of statistics over time, one question each, with matplotlib but without its global state.
 
-Nothing is drawn on pyplot: save one with ``figure.savefig(path)``, or let a notebook show it."""
+pyplot is not used: save a figure with ``figure.savefig(path)``, or display it in a notebook."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,34 +23,34 @@ Quantity = Literal["gradient", "ratio", "weight", "update"]
 _MUTED, _RULE, _BROKEN = "#59656e", "#d9dee2", "#d62828"
 _COLOURS = ("#1f5f99", "#bf5316", "#2b7a4b", "#7a3f8f", "#8a6d00", "#a11d4a")
 _SHARES = {
-    "dead_units": "share of units that give nothing for a whole batch",
+    "dead_units": "share of units near zero for a whole batch",
     "near_zero": "share of values near zero",
-    "saturated": "share of values at an end of the range",
+    "saturated": "share of saturated values",
 }
-MODALITIES = "gradient of the encoding, norm"
+MODALITIES = "norm of the gradient of the encoding"
 _QUANTITIES = {
     "gradient": "norm of the gradient",
     "ratio": "update / weight",
     "weight": "norm of the weights",
     "update": "norm of the update",
 }
-_LINEAR = 0.25  # below this size the scale of values is even, as the default bins are
+_LINEAR = 0.25  # below this absolute value the axis is linear, like the default bins
 
 
 def plot_histograms(
     stats: ActivationStats, outputs: Sequence[Output] | None = None, *, titles: Sequence[str] | None = None
 ) -> "Figure":
-    """Where do the values of each layer lie, step by step? One panel an output, brighter where values are denser.
+    """How are the values of each layer distributed over the steps? One panel per output, brighter for higher density.
 
-    The vertical scale is even around 0 and logarithmic far from it, and the same in all panels. The colour is the
-    logarithm of the share of the values per unit of the scale; the thin line is the mean. Red are columns in which an
-    output was not finite.
+    The vertical axis is linear around 0 and logarithmic far from it, and the same in all panels. The colour is the
+    logarithm of the density on that axis; the thin line is the mean. Columns with an output that was not finite are
+    red.
 
     Args:
-        outputs: by default all; a dozen can be read.
-        titles: above the panels; by default the names and types of the layers.
+        outputs: by default all; up to a dozen are legible.
+        titles: of the panels; by default the names and types of the layers.
     Raises:
-        ConfigError: nothing was seen yet.
+        ConfigError: there are no statistics yet.
     """
     chosen = stats.outputs if outputs is None else list(outputs)
     return compare_histograms([(stats, output) for output in chosen], titles or list(map(_name, chosen)))
@@ -59,10 +59,10 @@ def plot_histograms(
 def compare_histograms(
     panels: Sequence[tuple[ActivationStats, Output]], titles: Sequence[str], *, across: int = 3
 ) -> "Figure":
-    """``plot_histograms`` of outputs of several fits, with ``across`` panels beside each other.
+    """``plot_histograms`` for outputs of several training runs, with ``across`` panels per line.
 
     Raises:
-        ConfigError: there is nothing to show."""
+        ConfigError: there are no panels."""
     _require(panels)
     drawn = []
     for (stats, output), title in zip(panels, titles, strict=False):
@@ -72,11 +72,11 @@ def compare_histograms(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """What a panel of ``plot_histograms`` shows, as numbers."""
+    """The data of a panel of ``plot_histograms``."""
 
     title: str
     edges: Float64[np.ndarray, " edges"]
-    """Of the bins, rising."""
+    """Edges of the bins, increasing."""
     spans: Int64[np.ndarray, "columns 2"]
     """First and last step of each column."""
     counts: Float64[np.ndarray, "columns bins"]
@@ -86,7 +86,7 @@ class Panel:
 
 
 def panel_of(stats: ActivationStats, output: Output, title: str) -> Panel:
-    """The numbers of one output."""
+    """The data of one output."""
     histogram, told = stats.histogram(output), stats.over_time(output)
     return Panel(
         title=title,
@@ -99,7 +99,7 @@ def panel_of(stats: ActivationStats, output: Output, title: str) -> Panel:
 
 
 def draw_histograms(panels: Sequence[Panel], *, across: int = 3) -> "Figure":
-    """``plot_histograms`` of numbers."""
+    """``plot_histograms`` from data."""
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
@@ -114,7 +114,7 @@ def draw_histograms(panels: Sequence[Panel], *, across: int = 3) -> "Figure":
         if len(seen):
             low, high = min(low, panel.edges[seen[0]]), max(high, panel.edges[seen[-1] + 1])
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        # Even steps of the scale, not of the values: bins far out are wide, and would look empty.
+        # Density on the axis scale, not per value: bins far from 0 are wide, and would look empty.
         heights = np.diff(np.arcsinh(panel.edges / _LINEAR))
         density = (shares / heights).T
         borders = _borders(panel.spans)
@@ -147,17 +147,17 @@ def draw_histograms(panels: Sequence[Panel], *, across: int = 3) -> "Figure":
 
 
 def plot_shares(stats: ActivationStats, share: Share = "dead_units") -> "Figure":
-    """Which layers have dead units (or values near zero, or saturated ones), and since when? One row an output.
+    """Which layers have dead units (or values near zero, or saturated values), and since when? One row per output.
 
     Raises:
-        ConfigError: nothing was seen yet, no layer has an end of its range to be near to, or there is no such share."""
+        ConfigError: there are no statistics yet, no layer can be saturated, or there is no such share."""
     names, values = shares_of(stats, share)
     _require(names)
     return draw_shares(names, stats.timeline.spans, values, share)
 
 
 def shares_of(stats: ActivationStats, share: Share) -> tuple[list[str], Float64[np.ndarray, "outputs columns"]]:
-    """The numbers of ``plot_shares``: a name and a row for each output, nan where nothing was measured."""
+    """The data of ``plot_shares``: a name and a row for each output, nan where nothing was measured."""
     _require_known(share, _SHARES)
     rows = [(output, [getattr(told, share) for told in stats.over_time(output)]) for output in stats.outputs]
     rows = [(output, values) for output, values in rows if any(value is not None for value in values)]
@@ -173,7 +173,7 @@ def draw_shares(
     values: Float64[np.ndarray, "rows columns"],
     share: Share,
 ) -> "Figure":
-    """``plot_shares`` of numbers."""
+    """``plot_shares`` from data."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.6, 1.3 + 0.24 * len(names)), layout="constrained")
@@ -204,17 +204,17 @@ def draw_shares(
 
 
 def plot_spread(stats: ActivationStats, outputs: Sequence[Output] | None = None) -> "Figure":
-    """Do the values keep their size through the layers? Standard deviation of each output, first to last, then and now.
+    """Do the values keep their scale through the layers? Standard deviation of each output, first and last steps.
 
     Raises:
-        ConfigError: nothing was seen yet."""
+        ConfigError: there are no statistics yet."""
     chosen = stats.outputs if outputs is None else list(outputs)
     _require(chosen)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.6, 1.2 + 0.24 * len(chosen)), layout="constrained")
     axes = figure.subplots()
-    for place, label, colour, size in ((0, "at first", _COLOURS[1], 7), (-1, "at last", _COLOURS[0], 3.5)):
+    for place, label, colour, size in ((0, "first steps", _COLOURS[1], 7), (-1, "last steps", _COLOURS[0], 3.5)):
         spreads = [_std(stats.over_time(output), place) for output in chosen]
         axes.plot(spreads, range(len(chosen)), "o-", color=colour, markersize=size, linewidth=1.2, label=label)
     axes.set_xscale("log")
@@ -231,10 +231,10 @@ def plot_spread(stats: ActivationStats, outputs: Sequence[Output] | None = None)
 def plot_gradients(
     stats: GradientStats, quantity: Quantity = "ratio", *, kind: Literal["branch", "group"] = "branch"
 ) -> "Figure":
-    """How fast does each branch move (or how strong are its gradients)? One line a branch, or a group of the optimizer.
+    """How fast does each branch learn (or how large are its gradients)? One line per branch, or per optimizer group.
 
     Raises:
-        ConfigError: nothing was seen yet."""
+        ConfigError: there are no statistics yet."""
     lines = gradient_lines(stats, quantity, kind=kind)
     _require(lines)
     return draw_lines(lines, _QUANTITIES[quantity], mark=1e-3 if quantity == "ratio" else None)
@@ -253,7 +253,7 @@ class Line:
 def gradient_lines(
     stats: GradientStats, quantity: Quantity = "ratio", *, kind: Literal["branch", "group"] = "branch"
 ) -> list[Line]:
-    """The numbers of ``plot_gradients``."""
+    """The data of ``plot_gradients``."""
     _require_known(quantity, _QUANTITIES)
     _require_known(kind, ("branch", "group"))
     found = []
@@ -266,17 +266,17 @@ def gradient_lines(
 
 
 def plot_modalities(stats: GradientStats) -> "Figure":
-    """Which modality does the loss listen to? Norm of the gradient that comes out of the fusion towards each.
+    """Which modality does the loss depend on? Norm of the gradient that each encoding receives from the fusion.
 
     Raises:
-        ConfigError: no gradient came through a fusion yet."""
+        ConfigError: no gradient of a fusion was recorded yet."""
     lines = modality_lines(stats)
     _require(lines)
     return draw_lines(lines, MODALITIES)
 
 
 def modality_lines(stats: GradientStats) -> list[Line]:
-    """The numbers of ``plot_modalities``: a line for the table and one for the photos, or none."""
+    """The data of ``plot_modalities``: a line for the table and one for the photos, or none."""
     told = [record for record in stats.modalities_over_time() if record.steps]
     steps = np.array([(record.first_step + record.last_step) / 2 for record in told], dtype=np.float64)
     sides = {"table": [record.table for record in told], "photos": [record.photos for record in told]}
@@ -284,10 +284,10 @@ def modality_lines(stats: GradientStats) -> list[Line]:
 
 
 def draw_lines(lines: Sequence[Line], ylabel: str, *, mark: float | None = None) -> "Figure":
-    """Lines over the steps, values on a logarithmic scale.
+    """Lines over the steps, with values on a logarithmic scale.
 
     Args:
-        mark: a value to draw a line at."""
+        mark: value of a horizontal reference line."""
     figure, axes = _line_figure(ylabel)
     for line, colour in zip(lines, _cycle(len(lines)), strict=True):
         axes.plot(line.steps, line.values, color=colour, label=line.name)
@@ -300,10 +300,10 @@ def draw_lines(lines: Sequence[Line], ylabel: str, *, mark: float | None = None)
 
 
 def plot_agreement(stats: GradientStats) -> "Figure":
-    """Do table and photos help on the same rows, or does one harm where the other helps? See ``Modalities.agreement``.
+    """Do table and photos reduce the loss on the same rows, or do they conflict? See ``Modalities.agreement``.
 
     Raises:
-        ConfigError: no gradient came through a fusion yet."""
+        ConfigError: no gradient of a fusion was recorded yet."""
     told = [record for record in stats.modalities_over_time() if record.agreement is not None]
     _require(told)
     figure, axes = _line_figure("agreement of table and photos")
@@ -316,13 +316,13 @@ def plot_agreement(stats: GradientStats) -> "Figure":
 
 def _require(found: Sequence[Any]) -> None:
     if not found:
-        raise ConfigError("There are no statistics to draw yet: train with them placed first.")
+        raise ConfigError("There are no statistics to plot yet: train first, with the statistics enabled.")
 
 
 def _require_known(word: str, words: Iterable[str]) -> None:
     known = list(words)
     if word not in known:
-        raise ConfigError(f"There is no {word!r} to draw: choose one of {', '.join(known)}.{did_you_mean(word, known)}")
+        raise ConfigError(f"There is no {word!r} to plot: choose one of {', '.join(known)}.{did_you_mean(word, known)}")
 
 
 def _std(told: Sequence[Activations], place: int) -> float:
@@ -352,7 +352,7 @@ def _middles(told: Sequence[Gradients]) -> list[float]:
 
 
 def _borders(spans: Int64[np.ndarray, "columns 2"]) -> Float64[np.ndarray, " borders"]:
-    """Of the columns on the axis of steps; the last one ends as long after its last step as two steps are apart."""
+    """Boundaries of the columns on the step axis; the last column ends one step interval after its last step."""
     apart = (spans[-1, 1] - spans[0, 0]) / 64 if len(spans) > 1 else 1
     return np.append(spans[:, 0], spans[-1, 1] + max(apart, 1)).astype(np.float64)
 
@@ -376,7 +376,7 @@ def _plain(axes: "Axes") -> None:
 
 
 def _plain_logarithms(axis: "Axis") -> None:
-    """0.02 in place of 2 x 10^-2."""
+    """Tick labels such as 0.02 instead of 2 x 10^-2."""
     from matplotlib.ticker import LogFormatter
 
     class Plain(LogFormatter):
@@ -388,7 +388,7 @@ def _plain_logarithms(axis: "Axis") -> None:
 
 
 def _value_ticks(axes: "Axes", low: float, high: float) -> None:
-    """Zero and powers of ten, as far as the values go."""
+    """Ticks at zero and at powers of ten within the range of the values."""
     powers = [sign * 10.0**power for power in range(-1, 4) for sign in (-1, 1)]
     ticks = sorted([0.0, *(tick for tick in powers if low <= tick <= high and abs(tick) >= 1)])
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)

@@ -1,4 +1,4 @@
-"""Layers in a row that show what passes between them: hooks in their simplest form, without PyTorch's."""
+"""Sequential layers that record their outputs: hooks in their simplest form, without those of PyTorch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _NEAR_ZERO = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class LayerStatistics:
-    """All values that a layer gave in training mode; NaN while there were none."""
+    """Statistics of all outputs of a layer in training mode; NaN if there were none."""
 
     name: str
     kind: str
@@ -24,20 +24,20 @@ class LayerStatistics:
     mean: float
     std: float
     near_zero: float
-    """Share of the values that are at most 0.001 in size."""
+    """Share of the values with an absolute value of at most 0.001."""
 
 
 class HookedSequential(nn.Module):
-    """``nn.Sequential`` that calls functions after each layer, and keeps mean and spread of what each layer gives.
+    """``nn.Sequential`` that calls functions after each layer, and keeps mean and std of each layer's output.
 
-    Its layers have the same names as in ``nn.Sequential``, so that each loads the other's weights. The statistics are
-    of the batches in training mode since ``clear_statistics``; they stay on the device until they are asked for, and
-    are no part of ``state_dict``.
+    Its layers have the same names as in ``nn.Sequential``, so each can load the weights of the other. The statistics
+    cover the batches in training mode since ``clear_statistics``; they stay on the device until they are read, and are
+    not part of ``state_dict``.
 
     Args:
-        layers: called in order, each with the tensor that the one before gave.
-        functions: called after each layer, in order, with its ``Call``; what one returns, unless None, goes on in place
-            of the layer's output.
+        layers: called in order, each with the output of the one before.
+        functions: called after each layer, in order, with its ``Call``; a return value other than None replaces the
+            layer's output.
 
     >>> model = HookedSequential(nn.Linear(3, 4), nn.ReLU(), functions=[lambda call: print(call.name, call.module)])
     >>> _ = model(torch.ones(2, 3))
@@ -53,7 +53,7 @@ class HookedSequential(nn.Module):
         self.clear_statistics()
 
     def clear_statistics(self) -> None:
-        """Begin anew."""
+        """Reset the statistics."""
         self._seen: list[Tensor | None] = [None] * len(self)
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class HookedSequential(nn.Module):
         return list(self.children())[place]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Through all layers."""
+        """Apply all layers."""
         for place, (name, layer) in enumerate(self.named_children()):
             output = layer(x)
             if self.training:
@@ -79,7 +79,7 @@ class HookedSequential(nn.Module):
 
     @property
     def statistics(self) -> list[LayerStatistics]:
-        """Of each layer, in order."""
+        """The statistics of each layer, in order."""
         return [_told(name, layer, seen) for (name, layer), seen in zip(self.named_children(), self._seen, strict=True)]
 
     @torch.no_grad()
@@ -92,7 +92,7 @@ class HookedSequential(nn.Module):
 
 
 def _both(a: Tensor, b: Tensor) -> Tensor:
-    """Count, mean, squares about it and near zeros of two sets of values together (Chan et al. 1983)."""
+    """Pool count, mean, sum of squared deviations and near-zero count of two sets of values (Chan et al. 1983)."""
     count = a[0] + b[0]
     away = b[1] - a[1]
     mean = a[1] + away * b[0] / count

@@ -1,4 +1,4 @@
-"""Statistics over any number of steps in a bounded number of columns: when all are full, two old ones are pooled."""
+"""Statistics over any number of steps in a bounded number of columns: when all are full, pairs are merged."""
 
 from typing import Any
 
@@ -9,32 +9,32 @@ from mixfit.errors import ConfigError
 
 
 class Timeline:
-    """The columns that statistics over time are kept in, each of as many observed steps as the others.
+    """The columns of statistics over time; each full column covers the same number of observed steps.
 
     Args:
-        columns: at most so many, an even number.
+        columns: maximum number of columns, an even number.
     Raises:
         ConfigError: ``columns`` is odd or below 2.
     """
 
     def __init__(self, columns: int) -> None:
         if columns < 2 or columns % 2:
-            raise ConfigError(f"columns must be an even number from 2 on, got {columns}.")
+            raise ConfigError(f"columns must be an even number of at least 2, got {columns}.")
         self.columns = columns
         self.clear()
 
     def clear(self) -> None:
-        """Forget all steps."""
+        """Remove all steps."""
         self.width = 1
-        """Observed steps in a full column."""
+        """Number of observed steps in a full column."""
         self.observed = 0
         self.first = np.full(self.columns, -1, dtype=np.int64)
-        """First step of each column, -1 where there is none yet."""
+        """First step of each column, -1 for an empty column."""
         self.last = self.first.copy()
 
     @property
     def used(self) -> int:
-        """Columns with a step."""
+        """Number of columns in use."""
         return -(-self.observed // self.width)
 
     @property
@@ -43,9 +43,9 @@ class Timeline:
         return np.stack([self.first, self.last], axis=1)[: self.used]
 
     def advance(self, step: int) -> bool:
-        """Begin a step, or stay in it when it is the last one again; True when columns were merged.
+        """Begin a step, or continue it if it is the last one; True if columns were merged.
 
-        Whoever keeps something by column then merges columns 0 and 1 to 0, 2 and 3 to 1, and so on."""
+        Data kept per column must then be merged, too: columns 0 and 1 to 0, 2 and 3 to 1, and so on."""
         if self.observed and step == self.last[self.used - 1]:
             return False
         merged = self.observed == self.columns * self.width
@@ -62,7 +62,7 @@ class Timeline:
         return merged
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, as JSON can say it."""
+        """The state, for JSON."""
         return {
             "width": self.width,
             "observed": self.observed,
@@ -71,22 +71,25 @@ class Timeline:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what ``state_dict`` gave.
+        """Restore the result of ``state_dict``.
 
         Raises:
-            ConfigError: it was of another number of columns."""
+            ConfigError: the number of columns differs."""
         if len(state["first"]) != self.columns:
-            raise ConfigError(f"The saved statistics have {len(state['first'])} columns, these {self.columns}.")
+            raise ConfigError(
+                f"The saved statistics have {len(state['first'])} columns, but these have {self.columns}; use the same "
+                "number."
+            )
         self.width, self.observed = int(state["width"]), int(state["observed"])
         self.first, self.last = (np.array(state[name], dtype=np.int64) for name in ("first", "last"))
 
 
 class Columns:
-    """Numbers that are summed, and numbers of which the largest is kept, for each column.
+    """Sums and maxima for each column.
 
     Args:
-        columns: as many as the timeline's.
-        sums, largest: how many numbers of each kind; the largest are never below 0.
+        columns: as many as in the timeline.
+        sums, largest: number of sums and of maxima; maxima are at least 0.
     """
 
     def __init__(self, columns: int, sums: int, largest: int) -> None:
@@ -94,12 +97,12 @@ class Columns:
         self.largest = np.zeros((columns, largest))
 
     def add(self, column: int, sums: Float64[np.ndarray, " sums"], largest: Float64[np.ndarray, " largest"]) -> None:
-        """One step more."""
+        """Add one step."""
         self.sums[column] += sums
         np.maximum(self.largest[column], largest, out=self.largest[column])
 
     def merge_pairs(self) -> None:
-        """Columns 0 and 1 become 0, 2 and 3 become 1, and so on; the second half is empty then."""
+        """Merge columns 0 and 1 to 0, 2 and 3 to 1, and so on; the second half is empty afterwards."""
         half = len(self.sums) // 2
         sums = self.sums.reshape(half, 2, -1).sum(1)
         largest = self.largest.reshape(half, 2, -1).max(1, initial=0.0)

@@ -1,4 +1,4 @@
-"""Columns of dates and times of the day: parts of calendar and clock, points on circles, days since a middle date."""
+"""Columns of dates and times: calendar and clock parts, cyclic encodings, and days since the median date."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -28,7 +28,7 @@ _EARLIER: tuple[Part, ...] = ("year", "month", "day of week", "days elapsed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DateColumn:
-    """What was learnt of a column of dates."""
+    """The fitted state of a date column."""
 
     role: ClassVar[Role] = "date"
     saved_as: ClassVar[str] = "dates"
@@ -36,16 +36,17 @@ class DateColumn:
     name: str
     day_first: bool
     origin: Annotated[int, Within(-_FURTHEST, _FURTHEST)]
-    """Median of the training dates, microseconds since 1970."""
+    """Median of the training dates, in microseconds since 1970."""
     scales: tuple[NumberState, ...]
-    """Of each part."""
+    """Scaling of each part."""
     flag: bool
+    """Whether there is an indicator of missing values."""
     parts: tuple[Part, ...] = _EARLIER
-    """Of the calendar and the clock; by default as before there were others."""
+    """Calendar and clock parts; the default is for states saved before other parts existed."""
     circles: tuple[Circle, ...] = ("season",)
-    """What comes back: the year, the week, the day; each is a point on a circle."""
+    """Cycles (year, week, day) that are encoded as sine and cosine."""
     zone: str = "UTC"
-    """Where the clocks hang that the parts are read from: that of the training rows, see ``Dates.in_zone``."""
+    """Time zone in which the parts are computed: that of the training rows, see ``Dates.in_zone``."""
 
     @property
     def outputs(self) -> list[str]:
@@ -54,7 +55,7 @@ class DateColumn:
         return [f"{self.name} {part}" for part in (*self.parts, *circles, *["is missing"][: self.flag])]
 
     def transform(self, cells: Cells) -> ColumnArrays:
-        """The parts of the calendar, the points on the circles, and the flags."""
+        """The scaled parts, the cyclic encodings, and the indicator of missing values."""
         found = cells.dates(day_first=self.day_first)
         parts = _calendar(found, self.zone, self.origin)
         scaled = [scale.apply(parts[part]) for scale, part in zip(self.scales, self.parts, strict=True)]
@@ -63,59 +64,59 @@ class DateColumn:
         return ColumnArrays([*scaled, *circles, *([missing.astype(np.float64)] if self.flag else [])])
 
     def problems(self, cells: Cells) -> list[BadInput]:
-        """Cells that are no date."""
+        """Cells that are not dates."""
         return bad_cells(
             cells, cells.dates(day_first=self.day_first).unparsable, "not a date", "cell treated as missing"
         )
 
     def check(self) -> None:
-        """A scale for each part, and a zone that there is."""
+        """Each part has a scale, and the time zone exists."""
         if len(self.scales) != len(self.parts):
-            raise DataError(f"a date has {len(self.scales)} scales in place of {len(self.parts)}.")
+            raise DataError(f"a date column has {len(self.scales)} scales instead of {len(self.parts)}.")
         if self.zone not in ("UTC", OWN_ZONE):
             try:
                 pd.Timestamp(0, tz=self.zone)
             except (KeyError, ValueError, OSError):
-                raise DataError(f"there is no time zone {shown(self.zone)!r}.") from None
+                raise DataError(f"the time zone {shown(self.zone)!r} does not exist.") from None
 
 
 class Date:
-    """Points in time."""
+    """Date columns."""
 
     role: Role = "date"
     state = DateColumn
     nested = orders = levels = False
 
     def parse(self, cells: Cells) -> Dates:
-        """As dates, the day first where the table shows it."""
+        """Parse as dates, with the day first if the table shows that order."""
         return cells.dates()
 
     def guess(self, fact: Facts) -> Guess | None:
-        """What is typed so, texts that are dates, and digits under a name that says "date"."""
+        """A date column if its type is a date, its texts are dates, or its digits are dates and its name says so."""
         if not fact.date_reason:
             return None
         return Guess(self.role, fact.date_reason, self._strays(fact))
 
     def check(self, fact: Facts) -> str:
-        """How many cells are no dates."""
+        """A note on how many cells are not dates."""
         refuse_if(bool(np.isnat(fact.dates.times).all()), fact, self.role, "dates", fact.dates.unparsable)
         return self._strays(fact)
 
     def _strays(self, fact: Facts) -> str:
-        """Cells that are no dates, and dates that could be of two days."""
+        """A note on cells that are not dates, and on ambiguous dates."""
         bad = int(fact.dates.unparsable.sum())
         notes = [f"{bad} of {len(fact.column)} cells are not dates, treated as missing" if bad else ""]
         if not fact.cells.typed_dates and fact.cells.order_of_dates is None:
             twofold = first_twofold(fact.cells.levels)
-            notes.append(f"{twofold!r} is read with the month first, as no cell shows the order" if twofold else "")
+            notes.append(f"{twofold!r} is read as month first, because no cell shows the order" if twofold else "")
         return joined(*notes)
 
     def missing(self, cells: Cells) -> int:
-        """Empty cells and words for missing."""
+        """Empty cells and missing-value markers."""
         return int((np.isnat(cells.dates().times) & ~cells.dates().unparsable).sum())
 
     def fit(self, cells: Cells, weight: Weight) -> DateColumn:
-        """The middle date, and the scales of the parts."""
+        """Fit the median date and the scales of the parts."""
         times = cells.dates().times
         there = ~np.isnat(times)
         seen = times[there].astype(np.int64)
@@ -138,7 +139,7 @@ class Date:
         )
 
     def describe(self, cells: Cells) -> tuple[float, str]:
-        """The first and the last day."""
+        """The share of missing values, and the first and last day."""
         times = cells.dates().times
         known = times[~np.isnat(times)]
         missing = float(np.isnat(times).mean())
@@ -150,13 +151,13 @@ class Date:
         return missing, f"{days.min()} to {days.max()}"
 
     def values(self, cells: Cells) -> Int64[np.ndarray, " rows"]:
-        """By point in time."""
+        """By time."""
         return np.unique(cells.dates().times, return_inverse=True)[1].astype(np.int64)
 
 
 def _calendar(dates: Dates, zone: str, origin: int) -> dict[Part, Float[np.ndarray, " rows"]]:
-    """Every part as the clocks of a zone show it: day of week from Monday = 0, minute with its seconds, and days since
-    ``origin``, whatever the zone; nan where there is no date."""
+    """All parts in local time of a zone: day of week from Monday = 0, minutes including seconds; also days since
+    ``origin``, which do not depend on the zone. nan where there is no date."""
     times, missing = dates.in_zone(zone), np.isnat(dates.times)
     days = times.astype("datetime64[D]")
     months = times.astype("datetime64[M]")
@@ -176,7 +177,7 @@ def _calendar(dates: Dates, zone: str, origin: int) -> dict[Part, Float[np.ndarr
 
 
 def _circle(dates: Dates, zone: str, circle: Circle) -> list[Float[np.ndarray, " rows"]]:
-    """Sine and cosine of where in the year, the week or the day a point in time is; 0 where there is no date."""
+    """Sine and cosine of the position within the year, the week or the day; 0 where there is no date."""
     times, missing = dates.in_zone(zone), np.isnat(dates.times)
     days = times.astype("datetime64[D]")
     if circle == "season":

@@ -1,4 +1,4 @@
-"""Columns that name photos, or hold them: what a cell stands for is found by ``data/photos``, not by an array here."""
+"""Columns that name or hold photos: the photos of a cell are found by ``data/photos``, not converted to arrays here."""
 
 import numpy as np
 from jaxtyping import Int64
@@ -10,7 +10,7 @@ from mixfit.data.columns.kind import ColumnState, Guess, Weight, empty_cells, re
 from mixfit.data.columns.values import Levels
 from mixfit.data.photos.cells import content_share
 
-_IMAGE_SHARE = 0.9  # of the cells must name an image file, or hold one
+_IMAGE_SHARE = 0.9  # share of the cells that must name or hold an image file
 
 
 class Image:
@@ -22,11 +22,11 @@ class Image:
     orders = levels = False
 
     def parse(self, cells: Cells) -> Levels:
-        """As names."""
+        """Parse as names."""
         return cells.levels
 
     def guess(self, fact: Facts) -> Guess | None:
-        """Cells that hold photos, or end like image files."""
+        """An image column if its cells hold photos, or end with the extension of image files."""
         share, kind = content_share(fact.column)
         if share >= _IMAGE_SHARE:
             return Guess(self.role, kind)
@@ -40,7 +40,7 @@ class Image:
         return Guess(self.role, f"paths that end in {ending}", note)
 
     def check(self, fact: Facts) -> str:
-        """Half of the cells must be photos."""
+        """Require that at least half of the cells are photos."""
         if content_share(fact.column)[0] < 0.5:
             refuse_nested(fact, self.role)
             wanted = "paths of image files"
@@ -52,15 +52,15 @@ class Image:
         return empty_cells(cells)
 
     def fit(self, cells: Cells, weight: Weight) -> ColumnState:
-        """Photos have no state here.
+        """Not available: photos have no preprocessing state.
 
         Raises:
             TypeError: always.
         """
-        raise TypeError("a column of photos is learnt by an image encoder, not by the preprocessing of a table")
+        raise TypeError("a column of photos is used by an image encoder, not by the preprocessing of the table")
 
     def describe(self, cells: Cells) -> tuple[float, str]:
-        """How many cells are empty."""
+        """The share of empty cells."""
         return float(cells.column.isna().mean()), ""
 
     def values(self, cells: Cells) -> Int64[np.ndarray, " rows"]:

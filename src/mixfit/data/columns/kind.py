@@ -1,7 +1,7 @@
-"""What a kind of column is: how its cells are read, told from others, learnt from, shown and given to models.
+"""The interface of a kind of column: how its cells are parsed, recognised, fitted, described and given to models.
 
-A kind is one file beside this one and one line in ``KINDS`` of ``kinds.py``: nothing else lists roles. Its cells are
-read once for a whole table; what it learns comes from the training rows alone and is JSON."""
+A kind is one module beside this one and one line in ``KINDS`` of ``kinds.py``; roles are listed nowhere else. Its cells
+are parsed once for a whole table; its state is fitted on the training rows only and can be stored as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Weight = Float[np.ndarray, " rows"] | None
 
 
 class Guess(NamedTuple):
-    """A role with its evidence."""
+    """An inferred role with its evidence."""
 
     role: Role
     reason: str
@@ -29,21 +29,21 @@ class Guess(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ColumnArrays:
-    """What a model sees of a column."""
+    """The model inputs derived from a column."""
 
     numeric: Sequence[Float[np.ndarray, " rows"]] = ()
     """In the order of ``ColumnState.outputs``; finite."""
     level: Int64[np.ndarray, " rows"] | None = None
-    """From 1, 0 = missing or unseen; None for a column without levels."""
+    """Index from 1; 0 = missing or unseen. None for a column without levels."""
 
 
 @runtime_checkable
 class ColumnState(Protocol):
-    """What was learnt of a column from the training rows: a dataclass whose fields are JSON."""
+    """The state of a column fitted on the training rows: a dataclass whose fields can be stored as JSON."""
 
     @property
     def role(self) -> Role:
-        """Of its kind."""
+        """The role of its kind."""
 
     @property
     def saved_as(self) -> str:
@@ -51,27 +51,27 @@ class ColumnState(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the column."""
+        """Name of the column."""
 
     @property
     def outputs(self) -> Sequence[str]:
-        """Names of its columns of numbers: "area", "area is missing"."""
+        """Names of its numeric outputs: "area", "area is missing"."""
 
     @property
     def cardinality(self) -> int:
-        """One more than its levels, for index 0; 0 for a column without levels."""
+        """Number of levels plus one, for index 0; 0 for a column without levels."""
 
     def transform(self, cells: Cells) -> ColumnArrays:
-        """What a model sees of any rows."""
+        """The model inputs for any rows."""
 
     def problems(self, cells: Cells) -> list[BadInput]:
-        """Cells that hold something unusable, by position; an empty cell is none."""
+        """Cells with unusable values, by position; empty cells are not included."""
 
     def check(self) -> None:
-        """Whether a state that was read from a file is whole.
+        """Check the consistency of a state that was read from a file.
 
         Raises:
-            DataError: it is not.
+            DataError: it is inconsistent.
         """
 
 
@@ -81,52 +81,52 @@ class Kind(Protocol):
 
     @property
     def role(self) -> Role:
-        """What ``--set COLUMN=`` calls it."""
+        """The name used in ``--set COLUMN=``."""
 
     @property
     def state(self) -> type[Any] | None:
-        """The class of its states; None where models get the cells another way, as photos."""
+        """The class of its states; None if models receive the cells in another way, as photos."""
 
     @property
     def nested(self) -> bool:
-        """Whether its cells may be bytes or containers; all others are plain values."""
+        """Whether its cells may be bytes or containers, not only scalars."""
 
     @property
     def orders(self) -> bool:
-        """Whether its values have an order that may give the target away."""
+        """Whether its values are ordered, so that their order is checked for target leakage."""
 
     @property
     def levels(self) -> bool:
-        """Whether its values may be levels that give the target away."""
+        """Whether its values may be levels, so that they are checked for target leakage."""
 
     def parse(self, cells: Cells) -> Typed:
-        """The cells as typed arrays: ``cells.numbers``, or ``cells.read(my_function)``; once for the whole table."""
+        """Parse the cells to typed arrays, once per table: ``cells.numbers``, or ``cells.read(my_function)``."""
 
     def guess(self, fact: Facts) -> Guess | None:
-        """The role of a column of plain cells by what it holds; None where it looks like none of this kind."""
+        """The role inferred from the contents of a column; None if the column does not look like this kind."""
 
     def check(self, fact: Facts) -> str:
-        """A note on a column that was set to be of this kind.
+        """A note on a column that the user set to this kind.
 
         Raises:
-            ConfigError: its cells cannot be read so, see ``refuse_if``.
+            ConfigError: its cells cannot be parsed as this kind, see ``refuse_if``.
         """
 
     def missing(self, cells: Cells) -> int:
-        """Cells without a value; those that hold something unusable are not counted."""
+        """Number of cells without a value, not counting cells with unusable values."""
 
     def fit(self, cells: Cells, weight: Weight) -> ColumnState:
-        """Learn from the training rows, and only those.
+        """Fit on the training rows, and only on those.
 
         Args:
-            weight: how much each row counts, in any unit; None for all alike.
+            weight: row weights, on any scale; None for equal weights.
         """
 
     def describe(self, cells: Cells) -> tuple[float, str]:
-        """Share of the cells without a usable value, and what the others are: "0 to 9.5", "12 values"."""
+        """The share of cells without a usable value, and a summary of the others: "0 to 9.5", "12 values"."""
 
     def values(self, cells: Cells) -> Int64[np.ndarray, " rows"]:
-        """Equal numbers for cells that stand for the same value: explanations put other values in their place."""
+        """Codes that are equal for cells with the same value; explanations use them to replace values."""
 
 
 def bad_cells(
@@ -135,7 +135,7 @@ def bad_cells(
     """One record for each cell that cannot be used.
 
     Args:
-        problem: of all of them, or one for each row.
+        problem: one text for all of them, or one for each row.
     """
     rows = np.flatnonzero(bad)
     if not len(rows):
@@ -149,42 +149,43 @@ def bad_cells(
 
 
 def refuse_if(wrong: bool, fact: Facts, role: Role, wanted: str, bad: Bool[np.ndarray, " rows"]) -> None:  # noqa: FBT001
-    """Refuse a role that the cells of a column cannot fill.
+    """Refuse a role that does not fit the cells of a column.
 
     Raises:
-        ConfigError: it is wrong.
+        ConfigError: ``wrong`` is true.
     """
     if wrong:
         place = int(bad.argmax())
         first = f", the first in row {fact.column.index[place]} is {short(fact.keys.iloc[place])}" if bad.any() else ""
         raise ConfigError(
-            f"column {fact.name!r} cannot be {role}: {bad.sum()} of {len(bad)} cells are not {wanted} "
+            f"column {fact.name!r} cannot have the role {role}: {bad.sum()} of {len(bad)} cells are not {wanted} "
             f"and {len(bad) - fact.count} are empty{first}."
         )
 
 
 def refuse_nested(fact: Facts, role: Role) -> None:
-    """Refuse a role for cells that are no plain values.
+    """Refuse a role that needs scalars for cells that are bytes or containers.
 
     Raises:
-        ConfigError: they are none.
+        ConfigError: the cells are not scalars.
     """
     if fact.cells.nested is not None:
         raise ConfigError(
-            f"column {fact.name!r} cannot be {role}: its cells are of type {fact.cells.nested}, not plain values."
+            f"column {fact.name!r} cannot have the role {role}: its cells are of type {fact.cells.nested}, "
+            "not plain values."
         )
 
 
 def missing_numbers(cells: Cells) -> int:
-    """Cells that are empty or a word for "no value"."""
+    """Number of cells that are empty or missing-value markers."""
     return int((np.isnan(cells.numbers.values) & ~cells.numbers.unparsable).sum())
 
 
 def empty_cells(cells: Cells) -> int:
-    """Cells that hold nothing."""
+    """Number of empty cells."""
     return int(cells.column.isna().sum()) if cells.nested else int((cells.levels.codes < 0).sum())
 
 
 def joined(*notes: str) -> str:
-    """Those notes that say something, as one."""
+    """The non-empty notes, joined."""
     return "; ".join(filter(None, notes))

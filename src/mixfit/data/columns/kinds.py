@@ -1,4 +1,4 @@
-"""The kinds of columns there are: a new one is a file beside this one and a line in ``KINDS``."""
+"""All kinds of columns: to add one, write a module beside this one and add a line to ``KINDS``."""
 
 from mixfit.data.columns.category import Category
 from mixfit.data.columns.date import Date
@@ -16,4 +16,4 @@ KINDS: tuple[Kind, ...] = (
     Tags(),
     Image(),
 )
-"""In the order of the arrays that models get. The role of a column is guessed by the last that takes it for its own."""
+"""In the order of the model inputs. If several kinds match a column, the last one determines its role."""

@@ -1,4 +1,4 @@
-"""Columns of numbers: z-scores, of the logarithm where amounts are skewed, and a flag where cells were missing."""
+"""Numeric columns: z-scores, log-transformed first if skewed, and an indicator of missing values."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -17,22 +17,22 @@ from mixfit.weighted import taken, weighted_median
 
 LARGEST_SCORE = 10.0
 FEW_VALUES = 20
-"""Whole numbers with up to so many different values may be levels or classes."""
+"""Integer columns with up to this many different values may be categories or classes."""
 _LOG_ABOVE_SKEW = 2.0
 _OUTLIER = 6.0  # standard deviations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberState:
-    """What is learnt of one series of numbers."""
+    """The fitted transformation of one numeric feature."""
 
     log: bool
-    """Take the signed log1p first: the values are skewed amounts."""
+    """Apply the signed log1p first, because the values are skewed."""
     fill: float
-    """Median of the training rows, after the logarithm; stands in for missing cells."""
+    """Median of the training rows, after the logarithm; replaces missing values."""
     mean: float
     std: Annotated[float, Within(0)]
-    """Population mean and standard deviation after filling; std 0 = constant, and then the output is always 0."""
+    """Population mean and standard deviation after imputation; for a constant, std is 0 and the output is always 0."""
 
     @classmethod
     def fit(
@@ -42,7 +42,7 @@ class NumberState:
         *,
         may_log: bool = True,
     ) -> "NumberState":
-        """Learn from training values, nan = missing."""
+        """Fit on training values, nan = missing."""
         there = ~np.isnan(values)
         seen, counts = values[there], taken(weight, there)
         log = bool(may_log and len(seen) and seen.min() >= 0 and _is_tamed_by_log(seen, counts))
@@ -53,7 +53,7 @@ class NumberState:
         return cls(log=log, fill=fill, mean=found.mean, std=found.std)
 
     def apply(self, values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
-        """Fill, scale and clip; nan = missing."""
+        """Impute, scale and clip; nan = missing."""
         if self.log:
             values = np.sign(values) * np.log1p(np.abs(values))
         filled = np.where(np.isnan(values), self.fill, values)
@@ -62,7 +62,7 @@ class NumberState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberColumn:
-    """What was learnt of a column: its z-score, and a flag where training rows had missing cells."""
+    """The fitted state of a column: its scaling, and whether there is an indicator of missing values."""
 
     role: ClassVar[Role] = "number"
     saved_as: ClassVar[str] = "numbers"
@@ -77,23 +77,23 @@ class NumberColumn:
         return [self.name, f"{self.name} is missing"][: 1 + self.flag]
 
     def transform(self, cells: Cells) -> ColumnArrays:
-        """The z-scores, and the flags."""
+        """The z-scores, and the indicator of missing values."""
         values = cells.numbers.values
         flags = [np.isnan(values).astype(np.float64)] if self.flag else []
         return ColumnArrays([self.scale.apply(values), *flags])
 
     def problems(self, cells: Cells) -> list[BadInput]:
-        """Cells that are no finite number."""
+        """Cells that are not finite numbers."""
         found = cells.numbers
         problem = np.where(found.infinite, "infinite", "not a number").astype(object)
         return bad_cells(cells, found.unparsable, problem, "cell treated as missing")
 
     def check(self) -> None:
-        """Its fields say all."""
+        """Nothing to check beyond the fields themselves."""
 
 
 class Number:
-    """Amounts."""
+    """Numeric columns."""
 
     role: Role = "number"
     state = NumberColumn
@@ -101,15 +101,15 @@ class Number:
     orders = levels = True
 
     def parse(self, cells: Cells) -> Numbers:
-        """As numbers."""
+        """Parse as numbers."""
         return cells.numbers
 
     def guess(self, fact: Facts) -> Guess | None:
-        """Any number."""
+        """A numeric column if its cells are numbers."""
         if not fact.numeric:
             return None
         if counts_rows(fact):
-            return Guess("ignored", "counts the rows", f"use: --set {fact.name}=number")
+            return Guess("ignored", "numbers the rows", f"to use it: --set {fact.name}=number")
         notes = [stray_note(fact), infinite_note(fact)]
         scale = moments(fact.finite)
         extreme = fact.finite[np.argmax(np.abs(fact.finite / 2 - scale.mean / 2))]
@@ -118,27 +118,27 @@ class Number:
             end = "largest" if extreme > scale.mean else "smallest"
             notes.append(f"the {end}, {extreme:.6g}, is {distance:.1f} standard deviations from the mean; it is kept")
         if fact.whole and 2 < fact.distinct_numbers <= FEW_VALUES:
-            notes.append("could be category")
+            notes.append("could be a category")
         several = fact.whole and fact.distinct_numbers <= len(fact.finite) / 2
         detail = f", {fact.distinct_numbers} distinct" if several else ""
         return Guess(self.role, f"{fact.number_kind}{_written(fact)}{detail}", joined(*notes))
 
     def check(self, fact: Facts) -> str:
-        """How many cells are no numbers."""
+        """A note on how many cells are not numbers."""
         refuse_if(not len(fact.finite), fact, self.role, "numbers", fact.numbers.unparsable)
         return joined(stray_note(fact), infinite_note(fact))
 
     def missing(self, cells: Cells) -> int:
-        """Empty cells and words for missing."""
+        """Empty cells and missing-value markers."""
         return missing_numbers(cells)
 
     def fit(self, cells: Cells, weight: Weight) -> NumberColumn:
-        """Median, scale, and whether cells are missing."""
+        """Fit median, scale, and whether values are missing."""
         values = cells.numbers.values
         return NumberColumn(name=cells.name, scale=NumberState.fit(values, weight), flag=bool(np.isnan(values).any()))
 
     def describe(self, cells: Cells) -> tuple[float, str]:
-        """The range."""
+        """The share of missing values, and the range."""
         values = cells.numbers.values
         known = values[~np.isnan(values)]
         return float(np.isnan(values).mean()), f"{known.min():.6g} to {known.max():.6g}" if len(known) else ""
@@ -149,7 +149,7 @@ class Number:
 
 
 def _written(fact: Facts) -> str:
-    """What is particular in how the cells are written: ", decimal comma, in sqft"."""
+    """Particularities of the number format: ", decimal comma, in sqft"."""
     said = fact.cells.form.describe() if fact.cells.holds_texts else ""
     return f", {said}" if said else ""
 

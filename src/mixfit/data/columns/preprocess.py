@@ -1,8 +1,8 @@
-"""From typed columns to the arrays that a network takes: what is learnt of each column, side by side.
+"""Preprocessing: from typed columns to the arrays that a network takes.
 
-In: the training rows, once, to learn medians, scales and levels; then any rows with the same columns.
+In: the training rows, once, to fit medians, scales and levels; then any rows with the same columns.
 Out: ``TableArrays``, and a record of every cell that could not be used. The state is pure JSON.
-Imports nothing from ``nn`` or ``training``; leaves images and the target to others."""
+Imports nothing from ``nn`` or ``training``; does not handle images or the target."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,47 +24,46 @@ from mixfit.files import from_plain
 
 @dataclass(frozen=True, slots=True)
 class TableArrays:
-    """The table part of some rows, in the order of the rows handed in."""
+    """The tabular features of some rows, in the order of the input rows."""
 
     numeric: Float32[np.ndarray, "rows numeric"]
-    """z-scores in [-10, 10], flags and sines; finite."""
+    """z-scores in [-10, 10], indicators, sines and cosines; finite."""
     categorical: Int64[np.ndarray, "rows categorical"]
-    """Level from 1, or 0 = missing, unseen or rare in training."""
+    """Index of the level from 1; 0 = missing, or unseen or rare in training."""
     repaired: list[BadInput]
-    """Cells that hold something unusable, and categories not seen in training; an empty cell is not in here."""
+    """Cells with unusable values, and categories not seen in training; empty cells are not included."""
 
 
 @dataclass(frozen=True, slots=True)
 class TablePreprocessor:
-    """All that was learnt from the training rows of a table; columns are found by name, other columns do not matter."""
+    """The preprocessing fitted on the training rows of a table; columns are matched by name, others are ignored."""
 
     columns: tuple[ColumnState, ...] = ()
     """By kind, and then in the order of the table."""
     forms: Mapping[str, Form] = field(default_factory=dict, compare=False, repr=False)
-    """How the columns are written, from the schema; a table that a schema has read already is left as it is."""
+    """Formats of the columns, from the schema; not applied to a table that already has formats."""
 
     @classmethod
     def fit(
         cls, table: pd.DataFrame | Table, schema: Schema, weight: Float[np.ndarray, " rows"] | None = None
     ) -> "TablePreprocessor":
-        """Learn from the training rows, and only those.
+        """Fit on the training rows, and only on those.
 
         Args:
-            weight: how much each row counts in medians, means and standard deviations, in any unit; see
-                ``row_weights``.
+            weight: row weights for medians, means and standard deviations, on any scale; see ``row_weights``.
         Raises:
             DataError: a column of the schema is missing, or there are no rows.
         """
         table, chosen = schema.table(table), schema.table_columns
         require_columns(table, [name for _, name in chosen])
         if not len(table):
-            raise DataError("there are no training rows to learn medians and levels from.")
+            raise DataError("there are no training rows to fit the preprocessing on.")
         states = tuple(kind.fit(table[name], weight) for kind, name in chosen)
         return cls(states, {column.name: column.form for column in schema.columns})
 
     @property
     def names(self) -> list[str]:
-        """Of the columns of the table that are needed."""
+        """Names of the required columns of the table."""
         return [column.name for column in self.columns]
 
     @property
@@ -74,7 +73,7 @@ class TablePreprocessor:
 
     @property
     def numeric_sources(self) -> tuple[str, ...]:
-        """For each column of ``numeric`` the column of the table that it was made of."""
+        """For each column of ``numeric``, the column of the table that it is derived from."""
         return tuple(column.name for column in self.columns for _ in column.outputs)
 
     @property
@@ -84,21 +83,21 @@ class TablePreprocessor:
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
-        """For each column with levels one more than these, for index 0."""
+        """For each column of ``categorical``, its number of levels plus one, for index 0."""
         return tuple(column.cardinality for column in self.columns if column.cardinality)
 
     def transform(self, table: pd.DataFrame | Table) -> TableArrays:
-        """Arrays of any rows, none included; ``BadInput.row`` is the position in ``table``.
+        """Arrays of any rows, possibly none; ``BadInput.row`` is the position in ``table``.
 
         Raises:
-            DataError: a column that the model needs is missing, or is there twice.
+            DataError: a column that the model needs is missing or occurs more than once.
         """
         table = Table.of(table)
         table = table if table.forms else table.written(self.forms)
         return TableArrays(*self.arrays(table), self.problems(table))
 
     def arrays(self, table: Table) -> tuple[Float32[np.ndarray, "rows numeric"], Int64[np.ndarray, "rows categorical"]]:
-        """As ``transform``, without looking for what is unusable."""
+        """As ``transform``, but without the search for unusable cells."""
         require_columns(table, self.names)
         numeric = np.zeros((len(table), len(self.numeric_names)), dtype=np.float32)
         categorical = np.zeros((len(table), len(self.cardinalities)), dtype=np.int64)
@@ -118,7 +117,7 @@ class TablePreprocessor:
         return [record for column in self.columns for record in column.problems(table[column.name])]
 
     def to_dict(self) -> dict[str, Any]:
-        """State as plain dicts, lists, texts and finite numbers, ready for JSON."""
+        """The state as plain dicts, lists, strings and finite numbers, for JSON."""
         found: dict[str, list[Any]] = {kind.state.saved_as: [] for kind in KINDS if kind.state is not None}
         for column in self.columns:
             found.setdefault(column.saved_as, []).append(_plain(column))
@@ -126,15 +125,15 @@ class TablePreprocessor:
 
     @classmethod
     def from_dict(cls, data: Any, kinds: Sequence[Kind] = KINDS) -> "TablePreprocessor":
-        """Read what ``to_dict`` gave: the result transforms to the same bytes.
+        """Restore the result of ``to_dict``; its output is identical, byte for byte.
 
         Raises:
-            DataError: it is something else.
+            DataError: the data are not such a result.
         """
         try:
             said = from_plain(dict[str, list[Any]], data)
             if not any(kind.state is not None and kind.state.saved_as in said for kind in kinds):
-                raise DataError("it holds no columns of any kind.")
+                raise DataError("it has no columns of any known kind.")
             every = [
                 from_plain(kind.state, column, f"{kind.state.saved_as}[{place}]", finite=True)
                 for kind in kinds
@@ -143,7 +142,7 @@ class TablePreprocessor:
             ]
             names = [column.name for column in every]
             if len(set(names)) != len(names):
-                raise DataError("there is a column twice.")
+                raise DataError("a column occurs twice.")
             for column in every:
                 column.check()
         except DataError as error:
@@ -152,6 +151,6 @@ class TablePreprocessor:
 
 
 def _plain(value: Any) -> Any:
-    """A state as dicts and lists."""
+    """Convert a state to dicts and lists."""
     found = asdict(value)
     return {name: list(part) if isinstance(part, tuple) else part for name, part in found.items()}

@@ -1,7 +1,7 @@
-"""What each column of a table is for, and what kind of answer is wanted.
+"""The schema: the role of each column of a table, and the task.
 
-In: names, roles and reasons, or a ``schema.json``. Out: ``Schema``, the same at training and prediction.
-Does not look at data: how roles are found out is in ``infer``."""
+In: names, roles and reasons, or a ``schema.json``. Out: ``Schema``, the same for training and prediction.
+Does not access data; roles are inferred in ``infer``."""
 
 import json
 from collections import Counter
@@ -23,16 +23,16 @@ from mixfit.errors import DataError, did_you_mean
 from mixfit.files import from_plain, read_json
 
 SUSPICIOUS_MARK = "suspicious:"
-"""How the note of a column begins that may give the target away."""
+"""Prefix of the note on a column that may leak the target."""
 REPEATED_IDS = "ids in"
-"""Part of the reason of a group that was found, not set: its ids repeat."""
+"""Part of the reason of an inferred group: its ids repeat."""
 SINGLE_ROLES: tuple[Role, ...] = ("target", "split", "weight")
-"""At most one column of a table can have each of these."""
+"""Roles that at most one column of a table can have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column: its role, the evidence for it, and what else to know."""
+    """One column: its role, the evidence for it, and notes."""
 
     name: str
     role: Role
@@ -41,13 +41,13 @@ class Column:
     missing: int
     """Number of cells without a value."""
     note: str = ""
-    """"could be category", "1 of 200 cells is infinite"; empty when there is nothing to say."""
+    """"could be a category", "1 of 200 cells is infinite"; empty if there is nothing to note."""
     form: Form = UNKNOWN
-    """How its cells are written, in this and in all later tables."""
+    """The format of its cells, in this and in all later tables."""
 
     @property
     def found_group(self) -> bool:
-        """A group only because its ids repeat: where a given split or time contradicts it, that is told, no mistake."""
+        """A group inferred from repeated ids: if a given split contradicts it, that is a warning, not an error."""
         return self.role == "group" and REPEATED_IDS in self.reason
 
 
@@ -59,13 +59,13 @@ class Schema:
     task: Task
     task_reason: str
     rows: int
-    """Number of rows of the table that the roles were found in."""
+    """Number of rows of the table from which the roles were inferred."""
     photos: tuple[PhotoRule, ...] = ()
-    """How cells of image columns name photos, where they are not just paths, several separated by ";"."""
+    """How cells of image columns name photos, unless they are just paths separated by ";"."""
     text: TextForm = UNKNOWN_TEXT
-    """How the text file was written that the roles were found in."""
+    """The format of the text file from which the roles were inferred."""
     kinds: tuple[Kind, ...] = field(default=KINDS, repr=False, compare=False)
-    """What its columns can be."""
+    """The available kinds of columns."""
 
     @property
     def target(self) -> str:
@@ -78,34 +78,34 @@ class Schema:
 
     @property
     def table_columns(self) -> list[tuple[Kind, str]]:
-        """What models get as arrays: the columns of each kind, in the order of the arrays."""
+        """The columns that models receive as arrays, with their kinds, in the order of the arrays."""
         return [(kind, name) for kind in self.kinds if kind.state is not None for name in self.names(kind.role)]
 
     @property
     def inputs(self) -> list[str]:
-        """Names of all columns that models see, photos included; by kind."""
+        """Names of all columns that models use, photos included, by kind."""
         return [name for kind in self.kinds for name in self.names(kind.role)]
 
     @property
     def features(self) -> list[str]:
-        """Names of those that models get as arrays, in the order of the table."""
+        """Names of the columns that models receive as arrays, in the order of the table."""
         found = {name for _, name in self.table_columns}
         return [column.name for column in self.columns if column.name in found]
 
     def kind_of(self, name: str) -> Kind | None:
-        """Of a column; None for one that models do not see."""
+        """The kind of a column; None for a column that models do not use."""
         role = next((column.role for column in self.columns if column.name == name), "ignored")
         return next((kind for kind in self.kinds if kind.role == role), None)
 
     @property
     def used(self) -> list[str]:
-        """Names of the columns that are not ignored, the target aside, in the order of the table."""
+        """Names of the columns that are not ignored, without the target, in the order of the table."""
         return [column.name for column in self.columns if column.role not in ("ignored", "target")]
 
     def table(self, table: pd.DataFrame | Table) -> Table:
-        """A table whose columns are read as those were that the roles were found in.
+        """The table with its columns parsed in the same format as those from which the roles were inferred.
 
-        A decimal sign that the user names for this table, and did not for that one, is believed."""
+        A decimal mark that the user sets for this table overrides the one of that format."""
         table = Table.of(table)
         forms = {column.name: column.form for column in self.columns}
         if table.file.decimal in (".", ",") and table.file.decimal != self.text.decimal:
@@ -114,10 +114,10 @@ class Schema:
         return table.written(forms)
 
     def require_written(self, table: Table) -> None:
-        """Refuse a table whose numbers are written in another way than in training.
+        """Check that numbers are written in the same format as in training.
 
         Raises:
-            DataError: names the column and the first such cell.
+            DataError: they are not; the message names the column and the first such cell.
         """
         for _, name in self.table_columns:
             typed = self.typed(table, name) if name in table else None
@@ -125,7 +125,7 @@ class Schema:
                 raise DataError(typed.contradiction)
 
     def typed(self, table: Table, name: str) -> Typed:
-        """A column as its kind reads it; a target of numbers and weights as numbers, all others as levels."""
+        """A column as parsed by its kind; a numeric target and weights as numbers, other columns as levels."""
         kind, cells = self.kind_of(name), table[name]
         if kind is not None:
             return kind.parse(cells)
@@ -133,7 +133,7 @@ class Schema:
         return cells.numbers if name in numbers else cells.levels
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, texts and integers, ready for JSON."""
+        """The schema as plain dicts, lists, strings and integers, for JSON."""
         text = _told(self.text)
         return {
             "task": self.task,
@@ -146,10 +146,10 @@ class Schema:
 
     @classmethod
     def from_dict(cls, data: Any, kinds: tuple[Kind, ...] | None = KINDS) -> "Schema":
-        """Read what ``to_dict`` gave, possibly edited by hand.
+        """Restore the result of ``to_dict``, possibly edited by the user.
 
         Args:
-            kinds: what its columns can be; None takes any role, for a schema that is only shown.
+            kinds: the available kinds of columns; None accepts any role, for a schema that is only displayed.
 
         Raises:
             DataError: a key is missing, unknown or of the wrong type, a role or task does not exist, two columns have
@@ -164,7 +164,7 @@ class Schema:
         columns = tuple(_column_from_dict(entry, place, kinds) for place, entry in enumerate(data["columns"]))
         twice = [name for name, count in Counter(column.name for column in columns).items() if count > 1]
         if twice:
-            raise DataError(f"the schema has {len(twice)} column names more than once, the first is {twice[0]!r}.")
+            raise DataError(f"the schema has {len(twice)} duplicate column names, the first is {twice[0]!r}.")
         for role in SINGLE_ROLES:
             names = [column.name for column in columns if column.role == role]
             if len(names) > 1 or (role == "target" and not names):
@@ -182,7 +182,7 @@ class Schema:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the schema as JSON, made to be read and edited."""
+        """Write the schema as JSON that can be read and edited."""
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
@@ -191,7 +191,7 @@ class Schema:
         """Read a ``schema.json``; ``kinds`` as for ``from_dict``.
 
         Raises:
-            DataError: the file cannot be read, is no JSON, or is not a schema.
+            DataError: the file cannot be read, is not JSON, or is not a schema.
         """
         data = read_json(Path(path))
         try:
@@ -208,9 +208,9 @@ def _photo_rules(entries: Any, columns: tuple[Column, ...]) -> tuple[PhotoRule, 
     image = [column.name for column in columns if column.role == "image"]
     for rule in rules:
         if rule.column not in image:
-            raise DataError(f"the schema has a rule for the photos of {rule.column!r}, which is no image column.")
+            raise DataError(f"the schema has a photo rule for {rule.column!r}, which is not an image column.")
         if rule.column not in rule.columns:
-            raise DataError(f"the schema's rule {rule.pattern!r} for photos does not name its column {rule.column!r}.")
+            raise DataError(f"the schema's photo rule {rule.pattern!r} does not name its column {rule.column!r}.")
     return rules
 
 
@@ -220,7 +220,7 @@ def roles_of(kinds: tuple[Kind, ...]) -> tuple[Role, ...]:
 
 
 ROLES = roles_of(KINDS)
-"""Those that there are where nothing else is said."""
+"""The roles available by default."""
 
 
 def _column_from_dict(entry: Any, place: int, kinds: tuple[Kind, ...] | None) -> Column:
@@ -238,7 +238,7 @@ def _column_from_dict(entry: Any, place: int, kinds: tuple[Kind, ...] | None) ->
 
 
 def _column_to_dict(column: Column) -> dict[str, Any]:
-    """Without what is not known of its form, so that a schema stays short."""
+    """Without unknown parts of its format, to keep the schema short."""
     found = asdict(column)
     form = _told(column.form)
     del found["form"]
@@ -246,7 +246,7 @@ def _column_to_dict(column: Column) -> dict[str, Any]:
 
 
 def _told(form: Form | TextForm) -> dict[str, Any]:
-    """The fields that differ from what they are where nothing is known."""
+    """The fields that differ from their defaults."""
     nothing = type(form)()
     return {
         one.name: list(told) if isinstance(told, tuple) else told
@@ -275,5 +275,5 @@ def _check_keys(data: Any, needed: Mapping[str, type], optional: Mapping[str, ty
 
 
 def suspicious_columns(schema: Schema) -> list[str]:
-    """Columns that may give the target away, each with what is known of it."""
+    """Columns that may leak the target, each with the evidence."""
     return [f"{column.name}: {column.note}" for column in schema.columns if column.note.startswith(SUSPICIOUS_MARK)]

@@ -1,6 +1,6 @@
-"""Columns of lists of tags: whether a row has each of the frequent ones, and how many it has.
+"""Columns of tags: an indicator for each frequent tag, and the number of tags of each row.
 
-A cell is a list, as such or as text (``["a", "b"]``, ``{a,b}``), or texts between which one sign stands ("a, b")."""
+A cell is a list, a list written as text (``["a", "b"]``, ``{a,b}``), or texts with a separator ("a, b")."""
 
 import json
 import re
@@ -32,20 +32,20 @@ from mixfit.data.photos.rule import has_ending
 from mixfit.errors import DataError
 
 Between = Literal["list", "|", ";", "\n", "•", "·", ",", "/"]
-"""What stands between the tags of all cells of a column; "list" is a list, as such or as text."""
+"""The separator of the tags in all cells of a column; "list" for lists, also if written as text."""
 SIGNS: tuple[Between, ...] = get_args(Between)
 MOST_TAGS = 48
-"""So many tags, the most frequent, are seen one by one; of all others only the number."""
+"""Number of tags that get an indicator, the most frequent first; others only count towards the number of tags."""
 LEAST_ROWS = 5
-"""A tag that fewer training rows have is not seen by itself."""
+"""A tag in fewer training rows gets no indicator."""
 
-_SAMPLE = 20_000  # rows; enough for a share
-_LISTS = 0.9  # of the cells
-_SEPARATED = 0.2  # of the cells must hold the sign
-_REPEATED = 0.9  # of the cells must hold no tag that no other cell has
-_OFTEN = 3.0  # times as often as whole cells must tags come back
-_FEW_REPEAT = 0.5  # of the items of lists
-_LONGEST = 40  # characters of a tag, at the median
+_SAMPLE = 20_000  # rows; enough to estimate a share
+_LISTS = 0.9  # share of the cells that must be lists
+_SEPARATED = 0.2  # share of the cells that must contain the separator
+_REPEATED = 0.9  # share of the cells that must have no tag of their own
+_OFTEN = 3.0  # tags must repeat this many times as often as whole cells
+_FEW_REPEAT = 0.5  # share of the list items
+_LONGEST = 40  # characters; largest median length of a tag
 _SHOWN = 3
 _BRACKETS = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)
 _OBJECT = re.compile(r"""\{\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\w+)\s*:.*\}""", re.DOTALL)
@@ -54,48 +54,49 @@ _ITEM = re.compile(r"""\s*(?:[uU]?"((?:[^"\\]|\\.)*)"|[uU]?'((?:[^'\\]|\\.)*)'|(
 
 @dataclass(frozen=True, eq=False)
 class Tagged:
-    """A column as sets of tags; cells that hold the same text are taken apart once."""
+    """A column as sets of tags; equal cells are parsed once."""
 
     codes: Int64[np.ndarray, " rows"]
-    """Index of the row's cell, -1 where it is empty."""
+    """Index of each row's distinct cell, -1 if it is empty."""
     cell: Int64[np.ndarray, " pairs"]
-    """Index of a cell, and beside it in ``tag`` that of a tag in it; each pair once, by cell."""
+    """Index of the distinct cell in each pair of a cell and one of its tags; sorted, without duplicate pairs."""
     tag: Int64[np.ndarray, " pairs"]
+    """Index of the tag in each pair."""
     place: Int64[np.ndarray, " pairs"]
-    """Where in its cell the tag stands, from 0."""
+    """Position of the tag in its cell, from 0."""
     tags: pd.Index
-    """All of the table, dtype str."""
+    """All tags of the table, dtype str."""
     wrong: Bool[np.ndarray, " cells"]
-    """Cells that hold something else than tags: objects, or lists of lists."""
+    """Cells that do not hold tags: objects, or lists of lists."""
 
     def take(self, rows: Int64[np.ndarray, " some"]) -> "Tagged":
-        """Those rows, in that order."""
+        """The given rows, in that order."""
         return Tagged(self.codes[rows], self.cell, self.tag, self.place, self.tags, self.wrong)
 
     @property
     def unusable(self) -> Bool[np.ndarray, " rows"]:
-        """Rows whose cell is none of tags."""
+        """Rows whose cell does not hold tags."""
         return np.append(self.wrong, np.False_)[self.codes]
 
     @property
     def rows_of_cells(self) -> Int64[np.ndarray, " cells"]:
-        """How many rows hold each cell."""
+        """Number of rows with each distinct cell."""
         return np.bincount(self.codes[self.codes >= 0], minlength=len(self.wrong))
 
     @property
     def rows_of_tags(self) -> Int64[np.ndarray, " tags"]:
-        """How many rows have each tag."""
+        """Number of rows with each tag."""
         counts = np.bincount(self.tag, weights=self.rows_of_cells[self.cell], minlength=len(self.tags))
         return counts.astype(np.int64)
 
     @property
     def sizes(self) -> Int64[np.ndarray, " cells"]:
-        """How many tags each cell has."""
+        """Number of tags in each distinct cell."""
         return np.bincount(self.cell, minlength=len(self.wrong))
 
 
 def to_tags(levels: Levels, *, between: Between) -> Tagged:
-    """Take the cells apart that have a row here.
+    """Parse the distinct cells that occur in at least one row.
 
     >>> found = to_tags(Levels(np.array([0, 1, -1]), pd.Index(["wifi, pool", "pool"])), between=",")
     >>> found.tags.tolist(), found.rows_of_tags.tolist(), found.sizes.tolist()
@@ -117,7 +118,7 @@ def to_tags(levels: Levels, *, between: Between) -> Tagged:
 
 
 def tags_of(text: str, between: Between) -> list[str] | None:
-    """The tags of a cell in their order; None where it holds something else.
+    """The tags of a cell in their order; None if it holds something else.
 
     >>> tags_of("['wifi', 'pool']", "list"), tags_of("{a,b}", "list"), tags_of("[]", ";"), tags_of("a; b;", ";")
     (['wifi', 'pool'], ['a', 'b'], [], ['a', 'b'])
@@ -153,12 +154,12 @@ def _stripped(items: Iterable[str]) -> list[str]:
 
 
 def is_list(text: str) -> bool:
-    """Whether a text is a list as JSON, Python or PostgreSQL write it, rather than an object."""
+    """Whether a text is a list in JSON, Python or PostgreSQL notation, rather than an object."""
     return _BRACKETS.fullmatch(text) is not None and not _OBJECT.fullmatch(text)
 
 
 def find_between(levels: Levels) -> Between:
-    """The sign between the tags: of lists if most cells are some, else that which most cells hold."""
+    """The separator of the tags: "list" if most cells are lists, otherwise the one that occurs in most cells."""
     used, counts = np.unique(levels.codes[levels.codes >= 0], return_counts=True)
     names = pd.Series(levels.names[used], dtype="str")
     if counts[names.map(is_list).to_numpy(dtype=bool)].sum() * 2 > counts.sum():
@@ -173,7 +174,7 @@ def _holds(names: pd.Series, sign: str) -> Bool[np.ndarray, " names"]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TagsColumn:
-    """What was learnt of a column: which tags are seen one by one, and how many tags rows have."""
+    """The fitted state of a column: the tags that get an indicator, and the scale of the number of tags."""
 
     role: ClassVar[Role] = "tags"
     saved_as: ClassVar[str] = "tags"
@@ -181,12 +182,13 @@ class TagsColumn:
     name: str
     between: Between
     tags: tuple[str, ...]
-    """The most frequent first."""
+    """Tags with an indicator, the most frequent first."""
     others: tuple[str, ...]
-    """Seen in training, but in too few rows or in all; nothing to report when they come again."""
+    """Other tags of the training rows, which are too rare or constant; not reported as unseen."""
     number: NumberState
-    """Of the number of tags."""
+    """Scaling of the number of tags."""
     flag: bool
+    """Whether there is an indicator of missing values."""
 
     @property
     def outputs(self) -> list[str]:
@@ -195,7 +197,7 @@ class TagsColumn:
         return [*(f"{self.name}: {tag}" for tag in self.tags), f"{self.name}: number of tags", *flag]
 
     def transform(self, cells: Cells) -> ColumnArrays:
-        """1 where a row has the tag, and the z-score of the number of its tags."""
+        """The tag indicators, the z-score of the number of tags, and the indicator of missing values."""
         found = self._read(cells)
         wanted = pd.Index(self.tags, dtype="str").get_indexer(found.tags)[found.tag]
         has = np.zeros((len(found.wrong) + 1, len(self.tags)))  # the last row is that of empty cells
@@ -205,7 +207,7 @@ class TagsColumn:
         return ColumnArrays([*has[found.codes].T, self.number.apply(_numbers(found)), *flag])
 
     def problems(self, cells: Cells) -> list[BadInput]:
-        """Cells with a tag that is new, and those that are no tags."""
+        """Cells with a tag not seen in training, and cells that are not lists of tags."""
         found = self._read(cells)
         new = ~found.tags.isin([*self.tags, *self.others])[found.tag]
         problem = np.full(len(found.wrong) + 1, "", dtype=object)
@@ -213,15 +215,15 @@ class TagsColumn:
             problem[cell] = f"tag {short(str(found.tags[tag]))} not seen in training"
         problem = problem[found.codes]
         unseen = bad_cells(cells, (problem != "") & ~found.unusable, problem, "tag left out")
-        return [*unseen, *bad_cells(cells, found.unusable, "no list of tags", "cell treated as missing")]
+        return [*unseen, *bad_cells(cells, found.unusable, "not a list of tags", "cell treated as missing")]
 
     def _read(self, cells: Cells) -> Tagged:
         return cells.read_levels(to_tags, between=self.between)
 
     def check(self) -> None:
-        """No tag is there twice."""
+        """No tag occurs twice."""
         if len({*self.tags, *self.others}) != len(self.tags) + len(self.others):
-            raise DataError("there is a tag twice.")
+            raise DataError("a tag occurs twice.")
 
 
 def _missing(found: Tagged) -> Bool[np.ndarray, " rows"]:
@@ -229,12 +231,12 @@ def _missing(found: Tagged) -> Bool[np.ndarray, " rows"]:
 
 
 def _numbers(found: Tagged) -> np.ndarray:
-    """How many tags each row has, nan = missing."""
+    """Number of tags of each row, nan = missing."""
     return np.where(_missing(found), np.nan, np.append(found.sizes, 0)[found.codes].astype(np.float64))
 
 
 class Tags:
-    """Any number of several tags."""
+    """Columns of tags."""
 
     role: Role = "tags"
     state = TagsColumn
@@ -242,11 +244,11 @@ class Tags:
     orders = levels = False
 
     def parse(self, cells: Cells) -> Tagged:
-        """As sets of tags."""
+        """Parse as sets of tags."""
         return cells.read_levels(to_tags, between=find_between(cells.levels))
 
     def guess(self, fact: Facts) -> Guess | None:
-        """Lists whose items come back, and texts whose parts come back far more often than whole cells."""
+        """Tags if the items of lists repeat, or if parts of texts repeat far more often than whole cells."""
         if fact.cells.nested is not None:
             return self._guess_lists(fact) if _may_be_lists(fact.cells.nested) else None
         if not fact.cells.holds_texts or fact.numeric or fact.boolean or fact.date_reason or fact.mostly_numeric:
@@ -257,14 +259,14 @@ class Tags:
         if counts[names.str.fullmatch(_BRACKETS).to_numpy(dtype=bool)].sum() >= _LISTS * counts.sum():
             found = to_tags(levels, between="list")
             plain = not found.wrong.any() and found.sizes.max(initial=0) == 1 and not _holds(names, "[").any()
-            return None if plain else self._guess_lists(fact)  # one word in braces may be an id
+            return None if plain else self._guess_lists(fact)  # a single word in braces may be an id
         if len(used) < 2 or counts.sum() < UNIQUE_ROWS or url_share(fact) > 0:
             return None
         for sign in SIGNS[1:]:
             often = counts[_holds(names, sign)].sum() >= _SEPARATED * counts.sum()
             if often and _come_back(to_tags(levels, between=sign)):
                 found_tags = fact.cells.read_levels(to_tags, between=sign)
-                return Guess(self.role, f"{sign!r} between tags: {_told(found_tags)}")
+                return Guess(self.role, f"tags separated by {sign!r}: {_told(found_tags)}")
         return None
 
     def _guess_lists(self, fact: Facts) -> Guess:
@@ -275,19 +277,19 @@ class Tags:
         bad = int(found.unusable.sum())
         if bad > (1 - _LISTS) * fact.count:
             start = "" if fact.cells.nested is not None else "texts of "
-            return Guess("ignored", f"{start}objects, or lists of objects or of lists: no tags")
+            return Guess("ignored", f"{start}objects, or lists of objects or lists, not tags")
         if not len(found.tags):
-            return Guess("ignored", "lists without an item, no tags")
+            return Guess("ignored", "empty lists, no tags")
         if np.mean([has_ending(tag) for tag in found.tags]) > _FEW_REPEAT:
-            return Guess("ignored", "lists of names of photos")
+            return Guess("ignored", "lists of photo names")
         if counts[counts > 1].sum() < _FEW_REPEAT * counts.sum():
-            return Guess("ignored", f"lists of {len(found.tags):,} items that hardly repeat")
+            return Guess("ignored", f"lists of {len(found.tags):,} items that rarely repeat")
         if len(found.tags) == 1 and counts[0] == len(fact.column):
             return Guess("ignored", f"one tag only, {short(str(found.tags[0]))}")
         return Guess(self.role, f"lists of tags: {_told(found)}", _bad_note(found))
 
     def check(self, fact: Facts) -> str:
-        """How many tags there are; objects are none."""
+        """A note on the number of tags; objects are refused."""
         if fact.cells.nested is not None and not _may_be_lists(fact.cells.nested):
             refuse_nested(fact, self.role)
         found = self.parse(fact.cells)
@@ -295,11 +297,11 @@ class Tags:
         return joined(_told(found), _bad_note(found))
 
     def missing(self, cells: Cells) -> int:
-        """Empty cells; a list without a tag is none."""
+        """Empty cells; a list without tags is not missing."""
         return empty_cells(cells)
 
     def fit(self, cells: Cells, weight: Weight) -> TagsColumn:
-        """The tags that are frequent enough; rows are counted, whatever they weigh."""
+        """Fit the tags that are frequent enough; frequencies are unweighted."""
         between = find_between(cells.levels)
         found = cells.read_levels(to_tags, between=between)
         counts = found.rows_of_tags
@@ -317,7 +319,7 @@ class Tags:
         )
 
     def describe(self, cells: Cells) -> tuple[float, str]:
-        """How many tags there are, and the most frequent."""
+        """The share of missing values, the number of tags, and the most frequent tags."""
         found = self.parse(cells)
         return float(_missing(found).mean()), _told(found)
 
@@ -327,18 +329,18 @@ class Tags:
 
 
 def _ranked(found: Tagged, chosen: Bool[np.ndarray, " tags"]) -> list[tuple[str, int]]:
-    """Tags and in how many rows they are, the most frequent first."""
+    """Tags with their number of rows, the most frequent first."""
     pairs = zip(found.tags[chosen], found.rows_of_tags[chosen], strict=True)
     return sorted(((str(tag), int(count)) for tag, count in pairs), key=lambda pair: (-pair[1], pair[0]))
 
 
 def _told(found: Tagged) -> str:
-    """How many tags rows have, and the most frequent: "12 tags, most often 'wifi' (200), 'pool' (80)"."""
+    """The number of tags and the most frequent ones: "12 tags, most frequent: 'wifi' (200), 'pool' (80)"."""
     ranked = _ranked(found, found.rows_of_tags > 0)
     if not ranked:
         return "no tags"
     shown = ", ".join(f"{short(tag)} ({count:,})" for tag, count in ranked[:_SHOWN])
-    return f"{len(ranked):,} tag{'' if len(ranked) == 1 else 's'}, most often {shown}"
+    return f"{len(ranked):,} tag{'' if len(ranked) == 1 else 's'}, most frequent: {shown}"
 
 
 def _bad_note(found: Tagged) -> str:
@@ -347,8 +349,8 @@ def _bad_note(found: Tagged) -> str:
 
 
 def _come_back(found: Tagged) -> bool:
-    """Whether parts of cells are tags: short, no numbers, and repeated far more often than whole cells, which are no
-    records with a place for each part (a town and its state, a name and a first name)."""
+    """Whether the parts of cells are tags: short, not numbers, repeated far more often than whole cells, and not fields
+    with a fixed position (city and state, last and first name)."""
     rows, counts = found.rows_of_cells, found.rows_of_tags
     sizes, tags = found.sizes, pd.Series(found.tags, dtype="str")
     if len(tags) < 2 or rows[sizes > 1].sum() < _SEPARATED * rows.sum():
@@ -369,7 +371,7 @@ def _come_back(found: Tagged) -> bool:
 
 
 def _may_be_lists(nested: str) -> bool:
-    """Whether cells of a type are lists, and not of files, by its name."""
+    """Whether the name of a type is that of a list, and not of a list of files."""
     return "binary" not in nested and nested.startswith(
         ("list", "large_list", "fixed_size_list", "tuple", "set", "frozenset", "ndarray")
     )

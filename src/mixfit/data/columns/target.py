@@ -1,7 +1,7 @@
-"""The target: from raw cells to what a network is trained on, and back to the unit people know.
+"""The target: from raw cells to the scale that a network is trained on, and back to the original unit.
 
-In: the target column of the training rows. Out: scaled numbers or class indices, and their inverse.
-Imports nothing from ``nn`` or ``training``; fitted on whatever rows are handed in, so hand in training rows only."""
+In: the target column of the training rows. Out: scaled numbers or class indices, and the inverse transformation.
+Imports nothing from ``nn`` or ``training``; fitted on all rows that are passed, so pass training rows only."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -23,48 +23,48 @@ WEIGHTLESS = "row of weight 0 left out"
 """The action in the record of a row that ``counted_rows`` leaves out."""
 _LARGEST = float(np.finfo(np.float64).max)
 _LARGEST_EXPONENT = 700.0  # exp(709.8) is beyond float64
-_LARGEST_SCALED = 1e30  # within float32, and its square too is no surprise to anybody
+_LARGEST_SCALED = 1e30  # finite in float32
 
 
 Column: TypeAlias = pd.Series | Cells
-"""Cells of a target, as they came or read already."""
+"""Cells of a target, raw or parsed."""
 
 
 @runtime_checkable
 class Target(Protocol):
-    """What the rest of mixfit needs to know of a target."""
+    """The interface of a target."""
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Names of the classes by index, or None when the target is a number."""
+        """Names of the classes by index, or None for a numeric target."""
 
     @property
     def outputs(self) -> int:
-        """How many outputs the network needs: 1 for a number, one logit a class otherwise."""
+        """Number of network outputs: 1 for a numeric target, otherwise one logit per class."""
 
     @property
     def log(self) -> bool:
-        """True when the network is trained on the logarithm."""
+        """True if the network is trained on the logarithm of the target."""
 
     def encode(self, column: Column) -> Shaped[np.ndarray, " rows"]:
-        """What the network is trained on: float32 (nan = missing) or int64 class index (-1 = missing or unseen)."""
+        """The training target: float32 (nan = missing) or int64 class index (-1 = missing or unseen)."""
 
     def decode(self, outputs: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "rows ..."]:
-        """Raw outputs as float64: numbers in the target's unit, or probabilities that sum to 1."""
+        """Convert raw outputs to float64: numbers in the target's unit, or probabilities that sum to 1."""
 
     def truth(self, column: Column) -> Shaped[np.ndarray, " rows"]:
-        """The column as metrics want it: float64 numbers exactly as they are (nan = missing), or class indices."""
+        """The column for metrics: unrounded float64 numbers (nan = missing), or class indices."""
 
     def decode_truth(self, encoded: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " rows"]:
-        """What ``encode`` gave, as metrics want it: numbers in the target's unit, or class indices."""
+        """Convert the result of ``encode`` for metrics: numbers in the target's unit, or class indices."""
 
     def to_dict(self) -> dict[str, Any]:
-        """State for JSON; ``target_from_dict`` is the inverse."""
+        """The state for JSON; ``target_from_dict`` is the inverse."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionTarget:
-    """A number, z-scored with mean and standard deviation of the training rows; its logarithm when skewed."""
+    """A numeric target, standardised with the mean and std of the training rows; on a log scale if skewed."""
 
     log: bool
     mean: float
@@ -72,31 +72,31 @@ class RegressionTarget:
 
     @classmethod
     def fit(cls, train_values: Column, weight: Float[np.ndarray, " rows"] | None = None) -> "RegressionTarget":
-        """Learn the scale from the training rows; missing cells are passed over.
+        """Fit the scale on the training rows; missing values are ignored.
 
         Args:
-            weight: how much each row counts.
+            weight: row weights.
         Raises:
-            DataError: no cell is a number, or all numbers are the same.
+            DataError: no cell is a number, or all numbers are equal.
         """
         cells = Cells.of(train_values)
         values = cells.numbers.values
         finite = np.isfinite(values)
         values, weight = values[finite], taken(weight, finite)
         if not len(values):
-            raise DataError(f"none of the {len(cells)} training rows has a number as target {cells.name!r}.")
+            raise DataError(f"none of the {len(cells)} training rows has a number in the target {cells.name!r}.")
         log = wants_log(values, weight)
         found = moments(np.log(values) if log else values, weight)
         if found.std == 0:
             raise DataError(
                 f"the target {cells.name!r} is {values[0]:g} in all {len(values)} training rows: "
-                "there is nothing to learn; choose another target."
+                "a constant cannot be modelled; choose another target."
             )
         return cls(log=log, mean=found.mean, std=found.std)
 
     @property
     def classes(self) -> None:
-        """Numbers have no classes."""
+        """None: a numeric target has no classes."""
         return
 
     @property
@@ -105,7 +105,7 @@ class RegressionTarget:
         return 1
 
     def encode(self, column: Column) -> Float[np.ndarray, " rows"]:
-        """float32 z-scores, nan where missing; under a logarithm, numbers that are not above 0 count as -10."""
+        """float32 z-scores, nan where missing; on a log scale, values that are not above 0 become -10."""
         values = Cells.of(column).numbers.values
         if not self.log:
             scaled = standardise(values, Moments(self.mean, self.std, 0.0))
@@ -117,18 +117,18 @@ class RegressionTarget:
 
     def decode(self, outputs: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "rows ..."]:
         """float64 in the unit of the column; finite for any finite output."""
-        with np.errstate(over="ignore"):  # what overflows is clipped
+        with np.errstate(over="ignore"):  # overflow is clipped
             values = np.asarray(outputs, dtype=np.float64) * self.std + self.mean
         if self.log:
             return np.exp(np.clip(values, -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
         return np.clip(values, -_LARGEST, _LARGEST)
 
     def truth(self, column: Column) -> Float[np.ndarray, " rows"]:
-        """The numbers of the column, not rounded by scaling and back."""
+        """The numbers of the column, without rounding errors from scaling."""
         return Cells.of(column).numbers.values
 
     def decode_truth(self, encoded: Shaped[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
-        """The numbers themselves, as ``decode``."""
+        """As ``decode``."""
         return self.decode(encoded)
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,14 +138,14 @@ class RegressionTarget:
 
 @dataclass(frozen=True)
 class ClassTarget:
-    """One of several classes; sorted, by value when all are numbers."""
+    """A class target; classes are sorted, by value if all are numbers."""
 
     classes: tuple[str, ...]
-    """As they are written in the training rows."""
+    """As written in the training rows."""
 
     @classmethod
     def fit(cls, train_values: Column) -> "ClassTarget":
-        """Learn the classes of the training rows; missing cells are passed over.
+        """Fit the classes on the training rows; missing values are ignored.
 
         Raises:
             DataError: there are fewer than two classes.
@@ -163,12 +163,12 @@ class ClassTarget:
 
     @property
     def outputs(self) -> int:
-        """One logit a class."""
+        """One logit per class."""
         return len(self.classes)
 
     @property
     def log(self) -> bool:
-        """Classes have no logarithm."""
+        """False: classes have no logarithm."""
         return False
 
     def encode(self, column: Column) -> Int64[np.ndarray, " rows"]:
@@ -189,7 +189,7 @@ class ClassTarget:
         return self.encode(column)
 
     def decode_truth(self, encoded: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " rows"]:
-        """Class indices stay as they are."""
+        """Class indices are returned unchanged."""
         return encoded
 
     def to_dict(self) -> dict[str, Any]:
@@ -200,21 +200,21 @@ class ClassTarget:
 def fit_target(
     train_values: Column, task: Task, weight: Float[np.ndarray, " rows"] | None = None
 ) -> RegressionTarget | ClassTarget:
-    """Fit the target that suits the task on the training rows.
+    """Fit the target for a task on the training rows.
 
     Args:
-        weight: how much each row counts for the scale of a number; the names of classes do not depend on it.
+        weight: row weights for the scale of a numeric target; classes do not depend on them.
     Raises:
-        DataError: there is nothing to learn: no value, or only one.
+        DataError: there is no value, or only one distinct value.
     """
     return RegressionTarget.fit(train_values, weight) if task == "regression" else ClassTarget.fit(train_values)
 
 
 def target_from_dict(data: Any) -> RegressionTarget | ClassTarget:
-    """Read what ``to_dict`` gave.
+    """Restore the result of ``to_dict``.
 
     Raises:
-        DataError: it is something else.
+        DataError: the data are not such a result.
     """
     kind = data.get("kind") if isinstance(data, dict) else None
     try:
@@ -228,16 +228,16 @@ def target_from_dict(data: Any) -> RegressionTarget | ClassTarget:
                 return found
     except DataError as error:
         raise DataError(f"the saved target is damaged: {error}") from error
-    raise DataError("the saved target is damaged: it is neither a scale of numbers nor a list of different classes.")
+    raise DataError("the saved target is damaged: it is neither the scale of a number nor a list of distinct classes.")
 
 
 def usable_rows(
     table: pd.DataFrame | Table, schema: Schema, max_missing: float = 0.05
 ) -> tuple[Bool[np.ndarray, " rows"], list[BadInput]]:
-    """Which rows have a target to learn from, and one record for each that has none.
+    """Which rows have a usable target, and one record for each row that has not.
 
-    Rows of weight 0 have left before, see ``counted_rows``: they are among the records, but their target is not looked
-    at. A table without the weight column, as ``evaluate`` may get, has no such rows.
+    Rows of weight 0 are excluded first, see ``counted_rows``: they are among the records, but their target is not
+    examined. A table without the weight column, as ``evaluate`` may receive, has no such rows.
 
     Raises:
         DataError: more than the share ``max_missing`` of the other rows, or all of them, have no usable target.
@@ -254,7 +254,7 @@ def usable_rows(
 
 
 def _with_target(table: Table, schema: Schema, max_missing: float) -> tuple[Bool[np.ndarray, " rows"], list[BadInput]]:
-    """See ``usable_rows``; for rows that all count."""
+    """As ``usable_rows``, without rows of weight 0."""
     cells = table[schema.target]
     if schema.task == "regression":
         numbers = cells.numbers
@@ -290,19 +290,19 @@ def _with_target(table: Table, schema: Schema, max_missing: float) -> tuple[Bool
 
 
 def counted_rows(table: pd.DataFrame | Table, column: str | None) -> tuple[Bool[np.ndarray, " rows"], list[BadInput]]:
-    """Which rows have another weight than 0, and one record for each of the others, which leave with all they hold.
+    """Which rows have a weight other than 0, and one record for each row of weight 0, which is dropped.
 
     Args:
-        column: that of the weights; None, or one that the table lacks, and every row counts.
+        column: the weight column; if it is None or not in the table, all rows are kept.
     Raises:
-        DataError: no row counts.
+        DataError: all weights are 0.
     """
     table = Table.of(table)
     if column is None or column not in table:
         return np.ones(len(table), dtype=bool), []
     counted = table[column].numbers.values != 0
     if len(table) and not counted.any():
-        raise DataError(f"All {len(table)} weights in column {column!r} are 0, so that no row counts.")
+        raise DataError(f"All {len(table)} weights in column {column!r} are 0; some rows need a weight above 0.")
     return counted, [
         BadInput(row=int(row), column=column, value="0", problem="weight is 0", action=WEIGHTLESS)
         for row in np.flatnonzero(~counted)
@@ -310,13 +310,14 @@ def counted_rows(table: pd.DataFrame | Table, column: str | None) -> tuple[Bool[
 
 
 def without_weightless(table: pd.DataFrame | Table, column: str | None) -> tuple[Table, list[BadInput]]:
-    """The rows of a table that count, and one record for each other.
+    """A table without its rows of weight 0, and one record for each of those.
 
     Args:
         table: with rows numbered from 0.
         column: as for ``counted_rows``.
     Returns:
-        A table whose index has the numbers that its rows had; nothing that is found out of it comes from the others.
+        A table whose index holds the original row numbers; rows of weight 0 have no influence on anything inferred
+        from it.
     """
     table = Table.of(table)
     counted, records = counted_rows(table, column)
@@ -326,18 +327,17 @@ def without_weightless(table: pd.DataFrame | Table, column: str | None) -> tuple
 def row_weights(
     table: pd.DataFrame | Table, schema: Schema, training_rows: Int64[np.ndarray, " train"]
 ) -> Float32[np.ndarray, " rows"] | None:
-    """Weights with a mean of 1 over the training rows; rows that only judge may lack one and then weigh 1.
+    """Weights with a mean of 1 over the training rows; validation and test rows without a weight get 1.
 
-    A weight says how much a row counts beside others, and has no unit: only in the sums and means of a table is a row
-    of weight 2 the same as two rows. Whatever depends on how many rows there are (how many a leaf holds, how seldom a
-    rare category is, how far a mean may be wrong) counts rows.
+    Weights are relative: a row of weight 2 counts like two rows in sums and means only. Anything that depends on the
+    number of rows (minimum leaf sizes, the threshold for rare levels, standard errors) uses unweighted counts.
 
     Args:
         table: without rows of weight 0 among the training rows, see ``counted_rows``.
     Returns:
-        None if no column has the role.
+        None if no column has the role weight.
     Raises:
-        DataError: a training row has no weight or a negative one.
+        DataError: the weight of a training row is missing or negative.
     """
     names = schema.names("weight")
     if not names:
@@ -348,7 +348,7 @@ def row_weights(
     if len(wrong):
         raise DataError(
             f"{len(wrong)} of {len(training_rows)} training rows have a weight in column {names[0]!r} that is missing, "
-            f"negative or no number, the first is row {table.index[wrong[0]]}; give each a weight of at least 0."
+            f"negative or not a number, the first is row {table.index[wrong[0]]}; give each a weight of at least 0."
         )
     largest = values[training_rows].max()  # the sum of huge weights would overflow
     scaled = values / largest
@@ -360,10 +360,10 @@ def row_weights(
 def judging_weights(
     table: pd.DataFrame | Table, schema: Schema, rows: Int64[np.ndarray, " rows"]
 ) -> Float32[np.ndarray, " rows"] | None:
-    """Weights of rows that a finished model is judged by, with a mean of 1; a row without one counts as 1.
+    """Weights of the rows used to evaluate a trained model, with a mean of 1; a row without a weight gets 1.
 
     Returns:
-        None if no column has the role, or if the table lacks it.
+        None if no column has the role weight, or the table lacks that column.
     """
     table = schema.table(table).select(rows)
     names = [name for name in schema.names("weight") if name in table]
@@ -381,7 +381,7 @@ def judging_weights(
 
 
 def wants_log(values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"] | None = None) -> bool:
-    """True when finite numbers are all above 0, skewed to the right, and less skewed on the log scale."""
+    """True if finite numbers are all above 0, right-skewed, and less skewed on the log scale."""
     if not len(values) or values.min() <= 0:
         return False
     skew = moments(values, weight).skew
@@ -389,7 +389,7 @@ def wants_log(values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " ro
 
 
 def sort_classes(keys: list[str]) -> tuple[str, ...]:
-    """Sorted by value when all are numbers, else by text."""
+    """Sort classes: by value if all are numbers, otherwise as text."""
     values = to_numbers(pd.Series(keys, dtype="str")).values
     if np.isfinite(values).all():
         return tuple(key for _, key in sorted(zip(values.tolist(), keys, strict=True)))

@@ -1,9 +1,9 @@
-"""Photos in a zip archive, read where they are: nothing of an archive is ever written to the disk.
+"""Photos in a zip archive, read in place: nothing is unpacked to disk.
 
-In: a zip file. Out: its photos by name, each of which may be read from any thread or process, as no file is kept open.
-An archive comes from a stranger: one entry that leads out of it, is a link, or has the name of another, and all of it
-is refused; so it is where it says to unpack to far more than it holds. What an entry unpacks to is limited while it is
-unpacked, whatever the archive says."""
+In: a zip file. Out: its photos by name; each can be read from any thread or process, because no file is kept open.
+Archives are untrusted input: an archive is refused as a whole if an entry leads out of it, is a link, or has a
+duplicate name, or if its unpacked size is far larger than its own. The size of each entry is also limited while it is
+unpacked, whatever the archive states."""
 
 import os
 import stat
@@ -19,10 +19,10 @@ from pathlib import Path
 from mixfit.errors import DataError
 
 MAX_ENTRIES = 2_000_000
-"""Most entries of an archive."""
+"""Largest number of entries of an archive."""
 MAX_RATIO = 100
-"""An archive of photos, which are compressed already, hardly unpacks to more than it is; what unpacks to more than this
-many times its own size, and to more than ``FREE_BYTES``, is a bomb."""
+"""Photos are already compressed, so an archive of photos unpacks to little more than its own size; one that unpacks to
+more than this multiple of it, and to more than ``FREE_BYTES``, is a zip bomb."""
 FREE_BYTES = 1_000_000_000
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -30,7 +30,7 @@ _ENCRYPTED = 0x1
 
 
 class ArchiveError(DataError):
-    """An entry that cannot be read; the message says what is wrong, without the place ("is damaged")."""
+    """An entry that cannot be read; the message states what is wrong, without the location ("is damaged")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,15 @@ class ArchivedPhoto:
     member: str
     """Its name in the archive."""
     start: int
-    """Where its header is in the archive's file, in bytes."""
+    """Offset of its header in the archive, in bytes."""
     packed: int
-    """Bytes in the archive."""
+    """Compressed size in bytes."""
     size: int
-    """Bytes when unpacked, as the archive says."""
+    """Uncompressed size in bytes, as stated in the archive."""
     crc: int
     deflated: bool
     changed: int
-    """When the archive was changed last, nanoseconds."""
+    """Modification time of the archive, in nanoseconds."""
 
     def __len__(self) -> int:
         return self.size
@@ -63,16 +63,16 @@ class ArchivedPhoto:
         return self.member.rsplit("/", 1)[-1]
 
     def read(self, most: int) -> bytes:
-        """Its bytes, at most ``most`` of them; never more than it is said to have.
+        """Its uncompressed bytes, at most ``most``; never more than the archive states.
 
         Raises:
-            ArchiveError: it is damaged or larger than it is said to be.
+            ArchiveError: it is damaged or larger than stated.
             OSError: the archive cannot be read.
         """
         descriptor = os.open(self.archive, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
         with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
             if os.fstat(file.fileno()).st_mtime_ns != self.changed:
-                raise ArchiveError("is in an archive that has changed since it was looked at")
+                raise ArchiveError("is in an archive that has changed since it was opened")
             file.seek(self.start)
             header = file.read(_LOCAL_HEADER.size)
             if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\3\4":
@@ -89,24 +89,24 @@ class ArchivedPhoto:
             except zlib.error:
                 raise ArchiveError("is damaged in its archive") from None
         if len(data) > self.size:
-            raise ArchiveError("unpacks to more than its archive says")
+            raise ArchiveError("unpacks to more bytes than its archive states")
         if len(data) <= most and (len(data) < self.size or zlib.crc32(data) != self.crc) and most >= self.size:
             raise ArchiveError("is damaged in its archive")
         return data[:most]
 
 
 def read_archive(path: Path) -> dict[str, ArchivedPhoto]:
-    """The files of an archive by their names; of folders, nothing.
+    """The files of an archive by name, without folders.
 
     Raises:
-        DataError: it is no zip archive, or one that must not be trusted; the sentence says which entry.
+        DataError: it is not a zip archive, or is unsafe; the message names the entry.
     """
     try:
         changed, total = path.stat().st_mtime_ns, path.stat().st_size
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, struct.error) as error:
-        raise DataError(f"{path} is no zip archive, or a damaged one.") from error
+        raise DataError(f"{path} is not a zip archive, or is damaged.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or 'it is damaged'}.") from error
     if len(entries) > MAX_ENTRIES:
@@ -117,7 +117,7 @@ def read_archive(path: Path) -> dict[str, ArchivedPhoto]:
         _check_entry(path, entry)
         key = unicodedata.normalize("NFC", entry.filename.rstrip("/"))
         if key in seen and not entry.is_dir():
-            raise DataError(f"{path} has the entry {entry.filename!r} twice; pack it again with each name once.")
+            raise DataError(f"{path} has the entry {entry.filename!r} twice; pack it again with unique names.")
         seen.add(key)
         if not entry.is_dir():
             found[entry.filename] = ArchivedPhoto(
@@ -135,12 +135,12 @@ def read_archive(path: Path) -> dict[str, ArchivedPhoto]:
 
 
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
-    """Refuse what has no place in an archive of photos.
+    """Refuse entries that do not belong in an archive of photos.
 
     Raises:
         DataError: with the entry and the reason.
     """
-    name = entry.orig_filename  # Python cuts at a NUL and turns backslashes on Windows
+    name = entry.orig_filename  # Python truncates at a NUL, and converts backslashes on Windows
     parts = entry.filename.replace("\\", "/").split("/")
     problem = ""
     if "\0" in name or not entry.filename:
@@ -154,25 +154,27 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
     elif entry.flag_bits & _ENCRYPTED:
         problem = "is encrypted"
     elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        problem = "is compressed in a way that is not read (only stored and deflated ones are)"
+        problem = "has an unsupported compression method (only stored and deflated are supported)"
     if problem:
         shown = name[:200].encode("utf-8", "backslashreplace").decode()
         raise DataError(f"The entry {shown!r} of {path} {problem}, so the archive is refused; pack the photos again.")
 
 
 def _check_sizes(path: Path, found: Mapping[str, ArchivedPhoto], total: int) -> None:
-    """Refuse bombs: entries that lie over each other, and what unpacks to far more than it is.
+    """Refuse zip bombs: overlapping entries, and archives that unpack to far more than their size.
 
     Raises:
-        DataError: it is one.
+        DataError: it is a zip bomb.
     """
     entries = sorted(found.values(), key=lambda entry: entry.start)
     if any(after.start < one.start + one.packed for one, after in pairwise(entries)):
-        raise DataError(f"{path} has entries that lie over each other, as bombs have; pack the photos again.")
+        raise DataError(f"{path} has overlapping entries, as zip bombs have; pack the photos again.")
     unpacked = sum(entry.size for entry in entries)
     if unpacked > max(FREE_BYTES, MAX_RATIO * total):
-        raise DataError(f"{path} has {total:,} bytes and would unpack to {unpacked:,}: that is a bomb, not photos.")
+        raise DataError(
+            f"{path} has {total:,} bytes but would unpack to {unpacked:,}, like a zip bomb; pack the photos again."
+        )
 
 
 PhotoSource = Path | bytes | ArchivedPhoto
-"""Where a photo is: a file, the bytes of one, or an entry of an archive."""
+"""The source of a photo: a file, the bytes of one, or an entry of an archive."""

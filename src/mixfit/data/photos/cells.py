@@ -1,7 +1,7 @@
-"""Photos that stand in the table itself: the bytes of an image file, or those bytes as base64 text.
+"""Photos stored in the table itself: the bytes of an image file, or those bytes as base64 text.
 
-In: cells. Out: the bytes of the photo, whether a column holds such cells, and how to name them to a person.
-Decodes no pixel: what is inside is for ``decode.py``. A ``data:`` URL is refused like every other URL."""
+In: cells. Out: the bytes of the photo, whether a column holds such cells, and names for messages.
+Does not decode pixels, see ``decode.py``. A ``data:`` URL is refused like every other URL."""
 
 import base64
 import binascii
@@ -15,17 +15,17 @@ from mixfit.data.photos.archive import PhotoSource
 from mixfit.data.photos.decode import ImageError
 
 BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD", "SUkqA", "TU0AK", "Qk")
-"""What the base64 text of a JPEG, PNG, WEBP, GIF, TIFF or BMP file begins with."""
+"""First characters of the base64 text of a JPEG, PNG, WEBP, GIF, TIFF or BMP file."""
 SHORTEST_BASE64 = 40
-"""Characters; no photo is smaller, and a shorter text that begins so is a name."""
+"""Characters; no photo is smaller, and a shorter text with such a beginning is a name."""
 
-_SAMPLE = 200  # cells; enough for a share
+_SAMPLE = 200  # cells; enough to estimate a share
 _FORMATS = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "GIF": b"GIF8", "BMP": b"BM"}
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def photo_format(data: bytes) -> str | None:
-    """The format whose first bytes these are, or None.
+    """The image format of some bytes, judged by the first of them, or None.
 
     >>> photo_format(b"GIF89a..."), photo_format(b"a,b,c")
     ('GIF', None)
@@ -38,7 +38,7 @@ def photo_format(data: bytes) -> str | None:
 
 
 def is_base64_photo(text: str) -> bool:
-    """Whether a text begins like the base64 of a photo; the rest may still be damaged.
+    """Whether a text begins like a photo in base64; the rest may still be damaged.
 
     >>> is_base64_photo("/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwM"), is_base64_photo("/9j/a.jpg")
     (True, False)
@@ -52,19 +52,19 @@ def is_base64_photo(text: str) -> bool:
 
 
 def decode_base64(text: str) -> bytes:
-    """The bytes of a base64 text; blanks and line ends in it do not matter.
+    """Decode a base64 text; spaces and line ends in it are ignored.
 
     Raises:
-        ImageError: it is cut off or holds other characters.
+        ImageError: the text is truncated or contains invalid characters.
     """
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise ImageError("is damaged or cut off base64 text") from None
+        raise ImageError("is damaged or truncated base64 text") from None
 
 
 def is_bytes_column(column: pd.Series) -> bool:
-    """Whether the cells, missing ones aside, are bytes."""
+    """Whether all non-missing cells are bytes."""
     if isinstance(column.dtype, pd.ArrowDtype):
         return "binary" in str(column.dtype.pyarrow_dtype) and not pa.types.is_nested(column.dtype.pyarrow_dtype)
     if not pd.api.types.is_object_dtype(column.dtype):
@@ -79,7 +79,7 @@ def bytes_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def holds_contents(column: pd.Series) -> bool:
-    """Whether every cell, missing ones aside, is a photo rather than the name of one: no images folder is needed."""
+    """Whether every non-missing cell is a photo, not the name of one, so that no images folder is needed."""
     if is_bytes_column(column):
         return True
     cells = column.dropna()
@@ -87,7 +87,7 @@ def holds_contents(column: pd.Series) -> bool:
 
 
 def content_share(column: pd.Series) -> tuple[float, str]:
-    """Share of the cells that begin like a photo, and how: "JPEG bytes", "base64 text of PNG files"."""
+    """Share of the cells that begin like a photo, and their kind: "bytes of JPEG files", "base64 text of PNG files"."""
     cells = column.dropna()
     cells = cells.iloc[:: max(1, len(cells) // _SAMPLE)]
     if is_bytes_column(column):
@@ -113,7 +113,7 @@ def no_photos_reason(kind: str, share: float) -> str:
 
 
 def bytes_of_struct(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The photos of a column as Hugging Face's datasets write it, a struct of ``bytes`` and ``path``."""
+    """The photos of a column in the format of Hugging Face datasets, a struct of ``bytes`` and ``path``."""
     return pc.struct_field(column, "bytes") if is_photo_struct(column.type) else column
 
 
@@ -123,13 +123,13 @@ def is_photo_struct(kind: pa.DataType) -> bool:
 
 
 def shown_cell(cell: object) -> str:
-    """A cell for a message or a list, never the contents of a photo."""
+    """A cell as text for messages, without the contents of photos."""
     if isinstance(cell, bytes | bytearray):
         return f"{len(cell):,} bytes"
     text = str(cell)
     if is_base64_photo(text.strip()):
         return f"{text[:12]}... ({len(text):,} characters of base64)"
-    # Half a surrogate pair could be written to no file.
+    # Half a surrogate pair cannot be written to a file.
     return text[:200].encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -1,20 +1,20 @@
-"""Decode one photo: the only function by which training, prediction and serving turn a file into pixels.
+"""Decode one photo: training, prediction and serving all use this module to turn a file into pixels.
 
-In: a path or the bytes of a JPEG, PNG, WEBP, BMP, GIF or TIFF file, told apart by content, never by name.
-Out: uint8 RGB pixels, or an ``ImageError`` that says in one clause what is wrong with the file.
-Keeps no global state (no Pillow switch is changed, only libtiff's messages are turned off), so it may run in many
+In: a path or the bytes of a JPEG, PNG, WEBP, BMP, GIF or TIFF file, recognised by content, never by name.
+Out: uint8 RGB pixels, or an ``ImageError`` that states in one clause what is wrong with the file.
+Keeps no global state (no Pillow setting is changed, only libtiff's messages are disabled), so it can run in many
 threads.
 Knows nothing of tables, tensors or models.
 
-How the pixels of each kind of file become RGB:
+How the pixels of each format are converted to RGB:
 
-- The EXIF orientation is applied; damaged EXIF counts as absent. ICC profiles are not applied.
-- Transparent pixels (alpha, or a transparent colour or palette entry) are laid over white.
+- The EXIF orientation is applied; damaged EXIF is ignored. ICC profiles are not applied.
+- Transparent pixels (alpha, or a transparent colour or palette entry) are composited over white.
 - CMYK and YCCK are converted without a profile; LAB becomes sRGB; grey and 1-bit become equal R, G and B.
 - 16-bit grey is divided by 257 (12-bit TIFF by 4095 / 255); 16-bit colour keeps its high byte, as Pillow reads it.
-- Floats and 32-bit integers by the range of their values: floats within 0..1 are multiplied by 255, else 0..255 is
-  kept, 0..65,535 is divided by 257, and any other range is stretched to 0..255; NaN is black.
-- Of several frames or pages the first is read."""
+- Floats and 32-bit integers are scaled by the range of their values: floats within 0..1 are multiplied by 255;
+  otherwise 0..255 is kept, 0..65,535 is divided by 257, and any other range is stretched to 0..255; NaN is black.
+- Of several frames or pages, the first is read."""
 
 import ctypes
 import errno
@@ -47,13 +47,13 @@ from mixfit.data.photos.archive import ArchivedPhoto, ArchiveError, PhotoSource
 from mixfit.errors import ConfigError, DataError
 
 MAX_PIXELS = 89_478_485
-"""Most pixels of one photo: a quarter of a gigabyte of RGB, the limit above which Pillow warns of a bomb."""
+"""Largest number of pixels of a photo: a quarter of a gigabyte of RGB; above it, Pillow warns of a bomb."""
 MAX_SIDE = 30_000
-"""Longest side of a photo in pixels: only panoramas come near it, and what is longer is no photo but a strip."""
+"""Largest side of a photo in pixels: only panoramas come close to it."""
 MAX_BYTES = 200_000_000
 """Largest file that is opened."""
 MAX_SCANS = 100
-"""Most scans of a progressive JPEG: cameras and programs write about ten, and each takes a pass over all pixels."""
+"""Largest number of scans of a progressive JPEG: normal files have about ten, and each is a pass over all pixels."""
 
 _PAD_GREY = 128
 _JPEG_MARKER = re.compile(b"\xff[^\x00\x01\xd0-\xd8\xff]")  # of those with a length; \xff\x00 is part of the pixels
@@ -62,12 +62,12 @@ _GREY_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 class ImageError(DataError):
-    """A photo that cannot be used; the message says what is wrong, without the place ("is truncated")."""
+    """A photo that cannot be used; the message states what is wrong, without the location ("is truncated")."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What is known of a photo before any pixel is decoded."""
+    """The properties of a photo that are known before pixels are decoded."""
 
     width: int
     """Pixels, after the EXIF orientation."""
@@ -76,18 +76,18 @@ class ImageHeader:
     format: str
     """JPEG, PNG, WEBP, BMP, GIF or TIFF."""
     mode: str
-    """Pillow's name of the pixel kind: "RGB", "L", "I;16", ..."""
+    """Pillow's name of the pixel format: "RGB", "L", "I;16", ..."""
 
 
 def read_image(
     source: PhotoSource, *, size: int | None = None, crop: Crop = "squash", follow_links: bool = True
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode one photo to RGB, upright, and make it square when a size is given.
+    """Decode one photo to RGB, upright, and make it square if a size is given.
 
     Args:
         source: a file, the bytes of one, or an entry of an archive; all give the same pixels.
         size: side of the square result in pixels; None keeps the photo's own width and height.
-        crop: how a photo becomes square; without ``size`` it has no effect. Resizing is bicubic with antialias.
+        crop: how a photo is made square; no effect without ``size``. Resizing is bicubic with antialiasing.
         follow_links: False refuses a file that is a symbolic link.
     Returns:
         uint8 ``(height, width, 3)``, values 0..255; a new array that the caller owns.
@@ -102,22 +102,22 @@ def read_image(
         if isinstance(image, JpegImageFile) and (scans := _count_scans(data)) > MAX_SCANS:
             raise ImageError(f"has {scans} scans; at most {MAX_SCANS} scans are read")
         if size is not None and isinstance(image, JpegImageFile):
-            # libjpeg decodes at 1/2, 1/4 or 1/8 for a fraction of the time. At least twice the wanted size must
-            # remain, so that the bicubic filter still decides the quality.
+            # libjpeg can decode at 1/2, 1/4 or 1/8 of the size in a fraction of the time. At least twice the target
+            # size must remain, so that the quality is determined by the bicubic filter.
             with _decoder_errors():
                 image.draft(None, (2 * size, 2 * size))
         with _decoder_errors():
             image.load()
         _parse_exif(image)
-        with suppress(Exception):  # turned first; what can fail is only the rewriting of damaged EXIF afterwards
+        with suppress(Exception):  # the photo is rotated first; only rewriting damaged EXIF afterwards can fail
             ImageOps.exif_transpose(image, in_place=True)
         photo = _to_grey_or_rgb(image)
-        # Grey is resized as one channel rather than three equal ones, for a third of the time.
+        # Grey is resized as one channel instead of three equal ones, in a third of the time.
         return np.array((photo if size is None else _to_square(photo, size, crop)).convert("RGB"))
 
 
 def image_header(source: PhotoSource) -> ImageHeader:
-    """Read only the header of a photo, with the same checks of kind and size as ``read_image``; decodes no pixel.
+    """Read only the header of a photo, with the same checks of format and size as ``read_image``.
 
     Raises:
         ImageError: the file is missing, empty, too large, not a photo, or its header is damaged."""
@@ -129,10 +129,10 @@ def image_header(source: PhotoSource) -> ImageHeader:
 
 
 def check_file(path: Path) -> None:
-    """Refuse by ``stat`` alone what cannot be a photo or must not be opened: opening a FIFO would wait for ever.
+    """Refuse, using ``stat`` only, what cannot be a photo or must not be opened: opening a FIFO would block forever.
 
     Raises:
-        ImageError: nothing is there, it is no regular file, it is empty or too large, or may not be read."""
+        ImageError: the file does not exist, is not a regular file, is empty or too large, or is not readable."""
     with _problems_as_image_errors():
         if "\0" in str(path):
             raise ImageError("has a NUL character in its name")
@@ -151,10 +151,10 @@ def _check_status(status: os.stat_result) -> None:
 
 @contextmanager
 def _opened(path: Path, *, follow_links: bool = True) -> Iterator[BufferedReader]:
-    """Open and check again what was opened: since a look at the path, something else may have come in its place."""
+    """Open a file and check it again: it may have been replaced since its path was checked."""
     check_file(path)
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    # Without O_NONBLOCK, a FIFO would be waited for.
+    # Without O_NONBLOCK, opening a FIFO would block.
     flags |= getattr(os, "O_NONBLOCK", 0) | (0 if follow_links else getattr(os, "O_NOFOLLOW", 0))
     try:
         descriptor = os.open(path, flags)
@@ -174,7 +174,7 @@ def _opened(path: Path, *, follow_links: bool = True) -> Iterator[BufferedReader
 def _header(file: BytesIO | BufferedReader) -> ImageHeader:
     image = _open(file)
     width, height = image.size
-    # Pillow swaps the sides of a TIFF itself. It would decode a PNG in search of EXIF behind the pixels.
+    # Pillow swaps the sides of a TIFF itself. It would decode a whole PNG to look for EXIF after the pixels.
     if not isinstance(image, TiffImageFile) and "exif" in image.info:
         _parse_exif(image)
         with _decoder_errors():
@@ -186,7 +186,7 @@ def _header(file: BytesIO | BufferedReader) -> ImageHeader:
 
 @contextmanager
 def _problems_as_image_errors() -> Iterator[None]:
-    """Turn what the system raises for a file into an ``ImageError``: what it says of the path, and want of memory."""
+    """Convert system errors about a file, and lack of memory, to an ``ImageError``."""
     try:
         yield
     except ArchiveError as error:
@@ -197,10 +197,10 @@ def _problems_as_image_errors() -> Iterator[None]:
 
 @contextmanager
 def _decoder_errors() -> Iterator[None]:
-    """Turn whatever Pillow raises for the content of a file into an ``ImageError``; only calls of Pillow stand here.
+    """Convert any exception of Pillow about the content of a file to an ``ImageError``; wrap only calls of Pillow.
 
-    Decoders of damaged files raise nearly every built-in exception, hence the broad clause; Pillow's warnings
-    arrive here too when warnings are errors."""
+    Decoders raise nearly every built-in exception for damaged files, hence the broad clause; if warnings are errors,
+    Pillow's warnings are handled here, too."""
     try:
         yield
     except Exception as error:
@@ -208,7 +208,7 @@ def _decoder_errors() -> Iterator[None]:
 
 
 def _problem(error: Exception) -> str:
-    """Say what is wrong in one clause; never Pillow's own text, which may hold memory addresses."""
+    """State what is wrong in one clause, without Pillow's own text, which may contain memory addresses."""
     text = str(error)
     if isinstance(error, OSError) and error.errno is not None:
         return _file_problem(error)
@@ -251,18 +251,18 @@ def _contents(source: PhotoSource, *, follow_links: bool = True) -> bytes:
     if isinstance(source, ArchivedPhoto):
         _check_bytes(len(source))
         return source.read(MAX_BYTES)
-    # Read whole rather than opened by Pillow, which may map the file: a file cut short while mapped kills the process.
+    # Read into memory, because Pillow may map the file: a file truncated while mapped would crash the process.
     with _opened(source, follow_links=follow_links) as file:
-        # One byte more than expected shows a file that grows. Asking for MAX_BYTES would map that much memory.
+        # One byte more than expected detects a file that grows. Reading MAX_BYTES would allocate that much memory.
         data = file.read(os.fstat(file.fileno()).st_size + 1)
     _check_bytes(len(data))
     return data
 
 
 def _count_scans(data: bytes) -> int:
-    """Passes over the pixels of a JPEG, or 0 where a glance shows that there are not too many.
+    """Number of scans of a JPEG, or 0 if a quick check shows that there are not too many.
 
-    What looks like a scan inside another segment, or in a film behind the photo, does not count."""
+    Bytes that look like a scan inside another segment, or in a video after the photo, are not counted."""
     if data.count(bytes((0xFF, _JPEG_SCAN))) <= MAX_SCANS:
         return 0
     scans, place = 0, 2
@@ -273,14 +273,14 @@ def _count_scans(data: bytes) -> int:
 
 
 class _Jpeg(JpegImageFile):
-    """A JPEG (of an MPO the first frame) whose resolution is not looked up: that would parse damaged EXIF and warn."""
+    """A JPEG (or the first frame of an MPO) without reading its resolution, which would warn about damaged EXIF."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
 
 
 def _plugin(prefix: bytes) -> type[ImageFile]:
-    """Choose the decoder by the first bytes, from the allowed formats only."""
+    """Choose the decoder by the first bytes, among the allowed formats only."""
     if prefix.startswith(b"\xff\xd8\xff"):
         return _Jpeg
     if prefix.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -299,9 +299,9 @@ def _plugin(prefix: bytes) -> type[ImageFile]:
 
 
 def _open(file: BytesIO | BufferedReader) -> ImageFile:
-    """Read the header and check the size; no pixel is decoded yet.
+    """Read the header and check the size, without decoding pixels.
 
-    The plugin is called directly because ``Image.open`` warns of large images, and silencing a warning is not
+    The plugin is called directly because ``Image.open`` warns about large images, and suppressing warnings is not
     thread-safe."""
     plugin = _plugin(file.read(64))
     file.seek(0)
@@ -319,10 +319,10 @@ def _open(file: BytesIO | BufferedReader) -> ImageFile:
 
 @cache
 def _silence_libtiff() -> None:
-    """Once in a process: libtiff writes a line to standard error for much that is wrong in a file, whoever asks.
+    """Disable, once per process, the messages that libtiff writes to standard error about damaged files.
 
-    What is wrong is in the ``ImageError`` anyway. Its handlers are reached through Pillow's own library, which is
-    linked with it; where that cannot be done the lines stay."""
+    The ``ImageError`` states the problem anyway. The handlers of libtiff are set through Pillow's library, which is
+    linked with it; if that is not possible, the messages remain."""
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(_imaging.__file__)
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
@@ -332,18 +332,18 @@ def _silence_libtiff() -> None:
 
 
 def _parse_exif(image: Image.Image) -> None:
-    """Parse the EXIF once; of a damaged one, Pillow keeps for later calls the tags in front of the damage."""
+    """Parse the EXIF once; if it is damaged, Pillow keeps the tags before the damage for later calls."""
     with suppress(Exception):
         image.getexif()
 
 
 def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
-    """Convert any pixel kind to mode L or RGB, as the module describes."""
+    """Convert any pixel format to mode L or RGB, as described in the module docstring."""
     if image.mode in _GREY_16_BIT:
         return _grey_from_16_bit(image)
     if image.mode in ("I", "F"):
         return _grey_from_any_range(image)
-    with _decoder_errors():  # what the file says of its transparency and its palette may be damaged
+    with _decoder_errors():  # transparency and palette of the file may be damaged
         if image.has_transparency_data:
             rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         else:
@@ -352,7 +352,7 @@ def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
 
 
 def _grey_from_16_bit(image: Image.Image) -> Image.Image:
-    """Scale by a table of all 65,536 levels; ``convert("RGB")`` would clip every level above 255 to white."""
+    """Scale with a lookup table of all 65,536 levels; ``convert("RGB")`` would clip every level above 255 to white."""
     top, white_is_zero = 65_535, False
     if isinstance(image, TiffImageFile):
         with _decoder_errors():
@@ -369,7 +369,7 @@ def _grey_from_16_bit(image: Image.Image) -> Image.Image:
 
 
 def _grey_from_any_range(image: Image.Image) -> Image.Image:
-    """Scale 32-bit integers or floats, whose file names no range, by the range of their values."""
+    """Scale 32-bit integers or floats by the range of their values, because the file does not define a range."""
     values = np.array(image, dtype=np.float32)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
@@ -392,7 +392,7 @@ def _to_square(photo: Image.Image, size: int, crop: Crop) -> Image.Image:
         case "squash":
             return photo.resize((size, size), Image.Resampling.BICUBIC)
         case "center":
-            # The box is cut out before resizing: a thin strip, resized first, would be gigapixels.
+            # Cropped before resizing: a thin strip that is resized first could have gigapixels.
             side = min(width, height)
             left, top = (width - side) / 2, (height - side) / 2
             box = (left, top, left + side, top + side)

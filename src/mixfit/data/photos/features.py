@@ -1,7 +1,7 @@
-"""Features of photos that a frozen network computed once: kept in the cache folder for all later runs.
+"""Features of photos, computed once by a frozen network and kept in the cache folder for later runs.
 
-In: photo files, what identifies the network, and the features of those that are not there yet.
-Out: float32 ``(photos, d)``. Knows nothing of networks: their identity is a text that the caller made."""
+In: photo files, an identifier of the network, and the features of photos that are not in the cache yet.
+Out: float32 ``(photos, d)``. Knows nothing of networks: the identifier is a text from the caller."""
 
 import hashlib
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ from mixfit.errors import ResourceError
 
 
 class FeatureStore:
-    """Features of some photos by one network, ``4 * d`` bytes a photo (5 kB for d = 1,280).
+    """Features of photos from one network, ``4 * d`` bytes per photo (5 kB for d = 1,280).
 
     Args:
         files: the photos.
-        network: identifies weights, architecture and arithmetic: equal texts, equal features.
-        d: numbers per photo.
-        size, crop, follow_links: how the photos were brought to the network, see ``ImageFiles``.
-        cache: the folder, its limit, and who is told when it cannot be used.
+        network: identifies weights, architecture and arithmetic: equal texts imply equal features.
+        d: number of features per photo.
+        size, crop, follow_links: how the photos were decoded, see ``ImageFiles``.
+        cache: the folder, its limit, and the function to call if it cannot be used.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class FeatureStore:
         self._writable = False
 
     def load(self) -> tuple[FeatureTable, Int64[np.ndarray, " missing"]]:
-        """What is there, and the numbers of the photos that are not; damaged records are among these."""
+        """The cached features, and the numbers of the photos whose features are missing or damaged."""
         values, readable = torch.zeros(len(self.keys), self.d), torch.zeros(len(self.keys), dtype=torch.bool)
         table = FeatureTable(values, readable, {})
         return table, self._load_into(table, np.arange(len(self.keys)))
 
     def _load_into(self, table: FeatureTable, numbers: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " missing"]:
-        """Fill in what is there of some photos; gives those that are not."""
+        """Fill in the cached features of some photos; return the numbers of those that are missing."""
         found = self.store.fetch([self.keys[number] for number in numbers.tolist()])
         there = torch.from_numpy(numbers[found.positions])
         table.values[there] = torch.from_numpy(found.records)
@@ -67,10 +67,10 @@ class FeatureStore:
 
     @contextmanager
     def filling(self) -> Iterator[tuple[FeatureTable, Int64[np.ndarray, " missing"]]]:
-        """``load``, and while the block runs, ``add``; where the cache cannot be written, ``add`` does nothing.
+        """As ``load``, but ``add`` can be called in the block; if the cache is not writable, ``add`` does nothing.
 
-        The block puts what is missing into the table. Of several links to one photo only the first is missing; the
-        others have the same in the end."""
+        The block fills the missing features into the table. Of several links to one photo only the first counts as
+        missing; its features are copied to the others at the end."""
         table, missing = self.load()
         first = {self.keys[number]: number for number in reversed(missing.tolist())}
         links = [(number, first[key]) for number in missing.tolist() if (key := self.keys[number])]
@@ -99,7 +99,7 @@ class FeatureStore:
     def add(
         self, numbers: Int64[np.ndarray, " photos"], values: Float32[Tensor, "photos d"], problems: dict[int, str]
     ) -> None:
-        """Keep the features of photos, and of those among them that could not be read, why."""
+        """Store the features of photos, and the reasons for photos that could not be read."""
         if not self._writable:
             return
         now = photo_keys([self.files[number] for number in numbers], follow_links=self.follow_links)

@@ -1,10 +1,10 @@
-"""From table cells to safe files: which photo belongs to which row, and which cells name none that may be read.
+"""From table cells to safe files: which photos belong to each row, and which cells name photos that cannot be used.
 
 In: the image columns of a table, which hold paths, bytes or base64 text, and the folder that paths are relative to.
-Out: ``Photos``: the unique files, an index of them for every row, and one record for every photo that was refused.
-Asks the file system about each file once; what is inside them is for ``decode.py``. How a cell names photos is in
-``rule.py``.
-A cell is text from a stranger: it never leads outside the images folder."""
+Out: ``Photos``: the unique files, their indices for every row, and one record for every photo that was refused.
+Each file is looked up once in the file system; its contents are read in ``decode.py``. How a cell names photos is
+defined in ``rule.py``.
+Cells are untrusted input: they never lead outside the images folder."""
 
 import hashlib
 from collections.abc import Collection, Sequence
@@ -26,29 +26,29 @@ from mixfit.errors import ConfigError, DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Photos:
-    """The photos of a table. Slots are places for a photo in a row, the same for every row."""
+    """The photos of a table. Slots are places for photos, the same number for every row."""
 
     files: tuple[PhotoSource, ...]
-    """Each usable photo once, in the order in which the rows use them: a resolved path, the bytes of a
-    file, or an entry of an archive."""
+    """Each usable photo once, in order of first use by the rows: a resolved path, the bytes of a file, or an entry of
+    an archive."""
     slots: Int64[np.ndarray, "rows slots"]
-    """Index into ``files``; -1 where the row has no photo or a refused one. One block of slots per image column, in
-    column order; it is as wide as the most photos in one of its cells (at least 1), and cells fill it from the left."""
+    """Index into ``files``; -1 for no photo or a refused one. There is one block of slots per image column, in column
+    order; its width is the largest number of photos in a cell (at least 1), and photos are left-aligned."""
     slot_columns: tuple[str, ...]
     """The image column of each slot."""
     bad: list[BadInput]
     """One record per refused photo, by row, then by slot."""
     missing_cells: dict[str, int]
-    """For each image column, how many cells stand for no photo at all; that is allowed."""
+    """For each image column, the number of cells without any photo, which is allowed."""
 
     @property
     def columns(self) -> Int64[np.ndarray, " slots"]:
-        """Number of the image column of each slot, counted from 0 in column order."""
+        """Index of the image column of each slot, from 0 in column order."""
         number = {column: place for place, column in enumerate(dict.fromkeys(self.slot_columns))}
         return np.array([number[column] for column in self.slot_columns], dtype=np.int64)
 
     def readable(self, failures: Collection[int]) -> Bool[np.ndarray, "rows slots"]:
-        """Which slots hold a photo that could be read; ``failures`` are the numbers of those that could not."""
+        """Which slots hold a readable photo; ``failures`` are the numbers of photos that could not be read."""
         return np.asarray((self.slots >= 0) & ~np.isin(self.slots, list(failures)))
 
 
@@ -62,17 +62,17 @@ def find_photos(
 ) -> Photos:
     """Find the photos that the cells of a table name.
 
-    A cell holds names of photos, the bytes of one or such bytes as base64 text, or nothing. Equal bytes count as one
-    photo. Refused are URLs (``data:`` URLs too), absolute paths, whatever leads outside ``root`` (also through a link),
-    and what is missing, empty or no readable file.
+    A cell holds names of photos, the bytes of a photo, such bytes as base64 text, or nothing. Equal bytes count as one
+    photo. URLs (including ``data:`` URLs), absolute paths, and paths that lead outside ``root`` (even through a link)
+    are refused, as are files that are missing, empty or not readable.
 
     Args:
         frame: a table; rows are counted by position, whatever its index.
         columns: its image columns.
-        root: the images folder or archive; behind it may stand a rule that wins, as in ``images/{id}/*``. Not looked at
-            when no column names files.
-        rules: how cells name photos; a column without one holds paths, several separated by ``;``.
-        absent: a column that is not in the table has no photos, instead of being refused.
+        root: the images folder or archive, optionally followed by a pattern that overrides ``rules``, as in
+            ``images/{id}/*``. Not used if no column names files.
+        rules: how cells name photos; a column without a rule holds paths separated by ``;``.
+        absent: treat a column that is not in the table as having no photos, instead of raising an error.
     Raises:
         ConfigError: a column is not in the table.
         DataError: ``root`` is not a folder, or an archive is refused."""
@@ -117,7 +117,7 @@ def find_photos(
 
 
 def needs_folder(frame: pd.DataFrame, columns: Sequence[str]) -> bool:
-    """Whether any of the image columns that are there names files, rather than holding photos."""
+    """Whether any of the image columns in the table names files, rather than holding photos."""
     return any(column in frame.columns and not holds_contents(frame[column]) for column in columns)
 
 
@@ -131,26 +131,26 @@ def _check_arguments(frame: pd.DataFrame, columns: Sequence[str], root: Path, *,
     if needs_folder(frame, columns) and not root.is_dir() and not archive:
         raise DataError(
             f"The images folder {root} {'is not a folder' if root.exists() else 'does not exist'}; "
-            "name the folder that the image paths are relative to with --images DIR."
+            "set the folder that the image paths are relative to with --images DIR."
         )
 
 
 class _Found:
-    """The photos that names stand for, each name looked up once. A code stands for a photo, or for one refused."""
+    """The photos of names; each name is looked up once. A code stands for a photo, or for a refused one."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.files: list[PhotoSource] = []
         self.file_of: list[int] = []
-        """By code, -1 for a refused photo."""
+        """Index of the file by code, -1 for a refused photo."""
         self.problems: dict[int, tuple[str | bytes, str]] = {}
-        """By code the name of a refused photo, and what is wrong with it."""
+        """By code, the name of a refused photo and the reason."""
         self._number: dict[PhotoSource, int] = {}
         self._code: dict[int, int] = {}
         self._codes: dict[tuple[object, ...], list[int]] = {}
 
     def column(self, frame: pd.DataFrame, rule: PhotoRule) -> Int64[np.ndarray, "rows slots"]:
-        """Codes of the photos of every cell, -1 where a cell has no more of them."""
+        """Codes of the photos of every cell, padded with -1."""
         cells = frame[rule.column]
         others = [name for name in rule.columns if name != rule.column]
         if others:
@@ -171,7 +171,7 @@ class _Found:
             beside = dict(zip(others, cell[1:], strict=True)) if others else {}
             split.append(self._of_cell(rule, _hashable(cell[0]) if others else cell, beside))
         width = max([1, *map(len, split)])
-        # A missing cell has the code -1: it takes the last line, which stays empty.
+        # A missing cell has the code -1, which selects the last line; that line is empty.
         lines = np.full((len(split) + 1, width), -1, dtype=np.int64)
         for line, found in zip(lines, split, strict=False):
             line[: len(found)] = found
@@ -216,7 +216,7 @@ def _hashable(cell: object) -> object:
 
 
 def _as_objects(cells: pd.Series) -> pd.Series:
-    """Cells in an array that keeps a tuple as one cell."""
+    """Cells in an object array, in which a tuple stays a single cell."""
     values = np.empty(len(cells), dtype=object)
     for place, cell in enumerate(cells):
         values[place] = cell
@@ -226,8 +226,8 @@ def _as_objects(cells: pd.Series) -> pd.Series:
 def _in_order_of_use(
     slots: Int64[np.ndarray, "rows slots"], file_count: int
 ) -> tuple[Int64[np.ndarray, "rows slots"], Int64[np.ndarray, " files"]]:
-    """Number the files by their first use, row by row; returns the new slots and the old number of each file."""
+    """Renumber the files by first use, row by row; returns the new slots and the old number of each file."""
     order = pd.unique(slots[slots >= 0])
-    new_number = np.full(file_count + 1, -1, dtype=np.int64)  # the last entry serves the -1 of an empty slot
+    new_number = np.full(file_count + 1, -1, dtype=np.int64)  # the last entry is for the -1 of empty slots
     new_number[order] = np.arange(len(order))
     return new_number[slots], order

@@ -1,4 +1,4 @@
-"""The cache folder, and records of fixed size in it that are found again by text keys."""
+"""The cache folder, and stores of fixed-size records in it, which are looked up by text keys."""
 
 import json
 import os
@@ -27,7 +27,7 @@ if sys.platform != "win32":
 DESCRIPTION, INDEX, RECORDS, LOCK = "mixfit-store.json", "index.sqlite", "records.bin", "lock"
 _TABLE = "CREATE TABLE records (key TEXT PRIMARY KEY, place INTEGER UNIQUE, crc INTEGER, problem TEXT)"
 _KEYS_PER_QUERY = 500
-# These say something of the disk or of other processes; every other error of SQLite says that the index is damaged.
+# These errors concern the disk or other processes; every other SQLite error means that the index is damaged.
 _PASSING = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_READONLY,
@@ -37,12 +37,12 @@ _PASSING = {
     sqlite3.SQLITE_LOCKED,
 }
 PATIENCE = 60.0
-"""Seconds that another process that adds nothing is waited for."""
+"""How long, in seconds, to wait for another process that holds the store but adds no records."""
 OWN_FILES = (RECORDS, INDEX, f"{INDEX}-journal", LOCK, DESCRIPTION)
 
 
-class InUse(ResourceError):  # noqa: N818 - named for what it finds
-    """Another process writes to a store."""
+class InUse(ResourceError):  # noqa: N818 - named after the condition
+    """Another process is writing to the store."""
 
 
 def _warn(text: str) -> None:
@@ -51,29 +51,29 @@ def _warn(text: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
-    """A cache folder and how it may be used."""
+    """A cache folder and its settings."""
 
     folder: Path
     limit_bytes: int
     warn: Callable[[str], None] = _warn
-    """Gets a sentence when the cache cannot be used; the work goes on without it."""
+    """Called with a sentence if the cache cannot be used; the work continues without it."""
     progress: bool = False
-    """Show a bar while photos are decoded, if there is a terminal."""
+    """Show a progress bar while photos are decoded, if there is a terminal."""
     wait: bool = True
-    """Whether to wait for another process that fills the cache; else what it is about to add is computed, not kept."""
+    """Whether to wait for another process that is filling the cache; if not, missing records are computed, not kept."""
 
     @classmethod
     def configured(
         cls, config: DataConfig, *, warn: Callable[[str], None] | None = None, progress: bool = False
     ) -> "Cache | None":
-        """The cache that the settings ask for; None if they ask for none."""
+        """The cache according to the settings; None if caching is disabled."""
         if config.cache_gb == 0:
             return None
         folder = default_folder() if config.cache is None else config.cache
         return cls(folder=folder, limit_bytes=int(config.cache_gb * 1e9), warn=warn or _warn, progress=progress)
 
     def check_room(self, needed: int) -> None:
-        """Refuse what would not fit, before anything is written.
+        """Check, before anything is written, that ``needed`` more bytes fit.
 
         Raises:
             ResourceError: the limit or the free space of the disk is too small for ``needed`` more bytes.
@@ -81,15 +81,15 @@ class Cache:
         used = sum(store.bytes for store in list_stores(self.folder))
         if used + needed > self.limit_bytes:
             raise ResourceError(
-                f"The cache {self.folder} would need {needed:,} bytes more than the {used:,} it holds, and its limit "
-                f"is {self.limit_bytes:,}: raise it with --cache-gb, or clear it with mixfit cache --clear."
+                f"The cache {self.folder} holds {used:,} bytes and would need {needed:,} more, but its limit is "
+                f"{self.limit_bytes:,}: raise the limit with --cache-gb, or empty the cache with mixfit cache --clear."
             )
         with suppress(OSError):
             disk = shutil.disk_usage(_existing_parent(self.folder))
             if needed + min(_RESERVE_BYTES, disk.total * _RESERVE_SHARE) > disk.free:
                 raise ResourceError(
-                    f"The cache {self.folder} needs {needed:,} bytes, and the disk has {disk.free:,} free: "
-                    "make room, or choose a folder on another disk with --cache."
+                    f"The cache {self.folder} needs {needed:,} bytes, but the disk has {disk.free:,} free: "
+                    "free some space, or choose a folder on another disk with --cache."
                 )
 
 
@@ -103,7 +103,7 @@ class StoreFolder:
 
 
 def default_folder() -> Path:
-    """``MIXFIT_CACHE``, or ``mixfit`` in the user's folder for caches."""
+    """``MIXFIT_CACHE``, or ``mixfit`` in the user's cache folder."""
     if chosen := os.environ.get("MIXFIT_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":
@@ -111,12 +111,12 @@ def default_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "mixfit"
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The specification of XDG_CACHE_HOME says that relative paths are to be ignored.
+    # According to the specification of XDG_CACHE_HOME, relative paths must be ignored.
     return (base if base.is_absolute() else Path.home() / ".cache") / "mixfit"
 
 
 def list_stores(folder: Path) -> list[StoreFolder]:
-    """The stores in a cache folder by name; other folders and links are passed over."""
+    """The stores in a cache folder, sorted by name; other folders and links are skipped."""
     try:
         inside = sorted(folder.iterdir())
     except OSError:
@@ -131,9 +131,9 @@ def list_stores(folder: Path) -> list[StoreFolder]:
 
 
 def clear(folder: Path) -> tuple[list[StoreFolder], list[StoreFolder]]:
-    """Remove all stores that no process is writing to. Files that are not ours stay, and folders with such files, too.
+    """Remove all stores that no process is writing to. Other files, and folders that contain such files, are kept.
 
-    A process that is reading a store goes on with it; its disk space is free when that process ends.
+    A process that is reading a store can continue; the disk space is released when that process ends.
 
     Returns:
         The stores that were removed and those that were in use.
@@ -184,47 +184,47 @@ def _existing_parent(folder: Path) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Found:
-    """What a store holds for some keys, in the order of the keys."""
+    """The result of a lookup, in the order of the keys."""
 
     places: Int64[np.ndarray, " keys"]
-    """Which record; -1 where there is none."""
+    """Number of the record; -1 if there is none."""
     checksums: UInt32[np.ndarray, " keys"]
     problems: dict[int, str]
-    """Position of a key in the query -> why there is no record of it and never will be."""
+    """Position of a key in the query -> the permanent reason why it has no record."""
 
     @property
     def missing(self) -> Int64[np.ndarray, " missing"]:
-        """Positions of the keys of which nothing is known."""
+        """Positions of the keys about which nothing is stored."""
         unknown = self.places < 0
         unknown[list(self.problems)] = False
         return np.flatnonzero(unknown)
 
 
 class ReadRecords(NamedTuple):
-    """What became of some records that were asked for; neither of the two means that the disk failed this time."""
+    """The outcome of reading records; a record that is neither ok nor lost could not be read due to a disk error."""
 
     ok: Bool[np.ndarray, " records"]
-    """Was copied."""
+    """The record was copied."""
     lost: Bool[np.ndarray, " records"]
     """The file ends before the record does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Fetched:
-    """Records of some keys; positions are those of the keys in the query."""
+    """Records for some keys; positions refer to the keys in the query."""
 
     positions: Int64[np.ndarray, " records"]
-    """Of the keys whose records are there, undamaged."""
+    """Positions of the keys with undamaged records."""
     records: np.ndarray
     """``(records, *shape)``."""
     problems: dict[int, str]
     """As in ``Found``."""
     missing: Int64[np.ndarray, " missing"]
-    """Positions of the keys of which nothing is known; damaged records are among these."""
+    """Positions of the keys about which nothing is stored, or whose record is damaged."""
 
 
 class RecordReader:
-    """Reads records by place, from any thread or process, without a lock."""
+    """Reads records by number, from any thread or process, without a lock."""
 
     def __init__(self, path: Path, *, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.path, self.shape, self.dtype = path, shape, dtype
@@ -240,14 +240,14 @@ class RecordReader:
         with suppress(OSError):
             descriptor = self._descriptor()
             for position, place in enumerate(places.tolist()):
-                with suppress(OSError):  # of this record alone, perhaps
+                with suppress(OSError):  # the other records may still be readable
                     ok[position] = os.preadv(descriptor, [rows[position]], place * size) == size
                     lost[position] = not ok[position]
         return ReadRecords(ok, lost)
 
     def _descriptor(self) -> int:
         if not self._opened:
-            # Of threads that come here at once, all use the first in the list; the others are closed with this object.
+            # If several threads get here at once, all use the first in the list; the others are closed in __del__.
             self._opened.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
         return self._opened[0]
 
@@ -261,13 +261,13 @@ class RecordReader:
 
 
 class RecordStore:
-    """A folder of records of one shape. May be pickled, and used on in forked processes and in threads.
+    """A folder of records of one shape. It can be pickled, and used in forked processes and in threads.
 
     Args:
-        folder: made by the first ``append``; nothing is written before.
+        folder: created by the first ``append``; nothing is written before.
         shape, dtype: of one record.
-        about: one line for people who look into the folder.
-        wait: for other processes, to write and to read; else what they hold is not written, and counts as not there.
+        about: one line of description, for users who look into the folder.
+        wait: whether to wait for other processes that hold the store; if not, it is neither written nor read then.
     """
 
     def __init__(
@@ -278,10 +278,10 @@ class RecordStore:
         self.record_bytes = int(np.prod(shape)) * self.dtype.itemsize
 
     def find(self, keys: Sequence[str]) -> Found:
-        """Look up which keys are there. A store that cannot be read, or is no store, has none.
+        """Look up keys. A store that cannot be read, or is not a store, has none.
 
         Returns:
-            Places for ``read``; rows of the index that point beyond the end of the records count as not there."""
+            Record numbers for ``read``; index entries beyond the end of the record file count as missing."""
         places = np.full(len(keys), -1, dtype=np.int64)
         checksums = np.zeros(len(keys), dtype=np.uint32)
         problems: dict[int, str] = {}
@@ -302,7 +302,7 @@ class RecordStore:
         return Found(places=places, checksums=checksums, problems=problems)
 
     def fetch(self, keys: Sequence[str]) -> Fetched:
-        """Look up keys and read their records; those that are damaged are forgotten."""
+        """Look up keys and read their records; damaged records are removed from the index."""
         found = self.find(keys)
         stored = np.flatnonzero(found.places >= 0)
         records = np.empty((len(stored), *self.shape), dtype=self.dtype)
@@ -321,14 +321,13 @@ class RecordStore:
 
     @contextmanager
     def writing(self, *, waiting: Callable[[], None] | None = None, patience: float = PATIENCE) -> Iterator[None]:
-        """Be the only writer while the block runs; ``append`` is for inside such a block only.
+        """Be the only writer while the block runs; call ``append`` only within such a block.
 
         Args:
-            waiting: called once if another writer has to be waited for.
-            patience: seconds after which a writer that adds no records is no longer waited for; 0 in a store that
-                does not wait.
+            waiting: called once if it is necessary to wait for another writer.
+            patience: how long, in seconds, to wait for a writer that adds no records; 0 in a store that does not wait.
         Raises:
-            ResourceError: the folder cannot be made or written, or another process holds the store and does nothing.
+            ResourceError: the folder cannot be created or written, or another process holds the store but is idle.
         """
         if sys.platform == "win32":
             raise ResourceError(f"The cache in {self.folder} needs file locks that Windows does not have.")
@@ -340,16 +339,16 @@ class RecordStore:
     def append(
         self, keys: Sequence[str], records: np.ndarray, problems: dict[str, str] | None = None
     ) -> tuple[Int64[np.ndarray, " keys"], UInt32[np.ndarray, " keys"]]:
-        """Add records, all of them or none; a key that is there already points to its new record from now on.
+        """Add records, all or none; an existing key then points to its new record.
 
         Args:
             keys: one for each record.
             records: ``(keys, *shape)``.
-            problems: keys that have no record -> why.
+            problems: for keys without a record, the reason.
         Returns:
-            Place and checksum of each record.
+            Number and checksum of each record.
         Raises:
-            ResourceError: the disk is full or cannot be written.
+            ResourceError: the disk is full or not writable.
         """
         records = np.ascontiguousarray(records, dtype=self.dtype).reshape(len(keys), *self.shape)
         data = records.reshape(-1).view(np.uint8).data
@@ -358,7 +357,7 @@ class RecordStore:
         with _disk_errors(self.folder, len(data)), closing(self._connect(write=True)) as index:
             index.execute("BEGIN IMMEDIATE")
             (first,) = index.execute("SELECT COALESCE(MAX(place) + 1, 0) FROM records").fetchone()
-            # Behind all that is in the file, be it committed or not: a reader may know of more than the index does.
+            # After everything in the file, committed or not: a reader may know of records that the index has lost.
             first = max(first, -(-_file_size(self.folder / RECORDS) // self.record_bytes))
             if len(data):
                 self._write(first * self.record_bytes, data)
@@ -369,16 +368,16 @@ class RecordStore:
         return np.arange(first, first + len(keys)), np.array(crcs, dtype=np.uint32)
 
     def forget(self, keys: Sequence[str], places: Int64[np.ndarray, " keys"], checksums: np.ndarray) -> None:
-        """Have damaged records made anew by the next writer; their places are never used again.
+        """Remove damaged records from the index, so that the next writer recreates them; their numbers are not reused.
 
-        Only where the index still says of a key what ``find`` said: another process may have made the record anew."""
+        Only if the index entry is still the one that ``find`` returned: another process may have recreated it."""
         rows = zip(keys, places.tolist(), checksums.tolist(), strict=True)
         update = "UPDATE records SET key = 'damaged ' || place WHERE key = ? AND place = ? AND crc & 4294967295 = ?"
         with suppress(sqlite3.Error, OSError), closing(self._connect(write=True)) as index:
             index.executemany(update, list(rows))
 
     def reader(self) -> "RecordReader":
-        """Read-only access to the records that are there now."""
+        """Read-only access to the current records."""
         return RecordReader(self.folder / RECORDS, shape=self.shape, dtype=self.dtype)
 
     @property
@@ -386,25 +385,25 @@ class RecordStore:
         return {"about": self.about, "shape": list(self.shape), "dtype": self.dtype.name}
 
     def _described(self) -> bool:
-        """Whether the folder says that it holds such records."""
+        """Whether the description in the folder matches this store."""
         with suppress(FileNotFoundError, ValueError):
             return bool(json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8")) == self._description)
         return False
 
     def _connect(self, *, write: bool) -> sqlite3.Connection:
-        """A connection for one operation: one that is kept must not be used on in a forked process.
+        """A connection for one operation: a connection must not be used across a fork.
 
-        Reading opens for writing where that is allowed, to roll back what a killed writer left. SQLite need not wait
-        for the disk, see the module."""
+        Readers also open for writing if possible, to roll back an incomplete transaction of a killed writer. SQLite
+        does not wait for the disk (synchronous = OFF)."""
         uri = f"{(self.folder / INDEX).absolute().as_uri()}?mode={'rwc' if write else 'rw'}"
         connection = sqlite3.connect(uri, uri=True, timeout=30 if self.wait else 0, isolation_level=None)
         connection.execute("PRAGMA synchronous = OFF")
         return connection
 
     def _repair(self) -> None:
-        """Start anew where the index is missing or damaged, names records that are not there, or is of other ones.
+        """Recreate the store if the index is missing or damaged, or does not match the records.
 
-        The old files are unlinked, never written over: a reader that has them open keeps the records it knows."""
+        The old files are unlinked, never overwritten: a reader that has them open can still read its records."""
         if self._described() and self._index_is_whole():
             return
         for name in (INDEX, f"{INDEX}-journal", RECORDS):
@@ -414,7 +413,7 @@ class RecordStore:
             index.execute(_TABLE)
 
     def _index_is_whole(self) -> bool:
-        """Whether it is such an index, undamaged, and every record it names is in the file."""
+        """Whether the index has this format, is undamaged, and all its records are in the file."""
         count = _file_size(self.folder / RECORDS) // self.record_bytes
         try:
             with closing(self._connect(write=True)) as index:
@@ -429,7 +428,7 @@ class RecordStore:
             return False
 
     def _write(self, offset: int, data: memoryview) -> None:
-        """Reserve the space, then fill it: a full disk is found out before anything is written."""
+        """Reserve the space, then fill it: a full disk is detected before anything is written."""
         descriptor = os.open(self.folder / RECORDS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             if hasattr(os, "posix_fallocate"):
@@ -439,7 +438,7 @@ class RecordStore:
                 written += os.pwrite(descriptor, data[written:], offset + written)
         except OSError:
             with suppress(OSError):
-                os.ftruncate(descriptor, offset)  # no committed record lies behind: readers never look there
+                os.ftruncate(descriptor, offset)  # there are no committed records beyond: readers never look there
             raise
         finally:
             os.close(descriptor)
@@ -459,7 +458,7 @@ def lock(folder: Path, *, waiting: Callable[[], None] | None = None, patience: f
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.stat().st_ino == os.fstat(descriptor).st_ino:
                 break
-            os.close(descriptor)  # someone cleared the cache in between: that was the lock of a removed store
+            os.close(descriptor)  # the cache was cleared in the meantime: this was the lock of a removed store
         except FileNotFoundError:
             os.close(descriptor)
         except BlockingIOError:
@@ -474,19 +473,19 @@ def lock(folder: Path, *, waiting: Callable[[], None] | None = None, patience: f
                 since_when = f" and has added nothing for {patience:.0f} s" if patience else ""
                 raise InUse(f"Another process holds the cache in {folder}{since_when}.") from None
             time.sleep(0.1)
-        except OSError as error:  # some network file systems know no locks
+        except OSError as error:  # some network file systems do not support locks
             os.close(descriptor)
             raise ResourceError(f"The cache in {folder} cannot be locked: {error.strerror}.") from error
     try:
         yield
     finally:
-        # Closing alone gives the lock back only when no process that was forked meanwhile has the file open, too.
+        # Closing alone would not release the lock if a process forked in the meantime has the file open, too.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
 def _file_size(path: Path) -> int:
-    """In bytes, 0 if there is none; another ``OSError`` passes through, because it says nothing of the file."""
+    """Size in bytes, 0 if there is no file; any other ``OSError`` is raised, because the size is unknown then."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -499,14 +498,14 @@ def matches(key: str, record: np.ndarray, checksum: int) -> bool:
 
 
 def _checksum(key: str, record: np.ndarray | bytes) -> int:
-    # The key comes first, so that a damaged index that swaps two records is noticed, too.
+    # The key is included, so that an index that swaps two records is detected, too.
     data = record if isinstance(record, bytes) else record.reshape(-1).view(np.uint8).data
     return zlib.crc32(data, zlib.crc32(key.encode()))
 
 
 @contextmanager
 def _disk_errors(folder: Path, size: int | None = None) -> Iterator[None]:
-    """What SQLite and the system say of a disk that is full or read-only, as a ResourceError with the sizes."""
+    """Convert errors of SQLite and the system, such as a full or read-only disk, to a ResourceError with the sizes."""
     with explained(folder / RECORDS, size):
         try:
             yield

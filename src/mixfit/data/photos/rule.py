@@ -1,8 +1,8 @@
-"""How the cells of a column name photos: said by hand, found by trying, or the plain way.
+"""Photo rules: how the cells of a column name photos. A rule is set by the user, inferred, or the default.
 
-In: a cell, and the images folder. Out: the photos that it stands for. A rule is a line of text such as
-``images/{id}/*``, and how a cell with several names is taken apart; it is kept in the schema of a run, so that new rows
-are read as those of the training were. Which rule a table wants is found in ``rules.py``."""
+In: a cell, and the images folder. Out: the photos of the cell. A rule is a pattern such as ``images/{id}/*``, and the
+separator of several names in a cell; it is stored in the schema of a run, so that new rows are read in the same way.
+The rule of a table is inferred in ``rules.py``."""
 
 import ast
 import json
@@ -23,7 +23,7 @@ from mixfit.files import from_plain
 
 Between = Literal[";", ",", "|", " ", "list"]
 BETWEEN: tuple[Between, ...] = (";", "list", "|", ",", " ")
-"""What may stand between the names of a cell; "list" is a list as text, such as ``['a.png', 'b.png']``."""
+"""Possible separators of the names in a cell; "list" is a list written as text, such as ``['a.png', 'b.png']``."""
 PHOTO = "{photo}"
 
 _CELL = re.compile(r"\{([^{}]+)\}")
@@ -39,36 +39,36 @@ _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotoRule:
-    """Which photos the cells of a column stand for."""
+    """How the cells of a column name photos."""
 
     column: str
     pattern: str
-    """Below the images folder: ``{column}`` is a cell, ``*`` is anything but ``/``: ``images/{id}/*``."""
+    """Path below the images folder, such as ``images/{id}/*``: ``{column}`` is a cell, ``*`` matches all but ``/``."""
     between: Between = ";"
-    """What stands between the names of a cell."""
+    """The separator of the names in a cell."""
     tail: bool = False
-    """Whether names may begin with folders that are not there, as of the computer that the table was made on."""
+    """Whether leading folders that do not exist are dropped from paths, such as those of another computer."""
     reason: str = ""
-    """What it explained of the table that it was found in."""
+    """The evidence: how many photos and rows of the table the rule matched."""
 
     @classmethod
     def plain(cls, column: str) -> "PhotoRule":
-        """Cells hold paths, several separated by ";"."""
+        """The default rule: cells hold paths, separated by ";"."""
         return cls(column=column, pattern=f"{{{column}}}")
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing had to be found out."""
+        """Whether this is the default rule."""
         return (self.pattern, self.between, self.tail) == (f"{{{self.column}}}", ";", False)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All that the pattern names."""
+        """All columns in the pattern."""
         return tuple(dict.fromkeys(_CELL.findall(self.pattern)))
 
     @property
     def by_id(self) -> bool:
-        """Whether the cells are ids that photos are named by, rather than names of photos."""
+        """Whether the cells are ids that occur in photo names, rather than photo names."""
         return "*" in self.pattern
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,24 +77,24 @@ class PhotoRule:
 
     @classmethod
     def from_dict(cls, state: Any) -> "PhotoRule":
-        """Read what ``to_dict`` gave.
+        """Restore the result of ``to_dict``.
 
         Raises:
-            DataError: it is something else.
+            DataError: the data are not such a result.
         """
         return from_plain(cls, state, "the photo rule")
 
     def describe(self) -> str:
-        """In words: the pattern, and what differs from the plain way."""
+        """A description: the pattern, and the differences from the default."""
         words = [self.pattern]
         if self.between != ";":
             words.append("a list in each cell" if self.between == "list" else f"separated by {self.between!r}")
         if self.tail:
-            words.append("without the first folders of the paths")
+            words.append("without the leading folders of the paths")
         return ", ".join(words)
 
     def names(self, cell: object) -> list[str]:
-        """The names in a cell; none in an empty one."""
+        """The names in a cell; an empty list for an empty cell."""
         if isinstance(cell, list | tuple | np.ndarray):
             return [name for one in cell for name in self.names(one)]
         text = cell_text(cell)
@@ -106,7 +106,7 @@ class PhotoRule:
         return [name for name in (unquoted(part.strip()) for part in re.split(between, text)) if name]
 
     def below(self, tree: Tree) -> "PhotoRule":
-        """The same rule, where the images folder is one of those that the pattern begins with."""
+        """The same rule, relative to an images folder that is one of the leading folders of the pattern."""
         parts = self.pattern.split("/")
         while len(parts) > 1 and not any(mark in parts[0] for mark in "{*"):
             folder = tree.folder(())
@@ -116,12 +116,12 @@ class PhotoRule:
         return replace(self, pattern="/".join(parts))
 
     def find(self, tree: Tree, name: str, others: dict[str, str] | None = None) -> list[Path | ArchivedPhoto]:
-        """The photos that a name stands for; none for an id that has no photos.
+        """The photos of a name; an empty list for an id without photos.
 
         Args:
-            others: the cells of the other columns that the pattern names.
+            others: the cells of the other columns in the pattern.
         Raises:
-            ImageError: the name is refused, or no photo is there; the message says why.
+            ImageError: the name is refused, or there is no such photo; the message gives the reason.
         """
         refuse_strange(name)
         cells = {**(others or {}), self.column: name}
@@ -150,7 +150,7 @@ class PhotoRule:
         return []
 
     def _wanted(self, cells: dict[str, str]) -> Sequence[Wanted]:
-        """The pattern with its cells filled in, one entry a folder."""
+        """The pattern with its cells filled in, one entry per folder."""
         path: list[list[Part]] = [[]]
         for place, piece in enumerate(_CELL.split(self.pattern)):
             if place % 2:
@@ -172,17 +172,17 @@ _MISSING = "is missing"
 
 
 def hand_rule(pattern: str, columns: Sequence[str]) -> PhotoRule:
-    """The rule that a person writes down.
+    """A rule from a pattern that the user wrote.
 
     Args:
         columns: of the table.
     Raises:
-        ConfigError: it names a column that is not there, or none.
+        ConfigError: the pattern names a column that does not exist, or no column.
     """
     named = _CELL.findall(pattern)
     if not named:
         raise ConfigError(
-            f"The rule {pattern!r} for photos names no column of the table: write a column in braces, as in "
+            f"The photo rule {pattern!r} names no column of the table: put a column name in braces, as in "
             "--images 'images/{id}/*'."
         )
     for name in named:
@@ -192,7 +192,7 @@ def hand_rule(pattern: str, columns: Sequence[str]) -> PhotoRule:
 
 
 def split_images(images: Path) -> tuple[Path, str]:
-    """The folder or archive of ``--images``, and the pattern behind it, "" where there is none.
+    """The folder or archive of ``--images``, and the pattern that follows it, "" if there is none.
 
     >>> split_images(Path("shop/images/{id}/*"))
     (PosixPath('shop/images'), '{id}/*')
@@ -208,24 +208,24 @@ def split_images(images: Path) -> tuple[Path, str]:
 
 
 def images_root(images: Path | None, folder: Path) -> Path:
-    """Where photos are looked for: at ``images``, from the working directory or else from the table's folder; by
-    default in the table's folder. What follows a pattern's folder stays.
+    """Where photos are searched for: ``images``, relative to the working directory or else to the table's folder; by
+    default the table's folder. A pattern that follows the folder is kept.
 
     Raises:
-        DataError: there is no such folder, whether or not a column turns out to name photos."""
+        DataError: the folder does not exist, whether or not any column names photos."""
     if images is None:
         return folder
     for place in (images, folder / images):
         if split_images(place)[0].exists():
             return place
     raise DataError(
-        f"The images folder {split_images(images)[0]} does not exist; name the folder that the image paths are "
+        f"The images folder {split_images(images)[0]} does not exist; set the folder that the image paths are "
         "relative to with --images DIR."
     )
 
 
 def cell_text(cell: object) -> str:
-    """A cell as a part of a name: whole numbers without a point.
+    """A cell as part of a name: integers without a decimal point.
 
     >>> cell_text(7.0), cell_text(" a.jpg "), cell_text(None)
     ('7', 'a.jpg', '')
@@ -238,14 +238,14 @@ def cell_text(cell: object) -> str:
 
 
 def spellings(name: str) -> Iterator[str]:
-    """A name as it is written, with slashes, without what follows "?" or "#", and without %-escapes."""
+    """Variants of a name: as written, with forward slashes, without "?" or "#" and what follows, percent-decoded."""
     slashed = name.replace("\\", "/")
     cut = _QUERY.sub("", slashed)
     yield from (name, slashed, cut, unquote(slashed), unquote(cut))
 
 
 def is_list(text: str) -> bool:
-    """Whether a cell is a list as text.
+    """Whether a cell is a list written as text.
 
     >>> is_list("['a.png', 'b.png']"), is_list("a.png")
     (True, False)
@@ -254,7 +254,7 @@ def is_list(text: str) -> bool:
 
 
 def _listed(text: str) -> list[str]:
-    """The texts of a list as JSON, Python, NumPy or PostgreSQL write it."""
+    """The items of a list in JSON, Python, NumPy or PostgreSQL notation."""
     if not is_list(text):
         return [text]
     try:
@@ -277,12 +277,12 @@ def _literal(quoted: str) -> str:
 
 
 def unquoted(name: str) -> str:
-    """Without the quotes around it."""
+    """Remove the quotes around a name."""
     return name[1:-1].strip() if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"" else name
 
 
 def has_ending(name: str) -> bool:
-    """Whether a name ends as those of photos do.
+    """Whether a name has the extension of an image file.
 
     >>> has_ending("a.JPEG?v=2"), has_ending("a.txt")
     (True, False)
@@ -291,21 +291,21 @@ def has_ending(name: str) -> bool:
 
 
 def refuse_strange(name: str) -> None:
-    """Refuse what can be no name of a file in any folder.
+    """Refuse names that cannot be file names.
 
     Raises:
-        ImageError: it says why.
+        ImageError: with the reason.
     """
     if "\0" in name:
         raise ImageError("has a NUL character in its name")
     if not name.isprintable() and any(0xD800 <= ord(character) <= 0xDFFF for character in name):
-        raise ImageError("has a name that is no valid Unicode (half a surrogate pair)")
+        raise ImageError("has a name that is not valid Unicode (half a surrogate pair)")
     if _DATA_URL.match(name):
-        raise ImageError("is a data: URL; keep only the base64 text behind its comma")
+        raise ImageError("is a data: URL; keep only the base64 text after the comma")
 
 
 def _find_path(tree: Tree, name: str) -> Path | ArchivedPhoto:
-    """The file of a path: as it is written, or as others write it."""
+    """The file of a path, as written or in a variant spelling."""
     if _URL.match(name):
         raise ImageError("is a URL; only files in the images folder are read")
     if absolute := _absolute(name):
@@ -334,19 +334,19 @@ def _absolute(name: str) -> ImageError | None:
 
 
 def _tails(path: str) -> Iterator[str]:
-    """A path, then without its first folder, and so on."""
+    """A path, then the path without its first folder, and so on."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    # What leads upwards leads to where the table was made: it is left out with what stands before it.
+    # ".." refers to the computer on which the table was made: it is dropped together with everything before it.
     first = max((place + 1 for place, part in enumerate(parts) if part == ".."), default=0)
     for start in range(first, len(parts)):
         yield "/".join(parts[start:])
 
 
 def _walk(tree: Tree, path: Iterable[Wanted]) -> list[Place]:
-    """The places that a path with patterns leads to, in natural order; of a last name with "*" only photos.
+    """The places that match a path with patterns, in natural order; a final name with "*" matches only photos.
 
     Raises:
-        ImageError: nothing is there, a name could be several, or it leads outside.
+        ImageError: there is no match, a name is ambiguous, or the path leads outside the images folder.
     """
     wanted = [name for name in path if any(part.kind == "any" for part in name) or _text(name) not in ("", ".")]
     places: list[Place] = [()]
@@ -357,7 +357,7 @@ def _walk(tree: Tree, path: Iterable[Wanted]) -> list[Place]:
         for place in places:
             if exact and text == "..":
                 if not place:
-                    raise ImageError("leads outside the images folder; name the right folder with --images DIR")
+                    raise ImageError("leads outside the images folder; set the correct folder with --images DIR")
                 found.append(place[:-1])
                 continue
             folder = tree.folder(place)
@@ -380,7 +380,7 @@ def _only(folder: Folder, name: str) -> list[str]:
         exact = [one for one in found if composed(one) == composed(name)]
         if len(exact) != 1:
             shown = " and ".join(map(repr, sorted(found)[:2]))
-            raise ImageError(f"could be {len(found)} files, {shown}: write the name as the file has it")
+            raise ImageError(f"matches {len(found)} files, {shown}: write the exact file name")
         found = exact
     return found
 
@@ -389,7 +389,7 @@ def _photos(tree: Tree, place: Place, wanted: Wanted, *, last: bool) -> list[str
     folder = tree.folder(place)
     assert folder is not None
     found = folder.like(wanted)
-    hidden = not wanted[0].text  # "*" stands for no file that a program keeps for itself
+    hidden = not wanted[0].text  # "*" does not match hidden files
     seen = [name for name in found if not (hidden and name in folder.names and name.startswith((".", "__MACOSX")))]
     if not last:
         return [name for name in seen if folder.names[name]]

@@ -1,8 +1,8 @@
-"""Which rule a table's photos want: tried on the table's cells and the images folder, chosen by what it explains.
+"""Infer the photo rules of a table: candidates are tried on cells and images folder, and the best match is chosen.
 
-In: a table, and the folder its photos may be in. Out: ``PhotoRule``s with their evidence. Columns that name photos come
-first; where there are none, ids that files or folders are named by. Two rules that explain equally much of different
-photos are refused: a person chooses with ``--images``. Each folder is listed once, and only so many of them."""
+In: a table, and the folder its photos may be in. Out: ``PhotoRule``s with their evidence. Columns that hold photo names
+are tried first; if there are none, ids that occur in names of files or folders. If two rules match about equally many
+different photos, the user must choose with ``--images``. Each folder is listed once, up to a limit."""
 
 import re
 from collections import Counter
@@ -24,17 +24,17 @@ from mixfit.data.photos.tree import Folder, Place, Tree, spelt_alike
 from mixfit.errors import ConfigError, DataError
 
 PHOTO_SHARE = 0.9
-"""Of the names in a column's cells, how many must end as photos do, for the column to be one of photos."""
+"""Share of the names in a column that must have the extension of an image file for it to be an image column."""
 EXPLAINED = 0.5
-"""Of the photos in a place, or of the ids of a column, how many a rule must explain."""
+"""Share of the photos in a folder, or of the ids of a column, that a rule must match."""
 LEAST_IDS = 0.1
-"""Of the ids of a column, how many must have photos where these are most of the photos in a place."""
+"""Share of the ids of a column that must have photos if these are most of the photos in a folder."""
 RIVAL = 0.8
-"""Of what the best rule explains, how much another must explain of other photos, for a person to be asked."""
+"""If a second rule matches this share of what the best rule matches, in other photos, the user has to choose."""
 DEEPEST, MOST_ENTRIES, MOST_PLACES = 3, 200_000, 30
-"""Folders below the images folder that are looked through, names in all of them, and places that are tried."""
+"""Limits: levels of folders to search, names in all of them, and folders to try."""
 FULL = 10
-"""Photos in a folder that no column names, from which on it is worth a word."""
+"""Number of photos in a folder, not named by any column, from which on it is reported."""
 
 _SAMPLE, _FIRST, _SNIFFED = 300, 20, 5
 _PLAIN_ENOUGH = 0.95
@@ -46,13 +46,13 @@ _MOST_PARTS = 6
 def photo_rules(
     frame: pd.DataFrame, images: Path, *, target: str, roles: Mapping[str, Role], ignore: Collection[str] = ()
 ) -> tuple[PhotoRule, ...]:
-    """The rules of a table; none for columns whose photos are found the plain way, or whose cells hold photos.
+    """The rules of a table; none for columns that follow the default rule, or whose cells hold photos.
 
     Args:
-        images: folder or archive, perhaps with a rule behind it, as in ``images/{id}/*``.
-        target, roles, ignore: what is known of the columns already.
+        images: folder or archive, optionally followed by a pattern, as in ``images/{id}/*``.
+        target, roles, ignore: what is already known about the columns.
     Raises:
-        ConfigError: a rule by hand does not fit the table, or two rules explain equally much.
+        ConfigError: a rule set by the user does not fit the table, or two rules match equally well.
     """
     root, pattern = split_images(images)
     names = [name for name in frame.columns if isinstance(name, str)]
@@ -71,7 +71,7 @@ def photo_rules(
     tree = Tree(root)
     named = [column for column in columns if column.chosen or column.names_photos or column.paths]
     found = [_of_names(tree, column) for column in named]
-    # Who leaves out the column that names the photos wants none.
+    # If the user ignores the column that names the photos, no photos are used.
     left_out = [name for name in names if roles.get(name) == "ignored" or name in ignore]
     if not any(one.photos for one in found) and not any(_names_photos(frame[name], name) for name in left_out):
         by_id = _of_ids(tree, [column for column in columns if not column.names_photos])
@@ -88,7 +88,7 @@ def _names_photos(cells: pd.Series, name: str) -> bool:
 
 
 def unnamed_photos(images: Path) -> str:
-    """That a folder is full of photos, for a table that names none: a sentence, or an empty text."""
+    """A warning about a folder with photos that no column of the table names, or an empty text."""
     root, pattern = split_images(images)
     if pattern or not root.is_dir():
         return ""
@@ -101,13 +101,13 @@ def unnamed_photos(images: Path) -> str:
     shown = "the images folder itself" if place == "." else f"the folder {place}"
     start = "" if place == "." else f"{place}/"
     return (
-        f"{shown} beside the table has {count:,} photos, and no column of the table names them: say how they are named "
+        f"{shown} beside the table has {count:,} photos, but no column of the table names them: set how they are named "
         f"with --images '{start}{{COLUMN}}/*' or --images '{start}{{COLUMN}}.*'"
     )
 
 
 def _kept(images: Path, root: Path, pattern: str) -> str:
-    """The pattern of a rule by hand with the folders before it, which are looked for beside a new table."""
+    """The pattern set by the user with its leading folders, which are searched for beside a new table."""
     folders = [root.name] if images.is_absolute() else [part for part in root.parts if part != ".."]
     return "/".join([*filter(None, folders), pattern])
 
@@ -115,18 +115,19 @@ def _kept(images: Path, root: Path, pattern: str) -> str:
 def _checked(rule: PhotoRule, target: str, roles: Mapping[str, Role]) -> PhotoRule:
     if rule.column == target:
         raise ConfigError(
-            f"The rule {rule.pattern!r} names photos by the target {target!r}; new rows will not have it."
+            f"The photo rule {rule.pattern!r} uses the target {target!r}, which new rows will not have; use another "
+            "column."
         )
     if (role := roles.get(rule.column, "image")) != "image":
-        together = "; rows of one id stay together anyway, so leave --set out" if role == "group" else ""
+        together = "; rows with the same id are kept together anyway, so omit --set" if role == "group" else ""
         raise ConfigError(
-            f"column {rule.column!r} names photos by {rule.pattern!r}, so it cannot be {role} too{together}."
+            f"column {rule.column!r} names photos by {rule.pattern!r}, so it cannot have the role {role}{together}."
         )
     return rule
 
 
 def _counted(rule: PhotoRule, frame: pd.DataFrame, root: Path) -> PhotoRule:
-    """With what it explains of the whole table."""
+    """The rule with its evidence from the whole table."""
     found = find_photos(frame, [rule.column], root, [rule])
     rows = int((found.slots >= 0).any(axis=1).sum())
     counts = f"{len(found.files):,} photos in {rows:,} of {len(frame):,} rows"
@@ -135,23 +136,23 @@ def _counted(rule: PhotoRule, frame: pd.DataFrame, root: Path) -> PhotoRule:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column that may name photos."""
+    """A column that possibly names photos."""
 
     name: str
     cells: list[object]
-    """Different ones, evenly spaced where there are many."""
+    """Distinct cells; an evenly spaced sample if there are many."""
     chosen: bool
-    """By hand."""
+    """Set by the user."""
     between: tuple[Between, ...]
-    """What may stand between names, the likeliest first."""
+    """Possible separators of names, the most likely first."""
     names_photos: bool
-    """Whether its names end as photos do."""
+    """Whether its names have the extensions of image files."""
     paths: bool
-    """Whether they lead through folders, not those of a server in the web."""
+    """Whether they contain folders, other than those of a URL."""
     keys: frozenset[str]
-    """All of its different cells, spelt alike."""
+    """All of its distinct cells, in normalised spelling."""
     rows: int
-    """With a cell."""
+    """Number of rows with a cell."""
 
     @classmethod
     def of(cls, cells: pd.Series, name: str, *, chosen: bool) -> "_Column | None":
@@ -179,7 +180,7 @@ class _Column:
         return cls(name, sample, chosen, likely, best >= PHOTO_SHARE, paths, keys, len(values))
 
     def rules(self, patterns: Sequence[str], *, tails: Sequence[bool]) -> Iterator[PhotoRule]:
-        """Every way to take the cells apart, for every pattern; ``{}`` in it is the column."""
+        """All combinations of a separator and a pattern, in which ``{}`` stands for the column."""
         for tail in tails:
             for between in self.between:
                 for pattern in patterns:
@@ -188,7 +189,7 @@ class _Column:
 
 
 def _share(column: str, cells: Sequence[object], between: Between) -> float:
-    """Of the names in cells, how many end as photos do; 0 where nothing in them stands between names so."""
+    """Share of the names in cells with the extension of an image file; 0 if the separator does not occur."""
     mark = {"list": "[", " ": " "}.get(between, between)
     if between != ";" and not any(
         is_list(cell.strip()) if between == "list" else mark in cell.strip() for cell in cells if isinstance(cell, str)
@@ -201,12 +202,12 @@ def _share(column: str, cells: Sequence[object], between: Between) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """What a rule explains of a sample of cells."""
+    """What a rule matches in a sample of cells."""
 
     rule: PhotoRule
     names: int
     found: int
-    """Of the names."""
+    """Share of the names."""
     photos: frozenset[Path | ArchivedPhoto]
 
 
@@ -226,7 +227,7 @@ def _try(tree: Tree, rule: PhotoRule, cells: Sequence[object]) -> _Tried:
 
 
 def _of_names(tree: Tree, column: _Column) -> _Tried:
-    """The rule of a column that names photos: the plain one, if it finds nearly all, else the one that finds most."""
+    """The rule of a column that names photos: the default if it finds nearly all, otherwise the one that finds most."""
     ways = [_try(tree, rule, column.cells) for rule in column.rules(["{}"], tails=[False])]
     plain = max(ways, key=lambda one: len(one.photos))
     if plain.found >= _PLAIN_ENOUGH * plain.names:
@@ -241,7 +242,7 @@ def _of_names(tree: Tree, column: _Column) -> _Tried:
         if _try(tree, rule, column.cells[:: max(1, len(column.cells) // _FIRST)]).found:
             one = _try(tree, rule, column.cells)
             enough = one.found >= EXPLAINED * one.names or len(one.photos) >= max(FULL, EXPLAINED * total)
-            # Where most names lead to few photos, only the ends of the names are alike.
+            # If many names lead to few photos, only the last parts of the names agree.
             if enough and len(one.photos) >= EXPLAINED * one.found:
                 tried.append(one)
     best = max(tried, key=lambda one: (len(one.photos), one.found), default=plain)
@@ -262,12 +263,12 @@ class _Seen:
 
 
 def _survey(tree: Tree) -> list[_Seen]:
-    """The places that have photos, the nearest first; not all of them where there are too many names."""
+    """The folders with photos, the closest first; incomplete if there are too many names."""
     found, waiting, entries = list[_Seen](), list[Place]([()]), 0
     for place in waiting:
         try:
             folder = tree.folder(place)
-        except DataError:  # an archive that is refused is no place of photos; who names it is told
+        except DataError:  # skip archives that are refused; naming one explicitly raises the error
             continue
         if folder is None:
             continue
@@ -282,7 +283,7 @@ def _survey(tree: Tree) -> list[_Seen]:
 
 
 def _photos_in(tree: Tree, place: Place, folder: Folder) -> list[str]:
-    """Names of photos by their ending; where no file has such, by the first bytes of a few files."""
+    """Names of photos, by extension; if no file has one of an image, by the first bytes of a few files."""
     named = [name for name in folder.files if has_ending(name)]
     first = folder.files[:_SNIFFED]
     if named or not first or not all(tree.is_photo((*place, name)) for name in first):
@@ -294,13 +295,13 @@ def _photos_in(tree: Tree, place: Place, folder: Folder) -> list[str]:
 class _ById:
     rule: PhotoRule
     places: frozenset[Place]
-    """That its photos are in."""
+    """The folders that its photos are in."""
     photos: int
     keys: int
 
 
 def _of_ids(tree: Tree, columns: Sequence[_Column]) -> PhotoRule | None:
-    """The rule by which files, or folders of files, are named by the cells of a column; None where there is none."""
+    """The rule by which files or folders are named after the cells of a column; None if there is none."""
     seen = _survey(tree)
     parents: dict[Place, list[_Seen]] = {}
     for one in seen:
@@ -327,15 +328,15 @@ def _of_ids(tree: Tree, columns: Sequence[_Column]) -> PhotoRule | None:
 def _named_by(
     column: _Column, place: Place, counts: Mapping[str, int], places: set[Place], *, file: bool
 ) -> list[_ById]:
-    """The rule by which names have a column's cells in them, if it explains enough.
+    """The rule by which names contain the cells of a column, if it matches enough photos.
 
     Args:
-        counts: photos by name of a folder, or by name of a file without its ending.
-        places: that all of these photos are in.
+        counts: number of photos by folder name, or by file name without extension.
+        places: the folders that these photos are in.
     """
     if len(column.keys) < 2:
         return []
-    forms: dict[str, list[tuple[str, str, int]]] = {}  # what stands before the cell -> cells, what follows, photos
+    forms: dict[str, list[tuple[str, str, int]]] = {}  # prefix of the cell -> cells, suffix, photos
     for name, count in counts.items():
         for head, key, follows in _cuts(name):
             if spelt_alike(key) in column.keys:
@@ -345,7 +346,7 @@ def _named_by(
         return []
     head, matches = max(forms.items(), key=lambda item: sum(count for *_, count in item[1]))
     photos, keys = sum(count for *_, count in matches), len({spelt_alike(key) for key, *_ in matches})
-    # Numbers of rooms, or of years, are names of a few photos by chance: either most cells must be different ones, as
+    # Small numbers, such as rooms or years, may match a few photos by chance: either most cells must be distinct, as
     # ids are, or most of them must have photos.
     ids, known = len(column.keys) >= EXPLAINED * column.rows, keys / len(column.keys)
     whole = photos >= EXPLAINED * sum(counts.values())
@@ -360,7 +361,7 @@ def _named_by(
 
 
 def _end(separators: set[str], *, file: bool) -> str:
-    """How a pattern goes on behind the cell, given what follows it in the names."""
+    """The end of a pattern after the cell, given the separators that follow it in the names."""
     if separators == {""}:
         return ".*" if file else ""
     return f"{separators.pop()}*" if len(separators) == 1 else "*"
@@ -371,7 +372,7 @@ def _stem(name: str) -> str:
 
 
 def _cuts(name: str) -> Iterator[tuple[str, str, str]]:
-    """Ways to see a cell in a name: what stands before it, the cell, and the separator that follows; longest first.
+    """Ways to find a cell in a name: the prefix, the cell, and the separator that follows; longest first.
 
     >>> list(_cuts("IMG_12-1"))[:3]
     [('', 'IMG_12-1', ''), ('', 'IMG_12', '-'), ('', 'IMG', '_')]

@@ -1,4 +1,4 @@
-"""Photos by number, as tensors: from files as a batch asks for them, or decoded once and kept in the cache folder."""
+"""Photos by number, as tensors: decoded from files on access, or decoded once and kept in the cache folder."""
 
 import hashlib
 import os
@@ -24,24 +24,24 @@ from mixfit.data.photos.records import Cache, Found, RecordStore, matches
 from mixfit.errors import ConfigError, ResourceError
 
 DECODER_VERSION = 1
-"""Raise this whenever ``read_image`` gives other pixels than before for any file."""
+"""Increase this whenever ``read_image`` gives different pixels for any file."""
 _CHUNK_BYTES = 16_000_000
-# These may be gone on the next attempt though the file stays the same.
+# These may not occur on the next attempt, even if the file is unchanged.
 _PASSING_PROBLEMS = ("is missing", "cannot be read", "does not fit into the memory", "has become a symbolic link")
 
 
 class ImageFiles:
-    """Photos decoded from their files whenever they are asked for, in several threads.
+    """Photos decoded from their files on access, in several threads.
 
-    May be pickled, and used on in a forked worker process: each process starts threads of its own, and notes its own
-    failures. Use as a context manager, or call ``close``, to end the threads early.
+    It can be pickled, and used in forked worker processes: each process starts its own threads and records its own
+    failures. Use it as a context manager, or call ``close``, to end the threads early.
 
     Args:
         files: one photo each.
         size: height and width of the result in pixels.
-        crop: how a photo becomes square, see ``mixfit.choices.Crop``.
-        threads: decoding threads; None for one per CPU that this process may use, at most 16.
-        follow_links: False for files that ``find_photos`` gave: such a one is no link, unless it was put there since.
+        crop: how a photo is made square, see ``mixfit.choices.Crop``.
+        threads: decoding threads; None for one per available CPU, at most 16.
+        follow_links: False for files from ``find_photos``, which are not links, unless replaced by one since.
     Raises:
         ConfigError: ``size`` or ``threads`` is below 1."""
 
@@ -64,7 +64,7 @@ class ImageFiles:
         self.follow_links = follow_links
         self.threads = threads or min(16, _usable_cpus())
         self._failures: dict[int, str] = {}
-        # By process: after a fork the parent's pool is there without its threads, and its lock may be held by none.
+        # Per process: after a fork, the parent's pool exists without its threads, and its lock may never be released.
         self._pools: dict[int, ThreadPoolExecutor] = {}
         self._locks: dict[int, threading.Lock] = {}
 
@@ -73,20 +73,20 @@ class ImageFiles:
 
     @property
     def failures(self) -> dict[int, str]:
-        """What is wrong with each file that was asked for and could not be read, by number in ascending order."""
+        """For each file that was requested and could not be read: its number (ascending) and the reason."""
         return dict(sorted(self._failures.items()))
 
     def read(
         self, indices: Int64[np.ndarray, " photos"]
     ) -> tuple[UInt8[torch.Tensor, "photos 3 size size"], Bool[torch.Tensor, " photos"]]:
-        """Decode photos; one that is asked for several times is decoded once.
+        """Decode photos; a photo that is requested several times is decoded once.
 
         Args:
             indices: numbers of files, 0 to ``len(self) - 1``, in any order.
         Returns:
-            The pixels, values 0..255, all 0 for a file that cannot be read; and True where it could be.
+            The pixels, values 0..255, all 0 for a file that cannot be read; and a mask of the readable files.
         Raises:
-            IndexError: a number is out of range, -1 (no photo) included."""
+            IndexError: a number is out of range, including -1 (no photo)."""
         if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
             raise IndexError(f"photo numbers must be 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}")
         pixels = np.zeros((len(indices), 3, self.size, self.size), dtype=np.uint8)
@@ -114,7 +114,7 @@ class ImageFiles:
         return torch.from_numpy(pixels), torch.from_numpy(ok)
 
     def close(self) -> None:
-        """End the threads, once the reads under way are done; a later ``read`` starts new ones."""
+        """End the threads after the current reads; a later ``read`` starts new ones."""
         with self._lock():
             pool = self._pools.pop(os.getpid(), None)
         if pool is not None:
@@ -136,17 +136,17 @@ class ImageFiles:
         if self.threads == 1 or len(places) < 2:
             return [decode(place) for place in places]
         problems: list[str | None] = [None] * len(places)
-        numbers = iter(range(len(places)))  # shared: each thread takes the next place, none waits for another
+        numbers = iter(range(len(places)))  # shared: each thread takes the next one, without waiting for others
 
         def work(_: int) -> None:
             for number in numbers:
                 problems[number] = decode(places[number])
 
-        with self._lock():  # so that nobody ends the pool before it has all of the work
+        with self._lock():  # so that the pool is not shut down before all work is submitted
             pool = self._pools.get(os.getpid())
             if pool is None:
                 pool = self._pools[os.getpid()] = ThreadPoolExecutor(self.threads, "mixfit-decode")
-            done = pool.map(work, range(self.threads))  # begins at once
+            done = pool.map(work, range(self.threads))  # starts immediately
         list(done)
         return problems
 
@@ -156,16 +156,16 @@ def _usable_cpus() -> int:
 
 
 class ImageStore:
-    """Photos from a store, and the few that it does not hold from their files; made by ``open_image_store``.
+    """Photos from a store, or from their files if they are not in the store; created by ``open_image_store``.
 
-    May be pickled, and used on in forked worker processes and in threads.
+    It can be pickled, and used in forked worker processes and in threads.
 
     Args:
-        files: the photos' files.
-        keys: ``photo_keys`` of them.
-        store: where the pixels are.
-        found: what the store holds for ``keys``.
-        written: numbers of the photos that this process has just put there; the others are checked when first read.
+        files: the files of the photos.
+        keys: their ``photo_keys``.
+        store: the store with the pixels.
+        found: the records that the store holds for ``keys``.
+        written: numbers of the photos that this process has just stored; all others are verified when first read.
     """
 
     def __init__(
@@ -190,25 +190,25 @@ class ImageStore:
 
     @property
     def files(self) -> tuple[PhotoSource, ...]:
-        """The photos' files."""
+        """The files of the photos."""
         return self.source.files
 
     @property
     def failures(self) -> dict[int, str]:
-        """What is wrong with each photo that could not be read, by number in ascending order."""
+        """For each photo that could not be read: its number (ascending) and the reason."""
         return dict(sorted((self._problems | self.source.failures).items()))
 
     def read(
         self, indices: Int64[np.ndarray, " photos"]
     ) -> tuple[UInt8[torch.Tensor, "photos 3 size size"], Bool[torch.Tensor, " photos"]]:
-        """Fetch photos; a record that is lost or damaged is decoded from its file again.
+        """Read photos; if a record is lost or damaged, the photo is decoded from its file again.
 
         Args:
             indices: numbers of files, 0 to ``len(self) - 1``, in any order.
         Returns:
-            The pixels, values 0..255, all 0 for a file that cannot be read; and True where it could be.
+            The pixels, values 0..255, all 0 for a file that cannot be read; and a mask of the readable files.
         Raises:
-            IndexError: a number is out of range, -1 (no photo) included."""
+            IndexError: a number is out of range, including -1 (no photo)."""
         if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
             raise IndexError(f"photo numbers must be 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}")
         pixels = torch.empty(len(indices), 3, self.size, self.size, dtype=torch.uint8)
@@ -224,7 +224,7 @@ class ImageStore:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no photo has to be decoded again (as long as no record turns out to be lost)."""
+        """Whether all photos are stored, so that none has to be decoded (unless a record turns out to be lost)."""
         return bool(((self._places >= 0) | self._broken).all())
 
     def close(self) -> None:
@@ -254,17 +254,17 @@ class ImageStore:
         return ok
 
     def __getstate__(self) -> dict[str, object]:
-        # The process that takes it up may find another file in the folder, so it checks for itself.
+        # The files may have changed when another process unpickles this, so it must check the records itself.
         return self.__dict__ | {"_checked": np.zeros_like(self._checked)}
 
 
 def open_image_store(
     files: Sequence[PhotoSource] | ImageFiles, *, size: int, crop: Crop = "squash", cache: Cache
 ) -> ImageStore | ImageFiles:
-    """Decode the photos that the cache does not hold yet, in parallel threads, and open them all.
+    """Decode the photos that are not in the cache yet, in parallel threads, and open all of them.
 
-    Where the cache cannot take them (its limit, a full or read-only disk), ``cache.warn`` is told so, and those that
-    it does not hold are decoded on every access, with the same bytes as result.
+    If the cache cannot store them (limit reached, disk full or read-only), ``cache.warn`` is called, and photos that
+    are not in the cache are decoded on every access, with identical results.
 
     Args:
         files: one photo each.
@@ -281,7 +281,7 @@ def open_image_store(
             cache.check_room(len(_with_key(found.missing, keys)) * store.record_bytes)
             written = _fill(store, source, keys, cache)
         except ResourceError as error:
-            cache.warn(f"{error} Photos that are not in the cache are decoded whenever they are needed.")
+            cache.warn(f"{error} Photos that are not in the cache are decoded on every access.")
         found = store.find(keys)
     if not (found.places >= 0).any() and not found.problems:
         return source
@@ -289,13 +289,13 @@ def open_image_store(
 
 
 def _with_key(numbers: Int64[np.ndarray, " n"], keys: Sequence[str]) -> Int64[np.ndarray, " m"]:
-    """Without files that are not there, and each photo once though several links lead to it."""
+    """Drop missing files, and keep each photo once even if several links lead to it."""
     first = {keys[number]: number for number in reversed(numbers.tolist()) if keys[number]}
     return np.array(sorted(first.values()), dtype=np.int64)
 
 
 def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Cache) -> Int64[np.ndarray, " written"]:
-    """Decode and append all that is missing; one chunk is written while the next one is decoded.
+    """Decode and append all missing photos; one chunk is written while the next one is decoded.
 
     Returns:
         Numbers of the photos that were stored."""
@@ -312,10 +312,10 @@ def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Ca
         for chunk in chunks:
             pixels, ok = source.read(chunk)
             now = photo_keys([source.files[number] for number in chunk], follow_links=source.follow_links)
-            # A file that was changed while it was decoded may be half the old and half the new one.
+            # A file that was changed while it was decoded may be a mixture of the old and the new version.
             same = np.array([keys[number] == key for number, key in zip(chunk, now, strict=True)])
             stored = np.flatnonzero(same & ok.numpy())
-            failures = source.failures  # sorted anew each time
+            failures = source.failures  # the property sorts on every access
             problems = lasting_problems({int(n): failures[int(n)] for n in chunk[same & ~ok.numpy()]})
             pending()
             names = [keys[number] for number in chunk[stored].tolist()]
@@ -327,10 +327,10 @@ def _fill(store: RecordStore, source: ImageFiles, keys: Sequence[str], cache: Ca
 
 
 def photo_keys(files: Sequence[PhotoSource], *, follow_links: bool = True) -> list[str]:
-    """What tells photos apart: a digest of resolved path, size and time of change (of an
-    archive, and the entry in it), or of the bytes in a table's cell.
+    """Keys that identify photos: a digest of resolved path, size and modification time (for an entry of an archive,
+    those of the archive and the entry), or of the bytes in a cell.
 
-    "" for a file that is not there, or is a link that is not to be followed."""
+    "" for a file that does not exist, or is a link that must not be followed."""
     resolved: dict[str, str] = {}
     keys = []
     for file in files:
@@ -363,22 +363,22 @@ def _photo_key(path: str, follow_links: bool) -> str:  # noqa: FBT001
 
 
 def decoder_name(size: int, crop: Crop) -> str:
-    """What decides the pixels of a photo besides its file, as part of a folder name."""
-    # Pillow's own code resizes; these libraries decode, and another build of the same Pillow may come with others.
+    """Everything besides the file that determines the pixels of a photo, as part of a folder name."""
+    # Pillow itself resizes; these libraries decode, and their versions depend on the build of Pillow.
     libraries = [f"{name} {features.version(name)}" for name in ("libjpeg_turbo", "jpg", "webp", "libtiff", "zlib")]
     digest = hashlib.sha256("\n".join(libraries).encode()).hexdigest()[:8]
     return f"{size}px-{crop}-{DECODER_VERSION}-pillow-{PIL.__version__}-{digest}"
 
 
 def lasting_problems(problems: dict[int, str]) -> dict[int, str]:
-    """Those that stay as long as the file stays the same, and may be remembered."""
+    """The problems that persist as long as the file is unchanged, so that they can be stored."""
     return {number: text for number, text in problems.items() if not text.startswith(_PASSING_PROBLEMS)}
 
 
 def typical_side(files: Sequence[PhotoSource], sample: int = 64) -> int:
-    """Estimate how large photos are: the median shorter side in pixels over evenly spaced files.
+    """Estimate the size of photos: the median of the shorter side in pixels, over evenly spaced files.
 
-    Reads headers only; files that cannot be read are passed over. 224 when none can."""
+    Reads headers only; unreadable files are skipped. 224 if no file can be read."""
     chosen = np.linspace(0, len(files) - 1, min(sample, len(files))).round().astype(np.int64)
     sides = []
     for index in chosen.tolist():

@@ -1,9 +1,8 @@
-"""The images folder as names that are looked up: folders, files, and zip archives as if they were folders.
+"""Name lookup in the images folder: folders, files, and zip archives, which are treated like folders.
 
-In: a folder or an archive, and paths in it as people write them. Out: the photos there, or an ``ImageError``.
-A folder is listed once, when it is first needed, whatever number of rows asks for it; nothing outside is ever looked
-at. A name that is not there as it is written is looked up as others write it: in another Unicode form, in another case,
-with other zeros before a number."""
+In: a folder or an archive, and paths in it as users write them. Out: the photos there, or an ``ImageError``.
+Each folder is listed once, on first use; nothing outside the images folder is accessed. A name that does not exist as
+written is looked up in other spellings: another Unicode normal form, other case, other leading zeros."""
 
 import os
 import re
@@ -25,23 +24,23 @@ from mixfit.errors import DataError
 ENDINGS = frozenset(
     ["jpg", "jpeg", "jpe", "jfif", "pjpeg", "pjp", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff", "mpo"]
 )
-"""Lower-case endings that files of photos have; what else is a photo is told by its first bytes."""
+"""Lower-case extensions of image files; other files are recognised by their first bytes."""
 ARCHIVE_ENDING = ".zip"
 
 Place = tuple[str, ...]
-"""Names of the folders and the file that lead to a place in the tree; () is the root."""
+"""Path in the tree, as the names of its folders and file; () is the root."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a name that is looked for."""
+    """One part of a name pattern."""
 
     kind: Literal["text", "cell", "any"]
     text: str = ""
 
 
 Wanted = Sequence[Part]
-"""One name of a path, pieces that stand one after another."""
+"""The pattern of one name in a path, as a sequence of parts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +48,12 @@ class Folder:
     """The names in one folder."""
 
     names: Mapping[str, bool]
-    """Whether each is a folder itself (or an archive)."""
+    """For each name, whether it is a folder (or an archive)."""
     _by_spelling: dict[int, dict[str, list[str]]] = field(default_factory=dict)
     _sorted: dict[int, tuple[list[str], list[str]]] = field(default_factory=dict)
 
     def named(self, wanted: str) -> list[str]:
-        """The names that are ``wanted``, as it is written or else in the first other spelling that is there."""
+        """The names equal to ``wanted``, as written or else in the first other spelling that exists."""
         if wanted in self.names:
             return [wanted]
         for number, spelling in enumerate(_SPELLINGS):
@@ -68,7 +67,7 @@ class Folder:
         return []
 
     def like(self, wanted: Wanted) -> list[str]:
-        """The names that a pattern stands for, in the first spelling in which there are any, in natural order."""
+        """The names that match a pattern, in the first spelling with a match, in natural order."""
         for number, spelling in enumerate(_SPELLINGS):
             spelt = [Part(part.kind, spelling(part.text)) for part in wanted]
             head = "".join(part.text for part in _until_any(spelt))
@@ -81,7 +80,7 @@ class Folder:
         return []
 
     def _beginning(self, number: int, head: str, tail: str, *, backwards: bool) -> Iterator[tuple[str, str]]:
-        """Names with their spelling that begin, or end, as a pattern does; found by halving, not one by one."""
+        """Names with their spelling that begin, or end, like a pattern; found by binary search."""
         place = 2 * number + backwards
         if place not in self._sorted:
             spelt = sorted((_SPELLINGS[number](name), name) for name in self.names)
@@ -107,10 +106,10 @@ class Folder:
 
 
 class Tree:
-    """A folder, or an archive, with all that is in it.
+    """A folder or an archive, with everything in it.
 
     Args:
-        root: of the tree; links in it that lead outside lead nowhere.
+        root: of the tree; links that lead outside it are not followed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -122,7 +121,7 @@ class Tree:
             self._read_archive((), Path(self.root))
 
     def folder(self, place: Place) -> Folder | None:
-        """What is in a folder or an archive; None where there is none.
+        """The contents of a folder or an archive; None if it does not exist.
 
         Raises:
             DataError: it is an archive that is refused.
@@ -135,7 +134,7 @@ class Tree:
         """The file at a place.
 
         Raises:
-            ImageError: there is none, it is no file, or it lies outside.
+            ImageError: there is none, it is not a file, or it lies outside the images folder.
         """
         archived = self._archive_of(place)
         if archived is not None:
@@ -145,20 +144,20 @@ class Tree:
         return self.file("/".join(place))
 
     def file(self, name: str) -> Path:
-        """The file of a path below the root on the disk, as it is written.
+        """The file of a path below the root on disk, exactly as written.
 
         Raises:
-            ImageError: there is none, it is no file, or it lies outside.
+            ImageError: there is none, it is not a file, or it lies outside the images folder.
         """
         path = os.path.realpath(os.path.join(self.root, name))  # noqa: PTH118 - pathlib takes a third of all the time
         if not self._is_inside(path):
-            raise ImageError("leads outside the images folder; name the right folder with --images DIR")
+            raise ImageError("leads outside the images folder; set the correct folder with --images DIR")
         file = Path(path)
         check_file(file)
         return file
 
     def is_photo(self, place: Place) -> bool:
-        """Whether a file is a photo: by its ending, and where that says nothing by its first bytes."""
+        """Whether a file is a photo: by its extension, or, if that is unknown, by its first bytes."""
         if place not in self._is_photo:
             stem, dot, ending = place[-1].rpartition(".")
             known = bool(stem and dot) and ending.lower() in ENDINGS
@@ -191,7 +190,7 @@ class Tree:
         if archived is None and place in self._archives:
             archived = place
         if archived is not None:
-            return self._folders.get(place)  # all of an archive is known at once
+            return self._folders.get(place)  # an archive is listed completely at once
         path = os.path.realpath(os.path.join(self.root, *place))  # noqa: PTH118
         if not self._is_inside(path):
             return None
@@ -218,19 +217,19 @@ class Tree:
 
 
 def zipfile_at(path: str) -> bool:
-    """Whether a file is a zip archive, so far as its end tells."""
+    """Whether a file is a zip archive, judged by its end."""
     with suppress(OSError):
         return os.path.isfile(path) and zipfile.is_zipfile(path)  # noqa: PTH113
     return False
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is one that programs keep for themselves."""
+    """Whether a name is that of a hidden or system file."""
     return name.startswith((".", "__MACOSX"))
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """By which names are ordered as people count: "2.jpg" before "10.jpg".
+    """Sort key for natural order: "2.jpg" before "10.jpg".
 
     >>> sorted(["b10", "B2", "a"], key=natural)
     ['a', 'B2', 'b10']
@@ -244,7 +243,7 @@ def _parts(path: str) -> Place:
 
 
 def composed(name: str) -> str:
-    """In the Unicode form that keyboards give; file systems of some computers have another."""
+    """In composed Unicode form (NFC); some file systems use the decomposed form."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -257,7 +256,7 @@ def _without_zeros(name: str) -> str:
 
 
 def spelt_alike(name: str) -> str:
-    """Equal for names that differ in case, Unicode form or zeros before a number.
+    """A normalised spelling: equal for names that differ only in case, Unicode form or leading zeros.
 
     >>> spelt_alike("IMG_007") == spelt_alike("img_7")
     True
@@ -276,7 +275,7 @@ def _until_any(parts: Wanted) -> Iterator[Part]:
 
 
 def _expression(parts: Wanted) -> str:
-    """A regular expression; what stands for anything neither goes on a number nor a word that a cell ends with."""
+    """A regular expression; a wildcard does not continue a number or a word at the end of a cell."""
     found = ""
     for place, part in enumerate(parts):
         if part.kind != "any":
@@ -291,7 +290,7 @@ def _expression(parts: Wanted) -> str:
 
 
 def _same_class(character: str) -> str:
-    """What would go on the number or the word that a character is of; where it is of neither, nothing can."""
+    """The character class that would continue the number or word of a character; none if it is part of neither."""
     if character.isdigit():
         return "[0-9]"
     return r"[^\W\d_]" if character.isalpha() else r"[^\s\S]"

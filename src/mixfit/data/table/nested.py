@@ -1,7 +1,7 @@
-"""Cells that hold lists, objects or maps: kept as they are, so that a role decides about them and not the reader.
+"""Cells that hold lists, objects or maps: kept unchanged, so that the role of the column decides how they are used.
 
-In: such a column, from Parquet, Feather, JSON Lines or Python. Out: Python lists of text where its cells are lists of
-plain values, and Arrow's own type for all others, which models cannot use. Knows nothing of roles."""
+In: such a column, from Parquet, Feather, JSON Lines or Python. Out: Python lists of text if its cells are lists of
+scalars; otherwise the Arrow type, which models cannot use. Knows nothing of roles."""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _BYTES = (_kinds.is_binary, _kinds.is_large_binary, _kinds.is_fixed_size_binary,
 
 
 def is_list_of_plain(kind: pa.DataType) -> bool:
-    """Whether cells are lists of texts, numbers, dates or truth values."""
+    """Whether cells are lists of texts, numbers, dates or Booleans."""
     if not any(is_kind(kind) for is_kind in _LIST_KINDS):
         return False
     item = kind.value_type.value_type if _kinds.is_dictionary(kind.value_type) else kind.value_type
@@ -34,12 +34,12 @@ def is_list_of_plain(kind: pa.DataType) -> bool:
 
 
 def lists_of_text(column: pa.ChunkedArray) -> list[list[str] | None]:
-    """Cells that are lists of plain values as lists of text; items without a value are left out."""
+    """Convert lists of scalars to lists of text; missing items are dropped."""
     return [None if cell is None else [text_of(item) for item in cell if item is not None] for cell in _plainly(column)]
 
 
 def _plainly(column: pa.ChunkedArray) -> list[Any]:
-    """As Python has it; what has no Python type, as times of nanoseconds, as Arrow writes it."""
+    """Convert to Python objects; values without a Python type, such as nanosecond times, become text."""
     try:
         found: list[Any] = column.to_pylist()
     except (pa.ArrowException, ValueError, OverflowError):
@@ -49,7 +49,7 @@ def _plainly(column: pa.ChunkedArray) -> list[Any]:
 
 
 def kept(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of containers in a type that pandas can select from, and that every kind of file has; else as text."""
+    """A column of containers, unchanged if pandas and every file format support its type; otherwise as text."""
     kind = column.type
     if _kinds.is_union(kind) or any(is_kind(kind) for is_kind in _LIST_KINDS[3:]) or not _is_storable(kind):
         return pa.chunked_array([pa.array(texts_of_cells(column.to_pylist()), pa.large_string())])
@@ -57,11 +57,11 @@ def kept(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def array_of(cells: Sequence[Any]) -> pa.Array:
-    """Cells as an array: of the type that all have; lists of different plain values as lists of text, and what else
-    differs as it would stand in a text table.
+    """Cells as an Arrow array: of their common type if there is one; otherwise lists of mixed scalars become lists of
+    text, and all other cells become text.
 
     Raises:
-        UnicodeEncodeError: a text is no valid Unicode.
+        UnicodeEncodeError: a text is not valid Unicode.
     """
     try:
         found = pa.array(cells)
@@ -76,7 +76,7 @@ def array_of(cells: Sequence[Any]) -> pa.Array:
 
 
 def texts_of_cells(cells: Sequence[Any]) -> list[str | None]:
-    """Each cell as it would stand in a text table: what is no text as JSON, NaN as missing, infinity as its word."""
+    """Each cell as in a text table: text as it is, NaN as missing, infinity as "Infinity", everything else as JSON."""
     return [None if cell is None or cell != cell else _cell_text(cell) for cell in cells]
 
 
@@ -104,7 +104,7 @@ def from_python(column: pd.Series) -> pd.Series:
 
 
 def _as_list(cell: Any) -> Any:
-    """A set (in a fixed order), tuple or array as a list; everything else as it is."""
+    """Convert a set (in a fixed order), tuple or array to a list; return everything else unchanged."""
     if isinstance(cell, set | frozenset):
         return sorted(cell, key=str)
     if isinstance(cell, np.ndarray | pd.Series):
@@ -113,7 +113,7 @@ def _as_list(cell: Any) -> Any:
 
 
 def _is_storable(kind: pa.DataType) -> bool:
-    """Whether Parquet has the type: it has no objects without a field."""
+    """Whether Parquet supports the type: it has no structs without fields."""
     if _kinds.is_struct(kind):
         return kind.num_fields > 0 and all(_is_storable(one.type) for one in kind)
     if _kinds.is_map(kind):

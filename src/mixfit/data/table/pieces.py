@@ -1,8 +1,8 @@
 """A table read piece by piece: each piece has the dtypes that its columns have in the whole table.
 
-In: a table file. Out: ``TablePieces``, which predictions are made of, and typed columns larger tables are trained on.
-Parquet is read from the disk a piece at a time. Other kinds are read whole and cut: the encoding, the separator and the
-decimal mark of a text table are found out from all of it. Knows nothing of roles or predictions."""
+In: a table file. Out: ``TablePieces``, used for prediction and for training on large tables.
+Parquet is read from disk one piece at a time. Other formats are read whole and then divided: the encoding, separator
+and decimal mark of a text table are inferred from the whole table. Knows nothing of roles or predictions."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,35 +33,35 @@ from mixfit.data.table.read import (
 )
 
 PIECE = 131_072
-"""Rows that are read at a time for typed columns."""
+"""Number of rows per piece when reading typed columns."""
 FEW, GROUPS = 320, 32
-"""Most cells of a column of bytes that are looked at, and from how many row groups."""
+"""Number of cells of a bytes column that are sampled, and of row groups that they are sampled from."""
 SCANNED = 131_072
-"""Rows at a time of the columns that are read first, to learn their dtypes."""
+"""Number of rows per piece when columns are scanned for their dtypes."""
 _kinds = pa.types
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TablePieces:
-    """Iterate over it, as often as needed, for frames whose rows are numbered from 0."""
+    """Iterate over it, any number of times, to get frames whose rows are numbered from 0."""
 
     rows: int
-    """Of the whole table."""
+    """Number of rows of the whole table."""
     types: Mapping[str, pa.DataType]
-    """What is in columns whose cells are Python objects, which a piece without a cell could not tell."""
+    """Types of columns whose cells are Python objects: they cannot be inferred from a piece without values."""
     bytes_columns: tuple[str, ...]
     """Columns whose cells are bytes."""
     size: int
-    """Rows of a piece, the last one aside."""
+    """Rows per piece; the last piece may have fewer."""
     path: Path
     table: Table | None
-    """The whole table, where it had to be read whole."""
+    """The whole table, if it had to be read whole."""
     settled: Mapping[str, str]
-    """dtypes of columns that would differ from piece to piece."""
+    """dtypes of columns that would otherwise differ between pieces."""
     scales: Mapping[str, int] = field(default_factory=dict)
-    """Digits after the point of columns of decimals."""
+    """Number of decimal places of decimal columns."""
     columns: list[str] | None = None
-    """Those that are read; None for all."""
+    """The columns to read; None for all."""
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         if self.table is not None:
@@ -71,16 +71,16 @@ class TablePieces:
         yield from _of_size(self._from_disk(), self.size)
 
     def read(self, read: Callable[[Table], Table]) -> Iterator[Table]:
-        """The pieces as tables; of a table that was read whole all cells are read by what ``read`` makes of it."""
+        """The pieces as tables, after applying ``read``: to the whole table if it is in memory, else to each piece."""
         if self.table is None:
             yield from (read(Table(piece)) for piece in self)
             return
         whole = read(self.table)
-        for start in range(0, max(self.rows, 1), self.size):  # a table without rows has one piece, its header
+        for start in range(0, max(self.rows, 1), self.size):  # a table without rows has one empty piece
             yield whole.select(np.arange(start, min(start + self.size, self.rows)))
 
     def _from_disk(self) -> Iterator[pd.DataFrame]:
-        """Of any length: a piece may end with its row group."""
+        """Pieces of varying length: a piece may end with its row group."""
         for piece in parquet_pieces(self.path, self.columns, rows=self.size):
             for name, dtype in self.settled.items():
                 piece[name] = _brought_to(piece[name], dtype, self.scales.get(name, 0))
@@ -101,13 +101,13 @@ def table_pieces(
     """Open a table.
 
     Args:
-        path: a table of any kind.
-        config: how a text table is written.
-        most_rows, most_bytes: of a piece; bytes as they are in a Parquet file before compression, on average.
-        multiple: the rows of a piece are a multiple of this, which is also the least.
-        columns: of a Parquet table those to read; None for all.
+        path: a table in any supported format.
+        config: format of a text table.
+        most_rows, most_bytes: limits of a piece; bytes are uncompressed bytes in a Parquet file, on average.
+        multiple: the number of rows of a piece is a multiple of this.
+        columns: the columns of a Parquet table to read; None for all.
         learnt, least: as for ``read_as_configured``.
-    Raises: as ``read_as_configured``, for Parquet in part while the pieces are read.
+    Raises: as ``read_as_configured``; for Parquet, some errors occur only while the pieces are read.
     """
     size = max(most_rows // multiple, 1) * multiple
     if asked_format(path, config).kind != "parquet":
@@ -156,7 +156,7 @@ def _read_whole(path: Path, config: TextConfig, learnt: TextForm | None, size: i
 
 
 def bytes_of_parquet(path: Path) -> int:
-    """How many bytes the cells of a table take in a Parquet file before compression; 0 for what is none."""
+    """Uncompressed size in bytes of the cells in a Parquet file; 0 for any other file."""
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             return sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))
@@ -165,10 +165,10 @@ def bytes_of_parquet(path: Path) -> int:
 
 
 def sample_rows(path: Path, count: int, *, weight: str | None = None) -> pd.DataFrame:
-    """At most ``count`` evenly spaced rows with all columns; rows that weigh 0 in the column ``weight`` do not count.
+    """At most ``count`` evenly spaced rows with all columns; rows of weight 0 in the column ``weight`` are skipped.
 
-    Cells of bytes may be photos, of which so many would be more than the memory holds: of such a column ``FEW`` cells
-    at most are read, from the starts of evenly spaced row groups, and repeated down the rows."""
+    Bytes columns may hold photos, which might not fit into memory: at most ``FEW`` cells of each are read, from
+    the starts of evenly spaced row groups, and repeated to fill the rows."""
     with pyarrow.parquet.ParquetFile(path) as file:
         total, groups, schema = file.metadata.num_rows, file.num_row_groups, file.schema_arrow
     names = checked_names(schema.names, path)
@@ -192,7 +192,7 @@ def sample_rows(path: Path, count: int, *, weight: str | None = None) -> pd.Data
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
-    """Whether cells are bytes, or a struct that has such."""
+    """Whether cells are bytes, or a struct with a bytes field."""
     if pa.types.is_struct(kind):
         return any(_holds_bytes(field.type) for field in kind)
     checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
@@ -200,7 +200,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _rows(pieces: Iterator[pd.DataFrame], chosen: Int64[np.ndarray, " chosen"]) -> pd.DataFrame:
-    """The rows at these sorted positions."""
+    """The rows at the given positions, which are sorted."""
     kept, place = [], 0
     for piece in pieces:
         start, end = np.searchsorted(chosen, [place, place + len(piece)])
@@ -210,7 +210,7 @@ def _rows(pieces: Iterator[pd.DataFrame], chosen: Int64[np.ndarray, " chosen"]) 
 
 
 def _of_size(frames: Iterator[pd.DataFrame], size: int) -> Iterator[pd.DataFrame]:
-    """The same rows in frames of ``size``, the last one aside."""
+    """The same rows in frames of ``size`` rows; the last frame may have fewer."""
     waiting: list[pd.DataFrame] = []
     lacking = size
     for frame in frames:
@@ -225,18 +225,18 @@ def _of_size(frames: Iterator[pd.DataFrame], size: int) -> Iterator[pd.DataFrame
 
 
 def _stored(kind: pa.DataType) -> pa.DataType:
-    """The type of the cells of a column whose levels are kept apart."""
+    """The type of the values of a column, which may be dictionary-encoded."""
     return kind.value_type if _kinds.is_dictionary(kind) else kind
 
 
 def _may_change(kind: pa.DataType) -> bool:
-    """Whether a piece without missing cells has another dtype than one with some."""
+    """Whether the dtype of a piece depends on whether it has missing cells."""
     many_digits = _kinds.is_decimal(kind) and kind.precision > EXACT_DIGITS
     return _kinds.is_integer(kind) or _kinds.is_boolean(kind) or many_digits
 
 
 def _type_of_objects(kind: pa.DataType) -> pa.DataType | None:
-    """What cells that pandas has as Python objects are written as; None for all other columns."""
+    """The Arrow type to write for columns that pandas holds as Python objects; None for all other columns."""
     if _kinds.is_boolean(kind):
         return pa.bool_()
     if _kinds.is_time(kind):
@@ -248,7 +248,7 @@ def _type_of_objects(kind: pa.DataType) -> pa.DataType | None:
 
 
 def _settled(columns: list[Iterator[pd.DataFrame]]) -> dict[str, str]:
-    """The dtypes of the whole of columns of integers and truth values that have missing cells; each is read once."""
+    """The whole-table dtypes of integer and Boolean columns that have missing cells; each column is read once."""
     found = {}
     for pieces in columns:
         dtypes: set[str] = set()
@@ -269,8 +269,8 @@ def _settled(columns: list[Iterator[pd.DataFrame]]) -> dict[str, str]:
 
 
 def _brought_to(column: pd.Series, dtype: str, scale: int) -> pd.Series:
-    """The same cells in another dtype; float64, which holds whole numbers and gaps or decimals of so many digits after
-    the point, becomes the text of these."""
+    """The same cells in another dtype. float64 columns of integers with missing values, or of decimals with ``scale``
+    decimal places, are converted to text accordingly."""
     if dtype == "str" and column.dtype.kind in "iuf":
         cells = [None if np.isnan(cell) else decimal_text(cell, scale) if scale else str(int(cell)) for cell in column]
         return pd.Series(cells, dtype="str")

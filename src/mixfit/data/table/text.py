@@ -1,8 +1,8 @@
-"""The cells of a delimited text file (CSV, TSV), each as the text that stands there.
+"""The cells of a delimited text file (CSV, TSV), as text.
 
 In: the bytes of a file. Out: its encoding, separator, header and a pyarrow table of strings; an empty cell is missing.
-Two readers give the same cells: pyarrow, fast, for well-formed files, and ``csv.reader``, which also takes stray quotes
-and can name the lines that are wrong. Knows nothing of numbers, of roles of columns, or of pandas."""
+Two readers give the same cells: pyarrow, fast, for well-formed files, and ``csv.reader``, which also accepts stray
+quotes and reports the numbers of invalid lines. Knows nothing of numbers, column roles or pandas."""
 
 import codecs
 import csv
@@ -28,11 +28,11 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# Of two separators that fit equally well, the one that is rarer in running text is right.
+# In order of preference: of two separators that fit equally well, the one that is rarer in prose is chosen.
 SEPARATORS = ("\t", "|", ";", ",")
 SNIFFED_RECORDS = 200
 CHUNK_BYTES = 1 << 22
-# A record must fit into one block of pyarrow; a longer one is left to csv.reader.
+# A record must fit into one block of pyarrow; longer records are read by csv.reader.
 BLOCK_BYTES = 1 << 23
 QUOTE = ord('"')
 LINES_SHOWN = 5
@@ -40,26 +40,26 @@ LINES_SHOWN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The first record of the file that is not blank."""
+    """The first non-blank record of the file."""
 
     names: list[str]
-    """The names as they stand there, neither stripped nor checked."""
+    """The names exactly as written, neither stripped nor checked."""
     size: int
-    """Bytes from the start of the file to the end of the header's line."""
+    """Bytes from the start of the file to the end of the header line."""
     lines: int
-    """Lines of the file up to there."""
+    """Lines of the file up to the end of the header."""
 
 
 def to_utf8(data: bytes, encoding: str | None, path: Path, *, fallback: str | None = None) -> tuple[bytes, str, bool]:
-    """Give the text as UTF-8 without byte order mark, the name of its encoding, and whether that was guessed.
+    """Return the text as UTF-8 without byte order mark, the name of its encoding, and whether that was guessed.
 
-    Without ``encoding``: the byte order mark decides; else strict UTF-8 over the whole file; else cp1252 (latin-1 where
-    even that has no character), which is a guess, since any bytes are valid there.
+    Without ``encoding``, the byte order mark decides; otherwise UTF-8 if the whole file is valid UTF-8; otherwise
+    cp1252 (or latin-1, if the bytes are not valid in cp1252), which is a guess.
 
     Args:
-        fallback: the encoding of an earlier table of the same kind, in place of that guess.
+        fallback: the encoding of an earlier table of the same kind, used instead of that guess.
     Raises:
-        ConfigError: there is no such encoding.
+        ConfigError: the encoding does not exist.
         DataError: the bytes are not valid in ``encoding``, or there are NUL characters.
     """
     guessed = False
@@ -74,24 +74,24 @@ def to_utf8(data: bytes, encoding: str | None, path: Path, *, fallback: str | No
             data.decode("utf-8")  # raises, with the position in the whole file
     except LookupError:
         raise ConfigError(
-            f"--encoding: {encoding!r} is no text encoding; use for example utf-8, cp1252, utf-16."
+            f"--encoding: {encoding!r} is not a text encoding; use for example utf-8, cp1252 or utf-16."
         ) from None
     except UnicodeError as error:
         raise DataError(_not_decodable(path, data, encoding, error)) from None
     data = data.removeprefix(codecs.BOM_UTF8)
     if (position := data.find(b"\0")) >= 0:
         raise DataError(
-            f"{path} has a NUL byte in line {_line_of(data, position)}: it is not a text table, "
-            "or it is UTF-16 without a byte order mark (then try --encoding utf-16-le)."
+            f"{path} has a NUL byte in line {_line_of(data, position)}: it is not a text file, "
+            "or it is UTF-16 without a byte order mark (then use --encoding utf-16-le)."
         )
     return data, encoding, guessed
 
 
 def sniff_separator(data: bytes, *, prefer: str | None = None) -> str:
-    """Give the separator under which most of the first records are as wide as the header; a comma for one column.
+    """The separator for which most of the first records have as many cells as the header; a comma for one column.
 
     Args:
-        prefer: the one that is right if it parts all the first records into as many cells as the header.
+        prefer: chosen if it gives all of the first records as many cells as the header.
     """
     best, best_score = ",", (0.0, 0)
     for separator in SEPARATORS:
@@ -111,7 +111,7 @@ def sniff_separator(data: bytes, *, prefer: str | None = None) -> str:
 
 
 def read_header(data: bytes, separator: str, path: Path) -> Header:
-    """Read the first record that is not blank; ``data`` is UTF-8 and has one.
+    """Read the first non-blank record; ``data`` is UTF-8 and has one.
 
     Raises:
         DataError: a quote in it is not closed.
@@ -137,9 +137,9 @@ def read_header(data: bytes, separator: str, path: Path) -> Header:
 
 
 def read_cells(data: bytes, header: Header, separator: str, path: Path) -> pa.Table:
-    """Read the records below the header, every column as text, "" as missing; columns are called "0", "1", ...
+    """Read the records below the header, every column as text, "" as missing; columns are named "0", "1", ...
 
-    Blank lines at the end are no records. With one column, a blank line further up is a missing cell.
+    Blank lines at the end are ignored. In a table of one column, a blank line elsewhere is a missing cell.
 
     Raises:
         DataError: a record is longer or shorter than the header, or a quote is not closed.
@@ -147,12 +147,12 @@ def read_cells(data: bytes, header: Header, separator: str, path: Path) -> pa.Ta
     width = len(header.names)
     end = _end_of_records(data, separator, width)
     body = data[header.size : max(end, header.size)]
-    # pyarrow would take a first cell that begins with U+FEFF for a byte order mark.
+    # pyarrow would treat U+FEFF at the start of the first cell as a byte order mark.
     if body and not body.startswith(codecs.BOM_UTF8) and _has_only_paired_quotes(data, ord(separator)):
-        # Records of another width, or longer than a block: csv.reader takes over and says which.
+        # Records with another number of cells, or longer than a block, are read by csv.reader, which reports them.
         with suppress(pa.ArrowInvalid):
             table = _read_fast(body, width, separator, quotes=b'"' in data)
-            # pyarrow turns a blank line into a record of missing cells, which only csv.reader tells from ",,,".
+            # pyarrow reads a blank line as a record of missing cells; only csv.reader can tell it from ",,,".
             if width == 1 or not _has_blank_record(table):
                 return table
     return _read_exactly(body, width, separator, path, lines_above=header.lines)
@@ -180,7 +180,7 @@ def _is_valid(data: bytes, encoding: str) -> bool:
 
 
 def _is_utf8(data: bytes) -> bool:
-    """Check in pieces, so that a large file is never held a second time as decoded text."""
+    """Check in pieces, so that a large file is not held in memory twice."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for start in range(0, len(data), CHUNK_BYTES):
@@ -196,7 +196,7 @@ def _not_decodable(path: Path, data: bytes, encoding: str, error: UnicodeError) 
     if isinstance(error, UnicodeDecodeError):
         place = f": byte 0x{data[error.start]:02x} in line {_line_of(data, error.start)}"
     other = "utf-8" if codecs.lookup(encoding).name == "cp1252" else "cp1252"
-    return f"{path} is not valid {encoding}{place}; try --encoding {other}, or leave --encoding out."
+    return f"{path} is not valid {encoding}{place}; use --encoding {other}, or omit --encoding."
 
 
 def _line_of(data: bytes, position: int) -> int:
@@ -204,7 +204,7 @@ def _line_of(data: bytes, position: int) -> int:
 
 
 def _lines(data: bytes) -> Iterator[str]:
-    """Lines with their ends as they are, as the csv module needs them to keep line breaks within cells."""
+    """Lines with their original line ends, which the csv module needs to keep line breaks within cells."""
     return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline="")
 
 
@@ -213,7 +213,7 @@ def _is_blank(record: list[str]) -> bool:
 
 
 def _end_of_records(data: bytes, separator: str, width: int) -> int:
-    """Where the last line that is not blank ends; with one column a line of blanks is a cell."""
+    """Where the last non-blank line ends; in a table of one column, a line of spaces is a cell."""
     blanks = b"\r\n" if width == 1 else b" \t\r\n".replace(separator.encode(), b"")
     last = len(data.rstrip(blanks))
     line_ends = [end for end in (data.find(b"\n", last), data.find(b"\r", last)) if end >= 0]
@@ -221,10 +221,10 @@ def _end_of_records(data: bytes, separator: str, width: int) -> int:
 
 
 def _has_only_paired_quotes(data: bytes, separator: int) -> bool:
-    """True if every quote opens a cell, closes one, or is one of two within a quoted cell.
+    """True if every quote opens a cell, closes a cell, or is half of a doubled quote within a quoted cell.
 
-    Counted from the start of the file, even quotes open and odd ones close; a doubled quote closes and opens again.
-    So even ones must follow a separator, a line end or a closing quote, and odd ones must precede one of these.
+    Numbered from 0, even quotes open and odd quotes close; a doubled quote closes and opens again. So even quotes must
+    follow a separator, a line end or a closing quote, and odd quotes must precede one of these.
     """
     view = np.frombuffer(data, dtype=np.uint8)
     delimits = np.zeros(256, dtype=bool)
@@ -268,7 +268,7 @@ def _has_blank_record(table: pa.Table) -> bool:
 
 
 def _read_exactly(body: bytes, width: int, separator: str, path: Path, *, lines_above: int) -> pa.Table:
-    """The same with ``csv.reader``: slower, strict about quotes, and it knows the line of every record."""
+    """As ``_read_fast``, but with ``csv.reader``: slower, strict about quotes, and with the line of every record."""
     reader = csv.reader(_lines(body), delimiter=separator, strict=True)
     records: list[list[str]] = []
     wrong: list[tuple[int, int]] = []
@@ -295,19 +295,19 @@ def _ragged_error(path: Path, wrong: list[tuple[int, int]], records: int, width:
     shown = ", ".join(f"line {line} {f'has {cells}' if cells else 'is blank'}" for line, cells in wrong[:LINES_SHOWN])
     more = ", ..." if len(wrong) > LINES_SHOWN else ""
     return DataError(
-        f"{path}: {len(wrong)} of {records} rows do not have the header's {width} cells: {shown}{more}. "
-        f"Put cells that contain {separator!r} in quotes, or name the right separator with --sep."
+        f"{path}: {len(wrong)} of {records} rows do not have {width} cells like the header: {shown}{more}. "
+        f"Put cells that contain {separator!r} in quotes, or set the correct separator with --sep."
     )
 
 
 def _quote_error(path: Path, first: int, last: int, error: csv.Error) -> DataError:
     if "expected after" in str(error):
         return DataError(
-            f"{path}: in lines {first} to {last} text follows a closing quote; close every quoted cell, "
-            "and double a quote that is part of one."
+            f"{path}: in lines {first} to {last}, text follows a closing quote; close every quoted cell, "
+            "and double the quotes within a cell."
         )
     too_long = f" (or a cell has more than {csv.field_size_limit()} characters)" if "limit" in str(error) else ""
     return DataError(
         f"{path}: the quote opened in the row of line {first} is not closed{too_long}; "
-        "close it, and double a quote that is part of a quoted cell."
+        "close it, and double the quotes within a cell."
     )

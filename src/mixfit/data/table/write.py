@@ -1,7 +1,7 @@
-"""Writing a table for people and other programs: CSV, TSV, Parquet or JSON Lines, whole or not at all.
+"""Writing tables as CSV, TSV, Parquet or JSON Lines, completely or not at all.
 
-In: a DataFrame, or one piece after the other. Out: a file. In CSV and TSV a text that a spreadsheet would run as a
-formula is made harmless. The index is not written. Knows nothing of predictions or of what the columns mean."""
+In: a DataFrame, or one piece after another. Out: a file. In CSV and TSV, text that a spreadsheet would run as a formula
+is escaped. The index is not written. Knows nothing of predictions or of what the columns mean."""
 
 import csv
 import io
@@ -26,40 +26,41 @@ from mixfit.files import new_file, write_file
 
 EXTENSIONS = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
-# Spreadsheets run a cell that begins so as a formula (OWASP, "CSV Injection").
+# Spreadsheets run a cell with such a first character as a formula (OWASP, "CSV Injection").
 _FORMULA = r"[=+\-@\t\r]"
 _PLAIN_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 
 
 def check_writable_kind(path: Path) -> None:
-    """Refuse early what ``write_table`` would refuse after all the work is done.
+    """Check the path early, so that ``write_table`` does not fail after all the work is done.
 
     Raises:
         ConfigError: unknown extension.
         ResourceError: the folder does not exist.
     """
     if path.suffix.lower() not in EXTENSIONS:
-        raise ConfigError(f"{path} is of no kind that can be written; its name must end in {', '.join(EXTENSIONS)}.")
+        raise ConfigError(f"{path} has no supported extension; the name must end in {', '.join(EXTENSIONS)}.")
     if not path.parent.is_dir():
-        raise ResourceError(f"{path} cannot be written: there is no folder {path.parent}.")
+        raise ResourceError(f"{path} cannot be written: the folder {path.parent} does not exist.")
 
 
 def write_table(frame: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
-    """Write a table in the format that the extension names; an existing file is replaced in one step.
+    """Write a table in the format given by the extension; an existing file is replaced atomically.
 
-    Missing cells and empty texts are both written as nothing in CSV and TSV. There, a text cell or column name that
-    begins with one of = + - @ tab or carriage return gets a leading apostrophe, unless it is a plain number ("-5",
-    "+1.5"). Columns of numbers, Parquet and JSON Lines are never touched. JSON has no NaN and no infinity: null.
+    In CSV and TSV, missing cells and empty texts are both written as empty cells, and a text cell or column name that
+    begins with =, +, -, @, a tab or a carriage return gets a leading apostrophe, unless it is a plain number ("-5",
+    "+1.5"). Numeric columns, Parquet and JSON Lines are not escaped. JSON has neither NaN nor infinity; both become
+    null.
 
     Args:
-        raw: write texts in CSV and TSV as they are.
+        raw: do not escape texts in CSV and TSV.
     Raises:
         ConfigError: unknown extension.
         DataError: two columns have the same name, or a column cannot be written in that format.
-        ResourceError: the folder is missing or cannot be written, or the disk is full; an existing file stays.
+        ResourceError: the folder is missing or not writable, or the disk is full; an existing file is kept.
     """
     check_writable_kind(path)
-    content = io.BytesIO()  # whole before the file is touched, so that a message can say how many bytes it needs
+    content = io.BytesIO()  # complete before the file is opened, so that messages can state the number of bytes
     with _pieces_in(content, path, raw=raw, types={}) as write:
         write(frame)
     write_file(path, content.getbuffer())
@@ -67,10 +68,9 @@ def write_table(frame: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
 
 @contextmanager
 def kept_frame(frame: pd.DataFrame, path: Path) -> Iterator[None]:
-    """Write a DataFrame as the Parquet file ``path``; what the block then says of the file is said of the DataFrame.
+    """Write a DataFrame as the Parquet file ``path``; messages from the block then name the DataFrame, not the file.
 
-    Columns that mix texts and numbers become text, as a file of text would hold them, and so do containers of which no
-    file has the type.
+    Columns that mix texts and numbers are converted to text, as are containers of types that no file format supports.
 
     Raises:
         ConfigError, DataError, ResourceError: as ``write_table``, and those of the block.
@@ -84,7 +84,7 @@ def kept_frame(frame: pd.DataFrame, path: Path) -> Iterator[None]:
 
 @contextmanager
 def table_file(table: str | Path | pd.DataFrame) -> Iterator[Path]:
-    """The file of a table: its own, or for the block a temporary Parquet file of a DataFrame, see ``kept_frame``."""
+    """The file of a table, or, within the block, a temporary Parquet file of a DataFrame, see ``kept_frame``."""
     if not isinstance(table, pd.DataFrame):
         yield Path(table)
         return
@@ -95,8 +95,7 @@ def table_file(table: str | Path | pd.DataFrame) -> Iterator[Path]:
 
 
 def _with_mixed_as_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """Texts in place of cells of columns in which texts and numbers stand beside each other, and of types that no file
-    has."""
+    """Convert columns that mix texts and numbers, and columns of types that no file format supports, to text."""
     found = frame.copy(deep=False)
     for place, kind in enumerate(frame.dtypes):
         column = frame.iloc[:, place]
@@ -117,15 +116,15 @@ def _with_mixed_as_text(frame: pd.DataFrame) -> pd.DataFrame:
 def new_table(
     path: Path, *, raw: bool = False, types: Mapping[str, pa.DataType] | None = None
 ) -> Iterator[Callable[[pd.DataFrame], None]]:
-    """``write_table`` piece by piece: call what this gives with one frame after the other.
+    """``write_table`` piece by piece: call the returned function with one frame after another.
 
-    All have the columns of the first, with the same dtypes. The file is there when the block has ended without an
-    error; until then it grows in the same folder under another name, and no more than a piece is in memory. A Parquet
-    file has a row group for each piece.
+    All frames must have the columns and dtypes of the first. The file appears when the block ends without an error;
+    until then it is written to the same folder under another name, with only one piece in memory. A Parquet file has
+    one row group per piece.
 
     Args:
-        types: of columns whose dtype does not say what is in them; without it, the first piece must.
-    Raises: as ``write_table``, each piece when it is written.
+        types: of columns of Python objects; without it, types are inferred from the first piece.
+    Raises: as ``write_table``, for each piece when it is written.
     """
     check_writable_kind(path)
     with new_file(path) as file, _pieces_in(file, path, raw=raw, types=types or {}) as write:
@@ -136,7 +135,7 @@ def new_table(
 def _pieces_in(
     file: io.BufferedIOBase, path: Path, *, raw: bool, types: Mapping[str, pa.DataType]
 ) -> Iterator[Callable[[pd.DataFrame], None]]:
-    """``path`` says the format, and is for messages."""
+    """``path`` determines the format, and is used in messages."""
     if path.suffix.lower() in PARQUET:
         with _ParquetPieces(file, types) as pieces:
             yield lambda frame: _write_piece(frame, path, pieces.write)
@@ -152,24 +151,24 @@ def _write_piece(frame: pd.DataFrame, path: Path, write: Callable[[pd.DataFrame]
         raise DataError(f"{path} is not written: the column name {twice!r} occurs more than once; rename one.")
     if path.suffix.lower() not in PARQUET and (held := bytes_columns(frame)):
         raise DataError(
-            f"{path} is not written: {len(held)} columns hold bytes, the first is {held[0]!r}; text has no place for "
-            "them: leave them out, or write a .parquet file."
+            f"{path} is not written: {len(held)} columns hold bytes, the first is {held[0]!r}; text formats do not "
+            "support bytes: drop these columns, or write a .parquet file."
         )
     try:
         write(frame)
     except UnicodeEncodeError:
-        raise DataError(f"{path} is not written: a text is no valid Unicode (half a surrogate pair).") from None
+        raise DataError(f"{path} is not written: a text is not valid Unicode (half a surrogate pair).") from None
     except _UnwritableError as error:
         raise DataError(f"{path} is not written: {error}; convert that column.") from None
 
 
 class _UnwritableError(Exception):
-    """A column holds what the kind of file has no place for."""
+    """A column holds values that the file format does not support."""
 
 
 @contextmanager
 def _cells_told() -> Iterator[None]:
-    """Say of an error of a library that writes cells what it says; only its calls stand here."""
+    """Convert errors of libraries that write cells; wrap only calls of such libraries."""
     try:
         yield
     except UnicodeEncodeError:
@@ -197,7 +196,7 @@ class _TextPieces:
 
 
 class _ParquetPieces:
-    """Row groups of one schema, that of the first piece."""
+    """Row groups with the schema of the first piece."""
 
     def __init__(self, file: io.BufferedIOBase, types: Mapping[str, pa.DataType]) -> None:
         self.file, self.types = file, types
@@ -212,7 +211,7 @@ class _ParquetPieces:
         if kind is None:
             self.writer.close()
             return
-        with suppress(Exception):  # what is closed is thrown away, and the first error is the one to tell
+        with suppress(Exception):  # the file is discarded, and the first error is the one to report
             self.writer.close()
         self.writer.is_open = False
 
@@ -232,7 +231,7 @@ class _ParquetPieces:
 
 
 def _without_containers(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with lists and objects as JSON."""
+    """The table with lists and objects converted to JSON."""
     frame = frame.copy(deep=False)
     for place in range(frame.shape[1]):
         column = frame.iloc[:, place]
@@ -256,7 +255,7 @@ def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is_formula(texts: pd.Series) -> pd.Series:
-    """True for text cells that a spreadsheet would run; numbers and missing cells among them are False."""
+    """True for text cells that a spreadsheet would run as formulas; False for numbers and missing cells."""
     if pd.api.types.is_object_dtype(texts.dtype):
         texts = texts.where([isinstance(cell, str) for cell in texts]).astype("str")
     starts = texts.str.match(_FORMULA, na=False).astype(bool)
@@ -265,7 +264,7 @@ def _is_formula(texts: pd.Series) -> pd.Series:
 
 def _delimited(frame: pd.DataFrame, separator: str, *, header: bool) -> bytes:
     buffer = io.StringIO(newline="")
-    # Python's csv writer leaves a carriage return without quotes, where readers take it for the end of the line.
+    # Python's csv writer does not quote a carriage return, which readers treat as the end of the line.
     quoting = csv.QUOTE_NONNUMERIC if _has_carriage_return(frame) else csv.QUOTE_MINIMAL
     frame.to_csv(buffer, sep=separator, index=False, header=header, lineterminator="\n", quoting=quoting)
     return buffer.getvalue().encode()
@@ -287,7 +286,7 @@ def _json_lines(frame: pd.DataFrame) -> bytes:
 
 
 def _json_cells(column: pd.Series) -> list[Any]:
-    """Cells as JSON has them: full precision, points in time as ISO 8601 texts, nothing that is not finite."""
+    """Cells as JSON values: numbers in full precision, times as ISO 8601 texts, null for values that are not finite."""
     if plain_cells_problem(column) is not None:
         return [json_value(cell) for cell in python_cells(column)]
     if pd.api.types.is_datetime64_any_dtype(column.dtype):

@@ -1,4 +1,4 @@
-"""Random changes of photos: crops and affine maps, colour, erasing, TrivialAugment, and ready-made lists of them."""
+"""Image augmentation: crops, affine maps, colour, erasing, TrivialAugment, and the presets."""
 
 import math
 from typing import Literal, assert_never
@@ -36,20 +36,20 @@ OPERATIONS = (
     "auto_contrast",
     "equalize",
 )
-"""The wide space of the paper."""
+"""The wide augmentation space of the paper."""
 _NUMBER = {name: number for number, name in enumerate(OPERATIONS)}
 _STRENGTHS = 31
-# Red, green, blue -> luma and two chroma axes (NTSC's YIQ); the chroma rows add up to 0, so that grey stays grey.
+# Red, green, blue -> luma and two chroma axes (NTSC's YIQ); the chroma rows sum to 0, so that grey stays grey.
 _TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], dtype=torch.float64)
 _FROM_YIQ = torch.linalg.inv(_TO_YIQ)
-# Parts of a colour matrix: the luma, the chroma, and the chroma turned by a quarter.
+# Parts of a colour matrix: the luma, the chroma, and the chroma rotated by 90 degrees.
 _LUMA = _FROM_YIQ[:, :1] @ _TO_YIQ[:1]
 _CHROMA = _FROM_YIQ[:, 1:] @ _TO_YIQ[1:]
 _TURNED = _FROM_YIQ[:, 1:] @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64) @ _TO_YIQ[1:]
 
 
 def augmentation(name: Augmentation) -> tuple[Transform, ...]:
-    """Transforms that keep the meaning of everyday photos; all of them are for training only."""
+    """The transforms of a preset, which suit everyday photos; all of them are for training only."""
     match name:
         case "none":
             return ()
@@ -65,16 +65,16 @@ def augmentation(name: Augmentation) -> tuple[Transform, ...]:
 
 
 class RandomResizedCrop(PixelTransform):
-    """Cut a random rectangle out and stretch it to the size of the photo (Szegedy et al. 2014, arXiv:1409.4842).
+    """Crop a random rectangle and resize it to the size of the photo (Szegedy et al. 2014, arXiv:1409.4842).
 
-    # NOTE[DIFF] A rectangle that would not fit is made narrower, where the usual code draws up to ten times.
+    # NOTE[DIFF] A rectangle that does not fit is made narrower; the usual implementation redraws up to ten times.
 
     Args:
-        scale: smallest and largest share of the photo's area, in (0, 1].
-        ratio: smallest and largest width / height of the rectangle, relative to the photo's own.
+        scale: range of the cropped share of the area, in (0, 1].
+        ratio: range of the aspect ratio (width / height) of the rectangle, relative to that of the photo.
         p: probability that a row is changed.
     Raises:
-        ConfigError: the ranges are not such.
+        ConfigError: a range is invalid.
     """
 
     draws = 4
@@ -90,7 +90,7 @@ class RandomResizedCrop(PixelTransform):
         self.scale, self.ratio = scale, ratio
 
     def change(self, pixels: Pixels, uniform: Float64[Tensor, "rows draws"]) -> Pixels:
-        """Crop each row; columns of ``uniform``: area, shape, place across, place down."""
+        """Crop each row; columns of ``uniform``: area, aspect ratio, horizontal and vertical position."""
         area = between(uniform[:, 0], *self.scale)
         ratio = between(uniform[:, 1], math.log(self.ratio[0]), math.log(self.ratio[1])).exp()
         width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
@@ -101,17 +101,17 @@ class RandomResizedCrop(PixelTransform):
 
 
 class RandomAffine(PixelTransform):
-    """Turn, move, scale and shear about the centre.
+    """Rotate, translate, scale and shear about the centre.
 
     Args:
-        degrees: turned by up to this angle either way.
-        translate: moved by up to these shares of width and height either way.
-        scale: smallest and largest enlargement.
-        shear: sheared along x by up to this angle either way, in degrees.
-        padding: what appears outside of the photo.
+        degrees: largest rotation in either direction.
+        translate: largest translation in either direction, as shares of width and height.
+        scale: range of the scale factor.
+        shear: largest shear along x in either direction, in degrees.
+        padding: how the area outside the photo is filled.
         p: probability that a row is changed.
     Raises:
-        ConfigError: an angle or share is negative, or ``scale`` is no range above 0.
+        ConfigError: an angle or share is negative, or ``scale`` is not a range above 0.
     """
 
     draws = 5
@@ -136,12 +136,12 @@ class RandomAffine(PixelTransform):
         self.padding: Padding = padding
 
     def change(self, pixels: Pixels, uniform: Float64[Tensor, "rows draws"]) -> Pixels:
-        """Map each row; columns of ``uniform``: angle, across, down, scale, shear."""
+        """Transform each row; columns of ``uniform``: angle, horizontal and vertical translation, scale, shear."""
         signed = 2 * uniform - 1
         angle, shear = torch.deg2rad(signed[:, 0] * self.degrees), torch.deg2rad(signed[:, 4] * self.shear)
         across = signed[:, 1] * self.translate[0] * pixels.shape[-1]
         down = signed[:, 2] * self.translate[1] * pixels.shape[-2]
-        # The photo is sheared, then turned, scaled and moved; sampling needs the inverse of that.
+        # The photo is sheared, then rotated, scaled and translated; sampling needs the inverse map.
         scale, sine, cosine = between(uniform[:, 3], *self.scale), angle.sin(), angle.cos()
         a, b = (cosine - sine * shear.tan()) / scale, (cosine * shear.tan() + sine) / scale
         c, d = -sine / scale, cosine / scale
@@ -152,8 +152,8 @@ class ColorJitter(PixelTransform):
     """Random brightness, contrast, saturation and hue, the same for all photos of a row.
 
     Args:
-        brightness, contrast, saturation: factors are drawn from 1 - value to 1 + value.
-        hue: in turns, up to this much either way; at most 0.5.
+        brightness, contrast, saturation: factors are drawn uniformly from [1 - value, 1 + value].
+        hue: largest shift in either direction, as a fraction of a full turn; at most 0.5.
         p: probability that a row is changed.
     Raises:
         ConfigError: a value is outside [0, 1], or ``hue`` outside [0, 0.5].
@@ -178,7 +178,7 @@ class ColorJitter(PixelTransform):
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
     def change(self, pixels: Pixels, uniform: Float64[Tensor, "rows draws"]) -> Pixels:
-        """Recolour each row; columns of ``uniform``: brightness, contrast, saturation, hue."""
+        """Change the colours of each row; columns of ``uniform``: brightness, contrast, saturation, hue."""
         return recolour(
             pixels,
             brightness=between(uniform[:, 0], 1 - self.brightness, 1 + self.brightness),
@@ -189,15 +189,15 @@ class ColorJitter(PixelTransform):
 
 
 class RandomErasing(PixelTransform):
-    """Paint a random rectangle over, the same for all photos of a row.
+    """Erase a random rectangle, the same for all photos of a row.
 
     Args:
-        scale: smallest and largest share of the area, in [0, 1].
-        ratio: smallest and largest width / height, relative to the photo's own.
-        value: the grey to paint with, 0..255.
+        scale: range of the erased share of the area, in [0, 1].
+        ratio: range of the aspect ratio (width / height) of the rectangle, relative to that of the photo.
+        value: the grey level to fill with, 0..255.
         p: probability that a row is changed.
     Raises:
-        ConfigError: the ranges or the value are not such.
+        ConfigError: a range or the value is invalid.
     """
 
     draws = 4
@@ -219,7 +219,7 @@ class RandomErasing(PixelTransform):
         self.scale, self.ratio, self.value = scale, ratio, value
 
     def change(self, pixels: Pixels, uniform: Float64[Tensor, "rows draws"]) -> Pixels:
-        """Erase in each row; columns of ``uniform``: area, shape, place across, place down."""
+        """Erase in each row; columns of ``uniform``: area, aspect ratio, horizontal and vertical position."""
         area = between(uniform[:, 0], *self.scale)
         ratio = between(uniform[:, 1], math.log(self.ratio[0]), math.log(self.ratio[1])).exp()
         box = boxes(area, ratio, uniform[:, 2:], *pixels.shape[-2:])
@@ -227,10 +227,10 @@ class RandomErasing(PixelTransform):
 
 
 class TrivialAugment(PixelTransform):
-    """One of 14 operations with one of 31 strengths, the same for all photos of a row.
+    """One of 14 operations at one of 31 strengths, the same for all photos of a row.
 
-    # NOTE[DIFF] Photos move by up to a seventh of their side, which is the paper's 32 pixels at 224, so that small
-    photos are not pushed out of the frame.
+    # NOTE[DIFF] Photos are translated by up to a seventh of their side (the paper's 32 pixels at size 224), so that
+    small photos are not moved out of the frame.
 
     Args:
         p: probability that a row is changed.
@@ -255,15 +255,15 @@ def apply_operations(
     strength: Float64[Tensor, " rows"],
     signed: Float64[Tensor, " rows"],
 ) -> Pixels:
-    """Apply to each row its operation.
+    """Apply one operation to each row.
 
     Args:
         pixels: 0..255.
-        operation: places in ``OPERATIONS``.
+        operation: indices into ``OPERATIONS``.
         strength: 0 to 1, for operations without direction.
-        signed: -1 to 1, for the others.
+        signed: -1 to 1, for operations with a direction.
     """
-    from torchvision.transforms.v2 import functional as tv  # takes two seconds, and most trainings change no photo
+    from torchvision.transforms.v2 import functional as tv  # the import takes two seconds, and most runs do not need it
 
     result = pixels.clone()
 
@@ -293,7 +293,7 @@ def apply_operations(
 
 
 def _moved(pixels: Pixels, operation: Tensor, signed: Tensor) -> Pixels:
-    """Shear, translate or turn each row."""
+    """Shear, translate or rotate each row."""
 
     def where(name: str, value: Tensor) -> Tensor:
         return torch.where(operation == _NUMBER[name], value, torch.zeros_like(value))
@@ -322,23 +322,23 @@ def _recoloured(pixels: Pixels, operation: Tensor, signed: Tensor) -> Pixels:
 
 
 def _as_uint8(pixels: Pixels) -> Tensor:
-    """torchvision's operations by value want whole numbers."""
+    """Convert for those operations of torchvision that need integer pixels."""
     return pixels.round().clamp(0, 255).to(torch.uint8)
 
 
 def warp(pixels: Pixels, matrix: Float[Tensor, "rows 2 3"], padding: Padding) -> Pixels:
-    """Take the pixel at ``(x, y)``, in pixels from the photo's centre, from ``matrix @ (x, y, 1)`` of the old photo.
+    """Resample: the pixel at ``(x, y)``, relative to the centre, is read from ``matrix @ (x, y, 1)`` of the old photo.
 
-    ``padding`` says what lies outside: black, the nearest border pixel, or the mirrored photo."""
+    ``padding`` fills the outside with black, the nearest border pixel, or the mirrored photo."""
     height, width = pixels.shape[-2:]
     m = matrix.to(pixels.dtype)[:, None, None]
     x = torch.arange(width, device=pixels.device, dtype=pixels.dtype) - (width - 1) / 2
     y = (torch.arange(height, device=pixels.device, dtype=pixels.dtype) - (height - 1) / 2)[:, None]
-    # Written out rather than as a matrix product, whose rounding may depend on the number of rows.
+    # Written out, because the rounding of a matrix product may depend on the number of rows.
     source_x = m[..., 0, 0] * x + m[..., 0, 1] * y + m[..., 0, 2]
     source_y = m[..., 1, 0] * x + m[..., 1, 1] * y + m[..., 1, 2]
     grid = torch.stack([source_x * (2 / width), source_y * (2 / height)], dim=-1)
-    # The photos of a row share a grid, as if they were channels of one picture.
+    # The photos of a row share one grid, like the channels of one image.
     sampled = F.grid_sample(pixels.flatten(1, 2), grid, mode="bilinear", padding_mode=padding, align_corners=False)
     return sampled.reshape(pixels.shape)
 
@@ -358,10 +358,10 @@ def recolour(
 ) -> Pixels:
     """Change brightness, then contrast about the photo's mean grey, then saturation and hue about each pixel's grey.
 
-    Factors of 1 and a hue of 0 change nothing; ``hue`` is in turns (0.5 gives the opposite colours).
+    Factors of 1 and a hue of 0 change nothing; ``hue`` is a fraction of a turn (0.5 gives complementary colours).
 
-    # NOTE[DIFF] Nothing is cut off at 0 and 255 between the steps, and hue turns the chroma at constant luma rather
-    than through HSV, so that all is one matrix."""
+    # NOTE[DIFF] Values are not clipped to 0..255 between the steps, and hue rotates the chroma at constant luma instead
+    of using HSV, so that all steps form one matrix."""
     rows, device = len(pixels), pixels.device
     brightness, contrast, saturation, hue = (
         torch.as_tensor(value, dtype=torch.float64, device=device).expand(rows)[:, None, None]
@@ -371,7 +371,7 @@ def recolour(
     angle = 2 * math.pi * hue
     gain = (contrast * brightness)[..., None]
     matrix = luma + saturation * (angle.cos() * chroma + angle.sin() * turned)
-    # In float64 the sum of whole numbers is exact, whatever order they are added in.
+    # In float64, sums of integers are exact in any order.
     means = pixels.sum((3, 4), dtype=torch.float64) / (pixels.shape[3] * pixels.shape[4])
     grey = (means * _TO_YIQ[0].to(device)).sum(2)
     offset = ((1 - contrast) * brightness)[..., 0] * grey
@@ -383,12 +383,12 @@ def recolour(
 
 
 def boxes(area: Tensor, ratio: Tensor, place: Tensor, height: int, width: int) -> Tensor:
-    """Rectangles that lie inside the photo, bool ``(rows, height, width)``.
+    """Rectangles inside the photo, as bool masks ``(rows, height, width)``.
 
     Args:
-        area: share of the photo ``(rows,)``; met up to whole pixels, and unless the rectangle would not fit.
-        ratio: width / height relative to the photo's own ``(rows,)``.
-        place: uniform numbers in [0, 1) ``(rows, 2)``: how far to the right and how far down.
+        area: share of the photo's area ``(rows,)``, up to rounding to whole pixels; smaller if it does not fit.
+        ratio: aspect ratio (width / height) relative to that of the photo ``(rows,)``.
+        place: uniform numbers in [0, 1) ``(rows, 2)``: horizontal and vertical position.
     """
     across = _between_ends((area * ratio).sqrt(), place[:, 0], width)
     down = _between_ends((area / ratio).sqrt(), place[:, 1], height)
@@ -396,7 +396,7 @@ def boxes(area: Tensor, ratio: Tensor, place: Tensor, height: int, width: int) -
 
 
 def _between_ends(share: Tensor, place: Tensor, size: int) -> Tensor:
-    """Whole pixels of one axis that the rectangle covers, bool ``(rows, size)``."""
+    """The pixels along one axis that the rectangle covers, bool ``(rows, size)``."""
     length = (share.clamp(max=1) * size).round()
     start = (place * (size - length + 1)).floor()
     at = torch.arange(size, device=share.device)

@@ -1,21 +1,22 @@
-"""MixUp and CutMix for rows of a table with photos: every input of a row is blended with its partner's, not one alone.
+"""MixUp and CutMix for rows of a table with photos: all inputs of a row are blended with those of a partner row.
 
-Two mistakes are common where these are copied from image classifiers: the labels are mixed but the table is not, or a
-weight shaped like a picture meets every input. Here one share per row, float32 ``(batch,)``, goes through all:
+Implementations copied from image classifiers often mix the labels but not the table, or apply a mixing weight with the
+shape of an image to every input. Here one mixing weight per row, float32 ``(batch,)``, applies to all inputs:
 
-- pixels and features: blended place by place where both rows have photos in the same places, from the same columns;
-  else the photos of both stay whole, the partner's in places behind the row's own, and the model blends what it makes
-  of the row's photos with what it makes of the partner's. Either way the row's photos count exactly with its share,
-  however many there are, and no photo is blended with emptiness;
-- numbers: blended; a model that embeds numbers blends the embeddings of both rows' numbers (``Inputs.mix``);
+- pixels and features: blended place by place if both rows have photos in the same places, from the same columns.
+  Otherwise the photos of both rows are kept whole, the partner's in additional places, and the model blends the encoded
+  photos of the two rows. In both cases the photos of a row have exactly its mixing weight, however many there are, and
+  no photo is blended with padding;
+- numeric features: blended; a model that embeds numbers blends the embeddings (``Inputs.mix``);
 - categories: the batch carries the partner's levels (``Inputs.mix``), and the model blends the embeddings;
 - texts: the batch carries the partner's (``Inputs.mix``), and the model blends the encodings of both rows' texts. The
   vectors themselves cannot be blended, as one row may have a text where the other has none;
-- targets: blended numbers, or a probability for each class;
-- weights: blended; targets by share times weight, so that a row of weight 0 teaches nothing through its partner.
+- targets: blended numbers, or class probabilities;
+- row weights: blended; targets are blended by mixing weight times row weight, so that a row of weight 0 has no
+  influence through its partner.
 
-By nature these transforms depend on the whole batch. They depend on (seed, epoch, the rows in the batch) alone: not on
-the order of the rows, and not on the process."""
+These transforms depend on the whole batch: on the seed, the epoch and the set of rows in the batch, but neither on the
+order of the rows nor on the process."""
 
 from abc import abstractmethod
 from dataclasses import replace
@@ -34,20 +35,20 @@ from mixfit.seeding import RowRandom
 
 
 class BatchMix(Transform):
-    """What MixUp and CutMix share.
+    """Base class of MixUp and CutMix.
 
     Args:
-        alpha: the share of a row is drawn from Beta(alpha, alpha): small values leave most rows almost as they are.
-        classes: how many classes the target has; None for a number.
+        alpha: the mixing weight is drawn from Beta(alpha, alpha); with a small value most rows change little.
+        classes: number of classes of the target; None for regression.
         p: probability that a row is mixed.
     Raises:
-        ConfigError: ``alpha`` is not above 0, or ``p`` outside [0, 1]; when called, the batch is mixed already, or
-            its target does not fit ``classes``.
+        ConfigError: ``alpha`` is not above 0, or ``p`` is outside [0, 1]; when called, the batch is already mixed, or
+            its target does not match ``classes``.
     """
 
     train_only = True
     draws: int
-    """Uniform numbers that ``mix_photos`` needs for a row."""
+    """How many uniform random numbers ``mix_photos`` needs per row."""
 
     def __init__(self, alpha: float, *, classes: int | None = None, p: float = 1.0) -> None:
         if not 0 < alpha < float("inf"):
@@ -60,13 +61,13 @@ class BatchMix(Transform):
     def mix_photos(
         self, xb: Inputs, other: Inputs, share: Float32[Tensor, " batch"], uniform: Float64[Tensor, "batch draws"]
     ) -> tuple[Inputs, Float32[Tensor, " batch"]]:
-        """Blend pixels or features place by place, as if both rows had all photos; also the share this really took."""
+        """Blend pixels or features place by place, as if both rows had all photos; also return the actual weights."""
 
     def __call__(self, batch: Batch, random: RowRandom) -> Batch:
         """Mix every row with a partner in the same batch."""
         xb = batch[0]
         if xb.mix is not None:
-            raise ConfigError("This batch is mixed already: use one of MixUp and CutMix, once.")
+            raise ConfigError("This batch is already mixed: use either MixUp or CutMix, and only once.")
         uniform = random.uniform(3 + self.draws)
         partner = choose_partners(uniform[:, 0])
         quantile = betaincinv(self.alpha, self.alpha, uniform[:, 1].cpu().numpy())
@@ -81,7 +82,7 @@ class BatchMix(Transform):
         share: Float32[Tensor, " batch"],
         uniform: Float64[Tensor, "batch draws"],
     ) -> Batch:
-        """Mix each row with the row at place ``partner``; the row itself has the weight ``share``."""
+        """Mix each row with the row at position ``partner``; the row itself has the weight ``share``."""
         xb, yb = batch
         targets = self._as_targets(yb)
         other = xb[partner]
@@ -107,11 +108,11 @@ class BatchMix(Transform):
         return replace(mixed, weight=weight), _blend(targets, targets[partner], own_part)
 
     def _as_targets(self, yb: Tensor) -> Float[Tensor, "batch ..."]:
-        """Numbers, or one-hot probabilities ``(batch, classes)``."""
+        """Numbers, or one-hot class probabilities ``(batch, classes)``."""
         if yb.is_floating_point() != (self.classes is None):
             raise ConfigError(
-                f"{type(self).__name__} was made with classes={self.classes}, but the target is of type {yb.dtype}: "
-                "say classes= for class indices, and leave it out for numbers."
+                f"{type(self).__name__} was created with classes={self.classes}, but the target has dtype {yb.dtype}: "
+                "set classes= for class indices, and omit it for numbers."
             )
         return yb if self.classes is None else F.one_hot(yb, self.classes).float()
 
@@ -119,7 +120,7 @@ class BatchMix(Transform):
 class MixUp(BatchMix):
     """Blend all inputs and the target of two rows (Zhang et al. 2017, arXiv:1710.09412).
 
-    Works on pixels, on features of a frozen network and on a table without photos. Put it last."""
+    Works with pixels, with features of a frozen network and without photos. It must be the last transform."""
 
     draws = 0
 
@@ -129,7 +130,7 @@ class MixUp(BatchMix):
     def mix_photos(
         self, xb: Inputs, other: Inputs, share: Float32[Tensor, " batch"], uniform: Float64[Tensor, "batch draws"]
     ) -> tuple[Inputs, Float32[Tensor, " batch"]]:
-        """Blend pixel by pixel, or feature by feature."""
+        """Blend all pixels, or all features."""
         if xb.images is not None and other.images is not None:
             blended = _blend(xb.images.float(), other.images.float(), share)
             blended = blended.round().to(xb.images.dtype) if xb.images.dtype == torch.uint8 else blended
@@ -140,11 +141,11 @@ class MixUp(BatchMix):
 
 
 class CutMix(BatchMix):
-    """Paste a rectangle of the partner's photos over the row's (Yun et al. 2019, arXiv:1905.04899).
+    """Paste a rectangle of the partner's photos over those of the row (Yun et al. 2019, arXiv:1905.04899).
 
-    The share is the part of the area that is really kept, and numbers, categories and target use that same share. Rows
-    whose photos are in other places than the partner's are not cut: their photos count whole, with the same share.
-    Needs pixels. Put it last."""
+    The mixing weight is the share of the area that is actually kept; it also applies to numeric features, categories
+    and target. Rows whose photos are not in the same places as the partner's are not cut: their photos are kept whole
+    and weighted in the same way. Needs pixels. It must be the last transform."""
 
     draws = 2
 
@@ -154,17 +155,17 @@ class CutMix(BatchMix):
     def mix_photos(
         self, xb: Inputs, other: Inputs, share: Float32[Tensor, " batch"], uniform: Float64[Tensor, "batch draws"]
     ) -> tuple[Inputs, Float32[Tensor, " batch"]]:
-        """Paste, and give the share of the pixels that stayed."""
+        """Paste, and return the share of the pixels that was kept."""
         if xb.images is None or other.images is None or xb.image_mask is None or other.image_mask is None:
-            raise ConfigError("CutMix cuts pixels, and this batch has none: use MixUp.")
+            raise ConfigError("CutMix needs pixels, but this batch has none: use MixUp.")
         pasted = boxes(1 - share.double(), torch.ones_like(share).double(), uniform, *xb.images.shape[-2:])
         images = torch.where(pasted[:, None, None], other.images, xb.images)
         return replace(xb, images=images), 1 - pasted.float().mean((1, 2))
 
 
 def choose_partners(uniform: Float64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
-    """Put the rows in a circle in the order of ``uniform``; the partner is the next one, never the row itself
-    unless it is alone."""
+    """Arrange the rows in a circle in the order of ``uniform``; the partner is the next row, so it is the row itself
+    only in a batch of one."""
     circle = uniform.argsort(stable=True)
     partner = torch.empty_like(circle)
     partner[circle] = circle.roll(-1)
@@ -172,7 +173,7 @@ def choose_partners(uniform: Float64[Tensor, " batch"]) -> Int64[Tensor, " batch
 
 
 def _blend(own: Float[Tensor, "batch ..."], other: Float[Tensor, "batch ..."], share: Tensor) -> Tensor:
-    """``share * own + (1 - share) * other``, exact for 1 and 0."""
+    """``share * own + (1 - share) * other``, exact for shares of 1 and 0."""
     share = share.reshape(-1, *[1] * (own.ndim - 1))
     return share * own + (1 - share) * other
 
@@ -180,17 +181,17 @@ def _blend(own: Float[Tensor, "batch ..."], other: Float[Tensor, "batch ..."], s
 def _side_by_side(
     xb: Inputs, other: Inputs, blended: Inputs, share: Float32[Tensor, " batch"]
 ) -> tuple[Inputs, Bool[Tensor, "batch places"] | None]:
-    """The blended photos for rows with the same places as their partner; for the others their own photos, and behind
-    them the partner's. Also which places are the partner's."""
+    """The blended photos for rows with the same places as their partner; for other rows their own photos, followed by
+    those of the partner. Also a mask of the partner's places."""
     own_mask, other_mask = xb.image_mask, other.image_mask
     if own_mask is None or other_mask is None:
         return xb, None
     differ = (own_mask != other_mask).any(1)
     if xb.image_column is not None and other.image_column is not None:
         differ |= (own_mask & (xb.image_column != other.image_column)).any(1)
-    apart = differ & (share < 1)  # a row that is not mixed needs no photos of its partner
+    apart = differ & (share < 1)  # a row that is not mixed does not need the photos of its partner
     behind = other_mask & apart[:, None]
-    used = behind.any(0)  # no place is kept for nobody
+    used = behind.any(0)  # only places that some row needs
 
     def join(own: Tensor | None, partners: Tensor | None, mixed: Tensor | None) -> Tensor | None:
         if own is None or partners is None or mixed is None:

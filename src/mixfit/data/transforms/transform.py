@@ -1,4 +1,4 @@
-"""Transforms: functions of a whole batch, on the device of the batch; what those of pixels share, and normalisation."""
+"""Transforms: functions of a whole batch, on its device; the base class for pixel transforms, and normalisation."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ Pixels = Float[Tensor, "rows photos 3 height width"]
 
 
 class Transform:
-    """Base: changes nothing. ``train_only`` transforms are skipped when the loader is not for training."""
+    """Base class; changes nothing. ``train_only`` transforms are skipped if the loader is not for training."""
 
     train_only: bool = False
 
     def __call__(self, batch: Batch, random: RowRandom) -> Batch:
-        """``(xb, yb)`` -> ``(xb, yb)``, new or the same; the given batch is never written to."""
+        """``(xb, yb)`` -> ``(xb, yb)``, a new batch or the same one; the input is never modified in place."""
         return batch
 
 
@@ -39,7 +39,7 @@ class Compose(Transform):
         return batch
 
     def for_prediction(self) -> "Compose":
-        """Without the parts that are for training only."""
+        """The same without the transforms that are for training only."""
         return Compose([transform for transform in self.transforms if not transform.train_only])
 
 
@@ -58,7 +58,7 @@ class RandomHorizontalFlip(Transform):
         self.p = p
 
     def __call__(self, batch: Batch, random: RowRandom) -> Batch:
-        """Flip left and right; batches without pixels pass through."""
+        """Flip left and right; batches without pixels are returned unchanged."""
         xb, yb = batch
         if xb.images is None:
             return batch
@@ -69,16 +69,16 @@ class RandomHorizontalFlip(Transform):
 
 
 class Normalize(Transform):
-    """``(pixel / 255 - mean) / std`` per channel, as float32; at training and at prediction.
+    """``(pixel / 255 - mean) / std`` per channel, as float32; in training and in prediction.
 
-    The batch is marked ``normalized``: the models of ``nn`` then leave its pixels as they are, so nothing is scaled
-    twice. Batches without pixels pass through.
+    The batch is marked ``normalized``, so that the models of ``nn`` do not scale the pixels again. Batches without
+    pixels are returned unchanged.
 
     Args:
         mean, std: of red, green and blue, for pixels in [0, 1].
     Raises:
-        ConfigError: ``mean`` or ``std`` has not three numbers, or a ``std`` is not above 0; when called, the batch is
-            normalised already.
+        ConfigError: ``mean`` or ``std`` does not have three numbers, or a ``std`` is not above 0; when called, the
+            batch is already normalised.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -87,28 +87,28 @@ class Normalize(Transform):
         self.mean, self.std = tuple(mean), tuple(std)
 
     def __call__(self, batch: Batch, random: RowRandom) -> Batch:
-        """Scale all photos; draws no random numbers."""
+        """Scale all photos; uses no random numbers."""
         xb, yb = batch
         if xb.images is None:
             return batch
         if xb.normalized:
-            raise ConfigError("These pixels are normalised already: use Normalize once.")
+            raise ConfigError("The pixels are already normalised: use Normalize only once.")
         images = xb.images
         unit = 255.0 if images.dtype == torch.uint8 else 1.0
         # One multiplication and one addition: (x / unit - mean) / std.
         factor = torch.tensor([1 / (unit * std) for std in self.std], device=images.device)[:, None, None]
         shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device)
-        # From uint8 the conversion is a copy already, which may be changed in place.
+        # The conversion from uint8 makes a copy, which may be changed in place.
         scaled = images.float().mul_(factor) if images.dtype == torch.uint8 else images.mul(factor)
         return replace(xb, images=scaled.add_(shift[:, None, None]), normalized=True), yb
 
 
 class PixelTransform(Transform):
-    """Changes the photos of a row with probability ``p``, all photos of a row alike.
+    """Changes the photos of a row with probability ``p``; all photos of a row are changed in the same way.
 
-    The pixels keep their type (uint8, or float32 in [0, 1]) and size. Masked places are not touched, and batches
-    without pixels (features, or a table alone) pass through. The numbers drawn for a row are equally many for every
-    row and batch, so that a row comes out the same whatever its neighbours are.
+    The pixels keep their type (uint8, or float32 in [0, 1]) and size. Masked places are not changed, and batches
+    without pixels (with features, or without photos) are returned unchanged. The same number of random numbers is drawn
+    for every row, so that the result for a row does not depend on the other rows of its batch.
 
     Args:
         p: probability that a row is changed.
@@ -118,7 +118,7 @@ class PixelTransform(Transform):
 
     train_only = True
     draws: int
-    """Uniform numbers that ``change`` needs for a row."""
+    """How many uniform random numbers ``change`` needs per row."""
 
     def __init__(self, p: float) -> None:
         if not 0 <= p <= 1:
@@ -127,10 +127,10 @@ class PixelTransform(Transform):
 
     @abstractmethod
     def change(self, pixels: Pixels, uniform: Float64[Tensor, "rows draws"]) -> Pixels:
-        """New photos of some rows, given ``draws`` uniform numbers in [0, 1) for each; values may leave 0..255."""
+        """New photos of rows, given ``draws`` uniform numbers in [0, 1) per row; values may lie outside 0..255."""
 
     def __call__(self, batch: Batch, random: RowRandom) -> Batch:
-        """Change the rows that the generator chooses."""
+        """Change a random selection of the rows."""
         xb, yb = batch
         if xb.images is None or xb.image_mask is None:
             return batch
@@ -143,7 +143,7 @@ class PixelTransform(Transform):
         unit = 1 if before.dtype == torch.uint8 else 255
         after = self.change(before.float() * unit, uniform[rows, 1:])
         if before.dtype == torch.uint8:
-            after = after.round()  # conversion alone would cut off
+            after = after.round()  # conversion alone would truncate
         after = (after.clamp(0, 255) / unit).to(before.dtype)
         images = xb.images.clone()
         images[rows] = torch.where(xb.image_mask[rows][:, :, None, None, None], after, before)
@@ -151,7 +151,7 @@ class PixelTransform(Transform):
 
 
 def require_plain(transform: Transform, xb: Inputs) -> None:
-    """Refuse pixels that are already normalised or mixed.
+    """Check that the pixels are neither normalised nor mixed.
 
     Raises:
         ConfigError: they are.
@@ -163,14 +163,14 @@ def require_plain(transform: Transform, xb: Inputs) -> None:
 
 
 def require_range(name: str, values: tuple[float, float]) -> None:
-    """Refuse a pair that is not ``0 <= low <= high < inf``.
+    """Check that ``0 <= low <= high < inf``.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not so.
     """
     low, high = values
     if not 0 <= low <= high < float("inf"):
-        raise ConfigError(f"{name} must be two rising numbers from 0 on, got {values}.")
+        raise ConfigError(f"{name} must be two increasing numbers of at least 0, got {values}.")
 
 
 def between(uniform: Tensor, low: float, high: float) -> Tensor:
