@@ -93,7 +93,8 @@ def text_findings(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.
         cut = _is_cut(table[name])
         if cut.any():
             count = f"{cut.sum():,} cells have" if cut.sum() > 1 else "1 cell has"
-            text = f"{name}: {count} more than {MOST_CHARACTERS:,} characters, of which only the first {MOST_CHARACTERS:,} are read"
+            read = f"of which only the first {MOST_CHARACTERS:,} are read"
+            text = f"{name}: {count} more than {MOST_CHARACTERS:,} characters, {read}"
             findings.append(Finding("note", f"{text}; the first is in row {table.index[int(cut.argmax())]}"))
     return findings
 
