@@ -185,6 +185,7 @@ REFUSED: dict[str, tuple[Change, type[MixfitError], str]] = {
         "position_embedding_type 'relative_key'",
     ),
     "size": (put("config.json", CONFIG | {"hidden_size": "24"}), DataError, "hidden_size is '24'"),
+    "eps": (put("config.json", CONFIG | {"layer_norm_eps": "x"}), DataError, "layer_norm_eps is 'x'"),
     "huge": (put("config.json", CONFIG | {"num_hidden_layers": 10**9}), DataError, "num_hidden_layers is 1000000000"),
     "heads": (put("config.json", CONFIG | {"num_attention_heads": 5}), DataError, "5 heads do not share 24 numbers"),
     "other size": (put("config.json", CONFIG | {"intermediate_size": 41}), ConfigError, "6 of 39 tensors differ in sh"),
@@ -192,10 +193,11 @@ REFUSED: dict[str, tuple[Change, type[MixfitError], str]] = {
     "no json": (put("config.json", "{"), DataError, "config.json in .* is damaged"),
     "a list": (put("1_Pooling/config.json", []), DataError, "is no JSON object"),
     "pooling": (put("1_Pooling/config.json", {"pooling_mode": "max"}), ConfigError, "pools tokens by max"),
+    "no pooling": (put("1_Pooling/config.json", {}), ConfigError, "pools tokens by nothing; only"),
     "two poolings": (
         put("1_Pooling/config.json", {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True}),
         ConfigError,
-        "pools tokens by .*cls_token.*max_tokens",
+        "pools tokens by cls and max_tokens; only the mean",
     ),
     "dense layer": (
         put("modules.json", [*MODULES[:2], {"type": "sentence_transformers.models.Dense"}]),

@@ -382,6 +382,9 @@ def _size(config: Mapping[str, Any], where: str) -> BertSize:
             raise DataError(f"{_CONFIG} in {where} is damaged: {name} is {shown(repr(found))}.")
         return found
 
+    eps = config.get("layer_norm_eps", 1e-12)
+    if not isinstance(eps, float) or not 0 < eps < 1:
+        raise DataError(f"{_CONFIG} in {where} is damaged: layer_norm_eps is {shown(repr(eps))}.")
     size = BertSize(
         words=whole("vocab_size"),
         places=whole("max_position_embeddings"),
@@ -390,7 +393,7 @@ def _size(config: Mapping[str, Any], where: str) -> BertSize:
         heads=whole("num_attention_heads"),
         layers=whole("num_hidden_layers", most=1000),
         d_hidden=whole("intermediate_size", most=10**6),
-        eps=float(config.get("layer_norm_eps", 1e-12)),
+        eps=eps,
     )
     if size.d % size.heads:
         raise DataError(f"{_CONFIG} in {where} is damaged: {size.heads} heads do not share {size.d} numbers.")
@@ -402,13 +405,14 @@ def _pooling(config: Mapping[str, Any], where: str) -> Pooling:
     found = config.get("pooling_mode")
     if found is None:
         active = [name for name, value in config.items() if name.startswith("pooling_mode_") and value is True]
-        found = [_OLD_POOLING.get(name, name) for name in active]
+        found = [_OLD_POOLING.get(name, name.removeprefix("pooling_mode_")) for name in active]
     if found in ("mean", ["mean"]):
         return "mean"
     if found in ("cls", ["cls"]):
         return "cls"
+    named = " and ".join(map(str, found)) or "nothing" if isinstance(found, list) else found
     raise ConfigError(
-        f"The text model in {where} pools tokens by {shown(found)}; only the mean and the first token (cls) are "
+        f"The text model in {where} pools tokens by {shown(named)}; only the mean and the first token (cls) are "
         "supported."
     )
 
