@@ -1,4 +1,4 @@
-"""``mixfit cache``: the cache of decoded photos and image features."""
+"""``mixfit cache``: the cache of decoded photos, image features and text embeddings."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ from mixfit.errors import ResourceError
 
 
 def cache(*, clear: Annotated[bool, Switch] = False, cache: Path | None = None) -> None:
-    """Show or clear the cache of decoded photos and image features.
+    """Show or clear the cache of decoded photos, image features and text embeddings.
 
     Parameters
     ----------
@@ -24,7 +24,8 @@ def cache(*, clear: Annotated[bool, Switch] = False, cache: Path | None = None) 
     stores, kept = remove(folder) if clear else (list_stores(folder), [])
     print(f" {folder}{'   cleared:' if clear else ''}")
     for store in stores:
-        print(f"   {store.folder.name:<52}{store.records:>10,} photos{store.bytes / 1e6:>12,.1f} MB")
+        kind = "texts" if store.folder.name.startswith("texts-") else "photos"
+        print(f"   {store.folder.name:<52}{store.records:>10,} {kind:<6}{store.bytes / 1e6:>12,.1f} MB")
     print(f"   {len(stores)} stores, {sum(store.bytes for store in stores) / 1e6:,.1f} MB")
     if kept:
         raise ResourceError(f"{len(kept)} of the stores are in use and were kept, the first is {kept[0].folder.name}.")

@@ -1,0 +1,122 @@
+"""Embeddings of texts by a frozen encoder: each different text is encoded once, and kept for all later runs.
+
+In: texts of cells. Out: float32 ``(texts, d)``."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+
+from mixfit.console import PlainConsole, tracked
+from mixfit.data.photos.records import Cache, RecordStore
+from mixfit.errors import ResourceError
+from mixfit.nn.sentence import SentenceEncoder
+
+IDENTITY_VERSION = 1
+"""Increase this when embeddings change in a way that ``text_encoder_identity`` does not detect."""
+_PROBE = "a round table, four chairs " * 45
+CHUNK = 128
+"""Texts that are encoded before they are kept: what an interrupted run loses at most."""
+
+
+def text_embeddings(
+    texts: Sequence[str | None], encoder: SentenceEncoder, cache: Cache | None
+) -> Float32[np.ndarray, "texts d"]:
+    """Embeddings of length 1, and zeros where there is no text: None, a blank one, or one without a token.
+
+    Only texts that are not in the cache are encoded, and added to it a few at a time."""
+    numbers: dict[str, int] = {}
+    places = [numbers.setdefault(text, len(numbers)) if text and not text.isspace() else -1 for text in texts]
+    distinct = list(numbers)
+    values = np.zeros((len(distinct) + 1, encoder.d), dtype=np.float32)  # the last is that of no text
+    store = TextStore(distinct, encoder, cache) if cache is not None and distinct else None
+    missing = np.arange(len(distinct)) if store is None else store.load_into(values, np.arange(len(distinct)))
+    if len(missing):
+        if store is None:
+            _encode(distinct, missing, values, encoder, None)
+        else:
+            with store.writing(len(missing)):
+                # Another process may have added some meanwhile.
+                _encode(distinct, store.load_into(values, missing), values, encoder, store)
+    return values[places]
+
+
+def _encode(
+    texts: Sequence[str],
+    missing: Int64[np.ndarray, " missing"],
+    values: Float32[np.ndarray, "more d"],
+    encoder: SentenceEncoder,
+    store: "TextStore | None",
+) -> None:
+    """Longest first, so that those of one chunk have like lengths, and memory suffices for all if for the first."""
+    order = np.array(sorted(missing.tolist(), key=lambda number: -len(texts[number])), dtype=np.int64)
+    chunks: Iterator[np.ndarray] = (order[start : start + CHUNK] for start in range(0, len(order), CHUNK))
+    if store is not None and store.cache.progress and len(order):
+        count = -(-len(order) // CHUNK)
+        chunks = tracked(chunks, total=count, description=" texts", console=PlainConsole())
+    for chunk in chunks:
+        values[chunk] = encoder.encode([texts[number] for number in chunk])
+        if store is not None:
+            store.add(chunk, values[chunk])
+
+
+class TextStore:
+    """Embeddings of some texts by one encoder in the cache, found by the texts' SHA-256; 1.5 kB a text for d = 384."""
+
+    def __init__(self, texts: Sequence[str], encoder: SentenceEncoder, cache: Cache) -> None:
+        self.cache = cache
+        self.keys = [hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() for text in texts]
+        folder = cache.folder / f"texts-{encoder.d}-{text_encoder_identity(encoder)[:16]}"
+        self.store = RecordStore(folder, shape=(encoder.d,), dtype=np.float32, about="texts", wait=cache.wait)
+        self._writable = False
+
+    def load_into(
+        self, values: Float32[np.ndarray, "more d"], numbers: Int64[np.ndarray, " n"]
+    ) -> Int64[np.ndarray, " missing"]:
+        """Fill in what is there of some texts; gives those that are not, damaged ones among them."""
+        found = self.store.fetch([self.keys[number] for number in numbers.tolist()])
+        values[numbers[found.positions]] = found.records
+        return numbers[found.missing]
+
+    @contextmanager
+    def writing(self, needed: int) -> Iterator[None]:
+        """Keep what is added while the block runs, at most ``needed``; if the cache cannot be written, that is told."""
+        waiting = f"Another process is filling the cache {self.store.folder}; waiting for it."
+        with ExitStack() as stack:
+            try:
+                self.cache.check_room(needed * self.store.record_bytes)
+                stack.enter_context(self.store.writing(waiting=partial(self.cache.warn, waiting)))
+                self._writable = True
+            except ResourceError as error:
+                self._give_up(error)
+            try:
+                yield
+            finally:
+                self._writable = False
+
+    def add(self, numbers: Int64[np.ndarray, " n"], values: Float32[np.ndarray, "n d"]) -> None:
+        """Keep the embeddings of these texts."""
+        if self._writable:
+            try:
+                self.store.append([self.keys[number] for number in numbers.tolist()], values)
+            except ResourceError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: ResourceError) -> None:
+        self._writable = False
+        self.cache.warn(f"{error} Text embeddings are not kept for the next run.")
+
+
+def text_encoder_identity(encoder: SentenceEncoder) -> str:
+    """A digest of everything that affects the embedding of a text: files, settings, versions and the instruction set,
+    and the embedding of a text of two windows, which depends on everything else, such as the code of the network."""
+    settings = (encoder.pooling, encoder.most_tokens, encoder.padding, encoder.lower, encoder.device.type)
+    versions = (IDENTITY_VERSION, torch.__version__, version("tokenizers"), torch.backends.cpu.get_cpu_capability())
+    digest = hashlib.sha256(f"{encoder.digest} {settings} {versions}".encode())
+    digest.update(encoder.encode([_PROBE]).tobytes())
+    return digest.hexdigest()
