@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table as Grid
 
+from mixfit.auto.preparation import check_arguments
 from mixfit.config import DataConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows
@@ -39,7 +41,7 @@ from mixfit.data.split import describe_times
 from mixfit.data.table.read import read_as_configured, settled
 from mixfit.data.table.write import kept_frame
 from mixfit.data.ties import Ties
-from mixfit.errors import DataError
+from mixfit.errors import DataError, ResourceError, check_type
 from mixfit.files import new_folder, write_file
 from mixfit.predictor import unreadable_photos
 from mixfit.runs.folder import new_run_folder, run_name
@@ -121,12 +123,17 @@ def inspect_table(
     Raises:
         ConfigError, DataError, ResourceError: the table cannot be inspected.
     """
+    check_arguments(table, target=target, images=images, schema=None, out=out)
+    check_type("config", config, (DataConfig, NoneType), "a mixfit.DataConfig")
+    if out is not None and Path(out).exists():
+        raise ResourceError(f"{out} exists already; choose another name or remove it.")
     config = config or DataConfig()
     if images is not None:
         config = replace(config, images=Path(images))
     out, console = None if out is None else Path(out), console or PlainConsole()
     if not isinstance(table, pd.DataFrame):
         path = Path(table)
+        images_root(config.images, path.parent)
         command = f"mixfit train {path if not path.is_absolute() else path.name} --target {target}"
         return _inspect(path, str(path), target, config, out, console, command)
     with TemporaryDirectory() as folder:

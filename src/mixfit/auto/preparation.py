@@ -5,7 +5,9 @@ In: a table and settings. Out: ``Prepared``, and warnings about the data. For ``
 import shlex
 import time
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import torch
@@ -20,9 +22,12 @@ from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint, read_fingerpr
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.photos.rule import images_root
 from mixfit.data.photos.rules import unnamed_photos
+from mixfit.data.table.write import check_table
 from mixfit.data.transforms.augment import augmentation
 from mixfit.ensemble.cross_fit import photo_means
-from mixfit.errors import ConfigError, DataError
+from mixfit.errors import ConfigError, DataError, check_type
+from mixfit.files import check_new_folder
+from mixfit.nn.backbones import check_name
 from mixfit.nn.build import is_frozen
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.build import build_model, precompute_features, sized_for
@@ -68,6 +73,35 @@ class Prepared:
         return images_root(self.data_config.images, self.table.parent)
 
 
+def check_arguments(
+    table: object,
+    *,
+    target: object,
+    images: object = None,
+    data: object = None,
+    model: object = None,
+    train: object = None,
+    schema: object = None,
+    out: object = None,
+) -> None:
+    """Refuse arguments of a wrong type, and an output folder that cannot be created.
+
+    Raises:
+        ConfigError: for the first argument of a wrong type, with what may be given.
+        ResourceError: ``out`` is a file.
+    """
+    check_table(table)
+    check_type("target", target, str, "the name of a column")
+    check_type("images", images, (str, PathLike, NoneType), "a path of a folder")
+    check_type("data", data, (DataConfig, NoneType), "a mixfit.DataConfig")
+    check_type("model", model, (ModelConfig, NoneType), "a mixfit.ModelConfig")
+    check_type("train", train, (TrainConfig, NoneType), "a mixfit.TrainConfig")
+    check_type("schema", schema, (Schema, str, PathLike, NoneType), "a mixfit.Schema or a path of a schema.json")
+    check_type("out", out, (str, PathLike, NoneType), "a path of a folder")
+    if isinstance(out, str | PathLike):
+        check_new_folder(Path(out))
+
+
 def prepare(
     table: Path,
     *,
@@ -85,6 +119,8 @@ def prepare(
     model_config = replace(model, freeze_backbone=is_frozen(model))
     data_config, train_config = data, train
     check_augmentation(train_config, model_config)
+    check_backbone(model_config)
+    images_root(data_config.images, table.parent)
     known = Schema.load(schema) if isinstance(schema, str | Path) else schema
     task = data_config.task if known is None else known.task
     if task is not None:
@@ -140,6 +176,17 @@ def check_augmentation(train: TrainConfig, model: ModelConfig) -> None:
             f"--augment {train.augment} needs an image network trained on pixels: "
             "add --no-freeze-backbone, --train-blocks or --backbone small_resnet."
         )
+
+
+def check_backbone(model: ModelConfig) -> None:
+    """Refuse an unknown image network, and weights that do not exist, before the table is read.
+
+    Raises:
+        ConfigError: timm has no such model.
+        DataError: there is no such file."""
+    check_name(model.backbone)
+    if model.backbone_weights is not None and not model.backbone_weights.is_file():
+        raise DataError(f"There is no file of weights {model.backbone_weights}.")
 
 
 def with_features(mixed: MixedData, network: MixedInputModel, console: Console) -> MixedData:

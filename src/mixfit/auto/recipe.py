@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from mixfit.auto.preparation import (
     Clock,
     Prepared,
     changes_since_inspection,
+    check_arguments,
     prepare,
     unnamed_groups,
     warnings_of,
@@ -34,7 +36,7 @@ from mixfit.data.load import MixedData
 from mixfit.data.split import Split, describe_times
 from mixfit.data.table.write import kept_frame
 from mixfit.diagnostics.doctor import Doctor, prepare_doctors
-from mixfit.errors import ConfigError, DataError, Stopped
+from mixfit.errors import ConfigError, DataError, Stopped, check_type
 from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
 from mixfit.evaluation.facts import model_facts
 from mixfit.evaluation.result import JudgedSplit, Result, Rows, headline_for, metrics_for
@@ -118,6 +120,9 @@ def fit(
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
         Stopped: a signal stopped the run; everything is saved, and ``resume`` continues it.
     """
+    check_arguments(table, target=target, images=images, data=data, model=model, train=train, schema=schema, out=out)
+    check_type("callbacks", callbacks, (list, tuple), "a list of callbacks")
+    check_type("models", models, (list, tuple), "a list of models")
     console, data, train = console or PlainConsole(), data or DataConfig(), train or TrainConfig()
     _check_doctor(callbacks, train)
     check_models(models, train)
@@ -183,6 +188,7 @@ def resume(
     Raises:
         ConfigError, DataError, ResourceError, Diverged, Stopped: as ``fit``; and if the data have changed.
     """
+    check_type("run", run, (str, PathLike), "a run or the path of its folder")
     folder, console = Path(run), console or PlainConsole()
     settings_file = folder / "config.toml"
     if not is_there(settings_file):

@@ -99,6 +99,10 @@ class BlendPredictor(Predictor):
         """Whether a model with a share uses photos."""
         return self.photos
 
+    def check_interval(self, level: float) -> None:
+        """Refuse a level with too few calibration rows."""
+        self.uncertainty.scores.quantile(level)
+
     def outputs(
         self,
         rows: RawRows,

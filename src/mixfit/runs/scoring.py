@@ -5,9 +5,11 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from numbers import Real
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal, overload
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, overload
 
 import numpy as np
 import pandas as pd
@@ -29,11 +31,22 @@ from mixfit.data.photos.rule import images_root
 from mixfit.data.split import Split, split_labels, split_rows
 from mixfit.data.table.pieces import table_pieces
 from mixfit.data.table.read import asked_format, read_as_configured
-from mixfit.data.table.write import PARQUET, check_writable_kind, new_table, table_file
-from mixfit.errors import ConfigError, DataError, did_you_mean, unknown_column
+from mixfit.data.table.write import PARQUET, check_table, check_writable_kind, new_table, table_file
+from mixfit.ensemble.intervals import check_level
+from mixfit.errors import ConfigError, DataError, check_type, did_you_mean, unknown_column
 from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, label_column
 from mixfit.evaluation.result import Rows, judge, metrics_for
-from mixfit.files import Share, Within, from_plain, is_there, read_toml, said_by, through_link, write_file
+from mixfit.files import (
+    Share,
+    Within,
+    check_new_file,
+    from_plain,
+    is_there,
+    read_toml,
+    said_by,
+    through_link,
+    write_file,
+)
 from mixfit.predictor import BATCH, Predictions, Predictor
 from mixfit.runs.folder import read_split
 from mixfit.training.metrics import metric_label
@@ -52,6 +65,7 @@ def load_run(run: Path) -> Predictor:
     Raises:
         ConfigError: the folder does not exist, or its training has not finished.
     """
+    check_type("run", run, PathLike, "a run or the path of its folder")
     if not run.is_dir():
         places = [run.parent, Path("runs")]
         found = (path for place in places for path in place.glob("*-[0-9][0-9][0-9]"))
@@ -75,7 +89,7 @@ def evaluate_table(
     split: SplitChoice | None = None,
     images: str | Path | None = None,
     out: str | Path | None = None,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
     text: TextConfig | None = None,
     cache: Cache | None = None,
     console: Console | None = None,
@@ -91,7 +105,7 @@ def evaluate_table(
         images: folder that photo paths are relative to; by default the table's folder, and for a
             DataFrame the working directory.
         out: JSON file, by default ``metrics-SPLIT.json`` in the run folder.
-        by: columns to group the metrics by.
+        by: column or columns to group the metrics by.
         text: format of a text table, by default detected.
         cache: cache of image features; by default none.
     Returns:
@@ -100,10 +114,18 @@ def evaluate_table(
         ConfigError: the table lacks the target, or cannot be split.
         DataError: no row of that split has a known target.
     """
+    by = (by,) if isinstance(by, str) else tuple(by)
+    _check_arguments(run, table, images, text)
+    check_type("out", out, (str, PathLike, NoneType), "a path of a JSON file")
+    if split not in (None, *get_args(SplitChoice)):
+        raise ConfigError(f"split must be one of {', '.join(get_args(SplitChoice))}, got {split!r}.")
+    if out is not None:
+        check_new_file(through_link(Path(out)))
     predictor, console = load_run(Path(run)), console or PlainConsole()
     with table_file(table) as path:
         shown = "DataFrame" if isinstance(table, pd.DataFrame) else str(path)
         folder = Path() if isinstance(table, pd.DataFrame) else path.parent
+        images_root(None if images is None else Path(images), folder)
         return _evaluate(
             predictor,
             Path(run),
@@ -118,6 +140,14 @@ def evaluate_table(
             cache=cache,
             console=console,
         )
+
+
+def _check_arguments(run: object, table: object, images: object, text: object) -> None:
+    """Refuse arguments of a wrong type before anything is read."""
+    check_type("run", run, (str, PathLike), "a run or the path of its folder")
+    check_table(table)
+    check_type("images", images, (str, PathLike, NoneType), "a path of a folder")
+    check_type("text", text, (TextConfig, NoneType), "a TextConfig")
 
 
 def _evaluate(
@@ -277,10 +307,19 @@ def predict_table(
         DataError: a column that the model needs is missing, or there are broken rows and ``bad_rows="fail"``.
     """
     started, console = time.perf_counter(), console or PlainConsole()
+    _check_arguments(run, table, images, text)
+    check_type("out", out, (str, PathLike, NoneType), "a path of a table to write")
+    check_type("interval", interval, (Real, NoneType), "a number such as 0.9")
+    if interval is not None:
+        check_level(interval)
+    if bad_rows not in get_args(BadRows):
+        raise ConfigError(f"bad_rows must be one of {', '.join(get_args(BadRows))}, got {bad_rows!r}.")
     path = None if out is None else through_link(Path(out))
     if path is not None:
         check_writable_kind(path)
     predictor = load_run(Path(run))
+    if interval is not None:
+        predictor.check_interval(interval)
     kept: list[pd.DataFrame] = []
     with ExitStack() as stack:
         file = stack.enter_context(table_file(table))
