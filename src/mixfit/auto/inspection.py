@@ -17,7 +17,7 @@ from mixfit.config import DataConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows
 from mixfit.data.checks.copies import equal_photos, near_photos, row_copies
-from mixfit.data.checks.photos import PhotoScan, scan_photos
+from mixfit.data.checks.photos import PhotoScan, near_duplicates, scan_photos
 from mixfit.data.checks.table import (
     SHUFFLES,
     Finding,
@@ -256,8 +256,9 @@ def _findings(table: Table, schema: Schema, config: DataConfig, review: _PhotoRe
     """Notes, warnings and errors before training; an error would prevent training."""
     findings = [Finding("warning", line) for line in suspicious_columns(schema)]
     parts = np.full(len(table), "", dtype=object)
+    ties = Ties(table, schema, review.photos, review.scan)
     try:
-        found = split_usable(table, schema, config, TrainConfig().seed, Ties(table, schema, review.photos, review.scan))
+        found = split_usable(table, schema, config, TrainConfig().seed, ties)
         split, bad = found.split, found.bad
         findings += [Finding("warning", note) for note in found.notes]
         parts = parts_of(split, len(table))
@@ -286,7 +287,8 @@ def _findings(table: Table, schema: Schema, config: DataConfig, review: _PhotoRe
         findings += _no_photos(review.photos, root)
         findings += equal_photos(table, schema, review.photos, review.scan.content, parts)
         told = {finding.text for finding in findings}
-        findings += [f for f in near_photos(table, review.photos, review.scan, parts) if f.text not in told]
+        near = near_duplicates(review.scan) if ties.near is None else ties.near
+        findings += [f for f in near_photos(table, review.photos, near, parts) if f.text not in told]
         findings += _pairing(table, schema, review.photos, review.scan)
     return findings
 

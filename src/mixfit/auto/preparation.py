@@ -14,9 +14,8 @@ import torch
 from rich.console import Console
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
-from mixfit.data.checks.copies import equal_photos, row_copies
-from mixfit.data.checks.photos import equal_files
-from mixfit.data.checks.table import class_balance, find_clusters, parts_of, torn_ids
+from mixfit.data.checks.copies import equal_photos, near_photos, row_copies
+from mixfit.data.checks.table import Finding, class_balance, find_clusters, parts_of, torn_ids
 from mixfit.data.columns.schema import Schema, suspicious_columns
 from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint, read_fingerprint
 from mixfit.data.load import MixedData, load_data
@@ -201,19 +200,33 @@ def with_features(mixed: MixedData, network: MixedInputModel, console: Console) 
 
 
 def warnings_of(mixed: MixedData, images: Path) -> list[str]:
-    """Warnings about the reliability of the scores, and of photos in the folder ``images`` that no column names."""
+    """Warnings about the reliability of the scores, and of photos in the folder ``images`` that no column names.
+
+    They and ``notes_of`` are in the words of ``inspect``."""
     lines = [*mixed.notes, *suspicious_columns(mixed.schema)]
     if not mixed.schema.names("image") and (unnamed := unnamed_photos(images)):
         lines.append(unnamed)
     parts = parts_of(mixed.split, len(mixed.table))
-    findings = torn_ids(mixed.table, mixed.schema, parts) + row_copies(mixed.table, mixed.schema, parts)
+    findings = torn_ids(mixed.table, mixed.schema, parts) + _copies(mixed)
     findings += class_balance(mixed.table, mixed.schema, parts)
-    if mixed.photos is not None:
-        content = equal_files(mixed.photos.files)
-        findings += equal_photos(mixed.table, mixed.schema, mixed.photos, content, parts)
-        if not mixed.photos.files:
-            lines.append("the cells of the image columns are empty: no row has a photo")
-    return lines + [finding.text for finding in findings if finding.level == "warning"]
+    if mixed.photos is not None and not mixed.photos.files:
+        lines.append("the cells of the image columns are empty: no row has a photo")
+    return lines + [f.text for f in findings if f.level == "warning" and f.text not in lines]
+
+
+def notes_of(mixed: MixedData) -> list[str]:
+    """Copies of rows and of photos that are on one side of the split: no danger, but worth knowing."""
+    return [finding.text for finding in _copies(mixed) if finding.level == "note"]
+
+
+def _copies(mixed: MixedData) -> list[Finding]:
+    """Rows and photos that are in the table more than once."""
+    parts, ties = parts_of(mixed.split, len(mixed.table)), mixed.ties
+    findings = row_copies(mixed.table, mixed.schema, parts)
+    if mixed.photos is not None and ties.photos is not None and ties.scan is not None and ties.near is not None:
+        findings += equal_photos(mixed.table, mixed.schema, ties.photos, ties.scan.content, parts)
+        findings += near_photos(mixed.table, ties.photos, ties.near, parts)
+    return findings
 
 
 def unnamed_groups(mixed: MixedData) -> list[str]:

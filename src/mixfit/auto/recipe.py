@@ -20,6 +20,7 @@ from mixfit.auto.preparation import (
     Prepared,
     changes_since_inspection,
     check_arguments,
+    notes_of,
     prepare,
     unnamed_groups,
     warnings_of,
@@ -332,7 +333,8 @@ def _train_and_judge(
     """Train or resume, and write the files of the run folder."""
     train_config, network = prepared.train_config, prepared.network
     _write_split(folder, prepared.data)
-    _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings)
+    notes = notes_of(prepared.data)
+    _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings, notes)
     clock = Clock()
     mixed = with_features(prepared.data, network, console)
     unnamed = unnamed_groups(mixed)
@@ -341,7 +343,7 @@ def _train_and_judge(
     warnings = [*warnings, *unnamed]
     if train_config.preset != "network":
         return _blend_and_judge(
-            folder, prepared, mixed, settings, warnings, unnamed, console, command, callbacks, models, advice
+            folder, prepared, mixed, settings, warnings, notes, unnamed, console, command, callbacks, models, advice
         )
     recorder = _train(folder, prepared, mixed, console, callbacks, advice, snapshot)
     seconds = {our_name(mixed): clock.lap()}
@@ -359,7 +361,7 @@ def _train_and_judge(
         bad=[*mixed.bad, *unreadable(mixed)],
         doctor=next((one for one in callbacks if isinstance(one, Doctor)), None),
     )
-    write_results(run, mixed, judged, settings, command, warnings, images=prepared.images)
+    write_results(run, mixed, judged, settings, command, warnings, notes, images=prepared.images)
     say_end(console, run, prepared.table, prepared.data_config)
     return run
 
@@ -370,6 +372,7 @@ def _blend_and_judge(
     mixed: MixedData,
     settings: dict[str, object],
     warnings: list[str],
+    notes: list[str],
     unnamed: list[str],
     console: Console,
     command: str,
@@ -432,7 +435,7 @@ def _blend_and_judge(
     )
     warnings = [*warnings, *unused, *keeper.notes, *found.left_out]
     interval = found.interval(mixed, LEVEL)
-    write_results(run, judging, judged, settings, command, warnings, images=prepared.images, interval=interval)
+    write_results(run, judging, judged, settings, command, warnings, notes, images=prepared.images, interval=interval)
     say_end(console, run, prepared.table, prepared.data_config)
     return run
 
@@ -560,7 +563,13 @@ def _say_where(console: Console, folder: Path, snapshot: Snapshot | None, batche
 
 
 def _say_start(
-    console: Console, folder: Path, mixed: MixedData, config: TrainConfig, data: DataConfig, warnings: list[str]
+    console: Console,
+    folder: Path,
+    mixed: MixedData,
+    config: TrainConfig,
+    data: DataConfig,
+    warnings: list[str],
+    notes: list[str],
 ) -> None:
     split = mixed.split
     threads = f" ({torch.get_num_threads()} threads)" if mixed.device.type == "cpu" else ""
@@ -582,3 +591,5 @@ def _say_start(
         console.print(f" {copies} of {rows} training and validation rows are copies of held-back rows: left out")
     for line in warnings:
         console.print(f" warning: {line}", markup=False)
+    for line in notes:
+        console.print(f" note: {line}", markup=False)
