@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from numbers import Real
 from os import PathLike
@@ -34,7 +34,7 @@ from mixfit.data.table.read import asked_format, read_as_configured
 from mixfit.data.table.write import PARQUET, check_table, check_writable_kind, new_table, table_file
 from mixfit.ensemble.intervals import check_level
 from mixfit.errors import ConfigError, DataError, check_type, did_you_mean, unknown_column
-from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, label_column
+from mixfit.evaluation.groups import group_table, judge_for, label_column, units_of
 from mixfit.evaluation.result import Rows, judge, metrics_for
 from mixfit.files import (
     Share,
@@ -49,6 +49,7 @@ from mixfit.files import (
 )
 from mixfit.predictor import BATCH, Predictions, Predictor
 from mixfit.runs.folder import read_split
+from mixfit.runs.report.saved import read_predictions
 from mixfit.training.metrics import metric_label
 
 SplitChoice = Literal["train", "valid", "test", "all"]
@@ -189,7 +190,7 @@ def _evaluate(
     weight = judging_weights(cells, predictor.schema, rows)
     found = predictor.predictions(cells.select(rows), images=images, cache=cache)
     metrics = metrics_for(predictor.schema.task, predictor.target)
-    together = groups_if_known(cells.select(rows), predictor.schema)
+    together = _units(run, predictor, cells, rows, chosen if same_table else "all", images=images, cache=cache)
     judged = Rows("test", truth, {"ours": found.values}, groups=together, weight=weight)
     (score,) = judge(judged, metrics).scores
     by_error = judge_for(predictor.schema.task, predictor.target, truth)
@@ -207,7 +208,8 @@ def _evaluate(
         for column in dict.fromkeys(by)
     ]
 
-    console.print(f" {shown}   {chosen} rows: {len(rows)}", markup=False)
+    units = "" if together is None else f" in {len(np.unique(together))} groups (by group columns, ids and copies)"
+    console.print(f" {shown}   {chosen} rows: {len(rows)}{units}", markup=False)
     for column in predictor.schema.names("weight"):
         said = "weights the rows" if weight is not None else "is not in the table: rows are unweighted"
         console.print(f" {column!r} {said}", markup=False)
@@ -231,13 +233,37 @@ def _evaluate(
     if bad:
         console.print(f" {describe_bad(bad)}", markup=False)
     path = (run / f"metrics-{chosen}.json") if out is None else through_link(out)
-    about = {"split": chosen, "rows": len(rows), "weighted": weight is not None}
+    groups = None if together is None else len(np.unique(together))
+    about = {"split": chosen, "rows": len(rows), "groups": groups, "weighted": weight is not None}
     written: dict[str, Any] = about | score.to_flat()
     if tables:
         written["by"] = {table_of_groups.column: table_of_groups.to_dict() for table_of_groups in tables}
     write_file(path, json.dumps(written, indent=1, ensure_ascii=False))
     console.print(f" metrics {path}", markup=False)
     return score.metrics
+
+
+def _units(
+    run: Path,
+    predictor: Predictor,
+    cells: Table,
+    rows: np.ndarray,
+    chosen: SplitChoice,
+    *,
+    images: Path,
+    cache: Cache | None,
+) -> np.ndarray | None:
+    """Units of rows for intervals, as in training: of the run's own test or out-of-fold rows as they were saved."""
+    path = run / f"predictions_{chosen}.parquet"
+    if chosen in ("valid", "test") and is_there(path):
+        with suppress(DataError):  # a damaged file is only needed for comparisons
+            saved = read_predictions(path, predictor.target.classes or ())
+            places = pd.Index(saved.row).get_indexer(rows)
+            if (places >= 0).all() and saved.groups is not None:
+                return saved.groups[places]
+            if (places >= 0).all() and not predictor.schema.names("group"):
+                return None
+    return units_of(cells.select(rows), predictor.schema, images=images, cache=cache)
 
 
 @overload
