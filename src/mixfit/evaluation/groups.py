@@ -218,7 +218,7 @@ def label_photos(
     there = (photos.slots >= 0).sum(1)
     refused = {(record.row, record.value) for record in photos.bad}
     for record in bad:
-        undecodable = record.action == "photo masked" and record.column == column
+        undecodable = record.action == "photo treated as missing" and record.column == column
         if undecodable and (record.row, record.value) not in refused:
             there[record.row] -= 1
     return photo_labels(there > 0)

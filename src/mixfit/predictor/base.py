@@ -284,7 +284,7 @@ class Predictor(ABC):
             bad += photos.bad + unreadable_photos(rows.table, photos, found.failures)
         slots = None if photos is None else photos.slots
         named = 0 if photos is None else int((photos.slots >= 0).sum()) + len(photos.bad)
-        masked = sum(record.action == "photo masked" for record in bad)
+        masked = sum(record.action == "photo treated as missing" for record in bad)
         status = _row_status(len(rows.table), slots, bad)
         if first_row:
             bad = [replace(record, row=record.row + first_row) for record in bad]
@@ -349,7 +349,7 @@ def unreadable_photos(table: Table, photos: Photos, failures: Mapping[int, str])
             column=photos.slot_columns[place],
             value=shown_cell(table[photos.slot_columns[place]].column.iloc[row]),
             problem=f"{photo_name(photos.files[file])} {failures[file]}",
-            action="photo masked",
+            action="photo treated as missing",
         )
         for row, place in places
         for file in (int(photos.slots[row, place]),)
@@ -362,7 +362,7 @@ def _row_status(rows: int, slots: np.ndarray | None, bad: list[BadInput]) -> lis
     for record in bad:
         notes[record.row][f"{record.column}: {record.problem}"] = None
     if slots is not None and slots.shape[1]:
-        refused = {record.row for record in bad if record.action == "photo masked"}
+        refused = {record.row for record in bad if record.action == "photo treated as missing"}
         for row in np.flatnonzero((slots < 0).all(1)):
             if row not in refused:
                 notes[row]["no photo"] = None

@@ -28,6 +28,7 @@ from mixfit.evaluation.bootstrap import FEWEST_UNITS
 from mixfit.evaluation.groups import groups_if_known
 from mixfit.evaluation.result import Part, Rows, headline_for, judge, metrics_for
 from mixfit.files import check_new_file, is_there
+from mixfit.models.model import Model
 from mixfit.predictor import Predictor
 from mixfit.runs.report.compare_page import RunComparison, write_compare
 from mixfit.runs.report.saved import read_predictions
@@ -61,6 +62,7 @@ def compare_runs(
     images: str | Path | None = None,
     cache: Cache | None = None,
     console: Console | None = None,
+    models: Sequence[Model] = (),
 ) -> RunComparison:
     """Compare all other runs with the first one, print the result and write a page.
 
@@ -70,6 +72,7 @@ def compare_runs(
         table: path of the table; by default that of the runs.
         images: folder that photo paths are relative to; by default that of the runs.
         cache: cache of image features.
+        models: your own models, as passed to ``fit``.
     Raises:
         ConfigError: there are fewer than two runs, or they cannot be compared.
         DataError: the table is not that of the runs, or a run folder is damaged.
@@ -86,7 +89,7 @@ def compare_runs(
     if len(runs) < 2:
         raise ConfigError(f"compare needs at least two runs, got {len(runs)}: mixfit compare RUN RUN")
     names = unique_names([run.resolve().name for run in folders])
-    predictors = [load_run(run) for run in folders]
+    predictors = [load_run(run, models) for run in folders]
     for run in folders:
         if not is_there(run / "config.toml"):
             raise ConfigError(f"{run} is not a run folder: it has no config.toml.")

@@ -22,6 +22,7 @@ from mixfit.errors import ConfigError, check_type
 from mixfit.evaluation.explain import BACKGROUND, Explanation, check_positions, check_rows, explain, typical_rows
 from mixfit.evaluation.photo_heat import PhotoHeat, photo_heat
 from mixfit.files import check_new_folder, explained, write_file
+from mixfit.models.model import Model
 from mixfit.predictor import Predictor
 from mixfit.predictor.blend import BlendPredictor
 from mixfit.runs.report.explain_page import SHOWN_ROWS, ExplainContent, error_text, size_text, write_explain
@@ -49,6 +50,7 @@ def explain_run(
     text: TextConfig | None = None,
     cache: Cache | None = None,
     console: Console | None = None,
+    models: Sequence[Model] = (),
 ) -> Explanation:
     """Explain rows of a run's table, print which columns matter most, and write ``explain.html`` and ``explain.json``;
     where there are such already, ``explain-002.html`` and so on.
@@ -63,6 +65,7 @@ def explain_run(
         out: folder for both files, by default the run folder.
         text: format of a text table, by default as in training.
         cache: cache of image features; by default none.
+        models: your own models, as passed to ``fit``.
     Raises:
         ConfigError: both or neither of ``rows`` and ``n`` are given, a row is not in the table, the table is unknown,
             or ``seed`` is negative.
@@ -86,7 +89,7 @@ def explain_run(
         raise ConfigError(f"Rows are numbered from 0, got {min(rows)}.")
     folder = run if out is None else out
     check_new_folder(folder)
-    predictor = load_run(run)
+    predictor = load_run(run, models)
     if table is None:
         table = run_settings(run).table
         if table is None:

@@ -47,6 +47,7 @@ from mixfit.files import (
     through_link,
     write_file,
 )
+from mixfit.models.model import Model
 from mixfit.predictor import BATCH, Predictions, Predictor
 from mixfit.runs.folder import read_split
 from mixfit.runs.report.saved import read_predictions
@@ -57,14 +58,17 @@ BadRows = Literal["mark", "drop", "fail"]
 PIECE, PIECE_BYTES = 32_768, 2**26
 """Largest number of rows predicted at a time, and of bytes for a Parquet table."""
 # Actions on rows that are broken, not merely incomplete or with an unseen category.
-_BROKEN = ("photo masked", "cell treated as missing")
+_BROKEN = ("photo treated as missing", "cell treated as missing")
 
 
-def load_run(run: Path) -> Predictor:
+def load_run(run: Path, models: Sequence[Model] = ()) -> Predictor:
     """The predictor of a run folder, or of a model folder itself.
 
+    Args:
+        models: custom models, see ``Predictor.load``.
     Raises:
         ConfigError: the folder does not exist, or its training has not finished.
+        DataError: it is damaged, or has a custom model that is not in ``models``.
     """
     check_type("run", run, PathLike, "a run or the path of its folder")
     if not run.is_dir():
@@ -73,14 +77,14 @@ def load_run(run: Path) -> Predictor:
         known = sorted({str(path) for path in found if (path / "config.toml").is_file()})
         raise ConfigError(f"The run folder {run} does not exist. Existing runs: {', '.join(known[-5:]) or 'none'}.")
     if is_there(run / "mixfit.json"):
-        return Predictor.load(run)
+        return Predictor.load(run, models=models)
     if not is_there(run / "config.toml"):
         raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
     if not is_there(run / "model"):
         raise ConfigError(
             f"{run} has no finished model, as its training was stopped. Resume it with: mixfit train --resume {run}"
         )
-    return Predictor.load(run / "model")
+    return Predictor.load(run / "model", models=models)
 
 
 def evaluate_table(
@@ -94,6 +98,7 @@ def evaluate_table(
     text: TextConfig | None = None,
     cache: Cache | None = None,
     console: Console | None = None,
+    models: Sequence[Model] = (),
 ) -> dict[str, float]:
     """Score a run on rows with a known target, print the metrics with 95 % intervals and write them as JSON.
 
@@ -109,6 +114,7 @@ def evaluate_table(
         by: column or columns to group the metrics by.
         text: format of a text table, by default detected.
         cache: cache of image features; by default none.
+        models: your own models, as passed to ``fit``.
     Returns:
         Metrics by name.
     Raises:
@@ -122,7 +128,7 @@ def evaluate_table(
         raise ConfigError(f"split must be one of {', '.join(get_args(SplitChoice))}, got {split!r}.")
     if out is not None:
         check_new_file(through_link(Path(out)))
-    predictor, console = load_run(Path(run)), console or PlainConsole()
+    predictor, console = load_run(Path(run), models), console or PlainConsole()
     with table_file(table) as path:
         shown = "DataFrame" if isinstance(table, pd.DataFrame) else str(path)
         folder = Path() if isinstance(table, pd.DataFrame) else path.parent
@@ -279,6 +285,7 @@ def predict_table(
     cache: Cache | None = None,
     interval: float | None = None,
     console: Console | None = None,
+    models: Sequence[Model] = (),
 ) -> pd.DataFrame: ...
 
 
@@ -295,6 +302,7 @@ def predict_table(
     cache: Cache | None = None,
     interval: float | None = None,
     console: Console | None = None,
+    models: Sequence[Model] = (),
 ) -> None: ...
 
 
@@ -310,6 +318,7 @@ def predict_table(
     cache: Cache | None = None,
     interval: float | None = None,
     console: Console | None = None,
+    models: Sequence[Model] = (),
 ) -> pd.DataFrame | None:
     """Predict the rows of a table: its columns, the predictions and a status, as a file or as a DataFrame.
 
@@ -327,6 +336,7 @@ def predict_table(
         text: format of a text table, by default detected.
         cache: cache of image features; by default none.
         interval: coverage of prediction intervals or sets, see ``Predictor.predict``.
+        models: your own models, as passed to ``fit``.
     Returns:
         The rows, if ``out`` is None; for a DataFrame with its columns and index.
     Raises:
@@ -343,7 +353,7 @@ def predict_table(
     path = None if out is None else through_link(Path(out))
     if path is not None:
         check_writable_kind(path)
-    predictor = load_run(Path(run))
+    predictor = load_run(Path(run), models)
     if interval is not None:
         predictor.check_interval(interval)
     kept: list[pd.DataFrame] = []

@@ -60,7 +60,7 @@ def describe_data(mixed: MixedData, samples: list[ShownRow], remarks: Sequence[s
         notes.append("Row counts are unweighted; all metrics are weighted.")
     if mixed.photos is not None:
         readable = len(mixed.photos.files) - len(mixed.photo_failures)
-        absent = sum(record.action == "photo masked" for record in mixed.photos.bad)
+        absent = sum(record.action == "photo treated as missing" for record in mixed.photos.bad)
         without = int((~rows_with_photo(mixed, np.arange(len(mixed.table)))).sum())
         notes.append(
             f"{readable:,} distinct photos were read; {len(mixed.photo_failures):,} could not be decoded; "
