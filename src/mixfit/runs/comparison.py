@@ -331,9 +331,9 @@ def _lines(found: RunComparison) -> list[str]:
         lines.append(f"   {one.model:<{width}}" + "".join(f"{metric_text(one.metrics[name]):>19}" for name in names))
     lines.append(f" differences to {scores[0].model}, with paired 95 % intervals")
     for difference in found.scores.differences:
-        interval = f"{metric_text(difference.low)} to {metric_text(difference.high)}"
+        value, interval = difference.texts
         lines.append(
-            f"   {difference.model:<{width}}{metric_label(difference.metric):>19}{metric_text(difference.value):>12}"
+            f"   {difference.model:<{width}}{metric_label(difference.metric):>19}{value:>12}"
             f"   {interval:<26}{difference.finding}"
         )
     if found.settings:
