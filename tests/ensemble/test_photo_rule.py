@@ -138,8 +138,8 @@ def test_what_is_claimed_is_used_and_no_sentence_claims_what_the_rule_does_not(
 APART = "The test rows played no part in that choice."
 SENTENCES = {
     (0.2, 0.5): (
-        "The photos help: they lower {by} (400 rows; {test} < 0.001; a claim needs at least 8 % and p of at most 0.05). "
-        f"{APART}"
+        "The photos help: they lower {by} (400 rows; {test} < 0.001; a claim needs at least 8 % and p of at most 0.05)."
+        f" {APART}"
     ),
     (0.03, 0.5): (
         "The photos are used because they lowered {by}, but this is within noise (400 rows; {test} = 0.21), "
