@@ -235,7 +235,7 @@ IN_TABLE: dict[str, tuple[str, str]] = {
         "[data.roles]\nmaker = 'categry'\n",
         "[data.roles] maker: Unknown role 'categry'. Did you mean 'category'?",
     ),
-    "cells": ("[data.roles]\nmaker = 'number'\n", "[data.roles] maker: column 'maker' cannot be number"),
+    "cells": ("[data.roles]\nmaker = 'number'\n", "[data.roles] maker: column 'maker' cannot have the role number"),
     "column of a role": ("[data.roles]\nmakr = 'category'\n", "[data.roles] makr: no column 'makr'. Did you mean"),
     "ignored": ("[data]\nignore = ['maker', 'makr']\n", "[data] ignore: no column 'makr'. Did you mean 'maker'?"),
     "target": ("", "target: no column 'prise'. Did you mean 'price'?"),

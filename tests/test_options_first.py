@@ -13,7 +13,7 @@ REFUSED: list[tuple[list[object], str]] = [
     (["predict", RUN, TABLE, "-o", "p.csv", "--interval", 90], "the level of intervals must be between 0 and 1"),
     (["predict", RUN, TABLE, "-o", "p.csv", "--interval", "nan"], "the level of intervals must be between 0 and 1"),
     (["predict", RUN, TABLE, "-o", "p.csv", "--interval", 0.9], "A single network has no prediction intervals"),
-    (["predict", RUN, TABLE, "-o", "p.xls"], "p.xls is of no kind that can be written"),
+    (["predict", RUN, TABLE, "-o", "p.xls"], "p.xls has no supported extension"),
     (["predict", RUN, TABLE, "-o", "p.csv", "--images", "nodir"], "The images folder nodir does not exist"),
     (["predict", RUN, TABLE, "-o", "p.csv", "--cache-gb", -1], "cache_gb must be at least 0"),
     (["predict", RUN, TABLE, "-o", "p.csv", "--sep", "ab"], "sep must be one ASCII character"),

@@ -172,7 +172,7 @@ class DataConfig:
 
     roles: Annotated[dict[str, Role], Parameter(parse=False)] = field(default_factory=dict)
     """Roles by column, not inferred: number, category, date, tags, image, group, split, weight or ignored."""
-    ignore: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    ignore: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
     """Column to leave out; may be repeated."""
     task: Task | None = None
     """Type of prediction task; by default inferred from the target's values."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mixfit.data.photos.records import Cache
 
 Flat = Parameter(name="*")
-SetRoles = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
+SetRoles = Annotated[tuple[str, ...], Parameter(name="--set", negative=(), show_default=False)]
 Switch = Parameter(negative=())
 
 

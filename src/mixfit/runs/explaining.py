@@ -33,8 +33,10 @@ LEAST_SHARE = 0.1
 """Smallest share of the photos in a row's total contribution for which heat maps are shown."""
 _LISTED = 10
 _MOST_PAGES = 1000
-_OF_COLUMNS = "Each number is the mean size of a column's part, up or down, over these rows."
-_OF_SIDES = "Here all columns of the table are taken as one, and all photos: what cancels within them is left out."
+_OF_COLUMNS = "Each number is the mean absolute contribution of a column to the predictions of these rows."
+_OF_SIDES = (
+    "The shares are of all table columns together and of all photos together; contributions of opposite sign cancel."
+)
 _HEAT = "Heat maps show the regions that drive the prediction (Grad-CAM{}), for photos with a share of at least 10 %."
 
 

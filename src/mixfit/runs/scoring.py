@@ -51,7 +51,7 @@ from mixfit.models.model import Model
 from mixfit.predictor import BATCH, Predictions, Predictor
 from mixfit.runs.folder import read_split
 from mixfit.runs.report.saved import read_predictions
-from mixfit.training.metrics import metric_label
+from mixfit.training.metrics import metric_label, metric_text
 
 SplitChoice = Literal["train", "valid", "test", "all"]
 BadRows = Literal["mark", "drop", "fail"]
@@ -228,8 +228,8 @@ def _evaluate(
         _warn_of_changes(console, then, table, frame, predictor, images, same_table=same_table)
     for name_of_metric, value in score.metrics.items():
         low, high = score.interval(name_of_metric)
-        interval = "n/a" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
-        shown = "n/a" if np.isnan(value) else f"{value:.6g}"
+        interval = "n/a" if np.isnan(low) else f"{metric_text(low)} to {metric_text(high)}"
+        shown = metric_text(value)
         console.print(f"   {metric_label(name_of_metric):<20}{shown:>14}   95 % CI {interval}", markup=False)
     for table_of_groups in tables:
         for line in table_of_groups.lines():
