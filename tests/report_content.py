@@ -184,7 +184,7 @@ def content(task: str = "regression", classes: int = 0, rows: int = 60) -> Repor
 
 def bad_inputs(count: int) -> list[BadInput]:
     return [
-        BadInput(row=i, column="photo", value=f"{i}.jpg", problem="file is missing", action="photo masked")
+        BadInput(row=i, column="photo", value=f"{i}.jpg", problem="file is missing", action="photo treated as missing")
         for i in range(count)
     ]
 

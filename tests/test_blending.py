@@ -246,7 +246,7 @@ def test_photos_that_say_nothing_are_left_out_and_the_user_is_told(tmp_path: Pat
     assert not any("photos" in name for name in found.predictor.shares)
     page = (found.folder / "report.html").read_text()
     assert "The photos are not used: they " in page
-    assert "relative to the table columns used" in page
+    assert "compared with the blend without photos" in page
     assert found.contest is not None
     assert found.contest.photos is not None
     assert not found.contest.photos.claim

@@ -228,3 +228,49 @@ def test_a_run_with_a_schema_is_repeated_with_it(
     first, second = (tmp_path / "runs" / f"vases-price-00{number}" for number in (1, 2))
     assert digest(first) == digest(second)
     assert (first / "schema.json").read_bytes() == (second / "schema.json").read_bytes()
+
+
+IN_TABLE: dict[str, tuple[str, str]] = {
+    "role": (
+        "[data.roles]\nmaker = 'categry'\n",
+        "[data.roles] maker: Unknown role 'categry'. Did you mean 'category'?",
+    ),
+    "cells": ("[data.roles]\nmaker = 'number'\n", "[data.roles] maker: column 'maker' cannot have the role number"),
+    "column of a role": ("[data.roles]\nmakr = 'category'\n", "[data.roles] makr: no column 'makr'. Did you mean"),
+    "ignored": ("[data]\nignore = ['maker', 'makr']\n", "[data] ignore: no column 'makr'. Did you mean 'maker'?"),
+    "target": ("", "target: no column 'prise'. Did you mean 'price'?"),
+    "time": ("[data]\nsplit_time = 'listd_on'\n", "[data] split_time: no column 'listd_on'. Did you mean"),
+    "images": ("[data]\nimages = 'nowhere'\n", "[data] images: The images folder nowhere does not exist"),
+    "task": ("[data]\ntask = 'binary'\n", "target and [data] task: the task binary needs 2 classes"),
+    "loss": ("[train]\nloss = 'focal'\n", "[train] loss: --loss focal is for classes"),
+    "augment": ("[train]\naugment = 'flip'\n", "[train] augment: --augment flip needs an image network"),
+    "backbone": ("[model]\nbackbone = 'resnet1'\n", "[model] backbone: Unknown backbone 'resnet1'"),
+    "weights": ("[model]\nbackbone_weights = 'w.bin'\n", "[model] backbone_weights: There is no file of weights w.bin"),
+    "schema": ("schema = 'no.json'\n", "schema: no.json cannot be read"),
+    "sep": ("[data.text]\nsep = 'ab'\n", "[data.text] sep must be one ASCII character"),
+    "encoding": ("[data.text]\nencoding = 'utf9'\n", "[data.text] encoding: 'utf9' is not a text encoding"),
+    "gap": ("[data]\nsplit_time = 'listed_on'\ngap = 'zz'\n", "[data] The gap of a split by time must be a duration"),
+    "limit": ("[train]\ntime = '3d'\n", "[train] time: A duration is a number above 0"),
+}
+
+
+@pytest.mark.parametrize("case", IN_TABLE)
+def test_a_setting_that_the_table_contradicts_is_told_with_its_file_and_key(
+    case: str, demo_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, message = IN_TABLE[case]
+    target = "prise" if case == "target" else "price"
+    path = written(tmp_path, f"table = '{demo_table}'\ntarget = '{target}'\n{text}")
+    code, _, errors = in_process(capsys, "train", "--config", path, "--out", tmp_path / "runs")
+    assert code in (2, 3)
+    assert errors.startswith(f"mixfit: {path}: {message}")
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_flag_that_overrides_a_file_is_not_told_as_the_file(
+    demo_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, f"table = '{demo_table}'\ntarget = 'prise'\n")
+    code, _, errors = in_process(capsys, "train", "--config", path, "--target", "pricce", "--out", tmp_path / "runs")
+    assert code == 2
+    assert errors.startswith("mixfit: no column 'pricce'. Did you mean 'price'?")

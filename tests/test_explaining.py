@@ -58,7 +58,7 @@ def test_rows_are_explained_in_a_page_and_in_json(
     said = capsys.readouterr().out
     assert "3 rows given by number, relative to 32 background rows; Shapley values, exact" in said
     assert re.search(rf"{re.escape(NASTY)} +\d", said)
-    assert "mean size of a column's part" in said
+    assert "mean absolute contribution of a column" in said
     found = json.loads((tmp_path / "explain.json").read_text())
     assert [row["row"] for row in found["rows"]] == [3, 17, 40]
     frame = pd.read_csv(folder.parent / "table.csv")
@@ -159,7 +159,8 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_work(
     quick_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    for out, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "below", "Not a directory")):
+    reason = f"{tmp_path / 'file'} is a file, not a folder"
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
         assert run_cli("explain", quick_run.folder, "--n", "2", "--out", out) == 4
         said = capsys.readouterr()
         assert said.err.startswith(f"mixfit: {out} cannot be written: {reason}.")

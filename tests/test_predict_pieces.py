@@ -82,7 +82,10 @@ def test_pieces_give_the_rows_and_the_words_of_the_whole(
     said = predict(quick_run, table, tmp_path / "whole.parquet", images, bad_rows=bad_rows)
     assert predict(quick_run, table, tmp_path / "pieces.parquet", images, size=size, bad_rows=bad_rows) == said
     assert "90 rows: 80 ok, 4 without photo, 2 with a new category, 4 with broken cells or photos" in said
-    assert "2 x cell treated as missing, 2 x photo masked, 2 x treated as unknown (first: row 3, column maker" in said
+    assert (
+        "2 x cell treated as missing, 2 x photo treated as missing, 2 x treated as unknown (first: row 3, column maker"
+        in said
+    )
     whole = pyarrow.parquet.read_table(tmp_path / "whole.parquet")
     pieces = pyarrow.parquet.read_table(tmp_path / "pieces.parquet")
     assert pieces.schema == whole.schema

@@ -135,7 +135,7 @@ def test_bad_inputs_are_listed_counted_and_do_not_stop_the_run(demo_table: Path,
     run = quick_fit(folder / "table.csv", DEMO_TARGET, tmp_path / "runs")
     bad = pd.read_csv(run.folder / "bad_inputs.csv")
     assert bad["row"].tolist() == [3, 1, 2, 0, 4]
-    assert bad["action"].tolist() == ["row left out", *["photo masked"] * 4]
+    assert bad["action"].tolist() == ["row left out", *["photo treated as missing"] * 4]
     assert bad["problem"][1] == "is missing"
     assert "outside" in bad["problem"][2]
     assert "text.jpg is not a JPEG" in bad["problem"][3]

@@ -84,7 +84,7 @@ def test_the_run_says_what_the_text_adds_and_what_the_photos_add_beside_it(run: 
     assert contest.photos is not None
     assert contest.text.claim
     assert contest.choice.startswith("The text helps: it lowers the out-of-fold loss by ")
-    assert "on table and text alone" in contest.photos.why
+    assert "the blend of table and text alone" in contest.photos.why
     assert result.text is not None
     assert result.photos is not None
     assert result.photos.beside_text

@@ -1,7 +1,9 @@
 """The settings of a run: frozen dataclasses whose field docstrings are also the help texts."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -47,7 +49,95 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " ", "\\t": "\t"}
+"""Words for separators, as shells make it hard to type a tab."""
+_NOT_SEPARATORS = '"\r\n\0'
 _WIDEST, _MOST_LAYERS = 2**16, 100
+
+
+def gap_length(gap: str, *, dates: bool) -> float:
+    """The length of a gap between parts of a split by time: microseconds for dates, else the number itself.
+
+    >>> gap_length("12h", dates=True) == 12 * 3600 * 1e6, gap_length("3", dates=False)
+    (True, 3.0)
+
+    Raises:
+        ConfigError: it is not a duration for dates, not a number for numbers, or negative.
+    """
+    import pandas as pd
+
+    wanted = "a duration such as 30d, 12h or 2w" if dates else "a number such as 3, as the times are numbers"
+    try:
+        days = re.sub(r"(?<=\d)\s*[dw]\b", lambda unit: unit.group().upper(), gap)  # pandas takes D and W
+        found = pd.Timedelta(days) / pd.Timedelta(microseconds=1) if dates else float(gap)
+    except ValueError as error:
+        raise ConfigError(f"The gap of a split by time must be {wanted}; got {gap!r}.") from error
+    if not 0 <= found < float("inf") or (dates and gap.strip().replace(".", "").isdigit()):
+        raise ConfigError(f"The gap of a split by time must be {wanted}; got {gap!r}.")
+    return float(found)
+
+
+def _check_time(text: str) -> None:
+    try:
+        parse_duration(text)
+    except ConfigError as error:
+        raise ConfigError(f"time: {error}") from error
+
+
+def _check_gap(gap: str) -> None:
+    """Refuse what is neither a duration nor a number, before the table says which of them it must be."""
+    try:
+        gap_length(gap, dates=False)
+    except ConfigError:
+        gap_length(gap, dates=True)
+
+
+def _check_types(settings: Any) -> None:
+    """Refuse a value of a wrong type, which only Python can give; a list becomes a tuple, and a text a path."""
+    for name, hint in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        optional = isinstance(hint, UnionType) or get_origin(hint) is Union
+        (kind, *_) = (one for one in get_args(hint) if one is not type(None)) if optional else (hint,)
+        if optional and value is None:
+            continue
+        origin, wanted = get_origin(kind) or kind, ""
+        if origin is tuple:
+            part = get_args(kind)[0]
+            if isinstance(value, list | tuple) and all(_is_of(part, one) for one in value):
+                object.__setattr__(settings, name, tuple(value))
+            else:
+                wanted = f"a list, each entry {KIND_NAMES[part]}"
+        elif origin is dict and not isinstance(value, Mapping):
+            wanted = "a dict"
+        elif origin is TextConfig and not isinstance(value, TextConfig):
+            wanted = "a TextConfig"
+        elif origin in KIND_NAMES and not _is_of(origin, value):
+            wanted = KIND_NAMES[origin]
+        elif origin is Path:
+            object.__setattr__(settings, name, Path(value))
+        if wanted:
+            raise ConfigError(f"{name} must be {wanted}, got {value!r}.")
+
+
+def _is_of(kind: Any, value: object) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    accepted: dict[Any, Any] = {int: Integral, float: Real, Path: str | Path}
+    return isinstance(value, accepted.get(kind, kind))
+
+
+def _check_choices(settings: Any) -> None:
+    """Reject a value that is not one of a field's choices; the command line checks it earlier."""
+    _check_types(settings)
+    for name, hint in get_type_hints(type(settings)).items():
+        kinds = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
+        choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+        value = getattr(settings, name)
+        if choices and value is not None and value not in choices:
+            raise ConfigError(
+                f"{name} must be one of {', '.join(choices)}, got {value!r}.{did_you_mean(str(value), choices)}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +151,20 @@ class TextConfig:
     encoding: str | None = None
     """Encoding of a text table; by default detected."""
 
+    def __post_init__(self) -> None:
+        _check_types(self)
+        sign = None if self.sep is None else SEPARATORS.get(self.sep.lower(), self.sep)
+        if sign is not None and (len(sign) != 1 or not sign.isascii() or sign.isalnum() or sign in _NOT_SEPARATORS):
+            raise ConfigError(f"sep must be one ASCII character, or a word such as tab or semicolon, got {self.sep!r}.")
+        if self.decimal not in (None, ".", ","):
+            raise ConfigError(f"decimal must be . or a comma, got {self.decimal!r}.")
+        try:
+            "".encode("utf-8" if self.encoding is None else self.encoding)
+        except (LookupError, ValueError):
+            raise ConfigError(
+                f"encoding: {self.encoding!r} is not a text encoding; use for example utf-8, cp1252 or utf-16."
+            ) from None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
@@ -68,7 +172,7 @@ class DataConfig:
 
     roles: Annotated[dict[str, Role], Parameter(parse=False)] = field(default_factory=dict)
     """Roles by column, not inferred: number, category, date, text, tags, image, group, split, weight or ignored."""
-    ignore: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    ignore: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
     """Column to leave out; may be repeated."""
     task: Task | None = None
     """Type of prediction task; by default inferred from the target's values."""
@@ -107,6 +211,8 @@ class DataConfig:
             )
         if self.gap is not None and self.split_time is None:
             raise ConfigError(f"gap={self.gap} needs a split by time: add --split-time COLUMN.")
+        if self.gap is not None:
+            _check_gap(self.gap)
         if not 0 <= self.cache_gb < float("inf"):
             raise ConfigError(f"cache_gb must be at least 0, got {self.cache_gb}.")
         if not 0 <= self.max_missing_target < 1:
@@ -233,25 +339,13 @@ class TrainConfig:
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}.")
         if self.time is not None:
-            parse_duration(self.time)
+            _check_time(self.time)
         if not self.save_every >= 0:
             raise ConfigError(f"save_every must be at least 0 seconds, got {self.save_every}.")
         if self.patience < 1:
             raise ConfigError(f"patience must be at least 1, got {self.patience}.")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}.")
-
-
-def _check_choices(settings: Any) -> None:
-    """Reject a value that is not one of a field's choices; the command line checks it earlier."""
-    for name, hint in get_type_hints(type(settings)).items():
-        kinds = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
-        choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
-        value = getattr(settings, name)
-        if choices and value is not None and value not in choices:
-            raise ConfigError(
-                f"{name} must be one of {', '.join(choices)}, got {value!r}.{did_you_mean(str(value), choices)}"
-            )
 
 
 SECTIONS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}

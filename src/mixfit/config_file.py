@@ -6,7 +6,9 @@ Imports nothing that is slow to load."""
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -15,13 +17,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import tomli_w
 from cyclopts import App, ArgumentCollection, Token
 
-from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.config import KIND_NAMES, DataConfig, ModelConfig, TrainConfig
 from mixfit.errors import ConfigError, DataError, did_you_mean
 from mixfit.files import read_toml
 
 SECTIONS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
 TOP = ("table", "target", "schema")
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,64 @@ def lay_under(app: App, commands: tuple[str, ...], arguments: ArgumentCollection
         texts = [f"{column}={role}" for column, role in roles.items()]
         texts += [token.value for token in by_name["set_"].tokens]
         by_name["set_"].tokens = [Token(keyword="--set", value=text, index=at) for at, text in enumerate(texts)]
+
+
+@contextmanager
+def naming_the_file(path: Path | None, **used: Any) -> Iterator[None]:
+    """Name the file and the key in an error about a setting that is only found wrong once the table is read.
+
+    An error is about a setting if it names it together with its value, as in "task binary", or if the first text that
+    it quotes is the value; about a path, if it names a path that does not exist. Settings that a flag overrides are
+    not blamed.
+
+    Args:
+        path: the configuration file; None without one.
+        used: what the block uses: ``table``, ``target``, ``schema`` and the sections.
+    """
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        blamed = [] if path is None else [key for key, *one in _said(path, used) if _is_about(str(error), *one)]
+        if not blamed:
+            raise
+        raise type(error)(f"{path}: {' and '.join(blamed)}: {error}") from error
+
+
+def _said(path: Path, used: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Place, name and value of each setting of a file that is used as it stands there; a role by its column."""
+    settings, said = read_config(path), _read_toml(path)
+
+    def inside(place: str, keys: Mapping[str, Any], mine: Any, theirs: Any) -> Iterator[tuple[str, str, Any]]:
+        for key, value in keys.items():
+            found, in_use = getattr(mine, key), getattr(theirs, key)
+            if isinstance(found, dict):
+                for column, role in found.items():
+                    if in_use.get(column) == role:
+                        yield (f"[{place}.{key}] {column}", column, column)
+            elif is_dataclass(found):
+                yield from inside(f"{place}.{key}", value, found, in_use)
+            elif found == in_use:
+                yield (f"[{place}] {key}", key, found)
+
+    for key, value in said.items():
+        mine, theirs = getattr(settings, key), used.get(key)
+        if key in SECTIONS:
+            yield from inside(key, value, mine, SECTIONS[key]() if theirs is None else theirs)
+        elif mine == theirs:
+            yield (key, key, mine)
+
+
+def _is_about(message: str, name: str, value: Any) -> bool:
+    """Whether an error is about a setting, see ``naming_the_file``."""
+    if isinstance(value, Path):
+        return re.search(rf"(?<!\S){re.escape(str(value))}(?!\w)", message) is not None and not value.exists()
+    values = [one for one in (value if isinstance(value, tuple) else [value]) if isinstance(one, str)]
+    quoted = re.search(r"'([^']*)'", message)
+    named = re.escape(name).replace("_", "[_-]")
+    return any(
+        (quoted is not None and quoted[1] == one) or re.search(rf"\b{named} {re.escape(one)}(?!\w)", message)
+        for one in values
+    )
 
 
 def describe_settings() -> str:
@@ -195,7 +254,7 @@ def _convert(path: Path, place: str, hint: Any, value: Any) -> Any:
             wanted = {Path: str, float: float | int}.get(found, found)
             if isinstance(value, wanted) and isinstance(value, bool) == (found is bool):
                 return found(value)
-            raise ConfigError(f"{path}: {place} must be {_KINDS[found]}, got {value!r}.")
+            raise ConfigError(f"{path}: {place} must be {KIND_NAMES[found]}, got {value!r}.")
 
 
 def _leaves(path: Path, section: str, config: type, said: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:

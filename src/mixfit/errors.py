@@ -46,6 +46,21 @@ class Stopped(MixfitError):  # noqa: N818
 NAMES_SHOWN = 20
 
 
+def check_type(name: str, value: object, kinds: type | tuple[type, ...], wanted: str) -> None:
+    """Refuse an argument of a wrong type; ``wanted`` says what may be given.
+
+    >>> check_type("target", None, str, "the name of a column")
+    Traceback (most recent call last):
+    mixfit.errors.ConfigError: target must be the name of a column, got None.
+
+    Raises:
+        ConfigError: it is of none of these types.
+    """
+    if not isinstance(value, kinds):
+        got = "None" if value is None else f"{type(value).__name__} {value!r:.80}".splitlines()[0]
+        raise ConfigError(f"{name} must be {wanted}, got {got}.")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'price'?", or "" without a close match; upper and lower case count as equal.
 

@@ -128,6 +128,29 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def check_new_file(path: Path) -> None:
+    """Refuse early a file that could not be written after all the work is done.
+
+    Raises:
+        ResourceError: its folder does not exist, or it is a folder itself.
+    """
+    if path.is_dir():
+        raise ResourceError(f"{path} cannot be written: it is a folder.")
+    if not path.parent.is_dir():
+        raise ResourceError(f"{path} cannot be written: there is no folder {path.parent}.")
+
+
+def check_new_folder(path: Path) -> None:
+    """Refuse early a folder that cannot be created or written.
+
+    Raises:
+        ResourceError: it is a file, or below a file.
+    """
+    there = next((one for one in (path, *path.parents) if one.exists()), None)
+    if there is not None and not there.is_dir():
+        raise ResourceError(f"{path} cannot be written: {there} is a file, not a folder.")
+
+
 @contextmanager
 def said_by(path: Path) -> Iterator[None]:
     """Report an invalid setting as damage of the file it was read from."""

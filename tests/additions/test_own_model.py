@@ -13,6 +13,7 @@ from extra_trees import ExtraTrees, FittedExtraTrees
 from rich.console import Console
 
 import mixfit
+from mixfit.cli import main
 from mixfit.models import Rows
 
 OURS = ExtraTrees(trees=40, sees=frozenset({"table"}))
@@ -58,8 +59,42 @@ def test_it_predicts_the_same_when_it_was_loaded_and_only_with_the_model(run: mi
     expected = run.predictor.predict(frame)
     loaded = mixfit.Predictor.load(run.folder / "model", models=[OURS])
     pd.testing.assert_frame_equal(loaded.predict(frame), expected, check_exact=True)
-    with pytest.raises(mixfit.DataError, match=r"has the model 'extra trees', which is not one of mixfit's own: pass"):
+    with pytest.raises(
+        mixfit.DataError, match=r"has the model 'extra trees', which is not one of mixfit's own and can"
+    ):
         mixfit.Predictor.load(run.folder / "model")
+
+
+COMMANDS = {
+    "predict": ["{table}", "-o", "p.csv"],
+    "evaluate": ["{table}", "--split", "all"],
+    "explain": ["--n", "2", "--table", "{table}"],
+    "compare": ["{run}"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_say_how_it_is_used_in_python(
+    command: str, run: mixfit.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"table": run.folder.parents[1] / "spiral" / "table.csv", "run": run.folder}
+    with pytest.raises(SystemExit) as stop:
+        main([command, str(run.folder), *(word.format(**places) for word in COMMANDS[command])])
+    assert stop.value.code == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has the model 'extra trees', which is not one of mixfit's own and can only be used in Python: pass" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_commands_do_is_done_in_python_with_the_model(run: mixfit.Run, tmp_path: Path) -> None:
+    table, quiet = run.folder.parents[1] / "spiral" / "table.csv", SETTINGS["console"]
+    given: dict[str, Any] = {"models": [OURS], "console": quiet}
+    assert len(mixfit.predict_table(run, table, **given)) == 160
+    scores = mixfit.evaluate_table(run, table, out=tmp_path / "m.json", **given)
+    assert scores == pytest.approx(run.scores["test"][run.result.ours])
+    assert len(mixfit.explain_run(run, n=2, out=tmp_path, **given).rows) == 2
+    assert mixfit.compare_runs([run, run], out=tmp_path / "c.html", **given).scores.differences[0].finding == "equal"
 
 
 def test_it_is_explained(run: mixfit.Run) -> None:
@@ -124,7 +159,7 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "ours": ([replace(OURS, name="linear, table")], {}, "Two models have the name 'linear, table'"),
     "name": ([replace(OURS, name="../x")], {}, "'../x' is not a valid model name"),
     "class": ([ExtraTrees], {}, "is not a model: it needs name, sees, fit and load"),
-    "sees": ([replace(OURS, sees=frozenset({"sound"}))], {}, "must be a frozenset of table, photos, pixels"),  # type: ignore[arg-type]
+    "sees": ([replace(OURS, sees=frozenset({"sound"}))], {}, "must be a frozenset of table, text, photos, pixels"),  # type: ignore[arg-type]
     "network": ([OURS], {"preset": "network"}, r"models=\[...\] cannot be used with the preset network"),
 }
 

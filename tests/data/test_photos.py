@@ -93,8 +93,8 @@ def test_a_refused_photo_keeps_its_place_and_is_named(root: Path) -> None:
     photos = find_photos(frame, ["photo"], root)
     np.testing.assert_array_equal(photos.slots, [[0, -1, -1], [0, -1, 1], [-1, -1, -1]])
     assert [(bad.row, bad.column, bad.value, bad.problem, bad.action) for bad in photos.bad] == [
-        (1, "photo", "images/lost.jpg", "is missing", "photo masked"),
-        (2, "photo", "images/lost.jpg", "is missing", "photo masked"),
+        (1, "photo", "images/lost.jpg", "is missing", "photo treated as missing"),
+        (2, "photo", "images/lost.jpg", "is missing", "photo treated as missing"),
     ]
     assert photos.missing_cells == {"photo": 0}
 

@@ -177,14 +177,14 @@ def test_the_separator_can_be_named(write: Write, typed: str, sign: str) -> None
 
 @pytest.mark.parametrize("separator", ["", ",,", "§", "a", '"', "\n", "\0"])
 def test_an_impossible_separator_is_refused(write: Write, separator: str) -> None:
-    with pytest.raises(ConfigError, match=r"--sep must be one ASCII sign, or a word like tab or semicolon, got"):
+    with pytest.raises(ConfigError, match=r"sep must be one ASCII character, or a word such as tab or semicolon, got"):
         detect_format(write("a,b\n1,2\n"), separator=separator)
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"decimal": "x"}, r"--decimal must be \. or , got 'x'"),
+        ({"decimal": "x"}, r"decimal must be \. or a comma, got 'x'"),
         ({"decimal": ".", "thousands": " "}, r"thousands must be \. or , got ' '"),
         ({"decimal": ",", "thousands": ","}, "the decimal sign and the thousands sign are both ','"),
     ],

@@ -137,7 +137,10 @@ def test_what_is_claimed_is_used_and_no_sentence_claims_what_the_rule_does_not(
 
 APART = "The test rows played no part in that choice."
 SENTENCES = {
-    (0.2, 0.5): f"The photos help: they lower {{by}} (400 rows; {{test}} < 0.001; a claim needs at least 8 %). {APART}",
+    (0.2, 0.5): (
+        "The photos help: they lower {by} (400 rows; {test} < 0.001; a claim needs at least 8 % and p of at most 0.05)."
+        f" {APART}"
+    ),
     (0.03, 0.5): (
         "The photos are used because they lowered {by}, but this is within noise (400 rows; {test} = 0.21), "
         f"so they are not claimed to help. {APART}"
@@ -149,7 +152,7 @@ SENTENCES = {
     (0.02, 0.5): "The photos are not used: they lower {by}, but this is within noise (400 rows; {test} = 0.30).",
     (-0.02, 0.5): "The photos are not used: they raise {by} (400 rows).",
     (0.0004, 0.0001): (
-        "The photos are not used: they hardly change the out-of-fold loss relative to the table columns used "
+        "The photos are not used: they hardly change the out-of-fold loss compared with the blend without photos "
         "(400 rows)."
     ),
 }
@@ -157,8 +160,8 @@ SENTENCES = {
 
 @pytest.mark.parametrize(("gain", "spread"), SENTENCES)
 def test_the_sentence_says_the_gain_what_it_is_relative_to_and_why(gain: float, spread: float) -> None:
-    by = f"the out-of-fold loss by {100 * abs(gain):.1f} % relative to the table columns used"
-    expected = SENTENCES[gain, spread].format(by=by, test="one-sided 5 % test, p")
+    by = f"the out-of-fold loss by {100 * abs(gain):.1f} % compared with the blend without photos"
+    expected = SENTENCES[gain, spread].format(by=by, test="paired one-sided t-test, p")
     assert judge_photos(*losses_with_gain(gain, spread), FOLD, np.arange(400)).why == expected
 
 
@@ -169,13 +172,13 @@ def test_few_groups_and_photos_alone_have_sentences_of_their_own() -> None:
     assert not few.claim
     assert "but there are too few groups for a test (400 rows in 8 groups), so they are not claimed" in few.why
     alone = judge_photos(before, after, FOLD, np.arange(400), columns=False)
-    assert alone.why.startswith("The photos help: they lower the out-of-fold loss by 20.0 % relative to a constant (")
+    assert alone.why.startswith("The photos help: they lower the out-of-fold loss by 20.0 % compared with a constant (")
     useless = judge_photos(before, before * 1.1, FOLD, np.arange(400), columns=False)
     assert useless.use
     assert not useless.claim
     assert useless.why == (
         "The model uses only the photos, as there are no table columns: they raise the out-of-fold loss by 10.0 % "
-        "relative to a constant (400 rows). They are not claimed to help."
+        "compared with a constant (400 rows). They are not claimed to help."
     )
 
 

@@ -115,8 +115,8 @@ def test_rows_without_a_usable_photo_are_a_group(tmp_path: Path) -> None:
     frame = pd.DataFrame({"photo": ["a.jpg", None, "gone.jpg", "b.jpg"], "y": [1.0, 2, 3, 4]})
     assert label_column(frame, "photo", SCHEMA, images=tmp_path).of_row.tolist() == [0, 1, 1, 0]
     bad = [
-        BadInput(row=2, column="photo", value="gone.jpg", problem="is missing", action="photo masked"),
-        BadInput(row=3, column="photo", value="b.jpg", problem="is no photo", action="photo masked"),
+        BadInput(row=2, column="photo", value="gone.jpg", problem="is missing", action="photo treated as missing"),
+        BadInput(row=3, column="photo", value="b.jpg", problem="is no photo", action="photo treated as missing"),
     ]
     labels = label_photos(frame, "photo", tmp_path, bad)
     assert labels.names == (WITH_PHOTO, WITHOUT_PHOTO)

@@ -159,7 +159,8 @@ def test_the_verdict_says_who_wins() -> None:
     assert found.verdict.startswith("The mixed model is worse than table, beyond noise: test MAE 0.")
     assert "Prefer table here." in found.verdict
     (one,) = found.final.differences
-    assert f"the difference is {one.value:+.3g} (95 % CI {one.low:+.3g} to {one.high:+.3g})" in found.verdict
+    value, interval = one.texts
+    assert f"the difference is {value} (95 % CI {interval})" in found.verdict
 
 
 def test_a_difference_within_noise_is_called_so() -> None:

@@ -136,7 +136,7 @@ def test_f27_data_that_change_after_inspect_and_after_training_are_told(run: Run
     assert warning in printed
     assert warning in Path("runs/t-y-002/report.html").read_text()
     assert pd.read_csv("runs/t-y-002/bad_inputs.csv")["row"].tolist() == [7, 8]
-    assert "2 x photo masked" in printed
+    assert "2 x photo treated as missing" in printed
 
     _, printed = run("evaluate", "runs/t-y-001", "t.csv", "--split", "test")
     assert "warning: the photos have changed since training: 60 files with" in printed

@@ -133,7 +133,7 @@ def test_f19_predictions_name_every_trap_and_mask_drop_or_refuse_its_row(
         f"{len(CELLS) + 2} rows: 1 ok, 1 without photo, 0 with a new category, {len(CELLS)} with broken cells or photos"
         in printed
     )
-    assert f"{len(CELLS)} x photo masked" in printed
+    assert f"{len(CELLS)} x photo treated as missing" in printed
     found = pd.read_parquet(tmp_path / "marked.parquet")
     assert found["status"].tolist() == ["ok", *(f"photos: {problem}" for problem in CELLS.values()), "no photo"]
     assert np.isfinite(found["prediction"]).all()

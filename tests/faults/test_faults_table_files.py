@@ -213,7 +213,7 @@ def test_f03_bytes_that_are_not_in_the_named_encoding(write: Write, named: str, 
 
 @pytest.mark.parametrize("named", ["utf8x", "", "hex", "rot13", "zlib"])
 def test_f03_unknown_encodings(write: Write, named: str) -> None:
-    with pytest.raises(ConfigError, match=f"--encoding: '{named}' is not a text encoding") as caught:
+    with pytest.raises(ConfigError, match=f"encoding: '{named}' is not a text encoding") as caught:
         detect_format(write("a\n1\n"), encoding=named)
     assert caught.value.exit_code == 2
 

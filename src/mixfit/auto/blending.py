@@ -4,14 +4,15 @@ In: data with features of their photos. Out: ``Blended``: the predictor, the sco
 its reason."""
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 
 from mixfit.auto.kept_models import RunKeeper
 from mixfit.auto.presets import plan_for
@@ -188,6 +189,12 @@ def train_blend(
         )
     for note in notes:
         console.print(f" warning: {note}", markup=False)
+    loss = "log loss" if mixed.target.classes is not None else f"squared error of the {_scale(mixed)}"
+    console.print(
+        f" cross-validation, {folds.count} folds; loss: mean out-of-fold {loss} +- standard error, lower is better",
+        markup=False,
+    )
+    console.print(f"   {'model':<34}{'loss':>9} +- {'error':<6}{'time':>11}", markup=False)
     for number, one in enumerate(plan.models):
         most = None
         if budget is not None:
@@ -201,14 +208,14 @@ def train_blend(
             if number and not isinstance(one, Trainable):  # a training observes its own time limit
                 most = remaining
         small = len(folds.rows) <= SMALL and "pixels" not in one.sees
-        with _status(console, f" {one.name} ..."), one_thread() if small else nullcontext():
+        with _progress(console, one.name, folds.count) as tell, one_thread() if small else nullcontext():
             if "pixels" in one.sees and mixed.photos is not None:  # earlier models do not need decoded photos
                 folds = folds.with_pixels(mixed.photos.pixels)
                 judged = replace(judged, folds=folds)
             begins = one.begins_with if isinstance(one, Trainable) else None
             begin_at = next((other for other in fittings if other.model.name == begins), None)
             try:
-                fitting = cross_fit(one, folds, keeper=keeper, begin_at=begin_at, seconds=most)
+                fitting = cross_fit(one, folds, keeper=keeper, begin_at=begin_at, seconds=most, tell=tell)
             except (Diverged, OutOfTimeError) as error:
                 left_out.append(f"{one.name}: {error}")
                 continue
@@ -480,9 +487,22 @@ def _share(inside: np.ndarray, weight: np.ndarray | None) -> float | None:
     return None if weight is None or not weight.any() else float(np.average(inside, weights=weight))
 
 
-def _status(console: Console, text: str) -> AbstractContextManager[object]:
-    """A temporary status line on a terminal."""
-    return console.status(text) if console.is_terminal and not console.quiet else nullcontext()
+def _scale(mixed: MixedData) -> str:
+    return "standardised logarithm of the target" if mixed.target.log else "standardised target"
+
+
+@contextmanager
+def _progress(console: Console, model: str, folds: int) -> Iterator[Callable[[int], None] | None]:
+    """A temporary status line on a terminal, which names the model and the fold; a fit of all rows comes last."""
+    if not console.is_terminal or console.quiet:
+        yield None
+        return
+
+    def text(fold: int) -> str:
+        return escape(f" {model}, fold {fold + 1} of {folds} ..." if fold < folds else f" {model}, all rows ...")
+
+    with console.status(text(0)) as status:
+        yield lambda fold: status.update(text(fold))
 
 
 def _shown_loss(losses: np.ndarray, groups: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:

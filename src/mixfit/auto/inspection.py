@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table as Grid
 
+from mixfit.auto.preparation import check_arguments
 from mixfit.config import DataConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows
 from mixfit.data.checks.copies import equal_photos, near_photos, row_copies
-from mixfit.data.checks.photos import PhotoScan, scan_photos
+from mixfit.data.checks.photos import PhotoScan, near_duplicates, scan_photos
 from mixfit.data.checks.table import (
     SHUFFLES,
     Finding,
@@ -40,7 +42,7 @@ from mixfit.data.split import describe_times
 from mixfit.data.table.read import read_as_configured, settled
 from mixfit.data.table.write import kept_frame
 from mixfit.data.ties import Ties
-from mixfit.errors import DataError
+from mixfit.errors import DataError, ResourceError, check_type
 from mixfit.files import new_folder, write_file
 from mixfit.predictor import unreadable_photos
 from mixfit.runs.folder import new_run_folder, run_name
@@ -123,12 +125,17 @@ def inspect_table(
     Raises:
         ConfigError, DataError, ResourceError: the table cannot be inspected.
     """
+    check_arguments(table, target=target, images=images, schema=None, out=out)
+    check_type("config", config, (DataConfig, NoneType), "a mixfit.DataConfig")
+    if out is not None and Path(out).exists():
+        raise ResourceError(f"{out} exists already; choose another name or remove it.")
     config = config or DataConfig()
     if images is not None:
         config = replace(config, images=Path(images))
     out, console = None if out is None else Path(out), console or PlainConsole()
     if not isinstance(table, pd.DataFrame):
         path = Path(table)
+        images_root(config.images, path.parent)
         command = f"mixfit train {path if not path.is_absolute() else path.name} --target {target}"
         return _inspect(path, str(path), target, config, out, console, command)
     with TemporaryDirectory() as folder:
@@ -257,8 +264,9 @@ def _findings(table: Table, schema: Schema, config: DataConfig, review: _PhotoRe
     """Notes, warnings and errors before training; an error would prevent training."""
     findings = [Finding("warning", line) for line in suspicious_columns(schema)]
     parts = np.full(len(table), "", dtype=object)
+    ties = Ties(table, schema, review.photos, review.scan)
     try:
-        found = split_usable(table, schema, config, TrainConfig().seed, Ties(table, schema, review.photos, review.scan))
+        found = split_usable(table, schema, config, TrainConfig().seed, ties)
         split, bad = found.split, found.bad
         findings += [Finding("warning", note) for note in found.notes]
         parts = parts_of(split, len(table))
@@ -288,7 +296,8 @@ def _findings(table: Table, schema: Schema, config: DataConfig, review: _PhotoRe
         findings += _no_photos(review.photos, root)
         findings += equal_photos(table, schema, review.photos, review.scan.content, parts)
         told = {finding.text for finding in findings}
-        findings += [f for f in near_photos(table, review.photos, review.scan, parts) if f.text not in told]
+        near = near_duplicates(review.scan) if ties.near is None else ties.near
+        findings += [f for f in near_photos(table, review.photos, near, parts) if f.text not in told]
         findings += _pairing(table, schema, review.photos, review.scan)
     return findings
 

@@ -31,7 +31,7 @@ from mixfit.files import explained, is_there, read_file, read_json, write_file
 from mixfit.models.model import FittedModel, Layout, Model, Trainable, as_arrays, as_tensors
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.control import StopOnSignal, TimeBudget
-from mixfit.training.callbacks.displays import JsonLines
+from mixfit.training.callbacks.displays import JsonLines, ProgressLines
 from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.checkpoint import Checkpoints, Snapshot, newest_checkpoint
@@ -153,7 +153,7 @@ class RunKeeper:
         with explained(folder, None):
             folder.mkdir(exist_ok=True)
         for callback in self.callbacks:
-            if isinstance(callback, JsonLines):
+            if isinstance(callback, JsonLines | ProgressLines):
                 callback.model = self._shown(model, fold)
         key = json.dumps(self._identity(model, fold))
         callbacks: list[Callback] = [

@@ -5,24 +5,28 @@ In: a table and settings. Out: ``Prepared``, and warnings about the data. For ``
 import shlex
 import time
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import torch
 from rich.console import Console
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
-from mixfit.data.checks.copies import equal_photos, row_copies
-from mixfit.data.checks.photos import equal_files
-from mixfit.data.checks.table import class_balance, find_clusters, parts_of, torn_ids
+from mixfit.data.checks.copies import equal_photos, near_photos, row_copies
+from mixfit.data.checks.table import Finding, class_balance, find_clusters, parts_of, torn_ids
 from mixfit.data.columns.schema import Schema, suspicious_columns
 from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint, read_fingerprint
 from mixfit.data.load import MixedData, load_data
 from mixfit.data.photos.rule import images_root
 from mixfit.data.photos.rules import unnamed_photos
+from mixfit.data.table.write import check_table
 from mixfit.data.transforms.augment import augmentation
 from mixfit.ensemble.cross_fit import photo_means
-from mixfit.errors import ConfigError, DataError
+from mixfit.errors import ConfigError, DataError, check_type
+from mixfit.files import check_new_folder
+from mixfit.nn.backbones import check_name
 from mixfit.nn.build import is_frozen
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.build import build_model, precompute_features, sized_for
@@ -68,6 +72,35 @@ class Prepared:
         return images_root(self.data_config.images, self.table.parent)
 
 
+def check_arguments(
+    table: object,
+    *,
+    target: object,
+    images: object = None,
+    data: object = None,
+    model: object = None,
+    train: object = None,
+    schema: object = None,
+    out: object = None,
+) -> None:
+    """Refuse arguments of a wrong type, and an output folder that cannot be created.
+
+    Raises:
+        ConfigError: for the first argument of a wrong type, with what may be given.
+        ResourceError: ``out`` is a file.
+    """
+    check_table(table)
+    check_type("target", target, str, "the name of a column")
+    check_type("images", images, (str, PathLike, NoneType), "a path of a folder")
+    check_type("data", data, (DataConfig, NoneType), "a mixfit.DataConfig")
+    check_type("model", model, (ModelConfig, NoneType), "a mixfit.ModelConfig")
+    check_type("train", train, (TrainConfig, NoneType), "a mixfit.TrainConfig")
+    check_type("schema", schema, (Schema, str, PathLike, NoneType), "a mixfit.Schema or a path of a schema.json")
+    check_type("out", out, (str, PathLike, NoneType), "a path of a folder")
+    if isinstance(out, str | PathLike):
+        check_new_folder(Path(out))
+
+
 def prepare(
     table: Path,
     *,
@@ -85,6 +118,8 @@ def prepare(
     model_config = replace(model, freeze_backbone=is_frozen(model))
     data_config, train_config = data, train
     check_augmentation(train_config, model_config)
+    check_backbone(model_config)
+    images_root(data_config.images, table.parent)
     known = Schema.load(schema) if isinstance(schema, str | Path) else schema
     task = data_config.task if known is None else known.task
     if task is not None:
@@ -142,6 +177,17 @@ def check_augmentation(train: TrainConfig, model: ModelConfig) -> None:
         )
 
 
+def check_backbone(model: ModelConfig) -> None:
+    """Refuse an unknown image network, and weights that do not exist, before the table is read.
+
+    Raises:
+        ConfigError: timm has no such model.
+        DataError: there is no such file."""
+    check_name(model.backbone)
+    if model.backbone_weights is not None and not model.backbone_weights.is_file():
+        raise DataError(f"There is no file of weights {model.backbone_weights}.")
+
+
 def with_features(mixed: MixedData, network: MixedInputModel, console: Console) -> MixedData:
     """Run a frozen backbone once over all photos."""
     if network.image is None or not network.image.frozen:
@@ -154,19 +200,33 @@ def with_features(mixed: MixedData, network: MixedInputModel, console: Console) 
 
 
 def warnings_of(mixed: MixedData, images: Path) -> list[str]:
-    """Warnings about the reliability of the scores, and of photos in the folder ``images`` that no column names."""
+    """Warnings about the reliability of the scores, and of photos in the folder ``images`` that no column names.
+
+    They and ``notes_of`` are in the words of ``inspect``."""
     lines = [*mixed.notes, *suspicious_columns(mixed.schema)]
     if not mixed.schema.names("image") and (unnamed := unnamed_photos(images)):
         lines.append(unnamed)
     parts = parts_of(mixed.split, len(mixed.table))
-    findings = torn_ids(mixed.table, mixed.schema, parts) + row_copies(mixed.table, mixed.schema, parts)
+    findings = torn_ids(mixed.table, mixed.schema, parts) + _copies(mixed)
     findings += class_balance(mixed.table, mixed.schema, parts)
-    if mixed.photos is not None:
-        content = equal_files(mixed.photos.files)
-        findings += equal_photos(mixed.table, mixed.schema, mixed.photos, content, parts)
-        if not mixed.photos.files:
-            lines.append("the cells of the image columns are empty: no row has a photo")
-    return lines + [finding.text for finding in findings if finding.level == "warning"]
+    if mixed.photos is not None and not mixed.photos.files:
+        lines.append("the cells of the image columns are empty: no row has a photo")
+    return lines + [f.text for f in findings if f.level == "warning" and f.text not in lines]
+
+
+def notes_of(mixed: MixedData) -> list[str]:
+    """Copies of rows and of photos that are on one side of the split: no danger, but worth knowing."""
+    return [finding.text for finding in _copies(mixed) if finding.level == "note"]
+
+
+def _copies(mixed: MixedData) -> list[Finding]:
+    """Rows and photos that are in the table more than once."""
+    parts, ties = parts_of(mixed.split, len(mixed.table)), mixed.ties
+    findings = row_copies(mixed.table, mixed.schema, parts)
+    if mixed.photos is not None and ties.photos is not None and ties.scan is not None and ties.near is not None:
+        findings += equal_photos(mixed.table, mixed.schema, ties.photos, ties.scan.content, parts)
+        findings += near_photos(mixed.table, ties.photos, ties.near, parts)
+    return findings
 
 
 def unnamed_groups(mixed: MixedData) -> list[str]:

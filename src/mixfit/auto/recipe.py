@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from mixfit.auto.preparation import (
     Clock,
     Prepared,
     changes_since_inspection,
+    check_arguments,
+    notes_of,
     prepare,
     unnamed_groups,
     warnings_of,
@@ -34,7 +37,7 @@ from mixfit.data.load import MixedData
 from mixfit.data.split import Split, describe_times
 from mixfit.data.table.write import kept_frame
 from mixfit.diagnostics.doctor import Doctor, prepare_doctors
-from mixfit.errors import ConfigError, DataError, Stopped
+from mixfit.errors import ConfigError, DataError, Stopped, check_type
 from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
 from mixfit.evaluation.facts import model_facts
 from mixfit.evaluation.result import JudgedSplit, Result, Rows, headline_for, metrics_for
@@ -118,6 +121,9 @@ def fit(
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
         Stopped: a signal stopped the run; everything is saved, and ``resume`` continues it.
     """
+    check_arguments(table, target=target, images=images, data=data, model=model, train=train, schema=schema, out=out)
+    check_type("callbacks", callbacks, (list, tuple), "a list of callbacks")
+    check_type("models", models, (list, tuple), "a list of models")
     console, data, train = console or PlainConsole(), data or DataConfig(), train or TrainConfig()
     _check_doctor(callbacks, train)
     check_models(models, train)
@@ -183,6 +189,7 @@ def resume(
     Raises:
         ConfigError, DataError, ResourceError, Diverged, Stopped: as ``fit``; and if the data have changed.
     """
+    check_type("run", run, (str, PathLike), "a run or the path of its folder")
     folder, console = Path(run), console or PlainConsole()
     settings_file = folder / "config.toml"
     if not is_there(settings_file):
@@ -326,7 +333,8 @@ def _train_and_judge(
     """Train or resume, and write the files of the run folder."""
     train_config, network = prepared.train_config, prepared.network
     _write_split(folder, prepared.data)
-    _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings)
+    notes = notes_of(prepared.data)
+    _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings, notes)
     clock = Clock()
     mixed = with_features(prepared.data, network, console)
     unnamed = unnamed_groups(mixed)
@@ -335,7 +343,7 @@ def _train_and_judge(
     warnings = [*warnings, *unnamed]
     if train_config.preset != "network":
         return _blend_and_judge(
-            folder, prepared, mixed, settings, warnings, unnamed, console, command, callbacks, models, advice
+            folder, prepared, mixed, settings, warnings, notes, unnamed, console, command, callbacks, models, advice
         )
     recorder = _train(folder, prepared, mixed, console, callbacks, advice, snapshot)
     seconds = {our_name(mixed): clock.lap()}
@@ -353,7 +361,7 @@ def _train_and_judge(
         bad=[*mixed.bad, *unreadable(mixed)],
         doctor=next((one for one in callbacks if isinstance(one, Doctor)), None),
     )
-    write_results(run, mixed, judged, settings, command, warnings, images=prepared.images)
+    write_results(run, mixed, judged, settings, command, warnings, notes, images=prepared.images)
     say_end(console, run, prepared.table, prepared.data_config)
     return run
 
@@ -364,6 +372,7 @@ def _blend_and_judge(
     mixed: MixedData,
     settings: dict[str, object],
     warnings: list[str],
+    notes: list[str],
     unnamed: list[str],
     console: Console,
     command: str,
@@ -427,7 +436,7 @@ def _blend_and_judge(
     )
     warnings = [*warnings, *unused, *keeper.notes, *found.left_out]
     interval = found.interval(mixed, LEVEL)
-    write_results(run, judging, judged, settings, command, warnings, images=prepared.images, interval=interval)
+    write_results(run, judging, judged, settings, command, warnings, notes, images=prepared.images, interval=interval)
     say_end(console, run, prepared.table, prepared.data_config)
     return run
 
@@ -555,7 +564,13 @@ def _say_where(console: Console, folder: Path, snapshot: Snapshot | None, batche
 
 
 def _say_start(
-    console: Console, folder: Path, mixed: MixedData, config: TrainConfig, data: DataConfig, warnings: list[str]
+    console: Console,
+    folder: Path,
+    mixed: MixedData,
+    config: TrainConfig,
+    data: DataConfig,
+    warnings: list[str],
+    notes: list[str],
 ) -> None:
     split = mixed.split
     threads = f" ({torch.get_num_threads()} threads)" if mixed.device.type == "cpu" else ""
@@ -577,3 +592,5 @@ def _say_start(
         console.print(f" {copies} of {rows} training and validation rows are copies of held-back rows: left out")
     for line in warnings:
         console.print(f" warning: {line}", markup=False)
+    for line in notes:
+        console.print(f" note: {line}", markup=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 
 from rich.console import Console
 
-from mixfit.auto.preparation import Prepared, prepare, with_features
+from mixfit.auto.preparation import Prepared, check_arguments, prepare, with_features
 from mixfit.choices import Augmentation, Fusion
 from mixfit.config import DataConfig, ModelConfig, TrainConfig, parse_duration
 from mixfit.console import PlainConsole
@@ -206,6 +206,7 @@ def tune(
     """
     import mixfit.auto.study  # noqa: F401  fails before the table is read if the extra is missing
 
+    check_arguments(table, target=target, data=data, model=model, train=train, schema=schema, out=out)
     began, console, table = time.monotonic(), console or PlainConsole(), Path(table)
     train = train or TrainConfig()
     if seconds is None and train.time is not None:

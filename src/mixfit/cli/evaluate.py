@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mixfit.cli.flags import Flat, Switch, configured_cache
+from cyclopts import Parameter
+
+from mixfit.cli.flags import Flat, configured_cache
 from mixfit.config import TextConfig
 
 
@@ -14,7 +16,7 @@ def evaluate(
     split: Literal["train", "valid", "test", "all"] | None = None,
     images: Path | None = None,
     out: Path | None = None,
-    by: Annotated[tuple[str, ...], Switch] = (),
+    by: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     cache: Path | None = None,
     cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,

@@ -11,27 +11,30 @@ from cyclopts import Parameter
 
 from mixfit.choices import Role
 from mixfit.config import DataConfig
+from mixfit.config_file import read_config
 from mixfit.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from mixfit.data.photos.records import Cache
 
 Flat = Parameter(name="*")
-SetRoles = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
+SetRoles = Annotated[tuple[str, ...], Parameter(name="--set", negative=(), show_default=False)]
 Switch = Parameter(negative=())
 
 
-def with_roles(data: DataConfig | None, set_: Sequence[str]) -> DataConfig:
-    """Add the roles of ``--set COLUMN=ROLE`` to the configuration."""
+def with_roles(data: DataConfig | None, set_: Sequence[str], file: Path | None = None) -> DataConfig:
+    """Add the roles of ``--set COLUMN=ROLE`` to the configuration, among them those of a configuration file."""
     from mixfit.data.columns.schema import ROLES
 
     pairs: dict[str, Role] = {}
+    in_file = {} if file is None else read_config(file).data.roles
     for text in set_:
         column, equals, role = text.rpartition("=")
         if not equals or not column:
             raise ConfigError(f"--set must be COLUMN=ROLE, for instance --set zipcode=category, got {text!r}.")
         if role not in ROLES:
-            raise ConfigError(f"Unknown role {role!r}.{did_you_mean(role, ROLES)} Roles: {', '.join(ROLES)}.")
+            place = f"{file}: [data.roles] {column}: " if in_file.get(column) == role else ""
+            raise ConfigError(f"{place}Unknown role {role!r}.{did_you_mean(role, ROLES)} Roles: {', '.join(ROLES)}.")
         pairs[column] = role
     return replace(DataConfig() if data is None else data, roles=pairs)
 

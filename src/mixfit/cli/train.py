@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import mixfit
 from mixfit.cli.flags import Flat, SetRoles, Switch, shown_command, with_roles
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.config_file import naming_the_file
 from mixfit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def demo(
     """
     from mixfit.auto.recipe import fit
     from mixfit.demo import DEMO_TARGET, write_demo, write_messy_demo
+    from mixfit.files import check_new_folder
 
+    check_new_folder(out)
     print(f" writing the example to {out}", flush=True)
     fit(
         write_messy_demo(out / "listings") if messy else write_demo(out / "vases"),
@@ -100,17 +103,19 @@ def train(
         raise ConfigError(
             "mixfit train needs a table and --target COLUMN (or a --config that names them), or --resume RUN."
         )
-    run = recipe.fit(
-        table,
-        target=target,
-        data=with_roles(data, set_),
-        model=model,
-        train=train,
-        schema=schema,
-        out=out,
-        command=shown_command(sys.argv[1:]),
-        **spoken,
-    )
+    roles = with_roles(data, set_, config)
+    with naming_the_file(config, table=table, target=target, schema=schema, data=roles, model=model, train=train):
+        run = recipe.fit(
+            table,
+            target=target,
+            data=roles,
+            model=model,
+            train=train,
+            schema=schema,
+            out=out,
+            command=shown_command(sys.argv[1:]),
+            **spoken,
+        )
     _say_run(run, as_json=json)
 
 

@@ -44,8 +44,11 @@ def tune(
     """
     from mixfit.auto.tune import tune as search
 
-    roles = with_roles(data, set_)
-    search(table, target=target, trials=trials, data=roles, model=model, train=train, schema=schema, out=out)
+    roles = with_roles(data, set_, config)
+    with config_file.naming_the_file(
+        config, table=table, target=target, schema=schema, data=roles, model=model, train=train
+    ):
+        search(table, target=target, trials=trials, data=roles, model=model, train=train, schema=schema, out=out)
 
 
 def config() -> None:

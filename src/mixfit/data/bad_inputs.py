@@ -23,7 +23,7 @@ class BadInput:
     problem: str
     """What is wrong, without the location: "file is missing", "not a number"."""
     action: str
-    """What was done: "photo masked", "row left out", "cell treated as missing"."""
+    """What was done: "photo treated as missing", "row left out", "cell treated as missing"."""
 
 
 def write_bad_inputs(records: list[BadInput], path: Path) -> None:
@@ -40,7 +40,7 @@ def in_table_rows(records: list[BadInput], numbers: Int64[np.ndarray, " rows"]) 
 
 
 def describe_bad(bad: list[BadInput]) -> str:
-    """A summary: counts by action, and the first row: "3 x photo masked, 2 x cell treated as missing (first: ...)"."""
+    """A summary: counts by action, and the first row: "3 x photo treated as missing (first: row 7, ...)"."""
     counts = BadCounts()
     counts.add(bad)
     return counts.describe()

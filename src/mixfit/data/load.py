@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,16 +31,17 @@ from mixfit.data.folds import Folds
 from mixfit.data.loader import DataLoader
 from mixfit.data.photos.find import Photos, find_photos, needs_folder
 from mixfit.data.photos.records import Cache
-from mixfit.data.photos.rule import PhotoRule, images_root
+from mixfit.data.photos.rule import PhotoRule, images_path, images_root
 from mixfit.data.photos.rules import photo_rules
 from mixfit.data.photos.store import ImageFiles, open_image_store, typical_side
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, Times, split_labels, split_rows
 from mixfit.data.table.pieces import PIECE, bytes_of_parquet, sample_rows, table_pieces
 from mixfit.data.table.read import TableFormat, asked_format, read_as_configured, settled
+from mixfit.data.table.write import check_table
 from mixfit.data.ties import Ties
 from mixfit.data.transforms.transform import Transform
-from mixfit.errors import ConfigError, DataError, unknown_column
+from mixfit.errors import ConfigError, DataError, check_type, unknown_column
 from mixfit.weighted import taken
 
 if TYPE_CHECKING:
@@ -296,9 +298,13 @@ def load_data(
         ConfigError: a column does not exist, or a setting is invalid.
         DataError: the table cannot be used as it is.
     """
+    check_table(table)
+    check_type("target", target, str, "the name of a column")
+    check_type("config", config, (DataConfig, NoneType), "a mixfit.DataConfig")
+    check_type("schema", schema, (Schema, NoneType), "a mixfit.Schema, such as Schema.load(path)")
     config = DataConfig() if config is None else config
     if images is not None:
-        config = replace(config, images=Path(images))
+        config = replace(config, images=images_path(images))
     if image_size is not None:
         config = replace(config, image_size=image_size)
     if schema is not None:

@@ -1,6 +1,5 @@
 """Training, validation and test rows: given by a column, random or by time, determined before anything is fitted."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64, Num, Shaped
 
+from mixfit.config import gap_length
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
 from mixfit.errors import ConfigError, DataError, unknown_column
@@ -66,17 +66,7 @@ class Times:
         Raises:
             ConfigError: it is not a duration (for dates) or a number (for numbers), or it is negative.
         """
-        if gap is None:
-            return 0.0
-        wanted = "a duration such as 30d, 12h or 2w" if self.dates else "a number such as 3, as the times are numbers"
-        try:
-            days = re.sub(r"(?<=\d)\s*[dw]\b", lambda unit: unit.group().upper(), gap)  # pandas takes D and W
-            found = pd.Timedelta(days) / pd.Timedelta(microseconds=1) if self.dates else float(gap)
-        except ValueError as error:
-            raise ConfigError(f"The gap of a split by time must be {wanted}; got {gap!r}.") from error
-        if not 0 <= found < np.inf or (self.dates and gap.strip().replace(".", "").isdigit()):
-            raise ConfigError(f"The gap of a split by time must be {wanted}; got {gap!r}.")
-        return float(found)
+        return 0.0 if gap is None else gap_length(gap, dates=self.dates)
 
 
 def parts_by_time(

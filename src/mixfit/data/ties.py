@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float, Int64
 
 from mixfit.data.checks.copies import equal_features, equal_rows
-from mixfit.data.checks.photos import PhotoScan, near_duplicates, scan_photos
+from mixfit.data.checks.photos import NearPhotos, PhotoScan, near_duplicates, scan_photos
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.cells import photo_name
@@ -77,6 +77,18 @@ class Ties:
         return {name: self.table[name].levels.codes for name in names}
 
     @cached_property
+    def scan(self) -> PhotoScan | None:
+        """What was found out about the photos; None without photos."""
+        if self._scan is not None or self.photos is None or not self.photos.files:
+            return self._scan
+        return scan_photos(self.photos.files, self._cache)
+
+    @cached_property
+    def near(self) -> NearPhotos | None:
+        """Photos that look nearly the same, see ``near_duplicates``; None without photos."""
+        return None if self.scan is None else near_duplicates(self.scan)
+
+    @cached_property
     def copies(self) -> "Copies":
         """Equal rows, and photos that several rows share."""
         table, schema, found = self.table, self.schema, []
@@ -89,9 +101,8 @@ class Ties:
                 kept, number = np.unique(codes[rows], return_inverse=True)
                 found.append((rows, number, [what] * len(kept)))
         unseen: tuple[str, ...] = ()
-        if self.photos is not None and self.photos.files:
-            scan = self._scan or scan_photos(self.photos.files, self._cache)
-            of_photos, unseen = _photo_copies(self.photos, scan)
+        if self.photos is not None and self.photos.files and self.scan is not None and self.near is not None:
+            of_photos, unseen = _photo_copies(self.photos, self.scan, self.near)
             found += of_photos
         row, copy, about = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], list[str]()
         for rows, number, described in found:
@@ -103,7 +114,9 @@ class Ties:
 
     def without(self, groups: Sequence[str]) -> "Ties":
         """The same without some of the group columns."""
-        found = Ties(self.table, self.schema, self.photos, self._scan, self._cache)
+        found = Ties(self.table, self.schema, self.photos, self.__dict__.get("scan", self._scan), self._cache)
+        if "near" in self.__dict__:
+            found.near = self.near
         found.groups = {name: codes for name, codes in self.groups.items() if name not in groups}
         if "copies" in self.__dict__:
             found.copies = self.copies
@@ -198,7 +211,7 @@ def _as_all(strata: Float[np.ndarray, " rows"], rows: Int64[np.ndarray, " some"]
 
 
 def _photo_copies(
-    photos: Photos, scan: PhotoScan
+    photos: Photos, scan: PhotoScan, near: NearPhotos
 ) -> tuple[list[tuple[np.ndarray, np.ndarray, list[str]]], tuple[str, ...]]:
     """Rows that share a photo, byte for byte, and rows connected by near-duplicate photos.
 
@@ -206,7 +219,7 @@ def _photo_copies(
     rows, places = np.nonzero(photos.slots >= 0)
     files = photos.slots[rows, places]
     found = [_used_twice(photos, rows, files, scan.content[files], "photo")]
-    pairs, unseen = near_duplicates(scan)
+    pairs, unseen = near
     if len(pairs):
         # Of several photos with equal bytes, only the first is in ``pairs``.
         alike = connected(len(photos.files), [(pairs.T.reshape(-1), np.tile(np.arange(len(pairs)), 2))])

@@ -5,7 +5,7 @@ Preprocessing is fitted in each fold; features of the frozen backbone do not dep
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -301,12 +301,14 @@ def cross_fit(
     keeper: Keeper | None = None,
     begin_at: Fitting | None = None,
     seconds: float | None = None,
+    tell: Callable[[int], None] | None = None,
 ) -> Fitting:
     """Fit a model on every fold and predict the out-of-fold rows.
 
     Args:
         begin_at: a model fitted on the same folds, as the starting point of a ``Trainable`` model.
         seconds: time limit after which no further fold is started.
+        tell: called with the number of each fold, from 0, before it is fitted.
     Raises:
         OutOfTimeError: the time limit was reached before the last fold.
         ConfigError: the model does not return valid predictions.
@@ -320,6 +322,8 @@ def cross_fit(
     def fitted_on(place: int, fold: Fold) -> FittedModel:
         if seconds is not None and time.perf_counter() - started > seconds:
             raise OutOfTimeError(f"the time limit was reached after {place} of {folds.count} folds")
+        if tell is not None:
+            tell(place)
         found = None if keeper is None else keeper.load(model, place, fold.rows.layout)
         if found is not None:
             return found

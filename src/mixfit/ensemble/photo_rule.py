@@ -144,11 +144,11 @@ def _test(gain: float, error: float, groups: float) -> tuple[float, float]:
 def _why(rule: PhotoRule) -> str:
     alone = rule.groups == rule.rows
     on = f"{rule.rows:,} rows" if alone else f"{rule.rows:,} rows in {rule.groups:,} groups"
-    test = f"{on}; one-sided {100 * LEVEL:.0f} % test, p {_p(rule.p_value)}"
-    without = "on table and text alone" if rule.beside_text else f"without {rule.what}"
-    than = f"the same models {without}" if rule.columns else "a constant"
-    by = f"the out-of-fold loss by {100 * abs(rule.gain):.1f} % relative to {than}"
-    needed = f"a claim needs at least {100 * LEAST_GAIN:.0f} %"
+    test = f"{on}; paired one-sided t-test, p {_p(rule.p_value)}"
+    without = "of table and text alone" if rule.beside_text else f"without {rule.what}"
+    than = f"the blend {without}" if rule.columns else "a constant"
+    by = f"the out-of-fold loss by {100 * abs(rule.gain):.1f} % compared with {than}"
+    needed = f"a claim needs at least {100 * LEAST_GAIN:.0f} % and p of at most {LEVEL}"
     apart = "The test rows played no part in that choice."
     several = rule.what == "photos"
     they, are, end = ("they", "are", "") if several else ("it", "is", "s")
@@ -159,12 +159,12 @@ def _why(rule: PhotoRule) -> str:
     elif rule.p_value > LEVEL:
         doubt = f"this is within noise ({test})"
     else:
-        doubt = f"{needed} ({test})"
+        doubt = f"a claim needs at least {100 * LEAST_GAIN:.0f} % ({test})"
     claimed = f"{they} {are} not claimed to help"
     if rule.columns and rule.use:
         return f"The {rule.what} {are} used because {they} lowered {by}, but {doubt}, so {claimed}. {apart}"
     if abs(rule.gain) < _LEAST_USED:
-        found = f"{they} hardly change{end} the out-of-fold loss relative to {than} ({on})"
+        found = f"{they} hardly change{end} the out-of-fold loss compared with {than} ({on})"
     elif rule.gain < 0:
         found = f"{they} raise{end} {by} ({on})"
     else:

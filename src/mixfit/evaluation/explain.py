@@ -4,10 +4,11 @@ The Shapley value of a player is its mean marginal contribution over all orders 
 In: coalitions and their values. Out: one number for each player; their sum is the value of all players minus that of
 none. The columns of a table and its photos are the players."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,12 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64
 
+from mixfit.console import tracked
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.cells import photo_name, shown_cell
 from mixfit.data.photos.records import Cache
-from mixfit.errors import ConfigError, DataError, did_you_mean
+from mixfit.errors import ConfigError, DataError, check_type, did_you_mean
 from mixfit.models.mixed import Mixture, distinct
 from mixfit.predictor import Predictor
 from mixfit.predictor.base import RawRows
@@ -372,6 +374,7 @@ def explain(
     device: torch.device | str | None = None,
     cache: Cache | None = None,
     most_predictions: int | None = None,
+    progress: bool = False,
 ) -> Explanation:
     """Explain the predictions of some rows.
 
@@ -388,11 +391,13 @@ def explain(
         cache: cache of image features.
         most_predictions: limit per row; if it is too low for exact values, orders of the columns are sampled, with
             larger errors. By default as above.
+        progress: show a bar on a terminal.
     Raises:
         ConfigError: ``rows`` or ``background`` is empty, ``target`` is not one of the classes, ``seed`` is negative,
             the model has more than a thousand columns, or it uses photos and ``images`` is missing.
         DataError: a column that the model needs is missing.
     """
+    check_explained(predictor, frame, rows)
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, got {seed}.")
     every = predictor.schema.table(frame)
@@ -420,7 +425,8 @@ def explain(
     mix = predictor.mixer(raw, device=place, cache=cache)
     alike = _cell_codes(raw, predictor.schema, table, photos)
     found = []
-    for number in range(len(chosen)):
+    places: Iterable[int] = range(len(chosen))
+    for number in tracked(places, total=len(chosen), description="explaining rows") if progress else places:
         mixture, mixed_of = plan.mixture(number, len(chosen), alike[len(chosen) :] == alike[number])
         found.append(_explain_row(plan, mix(mixture)[mixed_of], fixed))
     numbers = [one.number for one in found]
@@ -497,6 +503,26 @@ def _affordable(background: Table, predictor: Predictor, columns: int, seed: int
     if count == len(background):
         return background
     return background.select(typical_rows(background, predictor, count, seed=seed))
+
+
+def check_explained(predictor: object, frame: object, rows: object) -> None:
+    """Refuse arguments of a wrong type.
+
+    Raises:
+        ConfigError: with what may be given."""
+    check_type("predictor", predictor, Predictor, "a mixfit.Predictor, such as run.predictor")
+    check_type("frame", frame, (pd.DataFrame, Table), "a DataFrame of rows; for a file, use mixfit.explain_run")
+    check_positions(rows)
+
+
+def check_positions(rows: object) -> None:
+    """Refuse what are not row numbers.
+
+    Raises:
+        ConfigError: with what may be given."""
+    if rows is None or (isinstance(rows, Sequence | np.ndarray) and all(isinstance(row, Integral) for row in rows)):
+        return
+    raise ConfigError(f"rows must be a list of row numbers such as [3, 17], got {rows!r:.80}.")
 
 
 def check_rows(rows: Sequence[int], count: int) -> None:

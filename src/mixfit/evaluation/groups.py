@@ -19,8 +19,10 @@ from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import Target
 from mixfit.data.photos.find import find_photos
+from mixfit.data.photos.records import Cache
 from mixfit.data.photos.rule import PhotoRule
 from mixfit.data.split import group_of_row
+from mixfit.data.ties import Ties
 from mixfit.errors import ConfigError, unknown_column
 from mixfit.evaluation.bootstrap import rows_of_groups
 from mixfit.evaluation.result import Rows, Score, headline_for, judge
@@ -141,6 +143,23 @@ def groups_if_known(table: pd.DataFrame | Table, schema: Schema) -> Int64[np.nda
     return group_of_row(table, schema) if names and names[0] in table else None
 
 
+def units_of(
+    table: Table, schema: Schema, *, images: Path, cache: Cache | None = None
+) -> Int64[np.ndarray, " rows"] | None:
+    """Unit of each row, as in training: rows of a group, of a repeated id, and copies form one; None if no rows do.
+
+    Args:
+        table: the rows to score; it may lack the group column.
+        images: folder that photo paths are relative to.
+        cache: of what a scan found out about photos.
+    """
+    columns = [name for name in schema.names("image") if name in table]
+    photos = find_photos(table.frame, columns, images, schema.photos) if columns else None
+    unit = Ties(table, schema, photos, cache=cache).joined().unit
+    known = any(name in table for name in schema.names("group"))
+    return unit if known or len(np.unique(unit)) < len(unit) else None
+
+
 def label_rows(column: pd.Series | Cells, role: Role, task: Task) -> Labels:
     """Groups of the rows by a column: its categories, fifths of its numbers, or the years of its dates.
 
@@ -199,7 +218,7 @@ def label_photos(
     there = (photos.slots >= 0).sum(1)
     refused = {(record.row, record.value) for record in photos.bad}
     for record in bad:
-        undecodable = record.action == "photo masked" and record.column == column
+        undecodable = record.action == "photo treated as missing" and record.column == column
         if undecodable and (record.row, record.value) not in refused:
             there[record.row] -= 1
     return photo_labels(there > 0)

@@ -21,7 +21,7 @@ from mixfit.data.photos.cells import photo_name
 from mixfit.data.photos.find import Photos
 from mixfit.data.sampler import SequentialSampler
 from mixfit.errors import ConfigError, did_you_mean
-from mixfit.evaluation.explain import check_rows
+from mixfit.evaluation.explain import check_explained, check_rows
 from mixfit.hooks.heat import Direction, Target, grad_cam, heat_figure, input_gradients, pixel_heat
 from mixfit.models.network import FittedNetwork
 from mixfit.predictor import Predictor
@@ -108,6 +108,7 @@ def photo_heat(
             classes, ``rows`` are not in the table, or captum is needed and not installed.
         DataError: a column that the model needs is missing.
     """
+    check_explained(predictor, frame, rows)
     networks = looking_networks(predictor)
     classes = predictor.target.classes
     if target is not None and (classes is None or target not in classes):

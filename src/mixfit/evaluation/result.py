@@ -112,6 +112,21 @@ class Difference:
     """"better" or "worse" if the interval excludes 0; "unknown" if it cannot be computed."""
 
     @property
+    def texts(self) -> tuple[str, str]:
+        """The difference and its interval for people, the same everywhere: signed, three digits of the largest number,
+        "n/a" for nan."""
+        known = [abs(one) for one in (self.value, self.low, self.high) if np.isfinite(one) and one != 0]
+        place = int(np.floor(np.log10(max(known, default=1.0))))
+
+        def text(number: float) -> str:
+            if not np.isfinite(number):
+                return "n/a"
+            shown = f"{number:+,.{max(2 - place, 0)}f}" if place > -5 else f"{number:+.3g}"
+            return shown if float(shown.replace(",", "")) else shown[1:]  # 0 has no sign
+
+        return text(self.value), "n/a" if np.isnan(self.low) else f"{text(self.low)} to {text(self.high)}"
+
+    @property
     def gain(self) -> tuple[float, float, float]:
         """The difference and its interval, signed so that above 0 the first model is better."""
         if METRICS[self.metric].higher_is_better:
@@ -423,11 +438,12 @@ def difference_sentence(
     if found.finding == "equal":
         return f"{model} is exactly as good as {against}{on}."
     numbers = f"{label} {metric_text(mine)} against {metric_text(theirs)}{on}, " if values else ""
-    numbers += f"the difference{'' if values else f' in {label}'} is {found.value:+.3g}"
+    value, interval = found.texts
+    numbers += f"the difference{'' if values else f' in {label}'} is {value}"
     lead = "ahead of" if found.gain[0] > 0 else "behind" if found.gain[0] < 0 else "level with"
     if found.finding == "unknown":
         return f"{model} is {lead} {against}, on too few rows for an interval: {numbers}."
-    numbers += f" (95 % CI {found.low:+.3g} to {found.high:+.3g})"
+    numbers += f" (95 % CI {interval})"
     if found.finding == "within noise":
         return f"{model} is {lead} {against}, but within noise: {numbers}."
     return f"{model} is {found.finding} than {against}, beyond noise: {numbers}."

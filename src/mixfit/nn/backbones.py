@@ -73,12 +73,9 @@ def make_backbone(
             raise ConfigError(f"{SMALL_RESNET} is trained from scratch and does not accept a file of weights.")
         small = SmallResNet()
         return Backbone(small, small.num_features, (0.5,) * 3, (0.25,) * 3)
+    check_name(name)
     import timm  # slow to import, and not needed for a table without photos
 
-    if not timm.is_model(name):
-        close = timm.list_models(f"*{name}*")[:5]
-        hint = f" Similar: {', '.join(close)}." if close else ""
-        raise ConfigError(f"Unknown backbone {name!r}: use {LITE0}, {SMALL_RESNET} or a model of timm.{hint}")
     module: Any = timm.create_model(name, pretrained=False, num_classes=0)
     if pretrained and weights is not None:
         _load_file(module, weights, name)
@@ -90,6 +87,22 @@ def make_backbone(
     if num_features is None:
         num_features = module.num_features if name == LITE0 else _feature_width(module, name, image_size)
     return Backbone(module, num_features, module.default_cfg["mean"], module.default_cfg["std"])
+
+
+def check_name(name: str) -> None:
+    """Refuse an unknown backbone.
+
+    Raises:
+        ConfigError: timm has no such model.
+    """
+    if name in (LITE0, SMALL_RESNET):
+        return
+    import timm  # slow to import
+
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name}*")[:5]
+        hint = f" Similar: {', '.join(close)}." if close else ""
+        raise ConfigError(f"Unknown backbone {name!r}: use {LITE0}, {SMALL_RESNET} or a model of timm.{hint}")
 
 
 def _load_file(module: nn.Module, path: Path, name: str) -> None:

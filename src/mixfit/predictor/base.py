@@ -6,6 +6,7 @@ A folder holds ``model.safetensors``, ``mixfit.json`` and ``README.md``: no pick
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +29,7 @@ from mixfit.data.photos.cells import photo_name, shown_cell
 from mixfit.data.photos.find import Photos, find_photos, needs_folder
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.store import ImageFiles
-from mixfit.errors import ConfigError
+from mixfit.errors import ConfigError, check_type
 from mixfit.models.mixed import Mixture
 from mixfit.models.model import Model
 from mixfit.nn.build import ModelShape
@@ -137,6 +138,14 @@ class Predictor(ABC):
         """Predict rows; ``interval`` as in ``predict``."""
 
     @abstractmethod
+    def check_interval(self, level: float) -> None:
+        """Refuse a coverage that the model has no intervals for, before any row is predicted.
+
+        Raises:
+            ConfigError: there are no intervals, too few calibration rows, or ``level`` is not in (0, 1).
+        """
+
+    @abstractmethod
     def mixer(self, rows: RawRows, *, device: torch.device, cache: Cache | None = None) -> Mixer:
         """Encode rows once, to predict any mixed rows of their cells and photos."""
 
@@ -183,6 +192,7 @@ class Predictor(ABC):
                 ``models``.
             ConfigError: ``model`` is missing, not needed, or not the saved network.
         """
+        check_type("folder", folder, (str, PathLike), "a path of a model folder or a run")
         content = read_folder(Path(folder), kinds)
         with named_in_errors(content.folder):
             return _reader(content.described.kind).read(content, model=model, models=models)
@@ -279,7 +289,7 @@ class Predictor(ABC):
             bad += photos.bad + unreadable_photos(rows.table, photos, found.failures)
         slots = None if photos is None else photos.slots
         named = 0 if photos is None else int((photos.slots >= 0).sum()) + len(photos.bad)
-        masked = sum(record.action == "photo masked" for record in bad)
+        masked = sum(record.action == "photo treated as missing" for record in bad)
         status = _row_status(len(rows.table), slots, bad)
         if first_row:
             bad = [replace(record, row=record.row + first_row) for record in bad]
@@ -291,6 +301,7 @@ class Predictor(ABC):
         Raises:
             DataError: a column that the model needs is missing.
             ConfigError: the model uses photos, but ``images`` is missing."""
+        check_type("frame", frame, (pd.DataFrame, Table), "a DataFrame of rows; for a file, use mixfit.predict_table")
         table = self.schema.table(frame)
         images_of = self.schema.names("image")
         # Without its photos a row is predicted all the same, as one that has none.
@@ -343,7 +354,7 @@ def unreadable_photos(table: Table, photos: Photos, failures: Mapping[int, str])
             column=photos.slot_columns[place],
             value=shown_cell(table[photos.slot_columns[place]].column.iloc[row]),
             problem=f"{photo_name(photos.files[file])} {failures[file]}",
-            action="photo masked",
+            action="photo treated as missing",
         )
         for row, place in places
         for file in (int(photos.slots[row, place]),)
@@ -356,7 +367,7 @@ def _row_status(rows: int, slots: np.ndarray | None, bad: list[BadInput]) -> lis
     for record in bad:
         notes[record.row][f"{record.column}: {record.problem}"] = None
     if slots is not None and slots.shape[1]:
-        refused = {record.row for record in bad if record.action == "photo masked"}
+        refused = {record.row for record in bad if record.action == "photo treated as missing"}
         for row in np.flatnonzero((slots < 0).all(1)):
             if row not in refused:
                 notes[row]["no photo"] = None

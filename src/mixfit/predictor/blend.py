@@ -105,6 +105,10 @@ class BlendPredictor(Predictor):
         """Whether a model with a share uses columns of text."""
         return any(reads(sees) for sees in self.sees.values())
 
+    def check_interval(self, level: float) -> None:
+        """Refuse a level with too few calibration rows."""
+        self.uncertainty.scores.quantile(level)
+
     def outputs(
         self,
         rows: RawRows,

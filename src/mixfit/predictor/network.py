@@ -95,6 +95,12 @@ class NetworkPredictor(Predictor):
         """Whether the network gets features of texts."""
         return self.text is not None
 
+    def check_interval(self, level: float) -> None:
+        """Refuse any level."""
+        raise ConfigError(
+            "A single network has no prediction intervals: leave out interval, or train with --preset quick."
+        )
+
     def outputs(
         self,
         rows: RawRows,
@@ -106,9 +112,7 @@ class NetworkPredictor(Predictor):
     ) -> ModelOutput:
         """Predict rows."""
         if interval is not None:
-            raise ConfigError(
-                "A single network has no prediction intervals: leave out interval, or train with --preset quick."
-            )
+            self.check_interval(interval)
         self.model.to(device).eval()
         source = rows.files if rows.files is None or augmentations else self._features_or_files(rows.files, cache)
         loader = DataLoader(self.dataset(rows, source), SequentialSampler(len(rows.table), BATCH), device=device)

@@ -6,7 +6,9 @@ Training and validation rows of any of the runs are never used."""
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,12 @@ from mixfit.data.columns.target import judging_weights, usable_rows
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.rule import images_root
-from mixfit.errors import ConfigError, DataError
+from mixfit.errors import ConfigError, DataError, check_type
 from mixfit.evaluation.bootstrap import FEWEST_UNITS
 from mixfit.evaluation.groups import groups_if_known
 from mixfit.evaluation.result import Part, Rows, headline_for, judge, metrics_for
-from mixfit.files import is_there
+from mixfit.files import check_new_file, is_there
+from mixfit.models.model import Model
 from mixfit.predictor import Predictor
 from mixfit.runs.report.compare_page import RunComparison, write_compare
 from mixfit.runs.report.saved import read_predictions
@@ -52,13 +55,14 @@ class _HeldBack:
 
 
 def compare_runs(
-    runs: Sequence[Path],
+    runs: Sequence[str | PathLike[str]],
     *,
-    out: Path = Path("compare.html"),
-    table: Path | None = None,
-    images: Path | None = None,
+    out: str | Path = Path("compare.html"),
+    table: str | Path | None = None,
+    images: str | Path | None = None,
     cache: Cache | None = None,
     console: Console | None = None,
+    models: Sequence[Model] = (),
 ) -> RunComparison:
     """Compare all other runs with the first one, print the result and write a page.
 
@@ -68,27 +72,36 @@ def compare_runs(
         table: path of the table; by default that of the runs.
         images: folder that photo paths are relative to; by default that of the runs.
         cache: cache of image features.
+        models: your own models, as passed to ``fit``.
     Raises:
         ConfigError: there are fewer than two runs, or they cannot be compared.
         DataError: the table is not that of the runs, or a run folder is damaged.
     """
-    console = console or PlainConsole()
+    console, out = console or PlainConsole(), Path(out)
+    check_type("runs", runs, (list, tuple), "a list of runs or of paths of their folders")
+    for run in runs:
+        check_type("runs", run, (str, PathLike), "a list of runs or of paths of their folders")
+    for name, path in (("table", table), ("images", images)):
+        check_type(name, path, (str, PathLike, NoneType), "a path")
+    folders = [Path(run) for run in runs]
+    table, images = (None if path is None else Path(path) for path in (table, images))
+    check_new_file(out)
     if len(runs) < 2:
         raise ConfigError(f"compare needs at least two runs, got {len(runs)}: mixfit compare RUN RUN")
-    names = unique_names([run.resolve().name for run in runs])
-    predictors = [load_run(run) for run in runs]
-    for run in runs:
+    names = unique_names([run.resolve().name for run in folders])
+    predictors = [load_run(run, models) for run in folders]
+    for run in folders:
         if not is_there(run / "config.toml"):
             raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
-    _check_alike(runs, predictors)
-    saved = [_read_saved(run, one) for run, one in zip(runs, predictors, strict=True)]
+    _check_alike(folders, predictors)
+    saved = [_read_saved(run, one) for run, one in zip(folders, predictors, strict=True)]
     tables = [
         None if table is None and not _needs_table(one, kept) else _read_table(run, table)
-        for run, one, kept in zip(runs, predictors, saved, strict=True)
+        for run, one, kept in zip(folders, predictors, saved, strict=True)
     ]
     held = {
         name: _held_back(run, one, kept, frame, images=images, cache=cache)
-        for name, run, one, kept, frame in zip(names, runs, predictors, saved, tables, strict=True)
+        for name, run, one, kept, frame in zip(names, folders, predictors, saved, tables, strict=True)
     }
     rows, truth, predictions = _in_common(held)
     together = _together(held, rows)
@@ -102,7 +115,7 @@ def compare_runs(
         headline=headline_for(schema.task, target).name,
         scores=scores,
         test_rows={name: len(one.rows) for name, one in held.items()},
-        settings=differing_settings(runs),
+        settings=differing_settings(folders),
         warnings=(*_warnings(held, scores), *filter(None, [doubt])),
     )
     write_compare(found, out)
@@ -318,9 +331,9 @@ def _lines(found: RunComparison) -> list[str]:
         lines.append(f"   {one.model:<{width}}" + "".join(f"{metric_text(one.metrics[name]):>19}" for name in names))
     lines.append(f" differences to {scores[0].model}, with paired 95 % intervals")
     for difference in found.scores.differences:
-        interval = f"{metric_text(difference.low)} to {metric_text(difference.high)}"
+        value, interval = difference.texts
         lines.append(
-            f"   {difference.model:<{width}}{metric_label(difference.metric):>19}{metric_text(difference.value):>12}"
+            f"   {difference.model:<{width}}{metric_label(difference.metric):>19}{value:>12}"
             f"   {interval:<26}{difference.finding}"
         )
     if found.settings:

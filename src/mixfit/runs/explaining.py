@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 from jaxtyping import Int64
@@ -16,10 +18,11 @@ from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.rule import images_root
 from mixfit.data.split import split_labels
-from mixfit.errors import ConfigError
-from mixfit.evaluation.explain import BACKGROUND, Explanation, check_rows, explain, typical_rows
+from mixfit.errors import ConfigError, check_type
+from mixfit.evaluation.explain import BACKGROUND, Explanation, check_positions, check_rows, explain, typical_rows
 from mixfit.evaluation.photo_heat import PhotoHeat, photo_heat
-from mixfit.files import explained, write_file
+from mixfit.files import check_new_folder, explained, write_file
+from mixfit.models.model import Model
 from mixfit.predictor import Predictor
 from mixfit.predictor.blend import BlendPredictor
 from mixfit.runs.report.explain_page import SHOWN_ROWS, ExplainContent, error_text, size_text, write_explain
@@ -30,23 +33,26 @@ LEAST_SHARE = 0.1
 """Smallest share of the photos in a row's total contribution for which heat maps are shown."""
 _LISTED = 10
 _MOST_PAGES = 1000
-_OF_COLUMNS = "Each number is the mean size of a column's part, up or down, over these rows."
-_OF_SIDES = "Here all columns of the table are taken as one, and all photos: what cancels within them is left out."
+_OF_COLUMNS = "Each number is the mean absolute contribution of a column to the predictions of these rows."
+_OF_SIDES = (
+    "The shares are of all table columns together and of all photos together; contributions of opposite sign cancel."
+)
 _HEAT = "Heat maps show the regions that drive the prediction (Grad-CAM{}), for photos with a share of at least 10 %."
 
 
 def explain_run(
-    run: Path,
+    run: str | PathLike[str],
     *,
     rows: Sequence[int] | None = None,
     n: int | None = None,
-    table: Path | None = None,
-    images: Path | None = None,
-    out: Path | None = None,
+    table: str | Path | None = None,
+    images: str | Path | None = None,
+    out: str | Path | None = None,
     seed: int = 0,
     text: TextConfig | None = None,
     cache: Cache | None = None,
     console: Console | None = None,
+    models: Sequence[Model] = (),
 ) -> Explanation:
     """Explain rows of a run's table, print which columns matter most, and write ``explain.html`` and ``explain.json``;
     where there are such already, ``explain-002.html`` and so on.
@@ -61,26 +67,38 @@ def explain_run(
         out: folder for both files, by default the run folder.
         text: format of a text table, by default as in training.
         cache: cache of image features; by default none.
+        models: your own models, as passed to ``fit``.
     Raises:
         ConfigError: both or neither of ``rows`` and ``n`` are given, a row is not in the table, the table is unknown,
             or ``seed`` is negative.
         DataError: the table cannot be read, or lacks a column that the model needs.
         ResourceError: the folder or the files cannot be written.
     """
-    console, predictor = console or PlainConsole(), load_run(run)
+    check_type("run", run, (str, PathLike), "a run or the path of its folder")
+    for name, path in (("table", table), ("images", images), ("out", out)):
+        check_type(name, path, (str, PathLike, NoneType), "a path")
+    run, console = Path(run), console or PlainConsole()
+    table, images, out = (None if path is None else Path(path) for path in (table, images, out))
+    check_positions(rows)
+    check_type("n", n, (int, NoneType), "a number of rows")
     if (rows is None) == (n is None):
         raise ConfigError("Choose rows with --rows 3,17, or a number of rows with --n 200.")
     if n is not None and n < 1:
         raise ConfigError(f"--n must be at least 1, got {n}.")
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, got {seed}.")
+    if rows is not None and min(rows, default=0) < 0:
+        raise ConfigError(f"Rows are numbered from 0, got {min(rows)}.")
     folder = run if out is None else out
+    check_new_folder(folder)
+    predictor = load_run(run, models)
     if table is None:
         table = run_settings(run).table
         if table is None:
             raise ConfigError(f"{run} does not name its table: give one with --table.")
         if not table.is_file():
             raise ConfigError(f"The run's table {table} does not exist: give its new path with --table.")
+    images_root(images, table.parent)
     cells = predictor.schema.table(read_table_of_run(run, table, text, predictor.schema.text))
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
@@ -99,7 +117,16 @@ def explain_run(
     with explained(folder, None):  # fail before the computation, not after it
         folder.mkdir(parents=True, exist_ok=True)
     background = cells.select(train[typical_rows(cells.select(train), predictor, BACKGROUND, seed=seed)])
-    found = explain(predictor, cells, images=images, rows=chosen, background=background, seed=seed, cache=cache)
+    found = explain(
+        predictor,
+        cells,
+        images=images,
+        rows=chosen,
+        background=background,
+        seed=seed,
+        cache=cache,
+        progress=console.is_terminal and not console.quiet,
+    )
     heat, note = _heat_of(predictor, cells, found, images)
     _say(console, table, found, how)
     content = ExplainContent(

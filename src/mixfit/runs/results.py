@@ -340,6 +340,7 @@ def write_results(
     settings: dict[str, object],
     command: str,
     warnings: list[str],
+    notes: list[str],
     *,
     images: Path,
     interval: tuple[np.ndarray, np.ndarray] | None = None,
@@ -349,6 +350,7 @@ def write_results(
     Args:
         mixed: with the split of ``judged``.
         judged: predictions of every model for validation (or out-of-fold) and test rows.
+        warnings, notes: on the data, for the report.
         images: folder that photo paths are relative to.
         interval: lower and upper ends at ``LEVEL`` of the test rows, in the unit of the target.
     """
@@ -386,7 +388,7 @@ def write_results(
         watched=None if run.doctor is None else _watched(run.doctor),
         explanation=explanation_of(run.predictor, mixed, images),
         explanation_note=_why_unexplained(run.predictor),
-        data=describe_data(mixed, shown[len(worst) :]),
+        data=describe_data(mixed, shown[len(worst) :], notes),
         worst=shown[: len(worst)],
         classes=mixed.target.classes or (),
         log_scale=mixed.target.log,

@@ -3,11 +3,13 @@
 import json
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from numbers import Real
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal, overload
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, overload
 
 import numpy as np
 import pandas as pd
@@ -29,43 +31,60 @@ from mixfit.data.photos.rule import images_root
 from mixfit.data.split import Split, split_labels, split_rows
 from mixfit.data.table.pieces import table_pieces
 from mixfit.data.table.read import asked_format, read_as_configured
-from mixfit.data.table.write import PARQUET, check_writable_kind, new_table, table_file
-from mixfit.errors import ConfigError, DataError, did_you_mean, unknown_column
-from mixfit.evaluation.groups import group_table, groups_if_known, judge_for, label_column
+from mixfit.data.table.write import PARQUET, check_table, check_writable_kind, new_table, table_file
+from mixfit.ensemble.intervals import check_level
+from mixfit.errors import ConfigError, DataError, check_type, did_you_mean, unknown_column
+from mixfit.evaluation.groups import group_table, judge_for, label_column, units_of
 from mixfit.evaluation.result import Rows, judge, metrics_for
-from mixfit.files import Share, Within, from_plain, is_there, read_toml, said_by, through_link, write_file
+from mixfit.files import (
+    Share,
+    Within,
+    check_new_file,
+    from_plain,
+    is_there,
+    read_toml,
+    said_by,
+    through_link,
+    write_file,
+)
+from mixfit.models.model import Model
 from mixfit.predictor import BATCH, Predictions, Predictor
 from mixfit.runs.folder import read_split
-from mixfit.training.metrics import metric_label
+from mixfit.runs.report.saved import read_predictions
+from mixfit.training.metrics import metric_label, metric_text
 
 SplitChoice = Literal["train", "valid", "test", "all"]
 BadRows = Literal["mark", "drop", "fail"]
 PIECE, PIECE_BYTES = 32_768, 2**26
 """Largest number of rows predicted at a time, and of bytes for a Parquet table."""
 # Actions on rows that are broken, not merely incomplete or with an unseen category.
-_BROKEN = ("photo masked", "cell treated as missing")
+_BROKEN = ("photo treated as missing", "cell treated as missing")
 
 
-def load_run(run: Path) -> Predictor:
+def load_run(run: Path, models: Sequence[Model] = ()) -> Predictor:
     """The predictor of a run folder, or of a model folder itself.
 
+    Args:
+        models: custom models, see ``Predictor.load``.
     Raises:
         ConfigError: the folder does not exist, or its training has not finished.
+        DataError: it is damaged, or has a custom model that is not in ``models``.
     """
+    check_type("run", run, PathLike, "a run or the path of its folder")
     if not run.is_dir():
         places = [run.parent, Path("runs")]
         found = (path for place in places for path in place.glob("*-[0-9][0-9][0-9]"))
         known = sorted({str(path) for path in found if (path / "config.toml").is_file()})
         raise ConfigError(f"The run folder {run} does not exist. Existing runs: {', '.join(known[-5:]) or 'none'}.")
     if is_there(run / "mixfit.json"):
-        return Predictor.load(run)
+        return Predictor.load(run, models=models)
     if not is_there(run / "config.toml"):
         raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
     if not is_there(run / "model"):
         raise ConfigError(
             f"{run} has no finished model, as its training was stopped. Resume it with: mixfit train --resume {run}"
         )
-    return Predictor.load(run / "model")
+    return Predictor.load(run / "model", models=models)
 
 
 def evaluate_table(
@@ -75,10 +94,11 @@ def evaluate_table(
     split: SplitChoice | None = None,
     images: str | Path | None = None,
     out: str | Path | None = None,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
     text: TextConfig | None = None,
     cache: Cache | None = None,
     console: Console | None = None,
+    models: Sequence[Model] = (),
 ) -> dict[str, float]:
     """Score a run on rows with a known target, print the metrics with 95 % intervals and write them as JSON.
 
@@ -91,19 +111,28 @@ def evaluate_table(
         images: folder that photo paths are relative to; by default the table's folder, and for a
             DataFrame the working directory.
         out: JSON file, by default ``metrics-SPLIT.json`` in the run folder.
-        by: columns to group the metrics by.
+        by: column or columns to group the metrics by.
         text: format of a text table, by default detected.
         cache: cache of image features; by default none.
+        models: your own models, as passed to ``fit``.
     Returns:
         Metrics by name.
     Raises:
         ConfigError: the table lacks the target, or cannot be split.
         DataError: no row of that split has a known target.
     """
-    predictor, console = load_run(Path(run)), console or PlainConsole()
+    by = (by,) if isinstance(by, str) else tuple(by)
+    _check_arguments(run, table, images, text)
+    check_type("out", out, (str, PathLike, NoneType), "a path of a JSON file")
+    if split not in (None, *get_args(SplitChoice)):
+        raise ConfigError(f"split must be one of {', '.join(get_args(SplitChoice))}, got {split!r}.")
+    if out is not None:
+        check_new_file(through_link(Path(out)))
+    predictor, console = load_run(Path(run), models), console or PlainConsole()
     with table_file(table) as path:
         shown = "DataFrame" if isinstance(table, pd.DataFrame) else str(path)
         folder = Path() if isinstance(table, pd.DataFrame) else path.parent
+        images_root(None if images is None else Path(images), folder)
         return _evaluate(
             predictor,
             Path(run),
@@ -118,6 +147,14 @@ def evaluate_table(
             cache=cache,
             console=console,
         )
+
+
+def _check_arguments(run: object, table: object, images: object, text: object) -> None:
+    """Refuse arguments of a wrong type before anything is read."""
+    check_type("run", run, (str, PathLike), "a run or the path of its folder")
+    check_table(table)
+    check_type("images", images, (str, PathLike, NoneType), "a path of a folder")
+    check_type("text", text, (TextConfig, NoneType), "a TextConfig")
 
 
 def _evaluate(
@@ -159,7 +196,7 @@ def _evaluate(
     weight = judging_weights(cells, predictor.schema, rows)
     found = predictor.predictions(cells.select(rows), images=images, cache=cache)
     metrics = metrics_for(predictor.schema.task, predictor.target)
-    together = groups_if_known(cells.select(rows), predictor.schema)
+    together = _units(run, predictor, cells, rows, chosen if same_table else "all", images=images, cache=cache)
     judged = Rows("test", truth, {"ours": found.values}, groups=together, weight=weight)
     (score,) = judge(judged, metrics).scores
     by_error = judge_for(predictor.schema.task, predictor.target, truth)
@@ -177,7 +214,8 @@ def _evaluate(
         for column in dict.fromkeys(by)
     ]
 
-    console.print(f" {shown}   {chosen} rows: {len(rows)}", markup=False)
+    units = "" if together is None else f" in {len(np.unique(together))} groups (by group columns, ids and copies)"
+    console.print(f" {shown}   {chosen} rows: {len(rows)}{units}", markup=False)
     for column in predictor.schema.names("weight"):
         said = "weights the rows" if weight is not None else "is not in the table: rows are unweighted"
         console.print(f" {column!r} {said}", markup=False)
@@ -190,8 +228,8 @@ def _evaluate(
         _warn_of_changes(console, then, table, frame, predictor, images, same_table=same_table)
     for name_of_metric, value in score.metrics.items():
         low, high = score.interval(name_of_metric)
-        interval = "n/a" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
-        shown = "n/a" if np.isnan(value) else f"{value:.6g}"
+        interval = "n/a" if np.isnan(low) else f"{metric_text(low)} to {metric_text(high)}"
+        shown = metric_text(value)
         console.print(f"   {metric_label(name_of_metric):<20}{shown:>14}   95 % CI {interval}", markup=False)
     for table_of_groups in tables:
         for line in table_of_groups.lines():
@@ -201,13 +239,37 @@ def _evaluate(
     if bad:
         console.print(f" {describe_bad(bad)}", markup=False)
     path = (run / f"metrics-{chosen}.json") if out is None else through_link(out)
-    about = {"split": chosen, "rows": len(rows), "weighted": weight is not None}
+    groups = None if together is None else len(np.unique(together))
+    about = {"split": chosen, "rows": len(rows), "groups": groups, "weighted": weight is not None}
     written: dict[str, Any] = about | score.to_flat()
     if tables:
         written["by"] = {table_of_groups.column: table_of_groups.to_dict() for table_of_groups in tables}
     write_file(path, json.dumps(written, indent=1, ensure_ascii=False))
     console.print(f" metrics {path}", markup=False)
     return score.metrics
+
+
+def _units(
+    run: Path,
+    predictor: Predictor,
+    cells: Table,
+    rows: np.ndarray,
+    chosen: SplitChoice,
+    *,
+    images: Path,
+    cache: Cache | None,
+) -> np.ndarray | None:
+    """Units of rows for intervals, as in training: of the run's own test or out-of-fold rows as they were saved."""
+    path = run / f"predictions_{chosen}.parquet"
+    if chosen in ("valid", "test") and is_there(path):
+        with suppress(DataError):  # a damaged file is only needed for comparisons
+            saved = read_predictions(path, predictor.target.classes or ())
+            places = pd.Index(saved.row).get_indexer(rows)
+            if (places >= 0).all() and saved.groups is not None:
+                return saved.groups[places]
+            if (places >= 0).all() and not predictor.schema.names("group"):
+                return None
+    return units_of(cells.select(rows), predictor.schema, images=images, cache=cache)
 
 
 @overload
@@ -223,6 +285,7 @@ def predict_table(
     cache: Cache | None = None,
     interval: float | None = None,
     console: Console | None = None,
+    models: Sequence[Model] = (),
 ) -> pd.DataFrame: ...
 
 
@@ -239,6 +302,7 @@ def predict_table(
     cache: Cache | None = None,
     interval: float | None = None,
     console: Console | None = None,
+    models: Sequence[Model] = (),
 ) -> None: ...
 
 
@@ -254,6 +318,7 @@ def predict_table(
     cache: Cache | None = None,
     interval: float | None = None,
     console: Console | None = None,
+    models: Sequence[Model] = (),
 ) -> pd.DataFrame | None:
     """Predict the rows of a table: its columns, the predictions and a status, as a file or as a DataFrame.
 
@@ -271,16 +336,26 @@ def predict_table(
         text: format of a text table, by default detected.
         cache: cache of image features; by default none.
         interval: coverage of prediction intervals or sets, see ``Predictor.predict``.
+        models: your own models, as passed to ``fit``.
     Returns:
         The rows, if ``out`` is None; for a DataFrame with its columns and index.
     Raises:
         DataError: a column that the model needs is missing, or there are broken rows and ``bad_rows="fail"``.
     """
     started, console = time.perf_counter(), console or PlainConsole()
+    _check_arguments(run, table, images, text)
+    check_type("out", out, (str, PathLike, NoneType), "a path of a table to write")
+    check_type("interval", interval, (Real, NoneType), "a number such as 0.9")
+    if interval is not None:
+        check_level(interval)
+    if bad_rows not in get_args(BadRows):
+        raise ConfigError(f"bad_rows must be one of {', '.join(get_args(BadRows))}, got {bad_rows!r}.")
     path = None if out is None else through_link(Path(out))
     if path is not None:
         check_writable_kind(path)
-    predictor = load_run(Path(run))
+    predictor = load_run(Path(run), models)
+    if interval is not None:
+        predictor.check_interval(interval)
     kept: list[pd.DataFrame] = []
     with ExitStack() as stack:
         file = stack.enter_context(table_file(table))

@@ -24,7 +24,11 @@ def content() -> InspectContent:
         schema=Schema(columns=columns, task="regression", task_reason="380 distinct floats", rows=1535),
         checks=[Check(level="warning", text="2 rows are equal."), Check(level="error", text="The target is constant.")],
         photos=[PhotoStatistics(column="front", readable=1500, broken=31, missing=4)],
-        bad_inputs=[BadInput(row=217, column="front", value="a.jpg", problem="file is missing", action="photo masked")],
+        bad_inputs=[
+            BadInput(
+                row=217, column="front", value="a.jpg", problem="file is missing", action="photo treated as missing"
+            )
+        ],
         next_command="mixfit train houses/table.csv --target price",
     )
 

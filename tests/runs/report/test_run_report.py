@@ -26,7 +26,7 @@ from mixfit.runs.report.render import ends_text, number
 from mixfit.runs.report.saved import read_content
 from mixfit.runs.report.views import coverage_by_level
 from mixfit.runs.results import TABLE_BLEND, TREES
-from mixfit.training.metrics import METRICS, metric_label
+from mixfit.training.metrics import metric_label
 
 
 class Tables(HTMLParser):
@@ -131,12 +131,13 @@ def test_intervals_and_what_the_photos_add_are_those_of_the_result(any_run: Run)
     gain = found.photos
     assert gain is not None
     values = [any_run.scores["test"][name][metric] for name in (gain.with_photos, gain.without)]
-    better, low, high = found.final.difference(gain.with_photos, gain.without, metric).gain
-    assert better == pytest.approx((values[0] - values[1]) * (1 if METRICS[metric].higher_is_better else -1))
-    assert low <= better + 1e-9
-    assert better <= high + 1e-9
+    difference = found.final.difference(gain.with_photos, gain.without, metric)
+    assert difference.value == pytest.approx(values[0] - values[1])
+    assert difference.low - 1e-9 <= difference.value <= difference.high + 1e-9
+    value, interval = difference.texts
+    assert float(value) == pytest.approx(values[0] - values[1], rel=0.01, abs=0.01)
     rows = Tables(page_of(any_run)).with_heading("Rows", "With photos")
-    assert rows[1][1:] == [*map(number, [*values, better]), ends_text((low, high))]
+    assert rows[1][1:] == [*map(number, values), f"{value}|{interval}"]
     assert (found.final.groups is not None) == ("pair" in content.schema.names("group"))
 
 

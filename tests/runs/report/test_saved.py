@@ -131,7 +131,7 @@ def write_run(folder: Path, subject: ReportContent) -> ReportContent:
 def test_a_report_that_is_written_again_is_the_same(classes: int, tmp_path: Path) -> None:
     before = replace(
         content("multiclass" if classes else "regression", classes),
-        bad_inputs=[BadInput(row=3, column="NA", value="null", problem='a, "b"', action="photo masked")],
+        bad_inputs=[BadInput(row=3, column="NA", value="null", problem='a, "b"', action="photo treated as missing")],
         diagnoses=[Diagnosis(name="n", sentence="s", fix="f")],
         watched=SEEN,
     )

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int64, Shaped
 
 from mixfit.choices import Role
 from mixfit.data.bad_inputs import BadInput
-from mixfit.data.checks.photos import PhotoScan, equal_files, near_duplicates
+from mixfit.data.checks.photos import NearPhotos, equal_files
 from mixfit.data.checks.table import Finding, parts_of
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
@@ -71,11 +71,15 @@ def equal_photos(
 
 
 def near_photos(
-    table: pd.DataFrame | Table, photos: Photos, scan: PhotoScan, parts: Shaped[np.ndarray, " rows"]
+    table: pd.DataFrame | Table, photos: Photos, near: NearPhotos, parts: Shaped[np.ndarray, " rows"]
 ) -> list[Finding]:
-    """Pairs of photos in two rows that look nearly the same, within the split and across it; what was not looked at."""
+    """Pairs of photos in two rows that look nearly the same, within the split and across it; what was not looked at.
+
+    Args:
+        near: of ``near_duplicates``.
+    """
     table = Table.of(table)
-    pairs, unseen = near_duplicates(scan)
+    pairs, unseen = near
     findings = [Finding("warning", text) for text in unseen]
     rows, places = np.nonzero(photos.slots >= 0)
     first_row = np.full(len(photos.files), -1, dtype=np.int64)

@@ -225,7 +225,11 @@ def difference_hash(photo: UInt8[np.ndarray, "72 72 3"]) -> np.uint64:
     return np.packbits(bits).view(np.uint64)[0]
 
 
-def near_duplicates(scan: PhotoScan) -> tuple[Int64[np.ndarray, "pairs 2"], tuple[str, ...]]:
+NearPhotos = tuple[np.ndarray, tuple[str, ...]]
+"""Pairs of photos that look nearly the same, int64 ``(pairs, 2)``, and what was not looked at."""
+
+
+def near_duplicates(scan: PhotoScan) -> NearPhotos:
     """Pairs of photos (smaller number first) that show the same picture but are not equal bytes.
 
     Of photos with equal bytes only the first takes part; photos without structure, such as blank ones, do not. All

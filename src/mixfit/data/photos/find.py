@@ -101,7 +101,7 @@ def find_photos(
             column=slot_columns[place],
             value=shown_cell(found.problems[code][0]),
             problem=found.problems[code][1],
-            action="photo masked",
+            action="photo treated as missing",
         )
         for row, place, code in refused
     ]

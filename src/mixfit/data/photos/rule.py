@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ import numpy as np
 from mixfit.data.photos.archive import ArchivedPhoto
 from mixfit.data.photos.decode import ImageError
 from mixfit.data.photos.tree import ARCHIVE_ENDING, ENDINGS, Folder, Part, Place, Tree, Wanted, composed
-from mixfit.errors import ConfigError, DataError, unknown_column
+from mixfit.errors import ConfigError, DataError, check_type, unknown_column
 from mixfit.files import from_plain
 
 Between = Literal[";", ",", "|", " ", "list"]
@@ -205,6 +206,15 @@ def split_images(images: Path) -> tuple[Path, str]:
     if at < len(parts) and archives:
         at = archives[0] + 1
     return Path(*parts[:at]), "/".join(parts[at:])
+
+
+def images_path(images: str | PathLike[str]) -> Path:
+    """The folder of photos as a path.
+
+    Raises:
+        ConfigError: it is not a path."""
+    check_type("images", images, (str, PathLike), "a path of a folder")
+    return Path(images)
 
 
 def images_root(images: Path | None, folder: Path) -> Path:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet
 
-from mixfit.config import TextConfig
+from mixfit.config import SEPARATORS, TextConfig
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.form import TextForm, Vote, decimal_text
 from mixfit.data.photos.cells import bytes_of_struct
@@ -333,20 +333,14 @@ def _kind_of(path: Path) -> TableKind:
 
 
 def _separator_from_user(separator: str | None) -> str | None:
-    """Shells make it hard to type a tab, so words do as well."""
-    words = {name: sign for sign, name in SEPARATOR_NAMES.items()} | {"\\t": "\t"}
-    return separator if separator is None else words.get(separator.lower(), separator)
+    return separator if separator is None else SEPARATORS.get(separator.lower(), separator)
 
 
 def _check_settings(asked: TableFormat, path: Path) -> None:
     separator = asked.separator
-    if separator is not None and (
-        len(separator) != 1 or not separator.isascii() or separator.isalnum() or separator in '"\r\n\0'
-    ):
-        raise ConfigError(f"--sep must be one ASCII sign, or a word like tab or semicolon, got {separator!r}.")
-    for sign, name in ((asked.decimal, "--decimal"), (asked.thousands, "thousands")):
-        if sign not in (None, ".", ","):
-            raise ConfigError(f"{name} must be . or , got {sign!r}.")
+    TextConfig(sep=separator, decimal=asked.decimal, encoding=asked.encoding)  # which checks them
+    if asked.thousands not in (None, ".", ","):
+        raise ConfigError(f"thousands must be . or , got {asked.thousands!r}.")
     if asked.decimal is not None and asked.decimal == asked.thousands:
         raise ConfigError(f"the decimal sign and the thousands sign are both {asked.decimal!r}.")
     text_only = {"--sep": separator, "--decimal": asked.decimal}

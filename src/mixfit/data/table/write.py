@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from numbers import Number
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +22,7 @@ import pyarrow.parquet
 from mixfit.data.columns.values import json_text, json_value, plain_cells_problem, python_cells
 from mixfit.data.photos.cells import bytes_columns
 from mixfit.data.table.nested import from_python
-from mixfit.errors import ConfigError, DataError, ResourceError
+from mixfit.errors import ConfigError, DataError, ResourceError, check_type
 from mixfit.files import new_file, write_file
 
 EXTENSIONS = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson")
@@ -82,9 +83,19 @@ def kept_frame(frame: pd.DataFrame, path: Path) -> Iterator[None]:
         raise type(error)(str(error).replace(str(path), "the DataFrame")) from error
 
 
+def check_table(table: object) -> None:
+    """Refuse what is neither a file nor a DataFrame.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    check_type("table", table, (str, PathLike, pd.DataFrame), "a path of a table or a DataFrame")
+
+
 @contextmanager
 def table_file(table: str | Path | pd.DataFrame) -> Iterator[Path]:
     """The file of a table, or, within the block, a temporary Parquet file of a DataFrame, see ``kept_frame``."""
+    check_table(table)
     if not isinstance(table, pd.DataFrame):
         yield Path(table)
         return

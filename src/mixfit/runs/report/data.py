@@ -44,8 +44,11 @@ SIDE, QUALITY = 240, 72
 """Longer side of a thumbnail in pixels, and its JPEG quality: about 8 kB each."""
 
 
-def describe_data(mixed: MixedData, samples: list[ShownRow]) -> DataFacts:
-    """Distributions of the target and of the columns in use, at most ``MOST_COLUMNS``."""
+def describe_data(mixed: MixedData, samples: list[ShownRow], remarks: Sequence[str] = ()) -> DataFacts:
+    """Distributions of the target and of the columns in use, at most ``MOST_COLUMNS``.
+
+    Args:
+        remarks: further notes on the data, without a full stop."""
     schema = mixed.schema
     used = [name for name in schema.used if name not in schema.names("weight")]
     names = [schema.target, *used]
@@ -57,12 +60,13 @@ def describe_data(mixed: MixedData, samples: list[ShownRow]) -> DataFacts:
         notes.append("Row counts are unweighted; all metrics are weighted.")
     if mixed.photos is not None:
         readable = len(mixed.photos.files) - len(mixed.photo_failures)
-        absent = sum(record.action == "photo masked" for record in mixed.photos.bad)
+        absent = sum(record.action == "photo treated as missing" for record in mixed.photos.bad)
         without = int((~rows_with_photo(mixed, np.arange(len(mixed.table)))).sum())
         notes.append(
             f"{readable:,} distinct photos were read; {len(mixed.photo_failures):,} could not be decoded; "
             f"{plural(absent, 'cell')} named missing photos; {without:,} of {len(mixed.table):,} rows have no photo."
         )
+    notes += [f"{remark[:1].upper()}{remark[1:]}." for remark in remarks]
     return DataFacts(distributions=[one for one in shown if one is not None], samples=samples, notes=notes)
 
 

@@ -123,15 +123,15 @@ def photos_view(result: Result) -> dict[str, Any] | None:
     lines = []
     for part in result.parts:
         found = part.difference(gain.with_photos, gain.without, result.headline)
-        better, low, high = found.gain
+        difference, interval = found.texts
         lines.append(
             {
                 "part": part_heading(result, part),
                 "groups": part.groups,
                 "with_photos": part.score(gain.with_photos).metrics[result.headline],
                 "without": part.score(gain.without).metrics[result.headline],
-                "gain": better,
-                "interval": (low, high),
+                "difference": difference,
+                "interval": interval,
             }
         )
     rule = None if result.contest is None else result.contest.photos
@@ -142,6 +142,7 @@ def photos_view(result: Result) -> dict[str, Any] | None:
         "without_name": gain.without,
         "units": "rows" if result.final.groups is None else "groups",
         "by_rule": rule is not None,
+        "better": "above" if METRICS[result.headline].higher_is_better else "below",
     }
 
 

@@ -113,13 +113,17 @@ class ProgressLines(EpochTimes):
         super().__init__()
         self.metric = metric
         self.console = PlainConsole() if console is None else console
+        self.model = ""
+        """The network of the next fit; "" if there is only one."""
         self._bar: Progress | None = None
         self._steady: Steady | None = None
         self._task = TaskID(0)
 
     def before_fit(self, state: TrainState) -> None:
-        """Write the header."""
+        """Write the header, with several networks below the name of this one."""
         super().before_fit(state)
+        if self.model:
+            self.console.print(f" {self.model}", highlight=False, markup=False)
         metric = "" if self.metric is None else f"{self.metric:>11}"
         self.console.print(f" epoch      train      valid{metric}         lr       s    rows/s  wait%", highlight=False)
         if self.console.is_terminal:
