@@ -73,6 +73,11 @@ class Cells:
         """As the column came."""
         return self._whole.dtype
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all rows of the table."""
+        return self._rows is None
+
     @cached_property
     def column(self) -> pd.Series:
         """The cells as they came, for messages."""

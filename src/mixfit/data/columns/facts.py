@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 from jaxtyping import Float
 
 from mixfit.data.columns.cells import Cells
@@ -30,6 +31,7 @@ _STRAY_SHARE = 0.05  # of the cells, that may be words in a column of numbers
 _TEXT_SHARE = 0.5
 _DATE_SHARE = 0.9  # of the cells must be dates
 _ENDINGS = "|".join(sorted(ENDINGS, key=len, reverse=True))
+_SOME_ENDING = rf"(?i)\.(?:{_ENDINGS})"
 _IMAGE_ENDING = rf"(?i)^(?![a-z][a-z0-9+.-]*://).*(\.(?:{_ENDINGS}))(?:[?#].*)?$"
 _MOST_WORDS = 20
 _SAMPLE = 20_000  # cells; enough for a share
@@ -91,7 +93,7 @@ class Facts:
     def distinct(self) -> int:
         """Different keys."""
         codes = self.cells.levels.codes
-        return len(np.unique(codes[codes >= 0]))
+        return int(np.count_nonzero(np.bincount(codes[codes >= 0])))
 
     @cached_property
     def distinct_numbers(self) -> int:
@@ -221,6 +223,9 @@ def image_share(fact: Facts) -> tuple[float, str]:
         return 0.0, ""
     if fact.numeric and not fact.cells.form.unit:  # 7.jpg may be taken for seven of a unit
         return 0.0, ""
+    named = pc.match_substring_regex(fact.cells.texts.cells, _SOME_ENDING)
+    if not pc.any(named).as_py():
+        return 0.0, ""
     names = _sample(fact.keys.dropna()).str.split(";").explode().str.strip()
     names = names[names.notna() & (names != "")]
     endings = names.str.extract(_IMAGE_ENDING, expand=False).dropna().str.lower()
@@ -279,10 +284,15 @@ def short(text: str) -> str:
 def date_share(fact: Facts) -> float:
     """Share of the cells, missing words aside, that are dates."""
     levels = fact.cells.levels
+    if len(levels.codes) <= _SAMPLE and fact.cells.is_whole:  # what is asked for again, if they are
+        return _share_of_dates(fact.dates)
     there = _sample(levels.codes[levels.codes >= 0])
     used, codes = np.unique(there, return_inverse=True)
     sample = Levels(codes, levels.names[used])
-    found = dates_of_levels(sample, day_first=show_day_first(sample))
+    return _share_of_dates(dates_of_levels(sample, day_first=show_day_first(sample)))
+
+
+def _share_of_dates(found: Dates) -> float:
     dates = int((~np.isnat(found.times)).sum())
     return dates / max(dates + int(found.unparsable.sum()), 1)
 
