@@ -19,7 +19,8 @@ from mixfit.runs.explaining import explain_run
 from mixfit.runs.scoring import evaluate_table, predict_table
 
 ROWS = 80
-FEATURES = {"area": "to_numbers", "rooms": "to_numbers", "kind": "to_levels", "postcode": "to_levels", "sold": "to_levels"}
+LEVELS = ("kind", "postcode", "sold")
+FEATURES = {"area": "to_numbers", "rooms": "to_numbers", **dict.fromkeys(LEVELS, "to_levels")}
 
 
 def frame() -> pd.DataFrame:

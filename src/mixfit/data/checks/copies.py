@@ -169,19 +169,24 @@ def equal_features(table: pd.DataFrame | Table, schema: Schema) -> Int64[np.ndar
 
 def _equal_cells(table: Table, schema: Schema, passed_over: Sequence[Role]) -> Int64[np.ndarray, " rows"]:
     """For each row the number of its group of equal rows, -1 where it is alone; columns of some roles do not count."""
-    columns = {
-        c.name: _hashable(table[c.name]) for c in schema.columns if c.role not in passed_over and c.name in table
-    }
-    cells = pd.DataFrame(columns).reset_index(drop=True)
-    codes, twice = np.full(len(table), -1, dtype=np.int64), cells.duplicated(keep=False).to_numpy()
-    if columns and twice.any():
-        codes[twice] = cells[twice].groupby(list(cells.columns), dropna=False, sort=False).ngroup().to_numpy()
+    names = [c.name for c in schema.columns if c.role not in passed_over and c.name in table]
+    codes, rows = np.full(len(table), -1, dtype=np.int64), np.arange(len(table) if names else 0)
+    groups = np.zeros(len(rows), dtype=np.int64)
+    for name in names:  # of each only the rows that are equal so far: mostly none after a few columns
+        cells = pd.factorize(_hashable(table[name], rows))[0]
+        _, groups = np.unique(groups * (len(rows) + 1) + cells, return_inverse=True)
+        several = np.bincount(groups)[groups] > 1
+        rows, groups = rows[several], groups[several]
+        if not len(rows):
+            return codes
+    codes[rows] = pd.factorize(groups)[0]
     return codes
 
 
-def _hashable(cells: Cells) -> pd.Series:
-    """Lists and the like as text; plain cells and bytes as they are."""
-    return cells.column if cells.nested in (None, "bytes") else cells.column.map(repr)
+def _hashable(cells: Cells, rows: Int64[np.ndarray, " some"]) -> pd.Series:
+    """Some cells: lists and the like as text, plain cells and bytes as they are."""
+    column = cells.column.iloc[rows]
+    return column if cells.nested in (None, "bytes") else column.map(repr)
 
 
 def _no_chance(table: Table, schema: Schema, passed_over: Sequence[Role]) -> Bool[np.ndarray, " rows"]:

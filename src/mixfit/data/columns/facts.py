@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float
 
@@ -87,7 +88,11 @@ class Facts:
     @cached_property
     def counts(self) -> pd.Series:
         """How often each key is there, the most frequent first."""
-        return self.keys.value_counts()
+        codes = self.cells.levels.codes
+        numbers, used = pd.factorize(codes[codes >= 0])
+        counts = np.bincount(numbers, minlength=len(used))
+        order = np.argsort(-counts, kind="stable")
+        return pd.Series(counts[order], index=self.cells.levels.names[used[order]])
 
     @cached_property
     def distinct(self) -> int:
@@ -175,10 +180,12 @@ class Facts:
         if not self.whole or self.typed_numbers:
             return "integers" if self.whole else "floats"
         mark = "," if self.cells.holds_texts and self.cells.form.decimal == "," else "[.]"
-        written = self.column[np.isfinite(self.numbers.values)].astype("str")
-        written = written.str.contains(
-            rf"{mark}(?:[0-9]{{1,2}}|[0-9]{{4,}})?(?:[^0-9]|$)|[0-9][eE][+-]?[0-9]", regex=True
-        )
+        fraction = rf"{mark}(?:[0-9]{{1,2}}|[0-9]{{4,}})?(?:[^0-9]|$)|[0-9][eE][+-]?[0-9]"
+        finite = np.isfinite(self.numbers.values)
+        if isinstance(self.cells.dtype, pd.StringDtype) and self.cells.is_whole:
+            codes = np.unique(self.cells.texts.codes[finite])
+            return "floats" if _any_match(self.cells.texts.cells.take(pa.array(codes)), fraction) else "integers"
+        written = self.column[finite].astype("str").str.contains(fraction, regex=True)
         return "floats" if written.any() else "integers"
 
 
@@ -208,10 +215,9 @@ def code_reason(fact: Facts) -> str:
         return "integers that look like codes"
     if fact.typed_numbers and np.abs(fact.finite).max(initial=0.0) < 2**53:
         return ""
-    keys = fact.cells.texts.names
-    if keys.str.fullmatch("0[0-9]+").any():
+    if _any_match(fact.cells.texts.cells, "^0[0-9]+$"):
         return "digits with leading zeros"
-    if keys.str.fullmatch("-?[0-9]{16,}").any() and np.abs(fact.finite).max(initial=0.0) >= 2**53:
+    if _any_match(fact.cells.texts.cells, "^-?[0-9]{16,}$") and np.abs(fact.finite).max(initial=0.0) >= 2**53:
         return "integers too long for a number"
     return ""
 
@@ -223,8 +229,7 @@ def image_share(fact: Facts) -> tuple[float, str]:
         return 0.0, ""
     if fact.numeric and not fact.cells.form.unit:  # 7.jpg may be taken for seven of a unit
         return 0.0, ""
-    named = pc.match_substring_regex(fact.cells.texts.cells, _SOME_ENDING)
-    if not pc.any(named).as_py():
+    if not _any_match(fact.cells.texts.cells, _SOME_ENDING):
         return 0.0, ""
     names = _sample(fact.keys.dropna()).str.split(";").explode().str.strip()
     names = names[names.notna() & (names != "")]
@@ -256,6 +261,8 @@ def stray_note(fact: Facts) -> str:
 
 def url_share(fact: Facts) -> float:
     """Share of the cells that are addresses of web pages."""
+    if not _any_match(fact.cells.texts.cells, r"(?i)^(?:https?://|www\.)"):
+        return 0.0
     cells = _sample(fact.keys.dropna())
     return float(cells.str.match(r"(?i)(?:https?://|www\.)").mean()) if len(cells) else 0.0
 
@@ -295,6 +302,10 @@ def date_share(fact: Facts) -> float:
 def _share_of_dates(found: Dates) -> float:
     dates = int((~np.isnat(found.times)).sum())
     return dates / max(dates + int(found.unparsable.sum()), 1)
+
+
+def _any_match(cells: pa.Array, pattern: str) -> bool:
+    return bool(pc.any(pc.match_substring_regex(cells, pattern)).as_py())
 
 
 def _sample(cells: Cut) -> Cut:

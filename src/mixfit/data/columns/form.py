@@ -201,6 +201,11 @@ class Texts:
         return values, plain
 
     @cached_property
+    def digits(self) -> Bool[np.ndarray, " texts"]:
+        """Which texts hold a digit, without which none is a number, a duration or a date."""
+        return _matches(self.cells, "[0-9]")
+
+    @cached_property
     def has_point(self) -> bool:
         """Whether a point is in any text."""
         return bool(pc.any(pc.match_substring(self.cells, ".")).as_py())
@@ -337,7 +342,7 @@ def vote(texts: Texts, separator: str | None) -> Vote | None:
     if separator == ",":
         comma = comma & (with_comma | ~signs)
     best = max(int(comma.sum()), int(point.sum()))
-    digits = int(_matches(there.cells, "[0-9]").sum())
+    digits = int(there.digits.sum())
     if best < _READABLE * digits or digits < _READABLE * len(there):
         return None
     speaks: Sign = "," if comma.sum() > point.sum() else "." if point.sum() > comma.sum() else ""
@@ -431,6 +436,8 @@ def learn_numbers(texts: Texts, sign: Sign, *, forced: bool = False, separator: 
         return Form(decimal=sign if len(there) else "")
     if there.all_plain and sign != ",":
         return Form(decimal=".")
+    if not there.digits.any():
+        return Form(decimal=sign or ".")
     found = there.readings
     comma, point = found.fits[","], found.fits["."]
     if separator == ",":
@@ -566,11 +573,11 @@ def read_numbers(texts: Texts, form: Form) -> NumberTexts:
     if form.duration:
         values = np.where(missing, np.nan, _seconds(cells, form.duration))
         return NumberTexts(values, missing, nothing, nothing, nothing, ~np.isnan(values))
-    rest = np.flatnonzero(np.isnan(values) & ~missing)
+    rest = np.flatnonzero(np.isnan(values) & ~missing & texts.digits)
     other_sign, other_unit = nothing.copy(), nothing.copy()
     if not len(rest) or not form.decimal:
         return NumberTexts(values, missing, other_sign, nothing, other_unit, ~np.isnan(values))
-    found = Readings.of(cells.take(pa.array(rest)))
+    found = texts.readings if len(rest) == len(texts) else Readings.of(cells.take(pa.array(rest)))
     fits, others = found.fits[form.decimal], found.fits[{".": ",", ",": "."}[form.decimal]]
     own = np.isin(found.unit_keys, ["", unit_key(form.unit)])[found.unit]
     factors = found.factors()

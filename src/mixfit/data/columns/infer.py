@@ -426,7 +426,7 @@ def _ranks(values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
     """From 1; equal values share the mean of theirs."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # noqa: FBT003
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
     ends = np.append(starts[1:], len(values))
     ranks = np.empty(len(values))
     ranks[order] = np.repeat((starts + ends + 1) / 2, ends - starts)

@@ -256,7 +256,9 @@ class Tags:
         levels = _sampled(fact.cells.levels)
         used, counts = np.unique(levels.codes[levels.codes >= 0], return_counts=True)
         names = pd.Series(levels.names[used], dtype="str")
-        if counts[names.str.fullmatch(_BRACKETS).to_numpy(dtype=bool)].sum() >= _LISTS * counts.sum():
+        brackets = names.str.startswith(("[", "(", "{")).to_numpy(dtype=bool, copy=True)
+        brackets[brackets] = names[brackets].str.fullmatch(_BRACKETS).to_numpy(dtype=bool)
+        if counts[brackets].sum() >= _LISTS * counts.sum():
             found = to_tags(levels, between="list")
             plain = not found.wrong.any() and found.sizes.max(initial=0) == 1 and not _holds(names, "[").any()
             return None if plain else self._guess_lists(fact)  # a single word in braces may be an id
