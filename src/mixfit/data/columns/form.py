@@ -26,6 +26,8 @@ MISSING_WORDS = frozenset(
 """Stripped and lower-cased, these mean "no value" in a column of numbers or dates; in a category they are levels."""
 PLAIN = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 """A number as programs write it."""
+_PLAIN_WHOLE = r"[+-]?(?:[0-9]+|[1-9][0-9]{0,2}(?:\.[0-9]{3})+)(?:[eE][+-]?[0-9]+)?"
+"""The plain ones that are numbers too where a point parts thousands."""
 INFINITE = r"[+-]?(?:inf|infinity)"
 WHOLE = r"-?(?:0|[1-9][0-9]*)"
 WHOLE_WITH_POINT = rf"{WHOLE}\.0+"
@@ -335,7 +337,7 @@ def vote(texts: Texts, separator: str | None) -> Vote | None:
     if not signs.any():
         return None
     example = there.cells[int(signs.argmax())].as_py()
-    if there.all_plain and separator == ",":
+    if there.all_plain and (separator == "," or not re.fullmatch(_PLAIN_WHOLE, example)):
         return Vote(decimal=".", signs=frozenset("."), example=example)
     comma, point = _fits_both(there)
     with_comma = _matches(there.cells, "[0-9],[0-9]")
@@ -355,8 +357,7 @@ def _fits_both(texts: Texts) -> tuple[Bool[np.ndarray, " texts"], Bool[np.ndarra
     """Which texts are numbers with a comma before the fraction, and which with a point."""
     if not texts.all_plain:
         return texts.readings.fits[","], texts.readings.fits["."]
-    whole = r"^[+-]?(?:[0-9]+|[1-9][0-9]{0,2}(?:\.[0-9]{3})+)(?:[eE][+-]?[0-9]+)?$"
-    return _matches(texts.cells, whole), texts.plain
+    return _matches(texts.cells, f"^(?:{_PLAIN_WHOLE})$"), texts.plain
 
 
 def said_missing(cells: pa.Array, words: tuple[str, ...] = ()) -> Bool[np.ndarray, " texts"]:

@@ -406,7 +406,8 @@ def _levels_tell_number(codes: Int64[np.ndarray, " rows"], values: Float[np.ndar
         return False
     repeated = counts[codes] > 1
     ranks = _ranks(values[known][repeated])
-    within = ranks - pd.Series(ranks).groupby(codes[repeated]).transform("mean").to_numpy()
+    level = codes[repeated]
+    within = ranks - (np.bincount(level, weights=ranks) / np.maximum(np.bincount(level), 1))[level]
     total = ((ranks - ranks.mean()) ** 2).sum() / (rows - 1)
     # Each level has taken a mean from its own rows, so there are fewer degrees of freedom.
     return bool(total > 0 and 1 - (within**2).sum() / (rows - levels) / total > NUMBER_SHARE)

@@ -289,6 +289,8 @@ def unwrapped(column: pd.Series) -> pd.Series:
 
 def holds_texts(column: pd.Series) -> bool:
     """Whether the cells are texts, so that a way of writing numbers can be learnt of them."""
+    if isinstance(column.dtype, pd.StringDtype) or is_plain_number(column):
+        return isinstance(column.dtype, pd.StringDtype)
     column = unwrapped(column)
     dtype = column.cat.categories.dtype if isinstance(column.dtype, pd.CategoricalDtype) else column.dtype
     if pd.api.types.is_object_dtype(dtype):
@@ -553,9 +555,9 @@ def _assemble_times(
 
 
 def _texts(column: pd.Series) -> pd.Series:
-    """Text of every cell, dtype str, NaN where missing, index 0..rows - 1."""
+    """Text of every cell, of a type of texts, missing where there is none."""
     if isinstance(column.dtype, pd.StringDtype):
-        return column.astype("str")
+        return column
     column = unwrapped(column.reset_index(drop=True))
     kind = pd.api.types
     if plain_cells_problem(column) is not None:
