@@ -15,6 +15,7 @@ from mixfit.data.checks.photos import PhotoScan, equal_files, near_duplicates
 from mixfit.data.checks.table import Finding, parts_of
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
+from mixfit.data.fingerprint import row_prints
 from mixfit.data.photos.cells import photo_name
 from mixfit.data.photos.find import Photos
 from mixfit.data.split import Split
@@ -26,6 +27,8 @@ COPY_LEFT_OUT = "copy left out of training"
 _NOT_CELLS: tuple[Role, ...] = ("split", "ignored", "group", "weight")
 _EXAMPLES = 3
 _SEVERAL = 20  # different numbers; fewer may be levels
+_MANY = 50  # different numbers, that rows have together by no chance
+_SPREADS = 4  # standard deviations, beyond which there is no chance
 
 
 def row_copies(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
@@ -193,15 +196,43 @@ def _no_chance(table: Table, schema: Schema, passed_over: Sequence[Role]) -> Boo
     """Rows that can hardly be equal to another by chance: they have a photo, or numbers seldom repeat.
 
     In a table of many copies numbers repeat too, but then they repeat together: as many as there are different rows."""
-    numbers = schema.names("number")
-    numbers += [schema.target] if schema.task == "regression" and "target" not in passed_over else []
-    most = max((len(np.unique(table[name].numbers.values)) for name in numbers), default=0)
+    most = _most_numbers(table, schema, passed_over)
     codes = _equal_cells(table, schema, passed_over)
     different = int((codes < 0).sum()) + len(np.unique(codes[codes >= 0]))
     if most > 0.5 * len(table) or most > max(0.9 * different, _SEVERAL):
         return np.ones(len(table), dtype=bool)
     there = [table[name].column.notna().to_numpy(dtype=bool) for name in schema.names("image")]
     return np.any(there, axis=0) if there else np.zeros(len(table), dtype=bool)
+
+
+def _most_numbers(table: Table, schema: Schema, passed_over: Sequence[Role]) -> int:
+    """How many different numbers a column has at most."""
+    numbers = schema.names("number")
+    numbers += [schema.target] if schema.task == "regression" and "target" not in passed_over else []
+    return max((len(np.unique(table[name].numbers.values)) for name in numbers), default=0)
+
+
+def rows_of_training(table: Table, schema: Schema, trained: Int64[np.ndarray, " trained"]) -> Bool[np.ndarray, " rows"]:
+    """Which rows of a later table are training rows; none where as many could be equal to some by chance.
+
+    A new row equals one of the training by chance about as often as training rows equal each other (Good and Turing).
+
+    Args:
+        table: as ``schema.table`` reads it.
+        trained: of ``row_prints``, of the training rows.
+    """
+    prints = row_prints(table, schema)
+    found = np.isin(prints, trained)
+    if not found.any():
+        return found
+    counts = np.unique(trained, return_counts=True)[1]
+    chance = 1 - int((counts == 1).sum()) / (len(trained) + 1)
+    spread = np.sqrt(len(found) * chance * (1 - chance))
+    different = len(np.unique(prints))
+    sure = _most_numbers(table, schema, ()) > max(0.9 * different, _MANY)
+    if sure or found.sum() > len(found) * chance + _SPREADS * spread:
+        return found
+    return np.zeros(len(found), dtype=bool)
 
 
 def _shared(photos: Photos, content: Int64[np.ndarray, " files"]) -> pd.DataFrame:

@@ -296,7 +296,7 @@ class Tags:
             refuse_nested(fact, self.role)
         found = self.parse(fact.cells)
         refuse_if(not len(found.tags), fact, self.role, "tags", found.unusable)
-        return joined(_told(found), _bad_note(found))
+        return joined(_told(found), _bad_note(found), _doubt(fact, found))
 
     def missing(self, cells: Cells) -> int:
         """Empty cells; a list without tags is not missing."""
@@ -348,6 +348,23 @@ def _told(found: Tagged) -> str:
 def _bad_note(found: Tagged) -> str:
     bad = int(found.unusable.sum())
     return f"{bad} of {len(found.codes)} cells are not tags, treated as missing" if bad else ""
+
+
+def _doubt(fact: Facts, found: Tagged) -> str:
+    """Why a column that was set to be tags hardly is one."""
+    if fact.cells.nested is not None:
+        return ""
+    name, example = fact.name, short(str(fact.counts.index[0]))
+    if fact.date_reason:
+        return f"the cells are {fact.date_reason}, no lists of tags: --set {name}=date"
+    if fact.mostly_numeric:
+        written = f" ({said})" if (said := fact.cells.form.describe()) else ""
+        return f"the cells are numbers such as {example}{written}, no lists of tags: --set {name}=number"
+    counts = found.rows_of_tags
+    if counts[counts > 1].sum() < _FEW_REPEAT * counts.sum():
+        once = int((counts == 1).sum())
+        return f"{once:,} of {int((counts > 0).sum()):,} tags are in one row only, so the cells may be no lists of tags"
+    return ""
 
 
 def _come_back(found: Tagged) -> bool:
