@@ -44,6 +44,7 @@ _LISTS = 0.9  # share of the cells that must be lists
 _SEPARATED = 0.2  # share of the cells that must contain the separator
 _REPEATED = 0.9  # share of the cells that must have no tag of their own
 _OFTEN = 3.0  # tags must repeat this many times as often as whole cells
+_ONCE = 0.9  # share of the tags in one row only, above which a role set by the user is doubted
 _FEW_REPEAT = 0.5  # share of the list items
 _LONGEST = 40  # characters; largest median length of a tag
 _SHOWN = 3
@@ -361,9 +362,9 @@ def _doubt(fact: Facts, found: Tagged) -> str:
         written = f" ({said})" if (said := fact.cells.form.describe()) else ""
         return f"the cells are numbers such as {example}{written}, no lists of tags: --set {name}=number"
     counts = found.rows_of_tags
-    if counts[counts > 1].sum() < _FEW_REPEAT * counts.sum():
-        once = int((counts == 1).sum())
-        return f"{once:,} of {int((counts > 0).sum()):,} tags are in one row only, so the cells may be no lists of tags"
+    once, every = int((counts == 1).sum()), int((counts > 0).sum())
+    if once > _ONCE * every:
+        return f"{once:,} of {every:,} tags are in one row only, so the cells may be no lists of tags"
     return ""
 
 
