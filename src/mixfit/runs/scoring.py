@@ -316,8 +316,6 @@ def predict_table(
         held = [] if path is None or path.suffix.lower() in PARQUET else pieces.bytes_columns
         write = kept.append if path is None else stack.enter_context(new_table(path, raw=raw_csv, types=pieces.types))
         counts, known = _Counts(), list[str]()
-        if pieces.table is not None:
-            _note(console, written_otherwise(pieces.table.file, predictor.schema.text, text or TextConfig()))
         for cells in pieces.read(predictor.schema.table):
             start, piece = counts.rows, cells.frame.reset_index(drop=True)
             found = predictor.predictions(cells, images=folder, cache=cache, first_row=start, interval=interval)
@@ -334,6 +332,8 @@ def predict_table(
             written = pd.concat([piece, columns], axis=1)
             left = np.delete(np.arange(len(written)), broken if bad_rows == "drop" else [])
             write(written.drop(columns=[*held]).iloc[left])
+    if pieces.table is not None:
+        _note(console, written_otherwise(pieces.table.file, predictor.schema.text, text or TextConfig()))
     if held:
         listed = ", ".join(held)
         console.print(

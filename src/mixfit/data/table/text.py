@@ -57,8 +57,8 @@ def to_utf8(data: bytes, encoding: str | None, path: Path, *, fallback: str | No
     cp1252 (or latin-1, if the bytes are not valid in cp1252), which is a guess.
 
     Args:
-        fallback: the encoding of an earlier table of the same kind, used instead of that guess, and instead of UTF-8 for
-            plain ASCII.
+        fallback: the encoding of an earlier table of the same kind, used instead of that guess, and instead of UTF-8
+            for plain ASCII.
     Raises:
         ConfigError: the encoding does not exist.
         DataError: the bytes are not valid in ``encoding``, or there are NUL characters.
