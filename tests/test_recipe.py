@@ -75,16 +75,21 @@ def test_evaluate_gives_the_scores_of_training(quick_run: Run, demo_table: Path,
 
 
 def test_the_table_of_a_run_that_was_changed_is_told(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:
-    run, table, output = tmp_path / "run", tmp_path / "table.csv", StringIO()
+    run, table = tmp_path / "run", tmp_path / "table.csv"
     shutil.copytree(quick_run.folder, run)
     settings = (run / "config.toml").read_text(encoding="utf-8")
     (run / "config.toml").write_text(settings.replace(str(demo_table), str(table)), encoding="utf-8")
     rows = demo_table.read_text(encoding="utf-8").splitlines(keepends=True)
-    for count, told in ((len(rows), False), (40, True)):
+    warnings = ("rows are training rows of this run", "is the table of this run, but was changed")
+    for count, warning in ((len(rows), None), (40, 0), (40, 1)):
         table.write_text("".join(rows[:count]), encoding="utf-8")
-        console = Console(file=output, width=300)
-        evaluate_table(run, table, images=demo_table.parent, out=tmp_path / "m.json", console=console)
-        assert ("is the table of this run, but was changed" in output.getvalue()) == told
+        if warning == 1:
+            (run / "split.parquet").unlink()  # as in a run of before rows were told apart
+        output = StringIO()
+        evaluate_table(
+            run, table, images=demo_table.parent, out=tmp_path / "m.json", console=Console(file=output, width=300)
+        )
+        assert [text in output.getvalue() for text in warnings] == [warning == 0, warning == 1]
 
 
 def test_settings_that_do_not_say_the_split_are_refused(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:

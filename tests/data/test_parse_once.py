@@ -19,7 +19,8 @@ from mixfit.runs.explaining import explain_run
 from mixfit.runs.scoring import evaluate_table, predict_table
 
 ROWS = 80
-FEATURES = {"area": "to_numbers", "rooms": "to_numbers", "kind": "to_keys", "postcode": "to_keys", "sold": "to_keys"}
+LEVELS = ("kind", "postcode", "sold")
+FEATURES = {"area": "to_numbers", "rooms": "to_numbers", **dict.fromkeys(LEVELS, "to_levels")}
 
 
 def frame() -> pd.DataFrame:
@@ -56,7 +57,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
 
         return convert
 
-    for name in ("to_numbers", "to_keys", "to_times", "is_day_first"):
+    for name in ("to_numbers", "to_levels", "to_keys", "to_times", "is_day_first"):
         real = getattr(values, name)
         wrapped = counted(name, real)
         for module in [module for key, module in sys.modules.items() if key.startswith("mixfit")]:

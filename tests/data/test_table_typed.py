@@ -145,7 +145,7 @@ def test_a_json_column_of_any_values_keeps_what_they_say(tmp_path: Path, column:
         ('{"a": 1, "a": 2}', "line 2 is not a JSON object: a key occurs more than once"),
         ("7", "line 2 is not a JSON object but 7"),
         ('{"a": ' + "[" * 100_000, "line 2 is not a JSON object"),
-        ('{"a": "\\ud800"}', "column 'a' holds text that is no valid Unicode"),
+        ('{"a": "\\ud800"}', "column 'a' holds text that is not valid Unicode"),
     ],
 )
 def test_bad_json_lines_are_refused(tmp_path: Path, record: object, text: str) -> None:

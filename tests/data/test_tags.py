@@ -1,6 +1,7 @@
 """Lists of tags: how they are written, told from other texts, learnt from and kept."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -251,3 +252,28 @@ def test_a_role_by_hand_says_what_it_finds_or_refuses() -> None:
         ConfigError, match=r"'extras' cannot have the role tags: 40 of 40 cells are not tags .* row 0 is '\[\["
     ):
         schema_of([[["a"]]] * 40, extras="tags")
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ([f"{20 + place / 7:.1f} cm" for place in range(60)], r"numbers such as '20.0 cm' \(in cm\).*: --set x=number"),
+        ([f"${1000 + place:,}" for place in range(60)], r"numbers such as '\$1,000' \(in \$\).*: --set x=number"),
+        ([f"{place / 8:.3f}".replace(".", ",") for place in range(60)], r"numbers such as .* \(decimal comma\)"),
+        ([str(place % 7) for place in range(60)], r"numbers such as '0', no lists of tags: --set x=number"),
+        ([f"2021-03-{1 + place % 28:02d}" for place in range(60)], "dates such as '2021-03-01', no lists of tags"),
+        ([f"House, number {place}" for place in range(60)], r"60 of 61 tags are in one row only"),
+    ],
+    ids=["unit", "money", "comma", "codes", "dates", "addresses"],
+)
+def test_tags_that_are_set_by_hand_where_there_are_none_are_doubted_in_a_sentence(cells: list[str], said: str) -> None:
+    frame = pd.DataFrame({"x": cells, "y": np.arange(60.0) ** 2})
+    column = infer_schema(frame, "y", roles={"x": "tags"}).columns[0]
+    assert column.role == "tags"
+    assert re.search(said, column.note), column.note
+
+
+def test_tags_that_are_set_by_hand_and_are_some_are_not_doubted() -> None:
+    frame = pd.DataFrame({"x": ["wifi; pool", "pool", "pets; wifi"] * 20, "y": np.arange(60.0) ** 2})
+    column = infer_schema(frame, "y", roles={"x": "tags"}).columns[0]
+    assert column.note == "3 tags, most often 'pool' (40), 'wifi' (40), 'pets' (20)"

@@ -278,7 +278,10 @@ def test_any_plain_cells_may_be_set_to_texts() -> None:
 
 @pytest.mark.parametrize("cell", [{"a": 1}, b"bytes", ["a", "b"]])
 def test_cells_that_are_no_plain_values_are_no_texts(cell: object) -> None:
-    with pytest.raises(ConfigError, match=r"column 'x' cannot have the role text: its cells are of type \w+, not plain values"):
+    told = r"column 'x' cannot have the role text: its cells are of type \w+, not plain values"
+    with pytest.raises(ConfigError, match=told):
+        ConfigError, match=r"column 'x' cannot have the role text: its cells are of type \w+, not plain values"
+    ):
         column_of([cell] * 20, role="text")
 
 
@@ -345,7 +348,7 @@ def test_odd_cells_among_texts_change_nothing_and_are_shown_on_one_line(odd: str
 
 def test_half_a_surrogate_pair_is_refused_with_a_sentence_or_kept_as_it_is() -> None:
     frame = pd.DataFrame({"x": pd.Series([*TEXTS["reviews"], "half \ud83d"], dtype=object), "y": np.arange(ROWS + 1)})
-    with pytest.raises(DataError, match="no valid Unicode"):
+    with pytest.raises(DataError, match="not valid Unicode"):
         inspect_table(frame, target="y", console=Console(quiet=True))
 
 

@@ -1,6 +1,7 @@
 """A cell means the same, however it is stored."""
 
 import datetime as dt
+import re
 from decimal import Decimal
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixfit.data.columns.form import MISSING_WORDS, Texts
 from mixfit.data.columns.values import (
-    MISSING_WORDS,
     is_day_first,
     moments,
     plain_cells_problem,
@@ -51,6 +52,29 @@ def test_a_float_and_the_text_it_is_written_as_are_the_same_bits(values: list[fl
     assert (left.unparsable == right.unparsable).all()
     assert (left.infinite == np.isinf(typed)).all()
     assert to_keys(typed).equals(to_keys(text))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.from_regex(r"[-+]?[0-9]{0,19}\.?[0-9]{0,19}([eE][-+]?[0-9]{1,3})?", fullmatch=True), max_size=9, unique=True
+    )
+)
+def test_plain_numbers_are_those_of_python_and_no_others_are_taken(cells: list[str]) -> None:
+    found = Texts.of(pd.Series(cells, dtype="str"))
+    assert found.plain.tolist() == [any(sign.isdigit() for sign in re.split("[eE]", cell)[0]) for cell in cells]
+    expected = [float(cell) if plain else np.nan for cell, plain in zip(cells, found.plain, strict=True)]
+    np.testing.assert_array_equal(found.floats, np.array(expected))
+    assert np.signbit(found.floats).tolist() == np.signbit(np.array(expected, dtype=np.float64)).tolist()
+    assert found.numbers_repeat == (len({float(cell) for cell in np.array(cells)[found.plain]}) < found.plain.sum())
+
+
+@pytest.mark.parametrize(
+    "cell", ["0x10", "1_000", "inf", "nan", "Infinity", "1e", "e5", ".", "+", "1.2.3", "1 2", "٣", "1f"]
+)
+def test_what_only_some_programs_read_as_a_number_is_not_plain(cell: str) -> None:
+    for cells in ([cell], ["1.5", cell]):
+        assert Texts.of(pd.Series(cells, dtype="str")).plain.tolist() == [True] * (len(cells) - 1) + [False]
 
 
 @given(st.lists(st.text(max_size=8), max_size=20))

@@ -32,7 +32,7 @@ from mixfit.config_file import read_config
 from mixfit.console import PlainConsole
 from mixfit.data.checks.copies import COPY_LEFT_OUT
 from mixfit.data.columns.schema import Schema
-from mixfit.data.fingerprint import read_fingerprint
+from mixfit.data.fingerprint import read_fingerprint, row_prints
 from mixfit.data.load import MixedData
 from mixfit.data.split import Split, describe_times
 from mixfit.data.table.write import kept_frame
@@ -442,9 +442,11 @@ def _blend_and_judge(
 
 
 def _write_split(folder: Path, mixed: MixedData) -> None:
-    """Write the part of each row of the table; rows of weight 0 have none."""
+    """Write the part of each row of the table and what it is known again by; rows of weight 0 have none."""
     split = Split(*(mixed.row_numbers[rows] for rows in mixed.split.parts().values()))
-    write_split(folder, split, len(mixed.table) + mixed.weightless)
+    prints = np.zeros(len(mixed.table) + mixed.weightless, dtype=np.int64)
+    prints[mixed.row_numbers] = row_prints(mixed.table, mixed.schema)
+    write_split(folder, split, len(prints), prints)
 
 
 def _train(

@@ -5,11 +5,18 @@ reading them all would take as long as training; a copy of a folder with new mod
 
 import hashlib
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64
+
+from mixfit.data.columns.cells import Cells, Table
+from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.archive import ArchivedPhoto, PhotoSource
 from mixfit.data.photos.find import Photos
 from mixfit.errors import DataError
@@ -88,3 +95,37 @@ def _size_and_time(photo: PhotoSource) -> tuple[int, int]:
     except OSError:
         return -1, 0
     return found.st_size, found.st_mtime_ns
+
+
+def row_prints(table: Table, schema: Schema) -> Int64[np.ndarray, " rows"]:
+    """A number for each row, equal for rows with the same values in the columns that the model sees and the target, in
+    whatever file, order or way of writing; of a path of a photo only its name counts.
+
+    Args:
+        table: as ``schema.table`` reads it, with all of these columns.
+    """
+    found = np.zeros(len(table), dtype=np.uint64)
+    for name in (*schema.inputs, schema.target):
+        cells, column = table[name], next(one for one in schema.columns if one.name == name)
+        number = column.role == "number" or (column.role == "target" and schema.task == "regression")
+        values = _number_prints(cells) if number else _level_prints(cells, paths=column.role == "image")
+        # Multiplied by an odd number for each column, so that the columns may stand in any order.
+        found += _mixed(values) * np.uint64(2 * zlib.crc32(name.encode()) + 1)
+    return _mixed(found).view(np.int64)
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    return pd.util.hash_array(values)
+
+
+def _number_prints(cells: Cells) -> np.ndarray:
+    values = cells.numbers.values
+    return _mixed(np.where(np.isnan(values), np.nan, values + 0.0))  # -0.0 is 0.0, and every nan is one
+
+
+def _level_prints(cells: Cells, *, paths: bool) -> np.ndarray:
+    if cells.nested == "bytes":
+        return np.zeros(len(cells), dtype=np.uint64)
+    levels = cells.levels
+    names = levels.names.str.replace(r"[^;|,]*[/\\]", "", regex=True) if paths and len(levels.names) else levels.names
+    return np.append(_mixed(names.to_numpy(dtype=object)), np.uint64(0))[levels.codes]

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import tomli_w
 import torch
+from jaxtyping import Int64
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.columns.schema import Schema
@@ -172,17 +174,18 @@ def changed_versions(folder: Path) -> list[str]:
     return [f"the result may differ from that of an uninterrupted run: {'; '.join(changed)}"] if changed else []
 
 
-def write_split(folder: Path, split: Split, rows: int) -> None:
+def write_split(folder: Path, split: Split, rows: int, prints: Int64[np.ndarray, " rows"]) -> None:
     """Write the training, validation and test rows to ``split.parquet`` for later evaluations.
 
     Args:
         rows: number of rows of the table.
+        prints: of each of them, see ``row_prints``.
     """
     parts = np.full(rows, "", dtype=object)
     for name, positions in split.parts().items():
         parts[positions] = name
     content = io.BytesIO()
-    pd.DataFrame({"part": pd.Series(parts, dtype="category")}).to_parquet(content)
+    pd.DataFrame({"part": pd.Series(parts, dtype="category"), "print": prints}).to_parquet(content)
     write_file(folder / SPLIT, content.getvalue())
 
 
@@ -206,6 +209,27 @@ def read_split(folder: Path, rows: int) -> Split | None:
     if len(parts) != rows:
         raise DataError(f"{path} is of a table with {len(parts)} rows, but the table has {rows}: train again.")
     return Split(train=known["train"], valid=known["valid"], test=known["test"])
+
+
+def prints_of_training(folder: Path) -> Int64[np.ndarray, " trained"] | None:
+    """Of ``row_prints``, of the rows that a run was trained on, those that it was validated by included; None where
+    that is not known, as in runs of older versions.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / SPLIT
+    if not is_there(path):
+        return None
+    table = saved_columns(path, ["part"], ["print"])
+    if "print" not in table.column_names or not pa.types.is_int64(table["print"].type):
+        return None
+    try:
+        parts = table["part"].cast(pa.large_string())
+    except pa.ArrowException:
+        raise DataError(f"{path} is damaged: its parts are no texts.") from None
+    trained = pc.is_in(parts, pa.array(["train", "valid"], pa.large_string()))
+    return table["print"].filter(trained).drop_null().to_numpy()
 
 
 def _environment_of(folder: Path) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -18,11 +18,17 @@ from rich.console import Console
 from mixfit.config import TextConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadCounts, BadInput, describe_bad, in_table_rows
-from mixfit.data.checks.copies import without_copies
+from mixfit.data.checks.copies import rows_of_training, without_copies
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.form import TextForm
 from mixfit.data.columns.schema import Schema
-from mixfit.data.columns.target import judging_weights, usable_rows, without_weightless
+from mixfit.data.columns.target import (
+    judging_weights,
+    unknown_classes,
+    usable_rows,
+    with_labels_of_training,
+    without_weightless,
+)
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.load import unknown_class
 from mixfit.data.photos.find import find_photos
@@ -30,7 +36,7 @@ from mixfit.data.photos.records import Cache
 from mixfit.data.photos.rule import images_root
 from mixfit.data.split import Split, split_labels, split_rows
 from mixfit.data.table.pieces import table_pieces
-from mixfit.data.table.read import asked_format, read_as_configured
+from mixfit.data.table.read import asked_format, read_as_configured, written_otherwise
 from mixfit.data.table.write import PARQUET, check_table, check_writable_kind, new_table, table_file
 from mixfit.ensemble.intervals import check_level
 from mixfit.errors import ConfigError, DataError, check_type, did_you_mean, unknown_column
@@ -49,7 +55,7 @@ from mixfit.files import (
 )
 from mixfit.models.model import Model
 from mixfit.predictor import BATCH, Predictions, Predictor
-from mixfit.runs.folder import read_split
+from mixfit.runs.folder import prints_of_training, read_split
 from mixfit.runs.report.saved import read_predictions
 from mixfit.training.metrics import metric_label, metric_text
 
@@ -173,10 +179,11 @@ def _evaluate(
     console: Console,
 ) -> dict[str, float]:
     cells = predictor.schema.table(read_table_of_run(run, table, text, predictor.schema.text))
-    frame = cells.frame
     name = predictor.schema.target
-    if name not in frame.columns:
-        raise unknown_column(name, frame.columns)
+    if name not in cells:
+        raise unknown_column(name, cells.names)
+    cells, relabelled = with_labels_of_training(cells, predictor.schema, predictor.target)
+    frame = cells.frame
     for column in by:
         if column not in frame.columns:
             raise unknown_column(column, frame.columns)
@@ -191,7 +198,8 @@ def _evaluate(
         rows = _rows_of(run, table, cells, predictor, usable, chosen, images=images, same_table=same_table)
     rows, unknown = _with_known_classes(predictor, cells[name], rows)
     if not len(rows):
-        raise DataError(f"{table} has no {chosen} rows with a target that the model knows.")
+        strange = unknown_classes(cells, predictor.schema, predictor.target)
+        raise DataError(f"{table} has no {chosen} rows with a target that the model knows{strange}.")
     truth = predictor.target.truth(cells[name].select(rows))
     weight = judging_weights(cells, predictor.schema, rows)
     found = predictor.predictions(cells.select(rows), images=images, cache=cache)
@@ -216,10 +224,19 @@ def _evaluate(
 
     units = "" if together is None else f" in {len(np.unique(together))} groups (by group columns, ids and copies)"
     console.print(f" {shown}   {chosen} rows: {len(rows)}{units}", markup=False)
+    for said in (written_otherwise(cells.file, predictor.schema.text, text or TextConfig()), relabelled):
+        _note(console, said)
     for column in predictor.schema.names("weight"):
         said = "weights the rows" if weight is not None else "is not in the table: rows are unweighted"
         console.print(f" {column!r} {said}", markup=False)
-    if not same_table and _is_table_of_run(run, table):
+    seen = 0 if same_table else _rows_of_training(run, cells.select(rows), predictor.schema)
+    if seen:
+        console.print(
+            f" warning: {seen} of {len(rows)} rows are training rows of this run, with equal cells in all columns that "
+            "the model knows: the scores look too good, use rows that it has not seen",
+            markup=False,
+        )
+    elif not same_table and _is_table_of_run(run, table):
         console.print(
             f" warning: {shown} is the table of this run, but was changed: most of its rows may be training rows",
             markup=False,
@@ -390,6 +407,8 @@ def predict_table(
             written = pd.concat([piece, columns], axis=1)
             left = np.delete(np.arange(len(written)), broken if bad_rows == "drop" else [])
             write(written.drop(columns=[*held]).iloc[left])
+    if pieces.table is not None:
+        _note(console, written_otherwise(pieces.table.file, predictor.schema.text, text or TextConfig()))
     if held:
         listed = ", ".join(held)
         console.print(
@@ -439,6 +458,19 @@ class _Counts:
         self.photos_found += found.photos_found
         self.bad.add(found.bad)
         return broken
+
+
+def _note(console: Console, said: str) -> None:
+    if said:
+        console.print(f" note: {said}", markup=False)
+
+
+def _rows_of_training(run: Path, cells: Table, schema: Schema) -> int:
+    """How many rows of another table are training rows of a run; 0 where that cannot be known."""
+    trained = prints_of_training(run)
+    if trained is None or any(name not in cells for name in (*schema.inputs, schema.target)):
+        return 0
+    return int(rows_of_training(cells, schema, trained).sum())
 
 
 def _free_name(name: str, taken: pd.Index) -> str:
@@ -592,13 +624,22 @@ def run_config(run: Path) -> dict[str, Any]:
 def read_table_of_run(run: Path, table: Path, text: TextConfig | None = None, learnt: TextForm | None = None) -> Table:
     """Read a table in the format of the run's table, or of ``text``; ``learnt`` as for ``read_as_configured``.
 
+    Another table than the run's may be stored in another way: what the run was told of separator and encoding is then
+    only what is tried first.
+
     Raises: as ``read_as_configured``; DataError also if the run's format is invalid.
     """
-    if text is None:
-        text = run_settings(run).data.text
-        asked_format(table, TextConfig())  # errors of the table itself
-        with said_by(run / "config.toml"):
-            asked_format(table, text)
+    if text is not None:
+        return read_as_configured(table, text, learnt)[0]
+    if asked_format(table, TextConfig()).kind != "csv":  # raises errors of the table itself
+        return read_as_configured(table, TextConfig(), learnt)[0]
+    text, then = run_settings(run).data.text, read_fingerprint(run / "environment.json")
+    with said_by(run / "config.toml"):
+        separator = asked_format(table, text).separator
+    if then is not None and then.table_sha256 != Fingerprint.of(table, None).table_sha256:
+        known = learnt or TextForm()
+        learnt = replace(known, separator=separator or known.separator, encoding=text.encoding or known.encoding)
+        text = replace(text, sep=None, encoding=None)
     return read_as_configured(table, text, learnt)[0]
 
 

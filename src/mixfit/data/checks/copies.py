@@ -15,6 +15,7 @@ from mixfit.data.checks.photos import NearPhotos, equal_files
 from mixfit.data.checks.table import Finding, parts_of
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
+from mixfit.data.fingerprint import row_prints
 from mixfit.data.photos.cells import photo_name
 from mixfit.data.photos.find import Photos
 from mixfit.data.split import Split
@@ -26,6 +27,8 @@ COPY_LEFT_OUT = "copy left out of training"
 _NOT_CELLS: tuple[Role, ...] = ("split", "ignored", "group", "weight")
 _EXAMPLES = 3
 _SEVERAL = 20  # different numbers; fewer may be levels
+_MANY = 50  # different numbers, that rows have together by no chance
+_SPREADS = 4  # standard deviations, beyond which there is no chance
 
 
 def row_copies(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
@@ -173,34 +176,67 @@ def equal_features(table: pd.DataFrame | Table, schema: Schema) -> Int64[np.ndar
 
 def _equal_cells(table: Table, schema: Schema, passed_over: Sequence[Role]) -> Int64[np.ndarray, " rows"]:
     """For each row the number of its group of equal rows, -1 where it is alone; columns of some roles do not count."""
-    columns = {
-        c.name: _hashable(table[c.name]) for c in schema.columns if c.role not in passed_over and c.name in table
-    }
-    cells = pd.DataFrame(columns).reset_index(drop=True)
-    codes, twice = np.full(len(table), -1, dtype=np.int64), cells.duplicated(keep=False).to_numpy()
-    if columns and twice.any():
-        codes[twice] = cells[twice].groupby(list(cells.columns), dropna=False, sort=False).ngroup().to_numpy()
+    names = [c.name for c in schema.columns if c.role not in passed_over and c.name in table]
+    codes, rows = np.full(len(table), -1, dtype=np.int64), np.arange(len(table) if names else 0)
+    groups = np.zeros(len(rows), dtype=np.int64)
+    for name in names:  # of each only the rows that are equal so far: mostly none after a few columns
+        cells = pd.factorize(_hashable(table[name], rows))[0]
+        _, groups = np.unique(groups * (len(rows) + 1) + cells, return_inverse=True)
+        several = np.bincount(groups)[groups] > 1
+        rows, groups = rows[several], groups[several]
+        if not len(rows):
+            return codes
+    codes[rows] = pd.factorize(groups)[0]
     return codes
 
 
-def _hashable(cells: Cells) -> pd.Series:
-    """Lists and the like as text; plain cells and bytes as they are."""
-    return cells.column if cells.nested in (None, "bytes") else cells.column.map(repr)
+def _hashable(cells: Cells, rows: Int64[np.ndarray, " some"]) -> pd.Series:
+    """Some cells: lists and the like as text, plain cells and bytes as they are."""
+    column = cells.column.iloc[rows]
+    return column if cells.nested in (None, "bytes") else column.map(repr)
 
 
 def _no_chance(table: Table, schema: Schema, passed_over: Sequence[Role]) -> Bool[np.ndarray, " rows"]:
     """Rows that can hardly be equal to another by chance: they have a photo, or numbers seldom repeat.
 
     In a table of many copies numbers repeat too, but then they repeat together: as many as there are different rows."""
-    numbers = schema.names("number")
-    numbers += [schema.target] if schema.task == "regression" and "target" not in passed_over else []
-    most = max((len(np.unique(table[name].numbers.values)) for name in numbers), default=0)
+    most = _most_numbers(table, schema, passed_over)
     codes = _equal_cells(table, schema, passed_over)
     different = int((codes < 0).sum()) + len(np.unique(codes[codes >= 0]))
     if most > 0.5 * len(table) or most > max(0.9 * different, _SEVERAL):
         return np.ones(len(table), dtype=bool)
     there = [table[name].column.notna().to_numpy(dtype=bool) for name in schema.names("image")]
     return np.any(there, axis=0) if there else np.zeros(len(table), dtype=bool)
+
+
+def _most_numbers(table: Table, schema: Schema, passed_over: Sequence[Role]) -> int:
+    """How many different numbers a column has at most."""
+    numbers = schema.names("number")
+    numbers += [schema.target] if schema.task == "regression" and "target" not in passed_over else []
+    return max((len(np.unique(table[name].numbers.values)) for name in numbers), default=0)
+
+
+def rows_of_training(table: Table, schema: Schema, trained: Int64[np.ndarray, " trained"]) -> Bool[np.ndarray, " rows"]:
+    """Which rows of a later table are training rows; none where as many could be equal to some by chance.
+
+    A new row equals one of the training by chance about as often as training rows equal each other (Good and Turing).
+
+    Args:
+        table: as ``schema.table`` reads it.
+        trained: of ``row_prints``, of the training rows.
+    """
+    prints = row_prints(table, schema)
+    found = np.isin(prints, trained)
+    if not found.any():
+        return found
+    counts = np.unique(trained, return_counts=True)[1]
+    chance = 1 - int((counts == 1).sum()) / (len(trained) + 1)
+    spread = np.sqrt(len(found) * chance * (1 - chance))
+    different = len(np.unique(prints))
+    sure = _most_numbers(table, schema, ()) > max(0.9 * different, _MANY)
+    if sure or found.sum() > len(found) * chance + _SPREADS * spread:
+        return found
+    return np.zeros(len(found), dtype=bool)
 
 
 def _shared(photos: Photos, content: Int64[np.ndarray, " files"]) -> pd.DataFrame:

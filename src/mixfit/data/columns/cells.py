@@ -73,6 +73,11 @@ class Cells:
         """As the column came."""
         return self._whole.dtype
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all rows of the table."""
+        return self._rows is None
+
     @cached_property
     def column(self) -> pd.Series:
         """The cells as they came, for messages."""
@@ -232,7 +237,8 @@ class Cells:
         if "clock" not in self._read:
             known = None if self._known is None else self._known.clock
             may_be = not self.typed_dates and not values.is_plain_number(self._whole)
-            shown = known is None and may_be and values.are_clock_times(self.texts.names)
+            plain = known is not None or not may_be or self.texts.all_plain
+            shown = not plain and values.are_clock_times(self.texts.cells)
             self._read["clock"] = shown if known is None else known
         return bool(self._read["clock"])
 
@@ -344,7 +350,7 @@ class Table:
                     found[name] = said
         return found
 
-    @property
+    @cached_property
     def decimal(self) -> Sign:
         """The sign before fractions in columns that do not show it: as named, or as the other columns show it.
 
@@ -498,8 +504,7 @@ def _numbers(column: pd.Series, form: Form | None = None, texts: Texts | None = 
 
 
 def _levels(column: pd.Series, form: Form | None = None, texts: Texts | None = None) -> Levels:
-    codes, names = pd.factorize(values.to_keys(column, form, texts=texts))
-    return Levels(np.asarray(codes, dtype=np.int64), _index(names))
+    return values.to_levels(column, form, texts=texts)
 
 
 def _index(names: Iterable[str]) -> pd.Index:

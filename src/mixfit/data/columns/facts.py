@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Float
 
 from mixfit.data.columns.cells import Cells
@@ -30,6 +32,7 @@ _STRAY_SHARE = 0.05  # of the cells, that may be words in a column of numbers
 _TEXT_SHARE = 0.5
 _DATE_SHARE = 0.9  # of the cells must be dates
 _ENDINGS = "|".join(sorted(ENDINGS, key=len, reverse=True))
+_SOME_ENDING = rf"(?i)\.(?:{_ENDINGS})"
 _IMAGE_ENDING = rf"(?i)^(?![a-z][a-z0-9+.-]*://).*(\.(?:{_ENDINGS}))(?:[?#].*)?$"
 _MOST_WORDS = 20
 _SAMPLE = 20_000  # cells; enough for a share
@@ -85,13 +88,17 @@ class Facts:
     @cached_property
     def counts(self) -> pd.Series:
         """How often each key is there, the most frequent first."""
-        return self.keys.value_counts()
+        codes = self.cells.levels.codes
+        numbers, used = pd.factorize(codes[codes >= 0])
+        counts = np.bincount(numbers, minlength=len(used))
+        order = np.argsort(-counts, kind="stable")
+        return pd.Series(counts[order], index=self.cells.levels.names[used[order]])
 
     @cached_property
     def distinct(self) -> int:
         """Different keys."""
         codes = self.cells.levels.codes
-        return len(np.unique(codes[codes >= 0]))
+        return int(np.count_nonzero(np.bincount(codes[codes >= 0])))
 
     @cached_property
     def distinct_numbers(self) -> int:
@@ -173,10 +180,12 @@ class Facts:
         if not self.whole or self.typed_numbers:
             return "integers" if self.whole else "floats"
         mark = "," if self.cells.holds_texts and self.cells.form.decimal == "," else "[.]"
-        written = self.column[np.isfinite(self.numbers.values)].astype("str")
-        written = written.str.contains(
-            rf"{mark}(?:[0-9]{{1,2}}|[0-9]{{4,}})?(?:[^0-9]|$)|[0-9][eE][+-]?[0-9]", regex=True
-        )
+        fraction = rf"{mark}(?:[0-9]{{1,2}}|[0-9]{{4,}})?(?:[^0-9]|$)|[0-9][eE][+-]?[0-9]"
+        finite = np.isfinite(self.numbers.values)
+        if isinstance(self.cells.dtype, pd.StringDtype) and self.cells.is_whole:
+            codes = np.unique(self.cells.texts.codes[finite])
+            return "floats" if _any_match(self.cells.texts.cells.take(pa.array(codes)), fraction) else "integers"
+        written = self.column[finite].astype("str").str.contains(fraction, regex=True)
         return "floats" if written.any() else "integers"
 
 
@@ -206,10 +215,9 @@ def code_reason(fact: Facts) -> str:
         return "integers that look like codes"
     if fact.typed_numbers and np.abs(fact.finite).max(initial=0.0) < 2**53:
         return ""
-    keys = fact.cells.texts.names
-    if keys.str.fullmatch("0[0-9]+").any():
+    if _any_match(fact.cells.texts.cells, "^0[0-9]+$"):
         return "digits with leading zeros"
-    if keys.str.fullmatch("-?[0-9]{16,}").any() and np.abs(fact.finite).max(initial=0.0) >= 2**53:
+    if _any_match(fact.cells.texts.cells, "^-?[0-9]{16,}$") and np.abs(fact.finite).max(initial=0.0) >= 2**53:
         return "integers too long for a number"
     return ""
 
@@ -220,6 +228,8 @@ def image_share(fact: Facts) -> tuple[float, str]:
     if not (pd.api.types.is_string_dtype(fact.column.dtype) or isinstance(fact.column.dtype, pd.CategoricalDtype)):
         return 0.0, ""
     if fact.numeric and not fact.cells.form.unit:  # 7.jpg may be taken for seven of a unit
+        return 0.0, ""
+    if not _any_match(fact.cells.texts.cells, _SOME_ENDING):
         return 0.0, ""
     names = _sample(fact.keys.dropna()).str.split(";").explode().str.strip()
     names = names[names.notna() & (names != "")]
@@ -251,6 +261,8 @@ def stray_note(fact: Facts) -> str:
 
 def url_share(fact: Facts) -> float:
     """Share of the cells that are addresses of web pages."""
+    if not _any_match(fact.cells.texts.cells, r"(?i)^(?:https?://|www\.)"):
+        return 0.0
     cells = _sample(fact.keys.dropna())
     return float(cells.str.match(r"(?i)(?:https?://|www\.)").mean()) if len(cells) else 0.0
 
@@ -279,12 +291,21 @@ def short(text: str) -> str:
 def date_share(fact: Facts) -> float:
     """Share of the cells, missing words aside, that are dates."""
     levels = fact.cells.levels
+    if len(levels.codes) <= _SAMPLE and fact.cells.is_whole:  # what is asked for again, if they are
+        return _share_of_dates(fact.dates)
     there = _sample(levels.codes[levels.codes >= 0])
     used, codes = np.unique(there, return_inverse=True)
     sample = Levels(codes, levels.names[used])
-    found = dates_of_levels(sample, day_first=show_day_first(sample))
+    return _share_of_dates(dates_of_levels(sample, day_first=show_day_first(sample)))
+
+
+def _share_of_dates(found: Dates) -> float:
     dates = int((~np.isnat(found.times)).sum())
     return dates / max(dates + int(found.unparsable.sum()), 1)
+
+
+def _any_match(cells: pa.Array, pattern: str) -> bool:
+    return bool(pc.any(pc.match_substring_regex(cells, pattern)).as_py())
 
 
 def _sample(cells: Cut) -> Cut:

@@ -4,8 +4,11 @@ In: the different texts of a column, and what the rest of its table says. Out: `
 number under it. Decides for whole columns, never for a cell: a comma means the same in all of them."""
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -23,11 +26,14 @@ MISSING_WORDS = frozenset(
 """Stripped and lower-cased, these mean "no value" in a column of numbers or dates; in a category they are levels."""
 PLAIN = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 """A number as programs write it."""
+_PLAIN_WHOLE = r"[+-]?(?:[0-9]+|[1-9][0-9]{0,2}(?:\.[0-9]{3})+)(?:[eE][+-]?[0-9]+)?"
+"""The plain ones that are numbers too where a point parts thousands."""
 INFINITE = r"[+-]?(?:inf|infinity)"
 WHOLE = r"-?(?:0|[1-9][0-9]*)"
 WHOLE_WITH_POINT = rf"{WHOLE}\.0+"
 DECIMAL = rf"{WHOLE}(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)"
 
+_MOST_KEPT = 20_000  # texts, taken apart
 _MOST_DIGITS = 17  # that a float can tell apart
 _READABLE = 0.9
 """Of the texts with digits, that a table's sign or a unit must explain."""
@@ -147,18 +153,95 @@ UNKNOWN, UNKNOWN_TEXT = Form(), TextForm()
 """Nothing is known."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Texts:
-    """The different texts of a column, stripped of blanks around them."""
+    """The different texts of a column, stripped of blanks around them, and what is found out of them once for all that
+    ask: most columns of numbers never need more than the plain ones."""
 
     codes: Int64[np.ndarray, " rows"]
     """Index into ``names``, -1 where the cell is empty."""
-    names: pd.Series
-    """dtype str, by first appearance."""
+    cells: pa.Array
+    """large_string, by first appearance."""
 
-    def take(self, rows: Int64[np.ndarray, " some"]) -> "Texts":
-        """Those rows, in that order."""
-        return Texts(self.codes[rows], self.names)
+    @cached_property
+    def names(self) -> pd.Series:
+        """The texts, dtype str."""
+        return pd.Series(self.cells, dtype="str")
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @cached_property
+    def floats(self) -> Float[np.ndarray, " texts"]:
+        """The numbers that are written as programs write them, nan for all other texts; may be infinite."""
+        return self._plain[0]
+
+    @cached_property
+    def plain(self) -> Bool[np.ndarray, " texts"]:
+        """Which texts are numbers as programs write them."""
+        return self._plain[1]
+
+    @cached_property
+    def all_plain(self) -> bool:
+        """Whether all are, so that none means "no value"."""
+        return bool(self.plain.all())
+
+    @cached_property
+    def _plain(self) -> tuple[np.ndarray, np.ndarray]:
+        # Both Arrow and Python's own float() round correctly, so a text and the number it was written from are the same
+        # bits. What Arrow takes is what PLAIN takes, less a plus sign, and infinity.
+        try:
+            values = pc.cast(self.cells, pa.float64()).to_numpy(zero_copy_only=False)
+            if np.isfinite(values).all():
+                return values, np.ones(len(values), dtype=bool)
+        except pa.ArrowInvalid:
+            pass
+        plain = _matches(self.cells, f"^(?:{PLAIN})$")
+        values = np.full(len(self), np.nan)
+        texts = self.cells.filter(pa.array(plain)).to_pylist()
+        values[plain] = np.fromiter(map(float, texts), np.float64, len(texts))
+        return values, plain
+
+    @cached_property
+    def digits(self) -> Bool[np.ndarray, " texts"]:
+        """Which texts hold a digit, without which none is a number, a duration or a date."""
+        return _matches(self.cells, "[0-9]")
+
+    @cached_property
+    def has_point(self) -> bool:
+        """Whether a point is in any text."""
+        return bool(pc.any(pc.match_substring(self.cells, ".")).as_py())
+
+    @cached_property
+    def numbers_repeat(self) -> bool:
+        """Whether two texts are one number: 7 and 7.0."""
+        return len(np.unique(self.floats[self.plain])) < int(self.plain.sum())
+
+    @cached_property
+    def missing(self) -> Bool[np.ndarray, " texts"]:
+        """Which texts mean that there is no value, in every column."""
+        return np.zeros(len(self), dtype=bool) if self.all_plain else said_missing(self.cells)
+
+    @cached_property
+    def there(self) -> "Texts":
+        """All others, without their rows."""
+        if not self.missing.any():
+            return self
+        return Texts(self.codes[:0], self.cells.filter(pa.array(~self.missing)))
+
+    @property
+    def readings(self) -> "Readings":
+        """All taken apart, plain or not; kept unless there are very many."""
+        return self._readings if len(self) <= _MOST_KEPT else Readings.of(self.cells)
+
+    @cached_property
+    def _readings(self) -> "Readings":
+        return Readings.of(self.cells)
+
+    @classmethod
+    def of(cls, names: pd.Series) -> "Texts":
+        """Different texts, without rows."""
+        return cls(np.zeros(0, dtype=np.int64), _arrow(names))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,15 +253,16 @@ class Readings:
     sign: Float[np.ndarray, " texts"]
     exponent: pa.Array
     scale: pa.Array
-    unit: np.ndarray
-    """As it stands there, object array of texts."""
+    unit: Int64[np.ndarray, " texts"]
+    """Index into ``units``."""
+    units: list[str]
+    """The different units, as they stand there; some may be of no number."""
     fits: dict[str, Bool[np.ndarray, " texts"]]
     """By decimal sign, whether the text is a number under it."""
 
     @classmethod
-    def of(cls, names: pd.Series) -> "Readings":
+    def of(cls, cells: pa.Array) -> "Readings":
         """Take texts apart."""
-        cells = _arrow(names)
         found = pc.extract_regex(cells, _PARTS)
         there = found.is_valid().to_numpy(zero_copy_only=False)
         blank = pa.scalar("", pa.large_string())
@@ -186,24 +270,29 @@ class Readings:
             field.name: pc.if_else(found.is_valid(), pc.cast(column, pa.large_string()), blank)
             for field, column in zip(found.type, found.flatten(), strict=True)
         }
-        text = {name: parts[name].to_numpy(zero_copy_only=False) for name in ("open", "sign", "second", "close")}
-        there &= (text["open"] == "(") == (text["close"] == ")")
-        there &= (text["sign"] == "") | (text["second"] == "")
-        negative = np.isin(text["sign"] + text["second"], ["-", "\u2212"]) | (text["open"] == "(")
+        opens, sign, second = (~_are(parts[name], "") for name in ("open", "sign", "second"))
+        there &= opens == _are(parts["close"], ")")
+        there &= ~(sign & second)
+        negative = opens | _are(parts["sign"], "-", "\u2212") | _are(parts["second"], "-", "\u2212")
         core = pc.if_else(pa.array(there), pc.utf8_trim(parts["core"], _SPACES), blank)
-        before, after = parts["before"].to_numpy(zero_copy_only=False), parts["after"].to_numpy(zero_copy_only=False)
-        exponential = pc.equal(parts["exponent"], "").to_numpy(zero_copy_only=False)
-        there &= ~(exponential & np.isin(after, ["e", "E"]))
+        there &= ~(_are(parts["exponent"], "") & _are(parts["after"], "e", "E"))
         fits = {sign: there & _matches(core, pattern) for sign, pattern in _STYLES.items()}
         digits = _matches(core, "[0-9]")
+        units = pc.dictionary_encode(_joined(parts["before"], parts["after"]))
         return cls(
             core=core,
             sign=np.where(negative, -1.0, 1.0),
             exponent=parts["exponent"],
             scale=parts["scale"],
-            unit=np.where(before == "", after, np.where(after == "", before, before + " " + after)),
+            unit=units.indices.to_numpy(zero_copy_only=False).astype(np.int64),
+            units=units.dictionary.to_pylist(),
             fits={sign: fit & digits for sign, fit in fits.items()},
         )
+
+    @property
+    def unit_keys(self) -> np.ndarray:
+        """For each of ``units`` what is equal for spellings of one."""
+        return np.array([unit_key(unit) for unit in self.units], dtype=object)
 
     def values(self, decimal: str) -> Float[np.ndarray, " texts"]:
         """What the texts that fit say, nan for all others; without their scale."""
@@ -211,18 +300,15 @@ class Readings:
         plain = pc.replace_substring_regex(self.core, f"[{_SPACES}{_APOSTROPHES}{other}]", "")
         plain = pc.replace_substring(plain, decimal, ".") if decimal != "." else plain
         plain = pc.binary_join_element_wise(plain, self.exponent, pa.scalar("", pa.large_string()))
-        texts = plain.to_numpy(zero_copy_only=False)
-        values = np.full(len(texts), np.nan)
-        fit = self.fits[decimal]
-        values[fit] = np.fromiter(map(float, texts[fit]), np.float64, int(fit.sum()))
+        values, fit = np.full(len(plain), np.nan), self.fits[decimal]
+        values[fit] = np.fromiter(map(float, plain.filter(pa.array(fit)).to_pylist()), np.float64, int(fit.sum()))
         return values * self.sign
 
     def factors(self) -> Float[np.ndarray, " texts"]:
         """What k and M stand for, 1 where there is none."""
         found: Float[np.ndarray, " texts"] = np.ones(len(self.sign))
-        scale = self.scale.to_numpy(zero_copy_only=False)
         for name, factor in _SCALES.items():
-            found[scale == name] = factor
+            found[_are(self.scale, name)] = factor
         return found
 
 
@@ -244,37 +330,39 @@ def vote(texts: Texts, separator: str | None) -> Vote | None:
     Args:
         separator: of the cells of the file: where that is a comma, points alone are never taken for groups.
     """
-    names = texts.names[~said_missing(texts.names)]
-    signs = _matches(_arrow(names), "[0-9][.,][0-9]")
+    there = texts.there
+    if there.all_plain and not there.has_point:
+        return None
+    signs = _matches(there.cells, "[0-9][.,][0-9]")
     if not signs.any():
         return None
-    comma, point = _fits_both(names)
-    with_comma = _matches(_arrow(names), "[0-9],[0-9]")
+    example = there.cells[int(signs.argmax())].as_py()
+    if there.all_plain and (separator == "," or not re.fullmatch(_PLAIN_WHOLE, example)):
+        return Vote(decimal=".", signs=frozenset("."), example=example)
+    comma, point = _fits_both(there)
+    with_comma = _matches(there.cells, "[0-9],[0-9]")
     if separator == ",":
         comma = comma & (with_comma | ~signs)
     best = max(int(comma.sum()), int(point.sum()))
-    digits = int(_matches(_arrow(names), "[0-9]").sum())
-    if best < _READABLE * digits or digits < _READABLE * len(names):
+    digits = int(there.digits.sum())
+    if best < _READABLE * digits or digits < _READABLE * len(there):
         return None
     speaks: Sign = "," if comma.sum() > point.sum() else "." if point.sum() > comma.sum() else ""
-    with_point = _matches(_arrow(names), r"[0-9]\.[0-9]")
-    there = frozenset(sign for sign, found in ((",", with_comma), (".", with_point)) if found.any())
-    return Vote(decimal=speaks, signs=there, example=str(names[signs].iloc[0]))
+    with_point = _matches(there.cells, r"[0-9]\.[0-9]")
+    shown = frozenset(sign for sign, found in ((",", with_comma), (".", with_point)) if found.any())
+    return Vote(decimal=speaks, signs=shown, example=example)
 
 
-def _fits_both(names: pd.Series) -> tuple[Bool[np.ndarray, " texts"], Bool[np.ndarray, " texts"]]:
+def _fits_both(texts: Texts) -> tuple[Bool[np.ndarray, " texts"], Bool[np.ndarray, " texts"]]:
     """Which texts are numbers with a comma before the fraction, and which with a point."""
-    cells = _arrow(names)
-    plain = _matches(cells, f"^(?:{PLAIN})$")
-    if not plain.all():
-        found = Readings.of(names)
-        return found.fits[","], found.fits["."]
-    return _matches(cells, r"^[+-]?(?:[0-9]+|[1-9][0-9]{0,2}(?:\.[0-9]{3})+)(?:[eE][+-]?[0-9]+)?$"), plain
+    if not texts.all_plain:
+        return texts.readings.fits[","], texts.readings.fits["."]
+    return _matches(texts.cells, f"^(?:{_PLAIN_WHOLE})$"), texts.plain
 
 
-def said_missing(names: pd.Series, words: tuple[str, ...] = ()) -> Bool[np.ndarray, " texts"]:
+def said_missing(cells: pa.Array, words: tuple[str, ...] = ()) -> Bool[np.ndarray, " texts"]:
     """Which texts mean that there is no value."""
-    lower = pc.utf8_lower(_arrow(names))
+    lower = pc.utf8_lower(cells)
     known = pa.array([*MISSING_WORDS, *words], lower.type)
     found: Bool[np.ndarray, " texts"] = pc.is_in(lower, known).to_numpy(zero_copy_only=False)
     return found
@@ -283,16 +371,17 @@ def said_missing(names: pd.Series, words: tuple[str, ...] = ()) -> Bool[np.ndarr
 def learn_keys(texts: Texts) -> Keys:
     """What makes two cells of a column the same level: numbers and truth values only where all cells are such, and no
     two that are written differently would become one, other than 7 and 7.0."""
-    names = texts.names[~said_missing(texts.names)]
-    if not len(names):
+    there = texts.there
+    if not len(there):
         return "each"
-    if names.isin([*_TRUE, *_FALSE]).all():
-        return "truth" if names.str.lower().is_unique else "text"
-    cells = _arrow(names)
-    if not _matches(cells, f"^(?:{WHOLE}|{DECIMAL}|(?i:{INFINITE}))$").all():
+    if not there.plain.any() and there.names.isin([*_TRUE, *_FALSE]).all():
+        return "truth" if there.names.str.lower().is_unique else "text"
+    if not _matches(there.cells, f"^(?:{WHOLE}|{DECIMAL}|(?i:{INFINITE}))$").all():
         return "text"
-    if len(set(map(float, names))) == len(names):  # numbers that differ have keys that differ
+    # Numbers that differ have keys that differ.
+    if not there.numbers_repeat if there.all_plain else len(set(map(float, there.cells.to_pylist()))) == len(there):
         return "number"
+    names = there.names
     whole = names.str.fullmatch(f"{WHOLE}|{WHOLE_WITH_POINT}").all()  # 7 and 7.0 are one, 1.1 and 1.10 may be two
     return "number" if whole or keys_of(names, "number").is_unique else "text"
 
@@ -342,14 +431,15 @@ def learn_numbers(texts: Texts, sign: Sign, *, forced: bool = False, separator: 
         forced: it was named by the user, and no column has another.
         separator: as for ``vote``.
     """
-    names = texts.names[~said_missing(texts.names)]
-    cells = _arrow(names)
-    plain = _matches(cells, f"^(?:{PLAIN})$")
-    if plain.all() and not _matches(cells, r"\.").any():
-        return Form(decimal=sign if len(names) else "")
-    if plain.all() and sign != ",":
+    there = texts.there
+    cells, plain = there.cells, there.plain
+    if there.all_plain and not there.has_point:
+        return Form(decimal=sign if len(there) else "")
+    if there.all_plain and sign != ",":
         return Form(decimal=".")
-    found = Readings.of(names)
+    if not there.digits.any():
+        return Form(decimal=sign or ".")
+    found = there.readings
     comma, point = found.fits[","], found.fits["."]
     if separator == ",":
         comma = comma & (_matches(cells, ",") | ~_matches(cells, r"\."))
@@ -367,26 +457,26 @@ def learn_numbers(texts: Texts, sign: Sign, *, forced: bool = False, separator: 
         return Form()
     fits = comma if decimal == "," else point
     unit, scaled = _unit(found, fits)
-    own = fits & np.isin([unit_key(one) for one in found.unit], ["", unit_key(unit)])
-    if own.sum() <= len(names) / 2:  # a column of other things, some of which are numbers
-        return Form(decimal=sign or ".", duration=_duration(names))
+    own = fits & np.isin(found.unit_keys, ["", unit_key(unit)])[found.unit]
+    if own.sum() <= len(there) / 2:  # a column of other things, some of which are numbers
+        return Form(decimal=sign or ".", duration=_duration(cells))
     return Form(decimal=decimal, unit=unit, scaled=scaled)
 
 
-def _duration(names: pd.Series) -> Literal["", "h:m", "m:s"]:
+def _duration(cells: pa.Array) -> Literal["", "h:m", "m:s"]:
     """What durations mean, if nearly all texts are such."""
-    if (~np.isnan(_seconds(names, "h:m"))).mean() < _READABLE:
+    if _matches(cells, "[0-9]").mean() < _READABLE or (~np.isnan(_seconds(cells, "h:m"))).mean() < _READABLE:
         return ""
-    three = _matches(_arrow(names), r"[0-9]:[0-9]+:[0-9]")
-    two = _matches(_arrow(names), r"^-?[0-9]+:[0-9]+$")
+    three = _matches(cells, r"[0-9]:[0-9]+:[0-9]")
+    two = _matches(cells, r"^-?[0-9]+:[0-9]+$")
     return "m:s" if three.any() and two.any() else "h:m"
 
 
-def _seconds(names: pd.Series, two: str) -> Float[np.ndarray, " texts"]:
+def _seconds(cells: pa.Array, two: str) -> Float[np.ndarray, " texts"]:
     """Durations in seconds, nan for all other texts; ``two`` says what 12:30 means."""
-    values = np.full(len(names), np.nan)
+    values, lower = np.full(len(cells), np.nan), pc.utf8_lower(cells)
     for pattern in _DURATIONS:
-        found = pc.extract_regex(_arrow(names.str.lower()), pattern)
+        found = pc.extract_regex(lower, pattern)
         there = found.is_valid().to_numpy(zero_copy_only=False)
         if not there.any():
             continue
@@ -414,7 +504,8 @@ def _amounts(texts: pa.Array) -> Float[np.ndarray, " texts"]:
 
 def _sign_of_money(found: Readings, signs: Bool[np.ndarray, " texts"]) -> Sign:
     """Amounts of money have no three digits after the sign before fractions: so it is the other one."""
-    if not signs.any() or 2 * _matches(pa.array(found.unit[signs].astype(str)), _MONEY).sum() <= signs.sum():
+    money = _matches(pa.array(found.units, pa.large_string()), _MONEY)
+    if not signs.any() or 2 * money[found.unit][signs].sum() <= signs.sum():
         return ""
     core = found.core.filter(pa.array(signs))
     points, commas = _matches(core, r"\.").any(), _matches(core, ",").any()
@@ -423,18 +514,26 @@ def _sign_of_money(found: Readings, signs: Bool[np.ndarray, " texts"]) -> Sign:
 
 def _unit(found: Readings, fits: Bool[np.ndarray, " texts"]) -> tuple[str, bool]:
     """What stands around most numbers, and whether k and M are factors."""
-    scale = found.scale.to_numpy(zero_copy_only=False) != ""
-    units = pd.Series(found.unit[fits], dtype="str")
-    there = units[units != ""]
-    if 2 * len(there) <= fits.sum():
+    scale = ~_are(found.scale, "")
+    counts: Counter[str] = Counter()
+    by_unit = dict(zip(found.units, np.bincount(found.unit[fits], minlength=len(found.units)).tolist(), strict=True))
+    blank = by_unit.pop("", 0)
+    there = int(fits.sum()) - blank
+    if 2 * there <= fits.sum():
         return "", bool(2 * (scale & fits).sum() > fits.sum())
-    kinds = there.map(unit_key)
-    most = kinds.mode().iloc[0]
-    if (kinds == most).sum() < _READABLE * len(there):
+    for unit, count in by_unit.items():
+        counts[unit_key(unit)] += count
+    most = _most_frequent(counts)
+    if counts[most] < _READABLE * there:
         return "", False
-    shown = str(there[kinds == most].mode().iloc[0])
+    shown = _most_frequent({unit: count for unit, count in by_unit.items() if unit_key(unit) == most})
     money = _matches(pa.array([shown]), _MONEY)[0]
     return shown, bool(money or 2 * (scale & fits).sum() > fits.sum())
+
+
+def _most_frequent(counts: Mapping[str, int]) -> str:
+    """Of several the first in the alphabet."""
+    return min(counts, key=lambda name: (-counts[name], name))
 
 
 def unit_key(unit: str) -> str:
@@ -460,31 +559,28 @@ class NumberTexts:
     """A number with nothing or the column's own around it."""
 
 
-def read_numbers(names: pd.Series, form: Form) -> NumberTexts:
+def read_numbers(texts: Texts, form: Form) -> NumberTexts:
     """Read texts as numbers of this form."""
-    nothing = np.zeros(len(names), dtype=bool)
-    missing = said_missing(names, form.missing)
-    values = np.full(len(names), np.nan)
-    cells = _arrow(names)
-    plain = _matches(cells, f"^(?:{PLAIN})$")
-    if form.decimal == ",":
+    cells, nothing = texts.cells, np.zeros(len(texts), dtype=bool)
+    missing = said_missing(cells, form.missing) if form.missing else texts.missing
+    plain, values = texts.plain, texts.floats
+    if form.decimal == "," and texts.has_point:
         plain = plain & ~_matches(cells, r"\.")
-    # Python's own float() rounds correctly, so a text and the number it was written from are the same bits.
-    values[plain] = np.fromiter(map(float, names.to_numpy(dtype=object)[plain]), np.float64, int(plain.sum()))
+        values = np.where(plain, values, np.nan)
     if plain.all():
         return NumberTexts(values, missing, nothing, nothing, nothing, ~np.isnan(values))
+    values = values.copy()
     values[_matches(cells, f"^(?i:{INFINITE})$")] = np.inf
     if form.duration:
-        values = np.where(missing, np.nan, _seconds(names, form.duration))
+        values = np.where(missing, np.nan, _seconds(cells, form.duration))
         return NumberTexts(values, missing, nothing, nothing, nothing, ~np.isnan(values))
-    rest = np.flatnonzero(np.isnan(values) & ~missing)
+    rest = np.flatnonzero(np.isnan(values) & ~missing & texts.digits)
     other_sign, other_unit = nothing.copy(), nothing.copy()
     if not len(rest) or not form.decimal:
         return NumberTexts(values, missing, other_sign, nothing, other_unit, ~np.isnan(values))
-    found = Readings.of(names.iloc[rest])
+    found = texts.readings if len(rest) == len(texts) else Readings.of(cells.take(pa.array(rest)))
     fits, others = found.fits[form.decimal], found.fits[{".": ",", ",": "."}[form.decimal]]
-    keys = np.array([unit_key(unit) for unit in found.unit], dtype=object)
-    own = (keys == "") | (keys == unit_key(form.unit))
+    own = np.isin(found.unit_keys, ["", unit_key(form.unit)])[found.unit]
     factors = found.factors()
     right = own & ((factors == 1) | form.scaled)
     values[rest] = np.where(fits & right, found.values(form.decimal) * np.where(form.scaled, factors, 1.0), np.nan)
@@ -493,14 +589,8 @@ def read_numbers(names: pd.Series, form: Form) -> NumberTexts:
     same_sign = nothing.copy()
     same_sign[rest] = fits & ~others
     if form.decimal == ".":
-        same_sign |= plain & _matches(_arrow(names), r"\.[0-9]{1,2}$|\.[0-9]{4,}$|^0\.")
+        same_sign |= plain & _matches(cells, r"\.[0-9]{1,2}$|\.[0-9]{4,}$|^0\.")
     return NumberTexts(values, missing, other_sign, same_sign, other_unit, ~np.isnan(values))
-
-
-def read_plain(names: pd.Series) -> list[float | str]:
-    """Numbers of texts that are such as programs write them, and all others as they are."""
-    plain = _matches(_arrow(names), f"^(?:{PLAIN})$")
-    return [float(text) if number else text for text, number in zip(names, plain, strict=True)]
 
 
 def sign_name(decimal: str) -> str:
@@ -511,6 +601,21 @@ def sign_name(decimal: str) -> str:
 def _arrow(texts: pd.Series) -> pa.Array:
     cells = pa.array(texts, pa.large_string())
     return cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+
+
+def _are(cells: pa.Array, *words: str) -> Bool[np.ndarray, " texts"]:
+    """Which cells are one of a few words."""
+    if len(words) == 1:
+        found = pc.equal(cells, pa.scalar(words[0], cells.type))
+    else:
+        found = pc.is_in(cells, pa.array(words, cells.type))
+    return found.to_numpy(zero_copy_only=False)
+
+
+def _joined(before: pa.Array, after: pa.Array) -> pa.Array:
+    """Both with a blank between them, where both are there."""
+    both = pc.binary_join_element_wise(before, after, pa.scalar(" ", before.type))
+    return pc.if_else(pc.equal(before, ""), after, pc.if_else(pc.equal(after, ""), before, both))
 
 
 def _matches(cells: pa.Array, pattern: str) -> Bool[np.ndarray, " texts"]:

@@ -334,13 +334,13 @@ _CHANCE = np.log(1e-6)
 
 def gives_away(fact: Facts, kind: Kind, goal: Facts, task: Task) -> bool:
     """True when the column alone says the target: by its order, its levels, or what it leaves empty."""
-    rows = np.arange(0, len(fact.column), max(1, len(fact.column) // _ROWS))
+    rows = slice(None, None, max(1, len(fact.cells) // _ROWS))
     codes = fact.cells.levels.codes[rows]
     if task == "regression":
         values = goal.numbers.values[rows]
         if kind.orders and abs(_rank_correlation(fact.numbers.values[rows], values)) > ORDER:
             return True
-        return kind.levels and _levels_tell_number(_codes(codes), values)
+        return kind.levels and _levels_tell_number(codes + 1, values)
     classes = goal.cells.levels.codes[rows]
     known = classes >= 0
     empty = codes[known] < 0
@@ -399,13 +399,15 @@ def _tells_class(chosen: Bool[np.ndarray, " rows"], labels: Int64[np.ndarray, " 
 def _levels_tell_number(codes: Int64[np.ndarray, " rows"], values: Float[np.ndarray, " rows"]) -> bool:
     """Nearly all of the variance of the number's ranks lies between levels that repeat."""
     known = np.isfinite(values)
-    codes, counts = np.unique(codes[known], return_inverse=True, return_counts=True)[1:]
-    repeated = counts[codes] > 1
-    levels, rows = int((counts > 1).sum()), int(repeated.sum())
+    codes = codes[known]
+    counts = np.bincount(codes)
+    levels, rows = int((counts > 1).sum()), int(counts[counts > 1].sum())
     if rows < max(_LEAST, _REPEATED * len(codes)) or not 1 < levels <= _LEVELS * len(codes):
         return False
-    ranks = pd.Series(values[known][repeated]).rank().to_numpy()
-    within = ranks - pd.Series(ranks).groupby(codes[repeated]).transform("mean").to_numpy()
+    repeated = counts[codes] > 1
+    ranks = _ranks(values[known][repeated])
+    level = codes[repeated]
+    within = ranks - (np.bincount(level, weights=ranks) / np.maximum(np.bincount(level), 1))[level]
     total = ((ranks - ranks.mean()) ** 2).sum() / (rows - 1)
     # Each level has taken a mean from its own rows, so there are fewer degrees of freedom.
     return bool(total > 0 and 1 - (within**2).sum() / (rows - levels) / total > NUMBER_SHARE)
@@ -414,16 +416,28 @@ def _levels_tell_number(codes: Int64[np.ndarray, " rows"], values: Float[np.ndar
 def _rank_correlation(left: Float[np.ndarray, " rows"], right: Float[np.ndarray, " rows"]) -> float:
     """Spearman's, 0 where it cannot be told."""
     both = np.isfinite(left) & np.isfinite(right)
-    ranks = np.stack([pd.Series(values[both]).rank().to_numpy() for values in (left, right)])
-    if both.sum() < _LEAST or (ranks.std(axis=1) == 0).any():
+    if both.sum() < _LEAST:
         return 0.0
-    return float(np.corrcoef(ranks)[0, 1])
+    first, second = (_ranks(values[both]) - (both.sum() + 1) / 2 for values in (left, right))
+    spread = np.sqrt((first @ first) * (second @ second))
+    return float(first @ second / spread) if spread else 0.0
+
+
+def _ranks(values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
+    """From 1; equal values share the mean of theirs."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    ends = np.append(starts[1:], len(values))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat((starts + ends + 1) / 2, ends - starts)
+    return ranks
 
 
 def _area_under_roc(score: Float[np.ndarray, " rows"], positive: Bool[np.ndarray, " rows"]) -> float:
     """Area under the ROC curve from ranks, 0.5 where it cannot be told."""
     known = np.isfinite(score)
-    ranks, hit = pd.Series(score[known]).rank().to_numpy(), positive[known]
+    ranks, hit = _ranks(score[known]), positive[known]
     hits, misses = int(hit.sum()), int((~hit).sum())
     if hits + misses < _LEAST or min(hits, misses) < 2:
         return 0.5

@@ -44,6 +44,7 @@ _LISTS = 0.9  # share of the cells that must be lists
 _SEPARATED = 0.2  # share of the cells that must contain the separator
 _REPEATED = 0.9  # share of the cells that must have no tag of their own
 _OFTEN = 3.0  # tags must repeat this many times as often as whole cells
+_ONCE = 0.9  # share of the tags in one row only, above which a role set by the user is doubted
 _FEW_REPEAT = 0.5  # share of the list items
 _LONGEST = 40  # characters; largest median length of a tag
 _SHOWN = 3
@@ -256,7 +257,9 @@ class Tags:
         levels = _sampled(fact.cells.levels)
         used, counts = np.unique(levels.codes[levels.codes >= 0], return_counts=True)
         names = pd.Series(levels.names[used], dtype="str")
-        if counts[names.str.fullmatch(_BRACKETS).to_numpy(dtype=bool)].sum() >= _LISTS * counts.sum():
+        brackets = names.str.startswith(("[", "(", "{")).to_numpy(dtype=bool, copy=True)
+        brackets[brackets] = names[brackets].str.fullmatch(_BRACKETS).to_numpy(dtype=bool)
+        if counts[brackets].sum() >= _LISTS * counts.sum():
             found = to_tags(levels, between="list")
             plain = not found.wrong.any() and found.sizes.max(initial=0) == 1 and not _holds(names, "[").any()
             return None if plain else self._guess_lists(fact)  # a single word in braces may be an id
@@ -294,7 +297,7 @@ class Tags:
             refuse_nested(fact, self.role)
         found = self.parse(fact.cells)
         refuse_if(not len(found.tags), fact, self.role, "tags", found.unusable)
-        return joined(_told(found), _bad_note(found))
+        return joined(_told(found), _bad_note(found), _doubt(fact, found))
 
     def missing(self, cells: Cells) -> int:
         """Empty cells; a list without tags is not missing."""
@@ -346,6 +349,23 @@ def _told(found: Tagged) -> str:
 def _bad_note(found: Tagged) -> str:
     bad = int(found.unusable.sum())
     return f"{bad} of {len(found.codes)} cells are not tags, treated as missing" if bad else ""
+
+
+def _doubt(fact: Facts, found: Tagged) -> str:
+    """Why a column that was set to be tags hardly is one."""
+    if fact.cells.nested is not None:
+        return ""
+    name, example = fact.name, short(str(fact.counts.index[0]))
+    if fact.date_reason:
+        return f"the cells are {fact.date_reason}, no lists of tags: --set {name}=date"
+    if fact.mostly_numeric:
+        written = f" ({said})" if (said := fact.cells.form.describe()) else ""
+        return f"the cells are numbers such as {example}{written}, no lists of tags: --set {name}=number"
+    counts = found.rows_of_tags
+    once, every = int((counts == 1).sum()), int((counts > 0).sum())
+    if once > _ONCE * every:
+        return f"{once:,} of {every:,} tags are in one row only, so the cells may be no lists of tags"
+    return ""
 
 
 def _come_back(found: Tagged) -> bool:

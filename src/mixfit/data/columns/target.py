@@ -258,6 +258,8 @@ def _with_target(table: Table, schema: Schema, max_missing: float) -> tuple[Bool
     cells = table[schema.target]
     if schema.task == "regression":
         numbers = cells.numbers
+        if numbers.contradiction:
+            raise DataError(f"the target cannot be read: {numbers.contradiction}")
         usable = np.isfinite(numbers.values)
         problem = np.where(numbers.unparsable, "target is not a number", "target is missing")
         problem[numbers.infinite] = "target is infinite"
@@ -394,3 +396,62 @@ def sort_classes(keys: list[str]) -> tuple[str, ...]:
     if np.isfinite(values).all():
         return tuple(key for _, key in sorted(zip(values.tolist(), keys, strict=True)))
     return tuple(sorted(keys))
+
+
+_TRUE = frozenset(["true", "t", "yes", "y", "1", "on", "ja", "oui"])
+_FALSE = frozenset(["false", "f", "no", "n", "0", "off", "nein", "non"])
+_SHOWN = 3
+
+
+def with_labels_of_training(table: Table, schema: Schema, target: Target) -> tuple[Table, str]:
+    """A table with a known target whose classes may be spelt in another way than in training: other capitals or blanks,
+    or other words for true and false.
+
+    Returns:
+        The table, its labels spelt as in training where there is one class that they can only stand for; and what is
+        read as what, empty where nothing had to be changed.
+    """
+    if target.classes is None:
+        return table, ""
+    levels = table[schema.target].levels
+    used = np.unique(levels.codes[levels.codes >= 0])
+    known = table[schema.target].key_of(target.classes)
+    strange = [place for place in used.tolist() if levels.names[place] not in known]
+    spelt = {place: named for place in strange if (named := _spelt(levels.names[place], target.classes))}
+    if not spelt:
+        return table, ""
+    names = np.append(levels.names.to_numpy(dtype=object), np.nan)
+    said = [f"{names[place]!r} as {named!r}" for place, named in spelt.items()]
+    more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
+    for place, named in spelt.items():
+        names[place] = named
+    labels = pd.Series(names[levels.codes], index=table.index, name=schema.target, dtype="str")
+    changed = Table(table.frame.assign(**{schema.target: labels}), table.file, table.forms)
+    return changed, f"the classes of {schema.target!r} are read as in training: {', '.join(said[:_SHOWN])}{more}"
+
+
+def _spelt(label: str, classes: tuple[str, ...]) -> str:
+    """The class that a label can only stand for; empty where there is none, or several."""
+    alike = [name for name in classes if _folded(name) == _folded(label)]
+    if not alike and len(classes) == 2:
+        words = next((words for words in (_TRUE, _FALSE) if _folded(label) in words), frozenset())
+        both = {_folded(name) in _TRUE for name in classes if _folded(name) in _TRUE | _FALSE}
+        alike = [name for name in classes if _folded(name) in words] if len(both) == 2 else []
+    return alike[0] if len(alike) == 1 else ""
+
+
+def _folded(label: str) -> str:
+    return " ".join(label.casefold().split())
+
+
+def unknown_classes(table: Table, schema: Schema, target: Target) -> str:
+    """That no label of a table is a class of the model: both, a few of each."""
+    if target.classes is None:
+        return ""
+    levels = table[schema.target].levels
+    found = levels.names[np.unique(levels.codes[levels.codes >= 0])].tolist()
+    there, wanted = (
+        ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+        for names in (found, list(target.classes))
+    )
+    return f": it has {there}, and the model knows {wanted}" if found else ""

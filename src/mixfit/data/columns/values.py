@@ -23,7 +23,6 @@ from jaxtyping import Bool, Float, Int64, Shaped
 
 from mixfit.data.columns.form import (
     DECIMAL,
-    MISSING_WORDS,
     Form,
     Sign,
     Texts,
@@ -33,7 +32,7 @@ from mixfit.data.columns.form import (
     learn_keys,
     learn_numbers,
     read_numbers,
-    read_plain,
+    said_missing,
     sign_name,
 )
 from mixfit.weighted import weighted_mean
@@ -145,9 +144,9 @@ class LazyLevels(Levels):
 def lazy_levels(column: pd.Series, form: Form | None, texts: Texts | None) -> Levels | None:
     """Of a column of plain numbers, as ``to_keys`` would have it; None of any other."""
     if is_plain_number(column):
-        codes, names = pd.factorize(column)
+        codes, names = pd.factorize(column.to_numpy())
         return LazyLevels(np.asarray(codes, dtype=np.int64), lambda: pd.Index(to_keys(pd.Series(names)), dtype="str"))
-    if texts is None or form is None or form.keys != "number" or len(set(read_plain(texts.names))) < len(texts.names):
+    if texts is None or form is None or form.keys != "number" or texts.numbers_repeat:
         return None
     return LazyLevels(texts.codes, lambda: pd.Index(keys_of(texts.names, "number"), dtype="str"))
 
@@ -244,8 +243,9 @@ def _shortened(arrow_type: str) -> str:
 
 def texts_of(column: pd.Series) -> Texts:
     """The different texts of a column; what is typed is written as Python and text files have it."""
-    codes, names = pd.factorize(_texts(column))
-    return Texts(np.asarray(codes, dtype=np.int64), pd.Series(names, dtype="str"))
+    found = pc.dictionary_encode(_stripped(_texts(column)))
+    codes = found.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return Texts(codes, found.dictionary)
 
 
 def learn_form(
@@ -258,7 +258,9 @@ def learn_form(
 ) -> Form:
     """How the cells of a column are written; arguments as for ``learn_numbers``."""
     if is_plain_number(column):
-        return Form(keys="number" if column.notna().any() else "each")
+        cells = column.to_numpy()
+        some = len(cells) and not (cells.dtype.kind == "f" and np.isnan(cells).all())
+        return Form(keys="number" if some else "each")
     texts = texts_of(column) if texts is None else texts
     numbers = learn_numbers(texts, sign, forced=forced, separator=separator) if holds_texts(column) else Form()
     return replace(numbers, keys=learn_keys(texts))
@@ -287,6 +289,8 @@ def unwrapped(column: pd.Series) -> pd.Series:
 
 def holds_texts(column: pd.Series) -> bool:
     """Whether the cells are texts, so that a way of writing numbers can be learnt of them."""
+    if isinstance(column.dtype, pd.StringDtype) or is_plain_number(column):
+        return isinstance(column.dtype, pd.StringDtype)
     column = unwrapped(column)
     dtype = column.cat.categories.dtype if isinstance(column.dtype, pd.CategoricalDtype) else column.dtype
     if pd.api.types.is_object_dtype(dtype):
@@ -347,10 +351,19 @@ def to_keys(column: pd.Series, form: Form | None = None, *, texts: Texts | None 
     >>> to_keys(pd.Series(["7.50", "1e5", "12"])).tolist(), to_keys(pd.Series(["TRUE", "FALSE"])).tolist()
     (['7.5', '100000', '12'], ['True', 'False'])
     """
+    levels = to_levels(column, form, texts=texts)
+    names = np.append(levels.names.to_numpy(dtype=object), np.nan)
+    return pd.Series(names[levels.codes], index=column.index, name=column.name, dtype="str")
+
+
+def to_levels(column: pd.Series, form: Form | None = None, *, texts: Texts | None = None) -> Levels:
+    """The same as levels: what is done with a text is done once for all cells that hold it."""
     texts = texts_of(column) if texts is None else texts
     keys = learn_keys(texts) if form is None else form.keys
-    names = keys_of(texts.names, keys).to_numpy(dtype=object)
-    return pd.Series(np.append(names, np.nan)[texts.codes], index=column.index, name=column.name, dtype="str")
+    if keys == "text":
+        return Levels(texts.codes, pd.Index(texts.names))
+    codes, names = pd.factorize(keys_of(texts.names, keys))
+    return Levels(np.append(codes.astype(np.int64), -1)[texts.codes], pd.Index(names, dtype="str"))
 
 
 def to_times(
@@ -368,9 +381,8 @@ def to_times(
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         times = utc_times(column)
         return times, np.zeros(len(column), dtype=bool)
-    codes, names = pd.factorize(to_keys(column))
-    levels = Levels(codes, pd.Index(names, dtype="str"))
-    found = dates_of_levels(levels, day_first=day_first, clock=are_clock_times(pd.Series(levels.names)))
+    levels = to_levels(column)
+    found = dates_of_levels(levels, day_first=day_first, clock=are_clock_times(_arrow(levels.names)))
     return found.times, found.unparsable
 
 
@@ -399,12 +411,12 @@ def zone_of_dates(dates: Dates) -> str:
     return f"UTC{'-' if ahead[0] < 0 else '+'}{hours:02d}:{minutes:02d}"
 
 
-def are_clock_times(names: pd.Series) -> bool:
+def are_clock_times(cells: pa.Array) -> bool:
     """Whether different texts are times of the day such as 04:51 rather than points in time or durations."""
-    if not pc.any(pc.match_substring_regex(pa.array(names, pa.large_string()), _CLOCK_HINT)).as_py():
+    if not pc.any(pc.match_substring_regex(cells, _CLOCK_HINT)).as_py():
         return False
-    texts = _time_texts(Levels(np.arange(len(names)), pd.Index(names))).dropna()
-    if not texts.str.contains(_CLOCK_HINT, regex=True).mean() >= _CLOCK_SHARE:
+    texts = cells.filter(pa.array(~said_missing(cells)))
+    if not np.mean(pc.match_substring_regex(texts, _CLOCK_HINT).to_numpy(zero_copy_only=False)) >= _CLOCK_SHARE:
         return False
     times, _ = _parse_times(texts, day_first=False, clock=True)
     return bool((~np.isnat(times)).mean() >= _CLOCK_SHARE)
@@ -415,7 +427,8 @@ def dates_of_levels(levels: Levels, *, day_first: bool, clock: bool = False) -> 
     texts = _time_texts(levels)
     times, ahead = _parse_times(texts, day_first=day_first, clock=clock)
     times, ahead = np.append(times, np.datetime64("NaT")), np.append(ahead, 0)
-    unparsable = np.append(np.isnat(times[:-1]) & texts.notna().to_numpy(dtype=bool), np.False_)
+    there = texts.is_valid().to_numpy(zero_copy_only=False)
+    unparsable = np.append(np.isnat(times[:-1]) & there, np.False_)
     return Dates(times[levels.codes], unparsable[levels.codes], ahead[levels.codes])
 
 
@@ -423,8 +436,7 @@ def is_day_first(column: pd.Series) -> bool:
     """True when any cell such as 31/1/2020 shows that the day stands first; otherwise months do, as in 1/31/2020."""
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return False
-    codes, names = pd.factorize(to_keys(column))
-    return show_day_first(Levels(codes, pd.Index(names, dtype="str")))
+    return show_day_first(to_levels(column))
 
 
 def show_day_first(levels: Levels) -> bool:
@@ -449,18 +461,19 @@ def first_twofold(levels: Levels) -> str:
     return str(levels.names[twofold[0]]) if len(twofold) else ""
 
 
-def _time_texts(levels: Levels) -> pd.Series:
-    """The names of levels, those that mean "no value" missing."""
-    names = pd.Series(levels.names, dtype="str")
-    return names.mask(names.str.lower().isin(MISSING_WORDS))
+def _time_texts(levels: Levels) -> pa.Array:
+    """The names of levels, those that mean "no value" null."""
+    names = _arrow(levels.names)
+    return pc.if_else(pa.array(said_missing(names)), pa.scalar(None, names.type), names)
 
 
-def _match(texts: pd.Series, form: str) -> tuple[Bool[np.ndarray, " rows"], dict[str, Any]]:
-    """Which texts a form fits, and the named groups of those as arrow arrays, "" where a group was not used.
+def _arrow(texts: pd.Index | pd.Series) -> pa.Array:
+    cells = pa.array(texts, pa.large_string())
+    return cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
 
-    Arrow's regular expressions, not pandas': ten times as fast with so many groups."""
-    cells = pa.array(texts)
-    cells = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+
+def _match(cells: pa.Array, form: str) -> tuple[Bool[np.ndarray, " rows"], dict[str, Any]]:
+    """Which texts a form fits, and the named groups of those as arrow arrays, "" where a group was not used."""
     found = pc.extract_regex(cells, form)
     fits = found.is_valid()
     found = found.filter(fits)
@@ -485,13 +498,16 @@ def _equal(texts: Any, word: str) -> Bool[np.ndarray, " rows"]:
 
 
 def _parse_times(
-    texts: pd.Series, *, day_first: bool, clock: bool = False
+    texts: pa.Array, *, day_first: bool, clock: bool = False
 ) -> tuple[Shaped[np.ndarray, " rows"], Int64[np.ndarray, " rows"]]:
     """Points in time in UTC, and the minutes by which each cell's own zone is ahead."""
     times, ahead = np.full(len(texts), np.datetime64("NaT", "us")), np.zeros(len(texts), dtype=np.int64)
-    open_rows = np.arange(len(texts))
+    digits = pc.fill_null(pc.match_substring_regex(texts, "[0-9]"), fill_value=False)
+    open_rows = np.flatnonzero(digits.to_numpy(zero_copy_only=False))
     for form in _CLOCK_FORMS if clock else _DATE_FORMS:
-        hit, parts = _match(texts.iloc[open_rows], form)
+        if not len(open_rows):
+            break
+        hit, parts = _match(texts.take(pa.array(open_rows)), form)
         if hit.any():
             times[open_rows[hit]], ahead[open_rows[hit]] = _assemble_times(parts, day_first=day_first)
             open_rows = open_rows[~hit]
@@ -539,13 +555,15 @@ def _assemble_times(
 
 
 def _texts(column: pd.Series) -> pd.Series:
-    """Stripped text of every cell, dtype str, NaN where empty, index 0..rows - 1."""
+    """Text of every cell, of a type of texts, missing where there is none."""
+    if isinstance(column.dtype, pd.StringDtype):
+        return column
     column = unwrapped(column.reset_index(drop=True))
     kind = pd.api.types
     if plain_cells_problem(column) is not None:
         column = pd.Series(python_cells(column), dtype=object)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        levels = _texts(pd.Series(column.cat.categories)).to_numpy(dtype=object)
+        levels = np.array(_stripped(_texts(pd.Series(column.cat.categories))).to_pylist(), dtype=object)
         column = pd.Series(np.append(levels, np.nan)[column.cat.codes.to_numpy()], dtype="str")
     elif kind.is_object_dtype(column.dtype):
         missing = column.isna().to_numpy(dtype=bool)
@@ -561,8 +579,14 @@ def _texts(column: pd.Series) -> pd.Series:
         if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_integer_dtype(column.dtype):
             level_texts = np.array([_canonical(str(text)) for text in level_texts], dtype=object)
         column = pd.Series(np.append(level_texts, np.nan)[codes], dtype="str")
-    texts = column.astype("str").str.strip(_BLANKS)
-    return texts.mask(texts == "")
+    return column.astype("str")
+
+
+def _stripped(texts: pd.Series) -> pa.Array:
+    """Without blanks around them, null where nothing is left."""
+    found = pc.utf8_trim(_arrow(texts), _BLANKS)
+    empty = pc.equal(found, "")
+    return pc.if_else(empty, pa.scalar(None, found.type), found) if pc.any(empty).as_py() else found
 
 
 def utc_times(column: pd.Series) -> Shaped[np.ndarray, " rows"]:
@@ -636,10 +660,12 @@ def python_cells(column: pd.Series) -> list[Any]:
 def _numbers_of_texts(column: pd.Series, form: Form | None, texts: Texts | None) -> Numbers:
     texts = texts_of(column) if texts is None else texts
     form = learn_numbers(texts, ".") if form is None else form
-    found = read_numbers(texts.names, form)
-    counts = np.bincount(texts.codes[texts.codes >= 0], minlength=len(texts.names))
+    found = read_numbers(texts, form)
     said = ""
     for wrong, right in ((found.other_unit, found.own_unit), (found.other_sign, found.same_sign)):
+        if not wrong.any():
+            continue
+        counts = np.bincount(texts.codes[texts.codes >= 0], minlength=len(texts))
         if counts[wrong].sum() > counts[right].sum():
             said = _contradiction(column, texts, wrong, form, sign=wrong is found.other_sign)
     values = np.append(found.values, np.nan)[texts.codes]

@@ -88,16 +88,20 @@ def holds_contents(column: pd.Series) -> bool:
 
 def content_share(column: pd.Series) -> tuple[float, str]:
     """Share of the cells that begin like a photo, and their kind: "bytes of JPEG files", "base64 text of PNG files"."""
+    texts = isinstance(column.dtype, pd.StringDtype)
+    contents = not texts and is_bytes_column(column)
+    if not (texts or contents or pd.api.types.is_string_dtype(column.dtype) or column.dtype == object):
+        return 0.0, ""
+    if texts and (pc.max(pc.utf8_length(pa.array(column, pa.large_string()))).as_py() or 0) < SHORTEST_BASE64:
+        return 0.0, ""
     cells = column.dropna()
     cells = cells.iloc[:: max(1, len(cells) // _SAMPLE)]
-    if is_bytes_column(column):
+    if contents:
         formats, kind = [photo_format(bytes(cell)) for cell in cells], "bytes of {} files"
-    elif not (pd.api.types.is_string_dtype(column.dtype) or pd.api.types.is_object_dtype(column.dtype)):
-        return 0.0, ""
     else:
-        texts = [str(cell).split(";", 1)[0].strip() for cell in cells]
-        starts = [base64.b64decode(text[:32]) if is_base64_photo(text) else b"" for text in texts]
-        formats, kind = [photo_format(start) for start in starts], "base64 text of {} files"
+        starts = [str(cell).split(";", 1)[0].strip() for cell in cells.tolist()]
+        photos = [photo_format(base64.b64decode(text[:32])) for text in starts if is_base64_photo(text)]
+        formats, kind = [*photos, *[None] * (len(starts) - len(photos))], "base64 text of {} files"
     known = [name for name in formats if name is not None]
     if not known:
         return 0.0, ""

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from mixfit.data.photos.cells import content_share
 from mixfit.data.photos.decode import ImageError
 from mixfit.data.photos.find import find_photos
 from mixfit.data.photos.rule import BETWEEN, Between, PhotoRule, cell_text, hand_rule, has_ending, is_list, split_images
-from mixfit.data.photos.tree import Folder, Place, Tree, spelt_alike
+from mixfit.data.photos.tree import ENDINGS, Folder, Place, Tree, spelt_alike
 from mixfit.errors import ConfigError, DataError
 
 PHOTO_SHARE = 0.9
@@ -39,6 +40,7 @@ FULL = 10
 _SAMPLE, _FIRST, _SNIFFED = 300, 20, 5
 _PLAIN_ENOUGH = 0.95
 _LEADS_THROUGH = re.compile(r"(?![a-z][a-z0-9+.-]*://).*[^/\\][/\\]", re.IGNORECASE | re.DOTALL)
+_SOME_ENDING = re.compile(rf"\.(?:{'|'.join(ENDINGS)})", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[_\-. ]+")
 _MOST_PARTS = 6
 
@@ -134,7 +136,7 @@ def _counted(rule: PhotoRule, frame: pd.DataFrame, root: Path) -> PhotoRule:
     return replace(rule, reason=f"{rule.describe()}: {counts}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Column:
     """A column that possibly names photos."""
 
@@ -149,10 +151,15 @@ class _Column:
     """Whether its names have the extensions of image files."""
     paths: bool
     """Whether they contain folders, other than those of a URL."""
-    keys: frozenset[str]
-    """All of its distinct cells, in normalised spelling."""
+    distinct: list[object]
+    """All of its distinct cells; empty for lists."""
     rows: int
     """Number of rows with a cell."""
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """All of its distinct cells, in normalised spelling."""
+        return frozenset(spelt_alike(cell_text(cell)) for cell in self.distinct)
 
     @classmethod
     def of(cls, cells: pd.Series, name: str, *, chosen: bool) -> "_Column | None":
@@ -169,15 +176,15 @@ class _Column:
         ):
             return None
         listed = cells.dtype == object and any(isinstance(cell, list | np.ndarray) for cell in values)
-        distinct = [cell for cell in (values if listed else pd.unique(values)) if cell_text(cell)]
+        distinct = [cell for cell in (values if listed else pd.unique(values)).tolist() if cell_text(cell)]
         sample = distinct[:: max(1, len(distinct) // _SAMPLE)]
-        shares = {between: _share(name, sample, between) for between in BETWEEN}
+        may_name = listed or any(isinstance(cell, str) and _SOME_ENDING.search(cell) for cell in sample)
+        shares = {between: _share(name, sample, between) if may_name else 0.0 for between in BETWEEN}
         best = max(shares.values(), default=0.0)
         likely = tuple(between for between in BETWEEN if shares[between] >= min(best, PHOTO_SHARE))
-        keys = frozenset() if listed else frozenset(spelt_alike(cell_text(cell)) for cell in distinct)
         through = sum(isinstance(cell, str) and _LEADS_THROUGH.match(cell) is not None for cell in sample)
         paths = 0 < PHOTO_SHARE * len(sample) <= through
-        return cls(name, sample, chosen, likely, best >= PHOTO_SHARE, paths, keys, len(values))
+        return cls(name, sample, chosen, likely, best >= PHOTO_SHARE, paths, [] if listed else distinct, len(values))
 
     def rules(self, patterns: Sequence[str], *, tails: Sequence[bool]) -> Iterator[PhotoRule]:
         """All combinations of a separator and a pattern, in which ``{}`` stands for the column."""
@@ -308,13 +315,16 @@ def _of_ids(tree: Tree, columns: Sequence[_Column]) -> PhotoRule | None:
         if one.place:
             parents.setdefault(one.place[:-1], []).append(one)
     found = []
+    files = [(one, _Names.of({_stem(name): 1 for name in one.photos})) for one in seen]
+    folders = [
+        (place, inside, _Names.of({one.place[-1]: len(one.photos) for one in inside}))
+        for place, inside in parents.items()
+    ]
     for column in columns:
-        for one in seen:
-            counts = {_stem(name): 1 for name in one.photos}
-            found += _named_by(column, one.place, counts, {one.place}, file=True)
-        for place, inside in parents.items():
-            counts = {one.place[-1]: len(one.photos) for one in inside}
-            found += _named_by(column, place, counts, {one.place for one in inside}, file=False)
+        for one, names in files:
+            found += _named_by(column, one.place, names, {one.place}, file=True)
+        for place, inside, names in folders:
+            found += _named_by(column, place, names, {one.place for one in inside}, file=False)
     found.sort(key=lambda one: (-one.photos, -one.keys))
     if not found:
         return None
@@ -325,31 +335,46 @@ def _of_ids(tree: Tree, columns: Sequence[_Column]) -> PhotoRule | None:
     return best.rule
 
 
-def _named_by(
-    column: _Column, place: Place, counts: Mapping[str, int], places: set[Place], *, file: bool
-) -> list[_ById]:
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Names of files or folders, split once for all columns."""
+
+    cuts: list[tuple[int, list[tuple[str, str, str]]]]
+    """For each name the number of photos and the possible cells in it, see ``_cuts``; cells in normalised spelling."""
+    photos: int
+    keys: frozenset[str]
+    """All possible cells."""
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> "_Names":
+        """Args: ``counts``: number of photos by folder name, or by file name without extension."""
+        cuts = [
+            (count, [(head, spelt_alike(key), follows) for head, key, follows in _cuts(name)])
+            for name, count in counts.items()
+        ]
+        return cls(cuts, sum(counts.values()), frozenset(key for _, ways in cuts for _, key, _ in ways))
+
+
+def _named_by(column: _Column, place: Place, names: _Names, places: set[Place], *, file: bool) -> list[_ById]:
     """The rule by which names contain the cells of a column, if it matches enough photos.
 
     Args:
-        counts: number of photos by folder name, or by file name without extension.
         places: the folders that these photos are in.
     """
-    if len(column.keys) < 2:
+    if len(column.keys) < 2 or column.keys.isdisjoint(names.keys):
         return []
     forms: dict[str, list[tuple[str, str, int]]] = {}  # prefix of the cell -> cells, suffix, photos
-    for name, count in counts.items():
-        for head, key, follows in _cuts(name):
-            if spelt_alike(key) in column.keys:
+    for count, ways in names.cuts:
+        for head, key, follows in ways:
+            if key in column.keys:
                 forms.setdefault(head, []).append((key, follows, count))
                 break
-    if not forms:
-        return []
     head, matches = max(forms.items(), key=lambda item: sum(count for *_, count in item[1]))
-    photos, keys = sum(count for *_, count in matches), len({spelt_alike(key) for key, *_ in matches})
+    photos, keys = sum(count for *_, count in matches), len({key for key, *_ in matches})
     # Small numbers, such as rooms or years, may match a few photos by chance: either most cells must be distinct, as
     # ids are, or most of them must have photos.
     ids, known = len(column.keys) >= EXPLAINED * column.rows, keys / len(column.keys)
-    whole = photos >= EXPLAINED * sum(counts.values())
+    whole = photos >= EXPLAINED * names.photos
     if keys < 2 or not ((known >= EXPLAINED and (ids or whole)) or (ids and whole and known >= LEAST_IDS)):
         return []
     end = _end({follow for _, follow, _ in matches}, file=file)

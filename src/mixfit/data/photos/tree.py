@@ -244,7 +244,7 @@ def _parts(path: str) -> Place:
 
 def composed(name: str) -> str:
     """In composed Unicode form (NFC); some file systems use the decomposed form."""
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _folded(name: str) -> str:

@@ -4,6 +4,7 @@ In: a file. Out: its format and a DataFrame, rows numbered from 0, no cell inter
 text, where "NA", "007", "7.0" and "1.234,5" stay as they are; the typed formats keep their types. An empty text is a
 missing cell in all of them. Knows nothing of roles, targets, photos or splits."""
 
+import codecs
 import gzip
 import json
 import stat
@@ -119,6 +120,37 @@ def read_as_configured(
     else:
         cells, found = _read_typed(path, asked), asked
     return Table(_to_frame(cells, path, rows=least), found.form(config)), found
+
+
+def written_otherwise(now: TextForm, then: TextForm, asked: TextConfig) -> str:
+    """One sentence on a later text table with another separator or encoding than an earlier one; empty where both are
+    the same, not known, or asked for.
+
+    >>> written_otherwise(TextForm(separator=";"), TextForm(separator=","), TextConfig())
+    'the table is separated by semicolons, and was separated by commas in training: if that is wrong, say --sep'
+    """
+    found, flags = [], []
+    if asked.sep is None and now.separator and then.separator and now.separator != then.separator:
+        found.append([f"separated by {_several(sign)}" for sign in (now.separator, then.separator)])
+        flags.append("--sep")
+    if asked.encoding is None and now.encoding and then.encoding:
+        names = [_encoding_name(one) for one in (now.encoding, then.encoding)]
+        if names[0] != names[1]:
+            found.append([f"encoded as {name}" for name in names])
+            flags.append("--encoding")
+    if not found:
+        return ""
+    is_now, was = (" and ".join(said) for said in zip(*found, strict=True))
+    return f"the table is {is_now}, and was {was} in training: if that is wrong, say {' or '.join(flags)}"
+
+
+def _several(separator: str) -> str:
+    name = SEPARATOR_NAMES.get(separator)
+    return repr(separator) if name is None else f"{name}s"
+
+
+def _encoding_name(encoding: str) -> str:
+    return codecs.lookup(encoding).name.removesuffix("-sig")
 
 
 def detect_format(
@@ -440,7 +472,7 @@ def _read_json_lines(path: Path, encoding: str | None) -> pa.Table:
             columns.append(array_of([record.get(name) for record in records]))
         except UnicodeEncodeError:
             raise DataError(
-                f"{path}: column {name!r} holds text that is no valid Unicode (half a surrogate pair)."
+                f"{path}: column {name!r} holds text that is not valid Unicode (half a surrogate pair)."
             ) from None
     return pa.table(columns, names=names)
 

@@ -57,7 +57,8 @@ def to_utf8(data: bytes, encoding: str | None, path: Path, *, fallback: str | No
     cp1252 (or latin-1, if the bytes are not valid in cp1252), which is a guess.
 
     Args:
-        fallback: the encoding of an earlier table of the same kind, used instead of that guess.
+        fallback: the encoding of an earlier table of the same kind, used instead of that guess, and instead of UTF-8
+            for plain ASCII.
     Raises:
         ConfigError: the encoding does not exist.
         DataError: the bytes are not valid in ``encoding``, or there are NUL characters.
@@ -65,7 +66,7 @@ def to_utf8(data: bytes, encoding: str | None, path: Path, *, fallback: str | No
     guessed = False
     if encoding is None:
         encoding, guessed = _detect_encoding(data)
-        if guessed and fallback is not None and _is_valid(data, fallback):
+        if fallback is not None and _may_be(data, fallback, unsure=guessed) and _is_valid(data, fallback):
             encoding, guessed = fallback, False
     try:
         if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
@@ -94,7 +95,7 @@ def sniff_separator(data: bytes, *, prefer: str | None = None) -> str:
         prefer: chosen if it gives all of the first records as many cells as the header.
     """
     best, best_score = ",", (0.0, 0)
-    for separator in SEPARATORS:
+    for separator in dict.fromkeys([*filter(None, [prefer]), *SEPARATORS]):
         widths: list[int] = []
         with suppress(csv.Error):
             for record in itertools.islice(csv.reader(_lines(data), delimiter=separator), SNIFFED_RECORDS):
@@ -169,6 +170,17 @@ def _detect_encoding(data: bytes) -> tuple[str, bool]:
     except UnicodeDecodeError:
         return "latin-1", True
     return "cp1252", True
+
+
+def _may_be(data: bytes, encoding: str, *, unsure: bool) -> bool:
+    """Whether the encoding of an earlier table should be tried: where none of this one shows, or where plain ASCII is
+    the same in it; one of two or four bytes a character only where there are NUL bytes without a mark."""
+    if data.startswith(tuple(mark for mark, _ in BYTE_ORDER_MARKS)):
+        return False
+    ascii_signs = bytes(range(1, 128))
+    if _is_valid(ascii_signs, encoding) and ascii_signs.decode(encoding) == ascii_signs.decode("ascii"):
+        return unsure or (data.isascii() and b"\0" not in data)
+    return b"\0" in data[:CHUNK_BYTES]
 
 
 def _is_valid(data: bytes, encoding: str) -> bool:
