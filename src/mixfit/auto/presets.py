@@ -20,8 +20,6 @@ from mixfit.models.trees import BoostedTrees
 from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND
 
 _FOLDS = {"quick": 5, "balanced": 5, "best": 10}
-_LIGHT_FROM = 4_000
-"""Number of rows above which an ensemble of table networks would take most of the time."""
 _MOST_EPOCHS = {"quick": 20, "balanced": 20, "best": 40}
 _NAME = re.compile(r"[\w][\w ,.()+-]{0,79}")
 
@@ -62,8 +60,7 @@ def plan_for(
     settings: Any = {"config": ModelConfig() if model is None else model, "train": train, "backbone": backbone}
     rows = len(data.split.train) + len(data.split.valid)
     on_photos = PIXELS if data.photos is None or data.photos.features is None else PHOTOS
-    light = preset != "best" and rows > _LIGHT_FROM
-    table, both = Network(sees=TABLE, light=light, **settings), Network(sees=TABLE | on_photos, **settings)
+    table, both = Network(sees=TABLE, **settings), Network(sees=TABLE | on_photos, **settings)
     linear, trees = (Linear(), Linear(sees=PHOTOS), Linear(sees=BOTH)), (BoostedTrees(), BoostedTrees(sees=BOTH))
     small = data.target.classes is None and rows * (folds - 1) <= MOST_ROWS * folds
     kernels = (KernelRidge(), KernelRidge(sees=BOTH)) if small else ()
