@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,8 @@ STAGES = {
     "explanation": "mixfit.runs.results explanation_of",
     "report": "mixfit.auto.recipe write_results",
     "save": "mixfit.auto.recipe _save_model",
+    "parse rows": "mixfit.predictor.base Predictor.raw_rows",
+    "encode rows": "mixfit.models.encoding RowEncoder.encode",
 }
 
 
@@ -70,15 +71,10 @@ def table(*, rows: int, columns: int, levels: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(frame | {"y": truth + 0.3 * rng.normal(size=rows)})
 
 
-def measure(sizes: dict[str, int]) -> dict[str, Any]:
-    """Train in this process: the seconds of each stage without those inside it, the error and the peak of memory."""
-    import torch
-    from rich.console import Console
+def watch() -> tuple[Counter[str], Callable[[str, Callable[..., Any]], Callable[..., Any]]]:
+    """Time every stage from now on: seconds of the processor by stage, without those of stages inside it.
 
-    from mixfit.auto.recipe import fit
-    from mixfit.config import TrainConfig
-
-    torch.set_num_threads(1)
+    The second is what times a function as a stage."""
     seconds: Counter[str] = Counter()
     inside: list[float] = [0.0]
 
@@ -102,6 +98,19 @@ def measure(sizes: dict[str, int]) -> dict[str, Any]:
         for part in classes:
             owner = getattr(owner, part)
         setattr(owner, name, timed(stage, getattr(owner, name)))
+    return seconds, timed
+
+
+def measure(sizes: dict[str, int]) -> dict[str, Any]:
+    """Train in this process: the seconds of each stage without those inside it, the error and the peak of memory."""
+    import torch
+    from rich.console import Console
+
+    from mixfit.auto.recipe import fit
+    from mixfit.config import TrainConfig
+
+    torch.set_num_threads(1)
+    seconds, timed = watch()
     frame, new = table(**sizes), table(**sizes | {"rows": NEW_ROWS, "seed": sizes["seed"] + 1_000})
     with tempfile.TemporaryDirectory() as folder:
         run = timed("besides", fit)(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int64, Shaped
 from scipy.linalg import solve
-from scipy.linalg.lapack import dpotrf, dpotri
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 
 from mixfit.data.ties import units_by_size
 from mixfit.errors import DataError
@@ -314,14 +314,16 @@ def _left_out_at(matrix: np.ndarray, goal: np.ndarray, units: list[np.ndarray], 
     upper, failed = dpotrf(matrix + strength * np.eye(len(goal)), overwrite_a=True)
     if failed:  # negative eigenvalues by rounding
         return float("inf")
-    half, _ = dpotri(upper, overwrite_c=True)
-    inverse = np.triu(half) + np.triu(half, 1).T
-    dual, diagonal, total = inverse @ goal, np.diag(inverse), 0.0
+    dual, _ = dpotrs(upper, goal)
+    inverse, _ = dpotri(upper, overwrite_c=True)  # its upper triangle
+    diagonal, total = np.diag(inverse), 0.0
     for rows in units:
         if rows.shape[1] == 1:
             error = dual[rows[:, 0]] / diagonal[rows[:, 0]]
         else:
-            error = np.linalg.solve(inverse[rows[:, :, None], rows[:, None, :]], dual[rows][..., None])
+            first, second = rows[:, :, None], rows[:, None, :]
+            blocks = inverse[np.minimum(first, second), np.maximum(first, second)]
+            error = np.linalg.solve(blocks, dual[rows][..., None])
         total += float((error**2).sum())
     return total / len(goal)
 
