@@ -3,7 +3,10 @@
 The table is that of bench_large_table.py, 15 columns; the model is a small MLP that was trained on 5,000 such rows for
 an epoch, as memory is the question. Each way runs in a process of its own, on one thread. Its peak of resident memory,
 less what it had when the model was loaded, is given in MB and in MB per million rows; the two files must be equal.
-Run: python benchmarks/bench_predict.py [ROWS]"""
+With "quick": seconds of the processor by stage for a run of the preset quick on 3,000 rows x 30 columns, the table of
+bench_growth.py, and how far kernel ridge, which is summed in blocks, is from the plain sum.
+Run: python benchmarks/bench_predict.py [ROWS]
+     python benchmarks/bench_predict.py quick [ROWS]"""
 
 import resource
 import subprocess
@@ -57,6 +60,45 @@ def measure(run: Path, table: Path, out: Path, *, whole: bool) -> None:
     )
 
 
+def measure_quick(rows: int) -> None:
+    """Train a run of the preset quick, and predict new rows with it."""
+    import bench_growth
+    import torch
+    from rich.console import Console
+
+    from mixfit.auto.recipe import fit
+    from mixfit.config import TrainConfig
+    from mixfit.models import kernels
+    from mixfit.runs import scoring
+
+    torch.set_num_threads(1)
+    sizes = {"columns": 30, "levels": 300}
+    with tempfile.TemporaryDirectory() as folder:
+        place, console = Path(folder), Console(quiet=True)
+        settings = TrainConfig(preset="quick")
+        run = fit(
+            bench_growth.table(rows=3_000, seed=0, **sizes), target="y", out=place, train=settings, console=console
+        )
+        new = bench_growth.table(rows=rows, seed=1, **sizes).drop(columns="y")
+        new.to_parquet(place / "new.parquet")
+        seconds, timed = bench_growth.watch()
+        timed("besides", scoring.predict_table)(run.folder, place / "new.parquet", out=place / "o.csv", console=console)
+    print(f"{rows:,} rows, shares {run.predictor.shares}")
+    for stage, took in sorted(seconds.items(), key=lambda one: -one[1]):
+        print(f"{stage:<22}{took:>10.2f} s")
+    print(f"{'all':<22}{sum(seconds.values()):>10.2f} s")
+    found = 0.0
+    for fold in run.predictor.folds:
+        encoded = fold.encoder.encode(new.head(500))
+        for model in fold.models.values():
+            if isinstance(model, kernels.FittedKernels):
+                seen = kernels.Similarity.of(encoded, None, table=True)
+                plain = kernels._total(kernels._kernels(seen, model.model.train), model.model.shares) @ model.model.dual
+                apart = np.abs(model.model.predict(seen) - model.model.bias - plain)
+                found = max(found, float((apart / np.abs(plain)).max()))
+    print(f"kernel ridge apart from the plain sum, relative: {found:.1e}")
+
+
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -68,6 +110,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
         run, table, out = map(Path, sys.argv[2:5])
         return measure(run, table, out, whole=out.stem == "whole")
+    if sys.argv[1:2] == ["quick"]:
+        return measure_quick(int(sys.argv[2]) if sys.argv[2:] else 100_000)
     rows = int(sys.argv[1]) if sys.argv[1:] else ROWS
     print(f"mixfit {version('mixfit')}, pyarrow {pa.__version__}, numpy {np.__version__}, one thread")
     with tempfile.TemporaryDirectory() as name:

@@ -245,7 +245,7 @@ class ModelConfig:
     """Probability that a row's photos are dropped in training, and, independently, that its texts are."""
     tabular: Tabular = "tabm"
     """Network of the table: mlp, resnet, or tabm (an ensemble of MLPs that share weights)."""
-    members: int = 32
+    members: int = 4
     """Ensemble members of tabm."""
     numbers: Numbers = "piecewise"
     """Embedding of numbers: plain (none), linear, periodic, or piecewise (linear between bins of the training rows)."""

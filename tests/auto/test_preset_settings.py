@@ -79,7 +79,7 @@ def with_photos(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> S
 OF_TABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # setting: what is beside it, and its other value
     "tabular": ({}, {"tabular": "resnet"}),
-    "members": ({"tabular": "tabm"}, {"members": 4}),
+    "members": ({"tabular": "tabm"}, {"members": 3}),
     "category_width": ({"tabular": "tabm"}, {"category_width": 1}),
     "numbers": ({}, {"numbers": "linear"}),
     "number_width": ({"numbers": "linear"}, {"number_width": 3}),

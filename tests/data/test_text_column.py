@@ -280,8 +280,6 @@ def test_any_plain_cells_may_be_set_to_texts() -> None:
 def test_cells_that_are_no_plain_values_are_no_texts(cell: object) -> None:
     told = r"column 'x' cannot have the role text: its cells are of type \w+, not plain values"
     with pytest.raises(ConfigError, match=told):
-        ConfigError, match=r"column 'x' cannot have the role text: its cells are of type \w+, not plain values"
-    ):
         column_of([cell] * 20, role="text")
 
 

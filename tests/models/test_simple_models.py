@@ -13,6 +13,8 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 
 from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.dataset import FeatureTable
+from mixfit.data.ties import units_by_size
+from mixfit.models import kernels as kernels_module
 from mixfit.models.encoding import EncodedRows, RowEncoder, mean_features
 from mixfit.models.kernels import KernelModel, Similarity, fit_kernels
 from mixfit.models.linear import (
@@ -134,6 +136,47 @@ def test_kernel_ridge_learns_interactions_and_comes_back_from_its_tensors() -> N
     assert error < 0.25
     again = KernelModel.read(model.arrays(), (2, 1, 4))
     np.testing.assert_array_equal(again.predict(new), model.predict(new))
+
+
+def test_predictions_of_kernel_ridge_are_the_sum_over_all_training_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for unseen and missing levels, and for more rows than are computed at once."""
+    rng = np.random.default_rng(0)
+    train, new = similarity(60, 0), similarity(47, 1)
+    new.levels[:10] = rng.integers(0, 9, (10, 1))
+    model = fit_kernels(train, train.numbers[:, 0] * train.photos[:, 0] + train.levels[:, 0])
+
+    def gaussian(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        distance = ((rows[:, None] - others[None]) ** 2).sum(axis=2)
+        return np.exp(-0.3 * distance / others.var(axis=0).sum())
+
+    near, photos = gaussian(new.numbers, train.numbers), gaussian(new.photos, train.photos)
+    levels = ((new.levels == train.levels.T) & (new.levels > 0)).astype(float)
+    kernels = {
+        "numbers, linear": new.numbers @ train.numbers.T,
+        "numbers, near": near,
+        "levels": levels,
+        "levels and numbers": levels * near,
+        "photos": photos,
+        "photos and levels": photos * levels,
+    }
+    assert set(model.shares) == set(kernels)
+    wanted = model.bias + sum(model.shares[name] * kernels[name] for name in kernels) @ model.dual
+    np.testing.assert_allclose(model.predict(new), wanted, rtol=1e-10)
+    monkeypatch.setattr(kernels_module, "_BLOCK", 600)  # ten rows at once
+    np.testing.assert_allclose(model.predict(new), wanted, rtol=1e-10)
+
+
+def test_the_error_that_chooses_kernels_is_that_of_rows_left_out_with_their_unit() -> None:
+    rng = np.random.default_rng(0)
+    columns, goal = rng.normal(size=(30, 4)), rng.normal(size=30)
+    unit = np.repeat(np.arange(18), [1] * 10 + [2] * 4 + [3] * 4)
+    matrix, total = columns @ columns.T, 0.0
+    for one in range(18):
+        fit, out = unit != one, unit == one
+        dual = np.linalg.solve(matrix[np.ix_(fit, fit)] + 0.5 * np.eye(int(fit.sum())), goal[fit])
+        total += float(((goal[out] - matrix[np.ix_(out, fit)] @ dual) ** 2).sum())
+    found = kernels_module._left_out_at(matrix, goal, units_by_size(unit), 0.5)
+    np.testing.assert_allclose(found, total / 30)
 
 
 def test_rows_of_weight_nothing_do_not_matter_to_kernel_ridge() -> None:

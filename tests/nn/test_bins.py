@@ -130,3 +130,12 @@ def test_numbers_that_cannot_be_binned_are_refused() -> None:
         compute_bins(NUMBERS, bins=0)
     with pytest.raises(ConfigError, match="target has 3 rows, but numeric has 300"):
         compute_bins(NUMBERS, target=np.zeros(3))
+
+
+def test_the_edges_of_many_rows_come_from_some_and_reach_from_the_smallest_to_the_largest_of_all() -> None:
+    rng = np.random.default_rng(0)
+    column = rng.random(120_001)
+    column[[3, 7]] = -5.0, 9.0  # between the rows of the tree
+    (edges,) = compute_bins(column[:, None], bins=4, target=(column > 0.3).astype(np.float64))
+    assert (edges[0].item(), edges[-1].item()) == (-5.0, 9.0)
+    assert (edges - 0.3).abs().min() < 1e-3

@@ -20,8 +20,6 @@ from mixfit.models.trees import BoostedTrees
 from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND
 
 _FOLDS = {"quick": 5, "balanced": 5, "best": 10}
-_LIGHT_FROM = 4_000
-"""Number of rows above which an ensemble of table networks would take most of the time."""
 _MOST_EPOCHS = {"quick": 20, "balanced": 20, "best": 40}
 _NAME = re.compile(r"[\w][\w ,.()+-]{0,79}")
 
@@ -62,12 +60,11 @@ def plan_for(
     settings: Any = {"config": ModelConfig() if model is None else model, "train": train, "backbone": backbone}
     rows = len(data.split.train) + len(data.split.valid)
     on_photos = PIXELS if data.photos is None or data.photos.features is None else PHOTOS
-    light = preset != "best" and rows > _LIGHT_FROM
     has_table = bool(data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1])
     # With text, every model is also fitted to table and text, to tell what each part adds.
     texts = bool(data.schema.names("text"))
     cells: tuple[Sees, ...] = (*[TABLE] * has_table, *[TABLE | TEXT if has_table else TEXT] * texts) or (TABLE,)
-    table, both = Network(sees=TABLE, light=light, **settings), Network(sees=cells[-1] | on_photos, **settings)
+    table, both = Network(sees=TABLE, **settings), Network(sees=cells[-1] | on_photos, **settings)
     seen: tuple[Sees, ...] = (*cells, cells[-1] | PHOTOS)
     of_texts = (Linear(sees=TEXT),) if texts and has_table else ()
     linear = (*(Linear(sees=sees) for sees in cells), *of_texts, Linear(sees=PHOTOS), Linear(sees=cells[-1] | PHOTOS))
@@ -80,7 +77,7 @@ def plan_for(
         case "quick":
             # The same network without photos, so that the effect of photos is not confounded with that of a network.
             alike = texts or (data.photos is not None and on_photos == PHOTOS)
-            twins = tuple(replace(table, sees=sees, light=light or alike) for sees in cells)
+            twins = tuple(replace(table, sees=sees, light=alike) for sees in cells)
             tried = (*linear, *kernels, *trees, *twins, both)
         case "balanced":
             tables = tuple(replace(table, sees=sees) for sees in cells)

@@ -34,13 +34,18 @@ from mixfit.training.choose import choose_optimizer, loss_for
 from mixfit.training.learner import Learner
 
 _BACKBONE = "image.backbone."
-_BATCH = 64
+_BATCH, _TABLE_BATCH = 64, 256
+"""Rows predicted at once, with and without photos."""
 TUNED_EPOCHS = 4
 """Largest number of epochs on pixels."""
 _TUNED_BLOCKS = 2
 """Number of last blocks of the backbone that are trained."""
 _TUNED_RATE, _TUNED_BACKBONE_RATE = 0.3, 0.1
 """Factors of the learning rate in fine-tuning: for everything, and additionally for the backbone."""
+_TABM_RATE, _MANY_ROWS = 2.0, 1_500
+"""Factor of the default learning rate of a TabM from this number of training rows; it overfits smaller tables."""
+_ALL_EPOCHS, _FEWEST_EPOCHS = 2_500, 3
+"""Number of training rows up to which a TabM trains all epochs, and the smallest number of epochs beyond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +58,7 @@ class Network:
     tuned: bool = False
     """Whether it is fine-tuned on pixels, including the last blocks of the backbone that is otherwise frozen."""
     light: bool = False
-    """Use an MLP instead of an ensemble for the table, if the latter would take too long."""
+    """Use an MLP instead of an ensemble for the table."""
     config: ModelConfig = field(default_factory=ModelConfig, compare=False, repr=False)
     train: TrainConfig = field(default_factory=TrainConfig, compare=False, repr=False)
     backbone: nn.Module | None = field(default=None, compare=False, repr=False)
@@ -77,6 +82,11 @@ class Network:
         return self.light or ("table" in self.sees and (self.tuned or bool(self.sees & {"photos", "text"})))
 
     @property
+    def is_tabm(self) -> bool:
+        """Whether it is a TabM on the table alone."""
+        return self.config.tabular == "tabm" and not self.takes_mlp and self.sees == TABLE
+
+    @property
     def begins_with(self) -> str | None:
         """See ``Trainable``."""
         features = frozenset("photos" if part == "pixels" else part for part in self.sees)
@@ -98,6 +108,8 @@ class Network:
         data = restricted(rows.data, self.sees)
         if train.batch_size is not None:  # else the default for the rows of the fold
             data = replace(data, batch_size=train.batch_size)
+        elif self.is_tabm:
+            data = replace(data, batch_size=tabm_batch_size(len(data.split.train)))
         if self.tuned and data.photos is not None:
             data = replace(data, photos=replace(data.photos, decoder=rows.pixels, features=None, cache=None))
         if self.takes_mlp and config.tabular == "tabm":
@@ -113,6 +125,9 @@ class Network:
             share_backbone(network, backbone)
         chosen = choose_optimizer(train)
         rate = _TUNED_RATE if self.tuned and self.start is not None else 1.0
+        many = len(data.split.train) >= _MANY_ROWS
+        if self.is_tabm and many and train.lr is None and train.optimizer == "adamw":
+            rate = _TABM_RATE
         learner = Learner(
             network,
             data,
@@ -125,6 +140,8 @@ class Network:
         )
         fit_epochs: Callable[..., Any] = learner.fit_one_cycle if chosen.one_cycle else learner.fit
         epochs = min(train.epochs, TUNED_EPOCHS) if self.tuned else train.epochs
+        if self.is_tabm:
+            epochs = tabm_epochs(epochs, len(data.split.train))
         fit_epochs(epochs, rate * chosen.lr, resume=self.snapshot)
         return FittedNetwork(
             model=network.eval(),
@@ -207,7 +224,7 @@ class FittedNetwork:
             text=text,
             text_mask=mask,
         )
-        loader = DataLoader(dataset, SequentialSampler(len(encoded), _BATCH), device=device)
+        loader = DataLoader(dataset, SequentialSampler(len(encoded), _BATCH if see else _TABLE_BATCH), device=device)
         self.model.eval()
         with torch.inference_mode():
             outputs = [self.model(xb).double().cpu() for xb, _ in loader]
@@ -283,6 +300,22 @@ def mixed_outputs(model: MixedInputModel, rows: MixedRows, sees: Sees) -> Float6
         model.eval()
     with torch.inference_mode():
         return model.forward_mixed(tables.to(device), galleries.to(device), *places).double().cpu()
+
+
+def tabm_batch_size(training_rows: int) -> int:
+    """The power of two next to a thirty-second of the rows, or to 1.4 times their root if there are more than 2,000.
+
+    From 16 to 256. Many small steps are worth more to a TabM than few exact ones (docs/LOG.md)."""
+    wanted = min(training_rows / 32, 1.4 * training_rows**0.5)
+    return int(min(256, max(16, 2 ** round(np.log2(max(wanted, 1))))))
+
+
+def tabm_epochs(most: int, training_rows: int) -> int:
+    """Number of epochs: fewer for many rows, so that the number of steps grows with the cube root of the rows.
+
+    A plan instead of early stopping needs no validation rows and is the same on any machine."""
+    share = min(1.0, (_ALL_EPOCHS / max(training_rows, 1)) ** (2 / 3))
+    return max(min(most, _FEWEST_EPOCHS), round(most * share))
 
 
 def restricted(data: MixedData, sees: Sees) -> MixedData:

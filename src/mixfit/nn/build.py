@@ -24,7 +24,7 @@ from mixfit.nn.numbers import (
 from mixfit.nn.tabular import TabM, TabularEncoder, TabularResNet, embedding_size
 from mixfit.nn.text import TextEncoder
 
-_NUMBER_WIDTH, _ALL_NUMBERS_WIDTH = 16, 512
+_NUMBER_WIDTH, _NUMBER_WIDTH_OF_TABM, _ALL_NUMBERS_WIDTH = 16, 8, 512
 """Largest embedding width of a number, and of all numbers together."""
 _NARROWEST_NUMBER = 4
 _LARGE_TABLE = 2_000
@@ -55,7 +55,7 @@ class ModelShape:
 
 def with_sizes(config: ModelConfig, *, rows: int, numeric: int) -> ModelConfig:
     """The configuration with default sizes filled in: wider hidden layers for more rows, and narrower embeddings for
-    more number columns, so that the total width stays about constant.
+    more number columns, so that the total width stays about constant. The members of a TabM share narrow layers.
 
     Args:
         rows: number of training rows.
@@ -63,9 +63,10 @@ def with_sizes(config: ModelConfig, *, rows: int, numeric: int) -> ModelConfig:
     """
     hidden, width = config.tabular_hidden, config.number_width
     if hidden is None:
-        hidden = (128, 128) if rows < _LARGE_TABLE else (256, 256)
+        hidden = (128, 128) if rows < _LARGE_TABLE or config.tabular == "tabm" else (256, 256)
     if width is None:
-        width = min(_NUMBER_WIDTH, max(_NARROWEST_NUMBER, _ALL_NUMBERS_WIDTH // max(numeric, 1)))
+        most = _NUMBER_WIDTH_OF_TABM if config.tabular == "tabm" else _NUMBER_WIDTH
+        width = min(most, max(_NARROWEST_NUMBER, _ALL_NUMBERS_WIDTH // max(numeric, 1)))
     return replace(config, tabular_hidden=hidden, number_width=width)
 
 

@@ -35,11 +35,26 @@ def blend(
     return share * own + (1 - share) * other
 
 
+class Dropout(nn.Dropout):
+    """``nn.Dropout``, three times as fast on a CPU: one random 64-bit number gives four masks.
+
+    The probability is rounded to a multiple of 2^-16."""
+
+    def forward(self, input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:  # noqa: A002 - the name in PyTorch
+        """Set random entries to 0 and scale the others; in evaluation mode nothing."""
+        if not self.training or not self.p or self.p == 1 or input.device.type != "cpu":
+            return super().forward(input)
+        words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        noise = words.view(torch.int16)[: input.numel()].view(input.shape)
+        kept = noise >= round(self.p * 2**16) - 2**15
+        return input * kept.to(input.dtype).mul_(1 / (1 - self.p))
+
+
 class MLPBlock(nn.Sequential):
     """Linear, LayerNorm, SiLU, dropout: ``(batch, d_in) -> (batch, d_out)``."""
 
     def __init__(self, d_in: int, d_out: int, *, dropout: float) -> None:
-        super().__init__(nn.Linear(d_in, d_out), nn.LayerNorm(d_out), nn.SiLU(), nn.Dropout(dropout))
+        super().__init__(nn.Linear(d_in, d_out), nn.LayerNorm(d_out), nn.SiLU(), Dropout(dropout))
 
 
 class MemberLinear(nn.Module):
@@ -66,6 +81,14 @@ def ensemble_mean(y: Float[Tensor, "batch members outputs"]) -> Float[Tensor, "b
 def embedding_size(levels: int) -> int:
     """Embedding width of a category: grows slowly with the number of levels, at most 32."""
     return min(32, round(1.6 * levels**0.56))
+
+
+def _embedding(levels: int, size: int) -> nn.Embedding:
+    """An embedding with small random vectors; on the meta device, where they have no values, none are drawn."""
+    weight = torch.empty(levels, size)
+    if not weight.is_meta:  # PyTorch would import its compiler, which takes two seconds
+        weight.normal_(std=0.1)
+    return nn.Embedding(levels, size, _weight=weight)
 
 
 class ColumnEmbedding(nn.Module):
@@ -102,10 +125,9 @@ class ColumnEmbedding(nn.Module):
         sizes = [embedding_size(levels) for levels in cardinalities] if category_widths is None else category_widths
         if len(sizes) != len(cardinalities):
             raise ConfigError(f"there are {len(sizes)} category_widths for {len(cardinalities)} category columns.")
-        embeddings = [nn.Embedding(levels, size) for levels, size in zip(cardinalities, sizes, strict=True)]
-        for embedding in embeddings:
-            nn.init.normal_(embedding.weight, std=0.1)
-        self.categories = nn.ModuleList(embeddings)
+        self.categories = nn.ModuleList(
+            _embedding(levels, size) for levels, size in zip(cardinalities, sizes, strict=True)
+        )
         # A table with only photos has no columns; use a constant instead.
         self.widths = (*self.numbers.widths, *sizes) or (1,)
         """Embedding width of each column."""
@@ -219,9 +241,9 @@ class TabularResNet(nn.Module):
                 nn.LayerNorm(width),
                 nn.Linear(width, hidden),
                 nn.ReLU(),
-                nn.Dropout(dropout),
+                Dropout(dropout),
                 nn.Linear(hidden, width),
-                nn.Dropout(residual_dropout),
+                Dropout(residual_dropout),
             )
             for _ in range(blocks)
         )
@@ -325,7 +347,7 @@ class TabM(nn.Module):
         ]
         if isinstance(layers[0], ScaledLinear):
             layers[0].before.data.copy_(scales)
-        self.blocks = nn.ModuleList(nn.Sequential(layer, nn.ReLU(), nn.Dropout(dropout)) for layer in layers)
+        self.blocks = nn.ModuleList(nn.Sequential(layer, nn.ReLU(), Dropout(dropout)) for layer in layers)
         self.wide = nn.Linear(d_in, width) if wide else None
 
     def no_weight_decay(self) -> set[str]:

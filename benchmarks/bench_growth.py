@@ -1,0 +1,176 @@
+"""Processor time of ``mixfit.fit`` with the preset quick by stage, and how it grows with rows, columns and levels.
+
+The made table has numbers with a nonlinear effect, categories and dates, without photos. Along each axis it is measured
+at n, 2n and 4n, each in a process of its own on one thread; the exponent of a stage is the slope of the logarithm of
+its seconds between n and 4n (1 = in proportion). The error is the mean squared error of the saved model on 2,000 new
+rows, relative to the variance of the target; for comparison with another version, take the same seed and rows.
+Run: python benchmarks/bench_growth.py [rows=3000] [columns=30] [levels=300] [seed=0]
+     python benchmarks/bench_growth.py one rows=20000 columns=30 levels=300     (one size, every stage)"""
+
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+DEFAULTS = {"rows": 3_000, "columns": 30, "levels": 300, "seed": 0}
+NEW_ROWS = 2_000
+STAGES = {
+    "prepare": "mixfit.auto.recipe prepare",
+    "encode folds": "mixfit.auto.blending fit_folds",
+    "fit linear": "mixfit.models.linear Linear.fit",
+    "fit kernel ridge": "mixfit.models.kernels KernelRidge.fit",
+    "fit trees": "mixfit.models.trees BoostedTrees.fit",
+    "fit network": "mixfit.models.network Network.fit",
+    "predict linear": "mixfit.models.linear FittedLinear.predict",
+    "predict kernel ridge": "mixfit.models.kernels FittedKernels.predict",
+    "predict trees": "mixfit.models.trees FittedTrees.predict",
+    "predict network": "mixfit.models.network FittedNetwork.predict",
+    "fit models, besides": "mixfit.auto.blending cross_fit",
+    "blend": "mixfit.auto.blending _choose",
+    "intervals": "mixfit.auto.blending _predictor",
+    "scores": "mixfit.auto.recipe result_of",
+    "explanation": "mixfit.runs.results explanation_of",
+    "report": "mixfit.auto.recipe write_results",
+    "save": "mixfit.auto.recipe _save_model",
+    "parse rows": "mixfit.predictor.base Predictor.raw_rows",
+    "encode rows": "mixfit.models.encoding RowEncoder.encode",
+}
+
+
+def table(*, rows: int, columns: int, levels: int, seed: int) -> pd.DataFrame:
+    """Two thirds of the columns are numbers, two are dates, the others categories, one of which has ``levels``."""
+    rng, effects = np.random.default_rng(seed), np.random.default_rng(12345)
+    categories = max(1, columns * 4 // 15)
+    numbers = max(8, columns - categories - 2)
+    x = rng.normal(size=(rows, numbers))
+    truth = np.sin(2 * x[:, 0]) + x[:, 1] * x[:, 2] + 0.5 * np.abs(x[:, 3]) + 0.3 * x[:, 4] ** 2 + 0.5 * x[:, 5]
+    truth += (x[:, 6] > 0.5) * x[:, 7]
+    frame: dict[str, Any] = {f"number {place}": values for place, values in enumerate(x.T)}
+    for place in range(categories):
+        count = levels if place == categories - 1 else (3, 5, 8, 12, 20, 40, 100)[place % 7]
+        code, effect = rng.integers(0, count, rows), effects.normal(size=count)
+        truth += effect[code] * (0.5 if place < 4 else 0.2 / math.sqrt(categories))
+        frame[f"category {place}"] = np.array([f"v{number}" for number in range(count)])[code]
+    for place in range(2):
+        days = rng.integers(0, 2_000, rows)
+        truth += (place == 0) * 0.4 * np.sin(2 * np.pi * days / 365.25)
+        frame[f"date {place}"] = (pd.Timestamp("2019-01-01") + pd.to_timedelta(days, unit="D")).astype(str)
+    for place in range(0, numbers, 5):
+        frame[f"number {place}"] = np.where(rng.random(rows) < 0.03, np.nan, frame[f"number {place}"])
+    return pd.DataFrame(frame | {"y": truth + 0.3 * rng.normal(size=rows)})
+
+
+def watch() -> tuple[Counter[str], Callable[[str, Callable[..., Any]], Callable[..., Any]]]:
+    """Time every stage from now on: seconds of the processor by stage, without those of stages inside it.
+
+    The second is what times a function as a stage."""
+    seconds: Counter[str] = Counter()
+    inside: list[float] = [0.0]
+
+    def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            inside.append(0.0)
+            started = time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                took = time.process_time() - started
+                seconds[stage] += took - inside.pop()
+                inside[-1] += took
+
+        return call
+
+    for stage, place in STAGES.items():
+        module, _, path = place.partition(" ")
+        owner: Any = import_module(module)
+        *classes, name = path.split(".")
+        for part in classes:
+            owner = getattr(owner, part)
+        setattr(owner, name, timed(stage, getattr(owner, name)))
+    return seconds, timed
+
+
+def measure(sizes: dict[str, int]) -> dict[str, Any]:
+    """Train in this process: the seconds of each stage without those inside it, the error and the peak of memory."""
+    import torch
+    from rich.console import Console
+
+    from mixfit.auto.recipe import fit
+    from mixfit.config import TrainConfig
+
+    torch.set_num_threads(1)
+    seconds, timed = watch()
+    frame, new = table(**sizes), table(**sizes | {"rows": NEW_ROWS, "seed": sizes["seed"] + 1_000})
+    with tempfile.TemporaryDirectory() as folder:
+        run = timed("besides", fit)(
+            frame, target="y", out=folder, train=TrainConfig(preset="quick"), console=Console(quiet=True)
+        )
+        total, peak = sum(seconds.values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        started = time.process_time()
+        found = run.predictor.predict(new)["prediction"].to_numpy()
+        seconds["predict new rows"] = time.process_time() - started
+    error = float(np.mean((found - new["y"].to_numpy()) ** 2) / new["y"].var())
+    return {"seconds": dict(seconds), "total": total, "peak": peak, "error": error, "shares": run.predictor.shares}
+
+
+def in_process(sizes: dict[str, int]) -> dict[str, Any]:
+    """``measure`` in a new process."""
+    called = [sys.executable, __file__, "--measure", json.dumps(sizes)]
+    text = subprocess.run(called, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, Any] = json.loads(text.splitlines()[-1])
+    return found
+
+
+def print_growth(axis: str, sizes: dict[str, int]) -> None:
+    """The seconds of each stage at n, 2n and 4n, and the exponent."""
+    every = [in_process(sizes | {axis: sizes[axis] * factor}) for factor in (1, 2, 4)]
+    said = "".join(f"{sizes[axis] * factor:>12,}" for factor in (1, 2, 4))
+    print(f"{axis:<22}{said}{'exponent':>10}")
+    stages = sorted({stage for one in every for stage in one["seconds"]}, key=lambda s: -every[-1]["seconds"].get(s, 0))
+    for stage in stages:
+        print_line(stage, [one["seconds"].get(stage, 0.0) for one in every])
+    print_line("all", [one["total"] for one in every])
+    print(f"{'peak memory, MB':<22}" + "".join(f"{one['peak'] / 1e6:>12,.0f}" for one in every))
+    print(f"{'error':<22}" + "".join(f"{one['error']:>12.4f}" for one in every), flush=True)
+
+
+def print_line(stage: str, seconds: list[float]) -> None:
+    """One stage at three sizes."""
+    if max(seconds) >= 0.05:
+        slope = f"{math.log(seconds[-1] / seconds[0], 4):10.2f}" if seconds[0] >= 0.05 else ""
+        print(f"{stage:<22}" + "".join(f"{one:>12.2f}" for one in seconds) + slope)
+
+
+def main(args: list[str]) -> None:
+    """Every axis that is named, by default all, or one size."""
+    if args[:1] == ["--measure"]:
+        print(json.dumps(measure(json.loads(args[1]))))
+        return
+    given = {name: int(value) for name, _, value in (arg.partition("=") for arg in args) if value}
+    axes = [arg.partition("=")[0] for arg in args if not arg.startswith(("one", "seed="))]
+    sizes = DEFAULTS | given
+    print(f"mixfit {version('mixfit')}, numpy {np.__version__}, one thread, seconds of the processor: {sizes}")
+    if args[:1] == ["one"]:
+        found = in_process(sizes)
+        for stage, took in sorted(found["seconds"].items(), key=lambda one: -one[1]):
+            print(f"{stage:<22}{took:>12.2f}")
+        print(f"{'all':<22}{found['total']:>12.2f}\npeak memory, MB       {found['peak'] / 1e6:>12,.0f}")
+        print(f"error {found['error']:.4f}, shares {found['shares']}")
+        return
+    for axis in axes or ["rows", "columns", "levels"]:
+        print_growth(axis, DEFAULTS | {axis: given.get(axis, DEFAULTS[axis]), "seed": sizes["seed"]})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
