@@ -15,6 +15,7 @@ from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.ties import units_by_size
 from mixfit.models import kernels as kernels_module
+from mixfit.models import linear as linear_module
 from mixfit.models.encoding import EncodedRows, RowEncoder, mean_features
 from mixfit.models.kernels import KernelModel, Similarity, fit_kernels
 from mixfit.models.linear import (
@@ -71,6 +72,37 @@ def test_ridge_is_that_of_scikit_learn(seed: int, noise: float) -> None:
     model = fit_ridge(matrix, truth, weight)
     np.testing.assert_allclose(model.predict(matrix), expected)
     np.testing.assert_array_equal(LinearModel.read(model.arrays()).predict(matrix), model.predict(matrix))
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_models_of_many_levels_are_those_of_their_indicators(monkeypatch: pytest.MonkeyPatch, classes: int) -> None:
+    """Sparse columns hold what dense ones do, and a model of them is scikit-learn's of the dense ones."""
+    rng = np.random.default_rng(0)
+    rows = EncodedRows(
+        numeric=rng.normal(size=(200, 3)).astype(np.float32),
+        categorical=rng.integers(0, 30, (200, 1)),
+        prefixes=rng.integers(0, 4, (200, 1)),
+        photos=None,
+        seen=np.zeros(200, dtype=bool),
+    )
+    knots = np.zeros((3, 3))
+    dense = design_matrix(rows, (30, 4), knots)
+    monkeypatch.setattr(linear_module, "WIDE", 10)
+    monkeypatch.setattr(linear_module, "_TOLERANCE", 1e-10)
+    sparse = design_matrix(rows, (30, 4), knots)
+    assert isinstance(dense, np.ndarray)
+    assert not isinstance(sparse, np.ndarray)
+    np.testing.assert_array_equal(sparse.toarray(), dense)
+    weight = rng.uniform(0.5, 2.0, 200)
+    if classes:
+        truth = rng.integers(0, classes, 200)
+        found, expected = (fit_logistic(columns, truth, classes=classes, weight=weight) for columns in (sparse, dense))
+        np.testing.assert_allclose(found.predict(sparse), expected.predict(dense), atol=2e-3)
+    else:
+        goal = rng.normal(size=200) + rows.categorical[:, 0] / 10
+        found = fit_ridge(sparse, goal, weight, strengths=np.array([0.01]))
+        reference = Ridge(0.01 * 200).fit(dense, goal, weight / weight.mean())
+        np.testing.assert_allclose(found.predict(sparse), reference.predict(dense), atol=1e-4)
 
 
 @pytest.mark.parametrize("classes", [2, 3])

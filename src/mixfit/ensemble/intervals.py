@@ -27,7 +27,7 @@ from mixfit.data.columns.kinds import KINDS
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import Within, from_plain
 from mixfit.models.encoding import EncodedRows, RowEncoder
-from mixfit.models.linear import LinearModel, design_matrix, design_width, find_knots
+from mixfit.models.linear import WIDE, LinearModel, design_matrix, design_width, find_knots
 from mixfit.models.model import saved_array, saved_number
 from mixfit.weighted import weighted_median, weighted_quantile
 
@@ -416,12 +416,14 @@ def _best_spread(
 
     Spreads are compared by the log-likelihood of the Laplace distribution, a proper score of the distribution of
     errors that is less noisy than the score of one interval. The best spread must beat a constant one by more than one
-    standard error of the difference, and have a lower mean interval score too."""
+    standard error of the difference, and have a lower mean interval score too. Columns of the
+    table are not tried if there are more than ``WIDE``."""
     constant = np.ones(len(errors))
     logs = np.log(np.maximum(errors + _SMALL_ERROR * weighted_median(errors, weight), 1e-12))
     knots = find_knots(np.column_stack([encoded.numeric, predictions]).astype(np.float32), weight)
     best_loss, best = np.inf, None
-    for table in (False, True):
+    narrow = _spread_width(encoder, len(knots), table=True) <= WIDE
+    for table in (False, True) if narrow else (False,):
         columns = _spread_columns(encoded, encoder, knots, predictions, table=table)
         expected = _expected(columns, logs, fold, fitting, weight)
         for place in range(expected.shape[1]):

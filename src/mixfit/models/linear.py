@@ -36,6 +36,12 @@ RIDGE_STRENGTHS = np.logspace(-5, 1, 19)
 """Penalties, times the sum of the weights: independent of their unit and of the number of rows."""
 INVERSE_STRENGTHS = (0.5, 5.0, 50.0, 500.0, 5_000.0, 50_000.0)
 """Inverse penalties of logistic regression, divided by the sum of the weights."""
+WIDE = 800
+"""With more columns the design matrix is sparse, and ridge regressions are solved by conjugate gradients: most columns
+are then levels of categories, of which a row has one."""
+_WIDE_STRENGTHS = 3
+"""For so many columns every third penalty is tried."""
+_TOLERANCE, _STEPS = 1e-3, 300  # of the conjugate gradients
 _CLASSES_AT_ONCE = 10_000_000
 """Largest size of a logistic regression (classes times columns times rows) for which all penalties are tried."""
 
@@ -49,7 +55,7 @@ class LinearModel:
     classes: int
     """Number of classes; 0 for regression."""
 
-    def predict(self, columns: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows ..."]:
+    def predict(self, columns: Any) -> Float[np.ndarray, "rows ..."]:
         """float64 numbers ``(rows,)``, or probabilities ``(rows, classes)``."""
         return self.linked(columns.astype(np.float64) @ self.weights)
 
@@ -150,7 +156,7 @@ class Linear:
         if layout.classes:
             model = fit_logistic(columns, truth, classes=layout.classes, weight=weight, unit=rows.unit, seed=seed)
         else:
-            model = fit_ridge(columns, truth, weight, unit=rows.unit)
+            model = fit_ridge(columns, truth, weight, unit=rows.unit, seed=seed)
         return FittedLinear(
             table="table" in self.sees,
             text="text" in self.sees,
@@ -224,7 +230,7 @@ def design_matrix(
     *,
     table: bool = True,
     text: bool = False,
-) -> Float[np.ndarray, "rows columns"]:
+) -> Any:
     """Numbers, their excess over each knot, an indicator for each level of each category and prefix except level 0,
     features of texts, components of the photos, and "has a photo".
 
@@ -233,39 +239,57 @@ def design_matrix(
         knots: of ``find_knots``; without rows for plain numbers.
         components: of the photos; None leaves the photos out.
         table, text: whether to take the table, and the features of its texts.
+    Returns:
+        float64 ``(rows, columns)``, a scipy CSR matrix if there are more than ``WIDE`` columns.
     """
-    parts: list[np.ndarray] = []
+    from scipy.sparse import csr_matrix, hstack
+
+    parts: list[Any] = []
     if table:
         numbers = rows.numeric.astype(np.float64)
         parts += [numbers, *(np.maximum(numbers - knot, 0) for knot in knots)]
-        levels = np.concatenate([rows.categorical, rows.prefixes], axis=1)
-        for column, count in zip(levels.T, cardinalities, strict=True):
-            indicators = np.zeros((len(rows), count))
-            indicators[np.arange(len(rows)), column] = 1.0
-            parts.append(indicators[:, 1:])
+        parts.append(_indicators(np.concatenate([rows.categorical, rows.prefixes], axis=1), cardinalities))
     if text:
         parts.append(rows.text_columns.astype(np.float64))
     if components is not None:
         parts += [components, rows.seen[:, None].astype(np.float64)]
-    return np.concatenate([np.zeros((len(rows), 0)), *parts], axis=1)
+    if sum(part.shape[1] for part in parts) > WIDE:
+        return hstack([csr_matrix(part) for part in parts], format="csr")
+    dense = [part if isinstance(part, np.ndarray) else part.toarray() for part in parts]
+    return np.concatenate([np.zeros((len(rows), 0)), *dense], axis=1)
+
+
+def _indicators(levels: Int64[np.ndarray, "rows columns"], cardinalities: tuple[int, ...]) -> Any:
+    """1 in the column of each row's level, without columns for level 0: CSR ``(rows, levels)``."""
+    from scipy.sparse import csr_matrix
+
+    widths = np.array([count - 1 for count in cardinalities], dtype=np.int64)
+    place = levels - 1 + (np.cumsum(widths) - widths)
+    row, column = np.nonzero(levels > 0)
+    ones = np.ones(len(row))
+    return csr_matrix((ones, (row, place[row, column])), shape=(len(levels), int(widths.sum())))
 
 
 def fit_ridge(
-    columns: Float[np.ndarray, "rows columns"],
+    columns: Any,
     truth: Float[np.ndarray, " rows"],
     weight: np.ndarray | None = None,
     *,
     unit: Int64[np.ndarray, " rows"] | None = None,
+    seed: int = 0,
     strengths: Float[np.ndarray, " strengths"] = RIDGE_STRENGTHS,
 ) -> LinearModel:
-    """Ridge regression with the penalty chosen by leave-one-unit-out cross-validation.
+    """Ridge regression with the penalty chosen by leave-one-unit-out cross-validation; for sparse columns by a held-out
+    fifth, so that the time grows with their entries.
 
     For a given penalty, a row of weight 2 is equivalent to two equal rows. For the choice it is not quite: a row is
     left out with its whole weight, while of two equal rows in different units one remains.
 
     Args:
+        columns: an array, or a CSR matrix.
         weight: of each row, in the fit and in the cross-validation error, in any unit.
         unit: of each row (a group, copies); by default each row is a unit.
+        seed: of the held-out fifth.
         strengths: candidate penalties, see ``RIDGE_STRENGTHS``.
     """
     from sklearn.linear_model import RidgeCV
@@ -274,10 +298,37 @@ def fit_ridge(
         return LinearModel(weights=np.zeros((0, 1)), bias=np.array([weighted_mean(truth, weight)]), classes=0)
     counts = None if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
     tried, goal = strengths * len(truth), truth.astype(np.float64)
+    if not isinstance(columns, np.ndarray):
+        return _fit_wide_ridge(columns, goal, counts, tried[::_WIDE_STRENGTHS], unit, seed)
     if unit is not None and len(np.unique(unit)) < len(unit):
         tried = np.array([_strength_over_units(columns, goal, counts, tried, units_by_size(unit))])
     found = RidgeCV(tried).fit(columns, goal, counts)
     return LinearModel(weights=found.coef_.reshape(-1, 1), bias=np.atleast_1d(found.intercept_), classes=0)
+
+
+def _fit_wide_ridge(
+    columns: Any,
+    goal: Float[np.ndarray, " rows"],
+    counts: np.ndarray | None,
+    strengths: np.ndarray,
+    unit: Int64[np.ndarray, " rows"] | None,
+    seed: int,
+) -> LinearModel:
+    """Ridge regression on sparse columns."""
+    from sklearn.linear_model import Ridge
+
+    def fitted(rows: np.ndarray, strength: float) -> Any:
+        # The penalty is relative to the number of rows.
+        model = Ridge(strength * rows.mean(), solver="sparse_cg", tol=_TOLERANCE, max_iter=_STEPS)
+        return model.fit(columns[rows], goal[rows], taken(counts, rows))
+
+    judging = _every_fifth(np.zeros(len(goal), dtype=np.int64), np.random.default_rng(seed), unit)
+    errors = [
+        weighted_mean((fitted(~judging, one).predict(columns[judging]) - goal[judging]) ** 2, taken(counts, judging))
+        for one in strengths.tolist()
+    ]
+    model = fitted(np.ones(len(goal), dtype=bool), float(strengths[int(np.argmin(errors))]))
+    return LinearModel(weights=model.coef_.reshape(-1, 1), bias=np.atleast_1d(model.intercept_), classes=0)
 
 
 def _strength_over_units(
@@ -313,7 +364,7 @@ def _strength_over_units(
 
 
 def fit_logistic(
-    columns: Float[np.ndarray, "rows columns"],
+    columns: Any,
     truth: np.ndarray,
     *,
     classes: int,
@@ -327,6 +378,7 @@ def fit_logistic(
     For a given penalty, a row of weight 2 is equivalent to two equal rows; the held-out fifth is unweighted.
 
     Args:
+        columns: an array, or a CSR matrix.
         weight: of each row, in any unit.
         unit: of each row (a group, copies), kept whole by the held-out fifth; by default each row is a unit.
         seed: seed of the held-out fifth.
@@ -360,7 +412,7 @@ def fit_logistic(
     return LinearModel(weights=weights, bias=bias, classes=classes)
 
 
-def _logistic(columns: np.ndarray, codes: np.ndarray, strength: float, weight: np.ndarray | None) -> Any:
+def _logistic(columns: Any, codes: np.ndarray, strength: float, weight: np.ndarray | None) -> Any:
     """scikit-learn's model, whose C is relative to the sum of the losses."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
