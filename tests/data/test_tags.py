@@ -276,4 +276,4 @@ def test_tags_that_are_set_by_hand_where_there_are_none_are_doubted_in_a_sentenc
 def test_tags_that_are_set_by_hand_and_are_some_are_not_doubted() -> None:
     frame = pd.DataFrame({"x": ["wifi; pool", "pool", "pets; wifi"] * 20, "y": np.arange(60.0) ** 2})
     column = infer_schema(frame, "y", roles={"x": "tags"}).columns[0]
-    assert column.note == "3 tags, most often 'pool' (40), 'wifi' (40), 'pets' (20)"
+    assert column.note == "3 tags, most frequent: 'pool' (40), 'wifi' (40), 'pets' (20)"
