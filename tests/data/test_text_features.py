@@ -184,6 +184,33 @@ def test_groups_are_held_out_whole() -> None:
     assert abs(np.corrcoef(whole[:, 0, 0], truth)[0, 1]) < 0.25
 
 
+def test_of_many_rows_some_are_learnt_from_and_scores_of_the_others_do_not_know_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frame, truth = texts_with_truth(400)
+    frame, truth = pd.concat([frame, frame], ignore_index=True), np.tile(truth, 2)
+    truth = truth + np.random.default_rng(0).normal(size=800).astype(np.float32) * 0.01
+    unit = np.tile(np.arange(400), 2)
+    monkeypatch.setattr(text_features, "_MOST_ROWS", 300)
+    fold = text_features._inner_folds(unit, 0)
+    assert 280 <= (fold >= 0).sum() <= 300
+    assert (fold[:400] == fold[400:]).all()
+    features, own = fit(frame, truth, unit=unit)
+    again, _ = fit(frame[fold >= 0], truth[fold >= 0], unit=unit[fold >= 0])
+    assert len(again.columns[0].words) == len(features.columns[0].words)
+    rest = fold < 0
+    np.testing.assert_array_equal(own[rest], features.apply(frame[rest])[0])
+    assert 0.4 < np.corrcoef(own[rest, 0, 0], truth[rest])[0, 1] < 0.95
+
+
+def test_texts_in_pieces_have_the_same_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, truth = texts_with_truth(90)
+    features, _ = fit(frame, truth)
+    whole = features.apply(frame)[0]
+    monkeypatch.setattr(text_features, "_TEXTS_AT_ONCE", 7)
+    np.testing.assert_allclose(features.apply(frame)[0], whole, atol=1e-5)
+
+
 def test_many_classes_share_a_few_scores() -> None:
     frame, _ = texts_with_truth(300)
     truth = np.random.default_rng(0).integers(0, 40, 300)

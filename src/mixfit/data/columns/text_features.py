@@ -29,6 +29,11 @@ directions in which their scores differ most."""
 _MOST_WORDS, _MOST_PAIRS, _MOST_GRAMS = 12_000, 8_000, 12_000
 _LEAST_ROWS = 2
 """Training rows that must hold a word, pair or n-gram."""
+_MOST_ROWS = 20_000
+"""Training rows that features are learnt from, drawn by units if there are more; scores of the others do not know them
+either."""
+_TEXTS_AT_ONCE = 16_384
+"""Different texts whose terms are held in memory at once for new rows."""
 _EXACT_ROWS = 2_500
 """Number of training rows up to which the ridge regression is solved exactly; above, by conjugate gradients."""
 _SEARCHED_ROWS = 600
@@ -61,17 +66,20 @@ class ColumnFeatures:
     def apply(self, words: Words) -> Float32[np.ndarray, "rows width"]:
         """Features of any rows; 0 without a text."""
         used, codes = np.unique(words.codes[words.codes >= 0], return_inverse=True)
-        terms = _weighed(_counts(words, used, self), self.rarity, len(self.words) + len(self.pairs))
-        return self._of_terms(terms, words, used, codes)
-
-    def _of_terms(self, terms: Any, words: Words, used: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Features of rows from the weighted terms of their texts, ``used``."""
-        sizes = np.log1p(words.sizes[used])
+        parts = [used[start : start + _TEXTS_AT_ONCE] for start in range(0, max(len(used), 1), _TEXTS_AT_ONCE)]
+        each = [self._of_terms(self._terms(words, part), words, part) for part in parts]
         values = np.zeros((len(words.codes), self.projection.shape[1] + 1), dtype=np.float32)
-        there = words.codes >= 0
-        values[there, :-1] = (terms @ self.projection - self.middle)[codes]
-        values[there, -1] = ((sizes - self.mean) / (self.std or 1.0) * bool(self.std))[codes]
+        values[words.codes >= 0] = np.concatenate(each)[codes]
         return values
+
+    def _terms(self, words: Words, used: Int64[np.ndarray, " texts"]) -> Any:
+        """Weighted terms of some texts."""
+        return _weighed(_counts(words, used, self), self.rarity, len(self.words) + len(self.pairs))
+
+    def _of_terms(self, terms: Any, words: Words, used: Int64[np.ndarray, " texts"]) -> np.ndarray:
+        """Features of texts from their weighted terms, float32 ``(texts, d)``."""
+        sizes = (np.log1p(words.sizes[used]) - self.mean) / (self.std or 1.0) * bool(self.std)
+        return np.column_stack([terms @ self.projection - self.middle, sizes]).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,12 +127,22 @@ class TextFeatures:
         Returns:
             What was learnt, and the features of these rows with the scores of models that did not see them.
         """
-        goals = _goals(truth, classes, weight)
-        counts = np.ones(len(truth)) if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
         fold = _inner_folds(np.arange(len(truth)) if unit is None else unit, seed)
-        fitted = [_fit_column(name, table[name].read_levels(to_words), goals, counts, fold, seed) for name in names]
-        own = [values for _, values in fitted]
-        return cls(columns=tuple(column for column, _ in fitted)), _stacked(own, len(truth))
+        rows = np.flatnonzero(fold >= 0)
+        if weight is not None:
+            weight = weight[rows].astype(np.float64) / weight[rows].mean(dtype=np.float64)
+        goals, counts = _goals(truth[rows], classes, weight), np.ones(len(rows)) if weight is None else weight
+        columns, own = [], []
+        for name in names:
+            words = table[name].read_levels(to_words)
+            column, values = _fit_column(name, words.take(rows), goals, counts, fold[rows], seed)
+            if len(rows) < len(truth):
+                every = column.apply(words)
+                every[rows] = values
+                values = every
+            columns.append(column)
+            own.append(values)
+        return cls(columns=tuple(columns)), _stacked(own, len(truth))
 
     def apply(self, table: pd.DataFrame | Table) -> tuple[Float32[np.ndarray, "rows texts width"], np.ndarray]:
         """Features of any rows, and a mask ``(rows, columns)`` of the cells that have a text."""
@@ -239,10 +257,13 @@ def _goals(truth: np.ndarray, classes: int, weight: np.ndarray | None) -> Float[
 
 
 def _inner_folds(unit: Int64[np.ndarray, " rows"], seed: int) -> Int64[np.ndarray, " rows"]:
-    """Number of the inner fold of each row; units stay whole."""
-    _, of_unit = np.unique(unit, return_inverse=True)
-    units = int(of_unit.max(initial=-1)) + 1
-    dealt = np.random.default_rng(seed).permutation(units) % _INNER_FOLDS
+    """Number of the inner fold of each row, -1 for those beyond ``_MOST_ROWS``; units stay whole."""
+    _, of_unit, sizes = np.unique(unit, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    dealt = order % _INNER_FOLDS
+    if len(unit) > _MOST_ROWS:
+        drawn = np.argsort(order)
+        dealt[drawn[np.cumsum(sizes[drawn]) > _MOST_ROWS]] = -1
     return dealt[of_unit].astype(np.int64)
 
 
@@ -266,6 +287,8 @@ def _fit_column(
     rows_of_terms = (found > 0).T @ rows_of_texts
     rarity = (np.log((1 + texts) / (1 + rows_of_terms)) + 1).astype(np.float32)
     of_texts = _weighed(found, rarity, len(chosen.words) + len(chosen.pairs))
+    of_rows = np.full(len(words.codes), -1)
+    of_rows[there] = codes
     terms = of_texts[codes]
 
     scores = min(goals.shape[1], MOST_SCORES)
@@ -290,7 +313,8 @@ def _fit_column(
         projection=projection.astype(np.float32),
         middle=(_mean(terms, counts[there]) @ projection if len(codes) else projection.sum(axis=0)).astype(np.float32),
     )
-    own = column._of_terms(of_texts, words, used, codes)
+    nothing = np.zeros((1, scores + COMPONENTS + 1), dtype=np.float32)
+    own = np.append(column._of_terms(of_texts, words, used), nothing, axis=0)[of_rows]
     own[:, :scores] = held_out
     return column, own
 
