@@ -38,7 +38,7 @@ def blend(
 class Dropout(nn.Dropout):
     """``nn.Dropout``, three times as fast on a CPU: one random 64-bit number gives four masks.
 
-    The probability is rounded to a multiple of 2^-16."""
+    For the many values of an ensemble. The probability is rounded to a multiple of 2^-16."""
 
     def forward(self, input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:  # noqa: A002 - the name in PyTorch
         """Set random entries to 0 and scale the others; in evaluation mode nothing."""
@@ -54,7 +54,7 @@ class MLPBlock(nn.Sequential):
     """Linear, LayerNorm, SiLU, dropout: ``(batch, d_in) -> (batch, d_out)``."""
 
     def __init__(self, d_in: int, d_out: int, *, dropout: float) -> None:
-        super().__init__(nn.Linear(d_in, d_out), nn.LayerNorm(d_out), nn.SiLU(), Dropout(dropout))
+        super().__init__(nn.Linear(d_in, d_out), nn.LayerNorm(d_out), nn.SiLU(), nn.Dropout(dropout))
 
 
 class MemberLinear(nn.Module):
@@ -87,7 +87,7 @@ def _embedding(levels: int, size: int) -> nn.Embedding:
     """An embedding with small random vectors; on the meta device, where they have no values, none are drawn."""
     weight = torch.empty(levels, size)
     if not weight.is_meta:  # PyTorch would import its compiler, which takes two seconds
-        weight.normal_(std=0.1)
+        weight.normal_().normal_(std=0.1)  # twice, as by nn.Embedding and after it, so that seeds keep their networks
     return nn.Embedding(levels, size, _weight=weight)
 
 
@@ -241,9 +241,9 @@ class TabularResNet(nn.Module):
                 nn.LayerNorm(width),
                 nn.Linear(width, hidden),
                 nn.ReLU(),
-                Dropout(dropout),
+                nn.Dropout(dropout),
                 nn.Linear(hidden, width),
-                Dropout(residual_dropout),
+                nn.Dropout(residual_dropout),
             )
             for _ in range(blocks)
         )
