@@ -42,6 +42,7 @@ are then levels of categories, of which a row has one."""
 _WIDE_STRENGTHS = 3
 """For so many columns every third penalty is tried."""
 _TOLERANCE, _STEPS = 1e-3, 300  # of the conjugate gradients
+_ROUNDING = 1e-12  # of the largest eigenvalue
 _CLASSES_AT_ONCE = 10_000_000
 """Largest size of a logistic regression (classes times columns times rows) for which all penalties are tried."""
 
@@ -292,18 +293,15 @@ def fit_ridge(
         seed: of the held-out fifth.
         strengths: candidate penalties, see ``RIDGE_STRENGTHS``.
     """
-    from sklearn.linear_model import RidgeCV
-
     if not columns.shape[1]:
         return LinearModel(weights=np.zeros((0, 1)), bias=np.array([weighted_mean(truth, weight)]), classes=0)
     counts = None if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
     tried, goal = strengths * len(truth), truth.astype(np.float64)
     if not isinstance(columns, np.ndarray):
         return _fit_wide_ridge(columns, goal, counts, tried[::_WIDE_STRENGTHS], unit, seed)
-    if unit is not None and len(np.unique(unit)) < len(unit):
-        tried = np.array([_strength_over_units(columns, goal, counts, tried, units_by_size(unit))])
-    found = RidgeCV(tried).fit(columns, goal, counts)
-    return LinearModel(weights=found.coef_.reshape(-1, 1), bias=np.atleast_1d(found.intercept_), classes=0)
+    units = units_by_size(np.arange(len(goal)) if unit is None else unit)
+    weights, bias = _ridge_left_out(columns, goal, counts, tried, units)
+    return LinearModel(weights=weights[:, None], bias=np.array([bias]), classes=0)
 
 
 def _fit_wide_ridge(
@@ -331,27 +329,33 @@ def _fit_wide_ridge(
     return LinearModel(weights=model.coef_.reshape(-1, 1), bias=np.atleast_1d(model.intercept_), classes=0)
 
 
-def _strength_over_units(
+def _ridge_left_out(
     columns: Float[np.ndarray, "rows columns"],
     goal: Float[np.ndarray, " rows"],
     counts: np.ndarray | None,
     strengths: np.ndarray,
     units: list[Int64[np.ndarray, "_ _"]],
-) -> float:
-    """The penalty with the lowest leave-one-unit-out squared error.
+) -> tuple[Float[np.ndarray, " columns"], float]:
+    """Weights and intercept at the penalty with the lowest leave-one-unit-out squared error; all penalties share one
+    decomposition.
 
     With the hat matrix H, the errors of a left-out unit are (1 - H of the unit)^-1 times its residuals."""
     roots = np.ones(len(goal)) if counts is None else np.sqrt(counts)
+    share = roots**2 / (roots**2).sum()
     # Rows are scaled by the root of their weight; the intercept is a separate column, orthogonal to the others.
     constant = roots / np.linalg.norm(roots)
-    scaled, target = columns * roots[:, None], goal * roots
-    left, sizes, _ = np.linalg.svd(scaled - np.outer(constant, constant @ scaled), full_matrices=False)
-    target = target - constant * (constant @ target)
+    middle, level = share @ columns, float(share @ goal)
+    scaled, target = (columns - middle) * roots[:, None], (goal - level) * roots
+    left, sizes, axes = _decomposed(scaled)
     turned, tries = left.T @ target, []
     for strength in strengths.tolist():
         kept = sizes**2 / (sizes**2 + strength)
         residual, total = target - left @ (kept * turned), 0.0
         for rows in units:
+            if rows.shape[1] == 1:
+                hat = (left[rows[:, 0]] ** 2) @ kept + constant[rows[:, 0]] ** 2
+                total += float(((residual[rows[:, 0]] / (1 - hat)) ** 2).sum())
+                continue
             root = np.concatenate([left[rows] * np.sqrt(kept), constant[rows][..., None]], axis=2)
             errors, turn = residual[rows][..., None], root.transpose(0, 2, 1)
             if root.shape[1] <= root.shape[2]:
@@ -360,7 +364,28 @@ def _strength_over_units(
                 errors = errors + root @ np.linalg.solve(np.eye(root.shape[2]) - turn @ root, turn @ errors)
             total += float((errors**2).sum())
         tries.append((total, strength))
-    return min(tries)[1]
+    best = min(tries)[1]
+    weights = axes.T @ (sizes / (sizes**2 + best) * turned)
+    return weights, level - float(middle @ weights)
+
+
+def _decomposed(columns: Float[np.ndarray, "rows columns"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Singular vectors and values, by way of the smaller product; without directions that are rounding errors."""
+    if columns.shape[1] <= len(columns):
+        values, vectors = np.linalg.eigh(columns.T @ columns)
+        sizes, axes = _sizes(values), vectors.T
+        real = sizes > 0
+        return columns @ axes[real].T / sizes[real], sizes[real], axes[real]
+    values, left = np.linalg.eigh(columns @ columns.T)
+    sizes = _sizes(values)
+    real = sizes > 0
+    return left[:, real], sizes[real], (left[:, real] / sizes[real]).T @ columns
+
+
+def _sizes(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
+    """Roots of eigenvalues, 0 for those that are rounding errors."""
+    least = _ROUNDING * max(float(values.max(initial=0.0)), 1e-300)
+    return np.sqrt(np.where(values > least, values, 0.0))
 
 
 def fit_logistic(

@@ -61,7 +61,7 @@ def to_words(levels: Levels) -> Words:
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
-    texts = pa.array(levels.names, pa.large_string(), from_pandas=True)
+    texts = pa.array(levels.names.to_numpy(dtype=object), pa.large_string(), from_pandas=True)
     texts = pc.utf8_slice_codeunits(texts, 0, MOST_CHARACTERS)
     texts = pc.utf8_lower(pc.utf8_normalize(texts, "NFKC"))
     texts = pc.replace_substring_regex(texts, _SIGN, r" \1 ")
