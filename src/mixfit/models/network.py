@@ -44,6 +44,7 @@ _TUNED_RATE, _TUNED_BACKBONE_RATE = 0.3, 0.1
 """Factors of the learning rate in fine-tuning: for everything, and additionally for the backbone."""
 _TABM_RATE, _MANY_ROWS = 2.0, 1_500
 """Factor of the default learning rate of a TabM from this number of training rows; it overfits smaller tables."""
+_WIDE = 400  # columns
 _ALL_EPOCHS, _FEWEST_EPOCHS = 2_500, 3
 """Number of training rows up to which a TabM trains all epochs, and the smallest number of epochs beyond."""
 
@@ -109,7 +110,8 @@ class Network:
         if train.batch_size is not None:  # else the default for the rows of the fold
             data = replace(data, batch_size=train.batch_size)
         elif self.is_tabm:
-            data = replace(data, batch_size=tabm_batch_size(len(data.split.train)))
+            columns = data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1]
+            data = replace(data, batch_size=tabm_batch_size(len(data.split.train), columns))
         if self.tuned and data.photos is not None:
             data = replace(data, photos=replace(data.photos, decoder=rows.pixels, features=None, cache=None))
         if self.takes_mlp and config.tabular == "tabm":
@@ -302,12 +304,13 @@ def mixed_outputs(model: MixedInputModel, rows: MixedRows, sees: Sees) -> Float6
         return model.forward_mixed(tables.to(device), galleries.to(device), *places).double().cpu()
 
 
-def tabm_batch_size(training_rows: int) -> int:
+def tabm_batch_size(training_rows: int, columns: int = 0) -> int:
     """The power of two next to a thirty-second of the rows, or to 1.4 times their root if there are more than 2,000.
 
-    From 16 to 256. Many small steps are worth more to a TabM than few exact ones (docs/LOG.md)."""
-    wanted = min(training_rows / 32, 1.4 * training_rows**0.5)
-    return int(min(256, max(16, 2 ** round(np.log2(max(wanted, 1))))))
+    From 16 to 256. Many small steps are worth more to a TabM than few exact ones (docs/LOG.md). With more than
+    ``_WIDE`` columns, whose embeddings cost as much for one row as for many, batches are up to four times as large."""
+    wanted = max(16.0, min(training_rows / 32, 1.4 * training_rows**0.5)) * min(4.0, max(1.0, columns / _WIDE))
+    return int(min(256, 2 ** round(np.log2(wanted))))
 
 
 def tabm_epochs(most: int, training_rows: int) -> int:
