@@ -360,7 +360,8 @@ def model_named(name: str, models: Sequence[Model]) -> Model:
             return model
     raise UnknownModelError(
         f"the blend has the model {shown(name)!r}, which is not one of mixfit's own and can only be used in Python: "
-        "pass models=[...] to mixfit.predict_table, evaluate_table, explain_run, compare_runs or Predictor.load."
+        "pass models=[...] to mixfit.predict_table, evaluate_table, explain_run, compare_runs or Predictor.load; "
+        "or, if an earlier version of mixfit made it, train again."
     )
 
 
