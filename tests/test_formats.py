@@ -16,7 +16,7 @@ from mixfit.predictor.folder import FORMAT_VERSION
 FOLDERS = sorted(path for path in (Path(__file__).parent / "formats").iterdir() if path.is_dir())
 REFUSED = {
     "2-blend": "its intervals are of an older, unreliable kind. Train again",
-    "3-blend-of-trees": r"has the model 'LightGBM, table', which is not one of mixfit's own and .*: pass models=.*, train again",
+    "3-blend-of-trees": r"has the model 'LightGBM, table', which is not one of mixfit's .* pass models=.*, train again",
 }
 
 

@@ -43,7 +43,7 @@ def test_it_is_guessed_before_the_kinds_of_mixfit_and_by_them_without_it() -> No
 def test_it_can_be_set_by_hand_and_is_refused_where_cells_do_not_fit() -> None:
     found = infer_schema(frame(), "price", kinds=OURS, roles={"wind": "bearing"})
     assert found.names("bearing") == ["wind"]
-    with pytest.raises(ConfigError, match="cannot be bearing: 240 of 240 cells are not bearings"):
+    with pytest.raises(ConfigError, match="cannot have the role bearing: 240 of 240 cells are not bearings"):
         infer_schema(frame().assign(wind="up"), "price", kinds=OURS, roles={"wind": "bearing"})
     with pytest.raises(ConfigError, match="no role 'bearing'"):
         infer_schema(frame(), "price", roles={"wind": "bearing"})
