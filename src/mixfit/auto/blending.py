@@ -441,6 +441,7 @@ def _blended(
             LeaderboardLine(
                 model=name,
                 photos=looks(fitting.model.sees),
+                text=reads(fitting.model.sees),
                 loss=mean,
                 error=error,
                 share=chosen.blend.shares.get(name, 0.0),
@@ -452,7 +453,10 @@ def _blended(
             continue
         mean, error = judged.mean(found.losses)
         photos = name == BLEND and predictor.photos
-        lines.append(LeaderboardLine(model=name, photos=photos, loss=mean, error=error, share=None, seconds=None))
+        text = name == TEXT_BLEND or (name == BLEND and predictor.uses_text)
+        lines.append(
+            LeaderboardLine(model=name, photos=photos, text=text, loss=mean, error=error, share=None, seconds=None)
+        )
 
     def shown(values: np.ndarray) -> np.ndarray:
         return values if mixed.target.classes is not None else mixed.target.decode(values)

@@ -2,7 +2,7 @@
 
 The Shapley value of a player is its mean marginal contribution over all orders of the players (Shapley 1953).
 In: coalitions and their values. Out: one number for each player; their sum is the value of all players minus that of
-none. The columns of a table and its photos are the players."""
+none. The columns of a table, its texts and its photos are the players."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 
 from mixfit.console import tracked
+from mixfit.data.checks.texts import one_line
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.cells import photo_name, shown_cell
@@ -112,25 +113,24 @@ def mean_and_error_in_order(
 
 SAMPLED_ROWS = 4_096
 """Largest number of mixed rows that are predicted for a row if orders are sampled."""
-_CORNERS = 4
-"""Additional mixed rows of each background row: with nothing, the table, the photos and all of the explained row."""
 
 
-def affordable_background(columns: int, wanted: int, most: int | None = None) -> int:
+def affordable_background(columns: int, wanted: int, most: int | None = None, *, sides: int = 2) -> int:
     """The number of background rows, at most ``wanted``, that can have a pair of orders each.
 
     All if all coalitions are used, and 0 for thousands of columns.
 
     Args:
         most: largest number of mixed rows for an explained row; None for no limit with at most ``MOST_EXACT``
-            columns, and ``SAMPLED_ROWS`` with more."""
-    if _is_exact(columns, wanted, most):
+            columns, and ``SAMPLED_ROWS`` with more.
+        sides: number of sides, each of which is also one player: see ``Plan.sides``."""
+    if _is_exact(columns, wanted, most, sides):
         return wanted
-    return min(wanted, (most or SAMPLED_ROWS) // (2 * (columns + 1) + _CORNERS))
+    return min(wanted, (most or SAMPLED_ROWS) // (2 * (columns + 1) + 2**sides))
 
 
-def _is_exact(columns: int, background: int, most: int | None) -> bool:
-    return columns <= MOST_EXACT and (most is None or (2**columns + _CORNERS) * background <= most)
+def _is_exact(columns: int, background: int, most: int | None, sides: int) -> bool:
+    return columns <= MOST_EXACT and (most is None or (2**columns + 2**sides) * background <= most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +139,11 @@ class RowParts:
 
     columns: Float[np.ndarray, "background columns"]
     """Shapley values; they add up to the prediction minus that of the background row."""
-    table: Float[np.ndarray, " background"]
-    """Shapley value of all table columns as one player, with the photos as the other."""
-    photos: Float[np.ndarray, " background"]
+    sides: Float[np.ndarray, "background sides"]
+    """Shapley values with each side as one player: all table columns, all columns of text if there are any, and all
+    photos; they add up to the same as ``columns``."""
     interaction: Float[np.ndarray, " background"]
-    """Interaction of the row's table columns and photos."""
+    """What the sides change together, minus the sum of what each changes alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,26 +156,36 @@ class Plan:
     background: int
     designs: tuple[Exact | Sampled, ...]
     """One for each background row."""
+    texts: tuple[str, ...] = ()
+    """Those of ``table`` that hold texts."""
 
     @classmethod
     def of(
-        cls, table: tuple[str, ...], photos: tuple[str, ...], background: int, *, seed: int, most: int | None = None
+        cls,
+        table: tuple[str, ...],
+        photos: tuple[str, ...],
+        background: int,
+        *,
+        seed: int,
+        most: int | None = None,
+        texts: tuple[str, ...] = (),
     ) -> "Plan":
         """All coalitions if possible, else orders sampled separately for each background row.
 
         Args:
             background: at most ``affordable_background`` rows.
             most: see there.
+            texts: those of ``table`` that hold texts.
         """
-        players = len(table) + len(photos)
-        if _is_exact(players, background, most):
+        players, sides = len(table) + len(photos), 3 if texts else 2
+        if _is_exact(players, background, most, sides):
             every = (Exact(players=players),) * background
-            return cls(table=table, photos=photos, background=background, designs=every)
-        assert 0 < background <= affordable_background(players, background, most)
-        pairs = ((most or SAMPLED_ROWS) // background - _CORNERS) // (2 * (players + 1))
+            return cls(table=table, photos=photos, background=background, designs=every, texts=texts)
+        assert 0 < background <= affordable_background(players, background, most, sides=sides)
+        pairs = ((most or SAMPLED_ROWS) // background - 2**sides) // (2 * (players + 1))
         rng = np.random.default_rng(seed)
         drawn = tuple(Sampled.draw(players, pairs, rng) for _ in range(background))
-        return cls(table=table, photos=photos, background=background, designs=drawn)
+        return cls(table=table, photos=photos, background=background, designs=drawn, texts=texts)
 
     @property
     def exact(self) -> bool:
@@ -188,12 +198,17 @@ class Plan:
         design = self.designs[0]
         return len(design.orders) if isinstance(design, Sampled) else 0
 
+    @property
+    def sides(self) -> Exact:
+        """The coalitions of the sides, each of which is one player: table, texts if there are any, and photos."""
+        return Exact(players=3 if self.texts else 2)
+
     @cached_property
     def _rows(self) -> tuple[Bool[np.ndarray, "rows columns"], Int64[np.ndarray, " rows"]]:
-        """Coalition and background row of each mixed row: the four corners of table and photos, then the designs."""
-        players = len(self.table) + len(self.photos)
-        of_table = np.arange(players) < len(self.table)
-        corners = np.stack([np.zeros(players, dtype=bool), of_table, ~of_table, np.ones(players, dtype=bool)])
+        """Coalition and background row of each mixed row: the coalitions of the sides, then the designs."""
+        text = np.isin(np.array(self.table, dtype=object), np.array(self.texts, dtype=object))
+        side_of = np.concatenate([text.astype(np.int64), np.full(len(self.photos), self.sides.players - 1)])
+        corners = self.sides.coalitions[:, side_of]
         members = [np.concatenate([corners, design.coalitions]) for design in self.designs]
         return np.concatenate(members), np.repeat(np.arange(self.background), len(members[0]))
 
@@ -224,18 +239,19 @@ class Plan:
 
     def prediction(self, values: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "1 ..."]:
         """Prediction of the explained row, from the values of its mixed rows."""
-        return values[3:4]
+        last = len(self.sides.coalitions)
+        return values[last - 1 : last]
 
     def parts(self, values: Float[np.ndarray, " rows"]) -> RowParts:
         """Contributions from the values of a row's mixed rows."""
         by_background = values.reshape(self.background, -1)
-        none, table, photos, both = by_background[:, :4].T
-        columns = [design.values(worth) for design, worth in zip(self.designs, by_background[:, 4:], strict=True)]
+        corners, rest = np.split(by_background, [len(self.sides.coalitions)], axis=1)
+        columns = [design.values(worth) for design, worth in zip(self.designs, rest, strict=True)]
+        alone = corners[:, 2 ** np.arange(self.sides.players)] - corners[:, :1]
         return RowParts(
             columns=np.stack(columns),
-            table=(table - none + both - photos) / 2,
-            photos=(photos - none + both - table) / 2,
-            interaction=both - table - photos + none,
+            sides=self.sides.values(corners.T).T,
+            interaction=corners[:, -1] - corners[:, 0] - alone.sum(axis=1),
         )
 
     def background_values(self, values: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "background ..."]:
@@ -256,8 +272,12 @@ def _sources(
 
 
 Scale = Literal["number", "logarithm", "probability"]
+Side = Literal["table", "text", "photos"]
+SIDES: tuple[Side, ...] = ("table", "text", "photos")
 BACKGROUND = 32
 """Background rows."""
+LONGEST_TEXT = 200
+"""Largest number of characters of a text that an explanation has."""
 LEAST_BACKGROUND = 2
 """Fewest background rows for an error estimate."""
 
@@ -273,10 +293,11 @@ class Explanation:
     scale: Scale
     columns: tuple[str, ...]
     is_photo: Bool[np.ndarray, " columns"]
+    is_text: Bool[np.ndarray, " columns"]
     rows: Int64[np.ndarray, " rows"]
     """Positions in the table, from 0."""
     cells: tuple[tuple[str, ...], ...]
-    """Cells of each row, file names for photos; "" if empty."""
+    """Cells of each row, the beginning of texts, file names for photos; "" if empty."""
     predictions: tuple[float | str, ...]
     """Numbers in the unit of the target, or classes."""
     explained: tuple[str, ...]
@@ -291,10 +312,13 @@ class Explanation:
     """Standard errors of the contributions due to the choice of background rows, stratified by target, and of orders
     if these are sampled."""
     table: Float[np.ndarray, " rows"]
-    """Contribution of all table columns, with the photos as the other player; ``table + photos = value - base``."""
+    """Contribution of all table columns but texts: the Shapley value where each side, table, text and photos, is one
+    player; ``table + text + photos = value - base``."""
+    text: Float[np.ndarray, " rows"]
+    """The same of all columns of text; 0 without any."""
     photos: Float[np.ndarray, " rows"]
     interaction: Float[np.ndarray, " rows"]
-    """Interaction of the row's table columns and photos; half of it is included in each of the two."""
+    """What the sides change together, minus the sum of what each changes alone; of two sides, each includes half."""
     exact: bool
     """Whether all coalitions of columns were used; else orders were sampled."""
     background: int
@@ -308,18 +332,34 @@ class Explanation:
         return mean_and_error(np.abs(self.parts))
 
     @property
+    def shares(self) -> dict[Side, tuple[float, float]]:
+        """Share of each side that has columns in the absolute contributions of all sides, and its standard error."""
+        has = {"table": not (self.is_photo | self.is_text).all(), "text": self.is_text.any()}
+        has["photos"] = self.is_photo.any()
+        return {side: self._share(side) for side in SIDES if has[side]}
+
+    @property
     def photo_share(self) -> tuple[float, float]:
-        """Share of the photos in the absolute contributions of table and photos, and its standard error."""
-        photos, whole = np.abs(self.photos), np.abs(self.photos) + np.abs(self.table)
+        """Share of the photos in the absolute contributions of all sides, and its standard error."""
+        return self._share("photos")
+
+    @property
+    def text_share(self) -> tuple[float, float]:
+        """The same of the columns of text."""
+        return self._share("text")
+
+    def _share(self, side: Side) -> tuple[float, float]:
+        sizes = {"table": np.abs(self.table), "text": np.abs(self.text), "photos": np.abs(self.photos)}
+        mine, whole = sizes[side], sizes["table"] + sizes["text"] + sizes["photos"]
         if not whole.sum() > 0:
             return float("nan"), float("nan")
-        share = float(photos.sum() / whole.sum())
-        _, error = mean_and_error(photos - share * whole)  # the error of a ratio of means
+        share = float(mine.sum() / whole.sum())
+        _, error = mean_and_error(mine - share * whole)  # the error of a ratio of means
         return share, float(error / whole.mean())
 
     @property
     def interaction_size(self) -> tuple[float, float]:
-        """Mean absolute interaction of table and photos, and its standard error."""
+        """Mean absolute interaction of the sides, and its standard error."""
         mean, error = mean_and_error(np.abs(self.interaction))
         return float(mean), float(error)
 
@@ -336,15 +376,16 @@ class Explanation:
                 "parts": dict(zip(self.columns, self.parts[place].tolist(), strict=True)),
                 "errors": _known(dict(zip(self.columns, self.errors[place].tolist(), strict=True))),
                 "table": float(self.table[place]),
+                "text": float(self.text[place]),
                 "photos": float(self.photos[place]),
                 "interaction": float(self.interaction[place]),
             }
             for place, row in enumerate(self.rows)
         ]
         sizes = {
-            name: _known({"mean": size, "error": wrong, "photo": bool(photo)})
-            for name, size, wrong, photo in zip(
-                self.columns, mean.tolist(), error.tolist(), self.is_photo.tolist(), strict=True
+            name: _known({"mean": size, "error": wrong, "photo": photo, "text": text})
+            for name, size, wrong, photo, text in zip(
+                self.columns, mean.tolist(), error.tolist(), self.is_photo.tolist(), self.is_text.tolist(), strict=True
             )
         }
         return {
@@ -355,8 +396,9 @@ class Explanation:
             "orders_a_background_row": self.orders,
             "model": {
                 "columns": sizes,
-                "photo_share": _known(dict(zip(("mean", "error"), self.photo_share, strict=True))),
-                "interaction": _known(dict(zip(("mean", "error"), self.interaction_size, strict=True))),
+                "shares": {side: _mean_and_error(one) for side, one in self.shares.items()},
+                "photo_share": _mean_and_error(self.photo_share),
+                "interaction": _mean_and_error(self.interaction_size),
             },
             "rows": rows,
         }
@@ -406,7 +448,7 @@ def explain(
     classes = predictor.target.classes
     fixed = None if target is None else _class_number(target, classes)
     table, photos = explained_columns(predictor)
-    names = [*table, *photos]
+    names, texts = [*table, *photos], explained_texts(predictor)
     if not names:
         raise ConfigError("The model uses no columns, so its predictions cannot be explained.")
     if isinstance(background, int):
@@ -416,7 +458,7 @@ def explain(
     if not chosen or not len(others):
         raise ConfigError(f"Nothing to explain: {len(chosen)} rows, and {len(others)} background rows.")
     others = _affordable(others, predictor, len(names), seed, most_predictions)
-    plan = Plan.of(table, photos, len(others), seed=seed, most=most_predictions)
+    plan = Plan.of(table, photos, len(others), seed=seed, most=most_predictions, texts=texts)
     asked = every.select(np.array(chosen, dtype=np.int64))
     needed = predictor.schema.inputs
     _require(every, others, needed)
@@ -431,15 +473,17 @@ def explain(
         found.append(_explain_row(plan, mix(mixture)[mixed_of], fixed))
     numbers = [one.number for one in found]
     log = predictor.target.log
+    kept = frozenset(texts)
     return Explanation(
         target=predictor.schema.target,
         scale="probability" if classes is not None else "logarithm" if log else "number",
         columns=tuple(names),
         is_photo=np.arange(len(names)) >= len(table),
+        is_text=np.array([name in kept for name in table] + [False] * len(photos)),
         rows=np.array(chosen, dtype=np.int64),
         cells=tuple(
             (
-                *(_shown(asked[name].column.iloc[place]) for name in table),
+                *(_shown(asked[name].column.iloc[place], text=name in kept) for name in table),
                 *(_photo_names(raw, place, name) for name in photos),
             )
             for place in range(len(chosen))
@@ -453,8 +497,9 @@ def explain(
         base=np.array([one.base for one in found]),
         parts=np.stack([one.parts for one in found]),
         errors=np.stack([one.errors for one in found]),
-        table=np.array([one.table for one in found]),
-        photos=np.array([one.photos for one in found]),
+        table=np.array([one.sides[0] for one in found]),
+        text=np.array([one.sides[1] if texts else 0.0 for one in found]),
+        photos=np.array([one.sides[-1] for one in found]),
         interaction=np.array([one.interaction for one in found]),
         exact=plan.exact,
         background=len(others),
@@ -465,9 +510,14 @@ def explain(
 def explained_columns(predictor: Predictor) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The explained columns: those of the table, and the image columns if the model uses photos."""
     schema = predictor.schema
-    texts = schema.names("text") if predictor.uses_text else []
-    cells = [column.name for column in schema.columns if column.name in {*schema.features, *texts}]
+    used = {*schema.features, *explained_texts(predictor)}
+    cells = [column.name for column in schema.columns if column.name in used]
     return tuple(cells), tuple(schema.names("image")) if predictor.uses_photos else ()
+
+
+def explained_texts(predictor: Predictor) -> tuple[str, ...]:
+    """Those of the explained columns that hold texts."""
+    return tuple(predictor.schema.names("text")) if predictor.uses_text else ()
 
 
 def typical_rows(
@@ -493,7 +543,8 @@ def typical_rows(
 
 def _affordable(background: Table, predictor: Predictor, columns: int, seed: int, most: int | None) -> Table:
     """At most as many background rows as are affordable for this number of columns."""
-    count = affordable_background(columns, len(background), most)
+    sides = 3 if explained_texts(predictor) else 2
+    count = affordable_background(columns, len(background), most, sides=sides)
     if count < min(LEAST_BACKGROUND, len(background)):
         fix = "explain a model of at most a thousand columns" if most is None else "raise the limit"
         raise ConfigError(
@@ -546,8 +597,7 @@ class _Row:
     base: float
     parts: np.ndarray
     errors: np.ndarray
-    table: float
-    photos: float
+    sides: np.ndarray
     interaction: float
 
 
@@ -565,8 +615,7 @@ def _explain_row(plan: Plan, values: np.ndarray, fixed: int | None) -> _Row:
         base=float(plan.background_values(of_class).mean()),
         parts=parts,
         errors=errors,
-        table=float(found.table.mean()),
-        photos=float(found.photos.mean()),
+        sides=found.sides.mean(axis=0),
         interaction=float(found.interaction.mean()),
     )
 
@@ -599,9 +648,11 @@ def _require(table: Table, background: Table, needed: list[str]) -> None:
             raise DataError(f"The {name} has no column {missing[0]!r}, which the model needs.{hint}")
 
 
-def _shown(cell: object) -> str:
-    """A cell as text."""
-    return "" if cell is None or cell is pd.NA or cell is pd.NaT or cell != cell else shown_cell(cell)
+def _shown(cell: object, *, text: bool) -> str:
+    """A cell as text; of a column of text, its beginning on one line."""
+    if cell is None or cell is pd.NA or cell is pd.NaT or cell != cell:
+        return ""
+    return one_line(str(cell), LONGEST_TEXT) if text else shown_cell(cell)
 
 
 def _photo_names(raw: RawRows, row: int, column: str) -> str:
@@ -609,6 +660,10 @@ def _photo_names(raw: RawRows, row: int, column: str) -> str:
     assert raw.photos is not None
     there = zip(raw.photos.slots[row].tolist(), raw.photos.slot_columns, strict=True)
     return "; ".join(photo_name(raw.photos.files[slot]) for slot, name in there if slot >= 0 and name == column)
+
+
+def _mean_and_error(found: tuple[float, float]) -> dict[str, Any]:
+    return _known(dict(zip(("mean", "error"), found, strict=True)))
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def model_facts(mixed: MixedData, result: Result, judged: Rows) -> ModelFacts:
         groups=checked,
         weak=tuple(weak),
         photos="" if contest is None or contest.photos is None else contest.photos.why,
+        text="" if contest is None or contest.text is None else contest.text.why,
     )
 
 

@@ -171,6 +171,8 @@ class LeaderboardLine:
     model: str
     photos: bool
     """Whether the model uses photos."""
+    text: bool = False
+    """Whether the model uses columns of text."""
     loss: float
     """Mean out-of-fold loss: squared error of the scaled target, or log loss."""
     error: float
@@ -302,6 +304,22 @@ class Result:
         """The comparison by the headline metric, with the paired interval of the difference."""
         return self.findings(values=True)
 
+    @property
+    def _simpler(self) -> list[tuple[str, str]]:
+        """What is left without the photos and without the text that the delivered blend uses, and the blend of it."""
+        if self.contest is None:
+            return []
+        text, photos = self.text, self.photos
+        first = self.contest.photos if text is None else self.contest.text
+        columns, used = first is None or first.columns, photos is not None and photos.used
+        found = []
+        if photos is not None and text is not None and photos.used and text.used:
+            found.append(("Table and text" if columns else "The text", photos.without))
+        table = text.without if text is not None else photos.without if photos is not None else ""
+        if table and columns and (used or (text is not None and text.used)):
+            found.append(("The table columns", table))
+        return found
+
     def findings(self, *, values: bool) -> str:
         """The verdict, with or without the values of the two models."""
         part = self.final
@@ -313,9 +331,9 @@ class Result:
         if self.contest is None and self.photos is not None and found.gain[0] < 0:
             worse = found.finding == "worse"
             said.append(f"Prefer {against} here." if worse else "The photos did not improve the predictions.")
-        if values and self.contest is not None and self.photos is not None and self.photos.used:
-            alone = part.score(self.photos.without).metrics[self.headline]
-            said.append(f"The table columns alone: {metric_label(self.headline)} {metric_text(alone)}.")
+        for left, model in self._simpler if values else ():
+            alone = part.score(model).metrics[self.headline]
+            said.append(f"{left} alone: {metric_label(self.headline)} {metric_text(alone)}.")
         constant = next((one for one in part.scores if one.kind == "constant"), None)
         if constant is not None:
             mine, nothing = part.score(self.ours).metrics[self.headline], constant.metrics[self.headline]
@@ -514,6 +532,8 @@ def _fault(found: Result) -> str:
     pairs = [(found.ours, found.against)]
     if found.photos is not None:
         pairs.append((found.photos.with_photos, found.photos.without))
+    if found.text is not None:
+        pairs.append((found.text.with_text, found.text.without))
     for part in found.parts:
         scores = {one.model: one for one in part.scores}
         names = set(next(iter(scores.values())).metrics) if scores else set()

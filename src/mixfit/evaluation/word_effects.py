@@ -3,8 +3,8 @@
 In: a predictor and rows with texts. Out: for each text the change of the prediction by each of its words. The whole
 model is asked, not a model of it: what changes is what it would predict without the word, all else as it is."""
 
-import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +16,17 @@ from jaxtyping import Float
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.words import MOST_CHARACTERS
 from mixfit.data.photos.records import Cache
-from mixfit.evaluation.explain import explained_columns
+from mixfit.evaluation.explain import explained_columns, explained_texts
 from mixfit.models.mixed import Mixture
 from mixfit.predictor import Predictor
 from mixfit.training.device import default_device
 
 MOST_WORDS = 100
 """Different words of a text that are left out, those that come first: each needs a prediction."""
-_WORD = re.compile(r"[^\W_]+|[^\w\s!-/:-@\[-`{-~]")  # letters and digits, or a sign beyond ASCII, such as an emoji
+_BATCH = 4_000_000
+"""Characters of texts that are predicted together, at most but for a single text."""
+_ALONE = ("CJK ", "HIRAGANA ", "KATAKANA ")
+"""How the names of characters begin that are each a word: no blanks stand between words of these scripts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ def word_effects(
     *,
     images: str | Path | None = None,
     rows: Sequence[int],
+    columns: Sequence[Collection[str]] | None = None,
     explained: Sequence[str] = (),
     device: torch.device | str | None = None,
     cache: Cache | None = None,
@@ -65,51 +69,116 @@ def word_effects(
     Args:
         images: folder that photo paths are relative to.
         rows: positions in ``frame``.
+        columns: the columns to look at, for each of ``rows``; by default all columns of text.
         explained: for classes, the class of each of ``rows`` whose probability is explained; by default the predicted
             one.
         device, cache: as for ``Predictor.predictions``.
     """
     table = predictor.schema.table(frame)
-    if not predictor.uses_text:
-        return []
+    asked = _texts(predictor, table, rows, columns)
     place = default_device() if device is None else torch.device(device)
     classes = predictor.target.classes
     found = []
-    for number, row in enumerate(rows):
-        fixed = classes.index(explained[number]) if classes is not None and explained else None
-        one = table.select(np.array([row], dtype=np.int64)).frame
-        for column in predictor.schema.names("text"):
-            cell = one[column].iloc[0]
-            if pd.isna(cell):
-                continue
-            text = str(cell)[:MOST_CHARACTERS]
-            words, spans = _words(text)
-            tried = words[:MOST_WORDS]
-            if not tried:
-                continue
-            texts = [text, *(_without(text, spans, which) for which in range(len(tried)))]
-            values = _values(predictor, one, column, texts, images=images, device=place, cache=cache)
-            if values.ndim == 2:
-                values = values[:, int(values[0].argmax()) if fixed is None else fixed]
+    for batch in _batches(asked):
+        values = _values(predictor, table, batch, images=images, device=place, cache=cache)
+        ends = np.cumsum([0, *(len(one.tried) + 1 for one in batch)])
+        for one, start, stop in zip(batch, ends, ends[1:], strict=False):
+            own = values[start:stop]
+            if classes is not None:
+                fixed = classes.index(explained[one.number]) if explained else int(own[0].argmax())
+                own = own[:, fixed]
             found.append(
                 WordEffects(
-                    row=int(row),
-                    column=column,
-                    text=text,
-                    spans=tuple(span for span in spans if span[2] < len(tried)),
-                    words=tuple(tried),
-                    effects=values[0] - values[1:],
-                    left_out=len(words) - len(tried),
+                    row=one.row,
+                    column=one.column,
+                    text=one.text,
+                    spans=tuple(span for span in one.spans if span[2] < len(one.tried)),
+                    words=tuple(one.tried),
+                    effects=own[0] - own[1:],
+                    left_out=one.words - len(one.tried),
                 )
             )
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text whose words are left out."""
+
+    number: int
+    """Of the row among those asked for."""
+    row: int
+    column: str
+    text: str
+    spans: list[tuple[int, int, int]]
+    tried: list[str]
+    words: int
+    """Number of its different words."""
+
+    @property
+    def variants(self) -> list[str]:
+        """The text, then the text without each word."""
+        return [self.text, *(_without(self.text, self.spans, word) for word in range(len(self.tried)))]
+
+
+def _texts(
+    predictor: Predictor, table: Table, rows: Sequence[int], columns: Sequence[Collection[str]] | None
+) -> list[_Text]:
+    """The texts of the rows that have words."""
+    found = []
+    for name in explained_texts(predictor):
+        cells = table[name].column
+        for number, row in enumerate(rows):
+            if (columns is not None and name not in columns[number]) or pd.isna(cells.iloc[row]):
+                continue
+            text = str(cells.iloc[row])[:MOST_CHARACTERS]
+            words, spans = _words(text)
+            if words:
+                found.append(_Text(number, int(row), name, text, spans, words[:MOST_WORDS], len(words)))
+    return sorted(found, key=lambda one: one.number)
+
+
+def _batches(texts: Sequence[_Text]) -> Iterator[list[_Text]]:
+    """Texts that are predicted together: the photos of a row are then read once."""
+    batch, held = list[_Text](), 0
+    for one in texts:
+        size = len(one.text) * (len(one.tried) + 1)
+        if batch and held + size > _BATCH:
+            yield batch
+            batch, held = [], 0
+        batch.append(one)
+        held += size
+    if batch:
+        yield batch
+
+
 def _words(text: str) -> tuple[list[str], list[tuple[int, int, int]]]:
     """The different words of a text, and where each is."""
     numbers: dict[str, int] = {}
-    places = [(*one.span(), numbers.setdefault(one.group().lower(), len(numbers))) for one in _WORD.finditer(text)]
+    found = [(start, stop, text[start:stop].lower()) for start, stop in _spans(text)]
+    places = [(start, stop, numbers.setdefault(word, len(numbers))) for start, stop, word in found]
     return list(numbers), places
+
+
+def _spans(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each word: letters, digits and their marks; or one symbol beyond ASCII, such as an emoji.
+
+    Blanks, punctuation, control and format characters are in no word."""
+    start = 0
+    inside = alone = False
+    for place, sign in enumerate(text):
+        kind = unicodedata.category(sign)[0]
+        if kind == "M" and inside:
+            continue
+        begins = kind in "LN" or (kind == "S" and not sign.isascii())
+        single = kind == "S" or (begins and unicodedata.name(sign, "").startswith(_ALONE))
+        if inside and not (begins and not single and not alone):
+            yield start, place
+            inside = False
+        if begins and not inside:
+            start, inside, alone = place, True, single
+    if inside:
+        yield start, len(text)
 
 
 def _without(text: str, spans: Sequence[tuple[int, int, int]], word: int) -> str:
@@ -124,26 +193,36 @@ def _without(text: str, spans: Sequence[tuple[int, int, int]], word: int) -> str
 
 def _values(
     predictor: Predictor,
-    row: pd.DataFrame,
-    column: str,
-    texts: list[str],
+    table: Table,
+    batch: Sequence[_Text],
     *,
     images: str | Path | None,
     device: torch.device,
     cache: Cache | None,
 ) -> np.ndarray:
-    """Predictions of a row with each of some texts in place of its own, in the scale of explanations."""
-    frame = row.iloc[np.zeros(len(texts), dtype=np.int64)].reset_index(drop=True)
-    frame[column] = pd.array(texts, dtype="str")
+    """Predictions of each text's row with each of its variants, in the scale of explanations."""
+    variants = [one.variants for one in batch]
+    text_of = np.repeat(np.arange(len(batch)), [len(texts) for texts in variants])
+    row_of = np.array([one.row for one in batch])[text_of]
+    frame = table.select(row_of).frame.reset_index(drop=True)
+    for name in {one.column for one in batch}:
+        cells = [None if pd.isna(cell) else str(cell) for cell in frame[name]]
+        start = 0
+        for one, texts in zip(batch, variants, strict=True):
+            if one.column == name:
+                cells[start : start + len(texts)] = texts
+            start += len(texts)
+        frame[name] = pd.array(cells, dtype="str")
     mix = predictor.mixer(predictor.raw_rows(frame, images=images), device=device, cache=cache)
     columns, photos = explained_columns(predictor)
-    every = np.arange(len(texts))
+    every = np.arange(len(row_of))
+    _, first, photos_of = np.unique(row_of, return_index=True, return_inverse=True)
     return mix(
         Mixture(
             cells=np.repeat(every[:, None], len(columns), axis=1),
             columns=columns,
-            photos=np.zeros((1, len(photos)), dtype=np.int64),
+            photos=np.repeat(first[:, None], len(photos), axis=1),
             table_of=every,
-            photos_of=np.zeros(len(texts), dtype=np.int64),
+            photos_of=photos_of,
         )
     )

@@ -328,6 +328,7 @@ class Predictor(ABC):
             facts=self.facts,
             classes=self.target.classes,
             photos=self.uses_photos,
+            text=self.uses_text,
             notes=notes,
             licence=licence,
             weights_sha256=weights_sha256,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from mixfit.config import ModelConfig
 from mixfit.data.columns.schema import Schema
+from mixfit.data.columns.words import MOST_CHARACTERS
 from mixfit.files import Count, Share, Within, from_plain
 from mixfit.nn.backbones import has_pretrained_weights
 from mixfit.training.metrics import metric_label
@@ -28,7 +29,7 @@ class ColumnFacts:
     missing: float
     """Share of empty cells, in [0, 1]."""
     seen: str
-    """"3.5 to 80", "2021-01-04 to 2023-12-30", "14 values"; or ""."""
+    """"3.5 to 80", "2021-01-04 to 2023-12-30", "14 values", "3 to 80 words, median 12"; or ""."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,8 @@ class ModelFacts:
     weak: tuple[WeakGroup, ...] = field(default=())
     photos: str = ""
     """The decision about photos; "" if unknown."""
+    text: str = ""
+    """The decision about columns of text; "" if unknown."""
 
     def to_dict(self) -> dict[str, Any]:
         """State for JSON."""
@@ -138,6 +141,7 @@ def model_card(
     facts: ModelFacts | None,
     classes: Sequence[str] | None,
     photos: bool,
+    text: bool = False,
     notes: Sequence[str],
     licence: str,
     weights_sha256: str,
@@ -148,7 +152,7 @@ def model_card(
         version: of mixfit.
         facts: None for a manually assembled model; the card then has no metrics.
         classes: None for regression.
-        photos: whether the model uses photos.
+        photos, text: whether the model uses photos, and columns of text.
         notes: on the kind of model.
         licence: see ``licence_of``.
         weights_sha256: of ``model.safetensors``.
@@ -162,7 +166,7 @@ def model_card(
         *notes,
         *_intended_use(),
         *([] if facts is None else [*_data(facts), *_metrics(facts, classes=classes)]),
-        *_limits(facts, classes=classes, photos=photos),
+        *_limits(facts, classes=classes, photos=photos, text=text),
         "## Licence",
         f"{licence} The licence of the training data is unknown to mixfit: ask their owner before sharing this model.",
         *_loading(weights_sha256, photos=photos),
@@ -219,10 +223,10 @@ def _metrics(facts: ModelFacts, *, classes: Sequence[str] | None) -> list[str]:
             f"{kind} at {facts.coverage[0].level:.0%}: empirical coverage on test rows.",
             _table(["test rows", "count", "covered", "coverage"], kept),
         ]
-    return [*found, *filter(None, [facts.photos])]
+    return [*found, *filter(None, [facts.text, facts.photos])]
 
 
-def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: bool) -> list[str]:
+def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: bool, text: bool) -> list[str]:
     lines = ["## Limits"]
     if facts is not None and facts.groups:
         where = f"{facts.groups} groups of rows, by category{' and by photos' if photos else ''}"
@@ -253,6 +257,12 @@ def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: 
         "A category that does not occur in the training rows is treated as unknown; the status of the row says so.",
         "A missing number is replaced by the median, and marked as missing if training rows had missing cells too.",
     ]
+    if text:
+        inputs.append(
+            f"A word that is not in the training texts counts only by its groups of 2 to 4 characters, and only the "
+            f"first {MOST_CHARACTERS:,} characters of a text are read. `mixfit.json` holds frequent words of the "
+            "training texts."
+        )
     if photos:
         inputs.append("A photo that is missing or cannot be read is ignored; the status of the row says so.")
     if classes is not None:

@@ -1,7 +1,8 @@
 """``mixfit explain``: explain predictions of a finished run, as a page and JSON."""
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import NoneType
@@ -21,21 +22,34 @@ from mixfit.data.split import split_labels
 from mixfit.errors import ConfigError, check_type
 from mixfit.evaluation.explain import BACKGROUND, Explanation, check_positions, check_rows, explain, typical_rows
 from mixfit.evaluation.photo_heat import PhotoHeat, photo_heat
+from mixfit.evaluation.word_effects import MOST_WORDS, WordEffects, word_effects
 from mixfit.files import check_new_folder, explained, write_file
 from mixfit.models.model import Model
 from mixfit.predictor import Predictor
 from mixfit.predictor.blend import BlendPredictor
-from mixfit.runs.report.explain_page import SHOWN_ROWS, ExplainContent, error_text, size_text, write_explain
+from mixfit.runs.report.explain_page import (
+    SHOWN_ROWS,
+    SHOWN_WORDS,
+    ExplainContent,
+    error_text,
+    part_text,
+    size_text,
+    write_explain,
+)
 from mixfit.runs.report.render import percent
 from mixfit.runs.scoring import load_run, no_photos_warning, read_table_of_run, run_settings, split_of_run
 
 LEAST_SHARE = 0.1
-"""Smallest share of the photos in a row's total contribution for which heat maps are shown."""
+"""Smallest share of a column of photos or text in a row's total contribution for which heat maps or words are shown."""
 _LISTED = 10
 _MOST_PAGES = 1000
+_LONGEST_WORD = 30
 _OF_COLUMNS = "Each number is the mean absolute contribution of a column to the predictions of these rows."
-_OF_SIDES = (
-    "The shares are of all table columns together and of all photos together; contributions of opposite sign cancel."
+_OF_SIDES = "The shares are of {}, each taken together; contributions of opposite sign cancel."
+_SIDES = {"table": "all table columns", "text": "all texts", "photos": "all photos"}
+_WORDS = (
+    f"Words of a text are left out one at a time, the first {MOST_WORDS} different ones, for texts with a share of at "
+    "least 10 %; the effect of a word is the prediction minus that without it."
 )
 _HEAT = "Heat maps show the regions that drive the prediction (Grad-CAM{}), for photos with a share of at least 10 %."
 
@@ -128,7 +142,11 @@ def explain_run(
         progress=console.is_terminal and not console.quiet,
     )
     heat, note = _heat_of(predictor, cells, found, images)
+    started = time.perf_counter()
+    words, words_note = _words_of(predictor, cells, found, images, cache)
+    seconds = time.perf_counter() - started
     _say(console, table, found, how)
+    _say_words(console, words, found, seconds, listed=rows is not None)
     content = ExplainContent(
         run_name=run.resolve().name,
         table_name=table.name,
@@ -136,9 +154,14 @@ def explain_run(
         chosen=how,
         heat={one.row: one for one in heat},
         heat_note=note,
+        words=words,
+        words_note=words_note,
     )
     name = _free_name(folder)
-    write_file(folder / f"{name}.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+    said = found.to_dict()
+    for row in said["rows"]:
+        row |= {"words": _plain_words(words[row["row"]])} if row["row"] in words else {}
+    write_file(folder / f"{name}.json", json.dumps(said, indent=1, allow_nan=False) + "\n")
     write_explain(content, folder / f"{name}.html")
     console.print(f" page    {folder / f'{name}.html'}", markup=False)
     return found
@@ -182,19 +205,75 @@ def _heat_of(predictor: Predictor, table: Table, found: Explanation, images: Pat
     """Heat maps of the photos with a large enough share, and a caption or the reason why there are none."""
     if not found.is_photo.any():
         return [], ""
-    sizes = np.abs(found.parts[:SHOWN_ROWS])
-    share = sizes[:, found.is_photo] / np.maximum(sizes.sum(axis=1, keepdims=True), 1e-300)
-    matters = dict(zip(found.rows[:SHOWN_ROWS].tolist(), (share >= LEAST_SHARE).tolist(), strict=True))
-    asked = [row for row, columns in matters.items() if any(columns)]
+    matters = _matters(found, found.is_photo)
+    asked = [row for row, columns in matters.items() if columns]
     if not asked:
         return [], "The photos contribute less than 10 % to all of these predictions, so no heat maps are shown."
     try:
         heat = photo_heat(predictor, table, images=images, rows=asked)
     except ConfigError as error:
         return [], str(error)
-    names = [name for name, photo in zip(found.columns, found.is_photo, strict=True) if photo]
-    kept = [one.of_columns([name for name, yes in zip(names, matters[one.row], strict=True) if yes]) for one in heat]
+    kept = [one.of_columns(matters[one.row]) for one in heat]
     return kept, _HEAT.format(", of the networks of the blend" if isinstance(predictor, BlendPredictor) else "")
+
+
+def _matters(found: Explanation, kind: np.ndarray) -> dict[int, list[str]]:
+    """For each row of the page, the columns of a kind that have a large enough share of it."""
+    sizes = np.abs(found.parts[:SHOWN_ROWS])
+    share = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), 1e-300)
+    large = (share >= LEAST_SHARE) & kind
+    names = [[name for name, yes in zip(found.columns, row, strict=True) if yes] for row in large]
+    return dict(zip(found.rows[:SHOWN_ROWS].tolist(), names, strict=True))
+
+
+def _words_of(
+    predictor: Predictor, table: Table, found: Explanation, images: Path, cache: Cache | None
+) -> tuple[dict[int, list[WordEffects]], str]:
+    """The effects of the words of the texts with a large enough share, by row, and a caption."""
+    if not found.is_text.any():
+        return {}, ""
+    matters = _matters(found, found.is_text)
+    asked = {row: columns for row, columns in matters.items() if columns}
+    classes = dict(zip(found.rows.tolist(), found.explained, strict=True))
+    effects = word_effects(
+        predictor,
+        table,
+        images=images,
+        rows=list(asked),
+        columns=list(asked.values()),
+        explained=[classes[row] for row in asked] if found.scale == "probability" else (),
+        cache=cache,
+    )
+    by_row: dict[int, list[WordEffects]] = {}
+    for one in effects:
+        by_row.setdefault(one.row, []).append(one)
+    none = "The texts contribute less than 10 % to all of these predictions, so no words are marked."
+    return by_row, _WORDS if by_row else "" if asked else none
+
+
+def _plain_words(texts: Sequence[WordEffects]) -> dict[str, list[dict[str, object]]]:
+    """Words and effects of each text for JSON, the strongest first."""
+    return {one.column: [{"word": word, "effect": effect} for word, effect in one.strongest] for one in texts}
+
+
+def _say_words(
+    console: Console, words: Mapping[int, Collection[WordEffects]], found: Explanation, seconds: float, *, listed: bool
+) -> None:
+    """Print the strongest words of each text, and how long it took to find them."""
+    texts = [one for of_row in words.values() for one in of_row]
+    if not texts:
+        return
+    for one in texts if listed else ():
+        strongest = [(word, effect) for word, effect in one.strongest[:SHOWN_WORDS] if effect]
+        said = ", ".join(f"{_cut(word)} {part_text(effect, found.scale)}" for word, effect in strongest)
+        said = said or "no single word changes the prediction"
+        console.print(f"   row {one.row}, {one.column}: {said}", markup=False, highlight=False, soft_wrap=True)
+    tried = sum(len(one.words) for one in texts)
+    console.print(f" words   {tried:,} of {len(texts):,} texts left out in turn, {seconds:.1f} s", markup=False)
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= _LONGEST_WORD else word[: _LONGEST_WORD - 1] + "…"
 
 
 def _say(console: Console, table: Path, found: Explanation, how: str) -> None:
@@ -205,12 +284,21 @@ def _say(console: Console, table: Path, found: Explanation, how: str) -> None:
     mean, error = found.importance
     for place in np.argsort(-mean, kind="stable")[:_LISTED]:
         size, wrong = float(mean[place]), error_text(float(mean[place]), float(error[place]), found.scale)
-        name = f"{found.columns[place]}{' (photos)' if found.is_photo[place] else ''}"
+        kind = " (photos)" if found.is_photo[place] else " (text)" if found.is_text[place] else ""
+        name = f"{found.columns[place]}{kind}"
         about = f" +- {wrong}" if wrong else ""
         console.print(f"   {name:<36}{size_text(size, found.scale):>14}{about}", markup=False, highlight=False)
     console.print(f"   {_OF_COLUMNS}", markup=False, highlight=False)
-    share, wrong_share = found.photo_share
-    if found.is_photo.any() and not found.is_photo.all() and not np.isnan(share):
-        about = "" if np.isnan(wrong_share) else f" (+- {percent(wrong_share)})"
-        console.print(f"   table {percent(1 - share)}, photos {percent(share)}{about}", markup=False, highlight=False)
-        console.print(f"   {_OF_SIDES}", markup=False, highlight=False)
+    shares = found.shares
+    if len(shares) < 2 or np.isnan(found.photo_share[0]):
+        return
+    # The two shares of two sides have the same error.
+    errors = {side: wrong for side, (_, wrong) in shares.items() if side != "table" and not np.isnan(wrong)}
+    said = ", ".join(
+        f"{side} {percent(share)}{f' (+- {percent(errors[side])})' if side in errors else ''}"
+        for side, (share, _) in shares.items()
+    )
+    console.print(f"   {said}", markup=False, highlight=False)
+    *before, last = (_SIDES[side] for side in shares)
+    of_sides = _OF_SIDES.format(f"{', '.join(before)} and {last}")
+    console.print(f"   {of_sides}", markup=False, highlight=False)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 OURS = "mixfit, table and photos"
 OURS_TABLE_ONLY = "mixfit, table only"
+OURS_TEXT, OURS_TEXT_AND_PHOTOS = "mixfit, table and text", "mixfit, table, text and photos"
 BLEND, TABLE_BLEND = "mixfit, blend", "blend, table only"
 TEXT_BLEND = "blend, table and text"
 PHOTO_BLEND = "blend, with photos"
@@ -64,6 +65,8 @@ JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
 _KINDS: dict[str, ModelKind] = {
     OURS: "ours",
     OURS_TABLE_ONLY: "ours",
+    OURS_TEXT: "ours",
+    OURS_TEXT_AND_PHOTOS: "ours",
     BLEND: "ours",
     BOOSTED_TREES: "table",
     TABLE_BLEND: "table",
@@ -161,6 +164,8 @@ class Run:
 
 def our_name(mixed: MixedData) -> str:
     """Name of the network in tables of scores."""
+    if mixed.schema.names("text"):
+        return OURS_TEXT if mixed.photos is None else OURS_TEXT_AND_PHOTOS
     return OURS if mixed.photos is not None else OURS_TABLE_ONLY
 
 

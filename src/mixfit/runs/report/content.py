@@ -3,6 +3,7 @@
 In: computed values. Out: ``ReportContent``, which the page lays out.
 Computes no metrics and does not depend on models, training or the run folder."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -24,15 +25,17 @@ class Distribution:
     """The distribution of a column's values."""
 
     column: str
-    kind: Literal["numbers", "dates", "levels", "photos"]
+    kind: Literal["numbers", "dates", "levels", "texts", "photos"]
     labels: list[str]
-    """Of the bins of numbers and dates, or the levels, the most frequent first."""
+    """Of the bins of numbers, dates and lengths of texts, or the levels, the most frequent first."""
     counts: list[Count]
     """Rows, in the order of ``labels``."""
     summary: str
     """Such as "12 to 9,583, median 1,800"."""
     others: Count = 0
     """Number of rows with other levels than the listed ones."""
+    sample: str = ""
+    """The beginning of a text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +146,8 @@ class ColumnPart:
     name: str
     photo: bool
     """Whether it is an image column."""
+    text: bool = False
+    """Whether it is a column of text."""
     mean: float
     """Mean absolute contribution, in the scale of the explanation."""
     error: float
@@ -160,8 +165,11 @@ class ModelExplanation:
     photo_share: Share
     """Share of the photos in the total contribution; nan if all are 0."""
     photo_share_error: float
+    text_share: Share = 0.0
+    """Share of the texts; nan if all are 0."""
+    text_share_error: float = math.nan
     interaction: float
-    """Mean absolute interaction of table and photos."""
+    """Mean absolute interaction of table, text and photos."""
     rows: Count
     """Number of explained rows."""
     background: Count
@@ -171,9 +179,9 @@ class ModelExplanation:
     orders: Count
 
     @property
-    def sees_photos(self) -> bool:
-        """Whether any column is an image column."""
-        return any(column.photo for column in self.columns)
+    def sides(self) -> frozenset[str]:
+        """Those of "table", "text" and "photos" that have columns."""
+        return frozenset("photos" if one.photo else "text" if one.text else "table" for one in self.columns)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

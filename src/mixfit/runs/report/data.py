@@ -19,8 +19,11 @@ from PIL import Image
 
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.checks.photos import equal_files
+from mixfit.data.checks.texts import one_line
+from mixfit.data.columns.cells import Cells
 from mixfit.data.columns.tags import Tagged
 from mixfit.data.columns.target import wants_log
+from mixfit.data.columns.text import text_lengths
 from mixfit.data.columns.values import Dates, Numbers
 from mixfit.data.load import MixedData
 from mixfit.data.photos.archive import PhotoSource
@@ -29,7 +32,7 @@ from mixfit.data.photos.decode import ImageError, read_image
 from mixfit.evaluation.facts import rows_with_photo
 from mixfit.runs.report.content import DataFacts, Distribution, ShownPhoto, ShownRow
 from mixfit.runs.report.figures import compact
-from mixfit.runs.report.render import percent, plural
+from mixfit.runs.report.render import LONGEST_TEXT, percent, plural
 
 MOST_COLUMNS = 30
 BINS, LEVELS, DATE_BINS = 16, 5, 12
@@ -39,7 +42,7 @@ _RARE = 2  # training rows with a rare level
 _FEWEST = 50  # fewest training rows for which "rare" is reported
 _EDGE = 0.01  # share of the training rows beyond an extreme value
 SAMPLES, WORST = 4, 8
-MOST_PHOTOS, MOST_CELLS = 4, 12
+MOST_PHOTOS, MOST_CELLS, MOST_TEXTS = 4, 12, 3
 SIDE, QUALITY = 240, 72
 """Longer side of a thumbnail in pixels, and its JPEG quality: about 8 kB each."""
 
@@ -75,6 +78,8 @@ def _distribution(mixed: MixedData, name: str) -> Distribution | None:
         return _photo_counts(mixed, name)
     if name not in mixed.table:
         return None
+    if name in mixed.schema.names("text"):
+        return _texts(mixed.table[name])
     match mixed.schema.typed(mixed.table, name):
         case Numbers(values=values):
             return _numbers(name, values)
@@ -133,6 +138,17 @@ def _dates(name: str, times: np.ndarray) -> Distribution | None:
         counts=[int(count) for count in counts],
         summary=f"{days[0]} to {days[-1]}",
     )
+
+
+def _texts(cells: Cells) -> Distribution | None:
+    """The lengths of texts, and the beginning of the first one."""
+    there = np.flatnonzero(cells.levels.codes >= 0)
+    if not len(there):
+        return None
+    unit, lengths = text_lengths(cells)
+    found = _numbers(cells.name, lengths[there].astype(np.float64))
+    first = one_line(str(cells.levels.names[cells.levels.codes[there[0]]]))
+    return None if found is None else replace(found, kind="texts", summary=f"{unit}: {found.summary}", sample=first)
 
 
 def _levels(name: str, keys: pd.Series) -> Distribution | None:
@@ -413,8 +429,8 @@ def _beyond(truth: float, low: float, high: float, level: float) -> list[str]:
 def _shown_row(mixed: MixedData, row: int, part: str, reasons: list[str], *, with_target: bool) -> ShownRow:
     schema = mixed.schema
     names = [*([schema.target] if with_target else []), *schema.names("group")]
-    names += schema.features
-    cells = [(name, _cell(mixed, name, row)) for name in names[:MOST_CELLS]]
+    names = [*[*names, *schema.features][:MOST_CELLS], *schema.names("text")[:MOST_TEXTS]]
+    cells = [(name, _cell(mixed, name, row)) for name in names]
     photos = _photos_of_row(mixed, row)
     return ShownRow(
         row=int(mixed.row_numbers[row]),
@@ -427,7 +443,11 @@ def _shown_row(mixed: MixedData, row: int, part: str, reasons: list[str], *, wit
 
 
 def _cell(mixed: MixedData, name: str, row: int) -> str:
-    """The cell of the table, numbers rounded."""
+    """The cell of the table, numbers rounded, and of a text its beginning on one line."""
+    if name in mixed.schema.names("text"):
+        levels = mixed.table[name].levels
+        code = int(levels.codes[row])
+        return "" if code < 0 else one_line(str(levels.names[code]), LONGEST_TEXT)
     cell = mixed.table[name].keys.iloc[row]
     return "" if cell != cell else shown_cell(cell)  # only nan is not itself
 

@@ -1,12 +1,12 @@
 """The page of ``mixfit explain``, and the explanation section in the report of a run.
 
-In: an ``Explanation`` and heat maps of photos, or ``ModelExplanation``. Out: one HTML file without script or external
-reference, the same bytes for the same content; values for the macro ``explanation_of_model``."""
+In: an ``Explanation``, heat maps of photos and effects of words, or ``ModelExplanation``. Out: one HTML file without
+script or external reference, the same bytes for the same content; values for the macro ``explanation_of_model``."""
 
 import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mixfit.evaluation.explain import Explanation
 from mixfit.evaluation.photo_heat import PhotoHeat
+from mixfit.evaluation.word_effects import WordEffects
 from mixfit.hooks.heat import overlay
 from mixfit.runs.report.content import ColumnPart, ModelExplanation, Scale
 from mixfit.runs.report.render import number, percent, plural, render, write_page
@@ -28,20 +29,32 @@ if TYPE_CHECKING:
 SHOWN_COLUMNS = 20
 SHOWN_PARTS = 8
 SHOWN_ROWS = 24
+SHOWN_WORDS = 5
+"""Words that are listed below a text, the strongest first."""
+SHOWN_CHARACTERS = 1_500
+"""Of a text with marked words."""
+_MARKED = 0.1
+"""Words are marked whose effect is at least this share of the strongest one."""
 _SECTIONS = [("model", "The model"), ("rows", "Row by row")]
 
 
 def model_explanation(found: Explanation) -> ModelExplanation:
     """Summarise the explanations of rows over the model."""
-    share, share_error = found.photo_share
-    named = zip(found.columns, found.is_photo.tolist(), *(sizes.tolist() for sizes in found.importance), strict=True)
-    columns = [ColumnPart(name=name, photo=photo, mean=mean, error=error) for name, photo, mean, error in named]
+    (share, share_error), (text, text_error) = found.photo_share, found.text_share
+    sizes = (one.tolist() for one in found.importance)
+    named = zip(found.columns, found.is_photo.tolist(), found.is_text.tolist(), *sizes, strict=True)
+    columns = [
+        ColumnPart(name=name, photo=photo, text=is_text, mean=mean, error=error)
+        for name, photo, is_text, mean, error in named
+    ]
     return ModelExplanation(
         target=found.target,
         scale=found.scale,
         columns=sorted(columns, key=lambda column: -column.mean),
         photo_share=share,
         photo_share_error=share_error,
+        text_share=text,
+        text_share_error=text_error,
         interaction=found.interaction_size[0],
         rows=len(found.rows),
         background=found.background,
@@ -57,7 +70,7 @@ def explanation_view(found: ModelExplanation) -> dict[str, Any]:
     columns = [
         {
             "name": column.name,
-            "photo": column.photo,
+            "side": _side(photo=column.photo, text=column.text),
             "cell": "",
             "text": size_text(column.mean, found.scale),
             "error": error_text(column.mean, column.error, found.scale),
@@ -67,12 +80,12 @@ def explanation_view(found: ModelExplanation) -> dict[str, Any]:
         }
         for column in shown
     ]
-    alone = "The model uses photos only." if found.sees_photos else "The model uses no photos."
+    alone = {"photos": "The model uses photos only.", "text": "The model uses texts only."}
     return {
         "columns": columns,
         "left_out": max(0, len(found.columns) - SHOWN_COLUMNS),
         "sides": _sides_view(found),
-        "one_side": alone,
+        "one_side": alone.get("".join(found.sides), "The model uses neither texts nor photos."),
         "interaction": size_text(found.interaction, found.scale),
         "reading": _reading(found),
         "how": _how(found),
@@ -128,15 +141,26 @@ def _share(value: float, whole: float) -> float:
 
 
 def _sides_view(found: ModelExplanation) -> dict[str, Any] | None:
-    share, error = found.photo_share, found.photo_share_error
-    if len({column.photo for column in found.columns}) < 2 or math.isnan(share):
+    """The share of each side in the total contribution, as text and as the width of its bar."""
+    if len(found.sides) < 2 or math.isnan(found.photo_share):
         return None
-    return {
-        "table": percent(1 - share),
-        "photos": percent(share),
-        "table_width": round(100 * (1 - share), 1),
-        "error": "" if math.isnan(error) else percent(error),
-    }
+    table = max(0.0, 1 - found.text_share - found.photo_share)
+    sides = [
+        ("table", "Table", table, math.nan),
+        ("text", "text", found.text_share, found.text_share_error),
+        ("photos", "photos", found.photo_share, found.photo_share_error),
+    ]
+    shares = [
+        {
+            "side": side,
+            "name": name if place else name.capitalize(),
+            "share": percent(share),
+            "error": "" if math.isnan(error) else percent(error),
+            "width": round(100 * share, 1),
+        }
+        for place, (side, name, share, error) in enumerate(one for one in sides if one[0] in found.sides)
+    ]
+    return {"shares": shares, "label": ", ".join(f"{one['name']} {one['share']}" for one in shares)}
 
 
 def _reading(found: ModelExplanation) -> str:
@@ -178,6 +202,10 @@ class ExplainContent:
     """By row."""
     heat_note: str = ""
     """Caption of the heat maps, or why there are none."""
+    words: Mapping[int, Sequence[WordEffects]] = field(default_factory=dict)
+    """Effects of the words of texts, by row."""
+    words_note: str = ""
+    """Caption of the marked words, or why there are none."""
 
 
 def write_explain(content: ExplainContent, path: Path) -> None:
@@ -201,15 +229,21 @@ def explain_page(content: ExplainContent) -> str:
             "rows": len(found.rows),
             "chosen": content.chosen,
             "heat_note": content.heat_note,
+            "words_note": content.words_note,
+            "words": any(content.words.values()),
         },
         "sections": _SECTIONS,
         "view": explanation_view(model_explanation(found)),
-        "rows": [_row_view(found, place, content.heat.get(int(found.rows[place]))) for place in shown],
+        "rows": [
+            _row_view(found, place, content.heat.get(row), content.words.get(row, ()))
+            for place in shown
+            for row in (int(found.rows[place]),)
+        ],
     }
     return render("explain.html.j2", values)
 
 
-def _row_view(found: Explanation, place: int, heat: PhotoHeat | None) -> dict[str, Any]:
+def _row_view(found: Explanation, place: int, heat: PhotoHeat | None, words: Sequence[WordEffects]) -> dict[str, Any]:
     parts = found.parts[place]
     order = np.argsort(-np.abs(parts), kind="stable")
     longest = float(np.abs(parts).max()) or 1.0
@@ -220,17 +254,29 @@ def _row_view(found: Explanation, place: int, heat: PhotoHeat | None) -> dict[st
         "prediction": _prediction_text(found, place),
         "about": _about(found, place),
         "parts": [_part_view(found, place, column, longest) for column in order[:SHOWN_PARTS].tolist()],
+        "texts": [_words_view(one, scale) for one in words],
         "others": {"name": plural(len(others), "other column"), "text": part_text(float(parts[others].sum()), scale)}
         if len(others)
         else None,
         "total": part_text(total, scale),
-        "sides": f"Table {part_text(float(found.table[place]), scale)}, photos "
-        f"{part_text(float(found.photos[place]), scale)}, "
-        f"{part_text(float(found.interaction[place]), scale)} interaction."
-        if found.is_photo.any() and not found.is_photo.all()
-        else "",
+        "sides": _sides_of_row(found, place),
         "looks": [] if heat is None else _looks(heat),
     }
+
+
+def _sides_of_row(found: Explanation, place: int) -> str:
+    """The contributions of the sides to a prediction; "" for a model of one side."""
+    sides = list(found.shares)
+    if len(sides) < 2:
+        return ""
+    parts = {"table": found.table, "text": found.text, "photos": found.photos}
+    said = ", ".join(f"{side} {part_text(float(parts[side][place]), found.scale)}" for side in sides)
+    return f"{said[0].upper()}{said[1:]}, {part_text(float(found.interaction[place]), found.scale)} interaction."
+
+
+def _side(*, photo: bool, text: bool) -> str:
+    """The class of a column's bar."""
+    return "photo" if photo else "text" if text else ""
 
 
 def _part_view(found: Explanation, place: int, column: int, longest: float) -> dict[str, Any]:
@@ -239,7 +285,7 @@ def _part_view(found: Explanation, place: int, column: int, longest: float) -> d
     return {
         "name": found.columns[column],
         "cell": found.cells[place][column] or "missing",
-        "photo": bool(found.is_photo[column]),
+        "side": _side(photo=bool(found.is_photo[column]), text=bool(found.is_text[column])),
         "text": part_text(part, found.scale),
         # For exact values the error comes from the choice of background rows, the same for all of them.
         "error": "" if found.exact else error_text(part, error, found.scale),
@@ -273,6 +319,32 @@ def _looks(heat: PhotoHeat) -> list[dict[str, str]]:
         }
         for column, name, photo, warmth in zip(heat.columns, heat.names, heat.photos, heat.heat, strict=True)
     ]
+
+
+def _words_view(found: WordEffects, scale: Scale) -> dict[str, Any]:
+    """A text in pieces, each with the effect of its word, and its strongest words."""
+    largest = float(np.abs(found.effects).max())
+    pieces, end = [], 0
+    shown = found.text[:SHOWN_CHARACTERS]
+    for start, stop, word in found.spans:
+        effect = float(found.effects[word])
+        if stop > len(shown) or not abs(effect) > _MARKED * largest:
+            continue
+        pieces.append({"text": shown[end:start], "mark": ""})
+        strength = 1 + (abs(effect) > largest / 4) + (abs(effect) > largest / 2)
+        mark = f"{'raises' if effect > 0 else 'lowers'} by-{strength}"
+        pieces.append({"text": shown[start:stop], "mark": mark, "effect": part_text(effect, scale)})
+        end = stop
+    pieces.append({"text": shown[end:] + ("…" if len(shown) < len(found.text) else ""), "mark": ""})
+    return {
+        "column": found.column,
+        "pieces": [piece for piece in pieces if piece["text"]],
+        "strongest": [
+            {"word": word, "text": part_text(effect, scale)} for word, effect in found.strongest[:SHOWN_WORDS] if effect
+        ],
+        "tried": len(found.words),
+        "left_out": found.left_out,
+    }
 
 
 def _picture(photo: Tensor) -> "PIL.Image.Image":

@@ -17,7 +17,6 @@ from mixfit.runs.report.watched import watched_pictures
 from mixfit.training.metrics import MAE, RMSE, metric_label
 
 _SECTIONS = [
-    ("photos", "What the photos add"),
     ("models", "Models"),
     ("data", "The data"),
     ("curves", "Learning curves"),
@@ -74,8 +73,9 @@ def report_page(content: ReportContent) -> str:
         "unused": views.unused_columns(content),
         "cautions": [text for text in (views.beaten_by_table(result),) if text],
         "card": views.answer_view(result),
-        "photos": views.photos_view(result),
+        "gains": views.gain_views(result),
         "leaderboard": [] if contest is None else contest.leaderboard,
+        "shows_text": contest is not None and any(line.text for line in contest.leaderboard),
         "calibration": calibration,
         "metrics": metrics,
         "labels": {name: metric_label(name) for name in metrics},
@@ -99,9 +99,9 @@ def report_page(content: ReportContent) -> str:
         "bad": bad_input_view(content.bad_inputs),
         "pictures": [] if content.watched is None else watched_pictures(content.watched),
         "explanation": None if content.explanation is None else explanation_view(content.explanation),
+        "explained_with": _explained_with(content),
     }
     present = {
-        "photos": values["photos"] is not None,
         "curves": bool(values["curves"]),
         "predictions": bool(values["predictions"]["rows"]),
         "calibration": calibration["probabilities"] is not None or bool(calibration["levels"]),
@@ -111,5 +111,14 @@ def report_page(content: ReportContent) -> str:
         "bad-inputs": bool(content.bad_inputs),
     }
     values["present"] = {name: present.get(name, True) for name, _ in _SECTIONS}
-    values["sections"] = [one for one in _SECTIONS if values["present"][one[0]]]
+    of_gains = [(gain["what"], gain["heading"]) for gain in values["gains"]]
+    values["sections"] = [*of_gains, *(one for one in _SECTIONS if values["present"][one[0]])]
     return render("report.html.j2", values)
+
+
+def _explained_with(content: ReportContent) -> str:
+    """What the explanations of single rows have beside the contributions of columns."""
+    sides = frozenset[str]() if content.explanation is None else content.explanation.sides
+    kinds = {"text": "marked words of the texts", "photos": "heat maps of the photos"}
+    found = [said for side, said in kinds.items() if side in sides]
+    return f", with {' and '.join(found)}" if found else ""

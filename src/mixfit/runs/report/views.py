@@ -5,7 +5,7 @@ In: ``ReportContent``. Out: values for the templates."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mixfit.ensemble.calibration import Bin, calibration_error, chance_range, judged_probability, reliability
+from mixfit.ensemble.photo_rule import PhotoRule
 from mixfit.evaluation.result import Part, Result, Score
 from mixfit.predictor.card import Coverage
 from mixfit.runs.report import figures
@@ -45,9 +46,9 @@ def best_first(result: Result, scores: Sequence[Score]) -> list[Score]:
 
 def compared_scores(result: Result) -> list[Score]:
     """The scores of the models that are compared, on the final rows, the best first."""
-    # If the delivered blend uses no photos, it is the blend of the table.
-    gain = result.photos
-    twin = gain.without if gain is not None and gain.same_kind and not gain.used else ""
+    # If the delivered blend uses neither text nor photos, it is the blend of the table.
+    gains = _gains(result)
+    twin = gains[0].without if gains and not any(one.used or not one.same_kind for one in gains) else ""
     return best_first(result, [one for one in result.final.scores if one.kind != "candidate" and one.model != twin])
 
 
@@ -91,22 +92,21 @@ def _line(result: Result, score: Score, low: float, high: float) -> dict[str, An
 
 
 def beaten_by_table(result: Result) -> str:
-    """A warning that a model of the table alone is better than the delivered one; "" if there is none.
+    """A warning that a model without photos or text is better than the delivered one; "" if there is none.
 
     Compared on the first part with known values: the test rows, or the validation rows."""
     sign = 1.0 if METRICS[result.headline].higher_is_better else -1.0
     for part in result.parts:
         known = [score for score in part.scores if np.isfinite(score.metrics[result.headline])]
         ours = [score for score in known if score.kind == "ours"]
-        table = [score for score in known if score.kind == "table"]
-        if not ours or not table:
+        fewer = [score for score in known if score.kind in ("table", "text")]
+        if not ours or not fewer:
             continue
-        best = max(table, key=lambda score: sign * score.metrics[result.headline])
+        best = max(fewer, key=lambda score: sign * score.metrics[result.headline])
         if sign * best.metrics[result.headline] <= sign * ours[0].metrics[result.headline]:
             return ""
-        lines = [] if result.contest is None else result.contest.leaderboard
-        without = any(line.model == ours[0].model and not line.photos for line in lines)
-        which = "Another model" if without else "A model without photos"
+        left_out = _uses(result) - ({"text"} if best.kind == "text" else set())
+        which = f"A model without {' and '.join(sorted(left_out))}" if left_out else "Another model"
         return (
             f"{which} is better on the {result.part_name(part.split)} rows: "
             f"{short(best.model)} has {metric_label(result.headline)} {number(best.metrics[result.headline])}, "
@@ -115,54 +115,101 @@ def beaten_by_table(result: Result) -> str:
     return ""
 
 
-def photos_view(result: Result) -> dict[str, Any] | None:
-    """Effect of the photos: the decision, and the difference on each part; None if nothing was compared."""
-    gain = result.photos
-    if gain is None:
-        return None
+def _uses(result: Result) -> set[str]:
+    """Which of photos and text the delivered model uses; a single network is asked only for photos."""
+    lines = [] if result.contest is None else result.contest.leaderboard
+    line = next((line for line in lines if line.model == result.ours), None)
+    if line is None:
+        return {"photos"}
+    return {name for name, used in (("photos", line.photos), ("text", line.text)) if used}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Gain:
+    """Two models whose difference is the effect of the text or of the photos."""
+
+    what: Literal["text", "photos"]
+    with_it: str
+    without: str
+    used: bool
+    same_kind: bool
+    beside_text: bool
+    rule: PhotoRule | None
+
+
+def _gains(result: Result) -> list[_Gain]:
+    """What the text adds to the table, and what the photos add to the table, or to table and text."""
+    contest, found = result.contest, list[_Gain]()
+    if (text := result.text) is not None:
+        rule = None if contest is None else contest.text
+        models = {"with_it": text.with_text, "without": text.without}
+        found.append(_Gain(what="text", **models, used=text.used, same_kind=True, beside_text=False, rule=rule))
+    if (photos := result.photos) is not None:
+        found.append(
+            _Gain(
+                what="photos",
+                with_it=photos.with_photos,
+                without=photos.without,
+                used=photos.used,
+                same_kind=photos.same_kind,
+                beside_text=photos.beside_text,
+                rule=None if contest is None else contest.photos,
+            )
+        )
+    return found
+
+
+def gain_views(result: Result) -> list[dict[str, Any]]:
+    """Effect of the text, and of the photos: the decision, and the difference on each part of the rows."""
+    return [_gain_view(result, gain) for gain in _gains(result)]
+
+
+def _gain_view(result: Result, gain: _Gain) -> dict[str, Any]:
     lines = []
     for part in result.parts:
-        found = part.difference(gain.with_photos, gain.without, result.headline)
+        found = part.difference(gain.with_it, gain.without, result.headline)
         difference, interval = found.texts
         lines.append(
             {
                 "part": part_heading(result, part),
                 "groups": part.groups,
-                "with_photos": part.score(gain.with_photos).metrics[result.headline],
+                "with_it": part.score(gain.with_it).metrics[result.headline],
                 "without": part.score(gain.without).metrics[result.headline],
                 "difference": difference,
                 "interval": interval,
             }
         )
-    rule = None if result.contest is None else result.contest.photos
     return {
-        "sentences": _photo_sentences(result),
+        "what": gain.what,
+        "heading": f"What the {gain.what} add{'s' if gain.what == 'text' else ''}"
+        f"{' beside the text' if gain.beside_text else ''}",
+        "sentences": _gain_sentences(result, gain),
         "lines": lines,
-        "with_name": gain.with_photos,
+        "with_name": gain.with_it,
         "without_name": gain.without,
         "units": "rows" if result.final.groups is None else "groups",
-        "by_rule": rule is not None,
+        "by_rule": gain.rule is not None,
         "better": "above" if METRICS[result.headline].higher_is_better else "below",
     }
 
 
-def _photo_sentences(result: Result) -> list[str]:
-    """The decision about the photos from the folds, and the difference on the final rows.
+def _gain_sentences(result: Result, gain: _Gain) -> list[str]:
+    """The decision from the folds, and the difference on the final rows.
 
-    Only the rule claims that photos help: an interval on test rows neither makes nor withdraws that claim."""
-    gain = result.photos
-    assert gain is not None
+    Only the rule claims that photos or texts help: an interval on test rows neither makes nor withdraws that claim."""
     if not gain.same_kind:
         how = "--preset quick fits the same models with and without photos"
         return [f"The model without photos is of another kind, {gain.without}: {how}."]
-    rule = None if result.contest is None else result.contest.photos
+    rule, what = gain.rule, gain.what
     said = [] if rule is None else [rule.why]
-    _, low, high = result.final.difference(gain.with_photos, gain.without, result.headline).gain
+    if rule is not None and what == "text" and gain.used and not rule.use:
+        said.append("The delivered blend reads the text all the same, by models of table, text and photos.")
+    _, low, high = result.final.difference(gain.with_it, gain.without, result.headline).gain
     rows, claim = f"the {result.part_name(result.final.split)} rows", rule is not None and rule.claim
     if np.isnan(low):
         said.append(f"No interval on {rows}: too few rows, or the metric cannot be computed.")
     elif high < 0:
-        said.append(f"On {rows}, the predictions {'are' if gain.used else 'would have been'} worse with photos.")
+        said.append(f"On {rows}, the predictions {'are' if gain.used else 'would have been'} worse with {what}.")
     elif claim and low <= 0:
         said.append(f"The difference on {rows} alone is within noise.")
     elif rule is not None and not claim and low > 0:
@@ -536,7 +583,7 @@ def probability(share: float) -> str:
 def distribution_view(found: Distribution) -> dict[str, Any]:
     """A histogram as rectangles, or the most frequent levels with bars."""
     total = sum(found.counts) + found.others
-    view: dict[str, Any] = {"kind": found.kind, "summary": found.summary}
+    view: dict[str, Any] = {"kind": found.kind, "summary": found.summary, "sample": found.sample}
     if found.kind in ("levels", "photos"):
         longest = max(found.counts, default=1)
         view["levels"] = [
