@@ -180,16 +180,17 @@ def test_a_table_that_is_gone_or_unknown_is_told(
     assert "The run's table gone.csv does not exist: give its new path with --table." in capsys.readouterr().err
 
 
-def explanation(*, scale: str, photos: int, rows: int = 3, columns: int = 4) -> Explanation:
+def explanation(*, scale: str, photos: int, texts: int = 0, rows: int = 3, columns: int = 4) -> Explanation:
     rng = np.random.default_rng(0)
     parts = rng.normal(size=(rows, columns)) * 0.1
     is_photo = np.arange(columns) >= columns - photos
-    table, of_photos = parts[:, ~is_photo].sum(1), parts[:, is_photo].sum(1)
+    is_text = np.arange(columns) < texts
     return Explanation(
         target="price",
         scale=scale,  # type: ignore[arg-type]
         columns=tuple(f"column {number}" for number in range(columns)),
         is_photo=is_photo,
+        is_text=is_text,
         rows=np.arange(rows),
         cells=(("",) * columns,) * rows,
         predictions=("yes",) * rows if scale == "probability" else (1.5,) * rows,
@@ -198,8 +199,9 @@ def explanation(*, scale: str, photos: int, rows: int = 3, columns: int = 4) -> 
         base=np.full(rows, 0.4),
         parts=parts,
         errors=np.full_like(parts, 0.01),
-        table=table,
-        photos=of_photos,
+        table=parts[:, ~is_photo & ~is_text].sum(1),
+        text=parts[:, is_text].sum(1),
+        photos=parts[:, is_photo].sum(1),
         interaction=np.zeros(rows),
         exact=False,
         background=8,
@@ -208,14 +210,19 @@ def explanation(*, scale: str, photos: int, rows: int = 3, columns: int = 4) -> 
 
 
 @pytest.mark.parametrize("scale", ["number", "logarithm", "probability"])
-@pytest.mark.parametrize("photos", [0, 1, 4])
+@pytest.mark.parametrize(("photos", "texts"), [(0, 0), (1, 0), (4, 0), (0, 2), (1, 3), (2, 1), (0, 4)])
 @pytest.mark.parametrize("rows", [1, 40])
-def test_a_page_can_be_laid_out_for_every_kind_of_explanation(scale: str, photos: int, rows: int) -> None:
-    found = explanation(scale=scale, photos=photos, rows=rows)
+def test_a_page_can_be_laid_out_for_every_kind_of_explanation(scale: str, photos: int, texts: int, rows: int) -> None:
+    found = explanation(scale=scale, photos=photos, texts=texts, rows=rows)
     page = explain_page(ExplainContent(run_name="run", table_name="t.csv", explanation=found, chosen="by hand"))
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
     assert "estimated from 32 orders of the columns" in page
-    assert ('class="halves"' in page) == (photos == 1)
+    sides = [side for side, count in (("table", 4 - photos - texts), ("text", texts), ("photos", photos)) if count]
+    assert list(found.shares) == sides
+    assert sum(share for share, _ in found.shares.values()) == pytest.approx(1)
+    assert re.findall(r'<span class="(\w+)" style="(?:width|flex)', page) == (sides if len(sides) > 1 else [])
+    assert ("The model uses texts only." in page) == (sides == ["text"])
+    assert ("The model uses no photos." in page) == (sides == ["table"])
     assert ("The first 24 of 40 rows are shown" in page) == (rows == 40)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, permutations
 from math import factorial
 from pathlib import Path
 
@@ -16,7 +16,15 @@ from mixfit.auto.recipe import Run
 from mixfit.data.load import load_data
 from mixfit.demo import DEMO_TARGET, demo_truth, write_demo
 from mixfit.errors import ConfigError, DataError
-from mixfit.evaluation.explain import Exact, Explanation, Plan, explain, explained_columns, typical_rows
+from mixfit.evaluation.explain import (
+    Exact,
+    Explanation,
+    Plan,
+    affordable_background,
+    explain,
+    explained_columns,
+    typical_rows,
+)
 from mixfit.evaluation.photo_heat import photo_heat
 from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import Constant, Linear
@@ -256,6 +264,56 @@ def test_sampled_parts_are_within_their_error_of_exact_ones(players: int) -> Non
     assert (error > 0).all()
     assert (np.abs(away[:, :3].mean(axis=0)) < 3 * error).all()
     assert (error < found[0][:, :3].std(axis=0, ddof=1) / np.sqrt(40)).all()
+
+
+@pytest.mark.parametrize("texts", [(), ("b",), ("a", "c"), ("a", "b", "c")])
+@pytest.mark.parametrize("most", [None, 280])
+def test_each_side_is_one_player_and_the_interaction_is_what_they_change_together(
+    texts: tuple[str, ...], most: int | None
+) -> None:
+    """Against the mean over all orders of the sides, one after another."""
+    rng = np.random.default_rng(1)
+    names, photos = ("a", "b", "c"), ("front", "back")
+    values = rng.normal(size=(9, 5))
+
+    def worth(x: np.ndarray) -> np.ndarray:
+        return x @ np.arange(1, 6) + 2 * x[:, 0] * x[:, 1] * x[:, 3] + x[:, 2] * x[:, 4]
+
+    background = 6 if most is None else affordable_background(5, 8, most, sides=3 if texts else 2)
+    plan = Plan.of(names, photos, background, seed=0, most=most, texts=texts)
+    assert plan.exact == (most is None)
+    mixture, mixed_of = plan.mixture(0, 1, np.zeros((background, 5), dtype=bool))
+    if most is not None:
+        assert len(mixed_of) <= most
+    x = np.concatenate(
+        [
+            values[mixture.cells, np.arange(3)][mixture.table_of],
+            values[mixture.photos, np.arange(3, 5)][mixture.photos_of],
+        ],
+        axis=1,
+    )
+    whole = worth(x)[mixed_of]
+    np.testing.assert_allclose(plan.prediction(whole), worth(values[:1]))
+    np.testing.assert_allclose(plan.background_values(whole), worth(values[1 : background + 1]))
+    found = plan.parts(whole)
+    sides = [[place for place, name in enumerate(names) if name not in texts], [3, 4]]
+    sides[1:1] = [[names.index(name) for name in texts]] if texts else []
+    for number in range(background):
+        other = values[number + 1]
+
+        def of(members: tuple[int, ...], other: np.ndarray = other) -> float:
+            mixed = other.copy()
+            for side in members:
+                mixed[sides[side]] = values[0, sides[side]]
+            return float(worth(mixed[None])[0])
+
+        orders = list(permutations(range(len(sides))))
+        for side in range(len(sides)):
+            gains = [of(order[: order.index(side) + 1]) - of(order[: order.index(side)]) for order in orders]
+            assert found.sides[number, side] == pytest.approx(np.mean(gains), abs=1e-9)
+        alone = sum(of((side,)) - of(()) for side in range(len(sides)))
+        assert found.interaction[number] == pytest.approx(of(tuple(range(len(sides)))) - of(()) - alone, abs=1e-9)
+    np.testing.assert_allclose(found.sides.sum(axis=1), found.columns.sum(axis=1), atol=1e-9)
 
 
 def test_more_than_ten_columns_are_sampled_and_say_so(frame: pd.DataFrame) -> None:

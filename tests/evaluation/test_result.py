@@ -1,6 +1,7 @@
 """Models on the same rows: their metrics, intervals, paired differences, and what is said of them."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,15 +14,18 @@ from bootstrap_ends import bootstrap_difference, bootstrap_interval
 from small_runs import small_fit, small_table
 
 from mixfit.auto.recipe import resume
+from mixfit.ensemble.photo_rule import judge_photos
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation import bootstrap, departure, groups, result
 from mixfit.evaluation.result import (
     RESULTS,
+    Contest,
     Difference,
     Part,
     PhotoGain,
     Result,
     Rows,
+    TextGain,
     difference_sentence,
     judge,
     read_result,
@@ -161,6 +165,76 @@ def test_the_verdict_says_who_wins() -> None:
     (one,) = found.final.differences
     value, interval = one.texts
     assert f"the difference is {value} (95 % CI {interval})" in found.verdict
+
+
+def of_parts(*, photos: bool | None, text: bool | None, columns: bool = True) -> Result:
+    """Of blends of table, of table and text, and of all; None for a part that is not in the table."""
+    names = ["table", *(["text"] if text is not None else []), *(["photos"] if photos is not None else [])]
+    predictions = {name: TRUTH + 4 - place for place, name in enumerate(names)}
+    rows = Rows("test", TRUTH, {**predictions, BLEND: TRUTH + 0.5, TREES: TRUTH + 5})
+    pairs = {(BLEND, TREES): (MAE,), ("text", "table"): (MAE,), ("photos", "text"): (MAE,), ("photos", "table"): (MAE,)}
+    pairs = {pair: metrics for pair, metrics in pairs.items() if set(pair) <= set(rows.predictions)}
+    rule = judge_photos(np.full(90, 1.0), np.full(90, 0.5), np.arange(90) % 3, np.arange(90), columns=columns)
+    before = "table" if text is None else "text"
+    gain = PhotoGain(
+        with_photos="photos", without=before, same_kind=True, used=bool(photos), beside_text=text is not None
+    )
+    return Result(
+        target="y",
+        task="regression",
+        headline="mae",
+        rows={"test": len(TRUTH)},
+        ours=BLEND,
+        against=TREES,
+        parts=[judge(rows, (MAE,), kinds={BLEND: "ours"}, pairs=pairs)],
+        photos=None if photos is None else gain,
+        text=None if text is None else TextGain(with_text="text", without="table", used=text),
+        contest=Contest(
+            leaderboard=[],
+            choice="",
+            photos=None if photos is None else rule if text is None else replace(rule, columns=True),
+            text=None if text is None else replace(rule, what="text"),
+        ),
+    )
+
+
+TABLE_ALONE, TABLE_AND_TEXT, TEXT_ALONE = (
+    "The table columns alone: MAE 4.",
+    "Table and text alone: MAE 3.",
+    "The text alone: MAE 3.",
+)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"photos": None, "text": None}, []),
+        ({"photos": True, "text": None}, [TABLE_ALONE]),
+        ({"photos": False, "text": None}, []),
+        ({"photos": None, "text": True}, [TABLE_ALONE]),
+        ({"photos": None, "text": False}, []),
+        ({"photos": True, "text": True}, [TABLE_AND_TEXT, TABLE_ALONE]),
+        ({"photos": False, "text": True}, [TABLE_ALONE]),
+        ({"photos": True, "text": False}, [TABLE_ALONE]),
+        ({"photos": True, "text": None, "columns": False}, []),
+        ({"photos": True, "text": True, "columns": False}, [TEXT_ALONE]),
+    ],
+)
+def test_the_verdict_says_what_is_left_without_the_parts_that_are_used(parts: dict[str, Any], said: list[str]) -> None:
+    found = of_parts(**parts)
+    assert re.findall(r"[A-Z][a-z ]+ alone: MAE [\d.]+\.", found.verdict) == said
+    assert "alone" not in found.findings(values=False)
+
+
+def test_results_with_text_come_back_and_need_the_difference_of_the_text(tmp_path: Path) -> None:
+    found = of_parts(photos=True, text=True)
+    write_result(tmp_path, found)
+    assert read_result(tmp_path).text == found.text
+    (part,) = found.parts
+    kept = [one for one in part.differences if one.model != "text"]
+    write_result(tmp_path, replace(found, parts=[replace(part, differences=kept)]))
+    with pytest.raises(DataError, match=r"results\.json is damaged: a difference is missing"):
+        read_result(tmp_path)
 
 
 def test_a_difference_within_noise_is_called_so() -> None:

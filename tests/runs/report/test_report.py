@@ -30,7 +30,7 @@ from sklearn.metrics import confusion_matrix
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.schema import Column
 from mixfit.errors import ResourceError
-from mixfit.evaluation.result import LeaderboardLine, Score
+from mixfit.evaluation.result import LeaderboardLine, Score, TextGain
 from mixfit.predictor.card import Coverage
 from mixfit.runs.report.content import ColumnPart, DataFacts, Diagnosis, Distribution, ModelExplanation
 from mixfit.runs.report.page import report_page, write_report
@@ -308,6 +308,49 @@ def test_the_table_alone_being_better_is_said() -> None:
     assert sentence in Page(report_page(found)).text
     higher = result(scores=scored(0.30, 0.25, metric="r2"), headline="r2", differences=[difference(0.0, 0.1, "r2")])
     assert "A model without photos is better" not in report_page(replace(content(), result=higher))
+
+
+@pytest.mark.parametrize(
+    ("uses", "best", "which"),
+    [
+        ({"photos": True, "text": True}, "text", "A model without photos"),
+        ({"photos": True, "text": True}, "table", "A model without photos and text"),
+        ({"photos": False, "text": True}, "table", "A model without text"),
+        ({"photos": False, "text": True}, "text", "Another model"),
+        ({"photos": True, "text": False}, "table", "A model without photos"),
+        ({"photos": False, "text": False}, "text", "Another model"),
+        ({"photos": False, "text": False}, "table", "Another model"),
+    ],
+)
+def test_what_a_better_model_does_without_is_said(uses: dict[str, bool], best: str, which: str) -> None:
+    other = Score(model="other", kind=best, metrics={"rmse": 0.2})  # type: ignore[arg-type]
+    ours = LeaderboardLine(model=OURS, **uses, loss=1.0, error=0.1, share=None, seconds=None)
+    found = result(scores=scored(0.30, 0.35, other), competed=replace(contest(), leaderboard=[ours]))
+    sentence = f"{which} is better on the test rows: other has RMSE 0.2000, {OURS} 0.3000."
+    assert sentence in Page(report_page(replace(content(), result=found))).text
+
+
+def test_photos_are_judged_beside_the_text_and_refused_text_that_is_read_is_told() -> None:
+    subject = content()
+    rule = replace(photo_rule(claim=False, use=False), what="text")
+    found = replace(
+        subject.result,
+        text=TextGain(with_text=OURS, without=TABLE, used=True),
+        photos=replace(gain(), beside_text=True),
+        contest=replace(contest(replace(photo_rule(claim=True, use=True), beside_text=True)), text=rule),
+    )
+    page = Page(report_page(replace(subject, result=found)))
+    text = " ".join(page.text.split())
+    assert page.values("href")[:2] == ["#text", "#photos"]
+    assert text.index("What the text adds The text is not used: ") < text.index(
+        "What the photos add beside the text The"
+    )
+    assert "The delivered blend reads the text all the same, by models of table, text and photos." in text
+    assert "compared with the blend of table and text alone" in text
+    assert "Rows With text Without Difference" in text
+    assert "Rows With photos Without Difference" in text
+    used = replace(found, contest=replace(found.contest, text=replace(rule, use=True)))  # type: ignore[type-var]
+    assert "all the same" not in report_page(replace(subject, result=used))
 
 
 @pytest.mark.parametrize("table", [0.30, 0.31])

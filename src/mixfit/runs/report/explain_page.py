@@ -81,11 +81,12 @@ def explanation_view(found: ModelExplanation) -> dict[str, Any]:
         for column in shown
     ]
     alone = {"photos": "The model uses photos only.", "text": "The model uses texts only."}
+    alone["table"] = "The model uses no photos."
     return {
         "columns": columns,
         "left_out": max(0, len(found.columns) - SHOWN_COLUMNS),
         "sides": _sides_view(found),
-        "one_side": alone.get("".join(found.sides), "The model uses neither texts nor photos."),
+        "one_side": alone.get("".join(found.sides), "All contributions are 0."),
         "interaction": size_text(found.interaction, found.scale),
         "reading": _reading(found),
         "how": _how(found),
