@@ -21,7 +21,7 @@ def explain(
     cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,
 ) -> None:
-    """Explain predictions with Shapley values of columns and photos; write an HTML page and a JSON file.
+    """Explain predictions with Shapley values of columns, texts and photos; write an HTML page and a JSON file.
 
     Parameters
     ----------

@@ -21,7 +21,14 @@ from mixfit.diagnostics.doctor import Doctor
 from mixfit.diagnostics.findings import Finding
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
 from mixfit.evaluation.departure import departure
-from mixfit.evaluation.explain import LEAST_BACKGROUND, affordable_background, explain, explained_columns, typical_rows
+from mixfit.evaluation.explain import (
+    LEAST_BACKGROUND,
+    affordable_background,
+    explain,
+    explained_columns,
+    explained_texts,
+    typical_rows,
+)
 from mixfit.evaluation.result import (
     Contest,
     JudgedSplit,
@@ -436,7 +443,8 @@ def _why_unexplained(predictor: Predictor) -> str:
     if columns <= EXPLAINED_COLUMNS:
         return ""
     said = f"Not computed during training, as the model uses {columns:,} columns (limit {EXPLAINED_COLUMNS})."
-    if affordable_background(columns, LEAST_BACKGROUND) < LEAST_BACKGROUND:
+    sides = 3 if explained_texts(predictor) else 2
+    if affordable_background(columns, LEAST_BACKGROUND, sides=sides) < LEAST_BACKGROUND:
         return said
     return f"{said} To explain some rows: mixfit explain RUN --n 10."
 
