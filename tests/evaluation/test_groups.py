@@ -84,6 +84,14 @@ def test_dates_are_grouped_by_year() -> None:
     assert labels.of_row.tolist() == [1, 0, 2, 1, 2]
 
 
+def test_texts_are_grouped_by_their_lengths() -> None:
+    labels = label_rows(pd.Series(["one two", "three", None, "\x1b[31m four", "a b"]), "text", "regression")
+    assert labels.names == ("1 words", "2 words", MISSING)
+    assert labels.of_row.tolist() == [1, 0, 2, 1, 1]
+    many = label_rows(pd.Series(["word " * count for count in range(1, 101)]), "text", "regression")
+    assert many.names == ("1 to 20 words", "21 to 40 words", "41 to 60 words", "61 to 80 words", "81 to 100 words")
+
+
 def test_of_very_many_values_the_rarest_are_one_group() -> None:
     cells = [f"v{number}" for number in range(MOST_GROUPS + 20) for _ in range(1 + (number < 5))]
     labels = label_rows(pd.Series(cells), "category", "regression")

@@ -5,7 +5,7 @@ A group is weak if its mean error is higher than that of all other rows by Welch
 (Welch 1947), at a level divided by the number of groups (Bonferroni)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import Target
+from mixfit.data.columns.text import text_lengths
 from mixfit.data.photos.find import find_photos
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.rule import PhotoRule
@@ -161,7 +162,8 @@ def units_of(
 
 
 def label_rows(column: pd.Series | Cells, role: Role, task: Task) -> Labels:
-    """Groups of the rows by a column: its categories, fifths of its numbers, or the years of its dates.
+    """Groups of the rows by a column: its categories, fifths of its numbers or of the lengths of its texts, or the
+    years of its dates.
 
     Missing cells, and cells that are not numbers or dates in such a column, are a group of their own; if a number
     column has few distinct values, each is a group.
@@ -182,6 +184,10 @@ def label_rows(column: pd.Series | Cells, role: Role, task: Task) -> Labels:
     as_number = role == "number" or (role == "target" and task == "regression")
     if as_number or (role in ("ignored", "group", "weight") and _looks_numeric(column)):
         return _by_number(column)
+    if role == "text":
+        unit, lengths = text_lengths(column)
+        found = _by_number(Cells(pd.Series(lengths).astype(np.float64).mask(column.levels.codes < 0)))
+        return replace(found, names=tuple(name if name == MISSING else f"{name} {unit}" for name in found.names))
     return _by_value(column.keys.reset_index(drop=True), numeric=False)
 
 
