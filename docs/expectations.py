@@ -1,4 +1,4 @@
-"""What is expected of tables and photos as people have them: a page of lists, made of the names of the tests.
+"""What is expected of tables, texts and photos as people have them: a page of lists, made of the names of the tests.
 
 Run: python docs/expectations.py. It writes docs/expectations.md; a test fails where the page is not up to date."""
 
@@ -16,10 +16,11 @@ KINDS = {
     "Types of columns": ("data/test_types.py", "data/test_values.py"),
     "Nested cells": ("data/test_nested.py",),
     "Tags": ("data/test_tags.py",),
+    "Texts": ("data/test_text_column.py", "data/test_text_features.py", "test_text_runs.py"),
     "Finding photos": ("data/test_photo_rules.py", "data/test_photo_cells.py"),
     "Predicting and evaluating later": ("test_later_files.py", "test_photos_at_predict.py", "test_predict_pieces.py"),
 }
-INTRODUCTION = """# What is expected of tables and photos
+INTRODUCTION = """# What is expected of tables, texts and photos
 
 Each line is a test that must pass. The page is made from their names by `python docs/expectations.py`.
 """

@@ -1,4 +1,4 @@
-"""The page of what is expected of tables and photos says what the tests do."""
+"""The page of what is expected of tables, texts and photos says what the tests do."""
 
 import importlib.util
 from pathlib import Path

@@ -82,7 +82,7 @@ def test_public_names_are_listed(package: ModuleType) -> None:
 
 
 def test_without_the_extras_every_public_name_is_there() -> None:
-    extras = ("captum", "catboost", "optuna", "playwright", "tensorboard")
+    extras = ("captum", "catboost", "optuna", "playwright", "tensorboard", "tokenizers")
     lines = [
         "import sys",
         f"sys.modules.update(dict.fromkeys({extras!r}))",  # an import of one is a ModuleNotFoundError now

@@ -298,3 +298,11 @@ def test_words_are_read_once_for_a_table() -> None:
     some = table.select(np.array([3, 5]))["notes"].read_levels(to_words)
     assert some.tokens is table["notes"].read_levels(to_words).tokens
     assert replace(some, codes=some.codes).codes.tolist() == [3, 5]
+
+
+def test_a_dataframe_is_taken_as_a_table_by_position() -> None:
+    frame, truth = texts_with_truth(60)
+    features, own = fit(frame, truth)
+    same, same_own = TextFeatures.fit(frame.set_axis(range(100, 40, -1)), ["notes"], truth, classes=0)
+    np.testing.assert_array_equal(same_own, own)
+    np.testing.assert_array_equal(same.apply(frame)[0], features.apply(frame)[0])

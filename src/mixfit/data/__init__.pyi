@@ -3,6 +3,7 @@ from .batch import collate as collate
 from .columns.infer import infer_schema as infer_schema
 from .columns.preprocess import TablePreprocessor as TablePreprocessor
 from .columns.schema import Schema as Schema
+from .columns.text_features import TextFeatures as TextFeatures
 from .dataset import FeatureTable as FeatureTable
 from .dataset import MixedDataset as MixedDataset
 from .folds import k_folds as k_folds

@@ -16,7 +16,10 @@ from .model import MixedInputModel as MixedInputModel
 from .model import PhotoEncoder as PhotoEncoder
 from .numbers import PiecewiseLinearEmbedding as PiecewiseLinearEmbedding
 from .numbers import compute_bins as compute_bins
+from .sentence import SentenceEncoder as SentenceEncoder
+from .sentence import load_sentence_encoder as load_sentence_encoder
 from .summary import summary as summary
 from .tabular import TabM as TabM
 from .tabular import TabularEncoder as TabularEncoder
 from .tabular import TabularResNet as TabularResNet
+from .text import TextEncoder as TextEncoder

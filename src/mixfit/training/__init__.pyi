@@ -63,4 +63,5 @@ from .schedule import cosine_with_restarts as cosine_with_restarts
 from .schedule import joined as joined
 from .schedule import one_cycle as one_cycle
 from .schedule import warm_up as warm_up
+from .texts import text_embeddings as text_embeddings
 from .tta import augmented_outputs as augmented_outputs

@@ -106,7 +106,7 @@ class TextFeatures:
     @classmethod
     def fit(
         cls,
-        table: Table,
+        table: pd.DataFrame | Table,
         names: Sequence[str],
         truth: np.ndarray,
         *,
@@ -127,6 +127,7 @@ class TextFeatures:
         Returns:
             What was learnt, and the features of these rows with the scores of models that did not see them.
         """
+        table = Table.of(table)
         fold = _inner_folds(np.arange(len(truth)) if unit is None else unit, seed)
         rows = np.flatnonzero(fold >= 0)
         if weight is not None:
