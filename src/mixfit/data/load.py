@@ -305,6 +305,7 @@ def load_data(
     check_type("target", target, str, "the name of a column")
     check_type("config", config, (DataConfig, NoneType), "a mixfit.DataConfig")
     check_type("schema", schema, (Schema, NoneType), "a mixfit.Schema, such as Schema.load(path)")
+    check_type("text_model", text_model, (Embedder, NoneType), "a mixfit.TextModel")
     config = DataConfig() if config is None else config
     if images is not None:
         config = replace(config, images=images_path(images))

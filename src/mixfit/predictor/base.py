@@ -221,7 +221,7 @@ class Predictor(ABC):
         with named_in_errors(content.folder):
             found = _reader(content.described.kind).read(content, model=model, models=models, embedders=embedders)
         if text_model is not None and (found.text_features is None or found.text_features.embedder is None):
-            raise ConfigError(f"{content.folder} was trained without a text model: leave out text_model.")
+            raise ConfigError(f"{content.folder} uses no text model: leave out text_model.")
         return found
 
     @classmethod

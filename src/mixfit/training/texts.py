@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ from mixfit.config import MINILM
 from mixfit.console import PlainConsole, tracked
 from mixfit.data.columns.embedded import EmbedderFacts
 from mixfit.data.photos.records import Cache, RecordStore
-from mixfit.errors import ConfigError, ResourceError
+from mixfit.errors import ConfigError, ResourceError, check_type
 from mixfit.nn.sentence import SentenceEncoder, load_sentence_encoder
 
 IDENTITY_VERSION = 1
@@ -69,12 +70,13 @@ class TextModel:
     device: str = "cpu"
 
     @classmethod
-    def load(cls, name: str) -> "TextModel":
+    def load(cls, name: str | Path) -> "TextModel":
         """That of a training: ``minilm``, or a folder of a sentence-transformers model.
 
         Raises:
             ConfigError, DataError: as ``load_sentence_encoder``.
         """
+        check_type("text_model", name, (str, PathLike), "minilm or a path of a folder")
         loader = _Loader(None if name == MINILM else Path(name), "")
         encoder = loader.encoder
         source: Literal["minilm", "folder"] = "minilm" if name == MINILM else "folder"
