@@ -101,6 +101,7 @@ def test_a_model_folder_has_neither_the_encoder_nor_its_place(run: Run, folder: 
     assert '"digest": "0123456789abcdef"' in saved
     for path in (run.folder / "model").iterdir():
         assert folder.name.encode() not in path.read_bytes(), path
+    assert "it needs the text model that the training was given" in (run.folder / "model" / "README.md").read_text()
     report = (run.folder / "report.html").read_text()
     assert str(folder) not in report
     assert folder.name in report

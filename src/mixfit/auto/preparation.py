@@ -149,6 +149,8 @@ def prepare(
     if text_model is not None and not mixed.schema.names("text"):
         said = f"text_model={data_config.text_model} has no effect, as no column has the role text"
         console.print(f" warning: {said}", markup=False)
+    elif text_model is not None:
+        console.print(f" {text_model}", markup=False)
     data_config = replace(data_config, image_size=mixed.image_size)
     loss = loss_for(mixed, train_config.loss)
     chosen = choose_optimizer(train_config)

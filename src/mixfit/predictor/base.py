@@ -349,6 +349,10 @@ class Predictor(ABC):
         """The model card; see ``predictor/card.py``."""
         import mixfit
 
+        if self.text_features is not None and self.text_features.embedder is not None:
+            ours = self.text_features.embedder.facts.source == "minilm"
+            needed = "of pip install 'mixfit[text]'" if ours else "that the training was given, as text_model=DIR"
+            notes = [*notes, f"To predict texts, it needs the text model {needed}; that is not in this folder."]
         return model_card(
             self.schema,
             version=mixfit.__version__,

@@ -3,6 +3,7 @@
 In: texts of cells. Out: float32 ``(texts, d)``. ``TextModel`` hands the encoder to the columns of text of a table."""
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ class _Loader:
 
     def __init__(self, folder: Path | None, digest: str) -> None:
         self.folder, self.digest = folder, digest
+        self.texts, self.seconds = 0, 0.0
 
     @cached_property
     def encoder(self) -> SentenceEncoder:
@@ -98,9 +100,17 @@ class TextModel:
         Raises:
             ConfigError: the encoder is missing, or is another one.
         """
+        started = time.perf_counter()
         encoder = self.loader.encoder
         encoder.network.to(self.device)
-        return text_embeddings(texts, encoder, self.cache)
+        found = text_embeddings(texts, encoder, self.cache)
+        self.loader.texts += len(texts)
+        self.loader.seconds += time.perf_counter() - started
+        return found
+
+    def __str__(self) -> str:
+        """What was done so far, for the log of a run."""
+        return f"embeddings of {self.loader.texts:,} different texts in {self.loader.seconds:.1f} s"
 
 
 def text_embeddings(
