@@ -232,3 +232,24 @@ def test_a_damaged_state_is_refused(damage: Any, told: str) -> None:
     damage(state, arrays)
     with pytest.raises(DataError, match=told):
         TextFeatures.read(state, arrays, lambda facts: Made())
+
+
+def test_rows_beyond_those_that_are_learnt_from_get_scores_like_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_features, "_MOST_ROWS", 70)
+    frame, truth = rows_with_truth(110)
+    features, own = fit(frame, truth, Made())
+    beyond = text_features._inner_folds(np.arange(110), 0) < 0
+    assert beyond.sum() == 40
+    values, _ = features.apply(frame)
+    np.testing.assert_allclose(own[beyond], values[beyond], atol=1e-5)
+    assert np.abs(own[~beyond, 0, :2] - values[~beyond, 0, :2]).min(axis=0).max() > 0
+    fewer, _ = fit(frame[~beyond].reset_index(drop=True), truth[~beyond], Made())
+    assert fewer.width == features.width
+
+
+def test_values_do_not_depend_on_how_many_texts_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, truth = rows_with_truth(60)
+    features, _ = fit(frame, truth, Made())
+    whole, _ = features.apply(frame)
+    monkeypatch.setattr(text_features, "_TEXTS_AT_ONCE", 7)
+    np.testing.assert_allclose(features.apply(frame)[0], whole, atol=1e-5)
