@@ -75,5 +75,6 @@ from .training.metrics import Metric as Metric
 from .training.optimizer import SGD as SGD
 from .training.optimizer import AdamW as AdamW
 from .training.schedule import OneCycle as OneCycle
+from .training.texts import TextModel as TextModel
 
 __version__: str

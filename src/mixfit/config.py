@@ -50,6 +50,8 @@ def parse_duration(text: str) -> float:
 
 
 KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+MINILM = "minilm"
+"""The text model of the extra ``text``; any other is a folder."""
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " ", "\\t": "\t"}
 """Words for separators, as shells make it hard to type a tab."""
 _NOT_SEPARATORS = '"\r\n\0'
@@ -194,15 +196,21 @@ class DataConfig:
     """Leave out training and validation rows that are copies of validation or test rows, or share a photo with one."""
     max_missing_target: float = 0.05
     """Largest share of rows without a target, which are left out; above it, training is refused."""
+    text_model: str = "none"
+    """Sentence encoder of texts: none, minilm (English; mixfit[text]), or a folder of sentence-transformers."""
     cache: Path | None = None
-    """Cache folder of decoded photos and image features; by default MIXFIT_CACHE or the user's cache folder."""
+    """Cache folder of decoded photos and frozen features; by default MIXFIT_CACHE or the user's cache folder."""
     cache_gb: float = 20.0
     """Largest size of the cache folder in gigabytes; 0 disables the cache."""
     text: Annotated[TextConfig, Parameter(name="*")] = TextConfig()
     """The format of a text table."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.text_model, Path):
+            object.__setattr__(self, "text_model", str(self.text_model))
         _check_choices(self)
+        if not self.text_model:
+            raise ConfigError("text_model must be none, minilm, or a folder of a text model, got an empty text.")
         if self.image_size is not None and not 32 <= self.image_size <= 1024:
             raise ConfigError(f"image_size must be from 32 to 1024, got {self.image_size}.")
         if not (0 < self.valid < 1 and 0 <= self.test < 1 and self.valid + self.test < 1):

@@ -33,6 +33,7 @@ from mixfit.training.build import build_model, precompute_features, sized_for
 from mixfit.training.choose import check_loss, choose_optimizer, loss_for, settle_arithmetic
 from mixfit.training.device import default_device
 from mixfit.training.loss import Loss
+from mixfit.training.texts import TextModel
 
 _VARIED, _LEAST_COLUMNS = 0.5, 3
 """Smallest share of distinct numbers in a column, and fewest such columns, for the detection of clusters."""
@@ -120,6 +121,7 @@ def prepare(
     check_augmentation(train_config, model_config)
     check_backbone(model_config)
     images_root(data_config.images, table.parent)
+    text_model = None if data_config.text_model == "none" else TextModel.load(data_config.text_model)
     known = Schema.load(schema) if isinstance(schema, str | Path) else schema
     task = data_config.task if known is None else known.task
     if task is not None:
@@ -135,6 +137,7 @@ def prepare(
         device=default_device(),
         warn=lambda text: console.print(f" {text}", markup=False),
         progress=console.is_terminal and not console.quiet,
+        text_model=text_model,
     )
     if mixed.photos is not None and not mixed.photos.files and mixed.photos.bad:
         columns = " ".join(f"--ignore {shlex.quote(name)}" for name in mixed.schema.names("image"))
@@ -143,6 +146,11 @@ def prepare(
             f"name (the first {mixed.photos.bad[0].problem}): set the folder with --images DIR (in Python images=DIR), "
             f"or train without photos by {columns}."
         )
+    if text_model is not None and not mixed.schema.names("text"):
+        said = f"text_model={data_config.text_model} has no effect, as no column has the role text"
+        console.print(f" warning: {said}", markup=False)
+    elif text_model is not None:
+        console.print(f" {text_model}", markup=False)
     data_config = replace(data_config, image_size=mixed.image_size)
     loss = loss_for(mixed, train_config.loss)
     chosen = choose_optimizer(train_config)
@@ -160,7 +168,7 @@ def prepare(
         data_config=data_config,
         model_config=model_config,
         train_config=train_config,
-        fingerprint=Fingerprint.of(table, mixed.photos),
+        fingerprint=Fingerprint.of(table, mixed.photos, "" if text_model is None else text_model.facts.digest),
         known=known,
     )
 

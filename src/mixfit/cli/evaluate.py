@@ -17,6 +17,7 @@ def evaluate(
     images: Path | None = None,
     out: Path | None = None,
     by: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
+    text_model: Path | None = None,
     cache: Path | None = None,
     cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,
@@ -37,12 +38,14 @@ def evaluate(
         JSON file for the metrics; by default metrics-SPLIT.json in the run folder.
     by
         Column to group the metrics by; may be repeated.
+    text_model
+        Folder of the text model, if the model was trained with one from a folder.
     cache
-        Folder where image features are kept; by default MIXFIT_CACHE or the user's cache folder.
+        Folder where frozen features are kept; by default MIXFIT_CACHE or the user's cache folder.
     cache_gb
         Largest size of the cache folder in gigabytes; 0 disables the cache.
     """
     from mixfit.runs.scoring import evaluate_table
 
     kept = configured_cache(cache, cache_gb)
-    evaluate_table(run, table, split=split, images=images, out=out, by=by, text=text, cache=kept)
+    evaluate_table(run, table, split=split, images=images, out=out, by=by, text=text, cache=kept, text_model=text_model)

@@ -17,6 +17,7 @@ def explain(
     images: Path | None = None,
     out: Path | None = None,
     seed: int = 0,
+    text_model: Path | None = None,
     cache: Path | None = None,
     cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,
@@ -39,8 +40,10 @@ def explain(
         Folder for explain.html and explain.json; by default the run folder.
     seed
         Random seed for the choice of rows.
+    text_model
+        Folder of the text model, if the model was trained with one from a folder.
     cache
-        Folder where image features are kept; by default MIXFIT_CACHE or the user's cache folder.
+        Folder where frozen features are kept; by default MIXFIT_CACHE or the user's cache folder.
     cache_gb
         Largest size of the cache folder in gigabytes; 0 disables the cache.
     """
@@ -48,7 +51,18 @@ def explain(
 
     kept = configured_cache(cache, cache_gb)
     chosen = None if rows is None else _numbers(rows)
-    explain_run(run, rows=chosen, n=n, table=table, images=images, out=out, seed=seed, text=text, cache=kept)
+    explain_run(
+        run,
+        rows=chosen,
+        n=n,
+        table=table,
+        images=images,
+        out=out,
+        seed=seed,
+        text=text,
+        cache=kept,
+        text_model=text_model,
+    )
 
 
 def _numbers(text: str) -> list[int]:

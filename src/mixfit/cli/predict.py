@@ -18,6 +18,7 @@ def predict(
     bad_rows: Literal["mark", "drop", "fail"] = "mark",
     raw_csv: Annotated[bool, Switch] = False,
     interval: float | None = None,
+    text_model: Path | None = None,
     cache: Path | None = None,
     cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,
@@ -40,8 +41,10 @@ def predict(
         Do not escape text cells that a spreadsheet would run as formulas.
     interval
         Coverage of the prediction intervals (columns lower and upper) or sets (prediction_set), such as 0.9.
+    text_model
+        Folder of the text model, if the model was trained with one from a folder.
     cache
-        Folder where image features are kept; by default MIXFIT_CACHE or the user's cache folder.
+        Folder where frozen features are kept; by default MIXFIT_CACHE or the user's cache folder.
     cache_gb
         Largest size of the cache folder in gigabytes; 0 disables the cache.
     """
@@ -58,4 +61,5 @@ def predict(
         interval=interval,
         text=text,
         cache=kept,
+        text_model=text_model,
     )

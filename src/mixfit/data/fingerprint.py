@@ -37,9 +37,11 @@ class Fingerprint:
     photos: Count
     """Number of photo files found."""
     photo_bytes: Count
+    text_model: str = ""
+    """Digest of the files of the sentence encoder; "" for none."""
 
     @classmethod
-    def of(cls, table: Path, photos: Photos | None) -> "Fingerprint":
+    def of(cls, table: Path, photos: Photos | None, text_model: str = "") -> "Fingerprint":
         """Compute it from the files as they are now."""
         with table.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -48,7 +50,13 @@ class Fingerprint:
             size, changed = _size_and_time(photo)
             digest.update(f"{size} {changed}\n".encode())
             found, total = found + (size >= 0), total + max(size, 0)
-        return cls(table_sha256=content, photos_sha256=digest.hexdigest(), photos=found, photo_bytes=total)
+        return cls(
+            table_sha256=content,
+            photos_sha256=digest.hexdigest(),
+            photos=found,
+            photo_bytes=total,
+            text_model=text_model,
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Fingerprint | None":
@@ -60,7 +68,8 @@ class Fingerprint:
                 "photos": int(count),
                 "photo_bytes": int(size),
             }:
-                return cls(table_sha256=table, photos_sha256=photos, photos=count, photo_bytes=size)
+                model = str(data.get("text_model", ""))
+                return cls(table_sha256=table, photos_sha256=photos, photos=count, photo_bytes=size, text_model=model)
         return None
 
     def changes_since(self, then: "Fingerprint", when: str) -> list[str]:
@@ -73,6 +82,8 @@ class Fingerprint:
                 f"the photos have changed since {when}: {then.photos:,} files with {then.photo_bytes:,} bytes then, "
                 f"{self.photos:,} files with {self.photo_bytes:,} bytes now"
             )
+        if then.text_model and self.text_model and self.text_model != then.text_model:
+            changed.append(f"the text model has changed since {when}: its files differ")
         return changed
 
 

@@ -21,6 +21,7 @@ from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.batch_picture import batch_figure
 from mixfit.data.checks.copies import without_copies
 from mixfit.data.columns.cells import Cells, Table
+from mixfit.data.columns.embedded import Embedder
 from mixfit.data.columns.infer import infer_schema
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
@@ -277,6 +278,7 @@ def load_data(
     device: torch.device | str = "cpu",
     warn: Callable[[str], None] | None = None,
     progress: bool = True,
+    text_model: Embedder | None = None,
 ) -> MixedData:
     """Read a table, infer the column roles, split the rows, fit the preprocessing on the training rows, build loaders.
 
@@ -294,6 +296,7 @@ def load_data(
         device: where the batches are moved.
         warn: called with a sentence if the cache cannot be used; by default a Python warning is issued.
         progress: show a progress bar while photos are decoded into the cache, in a terminal or notebook.
+        text_model: the sentence encoder that ``config.text_model`` names: ``mixfit.TextModel.load("minilm")``.
     Raises:
         ConfigError: a column does not exist, or a setting is invalid.
         DataError: the table cannot be used as it is.
@@ -302,11 +305,16 @@ def load_data(
     check_type("target", target, str, "the name of a column")
     check_type("config", config, (DataConfig, NoneType), "a mixfit.DataConfig")
     check_type("schema", schema, (Schema, NoneType), "a mixfit.Schema, such as Schema.load(path)")
+    check_type("text_model", text_model, (Embedder, NoneType), "a mixfit.TextModel")
     config = DataConfig() if config is None else config
     if images is not None:
         config = replace(config, images=images_path(images))
     if image_size is not None:
         config = replace(config, image_size=image_size)
+    if text_model is None and config.text_model != "none":
+        raise ConfigError(
+            f"load_data takes the text model itself: text_model=mixfit.TextModel.load({config.text_model!r})."
+        )
     if schema is not None:
         _check_given(schema, target, config)
     read, root, notes, schema = _read(table, config, target, schema)
@@ -331,6 +339,7 @@ def load_data(
     arrays = preprocessor.transform(rows)
     text = values = mask = None
     if texts := schema.names("text"):
+        embedder = None if text_model is None else text_model.ready(cache, str(device))
         text, own = TextFeatures.fit(
             fitted_on,
             texts,
@@ -339,6 +348,7 @@ def load_data(
             weight=fit_weight,
             unit=found.ties.joined(split.train).unit,
             seed=seed,
+            embedder=embedder,
         )
         values, mask = text.apply(rows)
         values[split.train] = own

@@ -258,7 +258,16 @@ def make_fold(
     text = own_text = None
     if texts := data.schema.names("text"):
         truth, classes = data.arrays.target.numpy()[fit_rows], len(data.target.classes or ())
-        text, own_text = TextFeatures.fit(fitted_on, texts, truth, classes=classes, weight=weight, unit=unit, seed=seed)
+        text, own_text = TextFeatures.fit(
+            fitted_on,
+            texts,
+            truth,
+            classes=classes,
+            weight=weight,
+            unit=unit,
+            seed=seed,
+            embedder=None if data.text is None else data.text.embedder,
+        )
     encoder = RowEncoder.fit(fitted_on, data.schema, preprocessor, weight, text=text)
     encoded = encoder.encode(data.table, photos, arrays=arrays)
     if encoded.text is not None:

@@ -3,7 +3,7 @@
 In: raw rows of a table and the features of their photos. Out: ``EncodedRows``; the state is JSON, and arrays for texts.
 Everything is learnt from the rows passed to ``fit``, the training rows of one fold."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from mixfit.data.columns.category import CategoryColumn
 from mixfit.data.columns.cells import Cells, Table
+from mixfit.data.columns.embedded import Embedder, EmbedderFacts
 from mixfit.data.columns.kind import Kind
 from mixfit.data.columns.kinds import KINDS
 from mixfit.data.columns.preprocess import TablePreprocessor
@@ -189,10 +190,16 @@ class RowEncoder:
 
     @classmethod
     def from_dict(
-        cls, state: Any, kinds: tuple[Kind, ...] = KINDS, arrays: Mapping[str, np.ndarray] | None = None
+        cls,
+        state: Any,
+        kinds: tuple[Kind, ...] = KINDS,
+        arrays: Mapping[str, np.ndarray] | None = None,
+        embedders: Callable[[EmbedderFacts], Embedder] | None = None,
     ) -> "RowEncoder":
         """Read the output of ``to_dict`` and ``arrays``.
 
+        Args:
+            embedders: finds the sentence encoder of texts again.
         Raises:
             DataError: it is invalid, or has prefixes of a column that is not a category.
         """
@@ -208,7 +215,7 @@ class RowEncoder:
         text = None
         if saved.text is not None:
             own = {name.removeprefix("text."): values for name, values in (arrays or {}).items()}
-            text = TextFeatures.read(saved.text, own)
+            text = TextFeatures.read(saved.text, own, embedders)
         return cls(preprocessor=preprocessor, prefixes=tuple(prefixes), text=text)
 
 

@@ -6,8 +6,11 @@ A folder holds ``model.safetensors``, ``mixfit.json`` and ``README.md``: no pick
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache as cached
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,11 +22,13 @@ from mixfit.choices import Crop
 from mixfit.config import ModelConfig
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.cells import Table, require_columns
+from mixfit.data.columns.embedded import Embedder, EmbedderFacts
 from mixfit.data.columns.kind import Kind as ColumnKind
 from mixfit.data.columns.kinds import KINDS
 from mixfit.data.columns.preprocess import TableArrays, TablePreprocessor
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import Target
+from mixfit.data.columns.text_features import TextFeatures
 from mixfit.data.load import MixedData
 from mixfit.data.photos.cells import photo_name, shown_cell
 from mixfit.data.photos.find import Photos, find_photos, needs_folder
@@ -36,6 +41,7 @@ from mixfit.nn.build import ModelShape
 from mixfit.predictor.card import ModelFacts, model_card
 from mixfit.predictor.folder import Kind, SavedModel, named_in_errors, read_folder
 from mixfit.training.device import default_device
+from mixfit.training.texts import TextModel
 
 BATCH = 64
 """Batch size of networks."""
@@ -125,6 +131,11 @@ class Predictor(ABC):
         """Whether the model uses columns of text."""
         return False
 
+    @property
+    def text_features(self) -> TextFeatures | None:
+        """What was learnt of texts, in one of the folds; None if the model does not use them."""
+        return None
+
     @abstractmethod
     def outputs(
         self,
@@ -159,11 +170,19 @@ class Predictor(ABC):
 
     @classmethod
     @abstractmethod
-    def read(cls, content: SavedModel, *, model: OwnNetwork | None = None, models: Sequence[Model] = ()) -> "Predictor":
+    def read(
+        cls,
+        content: SavedModel,
+        *,
+        model: OwnNetwork | None = None,
+        models: Sequence[Model] = (),
+        embedders: Callable[[EmbedderFacts], Embedder] | None = None,
+    ) -> "Predictor":
         """Read the output of ``save``.
 
         Args:
             model, models: see ``load``.
+            embedders: finds the sentence encoder of texts again.
         Raises:
             DataError: the content is invalid.
             ConfigError: ``model`` is missing, not needed, or not the saved network.
@@ -176,6 +195,7 @@ class Predictor(ABC):
         model: OwnNetwork | None = None,
         models: Sequence[Model] = (),
         kinds: tuple[ColumnKind, ...] = KINDS,
+        text_model: str | Path | None = None,
     ) -> "Predictor":
         """Load a model folder; nothing in it is executed.
 
@@ -187,15 +207,22 @@ class Predictor(ABC):
                 ``from_training``. The saved weights are loaded into it.
             models: custom models of a blend, as passed to ``fit(..., models=[...])``.
             kinds: kinds of columns, with custom ones: ``(*KINDS, MyKind())``.
+            text_model: folder of the text model, if the model was trained with one; it is loaded for the first text.
+                ``minilm`` is loaded from its package by default.
         Raises:
             DataError: a file is missing or damaged, is from a newer mixfit, or has a custom model that is not in
                 ``models``.
-            ConfigError: ``model`` is missing, not needed, or not the saved network.
+            ConfigError: ``model`` or ``text_model`` is missing, not needed, or not the one of the training.
         """
         check_type("folder", folder, (str, PathLike), "a path of a model folder or a run")
+        check_type("text_model", text_model, (str, PathLike, NoneType), "a path of a folder")
         content = read_folder(Path(folder), kinds)
+        embedders = cached(partial(TextModel.saved, folder=None if text_model is None else Path(text_model)))
         with named_in_errors(content.folder):
-            return _reader(content.described.kind).read(content, model=model, models=models)
+            found = _reader(content.described.kind).read(content, model=model, models=models, embedders=embedders)
+        if text_model is not None and (found.text_features is None or found.text_features.embedder is None):
+            raise ConfigError(f"{content.folder} uses no text model: leave out text_model.")
+        return found
 
     @classmethod
     def from_training(
@@ -322,6 +349,10 @@ class Predictor(ABC):
         """The model card; see ``predictor/card.py``."""
         import mixfit
 
+        if self.text_features is not None and self.text_features.embedder is not None:
+            ours = self.text_features.embedder.facts.source == "minilm"
+            needed = "of pip install 'mixfit[text]'" if ours else "that the training was given, as text_model=DIR"
+            notes = [*notes, f"To predict texts, it needs the text model {needed}; that is not in this folder."]
         return model_card(
             self.schema,
             version=mixfit.__version__,

@@ -1,6 +1,6 @@
 """The predictor of a blend: a weighted mean of several kinds of models, each fitted on every fold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from mixfit.config import ModelConfig
+from mixfit.data.columns.embedded import Embedder, EmbedderFacts
+from mixfit.data.columns.text_features import TextFeatures
 from mixfit.data.dataset import FeatureTable, ImageSource
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.store import ImageFiles, open_image_store
@@ -105,6 +107,11 @@ class BlendPredictor(Predictor):
         """Whether a model with a share uses columns of text."""
         return any(reads(sees) for sees in self.sees.values())
 
+    @property
+    def text_features(self) -> TextFeatures | None:
+        """What was learnt of texts in the first fold."""
+        return self.folds[0].encoder.text
+
     def check_interval(self, level: float) -> None:
         """Refuse a level with too few calibration rows."""
         self.uncertainty.scores.quantile(level)
@@ -134,7 +141,7 @@ class BlendPredictor(Predictor):
             pixels, size, crop = rows.files, rows.files.size, rows.files.crop
             if cache is not None:  # the network of every fold reads all photos
                 pixels = open_image_store(rows.files, size=size, crop=crop, cache=cache)
-        scaled = self.scaled_outputs(rows, source, device, pixels=pixels)
+        scaled = self.scaled_outputs(rows, source, device, pixels=pixels, cache=cache)
         calibrated = self.uncertainty.calibrated(scaled)
         values = calibrated if self.target.classes is not None else self.target.decode(calibrated)
         found = ModelOutput(values=values, failures={} if source is None else source.failures)
@@ -153,13 +160,17 @@ class BlendPredictor(Predictor):
         device: torch.device,
         *,
         pixels: ImageSource | None = None,
+        cache: Cache | None = None,
     ) -> np.ndarray:
         """The blend in the scale of the target ``(rows,)``, or probabilities before calibration.
 
         Args:
             pixels: for models that use them.
+            cache: of embeddings of texts.
         """
         means, photos = _photo_means(rows, source), rows.photos
+        if self.text_features is not None:
+            self.text_features.use(rows.table, cache, str(device))
         blended = _Blended(self, len(rows.table))
         for fold in self.folds:
             seen = Rows(
@@ -190,6 +201,8 @@ class BlendPredictor(Predictor):
                     found = model.own_features(rows.files, cache, device)
                     if found is not None:
                         own[place, name] = found
+        if self.text_features is not None:
+            self.text_features.use(rows.table, cache, str(device))
         encoded = [fold.encoder.encode(rows.table) for fold in self.folds]
 
         def mix(mixture: Mixture) -> np.ndarray:
@@ -265,7 +278,12 @@ class BlendPredictor(Predictor):
 
     @classmethod
     def read(
-        cls, content: SavedModel, *, model: OwnNetwork | None = None, models: Sequence[Model] = ()
+        cls,
+        content: SavedModel,
+        *,
+        model: OwnNetwork | None = None,
+        models: Sequence[Model] = (),
+        embedders: Callable[[EmbedderFacts], Embedder] | None = None,
     ) -> "BlendPredictor":
         """See ``Predictor``."""
         if model is not None:
@@ -284,15 +302,17 @@ class BlendPredictor(Predictor):
         known = {name: model_named(name, [*our_models(backbone), *models]) for name in shares}
         if any(looks(model.sees) for model in known.values()) != mine.photos:
             raise DataError("the blend and its models disagree on the use of photos")
-        folds = []
+        folds: list[FoldModels] = []
         for place, saved in enumerate(mine.folds):
             if set(saved.models) != set(shares):
                 raise DataError("the models of a fold are not those with a share")
-            encoder = RowEncoder.from_dict(saved.encoder, content.kinds, as_arrays(tensors, f"fold{place}."))
+            encoder = RowEncoder.from_dict(saved.encoder, content.kinds, as_arrays(tensors, f"fold{place}."), embedders)
             check_columns(encoder.preprocessor, common["schema"])
             texts = [] if encoder.text is None else encoder.text.names
             if texts != (common["schema"].names("text") if any(reads(model.sees) for model in known.values()) else []):
                 raise DataError("the texts of an encoder do not match the schema and the models")
+            if folds and _text_model(encoder) != _text_model(folds[0].encoder):
+                raise DataError("the folds have different text models")
             images = len(common["schema"].names("image"))
             layout = Layout.of(encoder, features=features, image_columns=images, classes=classes)
             fitted = {
@@ -337,6 +357,11 @@ class _Saved:
     photo_encoder: ModelConfig | None
     image_size: Annotated[int, Within(1, 1024)]
     uncertainty: dict[str, Any]
+
+
+def _text_model(encoder: RowEncoder) -> EmbedderFacts | None:
+    """The sentence encoder behind the features of texts."""
+    return None if encoder.text is None or encoder.text.embedder is None else encoder.text.embedder.facts
 
 
 def _read_encoder(config: ModelConfig, image_size: int, tensors: Mapping[str, Tensor]) -> PhotoEncoder:

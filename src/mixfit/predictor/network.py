@@ -1,7 +1,7 @@
 """The predictor of a single network: built by mixfit from a configuration, or a custom module."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mixfit.config import ModelConfig
+from mixfit.data.columns.embedded import Embedder, EmbedderFacts
 from mixfit.data.columns.text_features import TextFeatures
 from mixfit.data.dataset import FeatureTable, MixedDataset
 from mixfit.data.load import MixedData
@@ -95,6 +96,11 @@ class NetworkPredictor(Predictor):
         """Whether the network gets features of texts."""
         return self.text is not None
 
+    @property
+    def text_features(self) -> TextFeatures | None:
+        """What was learnt of texts."""
+        return self.text
+
     def check_interval(self, level: float) -> None:
         """Refuse any level."""
         raise ConfigError(
@@ -114,6 +120,8 @@ class NetworkPredictor(Predictor):
         if interval is not None:
             self.check_interval(interval)
         self.model.to(device).eval()
+        if self.text is not None:
+            self.text.use(rows.table, cache, str(device))
         source = rows.files if rows.files is None or augmentations else self._features_or_files(rows.files, cache)
         loader = DataLoader(self.dataset(rows, source), SequentialSampler(len(rows.table), BATCH), device=device)
         found = self._run(loader, augmentations)
@@ -146,6 +154,8 @@ class NetworkPredictor(Predictor):
         if self.uses_photos and rows.files is not None and rows.photos is not None:
             slots, columns = rows.photos.slots, rows.photos.columns
             features = None if ours is None else all_features(ours.image, rows.files, cache)
+        if self.text is not None:
+            self.text.use(rows.table, cache, str(device))
         encoder = RowEncoder(preprocessor=self.preprocessor, prefixes=(), text=self.text)
         encoded = encoder.encode(rows.table, arrays=(rows.arrays.numeric, rows.arrays.categorical))
 
@@ -220,7 +230,12 @@ class NetworkPredictor(Predictor):
 
     @classmethod
     def read(
-        cls, content: SavedModel, *, model: OwnNetwork | None = None, models: Sequence[Model] = ()
+        cls,
+        content: SavedModel,
+        *,
+        model: OwnNetwork | None = None,
+        models: Sequence[Model] = (),
+        embedders: Callable[[EmbedderFacts], Embedder] | None = None,
     ) -> "NetworkPredictor":
         """See ``Predictor``."""
         common = content.described.common(content.kinds)
@@ -235,7 +250,9 @@ class NetworkPredictor(Predictor):
         ):
             raise DataError("the shape of the network does not match the columns and the target")
         tensors = {name: tensor for name, tensor in content.tensors.items() if not name.startswith(_TEXT)}
-        text = None if mine.text is None else TextFeatures.read(mine.text, as_arrays(content.tensors, _TEXT))
+        text = None
+        if mine.text is not None:
+            text = TextFeatures.read(mine.text, as_arrays(content.tensors, _TEXT), embedders)
         if ([] if text is None else text.names) != schema.names("text"):
             raise DataError("the texts do not match the schema")
         settings = None

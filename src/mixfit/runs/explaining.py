@@ -67,6 +67,7 @@ def explain_run(
     cache: Cache | None = None,
     console: Console | None = None,
     models: Sequence[Model] = (),
+    text_model: str | Path | None = None,
 ) -> Explanation:
     """Explain rows of a run's table, print which columns matter most, and write ``explain.html`` and ``explain.json``;
     where there are such already, ``explain-002.html`` and so on.
@@ -82,6 +83,7 @@ def explain_run(
         text: format of a text table, by default as in training.
         cache: cache of image features; by default none.
         models: your own models, as passed to ``fit``.
+        text_model: folder of the text model that the training was given; not needed for ``minilm``.
     Raises:
         ConfigError: both or neither of ``rows`` and ``n`` are given, a row is not in the table, the table is unknown,
             or ``seed`` is negative.
@@ -105,7 +107,7 @@ def explain_run(
         raise ConfigError(f"Rows are numbered from 0, got {min(rows)}.")
     folder = run if out is None else out
     check_new_folder(folder)
-    predictor = load_run(run, models)
+    predictor = load_run(run, models, text_model)
     if table is None:
         table = run_settings(run).table
         if table is None:

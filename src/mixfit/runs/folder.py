@@ -21,7 +21,7 @@ import tomli_w
 import torch
 from jaxtyping import Int64
 
-from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.config import MINILM, DataConfig, ModelConfig, TrainConfig
 from mixfit.data.columns.schema import Schema
 from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.split import Split
@@ -143,7 +143,8 @@ def shown_settings(data: DataConfig, model: ModelConfig, train: TrainConfig) -> 
     """All settings by section and name without absolute paths, as reports are shared."""
     sections = _sections(data, model, train)
     shown = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
-    folders = {"data.images": data.images, "data.cache": data.cache}
+    model_folder = None if data.text_model in ("none", MINILM) else Path(data.text_model)
+    folders = {"data.images": data.images, "data.cache": data.cache, "data.text_model": model_folder}
     return shown | {name: shown_path(path) for name, path in folders.items() if path}
 
 
@@ -152,11 +153,12 @@ def settings_digest(
 ) -> str:
     """A sha256 of all settings and data that affect the models of a run.
 
-    The location of the photos is left out, as the fingerprint covers the photos themselves; so are caches and the
-    time between checkpoints."""
+    The locations of the photos and of the text model are left out, as the fingerprint covers their files; so are caches
+    and the time between checkpoints."""
     settings = _sections(data, model, train)
-    for section, name in (("data", "images"), ("data", "cache"), ("data", "cache_gb"), ("train", "save_every")):
-        settings[section].pop(name, None)
+    for name in ("images", "cache", "cache_gb", "text_model"):
+        settings["data"].pop(name, None)
+    settings["train"].pop("save_every", None)
     decisive = {"settings": settings, "schema": schema.to_dict(), "data": asdict(fingerprint)}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

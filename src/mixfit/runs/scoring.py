@@ -67,11 +67,11 @@ PIECE, PIECE_BYTES = 32_768, 2**26
 _BROKEN = ("photo treated as missing", "cell treated as missing")
 
 
-def load_run(run: Path, models: Sequence[Model] = ()) -> Predictor:
+def load_run(run: Path, models: Sequence[Model] = (), text_model: str | Path | None = None) -> Predictor:
     """The predictor of a run folder, or of a model folder itself.
 
     Args:
-        models: custom models, see ``Predictor.load``.
+        models, text_model: custom models, and the folder of a text model, see ``Predictor.load``.
     Raises:
         ConfigError: the folder does not exist, or its training has not finished.
         DataError: it is damaged, or has a custom model that is not in ``models``.
@@ -83,14 +83,14 @@ def load_run(run: Path, models: Sequence[Model] = ()) -> Predictor:
         known = sorted({str(path) for path in found if (path / "config.toml").is_file()})
         raise ConfigError(f"The run folder {run} does not exist. Existing runs: {', '.join(known[-5:]) or 'none'}.")
     if is_there(run / "mixfit.json"):
-        return Predictor.load(run, models=models)
+        return Predictor.load(run, models=models, text_model=text_model)
     if not is_there(run / "config.toml"):
         raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
     if not is_there(run / "model"):
         raise ConfigError(
             f"{run} has no finished model, as its training was stopped. Resume it with: mixfit train --resume {run}"
         )
-    return Predictor.load(run / "model", models=models)
+    return Predictor.load(run / "model", models=models, text_model=text_model)
 
 
 def evaluate_table(
@@ -105,6 +105,7 @@ def evaluate_table(
     cache: Cache | None = None,
     console: Console | None = None,
     models: Sequence[Model] = (),
+    text_model: str | Path | None = None,
 ) -> dict[str, float]:
     """Score a run on rows with a known target, print the metrics with 95 % intervals and write them as JSON.
 
@@ -121,6 +122,7 @@ def evaluate_table(
         text: format of a text table, by default detected.
         cache: cache of image features; by default none.
         models: your own models, as passed to ``fit``.
+        text_model: folder of the text model that the training was given; not needed for ``minilm``.
     Returns:
         Metrics by name.
     Raises:
@@ -134,7 +136,7 @@ def evaluate_table(
         raise ConfigError(f"split must be one of {', '.join(get_args(SplitChoice))}, got {split!r}.")
     if out is not None:
         check_new_file(through_link(Path(out)))
-    predictor, console = load_run(Path(run), models), console or PlainConsole()
+    predictor, console = load_run(Path(run), models, text_model), console or PlainConsole()
     with table_file(table) as path:
         shown = "DataFrame" if isinstance(table, pd.DataFrame) else str(path)
         folder = Path() if isinstance(table, pd.DataFrame) else path.parent
@@ -303,6 +305,7 @@ def predict_table(
     interval: float | None = None,
     console: Console | None = None,
     models: Sequence[Model] = (),
+    text_model: str | Path | None = None,
 ) -> pd.DataFrame: ...
 
 
@@ -320,6 +323,7 @@ def predict_table(
     interval: float | None = None,
     console: Console | None = None,
     models: Sequence[Model] = (),
+    text_model: str | Path | None = None,
 ) -> None: ...
 
 
@@ -336,6 +340,7 @@ def predict_table(
     interval: float | None = None,
     console: Console | None = None,
     models: Sequence[Model] = (),
+    text_model: str | Path | None = None,
 ) -> pd.DataFrame | None:
     """Predict the rows of a table: its columns, the predictions and a status, as a file or as a DataFrame.
 
@@ -354,6 +359,7 @@ def predict_table(
         cache: cache of image features; by default none.
         interval: coverage of prediction intervals or sets, see ``Predictor.predict``.
         models: your own models, as passed to ``fit``.
+        text_model: folder of the text model that the training was given; not needed for ``minilm``.
     Returns:
         The rows, if ``out`` is None; for a DataFrame with its columns and index.
     Raises:
@@ -370,7 +376,7 @@ def predict_table(
     path = None if out is None else through_link(Path(out))
     if path is not None:
         check_writable_kind(path)
-    predictor = load_run(Path(run), models)
+    predictor = load_run(Path(run), models, text_model)
     if interval is not None:
         predictor.check_interval(interval)
     kept: list[pd.DataFrame] = []

@@ -1,27 +1,116 @@
 """Embeddings of texts by a frozen encoder: each different text is encoded once, and kept for all later runs.
 
-In: texts of cells. Out: float32 ``(texts, d)``."""
+In: texts of cells. Out: float32 ``(texts, d)``. ``TextModel`` hands the encoder to the columns of text of a table."""
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
+from mixfit.config import MINILM
 from mixfit.console import PlainConsole, tracked
+from mixfit.data.columns.embedded import EmbedderFacts
 from mixfit.data.photos.records import Cache, RecordStore
-from mixfit.errors import ResourceError
-from mixfit.nn.sentence import SentenceEncoder
+from mixfit.errors import ConfigError, ResourceError, check_type
+from mixfit.nn.sentence import SentenceEncoder, load_sentence_encoder
 
 IDENTITY_VERSION = 1
 """Increase this when embeddings change in a way that ``text_encoder_identity`` does not detect."""
 _PROBE = "a round table, four chairs " * 45
 CHUNK = 128
 """Texts that are encoded before they are kept: what an interrupted run loses at most."""
+
+
+class _Loader:
+    """A frozen encoder that is loaded when first needed, and must be the one that is expected."""
+
+    def __init__(self, folder: Path | None, digest: str) -> None:
+        self.folder, self.digest = folder, digest
+        self.texts, self.seconds = 0, 0.0
+
+    @cached_property
+    def encoder(self) -> SentenceEncoder:
+        found = load_sentence_encoder(self.folder)
+        if self.digest and found.digest != self.digest:
+            where = "of the extra text" if self.folder is None else f"in {self.folder}"
+            raise ConfigError(
+                f"The text model {where} is not the one that this model was trained with, as its files differ (sha256 "
+                f"{found.digest[:12]}, not {self.digest[:12]}): give the folder of the same one as text_model=DIR, or "
+                "--text-model DIR."
+            )
+        return found
+
+
+class _Absent(_Loader):
+    """The encoder of a folder that nobody has named."""
+
+    @cached_property
+    def encoder(self) -> SentenceEncoder:
+        raise ConfigError(
+            "This model reads texts with a text model from a folder, which is not saved with it: give that folder as "
+            "text_model=DIR, or --text-model DIR."
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextModel:
+    """A frozen sentence encoder for columns of text, see ``Embedder``."""
+
+    facts: EmbedderFacts
+    loader: _Loader
+    cache: Cache | None = None
+    device: str = "cpu"
+
+    @classmethod
+    def load(cls, name: str | Path) -> "TextModel":
+        """That of a training: ``minilm``, or a folder of a sentence-transformers model.
+
+        Raises:
+            ConfigError, DataError: as ``load_sentence_encoder``.
+        """
+        check_type("text_model", name, (str, PathLike), "minilm or a path of a folder")
+        loader = _Loader(None if name == MINILM else Path(name), "")
+        encoder = loader.encoder
+        source: Literal["minilm", "folder"] = "minilm" if name == MINILM else "folder"
+        return cls(facts=EmbedderFacts(source=source, digest=encoder.digest, d=encoder.d), loader=loader)
+
+    @classmethod
+    def saved(cls, facts: EmbedderFacts, folder: Path | None = None) -> "TextModel":
+        """That of a saved model, loaded at the first text: from ``folder``, or else from its package."""
+        absent = folder is None and facts.source == "folder"
+        return cls(facts=facts, loader=(_Absent if absent else _Loader)(folder, facts.digest))
+
+    def ready(self, cache: Cache | None, device: str) -> "TextModel":
+        """The same encoder, with another cache and device."""
+        return replace(self, cache=cache, device=device)
+
+    def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts d"]:
+        """An embedding of each text; zeros for a blank one.
+
+        Raises:
+            ConfigError: the encoder is missing, or is another one.
+        """
+        started = time.perf_counter()
+        encoder = self.loader.encoder
+        encoder.network.to(self.device)
+        found = text_embeddings(texts, encoder, self.cache)
+        self.loader.texts += len(texts)
+        self.loader.seconds += time.perf_counter() - started
+        return found
+
+    def __str__(self) -> str:
+        """What was done so far, for the log of a run."""
+        return f"embeddings of {self.loader.texts:,} different texts in {self.loader.seconds:.1f} s"
 
 
 def text_embeddings(

@@ -1,4 +1,4 @@
-"""Numbers for texts: a linear model's score, principal components of TF-IDF, and the number of words.
+"""Numbers for texts: scores of linear models, principal components of TF-IDF and embeddings, and the number of words.
 
 In: the words of each text column, and the target of the training rows of a fold. Out: ``TextFeatures``, which turns any
 rows into ``(rows, text columns, d)``; the state is JSON and arrays. Everything is learnt from the training rows.
@@ -6,10 +6,11 @@ rows into ``(rows, text columns, d)``; the state is JSON and arrays. Everything 
 A text becomes its words, pairs of neighbouring words and character n-grams, weighted by TF-IDF (Salton and Buckley
 1988, Information Processing & Management 24, 513-523; character n-grams are for inflected languages, spelling mistakes
 and scripts without spaces). A ridge regression on them gives the score. The training rows get the scores of models that
-were fitted without them, so that other models do not trust the score more than it deserves."""
+were fitted without them, so that other models do not trust the score more than it deserves. With a frozen sentence
+encoder, its embeddings of the texts give further scores and components in the same way."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,12 +18,14 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int64
 
 from mixfit.data.columns.cells import Table
+from mixfit.data.columns.embedded import Embedded, Embedder, EmbedderFacts, embedded
 from mixfit.data.columns.words import Words, to_words
+from mixfit.data.photos.records import Cache
 from mixfit.errors import DataError
 from mixfit.files import Within, from_plain, shown
 
 COMPONENTS = 24
-"""Principal components of each column."""
+"""Principal components of each column, and as many of its embeddings."""
 MOST_SCORES = 24
 """Scores of each column: one for a number or for two classes, one per class for more, and of many classes the
 directions in which their scores differ most."""
@@ -45,6 +48,25 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class EmbeddedFeatures:
+    """What was learnt of the embeddings of one column of text."""
+
+    projection: Float32[np.ndarray, "d outputs"]
+    """Scores, and then components, of each number of an embedding."""
+    middle: Float32[np.ndarray, " outputs"]
+    """Their mean over the training rows, which is taken off."""
+
+    def apply(self, found: Embedded, there: Bool[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows outputs"]:
+        """Scores and components of any rows; 0 without a text."""
+        values = np.zeros((len(there), len(self.middle)), dtype=np.float32)
+        rows = np.flatnonzero(there)
+        for start in range(0, len(rows), _TEXTS_AT_ONCE):
+            part = rows[start : start + _TEXTS_AT_ONCE]
+            values[part] = found.of(part) @ self.projection - self.middle
+        return values
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ColumnFeatures:
     """What was learnt of one column of text."""
 
@@ -62,15 +84,25 @@ class ColumnFeatures:
     """Scores, and then components, of each term."""
     middle: Float32[np.ndarray, " outputs"]
     """Their mean over the training rows, which is taken off."""
+    embedded: EmbeddedFeatures | None = None
+    """None without a sentence encoder."""
 
-    def apply(self, words: Words) -> Float32[np.ndarray, "rows width"]:
+    @property
+    def scores(self) -> int:
+        """Scores of the terms, and as many of embeddings."""
+        return self.projection.shape[1] - COMPONENTS
+
+    def apply(self, words: Words, found: Embedded | None = None) -> Float32[np.ndarray, "rows width"]:
         """Features of any rows; 0 without a text."""
-        used, codes = np.unique(words.codes[words.codes >= 0], return_inverse=True)
+        there = words.codes >= 0
+        used, codes = np.unique(words.codes[there], return_inverse=True)
         parts = [used[start : start + _TEXTS_AT_ONCE] for start in range(0, max(len(used), 1), _TEXTS_AT_ONCE)]
         each = [self._of_terms(self._terms(words, part), words, part) for part in parts]
         values = np.zeros((len(words.codes), self.projection.shape[1] + 1), dtype=np.float32)
-        values[words.codes >= 0] = np.concatenate(each)[codes]
-        return values
+        values[there] = np.concatenate(each)[codes]
+        if self.embedded is None or found is None:
+            return values
+        return _joined(values, self.embedded.apply(found, there), self.scores)
 
     def _terms(self, words: Words, used: Int64[np.ndarray, " texts"]) -> Any:
         """Weighted terms of some texts."""
@@ -87,6 +119,8 @@ class TextFeatures:
     """What was learnt of all columns of text of a table."""
 
     columns: tuple[ColumnFeatures, ...]
+    embedder: Embedder | None = None
+    """The sentence encoder, which is not learnt; None for TF-IDF alone."""
 
     @property
     def names(self) -> list[str]:
@@ -96,12 +130,16 @@ class TextFeatures:
     @property
     def width(self) -> int:
         """Features of each column."""
-        return self.columns[0].projection.shape[1] + 1 if self.columns else 0
+        return self.columns[0].projection.shape[1] * self._parts + 1 if self.columns else 0
 
     @property
     def scores(self) -> int:
         """How many of them are scores: the first."""
-        return max(0, self.width - 1 - COMPONENTS)
+        return self.columns[0].scores * self._parts if self.columns else 0
+
+    @property
+    def _parts(self) -> int:
+        return 1 if self.embedder is None else 2
 
     @classmethod
     def fit(
@@ -114,6 +152,7 @@ class TextFeatures:
         weight: Float[np.ndarray, " rows"] | None = None,
         unit: Int64[np.ndarray, " rows"] | None = None,
         seed: int = 0,
+        embedder: Embedder | None = None,
     ) -> tuple["TextFeatures", Float32[np.ndarray, "rows texts width"]]:
         """Learn from the training rows.
 
@@ -124,6 +163,7 @@ class TextFeatures:
             weight: of each row, in any unit.
             unit: rows with the same number (a group, copies) are held out together; by default each row is a unit.
             seed: of the inner folds, and of an approximation for many rows.
+            embedder: a sentence encoder, whose embeddings are learnt from too.
         Returns:
             What was learnt, and the features of these rows with the scores of models that did not see them.
         """
@@ -136,25 +176,40 @@ class TextFeatures:
         columns, own = [], []
         for name in names:
             words = table[name].read_levels(to_words)
+            found = None if embedder is None else embedded(table[name], embedder)
             column, values = _fit_column(name, words.take(rows), goals, counts, fold[rows], seed)
+            if found is not None:
+                there = words.codes[rows] >= 0
+                learnt, further = _fit_embedded(found.take(rows), there, goals, counts, fold[rows], seed)
+                column, values = replace(column, embedded=learnt), _joined(values, further, column.scores)
             if len(rows) < len(truth):
-                every = column.apply(words)
+                every = column.apply(words, found)
                 every[rows] = values
                 values = every
             columns.append(column)
             own.append(values)
-        return cls(columns=tuple(columns)), _stacked(own, len(truth))
+        return cls(columns=tuple(columns), embedder=embedder), _stacked(own, len(truth))
+
+    def use(self, table: Table, cache: Cache | None, device: str) -> None:
+        """Let the sentence encoder, if there is one, read a table's texts by this cache and on this device."""
+        if self.embedder is not None:
+            ready = self.embedder.ready(cache, device)
+            for name in self.names:
+                embedded(table[name], ready)
 
     def apply(self, table: pd.DataFrame | Table) -> tuple[Float32[np.ndarray, "rows texts width"], np.ndarray]:
         """Features of any rows, and a mask ``(rows, columns)`` of the cells that have a text."""
         table = Table.of(table)
         words = [table[column.name].read_levels(to_words) for column in self.columns]
-        values = [column.apply(one) for column, one in zip(self.columns, words, strict=True)]
+        found = [None if self.embedder is None else embedded(table[name], self.embedder) for name in self.names]
+        values = [column.apply(one, its) for column, one, its in zip(self.columns, words, found, strict=True)]
         return _stacked(values, len(table)), _there(words, len(table))
 
     def to_dict(self) -> dict[str, Any]:
-        """The part of the state that is JSON."""
+        """The part of the state that is JSON; of the sentence encoder only what tells it from others."""
+        embedder = {} if self.embedder is None else {"embedder": asdict(self.embedder.facts)}
         return {
+            **embedder,
             "columns": [
                 {
                     "name": one.name,
@@ -165,7 +220,7 @@ class TextFeatures:
                     "std": one.std,
                 }
                 for one in self.columns
-            ]
+            ],
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -173,17 +228,31 @@ class TextFeatures:
         found: dict[str, np.ndarray] = {}
         for place, one in enumerate(self.columns):
             arrays = {"rarity": one.rarity, "projection": one.projection, "middle": one.middle}
+            if one.embedded is not None:
+                arrays |= {"embedded.projection": one.embedded.projection, "embedded.middle": one.embedded.middle}
             found |= {f"{place}.{name}": values for name, values in arrays.items()}
         return found
 
     @classmethod
-    def read(cls, state: Any, arrays: Mapping[str, np.ndarray]) -> "TextFeatures":
+    def read(
+        cls,
+        state: Any,
+        arrays: Mapping[str, np.ndarray],
+        embedders: Callable[[EmbedderFacts], Embedder] | None = None,
+    ) -> "TextFeatures":
         """Read the output of ``to_dict`` and ``arrays``.
 
+        Args:
+            embedders: finds the sentence encoder again.
         Raises:
             DataError: it is invalid.
         """
         saved: _Saved = from_plain(_Saved, state, "the texts", finite=True)
+        embedder = None
+        if saved.embedder is not None:
+            if embedders is None:
+                raise DataError("texts have a sentence encoder where there is none")
+            embedder = embedders(saved.embedder)
         columns = []
         for place, one in enumerate(saved.columns):
             terms = [*one.words, *one.pairs, *one.grams]
@@ -200,6 +269,10 @@ class TextFeatures:
                 raise DataError(f"the arrays of {where} do not match its {len(terms)} terms")
             if not all(np.isfinite(one).all() for one in (rarity, projection, middle)):
                 raise DataError(f"the arrays of {where} are not finite")
+            learnt = None
+            if saved.embedder is not None:
+                shape = (saved.embedder.d, projection.shape[1])
+                learnt = _read_embedded({key: arrays.get(f"{place}.embedded.{key}") for key in _EMBEDDED}, shape, where)
             columns.append(
                 ColumnFeatures(
                     name=one.name,
@@ -211,11 +284,12 @@ class TextFeatures:
                     rarity=rarity,
                     projection=projection,
                     middle=middle,
+                    embedded=learnt,
                 )
             )
         if len({one.name for one in columns}) != len(columns) or len({c.projection.shape[1] for c in columns}) > 1:
             raise DataError("the text columns do not match each other")
-        return cls(columns=tuple(columns))
+        return cls(columns=tuple(columns), embedder=embedder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +309,33 @@ class _Saved:
     """``TextFeatures`` in JSON."""
 
     columns: tuple[_SavedColumn, ...]
+    embedder: EmbedderFacts | None = None
+
+
+_EMBEDDED = ("projection", "middle")
+
+
+def _read_embedded(arrays: Mapping[str, np.ndarray | None], shape: tuple[int, int], where: str) -> EmbeddedFeatures:
+    """What was learnt of embeddings.
+
+    Args:
+        shape: of the projection.
+    """
+    projection, middle = (arrays[key] for key in _EMBEDDED)
+    if projection is None or middle is None:
+        raise DataError(f"{where} lacks an array of its embeddings")
+    single = projection.dtype == middle.dtype == np.float32
+    if not single or (projection.shape, middle.shape) != (shape, shape[1:]):
+        raise DataError(f"the arrays of {where} do not match embeddings of {shape[0]} numbers")
+    if not (np.isfinite(projection).all() and np.isfinite(middle).all()):
+        raise DataError(f"the arrays of the embeddings of {where} are not finite")
+    return EmbeddedFeatures(projection=projection, middle=middle)
+
+
+def _joined(terms: np.ndarray, further: np.ndarray, scores: int) -> Float32[np.ndarray, "rows width"]:
+    """All scores, then all components, and the number of words, from what terms and embeddings give."""
+    parts = [terms[:, :scores], further[:, :scores], terms[:, scores:-1], further[:, scores:], terms[:, -1:]]
+    return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
 def _stacked(values: list[Float32[np.ndarray, "rows width"]], rows: int) -> Float32[np.ndarray, "rows texts width"]:
@@ -297,9 +398,7 @@ def _fit_column(
     held_out = np.zeros((len(words.codes), scores))
     if min(terms.shape):
         weights, without = _ridge(terms, goals[there], counts[there], fold[there], seed)
-        if goals.shape[1] > scores:
-            turn = np.linalg.svd(terms @ weights, full_matrices=False)[2][:scores].T
-            weights, without = weights @ turn, without @ turn
+        weights, without = _main_directions(terms, weights, without, scores)
         axes = _components(terms, seed)
         projection[:, :scores], projection[:, scores : scores + len(axes)] = weights, axes.T
         held_out[there] = without
@@ -318,6 +417,42 @@ def _fit_column(
     own = np.append(column._of_terms(of_texts, words, used), nothing, axis=0)[of_rows]
     own[:, :scores] = held_out
     return column, own
+
+
+def _fit_embedded(
+    found: Embedded,
+    there: Bool[np.ndarray, " rows"],
+    goals: Float[np.ndarray, "rows goals"],
+    counts: Float[np.ndarray, " rows"],
+    fold: Int64[np.ndarray, " rows"],
+    seed: int,
+) -> tuple[EmbeddedFeatures, Float32[np.ndarray, "rows outputs"]]:
+    """Learn from the embeddings of one column; also the scores and components of these rows, as ``_fit_column``."""
+    scores = min(goals.shape[1], MOST_SCORES)
+    projection, middle = np.zeros((found.d, scores + COMPONENTS)), np.zeros(scores + COMPONENTS)
+    held_out = np.zeros((len(there), scores))
+    if there.any():
+        values = found.of(np.flatnonzero(there))
+        weights, without = _ridge(values, goals[there], counts[there], fold[there], seed)
+        mean = _mean(values, counts[there])
+        weights, without = _main_directions(values, weights, without, scores)
+        axes = _components(values - mean.astype(np.float32), seed)
+        projection[:, :scores], projection[:, scores : scores + len(axes)] = weights, axes.T
+        middle, held_out[there] = mean @ projection, without
+    learnt = EmbeddedFeatures(projection=projection.astype(np.float32), middle=middle.astype(np.float32))
+    own = learnt.apply(found, there)
+    own[:, :scores] = held_out
+    return learnt, own
+
+
+def _main_directions(
+    terms: Any, weights: np.ndarray, without: np.ndarray, scores: int
+) -> tuple[Float[np.ndarray, "terms scores"], Float[np.ndarray, "rows scores"]]:
+    """The directions in which the scores of many classes differ most."""
+    if weights.shape[1] <= scores:
+        return weights, without
+    turn = np.linalg.svd(terms @ weights, full_matrices=False)[2][:scores].T
+    return weights @ turn, without @ turn
 
 
 def _choose_terms(
@@ -419,12 +554,12 @@ def _weighed(counts: Any, rarity: Float32[np.ndarray, " terms"], words: int) -> 
 
 
 def _components(terms: Any, seed: int) -> Float[np.ndarray, "components terms"]:
-    """The first principal axes, uncentred, scaled so that the first component has a mean square of 1."""
+    """The first principal axes of rows as they are, scaled so that the first component has a mean square of 1."""
     from sklearn.utils.extmath import randomized_svd
 
     most = min(COMPONENTS, *terms.shape)
     _, sizes, axes = randomized_svd(terms, most, n_iter=4, random_state=seed, flip_sign=True)
-    real = sizes > _ROUNDING * max(float(sizes[0]), _ROUNDING)
+    real = sizes > _ROUNDING * max(float(sizes[0]), float(np.sqrt(terms.shape[0])))  # not the rounding of equal rows
     scaled: np.ndarray = axes[real] * np.sqrt(terms.shape[0]) / max(float(sizes[0]), _ROUNDING)
     return scaled
 
@@ -442,11 +577,11 @@ def _ridge(
     Predictions are relative to the mean of the rows that a model was fitted on, without its intercept: the mean of four
     fifths of the rows would tell that of the others."""
     drawn = np.sort(np.random.default_rng(seed).permutation(len(goals))[:_SEARCHED_ROWS])
-    near = (terms[drawn] @ terms[drawn].T).toarray().astype(np.float64)
+    near = _products(terms[drawn])
     strength = _best_strength(near, goals[drawn], counts[drawn], fold[drawn])
     without = np.zeros(goals.shape)
     exact = len(goals) <= _EXACT_ROWS
-    near = (terms @ terms.T).toarray().astype(np.float64) if exact else near
+    near = _products(terms) if exact else near
     for number in np.unique(fold):
         rows = fold != number
         if not rows.any():  # a single group
@@ -464,6 +599,12 @@ def _ridge(
     dual = _solved(inside, aims, counts, strength)
     share = (counts / counts.sum())[:, None]
     return terms.T @ (dual - share * dual.sum(axis=0)), without
+
+
+def _products(terms: Any) -> Float[np.ndarray, "rows rows"]:
+    """Of all rows with each other."""
+    found = terms @ terms.T
+    return np.asarray(found if isinstance(found, np.ndarray) else found.toarray(), dtype=np.float64)
 
 
 def _mean(terms: Any, counts: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " terms"]:
@@ -526,6 +667,9 @@ def _descended(
 ) -> Float[np.ndarray, "terms goals"]:
     from sklearn.linear_model import Ridge
 
-    model = Ridge(strength, solver="sparse_cg", tol=_TOLERANCE, max_iter=_STEPS)
+    if isinstance(terms, np.ndarray):
+        model = Ridge(strength, solver="cholesky")
+    else:
+        model = Ridge(strength, solver="sparse_cg", tol=_TOLERANCE, max_iter=_STEPS)
     found: np.ndarray = model.fit(terms, goals, counts).coef_
     return found.reshape(goals.shape[1], terms.shape[1]).T
