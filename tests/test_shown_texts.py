@@ -137,7 +137,7 @@ def test_words_are_marked_in_the_page_listed_in_the_terminal_and_saved(run: Run,
     rows = [3, 5, 9, ROWS - 1]
     source, terminal, saved = explained(run, tmp_path, rows=rows)
     page = assert_harmless(source)
-    assert re.search(r"words +\d+ of \d texts left out in turn, [\d.]+ s", terminal)
+    assert re.search(r"words +left out one at a time: \d+ words of \d texts?, [\d.]+ s", terminal)
     effects = {one.row: one for one in word_effects(run.predictor, frame, rows=rows)}
     assert set(effects) == set(rows[:3])
     for row in saved["rows"]:

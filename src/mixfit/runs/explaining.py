@@ -271,7 +271,8 @@ def _say_words(
         said = said or "no single word changes the prediction"
         console.print(f"   row {one.row}, {one.column}: {said}", markup=False, highlight=False, soft_wrap=True)
     tried = sum(len(one.words) for one in texts)
-    console.print(f" words   {tried:,} of {len(texts):,} texts left out in turn, {seconds:.1f} s", markup=False)
+    texts_shown = "1 text" if len(texts) == 1 else f"{len(texts):,} texts"
+    console.print(f" words   left out one at a time: {tried:,} words of {texts_shown}, {seconds:.1f} s", markup=False)
 
 
 def _cut(word: str) -> str:
