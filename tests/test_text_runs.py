@@ -153,6 +153,7 @@ def test_a_single_network_sees_texts_and_is_saved_with_them(table: Path, tmp_pat
         data=DataConfig(cache_gb=0.0),
         console=QUIET,
     )
+    assert run.result.ours == "mixfit, table and text"
     loaded = Predictor.load(run.folder)
     pd.testing.assert_frame_equal(loaded.predict(frame), run.predictor.predict(frame))
     other = frame.assign(description=frame["description"].sample(frac=1, random_state=0).to_numpy())
