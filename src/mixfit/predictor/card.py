@@ -259,9 +259,9 @@ def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: 
     ]
     if text:
         inputs.append(
-            f"A word that is not in the training texts counts only by its groups of 2 to 4 characters, and only the "
-            f"first {MOST_CHARACTERS:,} characters of a text are read. `mixfit.json` holds frequent words of the "
-            "training texts."
+            "In the counts of words, a word that is not in the training texts counts only by its groups of 2 to 4 "
+            f"characters. At most the first {MOST_CHARACTERS:,} characters of a text are read. `mixfit.json` holds "
+            "frequent words of the training texts."
         )
     if photos:
         inputs.append("A photo that is missing or cannot be read is ignored; the status of the row says so.")
