@@ -131,6 +131,10 @@ def test_good_words_raise_and_bad_words_lower_a_price(run: Run, table: Path) -> 
     assert list(found) == ["word1", "superb", "word2", "word3", "scratched"]
     assert found["superb"] > 0 > found["scratched"]
     assert [effects.text[start:stop] for start, stop, word in effects.spans if word == 1] == ["superb", "Superb"]
+    with pytest.raises(mixfit.ConfigError, match=r"1 of 2 rows are not in the table of 1 rows, such as 7\."):
+        word_effects(run.predictor, frame, images=table.parent, rows=[0, 7])
+    with pytest.raises(mixfit.ConfigError, match=r"a class for each of the 1 rows, got \['a'\]; .* model: none\."):
+        word_effects(run.predictor, frame, images=table.parent, rows=[0], explained=["a"])
 
 
 def test_a_text_is_one_player_of_an_explanation(run: Run, table: Path) -> None:

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.words import MOST_CHARACTERS
 from mixfit.data.photos.records import Cache
-from mixfit.evaluation.explain import explained_columns, explained_texts
+from mixfit.errors import ConfigError
+from mixfit.evaluation.explain import check_explained, check_rows, explained_columns, explained_texts
 from mixfit.models.mixed import Mixture
 from mixfit.predictor import Predictor
 from mixfit.training.device import default_device
@@ -73,11 +74,23 @@ def word_effects(
         explained: for classes, the class of each of ``rows`` whose probability is explained; by default the predicted
             one.
         device, cache: as for ``Predictor.predictions``.
+    Raises:
+        ConfigError: a row is not in ``frame``, ``explained`` is not a class for each row, or the model uses photos and
+            ``images`` is missing.
+        DataError: a column that the model needs is missing.
     """
+    check_explained(predictor, frame, rows)
     table = predictor.schema.table(frame)
+    check_rows(rows, len(table))
     asked = _texts(predictor, table, rows, columns)
     place = default_device() if device is None else torch.device(device)
     classes = predictor.target.classes
+    if explained and (len(explained) != len(rows) or not set(explained) <= set(classes or ())):
+        known = "none" if classes is None else ", ".join(classes)
+        raise ConfigError(
+            f"explained must name a class for each of the {len(rows)} rows, got {list(explained)!r:.80}; the classes "
+            f"of the model: {known:.80}."
+        )
     found = []
     for batch in _batches(asked):
         values = _values(predictor, table, batch, images=images, device=place, cache=cache)
