@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from mixfit.console import tracked
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.words import MOST_CHARACTERS
 from mixfit.data.photos.records import Cache
@@ -24,7 +25,7 @@ from mixfit.training.device import default_device
 
 MOST_WORDS = 100
 """Different words of a text that are left out, those that come first: each needs a prediction."""
-_BATCH = 4_000_000
+_BATCH = 200_000
 """Characters of texts that are predicted together, at most but for a single text."""
 _ALONE = ("CJK ", "HIRAGANA ", "KATAKANA ")
 """How the names of characters begin that are each a word: no blanks stand between words of these scripts."""
@@ -64,6 +65,7 @@ def word_effects(
     explained: Sequence[str] = (),
     device: torch.device | str | None = None,
     cache: Cache | None = None,
+    progress: bool = False,
 ) -> list[WordEffects]:
     """The effects of the words of some rows' texts, text by text; nothing for empty cells and a model without texts.
 
@@ -74,10 +76,14 @@ def word_effects(
         explained: for classes, the class of each of ``rows`` whose probability is explained; by default the predicted
             one.
         device, cache: as for ``Predictor.predictions``.
+<<<<<<< HEAD
     Raises:
         ConfigError: a row is not in ``frame``, ``explained`` is not a class for each row, or the model uses photos and
             ``images`` is missing.
         DataError: a column that the model needs is missing.
+=======
+        progress: show a bar on a terminal: a sentence encoder takes seconds for a long text.
+>>>>>>> cad4988 (A bar while words are left out, which takes a sentence encoder long)
     """
     check_explained(predictor, frame, rows)
     table = predictor.schema.table(frame)
@@ -92,7 +98,8 @@ def word_effects(
             f"of the model: {known:.80}."
         )
     found = []
-    for batch in _batches(asked):
+    batches = list(_batches(asked))
+    for batch in tracked(batches, total=len(batches), description="leaving out words") if progress else batches:
         values = _values(predictor, table, batch, images=images, device=place, cache=cache)
         ends = np.cumsum([0, *(len(one.tried) + 1 for one in batch)])
         for one, start, stop in zip(batch, ends, ends[1:], strict=False):

@@ -145,7 +145,8 @@ def explain_run(
     )
     heat, note = _heat_of(predictor, cells, found, images)
     started = time.perf_counter()
-    words, words_note = _words_of(predictor, cells, found, images, cache)
+    progress = console.is_terminal and not console.quiet
+    words, words_note = _words_of(predictor, cells, found, images, cache, progress=progress)
     seconds = time.perf_counter() - started
     _say(console, table, found, how)
     _say_words(console, words, found, seconds, listed=rows is not None)
@@ -229,7 +230,7 @@ def _matters(found: Explanation, kind: np.ndarray) -> dict[int, list[str]]:
 
 
 def _words_of(
-    predictor: Predictor, table: Table, found: Explanation, images: Path, cache: Cache | None
+    predictor: Predictor, table: Table, found: Explanation, images: Path, cache: Cache | None, *, progress: bool
 ) -> tuple[dict[int, list[WordEffects]], str]:
     """The effects of the words of the texts with a large enough share, by row, and a caption."""
     if not found.is_text.any():
@@ -245,6 +246,7 @@ def _words_of(
         columns=list(asked.values()),
         explained=[classes[row] for row in asked] if found.scale == "probability" else (),
         cache=cache,
+        progress=progress,
     )
     by_row: dict[int, list[WordEffects]] = {}
     for one in effects:
