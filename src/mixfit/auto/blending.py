@@ -194,7 +194,8 @@ def train_blend(
         f" cross-validation, {folds.count} folds; loss: mean out-of-fold {loss} +- standard error, lower is better",
         markup=False,
     )
-    console.print(f"   {'model':<34}{'loss':>9} +- {'error':<6}{'time':>11}", markup=False)
+    width = max(34, *(len(one.name) + 1 for one in plan.models))
+    console.print(f"   {'model':<{width}}{'loss':>9} +- {'error':<6}{'time':>11}", markup=False)
     for number, one in enumerate(plan.models):
         most = None
         if budget is not None:
@@ -221,7 +222,7 @@ def train_blend(
                 continue
         fittings.append(fitting)
         mean, error_of_mean = judged.loss(fitting)
-        console.print(f"   {one.name:<34}{mean:9.4f} +- {error_of_mean:.4f}{fitting.seconds:9.1f} s", markup=False)
+        console.print(f"   {one.name:<{width}}{mean:9.4f} +- {error_of_mean:.4f}{fitting.seconds:9.1f} s", markup=False)
     for sentence in left_out:
         console.print(f" skipped: {sentence}", markup=False)
     with one_thread() if len(folds.rows) <= SMALL else nullcontext():
@@ -335,6 +336,9 @@ def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
         rule = judging(before.losses, photos.losses, columns=len(of_cells) > 1, beside_text=text is not None)
         chosen = photos if rule.use else chosen
     whys = [one.why for one in (text_rule, rule) if one is not None]
+    by_name = {one.model.name: one.model for one in fittings}
+    if text_rule is not None and not text_rule.use and any(reads(by_name[name].sees) for name in chosen.shares):
+        whys.append("The blend with photos reads the text all the same, by models of table, text and photos.")
     selection = ["It was chosen on these rows, so its out-of-fold scores are slightly optimistic."] if whys else []
     return _Choice(
         blend=chosen,

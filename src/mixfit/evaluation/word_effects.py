@@ -76,20 +76,11 @@ def word_effects(
         explained: for classes, the class of each of ``rows`` whose probability is explained; by default the predicted
             one.
         device, cache: as for ``Predictor.predictions``.
-<<<<<<< HEAD
-<<<<<<< HEAD
-=======
->>>>>>> ce09cd8 (README, guide and architecture tell of sentence encoders and words of explanations; word_effects refuses rows and classes that are not there)
+        progress: show a bar on a terminal: a sentence encoder takes seconds for a long text.
     Raises:
         ConfigError: a row is not in ``frame``, ``explained`` is not a class for each row, or the model uses photos and
             ``images`` is missing.
         DataError: a column that the model needs is missing.
-<<<<<<< HEAD
-=======
-        progress: show a bar on a terminal: a sentence encoder takes seconds for a long text.
->>>>>>> cad4988 (A bar while words are left out, which takes a sentence encoder long)
-=======
->>>>>>> ce09cd8 (README, guide and architecture tell of sentence encoders and words of explanations; word_effects refuses rows and classes that are not there)
     """
     check_explained(predictor, frame, rows)
     table = predictor.schema.table(frame)
