@@ -34,7 +34,7 @@ def table(rows: int, columns: int, classes: int = 0) -> MixedData:
 def test_the_default_is_an_ensemble_over_piecewise_linear_numbers(data: MixedData) -> None:
     model = build_model(data, seed=0)
     assert isinstance(model.tabular, TabM)
-    assert model.members == 32
+    assert model.members == ModelConfig().members == 4
     numbers = model.tabular.columns.numbers
     assert isinstance(numbers, PiecewiseLinearEmbedding)
     low, high = data.arrays.numeric[data.split.train].aminmax(dim=0)
@@ -46,11 +46,14 @@ def test_the_default_is_an_ensemble_over_piecewise_linear_numbers(data: MixedDat
 
 
 def test_more_rows_get_a_wider_network_and_more_columns_narrower_embeddings() -> None:
-    small, large = (with_sizes(ModelConfig(), rows=rows, numeric=3) for rows in (500, 50_000))
+    """The members of a TabM share narrow layers whatever the rows."""
+    small, large = (with_sizes(ModelConfig(tabular="mlp"), rows=rows, numeric=3) for rows in (500, 50_000))
     assert small.tabular_hidden is not None
     assert large.tabular_hidden is not None
     assert sum(small.tabular_hidden) < sum(large.tabular_hidden)
-    widths = [with_sizes(ModelConfig(), rows=500, numeric=columns).number_width or 0 for columns in (0, 3, 64, 999)]
+    assert len({with_sizes(ModelConfig(), rows=rows, numeric=3).tabular_hidden for rows in (500, 50_000)}) == 1
+    mlp = ModelConfig(tabular="mlp")
+    widths = [with_sizes(mlp, rows=500, numeric=columns).number_width or 0 for columns in (0, 3, 64, 999)]
     assert widths == sorted(widths, reverse=True)
     assert widths[1] > widths[2] > widths[3] > 0
     assert sum(p.numel() for p in build_model(table(60, 300)).parameters()) < 3_000_000
