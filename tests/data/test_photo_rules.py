@@ -267,6 +267,16 @@ def test_pictures_of_something_else_are_no_photos_of_rows(tmp_path: Path, values
     assert photo_rules(table(cells, "x"), tmp_path, target="y", roles={}) == ()
 
 
+@pytest.mark.parametrize("values", [[1, 2, 3, 4, 5], [1, 2], list(range(10, 20)), ["01", "02", "03"]])
+def test_numbers_of_rooms_and_the_like_are_no_ids_of_numbered_photos(tmp_path: Path, values: list[object]) -> None:
+    for folder in ("photos", "other"):
+        for value in values:
+            draw(tmp_path / folder / f"{value}.png", kind="PNG")
+    assert photo_rules(table(values * 20, "rooms"), tmp_path, target="y", roles={}) == ()
+    (tmp_path / "other").rename(tmp_path.parent / f"{tmp_path.name} elsewhere")
+    assert photo_rules(table(values, "lot"), tmp_path, target="y", roles={})[0].column == "lot"  # each has its own
+
+
 def test_a_name_that_could_be_two_files_is_refused(tmp_path: Path) -> None:
     draw(tmp_path / "a.JPG", number=1)
     draw(tmp_path / "A.jpg", number=2)

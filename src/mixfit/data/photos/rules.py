@@ -43,6 +43,7 @@ _LEADS_THROUGH = re.compile(r"(?![a-z][a-z0-9+.-]*://).*[^/\\][/\\]", re.IGNOREC
 _SOME_ENDING = re.compile(rf"\.(?:{'|'.join(ENDINGS)})", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[_\-. ]+")
 _MOST_PARTS = 6
+_COUNT = 2  # digits of a number of rooms and the like
 
 
 def photo_rules(
@@ -371,10 +372,11 @@ def _named_by(column: _Column, place: Place, names: _Names, places: set[Place], 
                 break
     head, matches = max(forms.items(), key=lambda item: sum(count for *_, count in item[1]))
     photos, keys = sum(count for *_, count in matches), len({key for key, *_ in matches})
-    # Small numbers, such as rooms or years, may match a few photos by chance: either most cells must be distinct, as
-    # ids are, or most of them must have photos.
+    # Small numbers, such as rooms, match photos that are numbered: most cells must be distinct then, as ids are. Others,
+    # such as years, may match a few photos by chance: most cells must be distinct, or have photos.
     ids, known = len(column.keys) >= EXPLAINED * column.rows, keys / len(column.keys)
-    whole = photos >= EXPLAINED * names.photos
+    counts = all(key.isdigit() and len(key) <= _COUNT for key in column.keys)
+    whole = photos >= EXPLAINED * names.photos and (ids or not counts)
     if keys < 2 or not ((known >= EXPLAINED and (ids or whole)) or (ids and whole and known >= LEAST_IDS)):
         return []
     end = _end({follow for _, follow, _ in matches}, file=file)
