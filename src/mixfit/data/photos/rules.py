@@ -372,8 +372,8 @@ def _named_by(column: _Column, place: Place, names: _Names, places: set[Place], 
                 break
     head, matches = max(forms.items(), key=lambda item: sum(count for *_, count in item[1]))
     photos, keys = sum(count for *_, count in matches), len({key for key, *_ in matches})
-    # Small numbers, such as rooms, match photos that are numbered: most cells must be distinct then, as ids are. Others,
-    # such as years, may match a few photos by chance: most cells must be distinct, or have photos.
+    # Small numbers, such as rooms, match photos that are numbered: most cells must be distinct then, as ids are. Longer
+    # ones, such as years, may match a few photos by chance: most cells must be distinct, or have photos.
     ids, known = len(column.keys) >= EXPLAINED * column.rows, keys / len(column.keys)
     counts = all(key.isdigit() and len(key) <= _COUNT for key in column.keys)
     whole = photos >= EXPLAINED * names.photos and (ids or not counts)
