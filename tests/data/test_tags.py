@@ -277,3 +277,42 @@ def test_tags_that_are_set_by_hand_and_are_some_are_not_doubted() -> None:
     frame = pd.DataFrame({"x": ["wifi; pool", "pool", "pets; wifi"] * 20, "y": np.arange(60.0) ** 2})
     column = infer_schema(frame, "y", roles={"x": "tags"}).columns[0]
     assert column.note == "3 tags, most frequent: 'pool' (40), 'wifi' (40), 'pets' (20)"
+
+
+TAILS = [
+    "close to the park",
+    "frisch renoviert",
+    "sea view",
+    "ruhig gelegen",
+    "with a lift",
+    "two minutes from the bus",
+]
+
+
+@pytest.mark.parametrize("sign", [", ", "; ", " / "])
+@pytest.mark.parametrize("end", ["", ".", "!", "\u3002", '."'])
+def test_running_text_whose_parts_come_back_is_no_list_of_tags(sign: str, end: str) -> None:
+    """Sentences from a template repeat as tags do; they end as sentences, or their parts have many words."""
+    rng = np.random.default_rng(0)
+    start = "A flat in the city of" if not end else "Flat in"
+    cells = [
+        f"{start} {rng.choice(['Rome', 'Oslo'])}{sign}{sign.join(rng.choice(TAILS, 3, replace=False))}"
+        for _ in range(200)
+    ]
+    frame = pd.DataFrame({"x": [cell + end for cell in cells], "y": rng.normal(size=200)})
+    assert infer_schema(frame, "y").columns[0].role == "text"
+
+
+def test_tags_of_several_words_stay_tags() -> None:
+    rng = np.random.default_rng(0)
+    tags = [
+        "Wifi",
+        "Hot tub",
+        "Free parking on premises",
+        "Air conditioning",
+        "St. John",
+        "Long term stays allowed",
+        "TV",
+    ]
+    cells = [", ".join(rng.choice(tags, 4, replace=False)) for _ in range(200)]
+    assert infer_schema(pd.DataFrame({"x": cells, "y": rng.normal(size=200)}), "y").columns[0].role == "tags"

@@ -173,7 +173,12 @@ def train_blend(
     if keeper is not None:
         keeper.check_models([one.name for one in models])
     choosing = keeper is not None and any(callback.chooses for callback in keeper.callbacks)
+    texts = mixed.schema.names("text")
     folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing)
+    if texts:
+        cells = f"{len(texts)} column{'' if len(texts) == 1 else 's'}"
+        seconds = time.perf_counter() - started
+        console.print(f" features of texts of {cells}, learnt in {folds.count} folds: {seconds:.1f} s", markup=False)
     budget = None if train.time is None else parse_duration(train.time)
     judged = _Judged.of(folds)
     on_features = mixed.photos is None or features is not None

@@ -19,7 +19,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixfit.errors import ConfigError, DataError
+from mixfit.errors import ConfigError, DataError, did_you_mean
 from mixfit.files import first_line, parse_json, read_file, shown
 
 if TYPE_CHECKING:
@@ -317,7 +317,8 @@ def _package_files() -> dict[str, bytes]:
 
 def _folder_files(folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
-        raise ConfigError(f"There is no folder {folder} with a text model.")
+        hint = did_you_mean(folder.name.lower().removeprefix("all-").partition("-l6")[0], ["minilm"])
+        raise ConfigError(f"There is no folder {folder} with a text model.{hint}")
     if not (folder / _WEIGHTS).exists():
         for name in ("pytorch_model.bin", "model.safetensors.index.json"):
             if (folder / name).exists():

@@ -48,6 +48,8 @@ _ONCE = 0.9  # share of the tags in one row only, above which a role set by the 
 _FEW_REPEAT = 0.5  # share of the list items
 _LONGEST = 40  # characters; largest median length of a tag
 _SHOWN = 3
+_RUNNING_WORDS = 3.0  # of the parts of running text, at the mean of all occurrences
+_STOP = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'»”)\]]*\s*$")  # at the end of a sentence
 _BRACKETS = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)
 _OBJECT = re.compile(r"""\{\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\w+)\s*:.*\}""", re.DOTALL)
 _ITEM = re.compile(r"""\s*(?:[uU]?"((?:[^"\\]|\\.)*)"|[uU]?'((?:[^'\\]|\\.)*)'|([^,]+))""", re.DOTALL)
@@ -265,6 +267,8 @@ class Tags:
             return None if plain else self._guess_lists(fact)  # a single word in braces may be an id
         if len(used) < 2 or counts.sum() < UNIQUE_ROWS or url_share(fact) > 0:
             return None
+        if counts[names.str.contains(_STOP).to_numpy(dtype=bool)].sum() > _FEW_REPEAT * counts.sum():
+            return None  # running text
         for sign in SIGNS[1:]:
             often = counts[_holds(names, sign)].sum() >= _SEPARATED * counts.sum()
             if often and _come_back(to_tags(levels, between=sign)):
@@ -376,6 +380,9 @@ def _come_back(found: Tagged) -> bool:
     if len(tags) < 2 or rows[sizes > 1].sum() < _SEPARATED * rows.sum():
         return False
     if tags.str.len().median() > _LONGEST or tags.map(has_ending).mean() > _FEW_REPEAT:
+        return False
+    words = tags.str.count(r"\S+").to_numpy(dtype=np.int64)
+    if words @ counts >= _RUNNING_WORDS * counts.sum():
         return False
     numbers = tags.str.contains("[0-9]") & ~tags.str.contains(r"[^\W\d_]")
     if counts[numbers.to_numpy(dtype=bool)].sum() > _FEW_REPEAT * counts.sum():
