@@ -328,3 +328,25 @@ def test_the_fifth_that_chooses_a_logistic_regression_holds_whole_units() -> Non
 
     assert loss(thing[fit]) < 0.8
     assert loss(None) > 1.2 * loss(thing[fit])
+
+
+@drawn
+@given(seed=SEEDS, rows=st.integers(2, 30), columns=st.integers(1, 30))
+def test_a_decomposition_gives_the_columns_back(seed: int, rows: int, columns: int) -> None:
+    values = np.random.default_rng(seed).normal(size=(rows, columns))
+    left, sizes, axes = linear_module._decomposed(values)
+    np.testing.assert_allclose(left * sizes @ axes, values, atol=1e-6)
+    np.testing.assert_allclose(left.T @ left, np.eye(len(sizes)), atol=1e-5)
+
+
+@drawn
+@given(seed=SEEDS, factor=st.sampled_from([0.1, 7.0]))
+def test_ridge_regression_does_not_depend_on_the_unit_of_weights_nor_on_the_order_of_rows(
+    seed: int, factor: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    columns, truth, weight = rng.normal(size=(40, 5)), rng.normal(size=40), rng.uniform(0.5, 2.0, 40)
+    order = rng.permutation(40)
+    one = fit_ridge(columns, truth, weight)
+    other = fit_ridge(columns[order], truth[order], factor * weight[order])
+    np.testing.assert_allclose(one.weights, other.weights, atol=1e-8)
