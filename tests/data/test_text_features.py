@@ -257,6 +257,8 @@ def damage(kind: str, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> N
     column = state["columns"][0]
     if kind == "a term twice":
         column["words"][1] = column["words"][0]
+    elif kind == "a pair that is not two words":
+        column["pairs"][0] = "one"
     elif kind == "lacks an array":
         del arrays["0.rarity"]
     elif kind == "do not match its":
@@ -276,6 +278,7 @@ def damage(kind: str, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> N
     "kind",
     [
         "a term twice",
+        "a pair that is not two words",
         "lacks an array",
         "do not match its",
         "are not finite",

@@ -38,7 +38,7 @@ from mixfit.ensemble.intervals import (
     class_uncertainty,
     number_uncertainty,
 )
-from mixfit.ensemble.photo_rule import PhotoRule, judge_photos
+from mixfit.ensemble.photo_rule import TEXT_READ_BESIDE_PHOTOS, PhotoRule, judge_photos
 from mixfit.errors import ConfigError, Diverged
 from mixfit.evaluation.result import Contest, LeaderboardLine
 from mixfit.models.encoding import EncodedRows, RowEncoder
@@ -176,9 +176,9 @@ def train_blend(
     texts = mixed.schema.names("text")
     folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing)
     if texts:
-        cells = f"{len(texts)} column{'' if len(texts) == 1 else 's'}"
+        columns = f"{len(texts)} column{'' if len(texts) == 1 else 's'}"
         seconds = time.perf_counter() - started
-        console.print(f" features of texts of {cells}, learnt in {folds.count} folds: {seconds:.1f} s", markup=False)
+        console.print(f" text features of {columns} fitted in {folds.count} folds in {seconds:.1f} s", markup=False)
     budget = None if train.time is None else parse_duration(train.time)
     judged = _Judged.of(folds)
     on_features = mixed.photos is None or features is not None
@@ -343,7 +343,7 @@ def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
     whys = [one.why for one in (text_rule, rule) if one is not None]
     by_name = {one.model.name: one.model for one in fittings}
     if text_rule is not None and not text_rule.use and any(reads(by_name[name].sees) for name in chosen.shares):
-        whys.append("The blend with photos reads the text all the same, by models of table, text and photos.")
+        whys.append(TEXT_READ_BESIDE_PHOTOS)
     selection = ["It was chosen on these rows, so its out-of-fold scores are slightly optimistic."] if whys else []
     return _Choice(
         blend=chosen,

@@ -18,6 +18,8 @@ LEAST_GAIN = 0.08
 On 200 to 600 rows, twice as much is detected with a power of 80 % (``benchmarks/study_photo_claims.py``)."""
 _LEAST_USED = 0.001
 """Smallest relative reduction for using photos; less is shown as 0.0 % and does not justify their cost."""
+TEXT_READ_BESIDE_PHOTOS = "The delivered blend still uses the text, in models of table, text and photos."
+"""For a blend with photos although the text alone did not improve on the table."""
 _FEWEST_GROUPS = 10
 """Fewest groups for a test."""
 

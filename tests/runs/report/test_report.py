@@ -345,7 +345,7 @@ def test_photos_are_judged_beside_the_text_and_refused_text_that_is_read_is_told
     assert text.index("What the text adds The text is not used: ") < text.index(
         "What the photos add beside the text The"
     )
-    assert "The delivered blend reads the text all the same, by models of table, text and photos." in text
+    assert "The delivered blend still uses the text, in models of table, text and photos." in text
     assert "compared with the blend of table and text alone" in text
     assert "Rows With text Without Difference" in text
     assert "Rows With photos Without Difference" in text

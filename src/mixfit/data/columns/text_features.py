@@ -259,6 +259,8 @@ class TextFeatures:
             where = f"the text column {shown(one.name)!r}"
             if any(len(set(part)) != len(part) for part in (one.words, one.pairs, one.grams)):
                 raise DataError(f"{where} has a term twice")
+            if any(pair.count(" ") != 1 for pair in one.pairs):
+                raise DataError(f"{where} has a pair that is not two words")
             rarity, projection, middle = (arrays.get(f"{place}.{key}") for key in ("rarity", "projection", "middle"))
             if rarity is None or projection is None or middle is None:
                 raise DataError(f"{where} lacks an array")

@@ -1,4 +1,4 @@
-"""The words of a column of text: each text is taken apart once for the whole table.
+"""The words of a column of text: each text is tokenized once for the whole table.
 
 In: the levels of a column, its different texts. Out: ``Words``: the words of each text in order, and the character
 n-grams of each word, from which every fold counts those that it knows."""
@@ -53,7 +53,7 @@ class Words:
 
 
 def to_words(levels: Levels) -> Words:
-    """Take the texts apart.
+    """Tokenize the texts.
 
     >>> found = to_words(Levels(np.array([0, 1, -1]), pd.Index(["Big sofa, 2 beds", "sofa"])))
     >>> found.vocabulary.tolist(), found.tokens.tolist(), found.sizes.tolist()

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mixfit.ensemble.calibration import Bin, calibration_error, chance_range, judged_probability, reliability
-from mixfit.ensemble.photo_rule import PhotoRule
+from mixfit.ensemble.photo_rule import TEXT_READ_BESIDE_PHOTOS, PhotoRule
 from mixfit.evaluation.result import Part, Result, Score
 from mixfit.predictor.card import Coverage
 from mixfit.runs.report import figures
@@ -203,7 +203,7 @@ def _gain_sentences(result: Result, gain: _Gain) -> list[str]:
     rule, what = gain.rule, gain.what
     said = [] if rule is None else [rule.why]
     if rule is not None and what == "text" and gain.used and not rule.use:
-        said.append("The delivered blend reads the text all the same, by models of table, text and photos.")
+        said.append(TEXT_READ_BESIDE_PHOTOS)
     _, low, high = result.final.difference(gain.with_it, gain.without, result.headline).gain
     rows, claim = f"the {result.part_name(result.final.split)} rows", rule is not None and rule.claim
     if np.isnan(low):
