@@ -11,6 +11,14 @@ OTHER_ROLES: tuple[Role, ...] = ("target", "group", "split", "weight", "ignored"
 Task = Literal["regression", "binary", "multiclass"]
 """What is predicted: a number, one of two classes, one of several."""
 TASKS: tuple[Task, ...] = get_args(Task)
+MetricName = Literal["auto", "log_loss", "auc", "accuracy", "balanced_accuracy", "f1", "mae", "rmse", "r2", "mape"]
+"""The metric that is reported first and, where possible, optimised; "auto" is the default of the task."""
+METRICS_OF: dict[Task, tuple[MetricName, ...]] = {
+    "regression": ("mae", "rmse", "r2", "mape"),
+    "binary": ("log_loss", "auc", "accuracy", "balanced_accuracy", "f1"),
+    "multiclass": ("log_loss", "auc", "accuracy", "balanced_accuracy", "f1"),
+}
+"""The metrics that suit each task."""
 Crop = Literal["squash", "center", "pad"]
 """How photos are made square: "squash" distorts them, "center" crops the longer side, "pad" adds mid-grey."""
 Fusion = Literal["concat", "gated", "film", "attention", "late"]

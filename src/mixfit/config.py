@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from cyclopts import Parameter
 
 from mixfit.choices import (
+    METRICS_OF,
     Augmentation,
     Crop,
     Fusion,
     LossName,
     MemoryFormat,
+    MetricName,
     Numbers,
     OptimizerName,
     Precision,
@@ -47,6 +49,19 @@ def parse_duration(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != cleaned or not seconds > 0:
         raise ConfigError(f"A duration is a number above 0 with s, m or h, such as 90s, 10m or 1h30m, got {text!r}.")
     return seconds
+
+
+def check_metric(name: MetricName, task: Task) -> None:
+    """Refuse a metric that does not suit the task.
+
+    Raises:
+        ConfigError: with the metrics that do.
+    """
+    fitting = METRICS_OF[task]
+    if name != "auto" and name not in fitting:
+        raise ConfigError(
+            f"the metric {name} does not suit the task {task}: use {', '.join(fitting)} or auto, or set --task."
+        )
 
 
 KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
@@ -323,6 +338,8 @@ class TrainConfig:
     """Weight decay; the default depends on the optimizer, 0.05 for adamw."""
     loss: LossName = "auto"
     """Loss: mse, mae, huber for numbers; cross_entropy, balanced, smooth, focal for classes."""
+    metric: MetricName = "auto"
+    """Metric that is reported first and optimised where possible; for two classes it may set the decision threshold."""
     batch_size: int | None = None
     """Rows per batch; by default set by the number of training rows."""
     patience: int = 15

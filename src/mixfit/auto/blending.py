@@ -6,7 +6,7 @@ its reason."""
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -18,6 +18,7 @@ from mixfit.auto.kept_models import RunKeeper
 from mixfit.auto.presets import plan_for
 from mixfit.config import ModelConfig, TrainConfig, parse_duration
 from mixfit.data.columns.preprocess import TablePreprocessor
+from mixfit.data.columns.target import Target
 from mixfit.data.load import MixedData
 from mixfit.data.ties import COPIES_TIE_NONE
 from mixfit.ensemble.blend import Blend, ModelPredictions, blend, gain, row_losses
@@ -38,7 +39,9 @@ from mixfit.ensemble.intervals import (
     class_uncertainty,
     number_uncertainty,
 )
+from mixfit.ensemble.objective import Objective, metric_objective
 from mixfit.ensemble.photo_rule import TEXT_READ_BESIDE_PHOTOS, PhotoRule, judge_photos
+from mixfit.ensemble.threshold import Thresholds, cross_fitted
 from mixfit.errors import ConfigError, Diverged
 from mixfit.evaluation.result import Contest, LeaderboardLine
 from mixfit.models.encoding import EncodedRows, RowEncoder
@@ -47,6 +50,7 @@ from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.predictor.card import Coverage
 from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND, TEXT_BLEND
+from mixfit.training.metrics import Metric, decided, metric_label, metric_named, metric_text
 
 _FEWEST_SECONDS = 1.0
 
@@ -74,15 +78,22 @@ class Blended:
     """Skipped models with the reason, one sentence each."""
     scaled_test: np.ndarray
     """The blend's test predictions in the scale of the target, or its calibrated probabilities."""
+    thresholds: dict[str, Thresholds]
+    """Decision thresholds by model, the blends included; empty unless the chosen metric has one."""
+    objective: bool
+    """Whether the weights of the blend follow the chosen metric."""
 
     def covered(self, mixed: MixedData, level: float) -> np.ndarray:
         """Whether the prediction interval or set of each test row contains the true value, bool ``(rows,)``."""
         rows = mixed.split.test
         truth, uncertainty = mixed.arrays.target.numpy()[rows], self.predictor.uncertainty
         if isinstance(uncertainty, ClassUncertainty):
-            return uncertainty.sets(self.scaled_test, level)[np.arange(len(rows)), truth]
+            return self._sets(uncertainty, level)[np.arange(len(rows)), truth]
         low, high = self._scaled_interval(uncertainty, mixed, level)
         return (low <= truth) & (truth <= high)
+
+    def _sets(self, uncertainty: ClassUncertainty, level: float) -> np.ndarray:
+        return uncertainty.sets(self.scaled_test, level, self.predictor.decide(self.scaled_test))
 
     def interval(self, mixed: MixedData, level: float) -> tuple[np.ndarray, np.ndarray] | None:
         """Prediction intervals of the test rows in the unit of the target; None for classes, or with too few rows."""
@@ -141,7 +152,7 @@ class Blended:
         """Median width of the intervals, or mean size of the prediction sets."""
         uncertainty = self.predictor.uncertainty
         if isinstance(uncertainty, ClassUncertainty):
-            return float(np.average(uncertainty.sets(self.scaled_test, level).sum(1), weights=_test_weight(mixed)))
+            return float(np.average(self._sets(uncertainty, level).sum(1), weights=_test_weight(mixed)))
         ends = self.interval(mixed, level)
         assert ends is not None
         return float(np.median(ends[1] - ends[0]))
@@ -180,7 +191,7 @@ def train_blend(
         seconds = time.perf_counter() - started
         console.print(f" text features of {columns} fitted in {folds.count} folds in {seconds:.1f} s", markup=False)
     budget = None if train.time is None else parse_duration(train.time)
-    judged = _Judged.of(folds)
+    judged = _Judged.of(folds, mixed)
     on_features = mixed.photos is None or features is not None
     fittings: list[Fitting] = []
     left_out = list(plan.left_out)
@@ -200,7 +211,8 @@ def train_blend(
         markup=False,
     )
     width = max(34, *(len(one.name) + 1 for one in plan.models))
-    console.print(f"   {'model':<{width}}{'loss':>9} +- {'error':<6}{'time':>11}", markup=False)
+    heading = "" if judged.metric is None else f"{metric_label(judged.metric.name):>19}"
+    console.print(f"   {'model':<{width}}{'loss':>9} +- {'error':<6}{'time':>11}{heading}", markup=False)
     for number, one in enumerate(plan.models):
         most = None
         if budget is not None:
@@ -227,7 +239,10 @@ def train_blend(
                 continue
         fittings.append(fitting)
         mean, error_of_mean = judged.loss(fitting)
-        console.print(f"   {one.name:<{width}}{mean:9.4f} +- {error_of_mean:.4f}{fitting.seconds:9.1f} s", markup=False)
+        score = judged.score(one.name, judged.predictions(fitting))
+        shown = "" if score is None else f"{metric_text(score):>19}"
+        line = f"   {one.name:<{width}}{mean:9.4f} +- {error_of_mean:.4f}{fitting.seconds:9.1f} s{shown}"
+        console.print(line, markup=False)
     for sentence in left_out:
         console.print(f" skipped: {sentence}", markup=False)
     with one_thread() if len(folds.rows) <= SMALL else nullcontext():
@@ -250,11 +265,23 @@ class _Judged:
     unit: np.ndarray
     """Rows of one unit are dependent: standard errors are over units."""
     weight: np.ndarray | None
+    target: Target
+    metric: Metric | None
+    """The chosen metric; None for the default one."""
+    objective: Objective | None
+    """What the weights of blends minimise; None for the loss."""
+    thresholds: dict[str, Thresholds] = field(default_factory=dict)
+    """By model, see ``Blended``."""
 
     @classmethod
-    def of(cls, folds: FittedFolds) -> "_Judged":
-        mask = folds.plan.judged
+    def of(cls, folds: FittedFolds, mixed: MixedData) -> "_Judged":
+        mask, target = folds.plan.judged, mixed.target
+        metric = None if mixed.metric == "auto" else metric_named(mixed.metric, mixed.schema.task)
+        classes = len(target.classes or ())
         return cls(
+            target=target,
+            metric=metric,
+            objective=None if metric is None else metric_objective(metric, target.decode, classes=classes),
             folds=folds,
             mask=mask,
             truth=folds.truth[mask],
@@ -262,6 +289,13 @@ class _Judged:
             unit=folds.plan.unit[mask],
             weight=None if folds.weight is None else folds.weight[mask],
         )
+
+    def place(self, line: LeaderboardLine) -> tuple[float, float]:
+        """The key that sorts a leaderboard, the best first: by the chosen metric, then by the loss."""
+        if self.metric is None or line.score is None:
+            return 0.0, line.loss
+        score = -line.score if self.metric.higher_is_better else line.score
+        return (np.inf if np.isnan(score) else score), line.loss
 
     @property
     def rows(self) -> np.ndarray:
@@ -271,6 +305,36 @@ class _Judged:
     def predictions(self, fitting: Fitting) -> np.ndarray:
         """Predictions of a model at cross-fitted temperatures."""
         return fitting.honest(self.folds.number)[self.mask]
+
+    def score(self, name: str, predictions: np.ndarray) -> float | None:
+        """The chosen metric of a model; None for the default one.
+
+        Args:
+            predictions: scaled numbers, or probabilities.
+        """
+        if self.metric is None:
+            return None
+        if self.target.classes is None:
+            return self.metric.value(self.target.decode(self.truth), self.target.decode(predictions), self.weight)
+        if self.metric.decides and len(self.target.classes) == 2:
+            found = self.threshold(name, predictions)
+            predictions = decided(found.decide(predictions, new=False), 2)
+        return self.metric.value(self.truth, predictions, self.weight)
+
+    def threshold(self, name: str, probabilities: np.ndarray) -> Thresholds:
+        """The decision thresholds of a model, chosen once."""
+        assert self.metric is not None
+        if name not in self.thresholds:
+            learns = [mask[self.mask] for mask in self.folds.plan.learns_from]
+            self.thresholds[name] = cross_fitted(
+                self.truth, probabilities, self.metric, self.number, learns_from=learns, weight=self.weight
+            )
+        return self.thresholds[name]
+
+    def final_threshold(self, probabilities: np.ndarray) -> float | None:
+        """The decision threshold of the delivered blend for new rows; None unless the chosen metric has one."""
+        self.score(BLEND, probabilities)
+        return self.thresholds[BLEND].final if BLEND in self.thresholds else None
 
     def loss(self, fitting: Fitting) -> tuple[float, float]:
         """Mean loss and its standard error."""
@@ -289,7 +353,14 @@ class _Judged:
             for one in fittings
         }
         folds = self.folds
-        found = blend(folds.truth, models, folds.number, learns_from=folds.plan.learns_from, weight=folds.weight)
+        found = blend(
+            folds.truth,
+            models,
+            folds.number,
+            learns_from=folds.plan.learns_from,
+            weight=folds.weight,
+            objective=self.objective,
+        )
         return replace(
             found,
             losses=found.losses[self.mask],
@@ -344,11 +415,14 @@ def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
     by_name = {one.model.name: one.model for one in fittings}
     if text_rule is not None and not text_rule.use and any(reads(by_name[name].sees) for name in chosen.shares):
         whys.append(TEXT_READ_BESIDE_PHOTOS)
+    loss = "log loss" if judged.target.classes is not None else "squared error"
+    goal = loss if judged.objective is None or judged.metric is None else metric_label(judged.metric.name)
+    weights = [] if judged.metric is None else [f"Its weights optimise the out-of-fold {goal}."]
     selection = ["It was chosen on these rows, so its out-of-fold scores are slightly optimistic."] if whys else []
     return _Choice(
         blend=chosen,
         table=table,
-        reason=" ".join([*whys, f"The blend is {_listed(chosen)}.", *selection]),
+        reason=" ".join([*whys, f"The blend is {_listed(chosen)}.", *weights, *selection]),
         text=text,
         photos=photos,
         text_rule=text_rule,
@@ -397,6 +471,8 @@ def _predictor(
         target=mixed.target,
         crop=mixed.crop,
         image_size=mixed.image_size,
+        metric=mixed.metric,
+        threshold=judged.final_threshold(chosen.calibrated),
     )
 
 
@@ -455,16 +531,27 @@ def _blended(
                 error=error,
                 share=chosen.blend.shares.get(name, 0.0),
                 seconds=fitting.seconds,
+                score=judged.score(name, out_of_fold[name]),
             )
         )
     for name, found in blends:
         if name == PHOTO_BLEND:  # it was refused
+            judged.score(name, found.calibrated)
             continue
         mean, error = judged.mean(found.losses)
         photos = name == BLEND and predictor.photos
         text = name == TEXT_BLEND or (name == BLEND and predictor.uses_text)
         lines.append(
-            LeaderboardLine(model=name, photos=photos, text=text, loss=mean, error=error, share=None, seconds=None)
+            LeaderboardLine(
+                model=name,
+                photos=photos,
+                text=text,
+                loss=mean,
+                error=error,
+                share=None,
+                seconds=None,
+                score=judged.score(name, found.calibrated),
+            )
         )
 
     def shown(values: np.ndarray) -> np.ndarray:
@@ -473,7 +560,7 @@ def _blended(
     return Blended(
         predictor=predictor,
         contest=Contest(
-            leaderboard=sorted(lines, key=lambda line: line.loss),
+            leaderboard=sorted(lines, key=judged.place),
             choice=chosen.reason,
             folds=judged.folds.plan.describe(),
             photos=chosen.rule,
@@ -488,6 +575,8 @@ def _blended(
         history=history,
         left_out=left_out,
         scaled_test=on_test[BLEND],
+        thresholds=judged.thresholds,
+        objective=judged.objective is not None,
     )
 
 

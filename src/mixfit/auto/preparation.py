@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.config import DataConfig, ModelConfig, TrainConfig, check_metric
 from mixfit.data.checks.copies import equal_photos, near_photos, row_copies
 from mixfit.data.checks.table import Finding, class_balance, find_clusters, parts_of, torn_ids
 from mixfit.data.columns.schema import Schema, suspicious_columns
@@ -126,6 +126,7 @@ def prepare(
     task = data_config.task if known is None else known.task
     if task is not None:
         check_loss(train_config.loss, task)  # before the table is read, if possible
+        check_metric(train_config.metric, task)
     mixed = load_data(
         table,
         target=target,
@@ -138,6 +139,7 @@ def prepare(
         warn=lambda text: console.print(f" {text}", markup=False),
         progress=console.is_terminal and not console.quiet,
         text_model=text_model,
+        metric=train_config.metric,
     )
     if mixed.photos is not None and not mixed.photos.files and mixed.photos.bad:
         columns = " ".join(f"--ignore {shlex.quote(name)}" for name in mixed.schema.names("image"))

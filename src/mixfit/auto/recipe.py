@@ -2,7 +2,7 @@
 
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from os import PathLike
@@ -27,6 +27,7 @@ from mixfit.auto.preparation import (
     with_features,
 )
 from mixfit.auto.presets import check_models, unused_settings
+from mixfit.choices import MetricName
 from mixfit.config import DataConfig, ModelConfig, TrainConfig, parse_duration
 from mixfit.config_file import read_config
 from mixfit.console import PlainConsole
@@ -37,8 +38,9 @@ from mixfit.data.load import MixedData
 from mixfit.data.split import Split, describe_times
 from mixfit.data.table.write import kept_frame
 from mixfit.diagnostics.doctor import Doctor, prepare_doctors
+from mixfit.ensemble.threshold import Thresholds, cross_fitted, parts_of_units
 from mixfit.errors import ConfigError, DataError, Stopped, check_type
-from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
+from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, boosted_trees, constant, constants_of_folds
 from mixfit.evaluation.facts import model_facts
 from mixfit.evaluation.result import JudgedSplit, Result, Rows, headline_for, metrics_for
 from mixfit.files import is_there, json_numbers, said_by
@@ -60,11 +62,13 @@ from mixfit.runs.results import (
     LEVEL,
     LEVELS,
     Run,
+    decision_sentence,
     judged_rows,
     our_name,
     result_of,
     rows_of,
     say_end,
+    truth_of,
     unreadable,
     write_results,
 )
@@ -75,7 +79,7 @@ from mixfit.training.callbacks.displays import ProgressLines
 from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.checkpoint import Checkpoints, Snapshot, newest_checkpoint
-from mixfit.training.choose import choose_optimizer
+from mixfit.training.choose import choose_optimizer, watched_metric
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 
@@ -88,6 +92,7 @@ def fit(
     *,
     target: str,
     images: str | Path | None = None,
+    metric: MetricName | None = None,
     data: DataConfig | None = None,
     model: ModelConfig | None = None,
     train: TrainConfig | None = None,
@@ -106,6 +111,7 @@ def fit(
         target: the column to predict.
         images: folder that photo paths are relative to, overrides ``data.images``; by default the table's folder, and
             for a DataFrame the working directory.
+        metric: overrides ``train.metric``.
         data, model, train: settings; the defaults suit a laptop.
         schema: known roles of the columns; with the ``schema.json`` of ``inspect``, a warning is given if the data
             have changed since.
@@ -125,6 +131,8 @@ def fit(
     check_type("callbacks", callbacks, (list, tuple), "a list of callbacks")
     check_type("models", models, (list, tuple), "a list of models")
     console, data, train = console or PlainConsole(), data or DataConfig(), train or TrainConfig()
+    if metric is not None:
+        train = replace(train, metric=metric)
     _check_doctor(callbacks, train)
     check_models(models, train)
     if images is not None:
@@ -350,9 +358,17 @@ def _train_and_judge(
     ours = {name: _predict(network, mixed, name) for name in JUDGED}
     baselines = [boosted_trees(mixed, seed=train_config.seed), constant(mixed)]
     seconds |= {baseline.name: baseline.seconds for baseline in baselines}
-    judged = {name: judged_rows(mixed, name, ours[name], baselines) for name in JUDGED}
-    result = result_of(mixed, judged, seconds=seconds, unnamed=unnamed)
-    predictor = Predictor.from_training(network, mixed, prepared.model_config)
+    on_valid = {our_name(mixed): ours["valid"], BOOSTED_TREES: baselines[0].predictions["valid"]}
+    thresholds = _thresholds(mixed, on_valid)
+    judged = {name: judged_rows(mixed, name, ours[name], baselines, thresholds) for name in JUDGED}
+    final = thresholds[our_name(mixed)].final if thresholds else None
+    watched = watched_metric(mixed)
+    goal = "" if watched[0] == "valid_loss" else "the epoch was chosen by it"
+    decision = decision_sentence(mixed, goal=goal, threshold=final, rows="validation")
+    result = result_of(mixed, judged, seconds=seconds, unnamed=unnamed, decision=decision)
+    predictor = replace(
+        Predictor.from_training(network, mixed, prepared.model_config), metric=mixed.metric, threshold=final
+    )
     run = Run(
         folder=folder,
         predictor=_save_model(folder, predictor, mixed, result, judged),
@@ -362,7 +378,7 @@ def _train_and_judge(
         doctor=next((one for one in callbacks if isinstance(one, Doctor)), None),
     )
     write_results(run, mixed, judged, settings, command, warnings, notes, images=prepared.images)
-    say_end(console, run, prepared.table, prepared.data_config)
+    say_end(console, run, prepared.table, prepared.data_config, watched)
     return run
 
 
@@ -406,7 +422,7 @@ def _blend_and_judge(
             [np.unique(np.concatenate([found.rows, *found.fit_rows]))],
         ),
     }
-    headline = headline_for(mixed.schema.task, mixed.target).name
+    headline = headline_for(mixed.schema.task, mixed.target, mixed.metric).name
     predictions: dict[JudgedSplit, dict[str, np.ndarray]] = {"valid": found.out_of_fold, "test": found.test}
     judged: dict[JudgedSplit, Rows] = {
         name: rows_of(
@@ -414,6 +430,11 @@ def _blend_and_judge(
             name,
             by_model | {CONSTANT: constants[name][headline]},
             by_metric={CONSTANT: constants[name]},
+            classes={
+                model: one.decide(by_model[model], new=name == "test")
+                for model, one in found.thresholds.items()
+                if model != CONSTANT
+            },
         )
         for name, by_model in predictions.items()
     }
@@ -426,6 +447,12 @@ def _blend_and_judge(
         uses_photos=found.predictor.photos,
         uses_text=found.predictor.uses_text,
         unnamed=unnamed,
+        decision=decision_sentence(
+            mixed,
+            goal="the weights of the blend optimise it" if found.objective else "",
+            threshold=found.predictor.threshold,
+            rows="out-of-fold",
+        ),
     )
     run = Run(
         folder=folder,
@@ -439,6 +466,16 @@ def _blend_and_judge(
     write_results(run, judging, judged, settings, command, warnings, notes, images=prepared.images, interval=interval)
     say_end(console, run, prepared.table, prepared.data_config)
     return run
+
+
+def _thresholds(mixed: MixedData, on_valid: Mapping[str, np.ndarray]) -> dict[str, Thresholds]:
+    """Decision thresholds of a network and its baseline from validation rows; empty unless the metric has one."""
+    metric = headline_for(mixed.schema.task, mixed.target, mixed.metric)
+    if mixed.metric == "auto" or not metric.decides or mixed.target.outputs != 2:
+        return {}
+    parts = parts_of_units(mixed.ties.joined(mixed.split.valid).unit, mixed.seed)
+    truth, weight = truth_of(mixed, "valid"), mixed.weights("valid")
+    return {name: cross_fitted(truth, found, metric, parts, weight=weight) for name, found in on_valid.items()}
 
 
 def _write_split(folder: Path, mixed: MixedData) -> None:
@@ -461,22 +498,23 @@ def _train(
     """Train until the validation loss no longer improves; the network keeps the best weights."""
     recorder, config = Recorder(folder), prepared.train_config
     chosen = choose_optimizer(config)
-    headline = headline_for(mixed.schema.task, mixed.target)
+    headline = headline_for(mixed.schema.task, mixed.target, mixed.metric)
+    watched, mode = watched_metric(mixed)
     learner = Learner(
         prepared.network,
         mixed,
         loss=prepared.loss,
         optimizer=chosen.make,
-        metrics=metrics_for(mixed.schema.task, mixed.target),
+        metrics=metrics_for(mixed.schema.task, mixed.target, mixed.metric),
         callbacks=[
             recorder,
             ProgressLines(headline.name, console=console),
-            EarlyStopping("valid_loss", mode="min", patience=config.patience),
+            EarlyStopping(watched, mode=mode, patience=config.patience),
             NanGuard(),
             OutOfMemoryGuard(console=console),
             BelongsTo(f"{_digest(prepared)} {callbacks_digest(callbacks)}"),
             *([] if config.time is None else [TimeBudget(parse_duration(config.time))]),
-            Checkpoints(folder / "checkpoints", "valid_loss", mode="min", seconds=config.save_every),
+            Checkpoints(folder / "checkpoints", watched, mode=mode, seconds=config.save_every),
             *callbacks,
             StopOnSignal(advice),
         ],

@@ -240,7 +240,7 @@ def tune(
         deadline=None if seconds is None else began + seconds,
         console=console,
     )
-    headline = headline_for(mixed.schema.task, mixed.target).name
+    headline = headline_for(mixed.schema.task, mixed.target, mixed.metric).name
     console.print(
         f" search {study.folder}   {study.done()} of {trials} trials done   "
         f"{len(mixed.split.train)} train / {len(mixed.split.valid)} valid rows",
@@ -351,7 +351,7 @@ def _train(search: _Search, model: ModelConfig, train: TrainConfig, callbacks: l
             mixed,
             loss=search.prepared.loss,
             optimizer=chosen.make,
-            metrics=metrics_for(mixed.schema.task, mixed.target),
+            metrics=metrics_for(mixed.schema.task, mixed.target, mixed.metric),
             callbacks=callbacks,
             weight_decay=chosen.weight_decay,
         )

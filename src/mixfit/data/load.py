@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mixfit.choices import Crop
-from mixfit.config import DataConfig
+from mixfit.choices import Crop, MetricName
+from mixfit.config import DataConfig, check_metric
 from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.batch_picture import batch_figure
 from mixfit.data.checks.copies import without_copies
@@ -150,6 +150,8 @@ class MixedData:
     """What was learnt of the columns of text; None without any."""
     gap: str | None = None
     """Time before the first test row in which no row is used."""
+    metric: MetricName = "auto"
+    """The metric that models are judged by first."""
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(rows)} {name}" for name, rows in self.split.parts().items())
@@ -279,6 +281,7 @@ def load_data(
     warn: Callable[[str], None] | None = None,
     progress: bool = True,
     text_model: Embedder | None = None,
+    metric: MetricName = "auto",
 ) -> MixedData:
     """Read a table, infer the column roles, split the rows, fit the preprocessing on the training rows, build loaders.
 
@@ -297,6 +300,7 @@ def load_data(
         warn: called with a sentence if the cache cannot be used; by default a Python warning is issued.
         progress: show a progress bar while photos are decoded into the cache, in a terminal or notebook.
         text_model: the sentence encoder that ``config.text_model`` names: ``mixfit.TextModel.load("minilm")``.
+        metric: the metric that models are judged by first; it must suit the task.
     Raises:
         ConfigError: a column does not exist, or a setting is invalid.
         DataError: the table cannot be used as it is.
@@ -321,6 +325,7 @@ def load_data(
     # First, so that rows of weight 0 influence neither inference nor counts.
     rows, weightless = without_weightless(read, weight_column(config, schema))
     schema = infer_configured(rows, target, config, images=root) if schema is None else schema
+    check_metric(metric, schema.task)  # before the photos are read
     rows = schema.table(rows)
     for column in schema.columns:
         if column.role != "ignored" and column.name not in rows:
@@ -387,6 +392,7 @@ def load_data(
         ties=found.ties,
         split_time=config.split_time,
         gap=config.gap,
+        metric=metric,
     )
 
 

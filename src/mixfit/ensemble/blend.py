@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from mixfit.ensemble.intervals import best_temperature, tempered
+from mixfit.ensemble.objective import LEAST_PROBABILITY, Objective, loss_objective
 
 _ADDITIONS = 40
 _SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _UNKNOWN_SHRINKAGE = 0.5
 """Shrinkage if there is only one fold to learn from."""
-_LEAST_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ def row_losses(truth: np.ndarray, predictions: np.ndarray) -> Float[np.ndarray, 
     """Squared errors of numbers ``(rows,)``, or minus the logarithm of the true class's probability."""
     if predictions.ndim == 1:
         return (predictions - truth) ** 2
-    chosen = np.clip(predictions[np.arange(len(truth)), truth], _LEAST_PROBABILITY, 1.0)
+    chosen = np.clip(predictions[np.arange(len(truth)), truth], LEAST_PROBABILITY, 1.0)
     return -np.log(chosen)
 
 
@@ -71,6 +71,7 @@ def blend(
     *,
     learns_from: Sequence[Bool[np.ndarray, " rows"]] | None = None,
     weight: np.ndarray | None = None,
+    objective: Objective | None = None,
 ) -> Blend:
     """Learn the shares.
 
@@ -81,12 +82,14 @@ def blend(
         learns_from: for each fold, the rows that its parameters may be learnt from; by default those of all other
             folds. A fold without such rows is not scored.
         weight: of each row.
+        objective: what the shares minimise; by default the loss of ``Blend.losses``.
     """
     if learns_from is None:
         learns_from = [(fold >= 0) & (fold != number) for number in range(int(fold.max()) + 1)]
     counts = np.ones(len(truth)) if weight is None else weight
-    learner = _Learner(truth, models, fold, learns_from, counts)
-    honest = np.full_like(next(iter(models.values())).raw, np.nan, dtype=np.float64)
+    raw = next(iter(models.values())).raw
+    learner = _Learner(truth, models, fold, learns_from, counts, objective or loss_objective(raw))
+    honest = np.full_like(raw, np.nan, dtype=np.float64)
     calibrated = honest.copy()
     for number, rows in enumerate(learns_from):
         if not rows.any():
@@ -124,8 +127,7 @@ class _Learnt:
 class _Learner:
     """Learns shares from any subset of the rows.
 
-    The loss of a blend depends on one number per model and row: the prediction, or the probability of the true class,
-    as blending is linear."""
+    The loss of a blend depends on one number per model and row, see ``Objective``, as blending is linear."""
 
     def __init__(
         self,
@@ -134,16 +136,16 @@ class _Learner:
         fold: Int64[np.ndarray, " rows"],
         learns_from: Sequence[Bool[np.ndarray, " rows"]],
         counts: Float[np.ndarray, " rows"],
+        objective: Objective,
     ) -> None:
         self.truth, self.models, self.fold = truth, list(models.values()), fold
-        self.learns_from, self.counts = learns_from, counts
+        self.learns_from, self.counts, self.objective = learns_from, counts, objective
 
     def learn(self, rows: Bool[np.ndarray, " rows"], temperatures: list[float]) -> _Learnt:
         """Learn shares from ``rows`` at these temperatures, with the shrinkage that is best across their folds."""
         stacked = np.full((len(self.models), len(self.truth)), np.nan)
         for place, (model, temperature) in enumerate(zip(self.models, temperatures, strict=True)):
-            found = model.at(rows, temperature)
-            stacked[place, rows] = found if found.ndim == 1 else found[np.arange(len(found)), self.truth[rows]]
+            stacked[place, rows] = self.objective.pick(model.at(rows, temperature), self.truth[rows])
         parts = []
         for number in np.unique(self.fold[rows]):
             inside, others = rows & (self.fold == number), rows & self.learns_from[number]
@@ -152,11 +154,16 @@ class _Learner:
         tries = []
         for shrinkage in _SHRINKAGES if parts else ():
             total = sum(
-                (self._losses(((1 - shrinkage) * found + shrinkage * single) @ stacked[:, inside], inside)
-                * self.counts[inside]).sum()
+                float(
+                    self.objective.mean(
+                        ((1 - shrinkage) * found + shrinkage * single) @ stacked[:, inside],
+                        self.truth[inside],
+                        self.counts[inside],
+                    )
+                )
                 for inside, found, single in parts
-            )  # fmt: skip
-            tries.append((float(total), shrinkage))
+            )
+            tries.append((total, shrinkage))
         shrinkage = min(tries)[1] if tries else _UNKNOWN_SHRINKAGE
         found, single = self._shares(stacked, rows)
         return _Learnt(
@@ -181,22 +188,16 @@ class _Learner:
         counts = np.concatenate([self.counts[rows] for rows, _ in learnt.held_out])
         return best_temperature(truth, np.concatenate(found), counts)
 
-    def _losses(self, mixed: np.ndarray, rows: Bool[np.ndarray, " rows"]) -> np.ndarray:
-        """Losses of rows with one number each; ``mixed`` may have further axes before the rows."""
-        if self.models[0].raw.ndim == 1:
-            return (mixed - self.truth[rows]) ** 2
-        return -np.log(np.clip(mixed, _LEAST_PROBABILITY, 1.0))
-
     def _shares(self, stacked: np.ndarray, rows: Bool[np.ndarray, " rows"]) -> tuple[np.ndarray, np.ndarray]:
         """Greedy shares on some rows, and the one-hot shares of the best single model."""
-        some, counts = stacked[:, rows], self.counts[rows] / self.counts[rows].sum()
-        alone = self._losses(some, rows) @ counts
+        some, truth, counts = stacked[:, rows], self.truth[rows], self.counts[rows] / self.counts[rows].sum()
+        alone = self.objective.mean(some, truth, counts)
         single = np.zeros(len(some))
         single[int(np.argmin(alone))] = 1.0
         times, total = single.copy(), single @ some
         best, best_times = float(alone.min()), times.copy()
         for added in range(1, _ADDITIONS):
-            losses = self._losses((total + some) / (added + 1), rows) @ counts
+            losses = self.objective.mean((total + some) / (added + 1), truth, counts)
             choice = int(np.argmin(losses))
             times[choice] += 1
             total = total + some[choice]

@@ -210,14 +210,21 @@ class ClassUncertainty:
         """Probabilities after temperature scaling (Guo et al. 2017, arXiv:1706.04599)."""
         return tempered(probabilities, self.temperature)
 
-    def sets(self, calibrated: Float[np.ndarray, "rows classes"], level: float) -> Bool[np.ndarray, "rows classes"]:
-        """The prediction set of each row, which always contains the most probable class.
+    def sets(
+        self,
+        calibrated: Float[np.ndarray, "rows classes"],
+        level: float,
+        predicted: Int64[np.ndarray, " rows"] | None = None,
+    ) -> Bool[np.ndarray, "rows classes"]:
+        """The prediction set of each row, which always contains the predicted class.
 
+        Args:
+            predicted: by default the most probable class.
         Raises:
             ConfigError: the level is not in (0, 1), or there are too few calibration rows for it.
         """
         inside = 1 - calibrated <= self.scores.quantile(level)
-        inside[np.arange(len(calibrated)), calibrated.argmax(1)] = True
+        inside[np.arange(len(calibrated)), calibrated.argmax(1) if predicted is None else predicted] = True
         return inside
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -4,9 +4,10 @@ Both are fitted on the training rows and predict in the unit of the target, as t
 
 The constant is optimal for each metric: the weighted median for MAE and MAPE (the optimum of MAPE would be a median
 weighted by 1/|truth|, a low value that depends on the smallest truths), the weighted mean for RMSE and R², the mean of
-the logarithms for the R² of the logarithm, and the weighted class frequencies. This holds for the scores of networks
-and presets, for the verdict, which uses the headline metric, and for the leaderboard of a preset, whose loss is the
-squared error on the fitted scale, or the log loss: its constant is the mean on that scale, or the frequencies."""
+the logarithms for the R² of the logarithm, the second class for F1, and the weighted class frequencies. This holds for
+the scores of networks and presets, for the verdict, which uses the headline metric, and for the leaderboard of a
+preset, whose loss is the squared error on the fitted scale, or the log loss: its constant is the mean on that scale, or
+the frequencies."""
 
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from mixfit.data.load import MixedData
 from mixfit.data.split import SplitName
 from mixfit.evaluation.result import headline_for, metrics_for
 from mixfit.models.linear import class_frequencies
-from mixfit.training.metrics import MAE, MAPE, R2_LOG, Metric
+from mixfit.training.metrics import F1, MAE, MAPE, R2_LOG, Metric, decided
 from mixfit.weighted import weighted_mean, weighted_median
 
 CONSTANT = "constant"
@@ -45,13 +46,13 @@ def constant(data: MixedData) -> Baseline:
     """The best constants of the training rows, by metric."""
     start = time.perf_counter()
     splits: tuple[SplitName, ...] = ("valid", "test")
-    metrics = metrics_for(data.schema.task, data.target)
+    metrics = metrics_for(data.schema.task, data.target, data.metric)
     found = {metric.name: best_constant(data, metric, data.split.train) for metric in metrics}
     by_metric = {
         split: {name: np.repeat(row, len(data.split.of(split)), axis=0) for name, row in found.items()}
         for split in splits
     }
-    headline = headline_for(data.schema.task, data.target).name
+    headline = headline_for(data.schema.task, data.target, data.metric).name
     predictions = {split: by_metric[split][headline] for split in splits}
     return Baseline(CONSTANT, predictions, time.perf_counter() - start, by_metric)
 
@@ -66,7 +67,7 @@ def constants_of_folds(
         fit_rows: positions in the table, one array a fold.
     """
     found = {}
-    for metric in metrics_for(data.schema.task, data.target):
+    for metric in metrics_for(data.schema.task, data.target, data.metric):
         of_folds = np.concatenate([best_constant(data, metric, rows) for rows in fit_rows])
         found[metric.name] = of_folds[number]
     return found
@@ -81,6 +82,8 @@ def best_constant(data: MixedData, metric: Metric, rows: Int64[np.ndarray, " fit
         float64 ``(1,)`` in the unit of the target, or ``(1, classes)``.
     """
     weight = None if data.arrays.weight is None else data.arrays.weight.numpy()[rows]
+    if metric is F1:
+        return decided(np.ones(1, dtype=np.int64), 2)
     if data.target.classes is not None:
         labels = data.arrays.target.numpy()[rows]
         return class_frequencies(labels, weight, len(data.target.classes))[None]

@@ -11,6 +11,7 @@ from mixfit.training.metrics import (
     ACCURACY,
     AUC,
     BALANCED_ACCURACY,
+    F1,
     LOG_LOSS,
     MACRO_F1,
     MAE,
@@ -113,12 +114,13 @@ def _class_sums(metric: Metric, truth: np.ndarray, probabilities: np.ndarray) ->
             return np.where(present, shares, 0.0).sum(1) / present.sum(1)
 
         return _Sums(sparse.hstack([by_class(truth, hit), by_class(truth, ones)], format="csr"), recall)
-    if metric == MACRO_F1:
+    if metric in (MACRO_F1, F1):
 
         def f1(sums: np.ndarray) -> np.ndarray:
             right, either = sums[:, :classes], sums[:, classes:]
             present = either > 0
-            return np.where(present, 2 * right / either, 0.0).sum(1) / present.sum(1)
+            each = np.where(present, 2 * right / either, 0.0)
+            return each[:, 1] if metric == F1 else each.sum(1) / present.sum(1)
 
         either = by_class(truth, ones) + by_class(chosen, ones)
         return _Sums(sparse.hstack([by_class(truth, hit), either], format="csr"), f1)

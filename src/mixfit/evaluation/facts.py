@@ -37,7 +37,7 @@ def model_facts(mixed: MixedData, result: Result, judged: Rows) -> ModelFacts:
         "valid": "validation" if result.contest is None else "out of fold",
         "test": "test",
     }
-    checked, weak, error = _weak(mixed, judged.truth, judged.predictions[result.ours])
+    checked, weak, error = _weak(mixed, judged, result.ours)
     contest = result.contest
     parts = sorted(result.parts, key=lambda part: list(called).index(part.split))
     return ModelFacts(
@@ -52,6 +52,7 @@ def model_facts(mixed: MixedData, result: Result, judged: Rows) -> ModelFacts:
         weak=tuple(weak),
         photos="" if contest is None or contest.photos is None else contest.photos.why,
         text="" if contest is None or contest.text is None else contest.text.why,
+        decision=result.decision,
     )
 
 
@@ -85,12 +86,12 @@ def _scores(part: Part, ours: str, name: str) -> list[ScoreFacts]:
     return found
 
 
-def _weak(mixed: MixedData, truth: np.ndarray, ours: np.ndarray) -> tuple[int, list[WeakGroup], str]:
+def _weak(mixed: MixedData, judged: Rows, ours: str) -> tuple[int, list[WeakGroup], str]:
     """Number of tested groups, the weak ones, the worst first, and the error used."""
     rows = mixed.split.valid
     table = mixed.table.select(rows)
-    judge = judge_for(mixed.schema.task, mixed.target, truth)
-    errors, weight = row_errors(judge, truth, ours), mixed.weights("valid")
+    judge = judge_for(mixed.schema.task, mixed.target, judged.truth, mixed.metric)
+    errors, weight = row_errors(judge, judged.truth, judged.of(ours, judge)), mixed.weights("valid")
     tables: dict[str, Labels] = {
         name: label_rows(table[name], "category", mixed.schema.task) for name in mixed.schema.names("category")
     }

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64
 
-from mixfit.choices import Role, Task
+from mixfit.choices import MetricName, Role, Task
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
@@ -27,7 +27,7 @@ from mixfit.data.ties import Ties
 from mixfit.errors import ConfigError, unknown_column
 from mixfit.evaluation.bootstrap import rows_of_groups
 from mixfit.evaluation.result import Rows, Score, headline_for, judge
-from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, Weight, metric_label, metric_text
+from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, Weight, decided, metric_label, metric_text
 from mixfit.weighted import taken
 
 SMALL = 20
@@ -112,11 +112,11 @@ class GroupTable:
         return {"judged_by": self.judge.name, "groups": groups}
 
 
-def judge_for(task: Task, target: Target, truth: np.ndarray) -> Metric:
+def judge_for(task: Task, target: Target, truth: np.ndarray, chosen: MetricName = "auto") -> Metric:
     """The metric for comparing groups: a mean over rows, as close to the headline metric as possible."""
-    if task == "binary":
-        return LOG_LOSS
-    headline = headline_for(task, target)
+    headline = headline_for(task, target, chosen)
+    if headline not in (ACCURACY, LOG_LOSS, MAE, MAPE):
+        headline = LOG_LOSS if task == "binary" else headline_for(task, target)
     return MAE if headline is MAPE and (truth == 0).any() else headline
 
 
@@ -246,6 +246,7 @@ def group_table(
     *,
     together: Int64[np.ndarray, " rows"] | None = None,
     weight: Weight = None,
+    classes: Int64[np.ndarray, " rows"] | None = None,
 ) -> GroupTable:
     """Metrics of every group.
 
@@ -255,20 +256,31 @@ def group_table(
         by_error: the metric for order and test, see ``judge_for``.
         together: rows with the same number are dependent and form one unit.
         weight: of each row in the metrics; None for equal weights. Row counts are unweighted.
+        classes: the predicted class of each row; by default the most probable one.
     """
     alone = np.arange(len(truth)) if together is None else together
-    weak = weak_groups(labels, row_errors(by_error, truth, prediction), together=together, weight=weight)
+    judged = prediction
+    if classes is not None and by_error.decides:
+        judged = decided(classes, prediction.shape[1])
+    weak = weak_groups(labels, row_errors(by_error, truth, judged), together=together, weight=weight)
     found = []
     for number, name in enumerate(labels.names):
         rows, others = np.flatnonzero(labels.of_row == number), np.flatnonzero(labels.of_row != number)
-        inside = Rows("test", truth[rows], {name: prediction[rows]}, groups=alone[rows], weight=taken(weight, rows))
+        inside = Rows(
+            "test",
+            truth[rows],
+            {name: prediction[rows]},
+            groups=alone[rows],
+            weight=taken(weight, rows),
+            classes={} if classes is None else {name: classes[rows]},
+        )
         found.append(
             Group(
                 score=judge(inside, metrics).score(name),
                 rows=len(rows),
                 small=len(rows) < SMALL,
                 weak=number in weak,
-                rest=by_error.value(truth[others], prediction[others], taken(weight, others)),
+                rest=by_error.value(truth[others], judged[others], taken(weight, others)),
             )
         )
     sign = -1 if by_error.higher_is_better else 1

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mixfit.choices import Task
+from mixfit.choices import MetricName, Task
 from mixfit.data.columns.target import Target
 from mixfit.ensemble.photo_rule import PhotoRule
 from mixfit.errors import ConfigError, DataError
@@ -30,7 +30,9 @@ from mixfit.training.metrics import (
     R2_LOG,
     REGRESSION_METRICS,
     Metric,
+    decided,
     metric_label,
+    metric_named,
     metric_text,
 )
 from mixfit.weighted import weighted_quantile
@@ -60,10 +62,18 @@ class Rows:
     """Weight of each row in every metric; None for equal weights."""
     by_metric: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     """By model and metric, if predictions depend on the metric, as for a constant, see ``baselines``."""
+    classes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """By model, the predicted classes ``(rows,)`` where they are not the most probable ones."""
 
     def of(self, model: str, metric: Metric) -> np.ndarray:
         """Predictions of a model for scoring with this metric."""
-        return self.by_metric.get(model, {}).get(metric.name, self.predictions[model])
+        found = self.by_metric.get(model, {}).get(metric.name, self.predictions[model])
+        return decided(self.classes[model], found.shape[1]) if metric.decides and model in self.classes else found
+
+    def decisions(self, model: str) -> np.ndarray:
+        """Predicted classes of a model."""
+        found: np.ndarray = self.classes[model] if model in self.classes else self.predictions[model].argmax(1)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,6 +190,8 @@ class LeaderboardLine:
     share: float | None
     """Weight in the delivered blend; None for a blend."""
     seconds: float | None
+    score: float | None = None
+    """The chosen metric on the same rows, at cross-fitted decision thresholds; None for the default metric."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,6 +263,8 @@ class Result:
     """None for a single network."""
     coverage_level: Share = 0.9
     """Nominal coverage of the intervals in a report."""
+    decision: str = ""
+    """How the chosen metric was optimised; "" for the default metric."""
     departure: str = ""
     """A warning that the test score differs from the out-of-fold or validation score, with likely causes; or ""."""
 
@@ -346,15 +360,22 @@ class Result:
         return " ".join(said)
 
 
-def metrics_for(task: Task, target: Target) -> tuple[Metric, ...]:
-    """The metrics of a task; with R² of the logarithm if the model is fitted to the logarithm."""
-    if task != "regression":
-        return CLASSIFICATION_METRICS
-    return (*REGRESSION_METRICS, R2_LOG) if target.log else REGRESSION_METRICS
+def metrics_for(task: Task, target: Target, chosen: MetricName = "auto") -> tuple[Metric, ...]:
+    """The metrics of a task, the chosen one first; with R² of the logarithm if the model is fitted to the logarithm."""
+    found: tuple[Metric, ...] = CLASSIFICATION_METRICS
+    if task == "regression":
+        found = (*REGRESSION_METRICS, R2_LOG) if target.log else REGRESSION_METRICS
+    if chosen == "auto":
+        return found
+    first = metric_named(chosen, task)
+    return (first, *(metric for metric in found if metric != first))
 
 
-def headline_for(task: Task, target: Target) -> Metric:
-    """The main metric: relative error for skewed amounts, absolute for other numbers, AUC or accuracy for classes."""
+def headline_for(task: Task, target: Target, chosen: MetricName = "auto") -> Metric:
+    """The main metric, by default the relative error for skewed amounts, the absolute one for other numbers, and AUC or
+    accuracy for classes."""
+    if chosen != "auto":
+        return metric_named(chosen, task)
     if task == "binary":
         return AUC
     if task == "multiclass":

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mixfit.choices import Crop
+from mixfit.choices import Crop, MetricName
 from mixfit.config import ModelConfig
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.cells import Table, require_columns
@@ -34,6 +34,7 @@ from mixfit.data.photos.cells import photo_name, shown_cell
 from mixfit.data.photos.find import Photos, find_photos, needs_folder
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.store import ImageFiles
+from mixfit.ensemble.threshold import decide
 from mixfit.errors import ConfigError, check_type
 from mixfit.models.mixed import Mixture
 from mixfit.models.model import Model
@@ -118,6 +119,10 @@ class Predictor(ABC):
     """Side length in pixels of the photos as input to the model."""
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     """Metrics by split."""
+    metric: MetricName = "auto"
+    """The metric that the model is judged by first."""
+    threshold: float | None = None
+    """Of two classes, the second is predicted where its probability is above; None for the most probable class."""
     facts: ModelFacts | None = None
     """Facts about the training for the model card; None for a manually assembled model."""
 
@@ -248,6 +253,15 @@ class Predictor(ABC):
         """
         return _reader("network").from_training(model, data, config, settings=settings, metrics=metrics)
 
+    def decision(self) -> dict[str, Any]:
+        """Metric and threshold for ``mixfit.json``."""
+        return {"metric": self.metric} | ({} if self.threshold is None else {"threshold": self.threshold})
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        """Predicted classes, int64 ``(rows,)``, from probabilities ``(rows, classes)``."""
+        found: np.ndarray = probabilities.argmax(1) if self.threshold is None else decide(probabilities, self.threshold)
+        return found
+
     def predict(
         self,
         frame: pd.DataFrame | Table,
@@ -283,7 +297,7 @@ class Predictor(ABC):
         if classes is None:
             columns["prediction"] = found.values
         else:
-            columns["prediction"] = pd.array([classes[best] for best in found.values.argmax(1)], dtype="str")
+            columns["prediction"] = pd.array([classes[best] for best in self.decide(found.values)], dtype="str")
             columns |= {f"probability_{name}": found.values[:, place] for place, name in enumerate(classes)}
         if found.interval is not None:
             columns["lower"], columns["upper"] = found.interval

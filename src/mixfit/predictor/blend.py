@@ -148,7 +148,7 @@ class BlendPredictor(Predictor):
         if interval is None:
             return found
         if isinstance(self.uncertainty, ClassUncertainty):
-            return replace(found, sets=self.uncertainty.sets(calibrated, interval))
+            return replace(found, sets=self.uncertainty.sets(calibrated, interval, self.decide(calibrated)))
         encoded = self.uncertainty.encoder.encode(rows.table, _photo_means(rows, source))
         low, high = self.uncertainty.interval(scaled, encoded, interval)
         return replace(found, interval=(self.target.decode(low), self.target.decode(high)))
@@ -256,6 +256,7 @@ class BlendPredictor(Predictor):
             "target": self.target.to_dict(),
             "metrics": self.metrics,
             "facts": None if self.facts is None else self.facts.to_dict(),
+            **self.decision(),
         }
         card = partial(self.model_card, notes=self._card_notes(), licence=licence_of(self._image_config))
         save_folder(Path(folder), tensors, description, card)

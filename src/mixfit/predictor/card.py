@@ -99,6 +99,8 @@ class ModelFacts:
     """The decision about photos; "" if unknown."""
     text: str = ""
     """The decision about columns of text; "" if unknown."""
+    decision: str = ""
+    """How the chosen metric was optimised; "" for the default one."""
 
     def to_dict(self) -> dict[str, Any]:
         """State for JSON."""
@@ -223,7 +225,7 @@ def _metrics(facts: ModelFacts, *, classes: Sequence[str] | None) -> list[str]:
             f"{kind} at {facts.coverage[0].level:.0%}: empirical coverage on test rows.",
             _table(["test rows", "count", "covered", "coverage"], kept),
         ]
-    return [*found, *filter(None, [facts.text, facts.photos])]
+    return [*found, *filter(None, [facts.decision, facts.text, facts.photos])]
 
 
 def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: bool, text: bool) -> list[str]:

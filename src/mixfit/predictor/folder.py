@@ -17,13 +17,13 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import mixfit
-from mixfit.choices import Crop
+from mixfit.choices import METRICS_OF, Crop, MetricName
 from mixfit.data.columns.kind import Kind as ColumnKind
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import target_from_dict
 from mixfit.errors import DataError
-from mixfit.files import first_line, from_plain, is_there, new_folder, read_file, read_json, write_file
+from mixfit.files import Share, first_line, from_plain, is_there, new_folder, read_file, read_json, write_file
 from mixfit.models.model import UnknownModelError
 from mixfit.predictor.card import ModelFacts
 
@@ -74,6 +74,8 @@ class Described:
     crop: Crop
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     facts: ModelFacts | None = None
+    metric: MetricName = "auto"
+    threshold: Share | None = None
 
     def common(self, kinds: tuple[ColumnKind, ...]) -> dict[str, Any]:
         """Arguments of a predictor, with these kinds of columns.
@@ -86,12 +88,18 @@ class Described:
         check_columns(preprocessor, schema)
         if (schema.task == "regression") != (target.classes is None):
             raise DataError("the task does not match the target")
+        if self.metric != "auto" and self.metric not in METRICS_OF[schema.task]:
+            raise DataError("the metric does not match the task")
+        if self.threshold is not None and target.outputs != 2:
+            raise DataError("there is a decision threshold, but there are not two classes")
         return {
             "schema": schema,
             "preprocessor": preprocessor,
             "target": target,
             "crop": self.crop,
             "metrics": self.metrics,
+            "metric": self.metric,
+            "threshold": self.threshold,
             "facts": self.facts,
         }
 

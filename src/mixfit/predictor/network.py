@@ -219,6 +219,7 @@ class NetworkPredictor(Predictor):
             "target": self.target.to_dict(),
             "metrics": self.metrics,
             "facts": None if self.facts is None else self.facts.to_dict(),
+            **self.decision(),
             **({"settings": dict(self.settings)} if self.settings is not None else {}),
             **({"text": self.text.to_dict()} if self.text is not None else {}),
         }

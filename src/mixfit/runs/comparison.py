@@ -106,17 +106,24 @@ def compare_runs(
     rows, truth, predictions = _in_common(held)
     together = _together(held, rows)
     schema, target = predictors[0].schema, predictors[0].target
-    metrics = metrics_for(schema.task, target)
+    chosen = predictors[0].metric
+    metrics = metrics_for(schema.task, target, chosen)
     weight, doubt = _weight(held, rows)
     pairs = {(name, names[0]): metrics for name in names[1:]}
-    scores = judge(Rows("test", truth, predictions, groups=together, weight=weight), metrics, pairs=pairs)
+    classes = {
+        name: one.decide(predictions[name])
+        for name, one in zip(names, predictors, strict=True)
+        if one.threshold is not None
+    }
+    rows_of_runs = Rows("test", truth, predictions, groups=together, weight=weight, classes=classes)
+    scores = judge(rows_of_runs, metrics, pairs=pairs)
     found = RunComparison(
         target=schema.target,
-        headline=headline_for(schema.task, target).name,
+        headline=headline_for(schema.task, target, chosen).name,
         scores=scores,
         test_rows={name: len(one.rows) for name, one in held.items()},
         settings=differing_settings(folders),
-        warnings=(*_warnings(held, scores), *filter(None, [doubt])),
+        warnings=(*_warnings(held, scores), *filter(None, [doubt, _metrics_differ(names, predictors)])),
     )
     write_compare(found, out)
     for line in _lines(found):
@@ -280,6 +287,15 @@ def _weight(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> tup
     if all(one is not None and np.allclose(one / one.mean(), weight / weight.mean()) for one in others):
         return weight, ""
     return weight, f"The runs have different weights: the rows are weighted as in {chosen}."
+
+
+def _metrics_differ(names: Sequence[str], predictors: Sequence[Predictor]) -> str:
+    """A warning if the runs were trained for different metrics."""
+    told = {name: one.metric for name, one in zip(names, predictors, strict=True)}
+    if len(set(told.values())) == 1:
+        return ""
+    listed = ", ".join(f"{metric} in {name}" for name, metric in told.items())
+    return f"The runs were trained for different metrics ({listed}): they are compared by that of {names[0]}."
 
 
 def _warnings(held: dict[str, _HeldBack], scores: Part) -> list[str]:

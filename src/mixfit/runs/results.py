@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from mixfit.data.fingerprint import read_fingerprint
 from mixfit.data.load import MixedData
 from mixfit.diagnostics.doctor import Doctor
 from mixfit.diagnostics.findings import Finding
+from mixfit.ensemble.threshold import Thresholds
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
 from mixfit.evaluation.departure import departure
 from mixfit.evaluation.explain import (
@@ -186,11 +187,12 @@ def rows_of(
     split: JudgedSplit,
     predictions: Mapping[str, np.ndarray],
     by_metric: Mapping[str, Mapping[str, np.ndarray]],
+    classes: Mapping[str, np.ndarray] | None = None,
 ) -> Rows:
     """The rows of a split, with their weights and units (groups and copies).
 
     Args:
-        predictions, by_metric: as for ``Rows``.
+        predictions, by_metric, classes: as for ``Rows``.
     """
     unit = mixed.ties.joined(mixed.split.of(split)).unit
     grouped = bool(mixed.schema.names("group")) or len(np.unique(unit)) < len(unit)
@@ -201,14 +203,27 @@ def rows_of(
         groups=unit if grouped else None,
         weight=mixed.weights(split),
         by_metric=by_metric,
+        classes=classes or {},
     )
 
 
-def judged_rows(mixed: MixedData, split: JudgedSplit, ours: np.ndarray, baselines: Sequence[Baseline]) -> Rows:
-    """Predictions of the network and of the baselines for a split."""
+def judged_rows(
+    mixed: MixedData,
+    split: JudgedSplit,
+    ours: np.ndarray,
+    baselines: Sequence[Baseline],
+    thresholds: Mapping[str, Thresholds] | None = None,
+) -> Rows:
+    """Predictions of the network and of the baselines for a split.
+
+    Args:
+        thresholds: decision thresholds by model, chosen on the validation rows.
+    """
     predictions = {our_name(mixed): ours} | {baseline.name: baseline.predictions[split] for baseline in baselines}
     by_metric = {baseline.name: baseline.by_metric[split] for baseline in baselines if baseline.by_metric}
-    return rows_of(mixed, split, predictions, by_metric)
+    new, found = split == "test", thresholds or {}
+    classes = {name: one.decide(predictions[name], new=new) for name, one in found.items()}
+    return rows_of(mixed, split, predictions, by_metric, classes)
 
 
 def result_of(
@@ -220,6 +235,7 @@ def result_of(
     uses_photos: bool = True,
     uses_text: bool = False,
     unnamed: Sequence[str] = (),
+    decision: str = "",
 ) -> Result:
     """The result of a run: all metrics of every model, with intervals and differences for the compared models.
 
@@ -230,8 +246,10 @@ def result_of(
         contest: comparison of the models of a blend; None for a single network.
         uses_photos, uses_text: whether the delivered model uses photos, and columns of text.
         unnamed: warnings about groups that no column identifies.
+        decision: how the chosen metric was optimised.
     """
-    headline, metrics = headline_for(mixed.schema.task, mixed.target), metrics_for(mixed.schema.task, mixed.target)
+    headline = headline_for(mixed.schema.task, mixed.target, mixed.metric)
+    metrics = metrics_for(mixed.schema.task, mixed.target, mixed.metric)
     names = set(judged["valid"].predictions)
     gain = text = None
     if contest is None:
@@ -288,7 +306,30 @@ def result_of(
         text=text,
         contest=contest,
         coverage_level=LEVEL,
+        decision=decision,
         departure=departs,
+    )
+
+
+def decision_sentence(mixed: MixedData, *, goal: str, threshold: float | None, rows: str) -> str:
+    """How the chosen metric was optimised; "" for the default metric.
+
+    Args:
+        goal: the part of the training that follows the metric, as half a sentence; or "".
+        threshold: the decision threshold, if one was chosen.
+        rows: "out-of-fold" or "validation".
+    """
+    if mixed.metric == "auto":
+        return ""
+    label = metric_label(headline_for(mixed.schema.task, mixed.target, mixed.metric).name)
+    said = f"The chosen metric is {label}" + (f"; {goal}." if goal else ".")
+    if threshold is None or mixed.target.classes is None:
+        return said
+    others = "the other folds" if rows == "out-of-fold" else "other validation rows"
+    return (
+        f"{said} Class {mixed.target.classes[1]!r} is predicted where its probability is above {threshold:.3g}: this "
+        f"decision threshold has the best {label} on {rows} rows. The {rows} scores use thresholds chosen on {others}; "
+        "each compared model has its own."
     )
 
 
@@ -299,8 +340,18 @@ def unreadable(mixed: MixedData) -> list[BadInput]:
     return in_table_rows(unreadable_photos(mixed.table, mixed.photos, mixed.photo_failures), mixed.row_numbers)
 
 
-def say_end(console: Console, run: Run, table: Path, config: DataConfig) -> None:
-    """Print the scores, the verdict and the next commands."""
+def say_end(
+    console: Console,
+    run: Run,
+    table: Path,
+    config: DataConfig,
+    watched: tuple[str, Literal["min", "max"]] = ("valid_loss", "min"),
+) -> None:
+    """Print the scores, the verdict and the next commands.
+
+    Args:
+        watched: what early stopping of a single network watched.
+    """
     result, contest = run.result, run.result.contest
 
     def say(text: str) -> None:
@@ -308,8 +359,12 @@ def say_end(console: Console, run: Run, table: Path, config: DataConfig) -> None
 
     if result.departure:
         say(f" {result.departure}")
+    if result.decision:
+        say(f" {result.decision}")
     if contest is None:
-        best = run.history.loc[run.history["valid_loss"].idxmin()]
+        column, mode = watched
+        values = run.history[column]
+        best = run.history.loc[values.idxmin() if mode == "min" else values.idxmax()]
         say(f" best epoch {best['epoch']:.0f} of {len(run.history)}")
     else:
         kind = "intervals" if result.task == "regression" else "sets"

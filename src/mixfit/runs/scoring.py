@@ -205,11 +205,13 @@ def _evaluate(
     truth = predictor.target.truth(cells[name].select(rows))
     weight = judging_weights(cells, predictor.schema, rows)
     found = predictor.predictions(cells.select(rows), images=images, cache=cache)
-    metrics = metrics_for(predictor.schema.task, predictor.target)
+    metrics = metrics_for(predictor.schema.task, predictor.target, predictor.metric)
+    classes = None if predictor.threshold is None else predictor.decide(found.values)
     together = _units(run, predictor, cells, rows, chosen if same_table else "all", images=images, cache=cache)
-    judged = Rows("test", truth, {"ours": found.values}, groups=together, weight=weight)
+    decisions = {} if classes is None else {"ours": classes}
+    judged = Rows("test", truth, {"ours": found.values}, groups=together, weight=weight, classes=decisions)
     (score,) = judge(judged, metrics).scores
-    by_error = judge_for(predictor.schema.task, predictor.target, truth)
+    by_error = judge_for(predictor.schema.task, predictor.target, truth, predictor.metric)
     tables = [
         group_table(
             column,
@@ -220,6 +222,7 @@ def _evaluate(
             by_error,
             together=together,
             weight=weight,
+            classes=classes,
         )
         for column in dict.fromkeys(by)
     ]

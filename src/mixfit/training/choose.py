@@ -6,7 +6,7 @@ optimizer, a configuration without "auto". Not needed to build a ``Learner`` by 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import assert_never
+from typing import Literal, assert_never
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ import torch
 from mixfit.choices import LossName, OptimizerName, Task
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.load import MixedData
+from mixfit.data.split import SplitName
 from mixfit.errors import ConfigError
 from mixfit.nn.backbones import SMALL_RESNET
 from mixfit.nn.build import is_frozen
 from mixfit.training.loss import CrossEntropy, Focal, Loss, balanced_class_weights, cross_entropy, huber, mae, mse
+from mixfit.training.metrics import metric_named
 from mixfit.training.optimizer import LAMB, SGD, Adam, AdamW, Lion, Muon, Optimizer, RMSProp, ScheduleFreeAdamW
 
 LOSSES_OF_NUMBERS: tuple[LossName, ...] = ("mse", "mae", "huber")
@@ -103,7 +105,7 @@ def loss_for(data: MixedData, name: LossName) -> Loss:
     """``choose_loss`` for the target of these data, with class weights of the training rows."""
     if data.target.classes is None:
         return choose_loss(name, data.schema.task)
-    truth = data.arrays.target.numpy()[data.split.train]
+    truth = _target(data, "train")
     counts = np.bincount(truth, weights=data.weights("train"), minlength=len(data.target.classes))
     return choose_loss(name, data.schema.task, counts.tolist())
 
@@ -143,6 +145,26 @@ def choose_loss(name: LossName, task: Task, class_counts: Sequence[int | float] 
             return Focal()
         case _:
             assert_never(name)
+
+
+def watched_metric(data: MixedData) -> tuple[str, Literal["min", "max"]]:
+    """What early stopping watches, and which direction is better.
+
+    The chosen metric of the validation rows, unless it cannot be computed on them or only counts decisions, which is
+    too coarse to tell epochs apart; then, and by default, the loss."""
+    loss: tuple[str, Literal["min", "max"]] = ("valid_loss", "min")
+    if data.metric == "auto":
+        return loss
+    metric, truth = metric_named(data.metric, data.schema.task), data.target.decode_truth(_target(data, "valid"))
+    classes = data.target.classes
+    same = np.full((len(truth), len(classes)), 1 / len(classes)) if classes else np.full(len(truth), truth.mean())
+    if metric.decides or np.isnan(metric.value(truth, same, data.weights("valid"))):
+        return loss
+    return metric.name, "max" if metric.higher_is_better else "min"
+
+
+def _target(data: MixedData, part: SplitName) -> np.ndarray:
+    return data.arrays.target.numpy()[data.split.of(part)]
 
 
 def settle_arithmetic(config: ModelConfig, device: torch.device) -> ModelConfig:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int64
 
+from mixfit.choices import MetricName, Task
+from mixfit.config import check_metric
 from mixfit.errors import ConfigError
 from mixfit.weighted import taken, weighted_mean
 
@@ -32,6 +34,8 @@ class Metric:
     higher_is_better: bool
     label: str = ""
     """Label for headings and sentences; by default the name."""
+    decides: bool = False
+    """Whether only the predicted class counts, not its probability; see ``decided``."""
 
     def value(self, truth: Truth, prediction: Prediction, weight: Weight = None) -> float:
         """The metric of these predictions; nan if no row has a weight above 0.
@@ -129,6 +133,13 @@ def _macro_f1(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = Non
     return f1_score(truth, probabilities.argmax(1), average="macro", zero_division=0, sample_weight=weight)
 
 
+def _f1(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
+    """F1 of the second of two classes; 0 if that class is neither there nor predicted."""
+    from sklearn.metrics import f1_score
+
+    return f1_score(truth, probabilities.argmax(1), pos_label=1, zero_division=0, sample_weight=weight)
+
+
 def _log_loss(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
     likelihood = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     return weighted_mean(-np.log(likelihood.clip(1e-15)), weight)
@@ -170,16 +181,39 @@ RMSE = Metric("rmse", _rmse, higher_is_better=False, label="RMSE")
 R2 = Metric("r2", _r2, higher_is_better=True, label="R²")
 R2_LOG = Metric("r2_log", _r2_log, higher_is_better=True, label="R² (log)")
 MAPE = Metric("mape", _mape, higher_is_better=False, label="MAPE")
-ACCURACY = Metric("accuracy", _accuracy, higher_is_better=True)
-BALANCED_ACCURACY = Metric("balanced_accuracy", _balanced_accuracy, higher_is_better=True, label="balanced accuracy")
-MACRO_F1 = Metric("macro_f1", _macro_f1, higher_is_better=True, label="macro F1")
+ACCURACY = Metric("accuracy", _accuracy, higher_is_better=True, decides=True)
+BALANCED_ACCURACY = Metric(
+    "balanced_accuracy", _balanced_accuracy, higher_is_better=True, label="balanced accuracy", decides=True
+)
+MACRO_F1 = Metric("macro_f1", _macro_f1, higher_is_better=True, label="macro F1", decides=True)
+F1 = Metric("f1", _f1, higher_is_better=True, label="F1", decides=True)
 LOG_LOSS = Metric("log_loss", _log_loss, higher_is_better=False, label="log loss")
 AUC = Metric("auc", _auc, higher_is_better=True, label="ROC AUC")
 
 REGRESSION_METRICS = (MAE, RMSE, R2, MAPE)
 CLASSIFICATION_METRICS = (ACCURACY, BALANCED_ACCURACY, MACRO_F1, LOG_LOSS, AUC)
-METRICS = {metric.name: metric for metric in (*REGRESSION_METRICS, R2_LOG, *CLASSIFICATION_METRICS)}
+METRICS = {metric.name: metric for metric in (*REGRESSION_METRICS, R2_LOG, *CLASSIFICATION_METRICS, F1)}
 """All metrics that a run reports, by name."""
+
+
+def metric_named(name: MetricName, task: Task) -> Metric:
+    """The metric of a setting other than "auto".
+
+    Raises:
+        ConfigError: it does not suit the task.
+    """
+    check_metric(name, task)
+    return MACRO_F1 if name == "f1" and task != "binary" else METRICS[name]
+
+
+def decided(classes: Int64[np.ndarray, " rows"], count: int) -> Float[np.ndarray, "rows classes"]:
+    """Predicted classes as probabilities of 0 and 1, for metrics of decisions.
+
+    Args:
+        count: number of classes.
+    """
+    found: np.ndarray = np.eye(count)[classes]
+    return found
 
 
 def metric_label(name: str) -> str:

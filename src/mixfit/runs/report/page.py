@@ -75,6 +75,7 @@ def report_page(content: ReportContent) -> str:
         "card": views.answer_view(result),
         "gains": views.gain_views(result),
         "leaderboard": [] if contest is None else contest.leaderboard,
+        "scored": contest is not None and any(line.score is not None for line in contest.leaderboard),
         "shows_text": contest is not None and any(line.text for line in contest.leaderboard),
         "calibration": calibration,
         "metrics": metrics,

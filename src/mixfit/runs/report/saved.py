@@ -207,11 +207,11 @@ def predictions_frame(
             columns["lower"], columns["upper"] = interval
         return pd.DataFrame(columns | {OF_MODEL + name: rows.predictions[name] for name in others})
     names = np.array(classes)
-    columns |= {"truth": names[rows.truth], "prediction": names[found.argmax(1)]}
+    columns |= {"truth": names[rows.truth], "prediction": names[rows.decisions(ours)]}
     columns |= {PROBABILITY + name: found[:, place] for place, name in enumerate(classes)}
     for name in others:
         theirs = rows.predictions[name]
-        columns[OF_MODEL + name] = names[theirs.argmax(1)]
+        columns[OF_MODEL + name] = names[rows.decisions(name)]
         columns[TRUE_CLASS + name] = theirs[np.arange(len(theirs)), rows.truth]
     return pd.DataFrame(columns)
 
