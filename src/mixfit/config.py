@@ -340,6 +340,8 @@ class TrainConfig:
     """Loss: mse, mae, huber for numbers; cross_entropy, balanced, smooth, focal for classes."""
     metric: MetricName = "auto"
     """Metric that is reported first and optimised where possible; for two classes it may set the decision threshold."""
+    refit: bool = False
+    """After the evaluation, fit the delivered model once more on all rows, test rows included."""
     batch_size: int | None = None
     """Rows per batch; by default set by the number of training rows."""
     patience: int = 15

@@ -31,6 +31,7 @@ from mixfit.ensemble.cross_fit import (
     cross_fit,
     fit_folds,
     photo_means,
+    refit,
 )
 from mixfit.ensemble.intervals import (
     ClassUncertainty,
@@ -249,6 +250,8 @@ def train_blend(
         chosen = _choose(fittings, judged)
         predictor = _predictor(mixed, image, model, folds, fittings, chosen.blend, judged)
         history = pd.DataFrame() if keeper is None else keeper.history
+        if train.refit:
+            predictor = _refitted(mixed, predictor, plan.models, folds, console, keeper)
         return _blended(mixed, predictor, fittings, judged, chosen, history, [*notes, *left_out])
 
 
@@ -473,6 +476,29 @@ def _predictor(
         image_size=mixed.image_size,
         metric=mixed.metric,
         threshold=judged.final_threshold(chosen.calibrated),
+    )
+
+
+def _refitted(
+    mixed: MixedData,
+    predictor: BlendPredictor,
+    models: Sequence[Model],
+    folds: FittedFolds,
+    console: Console,
+    keeper: RunKeeper | None,
+) -> BlendPredictor:
+    """The same blend with models fitted once on all rows; shares, calibration and threshold stay those of the folds."""
+    started = time.perf_counter()
+    if keeper is not None:
+        keeper.seconds = None
+    fold, fitted = refit(models, list(predictor.shares), mixed, folds, keeper=keeper)
+    seconds = time.perf_counter() - started
+    console.print(f" fitted again on all {len(fold.fit_rows):,} rows in {seconds:.1f} s", markup=False)
+    encoder = fold.encoder if predictor.uses_text else replace(fold.encoder, text=None)
+    return replace(
+        predictor,
+        folds=[FoldModels(encoder=encoder, layout=fold.rows.layout, models=fitted)],
+        preprocessor=fold.encoder.preprocessor,
     )
 
 

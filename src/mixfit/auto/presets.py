@@ -104,11 +104,16 @@ def plan_for(
 
 
 def check_models(models: Sequence[Model], train: TrainConfig) -> None:
-    """Refuse invalid user models.
+    """Refuse invalid user models, and a second fit of a single network.
 
     Raises:
         ConfigError: for the first invalid model.
     """
+    if train.refit and train.preset == "network":
+        raise ConfigError(
+            "refit cannot be used with the preset network, whose number of epochs is chosen on validation rows: use "
+            "another preset."
+        )
     if models and train.preset == "network":
         raise ConfigError(
             "models=[...] cannot be used with the preset network, which trains a single network: use another preset."

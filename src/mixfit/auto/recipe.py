@@ -453,6 +453,7 @@ def _blend_and_judge(
             threshold=found.predictor.threshold,
             rows="out-of-fold",
         ),
+        refit=prepared.train_config.refit,
     )
     run = Run(
         folder=folder,

@@ -333,23 +333,8 @@ def cross_fit(
             raise OutOfTimeError(f"the time limit was reached after {place} of {folds.count} folds")
         if tell is not None:
             tell(place)
-        found = None if keeper is None else keeper.load(model, place, fold.rows.layout)
-        if found is not None:
-            return found
-        ready = model
-        if isinstance(ready, Trainable):
-            watch = Watch() if keeper is None else keeper.watch(model, place)
-            start = None if begin_at is None else begin_at.fitted_on_fold[place]
-            ready = ready.ready(start, watch.callbacks, watch.snapshot)
-        found = fit_model(ready, fold)
-        # A loaded model may have another memory layout, which changes the last bits of its predictions. Loading it here
-        # too makes a resumed run identical to an uninterrupted one.
-        arrays, config = found.state()
-        arrays = {name: np.array(values, order="C") for name, values in arrays.items()}
-        found = model.load(arrays, config, fold.rows.layout)
-        if keeper is not None:
-            keeper.keep(model, place, found)
-        return found
+        start = None if begin_at is None else begin_at.fitted_on_fold[place]
+        return fit_or_load(model, place, fold, keeper=keeper, start=start)
 
     each = [fitted_on(place, fold) for place, fold in enumerate(folds.folds)]
     predictions: np.ndarray | None = None
@@ -377,6 +362,61 @@ def cross_fit(
         temperature=temperature,
         seconds=time.perf_counter() - started,
     )
+
+
+def fit_or_load(
+    model: Model, place: int, fold: Fold, *, keeper: Keeper | None, start: FittedModel | None = None
+) -> FittedModel:
+    """Fit a model on one fold, unless the keeper has it.
+
+    Args:
+        place: number of the fold among those that the keeper began with.
+        start: the starting point of a ``Trainable`` model.
+    """
+    found = None if keeper is None else keeper.load(model, place, fold.rows.layout)
+    if found is not None:
+        return found
+    ready = model
+    if isinstance(ready, Trainable):
+        watch = Watch() if keeper is None else keeper.watch(model, place)
+        ready = ready.ready(start, watch.callbacks, watch.snapshot)
+    found = fit_model(ready, fold)
+    # A loaded model may have another memory layout, which changes the last bits of its predictions. Loading it here
+    # too makes a resumed run identical to an uninterrupted one.
+    arrays, config = found.state()
+    arrays = {name: np.array(values, order="C") for name, values in arrays.items()}
+    found = model.load(arrays, config, fold.rows.layout)
+    if keeper is not None:
+        keeper.keep(model, place, found)
+    return found
+
+
+def refit(
+    models: Sequence[Model], names: Sequence[str], data: MixedData, folds: FittedFolds, *, keeper: Keeper | None = None
+) -> tuple[Fold, dict[str, FittedModel]]:
+    """Fit some models once on all rows of the data, test rows included.
+
+    Args:
+        models: all models of the folds.
+        names: the models to fit; those that they begin with are fitted too.
+    Returns:
+        The fold of all rows, and the fitted models by name.
+    """
+    rows = np.sort(np.concatenate([data.split.train, data.split.valid, data.split.test]))
+    every = [*folds.folds, *([] if folds.final is None else [folds.final])]
+    fold = make_fold(data, rows, photo_means(data), seed=every[0].seed + len(every), unit=data.ties.joined(rows).unit)
+    fold = replace(fold, rows=replace(fold.rows, pixels=every[0].rows.pixels))
+    if keeper is not None:
+        judged = [folds.rows[folds.number == place] for place in range(len(every) + 1)]
+        keeper.begin(list(zip([*every, fold], judged, strict=True)))
+    begins = {one.name: one.begins_with for one in models if isinstance(one, Trainable)}
+    wanted = {*names, *(begins.get(name) for name in names)}
+    found: dict[str, FittedModel] = {}
+    for model in models:
+        if model.name in wanted:
+            start = found.get(begins.get(model.name) or "")
+            found[model.name] = fit_or_load(model, len(every), fold, keeper=keeper, start=start)
+    return fold, {name: found[name] for name in names}
 
 
 def _temperature(folds: FittedFolds, predictions: np.ndarray, rows: np.ndarray) -> float:

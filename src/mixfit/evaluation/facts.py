@@ -53,6 +53,7 @@ def model_facts(mixed: MixedData, result: Result, judged: Rows) -> ModelFacts:
         photos="" if contest is None or contest.photos is None else contest.photos.why,
         text="" if contest is None or contest.text is None else contest.text.why,
         decision=result.decision,
+        refit=result.refit,
     )
 
 

@@ -19,7 +19,7 @@ from mixfit.ensemble.photo_rule import PhotoRule
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import bootstrap_values, ends_of, rows_of_groups
 from mixfit.files import Count, Share, from_plain, is_there, json_numbers, read_json, to_plain, write_file
-from mixfit.predictor.card import Coverage
+from mixfit.predictor.card import Coverage, refit_note
 from mixfit.training.metrics import (
     ACCURACY,
     AUC,
@@ -263,10 +263,18 @@ class Result:
     """None for a single network."""
     coverage_level: Share = 0.9
     """Nominal coverage of the intervals in a report."""
+    refit: Count = 0
+    """Number of rows, test rows included, that the delivered model was fitted on after the evaluation; 0 if it was
+    not."""
     decision: str = ""
     """How the chosen metric was optimised; "" for the default metric."""
     departure: str = ""
     """A warning that the test score differs from the out-of-fold or validation score, with likely causes; or ""."""
+
+    @property
+    def refit_note(self) -> str:
+        """That the scores are not those of the delivered model; "" if they are."""
+        return refit_note(self.refit) if self.refit else ""
 
     @property
     def final(self) -> Part:

@@ -132,6 +132,11 @@ class Predictor(ABC):
         """Whether the model uses photos."""
 
     @property
+    def refitted(self) -> int:
+        """Number of rows, test rows included, that it was fitted on after its evaluation; 0 if it was not."""
+        return 0 if self.facts is None else self.facts.refit
+
+    @property
     def uses_text(self) -> bool:
         """Whether the model uses columns of text."""
         return False

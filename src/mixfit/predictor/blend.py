@@ -264,6 +264,8 @@ class BlendPredictor(Predictor):
     def _card_notes(self) -> list[str]:
         listed = ", ".join(f"{name} ({share:.0%})" for name, share in self.shares.items())
         over = f"over {len(self.folds)} folds" if len(self.folds) > 1 else "fitted on all rows before the test rows"
+        if self.facts is not None and self.facts.refit:
+            over = "fitted on all rows"
         notes = [f"A blend, {over}, of: {listed}."]
         if any("kernel" in name for name in self.shares):
             notes.append("Kernel ridge regression contains the training rows, as scaled numbers.")

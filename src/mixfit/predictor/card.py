@@ -99,6 +99,8 @@ class ModelFacts:
     """The decision about photos; "" if unknown."""
     text: str = ""
     """The decision about columns of text; "" if unknown."""
+    refit: Count = 0
+    """See ``Result.refit``."""
     decision: str = ""
     """How the chosen metric was optimised; "" for the default one."""
 
@@ -114,6 +116,18 @@ class ModelFacts:
             DataError: the content is invalid.
         """
         return from_plain(ModelFacts | None, state, "the facts")
+
+
+def refit_note(rows: int) -> str:
+    """That the scores are not those of the delivered model.
+
+    Args:
+        rows: that it was fitted on.
+    """
+    return (
+        f"The delivered model was fitted once more on all {rows:,} rows, test rows included. All scores are those of "
+        "the models before, on rows that those had not seen; the delivered model can only be evaluated on new rows."
+    )
 
 
 def licence_of(config: ModelConfig | None) -> str:
@@ -218,7 +232,8 @@ def _metrics(facts: ModelFacts, *, classes: Sequence[str] | None) -> list[str]:
     ]
     kind = "Prediction intervals" if classes is None else "Prediction sets"
     heading = ["rows", "count", "metric", "value", "95 % interval"]
-    found = ["## Metrics", "On rows that were not used to fit the model.", _table(heading, rows)]
+    said = refit_note(facts.refit) if facts.refit else "On rows that were not used to fit the model."
+    found = ["## Metrics", said, _table(heading, rows)]
     if facts.coverage:
         kept = [[one.rows, f"{one.count:,}", f"{one.inside:,}", f"{100 * one.held:.1f} %"] for one in facts.coverage]
         found += [

@@ -30,6 +30,7 @@ from mixfit.evaluation.result import Part, Rows, headline_for, judge, metrics_fo
 from mixfit.files import check_new_file, is_there
 from mixfit.models.model import Model
 from mixfit.predictor import Predictor
+from mixfit.predictor.card import refit_note
 from mixfit.runs.report.compare_page import RunComparison, write_compare
 from mixfit.runs.report.saved import read_predictions
 from mixfit.runs.scoring import load_run, read_table_of_run, run_config, run_settings, split_of_run
@@ -123,7 +124,10 @@ def compare_runs(
         scores=scores,
         test_rows={name: len(one.rows) for name, one in held.items()},
         settings=differing_settings(folders),
-        warnings=(*_warnings(held, scores), *filter(None, [doubt, _metrics_differ(names, predictors)])),
+        warnings=(
+            *_warnings(held, scores),
+            *filter(None, [doubt, _metrics_differ(names, predictors), *_refitted(names, predictors)]),
+        ),
     )
     write_compare(found, out)
     for line in _lines(found):
@@ -234,6 +238,10 @@ def _held_back(
         groups = groups_if_known(cells.select(saved.rows), predictor.schema) if saved.groups is None else saved.groups
         weight = judging_weights(cells, predictor.schema, saved.rows) if saved.weight is None else saved.weight
         return replace(saved, groups=groups, weight=weight)
+    if predictor.refitted:
+        raise ConfigError(
+            f"{run} has no predictions_test.parquet, and its model was fitted on the test rows too: train it again."
+        )
     column = cells[predictor.schema.target]
     usable, _ = usable_rows(cells, predictor.schema, 1.0)
     rows = split_of_run(run, cells, predictor.schema, usable).test
@@ -287,6 +295,11 @@ def _weight(held: dict[str, _HeldBack], rows: Int64[np.ndarray, " rows"]) -> tup
     if all(one is not None and np.allclose(one / one.mean(), weight / weight.mean()) for one in others):
         return weight, ""
     return weight, f"The runs have different weights: the rows are weighted as in {chosen}."
+
+
+def _refitted(names: Sequence[str], predictors: Sequence[Predictor]) -> list[str]:
+    """A note on each run whose scores are not those of its delivered model."""
+    return [f"{name}: {refit_note(one.refitted)}" for name, one in zip(names, predictors, strict=True) if one.refitted]
 
 
 def _metrics_differ(names: Sequence[str], predictors: Sequence[Predictor]) -> str:

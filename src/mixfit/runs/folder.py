@@ -213,10 +213,12 @@ def read_split(folder: Path, rows: int) -> Split | None:
     return Split(train=known["train"], valid=known["valid"], test=known["test"])
 
 
-def prints_of_training(folder: Path) -> Int64[np.ndarray, " trained"] | None:
+def prints_of_training(folder: Path, *, refit: bool = False) -> Int64[np.ndarray, " trained"] | None:
     """Of ``row_prints``, of the rows that a run was trained on, those that it was validated by included; None where
     that is not known, as in runs of older versions.
 
+    Args:
+        refit: whether its model was also fitted on the test rows.
     Raises:
         DataError: the file is damaged.
     """
@@ -230,7 +232,7 @@ def prints_of_training(folder: Path) -> Int64[np.ndarray, " trained"] | None:
         parts = table["part"].cast(pa.large_string())
     except pa.ArrowException:
         raise DataError(f"{path} is damaged: its parts are no texts.") from None
-    trained = pc.is_in(parts, pa.array(["train", "valid"], pa.large_string()))
+    trained = pc.is_in(parts, pa.array(["train", "valid", *["test"] * refit], pa.large_string()))
     return table["print"].filter(trained).drop_null().to_numpy()
 
 

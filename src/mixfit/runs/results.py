@@ -236,6 +236,7 @@ def result_of(
     uses_text: bool = False,
     unnamed: Sequence[str] = (),
     decision: str = "",
+    refit: bool = False,
 ) -> Result:
     """The result of a run: all metrics of every model, with intervals and differences for the compared models.
 
@@ -247,6 +248,7 @@ def result_of(
         uses_photos, uses_text: whether the delivered model uses photos, and columns of text.
         unnamed: warnings about groups that no column identifies.
         decision: how the chosen metric was optimised.
+        refit: whether the delivered model was fitted on all rows after the evaluation.
     """
     headline = headline_for(mixed.schema.task, mixed.target, mixed.metric)
     metrics = metrics_for(mixed.schema.task, mixed.target, mixed.metric)
@@ -306,6 +308,7 @@ def result_of(
         text=text,
         contest=contest,
         coverage_level=LEVEL,
+        refit=len(np.unique(np.concatenate(list(mixed.split.parts().values())))) if refit else 0,
         decision=decision,
         departure=departs,
     )
@@ -361,6 +364,8 @@ def say_end(
         say(f" {result.departure}")
     if result.decision:
         say(f" {result.decision}")
+    if result.refit:
+        say(f" {result.refit_note}")
     if contest is None:
         column, mode = watched
         values = run.history[column]
@@ -396,7 +401,7 @@ def say_end(
     images = f" --images {shlex.quote(str(config.images))}" if config.images is not None else ""
     say(f" next    mixfit predict {run.folder} NEW.csv -o out.csv{images}")
     say(f"         mixfit explain {run.folder} --n 50")
-    if result.rows["test"]:
+    if result.rows["test"] and not result.refit:
         say(f"         mixfit evaluate {run.folder} {table} --split test{images}")
 
 

@@ -192,6 +192,11 @@ def _evaluate(
     then = read_fingerprint(run / "environment.json")
     same_table = then is not None and then.table_sha256 == Fingerprint.of(table, None).table_sha256
     chosen = split or ("test" if same_table else "all")
+    if same_table and chosen == "test" and predictor.refitted:
+        raise ConfigError(
+            f"The model of {run} was fitted on all {predictor.refitted:,} rows of this table, test rows included: "
+            "evaluate it on new rows; the test scores of the models before are in the report of the run."
+        )
     images = images_root(images or (run_settings(run).data.images if same_table else None), folder)
     usable, left_out = usable_rows(cells, predictor.schema, 1.0)
     if chosen == "all":
@@ -234,7 +239,7 @@ def _evaluate(
     for column in predictor.schema.names("weight"):
         said = "weights the rows" if weight is not None else "is not in the table: rows are unweighted"
         console.print(f" {column!r} {said}", markup=False)
-    seen = 0 if same_table else _rows_of_training(run, cells.select(rows), predictor.schema)
+    seen = 0 if same_table else _rows_of_training(run, cells.select(rows), predictor)
     if seen:
         console.print(
             f" warning: {seen} of {len(rows)} rows are training rows of this run, with equal cells in all columns that "
@@ -474,9 +479,9 @@ def _note(console: Console, said: str) -> None:
         console.print(f" note: {said}", markup=False)
 
 
-def _rows_of_training(run: Path, cells: Table, schema: Schema) -> int:
+def _rows_of_training(run: Path, cells: Table, predictor: Predictor) -> int:
     """How many rows of another table are training rows of a run; 0 where that cannot be known."""
-    trained = prints_of_training(run)
+    schema, trained = predictor.schema, prints_of_training(run, refit=bool(predictor.refitted))
     if trained is None or any(name not in cells for name in (*schema.inputs, schema.target)):
         return 0
     return int(rows_of_training(cells, schema, trained).sum())
