@@ -8,13 +8,18 @@ Role = str
 """The role of a column: a kind of column, see ``data/columns/kinds.py``, or one of ``OTHER_ROLES``."""
 OTHER_ROLES: tuple[Role, ...] = ("target", "group", "split", "weight", "ignored")
 """Roles of columns that are not inputs of models."""
-Task = Literal["regression", "binary", "multiclass"]
-"""What is predicted: a number, one of two classes, one of several."""
+Task = Literal["regression", "count", "binary", "multiclass"]
+"""What is predicted: a number, a count such as of visits, one of two classes, one of several."""
 TASKS: tuple[Task, ...] = get_args(Task)
-MetricName = Literal["auto", "log_loss", "auc", "accuracy", "balanced_accuracy", "f1", "mae", "rmse", "r2", "mape"]
+NUMBER_TASKS: tuple[Task, ...] = ("regression", "count")
+"""The tasks whose target is a number; the others have classes."""
+MetricName = Literal[
+    "auto", "log_loss", "auc", "accuracy", "balanced_accuracy", "f1", "mae", "rmse", "r2", "mape", "deviance"
+]
 """The metric that is reported first and, where possible, optimised; "auto" is the default of the task."""
 METRICS_OF: dict[Task, tuple[MetricName, ...]] = {
     "regression": ("mae", "rmse", "r2", "mape"),
+    "count": ("deviance", "mae", "rmse", "r2"),
     "binary": ("log_loss", "auc", "accuracy", "balanced_accuracy", "f1"),
     "multiclass": ("log_loss", "auc", "accuracy", "balanced_accuracy", "f1"),
 }
@@ -37,5 +42,5 @@ OptimizerName = Literal[
 """Optimizers, see ``training/optimizer``."""
 Preset = Literal["network", "quick", "balanced", "best"]
 """Models that are fitted: one network, or a blend of few, several or many models."""
-LossName = Literal["auto", "mse", "mae", "huber", "cross_entropy", "balanced", "smooth", "focal"]
-"""Losses: the first three after ``auto`` are for regression, the others for classification."""
+LossName = Literal["auto", "mse", "mae", "huber", "poisson", "cross_entropy", "balanced", "smooth", "focal"]
+"""Losses: the first three after ``auto`` are for regression, ``poisson`` is for counts, the others for classes."""

@@ -337,7 +337,7 @@ class TrainConfig:
     weight_decay: float | None = None
     """Weight decay; the default depends on the optimizer, 0.05 for adamw."""
     loss: LossName = "auto"
-    """Loss: mse, mae, huber for numbers; cross_entropy, balanced, smooth, focal for classes."""
+    """Loss: mse, mae, huber for numbers; poisson for counts; cross_entropy, balanced, smooth, focal for classes."""
     metric: MetricName = "auto"
     """Metric that is reported first and optimised where possible; for two classes it may set the decision threshold."""
     refit: bool = False

@@ -44,7 +44,7 @@ from mixfit.ensemble.objective import Objective, metric_objective
 from mixfit.ensemble.photo_rule import TEXT_READ_BESIDE_PHOTOS, PhotoRule, judge_photos
 from mixfit.ensemble.threshold import Thresholds, cross_fitted
 from mixfit.errors import ConfigError, Diverged
-from mixfit.evaluation.result import Contest, LeaderboardLine
+from mixfit.evaluation.result import Contest, LeaderboardLine, loss_name
 from mixfit.models.encoding import EncodedRows, RowEncoder
 from mixfit.models.model import SMALL, Model, Trainable, looks, one_thread, reads
 from mixfit.nn.image import ImageEncoder
@@ -90,7 +90,8 @@ class Blended:
         truth, uncertainty = mixed.arrays.target.numpy()[rows], self.predictor.uncertainty
         if isinstance(uncertainty, ClassUncertainty):
             return self._sets(uncertainty, level)[np.arange(len(rows)), truth]
-        low, high = self._scaled_interval(uncertainty, mixed, level)
+        low, high = mixed.target.decode_interval(*self._scaled_interval(uncertainty, mixed, level))
+        truth = mixed.target.decode_truth(truth)
         return (low <= truth) & (truth <= high)
 
     def _sets(self, uncertainty: ClassUncertainty, level: float) -> np.ndarray:
@@ -105,7 +106,7 @@ class Blended:
             low, high = self._scaled_interval(uncertainty, mixed, level)
         except ConfigError:  # too few calibration rows, or too few with a weight
             return None
-        return mixed.target.decode(low), mixed.target.decode(high)
+        return mixed.target.decode_interval(low, high)
 
     def _scaled_interval(
         self, uncertainty: NumberUncertainty, mixed: MixedData, level: float
@@ -206,7 +207,7 @@ def train_blend(
         )
     for note in notes:
         console.print(f" warning: {note}", markup=False)
-    loss = "log loss" if mixed.target.classes is not None else f"squared error of the {_scale(mixed)}"
+    loss = loss_name(mixed.schema.task, _scale(mixed))
     console.print(
         f" cross-validation, {folds.count} folds; loss: mean out-of-fold {loss} +- standard error, lower is better",
         markup=False,
@@ -269,6 +270,8 @@ class _Judged:
     """Rows of one unit are dependent: standard errors are over units."""
     weight: np.ndarray | None
     target: Target
+    counts: bool
+    """Whether the target is a count."""
     metric: Metric | None
     """The chosen metric; None for the default one."""
     objective: Objective | None
@@ -283,8 +286,11 @@ class _Judged:
         classes = len(target.classes or ())
         return cls(
             target=target,
+            counts=mixed.schema.task == "count",
             metric=metric,
-            objective=None if metric is None else metric_objective(metric, target.decode, classes=classes),
+            objective=None
+            if metric is None
+            else metric_objective(metric, target.decode, target.decode_truth, classes=classes),
             folds=folds,
             mask=mask,
             truth=folds.truth[mask],
@@ -318,7 +324,7 @@ class _Judged:
         if self.metric is None:
             return None
         if self.target.classes is None:
-            return self.metric.value(self.target.decode(self.truth), self.target.decode(predictions), self.weight)
+            return self.metric.value(self.target.decode_truth(self.truth), self.target.decode(predictions), self.weight)
         if self.metric.decides and len(self.target.classes) == 2:
             found = self.threshold(name, predictions)
             predictions = decided(found.decide(predictions, new=False), 2)
@@ -341,7 +347,7 @@ class _Judged:
 
     def loss(self, fitting: Fitting) -> tuple[float, float]:
         """Mean loss and its standard error."""
-        return self.mean(row_losses(self.truth, self.predictions(fitting)))
+        return self.mean(row_losses(self.truth, self.predictions(fitting), counts=self.counts))
 
     def mean(self, losses: np.ndarray) -> tuple[float, float]:
         """Mean of losses of the rows, and its standard error."""
@@ -363,6 +369,7 @@ class _Judged:
             learns_from=folds.plan.learns_from,
             weight=folds.weight,
             objective=self.objective,
+            counts=self.counts,
         )
         return replace(
             found,
@@ -418,7 +425,7 @@ def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
     by_name = {one.model.name: one.model for one in fittings}
     if text_rule is not None and not text_rule.use and any(reads(by_name[name].sees) for name in chosen.shares):
         whys.append(TEXT_READ_BESIDE_PHOTOS)
-    loss = "log loss" if judged.target.classes is not None else "squared error"
+    loss = "log loss" if judged.target.classes is not None else "Poisson deviance" if judged.counts else "squared error"
     goal = loss if judged.objective is None or judged.metric is None else metric_label(judged.metric.name)
     weights = [] if judged.metric is None else [f"Its weights optimise the out-of-fold {goal}."]
     selection = ["It was chosen on these rows, so its out-of-fold scores are slightly optimistic."] if whys else []
@@ -511,7 +518,14 @@ def _uncertainty(
     encoded = _encoded(mixed, encoder, judged.rows, photos=photos)
     others = [mask[judged.mask] for mask in judged.folds.plan.learns_from]
     return number_uncertainty(
-        judged.truth, chosen.predictions, encoded, encoder, judged.number, judged.weight, others=others
+        judged.truth,
+        chosen.predictions,
+        encoded,
+        encoder,
+        judged.number,
+        judged.weight,
+        others=others,
+        counts=judged.counts,
     )
 
 

@@ -69,7 +69,8 @@ def plan_for(
     of_texts = (Linear(sees=TEXT),) if texts and has_table else ()
     linear = (*(Linear(sees=sees) for sees in cells), *of_texts, Linear(sees=PHOTOS), Linear(sees=cells[-1] | PHOTOS))
     trees = tuple(BoostedTrees(sees=sees) for sees in seen)
-    small = data.target.classes is None and rows * (folds - 1) <= MOST_ROWS * folds
+    # Kernel ridge regression minimises squared errors, and may predict counts below 0.
+    small = data.schema.task == "regression" and rows * (folds - 1) <= MOST_ROWS * folds
     kernels = tuple(KernelRidge(sees=sees) for sees in seen) if small else ()
     kernels_of_photos = (KernelRidge(sees=PHOTOS),) if small else ()
     tried: tuple[Model, ...]
@@ -152,9 +153,8 @@ def unused_settings(mixed: MixedData, data: DataConfig, model: ModelConfig, trai
             f"epochs={train.epochs}: the networks of preset {preset} train at most {most} epochs"
             + (f", a fine-tuned one {TUNED_EPOCHS}" if tuned else "")
         )
-    own = ("auto", "mse") if mixed.target.classes is None else ("auto", "cross_entropy")
-    if train.loss not in own:
-        judged = "squared error" if mixed.target.classes is None else "log loss"
+    judged = {"regression": "squared error", "count": "Poisson deviance"}.get(mixed.schema.task, "log loss")
+    if train.loss not in ("auto", {"regression": "mse", "count": "poisson"}.get(mixed.schema.task, "cross_entropy")):
         found.append(
             f"loss={train.loss} affects only networks: the other models of preset {preset} and the weights of "
             f"the ensemble minimise the {judged}"

@@ -620,6 +620,8 @@ def _say_start(
         f"{len(split.train)} train / {len(split.valid)} valid / {len(split.test)} test",
         markup=False,
     )
+    if mixed.schema.task == "count":
+        console.print(f" target {mixed.schema.target!r}: {mixed.schema.task_reason}", markup=False)
     for rule in mixed.schema.photos:
         console.print(f" photos by {rule.reason}", markup=False)
     if data.split_time is not None:

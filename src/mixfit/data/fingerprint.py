@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
+from mixfit.choices import NUMBER_TASKS
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.archive import ArchivedPhoto, PhotoSource
@@ -118,7 +119,7 @@ def row_prints(table: Table, schema: Schema) -> Int64[np.ndarray, " rows"]:
     found = np.zeros(len(table), dtype=np.uint64)
     for name in (*schema.inputs, schema.target):
         cells, column = table[name], next(one for one in schema.columns if one.name == name)
-        number = column.role == "number" or (column.role == "target" and schema.task == "regression")
+        number = column.role == "number" or (column.role == "target" and schema.task in NUMBER_TASKS)
         values = _number_prints(cells) if number else _level_prints(cells, paths=column.role == "image")
         # Multiplied by an odd number for each column, so that the columns may stand in any order.
         found += _mixed(values) * np.uint64(2 * zlib.crc32(name.encode()) + 1)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64, Shaped
 
+from mixfit.choices import NUMBER_TASKS
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.split import (
@@ -85,7 +86,7 @@ class Folds:
         """
         _check(k, seed, len(rows))
         rng = np.random.default_rng(seed)
-        strata, classes = strata_of_rows(Table.of(table).select(rows), schema), schema.task != "regression"
+        strata, classes = strata_of_rows(Table.of(table).select(rows), schema), schema.task not in NUMBER_TASKS
         units = Units.shuffled(unit, strata, rng, classes=classes)
         count = len(units.order)
         if count < k:
@@ -149,7 +150,7 @@ class Folds:
             fit=tuple(rows[mask] for mask in blocks.fit),
             learns_from=learns,
             strata=strata_of_rows(Table.of(table).select(rows), schema),
-            classes=schema.task != "regression",
+            classes=schema.task not in NUMBER_TASKS,
             times=times,
             gap=times.length(gap),
         )

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mixfit.choices import Crop, MetricName
+from mixfit.choices import NUMBER_TASKS, Crop, MetricName
 from mixfit.config import DataConfig, check_metric
 from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.batch_picture import batch_figure
@@ -435,7 +435,7 @@ def _read_in_pieces(
         sample = sample_rows(path, SAMPLED, weight=weight_column(config, None))
         schema = infer_configured(sample, target, config, images=images_root(config.images, path.parent))
     numbers = {name for kind, name in schema.table_columns if kind.orders}
-    numbers |= {*schema.names("weight"), *([schema.target] if schema.task == "regression" else [])}
+    numbers |= {*schema.names("weight"), *([schema.target] if schema.task in NUMBER_TASKS else [])}
     known = [column.name for column in schema.columns if column.role != "ignored" or column.name == config.split_time]
     pieces = table_pieces(path, config.text, most_rows=PIECE, most_bytes=LARGE, columns=known)
     if held := [name for name in schema.names("image") if name in pieces.bytes_columns]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64, Num, Shaped
 
+from mixfit.choices import NUMBER_TASKS
 from mixfit.config import gap_length
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
@@ -307,7 +308,7 @@ def split_rows(
     if time is not None:
         _check_time(table, schema, time)
         return _as_split(parts_by_time(table[time], unit, valid=valid, test=test, gap=gap))
-    strata, classes = strata_of_rows(table, schema), schema.task != "regression"
+    strata, classes = strata_of_rows(table, schema), schema.task not in NUMBER_TASKS
     rng = np.random.default_rng(seed)
     if not names:
         return _as_split(draw(unit, strata, classes=classes, valid=valid, test=test, rng=rng))
@@ -430,7 +431,7 @@ def strata_of_rows(table: pd.DataFrame | Table, schema: Schema) -> Float[np.ndar
     a row of weight 2 counts like two rows. A row without a usable weight gets the mean of the others."""
     table = Table.of(table)
     goal = table[schema.target]
-    if schema.task == "regression":
+    if schema.task in NUMBER_TASKS:
         values = pd.Series(goal.numbers.values)
         weighted = [name for name in schema.names("weight") if name in table]
         if weighted:

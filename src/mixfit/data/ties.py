@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int64
 
+from mixfit.choices import NUMBER_TASKS
 from mixfit.data.checks.copies import equal_features, equal_rows
 from mixfit.data.checks.photos import NearPhotos, PhotoScan, near_duplicates, scan_photos
 from mixfit.data.columns.cells import Table
@@ -110,7 +111,7 @@ class Ties:
             copy.append(number + len(about))
             about += described
         copies = Copies(np.concatenate(row), np.concatenate(copy), tuple(about), unseen=unseen)
-        return copies.without_placeholders(strata_of_rows(table, schema), classes=schema.task != "regression")
+        return copies.without_placeholders(strata_of_rows(table, schema), classes=schema.task not in NUMBER_TASKS)
 
     def without(self, groups: Sequence[str]) -> "Ties":
         """The same without some of the group columns."""

@@ -36,7 +36,8 @@ def constant_outputs(targets: Tensor, output: Tensor) -> list[Tensor]:
     if not len(targets) or targets.ndim != 1:
         return []
     if output.ndim == 1 and targets.is_floating_point():
-        return [targets.mean()[None], targets.median()[None]]  # for squared and for absolute errors
+        found = [targets.mean()[None], targets.median()[None]]  # for squared and for absolute errors
+        return found if targets.min() < 0 else [*found, targets.mean().clamp(min=1e-6).log()[None]]  # for counts
     if output.ndim == 2 and not targets.is_floating_point() and int(targets.max()) < output.shape[1]:
         counts = torch.bincount(targets, minlength=output.shape[1]).double() + 1  # avoids zero probabilities
         return [(counts / counts.sum()).log()[None].to(output.dtype)]

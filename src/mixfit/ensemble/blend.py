@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from mixfit.ensemble.intervals import best_temperature, tempered
-from mixfit.ensemble.objective import LEAST_PROBABILITY, Objective, loss_objective
+from mixfit.ensemble.objective import LEAST_PROBABILITY, Objective, bounded, loss_objective
+from mixfit.training.metrics import poisson_deviance
 
 _ADDITIONS = 40
 _SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -36,8 +37,11 @@ class Blend:
     """Weight of the best single model in the shrinkage: 0 none, 1 full."""
 
 
-def row_losses(truth: np.ndarray, predictions: np.ndarray) -> Float[np.ndarray, " rows"]:
-    """Squared errors of numbers ``(rows,)``, or minus the logarithm of the true class's probability."""
+def row_losses(truth: np.ndarray, predictions: np.ndarray, *, counts: bool = False) -> Float[np.ndarray, " rows"]:
+    """Squared errors of numbers ``(rows,)``, Poisson deviances of counts, or minus the logarithm of the true class's
+    probability."""
+    if counts:
+        return poisson_deviance(truth, bounded(predictions))
     if predictions.ndim == 1:
         return (predictions - truth) ** 2
     chosen = np.clip(predictions[np.arange(len(truth)), truth], LEAST_PROBABILITY, 1.0)
@@ -72,6 +76,7 @@ def blend(
     learns_from: Sequence[Bool[np.ndarray, " rows"]] | None = None,
     weight: np.ndarray | None = None,
     objective: Objective | None = None,
+    counts: bool = False,
 ) -> Blend:
     """Learn the shares.
 
@@ -83,12 +88,13 @@ def blend(
             folds. A fold without such rows is not scored.
         weight: of each row.
         objective: what the shares minimise; by default the loss of ``Blend.losses``.
+        counts: the truth is a count, and predictions are logarithms.
     """
     if learns_from is None:
         learns_from = [(fold >= 0) & (fold != number) for number in range(int(fold.max()) + 1)]
-    counts = np.ones(len(truth)) if weight is None else weight
+    each = np.ones(len(truth)) if weight is None else weight
     raw = next(iter(models.values())).raw
-    learner = _Learner(truth, models, fold, learns_from, counts, objective or loss_objective(raw))
+    learner = _Learner(truth, models, fold, learns_from, each, objective or loss_objective(raw, counts=counts))
     honest = np.full_like(raw, np.nan, dtype=np.float64)
     calibrated = honest.copy()
     for number, rows in enumerate(learns_from):
@@ -104,7 +110,7 @@ def blend(
     final = learner.learn(fold >= 0, [model.temperature for model in models.values()])
     losses = np.full(len(truth), np.nan)
     known = ~np.isnan(honest).reshape(len(truth), -1).any(axis=1)
-    losses[known] = row_losses(truth[known], calibrated[known])
+    losses[known] = row_losses(truth[known], calibrated[known], counts=counts)
     return Blend(
         shares={name: float(share) for name, share in zip(models, final.shares, strict=True) if share > 0},
         losses=losses,

@@ -24,6 +24,7 @@ from scipy.special import softmax
 
 from mixfit.data.columns.kind import Kind
 from mixfit.data.columns.kinds import KINDS
+from mixfit.ensemble.objective import bounded
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import Within, from_plain
 from mixfit.models.encoding import EncodedRows, RowEncoder
@@ -154,6 +155,8 @@ class NumberUncertainty:
     """Edges between the parts by predicted value; empty if there are too few rows for parts."""
     by_prediction: tuple[Scores, ...]
     """Scores of each part, lowest predictions first, one more than edges; empty without parts."""
+    counts: bool = False
+    """Whether predictions are logarithms of scaled counts; everything else is then about scaled counts."""
 
     def calibrated(self, scaled: np.ndarray) -> np.ndarray:
         """Numbers are not changed."""
@@ -162,7 +165,7 @@ class NumberUncertainty:
     def interval(
         self, scaled: Float[np.ndarray, " rows"], encoded: EncodedRows, level: float
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-        """Lower and upper end in the scale of the target.
+        """Lower and upper end in the scale of the target, for counts those of scaled counts, see ``decode_interval``.
 
         Args:
             encoded: the rows encoded by ``encoder``.
@@ -170,6 +173,7 @@ class NumberUncertainty:
         Raises:
             ConfigError: the level is not in (0, 1), or there are too few calibration rows for it.
         """
+        scaled = np.exp(bounded(scaled)) if self.counts else scaled
         half = np.full(len(scaled), self.scores.quantile(level))
         part = np.searchsorted(self.edges, scaled)
         for place, scores in enumerate(self.by_prediction):
@@ -194,7 +198,8 @@ class NumberUncertainty:
         """The rest, for JSON."""
         spread = self.spread
         described = None if spread is None else {"low": spread.low, "high": spread.high, "table": spread.table}
-        return {"kind": "number", "encoder": self.encoder.to_dict(), "spread": described}
+        found = {"kind": "number", "encoder": self.encoder.to_dict(), "spread": described}
+        return found | ({"counts": True} if self.counts else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +253,7 @@ def number_uncertainty(
     weight: np.ndarray | None = None,
     *,
     others: Sequence[Bool[np.ndarray, " rows"]] | None = None,
+    counts: bool = False,
 ) -> NumberUncertainty:
     """Learn prediction intervals from out-of-fold predictions.
 
@@ -258,8 +264,9 @@ def number_uncertainty(
         weight: importances of the rows, at least 0; a row of weight 0 counts for nothing.
         others: by fold, the rows that the spread of its rows may be fitted on; by default those of all other folds. A
             fold without such rows, as the first one in time, gets a constant spread.
+        counts: the truth is a scaled count, and predictions are logarithms.
     """
-    predictions = predictions.astype(np.float64)
+    predictions = np.exp(bounded(predictions)) if counts else predictions.astype(np.float64)
     errors = np.abs(truth.astype(np.float64) - predictions)
     weight = np.ones(len(errors)) if weight is None else weight.astype(np.float64)
     fitting = {int(number): fold != number if others is None else others[number] for number in np.unique(fold)}
@@ -281,6 +288,7 @@ def number_uncertainty(
         scores=everything,
         without_photo=Scores.of(scores[alone], weight[alone]),
         edges=edges,
+        counts=counts,
         by_prediction=tuple(
             Scores.of(scores[part == place], weight[part == place]) for place in range(len(edges) + 1) if len(edges)
         ),
@@ -362,6 +370,7 @@ def uncertainty_from_dict(
         scores=scores,
         without_photo=Scores.read(arrays, "without_photo"),
         edges=edges,
+        counts=said.counts,
         by_prediction=tuple(Scores.read(arrays, f"part{place}") for place in range(len(edges) + 1) if len(edges)),
     )
 
@@ -383,6 +392,7 @@ class _Saved:
     temperature: Annotated[float, Within(0.01, 100)] = 1.0
     encoder: dict[str, Any] = field(default_factory=dict)
     spread: _SavedSpread | None = None
+    counts: bool = False
 
 
 def _read_spread(said: _SavedSpread, arrays: dict[str, np.ndarray], encoder: RowEncoder) -> Spread:

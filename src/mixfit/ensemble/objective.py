@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from mixfit.training.metrics import AUC, MAE, MAPE, R2, RMSE, Metric
+from mixfit.training.metrics import AUC, MAE, MAPE, R2, RMSE, Metric, poisson_deviance
 
 LEAST_PROBABILITY = 1e-6
 _RANKED = 2_000
 """Largest number of rows of each class that are ranked: the AUC does not depend on the shares of the classes."""
+_LARGEST_LOG = 20.0
 _LOSS_BESIDE_AUC = 0.1
 """Weight of the log loss beside 1 minus the AUC, which alone does not see whether probabilities are far from 0.5: a
 constant would be added to a blend at no cost."""
@@ -28,8 +29,13 @@ class Objective:
     """``(numbers, truth, counts)`` -> the sum of ``counts`` times the losses; numbers may have axes before the rows."""
 
 
-def loss_objective(predictions: np.ndarray) -> Objective:
-    """The squared error of scaled numbers ``(rows,)``, or the log loss of probabilities ``(rows, classes)``."""
+def loss_objective(predictions: np.ndarray, *, counts: bool = False) -> Objective:
+    """The squared error of scaled numbers ``(rows,)``, the Poisson deviance of counts, or the log loss of probabilities
+    ``(rows, classes)``."""
+    if counts:
+        return Objective(
+            pick=_number, mean=lambda mixed, truth, counts: poisson_deviance(truth, bounded(mixed)) @ counts
+        )
     if predictions.ndim == 1:
         return Objective(pick=_number, mean=lambda mixed, truth, counts: (mixed - truth) ** 2 @ counts)
     return Objective(
@@ -38,30 +44,46 @@ def loss_objective(predictions: np.ndarray) -> Objective:
     )
 
 
-def metric_objective(metric: Metric, decode: Callable[[np.ndarray], np.ndarray], *, classes: int) -> Objective | None:
+def bounded(log_rates: np.ndarray) -> np.ndarray:
+    """Logarithms of expected counts relative to the mean count, of a size that has a finite exponential."""
+    found: np.ndarray = np.clip(log_rates, -_LARGEST_LOG, _LARGEST_LOG)
+    return found
+
+
+def metric_objective(
+    metric: Metric,
+    decode: Callable[[np.ndarray], np.ndarray],
+    decode_truth: Callable[[np.ndarray], np.ndarray],
+    *,
+    classes: int,
+) -> Objective | None:
     """The objective of a metric; None if the weights cannot follow it, so that they minimise the loss.
 
     The AUC of several classes is too slow, and metrics of decisions are too noisy: for two classes the decision
     threshold follows them instead, see ``threshold.py``.
 
     Args:
-        decode: from scaled numbers to the unit of the target.
+        decode, decode_truth: from scaled predictions and truths to the unit of the target.
         classes: number of classes; 0 for numbers.
     """
     if metric == AUC and classes == 2:
         return Objective(pick=lambda found, truth: found[:, 1], mean=_ranking_loss)
     if metric == MAE:
-        return Objective(pick=_number, mean=lambda mixed, truth, counts: np.abs(decode(mixed) - decode(truth)) @ counts)
+        return Objective(
+            pick=_number, mean=lambda mixed, truth, counts: np.abs(decode(mixed) - decode_truth(truth)) @ counts
+        )
     if metric == MAPE:
 
         def relative(mixed: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> np.ndarray:
-            goal = decode(truth)
+            goal = decode_truth(truth)
             known = goal != 0  # with a 0 among the truths, MAPE itself is unknown
             return np.abs(decode(mixed[..., known]) / goal[known] - 1) @ counts[known]
 
         return Objective(pick=_number, mean=relative)
     if metric in (RMSE, R2):
-        return Objective(pick=_number, mean=lambda mixed, truth, counts: (decode(mixed) - decode(truth)) ** 2 @ counts)
+        return Objective(
+            pick=_number, mean=lambda mixed, truth, counts: (decode(mixed) - decode_truth(truth)) ** 2 @ counts
+        )
     return None
 
 

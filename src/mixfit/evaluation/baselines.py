@@ -113,8 +113,13 @@ def boosted_trees(data: MixedData, *, seed: int = 0) -> Baseline:
     truth, weight = _targets(data, "train"), _weights(data, "train")
     splits: tuple[SplitName, ...] = ("valid", "test")
     if data.target.classes is None:
+        if data.schema.task == "count":
+            settings["loss"] = "poisson"
         regressor = HistGradientBoostingRegressor(**settings).fit(_features(data, "train"), truth, weight)
-        predictions = {name: data.target.decode(_predict(regressor.predict, data, name)) for name in splits}
+        found = {name: _predict(regressor.predict, data, name) for name in splits}
+        if data.schema.task == "count":
+            found = {name: np.log(np.maximum(values, 1e-9)) for name, values in found.items()}
+        predictions = {name: data.target.decode(values) for name, values in found.items()}
     else:
         classifier = HistGradientBoostingClassifier(**settings).fit(_features(data, "train"), truth, weight)
         predictions = {}

@@ -11,6 +11,7 @@ from mixfit.training.metrics import (
     ACCURACY,
     AUC,
     BALANCED_ACCURACY,
+    DEVIANCE,
     F1,
     LOG_LOSS,
     MACRO_F1,
@@ -21,6 +22,7 @@ from mixfit.training.metrics import (
     RMSE,
     Metric,
     Weight,
+    poisson_deviance,
 )
 from mixfit.weighted import taken
 
@@ -67,6 +69,10 @@ def _number_sums(metric: Metric, truth: np.ndarray, prediction: np.ndarray) -> _
         return _mean(np.abs(prediction - truth))
     if metric == MAPE:
         return _mean(unknown if (truth == 0).any() else np.abs((prediction - truth) / np.where(truth == 0, 1.0, truth)))
+    if metric == DEVIANCE:
+        if truth.min() < 0 or prediction.min() <= 0:
+            return _mean(unknown)
+        return _mean(poisson_deviance(truth, np.log(prediction)))
     if metric == RMSE:
         squared = _mean((prediction - truth) ** 2)
         return _Sums(squared.terms, lambda sums: np.sqrt(squared.finish(sums)))

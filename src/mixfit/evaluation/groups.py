@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64
 
-from mixfit.choices import MetricName, Role, Task
+from mixfit.choices import NUMBER_TASKS, MetricName, Role, Task
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
@@ -116,7 +116,7 @@ def judge_for(task: Task, target: Target, truth: np.ndarray, chosen: MetricName 
     """The metric for comparing groups: a mean over rows, as close to the headline metric as possible."""
     headline = headline_for(task, target, chosen)
     if headline not in (ACCURACY, LOG_LOSS, MAE, MAPE):
-        headline = LOG_LOSS if task == "binary" else headline_for(task, target)
+        headline = {"binary": LOG_LOSS, "count": MAE}.get(task) or headline_for(task, target)
     return MAE if headline is MAPE and (truth == 0).any() else headline
 
 
@@ -181,7 +181,7 @@ def label_rows(column: pd.Series | Cells, role: Role, task: Task) -> Labels:
             return _by_value(hours.astype("Int64").astype("str").mask(np.isnat(times)), numeric=True)
         years = pd.Series(times.astype("datetime64[Y]").astype(np.int64) + 1970).mask(np.isnat(times))
         return _by_value(years.astype("Int64").astype("str").mask(np.isnat(times)), numeric=True)
-    as_number = role == "number" or (role == "target" and task == "regression")
+    as_number = role == "number" or (role == "target" and task in NUMBER_TASKS)
     if as_number or (role in ("ignored", "group", "weight") and _looks_numeric(column)):
         return _by_number(column)
     if role == "text":

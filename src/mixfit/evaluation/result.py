@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mixfit.choices import MetricName, Task
+from mixfit.choices import NUMBER_TASKS, MetricName, Task
 from mixfit.data.columns.target import Target
 from mixfit.ensemble.photo_rule import PhotoRule
 from mixfit.errors import ConfigError, DataError
@@ -24,6 +24,8 @@ from mixfit.training.metrics import (
     ACCURACY,
     AUC,
     CLASSIFICATION_METRICS,
+    COUNT_METRICS,
+    DEVIANCE,
     MAE,
     MAPE,
     METRICS,
@@ -297,7 +299,7 @@ class Result:
         """The quality of the model for readers without statistics."""
         part = self.final
         ours, rows, by = part.score(self.ours), self.part_name(part.split), " (by weight)" if part.weighted else ""
-        if self.task != "regression":
+        if self.task not in NUMBER_TASKS:
             return f"Right for {_of_100(ours)} of 100 {rows} rows{by}."
         if ours.median_error is None:
             return ""
@@ -312,7 +314,7 @@ class Result:
         constant = next((one for one in self.final.scores if one.kind == "constant"), None)
         if constant is None:
             return ""
-        if self.task != "regression":
+        if self.task not in NUMBER_TASKS:
             return f"The most frequent class alone: {_of_100(constant)} of 100."
         if constant.median_error is None:
             return ""
@@ -371,7 +373,9 @@ class Result:
 def metrics_for(task: Task, target: Target, chosen: MetricName = "auto") -> tuple[Metric, ...]:
     """The metrics of a task, the chosen one first; with R² of the logarithm if the model is fitted to the logarithm."""
     found: tuple[Metric, ...] = CLASSIFICATION_METRICS
-    if task == "regression":
+    if task == "count":
+        found = COUNT_METRICS
+    elif task in NUMBER_TASKS:
         found = (*REGRESSION_METRICS, R2_LOG) if target.log else REGRESSION_METRICS
     if chosen == "auto":
         return found
@@ -384,11 +388,24 @@ def headline_for(task: Task, target: Target, chosen: MetricName = "auto") -> Met
     accuracy for classes."""
     if chosen != "auto":
         return metric_named(chosen, task)
+    if task == "count":
+        return DEVIANCE
     if task == "binary":
         return AUC
     if task == "multiclass":
         return ACCURACY
     return MAPE if target.log else MAE
+
+
+def loss_name(task: Task, scale: str = "scaled target") -> str:
+    """The loss of the leaderboard.
+
+    Args:
+        scale: of the squared errors.
+    """
+    if task == "count":
+        return "Poisson deviance of the target divided by its mean"
+    return f"squared error of the {scale}" if task in NUMBER_TASKS else "log loss"
 
 
 def judge(

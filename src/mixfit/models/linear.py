@@ -27,6 +27,7 @@ from mixfit.models.model import (
     saved_array,
     saved_classes,
 )
+from mixfit.training.metrics import poisson_deviance
 from mixfit.weighted import taken, weighted_mean, weighted_quantile
 
 COMPONENTS = 60
@@ -36,6 +37,9 @@ RIDGE_STRENGTHS = np.logspace(-5, 1, 19)
 """Penalties, times the sum of the weights: independent of their unit and of the number of rows."""
 INVERSE_STRENGTHS = (0.5, 5.0, 50.0, 500.0, 5_000.0, 50_000.0)
 """Inverse penalties of logistic regression, divided by the sum of the weights."""
+POISSON_STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+"""Penalties of Poisson regression, relative to the mean loss."""
+_BOUND = 20.0  # of logarithms of counts relative to their mean
 WIDE = 800
 """With more columns the design matrix is sparse, and ridge regressions are solved by conjugate gradients: most columns
 are then levels of categories, of which a row has one."""
@@ -87,7 +91,7 @@ class LinearModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constant:
-    """The weighted mean of numbers, or the class frequencies: the best constant for the loss of the leaderboard.
+    """The weighted mean, or the class frequencies: the best constant for the loss of the leaderboard.
 
     See ``evaluation.baselines`` for other metrics."""
 
@@ -98,7 +102,8 @@ class Constant:
         """See ``Model``."""
         classes = rows.layout.classes
         if not classes:
-            return FittedConstant(value=np.array([np.average(truth, weights=weight)]), classes=0)
+            mean = np.array([np.average(truth, weights=weight)])
+            return FittedConstant(value=log_rate(mean) if rows.layout.counts else mean, classes=0)
         return FittedConstant(value=class_frequencies(truth, weight, classes), classes=classes)
 
     def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedConstant":
@@ -132,7 +137,8 @@ def class_frequencies(labels: np.ndarray, weight: np.ndarray | None, classes: in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear:
-    """Ridge regression, or logistic regression for classes; see ``design_matrix`` for its columns."""
+    """Ridge regression, Poisson regression for counts, or logistic regression for classes, on the columns of
+    ``design_matrix``."""
 
     sees: Sees = TABLE
 
@@ -156,6 +162,8 @@ class Linear:
         )
         if layout.classes:
             model = fit_logistic(columns, truth, classes=layout.classes, weight=weight, unit=rows.unit, seed=seed)
+        elif layout.counts:
+            model = fit_poisson(columns, truth, weight, unit=rows.unit, seed=seed)
         else:
             model = fit_ridge(columns, truth, weight, unit=rows.unit, seed=seed)
         return FittedLinear(
@@ -302,6 +310,52 @@ def fit_ridge(
     units = units_by_size(np.arange(len(goal)) if unit is None else unit)
     weights, bias = _ridge_left_out(columns, goal, counts, tried, units)
     return LinearModel(weights=weights[:, None], bias=np.array([bias]), classes=0)
+
+
+def fit_poisson(
+    columns: Any,
+    truth: Float[np.ndarray, " rows"],
+    weight: np.ndarray | None = None,
+    *,
+    unit: Int64[np.ndarray, " rows"] | None = None,
+    seed: int = 0,
+) -> LinearModel:
+    """Poisson regression with a log link and an L2 penalty, chosen by the deviance on a held-out fifth, then fitted on
+    all rows (McCullagh and Nelder 1989, chapter 6); the model predicts logarithms.
+
+    Args:
+        columns: an array, or a CSR matrix.
+        truth: at least 0, in any unit.
+        weight, unit, seed: as for ``fit_logistic``.
+    """
+    goal = truth.astype(np.float64)
+    if not columns.shape[1] or not goal.any():
+        bias = log_rate(np.array([weighted_mean(goal, weight)]))
+        return LinearModel(weights=np.zeros((columns.shape[1], 1)), bias=bias, classes=0)
+    judging = _every_fifth(np.zeros(len(goal), dtype=np.int64), np.random.default_rng(seed), unit)
+    tries = []
+    for strength in POISSON_STRENGTHS if goal[~judging].any() else POISSON_STRENGTHS[-1:]:
+        model = _poisson(columns[~judging], goal[~judging], strength, taken(weight, ~judging))
+        losses = poisson_deviance(goal[judging], np.clip(model.predict(columns[judging]), -_BOUND, _BOUND))
+        tries.append((weighted_mean(losses, taken(weight, judging)), strength))
+    return _poisson(columns, goal, min(tries)[1], weight)
+
+
+def _poisson(columns: Any, goal: np.ndarray, strength: float, weight: np.ndarray | None) -> LinearModel:
+    """scikit-learn's model, whose penalty is relative to the mean of the losses."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import PoissonRegressor
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = PoissonRegressor(alpha=strength, max_iter=300).fit(columns, goal, weight)
+    return LinearModel(weights=model.coef_.reshape(-1, 1), bias=np.atleast_1d(model.intercept_), classes=0)
+
+
+def log_rate(mean: np.ndarray) -> np.ndarray:
+    """The logarithm of a mean count, which may be 0."""
+    found: np.ndarray = np.log(np.maximum(mean, np.exp(-_BOUND)))
+    return found
 
 
 def _fit_wide_ridge(

@@ -73,6 +73,8 @@ class Layout:
     """Number of classes; 0 for regression."""
     text: tuple[int, int] = (0, 0)
     """Columns of text, and the number of features of each."""
+    counts: bool = False
+    """Whether the target is a count: the truth is then divided by its mean, and predictions are logarithms of that."""
 
     @property
     def text_features(self) -> int:
@@ -80,7 +82,9 @@ class Layout:
         return self.text[0] * (self.text[1] + 1)
 
     @classmethod
-    def of(cls, encoder: RowEncoder, *, features: int | None, image_columns: int, classes: int) -> "Layout":
+    def of(
+        cls, encoder: RowEncoder, *, features: int | None, image_columns: int, classes: int, counts: bool = False
+    ) -> "Layout":
         """The layout of the rows of an encoder."""
         return cls(
             numeric=encoder.numeric,
@@ -89,6 +93,7 @@ class Layout:
             features=features,
             image_columns=image_columns,
             classes=classes,
+            counts=counts,
             text=(0, 0) if encoder.text is None else (len(encoder.text.columns), encoder.text.width),
         )
 
@@ -236,7 +241,9 @@ class FittedModel(Protocol):
     """A model fitted on the rows of one fold."""
 
     def predict(self, rows: Rows) -> np.ndarray:
-        """float64: scaled numbers ``(rows,)``, or probabilities ``(rows, classes)``, which sum to 1."""
+        """float64: scaled numbers ``(rows,)``, or probabilities ``(rows, classes)``, which sum to 1.
+
+        For counts, see ``Layout.counts``, logarithms of scaled expected counts."""
 
     def state(self) -> State:
         """The full state, for ``Model.load``: arrays of numbers without nan, and values for JSON."""

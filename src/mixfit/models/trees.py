@@ -118,6 +118,7 @@ class BoostedTrees:
             truth,
             levels=layout.cardinalities[: layout.categories] if table else (),
             classes=layout.classes,
+            counts=layout.counts,
             weight=weight,
             rounds=max(_FEWEST_ROUNDS, min(_ROUNDS, _TREE_BUDGET // max(layout.classes, 1))),
             seed=seed,
@@ -171,6 +172,7 @@ def grow_trees(
     *,
     levels: tuple[int, ...],
     classes: int,
+    counts: bool = False,
     weight: np.ndarray | None = None,
     rounds: int = _ROUNDS,
     seed: int = 0,
@@ -184,6 +186,7 @@ def grow_trees(
         truth: numbers, or class indices.
         levels: number of levels of each of the last columns; columns with more than 255 are used as numbers.
         classes: of the target; 0 for regression.
+        counts: the target is a count; the trees then predict logarithms.
         weight: of each row, in any unit.
         rounds: trees per output.
     Raises:
@@ -196,6 +199,8 @@ def grow_trees(
     if len(seen) == 1:
         labels = np.ones(len(truth))  # for two classes, the first one is 0
     objective: dict[str, Any] = {"objective": "regression"} if not classes else {"objective": "binary"}
+    if counts and truth.any():
+        objective = {"objective": "poisson"}
     if len(seen) > 2:
         objective = {"objective": "multiclass", "num_class": len(seen)}
     settings = _SETTINGS | objective | {"seed": seed, "num_threads": torch.get_num_threads()}

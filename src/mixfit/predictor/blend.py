@@ -151,7 +151,7 @@ class BlendPredictor(Predictor):
             return replace(found, sets=self.uncertainty.sets(calibrated, interval, self.decide(calibrated)))
         encoded = self.uncertainty.encoder.encode(rows.table, _photo_means(rows, source))
         low, high = self.uncertainty.interval(scaled, encoded, interval)
-        return replace(found, interval=(self.target.decode(low), self.target.decode(high)))
+        return replace(found, interval=self.target.decode_interval(low, high))
 
     def scaled_outputs(
         self,
@@ -293,7 +293,7 @@ class BlendPredictor(Predictor):
             raise ConfigError(f"{content.folder} has a blend, whose models mixfit builds itself: leave out model=.")
         said, tensors, common = content.said, content.tensors, content.described.common(content.kinds)
         mine: _Saved = from_plain(_Saved, said, "mixfit.json", finite=True)
-        classes = len(common["target"].classes or ())
+        classes, counts = len(common["target"].classes or ()), common["schema"].task == "count"
         photo_encoder = backbone = features = None
         if mine.photo_encoder is not None:
             weights = {name.removeprefix(_ENCODER): t for name, t in tensors.items() if name.startswith(_ENCODER)}
@@ -317,7 +317,7 @@ class BlendPredictor(Predictor):
             if folds and _text_model(encoder) != _text_model(folds[0].encoder):
                 raise DataError("the folds have different text models")
             images = len(common["schema"].names("image"))
-            layout = Layout.of(encoder, features=features, image_columns=images, classes=classes)
+            layout = Layout.of(encoder, features=features, image_columns=images, classes=classes, counts=counts)
             fitted = {
                 name: known[name].load(as_arrays(tensors, str(state.get("tensors"))), state, layout)
                 for name, state in saved.models.items()
@@ -326,6 +326,8 @@ class BlendPredictor(Predictor):
         uncertainty = uncertainty_from_dict(mine.uncertainty, as_arrays(tensors, _UNCERTAINTY), content.kinds)
         if isinstance(uncertainty, ClassUncertainty) != (classes > 0):
             raise DataError("the uncertainty does not match the target")
+        if isinstance(uncertainty, NumberUncertainty) and uncertainty.counts != counts:
+            raise DataError("the uncertainty does not match the task")
         if isinstance(uncertainty, NumberUncertainty):
             check_columns(uncertainty.encoder.preprocessor, common["schema"])
         return cls(

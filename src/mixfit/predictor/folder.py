@@ -17,7 +17,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import mixfit
-from mixfit.choices import METRICS_OF, Crop, MetricName
+from mixfit.choices import METRICS_OF, NUMBER_TASKS, Crop, MetricName
 from mixfit.data.columns.kind import Kind as ColumnKind
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
@@ -86,7 +86,7 @@ class Described:
         schema, target = Schema.from_dict(self.schema, kinds), target_from_dict(self.target)
         preprocessor = TablePreprocessor.from_dict(self.preprocessor, kinds)
         check_columns(preprocessor, schema)
-        if (schema.task == "regression") != (target.classes is None):
+        if (schema.task in NUMBER_TASKS) != (target.classes is None):
             raise DataError("the task does not match the target")
         if self.metric != "auto" and self.metric not in METRICS_OF[schema.task]:
             raise DataError("the metric does not match the task")

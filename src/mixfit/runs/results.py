@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from mixfit.choices import NUMBER_TASKS
 from mixfit.config import DataConfig
 from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows, write_bad_inputs
 from mixfit.data.fingerprint import read_fingerprint
@@ -284,7 +285,7 @@ def result_of(
             kinds=_KINDS,
             intervals=compared,
             pairs=pairs,
-            relative=mixed.target.log,
+            relative=mixed.schema.task == "regression" and mixed.target.log,
             seconds=seconds,
         )
         for split in reversed(JUDGED)
@@ -372,7 +373,7 @@ def say_end(
         best = run.history.loc[values.idxmin() if mode == "min" else values.idxmax()]
         say(f" best epoch {best['epoch']:.0f} of {len(run.history)}")
     else:
-        kind = "intervals" if result.task == "regression" else "sets"
+        kind = "intervals" if result.task in NUMBER_TASKS else "sets"
         say(f" {contest.choice}")
         if contest.folds:
             say(f" {contest.folds}")
@@ -463,7 +464,7 @@ def write_results(
         data=describe_data(mixed, shown[len(worst) :], notes),
         worst=shown[: len(worst)],
         classes=mixed.target.classes or (),
-        log_scale=mixed.target.log,
+        log_scale=mixed.schema.task == "regression" and mixed.target.log,
         warnings=warnings,
         command=command,
         settings={name: str(value) for name, value in settings.items() if name != "table_sha256"},

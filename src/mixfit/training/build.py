@@ -1,6 +1,7 @@
 """Build a network for the data, initialise it, and compute the features of its frozen backbone once."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -126,7 +127,8 @@ def start_well(model: MixedInputModel, data: MixedData, *, scale: Sequence[Part]
     rows = data.split.train
     target, weight = data.arrays.target.numpy()[rows], data.weights("train")
     if data.target.classes is None:
-        start_at_target(model.head, mean=weighted_mean(target, weight))
+        mean = weighted_mean(target, weight)
+        start_at_target(model.head, mean=math.log(max(mean, _UNSEEN)) if data.schema.task == "count" else mean)
     else:
         shares = np.bincount(target, weights=weight, minlength=data.target.outputs)
         shares = (1 - _UNSEEN) * shares / shares.sum() + _UNSEEN / len(shares)

@@ -18,11 +18,22 @@ from mixfit.data.split import SplitName
 from mixfit.errors import ConfigError
 from mixfit.nn.backbones import SMALL_RESNET
 from mixfit.nn.build import is_frozen
-from mixfit.training.loss import CrossEntropy, Focal, Loss, balanced_class_weights, cross_entropy, huber, mae, mse
+from mixfit.training.loss import (
+    CrossEntropy,
+    Focal,
+    Loss,
+    balanced_class_weights,
+    cross_entropy,
+    huber,
+    mae,
+    mse,
+    poisson,
+)
 from mixfit.training.metrics import metric_named
 from mixfit.training.optimizer import LAMB, SGD, Adam, AdamW, Lion, Muon, Optimizer, RMSProp, ScheduleFreeAdamW
 
 LOSSES_OF_NUMBERS: tuple[LossName, ...] = ("mse", "mae", "huber")
+LOSSES_OF_COUNTS: tuple[LossName, ...] = ("poisson",)
 LOSSES_OF_CLASSES: tuple[LossName, ...] = ("cross_entropy", "balanced", "smooth", "focal")
 SMOOTHING = 0.1
 """Label smoothing of ``smooth``."""
@@ -91,12 +102,14 @@ def check_loss(name: LossName, task: Task) -> None:
     Raises:
         ConfigError: the loss does not fit the task; the message lists those that do.
     """
-    fitting = LOSSES_OF_NUMBERS if task == "regression" else LOSSES_OF_CLASSES
+    losses = {"regression": LOSSES_OF_NUMBERS, "count": LOSSES_OF_COUNTS}
+    fitting = losses.get(task, LOSSES_OF_CLASSES)
     if name == "auto" or name in fitting:
         return
-    kinds = ("classes", "a number") if task == "regression" else ("numbers", "a class")
+    what = {"regression": "a number", "count": "a count"}.get(task, "a class")
+    meant = "numbers" if name in LOSSES_OF_NUMBERS else "counts" if name in LOSSES_OF_COUNTS else "classes"
     raise ConfigError(
-        f"--loss {name} is for {kinds[0]}, but the target is {kinds[1]} ({task}): "
+        f"--loss {name} is for {meant}, but the target is {what} ({task}): "
         f"use {', '.join(fitting)} or auto, or set --task."
     )
 
@@ -113,13 +126,13 @@ def loss_for(data: MixedData, name: LossName) -> Loss:
 def choose_loss(name: LossName, task: Task, class_counts: Sequence[int | float] = ()) -> Loss:
     """The loss of that name.
 
-    All of them train outputs for ``Target.decode``: a scaled number, the mean or with ``mae`` the median, or one logit
-    per class. With ``balanced``, probabilities are those for equally frequent classes; with ``smooth`` and ``focal``
-    they are less confident than with ``cross_entropy``. ``ordinal`` and ``Quantiles`` need other outputs than the
-    models of ``build_model`` have.
+    All of them train outputs for ``Target.decode``: a scaled number, the mean or with ``mae`` the median, the logarithm
+    of an expected count, or one logit per class. With ``balanced``, probabilities are those for equally frequent
+    classes; with ``smooth`` and ``focal`` they are less confident than with ``cross_entropy``. ``ordinal`` and
+    ``Quantiles`` need other outputs than the models of ``build_model`` have.
 
     Args:
-        name: ``auto`` is ``mse`` for regression and ``cross_entropy`` for classes.
+        name: ``auto`` is ``mse`` for regression, ``poisson`` for counts and ``cross_entropy`` for classes.
         task: of the target.
         class_counts: training rows of each class, or the sums of their weights; for ``balanced``.
     Raises:
@@ -128,13 +141,15 @@ def choose_loss(name: LossName, task: Task, class_counts: Sequence[int | float] 
     check_loss(name, task)
     match name:
         case "auto":
-            return mse if task == "regression" else cross_entropy
+            return {"regression": mse, "count": poisson}.get(task, cross_entropy)
         case "mse":
             return mse
         case "mae":
             return mae
         case "huber":
             return huber
+        case "poisson":
+            return poisson
         case "cross_entropy":
             return cross_entropy
         case "balanced":

@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 from mixfit.errors import ConfigError
 
+_LARGEST_LOG_RATE = 30.0
+"""Above it, the exponential of a rate has no gradient: it would exceed the range of float32."""
+
 
 @runtime_checkable
 class Loss(Protocol):
@@ -54,6 +57,13 @@ def mse(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Ten
     if weight is None:
         return F.mse_loss(prediction, target)  # one operation rather than three, which shows in small networks
     return mean_of_rows((prediction - target) ** 2, weight)
+
+
+def poisson(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Poisson loss of logarithms of expected counts ``(batch,)`` against counts ``(batch,)``, in any common unit."""
+    require_same_shape("poisson", prediction, target)
+    bounded = prediction.clamp(max=_LARGEST_LOG_RATE)
+    return mean_of_rows(bounded.exp() - target * prediction, weight)
 
 
 def mae(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

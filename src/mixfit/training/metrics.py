@@ -114,6 +114,20 @@ def _mape(truth: np.ndarray, prediction: np.ndarray, weight: Weight = None) -> f
     return weighted_mean(np.abs((prediction - truth) / truth), weight)
 
 
+def _deviance(truth: np.ndarray, prediction: np.ndarray, weight: Weight = None) -> float:
+    """Mean Poisson deviance; nan for a truth below 0, or a prediction that is not above 0."""
+    if not len(truth) or truth.min() < 0 or prediction.min() <= 0:
+        return float("nan")
+    return weighted_mean(poisson_deviance(truth, np.log(prediction)), weight)
+
+
+def poisson_deviance(truth: np.ndarray, log_rate: np.ndarray) -> np.ndarray:
+    """The Poisson deviance of each row: twice the log likelihood that a prediction equal to the truth would gain."""
+    known = np.where(truth > 0, truth, 1.0)
+    found: np.ndarray = 2 * (np.where(truth > 0, truth * (np.log(known) - log_rate), 0.0) - truth + np.exp(log_rate))
+    return found
+
+
 def _accuracy(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
     from sklearn.metrics import accuracy_score
 
@@ -181,6 +195,7 @@ RMSE = Metric("rmse", _rmse, higher_is_better=False, label="RMSE")
 R2 = Metric("r2", _r2, higher_is_better=True, label="R²")
 R2_LOG = Metric("r2_log", _r2_log, higher_is_better=True, label="R² (log)")
 MAPE = Metric("mape", _mape, higher_is_better=False, label="MAPE")
+DEVIANCE = Metric("deviance", _deviance, higher_is_better=False, label="Poisson deviance")
 ACCURACY = Metric("accuracy", _accuracy, higher_is_better=True, decides=True)
 BALANCED_ACCURACY = Metric(
     "balanced_accuracy", _balanced_accuracy, higher_is_better=True, label="balanced accuracy", decides=True
@@ -191,8 +206,9 @@ LOG_LOSS = Metric("log_loss", _log_loss, higher_is_better=False, label="log loss
 AUC = Metric("auc", _auc, higher_is_better=True, label="ROC AUC")
 
 REGRESSION_METRICS = (MAE, RMSE, R2, MAPE)
+COUNT_METRICS = (DEVIANCE, MAE, RMSE, R2)
 CLASSIFICATION_METRICS = (ACCURACY, BALANCED_ACCURACY, MACRO_F1, LOG_LOSS, AUC)
-METRICS = {metric.name: metric for metric in (*REGRESSION_METRICS, R2_LOG, *CLASSIFICATION_METRICS, F1)}
+METRICS = {metric.name: metric for metric in (*REGRESSION_METRICS, R2_LOG, DEVIANCE, *CLASSIFICATION_METRICS, F1)}
 """All metrics that a run reports, by name."""
 
 

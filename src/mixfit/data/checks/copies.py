@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64, Shaped
 
-from mixfit.choices import Role
+from mixfit.choices import NUMBER_TASKS, Role
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.checks.photos import NearPhotos, equal_files
 from mixfit.data.checks.table import Finding, parts_of
@@ -212,7 +212,7 @@ def _no_chance(table: Table, schema: Schema, passed_over: Sequence[Role]) -> Boo
 def _most_numbers(table: Table, schema: Schema, passed_over: Sequence[Role]) -> int:
     """How many different numbers a column has at most."""
     numbers = schema.names("number")
-    numbers += [schema.target] if schema.task == "regression" and "target" not in passed_over else []
+    numbers += [schema.target] if schema.task in NUMBER_TASKS and "target" not in passed_over else []
     return max((len(np.unique(table[name].numbers.values)) for name in numbers), default=0)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int64, Shaped, UInt8
 
+from mixfit.choices import NUMBER_TASKS
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.facts import id_reason
 from mixfit.data.columns.schema import Schema
@@ -45,7 +46,7 @@ def parts_of(split: Split, rows: int) -> Shaped[np.ndarray, " rows"]:
 
 def class_balance(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
     """Classes that are much rarer than others, hardly there to learn, or never there to judge."""
-    if schema.task == "regression":
+    if schema.task in NUMBER_TASKS:
         return []
     keys = Table.of(table)[schema.target].keys
     counts = keys.value_counts()
@@ -101,7 +102,7 @@ def torn_ids(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.ndarr
 
 def far_values(table: pd.DataFrame | Table, schema: Schema) -> list[Finding]:
     """Numbers far outside all others, such as -999 for "unknown" or a slip of the decimal point."""
-    names = schema.names("number") + ([schema.target] if schema.task == "regression" else [])
+    names = schema.names("number") + ([schema.target] if schema.task in NUMBER_TASKS else [])
     table, findings = Table.of(table), []
     for name in names:
         values = table[name].numbers.values

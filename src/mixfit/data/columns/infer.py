@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int64
 
-from mixfit.choices import TASKS, Role, Task
+from mixfit.choices import NUMBER_TASKS, TASKS, Role, Task
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.facts import Facts, id_reason, short, words_for_missing
 from mixfit.data.columns.form import MISSING_WORDS, Form
@@ -19,7 +19,7 @@ from mixfit.data.columns.kind import Guess, Kind, empty_cells, joined, missing_n
 from mixfit.data.columns.kinds import KINDS
 from mixfit.data.columns.number import FEW_VALUES
 from mixfit.data.columns.schema import REPEATED_IDS, SINGLE_ROLES, SUSPICIOUS_MARK, Column, Schema, roles_of
-from mixfit.data.columns.target import wants_log
+from mixfit.data.columns.target import is_count, no_count, wants_log
 from mixfit.data.columns.values import moments
 from mixfit.data.photos.cells import content_share, no_photos_reason
 from mixfit.data.photos.rule import PhotoRule
@@ -31,6 +31,7 @@ SUSPICIOUS = "suspicious: this column alone gives the target away"
 
 _CATEGORY_SHARE = 0.5  # of the rows; a class or level that does not repeat teaches nothing
 _STRAY_TARGETS = 0.05
+_ZEROS, _LEAST_SPREAD, _MOST_SPREAD = 0.02, 0.5, 20.0  # of counts, see ``looks_like_counts``
 _LEVEL_SHARE = 0.1  # ids that come back ten times each can be learnt as levels
 _LEAST_GROUPS, _LARGEST_GROUP = 5, 0.5  # ids, share of the rows: fewer and larger ones could fill no folds
 _LARGEST_CHAIN = 0.2  # of the rows, that ids of several columns may join beyond the largest of one
@@ -53,7 +54,8 @@ def infer_schema(
         target: name of the column to predict.
         roles: roles that are set by hand.
         ignore: columns to leave out.
-        task: by default told from the target: regression for floats and for integers with more than 20 distinct values.
+        task: by default told from the target: regression for floats and for integers with more than 20 distinct values,
+            or count if such integers look like counts, see ``looks_like_counts``.
         photos: how cells of some columns name photos, which makes them image columns.
         kinds: what columns can be.
     Raises:
@@ -82,7 +84,7 @@ def infer_schema(
         kind = by_role.get(guess.role)
         if kind is not None and (kind.state is not None or not kind.nested) and gives_away(fact, kind, goal, task):
             guess = guess._replace(note=joined(SUSPICIOUS, guess.note))
-        numbers = name == target and task == "regression"
+        numbers = name == target and task in NUMBER_TASKS
         missing = (
             missing_numbers(fact.cells)
             if numbers
@@ -167,6 +169,8 @@ def _find_task(goal: Facts, task: Task | None) -> tuple[Task, str, str]:
         )
     if not goal.count:
         raise DataError(f"the target {goal.name!r} has no values in {len(goal.column)} rows.")
+    if task == "count" or (task is None and _is_amount(goal) and looks_like_counts(goal)):
+        return "count", *_count_reason(goal, chosen=task is not None)
     if task == "regression" or (task is None and _is_amount(goal)):
         return "regression", *_regression_reason(goal, chosen=task is not None)
     counts = goal.counts
@@ -189,7 +193,8 @@ def _find_task(goal: Facts, task: Task | None) -> tuple[Task, str, str]:
     notes = [f"{single} of {len(counts)} classes have one row only, kept in train"] if single else []
     words = [key for key in counts.index if key.lower() in MISSING_WORDS]
     notes += [f"{words[0]!r} is taken as a class of its own"] if words else []
-    notes += ["could be a number: --task regression"] if numeric and len(counts) > 2 else []
+    other = "a count: --task count" if looks_like_counts(goal) else "a number: --task regression"
+    notes += [f"could be {other}"] if numeric and len(counts) > 2 else []
     return found, reason, "; ".join(notes)
 
 
@@ -202,6 +207,44 @@ def _is_amount(goal: Facts) -> bool:
     distinct = goal.distinct_numbers
     few_rows = distinct > 5 and distinct > _CATEGORY_SHARE * len(goal.finite)
     return not goal.whole or distinct > FEW_VALUES or few_rows
+
+
+def looks_like_counts(goal: Facts) -> bool:
+    """Whether numbers look like counts of events, not like amounts, ranks or codes.
+
+    All are whole and none is below 0; 0 to 3 all occur; the variance is at least ``_LEAST_SPREAD`` and at most
+    ``_MOST_SPREAD`` times the mean: 1 for a Poisson distribution, more for rows of different rates, far more for
+    amounts such as prices, whose unit is arbitrary; and the share of zeros, at least ``_ZEROS``, is within a factor of
+    two of that of a negative binomial distribution with the same mean and variance."""
+    values = goal.finite
+    if goal.boolean or not len(values) or not goal.whole or values.min() < 0 or goal.stray:
+        return False
+    if not np.isin([0, 1, 2, 3], values).all():
+        return False
+    mean, spread, zeros = values.mean(), values.var() / values.mean(), (values == 0).mean()
+    if not _LEAST_SPREAD <= spread <= _MOST_SPREAD or zeros < _ZEROS:
+        return False
+    size = mean / max(spread - 1, 1e-9)  # of the negative binomial distribution; large for that of Poisson
+    expected = np.exp(-size * np.log1p(mean / size))
+    return bool(expected / 2 <= zeros <= 2 * expected)
+
+
+def _count_reason(goal: Facts, *, chosen: bool) -> tuple[str, str]:
+    """The reason for a count, and a note."""
+    values, bad = goal.finite, np.flatnonzero(goal.numbers.unparsable)
+    if chosen and len(values):
+        numbers = goal.numbers.values
+        wrong = np.flatnonzero(np.isfinite(numbers) & ~is_count(numbers))
+        if len(wrong):
+            raise ConfigError(no_count(goal.cells, wrong))
+    _regression_reason(goal, chosen=chosen)  # the same checks
+    how = "(set by hand)" if chosen else "(--task regression for an amount)"
+    spread = values.var() / values.mean()
+    reason = (
+        f"whole numbers from {values.min():g} to {values.max():g}, {(values == 0).mean():.0%} zeros, variance "
+        f"{spread:.2g} times the mean -> count {how}"
+    )
+    return reason, f"{len(bad)} of {len(goal.column)} cells are not finite numbers" if len(bad) else ""
 
 
 def _regression_reason(goal: Facts, *, chosen: bool) -> tuple[str, str]:
@@ -336,7 +379,7 @@ def gives_away(fact: Facts, kind: Kind, goal: Facts, task: Task) -> bool:
     """True when the column alone says the target: by its order, its levels, or what it leaves empty."""
     rows = slice(None, None, max(1, len(fact.cells) // _ROWS))
     codes = fact.cells.levels.codes[rows]
-    if task == "regression":
+    if task in NUMBER_TASKS:
         values = goal.numbers.values[rows]
         if kind.orders and abs(_rank_correlation(fact.numbers.values[rows], values)) > ORDER:
             return True

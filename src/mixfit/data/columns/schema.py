@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from mixfit.choices import OTHER_ROLES, TASKS, Role, Task
+from mixfit.choices import NUMBER_TASKS, OTHER_ROLES, TASKS, Role, Task
 from mixfit.data.columns.cells import Table, Typed
 from mixfit.data.columns.form import UNKNOWN, UNKNOWN_TEXT, Form, Sign, TextForm
 from mixfit.data.columns.kind import Kind
@@ -129,7 +129,7 @@ class Schema:
         kind, cells = self.kind_of(name), table[name]
         if kind is not None:
             return kind.parse(cells)
-        numbers = (*self.names("weight"), *([self.target] if self.task == "regression" else []))
+        numbers = (*self.names("weight"), *([self.target] if self.task in NUMBER_TASKS else []))
         return cells.numbers if name in numbers else cells.levels
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
-from mixfit.choices import Task
+from mixfit.choices import NUMBER_TASKS, Task
 from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
@@ -24,6 +24,8 @@ WEIGHTLESS = "row of weight 0 left out"
 _LARGEST = float(np.finfo(np.float64).max)
 _LARGEST_EXPONENT = 700.0  # exp(709.8) is beyond float64
 _LARGEST_SCALED = 1e30  # finite in float32
+_LARGEST_LOG = 20.0  # of a count relative to the mean count
+_SAME = 1e-6  # counts are whole, their scaled values are rounded
 
 
 Column: TypeAlias = pd.Series | Cells
@@ -57,6 +59,9 @@ class Target(Protocol):
 
     def decode_truth(self, encoded: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " rows"]:
         """Convert the result of ``encode`` for metrics: numbers in the target's unit, or class indices."""
+
+    def decode_interval(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Convert the ends of intervals of a numeric target to its unit."""
 
     def to_dict(self) -> dict[str, Any]:
         """The state for JSON; ``target_from_dict`` is the inverse."""
@@ -131,9 +136,108 @@ class RegressionTarget:
         """As ``decode``."""
         return self.decode(encoded)
 
+    def decode_interval(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As ``decode``."""
+        return self.decode(low), self.decode(high)
+
     def to_dict(self) -> dict[str, Any]:
         """State for JSON."""
         return {"kind": "number", **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountTarget:
+    """Counts, divided by the mean of the training rows; models predict the logarithm of the expected count."""
+
+    mean: float
+    largest: float
+    """Largest count of the training rows; predictions are at most ten times as large."""
+
+    @classmethod
+    def fit(cls, train_values: Column, weight: Float[np.ndarray, " rows"] | None = None) -> "CountTarget":
+        """Fit the scale on the training rows; missing values are ignored.
+
+        Args:
+            weight: row weights.
+        Raises:
+            DataError: no cell is a number, a number is below 0 or not whole, or all numbers are equal.
+        """
+        cells = Cells.of(train_values)
+        values = cells.numbers.values
+        finite = np.isfinite(values)
+        values, weight = values[finite], taken(weight, finite)
+        if not len(values):
+            raise DataError(f"none of the {len(cells)} training rows has a number in the target {cells.name!r}.")
+        wrong = np.flatnonzero(~is_count(values))
+        if len(wrong):
+            raise DataError(no_count(cells, np.flatnonzero(finite)[wrong]))
+        if values.min() == values.max():
+            raise DataError(
+                f"the target {cells.name!r} is {values[0]:g} in all {len(values)} training rows: "
+                "a constant cannot be modelled; choose another target."
+            )
+        mean = float(np.average(values, weights=weight))
+        return cls(mean=mean if mean > 0 else float(values.mean()), largest=float(values.max()))
+
+    @property
+    def classes(self) -> None:
+        """None: a count has no classes."""
+        return
+
+    @property
+    def outputs(self) -> int:
+        """One number."""
+        return 1
+
+    @property
+    def log(self) -> bool:
+        """True: models predict the logarithm of the expected count."""
+        return True
+
+    def encode(self, column: Column) -> Float[np.ndarray, " rows"]:
+        """float32 counts divided by their mean, nan where missing."""
+        return np.clip(Cells.of(column).numbers.values / self.mean, 0, _LARGEST_SCALED).astype(np.float32)
+
+    def decode(self, outputs: Float[np.ndarray, "rows ..."]) -> Float[np.ndarray, "rows ..."]:
+        """Expected counts, float64, above 0, from logarithms of scaled expected counts."""
+        rates = np.exp(np.clip(np.asarray(outputs, dtype=np.float64), -_LARGEST_LOG, _LARGEST_LOG)) * self.mean
+        return np.clip(rates, None, 10 * self.largest)
+
+    def truth(self, column: Column) -> Float[np.ndarray, " rows"]:
+        """The counts of the column."""
+        return Cells.of(column).numbers.values
+
+    def decode_truth(self, encoded: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " rows"]:
+        """Counts, rounded to whole numbers as they were."""
+        return np.round(encoded.astype(np.float64) * self.mean)
+
+    def decode_interval(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The smallest and the largest whole number in the interval, at least 0; the nearest ones if there is none."""
+        low, high = np.maximum(low, 0) * self.mean, np.maximum(high, 0) * self.mean
+        first, last = np.ceil(low - _SAME), np.floor(high + _SAME)
+        empty = first > last
+        return np.where(empty, np.floor(low), first), np.where(empty, np.ceil(high), last)
+
+    def to_dict(self) -> dict[str, Any]:
+        """State for JSON."""
+        return {"kind": "count", **asdict(self)}
+
+
+def is_count(values: Float[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
+    """Whether each finite number is whole and at least 0."""
+    return (values >= 0) & (values == np.round(values))
+
+
+def no_count(cells: Cells, wrong: Int64[np.ndarray, " wrong"]) -> str:
+    """That a target has cells that are no counts.
+
+    Args:
+        wrong: their positions.
+    """
+    return (
+        f"{len(wrong)} of {len(cells)} cells of the target {cells.name!r} are below 0 or not whole, the first in row "
+        f"{cells.index[wrong[0]]}; counts are whole numbers from 0: set --task regression."
+    )
 
 
 @dataclass(frozen=True)
@@ -192,6 +296,14 @@ class ClassTarget:
         """Class indices are returned unchanged."""
         return encoded
 
+    def decode_interval(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Refused: classes have prediction sets.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("Classes have no intervals.")
+
     def to_dict(self) -> dict[str, Any]:
         """State for JSON."""
         return {"kind": "class", "classes": list(self.classes)}
@@ -199,7 +311,7 @@ class ClassTarget:
 
 def fit_target(
     train_values: Column, task: Task, weight: Float[np.ndarray, " rows"] | None = None
-) -> RegressionTarget | ClassTarget:
+) -> RegressionTarget | CountTarget | ClassTarget:
     """Fit the target for a task on the training rows.
 
     Args:
@@ -207,10 +319,12 @@ def fit_target(
     Raises:
         DataError: there is no value, or only one distinct value.
     """
-    return RegressionTarget.fit(train_values, weight) if task == "regression" else ClassTarget.fit(train_values)
+    if task == "count":
+        return CountTarget.fit(train_values, weight)
+    return RegressionTarget.fit(train_values, weight) if task in NUMBER_TASKS else ClassTarget.fit(train_values)
 
 
-def target_from_dict(data: Any) -> RegressionTarget | ClassTarget:
+def target_from_dict(data: Any) -> RegressionTarget | CountTarget | ClassTarget:
     """Restore the result of ``to_dict``.
 
     Raises:
@@ -222,6 +336,10 @@ def target_from_dict(data: Any) -> RegressionTarget | ClassTarget:
             number: RegressionTarget = from_plain(RegressionTarget, data, finite=True)
             if number.std > 0:
                 return number
+        elif kind == "count":
+            count: CountTarget = from_plain(CountTarget, data, finite=True)
+            if count.mean > 0 and count.largest > 0:
+                return count
         elif kind == "class":
             found: ClassTarget = from_plain(ClassTarget, data)
             if len(found.classes) > 1 and len(set(found.classes)) == len(found.classes):
@@ -256,13 +374,15 @@ def usable_rows(
 def _with_target(table: Table, schema: Schema, max_missing: float) -> tuple[Bool[np.ndarray, " rows"], list[BadInput]]:
     """As ``usable_rows``, without rows of weight 0."""
     cells = table[schema.target]
-    if schema.task == "regression":
+    if schema.task in NUMBER_TASKS:
         numbers = cells.numbers
         if numbers.contradiction:
             raise DataError(f"the target cannot be read: {numbers.contradiction}")
-        usable = np.isfinite(numbers.values)
+        negative = (numbers.values < 0) & (schema.task == "count")
+        usable = np.isfinite(numbers.values) & ~negative
         problem = np.where(numbers.unparsable, "target is not a number", "target is missing")
         problem[numbers.infinite] = "target is infinite"
+        problem[negative] = "target is below 0"
     else:
         levels = cells.levels
         words = pd.api.types.is_float_dtype(cells.dtype) & levels.names.isin(["inf", "-inf"])
@@ -272,7 +392,7 @@ def _with_target(table: Table, schema: Schema, max_missing: float) -> tuple[Bool
     bad = np.flatnonzero(~usable)
     if len(bad) > max_missing * len(cells) or len(bad) == len(cells):
         share = min(1.0, np.ceil(len(bad) / max(len(cells), 1) * 100) / 100)
-        wanted = "a number" if schema.task == "regression" else "a class"
+        wanted = "a number" if schema.task in NUMBER_TASKS else "a class"
         cure = "check the column" if share == 1 else f"--max-missing-target {share:g} leaves those rows out"
         raise DataError(
             f"{len(bad)} of {len(cells)} cells of the target {schema.target!r} are not {wanted}, "

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from mixfit.choices import NUMBER_TASKS
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.checks.photos import equal_files
 from mixfit.data.checks.texts import one_line
@@ -302,7 +303,7 @@ class Unusual:
     def _columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """All values of each number column, and the sorted values of the training rows."""
         schema = self.mixed.schema
-        names = [*schema.names("number"), *([schema.target] if schema.task == "regression" else [])]
+        names = [*schema.names("number"), *([schema.target] if schema.task in NUMBER_TASKS else [])]
         found = {}
         for name in names:
             values = self.mixed.table[name].numbers.values
@@ -411,7 +412,7 @@ def worst_rows(
         interval: lower and upper ends at ``level``.
     """
     found = []
-    for place in worst_places(truth, prediction, log=mixed.target.log).tolist():
+    for place in worst_places(truth, prediction, log=mixed.schema.task == "regression" and mixed.target.log).tolist():
         row = int(positions[place])
         reasons = unusual.about(row)
         if interval is not None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mixfit.choices import NUMBER_TASKS
+from mixfit.evaluation.result import loss_name
 from mixfit.runs.report import views
 from mixfit.runs.report.content import ReportContent
 from mixfit.runs.report.explain_page import explanation_view
@@ -65,8 +67,12 @@ def report_page(content: ReportContent) -> str:
     values: dict[str, Any] = {
         "content": content,
         "result": result,
-        "regression": result.task == "regression",
-        "task": "a number" if result.task == "regression" else f"one of {len(content.classes):,} classes",
+        "regression": result.task in NUMBER_TASKS,
+        "task": "a count"
+        if result.task == "count"
+        else "a number"
+        if result.task in NUMBER_TASKS
+        else f"one of {len(content.classes):,} classes",
         "row_text": " / ".join(
             f"{result.rows[split]:,} {name}" for split, name in shown.items() if split in result.rows
         ),
@@ -75,6 +81,7 @@ def report_page(content: ReportContent) -> str:
         "card": views.answer_view(result),
         "gains": views.gain_views(result),
         "leaderboard": [] if contest is None else contest.leaderboard,
+        "loss_name": loss_name(result.task),
         "scored": contest is not None and any(line.score is not None for line in contest.leaderboard),
         "shows_text": contest is not None and any(line.text for line in contest.leaderboard),
         "calibration": calibration,

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mixfit.choices import NUMBER_TASKS
 from mixfit.ensemble.calibration import judged_probability, reliability
 from mixfit.errors import ConfigError
 from mixfit.evaluation.result import read_result
@@ -68,7 +69,7 @@ def plot_loss(folder: Path) -> Figure:
 def plot_predictions(folder: Path) -> Figure:
     """Predicted against true values, or the confusion matrix with the share of each true class."""
     content = read_content(folder)
-    if content.schema.task != "regression":
+    if content.schema.task not in NUMBER_TASKS:
         return _confusion(content)
     truth, prediction = content.truth, content.prediction
     drawn = (truth > 0) & (prediction > 0) if content.log_scale else np.ones(len(truth), dtype=bool)

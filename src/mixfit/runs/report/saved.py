@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float, Int64
 
+from mixfit.choices import NUMBER_TASKS
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.decode import ImageError, image_header
@@ -82,7 +83,7 @@ def read_content(folder: Path) -> ReportContent:
     result, facts = read_result(folder), read_facts(folder)
     _check(facts)
     schema = Schema.load(folder / "schema.json", kinds=None)
-    if (schema.task == "regression") != (not facts.classes):
+    if (schema.task in NUMBER_TASKS) != (not facts.classes):
         raise DataError(f"{FACTS} is damaged: its classes do not match the task {schema.task}.")
     if (result.target, result.task) != (schema.target, schema.task):
         raise DataError(f"{RESULTS} is damaged: its target is not that of {folder / 'schema.json'}.")

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from mixfit.choices import NUMBER_TASKS
 from mixfit.ensemble.calibration import Bin, calibration_error, chance_range, judged_probability, reliability
 from mixfit.ensemble.photo_rule import TEXT_READ_BESIDE_PHOTOS, PhotoRule
 from mixfit.evaluation.result import Part, Result, Score
@@ -364,7 +365,7 @@ def _interval_sentences(result: Result) -> list[str]:
     if not chosen:
         return []
     found = chosen[0]
-    regression = result.task == "regression"
+    regression = result.task in NUMBER_TASKS
     what = "prediction intervals" if regression else "prediction sets"
     share, width = found.held, float("nan") if found.width is None else found.width
     error = np.sqrt(found.level * (1 - found.level) / found.count)
@@ -449,7 +450,7 @@ def predictions_view(content: ReportContent) -> dict[str, Any]:
     """Figure, sentences and tables of the predictions."""
     if len(content.truth) == 0:
         return {"rows": 0}
-    return _number_predictions(content) if content.schema.task == "regression" else _class_predictions(content)
+    return _number_predictions(content) if content.schema.task in NUMBER_TASKS else _class_predictions(content)
 
 
 def _number_predictions(content: ReportContent) -> dict[str, Any]:
@@ -554,7 +555,7 @@ def prediction_facts(content: ReportContent, place: int) -> list[tuple[str, str]
         place: of the row among the predicted ones.
     """
     truth, prediction = content.truth[place], content.prediction[place]
-    if content.schema.task == "regression":
+    if content.schema.task in NUMBER_TASKS:
         facts = [("Truth", number(float(truth))), ("Predicted", number(float(prediction)))]
         if content.interval is not None:
             low, high = (float(ends[place]) for ends in content.interval)
