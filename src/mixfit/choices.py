@@ -8,13 +8,13 @@ Role = str
 """The role of a column: a kind of column, see ``data/columns/kinds.py``, or one of ``OTHER_ROLES``."""
 OTHER_ROLES: tuple[Role, ...] = ("target", "group", "split", "weight", "ignored")
 """Roles of columns that are not inputs of models."""
-Task = Literal["regression", "count", "binary", "multiclass"]
-"""What is predicted: a number, a count such as of visits, one of two classes, one of several."""
+Task = Literal["regression", "count", "binary", "multiclass", "ordered"]
+"""What is predicted: a number, a count such as of visits, one of two classes, one of several, one of ordered ones."""
 TASKS: tuple[Task, ...] = get_args(Task)
 NUMBER_TASKS: tuple[Task, ...] = ("regression", "count")
 """The tasks whose target is a number; the others have classes."""
 MetricName = Literal[
-    "auto", "log_loss", "auc", "accuracy", "balanced_accuracy", "f1", "mae", "rmse", "r2", "mape", "deviance"
+    "auto", "log_loss", "auc", "accuracy", "balanced_accuracy", "f1", "mae", "rmse", "r2", "mape", "deviance", "kappa"
 ]
 """The metric that is reported first and, where possible, optimised; "auto" is the default of the task."""
 METRICS_OF: dict[Task, tuple[MetricName, ...]] = {
@@ -22,6 +22,7 @@ METRICS_OF: dict[Task, tuple[MetricName, ...]] = {
     "count": ("deviance", "mae", "rmse", "r2"),
     "binary": ("log_loss", "auc", "accuracy", "balanced_accuracy", "f1"),
     "multiclass": ("log_loss", "auc", "accuracy", "balanced_accuracy", "f1"),
+    "ordered": ("kappa", "mae", "accuracy", "balanced_accuracy", "log_loss"),
 }
 """The metrics that suit each task."""
 Crop = Literal["squash", "center", "pad"]

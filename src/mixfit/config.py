@@ -188,7 +188,9 @@ class DataConfig:
     """The table, its columns and its photos."""
 
     roles: Annotated[dict[str, Role], Parameter(parse=False)] = field(default_factory=dict)
-    """Roles by column, not inferred: number, category, date, text, tags, image, group, split, weight or ignored."""
+    """Roles by column: number, category, ordered, date, text, tags, image, group, split, weight or ignored."""
+    order: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
+    """COLUMN=LOWEST,...,HIGHEST: the order of the values of an ordered column; may be repeated."""
     ignore: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
     """Column to leave out; may be repeated."""
     task: Task | None = None

@@ -51,7 +51,7 @@ from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.predictor.card import Coverage
 from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND, TEXT_BLEND
-from mixfit.training.metrics import Metric, decided, metric_label, metric_named, metric_text
+from mixfit.training.metrics import Metric, decided, median_class, metric_label, metric_named, metric_text
 
 _FEWEST_SECONDS = 1.0
 
@@ -89,13 +89,10 @@ class Blended:
         rows = mixed.split.test
         truth, uncertainty = mixed.arrays.target.numpy()[rows], self.predictor.uncertainty
         if isinstance(uncertainty, ClassUncertainty):
-            return self._sets(uncertainty, level)[np.arange(len(rows)), truth]
+            return self.predictor.sets(uncertainty, self.scaled_test, level)[np.arange(len(rows)), truth]
         low, high = mixed.target.decode_interval(*self._scaled_interval(uncertainty, mixed, level))
         truth = mixed.target.decode_truth(truth)
         return (low <= truth) & (truth <= high)
-
-    def _sets(self, uncertainty: ClassUncertainty, level: float) -> np.ndarray:
-        return uncertainty.sets(self.scaled_test, level, self.predictor.decide(self.scaled_test))
 
     def interval(self, mixed: MixedData, level: float) -> tuple[np.ndarray, np.ndarray] | None:
         """Prediction intervals of the test rows in the unit of the target; None for classes, or with too few rows."""
@@ -154,7 +151,8 @@ class Blended:
         """Median width of the intervals, or mean size of the prediction sets."""
         uncertainty = self.predictor.uncertainty
         if isinstance(uncertainty, ClassUncertainty):
-            return float(np.average(self._sets(uncertainty, level).sum(1), weights=_test_weight(mixed)))
+            sets = self.predictor.sets(uncertainty, self.scaled_test, level)
+            return float(np.average(sets.sum(1), weights=_test_weight(mixed)))
         ends = self.interval(mixed, level)
         assert ends is not None
         return float(np.median(ends[1] - ends[0]))
@@ -272,6 +270,8 @@ class _Judged:
     target: Target
     counts: bool
     """Whether the target is a count."""
+    ordered: bool
+    """Whether the classes are ordered."""
     metric: Metric | None
     """The chosen metric; None for the default one."""
     objective: Objective | None
@@ -287,6 +287,7 @@ class _Judged:
         return cls(
             target=target,
             counts=mixed.schema.task == "count",
+            ordered=mixed.schema.task == "ordered",
             metric=metric,
             objective=None
             if metric is None
@@ -325,7 +326,9 @@ class _Judged:
             return None
         if self.target.classes is None:
             return self.metric.value(self.target.decode_truth(self.truth), self.target.decode(predictions), self.weight)
-        if self.metric.decides and len(self.target.classes) == 2:
+        if self.metric.decides and self.ordered:
+            predictions = decided(median_class(predictions), len(self.target.classes))
+        elif self.metric.decides and len(self.target.classes) == 2:
             found = self.threshold(name, predictions)
             predictions = decided(found.decide(predictions, new=False), 2)
         return self.metric.value(self.truth, predictions, self.weight)

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from mixfit.auto.blending import train_blend
+from mixfit.auto.blending import Blended, train_blend
 from mixfit.auto.kept_models import BelongsTo, RunKeeper, callbacks_digest
 from mixfit.auto.preparation import (
     Clock,
@@ -82,6 +82,7 @@ from mixfit.training.checkpoint import Checkpoints, Snapshot, newest_checkpoint
 from mixfit.training.choose import choose_optimizer, watched_metric
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
+from mixfit.training.metrics import median_class
 
 KEPT_TABLE = "table.parquet"
 """The rows of a run on a DataFrame, in its folder."""
@@ -217,7 +218,7 @@ def resume(
                 table,
                 target=said.target,
                 # the schema contains all roles, unless the run was killed before it was written
-                data=replace(said.data, roles={}, ignore=(), task=None) if is_there(schema) else said.data,
+                data=replace(said.data, roles={}, ignore=(), task=None, order=()) if is_there(schema) else said.data,
                 model=said.model,
                 train=said.train,
                 schema=schema if is_there(schema) else said.schema,
@@ -430,11 +431,7 @@ def _blend_and_judge(
             name,
             by_model | {CONSTANT: constants[name][headline]},
             by_metric={CONSTANT: constants[name]},
-            classes={
-                model: one.decide(by_model[model], new=name == "test")
-                for model, one in found.thresholds.items()
-                if model != CONSTANT
-            },
+            classes=_classes(judging, found, by_model, new=name == "test"),
         )
         for name, by_model in predictions.items()
     }
@@ -467,6 +464,17 @@ def _blend_and_judge(
     write_results(run, judging, judged, settings, command, warnings, notes, images=prepared.images, interval=interval)
     say_end(console, run, prepared.table, prepared.data_config)
     return run
+
+
+def _classes(
+    mixed: MixedData, found: Blended, by_model: Mapping[str, np.ndarray], *, new: bool
+) -> dict[str, np.ndarray]:
+    """Predicted classes by model, where they are not the most probable ones; a constant has its own by metric."""
+    models = {model: values for model, values in by_model.items() if model != CONSTANT}
+    if mixed.schema.task == "ordered":
+        return {model: median_class(values) for model, values in models.items()}
+    thresholds = found.thresholds
+    return {model: thresholds[model].decide(values, new=new) for model, values in models.items() if model in thresholds}
 
 
 def _thresholds(mixed: MixedData, on_valid: Mapping[str, np.ndarray]) -> dict[str, Thresholds]:

@@ -23,6 +23,7 @@ from mixfit.data.checks.copies import without_copies
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.embedded import Embedder
 from mixfit.data.columns.infer import infer_schema
+from mixfit.data.columns.ordered import parse_orders
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import WEIGHTLESS, Target, fit_target, row_weights, usable_rows, without_weightless
@@ -470,8 +471,10 @@ def require_rows(frame: pd.DataFrame, path: Path, count: int = MINIMUM_ROWS) -> 
 
 def _check_given(schema: Schema, target: str, config: DataConfig) -> None:
     """Check that the settings do not contradict a given schema."""
-    if config.roles or config.ignore or config.task is not None:
-        raise ConfigError("The schema sets all roles and the task: edit it, and omit --set, --ignore and --task.")
+    if config.roles or config.ignore or config.task is not None or config.order:
+        raise ConfigError(
+            "The schema sets all roles, orders and the task: edit it, and omit --set, --order, --ignore and --task."
+        )
     if schema.target != target:
         raise ConfigError(
             f"The schema has the target {schema.target!r}, not {target!r}: create a schema for that target."
@@ -495,7 +498,15 @@ def infer_configured(
         rules = photo_rules(table.frame, images, target=target, roles=config.roles, ignore=config.ignore)
     while True:
         ignore = (*config.ignore, *set_aside)
-        schema = infer_schema(table, target, roles=config.roles, ignore=ignore, task=config.task, photos=rules)
+        schema = infer_schema(
+            table,
+            target,
+            roles=config.roles,
+            ignore=ignore,
+            task=config.task,
+            orders=parse_orders(config.order),
+            photos=rules,
+        )
         found = schema.names("split")
         if config.split_time is None or not found:
             break

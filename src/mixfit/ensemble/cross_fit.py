@@ -279,7 +279,7 @@ def make_fold(
             features=None if photos.values is None else photos.values.shape[1],
             image_columns=len(data.schema.names("image")),
             classes=len(data.target.classes or ()),
-            counts=data.schema.task == "count",
+            task=data.schema.task,
         ),
         slots=None if data.photos is None else data.photos.slots,
         columns=None if data.photos is None else data.photos.columns,

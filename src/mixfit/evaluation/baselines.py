@@ -22,7 +22,7 @@ from mixfit.data.load import MixedData
 from mixfit.data.split import SplitName
 from mixfit.evaluation.result import headline_for, metrics_for
 from mixfit.models.linear import class_frequencies
-from mixfit.training.metrics import F1, MAE, MAPE, R2_LOG, Metric, decided
+from mixfit.training.metrics import F1, MAE, MAE_STEPS, MAPE, R2_LOG, Metric, decided, median_class
 from mixfit.weighted import weighted_mean, weighted_median
 
 CONSTANT = "constant"
@@ -86,7 +86,8 @@ def best_constant(data: MixedData, metric: Metric, rows: Int64[np.ndarray, " fit
         return decided(np.ones(1, dtype=np.int64), 2)
     if data.target.classes is not None:
         labels = data.arrays.target.numpy()[rows]
-        return class_frequencies(labels, weight, len(data.target.classes))[None]
+        shares = class_frequencies(labels, weight, len(data.target.classes))[None]
+        return decided(median_class(shares), shares.shape[1]) if metric is MAE_STEPS else shares
     truth = data.target.truth(data.table[data.schema.target].select(rows))
     if metric in (MAE, MAPE):
         return np.array([weighted_median(truth, weight)])

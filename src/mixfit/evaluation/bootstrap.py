@@ -13,9 +13,11 @@ from mixfit.training.metrics import (
     BALANCED_ACCURACY,
     DEVIANCE,
     F1,
+    KAPPA,
     LOG_LOSS,
     MACRO_F1,
     MAE,
+    MAE_STEPS,
     MAPE,
     R2,
     R2_LOG,
@@ -97,6 +99,17 @@ def _r2(truth: np.ndarray, prediction: np.ndarray) -> _Sums:
     return _Sums(terms, finish)
 
 
+def _kappa_sums(truth: np.ndarray, chosen: np.ndarray) -> _Sums:
+    terms = np.stack([truth, truth**2, chosen, chosen**2, (truth - chosen) ** 2, np.ones(len(truth))], axis=1)
+
+    def finish(sums: np.ndarray) -> np.ndarray:
+        first, square, second, square_of_second, apart = (sums[:, :5] / sums[:, 5:]).T
+        expected = square + square_of_second - 2 * first * second
+        return np.where(expected > 1e-12, 1 - apart / expected, np.nan)
+
+    return _Sums(terms, finish)
+
+
 def _class_sums(metric: Metric, truth: np.ndarray, probabilities: np.ndarray) -> _Sums | None:
     from scipy import sparse
 
@@ -105,6 +118,10 @@ def _class_sums(metric: Metric, truth: np.ndarray, probabilities: np.ndarray) ->
     hit = (chosen == truth).astype(np.float64)
     if metric == ACCURACY:
         return _mean(hit)
+    if metric == MAE_STEPS:
+        return _mean(np.abs(truth - chosen).astype(np.float64))
+    if metric == KAPPA:
+        return _kappa_sums(truth.astype(np.float64), chosen.astype(np.float64))
     if metric == LOG_LOSS:
         return _mean(-np.log(probabilities[np.arange(rows), truth].astype(np.float64).clip(1e-15)))
 

@@ -116,7 +116,7 @@ def judge_for(task: Task, target: Target, truth: np.ndarray, chosen: MetricName 
     """The metric for comparing groups: a mean over rows, as close to the headline metric as possible."""
     headline = headline_for(task, target, chosen)
     if headline not in (ACCURACY, LOG_LOSS, MAE, MAPE):
-        headline = {"binary": LOG_LOSS, "count": MAE}.get(task) or headline_for(task, target)
+        headline = {"binary": LOG_LOSS, "count": MAE, "ordered": ACCURACY}.get(task) or headline_for(task, target)
     return MAE if headline is MAPE and (truth == 0).any() else headline
 
 

@@ -26,9 +26,11 @@ from mixfit.training.metrics import (
     CLASSIFICATION_METRICS,
     COUNT_METRICS,
     DEVIANCE,
+    KAPPA,
     MAE,
     MAPE,
     METRICS,
+    ORDERED_METRICS,
     R2_LOG,
     REGRESSION_METRICS,
     Metric,
@@ -373,7 +375,9 @@ class Result:
 def metrics_for(task: Task, target: Target, chosen: MetricName = "auto") -> tuple[Metric, ...]:
     """The metrics of a task, the chosen one first; with R² of the logarithm if the model is fitted to the logarithm."""
     found: tuple[Metric, ...] = CLASSIFICATION_METRICS
-    if task == "count":
+    if task == "ordered":
+        found = ORDERED_METRICS
+    elif task == "count":
         found = COUNT_METRICS
     elif task in NUMBER_TASKS:
         found = (*REGRESSION_METRICS, R2_LOG) if target.log else REGRESSION_METRICS
@@ -390,6 +394,8 @@ def headline_for(task: Task, target: Target, chosen: MetricName = "auto") -> Met
         return metric_named(chosen, task)
     if task == "count":
         return DEVIANCE
+    if task == "ordered":
+        return KAPPA
     if task == "binary":
         return AUC
     if task == "multiclass":

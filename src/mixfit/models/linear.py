@@ -18,6 +18,7 @@ from mixfit.models.encoding import EncodedRows
 from mixfit.models.model import (
     TABLE,
     Components,
+    FittedModel,
     Layout,
     Rows,
     Sees,
@@ -27,6 +28,7 @@ from mixfit.models.model import (
     saved_array,
     saved_classes,
 )
+from mixfit.models.ordered import fit_steps, load_steps
 from mixfit.training.metrics import poisson_deviance
 from mixfit.weighted import taken, weighted_mean, weighted_quantile
 
@@ -147,8 +149,10 @@ class Linear:
         """See ``Model``."""
         return name_of("linear", self.sees)
 
-    def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> "FittedLinear":
+    def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> FittedModel:
         """See ``Model``."""
+        if rows.layout.ordered:
+            return fit_steps(self, rows, truth, weight, seed)
         encoded, layout = rows.encoded, rows.layout
         knots = find_knots(encoded.numeric, weight)
         components = rows.components(COMPONENTS, weight, seed) if "photos" in self.sees else None
@@ -175,8 +179,10 @@ class Linear:
             model=model,
         )
 
-    def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedLinear":
+    def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> FittedModel:
         """See ``Model``."""
+        if layout.ordered:
+            return load_steps(self, arrays, config, layout)
         table, text, cardinalities = "table" in self.sees, "text" in self.sees, layout.cardinalities
         components = Components.read(arrays, layout) if "photos" in self.sees else None
         knots, model = saved_array(arrays, "knots", None, layout.numeric), LinearModel.read(arrays, "model.")

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
+from mixfit.choices import Task
 from mixfit.data.dataset import FeatureTable, ImageSource
 from mixfit.data.load import MixedData
 from mixfit.data.photos.records import Cache
@@ -73,6 +74,8 @@ class Layout:
     """Number of classes; 0 for regression."""
     text: tuple[int, int] = (0, 0)
     """Columns of text, and the number of features of each."""
+    ordered: bool = False
+    """Whether the classes are ordered."""
     counts: bool = False
     """Whether the target is a count: the truth is then divided by its mean, and predictions are logarithms of that."""
 
@@ -83,9 +86,9 @@ class Layout:
 
     @classmethod
     def of(
-        cls, encoder: RowEncoder, *, features: int | None, image_columns: int, classes: int, counts: bool = False
+        cls, encoder: RowEncoder, *, features: int | None, image_columns: int, classes: int, task: Task | None = None
     ) -> "Layout":
-        """The layout of the rows of an encoder."""
+        """The layout of the rows of an encoder; ``task`` tells counts and ordered classes from others."""
         return cls(
             numeric=encoder.numeric,
             cardinalities=encoder.cardinalities,
@@ -93,7 +96,8 @@ class Layout:
             features=features,
             image_columns=image_columns,
             classes=classes,
-            counts=counts,
+            ordered=task == "ordered",
+            counts=task == "count",
             text=(0, 0) if encoder.text is None else (len(encoder.text.columns), encoder.text.width),
         )
 

@@ -18,7 +18,19 @@ from scipy.special import softmax
 
 from mixfit.errors import DataError, ResourceError
 from mixfit.models.encoding import EncodedRows
-from mixfit.models.model import TABLE, Components, Layout, Rows, Sees, State, TrainingRows, name_of, saved_array
+from mixfit.models.model import (
+    TABLE,
+    Components,
+    FittedModel,
+    Layout,
+    Rows,
+    Sees,
+    State,
+    TrainingRows,
+    name_of,
+    saved_array,
+)
+from mixfit.models.ordered import fit_steps, load_steps
 
 COMPONENTS = 30
 """Number of principal components of the photo features."""
@@ -109,8 +121,10 @@ class BoostedTrees:
         """See ``Model``."""
         return name_of("boosted trees", self.sees)
 
-    def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> "FittedTrees":
+    def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> FittedModel:
         """See ``Model``."""
+        if rows.layout.ordered:
+            return fit_steps(self, rows, truth, weight, seed)
         layout, table = rows.layout, "table" in self.sees
         components = rows.components(COMPONENTS, weight, seed) if "photos" in self.sees else None
         model = grow_trees(
@@ -125,8 +139,10 @@ class BoostedTrees:
         )
         return FittedTrees(table=table, text="text" in self.sees, components=components, model=model)
 
-    def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedTrees":
+    def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> FittedModel:
         """See ``Model``."""
+        if layout.ordered:
+            return load_steps(self, arrays, config, layout)
         if "model.threshold" in arrays:
             raise DataError("its boosted trees are in the format of an earlier mixfit, which is no longer supported")
         table = "table" in self.sees

@@ -42,6 +42,7 @@ from mixfit.nn.build import ModelShape
 from mixfit.predictor.card import ModelFacts, model_card
 from mixfit.predictor.folder import Kind, SavedModel, named_in_errors, read_folder
 from mixfit.training.device import default_device
+from mixfit.training.metrics import median_class
 from mixfit.training.texts import TextModel
 
 BATCH = 64
@@ -122,7 +123,8 @@ class Predictor(ABC):
     metric: MetricName = "auto"
     """The metric that the model is judged by first."""
     threshold: float | None = None
-    """Of two classes, the second is predicted where its probability is above; None for the most probable class."""
+    """Of two classes, the second is predicted where its probability is above; None for the most probable class, or of
+    ordered classes the median."""
     facts: ModelFacts | None = None
     """Facts about the training for the model card; None for a manually assembled model."""
 
@@ -264,8 +266,15 @@ class Predictor(ABC):
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         """Predicted classes, int64 ``(rows,)``, from probabilities ``(rows, classes)``."""
+        if self.schema.task == "ordered":
+            return median_class(probabilities)
         found: np.ndarray = probabilities.argmax(1) if self.threshold is None else decide(probabilities, self.threshold)
         return found
+
+    @property
+    def decides(self) -> bool:
+        """Whether the predicted class may be another than the most probable one."""
+        return self.threshold is not None or self.schema.task == "ordered"
 
     def predict(
         self,

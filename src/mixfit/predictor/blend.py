@@ -148,10 +148,19 @@ class BlendPredictor(Predictor):
         if interval is None:
             return found
         if isinstance(self.uncertainty, ClassUncertainty):
-            return replace(found, sets=self.uncertainty.sets(calibrated, interval, self.decide(calibrated)))
+            return replace(found, sets=self.sets(self.uncertainty, calibrated, interval))
         encoded = self.uncertainty.encoder.encode(rows.table, _photo_means(rows, source))
         low, high = self.uncertainty.interval(scaled, encoded, interval)
         return replace(found, interval=self.target.decode_interval(low, high))
+
+    def sets(self, uncertainty: ClassUncertainty, calibrated: np.ndarray, level: float) -> np.ndarray:
+        """Prediction sets with the predicted class, bool ``(rows, classes)``; without gaps for ordered classes."""
+        found = uncertainty.sets(calibrated, level, self.decide(calibrated))
+        if self.schema.task != "ordered":
+            return found
+        after, before = np.maximum.accumulate(found, 1), np.maximum.accumulate(found[:, ::-1], 1)[:, ::-1]
+        filled: np.ndarray = after & before
+        return filled
 
     def scaled_outputs(
         self,
@@ -293,7 +302,7 @@ class BlendPredictor(Predictor):
             raise ConfigError(f"{content.folder} has a blend, whose models mixfit builds itself: leave out model=.")
         said, tensors, common = content.said, content.tensors, content.described.common(content.kinds)
         mine: _Saved = from_plain(_Saved, said, "mixfit.json", finite=True)
-        classes, counts = len(common["target"].classes or ()), common["schema"].task == "count"
+        classes, task = len(common["target"].classes or ()), common["schema"].task
         photo_encoder = backbone = features = None
         if mine.photo_encoder is not None:
             weights = {name.removeprefix(_ENCODER): t for name, t in tensors.items() if name.startswith(_ENCODER)}
@@ -317,7 +326,7 @@ class BlendPredictor(Predictor):
             if folds and _text_model(encoder) != _text_model(folds[0].encoder):
                 raise DataError("the folds have different text models")
             images = len(common["schema"].names("image"))
-            layout = Layout.of(encoder, features=features, image_columns=images, classes=classes, counts=counts)
+            layout = Layout.of(encoder, features=features, image_columns=images, classes=classes, task=task)
             fitted = {
                 name: known[name].load(as_arrays(tensors, str(state.get("tensors"))), state, layout)
                 for name, state in saved.models.items()
@@ -326,7 +335,7 @@ class BlendPredictor(Predictor):
         uncertainty = uncertainty_from_dict(mine.uncertainty, as_arrays(tensors, _UNCERTAINTY), content.kinds)
         if isinstance(uncertainty, ClassUncertainty) != (classes > 0):
             raise DataError("the uncertainty does not match the target")
-        if isinstance(uncertainty, NumberUncertainty) and uncertainty.counts != counts:
+        if isinstance(uncertainty, NumberUncertainty) and uncertainty.counts != (task == "count"):
             raise DataError("the uncertainty does not match the task")
         if isinstance(uncertainty, NumberUncertainty):
             check_columns(uncertainty.encoder.preprocessor, common["schema"])

@@ -111,11 +111,7 @@ def compare_runs(
     metrics = metrics_for(schema.task, target, chosen)
     weight, doubt = _weight(held, rows)
     pairs = {(name, names[0]): metrics for name in names[1:]}
-    classes = {
-        name: one.decide(predictions[name])
-        for name, one in zip(names, predictors, strict=True)
-        if one.threshold is not None
-    }
+    classes = {name: one.decide(predictions[name]) for name, one in zip(names, predictors, strict=True) if one.decides}
     rows_of_runs = Rows("test", truth, predictions, groups=together, weight=weight, classes=classes)
     scores = judge(rows_of_runs, metrics, pairs=pairs)
     found = RunComparison(

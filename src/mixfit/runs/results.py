@@ -51,7 +51,7 @@ from mixfit.runs.report.content import Diagnosis, ModelExplanation, ReportFacts,
 from mixfit.runs.report.data import Unusual, describe_data, sample_rows, small_pictures, worst_rows
 from mixfit.runs.report.explain_page import model_explanation
 from mixfit.runs.report.saved import BAD, HISTORY, predictions_frame, write_facts, write_predictions
-from mixfit.training.metrics import Metric, metric_label, metric_text
+from mixfit.training.metrics import Metric, median_class, metric_label, metric_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -224,6 +224,8 @@ def judged_rows(
     by_metric = {baseline.name: baseline.by_metric[split] for baseline in baselines if baseline.by_metric}
     new, found = split == "test", thresholds or {}
     classes = {name: one.decide(predictions[name], new=new) for name, one in found.items()}
+    if mixed.schema.task == "ordered":
+        classes = {name: median_class(values) for name, values in predictions.items() if name not in by_metric}
     return rows_of(mixed, split, predictions, by_metric, classes)
 
 
@@ -323,9 +325,13 @@ def decision_sentence(mixed: MixedData, *, goal: str, threshold: float | None, r
         threshold: the decision threshold, if one was chosen.
         rows: "out-of-fold" or "validation".
     """
+    if mixed.schema.task == "ordered":
+        order = " < ".join(mixed.target.classes or ())
+        median = f"The classes are ordered: {order}. The predicted class is the median of the predicted distribution."
+        return " ".join([median, *([f"The chosen metric is {_chosen(mixed)}."] if mixed.metric != "auto" else [])])
     if mixed.metric == "auto":
         return ""
-    label = metric_label(headline_for(mixed.schema.task, mixed.target, mixed.metric).name)
+    label = _chosen(mixed)
     said = f"The chosen metric is {label}" + (f"; {goal}." if goal else ".")
     if threshold is None or mixed.target.classes is None:
         return said
@@ -335,6 +341,11 @@ def decision_sentence(mixed: MixedData, *, goal: str, threshold: float | None, r
         f"decision threshold has the best {label} on {rows} rows. The {rows} scores use thresholds chosen on {others}; "
         "each compared model has its own."
     )
+
+
+def _chosen(mixed: MixedData) -> str:
+    """The label of the chosen metric."""
+    return metric_label(headline_for(mixed.schema.task, mixed.target, mixed.metric).name)
 
 
 def unreadable(mixed: MixedData) -> list[BadInput]:

@@ -211,7 +211,7 @@ def _evaluate(
     weight = judging_weights(cells, predictor.schema, rows)
     found = predictor.predictions(cells.select(rows), images=images, cache=cache)
     metrics = metrics_for(predictor.schema.task, predictor.target, predictor.metric)
-    classes = None if predictor.threshold is None else predictor.decide(found.values)
+    classes = predictor.decide(found.values) if predictor.decides else None
     together = _units(run, predictor, cells, rows, chosen if same_table else "all", images=images, cache=cache)
     decisions = {} if classes is None else {"ours": classes}
     judged = Rows("test", truth, {"ours": found.values}, groups=together, weight=weight, classes=decisions)

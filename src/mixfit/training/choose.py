@@ -27,6 +27,7 @@ from mixfit.training.loss import (
     huber,
     mae,
     mse,
+    ordered_cross_entropy,
     poisson,
 )
 from mixfit.training.metrics import metric_named
@@ -132,7 +133,8 @@ def choose_loss(name: LossName, task: Task, class_counts: Sequence[int | float] 
     ``Quantiles`` need other outputs than the models of ``build_model`` have.
 
     Args:
-        name: ``auto`` is ``mse`` for regression, ``poisson`` for counts and ``cross_entropy`` for classes.
+        name: ``auto`` is ``mse`` for regression, ``poisson`` for counts, ``ordered_cross_entropy`` for ordered
+            classes and ``cross_entropy`` for others.
         task: of the target.
         class_counts: training rows of each class, or the sums of their weights; for ``balanced``.
     Raises:
@@ -141,7 +143,8 @@ def choose_loss(name: LossName, task: Task, class_counts: Sequence[int | float] 
     check_loss(name, task)
     match name:
         case "auto":
-            return {"regression": mse, "count": poisson}.get(task, cross_entropy)
+            own: dict[Task, Loss] = {"regression": mse, "count": poisson, "ordered": ordered_cross_entropy}
+            return own.get(task, cross_entropy)
         case "mse":
             return mse
         case "mae":

@@ -242,6 +242,30 @@ def _require_classes(name: str, prediction: Tensor, target: Tensor) -> None:
 cross_entropy = CrossEntropy()
 
 
+def ordered_cross_entropy(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The sum of the cross-entropies of "above class 0", "above class 1" and so on, from one logit per class.
+
+    A sum of proper scores, which also counts how far a wrong class is; the probabilities are those of softmax.
+
+    Args:
+        prediction: logits ``(batch, classes)``.
+        target: int64 ``(batch,)``, ordered class indices.
+        weight: ``(batch,)`` or None.
+    Raises:
+        ConfigError: the shapes are wrong, or the target is not of integers.
+    """
+    if prediction.ndim != 2 or target.shape != prediction.shape[:1] or target.is_floating_point():
+        raise ConfigError(
+            f"ordered_cross_entropy needs logits (batch, classes) and integer classes (batch,), "
+            f"got {tuple(prediction.shape)} and {tuple(target.shape)} of {target.dtype}."
+        )
+    log_p = prediction.log_softmax(1)
+    at_most = log_p.logcumsumexp(1)[:, :-1]
+    above = log_p.flip(1).logcumsumexp(1).flip(1)[:, 1:]
+    is_above = target[:, None] > torch.arange(at_most.shape[1], device=target.device)
+    return mean_of_rows(-torch.where(is_above, above, at_most).sum(1), weight)
+
+
 def ordinal(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Ordinal regression: sum of the cross-entropies of "above class 0", "above class 1" and so on.
 

@@ -154,6 +154,29 @@ def _f1(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> 
     return f1_score(truth, probabilities.argmax(1), pos_label=1, zero_division=0, sample_weight=weight)
 
 
+def _kappa(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
+    """Cohen's kappa with quadratic weights: 1 minus the mean squared difference of ranks, relative to that of the same
+    ranks in random pairs."""
+    ranks, chosen = truth.astype(np.float64), probabilities.argmax(1).astype(np.float64)
+    means = [weighted_mean(one, weight) for one in (ranks, chosen)]
+    spread = sum(weighted_mean((one - mean) ** 2, weight) for one, mean in zip((ranks, chosen), means, strict=True))
+    if np.ptp(chosen) == 0 < np.ptp(ranks):
+        return 0.0
+    expected = spread + (means[0] - means[1]) ** 2
+    return 1 - weighted_mean((ranks - chosen) ** 2, weight) / expected if expected > 0 else float("nan")
+
+
+def _mae_steps(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
+    return weighted_mean(np.abs(truth - probabilities.argmax(1)).astype(np.float64), weight)
+
+
+def median_class(probabilities: Float[np.ndarray, "rows classes"]) -> Int64[np.ndarray, " rows"]:
+    """The first class at which the cumulative probability reaches one half: of ordered classes the one with the lowest
+    expected number of steps to the truth."""
+    found: np.ndarray = (np.cumsum(probabilities, axis=1) < 0.5 - 1e-12).sum(axis=1)
+    return np.minimum(found, probabilities.shape[1] - 1).astype(np.int64)
+
+
 def _log_loss(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
     likelihood = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     return weighted_mean(-np.log(likelihood.clip(1e-15)), weight)
@@ -203,12 +226,18 @@ BALANCED_ACCURACY = Metric(
 MACRO_F1 = Metric("macro_f1", _macro_f1, higher_is_better=True, label="macro F1", decides=True)
 F1 = Metric("f1", _f1, higher_is_better=True, label="F1", decides=True)
 LOG_LOSS = Metric("log_loss", _log_loss, higher_is_better=False, label="log loss")
+KAPPA = Metric("kappa", _kappa, higher_is_better=True, label="quadratic kappa", decides=True)
+MAE_STEPS = Metric("mae_steps", _mae_steps, higher_is_better=False, label="MAE (steps)", decides=True)
 AUC = Metric("auc", _auc, higher_is_better=True, label="ROC AUC")
 
 REGRESSION_METRICS = (MAE, RMSE, R2, MAPE)
 COUNT_METRICS = (DEVIANCE, MAE, RMSE, R2)
+ORDERED_METRICS = (KAPPA, MAE_STEPS, ACCURACY, BALANCED_ACCURACY, LOG_LOSS)
 CLASSIFICATION_METRICS = (ACCURACY, BALANCED_ACCURACY, MACRO_F1, LOG_LOSS, AUC)
-METRICS = {metric.name: metric for metric in (*REGRESSION_METRICS, R2_LOG, DEVIANCE, *CLASSIFICATION_METRICS, F1)}
+METRICS = {
+    metric.name: metric
+    for metric in (*REGRESSION_METRICS, R2_LOG, DEVIANCE, *CLASSIFICATION_METRICS, F1, KAPPA, MAE_STEPS)
+}
 """All metrics that a run reports, by name."""
 
 
@@ -219,6 +248,8 @@ def metric_named(name: MetricName, task: Task) -> Metric:
         ConfigError: it does not suit the task.
     """
     check_metric(name, task)
+    if name == "mae" and task == "ordered":
+        return MAE_STEPS
     return MACRO_F1 if name == "f1" and task != "binary" else METRICS[name]
 
 

@@ -134,6 +134,8 @@ class Form:
     """Whether dates are times of the day, as 04:51; None of a column that is none of dates."""
     missing: tuple[str, ...] = ()
     """Words of this column, lower-cased, that mean "no value" beside those that always do."""
+    order: tuple[str, ...] = ()
+    """The levels of an ordered column, the lowest first."""
 
     def learnt_from(self, other: "Form") -> "Form":
         """This form, and of another what is not known here."""

@@ -18,6 +18,7 @@ from mixfit.data.columns.form import MISSING_WORDS, Form
 from mixfit.data.columns.kind import Guess, Kind, empty_cells, joined, missing_numbers, refuse_if, refuse_nested
 from mixfit.data.columns.kinds import KINDS
 from mixfit.data.columns.number import FEW_VALUES
+from mixfit.data.columns.ordered import ORDERED, order_of
 from mixfit.data.columns.schema import REPEATED_IDS, SINGLE_ROLES, SUSPICIOUS_MARK, Column, Schema, roles_of
 from mixfit.data.columns.target import is_count, no_count, wants_log
 from mixfit.data.columns.values import moments
@@ -31,6 +32,7 @@ SUSPICIOUS = "suspicious: this column alone gives the target away"
 
 _CATEGORY_SHARE = 0.5  # of the rows; a class or level that does not repeat teaches nothing
 _STRAY_TARGETS = 0.05
+_SHOWN_LEVELS = 12  # of an order
 _ZEROS, _LEAST_SPREAD, _MOST_SPREAD = 0.02, 0.5, 20.0  # of counts, see ``looks_like_counts``
 _LEVEL_SHARE = 0.1  # ids that come back ten times each can be learnt as levels
 _LEAST_GROUPS, _LARGEST_GROUP = 5, 0.5  # ids, share of the rows: fewer and larger ones could fill no folds
@@ -44,6 +46,7 @@ def infer_schema(
     roles: Mapping[str, Role] | None = None,
     ignore: Sequence[str] = (),
     task: Task | None = None,
+    orders: Mapping[str, Sequence[str]] | None = None,
     photos: Sequence[PhotoRule] = (),
     kinds: tuple[Kind, ...] = KINDS,
 ) -> Schema:
@@ -56,6 +59,7 @@ def infer_schema(
         ignore: columns to leave out.
         task: by default told from the target: regression for floats and for integers with more than 20 distinct values,
             or count if such integers look like counts, see ``looks_like_counts``.
+        orders: levels of ordered columns, the lowest first, where they cannot be known from the cells.
         photos: how cells of some columns name photos, which makes them image columns.
         kinds: what columns can be.
     Raises:
@@ -64,7 +68,14 @@ def infer_schema(
         DataError: the target has no values, or only one; no column is left to predict from.
     """
     table = Table.of(table)
-    chosen = _chosen_roles(table, target, {} if roles is None else roles, ignore, roles_of(kinds))
+    roles = dict(roles or {})
+    if roles.get(target) == ORDERED:
+        if task not in (None, "ordered"):
+            raise ConfigError(f"the target {target!r} is set to ordered, but the task to {task}: choose one.")
+        task = "ordered"
+        del roles[target]
+    chosen = _chosen_roles(table, target, roles, ignore, roles_of(kinds))
+    orders = _checked_orders(table, {} if orders is None else orders, chosen, target if task == "ordered" else "")
     goal = Facts(table[target])
     task, task_reason, task_note = _find_task(goal, task)
     facts = {name: Facts(table[name]) for name in table.names}
@@ -93,6 +104,9 @@ def infer_schema(
             else kind.missing(fact.cells)
         )
         form = _form(fact, guess.role, numbers=numbers)
+        if guess.role == ORDERED or (name == target and task == "ordered"):
+            form = replace(form, order=order_of(fact, orders.get(name)))
+            guess = guess._replace(reason=f"{guess.reason}: {' < '.join(map(short, form.order[:_SHOWN_LEVELS]))}")
         columns.append(
             Column(name=name, role=guess.role, reason=guess.reason, missing=missing, note=guess.note, form=form)
         )
@@ -111,6 +125,22 @@ def infer_schema(
         photos=tuple(photos),
         kinds=kinds,
     )
+
+
+def _checked_orders(
+    table: Table, orders: Mapping[str, Sequence[str]], chosen: Mapping[str, Role], target: str
+) -> Mapping[str, Sequence[str]]:
+    """Refuse orders of columns that do not exist or are not ordered.
+
+    Args:
+        target: with ordered classes, or "".
+    """
+    for name in orders:
+        if name not in table.names:
+            raise unknown_column(name, table.names)
+        if name != target and chosen.get(name) != ORDERED:
+            raise ConfigError(f"there is an order of column {name!r}, which is not ordered: add --set {name}=ordered.")
+    return orders
 
 
 def _form(fact: Facts, role: Role, *, numbers: bool) -> Form:
@@ -185,6 +215,8 @@ def _find_task(goal: Facts, task: Task | None) -> tuple[Task, str, str]:
         )
     if task == "binary" and len(counts) != 2:
         raise ConfigError(f"the task binary needs 2 classes, the target {goal.name!r} has {len(counts)}.")
+    if task == "ordered" and len(counts) < 3:
+        raise ConfigError(f"the task ordered needs 3 classes or more, the target {goal.name!r} has {len(counts)}.")
     found = task or ("binary" if len(counts) == 2 else "multiclass")
     numeric = goal.stray == 0 and bool(len(goal.finite)) and not goal.boolean
     kind = "true or false" if goal.boolean else goal.number_kind if numeric else "text"

@@ -5,6 +5,7 @@ from mixfit.data.columns.date import Date
 from mixfit.data.columns.image import Image
 from mixfit.data.columns.kind import Kind
 from mixfit.data.columns.number import Number
+from mixfit.data.columns.ordered import Ordered
 from mixfit.data.columns.tags import Tags
 from mixfit.data.columns.text import Text
 
@@ -12,6 +13,7 @@ KINDS: tuple[Kind, ...] = (
     Number(),
     Date(),
     Category(),
+    Ordered(),
     Text(),
     Tags(),
     Image(),

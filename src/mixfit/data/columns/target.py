@@ -309,6 +309,36 @@ class ClassTarget:
         return {"kind": "class", "classes": list(self.classes)}
 
 
+@dataclass(frozen=True)
+class OrderedTarget(ClassTarget):
+    """A target of ordered classes, the lowest first."""
+
+    @classmethod
+    def fit(cls, train_values: Column) -> "OrderedTarget":
+        """Fit the classes on the training rows; missing values are ignored.
+
+        Raises:
+            DataError: there are fewer than three classes, or their order is not known.
+        """
+        cells = Cells.of(train_values)
+        levels, order = cells.levels, cells.form.order
+        seen = set(levels.names[np.unique(levels.codes[levels.codes >= 0])].tolist())
+        if unknown := sorted(seen - set(order)):
+            raise DataError(
+                f"the order of the target {cells.name!r} lacks {len(unknown)} values, such as {unknown[0]!r}."
+            )
+        if len(seen) < 3:
+            raise DataError(
+                f"the {len(cells)} training rows have {len(seen)} classes in the target {cells.name!r}; ordered "
+                "classes need at least 3: set --task binary."
+            )
+        return cls(tuple(cells.written(tuple(key for key in order if key in seen))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """State for JSON."""
+        return {"kind": "ordered", "classes": list(self.classes)}
+
+
 def fit_target(
     train_values: Column, task: Task, weight: Float[np.ndarray, " rows"] | None = None
 ) -> RegressionTarget | CountTarget | ClassTarget:
@@ -321,6 +351,8 @@ def fit_target(
     """
     if task == "count":
         return CountTarget.fit(train_values, weight)
+    if task == "ordered":
+        return OrderedTarget.fit(train_values)
     return RegressionTarget.fit(train_values, weight) if task in NUMBER_TASKS else ClassTarget.fit(train_values)
 
 
@@ -340,8 +372,8 @@ def target_from_dict(data: Any) -> RegressionTarget | CountTarget | ClassTarget:
             count: CountTarget = from_plain(CountTarget, data, finite=True)
             if count.mean > 0 and count.largest > 0:
                 return count
-        elif kind == "class":
-            found: ClassTarget = from_plain(ClassTarget, data)
+        elif kind in ("class", "ordered"):
+            found: ClassTarget = from_plain(OrderedTarget if kind == "ordered" else ClassTarget, data)
             if len(found.classes) > 1 and len(set(found.classes)) == len(found.classes):
                 return found
     except DataError as error:

@@ -72,7 +72,7 @@ def report_page(content: ReportContent) -> str:
         if result.task == "count"
         else "a number"
         if result.task in NUMBER_TASKS
-        else f"one of {len(content.classes):,} classes",
+        else f"one of {len(content.classes):,} {'ordered ' if result.task == 'ordered' else ''}classes",
         "row_text": " / ".join(
             f"{result.rows[split]:,} {name}" for split, name in shown.items() if split in result.rows
         ),
