@@ -114,8 +114,8 @@ MADE_BEFORE = {
 """Settings of the image network, which is built, and refused where they do not fit, before the folds are."""
 READ_BEFORE = {field.name for field in fields(DataConfig)} - {"valid"}
 """Settings of the data, which are read before the preset is looked at."""
-ELSEWHERE = {"preset", "seed", "augment", "time", "save_every", "patience"}
-"""Tested below, and in the tests of resuming and of time."""
+ELSEWHERE = {"preset", "seed", "augment", "time", "save_every", "patience", "metric", "refit"}
+"""Tested below, and in the tests of resuming, of time and of metrics."""
 
 
 def test_no_setting_is_forgotten() -> None:
