@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64, Shaped
+import torch
+from jaxtyping import Float, Float64, Int64, Shaped
 from scipy.linalg import solve
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
+from torch import Tensor
 
 from mixfit.data.ties import units_by_size
 from mixfit.errors import DataError
@@ -103,20 +105,20 @@ class KernelModel:
                 of_level = np.bincount(trained, weights=dual[LEVELS], minlength=int(column.max(initial=0)) + 1)
                 of_level[0] = 0.0
                 found += of_level[column]
-        near_numbers, near_photos = _near(train.numbers, _NUMBER_REACH), _near(train.photos, _PHOTO_REACH)
+        near_numbers, near_photos = _near_blocks(train.numbers, _NUMBER_REACH), _near_blocks(train.photos, _PHOTO_REACH)
         step = max(1, _BLOCK // max(len(self.dual), 1))
         for start in range(0, len(found), step):
             some = slice(start, start + step)
-            levels = _equal(rows.levels[some], train.levels) if LEVELS in dual else None
+            levels = torch.from_numpy(_equal(rows.levels[some], train.levels)) if LEVELS in dual else None
             for near, inputs, alone, with_levels in (
                 (near_numbers, rows.numbers, NEAR_NUMBERS, LEVELS_AND_NUMBERS),
                 (near_photos, rows.photos, PHOTOS, PHOTOS_AND_LEVELS),
             ):
                 if alone in dual:
                     kernel = near(inputs[some])
-                    found[some] += kernel @ dual[alone]
+                    found[some] += (kernel @ torch.from_numpy(dual[alone])).numpy()
                     if levels is not None:
-                        found[some] += np.multiply(kernel, levels, out=kernel) @ dual[with_levels]
+                        found[some] += (kernel.mul_(levels) @ torch.from_numpy(dual[with_levels])).numpy()
         return found
 
     def predict_mixed(
@@ -402,10 +404,10 @@ def _equal(
 ) -> Shaped[np.ndarray, "rows train"]:
     """Number of equal known levels, as small integers: comparing them takes most of the time."""
     most = max(int(levels.max(initial=0)), int(train.max(initial=0)))
-    kind: Any = np.int16 if most < 2**15 else np.int64
-    known = np.ascontiguousarray(np.where(levels > 0, levels, -1).T, dtype=kind)
-    trained = np.ascontiguousarray(train.T, dtype=kind)
-    same = np.zeros((len(levels), len(train)), dtype=np.uint8 if levels.shape[1] < 2**8 else np.uint32)
+    kind: Any = np.uint8 if most < 2**8 - 1 else np.int16 if most < 2**15 else np.int64
+    known = np.ascontiguousarray(np.where(levels > 0, levels, -1).T.astype(kind))  # -1 is the largest uint8
+    trained = np.ascontiguousarray(train.T.astype(kind))
+    same = np.zeros((len(levels), len(train)), dtype=np.uint8 if levels.shape[1] < 2**8 else np.int32)
     equal = np.empty(same.shape, dtype=bool)
     for column, other in zip(known, trained, strict=True):
         same += np.equal(column[:, None], other, out=equal)
@@ -431,5 +433,23 @@ def _near(
         np.maximum(distance, 0, out=distance)
         distance *= factor
         return np.exp(distance, out=distance)
+
+    return kernel
+
+
+def _near_blocks(
+    train: Float[np.ndarray, "train columns"], reach: float
+) -> Callable[[Float[np.ndarray, "rows columns"]], Float64[Tensor, "rows train"]]:
+    """As ``_near``, in one product whose two additional columns hold the norms, and PyTorch's vectorised exponential:
+    a third of the time."""
+    factor = -reach / max(float(train.var(axis=0).sum()), 1e-12)
+    norms = (train**2).sum(axis=1, keepdims=True)
+    right = np.concatenate([-2 * factor * train, factor * norms, np.full_like(norms, factor)], axis=1)
+    turned = torch.from_numpy(np.ascontiguousarray(right.T))
+
+    def kernel(rows: np.ndarray) -> Tensor:
+        own = (rows**2).sum(axis=1, keepdims=True)
+        left = torch.from_numpy(np.concatenate([rows, np.ones_like(own), own], axis=1))
+        return torch.mm(left, turned).clamp_(max=0.0).exp_()
 
     return kernel

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,7 +49,7 @@ from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.base import Mixer, ModelOutput, OwnNetwork, Predictor, RawRows, number_or_logarithm
 from mixfit.predictor.card import licence_of
 from mixfit.predictor.folder import SavedModel, check_columns, save_folder
-from mixfit.training.build import all_features
+from mixfit.training.build import all_features, without_norms
 
 _ENCODER = "encoder."
 _UNCERTAINTY = "uncertainty."
@@ -65,7 +65,11 @@ class PhotoEncoder:
 
     def features(self, files: ImageFiles, cache: Cache | None) -> FeatureTable:
         """Features of photos, from the cache if possible."""
-        return all_features(self.encoder, files, cache)
+        return all_features(self._fast.to(self.encoder.pixel_mean.device), files, cache)
+
+    @cached_property
+    def _fast(self) -> ImageEncoder:
+        return without_norms(self.encoder, self.image_size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,13 +56,12 @@ from mixfit.files import (
 from mixfit.models.model import Model
 from mixfit.predictor import BATCH, Predictions, Predictor
 from mixfit.runs.folder import prints_of_training, read_split
-from mixfit.runs.report.saved import read_predictions
 from mixfit.training.metrics import metric_label, metric_text
 
 SplitChoice = Literal["train", "valid", "test", "all"]
 BadRows = Literal["mark", "drop", "fail"]
 PIECE, PIECE_BYTES = 32_768, 2**26
-"""Largest number of rows predicted at a time, and of bytes for a Parquet table."""
+"""Largest number of rows predicted at a time, and of bytes of a table on disk."""
 # Actions on rows that are broken, not merely incomplete or with an unseen category.
 _BROKEN = ("photo treated as missing", "cell treated as missing")
 
@@ -287,6 +286,8 @@ def _units(
     cache: Cache | None,
 ) -> np.ndarray | None:
     """Units of rows for intervals, as in training: of the run's own test or out-of-fold rows as they were saved."""
+    from mixfit.runs.report.saved import read_predictions  # with matplotlib
+
     path = run / f"predictions_{chosen}.parquet"
     if chosen in ("valid", "test") and is_there(path):
         with suppress(DataError):  # a damaged file is only needed for comparisons
@@ -352,8 +353,10 @@ def predict_table(
 ) -> pd.DataFrame | None:
     """Predict the rows of a table: its columns, the predictions and a status, as a file or as a DataFrame.
 
-    Rows are predicted and written in pieces of at most ``PIECE`` rows. A Parquet table is also read in pieces and may
-    be larger than memory; other tables are read whole. ``out`` appears once everything is written.
+    Rows are predicted and written in pieces of at most ``PIECE`` rows. A Parquet table, and a CSV or TSV table of more
+    than ``PIECE_BYTES``, is also read in pieces and may be larger than memory, unless its cells must be seen as a whole:
+    stray quotes, blank lines between rows, another encoding than UTF-8, or numbers that may have a decimal comma and
+    were not text in training. Other tables are read whole. ``out`` appears once everything is written.
 
     Args:
         run: folder of a run or of a model.
@@ -401,6 +404,7 @@ def predict_table(
             multiple=BATCH,
             learnt=predictor.schema.text,
             least=0,
+            undecided=_undecided(predictor.schema),
         )
         held = [] if path is None or path.suffix.lower() in PARQUET else pieces.bytes_columns
         write = kept.append if path is None else stack.enter_context(new_table(path, raw=raw_csv, types=pieces.types))
@@ -421,8 +425,7 @@ def predict_table(
             written = pd.concat([piece, columns], axis=1)
             left = np.delete(np.arange(len(written)), broken if bad_rows == "drop" else [])
             write(written.drop(columns=[*held]).iloc[left])
-    if pieces.table is not None:
-        _note(console, written_otherwise(pieces.table.file, predictor.schema.text, text or TextConfig()))
+    _note(console, written_otherwise(pieces.file, predictor.schema.text, text or TextConfig()))
     if held:
         listed = ", ".join(held)
         console.print(
@@ -442,6 +445,13 @@ def predict_table(
         console.print(f" written {path}", markup=False)
         return None
     return pd.concat(kept, ignore_index=not isinstance(table, pd.DataFrame))
+
+
+def _undecided(schema: Schema) -> list[str]:
+    """Columns of numbers that were not text in training, so that their decimal mark is not known."""
+    other = ("category", "date", "text", "tags", "image")
+    inputs = [column for column in schema.columns if column.name in schema.inputs and column.role not in other]
+    return [column.name for column in inputs if not column.form.decimal]
 
 
 @dataclass(slots=True)

@@ -1,10 +1,10 @@
 """A table read piece by piece: each piece has the dtypes that its columns have in the whole table.
 
 In: a table file. Out: ``TablePieces``, used for prediction and for training on large tables.
-Parquet is read from disk one piece at a time. Other formats are read whole and then divided: the encoding, separator
-and decimal mark of a text table are inferred from the whole table. Knows nothing of roles or predictions."""
+Parquet and large well-formed text tables are read from disk one piece at a time. Other tables are read whole and then
+divided. Knows nothing of roles or predictions."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from jaxtyping import Int64
 
 from mixfit.config import TextConfig
 from mixfit.data.columns.cells import Table
-from mixfit.data.columns.form import TextForm, decimal_text
+from mixfit.data.columns.form import UNKNOWN_TEXT, TextForm, decimal_text
 from mixfit.data.columns.target import counted_rows
 from mixfit.data.photos.cells import bytes_columns, is_photo_struct
 from mixfit.data.table.nested import is_list_of_plain
@@ -30,7 +30,9 @@ from mixfit.data.table.read import (
     damaged,
     parquet_pieces,
     read_as_configured,
+    to_frame,
 )
+from mixfit.data.table.text_pieces import TextPieces, text_pieces
 
 PIECE = 131_072
 """Number of rows per piece when reading typed columns."""
@@ -62,6 +64,10 @@ class TablePieces:
     """Number of decimal places of decimal columns."""
     columns: list[str] | None = None
     """The columns to read; None for all."""
+    text: TextPieces | None = None
+    """A text table that is read from disk."""
+    file: TextForm = UNKNOWN_TEXT
+    """How a text table is written."""
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         if self.table is not None:
@@ -73,14 +79,19 @@ class TablePieces:
     def read(self, read: Callable[[Table], Table]) -> Iterator[Table]:
         """The pieces as tables, after applying ``read``: to the whole table if it is in memory, else to each piece."""
         if self.table is None:
-            yield from (read(Table(piece)) for piece in self)
+            yield from (read(Table(piece, self.file)) for piece in self)
             return
         whole = read(self.table)
         for start in range(0, max(self.rows, 1), self.size):  # a table without rows has one empty piece
             yield whole.select(np.arange(start, min(start + self.size, self.rows)))
 
     def _from_disk(self) -> Iterator[pd.DataFrame]:
-        """Pieces of varying length: a piece may end with its row group."""
+        """Pieces of varying length: a piece may end with its row group, or block of text."""
+        if self.text is not None:
+            names = checked_names(self.text.header.names, self.path)
+            for batch in self.text.batches():
+                yield to_frame(pa.Table.from_batches([batch]).rename_columns(names), self.path, rows=0)
+            return
         for piece in parquet_pieces(self.path, self.columns, rows=self.size):
             for name, dtype in self.settled.items():
                 piece[name] = _brought_to(piece[name], dtype, self.scales.get(name, 0))
@@ -97,20 +108,46 @@ def table_pieces(
     columns: list[str] | None = None,
     learnt: TextForm | None = None,
     least: int = 1,
+    undecided: Collection[str] = (),
 ) -> TablePieces:
     """Open a table.
 
     Args:
         path: a table in any supported format.
         config: format of a text table.
-        most_rows, most_bytes: limits of a piece; bytes are uncompressed bytes in a Parquet file, on average.
+        most_rows, most_bytes: limits of a piece; bytes are uncompressed bytes in the file, on average. Smaller text
+            tables are read whole.
         multiple: the number of rows of a piece is a multiple of this.
         columns: the columns of a Parquet table to read; None for all.
         learnt, least: as for ``read_as_configured``.
+        undecided: see ``text_pieces``.
     Raises: as ``read_as_configured``; for Parquet, some errors occur only while the pieces are read.
     """
     size = max(most_rows // multiple, 1) * multiple
-    if asked_format(path, config).kind != "parquet":
+    asked = asked_format(path, config)
+    if asked.kind == "csv" and (config.decimal is None or not undecided):
+        text = text_pieces(
+            path,
+            separator=asked.separator,
+            encoding=asked.encoding,
+            learnt=learnt or UNKNOWN_TEXT,
+            least_bytes=most_bytes,
+            undecided=undecided,
+        )
+        if text is not None and text.rows >= least:
+            fitting = int(most_bytes * text.rows / max(text.end - text.start, 1))
+            return TablePieces(
+                rows=text.rows,
+                types={},
+                bytes_columns=(),
+                size=min(size, max(fitting // multiple, 1) * multiple),
+                path=path,
+                table=None,
+                settled={},
+                text=text,
+                file=TextForm(encoding=text.encoding, separator=text.separator, decimal=config.decimal),
+            )
+    if asked.kind != "parquet":
         return _read_whole(path, config, learnt, size, least)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -152,6 +189,7 @@ def _read_whole(path: Path, config: TextConfig, learnt: TextForm | None, size: i
         path=path,
         table=table,
         settled={},
+        file=table.file,
     )
 
 

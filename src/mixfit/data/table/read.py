@@ -119,7 +119,7 @@ def read_as_configured(
         cells, found = _read_text(path, asked, learnt or TextForm())
     else:
         cells, found = _read_typed(path, asked), asked
-    return Table(_to_frame(cells, path, rows=least), found.form(config)), found
+    return Table(to_frame(cells, path, rows=least), found.form(config)), found
 
 
 def written_otherwise(now: TextForm, then: TextForm, asked: TextConfig) -> str:
@@ -170,7 +170,7 @@ def detect_format(
     if asked.kind != "csv":
         return asked
     cells, found = _read_text(path, asked, TextForm())
-    return settled(found, Table(_to_frame(cells, path, rows=0), found.form(config)))
+    return settled(found, Table(to_frame(cells, path, rows=0), found.form(config)))
 
 
 def settled(found: TableFormat, table: Table) -> TableFormat:
@@ -225,7 +225,7 @@ def read_table(path: Path, *, table_format: TableFormat | None = None) -> pd.Dat
         table, _ = _read_text(path, table_format, TextForm())
     else:
         table = _read_typed(path, table_format)
-    return _to_frame(table, path)
+    return to_frame(table, path)
 
 
 def parquet_pieces(
@@ -250,7 +250,7 @@ def parquet_pieces(
             for batch in file.iter_batches(rows, row_groups=groups, columns=[stored[name] for name in wanted]):
                 batch.validate(full=True)
                 piece = pa.Table.from_batches([batch]).select([stored[name] for name in wanted]).rename_columns(wanted)
-                yield _to_frame(piece, path)
+                yield to_frame(piece, path)
     except UNREADABLE as error:
         raise damaged(path, "parquet", error) from None
 
@@ -323,8 +323,12 @@ def _read_typed(path: Path, table_format: TableFormat) -> pa.Table:
     return _read_arrow(path, table_format.kind)
 
 
-def _to_frame(table: pa.Table, path: Path, *, rows: int = 1) -> pd.DataFrame:
-    """Args: ``rows`` at least."""
+def to_frame(table: pa.Table, path: Path, *, rows: int = 1) -> pd.DataFrame:
+    """The cells as ``read_table`` gives them.
+
+    Args:
+        rows: that there must be.
+    """
     names = checked_names(table.column_names, path)
     if table.num_rows < rows:
         raise DataError(f"{path} has a header but no data rows; at least 1 is needed.")

@@ -154,7 +154,7 @@ def read_cells(data: bytes, header: Header, separator: str, path: Path) -> pa.Ta
         with suppress(pa.ArrowInvalid):
             table = _read_fast(body, width, separator, quotes=b'"' in data)
             # pyarrow reads a blank line as a record of missing cells; only csv.reader can tell it from ",,,".
-            if width == 1 or not _has_blank_record(table):
+            if width == 1 or not has_blank_record(table):
                 return table
     return _read_exactly(body, width, separator, path, lines_above=header.lines)
 
@@ -177,10 +177,15 @@ def _may_be(data: bytes, encoding: str, *, unsure: bool) -> bool:
     the same in it; one of two or four bytes a character only where there are NUL bytes without a mark."""
     if data.startswith(tuple(mark for mark, _ in BYTE_ORDER_MARKS)):
         return False
-    ascii_signs = bytes(range(1, 128))
-    if _is_valid(ascii_signs, encoding) and ascii_signs.decode(encoding) == ascii_signs.decode("ascii"):
+    if is_ascii_compatible(encoding):
         return unsure or (data.isascii() and b"\0" not in data)
     return b"\0" in data[:CHUNK_BYTES]
+
+
+def is_ascii_compatible(encoding: str) -> bool:
+    """Whether plain ASCII is the same in an encoding."""
+    signs = bytes(range(1, 128))
+    return _is_valid(signs, encoding) and signs.decode(encoding) == signs.decode("ascii")
 
 
 def _is_valid(data: bytes, encoding: str) -> bool:
@@ -238,9 +243,7 @@ def _has_only_paired_quotes(data: bytes, separator: int) -> bool:
     Numbered from 0, even quotes open and odd quotes close; a doubled quote closes and opens again. So even quotes must
     follow a separator, a line end or a closing quote, and odd quotes must precede one of these.
     """
-    view = np.frombuffer(data, dtype=np.uint8)
-    delimits = np.zeros(256, dtype=bool)
-    delimits[[QUOTE, separator, ord("\n"), ord("\r")]] = True
+    view, delimits = np.frombuffer(data, dtype=np.uint8), delimiting(separator)
     count = 0
     for start in range(0, len(view), CHUNK_BYTES):
         quotes = np.flatnonzero(view[start : start + CHUNK_BYTES] == QUOTE) + start
@@ -252,6 +255,13 @@ def _has_only_paired_quotes(data: bytes, separator: int) -> bool:
     return count % 2 == 0
 
 
+def delimiting(separator: int) -> np.ndarray:
+    """Which bytes may stand before a quote that opens a cell, or after one that closes it; bool ``(256,)``."""
+    found = np.zeros(256, dtype=bool)
+    found[[QUOTE, separator, ord("\n"), ord("\r")]] = True
+    return found
+
+
 def _read_fast(body: bytes, width: int, separator: str, *, quotes: bool) -> pa.Table:
     names = [str(number) for number in range(width)]
     return pyarrow.csv.read_csv(
@@ -260,17 +270,23 @@ def _read_fast(body: bytes, width: int, separator: str, *, quotes: bool) -> pa.T
         parse_options=pyarrow.csv.ParseOptions(
             delimiter=separator, newlines_in_values=quotes, ignore_empty_lines=False
         ),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.large_string()),
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=True,
-            check_utf8=False,
-        ),
+        convert_options=convert_options(names),
     )
 
 
-def _has_blank_record(table: pa.Table) -> bool:
+def convert_options(names: list[str]) -> pyarrow.csv.ConvertOptions:
+    """Every column as text, "" as missing; the bytes are known to be UTF-8."""
+    return pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.large_string()),
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=True,
+        check_utf8=False,
+    )
+
+
+def has_blank_record(table: pa.Table) -> bool:
+    """Whether all cells of a record are missing."""
     blank = table.column(0).is_null()
     for column in table.columns[1:]:
         if not pc.any(blank).as_py():
