@@ -88,7 +88,7 @@ def compare_runs(
     check_new_file(out)
     if len(runs) < 2:
         raise ConfigError(f"compare needs at least two runs, got {len(runs)}: mixfit compare RUN RUN")
-    names = unique_names([run.resolve().name for run in folders])
+    names = run_names(folders)
     predictors = [load_run(run, models) for run in folders]
     for run in folders:
         if not is_there(run / "config.toml"):
@@ -123,6 +123,22 @@ def compare_runs(
         console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
     console.print(f" page {out}", markup=False)
     return found
+
+
+def run_names(runs: Sequence[Path]) -> list[str]:
+    """Names of runs: of their folders, with as many of the folders above as tell them apart.
+
+    >>> run_names([Path("/a/one/x-001"), Path("/a/two/x-001"), Path("/a/y-001")])
+    ['one/x-001', 'two/x-001', 'y-001']
+    """
+    parts = [run.resolve().parts for run in runs]
+
+    def name(own: tuple[str, ...]) -> str:
+        counts = range(1, len(own) + 1)
+        alone = (n for n in counts if all(other == own or other[-n:] != own[-n:] for other in parts))
+        return "/".join(own[-next(alone, 1) :])
+
+    return unique_names([name(own) for own in parts])
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

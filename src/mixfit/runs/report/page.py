@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mixfit.runs.report import views
-from mixfit.runs.report.content import ReportContent
-from mixfit.runs.report.explain_page import explanation_view
+from mixfit.runs.report.content import ReportContent, Scale
+from mixfit.runs.report.explain_page import explanation_view, words_view
 from mixfit.runs.report.render import bad_input_view, render, schema_view, write_page
 from mixfit.runs.report.saved import read_content
 from mixfit.runs.report.watched import watched_pictures
@@ -24,6 +24,7 @@ _SECTIONS = [
     ("calibration", "Calibration"),
     ("worst", "Worst rows"),
     ("explanation", "What moves the predictions"),
+    ("words", "Words that matter"),
     ("doctor", "Training diagnostics"),
     ("bad-inputs", "Missing or broken"),
     ("reproduce", "How to reproduce"),
@@ -75,6 +76,8 @@ def report_page(content: ReportContent) -> str:
         "card": views.answer_view(result),
         "gains": views.gain_views(result),
         "leaderboard": [] if contest is None else contest.leaderboard,
+        "has_photos": bool(content.schema.names("image")),
+        "shows_photos": contest is not None and any(line.photos for line in contest.leaderboard),
         "shows_text": contest is not None and any(line.text for line in contest.leaderboard),
         "calibration": calibration,
         "metrics": metrics,
@@ -99,6 +102,7 @@ def report_page(content: ReportContent) -> str:
         "bad": bad_input_view(content.bad_inputs),
         "pictures": [] if content.watched is None else watched_pictures(content.watched),
         "explanation": None if content.explanation is None else explanation_view(content.explanation),
+        "words": words_view(content.words, content.schema.target, _scale(content)),
         "explained_with": _explained_with(content),
     }
     present = {
@@ -107,6 +111,7 @@ def report_page(content: ReportContent) -> str:
         "calibration": calibration["probabilities"] is not None or bool(calibration["levels"]),
         "worst": bool(content.worst),
         "explanation": content.explanation is not None or bool(content.explanation_note),
+        "words": bool(content.words),
         "doctor": content.diagnoses is not None,
         "bad-inputs": bool(content.bad_inputs),
     }
@@ -114,6 +119,13 @@ def report_page(content: ReportContent) -> str:
     of_gains = [(gain["what"], gain["heading"]) for gain in values["gains"]]
     values["sections"] = [*of_gains, *(one for one in _SECTIONS if values["present"][one[0]])]
     return render("report.html.j2", values)
+
+
+def _scale(content: ReportContent) -> Scale:
+    """That of explanations."""
+    if content.schema.task != "regression":
+        return "probability"
+    return "logarithm" if content.log_scale else "number"
 
 
 def _explained_with(content: ReportContent) -> str:
