@@ -40,3 +40,17 @@ def test_a_text_is_unknown_if_no_whole_word_is_known(features: TextFeatures, tex
 def test_a_table_without_any_text_has_no_unknown_ones(features: TextFeatures) -> None:
     table = Table(pd.DataFrame({"note": [None, None], "other": [None, None]}, dtype="str"))
     assert not features.unknown(table).any()
+
+
+def test_a_length_beyond_those_of_training_is_not_extrapolated() -> None:
+    trained = pd.DataFrame({"note": [" ".join(["red"] * count) for count in range(4, 9)] * 3})
+    features, _ = TextFeatures.fit(trained, ["note"], np.arange(15.0) - 7, classes=0)
+
+    def lengths(*counts: int) -> list[float]:
+        return features.apply(pd.DataFrame({"note": ["red " * count for count in counts]}))[0][:, 0, -1].tolist()
+
+    shortest, inside, longest = lengths(4, 6, 8)
+    assert shortest < inside < longest
+    assert lengths(1, 3, 9, 400) == [shortest, shortest, longest, longest]
+    again = TextFeatures.read(features.to_dict(), features.arrays())
+    assert again.apply(trained)[0].tobytes() == features.apply(trained)[0].tobytes()

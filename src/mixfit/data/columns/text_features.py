@@ -88,6 +88,9 @@ class ColumnFeatures:
     """Their mean over the training rows, which is taken off."""
     embedded: EmbeddedFeatures | None = None
     """None without a sentence encoder."""
+    lengths: tuple[float, float] | None = None
+    """Smallest and largest of the logarithms in training: a shorter or longer text has the nearest of them, as models
+    are not to extrapolate. None for models of an earlier mixfit."""
 
     @property
     def scores(self) -> int:
@@ -165,7 +168,9 @@ class ColumnFeatures:
 
     def _of_terms(self, terms: Any, words: Words, used: Int64[np.ndarray, " texts"]) -> np.ndarray:
         """Features of texts from their weighted terms, float32 ``(texts, d)``."""
-        sizes = (np.log1p(words.sizes[used]) - self.mean) / (self.std or 1.0) * bool(self.std)
+        logs = np.log1p(words.sizes[used])
+        logs = logs if self.lengths is None else np.clip(logs, *self.lengths)
+        sizes = (logs - self.mean) / (self.std or 1.0) * bool(self.std)
         return np.column_stack([terms @ self.projection - self.middle, sizes]).astype(np.float32)
 
 
@@ -280,6 +285,7 @@ class TextFeatures:
                     "grams": list(one.grams),
                     "mean": one.mean,
                     "std": one.std,
+                    **({} if one.lengths is None else {"lengths": list(one.lengths)}),
                 }
                 for one in self.columns
             ],
@@ -321,6 +327,8 @@ class TextFeatures:
             where = f"the text column {shown(one.name)!r}"
             if any(len(set(part)) != len(part) for part in (one.words, one.pairs, one.grams)):
                 raise DataError(f"{where} has a term twice")
+            if one.lengths is not None and one.lengths[0] > one.lengths[1]:
+                raise DataError(f"{where} has a shortest text that is longer than its longest")
             if any(pair.count(" ") != 1 for pair in one.pairs):
                 raise DataError(f"{where} has a pair that is not two words")
             rarity, projection, middle = (arrays.get(f"{place}.{key}") for key in ("rarity", "projection", "middle"))
@@ -349,6 +357,7 @@ class TextFeatures:
                     projection=projection,
                     middle=middle,
                     embedded=learnt,
+                    lengths=one.lengths,
                 )
             )
         if len({one.name for one in columns}) != len(columns) or len({c.projection.shape[1] for c in columns}) > 1:
@@ -366,6 +375,7 @@ class _SavedColumn:
     grams: tuple[str, ...]
     mean: float
     std: Annotated[float, Within(0)]
+    lengths: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -475,6 +485,7 @@ def _fit_column(
         std=std if std > _ROUNDING else 0.0,
         rarity=rarity,
         projection=projection.astype(np.float32),
+        lengths=(float(sizes.min()), float(sizes.max())) if len(sizes) else None,
         middle=(_mean(terms, counts[there]) @ projection if len(codes) else projection.sum(axis=0)).astype(np.float32),
     )
     nothing = np.zeros((1, scores + COMPONENTS + 1), dtype=np.float32)
