@@ -22,7 +22,7 @@ from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.table.read import read_table
 from mixfit.errors import ConfigError, DataError, ResourceError
-from mixfit.runs.comparison import compare_runs, differing_settings, unique_names
+from mixfit.runs.comparison import compare_runs, differing_settings, run_names, unique_names
 from mixfit.runs.folder import settings_toml
 from mixfit.runs.scoring import load_run, run_config, split_of_run
 
@@ -298,6 +298,13 @@ def test_settings_that_differ_are_told_without_places(tmp_path: Path) -> None:
         "model.backbone_weights": ("w0.safetensors", "w1.safetensors"),
         "role of maker": ("number", "category"),
     }
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    here, there, deep = tmp_path / "here", tmp_path / "there", tmp_path / "there" / "here"
+    assert run_names([here / "x-001", there / "x-001", here / "y-001"]) == ["here/x-001", "there/x-001", "y-001"]
+    assert run_names([here / "x-001", deep / "x-001"]) == [f"{tmp_path.name}/here/x-001", "there/here/x-001"]
+    assert run_names([here / "x-001", here / "x-001"]) == ["x-001", "x-001 (2)"]
 
 
 def test_names_are_made_unique() -> None:

@@ -39,7 +39,9 @@ def test_the_summary_says_that_there_are_no_photos(
     frame, table = read_table(demo_table), tmp_path / "new.csv"
     said = {
         "has no column 'photos' of photos": frame.drop(columns="photos"),
-        "Did you mean 'Photos'?": frame.rename(columns={"photos": "Photos"}),
+        "It has a column 'Photos': if that is the same, rename it to 'photos'": frame.rename(
+            columns={"photos": "Photos"}
+        ),
         "no row has a photo": frame.assign(photos=None),
         "set the folder with --images": frame.assign(photos="images/nowhere.jpg"),
     }

@@ -55,7 +55,7 @@ def test_order_and_extra_columns_do_not_matter_and_the_index_comes_back(
 
 def test_a_renamed_column_is_one_clear_sentence(quick_run: Run, frame: pd.DataFrame, demo_table: Path) -> None:
     renamed = frame.rename(columns={"height_cm": "Height_cm"})
-    with pytest.raises(DataError, match=r"no column 'height_cm'.*Did you mean 'Height_cm'"):
+    with pytest.raises(DataError, match=r"no column 'height_cm'.*It has a column 'Height_cm'"):
         quick_run.predictor.predict(renamed, images=demo_table.parent)
 
 

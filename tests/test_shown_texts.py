@@ -17,10 +17,12 @@ from test_explaining import explanation
 from test_text_runs import BAD, GOOD, described
 
 from mixfit.auto.inspection import inspect_table
+from mixfit.data.load import load_data
 from mixfit.evaluation import word_effects as words_module
 from mixfit.evaluation.word_effects import MOST_WORDS, WordEffects, word_effects
 from mixfit.runs.comparison import compare_runs
 from mixfit.runs.explaining import explain_run
+from mixfit.runs.report.data import Unusual
 from mixfit.runs.report.explain_page import ExplainContent, explain_page
 from mixfit.runs.report.page import report_page, rewrite_report
 from mixfit.runs.report.saved import read_content
@@ -111,6 +113,28 @@ def test_a_report_says_what_the_text_adds(run: Run) -> None:
     assert ">Text</th>" in heading
     shown = {cells[0]: cells[3] for cells in (re.findall(r"<t[hd][^>]*>([^<]*)<", row) for row in rows[: len(sees)])}
     assert shown == {name: "yes" if text else "no" for name, (text, _) in sees.items()}
+
+
+def test_the_words_that_matter_are_shown_as_text(run: Run) -> None:
+    content = read_content(run.folder)
+    (found,) = content.words
+    assert found.column == NOTE
+    assert set(GOOD) & {one.word for one in found.raises}
+    assert set(BAD) & {one.word for one in found.lowers}
+    assert all(one.part > 0 and one.texts >= found.least for one in found.raises)
+    assert [one.part for one in found.raises] == sorted((one.part for one in found.raises), reverse=True)
+    hostile = [replace(found.raises[0], word=word[:2_000]) for word in HOSTILE.values()]
+    source = report_page(replace(content, words=[replace(found, raises=hostile, of_class=HOSTILE["markup"])]))
+    page = assert_harmless(source)
+    assert "<script>alert(1)</script>" in page.text
+    assert "<bdi>مزهرية" in source
+
+
+def test_a_row_without_the_text_that_others_have_is_remarked_on() -> None:
+    mixed = load_data(hostile_frame(), target="y", device="cpu")
+    remarks = Unusual(mixed, []).about(ROWS - 1)
+    assert re.fullmatch(rf"no text in {NOTE}; >?\d+ % of the training rows have one", remarks[0])
+    assert not [remark for remark in Unusual(mixed, []).about(3) if "no text" in remark]
 
 
 def test_old_results_without_a_word_on_texts_are_shown(run: Run, tmp_path: Path) -> None:
@@ -269,6 +293,11 @@ def test_for_classes_the_words_are_those_of_the_explained_class(tmp_path: Path) 
     assert_harmless(source)
     assert "points" in source
     assert not re.search(r"^   row \d", terminal, flags=re.MULTILINE)
+    assert re.search(r"Explained is the probability of the predicted class of each row: (good|bad) [1-4]", terminal)
+    terminal = explained(run, tmp_path, rows=[0])[1]
+    assert re.search(
+        r"^   row 0: Probability of (good|bad): [\d<>]+ %, typically \d+ %\.$", terminal, flags=re.MULTILINE
+    )
     assert {row["explained"] for row in saved["rows"]} <= {"good", "bad"}
 
 
@@ -276,8 +305,8 @@ def test_the_sides_of_a_run_with_texts_are_table_and_text(run: Run, tmp_path: Pa
     _, terminal, saved = explained(run, tmp_path, n=8)
     assert set(saved["model"]["shares"]) == {"table", "text"}
     assert sum(one["mean"] for one in saved["model"]["shares"].values()) == pytest.approx(1)
-    assert re.search(r"^   table \d+ %, text \d+ % \(\+- ", terminal, flags=re.MULTILINE)
-    assert "The shares are of all table columns and all texts, each taken together" in terminal
+    shares = r"shares of the total contribution, each side taken as a whole: table [\d.]+, text [\d.]+ \(\+- [\d.]+\)$"
+    assert re.search(shares, terminal, flags=re.MULTILINE)
     assert f"{NOTE} (text)" in terminal
     for row in saved["rows"]:
         assert row["table"] + row["text"] == pytest.approx(row["value"] - row["base"], abs=1e-5)

@@ -26,6 +26,7 @@ from mixfit.models.linear import Linear
 from mixfit.models.model import TABLE, TEXT
 from mixfit.nn import sentence
 from mixfit.predictor import Predictor
+from mixfit.runs.comparison import compare_runs
 from mixfit.runs.results import Run
 from mixfit.runs.scoring import evaluate_table, predict_table
 
@@ -227,6 +228,27 @@ def test_commands_take_the_folder_of_the_text_model(
             assert (ended.value.code or 0) == (0 if given == place else 2), (name, told)
             assert ("or --text-model DIR" in told) == (given != place)
             assert "Traceback" not in told
+
+
+def test_runs_with_and_without_a_text_model_are_compared(
+    run: Run, table: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = small_fit(table, tmp_path / "runs")
+    expected = compare_runs([plain, run], out=tmp_path / "a.html", console=QUIET)
+    assert expected.settings["data.text_model"] == ("none", folder.name)
+    again = Path(shutil.copytree(run.folder, tmp_path / "again"))
+    (again / "predictions_test.parquet").unlink()  # so the rows are predicted again
+    with pytest.raises(mixfit.ConfigError, match="or --text-model DIR"):
+        compare_runs([plain, again], out=tmp_path / "b.html", console=QUIET)
+    found = compare_runs([plain, again], out=tmp_path / "b.html", console=QUIET, text_model=folder)
+    for one, other in zip(found.scores.scores, expected.scores.scores, strict=True):
+        assert one.metrics == pytest.approx(other.metrics, rel=1e-5)
+    with pytest.raises(mixfit.ConfigError, match="None of the runs uses a text model from a folder"):
+        compare_runs([plain, plain], out=tmp_path / "c.html", console=QUIET, text_model=folder)
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", str(plain.folder), str(again), "--text-model", str(folder), "--out", str(tmp_path / "d.html")])
+    assert not ended.value.code
+    assert "data.text_model" in capsys.readouterr().out
 
 
 def test_what_is_not_installed_is_told_before_the_table_is_read(

@@ -1,5 +1,6 @@
 """The console of the commands: no line wrapping, no colouring of numbers, quiet when its reader closes the pipe."""
 
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 Item = TypeVar("Item")
+_LINE = 100
 BEAT = 0.5
 """Shortest time between two pictures of a bar, in seconds."""
 
@@ -40,6 +42,16 @@ def tracked(items: Iterable[Item], *, total: int, description: str, console: Con
             steady.draw(number / max(total, 1))
             yield item
             bar.update(task, completed=number + 1)
+
+
+def print_wrapped(console: Console, text: str) -> None:
+    """Print a paragraph in lines that are easy to read: of at most 100 characters, or as wide as a terminal is."""
+    width = max(40, min(console.width, _LINE)) if console.is_terminal else _LINE
+    lines = textwrap.wrap(
+        text, width, initial_indent=" ", subsequent_indent="   ", break_long_words=False, break_on_hyphens=False
+    )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
 
 
 class PlainConsole(Console):

@@ -69,11 +69,26 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("zipcode", ["area", "price"])
     ''
     """
+    close = _closest(name, known)
+    return f" Did you mean {close!r}?" if close else ""
+
+
+def rename_hint(name: str, known: Iterable[str]) -> str:
+    """Return how a table may get a column that it lacks, or "" without a close match among its own.
+
+    >>> rename_hint("area", ["aera", "price"])
+    " It has a column 'aera': if that is the same, rename it to 'area'."
+    """
+    close = _closest(name, known)
+    return f" It has a column {close!r}: if that is the same, rename it to {name!r}." if close else ""
+
+
+def _closest(name: str, known: Iterable[str]) -> str | None:
     by_folded: dict[str, str] = {}
     for candidate in known:
         by_folded.setdefault(candidate.casefold(), candidate)
     close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
-    return f" Did you mean {by_folded[close[0]]!r}?" if close else ""
+    return by_folded[close[0]] if close else None
 
 
 def unknown_column(name: str, known: Iterable[str]) -> ConfigError:

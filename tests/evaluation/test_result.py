@@ -295,14 +295,16 @@ def test_the_answer_holds_for_the_rows_that_it_is_about() -> None:
 
 @pytest.mark.parametrize(
     ("right", "rows", "said"),
-    [(87, 100, "87"), (26, 30, "87"), (1000, 1000, "100"), (999, 1000, "more than 99"), (1, 1000, "fewer than 1")],
+    [(87, 100, "87"), (26, 30, "87"), (39, 45, "87"), (1000, 1000, "100"), (999, 1000, ">99"), (1, 1000, "<1")],
 )
 def test_the_answer_for_classes_never_says_all_where_it_is_not(right: int, rows: int, said: str) -> None:
     truth = np.zeros(rows, dtype=np.int64)
     ours = np.eye(2)[(np.arange(rows) >= right).astype(int)]
     found = outcome(ours, ours, truth=truth, metrics=(ACCURACY,), constant=np.eye(2)[np.ones(rows, dtype=int)])
-    assert found.answer == f"Right for {said} of 100 test rows."
-    assert found.answer_of_constant == "The most frequent class alone: 0 of 100."
+    assert found.answer == f"Right for {right:,} of {rows:,} test rows ({said} %)."
+    assert found.answer_of_constant == f"The most frequent class alone: 0 of {rows:,} (0 %)."
+    weighted = replace(found, parts=[replace(found.final, weighted=True)])
+    assert weighted.answer == f"Right for {said} % of {rows:,} test rows (by weight)."
 
 
 def test_weighted_rows_count_by_their_weight_in_the_answer() -> None:

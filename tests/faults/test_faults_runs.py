@@ -305,7 +305,10 @@ def test_f11_a_missing_column_ends_with_3_and_names_the_close_one(
     for command in (("predict", run_of(messy), "new.csv", "-o", "no.csv"), ("evaluate", run_of(messy), "new.csv")):
         code, printed = mixfit(capsys, *command)
         assert code == 3
-        assert printed.startswith("mixfit: the table has no column 'area', which the model needs. Did you mean 'aera'?")
+        assert printed.startswith(
+            "mixfit: the table has no column 'area', which the model needs. It has a column 'aera': if that is the "
+            "same, rename it to 'area'."
+        )
     messy_table().drop(columns=["area", "size"]).to_csv("new.csv", index=False)
     code, printed = mixfit(capsys, "predict", run_of(messy), "new.csv", "-o", "no.csv")
     assert code == 3

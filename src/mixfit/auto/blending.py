@@ -50,7 +50,7 @@ from mixfit.models.model import SMALL, Model, Trainable, looks, one_thread, read
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.predictor.card import Coverage
-from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND, TEXT_BLEND
+from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND, TEXT_BLEND, TEXT_ONLY_BLEND
 from mixfit.training.metrics import Metric, decided, median_class, metric_label, metric_named, metric_text
 
 _FEWEST_SECONDS = 1.0
@@ -390,6 +390,8 @@ class _Choice:
     table: Blend
     """Of the models without photos and without text."""
     reason: str
+    columns: bool
+    """Whether a model of the table alone was fitted, beside the constant."""
     text: Blend | None = None
     """Of the models without photos; None without columns of text."""
     photos: Blend | None = None
@@ -401,22 +403,32 @@ class _Choice:
     @property
     def named(self) -> list[tuple[str, Blend]]:
         """All blends with their names, the delivered one by its own alone unless it is that of the table."""
-        text = [] if self.text is None or self.text is self.blend else [(TEXT_BLEND, self.text)]
+        # The blend of the constant alone is the constant, which is compared with anyway.
+        table = [(TABLE_BLEND, self.table)] if self.columns else []
+        name = TEXT_BLEND if self.columns else TEXT_ONLY_BLEND
+        text = [] if self.text is None or self.text is self.blend else [(name, self.text)]
         photos = [] if self.photos is None or self.photos is self.blend else [(PHOTO_BLEND, self.photos)]
-        return [(TABLE_BLEND, self.table), *text, (BLEND, self.blend), *photos]
+        return [*table, *text, (BLEND, self.blend), *photos]
 
 
 def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
     """Blend without text and photos, with text, and with both, and choose by ``judge_photos``."""
     of_cells = [fitting for fitting in fittings if not looks(fitting.model.sees)]
     of_table = [fitting for fitting in of_cells if not reads(fitting.model.sees)]
+    columns = len(of_table) > 1  # than the constant
     table = chosen = judged.blend(of_table)
     text = photos = text_rule = rule = None
     fit_rows = np.array([len(rows) for rows in judged.folds.plan.fit])
-    judging = partial(judge_photos, fold=judged.number, group=judged.unit, weight=judged.weight, fit_rows=fit_rows)
+    judging = partial(
+        judge_photos,
+        fold=judged.number,
+        group=judged.unit,
+        weight=judged.weight,
+        fit_rows=fit_rows,
+        table=columns,
+    )
     if len(of_cells) > len(of_table):
         text = judged.blend(of_cells)
-        columns = len(of_table) > 1  # than the constant
         text_rule = judging(table.losses, text.losses, columns=columns, what="text")
         chosen = text if text_rule.use else table
     if len(fittings) > len(of_cells):
@@ -435,6 +447,7 @@ def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
     return _Choice(
         blend=chosen,
         table=table,
+        columns=columns,
         reason=" ".join([*whys, f"The blend is {_listed(chosen)}.", *weights, *selection]),
         text=text,
         photos=photos,
@@ -583,7 +596,7 @@ def _blended(
             continue
         mean, error = judged.mean(found.losses)
         photos = name == BLEND and predictor.photos
-        text = name == TEXT_BLEND or (name == BLEND and predictor.uses_text)
+        text = name in (TEXT_BLEND, TEXT_ONLY_BLEND) or (name == BLEND and predictor.uses_text)
         lines.append(
             LeaderboardLine(
                 model=name,

@@ -166,7 +166,8 @@ def _inspect(
     def say(text: str) -> None:
         console.print(text, markup=False)
 
-    say(f"{shown}  {len(frame)} rows x {len(frame.columns)} columns  {table_format.describe()}    images root: {root}")
+    where = f"    images root: {root}" if schema.names("image") else ""
+    say(f"{shown}  {len(frame)} rows x {len(frame.columns)} columns  {table_format.describe()}{where}")
     _print_schema(console, schema)
     for photos in review.statistics:
         states = f"{photos.readable} readable, {photos.broken} broken, {photos.missing} rows without photos"

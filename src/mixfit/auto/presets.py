@@ -17,7 +17,7 @@ from mixfit.models.model import PARTS, PHOTOS, PIXELS, TABLE, TEXT, Model, Sees,
 from mixfit.models.network import TUNED_EPOCHS, Network
 from mixfit.models.ours import our_models
 from mixfit.models.trees import BoostedTrees
-from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND
+from mixfit.runs.results import BLENDS
 
 _FOLDS = {"quick": 5, "balanced": 5, "best": 10}
 _MOST_EPOCHS = {"quick": 20, "balanced": 20, "best": 40}
@@ -60,7 +60,7 @@ def plan_for(
     settings: Any = {"config": ModelConfig() if model is None else model, "train": train, "backbone": backbone}
     rows = len(data.split.train) + len(data.split.valid)
     on_photos = PIXELS if data.photos is None or data.photos.features is None else PHOTOS
-    has_table = bool(data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1])
+    has_table = data.has_columns
     # With text, every model is also fitted to table and text, to tell what each part adds.
     texts = bool(data.schema.names("text"))
     cells: tuple[Sees, ...] = (*[TABLE] * has_table, *[TABLE | TEXT if has_table else TEXT] * texts) or (TABLE,)
@@ -119,7 +119,7 @@ def check_models(models: Sequence[Model], train: TrainConfig) -> None:
         raise ConfigError(
             "models=[...] cannot be used with the preset network, which trains a single network: use another preset."
         )
-    taken = {BLEND, TABLE_BLEND, PHOTO_BLEND, *(one.name for one in our_models())}
+    taken = {*BLENDS, *(one.name for one in our_models())}
     for one in models:
         if not isinstance(one, Model) or isinstance(one, type):
             raise ConfigError(f"{one!r} is not a model: it needs name, sees, fit and load, see mixfit.Model.")
@@ -179,8 +179,7 @@ def _is_default(settings: Any, name: str) -> bool:
 
 def _why_not(model: Model, data: MixedData) -> str:
     """Why a model cannot learn from the data; "" if it can."""
-    columns = data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1]
-    if "table" in model.sees and not columns:
+    if "table" in model.sees and not data.has_columns:
         return "there are no table columns"
     if "text" in model.sees and not data.schema.names("text"):
         return "there are no columns of text"

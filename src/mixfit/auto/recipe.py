@@ -357,7 +357,8 @@ def _train_and_judge(
     recorder = _train(folder, prepared, mixed, console, callbacks, advice, snapshot)
     seconds = {our_name(mixed): clock.lap()}
     ours = {name: _predict(network, mixed, name) for name in JUDGED}
-    baselines = [boosted_trees(mixed, seed=train_config.seed), constant(mixed)]
+    trees = [boosted_trees(mixed, seed=train_config.seed)] if mixed.has_columns else []
+    baselines = [*trees, constant(mixed)]
     seconds |= {baseline.name: baseline.seconds for baseline in baselines}
     on_valid = {our_name(mixed): ours["valid"], BOOSTED_TREES: baselines[0].predictions["valid"]}
     thresholds = _thresholds(mixed, on_valid)

@@ -50,7 +50,9 @@ class Space:
     model: ModelConfig
     train: TrainConfig
     photos: bool
-    """Whether the table has photos: then fusion and photo dropouts are searched."""
+    """Whether the table has photos: then fusion and the dropout of photos are searched."""
+    texts: bool = False
+    """Whether it has columns of text: then, as with photos, the dropout of whole texts or photos is searched."""
     pixels: bool
     """Whether the image network is trained on pixels: then augmentation is searched."""
 
@@ -69,10 +71,13 @@ class Space:
         if model.tabular == "tabm":
             model = replace(model, members=_size(trial, "members", model.members, least=2, growth=2))
         if self.photos:
+            model = replace(model, fusion=trial.suggest_categorical("fusion", get_args(Fusion)))
+        if self.photos or self.texts:
+            most = max(0.3, model.modality_dropout)
+            model = replace(model, modality_dropout=trial.suggest_float("modality_dropout", 0.0, most))
+        if self.photos:
             model = replace(
                 model,
-                fusion=trial.suggest_categorical("fusion", get_args(Fusion)),
-                modality_dropout=trial.suggest_float("modality_dropout", 0.0, max(0.3, model.modality_dropout)),
                 image_dropout=trial.suggest_float("image_dropout", 0.0, max(0.7, model.image_dropout)),
             )
         if self.pixels:
@@ -233,6 +238,7 @@ def tune(
             model=prepared.model_config,
             train=prepared.train_config,
             photos=has_photos,
+            texts=bool(mixed.schema.names("text")) and (has_photos or mixed.has_columns),
             pixels=has_photos and is_trained,
         ),
         study=study,

@@ -28,7 +28,7 @@ from mixfit.errors import ConfigError, MixfitError
 app = App(
     name="mixfit",
     version=mixfit.__version__,
-    help="Train one model on table rows together with their photos.\n\nStart with: mixfit demo",
+    help="Train one model on table rows together with their texts and photos.\n\nStart with: mixfit demo",
     help_epilogue="Exit codes: 0 ok, 1 bug in mixfit, 2 usage, 3 data, 4 resources, 5 diverged, "
     "75 stopped and saved, 130 interrupted.",
     config=config_file.lay_under,

@@ -4,7 +4,7 @@ import json as json_module
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from mixfit.cli.flags import Switch, configured_cache
 
@@ -15,6 +15,7 @@ def compare(
     table: Path | None = None,
     images: Path | None = None,
     json: Annotated[bool, Switch] = False,
+    text_model: Path | None = None,
     cache: Path | None = None,
     cache_gb: float = 20.0,
 ) -> None:
@@ -32,6 +33,8 @@ def compare(
         Folder that photo paths are relative to; by default the one used in training.
     json
         Print one JSON object and nothing else.
+    text_model
+        Folder of the text model, if runs were trained with one from a folder.
     cache
         Folder where image features are kept; by default MIXFIT_CACHE or the user's cache folder.
     cache_gb
@@ -42,9 +45,10 @@ def compare(
     from mixfit.runs.comparison import compare_runs
 
     kept = configured_cache(cache, cache_gb)
+    given: dict[str, Any] = {"out": out, "table": table, "images": images, "cache": kept, "text_model": text_model}
     if not json:
-        compare_runs(runs, out=out, table=table, images=images, cache=kept)
+        compare_runs(runs, **given)
         return
     with redirect_stdout(sys.stderr):  # warnings and progress must not mix with the JSON
-        found = compare_runs(runs, out=out, table=table, images=images, cache=kept, console=Console(quiet=True))
+        found = compare_runs(runs, **given, console=Console(quiet=True))
     print(json_module.dumps({**found.to_dict(), "page": out.name}))

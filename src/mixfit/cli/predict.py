@@ -32,7 +32,8 @@ def predict(
     table
         Table with new rows; no target needed.
     out
-        File to write; the extension sets the format: CSV, TSV, Parquet or JSON Lines.
+        File to write; the extension sets the format: CSV, TSV (predictions with 7 significant digits), Parquet or JSON
+        Lines (all digits).
     images
         Folder that photo paths are relative to; by default the table's folder.
     bad_rows

@@ -62,7 +62,7 @@ def train(
     model: Annotated[ModelConfig | None, Flat] = None,
     train: Annotated[TrainConfig | None, Flat] = None,
 ) -> None:
-    """Train on a table and its photos; write weights, metrics and a report into a new run folder.
+    """Train on a table with its texts and photos; write weights, metrics and a report into a new run folder.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ from mixfit.data.table.read import TableFormat, asked_format, read_as_configured
 from mixfit.data.table.write import check_table
 from mixfit.data.ties import Ties
 from mixfit.data.transforms.transform import Transform
-from mixfit.errors import ConfigError, DataError, check_type, unknown_column
+from mixfit.errors import ConfigError, DataError, check_type, rename_hint
 from mixfit.weighted import taken
 
 if TYPE_CHECKING:
@@ -164,6 +164,11 @@ class MixedData:
     def frame(self) -> pd.DataFrame:
         """The rows of ``table``, unprocessed."""
         return self.table.frame
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether models receive any column as an array, beside texts and photos."""
+        return bool(self.arrays.numeric.shape[1] + self.arrays.categorical.shape[1])
 
     @property
     def row_numbers(self) -> np.ndarray:
@@ -330,7 +335,11 @@ def load_data(
     rows = schema.table(rows)
     for column in schema.columns:
         if column.role != "ignored" and column.name not in rows:
-            raise unknown_column(column.name, rows.names)
+            known = {one.name for one in schema.columns}
+            hint = rename_hint(column.name, [name for name in rows.names if name not in known])
+            raise ConfigError(
+                f"the table has no column {column.name!r}, which the schema gives the role {column.role}.{hint}"
+            )
     photos = _find_photos(rows.frame, schema, root)
     cache = Cache.configured(config, warn=warn, progress=progress)
     found = split_usable(rows, schema, config, seed, Ties(rows, schema, photos, cache=cache))

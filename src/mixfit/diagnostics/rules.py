@@ -209,7 +209,9 @@ def shuffled_labels(seen: Observed) -> list[Finding]:
         )
     else:
         return []
-    fix = "Check that target and photos belong to their rows, such as after a sort or a join; then the learning rate."
+    photos = any(one.branch == "photos" for one in seen.parts)
+    what = "target and photos belong to their rows" if photos else "the target belongs to its row"
+    fix = f"Check that {what}, such as after a sort or a join; then the learning rate."
     return [Finding(name=SHUFFLED, sentence=sentence, evidence=evidence, fix=fix)]
 
 

@@ -49,6 +49,8 @@ class PhotoRule:
     what: Literal["photos", "text"] = "photos"
     beside_text: bool = False
     """Whether the models that the gain is relative to see columns of text too."""
+    table: bool = True
+    """Whether there are table columns beside texts and photos."""
 
     @property
     def why(self) -> str:
@@ -67,6 +69,7 @@ def judge_photos(
     columns: bool = True,
     what: Literal["photos", "text"] = "photos",
     beside_text: bool = False,
+    table: bool = True,
 ) -> PhotoRule:
     """Decide by the losses of the same rows without photos, ``before``, and with photos, ``after``.
 
@@ -84,7 +87,7 @@ def judge_photos(
         weight: of each row, at least 0; rows of weight 0 are ignored.
         fit_rows: number of training rows of each fold; by default all rows of other folds.
         columns: whether ``before`` comes from models of table columns, not from a constant.
-        what, beside_text: as for ``PhotoRule``.
+        what, beside_text, table: as for ``PhotoRule``.
     Raises:
         ValueError: ``fit_rows`` has too few folds.
     """
@@ -115,6 +118,7 @@ def judge_photos(
         columns=columns,
         what=what,
         beside_text=beside_text,
+        table=table,
     )
 
 
@@ -147,7 +151,8 @@ def _why(rule: PhotoRule) -> str:
     alone = rule.groups == rule.rows
     on = f"{rule.rows:,} rows" if alone else f"{rule.rows:,} rows in {rule.groups:,} groups"
     test = f"{on}; paired one-sided t-test, p {_p(rule.p_value)}"
-    without = "of table and text alone" if rule.beside_text else f"without {rule.what}"
+    alike = "table and text" if rule.table else "the text"
+    without = f"of {alike} alone" if rule.beside_text else f"without {rule.what}"
     than = f"the blend {without}" if rule.columns else "a constant"
     by = f"the out-of-fold loss by {100 * abs(rule.gain):.1f} % compared with {than}"
     needed = f"a claim needs at least {100 * LEAST_GAIN:.0f} % and p of at most {LEVEL}"

@@ -23,7 +23,7 @@ from mixfit.data.columns.cells import Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.cells import photo_name, shown_cell
 from mixfit.data.photos.records import Cache
-from mixfit.errors import ConfigError, DataError, check_type, did_you_mean
+from mixfit.errors import ConfigError, DataError, check_type, did_you_mean, rename_hint
 from mixfit.models.mixed import Mixture, distinct
 from mixfit.predictor import Predictor
 from mixfit.predictor.base import RawRows
@@ -644,7 +644,7 @@ def _require(table: Table, background: Table, needed: list[str]) -> None:
     for name, held in (("table", table), ("background", background)):
         missing = [column for column in needed if column not in held]
         if missing:
-            hint = did_you_mean(missing[0], [str(one) for one in held.names if one not in needed])
+            hint = rename_hint(missing[0], [str(one) for one in held.names if one not in needed])
             raise DataError(f"The {name} has no column {missing[0]!r}, which the model needs.{hint}")
 
 

@@ -217,6 +217,16 @@ class Contest:
     history_of: str = ""
     """The network whose history the run shows; "" if none was trained."""
 
+    @property
+    def reasons(self) -> list[str]:
+        """``choice`` in paragraphs: the decision about text, that about photos, and the blend."""
+        found, rest = [], self.choice
+        for rule in (self.text, self.photos):
+            if rule is not None and rest.startswith(rule.why):
+                found.append(rule.why)
+                rest = rest.removeprefix(rule.why).lstrip()
+        return [*found, rest] if rest else found
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhotoGain:
@@ -302,7 +312,8 @@ class Result:
         part = self.final
         ours, rows, by = part.score(self.ours), self.part_name(part.split), " (by weight)" if part.weighted else ""
         if self.task not in NUMBER_TASKS:
-            return f"Right for {_of_100(ours)} of 100 {rows} rows{by}."
+            right, share = _right(ours, part)
+            return f"Right for {right} {rows} rows{share}."
         if ours.median_error is None:
             return ""
         within = f"alf of the {rows} predictions{by} are within {_rounded_up(ours.median_error)} of the truth."
@@ -317,7 +328,8 @@ class Result:
         if constant is None:
             return ""
         if self.task not in NUMBER_TASKS:
-            return f"The most frequent class alone: {_of_100(constant)} of 100."
+            right, share = _right(constant, self.final)
+            return f"The most frequent class alone: {right}{share}."
         if constant.median_error is None:
             return ""
         lead = "Predicting the same for every row:"
@@ -601,14 +613,15 @@ def _fault(found: Result) -> str:
     return ""
 
 
-def _of_100(score: Score) -> str:
-    """Correct predictions of 100 rows; 0 and 100 only if exact."""
+def _right(score: Score, part: Part) -> tuple[str, str]:
+    """Correct predictions, "39 of 45", and their share; with weights the share stands for their number."""
     share = score.metrics[ACCURACY.name]
     if np.isnan(share):
-        return "n/a"
-    if 0 < share < 0.005:
-        return "fewer than 1"
-    return "more than 99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
+        return f"n/a of {part.rows:,}", ""
+    percent = "<1" if 0 < share < 0.005 else ">99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
+    if part.weighted:
+        return f"{percent} % of {part.rows:,}", " (by weight)"
+    return f"{round(share * part.rows):,} of {part.rows:,}", f" ({percent} %)"
 
 
 def _rounded_up(value: float) -> str:

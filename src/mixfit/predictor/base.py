@@ -24,6 +24,7 @@ from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.cells import Table, require_columns
 from mixfit.data.columns.embedded import Embedder, EmbedderFacts
 from mixfit.data.columns.kind import Kind as ColumnKind
+from mixfit.data.columns.kind import bad_cells
 from mixfit.data.columns.kinds import KINDS
 from mixfit.data.columns.preprocess import TableArrays, TablePreprocessor
 from mixfit.data.columns.schema import Schema
@@ -51,6 +52,20 @@ SET_SEPARATOR = "; "
 """Separator of the classes of a prediction set."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextUse:
+    """What was found in a column of text that the model uses."""
+
+    column: str
+    rows: int
+    empty: int
+    """Rows without a text."""
+    unknown: int
+    """Rows whose text has no word that training texts have."""
+    first: int | None
+    """The first of these."""
+
+
 @dataclass(frozen=True, slots=True)
 class Predictions:
     """Predictions of some rows, in the order of the table."""
@@ -69,6 +84,8 @@ class Predictions:
     """Prediction intervals in the target's unit, float64 ``(rows,)`` each; None if not requested."""
     sets: np.ndarray | None = None
     """Prediction sets, bool ``(rows, classes)``; None if not requested."""
+    texts: tuple[TextUse, ...] = ()
+    """By column of text; empty if the model uses none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +164,11 @@ class Predictor(ABC):
     def text_features(self) -> TextFeatures | None:
         """What was learnt of texts, in one of the folds; None if the model does not use them."""
         return None
+
+    @property
+    def fold_texts(self) -> tuple[TextFeatures, ...]:
+        """What was learnt of texts, in each fold."""
+        return () if self.text_features is None else (self.text_features,)
 
     @abstractmethod
     def outputs(
@@ -345,10 +367,30 @@ class Predictor(ABC):
         slots = None if photos is None else photos.slots
         named = 0 if photos is None else int((photos.slots >= 0).sum()) + len(photos.bad)
         masked = sum(record.action == "photo treated as missing" for record in bad)
-        status = _row_status(len(rows.table), slots, bad)
+        texts, strange = self._look_at_texts(rows.table, first_row)
+        status = _row_status(len(rows.table), slots, [*bad, *strange])
         if first_row:
             bad = [replace(record, row=record.row + first_row) for record in bad]
-        return Predictions(found.values, status, bad, named, named - masked, found.interval, found.sets)
+        return Predictions(found.values, status, bad, named, named - masked, found.interval, found.sets, texts)
+
+    def _look_at_texts(self, table: Table, first_row: int) -> tuple[tuple[TextUse, ...], list[BadInput]]:
+        """Counts of empty and of unknown texts by column, and a record for the status of each unknown one."""
+        if not self.uses_text:
+            return (), []
+        unknown = np.logical_and.reduce([one.unknown(table) for one in self.fold_texts])
+        uses, strange = [], list[BadInput]()
+        for name, rows in zip(self.fold_texts[0].names, unknown.T, strict=True):
+            strange += bad_cells(table[name], rows, "no word that training texts have", "read by its characters")
+            uses.append(
+                TextUse(
+                    column=name,
+                    rows=len(table),
+                    empty=int((table[name].levels.codes < 0).sum()),
+                    unknown=int(rows.sum()),
+                    first=first_row + int(rows.argmax()) if rows.any() else None,
+                )
+            )
+        return tuple(uses), strange
 
     def raw_rows(self, frame: pd.DataFrame | Table, *, images: str | Path | None = None, first_row: int = 0) -> RawRows:
         """Parse rows; arguments as for ``predictions``.

@@ -116,6 +116,11 @@ class BlendPredictor(Predictor):
         """What was learnt of texts in the first fold."""
         return self.folds[0].encoder.text
 
+    @property
+    def fold_texts(self) -> tuple[TextFeatures, ...]:
+        """What was learnt of texts, in each fold."""
+        return tuple(fold.encoder.text for fold in self.folds if fold.encoder.text is not None)
+
     def check_interval(self, level: float) -> None:
         """Refuse a level with too few calibration rows."""
         self.uncertainty.scores.quantile(level)

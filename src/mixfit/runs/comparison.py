@@ -64,6 +64,7 @@ def compare_runs(
     cache: Cache | None = None,
     console: Console | None = None,
     models: Sequence[Model] = (),
+    text_model: str | Path | None = None,
 ) -> RunComparison:
     """Compare all other runs with the first one, print the result and write a page.
 
@@ -74,23 +75,32 @@ def compare_runs(
         images: folder that photo paths are relative to; by default that of the runs.
         cache: cache of image features.
         models: your own models, as passed to ``fit``.
+        text_model: folder of the text model that some of the runs were given; not needed for ``minilm``.
     Raises:
-        ConfigError: there are fewer than two runs, or they cannot be compared.
+        ConfigError: there are fewer than two runs, they cannot be compared, or none has a text model from a folder.
         DataError: the table is not that of the runs, or a run folder is damaged.
     """
     console, out = console or PlainConsole(), Path(out)
     check_type("runs", runs, (list, tuple), "a list of runs or of paths of their folders")
     for run in runs:
         check_type("runs", run, (str, PathLike), "a list of runs or of paths of their folders")
-    for name, path in (("table", table), ("images", images)):
+    for name, path in (("table", table), ("images", images), ("text_model", text_model)):
         check_type(name, path, (str, PathLike, NoneType), "a path")
     folders = [Path(run) for run in runs]
     table, images = (None if path is None else Path(path) for path in (table, images))
     check_new_file(out)
     if len(runs) < 2:
         raise ConfigError(f"compare needs at least two runs, got {len(runs)}: mixfit compare RUN RUN")
-    names = unique_names([run.resolve().name for run in folders])
+    names = run_names(folders)
     predictors = [load_run(run, models) for run in folders]
+    if text_model is not None:
+        needed = [_text_model_of_folder(one) for one in predictors]
+        if not any(needed):
+            raise ConfigError("None of the runs uses a text model from a folder: leave out text_model.")
+        predictors = [
+            load_run(run, models, text_model) if needs else one
+            for run, one, needs in zip(folders, predictors, needed, strict=True)
+        ]
     for run in folders:
         if not is_there(run / "config.toml"):
             raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
@@ -130,6 +140,28 @@ def compare_runs(
         console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
     console.print(f" page {out}", markup=False)
     return found
+
+
+def _text_model_of_folder(predictor: Predictor) -> bool:
+    """Whether a model reads texts with a text model that is not of the package."""
+    learnt = predictor.text_features
+    return learnt is not None and learnt.embedder is not None and learnt.embedder.facts.source == "folder"
+
+
+def run_names(runs: Sequence[Path]) -> list[str]:
+    """Names of runs: of their folders, with as many of the folders above as tell them apart.
+
+    >>> run_names([Path("/a/one/x-001"), Path("/a/two/x-001"), Path("/a/y-001")])
+    ['one/x-001', 'two/x-001', 'y-001']
+    """
+    parts = [run.resolve().parts for run in runs]
+
+    def name(own: tuple[str, ...]) -> str:
+        counts = range(1, len(own) + 1)
+        alone = (n for n in counts if all(other == own or other[-n:] != own[-n:] for other in parts))
+        return "/".join(own[-next(alone, 1) :])
+
+    return unique_names([name(own) for own in parts])
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -12,7 +13,7 @@ from jaxtyping import Int64
 from rich.console import Console
 
 from mixfit.config import TextConfig
-from mixfit.console import PlainConsole
+from mixfit.console import PlainConsole, print_wrapped
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.target import usable_rows
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
@@ -31,12 +32,14 @@ from mixfit.runs.report.explain_page import (
     SHOWN_ROWS,
     SHOWN_WORDS,
     ExplainContent,
+    about_row,
     error_text,
     part_text,
+    reading,
+    share_text,
     size_text,
     write_explain,
 )
-from mixfit.runs.report.render import percent
 from mixfit.runs.scoring import load_run, no_photos_warning, read_table_of_run, run_settings, split_of_run
 
 LEAST_SHARE = 0.1
@@ -44,14 +47,16 @@ LEAST_SHARE = 0.1
 _LISTED = 10
 _MOST_PAGES = 1000
 _LONGEST_WORD = 30
-_OF_COLUMNS = "Each number is the mean absolute contribution of a column to the predictions of these rows."
-_OF_SIDES = "The shares are of {}, each taken together; contributions of opposite sign cancel."
-_SIDES = {"table": "all table columns", "text": "all texts", "photos": "all photos"}
+_OF_SIDES = "shares of the total contribution, each side taken as a whole: {}"
 _WORDS = (
     f"Words of a text are left out one at a time, the first {MOST_WORDS} different ones, for texts with a share of at "
-    "least 10 %; the effect of a word is the prediction minus that without it."
+    f"least {LEAST_SHARE} in the contributions to a row; the effect of a word is the prediction minus that without it."
 )
-_HEAT = "Heat maps show the regions that drive the prediction (Grad-CAM{}), for photos with a share of at least 10 %."
+_HEAT = (
+    "Heat maps show the regions that drive the prediction (Grad-CAM{}), for photos with a share of at least "
+    f"{LEAST_SHARE} in the contributions to a row."
+)
+_LITTLE = f"have a share of less than {LEAST_SHARE} in the contributions to each of these rows, so no"
 
 
 def explain_run(
@@ -148,8 +153,10 @@ def explain_run(
     progress = console.is_terminal and not console.quiet
     words, words_note = _words_of(predictor, cells, found, images, cache, progress=progress)
     seconds = time.perf_counter() - started
-    _say(console, table, found, how)
+    _say(console, table, found, how, listed=rows is not None)
     _say_words(console, words, found, seconds, listed=rows is not None)
+    for told in [*([] if heat else [note]), *([] if words else [words_note])]:
+        print_wrapped(console, told)
     content = ExplainContent(
         run_name=run.resolve().name,
         table_name=table.name,
@@ -211,7 +218,7 @@ def _heat_of(predictor: Predictor, table: Table, found: Explanation, images: Pat
     matters = _matters(found, found.is_photo)
     asked = [row for row, columns in matters.items() if columns]
     if not asked:
-        return [], "The photos contribute less than 10 % to all of these predictions, so no heat maps are shown."
+        return [], f"The photos {_LITTLE} heat maps are shown."
     try:
         heat = photo_heat(predictor, table, images=images, rows=asked)
     except ConfigError as error:
@@ -251,8 +258,8 @@ def _words_of(
     by_row: dict[int, list[WordEffects]] = {}
     for one in effects:
         by_row.setdefault(one.row, []).append(one)
-    none = "The texts contribute less than 10 % to all of these predictions, so no words are marked."
-    return by_row, _WORDS if by_row else "" if asked else none
+    empty = "The texts of these rows have no words, so none are marked."
+    return by_row, _WORDS if by_row else empty if asked else f"The texts {_LITTLE} words are marked."
 
 
 def _plain_words(texts: Sequence[WordEffects]) -> dict[str, list[dict[str, object]]]:
@@ -281,29 +288,34 @@ def _cut(word: str) -> str:
     return word if len(word) <= _LONGEST_WORD else word[: _LONGEST_WORD - 1] + "…"
 
 
-def _say(console: Console, table: Path, found: Explanation, how: str) -> None:
-    """Print the most important columns."""
+def _say(console: Console, table: Path, found: Explanation, how: str, *, listed: bool) -> None:
+    """Print what is explained, and the most important columns."""
     kind = "exact" if found.exact else f"from {found.orders * found.background} orders"
     counts = f"{len(found.rows)} rows {how}, relative to {found.background} background rows"
     console.print(f" {table}   {counts}; Shapley values, {kind}", markup=False)
+    if listed:
+        for place, row in enumerate(found.rows[:SHOWN_ROWS].tolist()):
+            console.print(f"   row {row}: {about_row(found, place)}", markup=False, highlight=False)
+    elif found.scale == "probability":
+        counts = ", ".join(f"{name} {count}" for name, count in Counter(found.explained).most_common())
+        print_wrapped(console, f"Explained is the probability of the predicted class of each row: {counts}.")
+    print_wrapped(console, reading(found.target, found.scale))
     mean, error = found.importance
+    if len(mean) > _LISTED:
+        console.print(f"   the {_LISTED} largest of {len(mean)} columns; the page has more", markup=False)
     for place in np.argsort(-mean, kind="stable")[:_LISTED]:
         size, wrong = float(mean[place]), error_text(float(mean[place]), float(error[place]), found.scale)
         kind = " (photos)" if found.is_photo[place] else " (text)" if found.is_text[place] else ""
         name = f"{found.columns[place]}{kind}"
         about = f" +- {wrong}" if wrong else ""
         console.print(f"   {name:<36}{size_text(size, found.scale):>14}{about}", markup=False, highlight=False)
-    console.print(f"   {_OF_COLUMNS}", markup=False, highlight=False)
     shares = found.shares
     if len(shares) < 2 or np.isnan(found.photo_share[0]):
         return
     # The two shares of two sides have the same error.
     errors = {side: wrong for side, (_, wrong) in shares.items() if side != "table" and not np.isnan(wrong)}
     said = ", ".join(
-        f"{side} {percent(share)}{f' (+- {percent(errors[side])})' if side in errors else ''}"
+        f"{side} {share_text(share)}{f' (+- {share_text(errors[side])})' if side in errors else ''}"
         for side, (share, _) in shares.items()
     )
-    console.print(f"   {said}", markup=False, highlight=False)
-    *before, last = (_SIDES[side] for side in shares)
-    of_sides = _OF_SIDES.format(f"{', '.join(before)} and {last}")
-    console.print(f"   {of_sides}", markup=False, highlight=False)
+    console.print(f"   {_OF_SIDES.format(said)}", markup=False, highlight=False)

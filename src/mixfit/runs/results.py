@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mixfit.choices import NUMBER_TASKS
 from mixfit.config import DataConfig
+from mixfit.console import print_wrapped
 from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows, write_bad_inputs
 from mixfit.data.fingerprint import read_fingerprint
 from mixfit.data.load import MixedData
@@ -44,7 +45,9 @@ from mixfit.evaluation.result import (
     metrics_for,
     write_result,
 )
+from mixfit.evaluation.word_weights import word_weights
 from mixfit.files import explained, write_file
+from mixfit.models.model import PARTS, Sees, name_of
 from mixfit.predictor import Predictor, unreadable_photos
 from mixfit.runs.folder import describe_environment
 from mixfit.runs.report.content import Diagnosis, ModelExplanation, ReportFacts, Watched
@@ -57,13 +60,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-OURS = "mixfit, table and photos"
-OURS_TABLE_ONLY = "mixfit, table only"
-OURS_TEXT, OURS_TEXT_AND_PHOTOS = "mixfit, table and text", "mixfit, table, text and photos"
 BLEND, TABLE_BLEND = "mixfit, blend", "blend, table only"
-TEXT_BLEND = "blend, table and text"
+TEXT_BLEND, TEXT_ONLY_BLEND = "blend, table and text", "blend, text only"
+"""The blend without photos; the second one if there are no table columns."""
 PHOTO_BLEND = "blend, with photos"
 """The blend with photos if the delivered blend does not use them."""
+BLENDS = frozenset({BLEND, TABLE_BLEND, TEXT_BLEND, TEXT_ONLY_BLEND, PHOTO_BLEND})
 TREES = "boosted trees, table"
 """The model that a blend is compared with in the verdict."""
 LEVEL = 0.9
@@ -72,14 +74,11 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Levels at which the empirical coverage is computed."""
 JUDGED: tuple[JudgedSplit, ...] = ("valid", "test")
 _KINDS: dict[str, ModelKind] = {
-    OURS: "ours",
-    OURS_TABLE_ONLY: "ours",
-    OURS_TEXT: "ours",
-    OURS_TEXT_AND_PHOTOS: "ours",
     BLEND: "ours",
     BOOSTED_TREES: "table",
     TABLE_BLEND: "table",
     TEXT_BLEND: "text",
+    TEXT_ONLY_BLEND: "text",
     TREES: "table",
     PHOTO_BLEND: "photos",
     CONSTANT: "constant",
@@ -173,9 +172,9 @@ class Run:
 
 def our_name(mixed: MixedData) -> str:
     """Name of the network in tables of scores."""
-    if mixed.schema.names("text"):
-        return OURS_TEXT if mixed.photos is None else OURS_TEXT_AND_PHOTOS
-    return OURS if mixed.photos is not None else OURS_TABLE_ONLY
+    there = {"table": mixed.has_columns, "text": bool(mixed.schema.names("text")), "photos": mixed.photos is not None}
+    seen: Sees = frozenset(part for part in PARTS if there.get(part))
+    return name_of("mixfit", seen) + (" only" if len(seen) == 1 else "")
 
 
 def truth_of(mixed: MixedData, split: JudgedSplit) -> np.ndarray:
@@ -256,19 +255,21 @@ def result_of(
     headline = headline_for(mixed.schema.task, mixed.target, mixed.metric)
     metrics = metrics_for(mixed.schema.task, mixed.target, mixed.metric)
     names = set(judged["valid"].predictions)
+    table = TABLE_BLEND if TABLE_BLEND in names else CONSTANT
+    kinds = {**_KINDS, our_name(mixed): "ours"} if contest is None else _KINDS
     gain = text = None
     if contest is None:
-        ours, against = our_name(mixed), BOOSTED_TREES
-        if mixed.photos is not None:
+        ours, against = our_name(mixed), BOOSTED_TREES if BOOSTED_TREES in names else CONSTANT
+        if mixed.photos is not None and against == BOOSTED_TREES:
             gain = PhotoGain(with_photos=ours, without=BOOSTED_TREES, same_kind=False, used=True)
     else:
         ours, against = BLEND, TREES if TREES in names else CONSTANT
         if contest.text is not None:
-            with_text = TEXT_BLEND if TEXT_BLEND in names else BLEND
-            text = TextGain(with_text=with_text, without=TABLE_BLEND, used=uses_text)
-        if mixed.photos is not None and TABLE_BLEND in names:
+            with_text = next((name for name in (TEXT_BLEND, TEXT_ONLY_BLEND) if name in names), BLEND)
+            text = TextGain(with_text=with_text, without=table, used=uses_text)
+        if mixed.photos is not None:
             with_photos = PHOTO_BLEND if PHOTO_BLEND in names else BLEND
-            without = TABLE_BLEND if text is None else text.with_text
+            without = table if text is None else text.with_text
             if with_photos != without:
                 gain = PhotoGain(
                     with_photos=with_photos,
@@ -279,12 +280,12 @@ def result_of(
                 )
     pairs = {(ours, against): (headline,)} | ({(gain.with_photos, gain.without): (headline,)} if gain else {})
     pairs |= {(text.with_text, text.without): (headline,)} if text else {}
-    compared: dict[str, Sequence[Metric]] = {name: (headline,) for name in _KINDS if name in names} | {ours: metrics}
+    compared: dict[str, Sequence[Metric]] = {name: (headline,) for name in kinds if name in names} | {ours: metrics}
     parts = [
         judge(
             judged[split],
             metrics,
-            kinds=_KINDS,
+            kinds=kinds,
             intervals=compared,
             pairs=pairs,
             relative=mixed.schema.task == "regression" and mixed.target.log,
@@ -372,12 +373,10 @@ def say_end(
     def say(text: str) -> None:
         console.print(text, markup=False)
 
-    if result.departure:
-        say(f" {result.departure}")
-    if result.decision:
-        say(f" {result.decision}")
+    print_wrapped(console, result.departure)
+    print_wrapped(console, result.decision)
     if result.refit:
-        say(f" {result.refit_note}")
+        print_wrapped(console, result.refit_note)
     if contest is None:
         column, mode = watched
         values = run.history[column]
@@ -385,9 +384,8 @@ def say_end(
         say(f" best epoch {best['epoch']:.0f} of {len(run.history)}")
     else:
         kind = "intervals" if result.task in NUMBER_TASKS else "sets"
-        say(f" {contest.choice}")
-        if contest.folds:
-            say(f" {contest.folds}")
+        for paragraph in [*contest.reasons, contest.folds]:
+            print_wrapped(console, paragraph)
         held = [one for one in contest.coverage if one.level == LEVEL]
         if result.rows["test"] and not held:
             say(f" too few calibration rows (of a weight above 0) for {LEVEL:.0%} intervals or sets")
@@ -398,10 +396,10 @@ def say_end(
         say(f" {result.part_name(judged.split):<34}" + "".join(f"{metric_label(name):>18}" for name in names))
         for score in judged.scores:
             # All are in the report.
-            if contest is None or score.model in (BLEND, TABLE_BLEND, TEXT_BLEND, TREES, CONSTANT):
+            if contest is None or score.model in (BLENDS - {PHOTO_BLEND} | {TREES, CONSTANT}):
                 say(f"   {score.model:<32}" + "".join(f"{metric_text(score.metrics[name]):>18}" for name in names))
-    say(f" {result.answer} {result.answer_of_constant}")
-    say(f" {result.verdict}")
+    print_wrapped(console, f"{result.answer} {result.answer_of_constant}")
+    print_wrapped(console, result.verdict)
     if run.doctor is not None:
         findings = run.doctor.findings()
         say(f" doctor  {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
@@ -410,7 +408,8 @@ def say_end(
     if run.bad:
         say(f" {describe_bad(run.bad)}; all listed in {run.folder / 'bad_inputs.csv'}")
     say(f" report  {run.folder / 'report.html'}")
-    images = f" --images {shlex.quote(str(config.images))}" if config.images is not None else ""
+    shows = config.images is not None and run.predictor.schema.names("image")
+    images = f" --images {shlex.quote(str(config.images))}" if shows else ""
     say(f" next    mixfit predict {run.folder} NEW.csv -o out.csv{images}")
     say(f"         mixfit explain {run.folder} --n 50")
     if result.rows["test"] and not result.refit:
@@ -471,6 +470,7 @@ def write_results(
         diagnoses=None if run.doctor is None else list(map(_diagnosis, run.doctor.findings())),
         watched=None if run.doctor is None else _watched(run.doctor),
         explanation=explanation_of(run.predictor, mixed, images),
+        words=word_weights(run.predictor, mixed.table.select(mixed.split.train)),
         explanation_note=_why_unexplained(run.predictor),
         data=describe_data(mixed, shown[len(worst) :], notes),
         worst=shown[: len(worst)],
@@ -526,11 +526,8 @@ def _fingerprint(folder: Path) -> dict[str, str]:
     found = read_fingerprint(folder / "environment.json")
     if found is None:
         return {}
-    return {
-        "SHA-256 of the table": found.table_sha256,
-        "SHA-256 of sizes and times of the photos": found.photos_sha256,
-        "photos": f"{found.photos:,}",
-    }
+    photos = {"SHA-256 of sizes and times of the photos": found.photos_sha256, "photos": f"{found.photos:,}"}
+    return {"SHA-256 of the table": found.table_sha256} | (photos if found.photos else {})
 
 
 def _diagnosis(finding: Finding) -> Diagnosis:

@@ -39,7 +39,7 @@ from mixfit.data.table.pieces import table_pieces
 from mixfit.data.table.read import asked_format, read_as_configured, written_otherwise
 from mixfit.data.table.write import PARQUET, check_table, check_writable_kind, new_table, table_file
 from mixfit.ensemble.intervals import check_level
-from mixfit.errors import ConfigError, DataError, check_type, did_you_mean, unknown_column
+from mixfit.errors import ConfigError, DataError, check_type, rename_hint, unknown_column
 from mixfit.evaluation.groups import group_table, judge_for, label_column, units_of
 from mixfit.evaluation.result import Rows, judge, metrics_for
 from mixfit.files import (
@@ -55,6 +55,7 @@ from mixfit.files import (
 )
 from mixfit.models.model import Model
 from mixfit.predictor import BATCH, Predictions, Predictor
+from mixfit.predictor.base import TextUse
 from mixfit.runs.folder import prints_of_training, read_split
 from mixfit.training.metrics import metric_label, metric_text
 
@@ -62,6 +63,9 @@ SplitChoice = Literal["train", "valid", "test", "all"]
 BadRows = Literal["mark", "drop", "fail"]
 PIECE, PIECE_BYTES = 32_768, 2**26
 """Largest number of rows predicted at a time, and of bytes of a table on disk."""
+DIGITS, FOR_PEOPLE = 7, (".csv", ".tsv")
+"""Significant digits of predictions in these files, which people open: models compute in single precision, which has no
+more. JSON Lines, Parquet and DataFrames have all digits."""
 # Actions on rows that are broken, not merely incomplete or with an unseen category.
 _BROKEN = ("photo treated as missing", "cell treated as missing")
 
@@ -182,7 +186,10 @@ def _evaluate(
     cells = predictor.schema.table(read_table_of_run(run, table, text, predictor.schema.text))
     name = predictor.schema.target
     if name not in cells:
-        raise unknown_column(name, cells.names)
+        raise ConfigError(
+            f"the table has no column {name!r}, the target of the model, to compare predictions with."
+            f"{rename_hint(name, cells.names)}"
+        )
     cells, relabelled = with_labels_of_training(cells, predictor.schema, predictor.target)
     frame = cells.frame
     for column in by:
@@ -262,6 +269,7 @@ def _evaluate(
             console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)
     bad = [*left_out, *unknown, *in_table_rows(found.bad, rows)]
     _warn_of_no_photos(console, found, images, predictor, list(frame.columns))
+    _note_texts(console, found.texts, predictor)
     if bad:
         console.print(f" {describe_bad(bad)}", markup=False)
     path = (run / f"metrics-{chosen}.json") if out is None else through_link(out)
@@ -361,7 +369,8 @@ def predict_table(
     Args:
         run: folder of a run or of a model.
         table: a file, or a DataFrame.
-        out: the file to write, its format set by the extension; by default none.
+        out: the file to write, its format set by the extension; by default none. CSV and TSV have predictions with
+            ``DIGITS`` significant digits, other files and the DataFrame have all.
         images: folder that photo paths are relative to; by default the table's folder, and for a
             DataFrame the working directory.
         bad_rows: mark rows with broken cells or photos in the status, drop them, or fail.
@@ -418,6 +427,8 @@ def predict_table(
                 seen = f"{'' if counts.rows == pieces.rows else 'the first '}{counts.rows}"
                 raise DataError(f"{len(broken)} of {seen} rows are broken: {describe_bad(faults)}.")
             columns = predictor.as_frame(found, piece.index)
+            if path is not None and path.suffix.lower() in FOR_PEOPLE:
+                columns = _shortened(columns)
             columns = columns.rename(columns=lambda name, taken=piece.columns: _free_name(name, taken))
             if path is None and isinstance(table, pd.DataFrame):
                 piece = table.iloc[start : counts.rows]
@@ -432,15 +443,13 @@ def predict_table(
             f" columns not in {path}: {listed} (bytes; use a .parquet file to keep them)", highlight=False, markup=False
         )
     dropped, seconds = " (dropped)" if bad_rows == "drop" else "", time.perf_counter() - started
-    console.print(
-        f" {counts.rows} rows: {counts.ok} ok, {counts.no_photo} without photo, {counts.noted} with a new category, "
-        f"{counts.broken} with broken cells or photos{dropped} -> status column   {seconds:.1f} s",
-        highlight=False,
-    )
+    said = counts.describe(predictor, dropped)
+    console.print(f" {counts.rows} rows: {said} -> status column   {seconds:.1f} s", highlight=False)
     if counts.bad.first is not None:
         console.print(f" {counts.bad.describe()}", markup=False)
     if counts.rows:
         _warn_of_no_photos(console, counts, folder, predictor, known)
+        _note_texts(console, counts.texts, predictor)
     if path is not None:
         console.print(f" written {path}", markup=False)
         return None
@@ -465,11 +474,22 @@ class _Counts:
     photos_named: int = 0
     photos_found: int = 0
     bad: BadCounts = field(default_factory=BadCounts)
+    texts: tuple[TextUse, ...] = ()
 
-    @property
-    def noted(self) -> int:
-        """Rows whose status is not a fault: a category that no training row has."""
-        return self.rows - self.ok - self.no_photo - self.broken
+    def describe(self, predictor: Predictor, dropped: str) -> str:
+        """Numbers of rows by kind of status, as far as the model's columns can have it."""
+        photos, texts = predictor.uses_photos, predictor.uses_text
+        # Rows whose status is no fault: a category, or words, that no training row has.
+        noted = self.rows - self.ok - self.no_photo - self.broken
+        new = ["a new category"] * bool(predictor.schema.features) + ["new words only"] * texts
+        return ", ".join(
+            [
+                f"{self.ok} ok",
+                *([f"{self.no_photo} without photo"] if photos else []),
+                *([f"{noted} with {' or '.join(new)}"] if new else []),
+                f"{self.broken} with broken cells{' or photos' if photos else ''}{dropped}",
+            ]
+        )
 
     def add(self, found: Predictions) -> list[int]:
         """Count the next piece and return the positions of its broken rows."""
@@ -481,7 +501,52 @@ class _Counts:
         self.photos_named += found.photos_named
         self.photos_found += found.photos_found
         self.bad.add(found.bad)
+        self.texts = tuple(map(_together_used, self.texts, found.texts)) if self.texts else found.texts
         return broken
+
+
+def _together_used(one: TextUse, other: TextUse) -> TextUse:
+    """Of the rows of both."""
+    return TextUse(
+        column=one.column,
+        rows=one.rows + other.rows,
+        empty=one.empty + other.empty,
+        unknown=one.unknown + other.unknown,
+        first=other.first if one.first is None else one.first,
+    )
+
+
+def _note_texts(console: Console, texts: Sequence[TextUse], predictor: Predictor) -> None:
+    """Say which columns of text tell the model little here, and what the predictions then rely on."""
+    for one in texts:
+        others = [
+            *(["the table columns"] if predictor.schema.features else []),
+            *(["the other texts"] if len(texts) > 1 else []),
+            *(["the photos"] if predictor.uses_photos else []),
+        ]
+        rows = "the only row" if one.rows == 1 else f"all {one.rows} rows"
+        if one.empty == one.rows:
+            rely = f"predictions rely on {_listed(others)}" if others else "all get the same prediction"
+            _note(console, f"{one.column!r} is empty in {rows}: {rely}")
+        elif one.unknown:
+            encoder = predictor.text_features is not None and predictor.text_features.embedder is not None
+            own = ["the sentence encoder"] * encoder + ["groups of characters", "the length of the text"]
+            how_many = rows if one.unknown == one.rows else f"{one.unknown} of {one.rows} rows (first: row {one.first})"
+            _note(
+                console,
+                f"in {how_many}, {one.column!r} has no word that training texts have: predictions rely on "
+                f"{_listed([*own, *others])}",
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([*filter(None, [", ".join(names[:-1])]), *names[-1:]])
+
+
+def _shortened(columns: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with ``DIGITS`` significant digits; which of two is larger stays, so intervals hold theirs."""
+    numbers = columns.select_dtypes("float")
+    return columns.assign(**{name: [float(f"{one:.{DIGITS}g}") for one in numbers[name]] for name in numbers})
 
 
 def _note(console: Console, said: str) -> None:
@@ -518,7 +583,7 @@ def _warn_of_no_photos(
     if absent:
         noun = "column" if len(absent) == 1 else "columns"
         listed = ", ".join(map(repr, absent))
-        hint = did_you_mean(absent[0], columns)
+        hint = rename_hint(absent[0], columns)
         text = f" warning: the table has no {noun} {listed} of photos: all rows are predicted without photos.{hint}"
         console.print(text, markup=False)
     elif found.photos_named:
@@ -558,7 +623,8 @@ def _rows_of(
     given = predictor.schema.names("split")
     for name in given:
         if name not in cells:
-            raise unknown_column(name, cells.names)
+            hint = rename_hint(name, cells.names) or " Use --split all."
+            raise ConfigError(f"the table has no column {name!r}, which tells the part of each row.{hint}")
     if same_table:
         found = split_of_run(run, cells, predictor.schema, usable)
         if split == "train" and run_settings(run).data.dedup and read_split(run, len(cells)) is None:

@@ -16,7 +16,7 @@ from jaxtyping import Int64
 from mixfit.data.columns import values
 from mixfit.data.columns.form import Form, Sign, TextForm, Texts, Vote, keys_of, vote
 from mixfit.data.columns.values import Dates, Levels, Numbers
-from mixfit.errors import DataError, did_you_mean
+from mixfit.errors import DataError, rename_hint
 
 
 @runtime_checkable
@@ -487,8 +487,8 @@ def require_columns(table: pd.DataFrame | Table, needed: Sequence[str]) -> None:
     if missing:
         noun = "column" if len(missing) == 1 else "columns"
         listed = ", ".join(map(repr, missing))
-        hint = did_you_mean(missing[0], [str(name) for name in names if name not in needed])
-        fix = hint or " Add it, with empty cells where it is not known."
+        hints = [rename_hint(one, [str(name) for name in names if name not in needed]) for one in missing]
+        fix = "".join(dict.fromkeys(hints)) or " Add it, with empty cells where it is not known."
         raise DataError(f"the table has no {noun} {listed}, which the model needs.{fix}")
     twice = [name for name in needed if names.count(name) > 1]
     if twice:

@@ -388,9 +388,15 @@ def _check_role(fact: Facts, role: Role, kinds: Mapping[Role, Kind]) -> Guess:
     kind, reason = kinds.get(role), "set by hand"
     if role != "ignored" and not (kind and kind.nested):
         refuse_nested(fact, role)
-    if role == "weight":
-        refuse_if(not len(fact.finite), fact, role, "numbers", fact.numbers.unparsable)
-    return Guess(role, reason, "" if kind is None else kind.check(fact))
+    text = kinds["text"].guess(fact) if "text" in kinds and role not in ("text", "target", "group", "split") else None
+    reads = f"it reads as {text.reason}: --set {fact.name}=text" if text and text.role == "text" else ""
+    try:
+        if role == "weight":
+            refuse_if(not len(fact.finite), fact, role, "numbers", fact.numbers.unparsable)
+        note = "" if kind is None else kind.check(fact)
+    except ConfigError as error:
+        raise ConfigError(f"{error} {reads[0].upper()}{reads[1:]}." if reads else str(error)) from None
+    return Guess(role, reason, joined(reads, note))
 
 
 ORDER = 0.999

@@ -18,7 +18,7 @@ from mixfit.choices import Role
 from mixfit.data.columns.cells import Cells
 from mixfit.data.columns.facts import TEXT_LEVELS, UNIQUE_ROWS, Facts, id_reason, name_words, url_share
 from mixfit.data.columns.kind import ColumnState, Guess, Weight, empty_cells, refuse_nested
-from mixfit.data.columns.words import MOST_CHARACTERS, Words, to_words
+from mixfit.data.columns.words import ALPHABETS, MOST_CHARACTERS, UNSPACED, Words, to_words
 
 PROSE_WORDS = 6
 """A median of so many words makes texts of cells that are not addresses, even where some cells repeat."""
@@ -36,10 +36,7 @@ _COME_BACK, _ALL_BACK = 0.75, 0.9  # of the words are in other cells too; where 
 _COMPOUND, _LETTERS = 12, 12  # letters of a word at the median, and different ones in a column
 _CHUNK = 6  # letters of a part of a compound word
 
-# Scripts without blanks between words.
-_ALPHABETS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Myanmar, Khmer
-_UNSPACED = f"{_ALPHABETS}\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # and kana, Han
-_CHARACTERS, _LETTER = re.compile(f"[{_UNSPACED}]"), re.compile(f"[{_ALPHABETS}]")
+_CHARACTERS, _LETTER = re.compile(UNSPACED), re.compile(f"[{ALPHABETS}]")
 _PARTS = re.compile(r"[\s/,;|\u3001\u30fb\uff0c\uff1b]+")
 _EDGES = re.compile(r"^\W+|\W+$")
 _CODE = re.compile(r"[@_\\=]|://|\w\.\w{2,}")
@@ -267,8 +264,8 @@ def text_lengths(cells: Cells) -> tuple[str, Int64[np.ndarray, " rows"]]:
     used, codes = np.unique(levels.codes, return_inverse=True)
     texts = pa.array(levels.names[used[used >= 0]].astype("str"), pa.large_string())
     texts = pc.utf8_slice_codeunits(texts, 0, MOST_CHARACTERS)
-    signs = _counted(texts, f"[{_UNSPACED}]")
-    words = _counted(pc.replace_substring_regex(texts, f"[{_UNSPACED}]", " "), r"\S*[\p{L}\p{N}]\S*")
+    signs = _counted(texts, UNSPACED)
+    words = _counted(pc.replace_substring_regex(texts, UNSPACED, " "), r"\S*[\p{L}\p{N}]\S*")
     rows = np.bincount(codes, minlength=len(used))[used >= 0]
     by_characters = rows[signs > words].sum() * 2 > rows.sum()
     counts = signs + words if by_characters else words + (signs + 1) // 2

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.embedded import Embedded, Embedder, EmbedderFacts, embedded
-from mixfit.data.columns.words import Words, to_words
+from mixfit.data.columns.words import UNSPACED, Words, to_words
 from mixfit.data.photos.records import Cache
 from mixfit.errors import DataError
 from mixfit.files import Within, from_plain, shown
@@ -37,6 +37,8 @@ _MOST_ROWS = 20_000
 either."""
 _TEXTS_AT_ONCE = 16_384
 """Different texts whose terms are held in memory at once for new rows."""
+_WORDS_AT_ONCE = 256
+"""Words whose n-grams are held in memory at once."""
 _EXACT_ROWS = 2_500
 """Number of training rows up to which the ridge regression is solved exactly; above, by conjugate gradients."""
 _SEARCHED_ROWS = 600
@@ -86,6 +88,9 @@ class ColumnFeatures:
     """Their mean over the training rows, which is taken off."""
     embedded: EmbeddedFeatures | None = None
     """None without a sentence encoder."""
+    lengths: tuple[float, float] | None = None
+    """Smallest and largest of the logarithms in training: a shorter or longer text has the nearest of them, as models
+    are not to extrapolate. None for models of an earlier mixfit."""
 
     @property
     def scores(self) -> int:
@@ -104,13 +109,68 @@ class ColumnFeatures:
             return values
         return _joined(values, self.embedded.apply(found, there), self.scores)
 
+    def knows(self, words: Words) -> Bool[np.ndarray, " rows"]:
+        """Whether a text has a word that was learnt whole, not only n-grams; without spaces, two characters are one."""
+        known = (pd.Index(self.words, dtype="str").get_indexer(words.vocabulary) >= 0) & ~words.are_signs
+        unspaced = np.asarray(words.vocabulary.str.contains(UNSPACED), dtype=bool)
+        if unspaced.any():
+            grams = words.gram_names.isin(self.grams) & np.asarray(words.gram_names.str.fullmatch(r"\S+"), dtype=bool)
+            known |= unspaced & (np.asarray(words.grams @ grams).ravel() > 0)
+        texts = np.bincount(words.text_of, weights=known[words.tokens], minlength=len(words.sizes)) > 0
+        return np.append(texts, np.False_)[words.codes]
+
+    def parts(
+        self, words: Words, used: Int64[np.ndarray, " texts"], least: int
+    ) -> tuple[list[str], Int64[np.ndarray, " terms"], Float[np.ndarray, "terms scores"]]:
+        """What words and pairs add to the scores of texts: the mean over the texts that have them.
+
+        An n-gram's part of a text belongs to the words that have it, by how often they do, so that the parts of all
+        words and pairs of a text sum to its score, up to the mean.
+
+        Args:
+            words: of the column.
+            used: some of its texts.
+            least: texts that must have a term.
+        Returns:
+            The terms, how many texts have each, and their parts.
+        """
+        from scipy.sparse import csr_matrix, vstack
+
+        counts = _counts(words, used, self)
+        terms = _weighed(counts, self.rarity, len(self.words) + len(self.pairs))
+        whole = len(self.words) + len(self.pairs)
+        weights = self.projection[:, : self.scores].astype(np.float64)
+        own = np.asarray(terms[:, :whole].sum(axis=0)).ravel()[:, None] * weights[:whole]
+        texts = np.asarray((counts[:, :whole] > 0).sum(axis=0)).ravel()
+        place = words.vocabulary.get_indexer(pd.Index(self.words, dtype="str"))
+        signs = np.append(words.are_signs, np.True_)[place]
+        often = np.flatnonzero((texts[: len(self.words)] >= least) & ~signs)
+        each = csr_matrix((terms.data / counts.data, terms.indices, terms.indptr), terms.shape)[:, whole:]
+        gram = words.gram_names.get_indexer(pd.Index(self.grams, dtype="str"))
+        of_words = words.grams[place[often]].tocsc()
+        has = of_words[:, np.maximum(gram, 0)].multiply(gram >= 0).tocsr()
+        shared = [
+            (counts[:, often[start : start + _WORDS_AT_ONCE]].T @ each).multiply(has[start : start + _WORDS_AT_ONCE])
+            for start in range(0, len(often), _WORDS_AT_ONCE)
+        ]
+        if shared:
+            own[often] += vstack(shared) @ weights[whole:]
+        sign = set(words.vocabulary[words.are_signs])
+        plain = [not sign & set(pair.split(" ")) for pair in self.pairs]
+        pairs = len(self.words) + np.flatnonzero((texts[len(self.words) :] >= least) & np.array(plain, dtype=bool))
+        kept = np.concatenate([often, pairs]).astype(np.int64)
+        names = [*self.words, *self.pairs]
+        return [names[one] for one in kept], texts[kept], own[kept] / texts[kept, None]
+
     def _terms(self, words: Words, used: Int64[np.ndarray, " texts"]) -> Any:
         """Weighted terms of some texts."""
         return _weighed(_counts(words, used, self), self.rarity, len(self.words) + len(self.pairs))
 
     def _of_terms(self, terms: Any, words: Words, used: Int64[np.ndarray, " texts"]) -> np.ndarray:
         """Features of texts from their weighted terms, float32 ``(texts, d)``."""
-        sizes = (np.log1p(words.sizes[used]) - self.mean) / (self.std or 1.0) * bool(self.std)
+        logs = np.log1p(words.sizes[used])
+        logs = logs if self.lengths is None else np.clip(logs, *self.lengths)
+        sizes = (logs - self.mean) / (self.std or 1.0) * bool(self.std)
         return np.column_stack([terms @ self.projection - self.middle, sizes]).astype(np.float32)
 
 
@@ -205,6 +265,13 @@ class TextFeatures:
         values = [column.apply(one, its) for column, one, its in zip(self.columns, words, found, strict=True)]
         return _stacked(values, len(table)), _there(words, len(table))
 
+    def unknown(self, table: Table) -> Bool[np.ndarray, "rows columns"]:
+        """Whether a text has no word that was learnt."""
+        words = [table[one.name].read_levels(to_words) for one in self.columns]
+        known = [column.knows(one) for column, one in zip(self.columns, words, strict=True)]
+        there = _there(words, len(table))
+        return there & ~np.stack(known, axis=1) if known else there
+
     def to_dict(self) -> dict[str, Any]:
         """The part of the state that is JSON; of the sentence encoder only what tells it from others."""
         embedder = {} if self.embedder is None else {"embedder": asdict(self.embedder.facts)}
@@ -218,6 +285,7 @@ class TextFeatures:
                     "grams": list(one.grams),
                     "mean": one.mean,
                     "std": one.std,
+                    **({} if one.lengths is None else {"lengths": list(one.lengths)}),
                 }
                 for one in self.columns
             ],
@@ -259,6 +327,8 @@ class TextFeatures:
             where = f"the text column {shown(one.name)!r}"
             if any(len(set(part)) != len(part) for part in (one.words, one.pairs, one.grams)):
                 raise DataError(f"{where} has a term twice")
+            if one.lengths is not None and one.lengths[0] > one.lengths[1]:
+                raise DataError(f"{where} has a shortest text that is longer than its longest")
             if any(pair.count(" ") != 1 for pair in one.pairs):
                 raise DataError(f"{where} has a pair that is not two words")
             rarity, projection, middle = (arrays.get(f"{place}.{key}") for key in ("rarity", "projection", "middle"))
@@ -287,6 +357,7 @@ class TextFeatures:
                     projection=projection,
                     middle=middle,
                     embedded=learnt,
+                    lengths=one.lengths,
                 )
             )
         if len({one.name for one in columns}) != len(columns) or len({c.projection.shape[1] for c in columns}) > 1:
@@ -304,6 +375,7 @@ class _SavedColumn:
     grams: tuple[str, ...]
     mean: float
     std: Annotated[float, Within(0)]
+    lengths: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -413,6 +485,7 @@ def _fit_column(
         std=std if std > _ROUNDING else 0.0,
         rarity=rarity,
         projection=projection.astype(np.float32),
+        lengths=(float(sizes.min()), float(sizes.max())) if len(sizes) else None,
         middle=(_mean(terms, counts[there]) @ projection if len(codes) else projection.sum(axis=0)).astype(np.float32),
     )
     nothing = np.zeros((1, scores + COMPONENTS + 1), dtype=np.float32)

@@ -3,6 +3,7 @@
 In: the levels of a column, its different texts. Out: ``Words``: the words of each text in order, and the character
 n-grams of each word, from which every fold counts those that it knows."""
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from mixfit.data.columns.values import Levels
 
 MOST_CHARACTERS = 50_000
 """Only so many characters of a cell are read."""
+ALPHABETS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Myanmar, Khmer
+UNSPACED = f"[{ALPHABETS}\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"  # and kana, Han
+"""A character of a script without spaces between words."""
 _GRAMS = (2, 4)  # characters, with a space before and after each word
 _SIGN = r"([^\pL\pN\pM\s_])"  # whatever is no letter, digit or space is a word of its own: punctuation, emoji
 _LONGEST_WORD = 200  # characters; beyond are no words, but encoded data
@@ -40,6 +44,15 @@ class Words:
     def take(self, rows: Int64[np.ndarray, " some"]) -> "Words":
         """Those rows, in that order."""
         return Words(self.codes[rows], self.tokens, self.starts, self.vocabulary, self.grams, self.gram_names)
+
+    @property
+    def are_signs(self) -> Bool[np.ndarray, " vocabulary"]:
+        """Which words are punctuation, or another sign of ASCII; an emoji is a word."""
+        found = [
+            len(one) == 1 and not one.isalnum() and (one.isascii() or unicodedata.category(one)[0] == "P")
+            for one in self.vocabulary
+        ]
+        return np.array(found, dtype=bool)
 
     @property
     def sizes(self) -> Int64[np.ndarray, " texts"]:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.schema import Schema
 from mixfit.evaluation.result import Result
+from mixfit.evaluation.word_weights import ColumnWords
 from mixfit.files import Count, Share, Within
 
 Scale = Literal["number", "logarithm", "probability"]
@@ -197,6 +198,8 @@ class ReportFacts:
     """Explanation of the model; None if not computed."""
     explanation_note: str = ""
     """Why there is no explanation, or ""."""
+    words: list[ColumnWords] = field(default_factory=list)
+    """The words that matter most in the score of each column of text."""
     data: DataFacts | None = None
     worst: list[ShownRow] = field(default_factory=list)
     """Rows with the largest errors, the worst first."""

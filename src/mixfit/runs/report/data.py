@@ -41,6 +41,7 @@ LONGEST_LEVEL = 40
 MOST_REASONS = 6
 _RARE = 2  # training rows with a rare level
 _FEWEST = 50  # fewest training rows for which "rare" is reported
+_USUAL = 0.5  # share of the training rows with a text, for which a missing one is reported
 _EDGE = 0.01  # share of the training rows beyond an extreme value
 SAMPLES, WORST = 4, 8
 MOST_PHOTOS, MOST_CELLS, MOST_TEXTS = 4, 12, 3
@@ -210,7 +211,14 @@ class Unusual:
         """At most ``MOST_REASONS`` remarks on the row at a position, problems first."""
         number = int(self.mixed.row_numbers[row])
         found = [f"{one.column}: {one.problem} ({one.action})" for one in self._bad[number]]
-        found += [*self._photo(row), *self._target(row), *self._numbers(row), *self._levels(row), *self._empty(row)]
+        found += [
+            *self._photo(row),
+            *self._texts(row),
+            *self._target(row),
+            *self._numbers(row),
+            *self._levels(row),
+            *self._empty(row),
+        ]
         return found[:MOST_REASONS]
 
     def _photo(self, row: int) -> list[str]:
@@ -221,6 +229,16 @@ class Unusual:
             said = f"no readable photo; {percent(share)} of the training rows have one"
             return [said] if share else []
         return self._shared_photo(row)
+
+    def _texts(self, row: int) -> list[str]:
+        """Texts that the row lacks, and most training rows have."""
+        found = []
+        for name in self.mixed.schema.names("text"):
+            codes = self.mixed.table[name].levels.codes
+            share = float((codes[self.train] >= 0).mean()) if len(self.train) else 0.0
+            if codes[row] < 0 and share > _USUAL:
+                found.append(f"no text in {name}; {percent(share)} of the training rows have one")
+        return found
 
     @cached_property
     def _readable(self) -> np.ndarray:

@@ -18,6 +18,7 @@ from torch import Tensor
 from mixfit.evaluation.explain import Explanation
 from mixfit.evaluation.photo_heat import PhotoHeat
 from mixfit.evaluation.word_effects import WordEffects
+from mixfit.evaluation.word_weights import ColumnWords
 from mixfit.hooks.heat import overlay
 from mixfit.runs.report.content import ColumnPart, ModelExplanation, Scale
 from mixfit.runs.report.render import number, percent, plural, render, write_page
@@ -80,17 +81,49 @@ def explanation_view(found: ModelExplanation) -> dict[str, Any]:
         }
         for column in shown
     ]
-    alone = {"photos": "The model uses photos only.", "text": "The model uses texts only."}
-    alone["table"] = "The model uses no photos."
+    alone = {"photos": "The model uses photos only.", "text": "The model uses texts only.", "table": ""}
     return {
         "columns": columns,
         "left_out": max(0, len(found.columns) - SHOWN_COLUMNS),
         "sides": _sides_view(found),
         "one_side": alone.get("".join(found.sides), "All contributions are 0."),
         "interaction": size_text(found.interaction, found.scale),
-        "reading": _reading(found),
+        "reading": reading(found.target, found.scale),
         "how": _how(found),
     }
+
+
+def words_view(found: Sequence[ColumnWords], target: str, scale: Scale) -> list[dict[str, Any]]:
+    """The words that matter most in each column of text, by class: those that raise its score, and that lower it."""
+    unit = {
+        "number": f"in the unit of {target}",
+        "logarithm": f"in percent of {target}",
+        "probability": "in percentage points of its estimate of the probability of the class",
+    }[scale]
+    columns = dict.fromkeys(one.column for one in found)
+    return [
+        {
+            "column": column,
+            "classes": [
+                {
+                    "of_class": one.of_class,
+                    "sides": [
+                        (said, [{"word": w.word, "part": part_text(w.part, scale), "texts": w.texts} for w in words])
+                        for said, words in (("Raise it", one.raises), ("Lower it", one.lowers))
+                        if words
+                    ],
+                }
+                for one in found
+                if one.column == column and (one.raises or one.lowers)
+            ],
+            "how": "Words and pairs of neighbouring words in the linear model of the words alone, whose score other "
+            f"models get as one of the numbers of a text. The values are their mean parts of that score, {unit}, in "
+            f"the training texts that have them; shown are those of at least {plural(first.least, 'text')} of "
+            f"{first.texts:,}. They are not effects on the delivered model: mixfit explain shows those row by row.",
+        }
+        for column in columns
+        for first in [next(one for one in found if one.column == column)]
+    ]
 
 
 def part_text(part: float, scale: Scale) -> str:
@@ -118,6 +151,17 @@ def size_text(size: float, scale: Scale) -> str:
     ('0.2500', '20.0 %', '12.3 points')
     """
     return part_text(size, scale).removeprefix("+")
+
+
+def share_text(share: float) -> str:
+    """Format a share of the total contribution: not in percent, which are those of the target or of probabilities.
+
+    >>> [share_text(share) for share in (0.372, 0.004, 0.996, 0.0, 1.0)]
+    ['0.37', '<0.01', '>0.99', '0', '1']
+    """
+    if share in (0, 1):
+        return f"{share:.0f}"
+    return "<0.01" if share < 0.01 else ">0.99" if share > 0.99 else f"{share:.2f}"
 
 
 def error_text(size: float, error: float, scale: Scale) -> str:
@@ -155,8 +199,8 @@ def _sides_view(found: ModelExplanation) -> dict[str, Any] | None:
         {
             "side": side,
             "name": name if place else name.capitalize(),
-            "share": percent(share),
-            "error": "" if math.isnan(error) else percent(error),
+            "share": share_text(share),
+            "error": "" if math.isnan(error) else share_text(error),
             "width": round(100 * share, 1),
         }
         for place, (side, name, share, error) in enumerate(one for one in sides if one[0] in found.sides)
@@ -164,12 +208,13 @@ def _sides_view(found: ModelExplanation) -> dict[str, Any] | None:
     return {"shares": shares, "label": ", ".join(f"{one['name']} {one['share']}" for one in shares)}
 
 
-def _reading(found: ModelExplanation) -> str:
-    match found.scale:
+def reading(target: str, scale: Scale) -> str:
+    """What the contributions of columns are, and their unit."""
+    match scale:
         case "number":
-            unit = f"in the unit of {found.target}"
+            unit = f"in the unit of {target}"
         case "logarithm":
-            unit = f"in percent of {found.target}; the model is fitted to its logarithm, so contributions multiply"
+            unit = f"in percent of {target}; the model is fitted to its logarithm, so contributions multiply"
         case "probability":
             unit = "in percentage points of the probability of the predicted class"
     return f"Mean absolute contribution of each column to the predictions, {unit}."
@@ -253,7 +298,7 @@ def _row_view(found: Explanation, place: int, heat: PhotoHeat | None, words: Seq
     return {
         "row": int(found.rows[place]),
         "prediction": _prediction_text(found, place),
-        "about": _about(found, place),
+        "about": about_row(found, place),
         "parts": [_part_view(found, place, column, longest) for column in order[:SHOWN_PARTS].tolist()],
         "texts": [_words_view(one, scale) for one in words],
         "others": {"name": plural(len(others), "other column"), "text": part_text(float(parts[others].sum()), scale)}
@@ -301,7 +346,8 @@ def _prediction_text(found: Explanation, place: int) -> str:
     return number(said) if isinstance(said, float) else said
 
 
-def _about(found: Explanation, place: int) -> str:
+def about_row(found: Explanation, place: int) -> str:
+    """What is explained of a row, and its typical value."""
     base, value = float(found.base[place]), float(found.value[place])
     if found.scale == "probability":
         return f"Probability of {found.explained[place]}: {percent(value)}, typically {percent(base)}."

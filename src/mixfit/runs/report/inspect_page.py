@@ -76,7 +76,7 @@ def inspect_page(content: InspectContent) -> str:
 
 def _sections(content: InspectContent) -> list[tuple[str, str]]:
     """Those that the page has, with their headings."""
-    left_out = [] if content.texts else ["texts"]
+    left_out = [*([] if content.texts else ["texts"]), *([] if content.photos else ["photos"])]
     return [one for one in _SECTIONS if one[0] not in left_out] + ([("next", "Next")] if content.next_command else [])
 
 

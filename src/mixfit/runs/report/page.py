@@ -11,8 +11,8 @@ import numpy as np
 from mixfit.choices import NUMBER_TASKS
 from mixfit.evaluation.result import loss_name
 from mixfit.runs.report import views
-from mixfit.runs.report.content import ReportContent
-from mixfit.runs.report.explain_page import explanation_view
+from mixfit.runs.report.content import ReportContent, Scale
+from mixfit.runs.report.explain_page import explanation_view, words_view
 from mixfit.runs.report.render import bad_input_view, render, schema_view, write_page
 from mixfit.runs.report.saved import read_content
 from mixfit.runs.report.watched import watched_pictures
@@ -26,6 +26,7 @@ _SECTIONS = [
     ("calibration", "Calibration"),
     ("worst", "Worst rows"),
     ("explanation", "What moves the predictions"),
+    ("words", "Words that matter"),
     ("doctor", "Training diagnostics"),
     ("bad-inputs", "Missing or broken"),
     ("reproduce", "How to reproduce"),
@@ -83,6 +84,8 @@ def report_page(content: ReportContent) -> str:
         "leaderboard": [] if contest is None else contest.leaderboard,
         "loss_name": loss_name(result.task),
         "scored": contest is not None and any(line.score is not None for line in contest.leaderboard),
+        "has_photos": bool(content.schema.names("image")),
+        "shows_photos": contest is not None and any(line.photos for line in contest.leaderboard),
         "shows_text": contest is not None and any(line.text for line in contest.leaderboard),
         "calibration": calibration,
         "metrics": metrics,
@@ -107,6 +110,7 @@ def report_page(content: ReportContent) -> str:
         "bad": bad_input_view(content.bad_inputs),
         "pictures": [] if content.watched is None else watched_pictures(content.watched),
         "explanation": None if content.explanation is None else explanation_view(content.explanation),
+        "words": words_view(content.words, content.schema.target, _scale(content)),
         "explained_with": _explained_with(content),
     }
     present = {
@@ -115,6 +119,7 @@ def report_page(content: ReportContent) -> str:
         "calibration": calibration["probabilities"] is not None or bool(calibration["levels"]),
         "worst": bool(content.worst),
         "explanation": content.explanation is not None or bool(content.explanation_note),
+        "words": bool(content.words),
         "doctor": content.diagnoses is not None,
         "bad-inputs": bool(content.bad_inputs),
     }
@@ -122,6 +127,13 @@ def report_page(content: ReportContent) -> str:
     of_gains = [(gain["what"], gain["heading"]) for gain in values["gains"]]
     values["sections"] = [*of_gains, *(one for one in _SECTIONS if values["present"][one[0]])]
     return render("report.html.j2", values)
+
+
+def _scale(content: ReportContent) -> Scale:
+    """That of explanations."""
+    if content.schema.task != "regression":
+        return "probability"
+    return "logarithm" if content.log_scale else "number"
 
 
 def _explained_with(content: ReportContent) -> str:
