@@ -256,6 +256,8 @@ class ModelConfig:
     """Safetensors file with the image network's weights under timm's names; by default those of its package."""
     allow_download: bool = False
     """Download the image network's weights from timm's model hub if no others are given."""
+    photo_stages: int | None = None
+    """Last stages of the image network whose means and deviations join its features; by default 3 if it is frozen."""
     train_blocks: int = 0
     """Number of last blocks of a frozen image network that are still trained."""
     memory_format: MemoryFormat = "auto"
@@ -298,6 +300,8 @@ class ModelConfig:
             raise ConfigError(f"members must be at least 1, got {self.members}.")
         if self.train_blocks < 0:
             raise ConfigError(f"train_blocks must be at least 0, got {self.train_blocks}.")
+        if self.photo_stages is not None and self.photo_stages < 0:
+            raise ConfigError(f"photo_stages must be at least 0, got {self.photo_stages}.")
         if self.encoding_dim < 1 or any(width < 1 for width in self.tabular_hidden or ()):
             raise ConfigError("encoding_dim and every width of tabular_hidden must be at least 1.")
         if min(self.bins, self.category_width, 1 if self.number_width is None else self.number_width) < 1:

@@ -12,6 +12,7 @@ from made_encoder import GOOD, D, MadeEncoder, described
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
+from mixfit.data import scores
 from mixfit.data.columns import text_features
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.embedded import Embedder, EmbedderFacts, embedded
@@ -88,9 +89,9 @@ def test_the_parts_of_a_column_keep_their_values_and_order() -> None:
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_scores_are_those_of_ridge_regressions_on_the_embeddings(monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
-    monkeypatch.setattr(text_features, "_STRENGTHS", np.array([0.5]))
+    monkeypatch.setattr(scores, "_STRENGTHS", np.array([0.5]))
     if not exact:
-        monkeypatch.setattr(text_features, "_EXACT_ROWS", 10)
+        monkeypatch.setattr(scores, "_EXACT_ROWS", 10)
     frame, truth = rows_with_truth(90)
     weight = np.random.default_rng(1).uniform(0.5, 2, 90)
     features, own = fit(frame, truth, Made(), weight=weight)
@@ -99,7 +100,7 @@ def test_scores_are_those_of_ridge_regressions_on_the_embeddings(monkeypatch: py
     whole = Ridge(0.5).fit(values, truth, counts)
     expected = whole.predict(values) - np.average(whole.predict(values), weights=counts)
     np.testing.assert_allclose(features.apply(frame)[0][:, 0, 1], expected, atol=1e-4)
-    fold = text_features._inner_folds(np.arange(90), 0)
+    fold = scores.inner_folds(np.arange(90), 0)
     for number in range(5):
         rows = fold != number
         part = Ridge(0.5).fit(values[rows], truth[rows], counts[rows])
@@ -136,7 +137,7 @@ def test_scores_of_training_rows_know_nothing_of_labels_at_random(classes: int) 
         truth = rng.integers(0, classes, 100) if classes else rng.normal(size=100)
         features, own = fit(frame, truth, Made(), classes=classes)
         ours = features.scores // 2
-        goals = text_features._goals(truth, classes, None)
+        goals = scores.goals_of(truth, classes, None)
         found += [np.corrcoef(own[:, 0, ours + place], goals[:, place])[0, 1] for place in range(ours)]
     assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(len(found)) + 0.03
 
@@ -145,8 +146,8 @@ def test_many_classes_share_a_few_scores() -> None:
     frame, _ = rows_with_truth(200)
     truth = np.arange(200) % 40
     features, own = fit(frame, truth, Made(), classes=40)
-    assert features.scores == 2 * text_features.MOST_SCORES
-    assert own.shape[2] == features.width == 2 * (text_features.MOST_SCORES + COMPONENTS) + 1
+    assert features.scores == 2 * scores.MOST_SCORES
+    assert own.shape[2] == features.width == 2 * (scores.MOST_SCORES + COMPONENTS) + 1
     assert np.isfinite(own).all()
 
 
@@ -235,10 +236,10 @@ def test_a_damaged_state_is_refused(damage: Any, told: str) -> None:
 
 
 def test_rows_beyond_those_that_are_learnt_from_get_scores_like_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_features, "_MOST_ROWS", 70)
+    monkeypatch.setattr(scores, "_MOST_ROWS", 70)
     frame, truth = rows_with_truth(110)
     features, own = fit(frame, truth, Made())
-    beyond = text_features._inner_folds(np.arange(110), 0) < 0
+    beyond = scores.inner_folds(np.arange(110), 0) < 0
     assert beyond.sum() == 40
     values, _ = features.apply(frame)
     np.testing.assert_allclose(own[beyond], values[beyond], atol=1e-5)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
+from mixfit.data import scores
 from mixfit.data.columns import text_features
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.text_features import COMPONENTS, TextFeatures
@@ -128,9 +129,9 @@ def test_scores_are_those_of_ridge_regressions_and_training_rows_get_scores_with
     exact: bool,
 ) -> None:
     if not exact:
-        monkeypatch.setattr(text_features, "_EXACT_ROWS", 10)
-        monkeypatch.setattr(text_features, "_TOLERANCE", 1e-9)
-    monkeypatch.setattr(text_features, "_STRENGTHS", np.array([0.5]))
+        monkeypatch.setattr(scores, "_EXACT_ROWS", 10)
+        monkeypatch.setattr(scores, "_TOLERANCE", 1e-9)
+    monkeypatch.setattr(scores, "_STRENGTHS", np.array([0.5]))
     frame, truth = texts_with_truth(90)
     weight = np.random.default_rng(1).uniform(0.5, 2, 90)
     features, own = fit(frame, truth, weight=weight)
@@ -142,7 +143,7 @@ def test_scores_are_those_of_ridge_regressions_and_training_rows_get_scores_with
     scaled, dense = weight / weight.mean(), terms.toarray().astype(np.float64)
     whole = Ridge(0.5).fit(dense, aims, scaled)
     np.testing.assert_allclose(features.apply(frame)[0][:, 0, 0], whole.predict(dense), atol=1e-4)
-    fold = text_features._inner_folds(np.arange(90), 0)
+    fold = scores.inner_folds(np.arange(90), 0)
     for number in range(5):
         rows = fold == number
         other = Ridge(0.5).fit(dense[~rows], aims[~rows], scaled[~rows])
@@ -191,8 +192,8 @@ def test_of_many_rows_some_are_learnt_from_and_scores_of_the_others_do_not_know_
     frame, truth = pd.concat([frame, frame], ignore_index=True), np.tile(truth, 2)
     truth = truth + np.random.default_rng(0).normal(size=800).astype(np.float32) * 0.01
     unit = np.tile(np.arange(400), 2)
-    monkeypatch.setattr(text_features, "_MOST_ROWS", 300)
-    fold = text_features._inner_folds(unit, 0)
+    monkeypatch.setattr(scores, "_MOST_ROWS", 300)
+    fold = scores.inner_folds(unit, 0)
     assert 280 <= (fold >= 0).sum() <= 300
     assert (fold[:400] == fold[400:]).all()
     features, own = fit(frame, truth, unit=unit)
@@ -215,9 +216,9 @@ def test_many_classes_share_a_few_scores() -> None:
     frame, _ = texts_with_truth(300)
     truth = np.random.default_rng(0).integers(0, 40, 300)
     features, own = fit(frame, truth, classes=40)
-    assert features.scores == text_features.MOST_SCORES
+    assert features.scores == scores.MOST_SCORES
     assert own.shape == (300, 1, features.width)
-    assert features.width == text_features.MOST_SCORES + COMPONENTS + 1
+    assert features.width == scores.MOST_SCORES + COMPONENTS + 1
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixfit.data.columns import text_features
+from mixfit.data import scores
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.tags import tags_of
 from mixfit.data.columns.text_features import TextFeatures
@@ -81,7 +81,7 @@ def test_the_unit_of_weights_does_not_matter(cells: list[str | None], factor: fl
 @given(units=st.lists(st.integers(0, 9), min_size=1, max_size=60), seed=st.integers(0, 99))
 def test_inner_folds_keep_units_whole_and_deal_them_evenly(units: list[int], seed: int) -> None:
     unit = np.array(units)
-    fold = text_features._inner_folds(unit, seed)
+    fold = scores.inner_folds(unit, seed)
     by_unit = {one: set(fold[unit == one].tolist()) for one in set(units)}
     assert all(len(found) == 1 for found in by_unit.values())
     dealt = np.bincount([found.pop() for found in by_unit.values()], minlength=5)

@@ -25,14 +25,17 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "image_columns": (1, 3),
     "memory_format": ("channels_last", "contiguous"),
     "texts": (0, 2),
+    "photo_stages": (0, 2),
+    "photo_scores": (0, 3),
 }
 """``photos``: the features of a frozen network, a table without photos, or the pixels for a network that learns.
 
-``texts``: how many text columns the table has. Where several would do, the first value is taken: the quick one."""
+``texts``: how many text columns the table has. ``photo_stages``: stages of the image network whose statistics join its
+features. ``photo_scores``: scores of a row's photos. Where several would do, the first is taken: the quick one."""
 SIZE = 16
 """Pixels a side: the small network's last map is then a single place."""
-FEATURES = 128
-"""Width of the features of the small network."""
+FEATURES = {0: 128, 2: 128 + 2 * (64 + 128)}
+"""Width of the features of the small network, by ``photo_stages``."""
 TEXT_WIDTH = 4
 """Numbers that describe a text."""
 
@@ -51,13 +54,16 @@ class Case:
     image_columns: int
     memory_format: Any
     texts: int
+    photo_stages: int
+    photo_scores: int
 
     def __str__(self) -> str:
         numeric, cardinalities = self.columns
         heads = "auxiliary" if self.auxiliary_heads else "one-head"
         return (
             f"{self.fusion}-{self.tabular}-{self.numbers}-{self.photos}-{numeric}+{len(cardinalities)}-"
-            f"{self.outputs}-{heads}-{self.image_columns}-{self.memory_format}-{self.texts}"
+            f"{self.outputs}-{heads}-{self.image_columns}-{self.memory_format}-{self.texts}-{self.photo_stages}-"
+            f"{self.photo_scores}"
         )
 
 
@@ -99,6 +105,7 @@ def model_of(case: Case, *, seed: int = 0, **settings: Any) -> MixedInputModel:
         bins=((-1.0, 0.0, 0.5, 1.0),) * numeric if case.numbers == "piecewise" else (),
         text_columns=case.texts,
         text_width=TEXT_WIDTH if case.texts else 0,
+        photo_scores=case.photo_scores if case.photos != "none" else 0,
     )
     config = ModelConfig(
         backbone="small_resnet",
@@ -107,6 +114,7 @@ def model_of(case: Case, *, seed: int = 0, **settings: Any) -> MixedInputModel:
         numbers=case.numbers,
         auxiliary_heads=case.auxiliary_heads,
         memory_format=case.memory_format,
+        photo_stages=case.photo_stages,
         members=3,
         tabular_hidden=(8,),
         encoding_dim=8,
@@ -121,6 +129,10 @@ def model_of(case: Case, *, seed: int = 0, **settings: Any) -> MixedInputModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+    if case.photos != "none" and case.photo_scores:
+        assert model.image is not None
+        d = model.image.num_features
+        model.image.set_scores(torch.randn(d, case.photo_scores) / d**0.5, torch.randn(case.photo_scores))
     return model
 
 
@@ -148,7 +160,8 @@ def inputs(case: Case, rows: int = 5, photos: int = 3, *, seed: int = 0) -> Inpu
     column = torch.randint(0, case.image_columns, (rows, photos), generator=generator)
     table = replace(table, image_mask=mask, image_column=column.masked_fill(~mask, 0))
     if case.photos == "features":
-        return replace(table, features=torch.randn(rows, photos, FEATURES, generator=generator))
+        d = FEATURES[case.photo_stages]
+        return replace(table, features=torch.randn(rows, photos, d, generator=generator))
     return replace(table, images=torch.rand(rows, photos, 3, SIZE, SIZE, generator=generator))
 
 

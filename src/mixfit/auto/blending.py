@@ -482,7 +482,11 @@ def _predictor(
         sees={name: by_name[name].model.sees for name in chosen.shares},
         folds=[
             FoldModels(
-                encoder=fold.encoder if texts else replace(fold.encoder, text=None),
+                encoder=replace(
+                    fold.encoder,
+                    text=fold.encoder.text if texts else None,
+                    photos=fold.encoder.photos if photo_encoder is not None else None,
+                ),
                 layout=fold.rows.layout,
                 models={name: by_name[name].fitted[place] for name in chosen.shares},
             )

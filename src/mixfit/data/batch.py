@@ -64,6 +64,9 @@ class Inputs:
     """The image column of the table that each photo is from, counted from 0; 0 where ``image_mask`` is False.
 
     None = all photos are from the first image column."""
+    photo_scores: Float32[Tensor, "batch scores"] | None = None
+    """Scores of the row's photos by models that were fitted without the row, for training. None = the network has no
+    scores, or computes them from the features."""
     text: Float32[Tensor, "batch texts d_text"] | None = None
     """Numbers that describe the text in each text column; arbitrary where ``text_mask`` is False."""
     text_mask: Bool[Tensor, "batch texts"] | None = None
@@ -130,7 +133,7 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
             ]
         )
 
-    def join_text(name: str) -> Tensor | None:
+    def join_rows(name: str) -> Tensor | None:
         tensors = [getattr(part, name) for part in parts]
         known = next((tensor for tensor in tensors if tensor is not None), None)
         if known is None:
@@ -149,8 +152,9 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
         features=join("features"),
         image_mask=join("image_mask"),
         image_column=join("image_column"),
-        text=join_text("text"),
-        text_mask=join_text("text_mask"),
+        photo_scores=join_rows("photo_scores"),
+        text=join_rows("text"),
+        text_mask=join_rows("text_mask"),
         weight=torch.cat(weights) if weights else None,
         normalized=parts[0].normalized,
     )

@@ -73,6 +73,8 @@ class MixedDataset:
     weight: Float32[Tensor, " rows"] | None = None
     numbers: Int64[Tensor, " rows"] | None = None
     """Row numbers for messages, if they differ from ``rows`` because rows of weight 0 were dropped; None = ``rows``."""
+    photo_scores: Float32[Tensor, "rows scores"] | None = None
+    """Scores of the photos of training rows, see ``Inputs.photo_scores``."""
     text: Float32[Tensor, "rows texts d_text"] | None = None
     """Numbers that describe the text in each text column; arbitrary where ``text_mask`` is False."""
     text_mask: Bool[Tensor, "rows texts"] | None = None
@@ -82,7 +84,7 @@ class MixedDataset:
         """Check the lengths once, here, instead of at every access."""
         arrays = {"numeric": self.numeric, "categorical": self.categorical, "target": self.target, "rows": self.rows}
         optional = {"slots": self.slots, "weight": self.weight, "numbers": self.numbers}
-        optional |= {"text": self.text, "text_mask": self.text_mask}
+        optional |= {"photo_scores": self.photo_scores, "text": self.text, "text_mask": self.text_mask}
         arrays |= {name: array for name, array in optional.items() if array is not None}
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) > 1:
@@ -109,6 +111,7 @@ class MixedDataset:
             numeric=self.numeric.index_select(0, chosen),
             categorical=self.categorical.index_select(0, chosen),
             rows=self.rows.index_select(0, chosen),
+            photo_scores=None if self.photo_scores is None else self.photo_scores.index_select(0, chosen),
             text=None if self.text is None else self.text.index_select(0, chosen),
             text_mask=None if self.text_mask is None else self.text_mask.index_select(0, chosen),
             weight=None if self.weight is None else self.weight.index_select(0, chosen),

@@ -35,6 +35,7 @@ from mixfit.data.photos.find import Photos, find_photos, needs_folder
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.rule import PhotoRule, images_path, images_root
 from mixfit.data.photos.rules import photo_rules
+from mixfit.data.photos.scores import PhotoScores
 from mixfit.data.photos.store import ImageFiles, open_image_store, typical_side
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, Times, split_labels, split_rows
@@ -71,6 +72,8 @@ class Arrays:
     text: Tensor | None = None
     """float32 ``(rows, text columns, d)``, see ``Inputs.text``; None without text columns."""
     text_mask: Tensor | None = None
+    photo_scores: Tensor | None = None
+    """float32 ``(rows, scores)``, see ``Inputs.photo_scores``; None without scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +152,8 @@ class MixedData:
     """The column of a split by time."""
     text: TextFeatures | None = None
     """What was learnt of the columns of text; None without any."""
+    scores: PhotoScores | None = None
+    """What was learnt of the features of photos; None without scores."""
     gap: str | None = None
     """Time before the first test row in which no row is used."""
     metric: MetricName = "auto"
@@ -237,6 +242,7 @@ class MixedData:
             photos=None if self.photos is None else self.photos.inputs,
             weight=None if arrays.weight is None else arrays.weight[rows],
             numbers=torch.from_numpy(self.row_numbers[self.split.of(name)]),
+            photo_scores=None if arrays.photo_scores is None else arrays.photo_scores[rows],
             text=None if arrays.text is None else arrays.text[rows],
             text_mask=None if arrays.text_mask is None else arrays.text_mask[rows],
         )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from mixfit.data.columns.text_features import TextFeatures
 from mixfit.data.dataset import ImageSource
 from mixfit.data.folds import Folds
 from mixfit.data.load import MixedData, default_batch_size
+from mixfit.data.photos.scores import PhotoScores
 from mixfit.data.split import Split
 from mixfit.ensemble.intervals import best_temperature, tempered
 from mixfit.errors import ConfigError, Diverged
@@ -255,30 +256,27 @@ def make_fold(
     preprocessor = TablePreprocessor.fit(fitted_on, data.schema, weight)
     arrays = preprocessor.arrays(data.table)
     unit = np.arange(len(fit_rows)) if unit is None else unit
-    text = own_text = None
+    truth, classes = data.arrays.target.numpy()[fit_rows], len(data.target.classes or ())
+    scored: Any = {"classes": classes, "weight": weight, "unit": unit, "seed": seed}
+    text = own_text = scores = own_scores = None
     if texts := data.schema.names("text"):
-        truth, classes = data.arrays.target.numpy()[fit_rows], len(data.target.classes or ())
-        text, own_text = TextFeatures.fit(
-            fitted_on,
-            texts,
-            truth,
-            classes=classes,
-            weight=weight,
-            unit=unit,
-            seed=seed,
-            embedder=None if data.text is None else data.text.embedder,
-        )
-    encoder = RowEncoder.fit(fitted_on, data.schema, preprocessor, weight, text=text)
+        embedder = None if data.text is None else data.text.embedder
+        text, own_text = TextFeatures.fit(fitted_on, texts, truth, embedder=embedder, **scored)
+    if photos.values is not None:
+        scores, own_scores = PhotoScores.fit(photos.values[fit_rows], photos.seen[fit_rows], truth, **scored)
+    encoder = RowEncoder.fit(fitted_on, data.schema, preprocessor, weight, text=text, photos=scores)
     encoded = encoder.encode(data.table, photos, arrays=arrays)
     if encoded.text is not None:
         encoded.text[fit_rows] = own_text
+    if encoded.photo_scores is not None:
+        encoded.photo_scores[fit_rows] = own_scores
     rows = Rows(
         encoded=encoded,
         layout=Layout.of(
             encoder,
             features=None if photos.values is None else photos.values.shape[1],
             image_columns=len(data.schema.names("image")),
-            classes=len(data.target.classes or ()),
+            classes=classes,
             task=data.schema.task,
         ),
         slots=None if data.photos is None else data.photos.slots,
@@ -297,7 +295,9 @@ def make_fold(
             categorical=torch.from_numpy(arrays[1]),
             text=None if encoded.text is None else torch.from_numpy(encoded.text),
             text_mask=None if encoded.text_seen is None else torch.from_numpy(encoded.text_seen),
+            photo_scores=None if encoded.photo_scores is None else torch.from_numpy(encoded.photo_scores),
         ),
+        scores=scores,
         batch_size=default_batch_size(len(fit_rows)),
         seed=seed,
     )

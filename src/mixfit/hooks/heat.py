@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -57,9 +58,11 @@ def grad_cam(
     """Heat map of each photo by Grad-CAM (Selvaraju et al. 2016, arXiv:1610.02391).
 
     The channels of a layer's feature map are summed, each weighted by the spatial mean of the output's gradient; the
-    sum is resized to the size of the photo. This also works with a frozen image encoder, and with a model trained on
-    precomputed features, which are computed from the pixels here. The graph of the encoder over all photos of the batch
-    is kept in memory, so use small batches.
+    sum is resized to the size of the photo. If an image encoder also passes on means and standard deviations of earlier
+    feature maps, the share of each place in their effect is added, unless a layer is given: the output's gradient times
+    the value, or times the squared deviation divided by the standard deviation. This also works with a frozen image
+    encoder, and with a model trained on precomputed features, which are computed from the pixels here. The graph of the
+    encoder over all photos of the batch is kept in memory, so use small batches.
 
     Args:
         model: ``xb -> (batch,)`` or ``(batch, classes)``.
@@ -79,10 +82,16 @@ def grad_cam(
     heat = pixels.new_zeros(*mask.shape, *pixels.shape[3:])
     if not mask.any():
         return heat
+    statistics = getattr(getattr(model, "image", None), "statistics", None) if layer is None else None
     layer = last_feature_map(model, xb) if layer is None else layer
     module = find_layer(model, layer) if isinstance(layer, str) else layer
-    outputs = _Outputs()
-    with evaluating(model), torch.enable_grad(), Hook(module, outputs.keep):
+    outputs, earlier = _Outputs(), _Pairs()
+    with ExitStack() as hooks:
+        hooks.enter_context(evaluating(model))
+        hooks.enter_context(torch.enable_grad())
+        hooks.enter_context(Hook(module, outputs.keep))
+        if isinstance(statistics, nn.Module):
+            hooks.enter_context(Hook(statistics, earlier.keep))
         y = model(with_pixels(xb, pixels.requires_grad_()))
         maps = _feature_map(outputs.get(""), model, mask, pixels)
         if maps is None:
@@ -90,12 +99,16 @@ def grad_cam(
                 f"The output of the layer {_name_of(model, module)} is not a feature map: choose a layer of the image "
                 "encoder whose output is (photos, channels, height, width) or (photos, tokens, channels)."
             )
-        (gradient,) = torch.autograd.grad(chosen_output(y, target).sum(), outputs[""], allow_unused=True)
+        kept = [outputs[""], *(output for _, output in earlier)]
+        gradient, *others = torch.autograd.grad(chosen_output(y, target).sum(), kept, allow_unused=True)
     if gradient is None:
         return heat
     slopes = _feature_map(gradient, model, mask, pixels)
     assert slopes is not None
-    cam = (slopes.mean((2, 3), keepdim=True) * maps).detach().sum(1).float()
+    cam = (slopes.sum((2, 3), keepdim=True) * maps).detach().sum(1).float()
+    for (values, _), slope in zip(earlier, others, strict=True):
+        if slope is not None:
+            cam = _added(cam, _shares(values.float(), slope))
     coarse = cam.new_zeros(*mask.shape, *cam.shape[1:])
     coarse[mask] = directed(cam, direction or ("up" if y.ndim == 2 else "both"))
     heat = F.interpolate(coarse, size=heat.shape[2:], mode="bilinear", align_corners=False)
@@ -331,6 +344,32 @@ class _Outputs(dict[str, Tensor]):
         self.pop(call.name, None)  # a layer that is used twice is listed at its last call
         self[call.name] = kept = call.output.clone()
         return kept.clone()
+
+
+class _Pairs(list[tuple[Tensor, Tensor]]):
+    """Input and output of each call of a layer."""
+
+    def keep(self, call: Call) -> Tensor:
+        """The function of a hook."""
+        kept = call.output.clone()
+        self.append((call.inputs[0].detach().clone(), kept))
+        return kept.clone()
+
+
+def _shares(values: Float[Tensor, "n channels h w"], slope: Float[Tensor, "n 2*channels"]) -> Float[Tensor, "n h w"]:
+    """The share of each place in the effect of the means and standard deviations of a feature map, whose mean over the
+    places is the sum of the products of these and the output's gradients ``slope``."""
+    of_mean, of_deviation = slope[:, :, None, None].chunk(2, dim=1)
+    squares = (values - values.mean((2, 3), keepdim=True)) ** 2
+    deviations = squares.mean((2, 3), keepdim=True).sqrt()
+    return (of_mean * values + of_deviation * torch.where(deviations > 0, squares / deviations, 0)).sum(1)
+
+
+def _added(first: Float[Tensor, "n h w"], second: Float[Tensor, "n h2 w2"]) -> Float[Tensor, "n h3 w3"]:
+    """The sum of two maps, in the finer resolution."""
+    size = [max(sizes) for sizes in zip(first.shape[1:], second.shape[1:], strict=True)]
+    wide = (F.interpolate(one[:, None], size=size, mode="bilinear", align_corners=False) for one in (first, second))
+    return sum(wide, start=first.new_zeros(()))[:, 0]
 
 
 def _feature_map(

@@ -1,6 +1,7 @@
 """The inputs of simple models: numbers, categories, prefixes of codes, and features of texts and photos.
 
-In: raw rows of a table and the features of their photos. Out: ``EncodedRows``; the state is JSON, and arrays for texts.
+In: raw rows of a table and the features of their photos. Out: ``EncodedRows``; the state is JSON, and arrays for texts
+and photos.
 Everything is learnt from the rows passed to ``fit``, the training rows of one fold."""
 
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.text_features import TextFeatures
 from mixfit.data.dataset import FeatureTable
+from mixfit.data.photos.scores import PhotoScores
 from mixfit.errors import DataError
 from mixfit.files import Within, from_plain, shown
 from mixfit.weighted import taken, weighted_mean
@@ -28,6 +30,7 @@ _SHORTEST_CODE = 3
 _CODE_SHARE = 0.9
 _FEWEST_LEVELS = 10
 _ROUNDING = 1e-6
+_PHOTOS = "photos."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,10 @@ class PhotoMeans:
     """Mean features of the row's readable photos, 0 without any; None without features."""
     seen: Bool[np.ndarray, " rows"]
     """Whether the row has a readable photo."""
+
+    def scores(self, learnt: PhotoScores | None) -> Float32[np.ndarray, "rows scores"] | None:
+        """Scores by what was learnt; None without scores or features."""
+        return None if learnt is None or self.values is None else learnt.apply(self.values, self.seen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +59,8 @@ class EncodedRows:
     """Mean features of the row's readable photos, 0 without any."""
     seen: Bool[np.ndarray, " rows"]
     """Whether the row has a readable photo."""
+    photo_scores: Float32[np.ndarray, "rows scores"] | None = None
+    """Scores of the photos, see ``PhotoScores``; 0 without any."""
     text: Float32[np.ndarray, "rows texts width"] | None = None
     """Features of each column of text, see ``TextFeatures``: first the scores of a linear model; 0 without a text."""
     text_seen: Bool[np.ndarray, "rows texts"] | None = None
@@ -76,6 +85,7 @@ class EncodedRows:
             prefixes=self.prefixes[rows],
             photos=None if self.photos is None else self.photos[rows],
             seen=self.seen[rows],
+            photo_scores=None if self.photo_scores is None else self.photo_scores[rows],
             text=None if self.text is None else self.text[rows],
             text_seen=None if self.text_seen is None else self.text_seen[rows],
         )
@@ -100,11 +110,12 @@ class PrefixColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowEncoder:
-    """Encoder learnt from the training rows of one fold; only that of texts uses the target."""
+    """Encoder learnt from the training rows of one fold; only those of texts and photos use the target."""
 
     preprocessor: TablePreprocessor
     prefixes: tuple[PrefixColumn, ...]
     text: TextFeatures | None = None
+    photos: PhotoScores | None = None
 
     @classmethod
     def fit(
@@ -115,6 +126,7 @@ class RowEncoder:
         weight: Float[np.ndarray, " rows"] | None = None,
         *,
         text: TextFeatures | None = None,
+        photos: PhotoScores | None = None,
     ) -> "RowEncoder":
         """Learn from the training rows.
 
@@ -122,6 +134,7 @@ class RowEncoder:
             preprocessor: already fitted on the same rows; None fits one.
             weight: of each row, in any unit.
             text: fitted on the same rows; None ignores columns of text.
+            photos: fitted on the same rows; None for no scores of photos.
         """
         table = Table.of(table)
         found = TablePreprocessor.fit(table, schema, weight) if preprocessor is None else preprocessor
@@ -130,7 +143,7 @@ class RowEncoder:
             for name in schema.names("category")
             for length in _prefix_lengths(table[name], weight)
         ]
-        return cls(preprocessor=found, prefixes=tuple(prefixes), text=text)
+        return cls(preprocessor=found, prefixes=tuple(prefixes), text=text, photos=photos)
 
     @property
     def numeric(self) -> int:
@@ -166,6 +179,7 @@ class RowEncoder:
             prefixes=np.stack(prefixes, axis=1) if prefixes else np.zeros((len(table), 0), dtype=np.int64),
             photos=None if photos is None else photos.values,
             seen=np.zeros(len(table), dtype=bool) if photos is None else photos.seen,
+            photo_scores=None if photos is None else photos.scores(self.photos),
             text=None if text is None else text[0],
             text_seen=None if text is None else text[1],
         )
@@ -182,11 +196,14 @@ class RowEncoder:
             for prefix in self.prefixes
         ]
         text = {} if self.text is None else {"text": self.text.to_dict()}
-        return {"preprocessor": self.preprocessor.to_dict(), "prefixes": prefixes, **text}
+        photos = {} if self.photos is None else {"photo_scores": True}
+        return {"preprocessor": self.preprocessor.to_dict(), "prefixes": prefixes, **text, **photos}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The part of the state that is arrays: that of texts."""
-        return {} if self.text is None else {f"text.{name}": values for name, values in self.text.arrays().items()}
+        """The part of the state that is arrays: those of texts and photos."""
+        text = {} if self.text is None else {f"text.{name}": values for name, values in self.text.arrays().items()}
+        photos = {} if self.photos is None else self.photos.arrays()
+        return text | {f"{_PHOTOS}{name}": values for name, values in photos.items()}
 
     @classmethod
     def from_dict(
@@ -216,7 +233,13 @@ class RowEncoder:
         if saved.text is not None:
             own = {name.removeprefix("text."): values for name, values in (arrays or {}).items()}
             text = TextFeatures.read(saved.text, own, embedders)
-        return cls(preprocessor=preprocessor, prefixes=tuple(prefixes), text=text)
+        photos = None
+        if saved.photo_scores:
+            mine = (arrays or {}).items()
+            photos = PhotoScores.read(
+                {name.removeprefix(_PHOTOS): one for name, one in mine if name.startswith(_PHOTOS)}
+            )
+        return cls(preprocessor=preprocessor, prefixes=tuple(prefixes), text=text, photos=photos)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +259,7 @@ class _Saved:
     preprocessor: dict[str, Any]
     prefixes: tuple[_SavedPrefix, ...]
     text: dict[str, Any] | None = None
+    photo_scores: bool = False
 
 
 def mean_features(

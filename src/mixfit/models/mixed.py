@@ -39,6 +39,7 @@ class MixedRows:
     prefixes: Int64[np.ndarray, "tables prefixes"]
     text: Float32[np.ndarray, "tables texts width"] | None
     text_seen: Bool[np.ndarray, "tables texts"] | None
+    photo_scores: Float32[np.ndarray, "galleries scores"] | None
     gallery: "Gallery"
     table_of: Int64[np.ndarray, " rows"]
     photos_of: Int64[np.ndarray, " rows"]
@@ -65,7 +66,12 @@ class MixedRows:
         means = self.gallery.means
         none = np.zeros((len(means.seen), 0), dtype=np.int64)
         return EncodedRows(
-            numeric=none.astype(np.float32), categorical=none, prefixes=none, photos=means.values, seen=means.seen
+            numeric=none.astype(np.float32),
+            categorical=none,
+            prefixes=none,
+            photos=means.values,
+            seen=means.seen,
+            photo_scores=self.photo_scores,
         )
 
 
@@ -115,6 +121,7 @@ def mix_rows(mixture: Mixture, encoded: EncodedRows, encoder: RowEncoder, galler
         prefixes=_gather(encoded.prefixes, mixture.cells, prefixes),
         text=None if encoded.text is None else _gather(encoded.text, mixture.cells, text),
         text_seen=None if encoded.text_seen is None else _gather(encoded.text_seen, mixture.cells, text),
+        photo_scores=gallery.means.scores(encoder.photos),
         gallery=gallery,
         table_of=mixture.table_of,
         photos_of=mixture.photos_of,

@@ -18,6 +18,7 @@ from mixfit.choices import Task
 from mixfit.data.dataset import FeatureTable, ImageSource
 from mixfit.data.load import MixedData
 from mixfit.data.photos.records import Cache
+from mixfit.data.photos.scores import standard_scale
 from mixfit.data.photos.store import ImageFiles
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import shown
@@ -78,6 +79,8 @@ class Layout:
     """Whether the classes are ordered."""
     counts: bool = False
     """Whether the target is a count: the truth is then divided by its mean, and predictions are logarithms of that."""
+    photo_scores: int = 0
+    """Columns of ``EncodedRows.photo_scores``."""
 
     @property
     def text_features(self) -> int:
@@ -99,6 +102,7 @@ class Layout:
             ordered=task == "ordered",
             counts=task == "count",
             text=(0, 0) if encoder.text is None else (len(encoder.text.columns), encoder.text.width),
+            photo_scores=0 if encoder.photos is None else len(encoder.photos.middle),
         )
 
 
@@ -132,8 +136,9 @@ class Rows:
 class Components:
     """Principal components of photo features.
 
-    Learnt from the rows with a photo, with their weights. The result is scaled so that the first component has variance
-    1 and the others keep their proportion to it."""
+    Learnt from the rows with a photo, with their weights, from features of the same variance: those of early stages of
+    an image network are many times larger. The result is scaled so that the first component has variance 1 and the
+    others keep their proportion to it."""
 
     mean: Float32[np.ndarray, " d"]
     axes: Float32[np.ndarray, "components d"]
@@ -162,16 +167,16 @@ class Components:
             return cls(mean=np.zeros(photos.shape[1], np.float32), axes=np.zeros((0, photos.shape[1]), np.float32))
         counts = np.ones(len(values)) if weight is None else weight[seen].astype(np.float64)
         counts /= counts.sum()
-        mean = counts @ values
-        # Scaled by the root of the weights, the products of columns are the weighted covariances.
-        spread = (values - mean) * np.sqrt(counts)[:, None]
+        mean, scale = standard_scale(values, counts)
+        # Scaled by the root of the weights, the products of columns are the weighted correlations.
+        spread = (values - mean) / scale * np.sqrt(counts)[:, None]
         if min(values.shape) <= _FEW:
             left, sizes, axes = np.linalg.svd(spread, full_matrices=False)
             left, axes = svd_flip(left, axes, u_based_decision=False)
         else:
             _, sizes, axes = randomized_svd(spread, most, random_state=seed, flip_sign=True)
         real = sizes > _ROUNDING * sizes[0]
-        return cls(mean=mean.astype(np.float32), axes=(axes[real][:most] / sizes[0]).astype(np.float32))
+        return cls(mean=mean.astype(np.float32), axes=(axes[real][:most] / sizes[0] / scale).astype(np.float32))
 
     def first(self, count: int) -> "Components":
         """Only the first ``count`` components."""
@@ -346,7 +351,7 @@ def predict_mixed(
     gallery = rows.gallery
     tables, photos = rows.tables.take(table_of), rows.photos.take(photos_of)
     whole = Rows(
-        encoded=replace(tables, photos=photos.photos, seen=photos.seen),
+        encoded=replace(tables, photos=photos.photos, seen=photos.seen, photo_scores=photos.photo_scores),
         layout=layout,
         slots=gallery.slots[photos_of],
         columns=gallery.columns,

@@ -174,6 +174,8 @@ class Network:
         pixels = "pixels" in self.sees
         if (said.table, said.tuned, said.own_backbone, shape.photos) != (table, self.tuned, pixels, looks(self.sees)):
             raise DataError(f"a network does not match the model {self.name!r}")
+        if shape.photo_scores > layout.photo_scores:
+            raise DataError("the scores of photos of a network do not match its shape")
         if shape.photos and (shape.image_columns != layout.image_columns or (shared is None and not said.own_backbone)):
             raise DataError("the photos of a network do not match its shape")
         network = make_saved_model(shape, said.model, tensors, shared)
@@ -331,8 +333,8 @@ def restricted(data: MixedData, sees: Sees) -> MixedData:
         arrays = replace(arrays, text=None, text_mask=None)
     if looks(sees):
         return replace(data, arrays=arrays, preprocessor=preprocessor)
-    arrays = replace(arrays, slots=None)
-    return replace(data, arrays=arrays, preprocessor=preprocessor, photos=None)
+    arrays = replace(arrays, slots=None, photo_scores=None)
+    return replace(data, arrays=arrays, preprocessor=preprocessor, photos=None, scores=None)
 
 
 def _begin_at(network: MixedInputModel, backbone: nn.Module | None, start: FittedNetwork | None) -> None:

@@ -112,7 +112,7 @@ class TreeModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoostedTrees:
-    """LightGBM on components of the photos, features of texts, numbers and categories."""
+    """LightGBM on components and scores of the photos, features of texts, numbers and categories."""
 
     sees: Sees = TABLE
 
@@ -147,7 +147,8 @@ class BoostedTrees:
             raise DataError("its boosted trees are in the format of an earlier mixfit, which is no longer supported")
         table = "table" in self.sees
         components = Components.read(arrays, layout) if "photos" in self.sees else None
-        width = (0 if components is None else len(components.axes)) + table * (layout.numeric + layout.categories)
+        width = 0 if components is None else len(components.axes) + layout.photo_scores
+        width += table * (layout.numeric + layout.categories)
         width += ("text" in self.sees) * layout.text_features
         # A column of zeros replaces missing columns, see ``_columns``.
         width += components is None and not (layout.numeric and table)
@@ -174,9 +175,11 @@ class FittedTrees:
 
 
 def _columns(encoded: EncodedRows, components: Components | None, *, table: bool, text: bool) -> np.ndarray:
-    """Components and numbers, then levels; at least one column, as LightGBM requires."""
+    """Components and scores of photos, features of texts, numbers, then levels; at least one column, as LightGBM
+    requires."""
     parts = [np.zeros((len(encoded), 1))] if components is None and not (table and encoded.numeric.shape[1]) else []
     parts += [] if components is None else [components.of(encoded)]
+    parts += [encoded.photo_scores] if components is not None and encoded.photo_scores is not None else []
     parts += [encoded.text_columns] if text else []
     parts += [encoded.numeric, encoded.categorical] if table else []
     return np.concatenate(parts, axis=1).astype(np.float64)

@@ -35,6 +35,9 @@ _OTHER_BLOCKS = {
 }
 
 
+_BLOCKS_A_STAGE = 2  # of the small network
+
+
 class Backbone(NamedTuple):
     """A network for single photos, and its pixel normalisation."""
 
@@ -150,6 +153,18 @@ def _feature_width(module: nn.Module, name: str, image_size: int) -> int:
     return features.shape[1]
 
 
+def stage_widths(module: nn.Module, most: int) -> tuple[int, ...]:
+    """Channels of the outputs of the last stages of a network, at most ``most``.
+
+    Networks of timm return these outputs by ``forward_intermediates`` (batch, channels, height, width), the features of
+    the last one by ``forward_head``, and their channels by ``feature_info``. () for a network without these."""
+    stages = getattr(module, "feature_info", None)
+    both = hasattr(module, "forward_intermediates") and hasattr(module, "forward_head")
+    return (
+        tuple(int(stage["num_chs"]) for stage in stages[-most:]) if both and most and isinstance(stages, list) else ()
+    )
+
+
 def has_pretrained_weights(name: str) -> bool:
     """Whether pretrained weights for this backbone are available without a download."""
     return name == LITE0
@@ -206,10 +221,24 @@ class SmallResNet(nn.Module):
         for d_in, d_out in itertools.pairwise(ends):
             blocks += [ResidualBlock(d_in, d_out, stride=2), ResidualBlock(d_out, d_out, stride=1)]
         self.blocks = nn.Sequential(*blocks)
+        self.feature_info = [{"num_chs": width} for width in widths]
 
     def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Global average of the last feature map."""
-        return self.blocks(self.stem(x)).mean((2, 3))
+        return self.forward_head(self.blocks(self.stem(x)))
+
+    def forward_intermediates(self, x: Float[Tensor, "n 3 h w"], indices: int) -> tuple[Tensor, list[Tensor]]:
+        """The last feature map, and the outputs of the last ``indices`` stages, as networks of timm return them."""
+        maps, x = [], self.stem(x)
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number % _BLOCKS_A_STAGE == _BLOCKS_A_STAGE - 1:
+                maps.append(x)
+        return x, maps[-indices:]
+
+    def forward_head(self, x: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n d"]:
+        """The features from the last feature map."""
+        return x.mean((2, 3))
 
 
 class ResidualBlock(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mixfit.config import ModelConfig
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import Within, shown
-from mixfit.nn.backbones import Backbone, has_pretrained_weights, make_backbone
+from mixfit.nn.backbones import Backbone, has_pretrained_weights, make_backbone, stage_widths
 from mixfit.nn.freezing import unfreeze_last
 from mixfit.nn.fusion import Fusion, make_fusion
 from mixfit.nn.image import ImageEncoder
@@ -29,6 +29,8 @@ _NUMBER_WIDTH, _NUMBER_WIDTH_OF_TABM, _ALL_NUMBERS_WIDTH = 16, 8, 512
 _NARROWEST_NUMBER = 4
 _LARGE_TABLE = 2_000
 """Number of training rows from which the table's network is wider."""
+_STAGES = 3
+"""Stages of a frozen image network whose statistics join its features (docs/LOG.md)."""
 _BACKBONE = "image.backbone."
 
 
@@ -47,6 +49,8 @@ class ModelShape:
     """Image columns of the table."""
     bins: tuple[tuple[float, ...], ...] = ()
     """Edges of the bins of each number column, for piecewise-linear embeddings; else ()."""
+    photo_scores: Annotated[int, Within(0, 10**4)] = 0
+    """Scores of a row's photos, see ``ImageEncoder.set_scores``."""
     text_columns: Annotated[int, Within(0, 10**4)] = 0
     """Text columns of the table."""
     text_width: Annotated[int, Within(0, 10**5)] = 0
@@ -67,7 +71,15 @@ def with_sizes(config: ModelConfig, *, rows: int, numeric: int) -> ModelConfig:
     if width is None:
         most = _NUMBER_WIDTH_OF_TABM if config.tabular == "tabm" else _NUMBER_WIDTH
         width = min(most, max(_NARROWEST_NUMBER, _ALL_NUMBERS_WIDTH // max(numeric, 1)))
-    return replace(config, tabular_hidden=hidden, number_width=width)
+    stages = config.photo_stages
+    if stages is None:
+        stages = _STAGES if is_frozen(config) else 0
+    return replace(config, tabular_hidden=hidden, number_width=width, photo_stages=stages)
+
+
+def as_saved(config: ModelConfig) -> ModelConfig:
+    """A configuration from a file: sizes that it leaves open did not exist when it was saved."""
+    return replace(config, photo_stages=config.photo_stages or 0)
 
 
 def is_frozen(config: ModelConfig) -> bool:
@@ -151,17 +163,19 @@ def make_saved_model(
     Memory is only allocated if the sizes of the configuration match the tensors.
 
     Args:
+        config: as it was saved, see ``as_saved``.
         tensors: finite; without those of a shared backbone.
         backbone: the shared backbone.
     Raises:
         DataError: the tensors do not match the network.
     """
+    config = as_saved(config)
     around = {name: tensor for name, tensor in tensors.items() if not name.startswith(_BACKBONE)}
     inside = {name.removeprefix(_BACKBONE): t for name, t in tensors.items() if name.startswith(_BACKBONE)}
     try:
         ready = None
         if shape.photos and backbone is not None:
-            ready = _as_backbone(backbone, tensors)
+            ready = _as_backbone(backbone, tensors, config.photo_stages or 0)
             config = replace(config, train_blocks=0)  # a shared backbone is not trained
         elif shape.photos:
             ready = make_saved_backbone(config, shape.image_size, inside)
@@ -211,13 +225,13 @@ def check_state(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
             raise DataError(f"the tensor {shown(name)} is not finite")
 
 
-def _as_backbone(module: nn.Module, tensors: Mapping[str, Tensor]) -> Backbone:
+def _as_backbone(module: nn.Module, tensors: Mapping[str, Tensor], stages: int) -> Backbone:
     """A shared backbone as part of a network with these tensors, which determine the width of its features."""
     scale = tensors.get("image.project.0.weight")
     if scale is None or scale.ndim != 1:
         raise DataError("the width of the photo features is unknown")
     cfg = getattr(module, "default_cfg", {"mean": (0.5,) * 3, "std": (0.25,) * 3})
-    return Backbone(module, len(scale), cfg["mean"], cfg["std"])
+    return Backbone(module, len(scale) - 2 * sum(stage_widths(module, stages)), cfg["mean"], cfg["std"])
 
 
 def _backbone_of(config: ModelConfig, image_size: int, *, pretrained: bool) -> Backbone:
@@ -307,6 +321,8 @@ def _image_encoder(shape: ModelShape, config: ModelConfig, backbone: Backbone, *
         # A run replaces "auto" before its model is built; these defaults work everywhere.
         memory_format="channels_last" if config.memory_format == "auto" else config.memory_format,
         precision="float32" if config.precision == "auto" else config.precision,
+        stages=config.photo_stages or 0,
+        scores=shape.photo_scores,
     )
     if config.train_blocks and image.frozen:
         unfreeze_last(image.backbone, config.train_blocks)

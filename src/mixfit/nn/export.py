@@ -66,6 +66,7 @@ class _Tensors:
     text: Tensor | None
     text_mask: Tensor | None
     normalized: bool
+    photo_scores: Tensor | None = None
     mix: Mix | None = None
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixfit.nn.backbones import stage_widths
 from mixfit.nn.freezing import is_frozen_module, keep_frozen_still
 from mixfit.nn.tabular import Mix, blend
 
@@ -67,8 +68,26 @@ Precision = Literal["float32", "bfloat16"]
 _FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
+_LEAST_VARIANCE = 1e-8
+"""Added to variances, so that the root has a gradient at 0."""
+
+
+class PlaceStatistics(nn.Module):
+    """Mean and standard deviation of each channel of a feature map over its places, in float32."""
+
+    def forward(self, x: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n 2*channels"]:
+        """All means, then all standard deviations."""
+        # In half precision, squares overflow and the sum over places is inexact.
+        variance, mean = torch.var_mean(x.float(), dim=(2, 3), correction=0)
+        return torch.cat([mean, (variance + _LEAST_VARIANCE).sqrt()], dim=1)
+
+
 class ImageEncoder(nn.Module):
     """A backbone for each photo, then a projection, a column embedding, and attention pooling over the photos.
+
+    With ``stages``, the features of a photo are the backbone's result followed by ``PlaceStatistics`` of the outputs of
+    its last stages, in the same forward pass. The last features tell what is in a photo; earlier ones also know its
+    colours, textures and sharpness.
 
     Args:
         backbone: float photos ``(n, 3, h, w)`` -> ``(n, num_features)``.
@@ -81,10 +100,18 @@ class ImageEncoder(nn.Module):
         query_dim: width of the table's encoding as query for cross-attention; 0 for none.
         memory_format: memory format of the backbone, which affects only speed.
         precision: number type of the backbone; its result is converted to float32.
+        stages: number of last stages whose statistics join the features, at most those that the backbone has: a network
+            of timm has some, a custom one those that it declares in the same way (see ``stage_widths``).
+        scores: number of scores of a row's photos (see ``set_scores``), which a linear layer adds to the result.
+
+    Attributes:
+        num_features: width of the features of a photo, statistics included.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    score_projection: Tensor
+    score_middle: Tensor
 
     def __init__(
         self,
@@ -100,8 +127,13 @@ class ImageEncoder(nn.Module):
         query_dim: int = 0,
         memory_format: MemoryFormat = "channels_last",
         precision: Precision = "float32",
+        stages: int = 0,
+        scores: int = 0,
     ) -> None:
         super().__init__()
+        widths = stage_widths(backbone, stages)
+        self.stages, num_features = len(widths), num_features + 2 * sum(widths)
+        self.statistics = PlaceStatistics() if widths else None
         self.memory_format: MemoryFormat = memory_format
         self.precision: Precision = precision
         self.backbone = backbone.to(memory_format=_FORMATS[memory_format])
@@ -114,6 +146,10 @@ class ImageEncoder(nn.Module):
         # Column embeddings start at 0, so at first all columns are treated alike.
         self.column_tag = nn.Parameter(torch.zeros(columns, out_dim)) if columns > 1 else None
         self.pool = AttentionPool(out_dim, query_dim=query_dim)
+        self.from_scores = nn.Linear(scores, out_dim, bias=False) if scores else None
+        if scores:
+            self.register_buffer("score_projection", torch.zeros(num_features, scores))
+            self.register_buffer("score_middle", torch.zeros(scores))
         if frozen:
             self.backbone.requires_grad_(requires_grad=False)
             self.backbone.eval()
@@ -127,6 +163,11 @@ class ImageEncoder(nn.Module):
     def last_layers(self) -> tuple[nn.Module, ...]:
         """The linear layer that scales the result."""
         return (self.project[2],)
+
+    def set_scores(self, projection: Float[Tensor, "d scores"], middle: Float[Tensor, " scores"]) -> None:
+        """Set the scores of a row: its photos' mean features times ``projection`` less ``middle``; 0 without photos."""
+        self.score_projection.copy_(projection)
+        self.score_middle.copy_(middle)
 
     def no_weight_decay(self) -> set[str]:
         """The column embeddings, for ``parameter_groups``."""
@@ -156,9 +197,16 @@ class ImageEncoder(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and (pixels.requires_grad or not self.frozen)):
             pixels = pixels.contiguous(memory_format=_FORMATS[self.memory_format])
             if self.precision == "float32":
-                return self.backbone(pixels)
+                return self._result(pixels)
             with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
-                return self.backbone(pixels).float()
+                return self._result(pixels)
+
+    def _result(self, pixels: Tensor) -> Tensor:
+        """The backbone's result, float32, and the statistics of its stages."""
+        if self.statistics is None:
+            return self.backbone(pixels).float()
+        last, maps = self.backbone.forward_intermediates(pixels, indices=self.stages)
+        return torch.cat([self.backbone.forward_head(last).float(), *(self.statistics(one) for one in maps)], dim=1)
 
     def forward(
         self,
@@ -170,6 +218,7 @@ class ImageEncoder(nn.Module):
         column: Int64[Tensor, "batch photos"] | None = None,
         query: Float[Tensor, "batch q"] | None = None,
         normalized: bool = False,
+        scores: Float[Tensor, "batch scores"] | None = None,
     ) -> Float[Tensor, "batch out"]:
         """Encode each row independently, from pixels or from features of this encoder's frozen backbone.
 
@@ -182,6 +231,7 @@ class ImageEncoder(nn.Module):
             column: image column of each photo; None for the first.
             query: the table's encoding, for cross-attention.
             normalized: whether the pixels are already normalised.
+            scores: of the row's photos; None computes them from the features.
         """
         others = None if mix is None else mix.image_mask
         present = mask if others is None else mask | others
@@ -194,7 +244,21 @@ class ImageEncoder(nn.Module):
             # Not by indexing, whose gradient is summed in a nondeterministic order of threads.
             x = x + (self.column_tag[0] if column is None else F.embedding(column, self.column_tag))
         pooled = self.pool(x, mask, query)
-        return pooled if mix is None or others is None else blend(pooled, self.pool(x, others, query), mix.share)
+        if mix is not None and others is not None:
+            pooled = blend(pooled, self.pool(x, others, query), mix.share)
+        if self.from_scores is None:
+            return pooled
+        if scores is None:
+            scores = self._scores(features, mask)
+            if mix is not None and others is not None:
+                scores = blend(scores, self._scores(features, others), mix.share)
+        return pooled + self.from_scores(scores)
+
+    def _scores(self, features: Float[Tensor, "batch photos d"], mask: Bool[Tensor, "batch photos"]) -> Tensor:
+        """Scores of each row from the features of its photos, ``(batch, scores)``."""
+        there = mask[:, :, None].to(features.dtype)
+        mean = (features * there).sum(1) / there.sum(1).clamp(min=1)
+        return (mean @ self.score_projection - self.score_middle) * mask.any(1, keepdim=True)
 
     def _features(self, images: Tensor | None, present: Tensor, *, normalized: bool) -> Tensor:
         """Features of the present photos, 0 elsewhere."""

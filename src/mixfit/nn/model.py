@@ -24,6 +24,7 @@ class MixedInputs(Protocol):
     features: Tensor | None
     image_mask: Tensor | None
     image_column: Tensor | None
+    photo_scores: Tensor | None
     text: Tensor | None
     text_mask: Tensor | None
     normalized: bool
@@ -239,6 +240,7 @@ class MixedInputModel(nn.Module):
         if mask is None:
             mask = torch.zeros(table.shape[0], 0, dtype=torch.bool, device=table.device)
         query = table.mean(1) if table.ndim == 3 else table
+        scored = isinstance(self.image, ImageEncoder) and self.image.from_scores is not None
         photos = self.image(
             xb.images,
             xb.features,
@@ -247,6 +249,7 @@ class MixedInputModel(nn.Module):
             column=xb.image_column,
             query=query if self._asks else None,
             normalized=xb.normalized,
+            **({"scores": xb.photo_scores} if scored else {}),
         )
         if self.training and self.modality_dropout and isinstance(self.image, ImageEncoder):
             lost = torch.rand(len(photos), 1, device=photos.device) < self.modality_dropout

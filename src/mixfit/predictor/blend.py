@@ -44,7 +44,7 @@ from mixfit.models.model import (
 from mixfit.models.network import FittedNetwork
 from mixfit.models.ours import our_models
 from mixfit.nn.backbones import Backbone
-from mixfit.nn.build import ModelShape, make_model, make_saved_backbone
+from mixfit.nn.build import ModelShape, as_saved, make_model, make_saved_backbone
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.base import Mixer, ModelOutput, OwnNetwork, Predictor, RawRows, number_or_logarithm
 from mixfit.predictor.card import licence_of
@@ -334,6 +334,8 @@ class BlendPredictor(Predictor):
                 raise DataError("the texts of an encoder do not match the schema and the models")
             if folds and _text_model(encoder) != _text_model(folds[0].encoder):
                 raise DataError("the folds have different text models")
+            if encoder.photos is not None and len(encoder.photos.projection) != features:
+                raise DataError("the scores of photos of an encoder do not match the image network")
             images = len(common["schema"].names("image"))
             layout = Layout.of(encoder, features=features, image_columns=images, classes=classes, task=task)
             fitted = {
@@ -410,9 +412,11 @@ class _Blended:
 
 
 def make_photo_encoder(config: ModelConfig, image_size: int, *, backbone: Backbone) -> PhotoEncoder:
-    """The image encoder of a configuration without a table, with minimal layers after its backbone."""
+    """The image encoder of a saved configuration without a table, with minimal layers after its backbone."""
     shape = ModelShape(numeric=0, cardinalities=(), photos=True, outputs=1, image_size=image_size)
-    bare = replace(config, tabular="mlp", numbers="plain", fusion="concat", tabular_hidden=(1,), encoding_dim=1)
+    bare = replace(
+        as_saved(config), tabular="mlp", numbers="plain", fusion="concat", tabular_hidden=(1,), encoding_dim=1
+    )
     encoder = make_model(shape, bare, pretrained=False, backbone=backbone).image
     assert encoder is not None
     return PhotoEncoder(encoder=encoder.eval(), config=config, image_size=image_size)

@@ -241,7 +241,7 @@ class NetworkPredictor(Predictor):
         """See ``Predictor``."""
         common = content.described.common(content.kinds)
         mine: _Saved = from_plain(_Saved, content.said, "mixfit.json", finite=True)
-        earlier = {"category_width": _WIDEST_CATEGORY}  # of models saved before this setting existed
+        earlier = {"category_width": _WIDEST_CATEGORY, "photo_stages": 0}  # of models saved before these settings
         config, shape = ModelConfig.from_dict(earlier | mine.model), mine.shape
         preprocessor, schema, target = common["preprocessor"], common["schema"], common["target"]
         columns = len(preprocessor.numeric_names), preprocessor.cardinalities, target.outputs

@@ -79,6 +79,8 @@ def build_model(
             return make_model(data, config, pretrained=False, **own)
         config = sized_for(data, config)
         model = make_model(model_shape(data, config), config, **own)
+        if data.scores is not None and isinstance(model.image, ImageEncoder):
+            model.image.set_scores(*map(torch.from_numpy, (data.scores.projection, data.scores.middle)))
         start_well(model, data)
     return model
 
@@ -103,6 +105,7 @@ def model_shape(data: MixedData, config: ModelConfig) -> ModelShape:
         image_size=data.image_size,
         image_columns=max(1, len(data.schema.names("image"))),
         bins=bins,
+        photo_scores=0 if data.scores is None else len(data.scores.middle),
         text_columns=0 if data.arrays.text is None else data.arrays.text.shape[1],
         text_width=0 if data.arrays.text is None else data.arrays.text.shape[2],
     )
@@ -264,8 +267,9 @@ def encoder_identity(encoder: ImageEncoder, size: int) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(_bytes(tensor))
     device = encoder.pixel_mean.device.type
-    versions = f"{ENCODER_VERSION} {encoder.memory_format} {encoder.precision} {torch.__version__} {version('timm')}"
-    digest.update(f"{versions} {device} {torch.backends.cpu.get_cpu_capability()}".encode())
+    versions = f"{ENCODER_VERSION} {torch.__version__} {version('timm')}"
+    settings = f"{encoder.stages} {encoder.memory_format} {encoder.precision}"
+    digest.update(f"{versions} {settings} {device} {torch.backends.cpu.get_cpu_capability()}".encode())
     noise = np.random.default_rng(0).integers(0, 256, (CHUNK, 3, size, size), dtype=np.uint8)
     digest.update(_bytes(_encode(encoder, torch.from_numpy(noise))))
     return digest.hexdigest()

@@ -21,31 +21,19 @@ from mixfit.data.columns.cells import Table
 from mixfit.data.columns.embedded import Embedded, Embedder, EmbedderFacts, embedded
 from mixfit.data.columns.words import UNSPACED, Words, to_words
 from mixfit.data.photos.records import Cache
+from mixfit.data.scores import MOST_SCORES, goals_of, held_out_scores, inner_folds, mean_of
 from mixfit.errors import DataError
 from mixfit.files import Within, from_plain, shown
 
 COMPONENTS = 24
 """Principal components of each column, and as many of its embeddings."""
-MOST_SCORES = 24
-"""Scores of each column: one for a number or for two classes, one per class for more, and of many classes the
-directions in which their scores differ most."""
 _MOST_WORDS, _MOST_PAIRS, _MOST_GRAMS = 12_000, 8_000, 12_000
 _LEAST_ROWS = 2
 """Training rows that must hold a word, pair or n-gram."""
-_MOST_ROWS = 20_000
-"""Training rows that features are learnt from, drawn by units if there are more; scores of the others do not know them
-either."""
 _TEXTS_AT_ONCE = 16_384
 """Different texts whose terms are held in memory at once for new rows."""
 _WORDS_AT_ONCE = 256
 """Words whose n-grams are held in memory at once."""
-_EXACT_ROWS = 2_500
-"""Number of training rows up to which the ridge regression is solved exactly; above, by conjugate gradients."""
-_SEARCHED_ROWS = 600
-"""Largest number of rows for the choice of the penalty; it hardly depends on the number of rows."""
-_INNER_FOLDS = 5
-_STRENGTHS = np.logspace(-1.5, 2, 15)
-_TOLERANCE, _STEPS = 1e-3, 200  # of the conjugate gradients
 _ROUNDING = 1e-6
 
 
@@ -228,11 +216,11 @@ class TextFeatures:
             What was learnt, and the features of these rows with the scores of models that did not see them.
         """
         table = Table.of(table)
-        fold = _inner_folds(np.arange(len(truth)) if unit is None else unit, seed)
+        fold = inner_folds(np.arange(len(truth)) if unit is None else unit, seed)
         rows = np.flatnonzero(fold >= 0)
         if weight is not None:
             weight = weight[rows].astype(np.float64) / weight[rows].mean(dtype=np.float64)
-        goals, counts = _goals(truth[rows], classes, weight), np.ones(len(rows)) if weight is None else weight
+        goals, counts = goals_of(truth[rows], classes, weight), np.ones(len(rows)) if weight is None else weight
         columns, own = [], []
         for name in names:
             words = table[name].read_levels(to_words)
@@ -421,28 +409,6 @@ def _there(words: list[Words], rows: int) -> Bool[np.ndarray, "rows texts"]:
     return np.stack(there, axis=1) if there else np.zeros((rows, 0), dtype=bool)
 
 
-def _goals(truth: np.ndarray, classes: int, weight: np.ndarray | None) -> Float[np.ndarray, "rows scores"]:
-    """What the scores predict: numbers, or an indicator per class, without their mean."""
-    if not classes:
-        found = truth.astype(np.float64)[:, None]
-    elif classes == 2:
-        found = (truth == 1).astype(np.float64)[:, None]
-    else:
-        found = np.eye(classes)[truth]
-    return found - np.average(found, axis=0, weights=weight)
-
-
-def _inner_folds(unit: Int64[np.ndarray, " rows"], seed: int) -> Int64[np.ndarray, " rows"]:
-    """Number of the inner fold of each row, -1 for those beyond ``_MOST_ROWS``; units stay whole."""
-    _, of_unit, sizes = np.unique(unit, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    dealt = order % _INNER_FOLDS
-    if len(unit) > _MOST_ROWS:
-        drawn = np.argsort(order)
-        dealt[drawn[np.cumsum(sizes[drawn]) > _MOST_ROWS]] = -1
-    return dealt[of_unit].astype(np.int64)
-
-
 def _fit_column(
     name: str,
     words: Words,
@@ -471,8 +437,7 @@ def _fit_column(
     projection = np.zeros((terms.shape[1], scores + COMPONENTS))
     held_out = np.zeros((len(words.codes), scores))
     if min(terms.shape):
-        weights, without = _ridge(terms, goals[there], counts[there], fold[there], seed)
-        weights, without = _main_directions(terms, weights, without, scores)
+        weights, without = held_out_scores(terms, goals[there], counts[there], fold[there], seed)
         axes = _components(terms, seed)
         projection[:, :scores], projection[:, scores : scores + len(axes)] = weights, axes.T
         held_out[there] = without
@@ -486,7 +451,9 @@ def _fit_column(
         rarity=rarity,
         projection=projection.astype(np.float32),
         lengths=(float(sizes.min()), float(sizes.max())) if len(sizes) else None,
-        middle=(_mean(terms, counts[there]) @ projection if len(codes) else projection.sum(axis=0)).astype(np.float32),
+        middle=(mean_of(terms, counts[there]) @ projection if len(codes) else projection.sum(axis=0)).astype(
+            np.float32
+        ),
     )
     nothing = np.zeros((1, scores + COMPONENTS + 1), dtype=np.float32)
     own = np.append(column._of_terms(of_texts, words, used), nothing, axis=0)[of_rows]
@@ -508,9 +475,8 @@ def _fit_embedded(
     held_out = np.zeros((len(there), scores))
     if there.any():
         values = found.of(np.flatnonzero(there))
-        weights, without = _ridge(values, goals[there], counts[there], fold[there], seed)
-        mean = _mean(values, counts[there])
-        weights, without = _main_directions(values, weights, without, scores)
+        weights, without = held_out_scores(values, goals[there], counts[there], fold[there], seed)
+        mean = mean_of(values, counts[there])
         axes = _components(values - mean.astype(np.float32), seed)
         projection[:, :scores], projection[:, scores : scores + len(axes)] = weights, axes.T
         middle, held_out[there] = mean @ projection, without
@@ -518,16 +484,6 @@ def _fit_embedded(
     own = learnt.apply(found, there)
     own[:, :scores] = held_out
     return learnt, own
-
-
-def _main_directions(
-    terms: Any, weights: np.ndarray, without: np.ndarray, scores: int
-) -> tuple[Float[np.ndarray, "terms scores"], Float[np.ndarray, "rows scores"]]:
-    """The directions in which the scores of many classes differ most."""
-    if weights.shape[1] <= scores:
-        return weights, without
-    turn = np.linalg.svd(terms @ weights, full_matrices=False)[2][:scores].T
-    return weights @ turn, without @ turn
 
 
 def _choose_terms(
@@ -637,114 +593,3 @@ def _components(terms: Any, seed: int) -> Float[np.ndarray, "components terms"]:
     real = sizes > _ROUNDING * max(float(sizes[0]), float(np.sqrt(terms.shape[0])))  # not the rounding of equal rows
     scaled: np.ndarray = axes[real] * np.sqrt(terms.shape[0]) / max(float(sizes[0]), _ROUNDING)
     return scaled
-
-
-def _ridge(
-    terms: Any,
-    goals: Float[np.ndarray, "rows goals"],
-    counts: Float[np.ndarray, " rows"],
-    fold: Int64[np.ndarray, " rows"],
-    seed: int,
-) -> tuple[Float[np.ndarray, "terms goals"], Float[np.ndarray, "rows goals"]]:
-    """Ridge regression at the penalty that is best over the inner folds: its weights, and the prediction for each row
-    by the model that was fitted without its inner fold.
-
-    Predictions are relative to the mean of the rows that a model was fitted on, without its intercept: the mean of four
-    fifths of the rows would tell that of the others."""
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(goals))[:_SEARCHED_ROWS])
-    near = _products(terms[drawn])
-    strength = _best_strength(near, goals[drawn], counts[drawn], fold[drawn])
-    without = np.zeros(goals.shape)
-    exact = len(goals) <= _EXACT_ROWS
-    near = _products(terms) if exact else near
-    for number in np.unique(fold):
-        rows = fold != number
-        if not rows.any():  # a single group
-            continue
-        if exact:
-            inside, across, aims = _around_mean(near, goals, counts, rows)
-            without[~rows] = across @ _solved(inside, aims, counts[rows], strength)
-        else:
-            weights = _descended(terms[rows], goals[rows], counts[rows], strength)
-            without[~rows] = terms[~rows] @ weights - _mean(terms[rows], counts[rows]) @ weights
-    if not exact:
-        return _descended(terms, goals, counts, strength), without
-    everything = np.ones(len(goals), dtype=bool)
-    inside, _, aims = _around_mean(near, goals, counts, everything)
-    dual = _solved(inside, aims, counts, strength)
-    share = (counts / counts.sum())[:, None]
-    return terms.T @ (dual - share * dual.sum(axis=0)), without
-
-
-def _products(terms: Any) -> Float[np.ndarray, "rows rows"]:
-    """Of all rows with each other."""
-    found = terms @ terms.T
-    return np.asarray(found if isinstance(found, np.ndarray) else found.toarray(), dtype=np.float64)
-
-
-def _mean(terms: Any, counts: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " terms"]:
-    """The weighted mean of the rows."""
-    found: np.ndarray = terms.T @ (counts / counts.sum())
-    return found
-
-
-def _around_mean(
-    near: Float[np.ndarray, "every every"],
-    goals: Float[np.ndarray, "every goals"],
-    counts: Float[np.ndarray, " every"],
-    rows: Bool[np.ndarray, " every"],
-) -> tuple[Float[np.ndarray, "rows rows"], Float[np.ndarray, "others rows"], Float[np.ndarray, "rows goals"]]:
-    """Products of some rows with each other, and of the others with them, and their goals, around their mean."""
-    share = counts[rows] / counts[rows].sum()
-    inside, across = near[np.ix_(rows, rows)], near[np.ix_(~rows, rows)]
-    mean = inside @ share
-    total = share @ mean
-    around = across - (across @ share)[:, None] - mean + total
-    return inside - mean - mean[:, None] + total, around, goals[rows] - share @ goals[rows]
-
-
-def _best_strength(
-    near: Float[np.ndarray, "rows rows"],
-    goals: Float[np.ndarray, "rows goals"],
-    counts: Float[np.ndarray, " rows"],
-    fold: Int64[np.ndarray, " rows"],
-) -> float:
-    """The penalty with the lowest squared error over the inner folds, from the products of rows."""
-    errors = np.zeros(len(_STRENGTHS))
-    for number in np.unique(fold):
-        rows = fold != number
-        if not rows.any():
-            continue
-        inside, across, aims = _around_mean(near, goals, counts, rows)
-        roots = np.sqrt(counts[rows])[:, None]
-        values, vectors = np.linalg.eigh(inside * roots * roots.T)
-        turned, seen = vectors.T @ (aims * roots), across @ (roots * vectors)
-        for place, strength in enumerate(_STRENGTHS):
-            found = seen @ (turned / (np.maximum(values, 0) + strength)[:, None])
-            errors[place] += (((found - goals[~rows]) ** 2).sum(axis=1) * counts[~rows]).sum()
-    return float(_STRENGTHS[errors.argmin()])
-
-
-def _solved(
-    near: Float[np.ndarray, "rows rows"],
-    aims: Float[np.ndarray, "rows goals"],
-    counts: Float[np.ndarray, " rows"],
-    strength: float,
-) -> Float[np.ndarray, "rows goals"]:
-    from scipy.linalg import solve
-
-    found: np.ndarray = solve(near + np.diag(strength / counts), aims, assume_a="pos")
-    return found
-
-
-def _descended(
-    terms: Any, goals: Float[np.ndarray, "rows goals"], counts: Float[np.ndarray, " rows"], strength: float
-) -> Float[np.ndarray, "terms goals"]:
-    from sklearn.linear_model import Ridge
-
-    if isinstance(terms, np.ndarray):
-        model = Ridge(strength, solver="cholesky")
-    else:
-        model = Ridge(strength, solver="sparse_cg", tol=_TOLERANCE, max_iter=_STEPS)
-    found: np.ndarray = model.fit(terms, goals, counts).coef_
-    return found.reshape(goals.shape[1], terms.shape[1]).T
