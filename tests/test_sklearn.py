@@ -201,7 +201,10 @@ def test_groups_are_never_torn() -> None:
 
 def test_what_cannot_be_used_is_one_sentence() -> None:
     frame, target = rows()
-    for wrong, sentence in {"sample_weight": "sample_weight has 3 values, but X has 90", "groups": "groups has 3"}.items():
+    for wrong, sentence in {
+        "sample_weight": "sample_weight has 3 values, but X has 90",
+        "groups": "groups has 3",
+    }.items():
         with pytest.raises(ValueError, match=sentence):
             regressor().fit(frame, target, **{wrong: np.ones(3)})
     with pytest.raises(ValueError, match="X has 90 rows and y 4"):
