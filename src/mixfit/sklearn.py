@@ -284,7 +284,7 @@ class MixedClassifier(ClassifierMixin, _Mixed):  # type: ignore[misc]
             raise ValueError(f"Input y contains NaN in {len(gone):,} rows, first in row {gone[0]}.")
         self.classes_, number = np.unique(found, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y has one class only, {self.classes_[0]!r}: a classifier needs at least two.")
+            raise ValueError(f"y has one class only, {str(self.classes_[0])!r}: a classifier needs at least two.")
         self._task = "binary" if len(self.classes_) == 2 else "multiclass"
         return pd.array(np.array(_class_names(self.classes_), dtype=object)[number], dtype="str")
 

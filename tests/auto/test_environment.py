@@ -104,4 +104,4 @@ def test_the_command(points: Callable[..., None], capsys: pytest.CaptureFixture[
     assert [json.loads(line)["level"] for line in capsys.readouterr().out.splitlines()] == ["ok", "note"]
     points(a=lambda: iter([Check("weights", "missing", "gone", "reinstall")]))
     assert run() == 4
-    assert "1 needed point missing: weights" in capsys.readouterr().err
+    assert "missing on this machine, but needed: weights" in capsys.readouterr().err

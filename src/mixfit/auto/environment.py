@@ -1,7 +1,7 @@
-"""Is this machine ready? What ``mixfit check`` looks at: versions, device, memory, disk, decoders, weights, a training.
+"""What ``mixfit check`` looks at: versions, device, memory, disk, photo decoders, weights, and a small training.
 
-In: nothing but the machine. Out: one ``Check`` for each point, with what to do if something is missing. The diagnosis of
-a training is in ``diagnostics``."""
+In: nothing but the machine. Out: one ``Check`` for each point, with what to do if something is missing. The diagnosis
+of a training is in ``diagnostics``."""
 
 import importlib
 import os
@@ -175,9 +175,8 @@ def _decoders() -> Iterator[Check]:
     absent = [name for name in _FORMATS.values() if name not in there]
     needed = [name for name in absent if name in _NEEDED_FORMATS]
     level: Level = "missing" if needed else "note" if absent else "ok"
-    text = f"photos in {', '.join(there)}, BMP and GIF can be read" + (
-        f", but not {', '.join(absent)}" if absent else ""
-    )
+    but = f", but not {', '.join(absent)}" if absent else ""
+    text = f"photos in {', '.join(there)}, BMP and GIF can be read{but}"
     yield Check("decoders", level, text, "pip install --force-reinstall pillow" if absent else "")
 
 

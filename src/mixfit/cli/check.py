@@ -31,8 +31,6 @@ def check(*, json: Annotated[bool, Switch] = False) -> None:
         if one.level == "missing":
             missing.append(one.name)
     if missing:
-        raise ResourceError(
-            f"{len(missing)} needed point{'' if len(missing) == 1 else 's'} missing: {', '.join(missing)}."
-        )
+        raise ResourceError(f"missing on this machine, but needed: {', '.join(missing)}.")
     if not json:
         print(" This machine is ready: mixfit demo")
