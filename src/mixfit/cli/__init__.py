@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError
 import mixfit
 from mixfit import config_file
 from mixfit.cli.cache import cache
+from mixfit.cli.check import check
 from mixfit.cli.compare import compare
 from mixfit.cli.evaluate import evaluate
 from mixfit.cli.explain import explain
@@ -35,7 +36,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # cyclopts would exit with 130 and no message
 )
 
-for command in (demo, inspect, train, tune, config, evaluate, compare, explain, predict, report, cache):
+for command in (demo, inspect, train, tune, config, evaluate, compare, explain, predict, report, cache, check):
     app.command(command)
 
 

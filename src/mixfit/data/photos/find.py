@@ -117,8 +117,9 @@ def find_photos(
 
 
 def needs_folder(frame: pd.DataFrame, columns: Sequence[str]) -> bool:
-    """Whether any of the image columns in the table names files, rather than holding photos."""
-    return any(column in frame.columns and not holds_contents(frame[column]) for column in columns)
+    """Whether any of the image columns in the table names files, rather than holding photos or nothing at all."""
+    named = (frame[column] for column in columns if column in frame.columns)
+    return any(column.notna().any() and not holds_contents(column) for column in named)
 
 
 def _check_arguments(frame: pd.DataFrame, columns: Sequence[str], root: Path, *, absent: bool) -> None:

@@ -1,0 +1,323 @@
+"""Estimators of scikit-learn: the whole recipe behind ``fit`` and ``predict``.
+
+In: frames of pandas, polars or anything narwhals reads, or arrays; photos as paths, bytes or PIL images. Out:
+predictions as scikit-learn expects them. All rows passed to ``fit`` are used; the out-of-fold scores say how good the
+model is. Pickled as the bytes of the model folder, which holds no pickle itself."""
+
+import io
+import re
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from PIL import Image
+from rich.console import Console
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from mixfit.auto.recipe import fit
+from mixfit.choices import Preset, Role, Task
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
+from mixfit.console import PlainConsole
+from mixfit.data.split import MINIMUM_ROWS
+from mixfit.models.model import Model
+from mixfit.predictor import Predictor
+
+_PLAIN_CLASS = re.compile(r"[A-Za-z][\w -]*")
+_LIKE_MISSING = {"na", "n a", "nan", "none", "null", "nil", "missing", "unknown", "inf", "nat"}
+_FOLDER = "_folder"
+"""In the state that is pickled: the files of the model folder by name."""
+
+
+class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
+    """What both estimators share; see ``MixedRegressor``."""
+
+    _task: Task | None = None
+
+    def __init__(
+        self,
+        *,
+        preset: Preset | None = None,
+        images: str | Path | None = None,
+        roles: Mapping[str, Role] | None = None,
+        image_size: int | None = None,
+        text_model: str | None = None,
+        time: str | None = None,
+        random_state: int = 0,
+        data: DataConfig | None = None,
+        model: ModelConfig | None = None,
+        train: TrainConfig | None = None,
+        models: Sequence[Model] = (),
+        out: str | Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.preset = preset
+        self.images = images
+        self.roles = roles
+        self.image_size = image_size
+        self.text_model = text_model
+        self.time = time
+        self.random_state = random_state
+        self.data = data
+        self.model = model
+        self.train = train
+        self.models = models
+        self.out = out
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> "_Mixed":  # noqa: N803
+        """Train on all rows.
+
+        Args:
+            X: a frame ``(rows, columns)``, or an array, whose columns are numbers unless its type is object.
+            y: the targets ``(rows,)``.
+            sample_weight: weights ``(rows,)``, at least 0; rows of weight 0 are left out.
+            groups: labels ``(rows,)``; rows of a group are never torn between folds.
+        Raises:
+            ValueError: the data cannot be used, in one sentence.
+        """
+        frame = self._frame(X, y=y)
+        target = self._targets(y)
+        if len(target) != len(frame):
+            raise ValueError(f"X has {len(frame):,} rows and y {len(target):,}: they must have the same number.")
+        if len(frame) < MINIMUM_ROWS:
+            raise ValueError(f"n_samples = {len(frame)}: at least {MINIMUM_ROWS} rows are needed.")
+        names = _unused(frame, ("target", "weight", "group"))
+        frame[names["target"]] = target
+        roles = {names[name]: cast(Role, name) for name in ("weight", "group")}
+        for name, values in (("weight", sample_weight), ("group", groups)):
+            if values is None:
+                roles.pop(names[name])
+                continue
+            column = column_or_1d(values)
+            if name == "weight" and not column.any():
+                raise ValueError("All weights in sample_weight are zero: some rows need a weight above 0.")
+            if len(column) != len(frame):
+                raise ValueError(
+                    f"{'sample_weight' if name == 'weight' else 'groups'} has {len(column):,} values, but X has "
+                    f"{len(frame):,} rows."
+                )
+            frame[names[name]] = column if name == "weight" else pd.Series(column).astype("str")
+        if not hasattr(self, "feature_names_in_"):  # of an array, whose columns are numbers unless they are objects
+            roles |= {name: "number" for name in frame.columns[: self.n_features_in_] if _is_numeric(frame[name])}
+        with ExitStack() as stack:
+            out = self.out or stack.enter_context(TemporaryDirectory())
+            data, train = self._settings(roles)
+            run = fit(
+                frame,
+                target=names["target"],
+                images=self.images,
+                data=data,
+                model=self.model,
+                train=train,
+                out=out,
+                console=PlainConsole() if self.verbose else Console(quiet=True),
+                models=self.models,
+            )
+            self.predictor_ = run.predictor
+            self.result_ = run.result
+        return self
+
+    def _settings(self, roles: Mapping[str, Role]) -> tuple[DataConfig, TrainConfig]:
+        data, train = self.data or DataConfig(), self.train or TrainConfig()
+        given = {"image_size": self.image_size, "text_model": self.text_model}
+        data = replace(
+            data,
+            roles={**data.roles, **(self.roles or {}), **roles},
+            task=self._task if self._task is not None else data.task,
+            test=0.0,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        chosen = {"preset": self.preset, "time": self.time}
+        train = replace(
+            train, seed=self.random_state, **{name: value for name, value in chosen.items() if value is not None}
+        )
+        return data, train
+
+    def _targets(self, y: Any) -> Any:
+        """The target as a column of the table."""
+        raise NotImplementedError
+
+    def _frame(self, X: Any, *, y: Any = None) -> pd.DataFrame:  # noqa: N803
+        """Rows as a pandas frame with text names, checked as scikit-learn checks them; ``y`` only in ``fit``."""
+        fitting = y is not None
+        try:
+            native = nw.from_native(X)
+        except TypeError:
+            native = None
+        if native is None:
+            found = validate_data(
+                self, X, reset=fitting, dtype=None, ensure_all_finite="allow-nan", skip_check_array=False
+            )
+            if np.iscomplexobj(found):
+                raise ValueError("Complex data not supported: X has complex numbers.")
+            return pd.DataFrame(found, columns=[f"x{place}" for place in range(found.shape[1])])
+        frame = (native.collect() if isinstance(native, nw.LazyFrame) else native).to_pandas().reset_index(drop=True)
+        validate_data(self, frame, reset=fitting, skip_check_array=True)
+        if not len(frame):
+            raise ValueError(f"Found array with 0 sample(s) (shape={frame.shape}) while a minimum of 1 is required.")
+        frame.columns = [str(name) for name in frame.columns]
+        for name in frame.columns:
+            if pd.api.types.is_object_dtype(frame[name].dtype):
+                frame[name] = [_photo_bytes(cell) for cell in frame[name]]
+        return frame
+
+    def _predicted(self, X: Any, level: float | None = None) -> Any:  # noqa: N803
+        check_is_fitted(self)
+        predictor: Predictor = self.predictor_
+        return predictor.predictions(self._frame(X), images=self.images, interval=level)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "predictor_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "predictor_" in state:
+            with TemporaryDirectory() as place:
+                folder = Path(place) / "model"
+                state.pop("predictor_").save(folder)
+                state[_FOLDER] = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        files = state.pop(_FOLDER, None)
+        super().__setstate__(state)
+        if files is not None:
+            with TemporaryDirectory() as place:
+                for name, content in files.items():
+                    (Path(place) / name).write_bytes(content)
+                self.predictor_ = Predictor.load(place, models=self.models)
+
+
+class MixedRegressor(RegressorMixin, _Mixed):  # type: ignore[misc]
+    """mixfit as a regressor of scikit-learn.
+
+    Args:
+        preset: models to fit, see ``TrainConfig.preset``; by default that of ``train``.
+        images: folder that photo paths are relative to.
+        roles: roles of columns that are not to be inferred, such as ``{"photo": "image", "note": "text"}``.
+        image_size, text_model: see ``DataConfig``.
+        time: time limit of ``fit``, such as "10m".
+        random_state: seed of folds, first weights and the order of rows.
+        data, model, train: all further settings; ``test`` has no effect, as ``fit`` uses all rows.
+        models: own models, see ``mixfit.fit``.
+        out: folder in which ``fit`` keeps its run folder with the report; by default nothing is kept.
+        verbose: print the progress.
+    Attributes:
+        predictor_: the trained ``Predictor``.
+        result_: the out-of-fold scores of all models.
+        n_features_in_, feature_names_in_: the columns of ``X``.
+    """
+
+    _task: Task | None = "regression"
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Predicted targets, float64 ``(rows,)``."""
+        return np.asarray(self._predicted(X).values, dtype=np.float64)
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> np.ndarray:  # noqa: N803
+        """Lower and upper ends of intervals that contain about ``level`` of the targets, float64 ``(rows, 2)``.
+
+        Raises:
+            ValueError: ``level`` is not in (0, 1), or there were too few rows, or ``preset="network"``."""
+        return np.stack(self._predicted(X, level).interval, axis=1)
+
+    def _targets(self, y: Any) -> Any:
+        found = column_or_1d(y, warn=True)
+        if np.iscomplexobj(found):
+            raise ValueError("Complex data not supported: y has complex numbers.")
+        numbers = pd.to_numeric(pd.Series(found)).to_numpy(dtype=np.float64)
+        wrong = np.flatnonzero(~np.isfinite(numbers))
+        if len(wrong):
+            raise ValueError(f"Input y contains NaN or infinity in {len(wrong):,} rows, first in row {wrong[0]}.")
+        return numbers
+
+
+class MixedClassifier(ClassifierMixin, _Mixed):  # type: ignore[misc]
+    """mixfit as a classifier of scikit-learn; arguments and attributes as for ``MixedRegressor``.
+
+    Attributes:
+        classes_: the classes, sorted.
+    """
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+        """The most probable class of each row ``(rows,)``."""
+        best = self.predict_proba(X).argmax(axis=1)
+        return cast(np.ndarray, self.classes_[best])
+
+    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Probabilities of the classes in the order of ``classes_``, float64 ``(rows, classes)``."""
+        found = self._predicted(X).values
+        return np.asarray(found[:, self._places()], dtype=np.float64)
+
+    def predict_set(self, X: Any, level: float = 0.9) -> np.ndarray:  # noqa: N803
+        """Which classes are in a set that contains the true one with about ``level``, bool ``(rows, classes)``."""
+        return np.asarray(self._predicted(X, level).sets[:, self._places()])
+
+    def _places(self) -> list[int]:
+        """Where each of ``classes_`` is among the predictor's classes."""
+        known = list(self.predictor_.target.classes)
+        return [known.index(name) for name in _class_names(self.classes_)]
+
+    def _targets(self, y: Any) -> Any:
+        found = column_or_1d(y, warn=True)
+        check_classification_targets(found)
+        gone = np.flatnonzero(pd.isna(found))
+        if len(gone):
+            raise ValueError(f"Input y contains NaN in {len(gone):,} rows, first in row {gone[0]}.")
+        self.classes_, number = np.unique(found, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y has one class only, {str(self.classes_[0])!r}: a classifier needs at least two.")
+        self._task = "binary" if len(self.classes_) == 2 else "multiclass"
+        return pd.array(np.array(_class_names(self.classes_), dtype=object)[number], dtype="str")
+
+
+def _class_names(classes: np.ndarray) -> list[str]:
+    """A text for each class, which a table keeps as it is."""
+    names = [str(one) for one in classes]
+    plain = all(_PLAIN_CLASS.fullmatch(name) and name.casefold() not in _LIKE_MISSING for name in names)
+    if plain and len({name.casefold().strip() for name in names}) == len(names):
+        return names
+    digits = len(str(len(names) - 1))
+    return [f"class {number:0{digits}}" for number in range(len(names))]
+
+
+def _photo_bytes(cell: Any) -> Any:
+    """A PIL image as the bytes of a PNG file; anything else as it is."""
+    if not isinstance(cell, Image.Image):
+        return cell
+    content = io.BytesIO()
+    (cell if cell.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else cell.convert("RGB")).save(content, "PNG")
+    return content.getvalue()
+
+
+def _is_numeric(column: pd.Series) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(column.dtype))
+
+
+def _unused(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
+    """A name for each of ``names`` that is no column of the frame."""
+    found = {}
+    for name in names:
+        free = name
+        while free in frame.columns:
+            free = f"{free}_"
+        found[name] = free
+    return found

@@ -1,0 +1,233 @@
+"""The estimators beside scikit-learn itself: its own checks, its tools around them, frames of other libraries."""
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from mixfit import DataConfig, ModelConfig, TrainConfig
+from mixfit.sklearn import MixedClassifier, MixedRegressor, _class_names
+
+SMALL: dict[str, Any] = {
+    "preset": "network",
+    "model": ModelConfig(tabular="mlp", tabular_hidden=(16,), encoding_dim=8),
+}
+TOO_FEW = "the check fits on 9 rows of which some have weight 0; 10 are needed"
+
+
+def regressor(epochs: int = 2, **given: Any) -> MixedRegressor:
+    return MixedRegressor(**SMALL | {"train": TrainConfig(epochs=epochs)} | given)
+
+
+def classifier(epochs: int = 2, **given: Any) -> MixedClassifier:
+    return MixedClassifier(**SMALL | {"train": TrainConfig(epochs=epochs)} | given)
+
+
+def expected_failures(estimator: Any) -> dict[str, str]:
+    return {"check_sample_weight_equivalence_on_dense_data": TOO_FEW}
+
+
+@pytest.mark.filterwarnings("default")
+@parametrize_with_checks([regressor(), classifier(epochs=20)], expected_failed_checks=expected_failures)
+def test_the_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def rows(count: int = 90, *, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    """Numbers, a category and a date, and a number that depends on them."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "area": rng.normal(100, 20, count).round(1),
+            "rooms": rng.integers(1, 6, count),
+            "place": rng.choice(["north", "south", "west"], count),
+            "sold": pd.Timestamp("2025-01-01") + pd.to_timedelta(rng.integers(0, 400, count), unit="D"),
+        }
+    )
+    frame.loc[::17, "area"] = np.nan
+    return frame, frame["area"].fillna(100).to_numpy() * 2 + 30 * (frame["place"] == "west") + rng.normal(0, 5, count)
+
+
+def test_frames_of_other_libraries_are_read_as_pandas_frames_are() -> None:
+    frame, target = rows()
+    expected = regressor().fit(frame, target).predict(frame)
+    for other in (pl.from_pandas(frame), pl.from_pandas(frame).lazy()):
+        found = regressor().fit(other, pl.Series(target) if isinstance(other, pl.DataFrame) else target)
+        assert found.feature_names_in_.tolist() == frame.columns.tolist()
+        np.testing.assert_array_equal(found.predict(other), expected)
+    shuffled = frame.set_index(np.random.default_rng(1).permutation(len(frame)))
+    np.testing.assert_array_equal(regressor().fit(shuffled, target).predict(shuffled), expected)
+
+
+def test_columns_of_another_name_are_refused() -> None:
+    frame, target = rows()
+    found = regressor().fit(frame, target)
+    with pytest.raises(ValueError, match="feature names should match"):
+        found.predict(frame.rename(columns={"area": "surface"}))
+
+
+def test_the_tools_of_scikit_learn_take_them() -> None:
+    frame, target = rows()
+    classes = np.where(target > np.median(target), "dear", "cheap")
+    scaled = make_pipeline(StandardScaler(), regressor(epochs=4)).fit(frame[["area", "rooms"]].fillna(100), target)
+    assert scaled.predict(frame[["area", "rooms"]].fillna(100)).shape == (90,)
+    parts = ColumnTransformer([("numbers", "passthrough", ["area", "rooms"]), ("place", "passthrough", ["place"])])
+    assert np.isfinite(make_pipeline(parts, regressor()).fit(frame, target).predict(frame)).all()
+    groups = np.arange(90) // 3
+    assert np.isfinite(cross_val_score(classifier(), frame, classes, groups=groups, cv=GroupKFold(3))).all()
+    searched = GridSearchCV(regressor(), {"train": [TrainConfig(epochs=1), TrainConfig(epochs=12)]}, cv=2)
+    assert searched.fit(frame, target).best_params_["train"].epochs == 12
+    important = permutation_importance(regressor(epochs=15).fit(frame, target), frame, target, n_repeats=2)
+    assert important.importances_mean[0] == max(important.importances_mean)  # the area
+    calibrated = CalibratedClassifierCV(classifier(epochs=4), cv=2).fit(frame, classes)
+    np.testing.assert_allclose(calibrated.predict_proba(frame).sum(axis=1), 1)
+
+
+def pictures(count: int) -> list[Image.Image]:
+    rng = np.random.default_rng(3)
+    return [Image.fromarray(rng.integers(0, 255, (24, 20, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def test_photos_may_be_paths_bytes_or_pil_images(tmp_path: Path) -> None:
+    frame, target = rows(40)
+    images, contents = pictures(40), list[bytes]()
+    for number, one in enumerate(images):
+        one.save(tmp_path / f"{number}.png")
+        contents.append((tmp_path / f"{number}.png").read_bytes())
+    cells: dict[str, Any] = {
+        "paths": [f"{number}.png" for number in range(40)],
+        "bytes": contents,
+        "images": images,
+    }
+    small = {"image_size": 32, "roles": {"photo": "image"}, "data": DataConfig(cache_gb=0.0)}
+    found = {}
+    for name, column in cells.items():
+        with_photo = frame.assign(photo=pd.Series(column, dtype=object).where(np.arange(40) % 7 > 0, None))
+        model = ModelConfig(tabular="mlp", tabular_hidden=(16,), encoding_dim=8, backbone="small_resnet")
+        estimator = regressor(model=model, images=tmp_path if name == "paths" else None, **small)
+        found[name] = estimator.fit(with_photo, target).predict(with_photo)
+        assert not np.array_equal(estimator.predict(with_photo.assign(photo=None)), found[name])
+    np.testing.assert_array_equal(found["bytes"], found["paths"])
+    np.testing.assert_array_equal(found["images"], found["paths"])
+
+
+def test_a_pickle_holds_the_model_folder_and_predicts_the_same() -> None:
+    frame, target = rows()
+    for estimator in (MixedRegressor(preset="quick", train=TrainConfig(epochs=1)).fit(frame, target), regressor()):
+        content = pickle.dumps(estimator)
+        again = pickle.loads(content)
+        assert again.get_params() == estimator.get_params()
+        if estimator.__sklearn_is_fitted__():
+            assert b"torch" not in content.replace(b"torch_", b"")[:2000]
+            np.testing.assert_array_equal(again.predict(frame), estimator.predict(frame))
+            np.testing.assert_array_equal(again.predict_interval(frame), estimator.predict_interval(frame))
+
+
+def test_intervals_and_sets() -> None:
+    frame, target = rows(150)
+    estimator = MixedRegressor(preset="quick", train=TrainConfig(epochs=1)).fit(frame, target)
+    narrow, wide = (estimator.predict_interval(frame, level) for level in (0.5, 0.9))
+    assert wide.shape == (150, 2)
+    assert (wide[:, 0] <= narrow[:, 0]).all()
+    assert (narrow[:, 1] <= wide[:, 1]).all()
+    assert np.mean((wide[:, 0] <= target) & (target <= wide[:, 1])) > 0.8
+    with pytest.raises(ValueError, match="interval"):
+        estimator.predict_interval(frame, 1.5)
+    classes = np.digitize(target, np.quantile(target, [0.3, 0.6])) * 10
+    chosen = MixedClassifier(preset="quick", train=TrainConfig(epochs=1)).fit(frame, classes)
+    sets = chosen.predict_set(frame, 0.9)
+    assert sets.shape == (150, 3)
+    assert np.mean(sets[np.arange(150), classes // 10]) > 0.8
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[3, 1, 12], [True, False], ["nan", "NA", ""], ["b", "a", "B"], ["ö", "1", "01"], [1.0, 0.0], ["x" * 200, "y"]],
+)
+def test_classes_of_any_kind_come_back_as_they_were(labels: list[Any]) -> None:
+    frame, _ = rows(60)
+    truth = np.array(labels)[np.arange(60) % len(labels)]
+    frame["hint"] = pd.Series(truth).map({label: place for place, label in enumerate(labels)}) * 1.0
+    frame["hint"] += np.random.default_rng(0).normal(0, 0.1, 60)
+    estimator = classifier(epochs=30).fit(frame, truth)
+    assert estimator.classes_.tolist() == sorted(set(labels))
+    found = estimator.predict(frame)
+    assert found.dtype == truth.dtype
+    assert np.mean(found == truth) > 0.9
+    np.testing.assert_allclose(estimator.predict_proba(frame).sum(axis=1), 1, atol=1e-6)
+
+
+def test_plain_classes_keep_their_names() -> None:
+    assert _class_names(np.array(["cat", "dog"])) == ["cat", "dog"]
+    assert len(set(_class_names(np.arange(12)))) == 12
+
+
+def test_rows_of_weight_zero_are_left_out() -> None:
+    frame, target = rows(100)
+    weight = np.ones(100)
+    weight[:10] = 0
+    spoilt = target.copy()
+    spoilt[:10] = 1e6
+    found = regressor(epochs=3).fit(frame, spoilt, sample_weight=weight).predict(frame)
+    assert found.max() < 1e4
+
+
+def test_groups_are_never_torn() -> None:
+    """What is the same in all rows of a group but says nothing of others is of no use then."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 4)
+    frame = pd.DataFrame({"mark": groups % 30 + rng.normal(0, 0.01, 120), "noise": rng.normal(size=120)})
+    target = rng.normal(size=30)[groups]
+    losses = {}
+    for name, given in {"torn": None, "whole": groups}.items():
+        found = MixedRegressor(preset="quick", train=TrainConfig(epochs=1)).fit(frame, target, groups=given)
+        losses[name] = found.result_.scores["valid"][found.result_.ours]["r2"]
+    assert losses["torn"] > 0.5 > 0.2 > losses["whole"]
+
+
+def test_what_cannot_be_used_is_one_sentence() -> None:
+    frame, target = rows()
+    for wrong, sentence in {
+        "sample_weight": "sample_weight has 3 values, but X has 90",
+        "groups": "groups has 3",
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            regressor().fit(frame, target, **{wrong: np.ones(3)})
+    with pytest.raises(ValueError, match="X has 90 rows and y 4"):
+        regressor().fit(frame, target[:4])
+    with pytest.raises(ValueError, match="in 2 rows, first in row 5"):
+        regressor().fit(frame, np.where(np.isin(np.arange(90), [5, 9]), np.inf, target))
+    with pytest.raises(ValueError, match="one class only, 'a'"):
+        classifier().fit(frame, ["a"] * 90)
+    with pytest.raises(ValueError, match="n_samples = 4: at least 10"):
+        regressor().fit(frame[:4], target[:4])
+
+
+def test_settings_are_parameters() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        copied = clone(regressor(roles={"a": "text"}, out=Path("runs")))
+    assert copied.get_params()["roles"] == {"a": "text"}
+    assert copied.set_params(preset="best").preset == "best"
+
+
+def test_the_run_folder_may_be_kept(tmp_path: Path) -> None:
+    frame, target = rows()
+    regressor(out=tmp_path).fit(frame, target)
+    (run,) = tmp_path.iterdir()
+    assert (run / "report.html").is_file()
+    assert (run / "report.html").read_text(encoding="utf-8")[:15] == "<!doctype html>"
