@@ -25,7 +25,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from mixfit.auto.recipe import fit
-from mixfit.choices import Preset, Role, Task
+from mixfit.choices import MetricName, Preset, Role, Task
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.split import MINIMUM_ROWS
@@ -34,6 +34,8 @@ from mixfit.predictor import Predictor
 
 _PLAIN_CLASS = re.compile(r"[A-Za-z][\w -]*")
 _LIKE_MISSING = {"na", "n a", "nan", "none", "null", "nil", "missing", "unknown", "inf", "nat"}
+_ALSO: dict[Task, tuple[Task, ...]] = {"regression": ("count",), "multiclass": ("ordered",), "binary": ("ordered",)}
+"""Tasks that ``data`` may set instead."""
 _FOLDER = "_folder"
 """In the state that is pickled: the files of the model folder by name."""
 
@@ -41,7 +43,7 @@ _FOLDER = "_folder"
 class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
     """What both estimators share; see ``MixedRegressor``."""
 
-    _task: Task | None = None
+    _task: Task
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         roles: Mapping[str, Role] | None = None,
         image_size: int | None = None,
         text_model: str | None = None,
+        metric: MetricName | None = None,
         time: str | None = None,
         random_state: int = 0,
         data: DataConfig | None = None,
@@ -65,6 +68,7 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         self.roles = roles
         self.image_size = image_size
         self.text_model = text_model
+        self.metric = metric
         self.time = time
         self.random_state = random_state
         self.data = data
@@ -93,7 +97,7 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             raise ValueError(f"n_samples = {len(frame)}: at least {MINIMUM_ROWS} rows are needed.")
         names = _unused(frame, ("target", "weight", "group"))
         frame[names["target"]] = target
-        roles = {names[name]: cast(Role, name) for name in ("weight", "group")}
+        roles: dict[str, Role] = {names["weight"]: "weight", names["group"]: "group"}
         for name, values in (("weight", sample_weight), ("group", groups)):
             if values is None:
                 roles.pop(names[name])
@@ -129,15 +133,15 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
 
     def _settings(self, roles: Mapping[str, Role]) -> tuple[DataConfig, TrainConfig]:
         data, train = self.data or DataConfig(), self.train or TrainConfig()
-        given = {"image_size": self.image_size, "text_model": self.text_model}
+        given: dict[str, Any] = {"image_size": self.image_size, "text_model": self.text_model}
         data = replace(
             data,
             roles={**data.roles, **(self.roles or {}), **roles},
-            task=self._task if self._task is not None else data.task,
+            task=data.task if data.task in _ALSO.get(self._task, ()) else self._task,
             test=0.0,
             **{name: value for name, value in given.items() if value is not None},
         )
-        chosen = {"preset": self.preset, "time": self.time}
+        chosen: dict[str, Any] = {"preset": self.preset, "time": self.time, "metric": self.metric}
         train = replace(
             train, seed=self.random_state, **{name: value for name, value in chosen.items() if value is not None}
         )
@@ -214,6 +218,7 @@ class MixedRegressor(RegressorMixin, _Mixed):  # type: ignore[misc]
         images: folder that photo paths are relative to.
         roles: roles of columns that are not to be inferred, such as ``{"photo": "image", "note": "text"}``.
         image_size, text_model: see ``DataConfig``.
+        metric: what the blend optimises where it can, see ``TrainConfig.metric``.
         time: time limit of ``fit``, such as "10m".
         random_state: seed of folds, first weights and the order of rows.
         data, model, train: all further settings; ``test`` has no effect, as ``fit`` uses all rows.
@@ -226,7 +231,7 @@ class MixedRegressor(RegressorMixin, _Mixed):  # type: ignore[misc]
         n_features_in_, feature_names_in_: the columns of ``X``.
     """
 
-    _task: Task | None = "regression"
+    _task: Task = "regression"
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Predicted targets, float64 ``(rows,)``."""
@@ -273,7 +278,7 @@ class MixedClassifier(ClassifierMixin, _Mixed):  # type: ignore[misc]
 
     def _places(self) -> list[int]:
         """Where each of ``classes_`` is among the predictor's classes."""
-        known = list(self.predictor_.target.classes)
+        known = list(self.predictor_.target.classes or ())
         return [known.index(name) for name in _class_names(self.classes_)]
 
     def _targets(self, y: Any) -> Any:

@@ -1,6 +1,6 @@
 """The image encoder: the photos of a row -> one vector, whatever their number and order."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -205,8 +205,9 @@ class ImageEncoder(nn.Module):
         """The backbone's result, float32, and the statistics of its stages."""
         if self.statistics is None:
             return self.backbone(pixels).float()
-        last, maps = self.backbone.forward_intermediates(pixels, indices=self.stages)
-        return torch.cat([self.backbone.forward_head(last).float(), *(self.statistics(one) for one in maps)], dim=1)
+        network: Any = self.backbone
+        last, maps = network.forward_intermediates(pixels, indices=self.stages)
+        return torch.cat([network.forward_head(last).float(), *(self.statistics(one) for one in maps)], dim=1)
 
     def forward(
         self,
