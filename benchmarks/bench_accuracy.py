@@ -2,8 +2,9 @@
 
 Rows are dealt into outer folds (groups stay whole, classes and the range of a number are spread evenly), repeatedly
 with other seeds. On the rows outside a fold everything is learnt anew; the fold judges. The reference, 1.0, is LightGBM
-on the table and 30 principal components of the same frozen image features. Errors, lower is better: root of the mean
-squared error on the scale that is fitted (log price for houses), log-loss for several classes, 1 - AUC for two.
+on the table and 30 principal components of the same frozen image features, or AutoGluon's ensemble where
+``peers/autogluon.py`` has run all folds of a set into FOLDER. Errors, lower is better: root of the mean squared error
+on the scale that is fitted (log price for houses), log-loss for several classes, 1 - AUC for two.
 "against the table" compares the blend with the blend of those of its models that see no photo, on the same folds.
 "twins" are that blend and the best model of photos alone: in how many repeats is the blend no worse than the better of
 them by more than a standard error over the folds?
@@ -51,6 +52,7 @@ LEVEL = 0.9
 MOST_CLASSES = 20
 """More would take CatBoost hours."""
 REFERENCE = "default LightGBM, table and components"
+AUTOGLUON = "AutoGluon best_quality, table and components"
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,15 @@ def _has_catboost() -> bool:
     return True
 
 
+def fold_of(data: MixedData, repeat: int, place: int) -> MixedData:
+    """The data with the rows of one outer fold as test rows, and all others as training rows."""
+    usable = np.sort(np.concatenate([data.split.train, data.split.valid, data.split.test]))
+    unit = data.ties.joined(usable).unit
+    split = k_folds(data.frame.iloc[usable], data.schema, 5, seed=repeat, unit=unit)[place]
+    train, test = usable[split.train], usable[split.valid]
+    return replace(data, split=Split(train=train, valid=test[:0], test=test))
+
+
 def run_set(name: str, preset: str, kept: Path, repeats: int, folds: int) -> Results:
     """All repeats and folds of one set, those that were run already from their files."""
     results = Results()
@@ -242,14 +253,13 @@ def run_set(name: str, preset: str, kept: Path, repeats: int, folds: int) -> Res
             file = kept / f"{preset}-{name}-{repeat}-{place}.json"
             if not file.exists():
                 data, image = load(name)
-                usable = np.sort(np.concatenate([data.split.train, data.split.valid, data.split.test]))
-                unit = data.ties.joined(usable).unit
-                split = k_folds(data.frame.iloc[usable], data.schema, 5, seed=repeat, unit=unit)[place]
-                train, test = usable[split.train], usable[split.valid]
-                fold = replace(data, split=Split(train=train, valid=test[:0], test=test))
-                found = run_fold(fold, image, preset, seed=repeat * 10 + place)
+                found = run_fold(fold_of(data, repeat, place), image, preset, seed=repeat * 10 + place)
                 file.write_text(json.dumps(asdict(found)), encoding="utf-8")
             found = Results(**json.loads(file.read_text(encoding="utf-8")))
+            peer = kept / f"autogluon-{name}-{repeat}-{place}.json"
+            if peer.exists():
+                measured = json.loads(peer.read_text(encoding="utf-8"))
+                found.add(AUTOGLUON, measured["error"], measured["seconds"])
             last = found.errors[BLEND][-1] / found.errors[REFERENCE][-1]
             print(f"  {name} repeat {repeat} fold {place}: {last:.3f} of the reference", file=sys.stderr, flush=True)
             results.append(found)
@@ -258,10 +268,11 @@ def run_set(name: str, preset: str, kept: Path, repeats: int, folds: int) -> Res
 
 def print_set(name: str, results: Results, folds: int) -> tuple[float, list[bool]]:
     """The table of one set; the blend's mean relative error, and for each repeat whether it is as good as its twins."""
-    reference = np.array(results.errors[REFERENCE])
-    count = len(reference)
-    print(f"{name}: {count} folds")
-    print(f"  {'model':42}{'error':>9}{'relative':>10}{'+-':>8}{'wins':>9}{'s a fold':>10}")
+    count = len(results.errors[BLEND])
+    peer = len(results.errors.get(AUTOGLUON, [])) == count
+    reference = np.array(results.errors[AUTOGLUON if peer else REFERENCE])
+    print(f"{name}: {count} folds, relative to {AUTOGLUON if peer else REFERENCE}")
+    print(f"  {'model':46}{'error':>9}{'median':>9}{'relative':>10}{'+-':>8}{'wins':>9}{'s a fold':>10}")
     for model in sorted(results.errors, key=lambda model: np.mean(results.errors[model])):
         errors = np.array(results.errors[model])
         if len(errors) != count:
@@ -271,7 +282,8 @@ def print_set(name: str, results: Results, folds: int) -> tuple[float, list[bool
         wins = int((errors < reference).sum())
         seconds = results.seconds[model] / count
         print(
-            f"  {model:42}{errors.mean():9.4f}{relative.mean():10.3f}{noise:8.3f}{wins:>5}/{count:<3}{seconds:10.1f}",
+            f"  {model:46}{errors.mean():9.4f}{np.median(errors):9.4f}{relative.mean():10.3f}{noise:8.3f}"
+            f"{wins:>5}/{count:<3}{seconds:10.1f}",
             flush=True,
         )
     blend, table = np.array(results.errors[BLEND]), np.array(results.errors[TABLE_BLEND])

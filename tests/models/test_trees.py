@@ -3,6 +3,7 @@
 import random
 import re
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixfit.data.load import MixedData
+from mixfit.data.split import Times
 from mixfit.errors import DataError, ResourceError
-from mixfit.models.trees import TreeModel, checked_text, grow_trees, lightgbm
+from mixfit.models.encoding import EncodedRows
+from mixfit.models.model import Layout, TrainingRows
+from mixfit.models.trees import BoostedTrees, TreeModel, checked_text, grow_trees, lightgbm, mean_text
 
 LEVELS = (40, 255)  # as many as a column of categories may have
 SMALL: dict[str, Any] = {
@@ -98,6 +103,17 @@ def test_new_rows_are_predicted_well_and_permuted_labels_teach_nothing(classes: 
     chance = np.log(classes) if classes else expected.var()
     assert losses[0] < 0.75 * chance
     assert losses[1] > 0.97 * chance
+
+
+@pytest.mark.parametrize("classes", [0, 2, 4])
+def test_the_mean_of_trees_is_that_of_their_sums(classes: int) -> None:
+    columns = columns_with_levels()
+    truth, outputs = truth_of(columns, classes), classes if classes > 2 else 1
+    several = [grow_trees(columns, truth, levels=LEVELS, classes=classes, rounds=rounds) for rounds in (2, 5, 9)]
+    text = mean_text([one.text for one in several], columns=6, outputs=outputs)
+    found = TreeModel.of(text, np.arange(classes), columns=6, classes=classes)
+    sums = [one.booster.predict(columns, raw_score=True) for one in several]
+    np.testing.assert_allclose(found.booster.predict(columns, raw_score=True), np.mean(sums, axis=0), atol=1e-9)
 
 
 def test_the_same_bytes_again_and_with_two_threads() -> None:
@@ -241,3 +257,119 @@ def test_without_the_library_the_user_is_told_what_to_install(monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     with pytest.raises(ResourceError, match=r"cannot be loaded \(.*\): install the system's OpenMP library \(apt-get"):
         grow_trees(np.zeros((3, 1)), np.zeros(3), levels=(), classes=0)
+
+
+MANY = 400
+
+
+def rows_with_many_levels(
+    rows: int = 700, seed: int = 0, *, classes: int = 0, times: bool = False
+) -> tuple[TrainingRows, np.ndarray]:
+    """Two numbers, a category of few levels, one of many, and a prefix; the target depends on all but the prefix."""
+    rng = np.random.default_rng(seed)
+    effects = np.random.default_rng(99).normal(size=MANY)
+    numbers = rng.normal(size=(rows, 2)).astype(np.float32)
+    levels = np.stack([rng.integers(0, 4, rows), rng.integers(0, MANY, rows)], axis=1)
+    truth = numbers[:, 0] + 2 * effects[levels[:, 1]] + (levels[:, 0] == 2)
+    if classes:
+        truth = np.digitize(truth, np.quantile(truth, np.linspace(0, 1, classes + 1)[1:-1]))
+    encoded = EncodedRows(
+        numeric=numbers,
+        categorical=levels,
+        prefixes=levels[:, 1:] // 20,
+        photos=None,
+        seen=np.zeros(rows, dtype=bool),
+    )
+    layout = Layout(
+        numeric=2, cardinalities=(4, MANY, 20), categories=2, features=None, image_columns=0, classes=classes
+    )
+    found = TrainingRows(
+        encoded=encoded,
+        layout=layout,
+        unit=np.arange(rows),
+        data=object.__new__(MixedData),  # only for networks
+        times=Times(np.arange(float(rows)), dates=False) if times else None,
+    )
+    return found, truth
+
+
+def loss_of(found: np.ndarray, truth: np.ndarray) -> float:
+    if found.ndim == 2:
+        return float(-np.log(found[np.arange(len(truth)), truth]).mean())
+    return float(((found - truth) ** 2).mean())
+
+
+@pytest.mark.parametrize(("classes", "times"), [(0, False), (2, False), (3, False), (0, True)])
+def test_many_levels_help_and_permuted_labels_teach_nothing(classes: int, times: bool) -> None:
+    rows, truth = rows_with_many_levels(1500, classes=classes, times=times)
+    new, expected = rows_with_many_levels(1000, seed=1, classes=classes)
+    fitted = BoostedTrees().fit(rows, truth, None, 0)
+    chance = np.log(classes) if classes else expected.var()
+    assert loss_of(fitted.predict(new), expected) < 0.6 * chance
+    shuffled = np.random.default_rng(2).permutation(truth)
+    assert loss_of(BoostedTrees().fit(rows, shuffled, None, 0).predict(new), expected) > 0.97 * chance
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_saved_trees_predict_the_same_from_arrays(classes: int) -> None:
+    rows, truth = rows_with_many_levels(classes=classes)
+    fitted = BoostedTrees().fit(rows, truth, np.linspace(0.5, 2, len(truth)).astype(np.float32), 0)
+    arrays, config = fitted.state()
+    again = BoostedTrees().load(arrays, config, rows.layout)
+    new, _ = rows_with_many_levels(seed=3)
+    new.encoded.categorical[::3, 1] = 0  # missing or unseen
+    np.testing.assert_array_equal(again.predict(new), fitted.predict(new))
+    assert np.isfinite(again.predict(new)).all()
+    with pytest.raises(DataError, match=r"'statistics\.0' has the shape"):
+        BoostedTrees().load(arrays, config, replace(rows.layout, cardinalities=(4, MANY + 1, 20)))
+
+
+def test_trees_saved_without_statistics_are_still_read() -> None:
+    rows, truth = rows_with_many_levels()
+    encoded = rows.encoded
+    columns = np.concatenate([encoded.numeric, encoded.categorical], axis=1).astype(np.float64)
+    model = grow_trees(columns, truth, levels=(4, MANY), classes=0)
+    again = BoostedTrees().load(model.arrays(), {}, rows.layout)
+    np.testing.assert_array_equal(again.predict(rows), model.predict(columns))
+
+
+def test_settings_are_chosen_the_same_with_two_threads() -> None:
+    rows, truth = rows_with_many_levels(200)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            arrays, _ = BoostedTrees().fit(rows, truth, None, 5).state()
+            found.append({name: values.tobytes() for name, values in arrays.items()})
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
+def test_noise_stops_early_and_a_smooth_effect_does_not() -> None:
+    rng = np.random.default_rng(0)
+    rows, _ = rows_with_many_levels(600)
+    smooth = rows.encoded.numeric.sum(axis=1)
+    trees = []
+    for truth in (rng.normal(size=600), smooth):
+        arrays, _ = BoostedTrees().fit(rows, truth, None, 0).state()
+        trees.append(arrays["text"].tobytes().count(b"Tree="))
+    assert trees[0] < 40 < trees[1]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 12])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_few_rows_are_fitted(rows: int, classes: int) -> None:
+    found, _ = rows_with_many_levels(rows, classes=classes)
+    truth = np.arange(rows) % classes if classes else np.arange(float(rows))
+    predictions = BoostedTrees().fit(found, truth, None, 0).predict(found)
+    assert np.isfinite(predictions).all()
+
+
+def test_rows_of_weight_zero_are_ignored() -> None:
+    rows, _ = rows_with_many_levels(60, classes=2)
+    truth, weight = np.zeros(60, np.int64), np.zeros(60, np.float32)
+    truth[7], weight[5:9] = 1, 1.0
+    found = BoostedTrees().fit(rows, truth, weight, 0).predict(rows)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    np.testing.assert_allclose(found[:, 1], 0.25, atol=0.1)

@@ -19,7 +19,7 @@ from mixfit.data.dataset import ImageSource
 from mixfit.data.folds import Folds
 from mixfit.data.load import MixedData, default_batch_size
 from mixfit.data.photos.scores import PhotoScores
-from mixfit.data.split import Split
+from mixfit.data.split import Split, Times
 from mixfit.ensemble.intervals import best_temperature, tempered
 from mixfit.errors import ConfigError, Diverged
 from mixfit.models.encoding import PhotoMeans, RowEncoder, mean_features
@@ -47,6 +47,10 @@ class Fold:
     rows: Rows
     """All rows of the table."""
     seed: int
+    times: Times | None = None
+    """Times of the rows to fit on if the folds go forward in time."""
+    gap: float = 0.0
+    """Gap between rows fitted on and rows judged, in the unit of ``times``."""
     components: dict[int, Components] = field(default_factory=dict, repr=False)
     """Principal components of the photos of the training rows, computed on demand."""
 
@@ -62,6 +66,8 @@ class Fold:
             source=rows.source,
             pixels=rows.pixels,
             unit=self.unit,
+            times=self.times,
+            gap=self.gap,
             data=self.data,
             found=self.components,
         )
@@ -214,8 +220,10 @@ def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = Fals
     def fitted(place: int) -> Fold:
         fit_rows = plan.rows if place == plan.count else plan.fit[place]
         network_rows = plan.validation(place, VALIDATION, seed=seed) if validation else None
-        unit = plan.unit[np.isin(plan.rows, fit_rows)]
-        return make_fold(data, fit_rows, photos, seed=seed + place, unit=unit, network_rows=network_rows)
+        inside = np.flatnonzero(np.isin(plan.rows, fit_rows))
+        times = None if plan.times is None else plan.times.take(inside)
+        fold = make_fold(data, fit_rows, photos, seed=seed + place, unit=plan.unit[inside], network_rows=network_rows)
+        return replace(fold, times=times, gap=plan.gap)
 
     weight = data.arrays.weight
     return FittedFolds(

@@ -20,8 +20,10 @@ from mixfit.data.load import MixedData
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.scores import standard_scale
 from mixfit.data.photos.store import ImageFiles
+from mixfit.data.split import Times
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import shown
+from mixfit.models.dependence import Dependence
 from mixfit.models.encoding import EncodedRows, RowEncoder
 from mixfit.models.mixed import MixedRows
 from mixfit.training.callback import Callback
@@ -227,10 +229,19 @@ class TrainingRows(Rows):
 
     unit: Int64[np.ndarray, " rows"]
     """Rows with the same number form one unit (a group, copies): inner cross-validation holds out whole units."""
+    times: Times | None = None
+    """Times of the rows if the folds go forward in time: inner cross-validation judges later rows by earlier ones."""
+    gap: float = 0.0
+    """Gap between the rows fitted on and the rows judged, in the unit of ``times``."""
     data: MixedData
     """The same rows for the Learner, with validation rows for callbacks; for networks."""
     found: dict[int, Components] = field(default_factory=dict, repr=False, compare=False)
     """Cache of components by seed."""
+
+    @property
+    def dependence(self) -> Dependence:
+        """How the rows depend on each other, for inner folds."""
+        return Dependence(unit=self.unit, times=self.times, gap=self.gap)
 
     def components(self, count: int, weight: Float[np.ndarray, " rows"] | None, seed: int) -> Components | None:
         """The first components of the photos; None without features.

@@ -4,8 +4,8 @@ In: encoded rows of one fold. Out: the trees as text, which is checked before Li
 its input, and prediction with damaged trees may never end.
 See Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree", NeurIPS 2017."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import isfinite
 from types import ModuleType
@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from scipy.special import softmax
 
 from mixfit.errors import DataError, ResourceError
+from mixfit.models.dependence import Dependence
 from mixfit.models.encoding import EncodedRows
 from mixfit.models.model import (
     TABLE,
@@ -31,22 +32,50 @@ from mixfit.models.model import (
     saved_array,
 )
 from mixfit.models.ordered import fit_steps, load_steps
+from mixfit.models.target_statistics import TargetStatistics, goal_count
+from mixfit.training.metrics import poisson_deviance
+from mixfit.weighted import taken, weighted_mean
 
 COMPONENTS = 30
 """Number of principal components of the photo features."""
+FEW_LEVELS = 12
+"""Categories with more levels, and prefixes, enter as target statistics, see ``TargetStatistics``; others as levels."""
 _MOST_LEVELS = 255  # of a categorical column
-_TREE_BUDGET = 2_000
-"""Largest number of trees of a model: rounds times classes."""
-_FEWEST_ROUNDS, _ROUNDS = 20, 200
+_SMALL_TREES: dict[str, Any] = {"num_leaves": 7}
+_RANDOM_TREES = _SMALL_TREES | {"extra_trees": True}
+"""Thresholds are drawn at random (Geurts et al. 2006, Machine Learning 63, 3-42): smoother, best for small tables."""
+_LARGE_TREES = {"num_leaves": 31, "min_data_in_leaf": 20, "feature_fraction": 0.7}
+_CANDIDATES: tuple[dict[str, Any], ...] = (
+    _SMALL_TREES | {"feature_fraction": 0.5, "bagging_fraction": 0.8, "bagging_freq": 1},
+    _RANDOM_TREES,
+    _LARGE_TREES,
+)
+"""Settings whose trees are averaged."""
+_CLEARLY_WORSE = 1.05
+"""Ratio to the lowest loss of inner folds from which settings are left out."""
+_FEWEST_ROUNDS, _MOST_ROUNDS, _PATIENCE = 30, 600, 40
+_LEARNING_RATE, _LARGEST_RATE, _PATH = 0.05, 0.3, 15.0
+"""The learning rate, and the smallest product of rounds and rate: with fewer rounds the rate is higher."""
+_WORK, _ROWS_OF_COLUMN, _OVERHEAD = 2e9, 2_000, 20_000
+"""Bound of rounds x work of a round, in cells: a column costs as much as so many rows more, a tree as so many cells."""
+_MOST_GROWN = 5_000
+"""Bound of rounds x outputs."""
+_HEAVY = 1e7
+"""Work of a round above which there is only one setting."""
+_DEFAULT_ROUNDS = 100
+"""Rounds if there are no rows to choose by."""
+_INNER_FOLDS, _ONE_FOLD_ROWS = 3, 6_000
+"""Inner folds; with more rows x outputs only one of them is used."""
 _SETTINGS: dict[str, Any] = {
-    "learning_rate": 0.05,
-    "num_leaves": 7,  # small trees are best for some hundred rows, and nearly so for some thousand
+    "learning_rate": _LEARNING_RATE,
     "min_data_in_leaf": 10,
     "lambda_l2": 1.0,
     "deterministic": True,
     "force_col_wise": True,  # else LightGBM chooses by timing
+    "feature_pre_filter": False,  # the same data for all settings
     "verbosity": -1,
 }
+_LEAST_PROBABILITY = 1e-15
 _IMPROBABLE = -30.0
 """Log-odds of a class without training rows."""
 _MOST_TREES, _MOST_LEAVES = 100_000, 1_000  # limits for reading
@@ -112,7 +141,7 @@ class TreeModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoostedTrees:
-    """LightGBM on components and scores of the photos, features of texts, numbers and categories."""
+    """LightGBM on components and scores of the photos, features of texts, numbers and categories; see ``fit_trees``."""
 
     sees: Sees = TABLE
 
@@ -125,19 +154,22 @@ class BoostedTrees:
         """See ``Model``."""
         if rows.layout.ordered:
             return fit_steps(self, rows, truth, weight, seed)
-        layout, table = rows.layout, "table" in self.sees
+        layout, table, text = rows.layout, "table" in self.sees, "text" in self.sees
         components = rows.components(COMPONENTS, weight, seed) if "photos" in self.sees else None
-        model = grow_trees(
-            _columns(rows.encoded, components, table=table, text="text" in self.sees),
+        many = many_levels(layout) if table else ()
+        inputs = TreeInputs.of(rows.encoded, components, layout, many, table=table, text=text)
+        model, statistics = fit_trees(
+            inputs,
             truth,
-            levels=layout.cardinalities[: layout.categories] if table else (),
             classes=layout.classes,
             counts=layout.counts,
             weight=weight,
-            rounds=max(_FEWEST_ROUNDS, min(_ROUNDS, _TREE_BUDGET // max(layout.classes, 1))),
+            dependence=rows.dependence,
             seed=seed,
         )
-        return FittedTrees(table=table, text="text" in self.sees, components=components, model=model)
+        return FittedTrees(
+            table=table, text=text, components=components, layout=layout, statistics=statistics, model=model
+        )
 
     def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> FittedModel:
         """See ``Model``."""
@@ -145,15 +177,23 @@ class BoostedTrees:
             return load_steps(self, arrays, config, layout)
         if "model.threshold" in arrays:
             raise DataError("its boosted trees are in the format of an earlier mixfit, which is no longer supported")
-        table = "table" in self.sees
+        table, text = "table" in self.sees, "text" in self.sees
         components = Components.read(arrays, layout) if "photos" in self.sees else None
+        # Trees of an earlier mixfit have no statistics: all categories enter as levels.
+        many = many_levels(layout) if table and any(name.startswith("statistics.") for name in arrays) else ()
+        sizes = tuple(layout.cardinalities[place] for place in many)
+        statistics = TargetStatistics.read(arrays, sizes, classes=layout.classes)
         width = 0 if components is None else len(components.axes) + layout.photo_scores
-        width += table * (layout.numeric + layout.categories)
-        width += ("text" in self.sees) * layout.text_features
-        # A column of zeros replaces missing columns, see ``_columns``.
+        width += text * layout.text_features
+        width += table * layout.numeric
+        # A column of zeros replaces missing columns, see ``TreeInputs``.
         width += components is None and not (layout.numeric and table)
+        width += len(many) * goal_count(layout.classes)
+        width += table * sum(place not in many for place in range(layout.categories))
         model = TreeModel.read(arrays, columns=width, classes=layout.classes)
-        return FittedTrees(table=table, text="text" in self.sees, components=components, model=model)
+        return FittedTrees(
+            table=table, text=text, components=components, layout=layout, statistics=statistics, model=model
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,26 +203,301 @@ class FittedTrees:
     table: bool
     text: bool
     components: Components | None
+    layout: Layout
+    statistics: TargetStatistics
     model: TreeModel
 
     def predict(self, rows: Rows) -> np.ndarray:
         """See ``FittedModel``."""
-        return self.model.predict(_columns(rows.encoded, self.components, table=self.table, text=self.text))
+        many = many_levels(self.layout) if self.statistics.means else ()
+        inputs = TreeInputs.of(rows.encoded, self.components, self.layout, many, table=self.table, text=self.text)
+        return self.model.predict(inputs.columns(self.statistics.apply(inputs.many)))
 
     def state(self) -> State:
         """See ``FittedModel``."""
-        return self.model.arrays() | ({} if self.components is None else self.components.arrays()), {}
+        components = {} if self.components is None else self.components.arrays()
+        return self.model.arrays() | self.statistics.arrays() | components, {}
 
 
-def _columns(encoded: EncodedRows, components: Components | None, *, table: bool, text: bool) -> np.ndarray:
-    """Components and scores of photos, features of texts, numbers, then levels; at least one column, as LightGBM
-    requires."""
-    parts = [np.zeros((len(encoded), 1))] if components is None and not (table and encoded.numeric.shape[1]) else []
-    parts += [] if components is None else [components.of(encoded)]
-    parts += [encoded.photo_scores] if components is not None and encoded.photo_scores is not None else []
-    parts += [encoded.text_columns] if text else []
-    parts += [encoded.numeric, encoded.categorical] if table else []
-    return np.concatenate(parts, axis=1).astype(np.float64)
+def many_levels(layout: Layout) -> tuple[int, ...]:
+    """Places among the categories and prefixes of those that enter as target statistics: categories with more than
+    ``FEW_LEVELS`` levels, and all prefixes."""
+    return tuple(
+        place for place, count in enumerate(layout.cardinalities) if count > FEW_LEVELS or place >= layout.categories
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeInputs:
+    """Inputs of trees."""
+
+    numbers: Float[np.ndarray, "rows numbers"]
+    """At least one column, as LightGBM requires."""
+    few: Int64[np.ndarray, "rows few"]
+    """Levels of the categories that enter as levels."""
+    many: Int64[np.ndarray, "rows many"]
+    """Levels of the categories and prefixes that enter as target statistics."""
+    few_sizes: tuple[int, ...]
+    many_sizes: tuple[int, ...]
+    """Number of levels of each column."""
+
+    @classmethod
+    def of(
+        cls,
+        encoded: EncodedRows,
+        components: Components | None,
+        layout: Layout,
+        many: tuple[int, ...],
+        *,
+        table: bool,
+        text: bool,
+    ) -> "TreeInputs":
+        """From encoded rows, with or without the table and the texts; ``many`` as by ``many_levels``."""
+        nothing = components is None and not (table and layout.numeric)
+        numbers = [np.zeros((len(encoded), 1))] * nothing
+        numbers += [] if components is None else [components.of(encoded)]
+        numbers += [encoded.photo_scores] if components is not None and encoded.photo_scores is not None else []
+        numbers += [encoded.text_columns] * text + [encoded.numeric] * table
+        few = [place for place in range(layout.categories) if place not in many] if table else []
+        levels = np.concatenate([encoded.categorical, encoded.prefixes], axis=1)
+        return cls(
+            numbers=np.concatenate(numbers, axis=1),
+            few=levels[:, few],
+            many=levels[:, list(many)],
+            few_sizes=tuple(layout.cardinalities[place] for place in few),
+            many_sizes=tuple(layout.cardinalities[place] for place in many),
+        )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, rows: Int64[np.ndarray, " some"]) -> "TreeInputs":
+        """Those rows, in that order."""
+        return replace(self, numbers=self.numbers[rows], few=self.few[rows], many=self.many[rows])
+
+    def columns(self, statistics: Float[np.ndarray, "rows outputs"]) -> Float[np.ndarray, "rows columns"]:
+        """float64: numbers, target statistics, then levels."""
+        return np.concatenate([self.numbers, statistics, self.few], axis=1, dtype=np.float64)
+
+
+def fit_trees(
+    inputs: TreeInputs,
+    truth: np.ndarray,
+    *,
+    classes: int,
+    counts: bool = False,
+    weight: np.ndarray | None = None,
+    dependence: Dependence | None = None,
+    seed: int = 0,
+) -> tuple[TreeModel, TargetStatistics]:
+    """Fit trees with several settings on all rows, and average them.
+
+    Inner folds choose the number of rounds of each, and leave out settings that are clearly worse than the best. The
+    number of inner folds and the largest number of rounds depend on the size of the data alone.
+
+    Args:
+        truth: numbers, or class indices.
+        classes: of the target; 0 for regression.
+        counts: the target is a count; the trees then predict logarithms.
+        weight: of each row, in any unit.
+        dependence: of the rows; by default they are independent.
+    Raises:
+        ResourceError: LightGBM cannot be loaded.
+    """
+    dependence = Dependence.none(len(truth)) if dependence is None else dependence
+    if weight is not None:  # a row of weight 0 is ignored, also by the minimum number of rows per leaf
+        rows = np.flatnonzero(weight > 0)
+        inputs, truth, weight, dependence = inputs.take(rows), truth[rows], weight[rows], dependence.take(rows)
+    task: dict[str, Any] = {"classes": classes, "seed": seed}
+    plan = _Plan.of(inputs, len(np.unique(truth)) if classes > 2 else 1, goals=goal_count(classes))
+    chosen = _choose(inputs, truth, counts=counts, weight=weight, dependence=dependence, plan=plan, **task)
+    statistics, own = TargetStatistics.fit(
+        inputs.many, inputs.many_sizes, truth, weight=weight, dependence=dependence, **task
+    )
+    columns = inputs.columns(own)
+    training = _Training.of(columns, truth, inputs.few_sizes, classes=classes, counts=counts, weight=weight, seed=seed)
+    grown = [training.grow(plan.rate | settings, rounds) for settings, rounds in chosen]
+    text = mean_text(grown, columns=columns.shape[1], outputs=training.outputs)
+    return TreeModel.of(text, training.seen, columns=columns.shape[1], classes=classes), statistics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """How much is tried, by the size of the data alone."""
+
+    most: int
+    """Largest number of rounds."""
+    rate: dict[str, Any]
+    """The learning rate."""
+    candidates: tuple[dict[str, Any], ...]
+    one_fold: bool
+    """Whether only one inner fold is used."""
+
+    @classmethod
+    def of(cls, inputs: "TreeInputs", outputs: int, *, goals: int) -> "_Plan":
+        """For these inputs.
+
+        Args:
+            outputs: trees per round.
+            goals: target statistics of each category.
+        """
+        width = inputs.numbers.shape[1] + inputs.few.shape[1] + inputs.many.shape[1] * goals
+        work = outputs * (width * (len(inputs) + _ROWS_OF_COLUMN) + _OVERHEAD)
+        most = int(np.clip(min(_WORK / work, _MOST_GROWN / outputs), _FEWEST_ROUNDS, _MOST_ROUNDS))
+        long = len(inputs) > _ONE_FOLD_ROWS
+        return cls(
+            most=most,
+            rate={"learning_rate": float(np.clip(_PATH / most, _LEARNING_RATE, _LARGEST_RATE))},
+            candidates=_CANDIDATES if work <= _HEAVY else (_LARGE_TREES,) if long else (_RANDOM_TREES,),
+            one_fold=len(inputs) * outputs > _ONE_FOLD_ROWS,
+        )
+
+
+def _choose(
+    inputs: TreeInputs,
+    truth: np.ndarray,
+    *,
+    classes: int,
+    counts: bool,
+    weight: np.ndarray | None,
+    dependence: Dependence,
+    plan: "_Plan",
+    seed: int,
+) -> list[tuple[dict[str, Any], int]]:
+    """Settings to average, and for each the number of rounds with the lowest mean loss of the held-out rows."""
+    folds = dependence.folds(_INNER_FOLDS, seed=seed, truth=truth, classes=bool(classes))
+    curves: list[list[np.ndarray]] = [[] for _ in plan.candidates]
+    for fit, judged in folds[-1:] if plan.one_fold else folds:
+        if classes:
+            judged = judged[np.isin(truth[judged], truth[fit])]
+        if not len(judged) or len(np.unique(truth[fit])) < 2:
+            continue
+        statistics, own = TargetStatistics.fit(
+            inputs.many[fit],
+            inputs.many_sizes,
+            truth[fit],
+            classes=classes,
+            weight=taken(weight, fit),
+            dependence=dependence.take(fit),
+            seed=seed,
+        )
+        held_out = inputs.take(judged)
+        training = _Training.of(
+            inputs.take(fit).columns(own),
+            truth[fit],
+            inputs.few_sizes,
+            classes=classes,
+            counts=counts,
+            weight=taken(weight, fit),
+            seed=seed,
+        )
+        columns, judging = held_out.columns(statistics.apply(held_out.many)), taken(weight, judged)
+        for candidate, curve in zip(plan.candidates, curves, strict=True):
+            curve.append(training.losses(plan.rate | candidate, plan.most, columns, truth[judged], judging))
+    if not curves[0]:
+        return [(_SMALL_TREES, min(plan.most, _DEFAULT_ROUNDS))]
+    tries = []
+    for candidate, curve in zip(plan.candidates, curves, strict=True):
+        longest = max(map(len, curve))
+        total = np.sum([np.pad(one, (0, longest - len(one)), mode="edge") for one in curve], axis=0)
+        tries.append((float(total.min()), candidate, int(total.argmin()) + 1))
+    limit = _CLEARLY_WORSE * min(loss for loss, _, _ in tries)
+    return [(candidate, rounds) for loss, candidate, rounds in tries if loss <= limit]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Training:
+    """Data in LightGBM's form, for trees of any settings."""
+
+    data: Any
+    objective: dict[str, Any]
+    """Settings, without those of the trees."""
+    seen: np.ndarray
+    """int64: the classes of the rows; empty for regression."""
+
+    @property
+    def outputs(self) -> int:
+        """Trees per round."""
+        return len(self.seen) if len(self.seen) > 2 else 1
+
+    @classmethod
+    def of(
+        cls,
+        columns: Float[np.ndarray, "rows columns"],
+        truth: np.ndarray,
+        levels: tuple[int, ...],
+        *,
+        classes: int,
+        counts: bool,
+        weight: np.ndarray | None,
+        seed: int,
+    ) -> "_Training":
+        """Arguments as for ``grow_trees``."""
+        numbers = columns.shape[1] - len(levels)
+        categorical = [numbers + place for place, count in enumerate(levels) if count <= _MOST_LEVELS]
+        seen, labels = np.unique(truth, return_inverse=True) if classes else (np.zeros(0, np.int64), truth)
+        if len(seen) == 1:
+            labels = np.ones(len(truth))  # for two classes, the first one is 0
+        objective: dict[str, Any] = {"objective": "regression"} if not classes else {"objective": "binary"}
+        if counts and truth.any():
+            objective = {"objective": "poisson"}
+        if len(seen) > 2:
+            objective = {"objective": "multiclass", "num_class": len(seen)}
+        objective |= {"seed": seed, "num_threads": torch.get_num_threads()}
+        data = lightgbm().Dataset(
+            columns,
+            labels,
+            weight=None
+            if weight is None
+            else weight / weight.mean(),  # the regularisation of leaves depends on the sum of weights
+            categorical_feature=categorical,
+            params=_SETTINGS | objective,
+        )
+        return cls(data=data, objective=objective, seen=seen.astype(np.int64))
+
+    def grow(self, settings: dict[str, Any], rounds: int) -> bytes:
+        """Trees in LightGBM's format."""
+        grown = lightgbm().train(_SETTINGS | self.objective | settings, self.data, num_boost_round=rounds)
+        return str(grown.model_to_string()).encode()
+
+    def losses(
+        self,
+        settings: dict[str, Any],
+        most: int,
+        columns: Float[np.ndarray, "judged columns"],
+        truth: np.ndarray,
+        weight: np.ndarray | None,
+    ) -> Float[np.ndarray, " rounds"]:
+        """Mean loss of held-out rows after each round, until it has not decreased for some rounds.
+
+        Args:
+            most: largest number of rounds.
+            columns, truth, weight: of the held-out rows, with classes of the training rows only.
+        """
+        library, found = lightgbm(), []
+        labels = np.searchsorted(self.seen, truth) if len(self.seen) else truth
+
+        def loss(predictions: np.ndarray, _: Any) -> tuple[str, float, bool]:
+            # LightGBM's own sum depends on the number of threads in the last digits.
+            if self.objective["objective"] == "poisson":
+                losses = poisson_deviance(truth, np.log(predictions))
+            elif not len(self.seen):
+                losses = (predictions - truth) ** 2
+            else:
+                chances = predictions if predictions.ndim == 2 else np.stack([1 - predictions, predictions], axis=1)
+                losses = -np.log(np.maximum(chances[np.arange(len(labels)), labels], _LEAST_PROBABILITY))
+            found.append(weighted_mean(losses, weight))
+            return "loss", found[-1], False
+
+        library.train(
+            _SETTINGS | self.objective | settings | {"metric": "None"},
+            self.data,
+            num_boost_round=most,
+            valid_sets=[self.data.create_valid(columns, labels)],
+            feval=loss,
+            callbacks=[library.early_stopping(_PATIENCE, verbose=False)],
+        )
+        return np.array(found)
 
 
 def grow_trees(
@@ -193,7 +508,8 @@ def grow_trees(
     classes: int,
     counts: bool = False,
     weight: np.ndarray | None = None,
-    rounds: int = _ROUNDS,
+    rounds: int = _DEFAULT_ROUNDS,
+    settings: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> TreeModel:
     """Fit trees, independently of the number of threads.
@@ -208,32 +524,13 @@ def grow_trees(
         counts: the target is a count; the trees then predict logarithms.
         weight: of each row, in any unit.
         rounds: trees per output.
+        settings: of LightGBM, in addition to those of all our trees; by default small trees on all columns.
     Raises:
         ResourceError: LightGBM cannot be loaded.
     """
-    library = lightgbm()
-    numbers = columns.shape[1] - len(levels)
-    categorical = [numbers + place for place, count in enumerate(levels) if count <= _MOST_LEVELS]
-    seen, labels = np.unique(truth, return_inverse=True) if classes else (np.zeros(0, np.int64), truth)
-    if len(seen) == 1:
-        labels = np.ones(len(truth))  # for two classes, the first one is 0
-    objective: dict[str, Any] = {"objective": "regression"} if not classes else {"objective": "binary"}
-    if counts and truth.any():
-        objective = {"objective": "poisson"}
-    if len(seen) > 2:
-        objective = {"objective": "multiclass", "num_class": len(seen)}
-    settings = _SETTINGS | objective | {"seed": seed, "num_threads": torch.get_num_threads()}
-    data = library.Dataset(
-        columns,
-        labels,
-        weight=None
-        if weight is None
-        else weight / weight.mean(),  # the regularisation of leaves depends on the sum of weights
-        categorical_feature=categorical,
-        params=settings,
-    )
-    grown = library.train(settings, data, num_boost_round=rounds).model_to_string().encode()
-    return TreeModel.of(grown, seen.astype(np.int64), columns=columns.shape[1], classes=classes)
+    training = _Training.of(columns, truth, levels, classes=classes, counts=counts, weight=weight, seed=seed)
+    text = training.grow(_SMALL_TREES if settings is None else settings, rounds)
+    return TreeModel.of(text, training.seen, columns=columns.shape[1], classes=classes)
 
 
 def lightgbm() -> ModuleType:
@@ -262,6 +559,22 @@ def checked_text(text: bytes, *, columns: int, outputs: int) -> bytes:
     Raises:
         DataError: it is damaged, for instance by nodes that point to missing nodes or form a cycle.
     """
+    return _written(_read_trees(text, columns=columns, outputs=outputs), columns=columns, outputs=outputs)
+
+
+def mean_text(texts: Sequence[bytes], *, columns: int, outputs: int) -> bytes:
+    """One text whose trees sum to the mean of the sums of several; arguments and errors as for ``checked_text``."""
+    trees = [tree for text in texts for tree in _read_trees(text, columns=columns, outputs=outputs)]
+    for tree in trees:
+        tree["leaf_value"] = [value / len(texts) for value in tree["leaf_value"]]
+    return _written(trees, columns=columns, outputs=outputs)
+
+
+_Tree = dict[str, list[int] | list[float]]
+
+
+def _read_trees(text: bytes, *, columns: int, outputs: int) -> list[_Tree]:
+    """The checked values of all trees; arguments and errors as for ``checked_text``."""
     try:
         trees = [_checked_tree(tree, columns) for tree in _trees(text.decode("ascii").splitlines())]
     except DataError:  # it is a ValueError, too
@@ -270,6 +583,11 @@ def checked_text(text: bytes, *, columns: int, outputs: int) -> bytes:
         raise DataError("the text of the trees is damaged") from error
     if not trees or len(trees) % outputs:
         raise DataError(f"there are {len(trees)} trees for {outputs} outputs")
+    return trees
+
+
+def _written(trees: list[_Tree], *, columns: int, outputs: int) -> bytes:
+    """Trees in LightGBM's format."""
     head = {
         "version": "v4",
         "num_class": outputs,
@@ -302,7 +620,7 @@ def _trees(lines: Iterable[str]) -> list[dict[str, str]]:
     raise ValueError
 
 
-def _checked_tree(said: dict[str, str], columns: int) -> dict[str, list[int] | list[float]]:
+def _checked_tree(said: dict[str, str], columns: int) -> _Tree:
     """Check that each leaf and split occurs once in the tree, and that splits use existing columns.
 
     Raises:
