@@ -18,6 +18,7 @@ from mixfit.errors import DataError, ResourceError
 from mixfit.models.encoding import EncodedRows
 from mixfit.models.model import Layout, TrainingRows
 from mixfit.models.trees import BoostedTrees, TreeModel, checked_text, grow_trees, lightgbm, mean_text
+from mixfit.training.metrics import poisson_deviance
 
 LEVELS = (40, 255)  # as many as a column of categories may have
 SMALL: dict[str, Any] = {
@@ -373,3 +374,17 @@ def test_rows_of_weight_zero_are_ignored() -> None:
     found = BoostedTrees().fit(rows, truth, weight, 0).predict(rows)
     np.testing.assert_allclose(found.sum(axis=1), 1)
     np.testing.assert_allclose(found[:, 1], 0.25, atol=0.1)
+
+
+def test_counts_of_many_levels_are_predicted_as_logarithms() -> None:
+    rows, score = rows_with_many_levels(1500)
+    new, expected = rows_with_many_levels(1000, seed=1)
+    rng = np.random.default_rng(0)
+    truth = rng.poisson(np.exp(score / 3)) / 2.0
+    rows = replace(rows, layout=replace(rows.layout, counts=True))
+    fitted = BoostedTrees().fit(rows, truth, None, 0)
+    found = fitted.predict(new)
+    constant = np.full(1000, np.log(truth.mean()))
+    deviance = [poisson_deviance(np.exp(expected / 3) / 2, one).mean() for one in (found, constant)]
+    assert deviance[0] < 0.6 * deviance[1]
+    np.testing.assert_array_equal(BoostedTrees().load(*fitted.state(), rows.layout).predict(new), found)
