@@ -131,7 +131,7 @@ def report_page(content: ReportContent) -> str:
 
 def _scale(content: ReportContent) -> Scale:
     """That of explanations."""
-    if content.schema.task != "regression":
+    if content.schema.task not in NUMBER_TASKS:
         return "probability"
     return "logarithm" if content.log_scale else "number"
 
