@@ -44,7 +44,7 @@ from mixfit.ensemble.calibration import FIFTHS, fifths
 from mixfit.ensemble.cross_fit import make_fold, photo_means
 from mixfit.models.model import Components, looks
 from mixfit.nn.image import ImageEncoder
-from mixfit.runs.results import BLEND, TABLE_BLEND
+from mixfit.runs.results import BLEND, CONSTANT, TABLE_BLEND
 from mixfit.training.build import build_model, precompute_features
 
 COMPONENTS = 30
@@ -286,7 +286,7 @@ def print_set(name: str, results: Results, folds: int) -> tuple[float, list[bool
             f"{wins:>5}/{count:<3}{seconds:10.1f}",
             flush=True,
         )
-    blend, table = np.array(results.errors[BLEND]), np.array(results.errors[TABLE_BLEND])
+    blend, table = np.array(results.errors[BLEND]), np.array(results.errors[_of_table(results)])
     difference = blend - table
     noise = difference.std(ddof=1) / np.sqrt(count) if count > 1 else float("nan")
     print(
@@ -294,7 +294,7 @@ def print_set(name: str, results: Results, folds: int) -> tuple[float, list[bool
         f"in {int((blend == table).sum())} of {count} folds; photos used in {results.used_photos}"
     )
     alone = [model for model, photos in results.sees_photos.items() if not photos]
-    best_alone = min([TABLE_BLEND, *alone], key=lambda model: np.mean(results.errors[model]))
+    best_alone = min([_of_table(results), *alone], key=lambda model: np.mean(results.errors[model]))
     single = np.array(results.errors[best_alone])
     print(
         f"  best of the table alone: {best_alone}, {single.mean():.4f}; better in {int((blend < single).sum())} folds"
@@ -306,12 +306,18 @@ def print_set(name: str, results: Results, folds: int) -> tuple[float, list[bool
     return float((blend / reference).mean()), kept
 
 
+def _of_table(results: Results) -> str:
+    """The blend of the table alone; a constant where there are no table columns."""
+    return TABLE_BLEND if TABLE_BLEND in results.errors else CONSTANT
+
+
 def _as_good_as_twins(results: Results, folds: int) -> list[bool]:
-    photos = [model for model, table in results.table_too.items() if results.sees_photos[model] and not table]
-    errors = {model: np.array(results.errors[model]).reshape(-1, folds) for model in [BLEND, TABLE_BLEND, *photos]}
+    photos = [model for model, too in results.table_too.items() if results.sees_photos[model] and not too]
+    table = _of_table(results)
+    errors = {model: np.array(results.errors[model]).reshape(-1, folds) for model in [BLEND, table, *photos]}
     kept = []
     for repeat, ours in enumerate(errors[BLEND]):
-        twin = min((errors[model][repeat] for model in [TABLE_BLEND, *photos]), key=np.mean)
+        twin = min((errors[model][repeat] for model in [table, *photos]), key=np.mean)
         worse = ours - twin
         kept.append(bool(worse.mean() <= worse.std(ddof=1) / np.sqrt(folds)) if folds > 1 else bool(worse[0] <= 0))
     return kept

@@ -59,7 +59,7 @@ def test_rows_are_explained_in_a_page_and_in_json(
     said = capsys.readouterr().out
     assert "3 rows given by number, relative to 32 background rows; Shapley values, exact" in said
     assert re.search(rf"{re.escape(NASTY)} +\d", said)
-    assert "mean absolute contribution of a column" in said
+    assert "Mean absolute contribution of each column to the predictions, in percent of price" in said
     found = json.loads((tmp_path / "explain.json").read_text())
     assert [row["row"] for row in found["rows"]] == [3, 17, 40]
     frame = pd.read_csv(folder.parent / "table.csv")

@@ -25,6 +25,7 @@ from mixfit.training.callbacks.control import Deadline, EarlyStopping, Pruning, 
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.choose import choose_optimizer
 from mixfit.training.learner import Learner
+from mixfit.training.metrics import metric_label
 
 if TYPE_CHECKING:
     import optuna
@@ -252,7 +253,7 @@ def tune(
         f"{len(mixed.split.train)} train / {len(mixed.split.valid)} valid rows",
         markup=False,
     )
-    console.print(f" trial  valid_loss{headline:>11}  epochs       s  settings", markup=False)
+    console.print(f" trial  valid_loss{metric_label(headline):>11}  epochs       s  settings", markup=False)
     with _stoppable(search, trials):
         while search.deadline is None or time.monotonic() < search.deadline or not study.has_begun():
             trial = study.next_trial(trials, search.space.start())

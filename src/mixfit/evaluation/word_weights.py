@@ -92,11 +92,15 @@ def word_weights(predictor: Predictor, table: Table) -> list[ColumnWords]:
 
 
 def _in_unit(predictor: Predictor, values: np.ndarray) -> np.ndarray:
-    """Scaled parts as differences in the scale of explanations; those of classes are probabilities already."""
-    if predictor.target.classes is not None:
+    """Scaled parts as differences in the scale of explanations; those of classes are probabilities already, and those
+    of counts shares of the mean count, which are given in counts."""
+    target = predictor.target
+    if target.classes is not None:
         return values
-    base: np.ndarray = number_or_logarithm(predictor.target, np.zeros(1))
-    return number_or_logarithm(predictor.target, values) - base
+    if predictor.schema.task == "count":
+        return values * target.decode(np.zeros(1))
+    base: np.ndarray = number_or_logarithm(target, np.zeros(1))
+    return number_or_logarithm(target, values) - base
 
 
 def _by_class(predictor: Predictor, values: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -182,7 +182,7 @@ def model_card(
         *notes,
         *_intended_use(),
         *([] if facts is None else [*_data(facts), *_metrics(facts, classes=classes)]),
-        *_limits(facts, classes=classes, photos=photos, text=text),
+        *_limits(facts, schema, classes=classes, photos=photos, text=text),
         "## Licence",
         f"{licence} The licence of the training data is unknown to mixfit: ask their owner before sharing this model.",
         *_loading(weights_sha256, photos=photos),
@@ -243,7 +243,9 @@ def _metrics(facts: ModelFacts, *, classes: Sequence[str] | None) -> list[str]:
     return [*found, *filter(None, [facts.decision, facts.text, facts.photos])]
 
 
-def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: bool, text: bool) -> list[str]:
+def _limits(
+    facts: ModelFacts | None, schema: Schema, *, classes: Sequence[str] | None, photos: bool, text: bool
+) -> list[str]:
     lines = ["## Limits"]
     if facts is not None and facts.groups:
         where = f"{facts.groups} groups of rows, by category{' and by photos' if photos else ''}"
@@ -266,18 +268,24 @@ def _limits(facts: ModelFacts | None, *, classes: Sequence[str] | None, photos: 
             lines.append(_table(["column", "value", "rows", "error", "error of other rows"], rows))
     elif facts is not None:
         lines.append("No group of rows was large enough to test for weaknesses.")
-    inputs = [
-        (
-            "Numbers outside the training range are clipped only at 10 standard deviations from the mean, without a "
-            "warning; such predictions are extrapolations."
-        ),
-        "A category that does not occur in the training rows is treated as unknown; the status of the row says so.",
-        "A missing number is replaced by the median, and marked as missing if training rows had missing cells too.",
-    ]
+    inputs = []
+    if schema.names("number") or schema.names("date"):
+        inputs += [
+            (
+                "Numbers outside the training range are clipped only at 10 standard deviations from the mean, without "
+                "a warning; such predictions are extrapolations."
+            ),
+            "A missing number is replaced by the median, and marked as missing if training rows had missing cells too.",
+        ]
+    if schema.names("category") or schema.names("tags"):
+        inputs.append(
+            "A category that does not occur in the training rows is treated as unknown; the status of the row says so."
+        )
     if text:
         inputs.append(
             "In the counts of words, a word that is not in the training texts counts only by its groups of 2 to 4 "
-            f"characters. At most the first {MOST_CHARACTERS:,} characters of a text are read. `mixfit.json` holds "
+            "characters; the status of a row without any known word says so. At most the first "
+            f"{MOST_CHARACTERS:,} characters of a text are read. `mixfit.json` holds "
             "frequent words of the training texts."
         )
     if photos:

@@ -362,9 +362,9 @@ def predict_table(
     """Predict the rows of a table: its columns, the predictions and a status, as a file or as a DataFrame.
 
     Rows are predicted and written in pieces of at most ``PIECE`` rows. A Parquet table, and a CSV or TSV table of more
-    than ``PIECE_BYTES``, is also read in pieces and may be larger than memory, unless its cells must be seen as a whole:
-    stray quotes, blank lines between rows, another encoding than UTF-8, or numbers that may have a decimal comma and
-    were not text in training. Other tables are read whole. ``out`` appears once everything is written.
+    than ``PIECE_BYTES``, is also read in pieces and may be larger than memory, unless its cells must be seen as a
+    whole: stray quotes, blank lines between rows, another encoding than UTF-8, or numbers that may have a decimal comma
+    and were not text in training. Other tables are read whole. ``out`` appears once everything is written.
 
     Args:
         run: folder of a run or of a model.

@@ -110,7 +110,7 @@ def report_page(content: ReportContent) -> str:
         "bad": bad_input_view(content.bad_inputs),
         "pictures": [] if content.watched is None else watched_pictures(content.watched),
         "explanation": None if content.explanation is None else explanation_view(content.explanation),
-        "words": words_view(content.words, content.schema.target, _scale(content)),
+        "words": words_view(content.words, content.result.target, _scale(content)),
         "explained_with": _explained_with(content),
     }
     present = {
@@ -131,7 +131,7 @@ def report_page(content: ReportContent) -> str:
 
 def _scale(content: ReportContent) -> Scale:
     """That of explanations."""
-    if content.schema.task != "regression":
+    if content.schema.task not in NUMBER_TASKS:
         return "probability"
     return "logarithm" if content.log_scale else "number"
 
