@@ -19,7 +19,8 @@ from mixfit.training.metrics import KAPPA, MAE_STEPS, decided, median_class
 
 
 def order_of(values: list[object], **settings: object) -> tuple[str, ...]:
-    frame = pd.DataFrame({"x": np.arange(len(values)), "grade": values})
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": random.normal(size=len(values)), "grade": values})
     schema = infer_schema(frame, "grade", roles={"grade": "ordered"}, **settings)  # type: ignore[arg-type]
     assert schema.task == "ordered"
     return next(column.form.order for column in schema.columns if column.name == "grade")
@@ -79,7 +80,7 @@ def test_an_ordered_column_enters_as_rank_and_level() -> None:
 
 
 def test_a_training_without_a_third_class_is_refused() -> None:
-    frame = pd.DataFrame({"x": range(6), "grade": [1, 2, 3, 1, 2, 3]})
+    frame = pd.DataFrame({"x": [0.5, 1.5, 0.5, 2.5, 1.5, 3.5], "grade": [1, 2, 3, 1, 2, 3]})
     table = infer_schema(frame, "grade", task="ordered").table(frame)
     target = OrderedTarget.fit(table["grade"])
     assert target.classes == ("1", "2", "3")

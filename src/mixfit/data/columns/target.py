@@ -214,7 +214,7 @@ class CountTarget:
     def decode_interval(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The smallest and the largest whole number in the interval, at least 0; the nearest ones if there is none."""
         low, high = np.maximum(low, 0) * self.mean, np.maximum(high, 0) * self.mean
-        first, last = np.ceil(low - _SAME), np.floor(high + _SAME)
+        first, last = np.ceil(low - _SAME) + 0.0, np.floor(high + _SAME)  # 0 has no sign
         empty = first > last
         return np.where(empty, np.floor(low), first), np.where(empty, np.ceil(high), last)
 
