@@ -230,3 +230,16 @@ def test_ordered_classes_are_trained_and_predicted(preset: Any, tmp_path: Path) 
             assert one in places
         resume(run.folder, console=QUIET)
     evaluate_table(run, table, console=QUIET, split="test")
+
+
+def test_explanations_are_of_the_predicted_class(rare: tuple[Path, Run]) -> None:
+    table, run = rare
+    predictor = Predictor.load(run.folder)
+    frame = pd.read_csv(table)
+    probabilities = predictor.predictions(frame).values[:, 1]
+    assert predictor.threshold is not None
+    low, high = sorted([0.5, predictor.threshold])
+    between = np.flatnonzero((probabilities > low) & (probabilities < high))[:2]
+    found = mixfit.explain(predictor, frame, rows=between.tolist(), background=4)
+    assert list(found.predictions) == predictor.predict(frame.iloc[between])["prediction"].tolist()
+    assert list(found.explained) == list(found.predictions)

@@ -131,9 +131,9 @@ def report_page(content: ReportContent) -> str:
 
 def _scale(content: ReportContent) -> Scale:
     """That of explanations."""
-    if content.schema.task != "regression":
+    if content.schema.task not in NUMBER_TASKS:
         return "probability"
-    return "logarithm" if content.log_scale else "number"
+    return "logarithm" if content.log_scale or content.schema.task == "count" else "number"
 
 
 def _explained_with(content: ReportContent) -> str:
