@@ -86,6 +86,9 @@ def test_a_training_without_a_third_class_is_refused() -> None:
     target = OrderedTarget.fit(table["grade"])
     assert target.classes == ("1", "2", "3")
     assert target_from_dict(target.to_dict()) == target
+    without = infer_schema(frame, "grade", task="multiclass").table(frame)["grade"]
+    with pytest.raises(DataError, match="order of the target 'grade' lacks 3 values, the first is '1': name all"):
+        OrderedTarget.fit(without)
     with pytest.raises(DataError, match="2 classes in the target 'grade'; ordered classes need at least 3"):
         OrderedTarget.fit(table["grade"].select(np.array([0, 1, 3])))
 

@@ -325,7 +325,8 @@ class OrderedTarget(ClassTarget):
         seen = set(levels.names[np.unique(levels.codes[levels.codes >= 0])].tolist())
         if unknown := sorted(seen - set(order)):
             raise DataError(
-                f"the order of the target {cells.name!r} lacks {len(unknown)} values, such as {unknown[0]!r}."
+                f"the order of the target {cells.name!r} lacks {len(unknown)} values, the first is {unknown[0]!r}: "
+                "name all from the lowest to the highest with --order, or as order in the form of the column in the schema."
             )
         if len(seen) < 3:
             raise DataError(
