@@ -326,7 +326,7 @@ class OrderedTarget(ClassTarget):
         if unknown := sorted(seen - set(order)):
             raise DataError(
                 f"the order of the target {cells.name!r} lacks {len(unknown)} values, the first is {unknown[0]!r}: "
-                "name all from the lowest to the highest with --order, or as order in the form of the column in the schema."
+                "name all, the lowest first, with --order, or as order in the form of the column in the schema."
             )
         if len(seen) < 3:
             raise DataError(
