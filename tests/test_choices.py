@@ -26,6 +26,7 @@ QUIET = Console(quiet=True)
 # Each optimizer and each loss at least once.
 CHOICES: list[tuple[OptimizerName, LossName]] = [
     ("adamw", "auto"),
+    ("adamw", "poisson"),
     ("sgd", "mse"),
     ("momentum", "mae"),
     ("nesterov", "huber"),
@@ -42,11 +43,12 @@ CHOICES: list[tuple[OptimizerName, LossName]] = [
 def plain_table(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example without photos, with a class to predict; and beside it a schema for each target."""
     frame = read_table(demo_table).drop(columns="photos")
+    frame["visits"] = (pd.to_numeric(frame[DEMO_TARGET]) // 20).astype(int)
     frame["dear"] = np.where(pd.to_numeric(frame[DEMO_TARGET]) > 80, "yes", "no")
     path = tmp_path_factory.mktemp("plain") / "plain.csv"
     frame.to_csv(path, index=False)
-    for target in (DEMO_TARGET, "dear"):
-        schema = infer_schema(frame, target)
+    for target in (DEMO_TARGET, "dear", "visits"):
+        schema = infer_schema(frame, target, task="count" if target == "visits" else None)
         path.with_name(f"{target}.json").write_text(json.dumps(schema.to_dict()))
     return path
 
@@ -62,7 +64,7 @@ def test_every_choice_trains_and_predicts_from_the_command_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mixfit.runs.report.page.write_report", lambda *_: None)  # three of four seconds
-    target = "dear" if loss in LOSSES_OF_CLASSES else DEMO_TARGET
+    target = "dear" if loss in LOSSES_OF_CLASSES else "visits" if loss == "poisson" else DEMO_TARGET
     schema = plain_table.with_name(f"{target}.json")
     small = [
         "--preset",
@@ -88,6 +90,8 @@ def test_every_choice_trains_and_predicts_from_the_command_line(
     found = load_run(run).predict(read_table(plain_table))
     if target == DEMO_TARGET:
         assert found["prediction"].between(1, 10_000).all()  # in the unit of the target, not scaled
+    elif target == "visits":
+        assert found["prediction"].between(0.1, 500).all()
     else:
         np.testing.assert_allclose(found[["probability_no", "probability_yes"]].sum(axis=1), 1)
         assert found["prediction"].isin(["no", "yes"]).all()

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,8 @@ def test_counts_are_trained_predicted_and_explained(preset: Any, tmp_path: Path)
         assert not any("kernel" in line.model for line in run.contest.leaderboard)
         assert (found["lower"] >= 0).all()
         assert (found[["lower", "upper"]] % 1 == 0).all(axis=None)
-        covered = ((found["lower"] <= found["y"]) & (found["y"] <= found["upper"])).mean()
+        truth = found["y"].astype(float)
+        covered = ((found["lower"] <= truth) & (truth <= found["upper"])).mean()
         assert covered > 0.7
     assert "a count" in (run.folder / "report.html").read_text(encoding="utf-8")
     evaluate_table(run, table, console=QUIET, split="test")
@@ -212,7 +214,7 @@ def test_ordered_classes_are_trained_and_predicted(preset: Any, tmp_path: Path) 
     assert (run.result.task, run.result.headline) == ("ordered", "kappa")
     predictor = Predictor.load(run.folder)
     assert predictor.target.classes == ("poor", "fair", "good", "excellent")
-    assert "poor < fair < good < excellent" in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "poor < fair < good < excellent" in unescape((run.folder / "report.html").read_text(encoding="utf-8"))
     options = {"interval": 0.8} if preset == "quick" else {}
     found = predict_table(run, table, console=QUIET, **options)  # type: ignore[call-overload]
     order = {name: place for place, name in enumerate(predictor.target.classes)}
@@ -228,3 +230,16 @@ def test_ordered_classes_are_trained_and_predicted(preset: Any, tmp_path: Path) 
             assert one in places
         resume(run.folder, console=QUIET)
     evaluate_table(run, table, console=QUIET, split="test")
+
+
+def test_explanations_are_of_the_predicted_class(rare: tuple[Path, Run]) -> None:
+    table, run = rare
+    predictor = Predictor.load(run.folder)
+    frame = pd.read_csv(table)
+    probabilities = predictor.predictions(frame).values[:, 1]
+    assert predictor.threshold is not None
+    low, high = sorted([0.5, predictor.threshold])
+    between = np.flatnonzero((probabilities > low) & (probabilities < high))[:2]
+    found = mixfit.explain(predictor, frame, rows=between.tolist(), background=4)
+    assert list(found.predictions) == predictor.predict(frame.iloc[between])["prediction"].tolist()
+    assert list(found.explained) == list(found.predictions)

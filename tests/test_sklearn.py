@@ -231,3 +231,13 @@ def test_the_run_folder_may_be_kept(tmp_path: Path) -> None:
     (run,) = tmp_path.iterdir()
     assert (run / "report.html").is_file()
     assert (run / "report.html").read_text(encoding="utf-8")[:15] == "<!doctype html>"
+
+
+def test_a_threshold_of_the_metric_decides() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(160, 3))
+    y = np.where(x[:, 0] + random.normal(0, 0.8, 160) > 1.1, "b", "a")
+    model = classifier(metric="f1").fit(x, y)
+    threshold = model.predictor_.threshold
+    assert threshold is not None
+    assert (model.predict(x) == np.where(model.predict_proba(x)[:, 1] > threshold, "b", "a")).all()

@@ -263,9 +263,12 @@ class MixedClassifier(ClassifierMixin, _Mixed):  # type: ignore[misc]
     """
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
-        """The most probable class of each row ``(rows,)``."""
-        best = self.predict_proba(X).argmax(axis=1)
-        return cast(np.ndarray, self.classes_[best])
+        """The predicted class of each row ``(rows,)``: the most probable one, unless the metric has a threshold, or the
+        median of ordered classes."""
+        chosen, places = self.predictor_.decide(self._predicted(X).values), self._places()
+        number = np.zeros(len(self.predictor_.target.classes or ()), dtype=np.int64)
+        number[places] = np.arange(len(places))
+        return cast(np.ndarray, self.classes_[number[chosen]])
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Probabilities of the classes in the order of ``classes_``, float64 ``(rows, classes)``."""

@@ -121,7 +121,7 @@ AMOUNTS = {
     ).round(),
     "ages": RANDOM.integers(0, 90, 600),
     "rings of a shell": RANDOM.integers(1, 29, 600),
-    "differences": RANDOM.poisson(6, 600) - 3,
+    "differences": RANDOM.poisson(40, 600) - 30,
     "fractions": RANDOM.poisson(9, 600) / 2,
 }
 

@@ -12,14 +12,16 @@ from mixfit.data.columns.infer import infer_schema
 from mixfit.data.columns.target import OrderedTarget, target_from_dict
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import resampled
-from mixfit.models.model import Rows, State
+from mixfit.models.encoding import EncodedRows
+from mixfit.models.model import Layout, Rows, State
 from mixfit.models.ordered import FittedSteps
 from mixfit.training.loss import ordered_cross_entropy
 from mixfit.training.metrics import KAPPA, MAE_STEPS, decided, median_class
 
 
 def order_of(values: list[object], **settings: object) -> tuple[str, ...]:
-    frame = pd.DataFrame({"x": np.arange(len(values)), "grade": values})
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": random.normal(size=len(values)), "grade": values})
     schema = infer_schema(frame, "grade", roles={"grade": "ordered"}, **settings)  # type: ignore[arg-type]
     assert schema.task == "ordered"
     return next(column.form.order for column in schema.columns if column.name == "grade")
@@ -79,11 +81,14 @@ def test_an_ordered_column_enters_as_rank_and_level() -> None:
 
 
 def test_a_training_without_a_third_class_is_refused() -> None:
-    frame = pd.DataFrame({"x": range(6), "grade": [1, 2, 3, 1, 2, 3]})
+    frame = pd.DataFrame({"x": [0.5, 1.5, 0.5, 2.5, 1.5, 3.5], "grade": [1, 2, 3, 1, 2, 3]})
     table = infer_schema(frame, "grade", task="ordered").table(frame)
     target = OrderedTarget.fit(table["grade"])
     assert target.classes == ("1", "2", "3")
     assert target_from_dict(target.to_dict()) == target
+    without = infer_schema(frame, "grade", task="multiclass").table(frame)["grade"]
+    with pytest.raises(DataError, match="order of the target 'grade' lacks 3 values, the first is '1': name all"):
+        OrderedTarget.fit(without)
     with pytest.raises(DataError, match="2 classes in the target 'grade'; ordered classes need at least 3"):
         OrderedTarget.fit(table["grade"].select(np.array([0, 1, 3])))
 
@@ -94,7 +99,7 @@ def test_kappa_is_that_of_scikit_learn(seed: int, rows: int) -> None:
     random = np.random.default_rng(seed)
     truth, found, weight = random.integers(0, 5, rows), random.integers(0, 5, rows), random.uniform(0.1, 2, rows)
     truth[:2], found[:2] = (0, 4), (0, 4)
-    wanted = cohen_kappa_score(truth, found, weights="quadratic", sample_weight=weight)
+    wanted = cohen_kappa_score(truth, found, labels=range(5), weights="quadratic", sample_weight=weight)
     assert KAPPA.value(truth, decided(found, 5), weight) == pytest.approx(wanted)
     for metric in (KAPPA, MAE_STEPS):
         quick = resampled(metric, truth, decided(found, 5))
@@ -143,7 +148,12 @@ class Step:
 
 def test_steps_that_contradict_each_other_still_give_probabilities() -> None:
     steps = FittedSteps(steps=[Step([0.9, 0.2]), Step([0.5, 0.6]), Step([0.1, 0.0])])
-    found = steps.predict(None)  # type: ignore[arg-type]
+    nothing = np.zeros((2, 0), dtype=np.int64)
+    encoded = EncodedRows(
+        numeric=nothing.astype(np.float32), categorical=nothing, prefixes=nothing, photos=None, seen=np.zeros(2, bool)
+    )
+    layout = Layout(numeric=0, cardinalities=(), categories=0, features=None, image_columns=0, classes=4)
+    found = steps.predict(Rows(encoded=encoded, layout=layout))
     assert (found > 0).all()
     np.testing.assert_allclose(found.sum(axis=1), 1)
     np.testing.assert_allclose(found[0], [0.1, 0.4, 0.4, 0.1], atol=1e-3)

@@ -12,15 +12,15 @@ from mixfit.choices import LossName, OptimizerName, Task
 from mixfit.config import TrainConfig
 from mixfit.data.columns.target import ClassTarget, RegressionTarget
 from mixfit.errors import ConfigError
-from mixfit.training.choose import LOSSES_OF_CLASSES, LOSSES_OF_NUMBERS, choose_loss, choose_optimizer
+from mixfit.training.choose import LOSSES_OF_CLASSES, LOSSES_OF_COUNTS, LOSSES_OF_NUMBERS, choose_loss, choose_optimizer
 from mixfit.training.learner import Learner
-from mixfit.training.loss import CrossEntropy, cross_entropy, mse
+from mixfit.training.loss import CrossEntropy, cross_entropy, mse, ordered_cross_entropy, poisson
 
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 
 def test_every_loss_is_for_numbers_or_for_classes() -> None:
-    assert {"auto", *LOSSES_OF_NUMBERS, *LOSSES_OF_CLASSES} == set(get_args(LossName))
+    assert {"auto", *LOSSES_OF_NUMBERS, *LOSSES_OF_COUNTS, *LOSSES_OF_CLASSES} == set(get_args(LossName))
     assert not set(LOSSES_OF_NUMBERS) & set(LOSSES_OF_CLASSES)
 
 
@@ -59,7 +59,18 @@ def test_only_schedule_free_is_left_without_a_schedule() -> None:
 
 @pytest.mark.parametrize("task", get_args(Task))
 def test_auto_is_the_plain_loss_of_the_task(task: Task) -> None:
-    assert choose_loss("auto", task) == (mse if task == "regression" else cross_entropy)
+    own = {"regression": mse, "count": poisson, "ordered": ordered_cross_entropy}
+    assert choose_loss("auto", task) == own.get(task, cross_entropy)
+
+
+def test_a_loss_of_counts_is_for_counts_alone() -> None:
+    assert choose_loss("poisson", "count") is poisson
+    with pytest.raises(
+        ConfigError, match=r"--loss mse is for numbers, but the target is a count \(count\): use poisson"
+    ):
+        choose_loss("mse", "count")
+    with pytest.raises(ConfigError, match=r"--loss poisson is for counts, but the target is a number"):
+        choose_loss("poisson", "regression")
 
 
 @pytest.mark.parametrize("name", LOSSES_OF_CLASSES)

@@ -47,6 +47,8 @@ class Study:
         seed: seed of the search, combined with the number of the process.
         trials: total number of trials, which sets the number of random ones at the start.
         epochs: maximum number of epochs of a trial.
+        watched: name of the metric that trials are compared by.
+        sign: -1 if higher is better; the value of a trial is this times the metric.
     Raises:
         ConfigError: the folder holds a search with another target, other data or other settings.
         ResourceError: the folder cannot be written.
@@ -62,9 +64,11 @@ class Study:
         seed: int,
         trials: int,
         epochs: int,
+        watched: str = "valid_loss",
+        sign: float = 1.0,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.folder = folder
+        self.folder, self.watched, self.sign = folder, watched, sign
         with explained(folder, None):
             (folder / "processes").mkdir(parents=True, exist_ok=True)
             process = _claim_number(folder / "processes")
@@ -141,7 +145,7 @@ class Study:
             {
                 "trial": trial.number,
                 "state": trial.state.name.lower(),
-                "valid_loss": trial.value if trial.state is TrialState.COMPLETE else None,
+                self.watched: self.sign * (trial.value or 0.0) if trial.state is TrialState.COMPLETE else None,
                 **{key: value for key, value in trial.user_attrs.items() if key != "process"},
                 **trial.params,
             }

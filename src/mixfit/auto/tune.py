@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from rich.console import Console
 
@@ -23,7 +23,7 @@ from mixfit.seeding import seeded
 from mixfit.training.build import build_model
 from mixfit.training.callbacks.control import Deadline, EarlyStopping, Pruning, interruptible
 from mixfit.training.callbacks.recorder import Recorder
-from mixfit.training.choose import choose_optimizer
+from mixfit.training.choose import choose_optimizer, watched_metric
 from mixfit.training.learner import Learner
 from mixfit.training.metrics import metric_label
 
@@ -162,7 +162,7 @@ class Tuning:
     trials: int
     """Number of finished trials, including pruned ones."""
     loss: float
-    """Lowest validation loss."""
+    """Lowest validation loss, or the best value of the chosen metric."""
     settings: Path
     """``best.toml``, for ``mixfit train --config``."""
 
@@ -178,6 +178,12 @@ class _Search:
     schema: Path | None
     deadline: float | None
     console: Console
+    watched: str
+    """The validation metric that trials are compared by, by default the loss."""
+    sign: float
+    """-1 if higher is better."""
+    beside: str
+    """A second metric that is shown."""
 
 
 def tune(
@@ -229,7 +235,11 @@ def tune(
             schema=schema,
             console=console,
         )
-    study = _open_study(prepared, Path(out), trials)
+    watched, mode = watched_metric(prepared.data)
+    sign = 1.0 if mode == "min" else -1.0
+    headline = headline_for(prepared.data.schema.task, prepared.data.target, prepared.data.metric).name
+    beside = headline if watched != headline else "valid_loss"
+    study = _open_study(prepared, Path(out), trials, watched, sign)
     has_photos = prepared.data.photos is not None
     is_trained = not prepared.model_config.freeze_backbone or prepared.model_config.train_blocks > 0
     mixed = with_features(prepared.data, prepared.network, console)
@@ -246,22 +256,24 @@ def tune(
         schema=None if schema is None else Path(schema),
         deadline=None if seconds is None else began + seconds,
         console=console,
+        watched=watched,
+        sign=sign,
+        beside=beside,
     )
-    headline = headline_for(mixed.schema.task, mixed.target, mixed.metric).name
     console.print(
         f" search {study.folder}   {study.done()} of {trials} trials done   "
         f"{len(mixed.split.train)} train / {len(mixed.split.valid)} valid rows",
         markup=False,
     )
-    console.print(f" trial  valid_loss{metric_label(headline):>11}  epochs       s  settings", markup=False)
+    console.print(f" trial  {watched:>10}{beside:>11}  epochs       s  settings", markup=False)
     with _stoppable(search, trials):
         while search.deadline is None or time.monotonic() < search.deadline or not study.has_begun():
             trial = study.next_trial(trials, search.space.start())
             if trial is None:
                 break
-            _run_trial(search, trial, headline)
+            _run_trial(search, trial)
             _write_best(search)
-    return _finish(search, headline)
+    return _finish(search)
 
 
 @contextmanager
@@ -285,8 +297,8 @@ def _stoppable(search: _Search, trials: int) -> Iterator[None]:
             raise
 
 
-def _open_study(prepared: Prepared, out: Path, trials: int) -> "Study":
-    """The study of this table and target, around these settings."""
+def _open_study(prepared: Prepared, out: Path, trials: int, watched: str, sign: float) -> "Study":
+    """The study of this table and target, around these settings, by this metric."""
     from mixfit.auto.study import Study
 
     target, train = prepared.data.schema.target, prepared.train_config
@@ -298,6 +310,8 @@ def _open_study(prepared: Prepared, out: Path, trials: int) -> "Study":
         seed=train.seed,
         trials=trials,
         epochs=train.epochs,
+        watched=watched,
+        sign=sign,
     )
 
 
@@ -309,7 +323,7 @@ def _compared(data: DataConfig, model: ModelConfig, train: TrainConfig, schema: 
     return {key: str(value) for key, value in (named | roles).items() if key not in _NOT_COMPARED}
 
 
-def _run_trial(search: _Search, trial: "optuna.Trial", headline: str) -> None:
+def _run_trial(search: _Search, trial: "optuna.Trial") -> None:
     """Train with the settings of a trial, and report the result to the study."""
     from optuna.trial import TrialState
 
@@ -320,7 +334,8 @@ def _run_trial(search: _Search, trial: "optuna.Trial", headline: str) -> None:
     state, problem = TrialState.COMPLETE, ""
     try:
         model, train = search.space.suggest(trial)
-        stopping = EarlyStopping("valid_loss", mode="min", patience=train.patience)
+        mode: Literal["min", "max"] = "min" if search.sign > 0 else "max"
+        stopping = EarlyStopping(search.watched, mode=mode, patience=train.patience)
         _train(search, model, train, [recorder, pruning, stopping, deadline])
     except (Diverged, ResourceError) as error:  # bad settings: the study learns from them
         state, problem = TrialState.PRUNED, str(error)
@@ -333,19 +348,19 @@ def _run_trial(search: _Search, trial: "optuna.Trial", headline: str) -> None:
     if pruning.pruned:
         state = TrialState.PRUNED
     records = recorder.records
-    best = min(records, key=lambda record: record["valid_loss"], default={})
+    best = min(records, key=lambda record: search.sign * record[search.watched], default={})
     facts = {
-        headline: best.get(headline, float("nan")),
+        search.beside: best.get(search.beside, float("nan")),
         "epochs": len(records),
         "seconds": round(time.perf_counter() - began, 2),
         **({"problem": problem} if problem else {}),
     }
     for key, value in facts.items():
         trial.set_user_attr(key, value)
-    values = best.get("valid_loss") if state is TrialState.COMPLETE else None
+    values = search.sign * best[search.watched] if state is TrialState.COMPLETE and best else None
     frozen = study.study.tell(trial, values, state=state)
     study.write_table()
-    search.console.print(_line(frozen, headline), markup=False)
+    search.console.print(_line(frozen, search), markup=False)
 
 
 def _train(search: _Search, model: ModelConfig, train: TrainConfig, callbacks: list[Any]) -> None:
@@ -398,7 +413,8 @@ class _Fixed:
         return self.params[name]
 
 
-def _finish(search: _Search, headline: str) -> Tuning:
+def _finish(search: _Search) -> Tuning:
+    sign = search.sign
     study, console = search.study, search.console
     best = study.best()
     if best is None or best.value is None:
@@ -407,20 +423,24 @@ def _finish(search: _Search, headline: str) -> Tuning:
         )
     _write_best(search)
     defaults = next((trial for trial in study.trials() if trial.user_attrs.get("defaults") and trial.value), None)
-    compared = "" if defaults is None else f" (given settings: {defaults.value:.4g})"
-    console.print(f" best   trial {best.number}: valid_loss {best.value:.4g}{compared}", markup=False)
+    given = None if defaults is None or defaults.value is None else sign * defaults.value
+    compared = "" if given is None else f" (given settings: {given:.4g})"
+    reached = f"{search.watched} {sign * best.value:.4g}"
+    console.print(f" best   trial {best.number}: {reached}{compared}", markup=False)
     console.print(f" trials {study.folder / 'trials.csv'}", markup=False)
     console.print(f" next   mixfit train --config {study.folder / BEST}", markup=False)
-    return Tuning(folder=study.folder, trials=study.done(), loss=best.value, settings=study.folder / BEST)
+    return Tuning(folder=study.folder, trials=study.done(), loss=sign * best.value, settings=study.folder / BEST)
 
 
-def _line(trial: "optuna.trial.FrozenTrial", headline: str) -> str:
+def _line(trial: "optuna.trial.FrozenTrial", search: _Search) -> str:
     facts = trial.user_attrs
-    value = trial.state.name.lower() if trial.value is None or trial.state.name != "COMPLETE" else f"{trial.value:.4g}"
+    finished = trial.value is not None and trial.state.name == "COMPLETE"
+    value = f"{search.sign * (trial.value or 0.0):.4g}" if finished else trial.state.name.lower()
     settings = "  ".join(
         f"{key} {part:.2g}" if isinstance(part, float) else f"{key} {part}" for key, part in trial.params.items()
     )
+    beside = f"{facts[search.beside]:>11.4g}"
     return (
-        f" {trial.number:>5}  {value:>10}{facts[headline]:>11.4g}  {facts['epochs']:>6}  {facts['seconds']:>6.1f}  "
+        f" {trial.number:>5}  {value:>10}{beside}  {facts['epochs']:>6}  {facts['seconds']:>6.1f}  "
         f"{'as given: ' if facts.get('defaults') else ''}{settings}"
     )

@@ -27,8 +27,7 @@ def inspect(
     target
         Column to predict.
     set_
-        COLUMN=ROLE sets a column's role: number, category, ordered, date, text, tags, image, group, split, weight or
-        ignored.
+        COLUMN=ROLE sets a role: number, category, ordered, date, text, tags, image, group, split, weight or ignored.
     out
         New folder for inspect.html and schema.json; by default one under runs/.
     json

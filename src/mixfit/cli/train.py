@@ -75,8 +75,7 @@ def train(
     force
         Resume even if the table or its photos have changed.
     set_
-        COLUMN=ROLE sets a column's role: number, category, ordered, date, text, tags, image, group, split, weight or
-        ignored.
+        COLUMN=ROLE sets a role: number, category, ordered, date, text, tags, image, group, split, weight or ignored.
     config
         TOML file with settings, such as a run's config.toml; it may also set table and target. Flags override it.
     schema

@@ -34,8 +34,7 @@ def tune(
     trials
         Total number of trials; the first uses the settings given here.
     set_
-        COLUMN=ROLE sets a column's role: number, category, ordered, date, text, tags, image, group, split, weight or
-        ignored.
+        COLUMN=ROLE sets a role: number, category, ordered, date, text, tags, image, group, split, weight or ignored.
     config
         TOML file with the settings to search around; flags override it.
     schema

@@ -94,7 +94,7 @@ def _number(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def _ranking_loss(mixed: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """1 minus the AUC and a tenth of the log loss, times the sum of ``counts``; only the latter for a single class."""
     chosen = np.where(truth == 1, mixed, 1 - mixed)
-    loss: np.ndarray = -np.log(np.clip(chosen, LEAST_PROBABILITY, 1.0)) @ counts * _LOSS_BESIDE_AUC
+    loss = np.asarray(-np.log(np.clip(chosen, LEAST_PROBABILITY, 1.0)) @ counts * _LOSS_BESIDE_AUC)
     places = [np.flatnonzero((truth == label) & (counts > 0)) for label in (0, 1)]
     if not all(map(len, places)):
         return loss
@@ -105,4 +105,4 @@ def _ranking_loss(mixed: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> n
         ranked, below = scores[low][order], np.concatenate([[0.0], np.cumsum(counts[low][order])])
         left, right = (below[np.searchsorted(ranked, scores[high], side=side)] for side in ("left", "right"))
         found.append(1 - (left + right) / 2 @ counts[high] / (below[-1] * counts[high].sum()))
-    return loss + np.reshape(found, mixed.shape[:-1]) * counts.sum()
+    return np.asarray(loss + np.reshape(found, mixed.shape[:-1]) * counts.sum())

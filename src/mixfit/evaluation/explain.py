@@ -4,7 +4,7 @@ The Shapley value of a player is its mean marginal contribution over all orders 
 In: coalitions and their values. Out: one number for each player; their sum is the value of all players minus that of
 none. The columns of a table, its texts and its photos are the players."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb
@@ -470,7 +470,7 @@ def explain(
     places: Iterable[int] = range(len(chosen))
     for number in tracked(places, total=len(chosen), description="explaining rows") if progress else places:
         mixture, mixed_of = plan.mixture(number, len(chosen), alike[len(chosen) :] == alike[number])
-        found.append(_explain_row(plan, mix(mixture)[mixed_of], fixed))
+        found.append(_explain_row(plan, mix(mixture)[mixed_of], fixed, predictor.decide))
     numbers = [one.number for one in found]
     log = predictor.target.log
     kept = frozenset(texts)
@@ -601,9 +601,9 @@ class _Row:
     interaction: float
 
 
-def _explain_row(plan: Plan, values: np.ndarray, fixed: int | None) -> _Row:
-    """Contributions from the values of a row's mixed rows."""
-    predicted = 0 if values.ndim == 1 else int(plan.prediction(values)[0].argmax())
+def _explain_row(plan: Plan, values: np.ndarray, fixed: int | None, decide: Callable[[np.ndarray], np.ndarray]) -> _Row:
+    """Contributions from the values of a row's mixed rows; ``decide`` predicts classes from probabilities."""
+    predicted = 0 if values.ndim == 1 else int(decide(plan.prediction(values)[:1])[0])
     number = predicted if fixed is None else fixed
     of_class = values if values.ndim == 1 else values[:, number]
     found = plan.parts(of_class)

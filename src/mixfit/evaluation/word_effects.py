@@ -102,7 +102,7 @@ def word_effects(
         for one, start, stop in zip(batch, ends, ends[1:], strict=False):
             own = values[start:stop]
             if classes is not None:
-                fixed = classes.index(explained[one.number]) if explained else int(own[0].argmax())
+                fixed = classes.index(explained[one.number]) if explained else int(predictor.decide(own[:1])[0])
                 own = own[:, fixed]
             found.append(
                 WordEffects(

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from mixfit.choices import MetricName, Task
-from mixfit.config import check_metric
 from mixfit.errors import ConfigError
 from mixfit.weighted import taken, weighted_mean
 
@@ -247,6 +246,8 @@ def metric_named(name: MetricName, task: Task) -> Metric:
     Raises:
         ConfigError: it does not suit the task.
     """
+    from mixfit.config import check_metric  # with the command line's library, which the Learner does without
+
     check_metric(name, task)
     if name == "mae" and task == "ordered":
         return MAE_STEPS

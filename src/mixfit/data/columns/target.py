@@ -214,7 +214,7 @@ class CountTarget:
     def decode_interval(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The smallest and the largest whole number in the interval, at least 0; the nearest ones if there is none."""
         low, high = np.maximum(low, 0) * self.mean, np.maximum(high, 0) * self.mean
-        first, last = np.ceil(low - _SAME), np.floor(high + _SAME)
+        first, last = np.ceil(low - _SAME) + 0.0, np.floor(high + _SAME)  # 0 has no sign
         empty = first > last
         return np.where(empty, np.floor(low), first), np.where(empty, np.ceil(high), last)
 
@@ -325,7 +325,8 @@ class OrderedTarget(ClassTarget):
         seen = set(levels.names[np.unique(levels.codes[levels.codes >= 0])].tolist())
         if unknown := sorted(seen - set(order)):
             raise DataError(
-                f"the order of the target {cells.name!r} lacks {len(unknown)} values, such as {unknown[0]!r}."
+                f"the order of the target {cells.name!r} lacks {len(unknown)} values, the first is {unknown[0]!r}: "
+                "name all, the lowest first, with --order, or as order in the form of the column in the schema."
             )
         if len(seen) < 3:
             raise DataError(

@@ -133,7 +133,7 @@ def _scale(content: ReportContent) -> Scale:
     """That of explanations."""
     if content.schema.task not in NUMBER_TASKS:
         return "probability"
-    return "logarithm" if content.log_scale else "number"
+    return "logarithm" if content.log_scale or content.schema.task == "count" else "number"
 
 
 def _explained_with(content: ReportContent) -> str:
