@@ -136,8 +136,8 @@ class Rows:
 class Components:
     """Principal components of photo features.
 
-    Learnt from the rows with a photo, with their weights, after ``pareto_scale``. The result is scaled so that the first
-    component has variance 1 and the others keep their proportion to it."""
+    Learnt from the rows with a photo, with their weights, after ``pareto_scale``. The result is scaled so that the
+    first component has variance 1 and the others keep their proportion to it."""
 
     mean: Float32[np.ndarray, " d"]
     axes: Float32[np.ndarray, "components d"]
