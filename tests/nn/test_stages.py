@@ -107,3 +107,22 @@ def test_bfloat16_gives_nearly_the_same_features() -> None:
     )
     assert coarse.dtype == torch.float32
     torch.testing.assert_close(coarse, exact, atol=0.05, rtol=0.05)
+
+
+def test_scores_of_photos_come_from_the_features_unless_they_are_given() -> None:
+    torch.manual_seed(0)
+    encoder = encoder_of(make_backbone(SMALL_RESNET).module, 128, stages=2, scores=3)
+    d = encoder.num_features
+    features, mask = torch.randn(4, 2, d), torch.tensor([[True, True], [True, False], [False, True], [False, False]])
+    features[~mask] = torch.nan
+    plain = encoder(None, features, mask)
+    projection, middle = torch.randn(d, 3), torch.randn(3)
+    encoder.set_scores(projection, middle)
+    means = torch.stack([features[0].mean(0), features[1, 0], features[2, 1]])
+    expected = torch.cat([means @ projection - middle, torch.zeros(1, 3)])
+    found = encoder(None, features, mask)
+    torch.testing.assert_close(found, encoder(None, features, mask, scores=expected))
+    assert encoder.from_scores is not None
+    pooled = found - encoder.from_scores(expected)
+    torch.testing.assert_close(pooled, plain, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found[:3], encoder(None, features, mask, scores=torch.zeros(4, 3))[:3])
