@@ -2,18 +2,21 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from mixfit.config import DataConfig
+from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData, load_data
 from mixfit.demo import DEMO_TARGET
 from mixfit.ensemble.cross_fit import make_fold, photo_means
-from mixfit.models.model import PHOTOS
+from mixfit.models.model import PHOTOS, TABLE, Sees
+from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
+from mixfit.training.callback import Callback, TrainState
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def data(demo_table: Path) -> MixedData:
     mixed = load_data(demo_table, target=DEMO_TARGET, config=DataConfig(image_size=32, cache_gb=0.0))
     assert mixed.photos is not None
     count = len(mixed.photos.files)
-    values = torch.randn(count, 200, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(count, 1280, generator=torch.Generator().manual_seed(0))
     return mixed.with_features(FeatureTable(values, torch.ones(count, dtype=torch.bool), {}))
 
 
@@ -70,6 +73,40 @@ def test_trees_read_the_scores_and_are_saved_with_them(data: MixedData) -> None:
     assert np.corrcoef(fitted.predict(fold.rows.take(fit)), truth[:, 0])[0, 1] > 0.95
     again = model.load(*fitted.state(), fold.rows.layout)
     np.testing.assert_array_equal(again.predict(fold.rows.take(fit)), fitted.predict(fold.rows.take(fit)))
+
+
+class CountSteps(Callback):
+    """Counts the steps of a training."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def after_step(self, state: TrainState) -> None:
+        self.steps += 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "sees", "steps"),
+    [
+        ({}, TABLE | PHOTOS, 3),
+        ({"lr": 2e-3}, TABLE | PHOTOS, 3),
+        ({}, TABLE, 3),
+        ({"lr": 1e-3}, TABLE | PHOTOS, 6),
+        ({"batch_size": 16}, TABLE | PHOTOS, 6),
+        ({"optimizer": "rmsprop"}, TABLE | PHOTOS, 6),
+    ],
+    ids=str,
+)
+def test_networks_on_features_take_half_of_the_steps_unless_a_rate_is_set(
+    data: MixedData, settings: dict[str, Any], sees: Sees, steps: int
+) -> None:
+    fold = make_fold(data, np.arange(90), photo_means(data), seed=0)
+    counter = CountSteps()
+    config = ModelConfig(freeze_backbone=True, photo_stages=0, encoding_dim=4, tabular_hidden=(4,))
+    train = TrainConfig(preset="quick", epochs=1, **settings)
+    network = Network(sees=sees, light=True, config=config, train=train)
+    network.ready(None, [counter], None).fit(fold.training, fold.truth, None, 0)
+    assert counter.steps == steps
 
 
 def test_networks_are_given_the_scores_of_their_training_rows(data: MixedData) -> None:
