@@ -32,7 +32,7 @@ from mixfit.models.ordered import fit_steps, load_steps
 from mixfit.training.metrics import poisson_deviance
 from mixfit.weighted import taken, weighted_mean, weighted_quantile
 
-COMPONENTS = 60
+COMPONENTS = 120
 """Number of principal components of the photo features."""
 
 RIDGE_STRENGTHS = np.logspace(-5, 1, 19)
