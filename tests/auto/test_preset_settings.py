@@ -107,6 +107,7 @@ MADE_BEFORE = {
     "freeze_backbone",
     "backbone_weights",
     "allow_download",
+    "photo_stages",
     "train_blocks",
     "memory_format",
     "precision",

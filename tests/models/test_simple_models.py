@@ -230,8 +230,9 @@ def test_components_are_those_of_pca_scaled_by_the_first_and_rows_without_photo_
     rows = some_rows(seed=seed)
     assert rows.photos is not None
     found = Components.fit(rows.photos, rows.seen, most=most, seed=0)
-    reference = PCA(most).fit(rows.photos[rows.seen].astype(np.float64))
-    expected = reference.transform(rows.photos[rows.seen])
+    seen = rows.photos[rows.seen].astype(np.float64)
+    scaled = seen / np.sqrt(seen.std(axis=0))  # Pareto scaling
+    expected = PCA(most).fit(scaled).transform(scaled)
     expected /= expected[:, 0].std()
     np.testing.assert_allclose(np.abs(found.apply(rows.photos, rows.seen)[rows.seen]), np.abs(expected), atol=1e-4)
     assert not found.apply(rows.photos, rows.seen)[~rows.seen].any()

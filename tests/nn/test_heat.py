@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from mixfit.config import ModelConfig
 from mixfit.data.batch import Inputs
 from mixfit.errors import ConfigError
-from mixfit.hooks.heat import grad_cam, input_gradients, last_feature_map, pixel_heat
+from mixfit.hooks.heat import _shares, grad_cam, input_gradients, last_feature_map, pixel_heat
 from mixfit.nn.build import ModelShape, make_model
+from mixfit.nn.image import PlaceStatistics
 from mixfit.nn.model import MixedInputModel
 
 every_model_of_photos = pytest.mark.parametrize("case", PHOTO_CASES, ids=str)
@@ -122,16 +123,42 @@ def assert_as_captum(model: MixedInputModel, xb: Inputs, target: Tensor | None) 
         expected = LayerAttribution.interpolate(kept, images.shape[3:], "bilinear")
         highest = expected.amax((1, 2, 3), keepdim=True)
         expected = torch.where(highest > 0, expected / highest, 0.0)
-        found = grad_cam(model, xb, target=target, direction=direction)  # type: ignore[arg-type]
+        found = grad_cam(model, xb, layer, target, direction=direction)  # type: ignore[arg-type]
+        if model.image.statistics is None:
+            torch.testing.assert_close(grad_cam(model, xb, target=target, direction=direction), found)  # type: ignore[arg-type]
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     expected = Saliency(predict).attribute(images, target=target, abs=False)
     torch.testing.assert_close(input_gradients(model, xb, target), expected, atol=1e-6, rtol=1e-5)
 
 
-def photo_model(backbone: str, size: int) -> tuple[MixedInputModel, Inputs]:
+def test_shares_of_places_add_up_to_the_effect_of_means_and_deviations() -> None:
+    maps = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    found = PlaceStatistics()(maps)
+    slope = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    close(_shares(maps, slope).mean((1, 2)), (slope * found).sum(1))
+
+
+def test_what_an_early_stage_alone_tells_has_heat_where_it_sees_it() -> None:
+    """The output is the deviation of a stage, which is large where the left half of the photo is noisy."""
+    torch.manual_seed(0)
+    model, xb = photo_model("small_resnet", 64, photo_stages=3)
+    first = 128 + 32  # the deviations of the first stage, after its means
+    with torch.no_grad():
+        model.image.project = nn.Linear(model.image.num_features, model.image.out_dim)
+        model.image.project.weight.zero_()
+        model.image.project.weight[:, first : first + 32] = 1.0
+    images = torch.full((2, 1, 3, 64, 64), 0.5)
+    images[..., :32] = torch.rand(2, 1, 3, 64, 32)
+    heat = grad_cam(model, replace(xb, images=images), direction="both")
+    assert heat[..., :28].mean() > 3 * heat[..., 36:].mean()
+
+
+def photo_model(backbone: str, size: int, **settings: Any) -> tuple[MixedInputModel, Inputs]:
     torch.manual_seed(0)
     shape = ModelShape(numeric=2, cardinalities=(), photos=True, outputs=3, image_size=size)
-    model = make_model(shape, ModelConfig(backbone=backbone, tabular="mlp", numbers="plain", encoding_dim=8))
+    model = make_model(
+        shape, ModelConfig(backbone=backbone, tabular="mlp", numbers="plain", encoding_dim=8, **settings)
+    )
     rows = 2
     return model.eval(), Inputs(
         numeric=torch.randn(rows, 2),

@@ -91,6 +91,7 @@ def grad_cam(
         hooks.enter_context(torch.enable_grad())
         hooks.enter_context(Hook(module, outputs.keep))
         if isinstance(statistics, nn.Module):
+            hooks.enter_context(Hook(statistics, earlier.cut, "pre-forward"))
             hooks.enter_context(Hook(statistics, earlier.keep))
         y = model(with_pixels(xb, pixels.requires_grad_()))
         maps = _feature_map(outputs.get(""), model, mask, pixels)
@@ -101,9 +102,9 @@ def grad_cam(
             )
         kept = [outputs[""], *(output for _, output in earlier)]
         gradient, *others = torch.autograd.grad(chosen_output(y, target).sum(), kept, allow_unused=True)
-    if gradient is None:
+    if gradient is None and not any(slope is not None for slope in others):
         return heat
-    slopes = _feature_map(gradient, model, mask, pixels)
+    slopes = _feature_map(torch.zeros_like(outputs[""]) if gradient is None else gradient, model, mask, pixels)
     assert slopes is not None
     cam = (slopes.sum((2, 3), keepdim=True) * maps).detach().sum(1).float()
     for (values, _), slope in zip(earlier, others, strict=True):
@@ -347,7 +348,12 @@ class _Outputs(dict[str, Tensor]):
 
 
 class _Pairs(list[tuple[Tensor, Tensor]]):
-    """Input and output of each call of a layer."""
+    """Input and output of each call of a layer, which is cut off from what comes before it, so that gradients of
+    earlier layers leave it out."""
+
+    def cut(self, call: Call) -> tuple[Tensor, ...]:
+        """The function of a hook before the layer."""
+        return tuple(one.detach().requires_grad_() for one in call.inputs)
 
     def keep(self, call: Call) -> Tensor:
         """The function of a hook."""

@@ -32,8 +32,8 @@ from mixfit.models.ordered import fit_steps, load_steps
 from mixfit.training.metrics import poisson_deviance
 from mixfit.weighted import taken, weighted_mean, weighted_quantile
 
-COMPONENTS = 60
-"""Number of principal components of the photo features."""
+COMPONENTS, COMPONENTS_ALONE = 60, 120
+"""Number of principal components of the photo features, beside table or texts and alone."""
 
 RIDGE_STRENGTHS = np.logspace(-5, 1, 19)
 """Penalties, times the sum of the weights: independent of their unit and of the number of rows."""
@@ -155,7 +155,8 @@ class Linear:
             return fit_steps(self, rows, truth, weight, seed)
         encoded, layout = rows.encoded, rows.layout
         knots = find_knots(encoded.numeric, weight)
-        components = rows.components(COMPONENTS, weight, seed) if "photos" in self.sees else None
+        count = COMPONENTS if self.sees & {"table", "text"} else COMPONENTS_ALONE
+        components = rows.components(count, weight, seed) if "photos" in self.sees else None
         columns = design_matrix(
             encoded,
             layout.cardinalities,

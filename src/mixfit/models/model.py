@@ -18,7 +18,7 @@ from mixfit.choices import Task
 from mixfit.data.dataset import FeatureTable, ImageSource
 from mixfit.data.load import MixedData
 from mixfit.data.photos.records import Cache
-from mixfit.data.photos.scores import standard_scale
+from mixfit.data.photos.scores import pareto_scale
 from mixfit.data.photos.store import ImageFiles
 from mixfit.data.split import Times
 from mixfit.errors import ConfigError, DataError
@@ -138,9 +138,8 @@ class Rows:
 class Components:
     """Principal components of photo features.
 
-    Learnt from the rows with a photo, with their weights, from features of the same variance: those of early stages of
-    an image network are many times larger. The result is scaled so that the first component has variance 1 and the
-    others keep their proportion to it."""
+    Learnt from the rows with a photo, with their weights, after ``pareto_scale``. The result is scaled so that the
+    first component has variance 1 and the others keep their proportion to it."""
 
     mean: Float32[np.ndarray, " d"]
     axes: Float32[np.ndarray, "components d"]
@@ -169,8 +168,8 @@ class Components:
             return cls(mean=np.zeros(photos.shape[1], np.float32), axes=np.zeros((0, photos.shape[1]), np.float32))
         counts = np.ones(len(values)) if weight is None else weight[seen].astype(np.float64)
         counts /= counts.sum()
-        mean, scale = standard_scale(values, counts)
-        # Scaled by the root of the weights, the products of columns are the weighted correlations.
+        mean, scale = pareto_scale(values, counts)
+        # Scaled by the root of the weights, the products of columns are the weighted covariances.
         spread = (values - mean) / scale * np.sqrt(counts)[:, None]
         if min(values.shape) <= _FEW:
             left, sizes, axes = np.linalg.svd(spread, full_matrices=False)

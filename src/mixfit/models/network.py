@@ -44,6 +44,9 @@ _TUNED_RATE, _TUNED_BACKBONE_RATE = 0.3, 0.1
 """Factors of the learning rate in fine-tuning: for everything, and additionally for the backbone."""
 _TABM_RATE, _MANY_ROWS = 2.0, 1_500
 """Factor of the default learning rate of a TabM from this number of training rows; it overfits smaller tables."""
+_FEATURE_BATCH, _MOST_BATCH = 2, 256
+"""Factor of the default batch size and learning rate for networks on photo features, and the largest batch size: half
+of the steps are as good (docs/LOG.md)."""
 _WIDE = 400  # columns
 _ALL_EPOCHS, _FEWEST_EPOCHS = 2_500, 3
 """Number of training rows up to which a TabM trains all epochs, and the smallest number of epochs beyond."""
@@ -87,6 +90,11 @@ class Network:
         """Whether it is a TabM on the table alone."""
         return self.config.tabular == "tabm" and not self.takes_mlp and self.sees == TABLE
 
+    def _beside_features(self, data: MixedData) -> bool:
+        """Whether it is an MLP on photo features, or its twin on the table alone."""
+        on_features = data.photos is not None and data.photos.features is not None
+        return on_features and not (self.tuned or self.is_tabm or "pixels" in self.sees)
+
     @property
     def begins_with(self) -> str | None:
         """See ``Trainable``."""
@@ -106,12 +114,15 @@ class Network:
     def _fit(self, rows: TrainingRows) -> "FittedNetwork":
         """Train; all randomness comes from PyTorch's global generators."""
         config, train, backbone = self.config, self.train, self.backbone
-        data = restricted(rows.data, self.sees)
+        data, rate = restricted(rows.data, self.sees), 1.0
         if train.batch_size is not None:  # else the default for the rows of the fold
             data = replace(data, batch_size=train.batch_size)
         elif self.is_tabm:
             columns = data.arrays.numeric.shape[1] + data.arrays.categorical.shape[1]
             data = replace(data, batch_size=tabm_batch_size(len(data.split.train), columns))
+        elif self._beside_features(rows.data) and _has_default_rate(train):
+            larger = min(_MOST_BATCH, _FEATURE_BATCH * data.batch_size)
+            data, rate = replace(data, batch_size=larger), larger / data.batch_size
         if self.tuned and data.photos is not None:
             data = replace(data, photos=replace(data.photos, decoder=rows.pixels, features=None, cache=None))
         if self.takes_mlp and config.tabular == "tabm":
@@ -126,7 +137,7 @@ class Network:
         elif "photos" in self.sees:
             share_backbone(network, backbone)
         chosen = choose_optimizer(train)
-        rate = _TUNED_RATE if self.tuned and self.start is not None else 1.0
+        rate = _TUNED_RATE if self.tuned and self.start is not None else rate
         many = len(data.split.train) >= _MANY_ROWS
         if self.is_tabm and many and train.lr is None and train.optimizer == "adamw":
             rate = _TABM_RATE
@@ -321,6 +332,11 @@ def tabm_epochs(most: int, training_rows: int) -> int:
     A plan instead of early stopping needs no validation rows and is the same on any machine."""
     share = min(1.0, (_ALL_EPOCHS / max(training_rows, 1)) ** (2 / 3))
     return max(min(most, _FEWEST_EPOCHS), round(most * share))
+
+
+def _has_default_rate(train: TrainConfig) -> bool:
+    """Whether the optimizer and its rate are those by default, which a run fills in."""
+    return train.optimizer == "adamw" and train.lr in (None, choose_optimizer(TrainConfig()).lr)
 
 
 def restricted(data: MixedData, sees: Sees) -> MixedData:

@@ -205,9 +205,9 @@ class ImageEncoder(nn.Module):
         """The backbone's result, float32, and the statistics of its stages."""
         if self.statistics is None:
             return self.backbone(pixels).float()
-        network: Any = self.backbone
-        last, maps = network.forward_intermediates(pixels, indices=self.stages)
-        return torch.cat([network.forward_head(last).float(), *(self.statistics(one) for one in maps)], dim=1)
+        backbone: Any = self.backbone  # with the methods that ``stage_widths`` found
+        last, maps = backbone.forward_intermediates(pixels, indices=self.stages)
+        return torch.cat([backbone.forward_head(last).float(), *(self.statistics(one) for one in maps)], dim=1)
 
     def forward(
         self,

@@ -56,11 +56,12 @@ class PhotoScores:
             nothing = np.zeros((values.shape[1], scores), dtype=np.float32)
             return cls(projection=nothing, middle=nothing[0]), np.zeros((len(truth), scores), dtype=np.float32)
         counts /= counts.mean()
-        middle, scale = standard_scale(values[rows], counts)
-        scale *= np.sqrt(values.shape[1])  # rows of about length 1
-        standard = (values[rows] - middle) / scale
+        middle, scale = pareto_scale(values[rows], counts)
+        scaled = (values[rows] - middle) / scale
+        length = np.sqrt(max(float(np.average((scaled**2).sum(axis=1), weights=counts)), _ROUNDING**2))
+        scale, scaled = scale * length, scaled / length
         goals = goals_of(truth[rows], classes, counts)
-        weights, held_out = held_out_scores(standard, goals, counts, fold[rows], seed)
+        weights, held_out = held_out_scores(scaled, goals, counts, fold[rows], seed)
         projection = (weights / scale[:, None]).astype(np.float32)
         found = cls(projection=projection, middle=(middle @ projection).astype(np.float32))
         own = found.apply(values, seen)
@@ -97,10 +98,16 @@ class PhotoScores:
         return cls(projection=projection, middle=middle)
 
 
-def standard_scale(
-    values: Float32[np.ndarray, "rows d"], counts: Float[np.ndarray, " rows"]
+def pareto_scale(
+    values: Float[np.ndarray, "rows d"], counts: Float[np.ndarray, " rows"]
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-    """Weighted mean and standard deviation of each column; infinite where it is 0, so that the column is left out."""
+    """Weighted mean of each column, and the root of its standard deviation; infinite where that is 0, so that the
+    column is left out.
+
+    Divided by the root (Pareto scaling, van den Berg et al. 2006, BMC Genomics 7:142), columns of early stages, which
+    vary many times more than those of the last layer, do not outweigh these, and columns that hardly vary do not count
+    as much as all others (docs/LOG.md)."""
     middle = np.average(values, axis=0, weights=counts)
-    scale = np.sqrt(np.average((values - middle) ** 2, axis=0, weights=counts))
-    return middle, np.where(scale > _ROUNDING * max(float(scale.max(initial=0.0)), _ROUNDING), scale, np.inf)
+    spread = np.sqrt(np.average((values - middle) ** 2, axis=0, weights=counts))
+    varies = spread > _ROUNDING * max(float(spread.max(initial=0.0)), _ROUNDING)
+    return middle, np.sqrt(np.where(varies, spread, np.inf))
