@@ -51,8 +51,13 @@ _TOLERANCE, _STEPS = 1e-3, 300  # of the conjugate gradients
 _ROUNDING = 1e-12  # of the largest eigenvalue
 _LEFT_OUT_ROWS, _BLOCK = 20_000, 4_000
 """Number of rows that are left out to choose the penalty of a ridge regression, if there are more; and rows at once."""
-_CLASSES_AT_ONCE = 10_000_000
-"""Largest size of a logistic regression (classes times columns times rows) for which all penalties are tried."""
+_TRIED_SIZE, _FEWEST_TRIED = 20_000_000, 2_000
+"""Penalties of logistic regressions are compared on as many rows as make this size (rows times columns times classes),
+and at least on so many."""
+_WORSE = 1.02
+"""No weaker penalty is tried after one whose loss is so many times the smallest."""
+_ALL_STEPS_SIZE, _FEWEST_STEPS, _STEPS_OF_LOGISTIC = 5_000_000_000, 20, 200
+"""Number of steps of a logistic regression: this size divided by its own, within these limits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,11 +172,7 @@ class Linear:
             text="text" in self.sees,
         )
         if layout.classes:
-            model = fit_logistic(
-                design.matrix, truth, classes=layout.classes, weight=weight, unit=rows.unit, seed=seed
-            )
-        elif layout.counts:
-            model = fit_poisson(design.matrix, truth, weight, unit=rows.unit, seed=seed)
+            model = fit_logistic(design.matrix, truth, classes=layout.classes, weight=weight, unit=rows.unit, seed=seed)
         else:
             columns = design if design.shape[1] <= WIDE else design.matrix
             model = fit_ridge(columns, truth, weight, unit=rows.unit, seed=seed)
@@ -528,7 +529,9 @@ def fit_logistic(
 ) -> LinearModel:
     """Logistic regression with the penalty that has the lowest log loss on a held-out fifth, then fitted on all rows.
 
-    For a given penalty, a row of weight 2 is equivalent to two equal rows; the held-out fifth is unweighted.
+    Each fit starts at the weights of the stronger penalty before. For many rows, columns and classes penalties are
+    compared on some rows only and fits end early, so that the time grows in proportion to them. For a given penalty, a
+    row of weight 2 is equivalent to two equal rows; the held-out fifth is unweighted.
 
     Args:
         columns: an array, or a CSR matrix.
@@ -544,19 +547,26 @@ def fit_logistic(
         share = np.bincount(truth, weights=weight, minlength=classes) / (len(truth) if weight is None else weight.sum())
         bias = np.log(np.maximum(share, 1e-9))
         return LinearModel(weights=np.zeros((columns.shape[1], classes)), bias=bias, classes=classes)
-    if len(seen) * columns.size > _CLASSES_AT_ONCE:
-        strengths = strengths[1:4] or strengths
-    judging = _every_fifth(codes, np.random.default_rng(seed), unit)
-    fitting = ~judging
-    tries = []
+    rng, size = np.random.default_rng(seed), columns.shape[1] * (1 if len(seen) == 2 else len(seen))
+    most = max(_FEWEST_TRIED, _TRIED_SIZE // size)
+    some = np.sort(rng.permutation(len(codes))[:most]) if len(codes) > most else np.arange(len(codes))
+    judging = _every_fifth(codes[some], rng, None if unit is None else unit[some])
+    fitting, judged = some[~judging], some[judging]
+    models: list[Any] = []
+    losses: list[float] = []
     for strength in strengths:
-        model = _logistic(columns[fitting], codes[fitting], strength, taken(weight, fitting))
-        found = np.full((int(judging.sum()), len(seen)), 1e-9)
-        found[:, model.classes_] = model.predict_proba(columns[judging])
+        start = models[-1] if models else None
+        model = _logistic(columns[fitting], codes[fitting], strength / len(fitting), taken(weight, fitting), start)
+        found = np.full((len(judged), len(seen)), 1e-9)
+        found[:, model.classes_] = model.predict_proba(columns[judged])
         found /= found.sum(axis=1, keepdims=True)
-        judged = log_loss(codes[judging], found, labels=range(len(seen)), sample_weight=taken(weight, judging))
-        tries.append(judged)
-    model = _logistic(columns, codes, strengths[int(np.argmin(tries))], weight)
+        models.append(model)
+        losses.append(log_loss(codes[judged], found, labels=range(len(seen)), sample_weight=taken(weight, judged)))
+        if losses[-1] > _WORSE * min(losses):
+            break
+    best = int(np.argmin(losses))
+    start = models[best] if len(some) < len(codes) else None
+    model = _logistic(columns, codes, strengths[best] / len(some), weight, start)
     weights, bias = np.zeros((columns.shape[1], classes)), np.full(classes, -30.0)
     if len(seen) == 2:  # scikit-learn keeps one row for two classes
         weights[:, seen[1]], bias[seen] = model.coef_[0], (0.0, model.intercept_[0])
@@ -565,15 +575,26 @@ def fit_logistic(
     return LinearModel(weights=weights, bias=bias, classes=classes)
 
 
-def _logistic(columns: Any, codes: np.ndarray, strength: float, weight: np.ndarray | None) -> Any:
-    """scikit-learn's model, whose C is relative to the sum of the losses."""
+def _logistic(columns: Any, codes: np.ndarray, inverse: float, weight: np.ndarray | None, start: Any) -> Any:
+    """scikit-learn's model.
+
+    Args:
+        inverse: inverse penalty, relative to the sum of the losses.
+        start: a model to start at, if it has the same classes.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    classes = np.unique(codes)
+    size = columns.shape[0] * columns.shape[1] * (1 if len(classes) == 2 else len(classes))
+    steps = int(np.clip(_ALL_STEPS_SIZE // size, _FEWEST_STEPS, _STEPS_OF_LOGISTIC))
+    model = LogisticRegression(C=inverse, max_iter=steps, warm_start=True)
+    if start is not None and np.array_equal(start.classes_, classes):
+        model.coef_, model.intercept_ = start.coef_, start.intercept_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # good enough to compare penalties
         counts = None if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
-        return LogisticRegression(C=strength / len(codes), max_iter=200).fit(columns, codes, counts)
+        return model.fit(columns, codes, counts)
 
 
 def _every_fifth(codes: np.ndarray, rng: np.random.Generator, unit: np.ndarray | None) -> np.ndarray:
