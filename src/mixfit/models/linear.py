@@ -173,6 +173,8 @@ class Linear:
         )
         if layout.classes:
             model = fit_logistic(design.matrix, truth, classes=layout.classes, weight=weight, unit=rows.unit, seed=seed)
+        elif layout.counts:
+            model = fit_poisson(design.matrix, truth, weight, unit=rows.unit, seed=seed)
         else:
             columns = design if design.shape[1] <= WIDE else design.matrix
             model = fit_ridge(columns, truth, weight, unit=rows.unit, seed=seed)
