@@ -3,9 +3,11 @@
 The made table has numbers with a nonlinear effect, categories and dates, without photos. Along each axis it is measured
 at n, 2n and 4n, each in a process of its own on one thread; the exponent of a stage is the slope of the logarithm of
 its seconds between n and 4n (1 = in proportion). The error is the mean squared error of the saved model on 2,000 new
-rows, relative to the variance of the target; for comparison with another version, take the same seed and rows.
-Run: python benchmarks/bench_growth.py [rows=3000] [columns=30] [levels=300] [seed=0]
-     python benchmarks/bench_growth.py one rows=20000 columns=30 levels=300     (one size, every stage)"""
+rows, relative to the variance of the target, or for classes, which are fifths and the like of it, the log loss; for
+comparison with another version, take the same seed and rows.
+Run: python benchmarks/bench_growth.py [rows=3000] [columns=30] [levels=300] [classes=4] [seed=0]
+     python benchmarks/bench_growth.py one rows=20000 columns=30 levels=300     (one size, every stage)
+     python benchmarks/bench_growth.py one rows=100000 models=linear     (only constant and linear models)"""
 
 import json
 import math
@@ -16,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -23,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-DEFAULTS = {"rows": 3_000, "columns": 30, "levels": 300, "seed": 0}
+DEFAULTS = {"rows": 3_000, "columns": 30, "levels": 300, "seed": 0, "classes": 0}
 NEW_ROWS = 2_000
 STAGES = {
     "prepare": "mixfit.auto.recipe prepare",
@@ -48,7 +51,7 @@ STAGES = {
 }
 
 
-def table(*, rows: int, columns: int, levels: int, seed: int) -> pd.DataFrame:
+def table(*, rows: int, columns: int, levels: int, seed: int, classes: int = 0) -> pd.DataFrame:
     """Two thirds of the columns are numbers, two are dates, the others categories, one of which has ``levels``."""
     rng, effects = np.random.default_rng(seed), np.random.default_rng(12345)
     categories = max(1, columns * 4 // 15)
@@ -68,7 +71,11 @@ def table(*, rows: int, columns: int, levels: int, seed: int) -> pd.DataFrame:
         frame[f"date {place}"] = (pd.Timestamp("2019-01-01") + pd.to_timedelta(days, unit="D")).astype(str)
     for place in range(0, numbers, 5):
         frame[f"number {place}"] = np.where(rng.random(rows) < 0.03, np.nan, frame[f"number {place}"])
-    return pd.DataFrame(frame | {"y": truth + 0.3 * rng.normal(size=rows)})
+    target = truth + 0.3 * rng.normal(size=rows)
+    if classes:
+        place = np.searchsorted(np.sort(target), target) * classes // rows
+        return pd.DataFrame(frame | {"y": np.array([f"class {number}" for number in range(classes)])[place]})
+    return pd.DataFrame(frame | {"y": target})
 
 
 def watch() -> tuple[Counter[str], Callable[[str, Callable[..., Any]], Callable[..., Any]]]:
@@ -101,15 +108,25 @@ def watch() -> tuple[Counter[str], Callable[[str, Callable[..., Any]], Callable[
     return seconds, timed
 
 
-def measure(sizes: dict[str, int]) -> dict[str, Any]:
+def measure(sizes: dict[str, Any]) -> dict[str, Any]:
     """Train in this process: the seconds of each stage without those inside it, the error and the peak of memory."""
     import torch
     from rich.console import Console
 
+    from mixfit.auto import blending
     from mixfit.auto.recipe import fit
     from mixfit.config import TrainConfig
 
     torch.set_num_threads(1)
+    models, plan_for = sizes.pop("models", ""), blending.plan_for
+    if models:
+
+        def plan(*args: Any, **kwargs: Any) -> Any:
+            found = plan_for(*args, **kwargs)
+            kept = tuple(one for one in found.models if one.name.startswith(("constant", *models.split("+"))))
+            return replace(found, models=kept)
+
+        blending.plan_for = plan
     seconds, timed = watch()
     frame, new = table(**sizes), table(**sizes | {"rows": NEW_ROWS, "seed": sizes["seed"] + 1_000})
     with tempfile.TemporaryDirectory() as folder:
@@ -118,13 +135,22 @@ def measure(sizes: dict[str, int]) -> dict[str, Any]:
         )
         total, peak = sum(seconds.values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         started = time.process_time()
-        found = run.predictor.predict(new)["prediction"].to_numpy()
+        found = run.predictor.predict(new)
         seconds["predict new rows"] = time.process_time() - started
-    error = float(np.mean((found - new["y"].to_numpy()) ** 2) / new["y"].var())
+    error = error_of(found, new["y"])
     return {"seconds": dict(seconds), "total": total, "peak": peak, "error": error, "shares": run.predictor.shares}
 
 
-def in_process(sizes: dict[str, int]) -> dict[str, Any]:
+def error_of(found: pd.DataFrame, truth: pd.Series) -> float:
+    """Squared error relative to the variance, or log loss."""
+    if truth.dtype.kind == "f":
+        return float(np.mean((found["prediction"].to_numpy() - truth.to_numpy()) ** 2) / truth.var())
+    columns = [found.columns.get_loc(f"probability_{label}") for label in truth]
+    chosen = found.to_numpy()[np.arange(len(found)), columns].astype(np.float64)
+    return float(-np.log(np.maximum(chosen, 1e-6)).mean())
+
+
+def in_process(sizes: dict[str, Any]) -> dict[str, Any]:
     """``measure`` in a new process."""
     called = [sys.executable, __file__, "--measure", json.dumps(sizes)]
     text = subprocess.run(called, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -132,7 +158,7 @@ def in_process(sizes: dict[str, int]) -> dict[str, Any]:
     return found
 
 
-def print_growth(axis: str, sizes: dict[str, int]) -> None:
+def print_growth(axis: str, sizes: dict[str, Any]) -> None:
     """The seconds of each stage at n, 2n and 4n, and the exponent."""
     every = [in_process(sizes | {axis: sizes[axis] * factor}) for factor in (1, 2, 4)]
     said = "".join(f"{sizes[axis] * factor:>12,}" for factor in (1, 2, 4))
@@ -157,8 +183,9 @@ def main(args: list[str]) -> None:
     if args[:1] == ["--measure"]:
         print(json.dumps(measure(json.loads(args[1]))))
         return
-    given = {name: int(value) for name, _, value in (arg.partition("=") for arg in args) if value}
-    axes = [arg.partition("=")[0] for arg in args if not arg.startswith(("one", "seed="))]
+    given: dict[str, Any] = dict(arg.split("=", 1) for arg in args if "=" in arg)
+    given = {name: value if name == "models" else int(value) for name, value in given.items()}
+    axes = [arg.partition("=")[0] for arg in args if not arg.startswith(("one", "seed=", "models="))]
     sizes = DEFAULTS | given
     print(f"mixfit {version('mixfit')}, numpy {np.__version__}, one thread, seconds of the processor: {sizes}")
     if args[:1] == ["one"]:
@@ -169,7 +196,8 @@ def main(args: list[str]) -> None:
         print(f"error {found['error']:.4f}, shares {found['shares']}")
         return
     for axis in axes or ["rows", "columns", "levels"]:
-        print_growth(axis, DEFAULTS | {axis: given.get(axis, DEFAULTS[axis]), "seed": sizes["seed"]})
+        shared = {name: sizes[name] for name in ("seed", "models") if name in sizes}
+        print_growth(axis, DEFAULTS | shared | {axis: given.get(axis, DEFAULTS[axis])})
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -96,10 +97,24 @@ def test_without_the_extras_every_public_name_is_there() -> None:
     assert "mixfit" in loaded_after("\n".join(lines))
 
 
-@pytest.mark.parametrize(("given", "wanted"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, None)],
+)
 @pytest.mark.parametrize("module", ["mixfit", "mixfit.data", "mixfit.training.learner"])
-def test_threads_spin_briefly_unless_told_otherwise(given: dict[str, str], wanted: str, module: str) -> None:
-    code = f"import os, sys, {module}; print(os.environ['GOMP_SPINCOUNT'])"
-    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
+def test_threads_spin_briefly_unless_told_otherwise(given: dict[str, str], wanted: str | None, module: str) -> None:
+    assert _spin_count(f"import {module}", given) == wanted
+
+
+def test_a_loaded_torch_has_read_how_long_threads_spin() -> None:
+    assert _spin_count("sys.modules['torch'] = sys; import mixfit", {}) is None
+
+
+def _spin_count(code: str, given: dict[str, str]) -> str | None:
+    """GOMP_SPINCOUNT after some code in a new process."""
+    ours = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in ours} | given
+    code = f"import json, os, sys; {code}; print(json.dumps(os.environ.get('GOMP_SPINCOUNT')))"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{wanted}\n"
+    found: str | None = json.loads(done.stdout)
+    return found

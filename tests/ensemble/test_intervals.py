@@ -381,6 +381,17 @@ def test_the_spread_of_a_fold_comes_from_the_rows_that_are_named_and_from_no_oth
     assert abs(((low <= truth) & (truth <= high)).mean() - 0.9) < 0.05
 
 
+def test_of_many_rows_some_calibrate_and_the_coverage_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "_MOST_ROWS", 600)
+    frame, truth = uneven(4_000, 0)
+    encoder = RowEncoder.fit(frame, SCHEMA)
+    encoded, fold, predictions = encoder.encode(frame), np.arange(4_000) % 5, np.zeros(4_000)
+    found = number_uncertainty(truth, predictions, encoded, encoder, fold)
+    assert found.scores.rows == 600
+    low, high = found.interval(predictions, encoded, 0.9)
+    assert abs(((low <= truth) & (truth <= high)).mean() - 0.9) < 0.05
+
+
 def test_a_spread_that_no_fold_can_fit_is_constant() -> None:
     frame, truth = uneven(300, 0)
     encoder = RowEncoder.fit(frame, SCHEMA)

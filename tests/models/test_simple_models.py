@@ -1,5 +1,7 @@
 """Linear models, kernel ridge, components and the encoding of rows, each against a reference of its own."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -334,10 +336,47 @@ def test_the_fifth_that_chooses_a_logistic_regression_holds_whole_units() -> Non
 @drawn
 @given(seed=SEEDS, rows=st.integers(2, 30), columns=st.integers(1, 30))
 def test_a_decomposition_gives_the_columns_back(seed: int, rows: int, columns: int) -> None:
-    values = np.random.default_rng(seed).normal(size=(rows, columns))
-    left, sizes, axes = linear_module._decomposed(values)
+    rng = np.random.default_rng(seed)
+    values, target = rng.normal(size=(rows, columns)), rng.normal(size=rows)
+    sizes, axes, along = linear_module._decomposed(lambda some: values[some], target, columns)
+    left = values @ axes.T / sizes
+    np.testing.assert_allclose(left.T @ target, along, atol=1e-5)
     np.testing.assert_allclose(left * sizes @ axes, values, atol=1e-6)
     np.testing.assert_allclose(left.T @ left, np.eye(len(sizes)), atol=1e-5)
+
+
+def test_logistic_regression_compares_penalties_on_some_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    columns = rng.normal(size=(1_200, 10))
+    truth = (columns[:, :3].sum(axis=1) + rng.logistic(size=1_200) > 0).astype(np.int64)
+    whole = fit_logistic(columns, truth, classes=2, seed=1)
+    monkeypatch.setattr(linear_module, "_FEWEST_TRIED", 400)
+    monkeypatch.setattr(linear_module, "_TRIED_SIZE", 0)
+    seen, fit = [], linear_module._logistic
+
+    def watched(columns: np.ndarray, *rest: Any) -> Any:
+        seen.append(len(columns))
+        return fit(columns, *rest)
+
+    monkeypatch.setattr(linear_module, "_logistic", watched)
+    some = fit_logistic(columns, truth, classes=2, seed=1)
+    assert seen[-1] == 1_200
+    assert max(seen[:-1]) < 400
+    np.testing.assert_allclose(some.predict(columns), whole.predict(columns), atol=0.06)
+
+
+def test_ridge_regression_in_blocks_of_rows_is_that_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    columns, unit = rng.normal(size=(300, 20)), np.repeat(np.arange(100), [1, 2, 6] * 33 + [3])[:300]
+    truth, weight = columns[:, :3].sum(axis=1) + rng.normal(size=300), rng.uniform(0.5, 2.0, 300)
+    whole = fit_ridge(columns, truth, weight, unit=unit)
+    monkeypatch.setattr(linear_module, "_BLOCK", 7)
+    np.testing.assert_allclose(fit_ridge(columns, truth, weight, unit=unit).weights, whole.weights, atol=1e-12)
+    # Fewer rows choose the penalty, but all are fitted.
+    monkeypatch.setattr(linear_module, "_LEFT_OUT_ROWS", 60)
+    some = fit_ridge(columns, truth, weight, unit=unit)
+    np.testing.assert_allclose(some.predict(columns), whole.predict(columns), atol=0.1)
+    assert np.corrcoef(some.predict(columns), whole.predict(columns))[0, 1] > 0.99
 
 
 @drawn

@@ -33,6 +33,8 @@ from mixfit.models.model import saved_array, saved_number
 from mixfit.weighted import weighted_median, weighted_quantile
 
 _MOST_SCORES = 2_000
+_MOST_ROWS = 20_000
+"""Largest number of calibration rows, drawn at random from more: enough for any quantile of use."""
 _LEAST_PER_FIFTH = 100
 """Fewest rows per fifth of the predictions for separate quantiles."""
 _FEWEST_FITTED = 10
@@ -271,6 +273,8 @@ def number_uncertainty(
     weight = np.ones(len(errors)) if weight is None else weight.astype(np.float64)
     fitting = {int(number): fold != number if others is None else others[number] for number in np.unique(fold)}
     counted = np.flatnonzero(weight > 0)
+    if len(counted) > _MOST_ROWS:
+        counted = np.sort(np.random.default_rng(0).choice(counted, _MOST_ROWS, replace=False))
     if len(counted) < len(errors):
         errors, predictions, fold, weight = errors[counted], predictions[counted], fold[counted], weight[counted]
         encoded, fitting = encoded.take(counted), {number: mask[counted] for number, mask in fitting.items()}

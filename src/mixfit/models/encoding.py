@@ -70,6 +70,11 @@ class EncodedRows:
         return len(self.numeric)
 
     @property
+    def text_width(self) -> int:
+        """Number of ``text_columns``."""
+        return 0 if self.text is None else self.text.shape[1] * (self.text.shape[2] + 1)
+
+    @property
     def text_columns(self) -> Float32[np.ndarray, "rows features"]:
         """All features of texts side by side, followed by whether each text is there; no columns without texts."""
         if self.text is None or self.text_seen is None:

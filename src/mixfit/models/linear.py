@@ -4,7 +4,7 @@ features of texts and components of photos.
 In: encoded rows of one fold. Out: a few arrays."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +49,15 @@ _WIDE_STRENGTHS = 3
 """For so many columns every third penalty is tried."""
 _TOLERANCE, _STEPS = 1e-3, 300  # of the conjugate gradients
 _ROUNDING = 1e-12  # of the largest eigenvalue
-_CLASSES_AT_ONCE = 10_000_000
-"""Largest size of a logistic regression (classes times columns times rows) for which all penalties are tried."""
+_LEFT_OUT_ROWS, _BLOCK = 20_000, 4_000
+"""Number of rows that are left out to choose the penalty of a ridge regression, if there are more; and rows at once."""
+_TRIED_SIZE, _FEWEST_TRIED = 20_000_000, 2_000
+"""Penalties of logistic regressions are compared on as many rows as make this size (rows times columns times classes),
+and at least on so many."""
+_WORSE = 1.02
+"""No weaker penalty is tried after one whose loss is so many times the smallest."""
+_ALL_STEPS_SIZE, _FEWEST_STEPS, _STEPS_OF_LOGISTIC = 5_000_000_000, 20, 200
+"""Number of steps of a logistic regression: this size divided by its own, within these limits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,19 +164,20 @@ class Linear:
         knots = find_knots(encoded.numeric, weight)
         count = COMPONENTS if self.sees & {"table", "text"} else COMPONENTS_ALONE
         components = rows.components(count, weight, seed) if "photos" in self.sees else None
-        columns = design_matrix(
-            encoded,
-            layout.cardinalities,
-            knots,
-            None if components is None else components.of(encoded),
+        design = Design(
+            rows=encoded,
+            cardinalities=layout.cardinalities,
+            knots=knots,
+            components=components,
             table="table" in self.sees,
             text="text" in self.sees,
         )
         if layout.classes:
-            model = fit_logistic(columns, truth, classes=layout.classes, weight=weight, unit=rows.unit, seed=seed)
+            model = fit_logistic(design.matrix, truth, classes=layout.classes, weight=weight, unit=rows.unit, seed=seed)
         elif layout.counts:
-            model = fit_poisson(columns, truth, weight, unit=rows.unit, seed=seed)
+            model = fit_poisson(design.matrix, truth, weight, unit=rows.unit, seed=seed)
         else:
+            columns = design if design.shape[1] <= WIDE else design.matrix
             model = fit_ridge(columns, truth, weight, unit=rows.unit, seed=seed)
         return FittedLinear(
             table="table" in self.sees,
@@ -275,6 +283,38 @@ def design_matrix(
     return np.concatenate([np.zeros((len(rows), 0)), *dense], axis=1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """A ``design_matrix`` whose rows are made when they are asked for."""
+
+    rows: EncodedRows
+    cardinalities: tuple[int, ...]
+    knots: Float[np.ndarray, "3 numeric"]
+    components: Components | None
+    table: bool
+    text: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        axes = None if self.components is None else len(self.components.axes)
+        numeric = self.rows.numeric.shape[1]
+        width = design_width(numeric, self.cardinalities, len(self.knots), axes, table=self.table)
+        return len(self.rows), width + self.text * self.rows.text_width
+
+    @property
+    def matrix(self) -> Any:
+        """All rows."""
+        return self._of(self.rows)
+
+    def __getitem__(self, rows: Int64[np.ndarray, "*some"]) -> Float[np.ndarray, "*some columns"]:
+        return self._of(self.rows.take(rows.ravel())).reshape(*rows.shape, -1)
+
+    def _of(self, rows: EncodedRows) -> Any:
+        components = None if self.components is None else self.components.of(rows)
+        return design_matrix(rows, self.cardinalities, self.knots, components, table=self.table, text=self.text)
+
+
 def _indicators(levels: Int64[np.ndarray, "rows columns"], cardinalities: tuple[int, ...]) -> Any:
     """1 in the column of each row's level, without columns for level 0: CSR ``(rows, levels)``."""
     from scipy.sparse import csr_matrix
@@ -302,7 +342,7 @@ def fit_ridge(
     left out with its whole weight, while of two equal rows in different units one remains.
 
     Args:
-        columns: an array, or a CSR matrix.
+        columns: an array, a CSR matrix, or a ``Design``, of which only some rows are in memory at once.
         weight: of each row, in the fit and in the cross-validation error, in any unit.
         unit: of each row (a group, copies); by default each row is a unit.
         seed: of the held-out fifth.
@@ -312,7 +352,7 @@ def fit_ridge(
         return LinearModel(weights=np.zeros((0, 1)), bias=np.array([weighted_mean(truth, weight)]), classes=0)
     counts = None if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
     tried, goal = strengths * len(truth), truth.astype(np.float64)
-    if not isinstance(columns, np.ndarray):
+    if not isinstance(columns, np.ndarray | Design):
         return _fit_wide_ridge(columns, goal, counts, tried[::_WIDE_STRENGTHS], unit, seed)
     units = units_by_size(np.arange(len(goal)) if unit is None else unit)
     weights, bias = _ridge_left_out(columns, goal, counts, tried, units)
@@ -391,7 +431,7 @@ def _fit_wide_ridge(
 
 
 def _ridge_left_out(
-    columns: Float[np.ndarray, "rows columns"],
+    columns: Any,
     goal: Float[np.ndarray, " rows"],
     counts: np.ndarray | None,
     strengths: np.ndarray,
@@ -405,42 +445,73 @@ def _ridge_left_out(
     share = roots**2 / (roots**2).sum()
     # Rows are scaled by the root of their weight; the intercept is a separate column, orthogonal to the others.
     constant = roots / np.linalg.norm(roots)
-    middle, level = share @ columns, float(share @ goal)
-    scaled, target = (columns - middle) * roots[:, None], (goal - level) * roots
-    left, sizes, axes = _decomposed(scaled)
-    turned, tries = left.T @ target, []
-    for strength in strengths.tolist():
-        kept = sizes**2 / (sizes**2 + strength)
-        residual, total = target - left @ (kept * turned), 0.0
-        for rows in units:
-            if rows.shape[1] == 1:
-                hat = (left[rows[:, 0]] ** 2) @ kept + constant[rows[:, 0]] ** 2
-                total += float(((residual[rows[:, 0]] / (1 - hat)) ** 2).sum())
-                continue
-            root = np.concatenate([left[rows] * np.sqrt(kept), constant[rows][..., None]], axis=2)
-            errors, turn = residual[rows][..., None], root.transpose(0, 2, 1)
+    middle = sum(share[some] @ columns[some] for some in _blocks(len(goal)))
+    level = float(share @ goal)
+    target = (goal - level) * roots
+
+    def scaled(rows: Any) -> np.ndarray:
+        return (columns[rows] - middle) * roots[rows][..., None]
+
+    sizes, axes, turned = _decomposed(scaled, target, columns.shape[1])
+    kept = sizes[:, None] ** 2 / (sizes[:, None] ** 2 + strengths)
+    total = np.zeros(len(strengths))
+    for rows in _some_units(units):
+        left = scaled(rows) @ (axes.T / sizes)
+        residual = target[rows][..., None] - left @ (kept * turned[:, None])
+        if rows.shape[1] == 1:
+            hat = left[:, 0] ** 2 @ kept + constant[rows] ** 2
+            total += ((residual[:, 0] / (1 - hat)) ** 2).sum(axis=0)
+            continue
+        for place, share_of in enumerate(kept.T):
+            root = np.concatenate([left * np.sqrt(share_of), constant[rows][..., None]], axis=2)
+            errors, turn = residual[:, :, [place]], root.transpose(0, 2, 1)
             if root.shape[1] <= root.shape[2]:
                 errors = np.linalg.solve(np.eye(root.shape[1]) - root @ turn, errors)
             else:  # by the Woodbury identity, of the size of columns instead of rows
                 errors = errors + root @ np.linalg.solve(np.eye(root.shape[2]) - turn @ root, turn @ errors)
-            total += float((errors**2).sum())
-        tries.append((total, strength))
-    best = min(tries)[1]
+            total[place] += float((errors**2).sum())
+    best = float(strengths[int(total.argmin())])
     weights = axes.T @ (sizes / (sizes**2 + best) * turned)
     return weights, level - float(middle @ weights)
 
 
-def _decomposed(columns: Float[np.ndarray, "rows columns"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Singular vectors and values, by way of the smaller product; without directions that are rounding errors."""
-    if columns.shape[1] <= len(columns):
-        values, vectors = np.linalg.eigh(columns.T @ columns)
-        sizes, axes = _sizes(values), vectors.T
+def _some_units(units: list[Int64[np.ndarray, "_ _"]]) -> Iterator[Int64[np.ndarray, "_ _"]]:
+    """Blocks of units of one size, together with about ``_LEFT_OUT_ROWS`` rows if there are more."""
+    every = -(-sum(rows.size for rows in units) // _LEFT_OUT_ROWS)
+    for rows in units:
+        some = rows[::every]
+        step = max(1, _BLOCK // rows.shape[1])
+        yield from (some[start : start + step] for start in range(0, len(some), step))
+
+
+def _decomposed(
+    scaled: Callable[[Any], Float[np.ndarray, "rows columns"]], target: Float[np.ndarray, " rows"], columns: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Singular values, right singular vectors as rows, and the target along the left ones, by way of the smaller
+    product; without directions that are rounding errors."""
+    if columns <= len(target):
+        square, moment = np.zeros((columns, columns)), np.zeros(columns)
+        for some in _blocks(len(target)):
+            part = scaled(some)
+            square += part.T @ part
+            moment += target[some] @ part
+        values, vectors = np.linalg.eigh(square)
+        sizes = _sizes(values)
         real = sizes > 0
-        return columns @ axes[real].T / sizes[real], sizes[real], axes[real]
-    values, left = np.linalg.eigh(columns @ columns.T)
+        sizes, axes = sizes[real], vectors[:, real].T
+        return sizes, axes, axes @ moment / sizes
+    whole = scaled(np.arange(len(target)))
+    values, left = np.linalg.eigh(whole @ whole.T)
     sizes = _sizes(values)
     real = sizes > 0
-    return left[:, real], sizes[real], (left[:, real] / sizes[real]).T @ columns
+    sizes, left = sizes[real], left[:, real]
+    return sizes, (left / sizes).T @ whole, left.T @ target
+
+
+def _blocks(rows: int) -> Iterator[Int64[np.ndarray, " block"]]:
+    """All rows, some at once."""
+    for start in range(0, rows, _BLOCK):
+        yield np.arange(start, min(start + _BLOCK, rows))
 
 
 def _sizes(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
@@ -461,7 +532,9 @@ def fit_logistic(
 ) -> LinearModel:
     """Logistic regression with the penalty that has the lowest log loss on a held-out fifth, then fitted on all rows.
 
-    For a given penalty, a row of weight 2 is equivalent to two equal rows; the held-out fifth is unweighted.
+    Each fit starts at the weights of the stronger penalty before. For many rows, columns and classes penalties are
+    compared on some rows only and fits end early, so that the time grows in proportion to them. For a given penalty, a
+    row of weight 2 is equivalent to two equal rows; the held-out fifth is unweighted.
 
     Args:
         columns: an array, or a CSR matrix.
@@ -477,19 +550,26 @@ def fit_logistic(
         share = np.bincount(truth, weights=weight, minlength=classes) / (len(truth) if weight is None else weight.sum())
         bias = np.log(np.maximum(share, 1e-9))
         return LinearModel(weights=np.zeros((columns.shape[1], classes)), bias=bias, classes=classes)
-    if len(seen) * columns.size > _CLASSES_AT_ONCE:
-        strengths = strengths[1:4] or strengths
-    judging = _every_fifth(codes, np.random.default_rng(seed), unit)
-    fitting = ~judging
-    tries = []
+    rng, size = np.random.default_rng(seed), columns.shape[1] * (1 if len(seen) == 2 else len(seen))
+    most = max(_FEWEST_TRIED, _TRIED_SIZE // size)
+    some = np.sort(rng.permutation(len(codes))[:most]) if len(codes) > most else np.arange(len(codes))
+    judging = _every_fifth(codes[some], rng, None if unit is None else unit[some])
+    fitting, judged = some[~judging], some[judging]
+    models: list[Any] = []
+    losses: list[float] = []
     for strength in strengths:
-        model = _logistic(columns[fitting], codes[fitting], strength, taken(weight, fitting))
-        found = np.full((int(judging.sum()), len(seen)), 1e-9)
-        found[:, model.classes_] = model.predict_proba(columns[judging])
+        start = models[-1] if models else None
+        model = _logistic(columns[fitting], codes[fitting], strength / len(fitting), taken(weight, fitting), start)
+        found = np.full((len(judged), len(seen)), 1e-9)
+        found[:, model.classes_] = model.predict_proba(columns[judged])
         found /= found.sum(axis=1, keepdims=True)
-        judged = log_loss(codes[judging], found, labels=range(len(seen)), sample_weight=taken(weight, judging))
-        tries.append(judged)
-    model = _logistic(columns, codes, strengths[int(np.argmin(tries))], weight)
+        models.append(model)
+        losses.append(log_loss(codes[judged], found, labels=range(len(seen)), sample_weight=taken(weight, judged)))
+        if losses[-1] > _WORSE * min(losses):
+            break
+    best = int(np.argmin(losses))
+    start = models[best] if len(some) < len(codes) else None
+    model = _logistic(columns, codes, strengths[best] / len(some), weight, start)
     weights, bias = np.zeros((columns.shape[1], classes)), np.full(classes, -30.0)
     if len(seen) == 2:  # scikit-learn keeps one row for two classes
         weights[:, seen[1]], bias[seen] = model.coef_[0], (0.0, model.intercept_[0])
@@ -498,15 +578,26 @@ def fit_logistic(
     return LinearModel(weights=weights, bias=bias, classes=classes)
 
 
-def _logistic(columns: Any, codes: np.ndarray, strength: float, weight: np.ndarray | None) -> Any:
-    """scikit-learn's model, whose C is relative to the sum of the losses."""
+def _logistic(columns: Any, codes: np.ndarray, inverse: float, weight: np.ndarray | None, start: Any) -> Any:
+    """scikit-learn's model.
+
+    Args:
+        inverse: inverse penalty, relative to the sum of the losses.
+        start: a model to start at, if it has the same classes.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    classes = np.unique(codes)
+    size = columns.shape[0] * columns.shape[1] * (1 if len(classes) == 2 else len(classes))
+    steps = int(np.clip(_ALL_STEPS_SIZE // size, _FEWEST_STEPS, _STEPS_OF_LOGISTIC))
+    model = LogisticRegression(C=inverse, max_iter=steps, warm_start=True)
+    if start is not None and np.array_equal(start.classes_, classes):
+        model.coef_, model.intercept_ = start.coef_, start.intercept_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # good enough to compare penalties
         counts = None if weight is None else weight.astype(np.float64) / weight.mean(dtype=np.float64)
-        return LogisticRegression(C=strength / len(codes), max_iter=200).fit(columns, codes, counts)
+        return model.fit(columns, codes, counts)
 
 
 def _every_fifth(codes: np.ndarray, rng: np.random.Generator, unit: np.ndarray | None) -> np.ndarray:

@@ -112,6 +112,11 @@ class Levels:
         """Those rows, in that order."""
         return Levels(self.codes[rows], self.names)
 
+    def key(self, row: int) -> str:
+        """Canonical key of one row, "" where the cell is empty."""
+        code = int(self.codes[row])
+        return "" if code < 0 else str(self.names[code])
+
     def cut(self, length: int) -> "Levels":
         """By the first ``length`` characters of each level."""
         codes, names = pd.factorize(self.names.str[:length])
@@ -123,18 +128,23 @@ class LazyLevels(Levels):
 
     Args:
         codes: as for ``Levels``.
-        make: makes the names.
+        make: makes the names of the levels from one to before another, of all for None.
     """
 
-    def __init__(self, codes: Int64[np.ndarray, " rows"], make: Callable[[], pd.Index]) -> None:
+    def __init__(self, codes: Int64[np.ndarray, " rows"], make: Callable[[int | None, int | None], pd.Index]) -> None:
         object.__setattr__(self, "codes", codes)
         object.__setattr__(self, "make", cache(make))
 
     @property
     def names(self) -> pd.Index:
         """As for ``Levels``."""
-        found: pd.Index = self.make()  # type: ignore[attr-defined]
+        found: pd.Index = self.make(None, None)  # type: ignore[attr-defined]
         return found
+
+    def key(self, row: int) -> str:
+        """As for ``Levels``, without the names of the other levels."""
+        code = int(self.codes[row])
+        return "" if code < 0 else str(self.make(code, code + 1)[0])  # type: ignore[attr-defined]
 
     def take(self, rows: Int64[np.ndarray, " some"]) -> Levels:
         """Those rows, in that order."""
@@ -145,10 +155,15 @@ def lazy_levels(column: pd.Series, form: Form | None, texts: Texts | None) -> Le
     """Of a column of plain numbers, as ``to_keys`` would have it; None of any other."""
     if is_plain_number(column):
         codes, names = pd.factorize(column.to_numpy())
-        return LazyLevels(np.asarray(codes, dtype=np.int64), lambda: pd.Index(to_keys(pd.Series(names)), dtype="str"))
+        return LazyLevels(
+            np.asarray(codes, dtype=np.int64),
+            lambda start, stop: pd.Index(to_keys(pd.Series(names[start:stop])), dtype="str"),
+        )
     if texts is None or form is None or form.keys != "number" or texts.numbers_repeat:
         return None
-    return LazyLevels(texts.codes, lambda: pd.Index(keys_of(texts.names, "number"), dtype="str"))
+    return LazyLevels(
+        texts.codes, lambda start, stop: pd.Index(keys_of(texts.names.iloc[start:stop], "number"), dtype="str")
+    )
 
 
 def is_plain_number(column: pd.Series) -> bool:

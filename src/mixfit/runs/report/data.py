@@ -464,11 +464,8 @@ def _shown_row(mixed: MixedData, row: int, part: str, reasons: list[str], *, wit
 def _cell(mixed: MixedData, name: str, row: int) -> str:
     """The cell of the table, numbers rounded, and of a text its beginning on one line."""
     if name in mixed.schema.names("text"):
-        levels = mixed.table[name].levels
-        code = int(levels.codes[row])
-        return "" if code < 0 else one_line(str(levels.names[code]), LONGEST_TEXT)
-    cell = mixed.table[name].keys.iloc[row]
-    return "" if cell != cell else shown_cell(cell)  # only nan is not itself
+        return one_line(mixed.table[name].levels.key(row), LONGEST_TEXT)
+    return shown_cell(mixed.table[name].levels.key(row))
 
 
 def _photos_of_row(mixed: MixedData, row: int) -> list[ShownPhoto]:
