@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from rich.console import Console
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
@@ -28,16 +28,148 @@ from mixfit.auto.recipe import fit
 from mixfit.choices import MetricName, Preset, Role, Task
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.console import PlainConsole
+from mixfit.data.columns.text_features import TextFeatures
+from mixfit.data.photos.find import find_photos
+from mixfit.data.photos.store import ImageFiles
 from mixfit.data.split import MINIMUM_ROWS
-from mixfit.models.model import Model
+from mixfit.models.encoding import mean_features
+from mixfit.models.model import Components, Model
+from mixfit.nn.backbones import make_backbone
+from mixfit.nn.build import with_sizes
+from mixfit.nn.image import ImageEncoder
 from mixfit.predictor import Predictor
+from mixfit.training.build import all_features, without_norms
+from mixfit.training.device import default_device
 
 _PLAIN_CLASS = re.compile(r"[A-Za-z][\w -]*")
 _LIKE_MISSING = {"na", "n a", "nan", "none", "null", "nil", "missing", "unknown", "inf", "nat"}
 _ALSO: dict[Task, tuple[Task, ...]] = {"regression": ("count",), "multiclass": ("ordered",), "binary": ("ordered",)}
 """Tasks that ``data`` may set instead."""
+_ENCODER = "_made_encoder"
 _FOLDER = "_folder"
 """In the state that is pickled: the files of the model folder by name."""
+
+
+class MixedTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Photos and texts as columns of numbers, for other estimators.
+
+    Photos: principal components of the mean of a frozen image network's features over the photos of a row. Texts:
+    principal components of TF-IDF of words, pairs of words and character n-grams, and the logarithm of the length. What
+    is learnt does not depend on ``y``. All other columns are dropped: use a ``ColumnTransformer`` to keep them.
+
+    Args:
+        photos: names of the columns of photos; a cell is a path (or several, separated by ``;``), bytes, a PIL image
+            or missing.
+        texts: names of the columns of text.
+        images: folder that photo paths are relative to.
+        components: largest number of components of each column of photos; None for all features of the network.
+        image_size: side length in pixels to which photos are resized.
+        random_state: seed of approximations for many rows.
+    Attributes:
+        n_features_in_, feature_names_in_: the columns of ``X``.
+    """
+
+    def __init__(
+        self,
+        *,
+        photos: Sequence[str] = (),
+        texts: Sequence[str] = (),
+        images: str | Path | None = None,
+        components: int | None = 30,
+        image_size: int = 224,
+        random_state: int = 0,
+    ) -> None:
+        self.photos = photos
+        self.texts = texts
+        self.images = images
+        self.components = components
+        self.image_size = image_size
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> "MixedTransformer":  # noqa: N803
+        """Learn components from all rows; ``y`` is not used.
+
+        Raises:
+            ValueError: a column is missing, or ``X`` is no frame."""
+        frame = _frame_of(self, X, fitting=True)
+        self.text_features_, _ = TextFeatures.fit(
+            frame, list(self.texts), np.zeros(len(frame)), classes=0, seed=self.random_state
+        )
+        self.components_ = {
+            name: None
+            if self.components is None
+            else Components.fit(*self._means(frame, name), most=self.components, seed=self.random_state)
+            for name in self.photos
+        }
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:  # noqa: N803
+        """float64 ``(rows, columns)``, finite; 0, which is the mean, where a row has no photo."""
+        check_is_fitted(self)
+        frame = _frame_of(self, X, fitting=False)
+        parts = []
+        for name, components in self.components_.items():
+            means, seen = self._means(frame, name)
+            values = means.astype(np.float64) if components is None else components.apply(means, seen)
+            parts += [values, seen[:, None].astype(np.float64)]
+        if self.texts:
+            texts = self.text_features_.apply(frame)[0][:, :, self.text_features_.scores :]
+            parts.append(texts.reshape(len(frame), -1).astype(np.float64))
+        return np.concatenate(parts, axis=1) if parts else np.zeros((len(frame), 0))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Such as "photo 0", "photo is there", "note 0", "note length"."""
+        check_is_fitted(self)
+        names = []
+        for name, components in self.components_.items():
+            count = self._encoder.num_features if components is None else len(components.axes)
+            names += [*(f"{name} {place}" for place in range(count)), f"{name} is there"]
+        width = self.text_features_.width - self.text_features_.scores - 1
+        for name in self.texts:
+            names += [*(f"{name} {place}" for place in range(width)), f"{name} length"]
+        return np.array(names, dtype=object)
+
+    def _means(self, frame: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Mean features of each row's photos, float32 ``(rows, d)``, and whether it has any."""
+        found = find_photos(frame, [name], Path(self.images or ""), absent=False)
+        files = ImageFiles(found.files, size=self.image_size, crop="squash", follow_links=False)
+        features = all_features(self._encoder, files, None) if len(found.files) else None
+        if features is None:
+            return np.zeros((len(frame), self._encoder.num_features), np.float32), np.zeros(len(frame), dtype=bool)
+        means = mean_features(len(frame), found.slots, features)
+        assert means.values is not None
+        return means.values, means.seen
+
+    @property
+    def _encoder(self) -> ImageEncoder:
+        """The frozen image network, made when it is first used and not pickled."""
+        if _ENCODER not in vars(self):
+            config = with_sizes(ModelConfig(), rows=0, numeric=0)
+            backbone = make_backbone(config.backbone, image_size=self.image_size)
+            made = ImageEncoder(
+                backbone.module,
+                backbone.num_features,
+                mean=backbone.mean,
+                std=backbone.std,
+                out_dim=config.encoding_dim,
+                dropout=0.0,
+                frozen=True,
+                stages=config.photo_stages or 0,
+            )
+            setattr(self, _ENCODER, without_norms(made.to(default_device()), self.image_size))
+        return cast(ImageEncoder, getattr(self, _ENCODER))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "components_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != _ENCODER}
 
 
 class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
@@ -89,7 +221,7 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         Raises:
             ValueError: the data cannot be used, in one sentence.
         """
-        frame = self._frame(X, y=y)
+        frame = _frame_of(self, X, fitting=True)
         target = self._targets(y)
         if len(target) != len(frame):
             raise ValueError(f"X has {len(frame):,} rows and y {len(target):,}: they must have the same number.")
@@ -151,34 +283,10 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         """The target as a column of the table."""
         raise NotImplementedError
 
-    def _frame(self, X: Any, *, y: Any = None) -> pd.DataFrame:  # noqa: N803
-        """Rows as a pandas frame with text names, checked as scikit-learn checks them; ``y`` only in ``fit``."""
-        fitting = y is not None
-        try:
-            native = nw.from_native(X)
-        except TypeError:
-            native = None
-        if native is None:
-            found = validate_data(
-                self, X, reset=fitting, dtype=None, ensure_all_finite="allow-nan", skip_check_array=False
-            )
-            if np.iscomplexobj(found):
-                raise ValueError("Complex data not supported: X has complex numbers.")
-            return pd.DataFrame(found, columns=[f"x{place}" for place in range(found.shape[1])])
-        frame = (native.collect() if isinstance(native, nw.LazyFrame) else native).to_pandas().reset_index(drop=True)
-        validate_data(self, frame, reset=fitting, skip_check_array=True)
-        if not len(frame):
-            raise ValueError(f"Found array with 0 sample(s) (shape={frame.shape}) while a minimum of 1 is required.")
-        frame.columns = [str(name) for name in frame.columns]
-        for name in frame.columns:
-            if pd.api.types.is_object_dtype(frame[name].dtype):
-                frame[name] = [_photo_bytes(cell) for cell in frame[name]]
-        return frame
-
     def _predicted(self, X: Any, level: float | None = None) -> Any:  # noqa: N803
         check_is_fitted(self)
         predictor: Predictor = self.predictor_
-        return predictor.predictions(self._frame(X), images=self.images, interval=level)
+        return predictor.predictions(_frame_of(self, X, fitting=False), images=self.images, interval=level)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "predictor_")
@@ -295,6 +403,26 @@ class MixedClassifier(ClassifierMixin, _Mixed):  # type: ignore[misc]
             raise ValueError(f"y has one class only, {str(self.classes_[0])!r}: a classifier needs at least two.")
         self._task = "binary" if len(self.classes_) == 2 else "multiclass"
         return pd.array(np.array(_class_names(self.classes_), dtype=object)[number], dtype="str")
+
+
+def _frame_of(estimator: BaseEstimator, X: Any, *, fitting: bool) -> pd.DataFrame:  # noqa: N803
+    """Rows as a pandas frame with text names, checked as scikit-learn checks them; PIL images become bytes."""
+    try:
+        native = nw.from_native(X)
+    except TypeError:
+        found = validate_data(estimator, X, reset=fitting, dtype=None, ensure_all_finite="allow-nan")
+        if np.iscomplexobj(found):
+            raise ValueError("Complex data not supported: X has complex numbers.") from None
+        return pd.DataFrame(found, columns=[f"x{place}" for place in range(found.shape[1])])
+    frame = (native.collect() if isinstance(native, nw.LazyFrame) else native).to_pandas().reset_index(drop=True)
+    validate_data(estimator, frame, reset=fitting, skip_check_array=True)
+    if not len(frame):
+        raise ValueError(f"Found array with 0 sample(s) (shape={frame.shape}) while a minimum of 1 is required.")
+    frame.columns = [str(name) for name in frame.columns]
+    for name in frame.columns:
+        if pd.api.types.is_object_dtype(frame[name].dtype):
+            frame[name] = [_photo_bytes(cell) for cell in frame[name]]
+    return frame
 
 
 def _class_names(classes: np.ndarray) -> list[str]:
