@@ -25,7 +25,6 @@ from mixfit.training.callbacks.control import Deadline, EarlyStopping, Pruning, 
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.choose import choose_optimizer, watched_metric
 from mixfit.training.learner import Learner
-from mixfit.training.metrics import metric_label
 
 if TYPE_CHECKING:
     import optuna
