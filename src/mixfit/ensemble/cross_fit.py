@@ -414,7 +414,7 @@ def refit(
     rows = np.sort(np.concatenate([data.split.train, data.split.valid, data.split.test]))
     every = [*folds.folds, *([] if folds.final is None else [folds.final])]
     fold = make_fold(data, rows, photo_means(data), seed=every[0].seed + len(every), unit=data.ties.joined(rows).unit)
-    times = None if data.split_time is None else Times.of(data.table[data.split_time]).take(rows)
+    times = None if data.split_time is None else Times.of(data.table.select(rows)[data.split_time])
     fold = replace(fold, rows=replace(fold.rows, pixels=every[0].rows.pixels), times=times, gap=folds.plan.gap)
     if keeper is not None:
         judged = [folds.rows[folds.number == place] for place in range(len(every) + 1)]
