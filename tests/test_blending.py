@@ -286,7 +286,7 @@ def test_when_the_time_is_over_models_are_left_out_and_named(
     train = TrainConfig(preset="balanced", time="1s")
     fit(table, target="y", data=GROUPED, model=QUICK_MODEL, train=train, out=tmp_path / "runs")
     printed = capsys.readouterr().out
-    assert re.search(r"skipped: network, \w+.*: the time limit was reached", printed)
+    assert re.search(r"skipped: network, \w+.*: it takes about \d+ s, too long for the time limit of 1s", printed)
     assert "constant" in printed
 
 

@@ -4,19 +4,24 @@ In: data with features of their photos. Out: ``Blended``: the predictor, the sco
 its reason."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from traceback import clear_frames
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
 
+from mixfit.auto import cost
+from mixfit.auto.budget import duration, model_seconds, whole, within
 from mixfit.auto.kept_models import RunKeeper
+from mixfit.auto.memory import MEMORY_ADVICE
+from mixfit.auto.planning import RunPlan, sizes_of
 from mixfit.auto.presets import plan_for
-from mixfit.config import ModelConfig, TrainConfig, parse_duration
+from mixfit.auto.timetable import Timetable
+from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.target import Target
 from mixfit.data.load import MixedData
@@ -43,17 +48,21 @@ from mixfit.ensemble.intervals import (
 from mixfit.ensemble.objective import Objective, metric_objective
 from mixfit.ensemble.photo_rule import TEXT_READ_BESIDE_PHOTOS, PhotoRule, judge_photos
 from mixfit.ensemble.threshold import Thresholds, cross_fitted
-from mixfit.errors import ConfigError, Diverged
+from mixfit.errors import ConfigError, Diverged, ResourceError
 from mixfit.evaluation.result import Contest, LeaderboardLine, loss_name
 from mixfit.models.encoding import EncodedRows, RowEncoder
+from mixfit.models.linear import Constant
 from mixfit.models.model import SMALL, Model, Trainable, looks, one_thread, reads
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.predictor.card import Coverage
 from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND, TEXT_BLEND, TEXT_ONLY_BLEND
+from mixfit.training.device import is_out_of_memory
 from mixfit.training.metrics import Metric, decided, median_class, metric_label, metric_named, metric_text
 
 _FEWEST_SECONDS = 1.0
+_TRAINED_SHARE = 0.7
+"""Share of the time of a network in which it is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +176,8 @@ def train_blend(
     console: Console,
     keeper: RunKeeper | None = None,
     models: Sequence[Model] = (),
+    run_plan: RunPlan | None = None,
+    timetable: Timetable | None = None,
 ) -> Blended:
     """Fit the models of a preset, blend them and build the predictor.
 
@@ -176,26 +187,32 @@ def train_blend(
         model, train: settings of networks; ``train.preset`` selects the models.
         keeper: saves fitted models, so that a stopped run can be resumed; by default nothing is saved.
         models: the user's models, in addition to those of the preset.
+        run_plan: the models to fit; by default all of the preset.
+        timetable: the clock of the run, with its time limit if there is one; by default without.
     """
-    started = time.perf_counter()
+    started, timetable = time.perf_counter(), timetable or Timetable(console)
     features = None if mixed.photos is None else mixed.photos.features
     backbone = image.backbone if image is not None and features is not None else None
-    plan = plan_for(mixed, train, model=model, backbone=backbone, models=models)
+    if run_plan is None:
+        every = plan_for(mixed, train, model=model, backbone=backbone, models=models)
+        run_plan = RunPlan(plan=every, sizes=sizes_of(mixed, image, every.folds))
+    plan, sizes = run_plan.plan, run_plan.sizes
     if keeper is not None:
         keeper.check_models([one.name for one in models])
     choosing = keeper is not None and any(callback.chooses for callback in keeper.callbacks)
     texts = mixed.schema.names("text")
-    folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing)
+    with timetable.stage("encoding the rows of each fold", cost.seconds(cost.shared_work(sizes))):
+        folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing)
     if texts:
         columns = f"{len(texts)} column{'' if len(texts) == 1 else 's'}"
         seconds = time.perf_counter() - started
         console.print(f" text features of {columns} fitted in {folds.count} folds in {seconds:.1f} s", markup=False)
-    budget = None if train.time is None else parse_duration(train.time)
     judged = _Judged.of(folds, mixed)
     on_features = mixed.photos is None or features is not None
-    fittings: list[Fitting] = []
-    left_out = list(plan.left_out)
-    left_out += [] if on_features else ["simple models of photos: the image network is not frozen"]
+    left_out = [*run_plan.notes, *plan.left_out]
+    if run_plan.photos and not on_features:
+        left_out.append("simple models of photos: the image network is not frozen")
+        console.print(f" skipped: {left_out[-1]}", markup=False)
     told = any(COPIES_TIE_NONE in note for note in mixed.notes)
     notes = [note for note in folds.notes if note not in mixed.notes and not (told and COPIES_TIE_NONE in note)]
     if choosing:
@@ -213,45 +230,148 @@ def train_blend(
     width = max(34, *(len(one.name) + 1 for one in plan.models))
     heading = "" if judged.metric is None else f"{metric_label(judged.metric.name):>19}"
     console.print(f"   {'model':<{width}}{'loss':>9} +- {'error':<6}{'time':>11}{heading}", markup=False)
-    for number, one in enumerate(plan.models):
-        most = None
-        if budget is not None:
-            remaining = budget - (time.perf_counter() - started)
-            if number and remaining < _FEWEST_SECONDS:
-                left_out.append(f"{one.name}: the time limit was reached")
-                continue
-            trainings = sum(isinstance(other, Trainable) for other in plan.models[number:])
-            if keeper is not None:
-                keeper.seconds = max(_FEWEST_SECONDS, remaining / max(trainings, 1)) / folds.count
-            if number and not isinstance(one, Trainable):  # a training observes its own time limit
-                most = remaining
-        small = len(folds.rows) <= SMALL and "pixels" not in one.sees
-        with _progress(console, one.name, folds.count) as tell, one_thread() if small else nullcontext():
-            if "pixels" in one.sees and mixed.photos is not None:  # earlier models do not need decoded photos
-                folds = folds.with_pixels(mixed.photos.pixels)
-                judged = replace(judged, folds=folds)
-            begins = one.begins_with if isinstance(one, Trainable) else None
-            begin_at = next((other for other in fittings if other.model.name == begins), None)
-            try:
-                fitting = cross_fit(one, folds, keeper=keeper, begin_at=begin_at, seconds=most, tell=tell)
-            except (Diverged, OutOfTimeError) as error:
-                left_out.append(f"{one.name}: {error}")
-                continue
-        fittings.append(fitting)
-        mean, error_of_mean = judged.loss(fitting)
-        score = judged.score(one.name, judged.predictions(fitting))
-        shown = "" if score is None else f"{metric_text(score):>19}"
-        line = f"   {one.name:<{width}}{mean:9.4f} +- {error_of_mean:.4f}{fitting.seconds:9.1f} s{shown}"
-        console.print(line, markup=False)
-    for sentence in left_out:
-        console.print(f" skipped: {sentence}", markup=False)
-    with one_thread() if len(folds.rows) <= SMALL else nullcontext():
+    fits = _Fits(run_plan=run_plan, folds=folds, judged=judged, keeper=keeper, timetable=timetable, console=console)
+    fits.run(width)
+    fittings, judged, left_out = fits.fittings, fits.judged, [*left_out, *fits.left_out]
+    folds = judged.folds
+    timetable.ahead = run_plan.closing
+    closing = timetable.stage("blend and intervals", run_plan.closing / 2)
+    with closing, one_thread() if len(folds.rows) <= SMALL else nullcontext():
         chosen = _choose(fittings, judged)
         predictor = _predictor(mixed, image, model, folds, fittings, chosen.blend, judged)
         history = pd.DataFrame() if keeper is None else keeper.history
         if train.refit:
-            predictor = _refitted(mixed, predictor, plan.models, folds, console, keeper)
-        return _blended(mixed, predictor, fittings, judged, chosen, history, [*notes, *left_out])
+            fitted = [one.model for one in fittings if one.model.name in predictor.shares]
+            needed = sum(model_seconds(one, sizes) for one in fitted) / sizes.folds
+            if needed <= timetable.left_for(run_plan.closing):
+                predictor = _refitted(mixed, predictor, fitted, folds, console, keeper)
+            else:
+                left_out.append(f"refit: a fit of all rows takes about {duration(needed)}, too long for the time limit")
+                console.print(f" skipped: {left_out[-1]}", markup=False)
+        return _blended(mixed, predictor, fittings, judged, chosen, history, [*notes, *plan.shortened, *left_out])
+
+
+@dataclass(kw_only=True)
+class _Fits:
+    """The cross-validation of all models, one after another, within the time limit if there is one."""
+
+    run_plan: RunPlan
+    folds: FittedFolds
+    judged: "_Judged"
+    keeper: RunKeeper | None
+    timetable: Timetable
+    console: Console
+    fittings: list[Fitting] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def run(self, width: int) -> None:
+        """Fit the models of the plan; print a line for each.
+
+        Args:
+            width: of the column of names.
+        Raises:
+            ResourceError: no model fits in memory.
+        """
+        limited = self.timetable.limit is not None
+        waiting = [whole(one) if limited else one for one in self.run_plan.plan.models]
+        while waiting:
+            one = self._next(waiting) if limited else waiting[0]
+            if one is None:
+                break
+            waiting = [other for other in waiting if other.name not in {one.name, *self._names_left_out}]
+            fitting = self._fit(one, waiting)
+            if fitting is not None:
+                self.fittings.append(fitting)
+                mean, error = self.judged.loss(fitting)
+                score = self.judged.score(one.name, self.judged.predictions(fitting))
+                shown = "" if score is None else f"{metric_text(score):>19}"
+                said = f"{mean:9.4f} +- {error:.4f}{fitting.seconds:9.1f} s{shown}"
+                self.console.print(f"   {one.name:<{width}}{said}", markup=False)
+        if not self.fittings:
+            raise ResourceError(f"Not even a constant fits in memory: {MEMORY_ADVICE}.")
+
+    @property
+    def _has_simple(self) -> bool:
+        """Whether a model besides the constant is fitted."""
+        return any(not isinstance(fitting.model, Constant) for fitting in self.fittings)
+
+    @property
+    def _names_left_out(self) -> set[str]:
+        return {sentence.partition(":")[0] for sentence in self.left_out}
+
+    def _next(self, waiting: list[Model]) -> Model | None:
+        """The next model, perhaps shortened: what was fitted so far shows how much time there is for the others."""
+        again = within(
+            replace(self.run_plan.plan, models=tuple(waiting), left_out=(), shortened=()),
+            self.run_plan.sizes,
+            self.timetable.left_for(self.run_plan.closing),
+            limit=self.run_plan.budget,
+            least=not self._has_simple,
+            pace=self.timetable.pace,
+        )
+        for sentence in again.left_out:
+            self._skip(sentence)
+        return again.models[0] if again.models else None
+
+    def _skip(self, sentence: str) -> None:
+        self.left_out.append(sentence)
+        self.console.print(f" skipped: {sentence}", markup=False)
+
+    def _fit(self, one: Model, waiting: list[Model]) -> Fitting | None:
+        """Cross-validate a model; None if it diverges, its time is over, or it does not fit in memory."""
+        table, sizes, closing, keeper = self.timetable, self.run_plan.sizes, self.run_plan.closing, self.keeper
+        seconds = model_seconds(one, sizes)
+        rest = seconds + sum(model_seconds(other, sizes) for other in waiting)
+        table.ahead = rest + closing
+        limited = table.limit is not None and not isinstance(one, Constant)
+        if keeper is not None:
+            share = table.left_for(closing) * table.pace * seconds / max(rest, 1e-9)
+            # Each fold also has to build its network and to predict.
+            keeper.seconds = _TRAINED_SHARE * max(_FEWEST_SECONDS, share) / self.folds.count if limited else None
+        # The first simple model is fitted even if the time is over, if it takes no longer than expected.
+        first = limited and not self._has_simple
+        least = 2 * seconds + _FEWEST_SECONDS if first else 0.0
+        most = table.free(closing) if limited and not first and not isinstance(one, Trainable) else None
+        loaded = 0 if keeper is None else keeper.loaded
+        small = len(self.folds.rows) <= SMALL and "pixels" not in one.sees
+        count, fittings = self.folds.count, self.fittings
+        with (
+            table.stage(f"{one.name}, fold 1 of {count}", seconds, learn=False) as tell,
+            one_thread() if small else nullcontext(),
+        ):
+            if "pixels" in one.sees and self.folds.folds[0].data.photos is not None:
+                self._with_pixels()
+            begins = one.begins_with if isinstance(one, Trainable) else None
+            begin_at = next((other for other in fittings if other.model.name == begins), None)
+            try:
+                with table.ending(closing, least=least) if limited else nullcontext():
+                    fitting = cross_fit(
+                        one,
+                        self.folds,
+                        keeper=keeper,
+                        begin_at=begin_at,
+                        seconds=most,
+                        tell=lambda fold: tell(f"{one.name}, {_fold_name(fold, count)}", min(fold / count, 1.0)),
+                    )
+            except (Diverged, OutOfTimeError) as error:
+                self._skip(f"{one.name}: {error}")
+                return None
+            except Exception as error:
+                if not is_out_of_memory(error.__cause__ or error):
+                    raise
+                clear_frames(error.__traceback__)  # they hold what did not fit
+                self._skip(f"{one.name}: it does not fit in memory; {MEMORY_ADVICE}")
+                return None
+        if keeper is None or keeper.loaded == loaded:
+            table.note(seconds, fitting.seconds)
+        return fitting
+
+    def _with_pixels(self) -> None:
+        """Decode the photos, which earlier models do not need."""
+        photos = self.folds.folds[0].data.photos
+        assert photos is not None
+        self.folds = self.folds.with_pixels(photos.pixels)
+        self.judged = replace(self.judged, folds=self.folds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -653,18 +773,9 @@ def _scale(mixed: MixedData) -> str:
     return "standardised logarithm of the target" if mixed.target.log else "standardised target"
 
 
-@contextmanager
-def _progress(console: Console, model: str, folds: int) -> Iterator[Callable[[int], None] | None]:
-    """A temporary status line on a terminal, which names the model and the fold; a fit of all rows comes last."""
-    if not console.is_terminal or console.quiet:
-        yield None
-        return
-
-    def text(fold: int) -> str:
-        return escape(f" {model}, fold {fold + 1} of {folds} ..." if fold < folds else f" {model}, all rows ...")
-
-    with console.status(text(0)) as status:
-        yield lambda fold: status.update(text(fold))
+def _fold_name(fold: int, folds: int) -> str:
+    """The name of a fold; a fit of all rows comes last."""
+    return f"fold {fold + 1} of {folds}" if fold < folds else "all rows"
 
 
 def _shown_loss(losses: np.ndarray, groups: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import partial
@@ -38,8 +38,23 @@ from mixfit.training.checkpoint import Checkpoints, Snapshot, newest_checkpoint
 
 FORMAT = 3
 """Increased whenever the format of the files changes."""
+_LONGEST = 1e9  # seconds
 _LARGEST_MANIFEST, _LARGEST_HISTORY = 10_000, 100_000_000
 """Limits in bytes; a manifest has less than a thousand, a history about a hundred per epoch."""
+
+
+_ELAPSED = "elapsed.json"
+
+
+def earlier_seconds(folder: Path) -> float:
+    """Seconds that a run took before it was stopped, up to its last saved model; 0 if unknown."""
+    file = folder / "candidates" / _ELAPSED
+    try:
+        found = read_json(file) if is_there(file) else {}
+    except DataError:
+        return 0.0
+    seconds = found.get("seconds") if isinstance(found, dict) else None
+    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < _LONGEST else 0.0
 
 
 class BelongsTo(Callback):
@@ -87,10 +102,14 @@ class RunKeeper:
     settings: str = ""
     seconds: float | None = None
     """Time limit for the training of a network."""
+    elapsed: Callable[[], float] | None = None
+    """Seconds since the beginning of the run, which are saved with each model."""
 
     def __post_init__(self) -> None:
         self.history_of = ""
         """The network of ``history``."""
+        self.loaded = 0
+        """Number of models that were loaded instead of fitted."""
         self.notes: list[str] = []
         """Warnings about files that could not be used, one sentence each."""
         self._history_file = Path()
@@ -143,6 +162,7 @@ class RunKeeper:
             return None
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # left by a process killed while saving
         self._note_history(model, fold)
+        self.loaded += 1
         return found
 
     def watch(self, model: Model, fold: int) -> Watch:
@@ -188,6 +208,8 @@ class RunKeeper:
                     shutil.rmtree(path)
         write_file(weights, content)
         write_file(manifest, self._manifest(model, fold, content))
+        if self.elapsed is not None:
+            write_file(self.folder / "candidates" / _ELAPSED, json.dumps({"seconds": self.elapsed()}))
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         self._note_history(model, fold)
 

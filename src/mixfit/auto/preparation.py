@@ -4,6 +4,7 @@ In: a table and settings. Out: ``Prepared``, and warnings about the data. For ``
 
 import shlex
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -198,12 +199,18 @@ def check_backbone(model: ModelConfig) -> None:
         raise DataError(f"There is no file of weights {model.backbone_weights}.")
 
 
-def with_features(mixed: MixedData, network: MixedInputModel, console: Console) -> MixedData:
-    """Run a frozen backbone once over all photos."""
+def with_features(
+    mixed: MixedData, network: MixedInputModel, console: Console, *, tell: Callable[[int, int], None] | None = None
+) -> MixedData:
+    """Run a frozen backbone once over all photos.
+
+    Args:
+        tell: called with the number of photos that are done, and of all that are not in the cache.
+    """
     if network.image is None or not network.image.frozen:
         return mixed
     clock = Clock()
-    mixed = precompute_features(mixed, network, progress=console.is_terminal and not console.quiet)
+    mixed = precompute_features(mixed, network, progress=console.is_terminal and not console.quiet, tell=tell)
     if mixed.photos is not None and mixed.photos.features is not None:
         console.print(f" image features of {len(mixed.photos.features.readable):,} photos in {clock.lap():.1f} s")
     return mixed

@@ -33,7 +33,9 @@ class Plan:
     """Settings of the networks."""
     folds: int
     left_out: tuple[str, ...] = ()
-    """User models that cannot learn from the data, one sentence each."""
+    """Models that are not fitted, one sentence each: a user's that cannot learn from the data, or for a budget."""
+    shortened: tuple[str, ...] = ()
+    """Models that train less than usual for a budget, one sentence each."""
 
 
 def plan_for(
@@ -43,6 +45,8 @@ def plan_for(
     model: ModelConfig | None = None,
     backbone: nn.Module | None = None,
     models: Sequence[Model] = (),
+    features: bool | None = None,
+    use_photos: bool = True,
 ) -> Plan:
     """The models of a preset that suit the data.
 
@@ -50,6 +54,8 @@ def plan_for(
         model: settings of the networks; by default the default ones.
         backbone: the frozen backbone of the photo features.
         models: the user's models, in addition to those of the preset.
+        features: whether there are features of the photos, or will be; by default whether ``data`` has them.
+        use_photos: False for no model that uses photos.
     Raises:
         ConfigError: one of these is not a model, or has an invalid name.
     """
@@ -59,7 +65,9 @@ def plan_for(
     train = replace(train, epochs=min(train.epochs, _MOST_EPOCHS.get(preset, train.epochs)))
     settings: Any = {"config": ModelConfig() if model is None else model, "train": train, "backbone": backbone}
     rows = len(data.split.train) + len(data.split.valid)
-    on_photos = PIXELS if data.photos is None or data.photos.features is None else PHOTOS
+    if features is None:
+        features = data.photos is not None and data.photos.features is not None
+    on_photos = PHOTOS if features else PIXELS
     has_table = data.has_columns
     # With text, every model is also fitted to table and text, to tell what each part adds.
     texts = bool(data.schema.names("text"))
@@ -77,7 +85,7 @@ def plan_for(
     match preset:
         case "quick":
             # The same network without photos, so that the effect of photos is not confounded with that of a network.
-            alike = texts or (data.photos is not None and on_photos == PHOTOS)
+            alike = texts or (use_photos and data.photos is not None and on_photos == PHOTOS)
             twins = tuple(replace(table, sees=sees, light=alike) for sees in cells)
             tried = (*linear, *kernels, *trees, *twins, both)
         case "balanced":
@@ -95,7 +103,7 @@ def plan_for(
             tried = ()
         case _:
             assert_never(preset)
-    reasons = {one.name: _why_not(one, data) for one in (*tried, *models)}
+    reasons = {one.name: _why_not(one, data, features=features, use_photos=use_photos) for one in (*tried, *models)}
     return Plan(
         models=(Constant(), *(one for one in (*tried, *models) if not reasons[one.name])),
         train=train,
@@ -177,7 +185,7 @@ def _is_default(settings: Any, name: str) -> bool:
     return any(field.name == name and getattr(settings, name) == field.default for field in fields(settings))
 
 
-def _why_not(model: Model, data: MixedData) -> str:
+def _why_not(model: Model, data: MixedData, *, features: bool, use_photos: bool) -> str:
     """Why a model cannot learn from the data; "" if it can."""
     if "table" in model.sees and not data.has_columns:
         return "there are no table columns"
@@ -185,6 +193,8 @@ def _why_not(model: Model, data: MixedData) -> str:
         return "there are no columns of text"
     if looks(model.sees) and data.photos is None:
         return "there are no photos"
-    if "photos" in model.sees and data.photos is not None and data.photos.features is None:
+    if looks(model.sees) and not use_photos:
+        return "the photos are left out"
+    if "photos" in model.sees and not features:
         return "the image network is not frozen, so there are no photo features"
     return ""

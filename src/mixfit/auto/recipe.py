@@ -13,8 +13,21 @@ import pandas as pd
 import torch
 from rich.console import Console
 
+from mixfit.auto import cost
 from mixfit.auto.blending import Blended, train_blend
-from mixfit.auto.kept_models import BelongsTo, RunKeeper, callbacks_digest
+from mixfit.auto.budget import EXPLAINED_SHARE, duration, explained
+from mixfit.auto.cost import Sizes
+from mixfit.auto.kept_models import BelongsTo, RunKeeper, callbacks_digest, earlier_seconds
+from mixfit.auto.planning import (
+    MAY_DEPEND,
+    RunPlan,
+    closing_of_network,
+    plan_run,
+    say_plan,
+    sizes_of,
+    without_photos,
+    without_texts,
+)
 from mixfit.auto.preparation import (
     Clock,
     Prepared,
@@ -27,6 +40,7 @@ from mixfit.auto.preparation import (
     with_features,
 )
 from mixfit.auto.presets import check_models, unused_settings
+from mixfit.auto.timetable import Timetable
 from mixfit.choices import MetricName
 from mixfit.config import DataConfig, ModelConfig, TrainConfig, parse_duration
 from mixfit.config_file import read_config
@@ -38,13 +52,17 @@ from mixfit.data.load import MixedData
 from mixfit.data.split import Split, describe_times
 from mixfit.data.table.write import kept_frame
 from mixfit.diagnostics.doctor import Doctor, prepare_doctors
+from mixfit.ensemble.cross_fit import OutOfTimeError
 from mixfit.ensemble.threshold import Thresholds, cross_fitted, parts_of_units
 from mixfit.errors import ConfigError, DataError, Stopped, check_type
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, boosted_trees, constant, constants_of_folds
+from mixfit.evaluation.explain import explained_columns, explained_texts
 from mixfit.evaluation.facts import model_facts
 from mixfit.evaluation.result import JudgedSplit, Result, Rows, headline_for, metrics_for
 from mixfit.files import is_there, json_numbers, said_by
-from mixfit.models.model import Model
+from mixfit.models.model import TABLE, TEXT, Model
+from mixfit.models.network import Network
+from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor
 from mixfit.runs.folder import (
@@ -84,6 +102,8 @@ from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.metrics import median_class
 
+_FEWEST_SECONDS, _MARGIN = 1.0, 1.25
+"""Shortest training of a network, and a factor of the estimated time of what comes after it."""
 KEPT_TABLE = "table.parquet"
 """The rows of a run on a DataFrame, in its folder."""
 
@@ -103,6 +123,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     models: Sequence[Model] = (),
     command: str | None = None,
+    began: float | None = None,
 ) -> Run:
     """Train on a table and its photos; write the run folder ``out/<table>-<target>-NNN``.
 
@@ -124,6 +145,7 @@ def fit(
             appear in the leaderboard, and get a share of the blend if this lowers its out-of-fold loss. Pass them to
             ``resume`` and ``Predictor.load``, too.
         command: the command shown in the report; by default this call.
+        began: value of ``time.monotonic()`` that ``train.time`` counts from; by default now.
     Raises:
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
         Stopped: a signal stopped the run; everything is saved, and ``resume`` continues it.
@@ -136,6 +158,7 @@ def fit(
         train = replace(train, metric=metric)
     _check_doctor(callbacks, train)
     check_models(models, train)
+    timetable = _timetable(console, train, began)
     if images is not None:
         data = replace(data, images=Path(images))
     with seeded(train.seed):
@@ -147,7 +170,7 @@ def fit(
         else:
             path, written = Path(table), nullcontext()
         try:
-            with written:
+            with written, timetable.stage("reading the table", cost.seconds_of_reading(path), learn=False):
                 prepared = prepare(
                     path,
                     target=target,
@@ -170,7 +193,13 @@ def fit(
                 *changes_since_inspection(prepared.fingerprint, schema),
             ]
             command = command or f"mixfit.fit({path.name!r}, target={target!r})"
-            return _train_and_judge(folder, prepared, settings, warnings, console, command, callbacks, models, advice)
+            return _train_and_judge(
+                folder, prepared, settings, warnings, console, command, callbacks, models, advice, timetable
+            )
+
+
+def _timetable(console: Console, train: TrainConfig, began: float | None) -> Timetable:
+    return Timetable(console, None if train.time is None else parse_duration(train.time), began=began)
 
 
 def resume(
@@ -182,6 +211,7 @@ def resume(
     callbacks: Sequence[Callback] = (),
     models: Sequence[Model] = (),
     command: str | None = None,
+    began: float | None = None,
 ) -> Run:
     """Resume a stopped or killed run; the result is bit-identical to an uninterrupted run.
 
@@ -195,6 +225,7 @@ def resume(
         console, callbacks, models, command: as for ``fit``; pass the same models, and the same callbacks that may
             change a training: with others, the networks of a preset are fitted again, and a single network is
             refused.
+        began: as for ``fit``; the time limit of a run counts the time before it was stopped, too.
     Raises:
         ConfigError, DataError, ResourceError, Diverged, Stopped: as ``fit``; and if the data have changed.
     """
@@ -212,8 +243,10 @@ def resume(
     _check_doctor(callbacks, said.train)
     check_models(models, said.train)
     schema = folder / "schema.json"
+    timetable = _timetable(console, said.train, began)
+    timetable.began -= earlier_seconds(folder)
     with locked(folder), _stoppable(folder, advice), seeded(said.train.seed):
-        with said_by(settings_file):
+        with said_by(settings_file), timetable.stage("reading the table", cost.seconds_of_reading(table), learn=False):
             prepared = prepare(
                 table,
                 target=said.target,
@@ -251,7 +284,7 @@ def resume(
         warnings = [*warnings_of(prepared.data, prepared.images), *warnings]
         command = command or f"mixfit.resume({folder.name!r})"
         return _train_and_judge(
-            folder, prepared, settings, warnings, console, command, callbacks, models, advice, snapshot
+            folder, prepared, settings, warnings, console, command, callbacks, models, advice, timetable, snapshot
         )
 
 
@@ -337,6 +370,7 @@ def _train_and_judge(
     callbacks: Sequence[Callback],
     models: Sequence[Model],
     advice: str,
+    timetable: Timetable,
     snapshot: Snapshot | None = None,
 ) -> Run:
     """Train or resume, and write the files of the run folder."""
@@ -344,17 +378,50 @@ def _train_and_judge(
     _write_split(folder, prepared.data)
     notes = notes_of(prepared.data)
     _say_start(console, folder, prepared.data, train_config, prepared.data_config, warnings, notes)
-    clock = Clock()
-    mixed = with_features(prepared.data, network, console)
+    clock, mixed = Clock(), prepared.data
+    if train_config.preset == "network":
+        mixed = with_features(mixed, network, console)
+        run_plan = None
+    else:
+        run_plan = plan_run(
+            mixed,
+            image=network.image if isinstance(network.image, ImageEncoder) else None,
+            model=prepared.model_config,
+            train=train_config,
+            models=models,
+            timetable=timetable,
+        )
+        say_plan(console, run_plan, timetable)
+        mixed, run_plan = _with_features(mixed, network, console, run_plan, timetable)
     unnamed = unnamed_groups(mixed)
     for line in unnamed:
         console.print(f" warning: {line}", markup=False)
     warnings = [*warnings, *unnamed]
-    if train_config.preset != "network":
+    if run_plan is not None:
         return _blend_and_judge(
-            folder, prepared, mixed, settings, warnings, notes, unnamed, console, command, callbacks, models, advice
+            folder,
+            prepared,
+            mixed,
+            settings,
+            warnings,
+            notes,
+            unnamed,
+            console,
+            command,
+            callbacks,
+            models,
+            advice,
+            run_plan,
+            timetable,
         )
-    recorder = _train(folder, prepared, mixed, console, callbacks, advice, snapshot)
+    sizes = sizes_of(mixed, network.image, 1)
+    closing = closing_of_network(sizes)
+    most = None
+    if timetable.limit is not None:
+        most = max(_FEWEST_SECONDS, timetable.free(_MARGIN * closing))
+        console.print(f" plan    the training ends within {duration(most)}, for the time limit", markup=False)
+        console.print(f" note: {MAY_DEPEND}", markup=False)
+    recorder = _train(folder, prepared, mixed, console, callbacks, advice, snapshot, most)
     seconds = {our_name(mixed): clock.lap()}
     ours = {name: _predict(network, mixed, name) for name in JUDGED}
     trees = [boosted_trees(mixed, seed=train_config.seed)] if mixed.has_columns else []
@@ -379,9 +446,75 @@ def _train_and_judge(
         bad=[*mixed.bad, *unreadable(mixed)],
         doctor=next((one for one in callbacks if isinstance(one, Doctor)), None),
     )
-    write_results(run, mixed, judged, settings, command, warnings, notes, images=prepared.images)
+    trained = Network(
+        sees=TABLE | TEXT if mixed.schema.names("text") else TABLE,
+        config=prepared.model_config,
+        train=replace(train_config, epochs=max(1, len(recorder.history))),
+    )
+    spent = cost.seconds(cost.reading_work(sizes)) + cost.seconds(cost.fit_work(trained, sizes)) + closing
+    size = _explained_size(predictor, [trained], sizes, spent, timetable, closing)
+    with timetable.stage("report", closing / 2, learn=False):
+        write_results(
+            run,
+            mixed,
+            judged,
+            settings,
+            command,
+            warnings,
+            notes,
+            images=prepared.images,
+            explained_size=size,
+        )
     say_end(console, run, prepared.table, prepared.data_config, watched)
+    console.print(f" time    {timetable.elapsed:.0f} s", markup=False, highlight=False)
     return run
+
+
+def _explained_size(
+    predictor: Predictor,
+    models: Sequence[Model],
+    sizes: Sizes,
+    spent: float,
+    timetable: Timetable,
+    report: float,
+) -> tuple[int, int] | None:
+    """Numbers of explained rows and of predictions for each that take at most a tenth of the run; None for none.
+
+    Args:
+        models: that predict.
+        spent: estimated seconds of the run.
+        report: estimated seconds of the report, which has to be written within the time limit.
+    """
+    seconds = EXPLAINED_SHARE * spent
+    if timetable.limit is not None:
+        seconds = min(EXPLAINED_SHARE * timetable.elapsed, timetable.free(report)) / timetable.pace
+    table, photos = explained_columns(predictor)
+    sides = 3 if explained_texts(predictor) else 2
+    return explained(models, sizes, len(table) + len(photos), seconds, sides=sides)
+
+
+def _with_features(
+    mixed: MixedData, network: MixedInputModel, console: Console, run_plan: RunPlan, timetable: Timetable
+) -> tuple[MixedData, RunPlan]:
+    """Compute image features, unless they take too long for the time limit; then the photos are left out."""
+    if not run_plan.texts:
+        mixed = without_texts(mixed)
+    if not run_plan.photos:
+        return mixed, run_plan
+    started, needed = timetable.elapsed, run_plan.needed
+
+    def check(done: int, of: int) -> None:
+        took = timetable.elapsed - started
+        if took / done * (of - done) > timetable.free(needed):
+            raise OutOfTimeError(f"{done:,} of {of:,} image features took {duration(took)}")
+
+    try:
+        mixed = with_features(mixed, network, console, tell=None if timetable.limit is None else check)
+    except OutOfTimeError as error:
+        why = f"photos: {error}, too long for {run_plan.budget}; a later run finds these in the cache"
+        console.print(f" skipped: {why}", markup=False)
+        run_plan = without_photos(run_plan, why)
+    return mixed, run_plan
 
 
 def _blend_and_judge(
@@ -397,13 +530,17 @@ def _blend_and_judge(
     callbacks: Sequence[Callback],
     models: Sequence[Model],
     advice: str,
+    run_plan: RunPlan,
+    timetable: Timetable,
 ) -> Run:
     """Cross-validate and blend many models, and write the files of the run folder."""
     unused = unused_settings(mixed, prepared.data_config, prepared.model_config, prepared.train_config)
     for line in unused:
         console.print(f" warning: {line}", markup=False)
     save_every = prepared.train_config.save_every
-    keeper = RunKeeper(folder, save_every, console, callbacks, advice, settings=_digest(prepared))
+    keeper = RunKeeper(
+        folder, save_every, console, callbacks, advice, settings=_digest(prepared), elapsed=lambda: timetable.elapsed
+    )
     found = train_blend(
         mixed,
         image=prepared.network.image,
@@ -412,6 +549,8 @@ def _blend_and_judge(
         console=console,
         keeper=keeper,
         models=models,
+        run_plan=run_plan,
+        timetable=timetable,
     )
     # All rows of the folds have out-of-fold predictions, so all are scored.
     fitted_on = np.sort(np.concatenate([mixed.split.train, mixed.split.valid]))
@@ -436,23 +575,24 @@ def _blend_and_judge(
         )
         for name, by_model in predictions.items()
     }
-    contest = replace(found.contest, coverage=found.coverage(mixed, LEVEL, LEVELS), history_of=keeper.history_of)
-    result = result_of(
-        judging,
-        judged,
-        seconds=found.seconds,
-        contest=contest,
-        uses_photos=found.predictor.photos,
-        uses_text=found.predictor.uses_text,
-        unnamed=unnamed,
-        decision=decision_sentence(
-            mixed,
-            goal="the weights of the blend optimise it" if found.objective else "",
-            threshold=found.predictor.threshold,
-            rows="out-of-fold",
-        ),
-        refit=prepared.train_config.refit,
-    )
+    with timetable.stage("scores", run_plan.closing / 4):
+        contest = replace(found.contest, coverage=found.coverage(mixed, LEVEL, LEVELS), history_of=keeper.history_of)
+        result = result_of(
+            judging,
+            judged,
+            seconds=found.seconds,
+            contest=contest,
+            uses_photos=found.predictor.photos,
+            uses_text=found.predictor.uses_text,
+            unnamed=unnamed,
+            decision=decision_sentence(
+                mixed,
+                goal="the weights of the blend optimise it" if found.objective else "",
+                threshold=found.predictor.threshold,
+                rows="out-of-fold",
+            ),
+            refit=prepared.train_config.refit,
+        )
     run = Run(
         folder=folder,
         predictor=_save_model(folder, found.predictor, judging, result, judged),
@@ -461,9 +601,26 @@ def _blend_and_judge(
         bad=[*mixed.bad, *unreadable(mixed)],
     )
     warnings = [*warnings, *unused, *keeper.notes, *found.left_out]
+    fitted = [one for one in run_plan.plan.models if one.name in found.seconds]
+    predicting = [one for one in fitted if one.name in found.predictor.shares]
+    report = run_plan.closing / 4
+    size = _explained_size(found.predictor, predicting, run_plan.sizes, run_plan.spent(fitted), timetable, report)
     interval = found.interval(mixed, LEVEL)
-    write_results(run, judging, judged, settings, command, warnings, notes, images=prepared.images, interval=interval)
+    with timetable.stage("report", report, learn=False):
+        write_results(
+            run,
+            judging,
+            judged,
+            settings,
+            command,
+            warnings,
+            notes,
+            images=prepared.images,
+            interval=interval,
+            explained_size=size,
+        )
     say_end(console, run, prepared.table, prepared.data_config)
+    console.print(f" time    {timetable.elapsed:.0f} s", markup=False, highlight=False)
     return run
 
 
@@ -504,6 +661,7 @@ def _train(
     callbacks: Sequence[Callback],
     advice: str,
     snapshot: Snapshot | None,
+    seconds: float | None,
 ) -> Recorder:
     """Train until the validation loss no longer improves; the network keeps the best weights."""
     recorder, config = Recorder(folder), prepared.train_config
@@ -523,7 +681,7 @@ def _train(
             NanGuard(),
             OutOfMemoryGuard(console=console),
             BelongsTo(f"{_digest(prepared)} {callbacks_digest(callbacks)}"),
-            *([] if config.time is None else [TimeBudget(parse_duration(config.time))]),
+            *([] if seconds is None else [TimeBudget(seconds)]),
             Checkpoints(folder / "checkpoints", watched, mode=mode, seconds=config.save_every),
             *callbacks,
             StopOnSignal(advice),

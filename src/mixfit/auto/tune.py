@@ -21,7 +21,8 @@ from mixfit.files import write_file
 from mixfit.runs.folder import run_name, settings_toml
 from mixfit.seeding import seeded
 from mixfit.training.build import build_model
-from mixfit.training.callbacks.control import Deadline, EarlyStopping, Pruning, interruptible
+from mixfit.training.callback import Callback
+from mixfit.training.callbacks.control import Deadline, EarlyStopping, Pruning, TimeBudget, interruptible
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.choose import choose_optimizer, watched_metric
 from mixfit.training.learner import Learner
@@ -146,6 +147,8 @@ def _size(trial: Suggests, name: str, start: int, *, least: int = 4, growth: int
 
 
 BEST = "best.toml"
+_FEWEST_SECONDS = 1.0
+"""Shortest training of the first trial."""
 _NOT_COMPARED = (
     *("data.cache", "data.cache_gb", "model.memory_format", "model.precision", "train.save_every"),
     *("data.roles", "data.ignore", "data.task"),
@@ -206,8 +209,9 @@ def tune(
     Args:
         table, target, schema: as for ``fit``.
         trials: total number of trials, without interrupted ones.
-        seconds: time limit of the search, after which no trial is started and the running one is abandoned; the
-            first one always finishes. By default ``train.time``, which applies to the whole search.
+        seconds: time limit of the search with reading and image features, after which no trial is started and the
+            running one is abandoned; the first one is cut short instead. By default ``train.time``, which applies to
+            the whole search.
         data, model, train: starting point of the search; ``train.seed`` is also its seed.
         out: folder in which search folders are created.
         console: where progress is written.
@@ -329,13 +333,15 @@ def _run_trial(search: _Search, trial: "optuna.Trial") -> None:
     study, defaults = search.study, bool(trial.user_attrs.get("defaults"))
     began, recorder = time.perf_counter(), Recorder()
     pruning, stopping = Pruning(trial, may_end=not defaults), None
-    deadline = Deadline(None if defaults else search.deadline)
+    limits: list[Callback] = [deadline := Deadline(None if defaults else search.deadline)]
+    if defaults and search.deadline is not None:  # it is cut short rather than abandoned, so that there is a result
+        limits.append(TimeBudget(max(_FEWEST_SECONDS, search.deadline - time.monotonic())))
     state, problem = TrialState.COMPLETE, ""
     try:
         model, train = search.space.suggest(trial)
         mode: Literal["min", "max"] = "min" if search.sign > 0 else "max"
         stopping = EarlyStopping(search.watched, mode=mode, patience=train.patience)
-        _train(search, model, train, [recorder, pruning, stopping, deadline])
+        _train(search, model, train, [recorder, pruning, stopping, *limits])
     except (Diverged, ResourceError) as error:  # bad settings: the study learns from them
         state, problem = TrialState.PRUNED, str(error)
     except BaseException:

@@ -24,7 +24,7 @@ from mixfit.cli.predict import predict
 from mixfit.cli.report import report
 from mixfit.cli.train import demo, train
 from mixfit.cli.tune import config, tune
-from mixfit.errors import ConfigError, MixfitError
+from mixfit.errors import ConfigError, MixfitError, ResourceError
 
 app = App(
     name="mixfit",
@@ -54,6 +54,8 @@ def _run(arguments: list[str]) -> int:
         app(arguments, exit_on_error=False, print_error=False)
     except MixfitError as error:
         return _fail(str(error), error.exit_code)
+    except MemoryError as error:
+        return _fail(_out_of_memory(error), ResourceError.exit_code)
     except CycloptsError as error:
         # A value that a dataclass rejected arrives wrapped; the original message is clearer.
         cause = error.__cause__
@@ -68,9 +70,22 @@ def _run(arguments: list[str]) -> int:
         # The reader of our output has closed the pipe, as in `mixfit inspect ... | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception:
+    except Exception as error:
+        if "torch" in sys.modules:
+            from mixfit.training.device import is_out_of_memory
+
+            if is_out_of_memory(error):
+                return _fail(_out_of_memory(error), ResourceError.exit_code)
         return _report_bug()
     return 0
+
+
+def _out_of_memory(error: Exception) -> str:
+    said = str(error).partition("\n")[0].rstrip(".")
+    return (
+        f"there is not enough memory{f' ({said})' if said else ''}: use fewer rows or columns, --preset quick, "
+        "or a machine with more memory."
+    )
 
 
 def _fail(message: str, code: int) -> int:

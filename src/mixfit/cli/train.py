@@ -2,6 +2,7 @@
 
 import json as json_module
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +32,7 @@ def demo(
     messy
         Generate a messy export: free text, tags, currencies, units, and a folder of photos for each id.
     """
+    began = time.monotonic()  # before the imports, which take seconds
     from mixfit.auto.recipe import fit
     from mixfit.demo import DEMO_TARGET, write_demo, write_messy_demo
     from mixfit.files import check_new_folder
@@ -43,6 +45,7 @@ def demo(
         train=train or TrainConfig(preset="quick"),
         out=out / "runs",
         command=shown_command(sys.argv[1:]),
+        began=began,
     )
 
 
@@ -63,6 +66,10 @@ def train(
     train: Annotated[TrainConfig | None, Flat] = None,
 ) -> None:
     """Train on a table with its texts and photos; write weights, metrics and a report into a new run folder.
+
+    Before anything is fitted, the plan says how long it takes: the presets quick, balanced and best take at most about
+    30 s, 5 min and 30 min for 10,000 rows on two cores, beyond image features, which are computed once. Models that
+    would take longer are shortened or left out by fixed rules; --time sets a limit for the whole run instead.
 
     Parameters
     ----------
@@ -87,9 +94,10 @@ def train(
     doctor
         Diagnose the training of the network (needs --preset network); give it again with --resume.
     """
+    began = time.monotonic()  # before the imports, which take seconds
     from mixfit.auto import recipe
 
-    spoken = _json_lines() if json else {}
+    spoken: dict[str, Any] = {"began": began} | (_json_lines() if json else {})
     if doctor:
         if resume is None and (train or TrainConfig()).preset != "network":
             raise ConfigError("--doctor diagnoses the training of a single network: add --preset network.")

@@ -325,7 +325,7 @@ def cross_fit(
 
     Args:
         begin_at: a model fitted on the same folds, as the starting point of a ``Trainable`` model.
-        seconds: time limit after which no further fold is started.
+        seconds: time limit; a fold that would end after it, as long as those before it took, is not started.
         tell: called with the number of each fold, from 0, before it is fitted.
     Raises:
         OutOfTimeError: the time limit was reached before the last fold.
@@ -338,7 +338,8 @@ def cross_fit(
         keeper.begin([(fold, folds.rows[folds.number == place]) for place, fold in enumerate(every)])
 
     def fitted_on(place: int, fold: Fold) -> FittedModel:
-        if seconds is not None and time.perf_counter() - started > seconds:
+        elapsed = time.perf_counter() - started
+        if seconds is not None and elapsed + elapsed / max(place, 1) > seconds:
             raise OutOfTimeError(f"the time limit was reached after {place} of {folds.count} folds")
         if tell is not None:
             tell(place)

@@ -63,6 +63,8 @@ class Network:
     """Whether it is fine-tuned on pixels, including the last blocks of the backbone that is otherwise frozen."""
     light: bool = False
     """Use an MLP instead of an ensemble for the table."""
+    most_epochs: int | None = field(default=None, compare=False)
+    """Limit of the epochs by a budget; None for none."""
     config: ModelConfig = field(default_factory=ModelConfig, compare=False, repr=False)
     train: TrainConfig = field(default_factory=TrainConfig, compare=False, repr=False)
     backbone: nn.Module | None = field(default=None, compare=False, repr=False)
@@ -94,6 +96,15 @@ class Network:
         """Whether it is an MLP on photo features, or its twin on the table alone."""
         on_features = data.photos is not None and data.photos.features is not None
         return on_features and not (self.tuned or self.is_tabm or "pixels" in self.sees)
+
+    def epochs(self, training_rows: int) -> int:
+        """Number of epochs."""
+        most = self.train.epochs
+        if self.tuned:
+            most = min(most, TUNED_EPOCHS)
+        elif self.is_tabm:
+            most = tabm_epochs(most, training_rows)
+        return most if self.most_epochs is None else min(most, self.most_epochs)
 
     @property
     def begins_with(self) -> str | None:
@@ -152,10 +163,7 @@ class Network:
             device=data.device,
         )
         fit_epochs: Callable[..., Any] = learner.fit_one_cycle if chosen.one_cycle else learner.fit
-        epochs = min(train.epochs, TUNED_EPOCHS) if self.tuned else train.epochs
-        if self.is_tabm:
-            epochs = tabm_epochs(epochs, len(data.split.train))
-        fit_epochs(epochs, rate * chosen.lr, resume=self.snapshot)
+        fit_epochs(self.epochs(len(data.split.train)), rate * chosen.lr, resume=self.snapshot)
         return FittedNetwork(
             model=network.eval(),
             shape=model_shape(data, config),

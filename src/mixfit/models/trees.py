@@ -5,7 +5,7 @@ its input, and prediction with damaged trees may never end.
 See Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree", NeurIPS 2017."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import isfinite
 from types import ModuleType
@@ -144,11 +144,24 @@ class BoostedTrees:
     """LightGBM on components and scores of the photos, features of texts, numbers and categories; see ``fit_trees``."""
 
     sees: Sees = TABLE
+    most_rounds: int | None = field(default=None, compare=False)
+    """Limit of the trees per output by a budget; None for none."""
 
     @property
     def name(self) -> str:
         """See ``Model``."""
         return name_of("boosted trees", self.sees)
+
+    def rounds(self, rows: int, columns: int, outputs: int) -> int:
+        """Largest number of trees per output, for training data of a size."""
+        most = _most_rounds(_work(rows, columns, outputs), outputs)
+        return most if self.most_rounds is None else min(most, self.most_rounds)
+
+    def trees(self, rows: int, columns: int, outputs: int) -> tuple[int, int]:
+        """Largest numbers of trees of the model, and of those that are grown to choose their number."""
+        settings = len(_CANDIDATES) if _work(rows, columns, outputs) <= _HEAVY else 1
+        kept = self.rounds(rows, columns, outputs) * outputs * settings
+        return kept, kept * (1 if rows * outputs > _ONE_FOLD_ROWS else _INNER_FOLDS)
 
     def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> FittedModel:
         """See ``Model``."""
@@ -165,6 +178,7 @@ class BoostedTrees:
             counts=layout.counts,
             weight=weight,
             dependence=rows.dependence,
+            most_rounds=self.most_rounds,
             seed=seed,
         )
         return FittedTrees(
@@ -288,6 +302,7 @@ def fit_trees(
     counts: bool = False,
     weight: np.ndarray | None = None,
     dependence: Dependence | None = None,
+    most_rounds: int | None = None,
     seed: int = 0,
 ) -> tuple[TreeModel, TargetStatistics]:
     """Fit trees with several settings on all rows, and average them.
@@ -301,6 +316,7 @@ def fit_trees(
         counts: the target is a count; the trees then predict logarithms.
         weight: of each row, in any unit.
         dependence: of the rows; by default they are independent.
+        most_rounds: limit of the rounds; by default set by the size of the data.
     Raises:
         ResourceError: LightGBM cannot be loaded.
     """
@@ -310,6 +326,9 @@ def fit_trees(
         inputs, truth, weight, dependence = inputs.take(rows), truth[rows], weight[rows], dependence.take(rows)
     task: dict[str, Any] = {"classes": classes, "seed": seed}
     plan = _Plan.of(inputs, len(np.unique(truth)) if classes > 2 else 1, goals=goal_count(classes))
+    if most_rounds is not None:
+        most = min(plan.most, most_rounds)
+        plan = replace(plan, most=most, rate=_rate(most))
     chosen = _choose(inputs, truth, counts=counts, weight=weight, dependence=dependence, plan=plan, **task)
     statistics, own = TargetStatistics.fit(
         inputs.many, inputs.many_sizes, truth, weight=weight, dependence=dependence, **task
@@ -319,6 +338,21 @@ def fit_trees(
     grown = [training.grow(plan.rate | settings, rounds) for settings, rounds in chosen]
     text = mean_text(grown, columns=columns.shape[1], outputs=training.outputs)
     return TreeModel.of(text, training.seen, columns=columns.shape[1], classes=classes), statistics
+
+
+def _work(rows: int, columns: int, outputs: int) -> int:
+    """Work of a round, see ``_WORK``."""
+    return outputs * (columns * (rows + _ROWS_OF_COLUMN) + _OVERHEAD)
+
+
+def _most_rounds(work: int, outputs: int) -> int:
+    """Largest number of rounds."""
+    return int(np.clip(min(_WORK / work, _MOST_GROWN / outputs), _FEWEST_ROUNDS, _MOST_ROUNDS))
+
+
+def _rate(rounds: int) -> dict[str, Any]:
+    """The learning rate for at most so many rounds."""
+    return {"learning_rate": float(np.clip(_PATH / rounds, _LEARNING_RATE, _LARGEST_RATE))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,12 +376,12 @@ class _Plan:
             goals: target statistics of each category.
         """
         width = inputs.numbers.shape[1] + inputs.few.shape[1] + inputs.many.shape[1] * goals
-        work = outputs * (width * (len(inputs) + _ROWS_OF_COLUMN) + _OVERHEAD)
-        most = int(np.clip(min(_WORK / work, _MOST_GROWN / outputs), _FEWEST_ROUNDS, _MOST_ROUNDS))
+        work = _work(len(inputs), width, outputs)
+        most = _most_rounds(work, outputs)
         long = len(inputs) > _ONE_FOLD_ROWS
         return cls(
             most=most,
-            rate={"learning_rate": float(np.clip(_PATH / most, _LEARNING_RATE, _LARGEST_RATE))},
+            rate=_rate(most),
             candidates=_CANDIDATES if work <= _HEAVY else (_LARGE_TREES,) if long else (_RANDOM_TREES,),
             one_fold=len(inputs) * outputs > _ONE_FOLD_ROWS,
         )

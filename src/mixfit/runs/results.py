@@ -83,8 +83,10 @@ _KINDS: dict[str, ModelKind] = {
     PHOTO_BLEND: "photos",
     CONSTANT: "constant",
 }
-EXPLAINED_ROWS, BACKGROUND_ROWS, PREDICTIONS = 16, 16, 1_024
-"""Enough to show which columns matter, with at most 1,024 predictions per row; ``mixfit explain`` takes any number."""
+BACKGROUND_ROWS = 16
+EXPLAINED = (16, 1_024)
+"""Numbers of explained rows and of predictions for each, enough to show which columns matter; training takes fewer
+where these would take long, and ``mixfit explain`` takes any number."""
 EXPLAINED_COLUMNS = 100
 """With more columns, training computes no explanations, as they take a second or more per row."""
 _PARTS = {"valid": "validation rows", "test": "test rows"}
@@ -427,6 +429,7 @@ def write_results(
     *,
     images: Path,
     interval: tuple[np.ndarray, np.ndarray] | None = None,
+    explained_size: tuple[int, int] | None = EXPLAINED,
 ) -> None:
     """Write the result, predictions, bad inputs, the report's content and the report.
 
@@ -436,6 +439,7 @@ def write_results(
         warnings, notes: on the data, for the report.
         images: folder that photo paths are relative to.
         interval: lower and upper ends at ``LEVEL`` of the test rows, in the unit of the target.
+        explained_size: numbers of explained rows and of predictions for each; None for no explanations.
     """
     # importing matplotlib takes a second, too long for a command line with a misspelt flag
     from mixfit.runs.report.page import rewrite_report
@@ -469,9 +473,9 @@ def write_results(
         title=run.folder.name.rpartition("-")[0],
         diagnoses=None if run.doctor is None else list(map(_diagnosis, run.doctor.findings())),
         watched=None if run.doctor is None else _watched(run.doctor),
-        explanation=explanation_of(run.predictor, mixed, images),
+        explanation=None if explained_size is None else explanation_of(run.predictor, mixed, images, explained_size),
         words=word_weights(run.predictor, mixed.table.select(mixed.split.train)),
-        explanation_note=_why_unexplained(run.predictor),
+        explanation_note=NOT_EXPLAINED if explained_size is None else _why_unexplained(run.predictor),
         data=describe_data(mixed, shown[len(worst) :], notes),
         worst=shown[: len(worst)],
         classes=mixed.target.classes or (),
@@ -486,15 +490,22 @@ def write_results(
     rewrite_report(run.folder)
 
 
-def explanation_of(predictor: Predictor, mixed: MixedData, images: Path) -> ModelExplanation | None:
+def explanation_of(
+    predictor: Predictor, mixed: MixedData, images: Path, size: tuple[int, int] = EXPLAINED
+) -> ModelExplanation | None:
     """Explain random test rows relative to background rows from the training rows, chosen by the seed of the data.
 
-    None if there is nothing to explain, or with too many columns."""
+    None if there is nothing to explain, or with too many columns.
+
+    Args:
+        size: numbers of rows and of predictions for each.
+    """
+    count, most = size
     judged = mixed.split.test if len(mixed.split.test) else mixed.split.valid
     table, photos = explained_columns(predictor)
     if not len(judged) or not 1 <= len(table) + len(photos) <= EXPLAINED_COLUMNS:
         return None
-    rows = np.sort(np.random.default_rng(mixed.seed).permutation(judged)[:EXPLAINED_ROWS])
+    rows = np.sort(np.random.default_rng(mixed.seed).permutation(judged)[:count])
     train = mixed.table.select(mixed.split.train)
     background = train.select(typical_rows(train, predictor, BACKGROUND_ROWS, seed=mixed.seed))
     found = explain(
@@ -505,9 +516,15 @@ def explanation_of(predictor: Predictor, mixed: MixedData, images: Path) -> Mode
         background=background,
         seed=mixed.seed,
         cache=None if mixed.photos is None else mixed.photos.cache,
-        most_predictions=PREDICTIONS,
+        most_predictions=most,
     )
     return model_explanation(replace(found, rows=mixed.row_numbers[found.rows]))
+
+
+NOT_EXPLAINED = (
+    "Not computed during training, as it would take more than a tenth of its time. To explain some rows: "
+    "mixfit explain RUN --n 10."
+)
 
 
 def _why_unexplained(predictor: Predictor) -> str:

@@ -1,0 +1,205 @@
+"""What a run may cost: which models of a preset are fitted, how far they are shortened, and how much is explained.
+
+In: a plan, the sizes of the table and seconds. Out: the plan within them, with one sentence for each model that is
+shortened or left out. No clock is read: without ``--time`` the seconds are those of the preset and costs come from
+``cost``, so that the same is fitted on every machine. With ``--time``, ``Timetable`` says how many seconds are left."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mixfit.auto import cost
+from mixfit.auto.cost import Sizes
+from mixfit.auto.memory import size_text
+from mixfit.auto.presets import Plan
+from mixfit.choices import Preset
+from mixfit.evaluation.explain import LEAST_BACKGROUND, affordable_background
+from mixfit.models.kernels import KernelRidge
+from mixfit.models.linear import Constant, Linear
+from mixfit.models.model import Model
+from mixfit.models.network import Network
+from mixfit.models.trees import BoostedTrees
+from mixfit.runs.results import TREES
+
+PRESET_SECONDS: dict[Preset, float] = {"quick": 30.0, "balanced": 300.0, "best": 1800.0}
+"""Budget of a preset for up to ``BUDGET_ROWS`` rows, in seconds on two cores; more rows have more in proportion."""
+BUDGET_ROWS = 10_000
+LEAST_SHARE = 0.2
+"""Smallest share of its cost to which a model is shortened; below it is left out."""
+_FEWEST_EPOCHS, _FEWEST_TREES = 2, 20
+EXPLAINED_SHARE = 0.1
+"""Largest share of a run's time that its explanations take."""
+EXPLAINED: tuple[tuple[int, int], ...] = ((16, 1_024), (12, 512), (8, 384), (5, 256), (4, 160))
+"""Numbers of explained rows, and of predictions for each, of which the first is taken that is cheap enough."""
+
+
+def preset_seconds(preset: Preset, rows: int) -> float:
+    """The budget of a preset in seconds on two cores, beyond image features: see ``PRESET_SECONDS``."""
+    return PRESET_SECONDS.get(preset, math.inf) * max(1.0, rows / BUDGET_ROWS)
+
+
+def fixed_seconds(s: Sizes, models: int) -> float:
+    """Seconds of what every run needs: reading, encoded folds, and everything after the last fit."""
+    return cost.seconds(cost.reading_work(s)) + cost.seconds(cost.shared_work(s)) + closing_seconds(s, models)
+
+
+def closing_seconds(s: Sizes, models: int) -> float:
+    """Seconds of blend, intervals, scores and report, without explanations."""
+    return cost.seconds(cost.closing_work(s, models))
+
+
+def model_seconds(model: Model, s: Sizes) -> float:
+    """Seconds of the cross-validation of a model."""
+    return cost.seconds(cost.model_work(model, s))
+
+
+def least_models(plan: Plan, s: Sizes) -> tuple[Model, ...]:
+    """The constant, and the cheaper of the simplest linear model and boosted trees, which are always fitted."""
+    linear = [one for one in plan.models if isinstance(one, Linear)][:1]
+    trees = [one for one in plan.models if isinstance(one, BoostedTrees)][:1]
+    both: list[Model] = [*linear, *trees]
+    simple = sorted(both, key=lambda one: model_seconds(one, s))
+    return (*(one for one in plan.models if isinstance(one, Constant)), *simple[:1])
+
+
+def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = True, pace: float = 1.0) -> Plan:
+    """The plan shortened until its models cost at most ``seconds``, the costliest of least promise first.
+
+    A network trains fewer epochs and boosted trees grow fewer trees, to a fifth of their cost at least; if that does
+    not suffice, models are left out. The constant and one simple model stay.
+
+    Args:
+        seconds: for all models together.
+        limit: what limits them, the end of each sentence, such as ``the budget of 30 s``.
+        least: whether those two stay whatever they cost.
+        pace: factor of the seconds in the sentences, on a slow machine.
+    """
+    models = list(plan.models)
+    costs = {one.name: model_seconds(one, s) for one in models}
+    kept = {one.name for one in least_models(plan, s)} if least else set()
+    shortened, left_out = dict[str, str](), list[str]()
+    while sum(costs.values()) > seconds:
+        rest = [one for one in models if one.name not in kept and costs[one.name] > 0]
+        if not rest:
+            break
+        worst = max(rest, key=lambda one: costs[one.name] / _promise(one, models))
+        allowed = costs[worst.name] - (sum(costs.values()) - seconds)
+        short = None if worst.name in shortened else _shortened(worst, s, allowed)
+        place = models.index(worst)
+        if short is None:
+            took = costs.pop(worst.name)
+            del models[place]
+            shortened.pop(worst.name, None)
+            left_out.append(f"{worst.name}: it takes about {duration(pace * took)}, too long for {limit}")
+        else:
+            models[place], how = short
+            costs[worst.name] = model_seconds(models[place], s)
+            shortened[worst.name] = f"{worst.name}: {how}, for {limit}"
+    return replace(
+        plan,
+        models=tuple(models),
+        shortened=(*plan.shortened, *shortened.values()),
+        left_out=(*plan.left_out, *left_out),
+    )
+
+
+def _promise(model: Model, models: Sequence[Model]) -> float:
+    """How much a model is expected to add to a blend, by its kind and by how much it sees."""
+    most = max(len(one.sees) for one in models)
+    matters = 1.0 if len(model.sees) == most or model.name == TREES else 0.5
+    match model:
+        case Linear() | Constant():
+            return 2.0 * matters
+        case BoostedTrees():
+            return 1.5 * matters
+        case Network() if model.tuned:
+            return 0.7 * matters
+        case Network() | KernelRidge():
+            return matters
+        case _:
+            return 2.0 * matters
+
+
+def _shortened(model: Model, s: Sizes, seconds: float) -> tuple[Model, str] | None:
+    """The model made as cheap as ``seconds``, but not below ``LEAST_SHARE`` of its cost, and how; None if it cannot."""
+    least = LEAST_SHARE * model_seconds(model, s)
+    tries: list[tuple[Model, str]] = []
+    if isinstance(model, Network):
+        most = model.epochs(s.fit)
+        for epochs in range(most - 1, _FEWEST_EPOCHS - 1, -1):
+            tries.append((replace(model, most_epochs=epochs), f"{epochs} of {most} epochs"))
+    elif isinstance(model, BoostedTrees):
+        most = cost.tree_rounds(model, s)
+        for share in (0.75, 0.5, 0.35, 0.25):
+            rounds = int(most * share)
+            if rounds >= _FEWEST_TREES:
+                tries.append((replace(model, most_rounds=rounds), f"at most {rounds} of {most} trees"))
+    found: tuple[Model, str] | None = None
+    for short, how in tries:
+        took = model_seconds(short, s)
+        if took < least:
+            break
+        found = (short, how)
+        if took <= seconds:
+            break
+    return found
+
+
+def whole(model: Model) -> Model:
+    """The model as it is without a budget."""
+    match model:
+        case Network():
+            return replace(model, most_epochs=None)
+        case BoostedTrees():
+            return replace(model, most_rounds=None)
+        case _:
+            return model
+
+
+def within_memory(plan: Plan, s: Sizes, available: float) -> Plan:
+    """The plan without models that need more memory than there is; the constant stays."""
+    rest = available - cost.EXTRA_BYTES - cost.data_bytes(s)
+    models, left_out = [], []
+    for one in plan.models:
+        need = cost.model_bytes(one, s)
+        if need > rest and not isinstance(one, Constant):
+            left_out.append(
+                f"{one.name}: it needs about {size_text(need)} of memory, and {size_text(max(rest, 0.0))} are free"
+            )
+        else:
+            models.append(one)
+    return replace(plan, models=tuple(models), left_out=(*plan.left_out, *left_out))
+
+
+def duration(seconds: float) -> str:
+    """A duration for people, rounded as an estimate is.
+
+    >>> duration(0.4), duration(3.2), duration(47), duration(190), duration(1900), duration(7800)
+    ('1 s', '3 s', '45 s', '3 min', '32 min', '2 h 10 min')
+    """
+    if seconds < 10:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90:
+        return f"{5 * round(seconds / 5)} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" + (f" {minutes % 60 // 10 * 10} min" if minutes % 60 >= 10 else "")
+
+
+def explained(
+    models: Sequence[Model], s: Sizes, columns: int, seconds: float, *, sides: int = 2
+) -> tuple[int, int] | None:
+    """The numbers of explained rows and of predictions for each that take at most ``seconds``; None for none.
+
+    Args:
+        models: of the blend.
+        columns: of the table and of photos that the blend uses.
+        sides: table, texts and photos, see ``affordable_background``.
+    """
+    for rows, predictions in EXPLAINED:
+        if affordable_background(columns, LEAST_BACKGROUND, predictions, sides=sides) < LEAST_BACKGROUND:
+            continue  # with so few predictions, nothing can be said of so many columns
+        if cost.seconds(cost.explanation_work(models, s, columns, rows, predictions)) <= seconds:
+            return rows, predictions
+    return None

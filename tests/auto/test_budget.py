@@ -1,0 +1,166 @@
+"""What a run costs by sizes alone, and how a plan is shortened to a budget."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from mixfit.auto import cost
+from mixfit.auto.budget import (
+    EXPLAINED,
+    LEAST_SHARE,
+    duration,
+    explained,
+    fixed_seconds,
+    model_seconds,
+    preset_seconds,
+    whole,
+    within,
+    within_memory,
+)
+from mixfit.auto.cost import Sizes
+from mixfit.auto.cost_table import SECONDS
+from mixfit.auto.presets import Plan
+from mixfit.config import TrainConfig
+from mixfit.models.kernels import KernelRidge
+from mixfit.models.linear import Constant, Linear
+from mixfit.models.model import BOTH, PHOTOS, TABLE, TEXT, Model, Sees
+from mixfit.models.network import Network
+from mixfit.models.trees import BoostedTrees
+
+SIZES = Sizes(rows=8_500, test=1_500, folds=5, numeric=20, categories=8, levels=200, widest=80, classes=0, columns=30)
+MODELS: tuple[Model, ...] = (Constant(), Linear(), KernelRidge(), BoostedTrees(), Network(train=TrainConfig(epochs=20)))
+LIMIT = "the budget"
+
+
+def plan(models: tuple[Model, ...] = MODELS) -> Plan:
+    return Plan(models=models, train=TrainConfig(epochs=20), folds=5)
+
+
+def seconds_of(models: tuple[Model, ...], s: Sizes = SIZES) -> float:
+    return sum(model_seconds(one, s) for one in models)
+
+
+@pytest.mark.parametrize("classes", [0, 2, 7])
+@pytest.mark.parametrize("sees", [TABLE, TABLE | TEXT, PHOTOS, BOTH])
+@pytest.mark.parametrize("grows", ["rows", "numeric", "levels"])
+def test_no_cost_falls_when_a_table_grows(grows: str, sees: Sees, classes: int) -> None:
+    s = replace(SIZES, classes=classes, texts=1, text_width=30, characters=500.0, photos=400, features=1_280)
+    large = replace(s, **{grows: 2 * getattr(s, grows), "columns": 60})
+    for model in (Linear(sees=sees), KernelRidge(sees=sees), BoostedTrees(sees=sees), Network(sees=sees)):
+        # A wider design matrix becomes a sparse one, which is cheaper.
+        if not isinstance(model, Linear):
+            assert cost.seconds(cost.model_work(model, large)) >= cost.seconds(cost.model_work(model, s)), model.name
+        assert cost.model_bytes(model, large) >= cost.model_bytes(model, s) or isinstance(model, Linear)
+    assert fixed_seconds(large, 5) >= fixed_seconds(s, 5)
+
+
+def test_every_kind_of_work_has_a_coefficient() -> None:
+    s = replace(SIZES, texts=2, text_width=30, characters=500.0, photos=400, features=1_280, photo_work=0.4)
+    sizes = [s, replace(s, classes=5), replace(s, levels=5_000), replace(s, levels=5_000, classes=2)]
+    kinds = {
+        kind
+        for one in sizes
+        for model in (*MODELS, Network(sees=TABLE | {"pixels"}, tuned=True))
+        for work in (cost.model_work(model, one), cost.explanation_work([model], one, 10, 4, 100))
+        for kind in work
+    }
+    for one in sizes:
+        kinds |= {*cost.shared_work(one), *cost.closing_work(one, 5), *cost.reading_work(one)}
+        kinds |= set(cost.photo_pass_work(one))
+    assert kinds == set(SECONDS)
+    assert min(SECONDS.values()) >= 0
+
+
+def test_a_plan_within_its_budget_is_unchanged() -> None:
+    assert within(plan(), SIZES, 1e9, limit=LIMIT) == plan()
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.2, 0.05, 0.0])
+def test_a_plan_is_cut_to_its_budget_and_each_cut_is_told(share: float) -> None:
+    budget = share * seconds_of(MODELS)
+    found = within(plan(), SIZES, budget, limit=LIMIT)
+    names = [one.name for one in found.models]
+    assert names[:2] == ["constant", "linear, table"]
+    assert seconds_of(found.models) <= max(budget, seconds_of(MODELS[:2]))
+    told = {sentence.partition(":")[0] for sentence in found.left_out}
+    assert told == {one.name for one in MODELS} - set(names)
+    short = {sentence.partition(":")[0] for sentence in found.shortened}
+    before = {one.name: one for one in MODELS}
+    assert short == {
+        one.name for one in found.models if model_seconds(one, SIZES) < model_seconds(before[one.name], SIZES)
+    }
+    for sentence in (*found.left_out, *found.shortened):
+        assert sentence.endswith(LIMIT)
+    for one in found.models:
+        assert model_seconds(one, SIZES) >= LEAST_SHARE * model_seconds(before[one.name], SIZES)
+        assert whole(one) == before[one.name]
+        assert seconds_of((whole(one),)) == seconds_of((before[one.name],))
+
+
+def test_less_time_never_gives_more_models() -> None:
+    budgets = [seconds_of(MODELS) * share / 20 for share in range(21)]
+    kept = [{one.name for one in within(plan(), SIZES, budget, limit=LIMIT).models} for budget in budgets]
+    assert all(len(less) <= len(more) for less, more in pairwise(kept))
+
+
+def test_the_costliest_of_least_promise_goes_first() -> None:
+    s = replace(SIZES, photos=10_000, features=1_280)
+    models = (Constant(), Linear(), Linear(sees=PHOTOS), BoostedTrees(), BoostedTrees(sees=BOTH))
+    costs = {one.name: model_seconds(one, s) for one in models}
+    budget = sum(costs.values()) - 0.01
+    found = within(plan(models), s, 0.5 * budget, limit=LIMIT)
+    assert {"constant", "linear, table"} <= {one.name for one in found.models}
+
+
+def test_a_model_of_the_user_is_never_left_out() -> None:
+    class Own:
+        name, sees = "my own", TABLE
+
+    own = Own()
+    found = within(plan((*MODELS, own)), SIZES, 0.0, limit=LIMIT)  # type: ignore[arg-type]
+    assert [one.name for one in found.models] == ["constant", "linear, table", "my own"]
+
+
+def test_a_shortened_network_trains_fewer_epochs_and_trees_are_fewer() -> None:
+    network = Network(train=TrainConfig(epochs=20))
+    assert replace(network, most_epochs=3).epochs(500) == 3
+    assert network.epochs(500) == replace(network, most_epochs=99).epochs(500) == 20
+    assert replace(BoostedTrees(), most_rounds=40).rounds(800, 20, 1) == 40 < BoostedTrees().rounds(800, 20, 1)
+
+
+def test_models_that_do_not_fit_in_memory_are_left_out() -> None:
+    large = replace(SIZES, rows=40_000)
+    found = within_memory(plan(), large, 6e9)
+    assert "kernel ridge, table" not in [one.name for one in found.models]
+    (sentence,) = found.left_out
+    assert sentence.startswith("kernel ridge, table: it needs about ")
+    assert sentence.endswith(" are free")
+    assert [one.name for one in within_memory(plan(), large, 0.0).models] == ["constant"]
+    assert within_memory(plan(), large, float("inf")) == plan()
+
+
+def test_budgets_grow_with_the_rows() -> None:
+    assert preset_seconds("quick", 300) == preset_seconds("quick", 10_000) == 30
+    assert preset_seconds("balanced", 20_000) == 600
+    assert preset_seconds("best", 10_000) == 1_800
+
+
+def test_explanations_keep_to_their_seconds() -> None:
+    models = MODELS[1:]
+    everything = cost.seconds(cost.explanation_work(models, SIZES, 28, *EXPLAINED[0]))
+    for share in (1.0, 0.5, 0.2, 0.05, 0.01):
+        size = explained(models, SIZES, 28, share * everything)
+        if size is not None:
+            assert cost.seconds(cost.explanation_work(models, SIZES, 28, *size)) <= share * everything
+    assert explained(models, SIZES, 28, everything) == EXPLAINED[0]
+    assert explained(models, SIZES, 28, 0.0) is None
+    assert explained(models, SIZES, 5_000, 1e9) is None  # too many columns for so few predictions
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (9.4, "9 s"), (14.0, "15 s"), (61.0, "60 s"), (100.0, "2 min"), (6_000.0, "1 h 40 min")],
+)
+def test_durations_are_rounded_as_estimates_are(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

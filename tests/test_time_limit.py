@@ -1,0 +1,264 @@
+"""A run with a time limit, and one that lacks memory: what is left out is told, and a run always ends with a report."""
+
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from quick_runs import QUICK_DATA, QUICK_MODEL
+from rich.console import Console
+from small_runs import QUIET, TRAIN, small_fit, small_table, without_results
+
+from mixfit.auto import cost, recipe
+from mixfit.auto.budget import within
+from mixfit.auto.kept_models import earlier_seconds
+from mixfit.auto.planning import RunPlan
+from mixfit.auto.timetable import Timetable
+from mixfit.cli import main
+from mixfit.config import TrainConfig
+from mixfit.errors import ResourceError, Stopped
+from mixfit.models.linear import Constant, Linear
+from mixfit.models.trees import BoostedTrees
+from mixfit.training.callbacks.control import TimeBudget
+
+LEAST = {"constant", "linear, table"}
+
+
+def names(run: recipe.Run) -> set[str]:
+    """The fitted models."""
+    assert run.contest is not None
+    return {line.model for line in run.contest.leaderboard if line.seconds is not None}
+
+
+def reported(run: recipe.Run) -> list[str]:
+    """The warnings of the report."""
+    found: list[str] = json.loads((run.folder / "report.json").read_text())["warnings"]
+    return found
+
+
+def test_in_no_time_a_constant_and_a_linear_model_are_fitted_and_reported(tmp_path: Path) -> None:
+    said = io.StringIO()
+    train = replace(TRAIN, time="0.01s")
+    run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", train=train, console=Console(file=said, width=500))
+    assert names(run) == LEAST
+    assert (run.folder / "report.html").is_file()
+    for model in ("boosted trees, table", "kernel ridge, table", "network, table"):
+        sentence = rf"{model}: it takes about \d+ s, too long for the time limit of 0.01s"
+        assert re.search(rf" skipped: {sentence}\n", said.getvalue())
+        assert any(re.fullmatch(sentence, one) for one in reported(run))
+    assert re.search(r" note: a run on this table needs at least about \d+ s, so it takes longer", said.getvalue())
+    assert "the result may depend on the speed and load of the machine" in said.getvalue()
+
+
+def test_the_plan_is_said_before_anything_is_fitted_and_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    without_results(monkeypatch)
+    run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", console=Console(file=said, width=500))
+    assert re.search(r" plan    about \d+ s: 4 models x 5 folds\n", said.getvalue())
+    assert said.getvalue().index(" plan ") < said.getvalue().index("constant")
+    assert len(names(run)) == 5
+    assert not {"shortened:", "skipped:"} & set(said.getvalue().split())
+    assert re.search(r" time    \d+ s\n", said.getvalue())
+
+
+def test_without_a_limit_the_plan_does_not_depend_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[RunPlan] = []
+
+    class Enough(Exception):  # noqa: N818
+        pass
+
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise Enough
+
+    real = recipe.plan_run
+
+    def plan_run(*args: Any, timetable: Timetable, **kwargs: Any) -> RunPlan:
+        timetable.note(0.001, 1e4 * len(plans))
+        plans.append(real(*args, timetable=timetable, **kwargs))
+        return plans[-1]
+
+    monkeypatch.setattr(recipe, "plan_run", plan_run)
+    monkeypatch.setattr(recipe, "train_blend", stop)
+    table = small_table(tmp_path / "t")
+    for _ in range(2):
+        with pytest.raises(Enough):
+            small_fit(table, tmp_path / "runs")
+    first, second = plans
+    assert first.plan.models == second.plan.models
+    assert first.seconds == second.seconds
+
+
+def photo_table(folder: Path) -> Path:
+    """A number, a photo of one colour, and a target of both."""
+    rng = np.random.default_rng(0)
+    x, colours = rng.normal(size=60), rng.integers(0, 256, (60, 3))
+    folder.mkdir()
+    for number, colour in enumerate(colours):
+        Image.new("RGB", (16, 16), tuple(int(part) for part in colour)).save(folder / f"{number}.png")
+    photos = [f"{number}.png" for number in range(60)]
+    frame = pd.DataFrame({"x": x, "photo": photos, "y": x + colours[:, 0] / 100})
+    frame.to_csv(folder / "table.csv", index=False)
+    return folder / "table.csv"
+
+
+@pytest.mark.parametrize("how", ["planned", "noticed"])
+def test_photos_whose_features_take_too_long_are_left_out(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.StringIO()
+    if how == "planned":
+        monkeypatch.setattr(cost, "photo_pass_work", lambda s: {"photos": 1e9})
+    else:
+        monkeypatch.setattr(Timetable, "free", lambda *_: -1.0)
+    run = recipe.fit(
+        photo_table(tmp_path / "t"),
+        target="y",
+        data=replace(QUICK_DATA, cache_gb=0.0),
+        model=QUICK_MODEL,
+        train=TrainConfig(preset="quick", epochs=1, time="9m"),
+        out=tmp_path / "runs",
+        console=Console(file=said, width=500),
+    )
+    assert run.predictor.uses_photos is False
+    assert all("photos" not in name for name in names(run))
+    assert names(run) >= LEAST
+    told = {
+        "planned": r"photos: their features take about \d+ h.*, too long for the time limit of 9m",
+        "noticed": r"photos: \d+ of 60 image features took \d+ s, too long for the time limit of 9m; a later run finds",
+    }[how]
+    assert re.search(f" skipped: {told}", said.getvalue())
+    assert any(re.match(told, one) for one in reported(run))
+    again = run.predictor.predict(pd.DataFrame({"x": [0.0, 1.0], "photo": ["1.png", ""]}), images=tmp_path / "t")
+    assert np.isfinite(again["prediction"]).all()
+
+
+def test_a_single_network_ends_within_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[float] = []
+    real = TimeBudget.__init__
+
+    def noted(self: TimeBudget, seconds: float, **kwargs: Any) -> None:
+        budgets.append(seconds)
+        real(self, seconds, **kwargs)
+
+    monkeypatch.setattr(TimeBudget, "__init__", noted)
+    without_results(monkeypatch)
+    train = TrainConfig(preset="network", epochs=100_000, patience=100_000, time="3s")
+    run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", train=train)
+    assert 1.0 <= budgets[0] <= 3.0
+    assert 1 <= len(run.history) < 100_000
+
+
+def test_a_resumed_run_has_the_rest_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, tables = small_table(tmp_path / "t"), list[Timetable]()
+    real = BoostedTrees.fit
+
+    def stopped(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BoostedTrees, "fit", stopped)
+    with pytest.raises(Stopped):
+        small_fit(table, tmp_path / "runs", train=replace(TRAIN, time="9m"))
+    (folder,) = (tmp_path / "runs").iterdir()
+    monkeypatch.setattr(BoostedTrees, "fit", real)
+    earlier = earlier_seconds(folder)
+    assert earlier > 0
+    train_blend = recipe.train_blend
+
+    def noted(*args: Any, timetable: Timetable, **kwargs: Any) -> Any:
+        tables.append(timetable)
+        return train_blend(*args, timetable=timetable, **kwargs)
+
+    monkeypatch.setattr(recipe, "train_blend", noted)
+    without_results(monkeypatch)
+    run = recipe.resume(folder, console=QUIET)
+    assert tables[0].limit == 540
+    assert tables[0].elapsed > earlier
+    assert "boosted trees, table" in names(run)
+    (folder / "candidates" / "elapsed.json").write_text('{"seconds": "many"}')
+    assert earlier_seconds(folder) == 0
+    (folder / "candidates" / "elapsed.json").write_text("{")
+    assert earlier_seconds(folder) == 0
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def out_of_memory(*args: Any, **kwargs: Any) -> None:
+    raise MemoryError("Unable to allocate 74.5 GiB for an array with shape (100000, 100000)")
+
+
+def test_a_model_that_does_not_fit_in_memory_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings = without_results(monkeypatch)
+    monkeypatch.setattr(BoostedTrees, "fit", out_of_memory)
+    run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs")
+    assert "boosted trees, table" not in names(run)
+    assert names(run) >= LEAST
+    (told,) = (one for one in warnings[0] if one.startswith("boosted trees, table: "))
+    assert told == (
+        "boosted trees, table: it does not fit in memory; use fewer rows or columns, --preset quick, or a machine "
+        "with more memory"
+    )
+
+
+def test_a_model_that_needs_more_memory_than_there_is_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings = without_results(monkeypatch)
+    real = cost.model_bytes
+    monkeypatch.setattr(
+        cost, "model_bytes", lambda model, s: 1e15 if isinstance(model, BoostedTrees) else real(model, s)
+    )
+    monkeypatch.setattr(BoostedTrees, "fit", out_of_memory)
+    run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs")
+    assert "boosted trees, table" not in names(run)
+    (told,) = (one for one in warnings[0] if one.startswith("boosted trees, table: "))
+    assert re.fullmatch(r".*: it needs about 1000000.0 GB of memory, and \d+\.\d GB are free", told)
+
+
+def test_without_memory_for_anything_the_fix_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for model in (Constant, Linear, BoostedTrees):
+        monkeypatch.setattr(model, "fit", out_of_memory)
+    monkeypatch.setattr(recipe, "plan_run", only_simple(recipe.plan_run))
+    with pytest.raises(ResourceError, match="Not even a constant fits in memory: use fewer rows or columns"):
+        small_fit(small_table(tmp_path / "t"), tmp_path / "runs")
+
+
+def only_simple(real: Any) -> Any:
+    """``plan_run`` without costly models."""
+
+    def plan_run(*args: Any, **kwargs: Any) -> RunPlan:
+        found: RunPlan = real(*args, **kwargs)
+        return replace(found, plan=within(found.plan, found.sizes, 0.0, limit="a test"))
+
+    return plan_run
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 2 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=repr,
+)
+def test_lack_of_memory_is_no_bug(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raised(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(recipe, "prepare", raised)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(small_table(tmp_path / "t")), "--target", "y", "--out", str(tmp_path / "runs")])
+    assert stop.value.code == 4
+    said = capsys.readouterr().err
+    assert said.startswith("mixfit: there is not enough memory")
+    assert said.endswith("use fewer rows or columns, --preset quick, or a machine with more memory.\n")
+    assert "bug" not in said
