@@ -228,7 +228,7 @@ def without_norms(encoder: ImageEncoder, size: int) -> ImageEncoder:
     Args:
         size: side length of the photos in pixels.
     """
-    encoder.eval()
+    _evaluating(encoder)
     backbone = folded(encoder.backbone, size)
     if backbone is encoder.backbone:
         return encoder
@@ -277,7 +277,7 @@ def encoder_identity(encoder: ImageEncoder, size: int) -> str:
 
 def _encode(encoder: ImageEncoder, pixels: Tensor) -> Tensor:
     """Features on the CPU, bit-identical for a photo whatever the number of others."""
-    encoder.eval()
+    _evaluating(encoder)
     features = []
     for start in range(0, len(pixels), CHUNK):
         part = pixels[start : start + CHUNK]
@@ -287,6 +287,12 @@ def _encode(encoder: ImageEncoder, pixels: Tensor) -> Tensor:
         with torch.inference_mode():
             features.append(encoder.encode(images.to(encoder.pixel_mean.device))[: len(part)].float().cpu().clone())
     return torch.cat(features)
+
+
+def _evaluating(encoder: ImageEncoder) -> None:
+    """Set the mode, unless it is set: that visits hundreds of layers."""
+    if encoder.training or encoder.backbone.training:
+        encoder.eval()
 
 
 def _bytes(tensor: Tensor) -> bytes:
