@@ -51,9 +51,7 @@ class TreeWalk:
             bounds = np.array([*tree.get("cat_boundaries", (0,)), 0], dtype=np.int64)
             by_category = (kind & _CATEGORICAL) > 0
             own = np.where(by_category, threshold, 0).astype(np.int64)
-            children = {
-                side: np.array(tree.get(f"{side}_child", ()), dtype=np.int64) for side in ("left", "right")
-            }
+            children = {side: np.array(tree.get(f"{side}_child", ()), dtype=np.int64) for side in ("left", "right")}
             parts = {side: np.where(child >= 0, child + splits, child - leaves) for side, child in children.items()}
             parts |= {
                 "feature": np.array(tree.get("split_feature", ()), dtype=np.int64),
