@@ -407,6 +407,7 @@ def _run_blend_trial(search: _Search, trial: "optuna.Trial") -> None:
     from optuna.trial import TrialState
 
     study, began, prepared = search.study, time.perf_counter(), search.prepared
+    facts: dict[str, Any]
     try:
         model, train = search.space.suggest(trial)
         keeper = RunKeeper(
