@@ -36,7 +36,7 @@ def train(folder: Path) -> None:
 
     table, out = folder / "small.parquet", folder / "runs"
     write_table(table, 5_000)
-    model, settings = ModelConfig(tabular="mlp", numbers="plain"), TrainConfig(epochs=1)
+    model, settings = ModelConfig(tabular="mlp", numbers="plain"), TrainConfig(preset="network", epochs=1)
     fit(table, target="y", model=model, train=settings, out=out, console=Console(quiet=True))
 
 
