@@ -45,11 +45,12 @@ from mixfit.models.network import FittedNetwork
 from mixfit.models.ours import our_models
 from mixfit.nn.backbones import Backbone
 from mixfit.nn.build import ModelShape, as_saved, make_model, make_saved_backbone
+from mixfit.nn.folding import without_norms
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.base import Mixer, ModelOutput, OwnNetwork, Predictor, RawRows, number_or_logarithm
 from mixfit.predictor.card import licence_of
 from mixfit.predictor.folder import SavedModel, check_columns, save_folder
-from mixfit.training.build import all_features, without_norms
+from mixfit.training.build import all_features
 
 _ENCODER = "encoder."
 _UNCERTAINTY = "uncertainty."
