@@ -1,13 +1,15 @@
-"""Memory and time of ``mixfit predict`` on a Parquet table without photos: in pieces, and as one piece.
+"""Memory and time of ``mixfit predict`` on a large table without photos: in pieces, and as one piece.
 
 The table is that of bench_large_table.py, 15 columns; the model is a small MLP that was trained on 5,000 such rows for
 an epoch, as memory is the question. Each way runs in a process of its own, on one thread. Its peak of resident memory,
-less what it had when the model was loaded, is given in MB and in MB per million rows; the two files must be equal.
+less what it had when the model was loaded, is given in MB and in MB per million rows; the two files must be equal. The
+table is a Parquet file, or with "csv" or "csv.gz" a text file.
 With "quick": seconds of the processor by stage for a run of the preset quick on 3,000 rows x 30 columns, the table of
 bench_growth.py, and how far kernel ridge, which is summed in blocks, is from the plain sum.
-Run: python benchmarks/bench_predict.py [ROWS]
+Run: python benchmarks/bench_predict.py [csv|csv.gz] [ROWS]
      python benchmarks/bench_predict.py quick [ROWS]"""
 
+import gzip
 import resource
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 from bench_large_table import write_table
 
@@ -33,8 +36,16 @@ def train(folder: Path) -> None:
 
     table, out = folder / "small.parquet", folder / "runs"
     write_table(table, 5_000)
-    model, settings = ModelConfig(tabular="mlp", numbers="plain"), TrainConfig(epochs=1)
+    model, settings = ModelConfig(tabular="mlp", numbers="plain"), TrainConfig(preset="network", epochs=1)
     fit(table, target="y", model=model, train=settings, out=out, console=Console(quiet=True))
+
+
+def as_text(table: Path, out: Path) -> Path:
+    """The same table as CSV, compressed if ``out`` says so."""
+    with gzip.open(out, "wb") if out.suffix == ".gz" else out.open("wb") as file:
+        for number, batch in enumerate(pyarrow.parquet.ParquetFile(table).iter_batches(100_000)):
+            pyarrow.csv.write_csv(batch, file, pyarrow.csv.WriteOptions(include_header=not number))
+    return out
 
 
 def measure(run: Path, table: Path, out: Path, *, whole: bool) -> None:
@@ -112,6 +123,7 @@ def main() -> None:
         return measure(run, table, out, whole=out.stem == "whole")
     if sys.argv[1:2] == ["quick"]:
         return measure_quick(int(sys.argv[2]) if sys.argv[2:] else 100_000)
+    kind = sys.argv.pop(1) if sys.argv[1:2] in (["csv"], ["csv.gz"]) else "parquet"
     rows = int(sys.argv[1]) if sys.argv[1:] else ROWS
     print(f"mixfit {version('mixfit')}, pyarrow {pa.__version__}, numpy {np.__version__}, one thread")
     with tempfile.TemporaryDirectory() as name:
@@ -120,6 +132,8 @@ def main() -> None:
         subprocess.run([sys.executable, __file__, "--train", name], check=True)
         run, table = folder / "runs" / "small-y-001", folder / "table.parquet"
         write_table(table, rows)
+        if kind != "parquet":
+            table = as_text(table, folder / f"table.{kind}")
         for way in ("pieces", "whole"):
             out = folder / f"{way}.parquet"
             subprocess.run([sys.executable, __file__, "--measure", str(run), str(table), str(out)], check=True)

@@ -85,7 +85,7 @@ def resumed(example: Example) -> dict[str, torch.Tensor]:
 
 def tuned(example: Example) -> float:
     out = example.out / f"search {len(list(example.out.glob('search *')))}"
-    train = mixfit.TrainConfig(epochs=2, seed=3)
+    train = mixfit.TrainConfig(preset="network", epochs=2, seed=3)
     return mixfit.tune(
         example.numbers, target="y", trials=2, model=QUICK_MODEL, train=train, out=out, console=QUIET
     ).loss

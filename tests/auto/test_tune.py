@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from mixfit.auto.tune import Tuning, tune
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.config_file import read_config
 from mixfit.errors import ConfigError, Diverged
+from mixfit.runs.results import BLEND
 
 MODEL = ModelConfig(tabular="mlp", numbers="plain", tabular_hidden=(8,), encoding_dim=8)
-TRAIN = TrainConfig(epochs=3, patience=3)
+TRAIN = TrainConfig(preset="network", epochs=3, patience=3)
 FLAGS = ["--tabular", "mlp", "--numbers", "plain", "--tabular-hidden", "8", "--encoding-dim", "8", "--epochs", "3"]
-FLAGS += ["--patience", "3"]
+FLAGS += ["--patience", "3", "--preset", "network"]
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +190,7 @@ def test_another_search_in_the_same_folder_is_refused(table: Path, tmp_path: Pat
     copy.write_bytes(table.read_bytes())
     search(copy, tmp_path, 1)
     with pytest.raises(ConfigError, match=r"was started with train\.epochs '3', not '4': choose another --out"):
-        search(copy, tmp_path, 1, train=TrainConfig(epochs=4, patience=3))
+        search(copy, tmp_path, 1, train=TrainConfig(preset="network", epochs=4, patience=3))
     with pytest.raises(ConfigError, match="was started with role of a 'number', not 'ignored'"):
         search(copy, tmp_path, 1, data=DataConfig(roles={"a": "ignored"}))
     with copy.open("a") as file:
@@ -201,7 +203,7 @@ def test_another_search_in_the_same_folder_is_refused(table: Path, tmp_path: Pat
 
 
 def test_settings_that_diverge_do_not_end_the_search(table: Path, tmp_path: Path) -> None:
-    train = TrainConfig(epochs=2, patience=2, optimizer="sgd", lr=1e30)
+    train = TrainConfig(preset="network", epochs=2, patience=2, optimizer="sgd", lr=1e30)
     with pytest.raises(Diverged, match="None of the 2 trials finished: train once with a smaller --lr"):
         search(table, tmp_path, 2, train=train)
     trials = trials_of(tmp_path / "numbers-y")
@@ -209,7 +211,7 @@ def test_settings_that_diverge_do_not_end_the_search(table: Path, tmp_path: Path
     assert trials["problem"].str.contains("train again with a smaller learning rate").all()
 
 
-@pytest.mark.parametrize("settings", [{"seconds": 1e-9}, {"train": TrainConfig(epochs=3, patience=3, time="0.001s")}])
+@pytest.mark.parametrize("settings", [{"seconds": 1e-9}, {"train": replace(TRAIN, time="0.001s")}])
 def test_when_the_time_is_over_the_first_trial_still_ends(
     settings: dict[str, Any], table: Path, tmp_path: Path
 ) -> None:
@@ -278,3 +280,80 @@ def test_mistakes_are_one_sentence(
     assert code == 2
     assert message in errors
     assert not list(tmp_path.iterdir())
+
+
+BLENDS = TrainConfig(preset="quick", epochs=2)
+
+
+@pytest.fixture(scope="module")
+def blended(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuning:
+    return search(table, tmp_path_factory.mktemp("blends"), 3, train=BLENDS)
+
+
+def test_a_search_over_the_blend_is_judged_by_its_out_of_fold_loss(blended: Tuning) -> None:
+    trials = trials_of(blended.folder)
+    assert blended.loss == trials["out_of_fold_loss"].min() <= trials["out_of_fold_loss"][0]
+    assert trials["networks"].between(0, 1).all()
+    assert trials["lr"].nunique() == 3
+    assert sorted(path.name for path in blended.folder.iterdir()) == [
+        "best.toml",
+        "processes",
+        "study.log",
+        "trials.csv",
+    ]
+
+
+def test_training_with_the_best_settings_gives_the_blend_that_the_search_saw(blended: Tuning, tmp_path: Path) -> None:
+    said = read_config(blended.settings)
+    assert said.table is not None
+    assert said.train.preset == "quick"
+    settings = {"data": said.data, "model": said.model, "train": said.train}
+    run = fit(said.table, target="y", out=tmp_path, console=Console(quiet=True), **settings)
+    assert run.result.contest is not None
+    lines = {line.model: line.loss for line in run.result.contest.leaderboard}
+    assert lines[BLEND] == pytest.approx(blended.loss, rel=1e-9)
+
+
+def test_the_test_rows_play_no_part_in_the_search(table: Path, tmp_path: Path) -> None:
+    frame, losses = pd.read_csv(table), []
+    frame["split"] = np.repeat(["train", "valid", "test"], [58, 10, 12])
+    for value in (None, 100.0):
+        if value is not None:
+            frame.loc[frame["split"] == "test", "y"] = value
+        path = tmp_path / str(value) / "numbers.csv"
+        path.parent.mkdir()
+        frame.to_csv(path, index=False)
+        losses.append(search(path, path.parent, 2, train=BLENDS).loss)
+    assert losses[0] == losses[1]
+
+
+def test_only_networks_are_fitted_again(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mixfit.models.linear import Linear
+    from mixfit.models.network import Network
+
+    fits = {"linear": 0, "network": 0}
+    for name, kind in (("linear", Linear), ("network", Network)):
+        real = kind.fit
+
+        def fit_one(self: Any, *arguments: Any, real: Any = real, name: str = name, **more: Any) -> Any:
+            fits[name] += 1
+            return real(self, *arguments, **more)
+
+        monkeypatch.setattr(kind, "fit", fit_one)
+    search(table, tmp_path, 2, train=BLENDS)
+    assert fits["linear"] == 5
+    assert fits["network"] == 10
+
+
+def test_a_search_over_the_blend_goes_on(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert search(table, tmp_path, 1, train=BLENDS).trials == 1
+    assert search(table, tmp_path, 2, train=BLENDS, console=None).trials == 2
+    output = capsys.readouterr().out
+    assert "1 of 2 trials done   preset quick, 68 rows in folds" in output
+    assert "a selection score: better than that of new rows" in output
+    assert len(trials_of(tmp_path / "numbers-y")) == 2
+
+
+def test_a_longer_trial_than_the_time_left_is_not_started(table: Path, tmp_path: Path) -> None:
+    found = search(table, tmp_path, 5, train=BLENDS, seconds=0.01)
+    assert found.trials == 1

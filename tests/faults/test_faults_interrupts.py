@@ -298,7 +298,7 @@ def test_a_search_that_a_signal_ends_says_how_to_go_on(
     monkeypatch.setattr(tuning, "_train", raising(tuning._train, (signal.SIGTERM,), call=1, after=False))
     arguments = ["tune", str(table), "--target", "y", "--trials", "2", "--out", str(tmp_path), "--cache-gb", "0"]
     with pytest.raises(SystemExit) as stop:
-        main([*arguments, "--tabular", "mlp", "--tabular-hidden", "8", "--epochs", "1"])
+        main([*arguments, "--preset", "network", "--tabular", "mlp", "--tabular-hidden", "8", "--epochs", "1"])
     assert stop.value.code == 75
     said = capsys.readouterr()
     assert "stopped after 0 of 2 trials; the same command resumes the search" in said.out

@@ -2,6 +2,7 @@
 
 import random
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
@@ -388,3 +389,32 @@ def test_counts_of_many_levels_are_predicted_as_logarithms() -> None:
     deviance = [poisson_deviance(np.exp(expected / 3) / 2, one).mean() for one in (found, constant)]
     assert deviance[0] < 0.6 * deviance[1]
     np.testing.assert_array_equal(BoostedTrees().load(*fitted.state(), rows.layout).predict(new), found)
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+    seed=st.integers(0, 999), classes=st.sampled_from([0, 2, 4]), missing=st.sampled_from([0.0, 0.1]), use=st.booleans()
+)
+def test_few_rows_have_the_bits_of_lightgbm(seed: int, classes: int, missing: float, use: bool) -> None:
+    columns, library = columns_with_levels(500, seed, missing=missing), lightgbm()
+    task = {0: {"objective": "regression"}, 2: {"objective": "binary"}}.get(
+        classes, {"objective": "multiclass", "num_class": classes}
+    )
+    chosen = SMALL | task | {"use_missing": use}
+    data = library.Dataset(columns, truth_of(columns, classes), categorical_feature=[4, 5], params=chosen)
+    text = library.train(chosen, data, 8).model_to_string().encode()
+    model = TreeModel.of(text, np.arange(classes), columns=6, classes=classes)
+    for new in (columns, strange_columns(seed)):
+        np.testing.assert_array_equal(model.walk.sums(new), np.asarray(model.booster.predict(new, raw_score=True)))
+        np.testing.assert_array_equal(model.predict(new[:5]), model.predict(new)[:5])
+
+
+def test_few_rows_do_not_import_lightgbm() -> None:
+    code = (
+        "import sys, numpy as np; from mixfit.models.trees import TreeModel; text = open(0).read().encode();"
+        "model = TreeModel.of(text, np.zeros(0, np.int64), columns=6, classes=0);"
+        "print(model.predict(np.zeros((2, 6))).shape, 'lightgbm' in sys.modules)"
+    )
+    model = grow_trees(np.random.default_rng(0).normal(size=(60, 6)), np.arange(60.0), levels=(), classes=0, rounds=3)
+    found = subprocess.run([sys.executable, "-c", code], input=model.text.decode(), capture_output=True, text=True)
+    assert found.stdout.strip() == "(2,) False"

@@ -104,6 +104,8 @@ class RunKeeper:
     """Time limit for the training of a network."""
     elapsed: Callable[[], float] | None = None
     """Seconds since the beginning of the run, which are saved with each model."""
+    network_settings: str = ""
+    """A digest of further settings that affect networks only."""
 
     def __post_init__(self) -> None:
         self.history_of = ""
@@ -219,6 +221,7 @@ class RunKeeper:
         own = {"rows": for_others}
         if isinstance(model, Trainable):  # no other model has callbacks or validation rows
             own = {"callbacks": self._callbacks, "rows": for_networks}
+            own |= {"network settings": self.network_settings} if self.network_settings else {}
         return {"format": FORMAT, "model": _said(model), **own, "settings": self.settings}
 
     def _manifest(self, model: Model, fold: int, content: bytes) -> bytes:
@@ -250,6 +253,7 @@ class RunKeeper:
             "callbacks": "was trained with other callbacks or callback settings",
             "rows": "was fitted on other rows",
             "settings": "was fitted with other settings or data",
+            "network settings": "was trained with other settings",
         }
         for name, value in self._identity(model, fold).items():
             if known.get(name) != value:

@@ -1,14 +1,21 @@
-"""``mixfit tune``: the search space, and one short training per trial."""
+"""``mixfit tune``: the search space, and one training per trial: of a single network, or of all models of a preset.
 
+With a preset of many models, the settings of its networks are searched, and a trial is judged by the out-of-fold loss
+of the whole blend; other models choose their settings themselves, on the training rows of each fold."""
+
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from rich.console import Console
 
+from mixfit.auto.blending import train_blend
+from mixfit.auto.kept_models import RunKeeper
 from mixfit.auto.preparation import Prepared, check_arguments, prepare, with_features
 from mixfit.choices import Augmentation, Fusion
 from mixfit.config import DataConfig, ModelConfig, TrainConfig, parse_duration
@@ -19,6 +26,7 @@ from mixfit.errors import ConfigError, Diverged, ResourceError, Stopped
 from mixfit.evaluation.result import headline_for, metrics_for
 from mixfit.files import write_file
 from mixfit.runs.folder import run_name, settings_toml
+from mixfit.runs.results import BLEND
 from mixfit.seeding import seeded
 from mixfit.training.build import build_model
 from mixfit.training.callback import Callback
@@ -164,7 +172,8 @@ class Tuning:
     trials: int
     """Number of finished trials, including pruned ones."""
     loss: float
-    """Lowest validation loss, or the best value of the chosen metric."""
+    """Lowest validation loss, best value of the chosen metric, or lowest out-of-fold loss of the blend. It chose the
+    settings, so it is a selection score: better than that of new rows."""
     settings: Path
     """``best.toml``, for ``mixfit train --config``."""
 
@@ -181,11 +190,18 @@ class _Search:
     deadline: float | None
     console: Console
     watched: str
-    """The validation metric that trials are compared by, by default the loss."""
+    """What trials are compared by: a validation metric, by default the loss, or the out-of-fold loss of the blend."""
     sign: float
     """-1 if higher is better."""
     beside: str
     """A second metric that is shown."""
+    models: Path
+    """Folder of the models of a blend that do not depend on the settings that are searched."""
+
+    @property
+    def blends(self) -> bool:
+        """Whether a trial fits all models of a preset."""
+        return self.prepared.train_config.preset != "network"
 
 
 def tune(
@@ -201,7 +217,11 @@ def tune(
     out: str | Path = "tune",
     console: Console | None = None,
 ) -> Tuning:
-    """Search for settings with a lower validation loss; the first trial has the given settings.
+    """Search for better settings of the networks of a preset; the first trial has the given settings.
+
+    A trial of the preset ``network`` trains a single network and is judged by its validation loss; a trial of any other
+    preset cross-validates all its models and is judged by the out-of-fold loss of their blend. Test rows play no part.
+    The loss of the best trial is a selection score: train with ``best.toml`` and look at the test rows.
 
     The folder ``out/<table>-<target>`` stores the search: the same call resumes it, also after an interrupt, and
     several processes may take part at the same time. It has ``study.log``, ``trials.csv`` and ``best.toml``.
@@ -210,8 +230,8 @@ def tune(
         table, target, schema: as for ``fit``.
         trials: total number of trials, without interrupted ones.
         seconds: time limit of the search with reading and image features, after which no trial is started and the
-            running one is abandoned; the first one is cut short instead. By default ``train.time``, which applies to
-            the whole search.
+            running one is abandoned; the first one is cut short instead. A trial of many models is not started if the
+            longest one so far would not finish. By default ``train.time``, which applies to the whole search.
         data, model, train: starting point of the search; ``train.seed`` is also its seed.
         out: folder in which search folders are created.
         console: where progress is written.
@@ -234,11 +254,13 @@ def tune(
             target=target,
             data=data or DataConfig(),
             model=model or ModelConfig(),
-            train=replace(train, time=None, preset="network"),
+            train=replace(train, time=None),
             schema=schema,
             console=console,
         )
     watched, mode = watched_metric(prepared.data)
+    if prepared.train_config.preset != "network":
+        watched, mode = "out_of_fold_loss", "min"
     sign = 1.0 if mode == "min" else -1.0
     headline = headline_for(prepared.data.schema.task, prepared.data.target, prepared.data.metric).name
     beside = headline if watched != headline else "valid_loss"
@@ -246,35 +268,52 @@ def tune(
     has_photos = prepared.data.photos is not None
     is_trained = not prepared.model_config.freeze_backbone or prepared.model_config.train_blocks > 0
     mixed = with_features(prepared.data, prepared.network, console)
-    search = _Search(
-        prepared=replace(prepared, data=mixed),
-        space=Space(
-            model=prepared.model_config,
-            train=prepared.train_config,
-            photos=has_photos,
-            texts=bool(mixed.schema.names("text")) and (has_photos or mixed.has_columns),
-            pixels=has_photos and is_trained,
-        ),
-        study=study,
-        schema=None if schema is None else Path(schema),
-        deadline=None if seconds is None else began + seconds,
-        console=console,
-        watched=watched,
-        sign=sign,
-        beside=beside,
-    )
-    console.print(
-        f" search {study.folder}   {study.done()} of {trials} trials done   "
-        f"{len(mixed.split.train)} train / {len(mixed.split.valid)} valid rows",
-        markup=False,
-    )
-    console.print(f" trial  {watched:>10}{beside:>11}  epochs       s  settings", markup=False)
+    with TemporaryDirectory(dir=study.folder, prefix="models-") as models:
+        search = _Search(
+            prepared=replace(prepared, data=mixed),
+            space=Space(
+                model=prepared.model_config,
+                train=prepared.train_config,
+                photos=has_photos,
+                texts=bool(mixed.schema.names("text")) and (has_photos or mixed.has_columns),
+                pixels=has_photos and is_trained,
+            ),
+            study=study,
+            schema=None if schema is None else Path(schema),
+            deadline=None if seconds is None else began + seconds,
+            console=console,
+            watched=watched,
+            sign=sign,
+            beside=beside,
+            models=Path(models),
+        )
+        return _run_trials(search, trials)
+
+
+def _run_trials(search: _Search, trials: int) -> Tuning:
+    """Run trials until there are enough, or the time is over."""
+    study, console = search.study, search.console
+    split = search.prepared.data.split
+    judged = f"{len(split.train)} train / {len(split.valid)} valid rows"
+    if search.blends:
+        judged = f"preset {search.prepared.train_config.preset}, {len(split.train) + len(split.valid)} rows in folds"
+    console.print(f" search {study.folder}   {study.done()} of {trials} trials done   {judged}", markup=False)
+    if search.blends:
+        console.print(" trial  out_of_fold_loss  networks       s  settings of the networks", markup=False)
+    else:
+        console.print(f" trial  {search.watched:>10}{search.beside:>11}  epochs       s  settings", markup=False)
+    longest = 0.0
     with _stoppable(search, trials):
-        while search.deadline is None or time.monotonic() < search.deadline or not study.has_begun():
+        while search.deadline is None or time.monotonic() + longest < search.deadline or not study.has_begun():
             trial = study.next_trial(trials, search.space.start())
             if trial is None:
                 break
-            _run_trial(search, trial)
+            began = time.monotonic()
+            if search.blends:
+                _run_blend_trial(search, trial)
+                longest = max(longest, time.monotonic() - began)
+            else:
+                _run_trial(search, trial)
             _write_best(search)
     return _finish(search)
 
@@ -368,6 +407,52 @@ def _run_trial(search: _Search, trial: "optuna.Trial") -> None:
     search.console.print(_line(frozen, search), markup=False)
 
 
+def _run_blend_trial(search: _Search, trial: "optuna.Trial") -> None:
+    """Cross-validate and blend the models of the preset with the settings of a trial, and report to the study."""
+    from optuna.trial import TrialState
+
+    study, began, prepared = search.study, time.perf_counter(), search.prepared
+    facts: dict[str, Any]
+    try:
+        model, train = search.space.suggest(trial)
+        keeper = RunKeeper(
+            search.models,
+            train.save_every,
+            Console(quiet=True),
+            (),
+            f"The search is saved in {study.folder}; the same command resumes it.",
+            network_settings=hashlib.sha256(f"{model} {train}".encode()).hexdigest(),
+        )
+        with seeded(train.seed):
+            found = train_blend(
+                prepared.data,
+                image=prepared.network.image,
+                model=model,
+                train=train,
+                console=Console(quiet=True),
+                keeper=keeper,
+            )
+        lines = found.contest.leaderboard
+        value = next(line.loss for line in lines if line.model == BLEND)
+        share = sum(line.share or 0.0 for line in lines if "network" in line.model)
+        state, facts = TrialState.COMPLETE, {"networks": round(share, 4)}
+    except (Diverged, ResourceError) as error:  # bad settings: the study learns from them
+        value, state, facts = None, TrialState.PRUNED, {"networks": 0.0, "problem": str(error)}
+    except BaseException:
+        study.study.tell(trial, state=TrialState.FAIL)
+        raise
+    for key, fact in {**facts, "seconds": round(time.perf_counter() - began, 2)}.items():
+        trial.set_user_attr(key, fact)
+    frozen = study.study.tell(trial, value, state=state)
+    study.write_table()
+    shown = "pruned" if frozen.value is None else f"{frozen.value:.5g}"
+    search.console.print(
+        f" {frozen.number:>5}  {shown:>16}{frozen.user_attrs['networks']:>9.0%} {frozen.user_attrs['seconds']:>8.1f}  "
+        f"{_settings_of(frozen)}",
+        markup=False,
+    )
+
+
 def _train(search: _Search, model: ModelConfig, train: TrainConfig, callbacks: list[Any]) -> None:
     """Train exactly as ``mixfit train`` does, so that the best settings give the same result there."""
     chosen = choose_optimizer(train)
@@ -430,8 +515,8 @@ def _finish(search: _Search) -> Tuning:
     defaults = next((trial for trial in study.trials() if trial.user_attrs.get("defaults") and trial.value), None)
     given = None if defaults is None or defaults.value is None else sign * defaults.value
     compared = "" if given is None else f" (given settings: {given:.4g})"
-    reached = f"{search.watched} {sign * best.value:.4g}"
-    console.print(f" best   trial {best.number}: {reached}{compared}", markup=False)
+    reached = f"{search.watched} {sign * best.value:.4g}{compared}, a selection score: better than that of new rows"
+    console.print(f" best   trial {best.number}: {reached}", markup=False)
     console.print(f" trials {study.folder / 'trials.csv'}", markup=False)
     console.print(f" next   mixfit train --config {study.folder / BEST}", markup=False)
     return Tuning(folder=study.folder, trials=study.done(), loss=sign * best.value, settings=study.folder / BEST)
@@ -441,11 +526,15 @@ def _line(trial: "optuna.trial.FrozenTrial", search: _Search) -> str:
     facts = trial.user_attrs
     finished = trial.value is not None and trial.state.name == "COMPLETE"
     value = f"{search.sign * (trial.value or 0.0):.4g}" if finished else trial.state.name.lower()
-    settings = "  ".join(
-        f"{key} {part:.2g}" if isinstance(part, float) else f"{key} {part}" for key, part in trial.params.items()
-    )
     beside = f"{facts[search.beside]:>11.4g}"
     return (
         f" {trial.number:>5}  {value:>10}{beside}  {facts['epochs']:>6}  {facts['seconds']:>6.1f}  "
-        f"{'as given: ' if facts.get('defaults') else ''}{settings}"
+        f"{_settings_of(trial)}"
     )
+
+
+def _settings_of(trial: "optuna.trial.FrozenTrial") -> str:
+    settings = "  ".join(
+        f"{key} {part:.2g}" if isinstance(part, float) else f"{key} {part}" for key, part in trial.params.items()
+    )
+    return f"{'as given: ' if trial.user_attrs.get('defaults') else ''}{settings}"

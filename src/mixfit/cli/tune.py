@@ -23,6 +23,9 @@ def tune(
 ) -> None:
     """Search for better hyper-parameters. The same command resumes a search; several processes can share one.
 
+    Each trial fits all models of --preset with other settings of its networks, and is judged by the out-of-fold loss of
+    their blend; with --preset network it trains one network, judged by its validation loss.
+
     --time limits the whole search: when it is over, the running trial is abandoned and no further one starts.
 
     Parameters

@@ -20,6 +20,7 @@ from mixfit.data.columns.kinds import KINDS
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.text_features import TextFeatures
+from mixfit.data.columns.values import Levels
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.photos.scores import PhotoScores
 from mixfit.errors import DataError
@@ -110,7 +111,7 @@ class PrefixColumn:
 
     def apply(self, cells: Cells) -> Int64[np.ndarray, " rows"]:
         """Level from 1, or 0 = missing or unseen."""
-        return self.category.index(cells.levels.cut(self.length))
+        return self.category.index(cells.read_levels(Levels.cut, length=self.length))  # once for all folds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

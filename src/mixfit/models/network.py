@@ -228,9 +228,9 @@ class FittedNetwork:
     def predict(self, rows: Rows) -> np.ndarray:
         """See ``FittedModel``."""
         encoded = rows.encoded
-        if rows.device is not None:
-            self.model.to(rows.device)
         device = next(self.model.head.parameters()).device
+        if rows.device is not None and rows.device != device:
+            device = next(self.model.to(rows.device).head.parameters()).device
         numeric, categorical, text, mask = _cells_of(encoded, self.sees)
         photos = rows.pixels if self.own_backbone and isinstance(rows.source, FeatureTable) else rows.source
         see = self.shape.photos and rows.slots is not None and rows.source is not None
@@ -248,7 +248,8 @@ class FittedNetwork:
             text_mask=mask,
         )
         loader = DataLoader(dataset, SequentialSampler(len(encoded), _BATCH if see else _TABLE_BATCH), device=device)
-        self.model.eval()
+        if self.model.training:  # setting a mode takes longer than one row
+            self.model.eval()
         with torch.inference_mode():
             outputs = [self.model(xb).double().cpu() for xb, _ in loader]
         found = torch.cat([torch.zeros((0, self.classes) if self.classes else (0,)), *outputs])

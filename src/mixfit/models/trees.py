@@ -6,6 +6,7 @@ See Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree", N
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from math import isfinite
 from types import ModuleType
@@ -33,6 +34,7 @@ from mixfit.models.model import (
 )
 from mixfit.models.ordered import fit_steps, load_steps
 from mixfit.models.target_statistics import TargetStatistics, goal_count
+from mixfit.models.tree_walk import TreeWalk
 from mixfit.training.metrics import poisson_deviance
 from mixfit.weighted import taken, weighted_mean
 
@@ -76,6 +78,8 @@ _SETTINGS: dict[str, Any] = {
     "verbosity": -1,
 }
 _LEAST_PROBABILITY = 1e-15
+_FEW_ROWS = 32
+"""Number of rows up to which LightGBM is not needed, see ``TreeWalk``."""
 _IMPROBABLE = -30.0
 """Log-odds of a class without training rows."""
 _MOST_TREES, _MOST_LEAVES = 100_000, 1_000  # limits for reading
@@ -84,7 +88,7 @@ _DECISIONS = (0, 2, 8, 10, 1, 9)
 """Kinds of splits: numeric without missing values, numeric with nan to the right or left, and categorical."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TreeModel:
     """Trees whose leaf values sum to a number, or to the log-odds of classes."""
 
@@ -94,8 +98,22 @@ class TreeModel:
     """int64: the classes of the training rows, in ascending order; empty for regression."""
     classes: int
     """Number of classes; 0 for regression."""
-    booster: Any
-    """LightGBM's booster of that text."""
+
+    @cached_property
+    def booster(self) -> Any:
+        """LightGBM's booster of the text.
+
+        Raises:
+            ResourceError: LightGBM cannot be loaded.
+        """
+        return lightgbm().Booster(model_str=self.text.decode("ascii"))
+
+    @cached_property
+    def walk(self) -> TreeWalk:
+        """The trees for a few rows."""
+        lines = self.text.decode("ascii").splitlines()
+        trees = [{name: list(map(float, value.split())) for name, value in tree.items()} for tree in _trees(lines)]
+        return TreeWalk.of(trees, len(self.seen) if len(self.seen) > 2 else 1)
 
     @classmethod
     def of(cls, text: bytes, seen: np.ndarray, *, columns: int, classes: int) -> "TreeModel":
@@ -105,14 +123,16 @@ class TreeModel:
             DataError: it is invalid, or does not match the columns or classes.
         """
         checked = checked_text(text, columns=columns, outputs=len(seen) if len(seen) > 2 else 1)
-        booster = lightgbm().Booster(model_str=checked.decode("ascii"))
-        return cls(text=checked, seen=seen, classes=classes, booster=booster)
+        return cls(text=checked, seen=seen, classes=classes)
 
     def predict(self, columns: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows ..."]:
         """float64 numbers ``(rows,)``, or probabilities ``(rows, classes)``."""
         if not len(columns):
             return np.zeros((0, self.classes) if self.classes else 0)
-        raw = np.asarray(self.booster.predict(columns, raw_score=True, num_threads=torch.get_num_threads()))
+        if len(columns) <= _FEW_ROWS:
+            raw = self.walk.sums(columns)
+        else:
+            raw = np.asarray(self.booster.predict(columns, raw_score=True, num_threads=torch.get_num_threads()))
         if not self.classes:
             return raw
         if len(self.seen) <= 2:  # the log-odds of the second of two classes

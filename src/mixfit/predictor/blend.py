@@ -45,11 +45,12 @@ from mixfit.models.network import FittedNetwork
 from mixfit.models.ours import our_models
 from mixfit.nn.backbones import Backbone
 from mixfit.nn.build import ModelShape, as_saved, make_model, make_saved_backbone
+from mixfit.nn.folding import without_norms
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.base import Mixer, ModelOutput, OwnNetwork, Predictor, RawRows, number_or_logarithm
 from mixfit.predictor.card import licence_of
 from mixfit.predictor.folder import SavedModel, check_columns, save_folder
-from mixfit.training.build import all_features, without_norms
+from mixfit.training.build import all_features
 
 _ENCODER = "encoder."
 _UNCERTAINTY = "uncertainty."
@@ -63,9 +64,12 @@ class PhotoEncoder:
     config: ModelConfig
     image_size: int
 
-    def features(self, files: ImageFiles, cache: Cache | None) -> FeatureTable:
+    def features(self, files: ImageFiles, cache: Cache | None, device: torch.device) -> FeatureTable:
         """Features of photos, from the cache if possible."""
-        return all_features(self._fast.to(self.encoder.pixel_mean.device), files, cache)
+        if self._fast.pixel_mean.device != device:
+            self.encoder.to(device)
+            self._fast.to(device)
+        return all_features(self._fast, files, cache)
 
     @cached_property
     def _fast(self) -> ImageEncoder:
@@ -142,8 +146,7 @@ class BlendPredictor(Predictor):
             )
         source: ImageFiles | FeatureTable | None = rows.files
         if self.photo_encoder is not None and rows.files is not None:
-            self.photo_encoder.encoder.to(device)
-            source = self.photo_encoder.features(rows.files, cache)
+            source = self.photo_encoder.features(rows.files, cache, device)
         pixels: ImageSource | None = None
         beside = isinstance(source, FeatureTable) and any("pixels" in sees for sees in self.sees.values())
         if rows.files is not None and beside:
@@ -211,8 +214,7 @@ class BlendPredictor(Predictor):
         if rows.files is not None and rows.photos is not None:
             slots, columns = rows.photos.slots, rows.photos.columns
             if self.photo_encoder is not None:
-                self.photo_encoder.encoder.to(device)
-                features = self.photo_encoder.features(rows.files, cache)
+                features = self.photo_encoder.features(rows.files, cache, device)
         for place, fold in enumerate(self.folds):
             for name, model in fold.models.items():
                 if isinstance(model, HasImageNetwork) and rows.files is not None:

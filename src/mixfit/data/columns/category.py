@@ -1,6 +1,7 @@
 """Categorical columns: an index for each level of the training rows, and 0 for missing, unseen or rare levels."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -21,7 +22,7 @@ _LONG_TEXT = 100  # characters
 _URLS = 0.9  # of the cells
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CategoryColumn:
     """The fitted state of a column: its levels in the order of their index, which starts at 1."""
 
@@ -50,7 +51,12 @@ class CategoryColumn:
         return np.append(self._number_of(found), 0)[found.codes]
 
     def _number_of(self, found: Levels) -> Int64[np.ndarray, " names"]:
-        return pd.Index(self.levels, dtype="str").get_indexer(found.names).astype(np.int64) + 1
+        return self._names.get_indexer(found.names).astype(np.int64) + 1
+
+    @cached_property
+    def _names(self) -> pd.Index:
+        """The levels; once, as a single row takes less time than this."""
+        return pd.Index(self.levels, dtype="str")
 
     def transform(self, cells: Cells) -> ColumnArrays:
         """The indices of the levels."""

@@ -96,7 +96,7 @@ class Cells:
         """
         return self._once((parse, *settings.items()), lambda whole: parse(whole._whole, **settings))
 
-    def read_levels(self, parse: Callable[..., Read], **settings: str) -> Read:
+    def read_levels(self, parse: Callable[..., Read], **settings: str | int) -> Read:
         """As ``read``, of the levels of the cells: what is made of a text is made once for all cells that hold it."""
         return self._once((parse, *settings.items()), lambda whole: parse(whole.levels, **settings))
 
