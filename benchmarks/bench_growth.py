@@ -73,8 +73,8 @@ def table(*, rows: int, columns: int, levels: int, seed: int, classes: int = 0) 
         frame[f"number {place}"] = np.where(rng.random(rows) < 0.03, np.nan, frame[f"number {place}"])
     target = truth + 0.3 * rng.normal(size=rows)
     if classes:
-        place = np.searchsorted(np.sort(target), target) * classes // rows
-        return pd.DataFrame(frame | {"y": np.array([f"class {number}" for number in range(classes)])[place]})
+        part = np.searchsorted(np.sort(target), target) * classes // rows
+        return pd.DataFrame(frame | {"y": np.array([f"class {number}" for number in range(classes)])[part]})
     return pd.DataFrame(frame | {"y": target})
 
 
@@ -113,11 +113,11 @@ def measure(sizes: dict[str, Any]) -> dict[str, Any]:
     import torch
     from rich.console import Console
 
-    from mixfit.auto import blending
     from mixfit.auto.recipe import fit
     from mixfit.config import TrainConfig
 
     torch.set_num_threads(1)
+    blending: Any = import_module("mixfit.auto.blending")
     models, plan_for = sizes.pop("models", ""), blending.plan_for
     if models:
 
