@@ -17,6 +17,7 @@ from mixfit.config import DataConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows
 from mixfit.data.checks.copies import equal_photos, near_photos, row_copies
+from mixfit.data.checks.objects import repeated_objects
 from mixfit.data.checks.photos import PhotoScan, near_duplicates, scan_photos
 from mixfit.data.checks.table import (
     SHUFFLES,
@@ -286,6 +287,7 @@ def _findings(table: Table, schema: Schema, config: DataConfig, review: _PhotoRe
     if review.bad:
         findings.append(Finding("warning", f"photos: {describe_bad(review.bad)}"))
     findings += torn_ids(table, schema, parts)
+    findings += repeated_objects(table, schema)
     findings += row_copies(table, schema, parts)
     findings += text_findings(table, schema, parts)
     findings += class_balance(table, schema, parts)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from mixfit.config import DataConfig, ModelConfig, TrainConfig, check_metric
 from mixfit.data.checks.copies import equal_photos, near_photos, row_copies
+from mixfit.data.checks.objects import repeated_objects
 from mixfit.data.checks.table import Finding, class_balance, find_clusters, parts_of, torn_ids
 from mixfit.data.columns.schema import Schema, suspicious_columns
 from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint, read_fingerprint
@@ -224,7 +225,8 @@ def warnings_of(mixed: MixedData, images: Path) -> list[str]:
     if not mixed.schema.names("image") and (unnamed := unnamed_photos(images)):
         lines.append(unnamed)
     parts = parts_of(mixed.split, len(mixed.table))
-    findings = torn_ids(mixed.table, mixed.schema, parts) + _copies(mixed)
+    findings = torn_ids(mixed.table, mixed.schema, parts) + repeated_objects(mixed.table, mixed.schema)
+    findings += _copies(mixed)
     findings += class_balance(mixed.table, mixed.schema, parts)
     if mixed.photos is not None and not mixed.photos.files:
         lines.append("the cells of the image columns are empty: no row has a photo")

@@ -18,6 +18,7 @@ from mixfit.data.columns.form import MISSING_WORDS, Form
 from mixfit.data.columns.kind import Guess, Kind, empty_cells, joined, missing_numbers, refuse_if, refuse_nested
 from mixfit.data.columns.kinds import KINDS
 from mixfit.data.columns.number import FEW_VALUES
+from mixfit.data.columns.objects import Pairs, differing, listed, near_within, object_name, same_within, set_role
 from mixfit.data.columns.ordered import ORDERED, order_of
 from mixfit.data.columns.schema import REPEATED_IDS, SINGLE_ROLES, SUSPICIOUS_MARK, Column, Schema, roles_of
 from mixfit.data.columns.target import is_count, no_count, wants_log
@@ -110,6 +111,8 @@ def infer_schema(
         columns.append(
             Column(name=name, role=guess.role, reason=guess.reason, missing=missing, note=guess.note, form=form)
         )
+    if not any(role == "group" for role in chosen.values()):
+        columns = _with_objects(table, columns, facts, facts[split] if split is not None else None, by_role, chosen)
     columns = _without_chains(table, columns)
     if not any(column.role in by_role for column in columns):
         raise DataError(
@@ -340,13 +343,15 @@ def _guess(fact: Facts, split: Facts | None, kinds: Sequence[Kind]) -> Guess:
 def _guess_id(fact: Facts, split: Facts | None, kind: str, id_name: str) -> Guess:
     if fact.all_different:
         return Guess(
-            "ignored", f"unique {kind}, {id_name}", f"use: --set {fact.name}=number" if kind == "integer" else ""
+            "ignored", f"unique {kind}, {id_name}", f"use: {set_role(fact.name, 'number')}" if kind == "integer" else ""
         )
     counts = fact.counts
     repeated = int((counts > 1).sum())
     ids = f"{fact.distinct} {REPEATED_IDS} {fact.count} rows, {id_name}"
     torn = [] if split is None else groups_on_two_sides(fact.keys, split.keys.str.lower().map(SPLIT_ALIASES).to_numpy())
-    level = f"could be category: --set {fact.name}=category" if fact.distinct <= _LEVEL_SHARE * fact.count else ""
+    level = (
+        f"could be category: {set_role(fact.name, 'category')}" if fact.distinct <= _LEVEL_SHARE * fact.count else ""
+    )
     few = fact.distinct < _LEAST_GROUPS or counts.iloc[0] > _LARGEST_GROUP * len(fact.column)
     if torn and split is not None:
         note = (
@@ -354,14 +359,68 @@ def _guess_id(fact: Facts, split: Facts | None, kind: str, id_name: str) -> Gues
             f"the test scores may look too good; --ignore {split.name} splits anew, each id on one side"
         )
     elif few:
-        note = f"{repeated} ids repeat, too few or in too many rows to be groups: --set {fact.name}=group for one"
+        note = (
+            f"{repeated} ids repeat, too few or in too many rows to be groups: {set_role(fact.name, 'group')} for one"
+        )
     elif split is not None:
         note = f"{repeated} ids repeat; the split keeps each on one side, and so do the folds"
     else:
         note = f"{repeated} ids repeat; each stays on one side of the split and of every fold"
     if not few:
-        note += f"; if rows of one id do not belong together: --set {fact.name}=ignored"
+        note += f"; if rows of one id do not belong together: {set_role(fact.name, 'ignored')}"
     return Guess("ignored" if few else "group", ids, "; ".join(filter(None, [note, level])))
+
+
+def _with_objects(
+    table: Table,
+    columns: list[Column],
+    facts: Mapping[str, Facts],
+    split: Facts | None,
+    kinds: Mapping[Role, Kind],
+    chosen: Mapping[str, Role],
+) -> list[Column]:
+    """Columns, but that one is a group which is named as an object is, repeats, and has other columns for a function.
+
+    A noun with a word for number ("patient no") needs no such column, as "patient_id" does not."""
+    target = next(column.name for column in columns if column.role == "target")
+    compared = [
+        column.name
+        for column in columns
+        if column.role in ("number", "category", "ordered", "date") and facts[column.name].cells.nested is None
+    ]
+    found = []
+    for column in columns:
+        fact = facts[column.name]
+        name = object_name(column.name)
+        if name is None or column.name in chosen or column.role not in ("number", "category", "text"):
+            found.append(column)
+            continue
+        kind, counts = kinds[column.role], fact.counts
+        few = fact.distinct < _LEAST_GROUPS or counts.iloc[0] > _LARGEST_GROUP * len(fact.column)
+        if few or fact.all_different or fact.boolean or counts.iloc[0] < 2 or (fact.numeric and not fact.whole):
+            found.append(column)
+            continue
+        pairs = Pairs.of(table[column.name].levels.codes)
+        others = [one for one in (*compared, target) if one != column.name]
+        codes = {one: table[one].levels.codes for one in others}
+        pairs = differing(pairs, list(codes.values()))
+        numbers = {one: facts[one].numbers.values for one in others if facts[one].numeric}
+        same = [one for one in same_within(pairs, codes, numbers) if one != target]
+        if same or name.certain:
+            within = f", {listed(same)} the same in all rows of one" if same else ""
+            guess = _guess_id(fact, split, "integer" if fact.numeric else "text", f"{name.reason}{within}")
+            known = f"if all new rows are of known ones: {set_role(column.name, 'category')}"
+            note = guess.note if "=category" in guess.note else f"{guess.note}; {known}"
+            found.append(replace(column, role=guess.role, reason=guess.reason, note=note, form=fact.cells.form))
+        elif kind.levels and len(pairs) and near_within(pairs, codes[target], numbers.get(target)):
+            note = (
+                f"{SUSPICIOUS_MARK} {name.reason}, and the target differs far less within its values than between "
+                f"them: if new rows have new values, {set_role(column.name, 'group')}, for scores that hold for those"
+            )
+            found.append(replace(column, note=joined(note, column.note)))
+        else:
+            found.append(column)
+    return found
 
 
 def _without_chains(table: Table, columns: list[Column]) -> list[Column]:
