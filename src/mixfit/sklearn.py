@@ -36,9 +36,10 @@ from mixfit.models.encoding import mean_features
 from mixfit.models.model import Components, Model
 from mixfit.nn.backbones import make_backbone
 from mixfit.nn.build import with_sizes
+from mixfit.nn.folding import without_norms
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor import Predictor
-from mixfit.training.build import all_features, without_norms
+from mixfit.training.build import all_features
 from mixfit.training.device import default_device
 
 _PLAIN_CLASS = re.compile(r"[A-Za-z][\w -]*")
