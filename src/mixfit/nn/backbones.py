@@ -153,18 +153,6 @@ def _feature_width(module: nn.Module, name: str, image_size: int) -> int:
     return features.shape[1]
 
 
-def stage_widths(module: nn.Module, most: int) -> tuple[int, ...]:
-    """Channels of the outputs of the last stages of a network, at most ``most``.
-
-    Networks of timm return these outputs by ``forward_intermediates`` (batch, channels, height, width), the features of
-    the last one by ``forward_head``, and their channels by ``feature_info``. () for a network without these."""
-    stages = getattr(module, "feature_info", None)
-    both = hasattr(module, "forward_intermediates") and hasattr(module, "forward_head")
-    return (
-        tuple(int(stage["num_chs"]) for stage in stages[-most:]) if both and most and isinstance(stages, list) else ()
-    )
-
-
 def has_pretrained_weights(name: str) -> bool:
     """Whether pretrained weights for this backbone are available without a download."""
     return name == LITE0

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from mixfit.config import ModelConfig
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import Within, shown
-from mixfit.nn.backbones import Backbone, has_pretrained_weights, make_backbone, stage_widths
+from mixfit.nn.backbones import Backbone, has_pretrained_weights, make_backbone
 from mixfit.nn.freezing import unfreeze_last
 from mixfit.nn.fusion import Fusion, make_fusion
-from mixfit.nn.image import ImageEncoder
+from mixfit.nn.image import ImageEncoder, stage_widths
 from mixfit.nn.model import MixedInputModel, PhotoEncoder, TableEncoder
 from mixfit.nn.numbers import (
     LinearEmbedding,

@@ -7,7 +7,6 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixfit.nn.backbones import stage_widths
 from mixfit.nn.freezing import is_frozen_module, keep_frozen_still
 from mixfit.nn.tabular import Mix, blend
 
@@ -80,6 +79,18 @@ class PlaceStatistics(nn.Module):
         # In half precision, squares overflow and the sum over places is inexact.
         variance, mean = torch.var_mean(x.float(), dim=(2, 3), correction=0)
         return torch.cat([mean, (variance + _LEAST_VARIANCE).sqrt()], dim=1)
+
+
+def stage_widths(module: nn.Module, most: int) -> tuple[int, ...]:
+    """Channels of the outputs of the last stages of a network, at most ``most``.
+
+    Networks of timm return these outputs by ``forward_intermediates`` (batch, channels, height, width), the features of
+    the last one by ``forward_head``, and their channels by ``feature_info``. () for a network without these."""
+    stages = getattr(module, "feature_info", None)
+    both = hasattr(module, "forward_intermediates") and hasattr(module, "forward_head")
+    return (
+        tuple(int(stage["num_chs"]) for stage in stages[-most:]) if both and most and isinstance(stages, list) else ()
+    )
 
 
 class ImageEncoder(nn.Module):
