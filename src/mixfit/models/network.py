@@ -45,8 +45,8 @@ _TUNED_RATE, _TUNED_BACKBONE_RATE = 0.3, 0.1
 _TABM_RATE, _MANY_ROWS = 2.0, 1_500
 """Factor of the default learning rate of a TabM from this number of training rows; it overfits smaller tables."""
 _FEATURE_BATCH, _MOST_BATCH = 2, 256
-"""Factor of the default batch size and learning rate for networks on photo features, and the largest batch size: half
-of the steps are as good (docs/LOG.md)."""
+"""Factor of the default batch size for networks on photo features, and the largest batch size. The learning rate grows
+with the root of the factor. Half of the steps cost little accuracy (docs/LOG.md)."""
 _WIDE = 400  # columns
 _ALL_EPOCHS, _FEWEST_EPOCHS = 2_500, 3
 """Number of training rows up to which a TabM trains all epochs, and the smallest number of epochs beyond."""
@@ -122,7 +122,7 @@ class Network:
             data = replace(data, batch_size=tabm_batch_size(len(data.split.train), columns))
         elif self._beside_features(rows.data) and _has_default_rate(train):
             larger = min(_MOST_BATCH, _FEATURE_BATCH * data.batch_size)
-            data, rate = replace(data, batch_size=larger), larger / data.batch_size
+            data, rate = replace(data, batch_size=larger), (larger / data.batch_size) ** 0.5
         if self.tuned and data.photos is not None:
             data = replace(data, photos=replace(data.photos, decoder=rows.pixels, features=None, cache=None))
         if self.takes_mlp and config.tabular == "tabm":
