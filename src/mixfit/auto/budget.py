@@ -26,6 +26,8 @@ PRESET_SECONDS: dict[Preset, float] = {"quick": 30.0, "balanced": 300.0, "best":
 BUDGET_ROWS = 10_000
 LEAST_SHARE = 0.2
 """Smallest share of its cost to which a model is shortened; below it is left out."""
+_STEP = 0.8
+"""Share of its cost to which a model is shortened at a time."""
 _FEWEST_EPOCHS, _FEWEST_TREES = 2, 20
 EXPLAINED_SHARE = 0.1
 """Largest share of a run's time that its explanations take."""
@@ -77,24 +79,29 @@ def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = Tr
     models = list(plan.models)
     costs = {one.name: model_seconds(one, s) for one in models}
     kept = {one.name for one in least_models(plan, s)} if least else set()
+    before = {one.name: one for one in models}
+    shortest: set[str] = set()
     shortened, left_out = dict[str, str](), list[str]()
-    while sum(costs.values()) > seconds:
+    while (over := sum(costs.values()) - seconds) > 0:
         rest = [one for one in models if one.name not in kept and costs[one.name] > 0]
         if not rest:
             break
-        worst = max(rest, key=lambda one: costs[one.name] / _promise(one, models))
-        allowed = costs[worst.name] - (sum(costs.values()) - seconds)
-        short = None if worst.name in shortened else _shortened(worst, s, allowed)
-        place = models.index(worst)
-        if short is None:
-            took = costs.pop(worst.name)
-            del models[place]
-            shortened.pop(worst.name, None)
-            left_out.append(f"{worst.name}: it takes about {duration(pace * took)}, too long for {limit}")
+        longer = [one for one in rest if one.name not in shortest]
+        worst = max(longer or rest, key=lambda one: costs[one.name] / _promise(one, models))
+        place, took = models.index(worst), costs[worst.name]
+        # A step at a time, so that the next costliest is shortened, too.
+        short = _shortened(before[worst.name], s, max(took - over, _STEP * took)) if longer else None
+        if short is not None and model_seconds(short[0], s) < took:
+            models[place] = short[0]
+            costs[worst.name] = model_seconds(short[0], s)
+            shortened[worst.name] = f"{worst.name}: {short[1]}, for {limit}"
+        elif longer:
+            shortest.add(worst.name)
         else:
-            models[place], how = short
-            costs[worst.name] = model_seconds(models[place], s)
-            shortened[worst.name] = f"{worst.name}: {how}, for {limit}"
+            del models[place], costs[worst.name]
+            shortened.pop(worst.name, None)
+            least_taken = duration(pace * took)
+            left_out.append(f"{worst.name}: it takes about {least_taken}, too long for {limit}")
     return replace(
         plan,
         models=tuple(models),
