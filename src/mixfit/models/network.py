@@ -150,7 +150,7 @@ class Network:
         chosen = choose_optimizer(train)
         rate = _TUNED_RATE if self.tuned and self.start is not None else rate
         many = len(data.split.train) >= _MANY_ROWS
-        if self.is_tabm and many and train.lr is None and train.optimizer == "adamw":
+        if self.is_tabm and many and _has_default_rate(train):
             rate = _TABM_RATE
         learner = Learner(
             network,
