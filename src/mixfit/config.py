@@ -333,7 +333,7 @@ class TrainConfig:
     """One training run."""
 
     preset: Preset = "balanced"
-    """Models to fit: quick, balanced and best (about 30 s, 5 min and 30 min for 10,000 rows on two cores, beyond image
+    """Models to fit: quick, balanced and best (about 60 s, 5 min and 30 min for 10,000 rows on two cores, beyond image
     features) cross-validate and blend ever more models; network trains one network."""
     epochs: int = 60
     """Most epochs; a single network stops early, networks of a blend train at most 20 or 40."""

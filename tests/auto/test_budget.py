@@ -1,8 +1,11 @@
 """What a run costs by sizes alone, and how a plan is shortened to a budget."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mixfit.auto import cost
@@ -24,7 +27,7 @@ from mixfit.auto.presets import Plan
 from mixfit.config import TrainConfig
 from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import Constant, Linear
-from mixfit.models.model import BOTH, PHOTOS, TABLE, TEXT, Model, Sees
+from mixfit.models.model import BOTH, PHOTOS, TABLE, TEXT, FittedModel, Layout, Model, Sees, TrainingRows
 from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
 
@@ -117,8 +120,13 @@ def test_a_model_of_the_user_is_never_left_out() -> None:
     class Own:
         name, sees = "my own", TABLE
 
-    own = Own()
-    found = within(plan((*MODELS, own)), SIZES, 0.0, limit=LIMIT)  # type: ignore[arg-type]
+        def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> FittedModel:
+            raise NotImplementedError
+
+        def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> FittedModel:
+            raise NotImplementedError
+
+    found = within(plan((*MODELS, Own())), SIZES, 0.0, limit=LIMIT)
     assert [one.name for one in found.models] == ["constant", "linear, table", "my own"]
 
 
@@ -164,3 +172,16 @@ def test_explanations_keep_to_their_seconds() -> None:
 )
 def test_durations_are_rounded_as_estimates_are(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("share", [0.9, 0.6, 0.4, 0.25])
+def test_networks_that_differ_in_what_they_see_train_equally_long(share: float) -> None:
+    s = replace(SIZES, photos=3_000, features=2_000)
+    train = TrainConfig(epochs=20)
+    twins = tuple(Network(sees=sees, train=train, light=True) for sees in (TABLE, BOTH))
+    given = (Constant(), Linear(), BoostedTrees(), *twins)
+    found = within(plan(given), s, share * seconds_of(given, s), limit=LIMIT)
+    networks = [one for one in found.models if isinstance(one, Network)]
+    assert len({one.epochs(s.fit) for one in networks}) <= 1
+    told = [line for line in found.shortened if line.startswith("network")]
+    assert len(told) == sum(one.epochs(s.fit) < 20 for one in networks)

@@ -90,12 +90,12 @@ def test_outside_of_the_main_thread_there_is_no_alarm() -> None:
 def test_a_terminal_shows_the_stage_and_what_is_left() -> None:
     shown = io.StringIO()
     table, _ = made(None, Console(file=shown, force_terminal=True, width=100))
-    table.ahead = 90.0
+    table.ahead = 70.0
     with table.stage("linear, table, fold 1 of 5", 10.0) as tell:
         tell("linear, table, fold 2 of 5", 0.0)
         time.sleep(0.6)
-    assert "linear, table, fold 2 of 5 ... about 90 s left" in shown.getvalue()
-    assert table.ahead == 80
+    assert "linear, table, fold 2 of 5 ... about 70 s left" in shown.getvalue()
+    assert table.ahead == 60
 
 
 def test_the_parts_of_a_stage_that_are_done_tell_how_long_it_takes() -> None:

@@ -21,7 +21,7 @@ from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
 from mixfit.runs.results import TREES
 
-PRESET_SECONDS: dict[Preset, float] = {"quick": 30.0, "balanced": 300.0, "best": 1800.0}
+PRESET_SECONDS: dict[Preset, float] = {"quick": 60.0, "balanced": 300.0, "best": 1800.0}
 """Budget of a preset for up to ``BUDGET_ROWS`` rows, in seconds on two cores; more rows have more in proportion."""
 BUDGET_ROWS = 10_000
 LEAST_SHARE = 0.2
@@ -88,17 +88,19 @@ def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = Tr
             break
         longer = [one for one in rest if one.name not in shortest]
         worst = max(longer or rest, key=lambda one: costs[one.name] / _promise(one, models))
-        place, took = models.index(worst), costs[worst.name]
+        took = costs[worst.name]
         # A step at a time, so that the next costliest is shortened, too.
         short = _shortened(before[worst.name], s, max(took - over, _STEP * took)) if longer else None
         if short is not None and model_seconds(short[0], s) < took:
-            models[place] = short[0]
-            costs[worst.name] = model_seconds(short[0], s)
-            shortened[worst.name] = f"{worst.name}: {short[1]}, for {limit}"
+            for model, how in _alike(short, [before[one.name] for one in models], s):
+                models[[one.name for one in models].index(model.name)] = model
+                costs[model.name] = model_seconds(model, s)
+                shortened[model.name] = f"{model.name}: {how}, for {limit}"
         elif longer:
             shortest.add(worst.name)
         else:
-            del models[place], costs[worst.name]
+            models.remove(worst)
+            del costs[worst.name]
             shortened.pop(worst.name, None)
             least_taken = duration(pace * took)
             left_out.append(f"{worst.name}: it takes about {least_taken}, too long for {limit}")
@@ -149,6 +151,21 @@ def _shortened(model: Model, s: Sizes, seconds: float) -> tuple[Model, str] | No
         found = (short, how)
         if took <= seconds:
             break
+    return found
+
+
+def _alike(short: tuple[Model, str], models: Sequence[Model], s: Sizes) -> list[tuple[Model, str]]:
+    """The shortened model; of a network, all others with the same limit of epochs, which are to differ only in what
+    they see."""
+    model = short[0]
+    if not isinstance(model, Network) or model.tuned:
+        return [short]
+    found: list[tuple[Model, str]] = []
+    for one in models:
+        if isinstance(one, Network) and not one.tuned:
+            limited = replace(one, most_epochs=model.most_epochs)
+            if limited.epochs(s.fit) < one.epochs(s.fit):
+                found.append((limited, f"{limited.epochs(s.fit)} of {one.epochs(s.fit)} epochs"))
     return found
 
 
