@@ -18,12 +18,12 @@ from mixfit.config import DataConfig
 from mixfit.console import print_wrapped
 from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows, write_bad_inputs
 from mixfit.data.fingerprint import read_fingerprint
-from mixfit.data.load import MixedData
+from mixfit.data.load import UNKNOWN_IN_TEST, MixedData
 from mixfit.diagnostics.doctor import Doctor
 from mixfit.diagnostics.findings import Finding
 from mixfit.ensemble.threshold import Thresholds
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
-from mixfit.evaluation.departure import departure
+from mixfit.evaluation.departure import copied_test_rows, departure
 from mixfit.evaluation.explain import (
     LEAST_BACKGROUND,
     affordable_background,
@@ -33,6 +33,7 @@ from mixfit.evaluation.explain import (
     typical_rows,
 )
 from mixfit.evaluation.result import (
+    LOSSES,
     Contest,
     JudgedSplit,
     ModelKind,
@@ -282,6 +283,9 @@ def result_of(
                 )
     pairs = {(ours, against): (headline,)} | ({(gain.with_photos, gain.without): (headline,)} if gain else {})
     pairs |= {(text.with_text, text.without): (headline,)} if text else {}
+    if CONSTANT in names:
+        losses = [metric for metric in metrics if metric.name in LOSSES and metric != headline]
+        pairs[ours, CONSTANT] = (headline, *losses)
     compared: dict[str, Sequence[Metric]] = {name: (headline,) for name in kinds if name in names} | {ours: metrics}
     parts = [
         judge(
@@ -301,7 +305,8 @@ def result_of(
         known = ["the rows appear to form groups that no column identifies (see the warning)"] if unnamed else []
         test, promised = (part.score(ours) for part in parts)
         where = "validation" if contest is None else "out-of-fold"
-        departs = departure(mixed, promised, test, headline, where=where, known=known)
+        nothing = next((one for one in parts[0].scores if one.kind == "constant"), None)
+        departs = departure(mixed, promised, test, headline, where=where, known=known, constant=nothing)
     return Result(
         target=mixed.schema.target,
         task=mixed.schema.task,
@@ -317,6 +322,8 @@ def result_of(
         refit=len(np.unique(np.concatenate(list(mixed.split.parts().values())))) if refit else 0,
         decision=decision,
         departure=departs,
+        unknown=sum(record.action == UNKNOWN_IN_TEST for record in mixed.bad),
+        copied=copied_test_rows(mixed),
     )
 
 
