@@ -50,7 +50,7 @@ from mixfit.evaluation.word_weights import word_weights
 from mixfit.files import explained, write_file
 from mixfit.models.model import PARTS, Sees, name_of
 from mixfit.predictor import Predictor, unreadable_photos
-from mixfit.runs.folder import describe_environment
+from mixfit.runs.folder import describe_environment, seal_run
 from mixfit.runs.report.content import Diagnosis, ModelExplanation, ReportFacts, Watched
 from mixfit.runs.report.data import Unusual, describe_data, sample_rows, small_pictures, worst_rows
 from mixfit.runs.report.explain_page import model_explanation
@@ -495,6 +495,7 @@ def write_results(
     )
     write_facts(run.folder, facts, photos)
     rewrite_report(run.folder)
+    seal_run(run.folder)
 
 
 def explanation_of(
