@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from folder_faults import files_of
+
 from mixfit.auto.recipe import Run
 from mixfit.cli import main
 from mixfit.errors import ChangedFileError, DataError

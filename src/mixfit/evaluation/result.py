@@ -378,7 +378,8 @@ class Result:
         copies = "is a copy of a row" if self.copied == 1 else "are copies of rows"
         return (
             f"{self.copied:,} of these test rows {copies} that the models were fitted on, which favours models that "
-            "memorise: the scores and this comparison say little of new rows (--dedup leaves the copies out of training)."
+            "memorise: the scores and this comparison say little of new rows (--dedup leaves the copies out of "
+            "training)."
         )
 
     @property
