@@ -107,7 +107,7 @@ def blend(
         calibrated[judged] = honest[judged]
         if honest.ndim == 2:
             calibrated[judged] = tempered(honest[judged], learner.temperature(learnt, temperatures))
-    known = ~np.isnan(honest).reshape(len(truth), -1).any(axis=1)
+    known = np.asarray(~np.isnan(honest).reshape(len(truth), -1).any(axis=1))
     # Forward in time, the first block is predicted from few rows, and would decide about models of many.
     final = learner.learn(known if known.any() else fold >= 0, [model.temperature for model in models.values()])
     losses = np.full(len(truth), np.nan)

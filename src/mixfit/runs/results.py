@@ -281,8 +281,11 @@ def result_of(
                     used=uses_photos,
                     beside_text=text is not None,
                 )
-    pairs = {(ours, against): (headline,)} | ({(gain.with_photos, gain.without): (headline,)} if gain else {})
-    pairs |= {(text.with_text, text.without): (headline,)} if text else {}
+    pairs: dict[tuple[str, str], Sequence[Metric]] = {(ours, against): (headline,)}
+    if gain is not None:
+        pairs[gain.with_photos, gain.without] = (headline,)
+    if text is not None:
+        pairs[text.with_text, text.without] = (headline,)
     if CONSTANT in names:
         losses = [metric for metric in metrics if metric.name in LOSSES and metric != headline]
         pairs[ours, CONSTANT] = (headline, *losses)
