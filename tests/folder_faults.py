@@ -32,6 +32,7 @@ from safetensors.torch import save as save_tensors
 
 from mixfit.auto import recipe
 from mixfit.errors import MixfitError
+from mixfit.files import SUMS
 from mixfit.runs import comparison, explaining, scoring
 from mixfit.runs.report.page import rewrite_report
 
@@ -88,7 +89,9 @@ def copy_of(run: Path, folder: Path) -> Path:
     """A copy whose files are links to the same bytes; a file that is changed is replaced first."""
     copy = folder / run.name
     shutil.rmtree(copy, ignore_errors=True)
-    return Path(shutil.copytree(run, copy, copy_function=os.link))
+    shutil.copytree(run, copy, copy_function=os.link)
+    (copy / SUMS).unlink(missing_ok=True)  # or no damage would get further than to it
+    return copy
 
 
 def files_of(run: Path) -> list[str]:
@@ -424,12 +427,19 @@ def _change_tensors(path: Path, rng: random.Random) -> str:
     return how
 
 
+def _unsigned(path: Path) -> dict[str, Any]:
+    """What a description says, without the sum of it."""
+    said: dict[str, Any] = json.loads(path.read_text())
+    said.pop("description_sha256", None)
+    return said
+
+
 def _sign(path: Path, content: bytes) -> None:
     """As one who wants to be believed: with the sum of what was changed."""
     digest = hashlib.sha256(content).hexdigest()
     described, listed = path.parent / "mixfit.json", path.parent / "MANIFEST.json"
     if described.is_file():
-        _replace(described, json.dumps(json.loads(described.read_text()) | {"weights_sha256": digest}).encode())
+        _replace(described, json.dumps(_unsigned(described) | {"weights_sha256": digest}).encode())
     if listed.is_file():
         _replace(listed, json.dumps(json.loads(listed.read_text()) | {path.name: digest}).encode())
 

@@ -22,6 +22,7 @@ from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.table.read import read_table
 from mixfit.errors import ConfigError, DataError, ResourceError
+from mixfit.files import SUMS, unseal
 from mixfit.runs.comparison import compare_runs, differing_settings, run_names, unique_names
 from mixfit.runs.folder import settings_toml
 from mixfit.runs.scoring import load_run, run_config, split_of_run
@@ -65,6 +66,7 @@ test_rows.__test__ = False  # type: ignore[attr-defined]
 
 def keep_predictions(run: Path, rows: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
     frame = pd.DataFrame({"row": rows, "truth": truth, "prediction": prediction})
+    (run / SUMS).unlink(missing_ok=True)
     frame.to_parquet(run / "predictions_test.parquet")
 
 
@@ -199,6 +201,8 @@ def test_saved_groups_need_no_table_and_few_of_them_are_warned_of(pair: list[Pat
 def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     state = json.loads(path.read_text())
     change(state)
+    state.pop("description_sha256", None)
+    (path.parent / SUMS).unlink(missing_ok=True)
     path.write_text(json.dumps(state))
 
 
@@ -258,6 +262,8 @@ REFUSALS = {
 @pytest.mark.parametrize("name", REFUSALS)
 def test_runs_that_cannot_be_compared_are_refused_in_one_sentence(pair: list[Path], tmp_path: Path, name: str) -> None:
     spoil, message = REFUSALS[name]
+    for run in pair:
+        unseal(run)
     spoil(pair[1])
     with pytest.raises((ConfigError, DataError), match=message):
         compare_runs(pair, out=tmp_path / "c.html", console=QUIET)

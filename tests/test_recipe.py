@@ -17,6 +17,7 @@ from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.table.read import read_table
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError, DataError
+from mixfit.files import SUMS, unseal
 from mixfit.nn.backbones import make_backbone
 from mixfit.runs.folder import new_run_folder, run_name
 from mixfit.runs.scoring import evaluate_table, load_run, predict_table
@@ -37,6 +38,7 @@ FILES = {
     "report_files",
     "report.html",
     "bad_inputs.csv",
+    SUMS,
 }
 
 
@@ -95,6 +97,7 @@ def test_the_table_of_a_run_that_was_changed_is_told(quick_run: Run, demo_table:
 def test_settings_that_do_not_say_the_split_are_refused(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(quick_run.folder, run)
+    unseal(run)
     (run / "config.toml").write_text("[model]\n", encoding="utf-8")
     (run / "split.parquet").unlink()  # as in a run of before there was such a file
     with pytest.raises(DataError, match=r"config\.toml lacks valid and test and seed, so the rows cannot"):

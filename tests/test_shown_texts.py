@@ -20,6 +20,7 @@ from mixfit.auto.inspection import inspect_table
 from mixfit.data.load import load_data
 from mixfit.evaluation import word_effects as words_module
 from mixfit.evaluation.word_effects import MOST_WORDS, WordEffects, word_effects
+from mixfit.files import unseal
 from mixfit.runs.comparison import compare_runs
 from mixfit.runs.explaining import explain_run
 from mixfit.runs.report.data import Unusual
@@ -139,6 +140,7 @@ def test_a_row_without_the_text_that_others_have_is_remarked_on() -> None:
 
 def test_old_results_without_a_word_on_texts_are_shown(run: Run, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    unseal(folder)
     saved = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     del saved["text"]
     for line in saved["contest"]["leaderboard"]:

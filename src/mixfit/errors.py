@@ -25,6 +25,10 @@ class DataError(MixfitError, ValueError):
     exit_code = 3
 
 
+class ChangedFileError(DataError):
+    """A file of a finished run or model is not as it was written."""
+
+
 class ResourceError(MixfitError, RuntimeError):
     """Not enough disk or memory, or a file that cannot be written."""
 

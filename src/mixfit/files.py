@@ -6,6 +6,7 @@ not links to another folder; JSON and TOML without nan and without deep nesting.
 
 import csv
 import glob
+import hashlib
 import io
 import json
 import math
@@ -16,7 +17,7 @@ import stat
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
@@ -24,15 +25,19 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from mixfit.errors import ConfigError, DataError, ResourceError
+from mixfit.errors import ChangedFileError, ConfigError, DataError, ResourceError
 
 if sys.platform != "win32":
     import fcntl
 
+SUMS = "mixfit.sha256"
+"""File with the sha256 of the files of a finished run."""
 MOST_TEXT = 2**26
 """Largest size in bytes of a JSON, TOML or CSV file that is read."""
 MOST_NESTED = 40
 """Deepest nesting of lists and dicts."""
+_MOST_SEALED = 2**36  # bytes
+_PATHS = (b"table = ", b"images = ", b"cache = ", b"text_model = ", b"schema = ")
 
 
 def is_there(path: Path) -> bool:
@@ -64,11 +69,52 @@ def read_file(path: Path, *, inside: Path | None = None, most: int = MOST_TEXT) 
             if about.st_size > most:
                 raise DataError(f"{path} has {about.st_size:,} bytes, more than the limit of {most:,}.")
             with open(descriptor, "rb", closefd=False) as file:
-                return file.read(about.st_size)
+                content = file.read(about.st_size)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    for sealed in (path.parent, path.parent.parent):
+        if path.name != SUMS and is_there(sealed / SUMS):
+            _check_sum(sealed, path, content)
+    return content
+
+
+def seal(folder: Path, names: Iterable[str]) -> None:
+    """Write the sha256 of files of a folder, which ``read_file`` then checks.
+
+    Args:
+        names: relative to the folder; those that do not exist are left out.
+    """
+    there = [name for name in sorted(names) if is_there(folder / name)]
+    sums = {name: _sum(name, read_file(folder / name, inside=folder, most=_MOST_SEALED)) for name in there}
+    body = "\n".join(f"{digest}  {name}" for name, digest in sums.items())
+    write_file(folder / SUMS, f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}  {SUMS}\n")  # the last is its own
+
+
+def _sum(name: str, content: bytes) -> str:
+    """The sha256; that of settings is without the paths, which a person changes when files are moved."""
+    if name.endswith(".toml"):
+        content = b"\n".join(line for line in content.split(b"\n") if not line.startswith(_PATHS))
+    return hashlib.sha256(content).hexdigest()
+
+
+def unseal(folder: Path) -> None:
+    """Forget the sums, as files of the folder are about to be rewritten."""
+    (folder / SUMS).unlink(missing_ok=True)
+
+
+def _check_sum(folder: Path, path: Path, content: bytes) -> None:
+    body, _, last = read_text(folder / SUMS).removesuffix("\n").rpartition("\n")
+    if last != f"{hashlib.sha256(body.encode()).hexdigest()}  {SUMS}":
+        raise ChangedFileError(f"{folder / SUMS} is damaged: its own sha256 does not match. Copy it again.")
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in body.splitlines())}
+    name = Path(os.path.relpath(path, folder)).as_posix()
+    if name in sums and _sum(name, content) != sums[name]:
+        raise ChangedFileError(
+            f"{path} is damaged or was changed: its sha256 is not that in {folder / SUMS}. Copy it again, or edit a "
+            "copy outside of the folder."
+        )
 
 
 def read_text(path: Path, *, inside: Path | None = None) -> str:

@@ -1,5 +1,8 @@
 """Columns that name the object of a row without saying "id", and objects that no column names."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -71,6 +74,17 @@ def test_a_noun_alone_is_no_group_but_a_warning_where_only_the_target_is_alike()
     assert role_of(schema, "animal") == "category"
     assert "--set animal=group" in suspicious_columns(schema)[0]
     assert not suspicious_columns(infer_schema(table.assign(y=rng.normal(size=300)), "y"))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "role"), [(["oak", "elm", "ash", "fir", "yew", "box"], "category"), (range(9), "group")]
+)
+def test_words_of_kinds_with_one_constant_column_are_no_objects_and_codes_are(kinds: Sequence[Any], role: str) -> None:
+    rng = np.random.default_rng(0)
+    place = rng.integers(0, len(kinds), 200)
+    table = pd.DataFrame({"tree": [kinds[one] for one in place], "density": rng.normal(size=9).round(2)[place]})
+    table = table.assign(girth=rng.normal(size=200), y=rng.normal(size=200))
+    assert role_of(infer_schema(table, "y"), "tree") == role
 
 
 def ordinary_tables() -> dict[str, pd.DataFrame]:

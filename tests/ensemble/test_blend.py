@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mixfit.ensemble.blend import Blend, ModelPredictions, gain, row_losses
 from mixfit.ensemble.blend import blend as blend_models
+from mixfit.training.metrics import LOG_LOSS
 
 
 def blend(truth: np.ndarray, predictions: dict[str, np.ndarray], fold: np.ndarray, **options: Any) -> Blend:
@@ -101,3 +102,23 @@ def test_the_gain_has_the_standard_error_of_a_mean_over_groups(seed: int, rows: 
     more = gain(np.repeat(before, times), np.repeat(after, times), np.repeat(np.arange(rows), times))
     assert more.error == pytest.approx(found.error)
     assert gain(before, after, np.zeros(rows, dtype=np.int64)).error == float("inf")
+
+
+def test_the_weights_are_those_of_the_rows_that_are_scored() -> None:
+    """Forward in time the first block is predicted from few rows, where another model is the best."""
+    truth = np.random.default_rng(0).normal(size=200)
+    fold = np.repeat([0, 1, 2, 3], 50)
+    early, late = noisy(truth, 0.1, 1), noisy(truth, 0.6, 2)
+    early[50:], late[:50] = noisy(truth, 1.5, 3)[50:], noisy(truth, 40.0, 4)[:50]
+    learns = [fold < number for number in range(4)]
+    found = blend(truth, {"early": early, "late": late}, fold, learns_from=learns)
+    assert np.isnan(found.losses[:50]).all()
+    assert found.shares["late"] > 0.8
+
+
+def test_the_log_loss_of_a_model_is_that_of_the_metrics() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet([0.02, 0.02, 0.02], 300)
+    truth = rng.integers(0, 3, 300)
+    assert row_losses(truth, probabilities).mean() == pytest.approx(LOG_LOSS.value(truth, probabilities))
+    assert row_losses(truth, probabilities).max() > 20

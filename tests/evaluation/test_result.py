@@ -18,6 +18,7 @@ from mixfit.ensemble.photo_rule import judge_photos
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation import bootstrap, departure, groups, result
 from mixfit.evaluation.result import (
+    LOSSES,
     RESULTS,
     Contest,
     Difference,
@@ -137,7 +138,8 @@ def outcome(ours: np.ndarray, table: np.ndarray, *, photos: bool = True, **optio
     others = {"constant": options.pop("constant")} if "constant" in options else {}
     rows = Rows(options.pop("split", "test"), truth, {"ours": ours, "table": table, **others})
     kinds: Any = {"ours": "ours", "table": "table", "constant": "constant"}
-    part = judge(rows, metrics, kinds=kinds, pairs={("ours", "table"): metrics}, **options)
+    pairs = {("ours", other): metrics for other in ("table", *others)}
+    part = judge(rows, metrics, kinds=kinds, pairs=pairs, **options)
     gain = PhotoGain(with_photos="ours", without="table", same_kind=False, used=True) if photos else None
     return Result(
         target="y",
@@ -265,7 +267,7 @@ def test_every_model_gets_every_metric() -> None:
     assert found.score("ours").metrics["mae"] < found.score("table").metrics["mae"]
 
 
-@pytest.mark.parametrize(("nothing", "how"), [(1.0, "just as good"), (0.5, "better"), (2.0, None)])
+@pytest.mark.parametrize(("nothing", "how"), [(1.0, "just as good"), (0.5, "better, beyond noise"), (2.0, None)])
 def test_a_constant_that_does_as_well_is_told(nothing: float, how: str | None) -> None:
     truth = np.zeros(20)
     verdict = outcome(truth + 1, truth + 3, truth=truth, constant=truth + nothing).verdict
@@ -340,7 +342,8 @@ def test_a_run_resamples_each_metric_of_each_model_once(fitted: Any) -> None:
     found: Result = run.result
     models = {BLEND, TABLE_BLEND, TREES, CONSTANT}
     for name in found.final.score(BLEND).metrics:  # of both parts; the headline metric of all that are compared
-        assert by_metric[name] == len(found.parts) * (len(models) if name == found.headline else 1)
+        resampled = len(models) if name == found.headline else 2 if name in LOSSES else 1  # the constant's loss too
+        assert by_metric[name] == len(found.parts) * resampled
 
 
 def test_all_that_shows_a_figure_shows_that_of_the_result(fitted: Any) -> None:

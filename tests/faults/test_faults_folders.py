@@ -97,6 +97,7 @@ def rewrite(run: Path, *keys: str | int, value: object) -> None:
     """Replace a value in mixfit.json."""
     path = run / "model" / "mixfit.json"
     said = json.loads(path.read_text())
+    said.pop("description_sha256")
     inner = said
     for key in keys[:-1]:
         inner = inner[key]

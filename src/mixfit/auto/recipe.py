@@ -59,7 +59,7 @@ from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, boosted_trees, 
 from mixfit.evaluation.explain import explained_columns, explained_texts
 from mixfit.evaluation.facts import model_facts
 from mixfit.evaluation.result import JudgedSplit, Result, Rows, headline_for, metrics_for
-from mixfit.files import is_there, json_numbers, said_by
+from mixfit.files import is_there, json_numbers, said_by, unseal
 from mixfit.models.model import TABLE, TEXT, Model
 from mixfit.models.network import Network
 from mixfit.nn.image import ImageEncoder
@@ -262,6 +262,7 @@ def resume(
         begun = snapshot is not None or _count_kept(folder) > 0
         # files missing after a kill are written now; if nothing was fitted, there is nothing to compare
         warnings = _differences(folder, prepared, force=force) if begun or _has_environment(folder) else []
+        unseal(folder)
         settings = _write_settings(folder, prepared)
         key, _, begun_with = ("" if snapshot is None else BelongsTo.of(snapshot)).partition(" ")
         if snapshot is not None and key != _digest(prepared) and not force:

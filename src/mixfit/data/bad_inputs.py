@@ -64,4 +64,5 @@ class BadCounts:
         assert self.first is not None
         ordered = sorted(self.actions.items(), key=lambda item: (-item[1], item[0]))
         counts = ", ".join(f"{count} x {action}" for action, count in ordered)
-        return f"{counts} (first: row {self.first.row}, column {self.first.column}: {self.first.problem})"
+        column = f", column {self.first.column}" if self.first.column else ""  # of a row as a whole there is none
+        return f"{counts} (first: row {self.first.row}{column}: {self.first.problem})"

@@ -20,7 +20,7 @@ from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.archive import ArchivedPhoto, PhotoSource
 from mixfit.data.photos.find import Photos
-from mixfit.errors import DataError
+from mixfit.errors import ChangedFileError, DataError
 from mixfit.files import Count, from_plain, read_json
 
 FINGERPRINT_FILE = "fingerprint.json"
@@ -92,6 +92,8 @@ def read_fingerprint(path: Path) -> Fingerprint | None:
     """Read a fingerprint from a JSON file; None if there is no such file, or it holds something else."""
     try:
         found = from_plain(Fingerprint, read_json(path))
+    except ChangedFileError:
+        raise
     except DataError:
         return None
     digests = (found.table_sha256, found.photos_sha256)

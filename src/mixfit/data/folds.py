@@ -206,12 +206,13 @@ class Folds:
         if self.times is None:
             return ""
         judged, first = self.judged, int((self.number < 0).sum())
+        early = len(judged) - judged.sum() - first
         return (
             f"The folds go forward in time: {judged.sum():,} of {len(self.rows):,} rows are scored, each by models "
-            f"fitted on earlier rows; {first:,} are only used for fitting, and "
-            f"{len(judged) - judged.sum() - first:,} only for the blend weights. For the test rows and for new rows "
-            "the models are refitted on all rows before the test rows. Intervals are based on the errors of the scored "
-            "rows: their coverage on later rows is measured, not guaranteed."
+            f"fitted on earlier rows; {first:,} are only used for fitting, and {early:,} only for the blend weights "
+            "of the first scored rows, as the delivered weights are learnt from the scored rows alone. For the test "
+            "rows and for new rows the models are refitted on all rows before the test rows. Intervals are based on "
+            "the errors of the scored rows: their coverage on later rows is measured, not guaranteed."
         )
 
 

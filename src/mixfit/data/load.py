@@ -673,17 +673,24 @@ def _without_unknown_classes(
             f"All {len(split.valid)} validation rows have a class that no training row has: use another split."
         )
     judged = np.concatenate([split.valid, split.test])
-    return known, [unknown_class(column.column, int(row)) for row in np.sort(judged[encoded[judged] < 0])]
+    in_test = set(split.test.tolist())
+    return known, [
+        unknown_class(column.column, int(row), test=int(row) in in_test) for row in np.sort(judged[encoded[judged] < 0])
+    ]
 
 
-def unknown_class(column: pd.Series, row: int) -> BadInput:
+UNKNOWN_IN_TEST = "test row left out"
+"""The action in the record of a test row whose class no training row has."""
+
+
+def unknown_class(column: pd.Series, row: int, *, test: bool = False) -> BadInput:
     """The record of a row that cannot be evaluated because no training row has its class."""
     return BadInput(
         row=row,
         column=str(column.name),
         value=str(column.iloc[row])[:200],
         problem="class not in the training rows",
-        action="row left out",
+        action=UNKNOWN_IN_TEST if test else "row left out",
     )
 
 

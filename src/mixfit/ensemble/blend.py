@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from mixfit.ensemble.intervals import best_temperature, tempered
-from mixfit.ensemble.objective import LEAST_PROBABILITY, Objective, bounded, loss_objective
-from mixfit.training.metrics import poisson_deviance
+from mixfit.ensemble.objective import Objective, bounded, loss_objective
+from mixfit.training.metrics import LEAST_LIKELIHOOD, poisson_deviance
 
 _ADDITIONS = 40
 _SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -26,7 +26,7 @@ class Blend:
     """Shares of models, with cross-fitted predictions and losses of the rows."""
 
     shares: dict[str, float]
-    """Learnt from all rows, for new rows: above 0, sum 1."""
+    """Learnt from all rows that are scored, for new rows: above 0, sum 1."""
     losses: Float[np.ndarray, " rows"]
     """Squared errors of scaled numbers, or log losses of ``calibrated``; nan for rows that are not scored."""
     predictions: np.ndarray
@@ -44,8 +44,8 @@ def row_losses(truth: np.ndarray, predictions: np.ndarray, *, counts: bool = Fal
         return poisson_deviance(truth, bounded(predictions))
     if predictions.ndim == 1:
         return (predictions - truth) ** 2
-    chosen = np.clip(predictions[np.arange(len(truth)), truth], LEAST_PROBABILITY, 1.0)
-    return -np.log(chosen)
+    chosen = predictions[np.arange(len(truth)), truth].astype(np.float64)
+    return -np.log(np.clip(chosen, LEAST_LIKELIHOOD, 1.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +107,10 @@ def blend(
         calibrated[judged] = honest[judged]
         if honest.ndim == 2:
             calibrated[judged] = tempered(honest[judged], learner.temperature(learnt, temperatures))
-    final = learner.learn(fold >= 0, [model.temperature for model in models.values()])
+    known = np.asarray(~np.isnan(honest).reshape(len(truth), -1).any(axis=1))
+    # Forward in time, the first block is predicted from few rows, and would decide about models of many.
+    final = learner.learn(known if known.any() else fold >= 0, [model.temperature for model in models.values()])
     losses = np.full(len(truth), np.nan)
-    known = ~np.isnan(honest).reshape(len(truth), -1).any(axis=1)
     losses[known] = row_losses(truth[known], calibrated[known], counts=counts)
     return Blend(
         shares={name: float(share) for name, share in zip(models, final.shares, strict=True) if share > 0},

@@ -30,7 +30,14 @@ _EXAMPLES = 3
 
 
 def departure(
-    mixed: MixedData, promised: Score, test: Score, metric: Metric, *, where: str, known: Sequence[str] = ()
+    mixed: MixedData,
+    promised: Score,
+    test: Score,
+    metric: Metric,
+    *,
+    where: str,
+    known: Sequence[str] = (),
+    constant: Score | None = None,
 ) -> str:
     """A sentence if the test score differs from the estimate beyond noise; "" if not.
 
@@ -40,6 +47,7 @@ def departure(
         metric: the headline metric.
         where: name of the estimate, "out-of-fold".
         known: causes found earlier.
+        constant: score of the best constant on the test rows: a model that is no better is not called good.
     """
     values = [score.metrics[metric.name] for score in (promised, test)]
     errors = [(high - low) / (2 * 1.96) for low, high in (one.interval(metric.name) for one in (promised, test))]
@@ -47,22 +55,45 @@ def departure(
     if not beyond:  # also if one is unknown
         return ""
     better = (values[1] > values[0]) == metric.higher_is_better
-    causes = [*known, *causes_of_departure(mixed)]
-    because = f"Likely causes: {'; '.join(causes)}." if causes else _NO_CAUSE
+    causes = [*known, *causes_of_departure(mixed, better=better)]
+    because = f"Likely causes: {'; '.join(causes)}." if causes else _no_cause(mixed, better=better)
+    nothing = float("nan") if constant is None else constant.metrics[metric.name]
+    useless = values[1] <= nothing if metric.higher_is_better else values[1] >= nothing
+    beside = f", but no better than that of a constant, {metric_text(nothing)}" if better and useless else ""
     return (
         f"The test {metric.label} of {metric_text(values[1])} is {'better' if better else 'worse'} than the {where} "
-        f"estimate of {metric_text(values[0])}, beyond noise (two-sided 1 % test). {because}"
+        f"estimate of {metric_text(values[0])}, beyond noise (two-sided 1 % test){beside}. {because}"
     )
 
 
-_NO_CAUSE = (
-    "No group, copy, time or shifted column explains it. There may be groups of related rows that no column "
-    "identifies: add such a column, and --set COLUMN=group."
-)
+def _no_cause(mixed: MixedData, *, better: bool) -> str:
+    others = "No group, copy, time or shifted column explains it."
+    relation = (
+        "the target may depend on the columns in another way in the given test rows"
+        if mixed.schema.names("split")
+        else ""
+    )
+    if better:
+        return f"{others} {relation[:1].upper()}{relation[1:]}." if relation else others
+    groups = "there may be groups of related rows that no column identifies: add such a column, and --set COLUMN=group"
+    said = f"{relation}, or {groups}" if relation else groups
+    return f"{others} {said[:1].upper()}{said[1:]}."
 
 
-def causes_of_departure(mixed: MixedData) -> list[str]:
-    """Differences between the test rows and the others, and links between them: a short text each."""
+def copied_test_rows(mixed: MixedData) -> int:
+    """Number of test rows that are copies of other rows, or share a photo with them."""
+    rest = np.unique(np.concatenate([mixed.split.train, mixed.split.valid]))
+    rows = np.concatenate([rest, mixed.split.test])
+    unit = mixed.ties.without(list(mixed.ties.groups)).joined(rows).unit
+    return int(np.isin(unit[len(rest) :], unit[: len(rest)]).sum())
+
+
+def causes_of_departure(mixed: MixedData, *, better: bool = False) -> list[str]:
+    """Differences between the test rows and the others, and links between them: a short text each.
+
+    Args:
+        better: whether the test score is the better one.
+    """
     test = mixed.split.test
     rest = np.unique(np.concatenate([mixed.split.train, mixed.split.valid]))
     goal = mixed.arrays.target.numpy().astype(np.float64)
@@ -71,8 +102,8 @@ def causes_of_departure(mixed: MixedData) -> list[str]:
     return [
         *([f"the target itself is {'higher' if area > 0.5 else 'lower'} in the test rows"] if drift else []),
         *_shared_ids(mixed.table, mixed.schema, rest, test),
-        *_shared_copies(mixed, rest, test),
-        *_later(mixed, rest, test),
+        *_shared_copies(mixed, test),
+        *_later(mixed, rest, test, better=better),
         *_shifted(mixed, rest, test),
     ]
 
@@ -98,16 +129,16 @@ def _shared_ids(table: Table, schema: Schema, rest: np.ndarray, test: np.ndarray
     return found
 
 
-def _shared_copies(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list[str]:
-    rows = np.concatenate([rest, test])
-    unit = mixed.ties.without(list(mixed.ties.groups)).joined(rows).unit
-    shared = int(np.isin(unit[len(rest) :], unit[: len(rest)]).sum())
+def _shared_copies(mixed: MixedData, test: np.ndarray) -> list[str]:
+    shared = copied_test_rows(mixed)
     return [f"{shared:,} of {len(test):,} test rows are copies of others, or share a photo"] if shared else []
 
 
-def _later(mixed: MixedData, rest: np.ndarray, test: np.ndarray) -> list[str]:
+def _later(mixed: MixedData, rest: np.ndarray, test: np.ndarray, *, better: bool) -> list[str]:
     """Split by time, and date columns by which nearly all test rows are later or earlier than the others."""
     found = []
+    if mixed.split_time is not None and better:
+        found.append("models of earlier folds were fitted on a shorter history than the model of the test rows")
     if mixed.split_time is not None:
         found.append(f"the rows are split by {mixed.split_time!r}, and the relation to the target may change over time")
     for name in mixed.schema.names("date") if mixed.split_time is None else ():

@@ -50,6 +50,9 @@ VERSION = 1
 ERROR_SHARES = (0.5, 0.8, 0.9, 0.95, 1.0)
 """Quantile levels of the absolute error that are reported."""
 _UNKNOWN = (float("nan"), float("nan"))
+LOSSES = ("log_loss", "deviance", "rmse")
+"""Metrics that are the loss which models minimise, by task."""
+_RARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +287,10 @@ class Result:
     """How the chosen metric was optimised; "" for the default metric."""
     departure: str = ""
     """A warning that the test score differs from the out-of-fold or validation score, with likely causes; or ""."""
+    unknown: Count = 0
+    """Number of test rows that are in no score, as no training row has their class."""
+    copied: Count = 0
+    """Number of scored test rows that are copies of rows that the models were fitted on."""
 
     @property
     def refit_note(self) -> str:
@@ -313,13 +320,67 @@ class Result:
         ours, rows, by = part.score(self.ours), self.part_name(part.split), " (by weight)" if part.weighted else ""
         if self.task not in NUMBER_TASKS:
             right, share = _right(ours, part)
-            return f"Right for {right} {rows} rows{share}."
+            said = f"Right for {right} {rows} rows{share}."
+            return f"{said} {self.unknown_note}" if part.split == "test" and self.unknown else said
         if ours.median_error is None:
             return ""
         within = f"alf of the {rows} predictions{by} are within {_rounded_up(ours.median_error)} of the truth."
         if ours.median_relative_error is None:
             return f"H{within}"
         return f"Typically off by {share_text(ours.median_relative_error)}; h{within}"
+
+    @property
+    def unknown_note(self) -> str:
+        """That test rows of classes without a training row are not scored, and the accuracy with them."""
+        if not self.unknown:
+            return ""
+        part = self.final
+        one = self.unknown == 1
+        said = (
+            f"{self.unknown:,} more test row{' is' if one else 's are'} of {'a class' if one else 'classes'} that no "
+            f"training row has, and not in any score: the model is wrong for {'it' if one else 'them'}"
+        )
+        share = part.score(self.ours).metrics.get(ACCURACY.name, float("nan"))
+        if part.weighted or np.isnan(share):
+            return f"{said}."
+        right, rows = round(share * part.rows), part.rows + self.unknown
+        whole = f"{right:,} of {rows:,} ({share_text(right / rows)})"
+        return f"{said}. With {'it' if one else 'them'} it is right for {whole}."
+
+    @property
+    def coverage_note(self) -> str:
+        """That prediction intervals or sets hold fewer or more test rows than chance explains; "" if they do not."""
+        if self.contest is None or self.final.split != "test":
+            return ""
+        held = [one for one in self.contest.coverage if one.level == self.coverage_level and one.rows == "all"]
+        if not held:
+            return ""
+        valid = next((part for part in self.parts if part.split == "valid"), None)
+        found, part = held[0], self.final
+        calibration = found.count if valid is None else valid.drawn
+        drawn = min(found.count, part.drawn)  # of dependent rows only the groups count
+        share = found.share if found.share is not None else found.inside / found.count
+        if not beyond_chance(share, drawn, found.level, calibration, both=self.task in NUMBER_TASKS):
+            return ""
+        kind = "intervals" if self.task in NUMBER_TASKS else "sets"
+        shown = f"{found.inside:,} of {found.count:,} test rows ({share:.0%})"
+        few = share < found.level
+        return (
+            f"The {found.level:.0%} prediction {kind} hold the truth of {shown}, {'fewer' if few else 'more'} than "
+            f"chance explains (1 % test): {'do not rely on them' if few else 'they are too wide'} for rows like these."
+        )
+
+    @property
+    def copies_note(self) -> str:
+        """That test rows are copies of training rows, which flatters models that memorise; "" if none is."""
+        if not self.copied:
+            return ""
+        copies = "is a copy of a row" if self.copied == 1 else "are copies of rows"
+        return (
+            f"{self.copied:,} of these test rows {copies} that the models were fitted on, which favours models that "
+            "memorise: the scores and this comparison say little of new rows (--dedup leaves the copies out of "
+            "training)."
+        )
 
     @property
     def answer_of_constant(self) -> str:
@@ -374,14 +435,52 @@ class Result:
             said.append(f"{left} alone: {metric_label(self.headline)} {metric_text(alone)}.")
         constant = next((one for one in part.scores if one.kind == "constant"), None)
         if constant is not None:
-            mine, nothing = part.score(self.ours).metrics[self.headline], constant.metrics[self.headline]
-            lead = (mine - nothing) * (1 if METRICS[self.headline].higher_is_better else -1)
-            if lead <= 0:
-                how = "just as good" if lead == 0 else "better"
-                said.append(
-                    f"A constant is {how} ({metric_text(nothing)}): the model learned nothing useful for these rows."
-                )
-        return " ".join(said)
+            said.append(self._against_constant(part, constant))
+        said += [self.copies_note, self.coverage_note]
+        return " ".join(filter(None, said))
+
+    def _against_constant(self, part: Part, constant: Score) -> str:
+        """That a constant is as good by the headline metric, unless the model is better by the loss; "" otherwise."""
+        mine, nothing = part.score(self.ours).metrics[self.headline], constant.metrics[self.headline]
+        lead = (mine - nothing) * (1 if METRICS[self.headline].higher_is_better else -1)
+        if not lead <= 0:
+            return ""
+        pairs = {one.metric: one for one in part.differences if (one.model, one.against) == (self.ours, constant.model)}
+        found = pairs.get(self.headline)
+        loss = next((pairs[name] for name in LOSSES if name in pairs and name != self.headline), None)
+        if loss is not None and loss.finding == "better":
+            values = [metric_text(one.metrics[loss.metric]) for one in (part.score(self.ours), constant)]
+            how = "just as good" if lead == 0 else "better"
+            return (
+                f"By the {metric_label(self.headline)} a constant is {how} ({metric_text(nothing)}), but the model is "
+                f"better by the {metric_label(loss.metric)}, beyond noise: {values[0]} against {values[1]}."
+            )
+        if lead == 0 or (found is not None and found.finding == "worse"):
+            how = "just as good" if lead == 0 else "better, beyond noise"
+            return f"A constant is {how} ({metric_text(nothing)}): the model learned nothing useful for these rows."
+        noise = "" if found is None else ", within noise: the model is not shown to have learned anything useful"
+        return f"A constant is ahead ({metric_text(nothing)}){noise}."
+
+
+def beyond_chance(share: float, drawn: int, level: float, calibration: int, *, both: bool) -> bool:
+    """Whether a coverage differs from its level beyond chance, by a 1 % test.
+
+    The coverage of new rows is itself drawn: of ``calibration`` exchangeable rows it follows a beta distribution
+    (Vovk 2012), and the number of rows inside a beta-binomial one.
+
+    Args:
+        share: of ``drawn`` rows that are inside.
+        both: whether a coverage that is too large counts; sets of classes always hold more than they need to.
+    """
+    from scipy.stats import betabinom
+
+    inside, most = round(share * drawn), calibration + 1
+    kept = min(max(round(level * most), 1), most - 1) if most > 1 else 0
+    if not drawn or not kept:
+        return False
+    chance = betabinom(drawn, kept, most - kept)
+    few, many = float(chance.cdf(inside)), float(chance.sf(inside - 1))
+    return few < _RARE or (both and many < _RARE)
 
 
 def metrics_for(task: Task, target: Target, chosen: MetricName = "auto") -> tuple[Metric, ...]:

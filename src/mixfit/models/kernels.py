@@ -90,6 +90,9 @@ class KernelModel:
     shares: dict[str, float]
     """Weight of each kernel, including the scale that makes its mean diagonal 1."""
     bias: float
+    bounds: tuple[float, float] | None = None
+    """Of the predictions: the range of the training targets and its width on both sides, as a kernel that is linear in
+    the numbers extrapolates without end. None in models of older versions."""
 
     def predict(self, rows: Similarity) -> Float[np.ndarray, " rows"]:
         """float64 numbers.
@@ -119,7 +122,10 @@ class KernelModel:
                     found[some] += (kernel @ torch.from_numpy(dual[alone])).numpy()
                     if levels is not None:
                         found[some] += (kernel.mul_(levels) @ torch.from_numpy(dual[with_levels])).numpy()
-        return found
+        return self._bounded(found)
+
+    def _bounded(self, found: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
+        return found if self.bounds is None else np.clip(found, *self.bounds)
 
     def predict_mixed(
         self,
@@ -161,13 +167,14 @@ class KernelModel:
         if PHOTOS_AND_LEVELS in self.shares:
             pairs = weighed(PHOTOS_AND_LEVELS, levels[LEVELS]) @ looks[PHOTOS].T
             total += pairs[level_of[cells_of], photos_of]
-        return total
+        return self._bounded(total)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays, by name."""
         train = self.train
         found = {"numbers": train.numbers, "levels": train.levels, "photos": train.photos, "dual": self.dual}
         found |= {"bias": np.array([self.bias])}
+        found |= {} if self.bounds is None else {"bounds": np.array(self.bounds)}
         found |= {f"share.{name}": np.array([share]) for name, share in self.shares.items()}
         return {f"model.{name}": values for name, values in found.items()}
 
@@ -190,7 +197,13 @@ class KernelModel:
         if names != sorted(_names(train)):
             raise DataError("the kernels do not match the columns")
         shares = {name: saved_number(arrays, f"model.share.{name}") for name in names}
-        return cls(train=train, dual=dual, shares=shares, bias=saved_number(arrays, "model.bias"))
+        bounds = None
+        if "model.bounds" in arrays:
+            low, high = saved_array(arrays, "model.bounds", 2).tolist()
+            bounds = (float(low), float(high))
+            if low > high:
+                raise DataError("the bounds of the predictions are in the wrong order")
+        return cls(train=train, dual=dual, shares=shares, bias=saved_number(arrays, "model.bias"), bounds=bounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +299,13 @@ def fit_kernels(
     _, strength = _left_out(matrix[np.ix_(more, more)], goal[more], several)
     matrix[np.diag_indices_from(matrix)] += strength
     dual = solve(matrix, goal, assume_a="pos", overwrite_a=True, check_finite=False) * roots
-    return KernelModel(train=rows, dual=dual, shares=shares, bias=bias)
+    return KernelModel(train=rows, dual=dual, shares=shares, bias=bias, bounds=bounds_of(truth[counts > 0]))
+
+
+def bounds_of(truth: Float[np.ndarray, " rows"]) -> tuple[float, float]:
+    """Bounds of predictions: the range of the training targets and as much again on both sides."""
+    low, high = float(truth.min()), float(truth.max())
+    return low - (high - low), high + (high - low)
 
 
 def _search(

@@ -1,6 +1,6 @@
 """Model folders: written atomically, and checked completely when read.
 
-In: tensors and a description. Out: ``model.safetensors``, ``mixfit.json`` with the sha256 of the former, and a card."""
+In: tensors and a description. Out: ``model.safetensors``, ``mixfit.json`` with the sha256 of both, and a card."""
 
 import hashlib
 import json
@@ -32,6 +32,7 @@ FORMAT_VERSION = 6
 written, so that each table is read by itself; up to 5 there were no decision thresholds, counts and ordered classes;
 blends of format 2 are refused for their intervals, and blends of format 3 with boosted trees for these."""
 _MOST_WEIGHTS = 2**34  # bytes
+_OWN_SUM = "description_sha256"
 
 
 def save_folder(
@@ -54,10 +55,18 @@ def save_folder(
         "mixfit_version": mixfit.__version__,
         "weights_sha256": digest,
     }
+    said = head | description
+    said |= {_OWN_SUM: _own_sum(said)}
     with new_folder(folder) as temporary:
         write_file(temporary / "model.safetensors", weights)
-        write_file(temporary / "mixfit.json", json.dumps(head | description, indent=1, allow_nan=False))
+        write_file(temporary / "mixfit.json", json.dumps(said, indent=1, allow_nan=False))
         write_file(temporary / "README.md", card(digest))
+
+
+def _own_sum(said: dict[str, Any]) -> str:
+    """The sha256 of all other entries of ``mixfit.json``, however it is indented."""
+    rest = {key: value for key, value in said.items() if key != _OWN_SUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 Kind = Literal["network", "own network", "blend"]
@@ -175,6 +184,10 @@ def _checked(folder: Path) -> tuple[dict[str, Any], bytes]:
     if version > FORMAT_VERSION:
         raise DataError(
             f"{folder} has a newer format than {FORMAT_VERSION}, the newest that this mixfit supports: update mixfit."
+        )
+    if _OWN_SUM in said and said[_OWN_SUM] != _own_sum(said):
+        raise DataError(
+            f"{folder}/mixfit.json is damaged or was changed: its content does not match its {_OWN_SUM}. Copy it again."
         )
     weights = read_file(folder / "model.safetensors", most=_MOST_WEIGHTS)
     if hashlib.sha256(weights).hexdigest() != said.get("weights_sha256"):

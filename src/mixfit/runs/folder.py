@@ -26,8 +26,8 @@ from mixfit.data.columns.schema import Schema
 from mixfit.data.fingerprint import Fingerprint
 from mixfit.data.split import Split
 from mixfit.data.table.read import saved_columns
-from mixfit.errors import DataError, ResourceError
-from mixfit.files import explained, from_plain, is_there, read_json, shown, write_file
+from mixfit.errors import ChangedFileError, DataError, ResourceError
+from mixfit.files import explained, from_plain, is_there, read_json, seal, shown, write_file
 from mixfit.training.device import default_device
 
 if sys.platform != "win32":
@@ -240,8 +240,17 @@ def _environment_of(folder: Path) -> dict[str, Any] | None:
     """Content of ``environment.json`` of a run; None if missing or damaged."""
     try:
         return from_plain(dict[str, Any], read_json(folder / "environment.json"))
+    except ChangedFileError:
+        raise
     except DataError:
         return None
+
+
+def seal_run(folder: Path) -> None:
+    """Write the sha256 of each file of a finished run that commands read numbers from; a person may edit the others,
+    the pages and cards."""
+    names = [path.name for pattern in ("*.json", "*.toml", "*.csv", "*.parquet") for path in folder.glob(pattern)]
+    seal(folder, [*names, *(f"report_files/{path.name}" for path in folder.glob("report_files/*"))])
 
 
 def note_resumption(folder: Path, differences: list[str]) -> None:

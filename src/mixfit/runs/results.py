@@ -18,12 +18,12 @@ from mixfit.config import DataConfig
 from mixfit.console import print_wrapped
 from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows, write_bad_inputs
 from mixfit.data.fingerprint import read_fingerprint
-from mixfit.data.load import MixedData
+from mixfit.data.load import UNKNOWN_IN_TEST, MixedData
 from mixfit.diagnostics.doctor import Doctor
 from mixfit.diagnostics.findings import Finding
 from mixfit.ensemble.threshold import Thresholds
 from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, Baseline
-from mixfit.evaluation.departure import departure
+from mixfit.evaluation.departure import copied_test_rows, departure
 from mixfit.evaluation.explain import (
     LEAST_BACKGROUND,
     affordable_background,
@@ -33,6 +33,7 @@ from mixfit.evaluation.explain import (
     typical_rows,
 )
 from mixfit.evaluation.result import (
+    LOSSES,
     Contest,
     JudgedSplit,
     ModelKind,
@@ -49,7 +50,7 @@ from mixfit.evaluation.word_weights import word_weights
 from mixfit.files import explained, write_file
 from mixfit.models.model import PARTS, Sees, name_of
 from mixfit.predictor import Predictor, unreadable_photos
-from mixfit.runs.folder import describe_environment
+from mixfit.runs.folder import describe_environment, seal_run
 from mixfit.runs.report.content import Diagnosis, ModelExplanation, ReportFacts, Watched
 from mixfit.runs.report.data import Unusual, describe_data, sample_rows, small_pictures, worst_rows
 from mixfit.runs.report.explain_page import model_explanation
@@ -280,8 +281,14 @@ def result_of(
                     used=uses_photos,
                     beside_text=text is not None,
                 )
-    pairs = {(ours, against): (headline,)} | ({(gain.with_photos, gain.without): (headline,)} if gain else {})
-    pairs |= {(text.with_text, text.without): (headline,)} if text else {}
+    pairs: dict[tuple[str, str], Sequence[Metric]] = {(ours, against): (headline,)}
+    if gain is not None:
+        pairs[gain.with_photos, gain.without] = (headline,)
+    if text is not None:
+        pairs[text.with_text, text.without] = (headline,)
+    if CONSTANT in names:
+        losses = [metric for metric in metrics if metric.name in LOSSES and metric != headline]
+        pairs[ours, CONSTANT] = (headline, *losses)
     compared: dict[str, Sequence[Metric]] = {name: (headline,) for name in kinds if name in names} | {ours: metrics}
     parts = [
         judge(
@@ -301,7 +308,8 @@ def result_of(
         known = ["the rows appear to form groups that no column identifies (see the warning)"] if unnamed else []
         test, promised = (part.score(ours) for part in parts)
         where = "validation" if contest is None else "out-of-fold"
-        departs = departure(mixed, promised, test, headline, where=where, known=known)
+        nothing = next((one for one in parts[0].scores if one.kind == "constant"), None)
+        departs = departure(mixed, promised, test, headline, where=where, known=known, constant=nothing)
     return Result(
         target=mixed.schema.target,
         task=mixed.schema.task,
@@ -317,6 +325,8 @@ def result_of(
         refit=len(np.unique(np.concatenate(list(mixed.split.parts().values())))) if refit else 0,
         decision=decision,
         departure=departs,
+        unknown=sum(record.action == UNKNOWN_IN_TEST for record in mixed.bad),
+        copied=copied_test_rows(mixed),
     )
 
 
@@ -488,6 +498,7 @@ def write_results(
     )
     write_facts(run.folder, facts, photos)
     rewrite_report(run.folder)
+    seal_run(run.folder)
 
 
 def explanation_of(

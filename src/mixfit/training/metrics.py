@@ -176,9 +176,13 @@ def median_class(probabilities: Float[np.ndarray, "rows classes"]) -> Int64[np.n
     return np.minimum(found, probabilities.shape[1] - 1).astype(np.int64)
 
 
+LEAST_LIKELIHOOD = 1e-15
+"""Of a true class, wherever a log loss is shown."""
+
+
 def _log_loss(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:
     likelihood = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    return weighted_mean(-np.log(likelihood.clip(1e-15)), weight)
+    return weighted_mean(-np.log(likelihood.clip(LEAST_LIKELIHOOD)), weight)
 
 
 def _auc(truth: np.ndarray, probabilities: np.ndarray, weight: Weight = None) -> float:

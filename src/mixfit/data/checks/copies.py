@@ -32,7 +32,8 @@ _SPREADS = 4  # standard deviations, beyond which there is no chance
 
 
 def row_copies(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.ndarray, " rows"]) -> list[Finding]:
-    """Rows that are equal but for the split, and rows that are equal but for ignored columns (ids) too."""
+    """Rows that are equal but for the split, rows that are equal but for ignored columns (ids) too, and rows that are
+    equal but for the target: the folds keep all of them together."""
     table = Table.of(table)
     exact, certain = _equal_cells(table, schema, _NOT_CELLS[:1]), _no_chance(table, schema, _NOT_CELLS)
     loose = equal_rows(table, schema)
@@ -43,8 +44,12 @@ def row_copies(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.nda
         findings.append(Finding("note", text))
     # Groups of rows that are all equal with their ids have been told above.
     versions = pd.Series(np.where(exact >= 0, exact, -1 - np.arange(len(table)))).groupby(loose).nunique()
+    alike = equal_features(table, schema)
+    same = pd.Series(np.where(loose >= 0, loose, -1 - np.arange(len(table)))).groupby(alike).nunique()
+    alike[np.isin(alike, same.index[same.to_numpy() < 2])] = -1
     loose[np.isin(loose, versions.index[versions.to_numpy() < 2])] = -1
-    return findings + _copies(table, loose, parts, " but for ignored columns")
+    findings += _copies(table, loose, parts, " but for ignored columns")
+    return findings + _copies(table, alike, parts, " in all columns but the target")
 
 
 def equal_photos(

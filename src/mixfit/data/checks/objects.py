@@ -109,7 +109,7 @@ def _several(
         pairs = Pairs.of(cells)
         if 2 * len(pairs) < _LEAST_REPEATED * rows:
             continue
-        together, values = [name], numbers.get(name)
+        together = [name]
         for one, other in codes.items():
             equal = float((other[pairs.first] == other[pairs.second]).mean())
             if one == name or equal < max(_EQUAL, _LIFT * chance[one]):

@@ -24,6 +24,7 @@ GAP = 3.0
 """A value is suspicious when it lies further from all others than three times the range of those."""
 
 _LEVEL_SHARE = 0.1  # ids that come back ten times each may be levels rather than things
+_EXPECTED = 5.0  # rows of a class in a part, that a part without any has hardly by chance
 _MOST_FAR = 0.05  # of the cells; more are no outliers
 _EXAMPLES = 3
 
@@ -60,7 +61,12 @@ def class_balance(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.
             )
         )
     train = keys[parts == "train"].value_counts().reindex(counts.index, fill_value=0)
-    few = train.index[train < FEW_ROWS]
+    unknown = train.index[train == 0]
+    if len(unknown) and train.any():
+        verb = "has" if len(unknown) == 1 else "have"
+        text = f"{len(unknown)} of {len(counts)} classes {verb} no training row, so no model predicts them"
+        findings.append(Finding("warning", f"{text}: {_list(unknown)}"))
+    few = train.index[(train > 0) & (train < FEW_ROWS)]
     if len(few) and train.any():  # without a split there is nothing to count
         findings.append(
             Finding("warning", f"{len(few)} of {len(counts)} classes have under {FEW_ROWS} training rows: {_list(few)}")
@@ -68,9 +74,16 @@ def class_balance(table: pd.DataFrame | Table, schema: Schema, parts: Shaped[np.
     for part in ("valid", "test"):
         absent = counts.index.difference(keys[parts == part].unique(), sort=False)
         if len(absent) and (parts == part).any():
-            findings.append(
-                Finding("note", f"{len(absent)} of {len(counts)} classes have no {part} row: {_list(absent)}")
-            )
+            # Of so many rows a drawn part would have some: the split is by something that goes with the class.
+            expected = counts[absent] / counts.sum() * int((parts == part).sum())
+            common = absent[(expected >= _EXPECTED).to_numpy()]
+            level: Literal["note", "warning"] = "warning" if len(common) else "note"
+            named = _list([*common, *absent.difference(common)])
+            text = f"{len(absent)} of {len(counts)} classes have no {part} row: {named}"
+            if len(common):
+                share = counts[common[0]] / counts.sum()
+                text += f" ({common[0]!r} is {share:.0%} of all rows), so the {part} scores say nothing of them"
+            findings.append(Finding(level, text))
     return findings
 
 

@@ -35,6 +35,7 @@ _CATEGORY_SHARE = 0.5  # of the rows; a class or level that does not repeat teac
 _STRAY_TARGETS = 0.05
 _SHOWN_LEVELS = 12  # of an order
 _ZEROS, _LEAST_SPREAD, _MOST_SPREAD = 0.02, 0.5, 20.0  # of counts, see ``looks_like_counts``
+_FUNCTIONS, _WITH_DIGITS = 2, 0.9  # columns that are the same within an object of words; share of codes
 _LEVEL_SHARE = 0.1  # ids that come back ten times each can be learnt as levels
 _LEAST_GROUPS, _LARGEST_GROUP = 5, 0.5  # ids, share of the rows: fewer and larger ones could fill no folds
 _LARGEST_CHAIN = 0.2  # of the rows, that ids of several columns may join beyond the largest of one
@@ -406,7 +407,7 @@ def _with_objects(
         pairs = differing(pairs, list(codes.values()))
         numbers = {one: facts[one].numbers.values for one in others if facts[one].numeric}
         same = [one for one in same_within(pairs, codes, numbers) if one != target]
-        if same or name.certain:
+        if name.certain or len(same) >= (1 if _like_codes(fact) else _FUNCTIONS):
             within = f", {listed(same)} the same in all rows of one" if same else ""
             guess = _guess_id(fact, split, "integer" if fact.numeric else "text", f"{name.reason}{within}")
             known = f"if all new rows are of known ones: {set_role(column.name, 'category')}"
@@ -421,6 +422,11 @@ def _with_objects(
         else:
             found.append(column)
     return found
+
+
+def _like_codes(fact: Facts) -> bool:
+    """Whether the values are numbers or have digits, as codes of objects do and names of kinds do not."""
+    return fact.numeric or bool(fact.counts.index.str.contains("[0-9]").mean() > _WITH_DIGITS)
 
 
 def _without_chains(table: Table, columns: list[Column]) -> list[Column]:

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int64
 
 _PEOPLE = (
     "patient paciente paziente pacjent pasient potilas proband probandin participant teilnehmer subject sujet sujeto "
-    "versuchsperson person persona personne household haushalt hogar menage foyer huishouden family familie user nutzer "
-    "benutzer usuario utilisateur utente customer kunde kundin client cliente klant klient kunda buyer seller member "
-    "mitglied employee mitarbeiter student schueler schüler pupil respondent resident donor volunteer driver player"
+    "versuchsperson person persona personne household haushalt hogar menage foyer huishouden family familie user "
+    "nutzer benutzer usuario utilisateur utente customer kunde kundin client cliente klant klient kunda buyer seller "
+    "member mitglied employee mitarbeiter student schueler schüler pupil respondent resident donor volunteer driver"
 )
 _THINGS = (
     "serial sn sku asin barcode animal tier animale mouse maus rat ratte cow kuh pig horse dog specimen sample probe "
@@ -27,120 +27,23 @@ _THINGS = (
 )
 OBJECT_WORDS = frozenset((_PEOPLE + " " + _THINGS).split())
 """What a table may have several rows of; a column of this name usually says which."""
-_NUMBER_WORDS = frozenset(
-    [
-        "no",
-        "nr",
-        "num",
-        "number",
-        "nummer",
-        "numero",
-        "número",
-        "numéro",
-        "nro",
-        "nbr",
-        "numer",
-        "nº",
-        "n°",
-        "№",
-        "#",
-        "key",
-        "code",
-        "kennung",
-        "label",
-        "tag",
-        "ref",
-    ]
+_NUMBER_WORDS_TEXT = (
+    "no nr num number nummer numero número numéro nro nbr numer nº n° № # key code kennung label tag ref"
 )
+_NUMBER_WORDS = frozenset(_NUMBER_WORDS_TEXT.split())
 _JOINED = ("nummer", "nr", "kennung", "nummern", "编号", "番号", "號碼", "号码")
-_NO_OBJECTS = frozenset(
-    [
-        "of",
-        "house",
-        "haus",
-        "phone",
-        "telefon",
-        "telephone",
-        "mobile",
-        "fax",
-        "room",
-        "zimmer",
-        "floor",
-        "page",
-        "line",
-        "row",
-        "week",
-        "month",
-        "year",
-        "day",
-        "hour",
-        "minute",
-        "date",
-        "time",
-        "datum",
-        "visit",
-        "version",
-        "chapter",
-        "zip",
-        "postal",
-        "postleit",
-        "step",
-        "cycle",
-        "count",
-        "total",
-        "door",
-        "seat",
-        "grade",
-        "class",
-        "level",
-        "age",
-        "order_of",
-        "quarter",
-        "season",
-        "zodiac",
-        "rank",
-        "woche",
-        "monat",
-        "jahr",
-        "tag",
-        "stunde",
-        "besuch",
-        "seite",
-        "zeile",
-    ]
+_NO_OBJECTS_TEXT = (
+    "of house haus phone telefon telephone mobile fax room zimmer floor page line row week month year day "
+    "hour minute date time datum visit version chapter zip postal postleit step cycle count total door "
+    "seat grade class level age order_of quarter season zodiac rank woche monat jahr tag stunde besuch "
+    "seite zeile"
 )
-TIME_WORDS = frozenset(
-    [
-        "date",
-        "time",
-        "year",
-        "month",
-        "week",
-        "weekday",
-        "day",
-        "hour",
-        "minute",
-        "second",
-        "quarter",
-        "season",
-        "doy",
-        "datum",
-        "jahr",
-        "monat",
-        "woche",
-        "tag",
-        "stunde",
-        "fecha",
-        "año",
-        "mes",
-        "annee",
-        "année",
-        "mois",
-        "jour",
-        "heure",
-        "timestamp",
-    ]
+_NO_OBJECTS = frozenset(_NO_OBJECTS_TEXT.split())
+_TIME_WORDS_TEXT = (
+    "date time year month week weekday day hour minute second quarter season doy datum jahr monat woche "
+    "tag stunde fecha año mes annee année mois jour heure timestamp"
 )
+TIME_WORDS = frozenset(_TIME_WORDS_TEXT.split())
 
 _MOST_PAIRS = 20_000  # are enough
 _LEAST_PAIRS = 10
@@ -193,7 +96,8 @@ def object_name(name: str) -> Named | None:
     return None
 
 
-_NUMBER_FIRST = frozenset(["no", "nr", "numero", "número", "numéro", "nº", "n°", "№", "#", "code", "codice", "codigo"])
+_NUMBER_FIRST_TEXT = "no nr numero número numéro nº n° № # code codice codigo"
+_NUMBER_FIRST = frozenset(_NUMBER_FIRST_TEXT.split())
 _VAGUE = frozenset({"code", "key", "label", "tag", "ref"})
 
 
