@@ -21,7 +21,7 @@ from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
-from mixfit.training.build import build_model, precompute_features
+from mixfit.training.build import build_model, precompute_features, sized_for
 
 EVERY_KIND: tuple[Model, ...] = (
     Constant(),
@@ -60,7 +60,7 @@ class Workshop:
         assert network.image is not None
         mixed = precompute_features(data, network)
         dealt = fit_folds(mixed, folds, seed=0).with_pixels(data.photos.pixels)  # type: ignore[union-attr]
-        return cls(data=data, mixed=mixed, image=network.image, folds=dealt, model=QUICK_MODEL)
+        return cls(data=data, mixed=mixed, image=network.image, folds=dealt, model=sized_for(data, QUICK_MODEL))
 
     def blend(self, models: Sequence[Model], *, epochs: int = 1, photos: bool = True) -> BlendPredictor:
         """All with the same share."""

@@ -264,7 +264,7 @@ def test_a_setting_that_was_changed_since_refits_all_and_a_forced_table_too(
     resume(folder, console=QUIET)
     other = small_fit(finished.table, tmp_path / "other", train=replace(TRAIN, epochs=1))
     assert model_bytes(folder) == model_bytes(other.folder)
-    count = len(list((folder / "candidates").glob("*.json")))
+    count = len(list((folder / "candidates").glob("*.safetensors")))
     assert sum("with other settings or data" in line for line in reported[0]) == count
     reported.clear()
     frame = pd.read_csv(finished.table)

@@ -630,7 +630,11 @@ _Tree = dict[str, list[int] | list[float]]
 def _read_trees(text: bytes, *, columns: int, outputs: int) -> list[_Tree]:
     """The checked values of all trees; arguments and errors as for ``checked_text``."""
     try:
-        trees = [_checked_tree(tree, columns) for tree in _trees(text.decode("ascii").splitlines())]
+        lines = text.decode("ascii").splitlines()
+        last = next((line for line in lines if line.startswith("max_feature_idx=")), f"max_feature_idx={columns - 1}")
+        if last != f"max_feature_idx={columns - 1}":
+            raise DataError(f"the trees were not grown on {columns} columns")
+        trees = [_checked_tree(tree, columns) for tree in _trees(lines)]
     except DataError:  # it is a ValueError, too
         raise
     except (KeyError, ValueError, OverflowError) as error:
