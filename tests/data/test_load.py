@@ -152,7 +152,7 @@ def test_a_schema_that_does_not_fit_is_refused(frame: pd.DataFrame) -> None:
         load_data(frame, target="area", schema=schema)
     with pytest.raises(ConfigError, match="no column 'town'"):
         load_data(frame.drop(columns="town"), target="price", schema=schema)
-    with pytest.raises(ConfigError, match="The schema sets all roles and the task"):
+    with pytest.raises(ConfigError, match="The schema sets all roles, orders and the task"):
         load_data(frame, target="price", schema=schema, config=DataConfig(ignore=("town",)))
     assert load_data(frame, target="price", schema=schema).schema == schema
 
