@@ -40,6 +40,7 @@ LONGEST = (
     "test_faults_kills.py",
     "test_heat_on_vase.py",
     "test_faults_training.py",
+    "test_sklearn.py",
 )
 """Files that take half a minute of a processor or more, the longest first, so that no process is left alone with one at
 the end."""
