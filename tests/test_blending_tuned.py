@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from small_fits import StopAt
 
 import mixfit
-from mixfit.auto import blending
+from mixfit.auto import planning
 from mixfit.auto.blending import RunKeeper
 from mixfit.auto.presets import Plan, plan_for
 from mixfit.auto.recipe import Run, fit, resume
@@ -46,7 +46,13 @@ def model_config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     network: Any = timm.create_model(BACKBONE, pretrained=False, num_classes=0)
     save_file(network.state_dict(), path)
     return replace(
-        QUICK_MODEL, encoding_dim=64, image_dropout=0.1, backbone=BACKBONE, backbone_weights=path, freeze_backbone=True
+        QUICK_MODEL,
+        encoding_dim=64,
+        image_dropout=0.1,
+        backbone=BACKBONE,
+        backbone_weights=path,
+        freeze_backbone=True,
+        photo_stages=0,  # early stages see the stripes, and nothing would be left to tune
     )
 
 
@@ -78,7 +84,7 @@ def few_models(monkeypatch: pytest.MonkeyPatch) -> None:
         wanted = (Constant(), UNTUNED, TUNED)
         return replace(whole, models=tuple(one for one in whole.models if one in wanted), folds=2)
 
-    monkeypatch.setattr(blending, "plan_for", plan)
+    monkeypatch.setattr(planning, "plan_for", plan)
 
 
 def best_fit(table: Path, out: Path, model: ModelConfig, **settings: Any) -> Run:

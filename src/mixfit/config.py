@@ -333,8 +333,7 @@ class TrainConfig:
     """One training run."""
 
     preset: Preset = "balanced"
-    """Models to fit: quick, balanced and best (about 60 s, 5 min and 30 min for 10,000 rows on two cores, beyond image
-    features) cross-validate and blend ever more models; network trains one network."""
+    """Models to fit: quick, balanced and best (up to 60 s, 5 and 30 min) blend ever more models; network trains one."""
     epochs: int = 60
     """Most epochs; a single network stops early, networks of a blend train at most 20 or 40."""
     optimizer: OptimizerName = "adamw"
@@ -358,8 +357,7 @@ class TrainConfig:
     augment: Augmentation = "none"
     """Photo augmentation in training: horizontal flips, a standard mixture, or TrivialAugment."""
     time: str | None = None
-    """Time limit of the whole run, such as 90s, 10m or 1h30m, from reading to the report; what does not fit in is left
-    out, and the result may depend on the machine."""
+    """Time limit of the whole run, such as 90s, 10m or 1h30m; what does not fit is left out or shortened."""
     save_every: float = 15.0
     """Shortest time between checkpoints in seconds; 0 saves after every batch."""
 
