@@ -374,7 +374,8 @@ class MixedClassifier(ClassifierMixin, _Mixed):  # type: ignore[misc]
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """The predicted class of each row ``(rows,)``: the most probable one, unless the metric has a threshold, or the
         median of ordered classes."""
-        chosen, places = self.predictor_.decide(self._predicted(X).values), self._places()
+        found = self._predicted(X).values
+        chosen, places = self.predictor_.decide(found), self._places()
         number = np.zeros(len(self.predictor_.target.classes or ()), dtype=np.int64)
         number[places] = np.arange(len(places))
         return cast(np.ndarray, self.classes_[number[chosen]])
