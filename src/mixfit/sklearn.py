@@ -6,7 +6,7 @@ model is. Pickled as the bytes of the model folder, which holds no pickle itself
 
 import io
 import re
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -280,9 +280,9 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         )
         return data, train
 
+    @abstractmethod
     def _targets(self, y: Any) -> Any:
         """The target as a column of the table."""
-        raise NotImplementedError
 
     def _predicted(self, X: Any, level: float | None = None) -> Any:  # noqa: N803
         check_is_fitted(self)

@@ -15,8 +15,8 @@ from mixfit.evaluation.bootstrap import resampled
 from mixfit.models.encoding import EncodedRows
 from mixfit.models.model import Layout, Rows, State
 from mixfit.models.ordered import FittedSteps
-from mixfit.training.loss import ordered_cross_entropy
 from mixfit.training.metrics import KAPPA, MAE_STEPS, decided, median_class
+from mixfit.training.ordinal import ordered_cross_entropy
 
 
 def order_of(values: list[object], **settings: object) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ from mixfit.data.batch import Inputs
 from mixfit.errors import ConfigError
 from mixfit.hooks.heat import _shares, grad_cam, input_gradients, last_feature_map, pixel_heat
 from mixfit.nn.build import ModelShape, make_model
-from mixfit.nn.image import PlaceStatistics
 from mixfit.nn.model import MixedInputModel
+from mixfit.nn.stages import PlaceStatistics
 
 every_model_of_photos = pytest.mark.parametrize("case", PHOTO_CASES, ids=str)
 Heat = Callable[[nn.Module, Inputs], Tensor]

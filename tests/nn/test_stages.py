@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mixfit.nn.backbones import SMALL_RESNET, make_backbone
-from mixfit.nn.image import ImageEncoder, PlaceStatistics, stage_widths
+from mixfit.nn.image import ImageEncoder
+from mixfit.nn.stages import PlaceStatistics, stage_widths
 
 FAMILIES = (
     "tf_efficientnet_lite0",

@@ -14,7 +14,8 @@ from mixfit.data.columns.target import ClassTarget, RegressionTarget
 from mixfit.errors import ConfigError
 from mixfit.training.choose import LOSSES_OF_CLASSES, LOSSES_OF_COUNTS, LOSSES_OF_NUMBERS, choose_loss, choose_optimizer
 from mixfit.training.learner import Learner
-from mixfit.training.loss import CrossEntropy, cross_entropy, mse, ordered_cross_entropy, poisson
+from mixfit.training.loss import CrossEntropy, cross_entropy, mse, poisson
+from mixfit.training.ordinal import ordered_cross_entropy
 
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 

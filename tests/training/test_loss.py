@@ -18,9 +18,8 @@ from mixfit.training.loss import (
     huber,
     mae,
     mse,
-    ordinal,
-    ordinal_probabilities,
 )
+from mixfit.training.ordinal import ordinal, ordinal_probabilities
 
 NUMBERS: list[Loss] = [mse, mae, huber]
 CLASSES: list[Loss] = [

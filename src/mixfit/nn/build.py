@@ -13,7 +13,7 @@ from mixfit.files import Within, shown
 from mixfit.nn.backbones import Backbone, has_pretrained_weights, make_backbone
 from mixfit.nn.freezing import unfreeze_last
 from mixfit.nn.fusion import Fusion, make_fusion
-from mixfit.nn.image import ImageEncoder, stage_widths
+from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel, PhotoEncoder, TableEncoder
 from mixfit.nn.numbers import (
     LinearEmbedding,
@@ -21,6 +21,7 @@ from mixfit.nn.numbers import (
     PeriodicEmbedding,
     PiecewiseLinearEmbedding,
 )
+from mixfit.nn.stages import stage_widths
 from mixfit.nn.tabular import TabM, TabularEncoder, TabularResNet, embedding_size
 from mixfit.nn.text import TextEncoder
 

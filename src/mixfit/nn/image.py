@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixfit.nn.freezing import is_frozen_module, keep_frozen_still
+from mixfit.nn.stages import PlaceStatistics, stage_widths
 from mixfit.nn.tabular import Mix, blend
 
 
@@ -65,32 +66,6 @@ class AttentionPool(nn.Module):
 MemoryFormat = Literal["contiguous", "channels_last"]
 Precision = Literal["float32", "bfloat16"]
 _FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-
-
-_LEAST_VARIANCE = 1e-8
-"""Added to variances, so that the root has a gradient at 0."""
-
-
-class PlaceStatistics(nn.Module):
-    """Mean and standard deviation of each channel of a feature map over its places, in float32."""
-
-    def forward(self, x: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n 2*channels"]:
-        """All means, then all standard deviations."""
-        # In half precision, squares overflow and the sum over places is inexact.
-        variance, mean = torch.var_mean(x.float(), dim=(2, 3), correction=0)
-        return torch.cat([mean, (variance + _LEAST_VARIANCE).sqrt()], dim=1)
-
-
-def stage_widths(module: nn.Module, most: int) -> tuple[int, ...]:
-    """Channels of the outputs of the last stages of a network, at most ``most``.
-
-    Networks of timm return these outputs by ``forward_intermediates`` (batch, channels, height, width), the features of
-    the last one by ``forward_head``, and their channels by ``feature_info``. () for a network without these."""
-    stages = getattr(module, "feature_info", None)
-    both = hasattr(module, "forward_intermediates") and hasattr(module, "forward_head")
-    return (
-        tuple(int(stage["num_chs"]) for stage in stages[-most:]) if both and most and isinstance(stages, list) else ()
-    )
 
 
 class ImageEncoder(nn.Module):

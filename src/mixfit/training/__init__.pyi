@@ -42,8 +42,6 @@ from .loss import cross_entropy as cross_entropy
 from .loss import huber as huber
 from .loss import mae as mae
 from .loss import mse as mse
-from .loss import ordinal as ordinal
-from .loss import ordinal_probabilities as ordinal_probabilities
 from .lr_find import RateSearch as RateSearch
 from .metrics import Metric as Metric
 from .optimizer import LAMB as LAMB
@@ -57,6 +55,8 @@ from .optimizer import ScheduleFreeAdamW as ScheduleFreeAdamW
 from .optimizer import clip_gradients as clip_gradients
 from .optimizer import layer_rates as layer_rates
 from .optimizer import parameter_groups as parameter_groups
+from .ordinal import ordinal as ordinal
+from .ordinal import ordinal_probabilities as ordinal_probabilities
 from .schedule import OneCycle as OneCycle
 from .schedule import Schedule as Schedule
 from .schedule import cosine_with_restarts as cosine_with_restarts

@@ -27,11 +27,11 @@ from mixfit.training.loss import (
     huber,
     mae,
     mse,
-    ordered_cross_entropy,
     poisson,
 )
 from mixfit.training.metrics import metric_named
 from mixfit.training.optimizer import LAMB, SGD, Adam, AdamW, Lion, Muon, Optimizer, RMSProp, ScheduleFreeAdamW
+from mixfit.training.ordinal import ordered_cross_entropy
 
 LOSSES_OF_NUMBERS: tuple[LossName, ...] = ("mse", "mae", "huber")
 LOSSES_OF_COUNTS: tuple[LossName, ...] = ("poisson",)

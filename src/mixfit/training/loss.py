@@ -1,8 +1,8 @@
 """Losses: raw outputs and targets -> one number to minimise.
 
-For numbers, quantiles, classes, ordered classes, and the members of an ensemble. Losses without settings are functions;
-those with settings are frozen dataclasses, with lower-case instances of the default settings: ``huber`` is ``Huber()``.
-No loss broadcasts: ``(batch, 1)`` against ``(batch,)`` is an error."""
+For numbers, quantiles, classes, and the members of an ensemble; ``ordinal.py`` has those for ordered classes. Losses
+without settings are functions; those with settings are frozen dataclasses, with lower-case instances of the default
+settings: ``huber`` is ``Huber()``. No loss broadcasts: ``(batch, 1)`` against ``(batch,)`` is an error."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -240,65 +240,6 @@ def _require_classes(name: str, prediction: Tensor, target: Tensor) -> None:
 
 
 cross_entropy = CrossEntropy()
-
-
-def ordered_cross_entropy(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The sum of the cross-entropies of "above class 0", "above class 1" and so on, from one logit per class.
-
-    A sum of proper scores, which also counts how far a wrong class is; the probabilities are those of softmax.
-
-    Args:
-        prediction: logits ``(batch, classes)``.
-        target: int64 ``(batch,)``, ordered class indices.
-        weight: ``(batch,)`` or None.
-    Raises:
-        ConfigError: the shapes are wrong, or the target is not of integers.
-    """
-    if prediction.ndim != 2 or target.shape != prediction.shape[:1] or target.is_floating_point():
-        raise ConfigError(
-            f"ordered_cross_entropy needs logits (batch, classes) and integer classes (batch,), "
-            f"got {tuple(prediction.shape)} and {tuple(target.shape)} of {target.dtype}."
-        )
-    log_p = prediction.log_softmax(1)
-    at_most = log_p.logcumsumexp(1)[:, :-1]
-    above = log_p.flip(1).logcumsumexp(1).flip(1)[:, 1:]
-    is_above = target[:, None] > torch.arange(at_most.shape[1], device=target.device)
-    return mean_of_rows(-torch.where(is_above, above, at_most).sum(1), weight)
-
-
-def ordinal(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Ordinal regression: sum of the cross-entropies of "above class 0", "above class 1" and so on.
-
-    Frank and Hall 2001; with one score and a bias per threshold it is CORAL (Cao et al. 2019, arXiv:1901.07884).
-
-    Args:
-        prediction: logits ``(batch, classes - 1)``, one for each class except the last.
-        target: int64 ``(batch,)``, ordered class indices.
-        weight: ``(batch,)`` or None.
-    Raises:
-        ConfigError: the shapes are wrong, or the target is not of integers.
-    """
-    if prediction.ndim != 2 or target.shape != prediction.shape[:1] or target.is_floating_point():
-        raise ConfigError(
-            f"ordinal needs logits (batch, classes - 1) and integer classes (batch,), "
-            f"got {tuple(prediction.shape)} and {tuple(target.shape)} of {target.dtype}."
-        )
-    above = target[:, None] > torch.arange(prediction.shape[1], device=target.device)
-    per_step = F.binary_cross_entropy_with_logits(prediction, above.to(prediction.dtype), reduction="none")
-    return mean_of_rows(per_step.sum(1), weight)
-
-
-def ordinal_probabilities(prediction: Tensor) -> Tensor:
-    """Probabilities ``(batch, classes)`` from logits ``(batch, classes - 1)``.
-
-    "Above class 2" cannot be more probable than "above class 1": if the logits contradict this, the minimum is used.
-
-    >>> ordinal_probabilities(torch.zeros(1, 2))
-    tensor([[0.5000, 0.0000, 0.5000]])
-    """
-    above = prediction.sigmoid().cummin(dim=1).values
-    certain = above.new_ones(len(above), 1)
-    return torch.cat([certain, above], dim=1) - torch.cat([above, torch.zeros_like(certain)], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
