@@ -418,3 +418,20 @@ def test_few_rows_do_not_import_lightgbm() -> None:
     model = grow_trees(np.random.default_rng(0).normal(size=(60, 6)), np.arange(60.0), levels=(), classes=0, rounds=3)
     found = subprocess.run([sys.executable, "-c", code], input=model.text.decode(), capture_output=True, text=True)
     assert found.stdout.strip() == "(2,) False"
+
+
+def test_a_split_of_missing_values_from_all_others_is_kept() -> None:
+    """LightGBM writes an infinite threshold for it."""
+    x = np.array([[np.nan] if row % 2 else [row / 100] for row in range(200)])
+    data = lightgbm().Dataset(x, np.arange(200) % 2 * 1.0, params=SMALL)
+    text = lightgbm().train(SMALL | {"objective": "regression"}, data, 4).model_to_string()
+    assert "threshold=inf" in text
+    model = TreeModel.of(text.encode(), np.zeros(0, np.int64), columns=1, classes=0)
+    rows = np.array([[np.nan], [0.3], [-1e300], [1e308]])
+    assert model.predict(rows)[0] > 0.5 > model.predict(rows)[1:].max()
+    np.testing.assert_array_equal(model.predict(rows), model.predict(np.tile(rows, (20, 1)))[:4])
+    for harm in ("-inf", "nan"):
+        with pytest.raises(DataError, match="a tree of the text is invalid"):
+            TreeModel.of(
+                text.replace("threshold=inf", f"threshold={harm}").encode(), np.zeros(0, np.int64), columns=1, classes=0
+            )

@@ -4,11 +4,12 @@ In: encoded rows of one fold. Out: the trees as text, which is checked before Li
 its input, and prediction with damaged trees may never end.
 See Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree", NeurIPS 2017."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from math import isfinite
+from math import inf
 from types import ModuleType
 from typing import Any
 
@@ -691,7 +692,8 @@ def _checked_tree(said: dict[str, str], columns: int) -> _Tree:
     if leaves > 1:
         for name in ("split_feature", "decision_type", "left_child", "right_child"):
             found[name] = _whole(said[name], leaves - 1)
-        found["threshold"] = _finite(said["threshold"], leaves - 1)
+        # A split of missing values from all others has an infinite threshold.
+        found["threshold"] = _numbers(said["threshold"], leaves - 1, largest=inf)
         left, right = found["left_child"], found["right_child"]
         # A split comes after its parent; leaves are numbered from -1 downwards.
         if sorted([*left, *right]) != [*range(-leaves, 0), *range(1, leaves - 1)] or any(
@@ -706,7 +708,7 @@ def _checked_tree(said: dict[str, str], columns: int) -> _Tree:
         by_category = [number for number, kind in zip(found["threshold"], kinds, strict=True) if kind & _CATEGORICAL]
         if sorted(by_category) != list(range(sets)):
             raise DataError("the trees split by categories that do not exist")
-    found["leaf_value"] = _finite(said["leaf_value"], leaves)
+    found["leaf_value"] = _numbers(said["leaf_value"], leaves)
     if sets:
         bounds = found["cat_boundaries"] = _whole(said["cat_boundaries"], sets + 1)
         if bounds[0] != 0 or any(second <= first for first, second in pairwise(bounds)):
@@ -725,9 +727,9 @@ def _whole(text: str, count: int) -> list[int]:
     return found
 
 
-def _finite(text: str, count: int) -> list[float]:
-    """Parse ``count`` finite numbers; errors as for ``_checked_tree``."""
+def _numbers(text: str, count: int, *, largest: float = sys.float_info.max) -> list[float]:
+    """Parse ``count`` numbers up to ``largest``, not minus infinity or nan; errors as for ``_checked_tree``."""
     found = [float(part) for part in text.split()]
-    if len(found) != count or not all(map(isfinite, found)):
+    if len(found) != count or not all(-inf < number <= largest for number in found):
         raise DataError("a tree of the text is invalid")
     return found
