@@ -95,7 +95,7 @@ class CountSteps(Callback):
         ({"batch_size": 16}, TABLE | PHOTOS, 6),
         ({"optimizer": "rmsprop"}, TABLE | PHOTOS, 6),
     ],
-    ids=str,
+    ids=["default", "default rate", "table", "rate", "batch size", "optimizer"],
 )
 def test_networks_on_features_take_half_of_the_steps_unless_a_rate_is_set(
     data: MixedData, settings: dict[str, Any], sees: Sees, steps: int
