@@ -36,8 +36,8 @@ from mixfit.files import SUMS
 from mixfit.runs import comparison, explaining, scoring
 from mixfit.runs.report.page import rewrite_report
 
-SECONDS = 2.0
-"""Of the processor that a refusal may take."""
+SECONDS = 15.0
+"""Of the processor that a refusal may take; the first command of a process loads libraries, too."""
 _HANGS_AFTER = 20.0  # seconds
 _MEMORY = 6 * 2**30  # bytes beside those that the process has already
 _DEEP = "@deep@"

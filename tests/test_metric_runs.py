@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from sklearn.metrics import f1_score
 from small_runs import QUIET, TRAIN, model_bytes, small_fit, small_table
 
@@ -16,7 +17,7 @@ import mixfit
 from mixfit.auto.recipe import resume
 from mixfit.cli import main
 from mixfit.config import DataConfig
-from mixfit.errors import ConfigError
+from mixfit.errors import ConfigError, Diverged
 from mixfit.predictor import Predictor
 from mixfit.runs.comparison import compare_runs
 from mixfit.runs.report.saved import read_predictions
@@ -243,3 +244,37 @@ def test_explanations_are_of_the_predicted_class(rare: tuple[Path, Run]) -> None
     found = mixfit.explain(predictor, frame, rows=between.tolist(), background=4)
     assert list(found.predictions) == predictor.predict(frame.iloc[between])["prediction"].tolist()
     assert list(found.explained) == list(found.predictions)
+
+
+def test_a_second_fit_leaves_no_rows_to_a_callback_that_chooses(tmp_path: Path) -> None:
+    stopping = mixfit.EarlyStopping("valid_loss", mode="min", patience=3)
+    with pytest.raises(ConfigError, match="no validation rows, which the callback EarlyStopping may use"):
+        small_fit(tmp_path / "none.csv", tmp_path / "runs", train=replace(ONE_EPOCH, refit=True), callbacks=[stopping])
+
+
+def test_a_second_fit_without_the_photos_that_were_of_no_use_is_read(tmp_path: Path) -> None:
+    table = small_table(tmp_path / "table", rows=80)
+    random = np.random.default_rng(0)
+    for row in range(80):
+        noise = random.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(table.parent / f"{row}.png")
+    frame = pd.read_csv(table).assign(photo=[f"{row}.png" for row in range(80)])
+    frame.to_csv(table, index=False)
+    data = DataConfig(cache_gb=0.0, image_size=32, roles={"photo": "image"})
+    run = small_fit(table, tmp_path / "runs", train=replace(ONE_EPOCH, refit=True), data=data)
+    assert not run.predictor.uses_photos
+    read = Predictor.load(run.folder)
+    pd.testing.assert_frame_equal(read.predict(frame), run.predictor.predict(frame))
+
+
+def test_a_second_fit_that_fails_leaves_the_models_of_the_folds(
+    rare: tuple[Path, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(*_: Any, **__: Any) -> Any:
+        raise Diverged("The loss is not finite.")
+
+    monkeypatch.setattr("mixfit.auto.blending.refit", diverged)
+    run = small_fit(rare[0], tmp_path, train=replace(ONE_EPOCH, refit=True), metric="f1")
+    assert not run.result.refit
+    assert not Predictor.load(run.folder).refitted
+    assert "the models of the folds are delivered" in (run.folder / "report.html").read_text(encoding="utf-8")

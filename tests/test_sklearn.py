@@ -285,5 +285,33 @@ def test_photos_and_texts_become_columns_of_a_pipeline() -> None:
 def test_a_transformer_without_components_gives_all_features() -> None:
     transformer = MixedTransformer(photos=["photo"], components=None, image_size=64).fit(shown(4))
     assert transformer.transform(shown(4)).shape == (4, len(transformer.get_feature_names_out()))
-    with pytest.raises(ValueError, match="no image column 'picture'"):
+    with pytest.raises(ValueError, match="no column 'picture'"):
         MixedTransformer(photos=["picture"]).fit(shown(4))
+
+
+def test_roles_of_an_array_may_be_set() -> None:
+    frame, target = rows()
+    columns = np.column_stack([frame["rooms"], frame["area"].fillna(100)])
+    found = regressor(roles={"x0": "category"}).fit(columns, target)
+    assert found.predictor_.schema.names("category") == ["x0"]
+
+
+def test_a_class_of_rows_of_weight_zero_alone_has_no_probability() -> None:
+    frame, target = rows()
+    classes = np.where(target > np.median(target), "dear", "cheap").astype(object)
+    classes[:5] = "unknown price"
+    found = classifier().fit(frame, classes, sample_weight=np.where(classes == "unknown price", 0.0, 1.0))
+    assert found.classes_.tolist() == ["cheap", "dear", "unknown price"]
+    probabilities = found.predict_proba(frame)
+    np.testing.assert_array_equal(probabilities[:, 2], 0)
+    assert set(found.predict(frame)) <= {"cheap", "dear"}
+
+
+def test_a_folder_of_images_of_the_settings_is_used_for_predictions(tmp_path: Path) -> None:
+    frame, target = rows(40)
+    for number, one in enumerate(pictures(40)):
+        one.save(tmp_path / f"{number}.png")
+    frame["photo"] = [f"{number}.png" for number in range(40)]
+    model = ModelConfig(tabular="mlp", tabular_hidden=(16,), encoding_dim=8, backbone="small_resnet")
+    settings = DataConfig(images=tmp_path, image_size=32, cache_gb=0.0, roles={"photo": "image"})
+    assert np.isfinite(regressor(model=model, data=settings).fit(frame, target).predict(frame)).all()

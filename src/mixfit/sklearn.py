@@ -32,6 +32,7 @@ from mixfit.data.columns.text_features import TextFeatures
 from mixfit.data.photos.find import find_photos
 from mixfit.data.photos.store import ImageFiles
 from mixfit.data.split import MINIMUM_ROWS
+from mixfit.errors import unknown_column
 from mixfit.models.encoding import mean_features
 from mixfit.models.model import Components, Model
 from mixfit.nn.backbones import make_backbone
@@ -93,6 +94,9 @@ class MixedTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: a column is missing, or ``X`` is no frame."""
         frame = _frame_of(self, X, fitting=True)
+        for name in (*self.photos, *self.texts):
+            if name not in frame.columns:
+                raise unknown_column(name, frame.columns)
         self.text_features_, _ = TextFeatures.fit(
             frame, list(self.texts), np.zeros(len(frame)), classes=0, seed=self.random_state
         )
@@ -244,11 +248,12 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
                     f"{len(frame):,} rows."
                 )
             frame[names[name]] = column if name == "weight" else pd.Series(column).astype("str")
+        numbers: dict[str, Role] = {}
         if not hasattr(self, "feature_names_in_"):  # of an array, whose columns are numbers unless they are objects
-            roles |= {name: "number" for name in frame.columns[: self.n_features_in_] if _is_numeric(frame[name])}
+            numbers = {name: "number" for name in frame.columns[: self.n_features_in_] if _is_numeric(frame[name])}
         with ExitStack() as stack:
             out = self.out or stack.enter_context(TemporaryDirectory())
-            data, train = self._settings(roles)
+            data, train = self._settings(numbers, roles)
             run = fit(
                 frame,
                 target=names["target"],
@@ -264,12 +269,12 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             self.result_ = run.result
         return self
 
-    def _settings(self, roles: Mapping[str, Role]) -> tuple[DataConfig, TrainConfig]:
+    def _settings(self, numbers: Mapping[str, Role], roles: Mapping[str, Role]) -> tuple[DataConfig, TrainConfig]:
         data, train = self.data or DataConfig(), self.train or TrainConfig()
         given: dict[str, Any] = {"image_size": self.image_size, "text_model": self.text_model}
         data = replace(
             data,
-            roles={**data.roles, **(self.roles or {}), **roles},
+            roles={**numbers, **data.roles, **(self.roles or {}), **roles},
             task=data.task if data.task in _ALSO.get(self._task, ()) else self._task,
             test=0.0,
             **{name: value for name, value in given.items() if value is not None},
@@ -287,7 +292,8 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
     def _predicted(self, X: Any, level: float | None = None) -> Any:  # noqa: N803
         check_is_fitted(self)
         predictor: Predictor = self.predictor_
-        return predictor.predictions(_frame_of(self, X, fitting=False), images=self.images, interval=level)
+        images = self.images or (None if self.data is None else self.data.images) or Path()  # as in ``fit``
+        return predictor.predictions(_frame_of(self, X, fitting=False), images=images, interval=level)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "predictor_")
@@ -317,6 +323,10 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
                 for name, content in files.items():
                     (Path(place) / name).write_bytes(content)
                 self.predictor_ = Predictor.load(place, models=self.models)
+                texts = self.predictor_.text_features
+                if texts is not None and texts.embedder is not None and texts.embedder.facts.source == "folder":
+                    folder = self.text_model or (self.data or DataConfig()).text_model
+                    self.predictor_ = Predictor.load(place, models=self.models, text_model=folder)
 
 
 class MixedRegressor(RegressorMixin, _Mixed):  # type: ignore[misc]
@@ -375,24 +385,26 @@ class MixedClassifier(ClassifierMixin, _Mixed):  # type: ignore[misc]
         """The predicted class of each row ``(rows,)``: the most probable one, unless the metric has a threshold, or the
         median of ordered classes."""
         found = self._predicted(X).values
-        chosen, places = self.predictor_.decide(found), self._places()
-        number = np.zeros(len(self.predictor_.target.classes or ()), dtype=np.int64)
-        number[places] = np.arange(len(places))
-        return cast(np.ndarray, self.classes_[number[chosen]])
+        number = {name: place for place, name in enumerate(_class_names(self.classes_))}
+        known = np.array([number[name] for name in self.predictor_.target.classes or ()])
+        return cast(np.ndarray, self.classes_[known[self.predictor_.decide(found)]])
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Probabilities of the classes in the order of ``classes_``, float64 ``(rows, classes)``."""
-        found = self._predicted(X).values
-        return np.asarray(found[:, self._places()], dtype=np.float64)
+        return self._by_class(np.asarray(self._predicted(X).values, dtype=np.float64))
 
     def predict_set(self, X: Any, level: float = 0.9) -> np.ndarray:  # noqa: N803
         """Which classes are in a set that contains the true one with about ``level``, bool ``(rows, classes)``."""
-        return np.asarray(self._predicted(X, level).sets[:, self._places()])
+        return self._by_class(np.asarray(self._predicted(X, level).sets))
 
-    def _places(self) -> list[int]:
-        """Where each of ``classes_`` is among the predictor's classes."""
-        known = list(self.predictor_.target.classes or ())
-        return [known.index(name) for name in _class_names(self.classes_)]
+    def _by_class(self, found: np.ndarray) -> np.ndarray:
+        """Columns in the order of ``classes_``; 0 for a class of rows of weight 0 alone, which the model lacks."""
+        known = {name: place for place, name in enumerate(self.predictor_.target.classes or ())}
+        ordered = np.zeros((len(found), len(self.classes_)), dtype=found.dtype)
+        for place, name in enumerate(_class_names(self.classes_)):
+            if name in known:
+                ordered[:, place] = found[:, known[name]]
+        return ordered
 
     def _targets(self, y: Any) -> Any:
         found = column_or_1d(y, warn=True)

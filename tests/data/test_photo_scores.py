@@ -8,6 +8,7 @@ from sklearn.linear_model import Ridge
 
 from mixfit.data import scores
 from mixfit.data.photos.scores import PhotoScores
+from mixfit.data.scores import inner_folds
 from mixfit.errors import DataError
 
 EVERY = np.ones(120, dtype=bool)
@@ -110,3 +111,12 @@ def test_saved_scores_are_read_again_and_damaged_ones_refused() -> None:
         PhotoScores.read(arrays | {"middle": np.zeros(2, dtype=np.float32)})
     with pytest.raises(DataError, match="not finite"):
         PhotoScores.read(arrays | {"middle": np.full(1, np.nan, dtype=np.float32)})
+
+
+def test_rows_of_a_few_large_groups_are_all_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixfit.data.scores._MOST_ROWS", 100)
+    for sizes in ([400, 3, 3, 3], [60, 60, 60]):
+        fold = inner_folds(np.repeat(np.arange(len(sizes)), sizes), 0)
+        assert (fold >= 0).all()
+    fold = inner_folds(np.repeat(np.arange(100), 4), 0)
+    assert 80 < np.count_nonzero(fold >= 0) <= 100

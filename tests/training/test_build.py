@@ -60,7 +60,7 @@ def test_more_rows_get_a_wider_network_and_more_columns_narrower_embeddings() ->
 
 
 def test_sizes_that_are_given_are_kept() -> None:
-    given = ModelConfig(tabular_hidden=(7,), number_width=3)
+    given = ModelConfig(tabular_hidden=(7,), number_width=3, photo_stages=0)
     assert with_sizes(given, rows=10**6, numeric=500) == given
     found = sized_for(table(40, 2), given)
     assert (found.tabular_hidden, found.number_width) == ((7,), 3)

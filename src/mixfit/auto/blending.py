@@ -92,6 +92,8 @@ class Blended:
     """Decision thresholds by model, the blends included; empty unless the chosen metric has one."""
     objective: bool
     """Whether the weights of the blend follow the chosen metric."""
+    refitted: bool = False
+    """Whether the delivered models were fitted once more on all rows."""
 
     def covered(self, mixed: MixedData, level: float) -> np.ndarray:
         """Whether the prediction interval or set of each test row contains the true value, bool ``(rows,)``."""
@@ -240,15 +242,26 @@ def train_blend(
         chosen = _choose(fittings, judged)
         predictor = _predictor(mixed, image, model, folds, fittings, chosen.blend, judged)
         history = pd.DataFrame() if keeper is None else keeper.history
+        refitted = False
         if train.refit:
             fitted = [one.model for one in fittings if one.model.name in predictor.shares]
             needed = sum(model_seconds(one, sizes) for one in fitted) / sizes.folds
+            delivered = predictor
             if needed <= timetable.left_for(run_plan.closing):
-                predictor = _refitted(mixed, predictor, fitted, folds, console, keeper)
+                try:
+                    with timetable.ending(run_plan.closing / 2):
+                        predictor = _refitted(mixed, predictor, fitted, folds, console, keeper)
+                except (Diverged, ResourceError, MemoryError, OutOfTimeError) as error:
+                    problem = str(error).rstrip(".") or "there is not enough memory"
+                    left_out.append(f"refit: {problem}; the models of the folds are delivered")
             else:
                 left_out.append(f"refit: a fit of all rows takes about {duration(needed)}, too long for the time limit")
+            refitted = predictor is not delivered
+            if not refitted:
                 console.print(f" skipped: {left_out[-1]}", markup=False)
-        return _blended(mixed, predictor, fittings, judged, chosen, history, [*notes, *plan.shortened, *left_out])
+        shortened = plan.shortened if timetable.limit is None else tuple(fits.shortened.values())
+        found = _blended(mixed, predictor, fittings, judged, chosen, history, [*notes, *shortened, *left_out])
+        return replace(found, refitted=refitted)
 
 
 @dataclass(kw_only=True)
@@ -263,6 +276,8 @@ class _Fits:
     console: Console
     fittings: list[Fitting] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    shortened: dict[str, str] = field(default_factory=dict)
+    """How models were shortened when they were fitted, by name."""
 
     def run(self, width: int) -> None:
         """Fit the models of the plan; print a line for each.
@@ -311,7 +326,12 @@ class _Fits:
         )
         for sentence in again.left_out:
             self._skip(sentence)
-        return again.models[0] if again.models else None
+        if not again.models:
+            return None
+        said = {sentence.partition(":")[0]: sentence for sentence in again.shortened}
+        name = again.models[0].name
+        self.shortened |= {name: said[name]} if name in said else {}
+        return again.models[0]
 
     def _skip(self, sentence: str) -> None:
         self.left_out.append(sentence)
@@ -641,7 +661,11 @@ def _refitted(
     fold, fitted = refit(models, list(predictor.shares), mixed, folds, keeper=keeper)
     seconds = time.perf_counter() - started
     console.print(f" fitted again on all {len(fold.fit_rows):,} rows in {seconds:.1f} s", markup=False)
-    encoder = fold.encoder if predictor.uses_text else replace(fold.encoder, text=None)
+    encoder = replace(
+        fold.encoder,
+        text=fold.encoder.text if predictor.uses_text else None,
+        photos=fold.encoder.photos if predictor.photo_encoder is not None else None,
+    )
     return replace(
         predictor,
         folds=[FoldModels(encoder=encoder, layout=fold.rows.layout, models=fitted)],

@@ -2,7 +2,8 @@
 
 In: a plan, the sizes of the table and seconds. Out: the plan within them, with one sentence for each model that is
 shortened or left out. No clock is read: without ``--time`` the seconds are those of the preset and costs come from
-``cost``, so that the same is fitted on every machine. With ``--time``, ``Timetable`` says how many seconds are left."""
+``cost``, so that the same is fitted on every machine with enough memory. With ``--time``, ``Timetable`` says how many
+seconds are left."""
 
 import math
 from collections.abc import Sequence
@@ -198,7 +199,7 @@ def within_memory(plan: Plan, s: Sizes, available: float) -> Plan:
 def duration(seconds: float) -> str:
     """A duration for people, rounded as an estimate is.
 
-    >>> duration(0.4), duration(3.2), duration(47), duration(190), duration(1900), duration(7800)
+    >>> duration(0.4), duration(3.2), duration(47.0), duration(190.0), duration(1900.0), duration(7800.0)
     ('1 s', '3 s', '45 s', '3 min', '32 min', '2 h 10 min')
     """
     if seconds < 10:

@@ -70,7 +70,7 @@ def _lines(path: Path) -> list[str]:
 def size_text(count: float) -> str:
     """Bytes for people.
 
-    >>> size_text(9_300_000_000), size_text(220_000_000)
+    >>> size_text(9.3e9), size_text(2.2e8)
     ('9.3 GB', '220 MB')
     """
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

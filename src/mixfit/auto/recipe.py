@@ -55,7 +55,7 @@ from mixfit.diagnostics.doctor import Doctor, prepare_doctors
 from mixfit.ensemble.cross_fit import OutOfTimeError
 from mixfit.ensemble.threshold import Thresholds, cross_fitted, parts_of_units
 from mixfit.errors import ConfigError, DataError, Stopped, check_type
-from mixfit.evaluation.baselines import BOOSTED_TREES, CONSTANT, boosted_trees, constant, constants_of_folds
+from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
 from mixfit.evaluation.explain import explained_columns, explained_texts
 from mixfit.evaluation.facts import model_facts
 from mixfit.evaluation.result import JudgedSplit, Result, Rows, headline_for, metrics_for
@@ -156,7 +156,7 @@ def fit(
     console, data, train = console or PlainConsole(), data or DataConfig(), train or TrainConfig()
     if metric is not None:
         train = replace(train, metric=metric)
-    _check_doctor(callbacks, train)
+    _check_callbacks(callbacks, train)
     check_models(models, train)
     timetable = _timetable(console, train, began)
     if images is not None:
@@ -240,7 +240,7 @@ def resume(
     table = said.table if table is None else Path(table)
     if table is None or said.target is None:
         raise DataError(f"{settings_file} lacks the table or the target.")
-    _check_doctor(callbacks, said.train)
+    _check_callbacks(callbacks, said.train)
     check_models(models, said.train)
     schema = folder / "schema.json"
     timetable = _timetable(console, said.train, began)
@@ -289,12 +289,19 @@ def resume(
         )
 
 
-def _check_doctor(callbacks: Sequence[Callback], train: TrainConfig) -> None:
-    """Refuse a doctor with a preset of many models, which it cannot diagnose."""
+def _check_callbacks(callbacks: Sequence[Callback], train: TrainConfig) -> None:
+    """Refuse a doctor with a preset of many models, which it cannot diagnose, and callbacks that need validation rows
+    where the delivered models are fitted on all rows."""
     if train.preset != "network" and any(isinstance(one, Doctor) for one in callbacks):
         raise ConfigError(
             f"A doctor diagnoses the training of a single network, but the preset {train.preset} trains many models: "
             "use the preset network."
+        )
+    choosing = [type(one).__name__ for one in callbacks if one.chooses]
+    if train.refit and choosing:
+        raise ConfigError(
+            f"refit=True leaves no validation rows, which the callback {choosing[0]} may use: leave one out, or "
+            "set chooses = False in a callback that only reports."
         )
 
 
@@ -428,7 +435,7 @@ def _train_and_judge(
     trees = [boosted_trees(mixed, seed=train_config.seed)] if mixed.has_columns else []
     baselines = [*trees, constant(mixed)]
     seconds |= {baseline.name: baseline.seconds for baseline in baselines}
-    on_valid = {our_name(mixed): ours["valid"], BOOSTED_TREES: baselines[0].predictions["valid"]}
+    on_valid = {our_name(mixed): ours["valid"]} | {one.name: one.predictions["valid"] for one in trees}
     thresholds = _thresholds(mixed, on_valid)
     judged = {name: judged_rows(mixed, name, ours[name], baselines, thresholds) for name in JUDGED}
     final = thresholds[our_name(mixed)].final if thresholds else None
@@ -592,7 +599,7 @@ def _blend_and_judge(
                 threshold=found.predictor.threshold,
                 rows="out-of-fold",
             ),
-            refit=prepared.train_config.refit,
+            refit=found.refitted,
         )
     run = Run(
         folder=folder,

@@ -230,8 +230,9 @@ def tune(
         table, target, schema: as for ``fit``.
         trials: total number of trials, without interrupted ones.
         seconds: time limit of the search with reading and image features, after which no trial is started and the
-            running one is abandoned; the first one is cut short instead. A trial of many models is not started if the
-            longest one so far would not finish. By default ``train.time``, which applies to the whole search.
+            running one is abandoned; the first one is cut short instead. Of a preset of many models, the first trial
+            always finishes, and another is started only if the longest one so far would finish. By default
+            ``train.time``, which applies to the whole search.
         data, model, train: starting point of the search; ``train.seed`` is also its seed.
         out: folder in which search folders are created.
         console: where progress is written.
@@ -302,7 +303,7 @@ def _run_trials(search: _Search, trials: int) -> Tuning:
         console.print(" trial  out_of_fold_loss  networks       s  settings of the networks", markup=False)
     else:
         console.print(f" trial  {search.watched:>10}{search.beside:>11}  epochs       s  settings", markup=False)
-    longest = 0.0
+    longest = max((trial.user_attrs.get("seconds", 0.0) for trial in study.study.trials), default=0.0)
     with _stoppable(search, trials):
         while search.deadline is None or time.monotonic() + longest < search.deadline or not study.has_begun():
             trial = study.next_trial(trials, search.space.start())
@@ -425,7 +426,7 @@ def _run_blend_trial(search: _Search, trial: "optuna.Trial") -> None:
         )
         with seeded(train.seed):
             found = train_blend(
-                prepared.data,
+                replace(prepared.data, transforms=tuple(augmentation(train.augment))),
                 image=prepared.network.image,
                 model=model,
                 train=train,

@@ -26,7 +26,7 @@ def tune(
     Each trial fits all models of --preset with other settings of its networks, and is judged by the out-of-fold loss of
     their blend; with --preset network it trains one network, judged by its validation loss.
 
-    --time limits the whole search: when it is over, the running trial is abandoned and no further one starts.
+    --time limits the whole search: no trial starts that would not end in time; the first one of a preset always ends.
 
     Parameters
     ----------

@@ -36,13 +36,17 @@ def goals_of(truth: np.ndarray, classes: int, weight: np.ndarray | None) -> Floa
 
 
 def inner_folds(unit: Int64[np.ndarray, " rows"], seed: int) -> Int64[np.ndarray, " rows"]:
-    """Number of the inner fold of each row, -1 for those beyond ``_MOST_ROWS``; units stay whole."""
+    """Number of the inner fold of each row, -1 for those beyond ``_MOST_ROWS``; units stay whole.
+
+    With units so large that too few of them are within the limit, all rows are used."""
     _, of_unit, sizes = np.unique(unit, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(sizes))
     dealt = order % _INNER_FOLDS
     if len(unit) > _MOST_ROWS:
         drawn = np.argsort(order)
-        dealt[drawn[np.cumsum(sizes[drawn]) > _MOST_ROWS]] = -1
+        within = drawn[np.cumsum(sizes[drawn]) <= _MOST_ROWS]
+        if len(within) >= _INNER_FOLDS:
+            dealt[np.setdiff1d(drawn, within)] = -1
     return dealt[of_unit].astype(np.int64)
 
 

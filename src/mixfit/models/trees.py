@@ -21,6 +21,7 @@ from scipy.special import softmax
 from mixfit.errors import DataError, ResourceError
 from mixfit.models.dependence import Dependence
 from mixfit.models.encoding import EncodedRows
+from mixfit.models.linear import log_rate
 from mixfit.models.model import (
     TABLE,
     Components,
@@ -496,6 +497,8 @@ class _Training:
         objective: dict[str, Any] = {"objective": "regression"} if not classes else {"objective": "binary"}
         if counts and truth.any():
             objective = {"objective": "poisson"}
+        elif counts:  # a Poisson objective needs a count above 0
+            labels = log_rate(truth)
         if len(seen) > 2:
             objective = {"objective": "multiclass", "num_class": len(seen)}
         objective |= {"seed": seed, "num_threads": torch.get_num_threads()}

@@ -22,8 +22,8 @@ _THINGS = (
     "echantillon échantillon muestra campione monster prov batch charge lot plot parcel parzelle parcelle tree baum "
     "plant pflanze machine maschine device gerät geraet appareil unit engine motor sensor vehicle fahrzeug vin imei "
     "item article artikel product produkt produit producto prodotto account konto compte cuenta case fall record key "
-    "schlüssel schluessel order bestellung contract vertrag policy invoice rechnung loan session site_code accession "
-    "isolate cell_line donor_code property objekt object listing matrikel ticket"
+    "schlüssel schluessel order bestellung contract vertrag policy invoice rechnung loan session accession "
+    "isolate property objekt object listing matrikel ticket"
 )
 OBJECT_WORDS = frozenset((_PEOPLE + " " + _THINGS).split())
 """What a table may have several rows of; a column of this name usually says which."""
@@ -35,7 +35,7 @@ _JOINED = ("nummer", "nr", "kennung", "nummern", "编号", "番号", "號碼", "
 _NO_OBJECTS_TEXT = (
     "of house haus phone telefon telephone mobile fax room zimmer floor page line row week month year day "
     "hour minute date time datum visit version chapter zip postal postleit step cycle count total door "
-    "seat grade class level age order_of quarter season zodiac rank woche monat jahr tag stunde besuch "
+    "seat grade class level age quarter season zodiac rank woche monat jahr tag stunde besuch "
     "seite zeile"
 )
 _NO_OBJECTS = frozenset(_NO_OBJECTS_TEXT.split())
