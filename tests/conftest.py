@@ -17,6 +17,8 @@ fix_arithmetic()
 checked_types.install()
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
 # The user's own cache folder is never touched, by doctests and by processes that tests start neither.
+# Tests kill processes, not machines: nothing has to reach the disk before they go on.
+os.fsync = lambda _: None
 _CACHE = tempfile.TemporaryDirectory(prefix="mixfit-test-cache-")
 os.environ["MIXFIT_CACHE"] = _CACHE.name
 atexit.register(_CACHE.cleanup)

@@ -35,7 +35,7 @@ from mixfit.training.build import build_model, precompute_features
 from mixfit.training.callbacks.displays import JsonLines
 
 QUIET = Console(quiet=True)
-QUICK = TrainConfig(preset="quick", epochs=2)
+QUICK = TrainConfig(preset="quick", epochs=2, report=False)
 
 
 def blend_fit(table: Path, out: Path, target: str = DEMO_TARGET, **settings: Any) -> Run:
@@ -270,7 +270,7 @@ def test_a_table_without_photos_and_one_of_photos_alone(tmp_path: Path) -> None:
 def test_networks_on_pixels_compete_when_the_backbone_is_trained(tmp_path: Path) -> None:
     model = replace(QUICK_MODEL, backbone="small_resnet", tabular="mlp")
     table = made_table(tmp_path / "t", rows=60)
-    train = TrainConfig(preset="quick", epochs=1)
+    train = TrainConfig(preset="quick", epochs=1, report=False)
     found = blend_fit(table, tmp_path / "runs", "y", data=GROUPED, model=model, train=train)
     assert "network, table and photos" in found.scores["test"]
     assert "linear, photos" not in found.scores["test"]  # there are no features
@@ -301,7 +301,7 @@ def test_no_fold_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
 def test_lines_for_programs_name_the_network(tmp_path: Path) -> None:
     lines = io.StringIO()
     table = made_table(tmp_path / "t", rows=60)
-    train = TrainConfig(preset="quick", epochs=1)
+    train = TrainConfig(preset="quick", epochs=1, report=False)
     settings: dict[str, Any] = {"data": GROUPED, "model": QUICK_MODEL, "train": train}
     fit(table, target="y", out=tmp_path / "runs", console=QUIET, callbacks=[JsonLines(lines)], **settings)
     epochs = [line for line in map(json.loads, lines.getvalue().splitlines()) if line["event"] == "epoch"]
@@ -350,7 +350,7 @@ def test_the_scores_of_classes_are_those_of_the_saved_model(classes: int, tmp_pa
     x = rng.normal(size=(150, 3))
     drawn = (x[:, 0] + rng.normal(size=150)).argsort().argsort() * classes // 150
     frame = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": [f"class {code}" for code in drawn]})
-    train = mixfit.TrainConfig(preset="quick", epochs=2)
+    train = mixfit.TrainConfig(preset="quick", epochs=2, report=False)
     run = mixfit.fit(frame, target="y", train=train, out=tmp_path, console=QUIET)
     predictor = mixfit.Predictor.load(run.folder)
     assert isinstance(predictor, BlendPredictor)

@@ -31,7 +31,7 @@ def nasty_run(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     shutil.copytree(demo_table.parent / "images", folder / "images")
     frame = pd.read_csv(demo_table).rename(columns={"maker": NASTY})
     frame.to_csv(folder / "table.csv", index=False)
-    train = TrainConfig(preset="quick", epochs=1)
+    train = TrainConfig(preset="quick", epochs=1, report=False)
     quiet = Console(quiet=True)
     return fit(
         folder / "table.csv",

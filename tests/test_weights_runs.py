@@ -53,7 +53,7 @@ def runs(folder: Path) -> dict[str, Run]:
             folder / f"{name}.csv",
             target="price",
             data=WEIGHTED,
-            train=TrainConfig(preset="quick", epochs=3),
+            train=TrainConfig(preset="quick", epochs=3, report=False),
             out=folder / "runs",
             console=Console(quiet=True),
         )
@@ -138,7 +138,7 @@ def test_runs_are_compared_by_weight(folder: Path, runs: dict[str, Run], tmp_pat
         folder / "junk.csv",
         target="price",
         data=WEIGHTED,
-        train=TrainConfig(preset="quick", epochs=1),
+        train=TrainConfig(preset="quick", epochs=1, report=False),
         out=folder / "runs",
         console=Console(quiet=True),
     )

@@ -360,6 +360,8 @@ class TrainConfig:
     """Time limit of the whole run, such as 90s, 10m or 1h30m; what does not fit is left out or shortened."""
     save_every: float = 15.0
     """Shortest time between checkpoints in seconds; 0 saves after every batch."""
+    report: bool = True
+    """Explain some rows and write the report's page; without it, ``mixfit report`` writes the page later."""
 
     def __post_init__(self) -> None:
         _check_choices(self)

@@ -254,6 +254,7 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         with ExitStack() as stack:
             out = self.out or stack.enter_context(TemporaryDirectory())
             data, train = self._settings(numbers, roles)
+            train = replace(train, report=train.report and self.out is not None)  # nobody would see it
             run = fit(
                 frame,
                 target=names["target"],

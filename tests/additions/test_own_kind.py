@@ -77,7 +77,7 @@ def test_fit_takes_it_with_the_schema(tmp_path: Path) -> None:
         target="price",
         schema=infer_schema(frame(120), "price", kinds=OURS),
         data=DataConfig(cache_gb=0.0),
-        train=TrainConfig(preset="quick", epochs=1),
+        train=TrainConfig(preset="quick", epochs=1, report=False),
         out=tmp_path,
         console=Console(quiet=True),
     )

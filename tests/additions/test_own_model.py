@@ -21,7 +21,7 @@ SETTINGS: dict[str, Any] = {
     "target": "y",
     "data": mixfit.DataConfig(cache_gb=0.0),
     "model": mixfit.ModelConfig(tabular="mlp", tabular_hidden=(8,), encoding_dim=4, numbers="plain"),
-    "train": mixfit.TrainConfig(preset="quick", epochs=1),
+    "train": mixfit.TrainConfig(preset="quick", epochs=1, report=False),
     "console": Console(quiet=True),
 }
 
@@ -130,7 +130,7 @@ def test_a_resumed_run_reads_it_and_fits_another_one_again(run: mixfit.Run, tmp_
 
 def test_photos_are_seen_by_their_features(demo_table: Path, tmp_path: Path) -> None:
     model = ExtraTrees(trees=20)
-    data, train = mixfit.DataConfig(image_size=32), mixfit.TrainConfig(preset="quick", epochs=1)
+    data, train = mixfit.DataConfig(image_size=32), mixfit.TrainConfig(preset="quick", epochs=1, report=False)
     settings = SETTINGS | {"target": "price", "data": data, "train": train}
     run = mixfit.fit(demo_table, out=tmp_path, models=[model], **settings)
     assert run.contest is not None

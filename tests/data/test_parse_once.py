@@ -82,7 +82,9 @@ def test_fit_predict_evaluate_and_explain_read_each_column_once(
 ) -> None:
     table, quiet = tmp_path / "table.csv", Console(quiet=True)
     frame().to_csv(table, index=False)
-    run = fit(table, target="price", train=TrainConfig(preset="quick", epochs=1), out=tmp_path, console=quiet).folder
+    run = fit(
+        table, target="price", train=TrainConfig(preset="quick", epochs=1, report=False), out=tmp_path, console=quiet
+    ).folder
     assert max(counts.values()) == 1
     counts.clear()
     predict_table(run, table, out=tmp_path / "predictions.csv", console=quiet)

@@ -103,7 +103,7 @@ def test_networks_on_features_take_half_of_the_steps_unless_a_rate_is_set(
     fold = make_fold(data, np.arange(90), photo_means(data), seed=0)
     counter = CountSteps()
     config = ModelConfig(freeze_backbone=True, photo_stages=0, encoding_dim=4, tabular_hidden=(4,))
-    train = TrainConfig(preset="quick", epochs=1, **settings)
+    train = TrainConfig(preset="quick", epochs=1, report=False, **settings)
     network = Network(sees=sees, light=True, config=config, train=train)
     network.ready(None, [counter], None).fit(fold.training, fold.truth, None, 0)
     assert counter.steps == steps

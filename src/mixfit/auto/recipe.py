@@ -472,6 +472,7 @@ def _train_and_judge(
             notes,
             images=prepared.images,
             explained_size=size,
+            page=train_config.report,
         )
     say_end(console, run, prepared.table, prepared.data_config, watched)
     console.print(f" time    {timetable.elapsed:.0f} s", markup=False, highlight=False)
@@ -626,6 +627,7 @@ def _blend_and_judge(
             images=prepared.images,
             interval=interval,
             explained_size=size,
+            page=prepared.train_config.report,
         )
     say_end(console, run, prepared.table, prepared.data_config)
     console.print(f" time    {timetable.elapsed:.0f} s", markup=False, highlight=False)

@@ -158,7 +158,8 @@ BEST = "best.toml"
 _FEWEST_SECONDS = 1.0
 """Shortest training of the first trial."""
 _NOT_COMPARED = (
-    *("data.cache", "data.cache_gb", "model.memory_format", "model.precision", "train.save_every"),
+    *("data.cache", "data.cache_gb", "model.memory_format", "model.precision"),
+    *("train.save_every", "train.report"),
     *("data.roles", "data.ignore", "data.task"),
 )
 """Settings that may differ between trials of one search: they affect only speed, or are part of the schema."""

@@ -137,8 +137,10 @@ def _json_lines() -> dict[str, Any]:
 
 
 def _say_run(run: "Run", *, as_json: bool) -> None:
+    from mixfit.files import is_there
+
     if as_json:
-        report = str(run.folder / "report.html")
+        report = str(run.folder / "report.html") if is_there(run.folder / "report.html") else None
         line: dict[str, Any] = {
             "event": "run",
             "folder": str(run.folder),

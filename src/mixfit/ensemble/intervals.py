@@ -24,7 +24,7 @@ from scipy.special import softmax
 
 from mixfit.data.columns.kind import Kind
 from mixfit.data.columns.kinds import KINDS
-from mixfit.ensemble.objective import bounded
+from mixfit.ensemble.objective import LEAST_PROBABILITY, bounded
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import Within, from_plain
 from mixfit.models.encoding import EncodedRows, RowEncoder
@@ -45,7 +45,6 @@ _STRENGTHS = np.logspace(-4, 1, 11)
 """Penalties of the ridge regression on standardised columns."""
 _GATE_LEVELS = (0.8, 0.9, 0.95)
 _ROUNDING = 1e-9
-_LEAST_PROBABILITY = 1e-6
 _STEP = 8
 _TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(5.0), 81))
 
@@ -337,7 +336,7 @@ def best_temperature(
 
     def loss(place: int) -> float:
         chosen = tempered(probabilities, float(_TEMPERATURES[place]))[np.arange(len(truth)), truth]
-        return float(np.average(-np.log(np.maximum(chosen, _LEAST_PROBABILITY)), weights=weight))
+        return float(np.average(-np.log(np.maximum(chosen, LEAST_PROBABILITY)), weights=weight))
 
     coarse = min(range(0, len(_TEMPERATURES), _STEP), key=loss)
     near = range(max(0, coarse - _STEP + 1), min(len(_TEMPERATURES), coarse + _STEP))

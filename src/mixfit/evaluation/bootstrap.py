@@ -14,6 +14,7 @@ from mixfit.training.metrics import (
     DEVIANCE,
     F1,
     KAPPA,
+    LEAST_LIKELIHOOD,
     LOG_LOSS,
     MACRO_F1,
     MAE,
@@ -123,7 +124,7 @@ def _class_sums(metric: Metric, truth: np.ndarray, probabilities: np.ndarray) ->
     if metric == KAPPA:
         return _kappa_sums(truth.astype(np.float64), chosen.astype(np.float64))
     if metric == LOG_LOSS:
-        return _mean(-np.log(probabilities[np.arange(rows), truth].astype(np.float64).clip(1e-15)))
+        return _mean(-np.log(probabilities[np.arange(rows), truth].astype(np.float64).clip(LEAST_LIKELIHOOD)))
 
     def by_class(labels: np.ndarray, values: np.ndarray) -> Any:
         return sparse.csr_array((values, (np.arange(rows), labels)), shape=(rows, classes))

@@ -27,7 +27,18 @@ from mixfit.data.ties import Ties
 from mixfit.errors import ConfigError, unknown_column
 from mixfit.evaluation.bootstrap import rows_of_groups
 from mixfit.evaluation.result import Rows, Score, headline_for, judge
-from mixfit.training.metrics import ACCURACY, LOG_LOSS, MAE, MAPE, Metric, Weight, decided, metric_label, metric_text
+from mixfit.training.metrics import (
+    ACCURACY,
+    LEAST_LIKELIHOOD,
+    LOG_LOSS,
+    MAE,
+    MAPE,
+    Metric,
+    Weight,
+    decided,
+    metric_label,
+    metric_text,
+)
 from mixfit.weighted import taken
 
 SMALL = 20
@@ -129,7 +140,7 @@ def row_errors(judge: Metric, truth: np.ndarray, prediction: np.ndarray) -> Floa
     if judge is ACCURACY:
         return (prediction.argmax(1) != truth).astype(np.float64)
     if judge is LOG_LOSS:
-        return -np.log(prediction[np.arange(len(truth)), truth].astype(np.float64).clip(1e-15))
+        return -np.log(prediction[np.arange(len(truth)), truth].astype(np.float64).clip(LEAST_LIKELIHOOD))
     if judge is MAE:
         return np.abs(prediction - truth)
     if judge is MAPE:

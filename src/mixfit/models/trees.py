@@ -37,7 +37,7 @@ from mixfit.models.model import (
 from mixfit.models.ordered import fit_steps, load_steps
 from mixfit.models.target_statistics import TargetStatistics, goal_count
 from mixfit.models.tree_walk import TreeWalk
-from mixfit.training.metrics import poisson_deviance
+from mixfit.training.metrics import LEAST_LIKELIHOOD, poisson_deviance
 from mixfit.weighted import taken, weighted_mean
 
 COMPONENTS = 30
@@ -79,7 +79,6 @@ _SETTINGS: dict[str, Any] = {
     "feature_pre_filter": False,  # the same data for all settings
     "verbosity": -1,
 }
-_LEAST_PROBABILITY = 1e-15
 _FEW_ROWS = 32
 """Number of rows up to which LightGBM is not needed, see ``TreeWalk``."""
 _IMPROBABLE = -30.0
@@ -359,7 +358,7 @@ def fit_trees(
     training = _Training.of(columns, truth, inputs.few_sizes, classes=classes, counts=counts, weight=weight, seed=seed)
     grown = [training.grow(plan.rate | settings, rounds) for settings, rounds in chosen]
     text = mean_text(grown, columns=columns.shape[1], outputs=training.outputs)
-    return TreeModel.of(text, training.seen, columns=columns.shape[1], classes=classes), statistics
+    return TreeModel(text=text, seen=training.seen, classes=classes), statistics  # the text has just been checked
 
 
 def _work(rows: int, columns: int, outputs: int) -> int:
@@ -515,7 +514,9 @@ class _Training:
 
     def grow(self, settings: dict[str, Any], rounds: int) -> bytes:
         """Trees in LightGBM's format."""
-        grown = lightgbm().train(_SETTINGS | self.objective | settings, self.data, num_boost_round=rounds)
+        grown = lightgbm().train(
+            _SETTINGS | self.objective | settings, self.data, num_boost_round=rounds, keep_training_booster=True
+        )
         return str(grown.model_to_string()).encode()
 
     def losses(
@@ -543,7 +544,7 @@ class _Training:
                 losses = (predictions - truth) ** 2
             else:
                 chances = predictions if predictions.ndim == 2 else np.stack([1 - predictions, predictions], axis=1)
-                losses = -np.log(np.maximum(chances[np.arange(len(labels)), labels], _LEAST_PROBABILITY))
+                losses = -np.log(np.maximum(chances[np.arange(len(labels)), labels], LEAST_LIKELIHOOD))
             found.append(weighted_mean(losses, weight))
             return "loss", found[-1], False
 
@@ -554,6 +555,7 @@ class _Training:
             valid_sets=[self.data.create_valid(columns, labels)],
             feval=loss,
             callbacks=[library.early_stopping(_PATIENCE, verbose=False)],
+            keep_training_booster=True,  # else it is written as text and read again
         )
         return np.array(found)
 

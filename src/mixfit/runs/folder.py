@@ -153,12 +153,13 @@ def settings_digest(
 ) -> str:
     """A sha256 of all settings and data that affect the models of a run.
 
-    The locations of the photos and of the text model are left out, as the fingerprint covers their files; so are caches
-    and the time between checkpoints."""
+    The locations of the photos and of the text model are left out, as the fingerprint covers their files; so are
+    caches, the time between checkpoints, and whether a report is written."""
     settings = _sections(data, model, train)
     for name in ("images", "cache", "cache_gb", "text_model"):
         settings["data"].pop(name, None)
-    settings["train"].pop("save_every", None)
+    for name in ("save_every", "report"):
+        settings["train"].pop(name, None)
     decisive = {"settings": settings, "schema": schema.to_dict(), "data": asdict(fingerprint)}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

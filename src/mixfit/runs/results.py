@@ -47,7 +47,7 @@ from mixfit.evaluation.result import (
     write_result,
 )
 from mixfit.evaluation.word_weights import word_weights
-from mixfit.files import explained, write_file
+from mixfit.files import explained, is_there, write_file
 from mixfit.models.model import PARTS, Sees, name_of
 from mixfit.predictor import Predictor, unreadable_photos
 from mixfit.runs.folder import describe_environment, seal_run
@@ -419,7 +419,10 @@ def say_end(
             say(f"   {finding}")
     if run.bad:
         say(f" {describe_bad(run.bad)}; all listed in {run.folder / 'bad_inputs.csv'}")
-    say(f" report  {run.folder / 'report.html'}")
+    if is_there(run.folder / "report.html"):
+        say(f" report  {run.folder / 'report.html'}")
+    else:
+        say(f" report  none; to write it: mixfit report {run.folder}")
     shows = config.images is not None and run.predictor.schema.names("image")
     images = f" --images {shlex.quote(str(config.images))}" if shows else ""
     say(f" next    mixfit predict {run.folder} NEW.csv -o out.csv{images}")
@@ -440,6 +443,7 @@ def write_results(
     images: Path,
     interval: tuple[np.ndarray, np.ndarray] | None = None,
     explained_size: tuple[int, int] | None = EXPLAINED,
+    page: bool = True,
 ) -> None:
     """Write the result, predictions, bad inputs, the report's content and the report.
 
@@ -450,10 +454,8 @@ def write_results(
         images: folder that photo paths are relative to.
         interval: lower and upper ends at ``LEVEL`` of the test rows, in the unit of the target.
         explained_size: numbers of explained rows and of predictions for each; None for no explanations.
+        page: whether rows are explained and the report's page is written.
     """
-    # importing matplotlib takes a second, too long for a command line with a misspelt flag
-    from mixfit.runs.report.page import rewrite_report
-
     result = run.result
     ours, final = result.ours, judged[result.final.split]
     others = [name for name in final.predictions if name != ours and name in _KINDS]
@@ -483,9 +485,9 @@ def write_results(
         title=run.folder.name.rpartition("-")[0],
         diagnoses=None if run.doctor is None else list(map(_diagnosis, run.doctor.findings())),
         watched=None if run.doctor is None else _watched(run.doctor),
-        explanation=None if explained_size is None else explanation_of(run.predictor, mixed, images, explained_size),
+        explanation=explanation_of(run.predictor, mixed, images, explained_size) if page and explained_size else None,
         words=word_weights(run.predictor, mixed.table.select(mixed.split.train)),
-        explanation_note=NOT_EXPLAINED if explained_size is None else _why_unexplained(run.predictor),
+        explanation_note=_why_unexplained(run.predictor, explained_size, page=page),
         data=describe_data(mixed, shown[len(worst) :], notes),
         worst=shown[: len(worst)],
         classes=mixed.target.classes or (),
@@ -497,7 +499,11 @@ def write_results(
         fingerprint=_fingerprint(run.folder),
     )
     write_facts(run.folder, facts, photos)
-    rewrite_report(run.folder)
+    if page:
+        # importing matplotlib takes a second, too long for a command line with a misspelt flag
+        from mixfit.runs.report.page import rewrite_report
+
+        rewrite_report(run.folder)
     seal_run(run.folder)
 
 
@@ -532,13 +538,14 @@ def explanation_of(
     return model_explanation(replace(found, rows=mixed.row_numbers[found.rows]))
 
 
-NOT_EXPLAINED = (
-    "Not computed during training, as it would take more than a tenth of its time. To explain some rows: "
-    "mixfit explain RUN --n 10."
-)
+NOT_EXPLAINED = "Not computed during training, as it would take more than a tenth of its time."
+_NO_REPORT = "Not computed during training, as no report was asked for."
+_EXPLAIN = " To explain some rows: mixfit explain RUN --n 10."
 
 
-def _why_unexplained(predictor: Predictor) -> str:
+def _why_unexplained(predictor: Predictor, size: tuple[int, int] | None, *, page: bool) -> str:
+    if not page or size is None:
+        return (NOT_EXPLAINED if page else _NO_REPORT) + _EXPLAIN
     columns = sum(map(len, explained_columns(predictor)))
     if columns <= EXPLAINED_COLUMNS:
         return ""
