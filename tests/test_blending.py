@@ -241,7 +241,7 @@ def test_classes_have_calibrated_probabilities_and_sets(tmp_path: Path, classes:
 
 def test_photos_that_say_nothing_are_left_out_and_the_user_is_told(tmp_path: Path) -> None:
     table = made_table(tmp_path / "t", rows=200)
-    found = blend_fit(table, tmp_path / "runs", "y", data=GROUPED)
+    found = blend_fit(table, tmp_path / "runs", "y", data=GROUPED, train=replace(QUICK, report=True))
     assert isinstance(found.predictor, BlendPredictor)
     assert not found.predictor.uses_photos
     assert not any("photos" in name for name in found.predictor.shares)

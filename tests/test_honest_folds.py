@@ -16,7 +16,7 @@ from mixfit.runs.results import BLEND
 from mixfit.training.callback import Callback, TrainState
 from mixfit.training.callbacks.control import EarlyStopping
 
-QUICK = TrainConfig(preset="quick", epochs=2, report=False)
+QUICK = TrainConfig(preset="quick", epochs=2)
 SMALL = ModelConfig(tabular_hidden=(8,), encoding_dim=4, members=2)
 
 

@@ -41,7 +41,7 @@ def rare_table(folder: Path) -> Path:
 def rare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     folder = tmp_path_factory.mktemp("rare")
     table = rare_table(folder / "table")
-    return table, small_fit(table, folder / "runs", train=replace(ONE_EPOCH, refit=True), metric="f1")
+    return table, small_fit(table, folder / "runs", report=True, train=replace(ONE_EPOCH, refit=True), metric="f1")
 
 
 def test_the_chosen_metric_comes_first_everywhere(rare: tuple[Path, Run]) -> None:
@@ -178,7 +178,8 @@ def counts_table(folder: Path) -> Path:
 def test_counts_are_trained_predicted_and_explained(preset: Any, tmp_path: Path) -> None:
     table = counts_table(tmp_path / "table")
     train = replace(ONE_EPOCH, preset=preset)
-    run = small_fit(table, tmp_path / "runs", train=train, data=DataConfig(task="count", cache_gb=0.0))
+    data = DataConfig(task="count", cache_gb=0.0)
+    run = small_fit(table, tmp_path / "runs", report=True, train=train, data=data)
     assert (run.result.task, run.result.headline) == ("count", "deviance")
     assert all(np.isfinite(one.metrics["deviance"]) for one in run.result.final.scores)
     options = {"interval": 0.8} if preset == "quick" else {}
@@ -211,7 +212,7 @@ def ordered_table(folder: Path) -> Path:
 def test_ordered_classes_are_trained_and_predicted(preset: Any, tmp_path: Path) -> None:
     table = ordered_table(tmp_path / "table")
     data = DataConfig(roles={"y": "ordered", "size": "ordered"}, cache_gb=0.0)
-    run = small_fit(table, tmp_path / "runs", train=replace(ONE_EPOCH, preset=preset), data=data)
+    run = small_fit(table, tmp_path / "runs", report=True, train=replace(ONE_EPOCH, preset=preset), data=data)
     assert (run.result.task, run.result.headline) == ("ordered", "kappa")
     predictor = Predictor.load(run.folder)
     assert predictor.target.classes == ("poor", "fair", "good", "excellent")
@@ -274,7 +275,7 @@ def test_a_second_fit_that_fails_leaves_the_models_of_the_folds(
         raise Diverged("The loss is not finite.")
 
     monkeypatch.setattr("mixfit.auto.blending.refit", diverged)
-    run = small_fit(rare[0], tmp_path, train=replace(ONE_EPOCH, refit=True), metric="f1")
+    run = small_fit(rare[0], tmp_path, report=True, train=replace(ONE_EPOCH, refit=True), metric="f1")
     assert not run.result.refit
     assert not Predictor.load(run.folder).refitted
     assert "the models of the folds are delivered" in (run.folder / "report.html").read_text(encoding="utf-8")

@@ -58,7 +58,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(table: Path) -> Run:
-    return small_fit(table, table.parent / "runs")
+    return small_fit(table, table.parent / "runs", report=True)
 
 
 def explained(run: Run, out: Path, **asked: Any) -> tuple[str, str, dict[str, Any]]:

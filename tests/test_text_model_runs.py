@@ -52,7 +52,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(table: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return with_model(table, tmp_path_factory.mktemp("runs"), folder)
+    return with_model(table, tmp_path_factory.mktemp("runs"), folder, report=True)
 
 
 def text_table(path: Path, rows: int = ROWS, seed: int = 0) -> Path:

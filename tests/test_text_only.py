@@ -40,7 +40,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
     folder = tmp_path_factory.mktemp("tickets")
     tickets().to_csv(folder / "table.csv", index=False)
     runs = list[Run]()
-    said = said_by(folder, lambda **given: runs.append(small_fit(folder / "table.csv", folder / "runs", **given)))
+    said = said_by(
+        folder, lambda **given: runs.append(small_fit(folder / "table.csv", folder / "runs", report=True, **given))
+    )
     return runs[0], said
 
 

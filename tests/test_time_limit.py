@@ -45,7 +45,8 @@ def reported(run: recipe.Run) -> list[str]:
 def test_in_no_time_a_constant_and_a_linear_model_are_fitted_and_reported(tmp_path: Path) -> None:
     said = io.StringIO()
     train = replace(TRAIN, time="0.01s")
-    run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", train=train, console=Console(file=said, width=500))
+    console = Console(file=said, width=500)
+    run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", report=True, train=train, console=console)
     assert names(run) == LEAST
     assert (run.folder / "report.html").is_file()
     for model in ("boosted trees, table", "kernel ridge, table", "network, table"):

@@ -333,7 +333,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Counter[str]]
         for module in (bootstrap, result, departure, groups):
             if hasattr(module, "bootstrap_values"):
                 patch.setattr(module, "bootstrap_values", counted)
-        run = small_fit(small_table(folder / "t", rows=120), folder / "runs")
+        run = small_fit(small_table(folder / "t", rows=120), folder / "runs", report=True)
     return run, resampled
 
 
