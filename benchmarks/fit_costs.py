@@ -4,10 +4,10 @@
 thread, and writes the seconds of the processor of every stage with the sizes of its data, one line a call. As other
 processes slow down the processor, too, a fixed small task is timed every few seconds, and all seconds are divided by
 its slowness.
-``fit`` finds the coefficients, none below 0, with the least relative error of each stage, and prints the table and how
-well it fits.
+``fit`` finds the coefficients, none below 0, with the least error of each stage as a factor, and prints the table and
+how well it fits.
 Run: MIXFIT_DATA=... python benchmarks/fit_costs.py measure calls.jsonl ["TABLE: PART" ...]
-     python benchmarks/fit_costs.py fit calls.jsonl > src/mixfit/auto/cost_table.py"""
+     python benchmarks/fit_costs.py fit calls.jsonl > table.py && mv table.py src/mixfit/auto/cost_table.py"""
 
 import json
 import os
@@ -83,32 +83,26 @@ JOBS = (
 )
 """What is measured, each in a process of its own."""
 KNOWN = {
-    "components": 1e-3,
-    "explained kernels": 3.5e-4,
-    "interval": 7e-4,
-    "kernel eigenvalues": 4e-4,
-    "kernel pairs": 1.2e-3,
-    "kernel search": 8e-4,
-    "kernel solve": 5e-5,
-    "logistic sparse": 3.0,
-    "network bins": 1.0,
-    "network categories": 2e-5,
-    "network weights": 2e-3,
-    "photo network": 0.025,
-    "photo training": 0.1,
-    "photos": 0.003,
-    "reading photos": 3.0,
-    "ridge eigenvalues": 2e-4,
-    "text characters": 0.1,
-    "text products": 1e-3,
-    "text rows": 300.0,
+    "components": 5e-4,
+    "explained calls": 0.0,
+    "explained kernels": 1.75e-4,
+    "explained networks": 1.27e-5,
+    "interval": 3.5e-4,
+    "kernel eigenvalues": 2e-4,
+    "kernel solve": 2.5e-5,
+    "logistic sparse": 1.5,
+    "photo training": 0.05,
+    "photos": 0.0015,
+    "reading photos": 1.5,
+    "ridge eigenvalues": 1e-4,
+    "text products": 5e-4,
+    "text rows": 150.0,
 }
 """Coefficients that the calls so far do not determine, worked out from figures of docs/LOG.md and from the number of
 operations; a kind leaves this list when tables that tell it from others are measured."""
-LOAD = 2.0
-"""How much longer everything takes on the busy machine of the calls than on a quiet one: the same run of 3,000 rows and
-30 columns took 56.8 and 32.6 s, its networks 35.4 and 16.3 s (docs/LOG.md)."""
 FOLDS = 2
+SHORT = 0.02
+"""Seconds that are too short to matter."""
 EVERY = 3.0  # seconds between two timings of the fixed task
 CLOSING = ("blend", "interval", "scores", "report", "rest", "fits")
 
@@ -359,30 +353,49 @@ def rows_of_fit(lines: list[dict[str, Any]]) -> dict[str, list[tuple[dict[str, f
 
 
 def fit_table(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """Coefficients by kind of work, with the least relative error of each group."""
-    from scipy.optimize import nnls
+    """Coefficients by kind of work, with the least squared logarithm of estimated over measured seconds.
+
+    Early stopping makes equal work take seconds that differ by factors: the least relative error would be that of an
+    estimate far below most of them."""
+    from scipy.optimize import least_squares
 
     found: dict[str, float] = {}
     for group, calls in sorted(rows_of_fit(lines).items()):
-        kinds = sorted({kind for work, _, _ in calls for kind, count in work.items() if count})
+        every = sorted({kind for work, _, _ in calls for kind, count in work.items() if count})
+        kinds = [kind for kind in every if kind not in KNOWN]
         counts = Counter(name for _, _, name in calls)
-        seconds = np.array([max(took, 1e-4) for _, took, _ in calls])
-        # Relative errors, less so of very short calls; every table counts alike.
-        scale = 1 / (np.maximum(seconds, 0.02) * np.sqrt([counts[name] for _, _, name in calls]))
+        seconds = np.array([took for _, took, _ in calls])
+        weight = 1 / np.sqrt([counts[name] for _, _, name in calls])  # every table counts alike
         matrix = np.array([[work.get(kind, 0.0) for kind in kinds] for work, _, _ in calls], dtype=float)
-        values = nnls(matrix * scale[:, None], seconds * scale)[0]
-        found |= dict(zip(kinds, values.tolist(), strict=True))
-        guess = matrix @ values
-        large = seconds > 0.05
-        ratio = guess[large] / seconds[large]
-        if large.any():
-            said = f"{group:<18}{len(calls):>5} calls; estimated / measured {np.median(ratio):.2f}"
-            print(f"{said} ({ratio.min():.2f} to {ratio.max():.2f}) where over 50 ms", file=sys.stderr)
-            worst = np.argsort(-np.abs(np.log(ratio)))[:3]
-            names = [name for (_, _, name), yes in zip(calls, large, strict=True) if yes]
-            for place in worst:
-                print(f"    {names[place]:<26}{ratio[place]:8.2f} of {seconds[large][place]:8.2f} s", file=sys.stderr)
+        known = np.array([sum(work.get(kind, 0.0) * KNOWN.get(kind, 0.0) for kind in every) for work, _, _ in calls])
+        if kinds:
+            unit = np.maximum(matrix.mean(axis=0), 1e-12)
+            start = np.full(len(kinds), max(float(seconds.mean()), SHORT) / len(kinds))
+            best = least_squares(_errors, start, bounds=(0, np.inf), args=(matrix / unit, known, seconds, weight))
+            values = np.where(best.x * matrix.max(axis=0) / unit < 1e-4, 0.0, best.x) / unit
+            found |= dict(zip(kinds, values.tolist(), strict=True))
+            known += matrix @ values
+        _say_fit(group, known, seconds, [name for _, _, name in calls])
     return found
+
+
+def _errors(
+    values: np.ndarray, matrix: np.ndarray, known: np.ndarray, seconds: np.ndarray, weight: np.ndarray
+) -> np.ndarray:
+    found: np.ndarray = weight * np.log((matrix @ values + known + SHORT) / (seconds + SHORT))
+    return found
+
+
+def _say_fit(group: str, guess: np.ndarray, seconds: np.ndarray, names: list[str]) -> None:
+    large = seconds > 0.05
+    if not large.any():
+        return
+    ratio = guess[large] / seconds[large]
+    said = f"{group:<18}{len(names):>5} calls; estimated / measured {np.median(ratio):.2f}"
+    print(f"{said} ({ratio.min():.2f} to {ratio.max():.2f}) where over 50 ms", file=sys.stderr)
+    shown = [name for name, yes in zip(names, large, strict=True) if yes]
+    for place in np.argsort(-np.abs(np.log(ratio)))[:3]:
+        print(f"    {shown[place]:<26}{ratio[place]:8.2f} of {seconds[large][place]:8.2f} s", file=sys.stderr)
 
 
 def main(args: list[str]) -> None:
@@ -405,7 +418,7 @@ def main(args: list[str]) -> None:
     least = float(np.quantile([line["pace"] for line in lines if "pace" in line], 0.02))
     for line in lines:
         line["seconds"] *= least / line.get("pace", least)
-    found = {kind: value / LOAD for kind, value in (fit_table(lines) | KNOWN).items()}
+    found = fit_table(lines) | KNOWN
     print('"""Seconds of one processor for each kind of work of ``cost``; written by ``benchmarks/fit_costs.py``."""\n')
     print("SECONDS: dict[str, float] = {")
     for kind, value in sorted(found.items()):

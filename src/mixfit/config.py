@@ -333,7 +333,7 @@ class TrainConfig:
     """One training run."""
 
     preset: Preset = "balanced"
-    """Models to fit: quick, balanced and best (up to 60 s, 5 and 30 min) blend ever more models; network trains one."""
+    """Models to fit: quick, balanced and best (up to 30 s, 5 and 30 min) blend ever more models; network trains one."""
     epochs: int = 60
     """Most epochs; a single network stops early, networks of a blend train at most 20 or 40."""
     optimizer: OptimizerName = "adamw"

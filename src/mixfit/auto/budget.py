@@ -22,7 +22,7 @@ from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
 from mixfit.runs.results import TREES
 
-PRESET_SECONDS: dict[Preset, float] = {"quick": 60.0, "balanced": 300.0, "best": 1800.0}
+PRESET_SECONDS: dict[Preset, float] = {"quick": 30.0, "balanced": 300.0, "best": 1800.0}
 """Budget of a preset for up to ``BUDGET_ROWS`` rows, in seconds on two cores; more rows have more in proportion."""
 BUDGET_ROWS = 10_000
 LEAST_SHARE = 0.2
@@ -69,7 +69,7 @@ def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = Tr
     """The plan shortened until its models cost at most ``seconds``, the costliest of least promise first.
 
     A network trains fewer epochs and boosted trees grow fewer trees, to a fifth of their cost at least; if that does
-    not suffice, models are left out. The constant and one simple model stay.
+    not suffice, a model is left out, and the others are shortened anew. The constant and one simple model stay.
 
     Args:
         seconds: for all models together.
@@ -100,11 +100,12 @@ def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = Tr
         elif longer:
             shortest.add(worst.name)
         else:
-            models.remove(worst)
-            del costs[worst.name]
-            shortened.pop(worst.name, None)
-            least_taken = duration(pace * took)
-            left_out.append(f"{worst.name}: it takes about {least_taken}, too long for {limit}")
+            # The others get its time: they begin again from what they are without a limit.
+            models = [before[one.name] for one in models if one.name != worst.name]
+            costs = {one.name: model_seconds(one, s) for one in models}
+            shortest.clear()
+            shortened.clear()
+            left_out.append(f"{worst.name}: it takes about {duration(pace * took)}, too long for {limit}")
     return replace(
         plan,
         models=tuple(models),
