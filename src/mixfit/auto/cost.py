@@ -31,6 +31,7 @@ _COMPONENTS = 60  # of the photos, in linear models
 _TERMS = 4  # columns of the design matrix for each number: the number and three knots
 _DOUBLE = 8  # bytes
 _GROWN = 0.5  # share of the largest number of trees until early stopping
+_BINS = 255  # of a column of boosted trees, each of at least three rows
 _CELL = 8  # bytes of a cell in a file
 EXTRA_BYTES = 200_000_000
 """Memory that imports and small arrays take on top of the estimates."""
@@ -233,7 +234,7 @@ def _trees(model: BoostedTrees, s: Sizes) -> Work:
     trees = (kept + tried) * _GROWN
     return {
         "tree rows": trees * s.fit * columns / _MILLION,
-        "tree columns": trees * columns / _MILLION,
+        "tree columns": trees * columns * min(s.fit / 3, _BINS) / _BINS / _MILLION,
         "trees": trees,
         "tree data": s.fit * columns / _MILLION,
     }

@@ -167,6 +167,8 @@ class BoostedTrees:
     sees: Sees = TABLE
     most_rounds: int | None = field(default=None, compare=False)
     """Limit of the trees per output by a budget; None for none."""
+    one_fold: bool = field(default=False, compare=False)
+    """Whether a budget lets one inner fold choose settings and their number of trees, in place of three."""
 
     @property
     def name(self) -> str:
@@ -182,7 +184,7 @@ class BoostedTrees:
         """Largest numbers of trees of the model, and of those that are grown to choose their number."""
         settings = len(_CANDIDATES) if _work(rows, columns, outputs) <= _HEAVY else 1
         kept = self.rounds(rows, columns, outputs) * outputs * settings
-        return kept, kept * (1 if rows * outputs > _ONE_FOLD_ROWS else _INNER_FOLDS)
+        return kept, kept * (1 if self.one_fold or rows * outputs > _ONE_FOLD_ROWS else _INNER_FOLDS)
 
     def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> FittedModel:
         """See ``Model``."""
@@ -200,6 +202,7 @@ class BoostedTrees:
             weight=weight,
             dependence=rows.dependence,
             most_rounds=self.most_rounds,
+            one_fold=self.one_fold,
             seed=seed,
         )
         return FittedTrees(
@@ -324,6 +327,7 @@ def fit_trees(
     weight: np.ndarray | None = None,
     dependence: Dependence | None = None,
     most_rounds: int | None = None,
+    one_fold: bool = False,
     seed: int = 0,
 ) -> tuple[TreeModel, TargetStatistics]:
     """Fit trees with several settings on all rows, and average them.
@@ -338,6 +342,7 @@ def fit_trees(
         weight: of each row, in any unit.
         dependence: of the rows; by default they are independent.
         most_rounds: limit of the rounds; by default set by the size of the data.
+        one_fold: use one inner fold whatever the size of the data.
     Raises:
         ResourceError: LightGBM cannot be loaded.
     """
@@ -347,6 +352,7 @@ def fit_trees(
         inputs, truth, weight, dependence = inputs.take(rows), truth[rows], weight[rows], dependence.take(rows)
     task: dict[str, Any] = {"classes": classes, "seed": seed}
     plan = _Plan.of(inputs, len(np.unique(truth)) if classes > 2 else 1, goals=goal_count(classes))
+    plan = replace(plan, one_fold=plan.one_fold or one_fold)
     if most_rounds is not None:
         most = min(plan.most, most_rounds)
         plan = replace(plan, most=most, rate=_rate(most))
