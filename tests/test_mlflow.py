@@ -95,12 +95,14 @@ def test_a_blend_is_logged_by_network_and_fold_in_the_active_run(demo_table: Pat
     train = TrainConfig(preset="quick", epochs=1)
     try:
         mlflow.lightgbm.autolog(silent=True)
+        mlflow.sklearn.autolog(silent=True, log_models=False)
         with mlflow.start_run() as active:
             run = tracked(demo_table, tmp_path / "runs", MLflow(), data=TABLE_ALONE, train=train)
             assert mlflow.active_run().info.run_id == active.info.run_id
     finally:
-        mlflow.lightgbm.autolog(disable=True)
-        revert_patches("lightgbm")
+        for library in (mlflow.lightgbm, mlflow.sklearn):
+            library.autolog(disable=True)
+            revert_patches(library.FLAVOR_NAME)
     found = mlflow.MlflowClient().get_run(active.info.run_id).data
     assert [name for name in found.metrics if name.endswith("fold 5/train_loss")]
     assert run.contest is not None

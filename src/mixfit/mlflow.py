@@ -8,7 +8,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -60,14 +60,19 @@ class MLflow(Tracker):
         """Id of the MLflow run, once it has begun."""
         self._client: Any = None
         self._own = False
-        self._quiet = ExitStack()
+
+    def around_run(self) -> AbstractContextManager[None]:
+        """Without autologging."""
+        from mlflow.utils.autologging_utils import disable_autologging
+
+        without: AbstractContextManager[None] = disable_autologging()
+        return without
 
     def begin_run(self, folder: Path, settings: Mapping[str, object]) -> None:
         """Open the MLflow run, and log the settings."""
         import mlflow
         from mlflow.entities import Param
         from mlflow.exceptions import MlflowException
-        from mlflow.utils.autologging_utils import disable_autologging
 
         try:
             self._client = mlflow.MlflowClient()
@@ -83,7 +88,6 @@ class MLflow(Tracker):
                 "server or to a file such as sqlite:///mlflow.db, or leave out the tracker."
             ) from error
         write_file(folder / _KEPT, json.dumps({"run_id": self.run_id}))
-        self._quiet.enter_context(disable_autologging())
 
     def after_epoch(self, state: TrainState) -> None:
         """Log the metrics of the epoch, such as "network table photos fold 3/train_loss"."""
@@ -156,8 +160,7 @@ class MLflow(Tracker):
 
     @contextmanager
     def _closing(self, status: str) -> Iterator[None]:
-        """End an own run with a status, "FAILED" if this raises; autologging is as before."""
-        self._quiet.close()
+        """End an own run with a status, "FAILED" if this raises."""
         try:
             yield
         except Exception:
@@ -181,7 +184,7 @@ def save_model(folder: str | PathLike[str], path: str | PathLike[str]) -> None:
     """
     pyfunc = _pyfunc()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "An input example was not provided", UserWarning)
+        warnings.filterwarnings("ignore", r"\W*.*An input example was not provided", UserWarning)
         pyfunc.save_model(str(path), **_flavour(Path(folder)))
 
 
@@ -200,7 +203,7 @@ def log_model(folder: str | PathLike[str], name: str = "model", **further: Any) 
     """
     pyfunc = _pyfunc()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "An input example was not provided", UserWarning)
+        warnings.filterwarnings("ignore", r"\W*.*An input example was not provided", UserWarning)
         return pyfunc.log_model(name=name, **_flavour(Path(folder)), **further)
 
 

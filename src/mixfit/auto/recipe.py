@@ -41,7 +41,7 @@ from mixfit.auto.preparation import (
 )
 from mixfit.auto.presets import check_models, unused_settings
 from mixfit.auto.timetable import Timetable
-from mixfit.auto.tracked import tracked
+from mixfit.auto.tracked import around, tracked
 from mixfit.choices import MetricName
 from mixfit.config import DataConfig, ModelConfig, TrainConfig, parse_duration
 from mixfit.config_file import read_config
@@ -164,7 +164,7 @@ def fit(
     timetable = _timetable(console, train, began)
     if images is not None:
         data = replace(data, images=Path(images))
-    with seeded(train.seed):
+    with seeded(train.seed), around(callbacks):
         if isinstance(table, pd.DataFrame):
             path = new_run_folder(Path(out), run_name(Path("dataframe"), target)) / KEPT_TABLE
             data = replace(data, images=data.images or Path())
@@ -251,7 +251,7 @@ def resume(
     schema = folder / "schema.json"
     timetable = _timetable(console, said.train, began)
     timetable.began -= earlier_seconds(folder)
-    with locked(folder), _stoppable(folder, advice), seeded(said.train.seed):
+    with locked(folder), _stoppable(folder, advice), seeded(said.train.seed), around(callbacks):
         with said_by(settings_file), timetable.stage("reading the table", cost.seconds_of_reading(table), learn=False):
             prepared = prepare(
                 table,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,16 @@ from mixfit.errors import Stopped
 from mixfit.runs.results import Run
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.tracking import TrackedRun, Tracker
+
+
+@contextmanager
+def around(callbacks: Sequence[Callback]) -> Iterator[None]:
+    """The contexts of the trackers, see ``Tracker.around_run``."""
+    with ExitStack() as stack:
+        for one in callbacks:
+            if isinstance(one, Tracker):
+                stack.enter_context(one.around_run())
+        yield
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,6 +55,10 @@ class Tracker(Callback, ABC):
     def __init__(self) -> None:
         self.model = ""
         """The network of the next fit, and its fold; "" if there is only one."""
+
+    def around_run(self) -> AbstractContextManager[None]:
+        """A context for a whole run, from before its table is read."""
+        return nullcontext()
 
     @abstractmethod
     def begin_run(self, folder: Path, settings: Mapping[str, object]) -> None:
