@@ -6,6 +6,7 @@ paths, other file systems, other libraries."""
 
 import builtins
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -40,6 +41,7 @@ def take_away() -> None:
             vars(module).pop(name, None)
     sys.modules.update(dict.fromkeys(MODULES))  # type: ignore[arg-type]
     sys.platform = "win32"
+    vars(shutil)["_use_fd_functions"] = False  # of rmtree, which Windows lacks
     _refuse_what_is_open("unlink", "remove", "replace", "rename", "link")
     opened = os.open
 
