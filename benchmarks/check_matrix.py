@@ -1,5 +1,6 @@
 """Does mixfit work with every supported Python, and with the lowest and the newest versions of its dependencies?
-Run: python -m benchmarks.check_matrix [--pythons 3.11 3.13] [--versions lowest newest] [--tests PATH ...]   (or: make matrix)
+Run: python -m benchmarks.check_matrix [--pythons 3.11 3.13] [--versions lowest newest] [--tests PATH ...]
+(or: make matrix)
 
 For each Python from 3.11 to 3.14 that is on this machine (on the PATH, or of pyenv): a new environment with the newest
 versions that its registry has, and for the oldest Python also one with the lowest versions that pyproject.toml allows.

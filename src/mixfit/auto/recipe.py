@@ -62,7 +62,8 @@ from mixfit.evaluation.facts import model_facts
 from mixfit.evaluation.result import JudgedSplit, Result, Rows, headline_for, metrics_for, scores_by_fold
 from mixfit.files import is_there, json_numbers, said_by, unseal
 from mixfit.models.model import TABLE, TEXT, Model
-from mixfit.models.network import Network
+from mixfit.models.network import TUNED_BACKBONE_RATE, Network
+from mixfit.nn.freezing import NORMS, freeze
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor
@@ -689,7 +690,8 @@ def _train(
 ) -> Recorder:
     """Train until the validation loss no longer improves; the network keeps the best weights."""
     recorder, config = Recorder(folder), prepared.train_config
-    chosen = choose_optimizer(config)
+    chosen, image = choose_optimizer(config), prepared.network.image
+    tuned = config.fine_tune and image is not None and bool(prepared.model_config.freeze_backbone)
     headline = headline_for(mixed.schema.task, mixed.target, mixed.metric)
     watched, mode = watched_metric(mixed)
     learner = Learner(
@@ -711,7 +713,10 @@ def _train(
             StopOnSignal(advice),
         ],
         weight_decay=chosen.weight_decay,
+        rates={"image.backbone": TUNED_BACKBONE_RATE} if tuned else None,
     )
+    if tuned and isinstance(image, ImageEncoder):
+        freeze(*(one for one in image.backbone.modules() if isinstance(one, NORMS)))
     prepare_doctors(learner)
     fit_epochs = learner.fit_one_cycle if chosen.one_cycle else learner.fit
     fit_epochs(config.epochs, chosen.lr, resume=snapshot)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mixfit.runs.results import Run
     from mixfit.training.callbacks.tracking import Tracker
 
+LISTED = "list"
+"""In place of a backbone, to list them."""
 TrackerName = Literal["mlflow", "tensorboard"]
 
 
@@ -103,6 +105,9 @@ def train(
         Log settings, epochs, scores, report and model to mlflow or tensorboard; may be repeated, also with --resume.
     """
     began = time.monotonic()  # before the imports, which take seconds
+    if model is not None and model.backbone == LISTED:
+        _list_backbones()
+        return
     from mixfit.auto import recipe
 
     spoken: dict[str, Any] = {"began": began} | (_json_lines() if json else {})
@@ -135,6 +140,16 @@ def train(
             **spoken,
         )
     _say_run(run, as_json=json)
+
+
+def _list_backbones() -> None:
+    """Print the image networks that are on this machine."""
+    from mixfit.nn.backbones import backbones_on_disk
+
+    print(f" {'--backbone':<40}{'MB':>8}  {'licence':<24}")
+    for one in backbones_on_disk():
+        print(f" {one.name:<40}{one.bytes / 1e6:>8.1f}  {one.licence:<24}{one.where}")
+    print(" Any other model of timm: --backbone NAME --backbone-weights FILE.safetensors (see docs/guide/weights.md).")
 
 
 def _tracker(name: TrackerName) -> "Tracker":
