@@ -1,4 +1,4 @@
-"""Runs a small training and its predictions without what Windows lacks. Usage: python as_windows.py FOLDER
+"""Runs a small training and its predictions without what Windows lacks. Usage: python as_windows.py FOLDER PRESET
 
 Taken away: functions and flags of ``os``, signals, modules; opening a folder, and removing or replacing a file that is
 open. Third-party libraries are loaded before, as they have been built for this system. What this cannot show: other
@@ -79,7 +79,7 @@ def _refuse_what_is_open(*names: str) -> None:
         setattr(os, name, refusing)
 
 
-def run(folder: Path) -> None:
+def run(folder: Path, preset: str) -> None:
     """Train, resume, predict, explain and report, from the command line's functions."""
     from mixfit.cli import main
     from mixfit.demo import write_demo
@@ -94,14 +94,15 @@ def run(folder: Path) -> None:
             if stop.code:
                 raise RuntimeError(f"{words}: exit code {stop.code}") from None
 
-    call("check")
+    if preset != "network":
+        call("check")
     call("inspect", table, "--target", "price")
-    call("train", table, "--target", "price", "--preset", "quick", "--epochs", 1, "--out", out)
+    small = ("--preset", preset, "--epochs", 1, "--image-size", 32)
+    call("train", table, "--target", "price", *small, "--out", out, "--track", "tensorboard")
     (made,) = out.iterdir()
     call("train", "--resume", made)
     call("predict", made, table, "-o", folder / "predictions.csv")
     call("evaluate", made, table, "--split", "test")
-    call("explain", made, "--n", 2)
     call("report", made)
     call("cache")
     assert len(pd.read_csv(folder / "predictions.csv")) == 80
@@ -110,4 +111,4 @@ def run(folder: Path) -> None:
 
 if __name__ == "__main__":
     take_away()
-    run(Path(sys.argv[1]))
+    run(Path(sys.argv[1]), sys.argv[2])

@@ -249,8 +249,8 @@ class ModelConfig:
     """The network."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """Image network: tf_efficientnet_lite0 (ImageNet weights), small_resnet (from scratch), a timm model, or list, which
-    prints those on this machine."""
+    """Image network: tf_efficientnet_lite0 (ImageNet weights), small_resnet (from scratch) or a timm model; list prints
+    those on this machine."""
     freeze_backbone: bool | None = None
     """Freeze the image network and compute its features once per photo; by default if it is pretrained."""
     backbone_weights: Path | None = None
