@@ -227,7 +227,7 @@ class Fetched:
 def _read_at(descriptor: int, out: np.ndarray, offset: int) -> int:
     """Fill ``out``, uint8 ``(bytes,)``, from this place of a file, and return how many bytes there were."""
     if hasattr(os, "preadv"):
-        return os.preadv(descriptor, [memoryview(out)], offset)
+        return os.preadv(descriptor, [out.data], offset)
     with _SEEKING:  # where a file has one position for all threads
         os.lseek(descriptor, offset, os.SEEK_SET)
         data = os.read(descriptor, len(out))
