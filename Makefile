@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint clean
+.PHONY: demo test check lint wheel matrix clean
 
 demo: $(VENV)/.installed  ## train on the embedded example and write a report
 	$(BIN)/mixfit demo
@@ -18,6 +18,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+wheel: | $(BIN)/python  ## build the wheel, and use it in an empty environment (minutes)
+	$(BIN)/python -m benchmarks.check_wheel --keep dist
+
+matrix: | $(BIN)/python  ## every Python here, with the lowest and the newest dependencies (many minutes, 6 GB each)
+	$(BIN)/python -m benchmarks.check_matrix
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mixfit needs Python 3.11 or newer; set PYTHON=..., as in: make PYTHON=python3.12 demo"; exit 2; }

@@ -7,8 +7,9 @@ import atexit
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import checked_types
 from fixed_arithmetic import fix_arithmetic
@@ -51,6 +52,32 @@ the end."""
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order files by how long they take, as far as that matters."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The last lines say how many tests were skipped, and why, whatever the flags."""
+    lines = told_skips([one.longrepr for one in terminalreporter.stats.get("skipped", [])])
+    for line in lines:
+        terminalreporter.write_line(line)
+
+
+def told_skips(skips: Sequence[Any]) -> list[str]:
+    """Lines on skipped tests, the most frequent reason first.
+
+    Args:
+        skips: of each test or whole file, its file, line and reason, as pytest keeps them.
+    """
+    if not skips:
+        return []
+    reasons: dict[str, list[str]] = {}
+    for skip in skips:
+        file, _, reason = skip if isinstance(skip, tuple) else ("", 0, str(skip))
+        reasons.setdefault(str(reason).removeprefix("Skipped: "), []).append(Path(file).name)
+    lines = [f"{len(skips)} skipped (a file that cannot be imported counts as one):"]
+    for reason, files in sorted(reasons.items(), key=lambda one: (-len(one[1]), one[0])):
+        lines.append(f"  {len(files)} in {', '.join(sorted(set(files)))}: {reason}")
+    return lines
 
 
 @pytest.hookimpl(tryfirst=True)

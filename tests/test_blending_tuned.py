@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from quick_runs import QUICK_DATA, QUICK_MODEL
 from rich.console import Console
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from small_fits import StopAt
 
 import mixfit
 from mixfit.auto import planning
 from mixfit.auto.blending import RunKeeper
-from mixfit.auto.presets import Plan, plan_for
+from mixfit.auto.presets import Plan, plan_for, unused_settings
 from mixfit.auto.recipe import Run, fit, resume
 from mixfit.choices import Preset
 from mixfit.config import ModelConfig, TrainConfig
@@ -29,6 +29,8 @@ from mixfit.errors import ConfigError, Stopped
 from mixfit.models.linear import Constant
 from mixfit.models.model import BOTH, PHOTOS, PIXELS, TABLE, Model
 from mixfit.models.network import FittedNetwork, Network
+from mixfit.nn.freezing import NORMS, blocks
+from mixfit.predictor import NetworkPredictor
 from mixfit.predictor.blend import BlendPredictor
 from mixfit.training.build import build_model, precompute_features
 
@@ -113,7 +115,7 @@ def mean_loss(folds: FittedFolds, fitting: Fitting) -> float:
     return float(np.mean((folds.truth - fitting.predictions) ** 2))
 
 
-def test_only_preset_best_tries_it_last_and_where_the_backbone_is_frozen(
+def test_preset_best_or_a_flag_tries_it_last_and_where_the_backbone_is_frozen(
     table: Path, model_config: ModelConfig
 ) -> None:
     assert TUNED.name == "tuned network, table and photos"
@@ -123,7 +125,13 @@ def test_only_preset_best_tries_it_last_and_where_the_backbone_is_frozen(
     assert [[one for one in plan if isinstance(one, Network) and one.tuned] for plan in plans] == [[], [], [TUNED]]
     assert plans[2][-1] == TUNED
     assert set(plans[2]) - set(plans[1]) == {TUNED, Network(sees=PHOTOS)}
+    for preset in presets:  # a flag puts it last in every one
+        plan = plan_for(data, TrainConfig(preset=preset, fine_tune=True)).models
+        assert [one for one in plan if isinstance(one, Network) and one.tuned] == [TUNED] == [plan[-1]]
+        assert Network(sees=BOTH) in plan  # at which it begins
     on_pixels = load_data(table, target="y", config=CONFIG, seed=0)
+    unused = unused_settings(on_pixels, CONFIG, model_config, TrainConfig(fine_tune=True))
+    assert "fine_tune has no effect: there are no features of a frozen image network" in unused
     assert TUNED not in plan_for(on_pixels, TrainConfig(preset="best")).models
     photos_alone = replace(CONFIG, ignore=("x", "pair"), roles={})
     alone = precompute_features(
@@ -205,3 +213,25 @@ def test_the_backbone_of_each_fold_changes_in_its_last_blocks_alone(table: Path,
     features_alone = folds.folds[0].rows
     with pytest.raises(ConfigError, match="needs both pixels and features"):
         first.predict(replace(features_alone, pixels=None))
+
+
+def test_the_single_network_is_tuned_by_the_same_flag(
+    table: Path, model_config: ModelConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = TrainConfig(preset="network", epochs=2, fine_tune=True)
+    run = fit(table, target="y", data=CONFIG, model=model_config, train=train, out=tmp_path, console=QUIET)
+    before: Any = timm.create_model(BACKBONE, pretrained=False, num_classes=0)
+    assert model_config.backbone_weights is not None
+    before.load_state_dict(load_file(model_config.backbone_weights))
+    assert isinstance(run.predictor, NetworkPredictor)
+    after: Any = run.predictor.model.image.backbone  # type: ignore[union-attr]
+    changed = {name for name, value in after.state_dict().items() if not torch.equal(value, before.state_dict()[name])}
+    norms = {name for name, part in after.named_modules() if isinstance(part, NORMS)}
+    assert changed
+    assert not {name for name in changed if name.rpartition(".")[0] in norms}
+    last = {name for part in blocks(before)[-2:] for name, _ in part.named_parameters()}
+    assert len(changed) <= len(last)
+    untrained = replace(model_config, backbone="small_resnet", backbone_weights=None, freeze_backbone=None)
+    train = replace(train, epochs=1)
+    fit(table, target="y", data=CONFIG, model=untrained, train=train, out=tmp_path)
+    assert "fine_tune has no effect, as all of the image network is trained" in capsys.readouterr().out

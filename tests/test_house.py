@@ -70,3 +70,9 @@ def test_the_core_is_read_in_an_afternoon() -> None:
     lines = sum(len((guide.parent / file).read_text(encoding="utf-8").splitlines()) for file in files)
     assert f"in {len(set(files))} files" in guide.read_text(encoding="utf-8")
     assert lines < 6_000
+
+
+def test_the_extra_all_has_every_extra_of_users() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (everything,) = extras["all"]
+    assert everything == f"mixfit[{','.join(sorted(set(extras) - {'all', 'dev'}))}]"

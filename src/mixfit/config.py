@@ -249,11 +249,13 @@ class ModelConfig:
     """The network."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """Image network: tf_efficientnet_lite0 (ImageNet weights), small_resnet (from scratch) or a timm model."""
+    """Image network: tf_efficientnet_lite0 (ImageNet weights), small_resnet (from scratch) or a timm model; list prints
+    those on this machine."""
     freeze_backbone: bool | None = None
     """Freeze the image network and compute its features once per photo; by default if it is pretrained."""
     backbone_weights: Path | None = None
-    """Safetensors file with the image network's weights under timm's names; by default those of its package."""
+    """Safetensors file with the image network's weights, as timm, OpenCLIP or DINOv2 name them; by default those of its
+    package."""
     allow_download: bool = False
     """Download the image network's weights from timm's model hub if no others are given."""
     photo_stages: int | None = None
@@ -346,6 +348,9 @@ class TrainConfig:
     """Loss: mse, mae, huber for numbers; poisson for counts; cross_entropy, balanced, smooth, focal for classes."""
     metric: MetricName = "auto"
     """Metric that is reported first and optimised where possible; for two classes it may set the decision threshold."""
+    fine_tune: bool = False
+    """Also train the last blocks of the pretrained image network on the photos, at a tenth of the rate, norms as they
+    are: one more model of a preset, within the time of preset best, which has it anyway."""
     refit: bool = False
     """After the evaluation, fit the delivered model once more on all rows, test rows included."""
     batch_size: int | None = None

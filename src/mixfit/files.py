@@ -254,7 +254,8 @@ def new_file(path: Path, *, size: int | None = None) -> Iterator[io.BufferedIOBa
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.fchmod(file.fileno(), 0o666 & ~_umask())  # 0600 would lock out a server's user
+                if hasattr(os, "fchmod"):  # not on Windows
+                    os.fchmod(file.fileno(), 0o666 & ~_umask())  # 0600 would lock out a server's user
                 if temporary is None:
                     temporary = _named(file.fileno(), path)
             temporary.replace(path)
@@ -353,7 +354,9 @@ def explained(path: Path, size: int | None) -> Iterator[None]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush ``folder``, so that renames in it survive a power failure."""
+    """Flush ``folder``, so that renames in it survive a power failure; Windows opens no folders."""
+    if sys.platform == "win32":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -115,8 +115,8 @@ MADE_BEFORE = {
 """Settings of the image network, which is built, and refused where they do not fit, before the folds are."""
 READ_BEFORE = {field.name for field in fields(DataConfig)} - {"valid"}
 """Settings of the data, which are read before the preset is looked at."""
-ELSEWHERE = {"preset", "seed", "augment", "time", "save_every", "patience", "metric", "refit", "report"}
-"""Tested below, and in the tests of resuming, of time, of metrics and of runs without a report."""
+ELSEWHERE = {"fine_tune", "preset", "seed", "augment", "time", "save_every", "patience", "metric", "refit", "report"}
+"""Tested below, and in the tests of resuming, of time, of metrics, of fine-tuning and of runs without a report."""
 
 
 def test_no_setting_is_forgotten() -> None:

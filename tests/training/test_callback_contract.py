@@ -36,12 +36,12 @@ from mixfit.training.callbacks.displays import (
     NotebookProgress,
     Profiler,
     ProgressLines,
-    TensorBoard,
 )
 from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
 from mixfit.training.callbacks.inspect import WatchActivations, WatchGradients
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.steps import GradientAccumulation, GradientClipping, MixedPrecision
+from mixfit.training.callbacks.tracking import TensorBoard
 from mixfit.training.checkpoint import Checkpoints, join_tensors, split_tensors
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse

@@ -23,10 +23,10 @@ from mixfit.training.callbacks.displays import (
     NotebookProgress,
     Profiler,
     ProgressLines,
-    TensorBoard,
 )
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.steps import GradientAccumulation
+from mixfit.training.callbacks.tracking import TensorBoard
 from mixfit.training.checkpoint import take
 from mixfit.training.metrics import MAE
 

@@ -34,6 +34,7 @@ from mixfit.training.callbacks.control import StopOnSignal, TimeBudget
 from mixfit.training.callbacks.displays import JsonLines, ProgressLines
 from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
 from mixfit.training.callbacks.recorder import Recorder
+from mixfit.training.callbacks.tracking import Tracker
 from mixfit.training.checkpoint import Checkpoints, Snapshot, newest_checkpoint
 
 FORMAT = 3
@@ -175,7 +176,7 @@ class RunKeeper:
         with explained(folder, None):
             folder.mkdir(exist_ok=True)
         for callback in self.callbacks:
-            if isinstance(callback, JsonLines | ProgressLines):
+            if isinstance(callback, JsonLines | ProgressLines | Tracker):
                 callback.model = self._shown(model, fold)
         key = json.dumps(self._identity(model, fold))
         callbacks: list[Callback] = [

@@ -25,10 +25,12 @@ from mixfit.auto.cost import Sizes
 from mixfit.auto.memory import available_bytes
 from mixfit.auto.presets import Plan, plan_for
 from mixfit.auto.timetable import Timetable
+from mixfit.choices import Preset
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.load import MixedData
 from mixfit.models.linear import Constant
 from mixfit.models.model import Model, looks
+from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
 from mixfit.nn.image import ImageEncoder
 
@@ -131,8 +133,10 @@ def plan_run(
     use_photos = use_texts = True
     notes: list[str] = []
     if timetable.limit is None:
-        seconds = preset_seconds(train.preset, sizes.rows)
-        budget = f"the budget of preset {train.preset} ({duration(seconds)})"
+        tuned = any(isinstance(one, Network) and one.tuned for one in plan.models)
+        preset: Preset = "best" if tuned else train.preset
+        seconds = preset_seconds(preset, sizes.rows)
+        budget = f"the budget of preset {preset} ({duration(seconds)})"
         seconds = seconds * (1 - EXPLAINED_SHARE) - fixed_seconds(sizes, len(plan.models))
     else:
         budget = f"the time limit of {train.time}"

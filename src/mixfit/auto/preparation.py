@@ -28,6 +28,7 @@ from mixfit.data.transforms.augment import augmentation
 from mixfit.ensemble.cross_fit import photo_means
 from mixfit.errors import ConfigError, DataError, check_type
 from mixfit.files import check_new_folder
+from mixfit.models.network import TUNED_BLOCKS
 from mixfit.nn.backbones import check_name
 from mixfit.nn.build import is_frozen
 from mixfit.nn.model import MixedInputModel
@@ -119,6 +120,8 @@ def prepare(
     The weights are initialised with PyTorch's global generators, which training then continues to use: callers wrap
     the whole run in ``seeded``."""
     model_config = replace(model, freeze_backbone=is_frozen(model))
+    if train.fine_tune and train.preset == "network" and model_config.freeze_backbone:
+        model_config = replace(model_config, train_blocks=model.train_blocks or TUNED_BLOCKS)
     data_config, train_config = data, train
     check_augmentation(train_config, model_config)
     check_backbone(model_config)
@@ -155,6 +158,9 @@ def prepare(
         console.print(f" warning: {said}", markup=False)
     elif text_model is not None:
         console.print(f" {text_model}", markup=False)
+    if train.fine_tune and train.preset == "network" and not (model_config.freeze_backbone and mixed.photos):
+        why = "there are no photos" if mixed.photos is None else "all of the image network is trained"
+        console.print(f" warning: fine_tune has no effect, as {why}", markup=False)
     data_config = replace(data_config, image_size=mixed.image_size)
     loss = loss_for(mixed, train_config.loss)
     chosen = choose_optimizer(train_config)

@@ -81,6 +81,10 @@ def plan_for(
     small = data.schema.task == "regression" and rows * (folds - 1) <= MOST_ROWS * folds
     kernels = tuple(KernelRidge(sees=sees) for sees in seen) if small else ()
     kernels_of_photos = (KernelRidge(sees=PHOTOS),) if small else ()
+    # Without a frozen backbone, networks learn from pixels anyway; without pixels, nothing can be fine-tuned.
+    tunable = on_photos == PHOTOS and data.photos is not None and data.photos.decoder is not None
+    of_pixels = cells[-1] | PIXELS if has_table or texts else PIXELS
+    tuned = (Network(sees=of_pixels, tuned=True, **settings),) if tunable else ()
     tried: tuple[Model, ...]
     match preset:
         case "quick":
@@ -92,10 +96,6 @@ def plan_for(
             tables = tuple(replace(table, sees=sees) for sees in cells)
             tried = (*linear, *kernels, *trees, *kernels_of_photos, *tables, both)
         case "best":
-            # Without a frozen backbone, networks learn from pixels anyway; without pixels, nothing can be fine-tuned.
-            tunable = on_photos == PHOTOS and data.photos is not None and data.photos.decoder is not None
-            sees = cells[-1] | PIXELS if has_table or texts else PIXELS
-            tuned = (Network(sees=sees, tuned=True, **settings),) if tunable else ()
             photos = Network(sees=on_photos, **settings)
             tables = tuple(replace(table, sees=one) for one in cells)
             tried = (*linear, *kernels, *trees, *kernels_of_photos, *tables, both, photos, *tuned)
@@ -103,6 +103,8 @@ def plan_for(
             tried = ()
         case _:
             assert_never(preset)
+    if train.fine_tune and preset in ("quick", "balanced"):
+        tried = (*tried, *tuned)
     reasons = {one.name: _why_not(one, data, features=features, use_photos=use_photos) for one in (*tried, *models)}
     return Plan(
         models=(Constant(), *(one for one in (*tried, *models) if not reasons[one.name])),
@@ -160,6 +162,11 @@ def unused_settings(mixed: MixedData, data: DataConfig, model: ModelConfig, trai
         found.append(
             f"epochs={train.epochs}: the networks of preset {preset} train at most {most} epochs"
             + (f", a fine-tuned one {TUNED_EPOCHS}" if tuned else "")
+        )
+    if train.fine_tune and not tuned:
+        found.append(
+            "fine_tune has no effect: "
+            + ("there are no photos" if mixed.photos is None else "there are no features of a frozen image network")
         )
     judged = {"regression": "squared error", "count": "Poisson deviance"}.get(mixed.schema.task, "log loss")
     if train.loss not in ("auto", {"regression": "mse", "count": "poisson"}.get(mixed.schema.task, "cross_entropy")):

@@ -41,6 +41,7 @@ from mixfit.auto.preparation import (
 )
 from mixfit.auto.presets import check_models, unused_settings
 from mixfit.auto.timetable import Timetable
+from mixfit.auto.tracked import around, tracked
 from mixfit.choices import MetricName
 from mixfit.config import DataConfig, ModelConfig, TrainConfig, parse_duration
 from mixfit.config_file import read_config
@@ -58,10 +59,11 @@ from mixfit.errors import ConfigError, DataError, Stopped, check_type
 from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
 from mixfit.evaluation.explain import explained_columns, explained_texts
 from mixfit.evaluation.facts import model_facts
-from mixfit.evaluation.result import JudgedSplit, Result, Rows, headline_for, metrics_for
+from mixfit.evaluation.result import JudgedSplit, Result, Rows, headline_for, metrics_for, scores_by_fold
 from mixfit.files import is_there, json_numbers, said_by, unseal
 from mixfit.models.model import TABLE, TEXT, Model
-from mixfit.models.network import Network
+from mixfit.models.network import TUNED_BACKBONE_RATE, Network
+from mixfit.nn.freezing import NORMS, freeze
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor import Predictor
@@ -76,6 +78,7 @@ from mixfit.runs.folder import (
     write_split,
 )
 from mixfit.runs.results import (
+    BLEND,
     JUDGED,
     LEVEL,
     LEVELS,
@@ -96,6 +99,7 @@ from mixfit.training.callbacks.control import EarlyStopping, SecondSignal, StopO
 from mixfit.training.callbacks.displays import ProgressLines
 from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
 from mixfit.training.callbacks.recorder import Recorder
+from mixfit.training.callbacks.tracking import Tracker
 from mixfit.training.checkpoint import Checkpoints, Snapshot, newest_checkpoint
 from mixfit.training.choose import choose_optimizer, watched_metric
 from mixfit.training.learner import Learner
@@ -161,7 +165,7 @@ def fit(
     timetable = _timetable(console, train, began)
     if images is not None:
         data = replace(data, images=Path(images))
-    with seeded(train.seed):
+    with seeded(train.seed), around(callbacks):
         if isinstance(table, pd.DataFrame):
             path = new_run_folder(Path(out), run_name(Path("dataframe"), target)) / KEPT_TABLE
             data = replace(data, images=data.images or Path())
@@ -193,9 +197,12 @@ def fit(
                 *changes_since_inspection(prepared.fingerprint, schema),
             ]
             command = command or f"mixfit.fit({path.name!r}, target={target!r})"
-            return _train_and_judge(
-                folder, prepared, settings, warnings, console, command, callbacks, models, advice, timetable
-            )
+            with tracked(callbacks, folder, settings, console) as finished:
+                run = _train_and_judge(
+                    folder, prepared, settings, warnings, console, command, callbacks, models, advice, timetable
+                )
+                finished(run)
+            return run
 
 
 def _timetable(console: Console, train: TrainConfig, began: float | None) -> Timetable:
@@ -245,7 +252,7 @@ def resume(
     schema = folder / "schema.json"
     timetable = _timetable(console, said.train, began)
     timetable.began -= earlier_seconds(folder)
-    with locked(folder), _stoppable(folder, advice), seeded(said.train.seed):
+    with locked(folder), _stoppable(folder, advice), seeded(said.train.seed), around(callbacks):
         with said_by(settings_file), timetable.stage("reading the table", cost.seconds_of_reading(table), learn=False):
             prepared = prepare(
                 table,
@@ -284,9 +291,12 @@ def resume(
             note_resumption(folder, warnings)
         warnings = [*warnings_of(prepared.data, prepared.images), *warnings]
         command = command or f"mixfit.resume({folder.name!r})"
-        return _train_and_judge(
-            folder, prepared, settings, warnings, console, command, callbacks, models, advice, timetable, snapshot
-        )
+        with tracked(callbacks, folder, settings, console) as finished:
+            done = _train_and_judge(
+                folder, prepared, settings, warnings, console, command, callbacks, models, advice, timetable, snapshot
+            )
+            finished(done)
+        return done
 
 
 def _check_callbacks(callbacks: Sequence[Callback], train: TrainConfig) -> None:
@@ -572,20 +582,25 @@ def _blend_and_judge(
             [np.unique(np.concatenate([found.rows, *found.fit_rows]))],
         ),
     }
-    headline = headline_for(mixed.schema.task, mixed.target, mixed.metric).name
+    headline = headline_for(mixed.schema.task, mixed.target, mixed.metric)
     predictions: dict[JudgedSplit, dict[str, np.ndarray]] = {"valid": found.out_of_fold, "test": found.test}
     judged: dict[JudgedSplit, Rows] = {
         name: rows_of(
             judging,
             name,
-            by_model | {CONSTANT: constants[name][headline]},
+            by_model | {CONSTANT: constants[name][headline.name]},
             by_metric={CONSTANT: constants[name]},
             classes=_classes(judging, found, by_model, new=name == "test"),
         )
         for name, by_model in predictions.items()
     }
     with timetable.stage("scores", run_plan.closing / 4):
-        contest = replace(found.contest, coverage=found.coverage(mixed, LEVEL, LEVELS), history_of=keeper.history_of)
+        contest = replace(
+            found.contest,
+            coverage=found.coverage(mixed, LEVEL, LEVELS),
+            history_of=keeper.history_of,
+            fold_scores=scores_by_fold(judged["valid"], BLEND, headline, found.number),
+        )
         result = result_of(
             judging,
             judged,
@@ -675,7 +690,8 @@ def _train(
 ) -> Recorder:
     """Train until the validation loss no longer improves; the network keeps the best weights."""
     recorder, config = Recorder(folder), prepared.train_config
-    chosen = choose_optimizer(config)
+    chosen, image = choose_optimizer(config), prepared.network.image
+    tuned = config.fine_tune and image is not None and bool(prepared.model_config.freeze_backbone)
     headline = headline_for(mixed.schema.task, mixed.target, mixed.metric)
     watched, mode = watched_metric(mixed)
     learner = Learner(
@@ -697,7 +713,10 @@ def _train(
             StopOnSignal(advice),
         ],
         weight_decay=chosen.weight_decay,
+        rates={"image.backbone": TUNED_BACKBONE_RATE} if tuned else None,
     )
+    if tuned and isinstance(image, ImageEncoder):
+        freeze(*(one for one in image.backbone.modules() if isinstance(one, NORMS)))
     prepare_doctors(learner)
     fit_epochs = learner.fit_one_cycle if chosen.one_cycle else learner.fit
     fit_epochs(config.epochs, chosen.lr, resume=snapshot)
@@ -729,6 +748,7 @@ def _resume_command(
         )
     moved = "" if table is None else f"{shlex.quote(str(table))} "
     flags = " --force" * force + " --doctor" * any(isinstance(one, Doctor) for one in callbacks)
+    flags += "".join(f" --track {one.flag}" for one in callbacks if isinstance(one, Tracker) and one.flag)
     return f"Resume with: mixfit train {moved}--resume {shlex.quote(str(folder))}{flags}"
 
 

@@ -5,7 +5,9 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
+
+from cyclopts import Parameter
 
 import mixfit
 from mixfit.cli.flags import Flat, SetRoles, Switch, shown_command, with_roles
@@ -15,6 +17,11 @@ from mixfit.errors import ConfigError
 
 if TYPE_CHECKING:
     from mixfit.runs.results import Run
+    from mixfit.training.callbacks.tracking import Tracker
+
+LISTED = "list"
+"""In place of a backbone, to list them."""
+TrackerName = Literal["mlflow", "tensorboard"]
 
 
 def demo(
@@ -61,6 +68,7 @@ def train(
     out: Path = Path("runs"),
     json: Annotated[bool, Switch] = False,
     doctor: Annotated[bool, Switch] = False,
+    track: Annotated[tuple[TrackerName, ...], Parameter(negative=(), show_default=False)] = (),
     data: Annotated[DataConfig | None, Flat] = None,
     model: Annotated[ModelConfig | None, Flat] = None,
     train: Annotated[TrainConfig | None, Flat] = None,
@@ -93,8 +101,13 @@ def train(
         Print JSON Lines for other programs: start, each epoch, end, run.
     doctor
         Diagnose the training of the network (needs --preset network); give it again with --resume.
+    track
+        Log settings, epochs, scores, report and model to mlflow or tensorboard; may be repeated, also with --resume.
     """
     began = time.monotonic()  # before the imports, which take seconds
+    if model is not None and model.backbone == LISTED:
+        _list_backbones()
+        return
     from mixfit.auto import recipe
 
     spoken: dict[str, Any] = {"began": began} | (_json_lines() if json else {})
@@ -102,6 +115,8 @@ def train(
         if resume is None and (train or TrainConfig()).preset != "network":
             raise ConfigError("--doctor diagnoses the training of a single network: add --preset network.")
         spoken["callbacks"] = [*spoken.get("callbacks", []), mixfit.Doctor()]
+    if track:
+        spoken["callbacks"] = [*spoken.get("callbacks", []), *map(_tracker, dict.fromkeys(track))]
     if resume is not None:
         _refuse_settings(target, set_, config, schema, data, model, train)
         run = recipe.resume(resume, table=table, force=force, command=shown_command(sys.argv[1:]), **spoken)
@@ -125,6 +140,30 @@ def train(
             **spoken,
         )
     _say_run(run, as_json=json)
+
+
+def _list_backbones() -> None:
+    """Print the image networks that are on this machine."""
+    from mixfit.nn.backbones import backbones_on_disk
+
+    print(f" {'--backbone':<40}{'MB':>8}  {'licence':<24}")
+    for one in backbones_on_disk():
+        print(f" {one.name:<40}{one.bytes / 1e6:>8.1f}  {one.licence:<24}{one.where}")
+    print(" Any other model of timm: --backbone NAME --backbone-weights FILE.safetensors (see docs/guide/weights.md).")
+
+
+def _tracker(name: TrackerName) -> "Tracker":
+    match name:
+        case "mlflow":
+            from mixfit.mlflow import MLflow
+
+            return MLflow()
+        case "tensorboard":
+            from mixfit.training.callbacks.tracking import TensorBoard
+
+            return TensorBoard()
+        case _:
+            assert_never(name)
 
 
 def _json_lines() -> dict[str, Any]:

@@ -219,6 +219,9 @@ class Contest:
     """Coverage of prediction intervals or sets on test rows: of all rows at several levels, by group of rows at one."""
     history_of: str = ""
     """The network whose history the run shows; "" if none was trained."""
+    fold_scores: list[float] = field(default_factory=list)
+    """The headline metric of the delivered model on the out-of-fold rows of each fold; nan where it cannot be computed
+    on so few rows. Empty in results of older versions."""
 
     @property
     def reasons(self) -> list[str]:
@@ -599,6 +602,19 @@ def judge(
         errors=[] if ours is None else _largest_errors(rows, ours),
         weighted=rows.weight is not None,
     )
+
+
+def scores_by_fold(rows: Rows, model: str, metric: Metric, fold: np.ndarray) -> list[float]:
+    """A metric of one model on the rows of each fold.
+
+    Args:
+        fold: number of the fold that predicts each of the rows, ``(rows,)``.
+    """
+    predictions, weight = rows.of(model, metric), rows.weight
+    return [
+        metric.value(rows.truth[here], predictions[here], None if weight is None else weight[here])
+        for here in (fold == number for number in np.unique(fold))
+    ]
 
 
 def difference_sentence(

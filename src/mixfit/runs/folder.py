@@ -73,18 +73,22 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         with explained(path, None):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        if sys.platform == "win32":  # where no open file can be removed
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+        else:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 def _open_locked(path: Path) -> int:
     """The descriptor of the lock file once we hold it and it still has that path."""
     while True:
         with explained(path, None):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         if sys.platform == "win32":  # not locked there
             return descriptor
         try:

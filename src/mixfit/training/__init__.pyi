@@ -17,7 +17,6 @@ from .callbacks.displays import JsonLines as JsonLines
 from .callbacks.displays import NotebookProgress as NotebookProgress
 from .callbacks.displays import Profiler as Profiler
 from .callbacks.displays import ProgressLines as ProgressLines
-from .callbacks.displays import TensorBoard as TensorBoard
 from .callbacks.guards import NanGuard as NanGuard
 from .callbacks.guards import OutOfMemoryGuard as OutOfMemoryGuard
 from .callbacks.inspect import WatchActivations as WatchActivations
@@ -26,6 +25,9 @@ from .callbacks.recorder import Recorder as Recorder
 from .callbacks.steps import GradientAccumulation as GradientAccumulation
 from .callbacks.steps import GradientClipping as GradientClipping
 from .callbacks.steps import MixedPrecision as MixedPrecision
+from .callbacks.tracking import TensorBoard as TensorBoard
+from .callbacks.tracking import TrackedRun as TrackedRun
+from .callbacks.tracking import Tracker as Tracker
 from .checkpoint import Checkpoints as Checkpoints
 from .checkpoint import load_weights as load_weights
 from .checkpoint import newest_checkpoint as newest_checkpoint

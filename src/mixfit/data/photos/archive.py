@@ -69,7 +69,8 @@ class ArchivedPhoto:
             ArchiveError: it is damaged or larger than stated.
             OSError: the archive cannot be read.
         """
-        descriptor = os.open(self.archive, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
+        wanted = (getattr(os, name, 0) for name in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW"))  # none is on all systems
+        descriptor = os.open(self.archive, os.O_RDONLY | sum(wanted))
         with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
             if os.fstat(file.fileno()).st_mtime_ns != self.changed:
                 raise ArchiveError("is in an archive that has changed since it was opened")

@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import sys
+import threading
 import time
 import warnings
 import zlib
@@ -223,6 +224,20 @@ class Fetched:
     """Positions of the keys about which nothing is stored, or whose record is damaged."""
 
 
+def _read_at(descriptor: int, out: np.ndarray, offset: int) -> int:
+    """Fill ``out``, uint8 ``(bytes,)``, from this place of a file, and return how many bytes there were."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [out.data], offset)
+    with _SEEKING:  # where a file has one position for all threads
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        data = os.read(descriptor, len(out))
+    out[: len(data)] = np.frombuffer(data, np.uint8)
+    return len(data)
+
+
+_SEEKING = threading.Lock()
+
+
 class RecordReader:
     """Reads records by number, from any thread or process, without a lock."""
 
@@ -241,14 +256,15 @@ class RecordReader:
             descriptor = self._descriptor()
             for position, place in enumerate(places.tolist()):
                 with suppress(OSError):  # the other records may still be readable
-                    ok[position] = os.preadv(descriptor, [rows[position]], place * size) == size
+                    ok[position] = _read_at(descriptor, rows[position], place * size) == size
                     lost[position] = not ok[position]
         return ReadRecords(ok, lost)
 
     def _descriptor(self) -> int:
         if not self._opened:
             # If several threads get here at once, all use the first in the list; the others are closed in __del__.
-            self._opened.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+            wanted = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY"))  # neither is on all systems
+            self._opened.append(os.open(self.path, os.O_RDONLY | wanted))
         return self._opened[0]
 
     def __getstate__(self) -> dict[str, object]:

@@ -1,23 +1,18 @@
-"""Callbacks that display the progress of training: on a terminal, in a notebook, as JSON Lines, in TensorBoard; and a
-profiler."""
+"""Callbacks that display the progress of training: on a terminal, in a notebook, as JSON Lines; and a profiler."""
 
 import html
 import json
 import math
 import time
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from mixfit.console import PlainConsole, Steady
-from mixfit.errors import ConfigError, ResourceError
 from mixfit.files import json_numbers
 from mixfit.hooks.hook import Hook
 from mixfit.training.callback import Callback, Method, TrainState
@@ -294,74 +289,6 @@ class JsonLines(EpochTimes):
         line |= {"model": self.model} if self.model else {}
         self.stream.write(json.dumps(line, allow_nan=False) + "\n")
         self.stream.flush()
-
-
-class TensorBoard(Callback):
-    """Writes loss and rate of every step, and all metrics of every epoch, to TensorBoard.
-
-    View them with ``tensorboard --logdir FOLDER``. A resumed fit overwrites the steps that it repeats.
-
-    Args:
-        folder: of this one fit; created if needed.
-        every: number of steps between writes, which fetch the losses from their device.
-    Raises:
-        ConfigError: ``every`` is below 1.
-        ResourceError: TensorBoard is not installed.
-    """
-
-    order = -9  # as the recorder, before the callbacks that may end the fit
-    chooses = changes = False
-
-    def __init__(self, folder: Path, *, every: int = 50) -> None:
-        if every < 1:
-            raise ConfigError(f"every must be at least 1 step, got {every}.")
-        if find_spec("tensorboard") is None:
-            raise ResourceError("TensorBoard is not installed; install it with: pip install 'mixfit[track]'")
-        self.folder, self.every = folder, every
-        self._writer: Any = None
-        self._losses: list[Tensor] = []
-        self._steps: list[tuple[int, float, float]] = []
-
-    def before_fit(self, state: TrainState) -> None:
-        """Discard unwritten values of an earlier fit."""
-        self._losses, self._steps = [], []
-
-    def before_epoch(self, state: TrainState) -> None:
-        """Open the file, once the first step is known."""
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.folder), purge_step=state.step + 1 if state.step else None)
-
-    def after_step(self, state: TrainState) -> None:
-        """Record the step with its time."""
-        self._losses.append(state.loss.detach())
-        self._steps.append((state.step, state.optimizer.param_groups[0]["lr"], time.time()))
-        if len(self._losses) >= self.every:
-            self._write_steps()
-
-    def after_epoch(self, state: TrainState) -> None:
-        """Write the metrics."""
-        self._write_steps()
-        for name, value in state.metrics.items():
-            self._writer.add_scalar(f"epoch/{name}", value, state.step)
-        self._writer.flush()
-
-    def close(self, state: TrainState) -> None:
-        """Close the file, and stop its writer thread."""
-        if self._writer is not None:
-            self._write_steps()
-            self._writer.close()
-            self._writer = None
-
-    def _write_steps(self) -> None:
-        if not self._losses:
-            return
-        losses = torch.stack(self._losses).double().cpu().tolist()
-        for loss, (step, lr, moment) in zip(losses, self._steps, strict=True):
-            self._writer.add_scalar("step/loss", loss, step, moment)
-            self._writer.add_scalar("step/lr", lr, step, moment)
-        self._losses, self._steps = [], []
 
 
 class Profiler(Callback):

@@ -1,0 +1,131 @@
+"""Does mixfit work from a built wheel in an empty environment, without a network?
+Run: python -m benchmarks.check_wheel [--python PYTHON] [--keep FOLDER]   (or: make wheel)
+
+Builds the sdist, and the wheel from it, so that a file missing in the sdist is noticed; installs the wheel into a new
+environment; then, from an empty folder and if possible in a network namespace without interfaces, runs check, demo,
+predict, report and explain. Prints sizes and times. Exit code 1 if anything fails. Takes minutes, as PyTorch is
+installed; 6 GB of disk with its CUDA build."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DEMO = "mixfit-demo/runs/vases-price-001"
+COMMANDS = (
+    ("--version",),
+    ("--help",),
+    ("check",),
+    ("demo",),
+    ("predict", DEMO, "mixfit-demo/vases/table.csv", "-o", "out.csv"),
+    ("report", DEMO),
+    ("explain", DEMO, "--n", "2"),
+)
+
+
+def build(python: str, place: Path) -> tuple[Path, Path]:
+    """The sdist and the wheel that is built from it."""
+    dist = place / "dist"
+    tools = place / "tools"
+    _run(python, "-m", "venv", str(tools))
+    tool = str(_bin(tools) / "python")
+    _run(tool, "-m", "pip", "install", "--quiet", "build")
+    _run(tool, "-m", "build", "--outdir", str(dist), str(ROOT))
+    (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
+    return sdist, wheel
+
+
+def check_content(sdist: Path, wheel: Path) -> None:
+    """What a wheel must and must not have."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (meta,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(meta).decode()
+    sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "mixfit").rglob("*.py")}
+    templates = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "mixfit").rglob("*.j2")}
+    missing = sorted((sources | templates | {"mixfit/py.typed", "mixfit/__init__.pyi"}) - names)
+    strange = sorted(name for name in names if not name.startswith("mixfit") or name.endswith(".pyc"))
+    assert not missing, f"not in the wheel: {missing}"
+    assert not strange, f"in the wheel, but not of mixfit: {strange}"
+    for line in ("License-Expression: Apache-2.0", "Provides-Extra: all", "Classifier: Programming Language"):
+        assert line in metadata, f"not in the metadata: {line}"
+    with tarfile.open(sdist) as archive_of_sources:
+        inside = {name.partition("/")[2] for name in archive_of_sources.getnames()}
+    assert {"LICENSE", "README.md", "pyproject.toml"} <= inside
+    print(f"{wheel.name}: {wheel.stat().st_size:,} bytes, {len(names)} files; sdist {sdist.stat().st_size:,} bytes")
+
+
+def use(python: str, wheel: Path, place: Path) -> None:
+    """Install, and run the commands."""
+    home = place / "home"
+    home.mkdir()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
+    _run(python, "-m", "venv", str(place / "env"))
+    bin_ = _bin(place / "env")
+    started = time.perf_counter()
+    _run(str(bin_ / "python"), "-m", "pip", "install", "--quiet", str(wheel))
+    print(f"installed in {time.perf_counter() - started:.0f} s")
+    lonely = _without_network()
+    for words in COMMANDS:
+        started = time.perf_counter()
+        done = subprocess.run(
+            [*lonely, str(bin_ / "mixfit"), *words],
+            cwd=home,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        print(
+            f"mixfit {' '.join(words)}: exit code {done.returncode}, {time.perf_counter() - started:.1f} s", flush=True
+        )
+        if done.returncode or "Traceback" in done.stderr:
+            sys.exit(f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    assert (home / DEMO / "report.html").stat().st_size > 10_000
+    rows = (home / "out.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) > 100, rows[:3]
+    print(f"report {(home / DEMO / 'report.html').stat().st_size:,} bytes, {len(rows) - 1} predictions")
+
+
+def _without_network() -> list[str]:
+    """Words before a command that take its network away; none where that is not possible."""
+    words = ["unshare", "--net"]
+    if shutil.which("unshare") and subprocess.run([*words, "true"], check=False, capture_output=True).returncode == 0:
+        return words
+    print("the network is left as it is: unshare --net is not possible here")
+    return []
+
+
+def _bin(folder: Path) -> Path:
+    return folder / ("Scripts" if sys.platform == "win32" else "bin")
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True)
+
+
+def main() -> None:
+    """The whole."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--keep", type=Path, help="folder for the sdist and the wheel")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        sdist, wheel = build(chosen.python, Path(place))
+        check_content(sdist, wheel)
+        if chosen.keep is not None:
+            chosen.keep.mkdir(parents=True, exist_ok=True)
+            for file in (sdist, wheel):
+                shutil.copy(file, chosen.keep)
+        use(chosen.python, wheel, Path(place))
+
+
+if __name__ == "__main__":
+    main()
