@@ -156,6 +156,11 @@ class Predictor(ABC):
         return 0 if self.facts is None else self.facts.refit
 
     @property
+    @abstractmethod
+    def image_config(self) -> ModelConfig | None:
+        """Configuration of the image network, for its licence; None without photos."""
+
+    @property
     def uses_text(self) -> bool:
         """Whether the model uses columns of text."""
         return False

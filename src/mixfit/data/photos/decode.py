@@ -55,7 +55,7 @@ MAX_BYTES = 200_000_000
 MAX_SCANS = 100
 """Largest number of scans of a progressive JPEG: normal files have about ten, and each is a pass over all pixels."""
 
-_PAD_GREY = 128
+PAD_GREY = 128
 _JPEG_MARKER = re.compile(b"\xff[^\x00\x01\xd0-\xd8\xff]")  # of those with a length; \xff\x00 is part of the pixels
 _JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 _GREY_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -400,7 +400,7 @@ def _to_square(photo: Image.Image, size: int, crop: Crop) -> Image.Image:
         case "pad":
             longer = max(width, height)
             inner = max(1, round(width * size / longer)), max(1, round(height * size / longer))
-            square = Image.new(photo.mode, (size, size), _PAD_GREY if photo.mode == "L" else (_PAD_GREY,) * 3)
+            square = Image.new(photo.mode, (size, size), PAD_GREY if photo.mode == "L" else (PAD_GREY,) * 3)
             inside = photo.resize(inner, Image.Resampling.BICUBIC)
             square.paste(inside, ((size - inner[0]) // 2, (size - inner[1]) // 2))
             return square
