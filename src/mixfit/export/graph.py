@@ -5,7 +5,7 @@ follows ``Predictor.predict`` step by step; what it cannot hold is refused with 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from mixfit.errors import ConfigError
 from mixfit.export.cells import CellInputs, Encoded, encoded_cells
 from mixfit.export.estimators import design_sums, linked, predicted
 from mixfit.export.networks import image_features, network_outputs
+from mixfit.export.onnx_predict import FORMAT
 from mixfit.export.ops import (
     DOUBLE,
     FLOAT,
@@ -40,7 +41,7 @@ from mixfit.export.ops import (
     where,
 )
 from mixfit.export.photos import PhotoInputs, in_slots, mean_of_rows, normalized, of_rows, square_photos
-from mixfit.export.texts import Vocabulary, counting, text_features
+from mixfit.export.texts import Vocabulary, text_features
 from mixfit.models.encoding import RowEncoder
 from mixfit.models.model import TABLE, TEXT, Sees, reads
 from mixfit.models.network import FittedNetwork
@@ -51,8 +52,6 @@ from mixfit.predictor.blend import BlendPredictor
 from mixfit.predictor.card import licence_of
 from mixfit.predictor.network import NetworkPredictor
 
-FORMAT = 1
-"""Version of the metadata."""
 _LEVEL = 0.9
 """Default coverage."""
 _LARGEST_LOG = 20.0  # of counts, as in ``CountTarget`` and ``objective.bounded``
@@ -427,7 +426,7 @@ def _metadata(predictor: Predictor, graph: _Graph, level: float | None, weights_
         "inputs": graph.cells.told,
         "photos": photos,
         "text": words,
-        "embedder": None if embedder is None else {"source": embedder.facts.source, "d": embedder.facts.d},
+        "embedder": None if embedder is None else asdict(embedder.facts),
         "schema": schema.to_dict(),
         "preprocessor": predictor.preprocessor.to_dict(),
     }

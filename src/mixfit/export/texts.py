@@ -56,22 +56,6 @@ class Vocabulary:
         return np.array(found, dtype=np.int64)
 
 
-def counting(name: str, terms: Vocabulary) -> ColumnFeatures:
-    """Features that only count terms and tell known texts, for ``predict`` outside of a fold."""
-    nothing = np.zeros((len(terms), 0), dtype=np.float32)
-    return ColumnFeatures(
-        name=name,
-        words=terms.words,
-        pairs=terms.pairs,
-        grams=terms.grams,
-        mean=0.0,
-        std=0.0,
-        rarity=nothing[:, :0].sum(axis=1),
-        projection=nothing,
-        middle=nothing.sum(axis=0),
-    )
-
-
 def text_features(text: TextFeatures, terms: dict[str, Vocabulary], inputs: CellInputs) -> tuple[Var, Var]:
     """Features, float32 ``(rows, texts, width)``, and whether there is a text, bool ``(rows, texts)``."""
     values, there = list[Var](), list[Var]()
