@@ -35,7 +35,6 @@ from mixfit.export.ops import (
     log1p,
     repeated,
     rows_of,
-    take,
     where,
 )
 from mixfit.models.encoding import PrefixColumn, RowEncoder
@@ -82,6 +81,18 @@ class CellInputs:
             return self.inputs[name]
 
         return self.once(("input", column, what), make)
+
+    def agree(self, column: str, what: str, value: object) -> None:
+        """Require that all folds read a column alike, as the file has its cells once.
+
+        Raises:
+            NotExportable: they do not.
+        """
+        if self.once(("agree", column, what), lambda: value) != value:
+            raise NotExportable(
+                f"the folds read the column {column!r} in different ways ({what}), so it cannot be written as ONNX: "
+                "write its cells in one way and train again, or predict with mixfit."
+            )
 
     def _legal(self, name: str) -> str:
         """Letters, digits and underscores, and unlike all others."""
@@ -190,9 +201,7 @@ def _level(cells: Var, levels: Iterable[str]) -> Var:
     names = list(levels)
     if not names:
         return as_type(op.equal(cells, cells), INT) - 1
-    return ml.label_encoder(
-        cells, keys_strings=names, values_int64s=list(range(1, len(names) + 1)), default_int64=0
-    )
+    return ml.label_encoder(cells, keys_strings=names, values_int64s=list(range(1, len(names) + 1)), default_int64=0)
 
 
 def _prefix(prefix: PrefixColumn, every: Sequence[PrefixColumn], inputs: CellInputs) -> Var:
@@ -270,6 +279,7 @@ def _scaled(numbers: Sequence[tuple[Var, NumberState | None]], inputs: CellInput
 
 def _tags(state: TagsColumn, inputs: CellInputs) -> list[tuple[Var, NumberState | None]]:
     """Indicators of tags, and their number."""
+    inputs.agree(state.name, "the sign between tags", state.between)
     known = inputs.tags[state.name]
     has = inputs.of(state.name, "tags", DOUBLE, len(known), tags=known)
     count = inputs.of(state.name, "number of tags", DOUBLE)
@@ -282,13 +292,17 @@ def _tags(state: TagsColumn, inputs: CellInputs) -> list[tuple[Var, NumberState 
 def _date(state: DateColumn, inputs: CellInputs) -> list[tuple[Var, NumberState | None]]:
     """Parts of dates and positions in their cycles, as ``DateColumn.transform``."""
     name, zone = state.name, state.zone
+    inputs.agree(name, "the order of day and month", state.day_first)
     times = inputs.of(name, "time", INT, unit="microseconds since 1970-01-01 in UTC", missing=int(MISSING_TIME))
     local = times
     if zone != "UTC":
-        local = inputs.of(name, f"time in {zone}", INT, unit="microseconds since 1970-01-01 by the clocks there", zone=zone)
+        local = inputs.of(
+            name, f"time in {zone}", INT, unit="microseconds since 1970-01-01 by the clocks there", zone=zone
+        )
     missing = inputs.once(("no time", name), lambda: op.equal(times, const(MISSING_TIME)))
     utc, clock = (
-        inputs.once(("time", name, which), partial(where, missing, 0, one)) for which, one in (("UTC", times), (zone, local))
+        inputs.once(("time", name, which), partial(where, missing, 0, one))
+        for which, one in (("UTC", times), (zone, local))
     )
     days, since_midnight = floor_divided(clock, _DAY)
     year, month, day, first = inputs.once(("calendar", name, zone), lambda: _calendar(days))

@@ -55,7 +55,8 @@ def predicted(fitted: FittedModel, rows: Encoded, network: NetworkOf) -> Var:
     """
     match fitted:
         case FittedConstant():
-            return repeated(fitted.value if fitted.classes else fitted.value[0], rows.rows)
+            value = fitted.value.astype(np.float64)
+            return repeated(value if fitted.classes else value[0], rows.rows)
         case FittedLinear():
             return _linear(fitted, rows)
         case FittedKernels():
@@ -172,7 +173,9 @@ def _kernels(fitted: FittedKernels, rows: Encoded) -> Var:
     return found if model.bounds is None else clip(found, *model.bounds)
 
 
-def _kernel_sums(model: KernelModel, numbers: Var | None, levels: Sequence[Var], photos: Var | None, rows: Encoded) -> Var:
+def _kernel_sums(
+    model: KernelModel, numbers: Var | None, levels: Sequence[Var], photos: Var | None, rows: Encoded
+) -> Var:
     train, dual = model.train, {name: share * model.dual for name, share in model.shares.items()}
     found = repeated(np.array(model.bias), rows.rows)
     if kernels.LINEAR_NUMBERS in dual and numbers is not None:
@@ -181,7 +184,9 @@ def _kernel_sums(model: KernelModel, numbers: Var | None, levels: Sequence[Var],
     if kernels.LEVELS in dual:
         for level, trained in zip(levels, train.levels.T, strict=True):
             found = found + _of_level(level, trained, dual[kernels.LEVELS])
-            same = as_type(op.equal(upright(where(op.greater(level, const(0, INT)), level, -1)), const(trained[None])), DOUBLE)
+            same = as_type(
+                op.equal(upright(where(op.greater(level, const(0, INT)), level, -1)), const(trained[None])), DOUBLE
+            )
             equal = same if equal is None else equal + same
     for inputs, trained, reach, alone, with_levels in (
         (numbers, train.numbers, kernels.NUMBER_REACH, kernels.NEAR_NUMBERS, kernels.LEVELS_AND_NUMBERS),

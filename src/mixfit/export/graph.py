@@ -196,7 +196,10 @@ class _Graph:
             categories: levels of ``rows`` that it takes.
             features: of its image network.
         """
-        fields = {"numeric": repeated(np.zeros(0, FLOAT), self.rows), "categorical": repeated(np.zeros(0, INT), self.rows)}
+        fields = {
+            "numeric": repeated(np.zeros(0, FLOAT), self.rows),
+            "categorical": repeated(np.zeros(0, INT), self.rows),
+        }
         widths = {"numeric": 0, "categorical": 0}
         if "table" in sees and rows.numeric is not None:
             fields["numeric"], widths["numeric"] = rows.numeric, rows.numbers
@@ -261,7 +264,7 @@ def _blend(
         if level is not None:
             outputs["prediction_set"] = _sets(predictor, uncertainty, probabilities, decided, level)
         return outputs, level
-    outputs = {"prediction": _decoded(predictor, sums), "scaled": sums}
+    outputs = {"prediction": _decoded(predictor, sums)}
     if level is not None:
         encoded = graph.encoded(uncertainty.encoder, features, text=False)
         outputs["lower"], outputs["upper"] = _interval(predictor, uncertainty, sums, encoded, level)
@@ -388,7 +391,7 @@ def _network(predictor: NetworkPredictor, graph: _Graph, encoder: RowEncoder) ->
     found = as_type(raw, DOUBLE)
     if isinstance(predictor.target, ClassTarget):
         return _classes(predictor, softmax(found))[0]
-    return {"prediction": _decoded(predictor, found), "scaled": found}
+    return {"prediction": _decoded(predictor, found)}
 
 
 # --- metadata ---------------------------------------------------------------------------------------------------------
@@ -406,9 +409,7 @@ def _metadata(predictor: Predictor, graph: _Graph, level: float | None, weights_
     photos = None
     if graph.photos is not None:
         photos = {"columns": schema.names("image"), "size": predictor.image_size, "crop": predictor.crop}
-    words = {
-        name: {"words": one.words, "pairs": one.pairs, "grams": one.grams} for name, one in graph.terms.items()
-    }
+    words = {name: {"words": one.words, "pairs": one.pairs, "grams": one.grams} for name, one in graph.terms.items()}
     embedder = predictor.text_features.embedder if predictor.text_features is not None else None
     image = predictor.image_config
     return {

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from spox import Var, inline

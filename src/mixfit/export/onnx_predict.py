@@ -85,22 +85,34 @@ class OnnxModel:
             threads: of onnxruntime; by default all of the machine.
         """
         check_type("path", path, (str, PathLike), "a path of an ONNX file")
+        if not Path(path).is_file():
+            raise DataError(f"The file {path} does not exist.")
+        return cls.of(str(path), threads=threads)
+
+    @classmethod
+    def of(cls, content: str | bytes, *, threads: int | None = None) -> "OnnxModel":
+        """Load a file by its path, or its content; arguments as for ``load``."""
         try:
             import onnxruntime
         except ImportError as error:
-            raise ResourceError("Predicting needs onnxruntime, which is not installed: pip install onnxruntime.") from error
-        if not Path(path).is_file():
-            raise DataError(f"The file {path} does not exist.")
+            raise ResourceError(
+                "Predicting needs onnxruntime, which is not installed: pip install onnxruntime."
+            ) from error
+        named = content if isinstance(content, str) else "the file"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             meta = json.loads(session.get_modelmeta().custom_metadata_map["mixfit"])
         except Exception as error:  # of onnxruntime's own types, which are no subclasses of each other
-            raise DataError(f"{path} is damaged, or not a file of mixfit export: {str(error).splitlines()[0]}") from error
+            raise DataError(
+                f"{named} is damaged, or not a file of mixfit export: {str(error).splitlines()[0]}"
+            ) from error
         if meta["format"] > FORMAT:
-            raise DataError(f"{path} has a newer format than {FORMAT}, the newest that this mixfit supports: update it.")
+            raise DataError(
+                f"{named} has a newer format than {FORMAT}, the newest that this mixfit supports: update it."
+            )
         return cls(session=session, meta=meta)
 
     @cached_property
@@ -136,8 +148,14 @@ class OnnxModel:
         if photos is not None:
             bad += photos.bad + unreadable_photos(table, photos, failures)
         bad += self.unknown_texts(table)
-        outputs = {one.name: np.concatenate([part[one.name] for part in parts]) for one in self.session.get_outputs()} if parts else self.run(cells, 0)
-        return self.as_frame(outputs, row_status(len(table), None if photos is None else photos.slots, bad), table.index)
+        outputs = (
+            {one.name: np.concatenate([part[one.name] for part in parts]) for one in self.session.get_outputs()}
+            if parts
+            else self.run(cells, 0)
+        )
+        return self.as_frame(
+            outputs, row_status(len(table), None if photos is None else photos.slots, bad), table.index
+        )
 
     def run(self, inputs: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
         """The outputs of the file, by name."""
@@ -168,7 +186,9 @@ class OnnxModel:
                 case _:
                     assert isinstance(state, DateColumn)
                     dates = cells.dates(day_first=state.day_first)
-                    found[one["input"]] = dates.in_zone(one.get("zone", "UTC")).astype("datetime64[us]").astype(np.int64)
+                    found[one["input"]] = (
+                        dates.in_zone(one.get("zone", "UTC")).astype("datetime64[us]").astype(np.int64)
+                    )
         return found
 
     def photos(
@@ -271,7 +291,9 @@ class OnnxModel:
             found = {"prediction": pd.array(outputs["prediction"].tolist(), dtype="str")}
             found |= {f"probability_{name}": outputs["probabilities"][:, place] for place, name in enumerate(classes)}
             if "prediction_set" in outputs:
-                sets = [SEPARATOR.join(classes[place] for place in np.flatnonzero(row)) for row in outputs["prediction_set"]]
+                sets = [
+                    SEPARATOR.join(classes[place] for place in np.flatnonzero(row)) for row in outputs["prediction_set"]
+                ]
                 found["prediction_set"] = pd.array(sets, dtype="str")
         return pd.DataFrame({**found, "status": status}, index=index)
 

@@ -101,9 +101,7 @@ def _resized(photo: Var, rows: Range, cols: Range) -> Var:
         return op.transpose(_along_rows(op.transpose(x, perm=(0, 2, 1)), rows), perm=(0, 2, 1))
 
     lost, lost_of_width = (op.shape(photo, start=axis, end=axis + 1) for axis in (1, 2))
-    lost, lost_of_width = (
-        one - as_type(wanted[2], INT) for one, wanted in ((lost, rows), (lost_of_width, cols))
-    )
+    lost, lost_of_width = (one - as_type(wanted[2], INT) for one, wanted in ((lost, rows), (lost_of_width, cols)))
     tall = op.and_(op.greater(lost, const([0], INT)), op.greater(lost, lost_of_width * 2))
     return op.if_(
         tall,

@@ -67,7 +67,13 @@ def text_features(text: TextFeatures, terms: dict[str, Vocabulary], inputs: Cell
             embedding = inputs.of(one.name, "embedding", FLOAT, d)
             further = op.matmul(embedding, const(one.embedded.projection)) - const(one.embedded.middle)
             scores, last = one.scores, one.projection.shape[1]
-            kinds = ((found, 0, scores), (further, 0, scores), (found, scores, last), (further, scores, None), (found, last, None))
+            kinds = (
+                (found, 0, scores),
+                (further, 0, scores),
+                (found, scores, last),
+                (further, scores, None),
+                (found, last, None),
+            )
             found = beside([_part(part, start, end) for part, start, end in kinds])
         empty = op.less(size, const(0, INT))
         values.append(where(upright(empty), 0.0, found))

@@ -16,8 +16,8 @@ import pandas as pd
 from jaxtyping import Bool, Int64
 
 from mixfit.data.bad_inputs import BadInput
-from mixfit.data.photos.archive import PhotoSource
 from mixfit.data.columns.cells import Table
+from mixfit.data.photos.archive import PhotoSource
 from mixfit.data.photos.cells import decode_base64, holds_contents, is_base64_photo, photo_name, shown_cell
 from mixfit.data.photos.decode import ImageError
 from mixfit.data.photos.rule import PhotoRule, cell_text, hand_rule, split_images
