@@ -336,8 +336,8 @@ def _date(state: DateColumn, inputs: CellInputs) -> list[tuple[Var, NumberState 
 def _calendar(days: Var) -> tuple[Var, Var, Var, Var]:
     """Year, month, day of the month, and the day number of the first of January, of days since 1970-01-01.
 
-    Years are counted from March, so that a leap day is the last of its year; 400 years have 146,097 days (Richards 2013,
-    Explanatory Supplement to the Astronomical Almanac, section 15.11)."""
+    Years are counted from March, so that a leap day is the last of its year; 400 years have 146,097 days (Richards
+    2013, Explanatory Supplement to the Astronomical Almanac, section 15.11)."""
 
     def whole(x: Var, by: int) -> Var:
         return op.div(x, const(by, INT))

@@ -4,6 +4,7 @@ In: a fitted model, and encoded rows as variables. Out: what its ``predict`` ret
 probabilities ``(rows, classes)``, computed in the same precision."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import spox.opset.ai.onnx.ml.v5 as ml
@@ -80,7 +81,7 @@ def _steps(above: Sequence[Var]) -> Var:
     least = [above[0]]
     for one in above[1:]:
         least.append(op.min([least[-1], one]))
-    parts = [1.0 - least[0], *(one - other for one, other in zip(least[:-1], least[1:], strict=True)), least[-1]]
+    parts = [1.0 - least[0], *(one - other for one, other in pairwise(least)), least[-1]]
     found = at_least(columns(parts), LEAST)
     return found / total(found, keep=True)
 

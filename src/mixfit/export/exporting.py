@@ -115,8 +115,8 @@ def export_run(
     found = export_graph(predictor, interval, weights_sha256=_sha256(run))
     if found.model.ByteSize() > _MOST_BYTES:
         raise ConfigError(
-            f"The model has {found.model.ByteSize():,} bytes, and one ONNX file has at most {_MOST_BYTES:,}: train with "
-            "a smaller --backbone, or predict with mixfit."
+            f"The model has {found.model.ByteSize():,} bytes, and one ONNX file has at most {_MOST_BYTES:,}: train "
+            "with a smaller --backbone, or predict with mixfit."
         )
     content = found.model.SerializeToString()
     rows, folder = _rows_of(run, predictor, table, None if images is None else Path(images))
@@ -216,7 +216,9 @@ def compare(predictor: Predictor, content: bytes, table: Table, images: Path) ->
 
 def in_float32(predictor: Predictor) -> Predictor:
     """The same predictor with features in single precision; itself if they are so."""
-    encoder = predictor.photo_encoder if isinstance(predictor, BlendPredictor) else None
+    if not isinstance(predictor, BlendPredictor):
+        return predictor
+    encoder = predictor.photo_encoder
     if encoder is None or encoder.encoder.precision == "float32":
         return predictor
     image = copy.deepcopy(encoder.encoder)

@@ -93,7 +93,8 @@ def export_graph(predictor: Predictor, level: float | None = None, *, weights_sh
                 outputs = _network(predictor, graph, encoder)
             case _:
                 raise NotExportable(
-                    f"a predictor of the class {type(predictor).__name__} cannot be written as ONNX: predict with mixfit."
+                    f"a predictor of the class {type(predictor).__name__} cannot be written as ONNX: predict with "
+                    "mixfit."
                 )
     model = build(graph.inputs, outputs)
     meta = _metadata(predictor, graph, level, weights_sha256)

@@ -123,5 +123,4 @@ def missing_package(error: ImportError) -> ResourceError:
 
 def _quiet() -> warnings.catch_warnings:
     """Without PyTorch's warnings about its own exporter."""
-    found = warnings.catch_warnings()
-    return found
+    return warnings.catch_warnings()

@@ -8,10 +8,10 @@ file in another language: each step says what the file expects, and its metadata
   are treated as unknown.
 - A date is int64 ``(rows,)``, microseconds since 1970 in UTC, and the smallest int64 where there is none; with a time
   zone, a second input has what the clocks there show.
-- Tags are float64 ``(rows, tags)``, 1 for each known tag of the row; a second input has the number of all its tags, NaN
-  where there is no list.
-- A text is float32 ``(rows, terms)``, how often it has each term; a second input has its number of words, -1 where there
-  is no text; with a sentence encoder, a third one has its embedding.
+- Tags are float64 ``(rows, tags)``, 1 for each known tag of the row; a second input has the number of all its tags,
+  NaN where there is no list.
+- A text is float32 ``(rows, terms)``, how often it has each term; a second input has its number of words, -1 where
+  there is no text; with a sentence encoder, a third one has its embedding.
 - Photos are uint8 ``(photos, height, width, 3)``, each in the upper left corner of one canvas, with their heights and
   widths, and the row of each, ascending; with several image columns, also the number of the column."""
 
@@ -140,22 +140,16 @@ class OnnxModel:
             found = table.frame.reset_index(drop=True)
             photos = find_photos(found, image_columns, Path(images or ""), self.schema.photos, absent=True)
         start = 0
-        while start < len(table):
+        while start < len(table) or not parts:
             some, end = self.photos(photos, start, min(start + _ROWS, len(table)), failures)
-            inputs = {name: values[start:end] for name, values in cells.items()} | some
-            parts.append(self.run(inputs, end - start))
+            parts.append(self.run({name: values[start:end] for name, values in cells.items()} | some, end - start))
             start = end
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if photos is not None:
             bad += photos.bad + unreadable_photos(table, photos, failures)
         bad += self.unknown_texts(table)
-        outputs = (
-            {one.name: np.concatenate([part[one.name] for part in parts]) for one in self.session.get_outputs()}
-            if parts
-            else self.run(cells, 0)
-        )
-        return self.as_frame(
-            outputs, row_status(len(table), None if photos is None else photos.slots, bad), table.index
-        )
+        status = row_status(len(table), None if photos is None else photos.slots, bad)
+        return self.as_frame(outputs, status, table.index)
 
     def run(self, inputs: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
         """The outputs of the file, by name."""
@@ -218,7 +212,7 @@ class OnnxModel:
         canvas = np.zeros((len(decoded), *sides, 3), dtype=np.uint8)
         for place, (pixels, _, _) in enumerate(decoded):
             canvas[place, : pixels.shape[0], : pixels.shape[1]] = pixels
-        inputs = {
+        inputs: dict[str, np.ndarray] = {
             "photos": canvas,
             "photo_sizes": np.array([pixels.shape[:2] for pixels, _, _ in decoded], dtype=np.int64).reshape(-1, 2),
             "photo_rows": np.array([row for _, row, _ in decoded], dtype=np.int64),

@@ -3,14 +3,13 @@
 In: variables of a graph, and arrays. Out: variables. Within ``arithmetic()``, ``+ - * /`` work on variables of one type
 and plain numbers. Everything here is an operator of a fixed version that onnxruntime has for these types."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import spox.opset.ai.onnx.v20 as op
 from spox import Tensor, Var
-from spox._future import operator_overloading
 
 from mixfit.errors import ConfigError
 
@@ -23,10 +22,32 @@ class NotExportable(ConfigError):  # noqa: N818 - named for what is said of a pa
     """A part of a model that has no counterpart in the file; the message says which and what to do."""
 
 
-def arithmetic() -> AbstractContextManager[None]:
-    """Let ``+ - * /`` work on variables inside the block."""
-    found: AbstractContextManager[None] = operator_overloading(op)
-    return found
+class _Operators:
+    """What spox's variables do for Python's operators: those of ONNX; plain numbers take the type of the variable."""
+
+    def __init__(self) -> None:
+        self.add, self.sub, self.mul, self.truediv = (_binary(one) for one in (op.add, op.sub, op.mul, op.div))
+
+
+def _binary(make: Any) -> Any:
+    def of(a: Any, b: Any) -> Var:
+        known = dtype_of(a if isinstance(a, Var) else b)
+        return make(*(one if isinstance(one, Var) else const(one, known) for one in (a, b)))
+
+    return of
+
+
+@contextmanager
+def arithmetic() -> Iterator[None]:
+    """Let ``+ - * /`` work on variables inside the block.
+
+    Variables of spox look their operators up in one place of their class, which is empty outside of such a block."""
+    before = Var._operator_dispatcher
+    Var._operator_dispatcher = _Operators()
+    try:
+        yield
+    finally:
+        Var._operator_dispatcher = before
 
 
 def const(values: Any, dtype: Any = None) -> Var:
@@ -97,8 +118,8 @@ def softmax(x: Var) -> Var:
 
 
 def log1p(x: Var) -> Var:
-    """``log(1 + x)`` for x of at least 0, exact for small ones too: the rounding of 1 + x is divided out (Goldberg 1991,
-    ACM Computing Surveys 23, 5-48, theorem 4)."""
+    """``log(1 + x)`` for x of at least 0, exact for small ones too: the rounding of 1 + x is divided out (Goldberg
+    1991, ACM Computing Surveys 23, 5-48, theorem 4)."""
     one_more = x + 1.0
     difference = one_more - 1.0
     none = op.equal(difference, const(0.0, DOUBLE))

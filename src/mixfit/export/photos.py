@@ -2,8 +2,8 @@
 
 In: decoded photos as uint8 on one canvas, and their sizes. Out: uint8 ``(photos, 3, size, size)``, the same bytes as
 Pillow's bicubic filter with antialiasing gives.
-Pillow resizes along one side and then along the other, by weights that are rounded to 22 bits, and rounds to bytes after
-each. With whole weights as float64, all sums are exact, so this arithmetic is repeated exactly."""
+Pillow resizes along one side and then along the other, by weights that are rounded to 22 bits, and rounds to bytes
+after each. With whole weights as float64, all sums are exact, so this arithmetic is repeated exactly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,66 +61,73 @@ def square_photos(inputs: PhotoInputs, size: int, crop: Crop) -> Var:
     def one(number: Var, going_on: Var) -> Sequence[Var]:
         canvas = op.squeeze(op.gather(inputs.photos, number, axis=0), const([0]))
         sides = op.squeeze(op.gather(inputs.sizes, number, axis=0), const([0]))
-        photo = op.slice(canvas, const([0, 0]), sides, const([0, 1]))
-        return [going_on, _square(op.transpose(photo, perm=(2, 0, 1)), sides, size, crop)]
+        height = op.slice(sides, const([0]), const([1]))
+        photo = op.slice(canvas, const([0]), height, const([0]))  # its width is cut by what is taken of it
+        return [going_on, _square(photo, sides, size, crop)]
 
     every = op.loop(rows_of(inputs.photos), const([True]), body=one)[0]
-    return op.reshape(every, const([-1, 3, size, size], INT))
+    return op.reshape(op.transpose(every, perm=(0, 3, 1, 2)), const([-1, 3, size, size], INT))
 
 
 def _square(photo: Var, sides: Var, size: int, crop: Crop) -> Var:
-    """One photo ``(3, height, width)`` as a square."""
+    """One photo ``(height, width, 3)`` as a square.
+
+    Args:
+        sides: int64 ``(2,)``: its height and width; the array may be wider.
+    """
     height, width = (as_type(op.gather(sides, const([place]), axis=0), DOUBLE) for place in (0, 1))
     nothing, wanted = const([0.0], DOUBLE), const([float(size)], DOUBLE)
     if crop == "pad":
         longer = op.max([height, width])
         inner = [at_least(op.round(one * float(size) / longer), 1.0) for one in (height, width)]
-        found = _resized(photo, (nothing, height, inner[0]), (nothing, width, inner[1]))
+        found = _resized(photo, (nothing, height, height, inner[0]), (nothing, width, width, inner[1]))
         inside = [as_type(one, INT) for one in inner]
         before = [op.div(const([size], INT) - one, const([2], INT)) for one in inside]
         after = [const([size], INT) - one - start for one, start in zip(inside, before, strict=True)]
-        around = op.concat([const([0], INT), *before, const([0], INT), *after], axis=0)
+        around = op.concat([*before, const([0], INT), *after, const([0], INT)], axis=0)
         return op.pad(found, around, const(PAD_GREY, np.uint8))
     if crop == "center":
         side = op.min([height, width])
         top, left = ((one - side) / 2.0 for one in (height, width))
-        return _resized(photo, (top, top + side, wanted), (left, left + side, wanted))
-    return _resized(photo, (nothing, height, wanted), (nothing, width, wanted))
+        return _resized(photo, (top, top + side, height, wanted), (left, left + side, width, wanted))
+    return _resized(photo, (nothing, height, height, wanted), (nothing, width, width, wanted))
 
 
-Range = tuple[Var, Var, Var]
-"""Where a range of pixels starts and ends, and the number of pixels that it becomes; float64 ``(1,)`` each."""
+Range = tuple[Var, Var, Var, Var]
+"""Where a range of pixels starts and ends, how many there are in all, and the number of pixels that it becomes; float64
+``(1,)`` each."""
 
 
 def _resized(photo: Var, rows: Range, cols: Range) -> Var:
-    """uint8 ``(3, height, width)`` in another size.
+    """uint8 ``(height, width, 3)`` in another size.
 
     Pillow 13 begins with the height where that loses more than twice as many pixels as the width."""
 
-    def along_columns(x: Var) -> Var:
-        return op.transpose(_along_rows(op.transpose(x, perm=(0, 2, 1)), rows), perm=(0, 2, 1))
+    def turned(x: Var) -> Var:
+        return op.transpose(x, perm=(1, 0, 2))
 
-    lost, lost_of_width = (op.shape(photo, start=axis, end=axis + 1) for axis in (1, 2))
-    lost, lost_of_width = (one - as_type(wanted[2], INT) for one, wanted in ((lost, rows), (lost_of_width, cols)))
-    tall = op.and_(op.greater(lost, const([0], INT)), op.greater(lost, lost_of_width * 2))
+    def along_rows(x: Var) -> Var:
+        return turned(_resampled(turned(x), cols))
+
+    lost, lost_of_width = (all_of - wanted for _, _, all_of, wanted in (rows, cols))
+    tall = op.and_(op.greater(lost, const([0.0], DOUBLE)), op.greater(lost, lost_of_width * 2.0))
     return op.if_(
         tall,
-        then_branch=lambda: [_along_rows(along_columns(photo), cols)],
-        else_branch=lambda: [along_columns(_along_rows(photo, cols))],
+        then_branch=lambda: [along_rows(_resampled(photo, rows))],
+        else_branch=lambda: [_resampled(along_rows(photo), rows)],
     )[0]
 
 
-def _along_rows(photo: Var, wanted: Range) -> Var:
-    """uint8 ``(3, height, width)`` with rows of another length."""
-    start, end, count = wanted
-    width = op.shape(photo, start=2, end=3)
+def _resampled(photo: Var, wanted: Range) -> Var:
+    """uint8 ``(length, others, 3)`` with another length."""
+    start, end, length, count = wanted
     scale = (end - start) / count
     stretch = at_least(scale, 1.0)
     reach = stretch * _REACH
     number = op.range(const(0, INT), op.squeeze(as_type(count, INT), const([0])), const(1, INT))
     centre = start + (as_type(number, DOUBLE) + 0.5) * scale
     first = op.max([as_type(centre - reach + 0.5, INT), const([0], INT)])
-    last = op.min([as_type(centre + reach + 0.5, INT), width])
+    last = op.min([as_type(centre + reach + 0.5, INT), as_type(length, INT)])
     taps = as_type(op.ceil(reach), INT) * 2 + 1
     tap = op.range(const(0, INT), op.squeeze(taps, const([0])), const(1, INT))
     # One row for each pixel of the result, and in it the pixels that it is made of.
@@ -129,26 +136,37 @@ def _along_rows(photo: Var, wanted: Range) -> Var:
     weight = where(op.less(place, upright(last)), weight, 0.0)
     weight = weight / total(weight, keep=True)
     whole = op.floor(op.abs(weight) * float(2**_BITS) + 0.5) * op.sign(weight)
-    return _weighted(photo, place, whole, width)
+    return _weighted(photo, place, whole)
 
 
-def _weighted(photo: Var, place: Var, whole: Var, width: Var) -> Var:
-    """Sums of pixels, rounded to bytes.
+def _weighted(photo: Var, place: Var, whole: Var) -> Var:
+    """Sums of pixels along the first axis, rounded to bytes.
+
+    The sums are taken in blocks of neighbours, each a product with the pixels around it.
 
     Args:
-        photo: uint8 ``(3, height, width)``.
-        place, whole: ``(count, taps)``: the pixels of each sum, and their weights.
+        photo: uint8 ``(length, others, 3)``.
+        place, whole: ``(count, taps)``: the pixels of each sum, in ascending order, and their weights.
     """
-    matrix = op.transpose(_spread(place, whole, width))
-    sums = op.matmul(as_type(photo, DOUBLE), matrix)
-    return as_type(clip(op.floor((sums + float(2 ** (_BITS - 1))) / float(2**_BITS)), 0, 255), np.uint8)
-
-
-def _spread(place: Var, whole: Var, width: Var) -> Var:
-    """Weights as a matrix ``(count, width)``; those beyond the last pixel are 0 and dropped."""
-    wide = width + op.shape(place, start=1, end=2)
-    empty = op.expand(const(0.0, DOUBLE), op.concat([rows_of(place), wide], axis=0))
-    return op.slice(op.scatter_elements(empty, place, whole, axis=1), const([0]), width, const([1]))
+    blocks, count = const([_BLOCKS], INT), rows_of(place)
+    each = op.div(count + (_BLOCKS - 1), blocks)
+    number = op.range(const(0, INT), op.squeeze(each * _BLOCKS, const([0])), const(1, INT))
+    number = op.min([number, count - 1])  # the last block repeats the last sum
+    shape = op.concat([blocks, each, const([-1], INT)], axis=0)
+    place, whole = (op.reshape(op.gather(one, number, axis=0), shape) for one in (place, whole))
+    start = op.slice(place, const([0, 0]), const([1, 1]), const([1, 2]))
+    inside = place - start
+    around = op.unsqueeze(op.reduce_max(inside, keepdims=0) + 1, const([0]))
+    empty = op.expand(const(0.0, DOUBLE), op.concat([blocks, each, around], axis=0))
+    weights = op.scatter_elements(empty, inside, whole, axis=2)
+    near = op.range(const(0, INT), op.squeeze(around, const([0])), const(1, INT))
+    pixel = op.min([op.squeeze(start, const([2])) + op.unsqueeze(near, const([0])), rows_of(photo) - 1])
+    lines = op.flatten(photo, axis=1)
+    sums = op.matmul(weights, as_type(op.gather(lines, pixel, axis=0), DOUBLE))
+    rounded = as_type(clip(op.floor((sums + float(2 ** (_BITS - 1))) / float(2**_BITS)), 0, 255), np.uint8)
+    width = op.shape(lines, start=1, end=2)
+    joined = op.slice(op.reshape(rounded, op.concat([const([-1], INT), width], axis=0)), const([0]), count, const([0]))
+    return op.reshape(joined, op.concat([count, op.shape(photo, start=1, end=3)], axis=0))
 
 
 def _bicubic(x: Var) -> Var:
