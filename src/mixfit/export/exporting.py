@@ -303,11 +303,8 @@ def _say(console: Console, found: ExportResult, predictor: Predictor) -> None:
     if found.agreement is not None:
         one = found.agreement
         unit = "probabilities" if predictor.target.classes is not None else "standard deviations of the target"
-        goal = (
-            ""
-            if one.largest <= GOAL
-            else f"; {int((one.differences > GOAL).sum())} rows differ by more than {GOAL:.0e}"
-        )
+        beyond = int((one.differences > GOAL).sum())
+        goal = f"; {beyond} of {len(one.differences)} differ by more than {GOAL:.0e}" if beyond else ""
         lines.append(f"Parity    {one.rows} rows: largest difference from predict {one.largest:.1e} ({unit}){goal}")
         if one.as_trained is not None:
             lines.append(f"          with image features in bfloat16, as predict has them: {one.as_trained:.1e}")

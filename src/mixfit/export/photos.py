@@ -163,7 +163,7 @@ def _weighted(photo: Var, place: Var, whole: Var) -> Var:
     pixel = op.min([op.squeeze(start, const([2])) + op.unsqueeze(near, const([0])), rows_of(photo) - 1])
     lines = op.flatten(photo, axis=1)
     sums = op.matmul(weights, as_type(op.gather(lines, pixel, axis=0), DOUBLE))
-    rounded = as_type(clip(op.floor((sums + float(2 ** (_BITS - 1))) / float(2**_BITS)), 0, 255), np.uint8)
+    rounded = as_type(clip(op.floor((sums + float(2 ** (_BITS - 1))) / float(2**_BITS)), 0.0, 255.0), np.uint8)
     width = op.shape(lines, start=1, end=2)
     joined = op.slice(op.reshape(rounded, op.concat([const([-1], INT), width], axis=0)), const([0]), count, const([0]))
     return op.reshape(joined, op.concat([count, op.shape(photo, start=1, end=3)], axis=0))
