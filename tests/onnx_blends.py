@@ -1,5 +1,6 @@
 """Blends of chosen models on a small table of every kind of column, and how they agree with their ONNX files."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +121,11 @@ def blend_of(
 
 def exported(predictor: Predictor, level: float | None = None) -> OnnxModel:
     """The file that a predictor exports to, loaded."""
-    return OnnxModel.of(export_graph(predictor, level).model.SerializeToString(), threads=1)
+    logging.disable(logging.DEBUG)  # PyTorch logs each step of its tracing, and pytest keeps every line
+    try:
+        return OnnxModel.of(export_graph(predictor, level).model.SerializeToString(), threads=1)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def assert_agrees(

@@ -1,5 +1,6 @@
 """Photos inside an ONNX file: the same pixels as Pillow makes, and the same predictions as ``predict``."""
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -94,11 +95,11 @@ def strange(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_a_blend_of_models_of_photos(workshop: Workshop, strange: tuple[pd.DataFrame, Path], demo_table: Path) -> None:
     models = [
         *(kind(sees=BOTH) for kind in (Linear, KernelRidge, Network)),
-        KernelRidge(sees=PHOTOS),
         BoostedTrees(sees=BOTH, most_rounds=20),
         Network(sees=TABLE | PIXELS, tuned=True),
     ]
     predictor = workshop.blend(models)
+    predictor = replace(predictor, folds=predictor.folds[:1])
     model = exported(predictor)
     assert_agrees(predictor, model, workshop.data.frame, demo_table.parent)
     assert_agrees(predictor, model, *strange)
@@ -108,6 +109,6 @@ def test_a_blend_of_models_of_photos(workshop: Workshop, strange: tuple[pd.DataF
 
 
 def test_a_blend_of_photos_alone(workshop: Workshop, strange: tuple[pd.DataFrame, Path]) -> None:
-    predictor = workshop.blend([Linear(sees=PHOTOS)])
+    predictor = workshop.blend([Linear(sees=PHOTOS), KernelRidge(sees=PHOTOS)])
     model = exported(predictor)
     assert_agrees(predictor, model, *strange)

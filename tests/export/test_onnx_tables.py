@@ -1,5 +1,7 @@
 """A model of a table as one ONNX file predicts as ``predict`` does, for every model, task and kind of column."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,10 +13,14 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
 from onnx_blends import ROLES, assert_agrees, blend_of, exported, wide_table
 
+from mixfit.ensemble.intervals import NumberUncertainty, Scores
+from mixfit.errors import ConfigError
+from mixfit.export.graph import export_graph
 from mixfit.export.onnx_predict import OnnxModel
+from mixfit.export.ops import NotExportable
 from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import Constant, Linear
-from mixfit.models.model import TABLE, TEXT, Model
+from mixfit.models.model import TABLE, TEXT, Model, Rows, State
 from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
 from mixfit.predictor.blend import BlendPredictor
@@ -91,9 +97,34 @@ def test_dates_of_any_time() -> None:
     assert_agrees(predictor, model, later, most=1e-9)
 
 
+def test_parts_of_the_predictions_have_their_own_intervals(regression: BlendPredictor, frame: pd.DataFrame) -> None:
+    assert isinstance(regression.uncertainty, NumberUncertainty)
+    parts = (Scores.of(np.linspace(0, 1, 50)), Scores.of(np.ones(3)), Scores.of(np.linspace(1, 2, 50)))
+    apart = replace(regression.uncertainty, edges=np.array([-0.5, 0.4]), by_prediction=parts)
+    predictor = replace(regression, uncertainty=apart)
+    assert_agrees(predictor, exported(predictor, 0.8), frame, most=1e-9)
+
+
+def test_what_has_no_counterpart_is_refused(regression: BlendPredictor) -> None:
+    class Own:
+        def predict(self, rows: Rows) -> np.ndarray:
+            return np.zeros(len(rows))
+
+        def state(self) -> State:
+            return {}, {}
+
+    folds = [replace(fold, models=dict.fromkeys(fold.models, Own())) for fold in regression.folds]
+    with pytest.raises(NotExportable, match="a model of the class Own is none of mixfit's own"):
+        export_graph(replace(regression, folds=folds))
+    with pytest.raises(ConfigError, match="too few for intervals"):
+        export_graph(regression, 0.9999)
+
+
 @pytest.mark.parametrize("task", ["count", "binary", "multiclass", "ordered"])
 def test_a_blend_of_counts_and_of_classes(task: str, frame: pd.DataFrame) -> None:
     predictor = blend_of(frame, SIMPLE, roles=ROLES, task=task)
+    if task == "binary":
+        predictor = replace(predictor, threshold=0.3)
     model = exported(predictor)
     assert_agrees(predictor, model, frame, most=1e-9)
     assert_agrees(predictor, model, strange_rows(frame), most=1e-9)

@@ -200,7 +200,7 @@ def _level(cells: Var, levels: Iterable[str]) -> Var:
     """The number of each cell's level from 1; 0 = missing or unseen."""
     names = list(levels)
     if not names:
-        return as_type(op.equal(cells, cells), INT) - 1
+        return repeated(np.zeros((), np.int64), rows_of(cells))
     return ml.label_encoder(cells, keys_strings=names, values_int64s=list(range(1, len(names) + 1)), default_int64=0)
 
 
