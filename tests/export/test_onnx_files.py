@@ -1,5 +1,6 @@
 """``mixfit export`` and ``mixfit.onnx_predict``: what they print, refuse, and need."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 pytest.importorskip("spox", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+
+from small_runs import small_fit, small_table
 
 import mixfit
 from mixfit.auto.recipe import Run
@@ -44,7 +47,9 @@ def run_command(*arguments: object) -> int:
 def file(quick_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a single network of cells and photos."""
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    logging.disable(logging.DEBUG)  # PyTorch logs each step of its tracing, and pytest keeps every line
     found = mixfit.export_run(quick_run, path)
+    logging.disable(logging.NOTSET)
     assert found.agreement is not None
     assert found.agreement.largest <= 1e-5
     assert found.agreement.same_status == found.agreement.checked_status > found.agreement.rows
@@ -64,10 +69,9 @@ def test_a_single_network_is_predicted_without_torch(
     np.testing.assert_allclose(found["prediction"], wanted["prediction"], rtol=1e-5)
 
 
-def test_the_command_prints_size_parity_and_latency(
-    class_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_command("export", class_run.folder, "-o", tmp_path / "classes.onnx", "--interval", 0.8) == 0
+def test_the_command_prints_size_parity_and_latency(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = small_fit(small_table(tmp_path / "table", classes=True), tmp_path / "runs")
+    assert run_command("export", run.folder, "-o", tmp_path / "classes.onnx", "--interval", 0.8) == 0
     said = capsys.readouterr().out
     assert "with prediction sets at 80%" in said
     for word in ("Written", "Parity", "status: the same in", "Latency", "256 rows"):

@@ -17,6 +17,7 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 import onnxruntime
 from blends_by_hand import Workshop, two_image_columns
 from onnx_blends import assert_agrees, exported
+from quick_runs import QUICK_MODEL
 from spox import build
 
 from mixfit.choices import Crop
@@ -26,9 +27,11 @@ from mixfit.export.ops import arithmetic
 from mixfit.export.photos import PhotoInputs, square_photos
 from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import Linear
-from mixfit.models.model import BOTH, PHOTOS, PIXELS, TABLE
+from mixfit.models.model import BOTH
 from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
+from mixfit.predictor import Predictor
+from mixfit.training.build import build_model
 
 SIZE = 24
 
@@ -93,22 +96,18 @@ def strange(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 def test_a_blend_of_models_of_photos(workshop: Workshop, strange: tuple[pd.DataFrame, Path], demo_table: Path) -> None:
-    models = [
-        *(kind(sees=BOTH) for kind in (Linear, KernelRidge, Network)),
-        BoostedTrees(sees=BOTH, most_rounds=20),
-        Network(sees=TABLE | PIXELS, tuned=True),
-    ]
-    predictor = workshop.blend(models)
+    kinds = (Linear, KernelRidge, Network)
+    predictor = workshop.blend([*(kind(sees=BOTH) for kind in kinds), BoostedTrees(sees=BOTH, most_rounds=20)])
     predictor = replace(predictor, folds=predictor.folds[:1])
     model = exported(predictor)
     assert_agrees(predictor, model, workshop.data.frame, demo_table.parent)
     assert_agrees(predictor, model, *strange)
     assert_agrees(predictor, model, strange[0].drop(columns=["front", "detail"]))
-    licences = model.meta["licence"]
-    assert "ImageNet" in licences
+    assert "ImageNet" in model.meta["licence"]
 
 
-def test_a_blend_of_photos_alone(workshop: Workshop, strange: tuple[pd.DataFrame, Path]) -> None:
-    predictor = workshop.blend([Linear(sees=PHOTOS), KernelRidge(sees=PHOTOS)])
-    model = exported(predictor)
-    assert_agrees(predictor, model, *strange)
+def test_a_single_network_of_pixels(workshop: Workshop, strange: tuple[pd.DataFrame, Path]) -> None:
+    config = replace(QUICK_MODEL, backbone="small_resnet", fusion="gated")
+    network = build_model(workshop.data, config, seed=0)
+    predictor = Predictor.from_training(network, workshop.data, config)
+    assert_agrees(predictor, exported(predictor), *strange)
