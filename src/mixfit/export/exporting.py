@@ -299,7 +299,7 @@ def _say(console: Console, found: ExportResult, predictor: Predictor) -> None:
     """Print what was written, and the measurements."""
     kind = "prediction sets" if predictor.target.classes is not None else "prediction intervals"
     with_level = "" if found.level is None else f", with {kind} at {found.level:.0%}"
-    lines = [f"Written   {found.path}   {found.bytes / 1e6:.1f} MB{with_level}"]
+    lines = [f"Written   {found.path}   {_size(found.bytes)}{with_level}"]
     if found.agreement is not None:
         one = found.agreement
         unit = "probabilities" if predictor.target.classes is not None else "standard deviations of the target"
@@ -321,3 +321,8 @@ def _say(console: Console, found: ExportResult, predictor: Predictor) -> None:
         console.print(f" {line}", markup=False, highlight=False)
     for note in found.notes:
         console.print(f" Note      {note}", markup=False, highlight=False)
+
+
+def _size(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
