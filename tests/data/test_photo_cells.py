@@ -16,12 +16,11 @@ from mixfit.data.columns.cells import Table
 from mixfit.data.columns.infer import infer_schema
 from mixfit.data.load import load_data
 from mixfit.data.photos.cells import content_share, decode_base64, is_base64_photo, photo_format
-from mixfit.data.photos.find import find_photos
+from mixfit.data.photos.find import find_photos, unreadable_photos
 from mixfit.data.photos.store import ImageFiles
 from mixfit.data.table.read import read_table
 from mixfit.data.table.write import write_table
 from mixfit.errors import ConfigError, DataError
-from mixfit.predictor import unreadable_photos
 from mixfit.runs.scoring import predict_table
 
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "TIFF": "tif", "BMP": "bmp"}

@@ -35,7 +35,7 @@ from mixfit.data.columns.schema import Schema, suspicious_columns
 from mixfit.data.columns.target import without_weightless
 from mixfit.data.fingerprint import FINGERPRINT_FILE, Fingerprint
 from mixfit.data.load import doubts, infer_configured, prepare_target, require_rows, split_usable, weight_column
-from mixfit.data.photos.find import Photos, find_photos
+from mixfit.data.photos.find import Photos, find_photos, unreadable_photos
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.rule import images_root
 from mixfit.data.photos.rules import unnamed_photos
@@ -45,7 +45,6 @@ from mixfit.data.table.write import kept_frame
 from mixfit.data.ties import Ties
 from mixfit.errors import DataError, ResourceError, check_type
 from mixfit.files import new_folder, write_file
-from mixfit.predictor import unreadable_photos
 from mixfit.runs.folder import new_run_folder, run_name
 from mixfit.runs.report.inspect_page import Check, InspectContent, PhotoStatistics, write_inspect
 

@@ -19,6 +19,7 @@ from mixfit.cli.check import check
 from mixfit.cli.compare import compare
 from mixfit.cli.evaluate import evaluate
 from mixfit.cli.explain import explain
+from mixfit.cli.export import export
 from mixfit.cli.inspect import inspect
 from mixfit.cli.predict import predict
 from mixfit.cli.report import report
@@ -36,7 +37,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # cyclopts would exit with 130 and no message
 )
 
-for command in (demo, inspect, train, tune, config, evaluate, compare, explain, predict, report, cache, check):
+for command in (demo, inspect, train, tune, config, evaluate, compare, explain, predict, export, report, cache, check):
     app.command(command)
 
 

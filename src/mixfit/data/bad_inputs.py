@@ -66,3 +66,16 @@ class BadCounts:
         counts = ", ".join(f"{count} x {action}" for action, count in ordered)
         column = f", column {self.first.column}" if self.first.column else ""  # of a row as a whole there is none
         return f"{counts} (first: row {self.first.row}{column}: {self.first.problem})"
+
+
+def row_status(rows: int, slots: np.ndarray | None, bad: list[BadInput]) -> list[str]:
+    """``ok``, or all problems of a row."""
+    notes: list[dict[str, None]] = [{} for _ in range(rows)]  # a dict keeps the order and drops repeats
+    for record in bad:
+        notes[record.row][f"{record.column}: {record.problem}"] = None
+    if slots is not None and slots.shape[1]:
+        refused = {record.row for record in bad if record.action == "photo treated as missing"}
+        for row in np.flatnonzero((slots < 0).all(1)):
+            if row not in refused:
+                notes[row]["no photo"] = None
+    return ["; ".join(note) or "ok" for note in notes]

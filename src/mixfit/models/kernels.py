@@ -46,7 +46,7 @@ _BLOCK = 2**18
 """Number of pairs of rows whose kernels are computed at once in prediction, so that they stay in the cache."""
 _FACTORS = (0.1, 0.3, 3.0, 10.0)
 _ROUNDS = 2
-_NUMBER_REACH, _PHOTO_REACH = 0.3, 0.3  # times the mean squared distance from the mean
+NUMBER_REACH, PHOTO_REACH = 0.3, 0.3  # times the mean squared distance from the mean
 # Names of the kernels, as in saved models.
 LINEAR_NUMBERS, NEAR_NUMBERS, LEVELS, PHOTOS = "numbers, linear", "numbers, near", "levels", "photos"
 LEVELS_AND_NUMBERS, PHOTOS_AND_LEVELS = "levels and numbers", "photos and levels"
@@ -108,7 +108,7 @@ class KernelModel:
                 of_level = np.bincount(trained, weights=dual[LEVELS], minlength=int(column.max(initial=0)) + 1)
                 of_level[0] = 0.0
                 found += of_level[column]
-        near_numbers, near_photos = _near_blocks(train.numbers, _NUMBER_REACH), _near_blocks(train.photos, _PHOTO_REACH)
+        near_numbers, near_photos = _near_blocks(train.numbers, NUMBER_REACH), _near_blocks(train.photos, PHOTO_REACH)
         step = max(1, _BLOCK // max(len(self.dual), 1))
         for start in range(0, len(found), step):
             some = slice(start, start + step)
@@ -411,7 +411,7 @@ def _names(rows: Similarity) -> list[str]:
 def _of_numbers(numbers: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]:
     if not train.shape[1]:
         return {}
-    return {LINEAR_NUMBERS: numbers @ train.T, NEAR_NUMBERS: _near(train, _NUMBER_REACH)(numbers)}
+    return {LINEAR_NUMBERS: numbers @ train.T, NEAR_NUMBERS: _near(train, NUMBER_REACH)(numbers)}
 
 
 def _of_levels(levels: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]:
@@ -434,7 +434,7 @@ def _equal(
 
 
 def _of_photos(photos: np.ndarray, train: np.ndarray) -> dict[str, np.ndarray]:
-    return {PHOTOS: _near(train, _PHOTO_REACH)(photos)} if train.shape[1] else {}
+    return {PHOTOS: _near(train, PHOTO_REACH)(photos)} if train.shape[1] else {}
 
 
 def _near(

@@ -12,7 +12,7 @@ import numpy as np
 from mixfit.errors import DataError
 from mixfit.models.model import FittedModel, Layout, Model, Rows, State, TrainingRows
 
-_LEAST = 1e-4
+LEAST = 1e-4
 """Smallest probability of a class before they are divided by their sum."""
 
 
@@ -27,7 +27,7 @@ class FittedSteps:
         above = np.stack([step.predict(rows)[:, 1] for step in self.steps], axis=1)
         above = np.minimum.accumulate(above, axis=1)
         edges = np.concatenate([np.ones((len(above), 1)), above, np.zeros((len(above), 1))], axis=1)
-        found = np.maximum(edges[:, :-1] - edges[:, 1:], _LEAST)
+        found = np.maximum(edges[:, :-1] - edges[:, 1:], LEAST)
         return found / found.sum(axis=1, keepdims=True)
 
     def state(self) -> State:

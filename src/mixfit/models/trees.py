@@ -81,7 +81,7 @@ _SETTINGS: dict[str, Any] = {
 }
 _FEW_ROWS = 32
 """Number of rows up to which LightGBM is not needed, see ``TreeWalk``."""
-_IMPROBABLE = -30.0
+IMPROBABLE = -30.0
 """Log-odds of a class without training rows."""
 _MOST_TREES, _MOST_LEAVES = 100_000, 1_000  # limits for reading
 _CATEGORICAL = 1
@@ -138,7 +138,7 @@ class TreeModel:
             return raw
         if len(self.seen) <= 2:  # the log-odds of the second of two classes
             raw = np.stack([np.zeros_like(raw), raw], axis=1)[:, -len(self.seen) :]
-        found = np.full((len(columns), self.classes), _IMPROBABLE)
+        found = np.full((len(columns), self.classes), IMPROBABLE)
         found[:, self.seen] = raw
         return softmax(found, axis=1)
 
@@ -221,13 +221,7 @@ class BoostedTrees:
         many = many_levels(layout) if table and any(name.startswith("statistics.") for name in arrays) else ()
         sizes = tuple(layout.cardinalities[place] for place in many)
         statistics = TargetStatistics.read(arrays, sizes, classes=layout.classes)
-        width = 0 if components is None else len(components.axes) + layout.photo_scores
-        width += text * layout.text_features
-        width += table * layout.numeric
-        # A column of zeros replaces missing columns, see ``TreeInputs``.
-        width += components is None and not (layout.numeric and table)
-        width += len(many) * goal_count(layout.classes)
-        width += table * sum(place not in many for place in range(layout.categories))
+        width = tree_columns(layout, components, many, table=table, text=text)
         model = TreeModel.read(arrays, columns=width, classes=layout.classes)
         return FittedTrees(
             table=table, text=text, components=components, layout=layout, statistics=statistics, model=model
@@ -255,6 +249,19 @@ class FittedTrees:
         """See ``FittedModel``."""
         components = {} if self.components is None else self.components.arrays()
         return self.model.arrays() | self.statistics.arrays() | components, {}
+
+
+def tree_columns(
+    layout: Layout, components: Components | None, many: tuple[int, ...], *, table: bool, text: bool
+) -> int:
+    """Number of columns of ``TreeInputs.columns``; arguments as for ``TreeInputs.of``."""
+    width = 0 if components is None else len(components.axes) + layout.photo_scores
+    width += text * layout.text_features
+    width += table * layout.numeric
+    # A column of zeros replaces missing columns, see ``TreeInputs``.
+    width += components is None and not (layout.numeric and table)
+    width += len(many) * goal_count(layout.classes)
+    return width + table * sum(place not in many for place in range(layout.categories))
 
 
 def many_levels(layout: Layout) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from torch import nn
 
 from mixfit.choices import Crop, MetricName
 from mixfit.config import ModelConfig
-from mixfit.data.bad_inputs import BadInput
+from mixfit.data.bad_inputs import BadInput, row_status
 from mixfit.data.columns.cells import Table, require_columns
 from mixfit.data.columns.embedded import Embedder, EmbedderFacts
 from mixfit.data.columns.kind import Kind as ColumnKind
@@ -31,8 +31,7 @@ from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import Target
 from mixfit.data.columns.text_features import TextFeatures
 from mixfit.data.load import MixedData
-from mixfit.data.photos.cells import photo_name, shown_cell
-from mixfit.data.photos.find import Photos, find_photos, needs_folder
+from mixfit.data.photos.find import Photos, find_photos, needs_folder, unreadable_photos
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.store import ImageFiles
 from mixfit.ensemble.threshold import decide
@@ -154,6 +153,11 @@ class Predictor(ABC):
     def refitted(self) -> int:
         """Number of rows, test rows included, that it was fitted on after its evaluation; 0 if it was not."""
         return 0 if self.facts is None else self.facts.refit
+
+    @property
+    @abstractmethod
+    def image_config(self) -> ModelConfig | None:
+        """Configuration of the image network, for its licence; None without photos."""
 
     @property
     def uses_text(self) -> bool:
@@ -368,7 +372,7 @@ class Predictor(ABC):
         named = 0 if photos is None else int((photos.slots >= 0).sum()) + len(photos.bad)
         masked = sum(record.action == "photo treated as missing" for record in bad)
         texts, strange = self._look_at_texts(rows.table, first_row)
-        status = _row_status(len(rows.table), slots, [*bad, *strange])
+        status = row_status(len(rows.table), slots, [*bad, *strange])
         if first_row:
             bad = [replace(record, row=record.row + first_row) for record in bad]
         return Predictions(found.values, status, bad, named, named - masked, found.interval, found.sets, texts)
@@ -445,32 +449,3 @@ def number_or_logarithm(target: Target, scaled: np.ndarray) -> np.ndarray:
     """Scaled numbers as the output of a ``Mixer``."""
     values = target.decode(scaled)
     return np.log(values) if target.log else values
-
-
-def unreadable_photos(table: Table, photos: Photos, failures: Mapping[int, str]) -> list[BadInput]:
-    """One record for each photo that could not be decoded; ``failures`` is by number of the file."""
-    places = np.argwhere(np.isin(photos.slots, list(failures)))
-    return [
-        BadInput(
-            row=int(row),
-            column=photos.slot_columns[place],
-            value=shown_cell(table[photos.slot_columns[place]].column.iloc[row]),
-            problem=f"{photo_name(photos.files[file])} {failures[file]}",
-            action="photo treated as missing",
-        )
-        for row, place in places
-        for file in (int(photos.slots[row, place]),)
-    ]
-
-
-def _row_status(rows: int, slots: np.ndarray | None, bad: list[BadInput]) -> list[str]:
-    """``ok``, or all problems of a row."""
-    notes: list[dict[str, None]] = [{} for _ in range(rows)]  # a dict keeps the order and drops repeats
-    for record in bad:
-        notes[record.row][f"{record.column}: {record.problem}"] = None
-    if slots is not None and slots.shape[1]:
-        refused = {record.row for record in bad if record.action == "photo treated as missing"}
-        for row in np.flatnonzero((slots < 0).all(1)):
-            if row not in refused:
-                notes[row]["no photo"] = None
-    return ["; ".join(note) or "ok" for note in notes]

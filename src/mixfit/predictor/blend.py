@@ -66,13 +66,14 @@ class PhotoEncoder:
 
     def features(self, files: ImageFiles, cache: Cache | None, device: torch.device) -> FeatureTable:
         """Features of photos, from the cache if possible."""
-        if self._fast.pixel_mean.device != device:
+        if self.fast.pixel_mean.device != device:
             self.encoder.to(device)
-            self._fast.to(device)
-        return all_features(self._fast, files, cache)
+            self.fast.to(device)
+        return all_features(self.fast, files, cache)
 
     @cached_property
-    def _fast(self) -> ImageEncoder:
+    def fast(self) -> ImageEncoder:
+        """The encoder that computes the features: without batch normalisation."""
         return without_norms(self.encoder, self.image_size)
 
 
@@ -278,7 +279,7 @@ class BlendPredictor(Predictor):
             "facts": None if self.facts is None else self.facts.to_dict(),
             **self.decision(),
         }
-        card = partial(self.model_card, notes=self._card_notes(), licence=licence_of(self._image_config))
+        card = partial(self.model_card, notes=self._card_notes(), licence=licence_of(self.image_config))
         save_folder(Path(folder), tensors, description, card)
 
     def _card_notes(self) -> list[str]:
@@ -292,7 +293,7 @@ class BlendPredictor(Predictor):
         return notes
 
     @property
-    def _image_config(self) -> ModelConfig | None:
+    def image_config(self) -> ModelConfig | None:
         """Licence of the image network, shared or separate for each network; None without photos."""
         if self.photo_encoder is not None:
             return self.photo_encoder.config

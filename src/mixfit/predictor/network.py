@@ -101,6 +101,11 @@ class NetworkPredictor(Predictor):
         """What was learnt of texts."""
         return self.text
 
+    @property
+    def image_config(self) -> ModelConfig | None:
+        """Configuration of the image network, for its licence; None without photos."""
+        return self.config if self.shape.photos else None
+
     def check_interval(self, level: float) -> None:
         """Refuse any level."""
         raise ConfigError(
@@ -224,7 +229,7 @@ class NetworkPredictor(Predictor):
             **({"text": self.text.to_dict()} if self.text is not None else {}),
         }
         arrays = {} if self.text is None else {_TEXT + name: one for name, one in self.text.arrays().items()}
-        licence = OWN_LICENCE if own else licence_of(self.config if self.shape.photos else None)
+        licence = OWN_LICENCE if own else licence_of(self.image_config)
         notes = ["A custom network: loading it needs the code that builds it." if own else "A single network."]
         card = partial(self.model_card, notes=notes, licence=licence)
         save_folder(Path(folder), {**self.model.state_dict(), **as_tensors(arrays, "")}, description, card)

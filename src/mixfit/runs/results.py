@@ -19,6 +19,7 @@ from mixfit.console import print_wrapped
 from mixfit.data.bad_inputs import BadInput, describe_bad, in_table_rows, write_bad_inputs
 from mixfit.data.fingerprint import read_fingerprint
 from mixfit.data.load import UNKNOWN_IN_TEST, MixedData
+from mixfit.data.photos.find import unreadable_photos
 from mixfit.diagnostics.doctor import Doctor
 from mixfit.diagnostics.findings import Finding
 from mixfit.ensemble.threshold import Thresholds
@@ -49,7 +50,7 @@ from mixfit.evaluation.result import (
 from mixfit.evaluation.word_weights import word_weights
 from mixfit.files import explained, is_there, write_file
 from mixfit.models.model import PARTS, Sees, name_of
-from mixfit.predictor import Predictor, unreadable_photos
+from mixfit.predictor import Predictor
 from mixfit.runs.folder import describe_environment, seal_run
 from mixfit.runs.report.content import Diagnosis, ModelExplanation, ReportFacts, Watched
 from mixfit.runs.report.data import Unusual, describe_data, sample_rows, small_pictures, worst_rows

@@ -25,7 +25,7 @@ _LARGEST = float(np.finfo(np.float64).max)
 _LARGEST_EXPONENT = 700.0  # exp(709.8) is beyond float64
 _LARGEST_SCALED = 1e30  # finite in float32
 _LARGEST_LOG = 20.0  # of a count relative to the mean count
-_SAME = 1e-6  # counts are whole, their scaled values are rounded
+SAME = 1e-6  # counts are whole, their scaled values are rounded
 
 
 Column: TypeAlias = pd.Series | Cells
@@ -214,7 +214,7 @@ class CountTarget:
     def decode_interval(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The smallest and the largest whole number in the interval, at least 0; the nearest ones if there is none."""
         low, high = np.maximum(low, 0) * self.mean, np.maximum(high, 0) * self.mean
-        first, last = np.ceil(low - _SAME) + 0.0, np.floor(high + _SAME)  # 0 has no sign
+        first, last = np.ceil(low - SAME) + 0.0, np.floor(high + SAME)  # 0 has no sign
         empty = first > last
         return np.where(empty, np.floor(low), first), np.where(empty, np.ceil(high), last)
 

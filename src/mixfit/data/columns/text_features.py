@@ -80,6 +80,32 @@ class ColumnFeatures:
     """Smallest and largest of the logarithms in training: a shorter or longer text has the nearest of them, as models
     are not to extrapolate. None for models of an earlier mixfit."""
 
+    @classmethod
+    def counting(
+        cls, name: str, *, words: Sequence[str], pairs: Sequence[str], grams: Sequence[str]
+    ) -> "ColumnFeatures":
+        """For these terms, without anything learnt: to count them in texts, and to tell known texts."""
+        nothing = np.zeros((len(words) + len(pairs) + len(grams), 0), dtype=np.float32)
+        return cls(
+            name=name,
+            words=tuple(words),
+            pairs=tuple(pairs),
+            grams=tuple(grams),
+            mean=0.0,
+            std=0.0,
+            rarity=nothing.sum(axis=1),
+            projection=nothing,
+            middle=nothing.sum(axis=0),
+        )
+
+    def counts(self, words: Words) -> Float32[np.ndarray, "rows terms"]:
+        """How often each row has each term; 0 without a text."""
+        there = words.codes >= 0
+        used, codes = np.unique(words.codes[there], return_inverse=True)
+        found = np.zeros((len(words.codes), len(self.rarity)), dtype=np.float32)
+        found[there] = _counts(words, used, self).toarray()[codes]
+        return found
+
     @property
     def scores(self) -> int:
         """Scores of the terms, and as many of embeddings."""

@@ -55,7 +55,7 @@ MAX_BYTES = 200_000_000
 MAX_SCANS = 100
 """Largest number of scans of a progressive JPEG: normal files have about ten, and each is a pass over all pixels."""
 
-_PAD_GREY = 128
+PAD_GREY = 128
 _JPEG_MARKER = re.compile(b"\xff[^\x00\x01\xd0-\xd8\xff]")  # of those with a length; \xff\x00 is part of the pixels
 _JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 _GREY_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -97,23 +97,38 @@ def read_image(
     if size is not None and size < 1:
         raise ConfigError(f"The image size must be at least 1 pixel, got {size}.")
     with _problems_as_image_errors():
-        data = _contents(source, follow_links=follow_links)
-        image = _open(BytesIO(data))
-        if isinstance(image, JpegImageFile) and (scans := _count_scans(data)) > MAX_SCANS:
-            raise ImageError(f"has {scans} scans; at most {MAX_SCANS} scans are read")
-        if size is not None and isinstance(image, JpegImageFile):
-            # libjpeg can decode at 1/2, 1/4 or 1/8 of the size in a fraction of the time. At least twice the target
-            # size must remain, so that the quality is determined by the bicubic filter.
-            with _decoder_errors():
-                image.draft(None, (2 * size, 2 * size))
-        with _decoder_errors():
-            image.load()
-        _parse_exif(image)
-        with suppress(Exception):  # the photo is rotated first; only rewriting damaged EXIF afterwards can fail
-            ImageOps.exif_transpose(image, in_place=True)
-        photo = _to_grey_or_rgb(image)
+        photo = _upright(source, size, follow_links=follow_links)
         # Grey is resized as one channel instead of three equal ones, in a third of the time.
         return np.array((photo if size is None else _to_square(photo, size, crop)).convert("RGB"))
+
+
+def read_for_size(source: PhotoSource, size: int, *, follow_links: bool = True) -> UInt8[np.ndarray, "height width 3"]:
+    """The pixels that ``read_image`` makes square for this size, with the photo's own shape: RGB, upright, and of a
+    large JPEG no more than are needed.
+
+    Raises:
+        ImageError: as for ``read_image``."""
+    with _problems_as_image_errors():
+        return np.array(_upright(source, size, follow_links=follow_links).convert("RGB"))
+
+
+def _upright(source: PhotoSource, size: int | None, *, follow_links: bool) -> Image.Image:
+    """A photo in mode L or RGB, upright; of a JPEG at least twice the size remains."""
+    data = _contents(source, follow_links=follow_links)
+    image = _open(BytesIO(data))
+    if isinstance(image, JpegImageFile) and (scans := _count_scans(data)) > MAX_SCANS:
+        raise ImageError(f"has {scans} scans; at most {MAX_SCANS} scans are read")
+    if size is not None and isinstance(image, JpegImageFile):
+        # libjpeg can decode at 1/2, 1/4 or 1/8 of the size in a fraction of the time. At least twice the target
+        # size must remain, so that the quality is determined by the bicubic filter.
+        with _decoder_errors():
+            image.draft(None, (2 * size, 2 * size))
+    with _decoder_errors():
+        image.load()
+    _parse_exif(image)
+    with suppress(Exception):  # the photo is rotated first; only rewriting damaged EXIF afterwards can fail
+        ImageOps.exif_transpose(image, in_place=True)
+    return _to_grey_or_rgb(image)
 
 
 def image_header(source: PhotoSource) -> ImageHeader:
@@ -400,7 +415,7 @@ def _to_square(photo: Image.Image, size: int, crop: Crop) -> Image.Image:
         case "pad":
             longer = max(width, height)
             inner = max(1, round(width * size / longer)), max(1, round(height * size / longer))
-            square = Image.new(photo.mode, (size, size), _PAD_GREY if photo.mode == "L" else (_PAD_GREY,) * 3)
+            square = Image.new(photo.mode, (size, size), PAD_GREY if photo.mode == "L" else (PAD_GREY,) * 3)
             inside = photo.resize(inner, Image.Resampling.BICUBIC)
             square.paste(inside, ((size - inner[0]) // 2, (size - inner[1]) // 2))
             return square

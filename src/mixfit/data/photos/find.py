@@ -7,7 +7,7 @@ defined in ``rule.py``.
 Cells are untrusted input: they never lead outside the images folder."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import pandas as pd
 from jaxtyping import Bool, Int64
 
 from mixfit.data.bad_inputs import BadInput
+from mixfit.data.columns.cells import Table
 from mixfit.data.photos.archive import PhotoSource
-from mixfit.data.photos.cells import decode_base64, holds_contents, is_base64_photo, shown_cell
+from mixfit.data.photos.cells import decode_base64, holds_contents, is_base64_photo, photo_name, shown_cell
 from mixfit.data.photos.decode import ImageError
 from mixfit.data.photos.rule import PhotoRule, cell_text, hand_rule, split_images
 from mixfit.data.photos.tree import ARCHIVE_ENDING, Tree
@@ -114,6 +115,22 @@ def find_photos(
             column: int((block < 0).all(axis=1).sum()) for column, block in zip(columns, blocks, strict=True)
         },
     )
+
+
+def unreadable_photos(table: Table, photos: Photos, failures: Mapping[int, str]) -> list[BadInput]:
+    """One record for each photo that could not be decoded; ``failures`` is by number of the file."""
+    places = np.argwhere(np.isin(photos.slots, list(failures)))
+    return [
+        BadInput(
+            row=int(row),
+            column=photos.slot_columns[place],
+            value=shown_cell(table[photos.slot_columns[place]].column.iloc[row]),
+            problem=f"{photo_name(photos.files[file])} {failures[file]}",
+            action="photo treated as missing",
+        )
+        for row, place in places
+        for file in (int(photos.slots[row, place]),)
+    ]
 
 
 def needs_folder(frame: pd.DataFrame, columns: Sequence[str]) -> bool:

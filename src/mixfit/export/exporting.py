@@ -1,0 +1,328 @@
+"""Export a finished run as one file, and measure it: size, agreement with ``predict``, and latency."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+
+from mixfit.console import PlainConsole
+from mixfit.data.columns.cells import Table
+from mixfit.data.photos.rule import images_root
+from mixfit.errors import ConfigError, DataError, ResourceError, check_type
+from mixfit.files import check_new_file, is_there, read_json, write_file
+from mixfit.predictor.base import Predictor
+from mixfit.predictor.blend import BlendPredictor
+from mixfit.runs.scoring import load_run, read_table_of_run, run_settings
+
+GOAL = 1e-5
+"""Largest difference from ``predict``, in standard deviations of the target or in probabilities."""
+ROWS = 64
+"""Rows that are compared."""
+_MANY = 256
+_WRONG, _WRONG_AT_ALL = 1e-4, 0.1
+"""Median and largest difference from which a file is refused: rounding moves a row past a threshold of a tree at times,
+but not most rows."""
+_MOST_BYTES = 2**31 - 1
+"""Largest ONNX file without data beside it."""
+_TIMES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How an exported file agrees with ``predict``."""
+
+    rows: int
+    differences: np.ndarray
+    """Largest difference of each row: in standard deviations of the target, or in probabilities."""
+    same_status: int
+    """Rows, of these and of altered ones, with the same status."""
+    checked_status: int
+    as_trained: float | None = None
+    """Largest difference from features in half precision, if the run has such."""
+
+    @property
+    def largest(self) -> float:
+        """Over all rows."""
+        return float(self.differences.max(initial=0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Seconds of one row and of many rows, by the file and by ``predict``."""
+
+    one: tuple[float, float]
+    many: tuple[float, float]
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult:
+    """What was written."""
+
+    path: Path
+    bytes: int
+    level: float | None
+    """Coverage of its intervals or prediction sets; None if it has none."""
+    notes: tuple[str, ...]
+    agreement: Agreement | None = None
+    """None without rows to compare."""
+    latency: Latency | None = None
+
+
+def export_run(
+    run: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    interval: float | None = None,
+    table: str | Path | pd.DataFrame | None = None,
+    images: str | Path | None = None,
+    text_model: str | Path | None = None,
+    console: Console | None = None,
+) -> ExportResult:
+    """Write a run as one ONNX file that takes cells and photos, and compare it with ``predict``.
+
+    Args:
+        run: folder of a run or of a model.
+        out: file to write, which ends in ``.onnx``.
+        interval: coverage of intervals or prediction sets; by default 0.9, or none if the model has none.
+        table: rows for the comparison; by default the table of the run.
+        images: folder of their photos; by default that of the run, or the table's folder.
+        text_model: folder of the text model that the training was given; not needed for ``minilm``.
+    Raises:
+        ConfigError: a part of the model cannot be written, see ``NotExportable``, or it has no such intervals.
+        ResourceError: a package of the extra is not installed, or the file cannot be written.
+    """
+    check_type("run", run, (str, PathLike), "a run or the path of its folder")
+    check_type("out", out, (str, PathLike), "a path of an ONNX file")
+    check_type("table", table, (str, Path, pd.DataFrame, NoneType), "a path of a table, or a DataFrame")
+    console, path, run = console or PlainConsole(), Path(out), Path(run)
+    if path.suffix.lower() != ".onnx":
+        raise ConfigError(f"The file must end in .onnx, got {path}.")
+    check_new_file(path)
+    require_packages()
+    from mixfit.export.graph import export_graph
+
+    predictor = load_run(run, text_model=text_model)
+    found = export_graph(predictor, interval, weights_sha256=_sha256(run))
+    if found.model.ByteSize() > _MOST_BYTES:
+        raise ConfigError(
+            f"The model has {found.model.ByteSize():,} bytes, and one ONNX file has at most {_MOST_BYTES:,}: train "
+            "with a smaller --backbone, or predict with mixfit."
+        )
+    content = found.model.SerializeToString()
+    rows, folder = _rows_of(run, predictor, table, None if images is None else Path(images))
+    agreement = latency = None
+    notes = list(found.notes)
+    if rows is None:
+        notes.append("The file was not compared with predict, as the table of the run is not there: give --table.")
+    else:
+        agreement = compare(predictor, content, rows, folder)
+        _require_agreement(agreement)
+        latency = measure(predictor, content, rows, folder)
+    write_file(path, content)
+    result = ExportResult(
+        path=path, bytes=len(content), level=found.level, notes=tuple(notes), agreement=agreement, latency=latency
+    )
+    _say(console, result, predictor)
+    return result
+
+
+def require_packages() -> None:
+    """Refuse to begin without the packages of the extra.
+
+    Raises:
+        ResourceError: one is not installed.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript
+        import spox
+    except ImportError as error:
+        raise ResourceError(
+            f"Exporting needs the package {error.name or 'onnx'}, which is not installed: pip install 'mixfit[onnx]'."
+        ) from error
+    assert onnx
+    assert onnxruntime
+    assert onnxscript
+    assert spox
+
+
+def _sha256(run: Path) -> str:
+    """Of the weights."""
+    folder = run if is_there(run / "mixfit.json") else run / "model"
+    return str(read_json(folder / "mixfit.json").get("weights_sha256", ""))
+
+
+def _rows_of(
+    run: Path, predictor: Predictor, table: str | Path | pd.DataFrame | None, images: Path | None
+) -> tuple[Table | None, Path]:
+    """Rows to compare, spread over the table, and the folder of their photos; None if there is no table."""
+    if isinstance(table, pd.DataFrame):
+        return predictor.schema.table(table), images_root(images, Path())
+    settings = run_settings(run) if table is None and is_there(run / "config.toml") else None
+    path = Path(table) if table is not None else None if settings is None else settings.table
+    if path is None or not path.is_file():
+        if table is not None:
+            raise DataError(f"The table {path} does not exist.")
+        return None, Path()
+    cells = predictor.schema.table(read_table_of_run(run, path, None, predictor.schema.text))
+    own = None if settings is None else settings.data.images
+    return cells, images_root(images or own, path.parent)
+
+
+def compare(predictor: Predictor, content: bytes, table: Table, images: Path) -> Agreement:
+    """Compare a file with ``predict`` on some rows, and the status also on altered rows.
+
+    Args:
+        table: of which at most ``ROWS`` rows are taken.
+    """
+    from mixfit.export.onnx_predict import OnnxModel
+
+    chosen = np.unique(np.linspace(0, max(len(table) - 1, 0), ROWS).astype(np.int64))[: len(table)]
+    some = table.select(chosen)
+    model = OnnxModel.of(content, threads=torch.get_num_threads())
+    level = model.meta["level"]
+    exact = in_float32(predictor)
+    found, wanted = model.predict(some, images=images), exact.predict(some, images=images, interval=level, device="cpu")
+    differences = difference(exact, found, wanted)
+    altered = _altered(some.frame, predictor)
+    status = [found["status"] == wanted["status"]]
+    if altered is not None:
+        again = [one.predict(altered, images=images) for one in (model, exact)]
+        status.append(again[0]["status"] == again[1]["status"])
+        differences = np.concatenate([differences, difference(exact, *again)])
+    trained = None
+    if exact is not predictor:
+        trained = float(difference(predictor, found, predictor.predict(some, images=images)).max(initial=0.0))
+    same = np.concatenate([one.to_numpy() for one in status])
+    return Agreement(
+        rows=len(some),
+        differences=differences,
+        same_status=int(same.sum()),
+        checked_status=len(same),
+        as_trained=trained,
+    )
+
+
+def in_float32(predictor: Predictor) -> Predictor:
+    """The same predictor with features in single precision; itself if they are so."""
+    if not isinstance(predictor, BlendPredictor):
+        return predictor
+    encoder = predictor.photo_encoder
+    if encoder is None or encoder.encoder.precision == "float32":
+        return predictor
+    image = copy.deepcopy(encoder.encoder)
+    image.precision = "float32"
+    return replace(predictor, photo_encoder=replace(encoder, encoder=image))
+
+
+def difference(predictor: Predictor, found: pd.DataFrame, wanted: pd.DataFrame) -> np.ndarray:
+    """Largest difference of each row: of probabilities, or of numbers in standard deviations of the target."""
+    names = [name for name in wanted.columns if name.startswith("probability_")]
+    if predictor.target.classes is None:
+        names = ["prediction"]
+    values = [one[names].to_numpy(dtype=np.float64) for one in (found, wanted)]
+    if predictor.target.classes is None:
+        spread = float(getattr(predictor.target, "std", 1.0))
+        values = [np.log(one) / spread if predictor.target.log else one / spread for one in values]
+    apart: np.ndarray = np.abs(values[0] - values[1]).max(axis=1, initial=0.0)
+    return apart
+
+
+def _altered(frame: pd.DataFrame, predictor: Predictor) -> pd.DataFrame | None:
+    """Rows with cells that are missing, unseen, extreme or broken, a column each; None without such columns."""
+    inputs = [name for name in predictor.schema.inputs if name in frame.columns]
+    if not inputs or not len(frame):
+        return None
+    first = frame.iloc[[0]].astype(object)
+    rows = [first.assign(**dict.fromkeys(inputs))]
+    for name in inputs:
+        rows += [first.assign(**{name: cell}) for cell in (None, "", "never seen: \u00e9\u6f22", "1e300", "-1e300")]
+    return pd.concat(rows, ignore_index=True)
+
+
+def _require_agreement(found: Agreement) -> None:
+    """Refuse a file that does not predict what the model predicts.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    middle = float(np.median(found.differences)) if len(found.differences) else 0.0
+    if middle > _WRONG or found.largest > _WRONG_AT_ALL:
+        raise ConfigError(
+            f"The file would differ from predict by up to {found.largest:.1e} ({middle:.1e} in the median row of "
+            f"{len(found.differences)}), so it is not written: predict with mixfit, and please report this."
+        )
+
+
+def measure(predictor: Predictor, content: bytes, table: Table, images: Path) -> Latency:
+    """Median seconds of one row and of many, from cells and photo files to predictions."""
+    from mixfit.export.onnx_predict import OnnxModel
+
+    model = OnnxModel.of(content, threads=torch.get_num_threads())
+    frame = table.frame.reset_index(drop=True)
+    many = frame.iloc[np.arange(_MANY) % max(len(frame), 1)]
+    one = frame.iloc[:1]
+
+    def seconds(predict: Callable[[pd.DataFrame], Any], rows: pd.DataFrame, times: int) -> float:
+        taken = []
+        for _ in range(times + 1):
+            start = time.perf_counter()
+            predict(rows)
+            taken.append(time.perf_counter() - start)
+        return float(np.median(taken[1:]))
+
+    def by_file(rows: pd.DataFrame) -> Any:
+        return model.predict(rows, images=images)
+
+    def by_mixfit(rows: pd.DataFrame) -> Any:
+        return predictor.predict(rows, images=images, device="cpu", interval=model.meta["level"])
+
+    return Latency(
+        one=(seconds(by_file, one, _TIMES), seconds(by_mixfit, one, _TIMES)),
+        many=(seconds(by_file, many, 1), seconds(by_mixfit, many, 1)),
+        rows=len(many),
+    )
+
+
+def _say(console: Console, found: ExportResult, predictor: Predictor) -> None:
+    """Print what was written, and the measurements."""
+    kind = "prediction sets" if predictor.target.classes is not None else "prediction intervals"
+    with_level = "" if found.level is None else f", with {kind} at {found.level:.0%}"
+    lines = [f"Written   {found.path}   {_size(found.bytes)}{with_level}"]
+    if found.agreement is not None:
+        one = found.agreement
+        unit = "probabilities" if predictor.target.classes is not None else "standard deviations of the target"
+        beyond = int((one.differences > GOAL).sum())
+        goal = f"; {beyond} of {len(one.differences)} differ by more than {GOAL:.0e}" if beyond else ""
+        lines.append(f"Parity    {one.rows} rows: largest difference from predict {one.largest:.1e} ({unit}){goal}")
+        if one.as_trained is not None:
+            lines.append(f"          with image features in bfloat16, as predict has them: {one.as_trained:.1e}")
+        lines.append(
+            f"          status: the same in {one.same_status} of {one.checked_status} rows, some of them altered"
+        )
+    if found.latency is not None:
+        first, many = (tuple(f"{1e3 * one:.1f} ms" for one in pair) for pair in (found.latency.one, found.latency.many))
+        lines.append(f"Latency   1 row {first[0]}, predict {first[1]}")
+        lines.append(
+            f"          {found.latency.rows} rows {many[0]}, predict {many[1]}; {torch.get_num_threads()} threads"
+        )
+    for line in lines:
+        console.print(f" {line}", markup=False, highlight=False)
+    for note in found.notes:
+        console.print(f" Note      {note}", markup=False, highlight=False)
+
+
+def _size(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

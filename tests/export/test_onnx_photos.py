@@ -1,0 +1,113 @@
+"""Photos inside an ONNX file: the same pixels as Pillow makes, and the same predictions as ``predict``."""
+
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+pytest.importorskip("spox", reason="needs the extra onnx")
+pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+
+import onnxruntime
+from blends_by_hand import Workshop, two_image_columns
+from onnx_blends import assert_agrees, exported
+from quick_runs import QUICK_MODEL
+from spox import build
+
+from mixfit.choices import Crop
+from mixfit.data.photos.decode import read_for_size, read_image
+from mixfit.demo import DEMO_TARGET
+from mixfit.export.ops import arithmetic
+from mixfit.export.photos import PhotoInputs, square_photos
+from mixfit.models.kernels import KernelRidge
+from mixfit.models.linear import Linear
+from mixfit.models.model import BOTH
+from mixfit.models.network import Network
+from mixfit.models.trees import BoostedTrees
+from mixfit.predictor import Predictor
+from mixfit.training.build import build_model
+
+SIZE = 24
+
+
+def squares(crop: Crop) -> onnxruntime.InferenceSession:
+    """The part of a file that makes photos square."""
+    with arithmetic():
+        inputs = PhotoInputs.make(1)
+        found = square_photos(inputs, SIZE, crop)
+    graph = build({"photos": inputs.photos, "sizes": inputs.sizes}, {"square": found})
+    return onnxruntime.InferenceSession(graph.SerializeToString())
+
+
+SQUARES = {crop: squares(crop) for crop in ("squash", "center", "pad")}
+SIDES = st.one_of(st.integers(1, 60), st.integers(1, 700))
+
+
+@settings(deadline=None, max_examples=60)
+@given(height=SIDES, width=SIDES, crop=st.sampled_from([*SQUARES]), seed=st.integers(0, 99))
+@example(height=1, width=1, crop="squash", seed=0)
+@example(height=4000, width=30, crop="squash", seed=0)
+@example(height=30, width=4000, crop="center", seed=0)
+@example(height=30, width=4000, crop="pad", seed=0)
+@example(height=SIZE, width=SIZE, crop="squash", seed=0)
+def test_squares_are_those_of_pillow_byte_by_byte(
+    height: int, width: int, crop: Crop, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "BMP")
+    photo = file.getvalue()
+    canvas = np.zeros((1, height + seed % 3, width + seed % 5, 3), dtype=np.uint8)
+    canvas[0, :height, :width] = read_for_size(photo, SIZE)
+    found = SQUARES[crop].run(None, {"photos": canvas, "sizes": np.array([[height, width]])})[0]
+    np.testing.assert_array_equal(found[0].transpose(1, 2, 0), read_image(photo, size=SIZE, crop=crop))
+
+
+def test_no_photo_is_no_square() -> None:
+    nothing = {"photos": np.zeros((0, 1, 1, 3), np.uint8), "sizes": np.zeros((0, 2), np.int64)}
+    assert SQUARES["squash"].run(None, nothing)[0].shape == (0, 3, SIZE, SIZE)
+
+
+@pytest.fixture(scope="module")
+def workshop(demo_table: Path) -> Workshop:
+    return Workshop.of(two_image_columns(demo_table), demo_table.parent, DEMO_TARGET, folds=2)
+
+
+@pytest.fixture(scope="module")
+def strange(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
+    """Rows with no photo, seven, odd shapes, and photos that are missing or damaged."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name, shape in {"dot": (1, 1), "tall": (4000, 30), "flat": (30, 900)}.items():
+        Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    Image.fromarray(rng.integers(0, 256, (1200, 900, 3), dtype=np.uint8)).save(folder / "large.jpg")
+    Image.fromarray(rng.integers(0, 256, (90, 70), dtype=np.uint8)).save(folder / "grey.jpg")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff" + bytes(50))
+    seven = ";".join(["dot.png", "tall.png", "flat.png", "large.jpg", "grey.jpg", "broken.jpg", "dot.png"])
+    cells = [None, "", seven, "large.jpg", "broken.jpg", "gone.jpg", "dot.png;tall.png", "grey.jpg", "../x.png"]
+    frame = two_image_columns(demo_table).head(len(cells)).drop(columns=DEMO_TARGET)
+    return frame.assign(front=cells, detail=[*cells[3:], *cells[:3]]), folder
+
+
+def test_a_blend_of_models_of_photos(workshop: Workshop, strange: tuple[pd.DataFrame, Path], demo_table: Path) -> None:
+    kinds = (Linear, KernelRidge, Network)
+    predictor = workshop.blend([*(kind(sees=BOTH) for kind in kinds), BoostedTrees(sees=BOTH, most_rounds=20)])
+    predictor = replace(predictor, folds=predictor.folds[:1])
+    model = exported(predictor)
+    assert_agrees(predictor, model, workshop.data.frame, demo_table.parent)
+    assert_agrees(predictor, model, *strange)
+    assert_agrees(predictor, model, strange[0].drop(columns=["front", "detail"]))
+    assert "ImageNet" in model.meta["licence"]
+
+
+def test_a_single_network_of_pixels(workshop: Workshop, strange: tuple[pd.DataFrame, Path]) -> None:
+    config = replace(QUICK_MODEL, backbone="small_resnet", fusion="gated")
+    network = build_model(workshop.data, config, seed=0)
+    predictor = Predictor.from_training(network, workshop.data, config)
+    assert_agrees(predictor, exported(predictor), *strange)

@@ -1,0 +1,138 @@
+"""A model of a table as one ONNX file predicts as ``predict`` does, for every model, task and kind of column."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("spox", reason="needs the extra onnx")
+pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+
+from onnx_blends import ROLES, assert_agrees, blend_of, exported, wide_table
+
+from mixfit.ensemble.intervals import NumberUncertainty, Scores
+from mixfit.errors import ConfigError
+from mixfit.export.graph import export_graph
+from mixfit.export.onnx_predict import OnnxModel
+from mixfit.export.ops import NotExportable
+from mixfit.models.kernels import KernelRidge
+from mixfit.models.linear import Constant, Linear
+from mixfit.models.model import TABLE, TEXT, Model, Rows, State
+from mixfit.models.network import Network
+from mixfit.models.trees import BoostedTrees
+from mixfit.predictor.blend import BlendPredictor
+
+SIMPLE: tuple[Model, ...] = (Constant(), Linear(), BoostedTrees(most_rounds=20))
+
+
+def strange_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows with cells that are missing, unseen, extreme, broken or of another type, a column each."""
+    first = frame.iloc[[0]].drop(columns="y").astype(object)
+    rows = [first.assign(**dict.fromkeys(first.columns))]
+    for name in first.columns:
+        rows += [first.assign(**{name: cell}) for cell in ("", "never seen \u6f22", "1e300", "-1e400", "nan", "12")]
+    return pd.concat(rows, ignore_index=True).astype("str")
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return wide_table()
+
+
+@pytest.fixture(scope="module")
+def regression(frame: pd.DataFrame) -> BlendPredictor:
+    return blend_of(frame, [*SIMPLE, KernelRidge()], roles=ROLES)
+
+
+@pytest.fixture(scope="module")
+def model(regression: BlendPredictor) -> OnnxModel:
+    return exported(regression)
+
+
+def test_a_blend_of_a_number(regression: BlendPredictor, model: OnnxModel, frame: pd.DataFrame) -> None:
+    assert model.meta["level"] == 0.9
+    assert_agrees(regression, model, frame, most=1e-9)
+    assert_agrees(regression, model, strange_rows(frame), most=1e-9)
+
+
+def test_any_number_of_rows_and_any_order_of_columns(
+    regression: BlendPredictor, model: OnnxModel, frame: pd.DataFrame
+) -> None:
+    assert all(isinstance(one.shape[0], str) for one in model.session.get_inputs())
+    for rows in (0, 1, 300):
+        some = frame.iloc[np.arange(rows) % len(frame), ::-1]
+        assert_agrees(regression, model, some, most=1e-9)
+
+
+CELLS = st.one_of(st.none(), st.text(max_size=6), st.floats(width=32).map(str), st.integers(-(10**6), 10**6).map(str))
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.lists(CELLS, min_size=10, max_size=10), min_size=1, max_size=6))
+def test_whatever_the_cells_hold(rows: list[list[str | None]], regression: BlendPredictor, model: OnnxModel) -> None:
+    frame = pd.DataFrame(rows, columns=[name for name in wide_table(2).columns if name != "y"], dtype="str")
+    assert_agrees(regression, model, frame, most=1e-9)
+
+
+def test_dates_of_any_time() -> None:
+    rng = np.random.default_rng(0)
+    frame = wide_table()[["day", "moment", "x", "y"]]
+    frame["local"] = pd.to_datetime(frame["day"]).dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin")
+    roles = {"day": "date", "moment": "date", "local": "date"}
+    predictor = blend_of(frame, [Linear()], roles=roles)
+    model = exported(predictor)
+    seconds = rng.integers(-10_000_000_000, 30_000_000_000, 500)
+    days = pd.to_datetime(pd.Series(seconds), unit="s").dt.as_unit("us")
+    later = pd.DataFrame(
+        {
+            "day": days,
+            "moment": days.astype("str"),
+            "x": 0.0,
+            "local": days.dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin"),
+        }
+    )
+    assert_agrees(predictor, model, later, most=1e-9)
+
+
+def test_parts_of_the_predictions_have_their_own_intervals(regression: BlendPredictor, frame: pd.DataFrame) -> None:
+    assert isinstance(regression.uncertainty, NumberUncertainty)
+    parts = (Scores.of(np.linspace(0, 1, 50)), Scores.of(np.ones(3)), Scores.of(np.linspace(1, 2, 50)))
+    apart = replace(regression.uncertainty, edges=np.array([-0.5, 0.4]), by_prediction=parts)
+    predictor = replace(regression, uncertainty=apart)
+    assert_agrees(predictor, exported(predictor, 0.8), frame, most=1e-9)
+
+
+def test_what_has_no_counterpart_is_refused(regression: BlendPredictor) -> None:
+    class Own:
+        def predict(self, rows: Rows) -> np.ndarray:
+            return np.zeros(len(rows))
+
+        def state(self) -> State:
+            return {}, {}
+
+    folds = [replace(fold, models=dict.fromkeys(fold.models, Own())) for fold in regression.folds]
+    with pytest.raises(NotExportable, match="a model of the class Own is none of mixfit's own"):
+        export_graph(replace(regression, folds=folds))
+    with pytest.raises(ConfigError, match="too few for intervals"):
+        export_graph(regression, 0.9999)
+
+
+@pytest.mark.parametrize("task", ["count", "binary", "multiclass", "ordered"])
+def test_a_blend_of_counts_and_of_classes(task: str, frame: pd.DataFrame) -> None:
+    predictor = blend_of(frame, SIMPLE, roles=ROLES, task=task)
+    if task == "binary":
+        predictor = replace(predictor, threshold=0.3)
+    model = exported(predictor)
+    assert_agrees(predictor, model, frame, most=1e-9)
+    assert_agrees(predictor, model, strange_rows(frame), most=1e-9)
+
+
+def test_a_network_of_a_table_and_its_texts(frame: pd.DataFrame) -> None:
+    models = [Network(sees=TABLE | TEXT), Linear(sees=TABLE | TEXT), BoostedTrees(sees=TEXT, most_rounds=20)]
+    predictor = blend_of(frame, models, roles=ROLES | {"note": "text"}, folds=2)
+    model = exported(predictor)
+    assert_agrees(predictor, model, frame)
+    assert_agrees(predictor, model, strange_rows(frame))
