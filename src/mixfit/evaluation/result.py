@@ -307,13 +307,13 @@ class Result:
         found = []
         for part in self.parts:
             scores = [one for one in part.scores if one.kind != "candidate"]
-            names = list(scores[0].metrics) if scores else []
-            rows: list[list[str | int | float | Bar]] = [
-                [one.model, ends_text(one.interval(self.headline)), *(one.metrics[name] for name in names)]
-                for one in scores
-            ]
+            names = [self.headline, *(name for name in scores[0].metrics if name != self.headline)]
+            rows: list[list[str | int | float | Bar]] = []
+            for one in scores:
+                values = [one.metrics[name] for name in names]
+                rows.append([one.model, values[0], ends_text(one.interval(self.headline)), *values[1:]])
             labels = [metric_label(name) for name in names]
-            head = ("model", f"95 % interval of the {metric_label(self.headline)}", *labels)
+            head = ("model", labels[0], "95 % interval", *labels[1:])
             heading = f"{part.rows:,} {self.part_name(part.split)} rows"
             found.append(Grid(heading=heading, head=head, rows=rows, folded=part is not self.final))
         return found

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from mixfit.console import PlainConsole, Steady
+from mixfit.console import PlainConsole, Steady, notebook_display
 from mixfit.errors import ConfigError, ResourceError
 from mixfit.files import json_numbers
 from mixfit.hooks.hook import Hook
@@ -182,7 +182,7 @@ class NotebookProgress(ProgressLines):
     def before_fit(self, state: TrainState) -> None:
         """Show the header."""
         self._rows, self._due, self._handle = [], 0.0, None
-        display = _display()
+        display = notebook_display()
         if display is None:
             super().before_fit(state)
             return
@@ -469,13 +469,3 @@ def duration(seconds: float) -> str:
 
 def _row(kind: str, cells: list[str]) -> str:
     return f"<tr>{''.join(f'<{kind}>{cell}</{kind}>' for cell in cells)}</tr>"
-
-
-def _display() -> Any:
-    """IPython's display module in a notebook, else None."""
-    try:
-        import IPython
-        from IPython import display
-    except ImportError:
-        return None
-    return display if getattr(IPython.get_ipython(), "kernel", None) is not None else None

@@ -1,7 +1,12 @@
-"""What notebooks show of data, schema, learner, run, result and explanation: escaped, small, without script."""
+"""What notebooks show of data, schema, learner, run, result and explanation: escaped, small, without script.
 
+And that progress is plain there: a notebook asks for the colours of a terminal, but is none."""
+
+import io
 import re
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -9,9 +14,10 @@ import pytest
 from hostile_texts import HOSTILE, MARKUP, assert_harmless
 from small_fits import learner, net
 
-from mixfit import explain, infer_schema, load_data
+from mixfit import console, explain, infer_schema, load_data
 from mixfit.demo import DEMO_TARGET
 from mixfit.html import SHOWN_ROWS, Bar, Grid, card
+from mixfit.training.callbacks.displays import ProgressLines
 from mixfit.training.metrics import metric_text
 
 if TYPE_CHECKING:
@@ -102,3 +108,49 @@ def test_an_explanation_has_a_bar_for_each_column(blend_run: "Run", demo_table: 
     assert len(widths) == len(found.columns)
     assert widths == sorted(widths, reverse=True)
     assert widths[0] == 12
+
+
+def test_a_fit_that_ends_a_cell_is_shown_in_a_line() -> None:
+    shown = repr(learner().fit(1, 0.01))
+    assert shown.startswith("TrainState(")
+    assert "epochs=1" in shown
+    assert "Linear" not in shown
+    assert len(shown) < 500
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """What a notebook shows; it sets what ipykernel sets."""
+    shown: list[dict[str, str]] = []
+
+    def display(line: dict[str, str], *, raw: bool, display_id: bool) -> SimpleNamespace:
+        assert raw
+        assert display_id
+        shown.append(line)
+        return SimpleNamespace(update=lambda line, raw: shown.append(line))
+
+    ipython = ModuleType("IPython")
+    vars(ipython).update(get_ipython=lambda: SimpleNamespace(kernel="k"), display=SimpleNamespace(display=display))
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE"):
+        monkeypatch.setenv(name, "1")
+    return shown
+
+
+def test_progress_of_rows_is_one_line_that_goes_away(
+    notebook: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "BEAT", 0.0)
+    assert list(console.tracked("abcd", total=4, description=" photos")) == list("abcd")
+    assert [line["text/plain"] for line in notebook] == ["photos 0%", "photos 25%", "photos 50%", "photos 75%", ""]
+
+
+def test_progress_of_a_fit_is_lines_without_control_characters(
+    notebook: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", written)
+    learner(ProgressLines()).fit(2, 0.01)
+    assert len(written.getvalue().splitlines()) == 3
+    assert "\x1b" not in written.getvalue()
+    assert notebook == []
