@@ -33,8 +33,8 @@ data
 data.show_batch(6)
 
 # %% [markdown]
-# `fit` is the command `mixfit train`: it cross-validates several kinds of models with and without the photos, and blends
-# those that validate best. The preset `quick` is the fastest one.
+# `fit` is the command `mixfit train`: it cross-validates several kinds of models with and without the photos, and
+# blends those that validate best. The preset `quick` is the fastest one.
 
 # %%
 settings = mixfit.TrainConfig(preset="quick", epochs=4)

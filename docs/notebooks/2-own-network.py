@@ -7,8 +7,8 @@
 # %% [markdown]
 # # A network of your own
 #
-# mixfit does not need its own networks: any `nn.Module` that takes a batch `xb` and returns one number per row is trained,
-# saved, loaded and explained in the same way.
+# mixfit does not need its own networks: any `nn.Module` that takes a batch `xb` and returns one number per row is
+# trained, saved, loaded and explained in the same way.
 
 # %%
 from pathlib import Path
@@ -23,8 +23,8 @@ table = write_demo(Path("vases"), rows=240)
 data = mixfit.load_data(table, target="price", image_size=32, batch_size=32)
 
 # %% [markdown]
-# A batch is a pair. `xb` has the numbers, scaled; the categories as integers; and the photos of each row, with a mask that
-# says which of them are there. `yb` is the target, scaled.
+# A batch is a pair. `xb` has the numbers, scaled; the categories as integers; and the photos of each row, with a mask
+# that says which of them are there. `yb` is the target, scaled.
 
 # %%
 xb, yb = next(iter(data.train))

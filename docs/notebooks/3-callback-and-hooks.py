@@ -25,8 +25,9 @@ data = mixfit.precompute_features(data, model)
 # %% [markdown]
 # ## A callback
 #
-# One method for each event that matters. This one measures how far each training step moves the weights, relative to their
-# size, and halves the learning rate when a step is too large. A misspelt event is an error when the class is made.
+# One method for each event that matters. This one measures how far each training step moves the weights, relative to
+# their size, and halves the learning rate when a step is too large. A misspelt event is an
+# error when the class is made.
 
 
 # %%
@@ -88,8 +89,8 @@ with mixfit.Hooks(model, measure, ["tabular", "image"]), torch.inference_mode():
 print({name: round(value, 3) for name, value in spread.items()})
 
 # %% [markdown]
-# Statistics over a whole training: for each layer the mean, the spread and the share of values near zero, at every step,
-# in bounded memory.
+# Statistics over a whole training: for each layer the mean, the spread and the share of values near zero, at every
+# step, in bounded memory.
 
 # %%
 stats = mixfit.ActivationStats(model, ["tabular", "image", "fusion"])

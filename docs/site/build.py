@@ -168,7 +168,7 @@ def draw_picture() -> None:
         sys.exit("The picture needs Chromium on the PATH.")
     report = GALLERY / "mixfit-demo" / "runs" / "vases-price-001" / "report.html"
     PICTURE.parent.mkdir(exist_ok=True)
-    window = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,1130"]
+    window = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=900,860"]
     subprocess.run([chromium, *window, f"--screenshot={PICTURE}", report.as_uri()], check=True, capture_output=True)
     from PIL import Image
 
@@ -178,7 +178,7 @@ def draw_picture() -> None:
 
 
 def main() -> None:
-    """Build the site; with ``--picture`` only the picture of the README."""
+    """Build the site; with ``--picture`` only draw the picture of the README."""
     make_gallery()
     if "--picture" in sys.argv[1:]:
         draw_picture()
