@@ -97,7 +97,7 @@ def staged(source: str, text: str) -> str:
         start = len(text) if fence is None else fence.start()
         pieces.append(_LINK.sub(moved, text[end:start]))
         if fence is not None:
-            pieces.append(fence[0])
+            pieces.append(re.sub(r"\A(`+\s*\w+)[^\n]*", r"\1", fence[0]))  # a mark such as "varies" is for tests
             end = fence.end()
     return "".join(pieces)
 
