@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint wheel matrix clean
+.PHONY: demo test check lint docs wheel matrix clean
 
 demo: $(VENV)/.installed  ## train on the embedded example and write a report
 	$(BIN)/mixfit demo
@@ -25,6 +25,9 @@ wheel: | $(BIN)/python  ## build the wheel, and use it in an empty environment (
 matrix: | $(BIN)/python  ## every Python here, with the lowest and the newest dependencies (many minutes, 6 GB each)
 	$(BIN)/python -m benchmarks.check_matrix
 
+docs: $(VENV)/.installed-docs  ## build the site in build/site, with real reports and the outputs of the notebooks
+	$(BIN)/python docs/site/build.py
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mixfit needs Python 3.11 or newer; set PYTHON=..., as in: make PYTHON=python3.12 demo"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
@@ -37,5 +40,9 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@ $(VENV)/.installed
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs build

@@ -1,9 +1,10 @@
 """The console of the commands: no line wrapping, no colouring of numbers, quiet when its reader closes the pipe."""
 
+import sys
 import textwrap
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -33,8 +34,12 @@ class Steady:
 
 
 def tracked(items: Iterable[Item], *, total: int, description: str, console: Console | None = None) -> Iterator[Item]:
-    """The items, with a bar on a terminal that goes away at the end."""
+    """The items, with a bar on a terminal or a line in a notebook that goes away at the end."""
     console = Console(stderr=True) if console is None else console
+    display = None if console.quiet else notebook_display()
+    if display is not None:
+        yield from _noted(items, total, description, display)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
         task, steady = bar.add_task(description, total=total), Steady(bar)
@@ -42,6 +47,32 @@ def tracked(items: Iterable[Item], *, total: int, description: str, console: Con
             steady.draw(number / max(total, 1))
             yield item
             bar.update(task, completed=number + 1)
+
+
+def notebook_display() -> Any:
+    """IPython's display module in a notebook, else None."""
+    if sys.modules.get("IPython") is None:  # a notebook has loaded it
+        return None
+    import IPython
+    from IPython import display
+
+    return display if getattr(IPython.get_ipython(), "kernel", None) is not None else None
+
+
+def _noted(items: Iterable[Item], total: int, description: str, display: Any) -> Iterator[Item]:
+    """The items, with a line that says how many percent are done."""
+    shown, due = None, time.monotonic() + BEAT
+    for number, item in enumerate(items):
+        if time.monotonic() >= due:
+            line = {"text/plain": f"{description.strip()} {number / max(total, 1):.0%}"}
+            if shown is None:
+                shown = display.display(line, raw=True, display_id=True)
+            else:
+                shown.update(line, raw=True)
+            due = time.monotonic() + BEAT
+        yield item
+    if shown is not None:
+        shown.update({"text/plain": ""}, raw=True)
 
 
 def print_wrapped(console: Console, text: str) -> None:
@@ -55,10 +86,13 @@ def print_wrapped(console: Console, text: str) -> None:
 
 
 class PlainConsole(Console):
-    """Writes unwrapped lines; a closed pipe raises ``BrokenPipeError`` instead of exiting."""
+    """Writes unwrapped lines; a closed pipe raises ``BrokenPipeError`` instead of exiting.
+
+    In a notebook it writes plain text: a notebook asks for the colours of a terminal, but is none."""
 
     def __init__(self) -> None:
-        super().__init__(soft_wrap=True, highlight=False)
+        terminal = None if notebook_display() is None else False
+        super().__init__(soft_wrap=True, highlight=False, force_jupyter=False, force_terminal=terminal)
 
     def on_broken_pipe(self) -> None:
         """Called by rich while it handles the error, which is raised again."""

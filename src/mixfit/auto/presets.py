@@ -72,7 +72,9 @@ def plan_for(
     # With text, every model is also fitted to table and text, to tell what each part adds.
     texts = bool(data.schema.names("text"))
     cells: tuple[Sees, ...] = (*[TABLE] * has_table, *[TABLE | TEXT if has_table else TEXT] * texts) or (TABLE,)
-    table, both = Network(sees=TABLE, **settings), Network(sees=cells[-1] | on_photos, **settings)
+    # Without table columns and texts, the network of photos is that of all inputs.
+    whole: Sees = cells[-1] | on_photos if has_table or texts else on_photos
+    table, both = Network(sees=TABLE, **settings), Network(sees=whole, **settings)
     seen: tuple[Sees, ...] = (*cells, cells[-1] | PHOTOS)
     of_texts = (Linear(sees=TEXT),) if texts and has_table else ()
     linear = (*(Linear(sees=sees) for sees in cells), *of_texts, Linear(sees=PHOTOS), Linear(sees=cells[-1] | PHOTOS))
@@ -96,9 +98,9 @@ def plan_for(
             tables = tuple(replace(table, sees=sees) for sees in cells)
             tried = (*linear, *kernels, *trees, *kernels_of_photos, *tables, both)
         case "best":
-            photos = Network(sees=on_photos, **settings)
+            photos = (Network(sees=on_photos, **settings),) if whole != on_photos else ()
             tables = tuple(replace(table, sees=one) for one in cells)
-            tried = (*linear, *kernels, *trees, *kernels_of_photos, *tables, both, photos, *tuned)
+            tried = (*linear, *kernels, *trees, *kernels_of_photos, *tables, both, *photos, *tuned)
         case "network":
             tried = ()
         case _:

@@ -45,6 +45,7 @@ from mixfit.data.table.write import check_table
 from mixfit.data.ties import Ties
 from mixfit.data.transforms.transform import Transform
 from mixfit.errors import ConfigError, DataError, check_type, rename_hint
+from mixfit.html import card
 from mixfit.weighted import taken
 
 if TYPE_CHECKING:
@@ -164,6 +165,18 @@ class MixedData:
         counts = {kind.role: len(self.schema.names(kind.role)) for kind in self.schema.kinds}
         columns = ", ".join(f"{count} {role}" for role, count in counts.items() if count)
         return f"MixedData(target {self.schema.target!r}, {self.schema.task}; rows: {parts}; columns: {columns})"
+
+    def _repr_html_(self) -> str:
+        """A card for notebooks."""
+        facts = {name: f"{len(rows):,} rows" for name, rows in self.split.parts().items()}
+        facts["columns"] = self.schema.counts
+        if self.photos is not None:
+            with_photo = int((self.photos.slots >= 0).any(axis=1).sum())
+            facts["photos"] = f"{len(self.photos.files):,} in {with_photo:,} of {len(self.table):,} rows"
+            facts["image size"] = f"{self.image_size} pixels"
+        facts |= {"batch size": f"{self.batch_size}", "missing or broken": f"{len(self.bad):,}" if self.bad else ""}
+        title = f"Data: predict {self.schema.target}, {self.schema.task}"
+        return card(title, facts=facts, lines=self.notes, grids=[self.schema.grid(folded=True)])
 
     @property
     def frame(self) -> pd.DataFrame:

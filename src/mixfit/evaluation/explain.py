@@ -7,7 +7,7 @@ none. The columns of a table, its texts and its photos are the players."""
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import comb
+from math import comb, exp
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,8 @@ from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.cells import photo_name, shown_cell
 from mixfit.data.photos.records import Cache
 from mixfit.errors import ConfigError, DataError, check_type, did_you_mean, rename_hint
+from mixfit.html import Bar, Grid, card
+from mixfit.html import number as number_text
 from mixfit.models.mixed import Mixture, distinct
 from mixfit.predictor import Predictor
 from mixfit.predictor.base import RawRows
@@ -282,6 +284,33 @@ LEAST_BACKGROUND = 2
 """Fewest background rows for an error estimate."""
 
 
+def part_text(part: float, scale: Scale) -> str:
+    """Format a contribution to a prediction with its sign.
+
+    >>> part_text(-0.25, "number"), part_text(0.123, "probability")
+    ('-0.2500', '+12.3 points')
+    >>> [part_text(part, "logarithm") for part in (0.1823, -0.3, 2.0)]
+    ['+20.0 %', '-25.9 %', 'x 7.389']
+    """
+    match scale:
+        case "number":
+            return ("+" if part >= 0 else "") + number_text(float(part))
+        case "logarithm":
+            factor = exp(part)
+            return f"x {number_text(factor)}" if factor > 3 else f"{100 * (factor - 1):+.1f} %"
+        case "probability":
+            return f"{100 * part:+.1f} points"
+
+
+def size_text(size: float, scale: Scale) -> str:
+    """Format the size of a contribution.
+
+    >>> size_text(0.25, "number"), size_text(0.1823, "logarithm"), size_text(0.123, "probability")
+    ('0.2500', '20.0 %', '12.3 points')
+    """
+    return part_text(size, scale).removeprefix("+")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Explanation:
     """Shapley values of some rows, and their summary over the model.
@@ -325,6 +354,20 @@ class Explanation:
     """Number of background rows."""
     orders: int
     """Orders sampled for each background row; 0 if ``exact``."""
+
+    def _repr_html_(self) -> str:
+        """A card for notebooks."""
+        sizes, _ = self.importance
+        largest = max(float(np.nanmax(sizes, initial=0.0)), 1e-300)
+        rows = [
+            (self.columns[one], Bar(float(sizes[one]) / largest), size_text(float(sizes[one]), self.scale))
+            for one in np.argsort(-sizes, kind="stable")
+        ]
+        shares = {f"share of the {side}": f"{share:.2f}" for side, (share, _) in self.shares.items()}
+        facts = {"rows": f"{len(self.rows):,}", "background rows": f"{self.background:,}", **shares}
+        head = ("column", "", "mean absolute contribution")
+        grid = Grid(heading="contributions of columns (Shapley values)", head=head, rows=rows)
+        return card(f"Explanation of {self.target}", facts=facts, grids=[grid])
 
     @property
     def importance(self) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " columns"]]:

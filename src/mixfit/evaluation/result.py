@@ -19,6 +19,7 @@ from mixfit.ensemble.photo_rule import PhotoRule
 from mixfit.errors import ConfigError, DataError
 from mixfit.evaluation.bootstrap import bootstrap_values, ends_of, rows_of_groups
 from mixfit.files import Count, Share, from_plain, is_there, json_numbers, read_json, to_plain, write_file
+from mixfit.html import Bar, Grid, card, ends_text
 from mixfit.predictor.card import Coverage, refit_note
 from mixfit.training.metrics import (
     ACCURACY,
@@ -294,6 +295,31 @@ class Result:
     """Number of test rows that are in no score, as no training row has their class."""
     copied: Count = 0
     """Number of scored test rows that are copies of rows that the models were fitted on."""
+
+    def _repr_html_(self) -> str:
+        """A card for notebooks."""
+        return card(f"Result: predict {self.target}, {self.task}", lines=self.lines, grids=self.grids())
+
+    @property
+    def lines(self) -> list[str]:
+        """What a reader should know first, in sentences: warnings, the answer, the verdict; some may be ""."""
+        return [self.departure, self.answer, self.verdict, self.refit_note]
+
+    def grids(self) -> list[Grid]:
+        """The metrics of the models that are compared, one table of a card for each part, test rows first."""
+        found = []
+        for part in self.parts:
+            scores = [one for one in part.scores if one.kind != "candidate"]
+            names = [self.headline, *(name for name in scores[0].metrics if name != self.headline)]
+            rows: list[list[str | int | float | Bar]] = []
+            for one in scores:
+                values = [one.metrics[name] for name in names]
+                rows.append([one.model, values[0], ends_text(one.interval(self.headline)), *values[1:]])
+            labels = [metric_label(name) for name in names]
+            head = ("model", labels[0], "95 % interval", *labels[1:])
+            heading = f"{part.rows:,} {self.part_name(part.split)} rows"
+            found.append(Grid(heading=heading, head=head, rows=rows, folded=part is not self.final))
+        return found
 
     @property
     def refit_note(self) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mixfit.hooks.hook import Call, Hooks, evaluating, tensors_in
+from mixfit.html import Grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +129,13 @@ def _line(call: Call) -> LayerLine:
         parameters=sum(parameter.numel() for parameter in own),
         trainable=sum(parameter.numel() for parameter in own if parameter.requires_grad),
     )
+
+
+def parts_grid(model: nn.Module) -> Grid:
+    """The parts of a model with their numbers of parameters, as a table of a card."""
+    rows = []
+    for name, part in [*model.named_children(), ("together", model)]:
+        parameters = [one for one in part.parameters() if not isinstance(one, nn.UninitializedParameter)]
+        trainable = sum(one.numel() for one in parameters if one.requires_grad)
+        rows.append((name, type(part).__name__, sum(one.numel() for one in parameters), trainable))
+    return Grid(heading="parts of the model", head=("part", "kind", "parameters", "trainable"), rows=rows)

@@ -228,7 +228,7 @@ class Predictor(ABC):
 
     @staticmethod
     def load(
-        folder: str | Path,
+        folder: str | PathLike[str],
         *,
         model: OwnNetwork | None = None,
         models: Sequence[Model] = (),

@@ -21,7 +21,16 @@ from mixfit.data.photos.records import Cache
 from mixfit.data.photos.rule import images_root
 from mixfit.data.split import split_labels
 from mixfit.errors import ConfigError, check_type
-from mixfit.evaluation.explain import BACKGROUND, Explanation, check_positions, check_rows, explain, typical_rows
+from mixfit.evaluation.explain import (
+    BACKGROUND,
+    Explanation,
+    check_positions,
+    check_rows,
+    explain,
+    part_text,
+    size_text,
+    typical_rows,
+)
 from mixfit.evaluation.photo_heat import PhotoHeat, photo_heat
 from mixfit.evaluation.word_effects import MOST_WORDS, WordEffects, word_effects
 from mixfit.files import check_new_folder, explained, write_file
@@ -34,10 +43,8 @@ from mixfit.runs.report.explain_page import (
     ExplainContent,
     about_row,
     error_text,
-    part_text,
     reading,
     share_text,
-    size_text,
     write_explain,
 )
 from mixfit.runs.scoring import load_run, no_photos_warning, read_table_of_run, run_settings, split_of_run

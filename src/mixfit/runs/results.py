@@ -49,6 +49,7 @@ from mixfit.evaluation.result import (
 )
 from mixfit.evaluation.word_weights import word_weights
 from mixfit.files import explained, is_there, write_file
+from mixfit.html import Grid, card
 from mixfit.models.model import PARTS, Sees, name_of
 from mixfit.predictor import Predictor
 from mixfit.runs.folder import describe_environment, seal_run
@@ -125,6 +126,17 @@ class Run:
     def __repr__(self) -> str:
         """One line: the folder and the verdict."""
         return f"Run({str(self.folder)!r}: {self.verdict})"
+
+    def _repr_html_(self) -> str:
+        """A card for notebooks."""
+        contest, grids = self.contest, self.result.grids()
+        if contest is not None:
+            rows = [(one.model, one.loss, "" if one.share is None else one.share) for one in contest.leaderboard]
+            head = ("model", "loss", "weight in the blend")
+            grids.append(Grid(heading="leaderboard of the out-of-fold rows", head=head, rows=rows, folded=True))
+        facts = {"folder": str(self.folder), "report": "report.html", "missing or broken": f"{len(self.bad):,}"}
+        title = f"Run: predict {self.result.target}, {self.result.task}"
+        return card(title, facts=facts, lines=self.result.lines, grids=grids)
 
     @property
     def verdict(self) -> str:

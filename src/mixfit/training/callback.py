@@ -53,15 +53,15 @@ class TrainingData(Protocol):
 class TrainState:
     """The state of one fit. Fields are read and set by name."""
 
-    model: nn.Module
-    optimizer: Any
+    model: nn.Module = field(repr=False)
+    optimizer: Any = field(repr=False)
     """A mixfit optimizer or any ``torch.optim.Optimizer``."""
     loss_function: Loss
     epochs: int
     steps_per_epoch: int
-    callbacks: Sequence[Any] = ()
+    callbacks: Sequence[Any] = field(default=(), repr=False)
     """All callbacks of the fit in the order in which they run."""
-    loader: Any = None
+    loader: Any = field(default=None, repr=False)
     """Of the training rows."""
     epoch: int = 0
     """The current epoch, counted from 0."""
@@ -72,24 +72,24 @@ class TrainState:
     time_share: float = 0.0
     """Used share of a time budget; 0 without one."""
     training: bool = False
-    xb: Any = None
-    yb: Any = None
-    prediction: Any = None
+    xb: Any = field(default=None, repr=False)
+    yb: Any = field(default=None, repr=False)
+    prediction: Any = field(default=None, repr=False)
     """Output for the current batch, or for its current part."""
-    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
+    loss: Tensor = field(default_factory=lambda: torch.zeros(()), repr=False)
     """Loss of the current batch; with its graph up to ``after_loss``, detached in ``after_backward``."""
     parts: int = 1
     """Number of parts of a training batch (gradient accumulation), whose gradients sum to those of the whole batch."""
     loss_scale: float = 1.0
     """Loss scale: gradients are those of the loss times this number; whoever sets it unscales them in
     ``after_backward``."""
-    arithmetic: Callable[[], AbstractContextManager[Any]] = nullcontext
+    arithmetic: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext, repr=False)
     """Context of prediction and loss, such as ``lambda: torch.autocast("cuda")``."""
-    loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()), repr=False)
     """Sum of the training losses of this epoch so far, times their rows."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics of the current epoch: train_loss, valid_loss and the validation metrics, in the target's unit."""
-    judged: Mapping[str, Tensor] = field(default_factory=dict)
+    judged: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     """Tensors by name that replaced the model's in validation, such as averages; usually empty."""
     rows_seen: int = 0
     """Training rows of this epoch so far."""

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError, DataError, Diverged, ResourceError
+from mixfit.html import card
 from mixfit.nn.freezing import freeze, unfreeze
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
+from mixfit.nn.summary import parts_grid
 from mixfit.training.callback import (
     Batches,
     Callback,
@@ -98,6 +100,17 @@ class Learner:
         self.data, self.loss, self.optimizer = data, _loss_of_each(model, loss), optimizer
         self.metrics, self.callbacks = tuple(metrics), tuple(callbacks)
         self.weight_decay, self.rates = weight_decay, rates
+
+    def _repr_html_(self) -> str:
+        """A card for notebooks."""
+        names = {"loss": self.loss, "optimizer": self.optimizer}
+        facts = {name: getattr(one, "__name__", type(one).__name__) for name, one in names.items()}
+        several = {"callbacks": self.callbacks}
+        facts |= {
+            kind: ", ".join(getattr(one, "name", type(one).__name__) for one in several[kind]) for kind in several
+        }
+        facts |= {"device": str(self.device), "batches per epoch": f"{len(self.data.train):,}"}
+        return card(f"Learner of {type(self.model).__name__}", facts=facts, grids=[parts_grid(self.model)])
 
     def fit(
         self, epochs: int, lr: float, *, callbacks: Sequence[Callback] = (), resume: Snapshot | None = None

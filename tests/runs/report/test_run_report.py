@@ -20,9 +20,9 @@ from mixfit.cli import _run as run_command
 from mixfit.config import DataConfig, TrainConfig
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError
+from mixfit.evaluation.explain import size_text
 from mixfit.evaluation.result import headline_for, metrics_for, read_result
-from mixfit.runs.report.explain_page import size_text
-from mixfit.runs.report.render import ends_text, number
+from mixfit.html import ends_text, number
 from mixfit.runs.report.saved import read_content
 from mixfit.runs.report.views import coverage_by_level
 from mixfit.runs.results import TABLE_BLEND, TREES

@@ -21,6 +21,7 @@ from mixfit.data.columns.values import Numbers
 from mixfit.data.photos.rule import PhotoRule
 from mixfit.errors import DataError, did_you_mean
 from mixfit.files import from_plain, read_json
+from mixfit.html import Grid, card
 
 SUSPICIOUS_MARK = "suspicious:"
 """Prefix of the note on a column that may leak the target."""
@@ -66,6 +67,22 @@ class Schema:
     """The format of the text file from which the roles were inferred."""
     kinds: tuple[Kind, ...] = field(default=KINDS, repr=False, compare=False)
     """The available kinds of columns."""
+
+    def _repr_html_(self) -> str:
+        """A card for notebooks."""
+        title = f"Schema: predict {self.target}, {self.task} ({self.task_reason})"
+        return card(title, facts={"rows": f"{self.rows:,}", "columns": self.counts}, grids=[self.grid()])
+
+    @property
+    def counts(self) -> str:
+        """The number of columns of each role, in words: "4 number, 2 category"."""
+        roles = Counter(column.role for column in self.columns)
+        return ", ".join(f"{count:,} {role}" for role, count in roles.items())
+
+    def grid(self, *, folded: bool = False) -> Grid:
+        """The columns with their roles, as a table of a card."""
+        rows = [(one.name, one.role, one.reason, one.missing, one.note) for one in self.columns]
+        return Grid(heading="columns", head=("column", "role", "because", "missing", "note"), rows=rows, folded=folded)
 
     @property
     def target(self) -> str:

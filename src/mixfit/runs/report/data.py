@@ -31,9 +31,10 @@ from mixfit.data.photos.archive import PhotoSource
 from mixfit.data.photos.cells import photo_name, shown_cell
 from mixfit.data.photos.decode import ImageError, read_image
 from mixfit.evaluation.facts import rows_with_photo
+from mixfit.html import LONGEST_TEXT
 from mixfit.runs.report.content import DataFacts, Distribution, ShownPhoto, ShownRow
 from mixfit.runs.report.figures import compact
-from mixfit.runs.report.render import LONGEST_TEXT, percent, plural
+from mixfit.runs.report.render import percent, plural
 
 MOST_COLUMNS = 30
 BINS, LEVELS, DATE_BINS = 16, 5, 12

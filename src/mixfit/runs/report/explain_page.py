@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixfit.evaluation.explain import Explanation
+from mixfit.evaluation.explain import Explanation, part_text, size_text
 from mixfit.evaluation.photo_heat import PhotoHeat
 from mixfit.evaluation.word_effects import WordEffects
 from mixfit.evaluation.word_weights import ColumnWords
 from mixfit.hooks.heat import overlay
+from mixfit.html import number
 from mixfit.runs.report.content import ColumnPart, ModelExplanation, Scale
-from mixfit.runs.report.render import number, percent, plural, render, write_page
+from mixfit.runs.report.render import percent, plural, render, write_page
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -124,33 +125,6 @@ def words_view(found: Sequence[ColumnWords], target: str, scale: Scale) -> list[
         for column in columns
         for first in [next(one for one in found if one.column == column)]
     ]
-
-
-def part_text(part: float, scale: Scale) -> str:
-    """Format a contribution to a prediction with its sign.
-
-    >>> part_text(-0.25, "number"), part_text(0.123, "probability")
-    ('-0.2500', '+12.3 points')
-    >>> [part_text(part, "logarithm") for part in (0.1823, -0.3, 2.0)]
-    ['+20.0 %', '-25.9 %', 'x 7.389']
-    """
-    match scale:
-        case "number":
-            return ("+" if part >= 0 else "") + number(float(part))
-        case "logarithm":
-            factor = math.exp(part)
-            return f"x {number(factor)}" if factor > 3 else f"{100 * (factor - 1):+.1f} %"
-        case "probability":
-            return f"{100 * part:+.1f} points"
-
-
-def size_text(size: float, scale: Scale) -> str:
-    """Format the size of a contribution.
-
-    >>> size_text(0.25, "number"), size_text(0.1823, "logarithm"), size_text(0.123, "probability")
-    ('0.2500', '20.0 %', '12.3 points')
-    """
-    return part_text(size, scale).removeprefix("+")
 
 
 def share_text(share: float) -> str:

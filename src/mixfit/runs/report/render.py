@@ -4,7 +4,6 @@ In: a template's name and its values. Out: a page."""
 
 import math
 import os
-import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -16,51 +15,11 @@ from markupsafe import Markup
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.schema import Schema
 from mixfit.errors import ResourceError
+from mixfit.html import ends_text, number, short, showable
 
-LONGEST_TEXT = 200
-"""Largest number of characters shown of a name, cell or note."""
 SHOWN_BAD_INPUTS = 50
 SHOWN_PROBLEMS = 20
 SHOWN_COLUMNS = 500
-
-# Control characters are invalid in HTML, lone surrogates (odd file names) cannot be written as UTF-8, and
-# direction overrides would let a name rearrange the text around it.
-_UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def number(value: float | int | None) -> str:
-    """Format a number for a table column: about four digits, thousands separators, "n/a" for nan.
-
-    >>> [number(value) for value in (351_234.5, 61.25, 0.22417, -0.004, 2.5e-6, 97, float("nan"))]
-    ['351,234', '61.25', '0.2242', '-0.0040', '2.5e-06', '97', 'n/a']
-    """
-    if value is None:
-        return ""
-    if math.isnan(value):
-        return "n/a"
-    size = abs(value)
-    if isinstance(value, int) or size >= 1e15 or not math.isfinite(value):
-        return f"{value:,}" if size < 1e15 else f"{value:.4g}"
-    if 0 < size < 0.001:
-        return f"{value:.3g}"
-    decimals = 4 if size < 1 else max(0, 3 - math.floor(math.log10(size)))
-    return f"{value:,.{decimals}f}"
-
-
-def ends_text(ends: tuple[float, float]) -> str:
-    """Format the two ends of an interval with the decimals of the larger.
-
-    >>> ends_text((0.000463, 0.0262)), ends_text((-9.5, 1250.0)), ends_text((float("nan"), float("nan")))
-    ('0.0005 to 0.0262', '-10 to 1,250', 'n/a')
-    """
-    low, high = ends
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "n/a"
-    larger = max(abs(low), abs(high))
-    if not 0.001 <= larger < 1e15:
-        return f"{number(low)} to {number(high)}"
-    decimals = len(number(float(larger)).partition(".")[2])
-    return f"{low:,.{decimals}f} to {high:,.{decimals}f}"
 
 
 def plain(value: float | int | None) -> str:
@@ -96,16 +55,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def short(text: str) -> str:
-    """Cut a text after ``LONGEST_TEXT`` characters."""
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
-
-
 def _showable(value: Any) -> Any:
     """Applied to every value that a template writes, before it is escaped."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
-    return _UNSHOWABLE.sub("\ufffd", value)
+    return showable(value)
 
 
 def schema_view(schema: Schema) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from mixfit.choices import NUMBER_TASKS
 from mixfit.ensemble.calibration import Bin, calibration_error, chance_range, judged_probability, reliability
 from mixfit.ensemble.photo_rule import TEXT_READ_BESIDE_PHOTOS, PhotoRule
 from mixfit.evaluation.result import Part, Result, Score
+from mixfit.html import ends_text, number, short
 from mixfit.predictor.card import Coverage
 from mixfit.runs.report import figures
 from mixfit.runs.report.content import Distribution, ReportContent, ShownRow
-from mixfit.runs.report.render import ends_text, number, percent, plain, plural, short
+from mixfit.runs.report.render import percent, plain, plural
 from mixfit.training.metrics import METRICS, metric_label
 
 SHOWN_EPOCHS = 500

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mixfit.console import PlainConsole, Steady
+from mixfit.console import PlainConsole, Steady, notebook_display
 from mixfit.files import json_numbers
 from mixfit.hooks.hook import Hook
 from mixfit.training.callback import Callback, Method, TrainState
@@ -177,7 +177,7 @@ class NotebookProgress(ProgressLines):
     def before_fit(self, state: TrainState) -> None:
         """Show the header."""
         self._rows, self._due, self._handle = [], 0.0, None
-        display = _display()
+        display = notebook_display()
         if display is None:
             super().before_fit(state)
             return
@@ -396,13 +396,3 @@ def duration(seconds: float) -> str:
 
 def _row(kind: str, cells: list[str]) -> str:
     return f"<tr>{''.join(f'<{kind}>{cell}</{kind}>' for cell in cells)}</tr>"
-
-
-def _display() -> Any:
-    """IPython's display module in a notebook, else None."""
-    try:
-        import IPython
-        from IPython import display
-    except ImportError:
-        return None
-    return display if getattr(IPython.get_ipython(), "kernel", None) is not None else None
