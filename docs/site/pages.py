@@ -27,7 +27,15 @@ MOVED = {
 """Files and folders of the repository whose page has another name."""
 SECTIONS = {
     "Start": ["index.md", "install.md", "recipes.md", "modes.md", "gallery/index.md"],
-    "Use": ["commands.md", "python.md", "own-parts.md", "comparison.md", "benchmarks.md"],
+    "Use": [
+        "commands.md",
+        "python.md",
+        "own-parts.md",
+        "guide/tracking.md",
+        "guide/weights.md",
+        "comparison.md",
+        "benchmarks.md",
+    ],
     "Notebooks": ["notebooks/index.md", *(f"notebooks/{path.stem}.md" for path in NOTEBOOKS)],
     "Guide": ["guide/index.md", *(f"guide/{path.name}" for path in sorted((DOCS / "guide").glob("[0-9]*.md")))],
     "Reference": ["api/index.md"],  # followed by the pages of the reference
