@@ -441,7 +441,7 @@ def dates_of_levels(levels: Levels, *, day_first: bool, clock: bool = False) -> 
     """As ``to_times``, of a column that was read as levels; times of the day are those of 1970-01-01."""
     texts = _time_texts(levels)
     times, ahead = _parse_times(texts, day_first=day_first, clock=clock)
-    times, ahead = np.append(times, np.datetime64("NaT")), np.append(ahead, 0)
+    times, ahead = np.append(times, np.datetime64("NaT", "us")), np.append(ahead, 0)
     there = texts.is_valid().to_numpy(zero_copy_only=False)
     unparsable = np.append(np.isnat(times[:-1]) & there, np.False_)
     return Dates(times[levels.codes], unparsable[levels.codes], ahead[levels.codes])
