@@ -158,7 +158,7 @@ def field_sentences(config: type) -> dict[str, str]:
     for statement, after in zip(body.body, body.body[1:], strict=False):
         match statement, after:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = inspect.cleandoc(text)
+                found[name] = " ".join(text.split())  # each becomes one line of a comment
     return found
 
 

@@ -71,7 +71,7 @@ def test_other_weights_and_other_files_are_refused_in_one_sentence(tmp_path: Pat
     with pytest.raises(ConfigError, match=r"not those of test_vit: \d+ of \d+ tensors are missing, the first is"):
         make_backbone(VIT, image_size=160, weights=tmp_path / "x.safetensors")
     torch.save({"x": torch.zeros(2)}, tmp_path / "x.pth")
-    with pytest.raises(DataError, match=r"no safetensors file, .*: if you trust it, convert it once with"):
+    with pytest.raises(DataError, match=r"no safetensors file, .*: if you trust it, write what torch.load reads"):
         make_backbone(VIT, image_size=160, weights=tmp_path / "x.pth")
     (tmp_path / "y.safetensors").write_bytes(b"no")
     with pytest.raises(DataError, match="cannot be read as safetensors"):

@@ -129,7 +129,7 @@ def _load_file(module: nn.Module, path: Path, name: str) -> None:
         if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
             raise DataError(
                 f"The weights {path} are no safetensors file, and mixfit reads no other, as they can run code: if you "
-                "trust it, convert it once with safetensors.torch.save_file(torch.load(file, weights_only=True), path)."
+                "trust it, write what torch.load reads with weights_only=True once with safetensors.torch.save_file."
             ) from error
         raise DataError(f"The weights {path} cannot be read as safetensors: {str(error).splitlines()[0]}.") from error
     wanted = module.state_dict()
