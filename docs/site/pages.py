@@ -31,6 +31,7 @@ SECTIONS = {
         "commands.md",
         "python.md",
         "own-parts.md",
+        "serving.md",
         "guide/tracking.md",
         "guide/weights.md",
         "comparison.md",

@@ -23,6 +23,7 @@ from mixfit.cli.export import export
 from mixfit.cli.inspect import inspect
 from mixfit.cli.predict import predict
 from mixfit.cli.report import report
+from mixfit.cli.serve import serve
 from mixfit.cli.train import demo, train
 from mixfit.cli.tune import config, tune
 from mixfit.errors import ConfigError, MixfitError, ResourceError
@@ -37,7 +38,23 @@ app = App(
     suppress_keyboard_interrupt=False,  # cyclopts would exit with 130 and no message
 )
 
-for command in (demo, inspect, train, tune, config, evaluate, compare, explain, predict, export, report, cache, check):
+COMMANDS = (
+    demo,
+    inspect,
+    train,
+    tune,
+    config,
+    evaluate,
+    compare,
+    explain,
+    predict,
+    export,
+    serve,
+    report,
+    cache,
+    check,
+)
+for command in COMMANDS:
     app.command(command)
 
 

@@ -362,7 +362,19 @@ class Predictor(ABC):
         ``cache`` stores features of a frozen image network; results do not depend on it.
         Rows are numbered from ``first_row``, for a frame that is a piece of a table."""
         rows = self.raw_rows(frame, images=images, first_row=first_row)
-        photos = rows.photos
+        return self.predictions_of(rows, device=device, augmentations=augmentations, cache=cache, interval=interval)
+
+    def predictions_of(
+        self,
+        rows: RawRows,
+        *,
+        device: torch.device | str | None = None,
+        augmentations: int = 0,
+        cache: Cache | None = None,
+        interval: float | None = None,
+    ) -> Predictions:
+        """As ``predictions``, of rows that are parsed already; their photos may have been decoded elsewhere."""
+        photos, first_row = rows.photos, rows.first_row
         place = default_device() if device is None else torch.device(device)
         found = self.outputs(rows, device=place, cache=cache, augmentations=augmentations, interval=interval)
         bad = list(rows.arrays.repaired)

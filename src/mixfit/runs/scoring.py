@@ -413,7 +413,7 @@ def predict_table(
             multiple=BATCH,
             learnt=predictor.schema.text,
             least=0,
-            undecided=_undecided(predictor.schema),
+            undecided=undecided_columns(predictor.schema),
         )
         held = [] if path is None or path.suffix.lower() in PARQUET else pieces.bytes_columns
         write = kept.append if path is None else stack.enter_context(new_table(path, raw=raw_csv, types=pieces.types))
@@ -456,7 +456,7 @@ def predict_table(
     return pd.concat(kept, ignore_index=not isinstance(table, pd.DataFrame))
 
 
-def _undecided(schema: Schema) -> list[str]:
+def undecided_columns(schema: Schema) -> list[str]:
     """Columns of numbers that were not text in training, so that their decimal mark is not known."""
     other = ("category", "date", "text", "tags", "image")
     inputs = [column for column in schema.columns if column.name in schema.inputs and column.role not in other]

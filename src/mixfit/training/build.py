@@ -195,7 +195,7 @@ def all_features(encoder: ImageEncoder, files: ImageFiles, cache: Cache | None) 
     """Features of files, from the cache if possible."""
     encoder = without_norms(encoder, files.size)
     if cache is None:
-        return encode_photos(encoder, files)
+        return encode_photos(encoder, files, full=files.full_chunks)
     return encode_photos(encoder, files, store=open_feature_store(encoder, files, cache), progress=cache.progress)
 
 
@@ -206,6 +206,7 @@ def encode_photos(
     store: FeatureStore | None = None,
     progress: bool = False,
     tell: Callable[[int, int], None] | None = None,
+    full: bool = True,
 ) -> FeatureTable:
     """Features of all photos of a source, float32 ``(files, num_features)`` on the CPU.
 
@@ -214,6 +215,7 @@ def encode_photos(
     Args:
         progress: show a bar on a terminal.
         tell: see ``precompute_features``.
+        full: whether every chunk is filled up, see ``ImageFiles.full_chunks``.
     """
     nothing = FeatureTable(
         torch.zeros(len(source), encoder.num_features), torch.zeros(len(source), dtype=torch.bool), {}
@@ -227,7 +229,7 @@ def encode_photos(
         for chunk in chunks:
             pixels, readable = source.read(chunk)
             fast = without_norms(fast, pixels.shape[-1])
-            features = _encode(fast, pixels).masked_fill(~readable[:, None], 0)
+            features = _encode(fast, pixels, full=full).masked_fill(~readable[:, None], 0)
             table.values[chunk], table.readable[chunk] = features, readable
             failures = {} if readable.all() else source.failures  # sorted on each access
             unreadable = {number: failures[number] for number in chunk[~readable.numpy()].tolist()}
@@ -278,13 +280,13 @@ def encoder_identity(encoder: ImageEncoder, size: int) -> str:
     return digest.hexdigest()
 
 
-def _encode(encoder: ImageEncoder, pixels: Tensor) -> Tensor:
-    """Features on the CPU, bit-identical for a photo whatever the number of others."""
+def _encode(encoder: ImageEncoder, pixels: Tensor, *, full: bool = True) -> Tensor:
+    """Features on the CPU, with ``full`` bit-identical for a photo whatever the number of others."""
     features = []
     for start in range(0, len(pixels), CHUNK):
         part = pixels[start : start + CHUNK]
         # Convolutions use other algorithms for small batches, which round differently.
-        images = part.new_zeros(CHUNK, *part.shape[1:])
+        images = part.new_zeros(CHUNK if full else len(part), *part.shape[1:])
         images[: len(part)] = part
         with torch.inference_mode():
             features.append(encoder.encode(images.to(encoder.pixel_mean.device))[: len(part)].float().cpu().clone())

@@ -124,13 +124,18 @@ def unreadable_photos(table: Table, photos: Photos, failures: Mapping[int, str])
         BadInput(
             row=int(row),
             column=photos.slot_columns[place],
-            value=shown_cell(table[photos.slot_columns[place]].column.iloc[row]),
+            value=_shown(table, photos.slot_columns[place], int(row)),
             problem=f"{photo_name(photos.files[file])} {failures[file]}",
             action="photo treated as missing",
         )
         for row, place in places
         for file in (int(photos.slots[row, place]),)
     ]
+
+
+def _shown(table: Table, column: str, row: int) -> str:
+    """A cell for messages; "" for photos that came beside the table."""
+    return shown_cell(table[column].column.iloc[row]) if column in table else ""
 
 
 def needs_folder(frame: pd.DataFrame, columns: Sequence[str]) -> bool:

@@ -45,6 +45,10 @@ class ImageFiles:
     Raises:
         ConfigError: ``size`` or ``threads`` is below 1."""
 
+    full_chunks = True
+    """Whether a frozen network sees chunks of a fixed size, filled up with black photos: the features of a photo then
+    have the same bits whatever the number of others, and one photo takes the time of a chunk."""
+
     def __init__(
         self,
         files: Sequence[PhotoSource],
