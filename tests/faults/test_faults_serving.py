@@ -343,17 +343,11 @@ def test_pages_of_other_sites_cannot_use_a_local_server(served: Served) -> None:
         assert headers["referrer-policy"] == "no-referrer"
 
 
-def test_the_log_has_no_contents(served: Served, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_has_no_contents(
+    served: Served, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     client, service = served
-    lines = list[str]()
-
-    class Kept(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(JsonLines().format(record))
-
-    logger, handler = logging.getLogger("mixfit.serve"), Kept()
-    monkeypatch.setattr(logger, "handlers", [handler])
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    caplog.set_level(logging.INFO, logger="mixfit.serve")
 
     def broken(*_: Any) -> None:
         raise ValueError("cannot convert 'secret'")
@@ -366,6 +360,7 @@ def test_the_log_has_no_contents(served: Served, row: dict[str, Any], monkeypatc
         answer = client.post("/predict", json={"row": row | {"maker": "secret"}})
     assert answer.status_code == 500
     assert "secret" not in answer.text
+    lines = [JsonLines().format(record) for record in caplog.records if record.name == "mixfit.serve"]
     said = [json.loads(line) for line in lines]
     assert "secret" not in "".join(lines)
     assert [one["status"] for one in said if one["event"] == "request"] == [404, 404, 200, 500]
