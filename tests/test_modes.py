@@ -42,7 +42,7 @@ def of_photos(
     table = photo_table(demo_table, folder, classes=request.param == "classes")
     with (folder / "said").open("w", encoding="utf-8") as file:
         data, said = DataConfig(cache_gb=0.0, image_size=64), Console(width=300, file=file)
-        run = small_fit(table, folder / "runs", data=data, console=said)
+        run = small_fit(table, folder / "runs", report=True, data=data, console=said)
     return run, table, (folder / "said").read_text(encoding="utf-8")
 
 
@@ -52,7 +52,7 @@ def of_table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, str]:
     folder = tmp_path_factory.mktemp("table")
     table = small_table(folder / "rows")
     with (folder / "said").open("w", encoding="utf-8") as file:
-        run = small_fit(table, folder / "runs", console=Console(width=300, file=file))
+        run = small_fit(table, folder / "runs", report=True, console=Console(width=300, file=file))
     return run, table, (folder / "said").read_text(encoding="utf-8")
 
 

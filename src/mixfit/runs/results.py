@@ -134,7 +134,8 @@ class Run:
             rows = [(one.model, one.loss, "" if one.share is None else one.share) for one in contest.leaderboard]
             head = ("model", "loss", "weight in the blend")
             grids.append(Grid(heading="leaderboard of the out-of-fold rows", head=head, rows=rows, folded=True))
-        facts = {"folder": str(self.folder), "report": "report.html", "missing or broken": f"{len(self.bad):,}"}
+        report = "report.html" if is_there(self.folder / "report.html") else "none"
+        facts = {"folder": str(self.folder), "report": report, "missing or broken": f"{len(self.bad):,}"}
         title = f"Run: predict {self.result.target}, {self.result.task}"
         return card(title, facts=facts, lines=self.result.lines, grids=grids)
 
