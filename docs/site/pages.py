@@ -144,6 +144,7 @@ API = {
     "hooks": ("Hooks", ("hooks",)),
     "models": ("Candidate models", ("models",)),
     "sklearn": ("Estimators of scikit-learn", ("sklearn",)),
+    "export": ("Exported models and MLflow", ("export", "mlflow")),
     "settings-and-errors": ("Settings and errors", ("config", "errors")),
 }
 """Pages of the reference: title, and the folders and modules of ``mixfit`` whose public names it has."""
@@ -160,8 +161,9 @@ def public_names() -> dict[str, str]:
             where = _defined(f"{package}.{module}" if module else package, name)
             if where not in found.values():
                 found[f"{package}.{name}"] = where
-    for name in _defined_in(source / "sklearn.py"):
-        found[f"mixfit.sklearn.{name}"] = f"mixfit.sklearn.{name}"
+    for module in ("sklearn", "mlflow"):
+        for name in _defined_in(source / f"{module}.py"):
+            found[f"mixfit.{module}.{name}"] = f"mixfit.{module}.{name}"
     return found
 
 
