@@ -22,6 +22,8 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.demo import DEMO_TARGET, write_demo
 from mixfit.predictor import Predictor
 
+pytestmark = pytest.mark.slow
+
 THREADS = 2
 ROWS = 60
 TRAININGS = {
