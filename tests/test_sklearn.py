@@ -46,7 +46,7 @@ def expected_failures(estimator: Any) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("default")
-@parametrize_with_checks([regressor(epochs=20), classifier(epochs=20)], expected_failed_checks=expected_failures)
+@parametrize_with_checks([regressor(epochs=8), classifier(epochs=8)], expected_failed_checks=expected_failures)
 def test_the_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
     check(estimator)
 
