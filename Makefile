@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow check lint docs wheel matrix clean
+.PHONY: demo test check lint docs wheel matrix clean
 
 demo: $(VENV)/.installed  ## train on the embedded example and write a report
 	$(BIN)/mixfit demo
@@ -12,9 +12,6 @@ test: $(VENV)/.installed-dev  ## run all tests, in as many processes as there ar
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: lint test  ## everything that CI runs
-
-slow: $(VENV)/.installed-dev  ## the tests that `make test` leaves out, as each takes half a minute or more
-	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

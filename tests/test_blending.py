@@ -138,7 +138,7 @@ class _StoppedAfter:
 _KEEP = RunKeeper.keep
 
 
-@pytest.mark.parametrize("count", [0, 42])
+@pytest.mark.parametrize("count", [0, 7, 42])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     run: Run, demo_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
@@ -226,8 +226,8 @@ def made_table(folder: Path, *, rows: int = 120, classes: int = 0, photos: bool 
 GROUPED = replace(QUICK_DATA, roles={"pair": "group"})
 
 
-def test_classes_have_calibrated_probabilities_and_sets(tmp_path: Path) -> None:
-    classes = 3
+@pytest.mark.parametrize("classes", [2, 3])
+def test_classes_have_calibrated_probabilities_and_sets(tmp_path: Path, classes: int) -> None:
     table = made_table(tmp_path / "t", classes=classes)
     found = blend_fit(table, tmp_path / "runs", "y", data=GROUPED)
     frame = pd.read_csv(table, dtype=str)

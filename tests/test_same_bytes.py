@@ -22,8 +22,6 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.demo import DEMO_TARGET, write_demo
 from mixfit.predictor import Predictor
 
-pytestmark = pytest.mark.slow
-
 THREADS = 2
 ROWS = 60
 TRAININGS = {

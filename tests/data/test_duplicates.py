@@ -148,7 +148,6 @@ def test_only_an_even_share_is_decoded_when_all_would_take_many_minutes_and_that
     assert sentence.startswith("nearly equal photos were looked for among 5 of 20 photos, to save time: copies among")
 
 
-@pytest.mark.slow
 def test_thousands_of_large_photos_of_a_camera_are_all_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "image_header", lambda _: ImageHeader(4000, 3000, "JPEG", "RGB"))
     monkeypatch.setattr(duplicates, "read_image", lambda _, size: np.zeros((size, size, 3), dtype=np.uint8))

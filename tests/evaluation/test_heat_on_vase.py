@@ -28,8 +28,6 @@ from mixfit.training.learner import Learner
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import AdamW
 
-pytestmark = pytest.mark.slow
-
 ROWS, SIZE, CELL = 600, 64, 8
 """Rows of the example; pixels a side of a photo, and of a cell of the last feature map."""
 Heat = Callable[[MixedInputModel, Inputs], Tensor]

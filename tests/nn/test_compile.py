@@ -9,7 +9,6 @@ import torch
 from model_cases import CASES, Case, inputs, model_of
 from torch._inductor import config
 
-pytestmark = pytest.mark.slow
 needs_a_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler, g++ or clang++"
 )
