@@ -36,9 +36,7 @@ from .evaluation.explain import Explanation as Explanation
 from .evaluation.explain import explain as explain
 from .evaluation.photo_heat import PhotoHeat as PhotoHeat
 from .evaluation.photo_heat import photo_heat as photo_heat
-from .evaluation.word_effects import WordEffects as WordEffects
 from .evaluation.word_effects import word_effects as word_effects
-from .export.exporting import export_run as export_run
 from .export.onnx_predict import onnx_predict as onnx_predict
 from .hooks.activation_stats import ActivationStats as ActivationStats
 from .hooks.gradient_stats import GradientStats as GradientStats

@@ -19,6 +19,7 @@ import mixfit
 from mixfit.auto.recipe import Run
 from mixfit.cli import main
 from mixfit.errors import ConfigError, DataError
+from mixfit.export.exporting import export_run
 
 WITHOUT_TORCH = """
 import sys
@@ -48,7 +49,7 @@ def file(quick_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a single network of cells and photos."""
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     logging.disable(logging.DEBUG)  # PyTorch logs each step of its tracing, and pytest keeps every line
-    found = mixfit.export_run(quick_run, path)
+    found = export_run(quick_run, path)
     logging.disable(logging.NOTSET)
     assert found.agreement is not None
     assert found.agreement.largest <= 1e-5
