@@ -36,8 +36,9 @@ from mixfit.files import SUMS
 from mixfit.runs import comparison, explaining, scoring
 from mixfit.runs.report.page import rewrite_report
 
-SECONDS = 15.0
-"""Of the processor that a refusal may take; the first command of a process loads libraries, too."""
+SECONDS = 2.0
+"""Of the processor that a refusal may take; one that takes longer is asked again, as the first command of a process
+loads libraries, too."""
 _HANGS_AFTER = 20.0  # seconds
 _MEMORY = 6 * 2**30  # bytes beside those that the process has already
 _DEEP = "@deep@"
@@ -138,14 +139,22 @@ def end_of(command: str, subject: Subject, run: Path, folder: Path) -> Ending:
     }
     if command == "predict" and json.loads((subject.run / "model" / "mixfit.json").read_text())["kind"] == "network":
         calls["predict"] = lambda: scoring.predict_table(run, subject.few, out=out, images=images, console=quiet)
-    started, error = time.process_time(), None
+    error, seconds = _timed(calls[command])
+    if isinstance(error, MixfitError) and seconds > SECONDS:
+        error, seconds = _timed(calls[command])
+    return Ending(command=command, error=error, seconds=seconds)
+
+
+def _timed(call: Callable[[], object]) -> tuple[BaseException | None, float]:
+    """What a call raises, and its seconds of the processor."""
+    started = time.process_time()
     try:
         with _bounded(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numbers that overflow are no concern here
-            calls[command]()
+            call()
     except (Exception, Hang) as raised:
-        error = raised
-    return Ending(command=command, error=error, seconds=time.process_time() - started)
+        return raised, time.process_time() - started
+    return None, time.process_time() - started
 
 
 def _resume(run: Path, console: Console) -> None:

@@ -33,7 +33,7 @@ from mixfit.predictor import Predictor
 from mixfit.predictor.card import refit_note
 from mixfit.runs.report.compare_page import RunComparison, write_compare
 from mixfit.runs.report.saved import read_predictions
-from mixfit.runs.scoring import load_run, read_table_of_run, run_config, run_settings, split_of_run
+from mixfit.runs.scoring import load_run, model_folder, read_table_of_run, run_config, run_settings, split_of_run
 from mixfit.training.metrics import metric_label, metric_text
 
 FEW_ROWS = 20
@@ -92,6 +92,11 @@ def compare_runs(
     if len(runs) < 2:
         raise ConfigError(f"compare needs at least two runs, got {len(runs)}: mixfit compare RUN RUN")
     names = run_names(folders)
+    for run in folders:
+        if model_folder(run) == run:
+            raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
+    # Small files first: models take seconds to load.
+    settings, prints = differing_settings(folders), [_table_of(run) for run in folders]
     predictors = [load_run(run, models) for run in folders]
     if text_model is not None:
         needed = [_text_model_of_folder(one) for one in predictors]
@@ -101,10 +106,7 @@ def compare_runs(
             load_run(run, models, text_model) if needs else one
             for run, one, needs in zip(folders, predictors, needed, strict=True)
         ]
-    for run in folders:
-        if not is_there(run / "config.toml"):
-            raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
-    _check_alike(folders, predictors)
+    _check_alike(folders, predictors, prints)
     saved = [_read_saved(run, one) for run, one in zip(folders, predictors, strict=True)]
     tables = [
         None if table is None and not _needs_table(one, kept) else _read_table(run, table)
@@ -129,7 +131,7 @@ def compare_runs(
         headline=headline_for(schema.task, target, chosen).name,
         scores=scores,
         test_rows={name: len(one.rows) for name, one in held.items()},
-        settings=differing_settings(folders),
+        settings=settings,
         warnings=(
             *_warnings(held, scores),
             *filter(None, [doubt, _metrics_differ(names, predictors), *_refitted(names, predictors)]),
@@ -188,12 +190,16 @@ def differing_settings(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     return {name: shown for name, shown in values.items() if len(set(shown)) > 1}
 
 
-def _check_alike(runs: Sequence[Path], predictors: Sequence[Predictor]) -> None:
+def _table_of(run: Path) -> Fingerprint:
+    """The fingerprint of the table of a run."""
+    found = read_fingerprint(run / "environment.json")
+    if found is None:
+        raise DataError(f"{run}/environment.json does not name the table of the run: train it again.")
+    return found
+
+
+def _check_alike(runs: Sequence[Path], predictors: Sequence[Predictor], prints: Sequence[Fingerprint]) -> None:
     """Refuse runs with different targets, tasks, classes or tables."""
-    prints = [read_fingerprint(run / "environment.json") for run in runs]
-    for run, found in zip(runs, prints, strict=True):
-        if found is None:
-            raise DataError(f"{run}/environment.json does not name the table of the run: train it again.")
     first, model, origin = runs[0], predictors[0], prints[0]
     for run, other, found in zip(runs[1:], predictors[1:], prints[1:], strict=True):
         differs = None
@@ -208,8 +214,6 @@ def _check_alike(runs: Sequence[Path], predictors: Sequence[Predictor]) -> None:
             raise ConfigError(
                 f"{run} has {differs[0]}, but {first} has {differs[1]}: compare runs with the same target."
             )
-        assert found is not None
-        assert origin is not None
         if found.table_sha256 != origin.table_sha256:
             raise ConfigError(f"{run} and {first} were trained on different tables: compare runs of the same table.")
 
@@ -240,8 +244,7 @@ def _read_table(run: Path, given: Path | None) -> tuple[Path, Table]:
     path = run_settings(run).table if given is None else given
     if path is None or not path.is_file():
         raise ConfigError(f"The table of {run} is not at {path}: give its path with --table.")
-    then = read_fingerprint(run / "environment.json")
-    if then is None or Fingerprint.of(path, None).table_sha256 != then.table_sha256:
+    if Fingerprint.of(path, None).table_sha256 != _table_of(run).table_sha256:
         raise DataError(f"{path} is not the table that {run} was trained on: the contents differ.")
     return path, read_table_of_run(run, path)
 

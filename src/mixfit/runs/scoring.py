@@ -79,6 +79,15 @@ def load_run(run: Path, models: Sequence[Model] = (), text_model: str | Path | N
         ConfigError: the folder does not exist, or its training has not finished.
         DataError: it is damaged, or has a custom model that is not in ``models``.
     """
+    return Predictor.load(model_folder(run), models=models, text_model=text_model)
+
+
+def model_folder(run: Path) -> Path:
+    """The folder of the model of a run, or ``run`` if it is one itself; nothing in it is read.
+
+    Raises:
+        ConfigError: the folder does not exist, or its training has not finished.
+    """
     check_type("run", run, PathLike, "a run or the path of its folder")
     if not run.is_dir():
         places = [run.parent, Path("runs")]
@@ -86,14 +95,14 @@ def load_run(run: Path, models: Sequence[Model] = (), text_model: str | Path | N
         known = sorted({str(path) for path in found if (path / "config.toml").is_file()})
         raise ConfigError(f"The run folder {run} does not exist. Existing runs: {', '.join(known[-5:]) or 'none'}.")
     if is_there(run / "mixfit.json"):
-        return Predictor.load(run, models=models, text_model=text_model)
+        return run
     if not is_there(run / "config.toml"):
         raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
     if not is_there(run / "model"):
         raise ConfigError(
             f"{run} has no finished model, as its training was stopped. Resume it with: mixfit train --resume {run}"
         )
-    return Predictor.load(run / "model", models=models, text_model=text_model)
+    return run / "model"
 
 
 def evaluate_table(
