@@ -224,7 +224,12 @@ def test_held_back_rows_alone_can_be_evaluated(tmp_path: Path, demo_table: Path)
     whole = evaluate_table(run.folder, tmp_path / "table.csv", split="test", console=quiet)
     assert whole == pytest.approx(run.scores["test"]["mixfit, table only"], rel=1e-5)
     assert evaluate_table(run.folder, tmp_path / "later.csv", split="test", console=quiet) == whole
-    assert evaluate_table(run.folder, tmp_path / "plain.csv", split="all", console=quiet) == whole
+    output, out = StringIO(), tmp_path / "all.json"
+    said = Console(file=output, width=200)
+    assert evaluate_table(run.folder, tmp_path / "plain.csv", split="all", out=out, console=said) == whole
+    assert "rows: 29" in output.getvalue()
+    assert "1 more row has a class that the model does not know: it counts in no figure below" in output.getvalue()
+    assert json.loads(out.read_text())["unknown_class_rows"] == 1
     with pytest.raises(ConfigError, match="no column 'split'"):
         evaluate_table(run.folder, tmp_path / "plain.csv", split="test", console=quiet)
 

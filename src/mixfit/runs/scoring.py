@@ -254,6 +254,14 @@ def _evaluate(
     for column in predictor.schema.names("weight"):
         said = "weights the rows" if weight is not None else "is not in the table: rows are unweighted"
         console.print(f" {column!r} {said}", markup=False)
+    if unknown:
+        one = len(unknown) == 1
+        console.print(
+            f" {len(unknown)} more row{' has' if one else 's have'} a class that the model does not know: "
+            f"{'it counts' if one else 'they count'} in no figure below, and no prediction of "
+            f"{'it' if one else 'them'} is right",
+            markup=False,
+        )
     seen = 0 if same_table else _rows_of_training(run, cells.select(rows), predictor)
     if seen:
         console.print(
@@ -283,7 +291,9 @@ def _evaluate(
         console.print(f" {describe_bad(bad)}", markup=False)
     path = (run / f"metrics-{chosen}.json") if out is None else through_link(out)
     groups = None if together is None else len(np.unique(together))
-    about = {"split": chosen, "rows": len(rows), "groups": groups, "weighted": weight is not None}
+    about: dict[str, Any] = {"split": chosen, "rows": len(rows), "groups": groups, "weighted": weight is not None}
+    if predictor.target.classes is not None:
+        about["unknown_class_rows"] = len(unknown)
     written: dict[str, Any] = about | score.to_flat()
     if tables:
         written["by"] = {table_of_groups.column: table_of_groups.to_dict() for table_of_groups in tables}
