@@ -13,6 +13,7 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.ensemble.cross_fit import FittedFolds, fit_folds, fit_model
 from mixfit.ensemble.intervals import ClassUncertainty, Scores, number_uncertainty
+from mixfit.ensemble.pool import FLOOR
 from mixfit.models.encoding import RowEncoder
 from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import Constant, Linear
@@ -86,6 +87,7 @@ class Workshop:
             photos=photos,
             photo_encoder=PhotoEncoder(encoder=self.image, config=self.model, image_size=mixed.image_size),
             uncertainty=uncertainty,
+            pool_floor=None if mixed.target.classes is None else FLOOR,
             schema=mixed.schema,
             preprocessor=encoder.preprocessor,
             target=mixed.target,

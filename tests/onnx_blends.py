@@ -13,6 +13,7 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import load_data
 from mixfit.ensemble.cross_fit import fit_folds, fit_model
 from mixfit.ensemble.intervals import ClassUncertainty, Scores, number_uncertainty
+from mixfit.ensemble.pool import FLOOR
 from mixfit.export.exporting import difference
 from mixfit.export.graph import export_graph
 from mixfit.export.onnx_predict import OnnxModel
@@ -111,6 +112,7 @@ def blend_of(
         photos=False,
         photo_encoder=None,
         uncertainty=uncertainty,
+        pool_floor=None if data.target.classes is None else FLOOR,
         schema=data.schema,
         preprocessor=encoder.preprocessor,
         target=data.target,

@@ -47,6 +47,7 @@ from mixfit.ensemble.intervals import (
 )
 from mixfit.ensemble.objective import Objective, metric_objective
 from mixfit.ensemble.photo_rule import TEXT_READ_BESIDE_PHOTOS, PhotoRule, judge_photos
+from mixfit.ensemble.pool import FLOOR
 from mixfit.ensemble.threshold import Thresholds, cross_fitted
 from mixfit.errors import ConfigError, Diverged, ResourceError
 from mixfit.evaluation.result import Contest, LeaderboardLine, loss_name
@@ -636,6 +637,7 @@ def _predictor(
         photos=photos,
         photo_encoder=photo_encoder,
         uncertainty=_uncertainty(mixed, judged, preprocessor, chosen, photos=photos),
+        pool_floor=None if mixed.target.classes is None else FLOOR,
         schema=mixed.schema,
         preprocessor=preprocessor,
         target=mixed.target,

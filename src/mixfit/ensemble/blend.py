@@ -1,9 +1,10 @@
 """Blend weights ("shares") from the out-of-fold predictions of several models, and the score of the blend.
 
 Shares come from greedy selection with replacement (Caruana et al. 2004): in each step the model is added that lowers
-the loss most. Then they are shrunk towards the best single model, by the amount that is best on held-out folds. The
-score of the blend is cross-fitted: the parameters for the predictions of a fold (temperatures, shares, shrinkage)
-are learnt only from the rows that the fold may learn from."""
+the loss most. Then they are shrunk towards the best single model, by the amount that is best on held-out folds, and
+models with a small share are left out, as each costs time in every prediction. The score of the blend is cross-fitted:
+the parameters for the predictions of a fold (temperatures, shares, shrinkage) are learnt only from the rows that the
+fold may learn from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ _ADDITIONS = 40
 _SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _UNKNOWN_SHRINKAGE = 0.5
 """Shrinkage if there is only one fold to learn from."""
+_LEAST_SHARE = 0.05
+"""A model with a smaller share is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +166,7 @@ class _Learner:
             total = sum(
                 float(
                     self.objective.mean(
-                        ((1 - shrinkage) * found + shrinkage * single) @ stacked[:, inside],
+                        _mixed(found, single, shrinkage) @ stacked[:, inside],
                         self.truth[inside],
                         self.counts[inside],
                     )
@@ -174,9 +177,9 @@ class _Learner:
         shrinkage = min(tries)[1] if tries else _UNKNOWN_SHRINKAGE
         found, single = self._shares(stacked, rows)
         return _Learnt(
-            shares=(1 - shrinkage) * found + shrinkage * single,
+            shares=_mixed(found, single, shrinkage),
             shrinkage=shrinkage,
-            held_out=[(inside, (1 - shrinkage) * a + shrinkage * b) for inside, a, b in parts],
+            held_out=[(inside, _mixed(a, b, shrinkage)) for inside, a, b in parts],
         )
 
     def blended(
@@ -211,6 +214,15 @@ class _Learner:
             if losses[choice] < best:
                 best, best_times = float(losses[choice]), times.copy()
         return best_times / best_times.sum(), single
+
+
+def _mixed(
+    found: Float[np.ndarray, " models"], single: Float[np.ndarray, " models"], shrinkage: float
+) -> Float[np.ndarray, " models"]:
+    """Shares shrunk towards those of the best single model, without small ones."""
+    shares = (1 - shrinkage) * found + shrinkage * single
+    kept = np.where(shares >= min(_LEAST_SHARE, shares.max()), shares, 0.0)
+    return kept / kept.sum()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

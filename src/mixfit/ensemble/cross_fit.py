@@ -21,6 +21,7 @@ from mixfit.data.load import MixedData, default_batch_size
 from mixfit.data.photos.scores import PhotoScores
 from mixfit.data.split import Split, Times
 from mixfit.ensemble.intervals import best_temperature, tempered
+from mixfit.ensemble.pool import pooled
 from mixfit.errors import ConfigError, Diverged
 from mixfit.models.encoding import PhotoMeans, RowEncoder, mean_features
 from mixfit.models.model import Components, FittedModel, Layout, Model, Rows, Trainable, TrainingRows
@@ -119,10 +120,10 @@ class Fitting:
         return found
 
     def mean(self, folds: "FittedFolds", rows: np.ndarray) -> np.ndarray:
-        """Mean prediction of the models for any rows of the table, each at the temperature as in a predictor."""
+        """Pooled prediction of the models for any rows of the table, each at the temperature as in a predictor."""
         pairs = zip(self.fitted, folds.predicting, strict=True)
         found = [model.predict(fold.rows.take(rows)) for model, fold in pairs]
-        return np.mean([one if one.ndim == 1 else tempered(one, self.temperature) for one in found], axis=0)
+        return pooled([one if one.ndim == 1 else tempered(one, self.temperature) for one in found])
 
 
 @dataclass(frozen=True, kw_only=True)

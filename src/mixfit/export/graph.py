@@ -240,7 +240,7 @@ def _blend(
     """As ``BlendPredictor.outputs``."""
     shared = None if predictor.photo_encoder is None else predictor.photo_encoder.fast
     features = None if shared is None else graph.features(shared)
-    sums = None
+    pools: dict[str, Var] = {}
     for fold in predictor.folds:
         rows = graph.encoded(fold.encoder, features)
 
@@ -254,8 +254,17 @@ def _blend(
             found = predicted(fitted, rows, network)
             if predictor.target.classes is not None:
                 found = _tempered(found, predictor.temperatures[name])
-            part = found * (predictor.shares[name] / len(predictor.folds))
-            sums = part if sums is None else sums + part
+            if predictor.pool_floor is not None:
+                found = op.log(found + predictor.pool_floor)
+            part = found * (1 / len(predictor.folds))
+            pools[name] = pools[name] + part if name in pools else part
+    sums = None
+    for name, pool in pools.items():
+        if predictor.pool_floor is not None:
+            found = at_least(op.exp(pool) - predictor.pool_floor, 0.0)
+            pool = found / total(found, keep=True)
+        part = pool * predictor.shares[name]
+        sums = part if sums is None else sums + part
     assert sums is not None
     level = _level(predictor, level, notes)
     uncertainty = predictor.uncertainty

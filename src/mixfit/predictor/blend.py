@@ -23,6 +23,7 @@ from mixfit.ensemble.intervals import (
     tempered,
     uncertainty_from_dict,
 )
+from mixfit.ensemble.pool import logarithms_of, probabilities_of
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import Share, Within, from_plain
 from mixfit.models.encoding import PhotoMeans, RowEncoder, mean_features
@@ -90,7 +91,7 @@ class FoldModels:
 
 @dataclass(frozen=True, kw_only=True)
 class BlendPredictor(Predictor):
-    """A blend: the mean over folds of a weighted mean of models, in the scale of the target or of probabilities."""
+    """A blend: the weighted mean of models, each pooled over folds, in the scale of the target or of probabilities."""
 
     kinds = ("blend",)
     shares: dict[str, float]
@@ -105,6 +106,8 @@ class BlendPredictor(Predictor):
     photo_encoder: PhotoEncoder | None
     """None if no model uses photos, or only models trained on pixels do."""
     uncertainty: Uncertainty
+    pool_floor: float | None
+    """See ``ensemble.pool``; None for numbers, and for the mean of probabilities of blends of an earlier mixfit."""
 
     @property
     def uses_photos(self) -> bool:
@@ -193,7 +196,7 @@ class BlendPredictor(Predictor):
         means, photos = _photo_means(rows, source), rows.photos
         if self.text_features is not None:
             self.text_features.use(rows.table, cache, str(device))
-        blended = _Blended(self, len(rows.table))
+        blended = _Blended(self)
         for fold in self.folds:
             seen = Rows(
                 encoded=fold.encoder.encode(rows.table, means),
@@ -227,7 +230,7 @@ class BlendPredictor(Predictor):
         encoded = [fold.encoder.encode(rows.table) for fold in self.folds]
 
         def mix(mixture: Mixture) -> np.ndarray:
-            blended = _Blended(self, len(mixture.table_of))
+            blended = _Blended(self)
             gallery = Gallery.of(mixture, slots, columns, features)
             for place, fold in enumerate(self.folds):
                 mixed = mix_rows(mixture, encoded[place], fold.encoder, gallery)
@@ -271,6 +274,7 @@ class BlendPredictor(Predictor):
             "photo_encoder": None if encoder is None else encoder.config.to_dict(),
             "image_size": self.image_size,
             "uncertainty": self.uncertainty.describe(),
+            "pool_floor": self.pool_floor,
             "crop": self.crop,
             "schema": self.schema.to_dict(),
             "preprocessor": self.preprocessor.to_dict(),
@@ -346,6 +350,8 @@ class BlendPredictor(Predictor):
                 for name, state in saved.models.items()
             }
             folds.append(FoldModels(encoder=encoder, layout=layout, models=fitted))
+        if mine.pool_floor is not None and not classes:
+            raise DataError("the pool of the folds does not match the target")
         uncertainty = uncertainty_from_dict(mine.uncertainty, as_arrays(tensors, _UNCERTAINTY), content.kinds)
         if isinstance(uncertainty, ClassUncertainty) != (classes > 0):
             raise DataError("the uncertainty does not match the target")
@@ -361,6 +367,7 @@ class BlendPredictor(Predictor):
             photos=mine.photos,
             photo_encoder=photo_encoder,
             uncertainty=uncertainty,
+            pool_floor=mine.pool_floor,
             image_size=mine.image_size,
             **common,
         )
@@ -385,6 +392,7 @@ class _Saved:
     photo_encoder: ModelConfig | None
     image_size: Annotated[int, Within(1, 1024)]
     uncertainty: dict[str, Any]
+    pool_floor: Annotated[float, Within(1e-9, 1)] | None = None
 
 
 def _text_model(encoder: RowEncoder) -> EmbedderFacts | None:
@@ -401,17 +409,28 @@ def _read_encoder(config: ModelConfig, image_size: int, tensors: Mapping[str, Te
 
 
 class _Blended:
-    """The weighted sum of predictions."""
+    """The weighted sum of models, each pooled over folds."""
 
-    def __init__(self, predictor: BlendPredictor, rows: int) -> None:
-        self.predictor, classes = predictor, predictor.target.classes
-        self.total = np.zeros((rows,) if classes is None else (rows, len(classes)))
+    def __init__(self, predictor: BlendPredictor) -> None:
+        self.predictor = predictor
+        self.pools: dict[str, np.ndarray] = {}
 
     def add(self, name: str, found: np.ndarray) -> None:
         """Add the predictions of a model of one fold."""
-        if self.predictor.target.classes is not None:
-            found = tempered(found, self.predictor.temperatures[name])
-        self.total += self.predictor.shares[name] / len(self.predictor.folds) * found
+        mine = self.predictor
+        if mine.target.classes is not None:
+            found = tempered(found, mine.temperatures[name])
+        if mine.pool_floor is not None:
+            found = logarithms_of(found, mine.pool_floor)
+        self.pools[name] = self.pools.get(name, 0.0) + found / len(mine.folds)
+
+    @property
+    def total(self) -> np.ndarray:
+        """Scaled numbers ``(rows,)``, or probabilities ``(rows, classes)``, once all folds are added."""
+        mine, pools = self.predictor, self.pools
+        if mine.pool_floor is not None:
+            pools = {name: probabilities_of(pool, mine.pool_floor) for name, pool in pools.items()}
+        return np.sum([mine.shares[name] * pool for name, pool in pools.items()], axis=0)
 
 
 def make_photo_encoder(config: ModelConfig, image_size: int, *, backbone: Backbone) -> PhotoEncoder:
