@@ -1,6 +1,8 @@
 """A cell is converted once for each table that is read, whatever is done with it."""
 
+import gc
 import sys
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from mixfit.auto.recipe import fit
 from mixfit.config import TrainConfig
 from mixfit.data.columns import values
 from mixfit.data.columns.cells import Table
+from mixfit.data.columns.form import TextForm
 from mixfit.data.load import load_data
 from mixfit.runs.explaining import explain_run
 from mixfit.runs.scoring import evaluate_table, predict_table
@@ -111,3 +114,26 @@ def test_selections_share_what_was_read(counts: Counter[tuple[str, str]]) -> Non
     assert list(again.index) == [0]
     assert again.and_then(some, ["kind"])["kind"].keys.tolist() == frame()["kind"].iloc[[0, 7, 3, 3]].tolist()
     assert not counts
+
+
+@pytest.mark.parametrize("some_rows", [False, True])
+def test_what_was_read_is_freed_with_its_table_without_a_search_for_circles(*, some_rows: bool) -> None:
+    """Or pieces of a large table would stay in memory until Python next searches."""
+    gc.collect()
+    gc.disable()
+    try:
+        table = Table(frame().astype({"area": str}), TextForm(separator=","))
+        table = table.select(np.arange(50)) if some_rows else table
+        held: list[weakref.ref[Any]] = []
+        for name in table.names:
+            cells = table[name]
+            texts = [cells.texts, cells.texts.there] if cells.holds_texts else []
+            read = [cells.numbers, cells.levels, cells.form, cells.clock, cells.dates(), table.votes, table.decimal]
+            assert len(read) == 7
+            held += map(weakref.ref, [cells, *texts])
+        held.append(weakref.ref(table))
+        assert len(held) > 12
+        del table, cells, texts, read
+        assert not [one for one in held if one() is not None]
+    finally:
+        gc.enable()

@@ -36,17 +36,15 @@ class Cells:
     Args:
         column: as it came, of any type.
         form: how it is written; what that leaves open is learnt from the whole column.
-        learn: learns it; by default from the column alone.
+        signs: what the other columns of its table say of it; by default there are none.
     """
 
-    def __init__(
-        self, column: pd.Series, form: Form | None = None, learn: Callable[["Cells"], Form] | None = None
-    ) -> None:
+    def __init__(self, column: pd.Series, form: Form | None = None, signs: "_Signs | None" = None) -> None:
         self._whole = column
         self._rows: np.ndarray | None = None
         self._read: dict[Any, Any] = {}
         self._taken: dict[Any, Any] = self._read
-        self._known, self._learn = form, learn
+        self._known, self._signs = form, signs
 
     @classmethod
     def of(cls, column: "pd.Series | Cells") -> "Cells":
@@ -55,7 +53,7 @@ class Cells:
 
     def select(self, rows: Int64[np.ndarray, " some"]) -> "Cells":
         """The same column for some rows, by position; what is read of either is read of the whole table once."""
-        found = Cells(self._whole, self._known, self._learn)
+        found = Cells(self._whole, self._known, self._signs)
         found._rows = rows if self._rows is None else self._rows[rows]
         found._read, found._taken = self._read, {}
         return found
@@ -115,7 +113,7 @@ class Cells:
         """The same column for all rows of its table."""
         if self._rows is None:
             return self
-        found = Cells(self._whole, self._known, self._learn)
+        found = Cells(self._whole, self._known, self._signs)
         found._read = found._taken = self._read
         return found
 
@@ -123,7 +121,8 @@ class Cells:
     def texts(self) -> Texts:
         """The different texts of the whole table's column."""
         if "texts" not in self._read:
-            self._read["texts"] = values.texts_of(self._whole)
+            known = None if self._signs is None else self._signs.texts(self._whole.name)
+            self._read["texts"] = values.texts_of(self._whole) if known is None else known
         found: Texts = self._read["texts"]
         return found
 
@@ -134,10 +133,10 @@ class Cells:
             known = self._known
             if known is None or (not known.decimal and self.holds_texts):
                 typed = values.is_plain_number(self._whole)
-                if self._learn is None or typed:
+                if self._signs is None or typed:
                     learnt = values.learn_form(self._whole, texts=None if typed else self.texts)
                 else:
-                    learnt = self._learn(self)
+                    learnt = self._signs.learn(self._whole, self.texts, holds_texts=self.holds_texts)
                 known = learnt if known is None else known.learnt_from(learnt)
             self._read["form"] = known
         found: Form = self._read["form"]
@@ -257,6 +256,64 @@ class Cells:
         return pd.api.types.is_datetime64_any_dtype(self._whole.dtype)
 
 
+class _Signs:
+    """What all columns of a table say of the sign before fractions, and with it how any of them is written.
+
+    It knows neither the table nor its cells, which know it: a circle would keep the memory of a piece of a large table
+    until Python next looks for circles."""
+
+    def __init__(self, whole: pd.DataFrame, file: TextForm) -> None:
+        self._whole, self._file = whole, file
+        self._texts: dict[Any, Texts | None] = {}
+
+    def texts(self, name: Any) -> Texts | None:
+        """The different texts of a column; None if it holds no texts."""
+        if name not in self._texts:
+            column = self._whole[name]
+            self._texts[name] = values.texts_of(column) if values.holds_texts(column) else None
+        return self._texts[name]
+
+    @cached_property
+    def votes(self) -> dict[str, Vote]:
+        """See ``Table``."""
+        found = {}
+        for name in dict.fromkeys(self._whole.columns):
+            texts = self.texts(name) if isinstance(self._whole[name], pd.Series) else None
+            said = None if texts is None else vote(texts, self._separator)
+            if said is not None:
+                found[name] = said
+        return found
+
+    @cached_property
+    def decimal(self) -> Sign:
+        """See ``Table``."""
+        named = self._file.decimal
+        if named in (".", ","):
+            return "," if named == "," else "."
+        spoken = {said.decimal for said in self.votes.values()}
+        by_commas = self._file.separator in (",", None)
+        if "," in spoken and "." not in spoken and self._file.separator != ",":
+            return ","
+        if "," not in spoken and ("." in spoken or by_commas):
+            return "."
+        return ""
+
+    @property
+    def _separator(self) -> str | None:
+        """Of the file; it says nothing of points where the user names the decimal sign."""
+        return None if self._file.decimal else self._file.separator
+
+    def learn(self, column: pd.Series, texts: Texts, *, holds_texts: bool) -> Form:
+        """How a column is written."""
+        return values.learn_form(
+            column,
+            self.decimal if holds_texts else "",
+            forced=self._file.decimal is not None,
+            separator=self._separator,
+            texts=texts,
+        )
+
+
 class Table:
     """The columns of a table, or of some of its rows.
 
@@ -274,6 +331,7 @@ class Table:
         self._rows: np.ndarray | None = None
         self._every: dict[str, Cells] = {}
         self._cells: dict[str, Cells] = self._every
+        self._signs = _Signs(frame, self.file)
         self.in_pieces = False
         """Whether it was read in pieces: without its ignored columns, and the cells as their kinds read them."""
 
@@ -311,6 +369,7 @@ class Table:
         found = Table(self._whole, self.file, self.forms)
         found._rows = rows if self._rows is None else self._rows[rows]
         found._every, found._cells, found.in_pieces = self._every, {}, self.in_pieces
+        found._signs = self._signs
         return found
 
     def written(self, forms: Mapping[str, Form]) -> "Table":
@@ -323,7 +382,7 @@ class Table:
         if self.in_pieces or not changed:
             return self
         found = Table(self._whole, self.file, {**self.forms, **forms})
-        found._rows = self._rows
+        found._rows, found._signs = self._rows, self._signs
         found._every.update({name: cells for name, cells in self._every.items() if name not in changed})
         if self._rows is not None:
             found._cells = {}
@@ -339,38 +398,18 @@ class Table:
         ordered = form.day_first is None or form.day_first == cells.order_of_dates
         return ordered and (form.clock is None or form.clock == cells.clock)
 
-    @cached_property
+    @property
     def votes(self) -> dict[str, Vote]:
         """What each column of texts says of the sign before fractions."""
-        found = {}
-        for name in dict.fromkeys(self._whole.columns):
-            if isinstance(self._whole[name], pd.Series) and self._of_all(name).holds_texts:
-                said = vote(self._of_all(name).texts, self._separator)
-                if said is not None:
-                    found[name] = said
-        return found
+        return self._signs.votes
 
-    @cached_property
+    @property
     def decimal(self) -> Sign:
         """The sign before fractions in columns that do not show it: as named, or as the other columns show it.
 
         Empty where they contradict each other, or where no column of a file that is not separated by commas shows
         it."""
-        named = self.file.decimal
-        if named in (".", ","):
-            return "," if named == "," else "."
-        spoken = {said.decimal for said in self.votes.values()}
-        by_commas = self.file.separator in (",", None)
-        if "," in spoken and "." not in spoken and self.file.separator != ",":
-            return ","
-        if "," not in spoken and ("." in spoken or by_commas):
-            return "."
-        return ""
-
-    @property
-    def _separator(self) -> str | None:
-        """Of the file; it says nothing of points where the user names the decimal sign."""
-        return None if self.file.decimal else self.file.separator
+        return self._signs.decimal
 
     @property
     def undecided(self) -> dict[str, Vote]:
@@ -382,17 +421,8 @@ class Table:
     def _of_all(self, name: str) -> Cells:
         """A column for all rows."""
         if name not in self._every:
-            self._every[name] = Cells(self._whole[name], self.forms.get(name), self._learn)
+            self._every[name] = Cells(self._whole[name], self.forms.get(name), self._signs)
         return self._every[name]
-
-    def _learn(self, cells: Cells) -> Form:
-        return values.learn_form(
-            cells._whole,
-            self.decimal if cells.holds_texts else "",
-            forced=self.file.decimal is not None,
-            separator=self._separator,
-            texts=cells.texts,
-        )
 
     def and_then(self, other: "Table", names: Sequence[str]) -> "Table":
         """These rows and then those of another table, with the columns of both; of rows of one table nothing that was
@@ -401,6 +431,7 @@ class Table:
             every = [np.arange(len(one)) if one._rows is None else one._rows for one in (self, other)]
             found = Table(self._whole, self.file, self.forms)
             found._rows, found._every, found._cells = np.concatenate(every), self._every, {}
+            found._signs = self._signs
             return found
         joined = pd.concat([one.frame[list(names)] for one in (self, other)], ignore_index=True)
         return Table(joined, self.file, self.forms)

@@ -224,11 +224,16 @@ class Texts:
         """Which texts mean that there is no value, in every column."""
         return np.zeros(len(self), dtype=bool) if self.all_plain else said_missing(self.cells)
 
-    @cached_property
+    @property
     def there(self) -> "Texts":
         """All others, without their rows."""
+        return self if self._there is None else self._there
+
+    @cached_property
+    def _there(self) -> "Texts | None":
+        """None for all, as an object that holds itself stays in memory until Python looks for circles."""
         if not self.missing.any():
-            return self
+            return None
         return Texts(self.codes[:0], self.cells.filter(pa.array(~self.missing)))
 
     @property
