@@ -26,11 +26,11 @@ PRESET_SECONDS: dict[Preset, float] = {"quick": 30.0, "balanced": 300.0, "best":
 """Budget of a preset for up to ``BUDGET_ROWS`` rows, in seconds on two cores; more rows have more in proportion."""
 BUDGET_ROWS = 10_000
 LEAST_SHARE = 0.2
-"""Smallest share of its cost to which a model is shortened; below it is left out."""
+"""Smallest share of its cost to which a network is shortened; below it is left out."""
 _STEP = 0.8
 """Share of its cost to which a model is shortened at a time."""
 _FEWEST_EPOCHS, _FEWEST_TREES = 2, 20
-_ONE_FOLD = "chosen on one inner fold"
+_ONE_FOLD, _ONE_SETTING = "chosen on one inner fold", "one kind of trees of three"
 EXPLAINED_SHARE = 0.1
 """Largest share of a run's time that its explanations take."""
 EXPLAINED: tuple[tuple[int, int], ...] = ((16, 1_024), (12, 512), (8, 384), (5, 256), (4, 160))
@@ -69,9 +69,9 @@ def least_models(plan: Plan, s: Sizes) -> tuple[Model, ...]:
 def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = True, pace: float = 1.0) -> Plan:
     """The plan shortened until its models cost at most ``seconds``, the costliest of least promise first.
 
-    A network trains fewer epochs; boosted trees are chosen on one inner fold, then grow fewer trees; to a fifth of
-    their cost at least. If that does not suffice, a model is left out, and the others are shortened anew. The constant
-    and one simple model stay.
+    A network trains fewer epochs, to a fifth of its cost at least; boosted trees are chosen on one inner fold, then
+    grow fewer trees, then of one kind only. If that does not suffice, a model is left out, and the others are shortened
+    anew. The constant and one simple model stay.
 
     Args:
         seconds: for all models together.
@@ -134,8 +134,8 @@ def _promise(model: Model, models: Sequence[Model]) -> float:
 
 
 def _shortened(model: Model, s: Sizes, seconds: float) -> tuple[Model, str] | None:
-    """The model made as cheap as ``seconds``, but not below ``LEAST_SHARE`` of its cost, and how; None if it cannot."""
-    least = LEAST_SHARE * model_seconds(model, s)
+    """The model made as cheap as ``seconds``, or as it can be made, and how; None if it cannot."""
+    least = LEAST_SHARE * model_seconds(model, s) if isinstance(model, Network) else 0.0
     tries: list[tuple[Model, str]] = []
     if isinstance(model, Network):
         most = model.epochs(s.fit)
@@ -146,11 +146,16 @@ def _shortened(model: Model, s: Sizes, seconds: float) -> tuple[Model, str] | No
         one = replace(model, one_fold=True)
         if model_seconds(one, s) < model_seconds(model, s):
             tries.append((one, _ONE_FOLD))
+        single = replace(one, one_setting=True)
+        cheaper = model_seconds(single, s) < model_seconds(one, s)
+        for share in (0.75, 0.5) if cheaper else ():
+            tries += _fewer_trees(one, int(most * share), most, _ONE_FOLD)
+        if cheaper:
+            tries.append((single, f"{_ONE_SETTING}, {_ONE_FOLD}"))
         for share in (0.75, 0.5, 0.35, 0.25):
-            rounds = int(most * share)
-            if rounds >= _FEWEST_TREES:
-                fewer = replace(model, one_fold=True, most_rounds=rounds)
-                tries.append((fewer, f"at most {rounds} of {most} trees, {_ONE_FOLD}"))
+            tries += _fewer_trees(
+                single, int(most * share), most, f"{_ONE_SETTING}, {_ONE_FOLD}" if cheaper else _ONE_FOLD
+            )
     found: tuple[Model, str] | None = None
     for short, how in tries:
         took = model_seconds(short, s)
@@ -160,6 +165,13 @@ def _shortened(model: Model, s: Sizes, seconds: float) -> tuple[Model, str] | No
         if took <= seconds:
             break
     return found
+
+
+def _fewer_trees(model: BoostedTrees, rounds: int, most: int, how: str) -> list[tuple[Model, str]]:
+    """The model with at most so many trees, and how that is said; none if they are too few."""
+    if rounds < _FEWEST_TREES:
+        return []
+    return [(replace(model, most_rounds=rounds), f"at most {rounds} of {most} trees, {how}")]
 
 
 def _alike(short: tuple[Model, str], models: Sequence[Model], s: Sizes) -> list[tuple[Model, str]]:
@@ -183,7 +195,7 @@ def whole(model: Model) -> Model:
         case Network():
             return replace(model, most_epochs=None)
         case BoostedTrees():
-            return replace(model, one_fold=False, most_rounds=None)
+            return replace(model, one_fold=False, one_setting=False, most_rounds=None)
         case _:
             return model
 

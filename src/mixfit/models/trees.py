@@ -169,6 +169,8 @@ class BoostedTrees:
     """Limit of the trees per output by a budget; None for none."""
     one_fold: bool = field(default=False, compare=False)
     """Whether a budget lets one inner fold choose settings and their number of trees, in place of three."""
+    one_setting: bool = field(default=False, compare=False)
+    """Whether a budget leaves one setting, that of the smoothest trees, in place of three whose trees are averaged."""
 
     @property
     def name(self) -> str:
@@ -182,7 +184,7 @@ class BoostedTrees:
 
     def trees(self, rows: int, columns: int, outputs: int) -> tuple[int, int]:
         """Largest numbers of trees of the model, and of those that are grown to choose their number."""
-        settings = len(_CANDIDATES) if _work(rows, columns, outputs) <= _HEAVY else 1
+        settings = 1 if self.one_setting or _work(rows, columns, outputs) > _HEAVY else len(_CANDIDATES)
         kept = self.rounds(rows, columns, outputs) * outputs * settings
         return kept, kept * (1 if self.one_fold or rows * outputs > _ONE_FOLD_ROWS else _INNER_FOLDS)
 
@@ -203,6 +205,7 @@ class BoostedTrees:
             dependence=rows.dependence,
             most_rounds=self.most_rounds,
             one_fold=self.one_fold,
+            one_setting=self.one_setting,
             seed=seed,
         )
         return FittedTrees(
@@ -335,6 +338,7 @@ def fit_trees(
     dependence: Dependence | None = None,
     most_rounds: int | None = None,
     one_fold: bool = False,
+    one_setting: bool = False,
     seed: int = 0,
 ) -> tuple[TreeModel, TargetStatistics]:
     """Fit trees with several settings on all rows, and average them.
@@ -349,7 +353,7 @@ def fit_trees(
         weight: of each row, in any unit.
         dependence: of the rows; by default they are independent.
         most_rounds: limit of the rounds; by default set by the size of the data.
-        one_fold: use one inner fold whatever the size of the data.
+        one_fold, one_setting: use one inner fold, and one setting, whatever the size of the data.
     Raises:
         ResourceError: LightGBM cannot be loaded.
     """
@@ -360,6 +364,8 @@ def fit_trees(
     task: dict[str, Any] = {"classes": classes, "seed": seed}
     plan = _Plan.of(inputs, len(np.unique(truth)) if classes > 2 else 1, goals=goal_count(classes))
     plan = replace(plan, one_fold=plan.one_fold or one_fold)
+    if one_setting and plan.candidates == _CANDIDATES:
+        plan = replace(plan, candidates=(_RANDOM_TREES,))
     if most_rounds is not None:
         most = min(plan.most, most_rounds)
         plan = replace(plan, most=most, rate=_rate(most))
