@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from rich.console import Console
 
 import mixfit
@@ -176,3 +177,20 @@ def test_a_training_without_one_of_its_photos_is_refused(table: Path, tmp_path: 
     unnamed = frame.assign(photos=None)
     run = mixfit.fit(unnamed, target="price", train=SMALL, out=tmp_path / "runs", console=QUIET)
     assert not run.predictor.uses_photos
+
+
+def test_photos_in_the_working_directory_are_none_of_a_dataframe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in range(30):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"holiday_{place}.png")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=60), "y": rng.normal(size=60)})
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    for given, told in ((Path("table.csv"), True), (frame, False)):
+        said = StringIO()
+        console = Console(file=said, width=400)
+        mixfit.inspect_table(given, target="y", out=tmp_path / f"inspected_{told}", console=console)
+        mixfit.fit(given, target="y", train=SMALL, out=tmp_path / "runs", console=console)
+        assert said.getvalue().count("but no column of the table names them") == 2 * told

@@ -291,7 +291,9 @@ def _findings(table: Table, schema: Schema, config: DataConfig, review: _PhotoRe
     findings += text_findings(table, schema, parts)
     findings += class_balance(table, schema, parts)
     findings += far_values(table, schema)
-    if not schema.names("image") and (unnamed := unnamed_photos(root)):
+    # What lies in the working directory has nothing to do with a DataFrame.
+    beside = config.images != Path()
+    if beside and not schema.names("image") and (unnamed := unnamed_photos(root)):
         findings.append(Finding("warning", unnamed))
     findings += [Finding("note", f"photos by {rule.reason}") for rule in schema.photos]
     if review.photos is not None and review.scan is not None:

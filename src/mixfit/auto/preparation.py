@@ -75,6 +75,11 @@ class Prepared:
         """Folder that photo paths are relative to."""
         return images_root(self.data_config.images, self.table.parent)
 
+    @property
+    def images_beside(self) -> Path | None:
+        """The same, but None for the working directory, which has nothing to do with a DataFrame."""
+        return None if self.data_config.images == Path() else self.images
+
 
 def check_arguments(
     table: object,
@@ -223,12 +228,12 @@ def with_features(
     return mixed
 
 
-def warnings_of(mixed: MixedData, images: Path) -> list[str]:
+def warnings_of(mixed: MixedData, images: Path | None) -> list[str]:
     """Warnings about the reliability of the scores, and of photos in the folder ``images`` that no column names.
 
     They and ``notes_of`` are in the words of ``inspect``."""
     lines = [*mixed.notes, *suspicious_columns(mixed.schema)]
-    if not mixed.schema.names("image") and (unnamed := unnamed_photos(images)):
+    if images is not None and not mixed.schema.names("image") and (unnamed := unnamed_photos(images)):
         lines.append(unnamed)
     parts = parts_of(mixed.split, len(mixed.table))
     findings = torn_ids(mixed.table, mixed.schema, parts) + repeated_objects(mixed.table, mixed.schema)

@@ -193,7 +193,7 @@ def fit(
         with locked(folder), _stoppable(folder, advice):
             settings = _write_settings(folder, prepared)
             warnings = [
-                *warnings_of(prepared.data, prepared.images),
+                *warnings_of(prepared.data, prepared.images_beside),
                 *changes_since_inspection(prepared.fingerprint, schema),
             ]
             command = command or f"mixfit.fit({path.name!r}, target={target!r})"
@@ -289,7 +289,7 @@ def resume(
         _say_where(console, folder, snapshot, len(prepared.data.train))
         if force:
             note_resumption(folder, warnings)
-        warnings = [*warnings_of(prepared.data, prepared.images), *warnings]
+        warnings = [*warnings_of(prepared.data, prepared.images_beside), *warnings]
         command = command or f"mixfit.resume({folder.name!r})"
         with tracked(callbacks, folder, settings, console) as finished:
             done = _train_and_judge(
