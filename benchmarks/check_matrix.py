@@ -76,21 +76,21 @@ def check(python: str, constraints: list[str], tests: list[str]) -> tuple[bool, 
         place = Path(folder)
         listed = place / "constraints.txt"
         listed.write_text("\n".join(constraints), encoding="utf-8")
-        subprocess.run([python, "-m", "venv", str(place / "env")], check=True)
+        subprocess.run([python, "-m", "venv", str(place / "env")], check=True, env=_clean())
         inside = str(place / "env" / ("Scripts" if sys.platform == "win32" else "bin") / "python")
         install = [inside, "-m", "pip", "install", "--quiet", "-c", str(listed), "--editable", str(ROOT), *TEST_TOOLS]
-        done = subprocess.run(install, check=False, capture_output=True, text=True)
+        done = subprocess.run(install, check=False, capture_output=True, text=True, env=_clean())
         if done.returncode:
             return False, f"not installed: {_last(done.stderr)}"
         versions = ", ".join(f"{name} {_output(inside, '-c', _VERSION.format(name))}" for name in SHOWN)
         words = [inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
-        done = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True)
+        done = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True, env=_clean())
         if done.returncode:
             print(done.stdout[-4000:], done.stderr[-1000:], file=sys.stderr)
             return False, f"tests failed: {_last(done.stdout)} ({versions})"
         tested = _last(done.stdout)
         words = [inside, "-m", "mixfit.cli", "demo", "--out", str(place / "demo")]
-        done = subprocess.run(words, cwd=place, check=False, capture_output=True, text=True)
+        done = subprocess.run(words, cwd=place, check=False, capture_output=True, text=True, env=_clean())
         if done.returncode:
             return False, f"the demo failed: {_last(done.stderr)} ({versions})"
         return True, f"{tested.strip('= ')}; demo ok ({versions})"
@@ -100,8 +100,13 @@ _VERSION = "from importlib.metadata import version; print(version('{}'))"
 
 
 def _output(*words: str) -> str:
-    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    done = subprocess.run(words, check=False, capture_output=True, text=True, env=_clean())
     return done.stdout.strip() if not done.returncode else ""
+
+
+def _clean() -> dict[str, str]:
+    """The environment without what would make another mixfit visible: pip takes one on PYTHONPATH for installed."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def _last(text: str) -> str:

@@ -3,8 +3,9 @@ Run: python -m benchmarks.check_wheel [--python PYTHON] [--keep FOLDER]   (or: m
 
 Builds the sdist, and the wheel from it, so that a file missing in the sdist is noticed; installs the wheel into a new
 environment; then, from an empty folder and if possible in a network namespace without interfaces, runs check, demo,
-predict, report and explain. Prints sizes and times. Exit code 1 if anything fails. Takes minutes, as PyTorch is
-installed; 6 GB of disk with its CUDA build."""
+predict, report and explain. Nothing of the environment that it runs in is seen there: with PYTHONPATH set, pip would
+take the sources for an installed mixfit. Prints sizes and times. Exit code 1 if anything fails. Takes minutes, as
+PyTorch is installed; 6 GB of disk with its CUDA build."""
 
 import argparse
 import os
@@ -48,9 +49,8 @@ def check_content(sdist: Path, wheel: Path) -> None:
         names = set(archive.namelist())
         (meta,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         metadata = archive.read(meta).decode()
-    sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "mixfit").rglob("*.py")}
-    templates = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "mixfit").rglob("*.j2")}
-    missing = sorted((sources | templates | {"mixfit/py.typed", "mixfit/__init__.pyi"}) - names)
+    files = (path for path in (ROOT / "src" / "mixfit").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    missing = sorted({path.relative_to(ROOT / "src").as_posix() for path in files} - names)
     strange = sorted(name for name in names if not name.startswith("mixfit") or name.endswith(".pyc"))
     assert not missing, f"not in the wheel: {missing}"
     assert not strange, f"in the wheel, but not of mixfit: {strange}"
@@ -58,7 +58,9 @@ def check_content(sdist: Path, wheel: Path) -> None:
         assert line in metadata, f"not in the metadata: {line}"
     with tarfile.open(sdist) as archive_of_sources:
         inside = {name.partition("/")[2] for name in archive_of_sources.getnames()}
-    assert {"LICENSE", "README.md", "pyproject.toml"} <= inside
+    tracked = _output("git", "-C", str(ROOT), "ls-files").splitlines()
+    left_out = sorted(name for name in tracked if not name.startswith(".") and name not in inside)
+    assert not left_out, f"not in the sdist: {left_out}"
     print(f"{wheel.name}: {wheel.stat().st_size:,} bytes, {len(names)} files; sdist {sdist.stat().st_size:,} bytes")
 
 
@@ -108,7 +110,16 @@ def _bin(folder: Path) -> Path:
 
 
 def _run(*words: str) -> None:
-    subprocess.run(words, check=True)
+    subprocess.run(words, check=True, env=_clean(), stdout=sys.stderr)
+
+
+def _output(*words: str) -> str:
+    return subprocess.run(words, check=False, capture_output=True, text=True).stdout
+
+
+def _clean() -> dict[str, str]:
+    """The environment without what would make another mixfit visible."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def main() -> None:
