@@ -77,11 +77,20 @@ def test_frames_of_other_libraries_are_read_as_pandas_frames_are() -> None:
     np.testing.assert_array_equal(regressor().fit(shuffled, target).predict(shuffled), expected)
 
 
-def test_columns_of_another_name_are_refused() -> None:
+def test_columns_of_another_name_are_refused_and_without_names_are_taken_by_place() -> None:
     frame, target = rows()
     found = regressor().fit(frame, target)
     with pytest.raises(ValueError, match="feature names should match"):
         found.predict(frame.rename(columns={"area": "surface"}))
+    with pytest.raises(ValueError, match="1 column names of X occur more than once, such as 'area'"):
+        found.predict(frame.set_axis(["area", "area", "place", "sold"], axis=1))
+    expected = found.predict(frame)
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        np.testing.assert_array_equal(found.predict(frame.to_numpy()), expected)
+    numbered = regressor().fit(frame.set_axis(range(4), axis=1), target)
+    np.testing.assert_array_equal(numbered.predict(frame.to_numpy()), expected)
+    with pytest.warns(UserWarning, match="X has feature names, but MixedRegressor was fitted without"):
+        np.testing.assert_array_equal(numbered.predict(frame), expected)
 
 
 def test_the_tools_of_scikit_learn_take_them() -> None:
@@ -93,8 +102,9 @@ def test_the_tools_of_scikit_learn_take_them() -> None:
     assert np.isfinite(make_pipeline(parts, regressor()).fit(frame, target).predict(frame)).all()
     groups = np.arange(90) // 3
     assert np.isfinite(cross_val_score(classifier(), frame, classes, groups=groups, cv=GroupKFold(3))).all()
-    searched = GridSearchCV(regressor(), {"train": [TrainConfig(epochs=1), TrainConfig(epochs=12)]}, cv=2)
-    assert searched.fit(frame, target).best_params_["train"].epochs == 12
+    searched = GridSearchCV(regressor(), {"train__epochs": [1, 12]}, cv=2)
+    assert searched.fit(frame, target).best_params_ == {"train__epochs": 12}
+    assert searched.best_estimator_.train.epochs == 12
     important = permutation_importance(regressor(epochs=15).fit(frame, target), frame, target, n_repeats=2)
     assert important.importances_mean[0] == max(important.importances_mean)  # the area
     calibrated = CalibratedClassifierCV(classifier(epochs=4), cv=2).fit(frame, classes)
@@ -116,6 +126,7 @@ def test_photos_may_be_paths_bytes_or_pil_images(tmp_path: Path) -> None:
         "paths": [f"{number}.png" for number in range(40)],
         "bytes": contents,
         "images": images,
+        "lists": [[one] for one in images],
     }
     small = {"image_size": 32, "roles": {"photo": "image"}, "data": DataConfig(cache_gb=0.0)}
     found = {}
@@ -127,6 +138,7 @@ def test_photos_may_be_paths_bytes_or_pil_images(tmp_path: Path) -> None:
         assert not np.array_equal(estimator.predict(with_photo.assign(photo=None)), found[name])
     np.testing.assert_array_equal(found["bytes"], found["paths"])
     np.testing.assert_array_equal(found["images"], found["paths"])
+    np.testing.assert_array_equal(found["lists"], found["paths"])
 
 
 def test_a_pickle_holds_the_model_folder_and_predicts_the_same() -> None:
@@ -229,6 +241,18 @@ def test_settings_are_parameters() -> None:
         copied = clone(regressor(roles={"a": "text"}, out=Path("runs")))
     assert copied.get_params()["roles"] == {"a": "text"}
     assert copied.set_params(preset="best").preset == "best"
+    before = copied.train
+    copied.set_params(train__epochs=7, train__lr=0.1, data__image_size=64)
+    assert (copied.train.epochs, copied.train.lr, copied.train.preset) == (7, 0.1, before.preset)
+    assert (before.epochs, copied.data.image_size, copied.get_params()["data__image_size"]) == (2, 64, 64)
+    assert copied.get_params(deep=False).keys() == regressor().get_params(deep=False).keys()
+    assert clone(copied).train == copied.train
+    with pytest.raises(ValueError, match=r"train has no setting 'epoch': it has preset, "):
+        copied.set_params(train__epoch=7)
+    with pytest.raises(ValueError, match="Invalid parameter 'nothing'"):
+        copied.set_params(nothing=1)
+    with pytest.raises(ValueError, match="epochs must be"):
+        copied.set_params(train__epochs=-1)
 
 
 def test_the_run_folder_may_be_kept(tmp_path: Path) -> None:
@@ -287,6 +311,8 @@ def test_a_transformer_without_components_gives_all_features() -> None:
     assert transformer.transform(shown(4)).shape == (4, len(transformer.get_feature_names_out()))
     with pytest.raises(ValueError, match="no column 'picture'"):
         MixedTransformer(photos=["picture"]).fit(shown(4))
+    with pytest.raises(ValueError, match=r"photos must be a list of columns, got a text: use photos=\['photo'\]"):
+        MixedTransformer(photos="photo").fit(shown(4))
 
 
 def test_roles_of_an_array_may_be_set() -> None:

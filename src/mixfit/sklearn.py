@@ -4,12 +4,11 @@ In: frames of pandas, polars or anything narwhals reads, or arrays; photos as pa
 predictions as scikit-learn expects them. All rows passed to ``fit`` are used; the out-of-fold scores say how good the
 model is. Pickled as the bytes of the model folder, which holds no pickle itself."""
 
-import io
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -17,7 +16,6 @@ from typing import Any, cast
 import narwhals as nw
 import numpy as np
 import pandas as pd
-from PIL import Image
 from rich.console import Console
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.utils import Tags
@@ -29,6 +27,7 @@ from mixfit.choices import MetricName, Preset, Role, Task
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.console import PlainConsole
 from mixfit.data.columns.text_features import TextFeatures
+from mixfit.data.photos.cells import plain_photos
 from mixfit.data.photos.find import find_photos
 from mixfit.data.photos.store import ImageFiles
 from mixfit.data.split import MINIMUM_ROWS
@@ -47,7 +46,14 @@ _PLAIN_CLASS = re.compile(r"[A-Za-z][\w -]*")
 _LIKE_MISSING = {"na", "n a", "nan", "none", "null", "nil", "missing", "unknown", "inf", "nat"}
 _ALSO: dict[Task, tuple[Task, ...]] = {"regression": ("count",), "multiclass": ("ordered",), "binary": ("ordered",)}
 """Tasks that ``data`` may set instead."""
+_SETTINGS: dict[str, type[DataConfig] | type[ModelConfig] | type[TrainConfig]] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+}
 _ENCODER = "_made_encoder"
+_COLUMNS = "_columns"
+"""The names that the columns of ``X`` have for the model."""
 _FOLDER = "_folder"
 """In the state that is pickled: the files of the model folder by name."""
 
@@ -93,6 +99,9 @@ class MixedTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ValueError: a column is missing, or ``X`` is no frame."""
+        for kind, names in {"photos": self.photos, "texts": self.texts}.items():
+            if isinstance(names, str):
+                raise ValueError(f"{kind} must be a list of columns, got a text: use {kind}=[{names!r}].")
         frame = _frame_of(self, X, fitting=True)
         for name in (*self.photos, *self.texts):
             if name not in frame.columns:
@@ -286,6 +295,37 @@ class _Mixed(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         )
         return data, train
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002
+        """The arguments; if ``deep``, also the settings of ``data``, ``model`` and ``train``, as ``train__epochs``."""
+        found: dict[str, Any] = super().get_params(deep=deep)
+        if deep:
+            for name, default in _SETTINGS.items():
+                settings = found[name] or default()
+                found |= {f"{name}__{one.name}": getattr(settings, one.name) for one in fields(settings)}
+        return found
+
+    def set_params(self, **params: Any) -> "_Mixed":
+        """Set arguments, or single settings such as ``train__epochs=5``; the settings beside it stay.
+
+        Raises:
+            ValueError: there is no such argument or setting, or its value is not allowed."""
+        plain = {
+            name: value
+            for name, value in params.items()
+            if name.partition("__")[0] not in _SETTINGS or "__" not in name
+        }
+        super().set_params(**plain)
+        for name, default in _SETTINGS.items():
+            given = {key.removeprefix(f"{name}__"): params[key] for key in params if key.startswith(f"{name}__")}
+            if not given:
+                continue
+            settings = getattr(self, name) or default()
+            known = [one.name for one in fields(settings)]
+            if strange := [key for key in given if key not in known]:
+                raise ValueError(f"{name} has no setting {strange[0]!r}: it has {', '.join(known)}.")
+            setattr(self, name, replace(settings, **given))
+        return self
+
     @abstractmethod
     def _targets(self, y: Any) -> Any:
         """The target as a column of the table."""
@@ -421,23 +461,31 @@ class MixedClassifier(ClassifierMixin, _Mixed):  # type: ignore[misc]
 
 
 def _frame_of(estimator: BaseEstimator, X: Any, *, fitting: bool) -> pd.DataFrame:  # noqa: N803
-    """Rows as a pandas frame with text names, checked as scikit-learn checks them; PIL images become bytes."""
+    """Rows as a pandas frame with text names, checked as scikit-learn checks them; photos as bytes or paths.
+
+    Where either side has no names, as an array, columns are those of ``fit`` by their places."""
     try:
         native = nw.from_native(X)
     except TypeError:
         found = validate_data(estimator, X, reset=fitting, dtype=None, ensure_all_finite="allow-nan")
         if np.iscomplexobj(found):
             raise ValueError("Complex data not supported: X has complex numbers.") from None
-        return pd.DataFrame(found, columns=[f"x{place}" for place in range(found.shape[1])])
-    frame = (native.collect() if isinstance(native, nw.LazyFrame) else native).to_pandas().reset_index(drop=True)
-    validate_data(estimator, frame, reset=fitting, skip_check_array=True)
-    if not len(frame):
-        raise ValueError(f"Found array with 0 sample(s) (shape={frame.shape}) while a minimum of 1 is required.")
-    frame.columns = [str(name) for name in frame.columns]
-    for name in frame.columns:
-        if pd.api.types.is_object_dtype(frame[name].dtype):
-            frame[name] = [_photo_bytes(cell) for cell in frame[name]]
-    return frame
+        frame = pd.DataFrame(found, columns=[f"x{place}" for place in range(found.shape[1])])
+    except nw.exceptions.DuplicateError:
+        twice = X.columns[X.columns.duplicated()]
+        raise ValueError(
+            f"{len(twice)} column names of X occur more than once, such as {twice[0]!r}: rename them."
+        ) from None
+    else:
+        frame = (native.collect() if isinstance(native, nw.LazyFrame) else native).to_pandas().reset_index(drop=True)
+        validate_data(estimator, frame, reset=fitting, skip_check_array=True)
+        if not len(frame):
+            raise ValueError(f"Found array with 0 sample(s) (shape={frame.shape}) while a minimum of 1 is required.")
+    names = [str(name) for name in frame.columns] if fitting else getattr(estimator, _COLUMNS)
+    if fitting:
+        setattr(estimator, _COLUMNS, names)
+    frame.columns = names
+    return plain_photos(frame)
 
 
 def _class_names(classes: np.ndarray) -> list[str]:
@@ -448,15 +496,6 @@ def _class_names(classes: np.ndarray) -> list[str]:
         return names
     digits = len(str(len(names) - 1))
     return [f"class {number:0{digits}}" for number in range(len(names))]
-
-
-def _photo_bytes(cell: Any) -> Any:
-    """A PIL image as the bytes of a PNG file; anything else as it is."""
-    if not isinstance(cell, Image.Image):
-        return cell
-    content = io.BytesIO()
-    (cell if cell.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else cell.convert("RGB")).save(content, "PNG")
-    return content.getvalue()
 
 
 def _is_numeric(column: pd.Series) -> bool:

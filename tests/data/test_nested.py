@@ -110,11 +110,11 @@ def test_every_nested_type_is_read_whole_in_pieces_and_written(
         ([["a"], ["b"]], pa.list_(pa.dictionary(pa.int8(), pa.string())), [["a"], ["b"]]),
         ([[Decimal("1.50")]], pa.list_(pa.decimal128(5, 2)), [["1.5"]]),
         ([["a"], None], pa.list_view(pa.string()), [["a"], None]),
-        ([[b"a"]], pa.list_(pa.binary()), None),
+        ([[b"a", None], None], pa.list_(pa.binary()), [[b"a"], None]),
         ([{"a": 1}], pa.struct({"a": pa.int64()}), None),
     ],
 )
-def test_lists_of_plain_cells_are_lists_of_text(
+def test_lists_of_plain_cells_are_lists_of_text_or_bytes(
     cells: list[Any], kind: pa.DataType, wanted: list[Any] | None, tmp_path: Path
 ) -> None:
     pyarrow.feather.write_feather(pa.table({"a": pa.array(cells, kind)}), tmp_path / "t.feather")

@@ -12,14 +12,15 @@ from PIL import Image
 from rich.console import Console
 
 from mixfit.auto.recipe import Run
+from mixfit.config import DataConfig
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.infer import infer_schema
-from mixfit.data.load import load_data
-from mixfit.data.photos.cells import content_share, decode_base64, is_base64_photo, photo_format
+from mixfit.data.load import infer_configured, load_data
+from mixfit.data.photos.cells import content_share, decode_base64, is_base64_photo, photo_format, plain_photos
 from mixfit.data.photos.find import find_photos, unreadable_photos
 from mixfit.data.photos.store import ImageFiles
 from mixfit.data.table.read import read_table
-from mixfit.data.table.write import write_table
+from mixfit.data.table.write import kept_frame, write_table
 from mixfit.errors import ConfigError, DataError
 from mixfit.runs.scoring import predict_table
 
@@ -164,6 +165,52 @@ def test_photos_as_datasets_write_them(folder: Path, tmp_path: Path) -> None:
     data = contents(folder)[0]
     pyarrow.parquet.write_table(pa.table({"photo": [{"bytes": data, "path": "a.jpg"}]}), tmp_path / "t.parquet")
     assert read_table(tmp_path / "t.parquet")["photo"].tolist() == [data]
+
+
+def held_by_python(folder: Path) -> dict[str, list[object]]:
+    """The same photos, one or two a row, in every form in which Python has photos."""
+    paths = sorted(folder.iterdir())
+    opened = []
+    for path in paths:
+        with Image.open(path) as photo:
+            opened.append(photo.convert("RGB"))
+    return {
+        "images": opened,
+        "arrays": [np.asarray(one) for one in opened],
+        "paths": [Path(path.name) for path in paths],
+        "views": [memoryview(data) for data in contents(folder)],
+        "datasets": [{"bytes": data, "path": None} for data in contents(folder)],
+        "datasets by path": [{"bytes": None, "path": path.name} for path in paths],
+        "lists of images": [[one, None] for one in opened],
+        "tuples of bytes": [(data,) for data in contents(folder)],
+        "arrays of bytes": [np.array([data], dtype=object) for data in contents(folder)],
+        "lists of paths": [[Path(path.name)] for path in paths],
+        "lists of datasets": [[{"bytes": data, "path": None}] for data in contents(folder)],
+    }
+
+
+def test_what_python_holds_gives_the_same_pixels_as_paths(folder: Path, tmp_path: Path) -> None:
+    """Given as a DataFrame, and once it was kept as a file; GIF and JPEG lose nothing, as their pixels are copied."""
+    expected = ImageFiles(find_photos(tables(folder)["path"], ["photo"], folder).files, size=16).read(np.arange(6))[0]
+    rows = [*range(6), *range(5)]  # the last cell is missing
+    for kind, cells in held_by_python(folder).items():
+        frame = pd.DataFrame({"photo": pd.Series([*(cells[row] for row in rows), None], dtype=object), "y": range(12)})
+        with kept_frame(frame, tmp_path / "kept.parquet"):
+            for table in (Table.of(frame), Table.of(read_table(tmp_path / "kept.parquet"))):
+                schema = infer_configured(table, "y", DataConfig(), images=folder)
+                assert schema.names("image") == ["photo"], kind
+                photos = find_photos(table.frame, ["photo"], folder, schema.photos)
+                assert not photos.bad, kind
+                assert photos.slots[:, 0].tolist() == [*rows, -1], kind
+                found, ok = ImageFiles(photos.files, size=16).read(np.arange(6))
+                assert ok.all()
+                assert (found == expected).all(), kind
+
+
+def test_other_objects_stay_what_they_are() -> None:
+    cells = [{"bytes": b"a"}, [1, 2], np.zeros((2, 2), np.uint8), np.zeros((2, 2, 3)), {"a": 1}, "text", 3.5, None]
+    frame = pd.DataFrame({"a": pd.Series(cells, dtype=object), "b": range(8)})
+    assert plain_photos(frame) is frame
 
 
 def test_bytes_are_never_written_as_text(tmp_path: Path) -> None:

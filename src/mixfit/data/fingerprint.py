@@ -19,6 +19,7 @@ from mixfit.choices import NUMBER_TASKS
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.archive import ArchivedPhoto, PhotoSource
+from mixfit.data.photos.cells import is_bytes_column
 from mixfit.data.photos.find import Photos
 from mixfit.errors import ChangedFileError, DataError
 from mixfit.files import Count, from_plain, read_json
@@ -138,7 +139,7 @@ def _number_prints(cells: Cells) -> np.ndarray:
 
 
 def _level_prints(cells: Cells, *, paths: bool) -> np.ndarray:
-    if cells.nested == "bytes":
+    if is_bytes_column(cells.column):
         return np.zeros(len(cells), dtype=np.uint64)
     levels = cells.levels
     names = levels.names.str.replace(r"[^;|,]*[/\\]", "", regex=True) if paths and len(levels.names) else levels.names

@@ -442,7 +442,7 @@ def _read(
     """The table with rows numbered from 0, the folder that its photo paths are relative to, notes on its format, and
     the schema if it is already known or had to be inferred first."""
     if isinstance(table, pd.DataFrame):
-        return Table(table.reset_index(drop=True)), config.images, (), schema
+        return Table.of(table.reset_index(drop=True)), config.images, (), schema
     path = Path(table)
     if asked_format(path, config.text).kind == "parquet" and bytes_of_parquet(path) > LARGE:
         return _read_in_pieces(path, config, target, schema)

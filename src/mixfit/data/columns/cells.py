@@ -16,6 +16,7 @@ from jaxtyping import Int64
 from mixfit.data.columns import values
 from mixfit.data.columns.form import Form, Sign, TextForm, Texts, Vote, keys_of, vote
 from mixfit.data.columns.values import Dates, Levels, Numbers
+from mixfit.data.photos.cells import plain_photos
 from mixfit.errors import DataError, rename_hint
 
 
@@ -338,7 +339,7 @@ class Table:
     @classmethod
     def of(cls, table: "pd.DataFrame | Table") -> "Table":
         """The table itself, or a new one over a DataFrame."""
-        return table if isinstance(table, Table) else cls(table)
+        return table if isinstance(table, Table) else cls(plain_photos(table))
 
     @classmethod
     def of_pieces(

@@ -1,15 +1,18 @@
-"""Photos stored in the table itself: the bytes of an image file, or those bytes as base64 text.
+"""Photos stored in the table itself: the bytes of an image file, those bytes as base64 text, or what Python holds.
 
 In: cells. Out: the bytes of the photo, whether a column holds such cells, and names for messages.
 Does not decode pixels, see ``decode.py``. A ``data:`` URL is refused like every other URL."""
 
 import base64
 import binascii
+import io
+import os
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from mixfit.data.photos.archive import PhotoSource
 from mixfit.data.photos.decode import ImageError
@@ -19,6 +22,9 @@ BASE64_STARTS = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD", "SUkqA", "TU0AK", "Qk
 SHORTEST_BASE64 = 40
 """Characters; no photo is smaller, and a shorter text with such a beginning is a name."""
 
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_PHOTO_KEYS = {"bytes", "path"}
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 _SAMPLE = 200  # cells; enough to estimate a share
 _FORMATS = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "GIF": b"GIF8", "BMP": b"BM"}
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -63,14 +69,71 @@ def decode_base64(text: str) -> bytes:
         raise ImageError("is damaged or truncated base64 text") from None
 
 
+def plain_photos(frame: pd.DataFrame) -> pd.DataFrame:
+    """The photos that Python objects hold as bytes of image files or as names; all other cells as they are.
+
+    PIL images and arrays of pixels, uint8 ``(height, width, 3 or 4)``, become PNG files, paths become text, and the
+    dictionaries of Hugging Face datasets their ``bytes`` or ``path``; also those in lists. A frame without any is
+    returned unchanged."""
+    changed = {}
+    for place, kind in enumerate(frame.dtypes):
+        if pd.api.types.is_object_dtype(kind):
+            cells = list(frame.iloc[:, place])
+            plain = [_plain_photo(cell) for cell in cells]
+            if any(one is not cell for one, cell in zip(plain, cells, strict=True)):
+                changed[place] = pd.Series(plain, index=frame.index, dtype=object)
+    if not changed:
+        return frame
+    found = frame.copy(deep=False)
+    for place, column in changed.items():
+        texts = all(isinstance(cell, str) for cell in column[column.notna()])
+        found.isetitem(place, column.astype("str") if texts else column)
+    return found
+
+
+def _plain_photo(cell: object) -> object:
+    """One cell; the same object if it is nothing of that kind."""
+    match cell:
+        case str():
+            return cell
+        case Image.Image():
+            content = io.BytesIO()
+            (cell if cell.mode in _PNG_MODES else cell.convert("RGB")).save(content, "PNG")
+            return content.getvalue()
+        case bytearray() | memoryview():
+            return bytes(cell)
+        case os.PathLike():
+            return os.fspath(cell)
+        case dict() if set(cell) == _PHOTO_KEYS:
+            return cell["path"] if cell["bytes"] is None else cell["bytes"]
+        case np.ndarray() if cell.dtype == np.uint8 and cell.ndim == 3 and cell.shape[2] in (3, 4) and cell.size:
+            return _plain_photo(Image.fromarray(cell))
+        case list() | tuple() | np.ndarray(dtype=np.dtypes.ObjectDType(), ndim=1):
+            items = [_plain_photo(one) for one in cell]
+            return items if any(one is not other for one, other in zip(items, cell, strict=True)) else cell
+        case _:
+            return cell
+
+
 def is_bytes_column(column: pd.Series) -> bool:
-    """Whether all non-missing cells are bytes."""
+    """Whether all non-missing cells are bytes, or lists of bytes."""
     if isinstance(column.dtype, pd.ArrowDtype):
-        return "binary" in str(column.dtype.pyarrow_dtype) and not pa.types.is_nested(column.dtype.pyarrow_dtype)
+        return _is_binary(column.dtype.pyarrow_dtype)
     if not pd.api.types.is_object_dtype(column.dtype):
         return False
-    kinds = {type(cell) for cell in column[column.notna().to_numpy(dtype=bool)]}
+    cells = column[column.notna().to_numpy(dtype=bool)]
+    kinds = {type(cell) for cell in cells}
+    if kinds & {list, tuple, np.ndarray}:
+        items = [one for cell in cells for one in (cell if isinstance(cell, list | tuple | np.ndarray) else [cell])]
+        kinds = {type(one) for one in items if one is not None}
     return bool(kinds) and kinds <= {bytes, bytearray}
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    """Whether cells are bytes, or lists of bytes."""
+    if any(is_list(kind) for is_list in _LISTS):
+        kind = kind.value_type
+    return "binary" in str(kind) and not pa.types.is_nested(kind)
 
 
 def bytes_columns(frame: pd.DataFrame) -> list[str]:
@@ -97,7 +160,9 @@ def content_share(column: pd.Series) -> tuple[float, str]:
     cells = column.dropna()
     cells = cells.iloc[:: max(1, len(cells) // _SAMPLE)]
     if contents:
-        formats, kind = [photo_format(bytes(cell)) for cell in cells], "bytes of {} files"
+        listed = any(isinstance(cell, list | tuple | np.ndarray) for cell in cells)
+        items = [one for cell in cells for one in cell if one is not None] if listed else list(cells)
+        formats, kind = [photo_format(bytes(one)) for one in items], "bytes of {} files"
     else:
         starts = [str(cell).split(";", 1)[0].strip() for cell in cells.tolist()]
         photos = [photo_format(base64.b64decode(text[:32])) for text in starts if is_base64_photo(text)]
@@ -117,13 +182,26 @@ def no_photos_reason(kind: str, share: float) -> str:
 
 
 def bytes_of_struct(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The photos of a column in the format of Hugging Face datasets, a struct of ``bytes`` and ``path``."""
-    return pc.struct_field(column, "bytes") if is_photo_struct(column.type) else column
+    """The photos of a column in the format of Hugging Face datasets: structs of ``bytes`` and ``path``, or lists."""
+    kind = column.type
+    if any(is_list(kind) for is_list in _LISTS) and is_photo_struct(kind.value_type):
+        cells = column.to_pylist()
+        contents = [None if cell is None else [one["bytes"] for one in cell if one is not None] for cell in cells]
+        return pa.chunked_array([pa.array(contents, pa.list_(pa.large_binary()))])
+    return pc.struct_field(column, "bytes") if is_photo_struct(kind) else column
+
+
+def lists_of_bytes(column: pa.ChunkedArray) -> list[list[bytes] | None] | None:
+    """The cells of a column of lists of bytes, missing items dropped; None for any other column."""
+    if not pa.types.is_nested(column.type) or not _is_binary(column.type):
+        return None
+    cells = column.to_pylist()
+    return [None if cell is None else [one for one in cell if one is not None] for cell in cells]
 
 
 def is_photo_struct(kind: pa.DataType) -> bool:
     """Whether cells are photos as ``bytes_of_struct`` reads them."""
-    return pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
+    return pa.types.is_struct(kind) and {field.name for field in kind} == _PHOTO_KEYS
 
 
 def shown_cell(cell: object) -> str:

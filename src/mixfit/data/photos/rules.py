@@ -80,7 +80,8 @@ def photo_rules(
         by_id = _of_ids(tree, [column for column in columns if not column.names_photos])
         if by_id is not None:
             return (_counted(by_id, frame, root),)
-    known = {column.name for column in named if column.names_photos}
+    # Columns of lists have no role without a rule.
+    known = {column.name for column in named if column.names_photos and column.distinct}
     rules = [one.rule for one in found if not one.rule.is_plain or (one.photos and one.rule.column not in known)]
     return tuple(_counted(rule, frame, root) for rule in rules)
 

@@ -25,7 +25,7 @@ import pyarrow.parquet
 from mixfit.config import SEPARATORS, TextConfig
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.form import TextForm, Vote, decimal_text
-from mixfit.data.photos.cells import bytes_of_struct
+from mixfit.data.photos.cells import bytes_of_struct, lists_of_bytes
 from mixfit.data.table.nested import array_of, is_list_of_plain, kept, lists_of_text
 from mixfit.data.table.text import read_cells, read_header, sniff_separator, to_utf8
 from mixfit.errors import ConfigError, DataError, did_you_mean
@@ -337,8 +337,9 @@ def to_frame(table: pa.Table, path: Path, *, rows: int = 1) -> pd.DataFrame:
         ignore_metadata=True, date_as_object=False, types_mapper=_type_of_nested
     )
     for name, column in zip(names, columns, strict=True):
-        if is_list_of_plain(column.type):
-            frame[name] = pd.Series(lists_of_text(column), dtype=object)
+        lists = lists_of_text(column) if is_list_of_plain(column.type) else lists_of_bytes(column)
+        if lists is not None:
+            frame[name] = pd.Series(lists, dtype=object)
     return frame
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from mixfit.data.columns.values import json_text, json_value, plain_cells_problem, python_cells
-from mixfit.data.photos.cells import bytes_columns
+from mixfit.data.photos.cells import bytes_columns, plain_photos
 from mixfit.data.table.nested import from_python
 from mixfit.errors import ConfigError, DataError, ResourceError, check_type
 from mixfit.files import new_file, write_file
@@ -107,6 +107,7 @@ def table_file(table: str | Path | pd.DataFrame) -> Iterator[Path]:
 
 def _with_mixed_as_text(frame: pd.DataFrame) -> pd.DataFrame:
     """Convert columns that mix texts and numbers, and columns of types that no file format supports, to text."""
+    frame = plain_photos(frame)
     found = frame.copy(deep=False)
     for place, kind in enumerate(frame.dtypes):
         column = frame.iloc[:, place]
