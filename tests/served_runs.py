@@ -17,7 +17,7 @@ pytest.importorskip("fastapi", reason="serving needs the extra serve")
 from starlette.testclient import TestClient
 
 from mixfit.serve.app import make_app
-from mixfit.serve.model import ServedModel
+from mixfit.serve.load import load_model
 from mixfit.serve.service import Service
 from mixfit.serve.settings import ServeSettings
 
@@ -37,7 +37,7 @@ def client_of(service: Service) -> Iterator[TestClient]:
 def serving(run: Path, **settings: Any) -> Iterator[tuple[TestClient, Service]]:
     """A client of a run, and its service."""
     chosen = ServeSettings(**{"batch": 4} | settings)
-    service = Service({"default": ServedModel.load("default", run, level=chosen.interval)}, chosen)
+    service = Service({"default": load_model("default", run, level=chosen.interval)}, chosen)
     with client_of(service) as client:
         yield client, service
 

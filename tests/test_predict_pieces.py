@@ -17,6 +17,7 @@ from rich.console import Console
 
 from mixfit.auto.recipe import Run
 from mixfit.config import DataConfig
+from mixfit.data.table import to_predict
 from mixfit.data.table.read import read_table
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import DataError, ResourceError
@@ -64,7 +65,7 @@ def predict(
     output = StringIO()
     with pytest.MonkeyPatch.context() as patch:
         if size is not None:
-            patch.setattr(scoring, "PIECE", size)
+            patch.setattr(to_predict, "PIECE", size)
             patch.setattr(scoring, "BATCH", size)
         predict_table(
             run.folder, table, out=out, images=images, bad_rows=bad_rows, console=Console(file=output, width=500)

@@ -31,7 +31,7 @@ SECTIONS = {
         "commands.md",
         "python.md",
         "own-parts.md",
-        "serving.md",
+        "guide/service.md",
         "guide/tracking.md",
         "guide/weights.md",
         "comparison.md",

@@ -21,7 +21,7 @@ from mixfit.auto.recipe import Run
 from mixfit.errors import ConfigError
 from mixfit.serve.app import make_app
 from mixfit.serve.guard import JsonLines
-from mixfit.serve.model import ServedModel
+from mixfit.serve.load import load_model
 from mixfit.serve.service import Service
 from mixfit.serve.settings import ServeSettings
 
@@ -205,7 +205,7 @@ def test_f51_beyond_the_queue_requests_are_told_to_come_back_and_answers_are_not
 
 
 def test_f52_a_client_that_goes_away_frees_its_place(quick_run: Run, row: dict[str, Any]) -> None:
-    model = ServedModel.load("default", quick_run.folder, level=0.9)
+    model = load_model("default", quick_run.folder, level=0.9)
     predicted = []
 
     async def run() -> None:
@@ -316,7 +316,7 @@ def test_f53_only_this_machine_is_served_without_a_token() -> None:
 
 
 def test_without_the_token_there_is_only_health(quick_run: Run) -> None:
-    model = ServedModel.load("default", quick_run.folder, level=0.9)
+    model = load_model("default", quick_run.folder, level=0.9)
     service = Service({"default": model}, ServeSettings(token=TOKEN, batch=1))
     client = TestClient(make_app(service), base_url=LOCAL)  # not started: a refused request reaches nothing
     for given in ("", "Bearer wrong", "Basic !!!", "Basic d3Jvbmc=", f"Digest {TOKEN}", TOKEN):
@@ -356,7 +356,7 @@ def test_the_log_has_no_contents(
     client.get("/secret")
     client.post("/predict", json={"row": row | {"maker": "secret"}})
     with monkeypatch.context() as patched:
-        patched.setattr(ServedModel, "predict", broken)
+        patched.setattr(type(service.model(None)), "predict", broken)
         answer = client.post("/predict", json={"row": row | {"maker": "secret"}})
     assert answer.status_code == 500
     assert "secret" not in answer.text
@@ -372,7 +372,7 @@ def test_the_log_has_no_contents(
 
 
 def test_before_it_is_warm_the_server_says_so(quick_run: Run, row: dict[str, Any]) -> None:
-    model = ServedModel.load("default", quick_run.folder, level=0.9)
+    model = load_model("default", quick_run.folder, level=0.9)
     service = Service({"default": model}, ServeSettings(batch=1))
     client = TestClient(make_app(service), base_url=LOCAL)
     assert client.get("/healthz").json() == {"status": "ok"}

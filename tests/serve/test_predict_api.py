@@ -18,7 +18,7 @@ pytest.importorskip("fastapi", reason="serving needs the extra serve")
 from served_runs import client_of, photos_of, rows_of, serving, with_base64
 from starlette.testclient import TestClient
 
-from mixfit.serve.model import ServedModel
+from mixfit.serve.load import load_model
 from mixfit.serve.service import Service
 from mixfit.serve.settings import ServeSettings
 
@@ -118,7 +118,7 @@ def test_classes_have_probabilities_and_sets(class_run: Run) -> None:
         example = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]
         row = example["content"]["application/json"]["example"]["row"]
         said = client.post("/predict?interval=0.8", json={"row": row}).json()["predictions"][0]
-        classes = service.model(None).predictor.target.classes
+        classes = service.model(None).classes
         assert classes is not None
         assert list(said["probabilities"]) == list(classes)
         assert sum(said["probabilities"].values()) == pytest.approx(1)
@@ -183,8 +183,8 @@ def _metrics(client: TestClient) -> dict[str, float]:
 def test_several_models_answer_by_name(blend_run: Run, quick_run: Run, demo_table: Path) -> None:
     settings = ServeSettings(batch=1)
     models = {
-        "blend": ServedModel.load("blend", blend_run.folder, level=0.9),
-        "net work": ServedModel.load("net work", quick_run.folder, level=0.9),
+        "blend": load_model("blend", blend_run.folder, level=0.9),
+        "net work": load_model("net work", quick_run.folder, level=0.9),
     }
     with client_of(Service(models, settings)) as client:
         (row,) = rows_of(demo_table, [3])

@@ -1,5 +1,6 @@
 """The chapter on serving: its commands run, in their order, in a folder with the run of the example."""
 
+import ast
 import json
 import os
 import re
@@ -15,7 +16,7 @@ pytest.importorskip("fastapi", reason="serving needs the extra serve")
 
 from mixfit.auto.recipe import Run
 
-PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "service.md"
 _BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -43,7 +44,7 @@ def test_the_commands_of_the_chapter_run(blend_run: Run, demo_table: Path, tmp_p
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    started, schema, one, two, table, end = done.stdout.split("<--->\n")
+    started, schema, one, two, table, moved, end = done.stdout.split("<--->\n")
     assert "serving default at http://127.0.0.1:" in started
     assert json.loads(schema)["target"]["name"] == "price"
     (row,) = json.loads(one)["predictions"]
@@ -54,6 +55,9 @@ def test_the_commands_of_the_chapter_run(blend_run: Run, demo_table: Path, tmp_p
     assert first["interval"]["level"] == 0.8
     assert "category not seen in training" in second["status"]
     assert table.split() == ["90", "predictions.jsonl"]
+    parts = [ast.literal_eval(line) for line in moved.splitlines()]
+    assert {part["column"] for part in parts} >= {"maker", "height_cm", "photos"}
+    assert abs(parts[0]["part"]) >= abs(parts[-1]["part"])
     assert 'mixfit_unseen_categories_total{column="maker",model="default"} 1.0' in end
     said = [json.loads(line) for line in end.splitlines() if line.startswith('{"time"')]
     assert {"ready", "request", "ended"} <= {one["event"] for one in said}

@@ -32,9 +32,9 @@ def serve(
     Parameters
     ----------
     run
-        Run folder or model folder.
+        Run folder, model folder, or file of mixfit export (.onnx).
     model
-        NAME=RUN serves a further model under a name, for requests with ?model=NAME; may be repeated.
+        NAME=RUN serves a further run or file under a name, for requests with ?model=NAME; may be repeated.
     host
         Address to listen on; any other than that of this machine itself needs a token.
     port

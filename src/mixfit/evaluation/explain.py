@@ -4,7 +4,7 @@ The Shapley value of a player is its mean marginal contribution over all orders 
 In: coalitions and their values. Out: one number for each player; their sum is the value of all players minus that of
 none. The columns of a table, its texts and its photos are the players."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb, exp
@@ -21,6 +21,7 @@ from mixfit.console import tracked
 from mixfit.data.checks.texts import one_line
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.schema import Schema
+from mixfit.data.dataset import FeatureTable
 from mixfit.data.photos.cells import photo_name, shown_cell
 from mixfit.data.photos.records import Cache
 from mixfit.errors import ConfigError, DataError, check_type, did_you_mean, rename_hint
@@ -488,31 +489,68 @@ def explain(
     every = predictor.schema.table(frame)
     chosen = list(range(len(every))) if rows is None else list(rows)
     check_rows(chosen, len(every))
-    classes = predictor.target.classes
-    fixed = None if target is None else _class_number(target, classes)
-    table, photos = explained_columns(predictor)
-    names, texts = [*table, *photos], explained_texts(predictor)
-    if not names:
-        raise ConfigError("The model uses no columns, so its predictions cannot be explained.")
+    if target is not None:
+        class_number(target, predictor.target.classes)
     if isinstance(background, int):
         others = every.select(typical_rows(every, predictor, background, seed=seed))
     else:
         others = predictor.schema.table(background)
     if not chosen or not len(others):
         raise ConfigError(f"Nothing to explain: {len(chosen)} rows, and {len(others)} background rows.")
-    others = _affordable(others, predictor, len(names), seed, most_predictions)
-    plan = Plan.of(table, photos, len(others), seed=seed, most=most_predictions, texts=texts)
+    others = affordable(others, predictor, seed=seed, most=most_predictions)
     asked = every.select(np.array(chosen, dtype=np.int64))
     needed = predictor.schema.inputs
     _require(every, others, needed)
-    raw = predictor.raw_rows(asked.and_then(others, needed), images=images)
+    return explain_rows(
+        predictor,
+        predictor.raw_rows(asked.and_then(others, needed), images=images),
+        rows=chosen,
+        shown=asked,
+        target=target,
+        seed=seed,
+        device=device,
+        cache=cache,
+        most_predictions=most_predictions,
+        progress=progress,
+    )
+
+
+def explain_rows(
+    predictor: Predictor,
+    raw: RawRows,
+    *,
+    rows: Sequence[int],
+    shown: Table | None = None,
+    target: str | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    cache: Cache | None = None,
+    features: Mapping[str, FeatureTable] | None = None,
+    most_predictions: int | None = None,
+    progress: bool = False,
+) -> Explanation:
+    """As ``explain``, of rows that are parsed already; their photos may have been decoded elsewhere.
+
+    Args:
+        raw: the rows to explain, and after them the background rows, as many as ``affordable_background`` says.
+        rows: numbers of the rows to explain, one for each.
+        shown: the rows to explain as they came; by default as they were parsed.
+        features: of the photos, see ``Predictor.mixer``.
+    """
+    names, texts = _explained_names(predictor), explained_texts(predictor)
+    table, photos = explained_columns(predictor)
+    classes = predictor.target.classes
+    fixed = None if target is None else class_number(target, classes)
+    count, cells = len(rows), raw.table if shown is None else shown
+    background = len(raw.table) - count
+    plan = Plan.of(table, photos, background, seed=seed, most=most_predictions, texts=texts)
     place = default_device() if device is None else torch.device(device)
-    mix = predictor.mixer(raw, device=place, cache=cache)
+    mix = predictor.mixer(raw, device=place, cache=cache, features=features)
     alike = _cell_codes(raw, predictor.schema, table, photos)
     found = []
-    places: Iterable[int] = range(len(chosen))
-    for number in tracked(places, total=len(chosen), description="explaining rows") if progress else places:
-        mixture, mixed_of = plan.mixture(number, len(chosen), alike[len(chosen) :] == alike[number])
+    places: Iterable[int] = range(count)
+    for number in tracked(places, total=count, description="explaining rows") if progress else places:
+        mixture, mixed_of = plan.mixture(number, count, alike[count:] == alike[number])
         found.append(_explain_row(plan, mix(mixture)[mixed_of], fixed, predictor.decide))
     numbers = [one.number for one in found]
     log = predictor.target.log
@@ -520,16 +558,16 @@ def explain(
     return Explanation(
         target=predictor.schema.target,
         scale="probability" if classes is not None else "logarithm" if log else "number",
-        columns=tuple(names),
+        columns=names,
         is_photo=np.arange(len(names)) >= len(table),
         is_text=np.array([name in kept for name in table] + [False] * len(photos)),
-        rows=np.array(chosen, dtype=np.int64),
+        rows=np.array(rows, dtype=np.int64),
         cells=tuple(
             (
-                *(_shown(asked[name].column.iloc[place], text=name in kept) for name in table),
+                *(_shown(cells[name].column.iloc[place], text=name in kept) for name in table),
                 *(_photo_names(raw, place, name) for name in photos),
             )
-            for place in range(len(chosen))
+            for place in range(count)
         ),
         predictions=tuple(
             classes[one.predicted] if classes is not None else float(np.exp(one.value) if log else one.value)
@@ -545,9 +583,16 @@ def explain(
         photos=np.array([one.sides[-1] for one in found]),
         interaction=np.array([one.interaction for one in found]),
         exact=plan.exact,
-        background=len(others),
+        background=background,
         orders=plan.orders,
     )
+
+
+def _explained_names(predictor: Predictor) -> tuple[str, ...]:
+    table, photos = explained_columns(predictor)
+    if not (table or photos):
+        raise ConfigError("The model uses no columns, so its predictions cannot be explained.")
+    return (*table, *photos)
 
 
 def explained_columns(predictor: Predictor) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -584,8 +629,13 @@ def typical_rows(
     return np.array([int(rng.choice(part)) for part in ranges], dtype=np.int64)
 
 
-def _affordable(background: Table, predictor: Predictor, columns: int, seed: int, most: int | None) -> Table:
-    """At most as many background rows as are affordable for this number of columns."""
+def affordable(background: Table, predictor: Predictor, *, seed: int = 0, most: int | None = None) -> Table:
+    """At most as many background rows as are affordable for the columns of a model, see ``affordable_background``.
+
+    Raises:
+        ConfigError: not even two are, or the model uses no columns.
+    """
+    columns = len(_explained_names(predictor))
     sides = 3 if explained_texts(predictor) else 2
     count = affordable_background(columns, len(background), most, sides=sides)
     if count < min(LEAST_BACKGROUND, len(background)):
@@ -674,7 +724,11 @@ def _cell_codes(
     return np.stack(codes, axis=1).astype(np.int64)
 
 
-def _class_number(target: str, classes: tuple[str, ...] | None) -> int:
+def class_number(target: str, classes: tuple[str, ...] | None) -> int:
+    """The number of a class that is to be explained.
+
+    Raises:
+        ConfigError: there is no such class."""
     if classes is None:
         raise ConfigError("The model is a regression model without classes: leave out the target.")
     if target not in classes:

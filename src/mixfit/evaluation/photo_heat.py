@@ -21,7 +21,7 @@ from mixfit.data.photos.cells import photo_name
 from mixfit.data.photos.find import Photos
 from mixfit.data.sampler import SequentialSampler
 from mixfit.errors import ConfigError, did_you_mean
-from mixfit.evaluation.explain import check_explained, check_rows
+from mixfit.evaluation.explain import check_explained, check_rows, class_number
 from mixfit.hooks.heat import Direction, Target, grad_cam, heat_figure, input_gradients, pixel_heat
 from mixfit.models.network import FittedNetwork
 from mixfit.predictor import Predictor
@@ -109,30 +109,48 @@ def photo_heat(
         DataError: a column that the model needs is missing.
     """
     check_explained(predictor, frame, rows)
-    networks = looking_networks(predictor)
-    classes = predictor.target.classes
-    if target is not None and (classes is None or target not in classes):
-        known = classes or ()
-        raise ConfigError(
-            f"The target {target!r} is not one of the model's {len(known)} classes.{did_you_mean(target, known)}"
-            if known
-            else "The model is a regression model without classes: leave out the target."
-        )
+    looking_networks(predictor)
+    if target is not None:
+        class_number(target, predictor.target.classes)
     chosen = list(range(len(frame))) if rows is None else list(rows)
     check_rows(chosen, len(frame))
     table = predictor.schema.table(frame).select(np.array(chosen, dtype=np.int64))
     new, predictions = predictor.raw_rows(table, images=images), predictor.predict(table, images=images, device=device)
     said = predictions["prediction"].tolist()
+    return heat_of_rows(
+        predictor, new, said, rows=chosen, target=target, method=method, layer=layer, direction=direction, device=device
+    )
+
+
+def heat_of_rows(
+    predictor: Predictor,
+    new: RawRows,
+    said: Sequence[float | str],
+    *,
+    rows: Sequence[int],
+    target: str | None = None,
+    method: HeatMethod = "grad_cam",
+    layer: str | None = None,
+    direction: Direction | None = None,
+    device: torch.device | str | None = None,
+) -> list[PhotoHeat]:
+    """As ``photo_heat``, of rows that are parsed already; their photos may have been decoded elsewhere.
+
+    Args:
+        said: their predictions.
+        rows: numbers of the rows, one for each.
+    """
+    networks, classes = looking_networks(predictor), predictor.target.classes
     assert new.photos is not None
     explained = None
     if classes is not None:
-        numbers = [classes.index(one if target is None else target) for one in said]
+        numbers = [classes.index(str(one) if target is None else target) for one in said]
         explained = torch.tensor(numbers, dtype=torch.int64)
     found: list[PhotoHeat] = []
     place = default_device() if device is None else torch.device(device)
     loaders = [
         DataLoader(
-            network.dataset(_as_seen_by(network, new), new.files), SequentialSampler(len(table), BATCH), device=place
+            network.dataset(_as_seen_by(network, new), new.files), SequentialSampler(len(said), BATCH), device=place
         )
         for network in networks
     ]
@@ -149,9 +167,9 @@ def photo_heat(
             slots = _slots(new.photos, number, mask)
             found.append(
                 PhotoHeat(
-                    row=chosen[number],
+                    row=rows[number],
                     prediction=said[number],
-                    explained="" if classes is None else target or said[number],
+                    explained="" if classes is None else target or str(said[number]),
                     columns=tuple(new.photos.slot_columns[slot] for slot in slots),
                     names=tuple(photo_name(new.photos.files[new.photos.slots[number, slot]]) for slot in slots),
                     photos=photos[mask],

@@ -16,7 +16,7 @@ file in another language: each step says what the file expects, and its metadata
   widths, and the row of each, ascending; with several image columns, also the number of the column."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -67,6 +67,17 @@ def onnx_predict(
         ResourceError: onnxruntime is not installed.
     """
     return OnnxModel.load(path).predict(frame, images=images)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxRows:
+    """What a file says of some rows."""
+
+    outputs: dict[str, np.ndarray]
+    bad: list[BadInput]
+    """Cells and photos that were repaired or masked."""
+    status: list[str]
+    index: pd.Index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,17 +142,31 @@ class OnnxModel:
         table = self.schema.table(frame)
         image_columns = self.schema.names("image")
         require_columns(table, [name for name in self.schema.inputs if name not in image_columns or name in table])
-        self.schema.require_written(table)
-        cells, bad = self.cells(table), self.preprocessor.problems(table)
-        photos, failures, parts = None, dict[int, str](), list[dict[str, np.ndarray]]()
+        photos = None
         if self.meta["photos"] is not None:
             if images is None and needs_folder(table.frame, image_columns):
                 raise ConfigError("This model uses photos: pass images=FOLDER, which the photo paths are relative to.")
             found = table.frame.reset_index(drop=True)
             photos = find_photos(found, image_columns, Path(images or ""), self.schema.photos, absent=True)
-        start = 0
+        predicted = self.rows(table, photos)
+        return self.as_frame(predicted.outputs, predicted.status, predicted.index)
+
+    def rows(
+        self, table: Table, photos: Photos | None, *, read: Callable[[PhotoSource], np.ndarray] | None = None
+    ) -> "OnnxRows":
+        """The outputs for rows with photos that are found already.
+
+        Args:
+            table: of ``schema.table``.
+            photos: None for a model without photos.
+            read: decodes a photo as ``read_for_size`` does; by default that itself.
+        """
+        self.schema.require_written(table)
+        cells, bad = self.cells(table), self.preprocessor.problems(table)
+        failures, parts, start = dict[int, str](), list[dict[str, np.ndarray]](), 0
+        decode = read or (lambda source: read_for_size(source, self.meta["photos"]["size"], follow_links=False))
         while start < len(table) or not parts:
-            some, end = self.photos(photos, start, min(start + _ROWS, len(table)), failures)
+            some, end = self.photos(photos, start, min(start + _ROWS, len(table)), failures, decode)
             parts.append(self.run({name: values[start:end] for name, values in cells.items()} | some, end - start))
             start = end
         outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -149,7 +174,7 @@ class OnnxModel:
             bad += photos.bad + unreadable_photos(table, photos, failures)
         bad += self.unknown_texts(table)
         status = row_status(len(table), None if photos is None else photos.slots, bad)
-        return self.as_frame(outputs, status, table.index)
+        return OnnxRows(outputs=outputs, bad=bad, status=status, index=table.index)
 
     def run(self, inputs: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
         """The outputs of the file, by name."""
@@ -186,7 +211,12 @@ class OnnxModel:
         return found
 
     def photos(
-        self, photos: Photos | None, start: int, end: int, failures: dict[int, str]
+        self,
+        photos: Photos | None,
+        start: int,
+        end: int,
+        failures: dict[int, str],
+        decode: Callable[[PhotoSource], np.ndarray],
     ) -> tuple[dict[str, np.ndarray], int]:
         """The inputs for the photos of the rows from ``start`` to before ``end``, or to before an earlier row, if they
         would be too large; and that row.
@@ -201,9 +231,10 @@ class OnnxModel:
             its = list[tuple[np.ndarray, int, int]]()
             for place in np.flatnonzero(photos.slots[row] >= 0).tolist():
                 number = int(photos.slots[row, place])
-                pixels = self._decoded(photos.files[number], number, failures)
-                if pixels is not None:
-                    its.append((pixels, row - start, int(photos.columns[place])))
+                try:
+                    its.append((decode(photos.files[number]), row - start, int(photos.columns[place])))
+                except ImageError as error:
+                    failures[number] = str(error)
             larger = [max([side, *(one[0].shape[axis] for one in its)]) for axis, side in enumerate(sides)]
             if decoded and (len(decoded) + len(its)) * larger[0] * larger[1] > _CANVAS:
                 end = row
@@ -219,13 +250,6 @@ class OnnxModel:
             "photo_columns": np.array([column for _, _, column in decoded], dtype=np.int64),
         }
         return inputs, end
-
-    def _decoded(self, source: PhotoSource, number: int, failures: dict[int, str]) -> np.ndarray | None:
-        try:
-            return read_for_size(source, self.meta["photos"]["size"], follow_links=False)
-        except ImageError as error:
-            failures[number] = str(error)
-            return None
 
     def text(self, table: Table, one: Mapping[str, Any]) -> np.ndarray:
         """An input that holds a text in numbers."""

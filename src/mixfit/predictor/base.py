@@ -30,6 +30,7 @@ from mixfit.data.columns.preprocess import TableArrays, TablePreprocessor
 from mixfit.data.columns.schema import Schema
 from mixfit.data.columns.target import Target
 from mixfit.data.columns.text_features import TextFeatures
+from mixfit.data.dataset import FeatureTable
 from mixfit.data.load import MixedData
 from mixfit.data.photos.find import Photos, find_photos, needs_folder, unreadable_photos
 from mixfit.data.photos.records import Cache
@@ -195,8 +196,25 @@ class Predictor(ABC):
         """
 
     @abstractmethod
-    def mixer(self, rows: RawRows, *, device: torch.device, cache: Cache | None = None) -> Mixer:
-        """Encode rows once, to predict any mixed rows of their cells and photos."""
+    def mixer(
+        self,
+        rows: RawRows,
+        *,
+        device: torch.device,
+        cache: Cache | None = None,
+        features: Mapping[str, FeatureTable] | None = None,
+    ) -> Mixer:
+        """Encode rows once, to predict any mixed rows of their cells and photos.
+
+        Args:
+            features: ``mixer_features`` of all photos of the rows, if they are known already.
+        """
+
+    @abstractmethod
+    def mixer_features(
+        self, files: ImageFiles, *, device: torch.device, cache: Cache | None = None
+    ) -> dict[str, FeatureTable]:
+        """Features of photos by each image network that ``mixer`` uses, by its name; none of a custom network."""
 
     @abstractmethod
     def save(self, folder: str | Path) -> None:

@@ -55,6 +55,12 @@ from mixfit.training.build import all_features
 
 _ENCODER = "encoder."
 _UNCERTAINTY = "uncertainty."
+_SHARED = "shared"
+
+
+def _own(fold: int, name: str) -> str:
+    """The name of a model's own image network."""
+    return f"fold{fold}.{name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,37 +217,52 @@ class BlendPredictor(Predictor):
                 blended.add(name, model.predict(seen))
         return blended.total
 
-    def mixer(self, rows: RawRows, *, device: torch.device, cache: Cache | None = None) -> Mixer:
+    def mixer(
+        self,
+        rows: RawRows,
+        *,
+        device: torch.device,
+        cache: Cache | None = None,
+        features: Mapping[str, FeatureTable] | None = None,
+    ) -> Mixer:
         """See ``Predictor``; each photo goes once through each image network."""
-        slots = columns = features = None
-        own: dict[tuple[int, str], FeatureTable] = {}
+        slots = columns = None
         if rows.files is not None and rows.photos is not None:
             slots, columns = rows.photos.slots, rows.photos.columns
-            if self.photo_encoder is not None:
-                features = self.photo_encoder.features(rows.files, cache, device)
-        for place, fold in enumerate(self.folds):
-            for name, model in fold.models.items():
-                if isinstance(model, HasImageNetwork) and rows.files is not None:
-                    found = model.own_features(rows.files, cache, device)
-                    if found is not None:
-                        own[place, name] = found
+            if features is None:
+                features = self.mixer_features(rows.files, device=device, cache=cache)
+        seen_by = features or {}
         if self.text_features is not None:
             self.text_features.use(rows.table, cache, str(device))
         encoded = [fold.encoder.encode(rows.table) for fold in self.folds]
 
         def mix(mixture: Mixture) -> np.ndarray:
             blended = _Blended(self)
-            gallery = Gallery.of(mixture, slots, columns, features)
+            gallery = Gallery.of(mixture, slots, columns, seen_by.get(_SHARED))
             for place, fold in enumerate(self.folds):
                 mixed = mix_rows(mixture, encoded[place], fold.encoder, gallery)
                 for name, model in fold.models.items():
-                    seen = own.get((place, name))
+                    seen = seen_by.get(_own(place, name))
                     its = mixed if seen is None else replace(mixed, gallery=replace(gallery, features=seen))
                     blended.add(name, predict_mixed(model, self.sees[name], its, fold.layout, rows.files))
             found = self.uncertainty.calibrated(blended.total)
             return found if self.target.classes else number_or_logarithm(self.target, found)
 
         return mix
+
+    def mixer_features(
+        self, files: ImageFiles, *, device: torch.device, cache: Cache | None = None
+    ) -> dict[str, FeatureTable]:
+        """See ``Predictor``."""
+        found = dict[str, FeatureTable]()
+        if self.photo_encoder is not None:
+            found[_SHARED] = self.photo_encoder.features(files, cache, device)
+        for place, fold in enumerate(self.folds):
+            for name, model in fold.models.items():
+                own = model.own_features(files, cache, device) if isinstance(model, HasImageNetwork) else None
+                if own is not None:
+                    found[_own(place, name)] = own
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write the model folder atomically.

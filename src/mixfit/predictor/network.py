@@ -39,7 +39,7 @@ from mixfit.training.build import CHUNK, all_features, model_shape, sized_for
 from mixfit.training.tta import augmented_outputs
 
 _WIDEST_CATEGORY = 32
-_TEXT = "text_features."
+_TEXT, _IMAGE = "text_features.", "image"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,23 +149,30 @@ class NetworkPredictor(Predictor):
             text_mask=mask,
         )
 
-    def mixer(self, rows: RawRows, *, device: torch.device, cache: Cache | None = None) -> Mixer:
+    def mixer(
+        self,
+        rows: RawRows,
+        *,
+        device: torch.device,
+        cache: Cache | None = None,
+        features: Mapping[str, FeatureTable] | None = None,
+    ) -> Mixer:
         """See ``Predictor``; each photo goes once through an ``ImageEncoder``, frozen or not."""
         self.model.to(device).eval()
-        slots = columns = features = None
-        ours = self.model if isinstance(self.model, MixedInputModel) else None
-        if ours is not None and not isinstance(ours.image, ImageEncoder | None):
-            ours = None
+        slots = columns = None
+        ours = self._ours
         if self.uses_photos and rows.files is not None and rows.photos is not None:
             slots, columns = rows.photos.slots, rows.photos.columns
-            features = None if ours is None else all_features(ours.image, rows.files, cache)
+            if features is None:
+                features = self.mixer_features(rows.files, device=device, cache=cache)
+        seen = None if features is None else features.get(_IMAGE)
         if self.text is not None:
             self.text.use(rows.table, cache, str(device))
         encoder = RowEncoder(preprocessor=self.preprocessor, prefixes=(), text=self.text)
         encoded = encoder.encode(rows.table, arrays=(rows.arrays.numeric, rows.arrays.categorical))
 
         def mix(mixture: Mixture) -> np.ndarray:
-            mixed = mix_rows(mixture, encoded, encoder, Gallery.of(mixture, slots, columns, features))
+            mixed = mix_rows(mixture, encoded, encoder, Gallery.of(mixture, slots, columns, seen))
             if ours is not None:
                 found = mixed_outputs(ours, mixed, TABLE | TEXT).numpy()
             else:
@@ -173,6 +180,22 @@ class NetworkPredictor(Predictor):
             return self.target.decode(found) if self.target.classes else number_or_logarithm(self.target, found)
 
         return mix
+
+    def mixer_features(
+        self, files: ImageFiles, *, device: torch.device, cache: Cache | None = None
+    ) -> dict[str, FeatureTable]:
+        """See ``Predictor``."""
+        ours = self._ours
+        if ours is None or not isinstance(ours.image, ImageEncoder):
+            return {}
+        self.model.to(device).eval()
+        return {_IMAGE: all_features(ours.image, files, cache)}
+
+    @property
+    def _ours(self) -> MixedInputModel | None:
+        """The network, if its features of photos can be computed once; None for a custom one."""
+        ours = self.model if isinstance(self.model, MixedInputModel) else None
+        return ours if ours is not None and isinstance(ours.image, ImageEncoder | None) else None
 
     def _features_or_files(self, files: ImageFiles, cache: Cache | None) -> ImageFiles | FeatureTable:
         """Features of a frozen network, each photo once; pixels if not frozen, or for few photos without a cache."""

@@ -184,6 +184,26 @@ def explain_run(
     return found
 
 
+def background_of_run(run: Path, predictor: Predictor, *, seed: int = 0) -> tuple[Table, Path] | None:
+    """The training rows that ``explain_run`` compares with, and the folder of their photos.
+
+    Returns:
+        None if the table of the run is unknown, is gone, or has changed.
+    Raises:
+        DataError: it cannot be read any more, or its photos are gone.
+    """
+    table = run_settings(run).table
+    if table is None or not table.is_file():
+        return None
+    then = read_fingerprint(run / "environment.json")
+    if then is None or then.table_sha256 != Fingerprint.of(table, None).table_sha256:
+        return None
+    cells = predictor.schema.table(read_table_of_run(run, table, None, predictor.schema.text))
+    train, _, _ = _train_and_test(run, cells, predictor, same_table=True)
+    chosen = train[typical_rows(cells.select(train), predictor, BACKGROUND, seed=seed)]
+    return cells.select(chosen), images_root(run_settings(run).data.images, table.parent)
+
+
 def _free_name(folder: Path) -> str:
     """The next name of a page: an earlier one, of other rows perhaps, stays."""
     names = ("explain", *(f"explain-{number:03d}" for number in range(2, _MOST_PAGES)))

@@ -35,8 +35,8 @@ from mixfit.data.photos.find import find_photos
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.rule import images_root
 from mixfit.data.split import Split, split_labels, split_rows
-from mixfit.data.table.pieces import table_pieces
 from mixfit.data.table.read import asked_format, read_as_configured, written_otherwise
+from mixfit.data.table.to_predict import pieces_to_predict
 from mixfit.data.table.write import PARQUET, check_table, check_writable_kind, new_table, table_file
 from mixfit.ensemble.intervals import check_level
 from mixfit.errors import ConfigError, DataError, check_type, rename_hint, unknown_column
@@ -61,8 +61,6 @@ from mixfit.training.metrics import metric_label, metric_text
 
 SplitChoice = Literal["train", "valid", "test", "all"]
 BadRows = Literal["mark", "drop", "fail"]
-PIECE, PIECE_BYTES = 32_768, 2**26
-"""Largest number of rows predicted at a time, and of bytes of a table on disk."""
 DIGITS, FOR_PEOPLE = 7, (".csv", ".tsv")
 """Significant digits of predictions in these files, which people open: models compute in single precision, which has no
 more. JSON Lines, Parquet and DataFrames have all digits."""
@@ -380,8 +378,8 @@ def predict_table(
 ) -> pd.DataFrame | None:
     """Predict the rows of a table: its columns, the predictions and a status, as a file or as a DataFrame.
 
-    Rows are predicted and written in pieces of at most ``PIECE`` rows. A Parquet table, and a CSV or TSV table of more
-    than ``PIECE_BYTES``, is also read in pieces and may be larger than memory, unless its cells must be seen as a
+    Rows are predicted and written in pieces of at most 32,768 rows. A Parquet table, and a CSV or TSV table of more
+    than 64 MiB, is also read in pieces and may be larger than memory, unless its cells must be seen as a
     whole: stray quotes, blank lines between rows, another encoding than UTF-8, or numbers that may have a decimal comma
     and were not text in training. Other tables are read whole. ``out`` appears once everything is written.
 
@@ -423,17 +421,7 @@ def predict_table(
         file = stack.enter_context(table_file(table))
         beside = Path() if isinstance(table, pd.DataFrame) else file.parent
         folder = images_root(None if images is None else Path(images), beside)
-        # Whole batches, so that each row is predicted in the same batch as with the whole table: bit-identical results.
-        pieces = table_pieces(
-            file,
-            text or TextConfig(),
-            most_rows=PIECE,
-            most_bytes=PIECE_BYTES,
-            multiple=BATCH,
-            learnt=predictor.schema.text,
-            least=0,
-            undecided=undecided_columns(predictor.schema),
-        )
+        pieces = pieces_to_predict(file, predictor.schema, text, batch=BATCH)
         held = [] if path is None or path.suffix.lower() in PARQUET else pieces.bytes_columns
         write = kept.append if path is None else stack.enter_context(new_table(path, raw=raw_csv, types=pieces.types))
         counts, known = _Counts(), list[str]()
@@ -473,13 +461,6 @@ def predict_table(
         console.print(f" written {path}", markup=False)
         return None
     return pd.concat(kept, ignore_index=not isinstance(table, pd.DataFrame))
-
-
-def undecided_columns(schema: Schema) -> list[str]:
-    """Columns of numbers that were not text in training, so that their decimal mark is not known."""
-    other = ("category", "date", "text", "tags", "image")
-    inputs = [column for column in schema.columns if column.name in schema.inputs and column.role not in other]
-    return [column.name for column in inputs if not column.form.decimal]
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """The paths of the server. In: a ``Service``. Out: an ASGI application.
 
-/predict answers programs, / is a form for people; /schema and /openapi.json say what may be sent, with examples of the
-model at hand; /healthz, /readyz, /metrics and /reload are for whoever runs it."""
+/predict and /explain answer programs, / is a form for people; /schema and /openapi.json say what may be sent, with
+examples of the model at hand; /healthz, /readyz, /metrics and /reload are for whoever runs it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ from mixfit.serve.guard import BUG, Guard
 from mixfit.serve.model import ServedModel
 from mixfit.serve.openapi import document
 from mixfit.serve.problems import Problem
-from mixfit.serve.service import Service, answer_dict
+from mixfit.serve.service import Service, answer_dict, explained_dict
 from mixfit.serve.tables import predict_table
 
 ModelName = Annotated[str | None, Query(description="Name of the model; by default the first.")]
@@ -103,6 +103,14 @@ def _add_model(app: FastAPI, service: Service) -> None:
         answer = await service.predict(request, served, asked if level is None else asked.at(level))
         return JSONResponse(answer_dict(served, answer))
 
+    @app.post("/explain", summary="Predict rows, and say what moved each prediction")
+    async def explain(request: Request, model: ModelName = None, interval: Interval = None) -> Response:
+        service.require_ready()
+        served, level = service.model(model), level_of_text(interval)
+        asked = await service.asked(request, served)
+        answer, found = await service.explain(request, served, asked if level is None else asked.at(level))
+        return JSONResponse(explained_dict(served, answer, found))
+
     @app.post("/predict/batch", summary="Predict a table, streamed back as lines of JSON")
     async def batch(request: Request, model: ModelName = None, interval: Interval = None) -> Response:
         service.require_ready()
@@ -111,21 +119,22 @@ def _add_model(app: FastAPI, service: Service) -> None:
 
 def schema_of(service: Service, model: ServedModel) -> dict[str, Any]:
     """What a client must know of a model."""
-    predictor, settings = model.predictor, service.settings
+    settings = service.settings
     return {
         "model": model.identity,
         "models": list(service.models),
-        "task": predictor.schema.task,
+        "task": model.schema.task,
         "target": {
-            "name": predictor.schema.target,
-            "unit": unit_of_target(predictor),
-            "classes": None if predictor.target.classes is None else list(predictor.target.classes),
+            "name": model.schema.target,
+            "unit": unit_of_target(model.schema),
+            "classes": None if model.classes is None else list(model.classes),
         },
         "interval": model.level,
-        "photos": predictor.uses_photos,
+        "photos": bool(model.images),
         "columns": [one.to_dict() for one in model.facts],
         "limits": {
             "rows": settings.rows,
+            "rows_to_explain": settings.explained,
             "photos": settings.parts,
             "bytes": settings.most_body,
             "pixels_of_a_photo": settings.most_pixels,

@@ -74,7 +74,7 @@ class Batcher:
         try:
             yield place
         finally:
-            self._decoded(place)
+            self.decoded(place)
             self.held -= rows
             self.metrics.queue.set(self.held)
 
@@ -83,7 +83,8 @@ class Batcher:
         after = min(_LONGEST_RETRY, max(1, math.ceil(self.held * self.seconds_a_row)))
         return Problem(503, f"{self.held} rows are waiting already: come back later.", retry_after=after)
 
-    def _decoded(self, place: Place) -> None:
+    def decoded(self, place: Place) -> None:
+        """The photos of a request are decoded; others need not wait for them any more."""
         if place.decoding:
             place.decoding = False
             self.decoding -= 1
@@ -97,7 +98,7 @@ class Batcher:
         """
         job = _Job(model=model, request=request, answer=asyncio.get_running_loop().create_future())
         self.jobs.append(job)
-        self._decoded(place)
+        self.decoded(place)
         self.changed.set()
         try:
             return await job.answer

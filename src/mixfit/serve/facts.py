@@ -1,20 +1,21 @@
 """What a client must know of a model: its columns with their levels, ranges, units and an example of each.
 
-In: a predictor. Out: plain dicts, for /schema, the OpenAPI document and the form."""
+In: a schema and the states of its columns. Out: plain dicts, for /schema, the OpenAPI document and the form."""
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mixfit.data.columns.category import CategoryColumn
 from mixfit.data.columns.date import DateColumn
+from mixfit.data.columns.kind import ColumnState
 from mixfit.data.columns.number import NumberColumn
 from mixfit.data.columns.ordered import OrderedColumn
-from mixfit.data.columns.schema import Column
+from mixfit.data.columns.schema import Column, Schema
 from mixfit.data.columns.tags import TagsColumn
-from mixfit.predictor import Predictor
 
 MOST_LEVELS = 200
 """Levels that are listed of a column."""
@@ -67,17 +68,33 @@ class ColumnFact:
         return found
 
 
-def column_facts(predictor: Predictor) -> tuple[ColumnFact, ...]:
-    """The columns that the model needs, then those of photos, in the order of the table."""
-    schema = predictor.schema
-    states = {state.name: state for state in predictor.preprocessor.columns}
-    known = {} if predictor.facts is None else {one.name: one for one in predictor.facts.columns}
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of a column in the training rows."""
+
+    missing: float
+    """Share of empty cells."""
+    said: str
+    """Such as "3.5 to 80"."""
+
+
+def column_facts(
+    schema: Schema, states: Sequence[ColumnState], seen: Mapping[str, Seen], *, photos: bool
+) -> tuple[ColumnFact, ...]:
+    """The columns that the model needs, then those of photos, in the order of the table.
+
+    Args:
+        states: what was learnt of columns.
+        seen: by column; nothing where it is not known.
+        photos: whether the model looks at photos.
+    """
+    by_name = {state.name: state for state in states}
     found = []
     for column in schema.columns:
-        if column.name not in schema.inputs or (column.role == "image" and not predictor.uses_photos):
+        if column.name not in schema.inputs or (column.role == "image" and not photos):
             continue
-        about = known.get(column.name)
-        low, high = _range(about.seen if about is not None else "")
+        about = seen.get(column.name)
+        low, high = _range(about.said if about is not None else "")
         number, date = column.role == "number", column.role == "date"
         found.append(
             ColumnFact(
@@ -88,8 +105,8 @@ def column_facts(predictor: Predictor) -> tuple[ColumnFact, ...]:
                 high=_number(high) if number and _number(low) is not None else None,
                 first=low if date else "",
                 last=high if date else "",
-                levels=_levels(states.get(column.name)),
-                example=_example(column, states.get(column.name)),
+                levels=_levels(by_name.get(column.name)),
+                example=_example(column, by_name.get(column.name)),
                 missing=None if about is None else about.missing,
             )
         )
@@ -101,9 +118,9 @@ def example_row(facts: tuple[ColumnFact, ...]) -> dict[str, Any]:
     return {one.name: one.example for one in facts}
 
 
-def unit_of_target(predictor: Predictor) -> str:
+def unit_of_target(schema: Schema) -> str:
     """What stood beside the numbers to predict; "" if nothing did."""
-    return next(column.form.unit for column in predictor.schema.columns if column.role == "target")
+    return next(column.form.unit for column in schema.columns if column.role == "target")
 
 
 def _range(seen: str) -> tuple[str, str]:

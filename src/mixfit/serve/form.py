@@ -37,10 +37,13 @@ def add_form(app: FastAPI, service: Service) -> None:
         try:
             service.require_ready()
             asked = asked_of_form(texts, photos, served)
-            answer = await service.predict(request, served, asked)
+            if served.explains:
+                answer, (explained,) = await service.explain(request, served, asked)
+            else:
+                answer, explained = await service.predict(request, served, asked), None
         except Problem as problem:
             return _page(service, served, written, problem=problem)
-        return _page(service, served, written, row=answer.rows[0])
+        return _page(service, served, written, row=answer.rows[0], explained=explained)
 
     @app.get("/form.css", include_in_schema=False)
     async def style() -> Response:
@@ -124,6 +127,7 @@ def _page(
     written: dict[str, str],
     *,
     row: dict[str, Any] | None = None,
+    explained: dict[str, Any] | None = None,
     problem: Problem | None = None,
 ) -> Response:
     fields = [
@@ -134,13 +138,26 @@ def _page(
         models=list(service.models),
         fields=fields,
         target=model.schema.target,
-        unit=unit_of_target(model.predictor),
+        unit=unit_of_target(model.schema),
         row=row,
+        explained=None if explained is None else _moved(explained),
         problem=problem,
         limit=service.settings.body_mb,
     )
     status, headers = (200, {}) if problem is None else (problem.status, problem.headers)
     return HTMLResponse(page, status, headers=headers)
+
+
+def _moved(explained: dict[str, Any]) -> dict[str, Any]:
+    """What moved a prediction, with bars from the middle, in percent of the width."""
+    largest = max((abs(one["part"] or 0.0) for one in explained["parts"]), default=0.0) or 1.0
+    parts = []
+    for one in explained["parts"]:
+        part = one["part"] or 0.0
+        width = round(50 * abs(part) / largest, 1)
+        parts.append(one | {"less": part < 0, "width": width, "left": 50.0 if part >= 0 else round(50 - width, 1)})
+    rows, source = explained["compared_with"]["rows"], explained["compared_with"]["source"]
+    return explained | {"parts": parts, "compared_with": source if rows == 1 else f"{rows} typical {source}"}
 
 
 @cache

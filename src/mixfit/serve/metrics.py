@@ -42,7 +42,7 @@ class Metrics:
             self.unseen.labels(model.name, column).inc()
         for column in answer.drift.outside:
             self.outside.labels(model.name, column).inc()
-        if model.predictor.uses_photos:
+        if model.images:
             self.without_photo.labels(model.name).inc(answer.drift.without_photo)
 
     def text(self) -> bytes:

@@ -1,32 +1,32 @@
-"""One served model: a predictor in memory, and the rows of requests predicted together.
+"""A served model in memory, and the rows of requests that are predicted together.
 
-In: ``Asked`` rows and their decoded photos. Out: ``Answer`` rows, the same as ``Predictor.predict`` gives for the cells
-of each request by itself, whatever other requests are predicted with it: see ``kinds_of``."""
+In: ``Asked`` rows and their decoded photos. Out: ``Answer`` rows, the same as ``mixfit predict`` gives for the cells of
+each request by itself, whatever other requests are predicted with it: see ``kinds_of``. Knows nothing of PyTorch: the
+models are in ``trained`` and ``exported``."""
 
-import hashlib
+import io
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64, UInt8
+from PIL import Image
 
+from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.find import Photos
-from mixfit.errors import ConfigError, DataError
-from mixfit.files import is_there, read_file
-from mixfit.predictor import Predictions, Predictor
-from mixfit.predictor.base import RawRows
-from mixfit.runs.scoring import load_run
 from mixfit.serve.asked import Asked, Cell
-from mixfit.serve.facts import ColumnFact, column_facts, example_row
-from mixfit.serve.photos import DecodedPhoto, DecodedPhotos
-from mixfit.serve.problems import Problem
+from mixfit.serve.facts import ColumnFact, example_row
+from mixfit.serve.photos import DecodedPhoto, decode_photo
 
 _EXACT = 2**53
-_MASKED = "photo treated as missing"
+MASKED = "photo treated as missing"
+"""What is done with a photo that cannot be read."""
 UNSEEN = "category not seen in training"
 """The problem of a cell whose level no training row has."""
 
@@ -42,6 +42,11 @@ class Ready:
     """Coverage of the intervals; None for none."""
     kinds: dict[str, str] | None
     """See ``kinds_of``."""
+
+    def rows(self) -> "list[Ready]":
+        """Each row as a request of its own."""
+        pairs = zip(self.asked.rows, self.photos, strict=True)
+        return [replace(self, asked=replace(self.asked, rows=(row,)), photos=(photos,)) for row, photos in pairs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,17 @@ class Answer:
     rows: list[dict[str, Any]]
     """As JSON."""
     drift: Drift
+
+
+@runtime_checkable
+class Explainer(Protocol):
+    """Explains the rows of requests, one at a time."""
+
+    def explain(self, request: Ready) -> dict[str, Any]:
+        """What moved the prediction of the only row, as JSON."""
+
+    def heat(self, request: Ready) -> dict[str, Any]:
+        """Heat maps of the photos of the only row, as JSON."""
 
 
 def kinds_of(asked: Asked, schema: Schema) -> dict[str, str] | None:
@@ -99,161 +115,127 @@ def fits(kinds: dict[str, str] | None, others: dict[str, str] | None) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ServedModel:
-    """A model in memory; a later change of its folder does not reach it."""
+class ServedModel(ABC):
+    """A model in memory; a later change of its file or folder does not reach it."""
 
     name: str
-    run: Path
-    predictor: Predictor
+    path: Path
     sha256: str
-    """Of ``mixfit.json``, which has the sha256 of the weights."""
+    schema: Schema
+    classes: tuple[str, ...] | None
+    """None for numbers."""
     level: float | None
     """Usual coverage of the intervals of numbers; None if the model has none."""
     facts: tuple[ColumnFact, ...]
-    by_name: dict[str, ColumnFact] = field(default_factory=dict)
+    images: tuple[str, ...]
+    """Image columns of a model that looks at photos."""
+    by_name: dict[str, ColumnFact] = field(init=False)
 
-    @classmethod
-    def load(cls, name: str, run: Path, *, level: float, text_model: Path | None = None) -> "ServedModel":
-        """Read a run or model folder.
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {one.name: one for one in self.facts})
 
-        Args:
-            level: usual coverage of intervals, for a model that has them.
-        Raises:
-            ConfigError: the folder does not exist, or its training has not finished.
-            DataError: it is damaged, or was replaced while it was read.
-        """
-        before = _description(run)
-        predictor = load_run(run, text_model=text_model)
-        if _description(run) != before:
-            raise DataError(f"{run} was replaced while it was read: try again.")
-        usual: float | None = level
-        try:
-            predictor.check_interval(level)
-        except ConfigError:
-            usual = None
-        if predictor.target.classes is not None:
-            usual = None
-        facts = column_facts(predictor)
-        return cls(
-            name=name,
-            run=run,
-            predictor=predictor,
-            sha256=hashlib.sha256(before).hexdigest(),
-            level=usual,
-            facts=facts,
-            by_name={one.name: one for one in facts},
-        )
-
-    @property
-    def schema(self) -> Schema:
-        """Of its columns."""
-        return self.predictor.schema
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What every answer says of the model."""
-        return {"name": self.name, "sha256": self.sha256}
-
+    @abstractmethod
     def level_of(self, asked: float | None) -> float | None:
         """The coverage for a request.
 
         Raises:
             Problem: the model has no intervals of this coverage.
         """
-        if asked is None:
-            return self.level
-        try:
-            self.predictor.check_interval(asked)
-        except ConfigError as error:
-            raise Problem(422, str(error), "interval") from error
-        return asked
 
-    def example(self, rows: int) -> Ready:
-        """Rows of examples, each with a photo where the model uses some, to warm up."""
-        row = {name: value for name, value in example_row(self.facts).items() if name not in self.schema.names("image")}
-        cells = {name: row.get(name) for name in self.schema.inputs if name not in self.schema.names("image")}
-        asked = Asked(rows=(cells,) * rows, photos=({},) * rows, interval=None)
-        size = self.predictor.image_size
-        grey = [
-            DecodedPhoto(b"", number.to_bytes(4), np.full((3, size, size), number % 256, dtype=np.uint8))
-            for number in range(rows)
-        ]
-        images = self.schema.names("image")[: int(self.predictor.uses_photos)]
-        each: list[tuple[DecodedPhoto, ...]] = [(photo,) for photo in grey]
-        photos = tuple(dict.fromkeys(images, one) for one in each)
-        return Ready(asked=asked, photos=photos, level=self.level, kinds=kinds_of(asked, self.schema))
+    @abstractmethod
+    def read_photo(self, content: bytes) -> UInt8[np.ndarray, "..."]:
+        """The pixels of a photo as the model wants them.
 
+        Raises:
+            ImageError: it cannot be read.
+        """
+
+    @abstractmethod
     def predict(self, requests: Sequence[Ready]) -> list[Answer]:
         """Answers of requests that fit each other, with equal ``level``: one pass of the model over all their rows.
 
         Raises:
             DataError: cells contradict what was learnt of their column; of several requests, predict each by itself.
         """
-        rows = self._raw_rows(requests)
-        found = self.predictor.predictions_of(rows, interval=requests[0].level)
-        answers, start = [], 0
-        for request in requests:
-            answers.append(self._answer(request, found, start, rows))
-            start += len(request.asked)
-        return answers
 
-    def _raw_rows(self, requests: Sequence[Ready]) -> RawRows:
-        rows = [row for request in requests for row in request.asked.rows]
-        columns = {name: _column([row[name] for row in rows]) for name in rows[0]}
-        parsed = self.predictor.raw_rows(pd.DataFrame(columns, index=pd.RangeIndex(len(rows))))
-        if not self.predictor.uses_photos:
-            return parsed
-        photos = [row for request in requests for row in request.photos]
-        found, files = _placed(photos, self.schema.names("image"))
-        decoded = DecodedPhotos(files, size=self.predictor.image_size, crop=self.predictor.crop)
-        return replace(parsed, photos=found, files=decoded)
+    @abstractmethod
+    def rows_of_table(self, table: Path, photos: Path, level: float | None) -> Iterator[list[dict[str, Any]]]:
+        """Answers for the rows of a table as JSON, some at a time.
 
-    def _answer(self, request: Ready, found: Predictions, start: int, rows: RawRows) -> Answer:
-        stop = start + len(request.asked)
-        answered = [self.row(found, place, request.level) for place in range(start, stop)]
-        bad = [record for record in found.bad if start <= record.row < stop]
-        outside = [
-            name
-            for row in request.asked.rows
-            for name, cell in row.items()
-            if name in self.by_name and self.by_name[name].outside(cell)
-        ]
-        without = 0
-        if rows.photos is not None:
-            masked = [record.row for record in bad if record.action == _MASKED]
-            named = (rows.photos.slots[start:stop] >= 0).sum(axis=1)
-            lost = np.bincount(np.array(masked, dtype=np.int64) - start, minlength=stop - start)
-            without = int((named <= lost).sum())
-        unseen = tuple(record.column for record in bad if record.problem == UNSEEN)
-        return Answer(rows=answered, drift=Drift(unseen=unseen, outside=tuple(outside), without_photo=without))
+        Args:
+            photos: folder or archive that photo paths are relative to.
+            level: coverage of intervals or sets; None for none.
+        Raises:
+            DataError: the table cannot be read, or lacks a column that the model needs.
+        """
 
-    def row(self, found: Predictions, place: int, level: float | None) -> dict[str, Any]:
-        """The answer for a row, as JSON."""
-        classes, values = self.predictor.target.classes, found.values[place]
-        if classes is None:
-            row: dict[str, Any] = {"prediction": _finite(float(values))}
-            if found.interval is not None:
-                low, high = (_finite(float(bound[place])) for bound in found.interval)
-                row["interval"] = {"level": level, "lower": low, "upper": high}
-        else:
-            row = {"prediction": classes[int(self.predictor.decide(found.values[place : place + 1])[0])]}
-            row["probabilities"] = {name: _finite(float(share)) for name, share in zip(classes, values, strict=True)}
-            if found.sets is not None:
-                row["prediction_set"] = {
-                    "level": level,
-                    "classes": [classes[one] for one in np.flatnonzero(found.sets[place])],
-                }
-        return row | {"status": found.status[place]}
+    @property
+    @abstractmethod
+    def explains(self) -> bool:
+        """Whether predictions can be explained here."""
+
+    @abstractmethod
+    def explainer(self) -> Explainer:
+        """Explains predictions.
+
+        Raises:
+            Problem: this model cannot be explained here.
+        """
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What every answer says of the model."""
+        return {"name": self.name, "sha256": self.sha256}
+
+    def example(self, rows: int) -> Ready:
+        """Rows of examples, each with a photo where the model uses some, to warm up."""
+        row = {name: value for name, value in example_row(self.facts).items() if name not in self.schema.names("image")}
+        cells = {name: row.get(name) for name in self.schema.inputs if name not in self.schema.names("image")}
+        asked = Asked(rows=(cells,) * rows, photos=({},) * rows, interval=None)
+        each: list[tuple[DecodedPhoto, ...]] = [(self._grey(number),) for number in range(rows)]
+        photos = tuple(dict.fromkeys(self.images, one) for one in each)
+        return Ready(asked=asked, photos=photos, level=self.level, kinds=kinds_of(asked, self.schema))
+
+    def _grey(self, number: int) -> DecodedPhoto:
+        file = io.BytesIO()
+        if self.images:
+            Image.new("RGB", (64, 64), (number % 256,) * 3).save(file, "BMP")
+        content = file.getvalue()
+        return decode_photo(content, self.read_photo, most_pixels=64 * 64, where="")
 
 
-def _description(run: Path) -> bytes:
-    """The bytes of ``mixfit.json``; none where there is no such folder, which is said when it is loaded."""
-    path = run / "mixfit.json" if is_there(run / "mixfit.json") else run / "model" / "mixfit.json"
-    return read_file(path) if is_there(path) else b""
+def frame_of(requests: Sequence[Ready]) -> pd.DataFrame:
+    """The cells of requests as one table, each column typed as in a table of its own."""
+    rows = [row for request in requests for row in request.asked.rows]
+    columns = {name: _column([row[name] for row in rows]) for name in rows[0]}
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(rows)))
 
 
-def _finite(value: float) -> float | None:
-    """For strict JSON."""
+def drift_of(
+    model: ServedModel, request: Ready, bad: Sequence[BadInput], slots: Int64[np.ndarray, "rows slots"] | None
+) -> Drift:
+    """How the rows of a request differ from those of the training.
+
+    Args:
+        bad: what was wrong with them, rows counted from the first of the request.
+        slots: their photos; None for a model without photos.
+    """
+    outside = [
+        name
+        for row in request.asked.rows
+        for name, cell in row.items()
+        if name in model.by_name and model.by_name[name].outside(cell)
+    ]
+    without = 0
+    if slots is not None:
+        masked = np.array([record.row for record in bad if record.action == MASKED], dtype=np.int64)
+        without = int(((slots >= 0).sum(axis=1) <= np.bincount(masked, minlength=len(slots))).sum())
+    unseen = tuple(record.column for record in bad if record.problem == UNSEEN)
+    return Drift(unseen=unseen, outside=tuple(outside), without_photo=without)
+
+
+def finite(value: float) -> float | None:
+    """A number for strict JSON; None for what is not finite."""
     return value if math.isfinite(value) else None
 
 
@@ -268,7 +250,7 @@ def _column(cells: Sequence[Cell]) -> pd.Series:
             return pd.Series(list(cells), dtype=object)
 
 
-def _placed(
+def placed(
     photos: Sequence[dict[str, tuple[DecodedPhoto, ...]]], images: Sequence[str]
 ) -> tuple[Photos, list[DecodedPhoto]]:
     """The photos of rows in their slots, each different one once, as ``find_photos`` has them."""

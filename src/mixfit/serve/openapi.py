@@ -43,7 +43,9 @@ def document(app: FastAPI, service: "Service") -> dict[str, Any]:
         for operation in methods.values():
             responses = operation.setdefault("responses", {})
             responses.pop("422", None)
-            which = _REFUSED if path.startswith("/predict") else {code: _REFUSED[code] for code in _ALWAYS}
+            which = (
+                _REFUSED if path.startswith(("/predict", "/explain")) else {code: _REFUSED[code] for code in _ALWAYS}
+            )
             if path == "/schema":
                 which = {**which, "404": _REFUSED["404"]}
             if path in ("/readyz", "/reload"):
@@ -53,7 +55,8 @@ def document(app: FastAPI, service: "Service") -> dict[str, Any]:
             for code, said in which.items():
                 content = _ERROR if path != "/readyz" else {"type": "object"}
                 responses[code] = {"description": said, "content": {"application/json": {"schema": content}}}
-    _describe_predict(found["paths"]["/predict"]["post"], model)
+    _describe_predict(found["paths"]["/predict"]["post"], model, _answer(model))
+    _describe_predict(found["paths"]["/explain"]["post"], model, _explained(model))
     _describe_batch(found["paths"]["/predict/batch"]["post"], model)
     found.get("components", {}).get("schemas", {}).pop("HTTPValidationError", None)
     found.get("components", {}).get("schemas", {}).pop("ValidationError", None)
@@ -63,7 +66,7 @@ def document(app: FastAPI, service: "Service") -> dict[str, Any]:
     return found
 
 
-def _describe_predict(operation: dict[str, Any], model: ServedModel) -> None:
+def _describe_predict(operation: dict[str, Any], model: ServedModel, answer: dict[str, Any]) -> None:
     row = {
         "type": "object",
         "required": [one.name for one in model.facts if one.role != "image"],
@@ -102,7 +105,7 @@ def _describe_predict(operation: dict[str, Any], model: ServedModel) -> None:
     }
     operation["responses"]["200"] = {
         "description": "A prediction for each row, in their order",
-        "content": {"application/json": {"schema": _answer(model)}},
+        "content": {"application/json": {"schema": answer}},
     }
 
 
@@ -157,7 +160,7 @@ def _about(one: ColumnFact) -> str:
 
 def _answer(model: ServedModel) -> dict[str, Any]:
     number = {"type": ["number", "null"]}
-    classes = model.predictor.target.classes
+    classes = model.classes
     row: dict[str, Any] = {"status": {"type": "string"}}
     if classes is None:
         bounds = {"level": number, "lower": number, "upper": number}
@@ -176,3 +179,34 @@ def _answer(model: ServedModel) -> dict[str, Any]:
         "required": ["model", "predictions"],
         "properties": {"model": named, "predictions": rows},
     }
+
+
+def _explained(model: ServedModel) -> dict[str, Any]:
+    """An answer of /explain."""
+    number, text = {"type": ["number", "null"]}, {"type": "string"}
+    part = {
+        "column": text,
+        "kind": {"enum": ["table", "text", "photos"]},
+        "part": number,
+        "error": number,
+        "said": text,
+    }
+    picture = {"column": text, "photo": {"type": "integer"}, "png": {**text, "contentEncoding": "base64"}}
+    said = {
+        "about": text,
+        "compared_with": {"type": "object", "properties": {"rows": {"type": "integer"}, "source": text}},
+        "scale": {"enum": ["number", "logarithm", "probability"]},
+        "exact": {"type": "boolean"},
+        "explained": text,
+        "value": number,
+        "base": number,
+        "parts": {"type": "array", "items": {"type": "object", "properties": part}},
+        "sides": {"type": "object", "properties": dict.fromkeys(("table", "text", "photos", "interaction"), number)},
+        "heat": {"type": "array", "items": {"type": "object", "properties": picture}},
+        "heat_note": text,
+    }
+    found = _answer(model)
+    row = found["properties"]["predictions"]["items"]
+    row["required"] = [*row["required"], "explanation"]
+    row["properties"] = {**row["properties"], "explanation": {"type": "object", "properties": said}}
+    return found

@@ -17,7 +17,7 @@ import uvicorn
 from mixfit.errors import ConfigError, ResourceError
 from mixfit.serve.app import make_app
 from mixfit.serve.guard import JsonLines, log
-from mixfit.serve.model import ServedModel
+from mixfit.serve.load import load_model
 from mixfit.serve.problems import Problem
 from mixfit.serve.protocol import server_config
 from mixfit.serve.service import Service
@@ -31,16 +31,14 @@ def serve(runs: Mapping[str, Path], settings: ServeSettings, *, text_model: Path
     """Serve models until a signal ends it: SIGTERM and SIGINT end it, SIGHUP reads the models again.
 
     Args:
-        runs: run or model folders by name.
+        runs: run folders, model folders or ONNX files by name.
     Raises:
-        ConfigError: a folder or the port cannot be used.
-        DataError: a folder is damaged.
+        ConfigError: a folder, a file or the port cannot be used.
+        DataError: a folder or file is damaged.
     """
     if not runs:
         raise ConfigError("There is no model to serve.")
-    models = {
-        name: ServedModel.load(name, run, level=settings.interval, text_model=text_model) for name, run in runs.items()
-    }
+    models = {name: load_model(name, run, level=settings.interval, text_model=text_model) for name, run in runs.items()}
     service = Service(models, settings, text_model)
     with _listening(settings) as listener:
         _write_log_lines()

@@ -15,12 +15,13 @@ from typing import Any, TypeAlias, TypeVar
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from mixfit.errors import MixfitError, did_you_mean
+from mixfit.errors import DataError, MixfitError, did_you_mean
 from mixfit.serve.asked import Asked, from_json, from_parts
 from mixfit.serve.batcher import Batcher, Place
 from mixfit.serve.guard import log
+from mixfit.serve.load import load_model
 from mixfit.serve.metrics import Metrics
-from mixfit.serve.model import Answer, Ready, ServedModel, kinds_of
+from mixfit.serve.model import Answer, Explainer, Ready, ServedModel, kinds_of
 from mixfit.serve.photos import decode_photo
 from mixfit.serve.problems import Problem
 from mixfit.serve.settings import ServeSettings
@@ -28,6 +29,8 @@ from mixfit.serve.settings import ServeSettings
 _MOST_FIELDS = 1_000
 """Parts without a file name."""
 _MOST_THREADS = 16
+_PLACES = 16
+"""Rows in the queue that a row to explain counts as, since it takes that much longer."""
 
 Found = TypeVar("Found")
 Texts: TypeAlias = list[tuple[str, str]]
@@ -54,6 +57,8 @@ class Service:
     _tasks: list["asyncio.Task[None]"] = field(default_factory=list)
     tables: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a table is predicted."""
+    explaining: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a row is explained: between two steps, other requests are answered."""
     _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -121,9 +126,7 @@ class Service:
             loop, fresh = asyncio.get_running_loop(), dict[str, ServedModel]()
             try:
                 for name, old in self.models.items():
-                    read = partial(
-                        ServedModel.load, name, old.run, level=self.settings.interval, text_model=self.text_model
-                    )
+                    read = partial(load_model, name, old.path, level=self.settings.interval, text_model=self.text_model)
                     fresh[name] = await loop.run_in_executor(None, read)
                     await self._warm(fresh[name])
             except MixfitError as error:
@@ -208,18 +211,48 @@ class Service:
         self.metrics.count(model, answer)
         return answer
 
+    async def explain(self, request: Request, model: ServedModel, asked: Asked) -> tuple[Answer, list[dict[str, Any]]]:
+        """The answer to rows, and what moved each prediction, unless the client goes away before.
+
+        Raises:
+            Problem: as for ``predict``; there are too many rows, or the model cannot be explained.
+            ClientDisconnect: the client went away; its place is free.
+        """
+        level, explainer = model.level_of(asked.interval), model.explainer()
+        if len(asked) > self.settings.explained:
+            raise Problem(413, f"There are {len(asked)} rows; at most {self.settings.explained} are explained.", "rows")
+        with self.batcher.place(_PLACES * len(asked)) as place:
+            return await self.attended(request, self._explained(model, explainer, asked, level, place))
+
+    async def _explained(
+        self, model: ServedModel, explainer: Explainer, asked: Asked, level: float | None, place: Place
+    ) -> tuple[Answer, list[dict[str, Any]]]:
+        ready, loop = await self.decoded(model, asked, level), asyncio.get_running_loop()
+        answer = await self.batcher.answer(model, ready, place)
+        self.metrics.count(model, answer)
+        found = []
+        for one in ready.rows():
+            said: dict[str, Any] = {}
+            for step in (explainer.explain, explainer.heat):
+                async with self.explaining:
+                    try:
+                        said |= await loop.run_in_executor(self.batcher.thread, step, one)
+                    except DataError as error:
+                        raise Problem(422, str(error)) from error
+            found.append(said)
+        return answer, found
+
     async def decoded(self, model: ServedModel, asked: Asked, level: float | None) -> Ready:
         """Decode all photos of a request in the pool; none where the model does not look at photos."""
-        loop, predictor = asyncio.get_running_loop(), model.predictor
+        loop = asyncio.get_running_loop()
         waiting = []
-        for row in asked.photos if predictor.uses_photos else ():
+        for row in asked.photos if model.images else ():
             for image, contents in row.items():
                 for content in contents:
                     decode = partial(
                         decode_photo,
                         content,
-                        size=predictor.image_size,
-                        crop=predictor.crop,
+                        model.read_photo,
                         most_pixels=self.settings.most_pixels,
                         where=image,
                     )
@@ -289,3 +322,9 @@ def _cpus() -> int:
 def answer_dict(model: ServedModel, answer: Answer) -> Mapping[str, Any]:
     """An answer as JSON."""
     return {"model": model.identity, "predictions": answer.rows}
+
+
+def explained_dict(model: ServedModel, answer: Answer, found: list[dict[str, Any]]) -> Mapping[str, Any]:
+    """An answer with what moved each prediction, as JSON."""
+    rows = [row | {"explanation": one} for row, one in zip(answer.rows, found, strict=True)]
+    return {"model": model.identity, "predictions": rows}

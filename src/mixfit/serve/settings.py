@@ -36,6 +36,8 @@ class ServeSettings:
     """Largest sum of the bodies that are held at a time, in megabytes."""
     rows: int = 256
     """Largest number of rows of a request."""
+    explained: int = 8
+    """Largest number of rows of a request to explain."""
     parts: int = 64
     """Largest number of parts of a multipart request, and of photos of a JSON request."""
     megapixels: float = 50.0

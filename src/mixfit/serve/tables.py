@@ -1,7 +1,7 @@
 """Whole tables: a CSV or Parquet file, perhaps with a zip archive of photos, predicted and streamed back.
 
 In: the bytes of both. Out: one line of JSON per row, in their order, as /predict answers rows. The table is read as by
-``mixfit predict``, and predicted in pieces of ``BATCH`` rows, between which other requests are answered."""
+``mixfit predict``, and predicted in pieces of 64 rows, between which other requests are answered."""
 
 import asyncio
 import json
@@ -9,16 +9,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from mixfit.config import TextConfig
-from mixfit.data.table.pieces import table_pieces
 from mixfit.errors import ConfigError, DataError
-from mixfit.predictor import BATCH
-from mixfit.runs.scoring import PIECE, PIECE_BYTES, undecided_columns
 from mixfit.serve.model import ServedModel
 from mixfit.serve.problems import Problem
 from mixfit.serve.service import Service
@@ -29,32 +24,12 @@ _RETRY = 10  # seconds
 
 
 def predicted_lines(model: ServedModel, table: Path, photos: Path, level: float | None) -> Iterator[str]:
-    """Lines of JSON for the rows of a table, some at a time.
-
-    Args:
-        photos: folder or archive that photo paths are relative to.
-        level: coverage of intervals or sets; None for none.
-    Raises:
-        DataError: the table cannot be read, or lacks a column that the model needs.
-    """
-    predictor, number = model.predictor, 0
-    pieces = table_pieces(
-        table,
-        TextConfig(),
-        most_rows=PIECE,
-        most_bytes=PIECE_BYTES,
-        multiple=BATCH,
-        learnt=predictor.schema.text,
-        least=0,
-        undecided=undecided_columns(predictor.schema),
-    )
-    for cells in pieces.read(predictor.schema.table):
-        for start in range(0, len(cells), BATCH):
-            rows = np.arange(start, min(start + BATCH, len(cells)))
-            found = predictor.predictions(cells.select(rows), images=photos, interval=level)
-            answers = [{"row": number + place} | model.row(found, place, level) for place in range(len(rows))]
-            number += len(rows)
-            yield "".join(json.dumps(answer, allow_nan=False) + "\n" for answer in answers)
+    """Lines of JSON for the rows of a table, some at a time; arguments and errors as of ``rows_of_table``."""
+    number = 0
+    for rows in model.rows_of_table(table, photos, level):
+        answers = [{"row": number + place} | row for place, row in enumerate(rows)]
+        number += len(rows)
+        yield "".join(json.dumps(answer, allow_nan=False) + "\n" for answer in answers)
 
 
 async def predict_table(service: Service, request: Request, model: ServedModel, interval: float | None) -> Response:

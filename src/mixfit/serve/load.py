@@ -1,0 +1,30 @@
+"""Load what is to be served: a run or model folder with PyTorch, or a file of ``mixfit export`` without it."""
+
+from pathlib import Path
+
+from mixfit.errors import ConfigError
+from mixfit.serve.model import ServedModel
+
+_ONNX = ".onnx"
+
+
+def load_model(name: str, path: Path, *, level: float, text_model: Path | None = None) -> ServedModel:
+    """The model of a run folder, a model folder, or an ONNX file.
+
+    Args:
+        level: usual coverage of intervals, for a model that has them; an ONNX file has its own.
+        text_model: folder of the text model that the training was given.
+    Raises:
+        ConfigError: it does not exist, or its training has not finished.
+        DataError: it is damaged, or was replaced while it was read.
+    """
+    # Each way to predict needs libraries that the other does without.
+    if path.suffix.lower() == _ONNX and not path.is_dir():
+        from mixfit.serve.exported import ExportedModel
+
+        if text_model is not None:
+            raise ConfigError("An ONNX file uses no text model from a folder: leave out --text-model.")
+        return ExportedModel.load(name, path)
+    from mixfit.serve.trained import TrainedModel
+
+    return TrainedModel.load(name, path, level=level, text_model=text_model)
