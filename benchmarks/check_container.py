@@ -2,8 +2,9 @@
 
 Builds the wheel, installs it with the extra ``serve`` and nothing else, starts the entry point on a free port with a
 read-only copy of a run, asks it as the health check does, predicts a row, and ends it with SIGTERM.
-Run: python benchmarks/check_container.py RUN. It downloads all dependencies and takes minutes. It cannot check the base
-image, libgomp1, the user, and the index of PyTorch's CPU builds."""
+Run: python benchmarks/check_container.py RUN [--installed]. It downloads all dependencies, with those of PyTorch's CUDA
+build, and takes minutes; with --installed, the wheel is installed alone, and finds the dependencies of the environment
+that runs this. It cannot check the base image, libgomp1, the user, and the index of PyTorch's CPU builds."""
 
 import json
 import os
@@ -12,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -22,16 +24,25 @@ ROOT = Path(__file__).parents[1]
 TOKEN = "token-of-the-check-only"
 
 
-def main(run: Path) -> None:
+def main(run: Path, *, installed: bool) -> None:
     """All steps; raises where one fails."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         step("pip wheel --no-deps .")
         command(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder / "wheels", ROOT)
         (wheel,) = (folder / "wheels").glob("mixfit-*.whl")
-        step("python -m venv; pip install WHEEL[serve]")
         command(sys.executable, "-m", "venv", folder / "env")
-        command(folder / "env/bin/python", "-m", "pip", "install", "--quiet", f"{wheel}[serve]")
+        python = folder / "env/bin/python"
+        if installed:
+            step("python -m venv; pip install --no-deps WHEEL, beside the dependencies that are installed here")
+            command(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel)
+            (own,) = (folder / "env/lib").glob("python*/site-packages")
+            (own / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+        else:
+            step("python -m venv; pip install WHEEL[serve]")
+            command(python, "-m", "pip", "install", "--quiet", f"{wheel}[serve]")
+        found = subprocess.run([python, "-c", "import mixfit; print(mixfit.__file__)"], text=True, capture_output=True)
+        assert found.stdout.startswith(str(folder)), found.stdout + found.stderr
         model = folder / "model"
         shutil.copytree(run, model)
         command("chmod", "-R", "a-w", model)
@@ -66,10 +77,22 @@ def serve(folder: Path, model: Path) -> None:
             schema = json.loads(ask(port, "/schema"))
             row = {column["name"]: column["example"] for column in schema["columns"]}
             print(ask(port, "/predict", {"row": row}))
+            print(ask(port, "/explain", {"row": row})[:300])
+            health = healthy(port)
+            assert health == 0, health
             server.send_signal(signal.SIGTERM)
             assert server.wait(60) == 0
         finally:
             server.kill()
+
+
+def healthy(port: str) -> int:
+    """The exit code of the Dockerfile's health check."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    found = re.search(r"^ *CMD (\[.*\])$", text, re.MULTILINE)
+    assert found is not None
+    words = [word.replace("8000", port) for word in json.loads(found[1])]
+    return subprocess.run([sys.executable, *words[1:]], check=False).returncode
 
 
 def ask(port: str, path: str, body: object = None, *, token: bool = True) -> str:
@@ -108,4 +131,4 @@ def step(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), installed="--installed" in sys.argv)

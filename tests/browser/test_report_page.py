@@ -1,40 +1,22 @@
-"""The report in a browser: offline, at three widths, light, dark and in print, and for a screen reader.
+"""The report in a browser: offline, at three widths, light, dark and in print, and for a screen reader."""
 
-Wanted are Playwright (``pip install 'mixfit[browser]'``), a Chromium on the PATH, and for the last test axe-core (``npm
-install axe-core``) in ``node_modules``, here or in the folder ``MIXFIT_AXE``. Without them the tests are skipped;
-``MIXFIT_BROWSER=needed``, as in CI, makes a missing Playwright or Chromium a failure."""
-
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from in_browser import WIDER, assert_no_fault_for_screen_readers, axe, browser, needs_chromium
 from report_content import CONTENTS
 
 from mixfit.auto.recipe import Run
 from mixfit.runs.report.page import write_report
 
-NEEDED = os.environ.get("MIXFIT_BROWSER") == "needed"
-if NEEDED:
-    from playwright import sync_api
-else:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs pip install 'mixfit[browser]'")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not NEEDED, reason="no Chromium is on the PATH")
+__all__ = ["browser"]  # a fixture
+pytestmark = needs_chromium
 
 WIDTHS = (390, 1280, 1920)
 RUNS = ("quick_run", "blend_run", "class_run")
 DRAWN = ("regression", "20 classes", "99 classes", "600 columns", "bare")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(params=[*RUNS, *DRAWN])
@@ -70,13 +52,6 @@ def visit(browser: Any, report: Path) -> Iterator[Callable[..., Any]]:
     assert [line for line in complaints if line != report.as_uri() and not line.startswith("data:image/")] == []
 
 
-# What sticks out of the window, but for what is inside of a box that scrolls.
-WIDER = """() => [...document.querySelectorAll("body *")].filter(one => {
-    const box = one.getBoundingClientRect();
-    return box.right > window.innerWidth + 1 && box.width > 0 && !one.closest(".scroll");
-}).map(one => one.outerHTML.slice(0, 100))"""
-
-
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_is_wider_than_the_page(width: int, visit: Callable[..., Any]) -> None:
     page = visit(width)
@@ -96,22 +71,8 @@ def test_on_paper_nothing_is_wider_than_the_sheet(visit: Callable[..., Any]) -> 
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
-def axe() -> str:
-    """The script of axe-core."""
-    places = [Path(os.environ[name]) for name in ("MIXFIT_AXE",) if name in os.environ]
-    for place in [*places, Path(__file__).parents[2]]:
-        for path in (place / "axe.min.js", place / "node_modules" / "axe-core" / "axe.min.js"):
-            if path.is_file():
-                return path.read_text(encoding="utf-8")
-    pytest.skip("axe-core is not there: npm install axe-core, or set MIXFIT_AXE to its folder")
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 def test_a_screen_reader_finds_no_serious_fault(width: int, scheme: str, visit: Callable[..., Any]) -> None:
     script, page = axe(), visit(width, scheme)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    page.evaluate(script)
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
-    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in serious] == []
-    assert [(one["id"], one["help"]) for one in found["violations"]] == []
+    assert_no_fault_for_screen_readers(page, script)

@@ -36,6 +36,12 @@ def lines(answer: httpx2.Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
+def counted(service: Service) -> dict[str, float]:
+    """What /metrics says."""
+    lines = service.metrics.text().decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+
 def test_a_table_with_photos_is_predicted_as_by_predict(
     quick_run: Run, demo_table: Path, served: tuple[TestClient, Service]
 ) -> None:
@@ -45,7 +51,9 @@ def test_a_table_with_photos_is_predicted_as_by_predict(
         for photo in (demo_table.parent / "images").iterdir():
             file.write(photo, f"images/{photo.name}")
     files = {"table": ("t.csv", demo_table.read_bytes()), "photos": ("p.zip", archive.getvalue())}
-    found = lines(client.post("/predict/batch", files=files))
+    answer = client.post("/predict/batch", files=files)
+    found = lines(answer)
+    assert answer.headers["x-mixfit-sha256"] == service.model(None).sha256
     expected = predict_table(quick_run.folder, demo_table)
     assert [one["row"] for one in found] == list(range(len(expected)))
     np.testing.assert_allclose([one["prediction"] for one in found], expected["prediction"], rtol=1e-5)
@@ -54,15 +62,22 @@ def test_a_table_with_photos_is_predicted_as_by_predict(
 
 
 def test_parquet_is_read_and_paths_lead_nowhere(demo_table: Path, served: tuple[TestClient, Service]) -> None:
-    client, _ = served
+    client, service = served
     frame = pd.read_csv(demo_table).drop(columns="price").head(3)
+    frame["height_cm"], frame["maker"] = 1e6, "nobody"
     frame["photos"] = ["../table.csv", str(demo_table), "images/vase0000_front.jpg"]
     file = io.BytesIO()
     frame.to_parquet(file)
+    before = counted(service)
     found = lines(client.post("/predict/batch", content=file.getvalue(), headers=PARQUET))
+    more = {name: value - before.get(name, 0.0) for name, value in counted(service).items()}
     assert len(found) == 3
     for one, problem in zip(found, ("leads outside", "absolute path", "is missing"), strict=True):
         assert problem in one["status"]
+    assert more['mixfit_out_of_range_numbers_total{column="height_cm",model="default"}'] == 3
+    assert more['mixfit_unseen_categories_total{column="maker",model="default"}'] == 3
+    assert more['mixfit_rows_without_photo_total{model="default"}'] == 3
+    assert more['mixfit_rows_total{model="default",status="noted"}'] == 3
 
 
 def test_bad_tables_are_refused_and_hold_nothing_up(demo_table: Path, served: tuple[TestClient, Service]) -> None:

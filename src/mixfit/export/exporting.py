@@ -142,6 +142,9 @@ def require_packages() -> None:
     Raises:
         ResourceError: one is not installed.
     """
+    from mixfit.export.onnx_predict import without_telemetry
+
+    without_telemetry()
     try:
         import onnx
         import onnxruntime

@@ -16,6 +16,7 @@ file in another language: each step says what the file expects, and its metadata
   widths, and the row of each, ascending; with several image columns, also the number of the column."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,6 +78,8 @@ class OnnxRows:
     bad: list[BadInput]
     """Cells and photos that were repaired or masked."""
     status: list[str]
+    photos: Photos | None
+    """None for a model without photos."""
     index: pd.Index
 
 
@@ -103,6 +106,7 @@ class OnnxModel:
     @classmethod
     def of(cls, content: str | bytes, *, threads: int | None = None) -> "OnnxModel":
         """Load a file by its path, or its content; arguments as for ``load``."""
+        without_telemetry()
         try:
             import onnxruntime
         except ImportError as error:
@@ -138,6 +142,11 @@ class OnnxModel:
 
     def predict(self, frame: pd.DataFrame | Table, *, images: str | PathLike[str] | None = None) -> pd.DataFrame:
         """See ``onnx_predict``."""
+        found = self.rows_with(frame, images=images)
+        return self.as_frame(found.outputs, found.status, found.index)
+
+    def rows_with(self, frame: pd.DataFrame | Table, *, images: str | PathLike[str] | None) -> "OnnxRows":
+        """As ``predict``, but the outputs as they are and all records of bad inputs."""
         check_type("frame", frame, (pd.DataFrame, Table), "a DataFrame of rows")
         table = self.schema.table(frame)
         image_columns = self.schema.names("image")
@@ -148,8 +157,7 @@ class OnnxModel:
                 raise ConfigError("This model uses photos: pass images=FOLDER, which the photo paths are relative to.")
             found = table.frame.reset_index(drop=True)
             photos = find_photos(found, image_columns, Path(images or ""), self.schema.photos, absent=True)
-        predicted = self.rows(table, photos)
-        return self.as_frame(predicted.outputs, predicted.status, predicted.index)
+        return self.rows(table, photos)
 
     def rows(
         self, table: Table, photos: Photos | None, *, read: Callable[[PhotoSource], np.ndarray] | None = None
@@ -174,7 +182,7 @@ class OnnxModel:
             bad += photos.bad + unreadable_photos(table, photos, failures)
         bad += self.unknown_texts(table)
         status = row_status(len(table), None if photos is None else photos.slots, bad)
-        return OnnxRows(outputs=outputs, bad=bad, status=status, index=table.index)
+        return OnnxRows(outputs=outputs, bad=bad, status=status, photos=photos, index=table.index)
 
     def run(self, inputs: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
         """The outputs of the file, by name."""
@@ -314,6 +322,13 @@ class OnnxModel:
                 ]
                 found["prediction_set"] = pd.array(sets, dtype="str")
         return pd.DataFrame({**found, "status": status}, index=index)
+
+
+def without_telemetry() -> None:
+    """Keep onnxruntime, before it is first imported, from sending to its makers what is loaded here, and from writing
+    an identifier of the machine: its packages for Linux do both from version 1.29 on. ``ORT_DISABLE_TELEMETRY=0`` in
+    the environment is left as it is."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def _tags(found: Any, known: list[str] | None) -> np.ndarray:

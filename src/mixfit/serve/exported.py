@@ -18,7 +18,7 @@ from mixfit.errors import ConfigError
 from mixfit.export.onnx_predict import SEPARATOR, OnnxModel
 from mixfit.files import read_file
 from mixfit.serve.facts import column_facts
-from mixfit.serve.model import Answer, Explainer, Ready, ServedModel, drift_of, finite, frame_of, placed
+from mixfit.serve.model import Answer, Explainer, Ready, ServedModel, drift_of, drift_of_table, finite, frame_of, placed
 from mixfit.serve.photos import DecodedPhoto
 from mixfit.serve.problems import Problem
 
@@ -86,12 +86,15 @@ class ExportedModel(ServedModel):
             start = stop
         return answers
 
-    def rows_of_table(self, table: Path, photos: Path, level: float | None) -> Iterator[list[dict[str, Any]]]:
+    def answers_of_table(self, table: Path, photos: Path, level: float | None) -> Iterator[Answer]:
         """See ``ServedModel``."""
         for cells in pieces_to_predict(table, self.schema, batch=_BATCH).read(self.schema.table):
             for start in range(0, len(cells), _BATCH):
                 some = cells.select(np.arange(start, min(start + _BATCH, len(cells))))
-                yield self._as_json(self.model.predict(some, images=photos))
+                found = self.model.rows_with(some, images=photos)
+                slots = None if found.photos is None else found.photos.slots
+                answered = self._as_json(self.model.as_frame(found.outputs, found.status, found.index))
+                yield Answer(rows=answered, drift=drift_of_table(self, some, found.bad, slots))
 
     @property
     def explains(self) -> bool:

@@ -18,6 +18,7 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from mixfit.data.bad_inputs import BadInput
+from mixfit.data.columns.cells import Table
 from mixfit.data.columns.schema import Schema
 from mixfit.data.photos.find import Photos
 from mixfit.serve.asked import Asked, Cell
@@ -159,8 +160,8 @@ class ServedModel(ABC):
         """
 
     @abstractmethod
-    def rows_of_table(self, table: Path, photos: Path, level: float | None) -> Iterator[list[dict[str, Any]]]:
-        """Answers for the rows of a table as JSON, some at a time.
+    def answers_of_table(self, table: Path, photos: Path, level: float | None) -> Iterator[Answer]:
+        """Answers for the rows of a table, some at a time.
 
         Args:
             photos: folder or archive that photo paths are relative to.
@@ -181,6 +182,10 @@ class ServedModel(ABC):
         Raises:
             Problem: this model cannot be explained here.
         """
+
+    def outside(self, name: str, cell: object) -> bool:
+        """Whether a cell is a number beyond those of the training rows."""
+        return name in self.by_name and self.by_name[name].outside(cell)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -220,12 +225,20 @@ def drift_of(
         bad: what was wrong with them, rows counted from the first of the request.
         slots: their photos; None for a model without photos.
     """
-    outside = [
-        name
-        for row in request.asked.rows
-        for name, cell in row.items()
-        if name in model.by_name and model.by_name[name].outside(cell)
-    ]
+    names = [name for row in request.asked.rows for name, cell in row.items() if model.outside(name, cell)]
+    return _drift(names, bad, slots)
+
+
+def drift_of_table(
+    model: ServedModel, cells: Table, bad: Sequence[BadInput], slots: Int64[np.ndarray, "rows slots"] | None
+) -> Drift:
+    """How the rows of a table differ from those of the training; arguments as for ``drift_of``."""
+    numbers = [one.name for one in model.facts if one.low is not None]
+    names = [name for name in numbers for value in cells[name].numbers.values.tolist() if model.outside(name, value)]
+    return _drift(names, bad, slots)
+
+
+def _drift(outside: Sequence[str], bad: Sequence[BadInput], slots: Int64[np.ndarray, "rows slots"] | None) -> Drift:
     without = 0
     if slots is not None:
         masked = np.array([record.row for record in bad if record.action == MASKED], dtype=np.int64)

@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from mixfit.serve.facts import ColumnFact, example_row
 from mixfit.serve.model import ServedModel
+from mixfit.serve.tables import SHA256
 
 if TYPE_CHECKING:
     from mixfit.serve.service import Service
@@ -119,7 +121,7 @@ def _describe_batch(operation: dict[str, Any], model: ServedModel) -> None:
     operation["requestBody"] = {
         "required": True,
         "content": {
-            "text/csv": {"schema": {"type": "string"}},
+            "text/csv": {"schema": {"type": "string"}, "example": _csv(model)},
             "application/vnd.apache.parquet": {"schema": file},
             "multipart/form-data": {"schema": parts},
         },
@@ -128,8 +130,16 @@ def _describe_batch(operation: dict[str, Any], model: ServedModel) -> None:
     line = {**row, "properties": {"row": {"type": "integer"}, **row["properties"]}}
     operation["responses"]["200"] = {
         "description": "A line of JSON for each row, in their order",
+        "headers": {SHA256: {"description": "Hash of the model", "schema": {"type": "string"}}},
         "content": {"application/jsonl": {"schema": line}},
     }
+
+
+def _csv(model: ServedModel) -> str:
+    """A table of one row of examples."""
+    row = example_row(model.facts)
+    cells = {name: ";".join(cell) if isinstance(cell, list) else cell for name, cell in row.items()}
+    return pd.DataFrame([cells]).to_csv(index=False)
 
 
 def _cell(one: ColumnFact) -> dict[str, Any]:

@@ -14,21 +14,27 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from mixfit.errors import ConfigError, DataError
+from mixfit.serve.metrics import Metrics
 from mixfit.serve.model import ServedModel
 from mixfit.serve.problems import Problem
 from mixfit.serve.service import Service
 
 TABLE_TYPES = ("text/csv", "application/vnd.apache.parquet")
+SHA256 = "x-mixfit-sha256"
+"""The header with the hash of the model, which the lines do not repeat."""
 _PARQUET = b"PAR1"
 _RETRY = 10  # seconds
 
 
-def predicted_lines(model: ServedModel, table: Path, photos: Path, level: float | None) -> Iterator[str]:
-    """Lines of JSON for the rows of a table, some at a time; arguments and errors as of ``rows_of_table``."""
+def predicted_lines(
+    model: ServedModel, table: Path, photos: Path, level: float | None, metrics: Metrics
+) -> Iterator[str]:
+    """Lines of JSON for the rows of a table, some at a time; arguments and errors as of ``answers_of_table``."""
     number = 0
-    for rows in model.rows_of_table(table, photos, level):
-        answers = [{"row": number + place} | row for place, row in enumerate(rows)]
-        number += len(rows)
+    for answer in model.answers_of_table(table, photos, level):
+        metrics.count(model, answer)
+        answers = [{"row": number + place} | row for place, row in enumerate(answer.rows)]
+        number += len(answers)
         yield "".join(json.dumps(answer, allow_nan=False) + "\n" for answer in answers)
 
 
@@ -73,7 +79,7 @@ class _Lines:
             if self.archive is not None:
                 photos = root / "photos.zip"
                 photos.write_bytes(self.archive)
-            self.lines = predicted_lines(self.model, table, photos, self.level)
+            self.lines = predicted_lines(self.model, table, photos, self.level, self.service.metrics)
             return await self._next()
         except (DataError, ConfigError) as error:
             self.close()
@@ -106,7 +112,7 @@ class _Streamed(StreamingResponse):
     """Closes the lines also where the client goes away before the first of them."""
 
     def __init__(self, lines: _Lines, first: str) -> None:
-        super().__init__(lines.rest(first), media_type="application/jsonl")
+        super().__init__(lines.rest(first), headers={SHA256: lines.model.sha256}, media_type="application/jsonl")
         self.lines = lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

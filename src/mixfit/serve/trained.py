@@ -21,7 +21,7 @@ from mixfit.runs.scoring import load_run
 from mixfit.serve.decoded import DecodedPhotos
 from mixfit.serve.explaining import Background, TrainedExplainer
 from mixfit.serve.facts import Seen, column_facts
-from mixfit.serve.model import Answer, Ready, ServedModel, drift_of, finite, frame_of, placed
+from mixfit.serve.model import Answer, Ready, ServedModel, drift_of, drift_of_table, finite, frame_of, placed
 from mixfit.serve.problems import Problem
 
 
@@ -110,14 +110,17 @@ class TrainedModel(ServedModel):
         decoded = DecodedPhotos(files, size=self.predictor.image_size, crop=self.predictor.crop)
         return replace(parsed, photos=found, files=decoded)
 
-    def rows_of_table(self, table: Path, photos: Path, level: float | None) -> Iterator[list[dict[str, Any]]]:
+    def answers_of_table(self, table: Path, photos: Path, level: float | None) -> Iterator[Answer]:
         """See ``ServedModel``; pieces of ``BATCH`` rows."""
         pieces = pieces_to_predict(table, self.schema, batch=BATCH)
         for cells in pieces.read(self.schema.table):
             for start in range(0, len(cells), BATCH):
-                rows = np.arange(start, min(start + BATCH, len(cells)))
-                found = self.predictor.predictions(cells.select(rows), images=photos, interval=level)
-                yield [self.row(found, place, level) for place in range(len(rows))]
+                some = cells.select(np.arange(start, min(start + BATCH, len(cells))))
+                raw = self.predictor.raw_rows(some, images=photos)
+                found = self.predictor.predictions_of(raw, interval=level)
+                slots = None if raw.photos is None else raw.photos.slots
+                answered = [self.row(found, place, level) for place in range(len(some))]
+                yield Answer(rows=answered, drift=drift_of_table(self, raw.table, found.bad, slots))
 
     @property
     def explains(self) -> bool:
