@@ -144,11 +144,13 @@ def plan_run(
         text_seconds = cost.seconds(cost.text_work(sizes))
         if sizes.texts and text_seconds > _LARGEST_PART * free:
             use_texts = False
-            notes.append(f"texts: their features take about {duration(text_seconds)}, too long for {budget}")
+            took = duration(text_seconds * timetable.pace)
+            notes.append(f"texts: their features take about {took}, too long for {budget}")
             mixed, sizes = without_texts(mixed), replace(sizes, texts=0, text_width=0, characters=0.0)
         if frozen and photo_seconds > _LARGEST_PART * free:
             use_photos, sizes = False, replace(sizes, photos=0, features=0)
-            notes.append(f"photos: their features take about {duration(photo_seconds)}, too long for {budget}")
+            took = duration(photo_seconds * timetable.pace)
+            notes.append(f"photos: their features take about {took}, too long for {budget}")
             photo_seconds = 0.0
         plan = planned(photos=use_photos)
         rest = cost.seconds(cost.shared_work(sizes)) + photo_seconds
