@@ -129,6 +129,10 @@ def test_a_few_words_among_amounts_are_missing_and_named_and_no_row_is_lost() ->
     assert column.form.missing == ("auf anfrage",)
     table = schema.table(pd.DataFrame({"x": ["$5", "Auf Anfrage", "three"]}))
     assert table["x"].numbers.unparsable.tolist() == [False, False, True]  # a known word is a missing value
+    often = schema_of([f"{n:,} %" if n % 7 else "k. A." for n in AMOUNTS]).columns[0]
+    assert (often.role, often.form.missing, often.form.unit) == ("number", ("k. a.",), "%")
+    assert " of 60 cells are not numbers, treated as missing, such as 'k. A.'" in often.note
+    assert not often.note.startswith(("1 ", "2 ", "3 "))
     many = ["ask" if i % 4 == 0 else cell for i, cell in enumerate(cells)]
     column = schema_of(many).columns[0]
     assert column.role == "category" or "--set x=number" in column.note

@@ -29,6 +29,7 @@ UNIQUE_ROWS = 10
 """With fewer rows, "all cells differ" says nothing."""
 
 _STRAY_SHARE = 0.05  # of the cells, that may be words in a column of numbers
+_WORDS_SHARE, _FEW_WORDS = 0.25, 3  # of the cells, that may be a few words which repeat
 _TEXT_SHARE = 0.5
 _DATE_SHARE = 0.9  # of the cells must be dates
 _ENDINGS = "|".join(sorted(ENDINGS, key=len, reverse=True))
@@ -143,8 +144,14 @@ class Facts:
 
     @property
     def _few_stray(self) -> bool:
-        """A few words among numbers that are amounts rather than levels."""
-        return self.stray <= _STRAY_SHARE * self.count and self.distinct_numbers > TEXT_LEVELS
+        """A few cells among numbers that are amounts rather than levels, or more of one word such as "k. A."."""
+        if self.distinct_numbers <= TEXT_LEVELS or self.stray > _WORDS_SHARE * self.count:
+            return False
+        if self.stray <= _STRAY_SHARE * self.count:
+            return True
+        words = self.keys[self.numbers.unparsable & ~self.numbers.infinite].str.lower()
+        repeated = words.nunique() <= _FEW_WORDS and words.value_counts().min() > 1
+        return bool(repeated and not words.str.contains("[0-9]").any())
 
     @property
     def mostly_numeric(self) -> bool:
