@@ -37,6 +37,7 @@ from mixfit.training.callbacks.displays import (
     Profiler,
     ProgressLines,
 )
+from mixfit.training.callbacks.distributed import Distributed
 from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
 from mixfit.training.callbacks.inspect import WatchActivations, WatchGradients
 from mixfit.training.callbacks.recorder import Recorder
@@ -72,6 +73,7 @@ class Trial:
 FACTORIES: dict[str, Callable[[Path], Callback]] = {
     "Checkpoints": lambda folder: Checkpoints(folder / "checkpoints", mode="min", seconds=1000.0),
     "Deadline": lambda _: Deadline(time.monotonic() + 1000.0),
+    "Distributed": lambda _: Distributed(0, 1),
     "Doctor": lambda _: Doctor(every=2),
     "EarlyStopping": lambda _: EarlyStopping(mode="min", patience=5),
     "EpochTimes": lambda _: EpochTimes(),
@@ -101,6 +103,7 @@ FACTORIES: dict[str, Callable[[Path], Callback]] = {
 
 
 LOOK_ON = {
+    "Distributed",
     "Doctor",
     "EpochTimes",
     "JsonLines",

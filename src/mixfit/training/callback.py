@@ -95,6 +95,8 @@ class TrainState:
     """Training rows of this epoch so far."""
     stop_requested: str = ""
     """Why the fit is to stop after this batch, with its state saved; empty to continue."""
+    combine: Callable[["TrainState"], int] = field(default=lambda state: len(state.yb), repr=False)
+    """Makes loss and gradients of a batch those of all processes that share it, and returns its number of rows."""
     error: BaseException | None = None
     """The exception that ended the fit, in ``on_error``."""
 

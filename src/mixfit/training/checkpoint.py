@@ -23,6 +23,7 @@ from mixfit.errors import ConfigError, DataError
 from mixfit.files import explained, flush_folder, json_numbers, read_file, write_file
 from mixfit.seeding import random_states, set_random_states
 from mixfit.training.callback import Callback, TrainState
+from mixfit.training.callbacks.distributed import writes_files
 
 SHARE = 0.05
 """Largest share of a fit's time spent on saving."""
@@ -143,7 +144,8 @@ class Checkpoints(Callback):
         value = self.sign * state.metrics.get(self.metric, math.nan)  # nan is never better
         if value < self.best:
             self.best = value
-            self._waiting = Best(judged_tensors(state), state.epoch + 1, state.step, dict(state.metrics))
+            kept = Best(judged_tensors(state), state.epoch + 1, state.step, dict(state.metrics))
+            self._waiting = kept if writes_files() else None
         if time.monotonic() >= self._due or state.stop_requested:
             self._write_last(state, epoch_is_over=True)
 
@@ -157,6 +159,8 @@ class Checkpoints(Callback):
 
     def _write_last(self, state: TrainState, *, epoch_is_over: bool, finished: bool = False) -> None:
         started = time.monotonic()
+        if not writes_files():
+            return
         if not all(bool(tensor.isfinite().all()) for tensor in changing_tensors(state.model).values()):
             self._due = started + self.seconds
             return  # keep the last good checkpoint

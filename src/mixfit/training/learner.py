@@ -30,6 +30,7 @@ from mixfit.training.callback import (
     TrainingData,
     TrainState,
 )
+from mixfit.training.callbacks.distributed import shared_fit
 from mixfit.training.checkpoint import Snapshot, restore
 from mixfit.training.device import default_device, is_out_of_memory
 from mixfit.training.loss import Loss, PerMember
@@ -105,10 +106,7 @@ class Learner:
         """A card for notebooks."""
         names = {"loss": self.loss, "optimizer": self.optimizer}
         facts = {name: getattr(one, "__name__", type(one).__name__) for name, one in names.items()}
-        several = {"callbacks": self.callbacks}
-        facts |= {
-            kind: ", ".join(getattr(one, "name", type(one).__name__) for one in several[kind]) for kind in several
-        }
+        facts["callbacks"] = ", ".join(getattr(one, "name", type(one).__name__) for one in self.callbacks)
         facts |= {"device": str(self.device), "batches per epoch": f"{len(self.data.train):,}"}
         return card(f"Learner of {type(self.model).__name__}", facts=facts, grids=[parts_grid(self.model)])
 
@@ -138,7 +136,7 @@ class Learner:
             loader=self.data.train,
             loss_sum=torch.zeros((), device=self.device),  # on the device, to avoid a synchronisation at every step
         )
-        events = Events([*self.callbacks, *callbacks], state)
+        events = Events([*shared_fit(), *self.callbacks, *callbacks], state)
         with _lost_workers_told(self.data.train):
             self._run(state, events, resume)
         return state
@@ -289,7 +287,7 @@ class Learner:
                 with cancellable_batch:
                     events.fire("before_batch")
                     self._gradients_in_memory(state, events)
-                    rows = len(state.yb)
+                    rows = state.combine(state)
                     state.loss_sum += state.loss * rows
                     state.rows_seen += rows
                     events.fire("after_backward")

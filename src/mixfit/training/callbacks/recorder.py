@@ -14,6 +14,7 @@ from torch import Tensor
 from mixfit.errors import ConfigError
 from mixfit.files import explained, json_numbers, write_file
 from mixfit.training.callback import Callback, TrainState
+from mixfit.training.callbacks.distributed import writes_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,14 +62,14 @@ class Recorder(Callback):
         """Restore the records; epochs recorded after the checkpoint are removed from the file, as they are repeated."""
         self.records = [dict(record) for record in state["records"]]
         self.step_losses, self.step_rates = array("d", state["losses"].tolist()), array("d", state["rates"].tolist())
-        if self.folder is not None:
+        if self.folder is not None and writes_files():
             write_file(self.folder / "metrics.jsonl", "".join(map(_line, self.records)))
 
     def before_fit(self, state: TrainState) -> None:
         """Reset."""
         self.records, self.step_losses, self.step_rates = [], array("d"), array("d")
         self._new_losses = []
-        if self.folder is not None:
+        if self.folder is not None and writes_files():
             with explained(self.folder, None):
                 (self.folder / "metrics.jsonl").unlink(missing_ok=True)
 
@@ -94,7 +95,7 @@ class Recorder(Callback):
             **state.metrics,
         }
         self.records.append(record)
-        if self.folder is not None:
+        if self.folder is not None and writes_files():
             path = self.folder / "metrics.jsonl"
             with explained(path, None), path.open("a", encoding="utf-8") as file:
                 file.write(_line(record))
@@ -102,7 +103,7 @@ class Recorder(Callback):
     def close(self, state: TrainState) -> None:
         """Write the table of all epochs."""
         self._flush()
-        if self.folder is not None and self.records:
+        if self.folder is not None and self.records and writes_files():
             write_file(self.folder / "history.csv", self.history.to_csv(index=False))
 
     def plot_loss(self) -> "Figure":
