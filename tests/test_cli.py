@@ -39,6 +39,11 @@ def test_a_misspelt_target_ends_with_a_suggestion(demo_table: Path, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_package_itself_is_the_command_line(tmp_path: Path) -> None:
+    found = subprocess.run([sys.executable, "-m", "mixfit", "--version"], capture_output=True, text=True, check=True)
+    assert found.stdout == mixfit("--version", cwd=tmp_path).stdout
+
+
 MISTAKES = [
     (["trian", "t.csv"], 2, 'Did you mean "train"'),
     (["train", "{table}"], 2, "--target"),

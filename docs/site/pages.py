@@ -32,6 +32,7 @@ SECTIONS = {
         "python.md",
         "own-parts.md",
         "guide/service.md",
+        "scale.md",
         "guide/tracking.md",
         "guide/weights.md",
         "comparison.md",

@@ -219,10 +219,14 @@ class DataConfig:
     """Cache folder of decoded photos and frozen features; by default MIXFIT_CACHE or the user's cache folder."""
     cache_gb: float = 20.0
     """Largest size of the cache folder in gigabytes; 0 disables the cache."""
+    features: str | None = None
+    """Folder or URL of features of photos and texts that mixfit embed computed; others are computed as without it."""
     text: Annotated[TextConfig, Parameter(name="*")] = TextConfig()
     """The format of a text table."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.features, Path):
+            object.__setattr__(self, "features", str(self.features))
         if isinstance(self.text_model, Path):
             object.__setattr__(self, "text_model", str(self.text_model))
         _check_choices(self)

@@ -37,7 +37,7 @@ MOST_TEXT = 2**26
 MOST_NESTED = 40
 """Deepest nesting of lists and dicts."""
 _MOST_SEALED = 2**36  # bytes
-_PATHS = (b"table = ", b"images = ", b"cache = ", b"text_model = ", b"schema = ")
+_PATHS = (b"table = ", b"images = ", b"cache = ", b"features = ", b"text_model = ", b"schema = ")
 
 
 def is_there(path: Path) -> bool:

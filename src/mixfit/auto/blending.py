@@ -5,7 +5,7 @@ its reason."""
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from traceback import clear_frames
@@ -30,6 +30,7 @@ from mixfit.ensemble.blend import Blend, ModelPredictions, blend, gain, row_loss
 from mixfit.ensemble.calibration import FIFTHS, fifths
 from mixfit.ensemble.cross_fit import (
     VALIDATION,
+    Fits,
     FittedFolds,
     Fitting,
     OutOfTimeError,
@@ -181,6 +182,7 @@ def train_blend(
     models: Sequence[Model] = (),
     run_plan: RunPlan | None = None,
     timetable: Timetable | None = None,
+    fits: Fits | None = None,
 ) -> Blended:
     """Fit the models of a preset, blend them and build the predictor.
 
@@ -192,6 +194,7 @@ def train_blend(
         models: the user's models, in addition to those of the preset.
         run_plan: the models to fit; by default all of the preset.
         timetable: the clock of the run, with its time limit if there is one; by default without.
+        fits: fits the models of each fold in other processes; by default here, one after another.
     """
     started, timetable = time.perf_counter(), timetable or Timetable(console)
     features = None if mixed.photos is None else mixed.photos.features
@@ -233,9 +236,17 @@ def train_blend(
     width = max(34, *(len(one.name) + 1 for one in plan.models))
     heading = "" if judged.metric is None else f"{metric_label(judged.metric.name):>19}"
     console.print(f"   {'model':<{width}}{'loss':>9} +- {'error':<6}{'time':>11}{heading}", markup=False)
-    fits = _Fits(run_plan=run_plan, folds=folds, judged=judged, keeper=keeper, timetable=timetable, console=console)
-    fits.run(width)
-    fittings, judged, left_out = fits.fittings, fits.judged, [*left_out, *fits.left_out]
+    done = _Fits(
+        run_plan=run_plan,
+        folds=folds,
+        judged=judged,
+        keeper=keeper,
+        timetable=timetable,
+        console=console,
+        elsewhere=fits,
+    )
+    done.run(width)
+    fittings, judged, left_out = done.fittings, done.judged, [*left_out, *done.left_out]
     folds = judged.folds
     timetable.ahead = run_plan.closing
     closing = timetable.stage("blend and intervals", run_plan.closing / 2)
@@ -260,7 +271,7 @@ def train_blend(
             refitted = predictor is not delivered
             if not refitted:
                 console.print(f" skipped: {left_out[-1]}", markup=False)
-        shortened = plan.shortened if timetable.limit is None else tuple(fits.shortened.values())
+        shortened = plan.shortened if timetable.limit is None else tuple(done.shortened.values())
         found = _blended(mixed, predictor, fittings, judged, chosen, history, [*notes, *shortened, *left_out])
         return replace(found, refitted=refitted)
 
@@ -275,6 +286,8 @@ class _Fits:
     keeper: RunKeeper | None
     timetable: Timetable
     console: Console
+    elsewhere: Fits | None = None
+    """Fits models in other processes."""
     fittings: list[Fitting] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     shortened: dict[str, str] = field(default_factory=dict)
@@ -290,6 +303,8 @@ class _Fits:
         """
         limited = self.timetable.limit is not None
         waiting = [whole(one) if limited else one for one in self.run_plan.plan.models]
+        if not limited and self.elsewhere is not None:
+            self._begin_all(waiting, self.elsewhere)
         while waiting:
             one = self._next(waiting) if limited else waiting[0]
             if one is None:
@@ -305,6 +320,20 @@ class _Fits:
                 self.console.print(f"   {one.name:<{width}}{said}", markup=False)
         if not self.fittings:
             raise ResourceError(f"Not even a constant fits in memory: {MEMORY_ADVICE}.")
+
+    def _begin_all(self, models: list[Model], elsewhere: Fits) -> None:
+        """Begin all fits that depend on no other model and on no pixels, which are not decoded yet."""
+        every = [*self.folds.folds, *([] if self.folds.final is None else [self.folds.final])]
+        for one in models:
+            waits = "pixels" in one.sees or (isinstance(one, Trainable) and one.begins_with is not None)
+            if not waits and not isinstance(one, Constant):
+                todo = [place for place in range(len(every)) if self.keeper is None or not self.keeper.kept(one, place)]
+                with self._threads(one):
+                    elsewhere.begin(one, [(place, every[place], None) for place in todo], None)
+
+    def _threads(self, one: Model) -> AbstractContextManager[None]:
+        """One thread for few rows."""
+        return one_thread() if len(self.folds.rows) <= SMALL and "pixels" not in one.sees else nullcontext()
 
     @property
     def _has_simple(self) -> bool:
@@ -354,11 +383,10 @@ class _Fits:
         least = 2 * seconds + _FEWEST_SECONDS if first else 0.0
         most = table.free(closing) if limited and not first and not isinstance(one, Trainable) else None
         loaded = 0 if keeper is None else keeper.loaded
-        small = len(self.folds.rows) <= SMALL and "pixels" not in one.sees
         count, fittings = self.folds.count, self.fittings
         with (
             table.stage(f"{one.name}, fold 1 of {count}", seconds, learn=False) as tell,
-            one_thread() if small else nullcontext(),
+            self._threads(one),
         ):
             if "pixels" in one.sees and self.folds.folds[0].data.photos is not None:
                 self._with_pixels()
@@ -373,6 +401,8 @@ class _Fits:
                         begin_at=begin_at,
                         seconds=most,
                         tell=lambda fold: tell(f"{one.name}, {_fold_name(fold, count)}", min(fold / count, 1.0)),
+                        fits=None if isinstance(one, Constant) else self.elsewhere,
+                        network_seconds=None if keeper is None else keeper.seconds,
                     )
             except (Diverged, OutOfTimeError) as error:
                 self._skip(f"{one.name}: {error}")
@@ -383,6 +413,9 @@ class _Fits:
                 clear_frames(error.__traceback__)  # they hold what did not fit
                 self._skip(f"{one.name}: it does not fit in memory; {MEMORY_ADVICE}")
                 return None
+            finally:
+                if self.elsewhere is not None:
+                    self.elsewhere.stop(one)
         if keeper is None or keeper.loaded == loaded:
             table.note(seconds, fitting.seconds)
         return fitting

@@ -191,9 +191,15 @@ class RunKeeper:
         ]
         return Watch(callbacks=callbacks, snapshot=self._snapshot(model, fold, key))
 
-    def keep(self, model: Model, fold: int, fitted: FittedModel) -> None:
+    def kept(self, model: Model, fold: int) -> bool:
+        """Whether there are files of this model, which ``load`` may still refuse."""
+        return is_there(_file(self._path(model, fold), ".json"))
+
+    def keep(self, model: Model, fold: int, fitted: FittedModel, history: bytes | None = None) -> None:
         """Save a fitted model and remove the checkpoints of its training.
 
+        Args:
+            history: of a network that was trained elsewhere.
         Raises:
             Diverged: it has values that are not finite.
         """
@@ -209,6 +215,10 @@ class RunKeeper:
             if path.is_dir() and not path.is_symlink():  # not ours, and it would block the file
                 with explained(path, None):
                     shutil.rmtree(path)
+        if history is not None:
+            with explained(folder, None):
+                folder.mkdir(exist_ok=True)
+            write_file(folder / "history.csv", history)
         write_file(weights, content)
         write_file(manifest, self._manifest(model, fold, content))
         if self.elapsed is not None:

@@ -31,11 +31,13 @@ from mixfit.files import check_new_folder
 from mixfit.models.network import TUNED_BLOCKS
 from mixfit.nn.backbones import check_name
 from mixfit.nn.build import is_frozen
+from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
 from mixfit.training.build import build_model, precompute_features, sized_for
 from mixfit.training.choose import check_loss, choose_optimizer, loss_for, settle_arithmetic
 from mixfit.training.device import default_device
 from mixfit.training.loss import Loss
+from mixfit.training.stored import check_stored
 from mixfit.training.texts import TextModel
 
 _VARIED, _LEAST_COLUMNS = 0.5, 3
@@ -175,10 +177,14 @@ def prepare(
     model_config = sized_for(mixed, model_config)
     if mixed.photos is not None:
         model_config = settle_arithmetic(model_config, torch.device(mixed.device))
+    network = build_model(mixed, model_config).to(mixed.device)
+    stored = None if mixed.photos is None or mixed.photos.cache is None else mixed.photos.cache.stored
+    if stored is not None and stored.facts.network and isinstance(network.image, ImageEncoder):
+        check_stored(stored, network.image, size=mixed.image_size, crop=mixed.crop)
     return Prepared(
         table=table,
         data=mixed,
-        network=build_model(mixed, model_config).to(mixed.device),
+        network=network,
         loss=loss,
         data_config=data_config,
         model_config=model_config,

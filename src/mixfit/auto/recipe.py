@@ -1,7 +1,9 @@
 """The pipeline from a table to a run folder with a trained model, baselines and a report."""
 
+import atexit
 import shlex
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -53,7 +55,7 @@ from mixfit.data.load import MixedData
 from mixfit.data.split import Split, describe_times
 from mixfit.data.table.write import kept_frame
 from mixfit.diagnostics.doctor import Doctor, prepare_doctors
-from mixfit.ensemble.cross_fit import OutOfTimeError
+from mixfit.ensemble.cross_fit import Fits, OutOfTimeError
 from mixfit.ensemble.threshold import Thresholds, cross_fitted, parts_of_units
 from mixfit.errors import ConfigError, DataError, Stopped, check_type
 from mixfit.evaluation.baselines import CONSTANT, boosted_trees, constant, constants_of_folds
@@ -97,6 +99,7 @@ from mixfit.seeding import seeded
 from mixfit.training.callback import Callback
 from mixfit.training.callbacks.control import EarlyStopping, SecondSignal, StopOnSignal, TimeBudget, interruptible
 from mixfit.training.callbacks.displays import ProgressLines
+from mixfit.training.callbacks.distributed import join_processes, process_rank, wait_for_processes
 from mixfit.training.callbacks.guards import NanGuard, OutOfMemoryGuard
 from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.tracking import Tracker
@@ -128,6 +131,7 @@ def fit(
     models: Sequence[Model] = (),
     command: str | None = None,
     began: float | None = None,
+    fits: Fits | None = None,
 ) -> Run:
     """Train on a table and its photos; write the run folder ``out/<table>-<target>-NNN``.
 
@@ -150,6 +154,7 @@ def fit(
             ``resume`` and ``Predictor.load``, too.
         command: the command shown in the report; by default this call.
         began: value of ``time.monotonic()`` that ``train.time`` counts from; by default now.
+        fits: fits the models of each fold in other processes, such as ``mixfit.distributed.ray_fits.RayFits``.
     Raises:
         ConfigError, DataError, ResourceError, Diverged: with one sentence that says what to do.
         Stopped: a signal stopped the run; everything is saved, and ``resume`` continues it.
@@ -161,7 +166,10 @@ def fit(
     if metric is not None:
         train = replace(train, metric=metric)
     _check_callbacks(callbacks, train)
+    _check_fits(fits, callbacks, train)
     check_models(models, train)
+    if _rank_among(train):
+        out, console = _folder_of_process(), Console(quiet=True)
     timetable = _timetable(console, train, began)
     if images is not None:
         data = replace(data, images=Path(images))
@@ -199,7 +207,17 @@ def fit(
             command = command or f"mixfit.fit({path.name!r}, target={target!r})"
             with tracked(callbacks, folder, settings, console) as finished:
                 run = _train_and_judge(
-                    folder, prepared, settings, warnings, console, command, callbacks, models, advice, timetable
+                    folder,
+                    prepared,
+                    settings,
+                    warnings,
+                    console,
+                    command,
+                    callbacks,
+                    models,
+                    advice,
+                    timetable,
+                    fits=fits,
                 )
                 finished(run)
             return run
@@ -219,6 +237,7 @@ def resume(
     models: Sequence[Model] = (),
     command: str | None = None,
     began: float | None = None,
+    fits: Fits | None = None,
 ) -> Run:
     """Resume a stopped or killed run; the result is bit-identical to an uninterrupted run.
 
@@ -232,7 +251,7 @@ def resume(
         console, callbacks, models, command: as for ``fit``; pass the same models, and the same callbacks that may
             change a training: with others, the networks of a preset are fitted again, and a single network is
             refused.
-        began: as for ``fit``; the time limit of a run counts the time before it was stopped, too.
+        began, fits: as for ``fit``; the time limit of a run counts the time before it was stopped, too.
     Raises:
         ConfigError, DataError, ResourceError, Diverged, Stopped: as ``fit``; and if the data have changed.
     """
@@ -248,7 +267,13 @@ def resume(
     if table is None or said.target is None:
         raise DataError(f"{settings_file} lacks the table or the target.")
     _check_callbacks(callbacks, said.train)
+    _check_fits(fits, callbacks, said.train)
     check_models(models, said.train)
+    if _rank_among(said.train):
+        here = _folder_of_process() / folder.name
+        shutil.copytree(folder, here)
+        folder, console = here, Console(quiet=True)
+    wait_for_processes()  # before the first one changes the folder
     schema = folder / "schema.json"
     timetable = _timetable(console, said.train, began)
     timetable.began -= earlier_seconds(folder)
@@ -293,7 +318,18 @@ def resume(
         command = command or f"mixfit.resume({folder.name!r})"
         with tracked(callbacks, folder, settings, console) as finished:
             done = _train_and_judge(
-                folder, prepared, settings, warnings, console, command, callbacks, models, advice, timetable, snapshot
+                folder,
+                prepared,
+                settings,
+                warnings,
+                console,
+                command,
+                callbacks,
+                models,
+                advice,
+                timetable,
+                snapshot,
+                fits,
             )
             finished(done)
         return done
@@ -313,6 +349,45 @@ def _check_callbacks(callbacks: Sequence[Callback], train: TrainConfig) -> None:
             f"refit=True leaves no validation rows, which the callback {choosing[0]} may use: leave one out, or "
             "set chooses = False in a callback that only reports."
         )
+
+
+def _check_fits(fits: Fits | None, callbacks: Sequence[Callback], train: TrainConfig) -> None:
+    """Refuse what cannot be fitted in other processes."""
+    if fits is None:
+        return
+    if train.preset == "network":
+        raise ConfigError(
+            "Another engine fits the many models of a preset, and the preset network has one: start one training on "
+            "many processes with torchrun."
+        )
+    acting = [type(one).__name__ for one in callbacks if one.changes]
+    if acting:
+        raise ConfigError(f"The callback {acting[0]} cannot act on trainings in other processes: leave it out.")
+
+
+def _rank_among(train: TrainConfig) -> int:
+    """Number of this process among those that torchrun started, from 0; 0 without torchrun.
+
+    Raises:
+        ConfigError: the training is not one of a single network, which several processes can share.
+    """
+    if process_rank()[1] == 1:
+        return 0
+    if train.preset != "network":
+        raise ConfigError(
+            f"torchrun trains one network on several processes, and the preset {train.preset} fits many models: add "
+            "--preset network, or use --engine ray without torchrun."
+        )
+    if train.time is not None:
+        raise ConfigError("Several processes cannot agree on a clock: set --epochs in place of --time under torchrun.")
+    return join_processes()[0]
+
+
+def _folder_of_process() -> Path:
+    """Where all but the first of several processes keep their run, until they end."""
+    folder = tempfile.mkdtemp(prefix="mixfit-process-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @contextmanager
@@ -390,6 +465,7 @@ def _train_and_judge(
     advice: str,
     timetable: Timetable,
     snapshot: Snapshot | None = None,
+    fits: Fits | None = None,
 ) -> Run:
     """Train or resume, and write the files of the run folder."""
     train_config, network = prepared.train_config, prepared.network
@@ -431,6 +507,7 @@ def _train_and_judge(
             advice,
             run_plan,
             timetable,
+            fits,
         )
     sizes = sizes_of(mixed, network.image, 1)
     closing = closing_of_network(sizes)
@@ -551,6 +628,7 @@ def _blend_and_judge(
     advice: str,
     run_plan: RunPlan,
     timetable: Timetable,
+    fits: Fits | None,
 ) -> Run:
     """Cross-validate and blend many models, and write the files of the run folder."""
     unused = unused_settings(mixed, prepared.data_config, prepared.model_config, prepared.train_config)
@@ -570,6 +648,7 @@ def _blend_and_judge(
         models=models,
         run_plan=run_plan,
         timetable=timetable,
+        fits=fits,
     )
     # All rows of the folds have out-of-fold predictions, so all are scored.
     fitted_on = np.sort(np.concatenate([mixed.split.train, mixed.split.valid]))

@@ -158,7 +158,7 @@ BEST = "best.toml"
 _FEWEST_SECONDS = 1.0
 """Shortest training of the first trial."""
 _NOT_COMPARED = (
-    *("data.cache", "data.cache_gb", "model.memory_format", "model.precision"),
+    *("data.cache", "data.cache_gb", "data.features", "model.memory_format", "model.precision"),
     *("train.save_every", "train.report"),
     *("data.roles", "data.ignore", "data.task"),
 )

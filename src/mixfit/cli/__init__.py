@@ -17,6 +17,7 @@ from mixfit import config_file
 from mixfit.cli.cache import cache
 from mixfit.cli.check import check
 from mixfit.cli.compare import compare
+from mixfit.cli.embed import embed
 from mixfit.cli.evaluate import evaluate
 from mixfit.cli.explain import explain
 from mixfit.cli.export import export
@@ -26,7 +27,7 @@ from mixfit.cli.report import report
 from mixfit.cli.serve import serve
 from mixfit.cli.train import demo, train
 from mixfit.cli.tune import config, tune
-from mixfit.errors import ConfigError, MixfitError, ResourceError
+from mixfit.errors import ConfigError, MixfitError, ResourceError, Stopped
 
 app = App(
     name="mixfit",
@@ -44,6 +45,7 @@ COMMANDS = (
     train,
     tune,
     config,
+    embed,
     evaluate,
     compare,
     explain,
@@ -71,6 +73,8 @@ def _run(arguments: list[str]) -> int:
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except MixfitError as error:
+        if isinstance(error, Stopped) and os.environ.get("RANK", "0") != "0":
+            return error.exit_code  # the first of several processes says it
         return _fail(str(error), error.exit_code)
     except MemoryError as error:
         return _fail(_out_of_memory(error), ResourceError.exit_code)

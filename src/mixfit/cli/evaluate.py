@@ -18,6 +18,7 @@ def evaluate(
     out: Path | None = None,
     by: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     text_model: Path | None = None,
+    features: str | None = None,
     cache: Path | None = None,
     cache_gb: float = 20.0,
     text: Annotated[TextConfig | None, Flat] = None,
@@ -40,6 +41,8 @@ def evaluate(
         Column to group the metrics by; may be repeated.
     text_model
         Folder of the text model, if the model was trained with one from a folder.
+    features
+        Folder or URL of features that mixfit embed computed; others are computed here.
     cache
         Folder where frozen features are kept; by default MIXFIT_CACHE or the user's cache folder.
     cache_gb
@@ -48,4 +51,15 @@ def evaluate(
     from mixfit.runs.scoring import evaluate_table
 
     kept = configured_cache(cache, cache_gb)
-    evaluate_table(run, table, split=split, images=images, out=out, by=by, text=text, cache=kept, text_model=text_model)
+    evaluate_table(
+        run,
+        table,
+        split=split,
+        images=images,
+        out=out,
+        by=by,
+        text=text,
+        cache=kept,
+        features=features,
+        text_model=text_model,
+    )

@@ -2,10 +2,11 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -15,11 +16,14 @@ from mixfit.config_file import read_config
 from mixfit.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
+    from mixfit.auto.engine import Engine
     from mixfit.data.photos.records import Cache
+    from mixfit.ensemble.cross_fit import Fits
 
 Flat = Parameter(name="*")
 SetRoles = Annotated[tuple[str, ...], Parameter(name="--set", negative=(), show_default=False)]
 Switch = Parameter(negative=())
+EngineName = Literal["local", "ray"]
 
 
 def with_roles(data: DataConfig | None, set_: Sequence[str], file: Path | None = None) -> DataConfig:
@@ -46,6 +50,45 @@ def configured_cache(folder: Path | None, limit: float) -> "Cache | None":
     settings = DataConfig(cache=folder, cache_gb=limit)
     found = Cache.configured(settings, warn=lambda text: print(f" {text}"), progress=sys.stdout.isatty())
     return None if found is None else replace(found, wait=False)
+
+
+@contextmanager
+def chosen_engine(name: EngineName, workers: int | None = None) -> Iterator["Engine"]:
+    """The engine of --engine; Ray is loaded and started only if it is asked for.
+
+    Raises:
+        ConfigError: --workers without ray, or below 1.
+        ResourceError: Ray is not installed.
+    """
+    if workers is not None and (name != "ray" or workers < 1):
+        raise ConfigError(f"--workers is a number of processes of --engine ray, from 1, got {workers} for {name}.")
+    if name == "local":
+        from mixfit.auto.engine import LOCAL
+
+        yield LOCAL
+        return
+    from mixfit.console import PlainConsole
+    from mixfit.distributed.ray_engine import RayEngine
+
+    with RayEngine(workers=workers, console=PlainConsole()) as engine:
+        yield engine
+
+
+@contextmanager
+def chosen_fits(name: EngineName, *, quiet: bool = False) -> Iterator["Fits | None"]:
+    """Where --engine fits models; None for this process.
+
+    Raises:
+        ResourceError: Ray is not installed.
+    """
+    if name == "local":
+        yield None
+        return
+    from mixfit.console import PlainConsole
+    from mixfit.distributed.ray_fits import RayFits
+
+    with RayFits(console=None if quiet else PlainConsole()) as fits:
+        yield fits
 
 
 def shown_command(arguments: list[str]) -> str:

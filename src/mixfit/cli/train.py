@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
 from cyclopts import Parameter
 
 import mixfit
-from mixfit.cli.flags import Flat, SetRoles, Switch, shown_command, with_roles
+from mixfit.cli.flags import EngineName, Flat, SetRoles, Switch, chosen_fits, shown_command, with_roles
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.config_file import naming_the_file
 from mixfit.errors import ConfigError
@@ -69,6 +69,7 @@ def train(
     json: Annotated[bool, Switch] = False,
     doctor: Annotated[bool, Switch] = False,
     track: Annotated[tuple[TrackerName, ...], Parameter(negative=(), show_default=False)] = (),
+    engine: EngineName = "local",
     data: Annotated[DataConfig | None, Flat] = None,
     model: Annotated[ModelConfig | None, Flat] = None,
     train: Annotated[TrainConfig | None, Flat] = None,
@@ -103,6 +104,9 @@ def train(
         Diagnose the training of the network (needs --preset network); give it again with --resume.
     track
         Log settings, epochs, scores, report and model to mlflow or tensorboard; may be repeated, also with --resume.
+    engine
+        Where the models of each fold are fitted: in this process, or by ray on all cores of this machine or of the
+        cluster of RAY_ADDRESS; give it again with --resume.
     """
     began = time.monotonic()  # before the imports, which take seconds
     if model is not None and model.backbone == LISTED:
@@ -117,29 +121,30 @@ def train(
         spoken["callbacks"] = [*spoken.get("callbacks", []), mixfit.Doctor()]
     if track:
         spoken["callbacks"] = [*spoken.get("callbacks", []), *map(_tracker, dict.fromkeys(track))]
-    if resume is not None:
-        _refuse_settings(target, set_, config, schema, data, model, train)
-        run = recipe.resume(resume, table=table, force=force, command=shown_command(sys.argv[1:]), **spoken)
+    with chosen_fits(engine, quiet=json) as spoken["fits"]:
+        if resume is not None:
+            _refuse_settings(target, set_, config, schema, data, model, train)
+            run = recipe.resume(resume, table=table, force=force, command=shown_command(sys.argv[1:]), **spoken)
+            _say_run(run, as_json=json)
+            return
+        if table is None or target is None:
+            raise ConfigError(
+                "mixfit train needs a table and --target COLUMN (or a --config that names them), or --resume RUN."
+            )
+        roles = with_roles(data, set_, config)
+        with naming_the_file(config, table=table, target=target, schema=schema, data=roles, model=model, train=train):
+            run = recipe.fit(
+                table,
+                target=target,
+                data=roles,
+                model=model,
+                train=train,
+                schema=schema,
+                out=out,
+                command=shown_command(sys.argv[1:]),
+                **spoken,
+            )
         _say_run(run, as_json=json)
-        return
-    if table is None or target is None:
-        raise ConfigError(
-            "mixfit train needs a table and --target COLUMN (or a --config that names them), or --resume RUN."
-        )
-    roles = with_roles(data, set_, config)
-    with naming_the_file(config, table=table, target=target, schema=schema, data=roles, model=model, train=train):
-        run = recipe.fit(
-            table,
-            target=target,
-            data=roles,
-            model=model,
-            train=train,
-            schema=schema,
-            out=out,
-            command=shown_command(sys.argv[1:]),
-            **spoken,
-        )
-    _say_run(run, as_json=json)
 
 
 def _list_backbones() -> None:

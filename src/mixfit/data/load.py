@@ -36,6 +36,7 @@ from mixfit.data.photos.records import Cache
 from mixfit.data.photos.rule import PhotoRule, images_path, images_root
 from mixfit.data.photos.rules import photo_rules
 from mixfit.data.photos.scores import PhotoScores
+from mixfit.data.photos.shards import StoredFeatures
 from mixfit.data.photos.store import ImageFiles, open_image_store, typical_side
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
 from mixfit.data.split import MINIMUM_ROWS, Split, SplitName, Times, split_labels, split_rows
@@ -360,7 +361,8 @@ def load_data(
                 f"the table has no column {column.name!r}, which the schema gives the role {column.role}.{hint}"
             )
     photos = _find_photos(rows.frame, schema, root)
-    cache = Cache.configured(config, warn=warn, progress=progress)
+    stored = None if config.features is None else StoredFeatures.open(config.features).below(root or Path())
+    cache = Cache.configured(config, warn=warn, progress=progress, stored=stored)
     found = split_usable(rows, schema, config, seed, Ties(rows, schema, photos, cache=cache))
     split, bad = found.split, found.bad
     if config.dedup:
@@ -386,7 +388,8 @@ def load_data(
         )
         values, mask = text.apply(rows)
         values[split.train] = own
-    size = _choose_image_size(photos) if config.image_size is None else config.image_size
+    known = None if stored is None or photos is None else stored.facts.image_size
+    size = config.image_size or known or choose_image_size(photos)
     return MixedData(
         table=rows,
         schema=schema,
@@ -718,7 +721,7 @@ def _find_photos(frame: pd.DataFrame, schema: Schema, root: Path | None) -> Phot
     return find_photos(frame, columns, root or Path(), schema.photos)
 
 
-def _choose_image_size(photos: Photos | None) -> int:
+def choose_image_size(photos: Photos | None) -> int:
     """128 pixels are enough for small photos; the backbone's default of 224 costs three times as much."""
     if photos is None or not photos.files:
         return NO_PHOTOS_SIZE

@@ -24,7 +24,7 @@ from mixfit.ensemble.intervals import best_temperature, tempered
 from mixfit.ensemble.pool import pooled
 from mixfit.errors import ConfigError, Diverged
 from mixfit.models.encoding import PhotoMeans, RowEncoder, mean_features
-from mixfit.models.model import Components, FittedModel, Layout, Model, Rows, Trainable, TrainingRows
+from mixfit.models.model import Components, FittedModel, Layout, Model, Rows, State, Trainable, TrainingRows
 from mixfit.training.callback import Callback
 from mixfit.training.checkpoint import Snapshot
 
@@ -201,8 +201,44 @@ class Keeper(Protocol):
     def watch(self, model: Model, fold: int) -> Watch:
         """Callbacks and checkpoint for the training of a ``Trainable`` model."""
 
-    def keep(self, model: Model, fold: int, fitted: FittedModel) -> None:
-        """Save a fitted model."""
+    def keep(self, model: Model, fold: int, fitted: FittedModel, history: bytes | None = None) -> None:
+        """Save a fitted model.
+
+        Args:
+            history: of a network that was trained elsewhere, as ``history.csv``.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitElsewhere:
+    """A model that was fitted in another process."""
+
+    state: State
+    history: bytes | None = None
+    """``history.csv`` of a network."""
+    seconds: float = 0.0
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """Fits models of folds in other processes, several at the same time."""
+
+    def begin(self, model: Model, folds: Sequence[tuple[int, Fold, FittedModel | None]], seconds: float | None) -> None:
+        """Begin to fit a model on folds, unless that has begun already.
+
+        Args:
+            folds: number of each, the fold, and the starting point of a ``Trainable`` model.
+            seconds: time limit for the training of a network.
+        """
+
+    def result(self, model: Model, place: int, fold: Fold) -> FitElsewhere:
+        """Wait for a model on a fold that was begun.
+
+        Raises: what ``model.fit`` raises.
+        """
+
+    def stop(self, model: Model) -> None:
+        """End the fits of a model that nobody waits for any more."""
 
 
 def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = False) -> FittedFolds:
@@ -321,6 +357,8 @@ def cross_fit(
     begin_at: Fitting | None = None,
     seconds: float | None = None,
     tell: Callable[[int], None] | None = None,
+    fits: Fits | None = None,
+    network_seconds: float | None = None,
 ) -> Fitting:
     """Fit a model on every fold and predict the out-of-fold rows.
 
@@ -328,15 +366,24 @@ def cross_fit(
         begin_at: a model fitted on the same folds, as the starting point of a ``Trainable`` model.
         seconds: time limit; a fold that would end after it, as long as those before it took, is not started.
         tell: called with the number of each fold, from 0, before it is fitted.
+        fits: fits the folds in other processes; by default they are fitted here, one after another.
+        network_seconds: time limit for each training of a network elsewhere.
     Raises:
         OutOfTimeError: the time limit was reached before the last fold.
         ConfigError: the model does not return valid predictions.
         Diverged: its predictions are not finite.
     """
-    started = time.perf_counter()
+    started, spent, known = time.perf_counter(), list[float](), dict[int, FittedModel]()
+    every = [*folds.folds, *([] if folds.final is None else [folds.final])]
     if keeper is not None:
-        every = [*folds.folds, *([] if folds.final is None else [folds.final])]
         keeper.begin([(fold, folds.rows[folds.number == place]) for place, fold in enumerate(every)])
+    if fits is not None:
+        if keeper is not None:
+            saved = ((place, keeper.load(model, place, fold.rows.layout)) for place, fold in enumerate(every))
+            known = {place: one for place, one in saved if one is not None}
+        starts = [None if begin_at is None else begin_at.fitted_on_fold[place] for place in range(len(every))]
+        todo = [(place, fold, starts[place]) for place, fold in enumerate(every) if place not in known]
+        fits.begin(model, todo, network_seconds)
 
     def fitted_on(place: int, fold: Fold) -> FittedModel:
         elapsed = time.perf_counter() - started
@@ -344,6 +391,12 @@ def cross_fit(
             raise OutOfTimeError(f"the time limit was reached after {place} of {folds.count} folds")
         if tell is not None:
             tell(place)
+        if place in known:
+            return known[place]
+        if fits is not None:
+            elsewhere = fits.result(model, place, fold)
+            spent.append(elsewhere.seconds)
+            return _kept(model, place, fold, elsewhere.state, keeper, elsewhere.history)
         start = None if begin_at is None else begin_at.fitted_on_fold[place]
         return fit_or_load(model, place, fold, keeper=keeper, start=start)
 
@@ -371,7 +424,7 @@ def cross_fit(
         predictions=predictions,
         temperatures=temperatures,
         temperature=temperature,
-        seconds=time.perf_counter() - started,
+        seconds=sum(spent) if spent else time.perf_counter() - started,
     )
 
 
@@ -391,13 +444,22 @@ def fit_or_load(
     if isinstance(ready, Trainable):
         watch = Watch() if keeper is None else keeper.watch(model, place)
         ready = ready.ready(start, watch.callbacks, watch.snapshot)
-    found = fit_model(ready, fold)
-    # A loaded model may have another memory layout, which changes the last bits of its predictions. Loading it here
-    # too makes a resumed run identical to an uninterrupted one.
-    arrays, config = found.state()
+    return _kept(model, place, fold, fit_model(ready, fold).state(), keeper)
+
+
+def _kept(
+    model: Model, place: int, fold: Fold, state: State, keeper: Keeper | None, history: bytes | None = None
+) -> FittedModel:
+    """A model from the state of one that was fitted here or elsewhere, and saved.
+
+    A loaded model may have another memory layout, which changes the last bits of its predictions. Loading every model
+    makes a resumed run, and one that was fitted elsewhere, identical to an uninterrupted one."""
+    arrays, config = state
     arrays = {name: np.array(values, order="C") for name, values in arrays.items()}
     found = model.load(arrays, config, fold.rows.layout)
-    if keeper is not None:
+    if keeper is not None and history is not None:
+        keeper.keep(model, place, found, history)
+    elif keeper is not None:
         keeper.keep(model, place, found)
     return found
 

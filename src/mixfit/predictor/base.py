@@ -40,6 +40,7 @@ from mixfit.errors import ConfigError, check_type
 from mixfit.models.mixed import Mixture
 from mixfit.models.model import Model
 from mixfit.nn.build import ModelShape
+from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.card import ModelFacts, model_card
 from mixfit.predictor.folder import Kind, SavedModel, named_in_errors, read_folder
 from mixfit.training.device import default_device
@@ -159,6 +160,11 @@ class Predictor(ABC):
     @abstractmethod
     def image_config(self) -> ModelConfig | None:
         """Configuration of the image network, for its licence; None without photos."""
+
+    @property
+    def frozen_encoder(self) -> ImageEncoder | None:
+        """The frozen image network whose features the model uses; None if there is none."""
+        return None
 
     @property
     def uses_text(self) -> bool:

@@ -121,6 +121,11 @@ class BlendPredictor(Predictor):
         return self.photos
 
     @property
+    def frozen_encoder(self) -> ImageEncoder | None:
+        """That of all models."""
+        return None if self.photo_encoder is None else self.photo_encoder.fast
+
+    @property
     def uses_text(self) -> bool:
         """Whether a model with a share uses columns of text."""
         return any(reads(sees) for sees in self.sees.values())

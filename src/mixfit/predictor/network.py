@@ -197,10 +197,16 @@ class NetworkPredictor(Predictor):
         ours = self.model if isinstance(self.model, MixedInputModel) else None
         return ours if ours is not None and isinstance(ours.image, ImageEncoder | None) else None
 
+    @property
+    def frozen_encoder(self) -> ImageEncoder | None:
+        """That of the network."""
+        encoder = self.model.image if isinstance(self.model, MixedInputModel) else None
+        return encoder if isinstance(encoder, ImageEncoder) and encoder.frozen else None
+
     def _features_or_files(self, files: ImageFiles, cache: Cache | None) -> ImageFiles | FeatureTable:
         """Features of a frozen network, each photo once; pixels if not frozen, or for few photos without a cache."""
-        encoder = self.model.image if isinstance(self.model, MixedInputModel) else None
-        if not isinstance(encoder, ImageEncoder) or not encoder.frozen or (cache is None and len(files) < CHUNK):
+        encoder = self.frozen_encoder
+        if encoder is None or (cache is None and len(files) < CHUNK):
             return files
         return all_features(encoder, files, cache)
 

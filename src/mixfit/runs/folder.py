@@ -149,6 +149,7 @@ def shown_settings(data: DataConfig, model: ModelConfig, train: TrainConfig) -> 
     shown = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
     model_folder = None if data.text_model in ("none", MINILM) else Path(data.text_model)
     folders = {"data.images": data.images, "data.cache": data.cache, "data.text_model": model_folder}
+    folders["data.features"] = None if data.features is None else Path(data.features)
     return shown | {name: shown_path(path) for name, path in folders.items() if path}
 
 
@@ -160,7 +161,7 @@ def settings_digest(
     The locations of the photos and of the text model are left out, as the fingerprint covers their files; so are
     caches, the time between checkpoints, and whether a report is written."""
     settings = _sections(data, model, train)
-    for name in ("images", "cache", "cache_gb", "text_model"):
+    for name in ("images", "cache", "cache_gb", "features", "text_model"):
         settings["data"].pop(name, None)
     for name in ("save_every", "report"):
         settings["train"].pop(name, None)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from mixfit.config import TextConfig
+from mixfit.config import DataConfig, TextConfig
 from mixfit.console import PlainConsole
 from mixfit.data.bad_inputs import BadCounts, BadInput, describe_bad, in_table_rows
 from mixfit.data.checks.copies import rows_of_training, without_copies
@@ -33,7 +33,8 @@ from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.load import unknown_class
 from mixfit.data.photos.find import find_photos
 from mixfit.data.photos.records import Cache
-from mixfit.data.photos.rule import images_root
+from mixfit.data.photos.rule import images_root, split_images
+from mixfit.data.photos.shards import StoredFeatures
 from mixfit.data.split import Split, split_labels, split_rows
 from mixfit.data.table.read import asked_format, read_as_configured, written_otherwise
 from mixfit.data.table.to_predict import pieces_to_predict
@@ -58,6 +59,7 @@ from mixfit.predictor import BATCH, Predictions, Predictor
 from mixfit.predictor.base import TextUse
 from mixfit.runs.folder import prints_of_training, read_split
 from mixfit.training.metrics import metric_label, metric_text
+from mixfit.training.stored import check_stored
 
 SplitChoice = Literal["train", "valid", "test", "all"]
 BadRows = Literal["mark", "drop", "fail"]
@@ -113,6 +115,7 @@ def evaluate_table(
     by: str | Sequence[str] = (),
     text: TextConfig | None = None,
     cache: Cache | None = None,
+    features: str | Path | None = None,
     console: Console | None = None,
     models: Sequence[Model] = (),
     text_model: str | Path | None = None,
@@ -131,6 +134,7 @@ def evaluate_table(
         by: column or columns to group the metrics by.
         text: format of a text table, by default detected.
         cache: cache of image features; by default none.
+        features: folder or URL of features that ``mixfit embed`` computed; others are computed here.
         models: your own models, as passed to ``fit``.
         text_model: folder of the text model that the training was given; not needed for ``minilm``.
     Returns:
@@ -150,7 +154,8 @@ def evaluate_table(
     with table_file(table) as path:
         shown = "DataFrame" if isinstance(table, pd.DataFrame) else str(path)
         folder = Path() if isinstance(table, pd.DataFrame) else path.parent
-        images_root(None if images is None else Path(images), folder)
+        root = images_root(None if images is None else Path(images), folder)
+        cache = with_stored(predictor, cache, features, root)
         return _evaluate(
             predictor,
             Path(run),
@@ -165,6 +170,23 @@ def evaluate_table(
             cache=cache,
             console=console,
         )
+
+
+def with_stored(predictor: Predictor, cache: Cache | None, features: str | Path | None, images: Path) -> Cache | None:
+    """A cache with stored features, which must be those of the model.
+
+    Raises:
+        ConfigError, DataError: as ``check_stored`` and ``StoredFeatures.open``.
+    """
+    if features is None:
+        return cache
+    stored = StoredFeatures.open(features).below(split_images(images)[0])
+    encoder = predictor.frozen_encoder
+    if encoder is not None and stored.facts.network:
+        check_stored(stored, encoder, size=predictor.image_size, crop=predictor.crop)
+    if cache is None:
+        return Cache.configured(DataConfig(cache_gb=0.0), stored=stored)
+    return replace(cache, stored=stored)
 
 
 def _check_arguments(run: object, table: object, images: object, text: object) -> None:
@@ -336,6 +358,7 @@ def predict_table(
     raw_csv: bool = False,
     text: TextConfig | None = None,
     cache: Cache | None = None,
+    features: str | Path | None = None,
     interval: float | None = None,
     console: Console | None = None,
     models: Sequence[Model] = (),
@@ -354,6 +377,7 @@ def predict_table(
     raw_csv: bool = False,
     text: TextConfig | None = None,
     cache: Cache | None = None,
+    features: str | Path | None = None,
     interval: float | None = None,
     console: Console | None = None,
     models: Sequence[Model] = (),
@@ -371,6 +395,7 @@ def predict_table(
     raw_csv: bool = False,
     text: TextConfig | None = None,
     cache: Cache | None = None,
+    features: str | Path | None = None,
     interval: float | None = None,
     console: Console | None = None,
     models: Sequence[Model] = (),
@@ -394,6 +419,7 @@ def predict_table(
         raw_csv: do not escape text cells that a spreadsheet would run as formulas.
         text: format of a text table, by default detected.
         cache: cache of image features; by default none.
+        features: folder or URL of features that ``mixfit embed`` computed; others are computed here.
         interval: coverage of prediction intervals or sets, see ``Predictor.predict``.
         models: your own models, as passed to ``fit``.
         text_model: folder of the text model that the training was given; not needed for ``minilm``.
@@ -414,6 +440,44 @@ def predict_table(
     if path is not None:
         check_writable_kind(path)
     predictor = load_run(Path(run), models, text_model)
+    found, _ = predict_with(
+        predictor,
+        table,
+        path,
+        images=images,
+        bad_rows=bad_rows,
+        raw_csv=raw_csv,
+        text=text,
+        cache=cache,
+        features=features,
+        interval=interval,
+        console=console,
+        started=started,
+    )
+    return found
+
+
+def predict_with(
+    predictor: Predictor,
+    table: str | Path | pd.DataFrame,
+    path: Path | None,
+    *,
+    images: str | Path | None = None,
+    bad_rows: BadRows = "mark",
+    raw_csv: bool = False,
+    text: TextConfig | None = None,
+    cache: Cache | None = None,
+    features: str | Path | None = None,
+    interval: float | None = None,
+    console: Console,
+    started: float,
+) -> tuple[pd.DataFrame | None, "RowCounts"]:
+    """As ``predict_table``, with a loaded predictor; also gives the counts.
+
+    Args:
+        path: the file to write; None for none.
+        started: value of ``time.perf_counter()`` at the start, for messages.
+    """
     if interval is not None:
         predictor.check_interval(interval)
     kept: list[pd.DataFrame] = []
@@ -421,10 +485,11 @@ def predict_table(
         file = stack.enter_context(table_file(table))
         beside = Path() if isinstance(table, pd.DataFrame) else file.parent
         folder = images_root(None if images is None else Path(images), beside)
+        cache = with_stored(predictor, cache, features, folder)
         pieces = pieces_to_predict(file, predictor.schema, text, batch=BATCH)
         held = [] if path is None or path.suffix.lower() in PARQUET else pieces.bytes_columns
         write = kept.append if path is None else stack.enter_context(new_table(path, raw=raw_csv, types=pieces.types))
-        counts, known = _Counts(), list[str]()
+        counts, known = RowCounts(), list[str]()
         for cells in pieces.read(predictor.schema.table):
             start, piece = counts.rows, cells.frame.reset_index(drop=True)
             found = predictor.predictions(cells, images=folder, cache=cache, first_row=start, interval=interval)
@@ -459,13 +524,13 @@ def predict_table(
         _note_texts(console, counts.texts, predictor)
     if path is not None:
         console.print(f" written {path}", markup=False)
-        return None
-    return pd.concat(kept, ignore_index=not isinstance(table, pd.DataFrame))
+        return None, counts
+    return pd.concat(kept, ignore_index=not isinstance(table, pd.DataFrame)), counts
 
 
 @dataclass(slots=True)
-class _Counts:
-    """Counts over all pieces."""
+class RowCounts:
+    """Rows by status, over all pieces."""
 
     rows: int = 0
     ok: int = 0
@@ -490,6 +555,15 @@ class _Counts:
                 f"{self.broken} with broken cells{' or photos' if photos else ''}{dropped}",
             ]
         )
+
+    def join(self, other: "RowCounts") -> None:
+        """Count the rows of another table, too."""
+        self.rows += other.rows
+        self.ok += other.ok
+        self.no_photo += other.no_photo
+        self.broken += other.broken
+        self.photos_named += other.photos_named
+        self.photos_found += other.photos_found
 
     def add(self, found: Predictions) -> list[int]:
         """Count the next piece and return the positions of its broken rows."""
@@ -570,7 +644,7 @@ def _free_name(name: str, taken: pd.Index) -> str:
 
 
 def _warn_of_no_photos(
-    console: Console, found: "Predictions | _Counts", images: Path, predictor: Predictor, columns: Sequence[str]
+    console: Console, found: "Predictions | RowCounts", images: Path, predictor: Predictor, columns: Sequence[str]
 ) -> None:
     """Warn if no photo was found, as the folder is probably wrong.
 

@@ -252,6 +252,7 @@ def open_feature_store(encoder: ImageEncoder, source: ImageFiles, cache: Cache) 
         crop=source.crop,
         cache=cache,
         follow_links=source.follow_links,
+        weights="" if cache.stored is None else network_digest(encoder, source.size),
     )
 
 
@@ -261,6 +262,25 @@ def encoder_identity(encoder: ImageEncoder, size: int) -> str:
     It covers weights, buffers, printed layers, versions and the instruction set, and the features of one chunk of
     noise, which depend on everything else: settings that are not printed, and the code of the network."""
     encoder = without_norms(encoder, size)
+    digest = _of_weights(encoder)
+    device = encoder.pixel_mean.device.type
+    versions = f"{ENCODER_VERSION} {torch.__version__} {version('timm')}"
+    settings = f"{encoder.stages} {encoder.memory_format} {encoder.precision}"
+    digest.update(f"{versions} {settings} {device} {torch.backends.cpu.get_cpu_capability()}".encode())
+    noise = np.random.default_rng(0).integers(0, 256, (CHUNK, 3, size, size), dtype=np.uint8)
+    digest.update(_bytes(_encode(encoder, torch.from_numpy(noise))))
+    return digest.hexdigest()
+
+
+def network_digest(encoder: ImageEncoder, size: int) -> str:
+    """A digest of the weights, layers and settings of the network alone, equal on all machines."""
+    digest = _of_weights(without_norms(encoder, size))
+    digest.update(f"{ENCODER_VERSION} {encoder.stages} {encoder.precision}".encode())
+    return digest.hexdigest()
+
+
+def _of_weights(encoder: ImageEncoder) -> Any:
+    """A sha256, to be updated, of the layers as they are printed and of all tensors."""
     digest = hashlib.sha256(repr(encoder.backbone).encode())
     tensors = {
         **dict(encoder.backbone.named_parameters(prefix="backbone")),
@@ -271,13 +291,7 @@ def encoder_identity(encoder: ImageEncoder, size: int) -> str:
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(_bytes(tensor))
-    device = encoder.pixel_mean.device.type
-    versions = f"{ENCODER_VERSION} {torch.__version__} {version('timm')}"
-    settings = f"{encoder.stages} {encoder.memory_format} {encoder.precision}"
-    digest.update(f"{versions} {settings} {device} {torch.backends.cpu.get_cpu_capability()}".encode())
-    noise = np.random.default_rng(0).integers(0, 256, (CHUNK, 3, size, size), dtype=np.uint8)
-    digest.update(_bytes(_encode(encoder, torch.from_numpy(noise))))
-    return digest.hexdigest()
+    return digest
 
 
 def _encode(encoder: ImageEncoder, pixels: Tensor, *, full: bool = True) -> Tensor:

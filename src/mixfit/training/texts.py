@@ -123,8 +123,11 @@ def text_embeddings(
     places = [numbers.setdefault(text, len(numbers)) if text and not text.isspace() else -1 for text in texts]
     distinct = list(numbers)
     values = np.zeros((len(distinct) + 1, encoder.d), dtype=np.float32)  # the last is that of no text
-    store = TextStore(distinct, encoder, cache) if cache is not None and distinct else None
-    missing = np.arange(len(distinct)) if store is None else store.load_into(values, np.arange(len(distinct)))
+    missing = np.arange(len(distinct))
+    if cache is not None and cache.stored is not None and cache.stored.facts.text_model == encoder.digest:
+        missing = np.setdiff1d(missing, cache.stored.of_texts([text_key(one) for one in distinct], missing, values))
+    store = TextStore(distinct, encoder, cache) if cache is not None and len(missing) else None
+    missing = missing if store is None else store.load_into(values, missing)
     if len(missing):
         if store is None:
             _encode(distinct, missing, values, encoder, None)
@@ -154,12 +157,17 @@ def _encode(
             store.add(chunk, values[chunk])
 
 
+def text_key(text: str) -> str:
+    """The key of a text in stores: its sha256."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
 class TextStore:
     """Embeddings of some texts by one encoder in the cache, found by the texts' SHA-256; 1.5 kB a text for d = 384."""
 
     def __init__(self, texts: Sequence[str], encoder: SentenceEncoder, cache: Cache) -> None:
         self.cache = cache
-        self.keys = [hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() for text in texts]
+        self.keys = [text_key(text) for text in texts]
         folder = cache.folder / f"texts-{encoder.d}-{text_encoder_identity(encoder)[:16]}"
         self.store = RecordStore(folder, shape=(encoder.d,), dtype=np.float32, about="texts", wait=cache.wait)
         self._writable = False

@@ -29,7 +29,9 @@ class FeatureStore:
         network: identifies weights, architecture and arithmetic: equal texts imply equal features.
         d: number of features per photo.
         size, crop, follow_links: how the photos were decoded, see ``ImageFiles``.
-        cache: the folder, its limit, and the function to call if it cannot be used.
+        cache: the folder, its limit, and the function to call if it cannot be used; and features that are stored
+            elsewhere, which are used if they are of the same ``weights``.
+        weights: identifies the network as far as another machine can know it; "" uses no stored features.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class FeatureStore:
         crop: Crop,
         cache: Cache,
         follow_links: bool = True,
+        weights: str = "",
     ) -> None:
         self.files, self.cache, self.d, self.follow_links = files, cache, d, follow_links
         self.keys = photo_keys(files, follow_links=follow_links)
@@ -49,12 +52,21 @@ class FeatureStore:
         folder = cache.folder / f"features-{d}-{size}px-{identity}"
         self.store = RecordStore(folder, shape=(d,), dtype=np.float32, about="features", wait=cache.wait)
         self._writable = False
+        facts = None if cache.stored is None else cache.stored.facts
+        mine = (weights, d, size, crop)
+        same = facts is not None and mine == (facts.network, facts.d, facts.image_size, facts.crop)
+        self.stored = cache.stored if same and weights else None
 
     def load(self) -> tuple[FeatureTable, Int64[np.ndarray, " missing"]]:
         """The cached features, and the numbers of the photos whose features are missing or damaged."""
         values, readable = torch.zeros(len(self.keys), self.d), torch.zeros(len(self.keys), dtype=torch.bool)
-        table = FeatureTable(values, readable, {})
-        return table, self._load_into(table, np.arange(len(self.keys)))
+        table, wanted = FeatureTable(values, readable, {}), np.arange(len(self.keys))
+        if self.stored is not None:
+            known, problems = self.stored.of_photos(self.files, wanted, values.numpy())
+            readable[torch.from_numpy(known)] = True
+            table.failures.update(problems)
+            wanted = np.setdiff1d(wanted, [*known.tolist(), *problems])
+        return table, self._load_into(table, wanted)
 
     def _load_into(self, table: FeatureTable, numbers: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " missing"]:
         """Fill in the cached features of some photos; return the numbers of those that are missing."""

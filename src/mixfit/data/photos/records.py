@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt32
 
 from mixfit.config import DataConfig
+from mixfit.data.photos.shards import StoredFeatures
 from mixfit.errors import ResourceError
 from mixfit.files import explained, write_file
 
@@ -46,6 +47,10 @@ class InUse(ResourceError):  # noqa: N818 - named after the condition
     """Another process is writing to the store."""
 
 
+def _say_nothing(text: str) -> None:
+    """Of a cache that a user has disabled nobody wants to hear that it is full."""
+
+
 def _warn(text: str) -> None:
     warnings.warn(text, stacklevel=2)
 
@@ -62,16 +67,25 @@ class Cache:
     """Show a progress bar while photos are decoded, if there is a terminal."""
     wait: bool = True
     """Whether to wait for another process that is filling the cache; if not, missing records are computed, not kept."""
+    stored: StoredFeatures | None = None
+    """Features that ``mixfit embed`` computed, which are looked up first."""
 
     @classmethod
     def configured(
-        cls, config: DataConfig, *, warn: Callable[[str], None] | None = None, progress: bool = False
+        cls,
+        config: DataConfig,
+        *,
+        warn: Callable[[str], None] | None = None,
+        progress: bool = False,
+        stored: StoredFeatures | None = None,
     ) -> "Cache | None":
-        """The cache according to the settings; None if caching is disabled."""
-        if config.cache_gb == 0:
+        """The cache according to the settings; None if caching is disabled and there are no stored features."""
+        if config.cache_gb == 0 and stored is None:
             return None
         folder = default_folder() if config.cache is None else config.cache
-        return cls(folder=folder, limit_bytes=int(config.cache_gb * 1e9), warn=warn or _warn, progress=progress)
+        limit = int(config.cache_gb * 1e9)
+        say = warn or _warn if limit else _say_nothing
+        return cls(folder=folder, limit_bytes=limit, warn=say, progress=progress, stored=stored)
 
     def check_room(self, needed: int) -> None:
         """Check, before anything is written, that ``needed`` more bytes fit.

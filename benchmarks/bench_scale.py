@@ -1,0 +1,140 @@
+"""Scaling: the embedding pass and the folds of a preset with one and two workers of Ray, and a large table end to end.
+
+``embed`` prints photos/s with 1 and 2 actors after their start, and the start of Ray; ``folds`` the seconds of a
+preset on 1 and 2 cores of Ray; ``table`` trains on and predicts a table of 15 columns, with seconds and peak.
+Run: OMP_NUM_THREADS=1 python benchmarks/bench_scale.py embed|folds|table [ROWS]"""
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+from PIL import Image
+from rich.console import Console
+
+from mixfit.auto.engine import Engine, Work
+
+QUIET = Console(quiet=True)
+SIZES = {"embed": 2_000, "folds": 5_000, "table": 5_000_000}
+GROUP, SHARD = 131_072, 32
+PRESET = ["--preset", "network", "--tabular", "mlp", "--numbers", "plain", "--epochs", "1", "--no-report"]
+
+
+def write_photos(folder: Path, rows: int) -> Path:
+    """A table of small generated photos, one a row."""
+    rng = np.random.default_rng(0)
+    for row in range(rows):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(folder / f"{row}.jpg", quality=70)
+    frame = pd.DataFrame({"photo": [f"{row}.jpg" for row in range(rows)], "y": rng.normal(size=rows)})
+    frame.to_csv(folder / "table.csv", index=False)
+    return folder / "table.csv"
+
+
+class Timed:
+    """Another engine, with the time of each result."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.times: list[float] = []
+
+    def each(self, read: Callable[[], Iterator[Any]], make: Callable[[], Work], *, threads: int) -> Iterator[Any]:
+        """See ``Engine``."""
+        for found in self.engine.each(read, make, threads=threads):
+            self.times.append(time.perf_counter())
+            yield found
+
+
+def bench_embed(rows: int) -> None:
+    """Photos/s by number of actors; Ray has a core more, which reads."""
+    from mixfit.auto.embedding import embed
+    from mixfit.distributed.ray_engine import RayEngine
+
+    with tempfile.TemporaryDirectory() as name:
+        table = write_photos(Path(name), rows)
+        found: dict[int, float] = {}
+        for workers in (1, 2):
+            with RayEngine(workers=workers, cpus=3) as engine:
+                timed, out = Timed(engine), Path(name) / f"f{workers}"
+                embed(table, out, target="y", image_size=64, shard_rows=SHARD, engine=timed, console=QUIET)
+                begun = 2 * workers  # shards after which all actors have worked
+                seconds = timed.times[-1] - timed.times[begun - 1]
+                found[workers] = (len(timed.times) - begun) * SHARD / seconds
+                print(
+                    f"embed {workers} worker(s): {found[workers]:7.1f} photos/s after the first {begun} shards; "
+                    f"Ray started in {engine.seconds:.1f} s"
+                )
+        print(f"efficiency of 2 workers: {found[2] / (2 * found[1]):.2f}")
+
+
+def bench_folds(rows: int) -> None:
+    """Seconds of the preset quick by cores of Ray."""
+    from mixfit.auto.recipe import fit
+    from mixfit.config import DataConfig, TrainConfig
+    from mixfit.distributed.ray_fits import RayFits
+
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(rows, 15)), columns=[f"x{place}" for place in range(15)])
+    frame["y"] = frame["x0"] * frame["x1"] + rng.normal(size=rows)
+    found: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for cores in (1, 2):
+            with RayFits(cpus=cores) as fits:
+                started = time.perf_counter()
+                fit(
+                    frame,
+                    target="y",
+                    data=DataConfig(cache_gb=0.0),
+                    train=TrainConfig(preset="quick", report=False),
+                    out=Path(name) / str(cores),
+                    console=QUIET,
+                    fits=fits,
+                )
+                found[cores] = time.perf_counter() - started
+                print(f"folds {cores} core(s): {found[cores]:7.1f} s for {rows:,} rows, preset quick")
+    print(f"efficiency of 2 cores, with all that is not fitted in tasks: {found[1] / (2 * found[2]):.2f}")
+
+
+def bench_table(rows: int) -> None:
+    """Train and predict by the command line, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        path, rng, writer = Path(name) / "table.parquet", np.random.default_rng(0), None
+        for start in range(0, rows, GROUP):
+            count = min(GROUP, rows - start)
+            columns = {f"x{place}": rng.normal(size=count).astype(np.float32) for place in range(14)}
+            columns["y"] = columns["x0"] * columns["x1"] + rng.normal(size=count).astype(np.float32)
+            group = pa.table(columns)
+            writer = writer or pyarrow.parquet.ParquetWriter(path, group.schema)
+            writer.write_table(group)
+        assert writer is not None
+        writer.close()
+        run = Path(name) / "runs" / "table-y-001"
+        train = ["train", str(path), "--target", "y", "--out", str(run.parent), *PRESET]
+        for words in (train, ["predict", str(run), str(path), "-o", str(Path(name) / "predictions.parquet")]):
+            before, started = _peak(), time.perf_counter()
+            subprocess.run([sys.executable, "-m", "mixfit", *words], check=True, stdout=subprocess.DEVNULL)
+            print(
+                f"{words[0]:<8}{rows:>12,} rows x 15   {time.perf_counter() - started:8.1f} s   "
+                f"peak {max(_peak(), before) / 1e6:,.0f} MB of any process so far",
+                flush=True,
+            )
+
+
+def _peak() -> int:
+    """Bytes of resident memory of the largest process that has ended."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    what = sys.argv[1]
+    size = int(sys.argv[2]) if len(sys.argv) > 2 else SIZES[what]
+    print(f"mixfit {version('mixfit')}, ray {version('ray')}, torch {version('torch')}")
+    {"embed": bench_embed, "folds": bench_folds, "table": bench_table}[what](size)
