@@ -2,9 +2,8 @@
 
 In: the checked values of trees. Out: the sums of their leaf values, the same bits as LightGBM's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -12,6 +11,8 @@ from jaxtyping import Bool, Float, Int64
 _ZERO = 1e-35
 """LightGBM takes numbers up to this size for 0."""
 _CATEGORICAL, _DEFAULT_LEFT, _MISSING_NAN = 1, 2, 8  # bits of decision_type
+_REAL = ("threshold", "leaf_value")
+"""Names of values that are not whole numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,36 +40,42 @@ class TreeWalk:
     """Trees per round."""
 
     @classmethod
-    def of(cls, trees: Sequence[Mapping[str, Sequence[Any]]], outputs: int) -> "TreeWalk":
-        """From the values of each tree, see ``checked_text``."""
-        found: dict[str, list[np.ndarray]] = {}
-        roots, splits, leaves, words = [], 0, 0, 0
-        for tree in trees:
-            count = len(tree["leaf_value"]) - 1
-            roots.append(splits if count else -1 - leaves)
-            kind = np.array(tree.get("decision_type", ()), dtype=np.int64)
-            threshold = np.array(tree.get("threshold", ()), dtype=np.float64)
-            bounds = np.array([*tree.get("cat_boundaries", (0,)), 0], dtype=np.int64)
-            by_category = (kind & _CATEGORICAL) > 0
-            own = np.where(by_category, threshold, 0).astype(np.int64)
-            children = {side: np.array(tree.get(f"{side}_child", ()), dtype=np.int64) for side in ("left", "right")}
-            parts = {side: np.where(child >= 0, child + splits, child - leaves) for side, child in children.items()}
-            parts |= {
-                "feature": np.array(tree.get("split_feature", ()), dtype=np.int64),
-                "threshold": threshold,
-                "categorical": by_category,
-                "nan_left": (kind & (_DEFAULT_LEFT | _MISSING_NAN)) == (_DEFAULT_LEFT | _MISSING_NAN),
-                "nan_zero": ((kind & _MISSING_NAN) == 0) & ~by_category,
-                "first_word": bounds[own] + words,
-                "words": np.where(by_category, bounds[own + 1] - bounds[own], 0),
-                "sets": np.array(tree.get("cat_threshold", ()), dtype=np.int64),
-                "leaf": np.array(tree["leaf_value"], dtype=np.float64),
-            }
-            for name, values in parts.items():
-                found.setdefault(name, []).append(values)
-            splits, leaves, words = splits + count, leaves + count + 1, words + len(parts["sets"])
-        joined = {name: np.concatenate(values) for name, values in found.items()}
-        return cls(roots=np.array(roots, dtype=np.int64), outputs=outputs, **joined)
+    def of(cls, values: Mapping[str, Float[np.ndarray, " some"]], outputs: int) -> "TreeWalk":
+        """From the values of all trees, one tree after another, by the names that ``checked_text`` writes."""
+        whole = {
+            name: found.astype(np.int64) for name, found in values.items() if name not in ("threshold", "leaf_value")
+        }
+        threshold, kind = values["threshold"], whole["decision_type"]
+        leaves, sets = whole["num_leaves"], whole["num_cat"]
+        splits, bounds = leaves - 1, np.where(sets > 0, sets + 1, 0)
+        ends = whole["cat_boundaries"][np.cumsum(bounds)[sets > 0] - 1]  # words of each tree that has any
+        words = np.zeros_like(sets)
+        words[sets > 0] = ends
+        tree = np.repeat(np.arange(len(leaves)), splits)
+        # Values of all trees before the one of a split.
+        split, leaf, bound, word = (np.cumsum(count) - count for count in (splits, leaves, bounds, words))
+        children = (whole["left_child"], whole["right_child"])
+        left, right = (np.where(child >= 0, child + split[tree], child - leaf[tree]) for child in children)
+        by_category = (kind & _CATEGORICAL) > 0
+        own = bound[tree[by_category]] + threshold[by_category].astype(np.int64)
+        first_word, of_set = np.zeros_like(kind), np.zeros_like(kind)
+        first_word[by_category] = whole["cat_boundaries"][own] + word[tree[by_category]]
+        of_set[by_category] = whole["cat_boundaries"][own + 1] - whole["cat_boundaries"][own]
+        return cls(
+            roots=np.where(splits > 0, split, -1 - leaf),
+            feature=whole["split_feature"],
+            threshold=threshold,
+            left=left,
+            right=right,
+            categorical=by_category,
+            nan_left=(kind & (_DEFAULT_LEFT | _MISSING_NAN)) == (_DEFAULT_LEFT | _MISSING_NAN),
+            nan_zero=((kind & _MISSING_NAN) == 0) & ~by_category,
+            first_word=first_word,
+            words=of_set,
+            sets=whole["cat_threshold"],
+            leaf=values["leaf_value"],
+            outputs=outputs,
+        )
 
     def sums(self, columns: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows ..."]:
         """float64 ``(rows,)``, or ``(rows, outputs)`` with several outputs."""

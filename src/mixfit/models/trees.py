@@ -38,7 +38,7 @@ from mixfit.models.ordered import fit_steps, load_steps
 from mixfit.models.target_statistics import TargetStatistics, goal_count
 from mixfit.models.tree_walk import TreeWalk
 from mixfit.training.metrics import LEAST_LIKELIHOOD, poisson_deviance
-from mixfit.weighted import taken, weighted_mean
+from mixfit.weighted import taken
 
 COMPONENTS = 30
 """Number of principal components of the photo features."""
@@ -85,8 +85,13 @@ IMPROBABLE = -30.0
 """Log-odds of a class without training rows."""
 _MOST_TREES, _MOST_LEAVES = 100_000, 1_000  # limits for reading
 _CATEGORICAL = 1
-_DECISIONS = (0, 2, 8, 10, 1, 9)
+_DECISIONS = frozenset((0, 2, 8, 10, 1, 9))
 """Kinds of splits: numeric without missing values, numeric with nan to the right or left, and categorical."""
+_NAMES = (
+    *("num_leaves", "num_cat", "split_feature", "threshold", "decision_type", "left_child", "right_child"),
+    *("leaf_value", "cat_boundaries", "cat_threshold"),
+)
+"""Of the values of a tree that decide what it predicts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +117,10 @@ class TreeModel:
     @cached_property
     def walk(self) -> TreeWalk:
         """The trees for a few rows."""
-        lines = self.text.decode("ascii").splitlines()
-        trees = [{name: list(map(float, value.split())) for name, value in tree.items()} for tree in _trees(lines)]
-        return TreeWalk.of(trees, len(self.seen) if len(self.seen) > 2 else 1)
+        trees = _trees(self.text.decode("ascii").splitlines())
+        joined = {name: " ".join([tree[name] for tree in trees if name in tree]) for name in _NAMES}
+        values = {name: np.array(text.split(), dtype=np.float64) for name, text in joined.items()}
+        return TreeWalk.of(values, len(self.seen) if len(self.seen) > 2 else 1)
 
     @classmethod
     def of(cls, text: bytes, seen: np.ndarray, *, columns: int, classes: int) -> "TreeModel":
@@ -552,7 +558,7 @@ class _Training:
             most: largest number of rounds.
             columns, truth, weight: of the held-out rows, with classes of the training rows only.
         """
-        library, found = lightgbm(), []
+        library = lightgbm()
         labels = np.searchsorted(self.seen, truth) if len(self.seen) else truth
 
         def loss(predictions: np.ndarray, _: Any) -> tuple[str, float, bool]:
@@ -564,18 +570,20 @@ class _Training:
             else:
                 chances = predictions if predictions.ndim == 2 else np.stack([1 - predictions, predictions], axis=1)
                 losses = -np.log(np.maximum(chances[np.arange(len(labels)), labels], LEAST_LIKELIHOOD))
-            found.append(weighted_mean(losses, weight))
-            return "loss", found[-1], False
+            return "loss", float(losses.mean() if weight is None else np.average(losses, weights=weight)), False
 
-        library.train(
-            _SETTINGS | self.objective | settings | {"metric": "None"},
-            self.data,
-            num_boost_round=most,
-            valid_sets=[self.data.create_valid(columns, labels)],
-            feval=loss,
-            callbacks=[library.early_stopping(_PATIENCE, verbose=False)],
-            keep_training_booster=True,  # else it is written as text and read again
-        )
+        # LightGBM's own loop, with its callbacks for early stopping, would take as long as these trees.
+        parameters = _SETTINGS | self.objective | settings | {"metric": "None"}
+        booster = library.Booster(parameters, self.data)
+        booster.add_valid(self.data.create_valid(columns, labels, params=parameters), "judged")
+        found: list[float] = []
+        best = 0
+        while len(found) < min(most, best + 1 + _PATIENCE):
+            booster.update()
+            [(_, _, value, _)] = booster.eval_valid(loss)
+            found.append(value)
+            if value < found[best]:
+                best = len(found) - 1
         return np.array(found)
 
 
@@ -682,8 +690,7 @@ def _written(trees: list[_Tree], *, columns: int, outputs: int) -> bytes:
     }
     lines = ["tree", *(f"{name}={value}" for name, value in head.items()), ""]
     for number, tree in enumerate(trees):
-        said = (f"{name}={' '.join(map(repr, values))}" for name, values in tree.items())
-        lines += [f"Tree={number}", *said, "", ""]
+        lines += [f"Tree={number}", *[f"{name}={' '.join(map(repr, values))}" for name, values in tree.items()], "", ""]
     return "\n".join([*lines, "end of trees", ""]).encode("ascii")
 
 
@@ -721,13 +728,13 @@ def _checked_tree(said: dict[str, str], columns: int) -> _Tree:
         left, right = found["left_child"], found["right_child"]
         # A split comes after its parent; leaves are numbered from -1 downwards.
         if sorted([*left, *right]) != [*range(-leaves, 0), *range(1, leaves - 1)] or any(
-            0 <= child <= above for above, pair in enumerate(zip(left, right, strict=True)) for child in pair
+            0 <= one <= above or 0 <= other <= above for above, (one, other) in enumerate(zip(left, right, strict=True))
         ):
             raise DataError("the trees are invalid: a node has two parents, is in a cycle, or is missing")
-        if not all(0 <= feature < columns for feature in found["split_feature"]):
+        if min(found["split_feature"]) < 0 or max(found["split_feature"]) >= columns:
             raise DataError("the trees use a column that does not exist")
         kinds = found["decision_type"]
-        if not all(kind in _DECISIONS for kind in kinds):
+        if not _DECISIONS.issuperset(kinds):
             raise DataError("the trees have an unknown type of split")
         by_category = [number for number, kind in zip(found["threshold"], kinds, strict=True) if kind & _CATEGORICAL]
         if sorted(by_category) != list(range(sets)):
@@ -745,7 +752,7 @@ def _checked_tree(said: dict[str, str], columns: int) -> _Tree:
 
 def _whole(text: str, count: int) -> list[int]:
     """Parse ``count`` integers; errors as for ``_checked_tree``."""
-    found = [int(part) for part in text.split()]
+    found = list(map(int, text.split()))
     if len(found) != count:
         raise DataError("a tree of the text is invalid")
     return found
@@ -753,7 +760,7 @@ def _whole(text: str, count: int) -> list[int]:
 
 def _numbers(text: str, count: int, *, largest: float = sys.float_info.max) -> list[float]:
     """Parse ``count`` numbers up to ``largest``, not minus infinity or nan; errors as for ``_checked_tree``."""
-    found = [float(part) for part in text.split()]
+    found = list(map(float, text.split()))
     if len(found) != count or not all(-inf < number <= largest for number in found):
         raise DataError("a tree of the text is invalid")
     return found
