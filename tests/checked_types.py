@@ -8,12 +8,16 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from types import CellType, FunctionType
 from typing import Any, get_args, get_type_hints
 
 import jaxtyping
 from beartype import beartype
 
 real_jaxtyped = jaxtyping.jaxtyped
+_STAND_INS: dict[Any, Callable[..., Any]] = {}
+"""What beartype makes of a function that is defined anew at each call of another one, by its code and hints; without
+what that call has given it, which would be kept alive."""
 
 
 def install() -> None:
@@ -39,7 +43,7 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
     if shapes and (inspect.isgeneratorfunction(function) or any("{" in shape for shape in shapes)):
         return real_jaxtyped(function, typechecker=beartype)  # which looks into arguments, for ``"{self.size}"``
     function.__annotations__ = hints
-    checked = beartype(function)
+    checked = _beartyped_inner(function) if "<locals>" in function.__qualname__ else beartype(function)
     function.__annotations__ = checked.__annotations__ = said
     if not shapes:
         return checked
@@ -50,6 +54,25 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
             return checked(*arguments, **named)
 
     return in_a_scope
+
+
+def _beartyped_inner(function: Any) -> Any:
+    """As ``beartype`` does it, which takes some milliseconds, once for all functions of the same code and hints."""
+    try:
+        known = _STAND_INS.get(key := (function.__code__, *function.__annotations__.items()))
+    except TypeError:  # a hint that cannot be hashed
+        return beartype(function)
+    if known is None:
+        nothing = tuple(CellType() for _ in function.__code__.co_freevars)
+        stand_in = FunctionType(function.__code__, function.__globals__, function.__name__, None, nothing)
+        stand_in.__annotations__, stand_in.__qualname__ = function.__annotations__, function.__qualname__
+        stand_in.__kwdefaults__, stand_in.__defaults__ = function.__kwdefaults__, function.__defaults__
+        known = _STAND_INS[key] = beartype(stand_in)
+    if known.__kwdefaults__ is None or "__beartype_func" not in known.__kwdefaults__:
+        return beartype(function)
+    found: Any = FunctionType(known.__code__, known.__globals__, function.__name__)
+    found.__kwdefaults__ = known.__kwdefaults__ | {"__beartype_func": function}
+    return functools.update_wrapper(found, function)
 
 
 def _resolved(hint: Any, names: dict[str, Any]) -> Any:

@@ -56,6 +56,16 @@ class Pair:
         return a
 
 
+def inner(of: Any, shift: Any) -> Any:
+    """A function with another hint or another value from outside at each call."""
+
+    @check
+    def shifted(a: of) -> of:
+        return a + shift
+
+    return shifted
+
+
 X, Y = torch.zeros(2, 3), torch.zeros(2)
 PAIR = Pair(Y, Y)
 RIGHT_AND_WRONG: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
@@ -71,6 +81,9 @@ RIGHT_AND_WRONG: dict[str, tuple[Callable[[], object], Callable[[], object]]] = 
     "fields": (lambda: Pair(Y, Y), lambda: Pair(Y, X[0])),
     "type of a field": (lambda: Pair(Y, Y, size=3), lambda: Pair(Y, Y, size="3")),
     "axis of a field": (lambda: PAIR.sized(Y), lambda: PAIR.sized(X[0])),
+    "defined in a call": (lambda: inner(int, 1)(2), lambda: inner(int, 1)(2.0)),
+    "defined in another call": (lambda: inner(int, 1)(2), lambda: inner(int, 0.5)(2)),
+    "defined with another hint": (lambda: inner(float, 1.0)(2.0), lambda: inner(float, 1.0)("2")),
     "of mixfit": (lambda: weighted_mean(np.ones(2), np.ones(2)), lambda: weighted_mean(np.ones(2), np.ones(3))),
     "settings of mixfit": (lambda: mixfit.TrainConfig(epochs=1), lambda: mixfit.TrainConfig(epochs="one")),
 }
@@ -94,3 +107,7 @@ def test_a_scope_ends_with_its_call() -> None:
 def test_functions_of_mixfit_are_checked_and_say_what_they_said() -> None:
     assert all(hasattr(function, "__wrapped__") for function in (weighted_mean, ImageEncoder.forward))
     assert plain.__annotations__["b"] == "str | NotImported"
+
+
+def test_a_function_that_is_defined_anew_has_what_its_own_call_gave_it() -> None:
+    assert [inner(int, shift)(2) for shift in (1, 5, 7)] == [3, 7, 9]
