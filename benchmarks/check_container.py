@@ -41,7 +41,8 @@ def main(run: Path, *, installed: bool) -> None:
         else:
             step("python -m venv; pip install WHEEL[serve]")
             command(python, "-m", "pip", "install", "--quiet", f"{wheel}[serve]")
-        found = subprocess.run([python, "-c", "import mixfit; print(mixfit.__file__)"], text=True, capture_output=True)
+        shown = [python, "-c", "import mixfit; print(mixfit.__file__)"]
+        found = subprocess.run(shown, text=True, capture_output=True, env=clean(), check=False)
         assert found.stdout.startswith(str(folder)), found.stdout + found.stderr
         model = folder / "model"
         shutil.copytree(run, model)
@@ -50,6 +51,11 @@ def main(run: Path, *, installed: bool) -> None:
         serve(folder, model)
         command("chmod", "-R", "u+w", model)
     step("done")
+
+
+def clean() -> dict[str, str]:
+    """The environment without the sources of this checkout."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def entry_point() -> str:
@@ -63,8 +69,7 @@ def serve(folder: Path, model: Path) -> None:
     """Start the server, ask it, and end it."""
     words = [word.replace("/run/model", str(model)).replace("8000", "0") for word in entry_point().split()]
     words[0] = str(folder / "env/bin" / words[0])
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"MIXFIT_TOKEN": TOKEN, "MPLCONFIGDIR": name_of(folder / "tmp")}
+    environment = clean() | {"MIXFIT_TOKEN": TOKEN, "MPLCONFIGDIR": name_of(folder / "tmp")}
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         try:
@@ -116,7 +121,7 @@ def status(port: str, path: str, *, token: bool = True) -> int:
 
 def command(*words: object) -> None:
     """Run a command that must succeed."""
-    subprocess.run([str(word) for word in words], check=True)
+    subprocess.run([str(word) for word in words], check=True, env=clean())
 
 
 def name_of(folder: Path) -> str:

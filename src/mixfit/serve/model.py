@@ -252,15 +252,17 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _column(cells: Sequence[Cell]) -> pd.Series:
+def _column(cells: Sequence[Cell]) -> Any:
     """Cells typed as in a table of their own."""
     match _kind(cells):
         case "number":
-            return pd.Series([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
+            return np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
         case "text":
-            return pd.Series(cells, dtype="str")
+            return pd.array(list(cells), dtype="str")
         case _:
-            return pd.Series(list(cells), dtype=object)
+            found = np.empty(len(cells), dtype=object)  # lists of equal lengths would become two axes
+            found[:] = cells
+            return found
 
 
 def placed(

@@ -88,10 +88,12 @@ class Service:
         log("ready", models={name: model.sha256 for name, model in self.models.items()})
 
     async def _warm(self, model: ServedModel) -> None:
-        """Predict a batch of every size, so that no client pays for what is made on first use."""
-        loop = asyncio.get_running_loop()
+        """Predict a batch of every size and explain a row, so that no client pays for what is made on first use."""
+        run = partial(asyncio.get_running_loop().run_in_executor, self.batcher.thread)
         for rows in range(1, self.settings.batch + 1):
-            await loop.run_in_executor(self.batcher.thread, model.predict, [model.example(rows)])
+            await run(model.predict, [model.example(rows)])
+        if model.explains:
+            await run(model.explainer().explain, model.example(1))
 
     def model(self, name: str | None) -> ServedModel:
         """The model of a name, by default the first.
