@@ -388,8 +388,8 @@ def load_data(
         )
         values, mask = text.apply(rows)
         values[split.train] = own
-    known = None if stored is None or photos is None else stored.facts.image_size
-    size = config.image_size or known or choose_image_size(photos)
+    of_stored = None if stored is None or photos is None else stored.facts.image_size
+    size = config.image_size or of_stored or choose_image_size(photos)
     return MixedData(
         table=rows,
         schema=schema,
