@@ -114,7 +114,7 @@ overflow-wrap:anywhere;overflow-x:auto">
 {% for grid in grids if grid.rows %}
 <details{{ "" if grid.folded else " open" }} style="margin:.4em 0">
 <summary style="cursor:pointer">{{ grid.heading }}</summary>
-<table style="border-collapse:collapse;margin:.3em 0;background:none;color:inherit">
+<table style="border-collapse:collapse;margin:.3em 0;background:none;color:inherit;overflow-wrap:break-word">
 <tr>
 {% for name in grid.head %}
 <th style="{{ cell }};opacity:.75;font-weight:600">{{ name | short }}</th>
@@ -142,7 +142,8 @@ width:{{ "%.2f" | format(12 * one.share) }}em"></span></td>
 {% endfor %}
 </div>
 """
-_CELL = "text-align:left;padding:.15em 1em .15em 0;border:0;vertical-align:top"
+_CELL = "text-align:left;padding:.15em 1em .15em 0;border:0;vertical-align:top;max-width:24em"
+"""In a narrow notebook a table scrolls sideways; only a word of more than a line's length is broken."""
 
 
 def card(
