@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint docs wheel matrix clean
+.PHONY: demo test check lint docs runtime wheel matrix clean
 
 demo: $(VENV)/.installed  ## train on the embedded example and write a report
 	$(BIN)/mixfit demo
@@ -18,6 +18,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+RUNTIME := onnxruntime-web-1.30.0.tgz
+runtime:  ## put onnxruntime-web into the package, for mixfit export --to html: a wheel built after it holds it, too (npm)
+	mkdir -p build src/mixfit/export/onnxruntime_web
+	npm pack --silent --pack-destination build onnxruntime-web@1.30.0
+	tar -xzf build/$(RUNTIME) -C src/mixfit/export/onnxruntime_web --strip-components 2 $(addprefix package/dist/,ort.wasm.min.js ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm)
 
 wheel: | $(BIN)/python  ## build the wheel, and use it in an empty environment (minutes)
 	$(BIN)/python -m benchmarks.check_wheel --keep dist

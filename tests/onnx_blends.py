@@ -15,7 +15,7 @@ from mixfit.ensemble.cross_fit import fit_folds, fit_model
 from mixfit.ensemble.intervals import ClassUncertainty, Scores, number_uncertainty
 from mixfit.ensemble.pool import FLOOR
 from mixfit.export.exporting import difference
-from mixfit.export.graph import export_graph
+from mixfit.export.graph import Exported, export_graph
 from mixfit.export.onnx_predict import OnnxModel
 from mixfit.models.encoding import RowEncoder
 from mixfit.models.model import Model, reads
@@ -121,13 +121,18 @@ def blend_of(
     )
 
 
-def exported(predictor: Predictor, level: float | None = None) -> OnnxModel:
-    """The file that a predictor exports to, loaded."""
+def written(predictor: Predictor, level: float | None = None) -> Exported:
+    """The file that a predictor exports to."""
     logging.disable(logging.DEBUG)  # PyTorch logs each step of its tracing, and pytest keeps every line
     try:
-        return OnnxModel.of(export_graph(predictor, level).model.SerializeToString(), threads=1)
+        return export_graph(predictor, level)
     finally:
         logging.disable(logging.NOTSET)
+
+
+def exported(predictor: Predictor, level: float | None = None) -> OnnxModel:
+    """The same file, loaded."""
+    return OnnxModel.of(written(predictor, level).model.SerializeToString(), threads=1)
 
 
 def assert_agrees(

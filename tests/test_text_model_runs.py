@@ -308,4 +308,20 @@ def test_minilm_is_found_again_in_its_package(table: Path, tmp_path: Path) -> No
     frame.to_csv(tmp_path / "table.csv", index=False)
     run = with_model(tmp_path / "table.csv", tmp_path / "runs", "minilm")
     again = Predictor.load(run.folder)
-    pd.testing.assert_frame_equal(again.predict(frame), run.predictor.predict(frame))
+    wanted = run.predictor.predict(frame)
+    pd.testing.assert_frame_equal(again.predict(frame), wanted)
+    pytest.importorskip("spox", reason="needs the extra onnx")
+    from mixfit.export.exporting import export_run
+    from mixfit.export.onnx_predict import OnnxModel
+    from mixfit.export.page import require_possible
+
+    file = export_run(run, tmp_path / "model.onnx")
+    assert file.agreement is not None
+    assert file.agreement.largest <= 1e-5
+    assert file.agreement.same_status == file.agreement.checked_status
+    found = mixfit.onnx_predict(tmp_path / "model.onnx", frame)
+    np.testing.assert_allclose(found["prediction"], wanted["prediction"], rtol=1e-5)
+    model = OnnxModel.load(tmp_path / "model.onnx")
+    assert any(one["holds"] == "embedding" for one in model.meta["inputs"])
+    with pytest.raises(mixfit.ConfigError, match="A page cannot make the sentence embeddings"):
+        require_possible(model.meta)

@@ -1,5 +1,6 @@
 """Photos inside an ONNX file: the same pixels as Pillow makes, and the same predictions as ``predict``."""
 
+import copy
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -16,13 +17,16 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
 import onnxruntime
 from blends_by_hand import Workshop, two_image_columns
-from onnx_blends import assert_agrees, exported
+from onnx_blends import assert_agrees, exported, written
 from quick_runs import QUICK_MODEL
 from spox import build
 
 from mixfit.choices import Crop
 from mixfit.data.photos.decode import read_for_size, read_image
 from mixfit.demo import DEMO_TARGET
+from mixfit.export import exporting, networks
+from mixfit.export.exporting import measure
+from mixfit.export.onnx_predict import OnnxModel
 from mixfit.export.ops import arithmetic
 from mixfit.export.photos import PhotoInputs, square_photos
 from mixfit.models.kernels import KernelRidge
@@ -31,6 +35,7 @@ from mixfit.models.model import BOTH
 from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
 from mixfit.predictor import Predictor
+from mixfit.predictor.blend import BlendPredictor
 from mixfit.training.build import build_model
 
 SIZE = 24
@@ -95,15 +100,66 @@ def strange(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return frame.assign(front=cells, detail=[*cells[3:], *cells[:3]]), folder
 
 
-def test_a_blend_of_models_of_photos(workshop: Workshop, strange: tuple[pd.DataFrame, Path], demo_table: Path) -> None:
+@pytest.fixture(scope="module")
+def blend(workshop: Workshop) -> tuple[BlendPredictor, OnnxModel]:
+    """Two folds, whose networks are traced once, and the file."""
     kinds = (Linear, KernelRidge, Network)
     predictor = workshop.blend([*(kind(sees=BOTH) for kind in kinds), BoostedTrees(sees=BOTH, most_rounds=20)])
-    predictor = replace(predictor, folds=predictor.folds[:1])
-    model = exported(predictor)
+    traced = list[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        write = networks._write
+        patch.setattr(networks, "_write", lambda *given: (traced.append(given[-1]), write(*given))[1])
+        model = exported(predictor)
+    assert traced == ["the image network", "a network"]
+    return predictor, model
+
+
+def test_a_blend_of_models_of_photos(
+    blend: tuple[BlendPredictor, OnnxModel],
+    workshop: Workshop,
+    strange: tuple[pd.DataFrame, Path],
+    demo_table: Path,
+) -> None:
+    predictor, model = blend
     assert_agrees(predictor, model, workshop.data.frame, demo_table.parent)
     assert_agrees(predictor, model, *strange)
     assert_agrees(predictor, model, strange[0].drop(columns=["front", "detail"]))
     assert "ImageNet" in model.meta["licence"]
+
+
+PHOTOS = ["dot.png", "tall.png", "flat.png", "large.jpg", "grey.jpg", "broken.jpg", "gone.jpg", "", "\u6f22.png"]
+CELL = st.one_of(st.none(), st.text(max_size=4), st.lists(st.sampled_from(PHOTOS), max_size=7).map(";".join))
+
+
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cells=st.lists(st.tuples(CELL, CELL), min_size=1, max_size=3))
+def test_whatever_photos_a_row_has(
+    cells: list[tuple[str | None, str | None]],
+    blend: tuple[BlendPredictor, OnnxModel],
+    strange: tuple[pd.DataFrame, Path],
+) -> None:
+    frame = strange[0].iloc[: len(cells)].assign(front=[one for one, _ in cells], detail=[one for _, one in cells])
+    assert_agrees(*blend, frame, strange[1])
+
+
+def test_features_in_bfloat16_have_a_difference_of_their_own(
+    blend: tuple[BlendPredictor, OnnxModel],
+    workshop: Workshop,
+    demo_table: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exporting, "_MANY", 12)
+    predictor = blend[0]
+    assert predictor.photo_encoder is not None
+    encoder = copy.deepcopy(predictor.photo_encoder.encoder)
+    encoder.precision = "bfloat16"
+    half = replace(predictor, photo_encoder=replace(predictor.photo_encoder, encoder=encoder))
+    content = written(half).model.SerializeToString()
+    found, _ = measure(half, content, workshop.data.table, demo_table.parent)
+    assert found.largest <= 1e-5
+    assert found.as_trained is not None
+    assert 1e-5 < found.as_trained < 0.5
+    assert found.same_status == found.checked_status
 
 
 def test_a_single_network_of_pixels(workshop: Workshop, strange: tuple[pd.DataFrame, Path]) -> None:

@@ -38,6 +38,7 @@ from mixfit.export.ops import (
     where,
 )
 from mixfit.models.encoding import PrefixColumn, RowEncoder
+from mixfit.models.model import Components
 
 Made = TypeVar("Made")
 MISSING_TIME = np.iinfo(np.int64).min
@@ -142,6 +143,8 @@ class Encoded:
     """bool ``(rows, texts)``."""
     text_shape: tuple[int, int] = (0, 0)
     """Texts and width."""
+    components: list[tuple[Components, Var]] = field(default_factory=list)
+    """Those of the photos that are in the graph, so that models which share them have them once."""
 
     @property
     def seen_number(self) -> Var:

@@ -3,7 +3,7 @@
 In: a fitted model, and encoded rows as variables. Out: what its ``predict`` returns, float64 numbers ``(rows,)`` or
 probabilities ``(rows, classes)``, computed in the same precision."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -88,11 +88,27 @@ def _steps(above: Sequence[Var]) -> Var:
 
 def components_of(components: Components, rows: Encoded) -> Var:
     """Components of photos, float64 ``(rows, components)``; 0 for a row without one."""
+    count = len(components.axes)
     if rows.photos is None:
-        return repeated(np.zeros(len(components.axes)), rows.rows)
-    centred = as_type(rows.photos, DOUBLE) - const(components.mean, DOUBLE)
-    found = op.matmul(centred, const(components.axes.T, DOUBLE))
-    return found * upright(rows.seen_number)
+        return repeated(np.zeros(count), rows.rows)
+    for known, found in rows.components:
+        if np.array_equal(known.axes[:count], components.axes) and np.array_equal(known.mean, components.mean):
+            return found if len(known.axes) == count else op.slice(found, const([0]), const([count]), const([1]))
+    # In single precision, as they are kept: double the bytes would say no more.
+    centred, axes = (as_type(one, DOUBLE) for one in (rows.photos, const(np.ascontiguousarray(components.axes.T))))
+    found = op.matmul(centred - const(components.mean, DOUBLE), axes) * upright(rows.seen_number)
+    rows.components.append((components, found))
+    return found
+
+
+def share_components(models: Iterable[FittedModel], rows: Encoded) -> None:
+    """Put the components of photos of all models of a fold into the graph, the most first: fewer ones are a part of
+    them."""
+    every = [one for model in models for one in (model.steps if isinstance(model, FittedSteps) else (model,))]
+    kinds = (FittedLinear, FittedKernels, FittedTrees)
+    found = [one.components for one in every if isinstance(one, kinds) and one.components is not None]
+    for components in sorted(found, key=lambda one: -len(one.axes)):
+        components_of(components, rows)
 
 
 # --- linear models ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,13 @@ from mixfit.console import PlainConsole
 from mixfit.data.columns.cells import Table
 from mixfit.data.photos.rule import images_root
 from mixfit.errors import ConfigError, DataError, ResourceError, check_type
-from mixfit.files import check_new_file, is_there, read_json, write_file
+from mixfit.export.page import read_runtime, require_possible, write_page
+from mixfit.files import check_new_file, check_new_folder, is_there, read_json, write_file
 from mixfit.predictor.base import Predictor
 from mixfit.predictor.blend import BlendPredictor
 from mixfit.runs.scoring import load_run, read_table_of_run, run_settings
 
+ExportTo = Literal["onnx", "html"]
 GOAL = 1e-5
 """Largest difference from ``predict``, in standard deviations of the target or in probabilities."""
 ROWS = 64
@@ -80,8 +82,11 @@ class ExportResult:
 
 def export_run(
     run: str | PathLike[str],
-    out: str | PathLike[str],
+    out: str | PathLike[str] | None = None,
     *,
+    to: ExportTo = "onnx",
+    int8: bool = False,
+    runtime: str | PathLike[str] | None = None,
     interval: float | None = None,
     table: str | Path | pd.DataFrame | None = None,
     images: str | Path | None = None,
@@ -92,45 +97,76 @@ def export_run(
 
     Args:
         run: folder of a run or of a model.
-        out: file to write, which ends in ``.onnx``.
+        out: file to write, which ends in ``.onnx``, or new folder of a page; by default in the working directory, with
+            the name of the run.
+        to: ``onnx`` for the file, ``html`` for a folder with it and a page that predicts in a browser.
+        int8: compute the image network in whole numbers of 8 bits, if that is as good and faster, see ``int8.Judged``.
+        runtime: onnxruntime-web, for a page, see ``page.read_runtime``.
         interval: coverage of intervals or prediction sets; by default 0.9, or none if the model has none.
         table: rows for the comparison; by default the table of the run.
         images: folder of their photos; by default that of the run, or the table's folder.
         text_model: folder of the text model that the training was given; not needed for ``minilm``.
     Raises:
-        ConfigError: a part of the model cannot be written, see ``NotExportable``, or it has no such intervals.
+        ConfigError: a part of the model cannot be written, see ``NotExportable``, it has no such intervals, or the
+            network in 8 bits is refused.
         ResourceError: a package of the extra is not installed, or the file cannot be written.
     """
     check_type("run", run, (str, PathLike), "a run or the path of its folder")
-    check_type("out", out, (str, PathLike), "a path of an ONNX file")
+    check_type("out", out, (str, PathLike, NoneType), "a path of an ONNX file, or of the folder of a page")
+    if to not in get_args(ExportTo):
+        raise ConfigError(f"to must be one of {', '.join(get_args(ExportTo))}, got {to!r}.")
     check_type("table", table, (str, Path, pd.DataFrame, NoneType), "a path of a table, or a DataFrame")
-    console, path, run = console or PlainConsole(), Path(out), Path(run)
-    if path.suffix.lower() != ".onnx":
+    console, run = console or PlainConsole(), Path(run)
+    path = Path(f"{run.name}.onnx" if to == "onnx" else f"{run.name}-page") if out is None else Path(out)
+    library = None
+    if to == "html":
+        check_new_folder(path)
+        if path.exists():
+            raise ResourceError(f"{path} exists already: choose another name by -o, or remove it.")
+        library = read_runtime(None if runtime is None else Path(runtime))
+    elif path.suffix.lower() != ".onnx":
         raise ConfigError(f"The file must end in .onnx, got {path}.")
-    check_new_file(path)
+    else:
+        check_new_file(path)
     require_packages()
     from mixfit.export.graph import export_graph
 
     predictor = load_run(run, text_model=text_model)
-    found = export_graph(predictor, interval, weights_sha256=_sha256(run))
+    found, judged = export_graph(predictor, interval, weights_sha256=_sha256(run)), None
+    if library is not None:
+        require_possible(found.meta)
+    if int8:
+        from mixfit.export.int8 import quantized
+
+        network, judged = quantized(predictor, found.image_network, run)
+        judged.require()
+        found = export_graph(predictor, interval, weights_sha256=_sha256(run), networks=found.networks, instead=network)
     if found.model.ByteSize() > _MOST_BYTES:
         raise ConfigError(
             f"The model has {found.model.ByteSize():,} bytes, and one ONNX file has at most {_MOST_BYTES:,}: train "
             "with a smaller --backbone, or predict with mixfit."
         )
     content = found.model.SerializeToString()
-    rows, folder = _rows_of(run, predictor, table, None if images is None else Path(images))
+    rows, folder = rows_of_run(run, predictor, table, None if images is None else Path(images))
     agreement = latency = None
     notes = list(found.notes)
-    if rows is None:
-        notes.append("The file was not compared with predict, as the table of the run is not there: give --table.")
+    if rows is None or not len(rows):
+        lacks = "the table of the run is not there" if rows is None else "the table has no rows"
+        notes.append(f"The file was not compared with predict, as {lacks}: give --table.")
     else:
-        agreement = compare(predictor, content, rows, folder)
-        _require_agreement(agreement)
-        latency = measure(predictor, content, rows, folder)
-    write_file(path, content)
+        agreement, latency = measure(predictor, content, rows, folder)
+        if judged is None:
+            _require_agreement(agreement)
+    if judged is not None:
+        notes.append(f"The image network is in 8 bits: {judged}.")
+    size = len(content)
+    if library is None:
+        write_file(path, content)
+    else:
+        size = write_page(path, content, found.meta, library)
+        notes.append(f"Open {path / 'index.html'} in a browser; the page needs no server and no network.")
     result = ExportResult(
-        path=path, bytes=len(content), level=found.level, notes=tuple(notes), agreement=agreement, latency=latency
+        path=path, bytes=size, level=found.level, notes=tuple(notes), agreement=agreement, latency=latency
     )
     _say(console, result, predictor)
     return result
@@ -166,8 +202,8 @@ def _sha256(run: Path) -> str:
     return str(read_json(folder / "mixfit.json").get("weights_sha256", ""))
 
 
-def _rows_of(
-    run: Path, predictor: Predictor, table: str | Path | pd.DataFrame | None, images: Path | None
+def rows_of_run(
+    run: Path, predictor: Predictor, table: str | Path | pd.DataFrame | None = None, images: Path | None = None
 ) -> tuple[Table | None, Path]:
     """Rows to compare, spread over the table, and the folder of their photos; None if there is no table."""
     if isinstance(table, pd.DataFrame):
@@ -183,38 +219,56 @@ def _rows_of(
     return cells, images_root(images or own, path.parent)
 
 
-def compare(predictor: Predictor, content: bytes, table: Table, images: Path) -> Agreement:
-    """Compare a file with ``predict`` on some rows, and the status also on altered rows.
+def measure(predictor: Predictor, content: bytes, table: Table, images: Path) -> tuple[Agreement, Latency]:
+    """Compare a file with ``predict`` and time both, from cells and photo files to predictions: one row, and many rows,
+    which are predicted once and of which some are compared; the status is also compared on altered rows.
 
     Args:
-        table: of which at most ``ROWS`` rows are taken.
+        table: with at least one row; fewer than ``_MANY`` are repeated.
     """
     from mixfit.export.onnx_predict import OnnxModel
 
-    chosen = np.unique(np.linspace(0, max(len(table) - 1, 0), ROWS).astype(np.int64))[: len(table)]
-    some = table.select(chosen)
-    model = OnnxModel.of(content, threads=torch.get_num_threads())
+    model, exact = OnnxModel.of(content, threads=torch.get_num_threads()), in_float32(predictor)
     level = model.meta["level"]
-    exact = in_float32(predictor)
-    found, wanted = model.predict(some, images=images), exact.predict(some, images=images, interval=level, device="cpu")
-    differences = difference(exact, found, wanted)
-    altered = _altered(some.frame, predictor)
-    status = [found["status"] == wanted["status"]]
-    if altered is not None:
-        again = [one.predict(altered, images=images) for one in (model, exact)]
-        status.append(again[0]["status"] == again[1]["status"])
-        differences = np.concatenate([differences, difference(exact, *again)])
+    rows = np.linspace(0, len(table) - 1, _MANY).astype(np.int64) if len(table) >= _MANY else np.arange(_MANY)
+    many, one = (table.select(some % len(table)) for some in (rows, rows[:1]))
+
+    def by_file(some: Table) -> pd.DataFrame:
+        return model.predict(some, images=images)
+
+    def by_mixfit(some: Table) -> pd.DataFrame:
+        return predictor.predict(some, images=images, device="cpu", interval=level)
+
+    singly = [float(np.median([_timed(way, one)[1] for _ in range(_TIMES + 1)][1:])) for way in (by_file, by_mixfit)]
+    (found, of_file), (wanted, of_mixfit) = (_timed(way, many) for way in (by_file, by_mixfit))
+    chosen = np.unique(np.linspace(0, min(len(table), _MANY) - 1, ROWS).astype(np.int64))
+    found, wanted = found.iloc[chosen], wanted.iloc[chosen]
     trained = None
     if exact is not predictor:
-        trained = float(difference(predictor, found, predictor.predict(some, images=images)).max(initial=0.0))
-    same = np.concatenate([one.to_numpy() for one in status])
-    return Agreement(
-        rows=len(some),
-        differences=differences,
-        same_status=int(same.sum()),
-        checked_status=len(same),
+        trained = float(difference(predictor, found, wanted).max())
+        wanted = exact.predict(many.select(chosen), images=images, device="cpu")
+    differences = [difference(exact, found, wanted)]
+    same = [found["status"].to_numpy() == wanted["status"].to_numpy()]
+    altered = _altered(many.frame, predictor)
+    if altered is not None:
+        again = [way.predict(altered, images=images) for way in (model, exact)]
+        differences.append(difference(exact, *again))
+        same.append(again[0]["status"].to_numpy() == again[1]["status"].to_numpy())
+    agreement = Agreement(
+        rows=len(chosen),
+        differences=np.concatenate(differences),
+        same_status=int(np.concatenate(same).sum()),
+        checked_status=sum(map(len, same)),
         as_trained=trained,
     )
+    return agreement, Latency(one=(singly[0], singly[1]), many=(of_file, of_mixfit), rows=_MANY)
+
+
+def _timed(predict: Callable[[Table], pd.DataFrame], rows: Table) -> tuple[pd.DataFrame, float]:
+    """Predictions, and seconds."""
+    start = time.perf_counter()
+    found = predict(rows)
+    return found, time.perf_counter() - start
 
 
 def in_float32(predictor: Predictor) -> Predictor:
@@ -243,13 +297,17 @@ def difference(predictor: Predictor, found: pd.DataFrame, wanted: pd.DataFrame) 
 
 
 def _altered(frame: pd.DataFrame, predictor: Predictor) -> pd.DataFrame | None:
-    """Rows with cells that are missing, unseen, extreme or broken, a column each; None without such columns."""
+    """Rows with cells that are missing, unseen, extreme or broken, a column each; None without such columns. Photos are
+    there beside altered photos alone: reading them again for each cell would tell nothing new."""
     inputs = [name for name in predictor.schema.inputs if name in frame.columns]
-    if not inputs or not len(frame):
+    if not inputs:
         return None
-    first = frame.iloc[[0]].astype(object)
-    rows = [first.assign(**dict.fromkeys(inputs))]
+    photos = [name for name in predictor.schema.names("image") if name in frame.columns]
+    seen = frame.iloc[[0]].astype(object)
+    unseen = seen.assign(**dict.fromkeys(photos))
+    rows = [seen.assign(**dict.fromkeys(inputs))]
     for name in inputs:
+        first = seen if name in photos else unseen
         rows += [first.assign(**{name: cell}) for cell in (None, "", "never seen: \u00e9\u6f22", "1e300", "-1e300")]
     return pd.concat(rows, ignore_index=True)
 
@@ -266,36 +324,6 @@ def _require_agreement(found: Agreement) -> None:
             f"The file would differ from predict by up to {found.largest:.1e} ({middle:.1e} in the median row of "
             f"{len(found.differences)}), so it is not written: predict with mixfit, and please report this."
         )
-
-
-def measure(predictor: Predictor, content: bytes, table: Table, images: Path) -> Latency:
-    """Median seconds of one row and of many, from cells and photo files to predictions."""
-    from mixfit.export.onnx_predict import OnnxModel
-
-    model = OnnxModel.of(content, threads=torch.get_num_threads())
-    frame = table.frame.reset_index(drop=True)
-    many = frame.iloc[np.arange(_MANY) % max(len(frame), 1)]
-    one = frame.iloc[:1]
-
-    def seconds(predict: Callable[[pd.DataFrame], Any], rows: pd.DataFrame, times: int) -> float:
-        taken = []
-        for _ in range(times + 1):
-            start = time.perf_counter()
-            predict(rows)
-            taken.append(time.perf_counter() - start)
-        return float(np.median(taken[1:]))
-
-    def by_file(rows: pd.DataFrame) -> Any:
-        return model.predict(rows, images=images)
-
-    def by_mixfit(rows: pd.DataFrame) -> Any:
-        return predictor.predict(rows, images=images, device="cpu", interval=model.meta["level"])
-
-    return Latency(
-        one=(seconds(by_file, one, _TIMES), seconds(by_mixfit, one, _TIMES)),
-        many=(seconds(by_file, many, 1), seconds(by_mixfit, many, 1)),
-        rows=len(many),
-    )
 
 
 def _say(console: Console, found: ExportResult, predictor: Predictor) -> None:

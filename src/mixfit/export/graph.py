@@ -4,8 +4,9 @@ In: a predictor. Out: an ONNX model, with its inputs and all that is to be known
 follows ``Predictor.predict`` step by step; what it cannot hold is refused with what to do."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from mixfit.data.columns.target import SAME, ClassTarget, CountTarget, Regressio
 from mixfit.ensemble.intervals import ClassUncertainty, NumberUncertainty, Spread
 from mixfit.errors import ConfigError
 from mixfit.export.cells import CellInputs, Encoded, encoded_cells
-from mixfit.export.estimators import design_sums, linked, predicted
-from mixfit.export.networks import image_features, network_outputs
+from mixfit.export.estimators import design_sums, linked, predicted, share_components
+from mixfit.export.networks import Networks
 from mixfit.export.onnx_predict import FORMAT
 from mixfit.export.ops import (
     DOUBLE,
@@ -35,7 +36,6 @@ from mixfit.export.ops import (
     const,
     repeated,
     softmax,
-    take,
     total,
     upright,
     where,
@@ -45,6 +45,7 @@ from mixfit.export.texts import Vocabulary, text_features
 from mixfit.models.encoding import RowEncoder
 from mixfit.models.model import TABLE, TEXT, Sees, reads
 from mixfit.models.network import FittedNetwork
+from mixfit.models.ordered import FittedSteps
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.model import MixedInputModel
 from mixfit.predictor.base import Predictor
@@ -66,27 +67,42 @@ class Exported:
     """Coverage of its intervals or prediction sets; None if it has none."""
     notes: tuple[str, ...]
     """What the file does not have, or does in another way than ``predict``."""
+    meta: Mapping[str, Any]
+    """Its metadata."""
+    networks: Networks
+    image_network: onnx.ModelProto | None
+    """The image network that folds share, see ``Networks.image_network``."""
 
 
-def export_graph(predictor: Predictor, level: float | None = None, *, weights_sha256: str = "") -> Exported:
+def export_graph(
+    predictor: Predictor,
+    level: float | None = None,
+    *,
+    weights_sha256: str = "",
+    networks: Networks | None = None,
+    instead: onnx.ModelProto | None = None,
+) -> Exported:
     """Write a predictor as ONNX.
 
     Args:
         level: coverage of intervals or prediction sets; by default 0.9, or none if the model has none at that level.
         weights_sha256: of the weights of the model, for the metadata.
+        networks: those that were written for the same predictor before, which takes most of the time.
+        instead: an image network in the place of that which folds share, see ``Networks.image_network``.
     Raises:
         NotExportable: a part of the model cannot be written.
         ConfigError: the model has no intervals at ``level``.
     """
-    notes = list[str]()
+    notes, networks = list[str](), networks or Networks()
+    own: dict[str, Any] = {"networks": networks, "instead": instead}
     with arithmetic():
         match predictor:
             case BlendPredictor():
-                graph = _Graph(predictor, [fold.encoder for fold in predictor.folds])
+                graph = _Graph(predictor, [fold.encoder for fold in predictor.folds], **own)
                 outputs, level = _blend(predictor, graph, level, notes)
             case NetworkPredictor():
                 encoder = RowEncoder(preprocessor=predictor.preprocessor, prefixes=(), text=predictor.text)
-                graph = _Graph(predictor, [encoder])
+                graph = _Graph(predictor, [encoder], **own)
                 if level is not None:
                     predictor.check_interval(level)
                 notes.append("A single network has no prediction intervals or sets.")
@@ -100,7 +116,15 @@ def export_graph(predictor: Predictor, level: float | None = None, *, weights_sh
     meta = _metadata(predictor, graph, level, weights_sha256)
     onnx.helper.set_model_props(model, {"mixfit": json.dumps(meta, ensure_ascii=False, allow_nan=False)})
     model.producer_name, model.producer_version = "mixfit", meta["mixfit"]
-    return Exported(model=model, level=level, notes=tuple(notes))
+    shared = graph.shared
+    return Exported(
+        model=model,
+        level=level,
+        notes=tuple(notes),
+        meta=meta,
+        networks=networks,
+        image_network=None if shared is None else networks.image_network(shared, predictor.image_size),
+    )
 
 
 @dataclass
@@ -112,6 +136,9 @@ class _Graph:
     cells: CellInputs = field(default_factory=CellInputs)
     photos: PhotoInputs | None = None
     terms: dict[str, Vocabulary] = field(default_factory=dict)
+    networks: Networks = field(default_factory=Networks)
+    instead: onnx.ModelProto | None = None
+    """In the place of the image network that folds share."""
 
     def __post_init__(self) -> None:
         uncertainty = getattr(self.predictor, "uncertainty", None)
@@ -133,6 +160,21 @@ class _Graph:
         }
         self.rows = self.cells.rows
 
+    @cached_property
+    def shared(self) -> ImageEncoder | None:
+        """The encoder whose features all folds use."""
+        encoder = self.predictor.photo_encoder if isinstance(self.predictor, BlendPredictor) else None
+        return None if encoder is None else encoder.fast
+
+    @cached_property
+    def models(self) -> list[MixedInputModel]:
+        """All networks of a blend that mixfit builds."""
+        folds = self.predictor.folds if isinstance(self.predictor, BlendPredictor) else ()
+        fitted = [one for fold in folds for one in fold.models.values()]
+        steps = [step for one in fitted if isinstance(one, FittedSteps) for step in one.steps]
+        networks = [one.model for one in (*fitted, *steps) if isinstance(one, FittedNetwork)]
+        return [one for one in networks if isinstance(one, MixedInputModel)]
+
     @property
     def inputs(self) -> dict[str, Var]:
         """All inputs of the file."""
@@ -152,7 +194,12 @@ class _Graph:
         """Features of all photos by an image network; once for all models that share it."""
         return self.cells.once(
             ("features", id(encoder.backbone)),
-            lambda: image_features(encoder, self.pixels(encoder), self.predictor.image_size),
+            lambda: self.networks.image_features(
+                encoder,
+                self.pixels(encoder),
+                self.predictor.image_size,
+                None if encoder is not self.shared else self.instead,
+            ),
         )
 
     def belongs(self) -> Var:
@@ -214,7 +261,7 @@ class _Graph:
             slots = self.cells.once(("slots", id(features)), lambda: in_slots(photos, features, self.belongs()))
             fields |= {"features": slots.features, "image_mask": slots.mask, "image_column": slots.columns}
             widths["features"] = width
-        return network_outputs(model, fields, widths)
+        return self.networks.outputs(model, fields, widths, self.models)
 
 
 def _require_ours(model: Any) -> MixedInputModel:
@@ -238,11 +285,11 @@ def _blend(
     predictor: BlendPredictor, graph: _Graph, level: float | None, notes: list[str]
 ) -> tuple[dict[str, Var], float | None]:
     """As ``BlendPredictor.outputs``."""
-    shared = None if predictor.photo_encoder is None else predictor.photo_encoder.fast
-    features = None if shared is None else graph.features(shared)
+    features = None if graph.shared is None else graph.features(graph.shared)
     pools: dict[str, Var] = {}
     for fold in predictor.folds:
         rows = graph.encoded(fold.encoder, features)
+        share_components(fold.models.values(), rows)
 
         def network(fitted: FittedNetwork, rows: Encoded, categories: int = fold.layout.categories) -> Var:
             image = fitted.model.image
@@ -356,7 +403,7 @@ def _interval(
         if scores.suffice(level):
             widths[place] = scores.quantile(level)
     part = total(as_type(op.less(const(uncertainty.edges[None], DOUBLE), upright(scaled)), INT))
-    half = take(np.array(widths), part)
+    half = op.gather(const(np.array(widths)), part, axis=0)
     if uncertainty.without_photo.suffice(level):
         alone = const(uncertainty.without_photo.quantile(level), DOUBLE)
         half = half * 0.0 + alone if rows.seen is None else op.where(rows.seen, half, alone)
@@ -429,6 +476,7 @@ def _metadata(predictor: Predictor, graph: _Graph, level: float | None, weights_
         "onnxscript": onnxscript.__version__,
         "weights_sha256": weights_sha256,
         "licence": licence_of(image),
+        "image_network": None if image is None else "float32" if graph.instead is None else "int8",
         "target": schema.target,
         "task": schema.task,
         "classes": predictor.target.classes,

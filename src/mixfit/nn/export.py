@@ -48,7 +48,7 @@ def export_model(model: MixedInputModel, xb: MixedInputs) -> torch.export.Export
     sizes = {name: {0: rows, 1: photos} if name in names else {0: rows} for name in tensors}
     # torch.export.save warns about every weight in channels_last; contiguous weights work with such pixels, too.
     own = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    program = _Program(own, normalized=xb.normalized).eval()
+    program = OnTensors(own, normalized=xb.normalized).eval()
     with torch.no_grad():
         return torch.export.export(program, (), tensors, dynamic_shapes=sizes)
 
@@ -70,7 +70,7 @@ class _Tensors:
     mix: Mix | None = None
 
 
-class _Program(nn.Module):
+class OnTensors(nn.Module):
     """A model as a function of tensors."""
 
     def __init__(self, model: MixedInputModel, *, normalized: bool) -> None:
