@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,11 +45,32 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The model of a run that was never stopped."""
+def unstopped(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
     with pytest.MonkeyPatch.context() as patch:
         without_results(patch)
-        return model_bytes(small_fit(table, tmp_path_factory.mktemp("whole")).folder)
+        return small_fit(table, tmp_path_factory.mktemp("whole")).folder
+
+
+@pytest.fixture(scope="module")
+def whole(unstopped: Path) -> dict[str, bytes]:
+    """Its model."""
+    return model_bytes(unstopped)
+
+
+@pytest.fixture
+def copied(unstopped: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be resumed."""
+    return Path(shutil.copytree(unstopped, tmp_path / "copies" / unstopped.name))
+
+
+@pytest.fixture(scope="module")
+def with_roles(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with roles that the user gave."""
+    roles: dict[str, Any] = {"z": "number", "kind": "category"}
+    with pytest.MonkeyPatch.context() as patch:
+        without_results(patch)
+        return small_fit(table, tmp_path_factory.mktemp("roles"), data=DataConfig(cache_gb=0.0, roles=roles)).folder
 
 
 def raising(real: Callable[..., Any], numbers: tuple[signal.Signals, ...], *, call: int, after: bool) -> Any:
@@ -83,16 +105,16 @@ PLACES: dict[str, tuple[object, str, int, bool]] = {
 
 
 def test_a_signal_while_a_resumed_run_reads_its_data_loses_nothing(
-    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+    copied: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
 ) -> None:
     without_results(monkeypatch)
-    run = small_fit(table, tmp_path).folder
+    shutil.rmtree(copied / "model")
     with monkeypatch.context() as patch:
         patch.setattr(recipe, "prepare", raising(recipe.prepare, (signal.SIGTERM,), call=1, after=False))
         with pytest.raises(Stopped, match=r"^stopped by SIGTERM\. \d+ fitted fold models and all settings"):
-            resume(run, console=QUIET)
-    resume(run, console=QUIET)
-    assert model_bytes(run) == whole
+            resume(copied, console=QUIET)
+    resume(copied, console=QUIET)
+    assert model_bytes(copied) == whole
 
 
 @pytest.mark.parametrize(
@@ -161,16 +183,15 @@ def test_signals_that_are_ignored_stay_ignored(
 
 
 def test_a_moved_table_and_force_are_in_the_command_that_goes_on(
-    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: Path
 ) -> None:
     without_results(monkeypatch)
-    run = small_fit(table, tmp_path / "runs").folder
     moved = tmp_path / "a table.csv"
     moved.write_bytes(table.read_bytes())
     monkeypatch.setattr(recipe, "_save_model", raising(recipe._save_model, (signal.SIGINT,), call=1, after=False))
     with pytest.raises(Stopped) as stop:
-        resume(run, table=moved, force=True, console=QUIET)
-    assert str(stop.value).endswith(f"Resume with: mixfit train '{moved}' --resume {run} --force")
+        resume(copied, table=moved, force=True, console=QUIET)
+    assert str(stop.value).endswith(f"Resume with: mixfit train '{moved}' --resume {copied} --force")
 
 
 # --- kills while a run begins ---------------------------------------------------------------------------------------
@@ -199,16 +220,13 @@ def test_a_kill_between_any_two_writes_at_the_start_lets_the_run_begin_anew(
     table: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    unstopped: Path,
     whole: dict[str, bytes],
     written: int,
     given: bool,
 ) -> None:
     reported = without_results(monkeypatch)
-    settings: dict[str, Any] = {}
-    if given:
-        earlier = small_fit(table, tmp_path / "earlier").folder
-        settings["schema"] = earlier / "schema.json"
-    reported.clear()
+    settings: dict[str, Any] = {"schema": unstopped / "schema.json"} if given else {}
     with monkeypatch.context() as patch:
         die_at(patch, written)
         if written == 3:
@@ -229,11 +247,11 @@ def test_a_kill_between_any_two_writes_at_the_start_lets_the_run_begin_anew(
 
 @pytest.mark.parametrize("missing", [("schema.json",), ("environment.json",), ("schema.json", "environment.json")])
 def test_files_that_say_how_a_run_began_and_are_gone_are_written_again(
-    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes], missing: tuple[str, ...]
+    with_roles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes], missing: tuple[str, ...]
 ) -> None:
     without_results(monkeypatch)
-    roles = {"z": "number", "kind": "category"}
-    run = small_fit(table, tmp_path, data=DataConfig(cache_gb=0.0, roles=roles)).folder  # type: ignore[arg-type]
+    run = Path(shutil.copytree(with_roles, tmp_path / with_roles.name))
+    shutil.rmtree(run / "model")
     before = {name: (run / name).read_bytes() for name in missing}
     for name in missing:
         (run / name).unlink()
@@ -305,11 +323,8 @@ def test_a_search_that_a_signal_ends_says_how_to_go_on(
     assert "mixfit: stopped by SIGTERM. The search is saved in" in said.err
 
 
-def test_doctors_are_for_one_network(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        without_results(patch)
-        run = small_fit(table, tmp_path / "runs").folder
+def test_doctors_are_for_one_network(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["train", "--resume", str(run), "--doctor"])
+        main(["train", "--resume", str(copied), "--doctor"])
     assert stop.value.code == 2
     assert "the preset quick trains many models" in capsys.readouterr().err
