@@ -320,6 +320,14 @@ def stopped_in_a_network(table: Path, out: Path, train: TrainConfig = SAVING) ->
     return run
 
 
+@pytest.fixture(scope="module")
+def stopped_run(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped in its second network."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_results(patch)
+        return stopped_in_a_network(finished.table, tmp_path_factory.mktemp("stopped") / "runs")
+
+
 def _other_fold(checkpoints: Path, table: Path, tmp_path: Path) -> None:
     """Of the first network, which is finished: its last checkpoint is made again by fitting it again."""
     state = json.loads((checkpoints / "last" / "state.json").read_text())
@@ -367,13 +375,14 @@ def _pipes(checkpoints: Path, table: Path, tmp_path: Path) -> None:
 )
 def test_checkpoints_of_a_network_are_used_for_that_network_alone(
     finished: Finished,
+    stopped_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     damage: Callable[[Path, Path, Path], None],
     told: str,
 ) -> None:
     reported = without_results(monkeypatch)
-    run = stopped_in_a_network(finished.table, tmp_path / "runs")
+    run = Path(shutil.copytree(stopped_run, tmp_path / "runs" / stopped_run.name))
     damage(run / "candidates" / "network-table-2" / "checkpoints", finished.table, tmp_path)
     reported.clear()
     resume(run, console=QUIET)
