@@ -6,6 +6,11 @@ reads this file, and needs neither."""
 import atexit
 import os
 import sys
+
+# Without what is compiled once and kept, each process that a test starts compiles mixfit, and this one all tests, anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
