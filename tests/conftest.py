@@ -36,19 +36,24 @@ if TYPE_CHECKING:
 
 LONGEST = (
     "test_guide.py",
+    "test_blending.py",
+    "test_sklearn.py",
     "test_readme.py",
     "test_faults_folders.py",
+    "test_pages.py",
+    "test_same_bytes.py",
     "test_compile.py",
     "test_faults_interrupts.py",
-    "test_export.py",
     "test_kept_models.py",
+    "test_text_model_runs.py",
+    "test_text_runs.py",
+    "test_export.py",
     "test_explain.py",
     "test_doctor.py",
     "test_heat.py",
     "test_faults_kills.py",
     "test_heat_on_vase.py",
     "test_faults_training.py",
-    "test_sklearn.py",
 )
 """Files that take half a minute of a processor or more, the longest first, so that no process is left alone with one at
 the end."""
