@@ -388,8 +388,8 @@ def load_data(
         )
         values, mask = text.apply(rows)
         values[split.train] = own
-    of_stored = None if stored is None or photos is None else stored.facts.image_size
-    size = config.image_size or of_stored or choose_image_size(photos)
+    embedded_size = None if stored is None or photos is None else stored.facts.image_size
+    size = config.image_size or embedded_size or choose_image_size(photos)
     return MixedData(
         table=rows,
         schema=schema,
