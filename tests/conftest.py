@@ -30,6 +30,11 @@ os.environ["MIXFIT_CACHE"] = _CACHE.name
 atexit.register(_CACHE.cleanup)
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long a draw takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 if TYPE_CHECKING:
     from mixfit.auto.recipe import Run

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixfit.data.columns.infer import SUSPICIOUS, infer_schema
@@ -40,7 +40,6 @@ def cycle(*cells: Any) -> list[Any]:
 # Schema
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # Unicode is drawn from large tables
 @given(
     st.lists(
         st.builds(
