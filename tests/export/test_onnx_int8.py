@@ -62,7 +62,7 @@ def test_the_loss_is_that_of_rows_out_of_fold(blend_run: Run, tmp_path: Path, mo
     assert found.image_network is not None
     assert network.ByteSize() < found.image_network.ByteSize()
     assert {node.op_type for node in network.graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
-    monkeypatch.setattr(int8, "quantized", lambda *_: (network, Judged(loss=(1, 1), seconds=(2, 1), rows=50)))
+    monkeypatch.setattr(int8, "quantized", lambda *_: (network, Judged(loss=(1.0, 1.0), seconds=(2.0, 1.0), rows=50)))
     file = export_run(blend_run, tmp_path / "model.onnx", int8=True)
     assert any("image network is in 8 bits: out-of-fold loss" in note for note in file.notes)
     assert file.agreement is not None

@@ -102,7 +102,7 @@ def strange(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 @pytest.fixture(scope="module")
 def blend(workshop: Workshop) -> tuple[BlendPredictor, OnnxModel]:
-    """Two folds, whose networks are traced once, and the file."""
+    """Two folds, which share an image network, and the file."""
     kinds = (Linear, KernelRidge, Network)
     predictor = workshop.blend([*(kind(sees=BOTH) for kind in kinds), BoostedTrees(sees=BOTH, most_rounds=20)])
     traced = list[str]()
@@ -110,7 +110,7 @@ def blend(workshop: Workshop) -> tuple[BlendPredictor, OnnxModel]:
         write = networks._write
         patch.setattr(networks, "_write", lambda *given: (traced.append(given[-1]), write(*given))[1])
         model = exported(predictor)
-    assert traced == ["the image network", "a network"]
+    assert traced.count("the image network") == 1
     return predictor, model
 
 

@@ -181,7 +181,11 @@ def _in_8_bits(network: onnx.ModelProto, pixels: _Pixels) -> onnx.ModelProto:
 
     with tempfile.TemporaryDirectory() as folder:
         plain, path = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(network, plain)
+        ready = onnx.ModelProto()
+        ready.CopyFrom(network)
+        # There are no norms left to fold, so onnxruntime's advice to prepare the network does not apply.
+        onnx.helper.set_model_props(ready, {"onnx.quant.pre_process": "onnxruntime.quant"})
+        onnx.save(ready, plain)
         quantize_static(
             plain,
             path,
