@@ -7,6 +7,7 @@ Run: python benchmarks/check_api.py RUN [EXAMPLES]"""
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from bench_serve import server, wait
@@ -21,7 +22,8 @@ def main(run: Path, examples: int) -> int:
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json"]
         command += ["--checks", ",".join(CHECKS), "--max-examples", str(examples), "--seed", "1"]
         command += ["--phases", "examples,coverage,fuzzing", "--continue-on-failure"]
-        done = subprocess.run(command, check=False)
+        with tempfile.TemporaryDirectory() as folder:  # schemathesis keeps examples where it runs
+            done = subprocess.run(command, check=False, cwd=folder)
         assert process.poll() is None, "the server has ended"
     return done.returncode
 

@@ -61,7 +61,7 @@ class Background:
         names = [name for name in predictor.schema.inputs if name not in images]
         try:
             found = background_of_run(run, predictor) if _small_enough(run) else None
-        except MixfitError as error:
+        except (MixfitError, OSError) as error:  # a server without explanations by training rows is better than none
             log("no training rows", message=str(error))
             found = None
         try:
