@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mixfit.auto.recipe import Run
 
 LONGEST = (
+    "test_ray.py",
     "test_guide.py",
     "test_blending.py",
     "test_sklearn.py",
@@ -59,6 +60,7 @@ LONGEST = (
     "test_faults_kills.py",
     "test_heat_on_vase.py",
     "test_faults_training.py",
+    "test_embedding.py",
 )
 """Files that take half a minute of a processor or more, the longest first, so that no process is left alone with one at
 the end."""
