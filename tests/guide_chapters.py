@@ -7,20 +7,29 @@ machine (timings), it is marked ```text varies, and then its digits do not count
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
+import traceback
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from fixed_arithmetic import FIXED
+from fixed_arithmetic import fix_arithmetic
+
+fix_arithmetic()
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide"
 CHAPTERS = sorted(GUIDE.glob("[0-9]*.md"))
 _BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text(?P<mark>[^\n]*)\n(?P<text>.*?)^```\n)?", re.M | re.S)
+_CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
+_FRESH = multiprocessing.get_context("forkserver" if _CAN_FORK else "spawn")
+"""Each chapter has a process of its own; where the system can, all are forks of one that has loaded the libraries."""
+if _CAN_FORK:
+    _FRESH.set_forkserver_preload(["mixfit.auto.recipe", "mixfit.hooks.pictures", "timm", "sklearn.linear_model"])
 _PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 
 
@@ -59,12 +68,14 @@ def run_chapter(chapter: Path, folder: Path) -> list[str]:
 
     Raises:
         AssertionError: a block failed; the message is its traceback, with the lines of the chapter."""
-    answer = folder / ".printed.json"
-    environment = FIXED | {"GOMP_SPINCOUNT": "1000", **os.environ, "GUIDE_ANSWER": str(answer)}
-    command = [sys.executable, "-W", "error", __file__, "--inside", str(chapter.resolve())]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{chapter.name}\n{done.stdout}\n{done.stderr}"
-    printed: list[str] = json.loads(answer.read_text(encoding="utf-8"))
+    told = folder / ".printed.json"
+    chapter_process = _FRESH.Process(target=_run_here, args=(chapter.resolve(), folder, told))
+    chapter_process.start()
+    chapter_process.join()
+    answer = json.loads(told.read_text(encoding="utf-8")) if told.exists() else {"failed": "it ended without a word"}
+    assert "failed" not in answer, f"{chapter.name}\n{answer['failed']}"
+    assert chapter_process.exitcode == 0
+    printed: list[str] = answer["printed"]
     return printed
 
 
@@ -84,22 +95,25 @@ def rewrite(chapter: Path, printed: list[str], folder: Path) -> None:
         shutil.copyfile(folder / name, GUIDE / name)
 
 
-def _run_here(chapter: Path) -> None:
-    """Execute the blocks in this process, as one script."""
+def _run_here(chapter: Path, folder: Path, told: Path) -> None:
+    """Execute the blocks in this process, as one script in that folder, and write what they print."""
+    os.chdir(folder)
+    warnings.simplefilter("error")
     names = {"__name__": "__main__"}
     printed = []
-    for block in blocks_of(chapter):
-        # The empty lines in front give tracebacks the line numbers of the chapter.
-        code = compile("\n" * (block.line - 1) + block.code, str(chapter), "exec")
-        with contextlib.redirect_stdout(io.StringIO()) as output:
-            exec(code, names)
-        printed.append(output.getvalue())
-    Path(os.environ["GUIDE_ANSWER"]).write_text(json.dumps(printed), encoding="utf-8")
+    try:
+        for block in blocks_of(chapter):
+            # The empty lines in front give tracebacks the line numbers of the chapter.
+            code = compile("\n" * (block.line - 1) + block.code, str(chapter), "exec")
+            with contextlib.redirect_stdout(io.StringIO()) as output:
+                exec(code, names)
+            printed.append(output.getvalue())
+        answer: dict[str, object] = {"printed": printed}
+    except BaseException:
+        answer = {"failed": traceback.format_exc()}
+    told.write_text(json.dumps(answer), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--inside":
-        _run_here(Path(sys.argv[2]))
-    else:
-        with tempfile.TemporaryDirectory() as empty:
-            rewrite(Path(sys.argv[1]), run_chapter(Path(sys.argv[1]), Path(empty)), Path(empty))
+    with tempfile.TemporaryDirectory() as empty:
+        rewrite(Path(sys.argv[1]), run_chapter(Path(sys.argv[1]), Path(empty)), Path(empty))
