@@ -97,7 +97,10 @@ def compare_runs(
             raise ConfigError(f"{run} is not a run folder: it has no config.toml.")
     # Small files first: models take seconds to load.
     settings, prints = differing_settings(folders), [_table_of(run) for run in folders]
-    predictors = [load_run(run, models) for run in folders]
+    predictors, saved = list[Predictor](), list[_HeldBack | None]()
+    for run in folders:
+        predictors.append(load_run(run, models))
+        saved.append(_read_saved(run, predictors[-1]))
     if text_model is not None:
         needed = [_text_model_of_folder(one) for one in predictors]
         if not any(needed):
@@ -107,7 +110,6 @@ def compare_runs(
             for run, one, needs in zip(folders, predictors, needed, strict=True)
         ]
     _check_alike(folders, predictors, prints)
-    saved = [_read_saved(run, one) for run, one in zip(folders, predictors, strict=True)]
     tables = [
         None if table is None and not _needs_table(one, kept) else _read_table(run, table)
         for run, one, kept in zip(folders, predictors, saved, strict=True)
