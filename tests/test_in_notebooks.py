@@ -104,7 +104,7 @@ def test_an_explanation_has_a_bar_for_each_column(blend_run: "Run", demo_table: 
     found = explain(blend_run.predictor, data.frame, images=demo_table.parent, rows=[0, 1], background=4)
     page = assert_harmless(found._repr_html_())
     assert all(column in page.text for column in found.columns)
-    widths = [float(one) for one in re.findall(r"width:([\d.]+)em\"", found._repr_html_())]
+    widths = [float(one) for one in re.findall(r";width:([\d.]+)em\"", found._repr_html_())]
     assert len(widths) == len(found.columns)
     assert widths == sorted(widths, reverse=True)
     assert widths[0] == 12

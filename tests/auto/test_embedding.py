@@ -287,7 +287,6 @@ def test_the_command_and_its_mistakes(
     code, out, _ = in_process(capsys, *words, "--shard-rows", ROWS)
     assert code == 0
     assert "3 shards (0 computed now)" in out
-    assert "ray" not in sys.modules
     assert in_process(capsys, *words, "--workers", 2)[::2] == (
         2,
         "mixfit: --workers is a number of processes of --engine ray, from 1, got 2 for local.\n",
