@@ -306,7 +306,7 @@ def test_minilm_is_found_again_in_its_package(table: Path, tmp_path: Path) -> No
         pytest.skip(str(error))
     frame = pd.read_csv(table).head(60)
     frame.to_csv(tmp_path / "table.csv", index=False)
-    run = with_model(tmp_path / "table.csv", tmp_path / "runs", "minilm")
+    run = with_model(tmp_path / "table.csv", tmp_path / "runs", "minilm", train=TrainConfig(preset="network", epochs=1))
     again = Predictor.load(run.folder)
     wanted = run.predictor.predict(frame)
     pd.testing.assert_frame_equal(again.predict(frame), wanted)
@@ -320,7 +320,7 @@ def test_minilm_is_found_again_in_its_package(table: Path, tmp_path: Path) -> No
     assert file.agreement.largest <= 1e-5
     assert file.agreement.same_status == file.agreement.checked_status
     found = mixfit.onnx_predict(tmp_path / "model.onnx", frame)
-    np.testing.assert_allclose(found["prediction"], wanted["prediction"], rtol=1e-5)
+    np.testing.assert_allclose(found["prediction"], wanted["prediction"], rtol=0, atol=1e-5 * frame["y"].std())
     model = OnnxModel.load(tmp_path / "model.onnx")
     assert any(one["holds"] == "embedding" for one in model.meta["inputs"])
     with pytest.raises(mixfit.ConfigError, match="A page cannot make the sentence embeddings"):
