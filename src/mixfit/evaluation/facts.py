@@ -67,11 +67,13 @@ def rows_with_photo(mixed: MixedData, rows: Int64[np.ndarray, " rows"]) -> Bool[
 def _columns(mixed: MixedData) -> list[ColumnFacts]:
     """Columns of the training rows in the order of the table; unweighted counts."""
     rows, schema = mixed.table.select(mixed.split.train), mixed.schema
+    told = {*schema.inputs, *schema.names("group"), *schema.names("weight")}
+    kinds = {kind.role: kind for kind in schema.kinds}
     found = []
     for column in schema.columns:
-        if column.name not in (*schema.inputs, *schema.names("group"), *schema.names("weight")):
+        if column.name not in told:
             continue
-        kind = schema.kind_of(column.name) or (Number() if column.role == "weight" else Category())
+        kind = kinds.get(column.role) or (Number() if column.role == "weight" else Category())
         missing, seen = kind.describe(rows[column.name])
         found.append(ColumnFacts(name=column.name, role=column.role, missing=missing, seen=seen))
     return found

@@ -27,7 +27,7 @@ from mixfit.nn.build import ModelShape, make_saved_model
 from mixfit.nn.freezing import NORMS, blocks, freeze
 from mixfit.nn.model import MixedInputModel
 from mixfit.seeding import seeded
-from mixfit.training.build import all_features, build_model, model_shape, sized_for
+from mixfit.training.build import all_features, built, model_shape, sized_for
 from mixfit.training.callback import Callback
 from mixfit.training.checkpoint import Snapshot
 from mixfit.training.choose import choose_optimizer, loss_for
@@ -142,7 +142,8 @@ class Network:
         if self.tuned and backbone is not None:
             free = min(TUNED_BLOCKS, len(blocks(backbone)))
             config = replace(config, freeze_backbone=True, train_blocks=free)
-        network = build_model(data, config)
+        shape = model_shape(data, config)
+        network = built(data, config, shape)
         if self.tuned:
             _begin_at(network, backbone, self.start)
         elif "photos" in self.sees:
@@ -166,7 +167,7 @@ class Network:
         fit_epochs(self.epochs(len(data.split.train)), rate * chosen.lr, resume=self.snapshot)
         return FittedNetwork(
             model=network.eval(),
-            shape=model_shape(data, config),
+            shape=shape,
             config=config,
             sees=self.sees,
             classes=rows.layout.classes,

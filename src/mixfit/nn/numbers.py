@@ -146,12 +146,16 @@ class _Bins(nn.Module):
         # Not saved: they contain infinities, and follow from the number of bins.
         self.register_buffer("lowest", torch.zeros(shape), persistent=False)
         self.register_buffer("highest", torch.zeros(shape), persistent=False)
-        for column, (edges, count) in enumerate(zip(bins, self.counts, strict=True)):
-            self.left[column, :count] = edges[:-1]
-            self.width[column, :count] = edges.diff()
-            self.highest[column, :count] = 1.0
-            self.lowest[column, 0] = -torch.inf
-            self.highest[column, count - 1] = torch.inf
+        if not self.counts:
+            return
+        counts, place = np.array(self.counts)[:, None], np.arange(shape[1])
+        inside, edges = place < counts, np.zeros((shape[0], shape[1] + 1))
+        edges[np.arange(shape[1] + 1) <= counts] = np.concatenate([_to_numpy(one) for one in bins])
+        # Copied, as a sketch of a network has no values (device "meta").
+        self.left.copy_(torch.from_numpy(np.where(inside, edges[:, :-1], 0.0)))
+        self.width.copy_(torch.from_numpy(np.where(inside, np.diff(edges), 1.0)))
+        self.highest.copy_(torch.from_numpy(np.where(inside, np.where(place == counts - 1, np.inf, 1.0), 0.0)))
+        self.lowest[:, 0] = -torch.inf
 
     def forward(self, numeric: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns bins"]:
         """Exactly 0 and 1 at the edges, as the difference is computed first."""
@@ -273,28 +277,37 @@ def compute_bins(
     if truth is None:
         found = list(weighted_quantile(values, np.linspace(0, 1, bins + 1).tolist(), weight).T)
     else:
-        found = [_tree_edges(column, truth, bins, min_rows, weight) for column in values.T]
+        found = _tree_edges(values, truth, bins, min_rows, weight)
     return [torch.from_numpy(_increasing(edges)) for edges in found]
 
 
 def _tree_edges(
-    column: Float[np.ndarray, " rows"],
+    values: Float[np.ndarray, "rows columns"],
     truth: Shaped[np.ndarray, " rows"],
     bins: int,
     min_rows: int,
     weight: Float[np.ndarray, " rows"] | None,
-) -> Float[np.ndarray, " edges"]:
-    """Range of the column and the thresholds of a tree with at most ``bins`` leaves."""
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor  # slow to import
+) -> list[Float[np.ndarray, " edges"]]:
+    """Range of each column and the thresholds of a tree on it with at most ``bins`` leaves."""
+    from sklearn import config_context  # slow to import
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-    thresholds: Float[np.ndarray, " splits"] = np.zeros(0)
-    if bins > 1:
-        kind = DecisionTreeRegressor if np.issubdtype(truth.dtype, np.floating) else DecisionTreeClassifier
-        grown = kind(max_leaf_nodes=bins, min_samples_leaf=min_rows, random_state=0)
-        some = np.unique(np.linspace(0, len(column) - 1, min(len(column), _TREE_ROWS)).astype(np.int64))
-        tree = grown.fit(column[some, None], truth[some], sample_weight=taken(weight, some)).tree_
-        thresholds = tree.threshold[tree.children_left != tree.children_right]
-    return np.concatenate([[column.min(), column.max()], thresholds])
+    ends = [np.array([column.min(), column.max()]) for column in values.T]
+    if bins <= 1:
+        return ends
+    numbers = np.issubdtype(truth.dtype, np.floating)
+    kind = DecisionTreeRegressor if numbers else DecisionTreeClassifier
+    some = np.unique(np.linspace(0, len(values) - 1, min(len(values), _TREE_ROWS)).astype(np.int64))
+    columns = values[some].T.astype(np.float32)[:, :, None]
+    goal, weight = truth[some].astype(np.float64 if numbers else truth.dtype), taken(weight, some)
+    found = []
+    # The checks of each call take longer than a tree of few rows.
+    with config_context(skip_parameter_validation=True):
+        for column, ending in zip(columns, ends, strict=True):
+            grown = kind(max_leaf_nodes=bins, min_samples_leaf=min_rows, random_state=0)
+            tree = grown.fit(column, goal, sample_weight=weight, check_input=False).tree_
+            found.append(np.concatenate([ending, tree.threshold[tree.children_left != tree.children_right]]))
+    return found
 
 
 def _increasing(edges: Float[np.ndarray, " edges"]) -> Float[np.ndarray, " distinct"]:

@@ -77,10 +77,15 @@ def build_model(
         if isinstance(data, ModelShape):
             return make_model(data, config, pretrained=False, **own)
         config = sized_for(data, config)
-        model = make_model(model_shape(data, config), config, **own)
-        if data.scores is not None and isinstance(model.image, ImageEncoder):
-            model.image.set_scores(*map(torch.from_numpy, (data.scores.projection, data.scores.middle)))
-        start_well(model, data)
+        return built(data, config, model_shape(data, config), **own)
+
+
+def built(data: MixedData, config: ModelConfig, shape: ModelShape, **own: Any) -> MixedInputModel:
+    """``build_model`` with the sizes and the shape that are known already; draws from PyTorch's global generators."""
+    model = make_model(shape, config, **own)
+    if data.scores is not None and isinstance(model.image, ImageEncoder):
+        model.image.set_scores(*map(torch.from_numpy, (data.scores.projection, data.scores.middle)))
+    start_well(model, data)
     return model
 
 
