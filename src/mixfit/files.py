@@ -226,24 +226,27 @@ def _not_deep(value: Any, name: object) -> Any:
     raise DataError(f"{name} is damaged: it is nested more than {MOST_NESTED} levels deep.")
 
 
-def write_file(path: Path, content: bytes | memoryview | str) -> None:
+def write_file(path: Path, content: bytes | memoryview | str, *, flush: bool = True) -> None:
     """Write a file atomically.
 
+    Args:
+        flush: wait for the disk, so that it survives a power failure; a killed process loses nothing without it.
     Raises:
         ResourceError: the folder does not exist or cannot be written, or the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
-    with new_file(path, size=len(data)) as file:
+    with new_file(path, size=len(data), flush=flush) as file:
         file.write(data)
 
 
 @contextmanager
-def new_file(path: Path, *, size: int | None = None) -> Iterator[io.BufferedIOBase]:
+def new_file(path: Path, *, size: int | None = None, flush: bool = True) -> Iterator[io.BufferedIOBase]:
     """A temporary file to write to, which becomes ``path`` when the block ends without an error.
 
     Args:
         path: replaced in one step if it exists.
         size: bytes that will be written, for messages; None if unknown.
+        flush: see ``write_file``.
     Raises:
         ResourceError: the folder does not exist or cannot be written, or the disk is full.
     """
@@ -253,7 +256,8 @@ def new_file(path: Path, *, size: int | None = None) -> Iterator[io.BufferedIOBa
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if flush:
+                    os.fsync(file.fileno())
                 if hasattr(os, "fchmod"):  # not on Windows
                     os.fchmod(file.fileno(), 0o666 & ~_umask())  # 0600 would lock out a server's user
                 if temporary is None:
@@ -263,7 +267,8 @@ def new_file(path: Path, *, size: int | None = None) -> Iterator[io.BufferedIOBa
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
             raise
-        flush_folder(path.parent)
+        if flush:
+            flush_folder(path.parent)
 
 
 def _temporary(path: Path) -> tuple[int, Path | None]:

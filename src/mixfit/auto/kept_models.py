@@ -185,7 +185,7 @@ class RunKeeper:
             OutOfMemoryGuard(console=self.console),
             BelongsTo(key),
             *([] if self.seconds is None else [TimeBudget(self.seconds)]),
-            Checkpoints(folder / "checkpoints", "train_loss", mode="min", seconds=self.save_every),
+            Checkpoints(folder / "checkpoints", "train_loss", mode="min", seconds=self.save_every, ends=False),
             *self.callbacks,
             StopOnSignal(self.stop_message),
         ]
@@ -219,10 +219,12 @@ class RunKeeper:
             with explained(folder, None):
                 folder.mkdir(exist_ok=True)
             write_file(folder / "history.csv", history)
-        write_file(weights, content)
-        write_file(manifest, self._manifest(model, fold, content))
+        # Nothing waits for the disk: what a power failure damages is noticed by its sum, and fitted again.
+        write_file(weights, content, flush=False)
+        write_file(manifest, self._manifest(model, fold, content), flush=False)
         if self.elapsed is not None:
-            write_file(self.folder / "candidates" / _ELAPSED, json.dumps({"seconds": self.elapsed()}))
+            spent = json.dumps({"seconds": self.elapsed()})
+            write_file(self.folder / "candidates" / _ELAPSED, spent, flush=False)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         self._note_history(model, fold)
 

@@ -95,14 +95,15 @@ class Checkpoints(Callback):
     """Saves ``last`` and ``best`` into a folder, see ``write_last`` and ``write_best``.
 
     ``last`` is all of the fit, in the middle of an epoch too; ``best`` the weights of the epoch with the best metric.
-    They are written at most every ``seconds``, less often if writing is slow, and always when the fit ends or is asked
-    to stop. A killed process loses the progress since the last checkpoint.
+    They are written at most every ``seconds``, less often if writing is slow, and always after the first batch, and
+    when the fit ends or is asked to stop. A killed process loses the progress since the last checkpoint.
 
     Args:
         folder: where ``last/`` and ``best/`` are written; created if needed.
         metric: a key of ``state.metrics`` that defines the best epoch.
         mode: which direction is better.
         seconds: shortest time between checkpoints; 0 writes after every batch.
+        ends: write after the first batch and at the end of the fit; False if the result is saved elsewhere.
     Raises:
         ConfigError: ``seconds`` is below 0.
     """
@@ -110,11 +111,17 @@ class Checkpoints(Callback):
     order = 100  # after the others, so that their state is complete
 
     def __init__(
-        self, folder: Path, metric: str = "valid_loss", *, mode: Literal["min", "max"], seconds: float = 15.0
+        self,
+        folder: Path,
+        metric: str = "valid_loss",
+        *,
+        mode: Literal["min", "max"],
+        seconds: float = 15.0,
+        ends: bool = True,
     ) -> None:
         if not seconds >= 0:
             raise ConfigError(f"seconds must be at least 0, got {seconds}.")
-        self.folder, self.metric, self.seconds = folder, metric, seconds
+        self.folder, self.metric, self.seconds, self.ends = folder, metric, seconds, ends
         self.sign = 1.0 if mode == "min" else -1.0
         self.best = math.inf
         self.seconds_saving = 0.0
@@ -131,8 +138,9 @@ class Checkpoints(Callback):
         self.best = state["best"]
 
     def before_fit(self, state: TrainState) -> None:
-        """Reset; the first batch is saved immediately."""
-        self.best, self._waiting, self._due, self.seconds_saving = math.inf, None, 0.0, 0.0
+        """Reset."""
+        self.best, self._waiting, self.seconds_saving = math.inf, None, 0.0
+        self._due = 0.0 if self.ends else time.monotonic() + self.seconds
 
     def after_batch(self, state: TrainState) -> None:
         """Write if the last checkpoint is old enough."""
@@ -150,12 +158,14 @@ class Checkpoints(Callback):
             self._write_last(state, epoch_is_over=True)
 
     def after_fit(self, state: TrainState) -> None:
-        """Write the result."""
-        self._write_last(state, epoch_is_over=True, finished=True)
+        """Write the result; a fit that was stopped is written in any case."""
+        if self.ends or state.stop_requested:
+            self._write_last(state, epoch_is_over=True, finished=True)
 
     def close(self, state: TrainState) -> None:
         """Write a pending best epoch, also after an error."""
-        self._write_best()
+        if self.ends or state.stop_requested:
+            self._write_best()
 
     def _write_last(self, state: TrainState, *, epoch_is_over: bool, finished: bool = False) -> None:
         started = time.monotonic()
