@@ -112,10 +112,16 @@ class Levels:
         """Those rows, in that order."""
         return Levels(self.codes[rows], self.names)
 
-    def key(self, row: int) -> str:
-        """Canonical key of one row, "" where the cell is empty."""
-        code = int(self.codes[row])
-        return "" if code < 0 else str(self.names[code])
+    def keys(self, rows: Int64[np.ndarray, " some"]) -> list[str]:
+        """Canonical keys of some rows, "" where the cell is empty."""
+        codes = self.codes[rows]
+        seen = codes >= 0
+        found = np.full(len(codes), "", dtype=object)
+        found[seen] = self._names_of(codes[seen])
+        return [str(key) for key in found]
+
+    def _names_of(self, codes: Int64[np.ndarray, " some"]) -> pd.Index:
+        return self.names[codes]
 
     def cut(self, length: int) -> "Levels":
         """By the first ``length`` characters of each level."""
@@ -128,42 +134,50 @@ class LazyLevels(Levels):
 
     Args:
         codes: as for ``Levels``.
-        make: makes the names of the levels from one to before another, of all for None.
+        make: makes the names of some levels, by their codes.
+        whole: makes the names of all levels, only once.
     """
 
-    def __init__(self, codes: Int64[np.ndarray, " rows"], make: Callable[[int | None, int | None], pd.Index]) -> None:
-        object.__setattr__(self, "codes", codes)
-        object.__setattr__(self, "make", cache(make))
+    make: Callable[[Any], pd.Index]
+    whole: Callable[[], pd.Index]
+
+    def __init__(
+        self, codes: Int64[np.ndarray, " rows"], make: Callable[[Any], pd.Index], whole: Callable[[], pd.Index]
+    ) -> None:
+        for name, value in {"codes": codes, "make": make, "whole": whole}.items():
+            object.__setattr__(self, name, value)
 
     @property
     def names(self) -> pd.Index:
         """As for ``Levels``."""
-        found: pd.Index = self.make(None, None)  # type: ignore[attr-defined]
-        return found
+        return self.whole()
 
-    def key(self, row: int) -> str:
-        """As for ``Levels``, without the names of the other levels."""
-        code = int(self.codes[row])
-        return "" if code < 0 else str(self.make(code, code + 1)[0])  # type: ignore[attr-defined]
+    def _names_of(self, codes: Int64[np.ndarray, " some"]) -> pd.Index:
+        """Without the names of the other levels."""
+        return self.make(codes)
 
     def take(self, rows: Int64[np.ndarray, " some"]) -> Levels:
         """Those rows, in that order."""
-        return LazyLevels(self.codes[rows], self.make)  # type: ignore[attr-defined]
+        return LazyLevels(self.codes[rows], self.make, self.whole)
 
 
 def lazy_levels(column: pd.Series, form: Form | None, texts: Texts | None) -> Levels | None:
     """Of a column of plain numbers, as ``to_keys`` would have it; None of any other."""
     if is_plain_number(column):
-        codes, names = pd.factorize(column.to_numpy())
-        return LazyLevels(
-            np.asarray(codes, dtype=np.int64),
-            lambda start, stop: pd.Index(to_keys(pd.Series(names[start:stop])), dtype="str"),
-        )
+        codes, values = pd.factorize(column.to_numpy())
+
+        def make(some: Any) -> pd.Index:
+            return pd.Index(to_keys(pd.Series(values[some])), dtype="str")
+
+        return LazyLevels(np.asarray(codes, dtype=np.int64), make, cache(lambda: make(slice(None))))
     if texts is None or form is None or form.keys != "number" or texts.numbers_repeat:
         return None
-    return LazyLevels(
-        texts.codes, lambda start, stop: pd.Index(keys_of(texts.names.iloc[start:stop], "number"), dtype="str")
-    )
+    spelt = texts.names
+
+    def make_spelt(some: Any) -> pd.Index:
+        return pd.Index(keys_of(spelt.iloc[some], "number"), dtype="str")
+
+    return LazyLevels(texts.codes, make_spelt, cache(lambda: make_spelt(slice(None))))
 
 
 def is_plain_number(column: pd.Series) -> bool:

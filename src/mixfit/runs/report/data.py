@@ -388,7 +388,8 @@ def sample_rows(mixed: MixedData, *, seed: int = 0) -> list[ShownRow]:
     seen = rows_with_photo(mixed, rows)
     rows = rows[seen] if seen.any() else rows
     chosen = np.random.default_rng(seed).choice(rows, size=min(SAMPLES, len(rows)), replace=False)
-    return [_shown_row(mixed, int(row), "training rows", [], with_target=True) for row in np.sort(chosen)]
+    shown = [(int(row), list[str]()) for row in np.sort(chosen)]
+    return _shown_rows(mixed, shown, "training rows", with_target=True)
 
 
 def worst_places(truth: np.ndarray, prediction: np.ndarray, *, log: bool) -> np.ndarray:
@@ -436,8 +437,8 @@ def worst_rows(
         reasons = unusual.about(row)
         if interval is not None:
             reasons = [*_beyond(truth[place], interval[0][place], interval[1][place], level), *reasons]
-        found.append(_shown_row(mixed, row, part, reasons, with_target=False))
-    return found
+        found.append((row, reasons))
+    return _shown_rows(mixed, found, part, with_target=False)
 
 
 def _beyond(truth: float, low: float, high: float, level: float) -> list[str]:
@@ -446,27 +447,34 @@ def _beyond(truth: float, low: float, high: float, level: float) -> list[str]:
     return [f"the true value is {'above' if truth > high else 'below'} the {percent(level)} prediction interval"]
 
 
-def _shown_row(mixed: MixedData, row: int, part: str, reasons: list[str], *, with_target: bool) -> ShownRow:
-    schema = mixed.schema
+def _shown_rows(
+    mixed: MixedData, rows: Sequence[tuple[int, list[str]]], part: str, *, with_target: bool
+) -> list[ShownRow]:
+    """Rows by their position in the table, each with remarks on it."""
+    schema, places = mixed.schema, np.array([row for row, _ in rows], dtype=np.int64)
     names = [*([schema.target] if with_target else []), *schema.names("group")]
     names = [*[*names, *schema.features][:MOST_CELLS], *schema.names("text")[:MOST_TEXTS]]
-    cells = [(name, _cell(mixed, name, row)) for name in names]
-    photos = _photos_of_row(mixed, row)
-    return ShownRow(
-        row=int(mixed.row_numbers[row]),
-        part=part,
-        cells=cells,
-        photos=photos[:MOST_PHOTOS],
-        more_photos=max(0, len(photos) - MOST_PHOTOS),
-        reasons=reasons,
-    )
+    columns = {name: _cells(mixed, name, places) for name in names}
+    found = []
+    for place, (row, reasons) in enumerate(rows):
+        photos = _photos_of_row(mixed, row)
+        shown = ShownRow(
+            row=int(mixed.row_numbers[row]),
+            part=part,
+            cells=[(name, cells[place]) for name, cells in columns.items()],
+            photos=photos[:MOST_PHOTOS],
+            more_photos=max(0, len(photos) - MOST_PHOTOS),
+            reasons=reasons,
+        )
+        found.append(shown)
+    return found
 
 
-def _cell(mixed: MixedData, name: str, row: int) -> str:
-    """The cell of the table, numbers rounded, and of a text its beginning on one line."""
-    if name in mixed.schema.names("text"):
-        return one_line(mixed.table[name].levels.key(row), LONGEST_TEXT)
-    return shown_cell(mixed.table[name].levels.key(row))
+def _cells(mixed: MixedData, name: str, rows: np.ndarray) -> list[str]:
+    """Cells of a column, numbers rounded, and of a text its beginning on one line."""
+    is_text = name in mixed.schema.names("text")
+    keys = mixed.table[name].levels.keys(rows)
+    return [one_line(key, LONGEST_TEXT) if is_text else shown_cell(key) for key in keys]
 
 
 def _photos_of_row(mixed: MixedData, row: int) -> list[ShownPhoto]:

@@ -1,4 +1,4 @@
-"""The canonical key of one row is that of the whole column, without the keys of the other rows."""
+"""The canonical keys of some rows are those of the whole column, without the keys of the other rows."""
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ COLUMNS = {
 
 @pytest.mark.parametrize("as_text", [False, True])
 @pytest.mark.parametrize("name", COLUMNS)
-def test_the_key_of_a_row_is_that_of_all_keys(name: str, as_text: bool) -> None:
+def test_the_keys_of_rows_are_those_of_all_keys(name: str, as_text: bool) -> None:
     column = pd.Series(COLUMNS[name])
     if as_text or column.dtype.kind in "fOU":
         column = column.astype("str" if as_text else column.dtype).mask(np.arange(ROWS) == 3)
@@ -33,11 +33,13 @@ def test_the_key_of_a_row_is_that_of_all_keys(name: str, as_text: bool) -> None:
     for rows in (np.arange(ROWS), np.array([7, 3, 9])):
         expected = Table.of(frame).select(rows)[name].keys.fillna("").tolist()
         levels = Table.of(frame).select(rows)[name].levels
-        assert [levels.key(row) for row in range(len(rows))] == expected
+        assert levels.keys(np.arange(len(rows))) == expected
+        assert levels.keys(np.array([2, 0, 2])) == [expected[2], expected[0], expected[2]]
+        assert levels.keys(np.array([], dtype=np.int64)) == []
 
 
 @pytest.mark.parametrize("as_text", [False, True])
-def test_one_key_does_not_cost_those_of_all_rows(monkeypatch: pytest.MonkeyPatch, as_text: bool) -> None:
+def test_two_keys_do_not_cost_those_of_all_rows(monkeypatch: pytest.MonkeyPatch, as_text: bool) -> None:
     numbers = pd.Series(np.random.default_rng(1).normal(size=3_000)).rename("number")
     cells = Table.of(numbers.astype("str" if as_text else "float64").to_frame())["number"]
     made, keys_of = [], values.keys_of
@@ -47,5 +49,5 @@ def test_one_key_does_not_cost_those_of_all_rows(monkeypatch: pytest.MonkeyPatch
         return keys_of(names, keys)
 
     monkeypatch.setattr(values, "keys_of", counted)
-    assert cells.levels.key(17) == repr(float(numbers[17]))
+    assert cells.levels.keys(np.array([17, 4])) == [repr(float(numbers[row])) for row in (17, 4)]
     assert sum(made) < 10
