@@ -23,7 +23,7 @@ from mixfit.evaluation.groups import group_table, label_rows
 from mixfit.models.encoding import RowEncoder
 from mixfit.models.linear import find_knots, fit_logistic, fit_ridge
 from mixfit.models.model import Components
-from mixfit.nn.numbers import compute_bins
+from mixfit.nn.bins import compute_bins
 from mixfit.training.build import build_model
 from mixfit.training.learner import Learner
 from mixfit.training.loss import mse

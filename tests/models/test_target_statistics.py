@@ -23,8 +23,9 @@ def test_the_columns_of_a_row_do_not_depend_on_the_targets_of_its_unit(seed: int
     truth = levels[:, 0] + rng.normal(size=120)
     if classes:
         truth = np.where(rng.random(120) < 0.5, levels[:, 0], rng.integers(0, 9, 120)) % classes
-    other, changed = truth.copy(), unit == unit[60]
-    other[changed] = (truth[changed] + 1) % classes if classes else truth[changed] + 9.0
+    changed = unit == unit[60]
+    truth[changed] = 1  # of one class, so that the changes of several rows do not cancel out
+    other = np.where(changed, 0 if classes else truth + 9.0, truth)
     dependence = Dependence(unit=unit)
     one, two = (
         TargetStatistics.fit(levels, (9,), goal, classes=classes, dependence=dependence, seed=seed)[1]

@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
 from mixfit.errors import ConfigError, DataError
-from mixfit.nn.numbers import PiecewiseLinearEncoding, compute_bins
+from mixfit.nn.bins import compute_bins
+from mixfit.nn.numbers import PiecewiseLinearEncoding
 
 RANDOM = np.random.default_rng(0)
 NUMBERS = np.column_stack(

@@ -11,9 +11,9 @@ from mixfit.config import ModelConfig
 from mixfit.data.batch import Inputs
 from mixfit.errors import ConfigError
 from mixfit.nn.backbones import SmallResNet
+from mixfit.nn.bins import compute_bins
 from mixfit.nn.build import ModelShape, make_model
 from mixfit.nn.init import Stage, init_weights, lsuv, start_at_target
-from mixfit.nn.numbers import compute_bins
 from mixfit.nn.tabular import MemberLinear
 from mixfit.training.loss import mse
 from mixfit.training.optimizer import AdamW

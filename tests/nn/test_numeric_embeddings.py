@@ -13,12 +13,12 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 
 from mixfit.errors import ConfigError
+from mixfit.nn.bins import compute_bins
 from mixfit.nn.numbers import (
     LinearEmbedding,
     PeriodicEmbedding,
     PiecewiseLinearEmbedding,
     PiecewiseLinearEncoding,
-    compute_bins,
 )
 
 RANDOM = np.random.default_rng(1)

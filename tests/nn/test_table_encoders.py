@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mixfit.data.batch import Mix
 from mixfit.errors import ConfigError
+from mixfit.nn.bins import compute_bins
 from mixfit.nn.numbers import (
     LinearEmbedding,
     NumericEmbedding,
@@ -19,7 +20,6 @@ from mixfit.nn.numbers import (
     PiecewiseLinearEmbedding,
     PiecewiseLinearEncoding,
     RawNumbers,
-    compute_bins,
 )
 from mixfit.nn.tabular import ColumnEmbedding, Dropout, TabM, TabularEncoder, TabularResNet
 from mixfit.nn.tabular import Mix as AnyMix

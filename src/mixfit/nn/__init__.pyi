@@ -1,3 +1,4 @@
+from .bins import compute_bins as compute_bins
 from .build import ModelShape as ModelShape
 from .export import export_model as export_model
 from .freezing import freeze as freeze
@@ -15,7 +16,6 @@ from .init import lsuv as lsuv
 from .model import MixedInputModel as MixedInputModel
 from .model import PhotoEncoder as PhotoEncoder
 from .numbers import PiecewiseLinearEmbedding as PiecewiseLinearEmbedding
-from .numbers import compute_bins as compute_bins
 from .sentence import SentenceEncoder as SentenceEncoder
 from .sentence import load_sentence_encoder as load_sentence_encoder
 from .summary import summary as summary

@@ -19,13 +19,13 @@ from mixfit.data.photos.features import FeatureStore
 from mixfit.data.photos.records import Cache
 from mixfit.data.photos.store import ImageFiles
 from mixfit.errors import ConfigError
+from mixfit.nn.bins import compute_bins
 from mixfit.nn.build import ModelShape, make_model, with_sizes
 from mixfit.nn.folding import without_norms
 from mixfit.nn.fusion import Fusion
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.init import Scaled, Stage, lsuv, start_at_target
 from mixfit.nn.model import MixedInputModel, PhotoEncoder
-from mixfit.nn.numbers import compute_bins
 from mixfit.seeding import seeded
 from mixfit.weighted import weighted_mean
 
