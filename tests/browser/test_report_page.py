@@ -19,13 +19,14 @@ RUNS = ("quick_run", "blend_run", "class_run")
 DRAWN = ("regression", "20 classes", "99 classes", "600 columns", "bare")
 
 
-@pytest.fixture(params=[*RUNS, *DRAWN])
-def report(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module", params=[*RUNS, *DRAWN])
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param in RUNS:
         run: Run = request.getfixturevalue(request.param)
         return run.folder / "report.html"
-    write_report(CONTENTS[request.param], tmp_path / "report.html")
-    return tmp_path / "report.html"
+    page = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(CONTENTS[request.param], page)
+    return page
 
 
 @pytest.fixture
