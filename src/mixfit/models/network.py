@@ -143,7 +143,7 @@ class Network:
             free = min(TUNED_BLOCKS, len(blocks(backbone)))
             config = replace(config, freeze_backbone=True, train_blocks=free)
         shape = model_shape(data, config)
-        network = built(data, config, shape)
+        network = built(data, config, shape, pretrained=backbone is None)  # else it takes those of the shared one
         if self.tuned:
             _begin_at(network, backbone, self.start)
         elif "photos" in self.sees:
