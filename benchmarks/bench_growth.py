@@ -42,10 +42,10 @@ STAGES = {
     "fit models, besides": "mixfit.auto.blending cross_fit",
     "blend": "mixfit.auto.blending _choose",
     "intervals": "mixfit.auto.blending _predictor",
-    "scores": "mixfit.auto.recipe result_of",
+    "scores": "mixfit.auto.preset_run result_of",
     "explanation": "mixfit.runs.results explanation_of",
-    "report": "mixfit.auto.recipe write_results",
-    "save": "mixfit.auto.recipe _save_model",
+    "report": "mixfit.auto.started write_results",
+    "save": "mixfit.auto.preset_run save_model",
     "parse rows": "mixfit.predictor.base Predictor.raw_rows",
     "encode rows": "mixfit.models.encoding RowEncoder.encode",
 }

@@ -61,10 +61,10 @@ STAGES = {
     "fits": "mixfit.auto.blending cross_fit",
     "blend": "mixfit.auto.blending _choose",
     "interval": "mixfit.auto.blending _predictor",
-    "scores": "mixfit.auto.recipe result_of",
+    "scores": "mixfit.auto.preset_run result_of",
     "explanation": "mixfit.runs.results explanation_of",
-    "report": "mixfit.auto.recipe write_results",
-    "rest": "mixfit.auto.recipe _blend_and_judge",
+    "report": "mixfit.auto.started write_results",
+    "rest": "mixfit.auto.preset_run run_preset",
 }
 """What is timed, each without the stages inside it."""
 _MODELS = ("linear, table", "kernel ridge, table", "boosted trees, table", "network, table")
@@ -233,7 +233,7 @@ def measure(name: str, part: str) -> list[dict[str, Any]]:
     import torch
     from rich.console import Console
 
-    from mixfit.auto import planning, presets, recipe
+    from mixfit.auto import planning, preset_run, presets, recipe
     from mixfit.auto.budget import within
     from mixfit.auto.preparation import prepare, with_features
     from mixfit.config import ModelConfig, TrainConfig
@@ -249,14 +249,14 @@ def measure(name: str, part: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         source, settings = source_of(spec, Path(folder))
         if part == "rest":
-            real = recipe.plan_run
+            real = preset_run.plan_run
 
             def least(*args: Any, **kwargs: Any) -> Any:
                 found = real(*args, **kwargs)
                 plans.append(replace(found, plan=within(found.plan, found.sizes, 0.0, limit="the measure")))
                 return plans[-1]
 
-            recipe.plan_run = least
+            preset_run.plan_run = least
             watch(calls)
             run = recipe.fit(source, out=Path(folder) / "runs", train=train, console=quiet, **settings)
             assert run.contest is not None

@@ -44,12 +44,12 @@ def measure(name: str, limit: str | None) -> dict[str, Any]:
     import torch
     from rich.console import Console
 
-    from mixfit.auto import recipe
+    from mixfit.auto import preset_run, recipe
     from mixfit.config import DataConfig, TrainConfig
 
     torch.set_num_threads(1)
     spec, plans, explained, pace = dict(TABLES[name]), list[Any](), [0.0], Pace()
-    real_plan, real_results = recipe.plan_run, recipe.write_results
+    real_plan = preset_run.plan_run
     results: Any = sys.modules["mixfit.runs.results"]
     real_explanation = results.explanation_of
 
@@ -64,8 +64,7 @@ def measure(name: str, limit: str | None) -> dict[str, Any]:
         finally:
             explained[0] += time.process_time() - started
 
-    recipe.plan_run, results.explanation_of = plan_run, explanation_of
-    assert real_results is recipe.write_results
+    preset_run.plan_run, results.explanation_of = plan_run, explanation_of
     roles = {"text": "text"} if "words" in spec else {}
     with tempfile.TemporaryDirectory() as folder:
         if "data" in spec:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from mixfit.auto import recipe
+from mixfit.auto import recipe, started
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.runs.results import Run
 
@@ -45,7 +45,7 @@ def without_results(patch: pytest.MonkeyPatch) -> list[list[str]]:
     def write_results(*arguments: Any, **_: Any) -> None:
         reported.append(arguments[5])
 
-    patch.setattr(recipe, "write_results", write_results)
+    patch.setattr(started, "write_results", write_results)
     return reported
 
 

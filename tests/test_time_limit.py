@@ -15,7 +15,7 @@ from quick_runs import QUICK_DATA, QUICK_MODEL
 from rich.console import Console
 from small_runs import QUIET, TRAIN, small_fit, small_table, without_results
 
-from mixfit.auto import cost, recipe
+from mixfit.auto import cost, preset_run, recipe
 from mixfit.auto.budget import within
 from mixfit.auto.kept_models import earlier_seconds
 from mixfit.auto.planning import RunPlan
@@ -77,15 +77,15 @@ def test_without_a_limit_the_plan_does_not_depend_on_the_clock(tmp_path: Path, m
     def stop(*args: Any, **kwargs: Any) -> None:
         raise Enough
 
-    real = recipe.plan_run
+    real = preset_run.plan_run
 
     def plan_run(*args: Any, timetable: Timetable, **kwargs: Any) -> RunPlan:
         timetable.note(0.001, 1e4 * len(plans))
         plans.append(real(*args, timetable=timetable, **kwargs))
         return plans[-1]
 
-    monkeypatch.setattr(recipe, "plan_run", plan_run)
-    monkeypatch.setattr(recipe, "train_blend", stop)
+    monkeypatch.setattr(preset_run, "plan_run", plan_run)
+    monkeypatch.setattr(preset_run, "train_blend", stop)
     table = small_table(tmp_path / "t")
     for _ in range(2):
         with pytest.raises(Enough):
@@ -169,13 +169,13 @@ def test_a_resumed_run_has_the_rest_of_its_time(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(BoostedTrees, "fit", real)
     earlier = earlier_seconds(folder)
     assert earlier > 0
-    train_blend = recipe.train_blend
+    train_blend = preset_run.train_blend
 
     def noted(*args: Any, timetable: Timetable, **kwargs: Any) -> Any:
         tables.append(timetable)
         return train_blend(*args, timetable=timetable, **kwargs)
 
-    monkeypatch.setattr(recipe, "train_blend", noted)
+    monkeypatch.setattr(preset_run, "train_blend", noted)
     without_results(monkeypatch)
     run = recipe.resume(folder, console=QUIET)
     assert tables[0].limit == 540
@@ -225,7 +225,7 @@ def test_a_model_that_needs_more_memory_than_there_is_is_not_begun(
 def test_without_memory_for_anything_the_fix_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for model in (Constant, Linear, BoostedTrees):
         monkeypatch.setattr(model, "fit", out_of_memory)
-    monkeypatch.setattr(recipe, "plan_run", only_simple(recipe.plan_run))
+    monkeypatch.setattr(preset_run, "plan_run", only_simple(preset_run.plan_run))
     with pytest.raises(ResourceError, match="Not even a constant fits in memory: use fewer rows or columns"):
         small_fit(small_table(tmp_path / "t"), tmp_path / "runs")
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
 from small_runs import small_fit, small_table, without_results
 
-from mixfit.auto import recipe
+from mixfit.auto import preset_run
 from mixfit.auto.blending import Blended
 from mixfit.config import DataConfig
 from mixfit.data.load import MixedData, load_data
@@ -151,8 +151,8 @@ def test_the_constant_of_a_preset_is_that_of_the_rows_its_folds_fit_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blends: list[Blended] = []
-    real = recipe.train_blend
-    monkeypatch.setattr(recipe, "train_blend", lambda *a, **k: (blends.append(real(*a, **k)), blends[-1])[1])
+    real = preset_run.train_blend
+    monkeypatch.setattr(preset_run, "train_blend", lambda *a, **k: (blends.append(real(*a, **k)), blends[-1])[1])
     without_results(monkeypatch)
     table = small_table(tmp_path / "numbers")
     run = small_fit(table, tmp_path / "runs")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from small_runs import QUIET, model_bytes, small_fit, small_table, without_results
 
-from mixfit.auto import recipe
+from mixfit.auto import preset_run, recipe, started
 from mixfit.auto.kept_models import RunKeeper
 from mixfit.auto.recipe import resume
 from mixfit.cli import main
@@ -93,14 +93,14 @@ def raising(real: Callable[..., Any], numbers: tuple[signal.Signals, ...], *, ca
 
 
 PLACES: dict[str, tuple[object, str, int, bool]] = {
-    "features": (recipe, "with_features", 1, False),
+    "features": (preset_run, "with_features", 1, False),
     "first model": (cross_fit, "fit_model", 1, False),
     "a simple model": (cross_fit, "fit_model", 8, True),
     "between a model and its manifest": (RunKeeper, "_manifest", 4, False),
     "between two networks": (RunKeeper, "watch", 3, True),
     "the blend": (BlendPredictor, "__init__", 1, False),
-    "before the model is saved": (recipe, "_save_model", 1, False),
-    "the report": (recipe, "write_results", 1, False),
+    "before the model is saved": (preset_run, "save_model", 1, False),
+    "the report": (started, "write_results", 1, False),
 }
 
 
@@ -188,7 +188,7 @@ def test_a_moved_table_and_force_are_in_the_command_that_goes_on(
     without_results(monkeypatch)
     moved = tmp_path / "a table.csv"
     moved.write_bytes(table.read_bytes())
-    monkeypatch.setattr(recipe, "_save_model", raising(recipe._save_model, (signal.SIGINT,), call=1, after=False))
+    monkeypatch.setattr(preset_run, "save_model", raising(preset_run.save_model, (signal.SIGINT,), call=1, after=False))
     with pytest.raises(Stopped) as stop:
         resume(copied, table=moved, force=True, console=QUIET)
     assert str(stop.value).endswith(f"Resume with: mixfit train '{moved}' --resume {copied} --force")
@@ -230,7 +230,7 @@ def test_a_kill_between_any_two_writes_at_the_start_lets_the_run_begin_anew(
     with monkeypatch.context() as patch:
         die_at(patch, written)
         if written == 3:
-            patch.setattr(recipe, "train_blend", lambda *_, **__: (_ for _ in ()).throw(Killed()))
+            patch.setattr(preset_run, "train_blend", lambda *_, **__: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             small_fit(table, tmp_path / "runs", **settings)
     (run,) = (tmp_path / "runs").iterdir()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import mixfit
 
-from mixfit.auto import recipe
+from mixfit.auto import network_run
 from mixfit.errors import ResourceError
 from mixfit.runs.folder import locked
 from mixfit.training.callback import TrainState
@@ -58,7 +58,7 @@ def stopped(
 ) -> Path:
     """A run that was stopped in the middle of its second epoch."""
     with monkeypatch.context() as patch:
-        patch.setattr(recipe, "ProgressLines", SignalAt)
+        patch.setattr(network_run, "ProgressLines", SignalAt)
         patch.setattr(SignalAt, "step", 6)
         code, printed, run = train(capsys, own_table, tmp_path / "torn")
     assert code == 75
