@@ -154,7 +154,8 @@ def _list_backbones() -> None:
     print(f" {'--backbone':<40}{'MB':>8}  {'licence':<24}")
     for one in backbones_on_disk():
         print(f" {one.name:<40}{one.bytes / 1e6:>8.1f}  {one.licence:<24}{one.where}")
-    print(" Any other model of timm: --backbone NAME --backbone-weights FILE.safetensors (see docs/guide/weights.md).")
+    print(" Any other model of timm: --backbone NAME --backbone-weights FILE.safetensors")
+    print(" with weights under the names of timm, OpenCLIP or DINOv2.")
 
 
 def _tracker(name: TrackerName) -> "Tracker":
