@@ -8,6 +8,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,19 @@ class _Written:
     """A network as ONNX, with its weights as inputs."""
 
     proto: onnx.ModelProto
-    session: Any
     weights: tuple[str, ...]
     """Of the network, in the order of the inputs."""
     fields: tuple[str, ...]
     """Inputs after the weights."""
+
+    @cached_property
+    def session(self) -> Any:
+        """Of onnxruntime, to try it."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = 3, 1
+        return onnxruntime.InferenceSession(self.proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def serves(self, network: nn.Module, weights: Weights, example: Example) -> bool:
         """Whether it computes what a network does, with the weights of that."""
@@ -210,8 +219,6 @@ def _write(network: nn.Module, weights: Weights, example: Example, alike: Sequen
     Raises:
         NotExportable: PyTorch cannot write the network as ONNX, or not for any number of rows.
     """
-    import onnxruntime
-
     open_sizes = {
         name: {
             axis: torch.export.Dim.AUTO
@@ -233,20 +240,24 @@ def _write(network: nn.Module, weights: Weights, example: Example, alike: Sequen
             made = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, external_data=False)
     except ImportError as error:
         raise missing_package(error) from error
-    except RuntimeError as error:  # what PyTorch raises of tracing and of writing are kinds of it
-        said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    except Exception as error:  # tracing runs a network's own code on symbols, which may raise anything
         raise NotExportable(
-            f"PyTorch cannot write {what} as ONNX ({said}): train with another --backbone "
+            f"PyTorch cannot write {what} as ONNX ({_reason(error)}): train with another --backbone "
             "or architecture, or predict with mixfit."
         ) from error
     assert made is not None
     proto = made.model_proto
     assert len(proto.graph.input) == len(weights) + len(example)
     _require_dynamic(proto, len(weights), what)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 3, 1
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return _Written(proto=proto, session=session, weights=tuple(weights), fields=tuple(example))
+    return _Written(proto=proto, weights=tuple(weights), fields=tuple(example))
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the error that began it: PyTorch's exporter wraps it into general ones."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {said}"[:200].rstrip(" .:")
 
 
 _OF_PHOTOS = ("features", "image_mask", "image_column")
