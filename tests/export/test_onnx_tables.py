@@ -67,7 +67,29 @@ def test_any_number_of_rows_and_any_order_of_columns(
         assert_agrees(regression, model, some, most=1e-9)
 
 
-CELLS = st.one_of(st.none(), st.text(max_size=6), st.floats(width=32).map(str), st.integers(-(10**6), 10**6).map(str))
+EXTREME = [
+    *(
+        "1e308",
+        "-1.7976931348623157e308",
+        "-0.0",
+        "5e-324",
+        "1e-310",
+        "9007199254740993",
+        "-18446744073709551617",
+        "inf",
+    ),
+    *("a\0", "\0", "b e\u0301", "B \u00c9", " a ", "\U0001f469\u200d\U0001f467", "\u2028", "x" * 3000, "fine " * 300),
+    *("1010", "10100\0", "010100", "1.01e4", "low ", "LOW", "0001-01-01", "9999-12-31", "2021-03-01T23:59:59.9Z"),
+    *("pool,pool", "pool, , wifi", "\u0663", "\u216b", "12 %", "1,200", "N/A", "True", "level  3", "'", "\\"),
+]
+"""Cells of each kind of column at the ends of what it can be, and nearly of it."""
+CELLS = st.one_of(
+    st.none(),
+    st.sampled_from(EXTREME),
+    st.text(max_size=6),
+    st.floats().map(repr),
+    st.integers(-(2**65), 2**65).map(str),
+)
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -75,6 +97,28 @@ CELLS = st.one_of(st.none(), st.text(max_size=6), st.floats(width=32).map(str), 
 def test_whatever_the_cells_hold(rows: list[list[str | None]], regression: BlendPredictor, model: OnnxModel) -> None:
     frame = pd.DataFrame(rows, columns=[name for name in wide_table(2).columns if name != "y"], dtype="str")
     assert_agrees(regression, model, frame, most=1e-9)
+
+
+def test_each_column_with_cells_at_the_ends(regression: BlendPredictor, model: OnnxModel, frame: pd.DataFrame) -> None:
+    first = frame.iloc[[0]].drop(columns="y").astype(object)
+    rows = [first.assign(**{name: cell}) for name in first.columns for cell in EXTREME]
+    cells = pd.concat(rows, ignore_index=True)
+    assert_agrees(regression, model, cells, most=1e-9)
+    numbers = np.array([1e308, -0.0, 5e-324, np.inf, -np.inf, np.nan, 2.0**53 + 2, 1e-300])
+    typed = frame.head(8).drop(columns="y").assign(x=numbers, skewed=-numbers)
+    typed["code"] = np.array([10100, 2**53 + 1, -(2**63), 2**63 - 1, 0, -1, 12990, 101])
+    typed["kind"] = pd.Series([1, 1.0, True, None, "a", 2**70, pd.NA, "b"], dtype=object)
+    assert_agrees(regression, model, typed, most=1e-9)
+
+
+def test_columns_may_have_the_names_of_anything_in_the_file() -> None:
+    """Of other inputs, of outputs, of nodes, and names that differ by signs alone."""
+    names = ["probabilities", "prediction_set", "prediction", "row_count", "photos", "a b", "a_b", "1st", "\u540d"]
+    names += ["Cast_0", "Cast_0_output", "Gather_1_output", "Concat_0_concat_result", "Constant_0_output"]
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(60, len(names))), columns=names).assign(y=rng.normal(size=60))
+    predictor = blend_of(frame, [Linear()], roles={}, task="binary")
+    assert_agrees(predictor, exported(predictor), frame, most=1e-9)
 
 
 def test_dates_of_any_time() -> None:

@@ -96,9 +96,10 @@ class CellInputs:
             )
 
     def _legal(self, name: str) -> str:
-        """Letters, digits and underscores, and unlike all others."""
+        """Letters, digits and underscores, and unlike all others and those that spox gives: ``Cast_0_output``."""
         plain = re.sub(r"\W", "_", name, flags=re.ASCII) or "_"
-        plain = f"column_{plain}" if plain[0].isdigit() or plain in RESERVED else plain
+        taken = plain in RESERVED or re.match(r"\d|[A-Z][A-Za-z]*_\d+_", plain)
+        plain = f"column_{plain}" if taken else plain
         found, number = plain, 1
         while found in self.inputs:
             number += 1
@@ -115,8 +116,11 @@ class CellInputs:
         return self.inputs["row_count"]
 
 
-RESERVED = ("photos", "photo_sizes", "photo_rows", "photo_columns", "row_count", "prediction", "lower", "upper")
-"""Names that no column's input has."""
+RESERVED = (
+    *("photos", "photo_sizes", "photo_rows", "photo_columns", "row_count"),
+    *("prediction", "lower", "upper", "probabilities", "prediction_set"),
+)
+"""Names that no column's input has: of other inputs, and of outputs."""
 _PLAIN = ("number", "category", "time")
 
 
