@@ -1,6 +1,6 @@
 """One record per cell, photo or row that was repaired or rejected, so that nothing is changed silently."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -70,12 +70,15 @@ class BadCounts:
 
 def row_status(rows: int, slots: np.ndarray | None, bad: list[BadInput]) -> list[str]:
     """``ok``, or all problems of a row."""
-    notes: list[dict[str, None]] = [{} for _ in range(rows)]  # a dict keeps the order and drops repeats
+    notes: defaultdict[int, dict[str, None]] = defaultdict(dict)  # the inner dict keeps the order and drops repeats
     for record in bad:
         notes[record.row][f"{record.column}: {record.problem}"] = None
     if slots is not None and slots.shape[1]:
         refused = {record.row for record in bad if record.action == "photo treated as missing"}
-        for row in np.flatnonzero((slots < 0).all(1)):
+        for row in np.flatnonzero((slots < 0).all(1)).tolist():
             if row not in refused:
                 notes[row]["no photo"] = None
-    return ["; ".join(note) or "ok" for note in notes]
+    found = ["ok"] * rows
+    for row, note in notes.items():
+        found[row] = "; ".join(note)
+    return found
