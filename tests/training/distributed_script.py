@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -13,9 +14,13 @@ from mixfit.data.batch import Inputs
 from mixfit.data.dataset import MixedDataset
 from mixfit.data.loader import DataLoader
 from mixfit.data.sampler import SequentialSampler, ShuffledSampler
-from mixfit.errors import MixfitError
+from mixfit.errors import MixfitError, Stopped
 from mixfit.training.callback import Callback, TrainState
+from mixfit.training.callbacks.control import StopOnSignal
+from mixfit.training.callbacks.distributed import wait_for_processes
+from mixfit.training.callbacks.steps import GradientAccumulation, MixedPrecision
 from mixfit.training.checkpoint import Checkpoints, newest_checkpoint
+from mixfit.training.metrics import MAE, R2
 from mixfit.training.optimizer import SGD, AdamW
 
 ROWS, BATCH = 53, 10
@@ -23,11 +28,12 @@ ROWS, BATCH = 53, 10
 
 
 class Small(torch.nn.Module):
-    """Two layers."""
+    """Two layers, and noise between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dropout: bool = False) -> None:
         super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        noise = torch.nn.Dropout(0.2 if dropout else 0.0)
+        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), noise, torch.nn.Linear(8, 1))
 
     def forward(self, xb: Inputs) -> torch.Tensor:
         return self.layers(xb.numeric).squeeze(1)
@@ -54,13 +60,19 @@ class Data:
 
 
 class Losses(Callback):
-    """Keeps the loss of each step."""
+    """Keeps the loss of each step, the seed of its noise, and how many rows were validated."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
+        self.seeds: list[int] = []
+        self.validated = 0
 
     def after_step(self, state: TrainState) -> None:
         self.losses.append(float(state.loss))
+        self.seeds.append(torch.initial_seed())
+
+    def after_batch(self, state: TrainState) -> None:
+        self.validated += 0 if state.training else len(state.yb)
 
 
 class KilledAt(Callback):
@@ -84,23 +96,32 @@ class StopsAt(Callback):
             state.stop_requested = "SIGTERM"
 
 
-def fitted(optimizer: type, folder: Path, *callbacks: Callback, parts: int = 1) -> dict[str, object]:
+def fitted(optimizer: type, folder: Path, *callbacks: Callback, dropout: bool = False) -> dict[str, object]:
     """Losses, metrics and weights after two epochs."""
     torch.manual_seed(1)
     losses = Losses()
-
-    class Parts(Callback):
-        def before_fit(self, state: TrainState) -> None:
-            state.parts = parts
-
     saved = Checkpoints(folder, "valid_loss", mode="min", seconds=0.0)
     found = newest_checkpoint(folder)
     learner = mixfit.Learner(
-        Small(), Data(), loss=mixfit.mse, optimizer=optimizer, callbacks=[losses, Parts(), saved, *callbacks]
+        Small(dropout=dropout),
+        Data(),
+        loss=mixfit.mse,
+        optimizer=optimizer,
+        metrics=[MAE, R2],
+        callbacks=[losses, saved, *callbacks],
     )
     state = learner.fit(2, 0.01, resume=found)
     weights = torch.cat([one.detach().flatten() for one in learner.model.parameters()])
-    return {"losses": losses.losses, "metrics": state.metrics, "weights": weights.tolist()}
+    found = {"losses": losses.losses, "metrics": state.metrics, "weights": weights.tolist()}
+    return found | {"seeds": losses.seeds, "validated": losses.validated}
+
+
+def stopped_and_resumed(folder: Path) -> dict[str, object]:
+    """A fit with noise that was stopped after some steps, and resumed with as many processes."""
+    with suppress(Stopped):
+        fitted(AdamW, folder, StopsAt(), StopOnSignal(), dropout=True)
+    wait_for_processes()
+    return fitted(AdamW, folder, StopOnSignal(), dropout=True)
 
 
 def main() -> None:
@@ -111,8 +132,6 @@ def main() -> None:
         if what == "killed":
             fitted(AdamW, out / "checkpoints", KilledAt(3))
         elif what == "stopped":
-            from mixfit.training.callbacks.control import StopOnSignal
-
             fitted(AdamW, out / "checkpoints", StopsAt(), StopOnSignal())
         elif what == "resumed":
             (out / f"resumed-{rank}.json").write_text(json.dumps(fitted(AdamW, out / "checkpoints")))
@@ -120,7 +139,11 @@ def main() -> None:
             found = {
                 "AdamW": fitted(AdamW, out / "adamw"),
                 "SGD": fitted(SGD, out / "sgd"),
-                "parts": fitted(AdamW, out / "parts", parts=2),
+                "parts": fitted(AdamW, out / "parts", GradientAccumulation(2)),
+                "bfloat16": fitted(AdamW, out / "bfloat16", MixedPrecision("bfloat16")),
+                "float16": fitted(AdamW, out / "float16", MixedPrecision("float16", scale=16.0)),
+                "noise": fitted(AdamW, out / "noise", dropout=True),
+                "noise, resumed": stopped_and_resumed(out / "resumed"),
             }
             (out / f"{rank}.json").write_text(json.dumps(found))
     except MixfitError as error:

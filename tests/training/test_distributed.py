@@ -54,16 +54,44 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {name: json.loads(path.read_text()) for name, path in names.items()}
 
 
-@pytest.mark.parametrize("fit", ["AdamW", "SGD", "parts"])
-def test_two_processes_equal_one_with_the_same_batches(results: dict[str, Any], fit: str) -> None:
+@pytest.mark.parametrize(
+    ("fit", "most"), [("AdamW", 1e-6), ("SGD", 1e-6), ("parts", 1e-6), ("bfloat16", 5e-3), ("float16", 1e-3)]
+)
+def test_two_processes_equal_one_with_the_same_batches(results: dict[str, Any], fit: str, most: float) -> None:
     one = results["one"][fit]
     assert len(one["losses"]) == 12
     for other in ("first", "second"):
         for what in ("losses", "weights"):
-            np.testing.assert_allclose(results[other][fit][what], one[what], rtol=0, atol=1e-6)
+            np.testing.assert_allclose(results[other][fit][what], one[what], rtol=0, atol=most)
+        assert set(results[other][fit]["metrics"]) == {"train_loss", "valid_loss", "mae", "r2"}
         for metric, value in one["metrics"].items():
-            assert results[other][fit]["metrics"][metric] == pytest.approx(value, abs=1e-6)
-    assert results["first"][fit] == results["second"][fit]
+            assert results[other][fit]["metrics"][metric] == pytest.approx(value, abs=most)
+    for what in ("losses", "weights", "metrics"):
+        assert results["first"][fit][what] == results["second"][fit][what]
+
+
+def test_mixed_precision_and_noise_change_a_fit(results: dict[str, Any]) -> None:
+    for fit in ("bfloat16", "float16", "noise"):
+        assert results["first"][fit]["weights"] != results["first"]["AdamW"]["weights"]
+
+
+def test_processes_share_the_validation_rows(results: dict[str, Any]) -> None:
+    counts = [results[process]["AdamW"]["validated"] for process in ("one", "first", "second")]
+    assert counts[0] == 2 * 53
+    assert counts[1] + counts[2] == counts[0]
+    assert abs(counts[1] - counts[2]) < 2 * 6 + 1  # at most one row a batch
+
+
+def test_a_fit_with_noise_is_resumed_to_the_bit_by_as_many_processes(results: dict[str, Any]) -> None:
+    for process in ("one", "first", "second"):
+        whole, resumed = results[process]["noise"], results[process]["noise, resumed"]
+        assert 0 < len(resumed["losses"]) < len(whole["losses"])
+        assert resumed["losses"] == whole["losses"][-len(resumed["losses"]) :]
+        assert resumed["weights"] == whole["weights"]
+        assert resumed["metrics"] == whole["metrics"]
+    first, second = results["first"]["noise"], results["second"]["noise"]
+    assert first["weights"] == second["weights"]
+    assert not set(first["seeds"]) & set(second["seeds"])
 
 
 def test_shares_of_two_processes_differ_from_the_whole(results: dict[str, Any]) -> None:

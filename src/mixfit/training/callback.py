@@ -97,6 +97,10 @@ class TrainState:
     """Why the fit is to stop after this batch, with its state saved; empty to continue."""
     combine: Callable[["TrainState"], int] = field(default=lambda state: len(state.yb), repr=False)
     """Makes loss and gradients of a batch those of all processes that share it, and returns its number of rows."""
+    share: Callable[[Any], AbstractContextManager[Any]] = field(default=nullcontext, repr=False)
+    """Context in which a loader of validation rows gives this process its share of each batch."""
+    gather: Callable[[Tensor], Tensor] = field(default=lambda values: values, repr=False)
+    """Rows of all processes that shared the validation rows, given those of this one, on the CPU."""
     error: BaseException | None = None
     """The exception that ended the fit, in ``on_error``."""
 

@@ -361,7 +361,7 @@ class Learner:
         weights = torch.zeros((), device=self.device)
         events.fire("before_validate")
         cancellable_batch = _Cancellable(events, CancelBatch, "after_cancel_batch")
-        with torch.inference_mode():
+        with torch.inference_mode(), state.share(loader):
             for state.xb, state.yb in self._moved(loader):
                 with cancellable_batch:
                     events.fire("before_batch")
@@ -374,11 +374,12 @@ class Learner:
                     targets.append(state.yb)
                     events.fire("after_batch")
         if targets:
-            output, target = torch.cat(outputs).float().cpu(), torch.cat(targets).cpu()
+            output, target = state.gather(torch.cat(outputs).float().cpu()), state.gather(torch.cat(targets).cpu())
             _require_finite(output)
-            state.metrics["valid_loss"] = torch.stack(losses).sum().item() / (weights.item() or math.nan)
+            sums = state.gather(torch.stack([torch.stack(losses).sum().double(), weights.double()])[None].cpu()).sum(0)
+            state.metrics["valid_loss"] = sums[0].item() / (sums[1].item() or math.nan)
             truth, prediction = self._in_target_units(target, output)
-            counted = torch.cat(counts).float().cpu().numpy() if counts else None
+            counted = state.gather(torch.cat(counts).float().cpu()).numpy() if counts else None
             state.metrics |= evaluate(self.metrics, truth, prediction, counted)
         events.fire("after_validate")
 

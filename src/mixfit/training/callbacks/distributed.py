@@ -5,9 +5,10 @@ depend on the number of processes, up to rounding. ``Learner`` adds the callback
 
 import atexit
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -78,9 +79,12 @@ class Distributed(Callback):
     """Divides the batches of a fit over processes, and gives all of them the gradients and the loss of whole batches.
 
     The batch size of the loader is that of all processes together. Gradients are summed in proportion to the rows of
-    each process (with ``parts``, after all of them), so that shares may have different sizes. Every process validates
-    all rows with equal weights, so that all decide alike. A signal to one of them stops all after the same batch.
-    Only the first process writes checkpoints and histories.
+    each process (with ``parts``, after all of them), so that shares may have different sizes. Each process validates a
+    share of the validation rows with equal weights and gets the sums and the outputs of all, so that all decide alike.
+    A signal to one of them stops all after the same batch. Only the first process writes checkpoints and histories.
+
+    The noise of a batch, such as that of dropout, differs between processes and follows from the random state of the
+    first one before it, so that a fit that is resumed with as many processes has the same bits.
 
     Args:
         rank, ranks: number of this process, from 0, and of all; it does nothing for one.
@@ -92,7 +96,8 @@ class Distributed(Callback):
     def __init__(self, rank: int, ranks: int) -> None:
         self.rank, self.ranks = rank, ranks
         self._own: Sampler | None = None
-        self._wanted = ""
+        self._wanted, self._gathers = "", False
+        self._random: Tensor | None = None
 
     def before_fit(self, state: TrainState) -> None:
         """Divide the batches, and begin with the weights of the first process."""
@@ -107,15 +112,29 @@ class Distributed(Callback):
         self._own, self._wanted = loader.sampler, ""
         loader.sampler = ShardedSampler(loader.sampler, rank=self.rank, ranks=self.ranks)
         state.steps_per_epoch = len(loader)
-        state.combine = self._combine
+        state.combine, state.share, state.gather = self._combine, self._share, self._gather
+        random = torch.get_rng_state()
         with self._all_there():
-            for tensor in [*state.model.parameters(), *state.model.buffers()]:
+            for tensor in [random, *state.model.parameters(), *state.model.buffers()]:
                 dist.broadcast(tensor.detach(), 0)
+        torch.set_rng_state(random)
+
+    def before_batch(self, state: TrainState) -> None:
+        """Draw the seed of this batch, as the other processes do, and make a seed of this process of it."""
+        if self.ranks > 1 and state.training:
+            drawn = int(torch.randint(2**62, ()))
+            self._random = torch.get_rng_state()
+            torch.manual_seed(drawn ^ self.rank)
 
     def after_batch(self, state: TrainState) -> None:
-        """Leave it to the next batch to stop, as the others do not know of it yet."""
+        """Leave it to the next batch to stop, as the others do not know of it yet; forget the noise of this one."""
+        self._forget_noise()
         if state.training and state.stop_requested and state.stop_requested != self._wanted:
             self._wanted, state.stop_requested = state.stop_requested, ""
+
+    def after_cancel_batch(self, state: TrainState) -> None:
+        """Forget the noise of the batch."""
+        self._forget_noise()
 
     def before_validate(self, state: TrainState) -> None:
         """Validate with equal buffers, such as statistics of batch norms."""
@@ -125,12 +144,14 @@ class Distributed(Callback):
 
     def after_epoch(self, state: TrainState) -> None:
         """Stop after this epoch if any process is to."""
+        self._forget_noise()
         flag = torch.tensor([float(bool(state.stop_requested or self._wanted))])
         self._sum(flag)
         self._stop_if(state, flag)
 
     def close(self, state: TrainState) -> None:
         """Give the loader its own sampler back."""
+        self._forget_noise()
         if self._own is not None:
             state.loader.sampler, self._own = self._own, None
 
@@ -149,6 +170,40 @@ class Distributed(Callback):
         for kind in dict.fromkeys((one.dtype, one.device) for one in mine):
             self._sum_gradients([one for one in mine if (one.dtype, one.device) == kind], rows / total)
         return total
+
+    @contextmanager
+    def _share(self, loader: Any) -> Iterator[None]:
+        """Give this process its share of a loader; all rows if it cannot be divided."""
+        own = getattr(loader, "sampler", None)
+        self._gathers = False
+        if not isinstance(own, Sampler) or min(own.batch_size, own.rows) < self.ranks:
+            yield
+            return
+        self._gathers = True
+        loader.sampler = ShardedSampler(own, rank=self.rank, ranks=self.ranks)
+        try:
+            yield
+        finally:
+            loader.sampler = own
+
+    def _gather(self, values: Tensor) -> Tensor:
+        """Rows of all processes, those of the first one first."""
+        if not self._gathers:
+            return values
+        counts = torch.zeros(self.ranks, dtype=torch.int64)
+        counts[self.rank] = len(values)
+        self._sum(counts)
+        padded = values.new_zeros(int(counts.max()), *values.shape[1:])
+        padded[: len(values)] = values
+        found = [torch.empty_like(padded) for _ in range(self.ranks)]
+        with self._all_there():
+            dist.all_gather(found, padded)
+        return torch.cat([one[:count] for one, count in zip(found, counts.tolist(), strict=True)])
+
+    def _forget_noise(self) -> None:
+        if self._random is not None:
+            torch.set_rng_state(self._random)
+            self._random = None
 
     def _sum_gradients(self, parameters: Sequence[nn.Parameter], share: float) -> None:
         parts = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
