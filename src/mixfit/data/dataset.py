@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
+from mixfit.data.arrays import zeros
 from mixfit.data.batch import Batch, Inputs
 from mixfit.errors import DataError
 
@@ -45,6 +46,11 @@ class FeatureTable:
     """False where the photo could not be read; its features are zero."""
     failures: dict[int, str] = field(default_factory=dict)
     """For each photo that could not be read: its number and the reason."""
+
+    @classmethod
+    def empty(cls, files: int, d: int) -> "FeatureTable":
+        """Of photos whose features are to be filled in; they may be larger than memory, see ``mixfit.data.arrays``."""
+        return cls(torch.from_numpy(zeros((files, d))), torch.zeros(files, dtype=torch.bool), {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mixfit.choices import NUMBER_TASKS, Crop, MetricName
 from mixfit.config import DataConfig, check_metric
+from mixfit.data.arrays import take
 from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.batch_picture import batch_figure
 from mixfit.data.checks.copies import without_copies
@@ -244,20 +245,24 @@ class MixedData:
 
     def dataset(self, name: SplitName) -> MixedDataset:
         """The rows of a part, as a dataset."""
-        rows = torch.from_numpy(self.split.of(name))
-        arrays = self.arrays
+        positions = self.split.of(name)
+        rows, arrays = torch.from_numpy(positions), self.arrays
+
+        def taken(array: Tensor) -> Tensor:
+            return torch.from_numpy(take(array.numpy(), positions))
+
         return MixedDataset(
-            numeric=arrays.numeric[rows],
-            categorical=arrays.categorical[rows],
+            numeric=taken(arrays.numeric),
+            categorical=taken(arrays.categorical),
             target=arrays.target[rows],
             rows=rows,
-            slots=None if arrays.slots is None else arrays.slots[rows],
+            slots=None if arrays.slots is None else taken(arrays.slots),
             columns=None if self.photos is None else torch.from_numpy(self.photos.columns),
             photos=None if self.photos is None else self.photos.inputs,
             weight=None if arrays.weight is None else arrays.weight[rows],
             numbers=torch.from_numpy(self.row_numbers[self.split.of(name)]),
             photo_scores=None if arrays.photo_scores is None else arrays.photo_scores[rows],
-            text=None if arrays.text is None else arrays.text[rows],
+            text=None if arrays.text is None else taken(arrays.text),
             text_mask=None if arrays.text_mask is None else arrays.text_mask[rows],
         )
 
@@ -480,7 +485,12 @@ def _read_in_pieces(
         "evenly spaced rows, and duplicate rows are not detected"
     )
     forms = {column.name: column.form for column in schema.columns}
-    return Table.of_pieces(pieces, numbers, forms), images_root(config.images, path.parent), (note,), schema
+    return (
+        Table.of_pieces(pieces, numbers, forms, rows=pieces.rows),
+        images_root(config.images, path.parent),
+        (note,),
+        schema,
+    )
 
 
 def doubts(table_format: TableFormat) -> tuple[str, ...]:

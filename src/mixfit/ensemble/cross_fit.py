@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from mixfit.data.arrays import take
 from mixfit.data.columns.preprocess import TablePreprocessor
 from mixfit.data.columns.text_features import TextFeatures
 from mixfit.data.dataset import ImageSource
@@ -308,7 +309,7 @@ def make_fold(
         embedder = None if data.text is None else data.text.embedder
         text, own_text = TextFeatures.fit(fitted_on, texts, truth, embedder=embedder, **scored)
     if photos.values is not None:
-        scores, own_scores = PhotoScores.fit(photos.values[fit_rows], photos.seen[fit_rows], truth, **scored)
+        scores, own_scores = PhotoScores.fit(take(photos.values, fit_rows), photos.seen[fit_rows], truth, **scored)
     encoder = RowEncoder.fit(fitted_on, data.schema, preprocessor, weight, text=text, photos=scores)
     encoded = encoder.encode(data.table, photos, arrays=arrays)
     if encoded.text is not None:

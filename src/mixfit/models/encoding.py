@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int64
 
+from mixfit.data.arrays import parts, take, zeros
 from mixfit.data.columns.category import CategoryColumn
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.embedded import Embedder, EmbedderFacts
@@ -86,13 +87,13 @@ class EncodedRows:
     def take(self, rows: Int64[np.ndarray, " some"]) -> "EncodedRows":
         """Those rows, in that order."""
         return EncodedRows(
-            numeric=self.numeric[rows],
-            categorical=self.categorical[rows],
-            prefixes=self.prefixes[rows],
-            photos=None if self.photos is None else self.photos[rows],
+            numeric=take(self.numeric, rows),
+            categorical=take(self.categorical, rows),
+            prefixes=take(self.prefixes, rows),
+            photos=None if self.photos is None else take(self.photos, rows),
             seen=self.seen[rows],
             photo_scores=None if self.photo_scores is None else self.photo_scores[rows],
-            text=None if self.text is None else self.text[rows],
+            text=None if self.text is None else take(self.text, rows),
             text_seen=None if self.text_seen is None else self.text_seen[rows],
         )
 
@@ -275,14 +276,16 @@ def mean_features(
     if slots is None or features is None:
         return PhotoMeans(values=None, seen=np.zeros(rows, dtype=bool))
     values, readable = features.values.numpy(), features.readable.numpy()
-    total = np.zeros((rows, values.shape[1]), dtype=np.float32)
+    total = zeros((rows, values.shape[1]))
     count = np.zeros(rows, dtype=np.float32)
-    for place in slots.T:  # one slot at a time, to avoid a copy of all features
-        there = np.flatnonzero(place >= 0)
-        there = there[readable[place[there]]]
-        total[there] += values[place[there]]
-        count[there] += 1
-    total /= np.maximum(count, 1)[:, None]
+    for part in parts(rows, 4 * values.shape[1]):
+        sums, counts = total[part], count[part]
+        for place in slots[part].T:
+            there = np.flatnonzero(place >= 0)
+            there = there[readable[place[there]]]
+            sums[there] += values[place[there]]
+            counts[there] += 1
+        sums /= np.maximum(counts, 1)[:, None]
     return PhotoMeans(values=total, seen=count > 0)
 
 

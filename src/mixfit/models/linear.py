@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 from scipy.special import softmax
 
+from mixfit.data.arrays import beside
 from mixfit.data.ties import units_by_size
 from mixfit.errors import DataError
 from mixfit.models.encoding import EncodedRows
@@ -280,7 +281,7 @@ def design_matrix(
     if sum(part.shape[1] for part in parts) > WIDE:
         return hstack([csr_matrix(part) for part in parts], format="csr")
     dense = [part if isinstance(part, np.ndarray) else part.toarray() for part in parts]
-    return np.concatenate([np.zeros((len(rows), 0)), *dense], axis=1)
+    return beside([np.zeros((len(rows), 0)), *dense])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from mixfit.choices import Task
+from mixfit.data.arrays import sampled, whole_or_parts
 from mixfit.data.dataset import FeatureTable, ImageSource
 from mixfit.data.load import MixedData
 from mixfit.data.photos.records import Cache
@@ -156,6 +157,8 @@ class Components:
     ) -> "Components":
         """Learn from the training rows with a photo; without any, there are no components.
 
+        Of more rows than an array in memory holds, it learns from some, drawn at random.
+
         Args:
             most: largest number of components; fewer if the rank is lower.
             seed: seed of the approximation for many rows and features.
@@ -163,10 +166,11 @@ class Components:
         """
         from sklearn.utils.extmath import randomized_svd, svd_flip
 
-        values = photos[seen].astype(np.float64)
+        rows = sampled(np.flatnonzero(seen), 4 * photos.shape[1], seed)
+        values = photos[rows].astype(np.float64)
         if not len(values) or not np.ptp(values, axis=0).any():
             return cls(mean=np.zeros(photos.shape[1], np.float32), axes=np.zeros((0, photos.shape[1]), np.float32))
-        counts = np.ones(len(values)) if weight is None else weight[seen].astype(np.float64)
+        counts = np.ones(len(values)) if weight is None else weight[rows].astype(np.float64)
         counts /= counts.sum()
         mean, scale = pareto_scale(values, counts)
         # Scaled by the root of the weights, the products of columns are the weighted covariances.
@@ -187,7 +191,9 @@ class Components:
         self, photos: Float32[np.ndarray, "rows d"], seen: Bool[np.ndarray, " rows"]
     ) -> Float[np.ndarray, "rows components"]:
         """float64 components of any rows; 0, the mean, for rows without a photo."""
-        values = (photos.astype(np.float64) - self.mean) @ self.axes.T.astype(np.float64)
+        values = np.zeros((len(photos), len(self.axes)))
+        for part in whole_or_parts(photos):
+            values[part] = (photos[part].astype(np.float64) - self.mean) @ self.axes.T.astype(np.float64)
         values[~seen] = 0.0
         return values
 

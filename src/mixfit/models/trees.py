@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int64
 from scipy.special import softmax
 
+from mixfit.data.arrays import beside, take
 from mixfit.errors import DataError, ResourceError
 from mixfit.models.dependence import Dependence
 from mixfit.models.encoding import EncodedRows
@@ -315,7 +316,7 @@ class TreeInputs:
         few = [place for place in range(layout.categories) if place not in many] if table else []
         levels = np.concatenate([encoded.categorical, encoded.prefixes], axis=1)
         return cls(
-            numbers=np.concatenate(numbers, axis=1),
+            numbers=beside(numbers),
             few=levels[:, few],
             many=levels[:, list(many)],
             few_sizes=tuple(layout.cardinalities[place] for place in few),
@@ -327,11 +328,11 @@ class TreeInputs:
 
     def take(self, rows: Int64[np.ndarray, " some"]) -> "TreeInputs":
         """Those rows, in that order."""
-        return replace(self, numbers=self.numbers[rows], few=self.few[rows], many=self.many[rows])
+        return replace(self, numbers=take(self.numbers, rows), few=take(self.few, rows), many=take(self.many, rows))
 
     def columns(self, statistics: Float[np.ndarray, "rows outputs"]) -> Float[np.ndarray, "rows columns"]:
-        """float64: numbers, target statistics, then levels."""
-        return np.concatenate([self.numbers, statistics, self.few], axis=1, dtype=np.float64)
+        """float64: numbers, target statistics, then levels; LightGBM reads them where they are."""
+        return beside([self.numbers, statistics, self.few], np.float64)
 
 
 def fit_trees(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
+from mixfit.data.arrays import zeros
 from mixfit.data.columns import values
 from mixfit.data.columns.form import Form, Sign, TextForm, Texts, Vote, keys_of, vote
 from mixfit.data.columns.values import Dates, Levels, Numbers
@@ -46,6 +47,10 @@ class Cells:
         self._read: dict[Any, Any] = {}
         self._taken: dict[Any, Any] = self._read
         self._known, self._signs = form, signs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without what was read, which another process reads again."""
+        return _rebuilt, (self._whole, self._rows, self._known, self._signs)
 
     @classmethod
     def of(cls, column: "pd.Series | Cells") -> "Cells":
@@ -257,6 +262,11 @@ class Cells:
         return pd.api.types.is_datetime64_any_dtype(self._whole.dtype)
 
 
+def _rebuilt(whole: pd.Series, rows: np.ndarray | None, form: Form | None, signs: "_Signs | None") -> Cells:
+    found = Cells(whole, form, signs)
+    return found if rows is None else found.select(rows)
+
+
 class _Signs:
     """What all columns of a table say of the sign before fractions, and with it how any of them is written.
 
@@ -343,7 +353,12 @@ class Table:
 
     @classmethod
     def of_pieces(
-        cls, pieces: Iterable[pd.DataFrame], numbers: Collection[str], forms: Mapping[str, Form] | None = None
+        cls,
+        pieces: Iterable[pd.DataFrame],
+        numbers: Collection[str],
+        forms: Mapping[str, Form] | None = None,
+        *,
+        rows: int | None = None,
     ) -> "Table":
         """A table that is larger than memory as it came: of each column only what it is read as is kept.
 
@@ -351,13 +366,15 @@ class Table:
             pieces: rows of the table in its order, with the same columns each; at least one.
             numbers: columns to keep as numbers. Typed dates are kept as such, and all others as levels.
             forms: how columns are written.
+            rows: number of rows, if it is known; what is kept then lies in files, see ``mixfit.data.arrays``.
         """
         grown, forms = dict[str, _Grown](), forms or {}
         for piece in pieces:
             for name in piece.columns:
                 if name not in grown:
                     dates = pd.api.types.is_datetime64_any_dtype(piece[name].dtype)
-                    grown[name] = _Grown(_numbers if name in numbers else _dates if dates else _levels, forms.get(name))
+                    parse = _numbers if name in numbers else _dates if dates else _levels
+                    grown[name] = _Grown(parse, forms.get(name), rows)
                 grown[name].add(piece[name])
         cells = {name: one.cells(name) for name, one in grown.items()}
         found = cls(pd.DataFrame({name: one.column for name, one in cells.items()}, copy=False), forms=forms)
@@ -474,8 +491,10 @@ class Table:
 class _Grown:
     """What the cells of a column are read as, piece by piece."""
 
-    def __init__(self, parse: Callable[..., Typed], form: Form | None) -> None:
-        self.parse, self.form, self.parts, self.names = parse, form, list[Typed](), dict[str, int]()
+    def __init__(self, parse: Callable[..., Typed], form: Form | None, rows: int | None) -> None:
+        self.parse, self.form, self.names = parse, form, dict[str, int]()
+        self.said = ""
+        self.arrays = {one: _Pieces(rows) for one in _FIELDS[parse]}
 
     def add(self, column: pd.Series) -> None:
         """The next piece; its levels get the numbers of those before them."""
@@ -483,29 +502,48 @@ class _Grown:
         if isinstance(found, Levels):
             number = [self.names.setdefault(name, len(self.names)) for name in found.names]
             found = Levels(np.array([*number, -1], dtype=np.int64)[found.codes], found.names[:0])
-        self.parts.append(found)
+        elif isinstance(found, Numbers):
+            self.said = self.said or found.contradiction
+        for one, pieces in self.arrays.items():
+            pieces.add(getattr(found, one))
 
     def cells(self, name: str) -> Cells:
         """All pieces as a column, which need not be read again."""
-        parts, self.parts = self.parts, []
+        arrays = [pieces.whole() for pieces in self.arrays.values()]
         read: Typed
         if self.parse is _levels:
-            read = Levels(np.concatenate([p.codes for p in parts if isinstance(p, Levels)]), _index(self.names))
+            read = Levels(arrays[0], _index(self.names))
             shown = pd.Series(pd.Categorical.from_codes(read.codes, categories=read.names), name=name)
         elif self.parse is _numbers:
-            numbers = [part for part in parts if isinstance(part, Numbers)]
-            said = next((part.contradiction for part in numbers if part.contradiction), "")
-            arrays = [np.concatenate([getattr(part, one) for part in numbers]) for one in _NUMBERS]
-            read = Numbers(arrays[0], arrays[1], arrays[2], said)
+            read = Numbers(arrays[0], arrays[1], arrays[2], self.said)
             shown = pd.Series(read.values, name=name, copy=False)
         else:
-            dates = [part for part in parts if isinstance(part, Dates)]
-            read = Dates(*(np.concatenate([getattr(p, f) for p in dates]) for f in ("times", "unparsable", "ahead")))
+            read = Dates(*arrays)
             shown = pd.Series(read.times, name=name, copy=False)
         found = Cells(shown)
         found._read["form"] = self.form or Form()
         found._read[(self.parse,)] = read
         return found
+
+
+class _Pieces:
+    """An array of which one piece comes after the other: in a file if the number of rows is known."""
+
+    def __init__(self, rows: int | None) -> None:
+        self.rows, self.kept, self.filled = rows, list[np.ndarray](), 0
+
+    def add(self, piece: np.ndarray) -> None:
+        if self.rows is None:
+            self.kept.append(piece)
+            return
+        if not self.kept:
+            self.kept.append(zeros((self.rows,), piece.dtype, in_file=True))
+        self.kept[0][self.filled : self.filled + len(piece)] = piece
+        self.filled += len(piece)
+
+    def whole(self) -> np.ndarray:
+        kept, self.kept = self.kept, []
+        return kept[0] if len(kept) == 1 else np.concatenate(kept)
 
 
 def require_columns(table: pd.DataFrame | Table, needed: Sequence[str]) -> None:
@@ -528,7 +566,6 @@ def require_columns(table: pd.DataFrame | Table, needed: Sequence[str]) -> None:
 
 
 _NOTHING = pd.Index([np.nan], dtype="str")
-_NUMBERS = ("values", "unparsable", "infinite")
 
 
 def _numbers(column: pd.Series, form: Form | None = None, texts: Texts | None = None) -> Numbers:
@@ -545,3 +582,11 @@ def _index(names: Iterable[str]) -> pd.Index:
 
 def _dates(column: pd.Series) -> Dates:
     return values.typed_dates(column)
+
+
+_FIELDS: dict[Callable[..., Typed], tuple[str, ...]] = {
+    _levels: ("codes",),
+    _numbers: ("values", "unparsable", "infinite"),
+    _dates: ("times", "unparsable", "ahead"),
+}
+"""Arrays of what a column is read as."""

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float32, Int64
 
+from mixfit.data.arrays import zeros
 from mixfit.data.bad_inputs import BadInput
 from mixfit.data.columns.cells import Table, require_columns
 from mixfit.data.columns.form import Form
@@ -99,8 +100,8 @@ class TablePreprocessor:
     def arrays(self, table: Table) -> tuple[Float32[np.ndarray, "rows numeric"], Int64[np.ndarray, "rows categorical"]]:
         """As ``transform``, but without the search for unusable cells."""
         require_columns(table, self.names)
-        numeric = np.zeros((len(table), len(self.numeric_names)), dtype=np.float32)
-        categorical = np.zeros((len(table), len(self.cardinalities)), dtype=np.int64)
+        numeric = zeros((len(table), len(self.numeric_names)))
+        categorical = zeros((len(table), len(self.cardinalities)), np.int64)
         place = levels = 0
         for column in self.columns:
             found = column.transform(table[column.name])

@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from mixfit.choices import Crop
+from mixfit.data.arrays import parts
 from mixfit.data.dataset import FeatureTable
 from mixfit.data.photos.archive import PhotoSource
 from mixfit.data.photos.records import Cache, RecordStore
@@ -59,8 +60,8 @@ class FeatureStore:
 
     def load(self) -> tuple[FeatureTable, Int64[np.ndarray, " missing"]]:
         """The cached features, and the numbers of the photos whose features are missing or damaged."""
-        values, readable = torch.zeros(len(self.keys), self.d), torch.zeros(len(self.keys), dtype=torch.bool)
-        table, wanted = FeatureTable(values, readable, {}), np.arange(len(self.keys))
+        table, wanted = FeatureTable.empty(len(self.keys), self.d), np.arange(len(self.keys))
+        values, readable = table.values, table.readable
         if self.stored is not None:
             known, problems = self.stored.of_photos(self.files, wanted, values.numpy())
             readable[torch.from_numpy(known)] = True
@@ -70,12 +71,16 @@ class FeatureStore:
 
     def _load_into(self, table: FeatureTable, numbers: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " missing"]:
         """Fill in the cached features of some photos; return the numbers of those that are missing."""
-        found = self.store.fetch([self.keys[number] for number in numbers.tolist()])
-        there = torch.from_numpy(numbers[found.positions])
-        table.values[there] = torch.from_numpy(found.records)
-        table.readable[there] = True
-        table.failures.update({int(numbers[position]): text for position, text in found.problems.items()})
-        return numbers[found.missing]
+        missing = [numbers[:0]]
+        for part in parts(len(numbers), self.store.record_bytes):
+            some = numbers[part]
+            found = self.store.fetch([self.keys[number] for number in some.tolist()])
+            there = torch.from_numpy(some[found.positions])
+            table.values[there] = torch.from_numpy(found.records)
+            table.readable[there] = True
+            table.failures.update({int(some[position]): text for position, text in found.problems.items()})
+            missing.append(some[found.missing])
+        return np.concatenate(missing)
 
     @contextmanager
     def filling(self) -> Iterator[tuple[FeatureTable, Int64[np.ndarray, " missing"]]]:

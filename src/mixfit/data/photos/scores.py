@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
+from mixfit.data.arrays import sampled, whole_or_parts
 from mixfit.data.scores import MOST_SCORES, goals_of, held_out_scores, inner_folds
 from mixfit.errors import DataError
 
@@ -46,10 +47,11 @@ class PhotoScores:
             unit: rows with the same number (a group, copies) are held out together; by default each row is a unit.
             seed: of the inner folds.
         Returns:
-            What was learnt, and the scores of these rows by models that did not see them.
+            What was learnt, and the scores of these rows by models that did not see them. Of more rows than an array
+            in memory holds, it is learnt from some, drawn at random.
         """
         fold = inner_folds(np.arange(len(truth)) if unit is None else unit, seed)
-        rows = np.flatnonzero((fold >= 0) & seen)
+        rows = sampled(np.flatnonzero((fold >= 0) & seen), 4 * values.shape[1], seed)
         counts = np.ones(len(rows)) if weight is None else weight[rows].astype(np.float64)
         scores = min(1 if classes <= 2 else classes, MOST_SCORES)
         if not len(rows) or not counts.any():
@@ -72,7 +74,9 @@ class PhotoScores:
         self, values: Float32[np.ndarray, "rows d"], seen: Bool[np.ndarray, " rows"]
     ) -> Float32[np.ndarray, "rows scores"]:
         """Scores of any rows; 0, the mean, without a photo."""
-        scores: np.ndarray = values @ self.projection - self.middle
+        scores = np.zeros((len(values), self.projection.shape[1]), dtype=np.float32)
+        for part in whole_or_parts(values):
+            scores[part] = values[part] @ self.projection - self.middle
         scores[~seen] = 0.0
         return scores
 
