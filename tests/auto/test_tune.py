@@ -148,6 +148,7 @@ def test_a_trial_of_a_process_that_was_killed_is_given_up(
 
     with monkeypatch.context() as patched:
         patched.setattr(run, "_run_trial", killed)
+        patched.setattr(run.Search, "abandon", lambda *_: None)
         patched.setattr(os, "getpid", lambda: gone.pid)
         with pytest.raises(RuntimeError, match="nothing is told"):
             search(table, tmp_path, 2)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from test_cli import in_process
 from mixfit.auto.embedding import embed
 from mixfit.auto.prediction import predict_files
 from mixfit.auto.recipe import resume
+from mixfit.auto.tune import Outcome, Search, TrialWork, tune
 from mixfit.config import TrainConfig
-from mixfit.errors import ConfigError, DataError
+from mixfit.errors import ConfigError, DataError, Stopped
 from mixfit.models.linear import Constant
 from mixfit.models.model import TABLE, FittedModel, Layout, Sees, TrainingRows
 from mixfit.runs.results import Run
@@ -181,6 +182,80 @@ def test_tables_are_predicted_in_their_order(engine: Any, local_run: Run, table:
         assert (tmp_path / "out" / f"{number}.csv").read_bytes() == alone.read_bytes()
 
 
+@dataclass(frozen=True, kw_only=True)
+class DyingWork(TrialWork):
+    """Trials of which the first one kills its process."""
+
+    flag: Path
+
+    def __call__(self, trial: Any, seconds: float | None) -> Outcome:
+        if not self.flag.exists():
+            self.flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return TrialWork.__call__(self, trial, seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterruptedSearch(Search):
+    """Ctrl-C comes when the first trial is finished."""
+
+    def finish(self, trial: Any, outcome: Outcome) -> None:
+        Search.finish(self, trial, outcome)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@dataclass(frozen=True)
+class ChangedSearch:
+    """Runs another search in place of the one it is given."""
+
+    engine: Any
+    change: Callable[[Search], Search]
+
+    def run(self, search: Search) -> None:
+        self.engine.run(self.change(search))
+
+
+def searched(table: Path, out: Path, trials: int, engine: Any = None) -> pd.DataFrame:
+    train = TrainConfig(preset="network", epochs=3, patience=3)
+    tune(table, target="y", trials=trials, out=out, model=MODEL, train=train, console=QUIET, engine=engine)
+    found = pd.read_csv(out / "table-y" / "trials.csv")
+    return found.drop(columns="seconds")
+
+
+def test_trials_are_those_of_a_local_search(engine: Any, table: Path, tmp_path: Path) -> None:
+    from mixfit.distributed.ray_tune import RayTrials
+
+    flag = tmp_path / "killed"
+
+    def dying(search: Search) -> Search:
+        work = {one.name: getattr(search.work, one.name) for one in fields(TrialWork)}
+        return replace(search, work=DyingWork(**work, flag=flag))
+
+    local = searched(table, tmp_path / "local", 4)
+    with RayTrials(workers=1) as trials:
+        found = searched(table, tmp_path / "ray", 4, ChangedSearch(trials, dying))
+    assert flag.exists()
+    pd.testing.assert_frame_equal(found, local)
+    best = [(tmp_path / name / "table-y" / "best.toml").read_bytes() for name in ("ray", "local")]
+    assert best[0] == best[1]
+    assert len(searched(table, tmp_path / "ray", 5)) == 5  # continues here
+
+
+def test_an_interrupted_search_continues_here(engine: Any, table: Path, tmp_path: Path) -> None:
+    from mixfit.distributed.ray_tune import RayTrials
+
+    def interrupted(search: Search) -> Search:
+        return InterruptedSearch(**{one.name: getattr(search, one.name) for one in fields(Search)})
+
+    with RayTrials() as trials, pytest.raises(Stopped, match=r"stopped by SIGINT\..*the same command resumes it"):
+        searched(table, tmp_path, 4, ChangedSearch(trials, interrupted))
+    found = searched(table, tmp_path, 4)
+    states = found["state"].value_counts()
+    assert states.drop("fail").sum() == 4
+    assert states["fail"] >= 1
+    assert found["defaults"].sum() == 1
+
+
 def test_a_killed_driver_leaves_a_run_that_can_be_resumed(table: Path, tmp_path: Path) -> None:
     flags = ["--preset", "quick", "--epochs", "2", "--tabular", "mlp", "--tabular-hidden", "8", "--encoding-dim", "4"]
     flags += ["--numbers", "plain", "--no-report", "--cache-gb", "0"]
@@ -204,12 +279,13 @@ def test_without_ray_there_is_one_sentence(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    for name in ("mixfit.distributed.ray_engine", "mixfit.distributed.ray_fits"):
+    for name in ("mixfit.distributed.ray_engine", "mixfit.distributed.ray_fits", "mixfit.distributed.ray_tune"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     sentence = "mixfit: --engine ray needs Ray, which is not installed: pip install 'mixfit[ray]'.\n"
     train = ["train", table, "--target", "y", "--engine", "ray", "--out", tmp_path]
     predict = ["predict", tmp_path, table, "-o", tmp_path / "o.csv", "--engine", "ray"]
-    for words in (train, predict):
+    search = ["tune", table, "--target", "y", "--engine", "ray", "--out", tmp_path]
+    for words in (train, predict, search):
         assert in_process(capsys, *words)[::2] == (4, sentence)
 
 

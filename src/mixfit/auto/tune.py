@@ -179,17 +179,27 @@ class Tuning:
     """``best.toml``, for ``mixfit train --config``."""
 
 
+TrialState = Literal["complete", "pruned", "interrupted"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Search:
-    """The data and settings of a trial."""
+class Outcome:
+    """What a trial found."""
+
+    state: TrialState
+    value: float | None
+    """What trials are compared by, lower is better; None unless complete."""
+    facts: dict[str, Any]
+    """What else is known of the trial, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialWork:
+    """All that a trial needs to run in any process: the data, and the settings around which is searched."""
 
     prepared: Prepared
     """With image features, if these are computed once."""
     space: Space
-    study: "Study"
-    schema: Path | None
-    deadline: float | None
-    console: Console
     watched: str
     """What trials are compared by: a validation metric, by default the loss, or the out-of-fold loss of the blend."""
     sign: float
@@ -198,11 +208,95 @@ class _Search:
     """A second metric that is shown."""
     models: Path
     """Folder of the models of a blend that do not depend on the settings that are searched."""
+    advice: str
+    """How the search is resumed."""
 
     @property
     def blends(self) -> bool:
         """Whether a trial fits all models of a preset."""
         return self.prepared.train_config.preset != "network"
+
+    def __call__(self, trial: "optuna.Trial", seconds: float | None) -> Outcome:
+        """Run a trial.
+
+        Args:
+            trial: of the study; its settings are known.
+            seconds: left of the time limit; None for no limit.
+        """
+        return _run_blend_trial(self, trial) if self.blends else _run_trial(self, trial, seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A search that is going on: it proposes trials, and is told what they found."""
+
+    work: TrialWork
+    study: "Study"
+    schema: Path | None
+    wanted: int
+    """Number of trials."""
+    deadline: float | None
+    """Value of ``time.monotonic()``; None for no time limit."""
+    console: Console
+
+    def propose(self) -> "optuna.Trial | None":
+        """The next trial, with its settings; None if there are enough, or there is no time for another."""
+        if self.deadline is not None and self.study.has_begun():
+            known = [trial.user_attrs.get("seconds", 0.0) for trial in self.study.trials()]
+            longest = max(known, default=0.0) if self.work.blends else 0.0
+            if time.monotonic() + longest >= self.deadline:
+                return None
+        trial = self.study.next_trial(self.wanted, self.work.space.start())
+        if trial is not None:
+            self.work.space.suggest(trial)
+        return trial
+
+    def seconds_left(self) -> float | None:
+        """Of the time limit."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+    def finish(self, trial: "optuna.Trial", outcome: Outcome) -> None:
+        """Tell the study what a trial found, show it, and write the best settings so far."""
+        from optuna.trial import TrialState as State
+
+        if outcome.state == "interrupted":
+            self.abandon(trial)
+            return
+        for key, fact in outcome.facts.items():
+            trial.set_user_attr(key, fact)
+        state = State.COMPLETE if outcome.state == "complete" else State.PRUNED
+        frozen = self.study.study.tell(trial, outcome.value, state=state)
+        self.study.write_table()
+        self.console.print(_line(frozen, self.work), markup=False)
+        _write_best(self)
+
+    def abandon(self, trial: "optuna.Trial") -> None:
+        """Tell the study that a trial was interrupted; another one takes its place."""
+        from optuna.trial import TrialState as State
+
+        self.study.study.tell(trial, state=State.FAIL)
+
+
+@runtime_checkable
+class TrialEngine(Protocol):
+    """Runs the trials of a search, here or in other processes."""
+
+    def run(self, search: Search) -> None:
+        """Run trials until none is proposed any more."""
+
+
+class LocalTrials:
+    """One trial after another, in this process."""
+
+    def run(self, search: Search) -> None:
+        """See ``TrialEngine``."""
+        while (trial := search.propose()) is not None:
+            try:
+                outcome = search.work(trial, search.seconds_left())
+            except BaseException:
+                search.abandon(trial)
+                raise
+            search.finish(trial, outcome)
 
 
 def tune(
@@ -217,6 +311,8 @@ def tune(
     schema: str | Path | None = None,
     out: str | Path = "tune",
     console: Console | None = None,
+    began: float | None = None,
+    engine: TrialEngine | None = None,
 ) -> Tuning:
     """Search for better settings of the networks of a preset; the first trial has the given settings.
 
@@ -237,6 +333,8 @@ def tune(
         data, model, train: starting point of the search; ``train.seed`` is also its seed.
         out: folder in which search folders are created.
         console: where progress is written.
+        began: value of ``time.monotonic()`` that the time limit counts from; by default now.
+        engine: runs the trials in other processes, such as ``mixfit.distributed.ray_tune.RayTrials``.
     Raises:
         ConfigError: the folder holds a search with another target, other data or other settings.
         ResourceError: Optuna is not installed.
@@ -244,7 +342,8 @@ def tune(
     import mixfit.auto.study  # noqa: F401  fails before the table is read if the extra is missing
 
     check_arguments(table, target=target, data=data, model=model, train=train, schema=schema, out=out)
-    began, console, table = time.monotonic(), console or PlainConsole(), Path(table)
+    console, table = console or PlainConsole(), Path(table)
+    began = time.monotonic() if began is None else began
     train = train or TrainConfig()
     if seconds is None and train.time is not None:
         seconds = parse_duration(train.time)
@@ -271,7 +370,7 @@ def tune(
     is_trained = not prepared.model_config.freeze_backbone or prepared.model_config.train_blocks > 0
     mixed = with_features(prepared.data, prepared.network, console)
     with TemporaryDirectory(dir=study.folder, prefix="models-") as models:
-        search = _Search(
+        work = TrialWork(
             prepared=replace(prepared, data=mixed),
             space=Space(
                 model=prepared.model_config,
@@ -280,48 +379,42 @@ def tune(
                 texts=bool(mixed.schema.names("text")) and (has_photos or mixed.has_columns),
                 pixels=has_photos and is_trained,
             ),
-            study=study,
-            schema=None if schema is None else Path(schema),
-            deadline=None if seconds is None else began + seconds,
-            console=console,
             watched=watched,
             sign=sign,
             beside=beside,
             models=Path(models),
+            advice=f"The search is saved in {study.folder}; the same command resumes it.",
         )
-        return _run_trials(search, trials)
+        search = Search(
+            work=work,
+            study=study,
+            schema=None if schema is None else Path(schema),
+            wanted=trials,
+            deadline=None if seconds is None else began + seconds,
+            console=console,
+        )
+        _say_search(search)
+        with _stoppable(search):
+            (engine or LocalTrials()).run(search)
+        return _finish(search)
 
 
-def _run_trials(search: _Search, trials: int) -> Tuning:
-    """Run trials until there are enough, or the time is over."""
-    study, console = search.study, search.console
-    split = search.prepared.data.split
+def _say_search(search: Search) -> None:
+    work, console = search.work, search.console
+    split = work.prepared.data.split
     judged = f"{len(split.train)} train / {len(split.valid)} valid rows"
-    if search.blends:
-        judged = f"preset {search.prepared.train_config.preset}, {len(split.train) + len(split.valid)} rows in folds"
-    console.print(f" search {study.folder}   {study.done()} of {trials} trials done   {judged}", markup=False)
-    if search.blends:
+    if work.blends:
+        judged = f"preset {work.prepared.train_config.preset}, {len(split.train) + len(split.valid)} rows in folds"
+    done = f"{search.study.done()} of {search.wanted} trials done"
+    console.print(f" search {search.study.folder}   {done}   {judged}", markup=False)
+    if work.blends:
         console.print(" trial  out_of_fold_loss  networks       s  settings of the networks", markup=False)
     else:
-        console.print(f" trial  {search.watched:>10}{search.beside:>11}  epochs       s  settings", markup=False)
-    longest = max((trial.user_attrs.get("seconds", 0.0) for trial in study.study.trials), default=0.0)
-    with _stoppable(search, trials):
-        while search.deadline is None or time.monotonic() + longest < search.deadline or not study.has_begun():
-            trial = study.next_trial(trials, search.space.start())
-            if trial is None:
-                break
-            began = time.monotonic()
-            if search.blends:
-                _run_blend_trial(search, trial)
-                longest = max(longest, time.monotonic() - began)
-            else:
-                _run_trial(search, trial)
-            _write_best(search)
-    return _finish(search)
+        console.print(f" trial  {work.watched:>10}{work.beside:>11}  epochs       s  settings", markup=False)
 
 
 @contextmanager
-def _stoppable(search: _Search, trials: int) -> Iterator[None]:
+def _stoppable(search: Search) -> Iterator[None]:
     """Say how to resume when a signal stops the search; the running trial is abandoned.
 
     Raises:
@@ -332,12 +425,10 @@ def _stoppable(search: _Search, trials: int) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            done = f"stopped after {search.study.done()} of {trials} trials; the same command resumes the search"
+            done = f"stopped after {search.study.done()} of {search.wanted} trials; the same command resumes the search"
             search.console.print(f" {done}", markup=False)
             if len(came) == 1:
-                raise Stopped(
-                    f"stopped by {came[0]}. The search is saved in {search.study.folder}; the same command resumes it."
-                ) from None
+                raise Stopped(f"stopped by {came[0]}. {search.work.advice}") from None
             raise
 
 
@@ -367,62 +458,50 @@ def _compared(data: DataConfig, model: ModelConfig, train: TrainConfig, schema: 
     return {key: str(value) for key, value in (named | roles).items() if key not in _NOT_COMPARED}
 
 
-def _run_trial(search: _Search, trial: "optuna.Trial") -> None:
-    """Train with the settings of a trial, and report the result to the study."""
-    from optuna.trial import TrialState
-
-    study, defaults = search.study, bool(trial.user_attrs.get("defaults"))
+def _run_trial(work: TrialWork, trial: "optuna.Trial", seconds: float | None) -> Outcome:
+    """Train with the settings of a trial."""
+    defaults = bool(trial.user_attrs.get("defaults"))
     began, recorder = time.perf_counter(), Recorder()
-    pruning, stopping = Pruning(trial, may_end=not defaults), None
-    limits: list[Callback] = [deadline := Deadline(None if defaults else search.deadline)]
-    if defaults and search.deadline is not None:  # it is cut short rather than abandoned, so that there is a result
-        limits.append(TimeBudget(max(_FEWEST_SECONDS, search.deadline - time.monotonic())))
-    state, problem = TrialState.COMPLETE, ""
+    pruning = Pruning(trial, may_end=not defaults)
+    limits: list[Callback] = [deadline := Deadline(None if defaults or seconds is None else time.monotonic() + seconds)]
+    if defaults and seconds is not None:  # it is cut short rather than abandoned, so that there is a result
+        limits.append(TimeBudget(max(_FEWEST_SECONDS, seconds)))
+    problem = ""
     try:
-        model, train = search.space.suggest(trial)
-        mode: Literal["min", "max"] = "min" if search.sign > 0 else "max"
-        stopping = EarlyStopping(search.watched, mode=mode, patience=train.patience)
-        _train(search, model, train, [recorder, pruning, stopping, *limits])
+        model, train = work.space.suggest(trial)
+        mode: Literal["min", "max"] = "min" if work.sign > 0 else "max"
+        stopping = EarlyStopping(work.watched, mode=mode, patience=train.patience)
+        _train(work, model, train, [recorder, pruning, stopping, *limits])
     except (Diverged, ResourceError) as error:  # bad settings: the study learns from them
-        state, problem = TrialState.PRUNED, str(error)
-    except BaseException:
-        study.study.tell(trial, state=TrialState.FAIL)
-        raise
+        problem = str(error)
     if deadline.over:
-        study.study.tell(trial, state=TrialState.FAIL)
-        return
-    if pruning.pruned:
-        state = TrialState.PRUNED
+        return Outcome(state="interrupted", value=None, facts={})
     records = recorder.records
-    best = min(records, key=lambda record: search.sign * record[search.watched], default={})
+    best = min(records, key=lambda record: work.sign * record[work.watched], default={})
     facts = {
-        search.beside: best.get(search.beside, float("nan")),
+        work.beside: best.get(work.beside, float("nan")),
         "epochs": len(records),
         "seconds": round(time.perf_counter() - began, 2),
         **({"problem": problem} if problem else {}),
     }
-    for key, value in facts.items():
-        trial.set_user_attr(key, value)
-    values = search.sign * best[search.watched] if state is TrialState.COMPLETE and best else None
-    frozen = study.study.tell(trial, values, state=state)
-    study.write_table()
-    search.console.print(_line(frozen, search), markup=False)
+    if problem or pruning.pruned or not best:
+        return Outcome(state="pruned", value=None, facts=facts)
+    return Outcome(state="complete", value=work.sign * best[work.watched], facts=facts)
 
 
-def _run_blend_trial(search: _Search, trial: "optuna.Trial") -> None:
-    """Cross-validate and blend the models of the preset with the settings of a trial, and report to the study."""
-    from optuna.trial import TrialState
-
-    study, began, prepared = search.study, time.perf_counter(), search.prepared
+def _run_blend_trial(work: TrialWork, trial: "optuna.Trial") -> Outcome:
+    """Cross-validate and blend the models of the preset with the settings of a trial."""
+    began, prepared = time.perf_counter(), work.prepared
     facts: dict[str, Any]
+    value: float | None = None
     try:
-        model, train = search.space.suggest(trial)
+        model, train = work.space.suggest(trial)
         keeper = RunKeeper(
-            search.models,
+            work.models,
             train.save_every,
             Console(quiet=True),
             (),
-            f"The search is saved in {study.folder}; the same command resumes it.",
+            work.advice,
             network_settings=hashlib.sha256(f"{model} {train}".encode()).hexdigest(),
         )
         with seeded(train.seed):
@@ -437,33 +516,25 @@ def _run_blend_trial(search: _Search, trial: "optuna.Trial") -> None:
         lines = found.contest.leaderboard
         value = next(line.loss for line in lines if line.model == BLEND)
         share = sum(line.share or 0.0 for line in lines if "network" in line.model)
-        state, facts = TrialState.COMPLETE, {"networks": round(share, 4)}
+        facts = {"networks": round(share, 4)}
     except (Diverged, ResourceError) as error:  # bad settings: the study learns from them
-        value, state, facts = None, TrialState.PRUNED, {"networks": 0.0, "problem": str(error)}
-    except BaseException:
-        study.study.tell(trial, state=TrialState.FAIL)
-        raise
-    for key, fact in {**facts, "seconds": round(time.perf_counter() - began, 2)}.items():
-        trial.set_user_attr(key, fact)
-    frozen = study.study.tell(trial, value, state=state)
-    study.write_table()
-    shown = "pruned" if frozen.value is None else f"{frozen.value:.5g}"
-    search.console.print(
-        f" {frozen.number:>5}  {shown:>16}{frozen.user_attrs['networks']:>9.0%} {frozen.user_attrs['seconds']:>8.1f}  "
-        f"{_settings_of(frozen)}",
-        markup=False,
+        facts = {"networks": 0.0, "problem": str(error)}
+    return Outcome(
+        state="pruned" if value is None else "complete",
+        value=value,
+        facts={**facts, "seconds": round(time.perf_counter() - began, 2)},
     )
 
 
-def _train(search: _Search, model: ModelConfig, train: TrainConfig, callbacks: list[Any]) -> None:
+def _train(work: TrialWork, model: ModelConfig, train: TrainConfig, callbacks: list[Any]) -> None:
     """Train exactly as ``mixfit train`` does, so that the best settings give the same result there."""
     chosen = choose_optimizer(train)
-    mixed = replace(search.prepared.data, transforms=tuple(augmentation(train.augment)))
+    mixed = replace(work.prepared.data, transforms=tuple(augmentation(train.augment)))
     with seeded(train.seed):
         learner = Learner(
             build_model(mixed, model).to(mixed.device),
             mixed,
-            loss=search.prepared.loss,
+            loss=work.prepared.loss,
             optimizer=chosen.make,
             metrics=metrics_for(mixed.schema.task, mixed.target, mixed.metric),
             callbacks=callbacks,
@@ -472,16 +543,16 @@ def _train(search: _Search, model: ModelConfig, train: TrainConfig, callbacks: l
         (learner.fit_one_cycle if chosen.one_cycle else learner.fit)(train.epochs, chosen.lr)
 
 
-def _write_best(search: _Search) -> None:
+def _write_best(search: Search) -> None:
     """Write the best settings so far, complete, for ``mixfit train --config``."""
     best = search.study.best()
     if best is None:
         return
-    model, train = search.space.suggest(_Fixed(best.params))
+    model, train = search.work.space.suggest(_Fixed(best.params))
     text = settings_toml(
-        search.prepared.table,
-        search.prepared.data.schema.target,
-        search.prepared.data_config,
+        search.work.prepared.table,
+        search.work.prepared.data.schema.target,
+        search.work.prepared.data_config,
         model,
         train,
         schema=search.schema,
@@ -505,8 +576,8 @@ class _Fixed:
         return self.params[name]
 
 
-def _finish(search: _Search) -> Tuning:
-    sign = search.sign
+def _finish(search: Search) -> Tuning:
+    sign = search.work.sign
     study, console = search.study, search.console
     best = study.best()
     if best is None or best.value is None:
@@ -517,22 +588,26 @@ def _finish(search: _Search) -> Tuning:
     defaults = next((trial for trial in study.trials() if trial.user_attrs.get("defaults") and trial.value), None)
     given = None if defaults is None or defaults.value is None else sign * defaults.value
     compared = "" if given is None else f" (given settings: {given:.4g})"
-    reached = f"{search.watched} {sign * best.value:.4g}{compared}, a selection score: better than that of new rows"
+    reached = (
+        f"{search.work.watched} {sign * best.value:.4g}{compared}, a selection score: better than that of new rows"
+    )
     console.print(f" best   trial {best.number}: {reached}", markup=False)
     console.print(f" trials {study.folder / 'trials.csv'}", markup=False)
     console.print(f" next   mixfit train --config {study.folder / BEST}", markup=False)
     return Tuning(folder=study.folder, trials=study.done(), loss=sign * best.value, settings=study.folder / BEST)
 
 
-def _line(trial: "optuna.trial.FrozenTrial", search: _Search) -> str:
+def _line(trial: "optuna.trial.FrozenTrial", work: TrialWork) -> str:
     facts = trial.user_attrs
     finished = trial.value is not None and trial.state.name == "COMPLETE"
-    value = f"{search.sign * (trial.value or 0.0):.4g}" if finished else trial.state.name.lower()
-    beside = f"{facts[search.beside]:>11.4g}"
-    return (
-        f" {trial.number:>5}  {value:>10}{beside}  {facts['epochs']:>6}  {facts['seconds']:>6.1f}  "
-        f"{_settings_of(trial)}"
-    )
+    if work.blends:
+        value = f"{trial.value:.5g}" if finished else "pruned"
+        shown = f" {trial.number:>5}  {value:>16}{facts['networks']:>9.0%} {facts['seconds']:>8.1f}"
+    else:
+        value = f"{work.sign * (trial.value or 0.0):.4g}" if finished else trial.state.name.lower()
+        beside = f"{facts[work.beside]:>11.4g}"
+        shown = f" {trial.number:>5}  {value:>10}{beside}  {facts['epochs']:>6}  {facts['seconds']:>6.1f}"
+    return f"{shown}  {_settings_of(trial)}"
 
 
 def _settings_of(trial: "optuna.trial.FrozenTrial") -> str:

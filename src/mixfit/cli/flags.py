@@ -17,6 +17,7 @@ from mixfit.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from mixfit.auto.engine import Engine
+    from mixfit.auto.tune import TrialEngine
     from mixfit.data.photos.records import Cache
     from mixfit.ensemble.cross_fit import Fits
 
@@ -89,6 +90,23 @@ def chosen_fits(name: EngineName, *, quiet: bool = False) -> Iterator["Fits | No
 
     with RayFits(console=None if quiet else PlainConsole()) as fits:
         yield fits
+
+
+@contextmanager
+def chosen_trials(name: EngineName) -> Iterator["TrialEngine | None"]:
+    """Where --engine runs the trials of a search; None for this process.
+
+    Raises:
+        ResourceError: Ray is not installed.
+    """
+    if name == "local":
+        yield None
+        return
+    from mixfit.console import PlainConsole
+    from mixfit.distributed.ray_tune import RayTrials
+
+    with RayTrials(console=PlainConsole()) as engine:
+        yield engine
 
 
 def shown_command(arguments: list[str]) -> str:

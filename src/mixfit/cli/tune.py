@@ -1,10 +1,11 @@
 """``mixfit tune`` and ``mixfit config``: hyper-parameter search and settings of a training."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 from mixfit import config_file
-from mixfit.cli.flags import Flat, SetRoles, with_roles
+from mixfit.cli.flags import EngineName, Flat, SetRoles, chosen_trials, with_roles
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 
 
@@ -17,6 +18,7 @@ def tune(
     config: Path | None = None,
     schema: Path | None = None,
     out: Path = Path("tune"),
+    engine: EngineName = "local",
     data: Annotated[DataConfig | None, Flat] = None,
     model: Annotated[ModelConfig | None, Flat] = None,
     train: Annotated[TrainConfig | None, Flat] = None,
@@ -44,14 +46,32 @@ def tune(
         A schema.json, possibly edited, used instead of inferred roles.
     out
         Folder in which the search folder is created; use its best.toml with train --config.
+    engine
+        Where trials run: one after another in this process, or by ray, as many at a time as there are cores on this
+        machine or the cluster of RAY_ADDRESS. A search continues with either.
     """
+    began = time.monotonic()  # before the imports, which take seconds
     from mixfit.auto.tune import tune as search
 
     roles = with_roles(data, set_, config)
-    with config_file.naming_the_file(
-        config, table=table, target=target, schema=schema, data=roles, model=model, train=train
+    with (
+        chosen_trials(engine) as runs,
+        config_file.naming_the_file(
+            config, table=table, target=target, schema=schema, data=roles, model=model, train=train
+        ),
     ):
-        search(table, target=target, trials=trials, data=roles, model=model, train=train, schema=schema, out=out)
+        search(
+            table,
+            target=target,
+            trials=trials,
+            data=roles,
+            model=model,
+            train=train,
+            schema=schema,
+            out=out,
+            began=began,
+            engine=runs,
+        )
 
 
 def config() -> None:

@@ -85,7 +85,7 @@ class RayEngine:
         cores = int(ray.cluster_resources().get("CPU", 1))
         # One core is left to reading: without, actors and reading would wait for each other without end.
         each = max(1, min(threads, cores - 1))
-        gpus = _gpus_of_a_worker()
+        gpus = gpus_of_a_worker()
         most = max(1, (cores - 1) // each) if not gpus else max(1, int(ray.cluster_resources().get("GPU", 1) / gpus))
         count = most if self.workers is None else max(1, min(self.workers, most))
         rows = (
@@ -103,7 +103,7 @@ class RayEngine:
         )
         with _errors():
             for row in rows.iter_rows():
-                if isinstance(row["result"], _Failed):
+                if isinstance(row["result"], Failed):
                     raise row["result"].error
                 yield row["result"]
 
@@ -127,7 +127,8 @@ def start_ray(cpus: int | None = None) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def _gpus_of_a_worker() -> float:
+def gpus_of_a_worker() -> float:
+    """One if this process computes on GPUs and the machines have some; else 0."""
     import torch
 
     return 1.0 if torch.cuda.is_available() and ray.cluster_resources().get("GPU", 0) else 0.0
@@ -144,7 +145,7 @@ class _Reading:
             for piece in self.read():
                 yield {"piece": _objects([piece])}
         except Exception as error:
-            yield {"piece": _objects([_Failed(error)])}
+            yield {"piece": _objects([Failed(error)])}
 
 
 class _Worker:
@@ -158,17 +159,17 @@ class _Worker:
         return {"result": _objects([self._result(piece) for piece in batch["piece"]])}
 
     def _result(self, piece: Any) -> Any:
-        if isinstance(piece, _Failed):
+        if isinstance(piece, Failed):
             return piece
         try:
             self.work = self.make() if self.work is None else self.work
             return self.work(piece)
         except Exception as error:
-            return _Failed(error)
+            return Failed(error)
 
 
 @dataclass(frozen=True, slots=True)
-class _Failed:
+class Failed:
     """In place of a result, why there is none; Ray would wrap an error that is raised, and repeat the work."""
 
     error: Exception

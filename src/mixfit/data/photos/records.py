@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +70,16 @@ class Cache:
     """Whether to wait for another process that is filling the cache; if not, missing records are computed, not kept."""
     stored: StoredFeatures | None = None
     """Features that ``mixfit embed`` computed, which are looked up first."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process, which warns in its own way."""
+        same: dict[str, Any] = {
+            "folder": self.folder,
+            "limit_bytes": self.limit_bytes,
+            "wait": self.wait,
+            "stored": self.stored,
+        }
+        return partial(Cache, **same), ()
 
     @classmethod
     def configured(
