@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -71,6 +72,8 @@ def file(quick_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert found.agreement.largest <= 1e-5
     assert found.agreement.same_status == found.agreement.checked_status > found.agreement.rows
     assert found.bytes == path.stat().st_size
+    assert found.latency is not None
+    assert (found.latency.rows, found.latency.timed) == (256, 64)  # it has photos
     return path
 
 
@@ -91,8 +94,10 @@ def test_the_command_prints_size_parity_and_latency(tmp_path: Path, capsys: pyte
     assert run_command("export", run.folder, "-o", tmp_path / "classes.onnx", "--interval", 0.8) == 0
     said = capsys.readouterr().out
     assert "with prediction sets at 80%" in said
+    assert re.search(r"class and prediction set: the same in (\d+) of \1 rows", said)
     for word in ("Written", "Parity", "status: the same in", "Latency", "256 rows"):
         assert word in said
+    assert "by the time of" not in said
 
 
 def test_what_cannot_be_written_is_refused(quick_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from onnx_blends import ROLES, assert_agrees, blend_of, exported, wide_table
 
 from mixfit.ensemble.intervals import NumberUncertainty, Scores
 from mixfit.errors import ConfigError
+from mixfit.export.exporting import difference
 from mixfit.export.graph import export_graph
 from mixfit.export.onnx_predict import OnnxModel
 from mixfit.export.ops import NotExportable
@@ -147,6 +148,14 @@ def test_parts_of_the_predictions_have_their_own_intervals(regression: BlendPred
     apart = replace(regression.uncertainty, edges=np.array([-0.5, 0.4]), by_prediction=parts)
     predictor = replace(regression, uncertainty=apart)
     assert_agrees(predictor, exported(predictor, 0.8), frame, most=1e-9)
+
+
+def test_what_is_no_number_differs_infinitely(regression: BlendPredictor) -> None:
+    wanted = pd.DataFrame({"prediction": [1.0, 1.0, np.inf, 2.0], "lower": [0.0, np.nan, 0.0, 0.0], "upper": 3.0})
+    found = pd.DataFrame({"prediction": [1.0, 1.0, np.inf, np.nan], "lower": 0.0, "upper": [3.0, 3.0, 3.0, 3.0]})
+    assert difference(regression, found, wanted).tolist() == [0.0, np.inf, 0.0, np.inf]
+    beyond = difference(regression, found.assign(upper=3.0 + regression.target.std), wanted)  # type: ignore[union-attr]
+    assert beyond[0] == pytest.approx(1.0)
 
 
 def test_what_has_no_counterpart_is_refused(regression: BlendPredictor) -> None:

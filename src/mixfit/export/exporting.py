@@ -26,10 +26,11 @@ from mixfit.runs.scoring import load_run, read_table_of_run, run_settings
 
 ExportTo = Literal["onnx", "html"]
 GOAL = 1e-5
-"""Largest difference from ``predict``, in standard deviations of the target or in probabilities."""
+"""Largest difference from ``predict``, see ``difference``."""
 ROWS = 64
 """Rows that are compared."""
 _MANY = 256
+"""Rows whose time is told; of a model with photos from that of ``ROWS``, as photos take the same time each."""
 _WRONG, _WRONG_AT_ALL = 1e-4, 0.1
 """Median and largest difference from which a file is refused: rounding moves a row past a threshold of a tree at times,
 but not most rows."""
@@ -44,7 +45,9 @@ class Agreement:
 
     rows: int
     differences: np.ndarray
-    """Largest difference of each row: in standard deviations of the target, or in probabilities."""
+    """Largest difference of each row, see ``difference``."""
+    same_classes: int | None
+    """Rows, of these and of altered ones, with the same class and prediction set; None for a number."""
     same_status: int
     """Rows, of these and of altered ones, with the same status."""
     checked_status: int
@@ -64,6 +67,9 @@ class Latency:
     one: tuple[float, float]
     many: tuple[float, float]
     rows: int
+    """How many rows ``many`` is for."""
+    timed: int
+    """Rows whose seconds were measured for that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,18 +225,22 @@ def rows_of_run(
     return cells, images_root(images or own, path.parent)
 
 
-def measure(predictor: Predictor, content: bytes, table: Table, images: Path) -> tuple[Agreement, Latency]:
+def measure(
+    predictor: Predictor, content: bytes, table: Table, images: Path, *, timed: int | None = None
+) -> tuple[Agreement, Latency]:
     """Compare a file with ``predict`` and time both, from cells and photo files to predictions: one row, and many rows,
     which are predicted once and of which some are compared; the status is also compared on altered rows.
 
     Args:
-        table: with at least one row; fewer than ``_MANY`` are repeated.
+        table: with at least one row; fewer than are timed are repeated.
+        timed: rows that the time of many rows is measured on; by default all of them, or ``ROWS`` with photos.
     """
     from mixfit.export.onnx_predict import OnnxModel
 
     model, exact = OnnxModel.of(content, threads=torch.get_num_threads()), in_float32(predictor)
     level = model.meta["level"]
-    rows = np.linspace(0, len(table) - 1, _MANY).astype(np.int64) if len(table) >= _MANY else np.arange(_MANY)
+    timed = timed or (min(ROWS, _MANY) if predictor.uses_photos else _MANY)
+    rows = np.linspace(0, len(table) - 1, timed).astype(np.int64) if len(table) >= timed else np.arange(timed)
     many, one = (table.select(some % len(table)) for some in (rows, rows[:1]))
 
     def by_file(some: Table) -> pd.DataFrame:
@@ -241,27 +251,33 @@ def measure(predictor: Predictor, content: bytes, table: Table, images: Path) ->
 
     singly = [float(np.median([_timed(way, one)[1] for _ in range(_TIMES + 1)][1:])) for way in (by_file, by_mixfit)]
     (found, of_file), (wanted, of_mixfit) = (_timed(way, many) for way in (by_file, by_mixfit))
-    chosen = np.unique(np.linspace(0, min(len(table), _MANY) - 1, ROWS).astype(np.int64))
+    chosen = np.unique(np.linspace(0, min(len(table), timed) - 1, ROWS).astype(np.int64))
     found, wanted = found.iloc[chosen], wanted.iloc[chosen]
     trained = None
     if exact is not predictor:
         trained = float(difference(predictor, found, wanted).max())
-        wanted = exact.predict(many.select(chosen), images=images, device="cpu")
-    differences = [difference(exact, found, wanted)]
-    same = [found["status"].to_numpy() == wanted["status"].to_numpy()]
+        wanted = exact.predict(many.select(chosen), images=images, device="cpu", interval=level)
+    pairs = [(found, wanted)]
     altered = _altered(many.frame, predictor)
     if altered is not None:
-        again = [way.predict(altered, images=images) for way in (model, exact)]
-        differences.append(difference(exact, *again))
-        same.append(again[0]["status"].to_numpy() == again[1]["status"].to_numpy())
+        wanted = exact.predict(altered, images=images, device="cpu", interval=level)
+        pairs.append((model.predict(altered, images=images), wanted))
+    classes = [name for name in ("prediction", "prediction_set") if name in wanted]
     agreement = Agreement(
         rows=len(chosen),
-        differences=np.concatenate(differences),
-        same_status=int(np.concatenate(same).sum()),
-        checked_status=sum(map(len, same)),
+        differences=np.concatenate([difference(exact, *pair) for pair in pairs]),
+        same_classes=None if predictor.target.classes is None else _equal(pairs, classes),
+        same_status=_equal(pairs, ["status"]),
+        checked_status=sum(len(one) for one, _ in pairs),
         as_trained=trained,
     )
-    return agreement, Latency(one=(singly[0], singly[1]), many=(of_file, of_mixfit), rows=_MANY)
+    seconds = (of_file * _MANY / timed, of_mixfit * _MANY / timed)
+    return agreement, Latency(one=(singly[0], singly[1]), many=seconds, rows=_MANY, timed=timed)
+
+
+def _equal(pairs: list[tuple[pd.DataFrame, pd.DataFrame]], names: list[str]) -> int:
+    """Rows with the same texts."""
+    return sum(int((one[names].to_numpy() == other[names].to_numpy()).all(axis=1).sum()) for one, other in pairs)
 
 
 def _timed(predict: Callable[[Table], pd.DataFrame], rows: Table) -> tuple[pd.DataFrame, float]:
@@ -284,16 +300,21 @@ def in_float32(predictor: Predictor) -> Predictor:
 
 
 def difference(predictor: Predictor, found: pd.DataFrame, wanted: pd.DataFrame) -> np.ndarray:
-    """Largest difference of each row: of probabilities, or of numbers in standard deviations of the target."""
+    """Largest difference of each row: of probabilities, or of numbers and of the ends of intervals in standard
+    deviations of the target; of counts, whose ends are whole, of numbers alone. Equal numbers do not
+    differ, also infinite ones; what is no number differs infinitely."""
     names = [name for name in wanted.columns if name.startswith("probability_")]
     if predictor.target.classes is None:
-        names = ["prediction"]
+        ends = [] if predictor.schema.task == "count" else ["lower", "upper"]
+        names = ["prediction", *(name for name in ends if name in wanted)]
     values = [one[names].to_numpy(dtype=np.float64) for one in (found, wanted)]
     if predictor.target.classes is None:
         spread = float(getattr(predictor.target, "std", 1.0))
         values = [np.log(one) / spread if predictor.target.log else one / spread for one in values]
-    apart: np.ndarray = np.abs(values[0] - values[1]).max(axis=1, initial=0.0)
-    return apart
+    with np.errstate(invalid="ignore"):
+        apart = np.where(values[0] == values[1], 0.0, np.abs(values[0] - values[1]))
+    largest: np.ndarray = np.where(np.isnan(apart), np.inf, apart).max(axis=1, initial=0.0)
+    return largest
 
 
 def _altered(frame: pd.DataFrame, predictor: Predictor) -> pd.DataFrame | None:
@@ -339,15 +360,19 @@ def _say(console: Console, found: ExportResult, predictor: Predictor) -> None:
         lines.append(f"Parity    {one.rows} rows: largest difference from predict {one.largest:.1e} ({unit}){goal}")
         if one.as_trained is not None:
             lines.append(f"          with image features in bfloat16, as predict has them: {one.as_trained:.1e}")
+        if one.same_classes is not None:
+            lines.append(
+                f"          class and prediction set: the same in {one.same_classes} of {one.checked_status} rows"
+            )
         lines.append(
             f"          status: the same in {one.same_status} of {one.checked_status} rows, some of them altered"
         )
     if found.latency is not None:
         first, many = (tuple(f"{1e3 * one:.1f} ms" for one in pair) for pair in (found.latency.one, found.latency.many))
         lines.append(f"Latency   1 row {first[0]}, predict {first[1]}")
-        lines.append(
-            f"          {found.latency.rows} rows {many[0]}, predict {many[1]}; {torch.get_num_threads()} threads"
-        )
+        rows, timed = found.latency.rows, found.latency.timed
+        scaled = "" if timed == rows else f", by the time of {timed}"
+        lines.append(f"          {rows} rows {many[0]}, predict {many[1]}{scaled}; {torch.get_num_threads()} threads")
     for line in lines:
         console.print(f" {line}", markup=False, highlight=False)
     for note in found.notes:
