@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.ExifTags import Base as ExifTag
 
 pytest.importorskip("spox", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -125,6 +126,45 @@ def test_a_blend_of_models_of_photos(
     assert_agrees(predictor, model, *strange)
     assert_agrees(predictor, model, strange[0].drop(columns=["front", "detail"]))
     assert "ImageNet" in model.meta["licence"]
+
+
+def photos_of_every_kind(folder: Path) -> list[str]:
+    """Of every mode and format that ``read_image`` knows, upright and turned, whole and broken."""
+    rng = np.random.default_rng(1)
+    colour = Image.fromarray(rng.integers(0, 256, (61, 47, 3), dtype=np.uint8))
+    alpha, deep = rng.integers(0, 256, (61, 47, 4), dtype=np.uint8), rng.integers(0, 65536, (61, 47), dtype=np.uint16)
+    for name, photo in {
+        **{f"{mode}.png": colour.convert(mode) for mode in ("1", "L", "P")},
+        "RGBA.png": Image.fromarray(alpha),
+        "LA.png": Image.fromarray(alpha[:, :, :2]),
+        "16.png": Image.fromarray(deep),
+        "CMYK.jpg": colour.convert("CMYK"),
+        "LAB.tiff": Image.fromarray(alpha[:, :, :3], "LAB"),
+        "float.tiff": Image.fromarray(deep.astype(np.float32) / 65535),
+        "palette.gif": colour.convert("P"),
+        "rgb.webp": colour,
+        "rgb.bmp": colour,
+    }.items():
+        photo.save(folder / name)
+    for turn in range(1, 9):
+        exif = Image.Exif()
+        exif[ExifTag.Orientation] = turn
+        colour.resize((470, 610)).save(folder / f"turned {turn}.jpg", exif=exif, progressive=turn % 2 == 0)
+    whole = (folder / "turned 1.jpg").read_bytes()
+    for name, content in {"half.jpg": whole[: len(whole) // 2], "nothing.png": b"", "text.png": b"no photo"}.items():
+        (folder / name).write_bytes(content)
+    (folder / "folder.png").mkdir()
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_photos_of_every_kind(
+    blend: tuple[BlendPredictor, OnnxModel], strange: tuple[pd.DataFrame, Path], tmp_path: Path
+) -> None:
+    names = photos_of_every_kind(tmp_path)
+    cells = [*names, ";".join(names[:7]), ";".join(names[::-1])]
+    frame = pd.concat([strange[0].iloc[[0]]] * len(cells), ignore_index=True)
+    assert_agrees(*blend, frame.assign(front=cells, detail=None), tmp_path)
+    assert_agrees(*blend, frame.head(0), tmp_path)
 
 
 PHOTOS = ["dot.png", "tall.png", "flat.png", "large.jpg", "grey.jpg", "broken.jpg", "gone.jpg", "", "\u6f22.png"]
