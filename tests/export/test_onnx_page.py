@@ -129,7 +129,7 @@ def test_the_page_reads_cells_as_onnx_predict_does(opened: Page) -> None:
 
 
 def test_the_page_predicts_photos(opened: Page, demo_table: Path, tmp_path: Path) -> None:
-    """PNG photos give the same pixels; of JPEG ones, the decoders of the browser and of Pillow differ by rounding."""
+    """PNG photos give the same pixels; large JPEG ones, of which Pillow decodes a part, are reduced in another way."""
     workshop = Workshop.of(two_image_columns(demo_table), demo_table.parent, DEMO_TARGET, folds=2)
     predictor = workshop.blend([Linear(sees=BOTH)])
     predictor = replace(predictor, folds=predictor.folds[:1])
