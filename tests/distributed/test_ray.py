@@ -248,8 +248,12 @@ def test_an_interrupted_search_continues_here(engine: Any, table: Path, tmp_path
     def interrupted(search: Search) -> Search:
         return InterruptedSearch(**{one.name: getattr(search, one.name) for one in fields(Search)})
 
-    with RayTrials() as trials, pytest.raises(Stopped, match=r"stopped by SIGINT\..*the same command resumes it"):
-        searched(table, tmp_path, 4, ChangedSearch(trials, interrupted))
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
+    try:
+        with RayTrials() as trials, pytest.raises(Stopped, match=r"stopped by SIGINT\..*the same command resumes it"):
+            searched(table, tmp_path, 4, ChangedSearch(trials, interrupted))
+    finally:
+        signal.signal(signal.SIGINT, former)
     found = searched(table, tmp_path, 4)
     states = found["state"].value_counts()
     assert states.drop("fail").sum() == 4
