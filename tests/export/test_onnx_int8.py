@@ -16,7 +16,7 @@ from mixfit.auto.recipe import Run
 from mixfit.errors import ConfigError
 from mixfit.export import int8
 from mixfit.export.exporting import export_run
-from mixfit.export.int8 import MARGIN, Judged, quantized
+from mixfit.export.int8 import MARGIN, Judged, quantized, require_shared_network
 from mixfit.export.ops import NotExportable
 from mixfit.predictor.blend import BlendPredictor
 
@@ -54,12 +54,12 @@ def test_the_loss_is_that_of_rows_out_of_fold(blend_run: Run, tmp_path: Path, mo
     assert len(rows) == len(pd.read_parquet(blend_run.folder / "predictions_valid.parquet"))
     assert set(number.tolist()) == set(range(len(blend_run.predictor.folds)))
     found = written(blend_run.predictor)
+    assert found.image_network is not None
     network, judged = quantized(blend_run.predictor, found.image_network, blend_run.folder)
     assert judged.rows > 20
     assert min(judged.seconds) > 0
     assert 0 < judged.loss[0] < 4
     assert judged.loss[1] == pytest.approx(judged.loss[0], rel=0.5)
-    assert found.image_network is not None
     assert network.ByteSize() < found.image_network.ByteSize()
     assert {node.op_type for node in network.graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
     monkeypatch.setattr(int8, "quantized", lambda *_: (network, Judged(loss=(1.0, 1.0), seconds=(2.0, 1.0), rows=50)))
@@ -74,4 +74,4 @@ def test_a_model_without_a_shared_image_network_is_refused(quick_run: Run, tmp_p
         export_run(quick_run, tmp_path / "model.onnx", int8=True)
     table = small_fit(small_table(tmp_path / "table"), tmp_path / "runs")
     with pytest.raises(NotExportable, match="--int8 needs an image network that all folds share"):
-        quantized(table.predictor, None, table.folder)
+        require_shared_network(table.predictor)

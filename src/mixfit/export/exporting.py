@@ -138,13 +138,16 @@ def export_run(
     from mixfit.export.graph import export_graph
 
     predictor = load_run(run, text_model=text_model)
+    if int8:
+        from mixfit.export.int8 import quantized, require_shared_network
+
+        blend = require_shared_network(predictor)
     found, judged = export_graph(predictor, interval, weights_sha256=_sha256(run)), None
     if library is not None:
         require_possible(found.meta)
     if int8:
-        from mixfit.export.int8 import quantized
-
-        network, judged = quantized(predictor, found.image_network, run)
+        assert found.image_network is not None
+        network, judged = quantized(blend, found.image_network, run)
         judged.require()
         found = export_graph(predictor, interval, weights_sha256=_sha256(run), networks=found.networks, instead=network)
     if found.model.ByteSize() > _MOST_BYTES:

@@ -75,19 +75,28 @@ class Judged:
             )
 
 
-def quantized(predictor: Predictor, network: onnx.ModelProto | None, run: Path) -> tuple[onnx.ModelProto, Judged]:
+def require_shared_network(predictor: Predictor) -> BlendPredictor:
+    """A blend whose folds share an image network.
+
+    Raises:
+        NotExportable: it is none.
+    """
+    if not isinstance(predictor, BlendPredictor) or predictor.frozen_encoder is None:
+        raise NotExportable(
+            "--int8 needs an image network that all folds share, and this model has none: export without --int8."
+        )
+    return predictor
+
+
+def quantized(predictor: BlendPredictor, network: onnx.ModelProto, run: Path) -> tuple[onnx.ModelProto, Judged]:
     """The image network in 8 bits.
 
     Args:
         network: that of the file, in single precision.
         run: folder of the run, for its table and folds.
     Raises:
-        NotExportable: the model has no image network that its folds share, or no folds that predict new rows.
+        NotExportable: no folds predict new rows.
     """
-    if not isinstance(predictor, BlendPredictor) or network is None:
-        raise NotExportable(
-            "--int8 needs an image network that all folds share, and this model has none: export without --int8."
-        )
     mixed, images, rows, number = _out_of_fold(predictor, run)
     turn = np.arange(len(rows))
     calibrating, judging = _spread(turn[turn % 4 == 0], _CALIBRATION), _spread(turn[turn % 4 != 0], _JUDGED)
