@@ -16,11 +16,16 @@ def seeded(seed: int) -> Iterator[None]:
     """Seed PyTorch's global generators inside the block; afterwards restore all global generators, those of NumPy and
     Python too, as a resumed training sets them."""
     before = random_states()
-    torch.manual_seed(seed)
+    set_seed(seed)
     try:
         yield
     finally:
         set_random_states(before)
+
+
+def set_seed(seed: int) -> None:
+    """Seed PyTorch's global generators, of every device; who calls it puts their states back."""
+    torch.manual_seed(seed)
 
 
 def random_states() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mixfit.data.sampler import Sampler, ShardedSampler
 from mixfit.errors import ConfigError, ResourceError
+from mixfit.seeding import set_seed
 from mixfit.training.callback import Callback, TrainState
 
 _PATIENCE = timedelta(minutes=10)
@@ -124,7 +125,7 @@ class Distributed(Callback):
         if self.ranks > 1 and state.training:
             drawn = int(torch.randint(2**62, ()))
             self._random = torch.get_rng_state()
-            torch.manual_seed(drawn ^ self.rank)
+            set_seed(drawn ^ self.rank)
 
     def after_batch(self, state: TrainState) -> None:
         """Leave it to the next batch to stop, as the others do not know of it yet; forget the noise of this one."""
