@@ -56,7 +56,7 @@ def run(subjects: list[Subject], tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", FILES)
 @settings(
-    max_examples=4,
+    max_examples=7,
     deadline=None,
     derandomize=True,
     database=None,

@@ -204,7 +204,7 @@ def test_a_run_within_a_time_and_as_lines_of_json(
     lines = [json.loads(line) for line in printed.splitlines()]
     assert [line["event"] for line in lines[:2]] == ["start", "epoch"]
     assert [line["event"] for line in lines[-2:]] == ["end", "run"]
-    assert 0 < lines[-2]["seconds"] < 30
+    assert 0.5 < lines[-2]["seconds"] < 30  # of the 1 s that a training has at least, the last epoch may not fit
     assert lines[-3]["lr"] < 1e-4  # the schedule came to its end
     assert Path(lines[-1]["report"]).is_file()
     code, printed = mixfit(capsys, "train", own_table, "--target", "price", "--time", "soon")
