@@ -139,6 +139,46 @@ def test_photos_whose_features_take_too_long_are_left_out(
     assert np.isfinite(again["prediction"]).all()
 
 
+def test_photos_whose_features_are_in_the_cache_take_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[RunPlan] = []
+    real = preset_run.plan_run
+
+    def plan_run(*args: Any, **kwargs: Any) -> RunPlan:
+        plans.append(real(*args, **kwargs))
+        return plans[-1]
+
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise Stopped("enough")
+
+    monkeypatch.setattr(preset_run, "plan_run", plan_run)
+    monkeypatch.setattr(preset_run, "train_blend", stop)
+    monkeypatch.setattr(Timetable, "pace", property(lambda _: 1e4))
+    monkeypatch.setattr(Timetable, "free", lambda *_: 1e9)
+    table = photo_table(tmp_path / "t")
+
+    def plan(time: str | None) -> RunPlan:
+        with pytest.raises(Stopped, match="enough"):
+            recipe.fit(
+                table,
+                target="y",
+                data=replace(QUICK_DATA, cache=tmp_path / "cache"),
+                model=QUICK_MODEL,
+                train=TrainConfig(preset="quick", epochs=1, time=time),
+                out=tmp_path / "runs",
+                console=QUIET,
+            )
+        return plans[-1]
+
+    assert not plan("9m").photos
+    assert plan(None).photos  # which fills the cache
+    known = plan("9m")
+    assert (known.photos, known.photo_seconds, known.notes) == (True, 0.0, ())
+    for number in range(0, 60, 4):
+        (table.parent / f"{number}.png").touch()
+    changed = plan("9m")
+    assert changed.photo_seconds == pytest.approx(plans[1].photo_seconds / 4) or not changed.photos
+
+
 def test_a_single_network_ends_within_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     budgets: list[float] = []
     real = TimeBudget.__init__

@@ -28,11 +28,13 @@ from mixfit.auto.timetable import Timetable
 from mixfit.choices import Preset
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.load import MixedData
+from mixfit.data.photos.store import ImageFiles
 from mixfit.models.linear import Constant
 from mixfit.models.model import Model, looks
 from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
 from mixfit.nn.image import ImageEncoder
+from mixfit.training.build import open_feature_store
 
 MAY_DEPEND = "with a time limit, the result may depend on the speed and load of the machine"
 _LARGEST_PART = 0.5
@@ -130,6 +132,8 @@ def plan_run(
     sizes = sizes_of(mixed, image, plan.folds)
     timetable.note(cost.seconds(cost.reading_work(sizes)), timetable.last)
     photo_seconds = cost.seconds(cost.photo_pass_work(sizes)) if frozen else 0.0
+    if timetable.limit is not None and image is not None and photo_seconds * timetable.pace >= 1:
+        photo_seconds *= _share_to_compute(mixed, image)
     use_photos = use_texts = True
     notes: list[str] = []
     if timetable.limit is None:
@@ -140,7 +144,7 @@ def plan_run(
         seconds = seconds * (1 - EXPLAINED_SHARE) - fixed_seconds(sizes, len(plan.models))
     else:
         budget = f"the time limit of {train.time}"
-        free = timetable.remaining / timetable.pace - _least_seconds(plan, sizes)
+        free = max(0.0, timetable.remaining / timetable.pace - _least_seconds(plan, sizes))
         text_seconds = cost.seconds(cost.text_work(sizes))
         if sizes.texts and text_seconds > _LARGEST_PART * free:
             use_texts = False
@@ -169,6 +173,15 @@ def plan_run(
         notes=tuple(notes),
         budget=budget,
     )
+
+
+def _share_to_compute(mixed: MixedData, image: ImageEncoder) -> float:
+    """Share of the photos whose features are neither in the cache nor stored."""
+    photos = mixed.photos
+    if photos is None or photos.cache is None or not isinstance(photos.decoder, ImageFiles):
+        return 1.0
+    store = open_feature_store(image, photos.decoder, photos.cache)
+    return store.count_missing() / max(len(store.files), 1)
 
 
 def without_photos(run: RunPlan, why: str) -> RunPlan:
@@ -207,7 +220,7 @@ def _least_seconds(plan: Plan, s: Sizes) -> float:
 
 def say_plan(console: Console, run: RunPlan, timetable: Timetable) -> None:
     """Print what the run does and how long that takes, before it is done."""
-    plan, s = run.plan, run.sizes
+    plan, s, limit = run.plan, run.sizes, timetable.limit
 
     def say(text: str) -> None:
         console.print(text, markup=False)
@@ -218,8 +231,8 @@ def say_plan(console: Console, run: RunPlan, timetable: Timetable) -> None:
     parts = [f", of which {duration(texts)} for features of texts"] if texts >= 1 else []
     if run.photo_seconds >= 1:
         photos = f"{s.photos:,} photo{'' if s.photos == 1 else 's'}"
-        parts.append(f"; before that {duration(run.photo_seconds)} once for image features of {photos}, if not cached")
-    limit = timetable.limit
+        unless = "" if limit is not None else ", if not cached"
+        parts.append(f"; before that {duration(run.photo_seconds)} once for image features of {photos}{unless}")
     seconds = run.seconds * (1.0 if limit is None else timetable.pace)
     say(f" plan    about {duration(seconds)}: {models}{''.join(parts)}")
     if any(cost.is_unknown(one) for one in plan.models):

@@ -69,6 +69,13 @@ class FeatureStore:
             wanted = np.setdiff1d(wanted, [*known.tolist(), *problems])
         return table, self._load_into(table, wanted)
 
+    def count_missing(self) -> int:
+        """How many photos have no features yet. Nothing but the indices of the cache and of stored features is read."""
+        known = np.zeros(len(self.keys), dtype=bool)
+        if self.stored is not None:
+            known = self.stored.has_photos(self.files)
+        return len(np.setdiff1d(self.store.find(self.keys).missing, np.flatnonzero(known)))
+
     def _load_into(self, table: FeatureTable, numbers: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " missing"]:
         """Fill in the cached features of some photos; return the numbers of those that are missing."""
         missing = [numbers[:0]]

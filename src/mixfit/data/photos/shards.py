@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from mixfit.choices import Crop
 from mixfit.data.photos.archive import ArchivedPhoto, PhotoSource
@@ -181,6 +181,10 @@ class StoredFeatures:
             Numbers of the photos whose features are known, and the problems of those that could not be read.
         """
         return self._fill([photo_key(files[number], self.root) for number in numbers.tolist()], numbers, values)
+
+    def has_photos(self, files: Sequence[PhotoSource]) -> Bool[np.ndarray, " files"]:
+        """Whether features, or the problem, of each photo are stored."""
+        return np.isin(_digests([photo_key(file, self.root) for file in files]), self._index["digest"])
 
     def of_texts(
         self, keys: Sequence[str], numbers: Int64[np.ndarray, " some"], values: np.ndarray
