@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint docs runtime wheel matrix clean
+.PHONY: demo test test-long check lint docs runtime wheel matrix clean
 
 demo: $(VENV)/.installed  ## train on the embedded example and write a report
 	$(BIN)/mixfit demo
 
-test: $(VENV)/.installed-dev  ## run all tests, in as many processes as there are cores
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+TESTS := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.installed-dev  ## run the tests, in as many processes as there are cores
+	$(TESTS)
+
+test-long: $(VENV)/.installed-dev  ## run the tests that make test leaves out: more data, seeds and processes
+	$(TESTS) -m long
 
 check: lint test  ## everything that CI runs
 

@@ -4,6 +4,7 @@ PyTorch and mixfit are loaded by the fixtures that need them: the process that h
 reads this file, and needs neither."""
 
 import atexit
+import gc
 import os
 import sys
 
@@ -81,6 +82,12 @@ the end."""
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order files by how long they take, as far as that matters."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """What lives as long as the process is not looked through each time that garbage is collected."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
@@ -110,9 +111,15 @@ def _check_gap(gap: str) -> None:
         gap_length(gap, dates=True)
 
 
+@cache
+def _hints_of(kind: Any) -> dict[str, Any]:
+    """Hints of the fields of a class, which take a while to be read."""
+    return get_type_hints(kind)
+
+
 def _check_types(settings: Any) -> None:
     """Refuse a value of a wrong type, which only Python can give; a list becomes a tuple, and a text a path."""
-    for name, hint in get_type_hints(type(settings)).items():
+    for name, hint in _hints_of(settings.__class__).items():
         value = getattr(settings, name)
         optional = isinstance(hint, UnionType) or get_origin(hint) is Union
         (kind, *_) = (one for one in get_args(hint) if one is not type(None)) if optional else (hint,)
@@ -147,7 +154,7 @@ def _is_of(kind: Any, value: object) -> bool:
 def _check_choices(settings: Any) -> None:
     """Reject a value that is not one of a field's choices; the command line checks it earlier."""
     _check_types(settings)
-    for name, hint in get_type_hints(type(settings)).items():
+    for name, hint in _hints_of(settings.__class__).items():
         kinds = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
         choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
         value = getattr(settings, name)

@@ -258,7 +258,8 @@ def test_an_interrupted_search_continues_here(engine: Any, table: Path, tmp_path
     states = found["state"].value_counts()
     assert states.drop("fail").sum() == 4
     assert states["fail"] >= 1
-    assert found["defaults"].sum() == 1
+    # Ctrl-C may have ended the one with the defaults, as whichever trial is first finished stops the others.
+    assert found.loc[found["state"] != "fail", "defaults"].sum() == 1
 
 
 def test_a_killed_driver_leaves_a_run_that_can_be_resumed(table: Path, tmp_path: Path) -> None:

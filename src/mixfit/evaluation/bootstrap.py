@@ -240,11 +240,9 @@ class _Draws:
         random = np.random.default_rng(self.seed)
         some = max(1, _NUMBERS // self.rows)
         for start in range(0, self.resamples, some):
-            drawn = [
-                np.bincount(random.integers(self.units, size=self.units), minlength=self.units)
-                for _ in range(min(some, self.resamples - start))
-            ]
-            counts = np.array(drawn, dtype=np.float64)
+            drawn = random.integers(self.units, size=(min(some, self.resamples - start), self.units))
+            drawn += np.arange(len(drawn))[:, None] * self.units
+            counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
             yield counts if self.group is None else counts[:, self.group]
 
 

@@ -337,7 +337,9 @@ def _search(
 
 def _left_out_at(matrix: np.ndarray, goal: np.ndarray, units: list[np.ndarray], strength: float) -> float:
     """The mean leave-one-unit-out squared error at one penalty."""
-    upper, failed = dpotrf(matrix + strength * np.eye(len(goal)), overwrite_a=True)
+    shifted = np.array(matrix, order="F")  # as LAPACK wants it
+    np.einsum("ii->i", shifted)[:] += strength
+    upper, failed = dpotrf(shifted, overwrite_a=True)
     if failed:  # negative eigenvalues by rounding
         return float("inf")
     dual, _ = dpotrs(upper, goal)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from math import inf
+from math import inf, isfinite
 from types import ModuleType
 from typing import Any
 
@@ -762,6 +762,7 @@ def _whole(text: str, count: int) -> list[int]:
 def _numbers(text: str, count: int, *, largest: float = sys.float_info.max) -> list[float]:
     """Parse ``count`` numbers up to ``largest``, not minus infinity or nan; errors as for ``_checked_tree``."""
     found = list(map(float, text.split()))
-    if len(found) != count or not all(-inf < number <= largest for number in found):
+    usual = isfinite(sum(found))  # then each of them is; a sum may also overflow
+    if len(found) != count or not (usual or all(-inf < number <= largest for number in found)):
         raise DataError("a tree of the text is invalid")
     return found

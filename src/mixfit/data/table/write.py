@@ -256,7 +256,7 @@ def _without_containers(frame: pd.DataFrame) -> pd.DataFrame:
 def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
     """The table with an apostrophe before every text that a spreadsheet would run, column names included."""
     frame = frame.copy(deep=False)
-    for name in frame.columns:
+    for name in frame.columns if len(frame) else ():
         column = frame[name]
         if isinstance(column.dtype, pd.CategoricalDtype):
             column = column.astype(column.cat.categories.dtype)
@@ -283,7 +283,7 @@ def _delimited(frame: pd.DataFrame, separator: str, *, header: bool) -> bytes:
 
 
 def _has_carriage_return(frame: pd.DataFrame) -> bool:
-    texts = frame.select_dtypes(include=["str", "object", "category"])
+    texts = frame.select_dtypes(include=["str", "object", "category"]) if len(frame) else frame.iloc[:, :0]
     columns = [pd.Series(frame.columns, dtype="str"), *(texts[name].astype("str") for name in texts.columns)]
     return any(column.str.contains("\r", regex=False, na=False).any() for column in columns)
 
