@@ -222,6 +222,7 @@ def searched(table: Path, out: Path, trials: int, engine: Any = None) -> pd.Data
     return pd.read_csv(found).drop(columns="seconds")
 
 
+@pytest.mark.long
 def test_trials_are_those_of_a_local_search(engine: Any, table: Path, tmp_path: Path) -> None:
     from mixfit.distributed.ray_tune import RayTrials
 
@@ -242,6 +243,7 @@ def test_trials_are_those_of_a_local_search(engine: Any, table: Path, tmp_path: 
     assert len(searched(table, tmp_path / "ray", 5)) == 5  # continues here
 
 
+@pytest.mark.long
 def test_an_interrupted_search_continues_here(engine: Any, table: Path, tmp_path: Path) -> None:
     from mixfit.distributed.ray_tune import RayTrials
 
