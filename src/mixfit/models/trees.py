@@ -571,7 +571,8 @@ class _Training:
             else:
                 chances = predictions if predictions.ndim == 2 else np.stack([1 - predictions, predictions], axis=1)
                 losses = -np.log(np.maximum(chances[np.arange(len(labels)), labels], LEAST_LIKELIHOOD))
-            return "loss", float(losses.mean() if weight is None else np.average(losses, weights=weight)), False
+            mean = np.add.reduce(losses) / len(losses) if weight is None else np.average(losses, weights=weight)
+            return "loss", float(mean), False
 
         # LightGBM's own loop, with its callbacks for early stopping, would take as long as these trees.
         parameters = _SETTINGS | self.objective | settings | {"metric": "None"}
