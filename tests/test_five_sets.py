@@ -37,7 +37,10 @@ SETS = {
 }
 
 pytestmark = pytest.mark.skipif("MIXFIT_DATA" not in os.environ, reason="MIXFIT_DATA is not set")
-each_set = pytest.mark.parametrize("name", SETS)
+LARGEST = "fashion_products"
+each_set = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name == LARGEST else []) for name in SETS]
+)
 
 
 @dataclass(frozen=True, kw_only=True)

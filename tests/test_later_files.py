@@ -88,7 +88,10 @@ def test_another_separator_is_read_and_said(prices: Path, tmp_path: Path, sep: s
     assert note in told
 
 
-@pytest.mark.parametrize("encoding", ["cp1250", "utf-16", "utf-8-sig"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["cp1250", pytest.param("utf-16", marks=pytest.mark.long), pytest.param("utf-8-sig", marks=pytest.mark.long)],
+)
 def test_another_encoding_is_read_and_said(tmp_path: Path, encoding: str) -> None:
     table = written(tmp_path / "sales.csv", german(sales()[["area", "town", "y"]]), encoding="cp1250")
     run = small_fit(table, tmp_path / "runs", data=DataConfig(cache_gb=0.0, text=TextConfig(encoding="cp1250"))).folder

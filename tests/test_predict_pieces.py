@@ -75,7 +75,7 @@ def predict(
 
 @pytest.mark.parametrize("bad_rows", ["mark", "drop"])
 @pytest.mark.parametrize("kind", [".parquet", ".csv"])
-@pytest.mark.parametrize("size", [7, 64])
+@pytest.mark.parametrize("size", [pytest.param(7, marks=pytest.mark.long), 64])
 def test_pieces_give_the_rows_and_the_words_of_the_whole(
     size: int, kind: str, bad_rows: BadRows, quick_run: Run, dirty: Path, demo_table: Path, tmp_path: Path
 ) -> None:

@@ -48,7 +48,12 @@ def part_of(name: str, folder: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=SETS)
+LONG = ("houses", "covid_xray", "fashion_products")
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.long] if name in LONG else []) for name in SETS]
+)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, Path]:
     name: str = request.param
     folder = tmp_path_factory.mktemp(name)

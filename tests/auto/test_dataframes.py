@@ -107,7 +107,10 @@ def shuffled(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.iloc[rows].set_axis(pd.Index([f"row {row // 2}" for row in rows], name="key"))
 
 
-@pytest.mark.parametrize("change", [lambda frame: frame.head(70), lambda frame: frame.head(1), shuffled])
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(lambda frame: frame.head(70), marks=pytest.mark.long), lambda frame: frame.head(1), shuffled],
+)
 def test_a_frame_is_predicted_as_its_file(
     change: Callable[[pd.DataFrame], pd.DataFrame], run_of_frame: mixfit.Run, table: Path, tmp_path: Path
 ) -> None:
