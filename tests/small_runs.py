@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from mixfit.auto import recipe, started
+from mixfit.auto import planning, recipe, started
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.runs.results import Run
 
@@ -52,3 +52,9 @@ def without_results(patch: pytest.MonkeyPatch) -> list[list[str]]:
 def model_bytes(run: Path) -> dict[str, bytes]:
     """What predicts, and what is said of it."""
     return {name: (run / "model" / name).read_bytes() for name in ("model.safetensors", "mixfit.json")}
+
+
+def in_few_folds(patch: pytest.MonkeyPatch, folds: int = 2) -> None:
+    """Presets fit their models in fewer folds from now on, where the number of folds does not matter."""
+    real = planning.plan_for
+    patch.setattr(planning, "plan_for", lambda *given, **named: replace(real(*given, **named), folds=folds))

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from small_runs import QUIET, TRAIN, model_bytes, small_fit, small_table, without_results
+from small_runs import QUIET, TRAIN, in_few_folds, model_bytes, small_fit, small_table, without_results
 
 from mixfit.auto.kept_models import RunKeeper, callbacks_digest
 from mixfit.auto.recipe import resume
@@ -50,6 +50,14 @@ class Finished:
     folder: Path
     keeper: RunKeeper
     model: dict[str, bytes]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_folds() -> Iterator[None]:
+    """Three, so that there is one before and one after the one that is harmed."""
+    with pytest.MonkeyPatch.context() as patch:
+        in_few_folds(patch, 3)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +215,7 @@ def moved(folder: Path, names: dict[str, str], source: Path | None = None) -> No
 
 SWAPS = {
     "folds": ({"linear-table-1": "linear-table-2", "linear-table-2": "linear-table-1"}, "was fitted on other rows"),
-    "networks of folds": ({"network-table-5": "network-table-4"}, "was fitted on other rows"),
+    "networks of folds": ({"network-table-3": "network-table-2"}, "was fitted on other rows"),
     "candidates": ({"linear-table-1": "kernel_ridge-table-1"}, "is of another model"),
 }
 

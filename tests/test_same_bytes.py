@@ -15,6 +15,7 @@ import pytest
 import torch
 from fixed_arithmetic import FIXED
 from rich.console import Console
+from small_runs import in_few_folds
 from threadpoolctl import threadpool_limits
 
 from mixfit.auto.recipe import fit
@@ -23,18 +24,22 @@ from mixfit.demo import DEMO_TARGET, write_demo
 from mixfit.predictor import Predictor
 
 THREADS = 2
-ROWS = 60
+ROWS = 40
 TRAININGS = {
-    "blend on features": (ModelConfig(), TrainConfig(preset="quick", epochs=1)),
+    "blend on features": (
+        ModelConfig(tabular_hidden=(16,), encoding_dim=8),
+        TrainConfig(preset="quick", epochs=1, report=False),
+    ),
     "network on pixels": (
-        ModelConfig(backbone="small_resnet", tabular_hidden=(16,)),
-        TrainConfig(preset="network", epochs=1),
+        ModelConfig(backbone="small_resnet", tabular_hidden=(16,), encoding_dim=8),
+        TrainConfig(preset="network", epochs=1, report=False),
     ),
 }
 
 
 def train(table: Path, out: Path) -> None:
     """Make a run for each of ``TRAININGS`` under the folder of its name."""
+    in_few_folds(pytest.MonkeyPatch())  # for as long as this process lives
     for name, (model, settings) in TRAININGS.items():
         data, quiet = DataConfig(image_size=32), Console(quiet=True)
         fit(table, target=DEMO_TARGET, data=data, model=model, train=settings, out=out / name, console=quiet)

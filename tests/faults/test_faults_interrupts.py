@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import QUIET, model_bytes, small_fit, small_table, without_results
+from small_runs import QUIET, in_few_folds, model_bytes, small_fit, small_table, without_results
 
 from mixfit.auto import preset_run, recipe, started
 from mixfit.auto.kept_models import RunKeeper
@@ -37,6 +37,14 @@ def signals_as_on_a_terminal() -> Iterator[None]:
     for number, handler in zip(SIGNALS, former, strict=True):
         signal.signal(number, handler)
     assert now == list(handlers)  # whatever happened, the handlers are those of before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_folds() -> Iterator[None]:
+    """Two are as many as can be stopped between."""
+    with pytest.MonkeyPatch.context() as patch:
+        in_few_folds(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +105,7 @@ PLACES: dict[str, tuple[object, str, int, bool]] = {
     "first model": (cross_fit, "fit_model", 1, False),
     "a simple model": (cross_fit, "fit_model", 8, True),
     "between a model and its manifest": (RunKeeper, "_manifest", 4, False),
-    "between two networks": (RunKeeper, "watch", 3, True),
+    "between two networks": (RunKeeper, "watch", 2, True),
     "the blend": (BlendPredictor, "__init__", 1, False),
     "before the model is saved": (preset_run, "save_model", 1, False),
     "the report": (started, "write_results", 1, False),
@@ -120,10 +128,11 @@ def test_a_signal_while_a_resumed_run_reads_its_data_loses_nothing(
 @pytest.mark.parametrize(
     ("place", "number"),
     [
-        (place, number)
+        pytest.param(place, number, marks=[pytest.mark.long] if again else [])
         for place in PLACES
         for number in SIGNALS
         if number is signal.SIGINT or place in ("a simple model", "the report")  # the handler is the same
+        for again in [number is not signal.SIGINT and place != "a simple model"]
     ],
 )
 def test_a_signal_in_any_part_ends_with_75_and_the_run_goes_on_to_the_same_bytes(
@@ -266,7 +275,7 @@ def test_files_that_say_how_a_run_began_and_are_gone_are_written_again(
 # --- the command line -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_the_command_line_ends_with_75_between_two_models_and_says_how_to_go_on(
     table: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
