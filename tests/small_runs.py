@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from mixfit.auto import planning, recipe, started
+from mixfit.auto import blending, planning, presets, recipe, started
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.runs.results import Run
 
@@ -56,5 +56,6 @@ def model_bytes(run: Path) -> dict[str, bytes]:
 
 def in_few_folds(patch: pytest.MonkeyPatch, folds: int = 2) -> None:
     """Presets fit their models in fewer folds from now on, where the number of folds does not matter."""
-    real = planning.plan_for
-    patch.setattr(planning, "plan_for", lambda *given, **named: replace(real(*given, **named), folds=folds))
+    real = presets.plan_for
+    for user in (planning, blending):
+        patch.setattr(user, "plan_for", lambda *given, **named: replace(real(*given, **named), folds=folds))

@@ -98,7 +98,10 @@ def test_a_mistake_ends_in_one_sentence_and_its_exit_code(
     assert errors.startswith("mixfit: ")
 
 
-def test_train_evaluate_and_predict_from_the_command_line(demo_table: Path, tmp_path: Path) -> None:
+def test_train_evaluate_and_predict_from_the_command_line(
+    demo_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     small = [
         "--preset",
         "network",
@@ -111,22 +114,23 @@ def test_train_evaluate_and_predict_from_the_command_line(demo_table: Path, tmp_
         "--tabular-hidden",
         "16",
     ]
-    trained = mixfit("train", demo_table, "--target", "price", *small, cwd=tmp_path)
-    assert trained.returncode == 0, trained.stderr
-    assert "run runs/vases-price-001   device cpu" in trained.stdout
-    assert "boosted trees, table only" in trained.stdout
-    assert "constant" in trained.stdout
-    assert "The mixed model" in trained.stdout
-    assert "report  runs/vases-price-001/report.html" in trained.stdout
-    evaluated = mixfit("evaluate", "runs/vases-price-001", demo_table, "--split", "test", cwd=tmp_path)
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "95 % CI" in evaluated.stdout
-    predicted = mixfit("predict", "runs/vases-price-001", demo_table, "-o", "out.parquet", cwd=tmp_path)
-    assert predicted.returncode == 0, predicted.stderr
-    assert "90 rows:" in predicted.stdout
+    code, printed, errors = in_process(capsys, "train", demo_table, "--target", "price", *small)
+    assert code == 0, errors
+    assert "run runs/vases-price-001   device cpu" in printed
+    assert "boosted trees, table only" in printed
+    assert "constant" in printed
+    assert "The mixed model" in printed
+    assert "report  runs/vases-price-001/report.html" in printed
+    code, printed, errors = in_process(capsys, "evaluate", "runs/vases-price-001", demo_table, "--split", "test")
+    assert code == 0, errors
+    assert "95 % CI" in printed
+    code, printed, errors = in_process(capsys, "predict", "runs/vases-price-001", demo_table, "-o", "out.parquet")
+    assert code == 0, errors
+    assert "90 rows:" in printed
     assert (tmp_path / "out.parquet").is_file()
-    dropped = mixfit("predict", "runs/vases-price-001", demo_table, "-o", "o.csv", "--bad-rows", "fail", cwd=tmp_path)
-    assert dropped.returncode == 0, dropped.stderr
+    strict = ("-o", "o.csv", "--bad-rows", "fail")
+    code, _, errors = in_process(capsys, "predict", "runs/vases-price-001", demo_table, *strict)
+    assert code == 0, errors
 
 
 def test_inspect_prints_every_column_with_its_reason(

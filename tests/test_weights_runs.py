@@ -2,6 +2,7 @@
 weighted."""
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from small_runs import MODEL, in_few_folds
 
 from mixfit.auto.inspection import inspect_table
 from mixfit.auto.recipe import fit
@@ -48,17 +50,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(folder: Path) -> dict[str, Run]:
-    return {
-        name: fit(
-            folder / f"{name}.csv",
-            target="price",
-            data=WEIGHTED,
-            train=TrainConfig(preset="quick", epochs=3, report=False),
-            out=folder / "runs",
-            console=Console(quiet=True),
-        )
-        for name in ("clean", "junk", "unit")
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        in_few_folds(patch)
+        return {name: fit_weighted(folder / f"{name}.csv", epochs=2) for name in ("clean", "junk", "unit")}
+
+
+def fit_weighted(table: Path, *, epochs: int) -> Run:
+    """A blend of small models, whose bins of numbers hang on the rows."""
+    return fit(
+        table,
+        target="price",
+        data=WEIGHTED,
+        model=replace(MODEL, numbers="piecewise"),
+        train=TrainConfig(preset="quick", epochs=epochs, report=False),
+        out=table.parent / "runs",
+        console=Console(quiet=True),
+    )
 
 
 def test_a_model_is_the_same_to_the_byte_without_rows_of_weight_0(runs: dict[str, Run]) -> None:
@@ -134,14 +141,7 @@ def test_evaluate_weights_the_rows_where_the_table_has_the_column(
 
 
 def test_runs_are_compared_by_weight(folder: Path, runs: dict[str, Run], tmp_path: Path) -> None:
-    again = fit(
-        folder / "junk.csv",
-        target="price",
-        data=WEIGHTED,
-        train=TrainConfig(preset="quick", epochs=1, report=False),
-        out=folder / "runs",
-        console=Console(quiet=True),
-    )
+    again = fit_weighted(folder / "junk.csv", epochs=1)
     found = compare_runs(
         [runs["junk"].folder, again.folder], out=tmp_path / "compare.html", console=Console(quiet=True)
     )

@@ -2,6 +2,7 @@
 explained and resumed like ours, through the public door alone."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from extra_trees import ExtraTrees, FittedExtraTrees
 from rich.console import Console
+from small_runs import in_few_folds
 
 import mixfit
 from mixfit.cli import main
@@ -34,6 +36,14 @@ def spiral(folder: Path, *, classes: bool = False) -> Path:
     frame = pd.DataFrame({"x": x, "z": z, "y": np.where(y > 0, "on", "between") if classes else y})
     frame.to_csv(folder / "table.csv", index=False)
     return folder / "table.csv"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_folds() -> Iterator[None]:
+    """Two are enough for all that is looked at here."""
+    with pytest.MonkeyPatch.context() as patch:
+        in_few_folds(patch)
+        yield
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["number", "classes"])

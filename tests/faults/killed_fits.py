@@ -1,4 +1,4 @@
-"""Fits that are killed at random moments: ``python killed_fits.py FOLDER`` prints how many kills came while a
+"""Fits that are killed at random moments: ``python killed_fits.py FOLDER KILLS`` prints how many kills came while a
 checkpoint was written.
 
 A program of its own, since its children begin at once, with all imports done, and train: PyTorch refuses a backward
@@ -43,4 +43,4 @@ def kill_fits(root: Path, kills: int) -> int:
 
 
 if __name__ == "__main__":
-    print(kill_fits(Path(sys.argv[1]), kills=50))
+    print(kill_fits(Path(sys.argv[1]), kills=int(sys.argv[2])))

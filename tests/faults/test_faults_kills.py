@@ -21,13 +21,14 @@ from mixfit.training.callback import Callback, TrainState
 from mixfit.training.checkpoint import newest_checkpoint, read_checkpoint
 
 
-def test_f30_kill_9_at_50_random_moments_loses_no_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [15, pytest.param(50, marks=pytest.mark.long)])
+def test_f30_kill_9_at_random_moments_loses_no_bit(tmp_path: Path, kills: int) -> None:
     """Every batch is saved, so that most of the kills come while a checkpoint is written."""
     (tmp_path / "whole").mkdir()
     (tmp_path / "torn").mkdir()
     whole = tiny_fit(tmp_path / "whole", seconds=1000.0)
     killing = subprocess.run(
-        [sys.executable, killed_fits.__file__, str(tmp_path / "torn")],
+        [sys.executable, killed_fits.__file__, str(tmp_path / "torn"), str(kills)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -245,7 +246,14 @@ def test_f33_ignored_signals_stay_ignored_and_other_threads_may_train(tmp_path: 
     assert results
 
 
-@pytest.mark.parametrize(("signals", "code"), [((signal.SIGINT,), 75), ((signal.SIGTERM, signal.SIGTERM), 130)])
+@pytest.mark.parametrize(
+    ("signals", "code"),
+    [
+        # The code 75 of a process is checked of a run of a preset, too, 130 here alone.
+        pytest.param((signal.SIGINT,), 75, marks=pytest.mark.long),
+        ((signal.SIGTERM, signal.SIGTERM), 130),
+    ],
+)
 def test_f33_the_command_line_ends_with_its_code_and_leaves_no_process(
     demo_table: Path, tmp_path: Path, signals: tuple[signal.Signals, ...], code: int
 ) -> None:
@@ -259,6 +267,8 @@ def test_f33_the_command_line_ends_with_its_code_and_leaves_no_process(
         "2000",
         "--batch-size",
         "16",
+        "--image-size",
+        "32",
         "--tabular-hidden",
         "256",
     ]
