@@ -1,6 +1,7 @@
 import json
 import shutil
 import tomllib
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def test_classes_are_trained_and_predicted(target: str, demo_table: Path, tmp_pa
     folder.mkdir()
     (folder / "images").symlink_to(demo_table.parent / "images")
     frame.to_csv(folder / "table.csv", index=False)
-    data = QUICK_DATA.__class__(image_size=32, images=demo_table.parent)
+    data = replace(QUICK_DATA, images=demo_table.parent)
     run = quick_fit(folder / "table.csv", target, tmp_path / "runs", data=data)
     predictions = pd.read_parquet(run.folder / "predictions_valid.parquet")
     probabilities = predictions.filter(like="probability_")
@@ -234,22 +235,23 @@ def test_held_back_rows_alone_can_be_evaluated(tmp_path: Path, demo_table: Path)
         evaluate_table(run.folder, tmp_path / "plain.csv", split="test", console=quiet)
 
 
-@pytest.mark.parametrize("backbone", ["small_resnet", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("backbone", ["small_resnet", pytest.param("tf_efficientnet_lite0", marks=pytest.mark.long)])
 def test_the_image_network_can_be_trained_on_pixels(backbone: str, demo_table: Path, tmp_path: Path) -> None:
     model = ModelConfig(backbone=backbone, freeze_backbone=False, tabular_hidden=(16,), encoding_dim=8)
+    frame = read_table(demo_table)[:40]
+    frame.to_csv(tmp_path / "few.csv", index=False)
     run = fit(
-        demo_table,
+        tmp_path / "few.csv",
         target=DEMO_TARGET,
-        data=QUICK_DATA,
+        data=replace(QUICK_DATA, images=demo_table.parent),
         model=model,
-        train=TrainConfig(preset="network", epochs=1),
+        train=TrainConfig(preset="network", epochs=1, report=False),
         out=tmp_path,
         console=Console(quiet=True),
     )
     before = make_backbone(backbone).module.state_dict()
     after = run.predictor.model.image.backbone.state_dict()  # type: ignore[union-attr]
     assert not all(torch.equal(after[name], tensor) for name, tensor in before.items())
-    frame = read_table(demo_table)
     loaded = load_run(run.folder).predict(frame, images=demo_table.parent)
     np.testing.assert_array_equal(
         loaded["prediction"], run.predictor.predict(frame, images=demo_table.parent)["prediction"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from quick_runs import QUICK_DATA
-from small_runs import MODEL, QUIET, TRAIN, small_fit, small_table, without_results
+from small_runs import MODEL, QUIET, TRAIN, in_few_folds, small_fit, small_table, without_results
 from torch import Tensor
 
 from mixfit.auto.presets import unused_settings
@@ -52,6 +52,7 @@ def seen_by_a_network(run: Callable[[], Any], *, photos: bool = False) -> Seen:
         raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
+        in_few_folds(patch)
         patch.setattr(cross_fit, "fit_model", fit_model)
         with pytest.raises(Stop):
             run()
@@ -204,8 +205,9 @@ def test_what_is_told_is_printed_and_reported(
 ) -> None:
     reported = without_results(monkeypatch)
     arguments = ["train", str(table), "--target", "y", "--out", str(tmp_path), "--preset", "quick", "--epochs", "1"]
+    in_few_folds(monkeypatch)
     with pytest.raises((SystemExit, AttributeError, FileNotFoundError)):
-        main([*arguments, "--patience", "2", "--cache-gb", "0"])
+        main([*arguments, "--patience", "2", "--cache-gb", "0", "--tabular", "mlp"])
     assert " warning: patience=2 has no effect" in capsys.readouterr().out
     assert any(line.startswith("patience=2 has no effect") for line in reported[0])
 
@@ -226,7 +228,7 @@ class Sizes(Callback):
             self.seen.add(len(state.yb))
 
 
-@pytest.mark.parametrize("asked", [7, None])
+@pytest.mark.parametrize("asked", [7, pytest.param(None, marks=pytest.mark.long)])
 def test_a_batch_size_that_was_asked_for_is_used_shown_and_resumed_with(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None
 ) -> None:
@@ -254,6 +256,7 @@ def test_the_command_line_hands_the_batch_size_on(table: Path, tmp_path: Path, m
         return real(model, fold)
 
     monkeypatch.setattr(cross_fit, "fit_model", fit_model)
+    in_few_folds(monkeypatch)
     arguments = ["train", str(table), "--target", "y", "--out", str(tmp_path), "--preset", "quick", "--epochs", "1"]
     with pytest.raises((SystemExit, AttributeError, FileNotFoundError)):
         main([*arguments, "--batch-size", "7", "--cache-gb", "0", "--tabular", "mlp"])

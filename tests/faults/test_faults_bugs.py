@@ -1,6 +1,5 @@
 """A bug of ours is told as a bug, with exit code 1, and never as a damaged file, a bad row or a wrong flag."""
 
-import itertools
 import shutil
 from collections.abc import Sequence
 from importlib import import_module
@@ -9,13 +8,22 @@ from typing import Any
 
 import pytest
 from command_line import QUICK
-from small_runs import small_fit, small_table, without_results
+from small_runs import in_few_folds, small_fit, small_table, without_results
 
 from mixfit.cli import main
 from mixfit.config import TrainConfig
 from mixfit.runs.results import Run
 
 BUGS = (AttributeError("no such thing"), KeyError("key"), TypeError("a type"), ValueError("a value"), IndexError("9"))
+
+
+def each(places: Sequence[Any]) -> list[Any]:
+    """Every place with every bug: all five in the first, in each other one another of them, and the rest at length."""
+    return [
+        pytest.param(place, error, marks=[] if number == 0 or kind == number % len(BUGS) else [pytest.mark.long])
+        for number, place in enumerate(places)
+        for kind, error in enumerate(BUGS)
+    ]
 
 
 def run_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
@@ -55,14 +63,13 @@ def assert_told_as_a_bug(found: tuple[int, str], error: Exception) -> None:
 
 
 IN_A_PRESET = [
-    *itertools.product(
+    *each(
         [
             "mixfit.data.load:split_rows",
             "mixfit.models.linear:design_matrix",
             "mixfit.ensemble.cross_fit:make_fold",
             "mixfit.config:parse_duration",
-        ],
-        BUGS,
+        ]
     ),
     ("mixfit.evaluation.baselines:best_constant", KeyError("key")),  # at the end of a run, and takes as long
 ]
@@ -78,20 +85,23 @@ def test_while_a_preset_is_trained(
     error: Exception,
 ) -> None:
     break_it(monkeypatch, place, error)
+    in_few_folds(monkeypatch)
     more = ["--preset", "quick", "--epochs", "1", "--cache-gb", "0", "--tabular", "mlp", "--time", "9m"]
     assert_told_as_a_bug(run_of(capsys, "train", table, "--target", "y", "--out", tmp_path, *more), error)
 
 
-@pytest.mark.parametrize("error", BUGS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
-    "place",
-    [
-        "mixfit.data.dataset:_add_photos",
-        "mixfit.data.loader:_table_rows",
-        "mixfit.data.photos.decode:_to_square",
-        "mixfit.data.photos.decode:_to_grey_or_rgb",
-        "mixfit.data.photos.decode:_count_scans",
-    ],
+    ("place", "error"),
+    each(
+        [
+            "mixfit.data.dataset:_add_photos",
+            "mixfit.data.loader:_table_rows",
+            "mixfit.data.photos.decode:_to_square",
+            "mixfit.data.photos.decode:_to_grey_or_rgb",
+            "mixfit.data.photos.decode:_count_scans",
+        ]
+    ),
+    ids=str,
 )
 def test_while_photos_are_decoded_and_batches_made(
     demo_table: Path,
@@ -106,8 +116,9 @@ def test_while_photos_are_decoded_and_batches_made(
     assert_told_as_a_bug(run_of(capsys, "train", demo_table, "--target", "price", "--out", tmp_path, *more), error)
 
 
-@pytest.mark.parametrize("error", BUGS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("place", ["mixfit.auto.kept_models:as_arrays", "mixfit.auto.kept_models:_not_finite"])
+@pytest.mark.parametrize(
+    ("place", "error"), each(["mixfit.auto.kept_models:as_arrays", "mixfit.auto.kept_models:_not_finite"]), ids=str
+)
 def test_while_kept_models_are_read(
     run: Run,
     tmp_path: Path,

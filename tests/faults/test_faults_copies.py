@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from small_runs import in_few_folds
 
 from mixfit.cli import main
 from mixfit.predictor import Predictor
@@ -18,7 +19,11 @@ QUICK = (
     "--preset",
     "network",
     "--epochs",
-    "2",
+    "1",
+    "--tabular",
+    "mlp",
+    "--tabular-hidden",
+    "8",
     "--backbone",
     "small_resnet",
     "--image-size",
@@ -173,6 +178,8 @@ def test_photos_that_were_not_looked_at_for_copies_are_warned_of_once(
     assert code == 0
     assert " ".join(printed.split()).count(f"warning: {told}") == 1
     if not given:
-        code, printed = run("train", "t.csv", "--target", "y", "--preset", "quick", "--image-size", "32")
+        in_few_folds(monkeypatch)
+        small = ("--preset", "quick", "--image-size", "32", "--epochs", "1", "--tabular", "mlp")
+        code, printed = run("train", "t.csv", "--target", "y", *small)
         assert code == 0
         assert " ".join(printed.split()).count(told) == 1

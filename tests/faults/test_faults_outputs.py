@@ -51,8 +51,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     )
     frame.to_csv(data / "vases.csv", index=False)
-    settings = ["--set", "remark=ignored", "--set", "owner=group", "--preset", "network", "--epochs", "2"]
-    settings += ["--image-size", "32", "--tabular-hidden", "8", "--encoding-dim", "8", "--doctor"]
+    settings = ["--set", "remark=ignored", "--set", "owner=group", "--preset", "network", "--epochs", "1"]
+    settings += ["--image-size", "32", "--tabular", "mlp", "--tabular-hidden", "8", "--encoding-dim", "8", "--doctor"]
     ended = subprocess.run(
         [sys.executable, "-m", "mixfit.cli", "train", str(data / "vases.csv"), "--target", "y", *settings],
         cwd=home,
