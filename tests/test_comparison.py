@@ -74,7 +74,7 @@ def test_two_runs_are_compared_on_the_command_line(
     pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, printed = mixfit(capsys, "compare", *pair, "--cache-gb", 0)
+    code, printed = mixfit(capsys, "compare", *pair)
     assert code == 0, printed
     assert "test rows common to all runs" in printed
     assert re.search(r"train\.epochs +3 \| 1\n", printed)
@@ -84,7 +84,7 @@ def test_two_runs_are_compared_on_the_command_line(
     assert "2 runs compared" in page.text
     assert "second-001" in page.text
     assert str(tmp_path) not in (tmp_path / "compare.html").read_text()
-    code, printed = mixfit(capsys, "compare", *pair, "--json", "--out", "b.html", "--cache-gb", 0)
+    code, printed = mixfit(capsys, "compare", *pair, "--json", "--out", "b.html")
     assert code == 0
     found = json.loads(printed)
     assert [run["run"] for run in found["runs"]] == ["first-001", "second-001"]
@@ -153,7 +153,7 @@ def noisy_predictions(pair: list[Path]) -> np.ndarray:
     return rows
 
 
-@pytest.mark.parametrize("knows", [0, 1])
+@pytest.mark.parametrize("knows", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_rows_belong_together_if_any_run_was_told_so(
     pair: list[Path], demo_table: Path, tmp_path: Path, knows: int
 ) -> None:
