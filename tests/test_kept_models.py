@@ -238,7 +238,13 @@ def test_swapped_files_change_no_byte_of_the_model_and_are_told(
 
 
 @pytest.mark.parametrize(
-    "other", [{"train": replace(TRAIN, seed=1)}, {"train": replace(TRAIN, epochs=3)}, {"table": 1}], ids=str
+    "other",
+    [
+        {"train": replace(TRAIN, seed=1)},
+        pytest.param({"train": replace(TRAIN, epochs=3)}, marks=pytest.mark.long),
+        {"table": 1},
+    ],
+    ids=str,
 )
 def test_models_of_another_run_are_not_taken_for_those_of_this_one(
     finished: Finished,
@@ -496,7 +502,10 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(name, marks=[pytest.mark.long] if name == "one that chooses is dropped" else []) for name in CHANGES],
+)
 def test_with_other_callbacks_the_networks_are_fitted_again_and_no_other_model(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:

@@ -2,6 +2,8 @@
 
 import pickle
 import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,18 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
+from small_runs import in_few_folds
 
 from mixfit import DataConfig, ModelConfig, TrainConfig
 from mixfit.sklearn import MixedClassifier, MixedRegressor, MixedTransformer, _class_names
 
 SMALL: dict[str, Any] = {
     "preset": "network",
-    "model": ModelConfig(tabular="mlp", tabular_hidden=(16,), encoding_dim=8),
+    "model": ModelConfig(tabular="mlp", numbers="plain", tabular_hidden=(16,), encoding_dim=8),
 }
+QUICKEST: dict[str, Any] = SMALL | {"preset": "quick", "train": TrainConfig(epochs=1)}
+LEARNS = TrainConfig(epochs=4, lr=0.02)
 TOO_FEW = "the check fits on 9 rows of which some have weight 0; 10 are needed"
 
 
@@ -45,8 +50,23 @@ def expected_failures(estimator: Any) -> dict[str, str]:
     }
 
 
+def checks() -> Iterator[Any]:
+    """All of both; long are those of the classifier that are of estimators of any kind, whose code is the same, and
+    those on other arrays in memory, of which data frames are made first."""
+    for estimator in (regressor(train=LEARNS), classifier(train=LEARNS)):
+        failures = expected_failures(estimator)
+        for case in estimator_checks_generator(estimator, expected_failed_checks=failures, mark="xfail"):
+            values, marks = (case.values, case.marks) if hasattr(case, "values") else (case, ())
+            check = values[1]
+            name, settings = getattr(check, "func", check).__name__, getattr(check, "keywords", {})
+            shared = isinstance(estimator, MixedClassifier) and "classif" not in name
+            if shared or "readonly_memmap" in settings:
+                marks = (*marks, pytest.mark.long)
+            yield pytest.param(*values, marks=marks, id=f"{type(estimator).__name__}-{name}-{settings}")
+
+
 @pytest.mark.filterwarnings("default")
-@parametrize_with_checks([regressor(epochs=8), classifier(epochs=8)], expected_failed_checks=expected_failures)
+@pytest.mark.parametrize(("estimator", "check"), list(checks()))
 def test_the_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -96,18 +116,18 @@ def test_columns_of_another_name_are_refused_and_without_names_are_taken_by_plac
 def test_the_tools_of_scikit_learn_take_them() -> None:
     frame, target = rows()
     classes = np.where(target > np.median(target), "dear", "cheap")
-    scaled = make_pipeline(StandardScaler(), regressor(epochs=4)).fit(frame[["area", "rooms"]].fillna(100), target)
+    scaled = make_pipeline(StandardScaler(), regressor()).fit(frame[["area", "rooms"]].fillna(100), target)
     assert scaled.predict(frame[["area", "rooms"]].fillna(100)).shape == (90,)
     parts = ColumnTransformer([("numbers", "passthrough", ["area", "rooms"]), ("place", "passthrough", ["place"])])
     assert np.isfinite(make_pipeline(parts, regressor()).fit(frame, target).predict(frame)).all()
     groups = np.arange(90) // 3
-    assert np.isfinite(cross_val_score(classifier(), frame, classes, groups=groups, cv=GroupKFold(3))).all()
+    assert np.isfinite(cross_val_score(classifier(), frame, classes, groups=groups, cv=GroupKFold(2))).all()
     searched = GridSearchCV(regressor(), {"train__epochs": [1, 12]}, cv=2)
     assert searched.fit(frame, target).best_params_ == {"train__epochs": 12}
     assert searched.best_estimator_.train.epochs == 12
     important = permutation_importance(regressor(epochs=15).fit(frame, target), frame, target, n_repeats=2)
     assert important.importances_mean[0] == max(important.importances_mean)  # the area
-    calibrated = CalibratedClassifierCV(classifier(epochs=4), cv=2).fit(frame, classes)
+    calibrated = CalibratedClassifierCV(classifier(), cv=2).fit(frame, classes)
     np.testing.assert_allclose(calibrated.predict_proba(frame).sum(axis=1), 1)
 
 
@@ -117,13 +137,13 @@ def pictures(count: int) -> list[Image.Image]:
 
 
 def test_photos_may_be_paths_bytes_or_pil_images(tmp_path: Path) -> None:
-    frame, target = rows(40)
-    images, contents = pictures(40), list[bytes]()
+    frame, target = rows(24)
+    images, contents = pictures(24), list[bytes]()
     for number, one in enumerate(images):
         one.save(tmp_path / f"{number}.png")
         contents.append((tmp_path / f"{number}.png").read_bytes())
     cells: dict[str, Any] = {
-        "paths": [f"{number}.png" for number in range(40)],
+        "paths": [f"{number}.png" for number in range(24)],
         "bytes": contents,
         "images": images,
         "lists": [[one] for one in images],
@@ -131,9 +151,9 @@ def test_photos_may_be_paths_bytes_or_pil_images(tmp_path: Path) -> None:
     small = {"image_size": 32, "roles": {"photo": "image"}, "data": DataConfig(cache_gb=0.0)}
     found = {}
     for name, column in cells.items():
-        with_photo = frame.assign(photo=pd.Series(column, dtype=object).where(np.arange(40) % 7 > 0, None))
-        model = ModelConfig(tabular="mlp", tabular_hidden=(16,), encoding_dim=8, backbone="small_resnet")
-        estimator = regressor(model=model, images=tmp_path if name == "paths" else None, **small)
+        with_photo = frame.assign(photo=pd.Series(column, dtype=object).where(np.arange(24) % 7 > 0, None))
+        model = replace(SMALL["model"], backbone="small_resnet")
+        estimator = regressor(epochs=1, model=model, images=tmp_path if name == "paths" else None, **small)
         found[name] = estimator.fit(with_photo, target).predict(with_photo)
         assert not np.array_equal(estimator.predict(with_photo.assign(photo=None)), found[name])
     np.testing.assert_array_equal(found["bytes"], found["paths"])
@@ -141,9 +161,10 @@ def test_photos_may_be_paths_bytes_or_pil_images(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["lists"], found["paths"])
 
 
-def test_a_pickle_holds_the_model_folder_and_predicts_the_same() -> None:
+def test_a_pickle_holds_the_model_folder_and_predicts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_few_folds(monkeypatch)
     frame, target = rows()
-    for estimator in (MixedRegressor(preset="quick", train=TrainConfig(epochs=1)).fit(frame, target), regressor()):
+    for estimator in (MixedRegressor(**QUICKEST).fit(frame, target), regressor()):
         content = pickle.dumps(estimator)
         again = pickle.loads(content)
         assert again.get_params() == estimator.get_params()
@@ -153,21 +174,22 @@ def test_a_pickle_holds_the_model_folder_and_predicts_the_same() -> None:
             np.testing.assert_array_equal(again.predict_interval(frame), estimator.predict_interval(frame))
 
 
-def test_intervals_and_sets() -> None:
-    frame, target = rows(150)
-    estimator = MixedRegressor(preset="quick", train=TrainConfig(epochs=1)).fit(frame, target)
+def test_intervals_and_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_few_folds(monkeypatch)
+    frame, target = rows(100)
+    estimator = MixedRegressor(**QUICKEST).fit(frame, target)
     narrow, wide = (estimator.predict_interval(frame, level) for level in (0.5, 0.9))
-    assert wide.shape == (150, 2)
+    assert wide.shape == (100, 2)
     assert (wide[:, 0] <= narrow[:, 0]).all()
     assert (narrow[:, 1] <= wide[:, 1]).all()
     assert np.mean((wide[:, 0] <= target) & (target <= wide[:, 1])) > 0.8
     with pytest.raises(ValueError, match="interval"):
         estimator.predict_interval(frame, 1.5)
     classes = np.digitize(target, np.quantile(target, [0.3, 0.6])) * 10
-    chosen = MixedClassifier(preset="quick", train=TrainConfig(epochs=1)).fit(frame, classes)
+    chosen = MixedClassifier(**QUICKEST).fit(frame, classes)
     sets = chosen.predict_set(frame, 0.9)
-    assert sets.shape == (150, 3)
-    assert np.mean(sets[np.arange(150), classes // 10]) > 0.8
+    assert sets.shape == (100, 3)
+    assert np.mean(sets[np.arange(100), classes // 10]) > 0.8
 
 
 @pytest.mark.parametrize(
@@ -179,7 +201,7 @@ def test_classes_of_any_kind_come_back_as_they_were(labels: list[Any]) -> None:
     truth = np.array(labels)[np.arange(60) % len(labels)]
     frame["hint"] = pd.Series(truth).map({label: place for place, label in enumerate(labels)}) * 1.0
     frame["hint"] += np.random.default_rng(0).normal(0, 0.1, 60)
-    estimator = classifier(epochs=30).fit(frame, truth)
+    estimator = classifier(train=TrainConfig(epochs=12, lr=0.03)).fit(frame, truth)
     assert estimator.classes_.tolist() == sorted(set(labels))
     found = estimator.predict(frame)
     assert found.dtype == truth.dtype
@@ -211,7 +233,7 @@ def test_groups_are_never_torn() -> None:
     target = rng.normal(size=30)[groups]
     fits = {}
     for name, given in {"torn": None, "whole": groups}.items():
-        found = MixedRegressor(preset="quick", train=TrainConfig(epochs=1)).fit(frame, target, groups=given)
+        found = MixedRegressor(**QUICKEST).fit(frame, target, groups=given)
         fits[name] = found.result_.scores["valid"][found.result_.ours]["r2"]
     assert fits["torn"] > 0.8
     assert fits["whole"] < 0.3
@@ -289,7 +311,7 @@ def shown(count: int = 48) -> pd.DataFrame:
 
 def test_photos_and_texts_become_columns_of_a_pipeline() -> None:
     frame = shown()
-    transformer = MixedTransformer(photos=["photo"], texts=["note"], components=5, image_size=64)
+    transformer = MixedTransformer(photos=["photo"], texts=["note"], components=5, image_size=32)
     values = transformer.fit_transform(frame)
     names = transformer.get_feature_names_out().tolist()
     assert values.shape == (48, len(names))
@@ -301,8 +323,8 @@ def test_photos_and_texts_become_columns_of_a_pipeline() -> None:
     again = pickle.loads(pickle.dumps(transformer))
     np.testing.assert_allclose(again.transform(frame[:3]), values[:3], atol=1e-6)
     assert abs(np.corrcoef(values[:, 0], frame["tone"])[0, 1]) > 0.8
-    pipeline = make_pipeline(MixedTransformer(photos=["photo"], components=5, image_size=64), Ridge(alpha=0.1))
-    assert cross_val_score(pipeline, frame, frame["tone"], cv=3).mean() > 0.5
+    pipeline = make_pipeline(MixedTransformer(photos=["photo"], components=5, image_size=32), Ridge(alpha=0.1))
+    assert cross_val_score(pipeline, frame, frame["tone"], cv=2).mean() > 0.5
     assert isinstance(transformer.set_output(transform="pandas").transform(frame[:3]), pd.DataFrame)
 
 
