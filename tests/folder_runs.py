@@ -57,7 +57,7 @@ def make_subjects(folder: Path, *, whole: bool = True) -> list[Subject]:
             table,
             target=target,
             data=DataConfig(image_size=32, roles={"code": "category"}),
-            model=ModelConfig(tabular_hidden=(8,), encoding_dim=8),
+            model=ModelConfig(tabular="mlp", tabular_hidden=(8,), encoding_dim=8),
             train=TrainConfig(preset="network" if name == "network" else "quick", epochs=2),
             out=folder / "runs",
             console=Console(quiet=True),

@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from folder_runs import make_subjects
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from small_runs import in_few_folds
 
 from mixfit.data.columns.kinds import KINDS
 from mixfit.errors import DataError
@@ -45,7 +47,9 @@ FILES = (
 
 @pytest.fixture(scope="module")
 def subjects(tmp_path_factory: pytest.TempPathFactory) -> list[Subject]:
-    return make_subjects(tmp_path_factory.mktemp("subjects"))
+    with pytest.MonkeyPatch.context() as patch:
+        in_few_folds(patch)
+        return make_subjects(tmp_path_factory.mktemp("subjects"))
 
 
 @pytest.fixture
@@ -54,23 +58,37 @@ def run(subjects: list[Subject], tmp_path: Path) -> Path:
     return copy_of(subjects[3].run, tmp_path)
 
 
+def changed(name: str, subjects: list[Subject], folder: Path, rng: random.Random) -> None:
+    having = [one for one in subjects if any(file.startswith(name) for file in files_of(one.run))]
+    how, endings = one_change(having, folder, rng, only=name)
+    for ending in endings:
+        assert not ending.fault, (how, ending)
+
+
+SETTINGS: dict[str, Any] = {
+    "deadline": None,
+    "derandomize": True,
+    "database": None,
+    "phases": [Phase.generate],  # what was changed is named; an error of a smaller change would tell no more
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
+
+
 @pytest.mark.parametrize("name", FILES)
-@settings(
-    max_examples=7,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=[Phase.generate],  # what was changed is named; an error of a smaller change would tell no more
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=3, **SETTINGS)
 @given(rng=st.randoms(use_true_random=False))
 def test_a_changed_file_is_read_or_refused_in_one_sentence(
     name: str, subjects: list[Subject], tmp_path: Path, rng: random.Random
 ) -> None:
-    having = [one for one in subjects if any(file.startswith(name) for file in files_of(one.run))]
-    how, endings = one_change(having, tmp_path, rng, only=name)
-    for ending in endings:
-        assert not ending.fault, (how, ending)
+    changed(name, subjects, tmp_path, rng)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FILES)
+@settings(max_examples=7, **SETTINGS)
+@given(rng=st.randoms(use_true_random=False))
+def test_many_changes_of_a_file(name: str, subjects: list[Subject], tmp_path: Path, rng: random.Random) -> None:
+    changed(name, subjects, tmp_path, rng)
 
 
 def test_every_file_of_a_run_is_changed(subjects: list[Subject]) -> None:
