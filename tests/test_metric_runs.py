@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.metrics import f1_score
-from small_runs import QUIET, TRAIN, model_bytes, small_fit, small_table
+from small_runs import QUIET, TRAIN, in_few_folds, model_bytes, small_fit, small_table
 
 import mixfit
 from mixfit.auto.recipe import resume
@@ -35,6 +35,12 @@ def rare_table(folder: Path) -> Path:
     frame["y"] = np.where(score > np.quantile(score, 0.86), "yes", "no")
     frame.to_csv(table, index=False)
     return table
+
+
+@pytest.fixture
+def few_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two are enough where what the folds give is not looked at."""
+    in_few_folds(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +158,7 @@ def test_a_single_network_is_not_fitted_again(tmp_path: Path) -> None:
         small_fit(tmp_path / "none.csv", tmp_path / "runs", train=train)
 
 
+@pytest.mark.usefixtures("few_folds")
 @pytest.mark.parametrize("preset", ["quick", "network"])
 def test_a_network_of_a_metric_stops_by_it(preset: Any, tmp_path: Path) -> None:
     table = rare_table(tmp_path / "table")
@@ -174,6 +181,7 @@ def counts_table(folder: Path) -> Path:
     return folder / "table.csv"
 
 
+@pytest.mark.usefixtures("few_folds")
 @pytest.mark.parametrize("preset", ["quick", "network"])
 def test_counts_are_trained_predicted_and_explained(preset: Any, tmp_path: Path) -> None:
     table = counts_table(tmp_path / "table")
@@ -200,14 +208,15 @@ def test_counts_are_trained_predicted_and_explained(preset: Any, tmp_path: Path)
 
 def ordered_table(folder: Path) -> Path:
     random = np.random.default_rng(4)
-    x, size = random.normal(size=150), random.choice(["S", "M", "L"], 150)
-    grade = np.digitize(x + 0.5 * (size == "L") + random.logistic(0, 0.4, 150), [-0.8, 0.2, 1.2])
+    x, size = random.normal(size=100), random.choice(["S", "M", "L"], 100)
+    grade = np.digitize(x + 0.5 * (size == "L") + random.logistic(0, 0.4, 100), [-0.8, 0.2, 1.2])
     folder.mkdir()
     names = np.array(["poor", "fair", "good", "excellent"])
     pd.DataFrame({"x": x, "size": size, "y": names[grade]}).to_csv(folder / "table.csv", index=False)
     return folder / "table.csv"
 
 
+@pytest.mark.usefixtures("few_folds")
 @pytest.mark.parametrize("preset", ["quick", "network"])
 def test_ordered_classes_are_trained_and_predicted(preset: Any, tmp_path: Path) -> None:
     table = ordered_table(tmp_path / "table")
@@ -253,13 +262,14 @@ def test_a_second_fit_leaves_no_rows_to_a_callback_that_chooses(tmp_path: Path) 
         small_fit(tmp_path / "none.csv", tmp_path / "runs", train=replace(ONE_EPOCH, refit=True), callbacks=[stopping])
 
 
+@pytest.mark.usefixtures("few_folds")
 def test_a_second_fit_without_the_photos_that_were_of_no_use_is_read(tmp_path: Path) -> None:
-    table = small_table(tmp_path / "table", rows=80)
+    table = small_table(tmp_path / "table", rows=60)
     random = np.random.default_rng(0)
-    for row in range(80):
+    for row in range(60):
         noise = random.integers(0, 255, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(noise).save(table.parent / f"{row}.png")
-    frame = pd.read_csv(table).assign(photo=[f"{row}.png" for row in range(80)])
+    frame = pd.read_csv(table).assign(photo=[f"{row}.png" for row in range(60)])
     frame.to_csv(table, index=False)
     data = DataConfig(cache_gb=0.0, image_size=32, roles={"photo": "image"})
     run = small_fit(table, tmp_path / "runs", train=replace(ONE_EPOCH, refit=True), data=data)
@@ -268,6 +278,7 @@ def test_a_second_fit_without_the_photos_that_were_of_no_use_is_read(tmp_path: P
     pd.testing.assert_frame_equal(read.predict(frame), run.predictor.predict(frame))
 
 
+@pytest.mark.usefixtures("few_folds")
 def test_a_second_fit_that_fails_leaves_the_models_of_the_folds(
     rare: tuple[Path, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

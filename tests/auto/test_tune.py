@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from small_runs import in_few_folds
 from test_cli import in_process
 
 from mixfit.auto.recipe import fit
@@ -25,6 +27,14 @@ MODEL = ModelConfig(tabular="mlp", numbers="plain", tabular_hidden=(8,), encodin
 TRAIN = TrainConfig(preset="network", epochs=3, patience=3)
 FLAGS = ["--tabular", "mlp", "--numbers", "plain", "--tabular-hidden", "8", "--encoding-dim", "8", "--epochs", "3"]
 FLAGS += ["--patience", "3", "--preset", "network"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_folds() -> Iterator[None]:
+    """Two are enough for all that is looked at here."""
+    with pytest.MonkeyPatch.context() as patch:
+        in_few_folds(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +82,7 @@ def loss_of_training_with(settings: Path, out: Path) -> float:
         target=said.target,
         data=said.data,
         model=said.model,
-        train=said.train,
+        train=replace(said.train, report=False),
         out=out,
         console=Console(quiet=True),
     )
@@ -170,13 +180,15 @@ def test_a_log_whose_last_line_is_torn_is_gone_on_with(table: Path, tmp_path: Pa
 def test_two_processes_share_a_search(table: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mixfit.cli", "tune", table, "--target", "y", "--trials", "9", "--out", tmp_path]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [
-        subprocess.Popen([*map(str, command), *FLAGS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-        for _ in range(2)
-    ]
-    for process in both:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+    with subprocess.Popen(
+        [*map(str, command), *FLAGS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as other:
+        while not (tmp_path / "numbers-y" / "trials.csv").exists():  # the other one is in the middle of it
+            assert other.poll() is None
+            time.sleep(0.01)
+        search(table, tmp_path, 9)
+        _, errors = other.communicate(timeout=120)
+    assert other.returncode == 0, errors.decode()
     search(table, tmp_path, 9)  # a last look, after both have ended
     trials = trials_of(tmp_path / "numbers-y")
     assert len(trials) == 9
@@ -283,7 +295,7 @@ def test_mistakes_are_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
-BLENDS = TrainConfig(preset="quick", epochs=2)
+BLENDS = TrainConfig(preset="quick", epochs=1, report=False)
 
 
 @pytest.fixture(scope="module")
@@ -342,8 +354,8 @@ def test_only_networks_are_fitted_again(table: Path, tmp_path: Path, monkeypatch
 
         monkeypatch.setattr(kind, "fit", fit_one)
     search(table, tmp_path, 2, train=BLENDS)
-    assert fits["linear"] == 5
-    assert fits["network"] == 10
+    assert fits["linear"] == 2
+    assert fits["network"] == 4
 
 
 def test_a_search_over_the_blend_goes_on(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
