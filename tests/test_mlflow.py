@@ -13,6 +13,7 @@ import pytest
 from quick_runs import QUICK_DATA, QUICK_MODEL, QUICK_TRAIN
 from rich.console import Console
 from small_fits import loaders, net
+from small_runs import MODEL, in_few_folds
 
 import mixfit
 from mixfit.auto.recipe import Run, fit, resume
@@ -89,24 +90,27 @@ def test_a_run_is_logged_with_settings_epochs_scores_report_and_model(demo_table
     )
 
 
-def test_a_blend_is_logged_by_network_and_fold_in_the_active_run(demo_table: Path, tmp_path: Path) -> None:
+def test_a_blend_is_logged_by_network_and_fold_in_the_active_run(
+    demo_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlflow.utils.autologging_utils.safety import revert_patches
 
-    train = TrainConfig(preset="quick", epochs=1)
+    in_few_folds(monkeypatch)
+    train = TrainConfig(preset="quick", epochs=1, report=False)
     try:
         mlflow.lightgbm.autolog(silent=True)
         mlflow.sklearn.autolog(silent=True, log_models=False)
         with mlflow.start_run() as active:
-            run = tracked(demo_table, tmp_path / "runs", MLflow(), data=TABLE_ALONE, train=train)
+            run = tracked(demo_table, tmp_path / "runs", MLflow(), data=TABLE_ALONE, model=MODEL, train=train)
             assert mlflow.active_run().info.run_id == active.info.run_id
     finally:
         for library in (mlflow.lightgbm, mlflow.sklearn):
             library.autolog(disable=True)
             revert_patches(library.FLAVOR_NAME)
     found = mlflow.MlflowClient().get_run(active.info.run_id).data
-    assert [name for name in found.metrics if name.endswith("fold 5/train_loss")]
+    assert [name for name in found.metrics if name.endswith("fold 2/train_loss")]
     assert run.contest is not None
-    assert len(run.contest.fold_scores) == 5
+    assert len(run.contest.fold_scores) == 2
     history = mlflow.MlflowClient().get_metric_history(active.info.run_id, f"fold/{run.result.headline}")
     assert [one.value for one in history] == run.contest.fold_scores
     lines = {line.model: line.loss for line in run.contest.leaderboard}
@@ -118,7 +122,7 @@ def test_a_blend_is_logged_by_network_and_fold_in_the_active_run(demo_table: Pat
 
 def test_a_stopped_run_is_killed_and_its_resumption_is_logged_to_the_same_run(demo_table: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped, match=r"--track mlflow"):
-        tracked(demo_table, tmp_path / "runs", MLflow(), StopAfter(0))
+        tracked(demo_table, tmp_path / "runs", MLflow(), StopAfter(0), data=TABLE_ALONE, model=MODEL)
     (folder,) = (tmp_path / "runs").iterdir()
     known = json.loads((folder / "mlflow.json").read_text())["run_id"]
     assert mlflow.MlflowClient().get_run(known).info.status == "KILLED"
@@ -138,7 +142,7 @@ def test_a_failed_run_is_marked_and_its_error_is_the_one_that_is_raised(demo_tab
 
     tracker = MLflow("failed")
     with pytest.raises(ZeroDivisionError, match="mine"):
-        tracked(demo_table, tmp_path / "runs", tracker, Fails())
+        tracked(demo_table, tmp_path / "runs", tracker, Fails(), data=TABLE_ALONE, model=MODEL)
     (found,) = mlflow.search_runs(experiment_names=["failed"], output_format="list")
     assert found.info.status == "FAILED"
 
@@ -151,7 +155,7 @@ def test_a_lost_store_is_a_warning_after_the_training(
 
     monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", refuse)
     run = fit(
-        demo_table, target=DEMO_TARGET, data=QUICK_DATA, model=QUICK_MODEL, train=QUICK_TRAIN, out=tmp_path / "runs",
+        demo_table, target=DEMO_TARGET, data=TABLE_ALONE, model=MODEL, train=QUICK_TRAIN, out=tmp_path / "runs",
         callbacks=[MLflow()],
     )  # fmt: skip
     assert (run.folder / "report.html").exists()

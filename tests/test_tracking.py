@@ -8,6 +8,7 @@ import pytest
 from quick_runs import QUICK_DATA, QUICK_MODEL, QUICK_TRAIN
 from rich.console import Console
 from small_fits import loaders, net
+from small_runs import MODEL, in_few_folds
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mixfit.auto.recipe import Run, fit
@@ -23,7 +24,7 @@ from mixfit.training.optimizer import SGD
 
 QUIET = Console(quiet=True)
 TABLE_ALONE = DataConfig(ignore=("photos",))
-SMALL = ["--preset", "network", "--epochs", "2", "--image-size", "32", "--tabular-hidden", "16", "--encoding-dim", "8"]
+SMALL = ["--ignore", "photos", "--preset", "network", "--epochs", "2", "--tabular", "mlp", "--tabular-hidden", "16"]
 
 
 def exit_code(arguments: list[str]) -> object:
@@ -52,16 +53,19 @@ def test_track_tensorboard_logs_settings_epochs_scores_and_figures(demo_table: P
     assert exit_code(["train", "--resume", str(folder), "--track", "tensorboard"]) == 0  # of a finished run
 
 
-def test_each_network_and_fold_has_a_curve_of_its_own(demo_table: Path, tmp_path: Path) -> None:
-    train = TrainConfig(preset="quick", epochs=2)
+def test_each_network_and_fold_has_a_curve_of_its_own(
+    demo_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_few_folds(monkeypatch)
+    train = TrainConfig(preset="quick", epochs=2, report=False)
     run = fit(
-        demo_table, target=DEMO_TARGET, data=TABLE_ALONE, model=QUICK_MODEL, train=train,
+        demo_table, target=DEMO_TARGET, data=TABLE_ALONE, model=MODEL, train=train,
         out=tmp_path / "runs", console=QUIET, callbacks=[TensorBoard(tmp_path / "board")],
     )  # fmt: skip
     folders = sorted(path.name for path in (tmp_path / "board").iterdir() if path.is_dir())
     networks = {name.rpartition("_fold_")[0] for name in folders}
     assert networks
-    assert folders == sorted(f"{name}_fold_{fold}" for name in networks for fold in range(1, 6))
+    assert folders == sorted(f"{name}_fold_{fold}" for name in networks for fold in range(1, 3))
     for name in folders:
         assert len(board(tmp_path / "board" / name).Scalars("epoch/train_loss")) == 2
     whole = board(tmp_path / "board")
