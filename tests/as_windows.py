@@ -84,7 +84,7 @@ def run(folder: Path, preset: str) -> None:
     from mixfit.cli import main
     from mixfit.demo import write_demo
 
-    table = write_demo(folder / "vases", rows=80)
+    table = write_demo(folder / "vases", rows=40)
     out = folder / "runs"
 
     def call(*words: object) -> None:
@@ -97,7 +97,7 @@ def run(folder: Path, preset: str) -> None:
     if preset != "network":
         call("check")
     call("inspect", table, "--target", "price")
-    small = ("--preset", preset, "--epochs", 1, "--image-size", 32)
+    small = ("--preset", preset, "--epochs", 1, "--image-size", 32, "--tabular", "mlp")
     call("train", table, "--target", "price", *small, "--out", out, "--track", "tensorboard")
     (made,) = out.iterdir()
     call("train", "--resume", made)
@@ -105,7 +105,7 @@ def run(folder: Path, preset: str) -> None:
     call("evaluate", made, table, "--split", "test")
     call("report", made)
     call("cache")
-    assert len(pd.read_csv(folder / "predictions.csv")) == 80
+    assert len(pd.read_csv(folder / "predictions.csv")) == 40
     builtins.print("done")
 
 

@@ -52,16 +52,25 @@ class Workshop:
     model: ModelConfig
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, images: Path, target: str, *, size: int = 32, folds: int = 3) -> "Workshop":
+    def of(
+        cls,
+        frame: pd.DataFrame,
+        images: Path,
+        target: str,
+        *,
+        size: int = 32,
+        folds: int = 3,
+        model: ModelConfig = QUICK_MODEL,
+    ) -> "Workshop":
         """Features of the photos are computed here."""
         roles = {"code": "category"} if "code" in frame.columns else {}
         config = DataConfig(image_size=size, roles=roles)  # type: ignore[arg-type]
         data = load_data(frame, target=target, images=images, config=config)
-        network = build_model(data, QUICK_MODEL, seed=0)
+        network = build_model(data, model, seed=0)
         assert network.image is not None
         mixed = precompute_features(data, network)
         dealt = fit_folds(mixed, folds, seed=0).with_pixels(data.photos.pixels)  # type: ignore[union-attr]
-        return cls(data=data, mixed=mixed, image=network.image, folds=dealt, model=sized_for(data, QUICK_MODEL))
+        return cls(data=data, mixed=mixed, image=network.image, folds=dealt, model=sized_for(data, model))
 
     def blend(self, models: Sequence[Model], *, epochs: int = 1, photos: bool = True) -> BlendPredictor:
         """All with the same share."""

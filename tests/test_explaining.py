@@ -115,7 +115,7 @@ def test_without_test_rows_it_says_which_rows_it_drew_from(
         target=DEMO_TARGET,
         data=replace(QUICK_DATA, test=0.0),
         model=QUICK_MODEL,
-        train=TrainConfig(preset=preset, epochs=1),
+        train=TrainConfig(preset=preset, epochs=1, report=False),
         out=tmp_path,
         console=Console(quiet=True),
     )

@@ -43,6 +43,13 @@ each_set = pytest.mark.parametrize(
 )
 
 
+def the_smaller(*large: str) -> pytest.MarkDecorator:
+    """Each set, of which some take so long that they are left to the long tests."""
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=[pytest.mark.long] * (name in large)) for name in SETS]
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     """A set as mixfit reads and fits it, and the cells as pandas reads them."""
@@ -87,7 +94,7 @@ def training_rows(found: Loaded) -> np.ndarray:
 # Statistics of the training rows
 
 
-@each_set
+@the_smaller("leaf99")
 def test_scales_of_numbers_are_those_of_scikit_learn_on_the_training_rows(name: str) -> None:
     found = loaded(name)
     train = training_rows(found)
@@ -155,7 +162,7 @@ def test_the_target_is_scaled_by_the_training_rows(name: str) -> None:
 # Codes of categories
 
 
-@each_set
+@the_smaller("fashion_products", "leaf99")
 def test_a_cell_has_the_same_code_in_csv_parquet_and_json_lines(name: str, tmp_path: Path) -> None:
     found = loaded(name)
     typed = pd.read_csv(found.folder / "table.csv", keep_default_na=False, na_values=[""])
@@ -195,7 +202,7 @@ def test_one_text_is_one_code_and_what_is_unseen_or_empty_is_0(name: str) -> Non
     ) == dict.fromkeys(found.schema.names("category"), 50)
 
 
-@each_set
+@the_smaller("leaf99")
 def test_codes_do_not_depend_on_the_order_of_rows(name: str) -> None:
     found = loaded(name)
     order = np.random.default_rng(0).permutation(len(found.frame))
@@ -236,7 +243,7 @@ def has_one_target(found: Loaded, name: str, rows: list[int]) -> bool:
     return len(set(found.cells[SETS[name]].iloc[rows])) == 1
 
 
-@each_set
+@the_smaller("fashion_products")
 def test_equal_photos_are_those_of_brute_force(name: str) -> None:
     found = loaded(name)
     shared = rows_of_photos(name)
@@ -262,7 +269,7 @@ def test_equal_photos_are_those_of_brute_force(name: str) -> None:
         assert (len(shared), torn) == (9, 5)
 
 
-@each_set
+@the_smaller("fashion_products")
 def test_rows_that_dedup_leaves_out_are_those_of_brute_force(name: str) -> None:
     found = loaded(name)
     photos = find_photos(found.frame, found.schema.names("image"), found.folder)
@@ -294,7 +301,7 @@ def equal_rows(found: Loaded) -> list[list[int]]:
     return [group for group in rows.values() if len(group) > 1]
 
 
-@each_set
+@the_smaller("fashion_products", "leaf99")
 def test_copied_rows_are_those_of_brute_force(name: str) -> None:
     """As the sets are, and with rows copied under new ids: one twice, and one from train into test."""
     found = loaded(name)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from small_runs import small_fit
 
-from mixfit.config import DataConfig, TextConfig
+from mixfit.config import DataConfig, TextConfig, TrainConfig
 from mixfit.data.columns.cells import Table
 from mixfit.data.columns.infer import infer_schema
 from mixfit.data.columns.target import ClassTarget, with_labels_of_training
@@ -19,6 +19,7 @@ from mixfit.errors import DataError
 from mixfit.runs.scoring import evaluate_table, predict_table
 
 ROWS = 80
+NETWORK = TrainConfig(preset="network", epochs=3)
 TOWNS = np.array(["Köln", "Łódź", "Bern"])
 
 
@@ -47,7 +48,7 @@ def prices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a table with semicolons, decimal commas and UTF-8, whose target has no unit."""
     folder = tmp_path_factory.mktemp("prices")
     table = written(folder / "sales.csv", german(sales()[["area", "town", "y"]]))
-    return small_fit(table, folder / "runs").folder
+    return small_fit(table, folder / "runs", train=NETWORK).folder
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a table with commas, whose classes are True and False."""
     folder = tmp_path_factory.mktemp("classes")
     table = written(folder / "sales.csv", sales()[["area", "town", "dear"]].rename(columns={"dear": "y"}), sep=",")
-    return small_fit(table, folder / "runs").folder
+    return small_fit(table, folder / "runs", train=NETWORK).folder
 
 
 def evaluated(run: Path, table: Path, tmp_path: Path) -> tuple[dict[str, float], str]:
@@ -94,7 +95,9 @@ def test_another_separator_is_read_and_said(prices: Path, tmp_path: Path, sep: s
 )
 def test_another_encoding_is_read_and_said(tmp_path: Path, encoding: str) -> None:
     table = written(tmp_path / "sales.csv", german(sales()[["area", "town", "y"]]), encoding="cp1250")
-    run = small_fit(table, tmp_path / "runs", data=DataConfig(cache_gb=0.0, text=TextConfig(encoding="cp1250"))).folder
+    run = small_fit(
+        table, tmp_path / "runs", train=NETWORK, data=DataConfig(cache_gb=0.0, text=TextConfig(encoding="cp1250"))
+    ).folder
     same, quiet = predicted(run, written(tmp_path / "same.csv", german(sales(1)), encoding="cp1250"))
     assert "note:" not in quiet
     found, told = predicted(run, written(tmp_path / "later.csv", german(sales(1)), encoding=encoding))
@@ -124,7 +127,9 @@ def test_separator_and_encoding_are_said_in_one_note_and_not_where_they_are_name
 def test_a_separator_that_the_training_was_told_does_not_bind_later_tables(tmp_path: Path) -> None:
     frame = sales()[["area", "town", "y"]]
     table = written(tmp_path / "sales.txt", frame, sep="^")
-    run = small_fit(table, tmp_path / "runs", data=DataConfig(cache_gb=0.0, text=TextConfig(sep="^"))).folder
+    run = small_fit(
+        table, tmp_path / "runs", train=NETWORK, data=DataConfig(cache_gb=0.0, text=TextConfig(sep="^"))
+    ).folder
     later = [written(tmp_path / f"later{place}.txt", sales(1), sep=sep) for place, sep in enumerate("^,")]
     first, second = (evaluated(run, path, tmp_path) for path in later)
     assert first[0] == second[0]

@@ -41,7 +41,7 @@ def of_photos(
     folder = tmp_path_factory.mktemp("photos")
     table = photo_table(demo_table, folder, classes=request.param == "classes")
     with (folder / "said").open("w", encoding="utf-8") as file:
-        data, said = DataConfig(cache_gb=0.0, image_size=64), Console(width=300, file=file)
+        data, said = DataConfig(cache_gb=0.0, image_size=32), Console(width=300, file=file)
         run = small_fit(table, folder / "runs", report=True, data=data, console=said)
     return run, table, (folder / "said").read_text(encoding="utf-8")
 

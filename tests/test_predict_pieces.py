@@ -1,6 +1,7 @@
 """``mixfit predict`` piece by piece: the file and the words are those of the whole table at once."""
 
 import datetime
+import itertools
 import re
 from io import StringIO
 from pathlib import Path
@@ -73,9 +74,16 @@ def predict(
     return re.sub(r"\d+\.\d s", "s", output.getvalue().replace(str(out), "out"))
 
 
-@pytest.mark.parametrize("bad_rows", ["mark", "drop"])
-@pytest.mark.parametrize("kind", [".parquet", ".csv"])
-@pytest.mark.parametrize("size", [pytest.param(7, marks=pytest.mark.long), 64])
+SHORT = ((7, ".csv", "mark"), (64, ".parquet", "drop"))
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "bad_rows"),
+    [
+        pytest.param(*one, marks=() if one in SHORT else pytest.mark.long)
+        for one in itertools.product((7, 64), (".parquet", ".csv"), ("mark", "drop"))
+    ],
+)
 def test_pieces_give_the_rows_and_the_words_of_the_whole(
     size: int, kind: str, bad_rows: BadRows, quick_run: Run, dirty: Path, demo_table: Path, tmp_path: Path
 ) -> None:
@@ -98,7 +106,7 @@ def test_pieces_give_the_rows_and_the_words_of_the_whole(
     np.testing.assert_allclose(pieces["prediction"].to_numpy(), whole["prediction"].to_numpy(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl"])
+@pytest.mark.parametrize("ending", [".csv", pytest.param(".tsv", marks=pytest.mark.long), ".jsonl"])
 def test_texts_are_written_with_the_same_bytes(
     ending: str, quick_run: Run, dirty: Path, demo_table: Path, tmp_path: Path
 ) -> None:
@@ -117,7 +125,7 @@ def test_texts_are_written_with_the_same_bytes(
 def test_columns_keep_the_types_that_the_whole_table_has(
     quick_run: Run, dirty: Path, demo_table: Path, tmp_path: Path
 ) -> None:
-    predict(quick_run, dirty, tmp_path / "out.parquet", demo_table.parent, size=7)
+    predict(quick_run, dirty, tmp_path / "out.parquet", demo_table.parent, size=18)
     found = pyarrow.parquet.read_table(tmp_path / "out.parquet")
     assert {name: str(found.schema.field(name).type) for name in found.schema.names if " late" in name} == {
         "gaps late": "double",
@@ -189,12 +197,12 @@ def test_nothing_half_written_is_left(
 def test_a_table_may_be_replaced_by_its_predictions(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     read_table(demo_table).to_parquet(path, row_group_size=20)
-    predict(quick_run, path, path, demo_table.parent, size=7)
+    predict(quick_run, path, path, demo_table.parent, size=30)
     assert pd.read_parquet(path)["prediction"].notna().sum() == ROWS
 
 
 def test_a_wrong_folder_is_told_after_all_pieces(quick_run: Run, dirty: Path, tmp_path: Path) -> None:
-    said = predict(quick_run, dirty, tmp_path / "o.csv", tmp_path, size=7)
+    said = predict(quick_run, dirty, tmp_path / "o.csv", tmp_path, size=40)
     assert said.count("photos was found in") == 1
     assert said == predict(quick_run, dirty, tmp_path / "o.csv", tmp_path)
     assert DEMO_TARGET in pd.read_csv(tmp_path / "o.csv").columns

@@ -98,10 +98,13 @@ def test_without_the_extras_every_public_name_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
-    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, None)],
+    ("module", "given", "wanted"),
+    [
+        pytest.param(module, given, wanted, marks=[pytest.mark.long] * (module.endswith("learner") and bool(given)))
+        for module in ("mixfit", "mixfit.data", "mixfit.training.learner")  # the last takes seconds to import
+        for given, wanted in (({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, None))
+    ],
 )
-@pytest.mark.parametrize("module", ["mixfit", "mixfit.data", "mixfit.training.learner"])
 def test_threads_spin_briefly_unless_told_otherwise(given: dict[str, str], wanted: str | None, module: str) -> None:
     assert _spin_count(f"import {module}", given) == wanted
 

@@ -1,6 +1,7 @@
 """A run on lists of tags beside objects, from every kind of table: trained, saved, explained, predicted."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,17 @@ def as_form(frame: pd.DataFrame, form: str, folder: Path) -> Any:
     return path
 
 
-def fitted(form: str, folder: Path) -> mixfit.Run:
-    settings: dict[str, Any] = {"model": MODEL, "train": TRAIN, "console": QUIET}
+def fitted(form: str, folder: Path, *, report: bool = False) -> mixfit.Run:
+    settings: dict[str, Any] = {"model": MODEL, "train": replace(TRAIN, report=report), "console": QUIET}
     return mixfit.fit(as_form(listings(), form, folder), target="y", out=folder / "runs", **settings)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> mixfit.Run:
-    return fitted("parquet", tmp_path_factory.mktemp("tags"))
+    return fitted("parquet", tmp_path_factory.mktemp("tags"), report=True)
 
 
-@pytest.mark.parametrize("form", ["DataFrame", "feather", "jsonl"])
+@pytest.mark.parametrize("form", ["DataFrame", pytest.param("feather", marks=pytest.mark.long), "jsonl"])
 def test_every_form_of_a_table_gives_the_same_run(form: str, run: mixfit.Run, tmp_path: Path) -> None:
     found = fitted(form, tmp_path)
     roles = {column.name: (column.role, column.reason) for column in found.predictor.schema.columns}

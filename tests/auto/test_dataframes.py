@@ -14,7 +14,8 @@ import mixfit
 from mixfit.demo import write_demo
 
 QUIET = Console(quiet=True)
-SMALL = mixfit.TrainConfig(preset="network", epochs=1, seed=1)
+SMALL = mixfit.TrainConfig(preset="network", epochs=1, seed=1, report=False)
+SIZE = mixfit.DataConfig(image_size=32)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_texts_and_numbers_beside_each_other_are_text_as_in_a_file(table: Path, 
 def run_of_frame(table: Path, tmp_path_factory: pytest.TempPathFactory) -> mixfit.Run:
     frame = pd.read_csv(table).head(150)
     folder = tmp_path_factory.mktemp("runs")
-    return mixfit.fit(frame, target="price", images=table.parent, train=SMALL, out=folder, console=QUIET)
+    return mixfit.fit(frame, target="price", images=table.parent, data=SIZE, train=SMALL, out=folder, console=QUIET)
 
 
 def shuffled(frame: pd.DataFrame) -> pd.DataFrame:

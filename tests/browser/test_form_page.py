@@ -25,7 +25,7 @@ from mixfit.serve.settings import ServeSettings
 __all__ = ["browser"]  # a fixture
 pytestmark = needs_chromium
 
-SIZES = {"phone": 390, "desk": 1280}
+WIDTHS = (pytest.param(390, id="phone"), pytest.param(1280, id="desk", marks=pytest.mark.long))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def fill(page: Any, photos: list[Path]) -> None:
     send(page)
 
 
-@pytest.mark.parametrize("width", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_without_script_a_filled_form_is_answered(
     width: int, visit: Callable[..., Any], demo_table: Path, tmp_path: Path
 ) -> None:
@@ -105,7 +105,7 @@ def test_without_script_a_filled_form_is_answered(
     page.screenshot(path=tmp_path / f"answer-{width}.png", full_page=True)
 
 
-@pytest.mark.parametrize("width", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_mistakes_are_told_at_the_top(width: int, visit: Callable[..., Any], tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     large.write_bytes(png(1200, 1200))
@@ -118,8 +118,15 @@ def test_mistakes_are_told_at_the_top(width: int, visit: Callable[..., Any], tmp
     page.screenshot(path=tmp_path / f"error-{width}.png", full_page=True)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
-@pytest.mark.parametrize("model", ["vases", "classes"])
+@pytest.mark.parametrize(
+    ("width", "scheme", "model"),
+    [
+        (390, "light", "vases"),
+        (1280, "dark", "classes"),
+        pytest.param(1280, "dark", "vases", marks=pytest.mark.long),
+        pytest.param(390, "light", "classes", marks=pytest.mark.long),
+    ],
+)
 def test_nothing_is_wider_than_the_page_and_a_screen_reader_can_use_it(
     width: int, scheme: str, model: str, visit: Callable[..., Any], demo_table: Path, tmp_path: Path
 ) -> None:

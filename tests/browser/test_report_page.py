@@ -16,10 +16,30 @@ pytestmark = needs_chromium
 
 WIDTHS = (390, 1280, 1920)
 RUNS = ("quick_run", "blend_run", "class_run")
+LONG = pytest.mark.long
 DRAWN = ("regression", "20 classes", "99 classes", "600 columns", "bare")
+PAGES = (*RUNS, *DRAWN)
 
 
-@pytest.fixture(scope="module", params=[*RUNS, *DRAWN])
+def each(*views: Any) -> list[Any]:
+    """Every page with every view: one view a page, and every view of one page, are short."""
+    return [
+        pytest.param(page, view, id=f"{page}-{number}", marks=() if is_short(place, page, number, len(views)) else LONG)
+        for place, page in enumerate(PAGES)
+        for number, view in enumerate(views)
+    ]
+
+
+def is_short(place: int, page: str, number: int, views: int) -> bool:
+    if page in ("blend_run", "20 classes"):  # a blend of classes, and 99 of them, are shown, too
+        return False
+    return page == "class_run" or place % views == number
+
+
+PRINTED = [page if page in ("class_run", "600 columns", "bare") else pytest.param(page, marks=LONG) for page in PAGES]
+
+
+@pytest.fixture(scope="module")
 def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param in RUNS:
         run: Run = request.getfixturevalue(request.param)
@@ -53,7 +73,7 @@ def visit(browser: Any, report: Path) -> Iterator[Callable[..., Any]]:
     assert [line for line in complaints if line != report.as_uri() and not line.startswith("data:image/")] == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("report", "width"), each(*WIDTHS), indirect=["report"])
 def test_nothing_is_wider_than_the_page(width: int, visit: Callable[..., Any]) -> None:
     page = visit(width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -65,6 +85,7 @@ def test_nothing_is_wider_than_the_page(width: int, visit: Callable[..., Any]) -
     )
 
 
+@pytest.mark.parametrize("report", PRINTED, indirect=True)
 def test_on_paper_nothing_is_wider_than_the_sheet(visit: Callable[..., Any]) -> None:
     page = visit(794)  # A4 at 96 dots per inch
     page.emulate_media(media="print")
@@ -72,8 +93,8 @@ def test_on_paper_nothing_is_wider_than_the_sheet(visit: Callable[..., Any]) -> 
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
-def test_a_screen_reader_finds_no_serious_fault(width: int, scheme: str, visit: Callable[..., Any]) -> None:
-    script, page = axe(), visit(width, scheme)
+@pytest.mark.parametrize(("report", "look"), each((390, "light"), (1280, "dark")), indirect=["report"])
+def test_a_screen_reader_finds_no_serious_fault(look: tuple[int, str], visit: Callable[..., Any]) -> None:
+    script, page = axe(), visit(*look)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert_no_fault_for_screen_readers(page, script)

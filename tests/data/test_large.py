@@ -268,7 +268,7 @@ def test_train_reads_a_large_table_from_the_command_line(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = path.parent / "fewer.parquet"  # the time that kernels take grows with the cube of the rows
-    pd.read_parquet(path).iloc[::4].to_parquet(table, row_group_size=64)
+    pd.read_parquet(path).iloc[::8].to_parquet(table, row_group_size=64)
 
     def train(name: str) -> pd.DataFrame:
         flags = ["--preset", "quick", "--epochs", "1", "--out", str(path.parent / name)]

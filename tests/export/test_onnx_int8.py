@@ -1,6 +1,7 @@
 """``mixfit export --int8``: kept if the out-of-fold loss and the time of a photo allow it, else refused with both."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from small_runs import small_fit, small_table
 
 from mixfit.auto.recipe import Run
 from mixfit.errors import ConfigError
-from mixfit.export import int8
+from mixfit.export import int8, networks
 from mixfit.export.exporting import export_run
 from mixfit.export.int8 import MARGIN, Judged, quantized, require_shared_network
 from mixfit.export.ops import NotExportable
@@ -53,7 +54,19 @@ def test_the_loss_is_that_of_rows_out_of_fold(blend_run: Run, tmp_path: Path, mo
     _, _, rows, number = int8._out_of_fold(blend_run.predictor, blend_run.folder)
     assert len(rows) == len(pd.read_parquet(blend_run.folder / "predictions_valid.parquet"))
     assert set(number.tolist()) == set(range(len(blend_run.predictor.folds)))
+    write, made = networks._write, list[Any]()
+
+    def traced_once(*given: Any) -> Any:
+        """The image network is traced for the first of two files, as that takes half a minute."""
+        if given[-1] != "the image network":
+            return write(*given)
+        if not made:
+            made.append(write(*given))
+        return made[0]
+
+    monkeypatch.setattr(networks, "_write", traced_once)
     found = written(blend_run.predictor)
+    assert "ImageNet" in found.meta["licence"]
     assert found.image_network is not None
     network, judged = quantized(blend_run.predictor, found.image_network, blend_run.folder)
     assert judged.rows > 20

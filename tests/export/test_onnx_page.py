@@ -22,6 +22,7 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
 from blends_by_hand import Workshop, two_image_columns
 from onnx_blends import ROLES, blend_of, wide_table, written
+from tiny_backbone import tiny_model
 
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError, DataError, ResourceError
@@ -130,7 +131,9 @@ def test_the_page_reads_cells_as_onnx_predict_does(opened: Page) -> None:
 
 def test_the_page_predicts_photos(opened: Page, demo_table: Path, tmp_path: Path) -> None:
     """PNG photos give the same pixels; large JPEG ones, of which Pillow decodes a part, are reduced in another way."""
-    workshop = Workshop.of(two_image_columns(demo_table), demo_table.parent, DEMO_TARGET, folds=2)
+    workshop = Workshop.of(
+        two_image_columns(demo_table), demo_table.parent, DEMO_TARGET, size=64, folds=2, model=tiny_model(tmp_path)
+    )
     predictor = workshop.blend([Linear(sees=BOTH)])
     predictor = replace(predictor, folds=predictor.folds[:1])
     found = written(predictor)

@@ -21,6 +21,7 @@ from blends_by_hand import Workshop, two_image_columns
 from onnx_blends import assert_agrees, exported, written
 from quick_runs import QUICK_MODEL
 from spox import build
+from tiny_backbone import tiny_model
 
 from mixfit.choices import Crop
 from mixfit.data.photos.decode import read_for_size, read_image
@@ -81,8 +82,9 @@ def test_no_photo_is_no_square() -> None:
 
 
 @pytest.fixture(scope="module")
-def workshop(demo_table: Path) -> Workshop:
-    return Workshop.of(two_image_columns(demo_table), demo_table.parent, DEMO_TARGET, folds=2)
+def workshop(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    tiny = tiny_model(tmp_path_factory.mktemp("weights"))
+    return Workshop.of(two_image_columns(demo_table), demo_table.parent, DEMO_TARGET, size=64, folds=2, model=tiny)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def test_a_blend_of_models_of_photos(
     assert_agrees(predictor, model, workshop.data.frame, demo_table.parent)
     assert_agrees(predictor, model, *strange)
     assert_agrees(predictor, model, strange[0].drop(columns=["front", "detail"]))
-    assert "ImageNet" in model.meta["licence"]
+    assert "tiny.safetensors" in model.meta["licence"]
 
 
 def photos_of_every_kind(folder: Path) -> list[str]:

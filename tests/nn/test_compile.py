@@ -1,8 +1,9 @@
 """``torch.compile`` changes no output, where it can work."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,21 @@ from torch._inductor import config
 needs_a_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler, g++ or clang++"
 )
-TRACED = next(case for case in CASES if case.photos == "features" and case.columns[0] and case.texts)
-"""Of one kind, as tracing the pixels of an image network takes more than a minute."""
-COMPILED = next(case for case in CASES if case.photos == "none" and case.tabular == "tabm" and case.columns[0])
-"""Of one kind only: compiling takes 20 seconds of a processor."""
+TRACED = (
+    next(case for case in CASES if case.photos == "features" and case.columns[0] and case.tabular == "mlp"),
+    next(case for case in CASES if case.photos == "features" and case.columns[0] and case.texts),
+)
+"""None with pixels, as tracing an image network takes more than a minute."""
+COMPILED = (
+    next(case for case in CASES if case.photos == "none" and case.columns == (3, ()) and case.tabular == "mlp"),
+    next(case for case in CASES if case.photos == "none" and case.tabular == "tabm" and case.columns[0]),
+)
+"""The second takes 20 seconds of a processor."""
+
+
+def first_and_long(cases: Sequence[Case]) -> list[Any]:
+    """The small first, and the others where there is time."""
+    return [cases[0], *(pytest.param(case, marks=pytest.mark.long) for case in cases[1:])]
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +49,13 @@ def check(case: Case, backend: str) -> None:
             torch.testing.assert_close(compiled(xb), model(xb), atol=1e-5, rtol=1e-5)
 
 
-def test_a_traced_model_gives_what_the_model_gives() -> None:
-    check(TRACED, "aot_eager")
+@pytest.mark.parametrize("case", first_and_long(TRACED), ids=str)
+def test_a_traced_model_gives_what_the_model_gives(case: Case) -> None:
+    check(case, "aot_eager")
 
 
 @needs_a_compiler
-def test_a_compiled_model_gives_what_the_model_gives(tmp_path: Path) -> None:
-    check(COMPILED, "inductor")
+@pytest.mark.parametrize("case", first_and_long(COMPILED), ids=str)
+def test_a_compiled_model_gives_what_the_model_gives(case: Case, tmp_path: Path) -> None:
+    check(case, "inductor")
     assert list(tmp_path.rglob("*.so")), "something was compiled"

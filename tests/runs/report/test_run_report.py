@@ -232,7 +232,14 @@ def test_a_table_without_photos_says_nothing_of_them(demo_table: Path, tmp_path:
     assert "Sample rows" in page
 
 
-@pytest.mark.parametrize(("preset", "target"), [("network", DEMO_TARGET), ("quick", DEMO_TARGET), ("quick", "maker")])
+@pytest.mark.parametrize(
+    ("preset", "target"),
+    [
+        ("network", DEMO_TARGET),
+        ("quick", DEMO_TARGET),
+        pytest.param("quick", "maker", marks=pytest.mark.long),
+    ],
+)
 def test_without_test_rows_the_others_judge(preset: Any, target: str, demo_table: Path, tmp_path: Path) -> None:
     run = fit(
         demo_table,

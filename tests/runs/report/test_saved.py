@@ -127,7 +127,7 @@ def write_run(folder: Path, subject: ReportContent) -> ReportContent:
     return read_content(folder)
 
 
-@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("classes", [pytest.param(0, marks=pytest.mark.long), 3])
 def test_a_report_that_is_written_again_is_the_same(classes: int, tmp_path: Path) -> None:
     before = replace(
         content("multiclass" if classes else "regression", classes),
