@@ -217,6 +217,7 @@ def rise_without_photos(doctor: Doctor) -> float:
     return best.columns[0].gain / (best.constant_loss - best.valid_loss)
 
 
+@pytest.mark.long
 def test_photos_of_other_rows(data: MixedData) -> None:
     assert data.photos is not None
     assert data.photos.features is not None

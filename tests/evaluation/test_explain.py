@@ -342,6 +342,7 @@ def test_a_class_can_be_asked_for(frame: pd.DataFrame, images: Path, of_classes:
     assert sum(float(one.value[0]) for one in found) == pytest.approx(1)
 
 
+@pytest.mark.long
 def test_parts_of_the_example_are_those_that_its_prices_are_made_of(tmp_path: Path) -> None:
     """Trained in seconds: kernel ridge regression on small photos, a fold of 440 vases."""
     rows = 550

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -23,12 +24,16 @@ pytest.importorskip("spox", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
 import httpx2
+from quick_runs import QUICK_TRAIN
+from rich.console import Console
 from served_runs import photos_of, rows_of, serving, with_base64
 from small_runs import small_fit, small_table
+from tiny_backbone import tiny_model
 
 import mixfit
-from mixfit.auto.recipe import Run
+from mixfit.auto.recipe import Run, fit
 from mixfit.cli import main
+from mixfit.config import DataConfig
 from mixfit.errors import ConfigError, DataError
 from mixfit.export.exporting import export_run
 from mixfit.predictor import Predictor
@@ -59,6 +64,21 @@ def run_command(*arguments: object) -> int:
     with pytest.raises(SystemExit) as stop:
         main([str(one) for one in arguments])
     return int(stop.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def quick_run(demo_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A single network on the small example, whose image network is a tiny one."""
+    out = tmp_path_factory.mktemp("runs")
+    return fit(
+        demo_table,
+        target="price",
+        data=DataConfig(image_size=64),
+        model=tiny_model(out),
+        train=replace(QUICK_TRAIN, report=False),
+        out=out / "runs",
+        console=Console(quiet=True),
+    )
 
 
 @pytest.fixture(scope="module")
