@@ -19,25 +19,12 @@ def mixfit(*arguments: str) -> int:
 
 
 def train(table: Path, out: Path, *flags: str) -> int:
-    common = (
-        "--target",
-        "price",
-        "--preset",
-        "network",
-        "--image-size",
-        "32",
-        "--tabular",
-        "mlp",
-        "--cache-gb",
-        "0",
-        "--out",
-        str(out),
-    )
+    common = ("--target", "price", "--preset", "network", "--image-size", "32", "--cache-gb", "0", "--out", str(out))
     return mixfit("train", str(table), *common, "--doctor", *flags)
 
 
 def test_the_findings_of_a_run_are_told_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table, out = write_demo(tmp_path / "vases", rows=60), tmp_path / "runs"
+    table, out = write_demo(tmp_path / "vases", rows=120), tmp_path / "runs"
     assert train(table, out, "--epochs", "2", "--lr", "1e-7") == 0
     text = capsys.readouterr().out
     assert " doctor  1 finding\n" in text
