@@ -17,7 +17,7 @@ SMALL = ModelConfig(tabular_hidden=(16,), encoding_dim=8)
 
 def fit_blend(demo_table: Path, out: Path) -> Run:
     """The small example."""
-    train = TrainConfig(preset="quick", epochs=2)
+    train = TrainConfig(preset="quick", epochs=2, folds=3)
     quiet = Console(quiet=True)
     return fit(
         demo_table, target=DEMO_TARGET, data=DataConfig(image_size=32), model=SMALL, train=train, out=out, console=quiet
@@ -52,7 +52,7 @@ def fit_classes(out: Path) -> Run:
         target=f"y {IMG}",
         data=DataConfig(image_size=32, roles={"pair": "group"}),
         model=SMALL,
-        train=TrainConfig(preset="quick", epochs=2),
+        train=TrainConfig(preset="quick", epochs=2, folds=3),
         out=out / "runs",
         console=Console(quiet=True),
     )

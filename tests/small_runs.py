@@ -14,7 +14,7 @@ from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.runs.results import Run
 
 MODEL = ModelConfig(tabular="mlp", tabular_hidden=(8,), encoding_dim=4, numbers="plain")
-TRAIN = TrainConfig(preset="quick", epochs=2)
+TRAIN = TrainConfig(preset="quick", epochs=2, folds=3)
 
 
 def small_table(folder: Path, *, rows: int = 60, seed: int = 0, classes: bool = False) -> Path:

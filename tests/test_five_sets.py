@@ -37,10 +37,7 @@ SETS = {
 }
 
 pytestmark = pytest.mark.skipif("MIXFIT_DATA" not in os.environ, reason="MIXFIT_DATA is not set")
-LARGEST = "fashion_products"
-each_set = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] if name == LARGEST else []) for name in SETS]
-)
+each_set = pytest.mark.parametrize("name", SETS)
 
 
 def the_smaller(*large: str) -> pytest.MarkDecorator:

@@ -416,7 +416,7 @@ def test_checkpoints_of_another_run_of_one_network_are_refused_unless_forced(
 
     runs = []
     for seed in (0, 1):
-        train = replace(SAVING, preset="network", seed=seed)
+        train = replace(SAVING, preset="network", folds=None, seed=seed)
         with pytest.raises(Stopped):
             small_fit(finished.table, tmp_path / f"{seed}", train=train, callbacks=[Stop()])
         runs += (tmp_path / f"{seed}").iterdir()
@@ -558,7 +558,9 @@ def test_the_one_network_of_a_run_does_not_go_on_with_other_callbacks(
     stop.fits = 1
     clipping = GradientClipping(0.1)
     with pytest.raises(Stopped, match=r"mixfit\.resume\(.*callbacks=\[GradientClipping\(\.\.\.\)\]\)$"):
-        small_fit(finished.table, tmp_path, train=replace(SAVING, preset="network"), callbacks=[clipping, stop])
+        small_fit(
+            finished.table, tmp_path, train=replace(SAVING, preset="network", folds=None), callbacks=[clipping, stop]
+        )
     (run,) = tmp_path.iterdir()
     with pytest.raises(ConfigError, match="was started with other callbacks or callback settings: pass the same"):
         resume(run, console=QUIET)

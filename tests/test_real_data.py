@@ -52,7 +52,7 @@ def part_of(name: str, folder: Path) -> Path:
     return path
 
 
-LONG = ("houses", "covid_xray", "fashion_products")
+LONG = ("houses", "fashion_products")
 
 
 @pytest.fixture(

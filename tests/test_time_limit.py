@@ -61,7 +61,7 @@ def test_the_plan_is_said_before_anything_is_fitted_and_holds(tmp_path: Path, mo
     said = io.StringIO()
     without_results(monkeypatch)
     run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", console=Console(file=said, width=500))
-    assert re.search(r" plan    about \d+ s: 4 models x 5 folds\n", said.getvalue())
+    assert re.search(r" plan    about \d+ s: 4 models x 3 folds\n", said.getvalue())
     assert said.getvalue().index(" plan ") < said.getvalue().index("constant")
     assert len(names(run)) == 5
     assert not {"shortened:", "skipped:"} & set(said.getvalue().split())

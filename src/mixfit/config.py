@@ -71,7 +71,7 @@ MINILM = "minilm"
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " ", "\\t": "\t"}
 """Words for separators, as shells make it hard to type a tab."""
 _NOT_SEPARATORS = '"\r\n\0'
-_WIDEST, _MOST_LAYERS = 2**16, 100
+_WIDEST, _MOST_LAYERS, _MOST_FOLDS = 2**16, 100, 20
 
 
 def gap_length(gap: str, *, dates: bool) -> float:
@@ -364,6 +364,8 @@ class TrainConfig:
     are: one more model of a preset, within the time of preset best, which has it anyway."""
     refit: bool = False
     """After the evaluation, fit the delivered model once more on all rows, test rows included."""
+    folds: int | None = None
+    """Folds on which a preset's models are fitted and judged, from 2 to 20; by default 5, and 10 for best."""
     batch_size: int | None = None
     """Rows per batch; by default set by the number of training rows."""
     patience: int = 15
@@ -387,6 +389,8 @@ class TrainConfig:
             raise ConfigError(f"lr must be above 0, got {self.lr}.")
         if self.weight_decay is not None and not self.weight_decay >= 0:
             raise ConfigError(f"weight_decay must be at least 0, got {self.weight_decay}.")
+        if self.folds is not None and not 2 <= self.folds <= _MOST_FOLDS:
+            raise ConfigError(f"folds must be from 2 to {_MOST_FOLDS}, got {self.folds}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}.")
         if self.time is not None:

@@ -1,5 +1,6 @@
 """Every setting of a run is followed by the presets of many models, or they say in a sentence that it is not."""
 
+import io
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from quick_runs import QUICK_DATA
+from rich.console import Console
 from small_runs import MODEL, QUIET, TRAIN, in_few_folds, small_fit, small_table, without_results
 from torch import Tensor
 
@@ -117,6 +119,7 @@ MADE_BEFORE = {
 READ_BEFORE = {field.name for field in fields(DataConfig)} - {"valid"}
 """Settings of the data, which are read before the preset is looked at."""
 ELSEWHERE = {"fine_tune", "preset", "seed", "augment", "time", "save_every", "patience", "metric", "refit", "report"}
+ELSEWHERE |= {"folds"}
 """Tested below, and in the tests of resuming, of time, of metrics, of fine-tuning and of runs without a report."""
 
 
@@ -155,6 +158,29 @@ def test_augmentation_is_refused_where_no_network_sees_pixels(demo_table: Path, 
     train = replace(TRAIN, augment="flip")
     with pytest.raises(ConfigError, match="--augment flip needs an image network trained on pixels"):
         fit(demo_table, target="price", data=QUICK_DATA, model=MODEL, train=train, out=tmp_path, console=QUIET)
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+def test_models_are_fitted_on_as_many_folds_as_were_asked_for(folds: int, tmp_path: Path) -> None:
+    said = io.StringIO()
+    console = Console(width=200, file=said)
+    run = small_fit(small_table(tmp_path / "t"), tmp_path, train=replace(TRAIN, folds=folds), console=console)
+    assert f" models x {folds} folds" in said.getvalue()
+    kept = {path.stem.rsplit("-", 1)[-1] for path in (run.folder / "candidates").glob("*-[0-9]*.json")}
+    assert len(kept) == folds
+    assert run.contest is not None
+    assert len(run.contest.fold_scores) == folds
+
+
+def test_folds_of_a_single_network_and_too_many_are_refused(tmp_path: Path) -> None:
+    table = small_table(tmp_path / "t")
+    with pytest.raises(
+        ConfigError, match="folds cannot be used with the preset network, which is judged on validation"
+    ):
+        small_fit(table, tmp_path, train=TrainConfig(preset="network", folds=3))
+    for folds in (1, 21):
+        with pytest.raises(ConfigError, match=f"folds must be from 2 to 20, got {folds}"):
+            TrainConfig(folds=folds)
 
 
 # --- what is not followed is told -----------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def plan_for(
     """
     check_models(models, train)
     preset: Preset = train.preset
-    folds = _FOLDS.get(preset, 0)
+    folds = _FOLDS.get(preset, 0) if train.folds is None else train.folds
     train = replace(train, epochs=min(train.epochs, _MOST_EPOCHS.get(preset, train.epochs)))
     settings: Any = {"config": ModelConfig() if model is None else model, "train": train, "backbone": backbone}
     rows = len(data.split.train) + len(data.split.valid)
@@ -117,7 +117,7 @@ def plan_for(
 
 
 def check_models(models: Sequence[Model], train: TrainConfig) -> None:
-    """Refuse invalid user models, and a second fit of a single network.
+    """Refuse invalid user models, and a second fit and folds of a single network.
 
     Raises:
         ConfigError: for the first invalid model.
@@ -126,6 +126,10 @@ def check_models(models: Sequence[Model], train: TrainConfig) -> None:
         raise ConfigError(
             "refit cannot be used with the preset network, whose number of epochs is chosen on validation rows: use "
             "another preset."
+        )
+    if train.folds is not None and train.preset == "network":
+        raise ConfigError(
+            "folds cannot be used with the preset network, which is judged on validation rows: use another preset."
         )
     if models and train.preset == "network":
         raise ConfigError(
