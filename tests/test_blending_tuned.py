@@ -90,7 +90,7 @@ def few_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def best_fit(table: Path, out: Path, model: ModelConfig, **settings: Any) -> Run:
-    train = TrainConfig(preset="best", epochs=3, lr=1e-2)
+    train = TrainConfig(preset="best", epochs=3, lr=1e-2, folds=3, report=False)
     return fit(table, target="y", data=CONFIG, model=model, train=train, out=out, console=QUIET, **settings)
 
 
@@ -182,6 +182,7 @@ def test_it_is_saved_repeated_and_resumed_with_the_same_bytes(
             assert (other.folder / "model" / name).read_bytes() == (run.folder / "model" / name).read_bytes()
 
 
+@pytest.mark.long
 def test_the_stripes_are_learned_and_permuted_targets_are_not(table: Path) -> None:
     model_config = replace(QUICK_MODEL, freeze_backbone=True, encoding_dim=64, image_dropout=0.1)
     data, backbone = loaded(table, model_config)

@@ -24,7 +24,7 @@ from mixfit.runs.report.saved import read_predictions
 from mixfit.runs.results import BLEND, Run
 from mixfit.runs.scoring import evaluate_table, predict_table
 
-ONE_EPOCH = replace(TRAIN, epochs=1)
+ONE_EPOCH = replace(TRAIN, epochs=1, folds=None)
 
 
 def rare_table(folder: Path) -> Path:
@@ -162,7 +162,7 @@ def test_a_single_network_is_not_fitted_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("preset", ["quick", "network"])
 def test_a_network_of_a_metric_stops_by_it(preset: Any, tmp_path: Path) -> None:
     table = rare_table(tmp_path / "table")
-    run = small_fit(table, tmp_path / "runs", train=replace(TRAIN, preset=preset), metric="auc")
+    run = small_fit(table, tmp_path / "runs", train=replace(TRAIN, preset=preset, folds=None), metric="auc")
     assert run.result.headline == "auc"
     assert Predictor.load(run.folder).threshold is None
     if preset == "network":

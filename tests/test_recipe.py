@@ -20,7 +20,7 @@ from mixfit.demo import DEMO_TARGET
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import SUMS, unseal
 from mixfit.nn.backbones import make_backbone
-from mixfit.runs.folder import new_run_folder, run_name
+from mixfit.runs.folder import new_run_folder, read_split, run_name
 from mixfit.runs.scoring import evaluate_table, load_run, predict_table
 
 OURS = "mixfit, table and photos"
@@ -210,6 +210,13 @@ def test_a_wrong_folder_of_photos_is_told(quick_run: Run, demo_table: Path, tmp_
         console=Console(file=output, width=250),
     )
     assert f"photos was found in {tmp_path}; set the folder with --images" in output.getvalue()
+
+
+@pytest.mark.parametrize("parts", [["train"] * 3, ["valid", "test", ""]], ids=["no validation", "no training"])
+def test_a_file_of_the_split_that_lacks_a_part_is_damaged(parts: list[str], tmp_path: Path) -> None:
+    pd.DataFrame({"part": parts, "print": [1, 1, 1]}).to_parquet(tmp_path / "split.parquet")
+    with pytest.raises(DataError, match=r"split\.parquet is damaged: it lists \d training and \d validation rows, but"):
+        read_split(tmp_path, 3)
 
 
 def test_held_back_rows_alone_can_be_evaluated(tmp_path: Path, demo_table: Path) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from hostile_texts import HOSTILE, LONG, UNSAFE, assert_harmless
 from rich.console import Console
-from small_runs import QUIET, small_fit
+from small_runs import QUIET, TRAIN, small_fit
 from test_explaining import explanation
 from test_text_runs import BAD, GOOD, described
 
@@ -284,7 +284,7 @@ def test_for_classes_the_words_are_those_of_the_explained_class(tmp_path: Path) 
     table = tmp_path / "table.parquet"
     frame = hostile_frame(classes=True)
     frame.to_parquet(table)
-    run = small_fit(table, tmp_path / "runs")
+    run = small_fit(table, tmp_path / "runs", train=replace(TRAIN, folds=5))
     frame.loc[0, NOTE] = "superb word1 scratched word2 signed"
     (good,) = word_effects(run.predictor, frame, rows=[0], explained=["good"])
     (bad,) = word_effects(run.predictor, frame, rows=[0], explained=["bad"])

@@ -164,6 +164,7 @@ except MemoryError:
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit is set from what Linux tells")
 def test_features_beyond_the_memory_limit_are_read_and_reduced(tmp_path: Path) -> None:
     done = subprocess.run(

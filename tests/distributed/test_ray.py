@@ -265,8 +265,8 @@ def test_an_interrupted_search_continues_here(engine: Any, table: Path, tmp_path
 
 
 def test_a_killed_driver_leaves_a_run_that_can_be_resumed(table: Path, tmp_path: Path) -> None:
-    flags = ["--preset", "quick", "--epochs", "2", "--tabular", "mlp", "--tabular-hidden", "8", "--encoding-dim", "4"]
-    flags += ["--numbers", "plain", "--no-report", "--cache-gb", "0"]
+    flags = ["--preset", "quick", "--folds", "3", "--epochs", "2", "--tabular", "mlp", "--tabular-hidden", "8"]
+    flags += ["--encoding-dim", "4", "--numbers", "plain", "--no-report", "--cache-gb", "0"]
     command = [sys.executable, "-m", "mixfit", "train", str(table), "--target", "y", "--out", str(tmp_path), *flags]
     process = subprocess.Popen([*command, "--engine", "ray"], stdout=subprocess.DEVNULL)
     until = time.monotonic() + 600

@@ -105,6 +105,7 @@ def share_on_vases(model: MixedInputModel, data: MixedData, heat_of: Heat) -> fl
     return sum(found) / len(found)
 
 
+@pytest.mark.long  # the picture of heat of chapter 5 of the guide is looked at for the same
 def test_the_heat_lies_on_the_vase_where_the_price_was_learned_and_not_where_there_was_nothing_to_learn(
     table: Path,
 ) -> None:

@@ -184,6 +184,7 @@ def test_whatever_photos_a_row_has(
     assert_agrees(*blend, frame, strange[1])
 
 
+@pytest.mark.long
 def test_features_in_bfloat16_have_a_difference_of_their_own(
     blend: tuple[BlendPredictor, OnnxModel],
     workshop: Workshop,

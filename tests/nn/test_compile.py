@@ -54,6 +54,7 @@ def test_a_traced_model_gives_what_the_model_gives(case: Case) -> None:
     check(case, "aot_eager")
 
 
+@pytest.mark.long
 @needs_a_compiler
 @pytest.mark.parametrize("case", first_and_long(COMPILED), ids=str)
 def test_a_compiled_model_gives_what_the_model_gives(case: Case, tmp_path: Path) -> None:

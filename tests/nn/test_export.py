@@ -23,7 +23,9 @@ def check(program: torch.export.ExportedProgram, model: nn.Module, *batches: Inp
         torch.testing.assert_close(run(**named(xb)), model.eval()(xb), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.long] * (place % 2)) for place, case in enumerate(CASES)], ids=str
+)
 def test_every_model_is_exported_for_any_number_of_rows_and_photos(case: Case) -> None:
     model = model_of(case)
     program = export_model(model, inputs(case, rows=3, photos=2))
