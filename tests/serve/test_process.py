@@ -1,5 +1,6 @@
 """The server as a process of its own: sockets, deadlines and signals. One process for all tests but the last."""
 
+import asyncio
 import json
 import os
 import re
@@ -16,9 +17,14 @@ import pytest
 pytest.importorskip("fastapi", reason="serving needs the extra serve")
 
 import httpx2
+import uvicorn
 from served_runs import rows_of
+from uvicorn.server import ServerState
 
 from mixfit.auto.recipe import Run
+from mixfit.serve.protocol import protocol_class
+from mixfit.serve.run import _listening
+from mixfit.serve.settings import ServeSettings
 
 PATIENCE = 60.0  # seconds that a test waits for what must happen
 
@@ -101,6 +107,32 @@ def test_f50_who_sends_nothing_or_a_byte_now_and_then_is_cut_off(
         assert b"408 Request Timeout" in said
     for one in idle:
         one.close()
+
+
+def test_an_answer_does_not_wait_for_the_word_that_its_headers_have_come() -> None:
+    async def option() -> int:
+        loop, made = asyncio.get_running_loop(), list[Any]()
+        config = uvicorn.Config(lambda *_: None, lifespan="off")
+        config.load()
+        protocol = protocol_class(timeout=PATIENCE, connections=1)
+
+        def connected() -> Any:
+            made.append(protocol(config=config, server_state=ServerState(), app_state={}))
+            return made[-1]
+
+        with _listening(ServeSettings(port=0)) as listener:
+            server = await loop.create_server(connected, sock=listener)
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            while not made or made[0].transport is None:
+                await asyncio.sleep(0)
+            found = made[0].transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+            made[0].transport.abort()
+            server.close()
+            await asyncio.sleep(0)
+        return int(found)
+
+    assert asyncio.run(option()) != 0
 
 
 def test_f50_an_answered_connection_is_kept_and_then_closed(process: tuple[subprocess.Popen[str], str]) -> None:

@@ -198,9 +198,9 @@ def precompute_features(
 
 def all_features(encoder: ImageEncoder, files: ImageFiles, cache: Cache | None) -> FeatureTable:
     """Features of files, from the cache if possible."""
-    encoder = without_norms(encoder, files.size)
     if cache is None:
         return encode_photos(encoder, files, full=files.full_chunks)
+    encoder = without_norms(encoder, files.size)  # once for both: the identity of the features, and the features
     return encode_photos(encoder, files, store=open_feature_store(encoder, files, cache), progress=cache.progress)
 
 

@@ -475,7 +475,9 @@ def show_day_first(levels: Levels) -> bool:
 
 def order_of_dates(levels: Levels) -> bool | None:
     """Whether the day stands first in dates such as 31/1/2020; None where no cell shows it."""
-    _, parts = _match(_time_texts(levels), _NUMERIC_DATE)
+    fits, parts = _match(_time_texts(levels), _NUMERIC_DATE)
+    if not fits.any():
+        return None
     first, second, plain = _whole(parts, "first"), _whole(parts, "second"), ~_equal(parts["separator"], ".")
     if (plain & (first > 12) & (second <= 12)).any():
         return True
