@@ -217,8 +217,8 @@ def read_split(folder: Path, rows: int) -> Split | None:
     if len(parts) != rows:
         raise DataError(f"{path} is of a table with {len(parts)} rows, but the table has {rows}: train again.")
     if not len(known["train"]) or not len(known["valid"]):
-        few = f"{len(known['train'])} training and {len(known['valid'])} validation rows"
-        raise DataError(f"{path} is damaged: it lists {few}, but every run has some of both.")
+        listed = f"{len(known['train'])} training and {len(known['valid'])} validation rows"
+        raise DataError(f"{path} is damaged: it lists {listed}, but every run has some of both.")
     return Split(train=known["train"], valid=known["valid"], test=known["test"])
 
 

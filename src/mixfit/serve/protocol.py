@@ -4,7 +4,6 @@ A connection has ``timeout`` seconds for all headers of a request from its first
 all of the body, and as many to read a piece of the answer. A byte now and then does not extend them."""
 
 import asyncio
-import socket
 from typing import Any
 
 import uvicorn
@@ -35,9 +34,6 @@ def protocol_class(*, timeout: float, connections: int) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            # asyncio does it only for sockets that were made with the number of the protocol. Else the answer waits,
-            # after its headers, for the client's word that they have come, which takes 40 ms.
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if len(self.connections) > connections:
                 self._close(503, "Too many connections: come back later.", b"retry-after: 1\r\n")
             else:
