@@ -136,7 +136,11 @@ def test_tensorboard_gets_every_step_and_epoch(tmp_path: Path) -> None:
     assert max(lr for _, lr in found["step/lr"]) == pytest.approx(0.01, rel=0.05)
 
 
-def test_steps_that_are_done_again_replace_those_before(tmp_path: Path) -> None:
+def test_steps_that_are_done_again_replace_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The later file would come first among those of one second: TensorBoard reads them by name.
+    hosts = iter(["b", "a"])
+    monkeypatch.setattr("socket.gethostname", lambda: next(hosts))
+
     class Snap(Callback):
         order = 100
         taken: Any = None
