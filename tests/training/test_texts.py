@@ -18,6 +18,11 @@ from sentence_models import CLS, WORDS, write_model
 CELLS = [f"{WORDS[n % 24]} {WORDS[n // 24]} " * (1 + n % 9) for n in range(40)]
 
 
+def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
+    """Some processors add up the products of so narrow a network in an order that depends on the place in a batch."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-7)
+
+
 @pytest.fixture
 def encoder(tmp_path: Path) -> SentenceEncoder:
     return load_sentence_encoder(write_model(tmp_path / "model"))
@@ -53,9 +58,9 @@ def test_each_different_text_is_encoded_once_in_all_runs(
     third = text_embeddings(CELLS[::-1], encoder, cache)
     assert len(encoded) == len(CELLS)
     whole = encoder.encode(CELLS)
-    np.testing.assert_array_equal(first, whole[[*range(20), *range(10)]])
-    np.testing.assert_array_equal(second, whole)
-    np.testing.assert_array_equal(third, whole[::-1])
+    assert_same(first, whole[[*range(20), *range(10)]])
+    assert_same(second, whole)
+    assert_same(third, whole[::-1])
     (store,) = list_stores(cache.folder)
     assert store.records == len(CELLS)
 
@@ -63,7 +68,7 @@ def test_each_different_text_is_encoded_once_in_all_runs(
 def test_without_a_cache_each_different_text_is_encoded_once_too(encoder: SentenceEncoder, encoded: list[str]) -> None:
     found = text_embeddings(["lamp", "house", "lamp"], encoder, None)
     assert sorted(encoded) == ["house", "lamp"]
-    np.testing.assert_array_equal(found, encoder.encode(["lamp", "house", "lamp"]))
+    assert_same(found, encoder.encode(["lamp", "house", "lamp"]))
     assert found.dtype == np.float32
 
 
@@ -72,7 +77,7 @@ def test_where_there_is_no_text_there_are_zeros(encoder: SentenceEncoder, cache:
     assert found.any(axis=1).tolist() == [False, True, False, False, False, True]
     np.testing.assert_allclose(np.linalg.norm(found[[1, 5]], axis=1), 1, atol=1e-6)
     assert sorted(encoded) == ["\x00", "?", "lamp"]
-    np.testing.assert_array_equal(text_embeddings(["\x00"], encoder, cache), np.zeros((1, 24)))
+    assert_same(text_embeddings(["\x00"], encoder, cache), np.zeros((1, 24)))
     assert text_embeddings([None, ""], encoder, cache).tolist() == [[0] * 24] * 2
     assert text_embeddings([], encoder, cache).shape == (0, 24)
 
@@ -95,7 +100,7 @@ def test_an_interrupted_run_keeps_what_it_had_encoded(
         with pytest.raises(KeyboardInterrupt):
             text_embeddings(CELLS, encoder, cache)
     assert len(encoded) == 24
-    np.testing.assert_array_equal(text_embeddings(CELLS, encoder, cache), whole)
+    assert_same(text_embeddings(CELLS, encoder, cache), whole)
     assert sorted(encoded) == sorted(CELLS)
 
 
@@ -106,7 +111,7 @@ def test_a_damaged_record_is_encoded_again(encoder: SentenceEncoder, cache: Cach
     data[200] ^= 1
     (store.folder / RECORDS).write_bytes(data)
     encoded.clear()
-    np.testing.assert_array_equal(text_embeddings(CELLS, encoder, cache), expected)
+    assert_same(text_embeddings(CELLS, encoder, cache), expected)
     assert len(encoded) == 1
 
 
@@ -118,7 +123,7 @@ def test_a_cache_that_cannot_be_written_is_told_once(encoder: SentenceEncoder, t
         Cache(folder=tmp_path / "small", limit_bytes=100, warn=told.append),
     ):
         told.clear()
-        np.testing.assert_array_equal(text_embeddings(CELLS, encoder, cache), encoder.encode(CELLS))
+        assert_same(text_embeddings(CELLS, encoder, cache), encoder.encode(CELLS))
         assert len(told) == 1
         assert told[0].endswith("Text embeddings are not kept for the next run.")
 
@@ -126,7 +131,7 @@ def test_a_cache_that_cannot_be_written_is_told_once(encoder: SentenceEncoder, t
 def test_other_weights_are_another_store(encoder: SentenceEncoder, cache: Cache, tmp_path: Path) -> None:
     other = load_sentence_encoder(write_model(tmp_path / "other", seed=1))
     for one in (encoder, other, encoder):
-        np.testing.assert_array_equal(text_embeddings(CELLS, one, cache), one.encode(CELLS))
+        assert_same(text_embeddings(CELLS, one, cache), one.encode(CELLS))
     assert len(list_stores(cache.folder)) == 2
 
 

@@ -133,7 +133,8 @@ class SentenceEncoder:
     """Texts -> embeddings; a text's embedding has the same bytes whatever the other texts are and in any order.
 
     The shape of every matrix product depends only on the length of the window at hand: windows of more than half of
-    ``BATCH`` go through the network alone, shorter ones in batches of fixed size whose free places are filled up.
+    ``BATCH`` go through the network alone, shorter ones in batches of fixed size whose free places are filled up. For
+    networks of less than 64 numbers, some processors differ in the last bit from place to place of a batch.
 
     Args:
         network: in evaluation mode.

@@ -171,7 +171,7 @@ class TensorBoard(Tracker):
         assert self._place is not None
         folder = self._place / plain_name(model).replace(" ", "_") if model else self._place
         # TensorBoard reads files in the order of their names, which say the second, the host and the process.
-        while any(folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+        while purge_step is not None and any(folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
             time.sleep(0.05)
         return SummaryWriter(str(folder), purge_step=purge_step)
 
