@@ -22,6 +22,7 @@ def serve(
     rows: int = 256,
     queue: int = 512,
     batch: int = 16,
+    threads: int = 1,
     text_model: Path | None = None,
 ) -> None:
     """Serve a finished run: an HTTP API for programs, and a form for people at /.
@@ -56,6 +57,9 @@ def serve(
         Largest number of rows that wait; further requests are answered with 503 and Retry-After.
     batch
         Largest number of rows of different requests that are predicted together.
+    threads
+        Threads that one batch takes; as many batches are predicted at a time as the cores have room for. More give a
+        single client its answer sooner, and many clients fewer answers.
     text_model
         Folder of the text model, if a model was trained with one from a folder.
     """
@@ -84,6 +88,7 @@ def serve(
         rows=rows,
         queue=queue,
         batch=batch,
+        threads=threads,
     )
     run_server(runs, settings, text_model=text_model)
 

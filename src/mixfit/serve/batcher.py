@@ -1,8 +1,9 @@
 """Micro-batches: rows of several requests that wait at the same time are predicted together.
 
-In: requests whose photos are decoded. Out: their answers. There is one thread for the model. A request waits for others
-only while the photos of some are still being decoded, and never longer than a deadline; alone it does not wait at all.
-The queue is bounded: who does not fit is told when to come back, and who goes away gives up the place."""
+In: requests whose photos are decoded. Out: their answers. Each of some workers predicts a batch at a time, all but one
+of them only full ones. A request waits for others only while the photos of some are still being decoded, and never
+longer than a deadline; alone it does not wait at all. The queue is bounded: who does not fit is told when to come back,
+and who goes away gives up the place."""
 
 import asyncio
 import math
@@ -45,19 +46,32 @@ class Place:
 
 @dataclass(eq=False)
 class Batcher:
-    """The queue in front of the models."""
+    """The queue in front of the models.
+
+    Args:
+        workers: number of batches that are predicted at a time.
+    """
 
     settings: ServeSettings
     metrics: Metrics
+    workers: int = 1
     held: int = 0
     """Rows that have a place."""
     decoding: int = 0
     """Requests whose photos are being decoded."""
+    busy: int = 0
+    """Workers that predict."""
     seconds_a_row: float = _FIRST_GUESS
-    """A running mean."""
+    """A running mean, of one worker."""
     jobs: "deque[_Job]" = field(default_factory=deque)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "mixfit-model"))
+    threads: ThreadPoolExecutor = field(init=False)
+    """One for each worker."""
+    _choosing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the worker that chooses its next batch."""
+
+    def __post_init__(self) -> None:
+        self.threads = ThreadPoolExecutor(self.workers, "mixfit-model")
 
     @contextmanager
     def place(self, rows: int) -> Iterator[Place]:
@@ -80,7 +94,7 @@ class Batcher:
 
     def full(self) -> Problem:
         """The refusal of a request, with the time after which those before it should be done."""
-        after = min(_LONGEST_RETRY, max(1, math.ceil(self.held * self.seconds_a_row)))
+        after = min(_LONGEST_RETRY, max(1, math.ceil(self.held * self.seconds_a_row / self.workers)))
         return Problem(503, f"{self.held} rows are waiting already: come back later.", retry_after=after)
 
     def decoded(self, place: Place) -> None:
@@ -107,15 +121,35 @@ class Batcher:
 
     async def run(self) -> None:
         """Predict what waits, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.workers):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
         while True:
-            batch = await self._next()
+            async with self._choosing:
+                batch = await self._next()
+                self.busy += 1
             await self._predict(batch)
+            self.busy -= 1
+            self.changed.set()
 
     async def _next(self) -> list[_Job]:
         """The next requests that go together."""
-        while not self._waiting():
-            self.changed.clear()
-            await self.changed.wait()
+        batch = list[_Job]()
+        while not batch:
+            # Several small batches take more time than one that is larger.
+            while not self._waiting() or (self.busy and self._rows() < self.settings.batch):
+                self.changed.clear()
+                await self.changed.wait()
+            await self._decoded_some()
+            batch = self._together()
+        for job in batch:
+            self.jobs.remove(job)
+        return batch
+
+    async def _decoded_some(self) -> None:
+        """Wait until a batch is full or no photos are being decoded, but not beyond the deadline."""
         deadline = time.monotonic() + self.settings.wait_ms / 1000
         while self.decoding and len(self._together()) == len(self.jobs) and self._rows() < self.settings.batch:
             self.changed.clear()
@@ -124,10 +158,6 @@ class Batcher:
                     await self.changed.wait()
             except TimeoutError:
                 break
-        batch = self._together()
-        for job in batch:
-            self.jobs.remove(job)
-        return batch if batch else await self._next()
 
     def _waiting(self) -> bool:
         while self.jobs and self.jobs[0].answer.done():
@@ -153,7 +183,7 @@ class Batcher:
         loop, started = asyncio.get_running_loop(), time.perf_counter()
         model, rows = batch[0].model, sum(len(job.request.asked) for job in batch)
         try:
-            answers = await loop.run_in_executor(self.thread, model.predict, [job.request for job in batch])
+            answers = await loop.run_in_executor(self.threads, model.predict, [job.request for job in batch])
         except DataError as error:
             if len(batch) == 1:
                 _fail(batch[0], Problem(422, str(error)))

@@ -32,7 +32,7 @@ class ExportedModel(ServedModel):
     model: OnnxModel
 
     @classmethod
-    def load(cls, name: str, path: Path) -> "ExportedModel":
+    def load(cls, name: str, path: Path, *, threads: int | None = None) -> "ExportedModel":
         """Read a file.
 
         Raises:
@@ -43,7 +43,7 @@ class ExportedModel(ServedModel):
         if not path.is_file():
             raise ConfigError(f"The file {path} does not exist.")
         content = read_file(path)
-        model = OnnxModel.of(content)
+        model = OnnxModel.of(content, threads=threads)
         schema, images = model.schema, model.meta["photos"]
         classes = model.meta["classes"]
         return cls(

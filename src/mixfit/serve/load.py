@@ -8,11 +8,14 @@ from mixfit.serve.model import ServedModel
 _ONNX = ".onnx"
 
 
-def load_model(name: str, path: Path, *, level: float, text_model: Path | None = None) -> ServedModel:
+def load_model(
+    name: str, path: Path, *, level: float, threads: int | None = None, text_model: Path | None = None
+) -> ServedModel:
     """The model of a run folder, a model folder, or an ONNX file.
 
     Args:
         level: usual coverage of intervals, for a model that has them; an ONNX file has its own.
+        threads: that a pass takes, for a trained model a limit of the whole process; by default as many as there are.
         text_model: folder of the text model that the training was given.
     Raises:
         ConfigError: it does not exist, or its training has not finished.
@@ -24,7 +27,10 @@ def load_model(name: str, path: Path, *, level: float, text_model: Path | None =
 
         if text_model is not None:
             raise ConfigError("An ONNX file uses no text model from a folder: leave out --text-model.")
-        return ExportedModel.load(name, path)
-    from mixfit.serve.trained import TrainedModel
+        return ExportedModel.load(name, path, threads=threads)
+    from mixfit.serve.trained import TrainedModel, limit_threads
+
+    if threads is not None:
+        limit_threads(threads)
 
     return TrainedModel.load(name, path, level=level, text_model=text_model)

@@ -3,11 +3,13 @@
 In: run folders and settings. Everything that a user can get wrong is said before the first request."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,7 +40,8 @@ def serve(runs: Mapping[str, Path], settings: ServeSettings, *, text_model: Path
     """
     if not runs:
         raise ConfigError("There is no model to serve.")
-    models = {name: load_model(name, run, level=settings.interval, text_model=text_model) for name, run in runs.items()}
+    load = partial(load_model, level=settings.interval, threads=settings.threads, text_model=text_model)
+    models = {name: load(name, run) for name, run in runs.items()}
     service = Service(models, settings, text_model)
     with _listening(settings) as listener:
         _write_log_lines()
@@ -52,6 +55,10 @@ def serve(runs: Mapping[str, Path], settings: ServeSettings, *, text_model: Path
             timeout=settings.timeout,
             connections=settings.connections,
         )
+        # What is loaded by now stays: to look through it for garbage takes a quarter of a second, in which nothing is
+        # answered.
+        gc.collect()
+        gc.freeze()
         _Server(config, service).run(sockets=[listener])
     log("ended")
 

@@ -62,7 +62,8 @@ class Service:
     _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        self.batcher = Batcher(self.settings, self.metrics)
+        workers = max(1, _cpus() // self.settings.threads)
+        self.batcher = Batcher(self.settings, self.metrics, workers)
         self.pool = ThreadPoolExecutor(min(_MOST_THREADS, _cpus()), "mixfit-decode")
 
     def start(self) -> None:
@@ -74,7 +75,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.batcher.thread.shutdown(wait=True, cancel_futures=True)
+        self.batcher.threads.shutdown(wait=True, cancel_futures=True)
         self.pool.shutdown(wait=True, cancel_futures=True)
 
     async def _warm_up(self) -> None:
@@ -89,7 +90,7 @@ class Service:
 
     async def _warm(self, model: ServedModel) -> None:
         """Predict a batch of every size and explain a row, so that no client pays for what is made on first use."""
-        run = partial(asyncio.get_running_loop().run_in_executor, self.batcher.thread)
+        run = partial(asyncio.get_running_loop().run_in_executor, self.batcher.threads)
         for rows in range(1, self.settings.batch + 1):
             await run(model.predict, [model.example(rows)])
         if model.explains:
@@ -128,7 +129,14 @@ class Service:
             loop, fresh = asyncio.get_running_loop(), dict[str, ServedModel]()
             try:
                 for name, old in self.models.items():
-                    read = partial(load_model, name, old.path, level=self.settings.interval, text_model=self.text_model)
+                    read = partial(
+                        load_model,
+                        name,
+                        old.path,
+                        level=self.settings.interval,
+                        threads=self.settings.threads,
+                        text_model=self.text_model,
+                    )
                     fresh[name] = await loop.run_in_executor(None, read)
                     await self._warm(fresh[name])
             except MixfitError as error:
@@ -238,7 +246,7 @@ class Service:
             for step in (explainer.explain, explainer.heat):
                 async with self.explaining:
                     try:
-                        said |= await loop.run_in_executor(self.batcher.thread, step, one)
+                        said |= await loop.run_in_executor(self.batcher.threads, step, one)
                     except DataError as error:
                         raise Problem(422, str(error)) from error
             found.append(said)

@@ -46,6 +46,8 @@ class ServeSettings:
     """Largest number of rows that wait; further requests are told to come back later."""
     batch: int = 16
     """Largest number of rows of different requests that are predicted together."""
+    threads: int = 1
+    """Threads that one pass of a model takes; there are as many passes at a time as the cores have room for."""
     wait_ms: float = 5.0
     """Longest time in milliseconds that a row waits for others whose photos are being decoded."""
 

@@ -90,7 +90,7 @@ class _Lines:
 
     async def _next(self) -> str:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.service.batcher.thread, lambda: next(self.lines, ""))
+        return await loop.run_in_executor(self.service.batcher.threads, lambda: next(self.lines, ""))
 
     async def rest(self, first: str) -> AsyncIterator[str]:
         """The first lines and all that follow."""

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
+from threadpoolctl import threadpool_limits
 
 from mixfit.data.photos.decode import read_image
 from mixfit.data.table.to_predict import pieces_to_predict
@@ -148,6 +150,12 @@ class TrainedModel(ServedModel):
                     "classes": [classes[one] for one in np.flatnonzero(found.sets[place])],
                 }
         return row | {"status": found.status[place]}
+
+
+def limit_threads(threads: int) -> None:
+    """Let each pass in this process take so many threads of PyTorch and of BLAS."""
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
 
 
 def _description(run: Path) -> bytes:
