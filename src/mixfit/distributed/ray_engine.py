@@ -81,7 +81,8 @@ class RayEngine:
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
-        context.target_max_block_size = 2**26  # pieces wait in the object store, and there are to be few of them
+        # A block is what a worker gets at a time, and what is given back: larger ones would gather all pieces in one.
+        context.target_max_block_size = 1
         cores = int(ray.cluster_resources().get("CPU", 1))
         # One core is left to reading: without, actors and reading would wait for each other without end.
         each = max(1, min(threads, cores - 1))

@@ -16,7 +16,7 @@ import spox.opset.ai.onnx.v20 as op
 from spox import Tensor, Var, argument
 
 from mixfit.data.columns.category import CategoryColumn
-from mixfit.data.columns.date import DateColumn
+from mixfit.data.columns.date import DECIMALS, DateColumn
 from mixfit.data.columns.kind import ColumnState
 from mixfit.data.columns.number import LARGEST_SCORE, NumberColumn, NumberState
 from mixfit.data.columns.ordered import OrderedColumn
@@ -336,7 +336,10 @@ def _date(state: DateColumn, inputs: CellInputs) -> list[tuple[Var, NumberState 
     ]
     for circle in state.circles:
         angle = turns[circle]() * (2 * np.pi)
-        found += [(where(missing, 0.0, half(angle)), None) for half in (op.sin, op.cos)]
+        halves = [half(angle) for half in (op.sin, op.cos)]
+        if state.rounded:
+            halves = [op.round(half * 10.0**DECIMALS) / 10.0**DECIMALS for half in halves]
+        found += [(where(missing, 0.0, half), None) for half in halves]
     return [*found, *([(as_type(missing, DOUBLE), None)] if state.flag else [])]
 
 

@@ -199,7 +199,7 @@ def make_saved_backbone(config: ModelConfig, image_size: int, tensors: Mapping[s
         DataError: the tensors do not match it.
     """
     with torch.device("meta"):
-        sketch = make_backbone(config.backbone, pretrained=False, num_features=1).module
+        sketch = make_backbone(config.backbone, image_size=image_size, pretrained=False, num_features=1).module
     check_state(tensors, sketch.state_dict())
     backbone = make_backbone(config.backbone, image_size=image_size, pretrained=False)
     backbone.module.load_state_dict(tensors)

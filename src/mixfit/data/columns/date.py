@@ -23,6 +23,8 @@ _FURTHEST = 2**62  # microseconds, 146,000 years
 _IF_VARYING = ("hour", "minute", "hours ahead of UTC")
 Part = Literal["year", "month", "day", "day of week", "hour", "minute", "hours ahead of UTC", "days elapsed"]
 Circle = Literal["season", "week", "time"]
+DECIMALS = 6
+"""Of sines and cosines. The last digits depend on who computes them, and a tree may split 0 from 1e-16."""
 _EARLIER: tuple[Part, ...] = ("year", "month", "day of week", "days elapsed")
 
 
@@ -47,6 +49,8 @@ class DateColumn:
     """Cycles (year, week, day) that are encoded as sine and cosine."""
     zone: str = "UTC"
     """Time zone in which the parts are computed: that of the training rows, see ``Dates.in_zone``."""
+    rounded: bool = False
+    """Whether sines and cosines are rounded to ``DECIMALS``; False is for states saved before they were."""
 
     @property
     def outputs(self) -> list[str]:
@@ -61,6 +65,8 @@ class DateColumn:
         scaled = [scale.apply(parts[part]) for scale, part in zip(self.scales, self.parts, strict=True)]
         missing = np.isnat(found.times)
         circles = [turn for circle in self.circles for turn in _circle(found, self.zone, circle)]
+        if self.rounded:
+            circles = [turn.round(DECIMALS) for turn in circles]
         return ColumnArrays([*scaled, *circles, *([missing.astype(np.float64)] if self.flag else [])])
 
     def problems(self, cells: Cells) -> list[BadInput]:
@@ -136,6 +142,7 @@ class Date:
             parts=tuple(parts),
             circles=turns[2:] if cells.clock else turns[: 2 + clock],
             zone=cells.zone,
+            rounded=True,
         )
 
     def describe(self, cells: Cells) -> tuple[float, str]:
