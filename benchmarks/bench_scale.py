@@ -1,7 +1,7 @@
 """Scaling: the embedding pass and the folds of a preset with one and two workers of Ray, and a large table end to end.
 
-``embed`` prints photos/s with 1 and 2 actors after their start, and the start of Ray; ``folds`` the seconds of a
-preset on 1 and 2 cores of Ray; ``table`` trains on and predicts a table of 15 columns, with seconds and peak.
+``embed`` prints photos/s and memory with 1 and 2 actors after their start, and the start of Ray; ``folds`` the seconds
+of a preset on 1 and 2 cores of Ray; ``table`` trains on and predicts a table of 15 columns, with seconds and peak.
 Run: OMP_NUM_THREADS=1 python benchmarks/bench_scale.py embed|folds|table [ROWS]"""
 
 import math
@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from mixfit.auto.engine import Engine, Work
 
 QUIET = Console(quiet=True)
 SIZES = {"embed": 2_000, "folds": 5_000, "table": 5_000_000}
-GROUP, SHARD = 131_072, 32
+GROUP, SHARD = 131_072, 128
 PRESET = ["--preset", "network", "--tabular", "mlp", "--numbers", "plain", "--epochs", "1", "--no-report"]
 
 
@@ -41,17 +42,31 @@ def write_photos(folder: Path, rows: int) -> Path:
 
 
 class Timed:
-    """Another engine, with the time of each result."""
+    """Another engine, with the time of each result, and the memory of the largest worker then."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.times: list[float] = []
+        self.memory: list[float] = []
 
     def each(self, read: Callable[[], Iterator[Any]], make: Callable[[], Work], *, threads: int) -> Iterator[Any]:
         """See ``Engine``."""
         for found in self.engine.each(read, make, threads=threads):
             self.times.append(time.perf_counter())
+            if len(self.times) % 8 == 1:  # looking takes time, too
+                self.memory.append(memory_of_workers())
             yield found
+
+
+def memory_of_workers() -> float:
+    """Resident memory in MB of the largest actor of Ray on this machine."""
+    found = [0.0]
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            if (process / "cmdline").read_bytes().startswith(b"ray::MapWorker"):
+                pages = int((process / "statm").read_text().split()[1])
+                found.append(pages * resource.getpagesize() / 1e6)
+    return max(found)
 
 
 def bench_embed(rows: int) -> None:
@@ -71,7 +86,8 @@ def bench_embed(rows: int) -> None:
                 found[workers] = (len(timed.times) - begun) * SHARD / seconds
                 print(
                     f"embed {workers} worker(s): {found[workers]:7.1f} photos/s after the first {begun} shards; "
-                    f"Ray started in {engine.seconds:.1f} s"
+                    f"Ray started in {engine.seconds:.1f} s; a worker had {timed.memory[len(timed.memory) // 10]:.0f} "
+                    f"MB after a tenth, {timed.memory[-1]:.0f} MB at the end, {max(timed.memory):.0f} MB at most"
                 )
         print(f"efficiency of 2 workers: {found[2] / (2 * found[1]):.2f}")
 
@@ -149,16 +165,27 @@ def bench_table(rows: int) -> None:
             writer.write_table(group)
         assert writer is not None
         writer.close()
-        run = Path(name) / "runs" / "table-y-001"
-        train = ["train", str(path), "--target", "y", "--out", str(run.parent), *PRESET]
-        for words in (train, ["predict", str(run), str(path), "-o", str(Path(name) / "predictions.parquet")]):
-            before, started = _peak(), time.perf_counter()
-            subprocess.run([sys.executable, "-m", "mixfit", *words], check=True, stdout=subprocess.DEVNULL)
-            print(
-                f"{words[0]:<8}{rows:>12,} rows x 15   {time.perf_counter() - started:8.1f} s   "
-                f"peak {max(_peak(), before) / 1e6:,.0f} MB of any process so far",
-                flush=True,
-            )
+        runs = Path(name) / "runs"
+        timed("train", rows, ["train", str(path), "--target", "y", "--out", str(runs), *PRESET])
+        (run,) = runs.iterdir()
+        predict = ["predict", str(run), str(path)]
+        timed("predict", rows, [*predict, "-o", str(Path(name) / "predictions.parquet")])
+        out = Path(name) / "by_ray"
+        timed("predict --engine ray", rows, [*predict, "-o", str(out), "--engine", "ray"])
+        (by_ray,) = out.glob("*.parquet")
+        same = pd.read_parquet(Path(name) / "predictions.parquet").equals(pd.read_parquet(by_ray))
+        print(f"predictions of Ray are {'the same' if same else 'OTHERS'}")
+
+
+def timed(what: str, rows: int, words: list[str]) -> None:
+    """Run a command line, and print its seconds and the peak memory so far."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "mixfit", *words], check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    print(
+        f"{what:<21}{rows:>12,} rows x 15   {seconds:8.1f} s   peak {_peak() / 1e6:,.0f} MB of any process so far",
+        flush=True,
+    )
 
 
 def _peak() -> int:

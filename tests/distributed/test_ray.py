@@ -84,6 +84,33 @@ def test_pieces_of_a_killed_actor_are_done_again_in_their_order(engine: Any, tmp
     assert (tmp_path / "killed").exists()
 
 
+@dataclass(frozen=True)
+class Waits:
+    """Work whose last piece waits until the result of the first has come, and says whether it had."""
+
+    flag: Path
+
+    def __call__(self) -> Callable[[int], bool]:
+        return self.has_come
+
+    def has_come(self, piece: int) -> bool:
+        for _ in range(100 if piece == 3 else 0):
+            if self.flag.exists():
+                break
+            time.sleep(0.1)
+        return self.flag.exists()
+
+
+def test_each_piece_is_given_to_a_worker_by_itself_and_its_result_back(engine: Any, tmp_path: Path) -> None:
+    """One block of all pieces would have one worker, and no result before the last."""
+    found = []
+    for result in engine.each(partial(iter, range(4)), Waits(tmp_path / "came"), threads=1):
+        (tmp_path / "came").touch()
+        found.append(result)
+    assert found[0] is False
+    assert found[3] is True
+
+
 def refuse(piece: int) -> int:
     raise DataError(f"piece {piece} is damaged.")
 
