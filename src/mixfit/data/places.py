@@ -61,8 +61,13 @@ class Place:
 
     def below(self, name: str) -> "Place":
         """A file or folder in it."""
-        url, mark, query = self.shown.partition("?")
-        return replace(self, path=f"{self.path}/{name}", shown=f"{url.rstrip('/')}/{name}{mark}{query}")
+        shown, query = self._parts()
+        return replace(self, path=f"{self.path}/{name}", shown=f"{shown.rstrip('/')}/{name}{query}")
+
+    def _parts(self) -> tuple[str, str]:
+        """What was typed, and the query of a URL with its question mark; a path may have one in its name."""
+        shown, mark, query = self.shown.partition("?") if is_url(self.shown) else (self.shown, "", "")
+        return shown, mark + query
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file that is directly in the folder, by name in order; empty if there is no such folder."""
@@ -74,7 +79,9 @@ class Place:
         """The files that a pattern such as ``folder/*.parquet`` names, in order; the file itself without a pattern."""
         if not any(mark in self.name for mark in "*["):
             return [self]
-        above = replace(self, path=self.path.rpartition("/")[0], shown=self.shown.rpartition("/")[0])
+        shown, query = self._parts()
+        folder, slash, _ = shown.rpartition("/")
+        above = replace(self, path=self.path.rpartition("/")[0], shown=(folder or slash or ".") + query)
         return [above.below(name) for name in above.sizes() if fnmatch(name, self.name)]
 
     def is_there(self) -> bool:
