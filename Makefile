@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long check lint docs runtime wheel matrix clean
+.PHONY: demo test test-long check lint docs docs-check runtime wheel matrix clean
 
 demo: $(VENV)/.installed  ## train on the embedded example and write a report
 	$(BIN)/mixfit demo
@@ -37,6 +37,9 @@ matrix: | $(BIN)/python  ## every Python here, with the lowest and the newest de
 
 docs: $(VENV)/.installed-docs  ## build the site in build/site, with real reports and the outputs of the notebooks
 	$(BIN)/python docs/site/build.py
+
+docs-check: $(VENV)/.installed-docs  ## build the site as strictly, without running its examples (seconds)
+	$(BIN)/python docs/site/build.py --check
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mixfit needs Python 3.11 or newer; set PYTHON=..., as in: make PYTHON=python3.12 demo"; exit 2; }

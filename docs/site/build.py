@@ -1,8 +1,9 @@
 """Builds the site: python docs/site/build.py (``make docs``). It needs ``pip install -e '.[docs]'``.
 
 Pages are collected in build/pages: those of the repository, the reference, the notebooks with their outputs, and the
-gallery of reports. Zensical then makes build/site of them, and check.py follows every link. The reports of the gallery
-are in build/gallery and made anew when that folder is removed."""
+gallery of reports; with ``--check`` without outputs and reports, which take minutes. Zensical then makes build/site of
+them, and check.py follows every link. The reports of the gallery are in build/gallery and made anew when that folder is
+removed."""
 
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 import pages
 import tomli_w
 from check import problems
-from notebooks import notebook_page, run_notebook
+from notebooks import Shown, cells_of, notebook_page, run_notebook
 
 ROOT, DOCS = pages.ROOT, pages.DOCS
 BUILD = ROOT / "build"
@@ -79,14 +80,19 @@ def stage_repository() -> None:
         write(page, text)
 
 
-def stage_notebooks() -> None:
-    """Run the notebooks, in three empty folders, and write their pages and files for Jupyter."""
+def stage_notebooks(*, run: bool) -> None:
+    """Run the notebooks, in three empty folders, and write their pages and files for Jupyter.
+
+    Args:
+        run: False leaves their outputs out.
+    """
     import jupytext
 
     lines = ["# Notebooks\n", "Each is a script that runs in seconds on a laptop, without a network connection.\n"]
     for path in pages.NOTEBOOKS:
         with tempfile.TemporaryDirectory() as folder:
-            done = run_notebook(path, Path(folder))
+            cells = cells_of(path.read_text(encoding="utf-8"))
+            done = run_notebook(path, Path(folder)) if run else [(cell, Shown()) for cell in cells]
         text, pictures = notebook_page(path, done)
         title, _, rest = text.partition("\n")
         source = pages.staged(f"docs/notebooks/{path.name}", rest)
@@ -120,18 +126,18 @@ def make_gallery() -> None:
             page.write_text(printed, encoding="utf-8")
 
 
-def stage_gallery() -> None:
-    """The page of the gallery, and the reports."""
+def stage_gallery(*, run: bool) -> None:
+    """The page of the gallery, and the reports; empty ones if they were not made."""
     lines = ["# Reports\n", "Real reports, made by the commands named here when this site was built.\n"]
     for name, about in REPORTS.items():
         for page, title in ((f"mixfit-demo/runs/{name}/report.html", "report"), (f"explained-{name}/explain.html", "")):
             title = title or "explanation of two rows"
             file = f"{name}-{'report' if title == 'report' else 'explanation'}.html"
-            write(f"gallery/{file}", (GALLERY / page).read_bytes())
+            write(f"gallery/{file}", (GALLERY / page).read_bytes() if run else "<!doctype html><title>left out</title>")
             if title == "report":
                 lines.append(f"## {name}\n\n{about}\n")
             lines.append(f"- [The {title}]({file})")
-        printed = (GALLERY / f"{name}.txt").read_text(encoding="utf-8").rstrip()
+        printed = (GALLERY / f"{name}.txt").read_text(encoding="utf-8").rstrip() if run else "left out"
         lines.append(f"\nWhat the terminal shows:\n\n```` text\n{printed}\n````\n")
     write("gallery/index.md", "\n".join(lines) + "\n")
 
@@ -180,15 +186,17 @@ def draw_picture() -> None:
 
 
 def main() -> None:
-    """Build the site; with ``--picture`` only draw the picture of the README."""
-    make_gallery()
+    """Build the site; with ``--check`` run no example, with ``--picture`` only draw the picture of the README."""
+    run = "--check" not in sys.argv[1:]
+    if run:
+        make_gallery()
     if "--picture" in sys.argv[1:]:
         draw_picture()
         return
     shutil.rmtree(STAGED, ignore_errors=True)
     stage_repository()
-    stage_notebooks()
-    stage_gallery()
+    stage_notebooks(run=run)
+    stage_gallery(run=run)
     shutil.rmtree(SITE, ignore_errors=True)
     zensical = Path(sys.executable).parent / "zensical"
     built = subprocess.run(
