@@ -1,9 +1,11 @@
 """Batch prediction: each table of a pattern, wherever it lies, gets the predictions that it has by itself."""
 
+import io
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 from small_runs import QUIET, small_fit, small_table
 
 from mixfit.auto.prediction import predict_files
@@ -48,6 +50,18 @@ def test_a_pattern_in_the_working_folder_and_in_one_with_an_odd_name(
     assert sorted(path.name for path in Path(out).iterdir()) == ["a.csv", "b.csv"]
     for name in ("a.csv", "b.csv"):
         pd.testing.assert_frame_equal(pd.read_csv(Path(out) / name), expected(run, tables, name))
+
+
+def test_photos_that_lie_elsewhere_are_told_once(quick_run: Run, demo_table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(demo_table)
+    (tmp_path / "new").mkdir()
+    for number in range(2):
+        frame[number::9].to_csv(tmp_path / "new" / f"{number}.csv", index=False)
+    for images, count in ((None, 1), (demo_table.parent, 0)):
+        stream = io.StringIO()
+        console = Console(file=stream, width=200)
+        predict_files(quick_run.folder, tmp_path / "new" / "*.csv", tmp_path / "out/", images=images, console=console)
+        assert stream.getvalue().count("was found in the folders of the tables; set the folder with --images") == count
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")

@@ -22,7 +22,7 @@ from mixfit.data.photos.records import Cache
 from mixfit.data.places import Place
 from mixfit.data.table.write import EXTENSIONS, check_writable_kind
 from mixfit.errors import DataError, MixfitError, Stopped
-from mixfit.runs.scoring import BadRows, RowCounts, load_run, predict_with
+from mixfit.runs.scoring import BadRows, RowCounts, load_run, no_photos_warning, predict_with
 from mixfit.training.callbacks.control import interruptible
 
 _LARGEST = 2**40
@@ -165,6 +165,9 @@ def predict_files(
         markup=False,
         highlight=False,
     )
+    if predictor.uses_photos and total.photos_named and not total.photos_found:
+        folder = "the folders of the tables" if images is None else str(images)
+        console.print(no_photos_warning(total.photos_named, folder), markup=False)
     return total
 
 

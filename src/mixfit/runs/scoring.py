@@ -668,7 +668,7 @@ def _warn_of_no_photos(
         console.print(text, markup=False)
 
 
-def no_photos_warning(named: int, images: Path) -> str:
+def no_photos_warning(named: int, images: Path | str) -> str:
     """The warning that no photo was found."""
     return f" warning: none of the {named} photos was found in {images}; set the folder with --images"
 

@@ -558,7 +558,8 @@ def require_columns(table: pd.DataFrame | Table, needed: Sequence[str]) -> None:
         noun = "column" if len(missing) == 1 else "columns"
         listed = ", ".join(map(repr, missing))
         hints = [rename_hint(one, [str(name) for name in names if name not in needed]) for one in missing]
-        fix = "".join(dict.fromkeys(hints)) or " Add it, with empty cells where it is not known."
+        them = "it, with empty cells where it is" if len(missing) == 1 else "them, with empty cells where they are"
+        fix = "".join(dict.fromkeys(hints)) or f" Add {them} not known."
         raise DataError(f"the table has no {noun} {listed}, which the model needs.{fix}")
     twice = [name for name in needed if names.count(name) > 1]
     if twice:
