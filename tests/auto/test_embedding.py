@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from made_encoder import described, made_folder, with_made_encoders
+from object_store import served_bucket
 from PIL import Image
 from rich.console import Console
 from test_cli import in_process
@@ -206,6 +207,12 @@ def test_texts_are_embedded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     values = text_embeddings([*texts[:48], None], encoder, cache)
     assert [len(one.read) for one in loaded] == before
     assert values.tobytes() == text_embeddings([*texts[:48], None], encoder, None).tobytes()
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with served_bucket(monkeypatch) as query:
+        yield query
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")

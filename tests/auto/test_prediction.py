@@ -1,10 +1,12 @@
 """Batch prediction: each table of a pattern, wherever it lies, gets the predictions that it has by itself."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from object_store import served_bucket
 from rich.console import Console
 from small_runs import QUIET, small_fit, small_table
 
@@ -19,6 +21,12 @@ from mixfit.runs.scoring import predict_table
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("predicting")
     return small_fit(small_table(folder / "t"), folder / "runs")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with served_bucket(monkeypatch) as query:
+        yield query
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """An object store on this machine."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@contextmanager
+def served_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The query of URLs of a bucket on a server of this machine."""
     moto = pytest.importorskip("moto.server", reason="moto, a server for tests of S3, is not installed")
     boto3 = pytest.importorskip("boto3")
