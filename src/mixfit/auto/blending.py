@@ -207,7 +207,9 @@ def train_blend(
         keeper.check_models([one.name for one in models])
     choosing = keeper is not None and any(callback.chooses for callback in keeper.callbacks)
     texts = mixed.schema.names("text")
-    with timetable.stage("encoding the rows of each fold", cost.seconds(cost.shared_work(sizes))):
+    few = len(mixed.split.train) + len(mixed.split.valid) <= SMALL
+    encoding = timetable.stage("encoding the rows of each fold", cost.seconds(cost.shared_work(sizes)))
+    with encoding, one_thread() if few else nullcontext():
         folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing)
     if texts:
         columns = f"{len(texts)} column{'' if len(texts) == 1 else 's'}"
