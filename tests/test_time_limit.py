@@ -15,7 +15,7 @@ from quick_runs import QUICK_DATA, QUICK_MODEL
 from rich.console import Console
 from small_runs import QUIET, TRAIN, small_fit, small_table, without_results
 
-from mixfit.auto import cost, preset_run, recipe
+from mixfit.auto import cost, planning, preset_run, recipe
 from mixfit.auto.budget import within
 from mixfit.auto.kept_models import earlier_seconds
 from mixfit.auto.planning import RunPlan
@@ -137,6 +137,29 @@ def test_photos_whose_features_take_too_long_are_left_out(
     assert any(re.match(told, one) for one in reported(run))
     again = run.predictor.predict(pd.DataFrame({"x": [0.0, 1.0], "photo": ["1.png", ""]}), images=tmp_path / "t")
     assert np.isfinite(again["prediction"]).all()
+
+
+def test_photos_that_no_model_has_time_for_are_not_looked_at_without_a_limit_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is shared by models of photos is more than the budget of the preset; that of the table is not."""
+    monkeypatch.setattr(planning, "fixed_seconds", lambda sizes, _: 1e6 if sizes.photos else 0.0)
+    monkeypatch.setattr(preset_run, "with_features", pytest.fail)
+    said = io.StringIO()
+    run = recipe.fit(
+        photo_table(tmp_path / "t"),
+        target="y",
+        data=replace(QUICK_DATA, cache_gb=0.0),
+        model=QUICK_MODEL,
+        train=TrainConfig(preset="quick", epochs=1, folds=2),
+        out=tmp_path / "runs",
+        console=Console(file=said, width=500),
+    )
+    assert run.predictor.uses_photos is False
+    assert names(run) == {"constant", "linear, table", "boosted trees, table", "kernel ridge, table", "network, table"}
+    told = "photos: what is learnt from them takes too long for the budget of preset quick"
+    assert f" skipped: {told}" in said.getvalue()
+    assert any(one.startswith(told) for one in reported(run))
 
 
 def test_photos_whose_features_are_in_the_cache_take_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

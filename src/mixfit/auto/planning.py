@@ -164,6 +164,13 @@ def plan_run(
     plan = within_memory(plan, sizes, available_bytes())
     pace = 1.0 if timetable.limit is None else timetable.pace
     plan = within(plan, sizes, seconds, limit=budget, pace=pace)
+    if timetable.limit is None and frozen and not any(looks(one.sees) for one in plan.models):
+        # Without the features of photos, which then nobody needs, there may be time for more models of the table.
+        use_photos, photo_seconds, sizes = False, 0.0, replace(sizes, photos=0, features=0)
+        notes.append(f"photos: what is learnt from them takes too long for {budget}; --time gives it more")
+        plan = within_memory(planned(photos=False), sizes, available_bytes())
+        free = preset_seconds(preset, sizes.rows) * (1 - EXPLAINED_SHARE) - fixed_seconds(sizes, len(plan.models))
+        plan = within(plan, sizes, free * (sizes.folds / (sizes.folds + 1) if train.refit else 1), limit=budget)
     return RunPlan(
         plan=plan,
         sizes=sizes,
