@@ -51,10 +51,9 @@ MODULES = [
 ]
 
 
-def make_tensors(seed: int = 0) -> dict[str, np.ndarray]:
+def make_tensors(seed: int = 0, *, d: int = 24, hidden: int = 40) -> dict[str, np.ndarray]:
     """Random weights under the names of the file."""
     rng = np.random.default_rng(seed)
-    d, hidden = 24, 40
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (CONFIG["vocab_size"], d),  # type: ignore[dict-item]
         "embeddings.position_embeddings.weight": (80, d),
@@ -75,8 +74,12 @@ def make_tensors(seed: int = 0) -> dict[str, np.ndarray]:
     return tensors
 
 
-def write_model(folder: Path, *, seed: int = 0, pooling: dict[str, Any] = POOLING) -> Path:
-    """A model of 24 numbers that knows few words and windows of 80 tokens."""
+def write_model(
+    folder: Path, *, seed: int = 0, pooling: dict[str, Any] = POOLING, d: int = 24, hidden: int = 40
+) -> Path:
+    """A model of few numbers that knows few words and windows of 80 tokens.
+
+    With less than 64 numbers, some processors give a row other last bits in another place of a batch."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     vocabulary = {word: number for number, word in enumerate([*SPECIAL, *WORDS])}
@@ -90,8 +93,8 @@ def write_model(folder: Path, *, seed: int = 0, pooling: dict[str, Any] = POOLIN
     (folder / "1_Pooling").mkdir(parents=True)
     (folder / "2_Normalize").mkdir()
     files = {
-        "config.json": CONFIG,
-        "1_Pooling/config.json": pooling,
+        "config.json": CONFIG | {"hidden_size": d, "intermediate_size": hidden, "num_attention_heads": d // 8},
+        "1_Pooling/config.json": {key: d if value == 24 else value for key, value in pooling.items()},
         "modules.json": MODULES,
         "sentence_bert_config.json": {"max_seq_length": 80, "do_lower_case": False},
         "tokenizer_config.json": {
@@ -106,7 +109,7 @@ def write_model(folder: Path, *, seed: int = 0, pooling: dict[str, Any] = POOLIN
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
-    save_file(make_tensors(seed), folder / "model.safetensors", {"format": "pt"})
+    save_file(make_tensors(seed, d=d, hidden=hidden), folder / "model.safetensors", {"format": "pt"})
     return folder
 
 

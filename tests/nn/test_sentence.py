@@ -45,6 +45,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> SentenceEncoder:
 
 
 @pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> SentenceEncoder:
+    return load_sentence_encoder(write_model(tmp_path_factory.mktemp("wide") / "model", d=64, hidden=128))
+
+
+@pytest.fixture(scope="module")
 def minilm() -> SentenceEncoder:
     return load_sentence_encoder()
 
@@ -81,12 +86,10 @@ def test_minilm_gives_the_same_bytes_in_any_company(minilm: SentenceEncoder) -> 
 
 @settings(deadline=None, max_examples=30)
 @given(data=st.data())
-def test_a_text_has_the_same_bytes_in_any_company(small: SentenceEncoder, data: st.DataObject) -> None:
+def test_a_text_has_the_same_bytes_in_any_company(wide: SentenceEncoder, data: st.DataObject) -> None:
     texts = data.draw(st.lists(st.lists(st.sampled_from(WORDS), max_size=200).map(" ".join), min_size=1, max_size=40))
     order = data.draw(st.permutations(range(len(texts))))[: data.draw(st.integers(1, len(texts)))]
-    # Some processors add up the products of so narrow a network in an order that depends on the place in a batch.
-    found, expected = small.encode([texts[number] for number in order]), small.encode(texts)[order]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-7)
+    np.testing.assert_array_equal(wide.encode([texts[number] for number in order]), wide.encode(texts)[order])
 
 
 def test_padding_is_not_looked_at(small: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,9 +139,9 @@ def plan_run(
     if timetable.limit is None:
         tuned = any(isinstance(one, Network) and one.tuned for one in plan.models)
         preset: Preset = "best" if tuned else train.preset
-        seconds = preset_seconds(preset, sizes.rows)
-        budget = f"the budget of preset {preset} ({duration(seconds)})"
-        seconds = seconds * (1 - EXPLAINED_SHARE) - fixed_seconds(sizes, len(plan.models))
+        whole = preset_seconds(preset, sizes.rows)
+        budget = f"the budget of preset {preset} ({duration(whole)})"
+        seconds = whole * (1 - EXPLAINED_SHARE) - fixed_seconds(sizes, len(plan.models))
     else:
         budget = f"the time limit of {train.time}"
         free = max(0.0, timetable.remaining / timetable.pace - _least_seconds(plan, sizes))
@@ -159,18 +159,18 @@ def plan_run(
         plan = planned(photos=use_photos)
         rest = cost.seconds(cost.shared_work(sizes)) + photo_seconds
         seconds = timetable.left_for(closing_seconds(sizes, len(plan.models)) + rest)
-    if train.refit:  # the models of the blend are fitted once more on all rows
-        seconds *= sizes.folds / (sizes.folds + 1)
-    plan = within_memory(plan, sizes, available_bytes())
+    # With refit, the models of the blend are fitted once more on all rows.
+    share = sizes.folds / (sizes.folds + 1) if train.refit else 1.0
+    possible = within_memory(plan, sizes, available_bytes())
     pace = 1.0 if timetable.limit is None else timetable.pace
-    plan = within(plan, sizes, seconds, limit=budget, pace=pace)
-    if timetable.limit is None and frozen and not any(looks(one.sees) for one in plan.models):
+    plan = within(possible, sizes, share * seconds, limit=budget, pace=pace)
+    if timetable.limit is None and frozen and _looks(possible) and not _looks(plan):
         # Without the features of photos, which then nobody needs, there may be time for more models of the table.
         use_photos, photo_seconds, sizes = False, 0.0, replace(sizes, photos=0, features=0)
         notes.append(f"photos: what is learnt from them takes too long for {budget}; --time gives it more")
         plan = within_memory(planned(photos=False), sizes, available_bytes())
-        free = preset_seconds(preset, sizes.rows) * (1 - EXPLAINED_SHARE) - fixed_seconds(sizes, len(plan.models))
-        plan = within(plan, sizes, free * (sizes.folds / (sizes.folds + 1) if train.refit else 1), limit=budget)
+        seconds = whole * (1 - EXPLAINED_SHARE) - fixed_seconds(sizes, len(plan.models))
+        plan = within(plan, sizes, share * seconds, limit=budget)
     return RunPlan(
         plan=plan,
         sizes=sizes,
@@ -180,6 +180,11 @@ def plan_run(
         notes=tuple(notes),
         budget=budget,
     )
+
+
+def _looks(plan: Plan) -> bool:
+    """Whether a model uses photos."""
+    return any(looks(one.sees) for one in plan.models)
 
 
 def _share_to_compute(mixed: MixedData, image: ImageEncoder) -> float:
