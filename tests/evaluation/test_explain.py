@@ -83,8 +83,8 @@ def of_numbers(numbers: Workshop) -> BlendPredictor:
 
 @pytest.fixture(scope="module")
 def of_classes(classes: Workshop) -> BlendPredictor:
-    """Of all kinds of models but kernel ridge regression, which is for numbers."""
-    return classes.blend([one for one in EVERY_KIND if not isinstance(one, KernelRidge)])
+    """Of all kinds of models."""
+    return classes.blend(EVERY_KIND)
 
 
 def alone(predictor: BlendPredictor, name: str) -> BlendPredictor:
@@ -99,7 +99,6 @@ def alone(predictor: BlendPredictor, name: str) -> BlendPredictor:
         pytest.param(task, model, id=f"{task}-{name}")
         for task in ("of_numbers", "of_classes")
         for model, name in zip(EVERY_KIND, KINDS, strict=True)
-        if task == "of_numbers" or not isinstance(model, KernelRidge)  # kernel ridge regression is for numbers
     ],
 )
 def test_mixed_rows_are_predicted_as_the_same_rows_in_a_table(

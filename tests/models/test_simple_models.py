@@ -149,9 +149,9 @@ def test_kernel_ridge_is_the_mean_of_a_gaussian_process() -> None:
     model = fit_kernels(rows, truth)
     only_linear = KernelModel(
         train=rows,
-        dual=np.linalg.solve(rows.numbers @ rows.numbers.T + 0.5 * np.eye(80), truth - truth.mean()),
+        dual=np.linalg.solve(rows.numbers @ rows.numbers.T + 0.5 * np.eye(80), truth - truth.mean())[:, None],
         shares={"numbers, linear": 1.0, "numbers, near": 0.0},
-        bias=float(truth.mean()),
+        bias=np.array([truth.mean()]),
     )
     process = GaussianProcessRegressor(DotProduct(0.0, "fixed"), alpha=0.5, optimizer=None)
     process.fit(rows.numbers, truth - truth.mean())
@@ -194,7 +194,7 @@ def test_predictions_of_kernel_ridge_are_the_sum_over_all_training_rows(monkeypa
         "photos and levels": photos * levels,
     }
     assert set(model.shares) == set(kernels)
-    wanted = model.bias + sum(model.shares[name] * kernels[name] for name in kernels) @ model.dual
+    wanted = (model.bias + sum(model.shares[name] * kernels[name] for name in kernels) @ model.dual)[:, 0]
     np.testing.assert_allclose(model.predict(new), wanted, rtol=1e-10)
     monkeypatch.setattr(kernels_module, "_BLOCK", 600)  # ten rows at once
     np.testing.assert_allclose(model.predict(new), wanted, rtol=1e-10)
@@ -209,7 +209,7 @@ def test_the_error_that_chooses_kernels_is_that_of_rows_left_out_with_their_unit
         fit, out = unit != one, unit == one
         dual = np.linalg.solve(matrix[np.ix_(fit, fit)] + 0.5 * np.eye(int(fit.sum())), goal[fit])
         total += float(((goal[out] - matrix[np.ix_(out, fit)] @ dual) ** 2).sum())
-    found = kernels_module._left_out_at(matrix, goal, units_by_size(unit), 0.5)
+    found = kernels_module._left_out_at(matrix, goal[:, None], units_by_size(unit), 0.5)
     np.testing.assert_allclose(found, total / 30)
 
 

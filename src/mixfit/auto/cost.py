@@ -14,7 +14,7 @@ import torch
 
 from mixfit.auto.cost_table import SECONDS
 from mixfit.data.load import MixedData, default_batch_size
-from mixfit.models.kernels import KernelRidge
+from mixfit.models.kernels import EXACT_ROWS, LANDMARKS, KernelRidge
 from mixfit.models.linear import WIDE, Constant, Linear
 from mixfit.models.model import Model, Sees, looks, reads
 from mixfit.models.network import Network, tabm_batch_size
@@ -164,7 +164,8 @@ def predict_work(model: Model, s: Sizes, rows: int | float) -> Work:
             entries = _entries(model.sees, s) if width > WIDE else width
             return {"linear predict": rows * entries / _MILLION, "predict": 1}
         case KernelRidge():
-            return {"kernel predict": rows * s.fit * _kernel_columns(model.sees, s) / _MILLION, "predict": 1}
+            pairs = rows * _kept_rows(s)
+            return {"kernel predict": pairs * (_kernel_columns(model.sees, s) + s.outputs) / _MILLION, "predict": 1}
         case BoostedTrees():
             return {
                 "trees predict": rows
@@ -217,14 +218,21 @@ def _kernel_columns(sees: Sees, s: Sizes) -> int:
     return (s.numeric + s.categories if "table" in sees else 0) + _text(sees, s) + 120 * looks(sees) + 20
 
 
+def _kept_rows(s: Sizes) -> int:
+    """Training rows that a kernel ridge regression keeps."""
+    return s.fit if s.fit <= EXACT_ROWS else LANDMARKS
+
+
 def _kernels(sees: Sees, s: Sizes) -> Work:
-    few, more = min(s.fit, 600), min(s.fit, 1_000)
+    few, more, kept = min(s.fit, 600), min(s.fit, 1_000), _kept_rows(s)
     kernels = 2 * ("table" in sees or reads(sees)) + 2 * (s.categories > 0 and "table" in sees) + 2 * looks(sees)
+    # Landmarks: a triangular solution and a product for every row.
+    solve = kept**3 if kept == s.fit else 2 * kept**3 + 6 * s.fit * kept**2
     return {
         "kernel search": few**3 * max(kernels, 1) / _MILLION,
         "kernel eigenvalues": more**3 / _MILLION,
-        "kernel solve": s.fit**3 / _MILLION,
-        "kernel pairs": s.fit**2 * _kernel_columns(sees, s) / _MILLION,
+        "kernel solve": solve / _MILLION,
+        "kernel pairs": s.fit * kept * _kernel_columns(sees, s) / _MILLION,
     }
 
 
@@ -379,7 +387,7 @@ def model_bytes(model: Model, s: Sizes) -> float:
                 5.0 * n * width + 4.0 * least * max(least, width) + 10.0 * width * s.outputs + n * s.outputs * 4
             )
         case KernelRidge():
-            return _DOUBLE * 7.0 * n * n
+            return _DOUBLE * (7.0 * _kept_rows(s) ** 2 + 3.0 * n * s.outputs)
         case BoostedTrees():
             return n * _tree_columns(model.sees, s) * (3.0 * _DOUBLE + 2) + 60.0 * n * s.outputs
         case Network():

@@ -11,7 +11,7 @@ from mixfit.choices import Preset
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData
 from mixfit.errors import ConfigError
-from mixfit.models.kernels import MOST_ROWS, KernelRidge
+from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import Constant, Linear
 from mixfit.models.model import PARTS, PHOTOS, PIXELS, TABLE, TEXT, Model, Sees, looks
 from mixfit.models.network import TUNED_EPOCHS, Network
@@ -64,7 +64,6 @@ def plan_for(
     folds = _FOLDS.get(preset, 0) if train.folds is None else train.folds
     train = replace(train, epochs=min(train.epochs, _MOST_EPOCHS.get(preset, train.epochs)))
     settings: Any = {"config": ModelConfig() if model is None else model, "train": train, "backbone": backbone}
-    rows = len(data.split.train) + len(data.split.valid)
     if features is None:
         features = data.photos is not None and data.photos.features is not None
     on_photos = PHOTOS if features else PIXELS
@@ -80,9 +79,9 @@ def plan_for(
     linear = (*(Linear(sees=sees) for sees in cells), *of_texts, Linear(sees=PHOTOS), Linear(sees=cells[-1] | PHOTOS))
     trees = tuple(BoostedTrees(sees=sees) for sees in seen)
     # Kernel ridge regression minimises squared errors, and may predict counts below 0.
-    small = data.schema.task == "regression" and rows * (folds - 1) <= MOST_ROWS * folds
-    kernels = tuple(KernelRidge(sees=sees) for sees in seen) if small else ()
-    kernels_of_photos = (KernelRidge(sees=PHOTOS),) if small else ()
+    counts = data.schema.task == "count"
+    kernels = () if counts else tuple(KernelRidge(sees=sees) for sees in seen)
+    kernels_of_photos = () if counts else (KernelRidge(sees=PHOTOS),)
     # Without a frozen backbone, networks learn from pixels anyway; without pixels, nothing can be fine-tuned.
     tunable = on_photos == PHOTOS and data.photos is not None and data.photos.decoder is not None
     of_pixels = cells[-1] | PIXELS if has_table or texts else PIXELS

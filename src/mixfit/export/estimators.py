@@ -187,16 +187,18 @@ def _kernels(fitted: FittedKernels, rows: Encoded) -> Var:
     mine = as_type(beside(numbers), DOUBLE) if numbers else None
     photos = None if fitted.components is None else components_of(fitted.components, rows)
     found = _kernel_sums(model, mine, rows.levels if fitted.table else (), photos, rows)
-    return found if model.bounds is None else clip(found, *model.bounds)
+    bounded = found if model.bounds is None else clip(found, *model.bounds)
+    return column(bounded, 0) if model.sharpness is None else softmax(bounded * model.sharpness)
 
 
 def _kernel_sums(
     model: KernelModel, numbers: Var | None, levels: Sequence[Var], photos: Var | None, rows: Encoded
 ) -> Var:
+    """The outputs, float64 ``(rows, outputs)``."""
     train, dual = model.train, {name: share * model.dual for name, share in model.shares.items()}
-    found = repeated(np.array(model.bias), rows.rows)
+    found = repeated(model.bias, rows.rows)
     if kernels.LINEAR_NUMBERS in dual and numbers is not None:
-        found = found + flat(op.matmul(numbers, const((dual[kernels.LINEAR_NUMBERS] @ train.numbers)[:, None])))
+        found = found + op.matmul(numbers, const(train.numbers.T @ dual[kernels.LINEAR_NUMBERS]))
     equal = None
     if kernels.LEVELS in dual:
         for level, trained in zip(levels, train.levels.T, strict=True):
@@ -211,17 +213,17 @@ def _kernel_sums(
     ):
         if alone in dual and inputs is not None:
             near = _near(inputs, trained, reach)
-            found = found + flat(op.matmul(near, const(dual[alone][:, None])))
+            found = found + op.matmul(near, const(dual[alone]))
             if equal is not None and with_levels in dual:
-                found = found + flat(op.matmul(near * equal, const(dual[with_levels][:, None])))
+                found = found + op.matmul(near * equal, const(dual[with_levels]))
     return found
 
 
 def _of_level(level: Var, trained: np.ndarray, dual: np.ndarray) -> Var:
-    """Sum of the dual coefficients of the training rows with the same level; 0 for one that none has."""
-    sums = np.bincount(trained, weights=dual)
+    """Sums of the dual coefficients of the training rows with the same level; 0 for one that none has."""
+    sums = np.zeros((int(trained.max(initial=0)) + 2, dual.shape[1]))
+    np.add.at(sums, trained, dual)
     sums[0] = 0.0
-    sums = np.append(sums, 0.0)
     return take(sums, op.min([level, const(len(sums) - 1, INT)]))
 
 

@@ -1,10 +1,12 @@
 """Kernel ridge regression with a sum of kernels, whose weights are chosen by leave-one-out cross-validation.
 
 There are kernels for numbers, for categories and their prefixes, and for photos. The model is the mean of a Gaussian
-process (Rasmussen and Williams 2006, chapter 2) and the strongest simple model for some hundred rows; its time grows
-with the cube of the number of rows.
+process (Rasmussen and Williams 2006, chapter 2) and the strongest simple model for some hundred rows. Classes are
+regressed on as indicators (chapter 6.5), and a softmax of the result, with a sharpness that is best for rows left out,
+gives probabilities. Many rows are described by their kernels with some of them, drawn at random (subset of regressors,
+chapter 8.3.1), so that time grows linearly.
 
-In: encoded rows of one fold. Out: ``KernelModel``, which contains these rows."""
+In: encoded rows of one fold. Out: ``KernelModel``, which contains these rows, or some of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,8 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64, Shaped
-from scipy.linalg import solve
+from scipy.linalg import cholesky, solve, solve_triangular
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 from torch import Tensor
 
 from mixfit.data.ties import units_by_size
@@ -36,8 +40,8 @@ from mixfit.models.model import (
 
 COMPONENTS = 120
 """Number of principal components of the photo features."""
-MOST_ROWS = 3_000
-"""Largest number of training rows; more would take too long."""
+EXACT_ROWS, LANDMARKS = 3_000, 1_500
+"""Largest number of training rows that are all kept, and how many are kept of more."""
 _SEARCHED_ROWS, _STRENGTH_ROWS = 600, 1_000
 """Largest numbers of rows for the search of the kernel weights, and of the penalty; the solution uses all rows. An
 eigenvalue decomposition takes some thirty times as long as solving."""
@@ -46,6 +50,10 @@ _BLOCK = 2**18
 """Number of pairs of rows whose kernels are computed at once in prediction, so that they stay in the cache."""
 _FACTORS = (0.1, 0.3, 3.0, 10.0)
 _ROUNDS = 2
+_ROUNDING = 1e-8
+"""Added to the kernel of landmarks with themselves, relative to its mean diagonal, so that it can be factored."""
+_LANDMARK_BLOCK = 2**21  # pairs of rows and landmarks at once
+_SHARPEST = 100.0
 NUMBER_REACH, PHOTO_REACH = 0.3, 0.3  # times the mean squared distance from the mean
 # Names of the kernels, as in saved models.
 LINEAR_NUMBERS, NEAR_NUMBERS, LEVELS, PHOTOS = "numbers, linear", "numbers, near", "levels", "photos"
@@ -86,28 +94,35 @@ class KernelModel:
     """``bias + sum over kernels and training rows of share * kernel(row, training row) * dual``."""
 
     train: Similarity
-    dual: Float[np.ndarray, " train"]
+    """The training rows, or landmarks among them."""
+    dual: Float[np.ndarray, "train outputs"]
+    """One output for numbers, one for each class."""
     shares: dict[str, float]
     """Weight of each kernel, including the scale that makes its mean diagonal 1."""
-    bias: float
+    bias: Float[np.ndarray, " outputs"]
     bounds: tuple[float, float] | None = None
-    """Of the predictions: the range of the training targets and its width on both sides, as a kernel that is linear in
+    """Of the outputs: the range of the training targets and its width on both sides, as a kernel that is linear in
     the numbers extrapolates without end. None in models of older versions."""
+    sharpness: float | None = None
+    """Factor of the outputs in the softmax of classes; None for numbers."""
 
-    def predict(self, rows: Similarity) -> Float[np.ndarray, " rows"]:
-        """float64 numbers.
+    def predict(self, rows: Similarity) -> Float[np.ndarray, "rows *classes"]:
+        """float64 numbers ``(rows,)``, or probabilities ``(rows, classes)``.
 
         The sums over training rows of the kernels that are linear in the numbers or in the indicators of levels are
-        products with one vector; only the others need every pair of rows."""
+        products with one vector an output; only the others need every pair of rows."""
         train, dual = self.train, {name: share * self.dual for name, share in self.shares.items()}
-        found = np.full(len(rows.numbers), self.bias)
+        found = np.tile(self.bias, (len(rows.numbers), 1))
         if LINEAR_NUMBERS in dual:
-            found += rows.numbers @ (dual[LINEAR_NUMBERS] @ train.numbers)
+            found += rows.numbers @ (train.numbers.T @ dual[LINEAR_NUMBERS])
         if LEVELS in dual:
+            duals = torch.from_numpy(dual[LEVELS])
             for column, trained in zip(rows.levels.T, train.levels.T, strict=True):
-                of_level = np.bincount(trained, weights=dual[LEVELS], minlength=int(column.max(initial=0)) + 1)
+                most = max(int(column.max(initial=0)), int(trained.max(initial=0)))
+                of_level = duals.new_zeros(most + 1, duals.shape[1])
+                of_level.index_add_(0, torch.from_numpy(np.ascontiguousarray(trained)), duals)
                 of_level[0] = 0.0
-                found += of_level[column]
+                found += of_level.numpy()[column]
         near_numbers, near_photos = _near_blocks(train.numbers, NUMBER_REACH), _near_blocks(train.photos, PHOTO_REACH)
         step = max(1, _BLOCK // max(len(self.dual), 1))
         for start in range(0, len(found), step):
@@ -122,10 +137,12 @@ class KernelModel:
                     found[some] += (kernel @ torch.from_numpy(dual[alone])).numpy()
                     if levels is not None:
                         found[some] += (kernel.mul_(levels) @ torch.from_numpy(dual[with_levels])).numpy()
-        return self._bounded(found)
+        return self._linked(found)
 
-    def _bounded(self, found: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
-        return found if self.bounds is None else np.clip(found, *self.bounds)
+    def _linked(self, found: Float[np.ndarray, "rows outputs"]) -> Float[np.ndarray, "rows *classes"]:
+        """Predictions from outputs."""
+        bounded = found if self.bounds is None else np.clip(found, *self.bounds)
+        return bounded[:, 0] if self.sharpness is None else softmax(self.sharpness * bounded, axis=1)
 
     def predict_mixed(
         self,
@@ -133,7 +150,7 @@ class KernelModel:
         photos: Float[np.ndarray, "galleries components"],
         cells_of: Int64[np.ndarray, " rows"],
         photos_of: Int64[np.ndarray, " rows"],
-    ) -> Float[np.ndarray, " rows"]:
+    ) -> Float[np.ndarray, "rows *classes"]:
         """As ``predict``, for rows made of table parts and photo parts.
 
         A product of two kernels, summed over the training rows, is a matrix product over all pairs of arguments, so
@@ -149,45 +166,47 @@ class KernelModel:
         first, level_of = distinct(cells.levels)
         levels = _of_levels(cells.levels[first], self.train.levels)
         looks = _of_photos(photos, self.train.photos)
-
-        def weighed(name: str, kernel: np.ndarray) -> np.ndarray:
-            """The kernel times the dual coefficient of each training row."""
-            return kernel * (self.shares[name] * self.dual)
-
-        total = np.full(len(cells_of), self.bias)
-        for name, kernel in numbers.items():
-            total += weighed(name, kernel).sum(axis=1)[number_of][cells_of]
-        for name, kernel in levels.items():
-            total += weighed(name, kernel).sum(axis=1)[level_of][cells_of]
-        for name, kernel in looks.items():
-            total += weighed(name, kernel).sum(axis=1)[photos_of]
-        if LEVELS_AND_NUMBERS in self.shares:
-            pairs = weighed(LEVELS_AND_NUMBERS, levels[LEVELS]) @ numbers[NEAR_NUMBERS].T
-            total += pairs[level_of, number_of][cells_of]
-        if PHOTOS_AND_LEVELS in self.shares:
-            pairs = weighed(PHOTOS_AND_LEVELS, levels[LEVELS]) @ looks[PHOTOS].T
-            total += pairs[level_of[cells_of], photos_of]
-        return self._bounded(total)
+        found = np.tile(self.bias, (len(cells_of), 1))
+        for total, dual in zip(found.T, self.dual.T, strict=True):
+            weights = {name: share * dual for name, share in self.shares.items()}
+            for name, kernel in numbers.items():
+                total += (kernel * weights[name]).sum(axis=1)[number_of][cells_of]
+            for name, kernel in levels.items():
+                total += (kernel * weights[name]).sum(axis=1)[level_of][cells_of]
+            for name, kernel in looks.items():
+                total += (kernel * weights[name]).sum(axis=1)[photos_of]
+            if LEVELS_AND_NUMBERS in weights:
+                pairs = (levels[LEVELS] * weights[LEVELS_AND_NUMBERS]) @ numbers[NEAR_NUMBERS].T
+                total += pairs[level_of, number_of][cells_of]
+            if PHOTOS_AND_LEVELS in weights:
+                pairs = (levels[LEVELS] * weights[PHOTOS_AND_LEVELS]) @ looks[PHOTOS].T
+                total += pairs[level_of[cells_of], photos_of]
+        return self._linked(found)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays, by name."""
         train = self.train
-        found = {"numbers": train.numbers, "levels": train.levels, "photos": train.photos, "dual": self.dual}
-        found |= {"bias": np.array([self.bias])}
+        dual = self.dual[:, 0] if self.sharpness is None else self.dual
+        found = {"numbers": train.numbers, "levels": train.levels, "photos": train.photos, "dual": dual}
+        found |= {"bias": self.bias}
         found |= {} if self.bounds is None else {"bounds": np.array(self.bounds)}
+        found |= {} if self.sharpness is None else {"sharpness": np.array([self.sharpness])}
         found |= {f"share.{name}": np.array([share]) for name, share in self.shares.items()}
         return {f"model.{name}": values for name, values in found.items()}
 
     @classmethod
-    def read(cls, arrays: Mapping[str, np.ndarray], widths: tuple[int, int, int]) -> "KernelModel":
+    def read(
+        cls, arrays: Mapping[str, np.ndarray], widths: tuple[int, int, int], *, classes: int = 0
+    ) -> "KernelModel":
         """Read the output of ``arrays``.
 
         Args:
             widths: columns of numbers, levels and photos.
+            classes: number of classes; 0 for numbers.
         Raises:
             DataError: the arrays are invalid.
         """
-        dual = saved_array(arrays, "model.dual", None)
+        dual = saved_array(arrays, "model.dual", None, *[classes] * bool(classes)).reshape(-1, max(classes, 1))
         train = Similarity(
             numbers=saved_array(arrays, "model.numbers", len(dual), widths[0]),
             levels=saved_array(arrays, "model.levels", len(dual), widths[1], kind="int", low=0),
@@ -196,19 +215,25 @@ class KernelModel:
         names = sorted(name.removeprefix("model.share.") for name in arrays if name.startswith("model.share."))
         if names != sorted(_names(train)):
             raise DataError("the kernels do not match the columns")
-        shares = {name: saved_number(arrays, f"model.share.{name}") for name in names}
         bounds = None
         if "model.bounds" in arrays:
             low, high = saved_array(arrays, "model.bounds", 2).tolist()
             bounds = (float(low), float(high))
             if low > high:
                 raise DataError("the bounds of the predictions are in the wrong order")
-        return cls(train=train, dual=dual, shares=shares, bias=saved_number(arrays, "model.bias"), bounds=bounds)
+        return cls(
+            train=train,
+            dual=dual,
+            shares={name: saved_number(arrays, f"model.share.{name}") for name in names},
+            bias=saved_array(arrays, "model.bias", max(classes, 1)),
+            bounds=bounds,
+            sharpness=saved_number(arrays, "model.sharpness") if classes else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelRidge:
-    """Kernel ridge regression; its time grows with the cube of the number of rows, see ``MOST_ROWS``."""
+    """Kernel ridge regression on numbers or classes."""
 
     sees: Sees = TABLE
 
@@ -222,7 +247,7 @@ class KernelRidge:
         table, text = "table" in self.sees, "text" in self.sees
         components = rows.components(COMPONENTS, weight, seed) if "photos" in self.sees else None
         similarity = Similarity.of(rows.encoded, components, table=table, text=text)
-        model = fit_kernels(similarity, truth, weight, unit=rows.unit, seed=seed)
+        model = fit_kernels(similarity, truth, weight, classes=rows.layout.classes, unit=rows.unit, seed=seed)
         return FittedKernels(table=table, text=text, components=components, model=model)
 
     def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedKernels":
@@ -232,9 +257,9 @@ class KernelRidge:
         counts = np.array(layout.cardinalities if table else (), dtype=np.int64)
         numbers = table * layout.numeric + text * layout.text_features
         widths = (numbers, len(counts), 0 if components is None else len(components.axes))
-        model = KernelModel.read(arrays, widths)
-        if layout.classes or (model.train.levels >= counts).any():
-            raise DataError("a kernel ridge regression does not match the columns or the target")
+        model = KernelModel.read(arrays, widths, classes=layout.classes)
+        if (model.train.levels >= counts).any():
+            raise DataError("a kernel ridge regression does not match the columns")
         return FittedKernels(table=table, text=text, components=components, model=model)
 
 
@@ -267,9 +292,10 @@ class FittedKernels:
 
 def fit_kernels(
     rows: Similarity,
-    truth: Float[np.ndarray, " rows"],
+    truth: Shaped[np.ndarray, " rows"],
     weight: Float[np.ndarray, " rows"] | None = None,
     *,
+    classes: int = 0,
     unit: Int64[np.ndarray, " rows"] | None = None,
     seed: int = 0,
 ) -> KernelModel:
@@ -278,13 +304,19 @@ def fit_kernels(
     Rows of one ``unit`` (a group, copies) are left out together, as a row is predicted too well from its copy.
 
     ``weight`` applies to the fit and to that error, in any unit. A row is left out with its whole weight, and kernel
-    widths are unweighted, so two equal rows are not exactly equivalent to one of weight 2."""
-    truth = truth.astype(np.float64)
+    widths are unweighted, so two equal rows are not exactly equivalent to one of weight 2.
+
+    Args:
+        truth: numbers, or with ``classes`` their indices.
+        classes: number of classes; 0 for numbers.
+        seed: of the rows that are drawn where not all are used.
+    """
+    values = np.eye(classes)[truth] if classes else truth.astype(np.float64)[:, None]
     counts = np.ones(len(truth)) if weight is None else weight / weight.mean()
-    bias = float(np.average(truth, weights=counts))
+    bias = np.average(values, axis=0, weights=counts)
     # With weights, rows are scaled by the root of their weight.
     roots = np.sqrt(counts)
-    goal = (truth - bias) * roots
+    goal = (values - bias) * roots[:, None]
     drawn = np.random.default_rng(seed).permutation(len(truth))
     some, more = np.sort(drawn[:_SEARCHED_ROWS]), np.sort(drawn[:_STRENGTH_ROWS])
     kernels = _kernels(rows.take(some), rows.take(some))
@@ -295,21 +327,91 @@ def fit_kernels(
     few, several = units_by_size(units[some]), units_by_size(units[more])
     shares = _search(searched, goal[some], few)
     shares = {name: share * scales[name] for name, share in shares.items()}
-    matrix = _total(_kernels(rows, rows), shares) * roots[:, None] * roots
-    _, strength = _left_out(matrix[np.ix_(more, more)], goal[more], several)
-    matrix[np.diag_indices_from(matrix)] += strength
-    dual = solve(matrix, goal, assume_a="pos", overwrite_a=True, check_finite=False) * roots
-    return KernelModel(train=rows, dual=dual, shares=shares, bias=bias, bounds=bounds_of(truth[counts > 0]))
+    exact = len(truth) <= EXACT_ROWS
+    whole = _weighted(rows if exact else rows.take(more), shares, roots if exact else roots[more])
+    part = whole[np.ix_(more, more)] if exact else whole
+    _, strength = _left_out(part, goal[more], several)
+    sharpness = _sharpness(part, goal[more], several, strength, bias, roots[more], truth[more]) if classes else None
+    if exact:
+        train = rows
+        whole[np.diag_indices_from(whole)] += strength
+        dual = solve(whole, goal, assume_a="pos", overwrite_a=True, check_finite=False) * roots[:, None]
+    else:
+        train = rows.take(np.sort(drawn[:LANDMARKS]))
+        dual = _dual_of_landmarks(rows, train, shares, goal, roots, strength)
+    known = values[counts > 0]
+    return KernelModel(
+        train=train, dual=dual, shares=shares, bias=bias, bounds=bounds_of(known), sharpness=sharpness
+    )
 
 
-def bounds_of(truth: Float[np.ndarray, " rows"]) -> tuple[float, float]:
+def _weighted(
+    rows: Similarity, shares: dict[str, float], roots: Float[np.ndarray, " rows"]
+) -> Float[np.ndarray, "rows rows"]:
+    """The sum of the kernels of rows with each other, scaled by the roots of their weights."""
+    return _total(_kernels(rows, rows), shares) * roots[:, None] * roots
+
+
+def _dual_of_landmarks(
+    rows: Similarity,
+    landmarks: Similarity,
+    shares: dict[str, float],
+    goal: Float[np.ndarray, "rows outputs"],
+    roots: Float[np.ndarray, " rows"],
+    strength: float,
+) -> Float[np.ndarray, "landmarks outputs"]:
+    """Dual coefficients of landmarks for all rows: ridge regression on their kernels, whitened by that of the landmarks
+    with each other."""
+    kernel = _total(_kernels(landmarks, landmarks), shares)
+    count = len(kernel)
+    kernel[np.diag_indices(count)] += _ROUNDING * max(float(np.trace(kernel)) / count, 1e-12)
+    lower = cholesky(kernel, lower=True, overwrite_a=True, check_finite=False)
+    product, sums = np.eye(count) * strength, np.zeros((count, goal.shape[1]))
+    step = max(1, _LANDMARK_BLOCK // count)
+    for start in range(0, len(roots), step):
+        some = np.arange(start, min(start + step, len(roots)))
+        block = _total(_kernels(rows.take(some), landmarks), shares) * roots[some, None]
+        whitened = solve_triangular(lower, block.T, lower=True, check_finite=False)
+        product += whitened @ whitened.T
+        sums += whitened @ goal[some]
+    weights = solve(product, sums, assume_a="pos", overwrite_a=True, check_finite=False)
+    return solve_triangular(lower, weights, lower=True, trans=1, check_finite=False)
+
+
+def _sharpness(
+    matrix: Float[np.ndarray, "rows rows"],
+    goal: Float[np.ndarray, "rows outputs"],
+    units: list[np.ndarray],
+    strength: float,
+    bias: Float[np.ndarray, " outputs"],
+    roots: Float[np.ndarray, " rows"],
+    truth: Int64[np.ndarray, " rows"],
+) -> float:
+    """The factor of the outputs whose softmax has the lowest log loss on rows that are left out with their unit."""
+    errors = _errors_at(matrix, goal, units, strength)
+    seen = np.flatnonzero(roots > 0)
+    if errors is None or not len(seen):
+        return 1.0
+    outputs = (goal[seen] - errors[seen]) / roots[seen, None] + bias
+
+    def loss(logarithm: float) -> float:
+        found = log_softmax(np.exp(logarithm) * outputs, axis=1)[np.arange(len(seen)), truth[seen]]
+        return -float(np.average(found, weights=roots[seen] ** 2))
+
+    best = minimize_scalar(loss, bounds=(-np.log(_SHARPEST), np.log(_SHARPEST)), method="bounded")
+    return float(np.exp(best.x))
+
+
+def bounds_of(truth: Float[np.ndarray, "rows *outputs"]) -> tuple[float, float]:
     """Bounds of predictions: the range of the training targets and as much again on both sides."""
     low, high = float(truth.min()), float(truth.max())
     return low - (high - low), high + (high - low)
 
 
 def _search(
-    kernels: dict[str, Float[np.ndarray, "rows rows"]], goal: Float[np.ndarray, " rows"], units: list[np.ndarray]
+    kernels: dict[str, Float[np.ndarray, "rows rows"]],
+    goal: Float[np.ndarray, "rows outputs"],
+    units: list[np.ndarray],
 ) -> dict[str, float]:
     """The weights of the kernels with the lowest leave-one-unit-out squared error, one kernel after another.
 
@@ -337,23 +439,33 @@ def _search(
 
 def _left_out_at(matrix: np.ndarray, goal: np.ndarray, units: list[np.ndarray], strength: float) -> float:
     """The mean leave-one-unit-out squared error at one penalty."""
+    errors = _errors_at(matrix, goal, units, strength)
+    return float("inf") if errors is None else float((errors**2).sum()) / len(goal)
+
+
+def _errors_at(
+    matrix: Float[np.ndarray, "rows rows"],
+    goal: Float[np.ndarray, "rows outputs"],
+    units: list[np.ndarray],
+    strength: float,
+) -> Float[np.ndarray, "rows outputs"] | None:
+    """The errors of rows that are left out with their unit; None if the matrix has negative eigenvalues by rounding."""
     shifted = np.array(matrix, order="F")  # as LAPACK wants it
     np.einsum("ii->i", shifted)[:] += strength
     upper, failed = dpotrf(shifted, overwrite_a=True)
-    if failed:  # negative eigenvalues by rounding
-        return float("inf")
+    if failed:
+        return None
     dual, _ = dpotrs(upper, goal)
     inverse, _ = dpotri(upper, overwrite_c=True)  # its upper triangle
-    diagonal, total = np.diag(inverse), 0.0
+    diagonal, errors = np.diag(inverse), np.empty_like(goal)
     for rows in units:
         if rows.shape[1] == 1:
-            error = dual[rows[:, 0]] / diagonal[rows[:, 0]]
+            errors[rows[:, 0]] = dual[rows[:, 0]] / diagonal[rows[:, 0], None]
         else:
             first, second = rows[:, :, None], rows[:, None, :]
             blocks = inverse[np.minimum(first, second), np.maximum(first, second)]
-            error = np.linalg.solve(blocks, dual[rows][..., None])
-        total += float((error**2).sum())
-    return total / len(goal)
+            errors[rows] = np.linalg.solve(blocks, dual[rows])
+    return errors
 
 
 def _total(kernels: dict[str, np.ndarray], shares: dict[str, float]) -> np.ndarray:
@@ -363,7 +475,9 @@ def _total(kernels: dict[str, np.ndarray], shares: dict[str, float]) -> np.ndarr
     return total
 
 
-def _left_out(matrix: np.ndarray, goal: np.ndarray, units: list[np.ndarray]) -> tuple[float, float]:
+def _left_out(
+    matrix: Float[np.ndarray, "rows rows"], goal: Float[np.ndarray, "rows outputs"], units: list[np.ndarray]
+) -> tuple[float, float]:
     """The mean leave-one-unit-out squared error, and the penalty that minimises it."""
     values, vectors = np.linalg.eigh(matrix)
     turned = vectors.T @ goal
@@ -371,14 +485,14 @@ def _left_out(matrix: np.ndarray, goal: np.ndarray, units: list[np.ndarray]) -> 
     tries = []
     for strength in _STRENGTHS:
         inverse = 1 / (np.maximum(values, 0) + strength)
-        dual, total = vectors @ (turned * inverse), 0.0
+        dual, total = vectors @ (turned * inverse[:, None]), 0.0
         for rows in units:
             if rows.shape[1] == 1:
                 assert squares is not None  # single rows come first
-                error = dual[rows[:, 0]] / (squares[rows[:, 0]] @ inverse)
+                error = dual[rows[:, 0]] / (squares[rows[:, 0]] @ inverse)[:, None]
             else:
                 some = vectors[rows]
-                error = np.linalg.solve((some * inverse) @ some.transpose(0, 2, 1), dual[rows][..., None])
+                error = np.linalg.solve((some * inverse) @ some.transpose(0, 2, 1), dual[rows])
             total += float((error**2).sum())
         tries.append((total / len(goal), float(strength)))
     return min(tries)
